@@ -1,0 +1,580 @@
+"""Every setting of a detector, in one frozen value: `Config(model, assign, loss, decode, data, train)`.
+
+Sources in order: preset < dialect < YAML file < `train.lr=0.01` on the command line. An unknown key is an
+error that suggests the nearest name. The resolved config travels in the run folder, in every checkpoint
+and in every export. Presets and dialects are plain functions at the end of this file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import ConfigError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def _f(default: Any, about: str, **limits: Any) -> Any:
+    return Field(default, description=about, **limits)
+
+
+class ModelConfig(Section):
+    """The network: body, FPN, head, and where its points lie."""
+
+    backbone: str = _f("resnet50", "body: any timm name that gives feature maps")
+    backbone_weights: str = _f(
+        "timm", "initial weights of the body: 'timm' (its hub), 'none', or a .safetensors / state-dict file"
+    )
+    backbone_norm: Literal["batch", "frozen"] = _f(
+        "frozen", "BatchNorm of the body: trained, or fixed statistics and affine (small batches)"
+    )
+    backbone_norm_eps: float = _f(1e-5, "epsilon of the body's frozen BatchNorm; 0 in the original", ge=0)
+    stride_in_1x1: bool = _f(False, "ResNet bottlenecks stride in the 1x1 conv (Caffe style), not in the 3x3")
+    deformable_stages: tuple[int, ...] = _f((), "body stages 1..4 whose 3x3 convs are deformable (DCNv2)")
+    mean: tuple[float, float, float] = _f((123.675, 116.28, 103.53), "pixel mean, RGB, 0..255")
+    std: tuple[float, float, float] = _f((58.395, 57.12, 57.375), "pixel standard deviation, RGB, 0..255")
+    bgr: bool = _f(False, "the body expects blue first; mean and std here stay in RGB order")
+
+    strides: tuple[int, ...] = _f((8, 16, 32, 64, 128), "stride of each level; up to 32 come from the body")
+    fpn_channels: int = _f(256, "channels of every FPN level", ge=8)
+    fpn_depthwise: bool = _f(False, "3x3 convs of the FPN are depthwise separable")
+    extra_from: Literal["fpn", "body"] = _f("fpn", "P6 is made from P5 ('fpn') or from C5 ('body')")
+
+    head_convs: int = _f(4, "3x3 convs in each tower", ge=0, le=8)
+    head_shared_convs: int = _f(0, "3x3 convs in front of both towers", ge=0, le=8)
+    head_channels: int = _f(256, "channels of the towers", ge=8)
+    head_depthwise: bool = _f(False, "tower convs are depthwise separable")
+    head_norm: Literal["group", "batch", "none"] = _f(
+        "group", "GroupNorm(32), or BatchNorm with statistics of its own for each level, or none"
+    )
+    head_bias: bool = _f(True, "tower convs have a bias")
+    head_deformable: bool = _f(False, "the last conv of each tower is deformable (DCNv2)")
+    centerness_on: Literal["regression", "classification"] = _f(
+        "regression", "tower that carries the centerness branch (improved version: regression)"
+    )
+    scale: bool = _f(True, "one trainable factor per level in front of the distances")
+    regression: Literal["relu", "exp"] = _f("relu", "distances are relu(x) or exp(x)")
+    normalize: bool = _f(True, "distances are predicted in units of the level's stride")
+    prior: float = _f(0.01, "initial class probability", gt=0, lt=1)
+
+    point_offset: float = _f(0.5, "a point lies at (index + offset) * spacing; torchvision: 0", ge=0, lt=1)
+    point_spacing: Literal["stride", "grid"] = _f(
+        "stride", "spacing of points: the stride, or image size // grid size (torchvision)"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.strides or any(b != 2 * a for a, b in zip(self.strides, self.strides[1:], strict=False)):
+            raise ValueError(f"strides must double from level to level, not {self.strides}")
+        if self.strides[0] not in (4, 8, 16, 32):
+            raise ValueError(f"the first stride must be 4, 8, 16 or 32, not {self.strides[0]}")
+        return self
+
+
+class AssignConfig(Section):
+    """Which point learns which box."""
+
+    ranges: tuple[float, ...] = _f(
+        (64.0, 128.0, 256.0, 512.0), "upper limit in pixels of max(l,t,r,b) for each level but the last"
+    )
+    range_rule: Literal["half-open", "inclusive", "strict"] = _f(
+        "half-open", "a distance on the limit goes to the lower level / to both levels / to none"
+    )
+    center_radius: float = _f(
+        1.5, "positives lie within this many strides of the box centre; 0: whole box", ge=0
+    )
+    area_plus_one: bool = _f(False, "areas count pixels: (w + 1)(h + 1), as the original")
+    area_rule: Literal["exact", "float32"] = _f(
+        "exact",
+        "smallest area by true argmin, or by argmax of 1e8 - area in float32 (torchvision, detectron2)",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if any(b <= a for a, b in zip((0.0, *self.ranges), self.ranges, strict=False)):
+            raise ValueError(f"ranges must be positive and rising, not {self.ranges}")
+        return self
+
+
+class LossConfig(Section):
+    """The three losses and what divides them."""
+
+    focal_alpha: float = _f(0.25, "weight of positives in the focal loss", ge=0, le=1)
+    focal_gamma: float = _f(2.0, "focusing exponent of the focal loss", ge=0)
+    box: Literal["giou", "iou", "linear_iou", "diou"] = _f("giou", "1 - GIoU, -log IoU, 1 - IoU or 1 - DIoU")
+    iou_plus_one: bool = _f(False, "IoU as (i + 1) / (u + 1), in stride units when distances are normalised")
+    box_weights: Literal["centerness", "none"] = _f("centerness", "weight of each positive in the box loss")
+    quality: Literal["centerness", "iou"] = _f("centerness", "what the centerness branch learns")
+    normalizer: Literal["positives", "moving-average"] = _f(
+        "positives", "divisor: positives of the whole step, or detectron2's moving average"
+    )
+    normalizer_scope: Literal["world", "process"] = _f(
+        "world", "positives are counted over all processes or in each alone"
+    )
+    normalizer_start: float = _f(300.0, "first value of the moving average", gt=0)
+    normalizer_momentum: float = _f(0.9, "momentum of the moving average", ge=0, lt=1)
+    class_weight: float = _f(1.0, "factor of the classification loss", ge=0)
+    box_weight: float = _f(1.0, "factor of the box loss", ge=0)
+    centerness_weight: float = _f(1.0, "factor of the centerness loss; 0 trains without it", ge=0)
+
+
+class DecodeConfig(Section):
+    """From predictions to detections."""
+
+    threshold: float = _f(0.05, "candidates below are dropped before NMS", ge=0, lt=1)
+    threshold_on: Literal["class", "score"] = _f(
+        "class", "the threshold judges the class probability or the score"
+    )
+    score: Literal["sqrt", "product", "class", "power"] = _f(
+        "sqrt", "sqrt(cls * ctr), cls * ctr, cls, or cls^power * ctr^(1 - power)"
+    )
+    power: float = _f(0.5, "exponent of the 'power' score", ge=0, le=1)
+    topk: int = _f(1000, "candidates kept per level", ge=1)
+    topk_by: Literal["score", "class"] = _f("score", "what ranks the candidates of a level")
+    clip: Literal["before", "after", "none"] = _f("before", "boxes are cut to the image before or after NMS")
+    clip_margin: int = _f(0, "boxes end at width - margin; 1 in the original", ge=0, le=1)
+    nms: Literal["class", "agnostic", "soft-linear", "soft-gaussian", "none"] = _f(
+        "class", "NMS per class, over all classes, or soft-NMS per class"
+    )
+    nms_iou: float = _f(0.6, "IoU above which the weaker box goes", ge=0, le=1)
+    nms_plus_one: bool = _f(False, "NMS measures widths as x2 - x1 + 1, as the original")
+    soft_sigma: float = _f(0.5, "width of Gaussian soft-NMS", gt=0)
+    max_detections: int = _f(100, "detections kept per image", ge=1)
+
+
+class DataConfig(Section):
+    """How pictures become tensors, in training and after."""
+
+    size: int = _f(800, "shorter side in pixels", ge=32, le=8192)
+    max_size: int = _f(1333, "limit of the longer side", ge=32, le=16384)
+    train_sizes: tuple[int, ...] = _f((), "shorter sides in training, one drawn per batch; empty: data.size")
+    divisor: int = _f(32, "images are padded to a multiple of this", ge=1)
+    resample: Literal["auto", "linear", "pil", "torch"] = _f(
+        "auto",
+        "area when shrinking and linear when enlarging / linear / antialiased (PIL) / float (torchvision)",
+    )
+    round: Literal["nearest", "floor"] = _f("nearest", "rounding of the resized side")
+    inclusive_boxes: bool = _f(False, "x2 = x + w - 1 for boxes from COCO files, as the original")
+    flip: float = _f(0.5, "chance of a horizontal flip", ge=0, le=1)
+    vertical_flip: float = _f(0.0, "chance of a vertical flip (microscopes, aerial pictures)", ge=0, le=1)
+    crop: float = _f(0.0, "chance of a random crop / large-scale jitter", ge=0, le=1)
+    crop_scale: tuple[float, float] = _f((0.5, 1.5), "zoom range of the jitter")
+    color: float = _f(
+        0.0, "strength of brightness, contrast, saturation and hue changes; 0: none", ge=0, le=1
+    )
+    mosaic: float = _f(0.0, "chance of a four-picture mosaic", ge=0, le=1)
+    mixup: float = _f(0.0, "chance of blending with another picture", ge=0, le=1)
+    plain_epochs: int = _f(0, "last epochs without mosaic and mixup", ge=0)
+    workers: int = _f(-1, "loader processes; -1: as the machine suggests, 0: in the training process", ge=-1)
+    cache: Literal["none", "ram", "disk"] = _f("none", "keep decoded, resized pictures")
+    classes: tuple[str, ...] = _f((), "train and judge only these classes; empty: all")
+    single_class: bool = _f(False, "all objects are one class")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_size < self.size:
+            raise ValueError(f"max_size {self.max_size} is below size {self.size}")
+        return self
+
+
+class TrainConfig(Section):
+    """The training run."""
+
+    epochs: int = _f(24, "passes over the training pictures", ge=1)
+    iterations: int = _f(0, "optimiser steps; 0: as epochs say", ge=0)
+    batch: int = _f(16, "pictures per optimiser step, over all processes", ge=1)
+    accumulate: int = _f(1, "a step's pictures are computed in this many parts", ge=1)
+    optimizer: Literal["sgd", "adamw"] = _f("sgd", "SGD with momentum, or AdamW")
+    lr: float = _f(0.01, "learning rate of the head at the given batch", gt=0)
+    backbone_lr: float = _f(1.0, "factor of the learning rate of the body", ge=0)
+    layer_decay: float = _f(1.0, "factor of the learning rate per body stage, from the top down", gt=0, le=1)
+    momentum: float = _f(0.9, "SGD momentum or AdamW beta1", ge=0, lt=1)
+    weight_decay: float = _f(1e-4, "weight decay", ge=0)
+    decay_norm: bool = _f(True, "weight decay acts on norms and biases too")
+    bias_lr: float = _f(1.0, "factor of the learning rate of biases; 2 in the original", gt=0)
+    bias_decay: bool = _f(True, "weight decay acts on biases; not in the original")
+    schedule: Literal["step", "cosine", "constant"] = _f("step", "shape of the learning rate")
+    milestones: tuple[float, ...] = _f((0.667, 0.889), "drops of the step schedule, as shares of the run")
+    gamma: float = _f(0.1, "factor of each drop", gt=0, lt=1)
+    final_lr: float = _f(0.01, "last learning rate of the cosine, as a share", ge=0, le=1)
+    warmup: int = _f(1000, "warm-up steps, at most a tenth of the run", ge=0)
+    warmup_start: float = _f(0.001, "first learning rate of the warm-up, as a share", ge=0, le=1)
+    warmup_rule: Literal["linear", "constant"] = _f(
+        "linear", "shape of the warm-up; the original: constant 1/3"
+    )
+    clip: float = _f(0.0, "limit of the gradient norm; 0: none", ge=0)
+    ema: float = _f(0.0, "decay of the averaged weights; 0: none", ge=0, lt=1)
+    precision: Literal["auto", "fp32", "bf16"] = _f("auto", "auto: bf16 on a GPU that has it, else fp32")
+    channels_last: bool = _f(True, "memory layout of convolutions")
+    compile: bool = _f(False, "torch.compile the network")
+    checkpointing: bool = _f(False, "recompute activations of the body to save memory")
+    freeze_stages: int = _f(0, "body stages kept fixed, counted from the stem (1: stem only)", ge=0, le=5)
+    balance: float = _f(
+        0.0, "pictures of rare classes come oftener: threshold of repeat sampling; 0: off", ge=0
+    )
+    eval_every: int = _f(1, "epochs between evaluations; 0: only at the end", ge=0)
+    save_every: int = _f(500, "steps between checkpoints, besides one per epoch", ge=1)
+    patience: int = _f(0, "stop after this many evaluations without a better AP; 0: never", ge=0)
+    log_every: int = _f(10, "steps between rows of metrics.csv", ge=1)
+    seed: int = _f(0, "seed of weights, order and augmentation", ge=0)
+    deterministic: bool = _f(False, "refuse operations that differ from run to run")
+
+
+class Config(Section):
+    """All settings of one detector."""
+
+    name: str = _f("fcos-r50", "preset this config began as")
+    dialect: str = _f("fcos", "published implementation whose conventions these settings follow")
+    model: ModelConfig = ModelConfig()
+    assign: AssignConfig = AssignConfig()
+    loss: LossConfig = LossConfig()
+    decode: DecodeConfig = DecodeConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.assign.ranges) != len(self.model.strides) - 1:
+            raise ValueError(
+                f"{len(self.model.strides)} levels need {len(self.model.strides) - 1} limits in assign.ranges, "
+                f"not {len(self.assign.ranges)}"
+            )
+        return self
+
+    def override(self, *changes: dict[str, Any] | str, source: str = "override") -> Config:
+        """A copy with nested dicts or `"train.lr=0.01"` strings applied in order.
+
+        Raises ConfigError for an unknown key (with the nearest name) or a wrong value.
+        """
+        data = self.model_dump()
+        for change in changes:
+            nested = parse_assignment(change) if isinstance(change, str) else change
+            _merge(data, nested, source)
+        return _validate(data, source)
+
+    def dump(self) -> str:
+        """The config as YAML text."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """`"train.lr=0.01"` -> {"train": {"lr": 0.01}}. Values are read as YAML; 1e-4 is a number here."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"{text!r} is not a setting; write section.key=value, such as train.lr=0.01")
+    try:
+        parsed = yaml.safe_load(value) if value.strip() else ""
+    except yaml.YAMLError as error:
+        raise ConfigError(f"cannot read the value of {key.strip()}: {value!r}") from error
+    if isinstance(parsed, str):
+        try:
+            parsed = float(parsed)  # YAML 1.1 takes 1e-4 for text
+        except ValueError:
+            if "," in parsed:
+                parsed = yaml.safe_load(f"[{parsed}]")
+    nested: dict[str, Any] = {}
+    inner = nested
+    *path, last = key.strip().split(".")
+    for part in path:
+        inner = inner.setdefault(part, {})
+    inner[last] = parsed
+    return nested
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML config file as nested dicts; ConfigError when it is missing or not a mapping."""
+    try:
+        data = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold sections such as 'train:', not a {type(data).__name__}")
+    return data
+
+
+def from_dict(data: dict[str, Any], source: str = "config") -> Config:
+    """A whole config from nested dicts, such as one stored in a checkpoint."""
+    base = Config().model_dump()
+    _merge(base, data, source)
+    return _validate(base, source)
+
+
+def describe(config: Config) -> list[tuple[str, Any, str]]:
+    """(key, value, meaning) of every setting, in order."""
+    rows: list[tuple[str, Any, str]] = []
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Section):
+            for key, field in type(value).model_fields.items():
+                rows.append((f"{name}.{key}", getattr(value, key), field.description or ""))
+        else:
+            rows.append((name, value, info.description or ""))
+    return rows
+
+
+def _merge(data: dict[str, Any], changes: dict[str, Any], source: str, prefix: str = "") -> None:
+    for key, value in changes.items():
+        if key not in data:
+            raise ConfigError(f"{source}: unknown setting {prefix}{key}{_suggest(prefix + str(key))}")
+        if isinstance(data[key], dict):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{source}: {prefix}{key} is a section; write {prefix}{key}.NAME=value")
+            _merge(data[key], value, source, f"{prefix}{key}.")
+        elif isinstance(value, dict):
+            raise ConfigError(
+                f"{source}: {prefix}{key} is a single value, it has no {prefix}{key}.{next(iter(value))}"
+            )
+        else:
+            data[key] = value
+
+
+_SYNONYMS = {
+    "learning_rate": "train.lr",
+    "batch_size": "train.batch",
+    "num_epochs": "train.epochs",
+    "imgsz": "data.size",
+    "image_size": "data.size",
+    "num_workers": "data.workers",
+    "amp": "train.precision",
+}
+
+
+def _suggest(key: str) -> str:
+    known = [row[0] for row in describe(Config())]
+    tail = key.rpartition(".")[2]
+    meant = difflib.get_close_matches(tail, _SYNONYMS, 1, 0.75)
+    by_tail = {k.rpartition(".")[2]: k for k in known}
+    close = difflib.get_close_matches(tail, by_tail, 1, 0.6)
+    if meant:
+        return f"; did you mean {_SYNONYMS[meant[0]]}?"
+    same_section = difflib.get_close_matches(key, known, 1, 0.8)
+    if same_section or close:
+        return f"; did you mean {same_section[0] if same_section else by_tail[close[0]]}?"
+    return "; `fcos config` lists all settings"
+
+
+def _validate(data: dict[str, Any], source: str) -> Config:
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
+        message = first["msg"].removeprefix("Value error, ")
+        where = f"{key}={first['input']!r}: " if key and not isinstance(first["input"], dict) else ""
+        raise ConfigError(f"{source}: {where}{message[0].lower()}{message[1:]}") from error
+
+
+# --------------------------------------------------------------------------- presets, by name
+
+
+def fcos_r50() -> Config:
+    """The improved version (2006.09214): centerness on the regression tower, centre sampling, GIoU."""
+    return Config(data=DataConfig(train_sizes=tuple(range(640, 801, 32))))
+
+
+def fcos_r50_2019() -> Config:
+    """The first paper (1904.01355): exp, centerness on the classification tower, -log IoU, whole boxes."""
+    return Config(name="fcos-r50-2019").override(
+        {
+            "model": {"centerness_on": "classification", "regression": "exp", "normalize": False},
+            "assign": {"center_radius": 0.0},
+            "loss": {"box": "iou"},
+        }
+    )
+
+
+def _like_r50(name: str, backbone: str) -> Callable[[], Config]:
+    def preset() -> Config:
+        return fcos_r50().override({"name": name, "model": {"backbone": backbone}})
+
+    preset.__doc__ = f"`fcos-r50` with the body {backbone}."
+    return preset
+
+
+def _lite(level: int, size: int, channels: int) -> Callable[[], Config]:
+    def preset() -> Config:
+        return Config(
+            name=f"fcos-lite{level}",
+            model=ModelConfig(
+                backbone=f"tf_efficientnet_lite{level}",
+                mean=(127.5, 127.5, 127.5),
+                std=(127.5, 127.5, 127.5),
+                backbone_norm_eps=1e-3,
+                fpn_channels=channels,
+                head_channels=channels,
+                head_convs=2,
+            ),
+            data=DataConfig(
+                size=size,
+                max_size=size * 5 // 3,
+                train_sizes=tuple(range(size - 64, size + 65, 32)),
+                color=0.5,
+            ),
+            train=TrainConfig(
+                epochs=30,
+                batch=8,
+                optimizer="adamw",
+                lr=1e-3,
+                weight_decay=0.05,
+                decay_norm=False,
+                schedule="cosine",
+                warmup=200,
+                clip=10.0,
+                ema=0.998,
+                freeze_stages=2,
+            ),
+        )
+
+    preset.__doc__ = f"For CPUs, phones and browsers: EfficientNet-Lite{level} body, light FPN and towers."
+    return preset
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    "fcos-lite0": _lite(0, 320, 96),
+    "fcos-lite1": _lite(1, 416, 112),
+    "fcos-lite2": _lite(2, 512, 128),
+    "fcos-r50": fcos_r50,
+    "fcos-r50-2019": fcos_r50_2019,
+    "fcos-r101": _like_r50("fcos-r101", "resnet101"),
+    "fcos-x101-32x8d": _like_r50("fcos-x101-32x8d", "resnext101_32x8d"),
+    "fcos-x101-64x4d": _like_r50("fcos-x101-64x4d", "resnext101_64x4d"),
+    "fcos-hrnet-w32": _like_r50("fcos-hrnet-w32", "hrnet_w32"),
+}
+
+
+def preset(name: str) -> Config:
+    """The config of a preset name; ConfigError with the nearest name when there is none."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"presets: {', '.join(PRESETS)}"
+        raise ConfigError(f"there is no model called {name!r}; {hint}")
+    return PRESETS[name]()
+
+
+# --------------------------------------------------------------------------- dialects, by name
+# What each published implementation does differently; docs/dialects.md explains every line.
+
+_CAFFE = {"stride_in_1x1": True, "std": (1.0, 1.0, 1.0), "bgr": True}
+_CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
+_MEAN = (123.675, 116.28, 103.53)
+
+DIALECTS: dict[str, dict[str, Any]] = {
+    "fcos": {},
+    "original": {
+        "model": {**_CAFFE, "mean": _CAFFE_MEAN, "backbone_norm_eps": 0.0},
+        "assign": {"range_rule": "inclusive", "area_plus_one": True},
+        "loss": {"iou_plus_one": True},
+        "decode": {"clip_margin": 1, "nms_plus_one": True},
+        "data": {"resample": "pil", "round": "floor", "inclusive_boxes": True},
+        "train": {
+            "bias_lr": 2.0,
+            "bias_decay": False,
+            "warmup_rule": "constant",
+            "warmup_start": 1 / 3,
+            "warmup": 500,
+        },
+    },
+    "original-2019": {
+        "model": {
+            **_CAFFE,
+            "mean": _CAFFE_MEAN,
+            "backbone_norm_eps": 0.0,
+            "centerness_on": "classification",
+            "regression": "exp",
+            "normalize": False,
+        },
+        "assign": {"range_rule": "inclusive", "area_plus_one": True, "center_radius": 0.0},
+        "loss": {"box": "iou", "iou_plus_one": True},
+        "decode": {"clip_margin": 1, "nms_plus_one": True},
+        "data": {"resample": "pil", "round": "floor", "inclusive_boxes": True},
+        "train": {
+            "bias_lr": 2.0,
+            "bias_decay": False,
+            "warmup_rule": "constant",
+            "warmup_start": 1 / 3,
+            "warmup": 500,
+        },
+    },
+    "adelaidet": {
+        "model": {**_CAFFE, "mean": _MEAN},
+        "assign": {"range_rule": "inclusive"},
+        "loss": {"iou_plus_one": True},
+        "decode": {"clip": "after"},
+        "data": {"resample": "pil"},
+    },
+    "detectron2": {
+        "model": {**_CAFFE, "mean": _MEAN, "scale": False},
+        "assign": {"range_rule": "strict", "area_rule": "float32"},
+        "loss": {"box_weights": "none", "normalizer": "moving-average", "normalizer_scope": "process"},
+        "decode": {"threshold": 0.2, "threshold_on": "score", "clip": "after"},
+        "data": {"resample": "pil"},
+    },
+    "mmdet": {
+        "model": {**_CAFFE, "mean": _MEAN},
+        "assign": {"range_rule": "inclusive"},
+        "decode": {"topk_by": "class", "score": "product"},
+        "data": {"resample": "linear"},
+        "train": {"bias_lr": 2.0, "bias_decay": False, "warmup": 500},
+    },
+    "mmdet-2019": {
+        "model": {
+            **_CAFFE,
+            "mean": _CAFFE_MEAN,
+            "centerness_on": "classification",
+            "regression": "exp",
+            "normalize": False,
+            "head_bias": False,
+        },
+        "assign": {"range_rule": "inclusive", "center_radius": 0.0},
+        "loss": {"box": "iou"},
+        "decode": {"topk_by": "class", "score": "product", "nms_iou": 0.5},
+        "data": {"resample": "linear"},
+        "train": {
+            "bias_lr": 2.0,
+            "bias_decay": False,
+            "warmup_rule": "constant",
+            "warmup_start": 1 / 3,
+            "warmup": 500,
+        },
+    },
+    "torchvision": {
+        "model": {"scale": False, "point_offset": 0.0, "point_spacing": "grid"},
+        "assign": {"range_rule": "strict", "area_rule": "float32"},
+        "loss": {"box_weights": "none", "normalizer_scope": "process"},
+        "decode": {"threshold": 0.2, "threshold_on": "score"},
+        "data": {"resample": "torch", "round": "floor"},
+    },
+}
+
+
+def with_dialect(config: Config, name: str) -> Config:
+    """`config` under the conventions of a published implementation; ConfigError for an unknown name."""
+    if name not in DIALECTS:
+        near = difflib.get_close_matches(name, DIALECTS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"dialects: {', '.join(DIALECTS)}"
+        raise ConfigError(f"there is no dialect called {name!r}; {hint}")
+    return config.override(DIALECTS[name], {"dialect": name}, source=f"dialect {name}")
+
+
+def resolve(
+    name: str, overrides: Iterable[str] = (), dialect: str | None = None, file: str | Path | None = None
+) -> Config:
+    """preset < dialect < YAML file < `key=value` overrides."""
+    config = preset(name)
+    if dialect:
+        config = with_dialect(config, dialect)
+    if file:
+        config = config.override(load_yaml(file), source=str(file))
+    return config.override(*overrides, source="command line")

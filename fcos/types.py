@@ -1,0 +1,231 @@
+"""The values that travel between the parts of a detector.
+
+Letters used in every shape: N images, P points over all levels, L levels, G boxes of one image,
+C classes, D detections, H and W pixels. Boxes are xyxy in absolute pixels, float32, and the width is
+x2 - x1. Labels are 0..C-1. A point that learns no box has index -1, one inside an ignore region -2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+NEGATIVE = -1  # the point learns "no object"
+IGNORED = -2  # the point is left out of the classification loss
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Class names in label order, with the ids of the file they came from.
+
+    `names[k]` and `ids[k]` belong to label k. Ids may have gaps (COCO: 1..90 for 80 classes).
+    """
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            object.__setattr__(self, "ids", tuple(range(len(self.names))))
+        if len(self.ids) != len(self.names):
+            raise ValueError(f"{len(self.names)} class names but {len(self.ids)} class ids")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one image teaches: boxes [G,4] float32 xyxy, labels [G] int64, ignore [G] bool.
+
+    `ignore` marks crowd and difficult boxes: points inside them are neither positive nor negative.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    ignore: Tensor
+
+    @staticmethod
+    def empty() -> Target:
+        return Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+
+    def to(self, device: torch.device | str) -> Target:
+        return Target(self.boxes.to(device), self.labels.to(device), self.ignore.to(device))
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, best first.
+
+    boxes [D,4] float32 xyxy in pixels of the image, scores [D] in 0..1, labels [D] int64, points [D]
+    int64: the index of the location that fired (see `Points`). `names` are the class names, `size` the
+    (height, width) of the image and `source` its path, where known.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    points: Tensor
+    names: tuple[str, ...] = field(default=(), repr=False)
+    size: tuple[int, int] | None = None
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes)
+        if self.boxes.shape != (count, 4):
+            raise ValueError(f"boxes must be [D,4], not {tuple(self.boxes.shape)}")
+        for name in ("scores", "labels", "points"):
+            if getattr(self, name).shape != (count,):
+                raise ValueError(f"{name} must be [{count}], not {tuple(getattr(self, name).shape)}")
+
+    @staticmethod
+    def empty() -> Detections:
+        none = torch.zeros(0, dtype=torch.int64)
+        return Detections(torch.zeros(0, 4), torch.zeros(0), none, none)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, keep: Any) -> Detections:
+        """The detections that `keep` (a mask, a slice or indices) selects."""
+        return replace(
+            self,
+            boxes=self.boxes[keep].reshape(-1, 4),
+            scores=self.scores[keep].reshape(-1),
+            labels=self.labels[keep].reshape(-1),
+            points=self.points[keep].reshape(-1),
+        )
+
+    def to(self, device: torch.device | str) -> Detections:
+        return replace(
+            self,
+            boxes=self.boxes.to(device),
+            scores=self.scores.to(device),
+            labels=self.labels.to(device),
+            points=self.points.to(device),
+        )
+
+    def name(self, row: int) -> str:
+        """Class name of one detection, or its label as text where names are unknown."""
+        label = int(self.labels[row])
+        return self.names[label] if label < len(self.names) else str(label)
+
+    def to_supervision(self) -> Any:
+        """These detections as `supervision.Detections` (extra: supervision)."""
+        import numpy as np
+
+        from .errors import require
+
+        sv = require("supervision", "supervision")
+        return sv.Detections(
+            xyxy=self.boxes.cpu().numpy(),
+            confidence=self.scores.cpu().numpy(),
+            class_id=self.labels.cpu().numpy(),
+            data={"class_name": np.array([self.name(i) for i in range(len(self))])},
+        )
+
+    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """COCO results rows: bbox is [x, y, width, height]; `category_ids[label]` is the file's id."""
+        rows = []
+        for (x1, y1, x2, y2), score, label in zip(
+            self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
+        ):
+            rows.append(
+                {
+                    "image_id": image_id,
+                    "category_id": category_ids[label] if category_ids is not None else label,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "score": score,
+                }
+            )
+        return rows
+
+    def draw(self, image: Any = None, **options: Any) -> Image:
+        """A copy of the picture with the boxes on it; `image` may be left out when `source` is known."""
+        from .draw import draw_detections
+
+        if image is None and self.source is None:
+            raise ValueError("draw() needs the picture: these detections do not know their source file")
+        return draw_detections(self.source if image is None else image, self, **options)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images [N,3,H,W] uint8 RGB, padded at right and bottom; sizes: (height, width) before padding."""
+
+    images: Tensor
+    sizes: list[tuple[int, int]]
+    targets: list[Target]
+    ids: list[int] = field(default_factory=list)
+
+    def to(self, device: torch.device | str) -> Batch:
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            targets=[t.to(device) for t in self.targets],
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class Grid(NamedTuple):
+    """One level's regular grid of points: number `start` is at (x0, y0), then row by row."""
+
+    start: int
+    height: int
+    width: int
+    stride: int
+    x0: float
+    y0: float
+    step_x: float
+    step_y: float
+
+    @property
+    def count(self) -> int:
+        return self.height * self.width
+
+
+class Points(NamedTuple):
+    """Where the network looks: xy [P,2] pixels, stride [P], the range of box sizes each point learns
+    (lower, upper [P] pixels), level [P] int64, and the grids the points were made of."""
+
+    xy: Tensor
+    stride: Tensor
+    lower: Tensor
+    upper: Tensor
+    level: Tensor
+    grids: tuple[Grid, ...]
+
+
+class Predictions(NamedTuple):
+    """What the network says: logits [N,P,C]; distances [N,P,4] l, t, r, b in pixels, >= 0;
+    centerness [N,P] logit."""
+
+    logits: Tensor
+    distances: Tensor
+    centerness: Tensor
+
+
+class Losses(NamedTuple):
+    """The three terms of the loss, scalars."""
+
+    classification: Tensor
+    box: Tensor
+    centerness: Tensor
+
+    def total(self) -> Tensor:
+        return self.classification + self.box + self.centerness
+
+
+Network = Callable[[Tensor], Predictions]  # the seam between the detector and any runtime
