@@ -88,9 +88,7 @@ class AssignConfig(Section):
     range_rule: Literal["half-open", "inclusive", "strict"] = _f(
         "half-open", "a distance on the limit goes to the lower level / to both levels / to none"
     )
-    center_radius: float = _f(
-        1.5, "positives lie within this many strides of the box centre; 0: whole box", ge=0
-    )
+    center_radius: float = _f(1.5, "positives lie within this many strides of the box centre; 0: whole box", ge=0)
     area_plus_one: bool = _f(False, "areas count pixels: (w + 1)(h + 1), as the original")
     area_rule: Literal["exact", "float32"] = _f(
         "exact",
@@ -130,9 +128,7 @@ class DecodeConfig(Section):
     """From predictions to detections."""
 
     threshold: float = _f(0.05, "candidates below are dropped before NMS", ge=0, lt=1)
-    threshold_on: Literal["class", "score"] = _f(
-        "class", "the threshold judges the class probability or the score"
-    )
+    threshold_on: Literal["class", "score"] = _f("class", "the threshold judges the class probability or the score")
     score: Literal["sqrt", "product", "class", "power"] = _f(
         "sqrt", "sqrt(cls * ctr), cls * ctr, cls, or cls^power * ctr^(1 - power)"
     )
@@ -167,9 +163,7 @@ class DataConfig(Section):
     vertical_flip: float = _f(0.0, "chance of a vertical flip (microscopes, aerial pictures)", ge=0, le=1)
     crop: float = _f(0.0, "chance of a random crop / large-scale jitter", ge=0, le=1)
     crop_scale: tuple[float, float] = _f((0.5, 1.5), "zoom range of the jitter")
-    color: float = _f(
-        0.0, "strength of brightness, contrast, saturation and hue changes; 0: none", ge=0, le=1
-    )
+    color: float = _f(0.0, "strength of brightness, contrast, saturation and hue changes; 0: none", ge=0, le=1)
     mosaic: float = _f(0.0, "chance of a four-picture mosaic", ge=0, le=1)
     mixup: float = _f(0.0, "chance of blending with another picture", ge=0, le=1)
     plain_epochs: int = _f(0, "last epochs without mosaic and mixup", ge=0)
@@ -207,9 +201,7 @@ class TrainConfig(Section):
     final_lr: float = _f(0.01, "last learning rate of the cosine, as a share", ge=0, le=1)
     warmup: int = _f(1000, "warm-up steps, at most a tenth of the run", ge=0)
     warmup_start: float = _f(0.001, "first learning rate of the warm-up, as a share", ge=0, le=1)
-    warmup_rule: Literal["linear", "constant"] = _f(
-        "linear", "shape of the warm-up; the original: constant 1/3"
-    )
+    warmup_rule: Literal["linear", "constant"] = _f("linear", "shape of the warm-up; the original: constant 1/3")
     clip: float = _f(0.0, "limit of the gradient norm; 0: none", ge=0)
     ema: float = _f(0.0, "decay of the averaged weights; 0: none", ge=0, lt=1)
     precision: Literal["auto", "fp32", "bf16"] = _f("auto", "auto: bf16 on a GPU that has it, else fp32")
@@ -217,9 +209,7 @@ class TrainConfig(Section):
     compile: bool = _f(False, "torch.compile the network")
     checkpointing: bool = _f(False, "recompute activations of the body to save memory")
     freeze_stages: int = _f(0, "body stages kept fixed, counted from the stem (1: stem only)", ge=0, le=5)
-    balance: float = _f(
-        0.0, "pictures of rare classes come oftener: threshold of repeat sampling; 0: off", ge=0
-    )
+    balance: float = _f(0.0, "pictures of rare classes come oftener: threshold of repeat sampling; 0: off", ge=0)
     eval_every: int = _f(1, "epochs between evaluations; 0: only at the end", ge=0)
     save_every: int = _f(500, "steps between checkpoints, besides one per epoch", ge=1)
     patience: int = _f(0, "stop after this many evaluations without a better AP; 0: never", ge=0)
@@ -333,9 +323,7 @@ def _merge(data: dict[str, Any], changes: dict[str, Any], source: str, prefix: s
                 raise ConfigError(f"{source}: {prefix}{key} is a section; write {prefix}{key}.NAME=value")
             _merge(data[key], value, source, f"{prefix}{key}.")
         elif isinstance(value, dict):
-            raise ConfigError(
-                f"{source}: {prefix}{key} is a single value, it has no {prefix}{key}.{next(iter(value))}"
-            )
+            raise ConfigError(f"{source}: {prefix}{key} is a single value, it has no {prefix}{key}.{next(iter(value))}")
         else:
             data[key] = value
 
