@@ -1,0 +1,92 @@
+"""Boxes: distances to sides <-> corners, the IoU family, NMS. All xyxy, absolute pixels, width = x2 - x1."""
+
+from __future__ import annotations
+
+import torch
+import torchvision
+from torch import Tensor
+
+from .config import DecodeConfig
+
+
+def to_corners(xy: Tensor, distances: Tensor) -> Tensor:
+    """Boxes [...,4] xyxy of points xy [...,2] with distances l, t, r, b [...,4]."""
+    return torch.cat((xy - distances[..., :2], xy + distances[..., 2:]), dim=-1)
+
+
+def to_distances(xy: Tensor, boxes: Tensor) -> Tensor:
+    """Distances l, t, r, b [...,4] from points xy [...,2] to the sides of boxes [...,4]; negative outside."""
+    return torch.cat((xy - boxes[..., :2], boxes[..., 2:] - xy), dim=-1)
+
+
+def area(boxes: Tensor, plus_one: bool = False) -> Tensor:
+    """Areas [...] of boxes [...,4]; `plus_one` counts pixels of inclusive corners."""
+    extent = boxes[..., 2:] - boxes[..., :2] + float(plus_one)
+    return extent[..., 0] * extent[..., 1]
+
+
+def clip(boxes: Tensor, size: tuple[int, int], margin: int = 0) -> Tensor:
+    """Boxes [...,4] cut to an image of (height, width); corners end at width - margin, height - margin."""
+    height, width = size
+    x = boxes[..., 0::2].clamp(0, width - margin)
+    y = boxes[..., 1::2].clamp(0, height - margin)
+    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU [A,B] of every pair of a [A,4] and b [B,4], in 0..1."""
+    return torchvision.ops.box_iou(a, b)
+
+
+def distance_overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(intersection, union, enclosing area), each [...], of two boxes given as distances [...,4] >= 0
+    from the same point. Both hold the point, so they always meet."""
+    low, high = torch.minimum(a, b), torch.maximum(a, b)
+    intersection = (low[..., 0] + low[..., 2]) * (low[..., 1] + low[..., 3])
+    enclosing = (high[..., 0] + high[..., 2]) * (high[..., 1] + high[..., 3])
+    area_a = (a[..., 0] + a[..., 2]) * (a[..., 1] + a[..., 3])
+    area_b = (b[..., 0] + b[..., 2]) * (b[..., 1] + b[..., 3])
+    return intersection, area_a + area_b - intersection, enclosing
+
+
+def nms(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: DecodeConfig) -> tuple[Tensor, Tensor]:
+    """Non-maximum suppression under the rule of `cfg`.
+
+    Returns (keep, scores): indices into boxes [D,4], best first, at most `cfg.max_detections`, and their
+    scores, which soft-NMS lowers.
+    """
+    if cfg.nms_plus_one:  # (x2 + 1) - x1 is the inclusive width, so shifting one corner states the +1 rule
+        boxes = boxes + boxes.new_tensor((0.0, 0.0, 1.0, 1.0))
+    if cfg.nms.startswith("soft"):
+        return _soft_nms(boxes, scores, labels, cfg)
+    if cfg.nms == "none":
+        keep = scores.argsort(descending=True, stable=True)
+    elif cfg.nms == "agnostic":
+        keep = torchvision.ops.nms(boxes, scores, cfg.nms_iou)
+    else:
+        keep = torchvision.ops.batched_nms(boxes, scores, labels, cfg.nms_iou)
+    keep = keep[: cfg.max_detections]
+    return keep, scores[keep]
+
+
+def _soft_nms(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: DecodeConfig) -> tuple[Tensor, Tensor]:
+    """Soft-NMS (Bodla et al., arXiv 1704.04503), per class; boxes that fall below `cfg.threshold` end it."""
+    left = scores.clone()
+    keep: list[Tensor] = []
+    kept: list[Tensor] = []
+    for _ in range(min(len(boxes), cfg.max_detections)):
+        best = left.argmax()
+        if left[best] <= cfg.threshold * 0.1:
+            break
+        keep.append(best)
+        kept.append(left[best].clone())
+        overlap = iou(boxes[best][None], boxes)[0] * (labels == labels[best])
+        if cfg.nms == "soft-linear":
+            decay = torch.where(overlap > cfg.nms_iou, 1 - overlap, torch.ones_like(overlap))
+        else:
+            decay = torch.exp(-(overlap**2) / cfg.soft_sigma)
+        left = left * decay
+        left[best] = -1.0
+    if not keep:
+        return scores.new_zeros(0, dtype=torch.int64), scores.new_zeros(0)
+    return torch.stack(keep), torch.stack(kept)
