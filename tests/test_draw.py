@@ -1,0 +1,155 @@
+"""Drawing: the input stays as it was, everything drawn is inside the picture and can be told apart."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fcos import draw
+from fcos.types import Detections
+
+NAMES = ("cat", "a rather long class name", "naïve façade", "диван", "x")
+
+
+def grey(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), 120, np.uint8)
+
+
+def found(count: int, height: int, width: int, seed: int = 0) -> Detections:
+    rng = np.random.default_rng(seed)
+    start = rng.uniform(-0.2, 1, (count, 2)) * [width, height]
+    boxes = np.concatenate([start, start + rng.uniform(0, 0.5, (count, 2)) * [width, height]], 1)
+    return Detections(
+        torch.tensor(boxes, dtype=torch.float32),
+        torch.tensor(rng.uniform(0.3, 1, count), dtype=torch.float32),
+        torch.tensor(rng.integers(0, len(NAMES), count)),
+        torch.zeros(count, dtype=torch.int64),
+        names=NAMES,
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 5), (100, 100), (60, 900), (900, 40), (1500, 2000)])
+@pytest.mark.parametrize("count", [0, 1, 60])
+def test_any_size_and_count(size: tuple[int, int], count: int) -> None:
+    picture = grey(*size)
+    before = picture.copy()
+    some = found(count, *size)
+    drawn = draw.draw_boxes(picture, some.boxes, some.labels, NAMES, some.scores, ignore=np.arange(count) % 2 == 1)
+    assert drawn.shape == picture.shape
+    assert drawn.dtype == np.uint8
+    assert (picture == before).all()
+    assert not np.shares_memory(drawn, picture)
+    if count == 0:
+        assert (drawn == before).all()
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ((np.nan, 0, 5, 5), "not a number"),
+        ((np.inf, 0, np.inf, 5), "infinite"),
+        ((-50, -50, -1, -1), "left of the picture"),
+        ((300, 0, 400, 50), "right of the picture"),
+    ],
+)
+def test_boxes_that_cannot_be_seen_are_left_out(box: tuple[float, ...], reason: str) -> None:
+    assert (draw.draw_boxes(grey(100, 200), [box], [0], NAMES) == 120).all(), reason
+
+
+@pytest.mark.parametrize(
+    "box", [(50, 50, 51, 51), (50, 50, 50, 50), (0, 0, 200, 100), (199, 99, 200, 100), (-1e12, 20, 1e12, 80)]
+)
+def test_boxes_at_the_limits_are_drawn(box: tuple[float, ...]) -> None:
+    drawn = draw.draw_boxes(grey(100, 200), [box], [0], NAMES)
+    assert (drawn == draw.label_color(0)).all(2).sum() > 10
+
+
+def test_frame_of_a_box_on_the_border_is_whole() -> None:
+    drawn = draw.draw_boxes(grey(300, 300), [(0, 0, 300, 300)], [4], NAMES)
+    painted = (drawn == draw.label_color(4)).all(2)
+    for edge in (painted[:2], painted[-2:], painted[:, :2].T, painted[:, -2:].T):
+        assert edge.any(0).mean() > 0.8
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tags_stay_inside(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    width, height = rng.integers(30, 400, 2)
+    box = rng.uniform(-100, 500, 4)
+    size = int(rng.integers(5, width)), int(rng.integers(5, height))
+    x, y = draw._place(np.sort(box.reshape(2, 2), 0).ravel(), size, np.zeros((0, 4)), width, height, 2)
+    assert 0 <= x <= width - size[0]
+    assert 0 <= y <= height - size[1]
+    tag = draw._tag("a long name that goes on and on 0.95", (9, 9, 9), 20.0, int(width), int(height))
+    assert tag.width <= width
+    assert tag.height <= height
+
+
+def test_tags_of_boxes_at_one_place_do_not_cover_each_other() -> None:
+    box = np.array([100.0, 100, 200, 200])
+    taken = np.zeros((0, 4))
+    for _ in range(4):
+        x, y = draw._place(box, (60, 14), taken, 400, 400, 2)
+        spot = np.array([x, y, x + 60, y + 14])
+        across = np.minimum(taken[:, 2], spot[2]) - np.maximum(taken[:, 0], spot[0])
+        down = np.minimum(taken[:, 3], spot[3]) - np.maximum(taken[:, 1], spot[1])
+        assert (across.clip(0) * down.clip(0) < 0.1 * 60 * 14).all()
+        taken = np.vstack([taken, spot])
+
+
+def test_colors_can_be_told_apart() -> None:
+    for palette, least in ((draw.PALETTE, 40), (draw.LEVELS, 80)):
+        distance = [np.linalg.norm(np.subtract(a, b)) for a, b in itertools.combinations(palette, 2)]
+        assert min(distance) > least
+    assert draw.label_color(len(draw.PALETTE)) == draw.label_color(0)
+
+
+def test_own_colors_and_ignored() -> None:
+    boxes = [(50, 50, 150, 150), (180, 50, 280, 150)]
+    drawn = draw.draw_boxes(grey(200, 300), boxes, [0, 1], NAMES, colors=[(1, 2, 3), (4, 5, 6)])
+    assert (drawn == (1, 2, 3)).all(2).any()
+    assert (drawn == (4, 5, 6)).all(2).any()
+    solid = draw.draw_boxes(grey(200, 300), boxes[:1], [0])
+    dashed = draw.draw_boxes(grey(200, 300), boxes[:1], [0], ignore=[True])
+    assert not (dashed == draw.label_color(0)).all(2).any()
+    assert (dashed == draw.GREY).all(2)[149:152].sum() < (solid == draw.label_color(0)).all(2)[149:152].sum()
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 boxes but 2 labels"):
+        draw.draw_boxes(grey(9, 9), [(0, 0, 5, 5)], [0, 1])
+    with pytest.raises(ValueError, match=r"uint8 \[H,W,3\]"):
+        draw.draw_boxes(grey(9, 9).astype(np.float32), [], [])
+
+
+def test_draw_detections_takes_every_kind_of_picture(tmp_path) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (80, 120, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    some = found(5, 80, 120)
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    expected = np.array(draw.draw_detections(picture, some))
+    assert (expected != picture).any()
+    for image in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(picture), tensor, tensor / 255):
+        assert (np.array(draw.draw_detections(image, some)) == expected).all()
+    assert (np.array(draw.draw_detections(picture, some, score=1.1)) == picture).all()
+    assert (np.array(some.draw(picture)) == expected).all()
+    assert draw.draw_detections(picture[..., 0], Detections.empty()).size == (120, 80)
+
+
+def test_sheet() -> None:
+    pictures = [grey(50, 100), grey(200, 40), grey(64, 64)]
+    made = draw.sheet(pictures, columns=2, titles=["a", "b", "a title too long for its column" * 3], cell=100)
+    assert made.dtype == np.uint8
+    assert (made == 120).all(2).sum() == 100 * 50 + 20 * 100 + 100 * 100
+    assert draw.sheet([]).shape[2] == 3
+    assert draw.sheet(pictures[:1]).shape[2] == 3
+    with pytest.raises(ValueError, match="3 images but 1 titles"):
+        draw.sheet(pictures, titles=["a"])
+
+
+def test_side_by_side() -> None:
+    pair = draw.side_by_side(grey(60, 80), grey(60, 80))
+    assert pair.shape[1] > 160
+    assert (pair == 120).all(2).sum() == 2 * 60 * 80
