@@ -31,12 +31,12 @@ class ModelConfig(Section):
 
     backbone: str = _f("resnet50", "body: any timm name that gives feature maps")
     backbone_weights: str = _f(
-        "timm", "initial weights of the body: 'timm' (its hub), 'none', or a .safetensors / state-dict file"
+        "auto", "initial weights of the body: 'auto' (registry package or timm's hub), 'none', or a file"
     )
     backbone_norm: Literal["batch", "frozen"] = _f(
         "frozen", "BatchNorm of the body: trained, or fixed statistics and affine (small batches)"
     )
-    backbone_norm_eps: float = _f(1e-5, "epsilon of the body's frozen BatchNorm; 0 in the original", ge=0)
+    backbone_norm_eps: float | None = _f(None, "epsilon of the body's BatchNorm; null: timm's own, 0 in the original")
     stride_in_1x1: bool = _f(False, "ResNet bottlenecks stride in the 1x1 conv (Caffe style), not in the 3x3")
     deformable_stages: tuple[int, ...] = _f((), "body stages 1..4 whose 3x3 convs are deformable (DCNv2)")
     mean: tuple[float, float, float] = _f((123.675, 116.28, 103.53), "pixel mean, RGB, 0..255")
@@ -399,7 +399,6 @@ def _lite(level: int, size: int, channels: int) -> Callable[[], Config]:
                 backbone=f"tf_efficientnet_lite{level}",
                 mean=(127.5, 127.5, 127.5),
                 std=(127.5, 127.5, 127.5),
-                backbone_norm_eps=1e-3,
                 fpn_channels=channels,
                 head_channels=channels,
                 head_convs=2,

@@ -1,0 +1,173 @@
+"""Pictures in, Detections out: one Detector over any network, runtime or device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import zoo
+from .config import Config
+from .data.image import read_image, resize, resized_shape
+from .decode import decode
+from .errors import DeviceError, ImageError
+from .points import make_points
+from .types import Classes, Detections, Network, Points
+
+Source = str | os.PathLike[str] | np.ndarray | Tensor | Any  # Any: a PIL image
+
+
+class Detector:
+    """A network with everything around it: pre-processing, decoding, class names.
+
+    detector("photo.jpg") gives Detections; a list gives a list. Sources are paths, PIL images, arrays
+    [H,W,3] or [H,W] uint8 RGB, tensors [3,H,W] (uint8, or float in 0..1). Boxes are in pixels of the
+    picture as displayed (EXIF rotation applied). A picture's result does not depend on the pictures beside
+    it: only those of equal padded size share a batch.
+    """
+
+    def __init__(self, network: Network, config: Config, classes: Classes, device: str | torch.device = "cpu") -> None:
+        self.network = network
+        self.config = config
+        self.classes = classes
+        self.device = torch.device(device)
+        self._points: dict[tuple[int, int], Points] = {}
+
+    def __call__(self, source: Source | Sequence[Source], *, score: float = 0.0, batch: int = 1) -> Any:
+        """Detections with a score of at least `score` (0..1); one object, or a list for a list."""
+        if isinstance(source, list | tuple):
+            return self.detect([load_source(s) for s in source], [name_of(s) for s in source], score, batch)
+        return self.detect([load_source(source)], [name_of(source)], score, 1)[0]
+
+    def detect(
+        self, images: Sequence[np.ndarray], names: Sequence[str | None], score: float = 0.0, batch: int = 1
+    ) -> list[Detections]:
+        """Detections of decoded pictures [H,W,3] uint8 RGB, in their pixels."""
+        results: list[Detections | None] = [None] * len(images)
+        prepared = [self.prepare(image) for image in images]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, (tensor, _) in enumerate(prepared):
+            groups.setdefault(tuple(tensor.shape), []).append(i)
+        for members in groups.values():
+            for start in range(0, len(members), max(batch, 1)):
+                part = members[start : start + max(batch, 1)]
+                stacked = torch.stack([prepared[i][0] for i in part])
+                found = self.forward(stacked, [prepared[i][1] for i in part])
+                for i, detections in zip(part, found, strict=True):
+                    results[i] = self.finish(detections, images[i].shape[:2], names[i], score)
+        return [r for r in results if r is not None]
+
+    def prepare(self, image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
+        """Network input [3,H,W], padded to the divisor, and the (height, width) in front of the padding."""
+        data = self.config.data
+        shape = resized_shape(image.shape[:2], data.size, data.max_size, data.round)
+        fill = self.config.model.mean
+        if data.resample == "torch":  # torchvision resizes in float and pads with the exact mean
+            tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float()
+            if tuple(shape) != image.shape[:2]:
+                tensor = F.interpolate(tensor[None], size=shape, mode="bilinear", align_corners=False)[0]
+        else:
+            tensor = torch.from_numpy(resize(image, shape, data.resample)).permute(2, 0, 1)
+        height, width = (-(-side // data.divisor) * data.divisor for side in shape)
+        if (height, width) == tuple(shape):
+            return tensor, shape
+        values = torch.tensor(fill).view(3, 1, 1)
+        if not tensor.is_floating_point():
+            values = values.round().to(tensor.dtype)
+        padded = values.expand(3, height, width).clone(memory_format=torch.contiguous_format)
+        padded[:, : shape[0], : shape[1]] = tensor
+        return padded, shape
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
+        """Detections of prepared images [N,3,H,W], in pixels of the network input."""
+        predictions = self.network(images.to(self.device))
+        return decode(predictions, self.points(images.shape[-2:]), sizes, self.config.decode)
+
+    def finish(self, found: Detections, size: tuple[int, int], name: str | None, score: float) -> Detections:
+        """Detections in pixels of a picture of (height, width), with names, at least `score`."""
+        found = found.to("cpu")
+        height, width = found.size or size
+        ratio = torch.tensor([size[1] / width, size[0] / height] * 2)
+        return Detections(
+            boxes=found.boxes.float() * ratio,
+            scores=found.scores.float(),
+            labels=found.labels,
+            points=found.points,
+            names=self.classes.names,
+            size=(int(size[0]), int(size[1])),
+            source=name,
+        )[found.scores >= score]
+
+    def points(self, size: Sequence[int]) -> Points:
+        """The points of a network input of (height, width), kept for the next picture of that size."""
+        key = (int(size[0]), int(size[1]))
+        if key not in self._points:
+            if len(self._points) > 64:  # a folder of odd sizes must not fill the memory
+                self._points.clear()
+            self._points[key] = make_points(key, self.config.model, self.config.assign, self.device)
+        return self._points[key]
+
+
+def load(name: str | Path = "fcos-lite0", *, device: str = "auto", overrides: Sequence[str] = ()) -> Detector:
+    """A Detector by model name, run folder or file. `overrides` are settings such as "decode.nms_iou=0.5"."""
+    network, config, classes = zoo.load(name, overrides)
+    where = pick_device(device)
+    network.requires_grad_(False).to(where, memory_format=torch.channels_last)
+    return Detector(network, config, classes, where)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """'auto' (CUDA, MPS, CPU, in this order), or a device by name; DeviceError when it is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError(f"{torch.cuda.device_count()} CUDA devices are visible")
+        if device.type not in ("cpu", "cuda") and not torch.get_device_module(device).is_available():
+            raise RuntimeError("it is not available here")
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try --device cpu") from None
+    return device
+
+
+def load_source(source: Source) -> np.ndarray:
+    """Any source as [H,W,3] uint8 RGB; ImageError where it cannot be one."""
+    if isinstance(source, str | os.PathLike | bytes):
+        return read_image(source)
+    if isinstance(source, Tensor):
+        array = source.detach().cpu()
+        if array.ndim == 3 and array.shape[0] in (1, 3):
+            array = array.permute(1, 2, 0)
+        if array.is_floating_point():
+            if array.numel() and (float(array.min()) < 0 or float(array.max()) > 1):
+                raise ImageError("a float picture must lie in 0..1; give uint8 for 0..255")
+            array = (array * 255).round().to(torch.uint8)
+        source = array.numpy()
+    elif not isinstance(source, np.ndarray):
+        if not hasattr(source, "convert"):
+            raise ImageError(f"cannot take a {type(source).__name__} for a picture; give a path, PIL image or array")
+        from PIL import ImageOps
+
+        source = np.asarray(ImageOps.exif_transpose(source).convert("RGB"))
+    if source.ndim == 3 and source.shape[2] == 1:
+        source = source[..., 0]
+    if source.ndim == 2:
+        source = np.repeat(source[..., None], 3, axis=2)
+    if source.ndim != 3 or source.shape[2] not in (3, 4) or source.dtype != np.uint8 or 0 in source.shape:
+        raise ImageError(f"a picture must be [H,W,3] uint8, not {source.shape} {source.dtype}")
+    return np.ascontiguousarray(source[..., :3])
+
+
+def name_of(source: Source) -> str | None:
+    """The path of a source that has one."""
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else None
