@@ -9,7 +9,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-
 from torch import Tensor
 
 from .config import PRESETS, Config, from_dict, preset
