@@ -224,13 +224,27 @@ def flatten(detections: Sequence[Detections], dataset: Dataset, *, class_agnosti
     if class_agnostic:
         labels, truth_labels = np.zeros_like(labels), np.zeros_like(truth_labels)
     truth = Truth(
-        column([r.boxes for r in records], np.float64, 4),
+        as_written(column([r.boxes for r in records], np.float32, 4)),
         truth_labels,
         truth_image,
         column([r.ignore for r in records], np.bool_),
         column([r.areas for r in records], np.float64),
     )
     return Found(boxes[rank], scores[rank], labels[rank], image), truth
+
+
+def as_written(values: np.ndarray) -> Floats:
+    """The shortest decimal number with each float32 value, as float64: 358.29 again, not 358.290008.
+
+    Records hold float32, files decimal numbers. An IoU that lies on a threshold, as in cocoapi's own test
+    data, would fall on the wrong side of it: 0.0002 AP there.
+    """
+    exact = values.astype(np.float64)
+    result = exact.copy()
+    for digits in range(6, -1, -1):
+        rounded = exact.round(digits)
+        result = np.where(rounded.astype(np.float32) == values, rounded, result)
+    return result
 
 
 def evaluate(
@@ -240,13 +254,14 @@ def evaluate(
     backend: Backend = "auto",
     max_detections: Sequence[int] = (1, 10, 100),
     class_agnostic: bool = False,
-    voc_plus_one: bool = True,
+    voc_plus_one: bool = False,
 ) -> Metrics:
     """Judge detections[i] against dataset.records[i]; labels are label numbers of the data set.
 
     `class_agnostic` takes all classes for one (proposals). `max_detections` limits the detections per class
-    and picture; AR@1000 comes in addition. `voc_plus_one` measures boxes for the VOC numbers as the VOC
-    devkit does, x2 - x1 + 1 wide. Crowd and difficult boxes are neither rewarded nor punished. Equal scores
+    and picture; AR@1000 comes in addition. `voc_plus_one` is for detections whose corners are VOC pixel
+    numbers (1.., last pixel included): for the VOC numbers x1 and y1 of the truth count from 1 too, and a box
+    is x2 - x1 + 1 wide, as in the VOC devkit. Crowd and difficult boxes are neither rewarded nor punished. Equal scores
     keep their order. Raises DataError for detections that are not finite, MissingExtra without a backend.
     """
     started = time.perf_counter()
@@ -264,7 +279,9 @@ def evaluate(
     status = match_coco(found, truth, pairs, 0.5)
     pooled = precision_recall(found.scores, status, int((~truth.ignore).sum()))
     curves = curves_by_class(found, truth, status, len(names))
-    voc_pairs = overlaps(found, truth, minimum=0.5, crowd=False, plus_one=voc_plus_one)
+    first = np.array([1.0, 1.0, 0.0, 0.0]) if voc_plus_one else 0.0
+    voc_truth = truth._replace(boxes=truth.boxes + first)
+    voc_pairs = overlaps(found, voc_truth, minimum=0.5, crowd=False, plus_one=voc_plus_one)
     voc = curves_by_class(found, truth, match_voc(found, truth, voc_pairs), len(names))
 
     rows = []

@@ -57,7 +57,7 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
             points[a:b],
             names=dataset.classes.names,
             size=record.size,
-            source=str(record.path),
+            source=str(record.path or record.file_name),
         )
         for record, a, b in zip(records, edges[:-1], edges[1:], strict=True)
     ]
@@ -202,6 +202,9 @@ def predict_dataset(
     from the annotations'. Where stderr is a terminal a bar shows rate and time left. Raises DataError when
     classes do not match (see `match_classes`).
     """
+    absent = [record.file_name for record in dataset.records if record.path is None]
+    if absent:
+        raise DataError(f"{len(absent)} pictures of {dataset.root} have no file to detect in: {_some(absent)}")
     mapping = match_classes(detector.classes, dataset.classes, allow_missing=allow_missing)
     dropped = [name for name, label in zip(detector.classes.names, mapping, strict=True) if label == UNKNOWN]
     if dropped:
