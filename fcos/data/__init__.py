@@ -1,0 +1,1 @@
+"""Data sets, pictures, augmentation and the training loader."""

@@ -1,0 +1,147 @@
+"""Decoded pictures kept in memory or on disk, shrunk to the largest size that training asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..config import DataConfig
+from ..errors import DataError, ImageError
+from .dataset import Dataset, Size
+from .image import read_image, resize, resized_shape
+
+
+class Reader:
+    """Record index -> its picture, uint8 RGB [H,W,3], through the cache that `data.cache` names.
+
+    Without a config pictures are read from their files as they are. Raises ImageError for a picture that
+    cannot be read or whose size is not the record's.
+    """
+
+    def __init__(self, dataset: Dataset, data: DataConfig | None = None) -> None:
+        self.records = dataset.records
+        self.data = data
+        self.memory: torch.Tensor | None = None
+        self.folder: Path | None = None
+        if data is not None and data.cache == "ram":
+            self._fill()
+        elif data is not None and data.cache == "disk":
+            self.folder = cache_folder() / "pictures"
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def read(self, index: int) -> np.ndarray:
+        if self.memory is not None and self.offsets[index] >= 0:
+            height, width = self.shapes[index]
+            start = self.offsets[index]
+            return self.memory[start : start + 3 * height * width].view(height, width, 3).numpy()
+        if self.folder is not None:
+            return self._from_disk(index, self.folder)
+        return self._decode(index)
+
+    def _decode(self, index: int) -> np.ndarray:
+        record = self.records[index]
+        if record.path is None:
+            raise ImageError(f"there is no picture for {record.file_name}")
+        image = read_image(record.path)
+        if image.shape[:2] != record.size:
+            raise ImageError(
+                f"{record.path} is {image.shape[1]}x{image.shape[0]}, the annotations are for "
+                f"{record.size[1]}x{record.size[0]}"
+            )
+        return image
+
+    def _kept(self, index: int) -> Size:
+        """The shape a picture is kept at: never enlarged, large enough for every size drawn in training."""
+        assert self.data is not None
+        data = self.data
+        side = max(data.train_sizes or (data.size,))
+        if data.crop > 0:
+            side = round(side * max(1.0, data.crop_scale[1]))
+        shape = resized_shape(self.records[index].size, side, round(data.max_size * side / data.size), data.round)
+        own = self.records[index].size
+        return shape if shape[0] < own[0] else own
+
+    def _shrunk(self, index: int) -> np.ndarray:
+        how = self.data.resample if self.data is not None else "auto"
+        return resize(self._decode(index), self._kept(index), how)
+
+    def _fill(self) -> None:
+        """Decode all pictures into one block, which loader processes share."""
+        self.shapes = [self._kept(index) for index in range(len(self.records))]
+        lengths = np.array([3 * h * w for h, w in self.shapes], dtype=np.int64)
+        self.offsets = np.concatenate(([0], np.cumsum(lengths)[:-1]))
+        total = int(lengths.sum())
+        free = _free_memory()
+        if total > 0.8 * free:
+            raise DataError(
+                f"data.cache=ram needs {total / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; use data.cache=disk"
+            )
+        self.memory = memory = torch.empty(total, dtype=torch.uint8)
+
+        def one(index: int) -> None:
+            try:
+                pixels = self._shrunk(index)
+            except ImageError:
+                self.offsets[index] = -1  # found again, and reported, when it is asked for
+                return
+            start = self.offsets[index]
+            memory[start : start + lengths[index]] = torch.from_numpy(np.ascontiguousarray(pixels)).view(-1)
+
+        from rich.progress import track
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            work = pool.map(one, range(len(self.records)))
+            shown = not sys.stderr.isatty()
+            for _ in track(work, "caching pictures", len(self.records), transient=True, disable=shown):
+                pass
+        if torch.multiprocessing.get_start_method() != "fork":
+            memory.share_memory_()  # forked processes share it anyway
+
+    def _from_disk(self, index: int, folder: Path) -> np.ndarray:
+        record = self.records[index]
+        if record.path is None:
+            return self._decode(index)
+        try:
+            stat = record.path.stat()
+        except OSError:
+            return self._decode(index)  # gives the error its line
+        assert self.data is not None
+        key = f"{record.path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{self._kept(index)}|{self.data.resample}"
+        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        file = folder / name[:2] / f"{name}.npy"
+        try:
+            return np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            pass
+        pixels = self._shrunk(index)
+        file.parent.mkdir(exist_ok=True)
+        # Written aside and moved: another process never sees half a file.
+        handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+        with os.fdopen(handle, "wb") as out:
+            np.save(out, pixels, allow_pickle=False)
+        os.replace(temporary, file)
+        return pixels
+
+
+def cache_folder() -> Path:
+    """$FCOS_CACHE, else fcos in the user's cache folder."""
+    if os.environ.get("FCOS_CACHE"):
+        return Path(os.environ["FCOS_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcos"
+
+
+def _free_memory() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return 1 << 62  # unknown: let the allocation decide

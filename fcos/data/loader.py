@@ -1,0 +1,406 @@
+"""From records to batches. Which pictures a step sees, and how they are changed, is a pure function of
+(seed, step): resuming needs only the step number, and no split over processes changes the data."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ..config import Config, DataConfig, TrainConfig
+from ..errors import ConfigError, DataError, FcosError, ImageError
+from ..types import Batch, Target
+from . import augment
+from .augment import Color, Sample
+from .cache import Reader
+from .dataset import Dataset, Size
+from .image import resized_shape
+
+SMALLEST_SIDE = 1e-3  # pixels; thinner boxes teach nothing and divide by zero
+_ORDER, _SIZE, _PICTURE = 1, 2, 3  # keep the random streams apart
+
+
+class Step(NamedTuple):
+    """What one optimiser step sees, over all processes and parts."""
+
+    epoch: int
+    records: tuple[int, ...]  # indices into the data set, train.batch of them
+    positions: tuple[int, ...]  # of each picture in its epoch: the seed of its augmentation
+    frames: tuple[Size, ...]  # (height, width) of each picture after resizing
+    canvas: Size  # of the padded batch
+    plain: bool  # mosaic and mixup are off
+
+
+class Sampler:
+    """The order of pictures. `plan(step)` depends on nothing but the arguments given here and the step.
+
+    Raises ConfigError when the batch cannot be split evenly over processes and accumulation steps, and
+    DataError for a data set without pictures.
+    """
+
+    def __init__(self, dataset: Dataset, data: DataConfig, train: TrainConfig, rank: int = 0, world: int = 1) -> None:
+        parts = world * train.accumulate
+        if train.batch % parts:
+            raise ConfigError(
+                f"train.batch={train.batch} cannot be split over {world} processes x train.accumulate="
+                f"{train.accumulate}; make it a multiple of {parts}"
+            )
+        if not len(dataset):
+            raise DataError(f"{dataset.root}: there are no pictures to train on")
+        self.data, self.train, self.rank, self.world = data, train, rank, world
+        self.sizes = [record.size for record in dataset.records]
+        self.lying = np.array([width >= height for height, width in self.sizes])
+        self.repeats = _repeat_factors(dataset, train.balance) if train.balance > 0 else np.ones(len(dataset))
+        self.count = round(float(self.repeats.sum()))
+        self.steps_per_epoch = -(-self.count // train.batch)
+        self.total_steps = train.iterations or train.epochs * self.steps_per_epoch
+        self._orders: dict[int, np.ndarray] = {}
+
+    def plan(self, step: int) -> Step:
+        epoch, index = divmod(step, self.steps_per_epoch)
+        batch = self.train.batch
+        records = self._order(epoch)[index * batch : (index + 1) * batch]
+        short, longest = self._side(step)
+        frames = tuple(resized_shape(self.sizes[r], short, longest, self.data.round) for r in records)
+        last_epoch = -(-self.total_steps // self.steps_per_epoch)
+        return Step(
+            epoch,
+            tuple(int(r) for r in records),
+            tuple(range(index * batch, (index + 1) * batch)),
+            frames,
+            canvas(frames, self.data.divisor),
+            epoch >= last_epoch - self.data.plain_epochs,
+        )
+
+    def slots(self, part: int) -> range:
+        """Places in the step's batch that belong to accumulation step `part` of this process."""
+        size = self.train.batch // (self.world * self.train.accumulate)
+        first = (part * self.world + self.rank) * size
+        return range(first, first + size)
+
+    def _side(self, step: int) -> tuple[int, int]:
+        sizes = self.data.train_sizes or (self.data.size,)
+        short = sizes[int(np.random.default_rng([self.train.seed, _SIZE, step]).integers(len(sizes)))]
+        return short, max(short, round(self.data.max_size * short / self.data.size))
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Record indices of an epoch, [steps_per_epoch * batch]; remembered, as it is asked for every step."""
+        if epoch not in self._orders:
+            self._orders = {e: o for e, o in self._orders.items() if abs(e - epoch) < 2}
+            self._orders[epoch] = self._draw_order(epoch)
+        return self._orders[epoch]
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.train.seed, _ORDER, epoch])
+        batch = self.train.batch
+        picked = _systematic(self.repeats, self.count, rng)
+        missing = self.steps_per_epoch * batch - len(picked)
+        rng.shuffle(picked)
+        picked = np.concatenate((picked, np.resize(picked, missing)))
+        # Lying and standing pictures apart, so that little of a batch is padding; the rest makes one mixed batch.
+        lying = picked[self.lying[picked]]
+        standing = picked[~self.lying[picked]]
+        split = len(lying) // batch * batch, len(standing) // batch * batch
+        rest = np.concatenate((lying[split[0] :], standing[split[1] :]))
+        batches = np.concatenate((lying[: split[0]], standing[: split[1]], rest)).reshape(-1, batch)
+        return batches[rng.permutation(len(batches))].reshape(-1)
+
+
+def canvas(frames: tuple[Size, ...], divisor: int) -> Size:
+    """The smallest multiple of `divisor` that holds all frames."""
+    height, width = (-(-max(side) // divisor) * divisor for side in zip(*frames, strict=True))
+    return height, width
+
+
+def _systematic(repeats: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` indices, each floor(r) or ceil(r) times, in expectation its factor."""
+    order = rng.permutation(len(repeats))
+    if count == len(repeats):
+        return order
+    edges = np.concatenate(([0.0], np.cumsum(repeats[order])))
+    edges[-1] = count  # exact, whatever the sum rounded to
+    marks = np.arange(count) + rng.random()
+    return order[np.minimum(np.searchsorted(edges, marks, side="right") - 1, len(order) - 1)]
+
+
+def _repeat_factors(dataset: Dataset, threshold: float) -> np.ndarray:
+    """Repeat-factor sampling (LVIS, 1908.03195, section 3.3): a picture counts max(1, sqrt(t / f)) times,
+    f the share of pictures that show its rarest class."""
+    shown = [np.unique(record.labels[~record.ignore]) for record in dataset.records]
+    share = np.bincount(np.concatenate(shown), minlength=len(dataset.classes)) / len(dataset)
+    by_class = np.maximum(1.0, np.sqrt(threshold / np.maximum(share, 1e-12)))
+    factors = np.array([by_class[labels].max(initial=1.0) for labels in shown])
+    total = factors.sum()
+    return factors * (np.ceil(total - 1e-9) / total)
+
+
+# --------------------------------------------------------------------------- pictures
+
+
+class _Failures:
+    """Pictures that could not be read, with the reason; handed from worker processes to the caller."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, str] = {}
+
+    def add(self, error: ImageError, path: object) -> None:
+        self.lines[str(path)] = str(error)
+
+
+def load_sample(dataset: Dataset, reader: Reader, index: int) -> Sample:
+    """A record as a Sample with its boxes cut to the picture; ImageError when it cannot be read."""
+    record = dataset.records[index]
+    image = reader.read(index)
+    height, width = record.size
+    boxes = augment.clip(record.boxes, record.size)
+    if image.shape[:2] != (height, width):  # the cache keeps pictures smaller
+        boxes = boxes * np.array([image.shape[1] / width, image.shape[0] / height] * 2, dtype=np.float32)
+    return Sample(image, boxes, record.labels, record.ignore)
+
+
+def _load_or_next(dataset: Dataset, reader: Reader, index: int, failures: _Failures) -> Sample:
+    """The record, or the next one that can be read: a blank picture would teach that nothing is there."""
+    last: ImageError | None = None
+    for step in range(min(len(dataset), 20)):
+        at = (index + step) % len(dataset)
+        try:
+            return load_sample(dataset, reader, at)
+        except ImageError as error:
+            failures.add(error, dataset.records[at].path)
+            last = error
+    raise last or DataError(f"{dataset.root}: there are no pictures")
+
+
+def train_sample(
+    dataset: Dataset,
+    reader: Reader,
+    data: DataConfig,
+    step: Step,
+    slot: int,
+    seed: int,
+    fill: Color,
+    failures: _Failures | None = None,
+) -> Sample:
+    """One picture of a step, augmented. Its random numbers depend on (seed, epoch, position) alone."""
+    failures = failures or _Failures()
+    rng = np.random.default_rng([seed, _PICTURE, step.epoch, step.positions[slot]])
+    frame = step.frames[slot]
+    how = data.resample
+
+    def load(index: int) -> Sample:
+        return _load_or_next(dataset, reader, index, failures)
+
+    def another() -> Sample:
+        return load(int(rng.integers(len(dataset))))
+
+    sample = load(step.records[slot])
+    if not step.plain and rng.random() < data.mosaic:
+        sample = augment.mosaic([sample, another(), another(), another()], rng, frame, fill, how)
+    elif rng.random() < data.crop:
+        sample = augment.jitter(sample, rng, frame, data.crop_scale, fill, how)
+    else:
+        sample = _whole(sample, dataset.records[step.records[slot]].size, frame, fill, how)
+    sample = _flips(sample, rng, data)
+    if data.color > 0:
+        sample = sample._replace(image=augment.color(sample.image, rng, data.color))
+    if not step.plain and rng.random() < data.mixup:
+        second = another()
+        second = augment.zoom(second, None, frame, augment.contain(second.size, frame), fill, how)
+        sample = augment.mixup(sample, _flips(second, rng, data), rng)
+    return sample
+
+
+def _whole(sample: Sample, expected: Size, frame: Size, fill: Color, how: str) -> Sample:
+    # A picture that stands in for an unreadable one has another shape than the plan foresaw.
+    ratio = (sample.size[0] * expected[1]) / (sample.size[1] * expected[0])
+    if abs(ratio - 1) < 0.02:
+        return augment.fit(sample, frame, how)
+    return augment.zoom(sample, None, frame, augment.contain(sample.size, frame), fill, how)
+
+
+def _flips(sample: Sample, rng: np.random.Generator, data: DataConfig) -> Sample:
+    if rng.random() < data.flip:
+        sample = augment.flip(sample)
+    if rng.random() < data.vertical_flip:
+        sample = augment.vertical_flip(sample)
+    return sample
+
+
+def to_batch(samples: list[Sample], shape: Size, fill: Color, ids: list[int]) -> Batch:
+    """Samples on a common canvas (height, width), padded at right and bottom with `fill`.
+
+    The images [N,3,H,W] are a view of [N,H,W,3] memory (channels last), which convolutions prefer.
+    """
+    pixels = np.empty((len(samples), *shape, 3), dtype=np.uint8)
+    targets = []
+    for place, sample in zip(pixels, samples, strict=True):
+        height, width = sample.size
+        place[:height, :width] = sample.image
+        place[height:] = fill
+        place[:height, width:] = fill
+        boxes = augment.clip(sample.boxes, sample.size)
+        keep = ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST_SIDE).all(axis=1)
+        targets.append(
+            Target(
+                torch.from_numpy(boxes[keep].astype(np.float32)),
+                torch.from_numpy(sample.labels[keep]),
+                torch.from_numpy(sample.ignore[keep]),
+            )
+        )
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    return Batch(images, [sample.size for sample in samples], targets, ids)
+
+
+def fill_color(config: Config) -> Color:
+    """The pixel mean, rounded: padding that normalises to about zero."""
+    red, green, blue = (round(v) for v in config.model.mean)
+    return red, green, blue
+
+
+# --------------------------------------------------------------------------- loaders
+
+
+class _Steps(torch.utils.data.Dataset):
+    """Step number -> the batches of this process. Errors travel as values, so that they stay one line."""
+
+    def __init__(self, dataset: Dataset, reader: Reader, config: Config, sampler: Sampler) -> None:
+        self.dataset, self.reader, self.config, self.sampler = dataset, reader, config, sampler
+        self.fill = fill_color(config)
+
+    def __getitem__(self, step: int) -> tuple[list[Batch] | FcosError, dict[str, str]]:
+        failures = _Failures()
+        plan = self.sampler.plan(step)
+        config = self.config
+        batches = []
+        try:
+            for part in range(config.train.accumulate):
+                slots = self.sampler.slots(part)
+                samples = [
+                    train_sample(
+                        self.dataset, self.reader, config.data, plan, slot, config.train.seed, self.fill, failures
+                    )
+                    for slot in slots
+                ]
+                batches.append(to_batch(samples, plan.canvas, self.fill, [plan.records[slot] for slot in slots]))
+        except FcosError as error:
+            return error, failures.lines
+        return batches, failures.lines
+
+
+class _Groups(torch.utils.data.Dataset):
+    """Group of record indices -> one batch as evaluation sees it; None when none of it can be read."""
+
+    def __init__(self, dataset: Dataset, config: Config, groups: list[list[int]]) -> None:
+        self.dataset, self.data, self.groups = dataset, config.data, groups
+        self.reader, self.fill = Reader(dataset), fill_color(config)
+
+    def __getitem__(self, at: int) -> tuple[Batch | FcosError | None, dict[str, str]]:
+        failures = _Failures()
+        samples, ids = [], []
+        for index in self.groups[at]:
+            record = self.dataset.records[index]
+            try:
+                sample = load_sample(self.dataset, self.reader, index)
+            except ImageError as error:
+                failures.add(error, record.path)
+                continue
+            shape = resized_shape(record.size, self.data.size, self.data.max_size, self.data.round)
+            samples.append(augment.fit(sample, shape, self.data.resample))
+            ids.append(index)
+        if not samples:
+            return None, failures.lines
+        shape = canvas(tuple(s.size for s in samples), self.data.divisor)
+        return to_batch(samples, shape, self.fill, ids), failures.lines
+
+
+class Loader:
+    """Iterates batches in order. `skipped`: path -> reason for every picture that could not be read."""
+
+    def __init__(self, source: Any, keys: range, workers: int, item_bytes: int) -> None:
+        self.source, self.keys = source, keys
+        self.workers = count_workers(workers, item_bytes)
+        self.skipped: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[Any]:
+        loader = DataLoader(
+            self.source,
+            batch_size=None,
+            sampler=self.keys,
+            num_workers=self.workers,
+            prefetch_factor=2 if self.workers else None,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # leaves the global random state alone
+        )
+        for item, failures in loader:
+            for path, reason in failures.items():
+                if path not in self.skipped:
+                    warnings.warn(f"skipped: {reason}", stacklevel=2)
+                    self.skipped[path] = reason
+            if isinstance(item, FcosError):
+                raise item
+            if item is not None:
+                yield item
+
+
+def train_loader(dataset: Dataset, config: Config, *, rank: int = 0, world: int = 1, start_step: int = 0) -> Loader:
+    """Steps start_step.. to the end of training; each item is the list of this process's batches, one for
+    each accumulation step. The images are uint8 [N,3,H,W]; boxes are in the resized frame, cut to it.
+
+    A picture that cannot be read is replaced by the next one and warned about once. `.sampler` knows
+    steps_per_epoch and total_steps. Raises ConfigError and DataError as `Sampler`, ImageError when twenty
+    pictures in a row cannot be read.
+    """
+    if all(record.path is None for record in dataset.records) and len(dataset):
+        raise DataError(f"{dataset.root}: there are annotations but no pictures to train on")
+    sampler = Sampler(dataset, config.data, config.train, rank, world)
+    reader = Reader(dataset, config.data)
+    side = max(config.data.train_sizes or (config.data.size,))
+    item_bytes = 3 * config.train.batch // world * side * round(config.data.max_size * side / config.data.size)
+    steps = range(start_step, sampler.total_steps)
+    loader = Loader(_Steps(dataset, reader, config, sampler), steps, config.data.workers, item_bytes)
+    loader.sampler = sampler  # type: ignore[attr-defined]
+    return loader
+
+
+def eval_batches(dataset: Dataset, config: Config, batch: int = 1, workers: int | None = None) -> Loader:
+    """Every picture once, unchanged but for its size. `ids` are record indices, `sizes` (height, width)
+    after resizing and before padding. Pictures of like shape come together when `batch` > 1. A picture that
+    cannot be read is left out, warned about and listed in `.skipped`."""
+    if all(record.path is None for record in dataset.records) and len(dataset):
+        raise DataError(f"{dataset.root}: there are annotations but no pictures to look at")
+    order = list(range(len(dataset)))
+    if batch > 1:
+        order.sort(key=lambda i: (dataset.records[i].size[0] / dataset.records[i].size[1], i))
+    groups = [order[at : at + batch] for at in range(0, len(order), batch)]
+    item_bytes = 3 * batch * config.data.size * config.data.max_size
+    workers = config.data.workers if workers is None else workers
+    return Loader(_Groups(dataset, config, groups), range(len(groups)), workers, item_bytes)
+
+
+def count_workers(wanted: int, item_bytes: int) -> int:
+    """Loader processes: as wanted, or by the number of CPU cores; 0 where shared memory is too small."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = wanted if wanted >= 0 else min(4, cores) if cores > 2 else cores - 1
+    if workers and os.path.isdir("/dev/shm"):
+        room = os.statvfs("/dev/shm")
+        if room.f_bavail * room.f_frsize < 3 * workers * item_bytes:
+            warnings.warn(
+                f"/dev/shm is too small for {workers} loader processes (docker: --shm-size=2g); loading in one process",
+                stacklevel=3,
+            )
+            return 0
+    return workers
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
