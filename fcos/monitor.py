@@ -27,6 +27,10 @@ class StepReport:
     dead: float = 0.0  # share of positives whose four distances are all zero
     by_level: list[int] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)  # labels among the positives
+    lr: float = 0.0
+    grad_norm: float = 0.0  # before clipping
+    seconds: float = 0.0
+    data_wait: float = 0.0  # seconds spent waiting for the loader
 
 
 @torch.no_grad()

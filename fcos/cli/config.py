@@ -1,0 +1,48 @@
+"""fcos config"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Preset name, run folder or model file.")] = "fcos-lite0",
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to apply.")] = None,
+    dialect: Annotated[str | None, typer.Option("--dialect", help="Conventions of a published implementation.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")] = None,
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="As YAML, ready for --config.")] = False,
+) -> None:
+    """Show every setting of a model, resolved, with its meaning."""
+    from .. import zoo
+    from ..config import PRESETS, describe, load_yaml, resolve, with_dialect
+
+    if model in PRESETS:
+        resolved = resolve(model, settings or [], dialect, config)
+    else:
+        resolved = zoo.read(zoo.find(model))[1]
+        resolved = with_dialect(resolved, dialect) if dialect else resolved
+        resolved = resolved.override(load_yaml(config), source=str(config)) if config else resolved
+        resolved = resolved.override(*(settings or []), source="command line")
+    if as_yaml:
+        typer.echo(resolved.dump(), nl=False)
+        return
+    rows = [(key, _short(value), about) for key, value, about in describe(resolved)]
+    width, value_width = max(len(r[0]) for r in rows), min(28, max(len(r[1]) for r in rows))
+    section = ""
+    for key, value, about in rows:
+        head = key.partition(".")[0] if "." in key else ""
+        if head != section:
+            typer.echo("")
+            section = head
+        typer.echo(f"{key:<{width}}  {value:<{value_width}}  {about}")
+
+
+def _short(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or "-"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)

@@ -1,0 +1,56 @@
+"""fcos predict"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    sources: Annotated[list[str], typer.Argument(help="Pictures, folders, globs, or - for paths on standard input.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting, such as decode.nms_iou=0.5; may be repeated.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="Name, run folder or file.")] = "fcos-lite0",
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for annotated pictures.")] = None,
+    score: Annotated[float, typer.Option("--score", min=0.0, max=1.0, help="Lowest score shown.")] = 0.3,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout, one per picture.")] = False,
+    coco: Annotated[Path | None, typer.Option("--coco", help="Write COCO results to this file.")] = None,
+    yolo: Annotated[Path | None, typer.Option("--yolo", help="Write YOLO txt files to this folder.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
+) -> None:
+    """Detect objects in pictures.
+
+    Example: fcos predict photos/ --model runs/mine --out found
+    A picture that cannot be read is reported and the rest go on; the exit code is then 1.
+    """
+    from ..detector import load
+    from ..errors import FcosError
+    from ..predict import Outcome, Writer, find_pictures, headline, json_line, run, unique_names
+
+    pictures = find_pictures(sources)
+    detector = load(model, device=device, overrides=settings or [])
+    if out is None and not (as_json or coco or yolo):
+        out = Path("predictions")
+    writer = Writer(out, yolo, coco, detector.classes.ids)
+    outcome = Outcome()
+    wide = min(48, max((len(str(p)) for p in pictures), default=0))
+    names = unique_names(pictures)
+    for name, (path, image, found) in zip(names, run(detector, pictures, score), strict=True):
+        if isinstance(found, FcosError):
+            outcome.broken.append(str(found))
+            typer.echo(f"fcos: {found}", err=True)
+            continue
+        writer.add(name, path, image, found)
+        outcome.pictures += 1
+        outcome.detections += len(found)
+        typer.echo(json_line(path, found) if as_json else f"{path!s:<{wide}}  {headline(found)}")
+    writer.close()
+    if not as_json:
+        where = f", drawn in {out}" if out is not None and outcome.pictures else ""
+        typer.echo(f"{outcome.detections} detections in {outcome.pictures} pictures{where}", err=True)
+    if outcome.broken:
+        sys.exit(1)

@@ -1,0 +1,100 @@
+"""fcos train"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as train.lr=0.001.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Data set: COCO JSON, YOLO or VOC; folder or file.")
+    ] = None,
+    val: Annotated[str | None, typer.Option("--val", help="Validation data, where --data has no val split.")] = None,
+    model: Annotated[str, typer.Option("--model", help="Preset; `fcos models` lists them.")] = "fcos-lite0",
+    init: Annotated[
+        str | None,
+        typer.Option(
+            "--init", help="Start from this detector (name, run folder, file); 'none': the body's weights only."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/NAME when left out.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")] = None,
+    dialect: Annotated[
+        str | None, typer.Option("--dialect", help="Conventions of a published implementation, such as detectron2.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Short for train.epochs.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out (default: the latest in runs/).")
+    ] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    devices: Annotated[int, typer.Option("--devices", min=1, help="Processes on this machine.")] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines.")] = 1,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse data with faulty boxes instead of skipping them.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No output but errors.")] = False,
+) -> None:
+    """Train a detector.
+
+    Example: fcos train --data my_pictures --model fcos-lite0 --epochs 30 train.batch=8
+    """
+    import json
+
+    from ..config import Config, resolve
+    from ..errors import DataError, FcosError
+    from ..run import latest_folder, next_folder
+    from ..train import stored_config, train
+
+    overrides = [*(settings or []), *([f"train.epochs={epochs}"] if epochs is not None else [])]
+    if resume:
+        folder = out or latest_folder(Path("runs"))
+        settings_of_run: Config = stored_config(folder).override(*overrides, source="command line")
+        if data is None:
+            try:
+                sources = json.loads((folder / "environment.json").read_text())["sources"]
+            except (OSError, ValueError, KeyError) as error:
+                raise FcosError(f"{folder} does not say what data it used; give it with --data") from error
+            data, val = sources["data"], sources["val"]
+        resolved = settings_of_run
+    else:
+        resolved = resolve(model, overrides, dialect, config)
+        if data is None:
+            raise DataError("what should it learn? give the data set: fcos train --data FOLDER_OR_JSON")
+        folder = out or next_folder(Path("runs"), f"{resolved.name}-{Path(data).resolve().stem}")
+    train(
+        resolved,
+        training_data(data, val, resolved, strict),
+        folder,
+        init=init,
+        resume=resume,
+        device=device,
+        devices=devices,
+        nodes=nodes,
+        quiet=quiet,
+        sources={"data": str(Path(data).resolve()), "val": str(Path(val).resolve()) if val else None},
+    )
+
+
+def training_data(data: str, val: str | None, config, strict: bool) -> dict:  # type: ignore[no-untyped-def]
+    """{"train": ..., "val": ...} of the paths given; a data set without splits is all training data."""
+    from ..data.dataset import open_dataset, open_splits
+    from ..errors import DataError
+
+    splits = open_splits(data, strict=strict, inclusive=config.data.inclusive_boxes)
+    name = next((s for s in ("train", "trainval") if s in splits), None)
+    if name is None and len(splits) == 1:
+        name = next(iter(splits))
+    if name is None:
+        raise DataError(f"{data} has the splits {', '.join(splits)}, none of them called train")
+    chosen = {"train": splits[name]}
+    if val is not None:
+        chosen["val"] = open_dataset(val, strict=strict, inclusive=config.data.inclusive_boxes)
+    elif "val" in splits and name != "trainval":
+        chosen["val"] = splits["val"]
+    return chosen

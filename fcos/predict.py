@@ -1,0 +1,158 @@
+"""Detect in many pictures: find the sources, run the detector, write what was asked for."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .data.image import SUFFIXES, read_image
+from .detector import Detector
+from .errors import DataError, ImageError
+from .files import write_whole
+from .types import Detections
+
+_AHEAD = 4  # pictures decoded while the network works
+
+
+@dataclass
+class Outcome:
+    """What a prediction run did."""
+
+    pictures: int = 0
+    detections: int = 0
+    broken: list[str] = field(default_factory=list)  # one line each
+
+
+def find_pictures(sources: Sequence[str], stdin: Iterable[str] | None = None) -> list[Path]:
+    """Pictures behind paths, folders (searched deeply), globs, and "-" (paths on standard input).
+
+    Order is kept and doubles are dropped. Raises DataError for a source that leads nowhere.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        if source == "-":
+            lines = (line.rstrip("\n") for line in (stdin if stdin is not None else sys.stdin))
+            found.update((Path(line), None) for line in lines if line.strip())
+            continue
+        path = Path(source).expanduser()
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise DataError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES)[:4])} ...)")
+            found.update((p, None) for p in inside)
+        elif path.exists():
+            found[path] = None
+        elif glob.has_magic(source):
+            matches = sorted(glob.glob(os.path.expanduser(source), recursive=True))
+            if not matches:
+                raise DataError(f"no file matches {source}")
+            found.update((Path(m), None) for m in matches if not Path(m).is_dir())
+        else:
+            raise DataError(f"there is no picture or folder {source}")
+    return list(found)
+
+
+def run(
+    detector: Detector, pictures: Sequence[Path], score: float
+) -> Iterator[tuple[Path, np.ndarray, Detections | ImageError]]:
+    """(path, pixels, detections or the error) of each picture, in order; decoding runs ahead of the network."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        pending: list[tuple[Path, Future[np.ndarray]]] = []
+        for path in pictures:
+            pending.append((path, pool.submit(read_image, path)))
+            if len(pending) < _AHEAD:
+                continue
+            yield _detect(detector, *pending.pop(0), score)
+        for path, future in pending:
+            yield _detect(detector, path, future, score)
+
+
+def _detect(
+    detector: Detector, path: Path, future: Future[np.ndarray], score: float
+) -> tuple[Path, np.ndarray, Detections | ImageError]:
+    try:
+        image = future.result()
+    except ImageError as error:
+        return path, np.zeros((0, 0, 3), np.uint8), error
+    return path, image, detector.detect([image], [str(path)], score)[0]
+
+
+def json_line(path: Path, found: Detections) -> str:
+    """One JSON object: file, size and detections with boxes xyxy in pixels."""
+    height, width = found.size or (0, 0)
+    rows = [
+        {
+            "label": found.name(i),
+            "class": int(found.labels[i]),
+            "score": round(float(found.scores[i]), 4),
+            "box": [round(v, 2) for v in found.boxes[i].tolist()],
+        }
+        for i in range(len(found))
+    ]
+    return json.dumps({"file": str(path), "width": width, "height": height, "detections": rows}, ensure_ascii=False)
+
+
+def yolo_lines(found: Detections) -> str:
+    """YOLO txt with scores: class, centre x, centre y, width, height in 0..1, score."""
+    height, width = found.size or (1, 1)
+    lines = []
+    for (x1, y1, x2, y2), label, score in zip(
+        found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
+    ):
+        values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
+        lines.append(f"{label} " + " ".join(f"{v:.6f}" for v in values))
+    return "\n".join(lines) + ("\n" if lines else "")
+
+
+def headline(found: Detections) -> str:
+    """Such as `2 person, 1 dog`."""
+    counts = Counter(found.name(i) for i in range(len(found)))
+    return ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing"
+
+
+def unique_names(pictures: Sequence[Path]) -> list[str]:
+    """A file name for each picture, without folders, none twice."""
+    taken: Counter[str] = Counter()
+    names = []
+    for path in pictures:
+        taken[path.name.lower()] += 1
+        number = taken[path.name.lower()]
+        names.append(path.name if number == 1 else f"{path.stem}-{number}{path.suffix}")
+    return names
+
+
+class Writer:
+    """Writes annotated pictures, YOLO txt and COCO results as the detections come in."""
+
+    def __init__(self, out: Path | None, yolo: Path | None, coco: Path | None, ids: Sequence[int]) -> None:
+        self.out, self.yolo, self.coco, self.ids = out, yolo, coco, ids
+        self._rows: list[dict[str, Any]] = []
+        self._pictures: list[dict[str, Any]] = []
+
+    def add(self, name: str, path: Path, image: np.ndarray, found: Detections) -> None:
+        if self.out is not None:
+            from .draw import draw_detections
+
+            drawn = draw_detections(image, found, score=0.0)
+            target = self.out / Path(name).with_suffix(".jpg" if path.suffix.lower() != ".png" else ".png")
+            write_whole(target, lambda p: drawn.save(p, quality=92))
+        if self.yolo is not None:
+            write_whole(self.yolo / Path(name).with_suffix(".txt"), yolo_lines(found))
+        if self.coco is not None:
+            number = int(path.stem) if path.stem.isdigit() else len(self._pictures) + 1
+            self._pictures.append({"id": number, "file_name": str(path)})
+            self._rows += found.to_coco(number, self.ids)
+
+    def close(self) -> None:
+        if self.coco is not None:
+            write_whole(self.coco, json.dumps(self._rows))

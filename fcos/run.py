@@ -1,0 +1,147 @@
+"""A run folder that a person can read: config.yaml, environment.json, metrics.csv, weights, pictures."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import Config
+from .errors import FcosError
+from .files import write_whole
+
+if TYPE_CHECKING:
+    from .data.dataset import Dataset
+
+COLUMNS = (
+    "step", "epoch", "lr", "loss", "classification", "box", "centerness", "centerness_excess", "mean_iou",
+    "positives", "grad_norm", "images_per_second", "data_wait", "AP", "AP50", "AP75", "val_loss",
+)  # fmt: skip
+
+
+class RunFolder:
+    """The files of one training run. Only the first process writes."""
+
+    def __init__(self, path: Path, *, write: bool = True) -> None:
+        self.path = path
+        self.write = write
+        self._metrics = path / "metrics.csv"
+
+    def start(self, config: Config, environment: Mapping[str, Any]) -> None:
+        """Make the folder; FcosError when another run is in it."""
+        if not self.write:
+            return
+        if (self.path / "config.yaml").exists():
+            raise FcosError(f"{self.path} holds a run already; give another --out, or --resume it")
+        write_whole(self.path / "config.yaml", config.dump())
+        write_whole(self.path / "environment.json", json.dumps(environment, indent=1))
+        write_whole(self._metrics, ",".join(COLUMNS) + "\n")
+
+    def record(self, row: Mapping[str, Any]) -> None:
+        """Append one row to metrics.csv; unknown numbers stay empty."""
+        if not self.write:
+            return
+        text = io.StringIO()
+        values = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+        csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(values)
+        with self._metrics.open("a") as file:
+            file.write(text.getvalue())
+
+    def rewind(self, step: int) -> None:
+        """Drop rows of metrics.csv past `step`, so that a resumed run has none twice."""
+        if not self.write:
+            return
+        rows = self.rows()
+        kept = [r for r in rows if r.get("step", "").isdigit() and int(r["step"]) <= step]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(kept)
+        write_whole(self._metrics, text.getvalue())
+
+    def rows(self) -> list[dict[str, str]]:
+        """metrics.csv as it stands."""
+        if not self._metrics.is_file():
+            return []
+        with self._metrics.open() as file:
+            return list(csv.DictReader(file))
+
+
+def next_folder(root: Path, name: str) -> Path:
+    """runs/NAME, or runs/NAME-2, -3 ... when it is taken."""
+    path, number = root / name, 1
+    while path.exists():
+        number += 1
+        path = root / f"{name}-{number}"
+    return path
+
+
+def latest_folder(root: Path) -> Path:
+    """The run in `root` that was written to last."""
+    runs = [p.parent for p in root.glob("*/config.yaml")]
+    if not runs:
+        raise FcosError(f"there is no run to resume in {root}; give it with --out")
+    return max(runs, key=lambda p: (p / "metrics.csv").stat().st_mtime if (p / "metrics.csv").exists() else 0.0)
+
+
+def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
+    """Where a result comes from: command, versions, commit, machine, date, and a hash of the annotations."""
+    import timm
+    import torch
+    import torchvision
+
+    from . import __version__
+
+    return {
+        "command": " ".join(["fcos", *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fcos": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "machine": f"{platform.machine()}, {_processor()}, {torch.get_num_threads()} threads",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "data": {k: {"root": str(d.root), "images": len(d), "sha256": data_hash(d)} for k, d in data.items()},
+        **more,
+    }
+
+
+def data_hash(dataset: Dataset) -> str:
+    """SHA-256 over file names, boxes, labels and ignore flags."""
+    digest = hashlib.sha256()
+    for record in dataset.records:
+        digest.update(record.file_name.encode())
+        for array in (record.boxes, record.labels, record.ignore):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _commit() -> str | None:
+    try:
+        here = Path(__file__).parent
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown processor"

@@ -1,0 +1,394 @@
+"""The training program: one visible loop from batch to gradient to checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import zoo
+from .assign import assign_batch
+from .backbones import load_backbone_weights
+from .checkpoint import load_checkpoint, save_checkpoint
+from .config import Config, from_dict
+from .console import Console
+from .data.dataset import Dataset
+from .data.loader import Sampler, train_loader
+from .detector import Detector, pick_device
+from .errors import ConfigError, DataError, FcosError
+from .evaluate import Metrics, evaluate
+from .losses import count, fcos_loss, gather_positives, moving_average, normalizers
+from .model import FCOS
+from .monitor import StepReport, measure
+from .optimizer import Average, learning_rate, make_optimizer, set_learning_rate
+from .points import make_points
+from .results import predict_dataset
+from .run import RunFolder, environment
+from .types import Batch, Classes, Points
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to: the folder, the steps done, the best AP (nan without validation) and its metrics."""
+
+    folder: Path
+    steps: int
+    best_ap: float
+    metrics: Metrics | None
+
+
+class NotFinite(FcosError):
+    """A loss or gradient that is NaN or infinite."""
+
+
+def train(
+    config: Config,
+    data: Mapping[str, Dataset],
+    out: str | Path,
+    *,
+    init: str | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    quiet: bool = False,
+    sources: Mapping[str, Any] | None = None,
+) -> Result:
+    """Train on data["train"], judging by data["val"] where there is one; everything goes to the folder `out`.
+
+    `init` names a detector (zoo name, run folder or file) whose weights are kept where they fit, "none" for
+    the body's own weights only, or None for the bundled detector of that name where there is one. `resume`
+    goes on from the newest checkpoint in `out` with the data and config given. `sources` is noted in the
+    folder's environment.json: where the data came from, so that a resume need not be told.
+    """
+    data = {k: prepare(d, config) for k, d in data.items()}
+    if not len(data["train"]) or not data["train"].counts().sum():
+        raise DataError(f"{data['train'].root}: no boxes to learn from in the {data['train'].split} split")
+    if any(r.path is None for r in data["train"].records):
+        raise DataError(f"{data['train'].root}: the annotations name pictures that are not there")
+    return Trainer(config, data, Path(out), init, resume, device, devices, nodes, quiet, sources or {}).run()
+
+
+def prepare(dataset: Dataset, config: Config) -> Dataset:
+    """The data set under `data.classes` and `data.single_class`."""
+    if config.data.classes:
+        dataset = dataset.with_classes(config.data.classes)
+    return dataset.as_single_class() if config.data.single_class else dataset
+
+
+class Trainer:
+    """State and steps of one run; `run` is the loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: Mapping[str, Dataset],
+        out: Path,
+        init: str | None,
+        resume: bool,
+        device: str,
+        devices: int,
+        nodes: int,
+        quiet: bool,
+        sources: Mapping[str, Any],
+    ) -> None:
+        self.config, self.data = config, data
+        self.classes: Classes = data["train"].classes
+        self.fabric = make_fabric(config, device, devices, nodes)
+        self.fabric.launch()
+        self.first = self.fabric.global_rank == 0
+        self.console = Console(quiet=quiet or not self.first)
+        self.folder = RunFolder(out, write=self.first)
+        torch.manual_seed(config.train.seed)
+        if config.train.deterministic:
+            torch.use_deterministic_algorithms(True)
+        stored = load_checkpoint(out) if resume else None
+
+        self.network = zoo.build(config, len(self.classes))
+        if stored is None:
+            for line in initialise(self.network, config, self.classes, init):
+                self.console.note(line)
+        self.network.backbone.freeze(config.train.freeze_stages)
+        if config.train.channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(self.fabric.device)
+        self.average = Average(self.network, config.train.ema) if config.train.ema else None
+        optimizer = make_optimizer(self.network, config.train)
+        forward = torch.compile(self.network, dynamic=True) if config.train.compile else self.network
+        self.model, self.optimizer = self.fabric.setup(forward, optimizer)
+
+        self.sampler = Sampler(
+            data["train"], config.data, config.train, self.fabric.global_rank, self.fabric.world_size
+        )
+        self.total = self.sampler.total_steps
+        self.step = 0
+        self.best = -math.inf
+        self.stale = 0  # evaluations since the best
+        self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
+        self.metrics: Metrics | None = None
+        self._points: dict[tuple[int, int], Points] = {}
+        if stored is None:
+            self.folder.start(config, environment(data, classes=list(self.classes.names), sources=dict(sources)))
+        else:
+            self.restore(stored)
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self) -> Result:
+        """Train to the end; a KeyboardInterrupt leaves a checkpoint to resume from."""
+        per_epoch = self.sampler.steps_per_epoch
+        self.console.start(self.summary(), self.total, self.step)
+        loader = iter(
+            train_loader(
+                self.data["train"],
+                self.config,
+                rank=self.fabric.global_rank,
+                world=self.fabric.world_size,
+                start_step=self.step,
+            )
+        )
+        try:
+            while self.step < self.total:
+                report = self.train_step(loader)
+                done = self.step  # steps finished, this one included
+                if done % self.config.train.log_every == 0 or done == self.total:
+                    self.folder.record(self.row(report))
+                self.console.step(done, report, self.config.train.batch)
+                end_of_epoch = done % per_epoch == 0 or done == self.total
+                if end_of_epoch and self.due(done // per_epoch, done == self.total):
+                    self.judge(done / per_epoch)
+                if end_of_epoch or done % self.config.train.save_every == 0:
+                    self.save()
+                if self.config.train.patience and self.stale >= self.config.train.patience:
+                    self.console.note(f"stopped early: no better AP for {self.stale} evaluations")
+                    break
+        except KeyboardInterrupt:
+            self.save()
+            self.console.stop()
+            raise FcosError(
+                f"stopped at step {self.step} of {self.total}; go on with: fcos train --resume --out {self.folder.path}"
+            ) from None
+        finally:
+            self.console.stop()
+        self.finish()
+        return Result(self.folder.path, self.step, self.best if self.best > -math.inf else math.nan, self.metrics)
+
+    def train_step(self, loader: Iterator[list[Batch]]) -> StepReport:
+        """One optimiser step over the parts of a batch; the normalisers count all parts and processes first."""
+        cfg = self.config
+        began = time.perf_counter()
+        batches = [b.to(self.fabric.device) for b in next(loader)]
+        waited = time.perf_counter() - began
+        torch.manual_seed(cfg.train.seed * 1_000_003 + self.step)  # dropout and drop path, the same after a resume
+
+        points = self.points(batches[0])
+        index = [assign_batch(points, b.targets, cfg.assign) for b in batches]
+        positives = [gather_positives(points, b.targets, i) for b, i in zip(batches, index, strict=True)]
+        norm = self.normalize(torch.stack([count(p, cfg.loss) for p in positives]).sum(dim=0))
+
+        rate = cfg.train.lr * learning_rate(self.step, self.total, cfg.train)
+        set_learning_rate(self.optimizer, rate)
+        self.model.train()
+        parts = []
+        for i, batch in enumerate(batches):
+            with self.fabric.no_backward_sync(self.model, enabled=i + 1 < len(batches)):
+                images = batch.images
+                if cfg.train.channels_last:
+                    images = images.contiguous(memory_format=torch.channels_last)
+                pred = self.model(images)
+                losses = fcos_loss(pred, points, batch.targets, index[i], cfg.loss, cfg.model, norm, positives[i])
+                self.fabric.backward(losses.total())
+                parts.append((losses, pred, positives[i]))
+        norm_of_gradient = self.clip_gradients()
+        report = measure(parts, points, cfg.loss.quality)
+        if not (math.isfinite(report.loss) and math.isfinite(norm_of_gradient)):
+            raise NotFinite(
+                f"step {self.step}: the loss ({report.loss:.4g}) or its gradient ({norm_of_gradient:.4g}) is not a "
+                "number; lower train.lr, set train.clip=10 or train.precision=fp32"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.network, self.step)
+        self.step += 1
+        report.lr, report.grad_norm, report.data_wait = rate, norm_of_gradient, waited
+        report.seconds = time.perf_counter() - began
+        return report
+
+    def points(self, batch: Batch) -> Points:
+        key = (batch.images.shape[-2], batch.images.shape[-1])
+        if key not in self._points:
+            self._points[key] = make_points(key, self.config.model, self.config.assign, self.fabric.device)
+        return self._points[key]
+
+    def normalize(self, counted: Tensor) -> Any:
+        """Divisors of the losses from this process's counts [2]."""
+        cfg, world = self.config.loss, self.fabric.world_size
+        if cfg.normalizer == "moving-average":
+            self.normalizer = moving_average(self.normalizer, float(counted[0]), cfg)
+        if cfg.normalizer_scope == "process" or world == 1:
+            return normalizers(counted, cfg, 1, self.normalizer)
+        total = self.fabric.all_reduce(counted, reduce_op="sum")
+        return normalizers(total, cfg, world, self.normalizer)  # type: ignore[arg-type]
+
+    def clip_gradients(self) -> float:
+        """Total gradient norm before clipping."""
+        limit = self.config.train.clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(
+            [p for p in self.network.parameters() if p.grad is not None], limit, foreach=True
+        )
+        return float(norm)
+
+    # ------------------------------------------------------------------ judging, saving
+
+    @property
+    def judged(self) -> FCOS:
+        """The network that is evaluated and shipped: the average where there is one."""
+        return self.average.network if self.average is not None else self.network
+
+    def due(self, epoch: int, last: bool) -> bool:
+        every = self.config.train.eval_every
+        return "val" in self.data and (last or (every > 0 and epoch % every == 0))
+
+    def judge(self, epoch: float) -> None:
+        """Evaluate on the validation split; the first process keeps the best weights."""
+        self.network.eval()
+        if self.first:
+            with self.console.pause():
+                detector = Detector(self.judged, self.config, self.classes, self.fabric.device)
+                found = predict_dataset(detector, self.data["val"], batch=self.config.train.batch, allow_missing=True)
+                self.metrics = evaluate(found, self.data["val"])
+                self.folder.record(
+                    {
+                        "step": self.step,
+                        "epoch": epoch,
+                        "AP": self.metrics.ap,
+                        "AP50": self.metrics.ap50,
+                        "AP75": self.metrics.ap75,
+                    }
+                )
+            score = self.metrics.ap
+            self.stale += 1
+            if score > self.best:
+                self.best, self.stale = score, 0
+                self.export("best")
+            self.console.judged(epoch, self.metrics, best=self.stale == 0)
+        self.stale = int(self.fabric.broadcast(self.stale))
+        self.fabric.barrier()
+
+    def export(self, name: str) -> None:
+        about = {"step": self.step, "AP": None if self.metrics is None else self.metrics.ap}
+        zoo.save(
+            self.folder.path / f"{name}.safetensors", self.judged.state_dict(), self.config, self.classes, about=about
+        )
+
+    def save(self) -> None:
+        """Everything needed to go on; written by the first process."""
+        if self.first:
+            state = {
+                "config": self.config.model_dump(mode="json"),
+                "classes": {"names": list(self.classes.names), "ids": list(self.classes.ids)},
+                "model": self.network.state_dict(),
+                "average": self.average.network.state_dict() if self.average else None,
+                "optimizer": self.optimizer.state_dict(),
+                "best": self.best,
+                "stale": self.stale,
+                "normalizer": self.normalizer,
+            }
+            save_checkpoint(self.folder.path, self.step, state)
+            self.export("last")
+        self.fabric.barrier()
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        if tuple(stored["classes"]["names"]) != self.classes.names:
+            raise DataError(f"the run in {self.folder.path} learned other classes than the data has")
+        self.network.load_state_dict(stored["model"])
+        if self.average is not None and stored["average"] is not None:
+            self.average.network.load_state_dict(stored["average"])
+        self.optimizer.load_state_dict(stored["optimizer"])
+        self.step, self.best, self.stale = stored["step"], stored["best"], stored["stale"]
+        self.normalizer = stored["normalizer"]
+        self.folder.rewind(self.step)
+
+    def finish(self) -> None:
+        if self.first:
+            self.export("last")
+            self.console.finished(self.folder.path, self.metrics, self.best)
+
+    def row(self, report: StepReport) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "epoch": self.step / self.sampler.steps_per_epoch,
+            "lr": report.lr,
+            "loss": report.loss,
+            "classification": report.classification,
+            "box": report.box,
+            "centerness": report.centerness,
+            "centerness_excess": report.centerness_excess,
+            "mean_iou": report.mean_iou,
+            "positives": report.positives,
+            "grad_norm": report.grad_norm,
+            "images_per_second": self.config.train.batch / max(report.seconds, 1e-9),
+            "data_wait": report.data_wait,
+        }
+
+    def summary(self) -> list[tuple[str, str]]:
+        cfg = self.config
+        trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+        sizes = cfg.data.train_sizes or (cfg.data.size,)
+        return [
+            ("model", f"{cfg.name}, {cfg.model.backbone} body, {trained / 1e6:.1f} M trainable parameters"),
+            *[(k, d.summary()) for k, d in self.data.items()],
+            ("pixels", f"shorter side {min(sizes)}-{max(sizes)} in training, {cfg.data.size} after"),
+            (
+                "steps",
+                f"{self.total} of {cfg.train.batch} pictures ({self.total / self.sampler.steps_per_epoch:.3g} epochs), "
+                f"{cfg.train.optimizer} lr {cfg.train.lr:g}, on {self.fabric.device}",
+            ),
+            ("folder", str(self.folder.path)),
+        ]
+
+
+def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
+    """lightning-fabric for the device, precision and number of processes asked for."""
+    from lightning_fabric import Fabric
+
+    where = pick_device(device)
+    precision = config.train.precision
+    if precision == "auto":
+        precision = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return Fabric(
+        accelerator=where.type,
+        devices=[where.index] if where.type == "cuda" and where.index is not None else devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
+
+
+def initialise(network: FCOS, config: Config, classes: Classes, init: str | None) -> list[str]:
+    """Fill a fresh network; one line per thing done. See `train` for `init`."""
+    bundled = zoo.models().get(config.name)
+    if init is None and bundled is not None and bundled.path() is not None:
+        init = config.name
+    if init is None or init == "none":
+        return [load_backbone_weights(network.backbone, config.model)]
+    state, _, theirs, _ = zoo.read(zoo.find(init))
+    if theirs.names != classes.names:  # the same number of other classes is no reason to keep their layer
+        state = {k: v for k, v in state.items() if not k.startswith("head.class_logits.")}
+    kept, fresh = zoo.transfer(network, state)
+    if not kept:
+        raise ConfigError(f"--init {init}: none of its weights fit this network")
+    named = ", ".join(sorted({k.rpartition(".")[0] for k in fresh})[:6]) or "nothing"
+    return [f"weights from {init}: {len(kept)} tensors kept, fresh: {named}"]
+
+
+def stored_config(folder: Path) -> Config:
+    """The config of the newest checkpoint of a run."""
+    return from_dict(load_checkpoint(folder)["config"], str(folder))
