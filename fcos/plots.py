@@ -1,0 +1,185 @@
+"""The pictures of an evaluation: precision-recall curves, F1 by confidence, confusion matrix.
+
+matplotlib loads only when a function is called, and without a display. Every function writes a PNG. With
+few classes each has a line in the colour it has on pictures; with many, the weakest stand out of the grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .draw import label_color
+from .metrics import Curve, Curves, Ints, voc_ap
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, LINES = "#22262e", "#6b7280", "#e5e7eb"
+POOLED = ("#111827", "#4b5563", "#9ca3af")  # strict IoU thresholds fade
+MANY = 12  # classes that can be told apart by colour
+WEAKEST = 6  # named where there are many
+NAMED_CELLS = 20  # a confusion matrix with more classes has no numbers in its cells
+
+
+def pr_curve(curves: Curves, path: str | Path) -> None:
+    """Precision over recall: all detections pooled at each IoU, each class at the first IoU."""
+    ious = list(curves.pooled)
+    figure, axes = _sheet("Precision and recall", "recall", "precision")
+    lines = [(voc_ap(curve), curve) for curve in curves.classes[ious[0]]]
+    _class_lines(axes, curves.names, lines, lambda curve: _steps(curve), f"AP at IoU {ious[0]:g}")
+    for color, iou in zip(POOLED, ious, strict=False):
+        curve = curves.pooled[iou]
+        label = f"all, IoU {iou:g}   {_text(voc_ap(curve))}"
+        axes.plot(*_steps(curve), color=color, linewidth=2.4, label=label, zorder=5)
+    _finish(figure, axes, path)
+
+
+def f1_curve(curves: Curves, path: str | Path) -> None:
+    """F1 of the detections above each confidence, at the first IoU; a dot marks the best threshold."""
+    iou = next(iter(curves.pooled))
+    grid = np.linspace(0, 1, 501)
+    figure, axes = _sheet(f"F1 by confidence (IoU {iou:g})", "confidence threshold", "F1")
+    lines = [(curve.best()[1], curve) for curve in curves.classes[iou]]
+    _class_lines(axes, curves.names, lines, lambda curve: (grid, curve.f1(grid)), "best F1")
+    pooled = curves.pooled[iou]
+    threshold, best = pooled.best()
+    label = f"all   {_text(best)} at {_text(threshold)}"
+    axes.plot(grid, pooled.f1(grid), color=POOLED[0], linewidth=2.4, label=label, zorder=5)
+    if np.isfinite(threshold):
+        axes.plot([threshold, threshold], [0, best], color=POOLED[0], linewidth=1, linestyle=(0, (4, 4)), zorder=4)
+        axes.plot([threshold], [best], "o", color=POOLED[0], markersize=7, zorder=6)
+    _finish(figure, axes, path)
+
+
+def confusion_matrix(
+    matrix: Ints, names: Sequence[str], path: str | Path, *, score: float | None = None, iou: float = 0.5
+) -> None:
+    """Counts [C+1, C+1] of `metrics.confusion`: rows truth, columns prediction. Blue is right, orange wrong,
+    the darker the larger the share of the row."""
+    classes = len(names)
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    numbers = classes <= NAMED_CELLS
+    side = 2.6 + (0.55 if numbers else 0.19) * (classes + 1)
+    figure = _figure(max(side + 1.2, 6.4), max(side, 5.2))
+    axes = figure.add_subplot()
+    right = np.eye(classes + 1, dtype=bool)
+    for cells, colors in ((~right, "Oranges"), (right, "Blues")):
+        # The scale starts below 0: a single mistake must not look like an empty cell.
+        shown = np.ma.masked_where(~cells | (matrix == 0), share)
+        axes.imshow(shown, cmap=colors, vmin=-0.15, vmax=1, aspect="equal")
+    axes.set_facecolor("#f6f7f9")
+    size = 10 if numbers else 7
+    axes.set_xticks(range(classes + 1), [*names, "missed"], rotation=90 if classes > 6 else 35, fontsize=size)
+    if classes <= 6:
+        for tick in axes.get_xticklabels():
+            tick.set(ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(classes + 1), [*names, "background"], fontsize=size)
+    axes.tick_params(length=0, colors=INK)
+    axes.set_xlabel("found as", color=MUTED, fontsize=11)
+    axes.set_ylabel("truth", color=MUTED, fontsize=11)
+    for line in np.arange(classes) + 0.5:  # thin gaps between the cells
+        axes.axhline(line, color="white", linewidth=1.5 if numbers else 0.4)
+        axes.axvline(line, color="white", linewidth=1.5 if numbers else 0.4)
+    # What was not there, and what was not found, apart from the classes.
+    axes.axhline(classes - 0.5, color=MUTED, linewidth=1)
+    axes.axvline(classes - 0.5, color=MUTED, linewidth=1)
+    if numbers:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                color = "white" if share[row, column] > 0.55 else INK
+                axes.text(column, row, f"{count}", ha="center", va="center", fontsize=9, color=color)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    at = f"score ≥ {score:.3f}, " if score is not None else ""
+    axes.set_title(
+        f"What was taken for what\n{at}IoU ≥ {iou:g}; darker: larger share of the row",
+        loc="left",
+        color=INK,
+        fontsize=12,
+        pad=12,
+    )
+    figure.savefig(path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    return Figure(figsize=(width, height), dpi=130, layout="constrained", facecolor="white")
+
+
+def _sheet(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    figure = _figure(9.6, 5.6)
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", color=INK, fontsize=14, pad=12)
+    axes.set_xlabel(x, color=MUTED, fontsize=11)
+    axes.set_ylabel(y, color=MUTED, fontsize=11)
+    axes.set(xlim=(0, 1), ylim=(0, 1.03))
+    axes.grid(color=LINES, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, pad=6, colors=MUTED)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(LINES)
+    return figure, axes
+
+
+def _class_lines(axes: Axes, names: Sequence[str], lines: list[tuple[float, Curve]], points: Any, what: str) -> None:
+    """One line per class that has objects; of many classes only the weakest are coloured and named."""
+    known = [(value, k, curve) for k, (value, curve) in enumerate(lines) if np.isfinite(value)]
+    many = len(known) > MANY
+    known.sort(key=lambda row: row[0])  # the weakest first: they head the legend of many classes
+    if not many:
+        known.sort(key=lambda row: row[1])
+    if known:
+        title = f"weakest of {len(known)} classes, {what}" if many else f"class, {what}"
+        axes.plot([], [], " ", label=title)
+    for place, (value, k, curve) in enumerate(known):
+        grey = many and place >= WEAKEST
+        color = "#cbd0d8" if grey else _dark(label_color(place if many else k))
+        label = None if grey else f"{_short(names[k])}   {_text(value)}"
+        x, y = points(curve)
+        width = 0.8 if grey else 1.6
+        axes.plot(x, y, color=color, linewidth=width, alpha=0.7 if grey else 0.95, label=label, zorder=2 + (not grey))
+
+
+def _finish(figure: Figure, axes: Axes, path: str | Path) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    pooled = [i for i, text in enumerate(labels) if text.startswith("all")]
+    order = [*pooled, *(i for i in range(len(labels)) if i not in pooled)]
+    figure.legend(
+        [handles[i] for i in order],
+        [labels[i] for i in order],
+        loc="outside right upper",
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+    )
+    figure.savefig(path)
+
+
+def _steps(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and the highest precision at that recall or above, from recall 0 to where the curve ends."""
+    if not len(curve.recall):
+        return np.zeros(1), np.zeros(1)
+    highest = np.maximum.accumulate(curve.precision[::-1])[::-1]
+    recall = np.concatenate([[0.0], curve.recall, curve.recall[-1:]])
+    return recall, np.concatenate([highest[:1], highest, [0.0]])
+
+
+def _dark(color: tuple[int, int, int]) -> tuple[float, float, float]:
+    """Picture colours are made for photographs; on white paper they need less light."""
+    red, green, blue = (0.82 * c / 255 for c in color)
+    return red, green, blue
+
+
+def _short(name: str, limit: int = 22) -> str:
+    return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
+def _text(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "-"
