@@ -16,6 +16,10 @@ def command(
         str | None, typer.Option("--data", help="Data set: COCO JSON, YOLO or VOC; folder or file.")
     ] = None,
     val: Annotated[str | None, typer.Option("--val", help="Validation data, where --data has no val split.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Splits to learn from, such as train,val; then none is kept for judging."),
+    ] = None,
     model: Annotated[str, typer.Option("--model", help="Preset; `fcos models` lists them.")] = "fcos-lite0",
     init: Annotated[
         str | None,
@@ -60,7 +64,7 @@ def command(
                 sources = json.loads((folder / "environment.json").read_text())["sources"]
             except (OSError, ValueError, KeyError) as error:
                 raise FcosError(f"{folder} does not say what data it used; give it with --data") from error
-            data, val = sources["data"], sources["val"]
+            data, val, split = sources["data"], sources["val"], sources.get("split")
         resolved = settings_of_run
     else:
         resolved = resolve(model, overrides, dialect, config)
@@ -69,7 +73,7 @@ def command(
         folder = out or next_folder(Path("runs"), f"{resolved.name}-{Path(data).resolve().stem}")
     train(
         resolved,
-        training_data(data, val, resolved, strict),
+        training_data(data, val, split, resolved, strict),
         folder,
         init=init,
         resume=resume,
@@ -77,24 +81,28 @@ def command(
         devices=devices,
         nodes=nodes,
         quiet=quiet,
-        sources={"data": str(Path(data).resolve()), "val": str(Path(val).resolve()) if val else None},
+        sources={"data": str(Path(data).resolve()), "val": str(Path(val).resolve()) if val else None, "split": split},
     )
 
 
-def training_data(data: str, val: str | None, config, strict: bool) -> dict:  # type: ignore[no-untyped-def]
+def training_data(  # type: ignore[no-untyped-def]
+    data: str, val: str | None, split: str | None, config, strict: bool
+) -> dict:
     """{"train": ..., "val": ...} of the paths given; a data set without splits is all training data."""
-    from ..data.dataset import open_dataset, open_splits
+    from ..data.dataset import merge, open_dataset, open_splits
     from ..errors import DataError
 
     splits = open_splits(data, strict=strict, inclusive=config.data.inclusive_boxes)
-    name = next((s for s in ("train", "trainval") if s in splits), None)
-    if name is None and len(splits) == 1:
-        name = next(iter(splits))
-    if name is None:
-        raise DataError(f"{data} has the splits {', '.join(splits)}, none of them called train")
-    chosen = {"train": splits[name]}
+    wanted = [s.strip() for s in split.split(",")] if split else [s for s in ("train", "trainval") if s in splits][:1]
+    if not wanted and len(splits) == 1:
+        wanted = list(splits)
+    absent = [s for s in wanted if s not in splits]
+    if absent or not wanted:
+        missing = f"no split called {absent[0]}" if absent else "no split called train; choose one with --split"
+        raise DataError(f"{data} has {missing}; it has {', '.join(splits)}")
+    chosen = {"train": merge([splits[s] for s in wanted])}
     if val is not None:
         chosen["val"] = open_dataset(val, strict=strict, inclusive=config.data.inclusive_boxes)
-    elif "val" in splits and name != "trainval":
+    elif "val" in splits and "val" not in wanted and "trainval" not in wanted:
         chosen["val"] = splits["val"]
     return chosen

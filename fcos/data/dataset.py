@@ -391,3 +391,19 @@ def _check_boxes(pictures: list[Picture], sizes: np.ndarray, rows: Rows, problem
             "boxes partly outside the picture, kept and cut in training", name(first), int((keep & over).sum())
         )
     return rows if keep.all() else rows.select(keep)
+
+
+def merge(parts: Sequence[Dataset]) -> Dataset:
+    """Several splits as one; DataError when their classes differ."""
+    first = parts[0]
+    for part in parts[1:]:
+        if part.classes.names != first.classes.names:
+            raise DataError(f"{part.root}: the splits {first.split} and {part.split} have different classes")
+    if len(parts) == 1:
+        return first
+    return replace(
+        first,
+        records=tuple(r for p in parts for r in p.records),
+        split="+".join(p.split for p in parts),
+        notes=tuple(n for p in parts for n in p.notes),
+    )
