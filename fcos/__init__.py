@@ -1,3 +1,57 @@
-"""FCOS: fully convolutional one-stage object detection, end to end."""
+"""FCOS: fully convolutional one-stage object detection (arXiv 1904.01355, 2006.09214), end to end.
+
+import fcos
+model = fcos.load("fcos-lite0")
+detections = model("photo.jpg")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import Config, preset
+    from .data.dataset import Dataset, open_dataset
+    from .detector import Detector, load
+    from .errors import FcosError
+    from .evaluate import evaluate
+    from .train import train
+    from .types import Detections
 
 __version__ = "0.1.0"
+
+# public name -> module; loaded on first use, so that `import fcos` and `fcos --help` stay fast
+_WHERE = {
+    "Config": "config",
+    "preset": "config",
+    "Dataset": "data.dataset",
+    "open_dataset": "data.dataset",
+    "Detector": "detector",
+    "load": "detector",
+    "FcosError": "errors",
+    "evaluate": "evaluate",
+    "train": "train",
+    "Detections": "types",
+}
+
+__all__ = [
+    "Config",
+    "Dataset",
+    "Detections",
+    "Detector",
+    "FcosError",
+    "evaluate",
+    "load",
+    "open_dataset",
+    "preset",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'fcos' has no attribute {name!r}")
+    return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,29 @@
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The packs of real pictures, where this checkout has them."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("the real-picture packs are not beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """What other implementations computed, where this checkout has it."""
+    folder = SHARED / "golden"
+    if not folder.is_dir():
+        pytest.skip("the golden tensors are not beside this checkout")
+    return folder

@@ -1,0 +1,158 @@
+"""Decoding and NMS: hand-worked pictures, and a plain loop as the other implementation."""
+
+import math
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fcos.boxes import nms
+from fcos.config import AssignConfig, DecodeConfig, ModelConfig
+from fcos.decode import decode, select
+from fcos.points import make_points
+from fcos.types import Predictions
+
+MODEL, ASSIGN = ModelConfig(), AssignConfig()
+SIZE = (64, 96)
+
+
+def empty_prediction(points, images=1, classes=2):
+    shape = (images, len(points.xy))
+    return Predictions(torch.full((*shape, classes), -12.0), torch.full((*shape, 4), 5.0), torch.zeros(shape))
+
+
+def logit(p):
+    return math.log(p / (1 - p))
+
+
+def test_one_box_by_hand():
+    points = make_points(SIZE, MODEL, ASSIGN)
+    pred = empty_prediction(points)
+    pred.logits[0, 13, 1] = logit(0.81)  # the point (12, 12) of P3
+    pred.distances[0, 13] = torch.tensor([20.0, 3.0, 7.0, 5.0])
+    pred.centerness[0, 13] = logit(0.64)
+    (found,) = decode(pred, points, [(60, 90)], DecodeConfig())
+    assert found.boxes.tolist() == [[0.0, 9.0, 19.0, 17.0]]
+    assert found.scores.tolist() == pytest.approx([0.72])
+    assert (found.labels.tolist(), found.points.tolist(), found.size) == ([1], [13], (60, 90))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"score": "product"}, 0.81 * 0.64),
+        ({"score": "class"}, 0.81),
+        ({"score": "power", "power": 0.25}, 0.81**0.25 * 0.64**0.75),
+    ],
+)
+def test_score_rules(changes, expected):
+    points = make_points(SIZE, MODEL, ASSIGN)
+    pred = empty_prediction(points)
+    pred.logits[0, 0, 0], pred.centerness[0, 0] = logit(0.81), logit(0.64)
+    (found,) = decode(pred, points, [SIZE], DecodeConfig(**changes))
+    assert found.scores.tolist() == pytest.approx([expected])
+
+
+def test_nothing_found():
+    points = make_points(SIZE, MODEL, ASSIGN)
+    for rule in ("class", "agnostic", "soft-linear", "soft-gaussian", "none"):
+        found = decode(empty_prediction(points, 2), points, [SIZE, SIZE], DecodeConfig(nms=rule))
+        assert [len(f) for f in found] == [0, 0]
+        assert found[0].boxes.shape == (0, 4)
+
+
+def plain_select(pred, points, cfg):
+    rows = []
+    for level in range(len(points.grids)):
+        here = []
+        for p in (points.level == level).nonzero()[:, 0].tolist():
+            for c in range(pred.logits.shape[1]):
+                cls, ctr = torch.sigmoid(pred.logits[p, c]).item(), torch.sigmoid(pred.centerness[p]).item()
+                score = {"sqrt": math.sqrt(cls * ctr), "product": cls * ctr, "class": cls}[cfg.score]
+                if (cls if cfg.threshold_on == "class" else score) > cfg.threshold:
+                    here.append((score if cfg.topk_by == "score" else cls, score, p, c))
+        rows += sorted(here, reverse=True)[: cfg.topk]
+    return {(p, c): s for _, s, p, c in rows}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(["class", "score"]),
+    st.sampled_from(["score", "class"]),
+    st.sampled_from(["sqrt", "product", "class"]),
+    st.floats(0.01, 0.6),
+)
+def test_candidates_equal_a_plain_loop(seed, threshold_on, topk_by, score, threshold):
+    g = torch.Generator().manual_seed(seed)
+    points = make_points(SIZE, MODEL, ASSIGN)
+    pred = Predictions(
+        torch.randn(len(points.xy), 2, generator=g) * 3,
+        torch.rand(len(points.xy), 4, generator=g) * 9,
+        torch.randn(len(points.xy), generator=g) * 2,
+    )
+    cfg = DecodeConfig(threshold=threshold, threshold_on=threshold_on, topk=20, topk_by=topk_by, score=score)
+    boxes, scores, labels, spots = select(pred, points, cfg)
+    got = {(p, c): s for p, c, s in zip(spots.tolist(), labels.tolist(), scores.tolist(), strict=True)}
+    expected = plain_select(pred, points, cfg)
+    assert got.keys() == expected.keys()
+    assert all(abs(got[k] - expected[k]) < 1e-5 for k in got)
+    assert boxes.shape == (len(got), 4)
+
+
+def test_class_nms_spares_other_classes_and_agnostic_does_not():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [1, 0, 11, 10]])
+    scores, labels = torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 0])
+    assert nms(boxes, scores, labels, DecodeConfig())[0].tolist() == [0, 1]
+    assert nms(boxes, scores, labels, DecodeConfig(nms="agnostic"))[0].tolist() == [0]
+    assert nms(boxes, scores, labels, DecodeConfig(nms="none"))[0].tolist() == [0, 1, 2]
+    assert nms(boxes, scores, labels, DecodeConfig(max_detections=1))[0].tolist() == [0]
+
+
+def test_plus_one_widths_change_what_touches():
+    # widths 4 and 4: IoU 2/6 = .333 plain, 3/7 = .4286 when x2 - x1 + 1 counts (heights alike)
+    boxes = torch.tensor([[0.0, 0, 4, 0.001], [2, 0, 6, 0.001]])
+    scores, labels = torch.tensor([0.9, 0.8]), torch.tensor([0, 0])
+    assert len(nms(boxes, scores, labels, DecodeConfig(nms_iou=0.4))[0]) == 2
+    assert len(nms(boxes, scores, labels, DecodeConfig(nms_iou=0.4, nms_plus_one=True))[0]) == 1
+
+
+def plain_soft_nms(boxes, scores, labels, cfg):
+    left = scores.tolist()
+    out = []
+    while len(out) < min(len(left), cfg.max_detections):
+        best = max(range(len(left)), key=lambda i: left[i])
+        if left[best] <= cfg.threshold * 0.1:
+            break
+        out.append((best, left[best]))
+        for i in range(len(left)):
+            if labels[i] == labels[best] and left[i] >= 0 and i != best:
+                o = torchvision.ops.box_iou(boxes[best][None], boxes[i][None]).item()
+                left[i] *= (1 - o if o > cfg.nms_iou else 1.0) if cfg.nms == "soft-linear" else math.exp(-o * o / 0.5)
+        left[best] = -1.0
+    return out
+
+
+@pytest.mark.parametrize("rule", ["soft-linear", "soft-gaussian"])
+def test_soft_nms_equals_a_plain_loop(rule):
+    g = torch.Generator().manual_seed(5)
+    low = torch.rand(40, 2, generator=g) * 30
+    boxes = torch.cat((low, low + 10 + torch.rand(40, 2, generator=g) * 10), 1)
+    scores, labels = torch.rand(40, generator=g), torch.randint(0, 2, (40,), generator=g)
+    cfg = DecodeConfig(nms=rule, nms_iou=0.3)
+    keep, lowered = nms(boxes, scores, labels, cfg)
+    expected = plain_soft_nms(boxes, scores, labels, cfg)
+    assert keep.tolist() == [i for i, _ in expected]
+    assert lowered.tolist() == pytest.approx([s for _, s in expected], rel=1e-4)
+
+
+def test_clip_before_or_after_nms():
+    points = make_points(SIZE, MODEL, ASSIGN)
+    pred = empty_prediction(points)
+    pred.logits[0, 0, 0] = 5.0
+    pred.distances[0, 0] = 500.0
+    for clip, margin, corner in (("before", 0, 60.0), ("after", 1, 59.0), ("none", 0, 504.0)):
+        (found,) = decode(pred, points, [(60, 60)], DecodeConfig(clip=clip, clip_margin=margin))
+        assert found.boxes[0, 2].item() == corner
