@@ -280,4 +280,7 @@ def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -93,7 +93,11 @@ def image_header(path: str | Path) -> Header:
         raise ImageError(f"cannot read {path}: the file is empty")
     try:
         with Image.open(path) as image:
-            return Header(image.height, image.width, _pillow_orientation(image))
+            orientation = _pillow_orientation(image)
+            if image.format == "TIFF":  # Pillow may name the rotated size, the tags are as stored
+                tags: Any = image.getexif()
+                return Header(int(tags[257]), int(tags[256]), orientation)
+            return Header(image.height, image.width, orientation)
     except Exception as error:
         raise ImageError(f"cannot read {path}: {_cause(error, data)}") from None
 
@@ -183,6 +187,8 @@ def _decode_pillow(name: str, data: bytes) -> np.ndarray:
             _refuse_huge(name, image.height, image.width)
             orientation = _pillow_orientation(image)
             image.load()
+            if image.format == "TIFF":  # Pillow turns these while loading, and then drops the mark
+                orientation = _pillow_orientation(image)
             return turn_image(_to_rgb(image), orientation)
     except ImageError:
         raise

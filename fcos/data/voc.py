@@ -125,8 +125,10 @@ def _classes(folder: Path, places: tuple[tuple[Path, Path], ...], page) -> Class
     """Names from labels.txt or labelmap.txt; else VOC's own order; else all that occur, by alphabet."""
     for file in (folder / "labels.txt", folder / "labelmap.txt"):
         if file.is_file():
-            lines = [line.partition(":")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
-            names = [n for n in lines if n and not n.startswith("#") and n != "background"]
+            lines = file.read_text(encoding="utf-8").splitlines()
+            if file.name == "labelmap.txt":  # CVAT: name:colour:parts:actions, and a background class
+                lines = [line.partition(":")[0] for line in lines if not line.startswith(("#", "background:"))]
+            names = [line.strip() for line in lines if line.strip()]
             break
     else:
         seen = {item.name for pages, _ in places for xml in pages.glob("*.xml") for item in page(xml).objects}

@@ -1,0 +1,165 @@
+"""Boxes are painted as pixels, the picture is changed, and the boxes are found again in the pixels."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fcos.data import augment
+from fcos.data.augment import Sample
+
+FILL = (0, 0, 0)
+BRIGHT = 200
+
+
+def painted(height, width, box, value=BRIGHT):
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    x1, y1, x2, y2 = box
+    image[y1:y2, x1:x2] = value
+    return sample(image, [box])
+
+
+def sample(image, boxes):
+    boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+    return Sample(image, boxes, np.arange(len(boxes)), np.zeros(len(boxes), dtype=bool))
+
+
+def found(image, level=BRIGHT / 2):
+    """Extent of the bright pixels, or None."""
+    rows, columns = np.nonzero(image[..., 0] > level)
+    if not len(rows):
+        return None
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+@st.composite
+def scenes(draw):
+    height, width = draw(st.integers(8, 60)), draw(st.integers(8, 60))
+    x1, y1 = draw(st.integers(0, width - 2)), draw(st.integers(0, height - 2))
+    return painted(height, width, (x1, y1, draw(st.integers(x1 + 1, width)), draw(st.integers(y1 + 1, height))))
+
+
+@given(scenes())
+def test_flips(s):
+    for change in (augment.flip, augment.vertical_flip):
+        once = change(s)
+        assert found(once.image) == once.boxes[0].tolist()
+        twice = change(once)
+        np.testing.assert_array_equal(twice.boxes, s.boxes)
+        np.testing.assert_array_equal(twice.image, s.image)
+
+
+@given(scenes(), st.data())
+def test_cut(s, data):
+    height, width = s.size
+    x1, y1 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    x2, y2 = data.draw(st.integers(x1 + 1, width)), data.draw(st.integers(y1 + 1, height))
+    part = augment.cut(s, x1, y1, x2, y2)
+    pixels = int((s.image[..., 0] > 0).sum())
+    left = int((part.image[..., 0] > 0).sum())
+    if left == 0:
+        assert len(part.boxes) == 0
+    else:
+        assert found(part.image) == part.boxes[0].tolist()
+        assert bool(part.ignore[0]) == (np.float32(left) < np.float32(augment.KEEP * pixels))
+
+
+@given(scenes(), st.integers(16, 90), st.integers(16, 90))
+def test_fit_within_a_pixel(s, height, width):
+    after = augment.fit(s, (height, width), "linear")
+    assert after.size == (height, width)
+    x1, _, x2, _ = after.boxes[0]
+    sx, sy = width / s.size[1], height / s.size[0]
+    assert x2 - x1 == pytest.approx((s.boxes[0, 2] - s.boxes[0, 0]) * sx, rel=1e-5)
+    seen = found(after.image)
+    if seen is not None and min(sx, sy) >= 1:
+        assert np.abs(np.array(seen) - after.boxes[0]).max() <= max(1, sx / 2, sy / 2) + 1e-3
+
+
+@settings(max_examples=60)
+@given(scenes(), st.integers(0, 2**20), st.floats(0.4, 2.5), st.integers(20, 80), st.integers(20, 80))
+def test_zoom_finds_its_boxes(s, seed, factor, height, width):
+    after = augment.zoom(s, np.random.default_rng(seed), (height, width), factor, FILL)
+    assert after.image.shape == (height, width, 3)
+    if len(after.boxes):
+        x1, y1, x2, y2 = after.boxes[0]
+        assert 0 <= x1 < x2 <= width + 1e-3
+        assert 0 <= y1 < y2 <= height + 1e-3
+        seen = found(after.image)
+        if seen is not None and factor >= 1:
+            assert np.abs(np.array(seen) - after.boxes[0]).max() <= factor / 2 + 1
+    else:
+        assert found(after.image, 150) is None
+
+
+def test_zoom_without_random_numbers_keeps_everything():
+    s = painted(40, 60, (5, 6, 30, 20))
+    after = augment.zoom(s, None, (80, 200), augment.contain((40, 60), (80, 200)), FILL)
+    assert after.boxes.tolist() == [[10, 12, 60, 40]]
+    assert (after.image[:, 120:] == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mosaic(seed):
+    parts = [painted(50, 70, (10, 5, 50, 40), value) for value in (100, 150, 200, 250)]
+    after = augment.mosaic(parts, np.random.default_rng(seed), (64, 96), FILL)
+    assert after.image.shape == (64, 96, 3)
+    values = np.array([100, 150, 200, 250])
+    assert len(after.boxes)
+    for x1, y1, x2, y2 in after.boxes:
+        # The middle of each box shows the paint of exactly one source.
+        pixel = int(after.image[min(63, int((y1 + y2) / 2)), min(95, int((x1 + x2) / 2)), 0])
+        assert np.abs(values - pixel).min() <= 3
+    assert after.boxes.min() >= 0
+    assert after.boxes[:, 2].max() <= 96.001
+    assert after.boxes[:, 3].max() <= 64.001
+    again = augment.mosaic(parts, np.random.default_rng(seed), (64, 96), FILL)
+    np.testing.assert_array_equal(after.image, again.image)
+
+
+def test_mixup_keeps_all_boxes():
+    first, second = painted(40, 40, (0, 0, 10, 10)), painted(30, 60, (20, 20, 30, 28))
+    after = augment.mixup(first, second, np.random.default_rng(0))
+    assert after.size == (40, 40)
+    assert after.boxes.tolist() == [[0, 0, 10, 10], [20, 20, 30, 28]]
+    assert 0 < after.image[5, 5, 0] < BRIGHT
+    assert 0 < after.image[24, 24, 0] < BRIGHT
+
+
+def test_colour_of_strength_zero_changes_nothing_and_boxes_never_matter():
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    same = augment.color(image, np.random.default_rng(0), 0.0)
+    assert np.abs(same.astype(int) - image).max() <= 1
+    changed = augment.color(image, np.random.default_rng(0), 1.0)
+    assert changed.shape == image.shape
+    assert np.abs(changed.astype(int) - image).mean() > 5
+
+
+def test_colour_leaves_grey_grey():
+    image = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    for seed in range(5):
+        after = augment.color(image, np.random.default_rng(seed), 1.0).astype(int)
+        assert np.ptp(after, axis=2).max() <= 1
+
+
+def test_everything_works_without_boxes():
+    s = sample(np.zeros((20, 30, 3), dtype=np.uint8), [])
+    rng = np.random.default_rng(0)
+    for after in (
+        augment.flip(s),
+        augment.vertical_flip(s),
+        augment.fit(s, (10, 10)),
+        augment.jitter(s, rng, (16, 16), (0.5, 2.0), FILL),
+        augment.mosaic([s] * 4, rng, (16, 16), FILL),
+        augment.mixup(s, s, rng),
+    ):
+        assert after.boxes.shape == (0, 4)
+        assert after.boxes.dtype == np.float32
+        assert after.labels.shape == after.ignore.shape == (0,)
+
+
+def test_a_one_pixel_picture():
+    s = painted(1, 1, (0, 0, 1, 1))
+    after = augment.jitter(s, np.random.default_rng(0), (1, 1), (0.5, 1.5), FILL)
+    assert after.size == (1, 1)
+    assert augment.mosaic([s] * 4, np.random.default_rng(0), (1, 1), FILL).size == (1, 1)

@@ -1,0 +1,215 @@
+import io
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from fcos.data.image import (
+    image_header,
+    image_size,
+    read_image,
+    resize,
+    resized_shape,
+    turn_boxes,
+    turn_image,
+)
+from fcos.errors import ImageError
+
+
+def scene(height=48, width=80):
+    """Smooth colours with every corner different, so that a wrong turn shows."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack((255 * x / width, 255 * y / height, 128 + 0 * x), axis=2).astype(np.uint8)
+
+
+def encoded(image, form, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def marked(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_as_pillow_shows_it(form, orientation, tmp_path):
+    options = {"quality": 95} if form in ("JPEG", "WEBP") else {}
+    data = encoded(Image.fromarray(scene()), form, exif=marked(orientation), **options)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    np.testing.assert_array_equal(read_image(data), expected)
+    path = tmp_path / f"picture.{form.lower()}"
+    path.write_bytes(data)
+    assert image_size(path) == expected.shape[:2]
+    assert image_header(path).orientation == orientation
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_turn_with_the_picture(orientation):
+    stored = np.zeros((20, 30), dtype=np.uint8)
+    stored[3:9, 4:17] = 1
+    shown = turn_image(stored, orientation)
+    x1, y1, x2, y2 = turn_boxes(np.array([[4.0, 3.0, 17.0, 9.0]]), orientation, shown.shape)[0].astype(int)
+    rows, columns = np.nonzero(shown)
+    assert (x1, y1, x2, y2) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB"])
+@pytest.mark.parametrize("form", ["PNG", "GIF", "TIFF", "BMP"])
+def test_plain_modes_equal_pillow(mode, form):
+    image = Image.fromarray(scene()).convert(mode)
+    data = encoded(image, form)
+    np.testing.assert_array_equal(read_image(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_grey_jpeg_has_three_equal_channels():
+    pixels = read_image(encoded(Image.fromarray(scene()).convert("L"), "JPEG"))
+    assert pixels.shape == (48, 80, 3)
+    assert (pixels[..., 0] == pixels[..., 2]).all()
+
+
+def test_cmyk_jpeg_looks_like_its_rgb_original():
+    data = encoded(Image.fromarray(scene()).convert("CMYK"), "JPEG", quality=95)
+    assert np.abs(read_image(data).astype(int) - scene()).mean() < 3
+
+
+def test_sixteen_bits_are_scaled_by_a_fixed_factor():
+    values = np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)
+    for form in ("PNG", "TIFF"):
+        assert read_image(encoded(Image.fromarray(values), form))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_float_tiff_in_0_to_1():
+    data = encoded(Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32)), "TIFF")
+    assert read_image(data)[0, :, 1].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_transparency_lies_over_white(form):
+    rgba = np.zeros((4, 4, 4), dtype=np.uint8)
+    rgba[:, :2] = (200, 100, 50, 255)
+    pixels = read_image(encoded(Image.fromarray(rgba), form, **({"lossless": True} if form == "WEBP" else {})))
+    assert pixels[0, 0].tolist() == [200, 100, 50]
+    assert pixels[0, 3].tolist() == [255, 255, 255]
+
+
+def test_transparent_palette():
+    image = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    assert read_image(encoded(image, "PNG", transparency=1))[0].tolist() == [[255, 0, 0], [255, 255, 255]]
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert read_image(data)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_path_with_spaces_and_letters_of_the_world(tmp_path):
+    path = tmp_path / "ein Bild – 写真 ü.jpg"
+    path.write_bytes(encoded(Image.fromarray(scene()), "JPEG"))
+    assert read_image(path).shape == (48, 80, 3)
+    assert read_image(str(path)).shape == (48, 80, 3)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_cut_jpeg_is_an_error_and_never_half_grey(share, progressive, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    thumbnail = encoded(Image.fromarray(scene()), "JPEG")  # its end marker must not count
+    exif = Image.Exif()
+    exif[0x010E] = "x"
+    data = encoded(Image.fromarray(noise), "JPEG", progressive=progressive, exif=exif, comment=thumbnail)
+    assert read_image(data).shape == (200, 200, 3)
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(data[: int(len(thumbnail) + (len(data) - len(thumbnail)) * share)])
+    with pytest.raises(ImageError, match=r"cut\.jpg: the file is cut short$"):
+        read_image(path)
+
+
+def test_bytes_behind_the_end_marker_do_no_harm():
+    data = encoded(Image.fromarray(scene()), "JPEG")
+    np.testing.assert_array_equal(read_image(data + b"trailer" * 50), read_image(data))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"hello, I am text", "not a picture in a known format"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 64, "HEIC is not supported; convert it to JPEG"),
+    ],
+)
+def test_what_is_no_picture(content, reason, tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    for read in (read_image, image_size):
+        with pytest.raises(ImageError) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"cannot read {path}: {reason}")
+        assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(ImageError, match="no such file"):
+        read_image(tmp_path / "none.jpg")
+    with pytest.raises(ImageError, match="is a directory"):
+        image_size(tmp_path)
+
+
+def test_huge_sizes_are_refused_before_decoding():
+    data = bytearray(encoded(Image.fromarray(scene()), "JPEG"))
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", 40000, 40000)
+    with pytest.raises(ImageError, match="40000x40000 is over the limit of 250 megapixels"):
+        read_image(bytes(data))
+    png = bytearray(encoded(Image.fromarray(scene()), "PNG"))
+    png[16:24] = struct.pack(">II", 40000, 40000)
+    with pytest.raises(ImageError):
+        read_image(bytes(png))
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_any_bytes_give_pixels_or_one_line(data, as_jpeg):
+    message = ""
+    try:
+        read_image((b"\xff\xd8\xff" if as_jpeg else b"") + data)
+    except ImageError as error:
+        message = str(error)
+    assert "\n" not in message
+
+
+def test_shapes_worked_by_hand():
+    assert resized_shape((480, 640), 800, 1333) == (800, 1067)
+    assert resized_shape((480, 640), 800, 1333, "floor") == (800, 1066)
+    assert resized_shape((300, 1000), 800, 1333) == (400, 1333)
+    assert resized_shape((1000, 1), 800, 1333) == (1333, 1)
+    assert resized_shape((10000, 3), 800, 1333) == (1333, 1)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(32, 1200), st.integers(0, 1200))
+def test_resized_shape_keeps_its_limits(height, width, short, more):
+    longest = short + more
+    for rounding in ("nearest", "floor"):
+        h, w = resized_shape((height, width), short, longest, rounding)
+        assert min(h, w) >= 1
+        assert max(h, w) <= longest
+        assert min(h, w) <= short
+        assert min(h, w) == short or max(h, w) == longest
+
+
+def test_resizing_is_near_the_antialiased_reference():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (15, 20, 3), dtype=np.uint8))
+    rough = noise.resize((320, 240), Image.Resampling.BICUBIC)  # about as smooth as a photograph
+    pixels = np.asarray(rough)
+    for shape in ((400, 533), (160, 213)):
+        reference = np.asarray(rough.resize(shape[::-1], Image.Resampling.BILINEAR)).astype(float)
+        assert np.abs(resize(pixels, shape) - reference).mean() <= 1
+        np.testing.assert_array_equal(resize(pixels, shape, "pil"), reference)
+    assert resize(pixels, (240, 320)) is pixels

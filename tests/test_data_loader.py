@@ -1,0 +1,275 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fcos.config import Config
+from fcos.data.dataset import Dataset, Record
+from fcos.data.loader import Sampler, count_workers, eval_batches, train_loader
+from fcos.errors import ConfigError, DataError, ImageError
+from fcos.types import Classes
+
+BUSY = {"flip": 0.5, "vertical_flip": 0.3, "crop": 0.5, "color": 0.7, "mosaic": 0.3, "mixup": 0.3}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    records = []
+    for index in range(11):
+        width, height = (60, 40) if index % 3 else (40, 60)
+        path = folder / f"{index}.png"
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+        count = index % 4
+        corner = rng.uniform(0, 25, (count, 2))
+        boxes = np.hstack((corner, corner + rng.uniform(2, 15, (count, 2)))).astype(np.float32)
+        labels = np.zeros(count, dtype=np.int64)
+        ignore = rng.random(count) < 0.2
+        if index == 7:
+            labels[0], ignore[0] = 1, False
+        records.append(Record(index, path, (height, width), boxes, labels, ignore, np.ones(count, np.float32)))
+    return Dataset(tuple(records), Classes(("common", "rare")), "coco", "train", folder)
+
+
+def config(data=None, **train):
+    base = {"size": 32, "max_size": 64, "train_sizes": (32, 40, 48), "workers": 0, **(data or {})}
+    return Config().override({"data": base, "train": {"batch": 8, "epochs": 3, **train}})
+
+
+def flat(loader):
+    """Per picture of each step: pixels, boxes, labels, ignore."""
+    steps = []
+    for parts in loader:
+        rows = []
+        for batch in parts:
+            for image, size, target, id in zip(batch.images, batch.sizes, batch.targets, batch.ids, strict=True):
+                rows.append((image.numpy().copy(), size, target.boxes.numpy(), target.labels.tolist(), id))
+        steps.append(rows)
+    return steps
+
+
+def same(one, two):
+    assert len(one) == len(two)
+    for a, b in zip(one, two, strict=True):
+        assert a[1] == b[1]
+        assert a[3:] == b[3:]
+        np.testing.assert_array_equal(a[0], b[0])
+        np.testing.assert_array_equal(a[2], b[2])
+
+
+def test_resuming_is_bit_equal(dataset):
+    settings = config(BUSY)
+    whole = flat(train_loader(dataset, settings))
+    assert len(whole) == 6  # ceil(11 / 8) * 3
+    rest = flat(train_loader(dataset, settings, start_step=3))
+    for one, two in zip(whole[3:], rest, strict=True):
+        same(one, two)
+    other = flat(train_loader(dataset, settings.override("train.seed=1")))
+    assert any(not np.array_equal(a[0], b[0]) for a, b in zip(whole[0], other[0], strict=True))
+
+
+def test_workers_change_nothing_and_leave_the_global_random_state_alone(dataset):
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    alone = flat(train_loader(dataset, config(BUSY, epochs=1)))
+    helped = flat(train_loader(dataset, config(BUSY | {"workers": 2}, epochs=1)))
+    assert torch.equal(state, torch.get_rng_state())
+    for one, two in zip(alone, helped, strict=True):
+        same(one, two)
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (1, 8), (4, 2), (8, 1), (2, 2)])
+def test_every_split_of_a_step_holds_the_same_pictures(dataset, world, accumulate):
+    whole = flat(train_loader(dataset, config(BUSY)))
+    settings = config(BUSY, accumulate=accumulate)
+    ranks = [list(train_loader(dataset, settings, rank=r, world=world)) for r in range(world)]
+    for step, expected in enumerate(whole):
+        # Part a of rank r is slice number a * world + r of the step.
+        parts = [[ranks[r][step][a]] for a in range(accumulate) for r in range(world)]
+        same(expected, [row for part in parts for row in flat([part])[0]])
+
+
+def test_batch_that_cannot_be_split(dataset):
+    with pytest.raises(ConfigError, match=r"train\.batch=8 cannot be split over 3 processes"):
+        train_loader(dataset, config(), world=3)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8, 30])
+def test_an_epoch_shows_every_picture(dataset, batch):
+    settings = config(batch=batch)
+    sampler = Sampler(dataset, settings.data, settings.train)
+    assert sampler.steps_per_epoch == -(-11 // batch)
+    for epoch in range(3):
+        steps = range(epoch * sampler.steps_per_epoch, (epoch + 1) * sampler.steps_per_epoch)
+        plans = [sampler.plan(s) for s in steps]
+        seen = [r for p in plans for r in p.records]
+        assert set(seen) == set(range(11))
+        assert max(seen.count(r) for r in range(11)) <= -(-len(seen) // 11)
+        assert all(len(p.records) == batch and p.epoch == epoch for p in plans)
+        positions = [q for p in plans for q in p.positions]
+        assert positions == list(range(len(seen)))
+
+
+def test_plans_do_not_depend_on_what_was_asked_before(dataset):
+    settings = config(batch=3)
+    one, two = (Sampler(dataset, settings.data, settings.train) for _ in range(2))
+    forward = [one.plan(s) for s in range(12)]
+    backward = [two.plan(s) for s in reversed(range(12))]
+    assert forward == backward[::-1]
+    assert forward[0].records != forward[4].records
+
+
+def test_lying_and_standing_pictures_rarely_meet(dataset):
+    settings = config(batch=2, epochs=20)
+    sampler = Sampler(dataset, settings.data, settings.train)
+    for epoch in range(20):
+        plans = [sampler.plan(epoch * sampler.steps_per_epoch + s) for s in range(sampler.steps_per_epoch)]
+        mixed = sum(len({h > w for h, w in p.frames}) == 2 for p in plans)
+        assert mixed <= 1
+
+
+def test_frames_and_canvas_worked_by_hand(dataset):
+    settings = config({"train_sizes": ()}, batch=4)
+    sampler = Sampler(dataset, settings.data, settings.train)
+    for step in range(6):
+        plan = sampler.plan(step)
+        assert set(plan.frames) <= {(32, 48), (48, 32)}
+        assert plan.canvas == tuple(32 if max(f[k] for f in plan.frames) == 32 else 64 for k in (0, 1))
+
+
+def test_sizes_are_drawn_once_a_step_and_the_limit_follows(dataset):
+    settings = config({"max_size": 40}, batch=4)
+    sampler = Sampler(dataset, settings.data, settings.train)
+    limits = {max(sampler.plan(step).frames[0]) for step in range(40)}
+    assert limits == {40, 50, 60}
+
+
+def test_rare_classes_come_oftener(dataset):
+    settings = config(batch=4, balance=0.9, epochs=200)
+    sampler = Sampler(dataset, settings.data, settings.train)
+    shown = np.zeros(11)
+    for epoch in range(50):
+        steps = range(epoch * sampler.steps_per_epoch, (epoch + 1) * sampler.steps_per_epoch)
+        seen = [r for s in steps for r in sampler.plan(s).records]
+        assert set(seen) == set(range(11))
+        shown += np.bincount(seen, minlength=11)
+    # Class 1 is on one of 11 pictures; the pictures without boxes are not repeated.
+    expected = np.sqrt(0.9 / (1 / 11))
+    plain = [i for i, r in enumerate(dataset.records) if len(r.boxes) == 0]
+    assert shown[7] / shown[plain].mean() == pytest.approx(expected, rel=0.25)
+
+
+def test_mosaic_stops_for_the_last_epochs(dataset):
+    settings = config({"plain_epochs": 1, "mosaic": 1.0}, epochs=3)
+    sampler = Sampler(dataset, settings.data, settings.train)
+    assert [sampler.plan(s).plain for s in range(6)] == [False] * 4 + [True] * 2
+
+
+def test_pictures_without_augmentation_are_where_they_should_be(dataset):
+    settings = config({"flip": 0.0, "train_sizes": (40,), "size": 40})
+    plain = next(iter(train_loader(dataset, settings)))[0]
+    assert plain.images.dtype == torch.uint8
+    assert plain.images.is_contiguous(memory_format=torch.channels_last)
+    for image, size, target, id in zip(plain.images, plain.sizes, plain.targets, plain.ids, strict=True):
+        record = dataset.records[id]
+        scale = 40 / min(record.size)
+        assert size == tuple(round(s * scale) for s in record.size)
+        np.testing.assert_allclose(target.boxes, record.boxes * scale, rtol=1e-5)
+        assert target.ignore.tolist() == record.ignore.tolist()
+        pixels = image.permute(1, 2, 0).numpy()
+        if scale == 1:
+            np.testing.assert_array_equal(pixels[: size[0], : size[1]], np.asarray(Image.open(record.path)))
+        assert (pixels[size[0] :] == (124, 116, 104)).all()
+        assert (pixels[:, size[1] :] == (124, 116, 104)).all()
+
+
+def test_augmented_boxes_stay_inside(dataset):
+    for parts in train_loader(dataset, config(BUSY | {"mosaic": 0.6, "mixup": 0.6}, epochs=6)):
+        for size, target in zip(parts[0].sizes, parts[0].targets, strict=True):
+            assert target.boxes.dtype == torch.float32
+            assert len(target.boxes) == len(target.labels) == len(target.ignore)
+            if len(target):
+                assert target.boxes.min() >= 0
+                assert (target.boxes[:, 2] <= size[1]).all()
+                assert (target.boxes[:, 3] <= size[0]).all()
+                assert (target.boxes[:, 2:] - target.boxes[:, :2]).min() >= 1e-3
+
+
+def broken(dataset, indices, folder):
+    records = list(dataset.records)
+    for index in indices:
+        path = folder / f"broken{index}.jpg"
+        path.write_bytes(b"no picture")
+        records[index] = Record(index, path, *[getattr(records[index], k) for k in FIELDS])
+    return Dataset(tuple(records), dataset.classes, "coco", "train", folder)
+
+
+FIELDS = ("size", "boxes", "labels", "ignore", "areas")
+
+
+def test_unreadable_pictures_are_replaced_and_named_once(dataset, tmp_path):
+    damaged = broken(dataset, [4], tmp_path)
+    loader = train_loader(damaged, config())
+    with pytest.warns(UserWarning, match="broken4") as caught:
+        steps = list(loader)
+    assert len(caught) == 1
+    assert list(loader.skipped) == [str(tmp_path / "broken4.jpg")]
+    assert all(len(parts[0]) == 8 for parts in steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ImageError, match="not a picture") as error:
+            list(train_loader(broken(dataset, range(11), tmp_path), config({"workers": 1})))
+    assert "\n" not in str(error.value)
+
+
+def test_evaluation_sees_every_picture_once_and_unchanged(dataset, tmp_path):
+    for batch in (1, 4):
+        seen = {}
+        for part in eval_batches(dataset, config(), batch):
+            assert part.images.shape[-1] % 32 == part.images.shape[-2] % 32 == 0
+            for size, target, id in zip(part.sizes, part.targets, part.ids, strict=True):
+                seen[id] = (size, len(target))
+        assert sorted(seen) == list(range(11))
+        assert all(seen[i] == ((48, 32) if i % 3 == 0 else (32, 48), i % 4) for i in range(11))
+    loader = eval_batches(broken(dataset, [2, 3], tmp_path), config())
+    with pytest.warns(UserWarning, match="broken"):
+        ids = [id for part in loader for id in part.ids]
+    assert ids == [0, 1, *range(4, 11)]
+    assert len(loader.skipped) == 2
+
+
+def test_no_pictures(dataset):
+    with pytest.raises(DataError, match="no pictures to train on"):
+        train_loader(dataset.subset([]), config())
+    bare = Dataset((Record(1, None, *[getattr(dataset.records[0], k) for k in FIELDS]),), dataset.classes, "coco",
+                   "val", dataset.root)  # fmt: skip
+    with pytest.raises(DataError, match="annotations but no pictures"):
+        train_loader(bare, config())
+    assert list(eval_batches(dataset.subset([]), config())) == []
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_caches_give_the_same_pictures(dataset, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("FCOS_CACHE", str(tmp_path))
+    plain = flat(train_loader(dataset, config(BUSY, epochs=1)))
+    for _ in range(2):  # the second time from the cache
+        kept = flat(train_loader(dataset, config(BUSY | {"cache": cache}, epochs=1)))
+        for one, two in zip(plain, kept, strict=True):
+            same(one, two)  # nothing is shrunk: the pictures are smaller than crop_scale asks for
+    small = config({"cache": cache, "train_sizes": (32,), "flip": 0.0}, epochs=1)
+    reference = config({"train_sizes": (32,), "flip": 0.0}, epochs=1)
+    for one, two in zip(flat(train_loader(dataset, small)), flat(train_loader(dataset, reference)), strict=True):
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_array_equal(a[0], b[0])  # kept at the very size
+            np.testing.assert_allclose(a[2], b[2], atol=1e-4)
+
+
+def test_count_of_workers():
+    assert count_workers(3, 1) == 3
+    assert count_workers(0, 1) == 0
+    assert 0 <= count_workers(-1, 1) <= 4
+    with pytest.warns(UserWarning, match="/dev/shm is too small"):
+        assert count_workers(2, 1 << 50) == 0
