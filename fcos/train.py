@@ -24,6 +24,7 @@ from .data.loader import Sampler, train_loader
 from .detector import Detector, pick_device
 from .errors import ConfigError, DataError, FcosError
 from .evaluate import Metrics, evaluate
+from .folding import fold_frozen
 from .losses import count, fcos_loss, gather_positives, moving_average, normalizers
 from .model import FCOS
 from .monitor import StepReport, measure
@@ -128,11 +129,13 @@ class Trainer:
         if stored is None:
             for line in initialise(self.network, config, self.classes, init):
                 self.console.note(line)
-        self.network.backbone.freeze(config.train.freeze_stages)
+        self.network.backbone.train().freeze(config.train.freeze_stages)
         if config.train.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network.to(self.fabric.device)
         self.average = Average(self.network, config.train.ema) if config.train.ema else None
+        if config.model.backbone_norm == "frozen":
+            fold_frozen(self.network.backbone.body)
         optimizer = make_optimizer(self.network, config.train)
         forward = torch.compile(self.network, dynamic=True) if config.train.compile else self.network
         self.model, self.optimizer = self.fabric.setup(forward, optimizer)
