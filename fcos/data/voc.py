@@ -11,8 +11,9 @@ import numpy as np
 
 from ..errors import DataError
 from ..types import Classes
+from .assemble import Picture, Problems, Rows, assemble, check_classes
 from .coco import safe_name
-from .dataset import Dataset, Picture, Problems, Rows, Size, Sources, assemble, canonical_split, check_classes
+from .dataset import Dataset, Size, Sources, canonical_split
 from .image import SUFFIXES
 
 # fmt: off

@@ -11,20 +11,9 @@ import yaml
 
 from ..errors import DataError, ImageError
 from ..types import Classes
+from .assemble import Picture, Problems, Rows, assemble, check_classes, list_pictures
 from .coco import safe_name
-from .dataset import (
-    ALIASES,
-    Dataset,
-    Picture,
-    Problems,
-    Rows,
-    Size,
-    Sources,
-    assemble,
-    canonical_split,
-    check_classes,
-    list_pictures,
-)
+from .dataset import ALIASES, Dataset, Size, Sources, canonical_split
 from .image import image_size
 
 _KEYS = ("train", "val", "test", "minival", *ALIASES)

@@ -1,0 +1,230 @@
+"""From the flat rows of an annotation file to records, with every check of pictures and boxes.
+
+What cannot be used is named, counted and left out, or refused in strict mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError, ImageError
+from .dataset import Record, Size
+from .image import SUFFIXES, image_header, turn_boxes
+
+
+@dataclass
+class Problems:
+    """Counts what is wrong with a data set, one line for each kind; in strict mode the first is an error."""
+
+    source: Path
+    strict: bool
+    _found: dict[str, list] = field(default_factory=dict)
+
+    def skip(self, what: str, where: str, count: int = 1) -> None:
+        """Something is left out: `what` names the kind ('boxes without an area'), `where` the first of them."""
+        if self.strict:
+            raise DataError(f"{self.source}: {what}: {where}")
+        entry = self._found.setdefault(f"skipped: {what}", [0, where])
+        entry[0] += count
+
+    def note(self, what: str, where: str = "", count: int = 1) -> None:
+        """Something worth knowing that is no fault, strict or not."""
+        entry = self._found.setdefault(what, [0, where])
+        entry[0] += count
+
+    def lines(self) -> tuple[str, ...]:
+        return tuple(
+            f"{what} ({count:,}; first: {where})" if where else what for what, (count, where) in self._found.items()
+        )
+
+
+@dataclass
+class Rows:
+    """All annotations of a data set, flat, in the order of the file. `owner` [G] is the picture's index."""
+
+    owner: np.ndarray
+    boxes: np.ndarray  # [G,4] float64 xyxy
+    labels: np.ndarray
+    ignore: np.ndarray
+    areas: np.ndarray  # NaN where the file says nothing
+    name: Callable[[int], str]  # of a row, for messages
+
+    def select(self, keep: np.ndarray) -> Rows:
+        places = np.flatnonzero(keep) if keep.dtype == bool else keep
+        name = self.name
+        return Rows(
+            self.owner[keep],
+            self.boxes[keep],
+            self.labels[keep],
+            self.ignore[keep],
+            self.areas[keep],
+            lambda k: name(int(places[k])),
+        )
+
+
+@dataclass
+class Picture:
+    """An image entry of an annotation file; size None where the file does not say."""
+
+    id: int
+    file_name: str
+    path: Path | None
+    size: Size | None
+
+
+def assemble(pictures: list[Picture], rows: Rows, problems: Problems) -> tuple[Record, ...]:
+    """Check pictures and boxes, merge pictures listed twice, and group the boxes by picture."""
+    if not pictures:
+        raise DataError(f"{problems.source} is empty: it lists no pictures")
+    rows = _merge_twins(pictures, rows, problems)
+    sizes, usable = _measure(pictures, rows, problems)
+    if not usable.any():
+        raise DataError(f"{problems.source}: no picture can be used; {'; '.join(problems.lines())}")
+    rows = _check_boxes(pictures, sizes, rows.select(usable[rows.owner]), problems)
+    order = np.argsort(rows.owner, kind="stable")
+    ends = np.searchsorted(rows.owner[order], np.arange(len(pictures) + 1))
+    boxes = rows.boxes[order].astype(np.float32)
+    labels, ignore = rows.labels[order].astype(np.int64), rows.ignore[order].astype(bool)
+    given = rows.areas[order]
+    own = (rows.boxes[order, 2] - rows.boxes[order, 0]) * (rows.boxes[order, 3] - rows.boxes[order, 1])
+    areas = np.where(np.isfinite(given) & (given >= 0), given, own).astype(np.float32)
+    records = []
+    for index, picture in enumerate(pictures):
+        if usable[index]:
+            part = slice(ends[index], ends[index + 1])
+            height, width = sizes[index]
+            records.append(
+                Record(
+                    picture.id,
+                    picture.path,
+                    (int(height), int(width)),
+                    boxes[part],
+                    labels[part],
+                    ignore[part],
+                    areas[part],
+                    picture.file_name,
+                )
+            )
+    return tuple(records)
+
+
+def check_classes(names: Sequence[str], source: Path) -> None:
+    """DataError when a class name stands twice or there is none."""
+    if not names:
+        raise DataError(f"{source} names no classes")
+    for name in names:
+        if list(names).count(name) > 1:
+            raise DataError(f"{source} names the class {name!r} twice; rename one of them")
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Picture files in a folder and its subfolders, sorted."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+def _merge_twins(pictures: list[Picture], rows: Rows, problems: Problems) -> Rows:
+    """Give the boxes of every picture that is listed twice to its first entry, without exact repeats."""
+    first: dict[str, int] = {}
+    target = np.arange(len(pictures))
+    for index, picture in enumerate(pictures):
+        target[index] = first.setdefault(picture.file_name, index)
+        if target[index] != index:
+            problems.note("pictures listed twice, boxes put together", picture.file_name)
+    if len(first) == len(pictures):
+        return rows
+    keep_pictures = np.flatnonzero(target == np.arange(len(pictures)))
+    merged = np.zeros(len(pictures), dtype=bool)
+    merged[target[target != np.arange(len(pictures))]] = True
+    owner = target[rows.owner]
+    keep = np.ones(len(owner), dtype=bool)
+    seen = set()
+    for row in np.flatnonzero(merged[owner]):
+        key = (owner[row], rows.labels[row], *rows.boxes[row])
+        keep[row] = key not in seen
+        seen.add(key)
+    place = np.full(len(pictures), -1)
+    place[keep_pictures] = np.arange(len(keep_pictures))
+    pictures[:] = [pictures[i] for i in keep_pictures]
+    rows = rows.select(keep)
+    rows.owner = place[owner[keep]]
+    return rows
+
+
+def _measure(pictures: list[Picture], rows: Rows, problems: Problems) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes [N,2] as displayed and which pictures can be used [N]; boxes of rotated files are turned.
+
+    A file may be stored lying on its side with an EXIF mark. Annotations made on the stored pixels show
+    in the size that the annotation file gives: it is the stored one, sides exchanged. Then the boxes are
+    turned together with the picture, unless one of them only fits the displayed frame.
+    """
+    sizes = np.zeros((len(pictures), 2), dtype=np.int64)
+    usable = np.ones(len(pictures), dtype=bool)
+    for index, picture in enumerate(pictures):
+        if picture.path is None:
+            if picture.size is None:
+                problems.skip("pictures without a size that are not there either", picture.file_name)
+                usable[index] = False
+            sizes[index] = picture.size or (0, 0)
+            continue
+        try:
+            header = image_header(picture.path)
+        except ImageError as error:
+            problems.skip("pictures that cannot be read", str(error))
+            usable[index] = False
+            continue
+        shown = header.displayed
+        sizes[index] = shown
+        if picture.size is None or picture.size == shown:
+            continue
+        if picture.size != (header.height, header.width):
+            given = f"{picture.size[1]}x{picture.size[0]}"
+            problems.skip(
+                "pictures whose size is not the one the annotations were made for",
+                f"{picture.file_name} is {shown[1]}x{shown[0]}, the annotation file says {given}",
+            )
+            usable[index] = False
+            continue
+        mine = rows.owner == index
+        far = rows.boxes[mine][:, 2:].max(axis=0, initial=-np.inf)
+        if (far > np.array([header.width, header.height]) + 1).any() and (far <= np.array(shown[::-1]) + 1).all():
+            problems.note("pictures rotated by EXIF whose listed size is not rotated, but the boxes are",
+                          picture.file_name)  # fmt: skip
+        else:
+            rows.boxes[mine] = turn_boxes(rows.boxes[mine], header.orientation, shown)
+            problems.note("pictures rotated by EXIF, boxes turned with them", picture.file_name)
+    return sizes, usable
+
+
+def _check_boxes(pictures: list[Picture], sizes: np.ndarray, rows: Rows, problems: Problems) -> Rows:
+    def name(row: int) -> str:
+        box = ", ".join(f"{v:g}" for v in rows.boxes[row])
+        return f"{rows.name(row)} of {pictures[rows.owner[row]].file_name}, corners ({box})"
+
+    # float32, as training will see them: a width below the resolution of the coordinate is no width.
+    boxes = rows.boxes.astype(np.float32)
+    height, width = sizes[rows.owner].T.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        finite = np.isfinite(boxes).all(axis=1)
+        solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        inside = (boxes[:, 2] > 0) & (boxes[:, 3] > 0) & (boxes[:, 0] < width) & (boxes[:, 1] < height)
+        # Half a pixel over the edge is rounding.
+        over = (boxes[:, :2] < -0.5).any(axis=1) | (boxes[:, 2] > width + 0.5) | (boxes[:, 3] > height + 0.5)
+    kinds = (
+        (~finite, "boxes that are not finite"),
+        (finite & ~solid, "boxes without an area, or with corners exchanged"),
+        (finite & solid & ~inside, "boxes wholly outside the picture"),
+    )
+    for bad, what in kinds:
+        if bad.any():
+            problems.skip(what, name(int(np.flatnonzero(bad)[0])), int(bad.sum()))
+    keep = finite & solid & inside
+    if (keep & over).any():
+        first = int(np.flatnonzero(keep & over)[0])
+        problems.note(
+            "boxes partly outside the picture, kept and cut in training", name(first), int((keep & over).sum())
+        )
+    return rows if keep.all() else rows.select(keep)
