@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .errors import ConfigError
 
+ResizeRule = Literal["nearest", "short-exact", "two-step", "half-up", "floor"]
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -157,7 +159,10 @@ class DataConfig(Section):
         "auto",
         "area when shrinking and linear when enlarging / linear / antialiased (PIL) / float (torchvision)",
     )
-    round: Literal["nearest", "floor"] = _f("nearest", "rounding of the resized side")
+    round: ResizeRule = _f(
+        "nearest",
+        "rule of the resized sides: nearest pixel, or as the original / detectron2 / mmdetection / torchvision do",
+    )
     inclusive_boxes: bool = _f(False, "x2 = x + w - 1 for boxes from COCO files, as the original")
     flip: float = _f(0.5, "chance of a horizontal flip", ge=0, le=1)
     vertical_flip: float = _f(0.0, "chance of a vertical flip (microscopes, aerial pictures)", ge=0, le=1)
@@ -464,7 +469,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "assign": {"range_rule": "inclusive", "area_plus_one": True},
         "loss": {"iou_plus_one": True},
         "decode": {"clip_margin": 1, "nms_plus_one": True},
-        "data": {"resample": "pil", "round": "floor", "inclusive_boxes": True},
+        "data": {"resample": "pil", "round": "short-exact", "inclusive_boxes": True},
         "train": {
             "bias_lr": 2.0,
             "bias_decay": False,
@@ -485,7 +490,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "assign": {"range_rule": "inclusive", "area_plus_one": True, "center_radius": 0.0},
         "loss": {"box": "iou", "iou_plus_one": True},
         "decode": {"clip_margin": 1, "nms_plus_one": True},
-        "data": {"resample": "pil", "round": "floor", "inclusive_boxes": True},
+        "data": {"resample": "pil", "round": "short-exact", "inclusive_boxes": True},
         "train": {
             "bias_lr": 2.0,
             "bias_decay": False,
@@ -499,20 +504,20 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "assign": {"range_rule": "inclusive"},
         "loss": {"iou_plus_one": True},
         "decode": {"clip": "after"},
-        "data": {"resample": "pil"},
+        "data": {"resample": "pil", "round": "two-step"},
     },
     "detectron2": {
         "model": {**_CAFFE, "mean": _MEAN, "scale": False},
         "assign": {"range_rule": "strict", "area_rule": "float32"},
         "loss": {"box_weights": "none", "normalizer": "moving-average", "normalizer_scope": "process"},
         "decode": {"threshold": 0.2, "threshold_on": "score", "clip": "after"},
-        "data": {"resample": "pil"},
+        "data": {"resample": "pil", "round": "two-step"},
     },
     "mmdet": {
         "model": {**_CAFFE, "mean": _MEAN},
         "assign": {"range_rule": "inclusive"},
         "decode": {"topk_by": "class", "score": "product"},
-        "data": {"resample": "linear"},
+        "data": {"resample": "linear", "round": "half-up"},
         "train": {"bias_lr": 2.0, "bias_decay": False, "warmup": 500},
     },
     "mmdet-2019": {
@@ -527,7 +532,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "assign": {"range_rule": "inclusive", "center_radius": 0.0},
         "loss": {"box": "iou"},
         "decode": {"topk_by": "class", "score": "product", "nms_iou": 0.5},
-        "data": {"resample": "linear"},
+        "data": {"resample": "linear", "round": "half-up"},
         "train": {
             "bias_lr": 2.0,
             "bias_decay": False,

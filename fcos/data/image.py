@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from ..config import ResizeRule
 from ..errors import ImageError
 
 SUFFIXES = frozenset(
@@ -102,24 +103,29 @@ def image_header(path: str | Path) -> Header:
         raise ImageError(f"cannot read {path}: {_cause(error, data)}") from None
 
 
-def resized_shape(
-    size: tuple[int, int], short: int, longest: int, rounding: Literal["nearest", "floor"] = "nearest"
-) -> tuple[int, int]:
+def resized_shape(size: tuple[int, int], short: int, longest: int, rounding: ResizeRule = "nearest") -> tuple[int, int]:
     """(height, width) after scaling by min(short / shorter side, longest / longer side); at least 1 pixel.
 
-    Computed in whole numbers, so a side that should be exactly `short` or `longest` is.
+    'nearest' is computed in whole numbers, so a side that should be exactly `short` or `longest` is. The
+    other rules repeat the arithmetic of the published implementations, see `fcos.config.DataConfig.round`.
     """
     low, high = min(size), max(size)
     if low < 1:
         raise ValueError(f"a picture cannot be {size[1]}x{size[0]} pixels")
-    numerator, denominator = (short, low) if short * high <= longest * low else (longest, high)
-
-    def scaled(side: int) -> int:
-        if rounding == "floor":
-            return max(1, side * numerator // denominator)
-        return max(1, (2 * side * numerator + denominator) // (2 * denominator))
-
-    return scaled(size[0]), scaled(size[1])
+    if rounding == "nearest":
+        numerator, denominator = (short, low) if short * high <= longest * low else (longest, high)
+        sides = [(2 * side * numerator + denominator) // (2 * denominator) for side in size]
+    elif rounding == "short-exact":  # the original: the shorter side is a whole number first
+        first = round(longest * low / high) if high / low * short > longest else short
+        sides = [first if side == low else int(first * side / low) for side in size]
+    elif rounding == "two-step":  # detectron2, AdelaiDet: scaled to `short`, then again to `longest`
+        scaled = [float(short) if side == low else short / low * side for side in size]
+        again = longest / max(scaled) if max(scaled) > longest else 1.0
+        sides = [int(side * again + 0.5) for side in scaled]
+    else:  # mmdetection rounds, torchvision cuts
+        factor = min(short / low, longest / high)
+        sides = [int(side * factor + (0.5 if rounding == "half-up" else 0.0)) for side in size]
+    return max(1, sides[0]), max(1, sides[1])
 
 
 def resize(image: np.ndarray, shape: tuple[int, int], resample: str = "auto") -> np.ndarray:
