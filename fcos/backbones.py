@@ -38,7 +38,7 @@ class Backbone(nn.Module):
             raise ModelError(f"{cfg.backbone} has no feature map of stride {missing[0]}; it has {reductions}")
         indices = tuple(reductions.index(s) for s in wanted)
         self.body: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False, out_indices=indices)
-        self.stages = [str(m) for m in probe.feature_info.module_name()]
+        self.stages = [str(m) for m in probe.feature_info.module_name()][: indices[-1] + 1]
         self.channels = list(self.body.feature_info.channels())
         self.strides = wanted
         self.frozen_norm = cfg.backbone_norm == "frozen"

@@ -30,6 +30,7 @@ from .model import FCOS
 from .monitor import StepReport, measure
 from .optimizer import Average, learning_rate, make_optimizer, set_learning_rate
 from .points import make_points
+from .report import draw_batch, draw_judged, plot_run, save_picture, write_page
 from .results import predict_dataset
 from .run import RunFolder, environment
 from .types import Batch, Classes, Points
@@ -222,6 +223,9 @@ class Trainer:
                 losses = fcos_loss(pred, points, batch.targets, index[i], cfg.loss, cfg.model, norm, positives[i])
                 self.fabric.backward(losses.total())
                 parts.append((losses, pred, positives[i]))
+        if self.first and self.step in (0, self.sampler.steps_per_epoch):
+            drawn = draw_batch(batches[0], points, index[0], self.classes.names)
+            save_picture(self.folder.path / f"train_batch_{self.step // self.sampler.steps_per_epoch}.jpg", drawn)
         norm_of_gradient = self.clip_gradients()
         report = measure(parts, points, cfg.loss.quality)
         if not (math.isfinite(report.loss) and math.isfinite(norm_of_gradient)):
@@ -281,6 +285,9 @@ class Trainer:
                 detector = Detector(self.judged, self.config, self.classes, self.fabric.device)
                 found = predict_dataset(detector, self.data["val"], batch=self.config.train.batch, allow_missing=True)
                 self.metrics = evaluate(found, self.data["val"])
+                drawn = draw_judged(self.data["val"], found, score=max(0.05, self.metrics.threshold))
+                if drawn is not None:
+                    save_picture(self.folder.path / "val.jpg", drawn)
                 self.folder.record(
                     {
                         "step": self.step,
@@ -336,7 +343,22 @@ class Trainer:
     def finish(self) -> None:
         if self.first:
             self.export("last")
+            plot_run(self.folder.rows(), self.folder.path / "results.png")
+            self.page()
             self.console.finished(self.folder.path, self.metrics, self.best)
+
+    def page(self) -> None:
+        """report.html over everything in the folder."""
+        facts: list[tuple[str, Any]] = list(self.summary())
+        if self.metrics is not None:
+            facts += [(k, "-" if math.isnan(v) else f"{v:.4f}") for k, v in self.metrics.numbers().items()]
+        pictures = [
+            ("results.png", "Losses, IoU of positives, AP, learning rate and speed over the run"),
+            ("val.jpg", "Validation pictures: truth on the left, prediction on the right"),
+            ("train_batch_0.jpg", "First batch as the network saw it; dots are the locations that learn, by level"),
+            ("train_batch_1.jpg", "First batch of the second epoch"),
+        ]
+        write_page(self.folder.path, f"Training {self.config.name}", facts, pictures)
 
     def row(self, report: StepReport) -> dict[str, Any]:
         return {

@@ -1,0 +1,69 @@
+"""Settings: sources in order, and errors that help."""
+
+import pytest
+import yaml
+
+from fcos.config import DIALECTS, PRESETS, Config, describe, from_dict, preset, resolve, with_dialect
+from fcos.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_preset_under_every_dialect(name, dialect):
+    config = with_dialect(preset(name), dialect)
+    assert (config.name, config.dialect) == (name, dialect)
+    assert from_dict(yaml.safe_load(config.dump())) == config
+
+
+def test_later_sources_win(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: {lr: 0.5, batch: 3}\ndecode: {nms_iou: 0.7}\n")
+    config = resolve("fcos-lite0", ["train.lr=1e-4"], "mmdet", file)
+    assert (config.train.lr, config.train.batch, config.decode.nms_iou, config.decode.score) == (1e-4, 3, 0.7, "product")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("train.learning_rate=1", ["train.learning_rate", "train.lr"]),
+        ("train.batchsize=1", ["train.batch"]),
+        ("decode.nms_iuo=1", ["decode.nms_iou"]),
+        ("train.batch=many", ["train.batch", "'many'", "integer"]),
+        ("train.lr=-1", ["train.lr", "greater than 0"]),
+        ("model.strides=[8,16,64]", ["strides", "double"]),
+        ("assign.ranges=[64]", ["levels need 4 limits"]),
+        ("nonsense", ["'nonsense'", "section.key=value"]),
+        ("train.lr.x=1", ["train.lr", "single value"]),
+        ("train=1", ["train is a section"]),
+        ("decode.nms=clas", ["decode.nms", "'class'"]),
+        ("data.max_size=100", ["max_size"]),
+    ],
+)
+def test_mistakes_name_the_setting_and_the_fix(setting, words):
+    with pytest.raises(ConfigError) as error:
+        preset("fcos-lite0").override(setting, source="command line")
+    text = str(error.value)
+    assert "\n" not in text
+    assert all(word in text for word in words), text
+
+
+def test_unknown_names_suggest_the_nearest(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean fcos-r50"):
+        preset("fcos-r5O")
+    with pytest.raises(ConfigError, match="did you mean detectron2"):
+        with_dialect(Config(), "detectron")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("train: [")
+    with pytest.raises(ConfigError, match=r"broken\.yaml is not YAML"):
+        resolve("fcos-r50", file=broken)
+    with pytest.raises(ConfigError, match="cannot read the config file"):
+        resolve("fcos-r50", file=tmp_path / "none.yaml")
+
+
+def test_every_setting_has_a_meaning():
+    assert all(about for _, _, about in describe(Config()))
+
+
+def test_lists_and_numbers_on_the_command_line():
+    config = preset("fcos-r50").override("data.train_sizes=320,352", "train.lr=1e-3", "data.classes=[cat, dog]")
+    assert (config.data.train_sizes, config.train.lr, config.data.classes) == ((320, 352), 1e-3, ("cat", "dog"))

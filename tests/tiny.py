@@ -1,0 +1,66 @@
+"""A detector and a data set small enough for a test."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from fcos.config import AssignConfig, Config, DataConfig, ModelConfig, TrainConfig
+
+NAMES = ("disc", "square")
+
+
+def tiny_config(**sections) -> Config:
+    """Two levels, a body of half a million weights, 64-pixel pictures."""
+    base = Config(
+        name="tiny",
+        model=ModelConfig(
+            backbone="test_resnet",
+            backbone_weights="none",
+            strides=(8, 16),
+            fpn_channels=16,
+            head_channels=16,
+            head_convs=1,
+        ),
+        assign=AssignConfig(ranges=(16.0,)),
+        data=DataConfig(size=64, max_size=96, workers=0),
+        train=TrainConfig(epochs=1, batch=4, warmup=2, log_every=1, optimizer="adamw", lr=0.003, schedule="cosine"),
+    )
+    return base.override(sections)
+
+
+def make_shapes(folder: Path, splits: dict[str, int], seed: int = 0) -> Path:
+    """Discs and squares on grey pictures, as COCO JSON with ids that have gaps; every fifth picture is empty."""
+    rng = np.random.default_rng(seed)
+    for split, count in splits.items():
+        images, annotations = [], []
+        (folder / "images" / split).mkdir(parents=True)
+        for i in range(count):
+            pixels = np.full((64, 80, 3), 90, np.uint8) + rng.integers(0, 20, (64, 80, 3), dtype=np.uint8)
+            for _ in range(0 if i % 5 == 4 else int(rng.integers(1, 3))):
+                side = int(rng.integers(12, 30))
+                x, y = int(rng.integers(0, 80 - side)), int(rng.integers(0, 64 - side))
+                kind = int(rng.integers(0, 2))
+                color = (230, 60, 40) if kind else (40, 80, 240)
+                if kind:
+                    pixels[y : y + side, x : x + side] = color
+                else:
+                    cv2.circle(pixels, (x + side // 2, y + side // 2), side // 2, color, -1)
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": 10 * i + 3, "category_id": 7 if kind else 2,
+                     "bbox": [x, y, side, side], "area": side * side, "iscrowd": 0}
+                )  # fmt: skip
+            name = f"picture {i} ü.png"
+            cv2.imencode(".png", pixels[..., ::-1])[1].tofile(folder / "images" / split / name)
+            images.append({"id": 10 * i + 3, "file_name": name, "width": 80, "height": 64})
+        categories = [{"id": 2, "name": "disc"}, {"id": 7, "name": "square"}]
+        text = json.dumps({"images": images, "annotations": annotations, "categories": categories})
+        (folder / f"instances_{split}.json").write_text(text)
+    return folder
+
+
+def equal_states(a, b) -> bool:
+    """Bit-equal state dicts."""
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
