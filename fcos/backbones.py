@@ -31,15 +31,16 @@ class Backbone(nn.Module):
         if cfg.backbone not in timm.list_models() and not timm.is_model(cfg.backbone):
             raise ModelError(f"timm has no model called {cfg.backbone!r}; {_near_names(cfg.backbone)}")
         wanted = [s for s in cfg.strides if s <= 32]
-        probe = timm.create_model(cfg.backbone, features_only=True, pretrained=False)
+        probe: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False)
         reductions = list(probe.feature_info.reduction())
         missing = [s for s in wanted if s not in reductions]
         if missing:
             raise ModelError(f"{cfg.backbone} has no feature map of stride {missing[0]}; it has {reductions}")
         indices = tuple(reductions.index(s) for s in wanted)
-        self.body: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False, out_indices=indices)
+        body: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False, out_indices=indices)
+        self.body = body
         self.stages = [str(m) for m in probe.feature_info.module_name()][: indices[-1] + 1]
-        self.channels = list(self.body.feature_info.channels())
+        self.channels = list(body.feature_info.channels())
         self.strides = wanted
         self.frozen_norm = cfg.backbone_norm == "frozen"
         if cfg.stride_in_1x1:

@@ -266,7 +266,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"{text!r} is not a setting; write section.key=value, such as train.lr=0.01")
     try:
-        parsed = yaml.safe_load(value) if value.strip() else ""
+        parsed: Any = yaml.safe_load(value) if value.strip() else ""
     except yaml.YAMLError as error:
         raise ConfigError(f"cannot read the value of {key.strip()}: {value!r}") from error
     if isinstance(parsed, str):

@@ -45,7 +45,7 @@ def select(pred: Predictions, points: Points, cfg: DecodeConfig) -> tuple[Tensor
 
     kept: list[Tensor] = []
     for grid in points.grids:  # candidates stand in order of their points, hence level by level
-        chosen = (passed & (spot >= grid.start) & (spot < grid.start + grid.count)).nonzero()[:, 0]
+        chosen = (passed & (spot >= grid.start) & (spot < grid.start + grid.cells)).nonzero()[:, 0]
         if len(chosen) > cfg.topk:
             chosen = chosen[rank[chosen].topk(cfg.topk).indices]
         kept.append(chosen)

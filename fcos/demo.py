@@ -74,7 +74,7 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
     _photographs(out, device, console)
 
     console.note("1. composing scenes from real handwritten digits (UCI, CC BY 4.0) over photographs")
-    data = digits_dataset(out / "data", **SCENES)
+    data = digits_dataset(out / "data", train=SCENES["train"], val=SCENES["val"], test=SCENES["test"])
     splits = open_splits(data)
     console.note("2. training a small FCOS on them, from random weights")
     config = demo_config()
@@ -102,7 +102,7 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
             ("time", clock(seconds)),
             (
                 "model",
-                f"{config.model.backbone} body, {sum(p.numel() for p in detector.network.parameters()):,} parameters",
+                f"{config.model.backbone} body, {config.data.size} px",
             ),
             ("weights", str(out / "run" / "best.safetensors")),
         ],

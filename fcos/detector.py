@@ -119,7 +119,7 @@ def load(name: str | Path = "fcos-lite0", *, device: str = "auto", overrides: Se
     """A Detector by model name, run folder or file. `overrides` are settings such as "decode.nms_iou=0.5"."""
     network, config, classes = zoo.load(name, overrides)
     where = pick_device(device)
-    network.requires_grad_(False).to(where, memory_format=torch.channels_last)
+    network.requires_grad_(False).to(where).to(memory_format=torch.channels_last)
     return Detector(network, config, classes, where)
 
 
@@ -142,8 +142,10 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def load_source(source: Source) -> np.ndarray:
     """Any source as [H,W,3] uint8 RGB; ImageError where it cannot be one."""
-    if isinstance(source, str | os.PathLike | bytes):
+    if isinstance(source, bytes):
         return read_image(source)
+    if isinstance(source, str | os.PathLike):
+        return read_image(os.fspath(source))
     if isinstance(source, Tensor):
         array = source.detach().cpu()
         if array.ndim == 3 and array.shape[0] in (1, 3):

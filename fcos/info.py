@@ -115,7 +115,7 @@ def describe_network(network: FCOS, config: Config, size: tuple[int, int], layer
         for name, module in (("backbone", network.backbone), ("fpn", network.fpn), ("head", network.head))
     )
     limits = (0.0, *config.assign.ranges, float("inf"))
-    levels = []
+    levels: list[dict[str, Any]] = []
     for i, (stride, (height, width)) in enumerate(
         zip(config.model.strides, level_shapes(size, config.model.strides), strict=True)
     ):
@@ -130,7 +130,7 @@ def describe_network(network: FCOS, config: Config, size: tuple[int, int], layer
                 "upper": limits[i + 1],
             }
         )
-    points = sum(level["points"] for level in levels)
+    points = sum(int(level["points"]) for level in levels)
     return Info(
         name=config.name,
         dialect=config.dialect,

@@ -39,7 +39,7 @@ def make_points(
         start += rows * columns
 
     def per_point(values: list[float] | tuple[float, ...]) -> Tensor:
-        pieces = [torch.full((g.count,), v, device=device) for g, v in zip(grids, values, strict=True)]
+        pieces = [torch.full((g.cells,), v, device=device) for g, v in zip(grids, values, strict=True)]
         return torch.cat(pieces)
 
     return Points(

@@ -192,7 +192,7 @@ class Grid(NamedTuple):
     step_y: float
 
     @property
-    def count(self) -> int:
+    def cells(self) -> int:
         return self.height * self.width
 
 

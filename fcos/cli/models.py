@@ -13,7 +13,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="One JSON list 
 
     from ..zoo import models
 
-    rows = []
+    rows: list[dict[str, object]] = []
     for entry in models().values():
         path = entry.path()
         rows.append(
@@ -30,5 +30,6 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="One JSON list 
         return
     keys = ("name", "size", "weights", "about")
     widths = {k: max(len(k), *(len(str(r[k])) for r in rows)) for k in keys}
-    for row in ({k: k for k in keys}, *rows):
+    header: dict[str, object] = {k: k for k in keys}
+    for row in (header, *rows):
         typer.echo("  ".join(str(row[k]).ljust(widths[k]) for k in keys).rstrip())
