@@ -162,6 +162,29 @@ def test_broken_files_give_one_line(text, message, tmp_path):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [None, -1, 2.5, "x", [], {}, True, 10**400, float("inf"), float("nan"), [{}]])
+@pytest.mark.parametrize(
+    "key", ["id", "file_name", "width", "image_id", "category_id", "bbox", "area", "iscrowd", "name"]
+)
+def test_any_value_anywhere_gives_a_data_set_or_one_line(key, value, tmp_path):
+    content = {
+        "images": [entry(1, "a.jpg"), entry(2, "b.jpg")],
+        "annotations": [note(1, [1, 1, 5, 5], area=3, iscrowd=0), note(2, [1, 1, 5, 5])],
+        "categories": [{"id": 1, "name": "a", "supercategory": "b"}, {"id": 2, "name": "b"}],
+    }
+    for rows in content.values():
+        if key in rows[0]:
+            kept, rows[0][key] = rows[0][key], value
+            (tmp_path / "val.json").write_text(json.dumps(content))
+            message = ""
+            try:
+                open_dataset(tmp_path / "val.json")
+            except DataError as error:
+                message = str(error)
+            assert "\n" not in message
+            rows[0][key] = kept
+
+
 def test_gzip_and_damaged_gzip(tmp_path):
     path = coco(tmp_path / "x.json", [entry(1, "a.jpg")], [])
     packed = tmp_path / "instances_val2017.json.gz"

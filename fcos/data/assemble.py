@@ -205,7 +205,8 @@ def _check_boxes(pictures: list[Picture], sizes: np.ndarray, rows: Rows, problem
         return f"{rows.name(row)} of {pictures[rows.owner[row]].file_name}, corners ({box})"
 
     # float32, as training will see them: a width below the resolution of the coordinate is no width.
-    boxes = rows.boxes.astype(np.float32)
+    with np.errstate(over="ignore"):
+        boxes = rows.boxes.astype(np.float32)
     height, width = sizes[rows.owner].T.astype(np.float32)
     with np.errstate(invalid="ignore"):
         finite = np.isfinite(boxes).all(axis=1)

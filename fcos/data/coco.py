@@ -145,7 +145,7 @@ def _integer(value: Any, what: str) -> int:
         if isinstance(value, bool) or int(value) != float(value):
             raise ValueError
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"{what} must be a whole number, not {value!r}") from None
 
 
@@ -181,7 +181,7 @@ def _pictures(
             continue
         index_of[image["id"]] = len(pictures)
         height, width = image.get("height"), image.get("width")
-        known = all(isinstance(v, int | float) and v >= 1 for v in (height, width))
+        known = all(isinstance(v, int | float) and 1 <= v < 1e6 for v in (height, width))
         size = (int(height), int(width)) if known else None  # type: ignore[arg-type]
         pictures.append(Picture(int(image["id"]) if whole else len(pictures) + 1, name, found, size))
     return pictures, index_of
@@ -270,7 +270,7 @@ def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:
         boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
         if len(boxes) == len(annotations):
             return boxes
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         pass
     boxes = np.full((len(annotations), 4), np.nan)
     for row, annotation in enumerate(annotations):
@@ -283,5 +283,5 @@ def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:
 def _number(value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")

@@ -147,7 +147,7 @@ def _page(file: Path) -> _Page:
     size = None
     try:
         height, width = int(root.findtext("size/height", "0")), int(root.findtext("size/width", "0"))
-        size = (height, width) if height > 0 and width > 0 else None
+        size = (height, width) if 0 < height < 10**6 and 0 < width < 10**6 else None
     except ValueError:
         pass
     objects, problem = [], ""
