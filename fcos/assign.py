@@ -34,7 +34,7 @@ def assign(points: Points, boxes: Tensor, cfg: AssignConfig) -> Tensor:
     """[P] int64: index of the smallest candidate box of each point, -1 for none. boxes [G,4]."""
     if len(boxes) == 0:
         return torch.full((len(points.xy),), NEGATIVE, dtype=torch.int64, device=points.xy.device)
-    rank = _rank(boxes, cfg)
+    rank = smallest_first(boxes, cfg)
     cost = torch.where(candidates(points, boxes, cfg), rank[None], len(boxes))
     best, index = cost.min(dim=1)
     return torch.where(best < len(boxes), index, NEGATIVE)
@@ -58,7 +58,7 @@ def assign_batch(points: Points, targets: Sequence[Target], cfg: AssignConfig) -
         boxes, image, within = boxes[~ignore], image[~ignore], within[~ignore]
 
     if len(boxes):
-        rank = _rank(boxes, cfg)
+        rank = smallest_first(boxes, cfg)
         best = torch.full((len(targets) * count,), len(boxes), dtype=torch.int64, device=device)
         for level, grid in enumerate(points.grids):
             cell, fits = _near(points, level, grid, boxes, cfg)
@@ -74,6 +74,23 @@ def assign_batch(points: Points, targets: Sequence[Target], cfg: AssignConfig) -
         covered = inside.new_zeros(len(targets), count).index_add_(0, ignored_image, inside)
         index = torch.where((covered > 0) & (index == NEGATIVE), IGNORED, index)
     return index
+
+
+def candidate_pairs(points: Points, boxes: Tensor, cfg: AssignConfig) -> tuple[Tensor, Tensor]:
+    """(point [Q], box [Q]) of every pair that `candidates` allows, boxes [G,4]; needs memory for Q, not P x G."""
+    spots, owners = [boxes.new_zeros(0, dtype=torch.int64)], [boxes.new_zeros(0, dtype=torch.int64)]
+    longer = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1)
+    for level, grid in enumerate(points.grids):
+        lower, upper = float(points.lower[grid.start]), float(points.upper[grid.start])
+        # max(l, t, r, b) of a point inside a box lies between half its longer side and all of it
+        able = ((longer * 1.001 >= lower) & (longer * 0.499 <= upper)).nonzero()[:, 0]
+        wide, high = _window(level, grid, cfg)
+        for part in able.split(max(1, 2**21 // (wide * high))):
+            cell, fits = _near(points, level, grid, boxes[part], cfg)
+            row, column = fits.nonzero(as_tuple=True)
+            spots.append(cell[row, column])
+            owners.append(part[row])
+    return torch.cat(spots), torch.cat(owners)
 
 
 def _fits(xy: Tensor, stride: Tensor, lower: Tensor, upper: Tensor, boxes: Tensor, cfg: AssignConfig) -> Tensor:
@@ -94,7 +111,7 @@ def _fits(xy: Tensor, stride: Tensor, lower: Tensor, upper: Tensor, boxes: Tenso
     return fits
 
 
-def _rank(boxes: Tensor, cfg: AssignConfig) -> Tensor:
+def smallest_first(boxes: Tensor, cfg: AssignConfig) -> Tensor:
     """[G] int64: place of each box in the order of preference; the first is taken first."""
     if cfg.area_rule == "float32":  # torchvision, detectron2: ties areas up to 8 square pixels apart
         cost = -(1e8 - area(boxes, cfg.area_plus_one))
@@ -111,10 +128,7 @@ def _near(points: Points, level: int, grid: Grid, boxes: Tensor, cfg: AssignConf
     """
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
     lower, upper = points.lower[grid.start], points.upper[grid.start]
-    limit = (0.0, *cfg.ranges, float("inf"))[level + 1]
-    reach = cfg.center_radius * grid.stride if cfg.center_radius > 0 else limit
-    wide = min(grid.width, int(2 * reach / grid.step_x) + 3) if reach < float("inf") else grid.width
-    high = min(grid.height, int(2 * reach / grid.step_y) + 3) if reach < float("inf") else grid.height
+    wide, high = _window(level, grid, cfg)
     # the window is centred on the box centre and slides to stay inside the grid
     first_x = ((center[:, 0] - grid.x0) / grid.step_x - (wide - 1) / 2).round().clamp(0, grid.width - wide)
     first_y = ((center[:, 1] - grid.y0) / grid.step_y - (high - 1) / 2).round().clamp(0, grid.height - high)
@@ -123,3 +137,12 @@ def _near(points: Points, level: int, grid: Grid, boxes: Tensor, cfg: AssignConf
     cell = (grid.start + row[:, :, None] * grid.width + column[:, None, :]).flatten(1)
     fits = _fits(points.xy[cell], points.stride[cell], lower, upper, boxes[:, None], cfg)
     return cell, fits
+
+
+def _window(level: int, grid: Grid, cfg: AssignConfig) -> tuple[int, int]:
+    """(columns, rows) of the window of cells that `_near` visits around each box."""
+    limit = (0.0, *cfg.ranges, float("inf"))[level + 1]
+    reach = cfg.center_radius * grid.stride if cfg.center_radius > 0 else limit
+    if reach == float("inf"):
+        return grid.width, grid.height
+    return min(grid.width, int(2 * reach / grid.step_x) + 3), min(grid.height, int(2 * reach / grid.step_y) + 3)

@@ -1,0 +1,123 @@
+"""fcos study"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..data.dataset import Dataset
+    from ..detector import Detector
+
+# name -> (what it needs, what it tells)
+STUDIES = {
+    "recall": ("data", "best possible recall, beside RetinaNet's anchors (table 1)"),
+    "ambiguity": ("data", "locations that lie in several boxes (table 2); with --model also detections from them"),
+    "outputs": ("", "output variables against nine anchors a location"),
+}
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="; ".join(f"{k}: {about}" for k, (_, about) in STUDIES.items()))],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as data.size=640")
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set: COCO, YOLO or VOC.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Name, run folder or file; settings come from it.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Split; left out: test, else val, else the only one.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first pictures; 0: all.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the numbers and the plot.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
+) -> None:
+    """The paper's studies, this project's number beside the paper's.
+
+    Example: fcos study recall --data ../shared/data/coco_val2017_boxes
+    """
+    import difflib
+    import json
+
+    from ..errors import FcosError
+    from ..run import environment
+
+    if name not in STUDIES:
+        near = difflib.get_close_matches(name, STUDIES, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise FcosError(f"there is no study {name!r}; {hint}There are: {', '.join(STUDIES)}")
+    needs = STUDIES[name][0]
+    if "data" in needs and data is None:
+        raise FcosError(f"the study {name} needs --data DATA")
+    if "model" in needs and model is None:
+        raise FcosError(f"the study {name} needs --model MODEL")
+    dataset = _open(data, split, limit) if data is not None else None
+    result = _run(name, settings or [], dataset, model, device)
+    report = {"study": name, **result.to_dict(), "environment": environment({} if dataset is None else {name: dataset})}
+    if out is not None:
+        _write(out, name, json.dumps(report, indent=1), result)
+    typer.echo(json.dumps(report) if as_json else result.text())
+
+
+def _open(data: Path, split: str | None, limit: int) -> Dataset:
+    from .eval import _choose
+
+    dataset = _choose(data, split)
+    return dataset.subset(range(min(limit, len(dataset)))) if limit else dataset
+
+
+def _run(name: str, settings: list[str], dataset: Any, model: str | None, device: str) -> Any:
+    if name == "outputs":
+        from ..study.outputs import outputs_study
+
+        return outputs_study(model or "fcos-r50", settings)
+    if name == "recall":
+        from ..study.recall import recall_study
+
+        return recall_study(dataset, _config(model, settings, device))
+    if name == "ambiguity":
+        return _ambiguity(settings, dataset, model, device)
+    raise AssertionError(name)
+
+
+def _config(model: str | None, settings: list[str], device: str) -> Config:
+    """The settings of a preset (fcos-r50 where none is named) or of a trained model."""
+    from ..config import PRESETS, resolve
+
+    if model is None or model in PRESETS:
+        return resolve(model or "fcos-r50", settings)
+    return _detector(model, settings, device).config
+
+
+def _detector(model: str, settings: list[str], device: str) -> Detector:
+    from ..detector import load
+
+    return load(model, device=device, overrides=settings)
+
+
+def _ambiguity(settings: list[str], dataset: Dataset, model: str | None, device: str) -> Any:
+    from dataclasses import replace
+
+    from ..results import predict_dataset
+    from ..study.ambiguity import ambiguity_study, ambiguous_detections
+
+    if model is None or all(r.path is None for r in dataset.records):
+        return ambiguity_study(dataset, _config(model, settings, device))
+    detector = _detector(model, settings, device)
+    found = predict_dataset(detector, dataset, allow_missing=True)
+    shares = ambiguous_detections(found, dataset, detector.config)
+    return replace(ambiguity_study(dataset, detector.config), detections=shares)
+
+
+def _write(folder: Path, name: str, text: str, result: Any) -> None:
+    from ..files import write_whole
+
+    write_whole(folder / f"{name}.json", text + "\n")
+    write_whole(folder / f"{name}.txt", result.text() + "\n")
+    if hasattr(result, "plot"):
+        write_whole(folder / f"{name}.png", result.plot)

@@ -1,0 +1,132 @@
+"""Ambiguous locations (1904.01355, section 4.1.2, table 2): positives that lie in several boxes and learn
+the smallest. Where all of them are of one class, the location's class is right whichever box it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..assign import candidate_pairs
+from ..config import Config
+from ..points import make_points
+from .common import percent, plain, scenes_by_size, stack, table
+from .recall import inclusive, p4_only, sampling
+from .scan import Scan, scan
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
+    from ..types import Detections
+
+PAPER = {"P4 only": (0.2316, 0.1784), "FPN": (0.0714, 0.0375)}
+
+
+@dataclass(frozen=True)
+class AmbiguityRow:
+    """Share of the positives, 0..1, whose location lies in several boxes (`ambiguous`), and of several
+    classes (`different`); the same with boxes read as the original code does; the paper's numbers."""
+
+    method: str
+    positives: int
+    ambiguous: float
+    different: float
+    inclusive: tuple[float, float] | None
+    paper: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class AmbiguityStudy:
+    """Ambiguous locations of a data set; `pairs`: (class that kept the location, class that gave way, how
+    often) with the FPN and the whole box, most frequent first. `detections`: shares of a model's final
+    detections that come from ambiguous locations, all and of different classes, where a model was given."""
+
+    data: str
+    pictures: int
+    boxes: int
+    size: tuple[int, int]
+    rows: tuple[AmbiguityRow, ...]
+    pairs: tuple[tuple[str, str, int], ...]
+    detections: tuple[float, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return plain({**vars(self), "rows": [vars(r) for r in self.rows]})
+
+    def text(self) -> str:
+        """For a terminal."""
+        rows = []
+        for r in self.rows:
+            numbers = ((r.ambiguous, r.different), r.inclusive, r.paper)
+            rows.append((r.method, f"{r.positives:,}", *(_two(n, i) for i in range(2) for n in numbers)))
+        head = ("FCOS", "positives", "ambiguous", "x+w-1", "paper", "different", "x+w-1", "paper")
+        lines = [
+            f"ambiguous locations, % of positives, {self.data}: {self.boxes:,} boxes of {self.pictures:,} pictures, "
+            f"input {self.size[0]}/{self.size[1]}",
+            table(head, rows),
+            "different: the boxes are of several classes; x+w-1: boxes read as the paper's code reads them",
+        ]
+        if self.detections is not None:
+            lines.append(
+                f"final detections from ambiguous locations: {percent(self.detections[0])} %, of different classes "
+                f"{percent(self.detections[1])} % (paper: 2.3 % and 1.5 %)"
+            )
+        if self.pairs:
+            lines += ["", "whose place is it? (FPN, whole box)"]
+            lines.append(table(("kept by", "lost by", "locations"), [(a, b, f"{n:,}") for a, b, n in self.pairs], 2))
+        return "\n".join(lines)
+
+
+def _two(numbers: tuple[float, float] | None, i: int) -> str:
+    return percent(None if numbers is None else numbers[i])
+
+
+def ambiguity_study(dataset: Dataset, config: Config, *, both: bool = True) -> AmbiguityStudy:
+    """Table 2, and the same with centre sampling, at the input size of `config`."""
+    radius = config.assign.center_radius or 1.5
+    readings = [dataset, inclusive(dataset)] if both else [dataset]
+    whole = sampling(config, 0.0)
+    variants = {
+        "P4 only": p4_only(whole),
+        "FPN": whole,
+        f"P4 only, centre sampling {radius:g}": p4_only(sampling(config, radius)),
+        f"FPN, centre sampling {radius:g}": sampling(config, radius),
+    }
+    rows, seen = [], {}
+    for name, variant in variants.items():
+        scans = [scan(d, variant, f"FCOS, {name}") for d in readings]
+        seen[name] = scans[0]
+        other = scans[1].ambiguity if both else None
+        rows.append(
+            AmbiguityRow(name, int(scans[0].positives.sum()), *scans[0].ambiguity, other, PAPER.get(name))
+        )  # fmt: skip
+    size = (config.data.size, config.data.max_size)
+    pairs = class_pairs(seen["FPN"], dataset.classes.names)
+    return AmbiguityStudy(str(dataset.root), len(dataset.records), seen["FPN"].boxes, size, tuple(rows), pairs)
+
+
+def class_pairs(found: Scan, names: Sequence[str], most: int = 10) -> tuple[tuple[str, str, int], ...]:
+    """(class that kept the location, class that gave way, locations), the most frequent first."""
+    order = np.argsort(-found.lost, axis=None, kind="stable")[:most]
+    rows = [(names[i // len(names)], names[i % len(names)], int(found.lost.flat[i])) for i in order]
+    return tuple(row for row in rows if row[2])
+
+
+def ambiguous_detections(detections: Sequence[Detections], dataset: Dataset, config: Config) -> tuple[float, float]:
+    """Shares of the final detections whose location is a candidate for several true boxes: all, and of
+    several classes. detections[i] belongs to dataset.records[i] and knows its locations."""
+    total = several = mixed = 0
+    for size, scenes in scenes_by_size(dataset, config.data).items():
+        points = make_points(size, config.model, config.assign)
+        for scene in scenes:
+            boxes, labels, _ = stack([scene])
+            spot, box = candidate_pairs(points, boxes, config.assign)
+            fired = detections[scene.record].points
+            pairs = (spot * len(dataset.classes) + labels[box]).unique()
+            boxes_at = spot.bincount(minlength=len(points.xy))
+            classes_at = (pairs // len(dataset.classes)).bincount(minlength=len(points.xy))
+            total += len(fired)
+            several += int((boxes_at[fired] > 1).sum())
+            mixed += int((classes_at[fired] > 1).sum())
+    return (several / total, mixed / total) if total else (float("nan"), float("nan"))

@@ -1,0 +1,133 @@
+"""Best possible recall (1904.01355, section 4.1.1, table 1): the share of true boxes that at least one
+location, or anchor, learns. No detector finds the others, however well it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..config import Config
+from ..points import make_points
+from .anchors import match
+from .common import percent, plain, scenes_by_size, stack, table, track
+from .scan import scan
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
+
+_PICTURES = 32
+LOW_QUALITY = ("no low-quality matches", "low-quality matches with IoU >= 0.4", "all low-quality matches")
+
+
+@dataclass(frozen=True)
+class RecallRow:
+    """One method: best possible recall 0..1, of the boxes as they are and as the original code reads them
+    (x2 = x + w - 1); `paper`: the paper's number on COCO val2017, None where it has none."""
+
+    method: str
+    detail: str
+    recall: float
+    inclusive: float | None
+    paper: float | None
+
+
+@dataclass(frozen=True)
+class RecallStudy:
+    """Best possible recall of a data set at one input size."""
+
+    data: str
+    pictures: int
+    boxes: int
+    size: tuple[int, int]
+    rows: tuple[RecallRow, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return plain({**vars(self), "rows": [vars(r) for r in self.rows]})
+
+    def text(self) -> str:
+        """For a terminal."""
+        rows = [
+            (r.method, r.detail, percent(r.recall), percent(r.inclusive), percent(r.paper)) for r in self.rows
+        ]  # fmt: skip
+        return "\n".join(
+            [
+                f"best possible recall, %, {self.data}: {self.boxes:,} boxes of {self.pictures:,} pictures, "
+                f"input {self.size[0]}/{self.size[1]}",
+                table(("method", "", "here", "x+w-1", "paper"), rows, left=2),
+                "x+w-1: boxes read as the paper's code reads them; paper: COCO val2017 at 800/1333",
+            ]
+        )
+
+
+def p4_only(config: Config) -> Config:
+    """`config` with the one level P4, which learns boxes of all sizes (the paper's comparison without FPN)."""
+    return config.override({"model": {"strides": (16,)}, "assign": {"ranges": ()}})
+
+
+def sampling(config: Config, radius: float) -> Config:
+    """`config` with positives within `radius` strides of the centre; 0: the whole box."""
+    return config.override({"assign": {"center_radius": radius}})
+
+
+def recall_study(dataset: Dataset, config: Config, *, both: bool = True) -> RecallStudy:
+    """All six rows of the paper's table 1 and two with centre sampling, at the input size of `config`.
+
+    `both` also reads the boxes as the original code does. Crowd and difficult boxes are left out.
+    """
+    radius = config.assign.center_radius or 1.5
+    readings = [dataset, inclusive(dataset)] if both else [dataset]
+    anchors = [retinanet_recall(d, config) for d in readings]
+    paper = (0.8682, 0.9092, 0.9923)
+    rows = [
+        RecallRow("RetinaNet", detail, *_pair([a[i] for a in anchors]), paper[i])
+        for i, detail in enumerate(LOW_QUALITY)
+    ]  # fmt: skip
+    whole = sampling(config, 0.0)
+    variants: list[tuple[str, Config, float | None]] = [
+        ("P4 only", p4_only(whole), 0.9555),
+        ("FPN", whole, 0.9840),
+        (f"P4 only, centre sampling {radius:g}", p4_only(sampling(config, radius)), None),
+        (f"FPN, centre sampling {radius:g}", sampling(config, radius), None),
+    ]
+    boxes = 0
+    for detail, variant, number in variants:
+        scans = [scan(d, variant, f"FCOS, {detail}") for d in readings]
+        boxes = scans[0].boxes
+        rows.append(RecallRow("FCOS", detail, *_pair([s.recall for s in scans]), number))
+    size = (config.data.size, config.data.max_size)
+    return RecallStudy(str(dataset.root), len(dataset.records), boxes, size, tuple(rows))
+
+
+def _pair(values: list[float]) -> tuple[float, float | None]:
+    return values[0], values[1] if len(values) > 1 else None
+
+
+def inclusive(dataset: Dataset) -> Dataset:
+    """The data set with x2 and y2 one pixel less, as the original code reads COCO files."""
+    records = []
+    for record in dataset.records:
+        boxes = record.boxes - np.array([0, 0, 1, 1], np.float32)
+        keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        records.append(replace(record, boxes=boxes).pick(keep))
+    return replace(dataset, records=tuple(records))
+
+
+def retinanet_recall(dataset: Dataset, config: Config) -> tuple[float, float, float]:
+    """Best possible recall of RetinaNet's nine anchors a location on P3-P7 in three variants: `LOW_QUALITY`."""
+    config = config.override({"model": {"strides": (8, 16, 32, 64, 128)}, "assign": {"ranges": (64, 128, 256, 512)}})
+    learned = np.zeros(3, np.int64)
+    boxes = 0
+    groups = scenes_by_size(dataset, config.data)
+    parts = [(k, v[i : i + _PICTURES]) for k, v in groups.items() for i in range(0, len(v), _PICTURES)]
+    for size, scenes in track(parts, len(dataset.records), "RetinaNet", lambda part: len(part[1])):
+        truth, _, image = stack(scenes)
+        boxes += len(truth)
+        if len(truth):
+            matched = match(make_points(size, config.model, config.assign), truth, image)
+            learned += torch.stack(matched).sum(dim=1).numpy()
+    none, some, every = (learned / boxes if boxes else np.full(3, np.nan)).tolist()
+    return none, some, every

@@ -1,0 +1,147 @@
+"""Every location and every box of a data set at one input size: who may learn what, and who does.
+
+Only boxes and picture sizes are needed, so the whole of COCO val2017 takes seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..assign import candidate_pairs, smallest_first
+from ..config import Config
+from ..points import make_points
+from ..types import Points
+from .common import scenes_by_size, stack, track
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
+
+_PICTURES = 64  # scanned together
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Counts over G boxes (crowd and difficult left out), N pictures, L levels, C classes.
+
+    image [G]: index of the record. row [G]: place of the box in the record. label [G]. size [G,2]: width and
+    height in pixels of the network input. candidates [G,L]: locations that may learn the box. learned [G,L]:
+    locations that do, after the smallest-box rule. positives [N]: of each picture. ambiguous [N]: positives
+    that are a candidate for several boxes. different [N]: those whose boxes are of several classes.
+    lost [C,C]: at ambiguous locations, how often a box of the column's class gave way to one of the row's.
+    points [N]: all locations of a picture.
+    """
+
+    image: np.ndarray
+    row: np.ndarray
+    label: np.ndarray
+    size: np.ndarray
+    candidates: np.ndarray
+    learned: np.ndarray
+    positives: np.ndarray
+    ambiguous: np.ndarray
+    different: np.ndarray
+    lost: np.ndarray
+    points: np.ndarray
+
+    @property
+    def boxes(self) -> int:
+        return len(self.label)
+
+    @property
+    def recalled(self) -> np.ndarray:
+        """[G] bool: at least one location learns the box."""
+        return self.learned.sum(axis=1) > 0
+
+    @property
+    def recall(self) -> float:
+        """Best possible recall (1904.01355, section 4.1.1), 0..1; nan without boxes."""
+        return float(self.recalled.mean()) if self.boxes else float("nan")
+
+    @property
+    def no_location(self) -> np.ndarray:
+        """[G] bool: no location may learn the box."""
+        return self.candidates.sum(axis=1) == 0
+
+    @property
+    def outranked(self) -> np.ndarray:
+        """[G] bool: locations may learn the box, but every one learns a smaller one."""
+        return ~self.recalled & ~self.no_location
+
+    @property
+    def ambiguity(self) -> tuple[float, float]:
+        """Share of the positives that are ambiguous: all, and with boxes of several classes (table 2)."""
+        positives = int(self.positives.sum())
+        if positives == 0:
+            return float("nan"), float("nan")
+        return self.ambiguous.sum() / positives, self.different.sum() / positives
+
+
+def scan(dataset: Dataset, config: Config, label: str = "boxes") -> Scan:
+    """Scan a data set under config.model.strides, config.assign and the input size of config.data."""
+    classes, levels, pictures = len(dataset.classes), len(config.model.strides), len(dataset.records)
+    per_picture = {k: np.zeros(pictures, np.int64) for k in ("positives", "ambiguous", "different", "points")}
+    lost = np.zeros((classes, classes), np.int64)
+    columns: list[tuple[np.ndarray, ...]] = []
+    groups = scenes_by_size(dataset, config.data)
+    parts = [
+        (size, scenes[i : i + _PICTURES])
+        for size, scenes in groups.items()
+        for i in range(0, len(scenes), _PICTURES)
+    ]  # fmt: skip
+    made: dict[tuple[int, int], Points] = {}
+    for size, scenes in track(parts, pictures, label, lambda part: len(part[1])):
+        if size not in made:
+            made = {size: make_points(size, config.model, config.assign)}
+        points = made[size]
+        boxes, labels, image = stack(scenes)
+        which = np.array([s.record for s in scenes])
+        per_picture["points"][which] = len(points.xy)
+        may, does, counts, gave_way = scan_pictures(points, boxes, labels, image, len(scenes), classes, config)
+        for key, value in zip(("positives", "ambiguous", "different"), counts, strict=True):
+            per_picture[key][which] = value.numpy()
+        lost += gave_way.numpy()
+        rows = np.concatenate([np.flatnonzero(~s.ignore) for s in scenes])
+        extent = (boxes[:, 2:] - boxes[:, :2]).numpy()
+        columns.append((which[image.numpy()], rows, labels.numpy(), extent, may.numpy(), does.numpy()))
+    tails: tuple[tuple[int, ...], ...] = ((), (), (), (2,), (levels,), (levels,))
+    empty = tuple(np.zeros((0, *tail), np.int64) for tail in tails)
+    joined = [np.concatenate(c) for c in zip(empty, *columns, strict=True)]
+    order = np.lexsort((joined[1], joined[0]))
+    owner, row, label_of, size_of, may_all, does_all = (c[order] for c in joined)
+    return Scan(owner, row, label_of, size_of, may_all, does_all, lost=lost, **per_picture)
+
+
+def scan_pictures(
+    points: Points, boxes: Tensor, labels: Tensor, image: Tensor, pictures: int, classes: int, config: Config
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
+    """Pictures that share their points: boxes [G,4], labels [G], image [G] in 0..pictures-1.
+
+    Returns candidates [G,L], learned [G,L], (positives, ambiguous, different) [pictures] and the classes
+    [C,C] that won and lost at ambiguous locations.
+    """
+    spot, box = candidate_pairs(points, boxes, config.assign)
+    count, levels = len(points.xy), len(points.grids)
+    place = image[box] * count + spot
+    rank = smallest_first(boxes, config.assign)
+    best = torch.full((pictures * count,), len(boxes), dtype=torch.int64)
+    best.scatter_reduce_(0, place, rank[box], "amin")
+    wins = rank[box] == best[place]
+    cell = box * levels + points.level[spot]
+    may = torch.bincount(cell, minlength=len(boxes) * levels).view(-1, levels)
+    does = torch.bincount(cell[wins], minlength=len(boxes) * levels).view(-1, levels)
+
+    several = torch.bincount(place, minlength=pictures * count) > 1
+    winner = torch.full((pictures * count,), -1, dtype=torch.int64)
+    winner[place[wins]] = labels[box[wins]]
+    loses = ~wins
+    mixed = torch.zeros(pictures * count, dtype=torch.bool)
+    mixed[place[loses & (labels[box] != winner[place])]] = True
+    pair = winner[place[loses]] * classes + labels[box[loses]]
+    gave_way = torch.bincount(pair, minlength=classes * classes).view(classes, classes)
+    per_picture = tuple(m.view(pictures, count).sum(dim=1) for m in (winner >= 0, several, mixed))
+    return may, does, per_picture, gave_way  # type: ignore[return-value]
