@@ -1,0 +1,164 @@
+"""FCOS checkpoints of five other code bases, read and written.
+
+`convert` turns a checkpoint into a .safetensors file of this package, with the config of its dialect inside,
+so that every program here gives the numbers of the code that trained it. `export_state` goes the other way.
+The tables of names stand in one file a family; `recognise` tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import zoo
+from ..config import PRESETS, Config, preset, with_dialect
+from ..errors import ModelError
+from ..files import write_whole
+from ..types import Classes
+from .family import Family, Reading, fit
+from .names import class_names
+from .read import read_checkpoint
+from .recognise import FAMILIES, recognise
+from .shapes import model_settings
+
+__all__ = ["FAMILIES", "Converted", "convert", "export", "export_state", "from_state", "read_checkpoint", "recognise"]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A foreign checkpoint as a model of this package: weights, config, classes, and what was done."""
+
+    state: dict[str, Tensor]
+    config: Config
+    classes: Classes
+    family: str
+    reasons: list[str]
+    spare: list[str]  # tensors of the file that have no place here, with the reason
+
+
+def from_state(
+    state: Mapping[str, Tensor],
+    info: Mapping[str, Any] | None = None,
+    *,
+    source: str = "auto",
+    dialect: str | None = None,
+    names: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+) -> Converted:
+    """A checkpoint's tensors (see `read_checkpoint`) as a model here.
+
+    `source` names the family, or 'auto'. `dialect` chooses among a family's dialects where names and shapes
+    cannot (original / original-2019, adelaidet / adelaidet-iou, mmdet / mmdet-2019). `overrides` are settings
+    such as "model.stride_in_1x1=false", applied last. Raises ModelError, which lists both sides, where the
+    tensors and the model do not match.
+    """
+    info = dict(info or {})
+    for key in ("pixel_mean", "pixel_std"):
+        if key in state:
+            info[key] = state[key].flatten().tolist()
+    family, reasons = _family(state, source)
+    translated, unknown, spare = family.translate(state)
+    model, assign, count, why = model_settings(translated)
+    reading = Reading(translated, info, model["backbone"], len(model["strides"]))
+    chosen, settings, more = family.settings(reading)
+    if dialect is not None:
+        if dialect not in family.dialects:
+            raise ModelError(f"dialect {dialect!r} is none of {family.about}; its are {', '.join(family.dialects)}")
+        chosen = dialect
+        more = [*more, f"dialect {dialect}, as asked"]
+    config = with_dialect(_preset(model["backbone"]), chosen)
+    config = config.override({"model": model, "assign": assign}, settings, source=f"{family.name} checkpoint")
+    config = config.override(*overrides, source="command line")
+    where = str(info.get("file") or f"the {family.about} checkpoint")
+    return Converted(
+        fit(translated, config, count, unknown, where),
+        config,
+        class_names(count, family.name, tuple(names)),
+        family.name,
+        [*reasons, *why, *more],
+        spare,
+    )
+
+
+def convert(
+    path: str | Path,
+    out: str | Path,
+    *,
+    source: str = "auto",
+    dialect: str | None = None,
+    names: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+) -> Converted:
+    """Read the checkpoint `path` of another code base and write it to `out` (.safetensors) for this one."""
+    state, info = read_checkpoint(path)
+    found = from_state(state, info, source=source, dialect=dialect, names=names, overrides=overrides)
+    about = {"converted_from": found.family, "file": Path(path).name, "reasons": found.reasons}
+    zoo.save(out, found.state, found.config, found.classes, about=about)
+    return found
+
+
+def export_state(state: Mapping[str, Tensor], config: Config, to: str) -> dict[str, Tensor]:
+    """Weights of this package under the names and in the shapes of the family `to`; bit-exact."""
+    if to not in FAMILIES:
+        raise ModelError(f"cannot convert to {to!r}; families: {', '.join(FAMILIES)}")
+    return FAMILIES[to].spell(state, config)
+
+
+def export(model: str | Path, out: str | Path, to: str) -> tuple[int, list[str]]:
+    """Write a model of this package as a checkpoint of the family `to`.
+
+    Returns (number of tensors, what the other side's config must say). `out` may end in .pth or .pkl.
+    """
+    state, config, _, _ = zoo.read(zoo.find(model))
+    theirs = export_state({k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}, config, to)
+    entry = FAMILIES[to].entry
+    if Path(out).suffix == ".pkl":
+        import pickle
+
+        content = {
+            "model": {k: v.numpy() for k, v in theirs.items()},
+            "__author__": "fcos",
+            "matching_heuristics": False,
+        }
+        write_whole(out, pickle.dumps(content))
+    else:
+        whole: Any = {entry: theirs} if entry else theirs
+        write_whole(out, lambda path: torch.save(whole, path))
+    return len(theirs), needs(config, to)
+
+
+def needs(config: Config, to: str) -> list[str]:
+    """What the family's config must say so that the exported weights give the same numbers there."""
+    model = config.model
+    order = "BGR" if model.bgr else "RGB"
+    step = -1 if model.bgr else 1
+    lines = [
+        f"pixels in {order} order, 0..255, mean {list(model.mean[::step])}, deviation {list(model.std[::step])}",
+    ]
+    if "res" in model.backbone:
+        lines.append(f"ResNet stride in the {'1x1' if model.stride_in_1x1 else '3x3'} convolution")
+    if config.dialect not in FAMILIES[to].dialects:
+        lines.append(
+            f"the weights were trained under the dialect {config.dialect}; points, thresholds and scores differ"
+        )
+    return lines
+
+
+def _family(state: Mapping[str, Tensor], source: str) -> tuple[Family, list[str]]:
+    if source == "auto":
+        return recognise(state)
+    if source not in FAMILIES:
+        raise ModelError(f"cannot convert from {source!r}; families: auto, {', '.join(FAMILIES)}")
+    return FAMILIES[source], [f"{FAMILIES[source].about}, as asked"]
+
+
+def _preset(backbone: str) -> Config:
+    for name in PRESETS:
+        if name != "fcos-r50-2019" and preset(name).model.backbone == backbone:
+            return preset(name)
+    return preset("fcos-r50").override({"name": f"fcos-{backbone}", "model": {"backbone": backbone}})

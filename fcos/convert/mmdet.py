@@ -1,0 +1,105 @@
+"""mmdetection's FCOS (`mmdet/models/dense_heads/fcos_head.py`)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from .bodies import same
+from .family import Family, Reading
+
+_HEAD = "bbox_head."
+
+
+def _tower(ours: str, theirs: str) -> tuple[tuple[str, str], ...]:
+    layer, other = f"{ours}.layers.{{i}}.", f"{_HEAD}{theirs}.{{i}}."
+    return (
+        (f"{layer}conv.offset.{{k}}", f"{other}conv.conv_offset.{{k}}"),
+        (f"{layer}conv.{{k}}", f"{other}conv.{{k}}"),
+        (f"{layer}norm.{{k}}", f"{other}gn.{{k}}"),
+    )
+
+
+def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
+    model: dict[str, Any] = {}
+    reasons: list[str] = []
+    improved = "head.classification.layers.0.conv.bias" in reading.state
+    if improved:
+        dialect = "mmdet"
+        reasons.append("improved version: the tower convs have a bias")
+    else:
+        dialect = "mmdet-2019"
+        reasons.append("first version (exp, centerness beside the classes): the tower convs have no bias")
+    meta = reading.info.get("meta", {})
+    text = next((meta[k] for k in ("cfg", "config") if isinstance(meta.get(k), str)), "")
+    if text:
+        found, why = _from_config(text)
+        model |= found
+        reasons += why
+    elif reading.backbone.startswith(("resnext", "hrnet")):
+        model |= {
+            "stride_in_1x1": False,
+            "bgr": False,
+            "mean": (123.675, 116.28, 103.53),
+            "std": (58.395, 57.12, 57.375),
+        }
+        reasons.append(f"{reading.backbone}: pixels and strides of PyTorch's ImageNet models, as in its configs")
+    if reading.backbone.startswith("hrnet"):
+        model["neck"] = "hrfpn"
+    return dialect, {"model": model}, reasons
+
+
+def _from_config(text: str) -> tuple[dict[str, Any], list[str]]:
+    """Pixel and stride settings out of the training config that the file carries as text."""
+    model: dict[str, Any] = {}
+    style = re.findall(r"style='(caffe|pytorch)'", text)
+    if style:
+        model["stride_in_1x1"] = style[-1] == "caffe"
+    mean, std = (re.search(rf"{n}=\[([\d., ]+)\]", text) for n in ("mean", "std"))
+    rgb = re.search(r"(?:bgr_to_rgb|to_rgb)=(True|False)", text)
+    if mean and std:
+        step = 1 if rgb and rgb[1] == "True" else -1
+        values = [tuple(float(v) for v in found[1].split(",") if v.strip())[::step] for found in (mean, std)]
+        model |= {"mean": values[0], "std": values[1], "bgr": step == -1}
+    for name, key, values in (
+        ("norm_on_bbox", "normalize", (True, False)),
+        ("centerness_on_reg", "centerness_on", ("regression", "classification")),
+    ):
+        found = re.search(rf"{name}=(True|False)", text)
+        if found:
+            model[key] = values[found[1] == "False"]
+            if name == "norm_on_bbox":
+                model["regression"] = "relu" if found[1] == "True" else "exp"
+    return model, [f"{', '.join(sorted(model))} as in the config that the file carries"] if model else []
+
+
+FAMILY = Family(
+    name="mmdet",
+    about="mmdetection",
+    mark=f"{_HEAD}conv_centerness.weight",
+    dialects=("mmdet", "mmdet-2019"),
+    settings=_settings,
+    entry="state_dict",
+    scale_shape=(),
+    counts=lambda config: True,
+    rules=(
+        ("fpn.lateral.{i}.{k}", "neck.lateral_convs.{i}.conv.{k}"),
+        ("fpn.reduction.{k}", "neck.reduction_conv.conv.{k}"),
+        ("fpn.output.{i}.{k}", "neck.fpn_convs.{i}.conv.{k}"),
+        ("fpn.extra.{i}.{k}", "neck.fpn_convs.{i+3}.conv.{k}"),
+        *_tower("head.classification", "cls_convs"),
+        *_tower("head.regression", "reg_convs"),
+        ("head.class_logits.{k}", f"{_HEAD}conv_cls.{{k}}"),
+        ("head.box_distances.{k}", f"{_HEAD}conv_reg.{{k}}"),
+        ("head.centerness.{k}", f"{_HEAD}conv_centerness.{{k}}"),
+        ("head.scales.{i}", f"{_HEAD}scales.{{i}}.scale"),
+        ("backbone.body.layer{s}.{i}.conv2.offset.{k}", "backbone.layer{s}.{i}.conv2.conv_offset.{k}"),
+        *same("backbone."),
+    ),
+    aliases=(
+        # mmdetection 1 and the first 2.x
+        (r"^bbox_head\.fcos_(cls|reg|centerness)\.", r"bbox_head.conv_\1."),
+        (r"\.conv2_offset\.", ".conv2.conv_offset."),
+    ),
+    spare=(("data_preprocessor.", "pixel mean and deviation, kept in the config"),),
+)
