@@ -18,6 +18,7 @@ VERBS = {
     "eval": "eval",
     "predict": "predict",
     "data": "data",
+    "doctor": "doctor",
     "study": "study",
     "models": "models",
     "info": "info",
