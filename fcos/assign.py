@@ -106,8 +106,13 @@ def _fits(xy: Tensor, stride: Tensor, lower: Tensor, upper: Tensor, boxes: Tenso
     fits = in_range & (distances.amin(dim=-1) > 0)
     if cfg.center_radius > 0:
         center = (boxes[..., :2] + boxes[..., 2:]) / 2
-        offset = (xy - center).abs().amax(dim=-1)
-        fits &= offset < cfg.center_radius * stride
+        radius = cfg.center_radius * stride
+        if cfg.center_rule == "region":
+            low = torch.maximum(center - radius[..., None], boxes[..., :2])
+            high = torch.minimum(center + radius[..., None], boxes[..., 2:])
+            fits &= torch.minimum(xy - low, high - xy).amin(dim=-1) > 0
+        else:
+            fits &= (xy - center).abs().amax(dim=-1) < radius
     return fits
 
 
@@ -115,6 +120,8 @@ def smallest_first(boxes: Tensor, cfg: AssignConfig) -> Tensor:
     """[G] int64: place of each box in the order of preference; the first is taken first."""
     if cfg.area_rule == "float32":  # torchvision, detectron2: ties areas up to 8 square pixels apart
         cost = -(1e8 - area(boxes, cfg.area_plus_one))
+    elif cfg.area_rule == "rounded":
+        cost = area(boxes, cfg.area_plus_one)
     else:  # products of float32 differences are exact in float64
         cost = area(boxes.double(), cfg.area_plus_one)
     order = cost.argsort(stable=True)

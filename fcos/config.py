@@ -92,9 +92,15 @@ class AssignConfig(Section):
     )
     center_radius: float = _f(1.5, "positives lie within this many strides of the box centre; 0: whole box", ge=0)
     area_plus_one: bool = _f(False, "areas count pixels: (w + 1)(h + 1), as the original")
-    area_rule: Literal["exact", "float32"] = _f(
+    center_rule: Literal["distance", "region"] = _f(
+        "distance",
+        "near the centre: |offset| < radius, or inside the region centre - radius .. centre + radius cut to the box; "
+        "they differ by float32 rounding (original, AdelaiDet, mmdetection: region)",
+    )
+    area_rule: Literal["exact", "rounded", "float32"] = _f(
         "exact",
-        "smallest area by true argmin, or by argmax of 1e8 - area in float32 (torchvision, detectron2)",
+        "smallest area by true argmin, of areas rounded to float32 (original, AdelaiDet, mmdetection), "
+        "or by argmax of 1e8 - area in float32 (torchvision, detectron2)",
     )
 
     @model_validator(mode="after")
@@ -461,12 +467,20 @@ def preset(name: str) -> Config:
 _CAFFE = {"stride_in_1x1": True, "std": (1.0, 1.0, 1.0), "bgr": True}
 _CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
 _MEAN = (123.675, 116.28, 103.53)
+_REGION = {"range_rule": "inclusive", "center_rule": "region", "area_rule": "rounded"}
+_ADELAIDET: dict[str, Any] = {
+    "model": {**_CAFFE, "mean": _MEAN},
+    "assign": _REGION,
+    "loss": {"iou_plus_one": True},
+    "decode": {"clip": "after"},
+    "data": {"resample": "pil", "round": "two-step"},
+}
 
 DIALECTS: dict[str, dict[str, Any]] = {
     "fcos": {},
     "original": {
         "model": {**_CAFFE, "mean": _CAFFE_MEAN, "backbone_norm_eps": 0.0},
-        "assign": {"range_rule": "inclusive", "area_plus_one": True},
+        "assign": {**_REGION, "area_plus_one": True},
         "loss": {"iou_plus_one": True},
         "decode": {"clip_margin": 1, "nms_plus_one": True},
         "data": {"resample": "pil", "round": "short-exact", "inclusive_boxes": True},
@@ -487,7 +501,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
             "regression": "exp",
             "normalize": False,
         },
-        "assign": {"range_rule": "inclusive", "area_plus_one": True, "center_radius": 0.0},
+        "assign": {**_REGION, "area_plus_one": True, "center_radius": 0.0},
         "loss": {"box": "iou", "iou_plus_one": True},
         "decode": {"clip_margin": 1, "nms_plus_one": True},
         "data": {"resample": "pil", "round": "short-exact", "inclusive_boxes": True},
@@ -499,13 +513,8 @@ DIALECTS: dict[str, dict[str, Any]] = {
             "warmup": 500,
         },
     },
-    "adelaidet": {
-        "model": {**_CAFFE, "mean": _MEAN},
-        "assign": {"range_rule": "inclusive"},
-        "loss": {"iou_plus_one": True},
-        "decode": {"clip": "after"},
-        "data": {"resample": "pil", "round": "two-step"},
-    },
+    "adelaidet": _ADELAIDET,
+    "adelaidet-iou": {**_ADELAIDET, "loss": {"iou_plus_one": True, "quality": "iou", "box_weights": "none"}},
     "detectron2": {
         "model": {**_CAFFE, "mean": _MEAN, "scale": False},
         "assign": {"range_rule": "strict", "area_rule": "float32"},
@@ -515,7 +524,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
     },
     "mmdet": {
         "model": {**_CAFFE, "mean": _MEAN},
-        "assign": {"range_rule": "inclusive"},
+        "assign": _REGION,
         "decode": {"topk_by": "class", "score": "product"},
         "data": {"resample": "linear", "round": "half-up"},
         "train": {"bias_lr": 2.0, "bias_decay": False, "warmup": 500},
@@ -529,7 +538,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
             "normalize": False,
             "head_bias": False,
         },
-        "assign": {"range_rule": "inclusive", "center_radius": 0.0},
+        "assign": {**_REGION, "center_radius": 0.0},
         "loss": {"box": "iou"},
         "decode": {"topk_by": "class", "score": "product", "nms_iou": 0.5},
         "data": {"resample": "linear", "round": "half-up"},

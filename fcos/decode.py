@@ -24,8 +24,10 @@ def decode_image(pred: Predictions, points: Points, size: tuple[int, int], cfg: 
         boxes = clip(boxes, size, cfg.clip_margin)
     keep, scores = nms(boxes, scores, labels, cfg)
     boxes = boxes[keep]
-    if cfg.clip == "after":
+    if cfg.clip == "after":  # detectron2 and AdelaiDet then drop what lies wholly in the padding
         boxes = clip(boxes, size, cfg.clip_margin)
+        left = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        boxes, keep, scores = boxes[left], keep[left], scores[left]
     return Detections(boxes, scores, labels[keep], spot[keep], size=size)
 
 

@@ -85,8 +85,8 @@ FAMILY = Family(
     rules=(
         ("fpn.lateral.{i}.{k}", "neck.lateral_convs.{i}.conv.{k}"),
         ("fpn.reduction.{k}", "neck.reduction_conv.conv.{k}"),
+        ("fpn.extra.{i}.{k}", "neck.fpn_convs.{i+3}.conv.{k}"),  # in front: it leaves 0..2 to the next rule
         ("fpn.output.{i}.{k}", "neck.fpn_convs.{i}.conv.{k}"),
-        ("fpn.extra.{i}.{k}", "neck.fpn_convs.{i+3}.conv.{k}"),
         *_tower("head.classification", "cls_convs"),
         *_tower("head.regression", "reg_convs"),
         ("head.class_logits.{k}", f"{_HEAD}conv_cls.{{k}}"),
