@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from .decode import decode
 from .errors import DeviceError, ImageError
 from .points import make_points
 from .types import Classes, Detections, Network, Points
+
+if TYPE_CHECKING:
+    from .study.explain import Explanation
 
 Source = str | os.PathLike[str] | np.ndarray | Tensor | Any  # Any: a PIL image
 
@@ -104,6 +107,13 @@ class Detector:
             size=(int(size[0]), int(size[1])),
             source=name,
         )[found.scores >= score]
+
+    def explain(self, source: Source, score: float = 0.3) -> Explanation:
+        """The story of every detection in one picture: location, level, class probability, centerness, what
+        it silenced in NMS; `.text()`, `.draw()`, `.draw_maps()`."""
+        from .study.explain import explain
+
+        return explain(self, source, score)
 
     def points(self, size: Sequence[int]) -> Points:
         """The points of a network input of (height, width), kept for the next picture of that size."""

@@ -96,13 +96,21 @@ def overlaps(found: Found, truth: Truth, *, minimum: float, crowd: bool = True, 
 
 
 def match_coco(found: Found, truth: Truth, pairs: Pairs, iou: float) -> Ints:
-    """Status [D] by COCO's rule: best detection first, each takes the free box of its class with the
-    highest IoU >= `iou`; an ignored box is taken only where no other is free, and any number of times."""
+    """Status [D] by COCO's rule; see `matches_coco`."""
+    box = matches_coco(found, truth, pairs, iou)
+    status = np.zeros(len(found.scores), np.int64)
+    status[box >= 0] = np.where(truth.ignore[box[box >= 0]], IGNORED, CORRECT)
+    return status
+
+
+def matches_coco(found: Found, truth: Truth, pairs: Pairs, iou: float) -> Ints:
+    """[D] the true box that each detection takes, -1 for none. Best detection first, each takes the free box
+    of its class with the highest IoU >= `iou`; an ignored box only where no other is free, any number of times."""
     limit = min(iou, 1 - 1e-10)  # as cocoapi, so that IoU 1 counts at threshold 1
     row, column, value = _same_class(found, truth, pairs, pairs.iou >= limit)
     # Equal IoU: the later box wins, as in cocoapi.
     order = np.lexsort((-column, -value, truth.ignore[column], row))
-    status = np.zeros(len(found.scores), np.int64)
+    result = np.full(len(found.scores), -1, np.int64)
     ignore = truth.ignore.tolist()
     taken = [False] * len(ignore)
     done = -1
@@ -111,8 +119,8 @@ def match_coco(found: Found, truth: Truth, pairs: Pairs, iou: float) -> Ints:
             continue
         done = detection
         taken[box] = True
-        status[detection] = IGNORED if ignore[box] else CORRECT
-    return status
+        result[detection] = box
+    return result
 
 
 def match_voc(found: Found, truth: Truth, pairs: Pairs, iou: float = 0.5) -> Ints:

@@ -17,7 +17,7 @@ def command(
     size: Annotated[
         int | None, typer.Option("--size", min=32, help="Shorter side of the input; else the model's.")
     ] = None,
-    budget: Annotated[float, typer.Option("--budget", min=0.05, help="FLOPs allowed, in multiples of today's.")] = 1.0,
+    budget: Annotated[float, typer.Option("--budget", min=0.05, help="FLOPs allowed, in multiples of today's.")] = 1.5,
     pictures: Annotated[bool, typer.Option(help="Read every picture.")] = True,
     search: Annotated[bool, typer.Option(help="Search better settings.")] = True,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write one HTML page.")] = None,

@@ -17,6 +17,11 @@ STUDIES = {
     "recall": ("data", "best possible recall, beside RetinaNet's anchors (table 1)"),
     "ambiguity": ("data", "locations that lie in several boxes (table 2); with --model also detections from them"),
     "outputs": ("", "output variables against nine anchors a location"),
+    "centerness": ("data model", "AP without, with computed, and with predicted centerness (table 4)"),
+    "nms": ("data model", "AP by NMS threshold, score rule and low-score threshold; the best setting"),
+    "proposals": ("data model", "AR@100 and AR@1000 of class-agnostic proposals (table 6)"),
+    "oracle": ("data model", "AP with one output at a time replaced by the truth"),
+    "ablation": ("data", "trains the paper's ladder at equal budget; takes long; --seeds, --out"),
 }
 
 
@@ -35,6 +40,7 @@ def command(
     limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first pictures; 0: all.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the numbers and the plot.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each step of the ablation.")] = 1,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
 ) -> None:
     """The paper's studies, this project's number beside the paper's.
@@ -56,8 +62,13 @@ def command(
         raise FcosError(f"the study {name} needs --data DATA")
     if "model" in needs and model is None:
         raise FcosError(f"the study {name} needs --model MODEL")
-    dataset = _open(data, split, limit) if data is not None else None
-    result = _run(name, settings or [], dataset, model, device)
+    dataset: Dataset | None
+    if name == "ablation":
+        assert data is not None
+        dataset, result = _ablation(data, settings or [], model, out or Path("runs/ablation"), seeds, device)
+    else:
+        dataset = _open(data, split, limit) if data is not None else None
+        result = _run(name, settings or [], dataset, model, device)
     report = {"study": name, **result.to_dict(), "environment": environment({} if dataset is None else {name: dataset})}
     if out is not None:
         _write(out, name, json.dumps(report, indent=1), result)
@@ -82,7 +93,28 @@ def _run(name: str, settings: list[str], dataset: Any, model: str | None, device
         return recall_study(dataset, _config(model, settings, device))
     if name == "ambiguity":
         return _ambiguity(settings, dataset, model, device)
-    raise AssertionError(name)
+    assert model is not None
+    from ..study import paper
+    from ..study.cached import cache
+
+    detector = _detector(model, settings, device)
+    study = getattr(paper, f"{name}_study")
+    return study(cache(detector, dataset), dataset, detector.config)
+
+
+def _ablation(
+    data: Path, settings: list[str], model: str | None, out: Path, seeds: int, device: str
+) -> tuple[Dataset, Any]:
+    from ..data.dataset import open_splits
+    from ..errors import DataError
+    from ..study.ablation import ablation_study
+
+    splits = open_splits(data)
+    missing = [k for k in ("train", "val") if k not in splits]
+    if missing:
+        raise DataError(f"{data} has no {missing[0]} split (it has {', '.join(splits)}), which the ablation needs")
+    config = _config(model or "fcos-lite0", settings, device)
+    return splits["val"], ablation_study(splits, config, out, range(seeds), device)
 
 
 def _config(model: str | None, settings: list[str], device: str) -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,6 +77,20 @@ class AmbiguityStudy:
             lines += ["", "whose place is it? (FPN, whole box)"]
             lines.append(table(("kept by", "lost by", "locations"), [(a, b, f"{n:,}") for a, b, n in self.pairs], 2))
         return "\n".join(lines)
+
+    def plot(self, path: Path) -> None:
+        """Bars of every row beside the paper's numbers."""
+        from .figures import bars
+
+        names: list[str] = []
+        columns: dict[str, list[float | None]] = {"here": [], "boxes as the paper's code reads them": [], "paper": []}
+        for row in self.rows:
+            for i, kind in enumerate(("all", "of different classes")):
+                names.append(f"{row.method}: {kind}")
+                values = ((row.ambiguous, row.different)[i], *(v and v[i] for v in (row.inclusive, row.paper)))
+                for column, value in zip(columns.values(), values, strict=True):
+                    column.append(value)
+        bars(path, "Ambiguous locations among positives", names, columns)
 
 
 def _two(numbers: tuple[float, float] | None, i: int) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..config import DataConfig
 from ..data.image import resized_shape
+from ..types import Points
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -49,6 +50,12 @@ def stack(scenes: Sequence[Scene]) -> tuple[Tensor, Tensor, Tensor]:
     image = np.repeat(np.arange(len(scenes)), [len(b) for b in boxes])
     labels = np.concatenate([s.labels[~s.ignore] for s in scenes]).astype(np.int64)
     return torch.from_numpy(np.concatenate(boxes).astype(np.float32)), torch.from_numpy(labels), torch.from_numpy(image)
+
+
+def on_cpu(points: Points) -> Points:
+    """The same points in main memory."""
+    xy, stride, lower, upper, level, grids = points
+    return Points(xy.cpu(), stride.cpu(), lower.cpu(), upper.cpu(), level.cpu(), grids)
 
 
 def track(items: Iterable[T], total: int, label: str, weight: Any = None) -> Iterator[T]:

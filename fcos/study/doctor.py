@@ -8,6 +8,7 @@ warning or a note.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,7 +173,7 @@ def _advice(today: Option, best: Option) -> str:
 
 
 def diagnose(
-    splits: Mapping[str, Dataset], config: Config, *, pictures: bool = True, budget: float = 1.0, tune: bool = True
+    splits: Mapping[str, Dataset], config: Config, *, pictures: bool = True, budget: float = 1.5, tune: bool = True
 ) -> Diagnosis:
     """Examine all splits; the locations are those of the split that trains ('train', 'trainval', else the first).
 
@@ -221,10 +222,9 @@ def _notes(split: str, dataset: Dataset) -> list[Finding]:
     """What the reader skipped or noticed: 'skipped: KIND (COUNT; first: WHERE)'."""
     result = []
     for note in dataset.notes:
-        text, _, tail = note.rpartition(" (")
-        number, _, first = tail.rstrip(")").partition("; first: ")
-        count = int(number.replace(",", "")) if number.replace(",", "").isdigit() else 1
-        text = text if first else note
+        match = re.fullmatch(r"(.*?) \(([\d,]+); first: (.*)\)", note)
+        text, first = (match[1], match[3]) if match else (note, "")
+        count = int(match[2].replace(",", "")) if match else 1
         skipped = text.startswith("skipped: ")
         what = text.removeprefix("skipped: ")
         level: Literal["serious", "warning", "note"] = "serious" if skipped else "note"

@@ -106,8 +106,10 @@ def sizes_plot(d: Diagnosis) -> Figure:
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.minorticks_off()
     for i, level in enumerate(d.levels[:-1]):
-        axes.axvline(level.upper, color=_rgb(i), linewidth=1.6)
-        axes.text(level.upper, axes.get_ylim()[1], f" {level.name} ends", color=INK, fontsize=8, va="top")
+        side = 2 * level.upper  # from the middle of a box it is half its longer side to the farthest edge
+        if side <= bins[-1]:
+            axes.axvline(side, color=_rgb(i), linewidth=1.6)
+            axes.text(side, axes.get_ylim()[1], f" middle leaves {level.name}", color=INK, fontsize=8, va="top")
     axes.legend(frameon=False, labelcolor=INK, loc="upper left")
     return figure
 

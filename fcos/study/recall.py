@@ -4,6 +4,7 @@ location, or anchor, learns. No detector finds the others, however well it is tr
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +62,18 @@ class RecallStudy:
                 "x+w-1: boxes read as the paper's code reads them; paper: COCO val2017 at 800/1333",
             ]
         )
+
+    def plot(self, path: Path) -> None:
+        """Bars of every row beside the paper's numbers."""
+        from .figures import bars
+
+        names = [f"{r.method}, {r.detail}" for r in self.rows]
+        columns: dict[str, list[float | None]] = {
+            "here": [r.recall for r in self.rows],
+            "boxes as the paper's code reads them": [r.inclusive for r in self.rows],
+            "paper": [r.paper for r in self.rows],
+        }
+        bars(path, "Best possible recall", names, columns, low=0.8)
 
 
 def p4_only(config: Config) -> Config:

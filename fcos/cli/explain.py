@@ -1,0 +1,89 @@
+"""fcos explain"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    picture: Annotated[Path | None, typer.Argument(help="A picture whose detections to explain.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting, such as decode.nms_iou=0.5; may be repeated.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Name, run folder or file.")] = "fcos-lite0",
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set whose missed objects to explain.")] = None,
+    image: Annotated[int | None, typer.Option("--image", help="Only the picture with this id of the data set.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Split; left out: test, else val, else the only one.")
+    ] = None,
+    score: Annotated[float, typer.Option("--score", min=0.0, max=1.0, help="Lowest score that counts.")] = 0.3,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first pictures of the data; 0: all.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for pictures and numbers.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
+) -> None:
+    """Why a box is there, or why an object was missed.
+
+    fcos explain photo.jpg --model runs/mine --out story        each detection: location, level, scores, NMS
+    fcos explain --data data/cells --model runs/mine            each missed object: the stage that lost it
+    fcos explain --data data/cells --image 17 --model runs/mine the objects of one picture
+    """
+    import json
+
+    from ..detector import load
+    from ..errors import FcosError
+    from ..files import write_whole
+
+    if (picture is None) == (data is None):
+        raise FcosError("give a picture, or --data with a data set, to explain")
+    if picture is not None and image is not None:
+        raise FcosError("--image is the id of a picture of --data")
+    detector = load(model, device=device, overrides=settings or [])
+    pictures = {}
+    if picture is not None:
+        from ..study.explain import explain
+
+        story = explain(detector, str(picture), score)
+        text, report = story.text(), story.to_dict()
+        if out is not None:
+            pictures = {"boxes.jpg": story.draw(), "maps.jpg": story.draw_maps()}
+    else:
+        from ..study.misses import gallery, miss_study
+        from .eval import _choose
+
+        assert data is not None
+        dataset = _choose(data, split)
+        if limit and image is None:
+            dataset = dataset.subset(range(min(limit, len(dataset))))
+        study = miss_study(detector, dataset, score, image)
+        text, report = study.text(), study.to_dict()
+        if image is not None:
+            text = "\n".join([text, "", *_lines(study)])
+            dataset = dataset.subset([i for i, r in enumerate(dataset.records) if r.id == image])
+        if out is not None:
+            pictures = {"worst.jpg": gallery(study, dataset)}
+    if out is not None:
+        from PIL import Image
+
+        write_whole(out / "explain.json", json.dumps(report, indent=1) + "\n")
+        for name, pixels in pictures.items():
+            drawn = Image.fromarray(pixels)
+            write_whole(out / name, lambda path, drawn=drawn: drawn.save(path, quality=92))  # type: ignore[misc]
+    typer.echo(json.dumps(report) if as_json else text)
+    if out is not None and not as_json:
+        typer.echo(f"written to {out}: explain.json, {', '.join(pictures)}", err=True)
+
+
+def _lines(study: object) -> list[str]:
+    """One line for each missed object of a picture."""
+    from ..study.misses import MissStudy
+
+    assert isinstance(study, MissStudy)
+    return [
+        f"{m.label} at ({', '.join(f'{v:.0f}' for v in m.box)}): {m.stage}; best IoU {m.best_iou:.2f}, "
+        f"best score of its class {m.best_score:.3f}"
+        for m in study.misses
+    ]

@@ -1,0 +1,103 @@
+"""The improvements of FCOS one after the other (1904.01355v5, "improvements"; 2006.09214), trained at equal
+budget on a data set of the user's choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..config import Config
+from ..files import write_whole
+from .common import percent, plain, table
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
+
+BASE: dict[str, Any] = {
+    "model": {"centerness_on": "classification", "regression": "exp", "normalize": False},
+    "assign": {"center_radius": 0.0},
+    "loss": {"box": "iou", "quality": "centerness"},
+}
+# each step stands on those before it; the paper's AP on COCO val with ResNet-50, where it is known
+LADDER: tuple[tuple[str, dict[str, Any], float | None], ...] = (
+    ("base (2019)", {}, 0.371),
+    ("+ centerness on regression", {"model": {"centerness_on": "regression"}}, None),
+    ("+ centre sampling", {"assign": {"center_radius": 1.5}}, None),
+    ("+ GIoU", {"loss": {"box": "giou"}}, None),
+    ("+ normalised targets", {"model": {"regression": "relu", "normalize": True}}, 0.387),
+    ("IoU in place of centerness", {"loss": {"quality": "iou"}}, 0.394),
+)
+
+
+@dataclass(frozen=True)
+class AblationStep:
+    """One step: AP, AP50, AP75 of every seed, 0..1, and the paper's AP."""
+
+    name: str
+    ap: tuple[float, ...]
+    ap50: tuple[float, ...]
+    ap75: tuple[float, ...]
+    paper: float | None
+
+
+@dataclass(frozen=True)
+class AblationStudy:
+    """The ladder on one data set."""
+
+    data: str
+    epochs: int
+    iterations: int
+    steps: tuple[AblationStep, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return plain({**vars(self), "steps": [vars(s) for s in self.steps]})
+
+    def text(self) -> str:
+        """For a terminal."""
+        rows = []
+        for s in self.steps:
+            spread = percent(float(np.std(s.ap, ddof=1))) if len(s.ap) > 1 else "-"
+            means = (percent(float(np.mean(v))) for v in (s.ap, s.ap50, s.ap75))
+            rows.append((s.name, *means, spread, percent(s.paper, 1)))
+        budget = f"{self.iterations} steps" if self.iterations else f"{self.epochs} epochs"
+        return f"{self.data}, {budget} each, {len(self.steps[0].ap)} seeds; all in %\n" + table(
+            ("", "AP", "AP50", "AP75", "std of AP", "paper AP"), rows
+        )
+
+
+def ladder(config: Config) -> list[tuple[str, Config, float | None]]:
+    """(name, config, the paper's AP) of every step, all with the training budget of `config`."""
+    current, result = config.override(BASE), []
+    for name, change, paper in LADDER:
+        current = current.override(change)
+        result.append((name, current, paper))
+    return result
+
+
+def ablation_study(
+    data: Mapping[str, Dataset], config: Config, out: str | Path, seeds: Sequence[int] = (0,), device: str = "auto"
+) -> AblationStudy:
+    """Train every step for every seed into a folder of its own under `out`; the last AP of each run counts.
+
+    `ablation.txt` in `out` is written anew after every run, so a long study can be read while it goes on.
+    """
+    from ..train import train
+
+    steps: list[AblationStep] = []
+    name = str(data["train"].root)
+    for number, (title, step, paper) in enumerate(ladder(config)):
+        judged = []
+        for seed in seeds:
+            seeded = step.override({"train": {"seed": seed}})
+            result = train(seeded, data, Path(out) / f"{number}-seed{seed}", device=device, quiet=True)
+            judged.append(result.metrics)
+        values = [tuple(getattr(m, k) if m else float("nan") for m in judged) for k in ("ap", "ap50", "ap75")]
+        steps.append(AblationStep(title, values[0], values[1], values[2], paper))
+        study = AblationStudy(name, config.train.epochs, config.train.iterations, tuple(steps))
+        write_whole(Path(out) / "ablation.txt", study.text() + "\n")
+    return study

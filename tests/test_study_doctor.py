@@ -1,0 +1,158 @@
+"""The doctor: twins, same boxes, what it calls serious, the search, and the page."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fcos.config import Config, DataConfig
+from fcos.data.dataset import Dataset, Record
+from fcos.study import doctor, search
+from fcos.study.duplicates import dhash, find_twins, fingerprint, near_hashes
+from fcos.study.search import Rates, lost_share
+from fcos.types import Classes
+
+CONFIG = Config(data=DataConfig(size=128, max_size=256))
+
+
+def record(number, boxes, path=None, size=(128, 128)):
+    rows = np.array(boxes, np.float32).reshape(-1, 5)
+    areas = (rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1])
+    labels = rows[:, 4].astype(np.int64)
+    name = path.name if path else f"{number}.png"
+    return Record(number, path, size, rows[:, :4].copy(), labels, np.zeros(len(rows), bool), areas, name)
+
+
+def dataset(records, split="train", notes=(), names=("a", "b")):
+    return Dataset(tuple(records), Classes(tuple(names)), "coco", split, Path("made"), tuple(notes))
+
+
+def photo(seed):
+    rng = np.random.default_rng(seed)
+    return cv2.resize(rng.integers(0, 255, (9, 9, 3), np.uint8), (128, 128), interpolation=cv2.INTER_CUBIC)
+
+
+def write(path, pixels, *flags):
+    cv2.imwrite(str(path), pixels, list(flags))
+    return path
+
+
+def test_dhash_compares_neighbours():
+    rising = np.tile(np.arange(0, 90, 10, np.uint8), (8, 1))
+    assert dhash(rising) == 2**64 - 1
+    assert dhash(rising[:, ::-1].copy()) == 0
+
+
+def test_near_hashes_are_all_pairs_within_the_radius():
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 2**63, 40, dtype=np.uint64)
+    flips = [np.uint64(sum(1 << int(b) for b in rng.choice(64, k, replace=False))) for k in range(8) for _ in range(5)]
+    hashes = np.concatenate([base, base ^ np.array(flips, np.uint64), base[:1]])
+    plain = [
+        (i, j)
+        for i in range(len(hashes))
+        for j in range(i + 1, len(hashes))
+        if int(hashes[i] ^ hashes[j]).bit_count() <= 5
+    ]
+    assert [tuple(p) for p in near_hashes(hashes).tolist()] == plain
+    assert len(near_hashes(hashes[:0])) == 0
+
+
+def test_twins_are_found_through_recompression_but_flat_pictures_are_not(tmp_path):
+    paths = [
+        write(tmp_path / "a.png", photo(1)),
+        write(tmp_path / "a.jpg", photo(1), cv2.IMWRITE_JPEG_QUALITY, 40),
+        write(tmp_path / "b.png", photo(2)),
+        write(tmp_path / "grey.png", np.full((128, 128, 3), 60, np.uint8)),
+        write(tmp_path / "pale.png", np.full((128, 128, 3), 200, np.uint8)),
+    ]
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(paths[0].read_bytes())
+    (tmp_path / "cut.jpg").write_bytes(paths[1].read_bytes()[:200])
+    prints = fingerprint([*paths, copy, tmp_path / "cut.jpg", tmp_path / "none.png"])
+    found = {(t.first, t.second): t.same_file for t in find_twins(prints)}
+    assert found == {(0, 1): False, (0, 5): True, (1, 5): False}
+    assert [bool(e) for e in prints.error] == [False] * 6 + [True, True]
+    assert "cut.jpg" in prints.error[6]
+
+
+def test_a_box_marked_twice():
+    boxes = [(0, 0, 50, 50, 0), (0, 0, 50, 49, 0), (1, 0, 50, 50, 1), (60, 60, 90, 90, 0)]
+    assert doctor.same_boxes(record(1, boxes)) == [(0, 1), (0, 2), (1, 2)]
+    found = {f.what: f.count for f in doctor._boxes("train", dataset([record(1, boxes)]))}
+    assert found == {"boxes marked twice (train)": 1, "boxes marked as two classes (train)": 2}
+
+
+def test_leakage_and_unseen_classes_are_serious(tmp_path):
+    one, two, three = (write(tmp_path / f"{k}.png", photo(k)) for k in range(3))
+    again = write(tmp_path / "again.jpg", photo(0), cv2.IMWRITE_JPEG_QUALITY, 60)
+    train = dataset([record(1, [(10, 10, 90, 90, 0)], one), record(2, [], two)])
+    val = dataset([record(1, [(10, 10, 90, 90, 1)], again), record(2, [], three)], "val")
+    d = doctor.diagnose({"train": train, "val": val}, CONFIG, tune=False)
+    serious = {f.what: f.count for f in d.findings if f.level == "serious"}
+    assert serious == {"pairs of pictures that stand in two splits": 1, "classes that train never shows": 1}
+    assert d.serious
+    clean = doctor.diagnose({"train": train}, CONFIG, tune=False)
+    assert not clean.serious
+
+
+def test_what_the_reader_skipped_is_serious():
+    notes = (
+        "skipped: boxes without an area, or with corners exchanged (1,203; first: annotation 5 (of 7) of x.jpg)",
+        "boxes partly outside the picture, kept and cut in training (2; first: annotation 1 of y.jpg)",
+        "some remark",
+    )
+    found = doctor._notes("val", dataset([], notes=notes))
+    assert [(f.level, f.count) for f in found] == [("serious", 1203), ("warning", 2), ("note", 1)]
+    assert found[0].what == "boxes without an area, or with corners exchanged (val)"
+    assert found[0].examples == ("annotation 5 (of 7) of x.jpg",)
+
+
+def test_small_boxes_between_the_points_are_serious_when_many():
+    boxes = [(5, 5, 11, 11, 0), (1, 1, 7, 7, 1)]
+    d = doctor.diagnose({"train": dataset([record(1, boxes)])}, CONFIG, pictures=False, tune=False)
+    assert d.numbers()["best_possible_recall"] == 0.5
+    assert [f.what for f in d.findings if f.level == "serious"] == ["boxes without a location to learn them"]
+    assert [v.boxes for v in d.levels] == [1, 0, 0, 0, 0]
+    assert d.together.tolist() == [[1, 1], [1, 1]]
+    assert json.dumps(d.to_dict(), allow_nan=False)
+
+
+def test_lost_share_by_hand():
+    # the large box holds 4 points, the small one takes 2 of them; the third box has none
+    boxes = [(0, 0, 16, 16, 0), (0, 0, 8, 16, 0), (101, 101, 107, 107, 0)]
+    config = CONFIG.override({"assign": {"center_radius": 0}})
+    found = search.scan(dataset([record(1, boxes)]), config)
+    assert lost_share(found) == pytest.approx((0.5 + 0 + 1) / 3)
+
+
+def test_search_stays_within_the_budget_and_gains():
+    rng = np.random.default_rng(3)
+    records = []
+    for i in range(3):
+        corner = rng.uniform(0, 110, (12, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(4, 9, (12, 2)), np.zeros((12, 1))], axis=1)
+        records.append(record(i + 1, boxes))
+    rates = Rates(pixel=1000.0, point=50000.0)
+    today, best, tried = search.search(dataset(records), CONFIG, rates, budget=4.0)
+    assert tried
+    assert all(o.gflop <= 4.0 * today.gflop * (1 + 1e-6) for o in tried)
+    assert best.lost < today.lost
+    same, alone, _ = search.search(dataset(records), CONFIG, rates, budget=0.01)
+    assert alone == same
+    assert best.config_lines().startswith("data.size=")
+
+
+def test_the_page_stands_alone(tmp_path):
+    data = dataset([record(1, [(5, 5, 60, 70, 0), (9, 9, 40, 40, 1)])])
+    d = doctor.diagnose({"train": data}, CONFIG, pictures=False, tune=False)
+    from fcos.study.doctor_page import write_page
+
+    text = write_page(tmp_path / "page.html", d).read_text()
+    assert text.count("data:image/png;base64,") == 4
+    assert "http" not in text
+    empty = doctor.diagnose({"train": dataset([record(1, [])])}, CONFIG, pictures=False)
+    write_page(tmp_path / "empty.html", empty)
+    assert "best possible recall" in empty.text()
