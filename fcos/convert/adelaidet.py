@@ -29,7 +29,6 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
 FAMILY = Family(
     name="adelaidet",
     about="AdelaiDet",
-    mark=f"{_HEAD}cls_logits.weight",
     dialects=("adelaidet", "adelaidet-iou"),
     settings=_settings,
     entry="model",

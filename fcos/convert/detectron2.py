@@ -45,7 +45,6 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
 FAMILY = Family(
     name="detectron2",
     about="detectron2",
-    mark="head.cls_subnet.0.weight",
     dialects=("detectron2",),
     settings=_settings,
     entry="model",

@@ -45,7 +45,6 @@ class Family:
     name: str
     about: str
     rules: tuple[Rule, ...]
-    mark: str
     dialects: tuple[str, ...]
     settings: Callable[[Reading], tuple[str, dict[str, Any], list[str]]]
     entry: str | None = None
@@ -54,15 +53,24 @@ class Family:
     spare: tuple[tuple[str, str], ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
 
+    def claims(self, state: Mapping[str, Tensor]) -> str | None:
+        """The tensor that only this family has, where it is there: the convolution that gives the classes."""
+        mark = to_theirs("head.class_logits.weight", self.rules)
+        return next((key for key in state if self.modern(key) == mark), None)
+
+    def modern(self, key: str) -> str:
+        """Their name as of today."""
+        for old, new in self.aliases:
+            key = re.sub(old, new, key)
+        return key
+
     def translate(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str], list[str]]:
         """(our names -> tensors, unknown names, "name (reason)" of tensors that our model does not hold)."""
         ours: dict[str, Tensor] = {}
         unknown: list[str] = []
         spare: list[str] = []
         for original, tensor in state.items():
-            key = original
-            for old, new in self.aliases:
-                key = re.sub(old, new, key)
+            key = self.modern(original)
             reason = next((why for prefix, why in self.spare if key.startswith(prefix)), None)
             name = to_ours(key, self.rules) if reason is None else None
             if reason is not None:

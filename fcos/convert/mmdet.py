@@ -9,6 +9,7 @@ from .bodies import same
 from .family import Family, Reading
 
 _HEAD = "bbox_head."
+_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def _tower(ours: str, theirs: str) -> tuple[tuple[str, str], ...]:
@@ -21,7 +22,7 @@ def _tower(ours: str, theirs: str) -> tuple[tuple[str, str], ...]:
 
 
 def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
-    model: dict[str, Any] = {}
+    model: dict[str, Any] = {"backbone_norm": "frozen"}  # its configs keep the statistics (norm_eval)
     reasons: list[str] = []
     improved = "head.classification.layers.0.conv.bias" in reading.state
     if improved:
@@ -36,16 +37,9 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
         found, why = _from_config(text)
         model |= found
         reasons += why
-    elif reading.backbone.startswith(("resnext", "hrnet")):
-        model |= {
-            "stride_in_1x1": False,
-            "bgr": False,
-            "mean": (123.675, 116.28, 103.53),
-            "std": (58.395, 57.12, 57.375),
-        }
+    elif not reading.backbone.startswith("resnet"):
+        model |= {"stride_in_1x1": False, "bgr": False, "mean": _MEAN, "std": _STD}
         reasons.append(f"{reading.backbone}: pixels and strides of PyTorch's ImageNet models, as in its configs")
-    if reading.backbone.startswith("hrnet"):
-        model["neck"] = "hrfpn"
     return dialect, {"model": model}, reasons
 
 
@@ -76,7 +70,6 @@ def _from_config(text: str) -> tuple[dict[str, Any], list[str]]:
 FAMILY = Family(
     name="mmdet",
     about="mmdetection",
-    mark=f"{_HEAD}conv_centerness.weight",
     dialects=("mmdet", "mmdet-2019"),
     settings=_settings,
     entry="state_dict",
@@ -84,7 +77,6 @@ FAMILY = Family(
     counts=lambda config: True,
     rules=(
         ("fpn.lateral.{i}.{k}", "neck.lateral_convs.{i}.conv.{k}"),
-        ("fpn.reduction.{k}", "neck.reduction_conv.conv.{k}"),
         ("fpn.extra.{i}.{k}", "neck.fpn_convs.{i+3}.conv.{k}"),  # in front: it leaves 0..2 to the next rule
         ("fpn.output.{i}.{k}", "neck.fpn_convs.{i}.conv.{k}"),
         *_tower("head.classification", "cls_convs"),

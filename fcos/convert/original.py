@@ -35,7 +35,6 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
 FAMILY = Family(
     name="original",
     about="the authors' code",
-    mark="rpn.head.cls_logits.weight",
     dialects=("original", "original-2019"),
     settings=_settings,
     entry="model",

@@ -75,8 +75,7 @@ def model_settings(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[st
         norm = "batch" if batch else "group" if group else "none"
         bias = f"{first}conv.bias" in state
     outputs = _count(state, r"fpn\.output\.(\d+)\.")
-    hrfpn = "fpn.reduction.weight" in state
-    levels = outputs if hrfpn else outputs + _count(state, r"fpn\.extra\.(\d+)\.")
+    levels = outputs + _count(state, r"fpn\.extra\.(\d+)\.")
     deformable = _deformable_stages(state)
     last = f"head.classification.layers.{towers['classification'] - 1}.conv.offset.weight"
     counted = any(k.startswith("backbone.") and k.endswith("num_batches_tracked") for k in state)

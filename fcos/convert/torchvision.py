@@ -15,7 +15,6 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
 FAMILY = Family(
     name="torchvision",
     about="torchvision",
-    mark="head.classification_head.cls_logits.weight",
     dialects=("torchvision",),
     settings=_settings,
     rules=(

@@ -1,0 +1,54 @@
+"""fcos convert"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+SourceName = Literal["auto", "torchvision", "detectron2", "adelaidet", "original", "mmdet"]
+TargetName = Literal["torchvision", "detectron2", "adelaidet", "original", "mmdet"]
+
+
+def command(
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint of another code base; with --to, a model of this one.")],
+    out: Annotated[Path, typer.Argument(help="File to write: .safetensors, or with --to .pth or .pkl.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to store in the converted file.")
+    ] = None,
+    source: Annotated[SourceName, typer.Option("--from", help="Code base that wrote the checkpoint.")] = "auto",
+    target: Annotated[TargetName | None, typer.Option("--to", help="Code base that will read the file.")] = None,
+    dialect: Annotated[
+        str | None, typer.Option("--dialect", help="original-2019, adelaidet-iou, ... where the names cannot tell.")
+    ] = None,
+    names: Annotated[Path | None, typer.Option("--names", help="Text file with one class name a line.")] = None,
+) -> None:
+    """Read the FCOS checkpoints of five other code bases, or write for them."""
+    from ..convert import convert, export
+    from ..errors import ConfigError, ModelError
+
+    if target is not None:
+        if out.suffix not in (".pth", ".pt", ".pkl"):
+            raise ModelError(f"{out} must end in .pth or .pkl with --to {target}")
+        count, needs = export(checkpoint, out, target)
+        typer.echo(f"{out}: {count} tensors under the names of {target}")
+        for line in needs:
+            typer.echo(f"  its config must say: {line}")
+        return
+    if out.suffix != ".safetensors":
+        raise ModelError(f"{out} must end in .safetensors; to write for another code base add --to")
+    listed: list[str] = []
+    if names is not None:
+        try:
+            listed = [line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read class names from {names}: {error}") from None
+    found = convert(checkpoint, out, source=source, dialect=dialect, names=listed, overrides=settings or [])
+    typer.echo(f"{checkpoint} is {found.family}'s")
+    for reason in found.reasons:
+        typer.echo(f"  {reason}")
+    for name in found.spare:
+        typer.echo(f"  left out: {name}")
+    typer.echo(f"{out}: {len(found.state)} tensors, dialect {found.config.dialect}, {len(found.classes)} classes")
+    typer.echo(f"next: fcos predict PICTURE --model {out}")

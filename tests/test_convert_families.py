@@ -1,0 +1,154 @@
+"""Names both ways for every family and variant, and what the shapes say about the model."""
+
+import pytest
+import torch
+from golden import CASES, keys, needs_golden
+
+from fcos.config import preset, with_dialect
+from fcos.convert import FAMILIES, export_state, from_state, recognise
+from fcos.errors import ModelError
+from fcos.model import FCOS
+
+LISTS = sorted({(family, listed) for family, _, listed in CASES.values()} | {("torchvision", "torchvision_bn")})
+
+
+def distinct(shapes):
+    """A tensor of its own value for each name; expanded, so that a whole model takes no memory."""
+    return {
+        k: torch.tensor(
+            i if "num_batches" in k else i / 7, dtype=torch.int64 if "num_batches" in k else torch.float32
+        ).expand(shape)
+        for i, (k, shape) in enumerate(shapes.items())
+    }
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(a[k].shape == b[k].shape and torch.equal(a[k], b[k]) for k in a)
+
+
+@needs_golden
+@pytest.mark.parametrize(("family", "listed"), LISTS)
+def test_a_familys_file_comes_back_bit_exact(family, listed):
+    theirs = distinct({k: shape for k, (shape, _) in keys(listed).items()})
+    found = from_state(theirs)
+    assert found.family == family
+    assert not found.spare
+    assert same(export_state(found.state, found.config, family), theirs)
+
+
+def shapes_of(config):
+    with torch.device("meta"):
+        return {k: tuple(v.shape) for k, v in FCOS(config.model, 80).state_dict().items()}
+
+
+def variant(dialect, name="fcos-r50", ranges=None, **model):
+    assign = {"ranges": ranges} if ranges else {}
+    return with_dialect(preset(name), dialect).override({"model": model, "assign": assign})
+
+
+DCN = {"deformable_stages": (2, 3, 4), "head_deformable": True}
+X101 = {"stride_in_1x1": False}
+MOBILE = {"backbone": "mobilenetv2_100", "backbone_norm": "batch", "stride_in_1x1": False}
+RT = {"strides": (8, 16, 32), "ranges": (64.0, 128.0), "backbone_norm": "batch"}
+DLA = {**RT, "backbone": "dla34", "stride_in_1x1": False}
+IMAGENET = {"std": (58.395, 57.12, 57.375)}
+VARIANTS = {
+    "original-r101": variant("original", "fcos-r101"),
+    "original-x101-64x4d-dcn": variant("original", "fcos-x101-64x4d", **X101, **DCN),
+    "original-mobilenet": variant(
+        "original-2019", **MOBILE, backbone_norm_eps=None, fpn_channels=128, head_channels=128
+    ),
+    "adelaidet-x101-32x8d-dcn": variant(
+        "adelaidet", "fcos-x101-32x8d", **X101, **IMAGENET, deformable_stages=(3, 4), head_deformable=True
+    ),
+    "adelaidet-mobilenet": variant("adelaidet", **MOBILE),
+    "adelaidet-rt-dla": variant("adelaidet", **DLA),
+    "adelaidet-rt-dla-shared-bn": variant("adelaidet", **DLA, head_shared_convs=4, head_convs=0, head_norm="batch"),
+    "adelaidet-rt-r50-bn": variant("adelaidet", **RT, head_norm="batch"),
+    "detectron2-x101-64x4d": variant("detectron2", "fcos-x101-64x4d", **X101),
+    "detectron2-dcn": variant("detectron2", deformable_stages=(2, 3, 4)),
+    "mmdet-dcn": variant("mmdet", **DCN),
+    "mmdet-2019-x101-64x4d": variant(
+        "mmdet-2019", "fcos-x101-64x4d", **X101, **IMAGENET, mean=(123.675, 116.28, 103.53), bgr=False
+    ),
+    "torchvision-r101-bn": variant("torchvision", "fcos-r101", backbone_norm="batch"),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_goes_out_and_comes_back_bit_exact_with_its_config(name):
+    config = VARIANTS[name]
+    family = name.partition("-")[0]
+    state = distinct(shapes_of(config))
+    theirs = export_state(state, config, family)
+    assert recognise(theirs)[0].name == family
+    found = from_state(theirs, dialect=config.dialect)
+    for section in ("assign", "loss", "decode"):
+        assert getattr(found.config, section) == getattr(config, section), section
+    assert found.config.model == config.model.model_copy(update={"backbone_weights": "none"})
+    kept = {k: v for k, v in state.items() if FAMILIES[family].counts(config) or "num_batches" not in k}
+    assert same({k: found.state[k] for k in kept}, kept)
+    assert same(export_state(found.state, found.config, family), theirs)
+
+
+def base(family="detectron2"):
+    config = variant("torchvision" if family == "torchvision" else family)
+    return export_state(distinct(shapes_of(config)), config, family)
+
+
+def test_names_that_fit_nothing_are_listed_on_both_sides():
+    state = base()
+    state["head.extra.weight"] = state.pop("head.bbox_pred.bias")
+    with pytest.raises(ModelError, match=r"1 missing in the file \(head.box_distances.bias\).*\(head.extra.weight\)"):
+        from_state(state)
+
+
+def test_a_wrong_shape_is_named():
+    state = base()
+    state["head.ctrness.weight"] = torch.zeros(2, 256, 3, 3)
+    with pytest.raises(ModelError, match=r"centerness.weight \(2, 256, 3, 3\) instead of \(1, 256, 3, 3\)"):
+        from_state(state)
+
+
+def test_pixel_buffers_of_old_detectron2_files_go_into_the_config():
+    state = base() | {"pixel_mean": torch.tensor([1.0, 2, 3]).view(3, 1, 1), "pixel_std": torch.ones(3, 1, 1)}
+    found = from_state(state)
+    assert found.config.model.mean == (3.0, 2.0, 1.0)
+    assert len(found.spare) == 2
+
+
+def test_old_spellings_are_read():
+    mmdet = {k.replace("conv_cls", "fcos_cls").replace("conv_reg.", "fcos_reg."): v for k, v in base("mmdet").items()}
+    mmdet = {k.replace("conv_centerness", "fcos_centerness"): v for k, v in mmdet.items()}
+    assert from_state(mmdet).family == "mmdet"
+    torchvision = {k.replace("_blocks.0.0.", "_blocks.0."): v for k, v in base("torchvision").items()}
+    assert from_state(torchvision).family == "torchvision"
+
+
+def test_dcn_v1_is_refused_by_name():
+    config = VARIANTS["detectron2-dcn"]
+    state = export_state(distinct(shapes_of(config)), config, "detectron2")
+    for key in [k for k in state if "conv2_offset.weight" in k]:
+        state[key] = torch.zeros(18, *state[key].shape[1:])
+    with pytest.raises(ModelError, match="offsets of 18 channels"):
+        from_state(state)
+
+
+def test_what_the_file_name_and_the_config_in_it_decide():
+    original = base("original")
+    assert from_state(original, {"file": "FCOS_imprv_R_50_FPN_1x.pth"}).config.dialect == "original"
+    assert from_state(original, {"file": "FCOS_R_50_FPN_1x.pth"}).config.dialect == "original-2019"
+    assert from_state(base("adelaidet"), {"file": "FCOS_R_50_1x_iou.pth"}).config.loss.quality == "iou"
+    text = "mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, style='pytorch'"
+    model = from_state(base("mmdet"), {"meta": {"cfg": text}}).config.model
+    assert (model.stride_in_1x1, model.bgr, model.mean[0], model.std[0]) == (False, False, 123.675, 58.395)
+
+
+def test_a_dialect_of_another_family_is_refused():
+    with pytest.raises(ModelError, match="none of detectron2; its are detectron2"):
+        from_state(base(), dialect="mmdet")
+
+
+def test_a_state_of_something_else_is_refused():
+    with pytest.raises(ModelError, match="no FCOS head of a known family"):
+        from_state({"conv1.weight": torch.zeros(1)})

@@ -1,0 +1,126 @@
+"""Checkpoints are read whole or refused in one line, and what is in them never runs."""
+
+import os
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+
+from fcos.convert import read_checkpoint
+from fcos.errors import ModelError
+
+STATE = OrderedDict(a=torch.arange(6.0).view(2, 3), b=torch.tensor([1, 2]))
+
+
+class Attack:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+class Buffer:
+    """Stands for a class of another code base: a log buffer, a config."""
+
+    def __init__(self):
+        self.values = [1, 2]
+
+
+@pytest.mark.parametrize("entry", ["", "model", "state_dict", "model_state"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_entries_and_prefixes(tmp_path, entry, prefix, legacy):
+    state = {prefix + k: v for k, v in STATE.items()}
+    path = tmp_path / "x.pth"
+    whole = {entry: state, "epoch": 3} if entry else state
+    torch.save(whole, path, _use_new_zipfile_serialization=not legacy)
+    read, info = read_checkpoint(path)
+    assert read.keys() == STATE.keys()
+    assert all(torch.equal(read[k], STATE[k]) for k in STATE)
+    assert (info["entry"], info["module_prefix"]) == (entry, bool(prefix))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_objects_of_unknown_classes_are_passed_over(tmp_path, legacy):
+    path = tmp_path / "x.pth"
+    whole = {
+        "state_dict": STATE,
+        "message_hub": {"loss": Buffer()},
+        "meta": {"cfg": "style='caffe'"},
+        "n": np.float64(3),
+    }
+    torch.save(whole, path, _use_new_zipfile_serialization=not legacy)
+    read, info = read_checkpoint(path)
+    assert all(torch.equal(read[k], STATE[k]) for k in STATE)
+    assert info["meta"]["cfg"] == "style='caffe'"
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_detectron2_pkl(tmp_path, protocol):
+    path = tmp_path / "model.pkl"
+    arrays = {k: v.numpy() for k, v in STATE.items()}
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "Caffe2"}, protocol))
+    read, _ = read_checkpoint(path)
+    assert all(torch.equal(read[k], STATE[k]) for k in STATE)
+
+
+@pytest.mark.parametrize("name", ["x.pkl", "x.pth", "legacy.pth"])
+def test_code_in_a_pickle_does_not_run(tmp_path, name):
+    path, made = tmp_path / name, tmp_path / "made"
+    whole = {"model": {k: v.numpy() for k, v in STATE.items()} if name == "x.pkl" else STATE, "x": Attack(made)}
+    if name == "x.pkl":
+        path.write_bytes(pickle.dumps(whole))
+    else:
+        torch.save(whole, path, _use_new_zipfile_serialization=name == "x.pth")
+    read, _ = read_checkpoint(path)
+    assert len(read) == 2
+    assert not made.exists()
+
+
+def test_an_attack_in_place_of_the_state_is_refused(tmp_path):
+    path, made = tmp_path / "x.pkl", tmp_path / "made"
+    path.write_bytes(pickle.dumps(Attack(made)))
+    with pytest.raises(ModelError, match="not a checkpoint"):
+        read_checkpoint(path)
+    assert not made.exists()
+
+
+@pytest.mark.parametrize("name", ["x.pth", "legacy.pth", "x.pkl", "x.safetensors"])
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.9])
+def test_a_truncated_file_is_one_line(tmp_path, name, part):
+    path = tmp_path / name
+    state = {"a": torch.zeros(2000), "b": torch.ones(2000)}
+    if name == "x.pkl":
+        path.write_bytes(pickle.dumps({"model": {k: v.numpy() for k, v in state.items()}}))
+    elif name == "x.safetensors":
+        from safetensors.torch import save_file
+
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=name == "x.pth")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    with pytest.raises(ModelError) as error:
+        read_checkpoint(path)
+    assert "\n" not in str(error.value)
+    assert name in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"hello, world", b"\xff\xd8\xff\xe0 a picture", b'{"a": 1}'])
+def test_another_kind_of_file_is_one_line(tmp_path, content):
+    for name in ("x.pth", "x.pkl", "x.safetensors"):
+        path = tmp_path / name
+        path.write_bytes(content * 20)
+        with pytest.raises(ModelError) as error:
+            read_checkpoint(path)
+        assert "\n" not in str(error.value)
+
+
+def test_missing_and_empty(tmp_path):
+    with pytest.raises(ModelError, match="there is no checkpoint"):
+        read_checkpoint(tmp_path / "none.pth")
+    torch.save({"epoch": 3}, tmp_path / "x.pth")
+    with pytest.raises(ModelError, match="no named tensors"):
+        read_checkpoint(tmp_path / "x.pth")
