@@ -81,10 +81,12 @@ class Explanation:
     def draw_maps(self, cell: int = 300) -> np.ndarray:
         """A sheet: above the highest class probability of each level, below its centerness, over the picture."""
         pictures, titles = [], []
-        for kind in (1, 2):
-            for level in self.maps:
-                pictures.append(_over(self.picture, level[kind]))
-                titles.append(f"{level[0]} {'class probability' if kind == 1 else 'centerness'}")
+        for kind, values in (
+            ("class probability", [classes for _, classes, _ in self.maps]),
+            ("centerness", [centerness for _, _, centerness in self.maps]),
+        ):
+            pictures += [_over(self.picture, v) for v in values]
+            titles += [f"{name} {kind}" for name, _, _ in self.maps]
         return sheet(pictures, columns=len(self.maps), titles=titles, cell=cell)
 
 

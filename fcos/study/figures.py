@@ -36,7 +36,8 @@ def bars(path: Path, title: str, names: list[str], columns: dict[str, list[float
     axes = figure.add_subplot()
     style(axes, title, "%")
     high = 0.8 / len(columns)
-    for k, ((label, values), color) in enumerate(zip(columns.items(), (OURS, READ, PAPER), strict=False)):
+    for k, (label, values) in enumerate(columns.items()):
+        color = OURS if label == "here" else PAPER if label.startswith("paper") else READ
         shown = [(i, 100 * v) for i, v in enumerate(values) if v is not None]
         y = [i + (k - (len(columns) - 1) / 2) * high for i, _ in shown]
         axes.barh(y, [v for _, v in shown], high * 0.92, color=color, label=label)
@@ -90,7 +91,7 @@ def _centerness(study: PaperStudy, path: Path) -> None:
     for least, line in styles.items():
         right.plot([], [], color=MUTED, linestyle=line, label=f"IoU {least:g}")
     right.set(xlim=(0, 1), ylim=(0, 1.02))
-    right.legend(frameon=False, labelcolor=INK, fontsize=8)
+    right.legend(frameon=False, labelcolor=INK, fontsize=8, loc="lower left")
     figure.savefig(path, format="png")
 
 

@@ -17,6 +17,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -254,8 +255,9 @@ def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int
         except ImageError:
             continue
         if number in found and len(found[number]):
-            shown = found[number][found[number].scores >= study.score]
-            pixels = draw_boxes(pixels, shown.boxes, shown.labels, ignore=np.ones(len(shown), bool), names=shown.names)
+            pixels = pixels.copy()
+            for x1, y1, x2, y2 in found[number][found[number].scores >= study.score].boxes.round().int().tolist():
+                cv2.rectangle(pixels, (x1, y1), (x2, y2), (200, 200, 200), 1)
         texts = [f"{m.label}: {m.stage}" for m in rows]
         boxes = np.array([m.box for m in rows])
         colors = [_COLORS[m.stage] for m in rows]

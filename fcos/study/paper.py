@@ -175,7 +175,12 @@ def nms_study(cached: Sequence[Candidates], dataset: Dataset, config: Config) ->
         grid[rule, least] = evaluate(found, dataset).ap
     rows = [Row(rule, {f"IoU {k:g}": grid[rule, k] for k in NMS_IOU}) for rule in RULES]
     now = evaluate(redecode_all(cached, config), dataset).ap
-    rule, least = max(grid, key=lambda k: -1.0 if np.isnan(grid[k]) else grid[k])
+
+    def merit(cell: tuple[str, float]) -> tuple[float, bool]:  # the present rule wins a draw
+        ap = -1.0 if np.isnan(grid[cell]) else round(grid[cell], 4)
+        return ap, RULES[cell[0]]["score"] == config.decode.score
+
+    rule, least = max(grid, key=merit)
     best = {"nms_iou": least, **RULES[rule]}
     swept = {t: evaluate(redecode_all(cached, config, threshold=t, **best), dataset).ap for t in THRESHOLDS}
     rows.append(Row("best, score >", {f"{t:g}": v for t, v in swept.items()}))
