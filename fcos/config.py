@@ -169,6 +169,10 @@ class DataConfig(Section):
         "nearest",
         "rule of the resized sides: nearest pixel, or as the original / detectron2 / mmdetection / torchvision do",
     )
+    padding: Literal["rounded", "exact"] = _f(
+        "rounded",
+        "colour of padding in prediction: the pixel mean in whole grey levels, which keeps pictures uint8, or exact",
+    )
     inclusive_boxes: bool = _f(False, "x2 = x + w - 1 for boxes from COCO files, as the original")
     flip: float = _f(0.5, "chance of a horizontal flip", ge=0, le=1)
     vertical_flip: float = _f(0.0, "chance of a vertical flip (microscopes, aerial pictures)", ge=0, le=1)
@@ -468,12 +472,13 @@ _CAFFE = {"stride_in_1x1": True, "std": (1.0, 1.0, 1.0), "bgr": True}
 _CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
 _MEAN = (123.675, 116.28, 103.53)
 _REGION = {"range_rule": "inclusive", "center_rule": "region", "area_rule": "rounded"}
+_ORIGINAL_DATA = {"resample": "pil", "round": "short-exact", "padding": "exact", "inclusive_boxes": True}
 _ADELAIDET: dict[str, Any] = {
     "model": {**_CAFFE, "mean": _MEAN},
     "assign": _REGION,
     "loss": {"iou_plus_one": True},
     "decode": {"clip": "after"},
-    "data": {"resample": "pil", "round": "two-step"},
+    "data": {"resample": "pil", "round": "two-step", "padding": "exact"},
 }
 
 DIALECTS: dict[str, dict[str, Any]] = {
@@ -483,7 +488,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "assign": {**_REGION, "area_plus_one": True},
         "loss": {"iou_plus_one": True},
         "decode": {"clip_margin": 1, "nms_plus_one": True},
-        "data": {"resample": "pil", "round": "short-exact", "inclusive_boxes": True},
+        "data": _ORIGINAL_DATA,
         "train": {
             "bias_lr": 2.0,
             "bias_decay": False,
@@ -504,7 +509,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "assign": {**_REGION, "area_plus_one": True, "center_radius": 0.0},
         "loss": {"box": "iou", "iou_plus_one": True},
         "decode": {"clip_margin": 1, "nms_plus_one": True},
-        "data": {"resample": "pil", "round": "short-exact", "inclusive_boxes": True},
+        "data": _ORIGINAL_DATA,
         "train": {
             "bias_lr": 2.0,
             "bias_decay": False,
@@ -520,13 +525,13 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "assign": {"range_rule": "strict", "area_rule": "float32"},
         "loss": {"box_weights": "none", "normalizer": "moving-average", "normalizer_scope": "process"},
         "decode": {"threshold": 0.2, "threshold_on": "score", "clip": "after"},
-        "data": {"resample": "pil", "round": "two-step"},
+        "data": {"resample": "pil", "round": "two-step", "padding": "exact"},
     },
     "mmdet": {
         "model": {**_CAFFE, "mean": _MEAN},
         "assign": _REGION,
         "decode": {"topk_by": "class", "score": "product"},
-        "data": {"resample": "linear", "round": "half-up"},
+        "data": {"resample": "linear", "round": "half-up", "padding": "exact"},
         "train": {"bias_lr": 2.0, "bias_decay": False, "warmup": 500},
     },
     "mmdet-2019": {
@@ -541,7 +546,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "assign": {**_REGION, "center_radius": 0.0},
         "loss": {"box": "iou"},
         "decode": {"topk_by": "class", "score": "product", "nms_iou": 0.5},
-        "data": {"resample": "linear", "round": "half-up"},
+        "data": {"resample": "linear", "round": "half-up", "padding": "exact"},
         "train": {
             "bias_lr": 2.0,
             "bias_decay": False,
@@ -555,7 +560,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "assign": {"range_rule": "strict", "area_rule": "float32"},
         "loss": {"box_weights": "none", "normalizer_scope": "process"},
         "decode": {"threshold": 0.2, "threshold_on": "score"},
-        "data": {"resample": "torch", "round": "floor"},
+        "data": {"resample": "torch", "round": "floor", "padding": "exact"},
     },
 }
 

@@ -71,12 +71,13 @@ class Detector:
         data = self.config.data
         shape = resized_shape(image.shape[:2], data.size, data.max_size, data.round)
         fill = self.config.model.mean
-        if data.resample == "torch":  # torchvision resizes in float and pads with the exact mean
+        if data.resample == "torch":  # torchvision resizes in float
             tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float()
             if tuple(shape) != image.shape[:2]:
                 tensor = F.interpolate(tensor[None], size=shape, mode="bilinear", align_corners=False)[0]
         else:
             tensor = torch.from_numpy(resize(image, shape, data.resample)).permute(2, 0, 1)
+            tensor = tensor.float() if data.padding == "exact" else tensor
         height, width = (-(-side // data.divisor) * data.divisor for side in shape)
         if (height, width) == tuple(shape):
             return tensor, shape

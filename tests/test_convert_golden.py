@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from golden import CASES, canonical, checkpoint, keys, load, needs_golden, scene
+from golden import CASES, canonical, checkpoint, keys, load, model, needs_golden, scene
 
 from fcos.decode import decode
+from fcos.detector import Detector
 from fcos.losses import fcos_loss, gather_positives
 from fcos.types import Predictions
 
@@ -139,3 +140,15 @@ def test_final_detections(dialect):
         assert torch.equal(same.sum(dim=1), torch.ones(len(labels), dtype=torch.int64))
         assert torch.equal(same.sum(dim=0), torch.ones(len(labels), dtype=torch.int64))
         assert int((mine.labels != labels).sum()) <= 2
+
+
+@pytest.mark.parametrize("dialect", GOLDEN)
+def test_from_the_picture_to_the_detections(dialect):
+    """The first picture as uint8, through the Detector: not resized, padded from 250x300 to 256x320."""
+    network, config, classes = model(dialect)
+    detector = Detector(network, config.override({"data": {"size": 250}}), classes)
+    labels, scores, boxes = found(dialect, load(CASES[dialect][1]))[0]
+    mine = detector(load("inputs")["images_rgb_uint8"][0])
+    assert torch.equal(mine.labels, labels)
+    torch.testing.assert_close(mine.scores, scores, atol=1e-4, rtol=0)
+    torch.testing.assert_close(mine.boxes, boxes, atol=0.01, rtol=0)
