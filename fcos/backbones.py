@@ -26,7 +26,7 @@ class Backbone(nn.Module):
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
-        wanted = [s for s in cfg.strides if s <= 32]
+        wanted = [4, 8, 16, 32] if cfg.neck == "hrfpn" else [s for s in cfg.strides if s <= 32]
         self.body: Any
         self.body, self.stages, self.channels = _plain(wanted) if cfg.backbone == "plain" else _from_timm(cfg, wanted)
         self.strides = wanted
@@ -111,14 +111,18 @@ def _from_timm(cfg: ModelConfig, wanted: list[int]) -> tuple[Any, list[str], lis
 
     if not timm.is_model(cfg.backbone):
         raise ModelError(f"timm has no model called {cfg.backbone!r}; {_near_names(cfg.backbone)}")
-    probe: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False)
+    # HRNet's own pyramid takes its branches, in front of the wider maps that timm adds
+    plain = {"feature_location": ""} if cfg.neck == "hrfpn" else {}
+    if plain and not cfg.backbone.startswith("hrnet"):
+        raise ModelError(f"model.neck=hrfpn needs an HRNet body, not {cfg.backbone}")
+    probe: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False, **plain)
     reductions = list(probe.feature_info.reduction())
     missing = [s for s in wanted if s not in reductions]
     if missing:
         raise ModelError(f"{cfg.backbone} has no feature map of stride {missing[0]}; it has {reductions}")
     positions = [reductions.index(s) for s in wanted]
     indices = tuple(probe.feature_info.out_indices[i] for i in positions)  # DLA numbers a map that it hides
-    body: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False, out_indices=indices)
+    body: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False, out_indices=indices, **plain)
     stages = [str(m) for m in probe.feature_info.module_name()][: positions[-1] + 1]
     return body, stages, list(body.feature_info.channels())
 

@@ -37,7 +37,7 @@ def fcos(capsys, *arguments):
 
 
 def test_train_eval_predict(work, capsys, tmp_path):
-    settings = ["train.epochs=1", "data.size=64", "data.max_size=96", "data.train_sizes=[]", "model.backbone=test_resnet"]
+    settings = ["train.epochs=1", "data.size=64", "data.max_size=96", "data.train_sizes=[]", "model.backbone=plain"]
     code, _, err = fcos(
         capsys, "train", "--data", work / "shapes", "--out", tmp_path / "run", "--device", "cpu", "--init", "none",
         "--model", "fcos-lite0", "model.backbone_weights=none", "train.batch=4", "data.workers=0", *settings,
@@ -92,7 +92,7 @@ MISTAKES = [
     (["train", "--data", "{shapes}", "--device", "cuda:77", "--out", "{tmp}/x"], ["cuda:77", "--device cpu"]),
     (["train", "--data", "{shapes}", "--dialect", "tensorflow"], ["tensorflow", "detectron2"]),
     (["train", "--resume", "--out", "{tmp}/none"], ["no checkpoint"]),
-    (["train", "--data", "{shapes}", "--out", "{run}", "model.backbone_weights=none"], ["holds a run already", "--resume"]),
+    (["train", "--data", "{shapes}", "--out", "{run}", "model.backbone_weights=none"], ["holds a run", "--resume"]),
     (["train", "--data", "{shapes}", "--out", "{tmp}/y", "model.backbone=resnet5o"], ["resnet5o", "did you mean"]),
     (["train", "--data", "{shapes}", "--out", "{tmp}/z", "model.backbone_weights=gone.pth"], ["gone.pth"]),
     (["train", "--data", "{empty}"], ["{empty}"]),

@@ -25,11 +25,12 @@ NAMES = tuple("0123456789")
 SPLITS = ("train", "val", "test")
 GLYPH = 96  # side in pixels of the enlarged digits that scenes are cut from
 EMPTY = 0.05  # share of scenes without a digit
-MOST = 8  # digits in a scene
-SMALLEST, LARGEST = 16, 110  # longer side of a digit's ink in pixels, for a scene of 256
+DARKER = 0.55  # the grounds are darkened to this share, so that chalk stands out
+MOST = 5  # digits in a scene
+SMALLEST, LARGEST = 32, 120  # longer side of a digit's ink in pixels, for a scene of 256
 LEGIBLE = 12  # no digit is shorter in pixels, however small the scene
 HIDDEN = 0.5  # share of a digit's ink that later digits may cover at most
-INK = 0.48  # level of ink, 0..1, that is the outline of a stroke
+INK = 0.49  # level of ink, 0..1, that is the outline of a stroke
 CONTRAST = 80  # least difference in luma between a digit and the ground under it
 
 
@@ -75,14 +76,14 @@ def split_samples(split: str) -> NDArray[np.int64]:
 
 
 def make_scene(rng: np.random.Generator, split: str = "train", size: tuple[int, int] = (256, 256)) -> Scene:
-    """One scene of `size` (height, width) with 0 to 8 digits of `split`.
+    """One scene of `size` (height, width) with 0 to 5 digits of `split`.
 
-    Digits are 16..110 pixels long (log scale, mostly 24-90) where the scene's shorter side is 256, and
-    in proportion otherwise; turned and sheared mildly; of any colour that stands out from the ground.
+    Digits are 32..120 pixels long (log scale) where the scene's shorter side is 256, and
+    in proportion otherwise; turned and sheared mildly; in chalk of any colour.
     They may overlap a little, but none has more than half of its ink covered.
     """
     height, width = size
-    image = _ground(rng, height, width)
+    image = _linear(_ground(rng, height, width), DARKER, np.zeros(3))
     owner = np.full((height, width), -1, np.int16)
     samples: list[int] = []
     ink: list[int] = []  # pixels of each digit before later ones covered it,
@@ -103,7 +104,7 @@ def make_scene(rng: np.random.Generator, split: str = "train", size: tuple[int, 
             top, left = int(rng.integers(0, height - high + 1)), int(rng.integers(0, width - wide + 1))
             window = (slice(top, top + high), slice(left, left + wide))
             under = owner[window]
-            if rng.random() < 0.85 and (under >= 0).any():
+            if rng.random() < 0.97 and (under >= 0).any():
                 continue  # most digits keep their whole box to themselves
             covered = np.bincount(under[mask] + 1, minlength=len(samples) + 1)[1:]
             if any(v - c < (1 - HIDDEN) * whole for v, c, whole in zip(shown, covered, ink, strict=True)):
@@ -239,7 +240,7 @@ def _paint(
     """Lay a digit of a random colour, which stands out from what lies under it, into `window` [h,w,3];
     `other` [h,w] marks the pixels of digits already there."""
     mask = alpha >= 0.5
-    lumas = np.arange(8.0, 250.0, 4.0)
+    lumas = np.arange(150.0, 250.0, 4.0)  # chalk: digits are always lighter than the ground
     # the ground and a digit partly covered are looked at apart: their mean would be neither's colour
     parts = [part for part in (window[mask & ~other], window[mask & other]) if len(part)]
     distance = np.min([abs(lumas - float(_luma(part.mean(0)))) for part in parts], 0)
