@@ -31,7 +31,7 @@ def _f(default: Any, about: str, **limits: Any) -> Any:
 class ModelConfig(Section):
     """The network: body, FPN, head, and where its points lie."""
 
-    backbone: str = _f("resnet50", "body: any timm name that gives feature maps")
+    backbone: str = _f("resnet50", "body: any timm name that gives feature maps, or 'plain' (small, from nothing)")
     backbone_weights: str = _f(
         "auto", "initial weights of the body: 'auto' (registry package or timm's hub), 'none', or a file"
     )
@@ -46,6 +46,7 @@ class ModelConfig(Section):
     bgr: bool = _f(False, "the body expects blue first; mean and std here stay in RGB order")
 
     strides: tuple[int, ...] = _f((8, 16, 32, 64, 128), "stride of each level; up to 32 come from the body")
+    neck: Literal["fpn", "hrfpn"] = _f("fpn", "pyramid: FPN, or HRNet's (all branches joined, then pooled)")
     fpn_channels: int = _f(256, "channels of every FPN level", ge=8)
     fpn_depthwise: bool = _f(False, "3x3 convs of the FPN are depthwise separable")
     extra_from: Literal["fpn", "body"] = _f("fpn", "P6 is made from P5 ('fpn') or from C5 ('body')")

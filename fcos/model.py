@@ -34,7 +34,7 @@ class FCOS(nn.Module):
         self.register_buffer("mean", torch.tensor(cfg.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg.std).view(1, 3, 1, 1), persistent=False)
         self.backbone = Backbone(cfg)
-        self.fpn = FPN(self.backbone.channels, cfg)
+        self.fpn = (HRFPN if cfg.neck == "hrfpn" else FPN)(self.backbone.channels, cfg)
         self.head = Head(cfg, num_classes)
 
     def forward(self, images: Tensor) -> Predictions:
@@ -79,6 +79,29 @@ class FPN(nn.Module):
             x = conv(F.relu(x) if i else x)
             levels.append(x)
         return levels
+
+
+class HRFPN(nn.Module):
+    """HRNet's pyramid (Sun et al., arXiv 1904.04514) as mmdetection builds it for FCOS: maps at strides 4..32
+    are enlarged and joined at stride 4, pooled 1, 2, 4, ... times, and each goes through a stride-2 conv.
+
+    H and W are multiples of 64, so that pooling has whole cells to work on.
+    """
+
+    def __init__(self, channels: Sequence[int], cfg: ModelConfig) -> None:
+        super().__init__()
+        width, below = cfg.fpn_channels, len(channels) - 1
+        self.reduction = nn.Conv2d(sum(channels), width, 1)
+        self.output = nn.ModuleList(_conv3x3(width, width, cfg.fpn_depthwise, stride=2) for _ in range(below))
+        above = len(cfg.strides) - below
+        self.extra = nn.ModuleList(_conv3x3(width, width, cfg.fpn_depthwise, stride=2) for _ in range(above))
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        size = maps[0].shape[-2:]
+        wide = [maps[0], *(F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps[1:])]
+        joined = self.reduction(torch.cat(wide, dim=1))
+        convs = [*self.output, *self.extra]
+        return [conv(F.avg_pool2d(joined, 2**i) if i else joined) for i, conv in enumerate(convs)]
 
 
 class Head(nn.Module):

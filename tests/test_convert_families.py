@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from golden import CASES, keys, needs_golden
 
 from fcos.config import preset, with_dialect
 from fcos.convert import FAMILIES, export_state, from_state, recognise
 from fcos.errors import ModelError
-from fcos.model import FCOS
+from fcos.model import FCOS, HRFPN
+from fcos.points import level_shapes
 
 LISTS = sorted({(family, listed) for family, _, listed in CASES.values()} | {("torchvision", "torchvision_bn")})
 
@@ -71,6 +73,14 @@ VARIANTS = {
     "mmdet-2019-x101-64x4d": variant(
         "mmdet-2019", "fcos-x101-64x4d", **X101, **IMAGENET, mean=(123.675, 116.28, 103.53), bgr=False
     ),
+    "mmdet-2019-hrnet": variant(
+        "mmdet-2019",
+        backbone="hrnet_w32",
+        neck="hrfpn",
+        stride_in_1x1=False,
+        **IMAGENET,
+        mean=(123.675, 116.28, 103.53),
+    ),
     "torchvision-r101-bn": variant("torchvision", "fcos-r101", backbone_norm="batch"),
 }
 
@@ -89,6 +99,23 @@ def test_a_variant_goes_out_and_comes_back_bit_exact_with_its_config(name):
     kept = {k: v for k, v in state.items() if FAMILIES[family].counts(config) or "num_batches" not in k}
     assert same({k: found.state[k] for k in kept}, kept)
     assert same(export_state(found.state, found.config, family), theirs)
+
+
+def test_hrnets_pyramid_is_mmdetections():
+    """The five levels, spelled out as in mmdet/models/necks/hrfpn.py."""
+    config = VARIANTS["mmdet-2019-hrnet"].model.model_copy(update={"fpn_channels": 8})
+    maps = [torch.rand(1, c, 32 // 2**i, 48 // 2**i) for i, c in enumerate((32, 64, 128, 256))]
+    neck = HRFPN([32, 64, 128, 256], config)
+    with torch.inference_mode():
+        found = neck(maps)
+        joined = torch.cat(
+            [F.interpolate(m, scale_factor=2**i, mode="bilinear") if i else m for i, m in enumerate(maps)], 1
+        )
+        joined = neck.reduction(joined)
+        for i, conv in enumerate([*neck.output, *neck.extra]):
+            pooled = F.avg_pool2d(joined, kernel_size=2**i, stride=2**i) if i else joined
+            torch.testing.assert_close(found[i], F.conv2d(pooled, conv.weight, conv.bias, stride=2, padding=1))
+    assert [tuple(x.shape[-2:]) for x in found] == level_shapes((128, 192), config.strides)
 
 
 def base(family="detectron2"):

@@ -17,8 +17,8 @@ def test_folding_changes_nothing(backbone, bgr, std):
                 "backbone": backbone,
                 "bgr": bgr,
                 "std": std,
-                "fpn_channels": 32,
-                "head_channels": 32,
+                "fpn_channels": 64,
+                "head_channels": 64,
                 "head_convs": 1,
             }
         }

@@ -37,10 +37,18 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
         found, why = _from_config(text)
         model |= found
         reasons += why
+    elif reading.backbone.startswith("hrnet"):
+        model |= {"stride_in_1x1": False, "mean": _MEAN, "std": _STD}
+        reasons.append(f"{reading.backbone}: BGR pixels divided by the standard deviation, as in its configs")
     elif not reading.backbone.startswith("resnet"):
         model |= {"stride_in_1x1": False, "bgr": False, "mean": _MEAN, "std": _STD}
         reasons.append(f"{reading.backbone}: pixels and strides of PyTorch's ImageNet models, as in its configs")
-    return dialect, {"model": model}, reasons
+    settings: dict[str, Any] = {"model": model}
+    if reading.backbone.startswith("hrnet"):
+        model["stride_in_1x1"] = False
+        settings["data"] = {"divisor": 64}
+        reasons.append("HRFPN: pictures are padded to multiples of 64, where its pooled levels have whole cells")
+    return dialect, settings, reasons
 
 
 def _from_config(text: str) -> tuple[dict[str, Any], list[str]]:
@@ -55,15 +63,13 @@ def _from_config(text: str) -> tuple[dict[str, Any], list[str]]:
         step = 1 if rgb and rgb[1] == "True" else -1
         values = [tuple(float(v) for v in found[1].split(",") if v.strip())[::step] for found in (mean, std)]
         model |= {"mean": values[0], "std": values[1], "bgr": step == -1}
-    for name, key, values in (
-        ("norm_on_bbox", "normalize", (True, False)),
-        ("centerness_on_reg", "centerness_on", ("regression", "classification")),
-    ):
-        found = re.search(rf"{name}=(True|False)", text)
-        if found:
-            model[key] = values[found[1] == "False"]
-            if name == "norm_on_bbox":
-                model["regression"] = "relu" if found[1] == "True" else "exp"
+    normalized = re.search(r"norm_on_bbox=(True|False)", text)
+    if normalized:
+        improved = normalized[1] == "True"
+        model |= {"normalize": improved, "regression": "relu" if improved else "exp"}
+    beside = re.search(r"centerness_on_reg=(True|False)", text)
+    if beside:
+        model["centerness_on"] = "regression" if beside[1] == "True" else "classification"
     return model, [f"{', '.join(sorted(model))} as in the config that the file carries"] if model else []
 
 
@@ -77,6 +83,7 @@ FAMILY = Family(
     counts=lambda config: True,
     rules=(
         ("fpn.lateral.{i}.{k}", "neck.lateral_convs.{i}.conv.{k}"),
+        ("fpn.reduction.{k}", "neck.reduction_conv.conv.{k}"),
         ("fpn.extra.{i}.{k}", "neck.fpn_convs.{i+3}.conv.{k}"),  # in front: it leaves 0..2 to the next rule
         ("fpn.output.{i}.{k}", "neck.fpn_convs.{i}.conv.{k}"),
         *_tower("head.classification", "cls_convs"),

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ..errors import ModelError
 
-_RESNETS = {  # blocks a stage, width of the first 3x3 conv, its channels a group
+_RESNETS: dict[
+    tuple[tuple[int, ...], int, int], str
+] = {  # blocks a stage, width of the first 3x3 conv, its channels a group
     ((3, 4, 6, 3), 64, 64): "resnet50",
     ((3, 4, 23, 3), 64, 64): "resnet101",
     ((3, 8, 36, 3), 64, 64): "resnet152",
@@ -21,7 +23,7 @@ _RESNETS = {  # blocks a stage, width of the first 3x3 conv, its channels a grou
     ((3, 4, 6, 3), 128, 128): "wide_resnet50_2",
     ((3, 4, 23, 3), 128, 128): "wide_resnet101_2",
 }
-_BASIC = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
+_BASIC: dict[tuple[int, ...], str] = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
 _RANGES = (64.0, 128.0, 256.0, 512.0)
 
 
@@ -93,6 +95,7 @@ def model_settings(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[st
         "head_bias": bias,
         "head_deformable": last in state,
         "scale": "head.scales" in state,
+        "neck": "hrfpn" if "fpn.reduction.weight" in state else "fpn",
     }
     reasons = [
         f"body {backbone}" + (f" with DCNv2 in stages {', '.join(map(str, deformable))}" if deformable else ""),
