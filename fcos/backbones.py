@@ -112,7 +112,7 @@ def _from_timm(cfg: ModelConfig, wanted: list[int]) -> tuple[Any, list[str], lis
     if not timm.is_model(cfg.backbone):
         raise ModelError(f"timm has no model called {cfg.backbone!r}; {_near_names(cfg.backbone)}")
     # HRNet's own pyramid takes its branches, in front of the wider maps that timm adds
-    plain = {"feature_location": ""} if cfg.neck == "hrfpn" else {}
+    plain: dict[str, Any] = {"feature_location": ""} if cfg.neck == "hrfpn" else {}
     if plain and not cfg.backbone.startswith("hrnet"):
         raise ModelError(f"model.neck=hrfpn needs an HRNet body, not {cfg.backbone}")
     probe: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False, **plain)

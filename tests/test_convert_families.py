@@ -1,5 +1,7 @@
 """Names both ways for every family and variant, and what the shapes say about the model."""
 
+from functools import cache
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,6 +40,7 @@ def test_a_familys_file_comes_back_bit_exact(family, listed):
     assert same(export_state(found.state, found.config, family), theirs)
 
 
+@cache
 def shapes_of(config):
     with torch.device("meta"):
         return {k: tuple(v.shape) for k, v in FCOS(config.model, 80).state_dict().items()}

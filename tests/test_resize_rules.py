@@ -11,7 +11,7 @@ from fcos.data.image import resized_shape
 
 def test_floor_equals_torchvision_on_many_sizes():
     draw = random.Random(0)
-    for _ in range(1500):
+    for _ in range(200):
         size = draw.randint(20, 2500), draw.randint(20, 2500)
         short, longest = draw.choice([(800, 1333), (640, 1333), (320, 533), (512, 853)])
         theirs = _resize_image_and_masks(torch.empty(1, *size, device="meta"), short, longest)[0].shape[-2:]
