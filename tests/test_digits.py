@@ -56,7 +56,8 @@ def test_ink_in_the_picture_fills_the_box() -> None:
                 continue
             # half opaque ink over the darkened grey, at CONTRAST or more from it, moves the luma by half of that
             luma = one.image @ np.array([0.299, 0.587, 0.114])
-            x, y, w, h = cv2.boundingRect((abs(luma - round(120 * digits.DARKER)) > digits.CONTRAST / 2).astype(np.uint8))
+            ground = round(120 * digits.DARKER)
+            x, y, w, h = cv2.boundingRect((abs(luma - ground) > digits.CONTRAST / 2).astype(np.uint8))
             assert np.abs(one.boxes[0] - (x, y, x + w, y + h)).max() <= 1
             checked += 1
     assert checked > 3
