@@ -105,8 +105,8 @@ def test_sizes_and_counts() -> None:
         lengths += list((one.boxes[:, 2:] - one.boxes[:, :2]).max(1))
     assert 0.01 < np.mean(np.array(counts) == 0) < 0.12
     assert max(counts) == digits.MOST
-    assert np.mean((np.array(lengths) >= 32) & (np.array(lengths) <= 100)) > 0.8
-    assert max(lengths) <= 122
+    assert np.mean((np.array(lengths) >= 44) & (np.array(lengths) <= 110)) > 0.8
+    assert max(lengths) <= 130
 
 
 def test_files_are_coco_and_depend_on_the_seed_only(tmp_path) -> None:

@@ -27,7 +27,7 @@ GLYPH = 96  # side in pixels of the enlarged digits that scenes are cut from
 EMPTY = 0.05  # share of scenes without a digit
 DARKER = 0.55  # the grounds are darkened to this share, so that chalk stands out
 MOST = 5  # digits in a scene
-SMALLEST, LARGEST = 32, 120  # longer side of a digit's ink in pixels, for a scene of 256
+SMALLEST, LARGEST = 44, 128  # longer side of a digit's ink in pixels, for a scene of 256
 LEGIBLE = 12  # no digit is shorter in pixels, however small the scene
 HIDDEN = 0.5  # share of a digit's ink that later digits may cover at most
 INK = 0.49  # level of ink, 0..1, that is the outline of a stroke
@@ -78,7 +78,7 @@ def split_samples(split: str) -> NDArray[np.int64]:
 def make_scene(rng: np.random.Generator, split: str = "train", size: tuple[int, int] = (256, 256)) -> Scene:
     """One scene of `size` (height, width) with 0 to 5 digits of `split`.
 
-    Digits are 32..120 pixels long (log scale) where the scene's shorter side is 256, and
+    Digits are 44..128 pixels long (log scale) where the scene's shorter side is 256, and
     in proportion otherwise; turned and sheared mildly; in chalk of any colour.
     They may overlap a little, but none has more than half of its ink covered.
     """
