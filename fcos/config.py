@@ -223,7 +223,6 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = _f("auto", "auto: bf16 on a GPU that has it, else fp32")
     channels_last: bool = _f(True, "memory layout of convolutions")
     compile: bool = _f(False, "torch.compile the network")
-    checkpointing: bool = _f(False, "recompute activations of the body to save memory")
     freeze_stages: int = _f(0, "body stages kept fixed, counted from the stem (1: stem only)", ge=0, le=5)
     balance: float = _f(0.0, "pictures of rare classes come oftener: threshold of repeat sampling; 0: off", ge=0)
     eval_every: int = _f(1, "epochs between evaluations; 0: only at the end", ge=0)

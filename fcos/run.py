@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "step", "epoch", "lr", "loss", "classification", "box", "centerness", "centerness_excess", "mean_iou",
-    "positives", "grad_norm", "images_per_second", "data_wait", "AP", "AP50", "AP75", "val_loss",
+    "positives", "grad_norm", "images_per_second", "data_wait", "AP", "AP50", "AP75",
 )  # fmt: skip
 
 
