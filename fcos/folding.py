@@ -41,7 +41,7 @@ def fold_frozen(body: nn.Module) -> int:
     """Let every frozen BatchNorm of `body` be computed as part of its convolution, at each forward pass.
 
     The arithmetic and the trainable weights stay the same, state dicts too; forward and backward lose one
-    pass over every feature map (benchmarks/training.py). Returns the number of pairs.
+    pass over every feature map. Returns the number of pairs.
     """
     count = 0
     for conv, norm in find_pairs(body):

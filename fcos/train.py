@@ -87,7 +87,7 @@ def prepare(dataset: Dataset, config: Config) -> Dataset:
 
 def keep_memory() -> None:
     """Ask glibc to keep the large blocks of a step for the next one; giving them back to the system and
-    faulting them in again costs a tenth of a CPU step (benchmarks/training.py). Harmless elsewhere."""
+    faulting them in again costs time on a CPU. Harmless elsewhere."""
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD

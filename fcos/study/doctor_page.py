@@ -9,9 +9,10 @@ import numpy as np
 
 from ..draw import level_color, sheet
 from ..errors import ImageError
-from ..plots import INK, LINES, MUTED, _figure
+from ..plots import INK, _figure
 from .common import percent
 from .doctor import Diagnosis
+from .figures import style
 from .page import Page
 
 if TYPE_CHECKING:
@@ -78,14 +79,7 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
 
 def _axes(figure: Figure, title: str, x: str = "", y: str = "") -> Axes:
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", color=INK, fontsize=13, pad=10)
-    axes.set_xlabel(x, color=MUTED)
-    axes.set_ylabel(y, color=MUTED)
-    axes.grid(color=LINES, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, colors=MUTED)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    style(axes, title, x, y)
     return axes
 
 
