@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,24 @@ class StepReport:
     grad_norm: float = 0.0  # before clipping
     seconds: float = 0.0
     data_wait: float = 0.0  # seconds spent waiting for the loader
+
+    def row(self, step: int, epoch: float, batch: int) -> dict[str, Any]:
+        """This step as a row of metrics.csv; `batch` pictures went into it."""
+        return {
+            "step": step,
+            "epoch": epoch,
+            "lr": self.lr,
+            "loss": self.loss,
+            "classification": self.classification,
+            "box": self.box,
+            "centerness": self.centerness,
+            "centerness_excess": self.centerness_excess,
+            "mean_iou": self.mean_iou,
+            "positives": self.positives,
+            "grad_norm": self.grad_norm,
+            "images_per_second": batch / max(self.seconds, 1e-9),
+            "data_wait": self.data_wait,
+        }
 
 
 @torch.no_grad()

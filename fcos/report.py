@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +17,9 @@ from .draw import draw_boxes, level_color, sheet, side_by_side
 from .errors import ImageError
 from .files import write_whole
 from .types import Batch, Detections, Points
+
+if TYPE_CHECKING:
+    from .evaluate import Metrics
 
 _PICTURES = 6  # in val.jpg
 
@@ -150,3 +154,17 @@ figcaption {{ color: #555; font-size: .9rem }}
 </body></html>
 """
     return write_whole(folder / "report.html", page)
+
+
+def write_run_page(folder: Path, title: str, facts: Sequence[tuple[str, Any]], metrics: Metrics | None) -> Path:
+    """report.html of a training run: its facts, its last metrics, the pictures that are there."""
+    rows = list(facts)
+    if metrics is not None:
+        rows += [(k, "-" if math.isnan(v) else f"{v:.4f}") for k, v in metrics.numbers().items()]
+    pictures = [
+        ("results.png", "Losses, IoU of positives, AP, learning rate and speed over the run"),
+        ("val.jpg", "Validation pictures: truth on the left, prediction on the right"),
+        ("train_batch_0.jpg", "First batch as the network saw it; dots are the locations that learn, by level"),
+        ("train_batch_1.jpg", "First batch of the second epoch"),
+    ]
+    return write_page(folder, title, rows, pictures)

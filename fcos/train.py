@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -15,14 +14,13 @@ from torch import Tensor
 
 from . import zoo
 from .assign import assign_batch
-from .backbones import load_backbone_weights
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import Config, from_dict
 from .console import Console
 from .data.dataset import Dataset
 from .data.loader import Sampler, train_loader
-from .detector import Detector, pick_device
-from .errors import ConfigError, DataError, FcosError
+from .detector import Detector
+from .errors import DataError, FcosError
 from .evaluate import Metrics, evaluate
 from .folding import fold_frozen
 from .losses import count, fcos_loss, gather_positives, moving_average, normalizers
@@ -30,9 +28,10 @@ from .model import FCOS
 from .monitor import StepReport, measure
 from .optimizer import Average, learning_rate, make_optimizer, set_learning_rate
 from .points import make_points
-from .report import draw_batch, draw_judged, plot_run, save_picture, write_page
+from .report import draw_batch, draw_judged, plot_run, save_picture, write_run_page
 from .results import predict_dataset
 from .run import RunFolder, environment
+from .start import initialise, keep_memory, make_fabric, prepare
 from .types import Batch, Classes, Points
 
 
@@ -76,24 +75,6 @@ def train(
     if any(r.path is None for r in data["train"].records):
         raise DataError(f"{data['train'].root}: the annotations name pictures that are not there")
     return Trainer(config, data, Path(out), init, resume, device, devices, nodes, quiet, sources or {}).run()
-
-
-def prepare(dataset: Dataset, config: Config) -> Dataset:
-    """The data set under `data.classes` and `data.single_class`."""
-    if config.data.classes:
-        dataset = dataset.with_classes(config.data.classes)
-    return dataset.as_single_class() if config.data.single_class else dataset
-
-
-def keep_memory() -> None:
-    """Ask glibc to keep the large blocks of a step for the next one; giving them back to the system and
-    faulting them in again costs time on a CPU. Harmless elsewhere."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-    except (OSError, AttributeError):
-        pass
 
 
 class Trainer:
@@ -176,7 +157,7 @@ class Trainer:
                 report = self.train_step(loader)
                 done = self.step  # steps finished, this one included
                 if done % self.config.train.log_every == 0 or done == self.total:
-                    self.folder.record(self.row(report))
+                    self.folder.record(report.row(done, done / per_epoch, self.config.train.batch))
                 self.console.step(done, report, self.config.train.batch)
                 end_of_epoch = done % per_epoch == 0 or done == self.total
                 if end_of_epoch and self.due(done // per_epoch, done == self.total):
@@ -344,38 +325,8 @@ class Trainer:
         if self.first:
             self.export("last")
             plot_run(self.folder.rows(), self.folder.path / "results.png")
-            self.page()
+            write_run_page(self.folder.path, f"Training {self.config.name}", self.summary(), self.metrics)
             self.console.finished(self.folder.path, self.metrics, self.best)
-
-    def page(self) -> None:
-        """report.html over everything in the folder."""
-        facts: list[tuple[str, Any]] = list(self.summary())
-        if self.metrics is not None:
-            facts += [(k, "-" if math.isnan(v) else f"{v:.4f}") for k, v in self.metrics.numbers().items()]
-        pictures = [
-            ("results.png", "Losses, IoU of positives, AP, learning rate and speed over the run"),
-            ("val.jpg", "Validation pictures: truth on the left, prediction on the right"),
-            ("train_batch_0.jpg", "First batch as the network saw it; dots are the locations that learn, by level"),
-            ("train_batch_1.jpg", "First batch of the second epoch"),
-        ]
-        write_page(self.folder.path, f"Training {self.config.name}", facts, pictures)
-
-    def row(self, report: StepReport) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "epoch": self.step / self.sampler.steps_per_epoch,
-            "lr": report.lr,
-            "loss": report.loss,
-            "classification": report.classification,
-            "box": report.box,
-            "centerness": report.centerness,
-            "centerness_excess": report.centerness_excess,
-            "mean_iou": report.mean_iou,
-            "positives": report.positives,
-            "grad_norm": report.grad_norm,
-            "images_per_second": self.config.train.batch / max(report.seconds, 1e-9),
-            "data_wait": report.data_wait,
-        }
 
     def summary(self) -> list[tuple[str, str]]:
         cfg = self.config
@@ -392,40 +343,6 @@ class Trainer:
             ),
             ("folder", str(self.folder.path)),
         ]
-
-
-def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
-    """lightning-fabric for the device, precision and number of processes asked for."""
-    from lightning_fabric import Fabric
-
-    where = pick_device(device)
-    precision = config.train.precision
-    if precision == "auto":
-        precision = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    return Fabric(
-        accelerator=where.type,
-        devices=[where.index] if where.type == "cuda" and where.index is not None else devices,
-        num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-    )
-
-
-def initialise(network: FCOS, config: Config, classes: Classes, init: str | None) -> list[str]:
-    """Fill a fresh network; one line per thing done. See `train` for `init`."""
-    bundled = zoo.models().get(config.name)
-    if init is None and bundled is not None and bundled.path() is not None:
-        init = config.name
-    if init is None or init == "none":
-        return [load_backbone_weights(network.backbone, config.model)]
-    state, _, theirs, _ = zoo.read(zoo.find(init))
-    if theirs.names != classes.names:  # the same number of other classes is no reason to keep their layer
-        state = {k: v for k, v in state.items() if not k.startswith("head.class_logits.")}
-    kept, fresh = zoo.transfer(network, state)
-    if not kept:
-        raise ConfigError(f"--init {init}: none of its weights fit this network")
-    named = ", ".join(sorted({k.rpartition(".")[0] for k in fresh})[:6]) or "nothing"
-    return [f"weights from {init}: {len(kept)} tensors kept, fresh: {named}"]
 
 
 def stored_config(folder: Path) -> Config:

@@ -1,0 +1,70 @@
+"""What stands before the first step: the data as the settings want it, processes and precision, memory,
+initial weights."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+
+from . import zoo
+from .backbones import load_backbone_weights
+from .config import Config
+from .data.dataset import Dataset
+from .detector import pick_device
+from .errors import ConfigError
+from .model import FCOS
+from .types import Classes
+
+
+def prepare(dataset: Dataset, config: Config) -> Dataset:
+    """The data set under `data.classes` and `data.single_class`."""
+    if config.data.classes:
+        dataset = dataset.with_classes(config.data.classes)
+    return dataset.as_single_class() if config.data.single_class else dataset
+
+
+def keep_memory() -> None:
+    """Ask glibc to keep the large blocks of a step for the next one; giving them back to the system and
+    faulting them in again costs time on a CPU. Harmless elsewhere."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        pass
+
+
+def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
+    """lightning-fabric for the device, precision and number of processes asked for."""
+    from lightning_fabric import Fabric
+
+    where = pick_device(device)
+    precision = config.train.precision
+    if precision == "auto":
+        precision = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return Fabric(
+        accelerator=where.type,
+        devices=[where.index] if where.type == "cuda" and where.index is not None else devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
+
+
+def initialise(network: FCOS, config: Config, classes: Classes, init: str | None) -> list[str]:
+    """Fill a fresh network; one line per thing done. See `train` for `init`."""
+    bundled = zoo.models().get(config.name)
+    if init is None and bundled is not None and bundled.path() is not None:
+        init = config.name
+    if init is None or init == "none":
+        return [load_backbone_weights(network.backbone, config.model)]
+    state, _, theirs, _ = zoo.read(zoo.find(init))
+    if theirs.names != classes.names:  # the same number of other classes is no reason to keep their layer
+        state = {k: v for k, v in state.items() if not k.startswith("head.class_logits.")}
+    kept, fresh = zoo.transfer(network, state)
+    if not kept:
+        raise ConfigError(f"--init {init}: none of its weights fit this network")
+    named = ", ".join(sorted({k.rpartition(".")[0] for k in fresh})[:6]) or "nothing"
+    return [f"weights from {init}: {len(kept)} tensors kept, fresh: {named}"]
