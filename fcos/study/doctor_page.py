@@ -9,11 +9,11 @@ import numpy as np
 
 from ..draw import level_color, sheet
 from ..errors import ImageError
+from ..page import Page
 from ..plots import INK, _figure
 from .common import percent
 from .doctor import Diagnosis
 from .figures import style
-from .page import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
