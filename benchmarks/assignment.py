@@ -15,9 +15,9 @@ import torch
 
 from fcos import zoo
 from fcos.assign import assign, assign_batch
-from fcos.config import preset
 from fcos.losses import fcos_loss
 from fcos.points import make_points
+from fcos.presets import preset
 from fcos.run import environment
 from fcos.types import Target
 

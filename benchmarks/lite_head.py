@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from fcos import zoo
-from fcos.config import preset
 from fcos.info import describe_network
+from fcos.presets import preset
 from fcos.run import environment
 
 

@@ -9,11 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Config, preset
+    from .config import Config
     from .data.dataset import Dataset, open_dataset
     from .detector import Detector, load
     from .errors import FcosError
     from .evaluate import evaluate
+    from .presets import preset
     from .train import train
     from .types import Detections
 
@@ -22,7 +23,7 @@ __version__ = "0.1.0"
 # public name -> module; loaded on first use, so that `import fcos` and `fcos --help` stay fast
 _WHERE = {
     "Config": "config",
-    "preset": "config",
+    "preset": "presets",
     "Dataset": "data.dataset",
     "open_dataset": "data.dataset",
     "Detector": "detector",

@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import zoo
-from .config import PRESETS, Config, resolve
+from .config import Config
 from .errors import ConfigError
 from .model import FCOS
 from .points import level_shapes
+from .presets import PRESETS, resolve
 
 ANCHORS = 9  # a location's anchors in RetinaNet: 3 scales x 3 shapes (1904.01355, section 3.1)
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .config import PRESETS, Config, from_dict, preset
+from .config import Config, from_dict
 from .errors import ConfigError, ModelError
 from .files import write_whole
 from .model import FCOS
+from .presets import PRESETS, preset
 from .types import Classes
 
 _FORMAT = "1"

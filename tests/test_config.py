@@ -3,8 +3,9 @@
 import pytest
 import yaml
 
-from fcos.config import DIALECTS, PRESETS, Config, describe, from_dict, preset, resolve, with_dialect
+from fcos.config import Config, describe, from_dict
 from fcos.errors import ConfigError
+from fcos.presets import DIALECTS, PRESETS, preset, resolve, with_dialect
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from golden import CASES, keys, needs_golden
 
-from fcos.config import preset, with_dialect
 from fcos.convert import FAMILIES, export_state, from_state, recognise
 from fcos.errors import ModelError
 from fcos.model import FCOS, HRFPN
 from fcos.points import level_shapes
+from fcos.presets import preset, with_dialect
 
 LISTS = sorted({(family, listed) for family, _, listed in CASES.values()} | {("torchvision", "torchvision_bn")})
 

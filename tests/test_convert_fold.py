@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fcos.config import preset
 from fcos.convert.fold import fold_normalization
 from fcos.model import FCOS
+from fcos.presets import preset
 
 
 @pytest.mark.parametrize(("bgr", "std"), [(False, (58.395, 57.12, 57.375)), (True, (1.0, 1.0, 1.0))])

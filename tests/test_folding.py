@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from fcos import zoo
-from fcos.config import preset
 from fcos.folding import find_pairs, fold_frozen
+from fcos.presets import preset
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])

@@ -16,6 +16,7 @@ MAY = {
     "types": set(),
     "errors": set(),
     "config": {"errors"},
+    "presets": {"config", "errors"},
     "files": {"errors"},
     "boxes": {"config", "types"},
     "points": {"config", "types"},
@@ -24,7 +25,7 @@ MAY = {
     "decode": {"boxes", "config", "points", "types"},
     "backbones": {"config", "errors"},
     "model": {"backbones", "config", "types"},
-    "zoo": BASE | {"model", "backbones"},
+    "zoo": BASE | {"presets", "model", "backbones"},
     "data": BASE | {"boxes", "data"},
     "draw": BASE | {"data"},
     "monitor": MATHS,
@@ -65,7 +66,8 @@ def test_imports_run_one_way(name):
 
 def test_nothing_below_the_programs_imports_a_program():
     programs = {"train", "evaluate", "study", "convert", "serve", "cli", "predict", "results"}
-    for name in ("types", "config", "boxes", "points", "assign", "losses", "decode", "model", "zoo", "detector"):
+    core = ("types", "config", "presets", "boxes", "points", "assign", "losses", "decode", "model", "zoo", "detector")
+    for name in core:
         assert not imports_of(PACKAGE / f"{name}.py") & programs
 
 

@@ -9,10 +9,10 @@ from torch import nn
 
 from fcos import zoo
 from fcos.backbones import match_state
-from fcos.config import preset
 from fcos.errors import ModelError
 from fcos.info import describe_network
 from fcos.points import make_points
+from fcos.presets import preset
 from fcos.types import Classes
 
 

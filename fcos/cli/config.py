@@ -17,7 +17,8 @@ def command(
 ) -> None:
     """Show every setting of a model, resolved, with its meaning."""
     from .. import zoo
-    from ..config import PRESETS, describe, load_yaml, resolve, with_dialect
+    from ..config import describe, load_yaml
+    from ..presets import PRESETS, resolve, with_dialect
 
     if model in PRESETS:
         resolved = resolve(model, settings or [], dialect, config)

@@ -138,10 +138,10 @@ def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
 
 
 def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], seed: int) -> list[np.ndarray]:
-    from ..config import resolve
     from ..data.cache import Reader
     from ..data.loader import Sampler, fill_color, train_sample
     from ..draw import draw_boxes
+    from ..presets import resolve
 
     config = resolve(model, [*overrides, f"train.seed={seed}"])
     if config.data.classes:

@@ -29,8 +29,8 @@ def command(
     """
     import json
 
-    from ..config import PRESETS, resolve
     from ..data.dataset import open_splits
+    from ..presets import PRESETS, resolve
     from ..run import environment
     from ..study.doctor import diagnose
 

@@ -119,7 +119,7 @@ def _ablation(
 
 def _config(model: str | None, settings: list[str], device: str) -> Config:
     """The settings of a preset (fcos-r50 where none is named) or of a trained model."""
-    from ..config import PRESETS, resolve
+    from ..presets import PRESETS, resolve
 
     if model is None or model in PRESETS:
         return resolve(model or "fcos-r50", settings)

@@ -50,8 +50,9 @@ def command(
     """
     import json
 
-    from ..config import Config, resolve
+    from ..config import Config
     from ..errors import DataError, FcosError
+    from ..presets import resolve
     from ..run import latest_folder, next_folder
     from ..train import stored_config, train
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from .. import zoo
-from ..config import PRESETS, Config, preset, with_dialect
+from ..config import Config
 from ..errors import ModelError
 from ..files import write_whole
+from ..presets import PRESETS, preset, with_dialect
 from ..types import Classes
 from .family import Family, Reading, fit
 from .names import class_names

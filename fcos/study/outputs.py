@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..config import resolve
 from ..info import ANCHORS, parse_size
 from ..model import Head
 from ..points import level_shapes
+from ..presets import resolve
 from .common import plain, table
 
 

@@ -1,0 +1,221 @@
+"""Presets (networks by name) and dialects (conventions of published implementations), as plain values.
+
+`resolve` puts the sources of a config in order: preset < dialect < YAML file < `key=value` overrides.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from .config import Config, DataConfig, ModelConfig, TrainConfig, load_yaml
+from .errors import ConfigError
+
+# --------------------------------------------------------------------------- presets, by name
+
+
+def fcos_r50() -> Config:
+    """The improved version (2006.09214): centerness on the regression tower, centre sampling, GIoU."""
+    return Config(data=DataConfig(train_sizes=tuple(range(640, 801, 32))))
+
+
+def fcos_r50_2019() -> Config:
+    """The first paper (1904.01355): exp, centerness on the classification tower, -log IoU, whole boxes."""
+    return Config(name="fcos-r50-2019").override(
+        {
+            "model": {"centerness_on": "classification", "regression": "exp", "normalize": False},
+            "assign": {"center_radius": 0.0},
+            "loss": {"box": "iou"},
+        }
+    )
+
+
+def _like_r50(name: str, backbone: str) -> Callable[[], Config]:
+    def preset() -> Config:
+        return fcos_r50().override({"name": name, "model": {"backbone": backbone}})
+
+    preset.__doc__ = f"`fcos-r50` with the body {backbone}."
+    return preset
+
+
+def _lite(level: int, size: int, channels: int, depthwise: bool = False) -> Callable[[], Config]:
+    def preset() -> Config:
+        return Config(
+            name=f"fcos-lite{level}",
+            model=ModelConfig(
+                backbone=f"tf_efficientnet_lite{level}",
+                mean=(127.5, 127.5, 127.5),
+                std=(127.5, 127.5, 127.5),
+                fpn_channels=channels,
+                head_channels=channels,
+                head_convs=2,
+                head_depthwise=depthwise,
+            ),
+            data=DataConfig(
+                size=size,
+                max_size=size * 5 // 3,
+                train_sizes=tuple(range(size - 64, size + 65, 32)),
+                color=0.5,
+            ),
+            train=TrainConfig(
+                epochs=30,
+                batch=8,
+                optimizer="adamw",
+                lr=1e-3,
+                weight_decay=0.05,
+                decay_norm=False,
+                schedule="cosine",
+                warmup=200,
+                clip=10.0,
+                ema=0.998,
+                freeze_stages=2,
+            ),
+        )
+
+    preset.__doc__ = f"For CPUs, phones and browsers: EfficientNet-Lite{level} body, light FPN and towers."
+    return preset
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    "fcos-lite0": _lite(0, 320, 96, depthwise=False),
+    "fcos-lite1": _lite(1, 416, 112),
+    "fcos-lite2": _lite(2, 512, 128),
+    "fcos-r50": fcos_r50,
+    "fcos-r50-2019": fcos_r50_2019,
+    "fcos-r101": _like_r50("fcos-r101", "resnet101"),
+    "fcos-x101-32x8d": _like_r50("fcos-x101-32x8d", "resnext101_32x8d"),
+    "fcos-x101-64x4d": _like_r50("fcos-x101-64x4d", "resnext101_64x4d"),
+    "fcos-hrnet-w32": _like_r50("fcos-hrnet-w32", "hrnet_w32"),
+}
+
+
+def preset(name: str) -> Config:
+    """The config of a preset name; ConfigError with the nearest name when there is none."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"presets: {', '.join(PRESETS)}"
+        raise ConfigError(f"there is no model called {name!r}; {hint}")
+    return PRESETS[name]()
+
+
+# --------------------------------------------------------------------------- dialects, by name
+# What each published implementation does differently; docs/dialects.md explains every line.
+
+_CAFFE = {"stride_in_1x1": True, "std": (1.0, 1.0, 1.0), "bgr": True}
+_CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
+_MEAN = (123.675, 116.28, 103.53)
+_REGION = {"range_rule": "inclusive", "center_rule": "region", "area_rule": "rounded"}
+_ORIGINAL_DATA = {"resample": "pil", "round": "short-exact", "padding": "exact", "inclusive_boxes": True}
+_ADELAIDET: dict[str, Any] = {
+    "model": {**_CAFFE, "mean": _MEAN},
+    "assign": _REGION,
+    "loss": {"iou_plus_one": True},
+    "decode": {"clip": "after"},
+    "data": {"resample": "pil", "round": "two-step", "padding": "exact"},
+}
+
+DIALECTS: dict[str, dict[str, Any]] = {
+    "fcos": {},
+    "original": {
+        "model": {**_CAFFE, "mean": _CAFFE_MEAN, "backbone_norm_eps": 0.0},
+        "assign": {**_REGION, "area_plus_one": True},
+        "loss": {"iou_plus_one": True},
+        "decode": {"clip_margin": 1, "nms_plus_one": True},
+        "data": _ORIGINAL_DATA,
+        "train": {
+            "bias_lr": 2.0,
+            "bias_decay": False,
+            "warmup_rule": "constant",
+            "warmup_start": 1 / 3,
+            "warmup": 500,
+        },
+    },
+    "original-2019": {
+        "model": {
+            **_CAFFE,
+            "mean": _CAFFE_MEAN,
+            "backbone_norm_eps": 0.0,
+            "centerness_on": "classification",
+            "regression": "exp",
+            "normalize": False,
+        },
+        "assign": {**_REGION, "area_plus_one": True, "center_radius": 0.0},
+        "loss": {"box": "iou", "iou_plus_one": True},
+        "decode": {"clip_margin": 1, "nms_plus_one": True},
+        "data": _ORIGINAL_DATA,
+        "train": {
+            "bias_lr": 2.0,
+            "bias_decay": False,
+            "warmup_rule": "constant",
+            "warmup_start": 1 / 3,
+            "warmup": 500,
+        },
+    },
+    "adelaidet": _ADELAIDET,
+    "adelaidet-iou": {**_ADELAIDET, "loss": {"iou_plus_one": True, "quality": "iou", "box_weights": "none"}},
+    "detectron2": {
+        "model": {**_CAFFE, "mean": _MEAN, "scale": False},
+        "assign": {"range_rule": "strict", "area_rule": "float32"},
+        "loss": {"box_weights": "none", "normalizer": "moving-average", "normalizer_scope": "process"},
+        "decode": {"threshold": 0.2, "threshold_on": "score", "clip": "after"},
+        "data": {"resample": "pil", "round": "two-step", "padding": "exact"},
+    },
+    "mmdet": {
+        "model": {**_CAFFE, "mean": _MEAN},
+        "assign": _REGION,
+        "decode": {"topk_by": "class", "score": "product"},
+        "data": {"resample": "linear", "round": "half-up", "padding": "exact"},
+        "train": {"bias_lr": 2.0, "bias_decay": False, "warmup": 500},
+    },
+    "mmdet-2019": {
+        "model": {
+            **_CAFFE,
+            "mean": _CAFFE_MEAN,
+            "centerness_on": "classification",
+            "regression": "exp",
+            "normalize": False,
+            "head_bias": False,
+        },
+        "assign": {**_REGION, "center_radius": 0.0},
+        "loss": {"box": "iou"},
+        "decode": {"topk_by": "class", "score": "product", "nms_iou": 0.5},
+        "data": {"resample": "linear", "round": "half-up", "padding": "exact"},
+        "train": {
+            "bias_lr": 2.0,
+            "bias_decay": False,
+            "warmup_rule": "constant",
+            "warmup_start": 1 / 3,
+            "warmup": 500,
+        },
+    },
+    "torchvision": {
+        "model": {"scale": False, "point_offset": 0.0, "point_spacing": "grid"},
+        "assign": {"range_rule": "strict", "area_rule": "float32"},
+        "loss": {"box_weights": "none", "normalizer_scope": "process"},
+        "decode": {"threshold": 0.2, "threshold_on": "score"},
+        "data": {"resample": "torch", "round": "floor", "padding": "exact"},
+    },
+}
+
+
+def with_dialect(config: Config, name: str) -> Config:
+    """`config` under the conventions of a published implementation; ConfigError for an unknown name."""
+    if name not in DIALECTS:
+        near = difflib.get_close_matches(name, DIALECTS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"dialects: {', '.join(DIALECTS)}"
+        raise ConfigError(f"there is no dialect called {name!r}; {hint}")
+    return config.override(DIALECTS[name], {"dialect": name}, source=f"dialect {name}")
+
+
+def resolve(
+    name: str, overrides: Iterable[str] = (), dialect: str | None = None, file: str | Path | None = None
+) -> Config:
+    """preset < dialect < YAML file < `key=value` overrides."""
+    config = preset(name)
+    if dialect:
+        config = with_dialect(config, dialect)
+    if file:
+        config = config.override(load_yaml(file), source=str(file))
+    return config.override(*overrides, source="command line")
