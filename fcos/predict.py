@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import json
 import os
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .data.image import SUFFIXES, read_image
 from .detector import Detector
-from .errors import DataError, ImageError
+from .errors import DataError, FcosError, ImageError
 from .files import write_whole
-from .types import Detections
+from .types import Classes, Detections, Predictions
 
 _AHEAD = 4  # pictures decoded while the network works
 
@@ -62,29 +65,86 @@ def find_pictures(sources: Sequence[str], stdin: Iterable[str] | None = None) ->
     return list(found)
 
 
+def parse_scores(text: str, classes: Classes, default: float = 0.3) -> Tensor:
+    """The lowest score shown of each class [C], from "0.4", "person=0.5,dog=0.2", "0.4,person=0.5" or the
+    path of a JSON file {"person": 0.5}; classes that are not named have the bare number, else `default`.
+
+    Raises FcosError for an unknown class, a score outside 0..1 and a file that cannot be read.
+    """
+    if text.lower().endswith(".json"):
+        try:
+            named = json.loads(Path(text).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise FcosError(f"--score: cannot read {text}: {reason}") from error
+        if not isinstance(named, dict):
+            raise FcosError(f'--score: {text} must hold {{"class": score}}, not a {type(named).__name__}')
+    else:
+        named = {}
+        for part in text.split(","):
+            name, equals, value = part.rpartition("=")
+            named[name.strip() if equals else ""] = value
+    scores = {}
+    for name, value in named.items():
+        if name and name not in classes.names:
+            near = difflib.get_close_matches(name, classes.names, 1)
+            known = f"did you mean {near[0]}?" if near else f"there are {', '.join(classes.names[:10])}"
+            raise FcosError(f"--score: the model has no class {name!r}; {known}")
+        try:
+            scores[name] = float(value)
+        except (TypeError, ValueError):
+            scores[name] = -1.0
+        if not 0 <= scores[name] <= 1:
+            of = f" of {name}" if name else ""
+            raise FcosError(f"--score: {value!r}{of} is no score in 0..1; write 0.4, person=0.5,dog=0.2 or FILE.json")
+    other = scores.get("", default)
+    return torch.tensor([scores.get(name, other) for name in classes.names], dtype=torch.float32)
+
+
+def proposer(detector: Detector, most: int = 1000) -> Detector:
+    """The same network as a source of proposals (1904.01355, section 5: in place of an RPN): each location
+    gives one box with the score of its most probable class and its centerness, NMS takes all boxes for one
+    class, and the `most` best stay, whatever their score. Its one class, "object", has the id of the
+    detector's first, so that results fit data with those ids."""
+    network = detector.network
+
+    def highest(images: Tensor) -> Predictions:
+        found = network(images)
+        return found._replace(logits=found.logits.amax(dim=-1, keepdim=True))
+
+    cfg = detector.config.decode
+    changes = {"threshold": 0.0, "nms": "agnostic", "max_detections": most, "topk": max(most, cfg.topk)}
+    config = detector.config.override({"decode": changes})
+    return Detector(highest, config, Classes(("object",), detector.classes.ids[:1]), detector.device)
+
+
 def run(
-    detector: Detector, pictures: Sequence[Path], score: float
+    detector: Detector, pictures: Sequence[Path], scores: Tensor
 ) -> Iterator[tuple[Path, np.ndarray, Detections | ImageError]]:
-    """(path, pixels, detections or the error) of each picture, in order; decoding runs ahead of the network."""
+    """(path, pixels, detections or the error) of each picture, in order; decoding runs ahead of the network.
+
+    scores [C]: the lowest score of each class.
+    """
     with ThreadPoolExecutor(max_workers=2) as pool:
         pending: list[tuple[Path, Future[np.ndarray]]] = []
         for path in pictures:
             pending.append((path, pool.submit(read_image, path)))
             if len(pending) < _AHEAD:
                 continue
-            yield _detect(detector, *pending.pop(0), score)
+            yield _detect(detector, *pending.pop(0), scores)
         for path, future in pending:
-            yield _detect(detector, path, future, score)
+            yield _detect(detector, path, future, scores)
 
 
 def _detect(
-    detector: Detector, path: Path, future: Future[np.ndarray], score: float
+    detector: Detector, path: Path, future: Future[np.ndarray], scores: Tensor
 ) -> tuple[Path, np.ndarray, Detections | ImageError]:
     try:
         image = future.result()
     except ImageError as error:
         return path, np.zeros((0, 0, 3), np.uint8), error
-    return path, image, detector.detect([image], [str(path)], score)[0]
+    found = detector.detect([image], [str(path)], float(scores.min()))[0]
+    return path, image, found[found.scores >= scores[found.labels]]
 
 
 def json_line(path: Path, found: Detections) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -33,33 +33,51 @@ def command(
     allow_missing: bool = typer.Option(
         False, "--allow-missing", help="Go on when the data has classes that the model does not know."
     ),
+    compare: tuple[str, str] = typer.Option(
+        None, "--compare", metavar="A B", help="Two models or results files: their difference, with intervals."
+    ),
+    ci: bool = typer.Option(False, "--ci", help="95 % intervals of AP: bootstrap over pictures."),
+    resamples: int = typer.Option(1000, "--resamples", min=10, help="Draws of the bootstrap."),
+    seed: int = typer.Option(0, "--seed", min=0, help="Seed of the bootstrap."),
+    precision: float = typer.Option(
+        None, "--precision", min=0, max=1, help="Lowest score of each class that keeps this precision (IoU 0.5)."
+    ),
 ) -> None:
-    """COCO and VOC numbers of a model or of a results file."""
+    """COCO and VOC numbers of a model or of a results file, or the difference of two."""
     import json
 
     from ..errors import FcosError
-    from ..evaluate import evaluate, predict_dataset, read_results
+    from ..evaluate import curves, evaluate, read_results
+    from ..files import write_whole
 
-    if (model is None) == (detections is None):
-        raise FcosError("give either --model or --detections, the thing to judge")
+    if (model is not None) + (detections is not None) + (compare is not None) != 1:
+        raise FcosError("give either --model or --detections, the thing to judge, or --compare A B")
     if detections is not None and settings:
         raise FcosError(f"{settings[0]!r} is a setting of a model; with --detections there is none")
     if out is not None and out.exists() and not out.is_dir():
         raise FcosError(f"--out {out} is a file; name a folder")
+    if class_agnostic and precision is not None:
+        raise FcosError("--precision gives a score for each class, which --class-agnostic takes for one")
     dataset = _choose(data, split)
-    if detections is not None:
-        found = read_results(detections, dataset)
-    else:
-        from ..detector import load
 
-        detector = load(model, device=device, overrides=settings or [])
-        wanted = detector.config.data
-        if wanted.classes:
-            dataset = dataset.with_classes(wanted.classes)
-        if wanted.single_class:
-            dataset = dataset.as_single_class(detector.classes.names[0])
-        _say(f"{len(dataset.records)} pictures of {data}, split {dataset.split}")
-        found = predict_dataset(detector, dataset, batch, allow_missing=allow_missing)
+    def detect(name: str) -> tuple[list[Detections], Dataset]:
+        return _detect(name, dataset, data, settings or [], batch, device, allow_missing)
+
+    def read(path: str | Path) -> tuple[list[Detections], Dataset]:
+        return read_results(path, dataset), dataset
+
+    if compare is not None:
+        if precision is not None:
+            raise FcosError("--precision is of one model; leave out --compare")
+        (first, dataset_a), (second, dataset_b) = (
+            read(thing) if thing.lower().endswith((".json", ".json.gz")) else detect(thing) for thing in compare
+        )
+        if dataset_a.classes != dataset_b.classes:
+            raise FcosError(f"{compare[0]} and {compare[1]} judge different classes of {data}")
+        options = {"resamples": resamples, "seed": seed, "class_agnostic": class_agnostic}
+        _compare(compare, first, second, dataset_a, data, out, as_json, options)
+        return
+    found, dataset = read(detections) if detections is not None else detect(model)
     metrics = evaluate(found, dataset, class_agnostic=class_agnostic, voc_plus_one=voc_plus_one)
     result = {
         "data": str(data),
@@ -68,15 +86,30 @@ def command(
         "detections_file": str(detections) if detections is not None else None,
         **metrics.to_dict(),
     }
+    more: list[str] = []
+    if ci:
+        from ..bootstrap import intervals, method
+
+        around = intervals(found, dataset, resamples=resamples, seed=seed, class_agnostic=class_agnostic)
+        result["intervals"] = {k: v.to_dict() for k, v in around.items()}
+        more += [method(len(dataset), resamples, seed), *(f"{k:<4}  {v}" for k, v in around.items())]
+    if precision is not None:
+        from ..calibration import score_option, threshold_table, thresholds
+
+        rows = thresholds(curves(found, dataset), precision)
+        result["scores_for_precision"] = {"precision": precision, "scores": score_option(rows)}
+        more += [*([""] if more else []), threshold_table(rows, precision)]
     if out is not None:
         _write(out, json.dumps(result, indent=2), metrics, found, dataset, score)
+        if "scores_for_precision" in result:
+            write_whole(out / "scores.json", json.dumps(result["scores_for_precision"]["scores"], indent=1) + "\n")
     if as_json:
         typer.echo(json.dumps(result))
         return
     typer.echo(f"{model or detections} on {data}, split {dataset.split}\n")
-    typer.echo(metrics.table())
+    typer.echo("\n".join([metrics.table(), *([""] if more else []), *more]))
     if out is not None:
-        typer.echo(f"\nwritten to {out}: metrics.json, detections.json, pr.png, f1.png, confusion.png")
+        typer.echo(f"\nwritten to {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.is_file()))}")
 
 
 def _say(line: str) -> None:
@@ -85,10 +118,10 @@ def _say(line: str) -> None:
 
 def _choose(path: Path, split: str | None) -> Dataset:
     """The split asked for, else test, val, or the only one there is."""
-    from ..data.dataset import _sources, open_dataset
+    from ..data.dataset import open_dataset, split_names
 
     if split is None:
-        names = _sources(path, False, False)  # lists the splits; reading a large train split would take long
+        names = split_names(path)
         split = next((name for name in ("test", "val") if name in names), None)
     dataset = open_dataset(path, split)
     for note in dataset.notes:
@@ -96,10 +129,55 @@ def _choose(path: Path, split: str | None) -> Dataset:
     return dataset
 
 
+def _detect(
+    name: str, dataset: Dataset, data: Path, settings: list[str], batch: int, device: str, allow_missing: bool
+) -> tuple[list[Detections], Dataset]:
+    """What a model finds, and the data set under the model's choice of classes."""
+    from ..detector import load
+    from ..evaluate import predict_dataset
+
+    detector = load(name, device=device, overrides=settings)
+    wanted = detector.config.data
+    if wanted.classes:
+        dataset = dataset.with_classes(wanted.classes)
+    if wanted.single_class:
+        dataset = dataset.as_single_class(detector.classes.names[0])
+    _say(f"{len(dataset.records)} pictures of {data}, split {dataset.split}")
+    return predict_dataset(detector, dataset, batch, allow_missing=allow_missing), dataset
+
+
+def _compare(
+    names: tuple[str, str],
+    first: list[Detections],
+    second: list[Detections],
+    dataset: Dataset,
+    data: Path,
+    out: Path | None,
+    as_json: bool,
+    options: dict[str, Any],
+) -> None:
+    import json
+
+    from ..bootstrap import compare
+    from ..files import write_whole
+
+    judged = compare(first, second, dataset, **options)
+    result = {"data": str(data), "split": dataset.split, "A": names[0], "B": names[1], **judged.to_dict()}
+    if out is not None:
+        write_whole(out / "comparison.json", json.dumps(result, indent=2) + "\n")
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    typer.echo(f"A: {names[0]}\nB: {names[1]}\non {data}, split {dataset.split}\n\n{judged.text()}")
+    if out is not None:
+        typer.echo(f"\nwritten to {out}: comparison.json")
+
+
 def _write(
     folder: Path, text: str, metrics: Metrics, found: list[Detections], dataset: Dataset, score: float | None
 ) -> None:
     from .. import plots
+    from ..calibration import calibration, reliability_plot
     from ..errors import FcosError
     from ..evaluate import confusion_matrix, curves
     from ..results import write_results
@@ -116,5 +194,6 @@ def _write(
             score = score if score == score else 0.5  # nothing was found: any threshold shows that
         matrix = confusion_matrix(found, dataset, score=score)
         plots.confusion_matrix(matrix, dataset.classes.names, folder / "confusion.png", score=score)
+        reliability_plot(calibration(found, dataset), folder / "reliability.png")
     except OSError as error:
         raise FcosError(f"cannot write to {folder}: {error.strerror or error}") from error

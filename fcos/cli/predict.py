@@ -16,7 +16,13 @@ def command(
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Name, run folder or file.")] = "fcos-lite0",
     out: Annotated[Path | None, typer.Option("--out", help="Folder for annotated pictures.")] = None,
-    score: Annotated[float, typer.Option("--score", min=0.0, max=1.0, help="Lowest score shown.")] = 0.3,
+    score: Annotated[
+        str | None,
+        typer.Option("--score", help="Lowest score shown (0.3); by class: person=0.4,dog=0.5 or FILE.json."),
+    ] = None,
+    proposals: Annotated[
+        bool, typer.Option("--proposals", help="The 1000 best boxes of any class, by score and centerness.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout, one per picture.")] = False,
     coco: Annotated[Path | None, typer.Option("--coco", help="Write COCO results to this file.")] = None,
     yolo: Annotated[Path | None, typer.Option("--yolo", help="Write YOLO txt files to this folder.")] = None,
@@ -29,17 +35,22 @@ def command(
     """
     from ..detector import load
     from ..errors import FcosError
-    from ..predict import Outcome, Writer, find_pictures, headline, json_line, run, unique_names
+    from ..predict import Outcome, Writer, find_pictures, headline, json_line, parse_scores, proposer, run, unique_names
 
     pictures = find_pictures(sources)
     detector = load(model, device=device, overrides=settings or [])
+    if proposals:
+        if not (out or as_json or coco or yolo):
+            raise FcosError("--proposals are many: name a file with --coco, or give --json, --yolo or --out")
+        detector = proposer(detector)
+    scores = parse_scores(score or ("0" if proposals else "0.3"), detector.classes)
     if out is None and not (as_json or coco or yolo):
         out = Path("predictions")
     writer = Writer(out, yolo, coco, detector.classes.ids)
     outcome = Outcome()
     wide = min(48, max((len(str(p)) for p in pictures), default=0))
     names = unique_names(pictures)
-    for name, (path, image, found) in zip(names, run(detector, pictures, score), strict=True):
+    for name, (path, image, found) in zip(names, run(detector, pictures, scores), strict=True):
         if isinstance(found, FcosError):
             outcome.broken.append(str(found))
             typer.echo(f"fcos: {found}", err=True)
