@@ -9,9 +9,10 @@ from fcos.decode import decode_image
 from fcos.detector import Detector
 from fcos.losses import centerness_target
 from fcos.points import make_points
+from fcos.predict import proposer
 from fcos.study import paper
 from fcos.study.ablation import ladder
-from fcos.study.cached import best_per_location, cache, redecode
+from fcos.study.cached import cache, redecode
 from fcos.study.explain import Raw
 from fcos.types import Predictions
 
@@ -107,7 +108,10 @@ def test_every_study_gives_its_table(world, tmp_path):  # noqa: F811
     cached = cache(detector(ROWS), data)
     tables = {}
     for name in ("centerness", "nms", "proposals", "oracle"):
-        study = getattr(paper, f"{name}_study")(cached, data, CONFIG)
+        if name == "proposals":
+            study = proposals(detector(ROWS), data)
+        else:
+            study = getattr(paper, f"{name}_study")(cached, data, CONFIG)
         tables[name] = {r.name: r.numbers for r in study.rows}
         assert study.to_dict()["study"] == name
         assert name in study.text()
@@ -122,21 +126,41 @@ def test_every_study_gives_its_table(world, tmp_path):  # noqa: F811
     assert CONFIG.override(*advice.split())
 
 
-def test_proposals_take_the_surest_class_of_a_location(world):  # noqa: F811
-    c = cache(Detector(Noise(2), LOOSE, CLASSES), world((*TRUTH, 0, 0)))[0]
-    one = best_per_location(c)
-    assert len(one.spot.unique()) == len(one.spot) == len(c.spot.unique())
-    for spot in one.spot[:10].tolist():
-        assert one.probability[one.spot == spot] == c.probability[c.spot == spot].max()
-    assert one.labels.unique().tolist() == [0]
+def proposals(network, data, baselines=None):
+    one, proposing = data.as_single_class(), proposer(network)
+    return paper.proposals_study(cache(proposing, one, 0.0), one, proposing.config, baselines)
+
+
+def test_proposals_are_the_best_boxes_whatever_their_class_and_score(world):  # noqa: F811
+    network = Detector(Noise(2), LOOSE, CLASSES)
+    found = proposer(network, most=50)(GREY)
+    assert len(found) == 50
+    assert found.names == ("object",)
+    p = Noise(2).predictions
+    score = (p.logits[0].sigmoid().amax(dim=1) * p.centerness[0].sigmoid()).sqrt()
+    torch.testing.assert_close(found.scores, score[found.points])
+    best = int(score.argmax())
+    assert int(found.points[0]) == best
+    overlaps = iou(found.boxes, found.boxes).fill_diagonal_(0)
+    assert float(overlaps.max()) <= LOOSE.decode.nms_iou  # of boxes of different classes too
+    assert len(proposer(network)(GREY)) > len(network(GREY))
+
+
+def test_the_study_of_proposals_counts_what_the_proposer_finds(world):  # noqa: F811
+    data = world((*TRUTH, 0, 0), (80, 80, 120, 120, 1, 0))
+    network = Detector(Noise(3), LOOSE, CLASSES)
+    rows = {r.name: r.numbers for r in proposals(network, data, {"same": [proposer(network)(GREY)]}).rows}
+    assert rows["same"] == pytest.approx(rows["FCOS"])
+    assert rows["FCOS"]["AR@1000"] > 0
 
 
 def test_an_empty_picture_and_a_silent_network(world):  # noqa: F811
     data = world()
     cached = cache(detector([]), data)
     assert len(redecode(cached[0], CONFIG.decode)) == 0
-    for name in ("centerness", "nms", "proposals", "oracle"):
+    for name in ("centerness", "nms", "oracle"):
         assert getattr(paper, f"{name}_study")(cached, data, CONFIG).to_dict()
+    assert proposals(detector([]), data).to_dict()
 
 
 def test_the_ladder_changes_one_thing_at_a_time():
@@ -154,6 +178,7 @@ def test_the_ablation_trains_every_step(tmp_path):
     from tiny import make_shapes, tiny_config
 
     from fcos.data.dataset import open_splits
+    from fcos.errors import FcosError
     from fcos.study.ablation import LADDER, ablation_study
 
     data = open_splits(make_shapes(tmp_path / "shapes", {"train": 8, "val": 4}))
@@ -162,3 +187,17 @@ def test_the_ablation_trains_every_step(tmp_path):
     assert all(len(s.ap) == 2 for s in study.steps)
     assert (tmp_path / "out" / "ablation.txt").read_text() == study.text() + "\n"
     assert len(list((tmp_path / "out").glob("*-seed*/best.safetensors"))) == 2 * len(LADDER)
+    study.plot(tmp_path / "ablation.png")
+
+    # again: finished runs are read, one that stopped before it saved anything starts anew
+    stopped = tmp_path / "out" / "0-seed1"
+    for file in stopped.iterdir():
+        if file.name != "config.yaml":
+            file.unlink()
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/report.html")}
+    again = ablation_study(data, tiny_config(), tmp_path / "out", seeds=(0, 1), device="cpu")
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert (stopped / "report.html").exists()
+    assert again.text() == study.text()
+    with pytest.raises(FcosError, match="other settings"):
+        ablation_study(data, tiny_config(train={"lr": 0.1}), tmp_path / "out", device="cpu")

@@ -14,7 +14,7 @@ from fcos.data.dataset import Dataset, Record
 from fcos.points import make_points
 from fcos.study.ambiguity import ambiguity_study, ambiguous_detections
 from fcos.study.anchors import anchor_shapes, match, match_plainly
-from fcos.study.recall import inclusive, p4_only, recall_study, sampling
+from fcos.study.recall import inclusive, p4_only, recall_study, retinanet_recall, sampling
 from fcos.study.scan import scan
 from fcos.types import Classes, Detections
 
@@ -143,6 +143,20 @@ def test_anchor_shapes():
     assert (shapes[0, 0] / shapes[0, 1]).item() == pytest.approx(2)  # wide first
 
 
+def test_rounded_anchors_are_those_of_faster_rcnn():
+    # the three shapes at stride 16 that Faster R-CNN's code prints in its documentation, times 4
+    assert anchor_shapes(16, rounded=True)[:3].tolist() == [[4 * 23, 4 * 12], [64, 64], [4 * 11, 4 * 22]]
+
+
+def test_the_original_measures_boxes_one_pixel_wider():
+    # inside the anchor [20, 20, 52, 52] of P3: IoU 23² / 32² = 0.517, and 22² / 32² = 0.473
+    data = dataset([(24, 24, 47, 47, 0, 0)], size=(128, 128))
+    config = Config(data=DataConfig(size=128, max_size=128))
+    assert retinanet_recall(data, config) == (1, 1, 1)
+    assert retinanet_recall(inclusive(data), config) == (0, 1, 1)
+    assert retinanet_recall(inclusive(data), config, original=True) == (1, 1, 1)
+
+
 def test_anchors_by_hand():
     # a 32x32 box around the point (36, 36) of P3 is an anchor of it; a 10x10 box overlaps none by 0.4
     points = make_points((128, 128), ModelConfig(), AssignConfig())
@@ -152,13 +166,14 @@ def test_anchors_by_hand():
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), count=st.integers(1, 9))
-def test_anchors_near_the_boxes_are_all_anchors(seed, count):
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 9), rounded=st.booleans())
+def test_anchors_near_the_boxes_are_all_anchors(seed, count, rounded):
     points = make_points((256, 320), ModelConfig(), AssignConfig())
     first, second = random_boxes(seed, count), random_boxes(seed + 1, 3)
     image = torch.tensor([0] * count + [2] * 3)
-    fast = match(points, torch.cat((first, second)), image)
-    for value, a, b in zip(fast, match_plainly(points, first), match_plainly(points, second), strict=True):
+    fast = match(points, torch.cat((first, second)), image, rounded)
+    slow = (match_plainly(points, boxes, rounded) for boxes in (first, second))
+    for value, a, b in zip(fast, *slow, strict=True):
         assert torch.equal(value, torch.cat((a, b)))
 
 

@@ -21,7 +21,11 @@ STUDIES = {
     "nms": ("data model", "AP by NMS threshold, score rule and low-score threshold; the best setting"),
     "proposals": ("data model", "AR@100 and AR@1000 of class-agnostic proposals (table 6)"),
     "oracle": ("data model", "AP with one output at a time replaced by the truth"),
-    "ablation": ("data", "trains the paper's ladder at equal budget; takes long; --seeds, --out"),
+    "ablation": (
+        "data",
+        "trains the paper's ladder at equal budget; takes long, can be resumed; --seeds, --out",
+    ),
+    "figures": ("model", "centerness.png and architecture.png, drawn from the model; --out"),
 }
 
 
@@ -41,6 +45,10 @@ def command(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the numbers and the plot.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each step of the ablation.")] = 1,
+    baseline: Annotated[
+        list[Path] | None,
+        typer.Option("--baseline", help="proposals: state dict of torchvision's Faster R-CNN or RetinaNet."),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
 ) -> None:
     """The paper's studies, this project's number beside the paper's.
@@ -62,13 +70,15 @@ def command(
         raise FcosError(f"the study {name} needs --data DATA")
     if "model" in needs and model is None:
         raise FcosError(f"the study {name} needs --model MODEL")
+    if baseline and name != "proposals":
+        raise FcosError(f"--baseline is for the study proposals, not {name}")
     dataset: Dataset | None
     if name == "ablation":
         assert data is not None
         dataset, result = _ablation(data, settings or [], model, out or Path("runs/ablation"), seeds, device)
     else:
         dataset = _open(data, split, limit) if data is not None else None
-        result = _run(name, settings or [], dataset, model, device)
+        result = _run(name, settings or [], dataset, model, device, baseline or [], out)
     report = {"study": name, **result.to_dict(), "environment": environment({} if dataset is None else {name: dataset})}
     if out is not None:
         _write(out, name, json.dumps(report, indent=1), result)
@@ -82,7 +92,15 @@ def _open(data: Path, split: str | None, limit: int) -> Dataset:
     return dataset.subset(range(min(limit, len(dataset)))) if limit else dataset
 
 
-def _run(name: str, settings: list[str], dataset: Any, model: str | None, device: str) -> Any:
+def _run(
+    name: str,
+    settings: list[str],
+    dataset: Any,
+    model: str | None,
+    device: str,
+    baselines: list[Path],
+    out: Path | None,
+) -> Any:
     if name == "outputs":
         from ..study.outputs import outputs_study
 
@@ -98,6 +116,22 @@ def _run(name: str, settings: list[str], dataset: Any, model: str | None, device
     from ..study.cached import cache
 
     detector = _detector(model, settings, device)
+    if name == "figures":
+        from ..data.digits import photographs
+        from ..study.common import with_files
+        from ..study.portraits import portraits
+
+        records = () if dataset is None else with_files(dataset).records
+        pictures = [r.path for r in records] if dataset is not None else photographs()
+        return portraits(detector, pictures, out or Path("figures"))
+    if name == "proposals":
+        from ..predict import proposer
+        from ..study.baselines import baseline_proposals, load_baseline
+
+        loaded = {path.name: load_baseline(path, detector.config.data) for path in baselines}
+        detector, dataset = proposer(detector), dataset.as_single_class()
+        others = {f"{b.name} ({file})": baseline_proposals(b, dataset) for file, b in loaded.items()}
+        return paper.proposals_study(cache(detector, dataset, 0.0), dataset, detector.config, others)
     study = getattr(paper, f"{name}_study")
     return study(cache(detector, dataset), dataset, detector.config)
 
@@ -137,8 +171,10 @@ def _ambiguity(settings: list[str], dataset: Dataset, model: str | None, device:
 
     from ..results import predict_dataset
     from ..study.ambiguity import ambiguity_study, ambiguous_detections
+    from ..zoo import models
 
-    if model is None or all(r.path is None for r in dataset.records):
+    bare = model in models() and models()[model].path() is None  # a preset without weights detects nothing
+    if model is None or bare or all(r.path is None for r in dataset.records):
         return ambiguity_study(dataset, _config(model, settings, device))
     detector = _detector(model, settings, device)
     found = predict_dataset(detector, dataset, allow_missing=True)

@@ -5,5 +5,7 @@ recall.py     best possible recall, beside RetinaNet's anchors (anchors.py)
 ambiguity.py  locations that lie in several boxes
 doctor.py     is this data set fit to train on, and at what input size?
 explain.py    why is this box here, and why was that object missed?
-paper.py      the paper's tables that need a model: centerness, NMS, proposals, oracle
+paper.py      the paper's tables that need a model: centerness, NMS, proposals (baselines.py), oracle
+ablation.py   the paper's ladder, trained
+portraits.py  centerness and the architecture, drawn from a model
 """

@@ -3,6 +3,7 @@ budget on a data set of the user's choice."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checkpoint import checkpoints
 from ..config import Config
+from ..errors import FcosError
 from ..files import write_whole
+from ..run import RunFolder
 from .common import percent, plain, table
 
 if TYPE_CHECKING:
@@ -65,9 +69,19 @@ class AblationStudy:
             means = (percent(float(np.mean(v))) for v in (s.ap, s.ap50, s.ap75))
             rows.append((s.name, *means, spread, percent(s.paper, 1)))
         budget = f"{self.iterations} steps" if self.iterations else f"{self.epochs} epochs"
-        return f"{self.data}, {budget} each, {len(self.steps[0].ap)} seeds; all in %\n" + table(
+        seeds = len(self.steps[0].ap)
+        return f"{self.data}, {budget} each, {seeds} seed{'s' * (seeds > 1)}; all in %\n" + table(
             ("", "AP", "AP50", "AP75", "std of AP", "paper AP"), rows
         )
+
+    def plot(self, path: Path) -> None:
+        """Bars of the mean AP of every step beside the paper's."""
+        from .figures import bars
+
+        means = [float(np.mean(s.ap)) for s in self.steps]
+        here = [None if math.isnan(v) else v for v in means]
+        columns = {"here": here, "paper (COCO, R-50)": [s.paper for s in self.steps]}
+        bars(path, f"ablation: {Path(self.data).name}", [s.name for s in self.steps], columns)
 
 
 def ladder(config: Config) -> list[tuple[str, Config, float | None]]:
@@ -84,20 +98,36 @@ def ablation_study(
 ) -> AblationStudy:
     """Train every step for every seed into a folder of its own under `out`; the last AP of each run counts.
 
-    `ablation.txt` in `out` is written anew after every run, so a long study can be read while it goes on.
+    `ablation.txt` in `out` is written anew after every step, so a long study can be read while it goes on.
+    Called again with the same `out` it goes on where it stopped: finished runs are read, a begun one resumes.
+    Raises FcosError where a folder holds a run with other settings.
     """
-    from ..train import train
-
     steps: list[AblationStep] = []
     name = str(data["train"].root)
     for number, (title, step, paper) in enumerate(ladder(config)):
-        judged = []
-        for seed in seeds:
-            seeded = step.override({"train": {"seed": seed}})
-            result = train(seeded, data, Path(out) / f"{number}-seed{seed}", device=device, quiet=True)
-            judged.append(result.metrics)
-        values = [tuple(getattr(m, k) if m else float("nan") for m in judged) for k in ("ap", "ap50", "ap75")]
-        steps.append(AblationStep(title, values[0], values[1], values[2], paper))
+        judged = [
+            _run(step.override({"train": {"seed": seed}}), data, Path(out) / f"{number}-seed{seed}", device)
+            for seed in seeds
+        ]
+        ap, ap50, ap75 = zip(*judged, strict=True)
+        steps.append(AblationStep(title, ap, ap50, ap75, paper))
         study = AblationStudy(name, config.train.epochs, config.train.iterations, tuple(steps))
         write_whole(Path(out) / "ablation.txt", study.text() + "\n")
     return study
+
+
+def _run(config: Config, data: Mapping[str, Dataset], folder: Path, device: str) -> tuple[float, float, float]:
+    """(AP, AP50, AP75) of one run, trained, resumed, or read from its folder; nan without validation."""
+    from ..train import train
+
+    settings = folder / "config.yaml"
+    if settings.exists() and settings.read_text() != config.dump():
+        raise FcosError(f"{folder} holds a run with other settings; give another --out")
+    if not (folder / "report.html").exists():  # the last thing that a run writes
+        begun = bool(checkpoints(folder))
+        if not begun:
+            settings.unlink(missing_ok=True)  # stopped before anything was saved
+        train(config, data, folder, resume=begun, device=device, quiet=True)
+    judged = [row for row in RunFolder(folder, write=False).rows() if row["AP"]]
+    ap, ap50, ap75 = (float(judged[-1][k]) if judged else math.nan for k in ("AP", "AP50", "AP75"))
+    return ap, ap50, ap75

@@ -41,7 +41,8 @@ class AmbiguityRow:
 class AmbiguityStudy:
     """Ambiguous locations of a data set; `pairs`: (class that kept the location, class that gave way, how
     often) with the FPN and the whole box, most frequent first. `detections`: shares of a model's final
-    detections that come from ambiguous locations, all and of different classes, where a model was given."""
+    detections that come from ambiguous locations under the model's own assignment, all and of different
+    classes, where a model was given."""
 
     data: str
     pictures: int
@@ -71,7 +72,7 @@ class AmbiguityStudy:
         if self.detections is not None:
             lines.append(
                 f"final detections from ambiguous locations: {percent(self.detections[0])} %, of different classes "
-                f"{percent(self.detections[1])} % (paper: 2.3 % and 1.5 %)"
+                f"{percent(self.detections[1])} % (paper: 2.3 % and 1.5 %), under the model's own assignment"
             )
         if self.pairs:
             lines += ["", "whose place is it? (FPN, whole box)"]

@@ -4,6 +4,9 @@ Only for comparison: FCOS has no anchors. Nine anchors stand on every location o
 times 1, 2^(2/3), 2^(4/3), height : width 1/2, 1, 2. An anchor learns the box it overlaps most, if IoU >= 0.5.
 A "low-quality match" also gives every box the anchors that overlap it most; such an anchor still learns the
 box that *it* overlaps most, which may be another one (as in Detectron and maskrcnn-benchmark).
+
+Those programs round the sides of the three shapes at the size of the stride to whole pixels and multiply
+afterwards, as Faster R-CNN's code did (stride 16: 23 x 12, 16 x 16, 11 x 22): `rounded`.
 """
 
 from __future__ import annotations
@@ -32,24 +35,26 @@ class Matched(NamedTuple):
     all: Tensor
 
 
-def anchor_shapes(stride: int) -> Tensor:
+def anchor_shapes(stride: int, rounded: bool = False) -> Tensor:
     """(width, height) [9,2] in pixels of the anchors on a level."""
-    sides = [(SIZE * stride * s * r**-0.5, SIZE * stride * s * r**0.5) for s in SCALES for r in RATIOS]
-    return torch.tensor(sides)
+    shapes = [(stride * r**-0.5, stride * r**0.5) for r in RATIOS]
+    if rounded:
+        shapes = [(round(w), round(round(w) * r)) for (w, _), r in zip(shapes, RATIOS, strict=True)]
+    return torch.tensor([(SIZE * s * w, SIZE * s * h) for s in SCALES for w, h in shapes])
 
 
-def grid_anchors(grid: Grid) -> Tensor:
+def grid_anchors(grid: Grid, rounded: bool = False) -> Tensor:
     """All anchors [cells * 9, 4] xyxy of a level, cell by cell, centred on its points."""
     x = grid.x0 + torch.arange(grid.width) * grid.step_x
     y = grid.y0 + torch.arange(grid.height) * grid.step_y
     centers = torch.stack((x.repeat(grid.height), y.repeat_interleave(grid.width)), dim=1)
-    half = anchor_shapes(grid.stride) / 2
+    half = anchor_shapes(grid.stride, rounded) / 2
     return torch.cat((centers[:, None] - half, centers[:, None] + half), dim=2).flatten(0, 1)
 
 
-def match_plainly(points: Points, boxes: Tensor) -> Matched:
+def match_plainly(points: Points, boxes: Tensor, rounded: bool = False) -> Matched:
     """The rule on all anchors x boxes [G,4] of one picture."""
-    anchors = torch.cat([grid_anchors(g) for g in points.grids])
+    anchors = torch.cat([grid_anchors(g, rounded) for g in points.grids])
     overlap = iou(anchors, boxes)
     value, choice = overlap.max(dim=1)
     best = overlap == overlap.amax(dim=0)
@@ -60,13 +65,13 @@ def match_plainly(points: Points, boxes: Tensor) -> Matched:
     return Matched(*result)
 
 
-def match(points: Points, boxes: Tensor, image: Tensor) -> Matched:
+def match(points: Points, boxes: Tensor, image: Tensor, rounded: bool = False) -> Matched:
     """The same for the boxes [G,4] of several pictures that share their points; image [G] rising.
 
     Pairs with IoU >= 0.4 are found near each box; the few boxes without one are compared with all anchors.
     """
-    anchors = torch.cat([grid_anchors(g) for g in points.grids])
-    anchor, box, value = _close_pairs(points, boxes)
+    anchors = torch.cat([grid_anchors(g, rounded) for g in points.grids])
+    anchor, box, value = _close_pairs(points, boxes, rounded)
     place = image[box] * len(anchors) + anchor
     keys, place = place.unique(return_inverse=True)
 
@@ -95,7 +100,7 @@ def match(points: Points, boxes: Tensor, image: Tensor) -> Matched:
     return Matched(none, some, every)
 
 
-def _close_pairs(points: Points, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _close_pairs(points: Points, boxes: Tensor, rounded: bool) -> tuple[Tensor, Tensor, Tensor]:
     """(anchor [Q], box [Q], IoU [Q]) of all pairs with IoU >= 0.4.
 
     IoU >= t asks that the overlap along each axis is at least t of the longer side, so an anchor as wide as
@@ -105,7 +110,7 @@ def _close_pairs(points: Points, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]
     sides, center = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
     start = 0
     for grid in points.grids:
-        for k, (w, h) in enumerate(anchor_shapes(grid.stride).tolist()):
+        for k, (w, h) in enumerate(anchor_shapes(grid.stride, rounded).tolist()):
             ratio = sides / torch.tensor((w, h))
             product = ratio.clamp(max=1.0).prod(dim=1)  # IoU of the two, one in the other's middle
             best = product / (1 + ratio.prod(dim=1) - product)
@@ -129,7 +134,7 @@ def _close_pairs(points: Points, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]
         start += grid.cells * len(SCALES) * len(RATIOS)
     anchor = torch.cat([f[0] for f in found])
     box = torch.cat([f[1] for f in found])
-    value = _paired_iou(torch.cat([grid_anchors(g) for g in points.grids])[anchor], boxes[box])
+    value = _paired_iou(torch.cat([grid_anchors(g, rounded) for g in points.grids])[anchor], boxes[box])
     keep = value >= LOW
     return anchor[keep], box[keep], value[keep]
 

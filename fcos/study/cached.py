@@ -1,16 +1,15 @@
 """Head outputs of a data set, computed once, from which any decoding is a matter of seconds.
 
-Kept are all pairs of location and class above `LEAST`, and, so that oracles have something to mend, the true
+Kept are all pairs of location and class above `least`, and, so that oracles have something to mend, the true
 class of every location that learns a box.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,10 +19,8 @@ from ..config import Config, DecodeConfig
 from ..data.image import read_image
 from ..decode import score
 from ..detector import Detector
-from ..errors import DataError
-from ..results import match_classes
 from ..types import Detections
-from .common import on_cpu, track
+from .common import label_mapping, on_cpu, track, with_files
 from .explain import Raw
 
 if TYPE_CHECKING:
@@ -59,12 +56,11 @@ class Candidates:
 
 
 def cache(detector: Detector, dataset: Dataset, least: float = LEAST) -> list[Candidates]:
-    """One forward pass over every picture. DataError where a picture has no file."""
-    absent = next((r for r in dataset.records if r.path is None), None)
-    if absent is not None:
-        raise DataError(f"{dataset.root}: there is no picture file for {absent.file_name}")
-    mapping = torch.from_numpy(match_classes(detector.classes, dataset.classes, allow_missing=True))
-    return [_picture(detector, r, mapping, least) for r in track(dataset.records, len(dataset), "one pass")]
+    """One forward pass over every picture; pairs with a class probability above `least` are kept. DataError
+    where a picture has no file."""
+    records = with_files(dataset).records
+    mapping = label_mapping(detector.classes, dataset.classes)
+    return [_picture(detector, r, mapping, least) for r in track(records, len(dataset), "one pass")]
 
 
 def _picture(detector: Detector, record: Record, mapping: Tensor, least: float) -> Candidates:
@@ -111,7 +107,7 @@ def _picture(detector: Detector, record: Record, mapping: Tensor, least: float) 
 def redecode(c: Candidates, cfg: DecodeConfig, keep: Tensor | None = None) -> Detections:
     """The detections of one picture under other decoding settings, in pixels of the picture.
 
-    Equal to `fcos.decode` while cfg.threshold is not below `LEAST`. keep [K] bool: candidates that stay
+    Equal to `fcos.decode` while cfg.threshold is not below the cache's `least`. keep [K] bool: candidates that stay
     whatever NMS says (the NMS oracle); all others then go through NMS among themselves.
     """
     scores = score(c.probability, c.centerness, cfg)
@@ -147,22 +143,3 @@ def redecode_all(cached: Sequence[Candidates], config: Config, **changes: object
     """Every picture under config.decode with `changes`."""
     cfg = config.decode.model_copy(update=changes)
     return [redecode(c, cfg) for c in cached]
-
-
-def best_per_location(c: Candidates) -> Candidates:
-    """Only the most probable class of each location (class-agnostic proposals), all as label 0."""
-    order = np.lexsort((-c.probability.numpy(), c.spot.numpy()))
-    _, first = np.unique(c.spot.numpy()[order], return_index=True)
-    chosen = torch.from_numpy(order[first])
-    return replace(
-        c,
-        boxes=c.boxes[chosen],
-        distances=c.distances[chosen],
-        probability=c.probability[chosen],
-        centerness=c.centerness[chosen],
-        labels=torch.zeros_like(c.labels[chosen]),
-        spot=c.spot[chosen],
-        level=c.level[chosen],
-        owner=c.owner[chosen],
-        xy=c.xy[chosen],
-    )

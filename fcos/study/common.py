@@ -13,12 +13,30 @@ from torch import Tensor
 
 from ..config import DataConfig
 from ..data.image import resized_shape
-from ..types import Points
+from ..errors import DataError
+from ..results import match_classes
+from ..types import Classes, Points
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
 T = TypeVar("T")
+
+
+def label_mapping(model: Classes, data: Classes) -> Tensor:
+    """For each class of the model its label in the data, -1 for none [C]; DataError where no class fits."""
+    mapping = match_classes(model, data, allow_missing=True)
+    if (mapping < 0).all():
+        match_classes(model, data)  # raises, and names both sides
+    return torch.from_numpy(mapping)
+
+
+def with_files(dataset: Dataset) -> Dataset:
+    """The data set as it is; DataError where a picture has no file."""
+    absent = next((r for r in dataset.records if r.path is None), None)
+    if absent is not None:
+        raise DataError(f"{dataset.root}: there is no picture file for {absent.file_name}")
+    return dataset
 
 
 class Scene(NamedTuple):

@@ -7,27 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..plots import INK, LINES, MUTED, _figure
+from ..plots import INK, MUTED, _figure, style
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from .paper import PaperStudy
 
 OURS, READ, PAPER = "#2563eb", "#93c5fd", "#f59e0b"
 _COLORS = ("#2563eb", "#f59e0b", "#10b981", "#db2777", "#7c3aed", "#6b7280")
-
-
-def style(axes: Axes, title: str, x: str = "", y: str = "") -> None:
-    """Title, labels and a quiet grid."""
-    axes.set_title(title, loc="left", color=INK, fontsize=12, pad=10)
-    axes.set_xlabel(x, color=MUTED)
-    axes.set_ylabel(y, color=MUTED)
-    axes.grid(color=LINES, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, colors=MUTED)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def bars(path: Path, title: str, names: list[str], columns: dict[str, list[float | None]], low: float = 0.0) -> None:
@@ -48,6 +34,26 @@ def bars(path: Path, title: str, names: list[str], columns: dict[str, list[float
     axes.grid(axis="y", visible=False)
     most = max((v for values in columns.values() for v in values if v is not None), default=1.0)
     axes.set_xlim(100 * low, 100 * (most + 0.12 * (most - low)))
+    figure.legend(loc="outside lower center", ncols=len(columns), frameon=False, labelcolor=INK)
+    figure.savefig(path, format="png")
+
+
+def counts(path: Path, title: str, names: list[str], columns: dict[str, list[int]]) -> None:
+    """Horizontal bars of whole numbers, one group a name, one colour a column."""
+    figure = _figure(9.6, 1.4 + 0.62 * len(names))
+    axes = figure.add_subplot()
+    style(axes, title)
+    high = 0.8 / len(columns)
+    for k, (label, values) in enumerate(columns.items()):
+        y = [i + (k - (len(columns) - 1) / 2) * high for i in range(len(names))]
+        axes.barh(y, values, high * 0.92, color=(OURS, PAPER)[k], label=label)
+        for at, v in zip(y, values, strict=True):
+            axes.text(v, at, f" {v:,}", va="center", fontsize=8, color=INK)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks([])
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    axes.set_xlim(0, 1.12 * max(v for values in columns.values() for v in values))
     figure.legend(loc="outside lower center", ncols=len(columns), frameon=False, labelcolor=INK)
     figure.savefig(path, format="png")
 

@@ -31,9 +31,8 @@ from ..detector import Detector
 from ..draw import draw_boxes, sheet
 from ..errors import DataError, ImageError
 from ..metrics import Found, Truth, matches_coco, overlaps
-from ..results import match_classes
 from ..types import Detections, Points, Predictions
-from .common import on_cpu, percent, plain, table, track
+from .common import label_mapping, on_cpu, percent, plain, table, track, with_files
 from .explain import Raw
 from .tide import Tide, tide
 
@@ -117,24 +116,19 @@ class MissStudy:
 
 def miss_study(detector: Detector, dataset: Dataset, score: float = 0.3, image: int | None = None) -> MissStudy:
     """Explain every missed object of a data set, or of the picture whose id is `image`; one forward pass a
-    picture. Crowd and difficult objects are left out. Raises DataError for an id that is not there."""
+    picture. Crowd and difficult objects are left out. Raises DataError for an id that is not there and a
+    picture that is missing or cannot be read."""
     records = [r for r in dataset.records if image is None or r.id == image]
     if not records:
-        raise DataError(f"{dataset.root} has no picture with the id {image} in the split {dataset.split}")
-    dataset = replace(dataset, records=tuple(records))
-    absent = next((r for r in records if r.path is None), None)
-    if absent is not None:
-        raise DataError(f"{dataset.root}: there is no picture file for {absent.file_name}")
-    mapping = torch.from_numpy(match_classes(detector.classes, dataset.classes, allow_missing=True))
+        which = "no pictures" if image is None else f"no picture with the id {image}"
+        raise DataError(f"{dataset.root} has {which} in the split {dataset.split}")
+    dataset = with_files(replace(dataset, records=tuple(records)))
+    mapping = label_mapping(detector.classes, dataset.classes)
     names = dataset.classes.names
     misses: list[Miss] = []
     final: list[Detections] = []
     for record in track(records, len(records), "explaining"):
-        try:
-            raw = Raw(detector, read_image(str(record.path)))
-        except ImageError:
-            final.append(Detections.empty())
-            continue
+        raw = Raw(detector, read_image(str(record.path)))
         truth = torch.from_numpy(record.boxes) / raw.ratio
         labels = torch.from_numpy(record.labels)
         cfg = detector.config

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,6 +54,17 @@ class OutputsStudy:
                 "(paper: 9 times)",
             ]
         )
+
+    def plot(self, path: Path) -> None:
+        """Bars of the values of both heads."""
+        from .figures import counts
+
+        keys = [k for k in self.fcos if k != "parameters"]
+        columns = {
+            "FCOS": [self.fcos[k] for k in keys],
+            f"{ANCHORS} anchors a location": [self.anchors[k] for k in keys],
+        }
+        counts(path, f"Output variables at {self.size[0]} x {self.size[1]}, {self.classes} classes", keys, columns)
 
 
 def outputs_study(model: str = "fcos-r50", settings: Sequence[str] = (), classes: int = 80) -> OutputsStudy:

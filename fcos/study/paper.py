@@ -6,7 +6,7 @@ those of ResNet-50 on COCO; they stand beside this project's to compare the dire
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from ..evaluate import evaluate, flatten
 from ..losses import centerness_target
 from ..metrics import Curve, match_coco, overlaps, precision_recall, voc_ap
 from ..types import Detections
-from .cached import Candidates, best_per_location, redecode, redecode_all
+from .cached import Candidates, redecode, redecode_all
 from .common import percent, plain, table, track
 
 if TYPE_CHECKING:
@@ -195,22 +195,30 @@ def nms_study(cached: Sequence[Candidates], dataset: Dataset, config: Config) ->
 # --------------------------------------------------------------------------- proposals, table 6
 
 
-def proposals_study(cached: Sequence[Candidates], dataset: Dataset, config: Config) -> PaperStudy:
-    """Class-agnostic proposals: AR@100 and AR@1000 with and without centerness (table 6)."""
-    agnostic = [best_per_location(c) for c in cached]
-    settings = {"nms": "agnostic", "max_detections": 1000, "threshold": 0.0}
+def proposals_study(
+    cached: Sequence[Candidates],
+    dataset: Dataset,
+    config: Config,
+    baselines: Mapping[str, Sequence[Detections]] | None = None,
+) -> PaperStudy:
+    """Class-agnostic proposals: AR@100 and AR@1000 with and without centerness (table 6).
+
+    cached, config: of `fcos.predict.proposer` on the data as one class, cached with `least=0`. `baselines`:
+    other detectors' proposals by name.
+    """
     rows = [Row("RPN with FPN (paper)", {}, {"AR@100": 0.447, "AR@1000": 0.569})]
-    for name, rule, paper in (
-        ("FCOS without centerness", "class", (0.480, 0.593)),
-        ("FCOS", "sqrt", (0.528, 0.603)),
-    ):
-        found = redecode_all(agnostic, config, score=rule, **settings)
-        m = evaluate(found, dataset, class_agnostic=True, max_detections=(100, 1000))
-        rows.append(
-            Row(name, {f"AR@{k}": m.ar[k] for k in (100, 1000)}, {"AR@100": paper[0], "AR@1000": paper[1]})
-        )  # fmt: skip
+    rows += [Row(name, _recall(found, dataset)) for name, found in (baselines or {}).items()]
+    rule = "sqrt" if config.decode.score == "class" else config.decode.score
+    for name, score, paper in (("FCOS without centerness", "class", (0.480, 0.593)), ("FCOS", rule, (0.528, 0.603))):
+        found = redecode_all(cached, config, score=score)
+        rows.append(Row(name, _recall(found, dataset), {"AR@100": paper[0], "AR@1000": paper[1]}))
     note = f"each location gives the box of its most probable class; NMS over all classes at {config.decode.nms_iou:g}"
     return _study("proposals", dataset, rows, note=note)
+
+
+def _recall(found: Sequence[Detections], dataset: Dataset) -> dict[str, float]:
+    ar = evaluate(found, dataset, class_agnostic=True, max_detections=(100, 1000)).ar
+    return {f"AR@{k}": ar[k] for k in (100, 1000)}
 
 
 # --------------------------------------------------------------------------- oracles

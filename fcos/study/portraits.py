@@ -1,0 +1,268 @@
+"""Two pictures that explain FCOS, drawn from a model and a photograph: what centerness is, and how the
+network goes from pixels to boxes. Every map in them is an activation of that model on that picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+
+from ..draw import draw_boxes, level_color
+from ..errors import DataError
+from ..plots import INK, MUTED, _figure
+from .common import track
+from .explain import Explanation, Story, explain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..detector import Detector
+
+_SCORE = 0.5
+_LOOK = 30  # pictures among which the clearest is chosen
+_GROUND = "#f6f7f9"
+
+
+@dataclass(frozen=True)
+class Portraits:
+    """The pictures drawn: names of the files and of the picture they show."""
+
+    model: str
+    picture: str
+    files: tuple[str, ...]
+    story: dict[str, Any] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"model": self.model, "picture": self.picture, "files": list(self.files), "detection": self.story}
+
+    def text(self) -> str:
+        """For a terminal."""
+        return f"{self.model} on {self.picture}: {', '.join(self.files)}"
+
+
+def portraits(detector: Detector, pictures: Sequence[Path], folder: Path) -> Portraits:
+    """Write centerness.png and architecture.png for the picture with the clearest large detection among the
+    first of `pictures`. Raises DataError where nothing is found in any of them."""
+    from ..files import write_whole
+
+    best: tuple[float, Explanation, Story] | None = None
+    pictures = pictures[:_LOOK]
+    for picture in track(pictures, len(pictures), "looking"):
+        told = explain(detector, str(picture), _SCORE)
+        for story in told.stories:
+            worth = story.score * clearness(story, told.picture.shape[:2])
+            if best is None or worth > best[0]:
+                best = worth, told, story
+    if best is None:
+        raise DataError(f"nothing scores {_SCORE:g} or more in the {len(pictures)} pictures to draw")
+    _, told, story = best
+    write_whole(folder / "centerness.png", lambda path: draw_centerness(told, story, path))
+    write_whole(folder / "architecture.png", lambda path: draw_architecture(detector, told, path))
+    about = {k: v for k, v in vars(story).items() if k != "silenced"}
+    return Portraits(detector.config.name, str(told.detections.source), ("centerness.png", "architecture.png"), about)
+
+
+def clearness(story: Story, size: tuple[int, int]) -> float:
+    """How well a box shows what it should, 0..1: a third of the picture is best, with its location off the middle."""
+    x1, y1, x2, y2 = story.box
+    share = max(x2 - x1, 0) * max(y2 - y1, 0) / (size[0] * size[1])
+    return min(share / 0.33, 0.33 / max(share, 1e-9)) ** 0.5 * (1 if 0.4 < story.centerness < 0.9 else 0.7)
+
+
+def target_map(box: tuple[float, ...], size: tuple[int, int]) -> np.ndarray:
+    """Centerness of every pixel's middle [H,W] for a box xyxy, 0 outside (1904.01355, equation 3)."""
+    x1, y1, x2, y2 = box
+    x, y = np.arange(size[1])[None] + 0.5, np.arange(size[0])[:, None] + 0.5
+    left, right, top, bottom = (v.clip(0) for v in (x - x1, x2 - x, y - y1, y2 - y))
+    wide = np.minimum(left, right) / np.maximum(np.maximum(left, right), 1e-9)
+    high = np.minimum(top, bottom) / np.maximum(np.maximum(top, bottom), 1e-9)
+    return np.sqrt(wide * high)
+
+
+def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
+    """Three panels: a detection with its location and four distances, the target of centerness in its box,
+    and the centerness that the network gives on the detection's level."""
+    picture = told.picture
+    height, width = picture.shape[:2]
+    figure = _figure(12.6, 12.0 / 3 * height / width + 1.25)
+    panels = figure.subplots(1, 3)
+    for axes in panels:
+        axes.set_axis_off()
+    number = next(i for i, s in enumerate(told.stories) if s is story)
+    color = tuple(c / 255 for c in level_color(told.levels[number]))
+    grey = _grey(picture)
+
+    panels[0].imshow(picture)
+    _box(panels[0], story.box, color, 2.4)
+    x, y = story.location
+    left, top, right, bottom = story.distances
+    for name, dx, dy in (("l", -left, 0), ("r", right, 0), ("t", 0, -top), ("b", 0, bottom)):
+        panels[0].annotate("", (x + dx, y + dy), (x, y), arrowprops={"arrowstyle": "-|>", "color": color, "lw": 1.8})
+        panels[0].text(
+            x + dx / 2, y + dy / 2, f"{name} {abs(dx + dy):.0f}", color="white", fontsize=10, ha="center", va="center",
+            bbox={"boxstyle": "round,pad=0.2", "facecolor": color, "edgecolor": "none"},
+        )  # fmt: skip
+    panels[0].plot([x], [y], "o", color=color, markersize=9, markeredgecolor="white", markeredgewidth=1.6)
+    _title(panels[0], f"one location of {story.level} tells a box", f"{story.label}, score {story.score:.2f}")
+
+    target = target_map(story.box, (height, width))
+    panels[1].imshow(grey)
+    panels[1].imshow(np.ma.masked_where(target <= 0, target), vmin=0, vmax=1, alpha=0.72)
+    _box(panels[1], story.box, "white", 1.6)
+    _title(panels[1], "what centerness should be in that box", "√(min(l,r)/max(l,r) · min(t,b)/max(t,b))")
+
+    _, _, found = next(m for m in told.maps if m[0] == story.level)
+    panels[2].imshow(grey)
+    image = panels[2].imshow(
+        found, vmin=0, vmax=1, alpha=0.72, extent=(0, width, height, 0), interpolation="nearest"
+    )  # fmt: skip
+    _box(panels[2], story.box, "white", 1.6)
+    panels[2].plot([x], [y], "o", color=color, markersize=7, markeredgecolor="white", markeredgewidth=1.4)
+    _title(panels[2], f"what the network says, every location of {story.level}", f"{story.centerness:.2f} at the dot")
+    for axes in panels:
+        axes.set(xlim=(0, width), ylim=(height, 0))
+    bar = figure.colorbar(image, ax=panels, shrink=0.7, aspect=30, pad=0.01)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(length=0, colors=MUTED)
+    figure.savefig(path, format="png")
+
+
+def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None:
+    """From the picture to boxes: maps of the body and of the pyramid (mean size of the activation, each map
+    on its own scale), the shared head, class probability and centerness of every level, and the detections.
+    A network without body and pyramid (an exported one) shows only its outputs."""
+    cfg = detector.config.model
+    body, pyramid = feature_maps(detector, told.picture)
+    levels = len(told.maps)
+    figure = _figure(14.2, 1.5 + 1.32 * levels)
+    grid = figure.add_gridspec(levels, 7, width_ratios=(2.1, 1.2, 1.2, 1.5, 1.2, 1.2, 2.1), wspace=0.02, hspace=0.02)
+    picture = figure.add_subplot(grid[:, 0])
+    picture.imshow(told.picture)
+    height, width = told.picture.shape[:2]
+    _, (rows, columns) = detector.prepare(told.picture)
+    _title(picture, "picture", f"{columns} x {rows} px to the network")
+
+    offset = min(len(cfg.strides), len(pyramid)) - levels
+    for i, (_, channels, values) in enumerate(body):
+        row = next((k for k, s in enumerate(cfg.strides) if s == body[i][0]), i)
+        axes = figure.add_subplot(grid[min(row, levels - 1), 1])
+        _map(axes, values, "magma")
+        name = f"C{body[i][0].bit_length() - 1}"
+        _side(axes, f"{name}   {values.shape[1]} x {values.shape[0]} x {channels}")
+        if i == 0:
+            _head(axes, "body", cfg.backbone)
+    for i, (stride, channels, values) in enumerate(pyramid):
+        axes = figure.add_subplot(grid[i + offset, 2])
+        _map(axes, values, "magma", level_color(i))
+        _side(axes, f"P{stride.bit_length() - 1}   {values.shape[1]} x {values.shape[0]} x {channels}")
+        if i == 0:
+            _head(axes, "pyramid (FPN)", f"strides {', '.join(map(str, cfg.strides))}")
+    _head_box(figure.add_subplot(grid[:, 3]), detector)
+    for i, (name, classes, centerness) in enumerate(told.maps):
+        for column, values, title in ((4, classes, "class probability"), (5, centerness, "centerness")):
+            axes = figure.add_subplot(grid[i, column])
+            _map(axes, values, "viridis", level_color(i), (0.0, 1.0))
+            _side(axes, name)
+            if i == 0:
+                _head(axes, title, "highest of the classes" if column == 4 else "how central?")
+    drawn = figure.add_subplot(grid[:, 6])
+    colors = [level_color(k) for k in told.levels]
+    texts = [s.label for s in told.stories]
+    drawn.imshow(draw_boxes(told.picture, told.detections.boxes, range(len(texts)), texts, colors=colors))
+    _title(drawn, "boxes after NMS", "colour: the level that gave them")
+    for axes in (picture, drawn):
+        axes.set_axis_off()
+        axes.set(xlim=(0, width), ylim=(height, 0))
+    figure.savefig(path, format="png")
+
+
+Map = tuple[int, int, np.ndarray]  # stride, channels, mean absolute activation [h,w] on the picture
+
+
+def feature_maps(detector: Detector, picture: np.ndarray) -> tuple[list[Map], list[Map]]:
+    """Maps of the body and of the pyramid for a picture [H,W,3], without the padding."""
+    network: Any = detector.network
+    if not hasattr(network, "backbone"):
+        return [], []
+    tensor, size = detector.prepare(picture)
+    with torch.inference_mode():
+        maps = network.backbone(network.normalize(tensor[None].to(detector.device)))
+        levels = network.fpn(maps)
+    padded = tensor.shape[-1]
+
+    def row(x: torch.Tensor) -> Map:
+        stride = round(padded / x.shape[-1])
+        values = x[0].float().abs().mean(dim=0).cpu().numpy()
+        return stride, x.shape[1], values[: max(1, -(-size[0] // stride)), : max(1, -(-size[1] // stride))]
+
+    return [row(x) for x in maps], [row(x) for x in levels]
+
+
+def _head_box(axes: Axes, detector: Detector) -> None:
+    """The head as two towers, with what each gives."""
+    from matplotlib.patches import FancyBboxPatch
+
+    cfg, classes = detector.config.model, len(detector.classes)
+    axes.set_axis_off()
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.add_patch(
+        FancyBboxPatch((0.06, 0.1), 0.88, 0.8, boxstyle="round,pad=0,rounding_size=0.05", facecolor=_GROUND,
+                       edgecolor="#cbd5e1", mutation_aspect=0.4)
+    )  # fmt: skip
+    axes.text(0.5, 0.86, "one head,\nthe same for\nall levels", ha="center", va="top", color=INK, fontsize=11)
+    kind = "depthwise conv" if cfg.head_depthwise else "conv"
+    convs = f"{cfg.head_convs} x {kind} {cfg.head_channels}"
+    on_boxes = cfg.centerness_on == "regression"
+    towers = (
+        (
+            0.6,
+            "#2563eb",
+            "classification",
+            [f"{classes} class{'es' * (classes > 1)}", *([] if on_boxes else ["centerness"])],
+        ),
+        (0.3, "#db2777", "regression", ["l, t, r, b", *(["centerness"] if on_boxes else [])]),
+    )
+    for y, color, name, outputs in towers:
+        axes.text(0.5, y, name, ha="center", va="bottom", color=color, fontsize=10, weight="bold")
+        axes.text(0.5, y - 0.012, convs, ha="center", va="top", color=MUTED, fontsize=8)
+        axes.text(0.5, y - 0.055, "→ " + "\n→ ".join(outputs), ha="center", va="top", color=INK, fontsize=9)
+
+
+def _grey(picture: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
+def _box(axes: Axes, box: tuple[float, ...], color: Any, line: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    x1, y1, x2, y2 = box
+    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=line))
+
+
+def _title(axes: Axes, text: str, under: str) -> None:
+    axes.set_title(f"{text}\n", loc="left", color=INK, fontsize=11)
+    axes.text(0, 1.02, under, transform=axes.transAxes, color=MUTED, fontsize=9, va="bottom")
+
+
+def _head(axes: Axes, text: str, under: str) -> None:
+    axes.set_title(f"{text}\n{under}", color=INK, fontsize=9)
+
+
+def _side(axes: Axes, text: str) -> None:
+    axes.set_xlabel(text, color=MUTED, fontsize=8, labelpad=2)
+
+
+def _map(axes: Axes, values: np.ndarray, colors: str, frame: Any = None, limits: Any = (None, None)) -> None:
+    axes.imshow(values, cmap=colors, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(frame is not None)
+        if frame is not None:
+            spine.set_color(tuple(c / 255 for c in frame))
+            spine.set_linewidth(2)
