@@ -3,6 +3,7 @@ network goes from pixels to boxes. Every map in them is an activation of that mo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,8 +48,8 @@ class Portraits:
 
 
 def portraits(detector: Detector, pictures: Sequence[Path], folder: Path) -> Portraits:
-    """Write centerness.png and architecture.png for the picture with the clearest large detection among the
-    first of `pictures`. Raises DataError where nothing is found in any of them."""
+    """Write centerness.png and architecture.png for the picture with the clearest large detection, and
+    detections on several levels, among the first of `pictures`. Raises DataError where nothing is found."""
     from ..files import write_whole
 
     best: tuple[float, Explanation, Story] | None = None
@@ -56,7 +57,7 @@ def portraits(detector: Detector, pictures: Sequence[Path], folder: Path) -> Por
     for picture in track(pictures, len(pictures), "looking"):
         told = explain(detector, str(picture), _SCORE)
         for story in told.stories:
-            worth = story.score * clearness(story, told.picture.shape[:2])
+            worth = story.score * clearness(story, told.picture.shape[:2]) * len(set(told.levels)) ** 0.5
             if best is None or worth > best[0]:
                 best = worth, told, story
     if best is None:
@@ -90,7 +91,7 @@ def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
     and the centerness that the network gives on the detection's level."""
     picture = told.picture
     height, width = picture.shape[:2]
-    figure = _figure(12.6, 12.0 / 3 * height / width + 1.25)
+    figure = _figure(12.6, 3.85 * height / width + 0.75)
     panels = figure.subplots(1, 3)
     for axes in panels:
         axes.set_axis_off()
@@ -141,7 +142,7 @@ def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None
     body, pyramid = feature_maps(detector, told.picture)
     levels = len(told.maps)
     figure = _figure(14.2, 1.5 + 1.32 * levels)
-    grid = figure.add_gridspec(levels, 7, width_ratios=(2.1, 1.2, 1.2, 1.5, 1.2, 1.2, 2.1), wspace=0.02, hspace=0.02)
+    grid = figure.add_gridspec(levels, 7, width_ratios=(2.1, 1.2, 1.2, 1.5, 1.2, 1.2, 2.1), wspace=0.1, hspace=0.02)
     picture = figure.add_subplot(grid[:, 0])
     picture.imshow(told.picture)
     height, width = told.picture.shape[:2]
@@ -179,6 +180,8 @@ def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None
     for axes in (picture, drawn):
         axes.set_axis_off()
         axes.set(xlim=(0, width), ylim=(height, 0))
+    for axes, x in ((picture, 1.04), (drawn, -0.04)):
+        axes.text(x, 0.5, "→", transform=axes.transAxes, ha="center", va="center", color=MUTED, fontsize=17)
     figure.savefig(path, format="png")
 
 
@@ -197,7 +200,7 @@ def feature_maps(detector: Detector, picture: np.ndarray) -> tuple[list[Map], li
     padded = tensor.shape[-1]
 
     def row(x: torch.Tensor) -> Map:
-        stride = round(padded / x.shape[-1])
+        stride = 2 ** round(math.log2(padded / x.shape[-1]))
         values = x[0].float().abs().mean(dim=0).cpu().numpy()
         return stride, x.shape[1], values[: max(1, -(-size[0] // stride)), : max(1, -(-size[1] // stride))]
 
@@ -215,6 +218,8 @@ def _head_box(axes: Axes, detector: Detector) -> None:
         FancyBboxPatch((0.06, 0.1), 0.88, 0.8, boxstyle="round,pad=0,rounding_size=0.05", facecolor=_GROUND,
                        edgecolor="#cbd5e1", mutation_aspect=0.4)
     )  # fmt: skip
+    for x in (-0.03, 1.03):
+        axes.text(x, 0.5, "→", ha="center", va="center", color=MUTED, fontsize=17)
     axes.text(0.5, 0.86, "one head,\nthe same for\nall levels", ha="center", va="top", color=INK, fontsize=11)
     kind = "depthwise conv" if cfg.head_depthwise else "conv"
     convs = f"{cfg.head_convs} x {kind} {cfg.head_channels}"
@@ -235,7 +240,9 @@ def _head_box(axes: Axes, detector: Detector) -> None:
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    """Without colour and contrast, so that a map on it can be read."""
+    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return (90 + 0.6 * grey).astype(np.uint8)
 
 
 def _box(axes: Axes, box: tuple[float, ...], color: Any, line: float) -> None:
