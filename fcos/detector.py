@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import zoo
+from . import export, zoo
 from .config import Config
 from .data.image import read_image, resize, resized_shape
 from .decode import decode
-from .errors import DeviceError, ImageError
+from .errors import DeviceError, ImageError, MissingExtra, ModelError
+from .export.about import PRECISIONS
+from .export.runtime import EndToEndRuntime, Runtime
 from .points import make_points
-from .types import Classes, Detections, Network, Points
+from .types import Classes, Detections, Network, Points, Predictions
 
 if TYPE_CHECKING:
+    from .model import FCOS
     from .study.explain import Explanation
 
+RUNTIMES = ("auto", "torch", "compile", *export.RUNTIMES)
 Source = str | os.PathLike[str] | np.ndarray | Tensor | Any  # Any: a PIL image
 
 
@@ -35,11 +40,26 @@ class Detector:
     it: only those of equal padded size share a batch.
     """
 
-    def __init__(self, network: Network, config: Config, classes: Classes, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        network: Network,
+        config: Config,
+        classes: Classes,
+        device: str | torch.device = "cpu",
+        *,
+        size: tuple[int, int] | None = None,
+        runtime: str = "torch",
+        precision: str = "fp32",
+    ) -> None:
+        """`size` is the only (height, width) that the network takes, if so: pictures are shrunk to fit.
+        `runtime` and `precision` say what computes."""
         self.network = network
         self.config = config
         self.classes = classes
         self.device = torch.device(device)
+        self.size = size
+        self.runtime = runtime
+        self.precision = precision
         self._points: dict[tuple[int, int], Points] = {}
 
     def __call__(self, source: Source | Sequence[Source], *, score: float = 0.0, batch: int = 1) -> Any:
@@ -70,6 +90,8 @@ class Detector:
         """Network input [3,H,W], padded to the divisor, and the (height, width) in front of the padding."""
         data = self.config.data
         shape = resized_shape(image.shape[:2], data.size, data.max_size, data.round)
+        if self.size is not None and (shape[0] > self.size[0] or shape[1] > self.size[1]):
+            shape = _fit(image.shape[:2], self.size)
         fill = self.config.model.mean
         if data.resample == "torch":  # torchvision resizes in float
             tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float()
@@ -78,7 +100,7 @@ class Detector:
         else:
             tensor = torch.from_numpy(resize(image, shape, data.resample)).permute(2, 0, 1)
             tensor = tensor.float() if data.padding == "exact" else tensor
-        height, width = (-(-side // data.divisor) * data.divisor for side in shape)
+        height, width = self.size or (-(-side // data.divisor) * data.divisor for side in shape)
         if (height, width) == tuple(shape):
             return tensor, shape
         values = torch.tensor(fill).view(3, 1, 1)
@@ -91,6 +113,8 @@ class Detector:
     @torch.inference_mode()
     def forward(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
         """Detections of prepared images [N,3,H,W], in pixels of the network input."""
+        if isinstance(self.network, EndToEndRuntime):
+            return self.network.detect(images.to(self.device), sizes)
         predictions = self.network(images.to(self.device))
         return decode(predictions, self.points(images.shape[-2:]), sizes, self.config.decode)
 
@@ -126,12 +150,90 @@ class Detector:
         return self._points[key]
 
 
-def load(name: str | Path = "fcos-lite0", *, device: str = "auto", overrides: Sequence[str] = ()) -> Detector:
-    """A Detector by model name, run folder or file. `overrides` are settings such as "decode.nms_iou=0.5"."""
-    network, config, classes = zoo.load(name, overrides)
+def load(
+    name: str | Path = "fcos-lite0",
+    *,
+    runtime: str | None = None,
+    precision: str | None = None,
+    threads: int = 0,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+) -> Detector:
+    """A Detector by model name, run folder or file, checkpoint or exported.
+
+    `runtime` is torch, compile, onnx, openvino, tensorrt, or auto: the fastest that is installed and keeps the
+    detections. Left out, a checkpoint runs in torch and an exported file in its own runtime. A checkpoint is
+    converted in memory, which takes seconds; `fcos export` keeps the result. `precision` is fp32, bf16 or
+    fp16; int8 is for files exported so. `threads` 0 leaves the number to the runtime. `overrides` are settings
+    such as "decode.nms_iou=0.5". Raises ModelError, DeviceError, MissingExtra.
+    """
+    _check_choice("runtime", runtime, RUNTIMES)
+    _check_choice("precision", precision, PRECISIONS)
     where = pick_device(device)
-    network.requires_grad_(False).to(where).to(memory_format=torch.channels_last)
-    return Detector(network, config, classes, where)
+    path = zoo.find(name)
+    if export.format_of(path) is not None:
+        found = export.open_runtime(path, runtime, precision, threads, where, overrides)
+        return _around(found, where, precision)
+    network, config, classes = zoo.load(path, overrides)
+    network.requires_grad_(False)
+    precision = precision or "fp32"
+    if runtime == "auto":
+        return _fastest(network, config, classes, precision, threads, where)
+    if runtime in export.RUNTIMES:
+        found = export.on_the_fly(network, config, classes, runtime, precision, threads, where)
+        return _around(found, where, precision)
+    return _in_torch(network, config, classes, runtime or "torch", precision, threads, where)
+
+
+def _check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
+    if value is not None and value not in known:
+        raise ModelError(f"there is no {name} {value!r}; choose from {', '.join(known)}")
+
+
+def _around(network: Runtime, where: torch.device, precision: str | None) -> Detector:
+    about = network.about
+    return Detector(
+        network, about.config, about.classes, where,
+        size=about.size, runtime=network.kind, precision=precision or about.precision,
+    )  # fmt: skip
+
+
+def _in_torch(
+    model: FCOS, config: Config, classes: Classes, runtime: str, precision: str, threads: int, where: torch.device
+) -> Detector:
+    if precision == "int8":
+        raise ModelError("torch has no int8 here: fcos export --format openvino --precision int8 --calibrate DATA")
+    if threads:
+        torch.set_num_threads(threads)
+    model = model.to(where).to(memory_format=torch.channels_last)
+    network: Network = torch.compile(model) if runtime == "compile" else model
+    if precision != "fp32":
+        network = partial(_autocast, network, getattr(torch, {"bf16": "bfloat16", "fp16": "float16"}[precision]))
+    return Detector(network, config, classes, where, runtime=runtime, precision=precision)
+
+
+def _autocast(network: Network, dtype: torch.dtype, images: Tensor) -> Predictions:
+    with torch.autocast(images.device.type, dtype):
+        return network(images)
+
+
+def _fastest(
+    model: FCOS, config: Config, classes: Classes, precision: str, threads: int, where: torch.device
+) -> Detector:
+    """The first of the exported runtimes that is installed and gives torch's detections of the package's
+    pictures, else torch."""
+    from .export.check import compare, verdict
+
+    reference = _in_torch(model, config, classes, "torch", precision, threads, where)
+    for runtime in export.RUNTIMES:
+        try:
+            network = export.on_the_fly(model, config, classes, runtime, precision, threads, where)
+        except (MissingExtra, ModelError):
+            continue
+        found = _around(network, where, precision)
+        if not verdict(compare(reference, found), precision):
+            return found
+    return reference
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -179,6 +281,13 @@ def load_source(source: Source) -> np.ndarray:
     if source.ndim != 3 or source.shape[2] not in (3, 4) or source.dtype != np.uint8 or 0 in source.shape:
         raise ImageError(f"a picture must be [H,W,3] uint8, not {source.shape} {source.dtype}")
     return np.ascontiguousarray(source[..., :3])
+
+
+def _fit(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a picture shrunk to lie inside `size`."""
+    ratio = min(size[0] / shape[0], size[1] / shape[1])
+    height, width = (min(max(round(side * ratio), 1), most) for side, most in zip(shape, size, strict=True))
+    return height, width
 
 
 def name_of(source: Source) -> str | None:

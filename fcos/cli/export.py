@@ -1,0 +1,57 @@
+"""fcos export"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to store, such as decode.nms_iou=0.5")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Name, run folder or file.")] = "fcos-lite0",
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="onnx, openvino, tensorrt, torchscript, executorch, coreml, litert.")
+    ] = "onnx",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; left out: the model's name.")] = None,
+    dynamic: Annotated[
+        str | None,
+        typer.Option("--dynamic", help="What stays free: batch,size, batch, size or none; left out: what can."),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="Input HxW where the size is fixed; left out: data.size square.")
+    ] = None,
+    nms: Annotated[bool, typer.Option("--nms", help="Decoding and NMS inside the graph.")] = False,
+    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16 or int8.")] = "fp32",
+    calibrate: Annotated[
+        Path | None, typer.Option("--calibrate", help="Data set whose pictures set the ranges of int8.")
+    ] = None,
+    pictures: Annotated[int, typer.Option("--pictures", min=1, help="Pictures to calibrate on.")] = 200,
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", help="Data set for AP before and after, and for the comparison.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Split of --data; left out: test, else val, else the only one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Write a model for another runtime and check that it still detects the same.
+
+    Example: fcos export --model runs/mine --format openvino --precision int8 --calibrate my_data --data my_data
+    An export that fails the check is kept as OUT.rejected; the exit code is then 1.
+    """
+    import json
+    import sys
+
+    from ..export.job import Job, run
+
+    result = run(
+        Job(model, format, out, dynamic, size, nms, precision, calibrate, pictures, data, split, settings or []),
+        say=lambda line: typer.echo(f"fcos: {line}", err=True),
+    )
+    typer.echo(json.dumps(result.to_dict()) if as_json else result.text())
+    if result.wrong:
+        sys.exit(1)

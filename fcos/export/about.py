@@ -1,0 +1,90 @@
+"""What an exported file says about itself: settings, classes, and the shape of its graph."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..config import Config, from_dict
+from ..errors import ModelError
+from ..types import Classes
+
+KEY = "fcos"  # under which every format keeps the text
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class About:
+    """config and classes of the detector, and what the graph takes and gives.
+
+    `batch` and `size` (height, width) are None where the graph takes any; `size` then counts in steps of
+    `config.data.divisor`. `pixels` is the input's type: uint8, or float32 in 0..255 for settings whose
+    pre-processing makes fractions of grey levels. With `nms` the graph goes on to detections.
+    """
+
+    config: Config
+    classes: Classes
+    batch: int | None = None
+    size: tuple[int, int] | None = None
+    nms: bool = False
+    precision: Precision = "fp32"
+    version: str = ""
+
+    @property
+    def pixels(self) -> Literal["uint8", "float32"]:
+        data = self.config.data
+        return "float32" if data.padding == "exact" or data.resample == "torch" else "uint8"
+
+    @property
+    def outputs(self) -> list[str]:
+        if self.nms:
+            return ["boxes", "scores", "labels", "points", "count"]
+        return ["logits", "distances", "centerness"]
+
+    def to_text(self) -> str:
+        from .. import __version__
+
+        return json.dumps(
+            {
+                "format": "1",
+                "version": __version__,
+                "config": self.config.model_dump(mode="json"),
+                "classes": {"names": self.classes.names, "ids": self.classes.ids},
+                "graph": {"batch": self.batch, "size": self.size, "nms": self.nms, "precision": self.precision},
+            }
+        )
+
+
+def from_text(text: str | None, path: str | Path) -> About:
+    """The About of a file's metadata; ModelError where it is missing or damaged."""
+    if not text:
+        raise ModelError(f"{path} does not say how its pictures are prepared; only files of `fcos export` do")
+    try:
+        stored: dict[str, Any] = json.loads(text)
+        graph, classes = stored["graph"], stored["classes"]
+        return About(
+            from_dict(stored["config"], str(path)),
+            Classes(tuple(classes["names"]), tuple(classes["ids"])),
+            graph["batch"],
+            tuple(graph["size"]) if graph["size"] else None,
+            bool(graph["nms"]),
+            graph["precision"],
+            stored["version"],
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelError(f"{path}: its fcos metadata cannot be read ({error})") from error
+
+
+def side_file(path: Path) -> Path:
+    """Where a format that cannot hold text keeps it: model.pte.json beside model.pte."""
+    return path.with_name(path.name + ".json")
+
+
+def read_side_file(path: Path) -> str | None:
+    try:
+        return side_file(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,130 @@
+"""Is the export good? Its detections beside torch's on real pictures, and AP before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..boxes import iou
+from ..data.image import read_image
+from ..types import Detections
+
+if TYPE_CHECKING:
+    from ..detector import Detector
+
+_SURE = 0.3  # score from which a detection has to be there under low precision
+# largest differences of scores, of boxes as a share of the picture's longer side, and share of lost detections
+LIMITS = {"fp32": (1e-4, 1e-4, 0.005), "bf16": (0.1, 0.1, 0.05), "fp16": (0.05, 0.05, 0.05), "int8": (1.0, 1.0, 0.2)}
+MAX_AP50_LOSS = 1.0  # points, for every precision
+
+
+@dataclass(frozen=True)
+class Report:
+    """Differences between two detectors on the same pictures.
+
+    `score` and `box` are the largest over detections of the same class at the same location, `box` in
+    pixels and `share` as a share of the picture's longer side. `lost` are detections of the reference
+    (of at least `_SURE`, under low precision) without one of their class at IoU 0.5 in the other.
+    """
+
+    pictures: int
+    detections: int
+    matched: int
+    score: float
+    box: float
+    share: float
+    lost: int
+    judged: int
+    ap50: tuple[float, float] | None = None  # before and after, 0..1
+    ap: tuple[float, float] | None = None
+
+
+def bundled_pictures() -> list[np.ndarray]:
+    """The package's photos [H,W,3], each as it is and as a tall part of odd size."""
+    folder = Path(str(resources.files("fcos") / "assets" / "photos"))
+    photos = [read_image(path) for path in sorted(folder.glob("*.jpg"))]
+    return [*photos, *(np.ascontiguousarray(p[:, p.shape[1] // 4 : p.shape[1] * 3 // 4 + 1]) for p in photos)]
+
+
+def compare(reference: Detector, other: Detector, pictures: Sequence[np.ndarray] | None = None) -> Report:
+    """`other` beside `reference` on decoded pictures, or on the package's; both take the same input size."""
+    pictures = bundled_pictures() if pictures is None else pictures
+    reference = like(reference, other)
+    names = [None] * len(pictures)
+    expected, found = reference.detect(pictures, names), other.detect(pictures, names)
+    from .runtime import EndToEndRuntime
+
+    if not any(map(len, expected)) and not isinstance(other.network, EndToEndRuntime):
+        # nothing is sure enough: compare what comes nearest to it
+        reference, other = (like(d, other, threshold=0.0) for d in (reference, other))
+        expected, found = reference.detect(pictures, names), other.detect(pictures, names)
+    return measure(expected, found, 0.0 if other.precision == "fp32" else _SURE)
+
+
+def measure(expected: Sequence[Detections], found: Sequence[Detections], sure: float = 0.0) -> Report:
+    """The differences of found[i] from expected[i]; see Report."""
+    matched, judged, lost = 0, 0, 0
+    score = box = share = 0.0
+    for a, b in zip(expected, found, strict=True):
+        spots = {key: i for i, key in enumerate(zip(b.points.tolist(), b.labels.tolist(), strict=True))}
+        pairs = [
+            (i, spots[key])
+            for i, key in enumerate(zip(a.points.tolist(), a.labels.tolist(), strict=True))
+            if key in spots
+        ]
+        if pairs:
+            left, right = (torch.tensor(side) for side in zip(*pairs, strict=True))
+            matched += len(pairs)
+            score = max(score, _largest(a.scores[left] - b.scores[right]))
+            shift = _largest(a.boxes[left] - b.boxes[right])
+            box, share = max(box, shift), max(share, shift / max(a.size or (1, 1)))
+        wanted = a[a.scores >= sure]
+        judged += len(wanted)
+        if len(wanted):
+            near = (iou(wanted.boxes, b.boxes) >= 0.5) & (wanted.labels[:, None] == b.labels)
+            lost += int((~near.any(dim=1)).sum())
+    return Report(len(expected), sum(map(len, expected)), matched, score, box, share, lost, judged)
+
+
+def _largest(difference: torch.Tensor) -> float:
+    """The largest magnitude; infinite where a value is not a number."""
+    return float(difference.abs().nan_to_num(nan=torch.inf).max())
+
+
+def like(detector: Detector, other: Detector, threshold: float | None = None) -> Detector:
+    """`detector` with the input size of `other`."""
+    from ..detector import Detector
+
+    config = detector.config
+    if threshold is not None:
+        config = config.override({"decode": {"threshold": threshold}})
+    return Detector(
+        detector.network, config, detector.classes, detector.device,
+        size=other.size, runtime=detector.runtime, precision=detector.precision,
+    )  # fmt: skip
+
+
+def verdict(report: Report, precision: str) -> list[str]:
+    """What is wrong with an export, one line each; empty when it is good."""
+    score, share, lost = LIMITS[precision]
+    wrong = []
+    if not report.detections:
+        wrong.append("nothing was detected in the pictures, so nothing was checked; give --data with its objects")
+    if report.score > score:
+        wrong.append(f"scores differ by up to {report.score:.2g}; {precision} allows {score:g}")
+    if report.share > share:
+        wrong.append(f"boxes differ by up to {report.box:.2g} px, {report.share:.2g} of a side; {precision}: {share:g}")
+    if report.lost > lost * report.judged:
+        wrong.append(f"{report.lost} of {report.judged} detections are gone; {precision} allows {lost:.1%}")
+    if precision == "fp32" and report.matched < 0.95 * report.detections:
+        wrong.append(f"only {report.matched} of {report.detections} detections come from the same location")
+    if report.ap50 is not None and report.ap50[0] - report.ap50[1] > MAX_AP50_LOSS / 100:
+        loss = 100 * (report.ap50[0] - report.ap50[1])
+        wrong.append(f"AP50 falls by {loss:.2f} points; at most {MAX_AP50_LOSS:g} is good")
+    return wrong

@@ -1,0 +1,186 @@
+"""The module that is exported: pixels in, Predictions or fixed-size detections out, every shape traceable."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from ..boxes import to_corners
+from ..config import Config
+from ..decode import score
+from ..errors import ModelError
+from ..model import FCOS
+from .about import About
+
+_MOST = 1 << 14  # an axis of a dynamic graph never exceeds this
+
+
+class Raw(nn.Module):
+    """images [N,3,H,W] -> logits [N,P,C], distances [N,P,4] in pixels, centerness [N,P], all float32."""
+
+    def __init__(self, network: FCOS) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(value.float() for value in self.network(images))
+
+
+class EndToEnd(nn.Module):
+    """images [N,3,H,W] and sizes [N,2] (height, width in front of the padding) -> detections.
+
+    boxes [N,D,4] in pixels of the input, scores [N,D], labels [N,D], points [N,D], count [N]; D is
+    `decode.max_detections`, best first, and rows from `count` on hold zeros and -1. The rules are those of
+    `fcos.decode`; candidates of a level are always `decode.topk`, some of them empty.
+    """
+
+    def __init__(self, network: FCOS, config: Config) -> None:
+        super().__init__()
+        if config.decode.nms.startswith("soft"):
+            raise ModelError(f"decode.nms={config.decode.nms} cannot be part of a graph; leave --nms out")
+        self.network, self.config = network, config
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        cfg, limit = self.config.decode, sizes.float().flip(1)[:, None] - self.config.decode.clip_margin
+        boxes, scores, labels, points = self.candidates(images)
+        if cfg.clip == "before":
+            boxes = _clip(boxes, limit)
+        valid = scores >= 0
+        if cfg.nms != "none":
+            kinds = torch.zeros_like(labels) if cfg.nms == "agnostic" else labels
+            sides = boxes + boxes.new_tensor((0.0, 0.0, 1.0, 1.0)) if cfg.nms_plus_one else boxes
+            keep = torch.ops.fcos.nms(sides, scores, kinds, cfg.nms_iou, self.network.num_classes, cfg.max_detections)
+            valid = valid & keep
+        rows = (boxes, labels, points)
+        scores, rows = _first(scores, rows, valid, cfg.max_detections)
+        if cfg.clip == "after":
+            boxes = _clip(rows[0], limit)
+            left = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+            scores, rows = _first(scores, (boxes, *rows[1:]), left & (scores >= 0), cfg.max_detections)
+        valid = scores >= 0
+        boxes, labels, points = rows
+        return (
+            torch.where(valid[..., None], boxes, torch.zeros_like(boxes)),
+            torch.where(valid, scores, torch.zeros_like(scores)),
+            torch.where(valid, labels, torch.full_like(labels, -1)),
+            torch.where(valid, points, torch.full_like(points, -1)),
+            valid.sum(dim=1),
+        )
+
+    def candidates(self, images: Tensor) -> tuple[Tensor, ...]:
+        """boxes [N,K,4], scores [N,K] (-1: no candidate), labels [N,K], points [N,K]; K = levels * topk."""
+        cfg, model = self.config.decode, self.config.model
+        first, found = 0, []
+        for level, features in enumerate(self.network.features(images)):
+            rows, columns = features.shape[-2:]
+            logits, distances, centerness = (v.float() for v in self.network.head.level(features, level))
+            probability = torch.sigmoid(logits)
+            scores = score(probability, torch.sigmoid(centerness)[..., None], cfg)
+            passed = (probability if cfg.threshold_on == "class" else scores) > cfg.threshold
+            rank = torch.where(passed, scores if cfg.topk_by == "score" else probability, -1.0).flatten(1)
+            # a small level has fewer entries than topk: empty ones make up for them
+            best, spot = F.pad(rank, (0, cfg.topk), value=-1.0).topk(cfg.topk)
+            spot = spot.clamp(max=rank.shape[1] - 1)
+            chosen = torch.where(best >= 0, scores.flatten(1).gather(1, spot), -1.0)
+            labels = spot % self.network.num_classes
+            cell = spot // self.network.num_classes
+            by_stride = model.point_spacing == "stride"
+            step_x = model.strides[level] if by_stride else images.shape[-1] // columns
+            step_y = model.strides[level] if by_stride else images.shape[-2] // rows
+            x = ((cell % columns).float() + model.point_offset) * step_x
+            y = ((cell // columns).float() + model.point_offset) * step_y
+            sides = distances.gather(1, cell[..., None].expand(-1, -1, 4))
+            found.append((to_corners(torch.stack((x, y), dim=-1), sides), chosen, labels, cell + first))
+            first = first + rows * columns
+        return tuple(torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+
+
+def _first(scores: Tensor, rows: tuple[Tensor, ...], valid: Tensor, count: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The `count` best of what is valid, best first; -1 is the score of the rest."""
+    best, spot = torch.where(valid, scores, -1.0).topk(min(count, scores.shape[1]))
+    boxes = rows[0].gather(1, spot[..., None].expand(-1, -1, 4))
+    return best, (boxes, *(row.gather(1, spot) for row in rows[1:]))
+
+
+def _clip(boxes: Tensor, limit: Tensor) -> Tensor:
+    """Boxes [N,K,4] cut to limit [N,1,2], the (width, height) of each image."""
+    return torch.minimum(boxes.clamp(min=0), torch.cat((limit, limit), dim=-1))
+
+
+@torch.library.custom_op("fcos::nms", mutates_args=())
+def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, classes: int, limit: int) -> Tensor:
+    """What NMS per class keeps of boxes [N,K,4], scores [N,K] (negative: no candidate) and labels [N,K], as a
+    mask [N,K]; of each class the first `limit` only, where a graph counts."""
+    keep = torch.zeros_like(scores, dtype=torch.bool)
+    for image in range(len(boxes)):
+        for label in labels[image][scores[image] >= 0].unique():
+            members = ((labels[image] == label) & (scores[image] >= 0)).nonzero()[:, 0]
+            kept = torchvision.ops.nms(boxes[image, members], scores[image, members], iou)
+            keep[image, members[kept]] = True
+    return keep
+
+
+@nms.register_fake
+def _(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, classes: int, limit: int) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
+
+
+def build(network: FCOS, about: About) -> nn.Module:
+    """A copy of the network, ready to be traced: eval mode, no gradients, paddings as constants."""
+    network = copy.deepcopy(network).cpu().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
+    if about.config.data.divisor % 32 == 0:
+        _constant_padding(network)
+    network = network.half() if about.precision == "fp16" else network.float()
+    return EndToEnd(network, about.config) if about.nms else Raw(network)
+
+
+def _constant_padding(network: nn.Module) -> None:
+    """TensorFlow's 'same' padding depends on the size only through its remainder by the stride, here zero."""
+    for parent in list(network.modules()):
+        for name, conv in list(parent.named_children()):
+            if type(conv).__name__ != "Conv2dSame":
+                continue
+            total = [
+                max((k - 1) * d + 1 - s, 0)
+                for k, s, d in zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
+            ]
+            plain = nn.Conv2d(
+                conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,
+                dilation=conv.dilation, groups=conv.groups, bias=conv.bias is not None,
+            )  # fmt: skip
+            plain.weight, plain.bias = conv.weight, conv.bias
+            pads = (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
+            setattr(parent, name, nn.Sequential(nn.ZeroPad2d(pads), plain))
+
+
+def example(about: About) -> tuple[Tensor, ...]:
+    """Inputs to trace with. Dynamic axes get lengths that no other axis has, or the tracer takes them for one."""
+    step = about.config.data.divisor
+    height, width = about.size or (step * max(2, 128 // step), step * max(3, 192 // step))
+    batch = about.batch or 2
+    images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
+    inputs = (images if about.pixels == "uint8" else images.float(),)
+    if about.nms:
+        inputs += (torch.tensor([[height - 3, width - 5]] * batch),)
+    return inputs
+
+
+def dynamic_shapes(about: About) -> tuple[dict[int, Any], ...] | None:
+    """For torch.export: which axes are free, H and W in steps of the divisor; None when all are fixed."""
+    axes: dict[int, Any] = {}
+    if about.batch is None:
+        axes[0] = torch.export.Dim("batch", min=1, max=_MOST)
+    rows = dict(axes)
+    if about.size is None:
+        step = about.config.data.divisor
+        for axis, name in ((2, "height"), (3, "width")):
+            free = torch.export.Dim(f"{name}_steps", min=1, max=max(_MOST // step, 2))
+            axes[axis] = step * free if step > 1 else free
+    if not axes:
+        return None
+    return (axes, rows) if about.nms else (axes,)

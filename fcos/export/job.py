@@ -1,0 +1,259 @@
+"""One run of `fcos export`: write beside the target, compare with torch, and only then give it its name."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from .. import zoo
+from ..data.image import read_image
+from ..detector import Detector, load
+from ..errors import ConfigError, FcosError, ImageError, ModelError
+from . import FORMATS, Format, check, format_of, open_runtime, write
+from .about import PRECISIONS, About
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
+
+_COMPARED = 16  # pictures of --data that are compared box by box; AP takes all
+
+
+@dataclass(frozen=True)
+class Job:
+    """The options of `fcos export`, as given."""
+
+    model: str
+    format: str
+    out: Path | None = None
+    dynamic: str | None = None
+    size: str | None = None
+    nms: bool = False
+    precision: str = "fp32"
+    calibrate: Path | None = None
+    pictures: int = 200
+    data: Path | None = None
+    split: str | None = None
+    settings: list[str] | tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was written and how it compares; `wrong` says why it was rejected. `report` is None for a format
+    that cannot run on this machine."""
+
+    file: Path
+    bytes: int
+    seconds: float
+    about: About
+    format: str
+    report: check.Report | None
+    wrong: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "file": str(self.file),
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 1),
+            "format": self.format,
+            "precision": self.about.precision,
+            "input": self.about.pixels,
+            "batch": self.about.batch,
+            "size": self.about.size,
+            "nms": self.about.nms,
+            "check": asdict(self.report) if self.report else None,
+            "wrong": self.wrong,
+        }
+
+    def text(self) -> str:
+        """For a terminal."""
+        about = self.about
+        size = "x".join(map(str, about.size)) if about.size else "any size"
+        lines = [
+            f"{self.file}: {self.bytes / 1e6:.1f} MB, {about.precision}, input {about.pixels} "
+            f"[{about.batch or 'any'}, 3, {size}], ends in {'detections' if about.nms else 'predictions'}, "
+            f"written in {self.seconds:.0f} s"
+        ]
+        report = self.report
+        if report is None:
+            lines.append(f"not checked: {self.format} cannot run here")
+        else:
+            lines.append(
+                f"beside torch, {report.pictures} pictures, {report.detections} detections: scores within "
+                f"{report.score:.1e}, boxes within {report.box:.1e} px at the same {report.matched} locations, "
+                f"{report.lost} of {report.judged} gone"
+            )
+            if report.ap and report.ap50:
+                lines.append(
+                    f"AP {report.ap[0]:.4f} before, {report.ap[1]:.4f} after; "
+                    f"AP50 {report.ap50[0]:.4f} before, {report.ap50[1]:.4f} after"
+                )
+        if self.wrong:
+            lines += [f"rejected: {line}" for line in self.wrong]
+        elif report is not None:
+            lines.append(f"good; next: fcos predict PICTURE --model {self.file}")
+        return "\n".join(lines)
+
+
+def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
+    """Write the file of `job`, or OUT.rejected with the reasons in `Result.wrong`.
+
+    Raises FcosError for options that do not fit, a missing toolchain, or a model that cannot be read.
+    """
+    chosen = _choice(job)
+    path = zoo.find(job.model)
+    if format_of(path) is not None:
+        raise ModelError(f"{path} is exported already; export the checkpoint it came from")
+    out = (job.out or Path(f"{Path(job.model).stem}{chosen.suffix}")).expanduser()
+    if out.suffix.lower() != chosen.suffix:
+        raise ModelError(f"{out} must end in {chosen.suffix} for --format {chosen.name}")
+    reference = load(path, device="cpu", overrides=job.settings)
+    about = plan(job, chosen, reference)
+    dataset = _open(job.data, job.split, reference) if job.data else None
+    network: Any = reference.network
+    started = time.perf_counter()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as folder:
+        draft = Path(folder) / out.name
+        say(f"writing {chosen.name}, {about.precision}")
+        write(network, about, chosen.name, draft, _calibration(job, reference, about))
+        seconds = time.perf_counter() - started
+        report, wrong = judge(reference, draft, dataset, say)
+        files = sorted(p for p in Path(folder).iterdir() if not p.name.startswith("."))
+        size = sum(_size(p) for p in files)
+        for file in files:
+            target = out.with_name(file.name + (".rejected" if wrong else ""))
+            _replace(file, target)
+    where = out.with_name(out.name + ".rejected") if wrong else out
+    return Result(where, size, seconds, about, chosen.name, report, wrong)
+
+
+def judge(
+    reference: Detector, path: Path, dataset: Dataset | None, say: Callable[[str], None] = lambda line: None
+) -> tuple[check.Report | None, list[str]]:
+    """(report, what is wrong) of an exported file beside the detector it was made from; AP with a data set.
+
+    (None, []) for a format that does not run here.
+    """
+    kind = format_of(path)
+    assert kind is not None
+    if not hasattr(kind.module, "runtime"):
+        return None, []
+    try:
+        network = open_runtime(path)
+    except FcosError as error:
+        return check.Report(0, 0, 0, 0.0, 0.0, 0.0, 0, 0), [f"it cannot be run: {error}"]
+    about = network.about
+    found = Detector(
+        network, about.config, about.classes, size=about.size, runtime=kind.name, precision=about.precision
+    )
+    report = check.compare(reference, found, _pictures(dataset))
+    if dataset is not None:
+        say(f"AP on {len(dataset.records)} pictures, in torch and in {kind.name}")
+        report = replace(report, **_ap(check.like(reference, found), found, dataset))
+    return report, check.verdict(report, about.precision)
+
+
+def plan(job: Job, chosen: Format, reference: Detector) -> About:
+    """What the graph will take and give; ConfigError where options contradict each other."""
+    from ..info import parse_size
+
+    config = reference.config
+    free = {"batch", "size"} if chosen.dynamic else set()
+    if job.dynamic is not None:
+        asked = set(job.dynamic.replace(" ", "").split(",")) - {"none", ""}
+        if asked - {"batch", "size"}:
+            raise ConfigError(f"--dynamic {job.dynamic}: write batch,size, batch, size or none")
+        if asked - free:
+            raise ConfigError(f"--dynamic {job.dynamic}: a {chosen.name} file has a fixed batch and size")
+        free = asked
+    if job.size is not None:
+        if job.dynamic is not None and "size" in free:
+            raise ConfigError("--size fixes the input, --dynamic size leaves it free; give one of them")
+        free -= {"size"}
+    size = None if "size" in free else parse_size(job.size, config)
+    batch = None if "batch" in free else 1
+    return About(config, reference.classes, batch, size, job.nms, job.precision)  # type: ignore[arg-type]
+
+
+def _choice(job: Job) -> Format:
+    if job.format not in FORMATS:
+        raise ConfigError(f"there is no format {job.format!r}; formats: {', '.join(FORMATS)}")
+    chosen = FORMATS[job.format]
+    if job.precision not in PRECISIONS:
+        raise ConfigError(f"there is no precision {job.precision!r}; choose from {', '.join(chosen.precisions)}")
+    if job.precision not in chosen.precisions:
+        raise ConfigError(f"{chosen.name} files hold {', '.join(chosen.precisions)}, not {job.precision}")
+    if job.nms and not chosen.nms:
+        able = ", ".join(f.name for f in FORMATS.values() if f.nms)
+        raise ConfigError(f"--nms is for {able}; with {chosen.name} decoding and NMS follow the graph")
+    if job.precision == "int8" and job.calibrate is None:
+        raise ConfigError("int8 needs pictures to set its ranges: add --calibrate DATA, the training data")
+    if job.calibrate is not None and job.precision != "int8":
+        raise ConfigError(f"--calibrate is for --precision int8; {job.precision} needs no pictures")
+    return chosen
+
+
+def _calibration(job: Job, detector: Detector, about: About) -> Iterator[Tensor]:
+    """Prepared pictures [1,3,H,W] spread over the data set, in the graph's type."""
+    from .runtime import as_pixels
+
+    if job.calibrate is None:
+        return
+    from ..data.dataset import open_dataset, split_names
+
+    names = split_names(job.calibrate)
+    dataset = open_dataset(job.calibrate, next((s for s in ("train", "trainval") if s in names), names[0]))
+    paths = [record.path for record in dataset.records if record.path is not None]
+    step = max(len(paths) / job.pictures, 1.0)
+    fixed = Detector(detector.network, detector.config, detector.classes, size=about.size)
+    for i in range(min(job.pictures, len(paths))):
+        try:
+            image = read_image(paths[int(i * step)])
+        except ImageError:
+            continue
+        yield as_pixels(fixed.prepare(image)[0][None], about)
+
+
+def _open(path: Path, split: str | None, detector: Detector) -> Dataset:
+    from ..data.dataset import open_dataset, split_names
+
+    if split is None:
+        names = split_names(path)
+        split = next((s for s in ("test", "val") if s in names), None)
+    dataset = open_dataset(path, split)
+    classes = detector.config.data.classes
+    return dataset.with_classes(classes) if classes else dataset
+
+
+def _pictures(dataset: Dataset | None) -> list[np.ndarray] | None:
+    if dataset is None:
+        return None
+    step = max(len(dataset.records) // _COMPARED, 1)
+    return [read_image(r.path) for r in dataset.records[::step][:_COMPARED] if r.path is not None]
+
+
+def _ap(reference: Detector, found: Detector, dataset: Dataset) -> dict[str, tuple[float, float]]:
+    from ..evaluate import evaluate
+    from ..results import predict_dataset
+
+    before, after = (evaluate(predict_dataset(d, dataset, 8), dataset) for d in (reference, found))
+    return {"ap50": (before.ap50, after.ap50), "ap": (before.ap, after.ap)}
+
+
+def _size(path: Path) -> int:
+    return sum(p.stat().st_size for p in path.rglob("*")) if path.is_dir() else path.stat().st_size
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Move a file or folder into place."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    source.replace(target)

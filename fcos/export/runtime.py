@@ -1,0 +1,71 @@
+"""An exported graph as a Network: tensors to its types, batches to its length, results to Predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelError
+from ..types import Detections, Predictions
+from .about import About
+
+# images, and sizes [N,2] for graphs that end in detections -> the graph's outputs in order
+Run = Callable[..., tuple[Tensor, ...]]
+
+
+class Runtime:
+    """A Network: images [N,3,H,W] -> Predictions, computed by `run` of the format `kind`."""
+
+    def __init__(self, run: Run, about: About, kind: str, name: str) -> None:
+        self.run, self.about, self.kind, self.name = run, about, kind, name
+
+    def __call__(self, images: Tensor) -> Predictions:
+        return Predictions(*self._batches(images))
+
+    def _batches(self, images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        """Run in parts of the graph's batch; the last part is filled up with its last picture."""
+        images = as_pixels(images, self.about)
+        size = tuple(int(v) for v in images.shape[-2:])
+        if self.about.size not in (None, size):
+            raise ModelError(f"{self.name} takes pictures padded to {self.about.size}, not {size}")
+        step = self.about.batch
+        if step is None or step == len(images):
+            return self.run(images, *others)
+        parts = []
+        for start in range(0, len(images), step):
+            inputs = [value[start : start + step] for value in (images, *others)]
+            count = len(inputs[0])
+            filled = [torch.cat((v, v[-1:].expand(step - count, *v.shape[1:]))) for v in inputs]
+            parts.append([value[:count] for value in self.run(*filled)])
+        return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+
+
+class EndToEndRuntime(Runtime):
+    """A graph with decoding and NMS inside: `detect` instead of Predictions."""
+
+    def __call__(self, images: Tensor) -> Predictions:
+        raise ModelError(f"{self.name} ends in detections; for the predictions of every point export without --nms")
+
+    def detect(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
+        """Detections of each image, best first, in pixels of the input; sizes: (height, width) unpadded."""
+        outputs = self._batches(images, torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2))
+        boxes, scores, labels, points, count = (value.cpu() for value in outputs)
+        return [
+            Detections(boxes[i, :n], scores[i, :n], labels[i, :n].long(), points[i, :n].long(), size=sizes[i])
+            for i, n in enumerate(count.tolist())
+        ]
+
+
+def wrap(run: Run, about: About, kind: str, name: str) -> Runtime:
+    return (EndToEndRuntime if about.nms else Runtime)(run, about, kind, name)
+
+
+def as_pixels(images: Tensor, about: About) -> Tensor:
+    """Contiguous pixels of the type that the graph takes."""
+    if about.pixels == "float32":
+        images = images.float()
+    elif images.is_floating_point():
+        images = images.round().to(torch.uint8)
+    return images.contiguous()
