@@ -1,6 +1,6 @@
-"""What the head of fcos-lite costs: depthwise or plain, 2 or 4 convs, 64 / 96 / 128 channels.
+"""What the head of fcos-lite costs: plain or depthwise convs, 2 or 4 of them, 64 / 96 / 128 channels.
 
-    python benchmarks/lite_head.py [--size 320] [--rounds 20]
+    python benchmarks/lite_head.py [--size 320] [--rounds 20] [--channels 64 96 128] [--convs 2 4]
 
 Prints parameters beyond the body, GFLOP and the median milliseconds of one picture on 2 threads with OpenVINO in
 fp32 (pip install 'fcos-detector[openvino]'), all variants alternating in one process.
@@ -36,19 +36,25 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--classes", type=int, default=20)
+    parser.add_argument("--channels", type=int, nargs="+", default=[64, 96, 128])
+    parser.add_argument("--convs", type=int, nargs="+", default=[2, 4])
     options = parser.parse_args()
     variants = {}
-    for depthwise in (False, True):
-        for convs in (2, 4):
-            for channels in (64, 96, 128):
+    for kind, towers, fpn in (
+        ("plain", False, False),
+        ("depthwise towers", True, False),
+        ("all depthwise", True, True),
+    ):
+        for convs in options.convs:
+            for channels in options.channels:
                 config = preset("fcos-lite0").override(
                     {
                         "model": {
                             "fpn_channels": channels,
                             "head_channels": channels,
                             "head_convs": convs,
-                            "head_depthwise": depthwise,
-                            "fpn_depthwise": depthwise,
+                            "head_depthwise": towers,
+                            "fpn_depthwise": fpn,
                         }
                     }
                 )
@@ -56,7 +62,7 @@ def main() -> None:
                 info = describe_network(network, config, (options.size, options.size))
                 beyond = sum(p.parameters for p in info.parts if p.name != "backbone")
                 flops = sum(p.flops for p in info.parts)
-                name = f"{'depthwise' if depthwise else 'plain':<9} {convs} convs {channels:>3} channels"
+                name = f"{kind:<16} {convs} convs {channels:>3} channels"
                 variants[name] = (compile_openvino(network, options.size), beyond, flops)
     image = np.zeros((1, 3, options.size, options.size), np.float32)
     times: dict[str, list[float]] = {name: [] for name in variants}
@@ -68,9 +74,9 @@ def main() -> None:
     facts = environment({})
     print(f"fcos-lite0 at {options.size}x{options.size}, {options.classes} classes, OpenVINO fp32, 2 threads")
     print(f"{facts['machine']}; torch {facts['torch']}; commit {facts['commit']}; {facts['date']}")
-    print(f"{'head':<32}{'parameters beyond the body':>28}{'GFLOP':>8}{'ms':>8}")
+    print(f"{'head':<38}{'parameters beyond the body':>28}{'GFLOP':>8}{'ms':>8}")
     for name, (_, beyond, flops) in variants.items():
-        print(f"{name:<32}{beyond:>28,}{flops / 1e9:>8.2f}{statistics.median(times[name][2:]):>8.1f}")
+        print(f"{name:<38}{beyond:>28,}{flops / 1e9:>8.2f}{statistics.median(times[name][2:]):>8.1f}")
 
 
 if __name__ == "__main__":

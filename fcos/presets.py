@@ -79,7 +79,7 @@ def _lite(level: int, size: int, channels: int, depthwise: bool = False) -> Call
 
 
 PRESETS: dict[str, Callable[[], Config]] = {
-    "fcos-lite0": _lite(0, 320, 96, depthwise=False),
+    "fcos-lite0": _lite(0, 320, 96, depthwise=True),
     "fcos-lite1": _lite(1, 416, 112),
     "fcos-lite2": _lite(2, 512, 128),
     "fcos-r50": fcos_r50,
