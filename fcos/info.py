@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import zoo
+from . import export, zoo
 from .config import Config
 from .errors import ConfigError
 from .model import FCOS
@@ -88,6 +88,10 @@ def describe_model(
     """Info of a preset (with `classes`), run folder or model file, at `size` ("HxW") or the config's."""
     if model in PRESETS and zoo.models()[model].path() is None:
         config = resolve(model, overrides)
+        network = zoo.build(config, classes).eval()
+    elif export.format_of(model) is not None:  # the same network, without its weights
+        config, known = export.settings(model)
+        config, classes = config.override(*overrides, source="command line"), len(known)
         network = zoo.build(config, classes).eval()
     else:
         network, config, known = zoo.load(model, overrides)

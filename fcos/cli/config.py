@@ -16,14 +16,14 @@ def command(
     as_yaml: Annotated[bool, typer.Option("--yaml", help="As YAML, ready for --config.")] = False,
 ) -> None:
     """Show every setting of a model, resolved, with its meaning."""
-    from .. import zoo
     from ..config import describe, load_yaml
+    from ..export import settings as read_settings
     from ..presets import PRESETS, resolve, with_dialect
 
     if model in PRESETS:
         resolved = resolve(model, settings or [], dialect, config)
     else:
-        resolved = zoo.read(zoo.find(model))[1]
+        resolved = read_settings(model)[0]
         resolved = with_dialect(resolved, dialect) if dialect else resolved
         resolved = resolved.override(load_yaml(config), source=str(config)) if config else resolved
         resolved = resolved.override(*(settings or []), source="command line")

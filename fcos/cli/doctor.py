@@ -37,9 +37,9 @@ def command(
     if model in PRESETS:
         config = resolve(model, settings or [])
     else:
-        from .. import zoo
+        from ..export import settings as read_settings
 
-        config = zoo.read(zoo.find(model))[1].override(*(settings or []), source="command line")
+        config = read_settings(model)[0].override(*(settings or []), source="command line")
     if size is not None:
         longest = round(size * config.data.max_size / config.data.size)
         config = config.override({"data": {"size": size, "max_size": longest}})

@@ -23,6 +23,7 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object and nothing else."),
     batch: int = typer.Option(8, "--batch", min=1, help="Pictures per forward pass."),
     device: str = typer.Option("auto", "--device", help="auto, cpu, cuda, cuda:1, mps."),
+    runtime: str = typer.Option(None, "--runtime", help="torch, compile, onnx, openvino, tensorrt or auto."),
     score: float = typer.Option(
         None, "--score", min=0, max=1, help="Score threshold of the confusion matrix; left out: that of the best F1."
     ),
@@ -61,7 +62,7 @@ def command(
     dataset = _choose(data, split)
 
     def detect(name: str) -> tuple[list[Detections], Dataset]:
-        return _detect(name, dataset, data, settings or [], batch, device, allow_missing)
+        return _detect(name, dataset, data, settings or [], batch, device, runtime, allow_missing)
 
     def read(path: str | Path) -> tuple[list[Detections], Dataset]:
         return read_results(path, dataset), dataset
@@ -130,13 +131,20 @@ def _choose(path: Path, split: str | None) -> Dataset:
 
 
 def _detect(
-    name: str, dataset: Dataset, data: Path, settings: list[str], batch: int, device: str, allow_missing: bool
+    name: str,
+    dataset: Dataset,
+    data: Path,
+    settings: list[str],
+    batch: int,
+    device: str,
+    runtime: str | None,
+    allow_missing: bool,
 ) -> tuple[list[Detections], Dataset]:
     """What a model finds, and the data set under the model's choice of classes."""
     from ..detector import load
     from ..evaluate import predict_dataset
 
-    detector = load(name, device=device, overrides=settings)
+    detector = load(name, runtime=runtime, device=device, overrides=settings)
     wanted = detector.config.data
     if wanted.classes:
         dataset = dataset.with_classes(wanted.classes)

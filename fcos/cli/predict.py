@@ -27,6 +27,11 @@ def command(
     coco: Annotated[Path | None, typer.Option("--coco", help="Write COCO results to this file.")] = None,
     yolo: Annotated[Path | None, typer.Option("--yolo", help="Write YOLO txt files to this folder.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
+    runtime: Annotated[
+        str | None, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="Threads of the runtime; 0: its own choice.")] = 0,
 ) -> None:
     """Detect objects in pictures.
 
@@ -38,7 +43,9 @@ def command(
     from ..predict import Outcome, Writer, find_pictures, headline, json_line, parse_scores, proposer, run, unique_names
 
     pictures = find_pictures(sources)
-    detector = load(model, device=device, overrides=settings or [])
+    detector = load(
+        model, runtime=runtime, precision=precision, threads=threads, device=device, overrides=settings or []
+    )
     if proposals:
         if not (out or as_json or coco or yolo):
             raise FcosError("--proposals are many: name a file with --coco, or give --json, --yolo or --out")

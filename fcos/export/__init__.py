@@ -68,6 +68,17 @@ def read(path: Path) -> About:
     return found.module.read(path)
 
 
+def settings(name: str | Path) -> tuple[Config, Classes]:
+    """(config, classes) of a model name, run folder or file, a checkpoint or an exported one."""
+    from .. import zoo
+
+    path = zoo.find(name)
+    if format_of(path) is not None:
+        about = read(path)
+        return about.config, about.classes
+    return zoo.read(path)[1:3]
+
+
 def write(network: FCOS, about: About, format: str, path: Path, pictures: Iterable[Tensor] = ()) -> None:
     """Write `network` to `path` in a format; int8 is calibrated on `pictures`, prepared [1,3,H,W] each."""
     _known(format).module.write(network, about, path, pictures)
