@@ -10,6 +10,8 @@ from types import ModuleType
 class FcosError(Exception):
     """Base of every error caused by input, not by a bug. The message is one line for a person."""
 
+    code = 2  # exit status of the command line
+
 
 class ConfigError(FcosError):
     """A setting that does not exist or has a wrong value."""
@@ -29,6 +31,10 @@ class ModelError(FcosError):
 
 class DeviceError(FcosError):
     """A device that is not there."""
+
+
+class OtherProcess(FcosError):
+    """Another process of the run has met an error and tells of it; there is nothing more to print."""
 
 
 class MissingExtra(FcosError):

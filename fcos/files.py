@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from .errors import FcosError
+
+_MARK = ".writing-"
 
 
 def write_whole(path: str | Path, content: bytes | str | Callable[[Path], object]) -> Path:
@@ -20,7 +23,7 @@ def write_whole(path: str | Path, content: bytes | str | Callable[[Path], object
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_MARK}{path.stem}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         if callable(content):
@@ -31,16 +34,37 @@ def write_whole(path: str | Path, content: bytes | str | Callable[[Path], object
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        # torch reports a full disk as RuntimeError
-        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
+    except Exception as error:
+        reason = None if isinstance(error, FcosError) else disk_reason(error)
+        if reason is None:
             raise
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise FcosError(f"cannot write {path}: {reason}; what was there before is untouched") from error
     finally:
         if temporary is not None and temporary.exists():
             temporary.unlink()
     return path
+
+
+def disk_reason(error: BaseException) -> str | None:
+    """What the system said about a failed write, such as "No space left on device"; None for other errors.
+
+    torch raises a RuntimeError on top of the OSError, safetensors an error of its own with the number in its text.
+    """
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if number:
+        return os.strerror(int(number[1]))
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause.strerror or str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed `write_whole` left half written in `folder`."""
+    for path in folder.glob(f"{_MARK}*"):
+        path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

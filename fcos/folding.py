@@ -48,7 +48,7 @@ def fold_frozen(body: nn.Module) -> int:
         if norm.training or any(p.requires_grad for p in norm.parameters(recurse=False)):
             continue
         conv.forward = partial(_folded_forward, conv, norm)  # type: ignore[method-assign]
-        norm.forward = partial(_activation, norm)  # type: ignore[method-assign]
+        norm.forward = partial(activation, norm)  # type: ignore[method-assign]
         count += 1
     return count
 
@@ -78,7 +78,7 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return conv.weight * scale.view(-1, 1, 1, 1), shift
 
 
-def _activation(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+def activation(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """What a BatchNorm module does besides the norm: timm's carry dropout and activation."""
     for name in ("drop", "act"):
         module = getattr(norm, name, None)

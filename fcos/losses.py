@@ -66,12 +66,12 @@ def normalizers(total: Tensor, cfg: LossConfig, world: int = 1, average: float |
     """Divisors from `total` [2], the counts of the whole step over `world` processes.
 
     Gradients are averaged over processes, so the divisors are means per process. `average` is the moving
-    average of positives, for the dialect that has one (see `moving_average`).
+    average of the step's positives, for the dialect that has one (see `moving_average`).
     """
     if cfg.normalizer == "moving-average":
         if average is None:
             raise ValueError("the moving-average normalizer needs `average`")
-        shared = total.new_tensor(average)
+        shared = total.new_tensor(average / world)
         return Normalizers(shared, shared, shared)
     positives = (total[0] / world).clamp(min=1.0)
     weights = (total[1] / world).clamp(min=1e-6) if cfg.box_weights == "centerness" else positives

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import Config
 from .errors import FcosError
-from .files import write_whole
+from .files import disk_reason, sweep, write_whole
 
 if TYPE_CHECKING:
     from .data.dataset import Dataset
@@ -35,28 +35,38 @@ class RunFolder:
         self.write = write
         self._metrics = path / "metrics.csv"
 
-    def start(self, config: Config, environment: Mapping[str, Any]) -> None:
-        """Make the folder; FcosError when another run is in it."""
+    def start(self, environment: Mapping[str, Any]) -> None:
+        """Make the folder; FcosError when another run is in it. `describe` makes it a run, once it can be resumed."""
         if not self.write:
             return
         if (self.path / "config.yaml").exists():
             raise FcosError(f"{self.path} holds a run already; give another --out, or --resume it")
-        write_whole(self.path / "config.yaml", config.dump())
         write_whole(self.path / "environment.json", json.dumps(environment, indent=1))
         write_whole(self._metrics, ",".join(COLUMNS) + "\n")
 
+    def describe(self, config: Config) -> None:
+        """Write config.yaml; remove what a killed process left half written."""
+        if self.write:
+            write_whole(self.path / "config.yaml", config.dump())
+            sweep(self.path)
+
     def record(self, row: Mapping[str, Any]) -> None:
-        """Append one row to metrics.csv; unknown numbers stay empty."""
+        """Append one row to metrics.csv; unknown numbers stay empty. FcosError when the disk is full."""
         if not self.write:
             return
         text = io.StringIO()
         values = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
         csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(values)
-        with self._metrics.open("a") as file:
-            file.write(text.getvalue())
+        try:
+            with self._metrics.open("a") as file:
+                file.write(text.getvalue())
+        except OSError as error:
+            raise FcosError(
+                f"cannot write {self._metrics}: {disk_reason(error)}; go on with --resume once there is room"
+            ) from error
 
     def rewind(self, step: int) -> None:
-        """Drop rows of metrics.csv past `step`, so that a resumed run has none twice."""
+        """Drop rows of metrics.csv past `step`, so that a resumed run has none twice, and half a row at the end."""
         if not self.write:
             return
         rows = self.rows()
@@ -71,8 +81,8 @@ class RunFolder:
         """metrics.csv as it stands."""
         if not self._metrics.is_file():
             return []
-        with self._metrics.open() as file:
-            return list(csv.DictReader(file))
+        whole = self._metrics.read_text().rpartition("\n")[0]
+        return list(csv.DictReader(io.StringIO(whole)))
 
 
 def next_folder(root: Path, name: str) -> Path:

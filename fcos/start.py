@@ -13,6 +13,7 @@ from .backbones import load_backbone_weights
 from .config import Config
 from .data.dataset import Dataset
 from .detector import pick_device
+from .distributed import launched
 from .errors import ConfigError
 from .model import FCOS
 from .types import Classes
@@ -37,9 +38,10 @@ def keep_memory() -> None:
 
 
 def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
-    """lightning-fabric for the device, precision and number of processes asked for."""
+    """lightning-fabric for the device, precision and number of processes asked for, or started by torchrun or srun."""
     from lightning_fabric import Fabric
 
+    devices, nodes = launched(devices, nodes)
     where = pick_device(device)
     precision = config.train.precision
     if precision == "auto":

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from . import zoo
 from .assign import assign_batch
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import check_resumable, load_checkpoint, load_optimizer, save_checkpoint
 from .config import Config, from_dict
 from .console import Console
 from .data.dataset import Dataset
 from .data.loader import Sampler, train_loader
 from .detector import Detector
-from .errors import DataError, FcosError
+from .distributed import gather, require_same, synchronize_norms, together
+from .errors import DataError, FcosError, OtherProcess
 from .evaluate import Metrics, evaluate
 from .folding import fold_frozen
 from .losses import count, fcos_loss, gather_positives, moving_average, normalizers
@@ -30,8 +31,9 @@ from .optimizer import Average, learning_rate, make_optimizer, set_learning_rate
 from .points import make_points
 from .report import draw_batch, draw_judged, plot_run, save_picture, write_run_page
 from .results import predict_dataset
-from .run import RunFolder, environment
+from .run import RunFolder, data_hash, environment
 from .start import initialise, keep_memory, make_fabric, prepare
+from .stop import StopNow, Stopped, StopSignals
 from .types import Batch, Classes, Points
 
 
@@ -97,15 +99,20 @@ class Trainer:
         self.classes: Classes = data["train"].classes
         self.fabric = make_fabric(config, device, devices, nodes)
         self.fabric.launch()
-        self.first = self.fabric.global_rank == 0
+        self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
+        self.first = self.rank == 0
         self.console = Console(quiet=quiet or not self.first)
-        self.folder = RunFolder(out, write=self.first)
+        self.signals = StopSignals()
+        self.folder = RunFolder(Path(self.fabric.broadcast(str(out))), write=self.first)
         torch.manual_seed(config.train.seed)
         if self.fabric.device.type == "cpu":
             keep_memory()
         if config.train.deterministic:
             torch.use_deterministic_algorithms(True)
-        stored = load_checkpoint(out) if resume else None
+        stored = together(lambda: load_checkpoint(self.folder.path) if resume else None, self.world)
+        self.data_hash = data_hash(data["train"])
+        start_step = None if stored is None else stored["step"]
+        require_same({"settings": config.dump(), "data": self.data_hash, "checkpoint": str(start_step)}, self.world)
 
         self.network = zoo.build(config, len(self.classes))
         if stored is None:
@@ -118,65 +125,83 @@ class Trainer:
         self.average = Average(self.network, config.train.ema) if config.train.ema else None
         if config.model.backbone_norm == "frozen":
             fold_frozen(self.network.backbone.body)
+        if self.world > 1:
+            synchronize_norms(self.network.train())
         optimizer = make_optimizer(self.network, config.train)
         forward = torch.compile(self.network, dynamic=True) if config.train.compile else self.network
         self.model, self.optimizer = self.fabric.setup(forward, optimizer)
 
-        self.sampler = Sampler(
-            data["train"], config.data, config.train, self.fabric.global_rank, self.fabric.world_size
-        )
+        self.sampler = Sampler(data["train"], config.data, config.train, self.rank, self.world)
         self.total = self.sampler.total_steps
         self.step = 0
         self.best = -math.inf
         self.stale = 0  # evaluations since the best
+        self.judged_at = 0  # step of the last evaluation
+        self.saved_at: tuple[int, int] | None = None  # step and last evaluation of the newest checkpoint
         self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
         self.metrics: Metrics | None = None
         self._points: dict[tuple[int, int], Points] = {}
-        if stored is None:
-            self.folder.start(config, environment(data, classes=list(self.classes.names), sources=dict(sources)))
-        else:
-            self.restore(stored)
+        together(lambda: self.begin(stored, sources), self.world)
+        self.save()
+        together(lambda: self.folder.describe(config), self.world)
 
     # ------------------------------------------------------------------ the loop
 
     def run(self) -> Result:
-        """Train to the end; a KeyboardInterrupt leaves a checkpoint to resume from."""
+        """Train to the end. SIGINT or SIGTERM raise Stopped, with a checkpoint to resume from."""
         per_epoch = self.sampler.steps_per_epoch
         self.console.start(self.summary(), self.total, self.step)
         loader = iter(
             train_loader(
                 self.data["train"],
                 self.config,
-                rank=self.fabric.global_rank,
-                world=self.fabric.world_size,
+                rank=self.rank,
+                world=self.world,
                 start_step=self.step,
             )
         )
         try:
-            while self.step < self.total:
-                report = self.train_step(loader)
-                done = self.step  # steps finished, this one included
-                if done % self.config.train.log_every == 0 or done == self.total:
-                    self.folder.record(report.row(done, done / per_epoch, self.config.train.batch))
-                self.console.step(done, report, self.config.train.batch)
-                end_of_epoch = done % per_epoch == 0 or done == self.total
-                if end_of_epoch and self.due(done // per_epoch, done == self.total):
-                    self.judge(done / per_epoch)
-                if end_of_epoch or done % self.config.train.save_every == 0:
-                    self.save()
-                if self.config.train.patience and self.stale >= self.config.train.patience:
-                    self.console.note(f"stopped early: no better AP for {self.stale} evaluations")
-                    break
-        except KeyboardInterrupt:
-            self.save()
-            self.console.stop()
-            raise FcosError(
-                f"stopped at step {self.step} of {self.total}; go on with: fcos train --resume --out {self.folder.path}"
-            ) from None
+            with self.signals:
+                while True:
+                    done = self.step  # a resumed run may find that only the evaluation of its last step is left
+                    end_of_epoch = done % per_epoch == 0 or done == self.total
+                    if end_of_epoch and self.due(done // per_epoch, done == self.total):
+                        self.judge(done / per_epoch)
+                    if end_of_epoch or done % self.config.train.save_every == 0:
+                        self.save()
+                    self.stop_if_asked()
+                    if done >= self.total:
+                        break
+                    if self.config.train.patience and self.stale >= self.config.train.patience:
+                        self.console.note(f"stopped early: no better AP for {self.stale} evaluations")
+                        break
+                    self.log(self.train_step(loader))
         finally:
             self.console.stop()
         self.finish()
         return Result(self.folder.path, self.step, self.best if self.best > -math.inf else math.nan, self.metrics)
+
+    def log(self, report: StepReport) -> None:
+        """A row of metrics.csv when it is time, and the progress bar."""
+        done, every = self.step, self.config.train.log_every
+        if done % every == 0 or done == self.total:
+            row = report.row(done, done / self.sampler.steps_per_epoch, self.config.train.batch)
+            together(lambda: self.folder.record(row), self.world)
+        self.console.step(done, report, self.config.train.batch)
+
+    def stop_if_asked(self) -> None:
+        """Save and raise Stopped when a signal has asked any of the processes to stop."""
+        number = max(gather(self.signals.number, self.world))
+        if not number:
+            return
+        self.save()
+        self.console.stop()
+        if not self.first:
+            raise OtherProcess("stopped")
+        raise Stopped(
+            f"stopped at step {self.step} of {self.total}; go on with: fcos train --resume --out {self.folder.path}",
+            number,
+        )
 
     def train_step(self, loader: Iterator[list[Batch]]) -> StepReport:
         """One optimiser step over the parts of a batch; the normalisers count all parts and processes first."""
@@ -184,7 +209,8 @@ class Trainer:
         began = time.perf_counter()
         batches = [b.to(self.fabric.device) for b in next(loader)]
         waited = time.perf_counter() - began
-        torch.manual_seed(cfg.train.seed * 1_000_003 + self.step)  # dropout and drop path, the same after a resume
+        # dropout and drop path: the same after a resume, different in every process
+        torch.manual_seed(cfg.train.seed * 1_000_003 + self.step * self.world + self.rank)
 
         points = self.points(batches[0])
         index = [assign_batch(points, b.targets, cfg.assign) for b in batches]
@@ -231,13 +257,12 @@ class Trainer:
 
     def normalize(self, counted: Tensor) -> Any:
         """Divisors of the losses from this process's counts [2]."""
-        cfg, world = self.config.loss, self.fabric.world_size
+        cfg, world = self.config.loss, 1
+        if cfg.normalizer_scope == "world" and self.world > 1:
+            counted, world = self.fabric.all_reduce(counted, reduce_op="sum"), self.world  # type: ignore[assignment]
         if cfg.normalizer == "moving-average":
             self.normalizer = moving_average(self.normalizer, float(counted[0]), cfg)
-        if cfg.normalizer_scope == "process" or world == 1:
-            return normalizers(counted, cfg, 1, self.normalizer)
-        total = self.fabric.all_reduce(counted, reduce_op="sum")
-        return normalizers(total, cfg, world, self.normalizer)  # type: ignore[arg-type]
+        return normalizers(counted, cfg, world, self.normalizer)
 
     def clip_gradients(self) -> float:
         """Total gradient norm before clipping."""
@@ -255,37 +280,38 @@ class Trainer:
         return self.average.network if self.average is not None else self.network
 
     def due(self, epoch: int, last: bool) -> bool:
+        if self.judged_at == self.step:
+            return False
         every = self.config.train.eval_every
         return "val" in self.data and (last or (every > 0 and epoch % every == 0))
 
     def judge(self, epoch: float) -> None:
-        """Evaluate on the validation split; the first process keeps the best weights."""
+        """Evaluate on the validation split; the first process keeps the best weights. A signal cuts it short;
+        the resumed run then begins with it."""
         self.network.eval()
-        if self.first:
-            with self.console.pause():
+        together(lambda: self.judge_first(epoch) if self.first else None, self.world)
+        self.stale, self.judged_at = self.fabric.broadcast((self.stale, self.judged_at))
+
+    def judge_first(self, epoch: float) -> None:
+        try:
+            with self.console.pause(), self.signals.interruptible():
                 detector = Detector(self.judged, self.config, self.classes, self.fabric.device)
                 found = predict_dataset(detector, self.data["val"], batch=self.config.train.batch, allow_missing=True)
-                self.metrics = evaluate(found, self.data["val"])
-                drawn = draw_judged(self.data["val"], found, score=max(0.05, self.metrics.threshold))
-                if drawn is not None:
-                    save_picture(self.folder.path / "val.jpg", drawn)
-                self.folder.record(
-                    {
-                        "step": self.step,
-                        "epoch": epoch,
-                        "AP": self.metrics.ap,
-                        "AP50": self.metrics.ap50,
-                        "AP75": self.metrics.ap75,
-                    }
-                )
-            score = self.metrics.ap
-            self.stale += 1
-            if score > self.best:
-                self.best, self.stale = score, 0
-                self.export("best")
-            self.console.judged(epoch, self.metrics, best=self.stale == 0)
-        self.stale = int(self.fabric.broadcast(self.stale))
-        self.fabric.barrier()
+                metrics = evaluate(found, self.data["val"])
+                drawn = draw_judged(self.data["val"], found, score=max(0.05, metrics.threshold))
+        except StopNow:
+            return
+        if drawn is not None:
+            save_picture(self.folder.path / "val.jpg", drawn)
+        self.folder.record(
+            {"step": self.step, "epoch": epoch, "AP": metrics.ap, "AP50": metrics.ap50, "AP75": metrics.ap75}
+        )
+        self.metrics, self.judged_at = metrics, self.step
+        self.stale += 1
+        if metrics.ap > self.best:
+            self.best, self.stale = metrics.ap, 0
+            self.export("best")
+        self.console.judged(epoch, metrics, best=self.stale == 0)
 
     def export(self, name: str) -> None:
         about = {"step": self.step, "AP": None if self.metrics is None else self.metrics.ap}
@@ -294,8 +320,13 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Everything needed to go on; written by the first process."""
-        if self.first:
+        """Everything needed to go on, unless the newest checkpoint has it; written by the first process."""
+        now = self.step, self.judged_at
+        if self.saved_at == now:
+            return
+        normalizer = gather(self.normalizer, self.world)  # of each process, where they count apart
+
+        def write() -> None:
             state = {
                 "config": self.config.model_dump(mode="json"),
                 "classes": {"names": list(self.classes.names), "ids": list(self.classes.ids)},
@@ -304,21 +335,35 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "best": self.best,
                 "stale": self.stale,
-                "normalizer": self.normalizer,
+                "judged_at": self.judged_at,
+                "normalizer": normalizer,
+                "data": self.data_hash,
             }
             save_checkpoint(self.folder.path, self.step, state)
             self.export("last")
-        self.fabric.barrier()
+
+        together(lambda: write() if self.first else None, self.world)
+        self.saved_at = now
+
+    def begin(self, stored: Mapping[str, Any] | None, sources: Mapping[str, Any]) -> None:
+        """Open the run folder, or go on from what is stored there."""
+        if stored is None:
+            self.folder.start(environment(self.data, classes=list(self.classes.names), sources=dict(sources)))
+        else:
+            self.restore(stored)
 
     def restore(self, stored: Mapping[str, Any]) -> None:
-        if tuple(stored["classes"]["names"]) != self.classes.names:
-            raise DataError(f"the run in {self.folder.path} learned other classes than the data has")
+        for line in check_resumable(stored, self.config, self.classes, self.data_hash, self.folder.path):
+            self.console.note(line)
         self.network.load_state_dict(stored["model"])
-        if self.average is not None and stored["average"] is not None:
-            self.average.network.load_state_dict(stored["average"])
-        self.optimizer.load_state_dict(stored["optimizer"])
+        if self.average is not None:
+            self.average.network.load_state_dict(stored["average"] or stored["model"])
+        load_optimizer(self.optimizer, stored["optimizer"])
         self.step, self.best, self.stale = stored["step"], stored["best"], stored["stale"]
-        self.normalizer = stored["normalizer"]
+        self.judged_at = stored.get("judged_at", self.step)
+        self.saved_at = self.step, self.judged_at
+        if isinstance(stored["normalizer"], list):  # one for each process
+            self.normalizer = stored["normalizer"][self.rank % len(stored["normalizer"])]
         self.folder.rewind(self.step)
 
     def finish(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from ..errors import FcosError
+from ..errors import FcosError, OtherProcess
 
 # verb -> module; a module holds `app` (a typer group) or `command`, the verb's function.
 VERBS = {
@@ -59,8 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         build()(args=list(arguments) if arguments is not None else None)
     except FcosError as error:
-        sys.stderr.write(f"fcos: {error}\n")
-        raise SystemExit(2) from None
+        if not isinstance(error, OtherProcess):
+            sys.stderr.write(f"fcos: {error}\n")
+        raise SystemExit(error.code) from None
     except KeyboardInterrupt:
         sys.stderr.write("fcos: stopped\n")
         raise SystemExit(130) from None

@@ -4,6 +4,7 @@ is a pure function of (seed, step), so resuming needs only the step number; see 
 from __future__ import annotations
 
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -288,5 +289,8 @@ def count_workers(wanted: int, item_bytes: int) -> int:
 
 
 def _start_worker(_: int) -> None:
+    # Signals reach a whole process group; the training process decides when to stop, and needs its batch for that.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
