@@ -131,7 +131,7 @@ class Detections:
             xyxy=self.boxes.cpu().numpy(),
             confidence=self.scores.cpu().numpy(),
             class_id=self.labels.cpu().numpy(),
-            data={"class_name": np.array([self.name(i) for i in range(len(self))])},
+            data={"class_name": np.array([self.name(i) for i in range(len(self))], dtype=str)},
         )
 
     def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
