@@ -91,7 +91,7 @@ def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
     and the centerness that the network gives on the detection's level."""
     picture = told.picture
     height, width = picture.shape[:2]
-    figure = _figure(12.6, 3.85 * height / width + 0.75)
+    figure = _figure(12.6, 3.85 * height / width + 0.85)
     panels = figure.subplots(1, 3)
     for axes in panels:
         axes.set_axis_off()
@@ -109,7 +109,7 @@ def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
             x + dx / 2, y + dy / 2, f"{name} {abs(dx + dy):.0f}", color="white", fontsize=10, ha="center", va="center",
             bbox={"boxstyle": "round,pad=0.2", "facecolor": color, "edgecolor": "none"},
         )  # fmt: skip
-    panels[0].plot([x], [y], "o", color=color, markersize=9, markeredgecolor="white", markeredgewidth=1.6)
+    panels[0].plot([x], [y], "o", color=color, markersize=9, markeredgecolor="white", markeredgewidth=1.6, zorder=6)
     _title(panels[0], f"one location of {story.level} tells a box", f"{story.label}, score {story.score:.2f}")
 
     target = target_map(story.box, (height, width))
