@@ -228,6 +228,7 @@ class TrainConfig(Section):
     save_every: int = _f(500, "steps between checkpoints, besides one per epoch", ge=1)
     patience: int = _f(0, "stop after this many evaluations without a better AP; 0: never", ge=0)
     log_every: int = _f(10, "steps between rows of metrics.csv", ge=1)
+    plots: bool = _f(True, "plots and pictures in the run folder; off saves seconds a run")
     seed: int = _f(0, "seed of weights, order and augmentation", ge=0)
     deterministic: bool = _f(False, "refuse operations that differ from run to run")
 

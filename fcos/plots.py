@@ -210,8 +210,9 @@ def _class_bars(axes: Axes, counts: Sequence[int], names: Sequence[str]) -> None
     axes.grid(axis="y", visible=False)
 
 
-def results(rows: Sequence[Mapping[str, str]], path: str | Path) -> None:
-    """The run so far, from the rows of metrics.csv: losses, IoU, AP, rates. What was not measured is left out."""
+def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequence[int] = ()) -> None:
+    """The run so far, from the rows of metrics.csv: losses, IoU, AP, rates. What was not measured is left out.
+    `strides` name the levels."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     panels: list[tuple[str, list[tuple[str, str]], str]] = [
@@ -222,7 +223,7 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path) -> None:
         ("AP on the validation split", [("AP50", "AP50"), ("AP75", "AP75"), ("AP", "AP")], "zero"),
         ("learning rate", [("lr", "")], "zero"),
         ("gradient norm before clipping", [("grad_norm", "")], "log"),
-        ("positives", _levels(rows), "zero"),
+        ("positives a step", _levels(rows, strides), "zero"),
         ("ambiguous locations, share of positives", [("ambiguous", "")], "zero"),
         ("pictures per second", [("images_per_second", "")], "zero"),
         ("waiting for data, seconds a step", [("data_wait", "")], "zero"),
@@ -266,14 +267,15 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path) -> None:
     figure.savefig(path)
 
 
-def _levels(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
-    """The columns of positives by level where they were counted, else their sum."""
-    keys = [k for k in (rows[0] if rows else {}) if k.startswith("positives_")]
-    return [(k, k.removeprefix("positives_").upper()) for k in keys] or [("positives", "")]
+def _levels(rows: Sequence[Mapping[str, str]], strides: Sequence[int]) -> list[tuple[str, str]]:
+    """The parts of the column of positives by level, "12 5 0", where they were counted, else their sum."""
+    counted = next((r["positives_by_level"] for r in rows if r.get("positives_by_level")), "").split()
+    names = [f"P{stride.bit_length() - 1}" for stride in strides] or [str(i) for i in range(len(counted))]
+    return [(f"positives_by_level {i}", n) for i, n in enumerate(names[: len(counted)])] or [("positives", "")]
 
 
 def _line_color(key: str, place: int, lines: int) -> Any:
-    if key.startswith("positives_"):
+    if key.startswith("positives_by_level"):
         return _rgb(level_color(place))
     if key.startswith("AP"):
         return {"AP": POOLED[0], "AP50": "#2563eb", "AP75": "#93c5fd"}[key]
@@ -281,8 +283,10 @@ def _line_color(key: str, place: int, lines: int) -> Any:
 
 
 def _series(rows: Sequence[Mapping[str, str]], key: str) -> tuple[list[float], list[float]]:
-    """Steps and values of a column, empty cells and what is not finite left out."""
-    pairs = [(float(r["step"]), float(r[key])) for r in rows if r.get(key) not in (None, "")]
+    """Steps and values of a column, or of the i-th number in it for "column i"; empty cells and what is not
+    finite left out."""
+    name, _, place = key.partition(" ")
+    pairs = [(float(r["step"]), float(r[name].split()[int(place or 0)])) for r in rows if r.get(name)]
     pairs = [p for p in pairs if math.isfinite(p[1])]
     return [p[0] for p in pairs], [p[1] for p in pairs]
 

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import html
+import json
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from . import plots
+from .calibration import calibration, reliability_plot
+from .config import Config
 from .data.dataset import Dataset
 from .data.image import read_image
 from .draw import draw_boxes, level_color, sheet, side_by_side
 from .errors import ImageError
+from .evaluate import Metrics, confusion_matrix, curves, flatten
 from .files import write_whole
+from .metrics import Ints, matches_coco, overlaps
+from .page import Page
+from .run import RunFolder
 from .types import Batch, Detections, Points
 
-if TYPE_CHECKING:
-    from .evaluate import Metrics
-
-_PICTURES = 6  # in val.jpg
+_PICTURES = 6  # in each val_*.jpg
+_SCANNED = 2000  # pictures whose boxes are shown in labels.png
+_RENEW = 60.0  # seconds at least between two drawings while a run goes on
 
 
 def save_picture(path: Path, pixels: np.ndarray) -> Path:
@@ -29,6 +36,9 @@ def save_picture(path: Path, pixels: np.ndarray) -> Path:
     from PIL import Image
 
     return write_whole(path, lambda p: Image.fromarray(pixels).save(p, quality=90))
+
+
+# --------------------------------------------------------------------------- single pictures
 
 
 def draw_batch(batch: Batch, points: Points, index: Tensor, names: Sequence[str], limit: int = 8) -> np.ndarray:
@@ -40,22 +50,28 @@ def draw_batch(batch: Batch, points: Points, index: Tensor, names: Sequence[str]
         height, width = batch.sizes[i]
         pixels = batch.images[i].permute(1, 2, 0)[:height, :width].cpu().numpy().copy()
         target = batch.targets[i].to("cpu")
-        pixels = draw_boxes(pixels, target.boxes.numpy(), target.labels.numpy(), names, ignore=target.ignore.numpy())
+        # Small pictures are enlarged first: the sheet would blur lines and dots with the picture.
+        factor = max(1, round(480 / max(height, width)))
+        pixels = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+        boxes = factor * target.boxes.numpy()
+        pixels = draw_boxes(pixels, boxes, target.labels.numpy(), names, ignore=target.ignore.numpy())
         chosen = (index[i] >= 0).nonzero()[:, 0].cpu()
         for (x, y), level in zip(points.xy.cpu()[chosen].tolist(), points.level.cpu()[chosen].tolist(), strict=True):
-            cv2.circle(pixels, (round(x), round(y)), 2 + int(level), level_color(int(level)), -1, cv2.LINE_AA)
+            spot = round(factor * x), round(factor * y)
+            cv2.circle(pixels, spot, 3 + int(level), (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(pixels, spot, 2 + int(level), level_color(int(level)), -1, cv2.LINE_AA)
         images.append(pixels)
-    return sheet(images)
+    return sheet(images, cell=480)
 
 
 def draw_judged(
-    dataset: Dataset, found: Sequence[Detections], score: float, limit: int = _PICTURES
+    dataset: Dataset, found: Sequence[Detections], score: float, chosen: Sequence[int] | None = None
 ) -> np.ndarray | None:
-    """Truth beside prediction for pictures spread over the data set; None when none can be read."""
-    with_boxes = [i for i, r in enumerate(dataset.records) if len(r.boxes)] or list(range(len(dataset)))
-    chosen = [
-        with_boxes[i] for i in np.linspace(0, len(with_boxes) - 1, min(limit, len(with_boxes))).round().astype(int)
-    ]
+    """Truth beside prediction for the records `chosen`, or for some spread over those with boxes; None when
+    none of them can be read. Detections from `score` on are shown."""
+    if chosen is None:
+        chosen = spread(dataset, _PICTURES)
+    missed, wrong = mistakes(found, dataset, score)
     pairs = []
     for i in chosen:
         record, shown = dataset.records[i], found[i][found[i].scores >= score]
@@ -66,105 +82,194 @@ def draw_judged(
         names = dataset.classes.names
         truth = draw_boxes(pixels, record.boxes, record.labels, names, ignore=record.ignore)
         guess = draw_boxes(pixels, shown.boxes.numpy(), shown.labels.numpy(), names, scores=shown.scores.numpy())
-        pairs.append(side_by_side(truth, guess))
+        told = ", ".join(f"{n} {what}" for n, what in ((missed[i], "missed"), (wrong[i], "wrong")) if n)
+        pairs.append(side_by_side(truth, guess, (f"truth: {record.file_name}", f"found: {told or 'all right'}")))
     return sheet(pairs, columns=2, cell=720) if pairs else None
 
 
-def plot_run(rows: Sequence[Mapping[str, str]], path: Path) -> Path:
-    """results.png: losses, IoU of positives, AP and learning rate over the steps of metrics.csv."""
-    import matplotlib as mpl
+def spread(dataset: Dataset, count: int) -> list[int]:
+    """Numbers of `count` records with boxes (of all, where none has any), evenly over the data set."""
+    some = [i for i, r in enumerate(dataset.records) if len(r.boxes)] or list(range(len(dataset)))
+    return [some[i] for i in np.linspace(0, len(some) - 1, min(count, len(some))).round().astype(int)]
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
 
-    def series(key: str) -> tuple[list[float], list[float]]:
-        pairs = [(float(r["step"]), float(r[key])) for r in rows if r.get(key) not in (None, "", "nan")]
-        return [p[0] for p in pairs], [p[1] for p in pairs]
+def mistakes(found: Sequence[Detections], dataset: Dataset, score: float, iou: float = 0.5) -> tuple[Ints, Ints]:
+    """Missed objects [N] and wrong detections [N] of each record, among detections with a score >= `score`."""
+    kept = [d[d.scores >= score] for d in found]
+    detections, truth = flatten(kept, dataset)
+    box = matches_coco(detections, truth, overlaps(detections, truth, minimum=iou), iou)
+    hit = np.isin(np.arange(len(truth.image)), box) | truth.ignore
+    place = np.argsort([record.id for record in dataset.records], kind="stable")  # flatten goes by id
+    missed, wrong = np.zeros(len(dataset), np.int64), np.zeros(len(dataset), np.int64)
+    missed[place] = np.bincount(truth.image[~hit], minlength=len(dataset))
+    wrong[place] = np.bincount(detections.image[box < 0], minlength=len(dataset))
+    return missed, wrong
 
-    figure, axes = plt.subplots(2, 3, figsize=(13, 6.4), constrained_layout=True)
-    panels: list[tuple[str, list[tuple[str, str]]]] = [
-        ("loss", [("classification", "classes"), ("box", "boxes"), ("centerness", "centerness")]),
-        ("centerness loss above its floor", [("centerness_excess", "excess")]),
-        ("IoU of positives with their boxes", [("mean_iou", "mean IoU")]),
-        ("AP on the validation split", [("AP", "AP"), ("AP50", "AP50"), ("AP75", "AP75")]),
-        ("learning rate", [("lr", "lr")]),
-        ("pictures per second", [("images_per_second", "img/s")]),
+
+def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
+    """labels.png: boxes of each class and picture, their sizes, places and levels under `config`."""
+    from .study.scan import scan
+
+    every = max(1, math.ceil(len(dataset) / _SCANNED))
+    some = dataset.subset(range(0, len(dataset), every))
+    seen = scan(some, config)
+    level = np.where(seen.recalled, seen.learned.argmax(axis=1), -1)
+    boxes = [r.boxes[~r.ignore] / np.array([*r.size[::-1]] * 2, np.float32) for r in some.records]
+    xyxy = np.concatenate([np.zeros((0, 4), np.float32), *boxes]).astype(np.float64)
+    per_picture = np.array([int((~r.ignore).sum()) for r in some.records], np.int64)
+    about = f": {len(dataset):,} pictures, {int(dataset.counts().sum()):,} boxes"
+    if every > 1:
+        about += f" (all but the classes from every {every}th picture)"
+    return write_whole(
+        path,
+        lambda p: plots.labels(
+            dataset.counts().tolist(), dataset.classes.names, per_picture, seen.size.astype(np.float64),
+            (xyxy[:, :2] + xyxy[:, 2:]) / 2, level, config.model.strides, p, about=about,
+        ),
+    )  # fmt: skip
+
+
+def draw_evaluation(
+    folder: Path, found: Sequence[Detections], dataset: Dataset, score: float | None = None
+) -> list[Path]:
+    """pr.png, f1.png, confusion.png and reliability.png of found[i] on dataset.records[i].
+
+    The confusion matrix counts detections from `score` on; left out: the score with the best F1.
+    """
+    lines = curves(found, dataset)
+    if score is None:
+        score = next(iter(lines.pooled.values())).best()[0]
+        score = score if score == score else 0.5  # nothing was found: any threshold shows that
+    matrix = confusion_matrix(found, dataset, score=score)
+    names = dataset.classes.names
+    return [
+        write_whole(folder / "pr.png", lambda p: plots.pr_curve(lines, p)),
+        write_whole(folder / "f1.png", lambda p: plots.f1_curve(lines, p)),
+        write_whole(folder / "confusion.png", lambda p: plots.confusion_matrix(matrix, names, p, score=score)),
+        write_whole(folder / "reliability.png", lambda p: reliability_plot(calibration(found, dataset), p)),
     ]
-    for axis, (title, lines) in zip(axes.flat, panels, strict=True):
-        drawn = 0
-        for key, label in lines:
-            x, y = series(key)
-            if not x:
-                continue
-            drawn += 1
-            raw = axis.plot(
-                x, y, alpha=0.35 if len(x) > 40 else 1.0, linewidth=1.0, marker="o" if len(x) < 15 else None
-            )
-            if len(x) > 40:
-                axis.plot(x, _smooth(y), color=raw[0].get_color(), linewidth=1.8, label=label)
-            else:
-                raw[0].set_label(label)
-        axis.set_title(title, loc="left", fontsize=10)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-        if title == "loss" and drawn:
-            axis.set_yscale("log")
-        if len(lines) > 1 and drawn:
-            axis.legend(frameon=False, fontsize=8)
-        if not drawn:
-            axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes, color="0.5")
-    for axis in axes[1]:
-        axis.set_xlabel("step")
-    write_whole(path, lambda p: figure.savefig(p, dpi=110))
-    plt.close(figure)
-    return path
 
 
-def _smooth(values: Sequence[float]) -> np.ndarray:
-    """Running mean over a twentieth of the run, shorter at the ends."""
-    width = max(1, len(values) // 20)
-    total = np.cumsum(np.concatenate(([0.0], values)))
-    low = np.maximum(np.arange(len(values)) - width, 0)
-    high = np.minimum(np.arange(len(values)) + width + 1, len(values))
-    return (total[high] - total[low]) / (high - low)
+def draw_validation(folder: Path, found: Sequence[Detections], dataset: Dataset, score: float) -> None:
+    """val_0.jpg and val_1.jpg: pictures spread over the data; val_worst.jpg: those with most mistakes."""
+    chosen = spread(dataset, 2 * _PICTURES)
+    sheets = {"val_0.jpg": chosen, "val_1.jpg": []}
+    if len(chosen) > _PICTURES:
+        sheets = {"val_0.jpg": chosen[::2], "val_1.jpg": chosen[1::2]}
+    total = np.add(*mistakes(found, dataset, score))
+    worst = np.argsort(-total, kind="stable")[:_PICTURES]
+    sheets["val_worst.jpg"] = [int(i) for i in worst if total[i]]
+    for name, pictures in sheets.items():
+        drawn = draw_judged(dataset, found, score, pictures) if pictures else None
+        if drawn is None:
+            (folder / name).unlink(missing_ok=True)  # one of an earlier evaluation would mislead
+        else:
+            save_picture(folder / name, drawn)
+
+
+# --------------------------------------------------------------------------- the page
 
 
 def write_page(folder: Path, title: str, facts: Sequence[tuple[str, Any]], pictures: Sequence[tuple[str, str]]) -> Path:
-    """report.html: facts as a table, then the pictures of the folder, (file name, caption) each."""
-    rows = "\n".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in facts)
-    figures = "\n".join(
-        f'<figure><img src="{html.escape(name)}" alt="{html.escape(caption)}"><figcaption>{html.escape(caption)}'
-        "</figcaption></figure>"
-        for name, caption in pictures
-        if (folder / name).is_file()
+    """report.html, one file: facts as a table, then those pictures of the folder, (file name, caption), that exist."""
+    page = Page(title)
+    page.facts(facts)
+    for name, caption in pictures:
+        page.file(folder / name, caption)
+    return page.write(folder / "report.html")
+
+
+PICTURES = {
+    "How it went": (
+        ("results.png", "Every logged step, with a running mean; AP from each evaluation of the validation split."),
+    ),
+    "What it finds": (
+        ("val_0.jpg", "Validation pictures: truth on the left, detections from the score of the best F1 on the right."),
+        ("val_1.jpg", "More of them."),
+        ("val_worst.jpg", "The pictures with most objects missed or detections wrong: look here first."),
+        ("pr.png", "Precision over recall. The dot is the score threshold with the best F1."),
+        ("f1.png", "F1 by score threshold. The dot is the threshold to use when all classes share one."),
+        ("confusion.png", "Rows: truth, columns: what it was found as. Last column: missed; last row: nothing there."),
+        ("reliability.png", "Share of right detections by score. On the diagonal a score is a probability."),
+    ),
+    "What it learned from": (
+        ("labels.png", "Boxes of the training split: classes, sizes at the network input, places, levels."),
+        ("train_batch_0.jpg", "The first batch as the network saw it. Dots are the locations that learn, by level."),
+        ("train_batch_1.jpg", "The first batch of the second epoch."),
+    ),
+}  # fmt: skip
+
+
+def write_run_page(folder: Path, title: str, facts: Sequence[tuple[str, str]]) -> Path:
+    """report.html of a training run, from what is in its folder."""
+    page = Page(title)
+    page.facts([(k, _brief(v)) for k, v in facts])
+    if (folder / "metrics.json").is_file():
+        page.heading("Last evaluation")
+        _numbers(page, json.loads((folder / "metrics.json").read_text()))
+    for heading, pictures in PICTURES.items():
+        if any((folder / name).is_file() for name, _ in pictures):
+            page.heading(heading)
+        for name, caption in pictures:
+            page.file(folder / name, caption)
+    page.heading("Settings and surroundings")
+    for name in ("config.yaml", "environment.json"):
+        if (folder / name).is_file():
+            page.folded(name, (folder / name).read_text())
+    return page.write(folder / "report.html")
+
+
+def _brief(text: str) -> str:
+    """The summary of a data set without its line for each class, which labels.png shows."""
+    return "\n".join(line for line in text.splitlines() if not line.startswith("  ") or line.startswith("  note"))
+
+
+def _numbers(page: Page, metrics: Mapping[str, Any]) -> None:
+    def show(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    first = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+    page.table(first, [[show(metrics[k]) for k in first]], left=0)
+    page.text(
+        f"{metrics['pictures']:,} pictures, {metrics['objects']:,} objects. Best F1 over all classes "
+        f"{show(metrics['best_F1'])} at score {show(metrics['best_F1_score'])} (IoU 0.5)."
     )
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-h1 {{ font-size: 1.5rem }} table {{ border-collapse: collapse; margin: 1rem 0 }}
-th {{ text-align: left; font-weight: 600; padding: .2rem 1.5rem .2rem 0; vertical-align: top; white-space: nowrap }}
-td {{ padding: .2rem 0; white-space: pre-wrap; font-variant-numeric: tabular-nums }}
-figure {{ margin: 2rem 0 }} img {{ max-width: 100%; border: 1px solid #ddd; border-radius: 4px }}
-figcaption {{ color: #555; font-size: .9rem }}
-</style></head><body>
-<h1>{html.escape(title)}</h1>
-<table>{rows}</table>
-{figures}
-</body></html>
-"""
-    return write_whole(folder / "report.html", page)
+    keys = ("AP", "AP50", "best_F1", "best_F1_score")
+    rows = [[c["name"], f"{c['objects']:,}", *(show(c[k]) for k in keys)] for c in metrics["per_class"]]
+    page.table(("class", "objects", "AP", "AP50", "best F1", "at score"), rows)
 
 
-def write_run_page(folder: Path, title: str, facts: Sequence[tuple[str, Any]], metrics: Metrics | None) -> Path:
-    """report.html of a training run: its facts, its last metrics, the pictures that are there."""
-    rows = list(facts)
-    if metrics is not None:
-        rows += [(k, "-" if math.isnan(v) else f"{v:.4f}") for k, v in metrics.numbers().items()]
-    pictures = [
-        ("results.png", "Losses, IoU of positives, AP, learning rate and speed over the run"),
-        ("val.jpg", "Validation pictures: truth on the left, prediction on the right"),
-        ("train_batch_0.jpg", "First batch as the network saw it; dots are the locations that learn, by level"),
-        ("train_batch_1.jpg", "First batch of the second epoch"),
-    ]
-    return write_page(folder, title, rows, pictures)
+class RunPictures:
+    """The pictures and the page of a run, renewed at most once a minute while it goes on and once at its end."""
+
+    def __init__(self, run: RunFolder, config: Config, data: Mapping[str, Dataset]) -> None:
+        self.run, self.config, self.data = run, config, data
+        self.found: Sequence[Detections] | None = None
+        self.score = 0.5
+        self._drawn = time.monotonic()
+
+    def begin(self) -> None:
+        """labels.png."""
+        if self.run.write and self.config.train.plots and not (self.run.path / "labels.png").is_file():
+            draw_labels(self.run.path / "labels.png", self.data["train"], self.config)
+
+    def judged(self, found: Sequence[Detections], metrics: Metrics) -> None:
+        """Remember an evaluation for the next drawing, its numbers in metrics.json at once."""
+        write_whole(self.run.path / "metrics.json", json.dumps(metrics.to_dict(), indent=1))
+        self.found, self.score = found, metrics.threshold if metrics.threshold == metrics.threshold else 0.5
+
+    def renew(self, facts: Callable[[], Sequence[tuple[str, str]]], last: bool = False) -> None:
+        """Draw what is new, and the page with facts() on top, if the last time was a minute ago or this is the
+        `last`."""
+        if not self.run.write or not (last or time.monotonic() - self._drawn > _RENEW):
+            return
+        folder = self.run.path
+        if self.config.train.plots:
+            if self.found is not None:
+                draw_evaluation(folder, self.found, self.data["val"])
+                draw_validation(folder, self.found, self.data["val"], self.score)
+                self.found = None
+            rows, strides = self.run.rows(), self.config.model.strides
+            write_whole(folder / "results.png", lambda p: plots.results(rows, p, strides))
+        write_run_page(folder, f"Training {self.config.name}", facts())
+        self._drawn = time.monotonic()

@@ -29,7 +29,7 @@ from .model import FCOS
 from .monitor import StepReport, measure
 from .optimizer import Average, learning_rate, make_optimizer, set_learning_rate
 from .points import make_points
-from .report import draw_batch, draw_judged, plot_run, save_picture, write_run_page
+from .report import RunPictures, draw_batch, save_picture
 from .results import predict_dataset
 from .run import RunFolder, data_hash, environment
 from .start import initialise, keep_memory, make_fabric, prepare
@@ -104,6 +104,7 @@ class Trainer:
         self.console = Console(quiet=quiet or not self.first)
         self.signals = StopSignals()
         self.folder = RunFolder(Path(self.fabric.broadcast(str(out))), write=self.first)
+        self.pictures = RunPictures(self.folder, config, data)
         torch.manual_seed(config.train.seed)
         if self.fabric.device.type == "cpu":
             keep_memory()
@@ -169,6 +170,8 @@ class Trainer:
                         self.judge(done / per_epoch)
                     if end_of_epoch or done % self.config.train.save_every == 0:
                         self.save()
+                    if end_of_epoch and self.first:
+                        self.draw()
                     self.stop_if_asked()
                     if done >= self.total:
                         break
@@ -230,7 +233,7 @@ class Trainer:
                 losses = fcos_loss(pred, points, batch.targets, index[i], cfg.loss, cfg.model, norm, positives[i])
                 self.fabric.backward(losses.total())
                 parts.append((losses, pred, positives[i]))
-        if self.first and self.step in (0, self.sampler.steps_per_epoch):
+        if self.first and cfg.train.plots and self.step in (0, self.sampler.steps_per_epoch):
             drawn = draw_batch(batches[0], points, index[0], self.classes.names)
             save_picture(self.folder.path / f"train_batch_{self.step // self.sampler.steps_per_epoch}.jpg", drawn)
         norm_of_gradient = self.clip_gradients()
@@ -298,11 +301,9 @@ class Trainer:
                 detector = Detector(self.judged, self.config, self.classes, self.fabric.device)
                 found = predict_dataset(detector, self.data["val"], batch=self.config.train.batch, allow_missing=True)
                 metrics = evaluate(found, self.data["val"])
-                drawn = draw_judged(self.data["val"], found, score=max(0.05, metrics.threshold))
         except StopNow:
             return
-        if drawn is not None:
-            save_picture(self.folder.path / "val.jpg", drawn)
+        self.pictures.judged(found, metrics)
         self.folder.record(
             {"step": self.step, "epoch": epoch, "AP": metrics.ap, "AP50": metrics.ap50, "AP75": metrics.ap75}
         )
@@ -351,6 +352,7 @@ class Trainer:
             self.folder.start(environment(self.data, classes=list(self.classes.names), sources=dict(sources)))
         else:
             self.restore(stored)
+        self.pictures.begin()
 
     def restore(self, stored: Mapping[str, Any]) -> None:
         for line in check_resumable(stored, self.config, self.classes, self.data_hash, self.folder.path):
@@ -369,9 +371,12 @@ class Trainer:
     def finish(self) -> None:
         if self.first:
             self.export("last")
-            plot_run(self.folder.rows(), self.folder.path / "results.png")
-            write_run_page(self.folder.path, f"Training {self.config.name}", self.summary(), self.metrics)
+            self.draw(last=True)
             self.console.finished(self.folder.path, self.metrics, self.best)
+
+    def draw(self, last: bool = False) -> None:
+        """Renew the pictures and the page, if it is time or the end."""
+        self.pictures.renew(self.summary, last)
 
     def summary(self) -> list[tuple[str, str]]:
         cfg = self.config

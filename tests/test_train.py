@@ -27,7 +27,7 @@ def run(shapes, out, resume=False, **changes):
 
 
 def test_a_run_leaves_a_folder_to_read_and_learns(shapes, tmp_path):
-    result = run(shapes, tmp_path / "run", epochs=12)
+    result = run(shapes, tmp_path / "run", epochs=12, plots=True)
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if r["loss"]]
     losses = [float(r["loss"]) for r in rows]
@@ -38,7 +38,8 @@ def test_a_run_leaves_a_folder_to_read_and_learns(shapes, tmp_path):
     names = {p.name for p in result.folder.iterdir()}
     assert names >= {
         "config.yaml", "environment.json", "metrics.csv", "last.safetensors", "best.safetensors", "results.png",
-        "val.jpg", "train_batch_0.jpg", "train_batch_1.jpg", "report.html",
+        "labels.png", "val_0.jpg", "pr.png", "f1.png", "confusion.png", "reliability.png", "metrics.json",
+        "train_batch_0.jpg", "train_batch_1.jpg", "report.html",
     }  # fmt: skip
     assert len(checkpoints(result.folder)) == 2
     assert not math.isnan(result.best_ap)

@@ -26,7 +26,9 @@ def tiny_config(**sections) -> Config:
         ),
         assign=AssignConfig(ranges=(16.0,)),
         data=DataConfig(size=64, max_size=96, workers=0),
-        train=TrainConfig(epochs=1, batch=4, warmup=2, log_every=1, optimizer="adamw", lr=0.003, schedule="cosine"),
+        train=TrainConfig(
+            epochs=1, batch=4, warmup=2, log_every=1, optimizer="adamw", lr=0.003, schedule="cosine", plots=False
+        ),
     )
     return base.override(sections)
 
