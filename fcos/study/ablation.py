@@ -78,9 +78,8 @@ class AblationStudy:
         """Bars of the mean AP of every step beside the paper's."""
         from .figures import bars
 
-        means = [float(np.mean(s.ap)) for s in self.steps]
-        here = [None if math.isnan(v) else v for v in means]
-        columns = {"here": here, "paper (COCO, R-50)": [s.paper for s in self.steps]}
+        means: list[float | None] = [float(np.mean(s.ap)) for s in self.steps]
+        columns = {"here": means, "paper (COCO, R-50)": [s.paper for s in self.steps]}
         bars(path, f"ablation: {Path(self.data).name}", [s.name for s in self.steps], columns)
 
 
