@@ -52,9 +52,11 @@ def draw_batch(batch: Batch, points: Points, index: Tensor, names: Sequence[str]
         target = batch.targets[i].to("cpu")
         # Small pictures are enlarged first: the sheet would blur lines and dots with the picture.
         factor = max(1, round(480 / max(height, width)))
-        pixels = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+        larger = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
         boxes = factor * target.boxes.numpy()
-        pixels = draw_boxes(pixels, boxes, target.labels.numpy(), names, ignore=target.ignore.numpy())
+        pixels = draw_boxes(
+            np.asarray(larger, np.uint8), boxes, target.labels.numpy(), names, ignore=target.ignore.numpy()
+        )
         chosen = (index[i] >= 0).nonzero()[:, 0].cpu()
         for (x, y), level in zip(points.xy.cpu()[chosen].tolist(), points.level.cpu()[chosen].tolist(), strict=True):
             spot = round(factor * x), round(factor * y)

@@ -303,7 +303,6 @@ class Trainer:
                 metrics = evaluate(found, self.data["val"])
         except StopNow:
             return
-        self.pictures.judged(found, metrics)
         self.folder.record(
             {"step": self.step, "epoch": epoch, "AP": metrics.ap, "AP50": metrics.ap50, "AP75": metrics.ap75}
         )
@@ -312,6 +311,7 @@ class Trainer:
         if metrics.ap > self.best:
             self.best, self.stale = metrics.ap, 0
             self.export("best")
+        self.pictures.judged(found, metrics)
         self.console.judged(epoch, metrics, best=self.stale == 0)
 
     def export(self, name: str) -> None:

@@ -184,24 +184,10 @@ def _compare(
 def _write(
     folder: Path, text: str, metrics: Metrics, found: list[Detections], dataset: Dataset, score: float | None
 ) -> None:
-    from .. import plots
-    from ..calibration import calibration, reliability_plot
-    from ..errors import FcosError
-    from ..evaluate import confusion_matrix, curves
+    from ..files import write_whole
+    from ..report import draw_evaluation
     from ..results import write_results
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.json").write_text(text + "\n")
-        write_results(folder / "detections.json", found, dataset)
-        lines = curves(found, dataset)
-        plots.pr_curve(lines, folder / "pr.png")
-        plots.f1_curve(lines, folder / "f1.png")
-        if score is None:
-            score = next(iter(lines.pooled.values())).best()[0]
-            score = score if score == score else 0.5  # nothing was found: any threshold shows that
-        matrix = confusion_matrix(found, dataset, score=score)
-        plots.confusion_matrix(matrix, dataset.classes.names, folder / "confusion.png", score=score)
-        reliability_plot(calibration(found, dataset), folder / "reliability.png")
-    except OSError as error:
-        raise FcosError(f"cannot write to {folder}: {error.strerror or error}") from error
+    write_whole(folder / "metrics.json", text + "\n")
+    write_whole(folder / "detections.json", lambda p: write_results(p, found, dataset))
+    draw_evaluation(folder, found, dataset, score)
