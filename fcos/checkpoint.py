@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .config import Config
 from .errors import ConfigError, DataError, ModelError
 from .files import write_whole
-from .types import Classes
+from .losses import Normalizers
+from .types import Batch, Classes, Losses
 
 KEEP = 2
+_STEP = "fcos step"
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
@@ -87,3 +90,55 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
         ) from error
     for group, mine in zip(optimizer.param_groups, ours, strict=True):
         group.update(mine)
+
+
+def save_step(
+    path: Path,
+    network: nn.Module,
+    batches: Sequence[Batch],
+    norm: Normalizers,
+    losses: Sequence[Losses],
+    seed: int,
+    **facts: Any,
+) -> Path:
+    """Everything that decides one step of one process, for `fcos train --replay`: weights, pictures, boxes, the
+    divisors of the losses, random numbers; and the losses themselves. `facts` are plain values."""
+    torch.manual_seed(seed)
+    state = {
+        "kind": _STEP,
+        "model": network.state_dict(),
+        "batches": [
+            {
+                "images": b.images.cpu(),
+                "sizes": [list(s) for s in b.sizes],
+                "targets": [vars(t.to("cpu")) for t in b.targets],
+                "ids": list(b.ids),
+            }
+            for b in batches
+        ],
+        "normalizers": [float(n) for n in norm],
+        "losses": [[float(x) for x in part] for part in losses],
+        "seed": seed,
+        "rng": torch.get_rng_state(),
+        "torch": str(torch.__version__),
+        **facts,
+    }
+
+    def write(place: Path) -> None:
+        with place.open("wb") as file:
+            torch.save(state, file)
+
+    return write_whole(path, write)
+
+
+def load_step(path: Path) -> dict[str, Any]:
+    """What `save_step` wrote; ModelError when the file is missing, damaged or something else."""
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelError(f"{path} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+    if not isinstance(state, dict) or state.get("kind") != _STEP:
+        raise ModelError(f"{path} is not a step that training kept; those are called nan-STEP.pt")
+    return state

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ConfigError
 
@@ -199,7 +199,11 @@ class TrainConfig(Section):
 
     epochs: int = _f(24, "passes over the training pictures", ge=1)
     iterations: int = _f(0, "optimiser steps; 0: as epochs say", ge=0)
-    batch: int = _f(16, "pictures per optimiser step, over all processes", ge=1)
+    batch: Annotated[int, BeforeValidator(lambda v: 0 if v == "auto" else v)] = _f(
+        16,
+        "pictures per optimiser step, over all processes; auto: as many as fit into memory (config.yaml has how many)",
+        ge=0,
+    )
     accumulate: int = _f(1, "a step's pictures are computed in this many parts", ge=1)
     optimizer: Literal["sgd", "adamw"] = _f("sgd", "SGD with momentum, or AdamW")
     lr: float = _f(0.01, "learning rate of the head at the given batch", gt=0)
@@ -222,15 +226,23 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = _f("auto", "auto: bf16 on a GPU that has it, else fp32")
     channels_last: bool = _f(True, "memory layout of convolutions")
     compile: bool = _f(False, "torch.compile the network")
+    checkpointing: bool = _f(False, "compute activations again in the backward pass: less memory, more time")
     freeze_stages: int = _f(0, "body stages kept fixed, counted from the stem (1: stem only)", ge=0, le=5)
     balance: float = _f(0.0, "pictures of rare classes come oftener: threshold of repeat sampling; 0: off", ge=0)
     eval_every: int = _f(1, "epochs between evaluations; 0: only at the end", ge=0)
+    val_loss: bool = _f(True, "each evaluation also takes the loss of the validation split: one more pass over it")
     save_every: int = _f(500, "steps between checkpoints, besides one per epoch", ge=1)
     patience: int = _f(0, "stop after this many evaluations without a better AP; 0: never", ge=0)
     log_every: int = _f(10, "steps between rows of metrics.csv", ge=1)
     plots: bool = _f(True, "plots and pictures in the run folder; off saves seconds a run")
     seed: int = _f(0, "seed of weights, order and augmentation", ge=0)
     deterministic: bool = _f(False, "refuse operations that differ from run to run")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.compile and self.checkpointing:
+            raise ValueError("compile chooses by itself what to compute again; leave out checkpointing")
+        return self
 
 
 class Config(Section):

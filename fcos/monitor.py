@@ -1,4 +1,4 @@
-"""What a training step tells beyond its losses: numbers that can be read, and alarms with advice."""
+"""What a training step tells beyond its losses: numbers that can be read without knowing the code."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .assign import candidate_pairs
 from .boxes import distance_overlap
-from .losses import Positives, centerness_target, entropy_floor
-from .types import Losses, Points, Predictions
+from .config import AssignConfig, LossConfig
+from .losses import Normalizers, Positives, centerness_target, entropy_floor
+from .types import Losses, Points, Predictions, Target
+
+NOTHING = 0.01  # pixels; a box whose four distances are below is no box
+_SUMS = 9  # numbers in front of the levels and the classes in what `measure` returns
 
 
 @dataclass
 class StepReport:
-    """Plain numbers of one optimiser step, summed over its parts; see `measure`."""
+    """Plain numbers of one optimiser step, over its parts and all processes; see `measure`."""
 
     loss: float = 0.0
     classification: float = 0.0
@@ -25,16 +30,38 @@ class StepReport:
     centerness_excess: float = 0.0  # BCE above the entropy of its soft targets: 0 is perfect
     mean_iou: float = 0.0  # of positives with their boxes
     positives: int = 0
-    dead: float = 0.0  # share of positives whose four distances are all zero
-    by_level: list[int] = field(default_factory=list)
-    seen: set[int] = field(default_factory=set)  # labels among the positives
+    dead: float = 0.0  # share of positives whose four distances are all about zero
+    ambiguous: float | None = None  # share of positives that lie in several boxes; None: not counted in this step
+    by_level: list[int] = field(default_factory=list)  # positives, finest level first
+    seen: frozenset[int] = frozenset()  # labels among the positives
     lr: float = 0.0
     grad_norm: float = 0.0  # before clipping
     seconds: float = 0.0
     data_wait: float = 0.0  # seconds spent waiting for the loader
 
-    def row(self, step: int, epoch: float, batch: int) -> dict[str, Any]:
-        """This step as a row of metrics.csv; `batch` pictures went into it."""
+    @staticmethod
+    def of(total: Tensor, levels: int, world: int = 1) -> StepReport:
+        """From what `measure` returned, added up over `world` processes; one transfer from the device."""
+        numbers = total.tolist()
+        classification, box, centerness, floor, positives, overlap, dead, crowded, counted = numbers[:_SUMS]
+        classification, box, centerness = classification / world, box / world, centerness / world
+        some = max(1.0, positives)
+        return StepReport(
+            loss=classification + box + centerness,
+            classification=classification,
+            box=box,
+            centerness=centerness,
+            centerness_excess=max(0.0, centerness - floor / world),
+            mean_iou=overlap / some,
+            positives=int(positives),
+            dead=dead / some,
+            ambiguous=crowded / max(1.0, positives) if counted else None,
+            by_level=[int(n) for n in numbers[_SUMS : _SUMS + levels]],
+            seen=frozenset(label for label, n in enumerate(numbers[_SUMS + levels :]) if n),
+        )
+
+    def row(self, step: int, epoch: float) -> dict[str, Any]:
+        """This step as columns of metrics.csv."""
         return {
             "step": step,
             "epoch": epoch,
@@ -46,38 +73,53 @@ class StepReport:
             "centerness_excess": self.centerness_excess,
             "mean_iou": self.mean_iou,
             "positives": self.positives,
+            "positives_by_level": " ".join(str(n) for n in self.by_level),
+            "ambiguous": self.ambiguous,
             "grad_norm": self.grad_norm,
-            "images_per_second": batch / max(self.seconds, 1e-9),
-            "data_wait": self.data_wait,
         }
 
 
 @torch.no_grad()
 def measure(
-    parts: Sequence[tuple[Losses, Predictions, Positives]], points: Points, quality: str = "centerness"
-) -> StepReport:
-    """Numbers of a step from its (losses, predictions, positives); one transfer from the device."""
-    report = StepReport(by_level=[0] * len(points.grids))
-    overlaps: list[Tensor] = []
-    floors: list[Tensor] = []
-    dead: list[Tensor] = []
+    parts: Sequence[tuple[Losses, Predictions, Positives]],
+    points: Points,
+    norm: Normalizers,
+    cfg: LossConfig,
+    classes: int,
+    crowded: Tensor | None = None,
+) -> Tensor:
+    """Sums over the parts of a step on this process, to be added up over processes: [9 + levels + classes].
+
+    The losses, the centerness loss that is left at best, positives, their IoU, how many of them predict no box,
+    `crowded` (see `count_crowded`) and whether it was counted; then positives per level and per class.
+    """
+    levels, device = len(points.grids), points.xy.device
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    sums = torch.zeros(_SUMS, dtype=dtype, device=device)
+    by_level, by_class = sums.new_zeros(levels), sums.new_zeros(classes)
     for losses, pred, pos in parts:
-        for name, value in zip(("classification", "box", "centerness"), losses, strict=True):
-            setattr(report, name, getattr(report, name) + float(value))
-        report.positives += len(pos.point)
         predicted = pred.distances[pos.image, pos.point].float()
         intersection, union, _ = distance_overlap(predicted, pos.distances)
         overlap = intersection / (union + 1e-7)
-        overlaps.append(overlap)
-        learned = centerness_target(pos.distances) if quality == "centerness" else overlap
-        floors.append(entropy_floor(learned) * len(learned))
-        dead.append((predicted.amax(dim=1) <= 0).float())
-        report.seen.update(pos.label.unique().tolist())
-        levels = torch.bincount(points.level[pos.point], minlength=len(points.grids)).tolist()
-        report.by_level = [a + b for a, b in zip(report.by_level, levels, strict=True)]
-    report.loss = report.classification + report.box + report.centerness
-    if report.positives:
-        report.mean_iou = float(torch.cat(overlaps).mean())
-        report.dead = float(torch.cat(dead).mean())
-        report.centerness_excess = max(0.0, report.centerness - float(sum(floors)) / report.positives)
-    return report
+        learned = centerness_target(pos.distances) if cfg.quality == "centerness" else overlap
+        floor = entropy_floor(learned) * len(learned) / norm.centerness * cfg.centerness_weight
+        dead = (predicted.amax(dim=1) < NOTHING).sum()
+        ones = sums.new_ones(len(pos.point))
+        sums[:3] += torch.stack(list(losses)).to(dtype)
+        sums[3:7] += torch.stack([x.to(dtype) for x in (floor, ones.sum(), overlap.sum(), dead)])
+        by_level.scatter_add_(0, points.level[pos.point], ones)
+        by_class.scatter_add_(0, pos.label, ones)
+    if crowded is not None:
+        sums[7] += crowded
+        sums[8] += 1
+    return torch.cat((sums, by_level, by_class))
+
+
+def count_crowded(points: Points, targets: Sequence[Target], cfg: AssignConfig) -> Tensor:
+    """How many locations of a batch are candidates of more than one box (1904.01355, section 4.1.2), a scalar."""
+    number = len(points.xy)
+    boxes = torch.cat([t.boxes[~t.ignore] for t in targets])
+    image = torch.cat([torch.full_like(t.labels[~t.ignore], i) for i, t in enumerate(targets)])
+    point, box = candidate_pairs(points, boxes, cfg)
+    _, times = torch.unique(image[box] * number + point, return_counts=True)
+    return (times > 1).sum()

@@ -9,7 +9,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "step", "epoch", "lr", "loss", "classification", "box", "centerness", "centerness_excess", "mean_iou",
-    "positives", "grad_norm", "images_per_second", "data_wait", "AP", "AP50", "AP75",
+    "positives", "positives_by_level", "ambiguous", "grad_norm", "images_per_second", "data_wait", "val_loss",
+    "AP", "AP50", "AP75",
 )  # fmt: skip
 
 
@@ -34,6 +35,7 @@ class RunFolder:
         self.path = path
         self.write = write
         self._metrics = path / "metrics.csv"
+        self._alarms = path / "alarms.txt"
 
     def start(self, environment: Mapping[str, Any]) -> None:
         """Make the folder; FcosError when another run is in it. `describe` makes it a run, once it can be resumed."""
@@ -50,10 +52,16 @@ class RunFolder:
             write_whole(self.path / "config.yaml", config.dump())
             sweep(self.path)
 
-    def record(self, row: Mapping[str, Any]) -> None:
-        """Append one row to metrics.csv; unknown numbers stay empty. FcosError when the disk is full."""
+    def record(self, row: Mapping[str, Any], alarms: Sequence[str] = ()) -> None:
+        """Append one row to metrics.csv; unknown numbers stay empty. FcosError when the disk is full.
+
+        Alarms that came on with it are appended to alarms.txt.
+        """
         if not self.write:
             return
+        if alarms:
+            lines = [*self.alarms(), *(f"step {row['step']}: {alarm}" for alarm in alarms)]
+            write_whole(self._alarms, "".join(f"{line}\n" for line in lines))
         text = io.StringIO()
         values = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
         csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(values)
@@ -76,6 +84,13 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(kept)
         write_whole(self._metrics, text.getvalue())
+        if self._alarms.is_file():
+            told = [a for a in self.alarms() if int(a.split()[1].rstrip(":")) <= step]
+            write_whole(self._alarms, "".join(f"{line}\n" for line in told))
+
+    def alarms(self) -> list[str]:
+        """The lines of alarms.txt, "step N: name: advice"."""
+        return self._alarms.read_text().splitlines() if self._alarms.is_file() else []
 
     def rows(self) -> list[dict[str, str]]:
         """metrics.csv as it stands."""

@@ -15,7 +15,10 @@ from .data.dataset import Dataset
 from .detector import pick_device
 from .distributed import launched
 from .errors import ConfigError
+from .folding import fold_frozen
 from .model import FCOS
+from .optimizer import Average
+from .recompute import recompute
 from .types import Classes
 
 
@@ -53,6 +56,20 @@ def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
         strategy="ddp" if devices * nodes > 1 else "auto",
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
+
+
+def make_ready(network: FCOS, config: Config, device: torch.device) -> Average | None:
+    """Freeze, move and speed up a filled network as the settings want it; returns its moving average, if any."""
+    network.backbone.train().freeze(config.train.freeze_stages)
+    if config.train.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device)
+    average = Average(network, config.train.ema) if config.train.ema else None
+    if config.model.backbone_norm == "frozen":
+        fold_frozen(network.backbone.body)
+    if config.train.checkpointing:
+        recompute(network)
+    return average
 
 
 def initialise(network: FCOS, config: Config, classes: Classes, init: str | None) -> list[str]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from . import zoo
+from .alarms import Watch
 from .assign import assign_batch
-from .checkpoint import check_resumable, load_checkpoint, load_optimizer, save_checkpoint
+from .checkpoint import check_resumable, load_checkpoint, load_optimizer, save_checkpoint, save_step
 from .config import Config, from_dict
 from .console import Console
 from .data.dataset import Dataset
@@ -23,18 +24,19 @@ from .detector import Detector
 from .distributed import gather, require_same, synchronize_norms, together
 from .errors import DataError, FcosError, OtherProcess
 from .evaluate import Metrics, evaluate
-from .folding import fold_frozen
-from .losses import count, fcos_loss, gather_positives, moving_average, normalizers
+from .losses import Normalizers, Positives, count, fcos_loss, gather_positives, moving_average, normalizers
+from .memory import auto_batch
 from .model import FCOS
-from .monitor import StepReport, measure
-from .optimizer import Average, learning_rate, make_optimizer, set_learning_rate
+from .monitor import StepReport, count_crowded, measure
+from .optimizer import learning_rate, make_optimizer, set_learning_rate
 from .points import make_points
 from .report import RunPictures, draw_batch, save_picture
 from .results import predict_dataset
 from .run import RunFolder, data_hash, environment
-from .start import initialise, keep_memory, make_fabric, prepare
+from .start import initialise, keep_memory, make_fabric, make_ready, prepare
 from .stop import StopNow, Stopped, StopSignals
-from .types import Batch, Classes, Points
+from .types import Batch, Classes, Losses, Points, Predictions
+from .validation import validation_loss
 
 
 @dataclass(frozen=True)
@@ -119,30 +121,29 @@ class Trainer:
         if stored is None:
             for line in initialise(self.network, config, self.classes, init):
                 self.console.note(line)
-        self.network.backbone.train().freeze(config.train.freeze_stages)
-        if config.train.channels_last:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network.to(self.fabric.device)
-        self.average = Average(self.network, config.train.ema) if config.train.ema else None
-        if config.model.backbone_norm == "frozen":
-            fold_frozen(self.network.backbone.body)
+        self.average = make_ready(self.network, config, self.fabric.device)
         if self.world > 1:
             synchronize_norms(self.network.train())
         optimizer = make_optimizer(self.network, config.train)
         forward = torch.compile(self.network, dynamic=True) if config.train.compile else self.network
         self.model, self.optimizer = self.fabric.setup(forward, optimizer)
 
+        if not config.train.batch:
+            config = self.config = self.with_batch(config)
         self.sampler = Sampler(data["train"], config.data, config.train, self.rank, self.world)
         self.total = self.sampler.total_steps
         self.step = 0
         self.best = -math.inf
         self.stale = 0  # evaluations since the best
         self.judged_at = 0  # step of the last evaluation
+        self.ap: float | None = None  # that it found
         self.saved_at: tuple[int, int] | None = None  # step and last evaluation of the newest checkpoint
         self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
         self.metrics: Metrics | None = None
         self._points: dict[tuple[int, int], Points] = {}
         together(lambda: self.begin(stored, sources), self.world)
+        whole_epoch = self.sampler.steps_per_epoch + -self.step % self.sampler.steps_per_epoch
+        self.watch = Watch(self.classes.names, data["train"].counts().tolist(), whole_epoch)
         self.save()
         together(lambda: self.folder.describe(config), self.world)
 
@@ -185,12 +186,18 @@ class Trainer:
         return Result(self.folder.path, self.step, self.best if self.best > -math.inf else math.nan, self.metrics)
 
     def log(self, report: StepReport) -> None:
-        """A row of metrics.csv when it is time, and the progress bar."""
-        done, every = self.step, self.config.train.log_every
-        if done % every == 0 or done == self.total:
-            row = report.row(done, done / self.sampler.steps_per_epoch, self.config.train.batch)
-            together(lambda: self.folder.record(row), self.world)
-        self.console.step(done, report, self.config.train.batch)
+        """A row of metrics.csv and a look for alarms when it is time, and the progress bar."""
+        done, cfg = self.step, self.config.train
+        self.watch.add(report)
+        if done % cfg.log_every == 0 or done == self.total:
+            seconds, waited = self.watch.pace(cfg.log_every)
+            row = report.row(done, done / self.sampler.steps_per_epoch)
+            row |= {"images_per_second": cfg.batch / max(seconds, 1e-9), "data_wait": waited}
+            alarms = self.watch.look()
+            for alarm in alarms:
+                self.console.note(f"alarm     {alarm}")
+            together(lambda: self.folder.record(row, [str(alarm) for alarm in alarms]), self.world)
+        self.console.step(done, report, cfg.batch)
 
     def stop_if_asked(self) -> None:
         """Save and raise Stopped when a signal has asked any of the processes to stop."""
@@ -212,8 +219,7 @@ class Trainer:
         began = time.perf_counter()
         batches = [b.to(self.fabric.device) for b in next(loader)]
         waited = time.perf_counter() - began
-        # dropout and drop path: the same after a resume, different in every process
-        torch.manual_seed(cfg.train.seed * 1_000_003 + self.step * self.world + self.rank)
+        torch.manual_seed(self.seed())
 
         points = self.points(batches[0])
         index = [assign_batch(points, b.targets, cfg.assign) for b in batches]
@@ -223,34 +229,34 @@ class Trainer:
         rate = cfg.train.lr * learning_rate(self.step, self.total, cfg.train)
         set_learning_rate(self.optimizer, rate)
         self.model.train()
-        parts = []
-        for i, batch in enumerate(batches):
-            with self.fabric.no_backward_sync(self.model, enabled=i + 1 < len(batches)):
-                images = batch.images
-                if cfg.train.channels_last:
-                    images = images.contiguous(memory_format=torch.channels_last)
-                pred = self.model(images)
-                losses = fcos_loss(pred, points, batch.targets, index[i], cfg.loss, cfg.model, norm, positives[i])
-                self.fabric.backward(losses.total())
-                parts.append((losses, pred, positives[i]))
+        parts = backward_parts(self.fabric, self.model, batches, points, index, positives, norm, cfg)
         if self.first and cfg.train.plots and self.step in (0, self.sampler.steps_per_epoch):
             drawn = draw_batch(batches[0], points, index[0], self.classes.names)
             save_picture(self.folder.path / f"train_batch_{self.step // self.sampler.steps_per_epoch}.jpg", drawn)
-        norm_of_gradient = self.clip_gradients()
-        report = measure(parts, points, cfg.loss.quality)
-        if not (math.isfinite(report.loss) and math.isfinite(norm_of_gradient)):
-            raise NotFinite(
-                f"step {self.step}: the loss ({report.loss:.4g}) or its gradient ({norm_of_gradient:.4g}) is not a "
-                "number; lower train.lr, set train.clip=10 or train.precision=fp32"
-            )
+        gradient = self.clip_gradients()
+        logged = (self.step + 1) % cfg.train.log_every == 0 or self.step + 1 == self.total
+        crowded = count_crowded(points, [t for b in batches for t in b.targets], cfg.assign) if logged else None
+        sums = self.add_up(measure(parts, points, norm, cfg.loss, len(self.classes), crowded))
+        report = StepReport.of(sums, len(points.grids), self.world)
+        if not (math.isfinite(report.loss) and math.isfinite(gradient)):
+            self.not_finite(batches, norm, [Losses(*(x.detach() for x in part)) for part, _, _ in parts], gradient)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update(self.network, self.step)
         self.step += 1
-        report.lr, report.grad_norm, report.data_wait = rate, norm_of_gradient, waited
+        report.lr, report.grad_norm, report.data_wait = rate, gradient, waited
         report.seconds = time.perf_counter() - began
         return report
+
+    def with_batch(self, config: Config) -> Config:
+        """`config` with the batch that fits on every process."""
+        batch, line = auto_batch(
+            self.network, config, len(self.classes), self.fabric.device, self.fabric.autocast, self.world,
+            len(self.data["train"]),
+        )  # fmt: skip
+        self.console.note(line)
+        return config.override({"train": {"batch": min(gather(batch, self.world))}})
 
     def points(self, batch: Batch) -> Points:
         key = (batch.images.shape[-2], batch.images.shape[-1])
@@ -266,6 +272,39 @@ class Trainer:
         if cfg.normalizer == "moving-average":
             self.normalizer = moving_average(self.normalizer, float(counted[0]), cfg)
         return normalizers(counted, cfg, world, self.normalizer)
+
+    def seed(self) -> int:
+        """Of dropout and drop path in this step: the same after a resume, different in every process."""
+        return self.config.train.seed * 1_000_003 + self.step * self.world + self.rank
+
+    def add_up(self, sums: Tensor) -> Tensor:
+        """`sums` of every process together."""
+        return self.fabric.all_reduce(sums, reduce_op="sum") if self.world > 1 else sums  # type: ignore[return-value]
+
+    def not_finite(
+        self, batches: Sequence[Batch], norm: Normalizers, losses: Sequence[Losses], gradient: float
+    ) -> NoReturn:
+        """Keep the step whole on the processes whose losses are not finite, or on the first, and stop."""
+        terms = [t for t in Losses._fields if not all(math.isfinite(float(getattr(part, t))) for part in losses)]
+        of_each = gather(terms, self.world)
+        rank = next((r for r, found in enumerate(of_each) if found), 0)
+        files = [self.folder.path / f"nan-{self.step:08d}{f'-process{r}' if r else ''}.pt" for r in range(self.world)]
+        pictures = self.data["train"].records
+
+        def keep() -> None:
+            save_step(
+                files[self.rank], self.network, batches, norm, losses, self.seed(), step=self.step, world=self.world,
+                grad_norm=gradient, config=self.config.model_dump(mode="json"), classes=list(self.classes.names),
+                files=[str(pictures[i].path) for b in batches for i in b.ids],
+            )  # fmt: skip
+
+        together(lambda: keep() if terms or self.rank == rank else None, self.world)
+        what = f"the {' and '.join(of_each[rank])} loss" if of_each[rank] else f"the gradient (norm {gradient:.4g})"
+        raise (NotFinite if self.first else OtherProcess)(
+            f"step {self.step}: {what} is not finite, and the weights are as they were before; "
+            f"fcos train --replay {files[rank]} shows where it begins. Lower train.lr, or set train.clip=10 or "
+            "train.precision=fp32"
+        )
 
     def clip_gradients(self) -> float:
         """Total gradient norm before clipping."""
@@ -301,12 +340,14 @@ class Trainer:
                 detector = Detector(self.judged, self.config, self.classes, self.fabric.device)
                 found = predict_dataset(detector, self.data["val"], batch=self.config.train.batch, allow_missing=True)
                 metrics = evaluate(found, self.data["val"])
+                loss = self.validation_loss() if self.config.train.val_loss else None
         except StopNow:
             return
         self.folder.record(
-            {"step": self.step, "epoch": epoch, "AP": metrics.ap, "AP50": metrics.ap50, "AP75": metrics.ap75}
-        )
-        self.metrics, self.judged_at = metrics, self.step
+            {"step": self.step, "epoch": epoch, "val_loss": loss, "AP": metrics.ap, "AP50": metrics.ap50,
+             "AP75": metrics.ap75}
+        )  # fmt: skip
+        self.metrics, self.judged_at, self.ap = metrics, self.step, metrics.ap
         self.stale += 1
         if metrics.ap > self.best:
             self.best, self.stale = metrics.ap, 0
@@ -314,8 +355,15 @@ class Trainer:
         self.pictures.judged(found, metrics)
         self.console.judged(epoch, metrics, best=self.stale == 0)
 
+    def validation_loss(self) -> float:
+        losses = validation_loss(
+            self.judged, self.data["val"], self.config, self.classes, self.fabric.device, self.config.train.batch,
+            self.fabric.autocast,
+        )  # fmt: skip
+        return float(losses.total())
+
     def export(self, name: str) -> None:
-        about = {"step": self.step, "AP": None if self.metrics is None else self.metrics.ap}
+        about = {"step": self.step, "AP": self.ap}
         zoo.save(
             self.folder.path / f"{name}.safetensors", self.judged.state_dict(), self.config, self.classes, about=about
         )
@@ -337,6 +385,7 @@ class Trainer:
                 "best": self.best,
                 "stale": self.stale,
                 "judged_at": self.judged_at,
+                "AP": self.ap,
                 "normalizer": normalizer,
                 "data": self.data_hash,
             }
@@ -362,7 +411,7 @@ class Trainer:
             self.average.network.load_state_dict(stored["average"] or stored["model"])
         load_optimizer(self.optimizer, stored["optimizer"])
         self.step, self.best, self.stale = stored["step"], stored["best"], stored["stale"]
-        self.judged_at = stored.get("judged_at", self.step)
+        self.judged_at, self.ap = stored.get("judged_at", self.step), stored.get("AP")
         self.saved_at = self.step, self.judged_at
         if isinstance(stored["normalizer"], list):  # one for each process
             self.normalizer = stored["normalizer"][self.rank % len(stored["normalizer"])]
@@ -376,7 +425,7 @@ class Trainer:
 
     def draw(self, last: bool = False) -> None:
         """Renew the pictures and the page, if it is time or the end."""
-        self.pictures.renew(self.summary, last)
+        self.pictures.renew(lambda: [*self.summary(), ("alarms", "\n".join(self.folder.alarms()) or "none")], last)
 
     def summary(self) -> list[tuple[str, str]]:
         cfg = self.config
@@ -385,6 +434,7 @@ class Trainer:
         return [
             ("model", f"{cfg.name}, {cfg.model.backbone} body, {trained / 1e6:.1f} M trainable parameters"),
             *[(k, d.summary()) for k, d in self.data.items()],
+            *([] if "val" in self.data else [("val", "none, so nothing is judged: --val DATA or --holdout 0.1")]),
             ("pixels", f"shorter side {min(sizes)}-{max(sizes)} in training, {cfg.data.size} after"),
             (
                 "steps",
@@ -393,6 +443,30 @@ class Trainer:
             ),
             ("folder", str(self.folder.path)),
         ]
+
+
+def backward_parts(
+    fabric: Any,
+    model: Any,
+    batches: Sequence[Batch],
+    points: Points,
+    index: Sequence[Tensor],
+    positives: Sequence[Positives],
+    norm: Normalizers,
+    cfg: Config,
+) -> list[tuple[Losses, Predictions, Positives]]:
+    """Forward, loss and backward of every part of a step; gradients are averaged over processes in the last."""
+    parts = []
+    for i, batch in enumerate(batches):
+        with fabric.no_backward_sync(model, enabled=i + 1 < len(batches)):
+            images = batch.images
+            if cfg.train.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            pred = model(images)
+            losses = fcos_loss(pred, points, batch.targets, index[i], cfg.loss, cfg.model, norm, positives[i])
+            fabric.backward(losses.total())
+            parts.append((losses, pred, positives[i]))
+    return parts
 
 
 def stored_config(folder: Path) -> Config:

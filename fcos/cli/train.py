@@ -20,6 +20,10 @@ def command(
         str | None,
         typer.Option("--split", help="Splits to learn from, such as train,val; then none is kept for judging."),
     ] = None,
+    holdout: Annotated[
+        float | None,
+        typer.Option("--holdout", help="Share of the pictures kept for judging, such as 0.1, where there is no val."),
+    ] = None,
     model: Annotated[str, typer.Option("--model", help="Preset; `fcos models` lists them.")] = "fcos-lite0",
     init: Annotated[
         str | None,
@@ -36,6 +40,10 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out (default: the latest in runs/).")
     ] = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option("--replay", help="Do the step in this nan-STEP.pt again: which loss and layer are not finite."),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     devices: Annotated[int, typer.Option("--devices", min=1, help="Processes on this machine.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines.")] = 1,
@@ -47,34 +55,58 @@ def command(
     """Train a detector.
 
     Example: fcos train --data my_pictures --model fcos-lite0 --epochs 30 train.batch=8
+
+    Without a validation split: fcos train --data my_pictures --holdout 0.1
+
+    Go on with a run, also past its end: fcos train --resume --epochs 50
+
+    Every setting and its meaning: fcos config fcos-lite0
     """
+    if replay is not None:
+        from ..replay import replay as do_again
+
+        typer.echo(do_again(replay, device).text())
+        return
     import json
 
     from ..config import Config
+    from ..data.split import draw_holdout, hold_out
     from ..errors import DataError, FcosError
     from ..presets import resolve
     from ..run import latest_folder, next_folder
     from ..train import stored_config, train
 
     overrides = [*(settings or []), *([f"train.epochs={epochs}"] if epochs is not None else [])]
+    held: list[str] | None = None  # names of the pictures for judging
     if resume:
         folder = out or latest_folder(Path("runs"))
         settings_of_run: Config = stored_config(folder).override(*overrides, source="command line")
-        if data is None:
-            try:
-                sources = json.loads((folder / "environment.json").read_text())["sources"]
-            except (OSError, ValueError, KeyError) as error:
+        try:
+            sources = json.loads((folder / "environment.json").read_text())["sources"]
+        except (OSError, ValueError, KeyError) as error:
+            if data is None:
                 raise FcosError(f"{folder} does not say what data it used; give it with --data") from error
+            sources = {}
+        if data is None:
             data, val, split = sources["data"], sources["val"], sources.get("split")
+        held = sources.get("held_out") if val is None else None
+        if holdout is not None:
+            raise FcosError(f"--holdout was settled when the run in {folder} began; leave it out")
         resolved = settings_of_run
     else:
         resolved = resolve(model, overrides, dialect, config)
         if data is None:
             raise DataError("what should it learn? give the data set: fcos train --data FOLDER_OR_JSON")
         folder = out or next_folder(Path("runs"), f"{resolved.name}-{Path(data).resolve().stem}")
+    splits = training_data(data, val, split, resolved, strict)
+    if holdout is not None or held is not None:
+        if "val" in splits:
+            raise DataError(f"--holdout is for data without a validation part; here that is {splits['val'].root}")
+        held = held if held is not None else draw_holdout(splits["train"], holdout or 0.0, resolved.train.seed)
+        splits["train"], splits["val"] = hold_out(splits["train"], held)
     train(
         resolved,
-        training_data(data, val, split, resolved, strict),
+        splits,
         folder,
         init=init,
         resume=resume,
@@ -82,7 +114,12 @@ def command(
         devices=devices,
         nodes=nodes,
         quiet=quiet,
-        sources={"data": str(Path(data).resolve()), "val": str(Path(val).resolve()) if val else None, "split": split},
+        sources={
+            "data": str(Path(data).resolve()),
+            "val": str(Path(val).resolve()) if val else None,
+            "split": split,
+            "held_out": held,
+        },
     )
 
 

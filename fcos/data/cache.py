@@ -78,7 +78,7 @@ class Reader:
         lengths = np.array([3 * h * w for h, w in self.shapes], dtype=np.int64)
         self.offsets = np.concatenate(([0], np.cumsum(lengths)[:-1]))
         total = int(lengths.sum())
-        free = _free_memory()
+        free = free_memory()
         if total > 0.8 * free:
             raise DataError(
                 f"data.cache=ram needs {total / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; use data.cache=disk"
@@ -137,11 +137,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcos"
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
+    """Bytes that this process may still take: of the machine, or of its container where that has a limit."""
+    free = 1 << 62  # unknown: let the allocation decide
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
+                free = int(line.split()[1]) * 1024
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            used = int((group / "memory.current").read_text()) - int(kept["inactive_file"])
+            free = min(free, int(limit) - used)
+    except (OSError, ValueError, KeyError):
         pass
-    return 1 << 62  # unknown: let the allocation decide
+    return free

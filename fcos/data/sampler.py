@@ -37,6 +37,8 @@ class Sampler:
     """
 
     def __init__(self, dataset: Dataset, data: DataConfig, train: TrainConfig, rank: int = 0, world: int = 1) -> None:
+        if train.batch < 1:
+            raise ConfigError("train.batch=auto is settled when a training run starts; give a number here")
         parts = world * train.accumulate
         if train.batch % parts:
             raise ConfigError(
