@@ -22,6 +22,7 @@ VERBS = {
     "explain": "explain",
     "study": "study",
     "convert": "convert",
+    "export": "export",
     "models": "models",
     "info": "info",
     "config": "config",

@@ -89,15 +89,22 @@ class EndToEnd(nn.Module):
             chosen = torch.where(best >= 0, scores.flatten(1).gather(1, spot), -1.0)
             labels = spot % self.network.num_classes
             cell = spot // self.network.num_classes
-            by_stride = model.point_spacing == "stride"
-            step_x = model.strides[level] if by_stride else images.shape[-1] // columns
-            step_y = model.strides[level] if by_stride else images.shape[-2] // rows
-            x = ((cell % columns).float() + model.point_offset) * step_x
-            y = ((cell // columns).float() + model.point_offset) * step_y
+            if model.point_spacing == "stride":
+                step_x = step_y = model.strides[level]
+            else:
+                step_x, step_y = images.shape[-1] // columns, images.shape[-2] // rows
+            x = _places(columns, step_x, model.point_offset)[None].expand(rows, columns).reshape(-1)[cell]
+            y = _places(rows, step_y, model.point_offset)[:, None].expand(rows, columns).reshape(-1)[cell]
             sides = distances.gather(1, cell[..., None].expand(-1, -1, 4))
             found.append((to_corners(torch.stack((x, y), dim=-1), sides), chosen, labels, cell + first))
             first = first + rows * columns
         return tuple(torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+
+
+def _places(count: int, step: int, offset: float) -> Tensor:
+    """(index + offset) * step, float32 [count]; a product with a free axis has to be one of integers."""
+    index = torch.arange(count, dtype=torch.int64)
+    return (index * step).float() + (torch.ones_like(index) * step).float() * offset
 
 
 def _first(scores: Tensor, rows: tuple[Tensor, ...], valid: Tensor, count: int) -> tuple[Tensor, tuple[Tensor, ...]]:

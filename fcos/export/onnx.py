@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,14 @@ def write(network: FCOS, about: About, path: Path, pictures: Iterable[Tensor] = 
 
 def trace(network: FCOS, about: About) -> Any:
     """The ModelProto of the graph, without metadata; int8 is written as fp32."""
-    import contextlib
     import io
     import logging
 
     inputs = example(about)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
-        exported = torch.export.export(build(network, about), inputs, dynamic_shapes=dynamic_shapes(about))
+    module = build(network, about)
+    with _plain_errors(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+        exported = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes(about))
         program = torch.onnx.export(
             exported,
             inputs,
@@ -52,6 +53,18 @@ def trace(network: FCOS, about: About) -> Any:
         )
     assert program is not None
     return program.model_proto
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What the exporter cannot take, as one line; its last cause says which operation."""
+    try:
+        yield
+    except (torch.onnx.OnnxExporterError, torch._dynamo.exc.UserError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ModelError(f"torch cannot write this network as ONNX: {str(cause).splitlines()[0]}") from error
 
 
 def _nms(boxes, scores, labels, iou: float, classes: int, limit: int):  # type: ignore[no-untyped-def]
