@@ -119,6 +119,36 @@ def test_plus_one_widths_change_what_touches():
     assert len(nms(boxes, scores, labels, DecodeConfig(nms_iou=0.4, nms_plus_one=True))[0]) == 1
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1, 3, 80]), st.sampled_from([0.25, 0.5, 0.6]), st.integers(1, 300))
+def test_nms_of_many_boxes_equals_torchvisions(seed, classes, limit, count):
+    g = torch.Generator().manual_seed(seed)
+    low = torch.rand(1500, 2, generator=g) * 60
+    boxes = torch.cat((low, low + torch.rand(1500, 2, generator=g) * 40), 1)
+    if seed % 2:  # IoUs of exactly 1/2 and the like
+        boxes = boxes.round()
+    scores, labels = torch.randperm(1500, generator=g) / 1500, torch.randint(0, classes, (1500,), generator=g)
+    cfg = DecodeConfig(nms_iou=limit, max_detections=count)
+    keep = torch.cat([(labels == c).nonzero()[torchvision.ops.nms(boxes[labels == c], scores[labels == c], limit), 0]
+                      for c in range(classes)])  # fmt: skip
+    expected = keep[scores[keep].argsort(descending=True)][:count]
+    assert torch.equal(nms(boxes, scores, labels, cfg)[0], expected)
+    agnostic = torchvision.ops.nms(boxes, scores, limit)[:count]
+    assert torch.equal(nms(boxes, scores, labels, DecodeConfig(**{**cfg.model_dump(), "nms": "agnostic"}))[0], agnostic)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions_find_the_same(dtype):
+    g = torch.Generator().manual_seed(3)
+    points = make_points(SIZE, MODEL, ASSIGN)
+    logits = (torch.randn(1, len(points.xy), 2, generator=g) * 3).bfloat16()
+    pred = Predictions(logits, torch.full((1, len(points.xy), 4), 9.0), torch.zeros(1, len(points.xy)).bfloat16())
+    (a,) = decode(pred, points, [SIZE], DecodeConfig())
+    (b,) = decode(Predictions(*(v.to(dtype) for v in pred)), points, [SIZE], DecodeConfig())
+    assert a.points.tolist() == b.points.tolist()
+    torch.testing.assert_close(a.scores, b.scores)
+
+
 def plain_soft_nms(boxes, scores, labels, cfg):
     left = scores.tolist()
     out = []
