@@ -172,6 +172,10 @@ def match_classes(model: Classes, data: Classes, *, allow_missing: bool = False)
     if missing and not allow_missing:
         near_names = difflib.get_close_matches(missing[0], model.names, 1)
         hint = f"; is {missing[0]!r} the model's {near_names[0]!r}?" if near_names else ""
+        if all(re.fullmatch(r"class\d+|__background__", name) for name in model.names):
+            hint = "; it was converted without names: fcos convert ... --names FILE gives it one a line"
+        elif len(missing) < len(data):
+            hint += "; --allow-missing judges the others"
         raise DataError(
             f"the model does not know {len(missing)} of the data's {len(data)} classes: {_some(missing)} "
             f"(it knows {_some(model.names)}){hint}"
@@ -208,7 +212,8 @@ def predict_dataset(
     mapping = match_classes(detector.classes, dataset.classes, allow_missing=allow_missing)
     dropped = [name for name, label in zip(detector.classes.names, mapping, strict=True) if label == UNKNOWN]
     if dropped:
-        report(f"{len(dropped)} classes of the model are not in the data and are left out: {_some(dropped)}")
+        names = list(dict.fromkeys(dropped))  # torchvision's outputs without a class are all called N/A
+        report(f"{len(dropped)} classes of the model are not in the data and are left out: {_some(names)}")
     to_data = torch.from_numpy(mapping)
     results: list[Detections] = []
     resized: list[str] = []
