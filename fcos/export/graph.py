@@ -56,7 +56,7 @@ class EndToEnd(nn.Module):
             sides = boxes + boxes.new_tensor((0.0, 0.0, 1.0, 1.0)) if cfg.nms_plus_one else boxes
             keep = torch.ops.fcos.nms(sides, scores, kinds, cfg.nms_iou, self.network.num_classes, cfg.max_detections)
             valid = valid & keep
-        rows = (boxes, labels, points)
+        rows: tuple[Tensor, ...] = (boxes, labels, points)
         scores, rows = _first(scores, rows, valid, cfg.max_detections)
         if cfg.clip == "after":
             boxes = _clip(rows[0], limit)
@@ -150,19 +150,17 @@ def _constant_padding(network: nn.Module) -> None:
     """TensorFlow's 'same' padding depends on the size only through its remainder by the stride, here zero."""
     for parent in list(network.modules()):
         for name, conv in list(parent.named_children()):
-            if type(conv).__name__ != "Conv2dSame":
+            if not isinstance(conv, nn.Conv2d) or type(conv).__name__ != "Conv2dSame":
                 continue
-            total = [
-                max((k - 1) * d + 1 - s, 0)
-                for k, s, d in zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
-            ]
-            plain = nn.Conv2d(
-                conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,
-                dilation=conv.dilation, groups=conv.groups, bias=conv.bias is not None,
-            )  # fmt: skip
-            plain.weight, plain.bias = conv.weight, conv.bias
-            pads = (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
-            setattr(parent, name, nn.Sequential(nn.ZeroPad2d(pads), plain))
+            sides = zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
+            high, wide = (max((kernel - 1) * dilation + 1 - stride, 0) for kernel, stride, dilation in sides)
+            plain = copy.copy(conv)
+            plain.__class__ = nn.Conv2d
+            setattr(
+                parent,
+                name,
+                nn.Sequential(nn.ZeroPad2d((wide // 2, wide - wide // 2, high // 2, high - high // 2)), plain),
+            )
 
 
 def example(about: About) -> tuple[Tensor, ...]:
@@ -171,7 +169,7 @@ def example(about: About) -> tuple[Tensor, ...]:
     height, width = about.size or (step * max(2, 128 // step), step * max(3, 192 // step))
     batch = about.batch or 2
     images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
-    inputs = (images if about.pixels == "uint8" else images.float(),)
+    inputs: tuple[Tensor, ...] = (images if about.pixels == "uint8" else images.float(),)
     if about.nms:
         inputs += (torch.tensor([[height - 3, width - 5]] * batch),)
     return inputs

@@ -22,6 +22,7 @@ from .about import PRECISIONS, About
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
+    from ..evaluate import Metrics
 
 _COMPARED = 16  # pictures of --data that are compared box by box; AP takes all
 
@@ -157,7 +158,8 @@ def judge(
     report = check.compare(reference, found, _pictures(dataset))
     if dataset is not None:
         say(f"AP on {len(dataset.records)} pictures, in torch and in {kind.name}")
-        report = replace(report, **_ap(check.like(reference, found), found, dataset))
+        before, after = (_judge(d, dataset) for d in (check.like(reference, found), found))
+        report = replace(report, ap50=(before.ap50, after.ap50), ap=(before.ap, after.ap))
     return report, check.verdict(report, about.precision)
 
 
@@ -240,12 +242,11 @@ def _pictures(dataset: Dataset | None) -> list[np.ndarray] | None:
     return [read_image(r.path) for r in dataset.records[::step][:_COMPARED] if r.path is not None]
 
 
-def _ap(reference: Detector, found: Detector, dataset: Dataset) -> dict[str, tuple[float, float]]:
+def _judge(detector: Detector, dataset: Dataset) -> Metrics:
     from ..evaluate import evaluate
     from ..results import predict_dataset
 
-    before, after = (evaluate(predict_dataset(d, dataset, 8), dataset) for d in (reference, found))
-    return {"ap50": (before.ap50, after.ap50), "ap": (before.ap, after.ap)}
+    return evaluate(predict_dataset(detector, dataset, 8), dataset)
 
 
 def _size(path: Path) -> int:

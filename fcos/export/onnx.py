@@ -69,8 +69,9 @@ def _plain_errors() -> Iterator[None]:
 
 def _nms(boxes, scores, labels, iou: float, classes: int, limit: int):  # type: ignore[no-untyped-def]
     """`fcos::nms` in operators of ONNX: one row of scores for each class, -1 for boxes of the others."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18
     below = np.float32(iou)
     if float(below) > iou:  # torchvision compares with the float64 limit
         below = np.nextafter(below, np.float32(0))
