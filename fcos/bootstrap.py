@@ -176,7 +176,7 @@ def match_pictures(found: Found, truth: Truth, pictures: int, classes: int) -> t
     new[1:] = (np.diff(found.image[order]) != 0) | (np.diff(found.labels[order]) != 0)
     first = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
     keep = np.sort(order[np.arange(len(order)) - first < LIMIT])
-    found = Found(*(column[keep] for column in found))
+    found = Found(found.boxes[keep], found.scores[keep], found.labels[keep], found.image[keep])
     pairs = overlaps(found, truth, minimum=0.5)
     status = np.stack([match_coco(found, truth, pairs, iou) for iou in IOUS.tolist()])
     result = []

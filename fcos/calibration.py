@@ -138,7 +138,7 @@ def threshold_table(rows: Sequence[Threshold], precision: float, iou: float = 0.
         lines.append(f"{r.name:<{wide}}  {numbers}")
     if any(np.isnan(r.score) for r in rows):
         lines.append("-: no score of this class reaches that precision here")
-    option = ",".join(f"{name}={np.float32(score)}" for name, score in score_option(rows).items())
+    option = ",".join(f"{name}={np.float32(score)!s}" for name, score in score_option(rows).items())
     return "\n".join([*lines, f'fcos predict ... --score "{option}"'] if option else lines)
 
 

@@ -61,6 +61,7 @@ def test_thresholds_by_hand():
     assert thresholds(lines, 0.5)[1].score == 0.75
     assert score_option((a, b, c, none)) == {"a": a.score, "b": 1.0, "c": 1.0}
     option = threshold_table((a, b, c, none), 0.75).splitlines()[-1].partition('"')[2].rstrip('"')
+    assert option == "a=0.6,b=1.0,c=1.0"  # of float32, and not 0.6000000238418579
     scores = parse_scores(option, Classes(names))
     assert scores.tolist() == [torch.tensor(a.score).item(), 1, 1, pytest.approx(0.3)]
 

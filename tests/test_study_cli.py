@@ -41,8 +41,9 @@ def test_each_study_writes_numbers_text_and_a_picture(work, capsys, tmp_path, na
     assert (tmp_path / f"{name}.txt").read_text().strip()
     assert min(Image.open(tmp_path / f"{name}.png").size) > 300
     if name == "ambiguity":
-        shares = report["detections"]
-        assert 0 <= shares[1] <= shares[0] <= 1
+        whole, own = report["detections"]
+        assert 0 <= whole[1] <= whole[0] <= 1
+        assert own[0] <= whole[0]
 
 
 def test_proposals_go_to_a_results_file(work, capsys, tmp_path):

@@ -121,8 +121,9 @@ def _run(
         from ..study.common import with_files
         from ..study.portraits import portraits
 
-        records = () if dataset is None else with_files(dataset).records
-        pictures = [r.path for r in records] if dataset is not None else photographs()
+        pictures = photographs()
+        if dataset is not None:
+            pictures = [r.path for r in with_files(dataset).records if r.path is not None]
         return portraits(detector, pictures, out or Path("figures"))
     if name == "proposals":
         from ..predict import proposer
@@ -171,6 +172,7 @@ def _ambiguity(settings: list[str], dataset: Dataset, model: str | None, device:
 
     from ..results import predict_dataset
     from ..study.ambiguity import ambiguity_study, ambiguous_detections
+    from ..study.recall import sampling
     from ..zoo import models
 
     bare = model in models() and models()[model].path() is None  # a preset without weights detects nothing
@@ -178,8 +180,10 @@ def _ambiguity(settings: list[str], dataset: Dataset, model: str | None, device:
         return ambiguity_study(dataset, _config(model, settings, device))
     detector = _detector(model, settings, device)
     found = predict_dataset(detector, dataset, allow_missing=True)
-    shares = ambiguous_detections(found, dataset, detector.config)
-    return replace(ambiguity_study(dataset, detector.config), detections=shares)
+    config = detector.config
+    whole = ambiguous_detections(found, dataset, sampling(config, 0.0))
+    shares = whole, ambiguous_detections(found, dataset, config)
+    return replace(ambiguity_study(dataset, config), detections=shares)
 
 
 def _write(folder: Path, name: str, text: str, result: Any) -> None:

@@ -41,8 +41,8 @@ class AmbiguityRow:
 class AmbiguityStudy:
     """Ambiguous locations of a data set; `pairs`: (class that kept the location, class that gave way, how
     often) with the FPN and the whole box, most frequent first. `detections`: shares of a model's final
-    detections that come from ambiguous locations under the model's own assignment, all and of different
-    classes, where a model was given."""
+    detections that come from ambiguous locations, all and of different classes, where a model was given: by
+    the whole box, as the paper counts, and by the model's own centre sampling."""
 
     data: str
     pictures: int
@@ -50,7 +50,7 @@ class AmbiguityStudy:
     size: tuple[int, int]
     rows: tuple[AmbiguityRow, ...]
     pairs: tuple[tuple[str, str, int], ...]
-    detections: tuple[float, float] | None = None
+    detections: tuple[tuple[float, float], tuple[float, float]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -70,9 +70,10 @@ class AmbiguityStudy:
             "different: the boxes are of several classes; x+w-1: boxes read as the paper's code reads them",
         ]
         if self.detections is not None:
+            whole, own = ([percent(v) for v in shares] for shares in self.detections)
             lines.append(
-                f"final detections from ambiguous locations: {percent(self.detections[0])} %, of different classes "
-                f"{percent(self.detections[1])} % (paper: 2.3 % and 1.5 %), under the model's own assignment"
+                f"final detections from ambiguous locations: {whole[0]} %, of different classes {whole[1]} % "
+                f"(paper: 2.3 % and 1.5 %); by the model's own centre sampling: {own[0]} % and {own[1]} %"
             )
         if self.pairs:
             lines += ["", "whose place is it? (FPN, whole box)"]
@@ -84,7 +85,7 @@ class AmbiguityStudy:
         from .figures import bars
 
         names: list[str] = []
-        columns: dict[str, list[float | None]] = {"here": [], "boxes as the paper's code reads them": [], "paper": []}
+        columns: dict[str, list[float | None]] = {"here": [], "as the paper's code": [], "paper": []}
         for row in self.rows:
             for i, kind in enumerate(("all", "of different classes")):
                 names.append(f"{row.method}: {kind}")

@@ -24,7 +24,7 @@ def bars(path: Path, title: str, names: list[str], columns: dict[str, list[float
     high = 0.8 / len(columns)
     for k, (label, values) in enumerate(columns.items()):
         color = OURS if label == "here" else PAPER if label.startswith("paper") else READ
-        shown = [(i, 100 * v) for i, v in enumerate(values) if _known(v) is not None]
+        shown = [(i, 100 * v) for i, v in enumerate(values) if v is not None and not np.isnan(v)]
         y = [i + (k - (len(columns) - 1) / 2) * high for i, _ in shown]
         axes.barh(y, [v for _, v in shown], high * 0.92, color=color, label=label)
         for at, (_, v) in zip(y, shown, strict=True):
@@ -32,7 +32,7 @@ def bars(path: Path, title: str, names: list[str], columns: dict[str, list[float
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    most = max((v for values in columns.values() for v in values if _known(v) is not None), default=1.0)
+    most = max((v for values in columns.values() for v in values if v is not None and not np.isnan(v)), default=1.0)
     axes.set_xlim(100 * low, 100 * (most + 0.12 * (most - low)))
     figure.legend(loc="outside lower center", ncols=len(columns), frameon=False, labelcolor=INK)
     figure.savefig(path, format="png")
@@ -73,10 +73,6 @@ def paper_plot(study: PaperStudy, path: Path) -> None:
                 here.append(row.numbers.get(key))
                 paper.append(row.paper.get(key))
         bars(path, f"{study.study}: {Path(study.data).name}", names, {"here": here, "paper (COCO, R-50)": paper})
-
-
-def _known(value: float | None) -> float | None:
-    return None if value is None or np.isnan(value) else value
 
 
 def _centerness(study: PaperStudy, path: Path) -> None:

@@ -71,7 +71,7 @@ class RecallStudy:
         names = [f"{r.method}, {r.detail}" for r in self.rows]
         columns: dict[str, list[float | None]] = {
             "here": [r.recall for r in self.rows],
-            "boxes as the paper's code reads them": [r.inclusive for r in self.rows],
+            "as the paper's code": [r.inclusive for r in self.rows],
             "paper": [r.paper for r in self.rows],
         }
         least = min(v for column in columns.values() for v in column if v is not None)
