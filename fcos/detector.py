@@ -17,7 +17,7 @@ from . import export, zoo
 from .config import Config
 from .data.image import read_image, resize, resized_shape
 from .decode import decode
-from .errors import DeviceError, ImageError, MissingExtra, ModelError
+from .errors import DeviceError, FcosError, ImageError, ModelError
 from .export.about import PRECISIONS
 from .export.runtime import EndToEndRuntime, Runtime
 from .points import make_points
@@ -192,6 +192,8 @@ def _check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
 
 def _around(network: Runtime, where: torch.device, precision: str | None) -> Detector:
     about = network.about
+    if network.kind not in export.ON_DEVICE:
+        where = torch.device("cpu")  # results arrive there
     return Detector(
         network, about.config, about.classes, where,
         size=about.size, runtime=network.kind, precision=precision or about.precision,
@@ -220,15 +222,15 @@ def _autocast(network: Network, dtype: torch.dtype, images: Tensor) -> Predictio
 def _fastest(
     model: FCOS, config: Config, classes: Classes, precision: str, threads: int, where: torch.device
 ) -> Detector:
-    """The first of the exported runtimes that is installed and gives torch's detections of the package's
+    """The first of the runtimes for this device that is installed and gives torch's detections of the package's
     pictures, else torch."""
     from .export.check import compare, verdict
 
     reference = _in_torch(model, config, classes, "torch", precision, threads, where)
-    for runtime in export.RUNTIMES:
+    for runtime in export.RUNTIMES if where.type == "cpu" else export.ON_DEVICE[:1]:
         try:
             network = export.on_the_fly(model, config, classes, runtime, precision, threads, where)
-        except (MissingExtra, ModelError):
+        except FcosError:  # not installed, or not for this network
             continue
         found = _around(network, where, precision)
         if not verdict(compare(reference, found), precision):

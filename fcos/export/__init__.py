@@ -53,6 +53,7 @@ FORMATS = {
 }
 # runtimes that a checkpoint can be converted to on the fly, fastest first
 RUNTIMES = ("tensorrt", "openvino", "onnx")
+ON_DEVICE = ("tensorrt", "torchscript")  # their results stay on the GPU; the others' arrive on the CPU
 
 
 def format_of(path: str | Path) -> Format | None:

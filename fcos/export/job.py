@@ -112,7 +112,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     path = zoo.find(job.model)
     if format_of(path) is not None:
         raise ModelError(f"{path} is exported already; export the checkpoint it came from")
-    out = (job.out or Path(f"{Path(job.model).stem}{chosen.suffix}")).expanduser()
+    out = (job.out or Path(Path(job.model).name.removesuffix(".safetensors") + chosen.suffix)).expanduser()
     if out.suffix.lower() != chosen.suffix:
         raise ModelError(f"{out} must end in {chosen.suffix} for --format {chosen.name}")
     reference = load(path, device="cpu", overrides=job.settings)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..backbones import DeformableConv2d
 from ..errors import ModelError, require
 from ..model import FCOS
 from .about import KEY, About, from_text
@@ -37,6 +38,7 @@ def trace(network: FCOS, about: About) -> Any:
     import logging
 
     inputs = example(about)
+    deformable = any(isinstance(module, DeformableConv2d) for module in network.modules())
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     module = build(network, about)
     with _plain_errors(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
@@ -49,6 +51,7 @@ def trace(network: FCOS, about: About) -> Any:
             output_names=about.outputs,
             external_data=False,
             verbose=False,
+            opset_version=20 if deformable else None,
             custom_translation_table={torch.ops.fcos.nms.default: _nms} if about.nms else None,
         )
     assert program is not None
