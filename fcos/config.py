@@ -171,7 +171,7 @@ class DataConfig(Section):
     )
     padding: Literal["rounded", "exact"] = _f(
         "rounded",
-        "colour of padding in prediction: the pixel mean in whole grey levels, which keeps pictures uint8, or exact",
+        "colour of padding: the pixel mean in whole grey levels, which keeps pictures uint8, or exact",
     )
     inclusive_boxes: bool = _f(False, "x2 = x + w - 1 for boxes from COCO files, as the original")
     flip: float = _f(0.5, "chance of a horizontal flip", ge=0, le=1)

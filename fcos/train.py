@@ -201,7 +201,9 @@ class Trainer:
 
     def stop_if_asked(self) -> None:
         """Save and raise Stopped when a signal has asked any of the processes to stop."""
-        number = max(gather(self.signals.number, self.world))
+        number = self.signals.number
+        if self.world > 1:
+            number = int(self.fabric.all_reduce(float(number), reduce_op="max"))  # type: ignore[arg-type]
         if not number:
             return
         self.save()
@@ -459,7 +461,8 @@ def backward_parts(
     parts = []
     for i, batch in enumerate(batches):
         with fabric.no_backward_sync(model, enabled=i + 1 < len(batches)):
-            images = batch.images
+            exact = cfg.data.padding == "exact"  # as the published implementations, see DataConfig
+            images = batch.padded_with(cfg.model.mean) if exact else batch.images
             if cfg.train.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             pred = model(images)

@@ -175,6 +175,15 @@ class Batch:
             targets=[t.to(device) for t in self.targets],
         )
 
+    def padded_with(self, color: Sequence[float]) -> Tensor:
+        """The images as float32, with padding of exactly this colour [3] in place of whole grey levels."""
+        images = self.images.float()
+        fill = images.new_tensor(color).view(3, 1, 1)
+        for image, (height, width) in zip(images, self.sizes, strict=True):
+            image[:, height:] = fill
+            image[:, :height, width:] = fill
+        return images
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -1,13 +1,17 @@
 """Converted models against what the other implementations computed with the same weights."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 from golden import CASES, canonical, checkpoint, keys, load, model, needs_golden, scene
 
 from fcos.decode import decode
 from fcos.detector import Detector
-from fcos.losses import fcos_loss, gather_positives
-from fcos.types import Predictions
+from fcos.losses import count, fcos_loss, gather_positives, moving_average, normalizers
+from fcos.train import backward_parts
+from fcos.types import Batch, Predictions
 
 pytestmark = needs_golden
 GOLDEN = [d for d, (_, file, _) in CASES.items() if file]
@@ -111,6 +115,36 @@ def found(dialect, golden):
     shift = 1 if dialect == "original" else 0
     label = "labels1based" if shift else "labels0based"
     return [(d[label] - shift, d["scores"], d["boxes"]) for d in golden["detections"]]
+
+
+@pytest.mark.parametrize("dialect", ["original", "detectron2"])
+def test_a_training_step_pads_as_prediction_does(dialect):
+    """The golden losses out of `train.backward_parts`, from uint8 pictures that the loader pads with whole greys."""
+    s, golden, (network, config, _) = scene(dialect), load(CASES[dialect][1]), model(dialect)
+    canvas = torch.tensor(config.model.mean).round().to(torch.uint8).view(1, 3, 1, 1).repeat(2, 1, 256, 320)
+    for place, picture in zip(canvas, load("inputs")["images_rgb_uint8"], strict=True):
+        place[:, : picture.shape[1], : picture.shape[2]] = picture
+    batch = Batch(canvas, s.sizes, s.targets)
+    assert batch.images.dtype == torch.uint8
+    positives = gather_positives(s.points, s.targets, s.index)
+    counted = count(positives, config.loss)
+    moving = config.loss.normalizer == "moving-average"
+    average = moving_average(None, float(counted[0]), config.loss) if moving else None
+    norm = normalizers(counted, config.loss, average=average)
+    fabric = SimpleNamespace(no_backward_sync=lambda *_, **__: nullcontext(), backward=lambda loss: None)
+    seen = []
+
+    def watched(images):
+        seen.append(images)
+        return network(images)
+
+    with torch.inference_mode():
+        ((losses, _, _),) = backward_parts(fabric, watched, [batch], s.points, [s.index], [positives], norm, config)
+    padding = torch.tensor(config.model.mean)
+    assert torch.equal(seen[0][0, :, -1, -1], padding)
+    assert s.sizes[0] == (250, 300)
+    assert torch.equal(seen[0][0, :, 0, 300], padding)
+    torch.testing.assert_close(torch.stack(losses), torch.tensor(list(golden["losses"].values())), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dialect", GOLDEN)
