@@ -76,7 +76,7 @@ def paper_plot(study: PaperStudy, path: Path) -> None:
 
 
 def _centerness(study: PaperStudy, path: Path) -> None:
-    figure = _figure(12.5, 4.2)
+    figure = _figure(13.6, 4.2)
     left, middle, right = figure.subplots(1, 3)
     points = study.extra["scatter"]
     for axes, column, title in ((left, 0, "class probability"), (middle, 1, "class probability x centerness")):
@@ -93,7 +93,7 @@ def _centerness(study: PaperStudy, path: Path) -> None:
     for least, line in styles.items():
         right.plot([], [], color=MUTED, linestyle=line, label=f"IoU {least:g}")
     right.set(xlim=(0, 1), ylim=(0, 1.02))
-    right.legend(frameon=False, labelcolor=INK, fontsize=8, loc="lower left")
+    figure.legend(frameon=False, labelcolor=INK, fontsize=9, loc="outside right upper")
     figure.savefig(path, format="png")
 
 
