@@ -16,7 +16,7 @@ from ..config import Config
 from ..errors import FcosError
 from ..files import write_whole
 from ..run import RunFolder
-from .common import percent, plain, table
+from .common import data_name, percent, plain, table
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -80,7 +80,7 @@ class AblationStudy:
 
         means: list[float | None] = [float(np.mean(s.ap)) for s in self.steps]
         columns = {"here": means, "paper (COCO, R-50)": [s.paper for s in self.steps]}
-        bars(path, f"ablation: {Path(self.data).name}", [s.name for s in self.steps], columns)
+        bars(path, f"ablation: {data_name(self.data)}", [s.name for s in self.steps], columns)
 
 
 def ladder(config: Config) -> list[tuple[str, Config, float | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -102,6 +103,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) 
         for row in cells
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def data_name(root: str) -> str:
+    """A short name of a data set: the folder, also where `root` is a file in it."""
+    path = Path(root)
+    return path.parent.name if path.suffix else path.name
 
 
 def percent(value: float | None, digits: int = 2) -> str:

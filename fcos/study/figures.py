@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..plots import INK, MUTED, _figure, style
+from .common import data_name
 
 if TYPE_CHECKING:
     from .paper import PaperStudy
@@ -72,7 +73,12 @@ def paper_plot(study: PaperStudy, path: Path) -> None:
                 names.append(f"{row.name}, {key}")
                 here.append(row.numbers.get(key))
                 paper.append(row.paper.get(key))
-        bars(path, f"{study.study}: {Path(study.data).name}", names, {"here": here, "paper (COCO, R-50)": paper})
+        bars(
+            path,
+            f"{study.study}: {data_name(study.data)}, {study.split}",
+            names,
+            {"here": here, "paper (COCO, R-50)": paper},
+        )
 
 
 def _centerness(study: PaperStudy, path: Path) -> None:
