@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterable
@@ -32,13 +35,15 @@ def write(network: FCOS, about: About, path: Path, pictures: Iterable[Tensor] = 
         data = nncf.Dataset([picture.numpy() for picture in pictures])
         convs = [op for op in model.get_ordered_ops() if op.get_type_name() in ("Convolution", "GroupConvolution")]
         names = [convs[0].get_friendly_name(), *last]
-        model = nncf.quantize(
-            model,
-            data,
-            preset=nncf.QuantizationPreset.MIXED,
-            subset_size=data.get_length(),
-            ignored_scope=nncf.IgnoredScope(names=names),
-        )
+        logging.getLogger("nncf").setLevel(logging.ERROR)
+        with contextlib.redirect_stdout(sys.stderr):  # its bars
+            model = nncf.quantize(
+                model,
+                data,
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=data.get_length(),
+                ignored_scope=nncf.IgnoredScope(names=names),
+            )
     model.set_rt_info(about.to_text(), [KEY])
     openvino.save_model(model, str(path), compress_to_fp16=about.precision == "fp16")
 
