@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,9 @@ from .decode import decode
 from .errors import DeviceError, FcosError, ImageError, ModelError
 from .export.about import PRECISIONS
 from .export.runtime import EndToEndRuntime, Runtime
+from .folding import fuse
 from .points import make_points
-from .types import Classes, Detections, Network, Points, Predictions
+from .types import Classes, Detections, Network, Points
 
 if TYPE_CHECKING:
     from .model import FCOS
@@ -80,7 +80,8 @@ class Detector:
         for members in groups.values():
             for start in range(0, len(members), max(batch, 1)):
                 part = members[start : start + max(batch, 1)]
-                stacked = torch.stack([prepared[i][0] for i in part])
+                tensors = [prepared[i][0] for i in part]
+                stacked = tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
                 found = self.forward(stacked, [prepared[i][1] for i in part])
                 for i, detections in zip(part, found, strict=True):
                     results[i] = self.finish(detections, images[i].shape[:2], names[i], score)
@@ -98,17 +99,22 @@ class Detector:
             if tuple(shape) != image.shape[:2]:
                 tensor = F.interpolate(tensor[None], size=shape, mode="bilinear", align_corners=False)[0]
         else:
-            tensor = torch.from_numpy(resize(image, shape, data.resample)).permute(2, 0, 1)
+            pixels = resize(image, shape, data.resample)
+            # Pillow's are read-only, of which torch warns
+            tensor = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
             tensor = tensor.float() if data.padding == "exact" else tensor
         height, width = self.size or (-(-side // data.divisor) * data.divisor for side in shape)
         if (height, width) == tuple(shape):
             return tensor, shape
-        values = torch.tensor(fill).view(3, 1, 1)
+        values = torch.tensor(fill)
         if not tensor.is_floating_point():
             values = values.round().to(tensor.dtype)
-        padded = values.expand(3, height, width).clone(memory_format=torch.contiguous_format)
-        padded[:, : shape[0], : shape[1]] = tensor
-        return padded, shape
+        # the channels of a pixel lie side by side, as OpenCV gives them and channels_last networks take them
+        padded = torch.empty((height, width, 3), dtype=tensor.dtype)
+        padded[: shape[0], : shape[1]] = tensor.permute(1, 2, 0)
+        padded[shape[0] :] = values
+        padded[: shape[0], shape[1] :] = values
+        return padded.permute(2, 0, 1), shape
 
     @torch.inference_mode()
     def forward(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
@@ -207,16 +213,13 @@ def _in_torch(
         raise ModelError("torch has no int8 here: fcos export --format openvino --precision int8 --calibrate DATA")
     if threads:
         torch.set_num_threads(threads)
-    model = model.to(where).to(memory_format=torch.channels_last)
-    network: Network = torch.compile(model) if runtime == "compile" else model
-    if precision != "fp32":
-        network = partial(_autocast, network, getattr(torch, {"bf16": "bfloat16", "fp16": "float16"}[precision]))
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    network: Network = fuse(model, dtype).to(where)
+    if runtime == "compile":
+        # weights as constants, laid out for the kernels ahead of time; must be set before the first call
+        torch._inductor.config.freezing = True  # type: ignore[attr-defined]
+        network = torch.compile(network)  # type: ignore[assignment]
     return Detector(network, config, classes, where, runtime=runtime, precision=precision)
-
-
-def _autocast(network: Network, dtype: torch.dtype, images: Tensor) -> Predictions:
-    with torch.autocast(images.device.type, dtype):
-        return network(images)
 
 
 def _fastest(

@@ -79,8 +79,8 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("exported")
 
 
-# tracing takes seconds; decoding in the graph is compared under every dialect in torch, below
-QUICK = {("fcos", False, None), ("torchvision", True, None)}
+# tracing takes seconds, most with free sizes
+QUICK = {("fcos", False, None), *((name, True, (96, 96)) for name in DIALECTS)}
 EXPORTS = [
     pytest.param(d, n, s, id=f"{d}-{'nms' if n else 'predictions'}-{'fixed' if s else 'free'}",
                  marks=() if (d, n, s) in QUICK else pytest.mark.slow)
@@ -212,7 +212,7 @@ def test_a_fixed_size_shrinks_pictures_to_fit(folder):
 def test_settings_of_an_exported_file(folder):
     _, _, path = pair(folder, "fcos", False)
     assert len(load(path, device="cpu", overrides=["decode.threshold=0.999"])(PICTURES[0])) == 0
-    _, _, inside = pair(folder, "torchvision", True)
+    _, _, inside = pair(folder, "torchvision", True, size=(96, 96), batch=1)
     for file, setting in ((inside, "decode.nms_iou=0.3"), (path, "model.scale=false"), (path, "data.padding=exact")):
         with pytest.raises(ModelError, match=file.name):
             load(file, device="cpu", overrides=[setting])
