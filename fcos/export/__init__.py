@@ -111,6 +111,8 @@ def open_runtime(
     else:
         raise ModelError(f"{path} is no file for the runtime {runtime}; `fcos export --format {runtime}` makes one")
     assert used is not None
+    if not hasattr(used.module, "runtime"):
+        raise ModelError(f"{path}: {used.name} files run on other devices only; nothing here can open them")
     config = about.config.override(*overrides, source="command line")
     for section in ("model", *(("decode",) if about.nms else ())):
         if getattr(config, section) != getattr(about.config, section):

@@ -14,6 +14,7 @@ from ..boxes import to_corners
 from ..config import Config
 from ..decode import score
 from ..errors import ModelError
+from ..folding import fuse
 from ..model import FCOS
 from .about import About
 
@@ -138,11 +139,11 @@ def _(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, classes: int, l
 
 
 def build(network: FCOS, about: About) -> nn.Module:
-    """A copy of the network, ready to be traced: eval mode, no gradients, paddings as constants."""
-    network = copy.deepcopy(network).cpu().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
+    """A copy of the network, ready to be traced: fused, on the CPU, paddings as constants."""
+    network = fuse(network, torch.float16 if about.precision == "fp16" else torch.float32)
+    network = network.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     if about.config.data.divisor % 32 == 0:
         _constant_padding(network)
-    network = network.half() if about.precision == "fp16" else network.float()
     return EndToEnd(network, about.config) if about.nms else Raw(network)
 
 
