@@ -107,7 +107,7 @@ RULES = [
     {"nms": "none", "max_detections": 70, "clip": "after"},
     {"nms_plus_one": True, "clip_margin": 1, "nms_iou": 0.3},
     {"topk": 1000, "max_detections": 1000, "threshold": 0.0},
-    {"threshold": 0.999},
+    {"threshold": 0.999999},
 ]
 
 
@@ -142,7 +142,7 @@ def test_every_rule_of_decoding_is_in_the_graph(dialect, rules):
         same(Detections(boxes, scores, labels, points), one, least=0)
         assert (found[1][i, count:] == 0).all()
         assert (found[2][i, count:] == -1).all()
-    assert (sum(map(len, expected)) == 0) == (rules == {"threshold": 0.999})
+    assert (sum(map(len, expected)) == 0) == (rules == {"threshold": 0.999999})
 
 
 def test_nms_in_onnx_decides_as_torchvision():
@@ -211,7 +211,7 @@ def test_a_fixed_size_shrinks_pictures_to_fit(folder):
 
 def test_settings_of_an_exported_file(folder):
     _, _, path = pair(folder, "fcos", False)
-    assert len(load(path, device="cpu", overrides=["decode.threshold=0.999"])(PICTURES[0])) == 0
+    assert len(load(path, device="cpu", overrides=["decode.threshold=0.999999"])(PICTURES[0])) == 0
     _, _, inside = pair(folder, "torchvision", True, size=(96, 96), batch=1)
     for file, setting in ((inside, "decode.nms_iou=0.3"), (path, "model.scale=false"), (path, "data.padding=exact")):
         with pytest.raises(ModelError, match=file.name):
