@@ -267,6 +267,32 @@ def test_caches_give_the_same_pictures(dataset, cache, tmp_path, monkeypatch):
             np.testing.assert_allclose(a[2], b[2], atol=1e-4)
 
 
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_caches_and_several_sizes(tmp_path, cache, monkeypatch):
+    """Pictures are kept at the largest size: exact there, close below; the boxes are the same at every size."""
+    monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "cache"))
+    smooth = np.linspace(0, 255, 120 * 180, dtype=np.float32).reshape(120, 180, 1).repeat(3, 2).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "0.png")
+    box = np.array([[30, 24, 90, 96]], np.float32)
+    record = Record(
+        0, tmp_path / "0.png", (120, 180), box, np.zeros(1, np.int64), np.zeros(1, bool), np.ones(1, np.float32)
+    )
+    one = Dataset((record,), Classes(("thing",)), "coco", "train", tmp_path)
+    data = {"train_sizes": (32, 48, 64), "size": 64, "max_size": 100, "flip": 0.0}
+    plain = flat(train_loader(one, config(data, batch=1, epochs=12)))
+    kept = flat(train_loader(one, config(data | {"cache": cache}, batch=1, epochs=12)))
+    assert {rows[0][1][0] for rows in plain} == {32, 48, 64}
+    for (a,), (b,) in zip(plain, kept, strict=True):
+        assert a[1] == b[1]
+        np.testing.assert_allclose(a[2], b[2], atol=1e-3)
+        np.testing.assert_allclose(b[2], box * a[1][0] / 120, rtol=0.02)
+        if a[1][0] == 64:
+            np.testing.assert_array_equal(a[0], b[0])
+        else:
+            height, width = a[1]
+            assert np.abs(a[0][:, :height, :width].astype(int) - b[0][:, :height, :width]).mean() < 2
+
+
 def test_count_of_workers():
     assert count_workers(3, 1) == 3
     assert count_workers(0, 1) == 0
