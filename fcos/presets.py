@@ -167,7 +167,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "assign": _REGION,
         "decode": {"topk_by": "class", "score": "product"},
         "data": {"resample": "linear", "round": "half-up", "padding": "exact"},
-        "train": {"bias_lr": 2.0, "bias_decay": False, "warmup": 500},
+        "train": {"bias_lr": 2.0, "bias_decay": False, "warmup_start": 1 / 3, "warmup": 500},
     },
     "mmdet-2019": {
         "model": {
@@ -188,6 +188,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
             "warmup_rule": "constant",
             "warmup_start": 1 / 3,
             "warmup": 500,
+            "clip": 35.0,
         },
     },
     "torchvision": {
