@@ -46,10 +46,11 @@ class Report:
 
 
 def bundled_pictures() -> list[np.ndarray]:
-    """The package's photos [H,W,3], each as it is and as a tall part of odd size."""
+    """The package's photos [H,W,3], each as it is and as a tall part of odd size, and a strip of one."""
     folder = Path(str(resources.files("fcos") / "assets" / "photos"))
     photos = [read_image(path) for path in sorted(folder.glob("*.jpg"))]
-    return [*photos, *(np.ascontiguousarray(p[:, p.shape[1] // 4 : p.shape[1] * 3 // 4 + 1]) for p in photos)]
+    strip = photos[0][: photos[0].shape[0] // 4]
+    return [*photos, strip, *(np.ascontiguousarray(p[:, p.shape[1] // 4 : p.shape[1] * 3 // 4 + 1]) for p in photos)]
 
 
 def compare(reference: Detector, other: Detector, pictures: Sequence[np.ndarray] | None = None) -> Report:

@@ -16,13 +16,14 @@ from torch import Tensor
 from .. import zoo
 from ..data.image import read_image
 from ..detector import Detector, load
-from ..errors import ConfigError, FcosError, ImageError, ModelError
+from ..errors import ConfigError, ImageError, ModelError
 from . import FORMATS, Format, check, format_of, open_runtime, write
 from .about import PRECISIONS, About
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..evaluate import Metrics
+    from .runtime import Runtime
 
 _COMPARED = 16  # pictures of --data that are compared box by box; AP takes all
 
@@ -147,20 +148,26 @@ def judge(
     assert kind is not None
     if not hasattr(kind.module, "runtime"):
         return None, []
+    pictures = _pictures(dataset)
     try:
         network = open_runtime(path)
-    except FcosError as error:
-        return check.Report(0, 0, 0, 0.0, 0.0, 0.0, 0, 0), [f"it cannot be run: {error}"]
-    about = network.about
-    found = Detector(
-        network, about.config, about.classes, size=about.size, runtime=kind.name, precision=about.precision
-    )
-    report = check.compare(reference, found, _pictures(dataset))
+        found = _detector(network)
+        report = check.compare(reference, found, pictures)
+    except Exception as error:  # a runtime has errors of its own
+        reason = str(error).strip().splitlines()[0]
+        return check.Report(0, 0, 0, 0.0, 0.0, 0.0, 0, 0), [f"it cannot be run: {reason}"]
     if dataset is not None:
-        say(f"AP on {len(dataset.records)} pictures, in torch and in {kind.name}")
+        say(f"AP on {len(dataset.records)} pictures, in torch and in {network.kind}")
         before, after = (_judge(d, dataset) for d in (check.like(reference, found), found))
         report = replace(report, ap50=(before.ap50, after.ap50), ap=(before.ap, after.ap))
-    return report, check.verdict(report, about.precision)
+    return report, check.verdict(report, network.about.precision)
+
+
+def _detector(network: Runtime) -> Detector:
+    about = network.about
+    return Detector(
+        network, about.config, about.classes, size=about.size, runtime=network.kind, precision=about.precision
+    )
 
 
 def plan(job: Job, chosen: Format, reference: Detector) -> About:
