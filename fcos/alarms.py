@@ -53,8 +53,8 @@ def no_positives(recent: Sequence[StepReport]) -> Alarm | None:
         return None
     return Alarm(
         "no positives",
-        f"no location learned a box in {_BLOCK} steps. Are the boxes a few pixels wide at data.size, outside the "
-        "pictures, or all marked crowd? `fcos doctor` says which boxes no location learns",
+        f"no location learned a box in {_BLOCK} steps. Are the boxes a few pixels wide at data.size, written as "
+        "shares of 0..1, or all marked crowd? `fcos doctor` says which boxes no location learns",
     )
 
 

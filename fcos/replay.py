@@ -37,6 +37,7 @@ class Replay:
     recorded_norm: float
     grad_norm: float
     weights: list[str]  # tensors that were not finite before the step
+    heaviest: tuple[str, float]  # the weight of largest magnitude among the finite ones
     first: str | None  # module whose output was the first that is not finite
     pictures: list[str]  # with predictions that are not finite
     predictions: dict[str, bool]  # is the gradient of the loss by each prediction finite?
@@ -61,7 +62,8 @@ class Replay:
         lines.append("the losses are those of the run" if self.reproduced() else "the losses are NOT those of the run")
         if not self.reproduced() and self.processes > 1:
             lines.append(f"it had {self.processes} processes; trained BatchNorm took its statistics over all of them")
-        lines += ["", *_wrap("weights before the step", self.weights, "all finite")]
+        lines += ["", *_wrap("weights not finite before the step", self.weights, "none")]
+        lines.append(f"largest weight: {self.heaviest[1]:.4g}, in {self.heaviest[0]}")
         lines.append(f"first output not finite: {self.first or 'none, all outputs are finite'}")
         if self.pictures and len(self.pictures) < len(self.files):
             lines += _wrap("pictures with such outputs", self.pictures, "none")
@@ -121,6 +123,10 @@ def replay(path: str | Path, device: str = "auto") -> Replay:
         recorded_norm=stored["grad_norm"],
         grad_norm=float(torch.nn.utils.get_total_norm(list(gradients.values()))),
         weights=[n for n, t in stored["model"].items() if not _finite(t)],
+        heaviest=max(
+            ((n, float(p.detach().abs().nan_to_num(0.0, 0.0, 0.0).max())) for n, p in network.named_parameters()),
+            key=lambda pair: pair[1],
+        ),
         first=watch.first,
         pictures=_pictures(parts, stored["files"]),
         predictions=watch.gradients(),
