@@ -4,6 +4,8 @@ initial weights."""
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+import logging
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from .config import Config
 from .data.dataset import Dataset
 from .detector import pick_device
 from .distributed import launched
-from .errors import ConfigError
+from .errors import ConfigError, DeviceError
 from .folding import fold_frozen
 from .model import FCOS
 from .optimizer import Average
@@ -41,21 +43,32 @@ def keep_memory() -> None:
 
 
 def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
-    """lightning-fabric for the device, precision and number of processes asked for, or started by torchrun or srun."""
-    from lightning_fabric import Fabric
+    """lightning-fabric for the device, precision and number of processes asked for, or started by torchrun or srun.
 
+    DeviceError when the machine does not have what is asked for.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     devices, nodes = launched(devices, nodes)
     where = pick_device(device)
+    if devices * nodes > 1 and where.index is not None:
+        raise DeviceError(f"--device {device} names one device; for {devices * nodes} processes give {where.type}")
     precision = config.train.precision
     if precision == "auto":
         precision = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    return Fabric(
-        accelerator=where.type,
-        devices=[where.index] if where.type == "cuda" and where.index is not None else devices,
-        num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-    )
+    try:
+        return Fabric(
+            accelerator=where.type,
+            devices=[where.index] if where.type == "cuda" and where.index is not None else devices,
+            num_nodes=nodes,
+            strategy="ddp" if devices * nodes > 1 else "auto",
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+        )
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        line = " ".join(str(error).split())
+        raise DeviceError(f"{devices} processes on {nodes} machines with {where.type}: {line}") from error
 
 
 def make_ready(network: FCOS, config: Config, device: torch.device) -> Average | None:
@@ -74,8 +87,7 @@ def make_ready(network: FCOS, config: Config, device: torch.device) -> Average |
 
 def initialise(network: FCOS, config: Config, classes: Classes, init: str | None) -> list[str]:
     """Fill a fresh network; one line per thing done. See `train` for `init`."""
-    bundled = zoo.models().get(config.name)
-    if init is None and bundled is not None and bundled.path() is not None:
+    if init is None and _bundled_fits(config):
         init = config.name
     if init is None or init == "none":
         return [load_backbone_weights(network.backbone, config.model)]
@@ -85,5 +97,23 @@ def initialise(network: FCOS, config: Config, classes: Classes, init: str | None
     kept, fresh = zoo.transfer(network, state)
     if not kept:
         raise ConfigError(f"--init {init}: none of its weights fit this network")
-    named = ", ".join(sorted({k.rpartition(".")[0] for k in fresh})[:6]) or "nothing"
-    return [f"weights from {init}: {len(kept)} tensors kept, fresh: {named}"]
+    return [f"weights from {init}: {len(kept)} tensors kept ({_layers(kept, fresh)}), fresh: {_layers(fresh, kept)}"]
+
+
+def _layers(names: Sequence[str], others: Sequence[str]) -> str:
+    """Tensors by the largest part of the network that holds none of the others: "backbone, fpn, head.scales"."""
+    parts: dict[str, None] = {}
+    for name in names:
+        path = name.split(".")
+        whole = [".".join(path[:n]) for n in range(1, len(path) + 1)]
+        parts[next(w for w in whole if w == name or not any(f"{o}.".startswith(f"{w}.") for o in others))] = None
+    return ", ".join(list(parts)[:12]) + (f" and {len(parts) - 12} more" if len(parts) > 12 else "") or "nothing"
+
+
+def _bundled_fits(config: Config) -> bool:
+    """Whether the package has a detector of this name with this body, and no other weights were asked for."""
+    entry = zoo.models().get(config.name)
+    path = None if entry is None else entry.bundled()
+    if path is None or config.model.backbone_weights != "auto":
+        return False
+    return zoo.header(path)[0].model.backbone == config.model.backbone

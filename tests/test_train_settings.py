@@ -289,7 +289,11 @@ def test_fine_tuning_lists_what_is_kept(shapes, tmp_path):
     first.run()
     network = zoo.build(first.config, 3)
     (line,) = initialise(network, first.config, Classes(("a", "b", "c")), str(tmp_path / "first"))
-    assert line.endswith("tensors kept, fresh: head.class_logits")
+    assert line.endswith(", fresh: head.class_logits")
+    kept_parts = line.split("(")[1].split(")")[0].split(", ")
+    assert kept_parts[:2] == ["backbone", "fpn"]
+    assert "head.classification" in kept_parts
+    assert "head.class_logits" not in kept_parts
     state = network.state_dict()
     kept = int(line.split(": ")[1].split()[0])
     assert kept == len(state) - 2
