@@ -235,6 +235,10 @@ class TrainConfig(Section):
     patience: int = _f(0, "stop after this many evaluations without a better AP; 0: never", ge=0)
     log_every: int = _f(10, "steps between rows of metrics.csv", ge=1)
     plots: bool = _f(True, "plots and pictures in the run folder; off saves seconds a run")
+    logger: Annotated[
+        tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...],
+        BeforeValidator(lambda v: (v,) if isinstance(v, str) else v),
+    ] = _f((), "logs beside metrics.csv: tensorboard, trackio, wandb, mlflow; several with commas")
     seed: int = _f(0, "seed of weights, order and augmentation", ge=0)
     deterministic: bool = _f(False, "refuse operations that differ from run to run")
 

@@ -19,6 +19,8 @@ from .errors import FcosError
 from .files import disk_reason, sweep, write_whole
 
 if TYPE_CHECKING:
+    from lightning_fabric.loggers.logger import Logger
+
     from .data.dataset import Dataset
 
 COLUMNS = (
@@ -36,6 +38,9 @@ class RunFolder:
         self.write = write
         self._metrics = path / "metrics.csv"
         self._alarms = path / "alarms.txt"
+        self._loggers: list[Logger] = []
+        self._logged: dict[str, int] = {}  # last step of each number that the logs have already
+        self._resumed = False
 
     def start(self, environment: Mapping[str, Any]) -> None:
         """Make the folder; FcosError when another run is in it. `describe` makes it a run, once it can be resumed."""
@@ -47,8 +52,12 @@ class RunFolder:
         write_whole(self._metrics, ",".join(COLUMNS) + "\n")
 
     def describe(self, config: Config) -> None:
-        """Write config.yaml; remove what a killed process left half written."""
+        """Write config.yaml and open the logs of `train.logger`; remove what a killed process left half written."""
         if self.write:
+            if config.train.logger:
+                from .loggers import open_loggers
+
+                self._loggers = open_loggers(config.train.logger, self.path, config, self._resumed)
             write_whole(self.path / "config.yaml", config.dump())
             sweep(self.path)
 
@@ -72,12 +81,34 @@ class RunFolder:
             raise FcosError(
                 f"cannot write {self._metrics}: {disk_reason(error)}; go on with --resume once there is room"
             ) from error
+        if self._loggers:
+            self._log(row)
+
+    def _log(self, row: Mapping[str, Any]) -> None:
+        from .loggers import scalars
+
+        step = int(row["step"])
+        named = {k: v for k, v in scalars(row).items() if step > self._logged.get(k, -1)}
+        for logger in self._loggers if named else ():
+            logger.log_metrics(named, step)
+            logger.save()
+
+    def close(self) -> None:
+        """End the logs; an exception on its way is told to them."""
+        for logger in self._loggers:
+            logger.finalize("success" if sys.exception() is None else "failed")
+        self._loggers = []
 
     def rewind(self, step: int) -> None:
         """Drop rows of metrics.csv past `step`, so that a resumed run has none twice, and half a row at the end."""
         if not self.write:
             return
+        from .loggers import scalars
+
         rows = self.rows()
+        self._resumed = True
+        for row in (r for r in rows if r.get("step", "").isdigit()):
+            self._logged |= dict.fromkeys(scalars(row), int(row["step"]))
         kept = [r for r in rows if r.get("step", "").isdigit() and int(r["step"]) <= step]
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")

@@ -182,6 +182,7 @@ class Trainer:
                     self.log(self.train_step(loader))
         finally:
             self.console.stop()
+            self.folder.close()
         self.finish()
         return Result(self.folder.path, self.step, self.best if self.best > -math.inf else math.nan, self.metrics)
 
