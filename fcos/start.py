@@ -4,8 +4,8 @@ initial weights."""
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
