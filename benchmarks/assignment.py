@@ -12,13 +12,13 @@ import time
 from types import SimpleNamespace
 
 import torch
+from common import print_heading
 
 from fcos import zoo
 from fcos.assign import assign, assign_batch
 from fcos.losses import fcos_loss
 from fcos.points import make_points
 from fcos.presets import preset
-from fcos.run import environment
 from fcos.types import Target
 
 
@@ -70,8 +70,7 @@ def main() -> None:
             way()
             times[name].append(1e3 * (time.perf_counter() - began))
     medians = {name: statistics.median(values[2:]) for name, values in times.items()}
-    facts = environment({})
-    print(f"{facts['machine']}; torch {facts['torch']}; commit {facts['commit']}; {facts['date']}")
+    print_heading()
     print(f"{len(points.xy)} points x 150 boxes, {options.threads} thread(s)")
     for name, value in medians.items():
         print(f"{name:<12}{value:>9.2f} ms{value / medians['fast']:>9.1f} x")

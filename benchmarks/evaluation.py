@@ -6,8 +6,6 @@ python benchmarks/evaluation.py [--pictures 1000] [--detections 100] [--classes 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -15,6 +13,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from common import print_heading
 
 from fcos.data.dataset import Dataset, Record
 from fcos.evaluate import evaluate, flatten
@@ -70,7 +69,7 @@ def main() -> None:
             started = perf_counter()
             coco_arrays(found, truth, options.pictures, options.classes, (1, 10, 100, 1000), backend)
             alone[backend].append(perf_counter() - started)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print_heading()
     print(", ".join(f"{name} {version(name)}" for name in (*whole, "numpy")))
     print(f"{options.pictures} pictures x {options.detections} detections, {options.classes} classes")
     for what, seconds in (("evaluate(), VOC and F1 included", whole), ("COCO's numbers alone", alone)):

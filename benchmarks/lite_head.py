@@ -12,11 +12,11 @@ import time
 
 import numpy as np
 import torch
+from common import print_heading
 
 from fcos import zoo
 from fcos.info import describe_network
 from fcos.presets import preset
-from fcos.run import environment
 
 
 def compile_openvino(network, size):
@@ -71,9 +71,8 @@ def main() -> None:
             began = time.perf_counter()
             compiled(image)
             times[name].append(1e3 * (time.perf_counter() - began))
-    facts = environment({})
     print(f"fcos-lite0 at {options.size}x{options.size}, {options.classes} classes, OpenVINO fp32, 2 threads")
-    print(f"{facts['machine']}; torch {facts['torch']}; commit {facts['commit']}; {facts['date']}")
+    print_heading()
     print(f"{'head':<38}{'parameters beyond the body':>28}{'GFLOP':>8}{'ms':>8}")
     for name, (_, beyond, flops) in variants.items():
         print(f"{name:<38}{beyond:>28,}{flops / 1e9:>8.2f}{statistics.median(times[name][2:]):>8.1f}")

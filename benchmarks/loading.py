@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
-import platform
 import statistics
-import subprocess
 import time
 from pathlib import Path
 
@@ -21,7 +19,7 @@ import cv2
 import numpy as np
 import PIL
 import torch
-import torchvision
+from common import print_heading
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -123,22 +121,8 @@ def main() -> None:
         other = v2.functional.resize(image, list(mine.shape[:2]), antialias=True).permute(1, 2, 0).numpy()
         differences.append(float(np.abs(mine - other.astype(np.float32)).mean()))
     print(f"mean absolute difference {np.mean(differences):.3f} grey levels, worst picture {max(differences):.3f}")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    print(
-        f"{len(files)} pictures, {options.rounds} rounds; {_processor()}, Python {platform.python_version()}, "
-        f"opencv {cv2.__version__}, Pillow {PIL.__version__}, torch {torch.__version__}, "
-        f"torchvision {torchvision.__version__}; commit {commit}, {time.strftime('%Y-%m-%d')}"
-    )
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    print(f"{len(files)} pictures, {options.rounds} rounds; opencv {cv2.__version__}, Pillow {PIL.__version__}")
+    print_heading()
 
 
 if __name__ == "__main__":

@@ -264,8 +264,9 @@ class DeformableConv2d(nn.Module):
         nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
+        given, x = x.dtype, x.to(self.weight.dtype)
         raw = self.offset(x)
-        return torchvision.ops.deform_conv2d(
+        bent = torchvision.ops.deform_conv2d(
             x,
             raw[:, :18].contiguous(),
             self.weight,
@@ -274,3 +275,4 @@ class DeformableConv2d(nn.Module):
             padding=1,
             mask=torch.sigmoid(raw[:, 18:]).contiguous(),
         )
+        return bent.to(given)

@@ -2,39 +2,106 @@
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from .backbones import DeformableConv2d
+from .model import FCOS, TowerLayer
+
+
+def fuse(network: FCOS, dtype: torch.dtype = torch.float32) -> FCOS:
+    """A copy for inference only: BatchNorm folded into its convolutions, channels_last, weights in `dtype`.
+
+    The outputs are the same to rounding. The statistics that a head keeps for each level become a convolution
+    for each level. Pixels are normalised and distances computed in float32 whatever the `dtype`.
+    """
+    fused = copy.deepcopy(network).eval().requires_grad_(False)
+    names = {module: name for name, module in fused.backbone.named_modules()}
+    for conv, norm in find_pairs(fused.backbone.body):
+        conv.weight, conv.bias = (nn.Parameter(t, requires_grad=False) for t in folded(conv, norm))
+        rest = [m for m in (getattr(norm, name, None) for name in ("drop", "act")) if m is not None]
+        fused.backbone.set_submodule(names[norm], nn.Sequential(*rest) if rest else nn.Identity())
+    for layer in fused.head.modules():
+        if isinstance(layer, TowerLayer) and isinstance(layer.norm, nn.ModuleList):
+            _fuse_levels(layer)
+    fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    head = fused.head
+    for part in (fused.backbone, fused.fpn, head.shared, head.classification, head.regression):
+        part.to(dtype)
+    head.class_logits.to(dtype)
+    head.centerness.to(dtype)
+    if dtype in (torch.bfloat16, torch.float16):
+        for module in fused.modules():
+            if isinstance(module, DeformableConv2d):  # torchvision has it in float32 only
+                module.float()
+    return fused
+
+
+def _fuse_levels(layer: TowerLayer) -> None:
+    """One convolution for each level where there was one with a BatchNorm for each level."""
+    conv: Any = layer.conv
+    norms: Any = layer.norm
+    last = conv[-1] if isinstance(conv, nn.Sequential) else conv
+    convs = []
+    for norm in norms:
+        own = copy.deepcopy(last)
+        own.weight, own.bias = (nn.Parameter(t, requires_grad=False) for t in folded(last, norm))
+        convs.append(own)
+    layer.norm = nn.ModuleList(convs)
+    layer.conv = conv[:-1] if isinstance(conv, nn.Sequential) else nn.Identity()
+
+
+class _Uses(TorchFunctionMode):
+    """Counts how often each tensor is the argument of a function that gives tensors (not of `x.dim()`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[int] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
+            self.count.update(id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        return result
 
 
 def find_pairs(body: nn.Module, size: int = 64) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """(convolution, BatchNorm) pairs where the norm takes what the convolution gives, found by running
-    `body` once on an empty picture of `size` pixels."""
+    """(convolution, BatchNorm) pairs where the norm, and nothing else, takes what the convolution gives; found
+    by running `body` once on an empty picture of `size` pixels."""
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    pairs: dict[int, tuple[nn.Conv2d, nn.BatchNorm2d]] = {}
+    uses = _Uses()
 
     def after(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         made[id(output)] = (module, output)  # type: ignore[assignment]  # the tensor is kept, so its id stays its own
+        uses.count[id(output)] = 0  # a tensor that is gone may have had this id
 
     def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if id(inputs[0]) in made:
-            pairs.append((made[id(inputs[0])][0], module))  # type: ignore[arg-type]
+            pairs[id(inputs[0])] = (made[id(inputs[0])][0], module)  # type: ignore[assignment]
 
     hooks = [m.register_forward_hook(after) for m in body.modules() if isinstance(m, nn.Conv2d)]
     hooks += [m.register_forward_pre_hook(before) for m in body.modules() if isinstance(m, nn.BatchNorm2d)]
     parameter = next(body.parameters())
     modes = [(m, m.training) for m in body.modules()]
     try:
-        with torch.no_grad():
-            body.eval()(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+        with torch.no_grad(), uses:
+            given = body.eval()(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
     finally:
         for module, training in modes:
             module.training = training
         for hook in hooks:
             hook.remove()
-    return pairs
+    uses.count.update(id(leaf) for leaf in tree_leaves(given))
+    return [pair for output, pair in pairs.items() if uses.count[output] == 1]
 
 
 def fold_frozen(body: nn.Module) -> int:

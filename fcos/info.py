@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import export, zoo
@@ -152,11 +154,17 @@ def describe_network(network: FCOS, config: Config, size: tuple[int, int], layer
 
 
 def _count_flops(network: FCOS, size: tuple[int, int]) -> dict[str, int]:
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    count = FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deformable})
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), count as counter:  # only shapes are computed
         network(torch.zeros(1, 3, *size))
     counts = counter.get_flop_counts()
     root = type(network).__name__
     return {part: sum(counts.get(f"{root}.{part}", {}).values()) for part in ("backbone", "fpn", "head")}
+
+
+def _deformable(x: Any, weight: Any, *others: Any, out_shape: Any, **more: Any) -> int:
+    """FLOPs of a deformable convolution from shapes, as those of a plain one; sampling is not counted."""
+    return 2 * out_shape[0] * math.prod(out_shape[2:]) * math.prod(weight)
 
 
 def _layers(network: nn.Module) -> list[tuple[str, str, int]]:

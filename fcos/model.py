@@ -47,7 +47,14 @@ class FCOS(nn.Module):
     def normalize(self, images: Tensor) -> Tensor:
         """Pixels as the body expects them: mean and std applied, channels in its order."""
         x = (images.to(self.mean.dtype) - self.mean) / self.std
-        return x.flip(1) if self.cfg.bgr else x
+        x = x.flip(1) if self.cfg.bgr else x
+        return x.to(next(self.backbone.parameters()).dtype)
+
+    def fuse(self, dtype: torch.dtype = torch.float32) -> FCOS:
+        """A copy for inference only, with the same outputs: see `fcos.folding.fuse`."""
+        from .folding import fuse
+
+        return fuse(self, dtype)
 
 
 class FPN(nn.Module):

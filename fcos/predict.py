@@ -7,10 +7,11 @@ import glob
 import json
 import os
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -119,32 +120,42 @@ def proposer(detector: Detector, most: int = 1000) -> Detector:
 
 
 def run(
-    detector: Detector, pictures: Sequence[Path], scores: Tensor
+    detector: Detector, pictures: Sequence[Path], scores: Tensor, batch: int = 1
 ) -> Iterator[tuple[Path, np.ndarray, Detections | ImageError]]:
     """(path, pixels, detections or the error) of each picture, in order; decoding runs ahead of the network.
 
-    scores [C]: the lowest score of each class.
+    scores [C]: the lowest score of each class. `batch` pictures go to the network together.
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
-        pending: list[tuple[Path, Future[np.ndarray]]] = []
-        for path in pictures:
-            pending.append((path, pool.submit(read_image, path)))
-            if len(pending) < _AHEAD:
-                continue
-            yield _detect(detector, *pending.pop(0), scores)
-        for path, future in pending:
-            yield _detect(detector, path, future, scores)
+        pending: deque[tuple[Path, Future[np.ndarray]]] = deque()
+        rest = iter(pictures)
+        while True:
+            pending.extend(
+                (path, pool.submit(read_image, path)) for path in islice(rest, batch + _AHEAD - len(pending))
+            )
+            if not pending:
+                return
+            yield from _detect(detector, [pending.popleft() for _ in range(min(batch, len(pending)))], scores)
 
 
 def _detect(
-    detector: Detector, path: Path, future: Future[np.ndarray], scores: Tensor
-) -> tuple[Path, np.ndarray, Detections | ImageError]:
-    try:
-        image = future.result()
-    except ImageError as error:
-        return path, np.zeros((0, 0, 3), np.uint8), error
-    found = detector.detect([image], [str(path)], float(scores.min()))[0]
-    return path, image, found[found.scores >= scores[found.labels]]
+    detector: Detector, part: Sequence[tuple[Path, Future[np.ndarray]]], scores: Tensor
+) -> Iterator[tuple[Path, np.ndarray, Detections | ImageError]]:
+    images: dict[Path, np.ndarray] = {}
+    errors: dict[Path, ImageError] = {}
+    for path, future in part:
+        try:
+            images[path] = future.result()
+        except ImageError as error:
+            errors[path] = error
+    names = [str(path) for path in images]
+    found = iter(detector.detect(list(images.values()), names, float(scores.min()), len(part)))
+    for path, _ in part:
+        if path in errors:
+            yield path, np.zeros((0, 0, 3), np.uint8), errors[path]
+        else:
+            one = next(found)
+            yield path, images[path], one[one.scores >= scores[one.labels]]
 
 
 def json_line(path: Path, found: Detections) -> str:
@@ -192,14 +203,26 @@ def unique_names(pictures: Sequence[Path]) -> list[str]:
 
 
 class Writer:
-    """Writes annotated pictures, YOLO txt and COCO results as the detections come in."""
+    """Writes annotated pictures, YOLO txt and COCO results as the detections come in, while the network goes on."""
 
     def __init__(self, out: Path | None, yolo: Path | None, coco: Path | None, ids: Sequence[int]) -> None:
         self.out, self.yolo, self.coco, self.ids = out, yolo, coco, ids
         self._rows: list[dict[str, Any]] = []
         self._pictures: list[dict[str, Any]] = []
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._pending: deque[Future[None]] = deque()
 
     def add(self, name: str, path: Path, image: np.ndarray, found: Detections) -> None:
+        """Take one picture's detections; FcosError when an earlier one could not be written."""
+        if self.coco is not None:
+            number = int(path.stem) if path.stem.isdigit() else len(self._pictures) + 1
+            self._pictures.append({"id": number, "file_name": str(path)})
+            self._rows += found.to_coco(number, self.ids)
+        self._pending.append(self._pool.submit(self._write, name, path, image, found))
+        if len(self._pending) > _AHEAD:
+            self._pending.popleft().result()
+
+    def _write(self, name: str, path: Path, image: np.ndarray, found: Detections) -> None:
         if self.out is not None:
             from .draw import draw_detections
 
@@ -208,11 +231,11 @@ class Writer:
             write_whole(target, lambda p: drawn.save(p, quality=92))
         if self.yolo is not None:
             write_whole(self.yolo / Path(name).with_suffix(".txt"), yolo_lines(found))
-        if self.coco is not None:
-            number = int(path.stem) if path.stem.isdigit() else len(self._pictures) + 1
-            self._pictures.append({"id": number, "file_name": str(path)})
-            self._rows += found.to_coco(number, self.ids)
 
     def close(self) -> None:
+        """Wait for what is still being written; FcosError when that fails."""
+        with self._pool:
+            while self._pending:
+                self._pending.popleft().result()
         if self.coco is not None:
             write_whole(self.coco, json.dumps(self._rows))

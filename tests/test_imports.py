@@ -25,11 +25,12 @@ MAY = {
     "decode": {"boxes", "config", "points", "types"},
     "backbones": {"config", "errors"},
     "model": {"backbones", "config", "types"},
-    "zoo": BASE | {"presets", "model", "backbones"},
+    "download": {"errors"},
+    "zoo": BASE | {"presets", "download", "model", "backbones"},
     "data": BASE | {"boxes", "data"},
     "draw": BASE | {"data"},
     "monitor": MATHS,
-    "detector": BASE | {"zoo", "decode", "points", "data", "export"},
+    "detector": BASE | {"zoo", "decode", "folding", "points", "data", "export"},
 }
 
 

@@ -23,6 +23,7 @@ VERBS = {
     "study": "study",
     "convert": "convert",
     "export": "export",
+    "bench": "bench",
     "models": "models",
     "info": "info",
     "config": "config",

@@ -31,6 +31,7 @@ def command(
         str | None, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
     ] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures of one size that share a pass.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=0, help="Threads of the runtime; 0: its own choice.")] = 0,
 ) -> None:
     """Detect objects in pictures.
@@ -38,6 +39,8 @@ def command(
     Example: fcos predict photos/ --model runs/mine --out found
     A picture that cannot be read is reported and the rest go on; the exit code is then 1.
     """
+    import time
+
     from ..detector import load
     from ..errors import FcosError
     from ..predict import Outcome, Writer, find_pictures, headline, json_line, parse_scores, proposer, run, unique_names
@@ -57,7 +60,8 @@ def command(
     outcome = Outcome()
     wide = min(48, max((len(str(p)) for p in pictures), default=0))
     names = unique_names(pictures)
-    for name, (path, image, found) in zip(names, run(detector, pictures, scores), strict=True):
+    began = time.perf_counter()
+    for name, (path, image, found) in zip(names, run(detector, pictures, scores, batch), strict=True):
         if isinstance(found, FcosError):
             outcome.broken.append(str(found))
             typer.echo(f"fcos: {found}", err=True)
@@ -67,8 +71,12 @@ def command(
         outcome.detections += len(found)
         typer.echo(json_line(path, found) if as_json else f"{path!s:<{wide}}  {headline(found)}")
     writer.close()
+    rate = outcome.pictures / max(time.perf_counter() - began, 1e-9)
     if not as_json:
         where = f", drawn in {out}" if out is not None and outcome.pictures else ""
-        typer.echo(f"{outcome.detections} detections in {outcome.pictures} pictures{where}", err=True)
+        typer.echo(
+            f"{outcome.detections} detections in {outcome.pictures} pictures{where}; {rate:.1f} pictures a second",
+            err=True,
+        )
     if outcome.broken:
         sys.exit(1)
