@@ -50,7 +50,11 @@ def config_of(dialect="fcos", **sections):
     """The smallest network, since tracing costs by the operation; its body has no bottlenecks. The last level's
     cells do not divide a picture of 96 pixels."""
     decode = {"topk": 60, "max_detections": 30, **sections.pop("decode", {})}
-    small = {"backbone": "plain", "stride_in_1x1": False, "backbone_norm_eps": None, **sections.pop("model", {})}
+    small = {
+        "backbone": "plain", "stride_in_1x1": False, "backbone_norm_eps": None,
+        "head_channels": 24,  # groups of 3: torch refuses GroupNorm of a single number, at a level of one cell
+        **sections.pop("model", {}),
+    }  # fmt: skip
     levels = {"model": {"strides": (16, 32, 64)}, "assign": {"ranges": (32.0, 64.0)}}
     return with_dialect(tiny_config(), dialect).override(levels, {"decode": decode, "model": small, **sections})
 
