@@ -86,7 +86,8 @@ class Comparison:
         for name in NAMES:
             d = self.difference[name]
             gap = f"{d.value:+.4f} [{d.low:+.4f}, {d.high:+.4f}]"
-            lines.append(f"{name:<5} {self.first[name]!s:<24} {self.second[name]!s:<24} {gap:<27} {self.p[name]:.3f}")
+            p = f"<{2 / self.resamples:g}" if self.p[name] == 0 else f"{self.p[name]:.3f}"
+            lines.append(f"{name:<5} {self.first[name]!s:<24} {self.second[name]!s:<24} {gap:<27} {p}")
         lines.append(method(self.pictures, self.resamples, self.seed) + "; the same draws for A and B")
         lines.append("p: twice the share of draws in which the difference is zero or has the other sign")
         return "\n".join(lines)

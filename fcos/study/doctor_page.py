@@ -11,7 +11,7 @@ from ..draw import level_color, sheet
 from ..errors import ImageError
 from ..page import Page
 from ..plots import INK, _figure
-from .common import percent
+from .common import data_name, percent
 from .doctor import Diagnosis
 from .figures import style
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 _CLASSES = 40  # shown in a plot
 _TWINS = 8
+_NUMBERED = 12  # classes whose shares are written into the cells
 
 
 def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
     """Write the page."""
     d = diagnosis
-    page = Page(f"{Path(d.data).name}: the doctor's report")
+    page = Page(f"{data_name(d.data)}: the doctor's report")
     page.table(("split", "pictures", "boxes"), [(k, f"{p:,}", f"{b:,}") for k, (p, b) in d.splits.items()])
     page.heading("Findings")
     if d.findings:
@@ -154,6 +155,11 @@ def together_plot(d: Diagnosis) -> Figure:
     axes.grid(False)
     np.fill_diagonal(share, np.nan)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if len(shown) <= _NUMBERED:
+        for (row, column), value in np.ndenumerate(share):
+            if row != column:
+                color = "white" if value > 0.55 else INK
+                axes.text(column, row, f"{100 * value:.0f} %", ha="center", va="center", fontsize=8, color=color)
     names = [d.classes[k] for k in shown]
     axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=8)
     axes.set_yticks(range(len(shown)), names, fontsize=8)
