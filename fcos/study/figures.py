@@ -111,6 +111,7 @@ def _nms(study: PaperStudy, path: Path) -> None:
     style(axes, "AP by NMS threshold and score rule", "NMS threshold, IoU", "AP, %")
     grid: dict[str, Any] = study.extra["grid"]
     for (rule, values), color in zip(grid.items(), _COLORS, strict=False):
-        axes.plot(NMS_IOU, 100 * np.array(values), "o-", color=color, markersize=4, label=rule)
+        line = "o--" if rule.startswith("sqrt") else "o-"  # ranks as its square does, and would hide it
+        axes.plot(NMS_IOU, 100 * np.array(values), line, color=color, markersize=4, label=rule)
     axes.legend(frameon=False, labelcolor=INK)
     figure.savefig(path, format="png")
