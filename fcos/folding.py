@@ -49,7 +49,7 @@ def _fuse_levels(layer: TowerLayer) -> None:
     """One convolution for each level where there was one with a BatchNorm for each level."""
     conv: Any = layer.conv
     norms: Any = layer.norm
-    last = conv[-1] if isinstance(conv, nn.Sequential) else conv
+    last: Any = conv[-1] if isinstance(conv, nn.Sequential) else conv
     convs = []
     for norm in norms:
         own = copy.deepcopy(last)
