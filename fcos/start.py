@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,12 @@ def keep_memory() -> None:
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
     except (OSError, AttributeError):
         pass
+
+
+def be_deterministic() -> None:
+    """Let torch refuse operations whose result differs from run to run; cuBLAS needs its own word."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
 
 
 def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:

@@ -33,7 +33,7 @@ from .points import make_points
 from .report import RunPictures, draw_batch, save_picture
 from .results import predict_dataset
 from .run import RunFolder, data_hash, environment
-from .start import initialise, keep_memory, make_fabric, make_ready, prepare
+from .start import be_deterministic, initialise, keep_memory, make_fabric, make_ready, prepare
 from .stop import StopNow, Stopped, StopSignals
 from .types import Batch, Classes, Losses, Points, Predictions
 from .validation import validation_loss
@@ -111,7 +111,7 @@ class Trainer:
         if self.fabric.device.type == "cpu":
             keep_memory()
         if config.train.deterministic:
-            torch.use_deterministic_algorithms(True)
+            be_deterministic()
         stored = together(lambda: load_checkpoint(self.folder.path) if resume else None, self.world)
         self.data_hash = data_hash(data["train"])
         start_step = None if stored is None else stored["step"]
@@ -183,6 +183,7 @@ class Trainer:
         finally:
             self.console.stop()
             self.folder.close()
+            loader.close()  # its processes end now, not when Python does
         self.finish()
         return Result(self.folder.path, self.step, self.best if self.best > -math.inf else math.nan, self.metrics)
 
@@ -434,6 +435,7 @@ class Trainer:
         cfg = self.config
         trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
         sizes = cfg.data.train_sizes or (cfg.data.size,)
+        where = f"{self.world} x {self.fabric.device.type}" if self.world > 1 else str(self.fabric.device)
         return [
             ("model", f"{cfg.name}, {cfg.model.backbone} body, {trained / 1e6:.1f} M trainable parameters"),
             *[(k, d.summary()) for k, d in self.data.items()],
@@ -442,7 +444,7 @@ class Trainer:
             (
                 "steps",
                 f"{self.total} of {cfg.train.batch} pictures ({self.total / self.sampler.steps_per_epoch:.3g} epochs), "
-                f"{cfg.train.optimizer} lr {cfg.train.lr:g}, on {self.fabric.device}",
+                f"{cfg.train.optimizer} lr {cfg.train.lr:g}, on {where}",
             ),
             ("folder", str(self.folder.path)),
         ]

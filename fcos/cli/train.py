@@ -47,20 +47,22 @@ def command(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     devices: Annotated[int, typer.Option("--devices", min=1, help="Processes on this machine.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines.")] = 1,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Short for train.deterministic=true: the same bits in every run.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse data with faulty boxes instead of skipping them.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No output but errors.")] = False,
 ) -> None:
-    """Train a detector.
+    """Train a detector. Everything about the run goes into one folder; open its report.html.
 
-    Example: fcos train --data my_pictures --model fcos-lite0 --epochs 30 train.batch=8
-
-    Without a validation split: fcos train --data my_pictures --holdout 0.1
-
-    Go on with a run, also past its end: fcos train --resume --epochs 50
-
-    Every setting and its meaning: fcos config fcos-lite0
+    \b
+    a first run:           fcos train --data my_pictures
+    no validation split:   fcos train --data my_pictures --holdout 0.1
+    a short, small one:    fcos train --data my_pictures --epochs 5 data.size=256
+    go on, past the end:   fcos train --resume --epochs 50
+    settings, explained:   fcos config fcos-lite0
     """
     if replay is not None:
         from ..replay import replay as do_again
@@ -77,6 +79,7 @@ def command(
     from ..train import stored_config, train
 
     overrides = [*(settings or []), *([f"train.epochs={epochs}"] if epochs is not None else [])]
+    overrides += ["train.deterministic=true"] if deterministic else []
     held: list[str] | None = None  # names of the pictures for judging
     if resume:
         folder = out or latest_folder(Path("runs"))
