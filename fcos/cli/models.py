@@ -1,35 +1,176 @@
-"""fcos models"""
+"""`fcos models`: the models that --model takes, and what is done with their files."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from ..zoo import Entry
 
-def command(as_json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout.")] = False) -> None:
-    """List the models that --model takes."""
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+Metrics = Annotated[
+    Path | None, typer.Option("--metrics", help="Result of fcos eval --json, or metrics.json of fcos eval --out.")
+]
+
+
+@app.callback()
+def models(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout.")] = False
+) -> None:
+    """List the models that --model takes; download, pack, describe and push their files."""
     import json
 
     from ..zoo import models
 
-    rows: list[dict[str, object]] = []
-    for entry in models().values():
-        path = entry.path()
-        rows.append(
-            {
-                "name": entry.name,
-                "backbone": entry.config.model.backbone,
-                "size": entry.config.data.size,
-                "weights": f"bundled, {path.stat().st_size / 1e6:.1f} MB" if path else "none yet",
-                "about": entry.about,
-            }
-        )
+    if context.invoked_subcommand is not None:
+        return
+    rows = [_row(entry) for entry in models().values()]
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    keys = ("name", "size", "weights", "about")
-    widths = {k: max(len(k), *(len(str(r[k])) for r in rows)) for k in keys}
-    header: dict[str, object] = {k: k for k in keys}
-    for row in (header, *rows):
-        typer.echo("  ".join(str(row[k]).ljust(widths[k]) for k in keys).rstrip())
+    shown = [
+        {
+            "name": r["name"],
+            "params": f"{r['parameters'] / 1e6:.1f} M",
+            "input": str(r["size"]),
+            "classes": str(r["classes"]) if r["classes"] else "-",
+            "AP": "-" if r["AP"] is None else f"{r['AP']:.3f}",
+            "licence": r["licence"] or "-",
+            "weights": r["weights"],
+            "about": r["about"],
+        }
+        for r in rows
+    ]
+    widths = {k: max(len(k), *(len(r[k]) for r in shown)) for k in shown[0]}
+    right = {"params", "input", "classes", "AP"}
+    for row in ({k: k for k in shown[0]}, *shown):
+        cells = (row[k].rjust(w) if k in right else row[k].ljust(w) for k, w in widths.items())
+        typer.echo("  ".join(cells).rstrip())
+    judged = [(r["name"], r["judged_on"]) for r in rows if r["judged_on"]]
+    if judged:
+        typer.echo("\nAP: " + "; ".join(f"{name} on {where}" for name, where in judged))
+
+
+@app.command("download")
+def download(name: Annotated[str, typer.Argument(help="Name from `fcos models`, or hf://owner/name.")]) -> None:
+    """Fetch a model's weights now, and print where they are."""
+    from ..zoo import find
+
+    typer.echo(find(name))
+
+
+@app.command("pack")
+def pack(
+    model: Annotated[str, typer.Argument(help="Run folder, file or name.")],
+    out: Annotated[Path, typer.Argument(help="File to write: .safetensors.")],
+    metrics: Metrics = None,
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, such as Apache-2.0.")] = "",
+    full: Annotated[bool, typer.Option("--full", help="Keep float32; left out: float16, half the size.")] = False,
+) -> None:
+    """Write a model as one small file, with its recipe and numbers inside."""
+    from .. import card, zoo
+    from ..errors import ModelError
+
+    if out.suffix != ".safetensors":
+        raise ModelError(f"{out} must end in .safetensors")
+    path = zoo.find(model)
+    network, config, classes = zoo.load(path)
+    about: dict[str, Any] = {**zoo.header(path)[2], **card.recipe(path.parent)}
+    about["parameters"] = sum(p.numel() for p in network.parameters())
+    if licence:
+        about["licence"] = licence
+    if metrics is not None:
+        about |= card.judged(card.read_metrics(metrics))
+    zoo.save(out, network.state_dict(), config, classes, half=not full, about=about)
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(classes)} classes, {config.data.size} px")
+
+
+@app.command("card")
+def write_card(
+    model: Annotated[str, typer.Argument(help="Name, run folder or file.")],
+    out: Annotated[Path, typer.Argument(help="Markdown file to write; pictures go beside it.")],
+    metrics: Metrics = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Run folder, for the recipe.")] = None,
+    facts: Annotated[
+        Path | None, typer.Option("--facts", help="YAML: summary, data, data_licence, licence, targets, beside, notes.")
+    ] = None,
+    pictures: Annotated[
+        str | None, typer.Option("--pictures", help="Annotated pictures to draw; left out: the bundled photographs.")
+    ] = None,
+) -> None:
+    """Write the model card: recipe, numbers, weaknesses, pictures of good and bad detections."""
+    from .. import card, zoo
+
+    told = card.read_facts(facts) if facts is not None else None
+    measured = card.read_metrics(metrics) if metrics is not None else None
+    path = zoo.find(model)
+    drawn = card.draw_sheets(path, pictures or card.photographs(), out)
+    name = model if model in zoo.models() else path.stem
+    text = card.card(name, path, metrics=measured, run=run, facts=told, pictures=drawn)
+    card.write(out, text)
+    typer.echo(f"{out}{''.join(f', {file}' for file, _ in drawn)}")
+
+
+@app.command("push")
+def push(
+    model: Annotated[str, typer.Argument(help="Run folder, file or name.")],
+    repository: Annotated[str, typer.Argument(help="hf://owner/name")],
+    metrics: Metrics = None,
+    facts: Annotated[Path | None, typer.Option("--facts", help="YAML of facts for the card.")] = None,
+    readme: Annotated[Path | None, typer.Option("--card", help="Markdown file to use as the card.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store float16, half the size.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
+) -> None:
+    """Put a model on the Hugging Face Hub: safetensors, config.json and a card."""
+    from .. import card, hub, zoo
+    from ..errors import FcosError
+
+    path = zoo.find(model)
+    if readme is not None:
+        try:
+            text = readme.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FcosError(f"cannot read the card {readme}: {error}") from error
+    else:
+        told = card.read_facts(facts) if facts is not None else None
+        measured = card.read_metrics(metrics) if metrics is not None else None
+        text = card.card(repository, path, metrics=measured, run=path.parent, facts=told, front=True)
+    typer.echo(hub.push(path, repository, text, half=half, private=private))
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    """One model as `--json` prints it; a weights file on this machine speaks for itself."""
+    from ..zoo import header
+
+    path = entry.path()
+    row: dict[str, Any] = {
+        "name": entry.name,
+        "backbone": entry.config.model.backbone,
+        "parameters": entry.parameters,
+        "size": entry.config.data.size,
+        "classes": entry.classes if entry.remote else None,
+        "AP": entry.ap,
+        "judged_on": entry.ap_on,
+        "licence": entry.licence,
+        "weights": f"to download, {entry.remote.size / 1e6:.0f} MB" if entry.remote else "to train",
+        "file": None,
+        "about": entry.about,
+    }
+    if path is not None:
+        config, classes, about = header(path)
+        kind = "bundled" if path == entry.bundled() else "downloaded"
+        row |= {
+            "parameters": about.get("parameters", entry.parameters),
+            "size": config.data.size,
+            "classes": len(classes),
+            "AP": about.get("AP"),
+            "judged_on": about.get("judged_on", ""),
+            "licence": about.get("licence", ""),
+            "weights": f"{kind}, {path.stat().st_size / 1e6:.1f} MB",
+            "file": str(path),
+        }
+    return row
