@@ -84,6 +84,7 @@ VARIANTS = {
         **IMAGENET,
         mean=(123.675, 116.28, 103.53),
     ),
+    "torchvision-p6-from-c5": variant("torchvision", extra_from="body"),
     "torchvision-r101-bn": variant("torchvision", "fcos-r101", backbone_norm="batch"),
 }
 
@@ -95,6 +96,7 @@ def test_a_variant_goes_out_and_comes_back_bit_exact_with_its_config(name):
     state = distinct(shapes_of(config))
     theirs = export_state(state, config, family)
     assert recognise(theirs)[0].name == family
+    assert not [key for key in theirs if "@" in key]  # our mark of deformable weights stays here
     found = from_state(theirs, dialect=config.dialect)
     for section in ("assign", "loss", "decode"):
         assert getattr(found.config, section) == getattr(config, section), section
@@ -172,6 +174,66 @@ def test_what_the_file_name_and_the_config_in_it_decide():
     text = "mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, style='pytorch'"
     model = from_state(base("mmdet"), {"meta": {"cfg": text}}).config.model
     assert (model.stride_in_1x1, model.bgr, model.mean[0], model.std[0]) == (False, False, 123.675, 58.395)
+
+
+def test_the_config_in_an_mmdetection_file_tells_its_loss_sampling_and_nms():
+    """fcos_r50-caffe_fpn_gn-head-center: the first version with centre sampling."""
+    config = with_dialect(preset("fcos-r50"), "mmdet-2019")
+    state = export_state(distinct(shapes_of(config)), config, "mmdet")
+    assert from_state(state).config.assign.center_radius == 0
+    text = (
+        "bbox_head=dict(type='FCOSHead', center_sampling=True, center_sample_radius=2.0, "
+        "loss_bbox=dict(type='GIoULoss', loss_weight=1.0)), test_cfg=dict(nms_pre=1000, score_thr=0.05, "
+        "nms=dict(type='nms', iou_threshold=0.55), max_per_img=100)"
+    )
+    found = from_state(state, {"meta": {"cfg": text}}).config
+    assert (found.dialect, found.assign.center_radius) == ("mmdet-2019", 2.0)
+    assert (found.loss.box, found.decode.nms_iou, found.model.regression) == ("giou", 0.55, "exp")
+    old = "center_sampling=False, loss_bbox=dict(type='IoULoss'), test_cfg=dict(nms=dict(type='nms', iou_thr=0.5))"
+    found = from_state(state, {"meta": {"config": old}}).config
+    assert (found.loss.box, found.decode.nms_iou, found.assign.center_radius) == ("iou", 0.5, 0)
+
+
+def test_deformable_convs_under_the_names_of_old_mmdetection():
+    config = VARIANTS["mmdet-dcn"]
+    state = export_state(distinct(shapes_of(config)), config, "mmdet")
+    assert state["bbox_head.cls_convs.3.conv.conv_offset.weight"].shape == (27, 256, 3, 3)
+    assert state["backbone.layer2.0.conv2.conv_offset.weight"].shape[0] == 27
+    assert "backbone.layer1.0.conv2.conv_offset.weight" not in state  # DCNv2 in stages 2..4 only
+    old = {
+        k.replace(".conv.conv_offset.", ".conv_offset.").replace("conv2.conv_offset", "conv2_offset"): v
+        for k, v in state.items()
+    }
+    assert old.keys() != state.keys()
+    again = from_state(old)
+    assert same(export_state(again.state, again.config, "mmdet"), state)
+
+
+NAMES = {
+    "original-x101-64x4d-dcn": """
+        rpn.head.cls_tower.9.offset.weight rpn.head.bbox_tower.9.conv.bias
+        backbone.body.layer2.0.conv2.offset.bias backbone.body.layer4.2.conv2.conv.weight""",
+    "adelaidet-x101-32x8d-dcn": """
+        proposal_generator.fcos_head.cls_tower.9.conv.weight proposal_generator.fcos_head.bbox_tower.9.offset.bias
+        backbone.bottom_up.res5.0.conv2_offset.weight backbone.bottom_up.res5.0.conv2.weight""",
+    "mmdet-dcn": "backbone.layer2.0.conv2.weight bbox_head.reg_convs.3.conv.weight",
+    "detectron2-dcn": "backbone.bottom_up.res3.0.conv2_offset.weight backbone.bottom_up.res3.0.conv2.norm.weight",
+    "adelaidet-rt-dla-shared-bn": """
+        proposal_generator.fcos_head.share_tower.0.weight proposal_generator.fcos_head.share_tower.10.2.running_var
+        backbone.bottom_up.base_layer.0.weight backbone.fpn_lateral5.weight""",
+    "original-mobilenet": """
+        backbone.body.features.0.0.weight backbone.body.features.1.conv.3.weight
+        backbone.body.features.17.conv.7.running_mean""",
+    "adelaidet-mobilenet": "backbone.bottom_up.features.17.conv.6.weight",
+    "mmdet-2019-hrnet": """
+        neck.reduction_conv.conv.weight neck.fpn_convs.4.conv.bias backbone.stage4.0.branches.0.0.conv1.weight""",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_the_code_bases_have(name):
+    state = export_state(distinct(shapes_of(VARIANTS[name])), VARIANTS[name], name.partition("-")[0])
+    assert not [key for key in NAMES[name].split() if key not in state]
 
 
 def test_a_dialect_of_another_family_is_refused():

@@ -33,9 +33,11 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
         reasons.append("first version (exp, centerness beside the classes): the tower convs have no bias")
     meta = reading.info.get("meta", {})
     text = next((meta[k] for k in ("cfg", "config") if isinstance(meta.get(k), str)), "")
+    settings: dict[str, Any] = {"model": model}
     if text:
-        found, why = _from_config(text)
+        found, others, why = _from_config(text)
         model |= found
+        settings |= others
         reasons += why
     elif reading.backbone.startswith("hrnet"):
         model |= {"stride_in_1x1": False, "mean": _MEAN, "std": _STD}
@@ -43,7 +45,6 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
     elif not reading.backbone.startswith("resnet"):
         model |= {"stride_in_1x1": False, "bgr": False, "mean": _MEAN, "std": _STD}
         reasons.append(f"{reading.backbone}: pixels and strides of PyTorch's ImageNet models, as in its configs")
-    settings: dict[str, Any] = {"model": model}
     if reading.backbone.startswith("hrnet"):
         model["stride_in_1x1"] = False
         settings["data"] = {"divisor": 64}
@@ -51,9 +52,10 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
     return dialect, settings, reasons
 
 
-def _from_config(text: str) -> tuple[dict[str, Any], list[str]]:
-    """Pixel and stride settings out of the training config that the file carries as text."""
+def _from_config(text: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """(model section, other sections, reasons) out of the training config that the file carries as text."""
     model: dict[str, Any] = {}
+    others: dict[str, dict[str, Any]] = {}
     style = re.findall(r"style='(caffe|pytorch)'", text)
     if style:
         model["stride_in_1x1"] = style[-1] == "caffe"
@@ -70,7 +72,19 @@ def _from_config(text: str) -> tuple[dict[str, Any], list[str]]:
     beside = re.search(r"centerness_on_reg=(True|False)", text)
     if beside:
         model["centerness_on"] = "regression" if beside[1] == "True" else "classification"
-    return model, [f"{', '.join(sorted(model))} as in the config that the file carries"] if model else []
+    if "center_sampling=True" in text:
+        radius = re.search(r"center_sample_radius=([\d.]+)", text)
+        others["assign"] = {"center_radius": float(radius[1]) if radius else 1.5}
+    elif "center_sampling=False" in text:
+        others["assign"] = {"center_radius": 0.0}
+    loss = re.search(r"type='(GIoU|IoU|DIoU)Loss'", text)
+    if loss:
+        others["loss"] = {"box": loss[1].lower()}
+    limit = re.search(r"nms=dict\([^)]*iou_thr(?:eshold)?=([\d.]+)", text)
+    if limit:
+        others["decode"] = {"nms_iou": float(limit[1])}
+    read = [*sorted(model), *(f"{section}.{key}" for section, values in others.items() for key in values)]
+    return model, others, [f"{', '.join(read)} as in the config that the file carries"] if read else []
 
 
 FAMILY = Family(
@@ -99,6 +113,7 @@ FAMILY = Family(
         # mmdetection 1 and the first 2.x
         (r"^bbox_head\.fcos_(cls|reg|centerness)\.", r"bbox_head.conv_\1."),
         (r"\.conv2_offset\.", ".conv2.conv_offset."),
+        (r"^(bbox_head\.(?:cls|reg)_convs\.\d+)\.conv_offset\.", r"\1.conv.conv_offset."),
     ),
     spare=(("data_preprocessor.", "pixel mean and deviation, kept in the config"),),
 )

@@ -76,7 +76,7 @@ def _pattern(template: str) -> tuple[re.Pattern[str], tuple[tuple[str, int, int]
     for found in _FIELD.finditer(template):
         name = found[1]
         fields.append((name, int(found[2] or 1), int(found[3] or 0)))
-        what = {"k": r"[a-z_]+", "rest": r".+"}.get(name, r"\d+")
+        what = {"k": r"[a-z_]+", "rest": r"[^@]+"}.get(name, r"\d+")
         text += re.escape(template[at : found.start()]) + f"({what})"
         at = found.end()
     return re.compile(text + re.escape(template[at:])), tuple(fields)

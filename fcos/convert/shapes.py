@@ -76,6 +76,9 @@ def model_settings(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[st
         batch, group = f"{first}norm.0.weight" in state, f"{first}norm.weight" in state
         norm = "batch" if batch else "group" if group else "none"
         bias = f"{first}conv.bias" in state
+    if "fpn.output.0.weight" not in state:
+        raise ModelError("this is no whole FCOS: fpn.output.0.weight has no counterpart in the file")
+    width_of_fpn = state["fpn.output.0.weight"].shape[0]
     outputs = _count(state, r"fpn\.output\.(\d+)\.")
     levels = outputs + _count(state, r"fpn\.extra\.(\d+)\.")
     deformable = _deformable_stages(state)
@@ -87,7 +90,7 @@ def model_settings(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[st
         "backbone_norm": "batch" if counted else "frozen",
         "deformable_stages": deformable,
         "strides": tuple(8 * 2**i for i in range(levels)),
-        "fpn_channels": state["fpn.output.0.weight"].shape[0],
+        "fpn_channels": width_of_fpn,
         "head_channels": width,
         "head_convs": towers["classification"],
         "head_shared_convs": towers["shared"],
@@ -95,6 +98,7 @@ def model_settings(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[st
         "head_bias": bias,
         "head_deformable": last in state,
         "scale": "head.scales" in state,
+        "extra_from": "body" if _inputs(state, "fpn.extra.0.weight") not in (0, width_of_fpn) else "fpn",
         "neck": "hrfpn" if "fpn.reduction.weight" in state else "fpn",
     }
     reasons = [
@@ -111,6 +115,10 @@ def model_settings(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[st
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
     return 1 + max((int(m[1]) for k in state if (m := re.match(pattern, k))), default=-1)
+
+
+def _inputs(state: Mapping[str, Tensor], name: str) -> int:
+    return state[name].shape[1] if name in state else 0
 
 
 def _deformable_stages(state: Mapping[str, Tensor]) -> tuple[int, ...]:
