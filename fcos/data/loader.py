@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import cv2
@@ -24,6 +24,7 @@ from .dataset import Dataset, Size
 from .image import resized_shape
 from .sampler import PICTURE_STREAM, Sampler, Step, canvas
 
+_GRACE = 10  # seconds that a worker lives on after SIGTERM
 SMALLEST_SIDE = 1e-3  # pixels; thinner boxes teach nothing and divide by zero
 
 
@@ -217,7 +218,7 @@ class Loader:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Generator[Any, None, None]:
         loader = DataLoader(
             self.source,
             batch_size=None,
@@ -289,8 +290,11 @@ def count_workers(wanted: int, item_bytes: int) -> int:
 
 
 def _start_worker(_: int) -> None:
-    # Signals reach a whole process group; the training process decides when to stop, and needs its batch for that.
+    # Signals reach a whole process group. The training process decides when to stop and may need its batch for
+    # that, so a worker lets Ctrl-C pass, and lives on for a while after the SIGTERM of torchrun or SLURM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
