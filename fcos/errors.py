@@ -36,6 +36,10 @@ class DeviceError(FcosError):
 class OtherProcess(FcosError):
     """Another process of the run has met an error and tells of it; there is nothing more to print."""
 
+    def __init__(self, line: str, code: int = 2) -> None:
+        super().__init__(line)
+        self.code = code
+
 
 class MissingExtra(FcosError):
     """An optional dependency that is not installed; the message is the install line."""

@@ -211,7 +211,7 @@ class Trainer:
         self.save()
         self.console.stop()
         if not self.first:
-            raise OtherProcess("stopped")
+            raise OtherProcess("stopped", 128 + number)
         raise Stopped(
             f"stopped at step {self.step} of {self.total}; go on with: fcos train --resume --out {self.folder.path}",
             number,

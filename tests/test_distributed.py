@@ -109,10 +109,11 @@ def alone(data, tmp_path_factory):
 
 
 def close(ours, theirs, what):
+    """Equal to 1e-6 of the largest value; what should be zero is rounding."""
     assert ours.keys() == theirs.keys()
     for key, value in theirs.items():
         error = float((ours[key] - value).abs().max())
-        assert error <= 1e-6 * float(value.abs().max()) + 1e-12, f"{what} {key}: {error:.3g}"
+        assert error <= 1e-6 * float(value.abs().max()) + 1e-10, f"{what} {key}: {error:.3g}"
 
 
 def check(found, alone, name, world):
@@ -206,7 +207,7 @@ def test_a_run_of_two_writes_once_stops_and_goes_on(begin, tmp_path):
     assert not list((tmp_path / "stand-1").iterdir())  # only the first process writes
     folder = tmp_path / "stand-0" / "whole"
     assert [r["step"] for r in rows(folder) if r["loss"]] == [str(i) for i in range(1, 9)]
-    assert (folder / "report.html").exists()
+    assert (folder / "best.safetensors").exists()
 
     cut = tmp_path / "cut"
     arguments = [*begin, "--out", cut]

@@ -82,7 +82,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(begin, undisturbed, tm
         at("fcos.files:os.fsync", 3),  # best.safetensors is written, but not in place
         at("fcos.optimizer:Average.update", 2),  # in the middle of an epoch
         half_save(2),
-        at("fcos.report:write_run_page", 1),  # all is trained, the pictures are missing
+        at("fcos.train:Trainer.finish", 1),  # all is trained, the last words are missing
     ):
         assert run(fcos(go_on(folder), moment), log) == -signal.SIGKILL, log.read_text()
         reached.append(load_checkpoint(folder)["step"])
@@ -123,7 +123,7 @@ def test_a_finished_run_is_extended(begin, undisturbed, tmp_path):
     assert load_checkpoint(folder)["step"] == 8
     assert run(fcos([*go_on(folder), "--epochs", 3]), log) == 0, log.read_text()
     same_end(folder, undisturbed)
-    assert "epochs: 3," in (folder / "config.yaml").read_text()
+    assert "epochs: 3\n" in (folder / "config.yaml").read_text()
 
 
 def test_a_full_disk_is_one_line(begin, undisturbed, tmp_path):
