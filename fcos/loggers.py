@@ -73,9 +73,9 @@ class Trackio(_Tool):
 
     def __init__(self, folder: Path, key: str, settings: dict[str, str], resumed: bool) -> None:
         os.environ.setdefault("TRACKIO_DIR", str(folder.resolve() / "trackio"))
-        trackio = require("trackio", "trackio")
+        self.trackio: Any = require("trackio", "trackio")
         with contextlib.redirect_stdout(io.StringIO()):  # where to look, which docs/training.md says too
-            self.run = trackio.init(
+            self.run = self.trackio.init(
                 project=_PROJECT,
                 name=f"{folder.name}-{key}",
                 config=settings,
@@ -90,7 +90,7 @@ class Trackio(_Tool):
 
     def finalize(self, status: str) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            self.run.finish()
+            self.trackio.finish()
 
 
 class Wandb(_Tool):

@@ -96,11 +96,13 @@ def confusion_matrix(
         axes.imshow(shown, cmap=colors, vmin=-0.15, vmax=1, aspect="equal")
     axes.set_facecolor("#f6f7f9")
     size = 10 if numbers else 7
-    axes.set_xticks(range(classes + 1), [*names, "missed"], rotation=90 if classes > 6 else 35, fontsize=size)
+    axes.set_xticks(
+        range(classes + 1), [*map(_short, names), "missed"], rotation=90 if classes > 6 else 35, fontsize=size
+    )
     if classes <= 6:
         for tick in axes.get_xticklabels():
             tick.set(ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(classes + 1), [*names, "background"], fontsize=size)
+    axes.set_yticks(range(classes + 1), [*map(_short, names), "background"], fontsize=size)
     axes.tick_params(length=0, colors=INK)
     axes.set_xlabel("found as", color=MUTED, fontsize=11)
     axes.set_ylabel("truth", color=MUTED, fontsize=11)
@@ -219,8 +221,8 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
         ("losses", [("classification", "class"), ("box", "box"), ("centerness", "centerness"),
                     ("val_loss", "all three, validation")], "log"),
         ("centerness loss above its floor", [("centerness_excess", "")], "zero"),
-        ("IoU of positives with their boxes", [("mean_iou", "")], "zero"),
-        ("AP on the validation split", [("AP50", "AP50"), ("AP75", "AP75"), ("AP", "AP")], "zero"),
+        ("IoU of positives with their boxes", [("mean_iou", "")], "share"),
+        ("AP on the validation split", [("AP50", "AP50"), ("AP75", "AP75"), ("AP", "AP")], "share"),
         ("learning rate", [("lr", "")], "zero"),
         ("gradient norm before clipping", [("grad_norm", "")], "log"),
         ("positives a step", _levels(rows, strides), "zero"),
@@ -260,7 +262,7 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
             axes.yaxis.set_minor_formatter(NullFormatter())
             axes.tick_params(which="minor", length=0)
         else:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1 if scale == "share" else None)
         axes.set_xlim(0, 1.02 * end)
         if len(known) > 1:
             axes.legend(frameon=False, fontsize=8, labelcolor=INK)
