@@ -75,7 +75,7 @@ def inference(chosen, device) -> None:
     with torch.inference_mode():
         predictions = {"eager": fused["bf16"](resident)}
         ways["  decoding and NMS alone"] = lambda: decode(predictions["eager"], points, sizes, made.config.decode)
-        times = {name: median(values) for name, values in alternate(ways, chosen.rounds, warm=3).items()}
+        times = {name: median(values) for name, values in alternate(ways, chosen.rounds, warm=chosen.warm).items()}
     speed = peak[1] / times.pop("peak") if peak is not None else None
     print(f"inference, {batch} pictures of {height}x{width}, {gflop:.0f} GFLOP, uint8 on the host to boxes")
     base = times["torchvision, eager fp32 (TF32)"]
@@ -100,7 +100,7 @@ def training(chosen, device) -> None:
     }
     if chosen.compile:
         ways["ours, bf16, compiled"] = Ours(state, images, targets, where, bf16=True, compiled=True)
-    times = {name: median(values) for name, values in alternate(ways, chosen.rounds, warm=3).items()}
+    times = {name: median(values) for name, values in alternate(ways, chosen.rounds, warm=chosen.warm).items()}
     print(f"training step, {chosen.batch} pictures of {size}x{size}")
     for name, seconds in times.items():
         row(name, seconds, times["torchvision, eager fp32 (TF32)"])
@@ -124,6 +124,7 @@ def main() -> None:
     made.add_argument("--device", default="cuda")
     made.add_argument("--no-compile", dest="compile", action="store_false")
     chosen = options(made)
+    chosen.warm = 1 if chosen.short else 3
     if chosen.short:
         chosen.height, chosen.width, chosen.batch, chosen.compile = 64, 96, 1, False
     if chosen.device == "cuda" and not torch.cuda.is_available():

@@ -171,7 +171,7 @@ def main() -> None:
     made.add_argument("--only", choices=["torchvision", *SAVINGS], help="one way, two steps, its memory")
     chosen = options(made)
     if chosen.short:
-        chosen.size = 128
+        chosen.size, chosen.batch = 64, 1
     if chosen.only:
         step = make(chosen.only, chosen)
         before = peak_megabytes(chosen.device)
@@ -180,7 +180,7 @@ def main() -> None:
         return
     print_heading()
     if chosen.memory:
-        batch = 2 if chosen.short else 8
+        batch = 1 if chosen.short else 8
         print(f"{batch} pictures of {chosen.size}x{chosen.size}, one process each")
         for name in ("torchvision", "ours, fp32", "ours, bf16 autocast"):
             command = [sys.executable, __file__, "--only", name, "--batch", str(batch), "--size", str(chosen.size)]
