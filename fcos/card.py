@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HEADLINE = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@100", "VOC_AP50", "VOC_AP50_11point")
 WORST = 5  # classes named among the weaknesses
-SCORE = 0.3  # of the pictures
+SCORE = 0.5  # of the pictures
 IOU = 0.5
 
 

@@ -132,7 +132,7 @@ def _photographs(out: Path, device: str, console: Console) -> None:
     detector = load("fcos-lite0", device=device)
     pictures = []
     for path in photographs():
-        found = detector(path, score=0.3)
+        found = detector(path, score=detector.config.decode.shown)
         pictures.append(np.asarray(draw_detections(path, found)))
         console.note(f"   {path.name}: {', '.join(found.name(i) for i in range(len(found))) or 'nothing'}")
     save_picture(out / "photographs.jpg", sheet(pictures, columns=2, cell=560))

@@ -110,7 +110,7 @@ def draw_boxes(
     return _draw_tags(pixels, xyxy[by_score], texts, [tint[i] for i in by_score], font_size, line)
 
 
-def draw_detections(image: Any, detections: Detections, score: float = 0.3, **options: Any) -> Image.Image:
+def draw_detections(image: Any, detections: Detections, score: float = 0.5, **options: Any) -> Image.Image:
     """A picture with what was found in it: `score` is the least score shown.
 
     `image` is a path, a PIL image, a uint8 array [H,W,3] or [H,W], or a tensor [3,H,W] (uint8, or float

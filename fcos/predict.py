@@ -48,6 +48,8 @@ def find_pictures(sources: Sequence[str], stdin: Iterable[str] | None = None) ->
             lines = (line.rstrip("\n") for line in (stdin if stdin is not None else sys.stdin))
             found.update((Path(line), None) for line in lines if line.strip())
             continue
+        if not source.strip():
+            raise DataError("an empty name was given for a picture or folder; for this folder write .")
         path = Path(source).expanduser()
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
@@ -66,7 +68,7 @@ def find_pictures(sources: Sequence[str], stdin: Iterable[str] | None = None) ->
     return list(found)
 
 
-def parse_scores(text: str, classes: Classes, default: float = 0.3) -> Tensor:
+def parse_scores(text: str, classes: Classes, default: float = 0.5) -> Tensor:
     """The lowest score shown of each class [C], from "0.4", "person=0.5,dog=0.2", "0.4,person=0.5" or the
     path of a JSON file {"person": 0.5}; classes that are not named have the bare number, else `default`.
 

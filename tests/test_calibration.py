@@ -63,7 +63,7 @@ def test_thresholds_by_hand():
     option = threshold_table((a, b, c, none), 0.75).splitlines()[-1].partition('"')[2].rstrip('"')
     assert option == "a=0.6,b=1.0,c=1.0"  # of float32, and not 0.6000000238418579
     scores = parse_scores(option, Classes(names))
-    assert scores.tolist() == [torch.tensor(a.score).item(), 1, 1, pytest.approx(0.3)]
+    assert scores.tolist() == [torch.tensor(a.score).item(), 1, 1, 0.5]
 
 
 def test_scores_by_class(tmp_path):
@@ -73,11 +73,11 @@ def test_scores_by_class(tmp_path):
         return pytest.approx(parse_scores(text, classes).tolist())
 
     assert of("0.4") == [0.4, 0.4, 0.4]
-    assert of("traffic light=0.5") == [0.3, 0.5, 0.3]
+    assert of("traffic light=0.6") == [0.5, 0.6, 0.5]
     assert of("0.1, traffic light=0.5,dog=0") == [0.1, 0.5, 0]
     path = tmp_path / "scores.json"
     path.write_text('{"dog": 0.25}')
-    assert of(str(path)) == [0.3, 0.3, 0.25]
+    assert of(str(path)) == [0.5, 0.5, 0.25]
     path.write_text("[1]")
     wrong = {
         "1.5": "'1.5'", "person=high": "'high' of person", "nan": "'nan'", "dgo=0.3": "did you mean dog",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -59,7 +60,7 @@ def build() -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; never shows a traceback for an FcosError."""
     try:
-        build()(args=list(arguments) if arguments is not None else None)
+        code = build()(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except FcosError as error:
         if not isinstance(error, OtherProcess):
             sys.stderr.write(f"fcos: {error}\n")
@@ -70,3 +71,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(141) from None
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what a wrong command line raises; the class is typer's own
+            raise
+        sys.stderr.write(_usage(error))
+        raise SystemExit(2) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: Any) -> str:
+    """A wrong option or argument as one line; the help itself where no verb was given."""
+    message = str(error.format_message()).strip()
+    if "\n" in message:
+        return message + "\n"
+    verb = " ".join(error.ctx.command_path.split()[1:]) if getattr(error, "ctx", None) else ""
+    message = message.replace("Value error, ", "").rstrip(".")
+    return f"fcos: {message[:1].lower()}{message[1:]}; see fcos {verb}{' ' if verb else ''}--help\n"

@@ -18,7 +18,10 @@ def command(
     out: Annotated[Path | None, typer.Option("--out", help="Folder for annotated pictures.")] = None,
     score: Annotated[
         str | None,
-        typer.Option("--score", help="Lowest score shown (0.3); by class: person=0.4,dog=0.5 or FILE.json."),
+        typer.Option(
+            "--score",
+            help="Lowest score shown (0.5; 0.25 where scores are products); by class: person=0.4,dog=0.5 or FILE.json.",
+        ),
     ] = None,
     proposals: Annotated[
         bool, typer.Option("--proposals", help="The 1000 best boxes of any class, by score and centerness.")
@@ -45,6 +48,9 @@ def command(
     from ..errors import FcosError
     from ..predict import Outcome, Writer, find_pictures, headline, json_line, parse_scores, proposer, run, unique_names
 
+    for option, folder in (("--out", out), ("--yolo", yolo)):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise FcosError(f"{option} {folder} is a file; name a folder")
     pictures = find_pictures(sources)
     detector = load(
         model, runtime=runtime, precision=precision, threads=threads, device=device, overrides=settings or []
@@ -53,7 +59,8 @@ def command(
         if not (out or as_json or coco or yolo):
             raise FcosError("--proposals are many: name a file with --coco, or give --json, --yolo or --out")
         detector = proposer(detector)
-    scores = parse_scores(score or ("0" if proposals else "0.3"), detector.classes)
+    shown = 0.0 if proposals else detector.config.decode.shown
+    scores = parse_scores(score or str(shown), detector.classes, shown)
     if out is None and not (as_json or coco or yolo):
         out = Path("predictions")
     writer = Writer(out, yolo, coco, detector.classes.ids)
