@@ -243,9 +243,9 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
         style(axes, title, "step")
         known = [(label, *_series(rows, key), key) for key, label in series]
         known = [row for row in known if row[1]]
-        for place, (label, x, y, key) in enumerate(known):
+        for number, (label, x, y, key) in enumerate(known):
             many = len(x) > 40 and key != "lr"
-            color = _line_color(key, place, len(known))
+            color = _line_color(key, number, len(known))
             marker = "o" if len(x) < 15 else None
             axes.plot(x, y, marker=marker, markersize=4, color=color, linewidth=1, alpha=0.3 if many else 1.0)
             axes.plot(x, _smooth(y) if many else y, color=color, linewidth=1.8, label=label)
@@ -265,7 +265,8 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
             axes.set_ylim(0, 1 if scale == "share" else None)
         axes.set_xlim(0, 1.02 * end)
         if len(known) > 1:
-            axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+            place = "lower right" if scale == "share" else "upper right"  # the best place takes long to find
+            axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc=place)
     figure.savefig(path)
 
 
