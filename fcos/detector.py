@@ -254,7 +254,10 @@ def pick_device(name: str = "auto") -> torch.device:
         if device.type not in ("cpu", "cuda") and not torch.get_device_module(device).is_available():
             raise RuntimeError("it is not available here")
     except (RuntimeError, AssertionError) as error:
-        raise DeviceError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try --device cpu") from None
+        reason = str(error).splitlines()[0]
+        if reason.startswith("Expected one of"):  # torch's list of all devices that anyone has
+            reason = "there is no such device; the usual are cpu, cuda, cuda:1 and mps"
+        raise DeviceError(f"device {name!r} cannot be used: {reason}; try --device cpu") from None
     return device
 
 

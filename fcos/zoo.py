@@ -23,6 +23,7 @@ from .types import Classes
 
 ASSETS = Path(__file__).parent / "assets"
 _FORMAT = "1"
+_CHECKPOINTS = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 _HALF_MAX = torch.finfo(torch.float16).max
 
 
@@ -159,7 +160,8 @@ def _read(path: Path, state: dict[str, Tensor] | None) -> tuple[Config, Classes,
             if state is not None:
                 state.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a whole safetensors file: {str(error).splitlines()[0]}") from error
+        hint = f"; for a checkpoint: fcos convert {path} OUT.safetensors" if path.suffix in _CHECKPOINTS else ""
+        raise ModelError(f"{path} is not a whole safetensors file: {str(error).splitlines()[0]}{hint}") from error
     if metadata is None:
         raise ModelError(f"{path} holds weights but no fcos config; `fcos convert` reads other detectors' files")
     try:

@@ -71,7 +71,7 @@ def test_predict_goes_on_past_a_broken_picture(work, capsys, tmp_path):
 
 
 def test_info_models_config(capsys):
-    code, out, _ = fcos(capsys, "info", "fcos-lite0", "--json", "--size", "64", "--classes", "2")
+    code, out, _ = fcos(capsys, "info", "fcos-lite1", "--json", "--size", "64", "--classes", "2")
     info = json.loads(out)
     assert code == 0
     assert info["anchor_outputs"] / info["outputs"] == pytest.approx(9 * 6 / 7)

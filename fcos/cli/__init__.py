@@ -60,7 +60,8 @@ def build() -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; never shows a traceback for an FcosError."""
     try:
-        code = build()(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        words = list(arguments) if arguments is not None else None
+        code = build()(args=words, prog_name="fcos", standalone_mode=False)
     except FcosError as error:
         if not isinstance(error, OtherProcess):
             sys.stderr.write(f"fcos: {error}\n")
@@ -85,5 +86,9 @@ def _usage(error: Any) -> str:
     if "\n" in message:
         return message + "\n"
     verb = " ".join(error.ctx.command_path.split()[1:]) if getattr(error, "ctx", None) else ""
-    message = message.replace("Value error, ", "").rstrip(".")
+    message = message.replace("Value error, ", "").replace(": Input should be", ": it should be").rstrip(".")
+    cause = error.__cause__ or error.__context__
+    given = cause.errors()[0].get("input") if hasattr(cause, "errors") else None  # pydantic's, in today's typer
+    if isinstance(given, str) and given not in message:
+        message = message.replace("': ", f"': {given!r}: ", 1)
     return f"fcos: {message[:1].lower()}{message[1:]}; see fcos {verb}{' ' if verb else ''}--help\n"

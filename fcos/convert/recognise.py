@@ -19,6 +19,8 @@ FAMILIES: dict[str, Family] = {f.name: f for f in (TORCHVISION, DETECTRON2, ADEL
 
 def recognise(state: Mapping[str, Tensor]) -> tuple[Family, list[str]]:
     """(family, reasons) of a checkpoint's tensors; ModelError when no family, or more than one, claims them."""
+    if "head.class_logits.weight" in state and "head.box_distances.weight" in state:
+        raise ModelError("this is a model of this package already; to write it for another code base add --to")
     found = [(f, key) for f in FAMILIES.values() if (key := f.claims(state))]
     if len(found) != 1:
         first = ", ".join(sorted(state)[:4])

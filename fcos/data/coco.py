@@ -8,6 +8,7 @@ import os
 import re
 import zlib
 from functools import partial
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -126,8 +127,9 @@ def _classes(
             raise DataError(f"{path}: the category {category} needs an 'id' and a 'name'")
         rows.append((_integer(category["id"], f"{path}: category id"), str(category["name"]), category))
     rows.sort(key=lambda row: row[0])
-    if len({row[0] for row in rows}) != len(rows):
-        raise DataError(f"{path}: a category id stands twice")
+    twice = [a for a, b in pairwise(rows) if a[0] == b[0]]
+    if twice:
+        raise DataError(f"{path}: the category id {twice[0][0]} stands twice; give one of them another id")
     # Roboflow puts the group of all classes in front as a class of its own, with no boxes.
     if len(rows) > 1 and all(row[2].get("supercategory") == rows[0][1] for row in rows[1:]):
         head = rows[0]
