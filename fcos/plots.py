@@ -265,7 +265,8 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
             axes.set_ylim(0, 1 if scale == "share" else None)
         axes.set_xlim(0, 1.02 * end)
         if len(known) > 1:
-            corner: Any = "lower right" if scale == "share" else "upper right"  # the best place takes long to find
+            # "best" takes long to find with many rows
+            corner: Any = {"share": "lower right", "log": "lower left"}.get(scale, "upper right")
             axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc=corner)
     figure.savefig(path)
 

@@ -60,8 +60,9 @@ def draw_batch(batch: Batch, points: Points, index: Tensor, names: Sequence[str]
         chosen = (index[i] >= 0).nonzero()[:, 0].cpu()
         for (x, y), level in zip(points.xy.cpu()[chosen].tolist(), points.level.cpu()[chosen].tolist(), strict=True):
             spot = round(factor * x), round(factor * y)
-            cv2.circle(pixels, spot, 3 + int(level), (255, 255, 255), -1, cv2.LINE_AA)
-            cv2.circle(pixels, spot, 2 + int(level), level_color(int(level)), -1, cv2.LINE_AA)
+            radius = 3 + 2 * int(level)
+            cv2.circle(pixels, spot, radius + 1, (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(pixels, spot, radius, level_color(int(level)), -1, cv2.LINE_AA)
         images.append(pixels)
     return sheet(images, cell=480)
 
