@@ -11,7 +11,18 @@ from functools import partial
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["processes", "fcos.train", "fcos.cli.train", "timm", "lightning_fabric", "hotcoco"])
+CONTEXT.set_forkserver_preload(
+    [
+        "processes",
+        "fcos.train",
+        "fcos.cli.train",
+        "fcos.data.split",
+        "timm",
+        "lightning_fabric",
+        "hotcoco",
+        "rich.progress",
+    ]
+)
 
 
 def start(work, log: Path, env=None, cwd: Path | None = None):
@@ -21,7 +32,7 @@ def start(work, log: Path, env=None, cwd: Path | None = None):
     return process
 
 
-def finish(process, timeout: float = 300.0) -> int:
+def finish(process, timeout: float = 900.0) -> int:
     """Exit status, negative for a signal."""
     process.join(timeout)
     if process.exitcode is None:
