@@ -71,3 +71,9 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def check_folder(path: Path | None, option: str = "--out") -> None:
+    """FcosError when `path`, which is to become a folder, is a file."""
+    if path is not None and path.exists() and not path.is_dir():
+        raise FcosError(f"{option} {path} is a file; name a folder")

@@ -39,6 +39,9 @@ def test_files_that_are_something_else(capsys, tmp_path):
     picture.write_text("x")
     code, _, err = fcos(capsys, "predict", picture, "--out", tmp_path / "file")
     assert (code, err) == (2, f"fcos: --out {tmp_path / 'file'} is a file; name a folder\n")
+    for verb in (["train", "--data", tmp_path], ["eval", "--data", tmp_path, "--model", "m"], ["demo"]):
+        code, _, err = fcos(capsys, *verb, "--out", tmp_path / "file")
+        assert (code, err) == (2, f"fcos: --out {tmp_path / 'file'} is a file; name a folder\n")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     code, _, err = fcos(capsys, "info", tmp_path / "other.pth")
     assert code == 2

@@ -72,6 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(141) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"fcos: cannot use {error.filename}: {error.strerror}\n")
+        raise SystemExit(2) from None
     except Exception as error:
         if not hasattr(error, "format_message"):  # what a wrong command line raises; the class is typer's own
             raise

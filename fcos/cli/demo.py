@@ -16,8 +16,10 @@ def command(
     """Make data, train, evaluate and draw, offline, in a few minutes on two cores."""
     from ..demo import demo
     from ..errors import FcosError
+    from ..files import check_folder
     from ..run import next_folder
 
+    check_folder(out)
     folder = out if out is not None else next_folder(Path(), "fcos-demo")
     if folder.exists() and any(folder.iterdir()):
         raise FcosError(f"{folder} is not empty; give another --out")

@@ -49,14 +49,13 @@ def command(
 
     from ..errors import FcosError
     from ..evaluate import curves, evaluate, read_results
-    from ..files import write_whole
+    from ..files import check_folder, write_whole
 
     if (model is not None) + (detections is not None) + (compare is not None) != 1:
         raise FcosError("give either --model or --detections, the thing to judge, or --compare A B")
     if detections is not None and settings:
         raise FcosError(f"{settings[0]!r} is a setting of a model; with --detections there is none")
-    if out is not None and out.exists() and not out.is_dir():
-        raise FcosError(f"--out {out} is a file; name a folder")
+    check_folder(out)
     if class_agnostic and precision is not None:
         raise FcosError("--precision gives a score for each class, which --class-agnostic takes for one")
     dataset = _choose(data, split)

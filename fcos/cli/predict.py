@@ -46,11 +46,11 @@ def command(
 
     from ..detector import load
     from ..errors import FcosError
+    from ..files import check_folder
     from ..predict import Outcome, Writer, find_pictures, headline, json_line, parse_scores, proposer, run, unique_names
 
-    for option, folder in (("--out", out), ("--yolo", yolo)):
-        if folder is not None and folder.exists() and not folder.is_dir():
-            raise FcosError(f"{option} {folder} is a file; name a folder")
+    check_folder(out)
+    check_folder(yolo, "--yolo")
     pictures = find_pictures(sources)
     detector = load(
         model, runtime=runtime, precision=precision, threads=threads, device=device, overrides=settings or []

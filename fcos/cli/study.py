@@ -63,8 +63,8 @@ def command(
 
     if name not in STUDIES:
         near = difflib.get_close_matches(name, STUDIES, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise FcosError(f"there is no study {name!r}; {hint}There are: {', '.join(STUDIES)}")
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(STUDIES)}"
+        raise FcosError(f"there is no study {name!r}; {hint}")
     needs = STUDIES[name][0]
     if "data" in needs and data is None:
         raise FcosError(f"the study {name} needs --data DATA")

@@ -74,6 +74,7 @@ def command(
     from ..config import Config
     from ..data.split import draw_holdout, hold_out
     from ..errors import DataError, FcosError
+    from ..files import check_folder
     from ..presets import resolve
     from ..run import latest_folder, next_folder
     from ..train import stored_config, train
@@ -100,6 +101,7 @@ def command(
         resolved = resolve(model, overrides, dialect, config)
         if data is None:
             raise DataError("what should it learn? give the data set: fcos train --data FOLDER_OR_JSON")
+        check_folder(out)
         folder = out or next_folder(Path("runs"), f"{resolved.name}-{Path(data).resolve().stem}")
     splits = training_data(data, val, split, resolved, strict)
     if holdout is not None or held is not None:
