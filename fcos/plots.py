@@ -219,21 +219,21 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
 
     panels: list[tuple[str, list[tuple[str, str]], str]] = [
         ("losses", [("classification", "class"), ("box", "box"), ("centerness", "centerness"),
-                    ("val_loss", "all three, validation")], "log"),
+                    ("val_loss", "sum, validation")], "log"),
         ("centerness loss above its floor", [("centerness_excess", "")], "zero"),
         ("IoU of positives with their boxes", [("mean_iou", "")], "share"),
-        ("AP on the validation split", [("AP50", "AP50"), ("AP75", "AP75"), ("AP", "AP")], "share"),
+        ("AP, validation", [("AP50", "AP50"), ("AP75", "AP75"), ("AP", "AP")], "share"),
         ("learning rate", [("lr", "")], "zero"),
-        ("gradient norm before clipping", [("grad_norm", "")], "log"),
+        ("gradient norm", [("grad_norm", "")], "log"),
         ("positives a step", _levels(rows, strides), "zero"),
-        ("ambiguous locations, share of positives", [("ambiguous", "")], "zero"),
+        ("ambiguous share of positives", [("ambiguous", "")], "zero"),
         ("pictures per second", [("images_per_second", "")], "zero"),
-        ("waiting for data, seconds a step", [("data_wait", "")], "zero"),
+        ("waiting for data, s a step", [("data_wait", "")], "zero"),
     ]  # fmt: skip
     drawn = [p for p in panels if p[0].startswith("AP") or any(_series(rows, key)[0] for key, _ in p[1])]
-    columns = 3
+    columns = 3 if len(drawn) < 10 else 4
     lines = math.ceil(len(drawn) / columns)
-    figure = _figure(13.2, 0.3 + 2.7 * lines)
+    figure = _figure(4.4 * columns - 0.6 * (columns - 3), 0.3 + 2.7 * lines)
     grid = figure.subplots(lines, columns, squeeze=False).flat
     for axes in grid:
         axes.set_axis_off()
@@ -265,9 +265,10 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
             axes.set_ylim(0, 1 if scale == "share" else None)
         axes.set_xlim(0, 1.02 * end)
         if len(known) > 1:
-            # "best" takes long to find with many rows
-            corner: Any = {"share": "lower right", "log": "lower left"}.get(scale, "upper right")
-            axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc=corner)
+            axes.legend(
+                loc="lower right", bbox_to_anchor=(1.01, 0.99), ncols=len(known) + (series[-1][0] == "AP"),
+                frameon=False, fontsize=8, labelcolor=INK, handlelength=0.9, handletextpad=0.4, columnspacing=0.9, borderpad=0.2,
+            )  # fmt: skip
     figure.savefig(path)
 
 
