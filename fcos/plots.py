@@ -267,7 +267,8 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
         if len(known) > 1:
             axes.legend(
                 loc="lower right", bbox_to_anchor=(1.01, 0.99), ncols=len(known) + (series[-1][0] == "AP"),
-                frameon=False, fontsize=8, labelcolor=INK, handlelength=0.9, handletextpad=0.4, columnspacing=0.9, borderpad=0.2,
+                frameon=False, fontsize=8, labelcolor=INK, handlelength=0.9, handletextpad=0.4, columnspacing=0.9,
+                borderpad=0.2,
             )  # fmt: skip
     figure.savefig(path)
 
