@@ -148,7 +148,7 @@ def test_file_names_that_leave_the_folder_are_refused(name, tmp_path):
         ('{"images": [], "categories": [{"id": 1, "name": "a"}]}', "is empty"),
         ('{"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}]}', "needs an 'id' and a 'file_name'"),
         ('{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', "the class 'a' twice"),
-        ('{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "category id 1 stands twice"),
+        ('{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "id 1 stands twice"),
         ('{"images": []}', "names no classes"),
         ('{"images": [], "categories": [{"id": [], "name": "a"}]}', "must be a whole number"),
     ],
