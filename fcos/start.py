@@ -65,12 +65,15 @@ def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
     precision = config.train.precision
     if precision == "auto":
         precision = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    # DDP waits for the gradient of every weight, and HRNet has some that only a level of stride 4 would use.
+    unused = config.model.backbone.startswith("hrnet")
+    ddp = "ddp_find_unused_parameters_true" if unused else "ddp"
     try:
         return Fabric(
             accelerator=where.type,
             devices=[where.index] if where.type == "cuda" and where.index is not None else devices,
             num_nodes=nodes,
-            strategy="ddp" if devices * nodes > 1 else "auto",
+            strategy=ddp if devices * nodes > 1 else "auto",
             precision="bf16-mixed" if precision == "bf16" else "32-true",
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:

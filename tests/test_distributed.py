@@ -15,6 +15,7 @@ from processes import as_torchrun, at, fcos, finish, free_port, run, start
 from timm.layers import BatchNormAct2d
 from tiny import equal_states, make_shapes, tiny_config
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fcos import zoo
 from fcos.checkpoint import load_checkpoint
@@ -24,6 +25,7 @@ from fcos.data.loader import train_loader
 from fcos.data.sampler import Sampler
 from fcos.distributed import launched, synchronize_norms
 from fcos.errors import ConfigError, DeviceError
+from fcos.presets import PRESETS, preset
 
 STEPS = 4
 
@@ -273,6 +275,20 @@ def test_what_slurm_started_is_used(monkeypatch):
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
     with pytest.raises(DeviceError, match="--ntasks-per-node, not --ntasks"):
         launched(1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_every_weight_gets_a_gradient(name):
+    """DDP waits for all of them, unless it is told to look which are used."""
+    from fcos.start import make_fabric
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        network = zoo.build(preset(name), 3).train()
+        sum(x.sum() for x in network(torch.zeros(1, 3, 256, 256, dtype=torch.uint8))).backward()
+        idle = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    strategy = make_fabric(preset(name), "cpu", 2, 1).strategy
+    assert bool(idle) == bool(strategy._ddp_kwargs.get("find_unused_parameters")), idle
 
 
 def test_devices_that_are_not_there(monkeypatch):
