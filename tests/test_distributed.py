@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,10 +218,14 @@ def test_a_run_of_two_writes_once_stops_and_goes_on(begin, tmp_path):
     status, logs = together(arguments, tmp_path, stop)
     assert status == [143, 143]
     assert logs == [f"fcos: stopped at step 6 of 8; go on with: fcos train --resume --out {cut}\n", ""]
+    shutil.copytree(cut, tmp_path / "one")
     again = ["train", "--resume", "--out", cut, "--device", "cpu", "--quiet"]
     assert together(again, tmp_path)[0] == [0, 0]
     assert equal_states(load_checkpoint(cut)["average"], load_checkpoint(folder)["average"])
     assert [r["step"] for r in rows(cut)] == [r["step"] for r in rows(folder)]
+    again[3] = tmp_path / "one"
+    assert run(fcos(again), tmp_path / "log-0") == 0  # one process goes on with what two began
+    as_one(tmp_path / "one", folder)
 
     (tmp_path / "log-0").unlink()
     (tmp_path / "log-1").unlink()
