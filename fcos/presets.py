@@ -80,8 +80,8 @@ def _lite(level: int, size: int, channels: int, depthwise: bool = False) -> Call
 
 PRESETS: dict[str, Callable[[], Config]] = {
     "fcos-lite0": _lite(0, 320, 96, depthwise=True),
-    "fcos-lite1": _lite(1, 416, 112),
-    "fcos-lite2": _lite(2, 512, 128),
+    "fcos-lite1": _lite(1, 416, 96, depthwise=True),
+    "fcos-lite2": _lite(2, 512, 96, depthwise=True),
     "fcos-r50": fcos_r50,
     "fcos-r50-2019": fcos_r50_2019,
     "fcos-r101": _like_r50("fcos-r101", "resnet101"),

@@ -101,13 +101,20 @@ def initialise(network: FCOS, config: Config, classes: Classes, init: str | None
         init = config.name
     if init is None or init == "none":
         return [load_backbone_weights(network.backbone, config.model)]
-    state, _, theirs, _ = zoo.read(zoo.find(init))
+    done = []
+    state, settings, theirs, _ = zoo.read(zoo.find(init))
+    if settings.model.backbone != config.model.backbone:  # tensors of the same name and shape, but of another body
+        state = {k: v for k, v in state.items() if not k.startswith("backbone.")}
+        done.append(load_backbone_weights(network.backbone, config.model))
     if theirs.names != classes.names:  # the same number of other classes is no reason to keep their layer
         state = {k: v for k, v in state.items() if not k.startswith("head.class_logits.")}
     kept, fresh = zoo.transfer(network, state)
     if not kept:
         raise ConfigError(f"--init {init}: none of its weights fit this network")
-    return [f"weights from {init}: {len(kept)} tensors kept ({_layers(kept, fresh)}), fresh: {_layers(fresh, kept)}"]
+    if done:
+        fresh = [k for k in fresh if not k.startswith("backbone.")]
+    kept_and_fresh = f"{len(kept)} tensors kept ({_layers(kept, fresh)}), fresh: {_layers(fresh, kept)}"
+    return [*done, f"weights from {init}: {kept_and_fresh}"]
 
 
 def _layers(names: Sequence[str], others: Sequence[str]) -> str:

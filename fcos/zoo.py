@@ -63,8 +63,8 @@ class Entry:
 # network parameters of the presets with 80 classes
 _PARAMETERS = {
     "fcos-lite0": 3_535_034,
-    "fcos-lite1": 4_880_458,
-    "fcos-lite2": 5_852_186,
+    "fcos-lite1": 4_299_706,
+    "fcos-lite2": 4_938_746,
     "fcos-r50": 32_297_370,
     "fcos-r50-2019": 32_297_370,
     "fcos-r101": 51_289_498,

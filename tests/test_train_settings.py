@@ -306,6 +306,24 @@ def test_fine_tuning_lists_what_is_kept(shapes, tmp_path):
     assert fresh_part.startswith("head.classification, head.regression")
 
 
+def test_a_detector_with_another_body_gives_its_fpn_and_head_only(shapes, tmp_path):
+    """Tensors of two bodies may share names and shapes and still mean nothing to each other."""
+    first = trainer(shapes, tmp_path / "first")
+    first.run()
+    other = tiny_config(model={"backbone": "resnet10t", "backbone_weights": "none"})
+    network = zoo.build(other, 2)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    body, rest = initialise(network, other, Classes(("disc", "square")), str(tmp_path / "first"))
+    assert body == "body starts from random weights"
+    assert "fpn" in rest.split("fresh: ")[0]
+    theirs = first.judged.state_dict()
+    for key, value in network.state_dict().items():
+        if key.startswith("backbone."):
+            assert torch.equal(value, before[key]), key
+        elif key.startswith("head."):
+            assert torch.equal(value, theirs[key]), key
+
+
 # --------------------------------------------------------------------------- torch.compile
 
 
