@@ -3,8 +3,8 @@
     python benchmarks/training.py [--size 512] [--batch 2] [--rounds 5] [--device cpu] [--memory] [--short]
 
 R-50 with frozen BatchNorm, stem and first stage fixed, SGD; torchvision's fcos_resnet50_fpn with the same weights,
-pictures and boxes, eager fp32. All ways alternate in one process. --memory starts one process for each way, at
-batch 8, and prints the most memory that a step took.
+pictures and boxes, eager fp32. All ways alternate in one process; bf16 only where the device has it. --memory starts
+one process for each way, at batch 8, and prints the most memory that a step took.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ from fcos.convert import from_state
 from fcos.folding import fold_frozen
 from fcos.losses import fcos_loss
 from fcos.points import make_points
-from fcos.start import keep_memory
+from fcos.start import has_bf16, in_layout_of, keep_memory, wants_channels_last
 from fcos.types import Target
 
 PARTS = ("body", "FPN", "head", "assignment", "loss", "backward", "optimiser")
@@ -82,17 +82,21 @@ class Theirs:
 class Ours:
     """The same step here; `marks` collects the seconds of each part when it is a list."""
 
-    def __init__(self, state, images, targets, device, *, bf16=False, fold=True, keep=True, compiled=False):
+    def __init__(
+        self, state, images, targets, device, *, bf16=False, fold=True, keep=True, last="auto", compiled=False
+    ):
         made = from_state(state)
         self.config, self.bf16, self.keep, self.device = made.config, bf16, keep, device
         network = zoo.build(made.config, len(made.classes))
         zoo.load_state(network, made.state, "torchvision")
         network.train().backbone.freeze(2)
-        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.network = network.to(device)
+        if wants_channels_last(network, last, torch.device(device)):
+            network.to(memory_format=torch.channels_last)
         if fold:
             fold_frozen(network.backbone.body)
         self.optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 1e-5, momentum=0.9)
-        self.images = images.to(device).contiguous(memory_format=torch.channels_last)
+        self.images = in_layout_of(network, images.to(device))
         self.targets = [t.to(device) for t in targets]
         self.points = make_points(tuple(images.shape[-2:]), made.config.model, made.config.assign, device)
         self.compiled = torch.compile(network) if compiled else None
@@ -144,6 +148,8 @@ SAVINGS = {
     "ours, fp32": {},
     "ours, fp32 without folding": {"fold": False},
     "ours, fp32 without keep_memory": {"keep": False},
+    "ours, fp32, channels_last": {"last": True},
+    "ours, fp32, not channels_last": {"last": False},
     "ours, bf16 autocast": {"bf16": True},
 }
 
@@ -179,10 +185,16 @@ def main() -> None:
         print(f"{chosen.only:<34}{peak_megabytes(chosen.device) - before:>10.0f} MB above the model")
         return
     print_heading()
+    savings = dict(SAVINGS)
+    if not has_bf16(torch.device(chosen.device)) and not chosen.short:
+        print("no bf16 on this device: emulated it would take many times as long and show nothing")
+        del savings["ours, bf16 autocast"]
     if chosen.memory:
         batch = 1 if chosen.short else 8
         print(f"{batch} pictures of {chosen.size}x{chosen.size}, one process each")
         for name in ("torchvision", "ours, fp32", "ours, bf16 autocast"):
+            if name != "torchvision" and name not in savings:
+                continue
             command = [sys.executable, __file__, "--only", name, "--batch", str(batch), "--size", str(chosen.size)]
             subprocess.run([*command, "--threads", str(chosen.threads), "--device", chosen.device], check=True)
         return
@@ -191,7 +203,7 @@ def main() -> None:
     state = {k: v.clone() for k, v in theirs.state_dict().items()}
     images, targets = scene(chosen.batch, chosen.size)
     ways = {"torchvision": Theirs(theirs, images, targets, chosen.device)}
-    ways |= {name: Ours(state, images, targets, chosen.device, **how) for name, how in SAVINGS.items()}
+    ways |= {name: Ours(state, images, targets, chosen.device, **how) for name, how in savings.items()}
     losses = {name: float(way()) for name, way in ways.items()}  # the first step also warms up
     times = {name: median(v) for name, v in alternate(ways, chosen.rounds, warm=0).items()}
     print(f"{chosen.batch} pictures of {chosen.size}x{chosen.size} on {chosen.device}, {chosen.rounds} rounds")
@@ -202,6 +214,8 @@ def main() -> None:
         print("the losses differ: these are not the same steps")
 
     for name in ("ours, fp32", "ours, bf16 autocast"):
+        if name not in ways:
+            continue
         way, rows = ways[name], []
         for _ in range(chosen.rounds):
             way.marks = []

@@ -230,7 +230,9 @@ class TrainConfig(Section):
     clip: float = _f(0.0, "limit of the gradient norm; 0: none", ge=0)
     ema: float = _f(0.0, "decay of the averaged weights; 0: none", ge=0, lt=1)
     precision: Literal["auto", "fp32", "bf16"] = _f("auto", "auto: bf16 on a GPU that has it, else fp32")
-    channels_last: bool = _f(True, "memory layout of convolutions")
+    channels_last: bool | Literal["auto"] = _f(
+        "auto", "memory layout of convolutions; auto: everywhere but for dense bodies on a CPU without AVX-512"
+    )
     compile: bool = _f(False, "torch.compile the network")
     checkpointing: bool = _f(False, "compute activations again in the backward pass: less memory, more time")
     freeze_stages: int = _f(0, "body stages kept fixed, counted from the stem (1: stem only)", ge=0, le=5)

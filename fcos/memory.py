@@ -16,6 +16,7 @@ from .losses import fcos_loss
 from .model import FCOS
 from .points import make_points
 from .presets import PRESETS
+from .start import in_layout_of
 from .types import Target
 
 GPU_SHARE, CPU_SHARE = 0.85, 0.5  # of the free memory; the rest is for fragments, the loader and evaluation
@@ -151,8 +152,7 @@ def _step(network: FCOS, config: Config, classes: int, device: torch.device, num
     labels = torch.arange(3, device=device) % classes
     targets = [Target(boxes, labels, torch.zeros(3, dtype=torch.bool, device=device))] * number
     images = torch.randint(0, 256, (number, 3, height, width), dtype=torch.uint8, device=device)
-    if config.train.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
+    images = in_layout_of(network, images)
     index = assign_batch(points, targets, config.assign)
     losses = fcos_loss(network.train()(images), points, targets, index, config.loss, config.model)
     losses.total().backward()

@@ -64,7 +64,7 @@ def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
         raise DeviceError(f"--device {device} names one device; for {devices * nodes} processes give {where.type}")
     precision = config.train.precision
     if precision == "auto":
-        precision = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        precision = "bf16" if where.type == "cuda" and has_bf16(where) else "fp32"
     # DDP waits for the gradient of every weight, and HRNet has some that only a level of stride 4 would use.
     unused = config.model.backbone.startswith("hrnet")
     ddp = "ddp_find_unused_parameters_true" if unused else "ddp"
@@ -81,10 +81,40 @@ def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
         raise DeviceError(f"{devices} processes on {nodes} machines with {where.type}: {line}") from error
 
 
+def wants_channels_last(network: FCOS, asked: bool | str, device: torch.device) -> bool:
+    """`train.channels_last`, with "auto" decided: everywhere but for dense bodies on a CPU without AVX-512.
+
+    There the backward pass of a 3x3 convolution is slower in that layout (a step of R-50 takes 1.27 times as long),
+    while depthwise ones gain from it anywhere (`fcos-lite0`: 0.71 times; docs/performance.md).
+    """
+    if asked != "auto":
+        return bool(asked)
+    if device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX")):
+        return True
+    return any(m.groups == m.in_channels > 1 for m in network.backbone.modules() if isinstance(m, torch.nn.Conv2d))
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is more than emulated there: on a CPU without its instructions a step takes many times as long."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def in_layout_of(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Images (B, 3, H, W) in the memory layout of the network's weights; another one would be converted at every
+    convolution."""
+    last = any(
+        p.dim() == 4 and not p.is_contiguous() and p.is_contiguous(memory_format=torch.channels_last)
+        for p in network.parameters()
+    )
+    return images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
 def make_ready(network: FCOS, config: Config, device: torch.device) -> Average | None:
     """Freeze, move and speed up a filled network as the settings want it; returns its moving average, if any."""
     network.backbone.train().freeze(config.train.freeze_stages)
-    if config.train.channels_last:
+    if wants_channels_last(network, config.train.channels_last, device):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.to(device)
     average = Average(network, config.train.ema) if config.train.ema else None

@@ -33,7 +33,16 @@ from .points import make_points
 from .report import RunPictures, draw_batch, save_picture
 from .results import predict_dataset
 from .run import RunFolder, data_hash, environment
-from .start import be_deterministic, initialise, keep_memory, make_fabric, make_ready, prepare
+from .start import (
+    be_deterministic,
+    has_bf16,
+    in_layout_of,
+    initialise,
+    keep_memory,
+    make_fabric,
+    make_ready,
+    prepare,
+)
 from .stop import StopNow, Stopped, StopSignals
 from .types import Batch, Classes, Losses, Points, Predictions
 from .validation import validation_loss
@@ -435,6 +444,7 @@ class Trainer:
         cfg = self.config
         trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
         sizes = cfg.data.train_sizes or (cfg.data.size,)
+        emulated = cfg.train.precision == "bf16" and not has_bf16(self.fabric.device)
         where = f"{self.world} x {self.fabric.device.type}" if self.world > 1 else str(self.fabric.device)
         return [
             ("model", f"{cfg.name}, {cfg.model.backbone} body, {trained / 1e6:.1f} M trainable parameters"),
@@ -445,6 +455,11 @@ class Trainer:
                 "steps",
                 f"{self.total} of {cfg.train.batch} pictures ({self.total / self.sampler.steps_per_epoch:.3g} epochs), "
                 f"{cfg.train.optimizer} lr {cfg.train.lr:g}, on {where}",
+            ),
+            *(
+                [("slow", "train.precision=bf16 is emulated on this CPU: fp32 is many times as fast")]
+                if emulated
+                else []
             ),
             ("folder", str(self.folder.path)),
         ]
@@ -466,9 +481,7 @@ def backward_parts(
         with fabric.no_backward_sync(model, enabled=i + 1 < len(batches)):
             exact = cfg.data.padding == "exact"  # as the published implementations, see DataConfig
             images = batch.padded_with(cfg.model.mean) if exact else batch.images
-            if cfg.train.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
-            pred = model(images)
+            pred = model(in_layout_of(model, images))
             losses = fcos_loss(pred, points, batch.targets, index[i], cfg.loss, cfg.model, norm, positives[i])
             fabric.backward(losses.total())
             parts.append((losses, pred, positives[i]))
