@@ -85,19 +85,25 @@ class Info:
 
 
 def describe_model(
-    model: str, overrides: Sequence[str] = (), size: str | None = None, classes: int = 80, layers: bool = False
+    model: str,
+    overrides: Sequence[str] = (),
+    size: str | None = None,
+    classes: int | None = None,
+    layers: bool = False,
 ) -> Info:
-    """Info of a preset (with `classes`), run folder or model file, at `size` ("HxW") or the config's."""
-    if model in PRESETS and zoo.models()[model].path() is None:
-        config = resolve(model, overrides)
-        network = zoo.build(config, classes).eval()
+    """Info of a preset, run folder or model file, at `size` ("HxW") or the config's, for `classes`; left out: those of
+    its weights, 80 where it has none."""
+    if model in PRESETS and (classes is not None or zoo.models()[model].path() is None):
+        config, known = resolve(model, overrides), 80
     elif export.format_of(model) is not None:  # the same network, without its weights
-        config, known = export.settings(model)
-        config, classes = config.override(*overrides, source="command line"), len(known)
-        network = zoo.build(config, classes).eval()
+        config, names = export.settings(model)
+        config, known = config.override(*overrides, source="command line"), len(names)
     else:
-        network, config, known = zoo.load(model, overrides)
-        classes = len(known)
+        network, config, names = zoo.load(model, overrides)
+        known = len(names)
+        if classes in (None, known):
+            return describe_network(network, config, parse_size(size, config), layers)
+    network = zoo.build(config, known if classes is None else classes).eval()
     return describe_network(network, config, parse_size(size, config), layers)
 
 

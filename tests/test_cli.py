@@ -75,6 +75,11 @@ def test_info_models_config(capsys):
     info = json.loads(out)
     assert code == 0
     assert info["anchor_outputs"] / info["outputs"] == pytest.approx(9 * 6 / 7)
+    for asked, number in ((["--classes", "3"], 3), ([], 20)):  # the bundled weights know VOC's classes
+        _, out, _ = fcos(capsys, "info", "fcos-lite0", "--json", "--size", "64", *asked)
+        info = json.loads(out)
+        assert info["outputs"] % (number + 5) == 0
+        assert info["anchor_outputs"] / info["outputs"] == pytest.approx(9 * (number + 4) / (number + 5))
     _, out, _ = fcos(capsys, "models", "--json")
     assert {"fcos-lite0", "fcos-r50", "fcos-r50-2019", "fcos-hrnet-w32"} <= {m["name"] for m in json.loads(out)}
     _, out, _ = fcos(capsys, "config", "fcos-r50", "train.lr=0.02", "--dialect", "mmdet")

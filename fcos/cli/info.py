@@ -13,7 +13,10 @@ def command(
     size: Annotated[
         str | None, typer.Option("--size", help="Input as HxW or one number; data.size when left out.")
     ] = None,
-    classes: Annotated[int, typer.Option("--classes", min=1, help="Classes, where the model has no weights.")] = 80,
+    classes: Annotated[
+        int | None,
+        typer.Option("--classes", min=1, help="Number of classes; those of the weights, or 80, when left out."),
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="List every layer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
