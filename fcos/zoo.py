@@ -263,8 +263,10 @@ def load_state(network: FCOS, state: Mapping[str, Tensor], source: str, changed:
 
 
 def transfer(network: FCOS, state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Fill what fits of another detector's weights; (kept, fresh) names of tensors."""
+    """Fill what fits of another detector's weights, layer by layer (a bias alone means nothing); (kept, fresh) names
+    of tensors."""
     wanted = network.state_dict()
-    kept = [k for k in wanted if k in state and state[k].shape == wanted[k].shape]
+    unfit = {k.rpartition(".")[0] for k in wanted if k not in state or state[k].shape != wanted[k].shape}
+    kept = [k for k in wanted if k.rpartition(".")[0] not in unfit]
     network.load_state_dict({k: state[k].to(wanted[k].dtype) for k in kept}, strict=False)
     return kept, [k for k in wanted if k not in kept]
