@@ -27,6 +27,7 @@ from fcos.data.sampler import Sampler
 from fcos.distributed import launched, synchronize_norms
 from fcos.errors import ConfigError, DeviceError
 from fcos.presets import PRESETS, preset
+from fcos.replay import replay
 
 STEPS = 4
 
@@ -232,6 +233,21 @@ def test_a_run_of_two_writes_once_stops_and_goes_on(begin, tmp_path):
     status, logs = together(arguments, tmp_path)  # an error of the first process ends all of them, told once
     assert status == [2, 2]
     assert logs == [f"fcos: {cut} holds a run already; give another --out, or --resume it\n", ""]
+
+
+def test_two_processes_stop_together_where_a_loss_is_not_finite(begin, tmp_path):
+    """Each keeps its own part of the step, the first tells, and one process does either part again."""
+    wild = ["train.lr=1e18", "train.warmup=0", "train.epochs=9", "train.schedule=constant"]
+    status, logs = together([*begin, "--out", tmp_path / "wild", *wild], tmp_path)
+    assert status == [2, 2]
+    assert logs[1] == ""
+    files = sorted((tmp_path / "wild").glob("nan-*.pt"))
+    assert [f.name.replace(".pt", "-process1.pt") for f in files if str(f) in logs[0]] == [files[0].name]
+    assert len(files) == 2
+    for file in files:
+        found = replay(file, "cpu")
+        assert found.processes == 2
+        assert found.reproduced(0.0)
 
 
 def rows(folder):
