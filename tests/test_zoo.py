@@ -346,14 +346,21 @@ def test_photographs_are_a_data_set():
     assert {dataset.classes.names[k] for r in dataset.records for k in r.labels[~r.ignore]} == {"cat", "person"}
 
 
-def test_the_shipped_detector_finds_what_is_on_the_photographs():
-    if zoo.models()["fcos-lite0"].bundled() is None:
-        pytest.skip("fcos/assets/fcos-lite0.safetensors is not there yet")
+SHIPPED = [name for name, entry in zoo.models().items() if entry.bundled() is not None]
+
+
+def test_the_default_is_shipped():
+    assert "fcos-lite0" in SHIPPED
+    assert all(zoo.models()[name].bundled().stat().st_size < 12e6 for name in SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_detector_finds_what_is_on_the_photographs(name):
     from fcos.card import match
     from fcos.results import match_classes
 
     dataset = open_dataset(photographs())
-    detector = fcos.load("fcos-lite0", device="cpu")
+    detector = fcos.load(name, device="cpu")
     assert isinstance(detector.config, Config)
     mapping = match_classes(detector.classes, dataset.classes)
     for record in dataset.records:
