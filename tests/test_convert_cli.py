@@ -77,3 +77,32 @@ def test_mistakes_are_one_line(tmp_path, capsys, theirs):
         assert error.count("\n") == 1
         assert "Traceback" not in error
     assert not out.exists()
+
+
+def test_a_file_of_another_family_says_so_and_both_sides_are_listed(tmp_path, capsys, theirs):
+    path, out = tmp_path / "model.pth", tmp_path / "out.safetensors"
+    torch.save(theirs, path)
+    assert run("convert", path, out, "--from", "mmdet") == 2
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert "bbox_head.conv_cls.weight" in error
+    assert "--from detectron2" in error
+    torch.save({k.replace("bbox_pred", "bbox_prediction"): v for k, v in theirs.items()}, path)
+    assert run("convert", path, out) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert "head.box_distances.weight has no counterpart" in error
+    assert "2 of the file fit nothing (head.bbox_prediction.weight, head.bbox_prediction.bias)" in error
+    torch.save({"fc.weight": torch.zeros(2)}, path)
+    assert run("convert", path, out) == 2
+    assert f"cannot convert {path}: it has no FCOS head" in capsys.readouterr().err
+
+
+def test_what_the_other_config_must_say_names_scales_that_the_weights_lack(tmp_path, capsys, theirs):
+    path, out = tmp_path / "model.pth", tmp_path / "out.safetensors"
+    torch.save(theirs, path)
+    assert run("convert", path, out) == 0
+    capsys.readouterr()
+    for family, said in (("original", True), ("detectron2", False), ("torchvision", False)):
+        assert run("convert", out, tmp_path / "x.pth", "--to", family) == 0
+        assert ("scales of its head stay 1" in capsys.readouterr().out) == said

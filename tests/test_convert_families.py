@@ -194,6 +194,45 @@ def test_the_config_in_an_mmdetection_file_tells_its_loss_sampling_and_nms():
     assert (found.loss.box, found.decode.nms_iou, found.assign.center_radius) == ("iou", 0.5, 0)
 
 
+def test_a_config_written_one_item_a_line():
+    """mmengine's pretty text since 0.8 sorts the keys and breaks every list."""
+    text = """
+        data_preprocessor=dict(
+            bgr_to_rgb=True,
+            mean=[
+                123.675,
+                116.28,
+                103.53,
+            ],
+            std=[
+                58.395,
+                57.12,
+                57.375,
+            ],
+            type='DetDataPreprocessor'),
+        test_cfg=dict(
+            max_per_img=100,
+            nms=dict(iou_threshold=0.55, type='nms'),
+            score_thr=0.1))
+    """
+    found = from_state(base("mmdet"), {"meta": {"cfg": text}}).config
+    assert (found.model.bgr, found.model.mean[0], found.model.std[0]) == (False, 123.675, 58.395)
+    assert (found.decode.nms_iou, found.decode.threshold) == (0.55, 0.1)
+
+
+def test_the_class_names_that_mmdetection_stores():
+    state = base("mmdet")
+    for key in ("bbox_head.conv_cls.weight", "bbox_head.conv_cls.bias"):
+        state[key] = state[key][:2]
+    for meta in ({"CLASSES": ("cat", "dog")}, {"dataset_meta": {"classes": ["cat", "dog"]}}):
+        assert from_state(state, {"meta": meta}).classes.names == ("cat", "dog")
+        assert from_state(state, {"meta": meta}, names=("a", "b")).classes.names == ("a", "b")
+    assert from_state(state, {"meta": {"CLASSES": ("cat",)}}).classes.names == ("class0", "class1")
+    coco = from_state(base("mmdet")).classes
+    again = from_state(base("mmdet"), {"meta": {"CLASSES": tuple(n.replace(" ", "_") for n in coco.names)}}).classes
+    assert again == coco
+
+
 def test_deformable_convs_under_the_names_of_old_mmdetection():
     config = VARIANTS["mmdet-dcn"]
     state = export_state(distinct(shapes_of(config)), config, "mmdet")

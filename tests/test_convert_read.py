@@ -118,6 +118,39 @@ def test_another_kind_of_file_is_one_line(tmp_path, content):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html></html>", "a web page"),
+        (b"hello, world", "begins with b'hello, world'"),
+        (b"PK\x03\x04", "cut short"),
+    ],
+)
+def test_a_download_that_went_wrong_is_named(tmp_path, content, said):
+    path = tmp_path / "x.pth"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=said):
+        read_checkpoint(path)
+
+
+def test_the_content_decides_not_the_end_of_the_name(tmp_path, recwarn):
+    """A plain pickle called .pth, and files of torch.save called .pkl; no warning of torch beside them."""
+    (tmp_path / "x.pth").write_bytes(pickle.dumps({"model": {k: v.numpy() for k, v in STATE.items()}}))
+    torch.save({"model": STATE}, tmp_path / "new.pkl")
+    torch.save({"model": STATE}, tmp_path / "old.pkl", _use_new_zipfile_serialization=False)
+    for name in ("x.pth", "new.pkl", "old.pkl"):
+        read, _ = read_checkpoint(tmp_path / name)
+        assert all(torch.equal(read[k], STATE[k]) for k in STATE), name
+    assert not recwarn.list
+
+
+def test_a_whole_object_is_no_state(tmp_path):
+    torch.save(Buffer(), tmp_path / "x.pth")
+    with pytest.raises(ModelError, match=r"holds an object of a class.*save its state_dict\(\)"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
 def test_missing_and_empty(tmp_path):
     with pytest.raises(ModelError, match="there is no checkpoint"):
         read_checkpoint(tmp_path / "none.pth")

@@ -21,10 +21,11 @@ from ..errors import ModelError
 from ..files import write_whole
 from ..presets import PRESETS, preset, with_dialect
 from ..types import Classes
-from .family import Family, Reading, fit
-from .names import class_names
+from .family import Family, Reading, fit, side
+from .names import COCO_80, class_names
 from .read import read_checkpoint
 from .recognise import FAMILIES, recognise
+from .rules import to_theirs
 from .shapes import model_settings
 
 __all__ = ["FAMILIES", "Converted", "convert", "export", "export_state", "from_state", "read_checkpoint", "recognise"]
@@ -64,7 +65,11 @@ def from_state(
             info[key] = state[key].flatten().tolist()
     family, reasons = _family(state, source)
     translated, unknown, spare = family.translate(state)
-    model, assign, count, why = model_settings(translated)
+    try:
+        model, assign, count, why = model_settings(translated)
+    except ModelError as error:
+        left = [side(unknown, "of the file fit nothing")] if unknown else []
+        raise ModelError("; ".join([str(error), *left])) from None
     reading = Reading(translated, info, model["backbone"], len(model["strides"]))
     chosen, settings, more = family.settings(reading)
     if dialect is not None:
@@ -75,11 +80,10 @@ def from_state(
     config = with_dialect(_preset(model["backbone"]), chosen)
     config = config.override({"model": model, "assign": assign}, settings, source=f"{family.name} checkpoint")
     config = config.override(*overrides, source="command line")
-    where = str(info.get("file") or f"the {family.about} checkpoint")
     return Converted(
-        fit(translated, config, count, unknown, where),
+        fit(translated, config, count, unknown, f"the {family.about} checkpoint"),
         config,
-        class_names(count, family.name, tuple(names)),
+        class_names(count, family.name, tuple(names) or _stored_names(info, count)),
         family.name,
         [*reasons, *why, *more],
         spare,
@@ -97,7 +101,10 @@ def convert(
 ) -> Converted:
     """Read the checkpoint `path` of another code base and write it to `out` (.safetensors) for this one."""
     state, info = read_checkpoint(path)
-    found = from_state(state, info, source=source, dialect=dialect, names=names, overrides=overrides)
+    try:
+        found = from_state(state, info, source=source, dialect=dialect, names=names, overrides=overrides)
+    except ModelError as error:
+        raise ModelError(f"cannot convert {path}: {error}") from None
     about = {"converted_from": found.family, "file": Path(path).name, "reasons": found.reasons}
     zoo.save(out, found.state, found.config, found.classes, about=about)
     return found
@@ -143,6 +150,8 @@ def needs(config: Config, to: str) -> list[str]:
     ]
     if "res" in model.backbone:
         lines.append(f"ResNet stride in the {'1x1' if model.stride_in_1x1 else '3x3'} convolution")
+    if not model.scale and to_theirs("head.scales.0", FAMILIES[to].rules):
+        lines.append("the scales of its head stay 1, as they begin: the weights have none")
     if config.dialect not in FAMILIES[to].dialects:
         lines.append(
             f"the weights were trained under the dialect {config.dialect}; points, thresholds and scores differ"
@@ -155,7 +164,28 @@ def _family(state: Mapping[str, Tensor], source: str) -> tuple[Family, list[str]
         return recognise(state)
     if source not in FAMILIES:
         raise ModelError(f"cannot convert from {source!r}; families: auto, {', '.join(FAMILIES)}")
-    return FAMILIES[source], [f"{FAMILIES[source].about}, as asked"]
+    family = FAMILIES[source]
+    if not family.claims(state):
+        wanted = to_theirs("head.class_logits.weight", family.rules)
+        others = [f for f in FAMILIES.values() if f.claims(state)]
+        hint = (
+            f"its tensors are {others[0].about}'s, so --from {others[0].name}"
+            if others
+            else "no family's head is in it"
+        )
+        raise ModelError(f"{family.about} has {wanted} and the file does not; {hint}")
+    return family, [f"{family.about}, as asked"]
+
+
+def _stored_names(info: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """The class names that mmdetection writes beside the weights; none for COCO's 80, whose ids are known here."""
+    meta = info.get("meta", {})
+    for words in (meta, meta.get("dataset_meta")):
+        for key in ("classes", "CLASSES"):
+            names = words.get(key) if isinstance(words, Mapping) else None
+            if isinstance(names, tuple | list) and len(names) == count and all(isinstance(n, str) for n in names):
+                return () if {n.replace("_", " ") for n in names} == set(COCO_80.names) else tuple(names)
+    return ()
 
 
 def _preset(backbone: str) -> Config:

@@ -123,9 +123,9 @@ def fit(
     ]
     if missing or left or shapes:
         sides = [
-            _side(missing, "missing in the file"),
-            _side(left, "of the file fit nothing"),
-            _side(shapes, "have another shape"),
+            side(missing, "missing in the file"),
+            side(left, "of the file fit nothing"),
+            side(shapes, "have another shape"),
         ]
         raise ModelError(
             f"{source} does not fit {config.model.backbone} with {num_classes} classes: "
@@ -134,6 +134,6 @@ def fit(
     return {k: state.get(k, torch.zeros(v.shape, dtype=v.dtype)) for k, v in wanted.items()}
 
 
-def _side(names: list[str], what: str) -> str:
+def side(names: list[str], what: str) -> str:
     shown = ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
     return f"{len(names)} {what} ({shown})" if names else ""

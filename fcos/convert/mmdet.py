@@ -59,7 +59,7 @@ def _from_config(text: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     style = re.findall(r"style='(caffe|pytorch)'", text)
     if style:
         model["stride_in_1x1"] = style[-1] == "caffe"
-    mean, std = (re.search(rf"{n}=\[([\d., ]+)\]", text) for n in ("mean", "std"))
+    mean, std = (re.search(rf"\b{n}=\[([\d.,\s]+)\]", text) for n in ("mean", "std"))
     rgb = re.search(r"(?:bgr_to_rgb|to_rgb)=(True|False)", text)
     if mean and std:
         step = 1 if rgb and rgb[1] == "True" else -1
@@ -81,8 +81,9 @@ def _from_config(text: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     if loss:
         others["loss"] = {"box": loss[1].lower()}
     limit = re.search(r"nms=dict\([^)]*iou_thr(?:eshold)?=([\d.]+)", text)
-    if limit:
-        others["decode"] = {"nms_iou": float(limit[1])}
+    least = re.search(r"\bscore_thr=([\d.]+)", text)
+    if limit or least:
+        others["decode"] = {key: float(found[1]) for key, found in (("nms_iou", limit), ("threshold", least)) if found}
     read = [*sorted(model), *(f"{section}.{key}" for section, values in others.items() for key in values)]
     return model, others, [f"{', '.join(read)} as in the config that the file carries"] if read else []
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..errors import ModelError
 
 WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net")
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote first before its zip files
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -40,7 +41,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     data = _load(path)
     info: dict[str, Any] = {"file": path.name, "entry": "", "module_prefix": False}
     if not isinstance(data, Mapping):
-        raise ModelError(f"{path} holds a {type(data).__name__}, not a checkpoint with named tensors")
+        kind = "an object of a class" if isinstance(data, _StandIn) else f"a {type(data).__name__}"
+        raise ModelError(f"{path} holds {kind}, not a checkpoint with named tensors; save its state_dict()")
     if isinstance(data.get("meta"), Mapping):
         info["meta"] = dict(data["meta"])
     for name in WRAPPERS:
@@ -61,15 +63,18 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
 def _load(path: Path) -> Any:
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(32)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        if path.suffix == ".pkl" and not zipfile.is_zipfile(path):
+        torchs = zipfile.is_zipfile(path) or start.startswith(_LEGACY)
+        if not torchs and (path.suffix == ".pkl" or start[:1] == b"\x80"):
             with path.open("rb") as file:
                 return _Restricted(file, encoding="latin1").load()
+        if not torchs:
+            raise ModelError(_not_torchs(start))
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
@@ -78,9 +83,18 @@ def _load(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if start[:2] == b"PK" and not zipfile.is_zipfile(path):
-            reason = "the file is cut short"
         raise ModelError(f"cannot read the checkpoint {path}: {reason or type(error).__name__}") from error
+
+
+def _not_torchs(start: bytes) -> str:
+    """Why a file that begins so is no file of torch.save."""
+    if start[:2] == b"PK":
+        return "the file is cut short"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS; fetch the file itself with git lfs pull"
+    if start.lstrip()[:1] == b"<":
+        return "it is a web page; download the file itself"
+    return f"it is no file of PyTorch; it begins with {start[:12]!r}"
 
 
 def _as_tensor(value: Any) -> Tensor | None:

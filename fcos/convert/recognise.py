@@ -26,6 +26,6 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[Family, list[str]]:
         first = ", ".join(sorted(state)[:4])
         claim = " and ".join(f.name for f, _ in found) + " all claim it"
         what = claim if found else "it has no FCOS head of a known family"
-        raise ModelError(f"cannot recognise this checkpoint: {what}; its tensors begin {first}")
+        raise ModelError(f"{what}; its tensors begin {first}")
     family, key = found[0]
     return family, [f"{family.about}: its classes come from {key}"]
