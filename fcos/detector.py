@@ -139,7 +139,7 @@ class Detector:
             source=name,
         )[found.scores >= score]
 
-    def explain(self, source: Source, score: float = 0.3) -> Explanation:
+    def explain(self, source: Source, score: float | None = None) -> Explanation:
         """The story of every detection in one picture: location, level, class probability, centerness, what
         it silenced in NMS; `.text()`, `.draw()`, `.draw_maps()`."""
         from .study.explain import explain

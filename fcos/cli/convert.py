@@ -23,6 +23,9 @@ def command(
         str | None, typer.Option("--dialect", help="original-2019, adelaidet-iou, ... where the names cannot tell.")
     ] = None,
     names: Annotated[Path | None, typer.Option("--names", help="Text file with one class name a line.")] = None,
+    fold: Annotated[
+        bool, typer.Option("--fold", help="Channel order and pixel deviation go into the first convolution.")
+    ] = False,
 ) -> None:
     """Read the FCOS checkpoints of five other code bases, or write for them."""
     from ..convert import convert, export
@@ -31,7 +34,7 @@ def command(
     if target is not None:
         if out.suffix not in (".pth", ".pt", ".pkl"):
             raise ModelError(f"{out} must end in .pth or .pkl with --to {target}")
-        count, needs = export(checkpoint, out, target)
+        count, needs = export(checkpoint, out, target, fold=fold)
         typer.echo(f"{out}: {count} tensors under the names of {target}")
         for line in needs:
             typer.echo(f"  its config must say: {line}")
@@ -44,7 +47,7 @@ def command(
             listed = [line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read class names from {names}: {error}") from None
-    found = convert(checkpoint, out, source=source, dialect=dialect, names=listed, overrides=settings or [])
+    found = convert(checkpoint, out, source=source, dialect=dialect, names=listed, overrides=settings or [], fold=fold)
     typer.echo(f"{checkpoint} is {found.family}'s")
     for reason in found.reasons:
         typer.echo(f"  {reason}")

@@ -19,7 +19,10 @@ def command(
     split: Annotated[
         str | None, typer.Option("--split", help="Split; left out: test, else val, else the only one.")
     ] = None,
-    score: Annotated[float, typer.Option("--score", min=0.0, max=1.0, help="Lowest score that counts.")] = 0.3,
+    score: Annotated[
+        float | None,
+        typer.Option("--score", min=0.0, max=1.0, help="Lowest score that counts; that of fcos predict when left out."),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first pictures of the data; 0: all.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for pictures and numbers.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,

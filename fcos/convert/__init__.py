@@ -8,7 +8,7 @@ The tables of names stand in one file a family; `recognise` tells them apart.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..files import write_whole
 from ..presets import PRESETS, preset, with_dialect
 from ..types import Classes
 from .family import Family, Reading, fit, side
+from .fold import fold_pixels
 from .names import COCO_80, class_names
 from .read import read_checkpoint
 from .recognise import FAMILIES, recognise
@@ -98,13 +99,21 @@ def convert(
     dialect: str | None = None,
     names: Sequence[str] = (),
     overrides: Sequence[str] = (),
+    fold: bool = False,
 ) -> Converted:
-    """Read the checkpoint `path` of another code base and write it to `out` (.safetensors) for this one."""
+    """Read the checkpoint `path` of another code base and write it to `out` (.safetensors) for this one.
+
+    `fold` puts the pixels' order and deviation into the first convolution: RGB, only the mean taken off.
+    """
     state, info = read_checkpoint(path)
     try:
         found = from_state(state, info, source=source, dialect=dialect, names=names, overrides=overrides)
     except ModelError as error:
         raise ModelError(f"cannot convert {path}: {error}") from None
+    if fold:
+        folded, config = fold_pixels(found.state, found.config)
+        reason = "channel order and deviation folded into the first convolution: RGB, 0..255, minus the mean"
+        found = replace(found, state=folded, config=config, reasons=[*found.reasons, reason])
     about = {"converted_from": found.family, "file": Path(path).name, "reasons": found.reasons}
     zoo.save(out, found.state, found.config, found.classes, about=about)
     return found
@@ -117,13 +126,18 @@ def export_state(state: Mapping[str, Tensor], config: Config, to: str) -> dict[s
     return FAMILIES[to].spell(state, config)
 
 
-def export(model: str | Path, out: str | Path, to: str) -> tuple[int, list[str]]:
+def export(model: str | Path, out: str | Path, to: str, *, fold: bool = False) -> tuple[int, list[str]]:
     """Write a model of this package as a checkpoint of the family `to`.
 
-    Returns (number of tensors, what the other side's config must say). `out` may end in .pth or .pkl.
+    Returns (number of tensors, what the other side's config must say). `out` may end in .pth or .pkl. `fold` puts
+    the difference between the pixels of this model and the family's usual ones into the first convolution.
     """
     state, config, _, _ = zoo.read(zoo.find(model))
-    theirs = export_state({k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}, config, to)
+    state = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
+    if fold:
+        usual = with_dialect(preset("fcos-r50"), FAMILIES[to].dialects[0]).model
+        state, config = fold_pixels(state, config, bgr=usual.bgr, std=usual.std)
+    theirs = export_state(state, config, to)
     entry = FAMILIES[to].entry
     if Path(out).suffix == ".pkl":
         import pickle

@@ -103,8 +103,10 @@ class Raw:
         self.ratio = torch.tensor([width / self.size[1], height / self.size[0]] * 2)
 
 
-def explain(detector: Detector, source: Source, score: float = 0.3) -> Explanation:
-    """Why `detector` finds what it finds in one picture; detections below `score` are left out."""
+def explain(detector: Detector, source: Source, score: float | None = None) -> Explanation:
+    """Why `detector` finds what it finds in one picture; detections below `score` are left out (None: what
+    `fcos predict` leaves out)."""
+    score = detector.config.decode.shown if score is None else score
     image = load_source(source)
     raw = Raw(detector, image)
     cfg, points = detector.config.decode, raw.points

@@ -114,10 +114,12 @@ class MissStudy:
         return "\n".join([*lines, "", "TIDE, all detections:", self.tide.text()])
 
 
-def miss_study(detector: Detector, dataset: Dataset, score: float = 0.3, image: int | None = None) -> MissStudy:
+def miss_study(detector: Detector, dataset: Dataset, score: float | None = None, image: int | None = None) -> MissStudy:
     """Explain every missed object of a data set, or of the picture whose id is `image`; one forward pass a
-    picture. Crowd and difficult objects are left out. Raises DataError for an id that is not there and a
-    picture that is missing or cannot be read."""
+    picture. Missed is what no detection of at least `score` takes (None: what `fcos predict` shows). Crowd and
+    difficult objects are left out. Raises DataError for an id that is not there and a picture that is missing or
+    cannot be read."""
+    score = detector.config.decode.shown if score is None else score
     records = [r for r in dataset.records if image is None or r.id == image]
     if not records:
         which = "no pictures" if image is None else f"no picture with the id {image}"
