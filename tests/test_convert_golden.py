@@ -133,13 +133,9 @@ def test_a_training_step_pads_as_prediction_does(dialect):
     norm = normalizers(counted, config.loss, average=average)
     fabric = SimpleNamespace(no_backward_sync=lambda *_, **__: nullcontext(), backward=lambda loss: None)
     seen = []
-
-    def watched(images):
-        seen.append(images)
-        return network(images)
-
-    with torch.inference_mode():
-        ((losses, _, _),) = backward_parts(fabric, watched, [batch], s.points, [s.index], [positives], norm, config)
+    watch = network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with watch, torch.inference_mode():
+        ((losses, _, _),) = backward_parts(fabric, network, [batch], s.points, [s.index], [positives], norm, config)
     padding = torch.tensor(config.model.mean)
     assert torch.equal(seen[0][0, :, -1, -1], padding)
     assert s.sizes[0] == (250, 300)
