@@ -65,5 +65,5 @@ class FileServer:
         if self.cut:
             body = body[: self.cut.pop(0)]
             request.close_connection = True
+        self.served += len(body)  # first: the client may go on as soon as it has them
         request.wfile.write(body)
-        self.served += len(body)

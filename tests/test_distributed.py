@@ -273,9 +273,11 @@ def test_what_torchrun_started_is_used(monkeypatch):
 
 def test_what_slurm_started_is_used(monkeypatch):
     from lightning_fabric.plugins.environments import SLURMEnvironment
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
 
     from fcos.start import make_fabric
 
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # make_fabric tells it, for the whole process
     assert launched(3, 2) == (3, 2)
     task = {
         "SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2",
