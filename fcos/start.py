@@ -84,7 +84,7 @@ def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
 def wants_channels_last(network: FCOS, asked: bool | str, device: torch.device) -> bool:
     """`train.channels_last`, with "auto" decided: everywhere but for dense bodies on a CPU without AVX-512.
 
-    There the backward pass of a 3x3 convolution is slower in that layout (a step of R-50 takes 1.27 times as long),
+    There the backward pass of a 3x3 convolution is slower in that layout (a step of R-50 takes 1.15 times as long),
     while depthwise ones gain from it anywhere (`fcos-lite0`: 0.71 times; docs/performance.md).
     """
     if asked != "auto":
