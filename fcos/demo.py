@@ -53,6 +53,7 @@ def demo_config() -> Config:
         data=DataConfig(size=SIDE, max_size=SIDE, divisor=16, flip=0.0, color=0.2, workers=1),
         train=TrainConfig(
             epochs=13,
+            channels_last=True,
             batch=8,
             optimizer="adamw",
             lr=3e-3,
