@@ -17,12 +17,12 @@ from training import Ours, Theirs, scene, torchvisions
 
 from fcos import zoo
 from fcos.assign import assign_batch
-from fcos.bench import alternate, product
 from fcos.convert import from_state
 from fcos.decode import decode
 from fcos.info import describe_network
 from fcos.points import make_points
 from fcos.presets import preset
+from fcos.timing import alternate, matrix_product
 
 
 def row(name: str, seconds: float, base: float, more: str = "") -> None:
@@ -69,7 +69,7 @@ def inference(chosen, device) -> None:
     }
     if not chosen.compile:
         del ways["ours, compiled bf16, folded"]
-    peak = product("bf16", device)
+    peak = matrix_product("bf16", device)
     if peak is not None:
         ways["peak"] = peak[0]
     with torch.inference_mode():

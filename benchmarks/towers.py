@@ -14,10 +14,10 @@ import torch
 from common import options, parser, print_heading
 
 from fcos import zoo
-from fcos.bench import alternate
 from fcos.detector import load
 from fcos.info import describe_network
 from fcos.presets import preset
+from fcos.timing import alternate
 from fcos.types import Classes
 
 VARIANTS = {

@@ -4,7 +4,8 @@
 
 R-50 with frozen BatchNorm, stem and first stage fixed, SGD; torchvision's fcos_resnet50_fpn with the same weights,
 pictures and boxes, eager fp32. All ways alternate in one process; bf16 only where the device has it. --memory starts
-one process for each way, at batch 8, and prints the most memory that a step took.
+one process for each way, at batch 8, and prints the most memory that a step took. --only WAY is one way in a process
+of its own: `keep_memory`, once asked for, acts on all steps of a process, torchvision's too.
 """
 
 import ctypes
@@ -24,12 +25,13 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from fcos import zoo
 from fcos.assign import assign_batch
-from fcos.bench import alternate, synchronize
 from fcos.convert import from_state
 from fcos.folding import fold_frozen
 from fcos.losses import fcos_loss
 from fcos.points import make_points
-from fcos.start import has_bf16, in_layout_of, keep_memory, wants_channels_last
+from fcos.start import has_bf16, keep_memory, wants_channels_last
+from fcos.step import in_layout_of
+from fcos.timing import alternate, synchronize
 from fcos.types import Target
 
 PARTS = ("body", "FPN", "head", "assignment", "loss", "backward", "optimiser")
@@ -82,16 +84,14 @@ class Theirs:
 class Ours:
     """The same step here; `marks` collects the seconds of each part when it is a list."""
 
-    def __init__(
-        self, state, images, targets, device, *, bf16=False, fold=True, keep=True, last="auto", compiled=False
-    ):
+    def __init__(self, state, images, targets, device, *, bf16=False, fold=True, keep=True, compiled=False):
         made = from_state(state)
         self.config, self.bf16, self.keep, self.device = made.config, bf16, keep, device
         network = zoo.build(made.config, len(made.classes))
         zoo.load_state(network, made.state, "torchvision")
         network.train().backbone.freeze(2)
         self.network = network.to(device)
-        if wants_channels_last(network, last, torch.device(device)):
+        if wants_channels_last(network, "auto", torch.device(device)):
             network.to(memory_format=torch.channels_last)
         if fold:
             fold_frozen(network.backbone.body)
@@ -148,8 +148,6 @@ SAVINGS = {
     "ours, fp32": {},
     "ours, fp32 without folding": {"fold": False},
     "ours, fp32 without keep_memory": {"keep": False},
-    "ours, fp32, channels_last": {"last": True},
-    "ours, fp32, not channels_last": {"last": False},
     "ours, bf16 autocast": {"bf16": True},
 }
 
@@ -174,15 +172,16 @@ def main() -> None:
     made.add_argument("--batch", type=int, default=2)
     made.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     made.add_argument("--memory", action="store_true", help="memory of a step at batch 8 instead of time")
-    made.add_argument("--only", choices=["torchvision", *SAVINGS], help="one way, two steps, its memory")
+    made.add_argument("--only", choices=["torchvision", *SAVINGS], help="one way, its memory and time")
     chosen = options(made)
     if chosen.short:
         chosen.size, chosen.batch = 64, 1
     if chosen.only:
         step = make(chosen.only, chosen)
         before = peak_megabytes(chosen.device)
-        step(), step()
-        print(f"{chosen.only:<34}{peak_megabytes(chosen.device) - before:>10.0f} MB above the model")
+        seconds = median(alternate({0: step}, chosen.rounds)[0])
+        took = peak_megabytes(chosen.device) - before
+        print(f"{chosen.only:<34}{took:>10.0f} MB above the model{1e3 * seconds:>10.0f} ms a step")
         return
     print_heading()
     savings = dict(SAVINGS)
@@ -196,7 +195,8 @@ def main() -> None:
             if name != "torchvision" and name not in savings:
                 continue
             command = [sys.executable, __file__, "--only", name, "--batch", str(batch), "--size", str(chosen.size)]
-            subprocess.run([*command, "--threads", str(chosen.threads), "--device", chosen.device], check=True)
+            command += ["--rounds", "1", "--threads", str(chosen.threads), "--device", chosen.device]
+            subprocess.run(command, check=True)
         return
 
     theirs = torchvisions(chosen.size)

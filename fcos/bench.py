@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,10 @@ from .detector import Detector, load
 from .errors import FcosError, MissingExtra, ModelError
 from .info import describe_network, parse_size
 from .presets import PRESETS, resolve
-from .run import environment
+from .timing import alternate, heading, products
 from .types import Classes
 
 TORCHVISION = "torchvision"
-_SIDE = 1024  # of the matrices whose product stands for the machine's peak
 
 
 @dataclass(frozen=True)
@@ -163,94 +161,12 @@ def bench(
     return _measure(ways, rounds, against, notes)
 
 
-def alternate(
-    ways: Mapping[Any, Callable[[], Any]], rounds: int, warm: int = 1, clock: Callable[[], float] = time.perf_counter
-) -> dict[Any, list[float]]:
-    """Seconds of each way in `rounds` rounds, in which all take their turn; `warm` rounds before do not count.
-    On a busy machine `clock=time.process_time` gives the CPU time of what runs on one thread."""
-    times: dict[Any, list[float]] = {name: [] for name in ways}
-    for number in range(warm + rounds):
-        for name, way in ways.items():
-            synchronize()
-            began = clock()
-            way()
-            synchronize()
-            if number >= warm:
-                times[name].append(clock() - began)
-    return times
-
-
-def synchronize() -> None:
-    """Wait for the GPU, where there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def product(precision: str, device: str | torch.device = "cpu") -> tuple[Callable[[], Any], float] | None:
-    """(a matrix product in `precision`, its GFLOP), or None where torch has none for it here.
-
-    fp16 is left out on a CPU, where it is emulated and takes seconds.
-    """
-    where = torch.device(device)
-    if precision == "fp16" and where.type == "cpu":
-        return None
-    side = _SIDE if where.type == "cpu" else 8 * _SIDE
-    work = 2 * side**3 / 1e9
-    if precision == "int8":
-        a, b = (torch.randint(-127, 127, (side, side), dtype=torch.int8, device=where) for _ in range(2))
-        way: Callable[[], Any] = lambda: torch._int_mm(a, b)  # noqa: E731
-    else:
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        x, y = (torch.randn(side, side, device=where).to(dtype) for _ in range(2))
-        way = lambda: torch.mm(x, y)  # noqa: E731
-    try:
-        way()
-    except (RuntimeError, NotImplementedError):
-        return None
-    return way, work
-
-
-def convolution(precision: str, device: str | torch.device = "cpu") -> tuple[Callable[[], Any], float] | None:
-    """(a 3x3 convolution of 256 channels over 80x80, its GFLOP), or None where torch has none worth timing.
-
-    Beside `product`, because the library behind a CPU's matrix product need not be the fastest one: on AMD's, MKL
-    reaches three quarters of what oneDNN's convolutions do.
-    """
-    if precision not in ("fp32", "bf16") or torch.device(device).type != "cpu":
-        return None
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    x, w = (
-        torch.randn(shape, device=device).to(dtype).to(memory_format=torch.channels_last)
-        for shape in ((1, 256, 80, 80), (256, 256, 3, 3))
-    )
-    way: Callable[[], Any] = lambda: torch.nn.functional.conv2d(x, w, padding=1)  # noqa: E731
-    return way, 2 * 9 * 256 * 256 * 80 * 80 / 1e9
-
-
-def _speed(made: tuple[Callable[[], Any], float] | None) -> float:
-    """GFLOP/s of a product, once; 0 where there is none."""
-    if made is None:
-        return 0.0
-    (seconds,) = alternate({0: made[0]}, 1)[0]
-    return made[1] / seconds
-
-
-def heading() -> tuple[str, str]:
-    """(machine, versions and commit): what stands under every figure."""
-    facts = environment({})
-    gpu = f"; {facts['gpu']}" if facts["gpu"] else ""
-    versions = f"fcos {facts['fcos']} (commit {facts['commit']}), torch {facts['torch']}, {facts['date']}"
-    return f"{facts['machine']}{gpu}", versions
-
-
 def _measure(ways: Sequence[_Way], rounds: int, against: str | None, notes: list[str]) -> Report:
     turns: dict[Any, Callable[[], Any]] = {}
     work: dict[tuple[str, int], float] = {}
     where = "cuda" if torch.cuda.is_available() else "cpu"
     for precision in dict.fromkeys(way.precision for way in ways):
-        made = [each for each in (product(precision, where), convolution(precision, where)) if each is not None]
-        if precision != "fp32" and made and _speed(made[0]) < _speed(product("fp32", where)):
-            made = []  # emulated: no measure of what the machine can do
+        made = products(precision, where)
         if not made:
             notes.append(f"no fast matrix product in {precision} here, so no share of the peak")
         for number, (turn, gflop) in enumerate(made):

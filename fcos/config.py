@@ -231,7 +231,7 @@ class TrainConfig(Section):
     ema: float = _f(0.0, "decay of the averaged weights; 0: none", ge=0, lt=1)
     precision: Literal["auto", "fp32", "bf16"] = _f("auto", "auto: bf16 on a GPU that has it, else fp32")
     channels_last: bool | Literal["auto"] = _f(
-        "auto", "memory layout of convolutions; auto: everywhere but for dense bodies on a CPU without AVX-512"
+        "auto", "memory layout of convolutions; auto: everywhere but for dense bodies on a CPU with AVX2 only"
     )
     compile: bool = _f(False, "torch.compile the network")
     checkpointing: bool = _f(False, "compute activations again in the backward pass: less memory, more time")

@@ -16,7 +16,7 @@ from .losses import fcos_loss
 from .model import FCOS
 from .points import make_points
 from .presets import PRESETS
-from .start import in_layout_of
+from .step import in_layout_of
 from .types import Target
 
 GPU_SHARE, CPU_SHARE = 0.85, 0.5  # of the free memory; the rest is for fragments, the loader and evaluation
@@ -127,7 +127,7 @@ def auto_batch(
     def peak(number: int) -> int | None:
         try:
             with autocast():
-                return peak_bytes(lambda: _step(network, config, classes, device, number), device)
+                return peak_bytes(lambda: made_up_step(network, config, classes, device, number), device)
         finally:
             network.zero_grad(set_to_none=True)
 
@@ -141,7 +141,7 @@ def auto_batch(
     return fits * parts, line + (f", the preset's for {preset} pictures" if fits * parts != preset else "")
 
 
-def _step(network: FCOS, config: Config, classes: int, device: torch.device, number: int) -> None:
+def made_up_step(network: FCOS, config: Config, classes: int, device: torch.device, number: int) -> None:
     """Forward and backward of `number` made-up pictures of the largest size that training draws."""
     data = config.data
     side = max(data.train_sizes or (data.size,))

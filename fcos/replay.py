@@ -19,7 +19,7 @@ from .config import from_dict
 from .losses import Normalizers, gather_positives
 from .points import make_points
 from .start import make_fabric, make_ready
-from .train import backward_parts
+from .step import backward_parts
 from .types import Batch, Losses, Predictions, Target
 
 TERMS = ("classification", "box", "centerness")

@@ -82,14 +82,15 @@ def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
 
 
 def wants_channels_last(network: FCOS, asked: bool | str, device: torch.device) -> bool:
-    """`train.channels_last`, with "auto" decided: everywhere but for dense bodies on a CPU without AVX-512.
+    """`train.channels_last`, with "auto" decided: everywhere but for dense bodies on a CPU whose widest vectors are
+    AVX2's.
 
-    There the backward pass of a 3x3 convolution is slower in that layout (a step of R-50 takes 1.15 times as long),
-    while depthwise ones gain from it anywhere (`fcos-lite0`: 0.71 times; docs/performance.md).
+    There the backward pass of a 3x3 convolution is slower in that layout, while depthwise ones gain from it
+    (benchmarks/layout.py, docs/performance.md).
     """
     if asked != "auto":
         return bool(asked)
-    if device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX")):
+    if device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2":
         return True
     return any(m.groups == m.in_channels > 1 for m in network.backbone.modules() if isinstance(m, torch.nn.Conv2d))
 
@@ -98,17 +99,9 @@ def has_bf16(device: torch.device) -> bool:
     """Whether bf16 is more than emulated there: on a CPU without its instructions a step takes many times as long."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def in_layout_of(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Images (B, 3, H, W) in the memory layout of the network's weights; another one would be converted at every
-    convolution."""
-    last = any(
-        p.dim() == 4 and not p.is_contiguous() and p.is_contiguous(memory_format=torch.channels_last)
-        for p in network.parameters()
-    )
-    return images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return True
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # torch says it nowhere else
 
 
 def make_ready(network: FCOS, config: Config, device: torch.device) -> Average | None:

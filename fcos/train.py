@@ -24,7 +24,7 @@ from .detector import Detector
 from .distributed import gather, require_same, synchronize_norms, together
 from .errors import DataError, FcosError, OtherProcess
 from .evaluate import Metrics, evaluate
-from .losses import Normalizers, Positives, count, fcos_loss, gather_positives, moving_average, normalizers
+from .losses import Normalizers, count, gather_positives, moving_average, normalizers
 from .memory import auto_batch
 from .model import FCOS
 from .monitor import StepReport, count_crowded, measure
@@ -36,15 +36,15 @@ from .run import RunFolder, data_hash, environment
 from .start import (
     be_deterministic,
     has_bf16,
-    in_layout_of,
     initialise,
     keep_memory,
     make_fabric,
     make_ready,
     prepare,
 )
+from .step import backward_parts
 from .stop import StopNow, Stopped, StopSignals
-from .types import Batch, Classes, Losses, Points, Predictions
+from .types import Batch, Classes, Losses, Points
 from .validation import validation_loss
 
 
@@ -445,6 +445,7 @@ class Trainer:
         trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
         sizes = cfg.data.train_sizes or (cfg.data.size,)
         emulated = cfg.train.precision == "bf16" and not has_bf16(self.fabric.device)
+        slow = [("slow", "train.precision=bf16 is emulated on this CPU: fp32 is far faster")] if emulated else []
         where = f"{self.world} x {self.fabric.device.type}" if self.world > 1 else str(self.fabric.device)
         return [
             ("model", f"{cfg.name}, {cfg.model.backbone} body, {trained / 1e6:.1f} M trainable parameters"),
@@ -456,36 +457,9 @@ class Trainer:
                 f"{self.total} of {cfg.train.batch} pictures ({self.total / self.sampler.steps_per_epoch:.3g} epochs), "
                 f"{cfg.train.optimizer} lr {cfg.train.lr:g}, on {where}",
             ),
-            *(
-                [("slow", "train.precision=bf16 is emulated on this CPU: fp32 is many times as fast")]
-                if emulated
-                else []
-            ),
+            *slow,
             ("folder", str(self.folder.path)),
         ]
-
-
-def backward_parts(
-    fabric: Any,
-    model: Any,
-    batches: Sequence[Batch],
-    points: Points,
-    index: Sequence[Tensor],
-    positives: Sequence[Positives],
-    norm: Normalizers,
-    cfg: Config,
-) -> list[tuple[Losses, Predictions, Positives]]:
-    """Forward, loss and backward of every part of a step; gradients are averaged over processes in the last."""
-    parts = []
-    for i, batch in enumerate(batches):
-        with fabric.no_backward_sync(model, enabled=i + 1 < len(batches)):
-            exact = cfg.data.padding == "exact"  # as the published implementations, see DataConfig
-            images = batch.padded_with(cfg.model.mean) if exact else batch.images
-            pred = model(in_layout_of(model, images))
-            losses = fcos_loss(pred, points, batch.targets, index[i], cfg.loss, cfg.model, norm, positives[i])
-            fabric.backward(losses.total())
-            parts.append((losses, pred, positives[i]))
-    return parts
 
 
 def stored_config(folder: Path) -> Config:

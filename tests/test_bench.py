@@ -1,16 +1,18 @@
 """`fcos bench` on a detector of a few thousand weights: a table whose figures agree with each other."""
 
 import json
+import time
 
 import pytest
 import torch
 from tiny import NAMES, tiny_config
 
-from fcos import zoo
-from fcos.bench import alternate, bench
+from fcos import timing, zoo
+from fcos.bench import bench
 from fcos.cli import main
 from fcos.errors import FcosError
 from fcos.info import describe_network
+from fcos.timing import alternate
 from fcos.types import Classes
 
 
@@ -76,3 +78,17 @@ def test_flops_of_a_layer_by_hand():
     # head: two tower convs of 16x16x9, outputs of 16x9x(2+4+1)
     assert plain.parts[2].flops == 2 * cells * (2 * 16 * 16 * 9 + 16 * 9 * 7)
     assert bent.parts[2].flops == plain.parts[2].flops + 2 * cells * 2 * 16 * 27 * 9
+
+
+def test_an_emulated_product_is_no_peak(monkeypatch):
+    """int8 that is slower than fp32 says nothing about the machine; in fp32 the better of two counts."""
+    honest = timing.matrix_product
+
+    def slow(precision, device="cpu"):
+        if precision == "fp32":
+            return honest("fp32", device)
+        return (lambda: time.sleep(0.5)), 0.001
+
+    monkeypatch.setattr(timing, "matrix_product", slow)
+    assert timing.products("int8") == []
+    assert len(timing.products("fp32")) == 2

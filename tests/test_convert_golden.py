@@ -10,7 +10,7 @@ from golden import CASES, canonical, checkpoint, keys, load, model, needs_golden
 from fcos.decode import decode
 from fcos.detector import Detector
 from fcos.losses import count, fcos_loss, gather_positives, moving_average, normalizers
-from fcos.train import backward_parts
+from fcos.step import backward_parts
 from fcos.types import Batch, Predictions
 
 pytestmark = needs_golden
@@ -119,7 +119,7 @@ def found(dialect, golden):
 
 @pytest.mark.parametrize("dialect", ["original", "detectron2"])
 def test_a_training_step_pads_as_prediction_does(dialect):
-    """The golden losses out of `train.backward_parts`, from uint8 pictures that the loader pads with whole greys."""
+    """The golden losses out of `step.backward_parts`, from uint8 pictures that the loader pads with whole greys."""
     s, golden, (network, config, _) = scene(dialect), load(CASES[dialect][1]), model(dialect)
     canvas = torch.tensor(config.model.mean).round().to(torch.uint8).view(1, 3, 1, 1).repeat(2, 1, 256, 320)
     for place, picture in zip(canvas, load("inputs")["images_rgb_uint8"], strict=True):

@@ -15,7 +15,8 @@ from fcos.errors import ConfigError
 from fcos.evaluate import evaluate
 from fcos.memory import largest_batch, peak_bytes
 from fcos.recompute import find_blocks, recompute
-from fcos.start import in_layout_of, initialise, wants_channels_last
+from fcos.start import initialise, wants_channels_last
+from fcos.step import in_layout_of
 from fcos.train import Trainer, train
 from fcos.types import Classes
 from fcos.validation import validation_loss
@@ -332,7 +333,7 @@ def test_the_memory_layout_is_the_bodys_and_the_machines(monkeypatch):
     cpu = torch.device("cpu")
     dense = zoo.build(tiny_config(), 2)
     depthwise = zoo.build(tiny_config(model={"backbone": "tf_efficientnet_lite0", "backbone_weights": "none"}), 2)
-    for capability, expected in (("AVX2", False), ("AVX512", True)):
+    for capability, expected in (("AVX2", False), ("AVX512", True), ("DEFAULT", True)):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
         assert wants_channels_last(dense, "auto", cpu) is expected
         assert wants_channels_last(depthwise, "auto", cpu) is True
