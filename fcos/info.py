@@ -14,6 +14,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import export, zoo
+from .boxes import load_operators
 from .config import Config
 from .errors import ConfigError
 from .model import FCOS
@@ -160,7 +161,8 @@ def describe_network(network: FCOS, config: Config, size: tuple[int, int], layer
 
 
 def _count_flops(network: FCOS, size: tuple[int, int]) -> dict[str, int]:
-    count = FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deformable})
+    operator = load_operators().deform_conv2d
+    count = FlopCounterMode(display=False, custom_mapping={operator: _deformable})
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), count as counter:  # only shapes are computed
         network(torch.zeros(1, 3, *size))
     counts = counter.get_flop_counts()

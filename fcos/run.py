@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.metadata
 import io
 import json
 import platform
@@ -150,9 +151,7 @@ def latest_folder(root: Path) -> Path:
 
 def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
     """Where a result comes from: command, versions, commit, machine, date, and a hash of the annotations."""
-    import timm
     import torch
-    import torchvision
 
     from . import __version__
 
@@ -163,8 +162,7 @@ def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
+        **{name: importlib.metadata.version(name) for name in ("torchvision", "timm")},
         "machine": f"{platform.machine()}, {_processor()}, {torch.get_num_threads()} threads",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "data": {k: {"root": str(d.root), "images": len(d), "sha256": data_hash(d)} for k, d in data.items()},

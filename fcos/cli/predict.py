@@ -51,7 +51,7 @@ def command(
 
     check_folder(out)
     check_folder(yolo, "--yolo")
-    pictures = find_pictures(sources)
+    paths = find_pictures(sources)
     detector = load(
         model, runtime=runtime, precision=precision, threads=threads, device=device, overrides=settings or []
     )
@@ -65,10 +65,10 @@ def command(
         out = Path("predictions")
     writer = Writer(out, yolo, coco, detector.classes.ids)
     outcome = Outcome()
-    wide = min(48, max((len(str(p)) for p in pictures), default=0))
-    names = unique_names(pictures)
+    wide = min(48, max((len(str(p)) for p in paths), default=0))
+    names = unique_names(paths)
     began = time.perf_counter()
-    for name, (path, image, found) in zip(names, run(detector, pictures, scores, batch), strict=True):
+    for name, (path, image, found) in zip(names, run(detector, paths, scores, batch), strict=True):
         if isinstance(found, FcosError):
             outcome.broken.append(str(found))
             typer.echo(f"fcos: {found}", err=True)
@@ -81,9 +81,8 @@ def command(
     rate = outcome.pictures / max(time.perf_counter() - began, 1e-9)
     if not as_json:
         where = f", drawn in {out}" if out is not None and outcome.pictures else ""
-        typer.echo(
-            f"{outcome.detections} detections in {outcome.pictures} pictures{where}; {rate:.1f} pictures a second",
-            err=True,
-        )
+        boxes = f"{outcome.detections} detection{'s' if outcome.detections != 1 else ''}"
+        pictures = f"{outcome.pictures} picture{'s' if outcome.pictures != 1 else ''}"
+        typer.echo(f"{boxes} in {pictures}{where}; {rate:.1f} pictures a second", err=True)
     if outcome.broken:
         sys.exit(1)
