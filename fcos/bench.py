@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import tempfile
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from . import zoo
 from .detector import Detector, load
 from .errors import FcosError, MissingExtra, ModelError
 from .info import describe_network, parse_size
+from .predict import run
 from .presets import PRESETS, resolve
 from .timing import alternate, heading, products
 from .types import Classes
@@ -32,7 +34,8 @@ TORCHVISION = "torchvision"
 class Row:
     """One way to run one model at one size. `milliseconds`: the whole way of a batch, from the bytes of a JPEG
     to boxes; `network`: the network's part of it. `gflop`: of one picture, 2 per multiply-add. `share`: of the
-    peak of this precision, reached by the network, 0..1. `megabytes`: what loading and the first picture added
+    peak of this precision, reached by the network, 0..1. `lanes`: pictures detected at once, in which case
+    `milliseconds` is the time from one result to the next. `megabytes`: what loading and the first picture added
     to the process. `ratio`: how many times as fast as the baseline of the same size and batch."""
 
     model: str
@@ -40,6 +43,7 @@ class Row:
     precision: str
     size: str
     batch: int
+    lanes: int
     milliseconds: float
     network: float | None
     pictures_per_second: float
@@ -68,11 +72,12 @@ class Report:
 
     def text(self) -> str:
         """An aligned table for a terminal."""
-        head = ("model", "runtime", "precision", "size", "batch", "ms", "network ms", "pictures/s", "GFLOP", "of peak",
-                "MB", "ratio")  # fmt: skip
+        head = ("model", "runtime", "precision", "size", "batch", "lanes", "ms", "network ms", "pictures/s", "GFLOP",
+                "of peak", "MB", "ratio")  # fmt: skip
         body = [
             (
-                row.model, row.runtime, row.precision, row.size, str(row.batch), f"{row.milliseconds:.1f}",
+                row.model, row.runtime, row.precision, row.size, str(row.batch), str(row.lanes),
+                f"{row.milliseconds:.1f}",
                 _shown(row.network, ".1f"), f"{row.pictures_per_second:.2f}", _shown(row.gflop, ".1f"),
                 _shown(row.share, ".0%"), _shown(row.megabytes, ".0f"), f"{row.ratio:.2f}",
             )
@@ -111,6 +116,8 @@ class _Way:
     network: Callable[[], Any] | None
     gflop: float | None
     megabytes: float | None
+    lanes: int = 1
+    calls: int = 1  # batches in one `whole`
 
 
 def bench(
@@ -119,6 +126,7 @@ def bench(
     precisions: Sequence[str] = ("fp32",),
     sizes: Sequence[str] = (),
     batches: Sequence[int] = (1,),
+    lanes: Sequence[int] = (1,),
     *,
     threads: int = 0,
     rounds: int = 5,
@@ -153,8 +161,21 @@ def bench(
             for name, path in sources_here:
                 for runtime in runtimes:
                     for precision in precisions:
-                        say(f"loading {name}, {runtime}, {precision}")
-                        ways += _ours(name, path, runtime, precision, text, batches, threads, device, notes)
+                        for lane in lanes:
+                            say(f"loading {name}, {runtime}, {precision}{f', {lane} lanes' if lane > 1 else ''}")
+                            ways += _ours(
+                                name,
+                                path,
+                                runtime,
+                                precision,
+                                text,
+                                batches,
+                                threads,
+                                lane,
+                                device,
+                                notes,
+                                Path(folder),
+                            )
     if not ways:
         raise FcosError("nothing to measure: " + "; ".join(notes))
     say(f"{len(ways)} ways, {rounds} rounds")
@@ -184,14 +205,14 @@ def _measure(ways: Sequence[_Way], rounds: int, against: str | None, notes: list
     first: dict[tuple[str, int], float] = {}
     rows = []
     for i, way in enumerate(ways):
-        whole, network = times["whole", i], times.get(("network", i))
+        whole, network = times["whole", i] / way.calls, times.get(("network", i))
         first.setdefault((way.size, way.batch), whole)
         share = None
         if way.gflop is not None and way.precision in peaks:
             share = way.gflop * way.batch / (network or whole) / peaks[way.precision]
         rows.append(
             Row(
-                way.model, way.runtime, way.precision, way.size, way.batch, 1e3 * whole,
+                way.model, way.runtime, way.precision, way.size, way.batch, way.lanes, 1e3 * whole,
                 1e3 * network if network else None, way.batch / whole, way.gflop, share, way.megabytes,
                 first[way.size, way.batch] / whole,
             )
@@ -219,14 +240,18 @@ def _source(name: str, folder: Path, classes: int, notes: list[str]) -> Path:
 
 def _ours(
     name: str, path: Path, runtime: str, precision: str, size: str | None, batches: Sequence[int], threads: int,
-    device: str, notes: list[str],
+    lanes: int, device: str, notes: list[str], folder: Path,
 ) -> list[_Way]:  # fmt: skip
     """The ways of one loaded detector, one for each batch; none and a note when it cannot be loaded."""
     before = _resident()
     shape = _shape(size) if size else None
     changes = [f"data.size={min(shape)}", f"data.max_size={max(shape)}"] if shape else []
     try:
-        detector = load(path, runtime=runtime, precision=precision, threads=threads, device=device, overrides=changes)
+        detector = load(
+            path, runtime=runtime, precision=precision, threads=threads, lanes=lanes, device=device, overrides=changes
+        )
+        if detector.lanes != lanes:
+            raise ModelError("several lanes are for torch, onnx and openvino on a CPU")
     except (MissingExtra, ModelError) as error:
         notes.append(f"left out {name}, {runtime}, {precision}: {error}")
         return []
@@ -237,6 +262,8 @@ def _ours(
     added = _resident() - before
     gflop = _gflop(detector, shape)
     ways = []
+    if lanes > 1:
+        return [_laned(name, detector, shape, batch, gflop, added, folder) for batch in batches]
     for batch in batches:
         tensor = torch.stack([detector.prepare(np.zeros((*shape, 3), np.uint8))[0]] * batch).to(detector.device)
         network = detector.network
@@ -249,6 +276,27 @@ def _ours(
             )
         )  # fmt: skip
     return ways
+
+
+def _laned(
+    name: str, detector: Detector, shape: tuple[int, int], batch: int, gflop: float, megabytes: float, folder: Path
+) -> _Way:
+    """Many pictures one after the other, as `fcos predict` takes a folder."""
+    calls = 8 * detector.lanes
+    file = folder / f"{shape[0]}x{shape[1]}.jpg"
+    file.write_bytes(picture(shape))
+    files = [file] * (batch * calls)
+    scores = torch.zeros(len(detector.classes))
+
+    def whole() -> None:
+        before = torch.get_num_threads()
+        deque(run(detector, files, scores, batch), maxlen=0)
+        torch.set_num_threads(before)
+
+    return _Way(
+        name, detector.runtime, detector.precision, f"{shape[0]}x{shape[1]}", batch, whole, None, gflop,
+        megabytes if math.isfinite(megabytes) else None, detector.lanes, calls,
+    )  # fmt: skip
 
 
 def _ends_in_detections(detector: Detector) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from .decode import decode
 from .errors import DeviceError, FcosError, ImageError, ModelError
 from .export.about import PRECISIONS
 from .export.runtime import EndToEndRuntime, Runtime
+from .files import cpu_cores
 from .folding import fuse
 from .points import make_points
 from .types import Classes, Detections, Network, Points
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from .study.explain import Explanation
 
 RUNTIMES = ("auto", "torch", "compile", *export.RUNTIMES)
+LANED = ("torch", *export.OWN_THREADS)  # several pictures may be in them at once, on a CPU
 Source = str | os.PathLike[str] | np.ndarray | Tensor | Any  # Any: a PIL image
 
 
@@ -50,9 +53,12 @@ class Detector:
         size: tuple[int, int] | None = None,
         runtime: str = "torch",
         precision: str = "fp32",
+        lanes: int = 1,
+        threads: int = 0,
     ) -> None:
         """`size` is the only (height, width) that the network takes, if so: pictures are shrunk to fit.
-        `runtime` and `precision` say what computes."""
+        `runtime` and `precision` say what computes, `lanes` how many threads of the caller may do so at once, with
+        `threads` of the runtime's own each (0: its choice)."""
         self.network = network
         self.config = config
         self.classes = classes
@@ -60,6 +66,8 @@ class Detector:
         self.size = size
         self.runtime = runtime
         self.precision = precision
+        self.lanes = lanes
+        self.threads = threads
         self._points: dict[tuple[int, int], Points] = {}
 
     def __call__(self, source: Source | Sequence[Source], *, score: float = 0.0, batch: int = 1) -> Any:
@@ -72,6 +80,13 @@ class Detector:
         self, images: Sequence[np.ndarray], names: Sequence[str | None], score: float = 0.0, batch: int = 1
     ) -> list[Detections]:
         """Detections of decoded pictures [H,W,3] uint8 RGB, in their pixels."""
+        # a runtime with threads of its own loses half of its speed to torch's, which wait for work by spinning
+        with _one_thread() if self.runtime in export.OWN_THREADS and self.device.type == "cpu" else nullcontext():
+            return self._detect(images, names, score, batch)
+
+    def _detect(
+        self, images: Sequence[np.ndarray], names: Sequence[str | None], score: float, batch: int
+    ) -> list[Detections]:
         results: list[Detections | None] = [None] * len(images)
         prepared = [self.prepare(image) for image in images]
         groups: dict[tuple[int, ...], list[int]] = {}
@@ -162,6 +177,7 @@ def load(
     runtime: str | None = None,
     precision: str | None = None,
     threads: int = 0,
+    lanes: int = 1,
     device: str = "auto",
     overrides: Sequence[str] = (),
 ) -> Detector:
@@ -170,25 +186,44 @@ def load(
     `runtime` is torch, compile, onnx, openvino, tensorrt, or auto: the fastest that is installed and keeps the
     detections. Left out, a checkpoint runs in torch and an exported file in its own runtime. A checkpoint is
     converted in memory, which takes seconds; `fcos export` keeps the result. `precision` is fp32, bf16 or
-    fp16; int8 is for files exported so. `threads` 0 leaves the number to the runtime. `overrides` are settings
-    such as "decode.nms_iou=0.5". Raises ModelError, DeviceError, MissingExtra.
+    fp16; int8 is for files exported so. `threads` 0 leaves the number to the runtime. `lanes` is the number of
+    pictures that may be detected at once from threads of the caller, on a CPU by torch, onnx and openvino; they
+    share `threads`, which wait less for each other than many threads on one picture (`fcos.predict.run`).
+    `overrides` are settings such as "decode.nms_iou=0.5". Raises ModelError, DeviceError, MissingExtra.
     """
     _check_choice("runtime", runtime, RUNTIMES)
     _check_choice("precision", precision, PRECISIONS)
     where = pick_device(device)
     path = zoo.find(name)
-    if export.format_of(path) is not None:
-        found = export.open_runtime(path, runtime, precision, threads, where, overrides)
-        return _around(found, where, precision)
+    kind = export.format_of(path)
+    if where.type != "cpu" or (runtime or (kind.name if kind else "torch")) not in LANED:
+        lanes = 1
+    if lanes > 1:
+        threads = max(1, (threads or cpu_cores()) // lanes)
+    if kind is not None:
+        found = export.open_runtime(path, runtime, precision, threads, where, overrides, lanes)
+        return _around(found, where, precision, lanes, threads)
     network, config, classes = zoo.load(path, overrides)
     network.requires_grad_(False)
     precision = precision or "fp32"
     if runtime == "auto":
         return _fastest(network, config, classes, precision, threads, where)
     if runtime in export.RUNTIMES:
-        found = export.on_the_fly(network, config, classes, runtime, precision, threads, where)
-        return _around(found, where, precision)
-    return _in_torch(network, config, classes, runtime or "torch", precision, threads, where)
+        found = export.on_the_fly(network, config, classes, runtime, precision, threads, where, lanes)
+        return _around(found, where, precision, lanes, threads)
+    detector = _in_torch(network, config, classes, runtime or "torch", precision, threads, where)
+    detector.lanes = lanes
+    return detector
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
@@ -196,13 +231,13 @@ def _check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
         raise ModelError(f"there is no {name} {value!r}; choose from {', '.join(known)}")
 
 
-def _around(network: Runtime, where: torch.device, precision: str | None) -> Detector:
+def _around(network: Runtime, where: torch.device, precision: str | None, lanes: int = 1, threads: int = 0) -> Detector:
     about = network.about
     if network.kind not in export.ON_DEVICE:
         where = torch.device("cpu")  # results arrive there
     return Detector(
         network, about.config, about.classes, where,
-        size=about.size, runtime=network.kind, precision=precision or about.precision,
+        size=about.size, runtime=network.kind, precision=precision or about.precision, lanes=lanes, threads=threads,
     )  # fmt: skip
 
 
@@ -219,7 +254,7 @@ def _in_torch(
         # weights as constants, laid out for the kernels ahead of time; must be set before the first call
         torch._inductor.config.freezing = True  # type: ignore[attr-defined]
         network = torch.compile(network)  # type: ignore[assignment]
-    return Detector(network, config, classes, where, runtime=runtime, precision=precision)
+    return Detector(network, config, classes, where, runtime=runtime, precision=precision, threads=threads)
 
 
 def _fastest(

@@ -77,3 +77,8 @@ def check_folder(path: Path | None, option: str = "--out") -> None:
     """FcosError when `path`, which is to become a folder, is a file."""
     if path is not None and path.exists() and not path.is_dir():
         raise FcosError(f"{option} {path} is a file; name a folder")
+
+
+def cpu_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -22,10 +22,13 @@ from torch import Tensor
 from .data.image import SUFFIXES, read_image
 from .detector import Detector
 from .errors import DataError, FcosError, ImageError
-from .files import write_whole
+from .files import cpu_cores, write_whole
 from .types import Classes, Detections, Predictions
 
+_Reading = tuple[Path, Future[np.ndarray]]
+_Found = tuple[Path, np.ndarray, Detections | ImageError]  # pixels, and what is in them
 _AHEAD = 4  # pictures decoded while the network works
+_LANES = 4  # more take memory for little
 
 
 @dataclass
@@ -118,46 +121,70 @@ def proposer(detector: Detector, most: int = 1000) -> Detector:
     cfg = detector.config.decode
     changes = {"threshold": 0.0, "nms": "agnostic", "max_detections": most, "topk": max(most, cfg.topk)}
     config = detector.config.override({"decode": changes})
-    return Detector(highest, config, Classes(("object",), detector.classes.ids[:1]), detector.device)
+    classes = Classes(("object",), detector.classes.ids[:1])
+    return Detector(
+        highest, config, classes, detector.device,
+        runtime=detector.runtime, precision=detector.precision, lanes=detector.lanes, threads=detector.threads,
+    )  # fmt: skip
 
 
-def run(
-    detector: Detector, pictures: Sequence[Path], scores: Tensor, batch: int = 1
-) -> Iterator[tuple[Path, np.ndarray, Detections | ImageError]]:
-    """(path, pixels, detections or the error) of each picture, in order; decoding runs ahead of the network.
+def pick_lanes(pictures: int, batch: int, threads: int) -> int:
+    """How many of so many pictures to detect at once on a CPU with `threads` threads (0: all cores)."""
+    return max(1, min(_LANES, threads or cpu_cores(), pictures // 4)) if batch == 1 else 1
+
+
+def run(detector: Detector, pictures: Sequence[Path], scores: Tensor, batch: int = 1) -> Iterator[_Found]:
+    """(path, pixels, detections or the error) of each picture, in order. Decoding runs ahead of the network, the
+    network ahead of the caller, `detector.lanes` pictures at once.
 
     scores [C]: the lowest score of each class. `batch` pictures go to the network together.
     """
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        pending: deque[tuple[Path, Future[np.ndarray]]] = deque()
+
+    def prepare() -> None:
+        if detector.threads:  # torch counts them for each thread
+            torch.set_num_threads(detector.threads)
+
+    lanes = detector.lanes
+    with ThreadPoolExecutor(max_workers=2) as readers, ThreadPoolExecutor(lanes, initializer=prepare) as workers:
+        reading: deque[_Reading] = deque()
+        detecting: deque[Future[list[_Found]]] = deque()
         rest = iter(pictures)
-        while True:
-            pending.extend(
-                (path, pool.submit(read_image, path)) for path in islice(rest, batch + _AHEAD - len(pending))
-            )
-            if not pending:
-                return
-            yield from _detect(detector, [pending.popleft() for _ in range(min(batch, len(pending)))], scores)
-
-
-def _detect(
-    detector: Detector, part: Sequence[tuple[Path, Future[np.ndarray]]], scores: Tensor
-) -> Iterator[tuple[Path, np.ndarray, Detections | ImageError]]:
-    images: dict[Path, np.ndarray] = {}
-    errors: dict[Path, ImageError] = {}
-    for path, future in part:
         try:
-            images[path] = future.result()
+            while True:
+                ahead = batch + _AHEAD - len(reading)
+                reading.extend((path, readers.submit(read_image, path)) for path in islice(rest, ahead))
+                if reading:
+                    part = [reading.popleft() for _ in range(min(batch, len(reading)))]
+                    detecting.append(workers.submit(_detect, detector, part, scores))
+                if not detecting:
+                    return
+                if len(detecting) > lanes or not reading:
+                    yield from detecting.popleft().result()
+        finally:  # the caller may stop early
+            for group in detecting:
+                group.cancel()
+            for _, picture in reading:
+                picture.cancel()
+
+
+def _detect(detector: Detector, part: Sequence[_Reading], scores: Tensor) -> list[_Found]:
+    images: list[np.ndarray] = []
+    errors: dict[int, ImageError] = {}
+    for place, (_, future) in enumerate(part):
+        try:
+            images.append(future.result())
         except ImageError as error:
-            errors[path] = error
-    names = [str(path) for path in images]
-    found = iter(detector.detect(list(images.values()), names, float(scores.min()), len(part)))
-    for path, _ in part:
-        if path in errors:
-            yield path, np.zeros((0, 0, 3), np.uint8), errors[path]
+            errors[place] = error
+    names = [str(path) for place, (path, _) in enumerate(part) if place not in errors]
+    found = iter(zip(images, detector.detect(images, names, float(scores.min()), len(part)), strict=True))
+    results: list[_Found] = []
+    for place, (path, _) in enumerate(part):
+        if place in errors:
+            results.append((path, np.zeros((0, 0, 3), np.uint8), errors[place]))
         else:
-            one = next(found)
-            yield path, images[path], one[one.scores >= scores[one.labels]]
+            image, one = next(found)
+            results.append((path, image, one[one.scores >= scores[one.labels]]))
+    return results
 
 
 def json_line(path: Path, found: Detections) -> str:

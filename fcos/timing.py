@@ -11,6 +11,7 @@ import torch
 from .run import environment
 
 _SIDE = 1024  # of the matrices whose product stands for the machine's peak
+_PAUSE = 0.02  # seconds
 
 Product = tuple[Callable[[], Any], float]  # something to run, and its GFLOP
 
@@ -19,11 +20,13 @@ def alternate(
     ways: Mapping[Any, Callable[[], Any]], rounds: int, warm: int = 1, clock: Callable[[], float] = time.perf_counter
 ) -> dict[Any, list[float]]:
     """Seconds of each way in `rounds` rounds, in which all take their turn; `warm` rounds before do not count.
+    In front of each is a pause: thread pools spin for a while when their work is done, at the cost of the next.
     On a busy machine `clock=time.process_time` gives the CPU time of what runs on one thread."""
     times: dict[Any, list[float]] = {name: [] for name in ways}
     for number in range(warm + rounds):
         for name, way in ways.items():
             synchronize()
+            time.sleep(_PAUSE)
             began = clock()
             way()
             synchronize()

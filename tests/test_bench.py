@@ -59,6 +59,17 @@ def test_what_cannot_run_is_a_note(model):
             bench([str(model)], sizes=[wrong])
 
 
+def test_lanes_are_rows_of_their_own(model):
+    report = bench([str(model)], ["torch", "compile"], sizes=["64"], batches=[1, 2], lanes=[1, 2], threads=2, rounds=1)
+    laned = [row for row in report.rows if row.lanes == 2]
+    assert [(row.runtime, row.batch) for row in laned] == [("torch", 1), ("torch", 2)]
+    for row in laned:
+        assert row.network is None
+        assert row.pictures_per_second == pytest.approx(1e3 * row.batch / row.milliseconds)
+    assert any("several lanes" in note for note in report.notes)
+    assert "lanes" in report.text().splitlines()[0].split()
+
+
 def test_ways_take_turns():
     order = []
     times = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2, warm=1)

@@ -19,6 +19,9 @@ def command(
     ] = None,
     size: Annotated[list[str] | None, typer.Option("--size", help=f"Picture as HxW or one number; {_MANY}.")] = None,
     batch: Annotated[list[str] | None, typer.Option("--batch", help=f"Pictures at a time; {_MANY}.")] = None,
+    lanes: Annotated[
+        list[str] | None, typer.Option("--lanes", help=f"Pictures in work at once, sharing the threads; {_MANY}.")
+    ] = None,
     threads: Annotated[int, typer.Option("--threads", min=0, help="Threads; 0: the runtime's own choice.")] = 0,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Alternating rounds whose medians count.")] = 5,
     against: Annotated[
@@ -34,20 +37,15 @@ def command(
     import json
 
     from ..bench import bench
-    from ..errors import FcosError
 
-    try:
-        batches = [int(b) for b in _split(batch, "1")]
-    except ValueError:
-        raise FcosError(f"--batch {','.join(batch or ())}: write whole numbers, such as 1,8") from None
-    if min(batches) < 1:
-        raise FcosError(f"--batch {min(batches)}: at least 1 picture")
+    batches = _counts("--batch", batch)
     report = bench(
         _split(model, ""),
         _split(runtime, "torch"),
         _split(precision, "fp32"),
         _split(size, ""),
         batches,
+        _counts("--lanes", lanes),
         threads=threads,
         rounds=rounds,
         against=against,
@@ -55,6 +53,18 @@ def command(
         say=lambda line: typer.echo(line, err=True),
     )
     typer.echo(json.dumps(report.to_dict()) if as_json else report.text())
+
+
+def _counts(option: str, values: list[str] | None) -> list[int]:
+    from ..errors import FcosError
+
+    try:
+        counts = [int(value) for value in _split(values, "1")]
+    except ValueError:
+        raise FcosError(f"{option} {','.join(values or ())}: write whole numbers, such as 1,8") from None
+    if min(counts) < 1:
+        raise FcosError(f"{option} {min(counts)}: at least 1 picture")
+    return counts
 
 
 def _split(values: list[str] | None, default: str) -> list[str]:

@@ -35,7 +35,11 @@ def command(
     ] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures of one size that share a pass.")] = 1,
-    threads: Annotated[int, typer.Option("--threads", min=0, help="Threads of the runtime; 0: its own choice.")] = 0,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")] = 0,
+    lanes: Annotated[
+        int,
+        typer.Option("--lanes", min=0, help="Pictures in work at once on a CPU, sharing its threads; 0: best."),
+    ] = 0,
 ) -> None:
     """Detect objects in pictures.
 
@@ -47,14 +51,27 @@ def command(
     from ..detector import load
     from ..errors import FcosError
     from ..files import check_folder
-    from ..predict import Outcome, Writer, find_pictures, headline, json_line, parse_scores, proposer, run, unique_names
+    from ..predict import (
+        Outcome,
+        Writer,
+        find_pictures,
+        headline,
+        json_line,
+        parse_scores,
+        pick_lanes,
+        proposer,
+        run,
+        unique_names,
+    )
 
     check_folder(out)
     check_folder(yolo, "--yolo")
     paths = find_pictures(sources)
+    lanes = lanes or pick_lanes(len(paths), batch, threads)
     detector = load(
-        model, runtime=runtime, precision=precision, threads=threads, device=device, overrides=settings or []
-    )
+        model, runtime=runtime, precision=precision, threads=threads, lanes=lanes, device=device,
+        overrides=settings or [],
+    )  # fmt: skip
     if proposals:
         if not (out or as_json or coco or yolo):
             raise FcosError("--proposals are many: name a file with --coco, or give --json, --yolo or --out")

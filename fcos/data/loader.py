@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from ..config import Config, DataConfig
 from ..errors import DataError, FcosError, ImageError
+from ..files import cpu_cores
 from ..types import Batch, Target
 from . import augment
 from .augment import Color, Sample
@@ -276,7 +277,7 @@ def eval_batches(dataset: Dataset, config: Config, batch: int = 1, workers: int 
 
 def count_workers(wanted: int, item_bytes: int) -> int:
     """Loader processes: as wanted, or by the number of CPU cores; 0 where shared memory is too small."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = cpu_cores()
     workers = wanted if wanted >= 0 else min(4, cores) if cores > 2 else cores - 1
     if workers and os.path.isdir("/dev/shm"):
         room = os.statvfs("/dev/shm")

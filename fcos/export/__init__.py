@@ -53,6 +53,7 @@ FORMATS = {
 }
 # runtimes that a checkpoint can be converted to on the fly, fastest first
 RUNTIMES = ("tensorrt", "openvino", "onnx")
+OWN_THREADS = ("onnx", "openvino")  # compute with threads of their own, not torch's, on a CPU
 ON_DEVICE = ("tensorrt", "torchscript")  # their results stay on the GPU; the others' arrive on the CPU
 
 
@@ -92,8 +93,10 @@ def open_runtime(
     threads: int = 0,
     where: device | None = None,
     overrides: Sequence[str] = (),
+    lanes: int = 1,
 ) -> Runtime:
-    """A Network that runs an exported file. `runtime` may be openvino for an ONNX file; `threads` 0: all.
+    """A Network that runs an exported file. `runtime` may be openvino for an ONNX file; `threads` 0: all. `lanes`:
+    calls at once, from so many threads, each with `threads`.
 
     `overrides` are settings around the network: those of the network itself are part of the file, and those
     of decoding too where it was exported with --nms.
@@ -120,13 +123,15 @@ def open_runtime(
     changed = replace(about, config=config)
     if changed.pixels != about.pixels or config.data.divisor % about.config.data.divisor:
         raise ModelError(f"{path} takes {about.pixels} pictures padded to {about.config.data.divisor}; keep these")
-    run = used.module.runtime(path, about, precision or about.precision, threads, where or device("cpu"))
+    more = {"lanes": lanes} if used is FORMATS["openvino"] else {}  # others take calls from any thread, or one
+    run = used.module.runtime(path, about, precision or about.precision, threads, where or device("cpu"), **more)
     return wrap(run, changed, used.name, str(path))
 
 
 def on_the_fly(
-    network: FCOS, config: Config, classes: Classes, runtime: str, precision: str, threads: int, where: device
-) -> Runtime:
+    network: FCOS, config: Config, classes: Classes, runtime: str, precision: str, threads: int, where: device,
+    lanes: int = 1,
+) -> Runtime:  # fmt: skip
     """A checkpoint's network on another runtime, through a file that is gone afterwards."""
     if precision == "int8":
         raise ModelError("int8 needs pictures to calibrate on: fcos export --precision int8 --calibrate DATA")
@@ -136,7 +141,7 @@ def on_the_fly(
     with tempfile.TemporaryDirectory(prefix="fcos-") as folder:
         path = Path(folder) / f"model{chosen.suffix}"
         write(network, about, runtime, path)
-        return open_runtime(path, runtime, precision, threads, where)
+        return open_runtime(path, runtime, precision, threads, where, lanes=lanes)
 
 
 def _known(name: str) -> Format:

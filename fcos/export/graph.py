@@ -165,10 +165,10 @@ def _constant_padding(network: nn.Module) -> None:
 
 
 def example(about: About) -> tuple[Tensor, ...]:
-    """Inputs to trace with. Where the size is free every level has two rows and three columns or more: the tracer
-    takes an axis of length 1, or two of equal length, for always so."""
+    """Inputs to trace with. Where the size is free every level, and the size in steps, has two rows and three columns
+    or more: the tracer takes an axis of length 1, or two of equal length, for always so."""
     step, top = about.config.data.divisor, about.config.model.strides[-1]
-    height, width = about.size or (-(-2 * top // step) * step, -(-3 * top // step) * step)
+    height, width = about.size or (max(2, -(-2 * top // step)) * step, max(3, -(-3 * top // step)) * step)
     batch = about.batch or 2
     images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
     inputs: tuple[Tensor, ...] = (images if about.pixels == "uint8" else images.float(),)
