@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import statistics
 import tempfile
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -176,10 +175,10 @@ def bench(
                                 notes,
                                 Path(folder),
                             )
-    if not ways:
-        raise FcosError("nothing to measure: " + "; ".join(notes))
-    say(f"{len(ways)} ways, {rounds} rounds")
-    return _measure(ways, rounds, against, notes)
+        if not ways:
+            raise FcosError("nothing to measure: " + "; ".join(notes))
+        say(f"{len(ways)} ways, {rounds} rounds")
+        return _measure(ways, rounds, against, notes)
 
 
 def _measure(ways: Sequence[_Way], rounds: int, against: str | None, notes: list[str]) -> Report:
@@ -289,9 +288,9 @@ def _laned(
     scores = torch.zeros(len(detector.classes))
 
     def whole() -> None:
-        before = torch.get_num_threads()
-        deque(run(detector, files, scores, batch), maxlen=0)
-        torch.set_num_threads(before)
+        for _, _, found in run(detector, files, scores, batch):
+            if isinstance(found, FcosError):
+                raise found
 
     return _Way(
         name, detector.runtime, detector.precision, f"{shape[0]}x{shape[1]}", batch, whole, None, gflop,

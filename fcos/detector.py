@@ -211,9 +211,7 @@ def load(
     if runtime in export.RUNTIMES:
         found = export.on_the_fly(network, config, classes, runtime, precision, threads, where, lanes)
         return _around(found, where, precision, lanes, threads)
-    detector = _in_torch(network, config, classes, runtime or "torch", precision, threads, where)
-    detector.lanes = lanes
-    return detector
+    return _in_torch(network, config, classes, runtime or "torch", precision, threads, where, lanes)
 
 
 @contextmanager
@@ -242,11 +240,12 @@ def _around(network: Runtime, where: torch.device, precision: str | None, lanes:
 
 
 def _in_torch(
-    model: FCOS, config: Config, classes: Classes, runtime: str, precision: str, threads: int, where: torch.device
-) -> Detector:
+    model: FCOS, config: Config, classes: Classes, runtime: str, precision: str, threads: int, where: torch.device,
+    lanes: int = 1,
+) -> Detector:  # fmt: skip
     if precision == "int8":
         raise ModelError("torch has no int8 here: fcos export --format openvino --precision int8 --calibrate DATA")
-    if threads:
+    if threads and lanes == 1:  # otherwise each lane sets its own
         torch.set_num_threads(threads)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     network: Network = fuse(model, dtype).to(where)
@@ -254,7 +253,7 @@ def _in_torch(
         # weights as constants, laid out for the kernels ahead of time; must be set before the first call
         torch._inductor.config.freezing = True  # type: ignore[attr-defined]
         network = torch.compile(network)  # type: ignore[assignment]
-    return Detector(network, config, classes, where, runtime=runtime, precision=precision, threads=threads)
+    return Detector(network, config, classes, where, runtime=runtime, precision=precision, lanes=lanes, threads=threads)
 
 
 def _fastest(
