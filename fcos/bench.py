@@ -121,8 +121,8 @@ class _Way:
 
 def bench(
     models: Sequence[str] = (),
-    runtimes: Sequence[str] = ("torch",),
-    precisions: Sequence[str] = ("fp32",),
+    runtimes: Sequence[str] = (),
+    precisions: Sequence[str] = (),
     sizes: Sequence[str] = (),
     batches: Sequence[int] = (1,),
     lanes: Sequence[int] = (1,),
@@ -136,9 +136,10 @@ def bench(
 ) -> Report:
     """Time every combination; what is not installed or not possible becomes a note.
 
-    A preset without weights gets random ones (and `classes`). `against="torchvision"` puts torchvision's
-    fcos_resnet50_fpn in front as the baseline, with random weights, and the same weights converted beside it;
-    otherwise the first row of each size and batch is the baseline. Raises FcosError when nothing can be run.
+    No runtimes or precisions: an exported file's own, torch and fp32 for others. A preset without weights gets
+    random ones (and `classes`). `against="torchvision"` puts torchvision's fcos_resnet50_fpn in front as the baseline,
+    with random weights, and the same weights converted beside it; otherwise the first row of each size and batch is the
+    baseline. Raises FcosError when nothing can be run.
     """
     if against not in (None, TORCHVISION):
         raise FcosError(f"--against {against}: there is only {TORCHVISION}")
@@ -158,10 +159,11 @@ def bench(
             else:
                 sources_here = sources
             for name, path in sources_here:
-                for runtime in runtimes:
-                    for precision in precisions:
+                for runtime in runtimes or (None,):
+                    for precision in precisions or (None,):
                         for lane in lanes:
-                            say(f"loading {name}, {runtime}, {precision}{f', {lane} lanes' if lane > 1 else ''}")
+                            way = ", ".join(filter(None, (runtime, precision, f"{lane} lanes" if lane > 1 else "")))
+                            say(f"loading {name}{way and f', {way}'}")
                             ways += _ours(
                                 name,
                                 path,
@@ -177,7 +179,7 @@ def bench(
                             )
         if not ways:
             raise FcosError("nothing to measure: " + "; ".join(notes))
-        say(f"{len(ways)} ways, {rounds} rounds")
+        say(f"ways: {len(ways)}, rounds: {rounds}")
         return _measure(ways, rounds, against, notes)
 
 
@@ -238,8 +240,8 @@ def _source(name: str, folder: Path, classes: int, notes: list[str]) -> Path:
 
 
 def _ours(
-    name: str, path: Path, runtime: str, precision: str, size: str | None, batches: Sequence[int], threads: int,
-    lanes: int, device: str, notes: list[str], folder: Path,
+    name: str, path: Path, runtime: str | None, precision: str | None, size: str | None, batches: Sequence[int],
+    threads: int, lanes: int, device: str, notes: list[str], folder: Path,
 ) -> list[_Way]:  # fmt: skip
     """The ways of one loaded detector, one for each batch; none and a note when it cannot be loaded."""
     before = _resident()
@@ -252,7 +254,8 @@ def _ours(
         if detector.lanes != lanes:
             raise ModelError("several lanes are for torch, onnx and openvino on a CPU")
     except (MissingExtra, ModelError) as error:
-        notes.append(f"left out {name}, {runtime}, {precision}: {error}")
+        if (left := f"left out {name}: {error}") not in notes:
+            notes.append(left)
         return []
     if shape is None:
         shape = parse_size(None, detector.config) if detector.size is None else detector.size

@@ -103,3 +103,20 @@ def test_an_emulated_product_is_no_peak(monkeypatch):
     monkeypatch.setattr(timing, "matrix_product", slow)
     assert timing.products("int8") == []
     assert len(timing.products("fp32")) == 2
+
+
+def test_an_exported_file_is_measured_as_what_it_is(model, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from fcos.export.job import Job, run
+
+    file = run(Job(str(model), "onnx", tmp_path / "m.onnx")).file
+    report = bench([str(file)], rounds=1)
+    assert [(row.runtime, row.precision) for row in report.rows] == [("onnx", "fp32")]
+    report = bench([str(file)], ["torch", "onnx"], ["fp32", "bf16"], lanes=[1, 2], threads=2, rounds=1)
+    assert [(row.runtime, row.precision, row.lanes) for row in report.rows] == [
+        ("onnx", "fp32", 1),
+        ("onnx", "fp32", 2),
+    ]
+    wrong_runtime, wrong_precision = [note for note in report.notes if note.startswith("left out")]
+    assert "is a file for the runtime onnx, not torch" in wrong_runtime
+    assert "export it with --precision bf16" in wrong_precision

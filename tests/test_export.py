@@ -225,7 +225,7 @@ def test_settings_of_an_exported_file(folder):
             load(file, device="cpu", overrides=[setting])
     with pytest.raises(ModelError, match="without --nms"):
         load(inside, device="cpu").network(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
-    with pytest.raises(ModelError, match="no file for the runtime torch"):
+    with pytest.raises(ModelError, match="for the runtime onnx, not torch"):
         load(path, runtime="torch")
     with pytest.raises(ModelError, match="choose from"):
         load(path, runtime="tensorflow")

@@ -12,10 +12,12 @@ _MANY = "may be repeated or joined by commas"
 def command(
     model: Annotated[list[str] | None, typer.Option("--model", help=f"Name, run folder or file; {_MANY}.")] = None,
     runtime: Annotated[
-        list[str] | None, typer.Option("--runtime", help=f"torch, compile, onnx, openvino, tensorrt; {_MANY}.")
+        list[str] | None,
+        typer.Option("--runtime", help=f"torch, compile, onnx, openvino, tensorrt; {_MANY}. Otherwise the file's own."),
     ] = None,
     precision: Annotated[
-        list[str] | None, typer.Option("--precision", help=f"fp32, bf16, fp16, int8; {_MANY}.")
+        list[str] | None,
+        typer.Option("--precision", help=f"fp32, bf16, fp16, int8; {_MANY}. Otherwise the file's own."),
     ] = None,
     size: Annotated[list[str] | None, typer.Option("--size", help=f"Picture as HxW or one number; {_MANY}.")] = None,
     batch: Annotated[list[str] | None, typer.Option("--batch", help=f"Pictures at a time; {_MANY}.")] = None,
@@ -41,8 +43,8 @@ def command(
     batches = _counts("--batch", batch)
     report = bench(
         _split(model, ""),
-        _split(runtime, "torch"),
-        _split(precision, "fp32"),
+        _split(runtime, ""),
+        _split(precision, ""),
         _split(size, ""),
         batches,
         _counts("--lanes", lanes),

@@ -38,6 +38,10 @@ class Format:
     def module(self) -> ModuleType:
         return importlib.import_module(f".{self.name}", __name__)
 
+    def computes(self, stored: str, asked: str) -> bool:
+        """Whether a file that holds `stored` numbers runs in `asked`: OpenVINO chooses among floats, others do not."""
+        return asked == stored or (self.name == "openvino" and "int8" not in (stored, asked))
+
 
 FORMATS = {
     f.name: f
@@ -112,10 +116,15 @@ def open_runtime(
     elif runtime == "openvino" and written is FORMATS["onnx"]:
         used = FORMATS["openvino"]
     else:
-        raise ModelError(f"{path} is no file for the runtime {runtime}; `fcos export --format {runtime}` makes one")
+        assert written is not None
+        hint = f"; `fcos export --format {runtime}` makes one" if runtime in FORMATS else ""
+        raise ModelError(f"{path} is a file for the runtime {written.name}, not {runtime}{hint}")
     assert used is not None
     if not hasattr(used.module, "runtime"):
         raise ModelError(f"{path}: {used.name} files run on other devices only; nothing here can open them")
+    asked = precision or about.precision
+    if not used.computes(about.precision, asked):
+        raise ModelError(f"{path} computes in {about.precision}; export it with --precision {asked}")
     config = about.config.override(*overrides, source="command line")
     for section in ("model", *(("decode",) if about.nms else ())):
         if getattr(config, section) != getattr(about.config, section):
@@ -124,7 +133,7 @@ def open_runtime(
     if changed.pixels != about.pixels or config.data.divisor % about.config.data.divisor:
         raise ModelError(f"{path} takes {about.pixels} pictures padded to {about.config.data.divisor}; keep these")
     more = {"lanes": lanes} if used is FORMATS["openvino"] else {}  # others take calls from any thread, or one
-    run = used.module.runtime(path, about, precision or about.precision, threads, where or device("cpu"), **more)
+    run = used.module.runtime(path, about, asked, threads, where or device("cpu"), **more)
     return wrap(run, changed, used.name, str(path))
 
 
@@ -137,6 +146,8 @@ def on_the_fly(
         raise ModelError("int8 needs pictures to calibrate on: fcos export --precision int8 --calibrate DATA")
     chosen = _known(runtime)
     stored: Precision = "fp16" if precision == "fp16" else "fp32"  # bf16 is a way to compute, not a file
+    if not chosen.computes(stored, precision):
+        raise ModelError(f"{runtime} computes in {', '.join(chosen.precisions)}, not {precision}")
     about = About(config, classes, precision=stored)
     with tempfile.TemporaryDirectory(prefix="fcos-") as folder:
         path = Path(folder) / f"model{chosen.suffix}"

@@ -39,8 +39,6 @@ def runtime(path: Path, about: About, precision: str, threads: int, device: torc
     require("executorch", "executorch")
     from executorch.runtime import Runtime
 
-    if precision != about.precision:
-        raise ModelError(f"{path} computes in {about.precision}")
     try:
         method = Runtime.get().load_program(path).load_method("forward")
     except RuntimeError as error:

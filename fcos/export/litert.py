@@ -33,8 +33,6 @@ def read(path: Path) -> About:
 def runtime(path: Path, about: About, precision: str, threads: int, device: torch.device) -> Run:
     """LiteRT's interpreter on the CPU."""
     interpreter_module = require("ai_edge_litert.interpreter", "litert")
-    if precision != about.precision:
-        raise ModelError(f"{path} computes in {about.precision}")
     try:
         interpreter = interpreter_module.Interpreter(str(path), num_threads=threads or None)
         interpreter.allocate_tensors()

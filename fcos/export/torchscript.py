@@ -43,8 +43,6 @@ def _load(path: Path, device: torch.device) -> tuple[torch.jit.ScriptModule, str
 
 def runtime(path: Path, about: About, precision: str, threads: int, device: torch.device) -> Run:
     """libtorch on the CPU or a GPU."""
-    if precision != about.precision:
-        raise ModelError(f"{path} computes in {about.precision}; export it with --precision {precision}")
     if threads:
         torch.set_num_threads(threads)
     module = _load(path, device)[0]
