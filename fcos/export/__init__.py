@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -86,8 +88,11 @@ def settings(name: str | Path) -> tuple[Config, Classes]:
 
 
 def write(network: FCOS, about: About, format: str, path: Path, pictures: Iterable[Tensor] = ()) -> None:
-    """Write `network` to `path` in a format; int8 is calibrated on `pictures`, prepared [1,3,H,W] each."""
-    _known(format).module.write(network, about, path, pictures)
+    """Write `network` to `path` in a format; int8 is calibrated on `pictures`, prepared [1,3,H,W] each. What the
+    toolchain prints goes to stderr."""
+    chosen = _known(format)
+    with redirect_stdout(sys.stderr):
+        chosen.module.write(network, about, path, pictures)
 
 
 def open_runtime(
