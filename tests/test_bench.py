@@ -107,6 +107,7 @@ def test_an_emulated_product_is_no_peak(monkeypatch):
 
 def test_an_exported_file_is_measured_as_what_it_is(model, tmp_path):
     pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
     from fcos.export.job import Job, run
 
     file = run(Job(str(model), "onnx", tmp_path / "m.onnx")).file
