@@ -3,7 +3,7 @@
     python benchmarks/towers.py [--size 640] [--rounds 5] [--threads 2] [--runtime torch]
 
 GFLOP by part and median milliseconds of the network alone, random weights, all variants alternating in one process.
-What each choice costs in AP needs training and is not measured here.
+What each choice costs in AP needs training: docs/performance.md has a small study.
 """
 
 from pathlib import Path
@@ -26,6 +26,10 @@ VARIANTS = {
     "4 shared, GroupNorm": {"head_shared_convs": 4, "head_convs": 0},
     "4 shared, BatchNorm (as FCOS-RT)": {"head_shared_convs": 4, "head_convs": 0, "head_norm": "batch"},
     "2 shared + 2 + 2, BatchNorm": {"head_shared_convs": 2, "head_convs": 2, "head_norm": "batch"},
+    "4 + 4 convs, GroupNorm, depthwise FPN": {"fpn_depthwise": True},
+    "4 shared, BatchNorm, depthwise FPN": {
+        "head_shared_convs": 4, "head_convs": 0, "head_norm": "batch", "fpn_depthwise": True,
+    },
     "4 shared, 128 channels, BatchNorm": {
         "head_shared_convs": 4, "head_convs": 0, "head_norm": "batch", "head_channels": 128, "fpn_channels": 128,
     },
