@@ -107,6 +107,14 @@ _CAFFE = {"stride_in_1x1": True, "std": (1.0, 1.0, 1.0), "bgr": True}
 _CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
 _MEAN = (123.675, 116.28, 103.53)
 _REGION = {"range_rule": "inclusive", "center_rule": "region", "area_rule": "rounded"}
+_ORIGINAL_MODEL = {**_CAFFE, "mean": _CAFFE_MEAN, "backbone_norm_eps": 0.0}
+_ORIGINAL_TRAIN = {
+    "bias_lr": 2.0,
+    "bias_decay": False,
+    "warmup_rule": "constant",
+    "warmup_start": 1 / 3,
+    "warmup": 500,
+}
 _ORIGINAL_DATA = {"resample": "pil", "round": "short-exact", "padding": "exact", "inclusive_boxes": True}
 _ADELAIDET: dict[str, Any] = {
     "model": {**_CAFFE, "mean": _MEAN},
@@ -119,24 +127,16 @@ _ADELAIDET: dict[str, Any] = {
 DIALECTS: dict[str, dict[str, Any]] = {
     "fcos": {},
     "original": {
-        "model": {**_CAFFE, "mean": _CAFFE_MEAN, "backbone_norm_eps": 0.0},
+        "model": _ORIGINAL_MODEL,
         "assign": {**_REGION, "area_plus_one": True},
         "loss": {"iou_plus_one": True},
         "decode": {"clip_margin": 1, "nms_plus_one": True},
         "data": _ORIGINAL_DATA,
-        "train": {
-            "bias_lr": 2.0,
-            "bias_decay": False,
-            "warmup_rule": "constant",
-            "warmup_start": 1 / 3,
-            "warmup": 500,
-        },
+        "train": _ORIGINAL_TRAIN,
     },
     "original-2019": {
         "model": {
-            **_CAFFE,
-            "mean": _CAFFE_MEAN,
-            "backbone_norm_eps": 0.0,
+            **_ORIGINAL_MODEL,
             "centerness_on": "classification",
             "regression": "exp",
             "normalize": False,
@@ -145,13 +145,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "loss": {"box": "iou", "iou_plus_one": True},
         "decode": {"clip_margin": 1, "nms_plus_one": True},
         "data": _ORIGINAL_DATA,
-        "train": {
-            "bias_lr": 2.0,
-            "bias_decay": False,
-            "warmup_rule": "constant",
-            "warmup_start": 1 / 3,
-            "warmup": 500,
-        },
+        "train": _ORIGINAL_TRAIN,
     },
     "adelaidet": _ADELAIDET,
     "adelaidet-iou": {**_ADELAIDET, "loss": {"iou_plus_one": True, "quality": "iou", "box_weights": "none"}},

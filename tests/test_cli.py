@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import NAMES, make_shapes, tiny_config
+from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos import zoo
-from fcos.cli import main
 from fcos.data.dataset import open_splits
 from fcos.train import train
 from fcos.types import Classes
@@ -23,17 +22,6 @@ def work(tmp_path_factory):
     config = tiny_config(model={"backbone_norm": "batch"}, decode={"threshold": 0.0})
     train(config, {"train": open_splits(data)["train"]}, folder / "run", init="none", device="cpu", quiet=True)
     return folder
-
-
-def fcos(capsys, *arguments):
-    """(exit code, stdout, stderr) of a command line."""
-    try:
-        main([str(a) for a in arguments])
-        code = 0
-    except SystemExit as stop:
-        code = 0 if stop.code is None else int(stop.code)
-    out = capsys.readouterr()
-    return code, out.out, out.err
 
 
 def test_train_eval_predict(work, capsys, tmp_path):

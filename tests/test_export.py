@@ -10,10 +10,9 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from tiny import NAMES, make_shapes, tiny_config
+from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos import export, zoo
-from fcos.cli import main
 from fcos.decode import decode
 from fcos.detector import Detector, load
 from fcos.errors import ModelError
@@ -269,17 +268,6 @@ def work(tmp_path_factory):
     zoo.save(folder / "model.safetensors", network_of(config).state_dict(), config, Classes(NAMES, (2, 7)))
     make_shapes(folder / "shapes", {"train": 6, "test": 3})
     return folder
-
-
-def fcos(capsys, *arguments):
-    """(exit code, stdout, stderr) of a command line."""
-    try:
-        main([str(a) for a in arguments])
-        code = 0
-    except SystemExit as stop:
-        code = 0 if stop.code is None else int(stop.code)
-    out = capsys.readouterr()
-    return code, out.out, out.err
 
 
 @needs_onnx

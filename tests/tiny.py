@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import torch
 
+from fcos.cli import main
 from fcos.config import AssignConfig, Config, DataConfig, ModelConfig, TrainConfig
 
 NAMES = ("disc", "square")
@@ -66,3 +67,14 @@ def make_shapes(folder: Path, splits: dict[str, int], seed: int = 0) -> Path:
 def equal_states(a, b) -> bool:
     """Bit-equal state dicts."""
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def fcos(capsys, *arguments):
+    """(exit code, stdout, stderr) of a command line."""
+    try:
+        main([str(a) for a in arguments])
+        code = 0
+    except SystemExit as stop:
+        code = 0 if stop.code is None else int(stop.code)
+    out = capsys.readouterr()
+    return code, out.out, out.err
