@@ -40,10 +40,11 @@ class Outcome:
     broken: list[str] = field(default_factory=list)  # one line each
 
 
-def find_pictures(sources: Sequence[str], stdin: Iterable[str] | None = None) -> list[Path]:
+def find_pictures(sources: Sequence[str], stdin: Iterable[str] | None = None, out: Path | None = None) -> list[Path]:
     """Pictures behind paths, folders (searched deeply), globs, and "-" (paths on standard input).
 
-    Order is kept and doubles are dropped. Raises DataError for a source that leads nowhere.
+    Order is kept and doubles are dropped. What lies in `out`, a folder inside the one that is searched, was
+    written by an earlier run and is left out. Raises DataError for a source that leads nowhere.
     """
     found: dict[Path, None] = {}
     for source in sources:
@@ -56,6 +57,8 @@ def find_pictures(sources: Sequence[str], stdin: Iterable[str] | None = None) ->
         path = Path(source).expanduser()
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if out is not None and path.resolve() in out.resolve().parents:
+                inside = [p for p in inside if out.resolve() not in p.resolve().parents]
             if not inside:
                 raise DataError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES)[:4])} ...)")
             found.update((p, None) for p in inside)

@@ -116,5 +116,9 @@ def test_finding_pictures(tmp_path):
     found = [str(p.relative_to(tmp_path)) for p in find_pictures([str(tmp_path)])]
     assert found == ["a.PNG", "b.jpg", "sub/c d.webp"]
     assert len(find_pictures([str(tmp_path), str(tmp_path / "*.jpg")])) == 3
+    sub = tmp_path / "sub"  # as if an earlier run had written there
+    assert len(find_pictures([str(tmp_path)], out=sub)) == 2
+    assert len(find_pictures([str(sub)], out=sub)) == 1  # asked for by name
+    assert len(find_pictures([str(tmp_path)], out=tmp_path)) == 3
     assert find_pictures(["-"], ["x.jpg\n", "\n", "y z.jpg\n"])[1].name == "y z.jpg"
     assert unique_names([tmp_path / "b.jpg", tmp_path / "sub" / "b.jpg"]) == ["b.jpg", "b-2.jpg"]

@@ -66,7 +66,7 @@ def command(
 
     check_folder(out)
     check_folder(yolo, "--yolo")
-    paths = find_pictures(sources)
+    paths = find_pictures(sources, out=out)
     lanes = lanes or pick_lanes(len(paths), batch, threads)
     detector = load(
         model, runtime=runtime, precision=precision, threads=threads, lanes=lanes, device=device,
