@@ -418,13 +418,14 @@ def test_batches_of_a_fixed_length_are_filled_up():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("nms", [[], ["--nms", "--dynamic", "", "--size", "64x96"]], ids=["predictions", "nms"])
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
-def test_int8_calibrated_on_pictures(work, kind, capsys, tmp_path):
-    pytest.importorskip("nncf" if kind == "openvino" else "onnxruntime.quantization")
+def test_int8_calibrated_on_pictures(work, kind, nms, capsys, tmp_path):
+    pytest.importorskip("nncf")
     out = tmp_path / f"int8{export.FORMATS[kind].suffix}"
     code, text, err = fcos(
         capsys, "export", "--model", work / "model.safetensors", "--format", kind, "--precision", "int8",
-        "--calibrate", work / "shapes", "--out", out,
+        "--calibrate", work / "shapes", "--out", out, *nms,
     )  # fmt: skip
     assert code in (0, 1), err  # random weights need not survive 8 bits; the check says so
     assert "int8" in text

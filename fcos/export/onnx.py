@@ -16,6 +16,7 @@ from ..errors import ModelError, require
 from ..model import FCOS
 from .about import KEY, About, from_text
 from .graph import build, dynamic_shapes, example
+from .int8 import quantize
 from .runtime import Run
 
 
@@ -25,7 +26,7 @@ def write(network: FCOS, about: About, path: Path, pictures: Iterable[Tensor] = 
     onnx = require("onnx", "onnx")
     model = trace(network, about)
     if about.precision == "int8":
-        model = _quantize(model, pictures, path.parent)
+        model = quantize(model, about, pictures, float_nodes(model), "int8")
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, about.to_text()
     onnx.checker.check_model(model, full_check=True)
@@ -100,43 +101,6 @@ def float_nodes(model: Any) -> list[str]:
     convs = [node for node in model.graph.node if node.op_type == "Conv"]
     last = [n for n in convs if any(part in n.input[1] for part in ("class_logits", "box_distances", "centerness"))]
     return [convs[0].name, *(n.name for n in last)]
-
-
-def _quantize(model: Any, pictures: Iterable[Tensor], folder: Path) -> Any:
-    """Static QDQ quantisation of the convolutions. Weights take 7 bits: 8 overflow on CPUs without VNNI."""
-    import logging
-    import tempfile
-
-    onnx = require("onnx", "onnx")
-    require("onnxruntime", "onnx")
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
-    class Reader:
-        def __init__(self) -> None:
-            self.rows = iter(pictures)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            images = next(self.rows, None)
-            return None if images is None else {"images": images.numpy()}
-
-    logging.getLogger().setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        target = Path(temporary) / "int8.onnx"
-        quantize_static(
-            model,
-            target,
-            Reader(),  # type: ignore[arg-type]
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            nodes_to_exclude=float_nodes(model),
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"CalibMovingAverage": True},
-        )
-        return onnx.load(str(target))
 
 
 def read(path: Path) -> About:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import sys
 import tempfile
 import threading
 import warnings
@@ -21,6 +18,7 @@ from ..model import FCOS
 from . import onnx as onnx_format
 from .about import KEY, About, from_text
 from .graph import build, example
+from .int8 import quantize
 from .runtime import Run
 
 _HINT = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
@@ -32,19 +30,8 @@ def write(network: FCOS, about: About, path: Path, pictures: Iterable[Tensor] = 
     plain = replace(about, precision="fp32")
     model, last = _from_onnx(network, plain, path.parent) if about.nms else _from_trace(network, plain)
     if about.precision == "int8":
-        nncf = require("nncf", "openvino")
-        data = nncf.Dataset([picture.numpy() for picture in pictures])
         convs = [op for op in model.get_ordered_ops() if op.get_type_name() in ("Convolution", "GroupConvolution")]
-        names = [convs[0].get_friendly_name(), *last]
-        logging.getLogger("nncf").setLevel(logging.ERROR)
-        with contextlib.redirect_stdout(sys.stderr):  # its bars
-            model = nncf.quantize(
-                model,
-                data,
-                preset=nncf.QuantizationPreset.MIXED,
-                subset_size=data.get_length(),
-                ignored_scope=nncf.IgnoredScope(names=names),
-            )
+        model = quantize(model, about, pictures, [convs[0].get_friendly_name(), *last], "openvino")
     model.set_rt_info(about.to_text(), [KEY])
     openvino.save_model(model, str(path), compress_to_fp16=about.precision == "fp16")
 

@@ -1,0 +1,35 @@
+"""Eight-bit networks by NNCF, calibrated on pictures; the same for ONNX and OpenVINO."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import ModelError, require
+from .about import About
+
+
+def quantize(model: Any, about: About, pictures: Iterable[Tensor], keep: Sequence[str], extra: str) -> Any:
+    """`model` with the ranges of `pictures` [1,3,H,W] in it; nodes named in `keep` stay in float. `extra` is the
+    one to install where NNCF is missing. Raises ModelError without pictures."""
+    nncf = require("nncf", extra)
+    rows: list[dict[str, np.ndarray]] = []
+    for picture in pictures:
+        row = {"images": picture.numpy()}
+        if about.nms:
+            row["sizes"] = np.array([picture.shape[-2:]], np.int64)
+        rows.append(row)
+    if not rows:
+        raise ModelError("int8 needs pictures to calibrate on, and none could be read")
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    return nncf.quantize(
+        model,
+        nncf.Dataset(rows),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(rows),
+        ignored_scope=nncf.IgnoredScope(names=list(keep)),
+    )
