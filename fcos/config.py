@@ -166,6 +166,8 @@ class DataConfig(Section):
     size: int = _f(800, "shorter side in pixels", ge=32, le=8192)
     max_size: int = _f(1333, "limit of the longer side", ge=32, le=16384)
     train_sizes: tuple[int, ...] = _f((), "shorter sides in training, one drawn per batch; empty: data.size")
+    first_sizes: tuple[int, ...] = _f((), "the same for the first part of training: smaller ones are quicker")
+    first_share: float = _f(0.5, "that part, as a share of all steps", ge=0, le=1)
     divisor: int = _f(32, "images are padded to a multiple of this", ge=1)
     resample: Literal["auto", "linear", "pil", "torch"] = _f(
         "auto",
@@ -198,6 +200,15 @@ class DataConfig(Section):
         if self.max_size < self.size:
             raise ValueError(f"max_size {self.max_size} is below size {self.size}")
         return self
+
+    def sides(self, done: float = 1.0) -> tuple[int, ...]:
+        """The shorter sides that training draws from when `done` of it, 0..1, lies behind."""
+        first = self.first_sizes if done < self.first_share else ()
+        return first or self.train_sizes or (self.size,)
+
+    def largest_side(self) -> int:
+        """The largest shorter side that training draws."""
+        return max(self.sides(0.0) + self.sides())
 
 
 class TrainConfig(Section):

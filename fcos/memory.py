@@ -144,7 +144,7 @@ def auto_batch(
 def made_up_step(network: FCOS, config: Config, classes: int, device: torch.device, number: int) -> None:
     """Forward and backward of `number` made-up pictures of the largest size that training draws."""
     data = config.data
-    side = max(data.train_sizes or (data.size,))
+    side = data.largest_side()
     longer = max(side, round(data.max_size * side / data.size))
     height, width = (-(-n // data.divisor) * data.divisor for n in (side, longer))
     points = make_points((height, width), config.model, config.assign, device)

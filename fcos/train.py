@@ -443,7 +443,8 @@ class Trainer:
     def summary(self) -> list[tuple[str, str]]:
         cfg = self.config
         trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
-        sizes = cfg.data.train_sizes or (cfg.data.size,)
+        first, sizes = cfg.data.sides(0.0), cfg.data.sides()
+        early = f" ({min(first)}-{max(first)} in the first {cfg.data.first_share:.0%})" if first != sizes else ""
         emulated = cfg.train.precision == "bf16" and not has_bf16(self.fabric.device)
         slow = [("slow", "train.precision=bf16 is emulated on this CPU: fp32 is far faster")] if emulated else []
         where = f"{self.world} x {self.fabric.device.type}" if self.world > 1 else str(self.fabric.device)
@@ -451,7 +452,7 @@ class Trainer:
             ("model", f"{cfg.name}, {cfg.model.backbone} body, {trained / 1e6:.1f} M trainable parameters"),
             *[(k, d.summary()) for k, d in self.data.items()],
             *([] if "val" in self.data else [("val", "none, so nothing is judged: --val DATA or --holdout 0.1")]),
-            ("pixels", f"shorter side {min(sizes)}-{max(sizes)} in training, {cfg.data.size} after"),
+            ("pixels", f"shorter side {min(sizes)}-{max(sizes)} in training{early}, {cfg.data.size} after"),
             (
                 "steps",
                 f"{self.total} of {cfg.train.batch} pictures ({self.total / self.sampler.steps_per_epoch:.3g} epochs), "

@@ -293,6 +293,22 @@ def test_caches_and_several_sizes(tmp_path, cache, monkeypatch):
             assert np.abs(a[0][:, :height, :width].astype(int) - b[0][:, :height, :width]).mean() < 2
 
 
+def test_smaller_pictures_at_first(dataset):
+    data = {"train_sizes": (48, 64), "size": 64, "max_size": 100, "first_sizes": (32, 40), "first_share": 0.25}
+    settings = config(data, iterations=40)
+    assert settings.data.largest_side() == 64
+    sampler = Sampler(dataset, settings.data, settings.train)
+    shorter = [{min(frame) for frame in sampler.plan(step).frames} for step in range(40)]
+    assert set().union(*shorter[:10]) <= {32, 40}
+    assert len(set().union(*shorter[:10])) == 2
+    assert set().union(*shorter[10:]) == {48, 64}
+    none = settings.override("data.first_share=0")
+    assert (
+        Sampler(dataset, none.data, none.train).plan(0).frames
+        == Sampler(dataset, config(data | {"first_sizes": ()}).data, settings.train).plan(0).frames
+    )
+
+
 def test_count_of_workers():
     assert count_workers(3, 1) == 3
     assert count_workers(0, 1) == 0

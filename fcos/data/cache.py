@@ -61,7 +61,7 @@ class Reader:
         """The shape a picture is kept at: never enlarged, large enough for every size drawn in training."""
         assert self.data is not None
         data = self.data
-        side = max(data.train_sizes or (data.size,))
+        side = data.largest_side()
         if data.crop > 0:
             side = round(side * max(1.0, data.crop_scale[1]))
         shape = resized_shape(self.records[index].size, side, round(data.max_size * side / data.size), data.round)

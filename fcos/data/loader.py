@@ -252,7 +252,7 @@ def train_loader(dataset: Dataset, config: Config, *, rank: int = 0, world: int 
         raise DataError(f"{dataset.root}: there are annotations but no pictures to train on")
     sampler = Sampler(dataset, config.data, config.train, rank, world)
     reader = Reader(dataset, config.data)
-    side = max(config.data.train_sizes or (config.data.size,))
+    side = config.data.largest_side()
     item_bytes = 3 * config.train.batch // world * side * round(config.data.max_size * side / config.data.size)
     steps = range(start_step, sampler.total_steps)
     loader = Loader(_Steps(dataset, reader, config, sampler), steps, config.data.workers, item_bytes)

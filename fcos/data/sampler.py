@@ -79,7 +79,7 @@ class Sampler:
         return range(first, first + size)
 
     def _side(self, step: int) -> tuple[int, int]:
-        sizes = self.data.train_sizes or (self.data.size,)
+        sizes = self.data.sides(step / self.total_steps)
         short = sizes[int(np.random.default_rng([self.train.seed, SIZE_STREAM, step]).integers(len(sizes)))]
         return short, max(short, round(self.data.max_size * short / self.data.size))
 
