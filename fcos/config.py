@@ -17,6 +17,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from .errors import ConfigError
 
 ResizeRule = Literal["nearest", "short-exact", "two-step", "half-up", "floor"]
+Sides = Annotated[
+    tuple[Annotated[int, Field(ge=32, le=8192)], ...], BeforeValidator(lambda v: (v,) if isinstance(v, int) else v)
+]
 
 
 class Section(BaseModel):
@@ -165,8 +168,8 @@ class DataConfig(Section):
 
     size: int = _f(800, "shorter side in pixels", ge=32, le=8192)
     max_size: int = _f(1333, "limit of the longer side", ge=32, le=16384)
-    train_sizes: tuple[int, ...] = _f((), "shorter sides in training, one drawn per batch; empty: data.size")
-    first_sizes: tuple[int, ...] = _f((), "the same for the first part of training: smaller ones are quicker")
+    train_sizes: Sides = _f((), "shorter sides in training, one drawn per batch; empty: data.size")
+    first_sizes: Sides = _f((), "the same for the first part of training: smaller ones are quicker")
     first_share: float = _f(0.5, "that part, as a share of all steps", ge=0, le=1)
     divisor: int = _f(32, "images are padded to a multiple of this", ge=1)
     resample: Literal["auto", "linear", "pil", "torch"] = _f(

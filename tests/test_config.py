@@ -69,3 +69,6 @@ def test_every_setting_has_a_meaning():
 def test_lists_and_numbers_on_the_command_line():
     config = preset("fcos-r50").override("data.train_sizes=320,352", "train.lr=1e-3", "data.classes=[cat, dog]")
     assert (config.data.train_sizes, config.train.lr, config.data.classes) == ((320, 352), 1e-3, ("cat", "dog"))
+    assert config.override("data.train_sizes=320").data.train_sizes == (320,)
+    with pytest.raises(ConfigError, match=r"data.first_sizes=8.*32"):
+        config.override("data.first_sizes=320,8")
