@@ -14,12 +14,12 @@ from types import SimpleNamespace
 import torch
 from common import print_heading
 
-from fcos import zoo
 from fcos.assign import assign, assign_batch
 from fcos.losses import fcos_loss
 from fcos.points import make_points
 from fcos.presets import preset
 from fcos.types import Target
+from fcos.zoo import find as zoo
 
 
 def scene(count: int, height: int, width: int, seed: int) -> Target:

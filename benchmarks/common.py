@@ -7,7 +7,7 @@ import argparse
 import torch
 import torchvision
 
-from fcos.timing import heading
+from fcos.bench.timing import heading
 
 
 def parser(doc: str | None, rounds: int, threads: int = 2) -> argparse.ArgumentParser:

@@ -16,8 +16,8 @@ import torch
 from common import print_heading
 
 from fcos.data.dataset import Dataset, Record
-from fcos.evaluate import evaluate, flatten
-from fcos.metrics import coco_arrays
+from fcos.evaluation.coco import evaluate, flatten
+from fcos.evaluation.metrics import coco_arrays
 from fcos.types import Classes, Detections
 
 

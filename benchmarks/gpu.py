@@ -15,14 +15,14 @@ from common import options, parser, print_heading
 from torchvision.models.detection import fcos_resnet50_fpn
 from training import Ours, Theirs, scene, torchvisions
 
-from fcos import zoo
 from fcos.assign import assign_batch
-from fcos.convert import from_state
+from fcos.bench.timing import alternate, matrix_product
+from fcos.convert.translate import from_state
 from fcos.decode import decode
-from fcos.info import describe_network
+from fcos.network.info import describe_network
 from fcos.points import make_points
 from fcos.presets import preset
-from fcos.timing import alternate, matrix_product
+from fcos.zoo import find as zoo
 
 
 def row(name: str, seconds: float, base: float, more: str = "") -> None:

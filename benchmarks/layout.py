@@ -11,11 +11,11 @@ from statistics import median
 import torch
 from common import options, parser, print_heading
 
-from fcos import zoo
-from fcos.memory import made_up_step
+from fcos.bench.timing import alternate
 from fcos.presets import resolve
-from fcos.start import keep_memory, make_ready, wants_channels_last
-from fcos.timing import alternate
+from fcos.training.batch_size import made_up_step
+from fcos.training.setup import keep_memory, make_ready, wants_channels_last
+from fcos.zoo import find as zoo
 
 SIZES = {"fcos-r50": 512, "fcos-lite0": 320, "fcos-lite2": 448}  # shorter sides
 CLASSES, PICTURES = 20, 2

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from common import print_heading
 
-from fcos import zoo
-from fcos.info import describe_network
+from fcos.network.info import describe_network
 from fcos.presets import preset
+from fcos.zoo import find as zoo
 
 
 def compile_openvino(network, size):

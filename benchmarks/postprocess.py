@@ -18,9 +18,9 @@ from common import options, parser, print_heading
 from torch import nn
 from torchvision.models.detection.fcos import FCOS as TorchvisionFCOS
 
-from fcos.detector import Detector
+from fcos.bench.timing import alternate
+from fcos.inference.detector import Detector
 from fcos.presets import preset, with_dialect
-from fcos.timing import alternate
 from fcos.types import Classes, Predictions
 
 CLASSES = 80

@@ -15,7 +15,7 @@ from statistics import median
 
 from common import options, parser, print_heading
 
-from fcos import zoo
+from fcos.zoo import find as zoo
 
 
 def seconds(code: list[str], threads: int) -> float:

@@ -13,12 +13,12 @@ from tempfile import TemporaryDirectory
 import torch
 from common import options, parser, print_heading
 
-from fcos import zoo
-from fcos.detector import load
-from fcos.info import describe_network
+from fcos.bench.timing import alternate
+from fcos.inference.detector import load
+from fcos.network.info import describe_network
 from fcos.presets import preset
-from fcos.timing import alternate
 from fcos.types import Classes
+from fcos.zoo import find as zoo
 
 VARIANTS = {
     "4 + 4 convs, GroupNorm (the paper)": {},

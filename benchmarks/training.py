@@ -23,16 +23,16 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from fcos import zoo
 from fcos.assign import assign_batch
-from fcos.convert import from_state
-from fcos.folding import fold_frozen
+from fcos.bench.timing import alternate, synchronize
+from fcos.convert.translate import from_state
 from fcos.losses import fcos_loss
+from fcos.network.folding import fold_frozen
 from fcos.points import make_points
-from fcos.start import has_bf16, keep_memory, wants_channels_last
-from fcos.step import in_layout_of
-from fcos.timing import alternate, synchronize
+from fcos.training.setup import has_bf16, keep_memory, wants_channels_last
+from fcos.training.step import in_layout_of
 from fcos.types import Target
+from fcos.zoo import find as zoo
 
 PARTS = ("body", "FPN", "head", "assignment", "loss", "backward", "optimiser")
 CLASSES = 91

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import Config
     from .data.dataset import Dataset, open_dataset
-    from .detector import Detector, load
     from .errors import FcosError
-    from .evaluate import evaluate
+    from .evaluation.coco import evaluate
+    from .inference.detector import Detector, load
     from .presets import preset
-    from .train import train
+    from .training.loop import train
     from .types import Detections
 
 __version__ = "0.1.0"
@@ -26,11 +26,11 @@ _WHERE = {
     "preset": "presets",
     "Dataset": "data.dataset",
     "open_dataset": "data.dataset",
-    "Detector": "detector",
-    "load": "detector",
+    "Detector": "inference.detector",
+    "load": "inference.detector",
     "FcosError": "errors",
-    "evaluate": "evaluate",
-    "train": "train",
+    "evaluate": "evaluation.coco",
+    "train": "training.loop",
     "Detections": "types",
 }
 

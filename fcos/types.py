@@ -152,7 +152,7 @@ class Detections:
 
     def draw(self, image: Any = None, **options: Any) -> Image:
         """A copy of the picture with the boxes on it; `image` may be left out when `source` is known."""
-        from .draw import draw_detections
+        from .show.draw import draw_detections
 
         if image is None and self.source is None:
             raise ValueError("draw() needs the picture: these detections do not know their source file")

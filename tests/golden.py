@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import SHARED
 
-from fcos import zoo
 from fcos.assign import assign_batch
-from fcos.convert import FAMILIES, export_state, from_state
 from fcos.convert.family import fit
 from fcos.convert.shapes import model_settings
+from fcos.convert.translate import FAMILIES, export_state, from_state
 from fcos.points import make_points
 from fcos.types import Target
+from fcos.zoo import find as zoo
 
 FOLDER = SHARED / "golden"
 needs_golden = pytest.mark.skipif(not FOLDER.is_dir(), reason="../shared/golden is not here")

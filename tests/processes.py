@@ -14,9 +14,9 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         "processes",
-        "fcos.train",
+        "fcos.training.loop",
         "fcos.cli.train",
-        "fcos.data.split",
+        "fcos.data.splits",
         "timm",
         "lightning_fabric",
         "hotcoco",
@@ -125,7 +125,7 @@ def half_row(call: int):
 
 
 def _half_row(call):
-    from fcos.run import RunFolder
+    from fcos.training.folder import RunFolder
 
     real, calls = RunFolder.record, []
 

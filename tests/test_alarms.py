@@ -3,10 +3,10 @@
 import pytest
 from tiny import make_shapes, tiny_config
 
-from fcos.alarms import Watch, dead_regression, loss_rising, never_seen, no_positives, slow_data
 from fcos.data.dataset import open_splits
-from fcos.monitor import StepReport
-from fcos.train import train
+from fcos.training.alarms import Watch, dead_regression, loss_rising, never_seen, no_positives, slow_data
+from fcos.training.loop import train
+from fcos.training.monitor import StepReport
 
 
 def reports(count, **values):

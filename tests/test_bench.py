@@ -7,13 +7,14 @@ import pytest
 import torch
 from tiny import NAMES, tiny_config
 
-from fcos import timing, zoo
-from fcos.bench import bench
+from fcos.bench import timing
+from fcos.bench.rows import bench
+from fcos.bench.timing import alternate
 from fcos.cli import main
 from fcos.errors import FcosError
-from fcos.info import describe_network
-from fcos.timing import alternate
+from fcos.network.info import describe_network
 from fcos.types import Classes
+from fcos.zoo import find as zoo
 
 
 @pytest.fixture(scope="module")

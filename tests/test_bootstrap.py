@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from test_evaluate import cli, coco_folder, dataset, found, record, scenes  # noqa: F401
 
-from fcos.bootstrap import (
+from fcos.errors import FcosError
+from fcos.evaluation.bootstrap import (
     Interval,
     average_precision,
     compare,
@@ -20,8 +21,7 @@ from fcos.bootstrap import (
     match_pictures,
     two_sided,
 )
-from fcos.errors import FcosError
-from fcos.evaluate import evaluate, flatten
+from fcos.evaluation.coco import evaluate, flatten
 
 
 @settings(max_examples=40, deadline=None)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from test_evaluate import cli, coco_folder, dataset, found, record  # noqa: F401
 
-from fcos.calibration import calibration, reliability_plot, score_option, threshold_table, thresholds
 from fcos.errors import FcosError
-from fcos.evaluate import curves
-from fcos.predict import parse_scores
+from fcos.evaluation.calibration import calibration, reliability_plot, score_option, threshold_table, thresholds
+from fcos.evaluation.coco import curves
+from fcos.inference.stream import parse_scores
 from fcos.types import Classes
 
 BOX, AWAY = [0, 0, 10, 10], [50, 50, 60, 60]

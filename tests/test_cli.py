@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
-from fcos import zoo
 from fcos.data.dataset import open_splits
-from fcos.train import train
+from fcos.training.loop import train
 from fcos.types import Classes
+from fcos.zoo import find as zoo
 
 
 @pytest.fixture(scope="module")

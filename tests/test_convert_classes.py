@@ -10,7 +10,7 @@ from PIL import Image
 from fcos.convert.names import COCO_80, COCO_91, class_names
 from fcos.data.dataset import open_dataset
 from fcos.errors import DataError
-from fcos.results import match_classes, predict_dataset
+from fcos.evaluation.results import match_classes, predict_dataset
 from fcos.types import Classes, Detections
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_convert_families import distinct, shapes_of, variant
 
-from fcos import zoo
 from fcos.cli import main
-from fcos.convert import export_state
+from fcos.convert.translate import export_state
+from fcos.zoo import find as zoo
 
 SMALL = {"backbone": "resnet18", "stride_in_1x1": False, "fpn_channels": 32, "head_channels": 32, "head_convs": 1}
 

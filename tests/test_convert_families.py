@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from golden import CASES, keys, needs_golden
 
-from fcos.convert import FAMILIES, export_state, from_state, recognise
+from fcos.convert import recognise
+from fcos.convert.translate import FAMILIES, export_state, from_state
 from fcos.errors import ModelError
-from fcos.model import FCOS, HRFPN
+from fcos.network.model import FCOS, HRFPN
 from fcos.points import level_shapes
 from fcos.presets import preset, with_dialect
 

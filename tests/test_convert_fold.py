@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from fcos import zoo
 from fcos.cli import main
-from fcos.convert import export_state
-from fcos.convert.fold import fold_normalization, fold_pixels
-from fcos.model import FCOS
+from fcos.convert.pixels import fold_normalization, fold_pixels
+from fcos.convert.translate import export_state
+from fcos.network.model import FCOS
 from fcos.presets import preset, with_dialect
+from fcos.zoo import find as zoo
 
 
 @pytest.mark.parametrize(("bgr", "std"), [(False, (58.395, 57.12, 57.375)), (True, (1.0, 1.0, 1.0))])

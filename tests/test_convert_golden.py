@@ -8,9 +8,9 @@ import torch
 from golden import CASES, canonical, checkpoint, keys, load, model, needs_golden, scene
 
 from fcos.decode import decode
-from fcos.detector import Detector
+from fcos.inference.detector import Detector
 from fcos.losses import count, fcos_loss, gather_positives, moving_average, normalizers
-from fcos.step import backward_parts
+from fcos.training.step import backward_parts
 from fcos.types import Batch, Predictions
 
 pytestmark = needs_golden

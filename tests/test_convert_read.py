@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fcos.convert import read_checkpoint
+from fcos.convert.translate import read_checkpoint
 from fcos.errors import ModelError
 
 STATE = OrderedDict(a=torch.arange(6.0).view(2, 3), b=torch.tensor([1, 2]))

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcos.data.convert import convert
 from fcos.data.dataset import Dataset, Record, open_dataset, open_splits
+from fcos.data.write import convert
 from fcos.errors import DataError
 from fcos.types import Classes
 

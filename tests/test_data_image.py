@@ -7,15 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from fcos.data.image import (
-    image_header,
-    image_size,
-    read_image,
-    resize,
-    resized_shape,
-    turn_boxes,
-    turn_image,
-)
+from fcos.data.image import image_header, image_size, read_image, resize, resized_shape, turn_boxes, turn_image
 from fcos.errors import ImageError
 
 

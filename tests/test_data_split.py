@@ -7,7 +7,7 @@ from tiny import make_shapes
 
 from fcos.cli import main
 from fcos.data.dataset import merge, open_dataset
-from fcos.data.split import draw_holdout, hold_out, name_of
+from fcos.data.splits import draw_holdout, hold_out, name_of
 from fcos.errors import DataError
 
 

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 from tiny import NAMES, tiny_config
 
-from fcos import zoo
-from fcos.detector import Detector, load_source, pick_device
 from fcos.errors import DeviceError, ImageError
-from fcos.predict import find_pictures, json_line, unique_names, yolo_lines
+from fcos.inference.detector import Detector, load_source, pick_device
+from fcos.inference.stream import find_pictures, json_line, unique_names, yolo_lines
 from fcos.types import Classes, Detections, Predictions
+from fcos.zoo import find as zoo
 
 
 @pytest.fixture(scope="module")

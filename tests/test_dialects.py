@@ -16,7 +16,7 @@ from fcos.assign import assign, assign_batch
 from fcos.config import ModelConfig
 from fcos.decode import decode
 from fcos.losses import fcos_loss
-from fcos.model import Head
+from fcos.network.model import Head
 from fcos.points import make_points
 from fcos.presets import preset, with_dialect
 from fcos.types import Predictions, Target

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fcos.data import digits
+from fcos.demo import digits
 from fcos.errors import ConfigError
 
 

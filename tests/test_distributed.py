@@ -18,16 +18,16 @@ from tiny import equal_states, make_shapes, tiny_config
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fcos import zoo
-from fcos.checkpoint import load_checkpoint
 from fcos.config import Config
 from fcos.data.dataset import open_splits
 from fcos.data.loader import train_loader
 from fcos.data.sampler import Sampler
-from fcos.distributed import launched, synchronize_norms
 from fcos.errors import ConfigError, DeviceError
 from fcos.presets import PRESETS, preset
-from fcos.replay import replay
+from fcos.training.checkpoint import load_checkpoint
+from fcos.training.distributed import launched, synchronize_norms
+from fcos.training.replay import replay
+from fcos.zoo import find as zoo
 
 STEPS = 4
 
@@ -62,7 +62,7 @@ def data(tmp_path_factory):
 
 def steps(jobs, data: Path, out: Path):
     """Process target: the first steps of each job (name, config), with what every step saw and did, to a file."""
-    from fcos.train import Trainer
+    from fcos.training.loop import Trainer
 
     torch.set_default_dtype(torch.float64)
     splits = open_splits(data)
@@ -215,7 +215,7 @@ def test_a_run_of_two_writes_once_stops_and_goes_on(begin, tmp_path):
 
     cut = tmp_path / "cut"
     arguments = [*begin, "--out", cut]
-    stop = at("fcos.optimizer:Average.update", 6, signal.SIGTERM)  # one process is told, all stop
+    stop = at("fcos.training.optimizer:Average.update", 6, signal.SIGTERM)  # one process is told, all stop
     status, logs = together(arguments, tmp_path, stop)
     assert status == [143, 143]
     assert logs == [f"fcos: stopped at step 6 of 8; go on with: fcos train --resume --out {cut}\n", ""]
@@ -275,7 +275,7 @@ def test_what_slurm_started_is_used(monkeypatch):
     from lightning_fabric.plugins.environments import SLURMEnvironment
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
-    from fcos.start import make_fabric
+    from fcos.training.setup import make_fabric
 
     monkeypatch.setattr(rank_zero_only, "rank", 0)  # make_fabric tells it, for the whole process
     assert launched(3, 2) == (3, 2)
@@ -304,7 +304,7 @@ def test_what_slurm_started_is_used(monkeypatch):
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_every_weight_gets_a_gradient(name):
     """DDP waits for all of them, unless it is told to look which are used."""
-    from fcos.start import make_fabric
+    from fcos.training.setup import make_fabric
 
     with FakeTensorMode(allow_non_fake_inputs=True):
         network = zoo.build(preset(name), 3).train()
@@ -315,14 +315,14 @@ def test_every_weight_gets_a_gradient(name):
 
 
 def test_devices_that_are_not_there(monkeypatch):
-    import fcos.start
+    import fcos.training.setup
 
-    monkeypatch.setattr(fcos.start, "pick_device", torch.device)
+    monkeypatch.setattr(fcos.training.setup, "pick_device", torch.device)
     with pytest.raises(DeviceError, match="cuda:1 names one device; for 2 processes give cuda"):
-        fcos.start.make_fabric(tiny_config(), "cuda:1", 2, 1)
+        fcos.training.setup.make_fabric(tiny_config(), "cuda:1", 2, 1)
     if torch.cuda.device_count() < 64:
         with pytest.raises(DeviceError, match="64 processes on 1 machines with cuda: "):
-            fcos.start.make_fabric(tiny_config(), "cuda", 64, 1)
+            fcos.training.setup.make_fabric(tiny_config(), "cuda", 64, 1)
 
 
 def test_on_a_gpu_norms_become_torch_s_own():

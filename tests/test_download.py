@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from fileserver import FileServer
 
-from fcos import download
-from fcos.download import Remote, cache_folder, fetch
 from fcos.errors import FcosError, ModelError
+from fcos.zoo import download
+from fcos.zoo.download import Remote, cache_folder, fetch
 
 CONTENT = np.random.default_rng(0).bytes(700_000)  # more than one chunk
 HASH = hashlib.sha256(CONTENT).hexdigest()

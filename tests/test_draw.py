@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fcos import draw
+from fcos.show import draw
 from fcos.types import Detections
 
 NAMES = ("cat", "a rather long class name", "naïve façade", "диван", "x")

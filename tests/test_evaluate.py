@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcos import plots
 from fcos.data.dataset import Dataset, Record, open_dataset
 from fcos.errors import DataError, FcosError, ImageError
-from fcos.evaluate import as_written, confusion_matrix, curves, evaluate, flatten
-from fcos.metrics import confusion, match_coco, match_voc, overlaps, precision_recall, voc_ap
-from fcos.results import match_classes, predict_dataset, read_results, write_results
+from fcos.evaluation.coco import as_written, confusion_matrix, curves, evaluate, flatten
+from fcos.evaluation.metrics import confusion, match_coco, match_voc, overlaps, precision_recall, voc_ap
+from fcos.evaluation.results import match_classes, predict_dataset, read_results, write_results
+from fcos.show import plots
 from fcos.types import Classes, Detections
 
 CHECKS = Path(__file__).resolve().parents[2] / "shared" / "data" / "eval_checks"
@@ -156,7 +156,7 @@ def test_hotcoco_equals_pycocotools(scene, limits):
 @given(scenes(), st.sampled_from([(0.5, 0), (0.75, 5), (0.9, 8)]))
 def test_own_matching_gives_cocos_precision(scene, level):
     """Curves and F1 stand on `match_coco`; its 101-point AP must be cocoapi's."""
-    from fcos.metrics import coco_arrays
+    from fcos.evaluation.metrics import coco_arrays
 
     data, results = scene
     iou, row = level

@@ -12,15 +12,16 @@ import torchvision
 from PIL import Image
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
-from fcos import export, zoo
 from fcos.decode import decode
-from fcos.detector import Detector, load
 from fcos.errors import ModelError
 from fcos.export import check, graph
+from fcos.export import open as export
 from fcos.export.about import About
+from fcos.inference.detector import Detector, load
 from fcos.points import make_points
 from fcos.presets import with_dialect
 from fcos.types import Classes, Detections, Predictions
+from fcos.zoo import find as zoo
 
 NEEDS = {
     "onnx": ("onnxscript", "onnxruntime"),
@@ -164,7 +165,7 @@ def test_every_rule_of_decoding_is_in_the_graph(dialect, rules):
 def test_nms_in_onnx_decides_as_torchvision():
     """Boxes on a coarse grid: many overlaps of exactly 0.5 and 0.6, and of none."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    from fcos.export.onnx import _nms
+    from fcos.export.formats.onnx import _nms
 
     class Only(torch.nn.Module):
         def forward(self, boxes, scores, labels):
@@ -315,7 +316,7 @@ def test_a_bad_export_is_refused(work, capsys, tmp_path, monkeypatch):
             module.network.head.box_distances.bias *= 1.01
         return module
 
-    monkeypatch.setattr("fcos.export.torchscript.build", spoilt)
+    monkeypatch.setattr("fcos.export.formats.torchscript.build", spoilt)
     code, text, _ = fcos(
         capsys, "export", "--model", work / "model.safetensors", "--format", "torchscript", "--out", out
     )

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from fcos import zoo
-from fcos.folding import find_pairs, fold_frozen, fuse
+from fcos.network.folding import find_pairs, fold_frozen, fuse
 from fcos.presets import preset, with_dialect
+from fcos.zoo import find as zoo
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])

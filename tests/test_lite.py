@@ -9,11 +9,12 @@ import torch
 import torchvision
 from tiny import tiny_config
 
-from fcos import boxes, zoo
-from fcos.backbones import Backbone
+from fcos import boxes
 from fcos.config import DecodeConfig
 from fcos.errors import ModelError
-from fcos.lite import SCALES, LiteBody
+from fcos.network.backbones import Backbone
+from fcos.network.lite import SCALES, LiteBody
+from fcos.zoo import find as zoo
 
 
 @pytest.mark.parametrize("name", sorted(SCALES))
@@ -88,6 +89,6 @@ def test_the_first_box_waits_for_torch_alone(tmp_path):
         "slow = {'timm', 'torchvision', 'torch._dynamo', 'matplotlib', 'onnx'} & set(sys.modules)\n"
         "assert not slow, slow"
     )
-    photo = zoo.__file__.replace("zoo.py", "assets/photos/astronaut.jpg")
+    photo = str(zoo.ASSETS / "photos" / "astronaut.jpg")
     program = program.replace("PHOTO", photo).replace("OUT", str(tmp_path))
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -7,13 +7,13 @@ import torch
 from tiny import equal_states, tiny_config
 from torch import nn
 
-from fcos import zoo
-from fcos.backbones import match_state
 from fcos.errors import ModelError
-from fcos.info import describe_network
+from fcos.network.backbones import match_state
+from fcos.network.info import describe_network
 from fcos.points import make_points
 from fcos.presets import preset
 from fcos.types import Classes
+from fcos.zoo import find as zoo
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 160)])

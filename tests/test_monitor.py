@@ -8,8 +8,8 @@ import torch
 from fcos.assign import assign_batch, candidates
 from fcos.config import AssignConfig, LossConfig, ModelConfig
 from fcos.losses import Normalizers, count, fcos_loss, gather_positives, normalizers
-from fcos.monitor import StepReport, count_crowded, measure
 from fcos.points import make_points
+from fcos.training.monitor import StepReport, count_crowded, measure
 from fcos.types import Predictions, Target
 
 MODEL = ModelConfig(strides=(8, 16))

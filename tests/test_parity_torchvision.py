@@ -7,13 +7,13 @@ import pytest
 import torch
 import torchvision
 
-from fcos import zoo
 from fcos.assign import assign, assign_batch
-from fcos.convert import from_state
-from fcos.detector import Detector
+from fcos.convert.translate import from_state
+from fcos.inference.detector import Detector
 from fcos.losses import fcos_loss
 from fcos.points import make_points
 from fcos.types import Target
+from fcos.zoo import find as zoo
 
 SHORT, LONGEST = 160, 288
 

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 from tiny import NAMES, tiny_config
 
-from fcos import zoo
-from fcos.detector import Detector, load
 from fcos.errors import FcosError, ImageError
-from fcos.predict import Writer, pick_lanes, run
+from fcos.inference.detector import Detector, load
+from fcos.inference.stream import Writer, pick_lanes, run
 from fcos.types import Classes
+from fcos.zoo import find as zoo
 
 
 @pytest.fixture(scope="module")

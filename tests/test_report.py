@@ -11,11 +11,12 @@ from PIL import Image
 from test_evaluate import dataset, found, record
 from tiny import make_shapes, tiny_config
 
-from fcos import plots, report
 from fcos.data.dataset import open_splits
-from fcos.evaluate import evaluate
-from fcos.metrics import precision_recall
-from fcos.run import RunFolder
+from fcos.evaluation.coco import evaluate
+from fcos.evaluation.metrics import precision_recall
+from fcos.show import plots
+from fcos.training import pictures as report
+from fcos.training.folder import RunFolder
 from fcos.types import Detections
 
 
@@ -171,8 +172,8 @@ def test_labels_of_one_class_without_a_box(tmp_path):
 def test_a_batch_is_drawn_with_its_points(shapes, tmp_path):
     from fcos.assign import assign_batch
     from fcos.data.loader import train_loader
-    from fcos.draw import level_color
     from fcos.points import make_points
+    from fcos.show.draw import level_color
 
     config = tiny_config()
     (batch,) = next(iter(train_loader(shapes["train"], config)))

@@ -12,8 +12,8 @@ import torch
 from processes import at, fcos, full_disk, half_row, half_save, run, small_files
 from tiny import equal_states, make_shapes, tiny_config
 
-from fcos import zoo
-from fcos.checkpoint import checkpoints, load_checkpoint
+from fcos.training.checkpoint import checkpoints, load_checkpoint
+from fcos.zoo import find as zoo
 
 STEPS = 8  # 16 pictures in batches of 4, 2 epochs
 CLOCKS = ("images_per_second", "data_wait")  # columns that differ from run to run
@@ -68,29 +68,29 @@ def rows(folder):
 
 MOMENTS = (
     half_save(1),  # in a checkpoint, with none but that of step 0
-    at("fcos.train:evaluate", 1),  # at the end of an epoch
+    at("fcos.training.loop:evaluate", 1),  # at the end of an epoch
     half_row(2),
-    at("fcos.train:Trainer.finish", 1),  # all is trained, the last words are missing
+    at("fcos.training.loop:Trainer.finish", 1),  # all is trained, the last words are missing
 )
 MORE_MOMENTS = (
-    at("fcos.checkpoint:write_whole", 1, after=True),  # a checkpoint is there, its weights to ship are not
+    at("fcos.training.checkpoint:write_whole", 1, after=True),  # a checkpoint is there, its weights to ship are not
     half_row(1),
     at("fcos.files:os.fsync", 3),  # a file is written, but not in place
-    at("fcos.optimizer:Average.update", 1),
+    at("fcos.training.optimizer:Average.update", 1),
     half_save(2),
-    at("fcos.train:save_checkpoint", 1, after=True),
-    at("fcos.train:evaluate", 1, after=True),
-    at("fcos.train:Trainer.export", 2),
+    at("fcos.training.loop:save_checkpoint", 1, after=True),
+    at("fcos.training.loop:evaluate", 1, after=True),
+    at("fcos.training.loop:Trainer.export", 2),
 )
 
 
 @pytest.mark.parametrize("moments", [MOMENTS, pytest.param(MORE_MOMENTS, marks=pytest.mark.slow)], ids=["few", "more"])
 def test_killed_at_any_moment_it_goes_on_to_the_same_bits(begin, undisturbed, tmp_path, moments):
     folder, log = tmp_path / "run", tmp_path / "log"
-    for moment in (half_save(1), at("fcos.run:RunFolder.describe", 1)):  # not a run yet: it is simply started again
+    for moment in (half_save(1), at("fcos.training.folder:RunFolder.describe", 1)):  # not a run yet: it is simply started again
         assert run(fcos([*begin, "--out", folder], moment), log) == -signal.SIGKILL
         assert not (folder / "config.yaml").exists()
-    in_a_step = at("fcos.optimizer:Average.update", 2)  # the weights have moved, their average has not
+    in_a_step = at("fcos.training.optimizer:Average.update", 2)  # the weights have moved, their average has not
     assert run(fcos([*begin, "--out", folder], in_a_step), log) == -signal.SIGKILL
     reached = [0]
     for moment in moments:
@@ -106,8 +106,8 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(begin, undisturbed, tm
 @pytest.mark.parametrize(
     ("number", "where", "call", "step"),
     [
-        (signal.SIGINT, "fcos.optimizer:Average.update", 5, 5),  # in the middle of a step: it is finished first
-        (signal.SIGTERM, "fcos.train:evaluate", 1, 4),  # in an evaluation: it is left, and done after the resume
+        (signal.SIGINT, "fcos.training.optimizer:Average.update", 5, 5),  # in the middle of a step: it is finished first
+        (signal.SIGTERM, "fcos.training.loop:evaluate", 1, 4),  # in an evaluation: it is left, and done after the resume
     ],
 )
 def test_a_signal_stops_cleanly(begin, undisturbed, tmp_path, number, where, call, step):

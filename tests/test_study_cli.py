@@ -9,8 +9,8 @@ from PIL import Image
 from test_cli import fcos
 from tiny import NAMES, make_shapes, tiny_config
 
-from fcos import zoo
 from fcos.types import Classes
+from fcos.zoo import find as zoo
 
 
 @pytest.fixture(scope="module")

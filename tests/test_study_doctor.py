@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from fcos.analysis import doctor, search
+from fcos.analysis.duplicates import dhash, find_twins, fingerprint, near_hashes
+from fcos.analysis.search import Rates, lost_share
 from fcos.config import Config, DataConfig
 from fcos.data.dataset import Dataset, Record
-from fcos.study import doctor, search
-from fcos.study.duplicates import dhash, find_twins, fingerprint, near_hashes
-from fcos.study.search import Rates, lost_share
 from fcos.types import Classes
 
 CONFIG = Config(data=DataConfig(size=128, max_size=256))
@@ -148,7 +148,7 @@ def test_search_stays_within_the_budget_and_gains():
 def test_the_page_stands_alone(tmp_path):
     data = dataset([record(1, [(5, 5, 60, 70, 0), (9, 9, 40, 40, 1)])])
     d = doctor.diagnose({"train": data}, CONFIG, pictures=False, tune=False)
-    from fcos.study.doctor_page import write_page
+    from fcos.analysis.doctor_page import write_page
 
     text = write_page(tmp_path / "page.html", d).read_text()
     assert text.count("data:image/png;base64,") == 4

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from fcos.analysis.explain import explain, who_silenced
+from fcos.analysis.misses import STAGES, gallery, miss_study
+from fcos.analysis.tide import tide
 from fcos.config import Config, DataConfig
 from fcos.data.dataset import Dataset, Record
-from fcos.detector import Detector
+from fcos.inference.detector import Detector
 from fcos.points import make_points
-from fcos.study.explain import explain, who_silenced
-from fcos.study.misses import STAGES, gallery, miss_study
-from fcos.study.tide import tide
 from fcos.types import Classes, Detections, Predictions
 
 CLASSES = Classes(("cat", "dog"))

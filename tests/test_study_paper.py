@@ -4,16 +4,16 @@ import pytest
 import torch
 from test_study_explain import CLASSES, CONFIG, GREY, TRUTH, detector, world  # noqa: F401
 
+from fcos.analysis.explain import Raw
 from fcos.boxes import iou
 from fcos.decode import decode_image
-from fcos.detector import Detector
+from fcos.inference.detector import Detector
+from fcos.inference.stream import proposer
 from fcos.losses import centerness_target
 from fcos.points import make_points
-from fcos.predict import proposer
 from fcos.study import paper
 from fcos.study.ablation import ladder
 from fcos.study.cached import cache, redecode
-from fcos.study.explain import Raw
 from fcos.types import Predictions
 
 LOOSE = CONFIG.override({"decode": {"threshold": 0.05}})

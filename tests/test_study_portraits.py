@@ -7,12 +7,12 @@ from PIL import Image
 from test_study_explain import CLASSES, TRUTH, detector, world  # noqa: F401
 from tiny import tiny_config
 
-from fcos import zoo
-from fcos.detector import Detector
+from fcos.analysis.explain import explain
 from fcos.errors import DataError
+from fcos.inference.detector import Detector
 from fcos.losses import centerness_target
-from fcos.study.explain import explain
 from fcos.study.portraits import draw_architecture, feature_maps, portraits, target_map
+from fcos.zoo import find as zoo
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (60, 84, 3), dtype=np.uint8)
 

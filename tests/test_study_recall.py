@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fcos.analysis.scan import scan
 from fcos.assign import assign, candidate_pairs, candidates
 from fcos.config import AssignConfig, Config, DataConfig, ModelConfig
 from fcos.data.dataset import Dataset, Record
@@ -15,7 +16,6 @@ from fcos.points import make_points
 from fcos.study.ambiguity import ambiguity_study, ambiguous_detections
 from fcos.study.anchors import anchor_shapes, match, match_plainly
 from fcos.study.recall import inclusive, p4_only, recall_study, retinanet_recall, sampling
-from fcos.study.scan import scan
 from fcos.types import Classes, Detections
 
 NATIVE = Config(data=DataConfig(size=256, max_size=256))

@@ -7,13 +7,13 @@ import pytest
 import torch
 from tiny import equal_states, make_shapes, tiny_config
 
-from fcos import zoo
-from fcos.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from fcos.config import TrainConfig
 from fcos.data.dataset import open_splits
 from fcos.errors import DataError, FcosError
-from fcos.optimizer import learning_rate, parameter_groups
-from fcos.train import NotFinite, Trainer, train
+from fcos.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from fcos.training.loop import NotFinite, Trainer, train
+from fcos.training.optimizer import learning_rate, parameter_groups
+from fcos.zoo import find as zoo
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import pytest
 import torch
 from tiny import equal_states, make_shapes, tiny_config
 
-from fcos.checkpoint import load_step
 from fcos.cli import main
 from fcos.data.dataset import open_splits
 from fcos.errors import ModelError
-from fcos.replay import replay
-from fcos.train import NotFinite, Trainer, train
+from fcos.training.checkpoint import load_step
+from fcos.training.loop import NotFinite, Trainer, train
+from fcos.training.replay import replay
 
 
 @pytest.fixture(scope="module")

@@ -7,19 +7,19 @@ import pytest
 import torch
 from tiny import equal_states, make_shapes, tiny_config
 
-from fcos import zoo
-from fcos.checkpoint import load_checkpoint
 from fcos.data.dataset import open_splits
 from fcos.data.loader import train_loader
 from fcos.errors import ConfigError
-from fcos.evaluate import evaluate
-from fcos.memory import largest_batch, peak_bytes
-from fcos.recompute import find_blocks, recompute
-from fcos.start import initialise, wants_channels_last
-from fcos.step import in_layout_of
-from fcos.train import Trainer, train
+from fcos.evaluation.coco import evaluate
+from fcos.network.recompute import find_blocks, recompute
+from fcos.training.batch_size import largest_batch, peak_bytes
+from fcos.training.checkpoint import load_checkpoint
+from fcos.training.loop import Trainer, train
+from fcos.training.setup import initialise, wants_channels_last
+from fcos.training.step import in_layout_of
+from fcos.training.validation import validation_loss
 from fcos.types import Classes
-from fcos.validation import validation_loss
+from fcos.zoo import find as zoo
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_largest_batch_from_two_measurements():
 
 
 def test_auto_batch_is_settled_once_and_kept(shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr("fcos.memory.free_bytes", lambda _: 10**9)
+    monkeypatch.setattr("fcos.training.batch_size.free_bytes", lambda _: 10**9)
     run = trainer(shapes, tmp_path / "run", train={"batch": "auto"}, model={"backbone_norm": "batch"})
     assert run.config.train.batch == 2  # 16 pictures give 8 steps an epoch
     assert all(p.grad is None for p in run.network.parameters())
@@ -128,7 +128,7 @@ def test_auto_batch_is_settled_once_and_kept(shapes, tmp_path, monkeypatch):
     assert stored["config"]["train"]["batch"] == 2
     assert "\n  batch: 2\n" in (tmp_path / "run" / "config.yaml").read_text()
 
-    monkeypatch.setattr("fcos.memory.free_bytes", lambda _: 0)
+    monkeypatch.setattr("fcos.training.batch_size.free_bytes", lambda _: 0)
     small = trainer(shapes, tmp_path / "small", train={"batch": "auto", "accumulate": 2})
     assert small.config.train.batch == 2  # one picture for each part
     with pytest.raises(ConfigError, match=r"train\.batch=auto is settled when a training run starts"):
@@ -220,7 +220,7 @@ def test_layers_learn_at_their_own_rate(shapes, tmp_path):
 
 def test_early_stopping_counts_evaluations_without_a_better_score(shapes, tmp_path, monkeypatch):
     scores = iter([0.1, 0.3, 0.2, 0.3, 0.9])
-    monkeypatch.setattr("fcos.train.evaluate", lambda *args: dataclasses.replace(evaluate(*args), ap=next(scores)))
+    monkeypatch.setattr("fcos.training.loop.evaluate", lambda *args: dataclasses.replace(evaluate(*args), ap=next(scores)))
     config = tiny_config(train={"epochs": 9, "patience": 2, "val_loss": False})
     result = train(config, shapes, tmp_path / "run", init="none", device="cpu", quiet=True)
     assert result.steps == 4 * 4  # epochs 3 and 4 were not better than epoch 2; an equal score is not better
@@ -357,7 +357,7 @@ def test_images_come_in_the_layout_of_the_weights_and_the_step_is_the_same(shape
 def test_emulated_bf16_is_said(shapes, tmp_path, monkeypatch):
     run = trainer(shapes, tmp_path / "run", train={"precision": "bf16"})
     for there, said in ((True, False), (False, True)):
-        monkeypatch.setattr("fcos.train.has_bf16", lambda device, there=there: there)
+        monkeypatch.setattr("fcos.training.loop.has_bf16", lambda device, there=there: there)
         assert ("slow" in dict(run.summary())) is said
 
 

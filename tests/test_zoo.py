@@ -13,17 +13,17 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import fcos
-from fcos import zoo
-from fcos.card import photographs
 from fcos.cli import main
 from fcos.config import Config
 from fcos.convert.names import COCO_80
 from fcos.data.dataset import open_dataset
-from fcos.download import Remote, sha256
 from fcos.errors import ModelError
 from fcos.presets import PRESETS, preset
-from fcos.start import initialise
+from fcos.training.setup import initialise
 from fcos.types import Classes
+from fcos.zoo import find as zoo
+from fcos.zoo.card import photographs
+from fcos.zoo.download import Remote, sha256
 
 
 def run(capsys, *arguments):
@@ -208,7 +208,7 @@ def test_another_body_or_weights_of_ones_own_do_not_start_from_it(assets):
         lines = initialise(zoo.build(config, 2), config, Classes(NAMES), None)
         assert "fcos-lite0" not in " ".join(lines)
     config = tiny_config(name="fcos-lite0", model={"backbone_weights": "auto", "backbone": "resnet10t"})
-    from fcos.start import _bundled_fits
+    from fcos.training.setup import _bundled_fits
 
     assert not _bundled_fits(config)
 
@@ -356,8 +356,8 @@ def test_the_default_is_shipped():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_detector_finds_what_is_on_the_photographs(name):
-    from fcos.card import match
-    from fcos.results import match_classes
+    from fcos.evaluation.results import match_classes
+    from fcos.zoo.card import match
 
     dataset = open_dataset(photographs())
     detector = fcos.load(name, device="cpu")

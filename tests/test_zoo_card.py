@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from tiny import tiny_config
 
-from fcos import card, zoo
 from fcos.cli import main
 from fcos.data.dataset import Record
 from fcos.errors import ConfigError, FcosError
 from fcos.types import Classes, Detections
+from fcos.zoo import card
+from fcos.zoo import find as zoo
 
 FACTS = """
 summary: A detector of discs.

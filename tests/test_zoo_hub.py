@@ -12,10 +12,11 @@ import pytest
 import torch
 from tiny import NAMES, tiny_config
 
-from fcos import hub, zoo
 from fcos.cli import main
 from fcos.errors import MissingExtra, ModelError
 from fcos.types import Classes
+from fcos.zoo import find as zoo
+from fcos.zoo import hub
 
 constants = pytest.importorskip("huggingface_hub.constants")
 

@@ -38,7 +38,7 @@ def command(
     """
     import json
 
-    from ..bench import bench
+    from ..bench.rows import bench
 
     batches = _counts("--batch", batch)
     report = bench(

@@ -17,7 +17,7 @@ def command(
 ) -> None:
     """Show every setting of a model, resolved, with its meaning."""
     from ..config import describe, load_yaml
-    from ..export import settings as read_settings
+    from ..export.open import settings as read_settings
     from ..presets import PRESETS, resolve, with_dialect
 
     if model in PRESETS:

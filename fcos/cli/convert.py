@@ -28,7 +28,7 @@ def command(
     ] = False,
 ) -> None:
     """Read the FCOS checkpoints of five other code bases, or write for them."""
-    from ..convert import convert, export
+    from ..convert.translate import convert, export
     from ..errors import ConfigError, ModelError
 
     if target is not None:

@@ -63,8 +63,8 @@ def convert(
     strict: Strict = False,
 ) -> None:
     """Write all splits in another format, and say what it cannot hold."""
-    from ..data.convert import convert as write
     from ..data.dataset import open_splits
+    from ..data.write import convert as write
 
     splits = open_splits(source, strict=strict)
     lost = write(splits, destination, to, link=link)
@@ -92,8 +92,8 @@ def show(
     from PIL import Image
 
     from ..data.dataset import open_dataset, open_splits
-    from ..draw import sheet
     from ..errors import ConfigError, DataError
+    from ..show.draw import sheet
 
     if overrides and not augment:
         raise ConfigError("settings change nothing here without --augment")
@@ -118,8 +118,8 @@ def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
 
     from ..data.cache import Reader
     from ..data.loader import load_sample
-    from ..draw import draw_boxes
     from ..errors import ImageError
+    from ..show.draw import draw_boxes
 
     reader = Reader(dataset)
     pictures: list[np.ndarray] = []
@@ -140,8 +140,8 @@ def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
 def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], seed: int) -> list[np.ndarray]:
     from ..data.cache import Reader
     from ..data.loader import Sampler, fill_color, train_sample
-    from ..draw import draw_boxes
     from ..presets import resolve
+    from ..show.draw import draw_boxes
 
     config = resolve(model, [*overrides, f"train.seed={seed}"])
     if config.data.classes:

@@ -14,10 +14,10 @@ def command(
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Shorter or longer training.")] = None,
 ) -> None:
     """Make data, train, evaluate and draw, offline, in a few minutes on two cores."""
-    from ..demo import demo
+    from ..demo.run import demo
     from ..errors import FcosError
     from ..files import check_folder
-    from ..run import next_folder
+    from ..training.folder import next_folder
 
     check_folder(out)
     folder = out if out is not None else next_folder(Path(), "fcos-demo")

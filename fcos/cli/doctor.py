@@ -29,15 +29,15 @@ def command(
     """
     import json
 
+    from ..analysis.doctor import diagnose
     from ..data.dataset import open_splits
     from ..presets import PRESETS, resolve
-    from ..run import environment
-    from ..study.doctor import diagnose
+    from ..training.folder import environment
 
     if model in PRESETS:
         config = resolve(model, settings or [])
     else:
-        from ..export import settings as read_settings
+        from ..export.open import settings as read_settings
 
         config = read_settings(model)[0].override(*(settings or []), source="command line")
     if size is not None:
@@ -50,7 +50,7 @@ def command(
     else:
         typer.echo(diagnosis.text())
     if out is not None:
-        from ..study.doctor_page import write_page
+        from ..analysis.doctor_page import write_page
 
         write_page(out, diagnosis)
         typer.echo(f"written to {out}", err=True)

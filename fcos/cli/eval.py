@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
-    from ..evaluate import Metrics
+    from ..evaluation.coco import Metrics
     from ..types import Detections
 
 
@@ -48,7 +48,7 @@ def command(
     import json
 
     from ..errors import FcosError
-    from ..evaluate import curves, evaluate, read_results
+    from ..evaluation.coco import curves, evaluate, read_results
     from ..files import check_folder, write_whole
 
     if (model is not None) + (detections is not None) + (compare is not None) != 1:
@@ -88,13 +88,13 @@ def command(
     }
     more: list[str] = []
     if ci:
-        from ..bootstrap import intervals, method
+        from ..evaluation.bootstrap import intervals, method
 
         around = intervals(found, dataset, resamples=resamples, seed=seed, class_agnostic=class_agnostic)
         result["intervals"] = {k: v.to_dict() for k, v in around.items()}
         more += [method(len(dataset), resamples, seed), *(f"{k:<4}  {v}" for k, v in around.items())]
     if precision is not None:
-        from ..calibration import score_option, threshold_table, thresholds
+        from ..evaluation.calibration import score_option, threshold_table, thresholds
 
         rows = thresholds(curves(found, dataset), precision)
         result["scores_for_precision"] = {"precision": precision, "scores": score_option(rows)}
@@ -140,8 +140,8 @@ def _detect(
     allow_missing: bool,
 ) -> tuple[list[Detections], Dataset]:
     """What a model finds, and the data set under the model's choice of classes."""
-    from ..detector import load
-    from ..evaluate import predict_dataset
+    from ..evaluation.coco import predict_dataset
+    from ..inference.detector import load
 
     detector = load(name, runtime=runtime, device=device, overrides=settings)
     wanted = detector.config.data
@@ -165,7 +165,7 @@ def _compare(
 ) -> None:
     import json
 
-    from ..bootstrap import compare
+    from ..evaluation.bootstrap import compare
     from ..files import write_whole
 
     judged = compare(first, second, dataset, **options)
@@ -183,9 +183,9 @@ def _compare(
 def _write(
     folder: Path, text: str, metrics: Metrics, found: list[Detections], dataset: Dataset, score: float | None
 ) -> None:
+    from ..evaluation.results import write_results
     from ..files import write_whole
-    from ..report import draw_evaluation
-    from ..results import write_results
+    from ..training.pictures import draw_evaluation
 
     write_whole(folder / "metrics.json", text + "\n")
     write_whole(folder / "detections.json", lambda p: write_results(p, found, dataset))

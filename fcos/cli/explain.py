@@ -36,9 +36,9 @@ def command(
     """
     import json
 
-    from ..detector import load
     from ..errors import FcosError
     from ..files import write_whole
+    from ..inference.detector import load
 
     if (picture is None) == (data is None):
         raise FcosError("give a picture, or --data with a data set, to explain")
@@ -47,14 +47,14 @@ def command(
     detector = load(model, device=device, overrides=settings or [])
     pictures = {}
     if picture is not None:
-        from ..study.explain import explain
+        from ..analysis.explain import explain
 
         story = explain(detector, str(picture), score)
         text, report = story.text(), story.to_dict()
         if out is not None:
             pictures = {"boxes.jpg": story.draw(), "maps.jpg": story.draw_maps()}
     else:
-        from ..study.misses import gallery, miss_study
+        from ..analysis.misses import gallery, miss_study
         from .eval import _choose
 
         assert data is not None
@@ -82,7 +82,7 @@ def command(
 
 def _lines(study: object) -> list[str]:
     """One line for each missed object of a picture."""
-    from ..study.misses import MissStudy
+    from ..analysis.misses import MissStudy
 
     assert isinstance(study, MissStudy)
     return [

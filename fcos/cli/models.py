@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..zoo import Entry
+    from ..zoo.find import Entry
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -24,7 +24,7 @@ def models(
     """List the models that --model takes; download, pack, describe and push their files."""
     import json
 
-    from ..zoo import models
+    from ..zoo.find import models
 
     if context.invoked_subcommand is not None:
         return
@@ -58,7 +58,7 @@ def models(
 @app.command("download")
 def download(name: Annotated[str, typer.Argument(help="Name from `fcos models`, or hf://owner/name.")]) -> None:
     """Fetch a model's weights now, and print where they are."""
-    from ..zoo import find
+    from ..zoo.find import find
 
     typer.echo(find(name))
 
@@ -72,8 +72,9 @@ def pack(
     full: Annotated[bool, typer.Option("--full", help="Keep float32; left out: float16, half the size.")] = False,
 ) -> None:
     """Write a model as one small file, with its recipe and numbers inside."""
-    from .. import card, zoo
     from ..errors import ModelError
+    from ..zoo import card
+    from ..zoo import find as zoo
 
     if out.suffix != ".safetensors":
         raise ModelError(f"{out} must end in .safetensors")
@@ -103,7 +104,8 @@ def write_card(
     ] = None,
 ) -> None:
     """Write the model card: recipe, numbers, weaknesses, pictures of good and bad detections."""
-    from .. import card, zoo
+    from ..zoo import card
+    from ..zoo import find as zoo
 
     told = card.read_facts(facts) if facts is not None else None
     measured = card.read_metrics(metrics) if metrics is not None else None
@@ -126,8 +128,9 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
 ) -> None:
     """Put a model on the Hugging Face Hub: safetensors, config.json and a card."""
-    from .. import card, hub, zoo
     from ..errors import FcosError
+    from ..zoo import card, hub
+    from ..zoo import find as zoo
 
     path = zoo.find(model)
     if readme is not None:
@@ -144,7 +147,7 @@ def push(
 
 def _row(entry: Entry) -> dict[str, Any]:
     """One model as `--json` prints it; a weights file on this machine speaks for itself."""
-    from ..zoo import header
+    from ..zoo.find import header
 
     path = entry.path()
     row: dict[str, Any] = {

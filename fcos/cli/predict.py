@@ -48,10 +48,10 @@ def command(
     """
     import time
 
-    from ..detector import load
     from ..errors import FcosError
     from ..files import check_folder
-    from ..predict import (
+    from ..inference.detector import load
+    from ..inference.stream import (
         Outcome,
         Writer,
         find_pictures,

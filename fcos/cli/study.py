@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from ..config import Config
     from ..data.dataset import Dataset
-    from ..detector import Detector
+    from ..inference.detector import Detector
 
 # name -> (what it needs, what it tells)
 STUDIES = {
@@ -59,7 +59,7 @@ def command(
     import json
 
     from ..errors import FcosError
-    from ..run import environment
+    from ..training.folder import environment
 
     if name not in STUDIES:
         near = difflib.get_close_matches(name, STUDIES, 1)
@@ -117,8 +117,8 @@ def _run(
 
     detector = _detector(model, settings, device)
     if name == "figures":
-        from ..data.digits import photographs
-        from ..study.common import with_files
+        from ..analysis.common import with_files
+        from ..demo.digits import photographs
         from ..study.portraits import portraits
 
         pictures = photographs()
@@ -126,7 +126,7 @@ def _run(
             pictures = [r.path for r in with_files(dataset).records if r.path is not None]
         return portraits(detector, pictures, out or Path("figures"))
     if name == "proposals":
-        from ..predict import proposer
+        from ..inference.stream import proposer
         from ..study.baselines import baseline_proposals, load_baseline
 
         loaded = {path.name: load_baseline(path, detector.config.data) for path in baselines}
@@ -162,7 +162,7 @@ def _config(model: str | None, settings: list[str], device: str) -> Config:
 
 
 def _detector(model: str, settings: list[str], device: str) -> Detector:
-    from ..detector import load
+    from ..inference.detector import load
 
     return load(model, device=device, overrides=settings)
 
@@ -170,10 +170,10 @@ def _detector(model: str, settings: list[str], device: str) -> Detector:
 def _ambiguity(settings: list[str], dataset: Dataset, model: str | None, device: str) -> Any:
     from dataclasses import replace
 
-    from ..results import predict_dataset
+    from ..evaluation.results import predict_dataset
     from ..study.ambiguity import ambiguity_study, ambiguous_detections
     from ..study.recall import sampling
-    from ..zoo import models
+    from ..zoo.find import models
 
     bare = model in models() and models()[model].path() is None  # a preset without weights detects nothing
     if model is None or bare or all(r.path is None for r in dataset.records):

@@ -65,19 +65,19 @@ def command(
     settings, explained:   fcos config fcos-lite0
     """
     if replay is not None:
-        from ..replay import replay as do_again
+        from ..training.replay import replay as do_again
 
         typer.echo(do_again(replay, device).text())
         return
     import json
 
     from ..config import Config
-    from ..data.split import draw_holdout, hold_out
+    from ..data.splits import draw_holdout, hold_out
     from ..errors import DataError, FcosError
     from ..files import check_folder
     from ..presets import resolve
-    from ..run import latest_folder, next_folder
-    from ..train import stored_config, train
+    from ..training.folder import latest_folder, next_folder
+    from ..training.loop import stored_config, train
 
     overrides = [*(settings or []), *([f"train.epochs={epochs}"] if epochs is not None else [])]
     overrides += ["train.deterministic=true"] if deterministic else []

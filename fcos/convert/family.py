@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..errors import ModelError
-from ..model import FCOS
+from ..network.model import FCOS
 from .rules import SCALES, Rule, deformable_weights, join_scales, split_scales, to_ours, to_theirs
 
 _COUNT = "num_batches_tracked"

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..errors import ModelError
-from .adelaidet import FAMILY as ADELAIDET
-from .detectron2 import FAMILY as DETECTRON2
+from .families.adelaidet import FAMILY as ADELAIDET
+from .families.detectron2 import FAMILY as DETECTRON2
+from .families.mmdet import FAMILY as MMDET
+from .families.original import FAMILY as ORIGINAL
+from .families.torchvision import FAMILY as TORCHVISION
 from .family import Family
-from .mmdet import FAMILY as MMDET
-from .original import FAMILY as ORIGINAL
-from .torchvision import FAMILY as TORCHVISION
 
 FAMILIES: dict[str, Family] = {f.name: f for f in (TORCHVISION, DETECTRON2, ADELAIDET, ORIGINAL, MMDET)}
 

@@ -144,7 +144,7 @@ Sources = dict[str, Callable[[], Dataset]]
 
 
 def _sources(path: Path, strict: bool, inclusive: bool) -> Sources:
-    from . import coco, voc, yolo
+    from .formats import coco, voc, yolo
 
     if path.is_file():
         if path.name.lower().endswith((".json", ".json.gz")):

@@ -16,7 +16,7 @@ from ..data.image import read_image
 from ..types import Detections
 
 if TYPE_CHECKING:
-    from ..detector import Detector
+    from ..inference.detector import Detector
 
 _SURE = 0.3  # score from which a detection has to be there under low precision
 # largest differences of scores, of boxes as a share of the picture's longer side, and share of lost detections
@@ -100,7 +100,7 @@ def _largest(difference: torch.Tensor) -> float:
 
 def like(detector: Detector, other: Detector, threshold: float | None = None) -> Detector:
     """`detector` with the input size of `other`."""
-    from ..detector import Detector
+    from ..inference.detector import Detector
 
     config = detector.config
     if threshold is not None:

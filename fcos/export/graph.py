@@ -14,8 +14,8 @@ from ..boxes import to_corners
 from ..config import Config
 from ..decode import score
 from ..errors import ModelError
-from ..folding import fuse
-from ..model import FCOS
+from ..network.folding import fuse
+from ..network.model import FCOS
 from .about import About
 
 _MOST = 1 << 14  # an axis of a dynamic graph never exceeds this

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from .. import zoo
 from ..data.image import read_image
-from ..detector import Detector, load
 from ..errors import ConfigError, ImageError, ModelError
-from . import FORMATS, Format, check, format_of, open_runtime, write
+from ..inference.detector import Detector, load
+from ..zoo import find as zoo
+from . import check
 from .about import PRECISIONS, About
+from .open import FORMATS, Format, format_of, open_runtime, write
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
-    from ..evaluate import Metrics
+    from ..evaluation.coco import Metrics
     from .runtime import Runtime
 
 _COMPARED = 16  # pictures of --data that are compared box by box; AP takes all
@@ -172,7 +173,7 @@ def _detector(network: Runtime) -> Detector:
 
 def plan(job: Job, chosen: Format, reference: Detector) -> About:
     """What the graph will take and give; ConfigError where options contradict each other."""
-    from ..info import parse_size
+    from ..network.info import parse_size
 
     config = reference.config
     free = {"batch", "size"} if chosen.dynamic else set()
@@ -250,8 +251,8 @@ def _pictures(dataset: Dataset | None) -> list[np.ndarray] | None:
 
 
 def _judge(detector: Detector, dataset: Dataset) -> Metrics:
-    from ..evaluate import evaluate
-    from ..results import predict_dataset
+    from ..evaluation.coco import evaluate
+    from ..evaluation.results import predict_dataset
 
     return evaluate(predict_dataset(detector, dataset, 8), dataset)
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checkpoint import checkpoints
+from ..analysis.common import data_name, percent, plain, table
 from ..config import Config
 from ..errors import FcosError
 from ..files import write_whole
-from ..run import RunFolder
-from .common import data_name, percent, plain, table
+from ..training.checkpoint import checkpoints
+from ..training.folder import RunFolder
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -117,7 +117,7 @@ def ablation_study(
 
 def _run(config: Config, data: Mapping[str, Dataset], folder: Path, device: str) -> tuple[float, float, float]:
     """(AP, AP50, AP75) of one run, trained, resumed, or read from its folder; nan without validation."""
-    from ..train import train
+    from ..training.loop import train
 
     settings = folder / "config.yaml"
     if settings.exists() and settings.read_text() != config.dump():

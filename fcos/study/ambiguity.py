@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..analysis.common import percent, plain, scenes_by_size, stack, table
+from ..analysis.scan import Scan, scan
 from ..assign import candidate_pairs
 from ..config import Config
 from ..points import make_points
-from .common import percent, plain, scenes_by_size, stack, table
 from .recall import inclusive, p4_only, sampling
-from .scan import Scan, scan
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..analysis.common import track, with_files
 from ..data.image import read_image
 from ..errors import ModelError
 from ..types import Detections
-from .common import track, with_files
 
 if TYPE_CHECKING:
     from ..config import DataConfig
@@ -45,7 +45,7 @@ def load_baseline(path: str | Path, data: DataConfig, most: int = 1000) -> Basel
     """
     from torchvision.models import detection
 
-    from ..convert.read import read_checkpoint
+    from ..network.checkpoints import read_checkpoint
 
     state, _ = read_checkpoint(path)
     name = recognise(state)

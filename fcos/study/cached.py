@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..analysis.common import label_mapping, on_cpu, track, with_files
+from ..analysis.explain import Raw
 from ..assign import assign
 from ..boxes import clip, nms
 from ..config import Config, DecodeConfig
 from ..data.image import read_image
 from ..decode import score
-from ..detector import Detector
+from ..inference.detector import Detector
 from ..types import Detections
-from .common import label_mapping, on_cpu, track, with_files
-from .explain import Raw
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset, Record

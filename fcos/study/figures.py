@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..plots import INK, MUTED, _figure, style
-from .common import data_name
+from ..analysis.common import data_name
+from ..show.plots import INK, MUTED, _figure, style
 
 if TYPE_CHECKING:
     from .paper import PaperStudy

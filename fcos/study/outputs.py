@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..info import ANCHORS, parse_size
-from ..model import Head
+from ..analysis.common import plain, table
+from ..network.info import ANCHORS, parse_size
+from ..network.model import Head
 from ..points import level_shapes
 from ..presets import resolve
-from .common import plain, table
 
 
 @dataclass(frozen=True)

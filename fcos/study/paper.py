@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..analysis.common import percent, plain, table, track
 from ..boxes import iou
 from ..config import Config
-from ..evaluate import evaluate, flatten
+from ..evaluation.coco import evaluate, flatten
+from ..evaluation.metrics import Curve, match_coco, overlaps, precision_recall, voc_ap
 from ..losses import centerness_target
-from ..metrics import Curve, match_coco, overlaps, precision_recall, voc_ap
 from ..types import Detections
 from .cached import Candidates, redecode, redecode_all
-from .common import percent, plain, table, track
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset

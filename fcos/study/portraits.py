@@ -13,16 +13,16 @@ import cv2
 import numpy as np
 import torch
 
-from ..draw import draw_boxes, level_color
+from ..analysis.common import track
+from ..analysis.explain import Explanation, Story, explain
 from ..errors import DataError
-from ..plots import INK, MUTED, _figure
-from .common import track
-from .explain import Explanation, Story, explain
+from ..show.draw import draw_boxes, level_color
+from ..show.plots import INK, MUTED, _figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..detector import Detector
+    from ..inference.detector import Detector
 
 _SCORE = 0.5
 _LOOK = 30  # pictures among which the clearest is chosen

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..analysis.common import percent, plain, scenes_by_size, stack, table, track
+from ..analysis.scan import scan
 from ..config import Config
 from ..points import make_points
 from .anchors import match
-from .common import percent, plain, scenes_by_size, stack, table, track
-from .scan import scan
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset

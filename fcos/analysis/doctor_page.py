@@ -1,0 +1,199 @@
+"""The doctor's page: findings, plots and advice in one HTML file. matplotlib loads here, late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ImageError
+from ..show.draw import level_color, sheet
+from ..show.page import Page
+from ..show.plots import INK, _figure
+from ..study.figures import style
+from .common import data_name, percent
+from .doctor import Diagnosis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_CLASSES = 40  # shown in a plot
+_TWINS = 8
+_NUMBERED = 12  # classes whose shares are written into the cells
+
+
+def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
+    """Write the page."""
+    d = diagnosis
+    page = Page(f"{data_name(d.data)}: the doctor's report")
+    page.table(("split", "pictures", "boxes"), [(k, f"{p:,}", f"{b:,}") for k, (p, b) in d.splits.items()])
+    page.heading("Findings")
+    if d.findings:
+        rows = [(f.level, f.what, "; ".join(f.examples[:3]), f"{f.count:,}") for f in d.findings]
+        page.table(("", "what", "such as", "count"), rows, left=3)
+    else:
+        page.text("Nothing to complain of.")
+    if d.twins:
+        page.picture(_twin_sheet(d))
+    page.heading(f"What FCOS sees at input {d.size[0]}/{d.size[1]} ({d.trained_on})")
+    n = d.numbers()
+    rows2 = [
+        ("best possible recall", f"{percent(n['best_possible_recall'])} %"),
+        ("boxes without a location", f"{n['boxes_without_location']:,} of {d.scan.boxes:,}"),
+        ("boxes hidden by smaller ones", f"{n['boxes_outranked']:,}"),
+        ("ambiguous locations", f"{percent(n['ambiguous_share'])} % of positives"),
+        ("between different classes", f"{percent(n['ambiguous_different_share'])} %"),
+        ("positives a picture", f"{n['positives_per_picture']:.0f} of {n['locations_per_picture']:,.0f} locations"),
+    ]
+    page.table(("", ""), rows2)
+    if d.scan.boxes:
+        page.figure(sizes_plot(d))
+        page.figure(levels_plot(d))
+    if d.pairs:
+        page.text("Ambiguous locations by class: who keeps them, who gives way.")
+        page.table(("kept by", "lost by", "locations"), [(a, b, f"{c:,}") for a, b, c in d.pairs], left=2)
+    page.heading("Classes")
+    page.figure(classes_plot(d))
+    if len(d.classes) > 1:
+        page.figure(together_plot(d))
+    if d.today is not None and d.best is not None:
+        page.heading("Settings")
+        page.text(
+            "Lost: mean share of a box's locations that learn another box; a box without any counts 1. "
+            "Cost: FLOPs of body, FPN and head for the average picture."
+        )
+        options = [("now", d.today)] + ([("better", d.best)] if d.best != d.today else [])
+        page.table(
+            ("", "lost %", "recall %", "locations", "GFLOP"),
+            [(k, percent(o.lost), percent(o.recall), f"{o.points:,.0f}", f"{o.gflop:.2f}") for k, o in options],
+        )
+        if d.best != d.today:
+            page.code(d.best.config_lines())
+        else:
+            page.text("Nothing within this budget loses less than the present settings.")
+        if d.tried:
+            page.figure(search_plot(d))
+    return page.write(path)
+
+
+def _axes(figure: Figure, title: str, x: str = "", y: str = "") -> Axes:
+    axes = figure.add_subplot()
+    style(axes, title, x, y)
+    return axes
+
+
+def _rgb(level: int) -> Any:
+    return tuple(c / 255 for c in level_color(level))
+
+
+def sizes_plot(d: Diagnosis) -> Figure:
+    """Boxes by the longer side at the input size, those that no location learns in red."""
+    figure = _figure(9.6, 3.8)
+    axes = _axes(figure, "Size of the boxes at the input", "longer side, px", "boxes")
+    longer = d.scan.size.max(axis=1)
+    bins = np.geomspace(max(longer.min(), 1), max(longer.max(), 2) * 1.01, 48).tolist()
+    axes.hist([longer[d.scan.recalled], longer[~d.scan.recalled]], bins=bins, stacked=True,
+              color=["#94a3b8", "#dc2626"], label=["learned", "not learned"])  # fmt: skip
+    axes.set_xscale("log")
+    ticks = [t for t in (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048) if bins[0] <= t <= bins[-1]]
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.minorticks_off()
+    for i, level in enumerate(d.levels[:-1]):
+        side = 2 * level.upper  # from the middle of a box it is half its longer side to the farthest edge
+        if side <= bins[-1]:
+            axes.axvline(side, color=_rgb(i), linewidth=1.6)
+            axes.text(side, axes.get_ylim()[1], f" middle leaves {level.name}", color=INK, fontsize=8, va="top")
+    axes.legend(frameon=False, labelcolor=INK, loc="upper left")
+    return figure
+
+
+def levels_plot(d: Diagnosis) -> Figure:
+    """Share of boxes and of positives on each level."""
+    figure = _figure(9.6, 2.9)
+    axes = _axes(figure, "Who learns: share of boxes (dark) and of positives (pale) by level", "", "%")
+    for i, level in enumerate(d.levels):
+        boxes = 100 * level.boxes / max(sum(v.boxes for v in d.levels), 1)
+        positives = 100 * level.positives / max(sum(v.positives for v in d.levels), 1)
+        for x, value, alpha in ((i - 0.2, boxes, 1.0), (i + 0.2, positives, 0.45)):
+            axes.bar(x, value, 0.38, color=_rgb(i), alpha=alpha)
+            axes.text(x, value, f"{value:.1f}", ha="center", va="bottom", fontsize=8, color=INK)
+    axes.set_xticks(range(len(d.levels)), [f"{v.name}\nstride {v.stride}" for v in d.levels])
+    axes.margins(y=0.15)
+    return figure
+
+
+def classes_plot(d: Diagnosis) -> Figure:
+    """Boxes of each class by split, the most frequent first."""
+    order = np.argsort(-np.array(d.counts[d.trained_on]), kind="stable")[:_CLASSES]
+    figure = _figure(9.6, 1.6 + 0.24 * len(order) * (1 if len(order) > 8 else 1.6))
+    more = f" (the first {_CLASSES} of {len(d.classes)})" if len(d.classes) > _CLASSES else ""
+    axes = _axes(figure, f"Boxes by class{more}", "boxes", "")
+    left = np.zeros(len(order))
+    for (name, counts), color in zip(d.counts.items(), ("#334155", "#60a5fa", "#f59e0b", "#a3a3a3"), strict=False):
+        values = np.array(counts)[order] if len(counts) == len(d.classes) else np.zeros(len(order))
+        axes.barh(range(len(order)), values, left=left, color=color, label=name)
+        left += values
+    for y, total in enumerate(left):
+        axes.text(total, y, f" {int(total):,}", va="center", fontsize=8, color=INK)
+    axes.set_yticks(range(len(order)), [d.classes[k] for k in order], fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(x=0.08, y=0.01)
+    axes.legend(frameon=False, labelcolor=INK, loc="lower right")
+    return figure
+
+
+def together_plot(d: Diagnosis) -> Figure:
+    """Share of the pictures of the row's class that also show the column's."""
+    shown = np.argsort(-np.diag(d.together), kind="stable")[:_CLASSES]
+    counts = d.together[np.ix_(shown, shown)]
+    share = counts / np.maximum(np.diag(counts)[:, None], 1)
+    side = 2.6 + 0.22 * len(shown) * (1 if len(shown) > 8 else 2)
+    figure = _figure(side + 1, side)
+    axes = _axes(figure, "Of the pictures with the row's class,\nhow many show the column's too")
+    axes.grid(False)
+    np.fill_diagonal(share, np.nan)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if len(shown) <= _NUMBERED:
+        for (row, column), value in np.ndenumerate(share):
+            if row != column:
+                color = "white" if value > 0.55 else INK
+                axes.text(column, row, f"{100 * value:.0f} %", ha="center", va="center", fontsize=8, color=color)
+    names = [d.classes[k] for k in shown]
+    axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(shown)), names, fontsize=8)
+    figure.colorbar(image, ax=axes, shrink=0.6)
+    return figure
+
+
+def search_plot(d: Diagnosis) -> Figure:
+    """Every setting the search tried: cost against loss."""
+    figure = _figure(9.6, 4.4)
+    axes = _axes(figure, "Settings within the budget", "GFLOP a picture", "lost, %")
+    groups = sorted({o.strides for o in d.tried})
+    for strides, color in zip(groups, ("#2563eb", "#f59e0b", "#10b981", "#db2777", "#7c3aed", "#6b7280"), strict=False):
+        mine = [o for o in d.tried if o.strides == strides]
+        name = f"P{strides[0].bit_length() - 1}-P{strides[-1].bit_length() - 1}"
+        axes.scatter([o.gflop for o in mine], [100 * o.lost for o in mine], s=22, color=color, alpha=0.75, label=name)
+    assert d.today is not None
+    assert d.best is not None
+    for name, o in (("now", d.today), ("better", d.best)) if d.best != d.today else (("now", d.today),):
+        axes.scatter([o.gflop], [100 * o.lost], s=130, facecolor="none", edgecolor=INK, linewidth=1.8)
+        axes.annotate(name, (o.gflop, 100 * o.lost), xytext=(8, 8), textcoords="offset points", color=INK)
+    axes.legend(frameon=False, labelcolor=INK)
+    return figure
+
+
+def _twin_sheet(d: Diagnosis) -> np.ndarray:
+    from ..data.image import read_image
+
+    pictures, titles = [], []
+    for first, second, same, bits in d.twins[:_TWINS]:
+        try:
+            pair = [read_image(first), read_image(second)]
+        except ImageError:
+            continue
+        pictures += pair
+        titles += [Path(first).name, f"{Path(second).name} ({'same file' if same else f'{bits} bits apart'})"]
+    return sheet(pictures, columns=4, titles=titles, cell=240)

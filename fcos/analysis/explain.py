@@ -1,0 +1,206 @@
+"""The story of every box in a picture: the location that fired, what it said, and what it silenced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..boxes import clip, iou, nms
+from ..decode import select
+from ..inference.detector import Detector, Source, load_source, name_of
+from ..show.draw import draw_boxes, level_color, sheet
+from ..types import Detections, Points, Predictions
+from .common import plain, table
+
+
+@dataclass(frozen=True)
+class Story:
+    """One detection. `location`: (x, y) in pixels of the picture; `level` such as P4; `probability` of the
+    class, `centerness` and `score` 0..1; `distances` l, t, r, b in pixels of the picture; `silenced`: boxes
+    that NMS dropped because of this one, as (box, label, score, location), best first."""
+
+    label: str
+    score: float
+    probability: float
+    centerness: float
+    level: str
+    location: tuple[float, float]
+    distances: tuple[float, float, float, float]
+    box: tuple[float, float, float, float]
+    silenced: tuple[dict[str, Any], ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A picture [H,W,3] with its detections and their stories, in the same order, and for each level its
+    name and the maps [h,w] of the highest class probability and of the centerness."""
+
+    picture: np.ndarray = field(repr=False)
+    detections: Detections
+    stories: tuple[Story, ...]
+    levels: tuple[int, ...]
+    maps: tuple[tuple[str, np.ndarray, np.ndarray], ...] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, without the maps."""
+        return plain({"file": self.detections.source, "detections": [vars(s) for s in self.stories]})
+
+    def text(self) -> str:
+        """For a terminal."""
+        rows = []
+        for number, s in enumerate(self.stories, 1):
+            place = f"({s.location[0]:.0f}, {s.location[1]:.0f})"
+            sides = " ".join(f"{v:.0f}" for v in s.distances)
+            numbers = (f"{s.score:.3f}", f"{s.probability:.3f}", f"{s.centerness:.3f}")
+            rows.append((number, s.label, *numbers, s.level, place, sides, len(s.silenced)))
+        head = ("", "class", "score", "class p", "centerness", "level", "location", "l t r b, px", "silenced")
+        return table(head, rows, left=2) if rows else "nothing was found"
+
+    def draw(self) -> np.ndarray:
+        """The picture with every box, its location and the lines to its sides, coloured by level."""
+        colors = [level_color(k) for k in self.levels]
+        names = [f"{i} {s.label}" for i, s in enumerate(self.stories, 1)]
+        canvas = draw_boxes(
+            self.picture, self.detections.boxes, range(len(names)), names, self.detections.scores, colors=colors
+        )  # fmt: skip
+        unit = max(2, round(0.004 * (canvas.shape[0] * canvas.shape[1]) ** 0.5))
+        for story, color in zip(self.stories, colors, strict=True):
+            x, y = (round(v) for v in story.location)
+            left, top, right, bottom = (round(v) for v in story.distances)
+            for end in ((x - left, y), (x + right, y), (x, y - top), (x, y + bottom)):
+                cv2.line(canvas, (x, y), end, color, max(1, unit // 3), cv2.LINE_AA)
+            cv2.circle(canvas, (x, y), 2 * unit, (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(canvas, (x, y), round(1.5 * unit), color, -1, cv2.LINE_AA)
+        return canvas
+
+    def draw_maps(self, cell: int = 300) -> np.ndarray:
+        """A sheet: above the highest class probability of each level, below its centerness, over the picture."""
+        pictures, titles = [], []
+        for kind, values in (
+            ("class probability", [classes for _, classes, _ in self.maps]),
+            ("centerness", [centerness for _, _, centerness in self.maps]),
+        ):
+            pictures += [_over(self.picture, v) for v in values]
+            titles += [f"{name} {kind}" for name, _, _ in self.maps]
+        return sheet(pictures, columns=len(self.maps), titles=titles, cell=cell)
+
+
+class Raw:
+    """What a detector's network says about one picture before anything is dropped, in pixels of the input."""
+
+    def __init__(self, detector: Detector, image: np.ndarray) -> None:
+        tensor, self.size = detector.prepare(image)
+        self.points: Points = detector.points(tensor.shape[-2:])
+        with torch.inference_mode():
+            found = detector.network(tensor[None].to(detector.device))
+        self.predictions = Predictions(*(v[0].float() for v in found))
+        height, width = image.shape[:2]
+        self.ratio = torch.tensor([width / self.size[1], height / self.size[0]] * 2)
+
+
+def explain(detector: Detector, source: Source, score: float | None = None) -> Explanation:
+    """Why `detector` finds what it finds in one picture; detections below `score` are left out (None: what
+    `fcos predict` leaves out)."""
+    score = detector.config.decode.shown if score is None else score
+    image = load_source(source)
+    raw = Raw(detector, image)
+    cfg, points = detector.config.decode, raw.points
+    boxes, scores, labels, spot = (v.cpu() for v in select(raw.predictions, points, cfg))
+    if cfg.clip == "before":
+        boxes = clip(boxes, raw.size, cfg.clip_margin)
+    every = cfg.model_copy(update={"max_detections": max(len(boxes), 1)})
+    kept, kept_scores = nms(boxes, scores, labels, every)
+    silencer = who_silenced(boxes, labels, kept, cfg.nms, cfg.nms_iou)
+    kept, kept_scores = kept[: cfg.max_detections], kept_scores[: cfg.max_detections]
+    chosen = kept_scores >= score
+    shown, shown_scores = kept[chosen], kept_scores[chosen]
+    clipped = clip(boxes, raw.size, cfg.clip_margin) if cfg.clip == "after" else boxes
+    xy, level = points.xy.cpu(), points.level.cpu()
+    names, scale = detector.classes.names, raw.ratio
+
+    def row(i: int) -> dict[str, Any]:
+        return {
+            "box": (clipped[i] * scale).tolist(),
+            "label": names[int(labels[i])],
+            "score": float(scores[i]),
+            "location": (xy[spot[i]] * scale[:2]).tolist(),
+        }
+
+    stories = []
+    for i, final in zip(shown.tolist(), shown_scores.tolist(), strict=True):
+        p = int(spot[i])
+        losers = (silencer == i).nonzero()[:, 0]
+        losers = losers[scores[losers].argsort(descending=True, stable=True)]
+        x, y = (xy[p] * scale[:2]).tolist()
+        stories.append(
+            Story(
+                names[int(labels[i])],
+                final,
+                float(raw.predictions.logits[p, labels[i]].sigmoid()),
+                float(raw.predictions.centerness[p].sigmoid()),
+                f"P{points.grids[int(level[p])].stride.bit_length() - 1}",
+                (x, y),
+                tuple((raw.predictions.distances[p].cpu() * scale).tolist()),
+                tuple((clipped[i] * scale).tolist()),
+                tuple(row(k) for k in losers.tolist()),
+            )
+        )
+    height, width = image.shape[:2]
+    found = Detections(
+        clipped[shown] * scale, shown_scores, labels[shown], spot[shown], names, (height, width), name_of(source)
+    )  # fmt: skip
+    return Explanation(image, found, tuple(stories), tuple(level[spot[shown]].tolist()), _maps(raw))
+
+
+def who_silenced(boxes: Tensor, labels: Tensor, kept: Tensor, kind: str, least: float) -> Tensor:
+    """[K] for each candidate the kept one that NMS dropped it for, -1 for kept ones (and under soft-NMS).
+
+    boxes [K,4], labels [K]; kept [D] indices, best first. A candidate falls to the first kept box of its
+    class (of any class when agnostic) that overlaps it by more than `least`.
+    """
+    silencer = torch.full((len(boxes),), -1, dtype=torch.int64)
+    if kind not in ("class", "agnostic"):
+        return silencer
+    waiting = torch.ones(len(boxes), dtype=torch.bool)
+    waiting[kept] = False
+    for k in kept.tolist():
+        if not waiting.any():
+            break
+        rows = waiting.nonzero()[:, 0]
+        hit = iou(boxes[k][None], boxes[rows])[0] > least
+        if kind == "class":
+            hit &= labels[rows] == labels[k]
+        silencer[rows[hit]] = k
+        waiting[rows[hit]] = False
+    return silencer
+
+
+def _maps(raw: Raw) -> tuple[tuple[str, np.ndarray, np.ndarray], ...]:
+    best = raw.predictions.logits.amax(dim=1).sigmoid().cpu().numpy()
+    centerness = raw.predictions.centerness.sigmoid().cpu().numpy()
+    result = []
+    for grid in raw.points.grids:
+        part = slice(grid.start, grid.start + grid.cells)
+        # the cells that lie on the picture, not on the padding
+        rows, columns = (max(1, -(-side // grid.stride)) for side in raw.size)
+        cut = (slice(0, min(rows, grid.height)), slice(0, min(columns, grid.width)))
+        shape = (grid.height, grid.width)
+        name = f"P{grid.stride.bit_length() - 1}"
+        result.append((name, best[part].reshape(shape)[cut], centerness[part].reshape(shape)[cut]))
+    return tuple(result)
+
+
+def _over(picture: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A map 0..1 in viridis over the greyed picture, cell by cell."""
+    height, width = picture.shape[:2]
+    shrink = min(1.0, 640 / max(height, width))
+    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    grey = cv2.cvtColor(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    heat = cv2.applyColorMap((values.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    heat = cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)[..., ::-1]
+    return (0.35 * grey[..., None] + 0.65 * heat).astype(np.uint8)

@@ -1,0 +1,262 @@
+"""Why an object was missed: the first stage between grid and answer that lost it.
+
+An object is found when a final detection of its class with at least `score` takes it by COCO's rule at IoU
+0.5. For a missed one the stages are asked in order:
+- no location: no location may learn it at this input size (too small, or between the points);
+- outranked: locations may, but in the truth of this picture all of them learn smaller boxes;
+- suppressed: the network gave its class with IoU >= 0.5 and enough score, but NMS or a limit on the number of
+  detections dropped it, or the detection went to another object;
+- wrong class: the same with another class only;
+- box too poor: its class had enough score, but every such box has an IoU of 0.1 to 0.5;
+- below threshold: nothing with enough score was there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..assign import assign, candidates
+from ..boxes import clip, iou
+from ..config import AssignConfig, DecodeConfig
+from ..data.image import read_image
+from ..decode import decode_image, select
+from ..errors import DataError, ImageError
+from ..evaluation.metrics import Found, Truth, matches_coco, overlaps
+from ..inference.detector import Detector
+from ..show.draw import draw_boxes, sheet
+from ..types import Detections, Points, Predictions
+from .common import label_mapping, on_cpu, percent, plain, table, track, with_files
+from .explain import Raw
+from .tide import Tide, tide
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset, Record
+
+STAGES = ("no location", "outranked", "suppressed", "wrong class", "box too poor", "below threshold")
+_COLORS = dict(
+    zip(
+        STAGES,
+        ((120, 120, 120), (150, 0, 195), (255, 135, 0), (225, 45, 45), (255, 210, 45), (30, 150, 255)),
+        strict=True,
+    )
+)
+NEAR, FAR = 0.5, 0.1
+_GALLERY = 6
+
+
+@dataclass(frozen=True)
+class Miss:
+    """One missed object: picture (id and file), class, box xyxy in pixels of the picture, the stage that lost
+    it; the best IoU that a box of enough score had with it, whatever its class, and the highest score of its
+    own class among boxes with IoU >= 0.5, before any threshold."""
+
+    image: int
+    file: str
+    label: str
+    box: tuple[float, ...]
+    stage: str
+    best_iou: float
+    best_score: float
+
+
+@dataclass(frozen=True)
+class MissStudy:
+    """Missed objects of a data set and TIDE's account of the errors."""
+
+    data: str
+    score: float
+    objects: int
+    misses: tuple[Miss, ...]
+    by_class: dict[str, dict[str, int]]
+    tide: Tide
+    detections: tuple[Detections, ...] = field(repr=False)
+
+    def counts(self) -> dict[str, int]:
+        """Missed objects of each stage."""
+        counted = Counter(m.stage for m in self.misses)
+        return {stage: counted[stage] for stage in STAGES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return plain(
+            {
+                "data": self.data,
+                "score": self.score,
+                "objects": self.objects,
+                "found": self.objects - len(self.misses),
+                "stages": self.counts(),
+                "by_class": self.by_class,
+                "tide": self.tide.to_dict(),
+                "misses": [vars(m) for m in self.misses],
+            }
+        )
+
+    def text(self) -> str:
+        """For a terminal."""
+        found = self.objects - len(self.misses)
+        total = max(self.objects, 1)
+        rows = [("found", f"{found:,}", percent(found / total, 1))]
+        rows += [(k, f"{n:,}", percent(n / total, 1)) for k, n in self.counts().items()]
+        lines = [
+            f"{self.data}: {self.objects:,} objects, detections of score {self.score:g} and more",
+            table(("stage that lost it", "objects", "%"), rows),
+        ]
+        worst = sorted(self.by_class.items(), key=lambda kv: -sum(kv[1].values()))[:8]
+        if worst:
+            lines += ["", table(("class", *STAGES), [(k, *(v[s] for s in STAGES)) for k, v in worst])]
+        return "\n".join([*lines, "", "TIDE, all detections:", self.tide.text()])
+
+
+def miss_study(detector: Detector, dataset: Dataset, score: float | None = None, image: int | None = None) -> MissStudy:
+    """Explain every missed object of a data set, or of the picture whose id is `image`; one forward pass a
+    picture. Missed is what no detection of at least `score` takes (None: what `fcos predict` shows). Crowd and
+    difficult objects are left out. Raises DataError for an id that is not there and a picture that is missing or
+    cannot be read."""
+    score = detector.config.decode.shown if score is None else score
+    records = [r for r in dataset.records if image is None or r.id == image]
+    if not records:
+        which = "no pictures" if image is None else f"no picture with the id {image}"
+        raise DataError(f"{dataset.root} has {which} in the split {dataset.split}")
+    dataset = with_files(replace(dataset, records=tuple(records)))
+    mapping = label_mapping(detector.classes, dataset.classes)
+    names = dataset.classes.names
+    misses: list[Miss] = []
+    final: list[Detections] = []
+    for record in track(records, len(records), "explaining"):
+        raw = Raw(detector, read_image(str(record.path)))
+        truth = torch.from_numpy(record.boxes) / raw.ratio
+        labels = torch.from_numpy(record.labels)
+        cfg = detector.config
+        found = decode_image(raw.predictions, raw.points, raw.size, cfg.decode).to("cpu")
+        to_data = mapping[found.labels]
+        found = replace(found, labels=to_data)[to_data >= 0]
+        strong = candidates_of(raw.predictions, raw.points, raw.size, cfg.decode, mapping)
+        stages = stages_of(raw.points, truth, labels, ~_solid(record), found, strong, cfg.assign, score)
+        for k, (stage, overlap, best) in stages.items():
+            box = tuple(record.boxes[k].tolist())
+            misses.append(Miss(record.id, record.file_name, names[labels[k]], box, stage, overlap, best))
+        final.append(replace(found, boxes=found.boxes * raw.ratio, names=names, size=record.size))
+    by_class: dict[str, dict[str, int]] = {}
+    for miss in misses:
+        by_class.setdefault(miss.label, dict.fromkeys(STAGES, 0))[miss.stage] += 1
+    objects = sum(int(_solid(r).sum()) for r in records)
+    return MissStudy(
+        str(dataset.root), score, objects, tuple(misses), by_class, tide(final, dataset), tuple(final)
+    )  # fmt: skip
+
+
+def _solid(record: Record) -> np.ndarray:
+    return ~record.ignore
+
+
+def candidates_of(
+    pred: Predictions, points: Points, size: tuple[int, int], cfg: DecodeConfig, mapping: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(boxes [K,4], scores [K], labels [K] of the data) of everything above a thousandth, before top-k and NMS."""
+    loose = cfg.model_copy(
+        update={"threshold": min(cfg.threshold, 1e-3), "topk": len(points.xy) * pred.logits.shape[1]}
+    )
+    boxes, scores, labels, _ = (v.cpu() for v in select(pred, points, loose))
+    labels = mapping[labels]
+    keep = labels >= 0
+    return clip(boxes, size)[keep], scores[keep], labels[keep]
+
+
+def stages_of(
+    points: Points,
+    truth: Tensor,
+    labels: Tensor,
+    ignore: np.ndarray,
+    found: Detections,
+    strong: tuple[Tensor, Tensor, Tensor],
+    cfg: AssignConfig,
+    score: float,
+) -> dict[int, tuple[str, float, float]]:
+    """{row of the missed object: (stage, best IoU of a box with enough score, best score of its class)}.
+
+    truth [G,4] and found in pixels of the input, labels [G], ignore [G]; `strong`: boxes, scores and labels
+    of all candidates before NMS.
+    """
+    shown = found[found.scores >= score]
+    taken = _taken(shown, truth, labels, ignore)
+    rows = torch.from_numpy(~ignore).nonzero()[:, 0]
+    points = on_cpu(points)
+    may = candidates(points, truth[rows], cfg).any(dim=0).tolist()
+    learns = set(assign(points, truth[rows], cfg).unique().tolist())
+    boxes, scores, classes = strong
+    result = {}
+    for k, row in enumerate(rows.tolist()):
+        if taken[row]:
+            continue
+        overlap = iou(truth[row][None], boxes)[0] if len(boxes) else boxes.new_zeros(0)
+        mine, enough = classes == labels[row], scores >= score
+        if not may[k]:
+            stage = "no location"
+        elif k not in learns:
+            stage = "outranked"
+        elif (mine & enough & (overlap >= NEAR)).any():
+            stage = "suppressed"
+        elif (enough & (overlap >= NEAR)).any():
+            stage = "wrong class"
+        elif (mine & enough & (overlap >= FAR)).any():
+            stage = "box too poor"
+        else:
+            stage = "below threshold"
+        fitting = scores[mine & (overlap >= NEAR)]
+        result[row] = (
+            stage,
+            float(overlap[enough].max()) if enough.any() else 0.0,
+            float(fitting.max()) if len(fitting) else 0.0,
+        )
+    return result
+
+
+def _taken(found: Detections, truth: Tensor, labels: Tensor, ignore: np.ndarray) -> np.ndarray:
+    """[G] bool: a detection takes the object by COCO's rule at IoU 0.5."""
+    order = found.scores.argsort(descending=True, stable=True)
+    f = Found(
+        found.boxes[order].double().numpy(),
+        found.scores[order].double().numpy(),
+        found.labels[order].numpy(),
+        np.zeros(len(order), np.int64),
+    )
+    none = np.zeros(len(labels), np.int64)
+    t = Truth(truth.double().numpy(), labels.numpy(), none, ignore, np.zeros(len(labels)))
+    match = matches_coco(f, t, overlaps(f, t, minimum=NEAR), NEAR)
+    taken = np.zeros(len(labels), bool)
+    taken[match[match >= 0]] = True
+    return taken
+
+
+def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int = 420) -> np.ndarray:
+    """The pictures with most missed objects: what was missed, by the stage that lost it, thin grey what was found."""
+    by_picture: dict[int, list[Miss]] = {}
+    for miss in study.misses:
+        by_picture.setdefault(miss.image, []).append(miss)
+    worst = sorted(by_picture, key=lambda i: (-len(by_picture[i]), i))[:limit]
+    records = {r.id: r for r in dataset.records}
+    found = dict(zip((r.id for r in dataset.records), study.detections, strict=False))
+    pictures, titles = [], []
+    for number in worst:
+        record, rows = records[number], by_picture[number]
+        try:
+            pixels = read_image(str(record.path))
+        except ImageError:
+            continue
+        if number in found and len(found[number]):
+            pixels = pixels.copy()
+            for x1, y1, x2, y2 in found[number][found[number].scores >= study.score].boxes.round().int().tolist():
+                cv2.rectangle(pixels, (x1, y1), (x2, y2), (200, 200, 200), 1)
+        texts = [f"{m.label}: {m.stage}" for m in rows]
+        boxes = np.array([m.box for m in rows])
+        colors = [_COLORS[m.stage] for m in rows]
+        pictures.append(draw_boxes(pixels, boxes, range(len(rows)), texts, colors=colors))
+        titles.append(f"{record.file_name}: {len(rows)} of {int(_solid(record).sum())} missed")
+    return sheet(pictures, titles=titles, cell=cell)

@@ -1,0 +1,148 @@
+"""Which input size, strides and ranges lose least of a data set's boxes under a compute budget.
+
+What a setting loses is the mean over boxes of the share of a box's locations that learn another box; a box
+without any location counts 1. The cost of a picture is FLOPs: the body's grow with the pixels of the padded
+input, the FPN's and the head's with the number of locations. Both rates are measured once on the network.
+What a smaller input blurs is not counted, so inputs smaller than today's are tried only where the budget
+asks for less than today's cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..config import Config
+from ..points import level_shapes
+from .common import scenes_by_size, track
+from .scan import Scan, scan
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
+
+SMALLER, LARGER = (0.5, 0.625, 0.75, 0.875), (1.0, 1.25, 1.5, 2.0)
+STRIDES = ((8, 16, 32, 64, 128), (8, 16, 32, 64), (8, 16, 32), (4, 8, 16, 32, 64), (4, 8, 16, 32, 64, 128))
+RANGES = (4.0, 8.0, 16.0)  # upper limit of a level, in strides; 8 is the paper's
+NEAR = 0.001  # a cheaper setting that loses at most this much more is preferred
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting: shorter and longer side, strides, ranges; what it loses 0..1, best possible recall 0..1,
+    locations and GFLOP a picture."""
+
+    size: int
+    max_size: int
+    strides: tuple[int, ...]
+    ranges: tuple[float, ...]
+    lost: float
+    recall: float
+    points: float
+    gflop: float
+
+    def config_lines(self) -> str:
+        """As settings for the command line."""
+        strides = ",".join(map(str, self.strides))
+        ranges = ",".join(f"{r:g}" for r in self.ranges)
+        return f"data.size={self.size} data.max_size={self.max_size} model.strides=[{strides}] assign.ranges=[{ranges}]"
+
+
+@dataclass(frozen=True)
+class Rates:
+    """FLOPs of the body a pixel of the input, and of the FPN and the head a location."""
+
+    pixel: float
+    point: float
+
+
+def measure_rates(config: Config, classes: int) -> Rates:
+    """Count the FLOPs of the network that `config` describes."""
+    from ..network.info import describe_network
+    from ..zoo import find as zoo
+
+    info = describe_network(zoo.build(config, max(classes, 1)).eval(), config, (256, 256))
+    flops = {p.name: p.flops for p in info.parts}
+    return Rates(flops["backbone"] / 256**2, (flops["fpn"] + flops["head"]) / info.points)
+
+
+def cost(dataset: Dataset, config: Config, rates: Rates) -> tuple[float, float]:
+    """(locations, FLOPs) of the average picture."""
+    points = flops = 0.0
+    for size, scenes in scenes_by_size(dataset, config.data).items():
+        count = sum(h * w for h, w in level_shapes(size, config.model.strides))
+        points += len(scenes) * count
+        flops += len(scenes) * (size[0] * size[1] * rates.pixel + count * rates.point)
+    return points / max(len(dataset), 1), flops / max(len(dataset), 1)
+
+
+def lost_share(found: Scan) -> float:
+    """Mean over boxes of the share of a box's locations that learn another box, 1 where it has none."""
+    if not found.boxes:
+        return float("nan")
+    own = found.candidates.sum(axis=1)
+    kept = np.divide(found.learned.sum(axis=1), own, out=np.zeros(len(own)), where=own > 0)
+    return float((1 - kept).mean())
+
+
+def option(dataset: Dataset, config: Config, rates: Rates) -> Option:
+    """One setting judged on a data set."""
+    found = scan(dataset, config)
+    points, flops = cost(dataset, config, rates)
+    return Option(
+        config.data.size,
+        config.data.max_size,
+        config.model.strides,
+        config.assign.ranges,
+        lost_share(found),
+        found.recall,
+        points,
+        flops / 1e9,
+    )
+
+
+def variants(config: Config, factors: Sequence[float], strides: Sequence[tuple[int, ...]] = STRIDES) -> list[Config]:
+    """All settings that the search tries: input sizes that are multiples `factors` of that of `config`."""
+    result = []
+    aspect = config.data.max_size / config.data.size
+    for factor in factors:
+        size = max(64, round(config.data.size * factor / 32) * 32) if factor != 1 else config.data.size
+        for levels in strides:
+            for limit in RANGES:
+                result.append(
+                    config.override(
+                        {
+                            "data": {"size": size, "max_size": round(size * aspect)},
+                            "model": {"strides": levels},
+                            "assign": {"ranges": tuple(limit * s for s in levels[:-1])},
+                        }
+                    )
+                )
+    return result
+
+
+def search(
+    dataset: Dataset, config: Config, rates: Rates, budget: float = 1.0, pictures: int = 500
+) -> tuple[Option, Option, tuple[Option, ...]]:
+    """(the setting of `config`, the best one, all that were tried) on at most `pictures` pictures.
+
+    `budget`: FLOPs allowed, as a multiple of what `config` costs. Of settings that lose nearly the same
+    (`NEAR`) the cheapest is taken.
+    """
+    if len(dataset) > pictures:
+        chosen = np.random.default_rng(0).choice(len(dataset), pictures, replace=False)
+        dataset = dataset.subset(sorted(chosen.tolist()))
+    today = option(dataset, config, rates)
+    limit = budget * today.gflop * 1e9 * (1 + 1e-9)
+    factors = LARGER if budget >= 1 else SMALLER + LARGER[:1]
+    affordable = [v for v in variants(config, factors) if cost(dataset, v, rates)[1] <= limit]
+    tried = [option(dataset, v, rates) for v in track(affordable, len(affordable), "search")]
+    everything = [o for o in [today, *tried] if o.gflop * 1e9 <= limit] or [today]
+    least = min(o.lost for o in everything)
+    near = [o for o in everything if o.lost <= least + NEAR] or [today]
+    best = min(near, key=lambda o: (o.gflop, o.lost))
+    if today in near and best.gflop > 0.95 * today.gflop:
+        best = today  # no advice without a gain
+    return today, best, tuple(tried)

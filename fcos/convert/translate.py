@@ -1,0 +1,209 @@
+"""FCOS checkpoints of five other code bases, read and written.
+
+`convert` turns a checkpoint into a .safetensors file of this package, with the config of its dialect inside,
+so that every program here gives the numbers of the code that trained it. `export_state` goes the other way.
+The tables of names stand in one file a family; `recognise` tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import Config
+from ..errors import ModelError
+from ..files import write_whole
+from ..network.checkpoints import read_checkpoint
+from ..presets import PRESETS, preset, with_dialect
+from ..types import Classes
+from ..zoo import find as zoo
+from .family import Family, Reading, fit, side
+from .names import COCO_80, class_names
+from .pixels import fold_pixels
+from .recognise import FAMILIES, recognise
+from .rules import to_theirs
+from .shapes import model_settings
+
+__all__ = ["FAMILIES", "Converted", "convert", "export", "export_state", "from_state", "read_checkpoint", "recognise"]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A foreign checkpoint as a model of this package: weights, config, classes, and what was done."""
+
+    state: dict[str, Tensor]
+    config: Config
+    classes: Classes
+    family: str
+    reasons: list[str]
+    spare: list[str]  # tensors of the file that have no place here, with the reason
+
+
+def from_state(
+    state: Mapping[str, Tensor],
+    info: Mapping[str, Any] | None = None,
+    *,
+    source: str = "auto",
+    dialect: str | None = None,
+    names: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+) -> Converted:
+    """A checkpoint's tensors (see `read_checkpoint`) as a model here.
+
+    `source` names the family, or 'auto'. `dialect` chooses among a family's dialects where names and shapes
+    cannot (original / original-2019, adelaidet / adelaidet-iou, mmdet / mmdet-2019). `overrides` are settings
+    such as "model.stride_in_1x1=false", applied last. Raises ModelError, which lists both sides, where the
+    tensors and the model do not match.
+    """
+    info = dict(info or {})
+    for key in ("pixel_mean", "pixel_std"):
+        if key in state:
+            info[key] = state[key].flatten().tolist()
+    family, reasons = _family(state, source)
+    translated, unknown, spare = family.translate(state)
+    try:
+        model, assign, count, why = model_settings(translated)
+    except ModelError as error:
+        left = [side(unknown, "of the file fit nothing")] if unknown else []
+        raise ModelError("; ".join([str(error), *left])) from None
+    reading = Reading(translated, info, model["backbone"], len(model["strides"]))
+    chosen, settings, more = family.settings(reading)
+    if dialect is not None:
+        if dialect not in family.dialects:
+            raise ModelError(f"dialect {dialect!r} is none of {family.about}; its are {', '.join(family.dialects)}")
+        chosen = dialect
+        more = [*more, f"dialect {dialect}, as asked"]
+    config = with_dialect(_preset(model["backbone"]), chosen)
+    config = config.override({"model": model, "assign": assign}, settings, source=f"{family.name} checkpoint")
+    config = config.override(*overrides, source="command line")
+    return Converted(
+        fit(translated, config, count, unknown, f"the {family.about} checkpoint"),
+        config,
+        class_names(count, family.name, tuple(names) or _stored_names(info, count)),
+        family.name,
+        [*reasons, *why, *more],
+        spare,
+    )
+
+
+def convert(
+    path: str | Path,
+    out: str | Path,
+    *,
+    source: str = "auto",
+    dialect: str | None = None,
+    names: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    fold: bool = False,
+) -> Converted:
+    """Read the checkpoint `path` of another code base and write it to `out` (.safetensors) for this one.
+
+    `fold` puts the pixels' order and deviation into the first convolution: RGB, only the mean taken off.
+    """
+    state, info = read_checkpoint(path)
+    try:
+        found = from_state(state, info, source=source, dialect=dialect, names=names, overrides=overrides)
+    except ModelError as error:
+        raise ModelError(f"cannot convert {path}: {error}") from None
+    if fold:
+        folded, config = fold_pixels(found.state, found.config)
+        reason = "channel order and deviation folded into the first convolution: RGB, 0..255, minus the mean"
+        found = replace(found, state=folded, config=config, reasons=[*found.reasons, reason])
+    about = {"converted_from": found.family, "file": Path(path).name, "reasons": found.reasons}
+    zoo.save(out, found.state, found.config, found.classes, about=about)
+    return found
+
+
+def export_state(state: Mapping[str, Tensor], config: Config, to: str) -> dict[str, Tensor]:
+    """Weights of this package under the names and in the shapes of the family `to`; bit-exact."""
+    if to not in FAMILIES:
+        raise ModelError(f"cannot convert to {to!r}; families: {', '.join(FAMILIES)}")
+    return FAMILIES[to].spell(state, config)
+
+
+def export(model: str | Path, out: str | Path, to: str, *, fold: bool = False) -> tuple[int, list[str]]:
+    """Write a model of this package as a checkpoint of the family `to`.
+
+    Returns (number of tensors, what the other side's config must say). `out` may end in .pth or .pkl. `fold` puts
+    the difference between the pixels of this model and the family's usual ones into the first convolution.
+    """
+    state, config, _, _ = zoo.read(zoo.find(model))
+    state = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
+    if fold:
+        usual = with_dialect(preset("fcos-r50"), FAMILIES[to].dialects[0]).model
+        state, config = fold_pixels(state, config, bgr=usual.bgr, std=usual.std)
+    theirs = export_state(state, config, to)
+    entry = FAMILIES[to].entry
+    if Path(out).suffix == ".pkl":
+        import pickle
+
+        content = {
+            "model": {k: v.numpy() for k, v in theirs.items()},
+            "__author__": "fcos",
+            "matching_heuristics": False,
+        }
+        write_whole(out, pickle.dumps(content))
+    else:
+        whole: Any = {entry: theirs} if entry else theirs
+        write_whole(out, lambda path: torch.save(whole, path))
+    return len(theirs), needs(config, to)
+
+
+def needs(config: Config, to: str) -> list[str]:
+    """What the family's config must say so that the exported weights give the same numbers there."""
+    model = config.model
+    order = "BGR" if model.bgr else "RGB"
+    step = -1 if model.bgr else 1
+    lines = [
+        f"pixels in {order} order, 0..255, mean {list(model.mean[::step])}, deviation {list(model.std[::step])}",
+    ]
+    if "res" in model.backbone:
+        lines.append(f"ResNet stride in the {'1x1' if model.stride_in_1x1 else '3x3'} convolution")
+    if not model.scale and to_theirs("head.scales.0", FAMILIES[to].rules):
+        lines.append("the scales of its head stay 1, as they begin: the weights have none")
+    if config.dialect not in FAMILIES[to].dialects:
+        lines.append(
+            f"the weights were trained under the dialect {config.dialect}; points, thresholds and scores differ"
+        )
+    return lines
+
+
+def _family(state: Mapping[str, Tensor], source: str) -> tuple[Family, list[str]]:
+    if source == "auto":
+        return recognise(state)
+    if source not in FAMILIES:
+        raise ModelError(f"cannot convert from {source!r}; families: auto, {', '.join(FAMILIES)}")
+    family = FAMILIES[source]
+    if not family.claims(state):
+        wanted = to_theirs("head.class_logits.weight", family.rules)
+        others = [f for f in FAMILIES.values() if f.claims(state)]
+        hint = (
+            f"its tensors are {others[0].about}'s, so --from {others[0].name}"
+            if others
+            else "no family's head is in it"
+        )
+        raise ModelError(f"{family.about} has {wanted} and the file does not; {hint}")
+    return family, [f"{family.about}, as asked"]
+
+
+def _stored_names(info: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """The class names that mmdetection writes beside the weights; none for COCO's 80, whose ids are known here."""
+    meta = info.get("meta", {})
+    for words in (meta, meta.get("dataset_meta")):
+        for key in ("classes", "CLASSES"):
+            names = words.get(key) if isinstance(words, Mapping) else None
+            if isinstance(names, tuple | list) and len(names) == count and all(isinstance(n, str) for n in names):
+                return () if {n.replace("_", " ") for n in names} == set(COCO_80.names) else tuple(names)
+    return ()
+
+
+def _preset(backbone: str) -> Config:
+    for name in PRESETS:
+        if name != "fcos-r50-2019" and preset(name).model.backbone == backbone:
+            return preset(name)
+    return preset("fcos-r50").override({"name": f"fcos-{backbone}", "model": {"backbone": backbone}})

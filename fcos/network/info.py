@@ -1,0 +1,184 @@
+"""What a model is made of, computed from the network itself: parameters, FLOPs by part, output variables."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..boxes import load_operators
+from ..config import Config
+from ..errors import ConfigError
+from ..export import open as export
+from ..points import level_shapes
+from ..presets import PRESETS, resolve
+from ..zoo import find as zoo
+from .model import FCOS
+
+ANCHORS = 9  # a location's anchors in RetinaNet: 3 scales x 3 shapes (1904.01355, section 3.1)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the network: its parameters and its FLOPs (2 per multiply-add) at the given size."""
+
+    name: str
+    parameters: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Info:
+    """Everything `fcos info` tells; see `describe_model`."""
+
+    name: str
+    dialect: str
+    backbone: str
+    classes: int
+    size: tuple[int, int]
+    parts: tuple[Part, ...]
+    levels: tuple[dict[str, Any], ...]
+    points: int
+    outputs: int
+    anchor_outputs: int
+    layers: tuple[tuple[str, str, int], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def text(self) -> str:
+        """For a terminal."""
+        lines = [
+            f"{self.name}: {self.backbone} body, {self.classes} classes, dialect {self.dialect}",
+            "",
+            f"part       parameters     GFLOP   share   at {self.size[0]}x{self.size[1]}",
+        ]
+        total = sum(p.flops for p in self.parts) or 1
+        for part in self.parts:
+            lines.append(f"{part.name:<9}{part.parameters:>12,}{part.flops / 1e9:>10.2f}{part.flops / total:>8.0%}")
+        lines += [
+            f"{'all':<9}{sum(p.parameters for p in self.parts):>12,}{total / 1e9:>10.2f}",
+            "",
+            "level  stride  grid        points   learns boxes with max(l,t,r,b) in",
+        ]
+        for level in self.levels:
+            grid = f"{level['height']}x{level['width']}"
+            lines.append(
+                f"P{level['level']:<5}{level['stride']:>7}  {grid:<10}{level['points']:>8}   "
+                f"({level['lower']:g}, {level['upper']:g}] px"
+            )
+        lines += [
+            "",
+            f"output variables: {self.outputs:,} from {self.points:,} points x ({self.classes} classes + 4 + 1)",
+            f"with {ANCHORS} anchors a location (classes + 4 each): {self.anchor_outputs:,}, "
+            f"{self.anchor_outputs / self.outputs:.2f} times as many",
+        ]
+        if self.layers:
+            width = max(len(n) for n, _, _ in self.layers)
+            lines += ["", *(f"{n:<{width}}  {kind:<22}{count:>11,}" for n, kind, count in self.layers)]
+        return "\n".join(lines)
+
+
+def describe_model(
+    model: str,
+    overrides: Sequence[str] = (),
+    size: str | None = None,
+    classes: int | None = None,
+    layers: bool = False,
+) -> Info:
+    """Info of a preset, run folder or model file, at `size` ("HxW") or the config's, for `classes`; left out: those of
+    its weights, 80 where it has none."""
+    if model in PRESETS and (classes is not None or zoo.models()[model].path() is None):
+        config, known = resolve(model, overrides), 80
+    elif export.format_of(model) is not None:  # the same network, without its weights
+        config, names = export.settings(model)
+        config, known = config.override(*overrides, source="command line"), len(names)
+    else:
+        network, config, names = zoo.load(model, overrides)
+        known = len(names)
+        if classes in (None, known):
+            return describe_network(network, config, parse_size(size, config), layers)
+    network = zoo.build(config, known if classes is None else classes).eval()
+    return describe_network(network, config, parse_size(size, config), layers)
+
+
+def parse_size(text: str | None, config: Config) -> tuple[int, int]:
+    """(height, width) of "HxW" or "N", padded to the divisor; the config's square size when None."""
+    if text is None:
+        height = width = config.data.size
+    else:
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip())
+        if not match or int(match[1]) < 1:
+            raise ConfigError(f"--size {text!r}: write HxW in pixels, such as 800x1088, or one number")
+        height, width = int(match[1]), int(match[2] or match[1])
+    step = config.data.divisor
+    return -(-height // step) * step, -(-width // step) * step
+
+
+def describe_network(network: FCOS, config: Config, size: tuple[int, int], layers: bool = False) -> Info:
+    """Info of a network for inputs of (height, width); FLOPs are counted while it runs once."""
+    flops = _count_flops(network, size)
+    parts = tuple(
+        Part(name, sum(p.numel() for p in module.parameters()), flops.get(name, 0))
+        for name, module in (("backbone", network.backbone), ("fpn", network.fpn), ("head", network.head))
+    )
+    limits = (0.0, *config.assign.ranges, float("inf"))
+    levels: list[dict[str, Any]] = []
+    for i, (stride, (height, width)) in enumerate(
+        zip(config.model.strides, level_shapes(size, config.model.strides), strict=True)
+    ):
+        levels.append(
+            {
+                "level": stride.bit_length() - 1,
+                "stride": stride,
+                "height": height,
+                "width": width,
+                "points": height * width,
+                "lower": limits[i],
+                "upper": limits[i + 1],
+            }
+        )
+    points = sum(int(level["points"]) for level in levels)
+    return Info(
+        name=config.name,
+        dialect=config.dialect,
+        backbone=config.model.backbone,
+        classes=network.num_classes,
+        size=size,
+        parts=parts,
+        levels=tuple(levels),
+        points=points,
+        outputs=points * (network.num_classes + 4 + 1),
+        anchor_outputs=points * ANCHORS * (network.num_classes + 4),
+        layers=tuple(_layers(network)) if layers else (),
+    )
+
+
+def _count_flops(network: FCOS, size: tuple[int, int]) -> dict[str, int]:
+    operator = load_operators().deform_conv2d
+    count = FlopCounterMode(display=False, custom_mapping={operator: _deformable})
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), count as counter:  # only shapes are computed
+        network(torch.zeros(1, 3, *size))
+    counts = counter.get_flop_counts()
+    root = type(network).__name__
+    return {part: sum(counts.get(f"{root}.{part}", {}).values()) for part in ("backbone", "fpn", "head")}
+
+
+def _deformable(x: Any, weight: Any, *others: Any, out_shape: Any, **more: Any) -> int:
+    """FLOPs of a deformable convolution from shapes, as those of a plain one; sampling is not counted."""
+    return 2 * out_shape[0] * math.prod(out_shape[2:]) * math.prod(weight)
+
+
+def _layers(network: nn.Module) -> list[tuple[str, str, int]]:
+    return [
+        (name, type(module).__name__, sum(p.numel() for p in module.parameters()))
+        for name, module in network.named_modules()
+        if not list(module.children()) and any(True for _ in module.parameters())
+    ]

@@ -1,0 +1,144 @@
+"""The state of a run: everything needed to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config import Config
+from ..errors import ConfigError, DataError, ModelError
+from ..files import write_whole
+from ..losses import Normalizers
+from ..types import Batch, Classes, Losses
+
+KEEP = 2
+_STEP = "fcos step"
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write checkpoint-STEP.pt whole or not at all; keep the last two."""
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:  # torch hides why it cannot write to a path; a file object tells
+            torch.save({**state, "step": step}, file)
+
+    path = write_whole(folder / f"checkpoint-{step:08d}.pt", write)
+    for old in checkpoints(folder)[:-KEEP]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints of a run, oldest first."""
+    return sorted(folder.glob("checkpoint-*.pt"))
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any]:
+    """The newest checkpoint of a run that can be read (tensors and plain values only; no code is run)."""
+    found = checkpoints(folder)
+    if not found:
+        raise ModelError(f"{folder} holds no checkpoint to resume from; start the run without --resume")
+    for path in reversed(found):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file: the one before it may serve
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise ModelError(f"no checkpoint in {folder} can be read ({reason})")
+
+
+def check_resumable(
+    stored: Mapping[str, Any], config: Config, classes: Classes, data_hash: str, folder: Path
+) -> list[str]:
+    """Lines to tell before going on from `stored` with these settings and this data.
+
+    Raises DataError for other classes, ConfigError for settings that the stored state cannot go on with.
+    """
+    if tuple(stored["classes"]["names"]) != classes.names:
+        raise DataError(f"the run in {folder} learned other classes than the data has")
+    before, now = stored["config"], config.model_dump(mode="json")
+    changed = [k for k, v in now["model"].items() if k != "backbone_weights" and before["model"].get(k, v) != v]
+    if changed:
+        raise ConfigError(
+            f"model.{changed[0]} cannot change in a resume: {folder} has {before['model'][changed[0]]!r}; "
+            f"start a new run with --init {folder}"
+        )
+    for key in ("batch", "optimizer"):
+        if before["train"][key] != now["train"][key]:
+            fix = "; train.accumulate takes less memory for the same batch" if key == "batch" else ""
+            raise ConfigError(
+                f"train.{key} cannot change in a resume: {folder} has {before['train'][key]!r}{fix}; "
+                f"or start a new run with --init {folder}"
+            )
+    if stored.get("data", data_hash) != data_hash:
+        return [f"the training data is not what it was when {folder} was saved; pictures will come in another order"]
+    return []
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Momenta of the stored optimiser; learning rates and weight decay stay as the config has them."""
+    ours = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+    except ValueError as error:
+        raise ConfigError(
+            "a setting that says which weights learn, and how fast, cannot change in a resume (such as "
+            f"train.freeze_stages or train.bias_lr): {error}"
+        ) from error
+    for group, mine in zip(optimizer.param_groups, ours, strict=True):
+        group.update(mine)
+
+
+def save_step(
+    path: Path,
+    network: nn.Module,
+    batches: Sequence[Batch],
+    norm: Normalizers,
+    losses: Sequence[Losses],
+    seed: int,
+    **facts: Any,
+) -> Path:
+    """Everything that decides one step of one process, for `fcos train --replay`: weights, pictures, boxes, the
+    divisors of the losses, random numbers; and the losses themselves. `facts` are plain values."""
+    torch.manual_seed(seed)
+    state = {
+        "kind": _STEP,
+        "model": network.state_dict(),
+        "batches": [
+            {
+                "images": b.images.cpu(),
+                "sizes": [list(s) for s in b.sizes],
+                "targets": [vars(t.to("cpu")) for t in b.targets],
+                "ids": list(b.ids),
+            }
+            for b in batches
+        ],
+        "normalizers": [float(n) for n in norm],
+        "losses": [[float(x) for x in part] for part in losses],
+        "seed": seed,
+        "rng": torch.get_rng_state(),
+        "torch": str(torch.__version__),
+        **facts,
+    }
+
+    def write(place: Path) -> None:
+        with place.open("wb") as file:
+            torch.save(state, file)
+
+    return write_whole(path, write)
+
+
+def load_step(path: Path) -> dict[str, Any]:
+    """What `save_step` wrote; ModelError when the file is missing, damaged or something else."""
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelError(f"{path} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+    if not isinstance(state, dict) or state.get("kind") != _STEP:
+        raise ModelError(f"{path} is not a step that training kept; those are called nan-STEP.pt")
+    return state

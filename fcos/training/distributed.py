@@ -1,0 +1,151 @@
+"""Several processes: who started them, errors that all of them hear of, BatchNorm over all of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..errors import DeviceError, FcosError, OtherProcess
+from ..network.folding import activation
+
+T = TypeVar("T")
+
+
+def launched(devices: int, nodes: int) -> tuple[int, int]:
+    """(processes on this machine, machines): what torchrun or srun started, else what was asked for.
+
+    DeviceError when they started something else than --devices and --nodes ask for.
+    """
+    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+
+    if TorchElasticEnvironment.detect():
+        starter, fix = "torchrun", "leave out --devices and --nodes"
+        world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    elif SLURMEnvironment.detect():
+        starter, fix = "SLURM", "set --nodes and --ntasks-per-node in the batch script, and leave them out here"
+        world, machines = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", "1"))
+        if world > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
+            raise DeviceError(f"SLURM started {world} tasks; ask for them with --ntasks-per-node, not --ntasks")
+        local = world // machines
+    else:
+        return devices, nodes
+    if world % local or not local:
+        raise DeviceError(f"{starter} started {world} processes, not the same number on every machine")
+    found = local, world // local
+    if (devices, nodes) not in ((1, 1), found):
+        raise DeviceError(
+            f"--devices {devices} --nodes {nodes}: {starter} started {found[0]} processes on {found[1]} machines; {fix}"
+        )
+    return found
+
+
+def together(work: Callable[[], T], world: int) -> T:
+    """`work()`, which all processes call; an FcosError of one is raised on all, so that none waits for ever.
+
+    The first process that failed raises its own error, the others `OtherProcess`.
+    """
+    result: Any = None
+    error: FcosError | None = None
+    try:
+        result = work()
+    except FcosError as caught:
+        error = caught
+    if world > 1:
+        failed = gather(None if error is None else str(error), world)
+        first = next((rank for rank, line in enumerate(failed) if line is not None), None)
+        if first is not None and first != dist.get_rank():
+            raise OtherProcess(f"process {first}: {failed[first]}")
+    if error is not None:
+        raise error
+    return result
+
+
+def gather(value: T, world: int) -> list[T]:
+    """`value` of every process, by rank."""
+    if world == 1:
+        return [value]
+    values: list[Any] = [None] * world
+    dist.all_gather_object(values, value)
+    return values
+
+
+def require_same(about: Mapping[str, str], world: int) -> None:
+    """FcosError when a process has anything else than the first: machines with other data, settings or files."""
+    everyone = gather({**about, "": socket.gethostname()}, world)
+    for rank, theirs in enumerate(everyone):
+        differ = [key for key in about if theirs[key] != everyone[0][key]]
+        if differ:
+            line = f"process {rank} on {theirs['']} has other {differ[0]} than process 0 on {everyone[0]['']}"
+            raise FcosError(line) if dist.get_rank() == 0 else OtherProcess(line)
+
+
+def synchronize_norms(network: nn.Module) -> nn.Module:
+    """Let every BatchNorm of `network` that trains take its statistics over all processes.
+
+    torch's SyncBatchNorm exists on accelerators only; on the CPU the same is computed here. Names and shapes in
+    the state dict stay.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    if not norms:
+        return network
+    if next(network.parameters()).device.type != "cpu":
+        from timm.layers import convert_sync_batchnorm  # torch's own converter loses the activation of timm's norms
+
+        for parent in list(network.modules()):
+            for name, child in parent.named_children():
+                if any(child is n for n in norms):
+                    setattr(parent, name, convert_sync_batchnorm(child))
+        return network
+    for norm in norms:
+        norm.forward = partial(_synchronized_forward, norm)  # type: ignore[method-assign]
+    return network
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        total = grad.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _synchronized_forward(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """BatchNorm in training mode over the pictures of all processes, which have as many of the same size."""
+    if not norm.training:
+        return type(norm).forward(norm, x)
+    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    count = x.numel() // x.shape[1] * dist.get_world_size()
+    mean = _Sum.apply(wide.sum(dim=(0, 2, 3))) / count
+    centred = wide - mean.view(1, -1, 1, 1)
+    variance = _Sum.apply(centred.square().sum(dim=(0, 2, 3))) / count
+    if norm.track_running_stats:
+        assert norm.num_batches_tracked is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.num_batches_tracked.add_(1)
+        weight = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
+        with torch.no_grad():
+            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), weight)
+            norm.running_var.lerp_((variance * (count / max(1, count - 1))).to(norm.running_var.dtype), weight)
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.affine:
+        scale = scale * norm.weight
+    y = centred * scale.view(1, -1, 1, 1)
+    if norm.affine:
+        y = y + norm.bias.view(1, -1, 1, 1)
+    return activation(norm, y.to(x.dtype))

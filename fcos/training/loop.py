@@ -1,0 +1,460 @@
+"""The training program: one visible loop from batch to gradient to checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from ..assign import assign_batch
+from ..config import Config, from_dict
+from ..data.dataset import Dataset
+from ..data.loader import Sampler, train_loader
+from ..errors import DataError, FcosError, OtherProcess
+from ..evaluation.coco import Metrics, evaluate
+from ..evaluation.results import predict_dataset
+from ..inference.detector import Detector
+from ..losses import Normalizers, count, gather_positives, moving_average, normalizers
+from ..network.model import FCOS
+from ..points import make_points
+from ..types import Batch, Classes, Losses, Points
+from ..zoo import find as zoo
+from .alarms import Watch
+from .batch_size import auto_batch
+from .checkpoint import check_resumable, load_checkpoint, load_optimizer, save_checkpoint, save_step
+from .console import Console
+from .distributed import gather, require_same, synchronize_norms, together
+from .folder import RunFolder, data_hash, environment
+from .monitor import StepReport, count_crowded, measure
+from .optimizer import learning_rate, make_optimizer, set_learning_rate
+from .pictures import RunPictures, draw_batch, save_picture
+from .setup import be_deterministic, has_bf16, initialise, keep_memory, make_fabric, make_ready, prepare
+from .step import backward_parts
+from .stop import StopNow, Stopped, StopSignals
+from .validation import validation_loss
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to: the folder, the steps done, the best AP (nan without validation) and its metrics."""
+
+    folder: Path
+    steps: int
+    best_ap: float
+    metrics: Metrics | None
+
+
+class NotFinite(FcosError):
+    """A loss or gradient that is NaN or infinite."""
+
+
+def train(
+    config: Config,
+    data: Mapping[str, Dataset],
+    out: str | Path,
+    *,
+    init: str | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    quiet: bool = False,
+    sources: Mapping[str, Any] | None = None,
+) -> Result:
+    """Train on data["train"], judging by data["val"] where there is one; everything goes to the folder `out`.
+
+    `init` names a detector (zoo name, run folder or file) whose weights are kept where they fit, "none" for
+    the body's own weights only, or None for the bundled detector of that name where there is one. `resume`
+    goes on from the newest checkpoint in `out` with the data and config given. `sources` is noted in the
+    folder's environment.json: where the data came from, so that a resume need not be told.
+    """
+    data = {k: prepare(d, config) for k, d in data.items()}
+    if not len(data["train"]) or not data["train"].counts().sum():
+        raise DataError(f"{data['train'].root}: no boxes to learn from in the {data['train'].split} split")
+    if any(r.path is None for r in data["train"].records):
+        raise DataError(f"{data['train'].root}: the annotations name pictures that are not there")
+    return Trainer(config, data, Path(out), init, resume, device, devices, nodes, quiet, sources or {}).run()
+
+
+class Trainer:
+    """State and steps of one run; `run` is the loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: Mapping[str, Dataset],
+        out: Path,
+        init: str | None,
+        resume: bool,
+        device: str,
+        devices: int,
+        nodes: int,
+        quiet: bool,
+        sources: Mapping[str, Any],
+    ) -> None:
+        self.config, self.data = config, data
+        self.classes: Classes = data["train"].classes
+        self.fabric = make_fabric(config, device, devices, nodes)
+        self.fabric.launch()
+        self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
+        self.first = self.rank == 0
+        self.console = Console(quiet=quiet or not self.first)
+        self.signals = StopSignals()
+        self.folder = RunFolder(Path(self.fabric.broadcast(str(out))), write=self.first)
+        self.pictures = RunPictures(self.folder, config, data)
+        torch.manual_seed(config.train.seed)
+        if self.fabric.device.type == "cpu":
+            keep_memory()
+        if config.train.deterministic:
+            be_deterministic()
+        stored = together(lambda: load_checkpoint(self.folder.path) if resume else None, self.world)
+        self.data_hash = data_hash(data["train"])
+        start_step = None if stored is None else stored["step"]
+        require_same({"settings": config.dump(), "data": self.data_hash, "checkpoint": str(start_step)}, self.world)
+
+        self.network = zoo.build(config, len(self.classes))
+        if stored is None:
+            for line in initialise(self.network, config, self.classes, init):
+                self.console.note(line)
+        self.average = make_ready(self.network, config, self.fabric.device)
+        if self.world > 1:
+            synchronize_norms(self.network.train())
+        optimizer = make_optimizer(self.network, config.train)
+        forward = torch.compile(self.network, dynamic=True) if config.train.compile else self.network
+        self.model, self.optimizer = self.fabric.setup(forward, optimizer)
+
+        if not config.train.batch:
+            config = self.config = self.with_batch(config)
+        self.sampler = Sampler(data["train"], config.data, config.train, self.rank, self.world)
+        self.total = self.sampler.total_steps
+        self.step = 0
+        self.best = -math.inf
+        self.stale = 0  # evaluations since the best
+        self.judged_at = 0  # step of the last evaluation
+        self.ap: float | None = None  # that it found
+        self.saved_at: tuple[int, int] | None = None  # step and last evaluation of the newest checkpoint
+        self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
+        self.metrics: Metrics | None = None
+        self._points: dict[tuple[int, int], Points] = {}
+        together(lambda: self.begin(stored, sources), self.world)
+        whole_epoch = self.sampler.steps_per_epoch + -self.step % self.sampler.steps_per_epoch
+        self.watch = Watch(self.classes.names, data["train"].counts().tolist(), whole_epoch)
+        self.save()
+        together(lambda: self.folder.describe(config), self.world)
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self) -> Result:
+        """Train to the end. SIGINT or SIGTERM raise Stopped, with a checkpoint to resume from."""
+        per_epoch = self.sampler.steps_per_epoch
+        self.console.start(self.summary(), self.total, self.step)
+        loader = iter(
+            train_loader(
+                self.data["train"],
+                self.config,
+                rank=self.rank,
+                world=self.world,
+                start_step=self.step,
+            )
+        )
+        try:
+            with self.signals:
+                while True:
+                    done = self.step  # a resumed run may find that only the evaluation of its last step is left
+                    end_of_epoch = done % per_epoch == 0 or done == self.total
+                    if end_of_epoch and self.due(done // per_epoch, done == self.total):
+                        self.judge(done / per_epoch)
+                    if end_of_epoch or done % self.config.train.save_every == 0:
+                        self.save()
+                    if end_of_epoch and self.first:
+                        self.draw()
+                    self.stop_if_asked()
+                    if done >= self.total:
+                        break
+                    if self.config.train.patience and self.stale >= self.config.train.patience:
+                        self.console.note(f"stopped early: no better AP for {self.stale} evaluations")
+                        break
+                    self.log(self.train_step(loader))
+        finally:
+            self.console.stop()
+            self.folder.close()
+            loader.close()  # its processes end now, not when Python does
+        self.finish()
+        return Result(self.folder.path, self.step, self.best if self.best > -math.inf else math.nan, self.metrics)
+
+    def log(self, report: StepReport) -> None:
+        """A row of metrics.csv and a look for alarms when it is time, and the progress bar."""
+        done, cfg = self.step, self.config.train
+        self.watch.add(report)
+        if done % cfg.log_every == 0 or done == self.total:
+            seconds, waited = self.watch.pace(cfg.log_every)
+            row = report.row(done, done / self.sampler.steps_per_epoch)
+            row |= {"images_per_second": cfg.batch / max(seconds, 1e-9), "data_wait": waited}
+            alarms = self.watch.look()
+            for alarm in alarms:
+                self.console.note(f"alarm     {alarm}")
+            together(lambda: self.folder.record(row, [str(alarm) for alarm in alarms]), self.world)
+        self.console.step(done, report, cfg.batch)
+
+    def stop_if_asked(self) -> None:
+        """Save and raise Stopped when a signal has asked any of the processes to stop."""
+        number = self.signals.number
+        if self.world > 1:
+            number = int(self.fabric.all_reduce(float(number), reduce_op="max"))  # type: ignore[arg-type]
+        if not number:
+            return
+        self.save()
+        self.console.stop()
+        if not self.first:
+            raise OtherProcess("stopped", 128 + number)
+        raise Stopped(
+            f"stopped at step {self.step} of {self.total}; go on with: fcos train --resume --out {self.folder.path}",
+            number,
+        )
+
+    def train_step(self, loader: Iterator[list[Batch]]) -> StepReport:
+        """One optimiser step over the parts of a batch; the normalisers count all parts and processes first."""
+        cfg = self.config
+        began = time.perf_counter()
+        batches = [b.to(self.fabric.device) for b in next(loader)]
+        waited = time.perf_counter() - began
+        torch.manual_seed(self.seed())
+
+        points = self.points(batches[0])
+        index = [assign_batch(points, b.targets, cfg.assign) for b in batches]
+        positives = [gather_positives(points, b.targets, i) for b, i in zip(batches, index, strict=True)]
+        norm = self.normalize(torch.stack([count(p, cfg.loss) for p in positives]).sum(dim=0))
+
+        rate = cfg.train.lr * learning_rate(self.step, self.total, cfg.train)
+        set_learning_rate(self.optimizer, rate)
+        self.model.train()
+        parts = backward_parts(self.fabric, self.model, batches, points, index, positives, norm, cfg)
+        if self.first and cfg.train.plots and self.step in (0, self.sampler.steps_per_epoch):
+            drawn = draw_batch(batches[0], points, index[0], self.classes.names)
+            save_picture(self.folder.path / f"train_batch_{self.step // self.sampler.steps_per_epoch}.jpg", drawn)
+        gradient = self.clip_gradients()
+        logged = (self.step + 1) % cfg.train.log_every == 0 or self.step + 1 == self.total
+        crowded = count_crowded(points, [t for b in batches for t in b.targets], cfg.assign) if logged else None
+        sums = self.add_up(measure(parts, points, norm, cfg.loss, len(self.classes), crowded))
+        report = StepReport.of(sums, len(points.grids), self.world)
+        if not (math.isfinite(report.loss) and math.isfinite(gradient)):
+            self.not_finite(batches, norm, [Losses(*(x.detach() for x in part)) for part, _, _ in parts], gradient)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.network, self.step)
+        self.step += 1
+        report.lr, report.grad_norm, report.data_wait = rate, gradient, waited
+        report.seconds = time.perf_counter() - began
+        return report
+
+    def with_batch(self, config: Config) -> Config:
+        """`config` with the batch that fits on every process."""
+        batch, line = auto_batch(
+            self.network, config, len(self.classes), self.fabric.device, self.fabric.autocast, self.world,
+            len(self.data["train"]),
+        )  # fmt: skip
+        self.console.note(line)
+        return config.override({"train": {"batch": min(gather(batch, self.world))}})
+
+    def points(self, batch: Batch) -> Points:
+        key = (batch.images.shape[-2], batch.images.shape[-1])
+        if key not in self._points:
+            self._points[key] = make_points(key, self.config.model, self.config.assign, self.fabric.device)
+        return self._points[key]
+
+    def normalize(self, counted: Tensor) -> Any:
+        """Divisors of the losses from this process's counts [2]."""
+        cfg, world = self.config.loss, 1
+        if cfg.normalizer_scope == "world" and self.world > 1:
+            counted, world = self.fabric.all_reduce(counted, reduce_op="sum"), self.world  # type: ignore[assignment]
+        if cfg.normalizer == "moving-average":
+            self.normalizer = moving_average(self.normalizer, float(counted[0]), cfg)
+        return normalizers(counted, cfg, world, self.normalizer)
+
+    def seed(self) -> int:
+        """Of dropout and drop path in this step: the same after a resume, different in every process."""
+        return self.config.train.seed * 1_000_003 + self.step * self.world + self.rank
+
+    def add_up(self, sums: Tensor) -> Tensor:
+        """`sums` of every process together."""
+        return self.fabric.all_reduce(sums, reduce_op="sum") if self.world > 1 else sums  # type: ignore[return-value]
+
+    def not_finite(
+        self, batches: Sequence[Batch], norm: Normalizers, losses: Sequence[Losses], gradient: float
+    ) -> NoReturn:
+        """Keep the step whole on the processes whose losses are not finite, or on the first, and stop."""
+        terms = [t for t in Losses._fields if not all(math.isfinite(float(getattr(part, t))) for part in losses)]
+        of_each = gather(terms, self.world)
+        rank = next((r for r, found in enumerate(of_each) if found), 0)
+        files = [self.folder.path / f"nan-{self.step:08d}{f'-process{r}' if r else ''}.pt" for r in range(self.world)]
+        pictures = self.data["train"].records
+
+        def keep() -> None:
+            save_step(
+                files[self.rank], self.network, batches, norm, losses, self.seed(), step=self.step, world=self.world,
+                grad_norm=gradient, config=self.config.model_dump(mode="json"), classes=list(self.classes.names),
+                files=[str(pictures[i].path) for b in batches for i in b.ids],
+            )  # fmt: skip
+
+        together(lambda: keep() if terms or self.rank == rank else None, self.world)
+        what = f"the {' and '.join(of_each[rank])} loss" if of_each[rank] else f"the gradient (norm {gradient:.4g})"
+        raise (NotFinite if self.first else OtherProcess)(
+            f"step {self.step}: {what} is not finite, and the weights are as they were before; "
+            f"fcos train --replay {files[rank]} shows where it begins. Lower train.lr, or set train.clip=10 or "
+            "train.precision=fp32"
+        )
+
+    def clip_gradients(self) -> float:
+        """Total gradient norm before clipping."""
+        limit = self.config.train.clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(
+            [p for p in self.network.parameters() if p.grad is not None], limit, foreach=True
+        )
+        return float(norm)
+
+    # ------------------------------------------------------------------ judging, saving
+
+    @property
+    def judged(self) -> FCOS:
+        """The network that is evaluated and shipped: the average where there is one."""
+        return self.average.network if self.average is not None else self.network
+
+    def due(self, epoch: int, last: bool) -> bool:
+        if self.judged_at == self.step:
+            return False
+        every = self.config.train.eval_every
+        return "val" in self.data and (last or (every > 0 and epoch % every == 0))
+
+    def judge(self, epoch: float) -> None:
+        """Evaluate on the validation split; the first process keeps the best weights. A signal cuts it short;
+        the resumed run then begins with it."""
+        self.network.eval()
+        together(lambda: self.judge_first(epoch) if self.first else None, self.world)
+        self.stale, self.judged_at = self.fabric.broadcast((self.stale, self.judged_at))
+
+    def judge_first(self, epoch: float) -> None:
+        try:
+            with self.console.pause(), self.signals.interruptible():
+                detector = Detector(self.judged, self.config, self.classes, self.fabric.device)
+                found = predict_dataset(detector, self.data["val"], batch=self.config.train.batch, allow_missing=True)
+                metrics = evaluate(found, self.data["val"])
+                loss = self.validation_loss() if self.config.train.val_loss else None
+        except StopNow:
+            return
+        self.folder.record(
+            {"step": self.step, "epoch": epoch, "val_loss": loss, "AP": metrics.ap, "AP50": metrics.ap50,
+             "AP75": metrics.ap75}
+        )  # fmt: skip
+        self.metrics, self.judged_at, self.ap = metrics, self.step, metrics.ap
+        self.stale += 1
+        if metrics.ap > self.best:
+            self.best, self.stale = metrics.ap, 0
+            self.export("best")
+        self.pictures.judged(found, metrics)
+        self.console.judged(epoch, metrics, best=self.stale == 0)
+
+    def validation_loss(self) -> float:
+        losses = validation_loss(
+            self.judged, self.data["val"], self.config, self.classes, self.fabric.device, self.config.train.batch,
+            self.fabric.autocast,
+        )  # fmt: skip
+        return float(losses.total())
+
+    def export(self, name: str) -> None:
+        about = {"step": self.step, "AP": self.ap}
+        zoo.save(
+            self.folder.path / f"{name}.safetensors", self.judged.state_dict(), self.config, self.classes, about=about
+        )
+
+    def save(self) -> None:
+        """Everything needed to go on, unless the newest checkpoint has it; written by the first process."""
+        now = self.step, self.judged_at
+        if self.saved_at == now:
+            return
+        normalizer = gather(self.normalizer, self.world)  # of each process, where they count apart
+
+        def write() -> None:
+            state = {
+                "config": self.config.model_dump(mode="json"),
+                "classes": {"names": list(self.classes.names), "ids": list(self.classes.ids)},
+                "model": self.network.state_dict(),
+                "average": self.average.network.state_dict() if self.average else None,
+                "optimizer": self.optimizer.state_dict(),
+                "best": self.best,
+                "stale": self.stale,
+                "judged_at": self.judged_at,
+                "AP": self.ap,
+                "normalizer": normalizer,
+                "data": self.data_hash,
+            }
+            save_checkpoint(self.folder.path, self.step, state)
+            self.export("last")
+
+        together(lambda: write() if self.first else None, self.world)
+        self.saved_at = now
+
+    def begin(self, stored: Mapping[str, Any] | None, sources: Mapping[str, Any]) -> None:
+        """Open the run folder, or go on from what is stored there."""
+        if stored is None:
+            self.folder.start(environment(self.data, classes=list(self.classes.names), sources=dict(sources)))
+        else:
+            self.restore(stored)
+        self.pictures.begin()
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        for line in check_resumable(stored, self.config, self.classes, self.data_hash, self.folder.path):
+            self.console.note(line)
+        self.network.load_state_dict(stored["model"])
+        if self.average is not None:
+            self.average.network.load_state_dict(stored["average"] or stored["model"])
+        load_optimizer(self.optimizer, stored["optimizer"])
+        self.step, self.best, self.stale = stored["step"], stored["best"], stored["stale"]
+        self.judged_at, self.ap = stored.get("judged_at", self.step), stored.get("AP")
+        self.saved_at = self.step, self.judged_at
+        if isinstance(stored["normalizer"], list):  # one for each process
+            self.normalizer = stored["normalizer"][self.rank % len(stored["normalizer"])]
+        self.folder.rewind(self.step)
+
+    def finish(self) -> None:
+        if self.first:
+            self.export("last")
+            self.draw(last=True)
+            self.console.finished(self.folder.path, self.metrics, self.best)
+
+    def draw(self, last: bool = False) -> None:
+        """Renew the pictures and the page, if it is time or the end."""
+        self.pictures.renew(lambda: [*self.summary(), ("alarms", "\n".join(self.folder.alarms()) or "none")], last)
+
+    def summary(self) -> list[tuple[str, str]]:
+        cfg = self.config
+        trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+        first, sizes = cfg.data.sides(0.0), cfg.data.sides()
+        early = f" ({min(first)}-{max(first)} in the first {cfg.data.first_share:.0%})" if first != sizes else ""
+        emulated = cfg.train.precision == "bf16" and not has_bf16(self.fabric.device)
+        slow = [("slow", "train.precision=bf16 is emulated on this CPU: fp32 is far faster")] if emulated else []
+        where = f"{self.world} x {self.fabric.device.type}" if self.world > 1 else str(self.fabric.device)
+        return [
+            ("model", f"{cfg.name}, {cfg.model.backbone} body, {trained / 1e6:.1f} M trainable parameters"),
+            *[(k, d.summary()) for k, d in self.data.items()],
+            *([] if "val" in self.data else [("val", "none, so nothing is judged: --val DATA or --holdout 0.1")]),
+            ("pixels", f"shorter side {min(sizes)}-{max(sizes)} in training{early}, {cfg.data.size} after"),
+            (
+                "steps",
+                f"{self.total} of {cfg.train.batch} pictures ({self.total / self.sampler.steps_per_epoch:.3g} epochs), "
+                f"{cfg.train.optimizer} lr {cfg.train.lr:g}, on {where}",
+            ),
+            *slow,
+            ("folder", str(self.folder.path)),
+        ]
+
+
+def stored_config(folder: Path) -> Config:
+    """The config of the newest checkpoint of a run."""
+    return from_dict(load_checkpoint(folder)["config"], str(folder))

@@ -1,0 +1,106 @@
+"""What moves the weights: parameter groups, the learning rate as a pure function of the step, EMA."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import TrainConfig
+from ..network.model import FCOS
+
+
+def learning_rate(step: int, total: int, cfg: TrainConfig) -> float:
+    """Factor of `cfg.lr` at a step of 0..total-1: warm-up, then step, cosine or constant."""
+    warmup = min(cfg.warmup, total // 10)
+    if step < warmup:
+        if cfg.warmup_rule == "constant":
+            return cfg.warmup_start
+        return cfg.warmup_start + (1 - cfg.warmup_start) * step / warmup
+    if cfg.schedule == "constant":
+        return 1.0
+    if cfg.schedule == "step":
+        return cfg.gamma ** sum(step >= round(m * total) for m in cfg.milestones)
+    progress = (step - warmup) / max(1, total - warmup)
+    return cfg.final_lr + (1 - cfg.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def parameter_groups(network: FCOS, cfg: TrainConfig) -> list[dict[str, Any]]:
+    """Trainable parameters by learning rate and weight decay; each group carries its `factor` of the rate."""
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    norms = {
+        id(p)
+        for m in network.modules()
+        if isinstance(m, nn.GroupNorm | nn.modules.batchnorm._BatchNorm | nn.LayerNorm)
+        for p in m.parameters(recurse=False)
+    }
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        factor = 1.0
+        if name.startswith("backbone."):
+            factor = cfg.backbone_lr * cfg.layer_decay ** _depth(name, network)
+        is_bias = name.endswith("bias") and id(parameter) not in norms
+        decay = cfg.weight_decay
+        if (is_bias and not cfg.bias_decay) or (not cfg.decay_norm and parameter.ndim <= 1):
+            decay = 0.0
+        factor *= cfg.bias_lr if is_bias else 1.0
+        group = groups.setdefault(
+            (factor, decay), {"params": [], "lr": cfg.lr * factor, "weight_decay": decay, "factor": factor}
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def make_optimizer(network: FCOS, cfg: TrainConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over `parameter_groups`."""
+    groups = parameter_groups(network, cfg)
+    if cfg.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, foreach=True)
+    return torch.optim.AdamW(groups, lr=cfg.lr, betas=(cfg.momentum, 0.999), foreach=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """`rate` times each group's own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+
+
+def _depth(name: str, network: FCOS) -> int:
+    """Stages between a body parameter and the top: 0 for the last stage, more towards the stem."""
+    flat = name.removeprefix("backbone.body.").replace(".", "_") + "_"
+    stages = [s.replace(".", "_") + "_" for s in network.backbone.stages]
+    for depth, stage in enumerate(reversed(stages)):
+        if flat.startswith(stage):
+            return depth
+    return len(stages) - 1
+
+
+class Average:
+    """Exponential moving average of a network's weights; `network` holds it, ready for evaluation.
+
+    The decay rises from 0.1 as (1 + t) / (10 + t), so that short runs are not tied to their first steps.
+    """
+
+    def __init__(self, network: FCOS, decay: float) -> None:
+        self.decay = decay
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, network: FCOS, step: int) -> None:
+        """After optimiser step number `step` (0-based)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        pairs = list(self._pairs(network))
+        torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], 1 - decay)
+        for ours, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
+            ours.copy_(theirs)
+
+    def _pairs(self, network: FCOS) -> Iterator[tuple[Tensor, Tensor]]:
+        theirs = network.parameters()
+        for ours, new in zip(self.network.parameters(), theirs, strict=True):
+            if new.requires_grad:
+                yield ours, new.detach()

@@ -1,0 +1,278 @@
+"""The pictures and the page of a run folder: what it learned from, how it went, what it finds now."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..config import Config
+from ..data.dataset import Dataset
+from ..data.image import read_image
+from ..errors import ImageError
+from ..evaluation.calibration import calibration, reliability_plot
+from ..evaluation.coco import Metrics, confusion_matrix, curves, flatten
+from ..evaluation.metrics import Ints, matches_coco, overlaps
+from ..files import write_whole
+from ..show import plots
+from ..show.draw import draw_boxes, level_color, sheet, side_by_side
+from ..show.page import Page
+from ..types import Batch, Detections, Points
+from .folder import RunFolder
+
+_PICTURES = 6  # in each val_*.jpg
+_SCANNED = 2000  # pictures whose boxes are shown in labels.png
+_RENEW = 60.0  # seconds at least between two drawings while a run goes on
+
+
+def save_picture(path: Path, pixels: np.ndarray) -> Path:
+    """An RGB array [H,W,3] as JPEG, written whole."""
+    from PIL import Image
+
+    return write_whole(path, lambda p: Image.fromarray(pixels).save(p, quality=90))
+
+
+# --------------------------------------------------------------------------- single pictures
+
+
+def draw_batch(batch: Batch, points: Points, index: Tensor, names: Sequence[str], limit: int = 8) -> np.ndarray:
+    """Augmented pictures of a batch with their boxes and the points that learn them, coloured by level."""
+    import cv2
+
+    images = []
+    for i in range(min(limit, len(batch))):
+        height, width = batch.sizes[i]
+        pixels = batch.images[i].permute(1, 2, 0)[:height, :width].cpu().numpy().copy()
+        target = batch.targets[i].to("cpu")
+        # Small pictures are enlarged first: the sheet would blur lines and dots with the picture.
+        factor = max(1, round(480 / max(height, width)))
+        larger = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+        boxes = factor * target.boxes.numpy()
+        pixels = draw_boxes(
+            np.asarray(larger, np.uint8), boxes, target.labels.numpy(), names, ignore=target.ignore.numpy()
+        )
+        chosen = (index[i] >= 0).nonzero()[:, 0].cpu()
+        for (x, y), level in zip(points.xy.cpu()[chosen].tolist(), points.level.cpu()[chosen].tolist(), strict=True):
+            spot = round(factor * x), round(factor * y)
+            radius = 3 + 2 * int(level)
+            cv2.circle(pixels, spot, radius + 1, (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(pixels, spot, radius, level_color(int(level)), -1, cv2.LINE_AA)
+        images.append(pixels)
+    return sheet(images, cell=480)
+
+
+def draw_judged(
+    dataset: Dataset, found: Sequence[Detections], score: float, chosen: Sequence[int] | None = None
+) -> np.ndarray | None:
+    """Truth beside prediction for the records `chosen`, or for some spread over those with boxes; None when
+    none of them can be read. Detections from `score` on are shown."""
+    if chosen is None:
+        chosen = spread(dataset, _PICTURES)
+    missed, wrong = mistakes(found, dataset, score)
+    pairs = []
+    for i in chosen:
+        record, shown = dataset.records[i], found[i][found[i].scores >= score]
+        try:
+            pixels = read_image(str(record.path))
+        except ImageError:
+            continue
+        names = dataset.classes.names
+        truth = draw_boxes(pixels, record.boxes, record.labels, names, ignore=record.ignore)
+        guess = draw_boxes(pixels, shown.boxes.numpy(), shown.labels.numpy(), names, scores=shown.scores.numpy())
+        told = ", ".join(f"{n} {what}" for n, what in ((missed[i], "missed"), (wrong[i], "wrong")) if n)
+        pairs.append(side_by_side(truth, guess, (f"truth: {record.file_name}", f"found: {told or 'all right'}")))
+    return sheet(pairs, columns=2, cell=720) if pairs else None
+
+
+def spread(dataset: Dataset, count: int) -> list[int]:
+    """Numbers of `count` records with boxes (of all, where none has any), evenly over the data set."""
+    some = [i for i, r in enumerate(dataset.records) if len(r.boxes)] or list(range(len(dataset)))
+    return [some[i] for i in np.linspace(0, len(some) - 1, min(count, len(some))).round().astype(int)]
+
+
+def mistakes(found: Sequence[Detections], dataset: Dataset, score: float, iou: float = 0.5) -> tuple[Ints, Ints]:
+    """Missed objects [N] and wrong detections [N] of each record, among detections with a score >= `score`."""
+    kept = [d[d.scores >= score] for d in found]
+    detections, truth = flatten(kept, dataset)
+    box = matches_coco(detections, truth, overlaps(detections, truth, minimum=iou), iou)
+    hit = np.isin(np.arange(len(truth.image)), box) | truth.ignore
+    place = np.argsort([record.id for record in dataset.records], kind="stable")  # flatten goes by id
+    missed, wrong = np.zeros(len(dataset), np.int64), np.zeros(len(dataset), np.int64)
+    missed[place] = np.bincount(truth.image[~hit], minlength=len(dataset))
+    wrong[place] = np.bincount(detections.image[box < 0], minlength=len(dataset))
+    return missed, wrong
+
+
+def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
+    """labels.png: boxes of each class and picture, their sizes, places and levels under `config`."""
+    from ..analysis.scan import scan
+
+    every = max(1, math.ceil(len(dataset) / _SCANNED))
+    some = dataset.subset(range(0, len(dataset), every))
+    seen = scan(some, config)
+    level = np.where(seen.recalled, seen.learned.argmax(axis=1), -1)
+    boxes = [r.boxes[~r.ignore] / np.array([*r.size[::-1]] * 2, np.float32) for r in some.records]
+    xyxy = np.concatenate([np.zeros((0, 4), np.float32), *boxes]).astype(np.float64)
+    per_picture = np.array([int((~r.ignore).sum()) for r in some.records], np.int64)
+    about = f": {len(dataset):,} pictures, {int(dataset.counts().sum()):,} boxes"
+    if every > 1:
+        about += f" (all but the classes from every {every}th picture)"
+    return write_whole(
+        path,
+        lambda p: plots.labels(
+            dataset.counts().tolist(), dataset.classes.names, per_picture, seen.size.astype(np.float64),
+            (xyxy[:, :2] + xyxy[:, 2:]) / 2, level, config.model.strides, p, about=about,
+        ),
+    )  # fmt: skip
+
+
+def draw_evaluation(
+    folder: Path, found: Sequence[Detections], dataset: Dataset, score: float | None = None
+) -> list[Path]:
+    """pr.png, f1.png, confusion.png and reliability.png of found[i] on dataset.records[i].
+
+    The confusion matrix counts detections from `score` on; left out: the score with the best F1.
+    """
+    lines = curves(found, dataset)
+    if score is None:
+        score = next(iter(lines.pooled.values())).best()[0]
+        score = score if score == score else 0.5  # nothing was found: any threshold shows that
+    matrix = confusion_matrix(found, dataset, score=score)
+    names = dataset.classes.names
+    return [
+        write_whole(folder / "pr.png", lambda p: plots.pr_curve(lines, p)),
+        write_whole(folder / "f1.png", lambda p: plots.f1_curve(lines, p)),
+        write_whole(folder / "confusion.png", lambda p: plots.confusion_matrix(matrix, names, p, score=score)),
+        write_whole(folder / "reliability.png", lambda p: reliability_plot(calibration(found, dataset), p)),
+    ]
+
+
+def draw_validation(folder: Path, found: Sequence[Detections], dataset: Dataset, score: float) -> None:
+    """val_0.jpg and val_1.jpg: pictures spread over the data; val_worst.jpg: those with most mistakes."""
+    chosen = spread(dataset, 2 * _PICTURES)
+    sheets = {"val_0.jpg": chosen, "val_1.jpg": []}
+    if len(chosen) > _PICTURES:
+        sheets = {"val_0.jpg": chosen[::2], "val_1.jpg": chosen[1::2]}
+    total = np.add(*mistakes(found, dataset, score))
+    worst = np.argsort(-total, kind="stable")[:_PICTURES]
+    sheets["val_worst.jpg"] = [int(i) for i in worst if total[i]]
+    for name, pictures in sheets.items():
+        drawn = draw_judged(dataset, found, score, pictures) if pictures else None
+        if drawn is None:
+            (folder / name).unlink(missing_ok=True)  # one of an earlier evaluation would mislead
+        else:
+            save_picture(folder / name, drawn)
+
+
+# --------------------------------------------------------------------------- the page
+
+
+def write_page(folder: Path, title: str, facts: Sequence[tuple[str, Any]], pictures: Sequence[tuple[str, str]]) -> Path:
+    """report.html, one file: facts as a table, then those pictures of the folder, (file name, caption), that exist."""
+    page = Page(title)
+    page.facts(facts)
+    for name, caption in pictures:
+        page.file(folder / name, caption)
+    return page.write(folder / "report.html")
+
+
+PICTURES = {
+    "How it went": (
+        ("results.png", "Every logged step, with a running mean; AP from each evaluation of the validation split."),
+    ),
+    "What it finds": (
+        ("val_0.jpg", "Validation pictures: truth on the left, detections from the score of the best F1 on the right."),
+        ("val_1.jpg", "More of them."),
+        ("val_worst.jpg", "The pictures with most objects missed or detections wrong: look here first."),
+        ("pr.png", "Precision over recall. The dot is the score threshold with the best F1."),
+        ("f1.png", "F1 by score threshold. The dot is the threshold to use when all classes share one."),
+        ("confusion.png", "Rows: truth, columns: what it was found as. Last column: missed; last row: nothing there."),
+        ("reliability.png", "Share of right detections by score. On the diagonal a score is a probability."),
+    ),
+    "What it learned from": (
+        ("labels.png", "Boxes of the training split: classes, sizes at the network input, places, levels."),
+        ("train_batch_0.jpg", "The first batch as the network saw it. Dots are the locations that learn, by level."),
+        ("train_batch_1.jpg", "The first batch of the second epoch."),
+    ),
+}  # fmt: skip
+
+
+def write_run_page(folder: Path, title: str, facts: Sequence[tuple[str, str]]) -> Path:
+    """report.html of a training run, from what is in its folder."""
+    page = Page(title)
+    page.facts([(k, _brief(v)) for k, v in facts])
+    if (folder / "metrics.json").is_file():
+        page.heading("Last evaluation")
+        _numbers(page, json.loads((folder / "metrics.json").read_text()))
+    for heading, pictures in PICTURES.items():
+        if any((folder / name).is_file() for name, _ in pictures):
+            page.heading(heading)
+        for name, caption in pictures:
+            page.file(folder / name, caption)
+    page.heading("Settings and surroundings")
+    for name in ("config.yaml", "environment.json"):
+        if (folder / name).is_file():
+            page.folded(name, (folder / name).read_text())
+    return page.write(folder / "report.html")
+
+
+def _brief(text: str) -> str:
+    """The summary of a data set without its line for each class, which labels.png shows."""
+    return "\n".join(line for line in text.splitlines() if not line.startswith("  ") or line.startswith("  note"))
+
+
+def _numbers(page: Page, metrics: Mapping[str, Any]) -> None:
+    def show(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    first = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+    page.table(first, [[show(metrics[k]) for k in first]], left=0)
+    page.text(
+        f"{metrics['pictures']:,} pictures, {metrics['objects']:,} objects. Best F1 over all classes "
+        f"{show(metrics['best_F1'])} at score {show(metrics['best_F1_score'])} (IoU 0.5)."
+    )
+    keys = ("AP", "AP50", "best_F1", "best_F1_score")
+    rows = [[c["name"], f"{c['objects']:,}", *(show(c[k]) for k in keys)] for c in metrics["per_class"]]
+    page.table(("class", "objects", "AP", "AP50", "best F1", "at score"), rows)
+
+
+class RunPictures:
+    """The pictures and the page of a run, renewed at most once a minute while it goes on and once at its end."""
+
+    def __init__(self, run: RunFolder, config: Config, data: Mapping[str, Dataset]) -> None:
+        self.run, self.config, self.data = run, config, data
+        self.found: Sequence[Detections] | None = None
+        self.score = 0.5
+        self._drawn = time.monotonic()
+
+    def begin(self) -> None:
+        """labels.png."""
+        if self.run.write and self.config.train.plots and not (self.run.path / "labels.png").is_file():
+            draw_labels(self.run.path / "labels.png", self.data["train"], self.config)
+
+    def judged(self, found: Sequence[Detections], metrics: Metrics) -> None:
+        """Remember an evaluation for the next drawing, its numbers in metrics.json at once."""
+        write_whole(self.run.path / "metrics.json", json.dumps(metrics.to_dict(), indent=1))
+        self.found, self.score = found, metrics.threshold if metrics.threshold == metrics.threshold else 0.5
+
+    def renew(self, facts: Callable[[], Sequence[tuple[str, str]]], last: bool = False) -> None:
+        """Draw what is new, and the page with facts() on top, if the last time was a minute ago or this is the
+        `last`."""
+        if not self.run.write or not (last or time.monotonic() - self._drawn > _RENEW):
+            return
+        folder = self.run.path
+        if self.config.train.plots:
+            if self.found is not None:
+                draw_evaluation(folder, self.found, self.data["val"])
+                draw_validation(folder, self.found, self.data["val"], self.score)
+                self.found = None
+            rows, strides = self.run.rows(), self.config.model.strides
+            write_whole(folder / "results.png", lambda p: plots.results(rows, p, strides))
+        write_run_page(folder, f"Training {self.config.name}", facts())
+        self._drawn = time.monotonic()

@@ -1,0 +1,159 @@
+"""What stands before the first step: the data as the settings want it, processes and precision, memory,
+initial weights."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..config import Config
+from ..data.dataset import Dataset
+from ..errors import ConfigError, DeviceError
+from ..inference.detector import pick_device
+from ..network.backbones import load_backbone_weights
+from ..network.folding import fold_frozen
+from ..network.model import FCOS
+from ..network.recompute import recompute
+from ..types import Classes
+from ..zoo import find as zoo
+from .distributed import launched
+from .optimizer import Average
+
+
+def prepare(dataset: Dataset, config: Config) -> Dataset:
+    """The data set under `data.classes` and `data.single_class`."""
+    if config.data.classes:
+        dataset = dataset.with_classes(config.data.classes)
+    return dataset.as_single_class() if config.data.single_class else dataset
+
+
+def keep_memory() -> None:
+    """Ask glibc to keep the large blocks of a step for the next one; giving them back to the system and
+    faulting them in again costs time on a CPU. Harmless elsewhere."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        pass
+
+
+def be_deterministic() -> None:
+    """Let torch refuse operations whose result differs from run to run; cuBLAS needs its own word."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+
+
+def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
+    """lightning-fabric for the device, precision and number of processes asked for, or started by torchrun or srun.
+
+    DeviceError when the machine does not have what is asked for.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    devices, nodes = launched(devices, nodes)
+    where = pick_device(device)
+    if devices * nodes > 1 and where.index is not None:
+        raise DeviceError(f"--device {device} names one device; for {devices * nodes} processes give {where.type}")
+    precision = config.train.precision
+    if precision == "auto":
+        precision = "bf16" if where.type == "cuda" and has_bf16(where) else "fp32"
+    # DDP waits for the gradient of every weight, and HRNet has some that only a level of stride 4 would use.
+    unused = config.model.backbone.startswith("hrnet")
+    ddp = "ddp_find_unused_parameters_true" if unused else "ddp"
+    try:
+        return Fabric(
+            accelerator=where.type,
+            devices=[where.index] if where.type == "cuda" and where.index is not None else devices,
+            num_nodes=nodes,
+            strategy=ddp if devices * nodes > 1 else "auto",
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+        )
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        line = " ".join(str(error).split())
+        raise DeviceError(f"{devices} processes on {nodes} machines with {where.type}: {line}") from error
+
+
+def wants_channels_last(network: FCOS, asked: bool | str, device: torch.device) -> bool:
+    """`train.channels_last`, with "auto" decided: everywhere but for dense bodies on a CPU whose widest vectors are
+    AVX2's.
+
+    There the backward pass of a 3x3 convolution is slower in that layout, while depthwise ones gain from it
+    (benchmarks/layout.py, docs/performance.md).
+    """
+    if asked != "auto":
+        return bool(asked)
+    if device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2":
+        return True
+    return any(m.groups == m.in_channels > 1 for m in network.backbone.modules() if isinstance(m, torch.nn.Conv2d))
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is more than emulated there: on a CPU without its instructions a step takes many times as long."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return True
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # torch says it nowhere else
+
+
+def make_ready(network: FCOS, config: Config, device: torch.device) -> Average | None:
+    """Freeze, move and speed up a filled network as the settings want it; returns its moving average, if any."""
+    network.backbone.train().freeze(config.train.freeze_stages)
+    if wants_channels_last(network, config.train.channels_last, device):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device)
+    average = Average(network, config.train.ema) if config.train.ema else None
+    if config.model.backbone_norm == "frozen":
+        fold_frozen(network.backbone.body)
+    if config.train.checkpointing:
+        recompute(network)
+    return average
+
+
+def initialise(network: FCOS, config: Config, classes: Classes, init: str | None) -> list[str]:
+    """Fill a fresh network; one line per thing done. See `train` for `init`."""
+    if init is None and _bundled_fits(config):
+        init = config.name
+    if init is None or init == "none":
+        return [load_backbone_weights(network.backbone, config.model)]
+    done = []
+    state, settings, theirs, _ = zoo.read(zoo.find(init))
+    if settings.model.backbone != config.model.backbone:  # tensors of the same name and shape, but of another body
+        state = {k: v for k, v in state.items() if not k.startswith("backbone.")}
+        done.append(load_backbone_weights(network.backbone, config.model))
+    if theirs.names != classes.names:  # the same number of other classes is no reason to keep their layer
+        state = {k: v for k, v in state.items() if not k.startswith("head.class_logits.")}
+    kept, fresh = zoo.transfer(network, state)
+    if not kept:
+        raise ConfigError(f"--init {init}: none of its weights fit this network")
+    if done:
+        fresh = [k for k in fresh if not k.startswith("backbone.")]
+    kept_and_fresh = f"{len(kept)} tensors kept ({_layers(kept, fresh)}), fresh: {_layers(fresh, kept)}"
+    return [*done, f"weights from {init}: {kept_and_fresh}"]
+
+
+def _layers(names: Sequence[str], others: Sequence[str]) -> str:
+    """Tensors by the largest part of the network that holds none of the others: "backbone, fpn, head.scales"."""
+    parts: dict[str, None] = {}
+    for name in names:
+        path = name.split(".")
+        whole = [".".join(path[:n]) for n in range(1, len(path) + 1)]
+        parts[next(w for w in whole if w == name or not any(f"{o}.".startswith(f"{w}.") for o in others))] = None
+    return ", ".join(list(parts)[:12]) + (f" and {len(parts) - 12} more" if len(parts) > 12 else "") or "nothing"
+
+
+def _bundled_fits(config: Config) -> bool:
+    """Whether the package has a detector of this name with this body, and no other weights were asked for."""
+    entry = zoo.models().get(config.name)
+    path = None if entry is None else entry.bundled()
+    if path is None or config.model.backbone_weights != "auto":
+        return False
+    return zoo.header(path)[0].model.backbone == config.model.backbone

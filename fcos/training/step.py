@@ -1,0 +1,46 @@
+"""Forward, loss and backward of one step: what training does, and what a replay does again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import Config
+from ..losses import Normalizers, Positives, fcos_loss
+from ..types import Batch, Losses, Points, Predictions
+
+
+def backward_parts(
+    fabric: Any,
+    model: Any,
+    batches: Sequence[Batch],
+    points: Points,
+    index: Sequence[Tensor],
+    positives: Sequence[Positives],
+    norm: Normalizers,
+    cfg: Config,
+) -> list[tuple[Losses, Predictions, Positives]]:
+    """Forward, loss and backward of every part of a step; gradients are averaged over processes in the last."""
+    parts = []
+    for i, batch in enumerate(batches):
+        with fabric.no_backward_sync(model, enabled=i + 1 < len(batches)):
+            exact = cfg.data.padding == "exact"  # as the published implementations, see DataConfig
+            images = batch.padded_with(cfg.model.mean) if exact else batch.images
+            pred = model(in_layout_of(model, images))
+            losses = fcos_loss(pred, points, batch.targets, index[i], cfg.loss, cfg.model, norm, positives[i])
+            fabric.backward(losses.total())
+            parts.append((losses, pred, positives[i]))
+    return parts
+
+
+def in_layout_of(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Images (B, 3, H, W) in the memory layout of the network's weights; another one would be converted at every
+    convolution."""
+    last = any(
+        p.dim() == 4 and not p.is_contiguous() and p.is_contiguous(memory_format=torch.channels_last)
+        for p in network.parameters()
+    )
+    return images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

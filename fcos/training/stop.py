@@ -1,0 +1,70 @@
+"""Ctrl-C and SIGTERM ask a run to stop where it can be resumed; a second one stops it at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from ..errors import FcosError
+
+_SAME = 1.0  # seconds within which a second signal is the same one, delivered to a process group and passed on
+
+
+class Stopped(FcosError):
+    """A run that was asked to stop and has saved its state; `code` is 128 + the signal, as shells have it."""
+
+    def __init__(self, line: str, number: int) -> None:
+        super().__init__(line)
+        self.code = 128 + number
+
+
+class StopNow(KeyboardInterrupt):
+    """Raised by a signal inside `StopSignals.interruptible`."""
+
+
+class StopSignals:
+    """While entered, SIGINT and SIGTERM set `number` and the program goes on; its loop looks when it can stop.
+
+    Outside the main thread, where Python takes no signals, nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._when = 0.0
+        self._inside = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {n: signal.signal(n, self._ask) for n in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.number and now - self._when > _SAME:
+            raise KeyboardInterrupt
+        if not self.number:
+            self.number, self._when = number, now
+            if self._inside:
+                raise StopNow
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Code that may be left at any point: a first signal raises StopNow there, also one that came before."""
+        self._inside = True
+        try:
+            if self.number:
+                raise StopNow
+            yield
+        finally:
+            self._inside = False

@@ -1,0 +1,315 @@
+"""The model card: what a model is, what it learned from, what it reaches, where it fails; every number from a file.
+
+Numbers come from `fcos eval --json` (or metrics.json of `fcos eval --out`), the recipe from the run folder, and
+what no file can know (data and its licence, targets, published results to stand beside) from a YAML file of facts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, FcosError
+from ..files import write_whole
+from . import find as zoo
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..data.dataset import Record
+    from ..inference.detector import Detector
+    from ..types import Classes, Detections
+
+HEADLINE = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@100", "VOC_AP50", "VOC_AP50_11point")
+WORST = 5  # classes named among the weaknesses
+SCORE = 0.5  # of the pictures
+IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a person has to say; all optional.
+
+    targets: wanted numbers by name ("AP50": 0.62). beside: published results, each {"name": ..., "source": ...} and
+    numbers by name. notes: sentences for the weaknesses.
+    """
+
+    summary: str = ""
+    data: str = ""
+    data_licence: str = ""
+    licence: str = ""
+    machine: str = ""
+    targets: Mapping[str, float] | None = None
+    beside: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()
+
+
+def read_facts(path: str | Path) -> Facts:
+    """Facts of a YAML file; ConfigError for a key that is none of them."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    known = [f.name for f in fields(Facts)]
+    unknown = [k for k in data if k not in known] if isinstance(data, dict) else [data]
+    if unknown:
+        raise ConfigError(f"{path}: {unknown[0]!r} is no fact; facts are {', '.join(known)}")
+    return Facts(**data)
+
+
+def read_metrics(path: str | Path) -> dict[str, Any]:
+    """The object that `fcos eval --json` printed."""
+    try:
+        metrics = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FcosError(f"cannot read {path}: {error}; make it with fcos eval --json") from error
+    if not isinstance(metrics, dict) or "AP" not in metrics or "per_class" not in metrics:
+        raise FcosError(f"{path} is not the result of fcos eval --json")
+    return metrics
+
+
+def judged(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the weights file keeps of an evaluation: the headline numbers and what they were measured on."""
+    where = f"{Path(str(metrics['data'])).name} {metrics['split']}, {metrics['pictures']} pictures"
+    return {
+        **{k: metrics[k] for k in ("AP", "AP50", "AP75", "VOC_AP50_11point") if k in metrics},
+        "judged_on": where,
+    }
+
+
+def recipe(run: Path) -> dict[str, Any]:
+    """Command (without the folders in front of its paths), date, versions and machine of a run folder; empty where it
+    says nothing."""
+    try:
+        found = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    keys = ("command", "date", "commit", "fcos", "torch", "machine", "gpu")
+    told = {k: found[k] for k in keys if found.get(k)}
+    if "command" in told:  # /home/me/data/voc2007 is nobody's business
+        told["command"] = re.sub(r"(^|[\s=,])(?:[A-Za-z]:|~)?[/\\]\S*[/\\](?=\S)", r"\1", told["command"])
+    return told
+
+
+def card(
+    name: str,
+    path: str | Path,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    run: Path | None = None,
+    facts: Facts | None = None,
+    pictures: Sequence[tuple[str, str]] = (),
+    front: bool = False,
+) -> str:
+    """The card of the weights file `path` as Markdown.
+
+    Without `metrics` the numbers are those the file itself keeps; `pictures` are (address, caption). `front` puts the
+    Hub's metadata in front.
+    """
+    facts = facts or Facts()
+    path = Path(path)
+    config, classes, about = zoo.header(path)
+    made = {**about, **(recipe(run) if run is not None else {})}
+    numbers: Mapping[str, Any] = metrics if metrics is not None else about
+    licence = facts.licence or about.get("licence", "")
+    lines: list[str] = []
+    if front:
+        lines += ["---", "library_name: fcos", "pipeline_tag: object-detection"]
+        lines += [f"license: {licence.lower()}"] if licence else []
+        lines += ["tags: [fcos, object-detection, anchor-free]", "---", ""]
+    lines += [f"# {name}", ""]
+    lines += [facts.summary.strip() or f"FCOS (arXiv 1904.01355) with the body {config.model.backbone}.", ""]
+    rows = [
+        ("body", config.model.backbone),
+        ("parameters", f"{about['parameters'] / 1e6:.2f} M" if "parameters" in about else ""),
+        ("file", f"{path.stat().st_size / 1e6:.1f} MB"),
+        ("input", f"shorter side {config.data.size} px, longer side up to {config.data.max_size}"),
+        ("classes", f"{len(classes)}: {', '.join(classes.names)}"),
+        ("dialect", "" if config.dialect == "fcos" else config.dialect),
+        ("licence of the weights", licence),
+    ]
+    lines += ["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows if v), ""]
+    lines += ["```", f"fcos predict photo.jpg --model {name}", "```", ""]
+    lines += _section("Data", [facts.data.strip(), facts.data_licence and f"Licence: {facts.data_licence.strip()}"])
+    lines += _recipe(made, facts)
+    lines += _numbers(numbers, facts, metrics)
+    lines += _weaknesses(metrics, facts)
+    if pictures:
+        lines += ["## Detections", ""]
+        for address, caption in pictures:
+            lines += [f"![{caption}]({address})", "", caption, ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(title: str, paragraphs: Sequence[str]) -> list[str]:
+    shown = [p for p in paragraphs if p]
+    return [f"## {title}", "", "\n\n".join(shown), ""] if shown else []
+
+
+def _recipe(made: Mapping[str, Any], facts: Facts) -> list[str]:
+    told = [
+        ("date", str(made.get("date", ""))[:10]),
+        ("commit", made.get("commit", "")),
+        ("machine", facts.machine or ", ".join(str(made[k]) for k in ("machine", "gpu") if made.get(k))),
+        ("steps", made.get("step", "")),
+        ("versions", ", ".join(f"{k} {made[k]}" for k in ("fcos", "torch") if made.get(k))),
+    ]
+    lines = ["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in told if v)]
+    if len(lines) == 2 and not made.get("command"):
+        return []
+    command = ["```", str(made["command"]), "```", ""] if made.get("command") else []
+    return ["## Recipe", "", *command, *(lines if len(lines) > 2 else []), ""]
+
+
+def _numbers(numbers: Mapping[str, Any], facts: Facts, metrics: Mapping[str, Any] | None) -> list[str]:
+    shown = [k for k in HEADLINE if isinstance(numbers.get(k), int | float)]
+    if not shown:
+        return []
+    where = judged(metrics)["judged_on"] if metrics is not None else numbers.get("judged_on", "")
+    targets = facts.targets or {}
+    columns = ["", "this model", *(["target"] if targets else []), *(str(b.get("name", "")) for b in facts.beside)]
+    lines = ["## Numbers", "", f"Measured with `fcos eval` on {where}." if where else "", ""]
+    lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for key in shown:
+        wanted = [f">= {targets[key]:g}" if key in targets else ""] if targets else []
+        others = [f"{b[key]:.3f}" if key in b else "" for b in facts.beside]
+        lines.append("| " + " | ".join([key.replace("_", " "), f"{numbers[key]:.3f}", *wanted, *others]) + " |")
+    lines += ["", *(f"{b.get('name')}: {b['source']}" for b in facts.beside if b.get("source"))]
+    if metrics is not None and metrics["per_class"]:
+        lines += ["", "| class | objects | AP | AP50 | VOC AP50 11-point | best F1 | at score |"]
+        lines.append("|---" * 7 + "|")
+        keys = ("AP", "AP50", "VOC_AP50_11point", "best_F1", "best_F1_score")
+        for row in metrics["per_class"]:
+            values = [f"{row[k]:.3f}" if row.get(k) is not None else "-" for k in keys]
+            lines.append("| " + " | ".join([row["name"], str(row["objects"]), *values]) + " |")
+    return [*lines, ""]
+
+
+def _weaknesses(metrics: Mapping[str, Any] | None, facts: Facts) -> list[str]:
+    lines = []
+    if metrics is not None:
+        known = [r for r in metrics["per_class"] if r.get("AP50") is not None]
+        if len(known) > 2:
+            worst = sorted(known, key=lambda r: r["AP50"])[: min(WORST, len(known) // 2)]
+            named = ", ".join(f"{r['name']} ({r['AP50']:.3f})" for r in worst)
+            lines.append(f"- The weakest classes by AP50: {named}.")
+        sizes = [(k, metrics.get(f"AP_{k}")) for k in ("small", "medium", "large")]
+        if all(v is not None for _, v in sizes):
+            told = ", ".join(f"{k} {v:.3f}" for k, v in sizes)
+            lines.append(f"- AP by size of the object: {told} (small: below 32 x 32 pixels of the picture).")
+    lines += [f"- {note}" for note in facts.notes]
+    return ["## Known weaknesses", "", *lines, ""] if lines else []
+
+
+# --------------------------------------------------------------------------- pictures
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture drawn: hits, misses (objects not found) and false alarms at SCORE, for sorting and captions."""
+
+    name: str
+    pixels: np.ndarray
+    hits: int
+    misses: int
+    alarms: int
+
+    @property
+    def good(self) -> bool:
+        return not self.misses and not self.alarms
+
+    def text(self) -> str:
+        wrong = [f"{self.misses} missed"] * bool(self.misses) + [f"{self.alarms} false"] * bool(self.alarms)
+        return f"{self.name}: {', '.join([f'{self.hits} found', *wrong])}"
+
+
+GREEN, RED, ORANGE = (60, 170, 75), (225, 50, 50), (245, 150, 30)
+
+
+def show(detector: Detector, record: Record, classes: Classes, score: float = SCORE) -> Shown:
+    """Detections of one annotated picture: green where they meet an object (IoU >= 0.5, same class), red where not;
+    missed objects orange. Boxes to ignore excuse what lies on them."""
+    import numpy as np
+
+    from ..data.image import read_image
+    from ..evaluation.results import match_classes
+    from ..show.draw import draw_boxes
+
+    pixels = read_image(str(record.path))
+    found = detector(pixels, score=score)
+    mapping = match_classes(detector.classes, classes, allow_missing=True)
+    hit, used = match(found, record, mapping)
+    excused = hit < 0
+    boxes, names = found.boxes.numpy(), detector.classes.names
+    colors = [GREEN if h > 0 else RED for h in hit[~excused]]
+    drawn = draw_boxes(
+        pixels, boxes[~excused], found.labels.numpy()[~excused], names, found.scores.numpy()[~excused], colors=colors
+    )
+    missed = ~used & ~record.ignore
+    missed &= np.isin(record.labels, mapping)  # what the model does not know it cannot miss
+    drawn = draw_boxes(
+        drawn, record.boxes[missed], record.labels[missed], classes.names, colors=[ORANGE] * int(missed.sum())
+    )
+    alarms = int((hit == 0).sum())
+    return Shown(Path(record.file_name).stem, drawn, int((hit > 0).sum()), int(missed.sum()), alarms)
+
+
+def match(found: Detections, record: Record, mapping: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(for each detection, best first: 1 hit, 0 false, -1 on a box to ignore; for each object: found or not)."""
+    import numpy as np
+    import torch
+    from torchvision.ops import box_iou
+
+    iou = box_iou(found.boxes, torch.from_numpy(record.boxes).reshape(-1, 4)).numpy()
+    hit, used = np.zeros(len(found), np.int64), np.zeros(len(record.boxes), bool)
+    for i, label in enumerate(mapping[found.labels.numpy()]):
+        same = (record.labels == label) & ~used & (iou[i] >= IOU)
+        real = same & ~record.ignore
+        if real.any():
+            used[int(np.argmax(np.where(real, iou[i], 0)))] = True
+            hit[i] = 1
+        elif same.any():
+            hit[i] = -1
+    return hit, used
+
+
+def draw_sheets(
+    model: str | Path, data: str | Path, out: Path, *, split: str | None = None, score: float = SCORE, limit: int = 4
+) -> list[tuple[str, str]]:
+    """Write OUT-good.jpg and OUT-bad.jpg, up to `limit` pictures of an annotated data set each; (file name, caption)
+    of those there are. Bad pictures are those with most misses and false alarms."""
+    from ..data.dataset import open_dataset
+    from ..inference.detector import load
+    from ..show.draw import sheet
+    from ..training.pictures import save_picture
+
+    dataset = open_dataset(data, split)
+    detector = load(model, device="cpu")
+    shown = [show(detector, r, dataset.classes, score) for r in dataset.records if r.path is not None]
+    good = sorted((s for s in shown if s.good and s.hits), key=lambda s: -s.hits)[:limit]
+    bad = sorted((s for s in shown if not s.good), key=lambda s: -(s.misses + s.alarms))[:limit]
+    written = []
+    for kind, chosen in (("good", good), ("bad", bad)):
+        if not chosen:
+            continue
+        path = out.with_name(f"{out.stem}-{kind}.jpg")
+        texts = [s.text() for s in chosen]
+        save_picture(path, sheet([s.pixels for s in chosen], columns=min(2, len(chosen)), titles=texts, cell=480))
+        marks = "Green: right; red: false; orange: missed" if kind == "bad" else "Everything found, nothing false"
+        written.append((path.name, f"{marks} (score >= {score:g}, IoU >= {IOU:g}). {'; '.join(texts)}."))
+    return written
+
+
+def photographs() -> Path:
+    """The bundled photographs as a data set, with the objects on them."""
+    return zoo.ASSETS / "photos" / "instances.json"
+
+
+def write(path: Path, text: str) -> Path:
+    return write_whole(path, text)

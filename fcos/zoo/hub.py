@@ -1,0 +1,98 @@
+"""Models on the Hugging Face Hub: `hf://owner/name`, loaded and pushed through huggingface_hub.
+
+A repository holds model.safetensors (weights with config and class names inside, all that loading needs),
+config.json (the same settings for people and programs that do not read safetensors) and README.md, the card.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import ModelError, require
+from . import find as zoo
+
+SCHEME = "hf://"
+WEIGHTS = "model.safetensors"
+
+
+def parse(name: str) -> tuple[str, str | None]:
+    """("owner/name", revision or None) of "hf://owner/name" or "hf://owner/name@revision"."""
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name)
+    if not match:
+        raise ModelError(f"{name!r} names no repository; write hf://owner/name or hf://owner/name@revision")
+    return match[1], match[2]
+
+
+def download(name: str) -> Path:
+    """The weights file of a repository, from the Hub's own cache where it is there."""
+    hub = require("huggingface_hub", "hub")
+    repo, revision = parse(name)
+    try:
+        found = hub.hf_hub_download(repo, WEIGHTS, revision=revision, library_name="fcos")
+    except Exception as error:  # whatever its client raises: the name, the network or the token
+        raise ModelError(_explain(error, name)) from error
+    return Path(found)
+
+
+def push(model: str | Path, name: str, card: str, *, half: bool = False, private: bool = False) -> str:
+    """Write weights, config.json and the card to the repository, in one commit; returns its address.
+
+    The repository is made where there is none. `half` stores convolutions in float16.
+    """
+    hub = require("huggingface_hub", "hub")
+    repo, revision = parse(name)
+    state, config, classes, about = zoo.read(zoo.find(model))
+    described = {
+        "library": "fcos",
+        "fcos": __version__,
+        "classes": {"names": classes.names, "ids": classes.ids},
+        "config": config.model_dump(mode="json"),
+        "about": about,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        zoo.save(Path(folder) / WEIGHTS, state, config, classes, half=half, about=about)
+        (Path(folder) / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+        try:
+            api = hub.HfApi(library_name="fcos", library_version=__version__)
+            address = api.create_repo(repo, private=private or None, exist_ok=True)
+            api.upload_folder(
+                repo_id=repo,
+                folder_path=folder,
+                revision=revision,
+                commit_message=f"{config.name}, {len(classes)} classes",
+            )
+        except Exception as error:
+            raise ModelError(_explain(error, name)) from error
+    return str(address)
+
+
+def _explain(error: Exception, name: str) -> str:
+    from huggingface_hub import errors
+
+    login = "log in with `hf auth login`, or set HF_TOKEN"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    known: list[tuple[Any, str]] = [
+        (errors.GatedRepoError, f"{name} asks for an agreement first; accept it on its page, then {login}"),
+        (errors.RepositoryNotFoundError, f"there is no {name}, or it is private: {login}"),
+        (errors.RevisionNotFoundError, f"{name} has no such revision"),
+        (
+            errors.LocalEntryNotFoundError,
+            f"{name} cannot be reached and is not in the local cache; try again with a network, or give its "
+            f"{WEIGHTS} as a file",
+        ),
+        (errors.EntryNotFoundError, f"{name} holds no {WEIGHTS}"),
+        (errors.LocalTokenNotFoundError, f"writing to {name} needs a token: {login}"),
+    ]
+    for kind, text in known:
+        if isinstance(error, kind):
+            return text
+    if status in (401, 403):
+        return f"no permission for {name} (HTTP {status}): {login}"
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{name}: {reason}"
