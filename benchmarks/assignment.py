@@ -16,10 +16,10 @@ from common import print_heading
 
 from fcos.assign import assign, assign_batch
 from fcos.losses import fcos_loss
+from fcos.network import weights
 from fcos.points import make_points
 from fcos.presets import preset
 from fcos.types import Target
-from fcos.zoo import find as zoo
 
 
 def scene(count: int, height: int, width: int, seed: int) -> Target:
@@ -76,7 +76,7 @@ def main() -> None:
         print(f"{name:<12}{value:>9.2f} ms{value / medians['fast']:>9.1f} x")
 
     lite = preset("fcos-lite0")
-    network = zoo.build(lite, 20).train()
+    network = weights.build(lite, 20).train()
     network.backbone.freeze(lite.train.freeze_stages)
     images = torch.zeros(8, 3, 320, 448).contiguous(memory_format=torch.channels_last)
     grid = make_points((320, 448), lite.model, lite.assign)

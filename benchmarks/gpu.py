@@ -19,10 +19,11 @@ from fcos.assign import assign_batch
 from fcos.bench.timing import alternate, matrix_product
 from fcos.convert.translate import from_state
 from fcos.decode import decode
+from fcos.network import weights
+from fcos.network.folding import fuse
 from fcos.network.info import describe_network
 from fcos.points import make_points
 from fcos.presets import preset
-from fcos.zoo import find as zoo
 
 
 def row(name: str, seconds: float, base: float, more: str = "") -> None:
@@ -39,11 +40,11 @@ def inference(chosen, device) -> None:
         if name.endswith("bn3"):
             torch.nn.init.constant_(module.weight, 0.3)
     made = from_state(theirs.state_dict())
-    network = zoo.build(made.config, len(made.classes))
-    zoo.load_state(network, made.state, "torchvision")
+    network = weights.build(made.config, len(made.classes))
+    weights.load_state(network, made.state, "torchvision")
     gflop = batch * sum(part.flops for part in describe_network(network, made.config, (height, width)).parts) / 1e9
     theirs.to(device)
-    fused = {"bf16": network.fuse(torch.bfloat16).to(device), "fp32": network.fuse().to(device)}
+    fused = {"bf16": fuse(network, torch.bfloat16).to(device), "fp32": fuse(network).to(device)}
     graph = fused["bf16"]
     if chosen.compile:  # one shape: pictures of other shapes are padded to few, so that graphs are reused
         mode = "max-autotune" if device.type == "cuda" else "default"

@@ -12,10 +12,10 @@ import torch
 from common import options, parser, print_heading
 
 from fcos.bench.timing import alternate
+from fcos.network import weights
 from fcos.presets import resolve
 from fcos.training.batch_size import made_up_step
 from fcos.training.setup import keep_memory, make_ready, wants_channels_last
-from fcos.zoo import find as zoo
 
 SIZES = {"fcos-r50": 512, "fcos-lite0": 320, "fcos-lite2": 448}  # shorter sides
 CLASSES, PICTURES = 20, 2
@@ -26,7 +26,7 @@ def way(name, side, last, device):
     sizes = [f"data.train_sizes=[{side}]", f"data.size={side}", f"data.max_size={side * 5 // 3}"]
     config = resolve(name, overrides=[*sizes, "model.backbone_weights=none", f"train.channels_last={last}"])
     torch.manual_seed(0)
-    network = zoo.build(config, CLASSES)
+    network = weights.build(config, CLASSES)
     make_ready(network, config, device)
     return (
         lambda: made_up_step(network, config, CLASSES, device, PICTURES),

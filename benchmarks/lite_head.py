@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from common import print_heading
 
+from fcos.network import weights
 from fcos.network.info import describe_network
 from fcos.presets import preset
-from fcos.zoo import find as zoo
 
 
 def compile_openvino(network, size):
@@ -58,7 +58,7 @@ def main() -> None:
                         }
                     }
                 )
-                network = zoo.build(config, options.classes).eval()
+                network = weights.build(config, options.classes).eval()
                 info = describe_network(network, config, (options.size, options.size))
                 beyond = sum(p.parameters for p in info.parts if p.name != "backbone")
                 flops = sum(p.flops for p in info.parts)

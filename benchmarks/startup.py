@@ -15,7 +15,7 @@ from statistics import median
 
 from common import options, parser, print_heading
 
-from fcos.zoo import find as zoo
+from fcos.files import ASSETS
 
 
 def seconds(code: list[str], threads: int) -> float:
@@ -27,7 +27,7 @@ def seconds(code: list[str], threads: int) -> float:
 
 def main() -> None:
     chosen = options(parser(__doc__, rounds=7))
-    photo = str(sorted(zoo.ASSETS.glob("photos/*.jpg"))[0])
+    photo = str(sorted(ASSETS.glob("photos/*.jpg"))[0])
     with tempfile.TemporaryDirectory() as folder:
         load = "import fcos; fcos.load('fcos-lite0')"
         ways = {

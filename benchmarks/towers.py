@@ -14,11 +14,11 @@ import torch
 from common import options, parser, print_heading
 
 from fcos.bench.timing import alternate
-from fcos.inference.detector import load
+from fcos.inference.load import load
+from fcos.network import weights
 from fcos.network.info import describe_network
 from fcos.presets import preset
 from fcos.types import Classes
-from fcos.zoo import find as zoo
 
 VARIANTS = {
     "4 + 4 convs, GroupNorm (the paper)": {},
@@ -49,10 +49,10 @@ def main() -> None:
         for number, (name, changes) in enumerate(VARIANTS.items()):
             config = preset(chosen.model).override({"model": {**changes, "backbone_weights": "none"}})
             torch.manual_seed(0)
-            network = zoo.build(config, 80).eval()
+            network = weights.build(config, 80).eval()
             flops[name] = [part.flops / 1e9 for part in describe_network(network, config, (size, size)).parts]
             path = Path(folder) / f"{number}.safetensors"
-            zoo.save(path, network.state_dict(), config, Classes(tuple(map(str, range(80)))))
+            weights.save(path, network.state_dict(), config, Classes(tuple(map(str, range(80)))))
             detector = load(path, runtime=chosen.runtime, threads=chosen.threads, device="cpu")
             ways[name] = lambda network=detector.network: network(images)
     with torch.inference_mode():

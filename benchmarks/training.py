@@ -27,12 +27,13 @@ from fcos.assign import assign_batch
 from fcos.bench.timing import alternate, synchronize
 from fcos.convert.translate import from_state
 from fcos.losses import fcos_loss
+from fcos.machine import has_bf16
+from fcos.network import weights
 from fcos.network.folding import fold_frozen
 from fcos.points import make_points
-from fcos.training.setup import has_bf16, keep_memory, wants_channels_last
+from fcos.training.setup import keep_memory, wants_channels_last
 from fcos.training.step import in_layout_of
 from fcos.types import Target
-from fcos.zoo import find as zoo
 
 PARTS = ("body", "FPN", "head", "assignment", "loss", "backward", "optimiser")
 CLASSES = 91
@@ -87,8 +88,8 @@ class Ours:
     def __init__(self, state, images, targets, device, *, bf16=False, fold=True, keep=True, compiled=False):
         made = from_state(state)
         self.config, self.bf16, self.keep, self.device = made.config, bf16, keep, device
-        network = zoo.build(made.config, len(made.classes))
-        zoo.load_state(network, made.state, "torchvision")
+        network = weights.build(made.config, len(made.classes))
+        weights.load_state(network, made.state, "torchvision")
         network.train().backbone.freeze(2)
         self.network = network.to(device)
         if wants_channels_last(network, "auto", torch.device(device)):

@@ -9,27 +9,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .analysis.explain import explain
     from .config import Config
-    from .data.dataset import Dataset, open_dataset
+    from .data.dataset import Dataset
+    from .data.open import open_dataset
     from .errors import FcosError
     from .evaluation.coco import evaluate
-    from .inference.detector import Detector, load
+    from .inference.detector import Detector
+    from .inference.load import load
     from .presets import preset
     from .training.loop import train
     from .types import Detections
 
-__version__ = "0.1.0"
+from .version import __version__
 
 # public name -> module; loaded on first use, so that `import fcos` and `fcos --help` stay fast
 _WHERE = {
     "Config": "config",
     "preset": "presets",
     "Dataset": "data.dataset",
-    "open_dataset": "data.dataset",
+    "open_dataset": "data.open",
     "Detector": "inference.detector",
-    "load": "inference.detector",
+    "load": "inference.load",
     "FcosError": "errors",
     "evaluate": "evaluation.coco",
+    "explain": "analysis.explain",
     "train": "training.loop",
     "Detections": "types",
 }
@@ -41,10 +45,12 @@ __all__ = [
     "Detector",
     "FcosError",
     "evaluate",
+    "explain",
     "load",
     "open_dataset",
     "preset",
     "train",
+    "__version__",
 ]
 
 
@@ -55,4 +61,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted(__all__)

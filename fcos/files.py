@@ -79,6 +79,4 @@ def check_folder(path: Path | None, option: str = "--out") -> None:
         raise FcosError(f"{option} {path} is a file; name a folder")
 
 
-def cpu_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+ASSETS = Path(__file__).parent / "assets"  # what the package ships: weights, photographs, digits

@@ -8,6 +8,7 @@ import torch
 
 torch.set_num_threads(1)
 
+pytest_plugins = ["judging", "scripted"]  # their fixtures
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

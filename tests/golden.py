@@ -12,9 +12,10 @@ from fcos.assign import assign_batch
 from fcos.convert.family import fit
 from fcos.convert.shapes import model_settings
 from fcos.convert.translate import FAMILIES, export_state, from_state
+from fcos.network import weights
 from fcos.points import make_points
+from fcos.presets import preset
 from fcos.types import Target
-from fcos.zoo import find as zoo
 
 FOLDER = SHARED / "golden"
 needs_golden = pytest.mark.skipif(not FOLDER.is_dir(), reason="../shared/golden is not here")
@@ -63,7 +64,7 @@ def checkpoint(dialect):
             value = translated[key]
             translated[key] = torch.cat((value[:1] * 0 - 9, value, value[:10] * 0 - 9))
     model, assign, count, _ = model_settings(translated)
-    config = zoo.preset("fcos-r50").override({"model": model, "assign": assign})
+    config = preset("fcos-r50").override({"model": model, "assign": assign})
     return export_state(fit(translated, config, count, [], "canonical"), config, family)
 
 
@@ -71,8 +72,8 @@ def checkpoint(dialect):
 def model(dialect):
     """(network in eval mode, config, classes) out of `checkpoint(dialect)`."""
     found = from_state(checkpoint(dialect), source=CASES[dialect][0], dialect=dialect)
-    network = zoo.build(found.config, len(found.classes))
-    zoo.load_state(network, found.state, dialect)
+    network = weights.build(found.config, len(found.classes))
+    weights.load_state(network, found.state, dialect)
     return network.eval(), found.config, found.classes
 
 

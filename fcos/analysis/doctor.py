@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..config import Config
-from ..study.ambiguity import class_pairs
-from .common import percent, plain, table
+from ..terminal import percent, plain, table
 from .duplicates import Fingerprints, Twins, find_twins, fingerprint
-from .scan import Scan, scan
+from .scan import Scan, class_pairs, scan
 from .search import Option, measure_rates, search
 
 if TYPE_CHECKING:

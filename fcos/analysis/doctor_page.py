@@ -10,9 +10,8 @@ import numpy as np
 from ..errors import ImageError
 from ..show.draw import level_color, sheet
 from ..show.page import Page
-from ..show.plots import INK, _figure
-from ..study.figures import style
-from .common import data_name, percent
+from ..show.plots import INK, _figure, style
+from ..terminal import data_name, percent
 from .doctor import Diagnosis
 
 if TYPE_CHECKING:

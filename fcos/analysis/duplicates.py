@@ -20,7 +20,7 @@ import numpy as np
 
 from ..data.image import read_image
 from ..errors import ImageError
-from .common import track
+from ..terminal import track
 
 RADIUS = 5  # bits of 64
 ALIKE = 8.0  # mean difference of the thumbnails, of 255

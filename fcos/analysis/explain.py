@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..boxes import clip, iou, nms
 from ..decode import select
-from ..inference.detector import Detector, Source, load_source, name_of
+from ..inference.detector import Detector
+from ..inference.sources import Source, load_source, name_of
 from ..show.draw import draw_boxes, level_color, sheet
+from ..terminal import plain, table
 from ..types import Detections, Points, Predictions
-from .common import plain, table
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,9 @@ from ..errors import DataError, ImageError
 from ..evaluation.metrics import Found, Truth, matches_coco, overlaps
 from ..inference.detector import Detector
 from ..show.draw import draw_boxes, sheet
+from ..terminal import percent, plain, table, track
 from ..types import Detections, Points, Predictions
-from .common import label_mapping, on_cpu, percent, plain, table, track, with_files
+from .common import label_mapping, on_cpu, with_files
 from .explain import Raw
 from .tide import Tide, tide
 

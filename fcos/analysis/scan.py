@@ -5,6 +5,7 @@ Only boxes and picture sizes are needed, so the whole of COCO val2017 takes seco
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ from torch import Tensor
 from ..assign import candidate_pairs, smallest_first
 from ..config import Config
 from ..points import make_points
+from ..terminal import track
 from ..types import Points
-from .common import scenes_by_size, stack, track
+from .common import scenes_by_size, stack
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -145,3 +147,10 @@ def scan_pictures(
     gave_way = torch.bincount(pair, minlength=classes * classes).view(classes, classes)
     per_picture = tuple(m.view(pictures, count).sum(dim=1) for m in (winner >= 0, several, mixed))
     return may, does, per_picture, gave_way  # type: ignore[return-value]
+
+
+def class_pairs(found: Scan, names: Sequence[str], most: int = 10) -> tuple[tuple[str, str, int], ...]:
+    """(class that kept the location, class that gave way, locations), the most frequent first."""
+    order = np.argsort(-found.lost, axis=None, kind="stable")[:most]
+    rows = [(names[i // len(names)], names[i % len(names)], int(found.lost.flat[i])) for i in order]
+    return tuple(row for row in rows if row[2])

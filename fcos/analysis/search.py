@@ -17,7 +17,8 @@ import numpy as np
 
 from ..config import Config
 from ..points import level_shapes
-from .common import scenes_by_size, track
+from ..terminal import track
+from .common import scenes_by_size
 from .scan import Scan, scan
 
 if TYPE_CHECKING:
@@ -60,10 +61,10 @@ class Rates:
 
 def measure_rates(config: Config, classes: int) -> Rates:
     """Count the FLOPs of the network that `config` describes."""
+    from ..network import weights
     from ..network.info import describe_network
-    from ..zoo import find as zoo
 
-    info = describe_network(zoo.build(config, max(classes, 1)).eval(), config, (256, 256))
+    info = describe_network(weights.build(config, max(classes, 1)).eval(), config, (256, 256))
     flops = {p.name: p.flops for p in info.parts}
     return Rates(flops["backbone"] / 256**2, (flops["fpn"] + flops["head"]) / info.points)
 

@@ -18,12 +18,14 @@ import numpy as np
 import torch
 
 from ..errors import FcosError, MissingExtra, ModelError
-from ..inference.detector import Detector, load
+from ..inference.detector import Detector
+from ..inference.load import load
 from ..inference.stream import run
+from ..network import weights
 from ..network.info import describe_network, parse_size
 from ..presets import PRESETS, resolve
 from ..types import Classes
-from ..zoo import find as zoo
+from ..zoo.find import find_weights
 from .timing import alternate, heading, products
 
 TORCHVISION = "torchvision"
@@ -227,7 +229,7 @@ def _measure(ways: Sequence[_Way], rounds: int, against: str | None, notes: list
 def _source(name: str, folder: Path, classes: int, notes: list[str]) -> Path:
     """The file to load: the model's own, or random weights for a preset that has none."""
     try:
-        return zoo.find(name)
+        return find_weights(name)
     except ModelError:
         if name not in PRESETS:
             raise
@@ -235,8 +237,8 @@ def _source(name: str, folder: Path, classes: int, notes: list[str]) -> Path:
     torch.manual_seed(0)
     config = resolve(name)
     path = folder / f"{name}.safetensors"
-    network = zoo.build(config, classes)
-    return zoo.save(path, network.state_dict(), config, Classes(tuple(f"class {i}" for i in range(classes))))
+    network = weights.build(config, classes)
+    return weights.save(path, network.state_dict(), config, Classes(tuple(f"class {i}" for i in range(classes))))
 
 
 def _ours(
@@ -309,7 +311,7 @@ def _ends_in_detections(detector: Detector) -> bool:
 
 def _gflop(detector: Detector, shape: tuple[int, int]) -> float:
     tensor, _ = detector.prepare(np.zeros((*shape, 3), np.uint8))
-    network = zoo.build(detector.config, len(detector.classes)).eval()
+    network = weights.build(detector.config, len(detector.classes)).eval()
     info = describe_network(network, detector.config, (tensor.shape[1], tensor.shape[2]))
     return sum(part.flops for part in info.parts) / 1e9
 
@@ -328,13 +330,13 @@ def _torchvision(size: str, folder: Path) -> tuple[Any, Path]:
         if name.endswith("bn3"):
             torch.nn.init.constant_(module.weight, 0.3)
     made = from_state(theirs.state_dict(), overrides=[f"data.size={short}", f"data.max_size={longest}"])
-    return theirs, zoo.save(folder / f"torchvision-{size}.safetensors", made.state, made.config, made.classes)
+    return theirs, weights.save(folder / f"torchvision-{size}.safetensors", made.state, made.config, made.classes)
 
 
 def _theirs(model: Any, size: str, batch: int, device: str) -> _Way:
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    from ..inference.detector import pick_device
+    from ..machine import pick_device
 
     where = pick_device(device)
     model.to(where)

@@ -51,7 +51,7 @@ def build() -> typer.Typer:
     @app.callback(invoke_without_command=True)
     def _version(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
         if version:
-            from .. import __version__
+            from ..version import __version__
 
             typer.echo(f"fcos {__version__}")
             raise typer.Exit

@@ -17,8 +17,8 @@ def command(
 ) -> None:
     """Show every setting of a model, resolved, with its meaning."""
     from ..config import describe, load_yaml
-    from ..export.open import settings as read_settings
     from ..presets import PRESETS, resolve, with_dialect
+    from ..zoo.describe import read_settings
 
     if model in PRESETS:
         resolved = resolve(model, settings or [], dialect, config)

@@ -30,11 +30,12 @@ def command(
     """Read the FCOS checkpoints of five other code bases, or write for them."""
     from ..convert.translate import convert, export
     from ..errors import ConfigError, ModelError
+    from ..zoo.find import find_weights
 
     if target is not None:
         if out.suffix not in (".pth", ".pt", ".pkl"):
             raise ModelError(f"{out} must end in .pth or .pkl with --to {target}")
-        count, needs = export(checkpoint, out, target, fold=fold)
+        count, needs = export(find_weights(checkpoint), out, target, fold=fold)
         typer.echo(f"{out}: {count} tensors under the names of {target}")
         for line in needs:
             typer.echo(f"  its config must say: {line}")

@@ -28,7 +28,7 @@ def info(
     """Format, splits, classes with ids and counts, and what was noticed while reading."""
     import json
 
-    from ..data.dataset import open_dataset, open_splits
+    from ..data.open import open_dataset, open_splits
 
     if split:
         one = open_dataset(path, split, strict=strict)
@@ -63,7 +63,7 @@ def convert(
     strict: Strict = False,
 ) -> None:
     """Write all splits in another format, and say what it cannot hold."""
-    from ..data.dataset import open_splits
+    from ..data.open import open_splits
     from ..data.write import convert as write
 
     splits = open_splits(source, strict=strict)
@@ -91,7 +91,7 @@ def show(
     """A sheet of pictures with their boxes."""
     from PIL import Image
 
-    from ..data.dataset import open_dataset, open_splits
+    from ..data.open import open_dataset, open_splits
     from ..errors import ConfigError, DataError
     from ..show.draw import sheet
 

@@ -30,14 +30,14 @@ def command(
     import json
 
     from ..analysis.doctor import diagnose
-    from ..data.dataset import open_splits
+    from ..data.open import open_splits
+    from ..environment import environment
     from ..presets import PRESETS, resolve
-    from ..training.folder import environment
 
     if model in PRESETS:
         config = resolve(model, settings or [])
     else:
-        from ..export.open import settings as read_settings
+        from ..zoo.describe import read_settings
 
         config = read_settings(model)[0].override(*(settings or []), source="command line")
     if size is not None:

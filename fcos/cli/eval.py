@@ -118,7 +118,7 @@ def _say(line: str) -> None:
 
 def _choose(path: Path, split: str | None) -> Dataset:
     """The split asked for, else test, val, or the only one there is."""
-    from ..data.dataset import open_dataset, split_names
+    from ..data.open import open_dataset, split_names
 
     if split is None:
         names = split_names(path)
@@ -141,7 +141,7 @@ def _detect(
 ) -> tuple[list[Detections], Dataset]:
     """What a model finds, and the data set under the model's choice of classes."""
     from ..evaluation.coco import predict_dataset
-    from ..inference.detector import load
+    from ..inference.load import load
 
     detector = load(name, runtime=runtime, device=device, overrides=settings)
     wanted = detector.config.data
@@ -185,7 +185,7 @@ def _write(
 ) -> None:
     from ..evaluation.results import write_results
     from ..files import write_whole
-    from ..training.pictures import draw_evaluation
+    from ..show.judged import draw_evaluation
 
     write_whole(folder / "metrics.json", text + "\n")
     write_whole(folder / "detections.json", lambda p: write_results(p, found, dataset))

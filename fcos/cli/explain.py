@@ -38,7 +38,7 @@ def command(
 
     from ..errors import FcosError
     from ..files import write_whole
-    from ..inference.detector import load
+    from ..inference.load import load
 
     if (picture is None) == (data is None):
         raise FcosError("give a picture, or --data with a data set, to explain")

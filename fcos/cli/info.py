@@ -23,7 +23,7 @@ def command(
     """Parameters, FLOPs by part, output variables and levels of a model."""
     import json
 
-    from ..network.info import describe_model
+    from ..zoo.describe import describe_model
 
     report = describe_model(model, settings or [], size, classes, layers)
     typer.echo(json.dumps(report.to_dict()) if as_json else report.text())

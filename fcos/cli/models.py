@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..zoo.find import Entry
+    from ..zoo.models import Entry
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -24,11 +24,11 @@ def models(
     """List the models that --model takes; download, pack, describe and push their files."""
     import json
 
-    from ..zoo.find import models
-
     if context.invoked_subcommand is not None:
         return
-    rows = [_row(entry) for entry in models().values()]
+    from ..zoo.models import known_models
+
+    rows = [_row(entry) for entry in known_models().values()]
     if as_json:
         typer.echo(json.dumps(rows))
         return
@@ -58,9 +58,10 @@ def models(
 @app.command("download")
 def download(name: Annotated[str, typer.Argument(help="Name from `fcos models`, or hf://owner/name.")]) -> None:
     """Fetch a model's weights now, and print where they are."""
-    from ..zoo.find import find
 
-    typer.echo(find(name))
+    from ..zoo.find import find_weights
+
+    typer.echo(find_weights(name))
 
 
 @app.command("pack")
@@ -73,20 +74,21 @@ def pack(
 ) -> None:
     """Write a model as one small file, with its recipe and numbers inside."""
     from ..errors import ModelError
+    from ..network import weights
     from ..zoo import card
-    from ..zoo import find as zoo
+    from ..zoo.find import find_weights, load_network
 
     if out.suffix != ".safetensors":
         raise ModelError(f"{out} must end in .safetensors")
-    path = zoo.find(model)
-    network, config, classes = zoo.load(path)
-    about: dict[str, Any] = {**zoo.header(path)[2], **card.recipe(path.parent)}
+    path = find_weights(model)
+    network, config, classes = load_network(path)
+    about: dict[str, Any] = {**weights.header(path)[2], **card.recipe(path.parent)}
     about["parameters"] = sum(p.numel() for p in network.parameters())
     if licence:
         about["licence"] = licence
     if metrics is not None:
         about |= card.judged(card.read_metrics(metrics))
-    zoo.save(out, network.state_dict(), config, classes, half=not full, about=about)
+    weights.save(out, network.state_dict(), config, classes, half=not full, about=about)
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(classes)} classes, {config.data.size} px")
 
 
@@ -104,14 +106,16 @@ def write_card(
     ] = None,
 ) -> None:
     """Write the model card: recipe, numbers, weaknesses, pictures of good and bad detections."""
+    from ..show.judged import draw_sheets
     from ..zoo import card
-    from ..zoo import find as zoo
+    from ..zoo.find import find_weights
+    from ..zoo.models import known_models
 
     told = card.read_facts(facts) if facts is not None else None
     measured = card.read_metrics(metrics) if metrics is not None else None
-    path = zoo.find(model)
-    drawn = card.draw_sheets(path, pictures or card.photographs(), out)
-    name = model if model in zoo.models() else path.stem
+    path = find_weights(model)
+    drawn = draw_sheets(path, pictures or card.photographs(), out)
+    name = model if model in known_models() else path.stem
     text = card.card(name, path, metrics=measured, run=run, facts=told, pictures=drawn)
     card.write(out, text)
     typer.echo(f"{out}{''.join(f', {file}' for file, _ in drawn)}")
@@ -130,9 +134,9 @@ def push(
     """Put a model on the Hugging Face Hub: safetensors, config.json and a card."""
     from ..errors import FcosError
     from ..zoo import card, hub
-    from ..zoo import find as zoo
+    from ..zoo.find import find_weights
 
-    path = zoo.find(model)
+    path = find_weights(model)
     if readme is not None:
         try:
             text = readme.read_text(encoding="utf-8")
@@ -147,7 +151,7 @@ def push(
 
 def _row(entry: Entry) -> dict[str, Any]:
     """One model as `--json` prints it; a weights file on this machine speaks for itself."""
-    from ..zoo.find import header
+    from ..network.weights import header
 
     path = entry.path()
     row: dict[str, Any] = {

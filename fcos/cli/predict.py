@@ -50,19 +50,12 @@ def command(
 
     from ..errors import FcosError
     from ..files import check_folder
-    from ..inference.detector import load
-    from ..inference.stream import (
-        Outcome,
-        Writer,
-        find_pictures,
-        headline,
-        json_line,
-        parse_scores,
-        pick_lanes,
-        proposer,
-        run,
-        unique_names,
-    )
+    from ..inference.load import load
+    from ..inference.proposals import proposer
+    from ..inference.scores import parse_scores
+    from ..inference.sources import find_pictures
+    from ..inference.stream import pick_lanes, run
+    from ..inference.writers import Outcome, Writer, headline, json_line, unique_names
 
     check_folder(out)
     check_folder(yolo, "--yolo")

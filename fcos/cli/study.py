@@ -58,8 +58,8 @@ def command(
     import difflib
     import json
 
+    from ..environment import environment
     from ..errors import FcosError
-    from ..training.folder import environment
 
     if name not in STUDIES:
         near = difflib.get_close_matches(name, STUDIES, 1)
@@ -126,7 +126,7 @@ def _run(
             pictures = [r.path for r in with_files(dataset).records if r.path is not None]
         return portraits(detector, pictures, out or Path("figures"))
     if name == "proposals":
-        from ..inference.stream import proposer
+        from ..inference.proposals import proposer
         from ..study.baselines import baseline_proposals, load_baseline
 
         loaded = {path.name: load_baseline(path, detector.config.data) for path in baselines}
@@ -140,7 +140,7 @@ def _run(
 def _ablation(
     data: Path, settings: list[str], model: str | None, out: Path, seeds: int, device: str
 ) -> tuple[Dataset, Any]:
-    from ..data.dataset import open_splits
+    from ..data.open import open_splits
     from ..errors import DataError
     from ..study.ablation import ablation_study
 
@@ -162,7 +162,7 @@ def _config(model: str | None, settings: list[str], device: str) -> Config:
 
 
 def _detector(model: str, settings: list[str], device: str) -> Detector:
-    from ..inference.detector import load
+    from ..inference.load import load
 
     return load(model, device=device, overrides=settings)
 
@@ -170,12 +170,12 @@ def _detector(model: str, settings: list[str], device: str) -> Detector:
 def _ambiguity(settings: list[str], dataset: Dataset, model: str | None, device: str) -> Any:
     from dataclasses import replace
 
-    from ..evaluation.results import predict_dataset
+    from ..inference.dataset import predict_dataset
     from ..study.ambiguity import ambiguity_study, ambiguous_detections
     from ..study.recall import sampling
-    from ..zoo.find import models
+    from ..zoo.models import known_models
 
-    bare = model in models() and models()[model].path() is None  # a preset without weights detects nothing
+    bare = model in known_models() and known_models()[model].path() is None  # a preset without weights detects nothing
     if model is None or bare or all(r.path is None for r in dataset.records):
         return ambiguity_study(dataset, _config(model, settings, device))
     detector = _detector(model, settings, device)

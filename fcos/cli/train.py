@@ -132,7 +132,8 @@ def training_data(  # type: ignore[no-untyped-def]
     data: str, val: str | None, split: str | None, config, strict: bool
 ) -> dict:
     """{"train": ..., "val": ...} of the paths given; a data set without splits is all training data."""
-    from ..data.dataset import merge, open_dataset, open_splits
+    from ..data.dataset import merge
+    from ..data.open import open_dataset, open_splits
     from ..errors import DataError
 
     splits = open_splits(data, strict=strict, inclusive=config.data.inclusive_boxes)

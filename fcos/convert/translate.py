@@ -18,10 +18,10 @@ from torch import Tensor
 from ..config import Config
 from ..errors import ModelError
 from ..files import write_whole
+from ..network import weights
 from ..network.checkpoints import read_checkpoint
 from ..presets import PRESETS, preset, with_dialect
 from ..types import Classes
-from ..zoo import find as zoo
 from .family import Family, Reading, fit, side
 from .names import COCO_80, class_names
 from .pixels import fold_pixels
@@ -115,7 +115,7 @@ def convert(
         reason = "channel order and deviation folded into the first convolution: RGB, 0..255, minus the mean"
         found = replace(found, state=folded, config=config, reasons=[*found.reasons, reason])
     about = {"converted_from": found.family, "file": Path(path).name, "reasons": found.reasons}
-    zoo.save(out, found.state, found.config, found.classes, about=about)
+    weights.save(out, found.state, found.config, found.classes, about=about)
     return found
 
 
@@ -132,7 +132,7 @@ def export(model: str | Path, out: str | Path, to: str, *, fold: bool = False) -
     Returns (number of tensors, what the other side's config must say). `out` may end in .pth or .pkl. `fold` puts
     the difference between the pixels of this model and the family's usual ones into the first convolution.
     """
-    state, config, _, _ = zoo.read(zoo.find(model))
+    state, config, _, _ = weights.read(model)
     state = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
     if fold:
         usual = with_dialect(preset("fcos-r50"), FAMILIES[to].dialects[0]).model

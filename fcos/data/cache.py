@@ -14,6 +14,7 @@ import torch
 
 from ..config import DataConfig
 from ..errors import DataError, ImageError
+from ..machine import free_memory
 from .dataset import Dataset, Size
 from .image import read_image, resize, resized_shape
 
@@ -135,21 +136,3 @@ def cache_folder() -> Path:
     if os.environ.get("FCOS_CACHE"):
         return Path(os.environ["FCOS_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcos"
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: of the machine, or of its container where that has a limit."""
-    free = 1 << 62  # unknown: let the allocation decide
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            used = int((group / "memory.current").read_text()) - int(kept["inactive_file"])
-            free = min(free, int(limit) - used)
-    except (OSError, ValueError, KeyError):
-        pass
-    return free

@@ -17,7 +17,6 @@ import torch
 from ..errors import DataError
 from ..types import Classes, Target
 
-ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 Size = tuple[int, int]
 
 
@@ -114,66 +113,6 @@ class Dataset:
 # --------------------------------------------------------------------------- opening
 
 
-def open_dataset(
-    path: str | Path, split: str | None = None, *, strict: bool = False, inclusive: bool = False
-) -> Dataset:
-    """One split of the data set at `path`, a file or a folder of any known format.
-
-    `split` may be left out when there is only one; 'valid' and 'validation' mean 'val'. `strict` turns
-    everything that would be skipped with a note into a DataError. `inclusive`: x2 = x + w - 1 for COCO
-    boxes, as the original implementation. Raises DataError with one line for anything that cannot be used.
-    """
-    sources = _sources(Path(path), strict, inclusive)
-    if split is None:
-        if len(sources) > 1:
-            raise DataError(f"{path} has the splits {', '.join(sources)}; choose one")
-        return next(iter(sources.values()))()
-    name = canonical_split(split)
-    found = name if name in sources else split if split in sources else None
-    if found is None:
-        raise DataError(f"{path} has no split {split!r}; {_nearest(name, list(sources))}")
-    return sources[found]()
-
-
-def open_splits(path: str | Path, *, strict: bool = False, inclusive: bool = False) -> dict[str, Dataset]:
-    """Every split that stands at `path`, by name ('train', 'val', 'test', 'trainval', ...)."""
-    return {name: load() for name, load in _sources(Path(path), strict, inclusive).items()}
-
-
-Sources = dict[str, Callable[[], Dataset]]
-
-
-def _sources(path: Path, strict: bool, inclusive: bool) -> Sources:
-    from .formats import coco, voc, yolo
-
-    if path.is_file():
-        if path.name.lower().endswith((".json", ".json.gz")):
-            return coco.sources(path, strict, inclusive)
-        if path.suffix.lower() in (".yaml", ".yml"):
-            return yolo.sources(path, strict)
-        hint = "unpack it first" if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz") else "known: .json, .yaml"
-        raise DataError(f"{path} is no annotation file; {hint}, or a folder of a COCO, YOLO or VOC data set")
-    if not path.is_dir():
-        raise DataError(f"there is no file or folder {path}")
-    sources = coco.sources(path, strict, inclusive) or yolo.sources(path, strict) or voc.sources(path, strict)
-    if not sources:
-        raise DataError(
-            f"{path} holds no data set that is known: COCO (instances_train.json), YOLO (data.yaml) or "
-            "VOC (Annotations and JPEGImages)"
-        )
-    return sources
-
-
-def split_names(path: str | Path) -> list[str]:
-    """The names of the splits at `path`, without reading them. Raises DataError as `open_dataset`."""
-    return list(_sources(Path(path), strict=False, inclusive=False))
-
-
-def canonical_split(name: str) -> str:
-    """'valid' -> 'val' and the like; other names as they are, in lower case."""
-    return ALIASES.get(name.lower(), name.lower())
-
-
 def _nearest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, 1)
     listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
@@ -194,3 +133,6 @@ def merge(parts: Sequence[Dataset]) -> Dataset:
         split="+".join(p.split for p in parts),
         notes=tuple(n for p in parts for n in p.notes),
     )
+
+
+Sources = dict[str, Callable[[], Dataset]]

@@ -50,3 +50,11 @@ def name_of(record: Record) -> str:
 
 def _records(records: Sequence[Record], held: set[str], inside: bool) -> tuple[Record, ...]:
     return tuple(r for r in records if (name_of(r) in held) is inside)
+
+
+ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+
+
+def canonical_split(name: str) -> str:
+    """'valid' -> 'val' and the like; other names as they are, in lower case."""
+    return ALIASES.get(name.lower(), name.lower())

@@ -16,7 +16,8 @@ import yaml
 
 from ..errors import DataError
 from .augment import clip
-from .dataset import ALIASES, Dataset, Record
+from .dataset import Dataset, Record
+from .splits import ALIASES
 
 Format = Literal["coco", "yolo", "voc"]
 _FOLDERS = frozenset(("images", "JPEGImages", "train", "val", "test", "trainval", "all", *ALIASES))

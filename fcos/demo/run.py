@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from ..config import AssignConfig, Config, DataConfig, ModelConfig, TrainConfig
-from ..data.dataset import open_splits
+from ..data.open import open_splits
 from ..evaluation.coco import Metrics, evaluate
-from ..evaluation.results import predict_dataset
 from ..files import write_whole
-from ..inference.detector import load
+from ..inference.dataset import predict_dataset
+from ..inference.load import load
 from ..show.draw import draw_detections, sheet
-from ..training.console import Console, clock
+from ..show.judged import draw_judged, save_picture
+from ..terminal import clock
+from ..training.console import Console
 from ..training.loop import train
-from ..training.pictures import draw_judged, save_picture, write_page
-from ..zoo import find as zoo
+from ..training.pictures import write_page
+from ..zoo.models import known_models
 from .digits import digits_dataset, photographs
 
 SCENES = {"train": 1000, "val": 60, "test": 200}
@@ -128,7 +130,7 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
 
 def _photographs(out: Path, device: str, console: Console) -> None:
     """Detect in the bundled photographs with the shipped weights, where the package has them."""
-    if zoo.models()["fcos-lite0"].path() is None:
+    if known_models()["fcos-lite0"].path() is None:
         return
     detector = load("fcos-lite0", device=device)
     pictures = []

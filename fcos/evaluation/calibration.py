@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,43 +50,6 @@ def calibration(detections: Sequence[Detections], dataset: Dataset, *, iou: floa
     score, precision = (np.divide(s, count, out=np.full(bins, np.nan), where=count > 0) for s in sums)
     gap = np.nansum(np.abs(score - precision) * count)
     return Calibration(score, precision, count, float(gap / count.sum()) if count.sum() else float("nan"), iou)
-
-
-def reliability_plot(judged: Calibration, path: str | Path) -> None:
-    """Precision over score with the diagonal of a calibrated detector, and how many detections each bin has."""
-    from ..show.plots import INK, LINES, MUTED, _figure
-
-    figure = _figure(6.4, 6.2)
-    upper, lower = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
-    bins = len(judged.count)
-    middle, width = (np.arange(bins) + 0.5) / bins, 0.92 / bins
-    some = judged.count > 0
-    upper.bar(middle[some], judged.precision[some], width, color="#93c5fd", label="share that is right")
-    upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=(0, (4, 4)), label="calibrated")
-    upper.plot(
-        judged.score[some], judged.precision[some], "o-", color="#2563eb", markersize=5, label="at the mean score"
-    )
-    ece = "-" if np.isnan(judged.ece) else f"{judged.ece:.3f}"
-    upper.set_title(f"Reliability of the scores (IoU {judged.iou:g}), ECE {ece}", loc="left", color=INK, fontsize=13)
-    upper.set_ylabel("precision", color=MUTED)
-    upper.set(xlim=(0, 1), ylim=(0, 1.02))
-    upper.legend(frameon=False, labelcolor=INK, loc="upper left")
-    lower.bar(middle[some], judged.count[some], width, color="#cbd5e1")
-    lower.set_yscale("log")
-    for x, n in zip(middle[some], judged.count[some], strict=True):
-        lower.text(x, n, f"{n:,}", ha="center", va="bottom", fontsize=7, color=INK)
-    lower.set_ylim(0.7, 8 * max(int(judged.count.max()), 1))
-    lower.set_ylabel("detections", color=MUTED)
-    lower.set_xlabel("score", color=MUTED)
-    for axes in (upper, lower):
-        axes.grid(color=LINES, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0, colors=MUTED)
-        axes.minorticks_off()
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-    lower.grid(axis="y", visible=False)
-    figure.savefig(path, format="png")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.classes import match_classes
 from ..errors import DataError
+from ..inference.dataset import predict_dataset
 from ..types import Detections
 from .metrics import (
     Backend,
@@ -35,7 +37,7 @@ from .metrics import (
     precision_recall,
     voc_ap,
 )
-from .results import match_classes, predict_dataset, read_results
+from .results import read_results
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset

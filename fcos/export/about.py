@@ -45,7 +45,7 @@ class About:
         return ["logits", "distances", "centerness"]
 
     def to_text(self) -> str:
-        from .. import __version__
+        from ..version import __version__
 
         return json.dumps(
             {

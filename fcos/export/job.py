@@ -15,11 +15,13 @@ from torch import Tensor
 
 from ..data.image import read_image
 from ..errors import ConfigError, ImageError, ModelError
-from ..inference.detector import Detector, load
-from ..zoo import find as zoo
+from ..inference.detector import Detector
+from ..inference.load import load
+from ..zoo.find import find_weights
 from . import check
 from .about import PRECISIONS, About
-from .open import FORMATS, Format, format_of, open_runtime, write
+from .open import open_runtime, write_export
+from .registry import FORMATS, Format, format_of
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -111,7 +113,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     Raises FcosError for options that do not fit, a missing toolchain, or a model that cannot be read.
     """
     chosen = _choice(job)
-    path = zoo.find(job.model)
+    path = find_weights(job.model)
     if format_of(path) is not None:
         raise ModelError(f"{path} is exported already; export the checkpoint it came from")
     out = (job.out or Path(Path(job.model).name.removesuffix(".safetensors") + chosen.suffix)).expanduser()
@@ -126,7 +128,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as folder:
         draft = Path(folder) / out.name
         say(f"writing {chosen.name}, {about.precision}")
-        write(network, about, chosen.name, draft, _calibration(job, reference, about))
+        write_export(network, about, chosen.name, draft, _calibration(job, reference, about))
         seconds = time.perf_counter() - started
         report, wrong = judge(reference, draft, dataset, say)
         files = sorted(p for p in Path(folder).iterdir() if not p.name.startswith("."))
@@ -217,7 +219,7 @@ def _calibration(job: Job, detector: Detector, about: About) -> Iterator[Tensor]
 
     if job.calibrate is None:
         return
-    from ..data.dataset import open_dataset, split_names
+    from ..data.open import open_dataset, split_names
 
     names = split_names(job.calibrate)
     dataset = open_dataset(job.calibrate, next((s for s in ("train", "trainval") if s in names), names[0]))
@@ -233,7 +235,7 @@ def _calibration(job: Job, detector: Detector, about: About) -> Iterator[Tensor]
 
 
 def _open(path: Path, split: str | None, detector: Detector) -> Dataset:
-    from ..data.dataset import open_dataset, split_names
+    from ..data.open import open_dataset, split_names
 
     if split is None:
         names = split_names(path)
@@ -252,7 +254,7 @@ def _pictures(dataset: Dataset | None) -> list[np.ndarray] | None:
 
 def _judge(detector: Detector, dataset: Dataset) -> Metrics:
     from ..evaluation.coco import evaluate
-    from ..evaluation.results import predict_dataset
+    from ..inference.dataset import predict_dataset
 
     return evaluate(predict_dataset(detector, dataset, 8), dataset)
 

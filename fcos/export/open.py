@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from torch import Tensor, device
@@ -18,57 +15,14 @@ from ..config import Config
 from ..errors import ModelError
 from ..types import Classes
 from .about import About, Precision
+from .registry import FORMATS, _known, format_of
 
 if TYPE_CHECKING:
     from ..network.model import FCOS
     from .runtime import Runtime
 
 
-@dataclass(frozen=True)
-class Format:
-    """A file format: its name on the command line, its suffix, whether its batch and size can stay free and
-    decoding and NMS be part of it, and the precisions it holds."""
-
-    name: str
-    suffix: str
-    dynamic: bool
-    nms: bool
-    precisions: tuple[Precision, ...]
-    about: str
-
-    @property
-    def module(self) -> ModuleType:
-        return importlib.import_module(f".formats.{self.name}", __package__)
-
-    def computes(self, stored: str, asked: str) -> bool:
-        """Whether a file that holds `stored` numbers runs in `asked`: OpenVINO chooses among floats, others do not."""
-        return asked == stored or (self.name == "openvino" and "int8" not in (stored, asked))
-
-
-FORMATS = {
-    f.name: f
-    for f in (
-        Format("onnx", ".onnx", True, True, ("fp32", "fp16", "int8"), "ONNX, run by onnxruntime and most others"),
-        Format("openvino", ".xml", True, True, ("fp32", "fp16", "int8"), "OpenVINO, .xml with .bin beside it"),
-        Format("tensorrt", ".engine", True, True, ("fp32", "fp16"), "TensorRT engine for the GPU that builds it"),
-        Format("torchscript", ".torchscript", True, False, ("fp32", "fp16"), "TorchScript, for libtorch"),
-        Format("executorch", ".pte", False, False, ("fp32",), "ExecuTorch with XNNPACK"),
-        Format("coreml", ".mlpackage", False, False, ("fp32", "fp16"), "Core ML, for Apple devices"),
-        Format("litert", ".tflite", False, False, ("fp32",), "LiteRT (TensorFlow Lite)"),
-    )
-}
-# runtimes that a checkpoint can be converted to on the fly, fastest first
-RUNTIMES = ("tensorrt", "openvino", "onnx")
-OWN_THREADS = ("onnx", "openvino")  # compute with threads of their own, not torch's, on a CPU
-ON_DEVICE = ("tensorrt", "torchscript")  # their results stay on the GPU; the others' arrive on the CPU
-
-
-def format_of(path: str | Path) -> Format | None:
-    """The format that a file's suffix names; None for a checkpoint."""
-    return next((f for f in FORMATS.values() if Path(path).suffix.lower() == f.suffix), None)
-
-
-def read(path: Path) -> About:
+def read_about(path: Path) -> About:
     """What an exported file says about itself; ModelError when it is not one of `fcos export`."""
     found = format_of(path)
     if found is None:
@@ -76,18 +30,7 @@ def read(path: Path) -> About:
     return found.module.read(path)
 
 
-def settings(name: str | Path) -> tuple[Config, Classes]:
-    """(config, classes) of a model name, run folder or file, a checkpoint or an exported one."""
-    from ..zoo import find as zoo
-
-    path = zoo.find(name)
-    if format_of(path) is not None:
-        about = read(path)
-        return about.config, about.classes
-    return zoo.read(path)[1:3]
-
-
-def write(network: FCOS, about: About, format: str, path: Path, pictures: Iterable[Tensor] = ()) -> None:
+def write_export(network: FCOS, about: About, format: str, path: Path, pictures: Iterable[Tensor] = ()) -> None:
     """Write `network` to `path` in a format; int8 is calibrated on `pictures`, prepared [1,3,H,W] each. What the
     toolchain prints goes to stderr."""
     chosen = _known(format)
@@ -115,7 +58,7 @@ def open_runtime(
     from .runtime import wrap
 
     written = format_of(path)
-    about = read(path)
+    about = read_about(path)
     if runtime in (None, "auto", written and written.name):
         used = written
     elif runtime == "openvino" and written is FORMATS["onnx"]:
@@ -156,11 +99,5 @@ def on_the_fly(
     about = About(config, classes, precision=stored)
     with tempfile.TemporaryDirectory(prefix="fcos-") as folder:
         path = Path(folder) / f"model{chosen.suffix}"
-        write(network, about, runtime, path)
+        write_export(network, about, runtime, path)
         return open_runtime(path, runtime, precision, threads, where, lanes=lanes)
-
-
-def _known(name: str) -> Format:
-    if name not in FORMATS:
-        raise ModelError(f"there is no format {name!r}; formats: {', '.join(FORMATS)}")
-    return FORMATS[name]

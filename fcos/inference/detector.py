@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,25 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import Config
-from ..data.image import read_image, resize, resized_shape
+from ..data.image import resize, resized_shape
 from ..decode import decode
-from ..errors import DeviceError, FcosError, ImageError, ModelError
-from ..export import open as export
-from ..export.about import PRECISIONS
-from ..export.runtime import EndToEndRuntime, Runtime
-from ..files import cpu_cores
-from ..network.folding import fuse
+from ..export.registry import OWN_THREADS
+from ..export.runtime import EndToEndRuntime
+from ..machine import torch_threads
 from ..points import make_points
 from ..types import Classes, Detections, Network, Points
-from ..zoo import find as zoo
-
-if TYPE_CHECKING:
-    from ..analysis.explain import Explanation
-    from ..network.model import FCOS
-
-RUNTIMES = ("auto", "torch", "compile", *export.RUNTIMES)
-LANED = ("torch", *export.OWN_THREADS)  # several pictures may be in them at once, on a CPU
-Source = str | os.PathLike[str] | np.ndarray | Tensor | Any  # Any: a PIL image
+from .sources import Source, load_source, name_of
 
 
 class Detector:
@@ -82,7 +69,7 @@ class Detector:
     ) -> list[Detections]:
         """Detections of decoded pictures [H,W,3] uint8 RGB, in their pixels."""
         # a runtime with threads of its own loses half of its speed to torch's, which wait for work by spinning
-        with _one_thread() if self.runtime in export.OWN_THREADS and self.device.type == "cpu" else nullcontext():
+        with torch_threads(1) if self.runtime in OWN_THREADS and self.device.type == "cpu" else nullcontext():
             return self._detect(images, names, score, batch)
 
     def _detect(
@@ -155,13 +142,6 @@ class Detector:
             source=name,
         )[found.scores >= score]
 
-    def explain(self, source: Source, score: float | None = None) -> Explanation:
-        """The story of every detection in one picture: location, level, class probability, centerness, what
-        it silenced in NMS; `.text()`, `.draw()`, `.draw_maps()`."""
-        from ..analysis.explain import explain
-
-        return explain(self, source, score)
-
     def points(self, size: Sequence[int]) -> Points:
         """The points of a network input of (height, width), kept for the next picture of that size."""
         key = (int(size[0]), int(size[1]))
@@ -172,167 +152,8 @@ class Detector:
         return self._points[key]
 
 
-def load(
-    name: str | Path = "fcos-lite0",
-    *,
-    runtime: str | None = None,
-    precision: str | None = None,
-    threads: int = 0,
-    lanes: int = 1,
-    device: str = "auto",
-    overrides: Sequence[str] = (),
-) -> Detector:
-    """A Detector by model name, run folder or file, checkpoint or exported.
-
-    `runtime` is torch, compile, onnx, openvino, tensorrt, or auto: the fastest that is installed and keeps the
-    detections. Left out, a checkpoint runs in torch and an exported file in its own runtime. A checkpoint is
-    converted in memory, which takes seconds; `fcos export` keeps the result. `precision` is fp32, bf16 or
-    fp16; int8 is for files exported so. `threads` 0 leaves the number to the runtime. `lanes` is the number of
-    pictures that may be detected at once from threads of the caller, on a CPU by torch, onnx and openvino; they
-    share `threads`, which wait less for each other than many threads on one picture (`fcos.predict.run`).
-    `overrides` are settings such as "decode.nms_iou=0.5". Raises ModelError, DeviceError, MissingExtra.
-    """
-    _check_choice("runtime", runtime, RUNTIMES)
-    _check_choice("precision", precision, PRECISIONS)
-    where = pick_device(device)
-    path = zoo.find(name)
-    kind = export.format_of(path)
-    if where.type != "cpu" or (runtime or (kind.name if kind else "torch")) not in LANED:
-        lanes = 1
-    if lanes > 1:
-        threads = max(1, (threads or cpu_cores()) // lanes)
-    if kind is not None:
-        found = export.open_runtime(path, runtime, precision, threads, where, overrides, lanes)
-        return _around(found, where, precision, lanes, threads)
-    network, config, classes = zoo.load(path, overrides)
-    network.requires_grad_(False)
-    precision = precision or "fp32"
-    if runtime == "auto":
-        return _fastest(network, config, classes, precision, threads, where)
-    if runtime in export.RUNTIMES:
-        found = export.on_the_fly(network, config, classes, runtime, precision, threads, where, lanes)
-        return _around(found, where, precision, lanes, threads)
-    return _in_torch(network, config, classes, runtime or "torch", precision, threads, where, lanes)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
-    if value is not None and value not in known:
-        raise ModelError(f"there is no {name} {value!r}; choose from {', '.join(known)}")
-
-
-def _around(network: Runtime, where: torch.device, precision: str | None, lanes: int = 1, threads: int = 0) -> Detector:
-    about = network.about
-    if network.kind not in export.ON_DEVICE:
-        where = torch.device("cpu")  # results arrive there
-    return Detector(
-        network, about.config, about.classes, where,
-        size=about.size, runtime=network.kind, precision=precision or about.precision, lanes=lanes, threads=threads,
-    )  # fmt: skip
-
-
-def _in_torch(
-    model: FCOS, config: Config, classes: Classes, runtime: str, precision: str, threads: int, where: torch.device,
-    lanes: int = 1,
-) -> Detector:  # fmt: skip
-    if precision == "int8":
-        raise ModelError("torch has no int8 here: fcos export --format openvino --precision int8 --calibrate DATA")
-    if threads and lanes == 1:  # otherwise each lane sets its own
-        torch.set_num_threads(threads)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    network: Network = fuse(model, dtype).to(where)
-    if runtime == "compile":
-        # weights as constants, laid out for the kernels ahead of time; must be set before the first call
-        torch._inductor.config.freezing = True  # type: ignore[attr-defined]
-        network = torch.compile(network)  # type: ignore[assignment]
-    return Detector(network, config, classes, where, runtime=runtime, precision=precision, lanes=lanes, threads=threads)
-
-
-def _fastest(
-    model: FCOS, config: Config, classes: Classes, precision: str, threads: int, where: torch.device
-) -> Detector:
-    """The first of the runtimes for this device that is installed and gives torch's detections of the package's
-    pictures, else torch."""
-    from ..export.check import compare, verdict
-
-    reference = _in_torch(model, config, classes, "torch", precision, threads, where)
-    for runtime in export.RUNTIMES if where.type == "cpu" else export.ON_DEVICE[:1]:
-        try:
-            network = export.on_the_fly(model, config, classes, runtime, precision, threads, where)
-        except FcosError:  # not installed, or not for this network
-            continue
-        found = _around(network, where, precision)
-        if not verdict(compare(reference, found), precision):
-            return found
-    return reference
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """'auto' (CUDA, MPS, CPU, in this order), or a device by name; DeviceError when it is not there."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise RuntimeError(f"{torch.cuda.device_count()} CUDA devices are visible")
-        if device.type not in ("cpu", "cuda") and not torch.get_device_module(device).is_available():
-            raise RuntimeError("it is not available here")
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        if reason.startswith("Expected one of"):  # torch's list of all devices that anyone has
-            reason = "there is no such device; the usual are cpu, cuda, cuda:1 and mps"
-        raise DeviceError(f"device {name!r} cannot be used: {reason}; try --device cpu") from None
-    return device
-
-
-def load_source(source: Source) -> np.ndarray:
-    """Any source as [H,W,3] uint8 RGB; ImageError where it cannot be one."""
-    if isinstance(source, bytes):
-        return read_image(source)
-    if isinstance(source, str | os.PathLike):
-        return read_image(os.fspath(source))
-    if isinstance(source, Tensor):
-        array = source.detach().cpu()
-        if array.ndim == 3 and array.shape[0] in (1, 3):
-            array = array.permute(1, 2, 0)
-        if array.is_floating_point():
-            if array.numel() and (float(array.min()) < 0 or float(array.max()) > 1):
-                raise ImageError("a float picture must lie in 0..1; give uint8 for 0..255")
-            array = (array * 255).round().to(torch.uint8)
-        source = array.numpy()
-    elif not isinstance(source, np.ndarray):
-        if not hasattr(source, "convert"):
-            raise ImageError(f"cannot take a {type(source).__name__} for a picture; give a path, PIL image or array")
-        from PIL import ImageOps
-
-        source = np.asarray(ImageOps.exif_transpose(source).convert("RGB"))
-    if source.ndim == 3 and source.shape[2] == 1:
-        source = source[..., 0]
-    if source.ndim == 2:
-        source = np.repeat(source[..., None], 3, axis=2)
-    if source.ndim != 3 or source.shape[2] not in (3, 4) or source.dtype != np.uint8 or 0 in source.shape:
-        raise ImageError(f"a picture must be [H,W,3] uint8, not {source.shape} {source.dtype}")
-    return np.ascontiguousarray(source[..., :3])
-
-
 def _fit(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a picture shrunk to lie inside `size`."""
     ratio = min(size[0] / shape[0], size[1] / shape[1])
     height, width = (min(max(round(side * ratio), 1), most) for side, most in zip(shape, size, strict=True))
     return height, width
-
-
-def name_of(source: Source) -> str | None:
-    """The path of a source that has one."""
-    return os.fspath(source) if isinstance(source, str | os.PathLike) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,10 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..boxes import load_operators
 from ..config import Config
 from ..errors import ConfigError
-from ..export import open as export
 from ..points import level_shapes
-from ..presets import PRESETS, resolve
-from ..zoo import find as zoo
 from .model import FCOS
 
 ANCHORS = 9  # a location's anchors in RetinaNet: 3 scales x 3 shapes (1904.01355, section 3.1)
@@ -84,29 +80,6 @@ class Info:
             width = max(len(n) for n, _, _ in self.layers)
             lines += ["", *(f"{n:<{width}}  {kind:<22}{count:>11,}" for n, kind, count in self.layers)]
         return "\n".join(lines)
-
-
-def describe_model(
-    model: str,
-    overrides: Sequence[str] = (),
-    size: str | None = None,
-    classes: int | None = None,
-    layers: bool = False,
-) -> Info:
-    """Info of a preset, run folder or model file, at `size` ("HxW") or the config's, for `classes`; left out: those of
-    its weights, 80 where it has none."""
-    if model in PRESETS and (classes is not None or zoo.models()[model].path() is None):
-        config, known = resolve(model, overrides), 80
-    elif export.format_of(model) is not None:  # the same network, without its weights
-        config, names = export.settings(model)
-        config, known = config.override(*overrides, source="command line"), len(names)
-    else:
-        network, config, names = zoo.load(model, overrides)
-        known = len(names)
-        if classes in (None, known):
-            return describe_network(network, config, parse_size(size, config), layers)
-    network = zoo.build(config, known if classes is None else classes).eval()
-    return describe_network(network, config, parse_size(size, config), layers)
 
 
 def parse_size(text: str | None, config: Config) -> tuple[int, int]:

@@ -50,12 +50,6 @@ class FCOS(nn.Module):
         x = x.flip(1) if self.cfg.bgr else x
         return x.to(next(self.backbone.parameters()).dtype)
 
-    def fuse(self, dtype: torch.dtype = torch.float32) -> FCOS:
-        """A copy for inference only, with the same outputs: see `fcos.folding.fuse`."""
-        from .folding import fuse
-
-        return fuse(self, dtype)
-
 
 class FPN(nn.Module):
     """Feature pyramid (Lin et al., arXiv 1612.03144) with stride-2 convs for the levels above the body's."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..analysis.common import data_name, percent, plain, table
 from ..config import Config
 from ..errors import FcosError
 from ..files import write_whole
+from ..terminal import data_name, percent, plain, table
 from ..training.checkpoint import checkpoints
 from ..training.folder import RunFolder
 
@@ -76,7 +76,7 @@ class AblationStudy:
 
     def plot(self, path: Path) -> None:
         """Bars of the mean AP of every step beside the paper's."""
-        from .figures import bars
+        from ..show.plots import bars
 
         means: list[float | None] = [float(np.mean(s.ap)) for s in self.steps]
         columns = {"here": means, "paper (COCO, R-50)": [s.paper for s in self.steps]}

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..analysis.common import percent, plain, scenes_by_size, stack, table
-from ..analysis.scan import Scan, scan
+from ..analysis.common import scenes_by_size, stack
+from ..analysis.scan import class_pairs, scan
 from ..assign import candidate_pairs
 from ..config import Config
 from ..points import make_points
+from ..terminal import percent, plain, table
 from .recall import inclusive, p4_only, sampling
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class AmbiguityStudy:
 
     def plot(self, path: Path) -> None:
         """Bars of every row beside the paper's numbers."""
-        from .figures import bars
+        from ..show.plots import bars
 
         names: list[str] = []
         columns: dict[str, list[float | None]] = {"here": [], "as the paper's code": [], "paper": []}
@@ -121,13 +120,6 @@ def ambiguity_study(dataset: Dataset, config: Config, *, both: bool = True) -> A
     size = (config.data.size, config.data.max_size)
     pairs = class_pairs(seen["FPN"], dataset.classes.names)
     return AmbiguityStudy(str(dataset.root), len(dataset.records), seen["FPN"].boxes, size, tuple(rows), pairs)
-
-
-def class_pairs(found: Scan, names: Sequence[str], most: int = 10) -> tuple[tuple[str, str, int], ...]:
-    """(class that kept the location, class that gave way, locations), the most frequent first."""
-    order = np.argsort(-found.lost, axis=None, kind="stable")[:most]
-    rows = [(names[i // len(names)], names[i % len(names)], int(found.lost.flat[i])) for i in order]
-    return tuple(row for row in rows if row[2])
 
 
 def ambiguous_detections(detections: Sequence[Detections], dataset: Dataset, config: Config) -> tuple[float, float]:

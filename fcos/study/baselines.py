@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..analysis.common import track, with_files
+from ..analysis.common import with_files
 from ..data.image import read_image
 from ..errors import ModelError
+from ..terminal import track
 from ..types import Detections
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..analysis.common import label_mapping, on_cpu, track, with_files
+from ..analysis.common import label_mapping, on_cpu, with_files
 from ..analysis.explain import Raw
 from ..assign import assign
 from ..boxes import clip, nms
@@ -21,6 +21,7 @@ from ..config import Config, DecodeConfig
 from ..data.image import read_image
 from ..decode import score
 from ..inference.detector import Detector
+from ..terminal import track
 from ..types import Detections
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..analysis.common import plain, table
 from ..network.info import ANCHORS, parse_size
 from ..network.model import Head
 from ..points import level_shapes
 from ..presets import resolve
+from ..terminal import plain, table
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class OutputsStudy:
 
     def plot(self, path: Path) -> None:
         """Bars of the values of both heads."""
-        from .figures import counts
+        from ..show.plots import counts
 
         keys = [k for k in self.fcos if k != "parameters"]
         columns = {

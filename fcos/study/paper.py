@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..analysis.common import percent, plain, table, track
 from ..boxes import iou
 from ..config import Config
 from ..evaluation.coco import evaluate, flatten
 from ..evaluation.metrics import Curve, match_coco, overlaps, precision_recall, voc_ap
 from ..losses import centerness_target
+from ..show.plots import _COLORS, INK, MUTED, OURS, _figure, bars, style
+from ..terminal import data_name, percent, plain, table, track
 from ..types import Detections
 from .cached import Candidates, redecode, redecode_all
 
@@ -87,7 +88,6 @@ class PaperStudy:
 
     def plot(self, path: Path) -> None:
         """Write the picture of the study."""
-        from .figures import paper_plot
 
         paper_plot(self, path)
 
@@ -297,3 +297,60 @@ def perfect_nms(c: Candidates, config: Config) -> tuple[Candidates, Any, Tensor]
             away[mine] = True
     away &= ~kept
     return replace(c, probability=torch.where(away, 0.0, c.probability)), cfg, kept
+
+
+def paper_plot(study: PaperStudy, path: Path) -> None:
+    """The picture of one of the studies of `paper.py`."""
+    if study.study == "centerness":
+        _centerness(study, path)
+    elif study.study == "nms":
+        _nms(study, path)
+    else:
+        keys = list(dict.fromkeys(k for r in study.rows for k in (*r.numbers, *r.paper)))
+        names, here, paper = [], [], []
+        for row in study.rows:
+            for key in keys if study.study == "proposals" else ["AP"]:
+                names.append(f"{row.name}, {key}")
+                here.append(row.numbers.get(key))
+                paper.append(row.paper.get(key))
+        bars(
+            path,
+            f"{study.study}: {data_name(study.data)}, {study.split}",
+            names,
+            {"here": here, "paper (COCO, R-50)": paper},
+        )
+
+
+def _centerness(study: PaperStudy, path: Path) -> None:
+    figure = _figure(13.6, 4.2)
+    left, middle, right = figure.subplots(1, 3)
+    points = study.extra["scatter"]
+    for axes, column, title in ((left, 0, "class probability"), (middle, 1, "class probability x centerness")):
+        style(axes, title, "score", "IoU with its object")
+        axes.scatter(points[:, column], points[:, 2], s=4, alpha=0.25, color=OURS, linewidths=0)
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+    style(right, "all classes as one", "recall", "precision")
+    styles = {0.5: "-", 0.75: (0, (5, 2)), 0.9: (0, (1, 1.5))}
+    for (name, curves), color in zip(study.extra["curves"].items(), _COLORS, strict=False):
+        for least, curve in curves.items():
+            label = name if least == 0.5 else None
+            right.plot(curve.recall, curve.precision, color=color, linestyle=styles[least], linewidth=1.4, label=label)
+    for least, line in styles.items():
+        right.plot([], [], color=MUTED, linestyle=line, label=f"IoU {least:g}")
+    right.set(xlim=(0, 1), ylim=(0, 1.02))
+    figure.legend(frameon=False, labelcolor=INK, fontsize=9, loc="outside right upper")
+    figure.savefig(path, format="png")
+
+
+def _nms(study: PaperStudy, path: Path) -> None:
+
+    figure = _figure(8.4, 4.6)
+    axes = figure.add_subplot()
+    style(axes, "AP by NMS threshold and score rule", "NMS threshold, IoU", "AP, %")
+    grid: dict[str, Any] = study.extra["grid"]
+    for (rule, values), color in zip(grid.items(), _COLORS, strict=False):
+        line = "o--" if rule.startswith("sqrt") else "o-"  # ranks as its square does, and would hide it
+        axes.plot(NMS_IOU, 100 * np.array(values), line, color=color, markersize=4, label=rule)
+    axes.legend(frameon=False, labelcolor=INK)
+    figure.savefig(path, format="png")

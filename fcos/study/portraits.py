@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import torch
 
-from ..analysis.common import track
 from ..analysis.explain import Explanation, Story, explain
 from ..errors import DataError
 from ..show.draw import draw_boxes, level_color
 from ..show.plots import INK, MUTED, _figure
+from ..terminal import track
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..analysis.common import percent, plain, scenes_by_size, stack, table, track
+from ..analysis.common import scenes_by_size, stack
 from ..analysis.scan import scan
 from ..config import Config
 from ..points import make_points
+from ..terminal import percent, plain, table, track
 from .anchors import match
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class RecallStudy:
 
     def plot(self, path: Path) -> None:
         """Bars of every row beside the paper's numbers."""
-        from .figures import bars
+        from ..show.plots import bars
 
         names = [f"{r.method}, {r.detail}" for r in self.rows]
         columns: dict[str, list[float | None]] = {

@@ -98,7 +98,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    from ..data.cache import free_memory
+    from ..machine import free_memory
 
     return free_memory()
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..terminal import clock
+
 if TYPE_CHECKING:
     from ..evaluation.coco import Metrics
     from .monitor import StepReport
@@ -108,10 +110,3 @@ class Console:
         self.note(f"look:     {folder}")
         self.note(f"evaluate: fcos eval --model {folder} --data DATA")
         self.note(f"detect:   fcos predict PICTURE --model {folder}")
-
-
-def clock(seconds: float) -> str:
-    """1:02:03 or 2:03."""
-    whole = int(max(0.0, seconds) + 0.5)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import importlib.metadata
 import io
 import json
-import platform
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +17,6 @@ from ..files import disk_reason, sweep, write_whole
 if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger
 
-    from ..data.dataset import Dataset
 
 COLUMNS = (
     "step", "epoch", "lr", "loss", "classification", "box", "centerness", "centerness_excess", "mean_iou",
@@ -147,55 +141,3 @@ def latest_folder(root: Path) -> Path:
     if not runs:
         raise FcosError(f"there is no run to resume in {root}; give it with --out")
     return max(runs, key=lambda p: (p / "metrics.csv").stat().st_mtime if (p / "metrics.csv").exists() else 0.0)
-
-
-def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
-    """Where a result comes from: command, versions, commit, machine, date, and a hash of the annotations."""
-    import torch
-
-    from .. import __version__
-
-    return {
-        "command": " ".join(["fcos", *sys.argv[1:]]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "fcos": __version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **{name: importlib.metadata.version(name) for name in ("torchvision", "timm")},
-        "machine": f"{platform.machine()}, {_processor()}, {torch.get_num_threads()} threads",
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "data": {k: {"root": str(d.root), "images": len(d), "sha256": data_hash(d)} for k, d in data.items()},
-        **more,
-    }
-
-
-def data_hash(dataset: Dataset) -> str:
-    """SHA-256 over file names, boxes, labels and ignore flags."""
-    digest = hashlib.sha256()
-    for record in dataset.records:
-        digest.update(record.file_name.encode())
-        for array in (record.boxes, record.labels, record.ignore):
-            digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _commit() -> str | None:
-    try:
-        here = Path(__file__).parent
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown processor"

@@ -16,25 +16,28 @@ from ..assign import assign_batch
 from ..config import Config, from_dict
 from ..data.dataset import Dataset
 from ..data.loader import Sampler, train_loader
+from ..environment import data_hash, environment
 from ..errors import DataError, FcosError, OtherProcess
 from ..evaluation.coco import Metrics, evaluate
-from ..evaluation.results import predict_dataset
+from ..inference.dataset import predict_dataset
 from ..inference.detector import Detector
 from ..losses import Normalizers, count, gather_positives, moving_average, normalizers
+from ..machine import has_bf16
+from ..network import weights
 from ..network.model import FCOS
 from ..points import make_points
+from ..show.judged import save_picture
 from ..types import Batch, Classes, Losses, Points
-from ..zoo import find as zoo
 from .alarms import Watch
 from .batch_size import auto_batch
 from .checkpoint import check_resumable, load_checkpoint, load_optimizer, save_checkpoint, save_step
 from .console import Console
 from .distributed import gather, require_same, synchronize_norms, together
-from .folder import RunFolder, data_hash, environment
+from .folder import RunFolder
 from .monitor import StepReport, count_crowded, measure
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
-from .pictures import RunPictures, draw_batch, save_picture
-from .setup import be_deterministic, has_bf16, initialise, keep_memory, make_fabric, make_ready, prepare
+from .pictures import RunPictures, draw_batch
+from .setup import be_deterministic, initialise, keep_memory, make_fabric, make_ready, prepare
 from .step import backward_parts
 from .stop import StopNow, Stopped, StopSignals
 from .validation import validation_loss
@@ -118,7 +121,7 @@ class Trainer:
         start_step = None if stored is None else stored["step"]
         require_same({"settings": config.dump(), "data": self.data_hash, "checkpoint": str(start_step)}, self.world)
 
-        self.network = zoo.build(config, len(self.classes))
+        self.network = weights.build(config, len(self.classes))
         if stored is None:
             for line in initialise(self.network, config, self.classes, init):
                 self.console.note(line)
@@ -369,7 +372,7 @@ class Trainer:
 
     def export(self, name: str) -> None:
         about = {"step": self.step, "AP": self.ap}
-        zoo.save(
+        weights.save(
             self.folder.path / f"{name}.safetensors", self.judged.state_dict(), self.config, self.classes, about=about
         )
 

@@ -14,28 +14,17 @@ from torch import Tensor
 
 from ..config import Config
 from ..data.dataset import Dataset
-from ..data.image import read_image
-from ..errors import ImageError
-from ..evaluation.calibration import calibration, reliability_plot
-from ..evaluation.coco import Metrics, confusion_matrix, curves, flatten
-from ..evaluation.metrics import Ints, matches_coco, overlaps
+from ..evaluation.coco import Metrics
 from ..files import write_whole
 from ..show import plots
-from ..show.draw import draw_boxes, level_color, sheet, side_by_side
+from ..show.draw import draw_boxes, level_color, sheet
+from ..show.judged import draw_evaluation, draw_validation
 from ..show.page import Page
 from ..types import Batch, Detections, Points
 from .folder import RunFolder
 
-_PICTURES = 6  # in each val_*.jpg
 _SCANNED = 2000  # pictures whose boxes are shown in labels.png
 _RENEW = 60.0  # seconds at least between two drawings while a run goes on
-
-
-def save_picture(path: Path, pixels: np.ndarray) -> Path:
-    """An RGB array [H,W,3] as JPEG, written whole."""
-    from PIL import Image
-
-    return write_whole(path, lambda p: Image.fromarray(pixels).save(p, quality=90))
 
 
 # --------------------------------------------------------------------------- single pictures
@@ -67,48 +56,6 @@ def draw_batch(batch: Batch, points: Points, index: Tensor, names: Sequence[str]
     return sheet(images, cell=480)
 
 
-def draw_judged(
-    dataset: Dataset, found: Sequence[Detections], score: float, chosen: Sequence[int] | None = None
-) -> np.ndarray | None:
-    """Truth beside prediction for the records `chosen`, or for some spread over those with boxes; None when
-    none of them can be read. Detections from `score` on are shown."""
-    if chosen is None:
-        chosen = spread(dataset, _PICTURES)
-    missed, wrong = mistakes(found, dataset, score)
-    pairs = []
-    for i in chosen:
-        record, shown = dataset.records[i], found[i][found[i].scores >= score]
-        try:
-            pixels = read_image(str(record.path))
-        except ImageError:
-            continue
-        names = dataset.classes.names
-        truth = draw_boxes(pixels, record.boxes, record.labels, names, ignore=record.ignore)
-        guess = draw_boxes(pixels, shown.boxes.numpy(), shown.labels.numpy(), names, scores=shown.scores.numpy())
-        told = ", ".join(f"{n} {what}" for n, what in ((missed[i], "missed"), (wrong[i], "wrong")) if n)
-        pairs.append(side_by_side(truth, guess, (f"truth: {record.file_name}", f"found: {told or 'all right'}")))
-    return sheet(pairs, columns=2, cell=720) if pairs else None
-
-
-def spread(dataset: Dataset, count: int) -> list[int]:
-    """Numbers of `count` records with boxes (of all, where none has any), evenly over the data set."""
-    some = [i for i, r in enumerate(dataset.records) if len(r.boxes)] or list(range(len(dataset)))
-    return [some[i] for i in np.linspace(0, len(some) - 1, min(count, len(some))).round().astype(int)]
-
-
-def mistakes(found: Sequence[Detections], dataset: Dataset, score: float, iou: float = 0.5) -> tuple[Ints, Ints]:
-    """Missed objects [N] and wrong detections [N] of each record, among detections with a score >= `score`."""
-    kept = [d[d.scores >= score] for d in found]
-    detections, truth = flatten(kept, dataset)
-    box = matches_coco(detections, truth, overlaps(detections, truth, minimum=iou), iou)
-    hit = np.isin(np.arange(len(truth.image)), box) | truth.ignore
-    place = np.argsort([record.id for record in dataset.records], kind="stable")  # flatten goes by id
-    missed, wrong = np.zeros(len(dataset), np.int64), np.zeros(len(dataset), np.int64)
-    missed[place] = np.bincount(truth.image[~hit], minlength=len(dataset))
-    wrong[place] = np.bincount(detections.image[box < 0], minlength=len(dataset))
-    return missed, wrong
-
-
 def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
     """labels.png: boxes of each class and picture, their sizes, places and levels under `config`."""
     from ..analysis.scan import scan
@@ -130,44 +77,6 @@ def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
             (xyxy[:, :2] + xyxy[:, 2:]) / 2, level, config.model.strides, p, about=about,
         ),
     )  # fmt: skip
-
-
-def draw_evaluation(
-    folder: Path, found: Sequence[Detections], dataset: Dataset, score: float | None = None
-) -> list[Path]:
-    """pr.png, f1.png, confusion.png and reliability.png of found[i] on dataset.records[i].
-
-    The confusion matrix counts detections from `score` on; left out: the score with the best F1.
-    """
-    lines = curves(found, dataset)
-    if score is None:
-        score = next(iter(lines.pooled.values())).best()[0]
-        score = score if score == score else 0.5  # nothing was found: any threshold shows that
-    matrix = confusion_matrix(found, dataset, score=score)
-    names = dataset.classes.names
-    return [
-        write_whole(folder / "pr.png", lambda p: plots.pr_curve(lines, p)),
-        write_whole(folder / "f1.png", lambda p: plots.f1_curve(lines, p)),
-        write_whole(folder / "confusion.png", lambda p: plots.confusion_matrix(matrix, names, p, score=score)),
-        write_whole(folder / "reliability.png", lambda p: reliability_plot(calibration(found, dataset), p)),
-    ]
-
-
-def draw_validation(folder: Path, found: Sequence[Detections], dataset: Dataset, score: float) -> None:
-    """val_0.jpg and val_1.jpg: pictures spread over the data; val_worst.jpg: those with most mistakes."""
-    chosen = spread(dataset, 2 * _PICTURES)
-    sheets = {"val_0.jpg": chosen, "val_1.jpg": []}
-    if len(chosen) > _PICTURES:
-        sheets = {"val_0.jpg": chosen[::2], "val_1.jpg": chosen[1::2]}
-    total = np.add(*mistakes(found, dataset, score))
-    worst = np.argsort(-total, kind="stable")[:_PICTURES]
-    sheets["val_worst.jpg"] = [int(i) for i in worst if total[i]]
-    for name, pictures in sheets.items():
-        drawn = draw_judged(dataset, found, score, pictures) if pictures else None
-        if drawn is None:
-            (folder / name).unlink(missing_ok=True)  # one of an earlier evaluation would mislead
-        else:
-            save_picture(folder / name, drawn)
 
 
 # --------------------------------------------------------------------------- the page

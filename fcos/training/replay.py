@@ -15,9 +15,9 @@ from torch.utils._pytree import tree_leaves
 from ..assign import assign_batch
 from ..config import from_dict
 from ..losses import Normalizers, gather_positives
+from ..network import weights
 from ..points import make_points
 from ..types import Batch, Losses, Predictions, Target
-from ..zoo import find as zoo
 from .checkpoint import load_step
 from .setup import make_fabric, make_ready
 from .step import backward_parts
@@ -95,7 +95,7 @@ def replay(path: str | Path, device: str = "auto") -> Replay:
     stored = load_step(Path(path))
     config = from_dict(stored["config"], str(path)).override({"train": {"compile": False}})
     fabric = make_fabric(config, device, 1, 1)
-    network = zoo.build(config, len(stored["classes"]))
+    network = weights.build(config, len(stored["classes"]))
     network.load_state_dict(stored["model"])
     make_ready(network, config, fabric.device)
     model: Any = fabric.setup_module(network)

@@ -14,13 +14,15 @@ import torch
 from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import ConfigError, DeviceError
-from ..inference.detector import pick_device
+from ..machine import has_bf16, pick_device
+from ..network import weights
 from ..network.backbones import load_backbone_weights
 from ..network.folding import fold_frozen
 from ..network.model import FCOS
 from ..network.recompute import recompute
 from ..types import Classes
-from ..zoo import find as zoo
+from ..zoo.find import find_weights
+from ..zoo.models import known_models
 from .distributed import launched
 from .optimizer import Average
 
@@ -95,15 +97,6 @@ def wants_channels_last(network: FCOS, asked: bool | str, device: torch.device) 
     return any(m.groups == m.in_channels > 1 for m in network.backbone.modules() if isinstance(m, torch.nn.Conv2d))
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is more than emulated there: on a CPU without its instructions a step takes many times as long."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return True
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # torch says it nowhere else
-
-
 def make_ready(network: FCOS, config: Config, device: torch.device) -> Average | None:
     """Freeze, move and speed up a filled network as the settings want it; returns its moving average, if any."""
     network.backbone.train().freeze(config.train.freeze_stages)
@@ -125,13 +118,13 @@ def initialise(network: FCOS, config: Config, classes: Classes, init: str | None
     if init is None or init == "none":
         return [load_backbone_weights(network.backbone, config.model)]
     done = []
-    state, settings, theirs, _ = zoo.read(zoo.find(init))
+    state, settings, theirs, _ = weights.read(find_weights(init))
     if settings.model.backbone != config.model.backbone:  # tensors of the same name and shape, but of another body
         state = {k: v for k, v in state.items() if not k.startswith("backbone.")}
         done.append(load_backbone_weights(network.backbone, config.model))
     if theirs.names != classes.names:  # the same number of other classes is no reason to keep their layer
         state = {k: v for k, v in state.items() if not k.startswith("head.class_logits.")}
-    kept, fresh = zoo.transfer(network, state)
+    kept, fresh = weights.transfer(network, state)
     if not kept:
         raise ConfigError(f"--init {init}: none of its weights fit this network")
     if done:
@@ -152,8 +145,8 @@ def _layers(names: Sequence[str], others: Sequence[str]) -> str:
 
 def _bundled_fits(config: Config) -> bool:
     """Whether the package has a detector of this name with this body, and no other weights were asked for."""
-    entry = zoo.models().get(config.name)
+    entry = known_models().get(config.name)
     path = None if entry is None else entry.bundled()
     if path is None or config.model.backbone_weights != "auto":
         return False
-    return zoo.header(path)[0].model.backbone == config.model.backbone
+    return weights.header(path)[0].model.backbone == config.model.backbone

@@ -11,9 +11,9 @@ import torch
 
 from ..assign import assign_batch
 from ..config import Config
+from ..data.classes import UNKNOWN, match_classes
 from ..data.dataset import Dataset
 from ..data.loader import eval_batches
-from ..evaluation.results import UNKNOWN, match_classes
 from ..losses import Normalizers, count, fcos_loss, gather_positives, normalizers
 from ..network.model import FCOS
 from ..points import make_points

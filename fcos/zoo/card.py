@@ -11,23 +11,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ConfigError, FcosError
-from ..files import write_whole
-from . import find as zoo
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from ..data.dataset import Record
-    from ..inference.detector import Detector
-    from ..types import Classes, Detections
+from ..files import ASSETS, write_whole
+from ..network import weights
 
 HEADLINE = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@100", "VOC_AP50", "VOC_AP50_11point")
 WORST = 5  # classes named among the weaknesses
-SCORE = 0.5  # of the pictures
-IOU = 0.5
 
 
 @dataclass(frozen=True)
@@ -114,7 +105,7 @@ def card(
     """
     facts = facts or Facts()
     path = Path(path)
-    config, classes, about = zoo.header(path)
+    config, classes, about = weights.header(path)
     made = {**about, **(recipe(run) if run is not None else {})}
     numbers: Mapping[str, Any] = metrics if metrics is not None else about
     licence = facts.licence or about.get("licence", "")
@@ -210,105 +201,9 @@ def _weaknesses(metrics: Mapping[str, Any] | None, facts: Facts) -> list[str]:
 # --------------------------------------------------------------------------- pictures
 
 
-@dataclass(frozen=True)
-class Shown:
-    """One picture drawn: hits, misses (objects not found) and false alarms at SCORE, for sorting and captions."""
-
-    name: str
-    pixels: np.ndarray
-    hits: int
-    misses: int
-    alarms: int
-
-    @property
-    def good(self) -> bool:
-        return not self.misses and not self.alarms
-
-    def text(self) -> str:
-        wrong = [f"{self.misses} missed"] * bool(self.misses) + [f"{self.alarms} false"] * bool(self.alarms)
-        return f"{self.name}: {', '.join([f'{self.hits} found', *wrong])}"
-
-
-GREEN, RED, ORANGE = (60, 170, 75), (225, 50, 50), (245, 150, 30)
-
-
-def show(detector: Detector, record: Record, classes: Classes, score: float = SCORE) -> Shown:
-    """Detections of one annotated picture: green where they meet an object (IoU >= 0.5, same class), red where not;
-    missed objects orange. Boxes to ignore excuse what lies on them."""
-    import numpy as np
-
-    from ..data.image import read_image
-    from ..evaluation.results import match_classes
-    from ..show.draw import draw_boxes
-
-    pixels = read_image(str(record.path))
-    found = detector(pixels, score=score)
-    mapping = match_classes(detector.classes, classes, allow_missing=True)
-    hit, used = match(found, record, mapping)
-    excused = hit < 0
-    boxes, names = found.boxes.numpy(), detector.classes.names
-    colors = [GREEN if h > 0 else RED for h in hit[~excused]]
-    drawn = draw_boxes(
-        pixels, boxes[~excused], found.labels.numpy()[~excused], names, found.scores.numpy()[~excused], colors=colors
-    )
-    missed = ~used & ~record.ignore
-    missed &= np.isin(record.labels, mapping)  # what the model does not know it cannot miss
-    drawn = draw_boxes(
-        drawn, record.boxes[missed], record.labels[missed], classes.names, colors=[ORANGE] * int(missed.sum())
-    )
-    alarms = int((hit == 0).sum())
-    return Shown(Path(record.file_name).stem, drawn, int((hit > 0).sum()), int(missed.sum()), alarms)
-
-
-def match(found: Detections, record: Record, mapping: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(for each detection, best first: 1 hit, 0 false, -1 on a box to ignore; for each object: found or not)."""
-    import numpy as np
-    import torch
-    from torchvision.ops import box_iou
-
-    iou = box_iou(found.boxes, torch.from_numpy(record.boxes).reshape(-1, 4)).numpy()
-    hit, used = np.zeros(len(found), np.int64), np.zeros(len(record.boxes), bool)
-    for i, label in enumerate(mapping[found.labels.numpy()]):
-        same = (record.labels == label) & ~used & (iou[i] >= IOU)
-        real = same & ~record.ignore
-        if real.any():
-            used[int(np.argmax(np.where(real, iou[i], 0)))] = True
-            hit[i] = 1
-        elif same.any():
-            hit[i] = -1
-    return hit, used
-
-
-def draw_sheets(
-    model: str | Path, data: str | Path, out: Path, *, split: str | None = None, score: float = SCORE, limit: int = 4
-) -> list[tuple[str, str]]:
-    """Write OUT-good.jpg and OUT-bad.jpg, up to `limit` pictures of an annotated data set each; (file name, caption)
-    of those there are. Bad pictures are those with most misses and false alarms."""
-    from ..data.dataset import open_dataset
-    from ..inference.detector import load
-    from ..show.draw import sheet
-    from ..training.pictures import save_picture
-
-    dataset = open_dataset(data, split)
-    detector = load(model, device="cpu")
-    shown = [show(detector, r, dataset.classes, score) for r in dataset.records if r.path is not None]
-    good = sorted((s for s in shown if s.good and s.hits), key=lambda s: -s.hits)[:limit]
-    bad = sorted((s for s in shown if not s.good), key=lambda s: -(s.misses + s.alarms))[:limit]
-    written = []
-    for kind, chosen in (("good", good), ("bad", bad)):
-        if not chosen:
-            continue
-        path = out.with_name(f"{out.stem}-{kind}.jpg")
-        texts = [s.text() for s in chosen]
-        save_picture(path, sheet([s.pixels for s in chosen], columns=min(2, len(chosen)), titles=texts, cell=480))
-        marks = "Green: right; red: false; orange: missed" if kind == "bad" else "Everything found, nothing false"
-        written.append((path.name, f"{marks} (score >= {score:g}, IoU >= {IOU:g}). {'; '.join(texts)}."))
-    return written
-
-
 def photographs() -> Path:
     """The bundled photographs as a data set, with the objects on them."""
-    return zoo.ASSETS / "photos" / "instances.json"
+    return ASSETS / "photos" / "instances.json"
 
 
 def write(path: Path, text: str) -> Path:

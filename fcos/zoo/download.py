@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FcosError, ModelError
+from ..machine import cache_folder
 
 TRIES = 4  # in a row without a single byte
 PAUSE = 1.0  # seconds before the second try, twice as long before each further one
@@ -53,19 +54,6 @@ class _Broken(Exception):
 
 class _NoWay(Exception):
     """There is no connection to the server at all."""
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $FCOS_CACHE, or `fcos` in the user's cache folder of the platform."""
-    if chosen := os.environ.get("FCOS_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "fcos"
 
 
 def source(remote: Remote) -> str:

@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import ModelError, require
-from . import find as zoo
+from ..network import weights
+from ..version import __version__
 
 SCHEME = "hf://"
 WEIGHTS = "model.safetensors"
@@ -46,7 +46,7 @@ def push(model: str | Path, name: str, card: str, *, half: bool = False, private
     """
     hub = require("huggingface_hub", "hub")
     repo, revision = parse(name)
-    state, config, classes, about = zoo.read(zoo.find(model))
+    state, config, classes, about = weights.read(model)
     described = {
         "library": "fcos",
         "fcos": __version__,
@@ -55,7 +55,7 @@ def push(model: str | Path, name: str, card: str, *, half: bool = False, private
         "about": about,
     }
     with tempfile.TemporaryDirectory() as folder:
-        zoo.save(Path(folder) / WEIGHTS, state, config, classes, half=half, about=about)
+        weights.save(Path(folder) / WEIGHTS, state, config, classes, half=half, about=about)
         (Path(folder) / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         (Path(folder) / "README.md").write_text(card, encoding="utf-8")
         try:

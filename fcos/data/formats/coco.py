@@ -17,7 +17,8 @@ import numpy as np
 from ...errors import DataError
 from ...types import Classes
 from ..assemble import Picture, Problems, Rows, assemble, check_classes
-from ..dataset import ALIASES, Dataset, Sources, canonical_split
+from ..dataset import Dataset, Sources
+from ..splits import ALIASES, canonical_split
 
 _PREFIX = re.compile(r"^_?(instances|annotations?|labels)[._-]*", re.IGNORECASE)
 _WHOLE = ("_annotations.coco", "annotations", "instances", "labels", "coco", "result", "dataset")

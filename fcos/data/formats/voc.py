@@ -12,8 +12,9 @@ import numpy as np
 from ...errors import DataError
 from ...types import Classes
 from ..assemble import Picture, Problems, Rows, assemble, check_classes
-from ..dataset import Dataset, Size, Sources, canonical_split
+from ..dataset import Dataset, Size, Sources
 from ..image import SUFFIXES
+from ..splits import canonical_split
 from .coco import safe_name
 
 # fmt: off

@@ -12,8 +12,9 @@ import yaml
 from ...errors import DataError, ImageError
 from ...types import Classes
 from ..assemble import Picture, Problems, Rows, assemble, check_classes, list_pictures
-from ..dataset import ALIASES, Dataset, Size, Sources, canonical_split
+from ..dataset import Dataset, Size, Sources
 from ..image import image_size
+from ..splits import ALIASES, canonical_split
 from .coco import safe_name
 
 _KEYS = ("train", "val", "test", "minival", *ALIASES)

@@ -1,0 +1,49 @@
+"""Classes of a model and of a data set, matched by name; the data as the model sees it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+import numpy as np
+
+from ..errors import DataError
+from ..terminal import some
+from ..types import Classes
+
+UNKNOWN = -1  # a class of the model that the data does not have
+
+
+def match_classes(model: Classes, data: Classes, *, allow_missing: bool = False) -> np.ndarray:
+    """For each class of the model the label in the data with the same name, -1 without one: int64 [C].
+
+    Names are the same when they differ only in case, spaces, '-' and '_', and no other name comes as near.
+    Raises DataError when the data has classes that the model lacks, unless `allow_missing`.
+    """
+    exact = {name: k for k, name in enumerate(data.names)}
+    folded: dict[str, list[int]] = {}
+    for k, name in enumerate(data.names):
+        folded.setdefault(_fold(name), []).append(k)
+    mapping = np.full(len(model), UNKNOWN, np.int64)
+    for label, name in enumerate(model.names):
+        near = folded.get(_fold(name), [])
+        # "Cell" must not take the place of "cell" where the model has both.
+        free = len(near) == 1 and (data.names[near[0]] == name or data.names[near[0]] not in model.names)
+        mapping[label] = exact.get(name, near[0] if free else UNKNOWN)
+    missing = [name for k, name in enumerate(data.names) if k not in set(mapping.tolist())]
+    if missing and not allow_missing:
+        near_names = difflib.get_close_matches(missing[0], model.names, 1)
+        hint = f"; is {missing[0]!r} the model's {near_names[0]!r}?" if near_names else ""
+        if all(re.fullmatch(r"class\d+|__background__", name) for name in model.names):
+            hint = "; it was converted without names: fcos convert ... --names FILE gives it one a line"
+        elif len(missing) < len(data):
+            hint += "; --allow-missing judges the others"
+        raise DataError(
+            f"the model does not know {len(missing)} of the data's {len(data)} classes: {some(missing)} "
+            f"(it knows {some(model.names)}){hint}"
+        )
+    return mapping
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()

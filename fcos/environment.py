@@ -1,0 +1,68 @@
+"""What a result was made with: versions, commit, machine, data."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data.dataset import Dataset
+
+
+def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
+    """Where a result comes from: command, versions, commit, machine, date, and a hash of the annotations."""
+    import torch
+
+    from .version import __version__
+
+    return {
+        "command": " ".join(["fcos", *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fcos": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{name: importlib.metadata.version(name) for name in ("torchvision", "timm")},
+        "machine": f"{platform.machine()}, {_processor()}, {torch.get_num_threads()} threads",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "data": {k: {"root": str(d.root), "images": len(d), "sha256": data_hash(d)} for k, d in data.items()},
+        **more,
+    }
+
+
+def data_hash(dataset: Dataset) -> str:
+    """SHA-256 over file names, boxes, labels and ignore flags."""
+    digest = hashlib.sha256()
+    for record in dataset.records:
+        digest.update(record.file_name.encode())
+        for array in (record.boxes, record.labels, record.ignore):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _commit() -> str | None:
+    try:
+        here = Path(__file__).parent
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown processor"

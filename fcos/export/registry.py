@@ -1,0 +1,61 @@
+"""The table of export formats: one row a format, one module each in formats/."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from ..errors import ModelError
+from .about import Precision
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format: its name on the command line, its suffix, whether its batch and size can stay free and
+    decoding and NMS be part of it, and the precisions it holds."""
+
+    name: str
+    suffix: str
+    dynamic: bool
+    nms: bool
+    precisions: tuple[Precision, ...]
+    about: str
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(f".formats.{self.name}", __package__)
+
+    def computes(self, stored: str, asked: str) -> bool:
+        """Whether a file that holds `stored` numbers runs in `asked`: OpenVINO chooses among floats, others do not."""
+        return asked == stored or (self.name == "openvino" and "int8" not in (stored, asked))
+
+
+FORMATS = {
+    f.name: f
+    for f in (
+        Format("onnx", ".onnx", True, True, ("fp32", "fp16", "int8"), "ONNX, run by onnxruntime and most others"),
+        Format("openvino", ".xml", True, True, ("fp32", "fp16", "int8"), "OpenVINO, .xml with .bin beside it"),
+        Format("tensorrt", ".engine", True, True, ("fp32", "fp16"), "TensorRT engine for the GPU that builds it"),
+        Format("torchscript", ".torchscript", True, False, ("fp32", "fp16"), "TorchScript, for libtorch"),
+        Format("executorch", ".pte", False, False, ("fp32",), "ExecuTorch with XNNPACK"),
+        Format("coreml", ".mlpackage", False, False, ("fp32", "fp16"), "Core ML, for Apple devices"),
+        Format("litert", ".tflite", False, False, ("fp32",), "LiteRT (TensorFlow Lite)"),
+    )
+}
+# runtimes that a checkpoint can be converted to on the fly, fastest first
+ON_THE_FLY = ("tensorrt", "openvino", "onnx")
+OWN_THREADS = ("onnx", "openvino")  # compute with threads of their own, not torch's, on a CPU
+ON_DEVICE = ("tensorrt", "torchscript")  # their results stay on the GPU; the others' arrive on the CPU
+
+
+def format_of(path: str | Path) -> Format | None:
+    """The format that a file's suffix names; None for a checkpoint."""
+    return next((f for f in FORMATS.values() if Path(path).suffix.lower() == f.suffix), None)
+
+
+def _known(name: str) -> Format:
+    if name not in FORMATS:
+        raise ModelError(f"there is no format {name!r}; formats: {', '.join(FORMATS)}")
+    return FORMATS[name]

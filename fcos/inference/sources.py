@@ -1,0 +1,88 @@
+"""Any picture as pixels: paths, bytes, PIL images, arrays, tensors; and the pictures behind folders and globs."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.image import SUFFIXES, read_image
+from ..errors import DataError, ImageError
+
+Source = str | os.PathLike[str] | np.ndarray | Tensor | Any  # Any: a PIL image
+
+
+def load_source(source: Source) -> np.ndarray:
+    """Any source as [H,W,3] uint8 RGB; ImageError where it cannot be one."""
+    if isinstance(source, bytes):
+        return read_image(source)
+    if isinstance(source, str | os.PathLike):
+        return read_image(os.fspath(source))
+    if isinstance(source, Tensor):
+        array = source.detach().cpu()
+        if array.ndim == 3 and array.shape[0] in (1, 3):
+            array = array.permute(1, 2, 0)
+        if array.is_floating_point():
+            if array.numel() and (float(array.min()) < 0 or float(array.max()) > 1):
+                raise ImageError("a float picture must lie in 0..1; give uint8 for 0..255")
+            array = (array * 255).round().to(torch.uint8)
+        source = array.numpy()
+    elif not isinstance(source, np.ndarray):
+        if not hasattr(source, "convert"):
+            raise ImageError(f"cannot take a {type(source).__name__} for a picture; give a path, PIL image or array")
+        from PIL import ImageOps
+
+        source = np.asarray(ImageOps.exif_transpose(source).convert("RGB"))
+    if source.ndim == 3 and source.shape[2] == 1:
+        source = source[..., 0]
+    if source.ndim == 2:
+        source = np.repeat(source[..., None], 3, axis=2)
+    if source.ndim != 3 or source.shape[2] not in (3, 4) or source.dtype != np.uint8 or 0 in source.shape:
+        raise ImageError(f"a picture must be [H,W,3] uint8, not {source.shape} {source.dtype}")
+    return np.ascontiguousarray(source[..., :3])
+
+
+def name_of(source: Source) -> str | None:
+    """The path of a source that has one."""
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else None
+
+
+def find_pictures(sources: Sequence[str], stdin: Iterable[str] | None = None, out: Path | None = None) -> list[Path]:
+    """Pictures behind paths, folders (searched deeply), globs, and "-" (paths on standard input).
+
+    Order is kept and doubles are dropped. What lies in `out`, a folder inside the one that is searched, was
+    written by an earlier run and is left out. Raises DataError for a source that leads nowhere.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        if source == "-":
+            lines = (line.rstrip("\n") for line in (stdin if stdin is not None else sys.stdin))
+            found.update((Path(line), None) for line in lines if line.strip())
+            continue
+        if not source.strip():
+            raise DataError("an empty name was given for a picture or folder; for this folder write .")
+        path = Path(source).expanduser()
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if out is not None and path.resolve() in out.resolve().parents:
+                inside = [p for p in inside if out.resolve() not in p.resolve().parents]
+            if not inside:
+                raise DataError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES)[:4])} ...)")
+            found.update((p, None) for p in inside)
+        elif path.exists():
+            found[path] = None
+        elif glob.has_magic(source):
+            matches = sorted(glob.glob(os.path.expanduser(source), recursive=True))
+            if not matches:
+                raise DataError(f"no file matches {source}")
+            found.update((Path(m), None) for m in matches if not Path(m).is_dir())
+        else:
+            raise DataError(f"there is no picture or folder {source}")
+    return list(found)

@@ -1,0 +1,90 @@
+"""What this machine is and has: devices, cores, threads, memory, the cache folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from .errors import DeviceError
+
+
+def cpu_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: of the machine, or of its container where that has a limit."""
+    free = 1 << 62  # unknown: let the allocation decide
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            used = int((group / "memory.current").read_text()) - int(kept["inactive_file"])
+            free = min(free, int(limit) - used)
+    except (OSError, ValueError, KeyError):
+        pass
+    return free
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $FCOS_CACHE, or `fcos` in the user's cache folder of the platform."""
+    if chosen := os.environ.get("FCOS_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "fcos"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is more than emulated there: on a CPU without its instructions a step takes many times as long."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return True
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # torch says it nowhere else
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """'auto' (CUDA, MPS, CPU, in this order), or a device by name; DeviceError when it is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError(f"{torch.cuda.device_count()} CUDA devices are visible")
+        if device.type not in ("cpu", "cuda") and not torch.get_device_module(device).is_available():
+            raise RuntimeError("it is not available here")
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        if reason.startswith("Expected one of"):  # torch's list of all devices that anyone has
+            reason = "there is no such device; the usual are cpu, cuda, cuda:1 and mps"
+        raise DeviceError(f"device {name!r} cannot be used: {reason}; try --device cpu") from None
+    return device
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """torch computes with `number` threads inside, 0: as before, and with those of before afterwards."""
+    before = torch.get_num_threads()
+    if number:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

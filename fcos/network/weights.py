@@ -1,0 +1,118 @@
+"""Weights in one .safetensors file with config and class names inside: written, read, put into a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import Config, from_dict
+from ..errors import ModelError
+from ..files import write_whole
+from ..types import Classes
+from .model import FCOS
+
+_FORMAT = "1"
+_CHECKPOINTS = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
+_HALF_MAX = torch.finfo(torch.float16).max
+
+
+def build(config: Config, num_classes: int) -> FCOS:
+    """A network with fresh weights."""
+    return FCOS(config.model, num_classes)
+
+
+def save(
+    path: str | Path,
+    state: Mapping[str, Tensor],
+    config: Config,
+    classes: Classes,
+    *,
+    half: bool = False,
+    about: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write weights, config, class names and ids to one .safetensors file.
+
+    `half` stores tensors of two and more dimensions (all but norms and biases, so nearly everything) as float16
+    where their values fit; `load` and `load_state` give float32 again.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {k: (_halved(v) if half else v).detach().cpu().contiguous().clone() for k, v in state.items()}
+    metadata = {
+        "format": _FORMAT,
+        "config": config.model_dump_json(),
+        "classes": json.dumps({"names": classes.names, "ids": classes.ids}),
+        "about": json.dumps(dict(about or {})),
+    }
+    return write_whole(path, lambda p: save_file(tensors, p, metadata={"fcos": json.dumps(metadata)}))
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point() or tensor.ndim < 2 or not bool((tensor.abs() <= _HALF_MAX).all()):
+        return tensor
+    return tensor.half()
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], Config, Classes, dict[str, Any]]:
+    """(weights, config, classes, about) of a file written by `save`; ModelError for anything else."""
+    state: dict[str, Tensor] = {}
+    config, classes, about = _read(Path(path), state)
+    return state, config, classes, about
+
+
+def header(path: str | Path) -> tuple[Config, Classes, dict[str, Any]]:
+    """(config, classes, about) of a file written by `save`, without its weights."""
+    return _read(Path(path), None)
+
+
+def _read(path: Path, state: dict[str, Tensor] | None) -> tuple[Config, Classes, dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise ModelError(f"there is no model file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get("fcos")
+            if state is not None:
+                state.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        hint = f"; for a checkpoint: fcos convert {path} OUT.safetensors" if path.suffix in _CHECKPOINTS else ""
+        raise ModelError(f"{path} is not a whole safetensors file: {str(error).splitlines()[0]}{hint}") from error
+    if metadata is None:
+        raise ModelError(f"{path} holds weights but no fcos config; `fcos convert` reads other detectors' files")
+    try:
+        stored = json.loads(metadata)
+        config = from_dict(json.loads(stored["config"]), str(path))
+        classes = json.loads(stored["classes"])
+        about = json.loads(stored.get("about", "{}"))
+        return config, Classes(tuple(classes["names"]), tuple(classes["ids"])), about
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelError(f"{path}: its fcos metadata cannot be read ({error})") from error
+
+
+def load_state(network: FCOS, state: Mapping[str, Tensor], source: str, changed: bool = False) -> None:
+    """Fill the network; ModelError that lists both sides where the keys or shapes differ."""
+    wanted = network.state_dict()
+    missing = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
+    spare = [k for k in state if k not in wanted]
+    if missing or spare:
+        hint = "; the model.* settings given do not fit these weights" if changed else ""
+        raise ModelError(
+            f"{source} does not fit its config: missing or misshapen {missing[:3]}, left over {spare[:3]}{hint}"
+        )
+    network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()})
+
+
+def transfer(network: FCOS, state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Fill what fits of another detector's weights, layer by layer (a bias alone means nothing); (kept, fresh) names
+    of tensors."""
+    wanted = network.state_dict()
+    unfit = {k.rpartition(".")[0] for k in wanted if k not in state or state[k].shape != wanted[k].shape}
+    kept = [k for k in wanted if k.rpartition(".")[0] not in unfit]
+    network.load_state_dict({k: state[k].to(wanted[k].dtype) for k in kept}, strict=False)
+    return kept, [k for k in wanted if k not in kept]

@@ -1,0 +1,255 @@
+"""Pictures of what was judged: truth beside detections, the worst pictures, plots of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..data.dataset import Dataset
+from ..data.image import read_image
+from ..errors import ImageError
+from ..evaluation.calibration import Calibration, calibration
+from ..evaluation.coco import confusion_matrix, curves, flatten
+from ..evaluation.metrics import Ints, matches_coco, overlaps
+from ..files import write_whole
+from ..types import Detections
+from . import plots
+from .draw import draw_boxes, sheet, side_by_side
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
+    from ..types import Detections
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..data.dataset import Record
+    from ..inference.detector import Detector
+    from ..types import Classes, Detections
+_PICTURES = 6  # in each val_*.jpg
+
+
+def save_picture(path: Path, pixels: np.ndarray) -> Path:
+    """An RGB array [H,W,3] as JPEG, written whole."""
+    from PIL import Image
+
+    return write_whole(path, lambda p: Image.fromarray(pixels).save(p, quality=90))
+
+
+def draw_judged(
+    dataset: Dataset, found: Sequence[Detections], score: float, chosen: Sequence[int] | None = None
+) -> np.ndarray | None:
+    """Truth beside prediction for the records `chosen`, or for some spread over those with boxes; None when
+    none of them can be read. Detections from `score` on are shown."""
+    if chosen is None:
+        chosen = spread(dataset, _PICTURES)
+    missed, wrong = mistakes(found, dataset, score)
+    pairs = []
+    for i in chosen:
+        record, shown = dataset.records[i], found[i][found[i].scores >= score]
+        try:
+            pixels = read_image(str(record.path))
+        except ImageError:
+            continue
+        names = dataset.classes.names
+        truth = draw_boxes(pixels, record.boxes, record.labels, names, ignore=record.ignore)
+        guess = draw_boxes(pixels, shown.boxes.numpy(), shown.labels.numpy(), names, scores=shown.scores.numpy())
+        told = ", ".join(f"{n} {what}" for n, what in ((missed[i], "missed"), (wrong[i], "wrong")) if n)
+        pairs.append(side_by_side(truth, guess, (f"truth: {record.file_name}", f"found: {told or 'all right'}")))
+    return sheet(pairs, columns=2, cell=720) if pairs else None
+
+
+def spread(dataset: Dataset, count: int) -> list[int]:
+    """Numbers of `count` records with boxes (of all, where none has any), evenly over the data set."""
+    some = [i for i, r in enumerate(dataset.records) if len(r.boxes)] or list(range(len(dataset)))
+    return [some[i] for i in np.linspace(0, len(some) - 1, min(count, len(some))).round().astype(int)]
+
+
+def mistakes(found: Sequence[Detections], dataset: Dataset, score: float, iou: float = 0.5) -> tuple[Ints, Ints]:
+    """Missed objects [N] and wrong detections [N] of each record, among detections with a score >= `score`."""
+    kept = [d[d.scores >= score] for d in found]
+    detections, truth = flatten(kept, dataset)
+    box = matches_coco(detections, truth, overlaps(detections, truth, minimum=iou), iou)
+    hit = np.isin(np.arange(len(truth.image)), box) | truth.ignore
+    place = np.argsort([record.id for record in dataset.records], kind="stable")  # flatten goes by id
+    missed, wrong = np.zeros(len(dataset), np.int64), np.zeros(len(dataset), np.int64)
+    missed[place] = np.bincount(truth.image[~hit], minlength=len(dataset))
+    wrong[place] = np.bincount(detections.image[box < 0], minlength=len(dataset))
+    return missed, wrong
+
+
+def draw_evaluation(
+    folder: Path, found: Sequence[Detections], dataset: Dataset, score: float | None = None
+) -> list[Path]:
+    """pr.png, f1.png, confusion.png and reliability.png of found[i] on dataset.records[i].
+
+    The confusion matrix counts detections from `score` on; left out: the score with the best F1.
+    """
+    lines = curves(found, dataset)
+    if score is None:
+        score = next(iter(lines.pooled.values())).best()[0]
+        score = score if score == score else 0.5  # nothing was found: any threshold shows that
+    matrix = confusion_matrix(found, dataset, score=score)
+    names = dataset.classes.names
+    return [
+        write_whole(folder / "pr.png", lambda p: plots.pr_curve(lines, p)),
+        write_whole(folder / "f1.png", lambda p: plots.f1_curve(lines, p)),
+        write_whole(folder / "confusion.png", lambda p: plots.confusion_matrix(matrix, names, p, score=score)),
+        write_whole(folder / "reliability.png", lambda p: reliability_plot(calibration(found, dataset), p)),
+    ]
+
+
+def draw_validation(folder: Path, found: Sequence[Detections], dataset: Dataset, score: float) -> None:
+    """val_0.jpg and val_1.jpg: pictures spread over the data; val_worst.jpg: those with most mistakes."""
+    chosen = spread(dataset, 2 * _PICTURES)
+    sheets = {"val_0.jpg": chosen, "val_1.jpg": []}
+    if len(chosen) > _PICTURES:
+        sheets = {"val_0.jpg": chosen[::2], "val_1.jpg": chosen[1::2]}
+    total = np.add(*mistakes(found, dataset, score))
+    worst = np.argsort(-total, kind="stable")[:_PICTURES]
+    sheets["val_worst.jpg"] = [int(i) for i in worst if total[i]]
+    for name, pictures in sheets.items():
+        drawn = draw_judged(dataset, found, score, pictures) if pictures else None
+        if drawn is None:
+            (folder / name).unlink(missing_ok=True)  # one of an earlier evaluation would mislead
+        else:
+            save_picture(folder / name, drawn)
+
+
+SCORE = 0.5  # of the pictures
+IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture drawn: hits, misses (objects not found) and false alarms at SCORE, for sorting and captions."""
+
+    name: str
+    pixels: np.ndarray
+    hits: int
+    misses: int
+    alarms: int
+
+    @property
+    def good(self) -> bool:
+        return not self.misses and not self.alarms
+
+    def text(self) -> str:
+        wrong = [f"{self.misses} missed"] * bool(self.misses) + [f"{self.alarms} false"] * bool(self.alarms)
+        return f"{self.name}: {', '.join([f'{self.hits} found', *wrong])}"
+
+
+GREEN, RED, ORANGE = (60, 170, 75), (225, 50, 50), (245, 150, 30)
+
+
+def show(detector: Detector, record: Record, classes: Classes, score: float = SCORE) -> Shown:
+    """Detections of one annotated picture: green where they meet an object (IoU >= 0.5, same class), red where not;
+    missed objects orange. Boxes to ignore excuse what lies on them."""
+    import numpy as np
+
+    from ..data.classes import match_classes
+    from ..data.image import read_image
+    from .draw import draw_boxes
+
+    pixels = read_image(str(record.path))
+    found = detector(pixels, score=score)
+    mapping = match_classes(detector.classes, classes, allow_missing=True)
+    hit, used = match(found, record, mapping)
+    excused = hit < 0
+    boxes, names = found.boxes.numpy(), detector.classes.names
+    colors = [GREEN if h > 0 else RED for h in hit[~excused]]
+    drawn = draw_boxes(
+        pixels, boxes[~excused], found.labels.numpy()[~excused], names, found.scores.numpy()[~excused], colors=colors
+    )
+    missed = ~used & ~record.ignore
+    missed &= np.isin(record.labels, mapping)  # what the model does not know it cannot miss
+    drawn = draw_boxes(
+        drawn, record.boxes[missed], record.labels[missed], classes.names, colors=[ORANGE] * int(missed.sum())
+    )
+    alarms = int((hit == 0).sum())
+    return Shown(Path(record.file_name).stem, drawn, int((hit > 0).sum()), int(missed.sum()), alarms)
+
+
+def match(found: Detections, record: Record, mapping: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(for each detection, best first: 1 hit, 0 false, -1 on a box to ignore; for each object: found or not)."""
+    import numpy as np
+    import torch
+    from torchvision.ops import box_iou
+
+    iou = box_iou(found.boxes, torch.from_numpy(record.boxes).reshape(-1, 4)).numpy()
+    hit, used = np.zeros(len(found), np.int64), np.zeros(len(record.boxes), bool)
+    for i, label in enumerate(mapping[found.labels.numpy()]):
+        same = (record.labels == label) & ~used & (iou[i] >= IOU)
+        real = same & ~record.ignore
+        if real.any():
+            used[int(np.argmax(np.where(real, iou[i], 0)))] = True
+            hit[i] = 1
+        elif same.any():
+            hit[i] = -1
+    return hit, used
+
+
+def draw_sheets(
+    model: str | Path, data: str | Path, out: Path, *, split: str | None = None, score: float = SCORE, limit: int = 4
+) -> list[tuple[str, str]]:
+    """Write OUT-good.jpg and OUT-bad.jpg, up to `limit` pictures of an annotated data set each; (file name, caption)
+    of those there are. Bad pictures are those with most misses and false alarms."""
+    from ..data.open import open_dataset
+    from ..inference.load import load
+    from .draw import sheet
+
+    dataset = open_dataset(data, split)
+    detector = load(model, device="cpu")
+    shown = [show(detector, r, dataset.classes, score) for r in dataset.records if r.path is not None]
+    good = sorted((s for s in shown if s.good and s.hits), key=lambda s: -s.hits)[:limit]
+    bad = sorted((s for s in shown if not s.good), key=lambda s: -(s.misses + s.alarms))[:limit]
+    written = []
+    for kind, chosen in (("good", good), ("bad", bad)):
+        if not chosen:
+            continue
+        path = out.with_name(f"{out.stem}-{kind}.jpg")
+        texts = [s.text() for s in chosen]
+        save_picture(path, sheet([s.pixels for s in chosen], columns=min(2, len(chosen)), titles=texts, cell=480))
+        marks = "Green: right; red: false; orange: missed" if kind == "bad" else "Everything found, nothing false"
+        written.append((path.name, f"{marks} (score >= {score:g}, IoU >= {IOU:g}). {'; '.join(texts)}."))
+    return written
+
+
+def reliability_plot(judged: Calibration, path: str | Path) -> None:
+    """Precision over score with the diagonal of a calibrated detector, and how many detections each bin has."""
+    from .plots import INK, LINES, MUTED, _figure
+
+    figure = _figure(6.4, 6.2)
+    upper, lower = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    bins = len(judged.count)
+    middle, width = (np.arange(bins) + 0.5) / bins, 0.92 / bins
+    some = judged.count > 0
+    upper.bar(middle[some], judged.precision[some], width, color="#93c5fd", label="share that is right")
+    upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=(0, (4, 4)), label="calibrated")
+    upper.plot(
+        judged.score[some], judged.precision[some], "o-", color="#2563eb", markersize=5, label="at the mean score"
+    )
+    ece = "-" if np.isnan(judged.ece) else f"{judged.ece:.3f}"
+    upper.set_title(f"Reliability of the scores (IoU {judged.iou:g}), ECE {ece}", loc="left", color=INK, fontsize=13)
+    upper.set_ylabel("precision", color=MUTED)
+    upper.set(xlim=(0, 1), ylim=(0, 1.02))
+    upper.legend(frameon=False, labelcolor=INK, loc="upper left")
+    lower.bar(middle[some], judged.count[some], width, color="#cbd5e1")
+    lower.set_yscale("log")
+    for x, n in zip(middle[some], judged.count[some], strict=True):
+        lower.text(x, n, f"{n:,}", ha="center", va="bottom", fontsize=7, color=INK)
+    lower.set_ylim(0.7, 8 * max(int(judged.count.max()), 1))
+    lower.set_ylabel("detections", color=MUTED)
+    lower.set_xlabel("score", color=MUTED)
+    for axes in (upper, lower):
+        axes.grid(color=LINES, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0, colors=MUTED)
+        axes.minorticks_off()
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    lower.grid(axis="y", visible=False)
+    figure.savefig(path, format="png")

@@ -1,0 +1,51 @@
+"""What any model is made of, by name or file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..config import Config
+from ..export.open import read_about
+from ..export.registry import format_of
+from ..network import weights
+from ..network.info import Info, describe_network, parse_size
+from ..presets import PRESETS, resolve
+from ..types import Classes
+from .find import load_network
+from .models import known_models
+
+
+def describe_model(
+    model: str,
+    overrides: Sequence[str] = (),
+    size: str | None = None,
+    classes: int | None = None,
+    layers: bool = False,
+) -> Info:
+    """Info of a preset, run folder or model file, at `size` ("HxW") or the config's, for `classes`; left out: those of
+    its weights, 80 where it has none."""
+    if model in PRESETS and (classes is not None or known_models()[model].path() is None):
+        config, known = resolve(model, overrides), 80
+    elif format_of(model) is not None:  # the same network, without its weights
+        config, names = read_settings(model)
+        config, known = config.override(*overrides, source="command line"), len(names)
+    else:
+        network, config, names = load_network(model, overrides)
+        known = len(names)
+        if classes in (None, known):
+            return describe_network(network, config, parse_size(size, config), layers)
+    network = weights.build(config, known if classes is None else classes).eval()
+    return describe_network(network, config, parse_size(size, config), layers)
+
+
+def read_settings(name: str | Path) -> tuple[Config, Classes]:
+    """(config, classes) of a model name, run folder or file, a checkpoint or an exported one."""
+    from ..network import weights
+    from .find import find_weights
+
+    path = find_weights(name)
+    if format_of(path) is not None:
+        about = read_about(path)
+        return about.config, about.classes
+    return weights.read(path)[1:3]

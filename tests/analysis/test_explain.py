@@ -1,0 +1,172 @@
+"""The story of a box, the stages that lose an object, and TIDE's errors, on scenes made by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scripted import GREY, TRUTH, detector
+
+from fcos.analysis.explain import explain, who_silenced
+from fcos.analysis.misses import STAGES, gallery, miss_study
+from fcos.analysis.tide import tide
+from fcos.types import Detections
+
+
+def test_the_story_of_two_boxes():
+    rows = [
+        ((36, 36), (12, 12, 60, 60), 0, 0.81, 0.64),
+        ((44, 36), (14, 12, 60, 60), 0, 0.64, 0.49),  # the same cat, weaker
+        ((36, 44), (12, 14, 60, 60), 1, 0.5, 0.5),  # a dog at the same place stays
+        ((88, 88), (70, 70, 110, 110), 1, 0.9, 0.9),
+    ]
+    story = explain(detector(rows), GREY, score=0.3)
+    assert [s.label for s in story.stories] == ["dog", "cat", "dog"]
+    cat = story.stories[1]
+    assert cat.score == pytest.approx(0.72, abs=1e-4)  # sqrt(.81 * .64)
+    assert (cat.probability, cat.centerness) == (pytest.approx(0.81, abs=1e-5), pytest.approx(0.64, abs=1e-5))
+    assert cat.location == (36, 36)
+    assert cat.distances == pytest.approx((24, 24, 24, 24))
+    assert cat.level == "P3"
+    assert [(s["label"], round(s["score"], 2)) for s in cat.silenced] == [("cat", 0.56)]
+    assert story.stories[0].silenced == ()
+    assert story.to_dict()["detections"][1]["silenced"][0]["location"] == [44, 36]
+    assert "P3" in story.text()
+    assert story.draw().shape == GREY.shape
+    assert [m[1].shape for m in story.maps] == [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]
+    assert story.maps[0][1][4, 4] == pytest.approx(0.81, abs=1e-5)
+    assert story.draw_maps().ndim == 3
+
+
+def test_pixels_are_those_of_the_picture():
+    rows = [((36, 36), (12, 12, 60, 60), 0, 0.9, 0.9)]
+    story = explain(detector(rows), np.full((256, 256, 3), 127, np.uint8))
+    assert story.stories[0].location == (72, 72)
+    assert story.stories[0].box == pytest.approx((24, 24, 120, 120))
+    assert story.stories[0].distances == pytest.approx((48, 48, 48, 48))
+
+
+def test_the_same_detections_as_the_detector():
+    rows = [((36, 36), (12, 12, 60, 60), 0, 0.8, 0.6), ((44, 36), (14, 12, 62, 60), 0, 0.7, 0.6)]
+    d = detector(rows)
+    plain, story = d(GREY, score=0.3), explain(d, GREY, 0.3)
+    torch.testing.assert_close(plain.boxes, story.detections.boxes)
+    torch.testing.assert_close(plain.scores, story.detections.scores)
+    assert plain.points.tolist() == story.detections.points.tolist()
+
+
+def test_nothing_found():
+    story = explain(detector([]), GREY)
+    assert story.text() == "nothing was found"
+    assert story.draw().shape == GREY.shape
+
+
+def test_a_dropped_box_cannot_silence():
+    # a silences b; b overlaps c, but b is gone, so c stays
+    boxes = torch.tensor([[0.0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10], [4, 0, 14, 10]])
+    labels = torch.tensor([0, 0, 0, 1])
+    silencer = who_silenced(boxes, labels, torch.tensor([0, 2, 3]), "class", 0.4)
+    assert silencer.tolist() == [-1, 0, -1, -1]
+    assert who_silenced(boxes, labels, torch.tensor([0, 2]), "agnostic", 0.4).tolist() == [-1, 0, -1, 0]
+
+
+# --------------------------------------------------------------------------- missed objects
+
+
+CASES = {
+    "no location": ([], [(5, 5, 11, 11, 0, 0)]),
+    "suppressed": (
+        # a larger cat is surer; both overlap by more than 0.6
+        [((36, 36), (16, 16, 64, 60), 0, 0.9, 0.9), ((44, 44), (20, 20, 60, 60), 0, 0.6, 0.6)],
+        [(*TRUTH, 0, 0), (16, 16, 64, 60, 0, 0)],
+    ),
+    "wrong class": ([((36, 36), TRUTH, 1, 0.9, 0.9)], [(*TRUTH, 0, 0)]),
+    "box too poor": ([((36, 36), (20, 20, 44, 44), 0, 0.9, 0.9)], [(*TRUTH, 0, 0)]),
+    "below threshold": ([((36, 36), TRUTH, 0, 0.2, 0.2)], [(*TRUTH, 0, 0)]),
+}
+
+
+@pytest.mark.parametrize("stage", [s for s in STAGES if s != "outranked"])
+def test_each_stage(world, stage):
+    rows, truth = CASES[stage]
+    data = world(*truth)
+    study = miss_study(detector(rows), data)
+    assert [m.stage for m in study.misses] == [stage]
+    assert study.counts()[stage] == 1
+    assert study.objects == len(truth)
+    assert stage in study.text()
+    assert gallery(study, data, cell=64).ndim == 3
+
+
+def test_outranked(world):
+    data = world((1, 1, 8, 8, 0, 0), (1, 1, 7, 7, 0, 0))
+    study = miss_study(detector([((4, 4), (1, 1, 7, 7), 0, 0.95, 0.95)]), data)
+    # the one detection fits both truths; the better fit is found, the larger box was outranked
+    assert [(m.stage, m.box) for m in study.misses] == [("outranked", (1, 1, 8, 8))]
+
+
+def test_numbers_of_a_miss(world):
+    study = miss_study(detector(CASES["below threshold"][0]), world((*TRUTH, 0, 0)), image=7)
+    assert study.misses[0].best_score == pytest.approx(0.2, abs=1e-4)
+    assert study.misses[0].best_iou == 0.0
+    assert study.to_dict()["found"] == 0
+
+
+def test_found_and_difficult_objects_are_no_misses(world):
+    data = world((*TRUTH, 0, 0), (80, 80, 120, 120, 1, 1))
+    study = miss_study(detector([((36, 36), TRUTH, 0, 0.9, 0.9)]), data)
+    assert study.misses == ()
+    assert study.objects == 1
+    assert study.tide.ap50 == pytest.approx(1.0)
+
+
+def test_an_unknown_picture_is_one_line(world):
+    from fcos.errors import DataError
+
+    with pytest.raises(DataError, match="no picture with the id 99"):
+        miss_study(detector([]), world((*TRUTH, 0, 0)), image=99)
+
+
+# --------------------------------------------------------------------------- TIDE
+
+
+def judged(world, *found):
+    data = world((0, 0, 40, 40, 0, 0), (60, 60, 100, 100, 1, 0))
+    boxes = torch.tensor([f[:4] for f in found], dtype=torch.float32).reshape(-1, 4)
+    labels = torch.tensor([f[4] for f in found], dtype=torch.int64)
+    scores = torch.tensor([f[5] for f in found], dtype=torch.float32)
+    return tide([Detections(boxes, scores, labels, labels)], data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("class", (60, 60, 100, 100, 0, 0.8)),
+        ("box", (60, 60, 80, 75, 1, 0.8)),
+        ("both", (60, 60, 80, 75, 0, 0.8)),
+        ("duplicate", (0, 0, 40, 38, 0, 0.8)),
+        ("background", (110, 110, 120, 120, 0, 0.8)),
+    ],
+)
+def test_tide_kinds(world, kind, found):
+    result = judged(world, (0, 0, 40, 40, 0, 0.9), found)
+    claimed = kind in ("class", "box")
+    assert {k: v for k, v in result.count.items() if v} == {kind: 1} | ({} if claimed else {"missed": 1})
+    assert result.ap50 == pytest.approx(0.5)
+    # the second object found makes both classes perfect; other mended errors stand behind all right ones
+    assert result.cost[kind] == pytest.approx(0.5 if claimed else 0.0)
+    assert result.cost["missed"] == pytest.approx(0.0 if claimed else 0.5)
+
+
+def test_tide_costs_of_a_wrong_detection_above_the_right_one(world):
+    result = judged(world, (0, 0, 40, 40, 0, 0.5), (110, 110, 120, 120, 0, 0.8), (60, 60, 100, 100, 1, 0.5))
+    assert result.ap50 == pytest.approx(0.75)
+    assert result.cost["background"] == pytest.approx(0.25)
+
+
+def test_two_claims_to_one_object_are_mended_once(world):
+    first, second = (60, 60, 100, 100, 0, 0.8), (61, 60, 100, 100, 0, 0.7)
+    result = judged(world, (0, 0, 40, 40, 0, 0.9), first, second)
+    assert result.count["class"] == 2
+    assert result.cost["class"] == pytest.approx(0.5)
+    assert replace(result, ap50=0.0).text().startswith("AP50 0.00")

@@ -1,0 +1,124 @@
+"""`fcos bench` on a detector of a few thousand weights: a table whose figures agree with each other."""
+
+import json
+import time
+
+import pytest
+import torch
+from tiny import NAMES, tiny_config
+
+from fcos.bench import timing
+from fcos.bench.rows import bench
+from fcos.bench.timing import alternate
+from fcos.cli import main
+from fcos.errors import FcosError
+from fcos.network import weights
+from fcos.network.info import describe_network
+from fcos.types import Classes
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    config = tiny_config()
+    path = tmp_path_factory.mktemp("bench") / "tiny.safetensors"
+    return weights.save(path, weights.build(config, 2).state_dict(), config, Classes(NAMES))
+
+
+def test_json(model, capsys):
+    main_arguments = ["bench", "--model", str(model), "--size", "60x90,64", "--batch", "1,2", "--rounds", "2", "--json"]
+    with pytest.raises(SystemExit) as end:
+        main(main_arguments)
+    assert end.value.code == 0
+    report = json.loads(capsys.readouterr().out)
+    rows = report["rows"]
+    assert [(r["size"], r["batch"]) for r in rows] == [("60x90", 1), ("60x90", 2), ("64x64", 1), ("64x64", 2)]
+    for row in rows:
+        assert row["ratio"] == 1.0  # each is the only one of its size and batch
+        assert row["pictures_per_second"] == pytest.approx(1e3 * row["batch"] / row["milliseconds"])
+        assert (
+            0
+            < row["share"]
+            == pytest.approx(row["gflop"] * row["batch"] / (row["network"] / 1e3) / report["peaks"]["fp32"])
+        )
+    assert rows[0]["gflop"] == pytest.approx(1.5 * rows[2]["gflop"], rel=0.01)  # padded to 64x96
+    assert report["machine"]
+
+
+def test_what_cannot_run_is_a_note(model):
+    report = bench([str(model)], ["torch"], ["fp32", "int8"], ["64"], rounds=1)
+    assert [row.precision for row in report.rows] == ["fp32"]
+    assert any("int8" in note for note in report.notes)
+    head, row = report.text().splitlines()[:2]
+    assert len(head) == len(row)  # the last column ends where its heading does
+    assert head.split()[-1] == "ratio"
+    assert row.split()[-1] == "1.00"
+    with pytest.raises(FcosError, match="int8"):
+        bench([str(model)], ["torch"], ["int8"], ["64"], rounds=1)
+    for wrong in ("10", "axb"):
+        with pytest.raises(FcosError, match="write HxW"):
+            bench([str(model)], sizes=[wrong])
+
+
+def test_lanes_are_rows_of_their_own(model):
+    report = bench([str(model)], ["torch", "compile"], sizes=["64"], batches=[1, 2], lanes=[1, 2], threads=2, rounds=1)
+    laned = [row for row in report.rows if row.lanes == 2]
+    assert [(row.runtime, row.batch) for row in laned] == [("torch", 1), ("torch", 2)]
+    for row in laned:
+        assert row.network is None
+        assert row.pictures_per_second == pytest.approx(1e3 * row.batch / row.milliseconds)
+    assert any("several lanes" in note for note in report.notes)
+    assert "lanes" in report.text().splitlines()[0].split()
+
+
+def test_ways_take_turns():
+    order = []
+    times = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2, warm=1)
+    assert order == ["a", "b"] * 3
+    assert {k: len(v) for k, v in times.items()} == {"a": 2, "b": 2}
+
+
+def test_flops_of_a_layer_by_hand():
+    """A deformable convolution counts as a plain one and its offsets; nothing is computed, so 4000 pixels are quick."""
+    size = (4096, 4096)
+    small = {"head_convs": 1, "head_channels": 16, "fpn_channels": 16}
+    plain, bent = (
+        describe_network(weights.build(c, 2), c, size)
+        for c in (tiny_config(model={**small, "head_deformable": d}) for d in (False, True))
+    )
+    cells = sum(level["points"] for level in plain.levels)
+    # head: two tower convs of 16x16x9, outputs of 16x9x(2+4+1)
+    assert plain.parts[2].flops == 2 * cells * (2 * 16 * 16 * 9 + 16 * 9 * 7)
+    assert bent.parts[2].flops == plain.parts[2].flops + 2 * cells * 2 * 16 * 27 * 9
+
+
+def test_an_emulated_product_is_no_peak(monkeypatch):
+    """int8 that is slower than fp32 says nothing about the machine; in fp32 the better of two counts."""
+    honest = timing.matrix_product
+
+    def slow(precision, device="cpu"):
+        if precision == "fp32":
+            return honest("fp32", device)
+        return (lambda: time.sleep(0.5)), 0.001
+
+    monkeypatch.setattr(timing, "matrix_product", slow)
+    assert timing.products("int8") == []
+    assert len(timing.products("fp32")) == 2
+
+
+def test_an_exported_file_is_measured_as_what_it_is(model, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from fcos.export.job import Job, run
+
+    file = run(Job(str(model), "onnx", tmp_path / "m.onnx")).file
+    report = bench([str(file)], rounds=1)
+    assert [(row.runtime, row.precision) for row in report.rows] == [("onnx", "fp32")]
+    report = bench([str(file)], ["torch", "onnx"], ["fp32", "bf16"], lanes=[1, 2], threads=2, rounds=1)
+    assert [(row.runtime, row.precision, row.lanes) for row in report.rows] == [
+        ("onnx", "fp32", 1),
+        ("onnx", "fp32", 2),
+    ]
+    wrong_runtime, wrong_precision = [note for note in report.notes if note.startswith("left out")]
+    assert "is a file for the runtime onnx, not torch" in wrong_runtime
+    assert "export it with --precision bf16" in wrong_precision

@@ -1,0 +1,76 @@
+"""Mistakes on the command line: one line that names the thing, the value and the fix, exit code 2."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import fcos
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["predict", "a.jpg", "--foo"], ["--foo", "see fcos predict --help"]),
+        (["predict"], ["sources", "see fcos predict --help"]),
+        (["predict", ""], ["empty name"]),
+        (["predict", "a.jpg", "--batch", "many"], ["--batch", "'many'"]),
+        (["convert", "a.pth", "b.pth", "--to", "yolo"], ["--to", "'yolo'", "'torchvision'"]),
+        (["evaluate"], ["'evaluate'", "see fcos --help"]),
+        (["eval"], ["--data", "see fcos eval --help"]),
+    ],
+)
+def test_wrong_command_lines_are_one_line(capsys, arguments, words):
+    code, out, err = fcos(capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("fcos: ")
+    assert not [word for word in words if word not in err], err
+
+
+def test_no_verb_shows_the_help(capsys):
+    code, out, err = fcos(capsys)
+    assert code in (0, 2)
+    assert "Commands:" in out + err
+
+
+def test_files_that_are_something_else(capsys, tmp_path):
+    (tmp_path / "file").write_text("x")
+    picture = tmp_path / "a.jpg"
+    picture.write_text("x")
+    code, _, err = fcos(capsys, "predict", picture, "--out", tmp_path / "file")
+    assert (code, err) == (2, f"fcos: --out {tmp_path / 'file'} is a file; name a folder\n")
+    for verb in (["train", "--data", tmp_path], ["eval", "--data", tmp_path, "--model", "m"], ["demo"]):
+        code, _, err = fcos(capsys, *verb, "--out", tmp_path / "file")
+        assert (code, err) == (2, f"fcos: --out {tmp_path / 'file'} is a file; name a folder\n")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    code, _, err = fcos(capsys, "info", tmp_path / "other.pth")
+    assert code == 2
+    assert "fcos convert" in err
+    assert err.count("\n") == 1
+    own = {f"head.{name}.weight": torch.zeros(1, 1, 3, 3) for name in ("class_logits", "box_distances")}
+    save_file(own, tmp_path / "own.safetensors")
+    code, _, err = fcos(capsys, "convert", tmp_path / "own.safetensors", tmp_path / "out.safetensors")
+    assert code == 2
+    assert "already" in err
+    assert "--to" in err
+
+
+def test_devices_that_are_not_there(capsys, tmp_path):
+    for name in ("gpu", "cuda:99"):
+        code, _, err = fcos(capsys, "predict", __file__, "--device", name, "--out", tmp_path / "o")
+        assert code == 2
+        assert repr(name) in err
+        assert "try --device cpu" in err
+        assert len(err) < 200
+
+
+def test_a_category_id_that_stands_twice_is_named(capsys, tmp_path):
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 9}],
+        "annotations": [],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 7, "name": "dog"}],
+    }
+    (tmp_path / "instances_val.json").write_text(json.dumps(truth))
+    code, _, err = fcos(capsys, "doctor", "--data", tmp_path)
+    assert code == 2
+    assert "category id 7 stands twice" in err

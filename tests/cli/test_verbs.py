@@ -1,0 +1,131 @@
+"""The command line as a user meets it: results on stdout, one-line errors, exit codes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import NAMES, fcos, make_shapes, tiny_config
+
+from fcos.data.open import open_splits
+from fcos.network import weights
+from fcos.training.loop import train
+from fcos.types import Classes
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A data set and a model that has seen it for a moment."""
+    folder = tmp_path_factory.mktemp("a folder")
+    data = make_shapes(folder / "shapes", {"train": 8, "val": 4, "test": 5})
+    config = tiny_config(model={"backbone_norm": "batch"}, decode={"threshold": 0.0})
+    train(config, {"train": open_splits(data)["train"]}, folder / "run", init="none", device="cpu", quiet=True)
+    return folder
+
+
+def test_train_eval_predict(work, capsys, tmp_path):
+    settings = ["train.epochs=1", "data.size=64", "data.max_size=96", "data.train_sizes=[]", "model.backbone=plain"]
+    code, _, err = fcos(
+        capsys, "train", "--data", work / "shapes", "--out", tmp_path / "run", "--device", "cpu", "--init", "none",
+        "--model", "fcos-lite0", "model.backbone_weights=none", "train.batch=4", "data.workers=0", *settings,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "disc (id 2)" in err
+    code, out, err = fcos(capsys, "eval", "--model", tmp_path / "run", "--data", work / "shapes", "--json")
+    assert code == 0, err
+    assert json.loads(out)["pictures"] == 5  # the test split
+
+
+def test_predict_goes_on_past_a_broken_picture(work, capsys, tmp_path):
+    folder = tmp_path / "my pictures"
+    folder.mkdir()
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(folder / "good ü.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no jpeg")
+    out_folder = tmp_path / "out"
+    code, out, err = fcos(
+        capsys, "predict", folder, "--model", work / "run", "--json", "--score", "0", "--out", out_folder,
+        "--yolo", tmp_path / "yolo", "--coco", tmp_path / "coco.json",
+    )  # fmt: skip
+    assert code == 1
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["file"] for line in lines] == [str(folder / "good ü.png")]
+    assert (lines[0]["width"], lines[0]["height"]) == (60, 40)
+    assert "broken.jpg" in err
+    assert Image.open(out_folder / "good ü.png").size == (60, 40)
+    rows = json.loads((tmp_path / "coco.json").read_text())
+    assert {r["category_id"] for r in rows} <= {2, 7}
+    assert len((tmp_path / "yolo" / "good ü.txt").read_text().splitlines()) == len(rows) > 0
+
+
+def test_info_models_config(capsys):
+    code, out, _ = fcos(capsys, "info", "fcos-lite1", "--json", "--size", "64", "--classes", "2")
+    info = json.loads(out)
+    assert code == 0
+    assert info["anchor_outputs"] / info["outputs"] == pytest.approx(9 * 6 / 7)
+    for asked, number in ((["--classes", "3"], 3), ([], 20)):  # the bundled weights know VOC's classes
+        _, out, _ = fcos(capsys, "info", "fcos-lite0", "--json", "--size", "64", *asked)
+        info = json.loads(out)
+        assert info["outputs"] % (number + 5) == 0
+        assert info["anchor_outputs"] / info["outputs"] == pytest.approx(9 * (number + 4) / (number + 5))
+    _, out, _ = fcos(capsys, "models", "--json")
+    assert {"fcos-lite0", "fcos-r50", "fcos-r50-2019", "fcos-hrnet-w32"} <= {m["name"] for m in json.loads(out)}
+    _, out, _ = fcos(capsys, "config", "fcos-r50", "train.lr=0.02", "--dialect", "mmdet")
+    assert "train.lr" in out
+    assert "0.02" in out
+    assert "learning rate" in out
+
+
+MISTAKES = [
+    (["train"], ["--data"]),
+    (["train", "--data", "nowhere"], ["nowhere"]),
+    (["train", "--data", "{shapes}", "train.batchsize=3"], ["train.batchsize", "train.batch?"]),
+    (["train", "--data", "{shapes}", "--model", "fcos-lite7"], ["fcos-lite7", "did you mean"]),
+    (["train", "--data", "{shapes}", "--split", "tain"], ["tain", "train, val, test"]),
+    (["train", "--data", "{shapes}", "--device", "cuda:77", "--out", "{tmp}/x"], ["cuda:77", "--device cpu"]),
+    (["train", "--data", "{shapes}", "--dialect", "tensorflow"], ["tensorflow", "detectron2"]),
+    (["train", "--resume", "--out", "{tmp}/none"], ["no checkpoint"]),
+    (["train", "--data", "{shapes}", "--out", "{run}", "model.backbone_weights=none"], ["holds a run", "--resume"]),
+    (["train", "--data", "{shapes}", "--out", "{tmp}/y", "model.backbone=resnet5o"], ["resnet5o", "did you mean"]),
+    (["train", "--data", "{shapes}", "--out", "{tmp}/z", "model.backbone_weights=gone.pth"], ["gone.pth"]),
+    (["train", "--data", "{empty}"], ["{empty}"]),
+    (["eval", "--model", "{run}", "--data", "{other}"], ["cat"]),
+    (["eval", "--model", "{tmp}/gone.safetensors", "--data", "{shapes}"], ["gone.safetensors"]),
+    (["eval", "--detections", "{tmp}/gone.json", "--data", "{shapes}"], ["gone.json"]),
+    (["predict", "{tmp}/no.jpg", "--model", "{run}"], ["no.jpg"]),
+    (["predict", "{tmp}", "--model", "{run}"], ["holds no pictures"]),
+    (["predict", "{shapes}", "--model", "fcos-r50"], ["fcos-r50", "without weights"]),
+    (["predict", "{shapes}", "--model", "{run}", "--set", "decode.nms_iou=7"], ["decode.nms_iou", "7"]),
+    (["info", "fcos-r50", "--size", "huge"], ["huge"]),
+    (["config", "fcos-r5"], ["fcos-r50"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[" ".join(a)[:60] for a, _ in MISTAKES])
+def test_mistakes_are_one_line_and_exit_code_2(arguments, words, work, capsys, tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text(
+        json.dumps({"images": [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}], "annotations":
+                    [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]}],
+                    "categories": [{"id": 1, "name": "cat"}]})
+    )  # fmt: skip
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.jpg")
+    empty = tmp_path / "empty.json"
+    empty.write_text(json.dumps({"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}))
+    (tmp_path / "sub").mkdir()
+    places = {"shapes": work / "shapes", "run": work / "run", "tmp": tmp_path / "sub", "other": other, "empty": empty}
+    code, out, err = fcos(capsys, *(a.format(**places) for a in arguments))
+    assert code == 2, (out, err)
+    last = err.strip().splitlines()[-1]
+    assert "Traceback" not in err
+    for word in words:
+        assert word.format(**places) in last, err
+
+
+def test_nan_weights_do_not_break_prediction(work, capsys, tmp_path):
+    config = tiny_config()
+    network = weights.build(config, 2)
+    torch.nn.init.constant_(network.head.class_logits.bias, float("nan"))
+    path = weights.save(tmp_path / "nan.safetensors", network.state_dict(), config, Classes(NAMES))
+    code, _, _ = fcos(capsys, "predict", work / "shapes" / "images" / "val", "--model", path, "--json")
+    assert code == 0

@@ -1,0 +1,79 @@
+"""A validation part for data that has none."""
+
+import json
+
+import pytest
+from tiny import make_shapes
+
+from fcos.cli import main
+from fcos.data.dataset import merge
+from fcos.data.open import open_dataset
+from fcos.data.splits import draw_holdout, hold_out, name_of
+from fcos.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    return open_dataset(make_shapes(tmp_path_factory.mktemp("shapes"), {"train": 20}))
+
+
+def test_the_parts_are_disjoint_seeded_and_whole(shapes):
+    names = draw_holdout(shapes, 0.25, seed=0)
+    train, val = hold_out(shapes, names)
+    assert len(names) == len(val) == 5
+    assert sorted([r.id for r in train.records] + [r.id for r in val.records]) == sorted(r.id for r in shapes.records)
+    assert [name_of(r) for r in val.records] == [name_of(r) for r in shapes.records if name_of(r) in set(names)]
+    assert draw_holdout(shapes, 0.25, seed=0) == names
+    assert draw_holdout(shapes, 0.25, seed=1) != names
+    assert draw_holdout(shapes.subset(range(19, -1, -1)), 0.25, seed=0) == names  # the order does not matter
+
+
+def test_a_picture_that_is_listed_twice_falls_on_one_side(shapes):
+    twice = merge([shapes, shapes])
+    train, val = hold_out(twice, draw_holdout(twice, 0.3, seed=0))
+    assert not {name_of(r) for r in train.records} & {name_of(r) for r in val.records}
+    assert len(val) == 2 * 6
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 10, -0.1])
+def test_shares_that_are_none(shapes, share):
+    with pytest.raises(DataError, match="is not a share of the pictures"):
+        draw_holdout(shapes, share, seed=0)
+
+
+def test_a_side_without_boxes(shapes):
+    bare = [i for i, r in enumerate(shapes.records) if not len(r.boxes)]
+    with pytest.raises(DataError, match="leaves one side without boxes"):
+        draw_holdout(shapes.subset([0, *bare]), 0.4, seed=0)
+    with pytest.raises(DataError, match="leaves one side without boxes"):
+        draw_holdout(shapes.subset([0]), 0.5, seed=0)
+
+
+def test_the_command_records_the_part_and_a_resume_keeps_it(tmp_path, capsys):
+    data = make_shapes(tmp_path / "shapes", {"train": 10})
+    settings = ["model.backbone=test_resnet", "model.backbone_weights=none", "train.batch=2", "data.workers=0",
+                "data.size=64", "data.max_size=96", "data.train_sizes=[]", "train.freeze_stages=0"]  # fmt: skip
+    run = tmp_path / "run"
+    options = ["--out", str(run), "--init", "none", "--device", "cpu", *settings]
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--data", str(data), "--holdout", "0.3", "--epochs", "1", *options])
+    held = json.loads((run / "environment.json").read_text())["sources"]["held_out"]
+    assert len(held) == 3
+    assert "(coco, holdout): 3 pictures" in capsys.readouterr().err
+    before = (run / "metrics.csv").read_text()
+    assert ",AP" in before
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--resume", "--out", str(run), "--epochs", "2", "train.seed=5", "--device", "cpu"])
+    said = capsys.readouterr().err
+    assert "(coco, holdout): 3 pictures" in said
+    assert "(coco, train): 7 pictures" in said
+    with pytest.raises(SystemExit):
+        main(["train", "--resume", "--out", str(run), "--holdout", "0.5"])
+    assert "--holdout was settled when the run" in capsys.readouterr().err
+
+
+def test_data_with_a_validation_part_needs_no_holdout(tmp_path, capsys):
+    data = make_shapes(tmp_path / "shapes", {"train": 4, "val": 2})
+    with pytest.raises(SystemExit):
+        main(["train", "--data", str(data), "--holdout", "0.3", "--out", str(tmp_path / "run")])
+    assert "--holdout is for data without a validation part" in capsys.readouterr().err

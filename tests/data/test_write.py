@@ -1,0 +1,151 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fcos.data.dataset import Dataset, Record
+from fcos.data.open import open_dataset, open_splits
+from fcos.data.write import convert
+from fcos.errors import DataError
+from fcos.types import Classes
+
+NAMES = ("cat", "dög & <co>", "fish: fresh")
+
+
+def dataset_of(folder, boxes, split="train", ids=(3, 7, 9), name="a b.png"):
+    folder.mkdir(exist_ok=True, parents=True)
+    Image.new("RGB", (90, 60)).save(folder / name)
+    corners = np.array([b[:4] for b in boxes], dtype=np.float32).reshape(-1, 4)
+    sides = corners[:, 2:] - corners[:, :2]
+    record = Record(
+        41,
+        folder / name,
+        (60, 90),
+        corners,
+        np.array([b[4] for b in boxes], dtype=np.int64),
+        np.array([b[5] for b in boxes], dtype=bool),
+        sides[:, 0] * sides[:, 1],
+        name,
+    )
+    return Dataset((record,), Classes(NAMES, ids), "coco", split, folder)
+
+
+@st.composite
+def any_boxes(draw):
+    boxes = []
+    for _ in range(draw(st.integers(0, 6))):
+        x1, y1 = draw(st.integers(0, 8900)) / 100, draw(st.integers(0, 5900)) / 100
+        x2, y2 = draw(st.integers(int(x1 * 100) + 50, 9050)) / 100, draw(st.integers(int(y1 * 100) + 50, 6050)) / 100
+        boxes.append((x1, y1, min(x2, 90), min(y2, 60), draw(st.integers(0, 2)), draw(st.booleans())))
+    return [b for b in boxes if b[2] - b[0] > 0.1 and b[3] - b[1] > 0.1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(any_boxes(), st.sampled_from(["coco", "yolo", "voc"]))
+def test_round_trip(tmp_path_factory, boxes, to):
+    folder = tmp_path_factory.mktemp("round")
+    before = dataset_of(folder / "src", boxes)
+    convert({"train": before}, folder / "dst", to)
+    after = open_dataset(folder / "dst", "train", strict=True)
+    assert after.format == to
+    assert after.classes.names == NAMES
+    expected, got = before.records[0], after.records[0]
+    if to == "yolo":  # no mark for ignored boxes: they are left out
+        expected = expected.pick(~expected.ignore)
+    np.testing.assert_allclose(got.boxes, expected.boxes, atol=2e-3)
+    assert got.labels.tolist() == expected.labels.tolist()
+    assert got.ignore.tolist() == expected.ignore.tolist()
+    assert got.size == (60, 90)
+    if to == "coco":
+        assert (got.id, after.classes.ids) == (41, (3, 7, 9))
+
+
+def test_all_splits_through_all_formats(tmp_path):
+    boxes = [(1, 2, 30, 40, 0, False), (0, 0, 90, 60, 2, True)]
+    splits = {s: dataset_of(tmp_path / s, boxes, s, name=f"{s} 1.png") for s in ("train", "val", "test")}
+    lost = convert(splits, tmp_path / "voc", "voc")
+    assert any("image ids" in line for line in lost)
+    lost = convert(open_splits(tmp_path / "voc"), tmp_path / "coco", "coco")
+    assert any("3 crowd or difficult" in line for line in lost)
+    lost = convert(open_splits(tmp_path / "coco"), tmp_path / "yolo", "yolo", link=True)
+    assert any("3 crowd or difficult boxes are left out" in line for line in lost)
+    final = open_splits(tmp_path / "yolo", strict=True)
+    assert list(final) == ["train", "val", "test"]
+    for dataset in final.values():
+        np.testing.assert_allclose(dataset.records[0].boxes, [[1, 2, 30, 40]], atol=1e-4)
+        assert dataset.records[0].path.is_symlink()
+
+
+def test_coco_output_is_read_alike_by_pycocotools(tmp_path, capsys):
+    from pycocotools.coco import COCO
+
+    convert({"val": dataset_of(tmp_path / "src", [(1.5, 2, 30, 40, 1, True)], "val")}, tmp_path / "out", "coco")
+    row = COCO(str(tmp_path / "out" / "instances_val.json")).loadAnns([1])[0]
+    assert row["bbox"] == [1.5, 2, 28.5, 38]
+    assert (row["iscrowd"], row["category_id"], row["image_id"], row["area"]) == (1, 7, 41, 1083)
+
+
+def test_same_names_in_two_splits_stay_two_pictures_in_voc(tmp_path):
+    splits = {s: dataset_of(tmp_path / s, [(1, 1, 9, 9, 0, False)], s) for s in ("train", "val")}
+    lost = convert(splits, tmp_path / "out", "voc")
+    assert len(list((tmp_path / "out" / "JPEGImages").iterdir())) == 2
+    assert any("new name" in line for line in lost)
+
+
+def test_boxes_over_the_edge_are_cut_for_yolo(tmp_path):
+    lost = convert({"train": dataset_of(tmp_path / "src", [(-9, 5, 99, 50, 0, False)])}, tmp_path / "out", "yolo")
+    assert any("1 boxes are cut" in line for line in lost)
+    values = [float(v) for v in (tmp_path / "out" / "labels" / "train" / "a b.txt").read_text().split()[1:]]
+    assert max(values) <= 1
+
+
+def test_refusals(tmp_path):
+    one = dataset_of(tmp_path / "src", [])
+    with pytest.raises(DataError, match="no format 'tfrecord'; formats: coco, yolo, voc"):
+        convert({"train": one}, tmp_path / "out", "tfrecord")
+    with pytest.raises(DataError, match="is there already"):
+        convert({"train": one}, tmp_path / "src", "coco")
+    other = Dataset(one.records, Classes(("x",)), "coco", "val", Path("y"))
+    with pytest.raises(DataError, match="do not have the same classes"):
+        convert({"train": one, "val": other}, tmp_path / "out", "coco")
+    bare = Dataset((Record(1, None, (5, 5), *_nothing(), "a.jpg"),), Classes(("x",)), "coco", "val", Path("y"))
+    with pytest.raises(DataError, match="has no pictures"):
+        convert({"val": bare}, tmp_path / "out", "yolo")
+    convert({"val": bare}, tmp_path / "out", "coco")
+    assert json.loads((tmp_path / "out" / "instances_val.json").read_text())["images"][0]["width"] == 5
+
+
+def _nothing():
+    empty = np.zeros(0)
+    return np.zeros((0, 4), np.float32), empty.astype(np.int64), empty.astype(bool), empty.astype(np.float32)
+
+
+def run(*arguments):
+    from typer.testing import CliRunner
+
+    from fcos.cli.data import app
+
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_verbs(tmp_path):
+    folder = tmp_path / "d"
+    convert({"train": dataset_of(tmp_path / "src", [(1, 2, 30, 40, 0, False)])}, folder, "coco")
+    shown = run("info", folder)
+    assert shown.exit_code == 0, shown.output
+    assert "1 pictures, 1 boxes, 3 classes" in shown.output
+    assert json.loads(run("info", folder, "--json").output)["train"]["classes"][1]["id"] == 7
+    done = run("convert", folder, tmp_path / "v", "--to", "voc")
+    assert done.exit_code == 0, done.output
+    assert "wrote 1 pictures (train)" in done.output
+    done = run("show", folder, "--out", tmp_path / "s.jpg")
+    assert done.exit_code == 0, done.output
+    done = run("show", folder, "--augment", "--count", 3, "--out", tmp_path / "s.png", "data.mosaic=1.0")
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.width > 90
+    assert run("show", folder, "data.mosaic=1.0").exception is not None

@@ -1,0 +1,401 @@
+"""The numbers of an evaluation against pycocotools, published results and hand-worked cases."""
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from judging import cli, dataset, found, record, scenes
+
+from fcos.data.classes import match_classes
+from fcos.data.open import open_dataset
+from fcos.errors import DataError, FcosError, ImageError
+from fcos.evaluation.coco import as_written, confusion_matrix, curves, evaluate, flatten
+from fcos.evaluation.metrics import confusion, match_coco, match_voc, overlaps, precision_recall, voc_ap
+from fcos.evaluation.results import read_results, write_results
+from fcos.inference.dataset import predict_dataset
+from fcos.show import plots
+from fcos.types import Classes
+
+CHECKS = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval_checks"
+needs_checks = pytest.mark.skipif(not CHECKS.is_dir(), reason=f"{CHECKS} is not there")
+COCO12 = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@1", "AR@10", "AR@100")
+COCO12 = (*COCO12, "AR_small", "AR_medium", "AR_large")
+
+
+def twelve(metrics):
+    numbers = metrics.numbers()
+    return np.array([numbers[name] for name in COCO12])
+
+
+# --------------------------------------------------------------------------- known results
+
+COCO = CHECKS / "cocoapi_val2014_100"
+VOC = CHECKS / "voc2007_test_yolov2"
+
+
+def test_cocoapi_results_are_reproduced():
+    if not COCO.is_dir():
+        pytest.skip(f"{COCO} is not there")
+    data = open_dataset(COCO / "instances_val2014_100.json")
+    metrics = evaluate(read_results(COCO / "fakebbox100_results.json", data), data)
+    expected = [0.5046, 0.6970, 0.5730, 0.5856, 0.5194, 0.5014, 0.3868, 0.5937, 0.5954, 0.6398, 0.5664, 0.5643]
+    np.testing.assert_allclose(twelve(metrics), expected, atol=5e-5)
+
+
+@needs_checks
+def test_equal_to_pycocotools_on_the_files_themselves(capsys):
+    """From JSON to number by two ways. Float32 boxes and (x + w) - x cost 0.0003 AP on this very file."""
+    from pycocotools.coco import COCO as Api
+    from pycocotools.cocoeval import COCOeval
+
+    gt = Api(str(COCO / "instances_val2014_100.json"))
+    job = COCOeval(gt, gt.loadRes(str(COCO / "fakebbox100_results.json")), "bbox")
+    job.evaluate()
+    job.accumulate()
+    job.summarize()
+    capsys.readouterr()
+    data = open_dataset(COCO / "instances_val2014_100.json")
+    metrics = evaluate(read_results(COCO / "fakebbox100_results.json", data), data)
+    np.testing.assert_allclose(twelve(metrics), job.stats, atol=1e-12)
+    assert capsys.readouterr().out == ""
+
+
+@needs_checks
+def test_voc2007_results_are_reproduced():
+    data = open_dataset(VOC / "instances_test.json.gz")
+    results = read_results(VOC / "results.json.gz", data)
+    metrics = evaluate(results, data, voc_plus_one=True)
+    assert metrics.voc_ap50_11 == pytest.approx(0.7214, abs=1e-4)
+    assert metrics.voc_ap50 == pytest.approx(0.7452, abs=5e-5)
+    ignored = [0.4213, 0.7434, 0.4277, 0.0341, 0.2065, 0.5057, 0.3904, 0.5103, 0.5170, 0.1030, 0.3152, 0.5997]
+    np.testing.assert_allclose(twelve(metrics), ignored, atol=5e-5)
+    assert (metrics.pictures, metrics.objects, metrics.ignored, metrics.detections) == (4952, 12032, 2944, 101139)
+
+    counted = replace(data, records=tuple(replace(r, ignore=np.zeros_like(r.ignore)) for r in data.records))
+    ordinary = [0.3649, 0.6561, 0.3651, 0.0196, 0.1725, 0.4845, 0.3338, 0.4442, 0.4521, 0.0534, 0.2722, 0.5774]
+    np.testing.assert_allclose(twelve(evaluate(results, counted)), ordinary, atol=5e-5)
+
+
+# --------------------------------------------------------------------------- both backends
+
+
+@settings(max_examples=60, deadline=None)
+@given(scenes(), st.sampled_from([(1, 10, 100), (1, 2, 3)]))
+def test_hotcoco_equals_pycocotools(scene, limits):
+    data, results = scene
+    fast = evaluate(results, data, backend="hotcoco", max_detections=limits)
+    slow = evaluate(results, data, backend="pycocotools", max_detections=limits)
+    np.testing.assert_allclose(list(fast.numbers().values()), list(slow.numbers().values()), atol=1e-9)
+    for a, b in zip(fast.classes, slow.classes, strict=True):
+        np.testing.assert_allclose([a.ap, a.ap50, a.ar], [b.ap, b.ap50, b.ar], atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scenes(), st.sampled_from([(0.5, 0), (0.75, 5), (0.9, 8)]))
+def test_own_matching_gives_cocos_precision(scene, level):
+    """Curves and F1 stand on `match_coco`; its 101-point AP must be cocoapi's."""
+    from fcos.evaluation.metrics import coco_arrays
+
+    data, results = scene
+    iou, row = level
+    names = data.classes.names
+    points, truth = flatten(results, data)
+    _, precision, _ = coco_arrays(points, truth, len(data.records), len(names), (1, 1000), "pycocotools")
+    for k, curve in enumerate(curves(results, data, ious=(iou,)).classes[iou]):
+        expected = precision[row, :, k, 0, 1]
+        if curve.objects == 0:
+            assert (expected == -1).all()
+            continue
+        # cocoapi compares recall with numbers such as 0.30000000000000004: leave the levels that recall meets.
+        highest = np.append(np.maximum.accumulate(curve.precision[::-1])[::-1], 0.0)
+        recalls = np.linspace(0, 1, 101)
+        ours = highest[np.searchsorted(curve.recall, recalls, side="left")]
+        met = np.isclose(recalls[:, None], curve.recall[None]).any(axis=1)
+        np.testing.assert_allclose(ours[~met], expected[~met], atol=1e-9)
+
+
+def test_ties_between_pictures_follow_the_ids_not_the_list():
+    """Two detections of equal score, one right: pycocotools goes through pictures by rising id."""
+    right, wrong = found([[0, 0, 10, 10]], [0.5], [0]), found([[50, 50, 60, 60]], [0.5], [0])
+    one, two = record(1, [[0, 0, 10, 10]], [0]), record(2)
+    first = evaluate([right, wrong], dataset(one, two))
+    assert evaluate([wrong, right], dataset(two, one)).ap == first.ap == pytest.approx(1)
+
+
+def test_nothing_to_count_is_nan_and_none():
+    empty = evaluate([found()], dataset(record(1)))
+    assert np.isnan(empty.ap)
+    assert np.isnan(empty.voc_ap50)
+    plain = json.loads(json.dumps(empty.to_dict(), allow_nan=False))
+    assert plain["AP"] is None
+    assert plain["per_class"][0]["AP"] is None
+    assert "-" in empty.table()
+    missed = evaluate([found()], dataset(record(1, [[0, 0, 10, 10]], [0])))
+    assert (missed.ap, missed.ar[100], missed.voc_ap50, missed.f1) == (0, 0, 0, 0)
+    assert np.isnan(missed.classes[1].ap)  # no object of class b: left out of the mean, not 0
+    no_pictures = evaluate([], dataset())
+    assert np.isnan(no_pictures.ap)
+
+
+def test_class_agnostic_rewards_the_box_whatever_its_name():
+    data = dataset(record(1, [[0, 0, 10, 10]], [0]))
+    wrong_name = [found([[0, 0, 10, 10]], [0.9], [1])]
+    assert evaluate(wrong_name, data).ap == 0
+    proposals = evaluate(wrong_name, data, class_agnostic=True)
+    assert proposals.ap == pytest.approx(1)
+    assert proposals.ar[1000] == 1
+
+
+def test_ar_1000_counts_detections_beyond_100():
+    junk = [[300.0 + i % 20, 300 + i // 20, 310 + i % 20, 310 + i // 20] for i in range(150)]
+    results = [found([*junk, [0, 0, 10, 10]], [0.9] * 150 + [0.1], [0] * 151)]
+    metrics = evaluate(results, dataset(record(1, [[0, 0, 10, 10]], [0])))
+    assert (metrics.ar[100], metrics.ar[1000]) == (0, 1)
+
+
+def test_bad_detections_are_named():
+    data = dataset(record(1), record(7))
+    with pytest.raises(DataError, match=r"1 detections are not finite numbers, the first in 7\.jpg"):
+        evaluate([found(), found([[0, 0, float("nan"), 1]], [0.5], [0])], data)
+    with pytest.raises(ValueError, match=r"labels 2\.\.2 do not fit 2 classes"):
+        evaluate([found(), found([[0, 0, 1, 1]], [0.5], [2])], data)
+    with pytest.raises(ValueError, match="1 pictures' detections for 2 pictures"):
+        evaluate([found()], data)
+
+
+def test_float32_gives_back_the_decimal_of_the_file():
+    values = np.array([358.29, 61.87, 0.1, 1023.999, 47.0, 0.0])
+    assert (as_written(values.astype(np.float32)) == values).all()
+    rough = np.random.default_rng(0).uniform(0, 2000, 1000).astype(np.float32)
+    assert (as_written(rough).astype(np.float32) == rough).all()
+
+
+# --------------------------------------------------------------------------- by hand
+
+
+def flat(data, *results):
+    return flatten(list(results), data)
+
+
+def test_voc_ap_by_hand():
+    """5 objects; right, wrong, right, right, wrong: precision 1, 1/2, 2/3, 3/4, 3/5 at recall .2 .2 .4 .6 .6."""
+    curve = precision_recall(np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([1, 0, 1, 1, 0]), 5)
+    np.testing.assert_allclose(curve.precision, [1, 1 / 2, 2 / 3, 3 / 4, 3 / 5])
+    assert voc_ap(curve) == pytest.approx(0.2 * 1 + 0.4 * 0.75)
+    # Recall 0, .1, .2 reach precision 1; .3, .4, .5, .6 reach 3/4; the other four nothing.
+    assert voc_ap(curve, points=11) == pytest.approx((3 * 1 + 4 * 0.75) / 11)
+
+
+def test_recall_of_three_in_ten_reaches_level_0_3():
+    curve = precision_recall(np.array([0.9, 0.8, 0.7]), np.array([1, 1, 1]), 10)
+    assert voc_ap(curve, points=11) == pytest.approx(4 / 11)  # 0, .1, .2, .3
+
+
+def test_voc_belongs_to_the_best_box_coco_takes_a_free_one():
+    """Two overlapping objects, two detections that both fit the first one best."""
+    data = dataset(record(1, [[0, 0, 10, 10], [0, 0, 10, 15]], [0, 0]))
+    points, truth = flat(data, found([[0, 0, 10, 10], [0, 0, 10, 11]], [0.9, 0.8], [0, 0]))
+    pairs = overlaps(points, truth, minimum=0.1)
+    assert match_voc(points, truth, pairs).tolist() == [1, 0]  # a second detection of the first box
+    assert match_coco(points, truth, pairs, 0.5).tolist() == [1, 1]  # 0.73 with the second, which is free
+
+
+def test_voc_needs_more_than_half_coco_half():
+    data = dataset(record(1, [[0, 0, 10, 10]], [0]))
+    points, truth = flat(data, found([[0, 0, 10, 5]], [0.9], [0]))
+    pairs = overlaps(points, truth, minimum=0.5)
+    assert pairs.iou.tolist() == [0.5]
+    assert match_voc(points, truth, pairs).tolist() == [0]
+    assert match_coco(points, truth, pairs, 0.5).tolist() == [1]
+
+
+def test_ignored_boxes_neither_reward_nor_punish():
+    data = dataset(record(1, [[0, 0, 100, 100], [200, 0, 210, 10]], [0, 0], ignore=[True, False]))
+    inside = [[0, 0, 50, 50], [50, 50, 100, 100], [0, 0, 100, 100]]
+    results = found([*inside, [200, 0, 210, 10]], [0.9, 0.8, 0.7, 0.6], [0, 0, 0, 0])
+    points, truth = flat(data, results)
+    pairs = overlaps(points, truth, minimum=0.5)
+    assert match_coco(points, truth, pairs, 0.5).tolist() == [-1, -1, -1, 1]  # a crowd holds any number
+    voc_pairs = overlaps(points, truth, minimum=0.5, crowd=False)
+    assert match_voc(points, truth, voc_pairs).tolist() == [0, 0, -1, 1]  # VOC asks for IoU with difficult boxes too
+    assert evaluate([results], data).ap == pytest.approx(1)
+    assert confusion(points, truth, pairs, 2, score=0.0).tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_voc_plus_one_measures_pixels():
+    """Truth (4,0)-(10,10) is pixels 5..10 x 1..10 of VOC; the same numbers in a VOC file are a perfect fit."""
+    data = dataset(record(1, [[4, 0, 10, 10]], [0]))
+    devkit = [found([[5, 1, 10, 10]], [0.9], [0])]
+    points, truth = flat(data, *devkit)
+    shifted = truth._replace(boxes=truth.boxes + np.array([1, 1, 0, 0]))
+    assert overlaps(points, shifted, minimum=0.1, crowd=False, plus_one=True).iou.tolist() == [1.0]
+    half = [found([[5, 1, 7, 10]], [0.9], [0])]  # 3 of 6 columns of pixels: not more than half
+    assert evaluate(half, data, voc_plus_one=True).voc_ap50 == 0
+    assert evaluate(devkit, data, voc_plus_one=True).voc_ap50 == 1
+
+
+def test_f1_and_best_threshold_by_hand():
+    """4 objects: F1 = 2 tp / (kept + 4) is 2/5, 4/6, 4/7, 6/8 - the last two of one score."""
+    curve = precision_recall(np.array([0.9, 0.8, 0.6, 0.6]), np.array([1, 1, 0, 1]), 4)
+    np.testing.assert_allclose(curve.f1(np.array([0.95, 0.9, 0.85, 0.7, 0.6, 0.0])), [0, 0.4, 0.4, 4 / 6, 0.75, 0.75])
+    assert curve.best() == (pytest.approx(0.6), pytest.approx(0.75))
+    # A threshold cannot keep the right one of two equal scores and drop the wrong one.
+    tied = precision_recall(np.array([0.9, 0.5, 0.5, 0.5]), np.array([1, 1, 0, 0]), 2)
+    assert tied.best() == (pytest.approx(0.9), pytest.approx(2 / 3))
+
+
+def test_confusion_matrix_by_hand():
+    data = dataset(record(1, [[0, 0, 10, 10], [50, 0, 60, 10], [0, 50, 10, 60]], [0, 1, 0]), record(2, [], []))
+    first = found(
+        [[0, 0, 10, 10], [0, 0, 10, 9], [50, 0, 60, 10], [0, 50, 10, 60]],
+        [0.6, 0.9, 0.8, 0.2],
+        [0, 1, 0, 0],
+    )
+    second = found([[0, 0, 5, 5]], [0.7], [1])
+    # a is found as a although b overlaps it with a higher score; b is taken for a; the second a only has a
+    # detection below the threshold; the other b detections lie on nothing that is left.
+    assert confusion_matrix([first, second], data, score=0.5).tolist() == [[1, 0, 1], [1, 0, 0], [0, 2, 0]]
+
+
+# --------------------------------------------------------------------------- files and detectors
+
+
+def test_results_file_round_trip(tmp_path):
+    data = dataset(record(42), record(7), names=("cat", "dog"), ids=(3, 90))
+    path = tmp_path / "results.json"
+    results = [found([[1, 2, 5, 8.5]], [0.25], [1]), found()]
+    write_results(path, results, data)
+    assert json.loads(path.read_text()) == [{"image_id": 42, "category_id": 90, "bbox": [1, 2, 4, 6.5], "score": 0.25}]
+    packed = tmp_path / "results.json.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    for file in (path, packed):
+        back = read_results(file, data)
+        assert back[0].boxes.tolist() == [[1, 2, 5, 8.5]]
+        assert back[0].labels.tolist() == [1]
+        assert len(back[1]) == 0
+
+
+ROW = {"image_id": 1, "category_id": 0, "bbox": [0, 0, 5, 5], "score": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"annotations": []}, "must hold a list of detections .* belongs to --data"),
+        ([{**ROW, "image_id": 9}, ROW, {**ROW, "image_id": 9}], r"2 rows have 1 unknown image_id \(9\)"),
+        ([{**ROW, "category_id": 5}], r"1 rows have 1 unknown category_id \(5\)"),
+        ([ROW, {**ROW, "score": float("nan")}], "1 rows are not finite numbers, the first is row 1"),
+        ([{**ROW, "bbox": [0, 0, 5, float("inf")]}], "not finite"),
+        ([{**ROW, "bbox": [0, 0, -5, 5]}], "negative width or height"),
+        ([ROW, {**ROW, "bbox": [0, 0, 5]}], r"row 1 has the bbox \[0, 0, 5\], not four numbers"),
+        ([{"image_id": 1}], "row 0 has no 'category_id'"),
+        ([ROW, 3], "row 1 is a int"),
+        ([{**ROW, "image_id": [1]}], r"row 0 has the image_id \[1\]"),
+    ],
+)
+def test_bad_results_files_give_one_line(tmp_path, content, message):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message) as caught:
+        read_results(path, dataset(record(1)))
+    assert "\n" not in str(caught.value)
+
+
+def test_unreadable_results_files(tmp_path):
+    with pytest.raises(DataError, match="cannot read"):
+        read_results(tmp_path / "none.json", dataset(record(1)))
+    (tmp_path / "text.json").write_text("[{")
+    with pytest.raises(DataError, match="is not JSON"):
+        read_results(tmp_path / "text.json", dataset(record(1)))
+    (tmp_path / "cut.json.gz").write_bytes(gzip.compress(b"[1, 2, 3]" * 1000)[:30])
+    with pytest.raises(DataError, match=r"cut\.json\.gz"):
+        read_results(tmp_path / "cut.json.gz", dataset(record(1)))
+
+
+def test_classes_match_by_name():
+    data = Classes(("dining table", "cat"), (67, 17))
+    assert match_classes(Classes(("cat", "Dining-Table", "dog")), data).tolist() == [1, 0, -1]
+    assert match_classes(Classes(("Cat", "cat")), Classes(("cat",))).tolist() == [-1, 0]
+    with pytest.raises(DataError, match=r"does not know 1 of the data's 2 classes: 'dining table' .*'table'"):
+        match_classes(Classes(("cat", "table")), data)
+    assert match_classes(Classes(("cat",)), data, allow_missing=True).tolist() == [1]
+
+
+class FakeDetector:
+    classes = Classes(("dog", "a", "b"))
+
+    def __call__(self, sources, *, batch=1):
+        if any(Path(s).stem == "2" for s in sources):
+            raise ImageError("2.jpg is cut short")
+        return [found([[0, 0, 10, 10], [1, 1, 2, 2]], [0.9, 0.8], [1, 0]) for _ in sources]
+
+
+def test_predict_dataset_maps_classes_and_survives_a_broken_picture():
+    lines = []
+    data = dataset(record(1, [[0, 0, 10, 10]], [0]), record(2, [[0, 0, 10, 10]], [0]), record(3))
+    results = predict_dataset(FakeDetector(), data, batch=3, report=lines.append)
+    assert [d.labels.tolist() for d in results] == [[0], [], [0]]
+    assert results[0].names == ("a", "b")
+    assert "left out: 'dog'" in lines[0]
+    assert "2.jpg is cut short" in lines[1]
+    with pytest.raises(DataError, match="have no file to detect in"):
+        predict_dataset(FakeDetector(), dataset(replace(data.records[0], path=None)))
+
+
+@pytest.mark.parametrize(("classes", "some"), [(1, False), (3, True), (24, True)])
+def test_plots_are_drawn(tmp_path, classes, some):
+    from PIL import Image
+
+    names = tuple(f"class {k}" for k in range(classes))
+    data = dataset(record(1, [[0, 0, 10 + k, 10] for k in range(classes)], range(classes)), record(2), names=names)
+    results = [found([[0, 0, 10, 10]], [0.9], [0]) if some else found(), found()]
+    lines = curves(results, data)
+    plots.pr_curve(lines, tmp_path / "pr.png")
+    plots.f1_curve(lines, tmp_path / "f1.png")
+    plots.confusion_matrix(confusion_matrix(results, data, score=0.5), names, tmp_path / "confusion.png", score=0.5)
+    for name in ("pr", "f1", "confusion"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert min(picture.size) > 400
+            assert len(picture.convert("RGB").quantize(16).getcolors()) > 3  # something stands on it
+
+
+# --------------------------------------------------------------------------- the command
+
+
+def test_eval_prints_one_json_object_and_writes_the_folder(coco_folder, capsys):
+    truth = coco_folder / "instances_val.json"
+    cli("--data", truth, "--detections", coco_folder / "found.json", "--json", "--out", coco_folder / "out")
+    result = json.loads(capsys.readouterr().out)
+    assert result["AP"] == pytest.approx(1)
+    assert result["best_F1_score"] == 0.75
+    assert result["per_class"][0]["id"] == 9
+    written = {path.name for path in (coco_folder / "out").iterdir()}
+    assert written >= {"metrics.json", "detections.json", "pr.png", "f1.png", "confusion.png", "reliability.png"}
+    assert json.loads((coco_folder / "out" / "metrics.json").read_text()) == result
+
+
+def test_eval_takes_test_then_val_and_says_so(coco_folder, capsys):
+    data = coco_folder / "data"
+    data.mkdir()
+    for split in ("train", "val", "test"):
+        (coco_folder / f"instances_{split}.json").rename(data / f"instances_{split}.json")
+    run = ("--data", data, "--detections", coco_folder / "found.json")
+    cli(*run)
+    assert "split test" in capsys.readouterr().out
+    (data / "instances_test.json").unlink()
+    cli(*run)
+    assert "split val" in capsys.readouterr().out
+    cli(*run, "--split", "train")
+    assert "split train" in capsys.readouterr().out
+
+
+def test_eval_refuses_both_or_neither(coco_folder):
+    with pytest.raises(FcosError, match="either --model or --detections"):
+        cli("--data", coco_folder)
+    with pytest.raises(FcosError, match=r"'decode\.nms_iou=0.5' is a setting of a model"):
+        cli("--data", coco_folder, "--detections", coco_folder / "found.json", "decode.nms_iou=0.5")

@@ -1,0 +1,446 @@
+"""Exported graphs give torch's detections under every dialect; a bad export is refused."""
+
+import functools
+import importlib.util
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from tiny import NAMES, fcos, make_shapes, tiny_config
+
+from fcos.decode import decode
+from fcos.errors import ModelError
+from fcos.export import check, graph
+from fcos.export.about import About
+from fcos.export.open import read_about, write_export
+from fcos.export.registry import FORMATS
+from fcos.inference.detector import Detector
+from fcos.inference.load import load
+from fcos.network import weights
+from fcos.points import make_points
+from fcos.presets import with_dialect
+from fcos.types import Classes, Detections, Predictions
+
+NEEDS = {
+    "onnx": ("onnxscript", "onnxruntime"),
+    "openvino": ("openvino",),
+    "executorch": ("executorch",),
+    "litert": ("litert_torch",),
+    "torchscript": (),
+}
+needs_onnx = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in NEEDS["onnx"]), reason="pip install 'fcos-detector[onnx]'"
+)
+DIALECTS = ("fcos", "original", "adelaidet", "detectron2", "mmdet", "torchvision")
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)
+
+
+PICTURES = [noise(70, 90, 3), noise(50, 61, 3, seed=1), noise(96, 33, 3, seed=2), noise(12, 96, 3, seed=3)]
+
+
+def network_of(config):
+    """Random weights that fire everywhere, with probabilities well apart."""
+    torch.manual_seed(0)
+    network = weights.build(config, 2).eval()
+    with torch.no_grad():
+        for conv in (network.head.class_logits, network.head.centerness):
+            conv.weight.normal_(std=0.3)
+            conv.bias.zero_()
+        network.head.box_distances.weight.normal_(std=0.02)
+    return network
+
+
+def config_of(dialect="fcos", **sections):
+    """The smallest network, since tracing costs by the operation; its body has no bottlenecks. The last level's
+    cells do not divide a picture of 96 pixels."""
+    decode = {"topk": 60, "max_detections": 30, **sections.pop("decode", {})}
+    small = {
+        "backbone": "plain", "stride_in_1x1": False, "backbone_norm_eps": None,
+        "head_channels": 24,  # groups of 3: torch refuses GroupNorm of a single number, at a level of one cell
+        **sections.pop("model", {}),
+    }  # fmt: skip
+    levels = {"model": {"strides": (16, 32, 64)}, "assign": {"ranges": (32.0, 64.0)}}
+    return with_dialect(tiny_config(), dialect).override(levels, {"decode": decode, "model": small, **sections})
+
+
+def same(found: Detections, expected: Detections, least=1):
+    """Equal detections, whatever the order of equal scores."""
+    assert len(found) == len(expected) >= least
+    assert (found.scores[:-1] >= found.scores[1:]).all()
+    a, b = (d[torch.tensor(np.lexsort((d.labels, d.points)))] for d in (found, expected))
+    assert torch.equal(a.points, b.points)
+    assert torch.equal(a.labels, b.labels)
+    torch.testing.assert_close(a.scores, b.scores, rtol=0, atol=1e-5)
+    torch.testing.assert_close(a.boxes, b.boxes, rtol=0, atol=1e-3)
+
+
+@functools.cache
+def pair(folder, dialect, nms, kind="onnx", size=None, batch=None):
+    """(torch's detector, the exported file's, its path)"""
+    for needed in NEEDS[kind]:
+        pytest.importorskip(needed)
+    config = config_of(dialect)
+    network = network_of(config)
+    path = folder / f"{dialect}-{nms}-{size}{FORMATS[kind].suffix}"
+    write_export(network, About(config, Classes(NAMES, (2, 7)), batch, size, nms), kind, path)
+    return Detector(network, config, Classes(NAMES), size=size), load(path, device="cpu"), path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("exported")
+
+
+# tracing takes seconds, most with free sizes; the quick ones have every branch of decoding in the graph
+QUICK = {("fcos", False, None), *((name, True, (96, 96)) for name in ("original", "detectron2", "torchvision"))}
+EXPORTS = [
+    pytest.param(d, n, s, id=f"{d}-{'nms' if n else 'predictions'}-{'fixed' if s else 'free'}",
+                 marks=() if (d, n, s) in QUICK else pytest.mark.slow)
+    for d in DIALECTS for n in (False, True) for s in ((96, 96), None)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dialect", "nms", "size"), EXPORTS)
+def test_onnx_gives_the_detections_of_torch(folder, dialect, nms, size):
+    reference, exported, _ = pair(folder, dialect, nms, size=size, batch=size and 1)
+    expected = reference(PICTURES, batch=1)
+    for found, one in zip(exported(PICTURES, batch=3), expected, strict=True):
+        same(found, one, least=5)
+    assert exported.classes == Classes(NAMES, (2, 7))
+    assert exported.config == reference.config
+    assert exported([]) == []
+
+
+# every rule of decoding, in torch: the module that is exported beside fcos.decode
+RULES = [
+    {"score": "product", "topk_by": "class", "threshold": 0.3},
+    {"score": "class", "nms": "agnostic", "clip": "none"},
+    {"score": "power", "power": 0.3, "threshold_on": "score", "threshold": 0.4},
+    {"nms": "none", "max_detections": 70, "clip": "after"},
+    {"nms_plus_one": True, "clip_margin": 1, "nms_iou": 0.3},
+    {"topk": 1000, "max_detections": 1000, "threshold": 0.0},
+    {"threshold": 0.999999},
+]
+
+
+@pytest.mark.slow
+def test_deformable_towers(tmp_path):
+    config = config_of(model={"head_deformable": True})
+    network = network_of(config)
+    with torch.no_grad():
+        for tower in (network.head.classification, network.head.regression):
+            tower.layers[-1].conv.offset.weight.normal_(std=0.05)
+    write_export(network, About(config, Classes(NAMES), 1, (64, 96)), "onnx", tmp_path / "d.onnx")
+    reference = Detector(network, config, Classes(NAMES), size=(64, 96))
+    for found, one in zip(load(tmp_path / "d.onnx", device="cpu")(PICTURES), reference(PICTURES), strict=True):
+        same(found, one, least=5)
+
+
+CASES = [*((dialect, rules) for dialect in ("fcos", "torchvision") for rules in RULES), *((d, {}) for d in DIALECTS)]
+
+
+@pytest.mark.parametrize(("dialect", "rules"), CASES, ids=[f"{d}:{','.join(r)}" for d, r in CASES])
+def test_every_rule_of_decoding_is_in_the_graph(dialect, rules):
+    config = config_of(dialect, decode=rules)
+    network = network_of(config)
+    images = torch.from_numpy(np.stack([noise(3, 96, 64, seed=s) for s in range(3)]))
+    sizes = [(96, 64), (81, 40), (70, 64)]
+    with torch.inference_mode():
+        expected = decode(network(images), make_points((96, 64), config.model, config.assign), sizes, config.decode)
+        found = graph.EndToEnd(network, config)(images, torch.tensor(sizes))
+    for i, one in enumerate(expected):
+        count = int(found[4][i])
+        boxes, scores, labels, points = (value[i, :count] for value in found[:4])
+        same(Detections(boxes, scores, labels, points), one, least=0)
+        assert (found[1][i, count:] == 0).all()
+        assert (found[2][i, count:] == -1).all()
+    assert (sum(map(len, expected)) == 0) == (rules == {"threshold": 0.999999})
+
+
+def test_nms_in_onnx_decides_as_torchvision():
+    """Boxes on a coarse grid: many overlaps of exactly 0.5 and 0.6, and of none."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from fcos.export.formats.onnx import _nms
+
+    class Only(torch.nn.Module):
+        def forward(self, boxes, scores, labels):
+            return torch.ops.fcos.nms(boxes, scores, labels, 0.6, 3, 40)
+
+    torch.manual_seed(0)
+    corner, side = torch.randint(0, 8, (2, 40, 2)).float() * 2, torch.randint(1, 9, (2, 40, 2)).float()
+    boxes = torch.cat((corner, corner + side), dim=-1)
+    boxes[0, 0], boxes[0, 1] = torch.tensor([0.0, 0, 10, 10]), torch.tensor([0.0, 0, 10, 6])  # an IoU of 0.6
+    scores = torch.rand(2, 40)
+    scores[0, :2] = torch.tensor([0.99, 0.98])
+    scores[1, 20:] = -1
+    labels = torch.randint(0, 3, (2, 40))
+    labels[0, :2] = 1
+    program = torch.onnx.export(
+        Only(), (boxes, scores, labels), dynamo=True, verbose=False, input_names=["boxes", "scores", "labels"],
+        custom_translation_table={torch.ops.fcos.nms.default: _nms},
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    given = {"boxes": boxes.numpy(), "scores": scores.numpy(), "labels": labels.numpy()}
+    (found,) = session.run(None, given)
+    for i in range(2):
+        real = scores[i] >= 0
+        kept = torchvision.ops.batched_nms(boxes[i][real], scores[i][real], labels[i][real], 0.6)
+        assert sorted(real.nonzero()[kept][:, 0].tolist()) == found[i].nonzero()[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "nms"),
+    [("openvino", False), pytest.param("openvino", True, marks=pytest.mark.slow), ("torchscript", False)],
+)
+def test_other_runtimes(folder, kind, nms):
+    reference, exported, path = pair(folder, "detectron2", nms, kind)
+    for found, one in zip(exported(PICTURES, batch=3), reference(PICTURES), strict=True):
+        same(found, one, least=5)
+    assert read_about(path).classes == Classes(NAMES, (2, 7))
+
+
+@pytest.mark.parametrize("kind", ["executorch", "litert"])
+def test_formats_for_devices(folder, kind):
+    reference, exported, _ = pair(folder, "fcos", False, kind, (96, 96), 1)
+    for found, one in zip(exported(PICTURES, batch=3), reference(PICTURES), strict=True):
+        same(found, one, least=5)
+
+
+def test_a_fixed_size_shrinks_pictures_to_fit(folder):
+    reference, exported, _ = pair(folder, "fcos", False, "torchscript", (64, 96), 1)
+    tall = noise(200, 50, 3)
+    assert exported.prepare(tall)[0].shape == (3, 64, 96)
+    assert exported.prepare(tall)[1] == (64, 16)
+    assert exported.prepare(noise(64, 90, 3))[1] == (64, 90)
+    for found, one in zip(exported([tall, *PICTURES], batch=4), reference([tall, *PICTURES]), strict=True):
+        same(found, one)
+    with pytest.raises(ModelError, match="takes pictures padded to"):
+        exported.network(torch.zeros(1, 3, 96, 96, dtype=torch.uint8))
+
+
+def test_settings_of_an_exported_file(folder):
+    _, _, path = pair(folder, "fcos", False)
+    assert len(load(path, device="cpu", overrides=["decode.threshold=0.999999"])(PICTURES[0])) == 0
+    _, _, inside = pair(folder, "torchvision", True, size=(96, 96), batch=1)
+    for file, setting in ((inside, "decode.nms_iou=0.3"), (path, "model.scale=false"), (path, "data.padding=exact")):
+        with pytest.raises(ModelError, match=re.escape(file.name)):
+            load(file, device="cpu", overrides=[setting])
+    with pytest.raises(ModelError, match="without --nms"):
+        load(inside, device="cpu").network(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    with pytest.raises(ModelError, match="for the runtime onnx, not torch"):
+        load(path, runtime="torch")
+    with pytest.raises(ModelError, match="choose from"):
+        load(path, runtime="tensorflow")
+
+
+@needs_onnx
+def test_a_damaged_or_foreign_file_is_one_line(folder, tmp_path):
+    import onnx
+
+    _, _, path = pair(folder, "fcos", False)
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ModelError, match=r"cut\.onnx"):
+        load(cut)
+    model = onnx.load(str(path))
+    del model.metadata_props[:]
+    onnx.save(model, str(tmp_path / "foreign.onnx"))
+    with pytest.raises(ModelError, match=r"foreign\.onnx does not say"):
+        load(tmp_path / "foreign.onnx")
+    for name in ("a.pte", "a.engine", "a.tflite", "a.torchscript"):
+        (tmp_path / name).write_bytes(b"nothing")
+        with pytest.raises(ModelError, match=name):
+            load(tmp_path / name)
+
+
+# ------------------------------------------------------------------------- fcos export and its check
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A checkpoint, and a data set."""
+    folder = tmp_path_factory.mktemp("a folder")
+    config = config_of()
+    weights.save(folder / "model.safetensors", network_of(config).state_dict(), config, Classes(NAMES, (2, 7)))
+    make_shapes(folder / "shapes", {"train": 6, "test": 3})
+    return folder
+
+
+@needs_onnx
+def test_export_predict_eval_info(work, capsys, tmp_path):
+    import json
+
+    out = tmp_path / "sub folder" / "model ü.onnx"
+    code, text, err = fcos(
+        capsys, "export", "--model", work / "model.safetensors", "--out", out, "--data", work / "shapes", "--json",
+        "--size", "64x96",
+    )  # fmt: skip
+    assert code == 0, err
+    result = json.loads(text)
+    assert result["check"]["score"] < 1e-4
+    assert result["check"]["detections"] > 20
+    assert result["check"]["ap50"][0] == pytest.approx(result["check"]["ap50"][1], abs=1e-6)
+    assert [p.name for p in out.parent.iterdir()] == [out.name]
+    assert (result["batch"], result["size"], result["input"]) == (None, [64, 96], "uint8")
+
+    Image.fromarray(PICTURES[0]).save(tmp_path / "a.png")
+    lines = []
+    for model in (out, work / "model.safetensors"):
+        code, text, err = fcos(capsys, "predict", tmp_path / "a.png", "--model", model, "--json", "--score", "0")
+        assert code == 0, err
+        lines.append(json.loads(text)["detections"])
+    assert [row["label"] for row in lines[0]] == [row["label"] for row in lines[1]]
+    code, text, err = fcos(capsys, "eval", "--model", out, "--data", work / "shapes", "--json")
+    assert code == 0, err
+    assert json.loads(text)["pictures"] == 3
+    code, text, _ = fcos(capsys, "info", out, "--json", "--size", "64")
+    assert code == 0
+    assert json.loads(text)["classes"] == 2
+
+
+def test_a_bad_export_is_refused(work, capsys, tmp_path, monkeypatch):
+    """A graph whose scores are off by a little more than is allowed, and one whose boxes are."""
+    real = graph.build
+    out = tmp_path / "model.torchscript"
+    out.write_bytes(b"the good one of yesterday")
+
+    def spoilt(network, about):
+        module = real(network, about)
+        with torch.no_grad():
+            module.network.head.class_logits.bias += 2e-3
+            module.network.head.box_distances.bias *= 1.01
+        return module
+
+    monkeypatch.setattr("fcos.export.formats.torchscript.build", spoilt)
+    code, text, _ = fcos(
+        capsys, "export", "--model", work / "model.safetensors", "--format", "torchscript", "--out", out
+    )
+    assert code == 1
+    assert "rejected: scores differ" in text
+    assert "rejected: boxes differ" in text
+    assert out.read_bytes() == b"the good one of yesterday"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.torchscript", "model.torchscript.rejected"]
+
+
+def test_what_the_check_calls_wrong():
+    def report(**values):
+        base = {"pictures": 2, "detections": 100, "matched": 100, "score": 0.0, "box": 0.0, "share": 0.0}
+        return check.Report(**{**base, "lost": 0, "judged": 100, **values})
+
+    assert check.verdict(report(), "fp32") == []
+    for precision, values, words in (
+        ("fp32", {"score": 2e-4}, "scores differ"),
+        ("fp32", {"box": 1.0, "share": 2e-3}, "boxes differ"),
+        ("fp32", {"lost": 3}, "3 of 100 detections are gone"),
+        ("fp32", {"matched": 80}, "same location"),
+        ("fp32", {"detections": 0, "judged": 0, "matched": 0}, "nothing was checked"),
+        ("fp32", {"score": float("inf")}, "scores differ"),
+        ("int8", {"lost": 40}, "gone"),
+        ("int8", {"ap50": (0.80, 0.785)}, "AP50 falls by 1.50"),
+        ("fp16", {"ap50": (0.80, 0.785)}, "AP50 falls by 1.50"),
+    ):
+        (line,) = check.verdict(report(**values), precision)
+        assert words in line
+    assert check.verdict(report(lost=10, score=0.2, share=0.2, ap50=(0.80, 0.795)), "int8") == []
+
+
+def test_differences_are_measured_at_the_same_location():
+    def found(boxes, scores, labels, points):
+        return Detections(*map(torch.tensor, (boxes, scores, labels, points)), size=(100, 200))
+
+    a = found([[0.0, 0, 10, 10], [50, 50, 90, 90], [0, 0, 5, 5]], [0.9, 0.8, 0.7], [0, 1, 0], [3, 4, 5])
+    b = found([[50.0, 50, 90, 92], [0, 0, 10, 11], [0, 0, 5, 5]], [0.85, 0.7, 0.7], [1, 0, 1], [4, 3, 5])
+    report = check.measure([a], [b])
+    assert (report.detections, report.matched, report.lost) == (3, 2, 1)
+    assert report.score == pytest.approx(0.2)
+    assert report.box == pytest.approx(2.0)
+    assert report.share == pytest.approx(0.01)
+    nan = found([[0.0, 0, 10, 10]], [float("nan")], [0], [3])
+    assert check.measure([a], [nan]).score == float("inf")
+
+
+MISTAKES = [
+    (["--format", "tflight"], ["tflight", "litert"]),
+    (["--format", "onnx", "--out", "x.xml"], ["x.xml", ".onnx"]),
+    (["--precision", "int8"], ["--calibrate"]),
+    (["--precision", "int4"], ["int4", "int8"]),
+    (["--format", "litert", "--precision", "fp16"], ["litert", "fp32"]),
+    (["--format", "torchscript", "--nms"], ["--nms", "onnx, openvino, tensorrt"]),
+    (["--format", "litert", "--dynamic", "size"], ["fixed batch and size"]),
+    (["--dynamic", "sizes"], ["sizes", "batch,size"]),
+    (["--size", "64", "--dynamic", "size"], ["--size"]),
+    (["--size", "big"], ["big", "HxW"]),
+    (["--nms", "decode.nms=soft-linear"], ["soft-linear", "--nms"]),
+    (["--calibrate", "x"], ["int8"]),
+    (["--data", "nowhere"], ["nowhere"]),
+    (["--format", "tensorrt"], ["pip install 'fcos-detector[tensorrt]'"]),
+    (["--model", "old.onnx"], ["old.onnx", "exported already"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
+def test_mistakes_are_one_line_and_exit_code_2(arguments, words, work, capsys, tmp_path, monkeypatch):
+    if "soft-linear" in words:  # found when the graph is made
+        pytest.importorskip("onnxscript")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
+    shutil.copy(work / "model.safetensors", "m.safetensors")
+    (tmp_path / "old.onnx").write_bytes(b"")
+    code, out, err = fcos(capsys, "export", "--model", "m.safetensors", *arguments)
+    assert code == 2, (out, err)
+    assert "Traceback" not in err
+    last = err.strip().splitlines()[-1]
+    for word in words:
+        assert word in last
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.safetensors", "old.onnx"]
+
+
+def test_batches_of_a_fixed_length_are_filled_up():
+    from fcos.export.runtime import Runtime
+
+    seen = []
+
+    def run(images):
+        seen.append(len(images))
+        flat = images.float().flatten(1)[:, :1]
+        return flat[..., None], flat[..., None].expand(-1, 1, 4), flat
+
+    runtime = Runtime(run, About(config_of(), Classes(NAMES), batch=2), "onnx", "x")
+    images = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 3, 32, 32)
+    found = runtime(images)
+    assert isinstance(found, Predictions)
+    assert found.centerness[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert seen == [2, 2, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nms", [[], ["--nms", "--dynamic", "", "--size", "64x96"]], ids=["predictions", "nms"])
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_int8_calibrated_on_pictures(work, kind, nms, capsys, tmp_path):
+    pytest.importorskip("nncf")
+    out = tmp_path / f"int8{FORMATS[kind].suffix}"
+    code, text, err = fcos(
+        capsys, "export", "--model", work / "model.safetensors", "--format", kind, "--precision", "int8",
+        "--calibrate", work / "shapes", "--out", out, *nms,
+    )  # fmt: skip
+    assert code in (0, 1), err  # random weights need not survive 8 bits; the check says so
+    assert "int8" in text
+    file = out if code == 0 else out.with_name(out.name + ".rejected")
+    assert (b"QuantizeLinear" if kind == "onnx" else b"FakeQuantize") in file.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", "compile", "auto"])
+def test_a_checkpoint_on_another_runtime(work, runtime):
+    expected = load(work / "model.safetensors", device="cpu")(PICTURES)
+    detector = load(work / "model.safetensors", device="cpu", runtime=runtime)
+    for found, one in zip(detector(PICTURES), expected, strict=True):
+        same(found, one)
+    assert detector.runtime == (runtime if runtime != "auto" else "openvino")

@@ -1,0 +1,126 @@
+"""Any source in, the same detections out, in pixels of the picture as displayed."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import NAMES, tiny_config
+
+from fcos.errors import DeviceError, ImageError
+from fcos.inference.detector import Detector
+from fcos.inference.sources import find_pictures, load_source
+from fcos.inference.writers import json_line, unique_names, yolo_lines
+from fcos.machine import pick_device
+from fcos.network import weights
+from fcos.types import Classes, Detections, Predictions
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(1)
+    config = tiny_config(decode={"threshold": 0.0, "max_detections": 10})
+    return Detector(weights.build(config, 2).eval(), config, Classes(NAMES))
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8)
+
+
+def same(a: Detections, b: Detections):
+    torch.testing.assert_close(a.boxes, b.boxes)
+    torch.testing.assert_close(a.scores, b.scores)
+    assert torch.equal(a.labels, b.labels)
+
+
+def test_every_kind_of_source(detector, picture, tmp_path):
+    path = tmp_path / "a picture ü.png"
+    Image.fromarray(picture).save(path)
+    expected = detector(picture)
+    assert len(expected) == 10
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    for source in (path, str(path), Image.fromarray(picture), tensor, tensor.float() / 255):
+        same(detector(source), expected)
+    assert detector(path).source == str(path)
+    assert detector(path).size == (70, 90)
+    assert [len(d) for d in detector([picture, path])] == [10, 10]
+    assert detector([]) == []
+
+
+def test_a_picture_does_not_depend_on_its_neighbours(detector, picture):
+    others = [np.full((40, 90, 3), 7, np.uint8), picture, np.zeros((300, 20, 3), np.uint8), picture[:, ::-1].copy()]
+    alone = [detector(p) for p in others]
+    for together, single in zip(detector(others, batch=4), alone, strict=True):
+        torch.testing.assert_close(together.boxes, single.boxes, rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(together.scores, single.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_boxes_return_to_the_picture(picture):
+    """A network that always fires at one point with a known box, through resizing and padding and back."""
+    config = tiny_config(data={"size": 128, "max_size": 256})
+
+    def network(images):
+        count = (images.shape[-2] // 8) * (images.shape[-1] // 8) + (images.shape[-2] // 16) * (images.shape[-1] // 16)
+        out = Predictions(torch.full((1, count, 2), -9.0), torch.full((1, count, 4), 16.0), torch.full((1, count), 9.0))
+        out.logits[0, 2 * (images.shape[-1] // 8) + 3, 1] = 9.0  # the point (28, 20)
+        return out
+
+    found = Detector(network, config, Classes(NAMES))(np.zeros((64, 100, 3), np.uint8))
+    assert found.boxes.tolist() == [[6.0, 2.0, 22.0, 18.0]]  # (12, 4, 44, 36) at twice the size
+    assert found.name(0) == "square"
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 500, 3), (33, 1, 3)])
+def test_tiny_and_thin_pictures(detector, shape):
+    found = detector(np.zeros(shape, np.uint8))
+    assert (found.boxes[:, 2] <= shape[1]).all()
+    assert (found.boxes[:, 3] <= shape[0]).all()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [np.zeros((3, 4, 5), np.uint8), np.zeros((3, 4, 3)), np.zeros((0, 4, 3), np.uint8), 5, torch.full((3, 4, 4), 9.0)],
+)
+def test_what_is_no_picture(source):
+    with pytest.raises(ImageError):
+        load_source(source)
+
+
+def test_grey_and_alpha_arrays():
+    assert load_source(np.zeros((4, 5), np.uint8)).shape == (4, 5, 3)
+    assert load_source(np.zeros((4, 5, 4), np.uint8)).shape == (4, 5, 3)
+
+
+def test_devices():
+    assert pick_device("cpu").type == "cpu"
+    for name in ("cuda:99", "gpu", "mps" if not torch.backends.mps.is_available() else "cuda:98"):
+        with pytest.raises(DeviceError, match="try --device cpu"):
+            pick_device(name)
+
+
+def test_formats():
+    found = Detections(
+        torch.tensor([[10.0, 20.0, 30.0, 60.0]]), torch.tensor([0.5]), torch.tensor([1]), torch.tensor([0]),
+        names=NAMES, size=(100, 200),
+    )  # fmt: skip
+    assert found.to_coco(4, [2, 7]) == [{"image_id": 4, "category_id": 7, "bbox": [10, 20, 20, 40], "score": 0.5}]
+    assert yolo_lines(found) == "1 0.100000 0.400000 0.100000 0.400000 0.500000\n"
+    assert '"label": "square"' in json_line("x.jpg", found)
+    assert len(found[found.scores > 0.9]) == 0
+    with pytest.raises(ValueError, match="scores must be"):
+        Detections(torch.zeros(2, 4), torch.zeros(1), torch.zeros(2), torch.zeros(2))
+
+
+def test_finding_pictures(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("b.jpg", "a.PNG", "sub/c d.webp", "notes.txt"):
+        (tmp_path / name).touch()
+    found = [str(p.relative_to(tmp_path)) for p in find_pictures([str(tmp_path)])]
+    assert found == ["a.PNG", "b.jpg", "sub/c d.webp"]
+    assert len(find_pictures([str(tmp_path), str(tmp_path / "*.jpg")])) == 3
+    sub = tmp_path / "sub"  # as if an earlier run had written there
+    assert len(find_pictures([str(tmp_path)], out=sub)) == 2
+    assert len(find_pictures([str(sub)], out=sub)) == 1  # asked for by name
+    assert len(find_pictures([str(tmp_path)], out=tmp_path)) == 3
+    assert find_pictures(["-"], ["x.jpg\n", "\n", "y z.jpg\n"])[1].name == "y z.jpg"
+    assert unique_names([tmp_path / "b.jpg", tmp_path / "sub" / "b.jpg"]) == ["b.jpg", "b-2.jpg"]

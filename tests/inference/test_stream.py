@@ -1,0 +1,116 @@
+"""A folder of pictures: batches, lanes and background writing change neither results nor order nor errors."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import NAMES, tiny_config
+
+from fcos.errors import FcosError, ImageError
+from fcos.inference.detector import Detector
+from fcos.inference.load import load
+from fcos.inference.stream import pick_lanes, run
+from fcos.inference.writers import Writer
+from fcos.network import weights
+from fcos.types import Classes
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(1)
+    config = tiny_config(decode={"threshold": 0.0, "max_detections": 5})
+    return Detector(weights.build(config, 2).eval(), config, Classes(NAMES))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(11):
+        path = tmp_path / f"{i}.png"
+        if i == 4:
+            path.write_bytes(b"no picture")
+        else:
+            Image.fromarray(rng.integers(0, 255, (64, 64 + 32 * (i % 2), 3), dtype=np.uint8)).save(path)
+        paths.append(path)
+    return paths
+
+
+def test_batches_keep_order_results_and_errors(detector, pictures):
+    scores = torch.zeros(2)
+    single = list(run(detector, pictures, scores))
+    assert [path for path, _, _ in single] == pictures
+    assert [i for i, (_, _, found) in enumerate(single) if isinstance(found, ImageError)] == [4]
+    for batch in (3, 20):
+        for (path, pixels, found), (same_path, same_pixels, expected) in zip(
+            run(detector, pictures, scores, batch), single, strict=True
+        ):
+            assert path == same_path
+            assert np.array_equal(pixels, same_pixels)
+            if not isinstance(expected, ImageError):
+                torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
+                assert found.source == str(path)
+    assert list(run(detector, [], scores)) == []
+
+
+def test_what_is_written_is_there_at_the_end(detector, pictures, tmp_path):
+    writer = Writer(tmp_path / "out", tmp_path / "yolo", tmp_path / "coco.json", (0, 1))
+    for path, pixels, found in run(detector, pictures, torch.zeros(2)):
+        if not isinstance(found, ImageError):
+            writer.add(path.name, path, pixels, found)
+    writer.close()
+    assert len(list((tmp_path / "out").glob("*.png"))) == len(list((tmp_path / "yolo").glob("*.txt"))) == 10
+    assert (tmp_path / "coco.json").is_file()
+
+
+def test_what_cannot_be_written_is_an_error(detector, pictures, tmp_path):
+    (tmp_path / "file").touch()
+    writer = Writer(tmp_path / "file", None, None, (0, 1))
+    path, pixels, found = next(run(detector, pictures[:1], torch.zeros(2)))
+    writer.add(path.name, path, pixels, found)
+    with pytest.raises(FcosError, match="cannot write"):
+        writer.close()
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnx", "openvino"])
+def test_lanes_change_neither_order_nor_results_nor_errors(detector, pictures, tmp_path, runtime):
+    if runtime != "torch":
+        pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
+        pytest.importorskip("onnxscript")
+    path = weights.save(
+        tmp_path / "tiny.safetensors", detector.network.state_dict(), detector.config, detector.classes
+    )  # fmt: skip
+    before = torch.get_num_threads()
+    laned = load(path, runtime=runtime, threads=3, lanes=3, device="cpu")
+    torch.set_num_threads(before)
+    assert (laned.lanes, laned.threads) == (3, 1)
+    scores = torch.zeros(2)
+    expected = list(run(detector, pictures, scores))
+    for _ in range(3):  # threads that share what is not theirs to share do so now and then
+        found = list(run(laned, pictures, scores))
+        assert [p for p, _, _ in found] == pictures
+        for (_, pixels, one), (_, same, other) in zip(found, expected, strict=True):
+            assert np.array_equal(pixels, same)
+            assert isinstance(one, ImageError) == isinstance(other, ImageError)
+            if not isinstance(one, ImageError):
+                torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-4, atol=1e-3)
+                torch.testing.assert_close(one.scores, other.scores, rtol=1e-4, atol=1e-5)
+    assert torch.get_num_threads() == before  # the caller's threads are the caller's
+    assert next(run(laned, pictures, scores))[0] == pictures[0]  # who stops early is not made to wait for the rest
+
+
+def test_lanes_are_few_and_only_where_they_can_be(detector, tmp_path):
+    assert pick_lanes(1, 1, 2) == pick_lanes(7, 1, 2) == pick_lanes(1000, 8, 2) == pick_lanes(1000, 1, 1) == 1
+    assert pick_lanes(1000, 1, 2) == pick_lanes(8, 1, 64) == 2
+    assert pick_lanes(1000, 1, 64) == 4
+    path = weights.save(tmp_path / "tiny.safetensors", detector.network.state_dict(), detector.config, detector.classes)
+    before = torch.get_num_threads()
+    compiled = load(path, runtime="compile", threads=2, lanes=2, device="cpu")
+    assert (compiled.lanes, compiled.threads) == (1, 2)
+    torch.set_num_threads(before)
+
+
+def test_the_same_picture_twice_in_a_batch(detector, pictures):
+    found = list(run(detector, [pictures[0]] * 3 + [pictures[4]] * 2, torch.zeros(2), batch=5))
+    assert [isinstance(one, ImageError) for _, _, one in found] == [False] * 3 + [True] * 2
+    assert len({tuple(one.scores.tolist()) for _, _, one in found[:3]}) == 1

@@ -1,0 +1,159 @@
+"""The network: shapes, one prediction per point, weights shared by the levels, files."""
+
+import math
+
+import pytest
+import torch
+from tiny import equal_states, tiny_config
+from torch import nn
+
+from fcos.errors import ModelError
+from fcos.network import weights
+from fcos.network.backbones import match_state
+from fcos.network.info import describe_network
+from fcos.points import make_points
+from fcos.presets import preset
+from fcos.types import Classes
+from fcos.zoo.find import load_network
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160)])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"head_norm": "batch", "head_depthwise": True, "fpn_depthwise": True},
+        {"head_norm": "none", "head_shared_convs": 2, "head_convs": 0},
+        {"regression": "exp", "normalize": False, "centerness_on": "classification", "scale": False},
+        {"strides": (4, 8, 16, 32, 64), "extra_from": "body"},
+        {"head_deformable": True, "head_bias": False, "bgr": True},
+    ],
+)
+def test_one_prediction_for_each_point(size, changes):
+    config = tiny_config(model={"strides": (8, 16, 32, 64, 128), **changes}, assign={"ranges": (64, 128, 256, 512)})
+    network = weights.build(config, 3).eval()
+    with torch.no_grad():
+        out = network(torch.randint(0, 255, (2, 3, *size), dtype=torch.uint8))
+    count = len(make_points(size, config.model, config.assign).xy)
+    assert out.logits.shape == (2, count, 3)
+    assert out.distances.shape == (2, count, 4)
+    assert out.centerness.shape == (2, count)
+    assert (out.distances >= 0).all()
+    assert out.distances.dtype == torch.float32
+
+
+def test_a_fresh_network_starts_at_the_prior():
+    network = weights.build(tiny_config(), 3).eval()
+    with torch.no_grad():
+        out = network(torch.zeros(1, 3, 64, 64))
+    assert torch.sigmoid(out.logits).mean().item() == pytest.approx(0.01, rel=0.2)
+    assert (out.distances > 0).float().mean() > 0.9  # no dead regression at the start
+
+
+def test_uint8_and_float_pictures_are_the_same():
+    network = weights.build(tiny_config(), 3).eval()
+    image = torch.randint(0, 255, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        a, b = network(image), network(image.float())
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_bgr_is_the_same_network_with_its_stem_turned():
+    a = weights.build(tiny_config(), 2).eval()
+    b = weights.build(tiny_config(model={"bgr": True}), 2).eval()
+    state = a.state_dict()
+    key = next(k for k, v in state.items() if v.ndim == 4 and v.shape[1] == 3)
+    b.load_state_dict({**state, key: state[key].flip(1)})
+    image = torch.rand(1, 3, 64, 64) * 255
+    with torch.no_grad():
+        for x, y in zip(a(image), b(image), strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
+
+
+def test_distances_stay_float32_under_autocast():
+    network = weights.build(tiny_config(), 2).eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        out = network(torch.zeros(1, 3, 64, 64))
+    assert out.distances.dtype == torch.float32
+
+
+def test_freezing_stages_and_norms():
+    network = weights.build(preset("fcos-lite0"), 2)
+    network.backbone.freeze(2)
+    network.train()
+    free = [n for n, p in network.backbone.body.named_parameters() if p.requires_grad]
+    assert free[0].startswith("blocks.2.")
+    assert not any("bn" in n for n in free)
+    assert not any(m.training for m in network.backbone.modules() if isinstance(m, nn.BatchNorm2d))
+    everything = weights.build(preset("fcos-lite0").override("model.backbone_norm=batch"), 2).train()
+    assert all(m.training for m in everything.backbone.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_files_bring_back_the_same_detector(tmp_path):
+    config, classes = tiny_config(), Classes(("disc", "square"), (2, 7))
+    network = weights.build(config, 2)
+    path = weights.save(tmp_path / "a model.safetensors", network.state_dict(), config, classes, about={"AP": 0.5})
+    loaded, stored, known = load_network(path)
+    assert equal_states(loaded.state_dict(), network.state_dict())
+    assert (stored, known) == (config, classes)
+    half = weights.save(tmp_path / "half.safetensors", network.state_dict(), config, classes, half=True)
+    assert half.stat().st_size < 0.6 * path.stat().st_size
+    assert load_network(half, ["decode.nms_iou=0.4"])[1].decode.nms_iou == 0.4
+
+
+def test_files_that_are_no_model(tmp_path):
+    config, classes = tiny_config(), Classes(("a",))
+    whole = weights.save(tmp_path / "m.safetensors", weights.build(config, 1).state_dict(), config, classes)
+    half = tmp_path / "half.safetensors"
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    text = tmp_path / "text.safetensors"
+    text.write_text("hello")
+    foreign = tmp_path / "foreign.safetensors"
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(2)}, foreign)
+    for name, words in (
+        (half, "not a whole safetensors file"),
+        (text, "not a whole safetensors file"),
+        (foreign, "no fcos config"),
+        (tmp_path / "none.safetensors", "there is no model file"),
+        (tmp_path, "holds neither best"),
+        ("fcos-lite9", "did you mean fcos-lite"),
+    ):
+        with pytest.raises(ModelError, match=words) as error:
+            load_network(name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ModelError, match=r"do not fit these weights"):
+        load_network(whole, ["model.head_convs=3"])
+
+
+def test_body_weights_by_name_by_order_and_not_at_all():
+    wanted = {"a.weight": torch.zeros(4, 3), "b.weight": torch.zeros(5), "b.num_batches_tracked": torch.tensor(0)}
+    by_name = {"b.weight": torch.ones(5), "a.weight": torch.ones(4, 3), "head": torch.ones(9)}
+    other = {"x.0": torch.ones(4, 3), "x.1": torch.ones(5), "fc": torch.ones(7)}
+    for state in (by_name, other):
+        got = match_state(state, wanted, "file")
+        assert got["a.weight"].sum() == 12
+        assert got["b.weight"].sum() == 5
+    with pytest.raises(ModelError, match=r"file does not fit: 2 of 3 .*a\.weight.*left over.*x\.0"):
+        match_state({"x.0": torch.ones(4, 4), "x.1": torch.ones(5)}, wanted, "file")
+
+
+def test_transfer_keeps_what_fits():
+    a, b = weights.build(tiny_config(), 2), weights.build(tiny_config(), 5)
+    kept, fresh = weights.transfer(b, a.state_dict())
+    assert sorted(fresh) == ["head.class_logits.bias", "head.class_logits.weight"]
+    assert len(kept) == len(b.state_dict()) - 2
+    assert torch.equal(b.head.box_distances.weight, a.head.box_distances.weight)
+
+
+def test_flops_and_outputs_by_hand():
+    config = tiny_config()
+    info = describe_network(weights.build(config, 2).eval(), config, (64, 96))
+    points = 8 * 12 + 4 * 6
+    assert info.points == points
+    assert info.outputs == points * 7
+    assert info.anchor_outputs == points * 9 * 6
+    head = 2 * points * 9 * 16 * (2 * 16 + 2 + 4 + 1)  # two towers of one conv, three output convs
+    assert next(p.flops for p in info.parts if p.name == "head") == head
+    assert math.isclose(info.levels[1]["lower"], 16.0)

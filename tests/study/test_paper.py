@@ -1,0 +1,203 @@
+"""Studies from cached head outputs: equal to the decoder, and oracles and rows worked by hand."""
+
+import pytest
+import torch
+from scripted import CLASSES, CONFIG, GREY, TRUTH, detector
+
+from fcos.analysis.explain import Raw
+from fcos.boxes import iou
+from fcos.decode import decode_image
+from fcos.inference.detector import Detector
+from fcos.inference.proposals import proposer
+from fcos.losses import centerness_target
+from fcos.points import make_points
+from fcos.study import paper
+from fcos.study.ablation import ladder
+from fcos.study.cached import cache, redecode
+from fcos.types import Predictions
+
+LOOSE = CONFIG.override({"decode": {"threshold": 0.05}})
+
+
+class Noise:
+    """A network with random opinions."""
+
+    def __init__(self, seed):
+        g = torch.Generator().manual_seed(seed)
+        count = len(make_points((128, 128), CONFIG.model, CONFIG.assign).xy)
+        self.predictions = Predictions(
+            torch.randn(1, count, 2, generator=g) * 2 - 2,
+            torch.rand(1, count, 4, generator=g) * 40,
+            torch.randn(1, count, generator=g),
+        )
+
+    def __call__(self, images):
+        return self.predictions
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"score": "product", "nms_iou": 0.4},
+        {"score": "class", "topk": 20},
+        {"threshold_on": "score", "threshold": 0.3},
+        {"nms": "agnostic", "clip": "after", "topk_by": "class", "topk": 30},
+    ],
+)
+def test_the_cache_decodes_as_the_decoder(world, changes):
+    data = world((*TRUTH, 0, 0))
+    config = LOOSE.override({"decode": changes})
+    network = Detector(Noise(1), config, CLASSES)
+    found = redecode(cache(network, data)[0], config.decode)
+    raw = Raw(network, GREY)
+    plain = decode_image(raw.predictions, raw.points, raw.size, config.decode)
+    assert len(plain) > 5
+    torch.testing.assert_close(found.scores, plain.scores)
+    torch.testing.assert_close(found.boxes, plain.boxes)
+    assert found.labels.tolist() == plain.labels.tolist()
+    assert found.points.tolist() == plain.points.tolist()
+
+
+ROWS = [
+    ((44, 36), (20, 20, 60, 60), 0, 0.7, 0.6),
+    ((28, 28), (24, 24, 64, 64), 0, 0.9, 0.9),  # sure, and badly placed
+    ((100, 100), (90, 90, 120, 120), 1, 0.4, 0.9),  # nothing is there
+]
+
+
+def test_computed_centerness_is_that_of_the_predicted_box(world):
+    c = cache(detector(ROWS), world((*TRUTH, 0, 0)))[0]
+    row = int((c.probability - 0.7).abs().argmin())
+    expected = centerness_target(torch.tensor([24.0, 16, 16, 24]))
+    torch.testing.assert_close(paper.centerness_of_box(c)[row], expected)
+
+
+def test_oracles_by_hand(world):
+    c = cache(detector(ROWS), world((*TRUTH, 0, 0)))[0]
+    inside = c.owner == 0
+    assert int(inside.sum()) == 16  # the points 28, 36, 44, 52 of P3; 20 and 60 lie on the edge
+    assert not inside[c.spot == c.spot[int((c.probability - 0.4).abs().argmin())]].any()
+    sure = paper.true_class(c)
+    assert sure.probability[inside].unique().tolist() == [1.0]
+    centered = paper.true_centerness(c)
+    middle = (c.xy == torch.tensor([44.0, 36.0])).all(dim=1) & inside
+    torch.testing.assert_close(centered.centerness[middle], centerness_target(torch.tensor([[24.0, 16, 16, 24]])))
+    assert (paper.true_box(c).boxes[inside] == torch.tensor([20.0, 20, 60, 60])).all()
+    assert torch.equal(paper.true_box(c).boxes[~inside], c.boxes[~inside])
+
+
+def test_true_nms_keeps_one_box_for_each_object(world):
+    data = world((*TRUTH, 0, 0), (26, 20, 66, 60, 0, 0))
+    rows = [
+        ((44, 36), (20, 20, 60, 60), 0, 0.6, 0.6),
+        ((36, 36), (21, 20, 60, 60), 0, 0.5, 0.5),
+        ((44, 44), (26, 20, 66, 60), 0, 0.9, 0.9),  # overlaps its neighbour by 0.74
+        ((100, 100), (90, 90, 120, 120), 0, 0.9, 0.2),
+    ]
+    c = cache(detector(rows), data)[0]
+    plain = redecode(c, CONFIG.decode)
+    assert len(plain) == 2  # the neighbour was lost
+    mended = redecode(*paper.perfect_nms(c, CONFIG))
+    assert mended.boxes.round().tolist() == [[26, 20, 66, 60], [20, 20, 60, 60], [90, 90, 120, 120]]
+    assert float(iou(mended.boxes[:1], mended.boxes[1:2])) > CONFIG.decode.nms_iou
+
+
+def test_every_study_gives_its_table(world, tmp_path):
+    data = world((*TRUTH, 0, 0), (80, 80, 120, 120, 1, 0))
+    cached = cache(detector(ROWS), data)
+    tables = {}
+    for name in ("centerness", "nms", "proposals", "oracle"):
+        if name == "proposals":
+            study = proposals(detector(ROWS), data)
+        else:
+            study = getattr(paper, f"{name}_study")(cached, data, CONFIG)
+        tables[name] = {r.name: r.numbers for r in study.rows}
+        assert study.to_dict()["study"] == name
+        assert name in study.text()
+        study.plot(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    # the sure and badly placed box hides the good one
+    assert tables["oracle"]["as predicted"]["AP75"] == 0.0
+    assert tables["oracle"]["IoU as centerness"]["AP75"] == pytest.approx(0.5)
+    assert tables["oracle"]["true box"]["AP75"] == pytest.approx(1.0)
+    assert "33.5" in paper.centerness_study(cached, data, CONFIG).text()
+    advice = paper.nms_study(cached, data, CONFIG).advice
+    assert CONFIG.override(*advice.split())
+
+
+def proposals(network, data, baselines=None):
+    one, proposing = data.as_single_class(), proposer(network)
+    return paper.proposals_study(cache(proposing, one, 0.0), one, proposing.config, baselines)
+
+
+def test_proposals_are_the_best_boxes_whatever_their_class_and_score(world):
+    network = Detector(Noise(2), LOOSE, CLASSES)
+    found = proposer(network, most=50)(GREY)
+    assert len(found) == 50
+    assert found.names == ("object",)
+    p = Noise(2).predictions
+    score = (p.logits[0].sigmoid().amax(dim=1) * p.centerness[0].sigmoid()).sqrt()
+    torch.testing.assert_close(found.scores, score[found.points])
+    best = int(score.argmax())
+    assert int(found.points[0]) == best
+    overlaps = iou(found.boxes, found.boxes).fill_diagonal_(0)
+    assert float(overlaps.max()) <= LOOSE.decode.nms_iou  # of boxes of different classes too
+    assert len(proposer(network)(GREY)) > len(network(GREY))
+
+
+def test_the_study_of_proposals_counts_what_the_proposer_finds(world):
+    data = world((*TRUTH, 0, 0), (80, 80, 120, 120, 1, 0))
+    network = Detector(Noise(3), LOOSE, CLASSES)
+    rows = {r.name: r.numbers for r in proposals(network, data, {"same": [proposer(network)(GREY)]}).rows}
+    assert rows["same"] == pytest.approx(rows["FCOS"])
+    assert rows["FCOS"]["AR@1000"] > 0
+
+
+def test_an_empty_picture_and_a_silent_network(world):
+    data = world()
+    cached = cache(detector([]), data)
+    assert len(redecode(cached[0], CONFIG.decode)) == 0
+    for name in ("centerness", "nms", "oracle"):
+        assert getattr(paper, f"{name}_study")(cached, data, CONFIG).to_dict()
+    assert proposals(detector([]), data).to_dict()
+
+
+def test_the_ladder_changes_one_thing_at_a_time():
+    steps = ladder(CONFIG)
+    assert [s[2] for s in steps] == [0.371, None, None, None, 0.387, 0.394]
+    first, last = steps[0][1], steps[-2][1]
+    assert (first.loss.box, first.model.centerness_on, first.assign.center_radius) == ("iou", "classification", 0)
+    assert last.model_copy(update={"name": CONFIG.name}) == CONFIG
+    assert steps[-1][1].loss.quality == "iou"
+    assert all(s[1].train == CONFIG.train for s in steps)
+
+
+@pytest.mark.slow
+def test_the_ablation_trains_every_step(tmp_path):
+    from tiny import make_shapes, tiny_config
+
+    from fcos.data.open import open_splits
+    from fcos.errors import FcosError
+    from fcos.study.ablation import LADDER, ablation_study
+
+    data = open_splits(make_shapes(tmp_path / "shapes", {"train": 8, "val": 4}))
+    study = ablation_study(data, tiny_config(), tmp_path / "out", seeds=(0, 1), device="cpu")
+    assert [s.name for s in study.steps] == [name for name, _, _ in LADDER]
+    assert all(len(s.ap) == 2 for s in study.steps)
+    assert (tmp_path / "out" / "ablation.txt").read_text() == study.text() + "\n"
+    assert len(list((tmp_path / "out").glob("*-seed*/best.safetensors"))) == 2 * len(LADDER)
+    study.plot(tmp_path / "ablation.png")
+
+    # again: finished runs are read, one that stopped before it saved anything starts anew
+    stopped = tmp_path / "out" / "0-seed1"
+    for file in stopped.iterdir():
+        if file.name != "config.yaml":
+            file.unlink()
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/report.html")}
+    again = ablation_study(data, tiny_config(), tmp_path / "out", seeds=(0, 1), device="cpu")
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert (stopped / "report.html").exists()
+    assert again.text() == study.text()
+    with pytest.raises(FcosError, match="other settings"):
+        ablation_study(data, tiny_config(train={"lr": 0.1}), tmp_path / "out", device="cpu")

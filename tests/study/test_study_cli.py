@@ -1,0 +1,137 @@
+"""Studies, doctor and explain as commands: what they write, and mistakes in one line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import NAMES, fcos, make_shapes, tiny_config
+
+from fcos.network import weights
+from fcos.types import Classes
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A data set and a network with random weights that fires everywhere."""
+    folder = tmp_path_factory.mktemp("work")
+    make_shapes(folder / "shapes", {"train": 4, "val": 3})
+    torch.manual_seed(0)
+    config = tiny_config(decode={"threshold": 0.0, "max_detections": 20})
+    network = weights.build(config, 2)
+    torch.nn.init.normal_(network.head.class_logits.weight, std=1.0)
+    weights.save(folder / "model.safetensors", network.state_dict(), config, Classes(NAMES, (2, 7)))
+    weights.save(folder / "other.safetensors", network.state_dict(), config, Classes(("cat", "dog")))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["centerness", "nms", "proposals", "oracle", "ambiguity", "recall", "outputs"])
+def test_each_study_writes_numbers_text_and_a_picture(work, capsys, tmp_path, name):
+    arguments = ["study", name, "--out", tmp_path, "--json"]
+    if name != "outputs":
+        arguments += ["--data", work / "shapes", "--model", work / "model.safetensors"]
+    code, out, err = fcos(capsys, *arguments)
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["study"] == name
+    assert report["environment"]["command"]
+    assert json.loads((tmp_path / f"{name}.json").read_text()) == report
+    assert (tmp_path / f"{name}.txt").read_text().strip()
+    assert min(Image.open(tmp_path / f"{name}.png").size) > 300
+    if name == "ambiguity":
+        whole, own = report["detections"]
+        assert 0 <= whole[1] <= whole[0] <= 1
+        assert own[0] <= whole[0]
+
+
+def test_proposals_go_to_a_results_file(work, capsys, tmp_path):
+    pictures = work / "shapes" / "images" / "val"
+    model = ("--model", work / "model.safetensors", "--proposals")
+    code, _, err = fcos(capsys, "predict", pictures, *model, "--coco", tmp_path / "p.json")
+    assert code == 0, err
+    rows = json.loads((tmp_path / "p.json").read_text())
+    assert {r["category_id"] for r in rows} == {2}
+    scores = np.array([r["score"] for r in rows if r["image_id"] == 1])
+    assert len(scores) > 20  # more than the model's own limit
+    assert (np.diff(scores) <= 0).all()
+    code, _, err = fcos(capsys, "predict", pictures, *model)
+    assert code == 2
+    assert "--coco" in err
+
+
+def test_explain_and_doctor_write_their_files(work, capsys, tmp_path):
+    model = ("--model", work / "model.safetensors")
+    picture = next((work / "shapes" / "images" / "val").iterdir())
+    code, _, err = fcos(capsys, "explain", picture, *model, "--score", "0", "--out", tmp_path / "one")
+    assert code == 0, err
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {"explain.json", "boxes.jpg", "maps.jpg"}
+    code, out, err = fcos(capsys, "explain", "--data", work / "shapes", *model, "--json", "--out", tmp_path / "all")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["objects"] == report["found"] + sum(report["stages"].values())
+    assert (tmp_path / "all" / "worst.jpg").exists()
+    code, out, err = fcos(capsys, "doctor", "--data", work / "shapes", *model, "--json", "--out", tmp_path / "d.html")
+    assert code in (0, 1), err
+    assert json.loads(out)["trained_on"] == "train"
+    assert "<img" in (tmp_path / "d.html").read_text()
+
+
+MISTAKES = [
+    (["study", "recal", "--data", "{shapes}"], ["did you mean recall"]),
+    (["study", "recall"], ["--data"]),
+    (["study", "nms", "--data", "{shapes}"], ["--model"]),
+    (["study", "recall", "--data", "nowhere"], ["nowhere"]),
+    (["study", "recall", "--data", "{shapes}", "data.sise=3"], ["data.sise", "data.size"]),
+    (["study", "recall", "--data", "{shapes}", "--split", "tset"], ["tset"]),
+    (["study", "nms", "--data", "{shapes}", "--model", "{gone}"], ["gone"]),
+    (["study", "centerness", "--data", "{shapes}", "--model", "{other}"], ["disc", "cat"]),
+    (["study", "oracle", "--data", "{boxes}", "--model", "{model}"], ["a.jpg"]),
+    (["study", "nms", "--data", "{broken}", "--model", "{model}"], ["a.jpg"]),
+    (["study", "recall", "--data", "{shapes}", "--baseline", "{gone}"], ["--baseline", "proposals"]),
+    (["study", "proposals", "--data", "{shapes}", "--model", "{model}", "--baseline", "{gone}"], ["gone"]),
+    (["study", "proposals", "--data", "{shapes}", "--model", "{model}", "--baseline", "{model}"], ["torchvision"]),
+    (["study", "recall", "--data", "{shapes}", "--out", "{boxes}"], ["boxes.json"]),
+    (["study", "ablation", "--data", "{boxes}"], ["no train split"]),
+    (["study", "figures", "--data", "{shapes}", "--model", "fcos-r101"], ["fcos-r101", "without weights"]),
+    (["doctor", "--data", "nowhere"], ["nowhere"]),
+    (["doctor", "--data", "{shapes}", "--model", "fcos-lite9"], ["fcos-lite9"]),
+    (["doctor", "--data", "{shapes}", "--model", "{gone}"], ["gone"]),
+    (["doctor", "--data", "{boxes}", "--out", "{boxes}/page.html"], ["page.html"]),
+    (["doctor", "--data", "{empty}"], ["empty.json"]),
+    (["explain"], ["--data"]),
+    (["explain", "{gone}", "--model", "{model}"], ["gone"]),
+    (["explain", "{boxes}", "--model", "{model}"], ["boxes.json"]),
+    (["explain", "{folder}", "--model", "{model}"], ["{folder}"]),
+    (["explain", "{gone}", "--data", "{shapes}"], ["--data"]),
+    (["explain", "--data", "{shapes}", "--image", "99", "--model", "{model}"], ["99"]),
+    (["explain", "--data", "{shapes}", "--model", "{other}"], ["disc", "cat"]),
+    (["explain", "--data", "{broken}", "--model", "{model}"], ["a.jpg"]),
+    (["explain", "--data", "{empty}", "--model", "{model}"], ["empty.json"]),
+    (["eval", "--data", "{shapes}", "--compare", "{gone}.json", "{model}"], ["gone"]),
+    (["eval", "--data", "{shapes}", "--compare", "{model}", "{other}"], ["disc"]),
+    (["predict", "{shapes}", "--model", "{model}", "--score", "disk=0.2"], ["disk", "did you mean disc"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[" ".join(a)[:60] for a, _ in MISTAKES])
+def test_mistakes_are_one_line_and_exit_code_2(arguments, words, work, capsys, tmp_path):
+    truth = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 90, "height": 90}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 50]}],
+        "categories": [{"id": 1, "name": "disc"}],
+    }
+    places = {"shapes": work / "shapes", "model": work / "model.safetensors", "other": work / "other.safetensors"}
+    for name in ("boxes", "broken", "empty"):
+        folder = tmp_path / name
+        folder.mkdir()
+        places[name] = folder / f"{name}.json"
+        places[name].write_text(json.dumps(truth if name != "empty" else {**truth, "images": [], "annotations": []}))
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"\xff\xd8 no jpeg")
+    places |= {"gone": tmp_path / "gone", "folder": tmp_path / "empty"}
+    code, out, err = fcos(capsys, *(a.format(**places) for a in arguments))
+    assert code == 2, (out, err)
+    assert "Traceback" not in err
+    last = err.strip().splitlines()[-1]
+    for word in words:
+        assert word.format(**places) in last, err

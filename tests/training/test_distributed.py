@@ -1,0 +1,395 @@
+"""One process x 8 pictures = 2 x 4 = 4 x 2 = 8 parts of 1: real processes over gloo, in float64."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from processes import as_torchrun, at, fcos, finish, free_port, run, start
+from timm.layers import BatchNormAct2d
+from tiny import equal_states, make_shapes, tiny_config
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fcos.config import Config
+from fcos.data.loader import train_loader
+from fcos.data.open import open_splits
+from fcos.data.sampler import Sampler
+from fcos.errors import ConfigError, DeviceError
+from fcos.network import weights
+from fcos.presets import PRESETS, preset
+from fcos.training.checkpoint import load_checkpoint
+from fcos.training.distributed import launched, synchronize_norms
+from fcos.training.replay import replay
+
+STEPS = 4
+
+# what a step may do, each checked for every split of the batch
+CASES = {
+    "sgd": {
+        "model": {"scale": True},
+        "train": {"optimizer": "sgd", "lr": 0.01, "clip": 1.0, "ema": 0.9, "freeze_stages": 1, "backbone_lr": 0.5},
+    },
+    "adamw": {"loss": {"box_weights": "none"}, "train": {"optimizer": "adamw", "lr": 0.001}},
+    "moving-average": {"loss": {"normalizer": "moving-average"}, "train": {"optimizer": "sgd"}},
+    "batchnorm": {"model": {"backbone_norm": "batch", "head_norm": "batch"}, "train": {"optimizer": "sgd"}},
+}
+
+
+def case(name: str, **train) -> Config:
+    config = tiny_config(**CASES[name])
+    return config.override({"train": {"batch": 8, "epochs": 2, "warmup": 1, **train}, "data": {"color": 0.2}})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Sixteen pictures, objects on three of them."""
+    folder = make_shapes(tmp_path_factory.mktemp("data") / "shapes", {"train": 16, "val": 2})
+    file = folder / "instances_train.json"
+    content = json.loads(file.read_text())
+    shown = {content["images"][i]["id"] for i in (0, 6, 11)}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in shown]
+    file.write_text(json.dumps(content))
+    return folder
+
+
+def steps(jobs, data: Path, out: Path):
+    """Process target: the first steps of each job (name, config), with what every step saw and did, to a file."""
+    from fcos.training.loop import Trainer
+
+    torch.set_default_dtype(torch.float64)
+    splits = open_splits(data)
+    found = {}
+    for name, config in jobs:
+        trainer = Trainer(config, splits, out / name, "none", False, "cpu", 1, 1, True, {})
+        gradients, seen, norms = [], [], []
+        real = trainer.optimizer.step
+
+        def step(trainer=trainer, gradients=gradients, real=real):
+            pairs = trainer.network.named_parameters()
+            gradients.append({n: p.grad.clone() for n, p in pairs if p.grad is not None})
+            real()
+
+        trainer.optimizer.step = step
+        loader = train_loader(splits["train"], config, rank=trainer.rank, world=trainer.world)
+        for batches in loader:
+            seen.append([(list(b.ids), sum(len(t.boxes) for t in b.targets)) for b in batches])
+            norms.append(trainer.train_step(iter([batches])).grad_norm)
+        found[name] = {
+            "gradients": gradients,
+            "seen": seen,
+            "norms": norms,
+            "weights": trainer.network.state_dict(),
+            "average": trainer.average.network.state_dict() if trainer.average else {},
+        }
+    rank = os.environ.get("RANK", "0")
+    torch.save(found, out / f"rank-{rank}.pt")
+
+
+def results(jobs, data, out: Path, world: int):
+    """What each of `world` processes found."""
+    out.mkdir(parents=True)
+    port = free_port()
+    work = partial(steps, jobs, data, out)
+    environments = [as_torchrun(r, world, port) for r in range(world)] if world > 1 else [{}]
+    running = [start(work, out / f"log-{r}", env) for r, env in enumerate(environments)]
+    for rank, process in enumerate(running):
+        assert finish(process) == 0, (out / f"log-{rank}").read_text()
+    return [torch.load(out / f"rank-{r}.pt") for r in range(world)]
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    """One process, the whole batch at once: what all others must equal."""
+    jobs = [(name, case(name)) for name in CASES]
+    return results(jobs, data, tmp_path_factory.mktemp("alone") / "out", 1)[0]
+
+
+def close(ours, theirs, what):
+    """Equal to 1e-6 of the largest value; what should be zero is rounding."""
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        error = float((ours[key] - value).abs().max())
+        assert error <= 1e-6 * float(value.abs().max()) + 1e-10, f"{what} {key}: {error:.3g}"
+
+
+def check(found, alone, name, world):
+    first = found[0][name]
+    assert len(first["gradients"]) == STEPS
+    for rank in found[1:]:
+        assert equal_states(rank[name]["weights"], first["weights"])  # to the last bit
+        assert rank[name]["norms"] == first["norms"]
+    for step, (ours, theirs) in enumerate(zip(first["gradients"], alone["gradients"], strict=True)):
+        close(ours, theirs, f"{name}, gradient of step {step}")
+    close(first["weights"], alone["weights"], f"{name}, weight")
+    close(first["average"], alone["average"], f"{name}, average")
+    assert first["norms"] == pytest.approx(alone["norms"], rel=1e-6)
+    shares = []
+    for step in range(STEPS):
+        parts = [part for rank in found for part in rank[name]["seen"][step]]
+        pictures = sorted(i for ids, _ in parts for i in ids)
+        assert pictures == sorted(i for ids, _ in alone["seen"][step] for i in ids)
+        shares.append({objects > 0 for _, objects in parts})
+    assert {True, False} in shares  # a part without objects beside one with some
+
+
+def test_two_processes_are_one(data, alone, tmp_path):
+    jobs = [(name, case(name)) for name in CASES]
+    jobs.append(("parts", case("sgd", accumulate=2)))
+    found = results(jobs, data, tmp_path / "two", 2)
+    for name in CASES:
+        check(found, alone[name], name, 2)
+    check(found, alone["sgd"], "parts", 2)
+    assert max(alone["sgd"]["norms"]) > 1.0  # clipping has acted, on the gradient of the whole batch
+    frozen = set(alone["sgd"]["weights"]) - set(alone["sgd"]["gradients"][0])
+    assert any(name.startswith("backbone.body.conv1") for name in frozen)
+
+
+def test_parts_are_one(data, alone, tmp_path):
+    jobs = [("eight", case("sgd", accumulate=8)), ("four", case("moving-average", accumulate=4))]
+    found = results(jobs, data, tmp_path / "parts", 1)
+    check(found, alone["sgd"], "eight", 1)
+    check(found, alone["moving-average"], "four", 1)
+
+
+@pytest.mark.slow
+def test_four_processes_are_one(data, alone, tmp_path):
+    jobs = [(name, case(name)) for name in CASES]
+    found = results(jobs, data, tmp_path / "four", 4)
+    for name in CASES:
+        check(found, alone[name], name, 4)
+
+
+def test_every_picture_has_one_place(data):
+    """Ranks and parts share out the places of a batch, none twice; a batch that cannot be shared is refused."""
+    dataset = open_splits(data)["train"]
+    config = case("sgd", accumulate=2)
+    places = [
+        place
+        for rank in range(4)
+        for part in range(2)
+        for place in Sampler(dataset, config.data, config.train, rank, 4).slots(part)
+    ]
+    assert sorted(places) == list(range(8))
+    with pytest.raises(ConfigError, match="make it a multiple of 6"):
+        Sampler(dataset, config.data, config.train, 0, 3)
+
+
+# ------------------------------------------------------------------ the command
+
+
+@pytest.fixture(scope="module")
+def begin(data, tmp_path_factory):
+    settings = tmp_path_factory.mktemp("settings") / "tiny.yaml"
+    settings.write_text(tiny_config(train={"optimizer": "sgd", "lr": 0.01, "ema": 0.9, "epochs": 2}).dump())
+    return ["train", "--data", data, "--config", settings, "--init", "none", "--device", "cpu", "--quiet"]
+
+
+def together(arguments, tmp_path, *prepare, world=2):
+    """Exit status and output of each process of a run; every process has a folder of its own to stand in."""
+    port = free_port()
+    running = []
+    for rank in range(world):
+        (tmp_path / f"stand-{rank}").mkdir(exist_ok=True)
+        work = fcos(arguments, *(prepare if rank == 0 else ()))
+        running.append(
+            start(work, tmp_path / f"log-{rank}", as_torchrun(rank, world, port), tmp_path / f"stand-{rank}")
+        )
+    return [finish(p) for p in running], [(tmp_path / f"log-{r}").read_text() for r in range(world)]
+
+
+def test_a_run_of_two_writes_once_stops_and_goes_on(begin, tmp_path):
+    whole = [*begin, "--out", "whole"]
+    assert together(whole, tmp_path) == ([0, 0], ["", ""])
+    assert not list((tmp_path / "stand-1").iterdir())  # only the first process writes
+    folder = tmp_path / "stand-0" / "whole"
+    assert [r["step"] for r in rows(folder) if r["loss"]] == [str(i) for i in range(1, 9)]
+    assert (folder / "best.safetensors").exists()
+
+    cut = tmp_path / "cut"
+    arguments = [*begin, "--out", cut]
+    stop = at("fcos.training.optimizer:Average.update", 6, signal.SIGTERM)  # one process is told, all stop
+    status, logs = together(arguments, tmp_path, stop)
+    assert status == [143, 143]
+    assert logs == [f"fcos: stopped at step 6 of 8; go on with: fcos train --resume --out {cut}\n", ""]
+    shutil.copytree(cut, tmp_path / "one")
+    again = ["train", "--resume", "--out", cut, "--device", "cpu", "--quiet"]
+    assert together(again, tmp_path)[0] == [0, 0]
+    assert equal_states(load_checkpoint(cut)["average"], load_checkpoint(folder)["average"])
+    assert [r["step"] for r in rows(cut)] == [r["step"] for r in rows(folder)]
+    again[3] = tmp_path / "one"
+    assert run(fcos(again), tmp_path / "log-0") == 0  # one process goes on with what two began
+    as_one(tmp_path / "one", folder)
+
+    (tmp_path / "log-0").unlink()
+    (tmp_path / "log-1").unlink()
+    status, logs = together(arguments, tmp_path)  # an error of the first process ends all of them, told once
+    assert status == [2, 2]
+    assert logs == [f"fcos: {cut} holds a run already; give another --out, or --resume it\n", ""]
+
+
+def test_two_processes_stop_together_where_a_loss_is_not_finite(begin, tmp_path):
+    """Each keeps its own part of the step, the first tells, and one process does either part again."""
+    wild = ["train.lr=1e18", "train.warmup=0", "train.epochs=9", "train.schedule=constant"]
+    status, logs = together([*begin, "--out", tmp_path / "wild", *wild], tmp_path)
+    assert status == [2, 2]
+    assert logs[1] == ""
+    files = sorted((tmp_path / "wild").glob("nan-*.pt"))
+    assert [f.name.replace(".pt", "-process1.pt") for f in files if str(f) in logs[0]] == [files[0].name]
+    assert len(files) == 2
+    for file in files:
+        found = replay(file, "cpu")
+        assert found.processes == 2
+        assert found.reproduced(0.0)
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+# ------------------------------------------------------------------ who starts the processes
+
+
+def test_what_torchrun_started_is_used(monkeypatch):
+    for name, value in as_torchrun(0, 4, 1).items():
+        monkeypatch.setenv(name, value)
+    assert launched(1, 1) == (4, 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert launched(1, 1) == launched(2, 2) == (2, 2)
+    with pytest.raises(DeviceError, match="--devices 8 --nodes 1: torchrun started 2 processes on 2 machines"):
+        launched(8, 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(DeviceError, match="not the same number"):
+        launched(1, 1)
+
+
+def test_what_slurm_started_is_used(monkeypatch):
+    from lightning_fabric.plugins.environments import SLURMEnvironment
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    from fcos.training.setup import make_fabric
+
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # make_fabric tells it, for the whole process
+    assert launched(3, 2) == (3, 2)
+    task = {
+        "SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "2", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
+        "SLURM_NODELIST": "gpu[07-08]",
+    }  # fmt: skip
+    for name, value in task.items():
+        monkeypatch.setenv(name, value)
+    assert launched(1, 1) == launched(2, 2) == (2, 2)
+    strategy = make_fabric(tiny_config(), "cpu", 1, 1).strategy
+    environment = strategy.cluster_environment
+    assert isinstance(environment, SLURMEnvironment)
+    assert (environment.world_size(), environment.global_rank(), environment.local_rank()) == (4, 3, 1)
+    assert (strategy.num_nodes, strategy.num_processes) == (2, 2)
+    assert environment.main_address == "gpu07"
+    with pytest.raises(DeviceError, match="SLURM started 2 processes on 2 machines; set --nodes"):
+        launched(4, 1)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+    with pytest.raises(DeviceError, match="--ntasks-per-node, not --ntasks"):
+        launched(1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_every_weight_gets_a_gradient(name):
+    """DDP waits for all of them, unless it is told to look which are used."""
+    from fcos.training.setup import make_fabric
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        network = weights.build(preset(name), 3).train()
+        sum(x.sum() for x in network(torch.zeros(1, 3, 256, 256, dtype=torch.uint8))).backward()
+        idle = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    strategy = make_fabric(preset(name), "cpu", 2, 1).strategy
+    assert bool(idle) == bool(strategy._ddp_kwargs.get("find_unused_parameters")), idle
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    import fcos.training.setup
+
+    monkeypatch.setattr(fcos.training.setup, "pick_device", torch.device)
+    with pytest.raises(DeviceError, match="cuda:1 names one device; for 2 processes give cuda"):
+        fcos.training.setup.make_fabric(tiny_config(), "cuda:1", 2, 1)
+    if torch.cuda.device_count() < 64:
+        with pytest.raises(DeviceError, match="64 processes on 1 machines with cuda: "):
+            fcos.training.setup.make_fabric(tiny_config(), "cuda", 64, 1)
+
+
+def test_on_a_gpu_norms_become_torch_s_own():
+    """Which keeps names and activations, and leaves frozen norms alone; they run on accelerators only."""
+    for norm, kinds in (("batch", {True}), ("frozen", {False})):
+        network = weights.build(tiny_config(model={"backbone": "plain", "backbone_norm": norm}), 2).train()
+        names = list(network.state_dict())
+        synchronize_norms(network.to("meta"))
+        found = [m for m in network.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        assert {isinstance(m, nn.SyncBatchNorm) for m in found} == kinds
+        assert list(network.state_dict()) == names
+    body = nn.Sequential(BatchNormAct2d(4, act_layer=nn.SiLU)).train().to("meta")
+    assert isinstance(synchronize_norms(body)[0].act, nn.SiLU)
+
+
+def program(arguments, environment=None):
+    quiet = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen(
+        [sys.executable, "-m", *(str(a) for a in arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **quiet, **(environment or {})},
+    )  # fmt: skip
+
+
+def ends(*running):
+    for process in running:
+        output = process.communicate(timeout=900)[0]
+        assert process.returncode == 0, output
+
+
+@pytest.fixture(scope="module")
+def by_one(begin, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one") / "run"
+    assert run(fcos([*begin, "--out", folder]), folder.with_suffix(".log")) == 0
+    return folder
+
+
+def as_one(folder, by_one):
+    """The same run as one process makes, up to the rounding of float32."""
+    assert [r["step"] for r in rows(folder)] == [r["step"] for r in rows(by_one)]
+    ours, theirs = weights.read(folder / "last.safetensors")[0], weights.read(by_one / "last.safetensors")[0]
+    for key, value in theirs.items():
+        torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@pytest.mark.slow
+def test_torchrun_on_one_machine(begin, by_one, tmp_path):
+    torchrun = ["torch.distributed.run", "--nproc-per-node", 2, "--master-port", free_port()]
+    ends(program([*torchrun, "-m", "fcos", *begin, "--out", tmp_path / "run"]))
+    as_one(tmp_path / "run", by_one)
+
+
+@pytest.mark.slow
+def test_torchrun_on_two_hosts(begin, by_one, tmp_path):
+    """Two agents on loopback, as on two machines."""
+    port = free_port()
+    agent = ["torch.distributed.run", "--nnodes", 2, "--nproc-per-node", 1, "--master-addr", "127.0.0.1"]
+    job = ["--master-port", port, "-m", "fcos", *begin, "--out", tmp_path / "run"]
+    ends(*[program([*agent, "--node-rank", host, *job]) for host in range(2)])
+    as_one(tmp_path / "run", by_one)
+
+
+@pytest.mark.slow
+def test_devices_and_nodes(begin, by_one, tmp_path):
+    """Without torchrun: the command starts its own processes, and finds the other machine by three variables."""
+    ends(program(["fcos", *begin, "--out", tmp_path / "devices", "--devices", 2]))
+    as_one(tmp_path / "devices", by_one)
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    command = ["fcos", *begin, "--out", tmp_path / "nodes", "--devices", 1, "--nodes", 2]
+    ends(*[program(command, {**where, "NODE_RANK": str(host)}) for host in range(2)])
+    as_one(tmp_path / "nodes", by_one)

@@ -1,0 +1,162 @@
+"""Training: it learns, it can be resumed, it says what is wrong."""
+
+import csv
+import math
+
+import pytest
+import torch
+from tiny import equal_states, make_shapes, tiny_config
+
+from fcos.config import TrainConfig
+from fcos.data.open import open_splits
+from fcos.errors import DataError, FcosError
+from fcos.network import weights
+from fcos.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from fcos.training.loop import NotFinite, Trainer, train
+from fcos.training.optimizer import learning_rate, parameter_groups
+from fcos.zoo.find import load_network
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    return open_splits(make_shapes(tmp_path_factory.mktemp("shapes data"), {"train": 16, "val": 6}))
+
+
+def run(shapes, out, resume=False, **changes):
+    config = tiny_config(model={"backbone_norm": "batch"}, train={"ema": 0.9, "save_every": 3, **changes})
+    return train(config, shapes, out, init="none", resume=resume, device="cpu", quiet=True)
+
+
+def test_a_run_leaves_a_folder_to_read_and_learns(shapes, tmp_path):
+    result = run(shapes, tmp_path / "run", epochs=12, plots=True)
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = [r for r in csv.DictReader(file) if r["loss"]]
+    losses = [float(r["loss"]) for r in rows]
+    assert [int(r["step"]) for r in rows] == list(range(1, 49))
+    assert sum(losses[-8:]) < 0.75 * sum(losses[:8])
+    assert float(rows[-1]["mean_iou"]) > float(rows[0]["mean_iou"])
+    assert 0 <= float(rows[-1]["centerness_excess"]) < float(rows[-1]["centerness"])
+    names = {p.name for p in result.folder.iterdir()}
+    assert names >= {
+        "config.yaml", "environment.json", "metrics.csv", "last.safetensors", "best.safetensors", "results.png",
+        "labels.png", "val_0.jpg", "pr.png", "f1.png", "confusion.png", "reliability.png", "metrics.json",
+        "train_batch_0.jpg", "train_batch_1.jpg", "report.html",
+    }  # fmt: skip
+    assert len(checkpoints(result.folder)) == 2
+    assert not math.isnan(result.best_ap)
+    _, config, classes = load_network(result.folder)
+    assert (config.name, classes.names, classes.ids) == ("tiny", ("disc", "square"), (2, 7))
+
+
+def test_a_stopped_run_resumes_to_the_same_bits(shapes, tmp_path, monkeypatch):
+    whole = run(shapes, tmp_path / "whole", epochs=2)
+
+    real, calls = Trainer.train_step, []
+
+    def dies(self, loader):
+        calls.append(1)
+        if len(calls) == 6:  # two steps past the last checkpoint, in the middle of the second epoch
+            raise RuntimeError("killed")
+        return real(self, loader)
+
+    monkeypatch.setattr(Trainer, "train_step", dies)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(shapes, tmp_path / "cut", epochs=2)
+    monkeypatch.setattr(Trainer, "train_step", real)
+    cut = run(shapes, tmp_path / "cut", resume=True, epochs=2)
+
+    a, b = load_checkpoint(whole.folder), load_checkpoint(cut.folder)
+    assert a["step"] == b["step"] == 8
+    assert equal_states(a["model"], b["model"])
+    assert equal_states(a["average"], b["average"])
+    rows = [(r["step"], r["loss"], r["AP"]) for r in csv.DictReader((whole.folder / "metrics.csv").open())]
+    assert rows == [(r["step"], r["loss"], r["AP"]) for r in csv.DictReader((cut.folder / "metrics.csv").open())]
+
+
+def test_a_finished_run_can_be_extended(shapes, tmp_path):
+    run(shapes, tmp_path / "run", epochs=1)
+    longer = run(shapes, tmp_path / "run", resume=True, epochs=2)
+    assert longer.steps == 8
+
+
+def test_accumulation_gives_the_same_gradients(shapes, tmp_path):
+    """A step of 4 pictures at once, in 2 parts and in 4 parts: the same gradient, empty pictures included."""
+    gradients = []
+    for parts in (1, 2, 4):
+        config = tiny_config(train={"accumulate": parts, "optimizer": "sgd"})
+        trainer = Trainer(config, shapes, tmp_path / str(parts), "none", False, "cpu", 1, 1, True, {})
+        trainer.network.double()
+        trainer.optimizer.step = lambda: None
+        trainer.optimizer.zero_grad = lambda: None
+        from fcos.data.loader import train_loader
+
+        trainer.train_step(iter(train_loader(shapes["train"], config)))
+        gradients.append({n: p.grad.clone() for n, p in trainer.network.named_parameters() if p.grad is not None})
+    for other in gradients[1:]:
+        for name, gradient in gradients[0].items():
+            torch.testing.assert_close(other[name], gradient, rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_nan_stops_before_the_weights_change(shapes, tmp_path):
+    config = tiny_config()
+    trainer = Trainer(config, shapes, tmp_path / "run", "none", False, "cpu", 1, 1, True, {})
+    with torch.no_grad():
+        trainer.network.head.class_logits.weight[0, 0, 0, 0] = math.nan
+    before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
+    with pytest.raises(NotFinite, match="step 0"):
+        trainer.run()
+    for key, value in trainer.network.state_dict().items():
+        torch.testing.assert_close(value, before[key], equal_nan=True, rtol=0, atol=0)
+
+
+def test_another_run_is_not_overwritten(shapes, tmp_path):
+    run(shapes, tmp_path / "run")
+    with pytest.raises(FcosError, match="holds a run already"):
+        run(shapes, tmp_path / "run")
+    with pytest.raises(FcosError, match="no checkpoint to resume"):
+        run(shapes, tmp_path / "none", resume=True)
+
+
+def test_data_without_boxes_is_refused(shapes, tmp_path):
+    bare = shapes["train"].subset([4, 9])
+    with pytest.raises(DataError, match="no boxes to learn from"):
+        run({"train": bare}, tmp_path / "run")
+
+
+def test_starting_from_another_detector(shapes, tmp_path):
+    first = run(shapes, tmp_path / "first")
+    config = tiny_config(model={"backbone_norm": "batch"}, data={"single_class": True})
+    second = train(config, shapes, tmp_path / "second", init=str(first.folder), device="cpu", quiet=True)
+    assert load_network(second.folder)[2].names == ("object",)
+
+
+def test_learning_rate_by_hand():
+    cfg = TrainConfig(warmup=10, warmup_start=0.1, schedule="step", milestones=(0.5, 0.75), gamma=0.1)
+    rates = [learning_rate(s, 200, cfg) for s in (0, 5, 10, 99, 100, 149, 150, 199)]
+    assert rates == pytest.approx([0.1, 0.55, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    cosine = TrainConfig(warmup=0, schedule="cosine", final_lr=0.2)
+    assert [learning_rate(s, 100, cosine) for s in (0, 50, 100)] == pytest.approx([1, 0.6, 0.2])
+    constant = TrainConfig(warmup=500, warmup_rule="constant", warmup_start=1 / 3)
+    assert learning_rate(0, 90_000, constant) == learning_rate(499, 90_000, constant) == pytest.approx(1 / 3)
+
+
+def test_groups_hold_every_trainable_weight_once():
+    network = weights.build(tiny_config(), 2)
+    network.backbone.freeze(1)
+    groups = parameter_groups(network, TrainConfig(backbone_lr=0.1, bias_lr=2.0, bias_decay=False, layer_decay=0.5))
+    held = [id(p) for g in groups for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in network.parameters() if p.requires_grad)
+    by_id = {id(p): g for g in groups for p in g["params"]}
+    assert by_id[id(network.head.class_logits.bias)]["factor"] == 2.0
+    assert by_id[id(network.head.class_logits.bias)]["weight_decay"] == 0.0
+    last = [p for n, p in network.backbone.body.named_parameters() if p.requires_grad][-1]
+    assert by_id[id(last)]["factor"] == pytest.approx(0.1)
+
+
+def test_checkpoints_are_whole_and_two(tmp_path):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, {"x": torch.ones(3)})
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-00000002.pt", "checkpoint-00000003.pt"]
+    newest = checkpoints(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes()[:50])
+    assert load_checkpoint(tmp_path)["step"] == 2  # the one before serves

@@ -1,0 +1,93 @@
+"""A step that is not finite: the run stops before the weights change, and the step can be done again."""
+
+import math
+
+import pytest
+import torch
+from tiny import equal_states, make_shapes, tiny_config
+
+from fcos.cli import main
+from fcos.data.open import open_splits
+from fcos.errors import ModelError
+from fcos.training.checkpoint import load_step
+from fcos.training.loop import NotFinite, Trainer, train
+from fcos.training.replay import replay
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    return open_splits(make_shapes(tmp_path_factory.mktemp("shapes"), {"train": 8}))
+
+
+def trainer(shapes, out, **train):
+    config = tiny_config(model={"backbone_norm": "batch"}, train={"accumulate": 2, **train})
+    return Trainer(config, shapes, out, "none", False, "cpu", 1, 1, True, {})
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_poisoned_weight_is_found(shapes, tmp_path, capsys, checkpointing):
+    run = trainer(shapes, tmp_path / "run", checkpointing=checkpointing)
+    with torch.no_grad():
+        run.network.head.class_logits.weight[0, 0, 0, 0] = math.nan
+    before = {k: v.clone() for k, v in run.network.named_parameters()}
+    with pytest.raises(NotFinite, match=r"step 0: the classification loss is not finite.*--replay .*nan-00000000\.pt"):
+        run.run()
+    for name, value in run.network.named_parameters():
+        torch.testing.assert_close(value, before[name], equal_nan=True, rtol=0, atol=0)
+
+    file = tmp_path / "run" / "nan-00000000.pt"
+    found = replay(file, "cpu")
+    assert found.reproduced(0.0)
+    assert math.isnan(found.losses[0][0])
+    assert math.isfinite(found.losses[0][1])
+    assert found.weights == ["head.class_logits.weight"]
+    assert found.first == "head.class_logits"
+    assert found.predictions == {"logits": False, "distances": True, "centerness": True}
+    assert "head.class_logits.weight" in found.gradients
+    assert "head.box_distances.weight" not in found.gradients
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--replay", str(file), "--device", "cpu"])
+    text = capsys.readouterr().out
+    assert "the losses are those of the run" in text
+    assert "first output not finite: head.class_logits" in text
+
+
+def test_the_file_holds_the_step_whole(shapes, tmp_path):
+    run = trainer(shapes, tmp_path / "run")
+    with torch.no_grad():
+        run.network.head.centerness.bias.fill_(math.inf)
+    with pytest.raises(NotFinite, match="the centerness loss"):
+        run.run()
+    stored = load_step(tmp_path / "run" / "nan-00000000.pt")  # weights_only
+    assert equal_states(stored["model"], run.network.state_dict())
+    assert [len(b["images"]) for b in stored["batches"]] == [2, 2]
+    assert stored["batches"][0]["images"].dtype == torch.uint8
+    assert all(b["images"].isfinite().all() for b in stored["batches"])
+    torch.manual_seed(run.seed())
+    assert torch.equal(stored["rng"], torch.get_rng_state())
+    assert len(stored["files"]) == 4
+
+
+def test_a_rate_that_is_far_too_high_ends_in_a_file_that_reproduces_it(shapes, tmp_path):
+    """Weights explode in the first step; later losses overflow. Nothing was poisoned by hand."""
+    config = tiny_config(train={"optimizer": "sgd", "lr": 1e18, "warmup": 0, "epochs": 9, "schedule": "constant"})
+    with pytest.raises(NotFinite) as error:
+        train(config, shapes, tmp_path / "run", init="none", device="cpu", quiet=True)
+    (file,) = (tmp_path / "run").glob("nan-*.pt")
+    assert str(file) in str(error.value)
+    found = replay(file, "cpu")
+    assert found.step > 0
+    assert found.reproduced(0.0)
+    assert found.gradients
+    assert not (tmp_path / "run" / f"checkpoint-{found.step + 1:08d}.pt").exists()
+
+
+def test_files_that_are_no_step(tmp_path):
+    with pytest.raises(ModelError, match="there is no file"):
+        replay(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("no step")
+    with pytest.raises(ModelError, match="cannot be read"):
+        replay(tmp_path / "text.pt")
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match="is not a step that training kept"):
+        replay(tmp_path / "other.pt")

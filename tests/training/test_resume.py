@@ -1,0 +1,228 @@
+"""A run that is killed, stopped or out of disk goes on as if nothing had happened."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from processes import at, fcos, full_disk, half_row, half_save, run, small_files
+from tiny import equal_states, make_shapes, tiny_config
+
+from fcos.network import weights
+from fcos.training.checkpoint import checkpoints, load_checkpoint
+
+STEPS = 8  # 16 pictures in batches of 4, 2 epochs
+CLOCKS = ("images_per_second", "data_wait")  # columns that differ from run to run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_shapes(tmp_path_factory.mktemp("shapes"), {"train": 16, "val": 3})
+
+
+@pytest.fixture(scope="module")
+def begin(data, tmp_path_factory):
+    """Arguments that start a run."""
+    settings = tmp_path_factory.mktemp("settings") / "tiny.yaml"
+    changes = {"ema": 0.9, "save_every": 3, "epochs": 2, "schedule": "constant", "warmup": 0}
+    settings.write_text(tiny_config(model={"backbone_norm": "batch"}, data={"color": 0.3}, train=changes).dump())
+    return ["train", "--data", data, "--config", settings, "--init", "none", "--device", "cpu", "--quiet"]
+
+
+def go_on(folder):
+    return ["train", "--resume", "--out", folder, "--device", "cpu", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(begin, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert run(fcos([*begin, "--out", folder]), folder.with_suffix(".log")) == 0, folder.with_suffix(".log").read_text()
+    return folder
+
+
+def same_end(folder, undisturbed):
+    """Bit-equal state, the same weights to ship, the same rows once each, nothing left behind."""
+    ours, theirs = load_checkpoint(folder), load_checkpoint(undisturbed)
+    assert ours["step"] == theirs["step"] == STEPS
+    assert equal_states(ours["model"], theirs["model"])
+    assert equal_states(ours["average"], theirs["average"])
+    for number, state in theirs["optimizer"]["state"].items():
+        assert equal_states(ours["optimizer"]["state"][number], state)
+    for name in ("best", "last"):
+        ours, theirs = (weights.read(f / f"{name}.safetensors") for f in (folder, undisturbed))
+        assert equal_states(ours[0], theirs[0])
+        assert ours[3] == theirs[3]
+    assert rows(folder) == rows(undisturbed)
+    assert len(checkpoints(folder)) == 2
+    assert not list(folder.glob(".*"))
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if k not in CLOCKS} for row in csv.DictReader(file)]
+
+
+MOMENTS = (
+    half_save(1),  # in a checkpoint, with none but that of step 0
+    at("fcos.training.loop:evaluate", 1),  # at the end of an epoch
+    half_row(2),
+    at("fcos.training.loop:Trainer.finish", 1),  # all is trained, the last words are missing
+)
+MORE_MOMENTS = (
+    at("fcos.training.checkpoint:write_whole", 1, after=True),  # a checkpoint is there, its weights to ship are not
+    half_row(1),
+    at("fcos.files:os.fsync", 3),  # a file is written, but not in place
+    at("fcos.training.optimizer:Average.update", 1),
+    half_save(2),
+    at("fcos.training.loop:save_checkpoint", 1, after=True),
+    at("fcos.training.loop:evaluate", 1, after=True),
+    at("fcos.training.loop:Trainer.export", 2),
+)
+
+
+@pytest.mark.parametrize("moments", [MOMENTS, pytest.param(MORE_MOMENTS, marks=pytest.mark.slow)], ids=["few", "more"])
+def test_killed_at_any_moment_it_goes_on_to_the_same_bits(begin, undisturbed, tmp_path, moments):
+    folder, log = tmp_path / "run", tmp_path / "log"
+    for moment in (
+        half_save(1),
+        at("fcos.training.folder:RunFolder.describe", 1),
+    ):  # not a run yet: it is simply started again
+        assert run(fcos([*begin, "--out", folder], moment), log) == -signal.SIGKILL
+        assert not (folder / "config.yaml").exists()
+    in_a_step = at("fcos.training.optimizer:Average.update", 2)  # the weights have moved, their average has not
+    assert run(fcos([*begin, "--out", folder], in_a_step), log) == -signal.SIGKILL
+    reached = [0]
+    for moment in moments:
+        assert run(fcos(go_on(folder), moment), log) in (-signal.SIGKILL, 0), log.read_text()
+        reached.append(load_checkpoint(folder)["step"])
+    assert reached == sorted(reached)
+    assert moments is MORE_MOMENTS or reached[-1] == STEPS
+    assert run(fcos(go_on(folder)), log) == 0
+    same_end(folder, undisturbed)
+    assert log.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "where", "call", "step"),
+    [
+        (
+            signal.SIGINT,
+            "fcos.training.optimizer:Average.update",
+            5,
+            5,
+        ),  # in the middle of a step: it is finished first
+        (
+            signal.SIGTERM,
+            "fcos.training.loop:evaluate",
+            1,
+            4,
+        ),  # in an evaluation: it is left, and done after the resume
+    ],
+)
+def test_a_signal_stops_cleanly(begin, undisturbed, tmp_path, number, where, call, step):
+    folder, log = tmp_path / "run", tmp_path / "log"
+    workers = ["data.workers=1"]  # they get the signal too
+    status = run(fcos([*begin, "--out", folder, *workers], at(where, call, number)), log)
+    assert status == 128 + number, log.read_text()
+    how = f"go on with: fcos train --resume --out {folder}"
+    assert log.read_text() == f"fcos: stopped at step {step} of {STEPS}; {how}\n"
+    assert load_checkpoint(folder)["step"] == step
+    assert run(fcos(go_on(folder)), log) == 0, log.read_text()
+    same_end_but_settings(folder, undisturbed)
+
+
+def same_end_but_settings(folder, undisturbed):
+    assert equal_states(load_checkpoint(folder)["average"], load_checkpoint(undisturbed)["average"])
+    assert rows(folder) == rows(undisturbed)
+
+
+def test_a_finished_run_is_extended(begin, undisturbed, tmp_path):
+    folder, log = tmp_path / "run", tmp_path / "log"
+    assert run(fcos([*begin, "--out", folder, "--epochs", 1]), log) == 0
+    assert load_checkpoint(folder)["step"] == 4
+    assert run(fcos([*go_on(folder), "--epochs", 2]), log) == 0, log.read_text()
+    same_end(folder, undisturbed)
+    assert "epochs: 2\n" in (folder / "config.yaml").read_text()
+
+
+def test_a_full_disk_is_one_line(begin, undisturbed, tmp_path):
+    folder, log, disk = tmp_path / "disk" / "run", tmp_path / "log", tmp_path / "disk"
+    disk.mkdir()
+    size = load_checkpoint_size(undisturbed)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={6 * size}", "tmpfs", disk]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        assert run(fcos([*begin, "--out", folder], full_disk(3, disk / "filler")), log) == 2
+        reason = "No space left on device; what was there before is untouched"
+        assert log.read_text() == f"fcos: cannot write {folder / 'checkpoint-00000004.pt'}: {reason}\n"
+        assert load_checkpoint(folder)["step"] == 3
+        (disk / "filler").unlink()
+        assert run(fcos(go_on(folder)), log) == 0, log.read_text()
+        same_end(folder, undisturbed)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def load_checkpoint_size(folder):
+    return checkpoints(folder)[-1].stat().st_size
+
+
+def test_a_refused_write_is_one_line(begin, tmp_path):
+    folder, log = tmp_path / "run", tmp_path / "log"
+    assert run(fcos([*begin, "--out", folder], small_files(2, 100_000)), log) == 2
+    path = folder / "checkpoint-00000003.pt"
+    assert log.read_text() == f"fcos: cannot write {path}: File too large; what was there before is untouched\n"
+    assert load_checkpoint(folder)["step"] == 0
+    assert not list(folder.glob(".*"))
+
+
+def test_what_cannot_change_in_a_resume_is_said(undisturbed, tmp_path, capfd):
+    from fcos.cli import main
+
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in undisturbed.iterdir())
+    for change, message in (
+        ("model.head_convs=2", "model.head_convs cannot change in a resume"),
+        ("train.batch=8", "train.accumulate takes less memory for the same batch"),
+        ("train.optimizer=sgd", "train.optimizer cannot change in a resume"),
+        ("train.bias_lr=2", "cannot change in a resume (such as train.freeze_stages or train.bias_lr)"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(a) for a in [*go_on(undisturbed), change]])
+        assert stopped.value.code == 2
+        assert message in capfd.readouterr().err
+    assert before == sorted((p.name, p.stat().st_mtime_ns) for p in undisturbed.iterdir())
+
+
+@pytest.mark.slow
+def test_a_program_killed_at_random_moments(begin, undisturbed, tmp_path):
+    """`python -m fcos train` with loader processes, killed by the clock and by the signals of a terminal."""
+    folder = tmp_path / "run"
+    generator = torch.Generator().manual_seed(int(time.time()))
+    program = [sys.executable, "-m", "fcos"]
+    rounds = 0
+    while rounds < 6 or not done(folder):
+        started = (folder / "config.yaml").exists()
+        arguments = go_on(folder) if started else [*begin, "--out", folder]
+        process = subprocess.Popen(
+            [str(a) for a in [*program, *arguments, "data.workers=1"]], start_new_session=True, stderr=subprocess.PIPE
+        )
+        rounds += 1
+        number = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)[rounds % 3]
+        if rounds < 6:
+            while process.poll() is None and not (folder / "metrics.csv").exists():
+                time.sleep(0.05)
+            time.sleep(float(torch.rand(1, generator=generator)) * 4)
+            os.killpg(process.pid, number)
+        error = process.communicate(timeout=600)[1].decode()
+        assert process.returncode in (0, -number, 128 + number), error
+        assert "Traceback" not in error or (number == signal.SIGINT and "stopped at" not in error), error
+    same_end_but_settings(folder, undisturbed)
+
+
+def done(folder):
+    return bool(checkpoints(folder)) and load_checkpoint(folder)["step"] == STEPS

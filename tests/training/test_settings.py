@@ -1,0 +1,385 @@
+"""What each setting of a training run does."""
+
+import csv
+import dataclasses
+
+import pytest
+import torch
+from tiny import equal_states, make_shapes, tiny_config
+
+from fcos.data.loader import train_loader
+from fcos.data.open import open_splits
+from fcos.errors import ConfigError
+from fcos.evaluation.coco import evaluate
+from fcos.network import weights
+from fcos.network.recompute import find_blocks, recompute
+from fcos.training.batch_size import largest_batch, peak_bytes
+from fcos.training.checkpoint import load_checkpoint
+from fcos.training.loop import Trainer, train
+from fcos.training.setup import initialise, wants_channels_last
+from fcos.training.step import in_layout_of
+from fcos.training.validation import validation_loss
+from fcos.types import Classes
+from fcos.zoo.find import load_network
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    return open_splits(make_shapes(tmp_path_factory.mktemp("shapes"), {"train": 16, "val": 6}))
+
+
+def trainer(shapes, out, **sections):
+    return Trainer(tiny_config(**sections), shapes, out, "none", False, "cpu", 1, 1, True, {})
+
+
+def first_step(run):
+    """(report, gradients) of a run's first step, which does not move the weights."""
+    run.optimizer.step = lambda: None
+    run.optimizer.zero_grad = lambda: None
+    report = run.train_step(iter(train_loader(run.data["train"], run.config)))
+    return report, {n: p.grad for n, p in run.network.named_parameters() if p.grad is not None}
+
+
+def rows(folder, key):
+    return [float(r[key]) for r in csv.DictReader((folder / "metrics.csv").open()) if r[key]]
+
+
+# --------------------------------------------------------------------------- activation checkpointing
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen"])
+def test_checkpointing_changes_no_gradient_and_no_statistic(shapes, tmp_path, norm):
+    found = []
+    for on in (False, True):
+        run = trainer(
+            shapes, tmp_path / str(on), model={"backbone_norm": norm, "head_norm": "batch"},
+            train={"checkpointing": on, "accumulate": 2},
+        )  # fmt: skip
+        report, gradients = first_step(run)
+        found.append((report.loss, gradients, {k: v.clone() for k, v in run.network.named_buffers()}))
+    assert found[0][0] == found[1][0]
+    assert found[0][1]
+    assert equal_states(found[0][1], found[1][1])
+    assert equal_states(found[0][2], found[1][2])
+
+
+@pytest.mark.parametrize("backbone", ["plain", "test_efficientnet", "test_resnet"])
+def test_checkpointing_takes_less_memory(backbone):
+    peaks = []
+    for on in (False, True):
+        network = weights.build(tiny_config(model={"backbone": backbone, "backbone_norm": "batch", "head_convs": 4}), 2)
+        network.train().requires_grad_(True)
+        if on:
+            assert recompute(network) > 8
+        images = torch.zeros(4, 3, 128, 128, dtype=torch.uint8)
+        peaks.append(peak_bytes(lambda n=network, x=images: sum(t.sum() for t in n(x)).backward(), images.device))
+    assert peaks[1] < 0.9 * peaks[0]
+
+
+def test_blocks_do_not_lie_in_each_other():
+    network = weights.build(tiny_config(), 2)
+    blocks = list(find_blocks(network))
+    inside = [m for b in blocks for m in b.modules() if m is not b]
+    assert blocks
+    assert not {id(b) for b in blocks} & {id(m) for m in inside}
+
+
+# --------------------------------------------------------------------------- batch size
+
+
+@pytest.mark.parametrize(
+    ("fixed", "each", "room", "limit", "expected"),
+    [
+        (10, 5, 100, 64, 18),  # 10 + 18 * 5 = 100
+        (10, 5, 99, 64, 17),
+        (10, 5, 1000, 64, 64),  # the limit comes first
+        (10, 5, 15, 64, 1),
+        (10, 5, 12, 64, 1),  # nothing fits: one is the least
+        (0, 50, 120, 64, 2),
+        (10, 5, 100, 1, 1),
+    ],
+)
+def test_largest_batch_by_hand(fixed, each, room, limit, expected):
+    asked = []
+
+    def peak(n):
+        asked.append(n)
+        used = fixed + each * n
+        return used if used <= room * 1.5 else None  # real memory ends a little later than the margin
+
+    assert largest_batch(peak, room, limit) == expected
+    assert asked == sorted(asked)
+    assert max(asked) <= 2 * expected
+
+
+def test_largest_batch_from_two_measurements():
+    asked = []
+    assert largest_batch(lambda n: asked.append(n) or 10 + 5 * n, 100, 64, tries=2) == 18
+    assert asked == [1, 2]
+
+
+def test_auto_batch_is_settled_once_and_kept(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr("fcos.training.batch_size.free_bytes", lambda _: 10**9)
+    run = trainer(shapes, tmp_path / "run", train={"batch": "auto"}, model={"backbone_norm": "batch"})
+    assert run.config.train.batch == 2  # 16 pictures give 8 steps an epoch
+    assert all(p.grad is None for p in run.network.parameters())
+    fresh = trainer(shapes, tmp_path / "fresh", train={"batch": 2}, model={"backbone_norm": "batch"})
+    assert equal_states(run.network.state_dict(), fresh.network.state_dict())
+    stored = load_checkpoint(tmp_path / "run")
+    assert stored["config"]["train"]["batch"] == 2
+    assert "\n  batch: 2\n" in (tmp_path / "run" / "config.yaml").read_text()
+
+    monkeypatch.setattr("fcos.training.batch_size.free_bytes", lambda _: 0)
+    small = trainer(shapes, tmp_path / "small", train={"batch": "auto", "accumulate": 2})
+    assert small.config.train.batch == 2  # one picture for each part
+    with pytest.raises(ConfigError, match=r"train\.batch=auto is settled when a training run starts"):
+        train_loader(shapes["train"], tiny_config(train={"batch": "auto"}))
+
+
+# --------------------------------------------------------------------------- validation loss
+
+
+def test_validation_loss_is_the_training_loss_of_other_pictures(shapes, tmp_path):
+    """One step over the whole split, without augmentation, has the same loss; the batch size changes nothing."""
+    config = tiny_config(data={"flip": 0.0, "divisor": 64}, train={"batch": 6})
+    run = Trainer(config, {"train": shapes["val"]}, tmp_path / "run", "none", False, "cpu", 1, 1, True, {})
+    report, _ = first_step(run)
+    for batch in (1, 4, 6):
+        losses = validation_loss(
+            run.network, shapes["val"], config, run.classes, torch.device("cpu"), batch, run.fabric.autocast
+        )
+        assert float(losses.total()) == pytest.approx(report.loss, rel=1e-5)
+    assert not run.network.training
+
+
+def test_validation_loss_knows_classes_by_name(shapes):
+    network = weights.build(tiny_config(), 2).eval()
+    cpu, swapped = torch.device("cpu"), shapes["val"].with_classes(["square", "disc"])
+    one = validation_loss(network, shapes["val"], tiny_config(), shapes["val"].classes, cpu)
+    two = validation_loss(network, swapped, tiny_config(), shapes["val"].classes, cpu)
+    assert float(two.total()) == pytest.approx(float(one.total()), rel=1e-6)
+    # a class that the network does not know is ignored, not taken for background or for another class
+    other = validation_loss(network, shapes["val"], tiny_config(), Classes(("disc", "moon")), cpu)
+    only = shapes["val"].with_classes(["disc"])
+    assert float(other.box) == pytest.approx(
+        float(validation_loss(network, only, tiny_config(), Classes(("disc", "moon")), cpu).box), rel=1e-6
+    )
+
+
+def test_validation_loss_is_logged(shapes, tmp_path):
+    result = train(tiny_config(), shapes, tmp_path / "run", init="none", device="cpu", quiet=True)
+    assert len(rows(result.folder, "val_loss")) == 1
+    assert rows(result.folder, "val_loss")[0] > 0
+    config = tiny_config(train={"val_loss": False})
+    result = train(config, shapes, tmp_path / "without", init="none", device="cpu", quiet=True)
+    assert rows(result.folder, "val_loss") == []
+
+
+# --------------------------------------------------------------------------- what is trained, and how fast
+
+
+def test_frozen_stages_stay_as_they_were(shapes, tmp_path):
+    run = trainer(shapes, tmp_path / "run", model={"backbone_norm": "batch"}, train={"freeze_stages": 2})
+    before = {k: v.clone() for k, v in run.network.backbone.body.named_parameters()}
+    run.run()
+    moved = [k for k, v in run.network.backbone.body.named_parameters() if not torch.equal(v, before[k])]
+    kept = [k for k in before if k not in moved]
+    assert {k.split(".")[0] for k in kept} >= {"conv1", "layer1"}
+    assert {k.split(".")[0] for k in moved} == {"layer2", "layer3", "layer4"} & {k.split(".")[0] for k in before}
+
+
+def test_frozen_norm_keeps_statistics_and_affine(shapes, tmp_path):
+    run = trainer(shapes, tmp_path / "run")
+    norms = {k: v.clone() for k, v in run.network.backbone.state_dict().items() if "bn" in k}
+    assert len(norms) > 20
+    run.run()
+    assert equal_states(norms, {k: v for k, v in run.network.backbone.state_dict().items() if k in norms})
+
+
+def test_layers_learn_at_their_own_rate(shapes, tmp_path):
+    """With plain SGD the first update is rate x gradient: head 1, last stage 0.5, the one below 0.25."""
+    run = trainer(
+        shapes, tmp_path / "run", model={"backbone_norm": "batch"},
+        train={"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "lr": 0.01, "warmup": 0,
+               "schedule": "constant", "backbone_lr": 0.5, "layer_decay": 0.5},
+    )  # fmt: skip
+    before = {n: p.detach().clone() for n, p in run.network.named_parameters()}
+    gradients = {}
+    real = run.optimizer.zero_grad
+    run.optimizer.zero_grad = lambda: (
+        gradients.update({n: p.grad.clone() for n, p in run.network.named_parameters() if p.grad is not None}), real()
+    )  # fmt: skip
+    run.train_step(iter(train_loader(run.data["train"], run.config)))
+    stages = run.network.backbone.stages
+    after = dict(run.network.named_parameters())
+    for prefix, factor in (("head.class_logits", 1.0), (f"backbone.body.{stages[-1]}.", 0.5),
+                           (f"backbone.body.{stages[-2]}.", 0.25)):  # fmt: skip
+        name = next(n for n in gradients if n.startswith(prefix) and n.endswith("weight") and gradients[n].ndim == 4)
+        moved = before[name] - after[name].detach()
+        torch.testing.assert_close(moved, 0.01 * factor * gradients[name], rtol=1e-3, atol=1e-8, msg=name)
+
+
+def test_early_stopping_counts_evaluations_without_a_better_score(shapes, tmp_path, monkeypatch):
+    scores = iter([0.1, 0.3, 0.2, 0.3, 0.9])
+    monkeypatch.setattr(
+        "fcos.training.loop.evaluate", lambda *args: dataclasses.replace(evaluate(*args), ap=next(scores))
+    )
+    config = tiny_config(train={"epochs": 9, "patience": 2, "val_loss": False})
+    result = train(config, shapes, tmp_path / "run", init="none", device="cpu", quiet=True)
+    assert result.steps == 4 * 4  # epochs 3 and 4 were not better than epoch 2; an equal score is not better
+    assert result.best_ap == 0.3
+    assert rows(result.folder, "AP") == [0.1, 0.3, 0.2, 0.3]
+    assert weights.read(result.folder / "best.safetensors")[3]["AP"] == 0.3
+    assert weights.read(result.folder / "best.safetensors")[3]["step"] == 8
+    assert weights.read(result.folder / "last.safetensors")[3]["step"] == 16
+
+
+def test_class_subset_and_single_class(shapes, tmp_path):
+    only = train(
+        tiny_config(data={"classes": ["square"]}), shapes, tmp_path / "only", init="none", device="cpu", quiet=True
+    )
+    network, config, classes = load_network(only.folder)
+    assert (classes.names, classes.ids) == (("square",), (7,))
+    assert network.head.class_logits.out_channels == 1
+    assert config.data.classes == ("square",)
+    squares = sum(int((r.labels == 1).sum()) for r in shapes["val"].records)
+    assert only.metrics.boxes == squares if hasattr(only.metrics, "boxes") else only.metrics is not None
+    single = train(
+        tiny_config(data={"single_class": True}), shapes, tmp_path / "single", init="none", device="cpu", quiet=True
+    )
+    assert load_network(single.folder)[2].names == ("object",)
+
+
+def test_same_seed_same_bits(shapes, tmp_path):
+    """Also with everything that draws random numbers; another seed gives another run."""
+    states = []
+    try:
+        for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+            run = trainer(
+                shapes, tmp_path / name, data={"color": 0.5, "mosaic": 0.5, "mixup": 0.3, "crop": 0.5},
+                train={"deterministic": True, "seed": seed, "iterations": 3},
+            )  # fmt: skip
+            run.run()
+            states.append(run.network.state_dict())
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert equal_states(states[0], states[1])
+    assert not equal_states(states[0], states[2])
+
+
+def test_bf16_on_the_cpu(shapes, tmp_path):
+    """The same step in bfloat16: the loss within its 8 bits, distances in float32, weights and state in float32."""
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        run = trainer(shapes, tmp_path / precision, train={"precision": precision})
+        report, gradients = first_step(run)
+        losses[precision] = report
+        assert {g.dtype for g in gradients.values()} == {torch.float32}
+    assert losses["bf16"].loss != losses["fp32"].loss
+    assert losses["bf16"].loss == pytest.approx(losses["fp32"].loss, rel=0.01)
+    assert losses["bf16"].grad_norm == pytest.approx(losses["fp32"].grad_norm, rel=0.05)
+    result = train(
+        tiny_config(train={"precision": "bf16", "ema": 0.9}), shapes, tmp_path / "run", init="none", device="cpu",
+        quiet=True,
+    )  # fmt: skip
+    state = load_checkpoint(result.folder)
+    assert all(v.dtype != torch.bfloat16 for v in [*state["model"].values(), *state["average"].values()])
+
+
+def test_fine_tuning_lists_what_is_kept(shapes, tmp_path):
+    """From a detector of other classes: all but the classification layer; of another width: what fits."""
+    first = trainer(shapes, tmp_path / "first")
+    first.run()
+    network = weights.build(first.config, 3)
+    (line,) = initialise(network, first.config, Classes(("a", "b", "c")), str(tmp_path / "first"))
+    assert line.endswith(", fresh: head.class_logits")
+    kept_parts = line.split("(")[1].split(")")[0].split(", ")
+    assert kept_parts[:2] == ["backbone", "fpn"]
+    assert "head.classification" in kept_parts
+    assert "head.class_logits" not in kept_parts
+    state = network.state_dict()
+    kept = int(line.split(": ")[1].split()[0])
+    assert kept == len(state) - 2
+    theirs = first.judged.state_dict()
+    assert all(torch.equal(state[k], theirs[k]) for k in state if not k.startswith("head.class_logits."))
+    wide = tiny_config(model={"head_channels": 32})
+    (line,) = initialise(weights.build(wide, 2), wide, Classes(("disc", "square")), str(tmp_path / "first"))
+    kept_part, fresh_part = line.split("fresh: ")
+    assert "backbone, fpn" in kept_part
+    assert fresh_part.startswith("head.classification, head.regression")
+
+
+def test_a_detector_with_another_body_gives_its_fpn_and_head_only(shapes, tmp_path):
+    """Tensors of two bodies may share names and shapes and still mean nothing to each other."""
+    first = trainer(shapes, tmp_path / "first")
+    first.run()
+    other = tiny_config(model={"backbone": "resnet10t", "backbone_weights": "none"})
+    network = weights.build(other, 2)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    body, rest = initialise(network, other, Classes(("disc", "square")), str(tmp_path / "first"))
+    assert body == "body starts from random weights"
+    assert "fpn" in rest.split("fresh: ")[0]
+    theirs = first.judged.state_dict()
+    for key, value in network.state_dict().items():
+        if key.startswith("backbone."):
+            assert torch.equal(value, before[key]), key
+        elif key.startswith("head."):
+            assert torch.equal(value, theirs[key]), key
+
+
+# --------------------------------------------------------------------------- memory layout
+
+
+def test_the_memory_layout_is_the_bodys_and_the_machines(monkeypatch):
+    """Dense bodies lose by channels_last on a CPU without AVX-512, depthwise ones gain (measured)."""
+    cpu = torch.device("cpu")
+    dense = weights.build(tiny_config(), 2)
+    depthwise = weights.build(tiny_config(model={"backbone": "tf_efficientnet_lite0", "backbone_weights": "none"}), 2)
+    for capability, expected in (("AVX2", False), ("AVX512", True), ("DEFAULT", True)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
+        assert wants_channels_last(dense, "auto", cpu) is expected
+        assert wants_channels_last(depthwise, "auto", cpu) is True
+    assert wants_channels_last(dense, "auto", torch.device("cuda")) is True
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert wants_channels_last(dense, True, cpu) is True
+    assert wants_channels_last(depthwise, False, cpu) is False
+
+
+def test_images_come_in_the_layout_of_the_weights_and_the_step_is_the_same(shapes, tmp_path):
+    images = torch.rand(2, 3, 8, 8)
+    reports = {}
+    for asked in (True, False):
+        run = trainer(shapes, tmp_path / str(asked), train={"channels_last": asked})
+        assert in_layout_of(run.network, images).is_contiguous(memory_format=torch.channels_last) is asked
+        assert in_layout_of(run.network, images).is_contiguous() is not asked
+        reports[asked] = first_step(run)[0]
+    assert reports[True].loss == pytest.approx(reports[False].loss, rel=1e-5)
+
+
+def test_emulated_bf16_is_said(shapes, tmp_path, monkeypatch):
+    run = trainer(shapes, tmp_path / "run", train={"precision": "bf16"})
+    for there, said in ((True, False), (False, True)):
+        monkeypatch.setattr("fcos.training.loop.has_bf16", lambda device, there=there: there)
+        assert ("slow" in dict(run.summary())) is said
+
+
+# --------------------------------------------------------------------------- torch.compile
+
+
+@pytest.mark.slow
+def test_compile_gives_the_same_training(shapes, tmp_path):
+    """Three steps at three picture sizes: the losses of eager training, and its names in every file."""
+    losses, states = [], []
+    for on in (False, True):
+        config = tiny_config(
+            data={"train_sizes": [64, 96]}, train={"compile": on, "ema": 0.9, "iterations": 4, "seed": 1}
+        )
+        result = train(config, shapes, tmp_path / str(on), init="none", device="cpu", quiet=True)
+        losses.append(rows(result.folder, "loss"))
+        states.append(load_checkpoint(result.folder))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    for part in ("model", "average"):
+        assert states[0][part].keys() == states[1][part].keys()
+        assert not any("_orig_mod" in k for k in states[1][part])
+    assert weights.read(tmp_path / "True" / "last.safetensors")[0].keys() == states[0]["model"].keys()
