@@ -21,11 +21,11 @@ from fcos.evaluation.metrics import coco_arrays
 from fcos.types import Classes, Detections
 
 
-def scene(pictures: int, detections: int, classes: int, objects: int = 7) -> tuple[list[Detections], Dataset]:
+def scene(images: int, detections: int, classes: int, objects: int = 7) -> tuple[list[Detections], Dataset]:
     """Pictures with `objects` boxes on average; every detection lies near one of them, half of them well."""
     rng = np.random.default_rng(0)
     records, results = [], []
-    for number in range(1, pictures + 1):
+    for number in range(1, images + 1):
         count = int(rng.integers(1, 2 * objects))
         corner = rng.uniform(0, 400, (count, 2))
         boxes = np.concatenate([corner, corner + rng.uniform(8, 240, (count, 2))], axis=1).astype(np.float32)
@@ -56,7 +56,7 @@ def main() -> None:
     for name, value in (("pictures", 1000), ("detections", 100), ("classes", 80), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
-    results, data = scene(options.pictures, options.detections, options.classes)
+    results, data = scene(options.images, options.detections, options.classes)
     found, truth = flatten(results, data)
     whole: dict[str, list[float]] = {"hotcoco": [], "pycocotools": []}
     alone: dict[str, list[float]] = {"hotcoco": [], "pycocotools": []}
@@ -67,11 +67,11 @@ def main() -> None:
             whole[backend].append(metrics.seconds)
             numbers[backend] = np.array(list(metrics.numbers().values()))
             started = perf_counter()
-            coco_arrays(found, truth, options.pictures, options.classes, (1, 10, 100, 1000), backend)
+            coco_arrays(found, truth, options.images, options.classes, (1, 10, 100, 1000), backend)
             alone[backend].append(perf_counter() - started)
     print_heading()
     print(", ".join(f"{name} {version(name)}" for name in (*whole, "numpy")))
-    print(f"{options.pictures} pictures x {options.detections} detections, {options.classes} classes")
+    print(f"{options.images} pictures x {options.detections} detections, {options.classes} classes")
     for what, seconds in (("evaluate(), VOC and F1 included", whole), ("COCO's numbers alone", alone)):
         print(what)
         for backend, times in seconds.items():

@@ -18,7 +18,7 @@ from fcos.training.batch_size import made_up_step
 from fcos.training.setup import keep_memory, make_ready, wants_channels_last
 
 SIZES = {"fcos-r50": 512, "fcos-lite0": 320, "fcos-lite2": 448}  # shorter sides
-CLASSES, PICTURES = 20, 2
+CLASSES, IMAGES = 20, 2
 
 
 def way(name, side, last, device):
@@ -29,7 +29,7 @@ def way(name, side, last, device):
     network = weights.build(config, CLASSES)
     make_ready(network, config, device)
     return (
-        lambda: made_up_step(network, config, CLASSES, device, PICTURES),
+        lambda: made_up_step(network, config, CLASSES, device, IMAGES),
         wants_channels_last(network, "auto", device) is last,
     )
 

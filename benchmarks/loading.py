@@ -31,7 +31,7 @@ SIZE, LONGEST = 800, 1333
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
-def pictures(paths: list[Path]) -> list[bytes]:
+def images(paths: list[Path]) -> list[bytes]:
     """JPEG files of 640x480 as bytes: those given, else photographs and microscope pictures, else noise."""
     if not paths:
         for folder in ("bccd/images/test", "voc2007/images/test"):
@@ -87,7 +87,7 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    files = pictures(options.pictures)
+    files = images(options.images)
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 300, (20, 2))
     boxes = np.hstack((corner, corner + rng.uniform(10, 150, (20, 2)))).astype(np.float32)

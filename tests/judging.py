@@ -41,11 +41,11 @@ def found(boxes=(), scores=(), labels=()):
 def scenes(draw):
     """Random truth and detections near it: crowd, ties of score and IoU, empty pictures, gaps in ids."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    pictures, classes = draw(st.integers(1, 5)), draw(st.integers(1, 3))
+    images, classes = draw(st.integers(1, 5)), draw(st.integers(1, 3))
     per_truth, per_found = draw(st.sampled_from([0, 3, 8])), draw(st.sampled_from([0, 5, 15]))
     grid = draw(st.sampled_from([0.0, 5.0]))  # on a grid IoUs tie
     decimals = draw(st.sampled_from([1, 6]))  # with one decimal scores tie
-    ids = rng.choice(10**6, pictures, replace=False)
+    ids = rng.choice(10**6, images, replace=False)
     records, results = [], []
     for id in ids.tolist():
         count = int(rng.integers(0, per_truth + 1))

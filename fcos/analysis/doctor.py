@@ -84,15 +84,15 @@ class Diagnosis:
         """What only FCOS can say at this input size."""
         s = self.scan
         same, different = s.ambiguity
-        pictures = max(len(s.positives), 1)
+        images = max(len(s.positives), 1)
         return {
             "best_possible_recall": s.recall,
             "boxes_without_location": int(s.no_location.sum()),
             "boxes_outranked": int(s.outranked.sum()),
             "ambiguous_share": same,
             "ambiguous_different_share": different,
-            "positives_per_picture": float(s.positives.sum() / pictures),
-            "locations_per_picture": float(s.points.sum() / pictures),
+            "positives_per_picture": float(s.positives.sum() / images),
+            "locations_per_picture": float(s.points.sum() / images),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _advice(today: Option, best: Option) -> str:
 
 
 def diagnose(
-    splits: Mapping[str, Dataset], config: Config, *, pictures: bool = True, budget: float = 1.5, tune: bool = True
+    splits: Mapping[str, Dataset], config: Config, *, images: bool = True, budget: float = 1.5, tune: bool = True
 ) -> Diagnosis:
     """Examine all splits; the locations are those of the split that trains ('train', 'trainval', else the first).
 
@@ -185,8 +185,8 @@ def diagnose(
     for name, dataset in splits.items():
         findings += _notes(name, dataset)
     twins: list[tuple[str, str, bool, int]] = []
-    if pictures:
-        found, twins = _pictures(splits)
+    if images:
+        found, twins = _images(splits)
         findings += found
     for name, dataset in splits.items():
         findings += _boxes(name, dataset)
@@ -233,7 +233,7 @@ def _notes(split: str, dataset: Dataset) -> list[Finding]:
     return result
 
 
-def _pictures(splits: Mapping[str, Dataset]) -> tuple[list[Finding], list[tuple[str, str, bool, int]]]:
+def _images(splits: Mapping[str, Dataset]) -> tuple[list[Finding], list[tuple[str, str, bool, int]]]:
     owners: list[tuple[str, Record]] = [(k, r) for k, d in splits.items() for r in d.records]
     absent = [f"{k}: {r.file_name}" for k, r in owners if r.path is None]
     present = [(k, r.path) for k, r in owners if r.path is not None]

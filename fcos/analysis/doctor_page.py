@@ -35,7 +35,7 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
     else:
         page.text("Nothing to complain of.")
     if d.twins:
-        page.picture(_twin_sheet(d))
+        page.image(_twin_sheet(d))
     page.heading(f"What FCOS sees at input {d.size[0]}/{d.size[1]} ({d.trained_on})")
     n = d.numbers()
     rows2 = [
@@ -187,12 +187,12 @@ def search_plot(d: Diagnosis) -> Figure:
 def _twin_sheet(d: Diagnosis) -> np.ndarray:
     from ..data.image import read_image
 
-    pictures, titles = [], []
+    images, titles = [], []
     for first, second, same, bits in d.twins[:_TWINS]:
         try:
             pair = [read_image(first), read_image(second)]
         except ImageError:
             continue
-        pictures += pair
+        images += pair
         titles += [Path(first).name, f"{Path(second).name} ({'same file' if same else f'{bits} bits apart'})"]
-    return sheet(pictures, columns=4, titles=titles, cell=240)
+    return sheet(images, columns=4, titles=titles, cell=240)

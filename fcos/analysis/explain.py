@@ -41,7 +41,7 @@ class Explanation:
     """A picture [H,W,3] with its detections and their stories, in the same order, and for each level its
     name and the maps [h,w] of the highest class probability and of the centerness."""
 
-    picture: np.ndarray = field(repr=False)
+    image: np.ndarray = field(repr=False)
     detections: Detections
     stories: tuple[Story, ...]
     levels: tuple[int, ...]
@@ -67,7 +67,7 @@ class Explanation:
         colors = [level_color(k) for k in self.levels]
         names = [f"{i} {s.label}" for i, s in enumerate(self.stories, 1)]
         canvas = draw_boxes(
-            self.picture, self.detections.boxes, range(len(names)), names, self.detections.scores, colors=colors
+            self.image, self.detections.boxes, range(len(names)), names, self.detections.scores, colors=colors
         )  # fmt: skip
         unit = max(2, round(0.004 * (canvas.shape[0] * canvas.shape[1]) ** 0.5))
         for story, color in zip(self.stories, colors, strict=True):
@@ -81,14 +81,14 @@ class Explanation:
 
     def draw_maps(self, cell: int = 300) -> np.ndarray:
         """A sheet: above the highest class probability of each level, below its centerness, over the picture."""
-        pictures, titles = [], []
+        images, titles = [], []
         for kind, values in (
             ("class probability", [classes for _, classes, _ in self.maps]),
             ("centerness", [centerness for _, _, centerness in self.maps]),
         ):
-            pictures += [_over(self.picture, v) for v in values]
+            images += [_over(self.image, v) for v in values]
             titles += [f"{name} {kind}" for name, _, _ in self.maps]
-        return sheet(pictures, columns=len(self.maps), titles=titles, cell=cell)
+        return sheet(images, columns=len(self.maps), titles=titles, cell=cell)
 
 
 class Raw:
@@ -196,12 +196,12 @@ def _maps(raw: Raw) -> tuple[tuple[str, np.ndarray, np.ndarray], ...]:
     return tuple(result)
 
 
-def _over(picture: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     """A map 0..1 in viridis over the greyed picture, cell by cell."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     shrink = min(1.0, 640 / max(height, width))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    grey = cv2.cvtColor(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     heat = cv2.applyColorMap((values.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
     heat = cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)[..., ::-1]
     return (0.35 * grey[..., None] + 0.65 * heat).astype(np.uint8)

@@ -238,15 +238,15 @@ def _taken(found: Detections, truth: Tensor, labels: Tensor, ignore: np.ndarray)
 
 def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int = 420) -> np.ndarray:
     """The pictures with most missed objects: what was missed, by the stage that lost it, thin grey what was found."""
-    by_picture: dict[int, list[Miss]] = {}
+    by_image: dict[int, list[Miss]] = {}
     for miss in study.misses:
-        by_picture.setdefault(miss.image, []).append(miss)
-    worst = sorted(by_picture, key=lambda i: (-len(by_picture[i]), i))[:limit]
+        by_image.setdefault(miss.image, []).append(miss)
+    worst = sorted(by_image, key=lambda i: (-len(by_image[i]), i))[:limit]
     records = {r.id: r for r in dataset.records}
     found = dict(zip((r.id for r in dataset.records), study.detections, strict=False))
-    pictures, titles = [], []
+    images, titles = [], []
     for number in worst:
-        record, rows = records[number], by_picture[number]
+        record, rows = records[number], by_image[number]
         try:
             pixels = read_image(str(record.path))
         except ImageError:
@@ -258,6 +258,6 @@ def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int
         texts = [f"{m.label}: {m.stage}" for m in rows]
         boxes = np.array([m.box for m in rows])
         colors = [_COLORS[m.stage] for m in rows]
-        pictures.append(draw_boxes(pixels, boxes, range(len(rows)), texts, colors=colors))
+        images.append(draw_boxes(pixels, boxes, range(len(rows)), texts, colors=colors))
         titles.append(f"{record.file_name}: {len(rows)} of {int(_solid(record).sum())} missed")
-    return sheet(pictures, titles=titles, cell=cell)
+    return sheet(images, titles=titles, cell=cell)

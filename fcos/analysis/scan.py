@@ -23,7 +23,7 @@ from .common import scenes_by_size, stack
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
-_PICTURES = 64  # scanned together
+_IMAGES = 64  # scanned together
 
 
 @dataclass(frozen=True)
@@ -85,27 +85,27 @@ class Scan:
 
 def scan(dataset: Dataset, config: Config, label: str = "boxes") -> Scan:
     """Scan a data set under config.model.strides, config.assign and the input size of config.data."""
-    classes, levels, pictures = len(dataset.classes), len(config.model.strides), len(dataset.records)
-    per_picture = {k: np.zeros(pictures, np.int64) for k in ("positives", "ambiguous", "different", "points")}
+    classes, levels, images = len(dataset.classes), len(config.model.strides), len(dataset.records)
+    per_image = {k: np.zeros(images, np.int64) for k in ("positives", "ambiguous", "different", "points")}
     lost = np.zeros((classes, classes), np.int64)
     columns: list[tuple[np.ndarray, ...]] = []
     groups = scenes_by_size(dataset, config.data)
     parts = [
-        (size, scenes[i : i + _PICTURES])
+        (size, scenes[i : i + _IMAGES])
         for size, scenes in groups.items()
-        for i in range(0, len(scenes), _PICTURES)
+        for i in range(0, len(scenes), _IMAGES)
     ]  # fmt: skip
     made: dict[tuple[int, int], Points] = {}
-    for size, scenes in track(parts, pictures, label, lambda part: len(part[1])):
+    for size, scenes in track(parts, images, label, lambda part: len(part[1])):
         if size not in made:
             made = {size: make_points(size, config.model, config.assign)}
         points = made[size]
         boxes, labels, image = stack(scenes)
         which = np.array([s.record for s in scenes])
-        per_picture["points"][which] = len(points.xy)
-        may, does, counts, gave_way = scan_pictures(points, boxes, labels, image, len(scenes), classes, config)
+        per_image["points"][which] = len(points.xy)
+        may, does, counts, gave_way = scan_images(points, boxes, labels, image, len(scenes), classes, config)
         for key, value in zip(("positives", "ambiguous", "different"), counts, strict=True):
-            per_picture[key][which] = value.numpy()
+            per_image[key][which] = value.numpy()
         lost += gave_way.numpy()
         rows = np.concatenate([np.flatnonzero(~s.ignore) for s in scenes])
         extent = (boxes[:, 2:] - boxes[:, :2]).numpy()
@@ -115,11 +115,11 @@ def scan(dataset: Dataset, config: Config, label: str = "boxes") -> Scan:
     joined = [np.concatenate(c) for c in zip(empty, *columns, strict=True)]
     order = np.lexsort((joined[1], joined[0]))
     owner, row, label_of, size_of, may_all, does_all = (c[order] for c in joined)
-    return Scan(owner, row, label_of, size_of, may_all, does_all, lost=lost, **per_picture)
+    return Scan(owner, row, label_of, size_of, may_all, does_all, lost=lost, **per_image)
 
 
-def scan_pictures(
-    points: Points, boxes: Tensor, labels: Tensor, image: Tensor, pictures: int, classes: int, config: Config
+def scan_images(
+    points: Points, boxes: Tensor, labels: Tensor, image: Tensor, images: int, classes: int, config: Config
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
     """Pictures that share their points: boxes [G,4], labels [G], image [G] in 0..pictures-1.
 
@@ -130,23 +130,23 @@ def scan_pictures(
     count, levels = len(points.xy), len(points.grids)
     place = image[box] * count + spot
     rank = smallest_first(boxes, config.assign)
-    best = torch.full((pictures * count,), len(boxes), dtype=torch.int64)
+    best = torch.full((images * count,), len(boxes), dtype=torch.int64)
     best.scatter_reduce_(0, place, rank[box], "amin")
     wins = rank[box] == best[place]
     cell = box * levels + points.level[spot]
     may = torch.bincount(cell, minlength=len(boxes) * levels).view(-1, levels)
     does = torch.bincount(cell[wins], minlength=len(boxes) * levels).view(-1, levels)
 
-    several = torch.bincount(place, minlength=pictures * count) > 1
-    winner = torch.full((pictures * count,), -1, dtype=torch.int64)
+    several = torch.bincount(place, minlength=images * count) > 1
+    winner = torch.full((images * count,), -1, dtype=torch.int64)
     winner[place[wins]] = labels[box[wins]]
     loses = ~wins
-    mixed = torch.zeros(pictures * count, dtype=torch.bool)
+    mixed = torch.zeros(images * count, dtype=torch.bool)
     mixed[place[loses & (labels[box] != winner[place])]] = True
     pair = winner[place[loses]] * classes + labels[box[loses]]
     gave_way = torch.bincount(pair, minlength=classes * classes).view(classes, classes)
-    per_picture = tuple(m.view(pictures, count).sum(dim=1) for m in (winner >= 0, several, mixed))
-    return may, does, per_picture, gave_way  # type: ignore[return-value]
+    per_image = tuple(m.view(images, count).sum(dim=1) for m in (winner >= 0, several, mixed))
+    return may, does, per_image, gave_way  # type: ignore[return-value]
 
 
 def class_pairs(found: Scan, names: Sequence[str], most: int = 10) -> tuple[tuple[str, str, int], ...]:

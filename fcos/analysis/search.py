@@ -125,15 +125,15 @@ def variants(config: Config, factors: Sequence[float], strides: Sequence[tuple[i
 
 
 def search(
-    dataset: Dataset, config: Config, rates: Rates, budget: float = 1.0, pictures: int = 500
+    dataset: Dataset, config: Config, rates: Rates, budget: float = 1.0, images: int = 500
 ) -> tuple[Option, Option, tuple[Option, ...]]:
     """(the setting of `config`, the best one, all that were tried) on at most `pictures` pictures.
 
     `budget`: FLOPs allowed, as a multiple of what `config` costs. Of settings that lose nearly the same
     (`NEAR`) the cheapest is taken.
     """
-    if len(dataset) > pictures:
-        chosen = np.random.default_rng(0).choice(len(dataset), pictures, replace=False)
+    if len(dataset) > images:
+        chosen = np.random.default_rng(0).choice(len(dataset), images, replace=False)
         dataset = dataset.subset(sorted(chosen.tolist()))
     today = option(dataset, config, rates)
     limit = budget * today.gflop * 1e9 * (1 + 1e-9)

@@ -47,7 +47,7 @@ class Row:
     lanes: int
     milliseconds: float
     network: float | None
-    pictures_per_second: float
+    images_per_second: float
     gflop: float | None
     share: float | None
     megabytes: float | None
@@ -79,7 +79,7 @@ class Report:
             (
                 row.model, row.runtime, row.precision, row.size, str(row.batch), str(row.lanes),
                 f"{row.milliseconds:.1f}",
-                _shown(row.network, ".1f"), f"{row.pictures_per_second:.2f}", _shown(row.gflop, ".1f"),
+                _shown(row.network, ".1f"), f"{row.images_per_second:.2f}", _shown(row.gflop, ".1f"),
                 _shown(row.share, ".0%"), _shown(row.megabytes, ".0f"), f"{row.ratio:.2f}",
             )
             for row in self.rows
@@ -261,7 +261,7 @@ def _ours(
         return []
     if shape is None:
         shape = parse_size(None, detector.config) if detector.size is None else detector.size
-    data = picture(shape)
+    data = image(shape)
     detector(data)
     added = _resident() - before
     gflop = _gflop(detector, shape)
@@ -288,7 +288,7 @@ def _laned(
     """Many pictures one after the other, as `fcos predict` takes a folder."""
     calls = 8 * detector.lanes
     file = folder / f"{shape[0]}x{shape[1]}.jpg"
-    file.write_bytes(picture(shape))
+    file.write_bytes(image(shape))
     files = [file] * (batch * calls)
     scores = torch.zeros(len(detector.classes))
 
@@ -341,7 +341,7 @@ def _theirs(model: Any, size: str, batch: int, device: str) -> _Way:
     where = pick_device(device)
     model.to(where)
     shape = _shape(size)
-    files = [torch.frombuffer(bytearray(picture(shape)), dtype=torch.uint8)] * batch
+    files = [torch.frombuffer(bytearray(image(shape)), dtype=torch.uint8)] * batch
 
     def whole() -> Any:
         return model([decode_jpeg(file, ImageReadMode.RGB).to(where) / 255 for file in files])
@@ -350,7 +350,7 @@ def _theirs(model: Any, size: str, batch: int, device: str) -> _Way:
                 None)  # fmt: skip
 
 
-def picture(shape: tuple[int, int]) -> bytes:
+def image(shape: tuple[int, int]) -> bytes:
     """A JPEG of (height, width) with something on it."""
     import cv2
 

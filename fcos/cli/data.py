@@ -104,13 +104,13 @@ def show(
         dataset = splits.get("train") or next(iter(splits.values()))
     if all(record.path is None for record in dataset.records):
         raise DataError(f"{dataset.root} has annotations but no pictures to show")
-    pictures = _augmented(dataset, count, model, overrides or [], seed) if augment else _plain(dataset, count, seed)
+    images = _augmented(dataset, count, model, overrides or [], seed) if augment else _plain(dataset, count, seed)
     file = out or Path(f"{dataset.split}{'-augmented' if augment else ''}.jpg")
     try:
-        Image.fromarray(sheet(pictures)).save(file, quality=90)
+        Image.fromarray(sheet(images)).save(file, quality=90)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot write {file}: {str(error).splitlines()[0]}") from None
-    typer.echo(f"{len(pictures)} pictures of {dataset.root} ({dataset.split}): {file}")
+    typer.echo(f"{len(images)} pictures of {dataset.root} ({dataset.split}): {file}")
 
 
 def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
@@ -122,19 +122,19 @@ def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
     from ..show.draw import draw_boxes
 
     reader = Reader(dataset)
-    pictures: list[np.ndarray] = []
+    images: list[np.ndarray] = []
     for index in np.random.default_rng(seed).permutation(len(dataset)):
-        if len(pictures) == count:
+        if len(images) == count:
             break
         try:
             s = load_sample(dataset, reader, int(index))
         except ImageError as error:
             typer.echo(f"skipped: {error}", err=True)
             continue
-        pictures.append(draw_boxes(s.image, s.boxes, s.labels, dataset.classes.names, ignore=s.ignore))
-    if not pictures:
+        images.append(draw_boxes(s.image, s.boxes, s.labels, dataset.classes.names, ignore=s.ignore))
+    if not images:
         raise ImageError(f"no picture of {dataset.root} can be read")
-    return pictures
+    return images
 
 
 def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], seed: int) -> list[np.ndarray]:
@@ -149,10 +149,10 @@ def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], s
     if config.data.single_class:
         dataset = dataset.as_single_class()
     sampler, reader = Sampler(dataset, config.data, config.train), Reader(dataset)
-    pictures: list[np.ndarray] = []
+    images: list[np.ndarray] = []
     for step in range(-(-count // config.train.batch)):
         plan = sampler.plan(step)
-        for slot in range(min(config.train.batch, count - len(pictures))):
+        for slot in range(min(config.train.batch, count - len(images))):
             s = train_sample(dataset, reader, config.data, plan, slot, seed, fill_color(config))
-            pictures.append(draw_boxes(s.image, s.boxes, s.labels, dataset.classes.names, ignore=s.ignore))
-    return pictures
+            images.append(draw_boxes(s.image, s.boxes, s.labels, dataset.classes.names, ignore=s.ignore))
+    return images

@@ -18,7 +18,7 @@ def command(
         int | None, typer.Option("--size", min=32, help="Shorter side of the input; else the model's.")
     ] = None,
     budget: Annotated[float, typer.Option("--budget", min=0.05, help="FLOPs allowed, in multiples of today's.")] = 1.5,
-    pictures: Annotated[bool, typer.Option(help="Read every picture.")] = True,
+    images: Annotated[bool, typer.Option(help="Read every picture.")] = True,
     search: Annotated[bool, typer.Option(help="Search better settings.")] = True,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write one HTML page.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
@@ -44,7 +44,7 @@ def command(
         longest = round(size * config.data.max_size / config.data.size)
         config = config.override({"data": {"size": size, "max_size": longest}})
     splits = open_splits(data)
-    diagnosis = diagnose(splits, config, pictures=pictures, budget=budget, tune=search)
+    diagnosis = diagnose(splits, config, images=images, budget=budget, tune=search)
     if as_json:
         typer.echo(json.dumps({**diagnosis.to_dict(), "environment": environment(splits)}))
     else:

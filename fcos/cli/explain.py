@@ -9,7 +9,7 @@ import typer
 
 
 def command(
-    picture: Annotated[Path | None, typer.Argument(help="A picture whose detections to explain.")] = None,
+    source: Annotated[Path | None, typer.Argument(help="A picture whose detections to explain.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Setting, such as decode.nms_iou=0.5; may be repeated.")
     ] = None,
@@ -40,19 +40,19 @@ def command(
     from ..files import write_whole
     from ..inference.load import load
 
-    if (picture is None) == (data is None):
+    if (source is None) == (data is None):
         raise FcosError("give a picture, or --data with a data set, to explain")
-    if picture is not None and image is not None:
+    if source is not None and image is not None:
         raise FcosError("--image is the id of a picture of --data")
     detector = load(model, device=device, overrides=settings or [])
-    pictures = {}
-    if picture is not None:
+    drawn = {}
+    if source is not None:
         from ..analysis.explain import explain
 
-        story = explain(detector, str(picture), score)
+        story = explain(detector, str(source), score)
         text, report = story.text(), story.to_dict()
         if out is not None:
-            pictures = {"boxes.jpg": story.draw(), "maps.jpg": story.draw_maps()}
+            drawn = {"boxes.jpg": story.draw(), "maps.jpg": story.draw_maps()}
     else:
         from ..analysis.misses import gallery, miss_study
         from .eval import _choose
@@ -67,17 +67,17 @@ def command(
             text = "\n".join([text, "", *_lines(study)])
             dataset = dataset.subset([i for i, r in enumerate(dataset.records) if r.id == image])
         if out is not None:
-            pictures = {"worst.jpg": gallery(study, dataset)}
+            drawn = {"worst.jpg": gallery(study, dataset)}
     if out is not None:
         from PIL import Image
 
         write_whole(out / "explain.json", json.dumps(report, indent=1) + "\n")
-        for name, pixels in pictures.items():
-            drawn = Image.fromarray(pixels)
-            write_whole(out / name, lambda path, drawn=drawn: drawn.save(path, quality=92))  # type: ignore[misc]
+        for name, pixels in drawn.items():
+            drawing = Image.fromarray(pixels)
+            write_whole(out / name, lambda path, drawing=drawing: drawing.save(path, quality=92))  # type: ignore[misc]
     typer.echo(json.dumps(report) if as_json else text)
     if out is not None and not as_json:
-        typer.echo(f"written to {out}: explain.json, {', '.join(pictures)}", err=True)
+        typer.echo(f"written to {out}: explain.json, {', '.join(drawn)}", err=True)
 
 
 def _lines(study: object) -> list[str]:

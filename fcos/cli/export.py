@@ -29,7 +29,7 @@ def command(
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", help="Data set whose pictures set the ranges of int8.")
     ] = None,
-    pictures: Annotated[int, typer.Option("--pictures", min=1, help="Pictures to calibrate on.")] = 200,
+    images: Annotated[int, typer.Option("--pictures", min=1, help="Pictures to calibrate on.")] = 200,
     data: Annotated[
         Path | None, typer.Option("--data", "-d", help="Data set for AP before and after, and for the comparison.")
     ] = None,
@@ -49,7 +49,7 @@ def command(
     from ..export.job import Job, run
 
     result = run(
-        Job(model, format, out, dynamic, size, nms, precision, calibrate, pictures, data, split, settings or []),
+        Job(model, format, out, dynamic, size, nms, precision, calibrate, images, data, split, settings or []),
         say=lambda line: typer.echo(f"fcos: {line}", err=True),
     )
     typer.echo(json.dumps(result.to_dict()) if as_json else result.text())

@@ -101,7 +101,7 @@ def write_card(
     facts: Annotated[
         Path | None, typer.Option("--facts", help="YAML: summary, data, data_licence, licence, targets, beside, notes.")
     ] = None,
-    pictures: Annotated[
+    images: Annotated[
         str | None, typer.Option("--pictures", help="Annotated pictures to draw; left out: the bundled photographs.")
     ] = None,
 ) -> None:
@@ -114,9 +114,9 @@ def write_card(
     told = card.read_facts(facts) if facts is not None else None
     measured = card.read_metrics(metrics) if metrics is not None else None
     path = find_weights(model)
-    drawn = draw_sheets(path, pictures or card.photographs(), out)
+    drawn = draw_sheets(path, images or card.photographs(), out)
     name = model if model in known_models() else path.stem
-    text = card.card(name, path, metrics=measured, run=run, facts=told, pictures=drawn)
+    text = card.card(name, path, metrics=measured, run=run, facts=told, images=drawn)
     card.write(out, text)
     typer.echo(f"{out}{''.join(f', {file}' for file, _ in drawn)}")
 

@@ -53,13 +53,13 @@ def command(
     from ..inference.load import load
     from ..inference.proposals import proposer
     from ..inference.scores import parse_scores
-    from ..inference.sources import find_pictures
+    from ..inference.sources import find_images
     from ..inference.stream import pick_lanes, run
     from ..inference.writers import Outcome, Writer, headline, json_line, unique_names
 
     check_folder(out)
     check_folder(yolo, "--yolo")
-    paths = find_pictures(sources, out=out)
+    paths = find_images(sources, out=out)
     lanes = lanes or pick_lanes(len(paths), batch, threads)
     detector = load(
         model, runtime=runtime, precision=precision, threads=threads, lanes=lanes, device=device,
@@ -84,15 +84,15 @@ def command(
             typer.echo(f"fcos: {found}", err=True)
             continue
         writer.add(name, path, image, found)
-        outcome.pictures += 1
+        outcome.images += 1
         outcome.detections += len(found)
         typer.echo(json_line(path, found) if as_json else f"{path!s:<{wide}}  {headline(found)}")
     writer.close()
-    rate = outcome.pictures / max(time.perf_counter() - began, 1e-9)
+    rate = outcome.images / max(time.perf_counter() - began, 1e-9)
     if not as_json:
-        where = f", drawn in {out}" if out is not None and outcome.pictures else ""
+        where = f", drawn in {out}" if out is not None and outcome.images else ""
         boxes = f"{outcome.detections} detection{'s' if outcome.detections != 1 else ''}"
-        pictures = f"{outcome.pictures} picture{'s' if outcome.pictures != 1 else ''}"
-        typer.echo(f"{boxes} in {pictures}{where}; {rate:.1f} pictures a second", err=True)
+        images = f"{outcome.images} picture{'s' if outcome.images != 1 else ''}"
+        typer.echo(f"{boxes} in {images}{where}; {rate:.1f} pictures a second", err=True)
     if outcome.broken:
         sys.exit(1)

@@ -121,10 +121,10 @@ def _run(
         from ..demo.digits import photographs
         from ..study.portraits import portraits
 
-        pictures = photographs()
+        images = photographs()
         if dataset is not None:
-            pictures = [r.path for r in with_files(dataset).records if r.path is not None]
-        return portraits(detector, pictures, out or Path("figures"))
+            images = [r.path for r in with_files(dataset).records if r.path is not None]
+        return portraits(detector, images, out or Path("figures"))
     if name == "proposals":
         from ..inference.proposals import proposer
         from ..study.baselines import baseline_proposals, load_baseline

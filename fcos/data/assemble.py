@@ -67,7 +67,7 @@ class Rows:
 
 
 @dataclass
-class Picture:
+class ImageFile:
     """An image entry of an annotation file; size None where the file does not say."""
 
     id: int
@@ -76,37 +76,37 @@ class Picture:
     size: Size | None
 
 
-def assemble(pictures: list[Picture], rows: Rows, problems: Problems) -> tuple[Record, ...]:
+def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[Record, ...]:
     """Check pictures and boxes, merge pictures listed twice, and group the boxes by picture."""
-    if not pictures:
+    if not images:
         raise DataError(f"{problems.source} is empty: it lists no pictures")
-    rows = _merge_twins(pictures, rows, problems)
-    sizes, usable = _measure(pictures, rows, problems)
+    rows = _merge_twins(images, rows, problems)
+    sizes, usable = _measure(images, rows, problems)
     if not usable.any():
         raise DataError(f"{problems.source}: no picture can be used; {'; '.join(problems.lines())}")
-    rows = _check_boxes(pictures, sizes, rows.select(usable[rows.owner]), problems)
+    rows = _check_boxes(images, sizes, rows.select(usable[rows.owner]), problems)
     order = np.argsort(rows.owner, kind="stable")
-    ends = np.searchsorted(rows.owner[order], np.arange(len(pictures) + 1))
+    ends = np.searchsorted(rows.owner[order], np.arange(len(images) + 1))
     boxes = rows.boxes[order].astype(np.float32)
     labels, ignore = rows.labels[order].astype(np.int64), rows.ignore[order].astype(bool)
     given = rows.areas[order]
     own = (rows.boxes[order, 2] - rows.boxes[order, 0]) * (rows.boxes[order, 3] - rows.boxes[order, 1])
     areas = np.where(np.isfinite(given) & (given >= 0), given, own).astype(np.float32)
     records = []
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         if usable[index]:
             part = slice(ends[index], ends[index + 1])
             height, width = sizes[index]
             records.append(
                 Record(
-                    picture.id,
-                    picture.path,
+                    image.id,
+                    image.path,
                     (int(height), int(width)),
                     boxes[part],
                     labels[part],
                     ignore[part],
                     areas[part],
-                    picture.file_name,
+                    image.file_name,
                 )
             )
     return tuple(records)
@@ -121,24 +121,24 @@ def check_classes(names: Sequence[str], source: Path) -> None:
             raise DataError(f"{source} names the class {name!r} twice; rename one of them")
 
 
-def list_pictures(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """Picture files in a folder and its subfolders, sorted."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
-def _merge_twins(pictures: list[Picture], rows: Rows, problems: Problems) -> Rows:
+def _merge_twins(images: list[ImageFile], rows: Rows, problems: Problems) -> Rows:
     """Give the boxes of every picture that is listed twice to its first entry, without exact repeats."""
     first: dict[str, int] = {}
-    target = np.arange(len(pictures))
-    for index, picture in enumerate(pictures):
-        target[index] = first.setdefault(picture.file_name, index)
+    target = np.arange(len(images))
+    for index, image in enumerate(images):
+        target[index] = first.setdefault(image.file_name, index)
         if target[index] != index:
-            problems.note("pictures listed twice, boxes put together", picture.file_name)
-    if len(first) == len(pictures):
+            problems.note("pictures listed twice, boxes put together", image.file_name)
+    if len(first) == len(images):
         return rows
-    keep_pictures = np.flatnonzero(target == np.arange(len(pictures)))
-    merged = np.zeros(len(pictures), dtype=bool)
-    merged[target[target != np.arange(len(pictures))]] = True
+    keep_images = np.flatnonzero(target == np.arange(len(images)))
+    merged = np.zeros(len(images), dtype=bool)
+    merged[target[target != np.arange(len(images))]] = True
     owner = target[rows.owner]
     keep = np.ones(len(owner), dtype=bool)
     seen = set()
@@ -146,45 +146,45 @@ def _merge_twins(pictures: list[Picture], rows: Rows, problems: Problems) -> Row
         key = (owner[row], rows.labels[row], *rows.boxes[row])
         keep[row] = key not in seen
         seen.add(key)
-    place = np.full(len(pictures), -1)
-    place[keep_pictures] = np.arange(len(keep_pictures))
-    pictures[:] = [pictures[i] for i in keep_pictures]
+    place = np.full(len(images), -1)
+    place[keep_images] = np.arange(len(keep_images))
+    images[:] = [images[i] for i in keep_images]
     rows = rows.select(keep)
     rows.owner = place[owner[keep]]
     return rows
 
 
-def _measure(pictures: list[Picture], rows: Rows, problems: Problems) -> tuple[np.ndarray, np.ndarray]:
+def _measure(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[np.ndarray, np.ndarray]:
     """Sizes [N,2] as displayed and which pictures can be used [N]; boxes of rotated files are turned.
 
     A file may be stored lying on its side with an EXIF mark. Annotations made on the stored pixels show
     in the size that the annotation file gives: it is the stored one, sides exchanged. Then the boxes are
     turned together with the picture, unless one of them only fits the displayed frame.
     """
-    sizes = np.zeros((len(pictures), 2), dtype=np.int64)
-    usable = np.ones(len(pictures), dtype=bool)
-    for index, picture in enumerate(pictures):
-        if picture.path is None:
-            if picture.size is None:
-                problems.skip("pictures without a size that are not there either", picture.file_name)
+    sizes = np.zeros((len(images), 2), dtype=np.int64)
+    usable = np.ones(len(images), dtype=bool)
+    for index, image in enumerate(images):
+        if image.path is None:
+            if image.size is None:
+                problems.skip("pictures without a size that are not there either", image.file_name)
                 usable[index] = False
-            sizes[index] = picture.size or (0, 0)
+            sizes[index] = image.size or (0, 0)
             continue
         try:
-            header = image_header(picture.path)
+            header = image_header(image.path)
         except ImageError as error:
             problems.skip("pictures that cannot be read", str(error))
             usable[index] = False
             continue
         shown = header.displayed
         sizes[index] = shown
-        if picture.size is None or picture.size == shown:
+        if image.size is None or image.size == shown:
             continue
-        if picture.size != (header.height, header.width):
-            given = f"{picture.size[1]}x{picture.size[0]}"
+        if image.size != (header.height, header.width):
+            given = f"{image.size[1]}x{image.size[0]}"
             problems.skip(
                 "pictures whose size is not the one the annotations were made for",
-                f"{picture.file_name} is {shown[1]}x{shown[0]}, the annotation file says {given}",
+                f"{image.file_name} is {shown[1]}x{shown[0]}, the annotation file says {given}",
             )
             usable[index] = False
             continue
@@ -192,17 +192,17 @@ def _measure(pictures: list[Picture], rows: Rows, problems: Problems) -> tuple[n
         far = rows.boxes[mine][:, 2:].max(axis=0, initial=-np.inf)
         if (far > np.array([header.width, header.height]) + 1).any() and (far <= np.array(shown[::-1]) + 1).all():
             problems.note("pictures rotated by EXIF whose listed size is not rotated, but the boxes are",
-                          picture.file_name)  # fmt: skip
+                          image.file_name)  # fmt: skip
         else:
             rows.boxes[mine] = turn_boxes(rows.boxes[mine], header.orientation, shown)
-            problems.note("pictures rotated by EXIF, boxes turned with them", picture.file_name)
+            problems.note("pictures rotated by EXIF, boxes turned with them", image.file_name)
     return sizes, usable
 
 
-def _check_boxes(pictures: list[Picture], sizes: np.ndarray, rows: Rows, problems: Problems) -> Rows:
+def _check_boxes(images: list[ImageFile], sizes: np.ndarray, rows: Rows, problems: Problems) -> Rows:
     def name(row: int) -> str:
         box = ", ".join(f"{v:g}" for v in rows.boxes[row])
-        return f"{rows.name(row)} of {pictures[rows.owner[row]].file_name}, corners ({box})"
+        return f"{rows.name(row)} of {images[rows.owner[row]].file_name}, corners ({box})"
 
     # float32, as training will see them: a width below the resolution of the coordinate is no width.
     with np.errstate(over="ignore"):

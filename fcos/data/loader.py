@@ -23,7 +23,7 @@ from .augment import Color, Sample
 from .cache import Reader
 from .dataset import Dataset, Size
 from .image import resized_shape
-from .sampler import PICTURE_STREAM, Sampler, Step, canvas
+from .sampler import IMAGE_STREAM, Sampler, Step, canvas
 
 _GRACE = 10  # seconds that a worker lives on after SIGTERM
 SMALLEST_SIDE = 1e-3  # pixels; thinner boxes teach nothing and divide by zero
@@ -78,7 +78,7 @@ def train_sample(
 ) -> Sample:
     """One picture of a step, augmented. Its random numbers depend on (seed, epoch, position) alone."""
     failures = failures or _Failures()
-    rng = np.random.default_rng([seed, PICTURE_STREAM, step.epoch, step.positions[slot]])
+    rng = np.random.default_rng([seed, IMAGE_STREAM, step.epoch, step.positions[slot]])
     frame = step.frames[slot]
     how = data.resample
 

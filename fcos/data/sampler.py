@@ -15,7 +15,7 @@ from ..errors import ConfigError, DataError
 from .dataset import Dataset, Size
 from .image import resized_shape
 
-ORDER_STREAM, SIZE_STREAM, PICTURE_STREAM = 1, 2, 3  # keep the random numbers of each purpose apart
+ORDER_STREAM, SIZE_STREAM, IMAGE_STREAM = 1, 2, 3  # keep the random numbers of each purpose apart
 
 
 class Step(NamedTuple):

@@ -74,7 +74,7 @@ def _coco(splits: Mapping[str, Dataset], target: Path, link: bool) -> list[str]:
 
 
 def _yolo(splits: Mapping[str, Dataset], target: Path, link: bool) -> list[str]:
-    _need_pictures(splits, "YOLO")
+    _need_images(splits, "YOLO")
     classes = next(iter(splits.values())).classes
     keys: dict[str, str] = {}
     lines = ["YOLO: image ids and areas are not kept"]
@@ -114,8 +114,8 @@ def _yolo(splits: Mapping[str, Dataset], target: Path, link: bool) -> list[str]:
 
 
 def _voc(splits: Mapping[str, Dataset], target: Path, link: bool) -> list[str]:
-    pages, pictures, lists = target / "Annotations", target / "JPEGImages", target / "ImageSets" / "Main"
-    for folder in (pages, pictures, lists):
+    pages, images, lists = target / "Annotations", target / "JPEGImages", target / "ImageSets" / "Main"
+    for folder in (pages, images, lists):
         folder.mkdir(parents=True, exist_ok=True)
     classes = next(iter(splits.values())).classes
     (target / "labels.txt").write_text("".join(f"{name}\n" for name in classes.names), encoding="utf-8")
@@ -134,7 +134,7 @@ def _voc(splits: Mapping[str, Dataset], target: Path, link: bool) -> list[str]:
             fractions += int((record.boxes != np.round(record.boxes)).any(axis=1).sum())
             stems.append(stem)
             (pages / f"{stem}.xml").write_bytes(_xml(record, f"{stem}{suffix}", classes.names))
-            _bring(record, pictures / f"{stem}{suffix}", link)
+            _bring(record, images / f"{stem}{suffix}", link)
         (lists / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
     if renamed:
         lines.append(f"VOC: {renamed:,} pictures have a new name, as all lie in one folder")
@@ -198,7 +198,7 @@ def _bring(record: Record, target: Path, link: bool) -> None:
         shutil.copyfile(record.path, target)
 
 
-def _need_pictures(splits: Mapping[str, Dataset], form: str) -> None:
+def _need_images(splits: Mapping[str, Dataset], form: str) -> None:
     for split, dataset in splits.items():
         if any(record.path is None for record in dataset.records):
             raise DataError(f"{dataset.root}: the split {split} has no pictures, and {form} lists its pictures by file")

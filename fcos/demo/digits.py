@@ -131,15 +131,15 @@ def make_scenes(
     if count < 0 or min(size) < 32:
         raise ConfigError(f"scenes need a count >= 0 and sides >= 32 pixels, not {count} of {size[1]}x{size[0]}")
     part = SPLITS.index(split) if split in SPLITS else len(split_samples(split))  # the latter raises
-    pictures = Path(folder, "images", split)
-    pictures.mkdir(parents=True, exist_ok=True)
+    target = Path(folder, "images", split)
+    target.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for i in range(count):
         scene = make_scene(np.random.default_rng([seed, part, i]), split, size)
         name = f"{split}_{i:05d}.jpg"
         _, encoded = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
-        (pictures / name).write_bytes(encoded.tobytes())
+        (target / name).write_bytes(encoded.tobytes())
         images.append({"id": i + 1, "file_name": name, "height": size[0], "width": size[1], "license": 1})
         for (x1, y1, x2, y2), label in zip(scene.boxes.tolist(), scene.labels.tolist(), strict=True):
             annotations.append(
@@ -262,7 +262,7 @@ def _boxes(owner: NDArray[np.int16], count: int) -> NDArray[np.float32]:
 
 
 @lru_cache(1)
-def _pictures() -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
+def _images() -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
     """Photographs [H,W,3] RGB and grey textures [H,W]."""
     photos = [np.array(Image.open(path).convert("RGB")) for path in photographs()]
     return photos, [np.array(Image.open(path).convert("L")) for path in sorted((ASSETS / "textures").glob("*.jpg"))]
@@ -270,7 +270,7 @@ def _pictures() -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
 
 def _ground(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
     """A background uint8 [H,W,3]: mostly a photograph's part, else a tinted texture or a colour field."""
-    photos, textures = _pictures()
+    photos, textures = _images()
     kind = rng.random()
     if kind < 0.6:
         ground = _crop(rng, photos[rng.integers(len(photos))], height, width)
@@ -288,19 +288,19 @@ def _ground(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uin
     return np.asarray(cv2.addWeighted(ground, 1, light, depth / 128, -depth * float(grain.mean()) / 128), np.uint8)
 
 
-def _linear(picture: NDArray[np.uint8], gain: float, shift: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _linear(image: NDArray[np.uint8], gain: float, shift: NDArray[np.float64]) -> NDArray[np.uint8]:
     """picture * gain + shift a channel, through a table (a tenth of the time of float arithmetic)."""
     table = np.clip(np.arange(256)[:, None] * gain + shift + 0.5, 0, 255).astype(np.uint8)
-    return np.asarray(cv2.LUT(picture, table[None]), np.uint8)
+    return np.asarray(cv2.LUT(image, table[None]), np.uint8)
 
 
-def _crop(rng: np.random.Generator, picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def _crop(rng: np.random.Generator, image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """A random part of a picture, often mirrored, scaled to [height,width]."""
-    high, wide = picture.shape[:2]
+    high, wide = image.shape[:2]
     factor = min(high / height, wide / width) * rng.uniform(0.4, 1)
     h, w = int(height * factor), int(width * factor)
     top, left = int(rng.integers(0, high - h + 1)), int(rng.integers(0, wide - w + 1))
-    part = picture[top : top + h, left : left + w]
+    part = image[top : top + h, left : left + w]
     part = part[:, ::-1] if rng.random() < 0.5 else part
     return np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 

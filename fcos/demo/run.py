@@ -16,11 +16,11 @@ from ..files import write_whole
 from ..inference.dataset import predict_dataset
 from ..inference.load import load
 from ..show.draw import draw_detections, sheet
-from ..show.judged import draw_judged, save_picture
+from ..show.judged import draw_judged, save_image
 from ..terminal import clock
 from ..training.console import Console
+from ..training.images import write_page
 from ..training.loop import train
-from ..training.pictures import write_page
 from ..zoo.models import known_models
 from .digits import digits_dataset, photographs
 
@@ -96,14 +96,14 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
     metrics = evaluate(found, splits["test"])
     drawn = draw_judged(splits["test"], found, score=metrics.threshold)
     if drawn is not None:
-        save_picture(out / "detections.jpg", drawn)
+        save_image(out / "detections.jpg", drawn)
     seconds = time.perf_counter() - began
     write_whole(out / "metrics.json", json.dumps(metrics.to_dict(), indent=1))
     write_page(
         out,
         "fcos demo",
         [
-            ("AP50", f"{metrics.ap50:.3f} on {metrics.pictures} held-out scenes (wanted: {WANTED:.2f})"),
+            ("AP50", f"{metrics.ap50:.3f} on {metrics.images} held-out scenes (wanted: {WANTED:.2f})"),
             ("AP", f"{metrics.ap:.3f}"),
             ("time", clock(seconds)),
             (
@@ -120,7 +120,7 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
         ],
     )
     verdict = "as wanted" if metrics.ap50 >= WANTED else f"below the {WANTED:.2f} it should reach"
-    scenes = f"{metrics.pictures} held-out scenes"
+    scenes = f"{metrics.images} held-out scenes"
     console.note(f"AP50 {metrics.ap50:.3f}, AP {metrics.ap:.3f} on {scenes}, {verdict}; {clock(seconds)}")
     console.note(f"look:  {out / 'report.html'}, {out / 'detections.jpg'}")
     console.note("next:  fcos data info YOUR_DATA")
@@ -133,9 +133,9 @@ def _photographs(out: Path, device: str, console: Console) -> None:
     if known_models()["fcos-lite0"].path() is None:
         return
     detector = load("fcos-lite0", device=device)
-    pictures = []
+    images = []
     for path in photographs():
         found = detector(path, score=detector.config.decode.shown)
-        pictures.append(np.asarray(draw_detections(path, found)))
+        images.append(np.asarray(draw_detections(path, found)))
         console.note(f"   {path.name}: {', '.join(found.name(i) for i in range(len(found))) or 'nothing'}")
-    save_picture(out / "photographs.jpg", sheet(pictures, columns=2, cell=560))
+    save_image(out / "photographs.jpg", sheet(images, columns=2, cell=560))

@@ -64,7 +64,7 @@ class Comparison:
     second: dict[str, Interval]
     difference: dict[str, Interval]
     p: dict[str, float]
-    pictures: int
+    images: int
     resamples: int
     seed: int
 
@@ -74,7 +74,7 @@ class Comparison:
         return {
             **{side: {k: v.to_dict() for k, v in row.items()} for side, row in three.items()},
             "p": {k: v if np.isfinite(v) else None for k, v in self.p.items()},
-            "pictures": self.pictures,
+            "pictures": self.images,
             "resamples": self.resamples,
             "seed": self.seed,
             "covered": COVERED,
@@ -88,14 +88,14 @@ class Comparison:
             gap = f"{d.value:+.4f} [{d.low:+.4f}, {d.high:+.4f}]"
             p = f"<{2 / self.resamples:g}" if self.p[name] == 0 else f"{self.p[name]:.3f}"
             lines.append(f"{name:<5} {self.first[name]!s:<24} {self.second[name]!s:<24} {gap:<27} {p}")
-        lines.append(method(self.pictures, self.resamples, self.seed) + "; the same draws for A and B")
+        lines.append(method(self.images, self.resamples, self.seed) + "; the same draws for A and B")
         lines.append("p: twice the share of draws in which the difference is zero or has the other sign")
         return "\n".join(lines)
 
 
-def method(pictures: int, resamples: int, seed: int) -> str:
+def method(images: int, resamples: int, seed: int) -> str:
     """One line that says how the intervals were made."""
-    return f"95 % intervals: {resamples:,} draws of {pictures:,} pictures with replacement, percentiles, seed {seed}"
+    return f"95 % intervals: {resamples:,} draws of {images:,} pictures with replacement, percentiles, seed {seed}"
 
 
 def intervals(
@@ -133,11 +133,11 @@ def compare(
     return Comparison(rows[0], rows[1], rows[2], p, len(dataset), resamples, seed)
 
 
-def draw(pictures: int, resamples: int, seed: int) -> Ints:
+def draw(images: int, resamples: int, seed: int) -> Ints:
     """How often each picture stands in each draw: [B,N], every row adds up to N."""
-    if not pictures:
+    if not images:
         return np.zeros((resamples, 0), np.int64)
-    return np.random.default_rng(seed).multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
+    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
 
 
 def interval(value: float, draws: Floats) -> Interval:
@@ -163,14 +163,14 @@ def _judged(
     """(AP, AP50, AP75 [3] of the data as it is, the same [B,3] of each draw)."""
     found, truth = flatten(detections, dataset, class_agnostic=class_agnostic)
     classes = 1 if class_agnostic else len(dataset.classes)
-    matches = match_pictures(found, truth, len(dataset), classes)
+    matches = match_images(found, truth, len(dataset), classes)
     once = np.ones((1, len(dataset)), np.int64)
     by_iou = np.concatenate([average_precision(matches, once), average_precision(matches, weights)])
     three = np.stack([by_iou.mean(axis=1), by_iou[:, 0], by_iou[:, 5]], axis=1)
     return three[0], three[1:]
 
 
-def match_pictures(found: Found, truth: Truth, pictures: int, classes: int) -> tuple[Matches, ...]:
+def match_images(found: Found, truth: Truth, images: int, classes: int) -> tuple[Matches, ...]:
     """COCO's matching at every IoU, once for all draws; at most `LIMIT` detections per class and picture."""
     order = np.lexsort((found.labels, found.image))  # stable: best first within picture and class
     new = np.ones(len(order), bool)
@@ -185,7 +185,7 @@ def match_pictures(found: Found, truth: Truth, pictures: int, classes: int) -> t
         rows = np.flatnonzero(found.labels == k)
         rows = rows[np.argsort(-found.scores[rows], kind="stable")]
         solid = (truth.labels == k) & ~truth.ignore
-        objects = np.bincount(truth.image[solid], minlength=pictures).astype(np.int64)
+        objects = np.bincount(truth.image[solid], minlength=images).astype(np.int64)
         result.append(Matches(found.image[rows], status[:, rows], objects))
     return tuple(result)
 

@@ -101,7 +101,7 @@ class Metrics:
     threshold: float
     f1: float
     classes: tuple[ClassMetrics, ...] = field(repr=False)
-    pictures: int
+    images: int
     objects: int
     ignored: int
     detections: int
@@ -150,7 +150,7 @@ class Metrics:
                 }
                 for row in self.classes
             ],
-            "pictures": self.pictures,
+            "pictures": self.images,
             "objects": self.objects,
             "ignored": self.ignored,
             "detections": self.detections,
@@ -171,7 +171,7 @@ class Metrics:
         lines.append(f"{'best F1':<{longest}}  {_show(self.f1)}  at score {_show(self.threshold)} (IoU 0.5)")
         ignored = f" (+ {self.ignored} ignored)" if self.ignored else ""
         lines.append(
-            f"{self.pictures} pictures, {self.objects} objects{ignored}, {self.detections} detections, "
+            f"{self.images} pictures, {self.objects} objects{ignored}, {self.detections} detections, "
             f"{self.seconds:.2f} s with {self.backend}"
         )
         table = Table(box=None, pad_edge=False, header_style="")
@@ -320,7 +320,7 @@ def evaluate(
         threshold=threshold,
         f1=f1,
         classes=tuple(rows),
-        pictures=len(dataset.records),
+        images=len(dataset.records),
         objects=pooled.objects,
         ignored=int(truth.ignore.sum()),
         detections=len(found.scores),

@@ -256,7 +256,7 @@ def curves_by_class(found: Found, truth: Truth, status: Ints, classes: int) -> t
 
 
 def coco_arrays(
-    found: Found, truth: Truth, pictures: int, classes: int, caps: tuple[int, ...], backend: Backend
+    found: Found, truth: Truth, images: int, classes: int, caps: tuple[int, ...], backend: Backend
 ) -> tuple[str, Floats, Floats]:
     """(backend used, precision [10,101,C,4,M], recall [10,C,4,M]) by COCO's protocol, -1 where a class has
     no object. The axes: IoU, recall, class, size (all, small, medium, large), `caps` detections."""
@@ -264,10 +264,10 @@ def coco_arrays(
         backend = "hotcoco" if find_spec("hotcoco") else "pycocotools"
     if backend not in ("hotcoco", "pycocotools"):
         raise ValueError(f"backend must be 'auto', 'hotcoco' or 'pycocotools', not {backend!r}")
-    if pictures == 0 or classes == 0:
+    if images == 0 or classes == 0:
         return backend, -np.ones((10, 101, classes, 4, len(caps))), -np.ones((10, classes, 4, len(caps)))
     run = _hotcoco if backend == "hotcoco" else _pycocotools
-    precision, recall = run(found, truth, pictures, classes, list(caps))
+    precision, recall = run(found, truth, images, classes, list(caps))
     return backend, precision, recall
 
 
@@ -285,13 +285,13 @@ def _xywh(boxes: Floats) -> Floats:
 # no annotation has id 0, which cocoapi takes for "not matched".
 
 
-def _hotcoco(found: Found, truth: Truth, pictures: int, classes: int, caps: list[int]) -> tuple[Floats, Floats]:
+def _hotcoco(found: Found, truth: Truth, images: int, classes: int, caps: list[int]) -> tuple[Floats, Floats]:
     import hotcoco
 
-    images = [{"id": i, "width": 1, "height": 1} for i in range(1, pictures + 1)]
+    rows = [{"id": i, "width": 1, "height": 1} for i in range(1, images + 1)]
     categories = [{"id": k, "name": str(k)} for k in range(1, classes + 1)]
     gt = hotcoco.COCO.from_arrays(
-        images,
+        rows,
         categories,
         truth.image + 1,
         truth.labels + 1,
@@ -308,7 +308,7 @@ def _hotcoco(found: Found, truth: Truth, pictures: int, classes: int, caps: list
     return np.asarray(result["precision"]), np.asarray(result["recall"])
 
 
-def _pycocotools(found: Found, truth: Truth, pictures: int, classes: int, caps: list[int]) -> tuple[Floats, Floats]:
+def _pycocotools(found: Found, truth: Truth, images: int, classes: int, caps: list[int]) -> tuple[Floats, Floats]:
     require("pycocotools", "test")
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -322,7 +322,7 @@ def _pycocotools(found: Found, truth: Truth, pictures: int, classes: int, caps: 
     def dataset(annotations: list[dict[str, Any]]) -> Any:
         coco = COCO()
         coco.dataset = {
-            "images": [{"id": i} for i in range(1, pictures + 1)],
+            "images": [{"id": i} for i in range(1, images + 1)],
             "categories": [{"id": k} for k in range(1, classes + 1)],
             "annotations": annotations,
         }

@@ -33,7 +33,7 @@ class Report:
     (of at least `_SURE`, under low precision) without one of their class at IoU 0.5 in the other.
     """
 
-    pictures: int
+    images: int
     detections: int
     matched: int
     score: float
@@ -45,7 +45,7 @@ class Report:
     ap: tuple[float, float] | None = None
 
 
-def bundled_pictures() -> list[np.ndarray]:
+def bundled_images() -> list[np.ndarray]:
     """The package's photos [H,W,3], each as it is and as a tall part of odd size, and a strip of one."""
     folder = Path(str(resources.files("fcos") / "assets" / "photos"))
     photos = [read_image(path) for path in sorted(folder.glob("*.jpg"))]
@@ -53,18 +53,18 @@ def bundled_pictures() -> list[np.ndarray]:
     return [*photos, strip, *(np.ascontiguousarray(p[:, p.shape[1] // 4 : p.shape[1] * 3 // 4 + 1]) for p in photos)]
 
 
-def compare(reference: Detector, other: Detector, pictures: Sequence[np.ndarray] | None = None) -> Report:
+def compare(reference: Detector, other: Detector, images: Sequence[np.ndarray] | None = None) -> Report:
     """`other` beside `reference` on decoded pictures, or on the package's; both take the same input size."""
-    pictures = bundled_pictures() if pictures is None else pictures
+    images = bundled_images() if images is None else images
     reference = like(reference, other)
-    names = [None] * len(pictures)
-    expected, found = reference.detect(pictures, names), other.detect(pictures, names)
+    names = [None] * len(images)
+    expected, found = reference.detect(images, names), other.detect(images, names)
     from .runtime import EndToEndRuntime
 
     if not any(map(len, expected)) and not isinstance(other.network, EndToEndRuntime):
         # nothing is sure enough: compare what comes nearest to it
         reference, other = (like(d, other, threshold=0.0) for d in (reference, other))
-        expected, found = reference.detect(pictures, names), other.detect(pictures, names)
+        expected, found = reference.detect(images, names), other.detect(images, names)
     return measure(expected, found, 0.0 if other.precision == "fp32" else _SURE)
 
 

@@ -13,15 +13,15 @@ from ..errors import ModelError, require
 from .about import About
 
 
-def quantize(model: Any, about: About, pictures: Iterable[Tensor], keep: Sequence[str], extra: str) -> Any:
+def quantize(model: Any, about: About, images: Iterable[Tensor], keep: Sequence[str], extra: str) -> Any:
     """`model` with the ranges of `pictures` [1,3,H,W] in it; nodes named in `keep` stay in float. `extra` is the
     one to install where NNCF is missing. Raises ModelError without pictures."""
     nncf = require("nncf", extra)
     rows: list[dict[str, np.ndarray]] = []
-    for picture in pictures:
-        row = {"images": picture.numpy()}
+    for image in images:
+        row = {"images": image.numpy()}
         if about.nms:
-            row["sizes"] = np.array([picture.shape[-2:]], np.int64)
+            row["sizes"] = np.array([image.shape[-2:]], np.int64)
         rows.append(row)
     if not rows:
         raise ModelError("int8 needs pictures to calibrate on, and none could be read")

@@ -43,7 +43,7 @@ class Job:
     nms: bool = False
     precision: str = "fp32"
     calibrate: Path | None = None
-    pictures: int = 200
+    images: int = 200
     data: Path | None = None
     split: str | None = None
     settings: list[str] | tuple[str, ...] = ()
@@ -91,7 +91,7 @@ class Result:
             lines.append(f"not checked: {self.format} cannot run here")
         else:
             lines.append(
-                f"beside torch, {report.pictures} pictures, {report.detections} detections: scores within "
+                f"beside torch, {report.images} pictures, {report.detections} detections: scores within "
                 f"{report.score:.1e}, boxes within {report.box:.1e} px at the same {report.matched} locations, "
                 f"{report.lost} of {report.judged} gone"
             )
@@ -151,11 +151,11 @@ def judge(
     assert kind is not None
     if not hasattr(kind.module, "runtime"):
         return None, []
-    pictures = _pictures(dataset)
+    images = _images(dataset)
     try:
         network = open_runtime(path)
         found = _detector(network)
-        report = check.compare(reference, found, pictures)
+        report = check.compare(reference, found, images)
     except Exception as error:  # a runtime has errors of its own
         reason = str(error).strip().splitlines()[0]
         return check.Report(0, 0, 0, 0.0, 0.0, 0.0, 0, 0), [f"it cannot be run: {reason}"]
@@ -224,9 +224,9 @@ def _calibration(job: Job, detector: Detector, about: About) -> Iterator[Tensor]
     names = split_names(job.calibrate)
     dataset = open_dataset(job.calibrate, next((s for s in ("train", "trainval") if s in names), names[0]))
     paths = [record.path for record in dataset.records if record.path is not None]
-    step = max(len(paths) / job.pictures, 1.0)
+    step = max(len(paths) / job.images, 1.0)
     fixed = Detector(detector.network, detector.config, detector.classes, size=about.size)
-    for i in range(min(job.pictures, len(paths))):
+    for i in range(min(job.images, len(paths))):
         try:
             image = read_image(paths[int(i * step)])
         except ImageError:
@@ -245,7 +245,7 @@ def _open(path: Path, split: str | None, detector: Detector) -> Dataset:
     return dataset.with_classes(classes) if classes else dataset
 
 
-def _pictures(dataset: Dataset | None) -> list[np.ndarray] | None:
+def _images(dataset: Dataset | None) -> list[np.ndarray] | None:
     if dataset is None:
         return None
     step = max(len(dataset.records) // _COMPARED, 1)

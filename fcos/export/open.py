@@ -30,12 +30,12 @@ def read_about(path: Path) -> About:
     return found.module.read(path)
 
 
-def write_export(network: FCOS, about: About, format: str, path: Path, pictures: Iterable[Tensor] = ()) -> None:
+def write_export(network: FCOS, about: About, format: str, path: Path, images: Iterable[Tensor] = ()) -> None:
     """Write `network` to `path` in a format; int8 is calibrated on `pictures`, prepared [1,3,H,W] each. What the
     toolchain prints goes to stderr."""
     chosen = _known(format)
     with redirect_stdout(sys.stderr):
-        chosen.module.write(network, about, path, pictures)
+        chosen.module.write(network, about, path, images)
 
 
 def open_runtime(

@@ -54,7 +54,7 @@ def name_of(source: Source) -> str | None:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else None
 
 
-def find_pictures(sources: Sequence[str], stdin: Iterable[str] | None = None, out: Path | None = None) -> list[Path]:
+def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out: Path | None = None) -> list[Path]:
     """Pictures behind paths, folders (searched deeply), globs, and "-" (paths on standard input).
 
     Order is kept and doubles are dropped. What lies in `out`, a folder inside the one that is searched, was

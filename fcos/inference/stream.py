@@ -24,12 +24,12 @@ _AHEAD = 4  # pictures decoded while the network works
 _LANES = 4  # more take memory for little
 
 
-def pick_lanes(pictures: int, batch: int, threads: int) -> int:
+def pick_lanes(images: int, batch: int, threads: int) -> int:
     """How many of so many pictures to detect at once on a CPU with `threads` threads (0: all cores)."""
-    return max(1, min(_LANES, threads or cpu_cores(), pictures // 4)) if batch == 1 else 1
+    return max(1, min(_LANES, threads or cpu_cores(), images // 4)) if batch == 1 else 1
 
 
-def run(detector: Detector, pictures: Sequence[Path], scores: Tensor, batch: int = 1) -> Iterator[_Found]:
+def run(detector: Detector, images: Sequence[Path], scores: Tensor, batch: int = 1) -> Iterator[_Found]:
     """(path, pixels, detections or the error) of each picture, in order. Decoding runs ahead of the network, the
     network ahead of the caller, `detector.lanes` pictures at once.
 
@@ -44,7 +44,7 @@ def run(detector: Detector, pictures: Sequence[Path], scores: Tensor, batch: int
     with ThreadPoolExecutor(max_workers=2) as readers, ThreadPoolExecutor(lanes, initializer=prepare) as workers:
         reading: deque[_Reading] = deque()
         detecting: deque[Future[list[_Found]]] = deque()
-        rest = iter(pictures)
+        rest = iter(images)
         try:
             while True:
                 ahead = batch + _AHEAD - len(reading)
@@ -59,8 +59,8 @@ def run(detector: Detector, pictures: Sequence[Path], scores: Tensor, batch: int
         finally:  # the caller may stop early
             for group in detecting:
                 group.cancel()
-            for _, picture in reading:
-                picture.cancel()
+            for _, image in reading:
+                image.cancel()
 
 
 def _detect(detector: Detector, part: Sequence[_Reading], scores: Tensor) -> list[_Found]:

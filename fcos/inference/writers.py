@@ -21,7 +21,7 @@ from .stream import _AHEAD
 class Outcome:
     """What a prediction run did."""
 
-    pictures: int = 0
+    images: int = 0
     detections: int = 0
     broken: list[str] = field(default_factory=list)  # one line each
 
@@ -59,11 +59,11 @@ def headline(found: Detections) -> str:
     return ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing"
 
 
-def unique_names(pictures: Sequence[Path]) -> list[str]:
+def unique_names(images: Sequence[Path]) -> list[str]:
     """A file name for each picture, without folders, none twice."""
     taken: Counter[str] = Counter()
     names = []
-    for path in pictures:
+    for path in images:
         taken[path.name.lower()] += 1
         number = taken[path.name.lower()]
         names.append(path.name if number == 1 else f"{path.stem}-{number}{path.suffix}")
@@ -76,15 +76,15 @@ class Writer:
     def __init__(self, out: Path | None, yolo: Path | None, coco: Path | None, ids: Sequence[int]) -> None:
         self.out, self.yolo, self.coco, self.ids = out, yolo, coco, ids
         self._rows: list[dict[str, Any]] = []
-        self._pictures: list[dict[str, Any]] = []
+        self._images: list[dict[str, Any]] = []
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: deque[Future[None]] = deque()
 
     def add(self, name: str, path: Path, image: np.ndarray, found: Detections) -> None:
         """Take one picture's detections; FcosError when an earlier one could not be written."""
         if self.coco is not None:
-            number = int(path.stem) if path.stem.isdigit() else len(self._pictures) + 1
-            self._pictures.append({"id": number, "file_name": str(path)})
+            number = int(path.stem) if path.stem.isdigit() else len(self._images) + 1
+            self._images.append({"id": number, "file_name": str(path)})
             self._rows += found.to_coco(number, self.ids)
         self._pending.append(self._pool.submit(self._write, name, path, image, found))
         if len(self._pending) > _AHEAD:

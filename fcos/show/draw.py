@@ -160,10 +160,10 @@ def sheet(
     y = gap
     for r, row in enumerate(lines):
         x = gap
-        for c, picture in enumerate(row):
-            left = x + (widths[c] - picture.shape[1]) // 2
-            top = y + (heights[r] - caption - picture.shape[0]) // 2
-            canvas.paste(Image.fromarray(picture), (left, top))
+        for c, scaled_image in enumerate(row):
+            left = x + (widths[c] - scaled_image.shape[1]) // 2
+            top = y + (heights[r] - caption - scaled_image.shape[0]) // 2
+            canvas.paste(Image.fromarray(scaled_image), (left, top))
             if titles is not None:
                 text = _shorten(titles[r * columns + c], font, widths[c])
                 middle = (x + widths[c] / 2, y + heights[r] - caption / 2)

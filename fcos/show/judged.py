@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from ..data.dataset import Record
     from ..inference.detector import Detector
     from ..types import Classes, Detections
-_PICTURES = 6  # in each val_*.jpg
+_IMAGES = 6  # in each val_*.jpg
 
 
-def save_picture(path: Path, pixels: np.ndarray) -> Path:
+def save_image(path: Path, pixels: np.ndarray) -> Path:
     """An RGB array [H,W,3] as JPEG, written whole."""
     from PIL import Image
 
@@ -45,7 +45,7 @@ def draw_judged(
     """Truth beside prediction for the records `chosen`, or for some spread over those with boxes; None when
     none of them can be read. Detections from `score` on are shown."""
     if chosen is None:
-        chosen = spread(dataset, _PICTURES)
+        chosen = spread(dataset, _IMAGES)
     missed, wrong = mistakes(found, dataset, score)
     pairs = []
     for i in chosen:
@@ -104,19 +104,19 @@ def draw_evaluation(
 
 def draw_validation(folder: Path, found: Sequence[Detections], dataset: Dataset, score: float) -> None:
     """val_0.jpg and val_1.jpg: pictures spread over the data; val_worst.jpg: those with most mistakes."""
-    chosen = spread(dataset, 2 * _PICTURES)
+    chosen = spread(dataset, 2 * _IMAGES)
     sheets = {"val_0.jpg": chosen, "val_1.jpg": []}
-    if len(chosen) > _PICTURES:
+    if len(chosen) > _IMAGES:
         sheets = {"val_0.jpg": chosen[::2], "val_1.jpg": chosen[1::2]}
     total = np.add(*mistakes(found, dataset, score))
-    worst = np.argsort(-total, kind="stable")[:_PICTURES]
+    worst = np.argsort(-total, kind="stable")[:_IMAGES]
     sheets["val_worst.jpg"] = [int(i) for i in worst if total[i]]
-    for name, pictures in sheets.items():
-        drawn = draw_judged(dataset, found, score, pictures) if pictures else None
+    for name, images in sheets.items():
+        drawn = draw_judged(dataset, found, score, images) if images else None
         if drawn is None:
             (folder / name).unlink(missing_ok=True)  # one of an earlier evaluation would mislead
         else:
-            save_picture(folder / name, drawn)
+            save_image(folder / name, drawn)
 
 
 SCORE = 0.5  # of the pictures
@@ -212,7 +212,7 @@ def draw_sheets(
             continue
         path = out.with_name(f"{out.stem}-{kind}.jpg")
         texts = [s.text() for s in chosen]
-        save_picture(path, sheet([s.pixels for s in chosen], columns=min(2, len(chosen)), titles=texts, cell=480))
+        save_image(path, sheet([s.pixels for s in chosen], columns=min(2, len(chosen)), titles=texts, cell=480))
         marks = "Green: right; red: false; orange: missed" if kind == "bad" else "Everything found, nothing false"
         written.append((path.name, f"{marks} (score >= {score:g}, IoU >= {IOU:g}). {'; '.join(texts)}."))
     return written

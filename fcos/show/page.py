@@ -85,7 +85,7 @@ class Page:
         figure.savefig(stream, format="png")
         self._image("png", stream.getvalue())
 
-    def picture(self, pixels: np.ndarray) -> None:
+    def image(self, pixels: np.ndarray) -> None:
         """An RGB array [H,W,3] uint8 as JPEG."""
         _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
         self._image("jpeg", data.tobytes())

@@ -133,7 +133,7 @@ def confusion_matrix(
 def labels(
     counts: Sequence[int],
     names: Sequence[str],
-    per_picture: Ints,
+    per_image: Ints,
     size: Floats,
     centre: Floats,
     level: Ints,
@@ -149,7 +149,7 @@ def labels(
     figure.suptitle(f"What there is to learn{about}", x=0.01, ha="left", color=INK, fontsize=14)
     grid = figure.add_gridspec(2, 3)
     _class_bars(figure.add_subplot(grid[:, 0]), counts, names)
-    sizes, places, levels, pictures = (figure.add_subplot(grid[i, j]) for i in (0, 1) for j in (1, 2))
+    sizes, places, levels, images = (figure.add_subplot(grid[i, j]) for i in (0, 1) for j in (1, 2))
 
     style(sizes, "Width and height at the network input", "width, px", "height, px")
     shown = np.arange(len(size)) if len(size) <= 4000 else np.linspace(0, len(size) - 1, 4000).astype(int)
@@ -183,10 +183,10 @@ def labels(
     levels.grid(axis="x", visible=False)
     levels.margins(y=0.15)
 
-    style(pictures, "Boxes in a picture", "boxes", "pictures")
-    most = int(per_picture.max()) if len(per_picture) else 1
+    style(images, "Boxes in a picture", "boxes", "pictures")
+    most = int(per_image.max()) if len(per_image) else 1
     step = max(1, math.ceil((most + 1) / 40))
-    pictures.hist(per_picture, bins=(np.arange(0, most + 1 + step, step) - 0.5).tolist(), color=BAR, rwidth=0.9)
+    images.hist(per_image, bins=(np.arange(0, most + 1 + step, step) - 0.5).tolist(), color=BAR, rwidth=0.9)
     figure.savefig(path)
 
 

@@ -44,7 +44,7 @@ class AmbiguityStudy:
     the whole box, as the paper counts, and by the model's own centre sampling."""
 
     data: str
-    pictures: int
+    images: int
     boxes: int
     size: tuple[int, int]
     rows: tuple[AmbiguityRow, ...]
@@ -63,7 +63,7 @@ class AmbiguityStudy:
             rows.append((r.method, f"{r.positives:,}", *(_two(n, i) for i in range(2) for n in numbers)))
         head = ("FCOS", "positives", "ambiguous", "x+w-1", "paper", "different", "x+w-1", "paper")
         lines = [
-            f"ambiguous locations, % of positives, {self.data}: {self.boxes:,} boxes of {self.pictures:,} pictures, "
+            f"ambiguous locations, % of positives, {self.data}: {self.boxes:,} boxes of {self.images:,} pictures, "
             f"input {self.size[0]}/{self.size[1]}",
             table(head, rows),
             "different: the boxes are of several classes; x+w-1: boxes read as the paper's code reads them",

@@ -75,7 +75,7 @@ def load_baseline(path: str | Path, data: DataConfig, most: int = 1000) -> Basel
                 module.eps = 0.0
     model.eval().requires_grad_(False)
     run = _rpn if name.startswith("fasterrcnn") else _retinanet
-    return Baseline(name, lambda picture: run(model, picture, most))
+    return Baseline(name, lambda image: run(model, image, most))
 
 
 def recognise(state: dict[str, Tensor]) -> str | None:
@@ -105,27 +105,27 @@ def baseline_proposals(baseline: Baseline, dataset: Dataset) -> list[Detections]
     return found
 
 
-def _input(model: Any, picture: np.ndarray) -> tuple[Any, Tensor]:
+def _input(model: Any, image: np.ndarray) -> tuple[Any, Tensor]:
     """(torchvision's image list of one picture, factors [4] from its pixels to the picture's)."""
-    tensor = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
     images, _ = model.transform([tensor])
-    (height, width), (rows, columns) = images.image_sizes[0], picture.shape[:2]
+    (height, width), (rows, columns) = images.image_sizes[0], image.shape[:2]
     return images, torch.tensor([columns / width, rows / height] * 2)
 
 
 @torch.inference_mode()
-def _rpn(model: Any, picture: np.ndarray, most: int) -> tuple[Tensor, Tensor]:
-    images, ratio = _input(model, picture)
+def _rpn(model: Any, image: np.ndarray, most: int) -> tuple[Tensor, Tensor]:
+    images, ratio = _input(model, image)
     boxes, _ = model.rpn(images, model.backbone(images.tensors))
     boxes = boxes[0][:most] * ratio
     return boxes, torch.linspace(1, 0, len(boxes) + 1)[:-1]  # the RPN gives the order, not the scores
 
 
 @torch.inference_mode()
-def _retinanet(model: Any, picture: np.ndarray, most: int) -> tuple[Tensor, Tensor]:
+def _retinanet(model: Any, image: np.ndarray, most: int) -> tuple[Tensor, Tensor]:
     from torchvision.ops import clip_boxes_to_image, nms
 
-    images, ratio = _input(model, picture)
+    images, ratio = _input(model, image)
     levels = list(model.backbone(images.tensors).values())
     found = model.head(levels)
     counts = [_ANCHORS * level.shape[-2] * level.shape[-1] for level in levels]

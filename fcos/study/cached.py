@@ -61,10 +61,10 @@ def cache(detector: Detector, dataset: Dataset, least: float = LEAST) -> list[Ca
     where a picture has no file."""
     records = with_files(dataset).records
     mapping = label_mapping(detector.classes, dataset.classes)
-    return [_picture(detector, r, mapping, least) for r in track(records, len(dataset), "one pass")]
+    return [_image(detector, r, mapping, least) for r in track(records, len(dataset), "one pass")]
 
 
-def _picture(detector: Detector, record: Record, mapping: Tensor, least: float) -> Candidates:
+def _image(detector: Detector, record: Record, mapping: Tensor, least: float) -> Candidates:
     raw = Raw(detector, read_image(str(record.path)))
     keep = torch.from_numpy(~record.ignore)
     truth = (torch.from_numpy(record.boxes) / raw.ratio)[keep]

@@ -56,7 +56,7 @@ class PaperStudy:
     study: str
     data: str
     split: str
-    pictures: int
+    images: int
     rows: tuple[Row, ...]
     advice: str = ""
     note: str = ""
@@ -77,7 +77,7 @@ class PaperStudy:
             (r.name, *(percent(r.numbers.get(k)) for k in names), *(percent(r.paper.get(k), 1) for k in cited))
             for r in self.rows
         ]
-        lines = [f"{self.data}, split {self.split}, {self.pictures:,} pictures; all in %", table(head, rows)]
+        lines = [f"{self.data}, split {self.split}, {self.images:,} pictures; all in %", table(head, rows)]
         if self.note:
             lines.append(self.note)
         if self.advice:

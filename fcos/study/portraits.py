@@ -34,34 +34,34 @@ class Portraits:
     """The pictures drawn: names of the files and of the picture they show."""
 
     model: str
-    picture: str
+    image: str
     files: tuple[str, ...]
     story: dict[str, Any] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"model": self.model, "picture": self.picture, "files": list(self.files), "detection": self.story}
+        return {"model": self.model, "picture": self.image, "files": list(self.files), "detection": self.story}
 
     def text(self) -> str:
         """For a terminal."""
-        return f"{self.model} on {self.picture}: {', '.join(self.files)}"
+        return f"{self.model} on {self.image}: {', '.join(self.files)}"
 
 
-def portraits(detector: Detector, pictures: Sequence[Path], folder: Path) -> Portraits:
+def portraits(detector: Detector, images: Sequence[Path], folder: Path) -> Portraits:
     """Write centerness.png and architecture.png for the picture with the clearest large detection, and
     detections on several levels, among the first of `pictures`. Raises DataError where nothing is found."""
     from ..files import write_whole
 
     best: tuple[float, Explanation, Story] | None = None
-    pictures = pictures[:_LOOK]
-    for picture in track(pictures, len(pictures), "looking"):
-        told = explain(detector, str(picture), _SCORE)
+    images = images[:_LOOK]
+    for image in track(images, len(images), "looking"):
+        told = explain(detector, str(image), _SCORE)
         for story in told.stories:
-            worth = story.score * clearness(story, told.picture.shape[:2]) * len(set(told.levels)) ** 0.5
+            worth = story.score * clearness(story, told.image.shape[:2]) * len(set(told.levels)) ** 0.5
             if best is None or worth > best[0]:
                 best = worth, told, story
     if best is None:
-        raise DataError(f"nothing scores {_SCORE:g} or more in the {len(pictures)} pictures to draw")
+        raise DataError(f"nothing scores {_SCORE:g} or more in the {len(images)} pictures to draw")
     _, told, story = best
     write_whole(folder / "centerness.png", lambda path: draw_centerness(told, story, path))
     write_whole(folder / "architecture.png", lambda path: draw_architecture(detector, told, path))
@@ -89,17 +89,17 @@ def target_map(box: tuple[float, ...], size: tuple[int, int]) -> np.ndarray:
 def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
     """Three panels: a detection with its location and four distances, the target of centerness in its box,
     and the centerness that the network gives on the detection's level."""
-    picture = told.picture
-    height, width = picture.shape[:2]
+    image = told.image
+    height, width = image.shape[:2]
     figure = _figure(12.6, 3.85 * height / width + 0.85)
     panels = figure.subplots(1, 3)
     for axes in panels:
         axes.set_axis_off()
     number = next(i for i, s in enumerate(told.stories) if s is story)
     color = tuple(c / 255 for c in level_color(told.levels[number]))
-    grey = _grey(picture)
+    grey = _grey(image)
 
-    panels[0].imshow(picture)
+    panels[0].imshow(image)
     _box(panels[0], story.box, color, 2.4)
     x, y = story.location
     left, top, right, bottom = story.distances
@@ -120,7 +120,7 @@ def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
 
     _, _, found = next(m for m in told.maps if m[0] == story.level)
     panels[2].imshow(grey)
-    image = panels[2].imshow(
+    shown = panels[2].imshow(
         found, vmin=0, vmax=1, alpha=0.72, extent=(0, width, height, 0), interpolation="nearest"
     )  # fmt: skip
     _box(panels[2], story.box, "white", 1.6)
@@ -128,7 +128,7 @@ def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
     _title(panels[2], f"what the network says, every location of {story.level}", f"{story.centerness:.2f} at the dot")
     for axes in panels:
         axes.set(xlim=(0, width), ylim=(height, 0))
-    bar = figure.colorbar(image, ax=panels, shrink=0.7, aspect=30, pad=0.01)
+    bar = figure.colorbar(shown, ax=panels, shrink=0.7, aspect=30, pad=0.01)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(length=0, colors=MUTED)
     figure.savefig(path, format="png")
@@ -139,15 +139,15 @@ def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None
     on its own scale), the shared head, class probability and centerness of every level, and the detections.
     A network without body and pyramid (an exported one) shows only its outputs."""
     cfg = detector.config.model
-    body, pyramid = feature_maps(detector, told.picture)
+    body, pyramid = feature_maps(detector, told.image)
     levels = len(told.maps)
     figure = _figure(14.2, 1.5 + 1.32 * levels)
     grid = figure.add_gridspec(levels, 7, width_ratios=(2.1, 1.2, 1.2, 1.5, 1.2, 1.2, 2.1), wspace=0.1, hspace=0.02)
-    picture = figure.add_subplot(grid[:, 0])
-    picture.imshow(told.picture)
-    height, width = told.picture.shape[:2]
-    _, (rows, columns) = detector.prepare(told.picture)
-    _title(picture, "picture", f"{columns} x {rows} px to the network")
+    image = figure.add_subplot(grid[:, 0])
+    image.imshow(told.image)
+    height, width = told.image.shape[:2]
+    _, (rows, columns) = detector.prepare(told.image)
+    _title(image, "picture", f"{columns} x {rows} px to the network")
 
     offset = min(len(cfg.strides), len(pyramid)) - levels
     for i, (_, channels, values) in enumerate(body):
@@ -175,12 +175,12 @@ def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None
     drawn = figure.add_subplot(grid[:, 6])
     colors = [level_color(k) for k in told.levels]
     texts = [s.label for s in told.stories]
-    drawn.imshow(draw_boxes(told.picture, told.detections.boxes, range(len(texts)), texts, colors=colors))
+    drawn.imshow(draw_boxes(told.image, told.detections.boxes, range(len(texts)), texts, colors=colors))
     _title(drawn, "boxes after NMS", "colour: the level that gave them")
-    for axes in (picture, drawn):
+    for axes in (image, drawn):
         axes.set_axis_off()
         axes.set(xlim=(0, width), ylim=(height, 0))
-    for axes, x in ((picture, 1.04), (drawn, -0.04)):
+    for axes, x in ((image, 1.04), (drawn, -0.04)):
         axes.text(x, 0.5, "→", transform=axes.transAxes, ha="center", va="center", color=MUTED, fontsize=17)
     figure.savefig(path, format="png")
 
@@ -188,12 +188,12 @@ def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None
 Map = tuple[int, int, np.ndarray]  # stride, channels, mean absolute activation [h,w] on the picture
 
 
-def feature_maps(detector: Detector, picture: np.ndarray) -> tuple[list[Map], list[Map]]:
+def feature_maps(detector: Detector, image: np.ndarray) -> tuple[list[Map], list[Map]]:
     """Maps of the body and of the pyramid for a picture [H,W,3], without the padding."""
     network: Any = detector.network
     if not hasattr(network, "backbone"):
         return [], []
-    tensor, size = detector.prepare(picture)
+    tensor, size = detector.prepare(image)
     with torch.inference_mode():
         maps = network.backbone(network.normalize(tensor[None].to(detector.device)))
         levels = network.fpn(maps)
@@ -239,9 +239,9 @@ def _head_box(axes: Axes, detector: Detector) -> None:
         axes.text(0.5, y - 0.055, "→ " + "\n→ ".join(outputs), ha="center", va="top", color=INK, fontsize=9)
 
 
-def _grey(picture: np.ndarray) -> np.ndarray:
+def _grey(image: np.ndarray) -> np.ndarray:
     """Without colour and contrast, so that a map on it can be read."""
-    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return (90 + 0.6 * grey).astype(np.uint8)
 
 

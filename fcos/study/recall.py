@@ -20,7 +20,7 @@ from .anchors import match
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
-_PICTURES = 32
+_IMAGES = 32
 LOW_QUALITY = ("no low-quality matches", "low-quality matches with IoU >= 0.4", "all low-quality matches")
 
 
@@ -42,7 +42,7 @@ class RecallStudy:
     """Best possible recall of a data set at one input size."""
 
     data: str
-    pictures: int
+    images: int
     boxes: int
     size: tuple[int, int]
     rows: tuple[RecallRow, ...]
@@ -58,7 +58,7 @@ class RecallStudy:
         ]  # fmt: skip
         return "\n".join(
             [
-                f"best possible recall, %, {self.data}: {self.boxes:,} boxes of {self.pictures:,} pictures, "
+                f"best possible recall, %, {self.data}: {self.boxes:,} boxes of {self.images:,} pictures, "
                 f"input {self.size[0]}/{self.size[1]}",
                 table(("method", "", "here", "x+w-1", "paper"), rows, left=2),
                 "x+w-1: boxes, and RetinaNet's anchors, as the paper's code has them; paper: COCO val2017 at 800/1333",
@@ -142,7 +142,7 @@ def retinanet_recall(dataset: Dataset, config: Config, *, original: bool = False
     learned = np.zeros(3, np.int64)
     boxes = 0
     groups = scenes_by_size(dataset, config.data)
-    parts = [(k, v[i : i + _PICTURES]) for k, v in groups.items() for i in range(0, len(v), _PICTURES)]
+    parts = [(k, v[i : i + _IMAGES]) for k, v in groups.items() for i in range(0, len(v), _IMAGES)]
     for size, scenes in track(parts, len(dataset.records), "RetinaNet", lambda part: len(part[1])):
         truth, _, image = stack(scenes)
         boxes += len(truth)

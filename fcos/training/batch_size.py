@@ -104,7 +104,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def auto_batch(
-    network: FCOS, config: Config, classes: int, device: torch.device, autocast: Any, world: int, pictures: int
+    network: FCOS, config: Config, classes: int, device: torch.device, autocast: Any, world: int, images: int
 ) -> tuple[int, str]:
     """`train.batch` for this machine, over `world` processes, and a line that says why.
 
@@ -115,7 +115,7 @@ def auto_batch(
     parts = world * config.train.accumulate
     preset = PRESETS[config.name]().train.batch if config.name in PRESETS else 16
     most = GPU_LIMIT * world if device.type == "cuda" else preset
-    limit = max(1, min(most, pictures // 8) // parts)
+    limit = max(1, min(most, images // 8) // parts)
     buffers = {name: value.clone() for name, value in network.named_buffers()}
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     state = 4 * trainable * ((2 if config.train.optimizer == "adamw" else 1) + (world > 1))

@@ -26,7 +26,7 @@ from ..machine import has_bf16
 from ..network import weights
 from ..network.model import FCOS
 from ..points import make_points
-from ..show.judged import save_picture
+from ..show.judged import save_image
 from ..types import Batch, Classes, Losses, Points
 from .alarms import Watch
 from .batch_size import auto_batch
@@ -34,9 +34,9 @@ from .checkpoint import check_resumable, load_checkpoint, load_optimizer, save_c
 from .console import Console
 from .distributed import gather, require_same, synchronize_norms, together
 from .folder import RunFolder
+from .images import RunImages, draw_batch
 from .monitor import StepReport, count_crowded, measure
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
-from .pictures import RunPictures, draw_batch
 from .setup import be_deterministic, initialise, keep_memory, make_fabric, make_ready, prepare
 from .step import backward_parts
 from .stop import StopNow, Stopped, StopSignals
@@ -110,7 +110,7 @@ class Trainer:
         self.console = Console(quiet=quiet or not self.first)
         self.signals = StopSignals()
         self.folder = RunFolder(Path(self.fabric.broadcast(str(out))), write=self.first)
-        self.pictures = RunPictures(self.folder, config, data)
+        self.images = RunImages(self.folder, config, data)
         torch.manual_seed(config.train.seed)
         if self.fabric.device.type == "cpu":
             keep_memory()
@@ -240,7 +240,7 @@ class Trainer:
         parts = backward_parts(self.fabric, self.model, batches, points, index, positives, norm, cfg)
         if self.first and cfg.train.plots and self.step in (0, self.sampler.steps_per_epoch):
             drawn = draw_batch(batches[0], points, index[0], self.classes.names)
-            save_picture(self.folder.path / f"train_batch_{self.step // self.sampler.steps_per_epoch}.jpg", drawn)
+            save_image(self.folder.path / f"train_batch_{self.step // self.sampler.steps_per_epoch}.jpg", drawn)
         gradient = self.clip_gradients()
         logged = (self.step + 1) % cfg.train.log_every == 0 or self.step + 1 == self.total
         crowded = count_crowded(points, [t for b in batches for t in b.targets], cfg.assign) if logged else None
@@ -297,13 +297,13 @@ class Trainer:
         of_each = gather(terms, self.world)
         rank = next((r for r, found in enumerate(of_each) if found), 0)
         files = [self.folder.path / f"nan-{self.step:08d}{f'-process{r}' if r else ''}.pt" for r in range(self.world)]
-        pictures = self.data["train"].records
+        images = self.data["train"].records
 
         def keep() -> None:
             save_step(
                 files[self.rank], self.network, batches, norm, losses, self.seed(), step=self.step, world=self.world,
                 grad_norm=gradient, config=self.config.model_dump(mode="json"), classes=list(self.classes.names),
-                files=[str(pictures[i].path) for b in batches for i in b.ids],
+                files=[str(images[i].path) for b in batches for i in b.ids],
             )  # fmt: skip
 
         together(lambda: keep() if terms or self.rank == rank else None, self.world)
@@ -360,7 +360,7 @@ class Trainer:
         if metrics.ap > self.best:
             self.best, self.stale = metrics.ap, 0
             self.export("best")
-        self.pictures.judged(found, metrics)
+        self.images.judged(found, metrics)
         self.console.judged(epoch, metrics, best=self.stale == 0)
 
     def validation_loss(self) -> float:
@@ -409,7 +409,7 @@ class Trainer:
             self.folder.start(environment(self.data, classes=list(self.classes.names), sources=dict(sources)))
         else:
             self.restore(stored)
-        self.pictures.begin()
+        self.images.begin()
 
     def restore(self, stored: Mapping[str, Any]) -> None:
         for line in check_resumable(stored, self.config, self.classes, self.data_hash, self.folder.path):
@@ -433,7 +433,7 @@ class Trainer:
 
     def draw(self, last: bool = False) -> None:
         """Renew the pictures and the page, if it is time or the end."""
-        self.pictures.renew(lambda: [*self.summary(), ("alarms", "\n".join(self.folder.alarms()) or "none")], last)
+        self.images.renew(lambda: [*self.summary(), ("alarms", "\n".join(self.folder.alarms()) or "none")], last)
 
     def summary(self) -> list[tuple[str, str]]:
         cfg = self.config

@@ -39,7 +39,7 @@ class Replay:
     weights: list[str]  # tensors that were not finite before the step
     heaviest: tuple[str, float]  # the weight of largest magnitude among the finite ones
     first: str | None  # module whose output was the first that is not finite
-    pictures: list[str]  # with predictions that are not finite
+    images: list[str]  # with predictions that are not finite
     predictions: dict[str, bool]  # is the gradient of the loss by each prediction finite?
     gradients: list[str]  # parameters whose gradient is not finite
     layers: int  # parameters with a gradient
@@ -65,8 +65,8 @@ class Replay:
         lines += ["", *_wrap("weights not finite before the step", self.weights, "none")]
         lines.append(f"largest weight: {self.heaviest[1]:.4g}, in {self.heaviest[0]}")
         lines.append(f"first output not finite: {self.first or 'none, all outputs are finite'}")
-        if self.pictures and len(self.pictures) < len(self.files):
-            lines += _wrap("pictures with such outputs", self.pictures, "none")
+        if self.images and len(self.images) < len(self.files):
+            lines += _wrap("pictures with such outputs", self.images, "none")
         for name, finite in self.predictions.items():
             if not finite:
                 lines.append(f"gradient of the loss by the {name}: not finite")
@@ -128,7 +128,7 @@ def replay(path: str | Path, device: str = "auto") -> Replay:
             key=lambda pair: pair[1],
         ),
         first=watch.first,
-        pictures=_pictures(parts, stored["files"]),
+        images=_images(parts, stored["files"]),
         predictions=watch.gradients(),
         gradients=[n for n, g in gradients.items() if not _finite(g)],
         layers=len(gradients),
@@ -145,7 +145,7 @@ def _finite(x: Tensor) -> bool:
     return bool(torch.isfinite(x.detach()).all()) if x.is_floating_point() else True
 
 
-def _pictures(parts: Sequence[tuple[Losses, Predictions, Any]], files: Sequence[str]) -> list[str]:
+def _images(parts: Sequence[tuple[Losses, Predictions, Any]], files: Sequence[str]) -> list[str]:
     bad: list[bool] = []
     for _, pred, _ in parts:
         wrong = [~torch.isfinite(x.detach()).flatten(1).all(dim=1) for x in pred]

@@ -95,7 +95,7 @@ def card(
     metrics: Mapping[str, Any] | None = None,
     run: Path | None = None,
     facts: Facts | None = None,
-    pictures: Sequence[tuple[str, str]] = (),
+    images: Sequence[tuple[str, str]] = (),
     front: bool = False,
 ) -> str:
     """The card of the weights file `path` as Markdown.
@@ -131,9 +131,9 @@ def card(
     lines += _recipe(made, facts)
     lines += _numbers(numbers, facts, metrics)
     lines += _weaknesses(metrics, facts)
-    if pictures:
+    if images:
         lines += ["## Detections", ""]
-        for address, caption in pictures:
+        for address, caption in images:
             lines += [f"![{caption}]({address})", "", caption, ""]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -60,7 +60,7 @@ def test_near_hashes_are_all_pairs_within_the_radius():
     assert len(near_hashes(hashes[:0])) == 0
 
 
-def test_twins_are_found_through_recompression_but_flat_pictures_are_not(tmp_path):
+def test_twins_are_found_through_recompression_but_flat_images_are_not(tmp_path):
     paths = [
         write(tmp_path / "a.png", photo(1)),
         write(tmp_path / "a.jpg", photo(1), cv2.IMWRITE_JPEG_QUALITY, 40),
@@ -112,7 +112,7 @@ def test_what_the_reader_skipped_is_serious():
 
 def test_small_boxes_between_the_points_are_serious_when_many():
     boxes = [(5, 5, 11, 11, 0), (1, 1, 7, 7, 1)]
-    d = doctor.diagnose({"train": dataset([record(1, boxes)])}, CONFIG, pictures=False, tune=False)
+    d = doctor.diagnose({"train": dataset([record(1, boxes)])}, CONFIG, images=False, tune=False)
     assert d.numbers()["best_possible_recall"] == 0.5
     assert [f.what for f in d.findings if f.level == "serious"] == ["boxes without a location to learn them"]
     assert [v.boxes for v in d.levels] == [1, 0, 0, 0, 0]
@@ -147,12 +147,12 @@ def test_search_stays_within_the_budget_and_gains():
 
 def test_the_page_stands_alone(tmp_path):
     data = dataset([record(1, [(5, 5, 60, 70, 0), (9, 9, 40, 40, 1)])])
-    d = doctor.diagnose({"train": data}, CONFIG, pictures=False, tune=False)
+    d = doctor.diagnose({"train": data}, CONFIG, images=False, tune=False)
     from fcos.analysis.doctor_page import write_page
 
     text = write_page(tmp_path / "page.html", d).read_text()
     assert text.count("data:image/png;base64,") == 4
     assert "http" not in text
-    empty = doctor.diagnose({"train": dataset([record(1, [])])}, CONFIG, pictures=False)
+    empty = doctor.diagnose({"train": dataset([record(1, [])])}, CONFIG, images=False)
     write_page(tmp_path / "empty.html", empty)
     assert "best possible recall" in empty.text()

@@ -38,7 +38,7 @@ def test_the_story_of_two_boxes():
     assert story.draw_maps().ndim == 3
 
 
-def test_pixels_are_those_of_the_picture():
+def test_pixels_are_those_of_the_image():
     rows = [((36, 36), (12, 12, 60, 60), 0, 0.9, 0.9)]
     story = explain(detector(rows), np.full((256, 256, 3), 127, np.uint8))
     assert story.stories[0].location == (72, 72)
@@ -120,7 +120,7 @@ def test_found_and_difficult_objects_are_no_misses(world):
     assert study.tide.ap50 == pytest.approx(1.0)
 
 
-def test_an_unknown_picture_is_one_line(world):
+def test_an_unknown_image_is_one_line(world):
     from fcos.errors import DataError
 
     with pytest.raises(DataError, match="no picture with the id 99"):

@@ -35,7 +35,7 @@ def test_json(model, capsys):
     assert [(r["size"], r["batch"]) for r in rows] == [("60x90", 1), ("60x90", 2), ("64x64", 1), ("64x64", 2)]
     for row in rows:
         assert row["ratio"] == 1.0  # each is the only one of its size and batch
-        assert row["pictures_per_second"] == pytest.approx(1e3 * row["batch"] / row["milliseconds"])
+        assert row["images_per_second"] == pytest.approx(1e3 * row["batch"] / row["milliseconds"])
         assert (
             0
             < row["share"]
@@ -66,7 +66,7 @@ def test_lanes_are_rows_of_their_own(model):
     assert [(row.runtime, row.batch) for row in laned] == [("torch", 1), ("torch", 2)]
     for row in laned:
         assert row.network is None
-        assert row.pictures_per_second == pytest.approx(1e3 * row.batch / row.milliseconds)
+        assert row.images_per_second == pytest.approx(1e3 * row.batch / row.milliseconds)
     assert any("several lanes" in note for note in report.notes)
     assert "lanes" in report.text().splitlines()[0].split()
 

@@ -35,9 +35,9 @@ def test_no_verb_shows_the_help(capsys):
 
 def test_files_that_are_something_else(capsys, tmp_path):
     (tmp_path / "file").write_text("x")
-    picture = tmp_path / "a.jpg"
-    picture.write_text("x")
-    code, _, err = fcos(capsys, "predict", picture, "--out", tmp_path / "file")
+    image = tmp_path / "a.jpg"
+    image.write_text("x")
+    code, _, err = fcos(capsys, "predict", image, "--out", tmp_path / "file")
     assert (code, err) == (2, f"fcos: --out {tmp_path / 'file'} is a file; name a folder\n")
     for verb in (["train", "--data", tmp_path], ["eval", "--data", tmp_path, "--model", "m"], ["demo"]):
         code, _, err = fcos(capsys, *verb, "--out", tmp_path / "file")

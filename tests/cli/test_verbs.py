@@ -37,7 +37,7 @@ def test_train_eval_predict(work, capsys, tmp_path):
     assert json.loads(out)["pictures"] == 5  # the test split
 
 
-def test_predict_goes_on_past_a_broken_picture(work, capsys, tmp_path):
+def test_predict_goes_on_past_a_broken_image(work, capsys, tmp_path):
     folder = tmp_path / "my pictures"
     folder.mkdir()
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(folder / "good ü.png")

@@ -122,8 +122,8 @@ def test_a_training_step_pads_as_prediction_does(dialect):
     """The golden losses out of `step.backward_parts`, from uint8 pictures that the loader pads with whole greys."""
     s, golden, (network, config, _) = scene(dialect), load(CASES[dialect][1]), model(dialect)
     canvas = torch.tensor(config.model.mean).round().to(torch.uint8).view(1, 3, 1, 1).repeat(2, 1, 256, 320)
-    for place, picture in zip(canvas, load("inputs")["images_rgb_uint8"], strict=True):
-        place[:, : picture.shape[1], : picture.shape[2]] = picture
+    for place, image in zip(canvas, load("inputs")["images_rgb_uint8"], strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
     batch = Batch(canvas, s.sizes, s.targets)
     assert batch.images.dtype == torch.uint8
     positives = gather_positives(s.points, s.targets, s.index)
@@ -173,7 +173,7 @@ def test_final_detections(dialect):
 
 
 @pytest.mark.parametrize("dialect", GOLDEN)
-def test_from_the_picture_to_the_detections(dialect):
+def test_from_the_image_to_the_detections(dialect):
     """The first picture as uint8, through the Detector: not resized, padded from 250x300 to 256x320."""
     network, config, classes = model(dialect)
     detector = Detector(network, config.override({"data": {"size": 250}}), classes)

@@ -158,7 +158,7 @@ def test_everything_works_without_boxes():
         assert after.labels.shape == after.ignore.shape == (0,)
 
 
-def test_a_one_pixel_picture():
+def test_a_one_pixel_image():
     s = painted(1, 1, (0, 0, 1, 1))
     after = augment.jitter(s, np.random.default_rng(0), (1, 1), (0.5, 1.5), FILL)
     assert after.size == (1, 1)

@@ -13,7 +13,7 @@ from fcos.errors import DataError
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
-def picture(path, width=100, height=80, **options):
+def write_image(path, width=100, height=80, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height), (90, 120, 150)).save(path, **options)
 
@@ -42,7 +42,7 @@ def note(image_id, bbox, category_id=1, **more):
 
 def test_coco_worked_by_hand(tmp_path):
     for name in ("a.jpg", "b.jpg"):
-        picture(tmp_path / "images" / name)
+        write_image(tmp_path / "images" / name)
     rows = [
         note(30, [10, 20, 30, 40], 7, area=77),
         note(30, [99, 79, 1, 1], 1, iscrowd=1),
@@ -116,7 +116,7 @@ def test_annotations_of_nothing(row, text, tmp_path):
         open_dataset(path, strict=True)
 
 
-def test_picture_listed_twice_becomes_one(tmp_path):
+def test_image_listed_twice_becomes_one(tmp_path):
     images = [entry(5, "a.jpg"), entry(6, "b.jpg"), entry(9, "a.jpg")]
     rows = [note(5, [1, 1, 9, 9]), note(9, [1, 1, 9, 9]), note(9, [2, 2, 9, 9]), note(6, [3, 3, 3, 3])]
     dataset = open_dataset(coco(tmp_path / "val.json", images, rows))
@@ -126,7 +126,7 @@ def test_picture_listed_twice_becomes_one(tmp_path):
     assert any("listed twice" in n for n in dataset.notes)
 
 
-def test_one_id_for_two_pictures_is_an_error(tmp_path):
+def test_one_id_for_two_images_is_an_error(tmp_path):
     path = coco(tmp_path / "val.json", [entry(5, "a.jpg"), entry(5, "b.jpg")], [])
     with pytest.raises(DataError, match="image id 5 belongs to two pictures"):
         open_dataset(path)
@@ -210,8 +210,8 @@ def layouts():
 
 
 @pytest.mark.parametrize(("file", "folder"), layouts())
-def test_folders_where_pictures_are_found(file, folder, tmp_path):
-    picture(tmp_path / folder / "a b ü.jpg")
+def test_folders_where_images_are_found(file, folder, tmp_path):
+    write_image(tmp_path / folder / "a b ü.jpg")
     coco(tmp_path / file, [entry(1, "a b ü.jpg")], [note(1, [1, 2, 3, 4])])
     dataset = open_dataset(tmp_path, "train", strict=True)
     assert dataset.records[0].path.resolve() == (tmp_path / folder / "a b ü.jpg").resolve()
@@ -221,7 +221,7 @@ def test_folders_where_pictures_are_found(file, folder, tmp_path):
 
 def test_roboflow_layout_and_its_extra_class(tmp_path):
     for folder in ("train", "valid", "test"):
-        picture(tmp_path / folder / "a.jpg")
+        write_image(tmp_path / folder / "a.jpg")
         path = coco(tmp_path / folder / "_annotations.coco.json", [entry(0, "a.jpg")], [note(0, [1, 1, 5, 5], 1)])
         content = json.loads(path.read_text())
         content["categories"] = [
@@ -254,8 +254,8 @@ def test_two_years_stay_apart(tmp_path):
     assert list(open_splits(tmp_path)) == ["val2014", "val2017"]
 
 
-def test_missing_and_unreadable_pictures(tmp_path):
-    picture(tmp_path / "a.jpg")
+def test_missing_and_unreadable_images(tmp_path):
+    write_image(tmp_path / "a.jpg")
     (tmp_path / "c.jpg").write_bytes(b"")
     path = coco(
         tmp_path / "val.json", [entry(1, "a.jpg"), entry(2, "b.jpg"), entry(3, "c.jpg")], [note(2, [1, 1, 2, 2])]
@@ -269,15 +269,15 @@ def test_missing_and_unreadable_pictures(tmp_path):
 
 
 def test_wrong_size_in_the_file(tmp_path):
-    picture(tmp_path / "a.jpg", 100, 80)
-    picture(tmp_path / "b.jpg", 100, 80)
+    write_image(tmp_path / "a.jpg", 100, 80)
+    write_image(tmp_path / "b.jpg", 100, 80)
     dataset = open_dataset(coco(tmp_path / "val.json", [entry(1, "a.jpg", 200, 160), entry(2, "b.jpg")], []))
     assert [r.id for r in dataset.records] == [2]
     assert any("a.jpg is 100x80, the annotation file says 200x160" in n for n in dataset.notes)
 
 
-def test_size_comes_from_the_picture_when_the_file_has_none(tmp_path):
-    picture(tmp_path / "a.jpg", 64, 48)
+def test_size_comes_from_the_image_when_the_file_has_none(tmp_path):
+    write_image(tmp_path / "a.jpg", 64, 48)
     path = coco(tmp_path / "val.json", [{"id": 1, "file_name": "a.jpg"}], [])
     assert open_dataset(path).records[0].size == (48, 64)
 
@@ -289,7 +289,7 @@ def exif(orientation):
 
 
 def test_exif_rotation_and_the_size_that_the_file_gives(tmp_path):
-    picture(tmp_path / "a.jpg", 100, 80, **exif(6))  # shown as 80 wide, 100 high
+    write_image(tmp_path / "a.jpg", 100, 80, **exif(6))  # shown as 80 wide, 100 high
     rows = [note(1, [10, 20, 30, 40])]
     shown = open_dataset(coco(tmp_path / "val.json", [entry(1, "a.jpg", 80, 100)], rows)).records[0]
     assert shown.size == (100, 80)
@@ -348,7 +348,7 @@ def test_classes_can_be_chosen_and_joined(tmp_path):
 
 
 def yolo(root, rows, content, image="images/train/a.jpg"):
-    picture(root / image)
+    write_image(root / image)
     label = (root / image.replace("images/", "labels/")).with_suffix(".txt")
     label.parent.mkdir(parents=True, exist_ok=True)
     label.write_text(rows)
@@ -358,7 +358,7 @@ def yolo(root, rows, content, image="images/train/a.jpg"):
 def test_yolo_worked_by_hand(tmp_path):
     rows = "0 0.5 0.5 0.2 0.5\n1 0.1 0.25 0.3 0.25 0.2 0.75\n\n"
     yolo(tmp_path, rows, {"train": "images/train", "names": ["cat", "dog"]})
-    picture(tmp_path / "images/train/sub/b.png")
+    write_image(tmp_path / "images/train/sub/b.png")
     dataset = open_dataset(tmp_path)
     assert dataset.format == "yolo"
     np.testing.assert_allclose(dataset.records[0].boxes, [[40, 20, 60, 60], [10, 20, 30, 60]], rtol=1e-6)
@@ -380,7 +380,7 @@ def test_yolo_worked_by_hand(tmp_path):
         {"train": "ABSOLUTE", "names": ["cat", "dog"]},
     ],
 )
-def test_yolo_ways_to_name_the_pictures(content, tmp_path):
+def test_yolo_ways_to_name_the_images(content, tmp_path):
     root = tmp_path / "set"
     if content["train"] == "ABSOLUTE":
         content = content | {"train": str(root / "images/train")}
@@ -393,8 +393,8 @@ def test_yolo_ways_to_name_the_pictures(content, tmp_path):
         assert dataset.classes.names == ("cat", "dog")
 
 
-def test_yolo_labels_beside_the_pictures(tmp_path):
-    picture(tmp_path / "train/a.jpg")
+def test_yolo_labels_beside_the_images(tmp_path):
+    write_image(tmp_path / "train/a.jpg")
     (tmp_path / "train/a.txt").write_text("0 .5 .5 .5 .5")
     (tmp_path / "data.yaml").write_text("train: train\nnames: [cat]\n")
     assert len(open_dataset(tmp_path).records[0].boxes) == 1
@@ -438,9 +438,9 @@ def test_yolo_errors(content, message, tmp_path):
         open_dataset(tmp_path / "data.yaml")
 
 
-def test_yolo_rotated_picture_uses_the_displayed_size(tmp_path):
+def test_yolo_rotated_image_uses_the_displayed_size(tmp_path):
     yolo(tmp_path, "0 .5 .5 .5 .5\n", {"train": "images/train", "names": ["cat"]})
-    picture(tmp_path / "images/train/a.jpg", 100, 80, **exif(6))
+    write_image(tmp_path / "images/train/a.jpg", 100, 80, **exif(6))
     record = open_dataset(tmp_path).records[0]
     assert record.size == (100, 80)
     assert record.boxes.tolist() == [[20, 25, 60, 75]]
@@ -449,8 +449,8 @@ def test_yolo_rotated_picture_uses_the_displayed_size(tmp_path):
 # --------------------------------------------------------------------------- VOC
 
 
-def voc(root, stem, objects, width=100, height=80, pictures="JPEGImages", pages="Annotations"):
-    picture(root / pictures / f"{stem}.jpg", width, height)
+def voc(root, stem, objects, width=100, height=80, images="JPEGImages", pages="Annotations"):
+    write_image(root / images / f"{stem}.jpg", width, height)
     (root / pages).mkdir(exist_ok=True)
     body = "".join(
         f"<object><name>{name}</name><difficult>{hard}</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
@@ -482,8 +482,8 @@ def test_voc_worked_by_hand(tmp_path):
 
 def test_voc_other_classes_and_flat_folders(tmp_path):
     for split in ("train", "valid"):
-        voc(tmp_path, f"{split}1", [("zebra fish", 0, (2, 2, 9, 9))], pictures=split, pages=split)
-    voc(tmp_path, "valid2", [("ant", 0, (2, 2, 9, 9))], pictures="valid", pages="valid")
+        voc(tmp_path, f"{split}1", [("zebra fish", 0, (2, 2, 9, 9))], images=split, pages=split)
+    voc(tmp_path, "valid2", [("ant", 0, (2, 2, 9, 9))], images="valid", pages="valid")
     splits = open_splits(tmp_path)
     assert list(splits) == ["train", "val"]
     assert splits["train"].classes.names == ("ant", "zebra fish")
@@ -507,7 +507,7 @@ def test_voc_problems(tmp_path):
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="shared/data is not here")
 @pytest.mark.parametrize(
-    ("pack", "split", "pictures", "boxes", "ignored"),
+    ("pack", "split", "images", "boxes", "ignored"),
     [
         ("bccd", "test", 72, 945, 0),
         ("bccd", "train", 205, 2804, 0),
@@ -516,9 +516,9 @@ def test_voc_problems(tmp_path):
         ("coco_val2017_boxes", "val", 5000, 36781, 444),
     ],
 )
-def test_packs_have_the_counts_of_their_readme(pack, split, pictures, boxes, ignored):
+def test_packs_have_the_counts_of_their_readme(pack, split, images, boxes, ignored):
     dataset = open_dataset(DATA / pack, split)
-    assert len(dataset) == pictures
+    assert len(dataset) == images
     assert sum(len(r.boxes) for r in dataset.records) == boxes
     assert sum(int(r.ignore.sum()) for r in dataset.records) == ignored
     if pack != "coco_val2017_boxes":

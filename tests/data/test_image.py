@@ -43,7 +43,7 @@ def test_exif_orientation_as_pillow_shows_it(form, orientation, tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_boxes_turn_with_the_picture(orientation):
+def test_boxes_turn_with_the_image(orientation):
     stored = np.zeros((20, 30), dtype=np.uint8)
     stored[3:9, 4:17] = 1
     shown = turn_image(stored, orientation)
@@ -138,7 +138,7 @@ def test_bytes_behind_the_end_marker_do_no_harm():
         (b"\0\0\0\x18ftypheic" + b"\0" * 64, "HEIC is not supported; convert it to JPEG"),
     ],
 )
-def test_what_is_no_picture(content, reason, tmp_path):
+def test_what_is_no_image(content, reason, tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     for read in (read_image, image_size):

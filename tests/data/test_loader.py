@@ -82,7 +82,7 @@ def test_workers_change_nothing_and_leave_the_global_random_state_alone(dataset)
 
 
 @pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (1, 8), (4, 2), (8, 1), (2, 2)])
-def test_every_split_of_a_step_holds_the_same_pictures(dataset, world, accumulate):
+def test_every_split_of_a_step_holds_the_same_images(dataset, world, accumulate):
     whole = flat(train_loader(dataset, config(BUSY)))
     settings = config(BUSY, accumulate=accumulate)
     ranks = [list(train_loader(dataset, settings, rank=r, world=world)) for r in range(world)]
@@ -98,7 +98,7 @@ def test_batch_that_cannot_be_split(dataset):
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8, 30])
-def test_an_epoch_shows_every_picture(dataset, batch):
+def test_an_epoch_shows_every_image(dataset, batch):
     settings = config(batch=batch)
     sampler = Sampler(dataset, settings.data, settings.train)
     assert sampler.steps_per_epoch == -(-11 // batch)
@@ -122,7 +122,7 @@ def test_plans_do_not_depend_on_what_was_asked_before(dataset):
     assert forward[0].records != forward[4].records
 
 
-def test_lying_and_standing_pictures_rarely_meet(dataset):
+def test_lying_and_standing_images_rarely_meet(dataset):
     settings = config(batch=2, epochs=20)
     sampler = Sampler(dataset, settings.data, settings.train)
     for epoch in range(20):
@@ -168,7 +168,7 @@ def test_mosaic_stops_for_the_last_epochs(dataset):
     assert [sampler.plan(s).plain for s in range(6)] == [False] * 4 + [True] * 2
 
 
-def test_pictures_without_augmentation_are_where_they_should_be(dataset):
+def test_images_without_augmentation_are_where_they_should_be(dataset):
     settings = config({"flip": 0.0, "train_sizes": (40,), "size": 40})
     plain = next(iter(train_loader(dataset, settings)))[0]
     assert plain.images.dtype == torch.uint8
@@ -210,7 +210,7 @@ def broken(dataset, indices, folder):
 FIELDS = ("size", "boxes", "labels", "ignore", "areas")
 
 
-def test_unreadable_pictures_are_replaced_and_named_once(dataset, tmp_path):
+def test_unreadable_images_are_replaced_and_named_once(dataset, tmp_path):
     damaged = broken(dataset, [4], tmp_path)
     loader = train_loader(damaged, config())
     with pytest.warns(UserWarning, match="broken4") as caught:
@@ -225,7 +225,7 @@ def test_unreadable_pictures_are_replaced_and_named_once(dataset, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_evaluation_sees_every_picture_once_and_unchanged(dataset, tmp_path):
+def test_evaluation_sees_every_image_once_and_unchanged(dataset, tmp_path):
     for batch in (1, 4):
         seen = {}
         for part in eval_batches(dataset, config(), batch):
@@ -241,7 +241,7 @@ def test_evaluation_sees_every_picture_once_and_unchanged(dataset, tmp_path):
     assert len(loader.skipped) == 2
 
 
-def test_no_pictures(dataset):
+def test_no_images(dataset):
     with pytest.raises(DataError, match="no pictures to train on"):
         train_loader(dataset.subset([]), config())
     bare = Dataset((Record(1, None, *[getattr(dataset.records[0], k) for k in FIELDS]),), dataset.classes, "coco",
@@ -252,7 +252,7 @@ def test_no_pictures(dataset):
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_caches_give_the_same_pictures(dataset, cache, tmp_path, monkeypatch):
+def test_caches_give_the_same_images(dataset, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("FCOS_CACHE", str(tmp_path))
     plain = flat(train_loader(dataset, config(BUSY, epochs=1)))
     for _ in range(2):  # the second time from the cache
@@ -293,7 +293,7 @@ def test_caches_and_several_sizes(tmp_path, cache, monkeypatch):
             assert np.abs(a[0][:, :height, :width].astype(int) - b[0][:, :height, :width]).mean() < 2
 
 
-def test_smaller_pictures_at_first(dataset):
+def test_smaller_images_at_first(dataset):
     data = {"train_sizes": (48, 64), "size": 64, "max_size": 100, "first_sizes": (32, 40), "first_share": 0.25}
     settings = config(data, iterations=40)
     assert settings.data.largest_side() == 64

@@ -28,7 +28,7 @@ def test_the_parts_are_disjoint_seeded_and_whole(shapes):
     assert draw_holdout(shapes.subset(range(19, -1, -1)), 0.25, seed=0) == names  # the order does not matter
 
 
-def test_a_picture_that_is_listed_twice_falls_on_one_side(shapes):
+def test_a_image_that_is_listed_twice_falls_on_one_side(shapes):
     twice = merge([shapes, shapes])
     train, val = hold_out(twice, draw_holdout(twice, 0.3, seed=0))
     assert not {name_of(r) for r in train.records} & {name_of(r) for r in val.records}

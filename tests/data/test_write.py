@@ -89,7 +89,7 @@ def test_coco_output_is_read_alike_by_pycocotools(tmp_path, capsys):
     assert (row["iscrowd"], row["category_id"], row["image_id"], row["area"]) == (1, 7, 41, 1083)
 
 
-def test_same_names_in_two_splits_stay_two_pictures_in_voc(tmp_path):
+def test_same_names_in_two_splits_stay_two_images_in_voc(tmp_path):
     splits = {s: dataset_of(tmp_path / s, [(1, 1, 9, 9, 0, False)], s) for s in ("train", "val")}
     lost = convert(splits, tmp_path / "out", "voc")
     assert len(list((tmp_path / "out" / "JPEGImages").iterdir())) == 2

@@ -45,7 +45,7 @@ def test_boxes_are_tight_around_the_visible_ink(size: tuple[int, int]) -> None:
         assert set(np.unique(one.owner)) <= set(range(-1, len(one.labels)))
 
 
-def test_ink_in_the_picture_fills_the_box() -> None:
+def test_ink_in_the_image_fills_the_box() -> None:
     """Seen in the pixels alone: where the ground is all one grey, what differs from it is a digit."""
     checked = 0
     with pytest.MonkeyPatch.context() as patch:
@@ -112,8 +112,8 @@ def test_sizes_and_counts() -> None:
 def test_files_are_coco_and_depend_on_the_seed_only(tmp_path) -> None:
     def digest(folder, count: int, seed: int) -> tuple[str, list[str]]:
         path = digits.make_scenes(folder, count, "val", seed, size=(96, 128))
-        pictures = sorted((folder / "images" / "val").iterdir())
-        return path.read_text(), [hashlib.sha256(p.read_bytes()).hexdigest() for p in pictures]
+        images = sorted((folder / "images" / "val").iterdir())
+        return path.read_text(), [hashlib.sha256(p.read_bytes()).hexdigest() for p in images]
 
     first, again = digest(tmp_path / "a", 12, 3), digest(tmp_path / "b", 12, 3)
     assert first == again

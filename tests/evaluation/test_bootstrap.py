@@ -18,7 +18,7 @@ from fcos.evaluation.bootstrap import (
     hits_needed,
     interval,
     intervals,
-    match_pictures,
+    match_images,
     two_sided,
 )
 from fcos.evaluation.coco import evaluate, flatten
@@ -33,7 +33,7 @@ def test_without_drawing_it_is_the_evaluators_ap(scene):
     np.testing.assert_allclose([v.value for v in ours.values()], [judged.ap, judged.ap50, judged.ap75], atol=1e-9)
 
 
-def test_the_limit_of_a_hundred_is_by_class_and_picture():
+def test_the_limit_of_a_hundred_is_by_class_and_image():
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 100, (300, 2))
     boxes = np.concatenate([corner, corner + 20], axis=1)
@@ -43,7 +43,7 @@ def test_the_limit_of_a_hundred_is_by_class_and_picture():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_draw_is_the_data_set_with_its_pictures_repeated(seed):
+def test_a_draw_is_the_data_set_with_its_images_repeated(seed):
     """Pictures stand as often as drawn, under ids of their own, before cocoapi's own counting."""
     rng = np.random.default_rng(seed)
     records, results = [], []
@@ -59,7 +59,7 @@ def test_a_draw_is_the_data_set_with_its_pictures_repeated(seed):
     data = dataset(*records)
     weights = draw(6, 4, seed)
     assert weights.sum(axis=1).tolist() == [6] * 4
-    ours = average_precision(match_pictures(*flatten(results, data), 6, 2), weights)
+    ours = average_precision(match_images(*flatten(results, data), 6, 2), weights)
     for row, times in enumerate(weights.tolist()):
         chosen = [i for i, n in enumerate(times) for _ in range(n)]
         repeated = dataset(*(replace(records[i], id=k) for k, i in enumerate(chosen)))
@@ -68,11 +68,11 @@ def test_a_draw_is_the_data_set_with_its_pictures_repeated(seed):
         np.testing.assert_allclose([ours[row].mean(), ours[row, 0], ours[row, 5]], expected, atol=1e-9)
 
 
-def test_one_picture_found_one_missed_by_hand():
+def test_one_image_found_one_missed_by_hand():
     box = [[0, 0, 10, 10]]
     data = dataset(record(1, box, [0]), record(2, box, [0]), names=("a",))
     results = [found(box, [0.9], [0]), found()]
-    matches = match_pictures(*flatten(results, data), 2, 1)
+    matches = match_images(*flatten(results, data), 2, 1)
     weights = np.array([[2, 0], [1, 1], [0, 2]])
     # recall 1, 1/2 and 0: all, the first 51 and none of the 101 levels
     np.testing.assert_allclose(average_precision(matches, weights)[:, 0], [1, 51 / 101, 0])

@@ -74,7 +74,7 @@ def test_voc2007_results_are_reproduced():
     assert metrics.voc_ap50 == pytest.approx(0.7452, abs=5e-5)
     ignored = [0.4213, 0.7434, 0.4277, 0.0341, 0.2065, 0.5057, 0.3904, 0.5103, 0.5170, 0.1030, 0.3152, 0.5997]
     np.testing.assert_allclose(twelve(metrics), ignored, atol=5e-5)
-    assert (metrics.pictures, metrics.objects, metrics.ignored, metrics.detections) == (4952, 12032, 2944, 101139)
+    assert (metrics.images, metrics.objects, metrics.ignored, metrics.detections) == (4952, 12032, 2944, 101139)
 
     counted = replace(data, records=tuple(replace(r, ignore=np.zeros_like(r.ignore)) for r in data.records))
     ordinary = [0.3649, 0.6561, 0.3651, 0.0196, 0.1725, 0.4845, 0.3338, 0.4442, 0.4521, 0.0534, 0.2722, 0.5774]
@@ -119,7 +119,7 @@ def test_own_matching_gives_cocos_precision(scene, level):
         np.testing.assert_allclose(ours[~met], expected[~met], atol=1e-9)
 
 
-def test_ties_between_pictures_follow_the_ids_not_the_list():
+def test_ties_between_images_follow_the_ids_not_the_list():
     """Two detections of equal score, one right: pycocotools goes through pictures by rising id."""
     right, wrong = found([[0, 0, 10, 10]], [0.5], [0]), found([[50, 50, 60, 60]], [0.5], [0])
     one, two = record(1, [[0, 0, 10, 10]], [0]), record(2)
@@ -138,8 +138,8 @@ def test_nothing_to_count_is_nan_and_none():
     missed = evaluate([found()], dataset(record(1, [[0, 0, 10, 10]], [0])))
     assert (missed.ap, missed.ar[100], missed.voc_ap50, missed.f1) == (0, 0, 0, 0)
     assert np.isnan(missed.classes[1].ap)  # no object of class b: left out of the mean, not 0
-    no_pictures = evaluate([], dataset())
-    assert np.isnan(no_pictures.ap)
+    no_images = evaluate([], dataset())
+    assert np.isnan(no_images.ap)
 
 
 def test_class_agnostic_rewards_the_box_whatever_its_name():
@@ -335,7 +335,7 @@ class FakeDetector:
         return [found([[0, 0, 10, 10], [1, 1, 2, 2]], [0.9, 0.8], [1, 0]) for _ in sources]
 
 
-def test_predict_dataset_maps_classes_and_survives_a_broken_picture():
+def test_predict_dataset_maps_classes_and_survives_a_broken_image():
     lines = []
     data = dataset(record(1, [[0, 0, 10, 10]], [0]), record(2, [[0, 0, 10, 10]], [0]), record(3))
     results = predict_dataset(FakeDetector(), data, batch=3, report=lines.append)
@@ -359,9 +359,9 @@ def test_plots_are_drawn(tmp_path, classes, some):
     plots.f1_curve(lines, tmp_path / "f1.png")
     plots.confusion_matrix(confusion_matrix(results, data, score=0.5), names, tmp_path / "confusion.png", score=0.5)
     for name in ("pr", "f1", "confusion"):
-        with Image.open(tmp_path / f"{name}.png") as picture:
-            assert min(picture.size) > 400
-            assert len(picture.convert("RGB").quantize(16).getcolors()) > 3  # something stands on it
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert min(image.size) > 400
+            assert len(image.convert("RGB").quantize(16).getcolors()) > 3  # something stands on it
 
 
 # --------------------------------------------------------------------------- the command

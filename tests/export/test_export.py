@@ -42,7 +42,7 @@ def noise(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)
 
 
-PICTURES = [noise(70, 90, 3), noise(50, 61, 3, seed=1), noise(96, 33, 3, seed=2), noise(12, 96, 3, seed=3)]
+IMAGES = [noise(70, 90, 3), noise(50, 61, 3, seed=1), noise(96, 33, 3, seed=2), noise(12, 96, 3, seed=3)]
 
 
 def network_of(config):
@@ -110,8 +110,8 @@ EXPORTS = [
 @pytest.mark.parametrize(("dialect", "nms", "size"), EXPORTS)
 def test_onnx_gives_the_detections_of_torch(folder, dialect, nms, size):
     reference, exported, _ = pair(folder, dialect, nms, size=size, batch=size and 1)
-    expected = reference(PICTURES, batch=1)
-    for found, one in zip(exported(PICTURES, batch=3), expected, strict=True):
+    expected = reference(IMAGES, batch=1)
+    for found, one in zip(exported(IMAGES, batch=3), expected, strict=True):
         same(found, one, least=5)
     assert exported.classes == Classes(NAMES, (2, 7))
     assert exported.config == reference.config
@@ -139,7 +139,7 @@ def test_deformable_towers(tmp_path):
             tower.layers[-1].conv.offset.weight.normal_(std=0.05)
     write_export(network, About(config, Classes(NAMES), 1, (64, 96)), "onnx", tmp_path / "d.onnx")
     reference = Detector(network, config, Classes(NAMES), size=(64, 96))
-    for found, one in zip(load(tmp_path / "d.onnx", device="cpu")(PICTURES), reference(PICTURES), strict=True):
+    for found, one in zip(load(tmp_path / "d.onnx", device="cpu")(IMAGES), reference(IMAGES), strict=True):
         same(found, one, least=5)
 
 
@@ -201,7 +201,7 @@ def test_nms_in_onnx_decides_as_torchvision():
 )
 def test_other_runtimes(folder, kind, nms):
     reference, exported, path = pair(folder, "detectron2", nms, kind)
-    for found, one in zip(exported(PICTURES, batch=3), reference(PICTURES), strict=True):
+    for found, one in zip(exported(IMAGES, batch=3), reference(IMAGES), strict=True):
         same(found, one, least=5)
     assert read_about(path).classes == Classes(NAMES, (2, 7))
 
@@ -209,17 +209,17 @@ def test_other_runtimes(folder, kind, nms):
 @pytest.mark.parametrize("kind", ["executorch", "litert"])
 def test_formats_for_devices(folder, kind):
     reference, exported, _ = pair(folder, "fcos", False, kind, (96, 96), 1)
-    for found, one in zip(exported(PICTURES, batch=3), reference(PICTURES), strict=True):
+    for found, one in zip(exported(IMAGES, batch=3), reference(IMAGES), strict=True):
         same(found, one, least=5)
 
 
-def test_a_fixed_size_shrinks_pictures_to_fit(folder):
+def test_a_fixed_size_shrinks_images_to_fit(folder):
     reference, exported, _ = pair(folder, "fcos", False, "torchscript", (64, 96), 1)
     tall = noise(200, 50, 3)
     assert exported.prepare(tall)[0].shape == (3, 64, 96)
     assert exported.prepare(tall)[1] == (64, 16)
     assert exported.prepare(noise(64, 90, 3))[1] == (64, 90)
-    for found, one in zip(exported([tall, *PICTURES], batch=4), reference([tall, *PICTURES]), strict=True):
+    for found, one in zip(exported([tall, *IMAGES], batch=4), reference([tall, *IMAGES]), strict=True):
         same(found, one)
     with pytest.raises(ModelError, match="takes pictures padded to"):
         exported.network(torch.zeros(1, 3, 96, 96, dtype=torch.uint8))
@@ -227,7 +227,7 @@ def test_a_fixed_size_shrinks_pictures_to_fit(folder):
 
 def test_settings_of_an_exported_file(folder):
     _, _, path = pair(folder, "fcos", False)
-    assert len(load(path, device="cpu", overrides=["decode.threshold=0.999999"])(PICTURES[0])) == 0
+    assert len(load(path, device="cpu", overrides=["decode.threshold=0.999999"])(IMAGES[0])) == 0
     _, _, inside = pair(folder, "torchvision", True, size=(96, 96), batch=1)
     for file, setting in ((inside, "decode.nms_iou=0.3"), (path, "model.scale=false"), (path, "data.padding=exact")):
         with pytest.raises(ModelError, match=re.escape(file.name)):
@@ -290,7 +290,7 @@ def test_export_predict_eval_info(work, capsys, tmp_path):
     assert [p.name for p in out.parent.iterdir()] == [out.name]
     assert (result["batch"], result["size"], result["input"]) == (None, [64, 96], "uint8")
 
-    Image.fromarray(PICTURES[0]).save(tmp_path / "a.png")
+    Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
     lines = []
     for model in (out, work / "model.safetensors"):
         code, text, err = fcos(capsys, "predict", tmp_path / "a.png", "--model", model, "--json", "--score", "0")
@@ -331,7 +331,7 @@ def test_a_bad_export_is_refused(work, capsys, tmp_path, monkeypatch):
 
 def test_what_the_check_calls_wrong():
     def report(**values):
-        base = {"pictures": 2, "detections": 100, "matched": 100, "score": 0.0, "box": 0.0, "share": 0.0}
+        base = {"images": 2, "detections": 100, "matched": 100, "score": 0.0, "box": 0.0, "share": 0.0}
         return check.Report(**{**base, "lost": 0, "judged": 100, **values})
 
     assert check.verdict(report(), "fp32") == []
@@ -423,7 +423,7 @@ def test_batches_of_a_fixed_length_are_filled_up():
 @pytest.mark.slow
 @pytest.mark.parametrize("nms", [[], ["--nms", "--dynamic", "", "--size", "64x96"]], ids=["predictions", "nms"])
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
-def test_int8_calibrated_on_pictures(work, kind, nms, capsys, tmp_path):
+def test_int8_calibrated_on_images(work, kind, nms, capsys, tmp_path):
     pytest.importorskip("nncf")
     out = tmp_path / f"int8{FORMATS[kind].suffix}"
     code, text, err = fcos(
@@ -439,8 +439,8 @@ def test_int8_calibrated_on_pictures(work, kind, nms, capsys, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnx", "openvino", "compile", "auto"])
 def test_a_checkpoint_on_another_runtime(work, runtime):
-    expected = load(work / "model.safetensors", device="cpu")(PICTURES)
+    expected = load(work / "model.safetensors", device="cpu")(IMAGES)
     detector = load(work / "model.safetensors", device="cpu", runtime=runtime)
-    for found, one in zip(detector(PICTURES), expected, strict=True):
+    for found, one in zip(detector(IMAGES), expected, strict=True):
         same(found, one)
     assert detector.runtime == (runtime if runtime != "auto" else "openvino")

@@ -8,7 +8,7 @@ from tiny import NAMES, tiny_config
 
 from fcos.errors import DeviceError, ImageError
 from fcos.inference.detector import Detector
-from fcos.inference.sources import find_pictures, load_source
+from fcos.inference.sources import find_images, load_source
 from fcos.inference.writers import json_line, unique_names, yolo_lines
 from fcos.machine import pick_device
 from fcos.network import weights
@@ -23,7 +23,7 @@ def detector():
 
 
 @pytest.fixture
-def picture():
+def image():
     return np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8)
 
 
@@ -33,29 +33,29 @@ def same(a: Detections, b: Detections):
     assert torch.equal(a.labels, b.labels)
 
 
-def test_every_kind_of_source(detector, picture, tmp_path):
+def test_every_kind_of_source(detector, image, tmp_path):
     path = tmp_path / "a picture ü.png"
-    Image.fromarray(picture).save(path)
-    expected = detector(picture)
+    Image.fromarray(image).save(path)
+    expected = detector(image)
     assert len(expected) == 10
-    tensor = torch.from_numpy(picture).permute(2, 0, 1)
-    for source in (path, str(path), Image.fromarray(picture), tensor, tensor.float() / 255):
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    for source in (path, str(path), Image.fromarray(image), tensor, tensor.float() / 255):
         same(detector(source), expected)
     assert detector(path).source == str(path)
     assert detector(path).size == (70, 90)
-    assert [len(d) for d in detector([picture, path])] == [10, 10]
+    assert [len(d) for d in detector([image, path])] == [10, 10]
     assert detector([]) == []
 
 
-def test_a_picture_does_not_depend_on_its_neighbours(detector, picture):
-    others = [np.full((40, 90, 3), 7, np.uint8), picture, np.zeros((300, 20, 3), np.uint8), picture[:, ::-1].copy()]
+def test_a_image_does_not_depend_on_its_neighbours(detector, image):
+    others = [np.full((40, 90, 3), 7, np.uint8), image, np.zeros((300, 20, 3), np.uint8), image[:, ::-1].copy()]
     alone = [detector(p) for p in others]
     for together, single in zip(detector(others, batch=4), alone, strict=True):
         torch.testing.assert_close(together.boxes, single.boxes, rtol=1e-4, atol=1e-2)
         torch.testing.assert_close(together.scores, single.scores, rtol=1e-4, atol=1e-5)
 
 
-def test_boxes_return_to_the_picture(picture):
+def test_boxes_return_to_the_image(image):
     """A network that always fires at one point with a known box, through resizing and padding and back."""
     config = tiny_config(data={"size": 128, "max_size": 256})
 
@@ -71,7 +71,7 @@ def test_boxes_return_to_the_picture(picture):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 500, 3), (33, 1, 3)])
-def test_tiny_and_thin_pictures(detector, shape):
+def test_tiny_and_thin_images(detector, shape):
     found = detector(np.zeros(shape, np.uint8))
     assert (found.boxes[:, 2] <= shape[1]).all()
     assert (found.boxes[:, 3] <= shape[0]).all()
@@ -81,7 +81,7 @@ def test_tiny_and_thin_pictures(detector, shape):
     "source",
     [np.zeros((3, 4, 5), np.uint8), np.zeros((3, 4, 3)), np.zeros((0, 4, 3), np.uint8), 5, torch.full((3, 4, 4), 9.0)],
 )
-def test_what_is_no_picture(source):
+def test_what_is_no_image(source):
     with pytest.raises(ImageError):
         load_source(source)
 
@@ -111,16 +111,16 @@ def test_formats():
         Detections(torch.zeros(2, 4), torch.zeros(1), torch.zeros(2), torch.zeros(2))
 
 
-def test_finding_pictures(tmp_path):
+def test_finding_images(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("b.jpg", "a.PNG", "sub/c d.webp", "notes.txt"):
         (tmp_path / name).touch()
-    found = [str(p.relative_to(tmp_path)) for p in find_pictures([str(tmp_path)])]
+    found = [str(p.relative_to(tmp_path)) for p in find_images([str(tmp_path)])]
     assert found == ["a.PNG", "b.jpg", "sub/c d.webp"]
-    assert len(find_pictures([str(tmp_path), str(tmp_path / "*.jpg")])) == 3
+    assert len(find_images([str(tmp_path), str(tmp_path / "*.jpg")])) == 3
     sub = tmp_path / "sub"  # as if an earlier run had written there
-    assert len(find_pictures([str(tmp_path)], out=sub)) == 2
-    assert len(find_pictures([str(sub)], out=sub)) == 1  # asked for by name
-    assert len(find_pictures([str(tmp_path)], out=tmp_path)) == 3
-    assert find_pictures(["-"], ["x.jpg\n", "\n", "y z.jpg\n"])[1].name == "y z.jpg"
+    assert len(find_images([str(tmp_path)], out=sub)) == 2
+    assert len(find_images([str(sub)], out=sub)) == 1  # asked for by name
+    assert len(find_images([str(tmp_path)], out=tmp_path)) == 3
+    assert find_images(["-"], ["x.jpg\n", "\n", "y z.jpg\n"])[1].name == "y z.jpg"
     assert unique_names([tmp_path / "b.jpg", tmp_path / "sub" / "b.jpg"]) == ["b.jpg", "b-2.jpg"]

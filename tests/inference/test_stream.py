@@ -23,7 +23,7 @@ def detector():
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     rng = np.random.default_rng(0)
     paths = []
     for i in range(11):
@@ -36,14 +36,14 @@ def pictures(tmp_path):
     return paths
 
 
-def test_batches_keep_order_results_and_errors(detector, pictures):
+def test_batches_keep_order_results_and_errors(detector, images):
     scores = torch.zeros(2)
-    single = list(run(detector, pictures, scores))
-    assert [path for path, _, _ in single] == pictures
+    single = list(run(detector, images, scores))
+    assert [path for path, _, _ in single] == images
     assert [i for i, (_, _, found) in enumerate(single) if isinstance(found, ImageError)] == [4]
     for batch in (3, 20):
         for (path, pixels, found), (same_path, same_pixels, expected) in zip(
-            run(detector, pictures, scores, batch), single, strict=True
+            run(detector, images, scores, batch), single, strict=True
         ):
             assert path == same_path
             assert np.array_equal(pixels, same_pixels)
@@ -53,9 +53,9 @@ def test_batches_keep_order_results_and_errors(detector, pictures):
     assert list(run(detector, [], scores)) == []
 
 
-def test_what_is_written_is_there_at_the_end(detector, pictures, tmp_path):
+def test_what_is_written_is_there_at_the_end(detector, images, tmp_path):
     writer = Writer(tmp_path / "out", tmp_path / "yolo", tmp_path / "coco.json", (0, 1))
-    for path, pixels, found in run(detector, pictures, torch.zeros(2)):
+    for path, pixels, found in run(detector, images, torch.zeros(2)):
         if not isinstance(found, ImageError):
             writer.add(path.name, path, pixels, found)
     writer.close()
@@ -63,17 +63,17 @@ def test_what_is_written_is_there_at_the_end(detector, pictures, tmp_path):
     assert (tmp_path / "coco.json").is_file()
 
 
-def test_what_cannot_be_written_is_an_error(detector, pictures, tmp_path):
+def test_what_cannot_be_written_is_an_error(detector, images, tmp_path):
     (tmp_path / "file").touch()
     writer = Writer(tmp_path / "file", None, None, (0, 1))
-    path, pixels, found = next(run(detector, pictures[:1], torch.zeros(2)))
+    path, pixels, found = next(run(detector, images[:1], torch.zeros(2)))
     writer.add(path.name, path, pixels, found)
     with pytest.raises(FcosError, match="cannot write"):
         writer.close()
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnx", "openvino"])
-def test_lanes_change_neither_order_nor_results_nor_errors(detector, pictures, tmp_path, runtime):
+def test_lanes_change_neither_order_nor_results_nor_errors(detector, images, tmp_path, runtime):
     if runtime != "torch":
         pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
         pytest.importorskip("onnxscript")
@@ -85,10 +85,10 @@ def test_lanes_change_neither_order_nor_results_nor_errors(detector, pictures, t
     torch.set_num_threads(before)
     assert (laned.lanes, laned.threads) == (3, 1)
     scores = torch.zeros(2)
-    expected = list(run(detector, pictures, scores))
+    expected = list(run(detector, images, scores))
     for _ in range(3):  # threads that share what is not theirs to share do so now and then
-        found = list(run(laned, pictures, scores))
-        assert [p for p, _, _ in found] == pictures
+        found = list(run(laned, images, scores))
+        assert [p for p, _, _ in found] == images
         for (_, pixels, one), (_, same, other) in zip(found, expected, strict=True):
             assert np.array_equal(pixels, same)
             assert isinstance(one, ImageError) == isinstance(other, ImageError)
@@ -96,7 +96,7 @@ def test_lanes_change_neither_order_nor_results_nor_errors(detector, pictures, t
                 torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-4, atol=1e-3)
                 torch.testing.assert_close(one.scores, other.scores, rtol=1e-4, atol=1e-5)
     assert torch.get_num_threads() == before  # the caller's threads are the caller's
-    assert next(run(laned, pictures, scores))[0] == pictures[0]  # who stops early is not made to wait for the rest
+    assert next(run(laned, images, scores))[0] == images[0]  # who stops early is not made to wait for the rest
 
 
 def test_lanes_are_few_and_only_where_they_can_be(detector, tmp_path):
@@ -110,7 +110,7 @@ def test_lanes_are_few_and_only_where_they_can_be(detector, tmp_path):
     torch.set_num_threads(before)
 
 
-def test_the_same_picture_twice_in_a_batch(detector, pictures):
-    found = list(run(detector, [pictures[0]] * 3 + [pictures[4]] * 2, torch.zeros(2), batch=5))
+def test_the_same_image_twice_in_a_batch(detector, images):
+    found = list(run(detector, [images[0]] * 3 + [images[4]] * 2, torch.zeros(2), batch=5))
     assert [isinstance(one, ImageError) for _, _, one in found] == [False] * 3 + [True] * 2
     assert len({tuple(one.scores.tolist()) for _, _, one in found[:3]}) == 1

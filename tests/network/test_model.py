@@ -50,7 +50,7 @@ def test_a_fresh_network_starts_at_the_prior():
     assert (out.distances > 0).float().mean() > 0.9  # no dead regression at the start
 
 
-def test_uint8_and_float_pictures_are_the_same():
+def test_uint8_and_float_images_are_the_same():
     network = weights.build(tiny_config(), 3).eval()
     image = torch.randint(0, 255, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():

@@ -49,7 +49,7 @@ def pair():
     return theirs.eval(), Detector(network.eval(), converted.config, converted.classes)
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def scene_pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
     small = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     return np.ascontiguousarray(small.repeat(8, 0).repeat(8, 1)[:height, :width])
 
@@ -58,7 +58,7 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("size", [(128, 256), (160, 224), (96, 160), (256, 128)])
 def test_head_outputs(pair, size):
     theirs, detector = pair
-    pixels = torch.from_numpy(picture(*size)).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(scene_pixels(*size)).permute(2, 0, 1)[None]
     ours = detector.network(pixels)
     normalized = torch.stack([theirs.transform.normalize(p / 255) for p in pixels])
     out = theirs.head(list(theirs.backbone(normalized).values()))
@@ -76,7 +76,7 @@ def test_head_outputs(pair, size):
 )
 def test_detections_from_the_picture_on(pair, size):
     theirs, detector = pair
-    image = picture(*size, seed=size[1])
+    image = scene_pixels(*size, seed=size[1])
     with torch.inference_mode():
         (reference,) = theirs([torch.from_numpy(image).permute(2, 0, 1) / 255])
     found = detector(image)
@@ -148,7 +148,7 @@ def test_losses(pair, size):
     config = detector.config
     draw = torch.Generator().manual_seed(1)
     targets = [scene(draw, size, 12), scene(draw, size, 5)]
-    pixels = torch.stack([torch.from_numpy(picture(*size, seed=s)).permute(2, 0, 1) for s in (1, 2)])
+    pixels = torch.stack([torch.from_numpy(scene_pixels(*size, seed=s)).permute(2, 0, 1) for s in (1, 2)])
     with torch.inference_mode():
         normalized = torch.stack([theirs.transform.normalize(p / 255) for p in pixels])
         maps = list(theirs.backbone(normalized).values())

@@ -33,14 +33,14 @@ def found(count: int, height: int, width: int, seed: int = 0) -> Detections:
 @pytest.mark.parametrize("size", [(1, 1), (8, 5), (100, 100), (60, 900), (900, 40), (1500, 2000)])
 @pytest.mark.parametrize("count", [0, 1, 60])
 def test_any_size_and_count(size: tuple[int, int], count: int) -> None:
-    picture = grey(*size)
-    before = picture.copy()
+    image = grey(*size)
+    before = image.copy()
     some = found(count, *size)
-    drawn = draw.draw_boxes(picture, some.boxes, some.labels, NAMES, some.scores, ignore=np.arange(count) % 2 == 1)
-    assert drawn.shape == picture.shape
+    drawn = draw.draw_boxes(image, some.boxes, some.labels, NAMES, some.scores, ignore=np.arange(count) % 2 == 1)
+    assert drawn.shape == image.shape
     assert drawn.dtype == np.uint8
-    assert (picture == before).all()
-    assert not np.shares_memory(drawn, picture)
+    assert (image == before).all()
+    assert not np.shares_memory(drawn, image)
     if count == 0:
         assert (drawn == before).all()
 
@@ -124,29 +124,29 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         draw.draw_boxes(grey(9, 9).astype(np.float32), [], [])
 
 
-def test_draw_detections_takes_every_kind_of_picture(tmp_path) -> None:
-    picture = np.random.default_rng(0).integers(0, 255, (80, 120, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(tmp_path / "a.png")
+def test_draw_detections_takes_every_kind_of_image(tmp_path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (80, 120, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
     some = found(5, 80, 120)
-    tensor = torch.from_numpy(picture).permute(2, 0, 1)
-    expected = np.array(draw.draw_detections(picture, some))
-    assert (expected != picture).any()
-    for image in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(picture), tensor, tensor / 255):
-        assert (np.array(draw.draw_detections(image, some)) == expected).all()
-    assert (np.array(draw.draw_detections(picture, some, score=1.1)) == picture).all()
-    assert (np.array(some.draw(picture)) == expected).all()
-    assert draw.draw_detections(picture[..., 0], Detections.empty()).size == (120, 80)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    expected = np.array(draw.draw_detections(image, some))
+    assert (expected != image).any()
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(image), tensor, tensor / 255):
+        assert (np.array(draw.draw_detections(source, some)) == expected).all()
+    assert (np.array(draw.draw_detections(image, some, score=1.1)) == image).all()
+    assert (np.array(some.draw(image)) == expected).all()
+    assert draw.draw_detections(image[..., 0], Detections.empty()).size == (120, 80)
 
 
 def test_sheet() -> None:
-    pictures = [grey(50, 100), grey(200, 40), grey(64, 64)]
-    made = draw.sheet(pictures, columns=2, titles=["a", "b", "a title too long for its column" * 3], cell=100)
+    images = [grey(50, 100), grey(200, 40), grey(64, 64)]
+    made = draw.sheet(images, columns=2, titles=["a", "b", "a title too long for its column" * 3], cell=100)
     assert made.dtype == np.uint8
     assert (made == 120).all(2).sum() == 100 * 50 + 20 * 100 + 100 * 100
     assert draw.sheet([]).shape[2] == 3
-    assert draw.sheet(pictures[:1]).shape[2] == 3
+    assert draw.sheet(images[:1]).shape[2] == 3
     with pytest.raises(ValueError, match="3 images but 1 titles"):
-        draw.sheet(pictures, titles=["a"])
+        draw.sheet(images, titles=["a"])
 
 
 def test_side_by_side() -> None:

@@ -10,7 +10,7 @@ from fcos.errors import ModelError
 from fcos.study.baselines import _retinanet, load_baseline, recognise
 
 DATA = DataConfig(size=96, max_size=160)
-PICTURE = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
 
 
 def build(name, classes=2, **options):
@@ -41,9 +41,9 @@ def test_a_state_dict_tells_its_builder(name):
 def test_the_rpn_of_a_file_proposes_what_torchvisions_does(tmp_path):
     model = build("fasterrcnn_mobilenet_v3_large_fpn", rpn_score_thresh=0.0, rpn_post_nms_top_n_test=40)
     torch.save(model.state_dict(), tmp_path / "rpn.pth")
-    boxes, scores = load_baseline(tmp_path / "rpn.pth", DATA, most=40).propose(PICTURE)
+    boxes, scores = load_baseline(tmp_path / "rpn.pth", DATA, most=40).propose(IMAGE)
     with torch.inference_mode():
-        images, _ = model.transform([torch.from_numpy(PICTURE).permute(2, 0, 1) / 255])
+        images, _ = model.transform([torch.from_numpy(IMAGE).permute(2, 0, 1) / 255])
         expected = model.rpn(images, model.backbone(images.tensors))[0][0]
     assert images.image_sizes[0] == (96, 144)
     assert len(boxes) == len(expected) > 5
@@ -56,8 +56,8 @@ def test_retinanet_with_one_class_is_torchvisions_own():
     model = build("retinanet_resnet50_fpn", classes=1, score_thresh=0.0, detections_per_img=20)
     torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.02)
     with torch.inference_mode():
-        expected = model([torch.from_numpy(PICTURE).permute(2, 0, 1) / 255])[0]
-    boxes, scores = _retinanet(model, PICTURE, 20)
+        expected = model([torch.from_numpy(IMAGE).permute(2, 0, 1) / 255])[0]
+    boxes, scores = _retinanet(model, IMAGE, 20)
     assert len(scores) == 20
     torch.testing.assert_close(scores, expected["scores"])
     torch.testing.assert_close(boxes, expected["boxes"], atol=1e-3, rtol=1e-4)

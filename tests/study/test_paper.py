@@ -154,7 +154,7 @@ def test_the_study_of_proposals_counts_what_the_proposer_finds(world):
     assert rows["FCOS"]["AR@1000"] > 0
 
 
-def test_an_empty_picture_and_a_silent_network(world):
+def test_an_empty_image_and_a_silent_network(world):
     data = world()
     cached = cache(detector([]), data)
     assert len(redecode(cached[0], CONFIG.decode)) == 0

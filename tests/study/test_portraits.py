@@ -14,7 +14,7 @@ from fcos.losses import centerness_target
 from fcos.network import weights
 from fcos.study.portraits import draw_architecture, feature_maps, portraits, target_map
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (60, 84, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (60, 84, 3), dtype=np.uint8)
 
 
 def test_the_map_is_the_target_of_training():
@@ -27,24 +27,24 @@ def test_the_map_is_the_target_of_training():
     assert values.max() <= 1
 
 
-def test_both_pictures_are_drawn(world, tmp_path):
+def test_both_images_are_drawn(world, tmp_path):
     network = detector([((36, 36), TRUTH, 0, 0.9, 0.9)])
-    pictures = [r.path for r in world((*TRUTH, 0, 0)).records]
-    result = portraits(network, pictures, tmp_path)
+    images = [r.path for r in world((*TRUTH, 0, 0)).records]
+    result = portraits(network, images, tmp_path)
     assert result.to_dict()["detection"]["label"] == "cat"
     for name in result.files:
         assert min(Image.open(tmp_path / name).size) > 300
     with pytest.raises(DataError, match=r"nothing scores 0\.5 or more in the 1 pictures"):
-        portraits(detector([]), pictures, tmp_path)
+        portraits(detector([]), images, tmp_path)
 
 
-def test_feature_maps_are_those_on_the_picture(tmp_path):
+def test_feature_maps_are_those_on_the_image(tmp_path):
     config = tiny_config()
     network = Detector(weights.build(config, 2).eval(), config, CLASSES)
-    body, pyramid = feature_maps(network, PICTURE)
+    body, pyramid = feature_maps(network, IMAGE)
     assert [stride for stride, _, _ in pyramid] == [8, 16]
     assert [channels for _, channels, _ in pyramid] == [16, 16]
     assert [v.shape for _, _, v in pyramid] == [(8, 12), (4, 6)]  # 64 x 90 px of 64 x 96
     assert [stride for stride, _, _ in body] == [8, 16]
-    draw_architecture(network, explain(network, PICTURE, 0.0), tmp_path / "a.png")
+    draw_architecture(network, explain(network, IMAGE, 0.0), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 20_000

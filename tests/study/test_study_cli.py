@@ -27,7 +27,7 @@ def work(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["centerness", "nms", "proposals", "oracle", "ambiguity", "recall", "outputs"])
-def test_each_study_writes_numbers_text_and_a_picture(work, capsys, tmp_path, name):
+def test_each_study_writes_numbers_text_and_an_image(work, capsys, tmp_path, name):
     arguments = ["study", name, "--out", tmp_path, "--json"]
     if name != "outputs":
         arguments += ["--data", work / "shapes", "--model", work / "model.safetensors"]
@@ -46,24 +46,24 @@ def test_each_study_writes_numbers_text_and_a_picture(work, capsys, tmp_path, na
 
 
 def test_proposals_go_to_a_results_file(work, capsys, tmp_path):
-    pictures = work / "shapes" / "images" / "val"
+    images = work / "shapes" / "images" / "val"
     model = ("--model", work / "model.safetensors", "--proposals")
-    code, _, err = fcos(capsys, "predict", pictures, *model, "--coco", tmp_path / "p.json")
+    code, _, err = fcos(capsys, "predict", images, *model, "--coco", tmp_path / "p.json")
     assert code == 0, err
     rows = json.loads((tmp_path / "p.json").read_text())
     assert {r["category_id"] for r in rows} == {2}
     scores = np.array([r["score"] for r in rows if r["image_id"] == 1])
     assert len(scores) > 20  # more than the model's own limit
     assert (np.diff(scores) <= 0).all()
-    code, _, err = fcos(capsys, "predict", pictures, *model)
+    code, _, err = fcos(capsys, "predict", images, *model)
     assert code == 2
     assert "--coco" in err
 
 
 def test_explain_and_doctor_write_their_files(work, capsys, tmp_path):
     model = ("--model", work / "model.safetensors")
-    picture = next((work / "shapes" / "images" / "val").iterdir())
-    code, _, err = fcos(capsys, "explain", picture, *model, "--score", "0", "--out", tmp_path / "one")
+    image = next((work / "shapes" / "images" / "val").iterdir())
+    code, _, err = fcos(capsys, "explain", image, *model, "--score", "0", "--out", tmp_path / "one")
     assert code == 0, err
     assert {p.name for p in (tmp_path / "one").iterdir()} == {"explain.json", "boxes.jpg", "maps.jpg"}
     code, out, err = fcos(capsys, "explain", "--data", work / "shapes", *model, "--json", "--out", tmp_path / "all")

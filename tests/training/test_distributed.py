@@ -134,8 +134,8 @@ def check(found, alone, name, world):
     shares = []
     for step in range(STEPS):
         parts = [part for rank in found for part in rank[name]["seen"][step]]
-        pictures = sorted(i for ids, _ in parts for i in ids)
-        assert pictures == sorted(i for ids, _ in alone["seen"][step] for i in ids)
+        images = sorted(i for ids, _ in parts for i in ids)
+        assert images == sorted(i for ids, _ in alone["seen"][step] for i in ids)
         shares.append({objects > 0 for _, objects in parts})
     assert {True, False} in shares  # a part without objects beside one with some
 
@@ -167,7 +167,7 @@ def test_four_processes_are_one(data, alone, tmp_path):
         check(found, alone[name], name, 4)
 
 
-def test_every_picture_has_one_place(data):
+def test_every_image_has_one_place(data):
     """Ranks and parts share out the places of a batch, none twice; a batch that cannot be shared is refused."""
     dataset = open_splits(data)["train"]
     config = case("sgd", accumulate=2)

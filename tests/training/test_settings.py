@@ -139,7 +139,7 @@ def test_auto_batch_is_settled_once_and_kept(shapes, tmp_path, monkeypatch):
 # --------------------------------------------------------------------------- validation loss
 
 
-def test_validation_loss_is_the_training_loss_of_other_pictures(shapes, tmp_path):
+def test_validation_loss_is_the_training_loss_of_other_images(shapes, tmp_path):
     """One step over the whole split, without augmentation, has the same loss; the batch size changes nothing."""
     config = tiny_config(data={"flip": 0.0, "divisor": 64}, train={"batch": 6})
     run = Trainer(config, {"train": shapes["val"]}, tmp_path / "run", "none", False, "cpu", 1, 1, True, {})

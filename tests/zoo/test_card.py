@@ -84,8 +84,8 @@ def test_card_of_everything(model, tmp_path):
     ):
         assert line in text.splitlines(), line
     assert "/home/me" not in text
-    pictures = sorted(p.name for p in out.parent.glob("*.jpg"))  # an untrained detector finds none of the objects
-    assert pictures == ["discs-bad.jpg"]
+    images = sorted(p.name for p in out.parent.glob("*.jpg"))  # an untrained detector finds none of the objects
+    assert images == ["discs-bad.jpg"]
     assert "](discs-bad.jpg)" in text
 
 
@@ -142,7 +142,7 @@ def test_match_by_hand():
     assert (len(hit), used.any()) == (0, False)
 
 
-def test_a_picture_is_coloured_by_what_is_right(tmp_path):
+def test_a_image_is_coloured_by_what_is_right(tmp_path):
     Image.fromarray(np.full((100, 100, 3), 128, np.uint8)).save(tmp_path / "p.png")
 
     class Fake:

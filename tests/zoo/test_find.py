@@ -324,9 +324,9 @@ def test_pack(tmp_path, capsys):
     assert "/home/me" not in json.dumps(about)
     assert about["parameters"] == sum(p.numel() for p in weights.build(config, 2).parameters())
     assert {v.dtype for v in read.values() if v.ndim == 4} == {torch.float16}
-    picture = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
     settings = ["decode.threshold=0.0", "decode.nms=none", "decode.max_detections=1000"]
-    full, half = (fcos.load(p, overrides=settings)(picture) for p in (run_folder, out))
+    full, half = (fcos.load(p, overrides=settings)(image) for p in (run_folder, out))
     order = [torch.argsort(d.points * 10 + d.labels) for d in (full, half)]
     torch.testing.assert_close(full.scores[order[0]], half.scores[order[1]], rtol=0, atol=2e-3)
     torch.testing.assert_close(full.boxes[order[0]], half.boxes[order[1]], rtol=0, atol=0.2)
@@ -342,9 +342,9 @@ def test_photographs_are_a_data_set():
     dataset = open_dataset(photographs())
     assert {r.path.name for r in dataset.records} == {p.name for p in photographs().parent.glob("*.jpg")}
     for record in dataset.records:
-        with Image.open(record.path) as picture:
-            assert record.size == picture.size[::-1]
-            assert max(picture.size) <= 640
+        with Image.open(record.path) as image:
+            assert record.size == image.size[::-1]
+            assert max(image.size) <= 640
         assert record.path.stat().st_size < 80_000
         assert (record.boxes[:, 2:] <= np.array(record.size[::-1])).all()
         assert f"photos/{record.path.name}" in (ASSETS / "ATTRIBUTION.md").read_text()

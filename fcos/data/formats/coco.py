@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...types import Classes
-from ..assemble import Picture, Problems, Rows, assemble, check_classes
+from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..dataset import Dataset, Sources
 from ..splits import ALIASES, canonical_split
 
@@ -44,13 +44,13 @@ def read(path: Path, split: str, *, strict: bool = False, inclusive: bool = Fals
     """One COCO file as a Dataset. Raises DataError for anything that is not the format."""
     data = _load(path)
     problems = Problems(path, strict)
-    images, annotations = _list(data, "images", path), _list(data, "annotations", path)
+    listed, annotations = _list(data, "images", path), _list(data, "annotations", path)
     if "annotations" not in data:
         problems.note("the file has no annotations")
     classes, label_of = _classes(_list(data, "categories", path), annotations, path, problems)
-    pictures, index_of = _pictures(images, path, split, problems)
+    images, index_of = _images(listed, path, split, problems)
     rows = _rows(annotations, index_of, label_of, inclusive, problems)
-    records = assemble(pictures, rows, problems)
+    records = assemble(images, rows, problems)
     return Dataset(records, classes, "coco", split, path, problems.lines())
 
 
@@ -152,11 +152,11 @@ def _integer(value: Any, what: str) -> int:
         raise DataError(f"{what} must be a whole number, not {value!r}") from None
 
 
-def _pictures(
-    images: list[dict[str, Any]], path: Path, split: str, problems: Problems
-) -> tuple[list[Picture], dict[Any, int]]:
+def _images(
+    listed: list[dict[str, Any]], path: Path, split: str, problems: Problems
+) -> tuple[list[ImageFile], dict[Any, int]]:
     names = []
-    for image in images:
+    for image in listed:
         named = isinstance(image.get("file_name"), str) and image["file_name"]
         if not named or not isinstance(image.get("id"), int | float | str):
             raise DataError(f"{path}: the image {str(image)[:80]} needs an 'id' and a 'file_name'")
@@ -168,26 +168,26 @@ def _pictures(
         problems.note("no picture files found, only annotations", names[0], len(names))
     elif missing:
         problems.skip("pictures that are not there", missing[0], len(missing))
-    whole = all(isinstance(i["id"], int) or str(i["id"]).isdigit() for i in images)
-    if images and not whole:
-        problems.note("image ids are not numbers; numbered 1, 2, ...", str(images[0]["id"]))
-    pictures: list[Picture] = []
+    whole = all(isinstance(i["id"], int) or str(i["id"]).isdigit() for i in listed)
+    if listed and not whole:
+        problems.note("image ids are not numbers; numbered 1, 2, ...", str(listed[0]["id"]))
+    images: list[ImageFile] = []
     index_of: dict[Any, int] = {}
-    for image, name, found in zip(images, names, paths, strict=True):
+    for image, name, found in zip(listed, names, paths, strict=True):
         if found is None and not alone:
             index_of[image["id"]] = -1  # its annotations go silently with the picture
             continue
         if index_of.get(image["id"], -1) >= 0:
-            if pictures[index_of[image["id"]]].file_name != name:
+            if images[index_of[image["id"]]].file_name != name:
                 raise DataError(f"{path}: the image id {image['id']!r} belongs to two pictures, {name} is one of them")
             problems.note("pictures listed twice, boxes put together", name)
             continue
-        index_of[image["id"]] = len(pictures)
+        index_of[image["id"]] = len(images)
         height, width = image.get("height"), image.get("width")
         known = all(isinstance(v, int | float) and 1 <= v < 1e6 for v in (height, width))
         size = (int(height), int(width)) if known else None  # type: ignore[arg-type]
-        pictures.append(Picture(int(image["id"]) if whole else len(pictures) + 1, name, found, size))
-    return pictures, index_of
+        images.append(ImageFile(int(image["id"]) if whole else len(images) + 1, name, found, size))
+    return images, index_of
 
 
 def safe_name(name: str, source: Path) -> str:

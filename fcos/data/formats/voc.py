@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...types import Classes
-from ..assemble import Picture, Problems, Rows, assemble, check_classes
+from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..dataset import Dataset, Size, Sources
 from ..image import SUFFIXES
 from ..splits import canonical_split
@@ -54,18 +54,18 @@ def sources(folder: Path, strict: bool) -> Sources:
         parts = parts or ({"all": folder} if any(folder.glob("*.xml")) else {})
         lists = {name: (place, place, sorted(f.stem for f in place.glob("*.xml"))) for name, place in parts.items()}
     else:
-        pages, pictures = folder / "Annotations", folder / "JPEGImages"
-        if not pictures.is_dir():
+        pages, images = folder / "Annotations", folder / "JPEGImages"
+        if not images.is_dir():
             return {}
         found = {f.stem: _stems(f) for f in sorted((folder / "ImageSets" / "Main").glob("*.txt"))}
         splits = {name: stems for name, stems in found.items() if stems is not None}
         splits = splits or {"all": sorted(f.stem for f in pages.glob("*.xml"))}
-        lists = {name: (pages, pictures, stems) for name, stems in splits.items()}
+        lists = {name: (pages, images, stems) for name, stems in splits.items()}
     order = {name: place for place, name in enumerate(_SPLITS)}
     page = cache(_page)  # trainval reads what train and val have read
     named: Sources = {}
     for name in sorted(lists, key=lambda n: (order.get(n, 9), n)):
-        places = tuple({(pages, pictures) for pages, pictures, _ in lists.values()})
+        places = tuple({(pages, images) for pages, images, _ in lists.values()})
         named[canonical_split(name)] = partial(_read, folder, canonical_split(name), *lists[name], places, page, strict)
     return named
 
@@ -78,21 +78,21 @@ def _stems(file: Path) -> list[str] | None:
     return [safe_name(line[0], file) for line in lines]
 
 
-def _read(folder, split, pages: Path, pictures: Path, stems: list[str], places, page, strict: bool) -> Dataset:  # type: ignore[no-untyped-def]
+def _read(folder, split, pages: Path, images: Path, stems: list[str], places, page, strict: bool) -> Dataset:  # type: ignore[no-untyped-def]
     problems = Problems(folder, strict)
     classes = _classes(folder, places, page)
     label_of = {name: label for label, name in enumerate(classes.names)}
-    files = {f.stem: f for f in sorted(pictures.iterdir()) if f.suffix.lower() in SUFFIXES}
-    listed: list[Picture] = []
+    files = {f.stem: f for f in sorted(images.iterdir()) if f.suffix.lower() in SUFFIXES}
+    listed: list[ImageFile] = []
     rows: list[tuple[float, ...]] = []
     names: list[str] = []
     alone = not any(stem in files for stem in stems)
     if stems and alone:
-        problems.note("no picture files found, only annotations", f"{pictures}/{stems[0]}.jpg", len(stems))
+        problems.note("no picture files found, only annotations", f"{images}/{stems[0]}.jpg", len(stems))
     for stem in stems:
         path = files.get(stem)
         if path is None and not alone:
-            problems.skip("pictures that are not there", f"{pictures}/{stem}.jpg")
+            problems.skip("pictures that are not there", f"{images}/{stem}.jpg")
             continue
         xml = pages / f"{stem}.xml"
         if xml.is_file():
@@ -109,7 +109,7 @@ def _read(folder, split, pages: Path, pictures: Path, stems: list[str], places, 
             rows.append((len(listed), label_of[item.name], item.ignore, *item.box))
             names.append(f"object {number} ({item.name}) of {xml.name}")
         name = path.name if path else f"{stem}.jpg"
-        listed.append(Picture(len(listed) + 1, name, path, content.size))
+        listed.append(ImageFile(len(listed) + 1, name, path, content.size))
     table = np.array(rows, dtype=np.float64).reshape(-1, 7)
     flat = Rows(
         table[:, 0].astype(np.int64),

@@ -11,7 +11,7 @@ import yaml
 
 from ...errors import DataError, ImageError
 from ...types import Classes
-from ..assemble import Picture, Problems, Rows, assemble, check_classes, list_pictures
+from ..assemble import ImageFile, Problems, Rows, assemble, check_classes, list_images
 from ..dataset import Dataset, Size, Sources
 from ..image import image_size
 from ..splits import ALIASES, canonical_split
@@ -109,8 +109,8 @@ def _read(file: Path, data: dict[str, Any], classes: Classes, split: str, entrie
         place = _place(file, data, str(entry))
         if place is None:
             raise DataError(f"{file}: {split}: {entry} does not exist (looked in {root} and {file.parent})")
-        paths += list_pictures(place) if place.is_dir() else _listed(place, root, problems)
-    pictures = []
+        paths += list_images(place) if place.is_dir() else _listed(place, root, problems)
+    images = []
     rows: list[tuple[int, int, float, float, float, float]] = []
     names: list[tuple[Path, int]] = []
     bare = 0
@@ -122,7 +122,7 @@ def _read(file: Path, data: dict[str, Any], classes: Classes, split: str, entrie
         except ImageError:
             size = None  # `assemble` reports it
         relative = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-        pictures.append(Picture(index + 1, relative.as_posix(), path, size))
+        images.append(ImageFile(index + 1, relative.as_posix(), path, size))
         labels = _label_file(path)
         try:
             text = labels.read_text(encoding="utf-8")
@@ -155,7 +155,7 @@ def _read(file: Path, data: dict[str, Any], classes: Classes, split: str, entrie
         np.full(len(table), np.nan),
         lambda k: f"line {names[k][1]} of {names[k][0].name}",
     )
-    records = assemble(pictures, flat, problems)
+    records = assemble(images, flat, problems)
     return Dataset(records, classes, "yolo", split, file, problems.lines())
 
 
@@ -199,11 +199,11 @@ def _listed(file: Path, root: Path, problems: Problems) -> list[Path]:
     return paths
 
 
-def _label_file(picture: Path) -> Path:
+def _label_file(image: Path) -> Path:
     """images/train/a.jpg -> labels/train/a.txt; beside the picture where no folder is called images."""
-    parts = list(picture.parts)
+    parts = list(image.parts)
     for at in range(len(parts) - 2, -1, -1):
         if parts[at] == "images":
             parts[at] = "labels"
             return Path(*parts).with_suffix(".txt")
-    return picture.with_suffix(".txt")
+    return image.with_suffix(".txt")

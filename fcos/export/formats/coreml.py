@@ -15,17 +15,17 @@ from ..about import KEY, About, from_text
 from ..graph import build, example
 
 
-def write(network: FCOS, about: About, path: Path, pictures: Iterable[Tensor] = ()) -> None:
+def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()) -> None:
     """Write an ML program that takes an RGB picture; fp16 is the precision of its arithmetic."""
     coremltools = require("coremltools", "coreml")
-    images = example(about)[0].float()
+    sample = example(about)[0].float()
     with torch.no_grad():
         module = build(network, replace(about, precision="fp32"))
-        exported = torch.export.export(module, (images,)).run_decompositions({})
+        exported = torch.export.export(module, (sample,)).run_decompositions({})
     half = about.precision == "fp16"
     model = coremltools.convert(
         exported,
-        inputs=[coremltools.ImageType(name="images", shape=tuple(images.shape))],
+        inputs=[coremltools.ImageType(name="images", shape=tuple(sample.shape))],
         outputs=[coremltools.TensorType(name=name) for name in about.outputs],
         compute_precision=coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32,
         minimum_deployment_target=coremltools.target.iOS16,

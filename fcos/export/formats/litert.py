@@ -17,7 +17,7 @@ from ..graph import build, example
 from ..runtime import Run
 
 
-def write(network: FCOS, about: About, path: Path, pictures: Iterable[Tensor] = ()) -> None:
+def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()) -> None:
     """Write path.tflite, and path.tflite.json with its metadata."""
     litert_torch = require("litert_torch", "litert")
     with torch.no_grad():

@@ -20,13 +20,13 @@ from ..int8 import quantize
 from ..runtime import Run
 
 
-def write(network: FCOS, about: About, path: Path, pictures: Iterable[Tensor] = ()) -> None:
+def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()) -> None:
     """Write the graph, checked, with its metadata; int8 is calibrated on `pictures` [1,3,H,W]."""
     require("onnxscript", "onnx")
     onnx = require("onnx", "onnx")
     model = trace(network, about)
     if about.precision == "int8":
-        model = quantize(model, about, pictures, float_nodes(model), "int8")
+        model = quantize(model, about, images, float_nodes(model), "int8")
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, about.to_text()
     onnx.checker.check_model(model, full_check=True)

@@ -24,14 +24,14 @@ from . import onnx as onnx_format
 _HINT = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 
 
-def write(network: FCOS, about: About, path: Path, pictures: Iterable[Tensor] = ()) -> None:
+def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()) -> None:
     """Write path.xml and path.bin. fp16 halves the file; int8 is calibrated on `pictures` [1,3,H,W]."""
     openvino = require("openvino", "openvino")
     plain = replace(about, precision="fp32")
     model, last = _from_onnx(network, plain, path.parent) if about.nms else _from_trace(network, plain)
     if about.precision == "int8":
         convs = [op for op in model.get_ordered_ops() if op.get_type_name() in ("Convolution", "GroupConvolution")]
-        model = quantize(model, about, pictures, [convs[0].get_friendly_name(), *last], "openvino")
+        model = quantize(model, about, images, [convs[0].get_friendly_name(), *last], "openvino")
     model.set_rt_info(about.to_text(), [KEY])
     openvino.save_model(model, str(path), compress_to_fp16=about.precision == "fp16")
 

@@ -19,7 +19,7 @@ from . import onnx as onnx_format
 _BATCHES = (1, 1, 16)  # smallest, usual and largest of a free batch
 
 
-def write(network: FCOS, about: About, path: Path, pictures: Iterable[Tensor] = ()) -> None:
+def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()) -> None:
     """Write path.engine, and path.engine.json with its metadata. Precisions are those of the ONNX graph."""
     trt = require("tensorrt", "tensorrt")
     require("onnxscript", "onnx")

@@ -16,7 +16,7 @@ from ..graph import build, example
 from ..runtime import Run
 
 
-def write(network: FCOS, about: About, path: Path, pictures: Iterable[Tensor] = ()) -> None:
+def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()) -> None:
     """Write the traced graph with its metadata as an extra file inside."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated, and warns of each size it keeps free

@@ -16,7 +16,7 @@ from fcos.evaluation.coco import evaluate
 from fcos.evaluation.metrics import precision_recall
 from fcos.show import plots
 from fcos.show.judged import mistakes, spread
-from fcos.training import pictures as report
+from fcos.training import images as report
 from fcos.training.folder import RunFolder
 from fcos.types import Detections
 
@@ -57,7 +57,7 @@ class Links(HTMLParser):
         self.inside = False
 
 
-def test_mistakes_of_each_picture_by_hand():
+def test_mistakes_of_each_image_by_hand():
     boxes = [[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]]
     data = dataset(
         record(9, boxes, [0, 0, 1], ignore=[False, False, True]),  # the order of ids is not that of the records
@@ -78,7 +78,7 @@ def test_mistakes_of_each_picture_by_hand():
     assert [a.tolist() for a in mistakes(results, data, score=0.95)] == [[2, 1, 0], [0, 0, 0]]
 
 
-def test_pictures_are_spread_over_those_with_boxes():
+def test_images_are_spread_over_those_with_boxes():
     data = dataset(*(record(i, [[0, 0, 5, 5]] if i % 2 else [], [0] if i % 2 else []) for i in range(20)))
     assert spread(data, 4) == [1, 7, 13, 19]
     assert spread(data, 100) == list(range(1, 20, 2))
@@ -113,13 +113,13 @@ def test_a_run_folder_with_everything_on_one_page(shapes, tmp_path, monkeypatch)
     config = tiny_config(train={"plots": True})
     run.describe(config)
     run.record({"step": 1, "epoch": 0.5, "loss": 3.0, "box": 1.0, "lr": 0.1, "positives_by_level": "3 0"})
-    pictures = report.RunPictures(run, config, shapes)
-    pictures.begin()
+    images = report.RunImages(run, config, shapes)
+    images.begin()
     blind = [Detections.empty() for _ in shapes["val"].records]
-    pictures.judged(blind, evaluate(blind, shapes["val"]))
-    pictures.renew(lambda: [("model", "x < y")])
+    images.judged(blind, evaluate(blind, shapes["val"]))
+    images.renew(lambda: [("model", "x < y")])
     assert not (run.path / "results.png").exists()  # not yet
-    pictures.renew(lambda: [("model", "x < y"), ("train", shapes["train"].summary())], last=True)
+    images.renew(lambda: [("model", "x < y"), ("train", shapes["train"].summary())], last=True)
 
     page = (run.path / "report.html").read_text()
     parsed = Links(page)
@@ -130,11 +130,11 @@ def test_a_run_folder_with_everything_on_one_page(shapes, tmp_path, monkeypatch)
     assert "a &amp; b" in page
     assert "disc (id 2)" not in page  # the lines of the classes; labels.png has them
     for name in ("labels", "results", "pr", "f1", "confusion", "reliability"):
-        with Image.open(run.path / f"{name}.png") as picture:
-            assert min(picture.size) > 400
-            assert len(picture.convert("RGB").quantize(16).getcolors()) > 3
-    with Image.open(run.path / "val_worst.jpg") as picture:
-        assert np.asarray(picture).std() > 10
+        with Image.open(run.path / f"{name}.png") as image:
+            assert min(image.size) > 400
+            assert len(image.convert("RGB").quantize(16).getcolors()) > 3
+    with Image.open(run.path / "val_worst.jpg") as image:
+        assert np.asarray(image).std() > 10
     assert json.loads((run.path / "metrics.json").read_text())["AP"] == 0
 
     right = perfect(shapes["val"])
@@ -148,9 +148,9 @@ def test_no_plots_and_no_validation(shapes, tmp_path):
     run.start({})
     config = tiny_config(train={"plots": False})
     run.describe(config)
-    pictures = report.RunPictures(run, config, {"train": shapes["train"]})
-    pictures.begin()
-    pictures.renew(lambda: [("model", "tiny")], last=True)
+    images = report.RunImages(run, config, {"train": shapes["train"]})
+    images.begin()
+    images.renew(lambda: [("model", "tiny")], last=True)
     assert {p.name for p in run.path.iterdir()} == {"config.yaml", "environment.json", "metrics.csv", "report.html"}
     assert Links((run.path / "report.html").read_text()).links == []
 
@@ -159,15 +159,15 @@ def test_labels_of_many_classes_most_without_boxes(tmp_path):
     names = tuple(f"a class with a long name, number {k}" for k in range(80))
     seen = record(1, [[0, 0, 30, 30], [5, 5, 6, 6]], [0, 0])  # no location learns the second box
     report.draw_labels(tmp_path / "labels.png", dataset(seen, record(2), names=names), tiny_config())
-    with Image.open(tmp_path / "labels.png") as picture:
-        assert min(picture.size) > 400
+    with Image.open(tmp_path / "labels.png") as image:
+        assert min(image.size) > 400
     assert len({plots._short(name) for name in names}) == 80
 
 
 def test_labels_of_one_class_without_a_box(tmp_path):
     report.draw_labels(tmp_path / "labels.png", dataset(record(1), names=("cell",)), tiny_config())
-    with Image.open(tmp_path / "labels.png") as picture:
-        assert min(picture.size) > 400
+    with Image.open(tmp_path / "labels.png") as image:
+        assert min(image.size) > 400
 
 
 def test_a_batch_is_drawn_with_its_points(shapes, tmp_path):

@@ -66,14 +66,14 @@ def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
     level = np.where(seen.recalled, seen.learned.argmax(axis=1), -1)
     boxes = [r.boxes[~r.ignore] / np.array([*r.size[::-1]] * 2, np.float32) for r in some.records]
     xyxy = np.concatenate([np.zeros((0, 4), np.float32), *boxes]).astype(np.float64)
-    per_picture = np.array([int((~r.ignore).sum()) for r in some.records], np.int64)
+    per_image = np.array([int((~r.ignore).sum()) for r in some.records], np.int64)
     about = f": {len(dataset):,} pictures, {int(dataset.counts().sum()):,} boxes"
     if every > 1:
         about += f" (all but the classes from every {every}th picture)"
     return write_whole(
         path,
         lambda p: plots.labels(
-            dataset.counts().tolist(), dataset.classes.names, per_picture, seen.size.astype(np.float64),
+            dataset.counts().tolist(), dataset.classes.names, per_image, seen.size.astype(np.float64),
             (xyxy[:, :2] + xyxy[:, 2:]) / 2, level, config.model.strides, p, about=about,
         ),
     )  # fmt: skip
@@ -82,16 +82,16 @@ def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
 # --------------------------------------------------------------------------- the page
 
 
-def write_page(folder: Path, title: str, facts: Sequence[tuple[str, Any]], pictures: Sequence[tuple[str, str]]) -> Path:
+def write_page(folder: Path, title: str, facts: Sequence[tuple[str, Any]], images: Sequence[tuple[str, str]]) -> Path:
     """report.html, one file: facts as a table, then those pictures of the folder, (file name, caption), that exist."""
     page = Page(title)
     page.facts(facts)
-    for name, caption in pictures:
+    for name, caption in images:
         page.file(folder / name, caption)
     return page.write(folder / "report.html")
 
 
-PICTURES = {
+IMAGES = {
     "How it went": (
         ("results.png", "Every logged step, with a running mean; AP from each evaluation of the validation split."),
     ),
@@ -119,10 +119,10 @@ def write_run_page(folder: Path, title: str, facts: Sequence[tuple[str, str]]) -
     if (folder / "metrics.json").is_file():
         page.heading("Last evaluation")
         _numbers(page, json.loads((folder / "metrics.json").read_text()))
-    for heading, pictures in PICTURES.items():
-        if any((folder / name).is_file() for name, _ in pictures):
+    for heading, images in IMAGES.items():
+        if any((folder / name).is_file() for name, _ in images):
             page.heading(heading)
-        for name, caption in pictures:
+        for name, caption in images:
             page.file(folder / name, caption)
     page.heading("Settings and surroundings")
     for name in ("config.yaml", "environment.json"):
@@ -151,7 +151,7 @@ def _numbers(page: Page, metrics: Mapping[str, Any]) -> None:
     page.table(("class", "objects", "AP", "AP50", "best F1", "at score"), rows)
 
 
-class RunPictures:
+class RunImages:
     """The pictures and the page of a run, renewed at most once a minute while it goes on and once at its end."""
 
     def __init__(self, run: RunFolder, config: Config, data: Mapping[str, Dataset]) -> None:
