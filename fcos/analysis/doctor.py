@@ -8,7 +8,6 @@ warning or a note.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,19 +217,16 @@ def diagnose(
 
 
 def _notes(split: str, dataset: Dataset) -> list[Finding]:
-    """What the reader skipped or noticed: 'skipped: KIND (COUNT; first: WHERE)'."""
-    result = []
-    for note in dataset.notes:
-        match = re.fullmatch(r"(.*?) \(([\d,]+); first: (.*)\)", note)
-        text, first = (match[1], match[3]) if match else (note, "")
-        count = int(match[2].replace(",", "")) if match else 1
-        skipped = text.startswith("skipped: ")
-        what = text.removeprefix("skipped: ")
-        level: Literal["serious", "warning", "note"] = "serious" if skipped else "note"
-        if "outside the picture" in what and not skipped:
-            level = "warning"
-        result.append(Finding(level, f"{what} ({split})", count, (first,) if first else ()))
-    return result
+    """What the reader skipped or noticed. What it skipped is serious."""
+    return [
+        Finding(
+            "serious" if note.level == "skipped" else note.level,
+            f"{note.kind} ({split})",
+            note.count,
+            (note.example,) if note.example else (),
+        )
+        for note in dataset.notes
+    ]
 
 
 def _images(splits: Mapping[str, Dataset]) -> tuple[list[Finding], list[tuple[str, str, bool, int]]]:

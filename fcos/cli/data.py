@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +51,7 @@ def _facts(dataset: Dataset) -> dict[str, object]:
         "boxes": sum(len(r.boxes) for r in dataset.records),
         "ignored": sum(int(r.ignore.sum()) for r in dataset.records),
         "classes": [{"name": name, "id": id, "boxes": count} for name, id, count in rows],
-        "notes": list(dataset.notes),
+        "notes": [asdict(note) for note in dataset.notes],
     }
 
 

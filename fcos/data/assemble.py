@@ -6,40 +6,46 @@ What cannot be used is named, counted and left out, or refused in strict mode.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from ..errors import DataError, ImageError
-from .dataset import Record, Size
+from .dataset import Note, Record, Size
 from .image import SUFFIXES, image_header, turn_boxes
 
 
 @dataclass
 class Problems:
-    """Counts what is wrong with a data set, one line for each kind; in strict mode the first is an error."""
+    """Counts what is wrong with a data set, one note for each kind; in strict mode the first is an error."""
 
     source: Path
     strict: bool
-    _found: dict[str, list] = field(default_factory=dict)
+    _kinds: dict[str, Note] = field(default_factory=dict)
 
     def skip(self, what: str, where: str, count: int = 1) -> None:
         """Something is left out: `what` names the kind ('boxes without an area'), `where` the first of them."""
         if self.strict:
             raise DataError(f"{self.source}: {what}: {where}")
-        entry = self._found.setdefault(f"skipped: {what}", [0, where])
-        entry[0] += count
+        self._count(what, where, count, "skipped")
+
+    def warn(self, what: str, where: str, count: int = 1) -> None:
+        """Something that is kept, strict or not, and may hurt all the same."""
+        self._count(what, where, count, "warning")
 
     def note(self, what: str, where: str = "", count: int = 1) -> None:
         """Something worth knowing that is no fault, strict or not."""
-        entry = self._found.setdefault(what, [0, where])
-        entry[0] += count
+        self._count(what, where, count, "note")
 
-    def lines(self) -> tuple[str, ...]:
-        return tuple(
-            f"{what} ({count:,}; first: {where})" if where else what for what, (count, where) in self._found.items()
-        )
+    def _count(self, kind: str, where: str, count: int, level: Literal["skipped", "warning", "note"]) -> None:
+        before = self._kinds.get(kind, Note(kind, 0, where, level))
+        self._kinds[kind] = replace(before, count=before.count + count)
+
+    def notes(self) -> tuple[Note, ...]:
+        """In the order in which the kinds were first met."""
+        return tuple(self._kinds.values())
 
 
 @dataclass
@@ -83,7 +89,7 @@ def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[R
     rows = _merge_twins(images, rows, problems)
     sizes, usable = _measure(images, rows, problems)
     if not usable.any():
-        raise DataError(f"{problems.source}: no picture can be used; {'; '.join(problems.lines())}")
+        raise DataError(f"{problems.source}: no picture can be used; {'; '.join(map(str, problems.notes()))}")
     rows = _check_boxes(images, sizes, rows.select(usable[rows.owner]), problems)
     order = np.argsort(rows.owner, kind="stable")
     ends = np.searchsorted(rows.owner[order], np.arange(len(images) + 1))
@@ -191,8 +197,9 @@ def _measure(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[n
         mine = rows.owner == index
         far = rows.boxes[mine][:, 2:].max(axis=0, initial=-np.inf)
         if (far > np.array([header.width, header.height]) + 1).any() and (far <= np.array(shown[::-1]) + 1).all():
-            problems.note("pictures rotated by EXIF whose listed size is not rotated, but the boxes are",
-                          image.file_name)  # fmt: skip
+            problems.note(
+                "pictures rotated by EXIF whose listed size is not rotated, but the boxes are", image.file_name
+            )
         else:
             rows.boxes[mine] = turn_boxes(rows.boxes[mine], header.orientation, shown)
             problems.note("pictures rotated by EXIF, boxes turned with them", image.file_name)
@@ -225,7 +232,7 @@ def _check_boxes(images: list[ImageFile], sizes: np.ndarray, rows: Rows, problem
     keep = finite & solid & inside
     if (keep & over).any():
         first = int(np.flatnonzero(keep & over)[0])
-        problems.note(
+        problems.warn(
             "boxes partly outside the picture, kept and cut in training", name(first), int((keep & over).sum())
         )
     return rows if keep.all() else rows.select(keep)

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -50,15 +51,35 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Note:
+    """One kind of thing worth knowing about a data set: what it is, how often it was met, and where first.
+
+    level: 'skipped' is left out of the data set, 'warning' is kept and may hurt, 'note' is no fault. `example`
+    is empty where the kind says all. `str(note)` is a line for a person.
+    """
+
+    kind: str
+    count: int = 1
+    example: str = ""
+    level: Literal["skipped", "warning", "note"] = "note"
+
+    def __str__(self) -> str:
+        line = f"skipped: {self.kind}" if self.level == "skipped" else self.kind
+        if self.example:
+            return f"{line} ({self.count:,}; first: {self.example})"
+        return f"{line} ({self.count:,})" if self.count > 1 else line
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """Records, classes and where they came from. `notes`: one line for each kind of thing worth knowing."""
+    """Records, classes and where they came from. `notes`: one for each kind of thing worth knowing."""
 
     records: tuple[Record, ...]
     classes: Classes
     format: str
     split: str
     root: Path
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)

@@ -11,7 +11,7 @@ from fcos.analysis import doctor, search
 from fcos.analysis.duplicates import dhash, find_twins, fingerprint, near_hashes
 from fcos.analysis.search import Rates, lost_share
 from fcos.config import Config, DataConfig
-from fcos.data.dataset import Dataset, Record
+from fcos.data.dataset import Dataset, Note, Record
 from fcos.types import Classes
 
 CONFIG = Config(data=DataConfig(size=128, max_size=256))
@@ -100,14 +100,19 @@ def test_leakage_and_unseen_classes_are_serious(tmp_path):
 
 def test_what_the_reader_skipped_is_serious():
     notes = (
-        "skipped: boxes without an area, or with corners exchanged (1,203; first: annotation 5 (of 7) of x.jpg)",
-        "boxes partly outside the picture, kept and cut in training (2; first: annotation 1 of y.jpg)",
-        "some remark",
+        Note(
+            "boxes without an area, or with corners exchanged",
+            1203,
+            "annotation 5 (of 7; first: x) of x.jpg",
+            "skipped",
+        ),
+        Note("boxes partly outside the picture, kept and cut in training", 2, "annotation 1 of y.jpg", "warning"),
+        Note("some remark"),
     )
     found = doctor._notes("val", dataset([], notes=notes))
     assert [(f.level, f.count) for f in found] == [("serious", 1203), ("warning", 2), ("note", 1)]
     assert found[0].what == "boxes without an area, or with corners exchanged (val)"
-    assert found[0].examples == ("annotation 5 (of 7) of x.jpg",)
+    assert found[0].examples == ("annotation 5 (of 7; first: x) of x.jpg",)
 
 
 def test_small_boxes_between_the_points_are_serious_when_many():

@@ -51,7 +51,7 @@ def read(path: Path, split: str, *, strict: bool = False, inclusive: bool = Fals
     images, index_of = _images(listed, path, split, problems)
     rows = _rows(annotations, index_of, label_of, inclusive, problems)
     records = assemble(images, rows, problems)
-    return Dataset(records, classes, "coco", split, path, problems.lines())
+    return Dataset(records, classes, "coco", split, path, problems.notes())
 
 
 # --------------------------------------------------------------------------- finding files

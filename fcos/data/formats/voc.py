@@ -120,7 +120,7 @@ def _read(folder, split, pages: Path, images: Path, stems: list[str], places, pa
         names.__getitem__,
     )
     records = assemble(listed, flat, problems)
-    return Dataset(records, classes, "voc", split, folder, problems.lines())
+    return Dataset(records, classes, "voc", split, folder, problems.notes())
 
 
 def _classes(folder: Path, places: tuple[tuple[Path, Path], ...], page) -> Classes:  # type: ignore[no-untyped-def]

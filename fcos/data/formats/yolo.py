@@ -156,7 +156,7 @@ def _read(file: Path, data: dict[str, Any], classes: Classes, split: str, entrie
         lambda k: f"line {names[k][1]} of {names[k][0].name}",
     )
     records = assemble(images, flat, problems)
-    return Dataset(records, classes, "yolo", split, file, problems.lines())
+    return Dataset(records, classes, "yolo", split, file, problems.notes())
 
 
 def _row(line: str, label_of: dict[int, int]) -> tuple[int, tuple[float, float, float, float]]:
