@@ -148,7 +148,8 @@ def focal_sum(logits: Tensor, index: Tensor, pos: Positives, alpha: float, gamma
     if bool((index == IGNORED).any()):
         keep = (index != IGNORED).to(torch.float32)[..., None]
     where = (pos.image * logits.shape[1] + pos.point) * logits.shape[2] + pos.label
-    return _FocalSum.apply(logits, where, keep, alpha, gamma)
+    result: Tensor = _FocalSum.apply(logits, where, keep, alpha, gamma)
+    return result
 
 
 class _FocalSum(torch.autograd.Function):
@@ -169,7 +170,7 @@ class _FocalSum(torch.autograd.Function):
         return value.sum()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         (slope,) = ctx.saved_tensors
         return slope * grad.to(slope.dtype), None, None, None, None
 

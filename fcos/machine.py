@@ -52,7 +52,8 @@ def cache_folder() -> Path:
 def has_bf16(device: torch.device) -> bool:
     """Whether bf16 is more than emulated there: on a CPU without its instructions a step takes many times as long."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        result: bool = torch.cuda.is_bf16_supported()
+        return result
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return True
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # torch says it nowhere else

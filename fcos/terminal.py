@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -50,6 +50,14 @@ def data_name(root: str) -> str:
 def percent(value: float | None, digits: int = 2) -> str:
     """0.984 -> '98.40'; '-' where there is nothing."""
     return "-" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+@overload
+def plain(value: dict[str, Any]) -> dict[str, Any]: ...
+
+
+@overload
+def plain(value: Any) -> Any: ...
 
 
 def plain(value: Any) -> Any:

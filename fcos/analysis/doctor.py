@@ -96,7 +96,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return plain(
+        result: dict[str, Any] = plain(
             {
                 "data": self.data,
                 "splits": {k: {"pictures": p, "boxes": b} for k, (p, b) in self.splits.items()},
@@ -116,6 +116,7 @@ class Diagnosis:
                 "settings_tried": [vars(o) for o in self.tried],
             }
         )
+        return result
 
     def text(self) -> str:
         """For a terminal."""

@@ -49,7 +49,8 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the maps."""
-        return plain({"file": self.detections.source, "detections": [vars(s) for s in self.stories]})
+        result: dict[str, Any] = plain({"file": self.detections.source, "detections": [vars(s) for s in self.stories]})
+        return result
 
     def text(self) -> str:
         """For a terminal."""

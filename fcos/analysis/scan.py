@@ -57,7 +57,8 @@ class Scan:
     @property
     def recalled(self) -> np.ndarray:
         """[G] bool: at least one location learns the box."""
-        return self.learned.sum(axis=1) > 0
+        result: np.ndarray = self.learned.sum(axis=1) > 0
+        return result
 
     @property
     def recall(self) -> float:
@@ -67,12 +68,14 @@ class Scan:
     @property
     def no_location(self) -> np.ndarray:
         """[G] bool: no location may learn the box."""
-        return self.candidates.sum(axis=1) == 0
+        result: np.ndarray = self.candidates.sum(axis=1) == 0
+        return result
 
     @property
     def outranked(self) -> np.ndarray:
         """[G] bool: locations may learn the box, but every one learns a smaller one."""
-        return ~self.recalled & ~self.no_location
+        result: np.ndarray = ~self.recalled & ~self.no_location
+        return result
 
     @property
     def ambiguity(self) -> tuple[float, float]:

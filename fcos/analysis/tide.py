@@ -39,7 +39,8 @@ class Tide:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return plain(vars(self))
+        result: dict[str, Any] = plain(vars(self))
+        return result
 
     def text(self) -> str:
         """For a terminal."""

@@ -140,7 +140,8 @@ def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
 
 def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], seed: int) -> list[np.ndarray]:
     from ..data.cache import Reader
-    from ..data.loader import Sampler, fill_color, train_sample
+    from ..data.loader import fill_color, train_sample
+    from ..data.sampler import Sampler
     from ..presets import resolve
     from ..show.draw import draw_boxes
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..data.dataset import Dataset
 
 
 def command(
@@ -71,7 +75,6 @@ def command(
         return
     import json
 
-    from ..config import Config
     from ..data.splits import draw_holdout, hold_out
     from ..errors import DataError, FcosError
     from ..files import check_folder
@@ -128,9 +131,7 @@ def command(
     )
 
 
-def training_data(  # type: ignore[no-untyped-def]
-    data: str, val: str | None, split: str | None, config, strict: bool
-) -> dict:
+def training_data(data: str, val: str | None, split: str | None, config: Config, strict: bool) -> dict[str, Dataset]:
     """{"train": ..., "val": ...} of the paths given; a data set without splits is all training data."""
     from ..data.dataset import merge
     from ..data.open import open_dataset, open_splits

@@ -162,12 +162,14 @@ def color(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.nd
 def clip(boxes: np.ndarray, size: Size) -> np.ndarray:
     """Boxes cut to a picture of (height, width)."""
     limit = np.array([size[1], size[0], size[1], size[0]], dtype=np.float32)
-    return np.minimum(np.maximum(boxes, 0), limit)
+    result: np.ndarray = np.minimum(np.maximum(boxes, 0), limit)
+    return result
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    return sides[:, 0] * sides[:, 1]
+    result: np.ndarray = sides[:, 0] * sides[:, 1]
+    return result
 
 
 def _join(image: np.ndarray, parts: list[Sample]) -> Sample:

@@ -118,7 +118,8 @@ class Reader:
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         file = folder / name[:2] / f"{name}.npy"
         try:
-            return np.load(file, allow_pickle=False)
+            result: np.ndarray = np.load(file, allow_pickle=False)
+            return result
         except (OSError, ValueError, EOFError):
             pass
         pixels = self._shrunk(index)

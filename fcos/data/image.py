@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..config import ResizeRule
 from ..errors import ImageError
@@ -237,7 +237,7 @@ def _refuse_huge(name: str, height: int, width: int) -> None:
 
 
 def _cause(error: Exception, data: bytes) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
             return "HEIC is not supported; convert it to JPEG"
         return "not a picture in a known format (JPEG, PNG, WebP, GIF, TIFF, BMP)"

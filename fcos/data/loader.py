@@ -155,7 +155,7 @@ def fill_color(config: Config) -> Color:
 # --------------------------------------------------------------------------- loaders
 
 
-class _Steps(torch.utils.data.Dataset):
+class _Steps(torch.utils.data.Dataset[Any]):
     """Step number -> the batches of this process. Errors travel as values, so that they stay one line."""
 
     def __init__(self, dataset: Dataset, reader: Reader, config: Config, sampler: Sampler) -> None:
@@ -182,7 +182,7 @@ class _Steps(torch.utils.data.Dataset):
         return batches, failures.lines
 
 
-class _Groups(torch.utils.data.Dataset):
+class _Groups(torch.utils.data.Dataset[Any]):
     """Group of record indices -> one batch as evaluation sees it; None when none of it can be read."""
 
     def __init__(self, dataset: Dataset, config: Config, groups: list[list[int]]) -> None:

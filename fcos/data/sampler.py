@@ -131,4 +131,5 @@ def _repeat_factors(dataset: Dataset, threshold: float) -> np.ndarray:
     by_class = np.maximum(1.0, np.sqrt(threshold / np.maximum(share, 1e-12)))
     factors = np.array([by_class[labels].max(initial=1.0) for labels in shown])
     total = factors.sum()
-    return factors * (np.ceil(total - 1e-9) / total)
+    result: np.ndarray = factors * (np.ceil(total - 1e-9) / total)
+    return result

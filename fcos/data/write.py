@@ -166,7 +166,8 @@ def _xml(record: Record, name: str, names: tuple[str, ...]) -> bytes:
         for key, value in (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2)):
             ElementTree.SubElement(corners, key).text = str(_short(value))
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="utf-8")
+    result: bytes = ElementTree.tostring(root, encoding="utf-8")
+    return result
 
 
 def _names(dataset: Dataset) -> list[str]:

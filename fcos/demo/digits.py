@@ -216,11 +216,13 @@ def _glyph(rng: np.random.Generator, sample: int, length: float) -> NDArray[np.f
     steep = np.clip(length / 9, 2.5, 10)
     alpha = np.clip((ink - INK) * steep + 0.5, 0, 1).astype(np.float32)
     ys, xs = np.nonzero(alpha > 0)
-    return alpha[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+    result: NDArray[np.float32] = alpha[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+    return result
 
 
 def _luma(color: NDArray[Any]) -> NDArray[np.float64]:
-    return color @ np.array([0.299, 0.587, 0.114])
+    result: NDArray[np.float64] = color @ np.array([0.299, 0.587, 0.114])
+    return result
 
 
 def _vivid(rng: np.random.Generator, luma: float) -> NDArray[np.float64]:
@@ -230,8 +232,10 @@ def _vivid(rng: np.random.Generator, luma: float) -> NDArray[np.float64]:
     color = 255 - (255 - color) * rng.uniform(0.7, 1)
     own = float(_luma(color))
     if own > luma:
-        return color * luma / own
-    return color + (255 - color) * (luma - own) / (255 - own)
+        color = color * luma / own
+    else:
+        color = color + (255 - color) * (luma - own) / (255 - own)
+    return np.asarray(color, np.float64)
 
 
 def _paint(

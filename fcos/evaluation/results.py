@@ -83,7 +83,9 @@ def _read_rows(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _columns(path: str | Path, rows: list[dict[str, Any]]) -> tuple[tuple, tuple, np.ndarray, np.ndarray]:
+def _columns(
+    path: str | Path, rows: list[dict[str, Any]]
+) -> tuple[tuple[Any, ...], tuple[Any, ...], np.ndarray, np.ndarray]:
     if not rows:
         return (), (), np.zeros((0, 4)), np.zeros(0)
     keys = ("image_id", "category_id", "bbox", "score")
@@ -132,7 +134,7 @@ def _check_numbers(path: str | Path, boxes: np.ndarray, scores: np.ndarray) -> N
         )
 
 
-def _check_known(path: str | Path, key: str, values: tuple, found: np.ndarray, among: str) -> None:
+def _check_known(path: str | Path, key: str, values: tuple[Any, ...], found: np.ndarray, among: str) -> None:
     bad = np.flatnonzero(found < 0)
     if len(bad):
         unknown = list(dict.fromkeys(values[i] for i in bad.tolist()))

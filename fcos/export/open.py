@@ -27,7 +27,8 @@ def read_about(path: Path) -> About:
     found = format_of(path)
     if found is None:
         raise ModelError(f"{path} is not an exported model; suffixes: {', '.join(f.suffix for f in FORMATS.values())}")
-    return found.module.read(path)
+    result: About = found.module.read(path)
+    return result
 
 
 def write_export(network: FCOS, about: About, format: str, path: Path, images: Iterable[Tensor] = ()) -> None:

@@ -75,7 +75,8 @@ def predict_dataset(
 def _detect(detector: Any, records: Sequence[Any], report: Callable[[str], None]) -> list[Detections]:
     """One batch; when a picture in it cannot be read, its pictures one by one."""
     try:
-        return detector([record.path for record in records], batch=len(records))
+        result: list[Detections] = detector([record.path for record in records], batch=len(records))
+        return result
     except ImageError as error:
         if len(records) == 1:
             report(f"counted as a picture without detections: {error}")

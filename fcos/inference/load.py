@@ -96,8 +96,8 @@ def _in_torch(
     network: Network = fuse(model, dtype).to(where)
     if runtime == "compile":
         # weights as constants, laid out for the kernels ahead of time; must be set before the first call
-        torch._inductor.config.freezing = True  # type: ignore[attr-defined]
-        network = torch.compile(network)  # type: ignore[assignment]
+        torch._inductor.config.freezing = True
+        network = torch.compile(network)
     return Detector(network, config, classes, where, runtime=runtime, precision=precision, lanes=lanes, threads=threads)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Backbone(nn.Module):
         super().__init__()
         wanted = [4, 8, 16, 32] if cfg.neck == "hrfpn" else [s for s in cfg.strides if s <= 32]
         self.body: Any
+        own: dict[str, Callable[[ModelConfig, list[int]], tuple[Any, list[str], list[int]]]]
         own = {"plain": _plain, **dict.fromkeys(SCALES, _lite)}
         self.body, self.stages, self.channels = own.get(cfg.backbone, _from_timm)(cfg, wanted)
         self.strides = wanted
@@ -45,7 +46,8 @@ class Backbone(nn.Module):
                         parameter.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        return self.body(images)
+        result: list[Tensor] = self.body(images)
+        return result
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
@@ -285,4 +287,5 @@ class DeformableConv2d(nn.Module):
             padding=1,
             mask=torch.sigmoid(raw[:, 18:]).contiguous(),
         )
-        return bent.to(given)
+        result: Tensor = bent.to(given)
+        return result

@@ -33,7 +33,7 @@ def fuse(network: FCOS, dtype: torch.dtype = torch.float32) -> FCOS:
     for layer in fused.head.modules():
         if isinstance(layer, TowerLayer) and isinstance(layer.norm, nn.ModuleList):
             _fuse_levels(layer)
-    fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fused.to(memory_format=torch.channels_last)
     head = fused.head
     for part in (fused.backbone, fused.fpn, head.shared, head.classification, head.regression):
         part.to(dtype)

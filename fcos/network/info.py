@@ -146,7 +146,8 @@ def _count_flops(network: FCOS, size: tuple[int, int]) -> dict[str, int]:
 
 def _deformable(x: Any, weight: Any, *others: Any, out_shape: Any, **more: Any) -> int:
     """FLOPs of a deformable convolution from shapes, as those of a plain one; sampling is not counted."""
-    return 2 * out_shape[0] * math.prod(out_shape[2:]) * math.prod(weight)
+    result: int = 2 * out_shape[0] * math.prod(out_shape[2:]) * math.prod(weight)
+    return result
 
 
 def _layers(network: nn.Module) -> list[tuple[str, str, int]]:

@@ -95,7 +95,8 @@ class Block(nn.Module):
         else:
             y = self.act(self.bn1(self.conv_dw(x)))
             y = self.bn2(self.conv_pw(y))
-        return x + y if self.skip else y
+        result: Tensor = x + y if self.skip else y
+        return result
 
 
 class Conv2dSame(nn.Conv2d):

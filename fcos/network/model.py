@@ -38,11 +38,13 @@ class FCOS(nn.Module):
         self.head = Head(cfg, num_classes)
 
     def forward(self, images: Tensor) -> Predictions:
-        return self.head(self.features(images))
+        result: Predictions = self.head(self.features(images))
+        return result
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The pyramid, one map [N,channels,H/stride,W/stride] per level."""
-        return self.fpn(self.backbone(self.normalize(images)))
+        result: list[Tensor] = self.fpn(self.backbone(self.normalize(images)))
+        return result
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pixels as the body expects them: mean and std applied, channels in its order."""

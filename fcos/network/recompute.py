@@ -17,7 +17,7 @@ def recompute(network: nn.Module) -> int:
     """Let every trainable block of `network` be computed again in the backward pass; returns how many."""
     blocks = [b for b in find_blocks(network) if any(p.requires_grad for p in b.parameters())]
     for block in blocks:
-        block.forward = partial(_recomputed, block, block.forward)  # type: ignore[method-assign]
+        block.forward = partial(_recomputed, block, block.forward)
     return len(blocks)
 
 

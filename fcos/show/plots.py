@@ -303,7 +303,8 @@ def _smooth(values: Sequence[float]) -> Floats:
     total = np.cumsum(np.concatenate(([0.0], values)))
     low = np.maximum(np.arange(len(values)) - width, 0)
     high = np.minimum(np.arange(len(values)) + width + 1, len(values))
-    return (total[high] - total[low]) / (high - low)
+    result: Floats = (total[high] - total[low]) / (high - low)
+    return result
 
 
 def style(axes: Axes, title: str, x: str = "", y: str = "") -> None:

@@ -59,7 +59,8 @@ class AblationStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return plain({**vars(self), "steps": [vars(s) for s in self.steps]})
+        result: dict[str, Any] = plain({**vars(self), "steps": [vars(s) for s in self.steps]})
+        return result
 
     def text(self) -> str:
         """For a terminal."""

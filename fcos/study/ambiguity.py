@@ -53,7 +53,8 @@ class AmbiguityStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return plain({**vars(self), "rows": [vars(r) for r in self.rows]})
+        result: dict[str, Any] = plain({**vars(self), "rows": [vars(r) for r in self.rows]})
+        return result
 
     def text(self) -> str:
         """For a terminal."""

@@ -39,7 +39,8 @@ class OutputsStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return plain({**vars(self), "ratio": self.ratio, "paper": 9})
+        result: dict[str, Any] = plain({**vars(self), "ratio": self.ratio, "paper": 9})
+        return result
 
     def text(self) -> str:
         """For a terminal."""

@@ -73,7 +73,8 @@ def clearness(story: Story, size: tuple[int, int]) -> float:
     """How well a box shows what it should, 0..1: a third of the picture is best, with its location off the middle."""
     x1, y1, x2, y2 = story.box
     share = max(x2 - x1, 0) * max(y2 - y1, 0) / (size[0] * size[1])
-    return min(share / 0.33, 0.33 / max(share, 1e-9)) ** 0.5 * (1 if 0.4 < story.centerness < 0.9 else 0.7)
+    result: float = min(share / 0.33, 0.33 / max(share, 1e-9)) ** 0.5 * (1 if 0.4 < story.centerness < 0.9 else 0.7)
+    return result
 
 
 def target_map(box: tuple[float, ...], size: tuple[int, int]) -> np.ndarray:
@@ -83,7 +84,8 @@ def target_map(box: tuple[float, ...], size: tuple[int, int]) -> np.ndarray:
     left, right, top, bottom = (v.clip(0) for v in (x - x1, x2 - x, y - y1, y2 - y))
     wide = np.minimum(left, right) / np.maximum(np.maximum(left, right), 1e-9)
     high = np.minimum(top, bottom) / np.maximum(np.maximum(top, bottom), 1e-9)
-    return np.sqrt(wide * high)
+    result: np.ndarray = np.sqrt(wide * high)
+    return result
 
 
 def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
@@ -129,7 +131,7 @@ def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
     for axes in panels:
         axes.set(xlim=(0, width), ylim=(height, 0))
     bar = figure.colorbar(shown, ax=panels, shrink=0.7, aspect=30, pad=0.01)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, colors=MUTED)
     figure.savefig(path, format="png")
 

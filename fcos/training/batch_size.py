@@ -62,14 +62,15 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     with _Tracker() as tracker:
         step()
-    return tracker.peak
+    result: int | None = tracker.peak
+    return result
 
 
 class _Tracker(TorchDispatchMode):
     """Bytes of all storages made while it is entered and not yet freed; their peak."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.held = self.peak = 0
         self.known: set[int] = set()
 

@@ -44,7 +44,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} holds no checkpoint to resume from; start the run without --resume")
     for path in reversed(found):
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            result: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return result
         except Exception as error:  # a damaged file: the one before it may serve
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     raise ModelError(f"no checkpoint in {folder} can be read ({reason})")

@@ -23,7 +23,8 @@ def launched(devices: int, nodes: int) -> tuple[int, int]:
 
     DeviceError when they started something else than --devices and --nodes ask for.
     """
-    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     if TorchElasticEnvironment.detect():
         starter, fix = "torchrun", "leave out --devices and --nodes"
@@ -64,7 +65,8 @@ def together(work: Callable[[], T], world: int) -> T:
             raise OtherProcess(f"process {first}: {failed[first]}")
     if error is not None:
         raise error
-    return result
+    value: T = result
+    return value
 
 
 def gather(value: T, world: int) -> list[T]:
@@ -96,7 +98,8 @@ def synchronize_norms(network: nn.Module) -> nn.Module:
     if not norms:
         return network
     if next(network.parameters()).device.type != "cpu":
-        from timm.layers import convert_sync_batchnorm  # torch's own converter loses the activation of timm's norms
+        # torch's own converter loses the activation of timm's norms
+        from timm.layers.norm_act import convert_sync_batchnorm
 
         for parent in list(network.modules()):
             for name, child in parent.named_children():
@@ -112,13 +115,13 @@ class _Sum(torch.autograd.Function):
     """Sum over processes; its gradient is the sum of theirs."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         total = x.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         total = grad.clone()
         dist.all_reduce(total)
         return total

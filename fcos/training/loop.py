@@ -15,7 +15,8 @@ from torch import Tensor
 from ..assign import assign_batch
 from ..config import Config, from_dict
 from ..data.dataset import Dataset
-from ..data.loader import Sampler, train_loader
+from ..data.loader import train_loader
+from ..data.sampler import Sampler
 from ..environment import data_hash, environment
 from ..errors import DataError, FcosError, OtherProcess
 from ..evaluation.coco import Metrics, evaluate
@@ -209,7 +210,7 @@ class Trainer:
         """Save and raise Stopped when a signal has asked any of the processes to stop."""
         number = self.signals.number
         if self.world > 1:
-            number = int(self.fabric.all_reduce(float(number), reduce_op="max"))  # type: ignore[arg-type]
+            number = int(self.fabric.all_reduce(float(number), reduce_op="max"))
         if not number:
             return
         self.save()
@@ -276,18 +277,19 @@ class Trainer:
         """Divisors of the losses from this process's counts [2]."""
         cfg, world = self.config.loss, 1
         if cfg.normalizer_scope == "world" and self.world > 1:
-            counted, world = self.fabric.all_reduce(counted, reduce_op="sum"), self.world  # type: ignore[assignment]
+            counted, world = self.fabric.all_reduce(counted, reduce_op="sum"), self.world
         if cfg.normalizer == "moving-average":
             self.normalizer = moving_average(self.normalizer, float(counted[0]), cfg)
         return normalizers(counted, cfg, world, self.normalizer)
 
     def seed(self) -> int:
         """Of dropout and drop path in this step: the same after a resume, different in every process."""
-        return self.config.train.seed * 1_000_003 + self.step * self.world + self.rank
+        result: int = self.config.train.seed * 1_000_003 + self.step * self.world + self.rank
+        return result
 
     def add_up(self, sums: Tensor) -> Tensor:
         """`sums` of every process together."""
-        return self.fabric.all_reduce(sums, reduce_op="sum") if self.world > 1 else sums  # type: ignore[return-value]
+        return self.fabric.all_reduce(sums, reduce_op="sum") if self.world > 1 else sums
 
     def not_finite(
         self, batches: Sequence[Batch], norm: Normalizers, losses: Sequence[Losses], gradient: float

@@ -122,4 +122,5 @@ def count_crowded(points: Points, targets: Sequence[Target], cfg: AssignConfig) 
     image = torch.cat([torch.full_like(t.labels[~t.ignore], i) for i, t in enumerate(targets)])
     point, box = candidate_pairs(points, boxes, cfg)
     _, times = torch.unique(image[box] * number + point, return_counts=True)
-    return (times > 1).sum()
+    result: Tensor = (times > 1).sum()
+    return result

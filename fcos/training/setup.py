@@ -101,7 +101,7 @@ def make_ready(network: FCOS, config: Config, device: torch.device) -> Average |
     """Freeze, move and speed up a filled network as the settings want it; returns its moving average, if any."""
     network.backbone.train().freeze(config.train.freeze_stages)
     if wants_channels_last(network, config.train.channels_last, device):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
     network.to(device)
     average = Average(network, config.train.ema) if config.train.ema else None
     if config.model.backbone_norm == "frozen":

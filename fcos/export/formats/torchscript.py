@@ -49,6 +49,7 @@ def runtime(path: Path, about: About, precision: str, threads: int, device: torc
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         with torch.inference_mode():
-            return module(*(value.to(device) for value in inputs))
+            result: tuple[Tensor, ...] = module(*(value.to(device) for value in inputs))
+            return result
 
     return run
