@@ -35,7 +35,7 @@ ORDER = [
     "cli",
 ]
 # Inside the paper, from bottom to top: its words, its maths.
-WORDS = ["version", "errors", "files", "types", "config", "presets", "machine", "terminal", "environment"]
+WORDS = ["version", "errors", "machine", "files", "readers", "types", "config", "presets", "terminal", "environment"]
 MATHS = ["boxes", "points", "assign", "losses", "decode"]
 # The arrows that run upward, each late, each with its reason.
 ALLOWED = {

@@ -1,0 +1,481 @@
+"""Every file from outside enters here: text, JSON, YAML and XML, each with its limits and one error.
+
+A reader takes a regular file only (no pipe, no device, no socket), of a size that is judged before it is read,
+and raises `kind`, an FcosError, with one line that names the file. What comes out is plain: text, numbers, lists
+and mappings, never an object of a class. `FCOS_MAX_MB` raises the limit of every kind of file.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import os
+import re
+import stat
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+import yaml
+from pydantic_core import from_json
+
+from .errors import FcosError
+
+MB = 1 << 20
+TEXT_LIMIT = 256 * MB  # a list of a million images has 100
+JSON_LIMIT = 4096 * MB  # Objects365 has 3,000
+YAML_LIMIT = 16 * MB
+XML_LIMIT = 16 * MB
+DEPTH = 100  # of lists and mappings in each other
+NODES = 1_000_000  # values of a YAML file, those of aliases counted each time they stand
+RATIO = 200  # a packed file that grows more than this is a bomb; JSON of boxes grows 3 to 20 times
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+# --------------------------------------------------------------------------- bytes and text
+
+
+def read_bytes(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] = FcosError) -> bytes:
+    """The content of a regular file of at most `limit` bytes. A file that cannot be opened, is no regular file or
+    is larger is `kind`; nothing waits for a pipe, and nothing is read before the size is known."""
+    limit = raised(limit)
+    try:
+        # Without O_NONBLOCK the opening of a pipe waits for a writer that may never come.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(handle, "rb", buffering=0) as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                what = next((name for test, name in _KINDS if test(status.st_mode)), "something else")
+                raise kind(f"cannot read {path}: it is {what}, not a file")
+            if status.st_size > limit:
+                raise kind(f"cannot read {path}: {_size(status.st_size)} is {_over(limit)}")
+            data = file.readall() if status.st_size else _bounded(file, limit)
+    except OSError as error:
+        raise kind(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError:  # NUL in the name, or a surrogate that no file system takes
+        raise kind(f"cannot read {str(path)!r}: no file can have this name") from None
+    except MemoryError:
+        raise kind(f"cannot read {path}: it does not fit into memory") from None
+    if len(data) > limit:  # a file that grows, or one of /proc, whose size is 0
+        raise kind(f"cannot read {path}: its size is {_over(limit)}")
+    return data
+
+
+def _bounded(file: Any, limit: int) -> bytes:
+    parts, left = [], limit + 1
+    while left > 0 and (part := file.read(min(left, MB))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def raised(limit: int) -> int:
+    """`limit` in bytes, or that of FCOS_MAX_MB where it is higher; what is no number there counts as nothing."""
+    asked = os.environ.get("FCOS_MAX_MB", "")
+    return max(limit, int(asked) * MB) if asked.isascii() and asked.isdigit() else limit
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _over(limit: int) -> str:
+    return f"over the limit of {limit // MB} MB; set FCOS_MAX_MB to a higher one if you trust the file"
+
+
+def read_text(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] = FcosError) -> str:
+    """A text file in UTF-8, or in UTF-16 or UTF-32 where its first bytes say so; the mark in front is dropped."""
+    data = read_bytes(path, limit, kind)
+    data, encoding = _unmarked(data)
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        place = f"byte {error.start} is 0x{data[error.start]:02x}" if error.start < len(data) else "it is cut short"
+        raise kind(f"cannot read {path}: it is not text in {encoding.upper()} ({place}); save it as UTF-8") from None
+
+
+def _unmarked(data: bytes, otherwise: str = "utf-8") -> tuple[bytes, str]:
+    """(the rest, the encoding) that a byte order mark in front of `data` names."""
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            return data[len(mark) :], encoding
+    return data, otherwise
+
+
+def read_lines(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] = FcosError) -> list[str]:
+    """The lines of a text file, ended by a newline, as every editor shows them. (`str.splitlines` also ends them at
+    U+2028, U+0085 and the like, which may be part of a name.)"""
+    lines = read_text(path, limit, kind).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines[:-1] if not lines[-1] else lines
+
+
+# --------------------------------------------------------------------------- JSON
+
+_DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
+_LONG = b"0" * 309  # the largest float has 309 digits
+
+
+def read_json(
+    path: str | Path, limit: int = JSON_LIMIT, kind: type[FcosError] = FcosError, *, nan: bool = False
+) -> Any:
+    """The value in a JSON file, or in a .gz of one. `nan` lets NaN and Infinity pass, which is no JSON but what
+    Python writes. Numbers beyond float64, lone surrogates and more than 200 levels are refused."""
+    data = read_bytes(path, limit, kind)
+    if data[:2] == b"\x1f\x8b":
+        data = _unzip(data, path, limit, kind)
+    data, encoding = _unmarked(data)
+    if encoding != "utf-8":
+        try:
+            data = data.decode(encoding).encode()
+        except UnicodeError:
+            raise kind(f"{path} is not JSON: it is not text in {encoding.upper()}") from None
+    return _parse(data, str(path), kind, nan)
+
+
+def parse_json(text: str | bytes, source: str, kind: type[FcosError] = FcosError, *, nan: bool = False) -> Any:
+    """The value of JSON that stands in another file, such as metadata; `source` names it in the error."""
+    try:
+        return _parse(text.encode() if isinstance(text, str) else text, source, kind, nan)
+    except UnicodeEncodeError:
+        raise kind(f"{source} is not JSON: it holds half a character") from None
+
+
+def _parse(data: bytes, source: str, kind: type[FcosError], nan: bool) -> Any:
+    if len(data) > 64 * MB:
+        from .machine import free_memory
+
+        # What CPython takes for each: a small mapping 232 bytes, a list 64, a value with its place 40.
+        needed = len(data) + 232 * data.count(b"{") + 64 * data.count(b"[") + 40 * data.count(b",")
+        if needed > free_memory():
+            raise kind(f"cannot read {source}: what it holds takes {_size(needed)} of memory, and that is not free")
+    try:
+        value = from_json(data, allow_inf_nan=nan)
+        flat = data.translate(_DIGITS)
+        if _LONG in flat or b"0e000" in flat or b"0e+000" in flat:  # perhaps only part of a name
+            _check_numbers(value, data, nan)
+    except ValueError as error:
+        reason = str(error)
+        if "control character" in reason:
+            reason = "a control character stands in a text" + reason[reason.rfind(" at line") :]
+        elif "recursion" in reason:
+            reason = "it is nested deeper than 200 levels"
+        elif "hex escape" in reason or "unicode" in reason:
+            reason = "it holds what is no UTF-8 text" + reason[reason.rfind(" at line") :]
+        raise kind(f"{source} is not JSON: {reason}") from None
+    except MemoryError:
+        raise kind(f"cannot read {source}: what it holds does not fit into memory") from None
+    return value
+
+
+def _check_numbers(value: Any, data: bytes, nan: bool) -> None:
+    """ValueError for a number that float64 cannot hold; only called where one might be there."""
+    rest = [value]
+    infinite = nan and b"Infinity" in data
+    while rest:
+        item = rest.pop()
+        if isinstance(item, dict):
+            rest.extend(item.values())
+        elif isinstance(item, list):
+            rest.extend(item)
+        elif isinstance(item, int | float):
+            try:
+                if math.isinf(item) and not infinite:
+                    raise OverflowError
+            except OverflowError:
+                raise ValueError("a number is too large for a float") from None
+
+
+def _unzip(data: bytes, path: str | Path, limit: int, kind: type[FcosError]) -> bytes:
+    """The content of gzip data, member by member, at most `limit` bytes and RATIO times what went in."""
+    most = min(raised(limit), max(raised(64 * MB), len(data) * RATIO))
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while data:
+            member = zlib.decompressobj(31)
+            piece = data
+            while not member.eof:
+                part = member.decompress(piece, 16 * MB)
+                size += len(part)
+                if size > most:
+                    raise kind(f"cannot read {path}: unpacked it is {_over(most)}")
+                parts.append(part)
+                piece = member.unconsumed_tail
+                if not part and not piece and not member.eof:
+                    raise kind(f"cannot read {path}: the packed file is cut short")
+            data = member.unused_data.lstrip(b"\0")
+    except zlib.error as error:
+        raise kind(f"cannot read {path}: it cannot be unpacked ({error})") from None
+    except MemoryError:
+        raise kind(f"cannot read {path}: unpacked it does not fit into memory") from None
+    return b"".join(parts)
+
+
+# --------------------------------------------------------------------------- YAML
+
+_TAG = "tag:yaml.org,2002:"
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
+_HEX = re.compile(r"0(x[0-9a-fA-F]+|o[0-7]+)\Z")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_SPECIAL = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z")
+
+
+def read_yaml(
+    path: str | Path, limit: int = YAML_LIMIT, kind: type[FcosError] = FcosError, *, as_written: Sequence[str] = ()
+) -> Any:
+    """The value in a YAML file, as `parse_yaml` has it."""
+    return parse_yaml(read_text(path, limit, kind), str(path), kind, as_written=as_written)
+
+
+def parse_yaml(
+    text: str, source: str, kind: type[FcosError] = FcosError, *, as_written: Sequence[str] = (), nan: bool = False
+) -> Any:
+    """YAML as text, numbers, true, false, null, lists and mappings, and nothing else (the core schema of YAML 1.2).
+
+    So a date stays text, `no` is no truth value, 1e-4 is a number and 010 is text. Keys must be text or numbers and
+    stand once. Scalars below the top-level keys `as_written` stay text: a class may be called 1.10 or null.
+    Tags of other types, aliases that grow beyond a million values, more than 100 levels and numbers that are not
+    finite are refused (`nan` lets those pass).
+    """
+    loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+    builder = _Builder(as_written, nan)
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            builder.take(event)
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        if "nesting depth" in reason:
+            reason = f"it is nested deeper than {DEPTH} levels"
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise kind(f"{source} is not YAML: {reason}{where}") from None
+    except ValueError as error:
+        raise kind(f"{source} cannot be read: {error}") from None
+    except (MemoryError, RecursionError):
+        raise kind(f"{source} cannot be read: it is too large or too deep") from None
+    return builder.value
+
+
+class _Open:
+    """A list or mapping that is being read."""
+
+    def __init__(self, value: list[Any] | dict[Any, Any], anchor: str | None, before: int) -> None:
+        self.value, self.anchor, self.before = value, anchor, before
+        self.key: Any = _Open
+        self.merged: dict[Any, Any] = {}
+
+
+class _Merge:
+    """Stands for the key `<<`."""
+
+
+class _Builder:
+    """Values from the events of the parser, without recursion, counted."""
+
+    def __init__(self, as_written: Sequence[str], nan: bool) -> None:
+        self.value: Any = None
+        self._as_written, self._nan = as_written, nan
+        self._open: list[_Open] = []
+        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._nodes = self._documents = 0
+
+    def take(self, event: yaml.Event) -> None:
+        if isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                raise _at(event, "it holds more than one document")
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:
+                raise _at(event, f"the alias *{event.anchor} has nothing to stand for")
+            value, count = self._anchors[event.anchor]
+            self._grow(event, count)
+            self._add(event, value)
+        elif isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event)
+            self._grow(event, 1)
+            if event.anchor:
+                self._anchors[event.anchor] = (value, 1)
+            self._add(event, value)
+        elif isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
+            listed = isinstance(event, yaml.SequenceStartEvent)
+            if event.tag not in (None, "!", _TAG + ("seq" if listed else "map")):
+                raise _at(event, f"the type {_short(event.tag)} is not read; lists and mappings are")
+            if len(self._open) >= DEPTH:
+                raise _at(event, f"it is nested deeper than {DEPTH} levels")
+            if self._open and isinstance(self._open[-1].value, dict) and self._open[-1].key is _Open:
+                raise _at(event, "a key must be a text or a number")
+            self._grow(event, 1)
+            self._open.append(_Open([] if listed else {}, event.anchor, self._nodes))
+        elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+            done = self._open.pop()
+            if done.merged and isinstance(done.value, dict):
+                own = dict(done.value)
+                done.value.clear()
+                done.value.update(done.merged | own)
+            if done.anchor:
+                self._anchors[done.anchor] = (done.value, self._nodes - done.before + 1)
+            self._add(event, done.value)
+
+    def _grow(self, event: yaml.Event, count: int) -> None:
+        self._nodes += count
+        if self._nodes > NODES:
+            raise _at(event, f"it holds more than {NODES:,} values")
+
+    def _add(self, event: yaml.Event, value: Any) -> None:
+        if not self._open:
+            self.value = value
+            return
+        top = self._open[-1]
+        if isinstance(top.value, list):
+            top.value.append(value)
+        elif top.key is _Open:
+            if value is not _Merge and not isinstance(value, str | int | float):
+                raise _at(event, "a key must be a text or a number")
+            if value in top.value:
+                raise _at(event, f"the key {_short(value)!r} stands twice")
+            top.key = value
+        else:
+            if top.key is _Merge:
+                for part in value if isinstance(value, list) else [value]:
+                    if not isinstance(part, dict):
+                        raise _at(event, "<< takes a mapping")
+                    top.merged.update({k: v for k, v in part.items() if k not in top.merged})
+            else:
+                top.value[top.key] = value
+            top.key = _Open
+
+    def _scalar(self, event: yaml.ScalarEvent) -> Any:
+        text, tag = event.value, event.tag
+        awaits_key = bool(self._open) and isinstance(self._open[-1].value, dict) and self._open[-1].key is _Open
+        if tag is None and event.implicit[0]:  # plain, without a tag
+            if awaits_key and text == "<<":
+                return _Merge
+            written = self._open and self._open[0].key in self._as_written and not awaits_key
+            return text if written else self._plain(event, text)
+        if tag in (None, "!", _TAG + "str"):
+            return text
+        value = self._plain(event, text)
+        kinds: dict[str, Callable[[Any], bool]] = {
+            "int": lambda v: type(v) is int,
+            "float": lambda v: type(v) in (int, float),
+            "bool": lambda v: type(v) is bool,
+            "null": lambda v: v is None,
+        }
+        name = tag.removeprefix(_TAG)
+        if name not in kinds:
+            raise _at(event, f"the type {_short(tag)} is not read; texts and numbers are")
+        if not kinds[name](value):
+            raise _at(event, f"{_short(text)!r} is no {name}")
+        return float(value) if name == "float" else value
+
+    def _plain(self, event: yaml.Event, text: str) -> Any:
+        if text in ("", "~", "null", "Null", "NULL"):
+            return None
+        if text in ("true", "True", "TRUE"):
+            return True
+        if text in ("false", "False", "FALSE"):
+            return False
+        if _SPECIAL.match(text):
+            if not self._nan:
+                raise _at(event, f"{text} is no finite number")
+            return float(text.replace(".", ""))
+        if _INT.match(text):
+            if len(text) > 300:
+                raise _at(event, "a number is too large")
+            return int(text)
+        if _HEX.match(text):
+            if len(text) > 300:
+                raise _at(event, "a number is too large")
+            return int(text, 0)
+        if _FLOAT.match(text):
+            value = float(text)
+            if math.isinf(value):
+                raise _at(event, f"{_short(text)} is too large for a number")
+            return value
+        return text
+
+
+def _at(event: yaml.Event, reason: str) -> ValueError:
+    mark = event.start_mark
+    return ValueError(f"{reason} (line {mark.line + 1})" if mark else reason)
+
+
+def _short(value: object) -> object:
+    return value[:37] + "..." if isinstance(value, str) and len(value) > 40 else value
+
+
+# --------------------------------------------------------------------------- XML
+
+_DECLARED = re.compile(rb"""\A\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._:-]{1,40})["']""")
+
+
+def read_xml(path: str | Path, limit: int = XML_LIMIT, kind: type[FcosError] = FcosError) -> Element:
+    """The root of an XML file, in any encoding that Python has a codec for. A document type, and with it every
+    entity of the file's own, is refused; so are more than 100 levels."""
+    data = read_bytes(path, limit, kind)
+    text = _decode_xml(data, path, kind)
+    try:
+        return _parse_xml(text.encode())
+    except (expat.ExpatError, ValueError) as error:  # UnicodeEncodeError: half a character
+        raise kind(f"{path} is not XML: {error}") from None
+    except MemoryError:
+        raise kind(f"cannot read {path}: it does not fit into memory") from None
+
+
+def _decode_xml(data: bytes, path: str | Path, kind: type[FcosError]) -> str:
+    declared = _DECLARED.match(data)
+    guess = declared[1].decode() if declared else "utf-8"
+    if data.startswith((b"<\0", b"\0<")):
+        guess = "utf-16-le" if data[:1] == b"<" else "utf-16-be"
+    data, encoding = _unmarked(data, guess)
+    try:
+        return data.decode(encoding)
+    except LookupError:
+        raise kind(f"cannot read {path}: the encoding {encoding!r} is not known") from None
+    except (UnicodeError, ValueError):
+        raise kind(f"cannot read {path}: it is not text in {encoding.upper()}") from None
+
+
+def _parse_xml(data: bytes) -> Element:
+    builder = TreeBuilder()
+    parser = expat.ParserCreate("utf-8")  # whatever the file declares: it has been decoded
+    parser.buffer_text = True
+    depth = 0
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > DEPTH:
+            raise ValueError(f"it is nested deeper than {DEPTH} levels")
+        builder.start(tag, attributes)
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(tag)
+
+    def doctype(*_: object) -> None:
+        raise ValueError("it declares a document type, which is not read; delete the line <!DOCTYPE ...>")
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = builder.data
+    parser.StartDoctypeDeclHandler = doctype
+    parser.Parse(data, True)
+    return builder.close()
