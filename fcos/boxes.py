@@ -68,25 +68,45 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: DecodeConfig) -> tup
         boxes = boxes + boxes.new_tensor((0.0, 0.0, 1.0, 1.0))
     if cfg.nms.startswith("soft"):
         return _soft_nms(boxes, scores, labels, cfg)
+    limit = cfg.nms_iou
+    apart = cfg.nms == "class" and cfg.nms_rule == "mmcv"
+    if cfg.nms_rule == "mmcv":
+        limit = float(np.float32(limit))
+    if apart:
+        boxes, labels = _moved_apart(boxes, labels)
     if cfg.nms == "none":
         keep = scores.argsort(descending=True, stable=True)
     elif len(boxes) > _FEW and boxes.device.type == "cpu":
         labels = torch.zeros_like(labels) if cfg.nms == "agnostic" else labels
-        keep = _first_of_nms(boxes, scores, labels, cfg.nms_iou, cfg.max_detections)
-    elif cfg.nms == "agnostic":
-        keep = load_operators().nms(boxes, scores, cfg.nms_iou)
-    elif boxes.device.type == "cpu":  # each class is moved to a place of its own
-        places = labels.to(boxes)[:, None] * (boxes.max() + 1) if len(boxes) else boxes
-        keep = load_operators().nms(boxes + places, scores, cfg.nms_iou)
+        keep = _first_of_nms(boxes, scores, labels, limit, cfg.max_detections)
+    elif cfg.nms == "agnostic" or apart:
+        keep = load_operators().nms(boxes, scores, limit)
+    elif boxes.device.type == "cpu":
+        keep = load_operators().nms(_moved_apart(boxes, labels)[0], scores, limit)
     else:
         from torchvision.ops import batched_nms
 
-        keep = batched_nms(boxes, scores, labels, cfg.nms_iou)
+        keep = batched_nms(boxes, scores, labels, limit)
     keep = keep[: cfg.max_detections]
     return keep, scores[keep]
 
 
-_FEW = 1000  # above, the shifted corners lose precision and torchvision calls NMS for each class
+_FEW = 1000  # above, the moved corners lose precision and torchvision calls NMS for each class
+_MANY = 10_000  # from here on mmcv calls NMS for each class, on the moved corners still
+
+
+def _moved_apart(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(boxes with each class at a place of its own, the labels that may be compared).
+
+    The boxes of a class stay among themselves where no corner is negative; else those of the class before may reach
+    into their place, and fewer than 10,000 boxes are compared without their labels, as one NMS would.
+    """
+    if not len(boxes):
+        return boxes, labels
+    moved = boxes + labels.to(boxes)[:, None] * (boxes.max() + 1)
+    if len(boxes) < _MANY and bool(boxes.min() < 0):
+        labels = torch.zeros_like(labels)
+    return moved, labels
 
 
 @cache

@@ -152,6 +152,11 @@ class DecodeConfig(Section):
         "class", "NMS per class, over all classes, or soft-NMS per class"
     )
     nms_iou: float = _f(0.6, "IoU above which the weaker box goes", ge=0, le=1)
+    drop_empty: bool = _f(False, "boxes that clipping left without width or height go before NMS, as in mmdetection")
+    nms_rule: Literal["torchvision", "mmcv"] = _f(
+        "torchvision",
+        "NMS per class: corners of 1,000 boxes and fewer moved apart by class / always moved, the limit in float32",
+    )
     nms_plus_one: bool = _f(False, "NMS measures widths as x2 - x1 + 1, as the original")
     soft_sigma: float = _f(0.5, "width of Gaussian soft-NMS", gt=0)
     max_detections: int = _f(100, "detections kept per image", ge=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,53 +14,92 @@ from .config import DecodeConfig
 from .types import Detections, Points, Predictions
 
 
+class Candidates(NamedTuple):
+    """What may become a detection of one image, level by level: boxes [K,4] xyxy, scores [K], labels [K] and the
+    number [K] of the point that each comes from."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    points: Tensor
+
+
 def decode(pred: Predictions, points: Points, sizes: list[tuple[int, int]], cfg: DecodeConfig) -> list[Detections]:
     """Detections of each image, best first, in pixels of the network input; sizes: (height, width) unpadded."""
     return [decode_image(Predictions(*(value[i] for value in pred)), points, size, cfg) for i, size in enumerate(sizes)]
 
 
 def decode_image(pred: Predictions, points: Points, size: tuple[int, int], cfg: DecodeConfig) -> Detections:
-    """One image: logits [P,C], distances [P,4], centerness [P]."""
-    boxes, scores, labels, spot = select(pred, points, cfg)
-    if cfg.clip == "before":
-        boxes = clip(boxes, size, cfg.clip_margin)
-    keep, scores = nms(boxes, scores, labels, cfg)
-    boxes = boxes[keep]
-    if cfg.clip == "after":  # detectron2 and AdelaiDet then drop what lies wholly in the padding
-        boxes = clip(boxes, size, cfg.clip_margin)
-        left = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        boxes, keep, scores = boxes[left], keep[left], scores[left]
-    return Detections(boxes, scores, labels[keep], spot[keep], size=size)
+    """One image: logits [P,C], distances [P,4], centerness [P].
+
+    Four steps, which whoever looks inside takes one by one: `select`, `trim`, `fcos.boxes.nms`, `finish`.
+    """
+    candidates = trim(select(pred, points, cfg), size, cfg)
+    keep, scores = nms(candidates.boxes, candidates.scores, candidates.labels, cfg)
+    return finish(candidates, keep, scores, size, cfg)[0]
 
 
-def select(pred: Predictions, points: Points, cfg: DecodeConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Candidates of one image before NMS: boxes [K,4] unclipped, scores [K], labels [K], points [K].
+def select(pred: Predictions, points: Points, cfg: DecodeConfig) -> Candidates:
+    """Candidates of one image by threshold and top-k per level, boxes as predicted.
 
     The threshold is first applied to the logits, so that sigmoids and boxes are computed for few of them.
     """
     classes = pred.logits.shape[1]
     # a touch below the limit: the exact comparison follows on the few that are left
-    found = _above(pred.logits, _logit(_least_class_probability(cfg)) - 1e-3)
-    spot = found // classes
-    probability = torch.sigmoid(torch.take(pred.logits, found).float())
-    scores = score(probability, torch.sigmoid(pred.centerness[spot].float()), cfg)
+    likely = _above(pred.logits, _logit(_least_class_probability(cfg)) - 1e-3)
+    spot = likely // classes
+    probability = torch.sigmoid(torch.take(pred.logits, likely).float())
+    centerness = torch.sigmoid(pred.centerness[spot].float())
+    # pairs stand in order of their points, hence level by level
+    ends = torch.tensor([grid.start + grid.cells for grid in points.grids], device=spot.device)
+    keep, scores = admit(probability, centerness, spot, ends, cfg)
+    spot, labels = spot[keep], likely[keep] % classes
+    return Candidates(to_corners(points.xy[spot], pred.distances[spot].float()), scores, labels, spot)
+
+
+def admit(
+    probability: Tensor, centerness: Tensor, place: Tensor, ends: Tensor, cfg: DecodeConfig
+) -> tuple[Tensor, Tensor]:
+    """(rows [K], scores [K]) of the pairs of point and class that pass the threshold and the top-k of their level.
+
+    probability and centerness [M] in 0..1; place [M] rises, and the pairs of level l are those below ends[l] [L].
+    """
+    scores = score(probability, centerness, cfg)
     passed = _above(probability if cfg.threshold_on == "class" else scores, cfg.threshold)
     rank = scores if cfg.topk_by == "score" else probability
-
     kept: list[Tensor] = []
-    # candidates stand in order of their points, hence level by level
-    ends = torch.tensor([grid.start + grid.cells for grid in points.grids], device=spot.device)
     first = 0
-    for last in torch.searchsorted(spot[passed], ends).tolist():
+    for last in torch.searchsorted(place[passed], ends).tolist():
         chosen = passed[first:last]
         if len(chosen) > cfg.topk:
             chosen = chosen[rank[chosen].topk(cfg.topk).indices]
         kept.append(chosen)
         first = last
     keep = torch.cat(kept)
-    spot, labels, scores = spot[keep], found[keep] % classes, scores[keep]
-    boxes = to_corners(points.xy[spot], pred.distances[spot].float())
-    return boxes, scores, labels, spot
+    return keep, scores[keep]
+
+
+def trim(candidates: Candidates, size: tuple[int, int], cfg: DecodeConfig) -> Candidates:
+    """What NMS is given: boxes cut to the image of (height, width), and empty ones dropped, where `cfg` says so."""
+    if cfg.clip == "before":
+        candidates = candidates._replace(boxes=clip(candidates.boxes, size, cfg.clip_margin))
+    if cfg.drop_empty:
+        left = solid(candidates.boxes)
+        if not left.all():
+            candidates = Candidates(*(value[left] for value in candidates))
+    return candidates
+
+
+def finish(
+    candidates: Candidates, keep: Tensor, scores: Tensor, size: tuple[int, int], cfg: DecodeConfig
+) -> tuple[Detections, Tensor]:
+    """(detections, their rows [D] among the candidates) of what NMS keeps: rows [K'] best first, scores [K']."""
+    boxes = candidates.boxes[keep]
+    if cfg.clip == "after":  # detectron2 and AdelaiDet then drop what lies wholly in the padding
+        boxes = clip(boxes, size, cfg.clip_margin)
+        left = solid(boxes)
+        boxes, keep, scores = boxes[left], keep[left], scores[left]
+    return Detections(boxes, scores, candidates.labels[keep], candidates.points[keep], size=size), keep
 
 
 def score(probability: Tensor, centerness: Tensor, cfg: DecodeConfig) -> Tensor:
@@ -71,6 +111,11 @@ def score(probability: Tensor, centerness: Tensor, cfg: DecodeConfig) -> Tensor:
     if cfg.score == "sqrt":
         return (probability * centerness).sqrt()
     return probability**cfg.power * centerness ** (1 - cfg.power)
+
+
+def solid(boxes: Tensor) -> Tensor:
+    """[...] bool: boxes [...,4] with a width and a height."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
 
 
 def _above(values: Tensor, limit: float) -> Tensor:

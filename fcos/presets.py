@@ -116,6 +116,7 @@ _ORIGINAL_TRAIN = {
     "warmup": 500,
 }
 _ORIGINAL_DATA = {"resample": "pil", "round": "short-exact", "padding": "exact", "inclusive_boxes": True}
+_MMDET_DECODE = {"topk_by": "class", "score": "product", "drop_empty": True, "nms_rule": "mmcv"}
 _ADELAIDET: dict[str, Any] = {
     "model": {**_CAFFE, "mean": _MEAN},
     "assign": _REGION,
@@ -159,7 +160,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
     "mmdet": {
         "model": {**_CAFFE, "mean": _MEAN},
         "assign": _REGION,
-        "decode": {"topk_by": "class", "score": "product"},
+        "decode": _MMDET_DECODE,
         "data": {"resample": "linear", "round": "half-up", "padding": "exact"},
         "train": {"bias_lr": 2.0, "bias_decay": False, "warmup_start": 1 / 3, "warmup": 500},
     },
@@ -174,7 +175,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         },
         "assign": {**_REGION, "center_radius": 0.0},
         "loss": {"box": "iou"},
-        "decode": {"topk_by": "class", "score": "product", "nms_iou": 0.5},
+        "decode": {**_MMDET_DECODE, "nms_iou": 0.5},
         "data": {"resample": "linear", "round": "half-up", "padding": "exact"},
         "train": {
             "bias_lr": 2.0,

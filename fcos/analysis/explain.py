@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..boxes import clip, iou, nms
-from ..decode import select
+from ..boxes import iou, nms
+from ..decode import Candidates, finish, select, trim
 from ..inference.detector import Detector
 from ..inference.sources import Source, load_source, name_of
 from ..show.draw import draw_boxes, level_color, sheet
@@ -112,29 +112,28 @@ def explain(detector: Detector, source: Source, score: float | None = None) -> E
     image = load_source(source)
     raw = Raw(detector, image)
     cfg, points = detector.config.decode, raw.points
-    boxes, scores, labels, spot = (v.cpu() for v in select(raw.predictions, points, cfg))
-    if cfg.clip == "before":
-        boxes = clip(boxes, raw.size, cfg.clip_margin)
+    candidates = Candidates(*(v.cpu() for v in trim(select(raw.predictions, points, cfg), raw.size, cfg)))
+    boxes, scores, labels, spot = candidates
     every = cfg.model_copy(update={"max_detections": max(len(boxes), 1)})
     kept, kept_scores = nms(boxes, scores, labels, every)
     silencer = who_silenced(boxes, labels, kept, cfg.nms, cfg.nms_iou)
     kept, kept_scores = kept[: cfg.max_detections], kept_scores[: cfg.max_detections]
-    chosen = kept_scores >= score
-    shown, shown_scores = kept[chosen], kept_scores[chosen]
-    clipped = clip(boxes, raw.size, cfg.clip_margin) if cfg.clip == "after" else boxes
+    final, shown = finish(candidates, kept, kept_scores, raw.size, cfg)
+    chosen = final.scores >= score
+    final, shown = final[chosen], shown[chosen]
     xy, level = points.xy.cpu(), points.level.cpu()
     names, scale = detector.classes.names, raw.ratio
 
-    def row(i: int) -> dict[str, Any]:
-        return {
-            "box": (clipped[i] * scale).tolist(),
-            "label": names[int(labels[i])],
-            "score": float(scores[i]),
-            "location": (xy[spot[i]] * scale[:2]).tolist(),
-        }
+    def rows(chosen: Tensor) -> tuple[dict[str, Any], ...]:
+        silenced, _ = finish(candidates, chosen, scores[chosen], raw.size, cfg)
+        columns = (silenced.boxes * scale, silenced.labels, silenced.scores, xy[silenced.points] * scale[:2])
+        return tuple(
+            {"box": box, "label": names[label], "score": confidence, "location": place}
+            for box, label, confidence, place in zip(*(c.tolist() for c in columns), strict=True)
+        )
 
     stories = []
-    for i, final in zip(shown.tolist(), shown_scores.tolist(), strict=True):
+    for i, box, final_score in zip(shown.tolist(), final.boxes, final.scores.tolist(), strict=True):
         p = int(spot[i])
         losers = (silencer == i).nonzero()[:, 0]
         losers = losers[scores[losers].argsort(descending=True, stable=True)]
@@ -142,19 +141,19 @@ def explain(detector: Detector, source: Source, score: float | None = None) -> E
         stories.append(
             Story(
                 names[int(labels[i])],
-                final,
+                final_score,
                 float(raw.predictions.logits[p, labels[i]].sigmoid()),
                 float(raw.predictions.centerness[p].sigmoid()),
                 f"P{points.grids[int(level[p])].stride.bit_length() - 1}",
                 (x, y),
                 tuple((raw.predictions.distances[p].cpu() * scale).tolist()),
-                tuple((clipped[i] * scale).tolist()),
-                tuple(row(k) for k in losers.tolist()),
+                tuple((box * scale).tolist()),
+                rows(losers),
             )
         )
     height, width = image.shape[:2]
     found = Detections(
-        clipped[shown] * scale, shown_scores, labels[shown], spot[shown], names, (height, width), name_of(source)
+        final.boxes * scale, final.scores, final.labels, final.points, names, (height, width), name_of(source)
     )  # fmt: skip
     return Explanation(image, found, tuple(stories), tuple(level[spot[shown]].tolist()), _maps(raw))
 

@@ -7,7 +7,7 @@ The tables of names stand in one file a family; `recognise` tells them apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import Config
+from ..config import Config, ModelConfig
 from ..errors import ModelError
 from ..files import write_whole
 from ..network import weights
@@ -166,11 +166,44 @@ def needs(config: Config, to: str) -> list[str]:
         lines.append(f"ResNet stride in the {'1x1' if model.stride_in_1x1 else '3x3'} convolution")
     if not model.scale and to_theirs("head.scales.0", FAMILIES[to].rules):
         lines.append("the scales of its head stay 1, as they begin: the weights have none")
+    lines += [words(model) for fields, words in _CHOICES if _must_be_said(model, fields, FAMILIES[to])]
     if config.dialect not in FAMILIES[to].dialects:
         lines.append(
             f"the weights were trained under the dialect {config.dialect}; points, thresholds and scores differ"
         )
     return lines
+
+
+def _must_be_said(model: ModelConfig, fields: tuple[str, ...], family: Family) -> bool:
+    """Whether a configuration of the family has other values of these settings than the model."""
+    ours = [getattr(model, name) for name in fields]
+    theirs = (with_dialect(preset("fcos-r50"), dialect).model for dialect in family.dialects)
+    return any([getattr(other, name) for name in fields] != ours for other in theirs)
+
+
+# what names and shapes of tensors do not show: the settings, and how they are said
+_CHOICES: tuple[tuple[tuple[str, ...], Callable[[ModelConfig], str]], ...] = (
+    (
+        ("regression", "normalize"),
+        lambda m: f"box distances are {m.regression}(output), in {'strides' if m.normalize else 'pixels'}",
+    ),
+    (("centerness_on",), lambda m: f"centerness is computed on the {m.centerness_on} tower"),
+    (
+        ("backbone_norm_eps",),
+        lambda m: (
+            f"BatchNorm of the backbone with epsilon {1e-5 if m.backbone_norm_eps is None else m.backbone_norm_eps:g}"
+        ),
+    ),
+    (
+        ("head_bias",),
+        lambda m: (
+            "tower convolutions have a bias"
+            if m.head_bias
+            else f"tower convolutions have no bias ({2 * m.head_convs} tensors that a file with biases has are not "
+            "written): switch theirs off, or leave them 0"
+        ),
+    ),
+)
 
 
 def _family(state: Mapping[str, Tensor], source: str) -> tuple[Family, list[str]]:

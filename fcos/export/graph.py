@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from ..boxes import to_corners
 from ..config import Config
-from ..decode import score
+from ..decode import score, solid
 from ..errors import ModelError
 from ..network.folding import fuse
 from ..network.model import FCOS
@@ -51,18 +52,25 @@ class EndToEnd(nn.Module):
         boxes, scores, labels, points = self.candidates(images)
         if cfg.clip == "before":
             boxes = _clip(boxes, limit)
+        if cfg.drop_empty:
+            scores = torch.where(solid(boxes), scores, -1.0)
         valid = scores >= 0
         if cfg.nms != "none":
             kinds = torch.zeros_like(labels) if cfg.nms == "agnostic" else labels
             sides = boxes + boxes.new_tensor((0.0, 0.0, 1.0, 1.0)) if cfg.nms_plus_one else boxes
-            keep = torch.ops.fcos.nms(sides, scores, kinds, cfg.nms_iou, self.network.num_classes, cfg.max_detections)
+            limit_iou = cfg.nms_iou
+            if cfg.nms_rule == "mmcv":  # see `fcos.boxes.nms`
+                limit_iou = float(np.float32(limit_iou))
+                if cfg.nms == "class":
+                    end = torch.where(valid[..., None], sides, 0.0).amax(dim=(1, 2)) + 1
+                    sides = sides + labels[..., None].float() * end[:, None, None]
+            keep = torch.ops.fcos.nms(sides, scores, kinds, limit_iou, self.network.num_classes, cfg.max_detections)
             valid = valid & keep
         rows: tuple[Tensor, ...] = (boxes, labels, points)
         scores, rows = _first(scores, rows, valid, cfg.max_detections)
         if cfg.clip == "after":
             boxes = _clip(rows[0], limit)
-            left = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
-            scores, rows = _first(scores, (boxes, *rows[1:]), left & (scores >= 0), cfg.max_detections)
+            scores, rows = _first(scores, (boxes, *rows[1:]), solid(boxes) & (scores >= 0), cfg.max_detections)
         valid = scores >= 0
         boxes, labels, points = rows
         return (

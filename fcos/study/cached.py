@@ -7,7 +7,7 @@ class of every location that learns a box.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,10 +16,11 @@ from torch import Tensor
 from ..analysis.common import label_mapping, on_cpu, with_files
 from ..analysis.explain import Raw
 from ..assign import assign
-from ..boxes import clip, nms
+from ..boxes import nms, to_corners
 from ..config import Config, DecodeConfig
 from ..data.image import read_image
-from ..decode import score
+from ..decode import Candidates as Admitted
+from ..decode import admit, finish, trim
 from ..inference.detector import Detector
 from ..terminal import track
 from ..types import Detections
@@ -87,10 +88,10 @@ def _image(detector: Detector, record: Record, mapping: Tensor, least: float) ->
     wanted[positive[own_class >= 0], own_class[own_class >= 0]] = True
     wanted &= known[None]
     spot, labels = wanted.nonzero(as_tuple=True)
-    xy, reach = points.xy[spot], distances[spot]
+    xy = points.xy[spot]
     return Candidates(
-        boxes=torch.cat((xy - reach[:, :2], xy + reach[:, 2:]), dim=1),
-        distances=reach,
+        boxes=to_corners(xy, distances[spot]),
+        distances=distances[spot],
         probability=probability[spot, labels],
         centerness=centerness[spot],
         labels=mapping[labels],
@@ -111,33 +112,19 @@ def redecode(c: Candidates, cfg: DecodeConfig, keep: Tensor | None = None) -> De
     Equal to `fcos.decode` while cfg.threshold is not below the cache's `least`. keep [K] bool: candidates that stay
     whatever NMS says (the NMS oracle); all others then go through NMS among themselves.
     """
-    scores = score(c.probability, c.centerness, cfg)
-    passed = (c.probability if cfg.threshold_on == "class" else scores) > cfg.threshold
-    rank = scores if cfg.topk_by == "score" else c.probability
-    rows = []
-    for level in c.level.unique().tolist():
-        chosen = (passed & (c.level == level)).nonzero()[:, 0]
-        if len(chosen) > cfg.topk:
-            chosen = chosen[rank[chosen].topk(cfg.topk).indices]
-        rows.append(chosen)
-    order = torch.cat(rows) if rows else torch.zeros(0, dtype=torch.int64)
-    boxes = c.boxes[order]
-    if cfg.clip == "before":
-        boxes = clip(boxes, c.size, cfg.clip_margin)
-    if keep is None:
-        kept, final = nms(boxes, scores[order], c.labels[order], cfg)
-    else:
-        safe = keep[order]
-        rest = (~safe).nonzero()[:, 0]
-        survivors, _ = nms(boxes[rest], scores[order][rest], c.labels[order][rest], cfg)
-        kept = torch.cat((safe.nonzero()[:, 0], rest[survivors]))
-        kept = kept[scores[order][kept].argsort(descending=True, stable=True)][: cfg.max_detections]
-        final = scores[order][kept]
-    boxes = boxes[kept]
-    if cfg.clip == "after":
-        boxes = clip(boxes, c.size, cfg.clip_margin)
-    picked = order[kept]
-    return Detections(boxes * c.ratio, final, c.labels[picked], c.spot[picked])
+    ends = torch.arange(1, int(c.level.max()) + 2 if len(c.level) else 2)
+    rows, scores = admit(c.probability, c.centerness, c.level, ends, cfg)
+    safe = torch.zeros(len(rows), dtype=torch.bool) if keep is None else keep[rows]
+    fixed = Admitted(c.boxes[rows[safe]], scores[safe], c.labels[rows[safe]], c.spot[rows[safe]])
+    rest = Admitted(c.boxes[rows[~safe]], scores[~safe], c.labels[rows[~safe]], c.spot[rows[~safe]])
+    fixed, rest = trim(fixed, c.size, cfg), trim(rest, c.size, cfg)
+    kept, final = nms(rest.boxes, rest.scores, rest.labels, cfg)
+    if keep is not None:
+        rest = Admitted(*(torch.cat((a, b[kept])) for a, b in zip(fixed, rest, strict=True)))
+        kept = rest.scores.argsort(descending=True, stable=True)[: cfg.max_detections]
+        final = rest.scores[kept]
+    found, _ = finish(rest, kept, final, c.size, cfg)
+    return replace(found, boxes=found.boxes * c.ratio, size=None)
 
 
 def redecode_all(cached: Sequence[Candidates], config: Config, **changes: object) -> list[Detections]:

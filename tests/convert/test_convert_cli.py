@@ -7,7 +7,7 @@ import torch
 from variants import distinct, shapes_of, variant
 
 from fcos.cli import main
-from fcos.convert.translate import export_state
+from fcos.convert.translate import export_state, needs
 from fcos.network import weights
 
 SMALL = {"backbone": "resnet18", "stride_in_1x1": False, "fpn_channels": 32, "head_channels": 32, "head_convs": 1}
@@ -96,6 +96,36 @@ def test_a_file_of_another_family_says_so_and_both_sides_are_listed(tmp_path, ca
     torch.save({"fc.weight": torch.zeros(2)}, path)
     assert run("convert", path, out) == 2
     assert f"cannot convert {path}: it has no FCOS head" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dialect", "to", "said"),
+    [
+        ("mmdet-2019", "adelaidet", ("exp(output), in pixels", "on the classification tower", "no bias (2 tensors")),
+        ("mmdet-2019", "original", ("exp(output)", "classification tower", "epsilon 1e-05", "no bias (2 tensors")),
+        ("mmdet-2019", "mmdet", ("exp(output)", "classification tower", "no bias")),
+        ("mmdet", "adelaidet", ()),
+        ("mmdet", "original", ("relu(output), in strides", "regression tower", "epsilon 1e-05")),
+        ("original", "adelaidet", ("epsilon 0",)),
+        ("original-2019", "detectron2", ("exp(output), in pixels", "classification tower", "epsilon 0")),
+        ("adelaidet", "detectron2", ()),
+    ],
+)
+def test_what_the_tensors_do_not_show_is_said(dialect, to, said):
+    config = variant(dialect, **{k: v for k, v in SMALL.items() if k != "stride_in_1x1"})
+    lines = [line for line in needs(config, to) if any(word in line for word in ("output", "tower", "epsilon"))]
+    assert len(lines) == len(said)
+    for words in said:
+        assert any(words in line for line in lines), (words, lines)
+
+
+def test_a_file_without_tower_biases_says_how_many_it_lacks():
+    config = variant("mmdet-2019", **SMALL)
+    bare = export_state(distinct(shapes_of(config)), config, "original")
+    whole = config.override({"model": {"head_bias": True}})
+    missing = export_state(distinct(shapes_of(whole)), whole, "original").keys() - bare.keys()
+    assert len(missing) == 2  # one convolution in each of two towers
+    assert any(f"({len(missing)} tensors" in line for line in needs(config, "original"))
 
 
 def test_what_the_other_config_must_say_names_scales_that_the_weights_lack(tmp_path, capsys, theirs):

@@ -124,6 +124,8 @@ RULES = [
     {"score": "class", "nms": "agnostic", "clip": "none"},
     {"score": "power", "power": 0.3, "threshold_on": "score", "threshold": 0.4},
     {"nms": "none", "max_detections": 70, "clip": "after"},
+    {"drop_empty": True, "threshold": 0.01},
+    {"nms_rule": "mmcv", "nms_iou": 0.4},
     {"nms_plus_one": True, "clip_margin": 1, "nms_iou": 0.3},
     {"topk": 1000, "max_detections": 1000, "threshold": 0.0},
     {"threshold": 0.999999},

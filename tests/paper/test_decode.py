@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -12,6 +13,7 @@ from fcos.boxes import nms
 from fcos.config import AssignConfig, DecodeConfig, ModelConfig
 from fcos.decode import decode, select
 from fcos.points import make_points
+from fcos.presets import DIALECTS, preset, with_dialect
 from fcos.types import Predictions
 
 MODEL, ASSIGN = ModelConfig(), AssignConfig()
@@ -109,6 +111,92 @@ def test_class_nms_spares_other_classes_and_agnostic_does_not():
     assert nms(boxes, scores, labels, DecodeConfig(nms="agnostic"))[0].tolist() == [0]
     assert nms(boxes, scores, labels, DecodeConfig(nms="none"))[0].tolist() == [0, 1, 2]
     assert nms(boxes, scores, labels, DecodeConfig(max_detections=1))[0].tolist() == [0]
+
+
+def test_boxes_that_clipping_empties_go_before_nms():
+    """Two detections are asked for. The best candidate lies in the padding: cut to (60, 90) it has no width. Under
+    mmdetection's rule it never takes one of the two places; a box one pixel wide does."""
+    points = make_points(SIZE, MODEL, ASSIGN)
+    pred = empty_prediction(points)
+    # the points (92, 4), (92, 20), (4, 4) and (4, 36) of P3, twelve in a row
+    for spot, chance, distances in (
+        (11, 0.9, [1.0, 4, 3, 4]),  # x from 91: wholly in the padding
+        (2 * 12 + 11, 0.8, [3.0, 4, 3, 4]),  # x from 89: one column is left
+        (0, 0.7, [3.0, 3, 3, 3]),
+        (4 * 12, 0.6, [3.0, 3, 3, 3]),
+    ):
+        pred.logits[0, spot, 0], pred.distances[0, spot] = logit(chance), torch.tensor(distances)
+    rules = {"score": "class", "max_detections": 2}
+    (kept,) = decode(pred, points, [(60, 90)], DecodeConfig(**rules))
+    assert kept.points.tolist() == [11, 35]
+    assert kept.boxes[0].tolist() == [90, 0, 90, 8]
+    (dropped,) = decode(pred, points, [(60, 90)], DecodeConfig(**rules, drop_empty=True))
+    assert dropped.points.tolist() == [35, 0]
+    assert dropped.boxes[0].tolist() == [89, 16, 90, 24]
+    (one,) = decode(pred, points, [(60, 90)], DecodeConfig(**rules | {"threshold": 0.85}, drop_empty=True))
+    assert len(one) == 0
+
+
+def test_only_mmdetections_dialects_drop_empty_boxes_and_follow_mmcv():
+    for name in DIALECTS:
+        cfg = with_dialect(preset("fcos-r50"), name).decode
+        assert (cfg.drop_empty, cfg.nms_rule == "mmcv") == ((True, True) if "mmdet" in name else (False, False))
+
+
+def nms_of_mmcv(boxes, scores, labels, limit):
+    """The rule of `mmcv.ops.batched_nms` in float32, written out: corners of each class moved by (highest corner + 1),
+    one NMS below 10,000 boxes, else one for each class on the same moved corners."""
+    one = np.float32(1)
+    moved = boxes + labels.astype(np.float32)[:, None] * (boxes.max() + one)
+    x1, y1, x2, y2 = moved.T
+    areas = (x2 - x1) * (y2 - y1)
+    groups = [np.arange(len(boxes))] if len(boxes) < 10_000 else [np.flatnonzero(labels == k) for k in set(labels)]
+    kept = []
+    for group in groups:
+        order = group[np.argsort(-scores[group], kind="stable")]
+        while len(order):
+            i, rest = order[0], order[1:]
+            kept.append(i)
+            width = np.maximum(np.minimum(x2[i], x2[rest]) - np.maximum(x1[i], x1[rest]), np.float32(0))
+            height = np.maximum(np.minimum(y2[i], y2[rest]) - np.maximum(y1[i], y1[rest]), np.float32(0))
+            inside = width * height
+            with np.errstate(invalid="ignore"):
+                order = rest[~(inside / (areas[i] + areas[rest] - inside) > np.float32(limit))]
+    return np.array(sorted(kept, key=lambda i: -scores[i]))
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "differs"), [(900, 0, False), (1800, 0, True), (1800, -40, True), (10_500, 0, True)]
+)
+def test_nms_of_mmcv_at_any_count(count, low, differs):
+    """Far corners of 80 classes lie near 100,000, where float32 knows 1/128 pixel: IoUs beside the limit change sides.
+    torchvision stops moving at 1,000 boxes, mmcv never does. With negative corners classes reach into each other."""
+    rng = np.random.default_rng(count + low)
+    corner = (rng.integers(0, 60, (count, 2)) * 20).astype(np.float32) + low
+    boxes = np.concatenate((corner, corner + rng.integers(1, 12, (count, 2)) * 11), axis=1).astype(np.float32)
+    boxes += rng.choice(np.float32([0, 0.001, 0.003]), boxes.shape)  # at the limit or a hair beside it
+    boxes[0, 2:] = 1333
+    # an IoU of 0.50001, and of 0.5 where 79 * 1334 is added: the second goes, or stays
+    boxes[1:3] = [[0, 0, 100, 100], [0, 0, 100, 50.001]]
+    labels = rng.choice([0, 1, 78, 79], count)
+    labels[1:3] = 79
+    scores = (rng.permutation(count) / count).astype(np.float32)
+    scores[1:3] = 3, 2
+    given = [torch.from_numpy(v) for v in (boxes, scores, labels)]
+    cfg = DecodeConfig(nms_iou=0.5, nms_rule="mmcv", max_detections=count)
+    found = nms(*given, cfg)[0].numpy()
+    assert np.array_equal(found, nms_of_mmcv(boxes, scores, labels, 0.5))
+    other = nms(*given, cfg.model_copy(update={"nms_rule": "torchvision"}))[0].numpy()
+    assert np.array_equal(found, other) != differs
+
+
+def test_the_limit_of_mmcv_is_float32():
+    # 6 of 10 columns overlap: 0.6 in float32 is above 0.6 and equal to float32's 0.6
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6]])
+    scores, labels = torch.tensor([0.9, 0.8]), torch.tensor([0, 0])
+    for kind in ("class", "agnostic"):
+        assert len(nms(boxes, scores, labels, DecodeConfig(nms=kind))[0]) == 1
+        assert len(nms(boxes, scores, labels, DecodeConfig(nms=kind, nms_rule="mmcv"))[0]) == 2
 
 
 def test_plus_one_widths_change_what_touches():

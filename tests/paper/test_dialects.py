@@ -33,7 +33,7 @@ DETECTRON2 = {
     **ADELAIDET, "ends": "strict", "area": "1e8", "iou_plus": 0, "weight": "none", "div": "n", "n": "moving",
     "filter": ("score", 0.2),
 }  # fmt: skip
-MMDET = {**ADELAIDET, "iou_plus": 0, "rank": "cls", "report": "product", "clip": "before"}
+MMDET = {**ADELAIDET, "iou_plus": 0, "rank": "cls", "report": "product", "clip": "before", "solid": True}
 FIRST = {"radius": 0, "reg": "exp", "norm": False, "box": "iou"}
 RULES = {
     "original": ORIGINAL,
@@ -252,6 +252,8 @@ def survivors(rules, pred, points, size):
         return [min(max(v, 0.0), float(m)) for v, m in zip(box, (wide, high, wide, high), strict=True)]
 
     rows = [(score, c, cut(box) if rules["clip"] == "before" else box) for _, score, c, box in kept]
+    if rules.get("solid"):  # mmdetection's min_bbox_size of 0: wider and higher than that
+        rows = [row for row in rows if row[2][2] - row[2][0] > 0 and row[2][3] - row[2][1] > 0]
     rows.sort(key=lambda row: -row[0])
     one, found = rules["nms_plus"], []
     for score, c, (x1, y1, x2, y2) in rows:
