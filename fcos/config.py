@@ -11,10 +11,10 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ConfigError
+from .readers import dump_yaml, parse_yaml, read_yaml
 
 ResizeRule = Literal["nearest", "short-exact", "two-step", "half-up", "floor"]
 Sides = Annotated[
@@ -310,24 +310,18 @@ class Config(Section):
 
     def dump(self) -> str:
         """The config as YAML text."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
+        return dump_yaml(self.model_dump(mode="json"))
 
 
 def parse_assignment(text: str) -> dict[str, Any]:
-    """`"train.lr=0.01"` -> {"train": {"lr": 0.01}}. Values are read as YAML; 1e-4 is a number here."""
+    """`"train.lr=0.01"` -> {"train": {"lr": 0.01}}. Values are read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"{text!r} is not a setting; write section.key=value, such as train.lr=0.01")
-    try:
-        parsed: Any = yaml.safe_load(value) if value.strip() else ""
-    except yaml.YAMLError as error:
-        raise ConfigError(f"cannot read the value of {key.strip()}: {value!r}") from error
-    if isinstance(parsed, str):
-        try:
-            parsed = float(parsed)  # YAML 1.1 takes 1e-4 for text
-        except ValueError:
-            if "," in parsed:
-                parsed = yaml.safe_load(f"[{parsed}]")
+    where = f"the value of {key.strip()}, {value!r},"
+    parsed: Any = parse_yaml(value, where, ConfigError) if value.strip() else ""
+    if isinstance(parsed, str) and "," in parsed:
+        parsed = parse_yaml(f"[{parsed}]", where, ConfigError)
     nested: dict[str, Any] = {}
     inner = nested
     *path, last = key.strip().split(".")
@@ -339,12 +333,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML config file as nested dicts; ConfigError when it is missing or not a mapping."""
-    try:
-        data = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    data = read_yaml(path, kind=ConfigError)
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -272,6 +272,27 @@ def parse_yaml(
     return builder.value
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes also what is a number in YAML 1.2 but none in 1.1, such as the text 1e5, and line ends that are
+    part of a name."""
+
+
+def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    ends = any(end in text for end in "\x85\u2028\u2029")
+    return dumper.represent_scalar(f"{_TAG}str", text, style='"' if ends else None)
+
+
+_Dumper.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
+_Dumper.add_representer(str, _quoted)
+_Dumper.add_implicit_resolver(f"{_TAG}int", _HEX, ["0"])
+
+
+def dump_yaml(value: Any) -> str:
+    """Texts, numbers, lists and mappings as YAML that `parse_yaml` reads back as they were."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True)
+    return text
+
+
 class _Open:
     """A list or mapping that is being read."""
 

@@ -30,6 +30,7 @@ def command(
     """Read the FCOS checkpoints of five other code bases, or write for them."""
     from ..convert.translate import convert, export
     from ..errors import ConfigError, ModelError
+    from ..readers import read_lines
     from ..zoo.find import find_weights
 
     if target is not None:
@@ -44,10 +45,7 @@ def command(
         raise ModelError(f"{out} must end in .safetensors; to write for another code base add --to")
     listed: list[str] = []
     if names is not None:
-        try:
-            listed = [line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read class names from {names}: {error}") from None
+        listed = [line.strip() for line in read_lines(names, kind=ConfigError) if line.strip()]
     found = convert(checkpoint, out, source=source, dialect=dialect, names=listed, overrides=settings or [], fold=fold)
     typer.echo(f"{checkpoint} is {found.family}'s")
     for reason in found.reasons:

@@ -132,16 +132,13 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
 ) -> None:
     """Put a model on the Hugging Face Hub: safetensors, config.json and a card."""
-    from ..errors import FcosError
+    from ..readers import read_text
     from ..zoo import card, hub
     from ..zoo.find import find_weights
 
     path = find_weights(model)
     if readme is not None:
-        try:
-            text = readme.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise FcosError(f"cannot read the card {readme}: {error}") from error
+        text = read_text(readme)
     else:
         told = card.read_facts(facts) if facts is not None else None
         measured = card.read_metrics(metrics) if metrics is not None else None

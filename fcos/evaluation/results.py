@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Sequence
 from operator import itemgetter
@@ -13,6 +12,8 @@ import numpy as np
 import torch
 
 from ..errors import DataError
+from ..files import write_whole
+from ..readers import read_json
 from ..terminal import some
 from ..types import Detections
 
@@ -64,17 +65,11 @@ def write_results(path: str | Path, detections: Sequence[Detections], dataset: D
     rows: list[dict[str, Any]] = []
     for found, record in zip(detections, dataset.records, strict=True):
         rows += found.to_coco(record.id, dataset.classes.ids)
-    Path(path).write_text(json.dumps(rows))
+    write_whole(path, json.dumps(rows))
 
 
 def _read_rows(path: str | Path) -> list[dict[str, Any]]:
-    try:
-        raw = Path(path).read_bytes()
-        rows = json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
-    except OSError as error:  # gzip.BadGzipFile is one
-        raise DataError(f"cannot read the detections file {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path} is not JSON: {str(error).splitlines()[0]}") from error
+    rows = read_json(path, kind=DataError, nan=True)  # what is not finite is named by its row
     if not isinstance(rows, list):
         hint = ""
         if isinstance(rows, dict) and "annotations" in rows:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..errors import FcosError
+from ..readers import TEXT_LIMIT, read_json
 from ..types import Classes
 
 
@@ -20,11 +19,7 @@ def parse_scores(text: str, classes: Classes, default: float = 0.5) -> Tensor:
     Raises FcosError for an unknown class, a score outside 0..1 and a file that cannot be read.
     """
     if text.lower().endswith(".json"):
-        try:
-            named = json.loads(Path(text).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise FcosError(f"--score: cannot read {text}: {reason}") from error
+        named = read_json(text, TEXT_LIMIT)
         if not isinstance(named, dict):
             raise FcosError(f'--score: {text} must hold {{"class": score}}, not a {type(named).__name__}')
     else:

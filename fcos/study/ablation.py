@@ -14,6 +14,7 @@ import numpy as np
 from ..config import Config
 from ..errors import FcosError
 from ..files import write_whole
+from ..readers import read_text
 from ..terminal import data_name, percent, plain, table
 from ..training.checkpoint import checkpoints
 from ..training.folder import RunFolder
@@ -121,7 +122,7 @@ def _run(config: Config, data: Mapping[str, Dataset], folder: Path, device: str)
     from ..training.loop import train
 
     settings = folder / "config.yaml"
-    if settings.exists() and settings.read_text() != config.dump():
+    if settings.exists() and read_text(settings) != config.dump():
         raise FcosError(f"{folder} holds a run with other settings; give another --out")
     if not (folder / "report.html").exists():  # the last thing that a run writes
         begun = bool(checkpoints(folder))

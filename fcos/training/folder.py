@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import Config
 from ..errors import FcosError
 from ..files import disk_reason, sweep, write_whole
+from ..readers import read_lines, read_text
 
 if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger
@@ -102,28 +103,42 @@ class RunFolder:
 
         rows = self.rows()
         self._resumed = True
-        for row in (r for r in rows if r.get("step", "").isdigit()):
-            self._logged |= dict.fromkeys(scalars(row), int(row["step"]))
-        kept = [r for r in rows if r.get("step", "").isdigit() and int(r["step"]) <= step]
+        steps = [_whole_number(row.get("step", "")) for row in rows]
+        for row, at in zip(rows, steps, strict=True):
+            try:
+                self._logged |= dict.fromkeys(scalars(row), at) if at is not None else {}
+            except ValueError as error:
+                raise FcosError(f"{self._metrics}: step {at}: {error}; move the file away and --resume again") from None
+        kept = [row for row, at in zip(rows, steps, strict=True) if at is not None and at <= step]
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(kept)
         write_whole(self._metrics, text.getvalue())
         if self._alarms.is_file():
-            told = [a for a in self.alarms() if int(a.split()[1].rstrip(":")) <= step]
+            told = [a for a in self.alarms() if (_whole_number(a.partition(":")[0].removeprefix("step ")) or 0) <= step]
             write_whole(self._alarms, "".join(f"{line}\n" for line in told))
 
     def alarms(self) -> list[str]:
         """The lines of alarms.txt, "step N: name: advice"."""
-        return self._alarms.read_text().splitlines() if self._alarms.is_file() else []
+        return read_lines(self._alarms) if self._alarms.is_file() else []
 
     def rows(self) -> list[dict[str, str]]:
         """metrics.csv as it stands."""
         if not self._metrics.is_file():
             return []
-        whole = self._metrics.read_text().rpartition("\n")[0]
-        return list(csv.DictReader(io.StringIO(whole)))
+        whole = read_text(self._metrics).rpartition("\n")[0]
+        try:
+            table = csv.DictReader(io.StringIO(whole))
+            if table.fieldnames is not None and "step" not in table.fieldnames:
+                raise FcosError(f"{self._metrics} is no table of a run; move it away, then --resume makes a new one")
+            return [{k: v for k, v in row.items() if isinstance(v, str) and k is not None} for row in table]
+        except csv.Error as error:
+            raise FcosError(f"{self._metrics} cannot be read: {error}; move it away and --resume again") from error
+
+
+def _whole_number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
 def next_folder(root: Path, name: str) -> Path:

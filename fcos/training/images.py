@@ -16,6 +16,7 @@ from ..config import Config
 from ..data.dataset import Dataset
 from ..evaluation.coco import Metrics
 from ..files import write_whole
+from ..readers import TEXT_LIMIT, read_json, read_text
 from ..show import plots
 from ..show.draw import draw_boxes, level_color, sheet
 from ..show.judged import draw_evaluation, draw_validation
@@ -118,7 +119,7 @@ def write_run_page(folder: Path, title: str, facts: Sequence[tuple[str, str]]) -
     page.facts([(k, _brief(v)) for k, v in facts])
     if (folder / "metrics.json").is_file():
         page.heading("Last evaluation")
-        _numbers(page, json.loads((folder / "metrics.json").read_text()))
+        _numbers(page, read_json(folder / "metrics.json", TEXT_LIMIT))
     for heading, images in IMAGES.items():
         if any((folder / name).is_file() for name, _ in images):
             page.heading(heading)
@@ -127,7 +128,7 @@ def write_run_page(folder: Path, title: str, facts: Sequence[tuple[str, str]]) -
     page.heading("Settings and surroundings")
     for name in ("config.yaml", "environment.json"):
         if (folder / name).is_file():
-            page.folded(name, (folder / name).read_text())
+            page.folded(name, read_text(folder / name))
     return page.write(folder / "report.html")
 
 

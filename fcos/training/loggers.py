@@ -22,6 +22,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from ..config import Config, describe
 from ..errors import require
+from ..readers import read_bytes
 
 _JUDGED = ("AP", "AP50", "AP75", "val_loss")
 _PROJECT = "fcos"
@@ -29,7 +30,7 @@ _PROJECT = "fcos"
 
 def open_loggers(names: Sequence[str], folder: Path, config: Config, resumed: bool) -> list[Logger]:
     """The loggers called `names` for the run in `folder`; MissingExtra for one whose package is not installed."""
-    key = hashlib.sha256((folder / "environment.json").read_bytes()).hexdigest()[:12]  # a name no other run has
+    key = hashlib.sha256(read_bytes(folder / "environment.json")).hexdigest()[:12]  # a name no other run has
     settings = {k: str(v) for k, v, _ in describe(config)}
     made: list[Logger] = []
     for name in names:

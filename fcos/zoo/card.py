@@ -6,7 +6,6 @@ what no file can know (data and its licence, targets, published results to stand
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,6 +15,7 @@ from typing import Any
 from ..errors import ConfigError, FcosError
 from ..files import ASSETS, write_whole
 from ..network import weights
+from ..readers import TEXT_LIMIT, read_json, read_yaml
 
 HEADLINE = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@100", "VOC_AP50", "VOC_AP50_11point")
 WORST = 5  # classes named among the weaknesses
@@ -41,12 +41,7 @@ class Facts:
 
 def read_facts(path: str | Path) -> Facts:
     """Facts of a YAML file; ConfigError for a key that is none of them."""
-    import yaml
-
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    data = read_yaml(path, kind=ConfigError) or {}
     known = [f.name for f in fields(Facts)]
     unknown = [k for k in data if k not in known] if isinstance(data, dict) else [data]
     if unknown:
@@ -56,12 +51,9 @@ def read_facts(path: str | Path) -> Facts:
 
 def read_metrics(path: str | Path) -> dict[str, Any]:
     """The object that `fcos eval --json` printed."""
-    try:
-        metrics = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FcosError(f"cannot read {path}: {error}; make it with fcos eval --json") from error
+    metrics = read_json(path, TEXT_LIMIT)
     if not isinstance(metrics, dict) or "AP" not in metrics or "per_class" not in metrics:
-        raise FcosError(f"{path} is not the result of fcos eval --json")
+        raise FcosError(f"{path} is not the result of fcos eval --json; make it with that")
     return metrics
 
 
@@ -78,8 +70,10 @@ def recipe(run: Path) -> dict[str, Any]:
     """Command (without the folders in front of its paths), date, versions and machine of a run folder; empty where it
     says nothing."""
     try:
-        found = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(run / "environment.json", TEXT_LIMIT)
+    except FcosError:
+        return {}
+    if not isinstance(found, dict):
         return {}
     keys = ("command", "date", "commit", "fcos", "torch", "machine", "gpu")
     told = {k: found[k] for k in keys if found.get(k)}

@@ -58,7 +58,7 @@ def test_unknown_names_suggest_the_nearest(tmp_path):
     broken.write_text("train: [")
     with pytest.raises(ConfigError, match=r"broken\.yaml is not YAML"):
         resolve("fcos-r50", file=broken)
-    with pytest.raises(ConfigError, match="cannot read the config file"):
+    with pytest.raises(ConfigError, match=r"cannot read .*none\.yaml"):
         resolve("fcos-r50", file=tmp_path / "none.yaml")
 
 

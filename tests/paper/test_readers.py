@@ -12,7 +12,17 @@ import pytest
 import yaml
 
 from fcos.errors import DataError
-from fcos.readers import parse_json, parse_yaml, read_bytes, read_json, read_lines, read_text, read_xml, read_yaml
+from fcos.readers import (
+    dump_yaml,
+    parse_json,
+    parse_yaml,
+    read_bytes,
+    read_json,
+    read_lines,
+    read_text,
+    read_xml,
+    read_yaml,
+)
 
 READERS = (read_bytes, read_text, read_lines, read_json, read_yaml, read_xml)
 
@@ -141,6 +151,18 @@ def test_packed_json_in_several_members(tmp_path):
 @pytest.mark.parametrize("flow", [True, False, None])
 def test_yaml_is_what_pyyaml_wrote(value, flow):
     assert parse_yaml(yaml.safe_dump(value, default_flow_style=flow), "a.yaml") == value
+
+
+TEXTS = (
+    "1e5", "0o17", "no", "2024-01-01", "010", "1.5", "1_000", "~", "", "1:30", "a: b", "a\nb", "a\x85\u2028b", "<<", "=",
+    ".nan", "\x00\x07", " x ", "+.5", "\ufeffx", "*a", "# a", "- a",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_yaml_keeps_every_text(text):
+    for value in (text, [text], {text: text}, {"a": [text, 1e-5, 1e300, 5, None, True]}):
+        assert parse_yaml(dump_yaml(value), "a.yaml") == value
 
 
 @pytest.mark.parametrize(
