@@ -5,6 +5,7 @@ What cannot be used is named, counted and left out, or refused in strict mode.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,9 +123,9 @@ def check_classes(names: Sequence[str], source: Path) -> None:
     """DataError when a class name stands twice or there is none."""
     if not names:
         raise DataError(f"{source} names no classes")
-    for name in names:
-        if list(names).count(name) > 1:
-            raise DataError(f"{source} names the class {name!r} twice; rename one of them")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{source} names the class {twice[0]!r} twice; rename one of them")
 
 
 def list_images(folder: Path) -> list[Path]:

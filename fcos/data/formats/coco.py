@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import re
-import zlib
 from functools import partial
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -15,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError
+from ...readers import read_json
 from ...types import Classes
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..dataset import Dataset, Sources
@@ -95,13 +93,7 @@ def _split_of(file: Path) -> str:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        raw = path.read_bytes()
-        data = json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
-    except (ValueError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not JSON: {str(error).splitlines()[0]}") from None
+    data = read_json(path, kind=DataError, nan=True)  # boxes that are not finite are reported one by one
     if isinstance(data, list):
         raise DataError(f"{path} is a list, such as a results file; a data set has images, annotations, categories")
     if not isinstance(data, dict) or "images" not in data:

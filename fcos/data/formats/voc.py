@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 
 from ...errors import DataError
+from ...readers import read_lines, read_xml
 from ...types import Classes
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..dataset import Dataset, Size, Sources
@@ -72,7 +72,7 @@ def sources(folder: Path, strict: bool) -> Sources:
 
 def _stems(file: Path) -> list[str] | None:
     """The names in a split list; None for the lists of single classes, which have a second column."""
-    lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.split() for line in read_lines(file, kind=DataError) if line.strip()]
     if any(len(line) > 1 for line in lines):
         return None
     return [safe_name(line[0], file) for line in lines]
@@ -127,7 +127,7 @@ def _classes(folder: Path, places: tuple[tuple[Path, Path], ...], page) -> Class
     """Names from labels.txt or labelmap.txt; else VOC's own order; else all that occur, by alphabet."""
     for file in (folder / "labels.txt", folder / "labelmap.txt"):
         if file.is_file():
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = read_lines(file, kind=DataError)
             if file.name == "labelmap.txt":  # CVAT: name:colour:parts:actions, and a background class
                 lines = [line.partition(":")[0] for line in lines if not line.startswith(("#", "background:"))]
             names = [line.strip() for line in lines if line.strip()]
@@ -142,9 +142,9 @@ def _classes(folder: Path, places: tuple[tuple[Path, Path], ...], page) -> Class
 def _page(file: Path) -> _Page:
     """Corners in the file are 1-based and both inclusive: pixel 1 is the interval from 0 to 1."""
     try:
-        root = ElementTree.parse(file).getroot()
-    except (ElementTree.ParseError, OSError) as error:
-        return _Page(None, [], f"not XML: {error}")
+        root = read_xml(file, kind=DataError)
+    except DataError as error:
+        return _Page(None, [], str(error))
     size = None
     try:
         height, width = int(root.findtext("size/height", "0")), int(root.findtext("size/width", "0"))

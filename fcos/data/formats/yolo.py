@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ...errors import DataError, ImageError
+from ...readers import read_lines, read_yaml
 from ...types import Classes
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes, list_images
 from ..dataset import Dataset, Size, Sources
@@ -17,6 +17,7 @@ from ..image import image_size
 from ..splits import ALIASES, canonical_split
 from .coco import safe_name
 
+_MOST_CLASSES = 100_000
 _KEYS = ("train", "val", "test", "minival", *ALIASES)
 
 
@@ -57,12 +58,7 @@ def _is_data(file: Path) -> bool:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} is not YAML: {str(error).splitlines()[0]}") from None
+    data = read_yaml(file, kind=DataError, as_written=("names",))
     if not isinstance(data, dict):
         raise DataError(f"{file} must hold keys such as 'train:' and 'names:'")
     return data
@@ -71,6 +67,8 @@ def _load(file: Path) -> dict[str, Any]:
 def _classes(data: dict[str, Any], file: Path) -> Classes:
     names = data.get("names")
     if names is None and isinstance(data.get("nc"), int):
+        if not 0 <= data["nc"] <= _MOST_CLASSES:
+            raise DataError(f"{file}: nc is {data['nc']}; at most {_MOST_CLASSES:,} classes are read")
         names = [f"class{k}" for k in range(data["nc"])]
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -124,16 +122,16 @@ def _read(file: Path, data: dict[str, Any], classes: Classes, split: str, entrie
         relative = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
         images.append(ImageFile(index + 1, relative.as_posix(), path, size))
         labels = _label_file(path)
-        try:
-            text = labels.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        if not labels.exists():
             bare += 1
             continue
-        except (OSError, UnicodeDecodeError) as error:
-            problems.skip("label files that cannot be read", f"{labels}: {str(error).splitlines()[0]}")
+        try:
+            lines = read_lines(labels, kind=DataError)
+        except DataError as error:
+            problems.skip("label files that cannot be read", str(error))
             continue
         height, width = size or (1, 1)
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
@@ -162,7 +160,10 @@ def _read(file: Path, data: dict[str, Any], classes: Classes, split: str, entrie
 def _row(line: str, label_of: dict[int, int]) -> tuple[int, tuple[float, float, float, float]]:
     """`class x y w h`, or `class x y x y x y ...` (a polygon), in shares of the picture -> label, corners."""
     fields = line.split()
-    values = [float(v) for v in fields]
+    try:
+        values = [float(v) for v in fields]
+    except ValueError:  # the text is not shown: a link may lead anywhere
+        raise ValueError("a row is made of numbers, and this one is not") from None
     if not values[0].is_integer() or int(values[0]) not in label_of:
         raise ValueError(f"there is no class {fields[0]}")
     label, numbers = label_of[int(values[0])], values[1:]
@@ -184,7 +185,7 @@ def _listed(file: Path, root: Path, problems: Problems) -> list[Path]:
     if file.suffix.lower() != ".txt":
         raise DataError(f"{file} is neither a folder nor a .txt list of pictures")
     paths = []
-    for line in filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())):
+    for line in filter(None, map(str.strip, read_lines(file, kind=DataError))):
         name = line.replace("\\", "/")
         for top in (root.resolve(), root.absolute()):
             if name.startswith(f"{top.as_posix()}/"):
