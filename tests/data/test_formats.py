@@ -412,7 +412,7 @@ def test_yolo_labels_beside_the_images(tmp_path):
         ("5 .5 .5 .1 .1", "there is no class 5"),
         ("0 .5 .5", "3 numbers"),
         ("0 50 40 10 10", "not in shares of the picture"),
-        ("cat .5 .5 .1 .1", "could not convert"),
+        ("cat .5 .5 .1 .1", "made of numbers"),
         ("0 nan .5 .1 .1", "not finite"),
         ("0 .5 .5 0 .1", "without an area"),
     ],

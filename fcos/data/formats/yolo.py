@@ -163,7 +163,7 @@ def _row(line: str, label_of: dict[int, int]) -> tuple[int, tuple[float, float, 
     try:
         values = [float(v) for v in fields]
     except ValueError:  # the text is not shown: a link may lead anywhere
-        raise ValueError("a row is made of numbers, and this one is not") from None
+        raise ValueError("a row is made of numbers: class x y w h") from None
     if not values[0].is_integer() or int(values[0]) not in label_of:
         raise ValueError(f"there is no class {fields[0]}")
     label, numbers = label_of[int(values[0])], values[1:]
