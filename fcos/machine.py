@@ -6,11 +6,25 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from .errors import DeviceError
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a network computes: the device, the runtime (torch, compile, or a format of `fcos export`), the
+    number format (fp32, bf16, fp16, int8), and, on a CPU, `lanes`, how many threads of the caller may be in it at
+    once, with `threads` of the runtime's own each (0: its choice)."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    runtime: str = "torch"
+    dtype: str = "fp32"
+    threads: int = 0
+    lanes: int = 1
 
 
 def cpu_cores() -> int:

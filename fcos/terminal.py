@@ -73,6 +73,18 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def plural(count: int, noun: str) -> str:
+    """1 class, 20 classes, 1,234 boxes, 2 queries."""
+    if count != 1:
+        if noun.endswith(("s", "x", "ch", "sh")):
+            noun += "es"
+        elif noun.endswith("y") and noun[-2] not in "aeiou":
+            noun = noun[:-1] + "ies"
+        else:
+            noun += "s"
+    return f"{count:,} {noun}"
+
+
 def clock(seconds: float) -> str:
     """1:02:03 or 2:03."""
     whole = int(max(0.0, seconds) + 0.5)

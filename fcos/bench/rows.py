@@ -35,13 +35,13 @@ TORCHVISION = "torchvision"
 class Row:
     """One way to run one model at one size. `milliseconds`: the whole way of a batch, from the bytes of a JPEG
     to boxes; `network`: the network's part of it. `gflop`: of one picture, 2 per multiply-add. `share`: of the
-    peak of this precision, reached by the network, 0..1. `lanes`: pictures detected at once, in which case
+    peak of this dtype, reached by the network, 0..1. `lanes`: pictures detected at once, in which case
     `milliseconds` is the time from one result to the next. `megabytes`: what loading and the first picture added
     to the process. `ratio`: how many times as fast as the baseline of the same size and batch."""
 
     model: str
     runtime: str
-    precision: str
+    dtype: str
     size: str
     batch: int
     lanes: int
@@ -56,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """Rows, the peak in GFLOP/s by precision (a matrix product or a 3x3 convolution, its best round), what was left out
+    """Rows, the peak in GFLOP/s by dtype (a matrix product or a 3x3 convolution, its best round), what was left out
     and why, and where it was run."""
 
     rows: tuple[Row, ...]
@@ -73,11 +73,11 @@ class Report:
 
     def text(self) -> str:
         """An aligned table for a terminal."""
-        head = ("model", "runtime", "precision", "size", "batch", "lanes", "ms", "network ms", "pictures/s", "GFLOP",
+        head = ("model", "runtime", "dtype", "size", "batch", "lanes", "ms", "network ms", "pictures/s", "GFLOP",
                 "of peak", "MB", "ratio")  # fmt: skip
         body = [
             (
-                row.model, row.runtime, row.precision, row.size, str(row.batch), str(row.lanes),
+                row.model, row.runtime, row.dtype, row.size, str(row.batch), str(row.lanes),
                 f"{row.milliseconds:.1f}",
                 _shown(row.network, ".1f"), f"{row.images_per_second:.2f}", _shown(row.gflop, ".1f"),
                 _shown(row.share, ".0%"), _shown(row.megabytes, ".0f"), f"{row.ratio:.2f}",
@@ -110,7 +110,7 @@ class _Way:
 
     model: str
     runtime: str
-    precision: str
+    dtype: str
     size: str
     batch: int
     whole: Callable[[], Any]
@@ -124,7 +124,7 @@ class _Way:
 def bench(
     models: Sequence[str] = (),
     runtimes: Sequence[str] = (),
-    precisions: Sequence[str] = (),
+    dtypes: Sequence[str] = (),
     sizes: Sequence[str] = (),
     batches: Sequence[int] = (1,),
     lanes: Sequence[int] = (1,),
@@ -138,7 +138,7 @@ def bench(
 ) -> Report:
     """Time every combination; what is not installed or not possible becomes a note.
 
-    No runtimes or precisions: an exported file's own, torch and fp32 for others. A preset without weights gets
+    No runtimes or dtypes: an exported file's own, torch and fp32 for others. A preset without weights gets
     random ones (and `classes`). `against="torchvision"` puts torchvision's fcos_resnet50_fpn in front as the baseline,
     with random weights, and the same weights converted beside it; otherwise the first row of each size and batch is the
     baseline. Raises FcosError when nothing can be run.
@@ -162,15 +162,15 @@ def bench(
                 sources_here = sources
             for name, path in sources_here:
                 for runtime in runtimes or (None,):
-                    for precision in precisions or (None,):
+                    for dtype in dtypes or (None,):
                         for lane in lanes:
-                            way = ", ".join(filter(None, (runtime, precision, f"{lane} lanes" if lane > 1 else "")))
+                            way = ", ".join(filter(None, (runtime, dtype, f"{lane} lanes" if lane > 1 else "")))
                             say(f"loading {name}{way and f', {way}'}")
                             ways += _ours(
                                 name,
                                 path,
                                 runtime,
-                                precision,
+                                dtype,
                                 text,
                                 batches,
                                 threads,
@@ -189,12 +189,12 @@ def _measure(ways: Sequence[_Way], rounds: int, against: str | None, notes: list
     turns: dict[Any, Callable[[], Any]] = {}
     work: dict[tuple[str, int], float] = {}
     where = "cuda" if torch.cuda.is_available() else "cpu"
-    for precision in dict.fromkeys(way.precision for way in ways):
-        made = products(precision, where)
+    for dtype in dict.fromkeys(way.dtype for way in ways):
+        made = products(dtype, where)
         if not made:
-            notes.append(f"no fast matrix product in {precision} here, so no share of the peak")
+            notes.append(f"no fast matrix product in {dtype} here, so no share of the peak")
         for number, (turn, gflop) in enumerate(made):
-            turns["peak", precision, number], work[precision, number] = turn, gflop
+            turns["peak", dtype, number], work[dtype, number] = turn, gflop
     for i, way in enumerate(ways):
         turns["whole", i] = way.whole
         if way.network is not None:
@@ -203,19 +203,19 @@ def _measure(ways: Sequence[_Way], rounds: int, against: str | None, notes: list
         seconds = alternate(turns, rounds)
     times = {name: statistics.median(values) for name, values in seconds.items()}
     peaks: dict[str, float] = {}  # the best that any round reached: a peak is no median
-    for (precision, number), gflop in work.items():
-        peaks[precision] = max(peaks.get(precision, 0.0), gflop / min(seconds["peak", precision, number]))
+    for (dtype, number), gflop in work.items():
+        peaks[dtype] = max(peaks.get(dtype, 0.0), gflop / min(seconds["peak", dtype, number]))
     first: dict[tuple[str, int], float] = {}
     rows = []
     for i, way in enumerate(ways):
         whole, network = times["whole", i] / way.calls, times.get(("network", i))
         first.setdefault((way.size, way.batch), whole)
         share = None
-        if way.gflop is not None and way.precision in peaks:
-            share = way.gflop * way.batch / (network or whole) / peaks[way.precision]
+        if way.gflop is not None and way.dtype in peaks:
+            share = way.gflop * way.batch / (network or whole) / peaks[way.dtype]
         rows.append(
             Row(
-                way.model, way.runtime, way.precision, way.size, way.batch, way.lanes, 1e3 * whole,
+                way.model, way.runtime, way.dtype, way.size, way.batch, way.lanes, 1e3 * whole,
                 1e3 * network if network else None, way.batch / whole, way.gflop, share, way.megabytes,
                 first[way.size, way.batch] / whole,
             )
@@ -242,7 +242,7 @@ def _source(name: str, folder: Path, classes: int, notes: list[str]) -> Path:
 
 
 def _ours(
-    name: str, path: Path, runtime: str | None, precision: str | None, size: str | None, batches: Sequence[int],
+    name: str, path: Path, runtime: str | None, dtype: str | None, size: str | None, batches: Sequence[int],
     threads: int, lanes: int, device: str, notes: list[str], folder: Path,
 ) -> list[_Way]:  # fmt: skip
     """The ways of one loaded detector, one for each batch; none and a note when it cannot be loaded."""
@@ -251,9 +251,9 @@ def _ours(
     changes = [f"data.size={min(shape)}", f"data.max_size={max(shape)}"] if shape else []
     try:
         detector = load(
-            path, runtime=runtime, precision=precision, threads=threads, lanes=lanes, device=device, overrides=changes
+            path, runtime=runtime, dtype=dtype, threads=threads, lanes=lanes, device=device, overrides=changes
         )
-        if detector.lanes != lanes:
+        if detector.placement.lanes != lanes:
             raise ModelError("several lanes are for torch, onnx and openvino on a CPU")
     except (MissingExtra, ModelError) as error:
         if (left := f"left out {name}: {error}") not in notes:
@@ -273,7 +273,7 @@ def _ours(
         network = detector.network
         ways.append(
             _Way(
-                name, detector.runtime, detector.precision, f"{shape[0]}x{shape[1]}", batch,
+                name, detector.placement.runtime, detector.placement.dtype, f"{shape[0]}x{shape[1]}", batch,
                 lambda d=detector, files=[data] * batch: d(files, batch=len(files)),  # type: ignore[misc]
                 None if _ends_in_detections(detector) else lambda n=network, x=tensor: n(x),  # type: ignore[misc]
                 gflop, added if math.isfinite(added) else None,
@@ -286,7 +286,7 @@ def _laned(
     name: str, detector: Detector, shape: tuple[int, int], batch: int, gflop: float, megabytes: float, folder: Path
 ) -> _Way:
     """Many pictures one after the other, as `fcos predict` takes a folder."""
-    calls = 8 * detector.lanes
+    calls = 8 * detector.placement.lanes
     file = folder / f"{shape[0]}x{shape[1]}.jpg"
     file.write_bytes(image(shape))
     files = [file] * (batch * calls)
@@ -298,8 +298,8 @@ def _laned(
                 raise found
 
     return _Way(
-        name, detector.runtime, detector.precision, f"{shape[0]}x{shape[1]}", batch, whole, None, gflop,
-        megabytes if math.isfinite(megabytes) else None, detector.lanes, calls,
+        name, detector.placement.runtime, detector.placement.dtype, f"{shape[0]}x{shape[1]}", batch, whole, None, gflop,
+        megabytes if math.isfinite(megabytes) else None, detector.placement.lanes, calls,
     )  # fmt: skip
 
 

@@ -41,31 +41,31 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def products(precision: str, device: str | torch.device = "cpu") -> list[Product]:
-    """What can stand for the peak in `precision`: a matrix product and, on a CPU, a convolution. Empty where torch
+def products(dtype: str, device: str | torch.device = "cpu") -> list[Product]:
+    """What can stand for the peak in `dtype`: a matrix product and, on a CPU, a convolution. Empty where torch
     has none or only emulates it (slower than in fp32), which would be no measure of the machine."""
-    found = [made for made in (matrix_product(precision, device), convolution(precision, device)) if made is not None]
-    if found and precision != "fp32" and _speed(found[0]) < _speed(products("fp32", device)[0]):
+    found = [made for made in (matrix_product(dtype, device), convolution(dtype, device)) if made is not None]
+    if found and dtype != "fp32" and _speed(found[0]) < _speed(products("fp32", device)[0]):
         return []
     return found
 
 
-def matrix_product(precision: str, device: str | torch.device = "cpu") -> Product | None:
-    """(a matrix product in `precision`, its GFLOP), or None where torch has none for it here.
+def matrix_product(dtype: str, device: str | torch.device = "cpu") -> Product | None:
+    """(a matrix product in `dtype`, its GFLOP), or None where torch has none for it here.
 
     fp16 is left out on a CPU, where it is emulated and takes seconds.
     """
     where = torch.device(device)
-    if precision == "fp16" and where.type == "cpu":
+    if dtype == "fp16" and where.type == "cpu":
         return None
     side = _SIDE if where.type == "cpu" else 8 * _SIDE
     work = 2 * side**3 / 1e9
-    if precision == "int8":
+    if dtype == "int8":
         a, b = (torch.randint(-127, 127, (side, side), dtype=torch.int8, device=where) for _ in range(2))
         way: Callable[[], Any] = lambda: torch._int_mm(a, b)  # noqa: E731
     else:
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        x, y = (torch.randn(side, side, device=where).to(dtype) for _ in range(2))
+        kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+        x, y = (torch.randn(side, side, device=where).to(kind) for _ in range(2))
         way = lambda: torch.mm(x, y)  # noqa: E731
     try:
         way()
@@ -74,17 +74,17 @@ def matrix_product(precision: str, device: str | torch.device = "cpu") -> Produc
     return way, work
 
 
-def convolution(precision: str, device: str | torch.device = "cpu") -> Product | None:
+def convolution(dtype: str, device: str | torch.device = "cpu") -> Product | None:
     """(a 3x3 convolution of 256 channels over 80x80, its GFLOP), or None where torch has none worth timing.
 
     Beside `matrix_product`, because the library behind a CPU's matrix product need not be the fastest one: on AMD's,
     MKL reaches three quarters of what oneDNN's convolutions do.
     """
-    if precision not in ("fp32", "bf16") or torch.device(device).type != "cpu":
+    if dtype not in ("fp32", "bf16") or torch.device(device).type != "cpu":
         return None
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    kind = torch.float32 if dtype == "fp32" else torch.bfloat16
     x, w = (
-        torch.randn(shape, device=device).to(dtype).to(memory_format=torch.channels_last)
+        torch.randn(shape, device=device).to(kind).to(memory_format=torch.channels_last)
         for shape in ((1, 256, 80, 80), (256, 256, 3, 3))
     )
     way: Callable[[], Any] = lambda: torch.nn.functional.conv2d(x, w, padding=1)  # noqa: E731

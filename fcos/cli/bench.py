@@ -15,9 +15,9 @@ def command(
         list[str] | None,
         typer.Option("--runtime", help=f"torch, compile, onnx, openvino, tensorrt; {_MANY}. Otherwise the file's own."),
     ] = None,
-    precision: Annotated[
+    dtype: Annotated[
         list[str] | None,
-        typer.Option("--precision", help=f"fp32, bf16, fp16, int8; {_MANY}. Otherwise the file's own."),
+        typer.Option("--dtype", help=f"fp32, bf16, fp16, int8; {_MANY}. Otherwise the file's own."),
     ] = None,
     size: Annotated[list[str] | None, typer.Option("--size", help=f"Picture as HxW or one number; {_MANY}.")] = None,
     batch: Annotated[list[str] | None, typer.Option("--batch", help=f"Pictures at a time; {_MANY}.")] = None,
@@ -44,7 +44,7 @@ def command(
     report = bench(
         _split(model, ""),
         _split(runtime, ""),
-        _split(precision, ""),
+        _split(dtype, ""),
         _split(size, ""),
         batches,
         _counts("--lanes", lanes),

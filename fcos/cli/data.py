@@ -140,16 +140,14 @@ def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
 
 def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], seed: int) -> list[np.ndarray]:
     from ..data.cache import Reader
+    from ..data.classes import as_seen
     from ..data.loader import fill_color, train_sample
     from ..data.sampler import Sampler
     from ..presets import resolve
     from ..show.draw import draw_boxes
 
     config = resolve(model, [*overrides, f"train.seed={seed}"])
-    if config.data.classes:
-        dataset = dataset.with_classes(config.data.classes)
-    if config.data.single_class:
-        dataset = dataset.as_single_class()
+    dataset = as_seen(dataset, config.data)
     sampler, reader = Sampler(dataset, config.data, config.train), Reader(dataset)
     images: list[np.ndarray] = []
     for step in range(-(-count // config.train.batch)):

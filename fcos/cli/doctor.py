@@ -30,6 +30,7 @@ def command(
     import json
 
     from ..analysis.doctor import diagnose
+    from ..data.classes import as_seen
     from ..data.open import open_splits
     from ..environment import environment
     from ..presets import PRESETS, resolve
@@ -43,7 +44,7 @@ def command(
     if size is not None:
         longest = round(size * config.data.max_size / config.data.size)
         config = config.override({"data": {"size": size, "max_size": longest}})
-    splits = open_splits(data)
+    splits = {name: as_seen(dataset, config.data) for name, dataset in open_splits(data).items()}
     diagnosis = diagnose(splits, config, images=images, budget=budget, tune=search)
     if as_json:
         typer.echo(json.dumps({**diagnosis.to_dict(), "environment": environment(splits)}))

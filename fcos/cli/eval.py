@@ -118,12 +118,9 @@ def _say(line: str) -> None:
 
 def _choose(path: Path, split: str | None) -> Dataset:
     """The split asked for, else test, val, or the only one there is."""
-    from ..data.open import open_dataset, split_names
+    from ..data.open import open_judged
 
-    if split is None:
-        names = split_names(path)
-        split = next((name for name in ("test", "val") if name in names), None)
-    dataset = open_dataset(path, split)
+    dataset = open_judged(path, split)
     for note in dataset.notes:
         _say(f"note: {note}")
     return dataset
@@ -140,15 +137,12 @@ def _detect(
     allow_missing: bool,
 ) -> tuple[list[Detections], Dataset]:
     """What a model finds, and the data set under the model's choice of classes."""
+    from ..data.classes import as_seen
     from ..evaluation.coco import predict_dataset
     from ..inference.load import load
 
     detector = load(name, runtime=runtime, device=device, overrides=settings)
-    wanted = detector.config.data
-    if wanted.classes:
-        dataset = dataset.with_classes(wanted.classes)
-    if wanted.single_class:
-        dataset = dataset.as_single_class(detector.classes.names[0])
+    dataset = as_seen(dataset, detector.config.data, detector.classes.names[0])
     _say(f"{len(dataset.records)} pictures of {data}, split {dataset.split}")
     return predict_dataset(detector, dataset, batch, allow_missing=allow_missing), dataset
 

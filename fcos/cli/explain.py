@@ -55,10 +55,11 @@ def command(
             drawn = {"boxes.jpg": story.draw(), "maps.jpg": story.draw_maps()}
     else:
         from ..analysis.misses import gallery, miss_study
+        from ..data.classes import as_seen
         from .eval import _choose
 
         assert data is not None
-        dataset = _choose(data, split)
+        dataset = as_seen(_choose(data, split), detector.config.data, detector.classes.names[0])
         if limit and image is None:
             dataset = dataset.subset(range(min(limit, len(dataset))))
         study = miss_study(detector, dataset, score, image)

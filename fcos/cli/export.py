@@ -25,7 +25,7 @@ def command(
         str | None, typer.Option("--size", help="Input HxW where the size is fixed; left out: data.size square.")
     ] = None,
     nms: Annotated[bool, typer.Option("--nms", help="Decoding and NMS inside the graph.")] = False,
-    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16 or int8.")] = "fp32",
+    dtype: Annotated[str, typer.Option("--dtype", help="fp32, fp16 or int8.")] = "fp32",
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", help="Data set whose pictures set the ranges of int8.")
     ] = None,
@@ -40,7 +40,7 @@ def command(
 ) -> None:
     """Write a model for another runtime and check that it still detects the same.
 
-    Example: fcos export --model runs/mine --format openvino --precision int8 --calibrate my_data --data my_data
+    Example: fcos export --model runs/mine --format openvino --dtype int8 --calibrate my_data --data my_data
     An export that fails the check is kept as OUT.rejected; the exit code is then 1.
     """
     import json
@@ -49,7 +49,7 @@ def command(
     from ..export.job import Job, run
 
     result = run(
-        Job(model, format, out, dynamic, size, nms, precision, calibrate, images, data, split, settings or []),
+        Job(model, format, out, dynamic, size, nms, dtype, calibrate, images, data, split, settings or []),
         say=lambda line: typer.echo(f"fcos: {line}", err=True),
     )
     typer.echo(json.dumps(result.to_dict()) if as_json else result.text())

@@ -33,7 +33,7 @@ def command(
     runtime: Annotated[
         str | None, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
     ] = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="fp32, bf16 or fp16.")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures of one size that share a pass.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")] = 0,
     lanes: Annotated[
@@ -62,7 +62,7 @@ def command(
     paths = find_images(sources, out=out)
     lanes = lanes or pick_lanes(len(paths), batch, threads)
     detector = load(
-        model, runtime=runtime, precision=precision, threads=threads, lanes=lanes, device=device,
+        model, runtime=runtime, dtype=dtype, threads=threads, lanes=lanes, device=device,
         overrides=settings or [],
     )  # fmt: skip
     if proposals:

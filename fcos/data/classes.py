@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DataError
 from ..terminal import some
 from ..types import Classes
+
+if TYPE_CHECKING:
+    from ..config import DataConfig
+    from .dataset import Dataset
 
 UNKNOWN = -1  # a class of the model that the data does not have
 
@@ -43,6 +48,14 @@ def match_classes(model: Classes, data: Classes, *, allow_missing: bool = False)
             f"(it knows {some(model.names)}){hint}"
         )
     return mapping
+
+
+def as_seen(dataset: Dataset, data: DataConfig, name: str = "object") -> Dataset:
+    """The data set as a model with the settings `data` sees it: under `data.classes` and `data.single_class`, whose
+    one class is called `name`. DataError for a class that the data does not have."""
+    if data.classes:
+        dataset = dataset.with_classes(data.classes)
+    return dataset.as_single_class(name) if data.single_class else dataset
 
 
 def _fold(name: str) -> str:

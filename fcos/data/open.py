@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from .dataset import Dataset, Sources, _nearest
-from .splits import canonical_split
+from .splits import JUDGED, canonical_split, default_split
 
 
 def open_dataset(
@@ -28,6 +28,11 @@ def open_dataset(
     if found is None:
         raise DataError(f"{path} has no split {split!r}; {_nearest(name, list(sources))}")
     return sources[found]()
+
+
+def open_judged(path: str | Path, split: str | None = None) -> Dataset:
+    """The split to judge in: the one that is named, else test, val, or the only one there is."""
+    return open_dataset(path, split or default_split(split_names(path), JUDGED))
 
 
 def open_splits(path: str | Path, *, strict: bool = False, inclusive: bool = False) -> dict[str, Dataset]:

@@ -52,6 +52,16 @@ def _records(records: Sequence[Record], held: set[str], inside: bool) -> tuple[R
     return tuple(r for r in records if (name_of(r) in held) is inside)
 
 
+TAUGHT = ("train", "trainval")  # from which splits to learn, and in which to judge, unless one is named
+JUDGED = ("test", "val")
+
+
+def default_split(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """The first of `wanted` among `names`, else the only one; None where one has to be chosen."""
+    only = names[0] if len(names) == 1 else None
+    return next((name for name in wanted if name in names), only)
+
+
 ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
 

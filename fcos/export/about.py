@@ -12,8 +12,8 @@ from ..errors import ModelError
 from ..types import Classes
 
 KEY = "fcos"  # under which every format keeps the text
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8")
+Dtype = Literal["fp32", "bf16", "fp16", "int8"]
+DTYPES: tuple[Dtype, ...] = ("fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class About:
     batch: int | None = None
     size: tuple[int, int] | None = None
     nms: bool = False
-    precision: Precision = "fp32"
+    dtype: Dtype = "fp32"
     version: str = ""
 
     @property
@@ -53,7 +53,7 @@ class About:
                 "version": __version__,
                 "config": self.config.model_dump(mode="json"),
                 "classes": {"names": self.classes.names, "ids": self.classes.ids},
-                "graph": {"batch": self.batch, "size": self.size, "nms": self.nms, "precision": self.precision},
+                "graph": {"batch": self.batch, "size": self.size, "nms": self.nms, "dtype": self.dtype},
             }
         )
 
@@ -71,7 +71,7 @@ def from_text(text: str | None, path: str | Path) -> About:
             graph["batch"],
             tuple(graph["size"]) if graph["size"] else None,
             bool(graph["nms"]),
-            graph["precision"],
+            graph["dtype"],
             stored["version"],
         )
     except (KeyError, ValueError, TypeError) as error:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SURE = 0.3  # score from which a detection has to be there under low precision
 # largest differences of scores, of boxes as a share of the picture's longer side, and share of lost detections
 LIMITS = {"fp32": (1e-4, 1e-4, 0.005), "bf16": (0.1, 0.1, 0.05), "fp16": (0.05, 0.05, 0.05), "int8": (1.0, 1.0, 0.2)}
-MAX_AP50_LOSS = 1.0  # points, for every precision
+MAX_AP50_LOSS = 1.0  # points, for every dtype
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def compare(reference: Detector, other: Detector, images: Sequence[np.ndarray] |
         # nothing is sure enough: compare what comes nearest to it
         reference, other = (like(d, other, threshold=0.0) for d in (reference, other))
         expected, found = reference.detect(images, names), other.detect(images, names)
-    return measure(expected, found, 0.0 if other.precision == "fp32" else _SURE)
+    return measure(expected, found, 0.0 if other.placement.dtype == "fp32" else _SURE)
 
 
 def measure(expected: Sequence[Detections], found: Sequence[Detections], sure: float = 0.0) -> Report:
@@ -100,30 +100,25 @@ def _largest(difference: torch.Tensor) -> float:
 
 def like(detector: Detector, other: Detector, threshold: float | None = None) -> Detector:
     """`detector` with the input size of `other`."""
-    from ..inference.detector import Detector
-
     config = detector.config
     if threshold is not None:
         config = config.override({"decode": {"threshold": threshold}})
-    return Detector(
-        detector.network, config, detector.classes, detector.device,
-        size=other.size, runtime=detector.runtime, precision=detector.precision,
-    )  # fmt: skip
+    return detector.replace(config=config, size=other.size)
 
 
-def verdict(report: Report, precision: str) -> list[str]:
+def verdict(report: Report, dtype: str) -> list[str]:
     """What is wrong with an export, one line each; empty when it is good."""
-    score, share, lost = LIMITS[precision]
+    score, share, lost = LIMITS[dtype]
     wrong = []
     if not report.detections:
         wrong.append("nothing was detected in the pictures, so nothing was checked; give --data with its objects")
     if report.score > score:
-        wrong.append(f"scores differ by up to {report.score:.2g}; {precision} allows {score:g}")
+        wrong.append(f"scores differ by up to {report.score:.2g}; {dtype} allows {score:g}")
     if report.share > share:
-        wrong.append(f"boxes differ by up to {report.box:.2g} px, {report.share:.2g} of a side; {precision}: {share:g}")
+        wrong.append(f"boxes differ by up to {report.box:.2g} px, {report.share:.2g} of a side; {dtype}: {share:g}")
     if report.lost > lost * report.judged:
-        wrong.append(f"{report.lost} of {report.judged} detections are gone; {precision} allows {lost:.1%}")
-    if precision == "fp32" and report.matched < 0.95 * report.detections:
+        wrong.append(f"{report.lost} of {report.judged} detections are gone; {dtype} allows {lost:.1%}")
+    if dtype == "fp32" and report.matched < 0.95 * report.detections:
         wrong.append(f"only {report.matched} of {report.detections} detections come from the same location")
     if report.ap50 is not None and report.ap50[0] - report.ap50[1] > MAX_AP50_LOSS / 100:
         loss = 100 * (report.ap50[0] - report.ap50[1])

@@ -148,7 +148,7 @@ def _(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, classes: int, l
 
 def build(network: FCOS, about: About) -> nn.Module:
     """A copy of the network, ready to be traced: fused, on the CPU, paddings as constants."""
-    network = fuse(network, torch.float16 if about.precision == "fp16" else torch.float32)
+    network = fuse(network, torch.float16 if about.dtype == "fp16" else torch.float32)
     network = network.cpu().to(memory_format=torch.contiguous_format)
     if about.config.data.divisor % 32 == 0:
         _constant_padding(network)

@@ -13,20 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from ..data.classes import as_seen
 from ..data.image import read_image
+from ..data.open import open_dataset, open_judged, split_names
+from ..data.splits import TAUGHT, default_split
 from ..errors import ConfigError, ImageError, ModelError
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..zoo.find import find_weights
 from . import check
-from .about import PRECISIONS, About
-from .open import open_runtime, write_export
+from .about import DTYPES, About
+from .open import open_runtime, own_placement, write_export
 from .registry import FORMATS, Format, format_of
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..evaluation.coco import Metrics
-    from .runtime import Runtime
 
 _COMPARED = 16  # pictures of --data that are compared box by box; AP takes all
 
@@ -41,7 +43,7 @@ class Job:
     dynamic: str | None = None
     size: str | None = None
     nms: bool = False
-    precision: str = "fp32"
+    dtype: str = "fp32"
     calibrate: Path | None = None
     images: int = 200
     data: Path | None = None
@@ -68,7 +70,7 @@ class Result:
             "bytes": self.bytes,
             "seconds": round(self.seconds, 1),
             "format": self.format,
-            "precision": self.about.precision,
+            "dtype": self.about.dtype,
             "input": self.about.pixels,
             "batch": self.about.batch,
             "size": self.about.size,
@@ -82,7 +84,7 @@ class Result:
         about = self.about
         size = "x".join(map(str, about.size)) if about.size else "any size"
         lines = [
-            f"{self.file}: {self.bytes / 1e6:.1f} MB, {about.precision}, input {about.pixels} "
+            f"{self.file}: {self.bytes / 1e6:.1f} MB, {about.dtype}, input {about.pixels} "
             f"[{about.batch or 'any'}, 3, {size}], ends in {'detections' if about.nms else 'predictions'}, "
             f"written in {self.seconds:.0f} s"
         ]
@@ -121,13 +123,15 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
         raise ModelError(f"{out} must end in {chosen.suffix} for --format {chosen.name}")
     reference = load(path, device="cpu", overrides=job.settings)
     about = plan(job, chosen, reference)
-    dataset = _open(job.data, job.split, reference) if job.data else None
+    dataset = None
+    if job.data is not None:
+        dataset = as_seen(open_judged(job.data, job.split), reference.config.data, reference.classes.names[0])
     network: Any = reference.network
     started = time.perf_counter()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as folder:
         draft = Path(folder) / out.name
-        say(f"writing {chosen.name}, {about.precision}")
+        say(f"writing {chosen.name}, {about.dtype}")
         write_export(network, about, chosen.name, draft, _calibration(job, reference, about))
         seconds = time.perf_counter() - started
         report, wrong = judge(reference, draft, dataset, say)
@@ -153,8 +157,9 @@ def judge(
         return None, []
     images = _images(dataset)
     try:
-        network = open_runtime(path)
-        found = _detector(network)
+        place = own_placement(path)
+        network = open_runtime(path, place)
+        found = Detector(network, network.about.config, network.about.classes, place, network.about.size)
         report = check.compare(reference, found, images)
     except Exception as error:  # a runtime has errors of its own
         reason = str(error).strip().splitlines()[0]
@@ -163,14 +168,7 @@ def judge(
         say(f"AP on {len(dataset.records)} pictures, in torch and in {network.kind}")
         before, after = (_judge(d, dataset) for d in (check.like(reference, found), found))
         report = replace(report, ap50=(before.ap50, after.ap50), ap=(before.ap, after.ap))
-    return report, check.verdict(report, network.about.precision)
-
-
-def _detector(network: Runtime) -> Detector:
-    about = network.about
-    return Detector(
-        network, about.config, about.classes, size=about.size, runtime=network.kind, precision=about.precision
-    )
+    return report, check.verdict(report, network.about.dtype)
 
 
 def plan(job: Job, chosen: Format, reference: Detector) -> About:
@@ -192,24 +190,24 @@ def plan(job: Job, chosen: Format, reference: Detector) -> About:
         free -= {"size"}
     size = None if "size" in free else parse_size(job.size, config)
     batch = None if "batch" in free else 1
-    return About(config, reference.classes, batch, size, job.nms, job.precision)  # type: ignore[arg-type]
+    return About(config, reference.classes, batch, size, job.nms, job.dtype)  # type: ignore[arg-type]
 
 
 def _choice(job: Job) -> Format:
     if job.format not in FORMATS:
         raise ConfigError(f"there is no format {job.format!r}; formats: {', '.join(FORMATS)}")
     chosen = FORMATS[job.format]
-    if job.precision not in PRECISIONS:
-        raise ConfigError(f"there is no precision {job.precision!r}; choose from {', '.join(chosen.precisions)}")
-    if job.precision not in chosen.precisions:
-        raise ConfigError(f"{chosen.name} files hold {', '.join(chosen.precisions)}, not {job.precision}")
+    if job.dtype not in DTYPES:
+        raise ConfigError(f"there is no dtype {job.dtype!r}; choose from {', '.join(chosen.dtypes)}")
+    if job.dtype not in chosen.dtypes:
+        raise ConfigError(f"{chosen.name} files hold {', '.join(chosen.dtypes)}, not {job.dtype}")
     if job.nms and not chosen.nms:
         able = ", ".join(f.name for f in FORMATS.values() if f.nms)
         raise ConfigError(f"--nms is for {able}; with {chosen.name} decoding and NMS follow the graph")
-    if job.precision == "int8" and job.calibrate is None:
+    if job.dtype == "int8" and job.calibrate is None:
         raise ConfigError("int8 needs pictures to set its ranges: add --calibrate DATA, the training data")
-    if job.calibrate is not None and job.precision != "int8":
-        raise ConfigError(f"--calibrate is for --precision int8; {job.precision} needs no pictures")
+    if job.calibrate is not None and job.dtype != "int8":
+        raise ConfigError(f"--calibrate is for --dtype int8; {job.dtype} needs no pictures")
     return chosen
 
 
@@ -219,30 +217,17 @@ def _calibration(job: Job, detector: Detector, about: About) -> Iterator[Tensor]
 
     if job.calibrate is None:
         return
-    from ..data.open import open_dataset, split_names
-
     names = split_names(job.calibrate)
-    dataset = open_dataset(job.calibrate, next((s for s in ("train", "trainval") if s in names), names[0]))
+    dataset = open_dataset(job.calibrate, default_split(names, TAUGHT) or names[0])
     paths = [record.path for record in dataset.records if record.path is not None]
     step = max(len(paths) / job.images, 1.0)
-    fixed = Detector(detector.network, detector.config, detector.classes, size=about.size)
+    fixed = detector.replace(size=about.size)
     for i in range(min(job.images, len(paths))):
         try:
             image = read_image(paths[int(i * step)])
         except ImageError:
             continue
         yield as_pixels(fixed.prepare(image)[0][None], about)
-
-
-def _open(path: Path, split: str | None, detector: Detector) -> Dataset:
-    from ..data.open import open_dataset, split_names
-
-    if split is None:
-        names = split_names(path)
-        split = next((s for s in ("test", "val") if s in names), None)
-    dataset = open_dataset(path, split)
-    classes = detector.config.data.classes
-    return dataset.with_classes(classes) if classes else dataset
 
 
 def _images(dataset: Dataset | None) -> list[np.ndarray] | None:

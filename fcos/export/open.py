@@ -9,12 +9,13 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor, device
+from torch import Tensor
 
 from ..config import Config
 from ..errors import ModelError
+from ..machine import Placement
 from ..types import Classes
-from .about import About, Precision
+from .about import About, Dtype
 from .registry import FORMATS, _known, format_of
 
 if TYPE_CHECKING:
@@ -39,17 +40,9 @@ def write_export(network: FCOS, about: About, format: str, path: Path, images: I
         chosen.module.write(network, about, path, images)
 
 
-def open_runtime(
-    path: Path,
-    runtime: str | None = None,
-    precision: str | None = None,
-    threads: int = 0,
-    where: device | None = None,
-    overrides: Sequence[str] = (),
-    lanes: int = 1,
-) -> Runtime:
-    """A Network that runs an exported file. `runtime` may be openvino for an ONNX file; `threads` 0: all. `lanes`:
-    calls at once, from so many threads, each with `threads`.
+def open_runtime(path: Path, place: Placement, overrides: Sequence[str] = ()) -> Runtime:
+    """A Network that runs an exported file where and how `place` says; see `own_placement`. The runtime may be
+    openvino for an ONNX file.
 
     `overrides` are settings around the network: those of the network itself are part of the file, and those
     of decoding too where it was exported with --nms.
@@ -60,7 +53,8 @@ def open_runtime(
 
     written = format_of(path)
     about = read_about(path)
-    if runtime in (None, "auto", written and written.name):
+    runtime, asked = place.runtime, place.dtype
+    if written is not None and runtime == written.name:
         used = written
     elif runtime == "openvino" and written is FORMATS["onnx"]:
         used = FORMATS["openvino"]
@@ -68,12 +62,10 @@ def open_runtime(
         assert written is not None
         hint = f"; `fcos export --format {runtime}` makes one" if runtime in FORMATS else ""
         raise ModelError(f"{path} is a file for the runtime {written.name}, not {runtime}{hint}")
-    assert used is not None
     if not hasattr(used.module, "runtime"):
         raise ModelError(f"{path}: {used.name} files run on other devices only; nothing here can open them")
-    asked = precision or about.precision
-    if not used.computes(about.precision, asked):
-        raise ModelError(f"{path} computes in {about.precision}; export it with --precision {asked}")
+    if not used.computes(about.dtype, asked):
+        raise ModelError(f"{path} computes in {about.dtype}; export it with --dtype {asked}")
     config = about.config.override(*overrides, source="command line")
     for section in ("model", *(("decode",) if about.nms else ())):
         if getattr(config, section) != getattr(about.config, section):
@@ -81,24 +73,27 @@ def open_runtime(
     changed = replace(about, config=config)
     if changed.pixels != about.pixels or config.data.divisor % about.config.data.divisor:
         raise ModelError(f"{path} takes {about.pixels} pictures padded to {about.config.data.divisor}; keep these")
-    more = {"lanes": lanes} if used is FORMATS["openvino"] else {}  # others take calls from any thread, or one
-    run = used.module.runtime(path, about, asked, threads, where or device("cpu"), **more)
-    return wrap(run, changed, used.name, str(path))
+    return wrap(used.module.runtime(path, about, place), changed, used.name, str(path))
 
 
-def on_the_fly(
-    network: FCOS, config: Config, classes: Classes, runtime: str, precision: str, threads: int, where: device,
-    lanes: int = 1,
-) -> Runtime:  # fmt: skip
+def own_placement(path: Path) -> Placement:
+    """The runtime and the number format that an exported file was written for, on the CPU."""
+    written = format_of(path)
+    about = read_about(path)
+    assert written is not None  # read_about has refused others
+    return Placement(runtime=written.name, dtype=about.dtype)
+
+
+def on_the_fly(network: FCOS, config: Config, classes: Classes, place: Placement) -> Runtime:
     """A checkpoint's network on another runtime, through a file that is gone afterwards."""
-    if precision == "int8":
-        raise ModelError("int8 needs pictures to calibrate on: fcos export --precision int8 --calibrate DATA")
-    chosen = _known(runtime)
-    stored: Precision = "fp16" if precision == "fp16" else "fp32"  # bf16 is a way to compute, not a file
-    if not chosen.computes(stored, precision):
-        raise ModelError(f"{runtime} computes in {', '.join(chosen.precisions)}, not {precision}")
-    about = About(config, classes, precision=stored)
+    if place.dtype == "int8":
+        raise ModelError("int8 needs pictures to calibrate on: fcos export --dtype int8 --calibrate DATA")
+    chosen = _known(place.runtime)
+    stored: Dtype = "fp16" if place.dtype == "fp16" else "fp32"  # bf16 is a way to compute, not a file
+    if not chosen.computes(stored, place.dtype):
+        raise ModelError(f"{place.runtime} computes in {', '.join(chosen.dtypes)}, not {place.dtype}")
+    about = About(config, classes, dtype=stored)
     with tempfile.TemporaryDirectory(prefix="fcos-") as folder:
         path = Path(folder) / f"model{chosen.suffix}"
-        write_export(network, about, runtime, path)
-        return open_runtime(path, runtime, precision, threads, where, lanes=lanes)
+        write_export(network, about, chosen.name, path)
+        return open_runtime(path, place)

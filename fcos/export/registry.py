@@ -8,19 +8,19 @@ from pathlib import Path
 from types import ModuleType
 
 from ..errors import ModelError
-from .about import Precision
+from .about import Dtype
 
 
 @dataclass(frozen=True)
 class Format:
     """A file format: its name on the command line, its suffix, whether its batch and size can stay free and
-    decoding and NMS be part of it, and the precisions it holds."""
+    decoding and NMS be part of it, and the dtypes it holds."""
 
     name: str
     suffix: str
     dynamic: bool
     nms: bool
-    precisions: tuple[Precision, ...]
+    dtypes: tuple[Dtype, ...]
     about: str
 
     @property

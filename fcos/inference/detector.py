@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -16,12 +17,27 @@ from ..data.image import resize, resized_shape
 from ..decode import decode
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
-from ..machine import torch_threads
+from ..machine import Placement, torch_threads
 from ..points import make_points
+from ..terminal import plural
 from ..types import Classes, Detections, Network, Points
 from .sources import Source, load_source, name_of
 
+S = TypeVar("S", bound="Source")
+Sources: TypeAlias = "list[S] | tuple[S, ...]"
 
+
+class Changes(TypedDict, total=False):
+    """What `Detector.replace` takes."""
+
+    network: Network
+    config: Config
+    classes: Classes
+    placement: Placement
+    size: tuple[int, int] | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Detector:
     """A network with everything around it: pre-processing, decoding, class names.
 
@@ -29,36 +45,38 @@ class Detector:
     [H,W,3] or [H,W] uint8 RGB, tensors [3,H,W] (uint8, or float in 0..1). Boxes are in pixels of the
     picture as displayed (EXIF rotation applied). A picture's result does not depend on the pictures beside
     it: only those of equal padded size share a batch.
+
+    `placement` says where and how the network computes; `size` is the only (height, width) that the network
+    takes, if so: pictures are shrunk to fit.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        config: Config,
-        classes: Classes,
-        device: str | torch.device = "cpu",
-        *,
-        size: tuple[int, int] | None = None,
-        runtime: str = "torch",
-        precision: str = "fp32",
-        lanes: int = 1,
-        threads: int = 0,
-    ) -> None:
-        """`size` is the only (height, width) that the network takes, if so: pictures are shrunk to fit.
-        `runtime` and `precision` say what computes, `lanes` how many threads of the caller may do so at once, with
-        `threads` of the runtime's own each (0: its choice)."""
-        self.network = network
-        self.config = config
-        self.classes = classes
-        self.device = torch.device(device)
-        self.size = size
-        self.runtime = runtime
-        self.precision = precision
-        self.lanes = lanes
-        self.threads = threads
-        self._points: dict[tuple[int, int], Points] = {}
+    network: Network
+    config: Config
+    classes: Classes
+    placement: Placement = field(default_factory=Placement)
+    size: tuple[int, int] | None = None
+    _points: dict[tuple[int, int], Points] = field(default_factory=dict, init=False)
 
-    def __call__(self, source: Source | Sequence[Source], *, score: float = 0.0, batch: int = 1) -> Any:
+    def __repr__(self) -> str:
+        place = self.placement
+        how = f"{place.runtime} {place.dtype} on {place.device}"
+        return f"Detector({self.config.name}, {plural(len(self.classes), 'class')}, {how})"
+
+    def replace(self, **changes: Unpack[Changes]) -> Detector:
+        """This detector with other parts: network, config, classes, placement, size."""
+        return replace(self, **changes)
+
+    @property
+    def device(self) -> torch.device:
+        return self.placement.device
+
+    @overload
+    def __call__(self, source: Source, *, score: float = ..., batch: int = ...) -> Detections: ...
+    @overload
+    def __call__(self, source: Sources[S], *, score: float = ..., batch: int = ...) -> list[Detections]: ...
+    def __call__(
+        self, source: Source | Sources[S], *, score: float = 0.0, batch: int = 1
+    ) -> Detections | list[Detections]:
         """Detections with a score of at least `score` (0..1); one object, or a list for a list."""
         if isinstance(source, list | tuple):
             return self.detect([load_source(s) for s in source], [name_of(s) for s in source], score, batch)
@@ -69,7 +87,7 @@ class Detector:
     ) -> list[Detections]:
         """Detections of decoded pictures [H,W,3] uint8 RGB, in their pixels."""
         # a runtime with threads of its own loses half of its speed to torch's, which wait for work by spinning
-        with torch_threads(1) if self.runtime in OWN_THREADS and self.device.type == "cpu" else nullcontext():
+        with torch_threads(1) if self.placement.runtime in OWN_THREADS and self.device.type == "cpu" else nullcontext():
             return self._detect(images, names, score, batch)
 
     def _detect(

@@ -23,7 +23,4 @@ def proposer(detector: Detector, most: int = 1000) -> Detector:
     changes = {"threshold": 0.0, "nms": "agnostic", "max_detections": most, "topk": max(most, cfg.topk)}
     config = detector.config.override({"decode": changes})
     classes = Classes(("object",), detector.classes.ids[:1])
-    return Detector(
-        highest, config, classes, detector.device,
-        runtime=detector.runtime, precision=detector.precision, lanes=detector.lanes, threads=detector.threads,
-    )  # fmt: skip
+    return detector.replace(network=highest, config=config, classes=classes)

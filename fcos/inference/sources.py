@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +16,10 @@ from torch import Tensor
 from ..data.image import SUFFIXES, read_image
 from ..errors import DataError, ImageError
 
-Source = str | os.PathLike[str] | np.ndarray | Tensor | Any  # Any: a PIL image
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Tensor | Image"
 
 
 def load_source(source: Source) -> np.ndarray:

@@ -31,16 +31,16 @@ def pick_lanes(images: int, batch: int, threads: int) -> int:
 
 def run(detector: Detector, images: Sequence[Path], scores: Tensor, batch: int = 1) -> Iterator[_Found]:
     """(path, pixels, detections or the error) of each picture, in order. Decoding runs ahead of the network, the
-    network ahead of the caller, `detector.lanes` pictures at once.
+    network ahead of the caller, `detector.placement.lanes` pictures at once.
 
     scores [C]: the lowest score of each class. `batch` pictures go to the network together.
     """
 
     def prepare() -> None:
-        if detector.threads:  # torch counts them for each thread
-            torch.set_num_threads(detector.threads)
+        if detector.placement.threads:  # torch counts them for each thread
+            torch.set_num_threads(detector.placement.threads)
 
-    lanes = detector.lanes
+    lanes = detector.placement.lanes
     with ThreadPoolExecutor(max_workers=2) as readers, ThreadPoolExecutor(lanes, initializer=prepare) as workers:
         reading: deque[_Reading] = deque()
         detecting: deque[Future[list[_Found]]] = deque()

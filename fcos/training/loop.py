@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..assign import assign_batch
 from ..config import Config, from_dict
+from ..data.classes import as_seen
 from ..data.dataset import Dataset
 from ..data.loader import train_loader
 from ..data.sampler import Sampler
@@ -23,7 +24,7 @@ from ..evaluation.coco import Metrics, evaluate
 from ..inference.dataset import predict_dataset
 from ..inference.detector import Detector
 from ..losses import Normalizers, count, gather_positives, moving_average, normalizers
-from ..machine import has_bf16
+from ..machine import Placement, has_bf16
 from ..network import weights
 from ..network.model import FCOS
 from ..points import make_points
@@ -38,7 +39,7 @@ from .folder import RunFolder
 from .images import RunImages, draw_batch
 from .monitor import StepReport, count_crowded, measure
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
-from .setup import be_deterministic, initialise, keep_memory, make_fabric, make_ready, prepare
+from .setup import be_deterministic, initialise, keep_memory, make_fabric, make_ready
 from .step import backward_parts
 from .stop import StopNow, Stopped, StopSignals
 from .validation import validation_loss
@@ -78,7 +79,7 @@ def train(
     goes on from the newest checkpoint in `out` with the data and config given. `sources` is noted in the
     folder's environment.json: where the data came from, so that a resume need not be told.
     """
-    data = {k: prepare(d, config) for k, d in data.items()}
+    data = {k: as_seen(d, config.data) for k, d in data.items()}
     if not len(data["train"]) or not data["train"].counts().sum():
         raise DataError(f"{data['train'].root}: no boxes to learn from in the {data['train'].split} split")
     if any(r.path is None for r in data["train"].records):
@@ -347,7 +348,7 @@ class Trainer:
     def judge_first(self, epoch: float) -> None:
         try:
             with self.console.pause(), self.signals.interruptible():
-                detector = Detector(self.judged, self.config, self.classes, self.fabric.device)
+                detector = Detector(self.judged, self.config, self.classes, Placement(self.fabric.device))
                 found = predict_dataset(detector, self.data["val"], batch=self.config.train.batch, allow_missing=True)
                 metrics = evaluate(found, self.data["val"])
                 loss = self.validation_loss() if self.config.train.val_loss else None

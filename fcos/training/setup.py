@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from ..config import Config
-from ..data.dataset import Dataset
 from ..errors import ConfigError, DeviceError
 from ..machine import has_bf16, pick_device
 from ..network import weights
@@ -25,13 +24,6 @@ from ..zoo.find import find_weights
 from ..zoo.models import known_models
 from .distributed import launched
 from .optimizer import Average
-
-
-def prepare(dataset: Dataset, config: Config) -> Dataset:
-    """The data set under `data.classes` and `data.single_class`."""
-    if config.data.classes:
-        dataset = dataset.with_classes(config.data.classes)
-    return dataset.as_single_class() if config.data.single_class else dataset
 
 
 def keep_memory() -> None:

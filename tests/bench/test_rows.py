@@ -47,7 +47,7 @@ def test_json(model, capsys):
 
 def test_what_cannot_run_is_a_note(model):
     report = bench([str(model)], ["torch"], ["fp32", "int8"], ["64"], rounds=1)
-    assert [row.precision for row in report.rows] == ["fp32"]
+    assert [row.dtype for row in report.rows] == ["fp32"]
     assert any("int8" in note for note in report.notes)
     head, row = report.text().splitlines()[:2]
     assert len(head) == len(row)  # the last column ends where its heading does
@@ -96,8 +96,8 @@ def test_an_emulated_product_is_no_peak(monkeypatch):
     """int8 that is slower than fp32 says nothing about the machine; in fp32 the better of two counts."""
     honest = timing.matrix_product
 
-    def slow(precision, device="cpu"):
-        if precision == "fp32":
+    def slow(dtype, device="cpu"):
+        if dtype == "fp32":
             return honest("fp32", device)
         return (lambda: time.sleep(0.5)), 0.001
 
@@ -113,12 +113,12 @@ def test_an_exported_file_is_measured_as_what_it_is(model, tmp_path):
 
     file = run(Job(str(model), "onnx", tmp_path / "m.onnx")).file
     report = bench([str(file)], rounds=1)
-    assert [(row.runtime, row.precision) for row in report.rows] == [("onnx", "fp32")]
+    assert [(row.runtime, row.dtype) for row in report.rows] == [("onnx", "fp32")]
     report = bench([str(file)], ["torch", "onnx"], ["fp32", "bf16"], lanes=[1, 2], threads=2, rounds=1)
-    assert [(row.runtime, row.precision, row.lanes) for row in report.rows] == [
+    assert [(row.runtime, row.dtype, row.lanes) for row in report.rows] == [
         ("onnx", "fp32", 1),
         ("onnx", "fp32", 2),
     ]
-    wrong_runtime, wrong_precision = [note for note in report.notes if note.startswith("left out")]
+    wrong_runtime, wrong_dtype = [note for note in report.notes if note.startswith("left out")]
     assert "is a file for the runtime onnx, not torch" in wrong_runtime
-    assert "export it with --precision bf16" in wrong_precision
+    assert "export it with --dtype bf16" in wrong_dtype

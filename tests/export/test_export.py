@@ -20,6 +20,7 @@ from fcos.export.open import read_about, write_export
 from fcos.export.registry import FORMATS
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
+from fcos.inference.proposals import proposer
 from fcos.network import weights
 from fcos.points import make_points
 from fcos.presets import with_dialect
@@ -227,6 +228,12 @@ def test_a_fixed_size_shrinks_images_to_fit(folder):
         exported.network(torch.zeros(1, 3, 96, 96, dtype=torch.uint8))
 
 
+def test_proposals_of_a_fixed_size_are_those_of_torch(folder):
+    """The proposer forgot the size, and the graph refused every picture of another."""
+    reference, exported, _ = pair(folder, "fcos", False, "torchscript", (64, 96), 1)
+    same(proposer(exported)(noise(200, 50, 3)), proposer(reference)(noise(200, 50, 3)))
+
+
 def test_settings_of_an_exported_file(folder):
     _, _, path = pair(folder, "fcos", False)
     assert len(load(path, device="cpu", overrides=["decode.threshold=0.999999"])(IMAGES[0])) == 0
@@ -307,6 +314,29 @@ def test_export_predict_eval_info(work, capsys, tmp_path):
     assert json.loads(text)["classes"] == 2
 
 
+def test_the_export_of_a_single_class_model_is_judged_on_one_class(tmp_path, capsys):
+    """The two classes of the data are one to the model, as `fcos eval` has it."""
+    import json
+
+    config = config_of().override({"data": {"single_class": True}})
+    torch.manual_seed(0)
+    network = weights.build(config, 1).eval()
+    torch.nn.init.constant_(network.head.class_logits.bias, 0.0)
+    weights.save(tmp_path / "one.safetensors", network.state_dict(), config, Classes(("object",)))
+    make_shapes(tmp_path / "shapes", {"train": 2, "test": 2})
+    code, text, err = fcos(
+        capsys, "export", "--model", tmp_path / "one.safetensors", "--format", "torchscript", "--json",
+        "--out", tmp_path / "one.torchscript", "--data", tmp_path / "shapes", "--size", "64x96",
+    )  # fmt: skip
+    assert code == 0, err
+    before, after = json.loads(text)["check"]["ap50"]
+    code, text, err = fcos(
+        capsys, "eval", "--model", tmp_path / "one.torchscript", "--data", tmp_path / "shapes", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(text)["AP50"] == pytest.approx(after) == pytest.approx(before)
+
+
 def test_a_bad_export_is_refused(work, capsys, tmp_path, monkeypatch):
     """A graph whose scores are off by a little more than is allowed, and one whose boxes are."""
     real = graph.build
@@ -337,7 +367,7 @@ def test_what_the_check_calls_wrong():
         return check.Report(**{**base, "lost": 0, "judged": 100, **values})
 
     assert check.verdict(report(), "fp32") == []
-    for precision, values, words in (
+    for dtype, values, words in (
         ("fp32", {"score": 2e-4}, "scores differ"),
         ("fp32", {"box": 1.0, "share": 2e-3}, "boxes differ"),
         ("fp32", {"lost": 3}, "3 of 100 detections are gone"),
@@ -348,7 +378,7 @@ def test_what_the_check_calls_wrong():
         ("int8", {"ap50": (0.80, 0.785)}, "AP50 falls by 1.50"),
         ("fp16", {"ap50": (0.80, 0.785)}, "AP50 falls by 1.50"),
     ):
-        (line,) = check.verdict(report(**values), precision)
+        (line,) = check.verdict(report(**values), dtype)
         assert words in line
     assert check.verdict(report(lost=10, score=0.2, share=0.2, ap50=(0.80, 0.795)), "int8") == []
 
@@ -371,9 +401,9 @@ def test_differences_are_measured_at_the_same_location():
 MISTAKES = [
     (["--format", "tflight"], ["tflight", "litert"]),
     (["--format", "onnx", "--out", "x.xml"], ["x.xml", ".onnx"]),
-    (["--precision", "int8"], ["--calibrate"]),
-    (["--precision", "int4"], ["int4", "int8"]),
-    (["--format", "litert", "--precision", "fp16"], ["litert", "fp32"]),
+    (["--dtype", "int8"], ["--calibrate"]),
+    (["--dtype", "int4"], ["int4", "int8"]),
+    (["--format", "litert", "--dtype", "fp16"], ["litert", "fp32"]),
     (["--format", "torchscript", "--nms"], ["--nms", "onnx, openvino, tensorrt"]),
     (["--format", "litert", "--dynamic", "size"], ["fixed batch and size"]),
     (["--dynamic", "sizes"], ["sizes", "batch,size"]),
@@ -429,7 +459,7 @@ def test_int8_calibrated_on_images(work, kind, nms, capsys, tmp_path):
     pytest.importorskip("nncf")
     out = tmp_path / f"int8{FORMATS[kind].suffix}"
     code, text, err = fcos(
-        capsys, "export", "--model", work / "model.safetensors", "--format", kind, "--precision", "int8",
+        capsys, "export", "--model", work / "model.safetensors", "--format", kind, "--dtype", "int8",
         "--calibrate", work / "shapes", "--out", out, *nms,
     )  # fmt: skip
     assert code in (0, 1), err  # random weights need not survive 8 bits; the check says so
@@ -445,4 +475,4 @@ def test_a_checkpoint_on_another_runtime(work, runtime):
     detector = load(work / "model.safetensors", device="cpu", runtime=runtime)
     for found, one in zip(detector(IMAGES), expected, strict=True):
         same(found, one)
-    assert detector.runtime == (runtime if runtime != "auto" else "openvino")
+    assert detector.placement.runtime == (runtime if runtime != "auto" else "openvino")

@@ -83,7 +83,7 @@ def test_lanes_change_neither_order_nor_results_nor_errors(detector, images, tmp
     before = torch.get_num_threads()
     laned = load(path, runtime=runtime, threads=3, lanes=3, device="cpu")
     torch.set_num_threads(before)
-    assert (laned.lanes, laned.threads) == (3, 1)
+    assert (laned.placement.lanes, laned.placement.threads) == (3, 1)
     scores = torch.zeros(2)
     expected = list(run(detector, images, scores))
     for _ in range(3):  # threads that share what is not theirs to share do so now and then
@@ -106,7 +106,7 @@ def test_lanes_are_few_and_only_where_they_can_be(detector, tmp_path):
     path = weights.save(tmp_path / "tiny.safetensors", detector.network.state_dict(), detector.config, detector.classes)
     before = torch.get_num_threads()
     compiled = load(path, runtime="compile", threads=2, lanes=2, device="cpu")
-    assert (compiled.lanes, compiled.threads) == (1, 2)
+    assert (compiled.placement.lanes, compiled.placement.threads) == (1, 2)
     torch.set_num_threads(before)
 
 

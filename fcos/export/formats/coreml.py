@@ -16,13 +16,13 @@ from ..graph import build, example
 
 
 def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()) -> None:
-    """Write an ML program that takes an RGB picture; fp16 is the precision of its arithmetic."""
+    """Write an ML program that takes an RGB picture; fp16 is the dtype of its arithmetic."""
     coremltools = require("coremltools", "coreml")
     sample = example(about)[0].float()
     with torch.no_grad():
-        module = build(network, replace(about, precision="fp32"))
+        module = build(network, replace(about, dtype="fp32"))
         exported = torch.export.export(module, (sample,)).run_decompositions({})
-    half = about.precision == "fp16"
+    half = about.dtype == "fp16"
     model = coremltools.convert(
         exported,
         inputs=[coremltools.ImageType(name="images", shape=tuple(sample.shape))],

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...errors import ModelError, require
 from ...files import write_whole
+from ...machine import Placement
 from ...network.model import FCOS
 from ..about import About, from_text, read_side_file, side_file
 from ..graph import build, example
@@ -34,7 +35,7 @@ def read(path: Path) -> About:
     return from_text(read_side_file(path), path)
 
 
-def runtime(path: Path, about: About, precision: str, threads: int, device: torch.device) -> Run:
+def runtime(path: Path, about: About, place: Placement) -> Run:
     """ExecuTorch's own runtime on the CPU."""
     require("executorch", "executorch")
     from executorch.runtime import Runtime

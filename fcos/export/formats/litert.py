@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...errors import ModelError, require
 from ...files import write_whole
+from ...machine import Placement
 from ...network.model import FCOS
 from ..about import About, from_text, read_side_file, side_file
 from ..graph import build, example
@@ -30,11 +31,11 @@ def read(path: Path) -> About:
     return from_text(read_side_file(path), path)
 
 
-def runtime(path: Path, about: About, precision: str, threads: int, device: torch.device) -> Run:
+def runtime(path: Path, about: About, place: Placement) -> Run:
     """LiteRT's interpreter on the CPU."""
     interpreter_module = require("ai_edge_litert.interpreter", "litert")
     try:
-        interpreter = interpreter_module.Interpreter(str(path), num_threads=threads or None)
+        interpreter = interpreter_module.Interpreter(str(path), num_threads=place.threads or None)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"LiteRT cannot load {path}: {str(error).splitlines()[0]}") from error

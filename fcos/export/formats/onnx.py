@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError, require
+from ...machine import Placement
 from ...network.backbones import DeformableConv2d
 from ...network.model import FCOS
 from ..about import KEY, About, from_text
@@ -25,7 +26,7 @@ def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()
     require("onnxscript", "onnx")
     onnx = require("onnx", "onnx")
     model = trace(network, about)
-    if about.precision == "int8":
+    if about.dtype == "int8":
         model = quantize(model, about, images, float_nodes(model), "int8")
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, about.to_text()
@@ -113,16 +114,16 @@ def read(path: Path) -> About:
     return from_text(next((entry.value for entry in model.metadata_props if entry.key == KEY), None), path)
 
 
-def runtime(path: Path, about: About, precision: str, threads: int, device: torch.device) -> Run:
+def runtime(path: Path, about: About, place: Placement) -> Run:
     """onnxruntime on the CPU, or on CUDA where its GPU build is installed."""
     ort = require("onnxruntime", "onnx")
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = place.threads
     known = ort.get_available_providers()
     providers: list[Any] = ["CPUExecutionProvider"]
-    if device.type == "cuda" and "CUDAExecutionProvider" in known:
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+    if place.device.type == "cuda" and "CUDAExecutionProvider" in known:
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": place.device.index or 0}))
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:

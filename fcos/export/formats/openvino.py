@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError, require
+from ...machine import Placement
 from ...network.model import FCOS
 from ..about import KEY, About, from_text
 from ..graph import build, example
@@ -27,13 +28,13 @@ _HINT = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()) -> None:
     """Write path.xml and path.bin. fp16 halves the file; int8 is calibrated on `pictures` [1,3,H,W]."""
     openvino = require("openvino", "openvino")
-    plain = replace(about, precision="fp32")
+    plain = replace(about, dtype="fp32")
     model, last = _from_onnx(network, plain, path.parent) if about.nms else _from_trace(network, plain)
-    if about.precision == "int8":
+    if about.dtype == "int8":
         convs = [op for op in model.get_ordered_ops() if op.get_type_name() in ("Convolution", "GroupConvolution")]
         model = quantize(model, about, images, [convs[0].get_friendly_name(), *last], "openvino")
     model.set_rt_info(about.to_text(), [KEY])
-    openvino.save_model(model, str(path), compress_to_fp16=about.precision == "fp16")
+    openvino.save_model(model, str(path), compress_to_fp16=about.dtype == "fp16")
 
 
 def _from_trace(network: FCOS, about: About) -> tuple[Any, list[str]]:
@@ -85,14 +86,14 @@ def _text(model) -> str | None:  # type: ignore[no-untyped-def]
     return model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
 
 
-def runtime(path: Path, about: About, precision: str, threads: int, device: torch.device, lanes: int = 1) -> Run:
-    """OpenVINO on the CPU. It computes in bf16 on CPUs that can unless it is told the precision; here it is."""
+def runtime(path: Path, about: About, place: Placement) -> Run:
+    """OpenVINO on the CPU. It computes in bf16 on CPUs that can unless it is told the dtype; here it is."""
     openvino = require("openvino", "openvino")
-    settings = {"INFERENCE_PRECISION_HINT": _HINT[precision], "PERFORMANCE_HINT": "LATENCY"}
-    if threads:
-        settings["INFERENCE_NUM_THREADS"] = str(threads * lanes)
-    if lanes > 1:
-        settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(lanes)}
+    settings = {"INFERENCE_PRECISION_HINT": _HINT[place.dtype], "PERFORMANCE_HINT": "LATENCY"}
+    if place.threads:
+        settings["INFERENCE_NUM_THREADS"] = str(place.threads * place.lanes)
+    if place.lanes > 1:
+        settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(place.lanes)}
     model = openvino.Core().compile_model(_load(path), "CPU", settings)
     own = threading.local()  # a request serves one thread at a time
 

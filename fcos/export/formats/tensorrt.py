@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...errors import DeviceError, ModelError, require
 from ...files import write_whole
+from ...machine import Placement
 from ...network.model import FCOS
 from ..about import About, from_text, read_side_file, side_file
 from ..runtime import Run
@@ -20,7 +21,7 @@ _BATCHES = (1, 1, 16)  # smallest, usual and largest of a free batch
 
 
 def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()) -> None:
-    """Write path.engine, and path.engine.json with its metadata. Precisions are those of the ONNX graph."""
+    """Write path.engine, and path.engine.json with its metadata. Dtypes are those of the ONNX graph."""
     trt = require("tensorrt", "tensorrt")
     require("onnxscript", "onnx")
     if not torch.cuda.is_available():
@@ -55,8 +56,9 @@ def read(path: Path) -> About:
     return from_text(read_side_file(path), path)
 
 
-def runtime(path: Path, about: About, precision: str, threads: int, device: torch.device) -> Run:
+def runtime(path: Path, about: About, place: Placement) -> Run:
     """The engine on a CUDA device; inputs and outputs stay there."""
+    device = place.device
     trt: Any = require("tensorrt", "tensorrt")
     if device.type != "cuda":
         raise DeviceError(f"{path} runs on an NVIDIA GPU; --device {device} is none")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError
+from ...machine import Placement
 from ...network.model import FCOS
 from ..about import KEY, About, from_text
 from ..graph import build, example
@@ -41,15 +42,15 @@ def _load(path: Path, device: torch.device) -> tuple[torch.jit.ScriptModule, str
     return module, text.decode() if isinstance(text, bytes) else text
 
 
-def runtime(path: Path, about: About, precision: str, threads: int, device: torch.device) -> Run:
+def runtime(path: Path, about: About, place: Placement) -> Run:
     """libtorch on the CPU or a GPU."""
-    if threads:
-        torch.set_num_threads(threads)
-    module = _load(path, device)[0]
+    if place.threads:
+        torch.set_num_threads(place.threads)
+    module = _load(path, place.device)[0]
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         with torch.inference_mode():
-            result: tuple[Tensor, ...] = module(*(value.to(device) for value in inputs))
+            result: tuple[Tensor, ...] = module(*(value.to(place.device) for value in inputs))
             return result
 
     return run
