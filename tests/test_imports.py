@@ -32,6 +32,7 @@ ORDER = [
     "demo",
     "fcos.export.check",
     "fcos.export.job",
+    "serving",
     "cli",
 ]
 # Inside the paper, from bottom to top: its words, its maths.

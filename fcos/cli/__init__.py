@@ -26,6 +26,7 @@ VERBS = {
     "study": "study",
     "convert": "convert",
     "export": "export",
+    "serve": "serve",
     "bench": "bench",
     "models": "models",
     "info": "info",

@@ -1,0 +1,65 @@
+"""fcos serve"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+
+def command(
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting, such as decode.nms_iou=0.5; may be repeated.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="[NAME=] name, run folder or file; may be repeated.")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0: a free one.")] = 8000,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
+    ] = "auto",
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")] = 0,
+    lanes: Annotated[int, typer.Option("--lanes", min=0, help="Pictures in work at once on a CPU; 0: best.")] = 0,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures that share a pass where lanes do not.")] = 8,
+    wait: Annotated[float, typer.Option("--wait-ms", min=0, help="How long a picture waits for others to join.")] = 5.0,
+    queue: Annotated[int, typer.Option("--queue", min=1, help="Pictures that may wait; more are told to return.")] = 64,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds until the answer.")] = 30.0,
+    grace: Annotated[float, typer.Option("--grace", min=0, help="Seconds to finish in when told to stop.")] = 10.0,
+    megabytes: Annotated[int, typer.Option("--max-mb", min=1, help="Largest request.")] = 32,
+    megapixels: Annotated[int, typer.Option("--max-megapixels", min=1, help="Largest picture.")] = 50,
+    images: Annotated[int, typer.Option("--max-images", min=1, help="Pictures in a request.")] = 16,
+    admin: Annotated[
+        str | None, typer.Option("--admin-token", envvar="FCOS_ADMIN_TOKEN", help="Allows reloading, with this token.")
+    ] = None,
+    cors: Annotated[
+        list[str] | None, typer.Option("--cors", help="Web page that may ask, such as https://example.org.")
+    ] = None,
+    allow_url: Annotated[
+        list[str] | None, typer.Option("--allow-url", help="Host from which pictures are fetched by URL.")
+    ] = None,
+) -> None:
+    """Serve a detector over HTTP, with a page for people.
+
+    Example: fcos serve --model runs/mine, then open http://localhost:8000 in a browser
+    With FCOS_TOKEN in the environment every request needs Authorization: Bearer TOKEN.
+    """
+    from ..errors import require
+
+    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        require(module, "serve")
+    from ..serving.options import Access, Limits, Placing, ServeOptions
+    from ..serving.run import run
+
+    token = os.environ.get("FCOS_TOKEN") or None
+    options = ServeOptions(
+        tuple(model or ["fcos-lite0"]),
+        tuple(settings or ()),
+        Placing(device, runtime, precision, threads, lanes, batch, wait / 1000),
+        Limits(megabytes << 20, megapixels * 1_000_000, images, queue, timeout, grace),
+        Access(token, admin, tuple(cors or ()), tuple(allow_url or ())),
+    )
+    run(options, host, port, say=lambda line: typer.echo(f"fcos: {line}", err=True))

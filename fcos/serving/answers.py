@@ -1,0 +1,133 @@
+"""Detections as JSON, drawn pictures, and the story of each box."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..analysis.explain import Explanation, explain
+from ..errors import FcosError
+from ..inference.detector import Detector
+from ..inference.scores import parse_scores
+from ..show.draw import draw_detections
+from ..types import Classes, Detections
+from .engine import Found, Pixels, Task
+from .options import Refused
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which detections a request wants: the least score of each class [C], and at most how many."""
+
+    scores: torch.Tensor
+    most: int | None = None
+
+    @property
+    def least(self) -> float:
+        return float(self.scores.min()) if len(self.scores) else 0.0
+
+    def of(self, found: Detections) -> Detections:
+        """Those, best first."""
+        return found[found.scores >= self.scores[found.labels]][: self.most]
+
+
+def wanted(classes: Classes, shown: float, score: str | None, names: str | None, most: int | None) -> Wanted:
+    """`score` as in `fcos predict` (0.4, or person=0.4,dog=0.5; None: `shown`), `names` separated by commas (None:
+    all). Refused (400) for what the model does not have."""
+    if score is not None and score.lower().endswith(".json"):
+        raise Refused(400, "score: a number, or numbers by class such as person=0.4,dog=0.5")
+    try:
+        scores = parse_scores(str(shown) if score is None else score, classes, shown)
+    except FcosError as error:
+        raise Refused(400, str(error).removeprefix("--")) from None
+    if names is not None:
+        chosen = [name.strip() for name in names.split(",") if name.strip()]
+        unknown = [name for name in chosen if name not in classes.names]
+        if unknown or not chosen:
+            raise Refused(400, f"classes: the model has no class {unknown[0] if unknown else names!r}")
+        off = torch.tensor([name not in chosen for name in classes.names])
+        scores = scores.masked_fill(off, 2.0)  # no score reaches it
+    return Wanted(scores, most)
+
+
+def rows(found: Detections) -> list[dict[str, Any]]:
+    """Each detection: label, class, score and box, x1, y1, x2, y2 in pixels; every digit is kept."""
+    return [
+        {"label": found.name(i), "class": label, "score": score, "box": box}
+        for i, (label, score, box) in enumerate(
+            zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+        )
+    ]
+
+
+def result(name: str | None, found: Found, kept: Detections) -> dict[str, Any]:
+    """One picture of an answer."""
+    height, width = found.image.shape[:2]
+    seconds = {part: round(value, 6) for part, value in found.seconds.items()}
+    return {"name": name, "width": width, "height": height, "detections": rows(kept), "seconds": seconds}
+
+
+def failed(name: str | None, error: Exception) -> tuple[int, dict[str, Any]]:
+    """(status, what the answer says in place of one picture's detections). Only errors that are meant for people are
+    told; anything else is a fault of the server and says no more than that."""
+    if isinstance(error, Refused):
+        return error.status, {"name": name, "error": str(error)}
+    if isinstance(error, FcosError):
+        return 400, {"name": name, "error": str(error)}
+    return 500, {"name": name, "error": "the server failed; its log says why"}
+
+
+def drawn(found: Found, kept: Detections) -> bytes:
+    """The picture with the boxes on it, a JPEG file."""
+    stream = io.BytesIO()
+    draw_detections(found.image, kept, score=0.0).save(stream, "JPEG", quality=92)
+    return stream.getvalue()
+
+
+def explainer(score: float, maps: bool) -> Task:
+    """The task of an engine that tells why each box is there; see `fcos.explain`."""
+
+    def task(detector: Detector, image: Pixels) -> dict[str, Any]:
+        story = explain(detector, image, score)
+        return story_of(story, detector.classes, maps)
+
+    return task
+
+
+def story_of(story: Explanation, classes: Classes, maps: bool) -> dict[str, Any]:
+    """The stories as JSON; with `maps` each level's highest class probability and centerness as grey PNG files."""
+    number = {name: k for k, name in enumerate(classes.names)}
+    found = [
+        {
+            "class": number[told["label"]],
+            **told,
+            "silenced": [{"class": number[s["label"]], **s} for s in told["silenced"]],
+        }
+        for told in story.to_dict()["detections"]
+    ]
+    answer: dict[str, Any] = {"detections": found}
+    if maps:
+        answer["maps"] = [
+            {"level": level, "class": _png(best), "centerness": _png(centre)} for level, best, centre in story.maps
+        ]
+    return answer
+
+
+def _png(values: NDArray[np.float32]) -> str:
+    """Values 0..1 [h,w] as a data URL of a grey picture."""
+    data = cv2.imencode(".png", np.rint(values * 255).astype(np.uint8))[1].tobytes()
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def to_json(value: Mapping[str, Any]) -> bytes:
+    """Numbers that are no numbers become an error here and not at the client."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

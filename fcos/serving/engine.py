@@ -1,0 +1,223 @@
+"""Pictures of many requests through one detector: a bounded queue, decoding threads, lanes that compute."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..errors import FcosError
+from ..inference.detector import Detector
+from ..inference.load import LANED, load
+from ..inference.sources import load_source
+from ..inference.stream import pick_lanes
+from ..types import Detections
+from .metrics import Metrics
+from .options import Placing, Refused, ServeOptions
+
+Pixels = NDArray[np.uint8]
+Task = Callable[[Detector, Pixels], Any]  # something else than detecting that needs the network, such as explaining
+_MANY = 1 << 20  # as many pictures as one likes
+
+
+@dataclass(frozen=True)
+class Found:
+    """One picture's pixels [H,W,3], its detections (or what the task gave), and seconds by part."""
+
+    image: Pixels
+    result: Any
+    seconds: dict[str, float]
+
+
+@dataclass
+class _Job:
+    source: bytes | Pixels
+    score: float
+    deadline: float
+    task: Task | None
+    future: Future[Found] = field(default_factory=Future)
+    image: Pixels = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
+    decoded: float = 0.0  # when
+    decoding: float = 0.0  # seconds
+
+    def late(self) -> bool:
+        """Fail where the deadline has passed."""
+        if time.monotonic() < self.deadline:
+            return False
+        _fail(self, Refused(504, "the deadline passed before the picture's turn came; ask again later"))
+        return True
+
+
+class Engine:
+    """One model of a server. `submit` never blocks: decoding and computing are done by its own threads."""
+
+    def __init__(self, model: str, options: ServeOptions, metrics: Metrics) -> None:
+        """Loads `model`, [NAME=] a model's name, run folder or file, which takes seconds; FcosError when it cannot."""
+        self.options, self.metrics = options, metrics
+        self.name, self.source = split_name(model)
+        self.detector = self._load()
+        self.stopped = False
+        self._pending = 0
+        self._lock = threading.Lock()
+        self._rate = 0.0  # pictures a second, lately
+        self._ready: queue.Queue[_Job | None] = queue.Queue()
+        lanes = self.detector.lanes
+        self._together = 1 if lanes > 1 else options.placing.batch
+        self._readers = ThreadPoolExecutor(max(2, lanes), f"{self.name}-decode")
+        self._lanes = [
+            threading.Thread(target=self._work, name=f"{self.name}-lane-{i}", daemon=True) for i in range(lanes)
+        ]
+        for lane in self._lanes:
+            lane.start()
+
+    def _load(self) -> Detector:
+        placing: Placing = self.options.placing
+        lanes = placing.lanes or pick_lanes(_MANY, 1, placing.threads)
+
+        def on(runtime: str | None) -> Detector:
+            return load(
+                self.source,
+                runtime=runtime,
+                precision=placing.precision,
+                threads=placing.threads,
+                lanes=lanes,
+                device=placing.device,
+                overrides=self.options.settings,
+            )
+
+        detector = on(placing.runtime)
+        if placing.runtime == "auto" and lanes > 1 and detector.lanes == 1 and detector.runtime in LANED:
+            detector = on(detector.runtime)  # what is fastest for one picture is known now, and can take several
+        detector.detect([np.full((64, 64, 3), 127, np.uint8)], [None], 1.0, 1)  # what is slow only once is done now
+        return detector
+
+    def reload(self) -> None:
+        """Load the source again; requests in work keep the old weights, and so do all where loading fails."""
+        fresh = self._load()
+        if fresh.lanes != len(self._lanes):
+            raise FcosError(f"{self.name} would now run in {fresh.lanes} lanes, not {len(self._lanes)}; restart it")
+        self.detector = fresh
+
+    def submit(self, source: bytes | Pixels, score: float, deadline: float, task: Task | None = None) -> Future[Found]:
+        """Detections of at least `score` in a picture, as the bytes of its file or as pixels [H,W,3] uint8 RGB.
+
+        `deadline` is a time of `time.monotonic`. Raises Refused (503) at once where too many wait; the future raises
+        Refused (504) for a deadline that passed, and ImageError for bytes that are no picture.
+        """
+        with self._lock:
+            if self.stopped:
+                raise Refused(503, "the server is stopping", 1)
+            if self._pending >= self.options.limits.queue:
+                wait = self._pending / self._rate if self._rate else 1.0
+                raise Refused(503, f"{self._pending} pictures wait already; ask again later", max(1, round(wait)))
+            self._pending += 1
+        self.metrics.queue.labels(self.name).set(self._pending)
+        job = _Job(source, score, deadline, task)
+        job.future.add_done_callback(self._done)
+        self._readers.submit(self._decode, job)
+        return job.future
+
+    def stop(self, grace: float) -> None:
+        """Finish what was submitted, for at most `grace` seconds."""
+        self.stopped = True
+        end = time.monotonic() + grace
+        while self._pending and time.monotonic() < end:
+            time.sleep(0.01)
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        for _ in self._lanes:
+            self._ready.put(None)
+
+    def _done(self, _: Future[Found]) -> None:
+        with self._lock:
+            self._pending -= 1
+        self.metrics.queue.labels(self.name).set(self._pending)
+
+    def _decode(self, job: _Job) -> None:
+        if job.future.cancelled() or job.late():
+            return
+        begun = time.monotonic()
+        try:
+            job.image = load_source(job.source)
+        except Exception as error:
+            _fail(job, error)
+            return
+        job.source = b""
+        job.decoded = time.monotonic()
+        job.decoding = job.decoded - begun
+        self._ready.put(job)
+
+    def _work(self) -> None:
+        if self.detector.threads:  # torch counts them for each thread
+            torch.set_num_threads(self.detector.threads)
+        while True:
+            first = self._ready.get()
+            if first is None:
+                return
+            part = [first]
+            end = time.monotonic() + self.options.placing.wait
+            while len(part) < self._together and first.task is None:
+                try:
+                    job = self._ready.get(timeout=max(end - time.monotonic(), 0.0))
+                except queue.Empty:
+                    break
+                if job is None:
+                    self._ready.put(None)
+                    break
+                part.append(job)
+            part = [job for job in part if not job.late() and job.future.set_running_or_notify_cancel()]
+            for group in ([j for j in part if j.task is None], *([j] for j in part if j.task is not None)):
+                if group:
+                    self._compute(group)
+
+    def _compute(self, part: list[_Job]) -> None:
+        begun = time.monotonic()
+        detector = self.detector
+        try:
+            results: list[Any]
+            if part[0].task is not None:
+                results = [part[0].task(detector, part[0].image)]
+            else:
+                least = min(job.score for job in part)
+                images = [job.image for job in part]
+                results = list(detector.detect(images, [None] * len(part), least, len(part)))
+        except Exception as error:
+            if len(part) > 1:  # one picture must not spoil those beside it
+                for job in part:
+                    self._compute([job])
+            else:
+                _fail(part[0], error)
+            return
+        took = time.monotonic() - begun
+        self._rate = 0.9 * self._rate + 0.1 * len(part) * len(self._lanes) / max(took, 1e-6)
+        self.metrics.batch.labels(self.name).observe(len(part))
+        self.metrics.images.labels(self.name).inc(len(part))
+        for job, result in zip(part, results, strict=True):
+            if isinstance(result, Detections):
+                result = result[result.scores >= job.score]
+            seconds = {"decode": job.decoding, "wait": begun - job.decoded, "network": took}
+            for name, value in seconds.items():
+                self.metrics.seconds.labels(name).observe(value)
+            job.future.set_result(Found(job.image, result, seconds))
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    with contextlib.suppress(InvalidStateError):  # the request was given up meanwhile
+        job.future.set_exception(error)
+
+
+def split_name(model: str) -> tuple[str, str]:
+    """(name in requests, source) of `--model`: NAME=SOURCE, or the last part of the source's path."""
+    name, equals, source = model.partition("=")
+    if equals and name and "/" not in name:
+        return name, source
+    last = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+    return last.removesuffix(".safetensors"), model

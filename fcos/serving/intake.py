@@ -1,0 +1,170 @@
+"""Requests to pictures: bodies under a limit of bytes, multipart, sizes judged before decoding, pictures by URL."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import io
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from PIL.Image import DecompressionBombError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import File, FormParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from ..data.image import image_header
+from ..errors import ImageError
+from .options import Limits, Refused
+
+_DRAIN = 4  # times the limit of a body
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One picture as it was sent: its file's bytes and, where the client said so, its name."""
+
+    data: bytes
+    name: str | None = None
+
+
+async def read_body(request: Request, limits: Limits, deadline: float) -> bytes:
+    """The whole body. Refused: 413 over the limit, by the length it claims or by what arrives; 408 for one that has
+    not arrived in time; 415 for a compressed one, whose size would be anyone's guess."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refused(415, "compressed bodies are not read; send the picture as it is")
+    claimed = request.headers.get("content-length", "")
+    size = int(claimed) if claimed.isdigit() else 0
+    patience = _DRAIN * limits.body  # a client that is still sending does not hear an answer: read on, keeping nothing
+    parts: list[bytes] = []
+    arrived = 0
+    try:
+        async with asyncio.timeout(max(deadline - time.monotonic(), 0.0)):
+            if size <= patience:
+                async for part in request.stream():
+                    arrived += len(part)
+                    if arrived > patience:
+                        break
+                    if max(arrived, size) > limits.body:
+                        parts.clear()
+                    else:
+                        parts.append(part)
+    except TimeoutError:
+        raise Refused(408, "the request did not arrive in time") from None
+    except ClientDisconnect:
+        raise Refused(400, "the request ended early") from None
+    size = max(size, arrived)
+    if size > limits.body:
+        raise Refused(413, f"the request has {size} bytes or more; at most {limits.body} are read")
+    return b"".join(parts)
+
+
+def uploads(body: bytes, content_type: str, limits: Limits) -> list[Upload]:
+    """The pictures of a body: every file of a multipart form, or the body itself. Refused: 400 for a form that is
+    broken or holds no file, 413 for too many files."""
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        if not body:
+            raise Refused(400, "the request is empty; send a picture's bytes, or a form with files")
+        return [Upload(body)]
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise Refused(400, "the form names no boundary")
+    found: list[Upload] = []
+
+    def take(file: File) -> None:
+        if len(found) >= limits.images:
+            raise Refused(413, f"the request holds more than {limits.images} pictures")
+        file.file_object.seek(0)
+        name = file.file_name.decode(errors="replace") if file.file_name else None
+        found.append(Upload(file.file_object.read(), name))
+        file.close()
+
+    try:
+        parser = FormParser(
+            "multipart/form-data", lambda field: None, take, boundary=boundary,
+            config={"MAX_MEMORY_FILE_SIZE": limits.body + 1, "MAX_BODY_SIZE": limits.body + 1},
+        )  # fmt: skip
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, ValueError, KeyError, AssertionError) as error:
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise Refused(400, f"the form cannot be read: {reason}") from None
+    if not found:
+        raise Refused(400, "the form holds no file; send pictures as files")
+    return found
+
+
+def check_size(data: bytes, limits: Limits) -> None:
+    """Refused (413) for a picture whose header names too many pixels; ImageError (400) for no picture at all."""
+    try:
+        height, width = image_header(data).displayed
+    except ImageError as error:
+        if isinstance(error.__context__, DecompressionBombError):  # Pillow will not even name the size of these
+            raise Refused(413, f"the picture is huge; at most {limits.pixels} pixels are decoded") from None
+        raise
+    if height * width > limits.pixels:
+        raise Refused(413, f"the picture has {width}x{height} pixels; at most {limits.pixels} in all are decoded")
+
+
+def fetch(url: str, hosts: Sequence[str], limits: Limits, headers: Mapping[str, str] | None = None) -> bytes:
+    """A picture by URL from a host that is allowed. No redirect is followed, and no address is asked that is not of
+    the public internet: the name is looked up once, and the address found is the one connected to.
+
+    Raises Refused: 403 for another host or a private address, 400 for what is no such URL or cannot be had.
+    """
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        raise Refused(400, "the URL has no valid port") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise Refused(400, "the URL must be http:// or https:// with a host, without a user")
+    if parts.hostname not in hosts:
+        raise Refused(403, f"the server does not fetch from {parts.hostname}; start it with --allow-url")
+    try:
+        rows = socket.getaddrinfo(
+            parts.hostname, port or (443 if parts.scheme == "https" else 80), type=socket.SOCK_STREAM
+        )
+    except OSError:
+        raise Refused(400, f"there is no host {parts.hostname}") from None
+    address = rows[0][4]
+    if not ipaddress.ip_address(address[0]).is_global:
+        raise Refused(403, f"{parts.hostname} has a private address, from which nothing is fetched")
+    try:
+        with socket.create_connection((str(address[0]), int(address[1])), timeout=limits.timeout) as plain:
+            return _get(
+                plain, parts.scheme, parts.hostname, parts._replace(scheme="", netloc="").geturl(), limits, headers
+            )
+    except (OSError, http.client.HTTPException) as error:
+        raise Refused(
+            400, f"cannot fetch {url}: {(str(error).splitlines() or [''])[0] or type(error).__name__}"
+        ) from None
+
+
+def _get(
+    plain: socket.socket, scheme: str, host: str, path: str, limits: Limits, headers: Mapping[str, str] | None
+) -> bytes:
+    stream = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if scheme == "https" else plain
+    connection = http.client.HTTPConnection(host)
+    connection.sock = stream
+    connection.request("GET", path or "/", headers={"Accept": "image/*", **(headers or {})})
+    answer = connection.getresponse()
+    if answer.status != 200:
+        raise Refused(400, f"{host} answered {answer.status}; redirects are not followed")
+    parts = io.BytesIO()
+    end = time.monotonic() + limits.timeout
+    while block := answer.read(1 << 16):
+        parts.write(block)
+        if parts.tell() > limits.body:
+            raise Refused(413, f"the picture has more than {limits.body} bytes")
+        if time.monotonic() > end:
+            raise Refused(504, f"{host} did not answer in time")
+    if not parts.tell():
+        raise ImageError("the picture is empty")
+    return parts.getvalue()

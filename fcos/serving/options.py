@@ -1,0 +1,68 @@
+"""What a server is told at its start, and the errors that it answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..errors import FcosError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for. `body`: bytes of a request; `pixels`: of one picture, judged by its header,
+    before it is decoded; `images`: pictures of one request; `queue`: pictures waiting or in work, of a model;
+    `timeout`: seconds until the answer, reading the request included; `grace`: seconds to finish what has begun
+    when the server is told to stop."""
+
+    body: int = 32 << 20
+    pixels: int = 50_000_000
+    images: int = 16
+    queue: int = 64
+    timeout: float = 30.0
+    grace: float = 10.0
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Where and how the models compute; see `fcos.load`. `lanes` 0 and `batch`: on a CPU so many pictures at once,
+    one by one; on a GPU up to `batch` together, for which the first waits `wait` seconds at most."""
+
+    device: str = "auto"
+    runtime: str | None = "auto"
+    precision: str | None = None
+    threads: int = 0
+    lanes: int = 0
+    batch: int = 8
+    wait: float = 0.005
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may ask. `token`: wanted as `Authorization: Bearer TOKEN` by everything but health and the page's files;
+    `admin`: wanted for reloading, which is off without it; `origins`: web pages of other hosts that may ask;
+    `hosts`: from which the server fetches pictures by URL."""
+
+    token: str | None = field(default=None, repr=False)
+    admin: str | None = field(default=None, repr=False)
+    origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The models by name, run folder or file, and everything around them."""
+
+    models: tuple[str, ...] = ("fcos-lite0",)
+    settings: tuple[str, ...] = ()
+    placing: Placing = Placing()
+    limits: Limits = Limits()
+    access: Access = Access()
+    label_studio: bool = False
+
+
+class Refused(FcosError):
+    """A request that gets no detections: an HTTP status and one line."""
+
+    def __init__(self, status: int, line: str, retry_after: int | None = None) -> None:
+        super().__init__(line)
+        self.status, self.retry_after = status, retry_after

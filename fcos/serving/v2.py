@@ -1,0 +1,175 @@
+"""The Open Inference Protocol, version 2 (KServe, Triton and others): tensors in, tensors out.
+
+Source: the protocol's REST description with the binary tensor data extension, in which a JSON head of a length that a
+header names is followed by the tensors' bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import Detections
+from .engine import Pixels
+from .options import Limits, Refused
+
+LENGTH = "inference-header-content-length"  # header: bytes of the JSON in front of binary tensors
+PLATFORM = "fcos"
+OUTPUTS = ("boxes", "scores", "labels", "count")
+_TYPES = {"boxes": "FP32", "scores": "FP32", "labels": "INT64", "count": "INT64"}
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """Pictures, as pixels or as bytes of files, the parameters, the outputs wanted and which of them as bytes."""
+
+    id: str | None
+    sources: list[bytes | Pixels]
+    parameters: dict[str, Any]
+    outputs: tuple[str, ...]
+    binary: frozenset[str]
+
+
+def metadata(name: str, classes: Sequence[str]) -> dict[str, Any]:
+    """What a model takes and gives. `images` may also come as BYTES [N], each a picture's file."""
+    return {
+        "name": name,
+        "versions": ["1"],
+        "platform": PLATFORM,
+        "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}],
+        "outputs": [
+            {"name": "boxes", "datatype": "FP32", "shape": [-1, -1, 4]},
+            {"name": "scores", "datatype": "FP32", "shape": [-1, -1]},
+            {"name": "labels", "datatype": "INT64", "shape": [-1, -1]},
+            {"name": "count", "datatype": "INT64", "shape": [-1]},
+        ],
+        "classes": list(classes),
+    }
+
+
+def read(body: bytes, head_length: str | None, limits: Limits) -> InferRequest:
+    """The request; Refused (400, 413) for one that is not well formed or asks for too much."""
+    try:
+        head, rest = _split(body, head_length)
+        message = json.loads(head)
+        (given,) = message["inputs"]
+        if given["name"] != "images":
+            raise Refused(400, f"the input is called images, not {str(given['name'])[:80]!r}")
+        sources = _sources(given, rest, limits)
+        outputs, binary = _outputs(message)
+        parameters = message.get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise Refused(400, "parameters must be an object")
+        identity = message.get("id")
+        return InferRequest(None if identity is None else str(identity), sources, parameters, outputs, binary)
+    except Refused:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError, OverflowError):
+        raise Refused(400, "this is no request of the Open Inference Protocol with one input, images") from None
+
+
+def _split(body: bytes, head_length: str | None) -> tuple[bytes, bytes]:
+    if head_length is None:
+        return body, b""
+    length = int(head_length)
+    if not 0 < length <= len(body):
+        raise Refused(400, f"{LENGTH} says {length} bytes, the body has {len(body)}")
+    return body[:length], body[length:]
+
+
+def _sources(given: dict[str, Any], rest: bytes, limits: Limits) -> list[bytes | Pixels]:
+    shape = [int(side) for side in given["shape"]]
+    size = (given.get("parameters") or {}).get("binary_data_size")
+    raw = None if size is None else rest[: int(size)]
+    if raw is not None and len(raw) != int(size or 0):
+        raise Refused(400, f"binary_data_size says {size} bytes, {len(rest)} follow")
+    if any(side < 1 for side in shape):
+        raise Refused(400, f"the shape {shape} holds no picture")
+    if shape and shape[0] > limits.images:
+        raise Refused(413, f"the request holds {shape[0]} pictures; at most {limits.images} are taken")
+    if given["datatype"] == "BYTES":
+        files = _files(raw) if raw is not None else [_from_text(text) for text in np.ravel(given["data"]).tolist()]
+        if len(shape) != 1 or len(files) != shape[0]:
+            raise Refused(400, f"BYTES must have the shape [N]; the shape is {shape}, and {len(files)} were sent")
+        return list(files)
+    if given["datatype"] != "UINT8" or len(shape) != 4 or shape[3] != 3:
+        raise Refused(400, f"images must be UINT8 [N,H,W,3], or BYTES [N]; not {given['datatype']} {shape}")
+    if shape[1] * shape[2] > limits.pixels:
+        raise Refused(413, f"a picture of {shape[2]}x{shape[1]} pixels; at most {limits.pixels} in all are taken")
+    values: NDArray[Any] = np.frombuffer(raw, np.uint8) if raw is not None else np.ravel(np.asarray(given["data"]))
+    if values.size != math.prod(shape):
+        raise Refused(400, f"{shape} needs {math.prod(shape)} values, not {values.size}")
+    if raw is None and (values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255):
+        raise Refused(400, "UINT8 values are whole numbers in 0..255")
+    return list(np.ascontiguousarray(values.astype(np.uint8).reshape(shape)))
+
+
+def _files(raw: bytes) -> list[bytes]:
+    """BYTES in binary: each a length in four bytes, little end first, then the bytes."""
+    found, at = [], 0
+    while at < len(raw):
+        (length,) = struct.unpack_from("<I", raw, at)
+        at += 4
+        if at + length > len(raw):
+            raise Refused(400, "a BYTES value is longer than what follows")
+        found.append(raw[at : at + length])
+        at += length
+    return found
+
+
+def _from_text(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise Refused(400, "BYTES in JSON must be base64") from None
+
+
+def _outputs(message: dict[str, Any]) -> tuple[tuple[str, ...], frozenset[str]]:
+    every = bool((message.get("parameters") or {}).get("binary_data_output"))
+    rows = message.get("outputs")
+    if not rows:
+        return OUTPUTS, frozenset(OUTPUTS if every else ())
+    names = tuple(row["name"] for row in rows)
+    unknown = [name for name in names if name not in OUTPUTS]
+    if unknown:
+        raise Refused(400, f"there is no output {str(unknown[0])[:80]!r}; outputs: {', '.join(OUTPUTS)}")
+    binary = frozenset(row["name"] for row in rows if (row.get("parameters") or {}).get("binary_data", every))
+    return names, binary
+
+
+def write(model: str, request: InferRequest, found: Sequence[Detections]) -> tuple[bytes, int | None]:
+    """(body, length of its JSON head where tensors follow as bytes). Rows behind a picture's `count` are zeros."""
+    most = max((len(one) for one in found), default=0)
+    values: dict[str, NDArray[Any]] = {
+        "boxes": np.zeros((len(found), most, 4), np.float32),
+        "scores": np.zeros((len(found), most), np.float32),
+        "labels": np.zeros((len(found), most), np.int64),
+        "count": np.array([len(one) for one in found], np.int64),
+    }
+    for row, one in enumerate(found):
+        for name in ("boxes", "scores", "labels"):
+            values[name][row, : len(one)] = getattr(one, name).numpy()
+    outputs, tail = [], b""
+    for name in request.outputs:
+        told: dict[str, Any] = {"name": name, "datatype": _TYPES[name], "shape": list(values[name].shape)}
+        if name in request.binary:
+            raw = values[name].astype(values[name].dtype.newbyteorder("<")).tobytes()
+            told["parameters"] = {"binary_data_size": len(raw)}
+            tail += raw
+        else:
+            told["data"] = values[name].ravel().tolist()
+        outputs.append(told)
+    head = {"model_name": model, "model_version": "1", "outputs": outputs}
+    if request.id is not None:
+        head["id"] = request.id
+    text = json.dumps(head, allow_nan=False).encode()
+    return text + tail, len(text) if request.binary else None

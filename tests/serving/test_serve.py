@@ -1,0 +1,511 @@
+"""`fcos serve`: the same detections as model(), public clients, limits, mistakes and malice."""
+
+import http.server
+import io
+import json
+import random
+import socket
+import struct
+import threading
+import time
+import urllib.error
+import urllib.request
+import zlib
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="pip install 'fcos-detector[serve]'")
+
+import uvicorn
+
+from fcos.files import ASSETS
+from fcos.inference.load import load
+from fcos.serving import intake
+from fcos.serving.app import build, start
+from fcos.serving.options import Access, Limits, Placing, Refused, ServeOptions
+
+PHOTOS = sorted((ASSETS / "photos").glob("*.jpg"))
+SMALL = ("data.size=192", "data.max_size=256")  # quick
+CAT = (ASSETS / "photos" / "cat.jpg").read_bytes()
+
+
+@contextmanager
+def serving(**changes):
+    """A server in a thread, as (address, its parts)."""
+    options = ServeOptions(
+        settings=SMALL, placing=Placing(device="cpu", runtime="torch", threads=2, lanes=2), **changes
+    )
+    parts = start(options)
+    config = uvicorn.Config(build(parts), log_level="warning", access_log=False, lifespan="on")
+    server = uvicorn.Server(config)
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", parts
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving(limits=Limits(body=4 << 20, pixels=4_000_000, timeout=20.0)) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load("fcos-lite0", device="cpu", runtime="torch", threads=1, overrides=SMALL)
+
+
+def ask(address, path="/predict", data=None, **headers):
+    """(status, headers, body) of one request."""
+    request = urllib.request.Request(address + path, data, {k.replace("_", "-"): v for k, v in headers.items()})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read()
+
+
+def detections(address, data, query="?score=0"):
+    status, _, body = ask(address, f"/predict{query}", data)
+    assert status == 200, body
+    return json.loads(body)["results"][0]["detections"]
+
+
+def form(*files, boundary="x1y2"):
+    """(body, content type) of a form with (name, bytes) files."""
+    body = b"".join(
+        b'--%s\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\n%s\r\n'
+        % (boundary.encode(), name.encode(), data)
+        for name, data in files
+    )
+    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def encoded(image, suffix, **options):
+    stream = io.BytesIO()
+    image.save(stream, suffix, **options)
+    return stream.getvalue()
+
+
+def odd_pictures():
+    """Pictures whose pixels are easily got wrong."""
+    cat = Image.open(io.BytesIO(CAT))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    yield "rotated by EXIF", encoded(cat, "JPEG", exif=exif, quality=90)
+    yield "grey", encoded(cat.convert("L"), "PNG")
+    sixteen = (np.asarray(cat.convert("L")).astype(np.uint16) * 257) ^ 3
+    yield "16 bits", cv2.imencode(".png", sixteen)[1].tobytes()
+    transparent = cat.convert("RGBA")
+    transparent.putalpha(Image.linear_gradient("L").resize(cat.size))
+    yield "transparent", encoded(transparent, "PNG")
+    yield "palette", encoded(cat.convert("P"), "GIF")
+    yield "CMYK", encoded(cat.convert("CMYK"), "JPEG")
+    yield "one pixel high", encoded(cat.resize((300, 1)), "PNG")
+    yield "large", encoded(cat.resize((2250, 1500)), "JPEG")
+
+
+def equal(answered, expected):
+    """To the last digit, whatever the order of equal scores."""
+    rows = [(d["label"], d["class"], d["score"], *d["box"]) for d in answered]
+    wanted = [
+        (expected.name(i), int(expected.labels[i]), float(expected.scores[i]), *expected.boxes[i].tolist())
+        for i in range(len(expected))
+    ]
+    return sorted(rows) == sorted(wanted)
+
+
+def test_answers_equal_the_model_to_the_last_digit(server, model):
+    pictures = [(path.name, path.read_bytes()) for path in PHOTOS] + list(odd_pictures())
+    for name, data in pictures:
+        assert equal(detections(server, data), model(data, score=0.0)), name
+    assert any(detections(server, data, "") for _, data in pictures)
+
+
+def test_answers_equal_the_model_on_real_pictures(server, model, shared_data):
+    for path in sorted((shared_data / "coco_val2017_60").rglob("*.jpg"))[:12]:
+        assert equal(detections(server, path.read_bytes()), model(path.read_bytes(), score=0.0)), path.name
+
+
+def test_many_clients_at_once_get_their_own_answers(server, model):
+    pictures = [path.read_bytes() for path in PHOTOS]
+    expected = [model(data, score=0.0) for data in pictures]
+    wrong = []
+
+    def client(start):
+        for i in range(start, start + 6):
+            if not equal(detections(server, pictures[i % len(pictures)]), expected[i % len(pictures)]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_score_classes_and_max_choose(server, model):
+    every = detections(server, CAT)
+    assert every == sorted(every, key=lambda d: -d["score"])
+    assert detections(server, CAT, "?score=0.3") == [d for d in every if d["score"] >= 0.3]
+    assert detections(server, CAT, "?score=0&max=3") == every[:3]
+    assert detections(server, CAT, "?score=0&classes=cat,dog") == [d for d in every if d["label"] in ("cat", "dog")]
+    shown = model.config.decode.shown
+    assert detections(server, CAT, "") == [d for d in every if d["score"] >= shown]
+    assert detections(server, CAT, "?score=cat=0.99,0.2") == [
+        d for d in every if d["score"] >= (0.99 if d["label"] == "cat" else 0.2)
+    ]
+
+
+@pytest.mark.parametrize(
+    "query", ["score=2", "score=cow=x", "score=/etc/passwd.json", "classes=nose", "max=-1", "max=x"]
+)
+def test_a_wrong_query_is_one_line(server, query):
+    status, _, body = ask(server, f"/predict?{query}", CAT)
+    assert status == 400
+    assert "\n" not in json.loads(body)["error"]
+
+
+def test_a_form_with_several_pictures_where_one_is_broken(server, model):
+    body, kind = form(("cat.jpg", CAT), ("broken.jpg", CAT[:2000]), ("ü.png", b"hello"))
+    status, _, answer = ask(server, "/predict?score=0", body, content_type=kind)
+    first, second, third = json.loads(answer)["results"]
+    assert status == 200
+    assert (first["name"], first["width"], first["height"]) == ("cat.jpg", 451, 300)
+    assert equal(first["detections"], model(CAT, score=0.0))
+    assert "cut short" in second["error"]
+    assert third["name"] == "ü.png"
+    assert "not a picture" in third["error"]
+
+
+def test_a_drawn_picture(server):
+    status, headers, body = ask(server, data=CAT, accept="image/jpeg")
+    assert (status, headers["content-type"]) == (200, "image/jpeg")
+    drawn, plain = (np.asarray(Image.open(io.BytesIO(data))).astype(int) for data in (body, CAT))
+    assert drawn.shape == plain.shape
+    assert (abs(drawn - plain).max(axis=2) > 60).sum() > 200  # a frame lies on it
+
+
+def test_the_story_of_each_box(server):
+    status, _, body = ask(server, "/explain?score=0.2", CAT)
+    told = json.loads(body)
+    assert status == 200
+    assert told["detections"]
+    for story in told["detections"]:
+        x, y = story["location"]
+        left, top, right, bottom = story["distances"]
+        np.testing.assert_allclose(
+            np.clip((x - left, y - top, x + right, y + bottom), 0, (451, 300, 451, 300)), story["box"], atol=0.01
+        )
+        assert story["score"] == pytest.approx((story["probability"] * story["centerness"]) ** 0.5, abs=1e-5)
+    levels = [m["level"] for m in told["maps"]]
+    assert levels == sorted(levels)
+    assert all(m["class"].startswith("data:image/png;base64,") for m in told["maps"])
+
+
+def test_triton_client(server, model):
+    """A client that others wrote, over JSON and binary tensors."""
+    client_library = pytest.importorskip("tritonclient.http", reason="pip install 'tritonclient[http]'")
+    client = client_library.InferenceServerClient(server.removeprefix("http://"))
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("fcos-lite0")
+    metadata = client.get_model_metadata("fcos-lite0")
+    assert [o["name"] for o in metadata["outputs"]] == ["boxes", "scores", "labels", "count"]
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(CAT)))] * 2)
+    pixels[1] = pixels[1, :, ::-1]
+    expected = [model(one, score=0.3) for one in pixels]
+    for binary in (True, False):
+        given = client_library.InferInput("images", list(pixels.shape), "UINT8")
+        given.set_data_from_numpy(pixels, binary_data=binary)
+        wanted = [client_library.InferRequestedOutput(o["name"], binary_data=binary) for o in metadata["outputs"]]
+        answer = client.infer("fcos-lite0", [given], outputs=wanted, parameters={"score": "0.3"}, request_id="7")
+        assert answer.get_response()["id"] == "7"
+        for i, one in enumerate(expected):
+            count = int(answer.as_numpy("count")[i])
+            assert count == len(one) > 0
+            np.testing.assert_array_equal(answer.as_numpy("boxes")[i, :count], one.boxes.numpy())
+            np.testing.assert_array_equal(answer.as_numpy("scores")[i, :count], one.scores.numpy())
+            np.testing.assert_array_equal(answer.as_numpy("labels")[i, :count], one.labels.numpy())
+    files = np.array([CAT], dtype=np.object_)
+    given = client_library.InferInput("images", [1], "BYTES")
+    given.set_data_from_numpy(files)
+    answer = client.infer("fcos-lite0", [given], parameters={"score": "0"})
+    np.testing.assert_array_equal(answer.as_numpy("boxes")[0], model(CAT, score=0.0).boxes.numpy())
+    with pytest.raises(client_library.InferenceServerException, match="there is no model 'other'"):
+        client.infer("other", [given])
+
+
+def png_that_claims(width, height):
+    """A PNG of a few bytes whose header names any size."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    small = encoded(Image.new("RGB", (4, 4)), "PNG")
+    chunk = b"IHDR" + head
+    return small[:8] + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + small[33:]
+
+
+def test_too_large_is_refused_before_it_is_decoded(server):
+    assert ask(server, data=png_that_claims(30000, 30000))[0] == 413
+    assert ask(server, data=encoded(Image.new("RGB", (2100, 2100)), "PNG"))[0] == 413
+    assert ask(server, data=b"x" * (5 << 20))[0] == 413
+    chunks = (b"10000\r\n" + b"x" * 65536 + b"\r\n") * 80 + b"0\r\n\r\n"
+    assert (
+        b" 413 "
+        in raw(server, b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)[:20]
+    )
+    assert ask(server, data=encoded(Image.new("RGB", (1900, 2000)), "PNG"))[0] == 200
+    body, kind = form(*[("cat.jpg", CAT)] * 17)
+    assert ask(server, data=body, content_type=kind)[0] == 413
+
+
+@contextmanager
+def held(engine):
+    """Every lane of an engine busy until the end of the block."""
+    gate, begun = threading.Event(), threading.Semaphore(0)
+
+    def hold(*_):
+        begun.release()
+        gate.wait(20)
+
+    held = [engine.submit(CAT, 0.0, time.monotonic() + 30, hold) for _ in engine._lanes]
+    for _ in held:
+        assert begun.acquire(timeout=20)
+    try:
+        yield
+    finally:
+        gate.set()
+        for future in held:
+            future.result()
+
+
+def test_a_full_queue_says_when_to_return():
+    with serving(limits=Limits(queue=2)) as (address, parts):
+        with held(parts.engines["fcos-lite0"]):
+            status, headers, body = ask(address, data=CAT)
+            assert status == 503
+            assert int(headers["retry-after"]) >= 1
+            assert "wait" in json.loads(body)["error"]
+            assert ask(address, "/health")[0] == 200
+        assert ask(address, data=CAT)[0] == 200
+
+
+def test_a_passed_deadline():
+    with serving(limits=Limits(timeout=0.7)) as (address, parts):
+        with held(parts.engines["fcos-lite0"]):
+            status, _, body = ask(address, data=CAT)
+            assert status == 504
+            assert "deadline" in json.loads(body)["error"]
+        assert ask(address, data=CAT)[0] == 200
+        slow = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=10)
+        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        assert slow.recv(100).startswith(b"HTTP/1.1 408")
+        slow.close()
+
+
+def test_a_token_is_wanted_by_all_but_health_and_page_files():
+    with serving(access=Access(token="s3cret", admin="boss")) as (address, _):
+        for path in ("/predict", "/explain", "/models", "/metrics", "/v2/models/fcos-lite0", "/openapi.json"):
+            data = CAT if path in ("/predict", "/explain") else None
+            assert ask(address, path, data)[0] == 401, path
+            assert ask(address, path, data, authorization="Bearer wrong")[0] == 401
+            assert ask(address, path, data, authorization="Basic s3cret")[0] == 401
+            assert ask(address, path, data, authorization="Bearer s3cret")[0] == 200, path
+        for path in ("/health", "/v2/health/live", "/v2/health/ready"):
+            assert ask(address, path)[0] == 200
+        token = {"authorization": "Bearer s3cret"}
+        reload = "/models/fcos-lite0/reload"
+        assert ask(address, reload, b"", **token)[0] == 403
+        assert ask(address, reload, b"", x_admin_token="boss")[0] == 401
+        assert ask(address, reload, b"", x_admin_token="bos", **token)[0] == 403
+        assert ask(address, reload, b"", x_admin_token="boss", **token)[0] == 200
+
+
+def test_several_models_and_reload(tmp_path):
+    copy = tmp_path / "mine.safetensors"
+    copy.write_bytes((ASSETS / "fcos-lite0.safetensors").read_bytes())
+    names = ("fcos-lite0", f"other={copy}")
+    with serving(models=names, access=Access(admin="boss")) as (address, _):
+        told = json.loads(ask(address, "/models")[2])["models"]
+        assert [m["name"] for m in told] == ["fcos-lite0", "other"]
+        assert detections(address, CAT, "?model=other&score=0") == detections(address, CAT)
+        assert ask(address, "/predict?model=third", CAT)[0] == 404
+        copy.write_bytes(b"no weights")
+        status, _, body = ask(address, "/models/other/reload", b"", x_admin_token="boss")
+        assert status == 400
+        assert str(copy) in json.loads(body)["error"]
+        assert detections(address, CAT, "?model=other&score=0") == detections(address, CAT)  # the old ones stay
+        copy.write_bytes((ASSETS / "fcos-lite0.safetensors").read_bytes())
+        assert ask(address, "/models/other/reload", b"", x_admin_token="boss")[0] == 200
+
+
+def test_reloading_and_urls_are_off_by_default(server):
+    assert ask(server, "/models/fcos-lite0/reload", b"")[0] == 403
+    body = b'{"url": "http://example.org/cat.jpg"}'
+    assert ask(server, data=body, content_type="application/json")[0] == 403
+    assert "access-control-allow-origin" not in ask(server, "/health", origin="https://example.org")[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("http://localhost/x.jpg", 403),  # an allowed name with a private address
+        ("http://127.0.0.1:80/x.jpg", 403),
+        ("http://[::1]/x.jpg", 403),
+        ("http://169.254.169.254/latest/meta-data", 403),
+        ("http://elsewhere.example/x.jpg", 403),
+        ("file:///etc/passwd", 400),
+        ("http://user@localhost/x.jpg", 400),
+        ("http://localhost:99999/", 400),
+        ("gopher://localhost/", 400),
+        ("", 400),
+    ],
+)
+def test_urls_lead_only_to_public_addresses_of_allowed_hosts(url, status):
+    hosts = ("localhost", "127.0.0.1", "::1", "169.254.169.254")
+    with pytest.raises(Refused) as refused:
+        intake.fetch(url, hosts, Limits())
+    assert refused.value.status == status
+
+
+def test_no_redirect_is_followed_and_bytes_are_limited(monkeypatch):
+    """Fetching itself, against a server of this machine that passes for a public one."""
+    answers = {
+        "/cat.jpg": (200, CAT), "/moved": (302, b""), "/big": (200, b"x" * 5000), "/empty": (200, b""),
+    }  # fmt: skip
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            status, body = answers[self.path]
+            self.send_response(status)
+            self.send_header("Location", "http://127.0.0.1/")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    there = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=there.serve_forever, daemon=True).start()
+
+    class Public:
+        is_global = True
+
+    monkeypatch.setattr(intake.ipaddress, "ip_address", lambda text: Public())
+    base = f"http://localhost:{there.server_port}"
+    try:
+        assert intake.fetch(base + "/cat.jpg", ["localhost"], Limits()) == CAT
+        for path, status in (("/moved", 400), ("/big", 413)):
+            with pytest.raises(Refused) as refused:
+                intake.fetch(base + path, ["localhost"], Limits(body=4000))
+            assert refused.value.status == status
+    finally:
+        there.shutdown()
+        there.server_close()
+
+
+def test_metrics_count_what_happened():
+    with serving() as (address, _):
+        ask(address, data=CAT)
+        ask(address, data=CAT)
+        ask(address, data=b"no picture")
+        text = ask(address, "/metrics")[2].decode()
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert lines['fcos_images_total{model="fcos-lite0"}'] == "2.0"
+    assert lines['fcos_requests_total{route="/predict",status="200"}'] == "2.0"
+    assert lines['fcos_requests_total{route="/predict",status="400"}'] == "1.0"
+    assert lines['fcos_queue_images{model="fcos-lite0"}'] == "0.0"
+    for part in ("decode", "wait", "network"):
+        assert lines[f'fcos_seconds_count{{part="{part}"}}'] == "2.0"
+
+
+# ---------------------------------------------------------------------------------------------------- malice
+
+
+def raw(address, data, wait=3.0):
+    """The status line that answers bytes of any kind, or b"" where the connection just ends."""
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=wait) as connection:
+        try:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            return connection.recv(4000)
+        except OSError:
+            return b""
+
+
+def malformed(seed):
+    """(path, content type, body) of a request that is wrong in some way, from a seed."""
+    rng = random.Random(seed)
+    body, kind = form(("a.jpg", CAT[: rng.randrange(1, 6000)]), ("b.png", rng.randbytes(rng.randrange(400))))
+    wrong = bytearray(body)
+    for _ in range(rng.randrange(1, 30)):
+        wrong[rng.randrange(min(len(wrong), 400) if rng.random() < 0.7 else len(wrong))] = rng.randrange(256)
+    tensor = {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 2, 2, 3], "data": [0] * 12}]}
+    tensor["inputs"][0][rng.choice(("shape", "data", "datatype", "name"))] = rng.choice(
+        (None, -1, [], "x", [[1]], {"a": 1}, [1, -2, 2, 3], [10**9, 1, 1, 3], 1e400, [None] * 12, ["a"] * 12)
+    )
+    infer = "/v2/models/fcos-lite0/infer"
+    return rng.choice(
+        (
+            ("/predict", kind, bytes(wrong)),
+            ("/predict", kind, body[: rng.randrange(len(body))]),
+            ("/predict", "multipart/form-data", body),
+            ("/predict", "multipart/form-data; boundary=" + "z" * rng.choice((1, 70, 3000)), body),
+            ("/predict", "image/jpeg", bytes(wrong)),
+            ("/predict", "image/jpeg", CAT[:20] + rng.randbytes(rng.randrange(3000))),
+            ("/predict", "image/png", png_that_claims(rng.randrange(1, 1900), rng.randrange(1, 1900))),
+            ("/explain", "image/tiff", b"II*\0" + rng.randbytes(rng.randrange(200))),
+            ("/predict", "application/json", rng.choice((b"{", b"[]", b'{"url": 3}', b"[" * 100000, b"\xff"))),
+            (infer, "application/json", json.dumps(tensor).encode()),
+            (infer, "application/json", rng.randbytes(50)),
+            ("/predict?score=" + rng.choice(("nan", "%00", "-1", "1e9", "a=b=c")), "image/jpeg", CAT),
+        )
+    )
+
+
+def test_malformed_requests_never_break_it(server):
+    for seed in range(160):
+        path, kind, body = malformed(seed)
+        status, _, answer = ask(server, path, body, content_type=kind)
+        assert status in (200, 400, 403, 408, 413, 415, 422), (seed, path, kind, status, answer[:300])
+        assert b"Traceback" not in answer
+        if status != 200:
+            assert "\n" not in json.loads(answer)["error"], seed
+    head = b"POST /v2/models/fcos-lite0/infer HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: %s\r\n"
+    post = b"POST /predict HTTP/1.1\r\nHost: x\r\n"
+    for data in (
+        b"", b"\0" * 300, b"GET", b"GET / HTTP/9.9\r\n\r\n", post + b"Content-Length: -5\r\n\r\n",
+        post + b"Content-Length: 99999999999999\r\n\r\nabc", post + b"Content-Length: 100\r\n\r\nshort",
+        post + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n", post + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab",
+        post + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", post + b"A: " + b"b" * 100000,
+        *(head % n + b"Content-Length: 2\r\n\r\n{}" for n in (b"-1", b"5", b"x", b"2", b"99999999999999999999")),
+    ):  # fmt: skip
+        answer = raw(server, data)
+        assert b" 500 " not in answer[:20], data[:80]
+        assert b"Traceback" not in answer
+    assert ask(server, "/health")[0] == 200
+    assert detections(server, CAT)
+
+
+def test_an_error_nobody_expected_is_one_line(monkeypatch, caplog):
+    with serving() as (address, parts):
+        engine = parts.engines["fcos-lite0"]
+        monkeypatch.setattr(engine.detector, "detect", lambda *_: 1 / 0)
+        status, _, body = ask(address, data=CAT)
+        assert status == 500
+        assert json.loads(body)["error"] == "the server failed; its log says why"
+        assert b"division" not in body
+        assert "division by zero" in caplog.text  # the log says why
+        monkeypatch.undo()
+        assert ask(address, data=CAT)[0] == 200
