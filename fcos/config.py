@@ -7,13 +7,12 @@ and in every export. Presets and dialects are in presets.py.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import ConfigError
+from .errors import ConfigError, nearest
 from .readers import dump_yaml, parse_yaml, read_yaml
 
 ResizeRule = Literal["nearest", "short-exact", "two-step", "half-up", "floor"]
@@ -389,12 +388,12 @@ _SYNONYMS = {
 def _suggest(key: str) -> str:
     known = [row[0] for row in describe(Config())]
     tail = key.rpartition(".")[2]
-    meant = difflib.get_close_matches(tail, _SYNONYMS, 1, 0.75)
+    meant = nearest(tail, _SYNONYMS, cutoff=0.75)
     by_tail = {k.rpartition(".")[2]: k for k in known}
-    close = difflib.get_close_matches(tail, by_tail, 1, 0.6)
+    close = nearest(tail, by_tail)
     if meant:
         return f"; did you mean {_SYNONYMS[meant[0]]}?"
-    same_section = difflib.get_close_matches(key, known, 1, 0.8)
+    same_section = nearest(key, known, cutoff=0.8)
     if same_section or close:
         return f"; did you mean {same_section[0] if same_section else by_tail[close[0]]}?"
     return "; `fcos config` lists all settings"

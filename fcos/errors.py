@@ -3,7 +3,9 @@
 The command line prints the line and exits with code 2; nobody sees a traceback for bad input.
 """
 
+import difflib
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
 
 
@@ -43,6 +45,17 @@ class OtherProcess(FcosError):
 
 class MissingExtra(FcosError):
     """An optional dependency that is not installed; the message is the install line."""
+
+
+def nearest(name: object, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """At most `count` of the known names that look like `name`, the likest first; cutoff 0..1, 1: equal."""
+    return difflib.get_close_matches(str(name), list(known), count, cutoff)
+
+
+def did_you_mean(name: object, known: Iterable[str], otherwise: str, count: int = 1) -> str:
+    """The end of a message about a name that does not exist: the nearest that do, or `otherwise`."""
+    near = nearest(name, known, count)
+    return f"did you mean {' or '.join(near)}?" if near else otherwise
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -9,6 +9,11 @@ from .config import AssignConfig, ModelConfig
 from .types import Grid, Points
 
 
+def padded(size: tuple[int, int], divisor: int) -> tuple[int, int]:
+    """The smallest (height, width) that holds `size` and is a multiple of `divisor`."""
+    return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
+
+
 def level_shapes(size: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[int, int]]:
     """(height, width) of every level for an image of (height, width); convolutions round up."""
     return [(-(-size[0] // s), -(-size[1] // s)) for s in strides]

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from .config import Config, DataConfig, ModelConfig, TrainConfig, load_yaml
-from .errors import ConfigError
+from .errors import ConfigError, did_you_mean
 
 # --------------------------------------------------------------------------- presets, by name
 
@@ -94,8 +93,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
 def preset(name: str) -> Config:
     """The config of a preset name; ConfigError with the nearest name when there is none."""
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"presets: {', '.join(PRESETS)}"
+        hint = did_you_mean(name, PRESETS, f"presets: {', '.join(PRESETS)}")
         raise ConfigError(f"there is no model called {name!r}; {hint}")
     return PRESETS[name]()
 
@@ -199,8 +197,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
 def with_dialect(config: Config, name: str) -> Config:
     """`config` under the conventions of a published implementation; ConfigError for an unknown name."""
     if name not in DIALECTS:
-        near = difflib.get_close_matches(name, DIALECTS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"dialects: {', '.join(DIALECTS)}"
+        hint = did_you_mean(name, DIALECTS, f"dialects: {', '.join(DIALECTS)}")
         raise ConfigError(f"there is no dialect called {name!r}; {hint}")
     return config.override(DIALECTS[name], {"dialect": name}, source=f"dialect {name}")
 

@@ -1,33 +1,146 @@
-"""Words and bars for a terminal: tables, times, shares, progress."""
+"""Words and bars for a terminal: tables, times, shares, sizes, progress."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
 
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
 T = TypeVar("T")
+PLAIN_SECONDS = 20.0  # between progress lines where there is no terminal
+SMALLEST = 32  # pixels of a side
 
 
-def track(items: Iterable[T], total: int, label: str, weight: Any = None) -> Iterator[T]:
-    """`items` with a bar on stderr; nothing is shown where stderr is no terminal. weight(item): its share."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+class Bar:
+    """How far a long job is, on stderr: a bar with rate and time left; where stderr is no terminal a plain line every
+    `PLAIN_SECONDS`. For use in a `with`.
 
-    with Progress(
-        TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
-    ) as bar:
-        task = bar.add_task(label, total=total)
+    `unit` is what is counted ("pictures") and gives a rate; "B" counts bytes and shows MB. `total` None: not known.
+    `done` lies behind already and does not count for the rate. `quiet`: nothing at all.
+    """
+
+    def __init__(
+        self, label: str, total: float | None = None, unit: str = "", *, done: float = 0, quiet: bool = False
+    ) -> None:
+        self.label, self.total, self.unit, self.quiet = label, total, unit, quiet
+        self.done, self.info = done, ""
+        self._first: float | None = done if done else None  # where the rate counts from
+        self._began = self._last = time.perf_counter()
+        self._live: tuple[Progress, TaskID] | None = None
+        self._spoken = False
+
+    def start(self) -> Self:
+        """Show it; `with` does."""
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+            live = Progress(*columns, console=Console(stderr=True))
+            self._live = live, live.add_task(self.label, total=self.total, text="")
+            live.start()
+        return self
+
+    def stop(self) -> None:
+        """Leave it as it stands."""
+        if self._live is not None:
+            self._live[0].stop()
+            self._live = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def advance(self, count: float = 1) -> None:
+        """`count` more are done."""
+        self._first = 0 if self._first is None else self._first
+        self.update(self.done + count)
+
+    def update(self, done: float, total: float | None = None, info: str | None = None) -> None:
+        """`done` in all; `info` is text beside the count."""
+        self._first = done if self._first is None else self._first
+        self.done = done
+        self.total = self.total if total is None else total
+        self.info = self.info if info is None else info
+        if self._live is not None:
+            live, task = self._live
+            live.update(task, completed=done, total=self.total, text=self.text())
+            return
+        now = time.perf_counter()
+        if now - self._last >= PLAIN_SECONDS or (self._spoken and self.done == self.total):
+            self._last, self._spoken = now, True
+            self.write(f"{self.label} {self.text()}")
+
+    def rate(self) -> float:
+        """How much is done in a second, without pauses; 0.0 before anything is."""
+        seconds = time.perf_counter() - self._began
+        moved = self.done - (self._first or 0)
+        return moved / seconds if moved > 0 and seconds > 0 else 0.0
+
+    def text(self) -> str:
+        """Count, rate, `info` and time left."""
+        rate = self.rate()
+        if self.unit == "B":
+            of = "" if self.total is None else f" of {self.total / 1e6:.1f}"
+            parts = [f"{self.done / 1e6:.1f}{of} MB", f"{rate / 1e6:.1f} MB/s" if rate else ""]
+        else:
+            of = "" if self.total is None else f"/{self.total:.0f}"
+            parts = [f"{self.done:.0f}{of}", f"{rate:.1f} {self.unit}/s" if rate and self.unit else ""]
+        left = f"{clock((self.total - self.done) / rate)} left" if rate and self.total is not None else ""
+        return "  ".join(filter(None, [*parts, self.info, left]))
+
+    def write(self, line: str) -> None:
+        """A line of text, above the bar where there is one."""
+        if self._live is not None:
+            self._live[0].console.print(line, highlight=False, markup=False)
+        elif not self.quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Hidden while something else draws a bar; the time does not count against the rate."""
+        began = time.perf_counter()
+        if self._live is not None:
+            self._live[0].stop()
+        try:
+            yield
+        finally:
+            if self._live is not None:
+                self._live[0].start()
+            self._began += time.perf_counter() - began
+
+
+def track(
+    items: Iterable[T], total: int, label: str, weight: Callable[[T], float] | None = None, unit: str = ""
+) -> Iterator[T]:
+    """`items` with a `Bar`. weight(item): its share of `total`, 1 when left out."""
+    with Bar(label, total, unit) as bar:
         for item in items:
             yield item
-            bar.advance(task, 1 if weight is None else weight(item))
+            bar.advance(1 if weight is None else weight(item))
+
+
+def parse_shape(text: str) -> tuple[int, int]:
+    """(height, width) of "HxW" or "N" in pixels; ConfigError for anything else."""
+    match = re.fullmatch(r"\s*(\d{1,5})(?:x(\d{1,5}))?\s*", text)
+    shape = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if min(shape) < SMALLEST:
+        raise ConfigError(f"--size {text!r}: write HxW in pixels, {SMALLEST} at least, such as 800x1088, or one number")
+    return shape
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> str:

@@ -13,10 +13,8 @@ from ..config import DataConfig
 from ..data.classes import match_classes
 from ..data.image import resized_shape
 from ..errors import DataError
+from ..points import padded
 from ..types import Classes, Points
-
-if TYPE_CHECKING:
-    from ..data.dataset import Dataset
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -54,10 +52,8 @@ def scenes_by_size(dataset: Dataset, data: DataConfig) -> dict[tuple[int, int], 
     for index, record in enumerate(dataset.records):
         height, width = resized_shape(record.size, data.size, data.max_size, data.round)
         ratio = np.array([width / record.size[1], height / record.size[0]] * 2, np.float32)
-        padded = tuple(-(-side // data.divisor) * data.divisor for side in (height, width))
-        groups.setdefault(padded, []).append(  # type: ignore[arg-type]
-            Scene(index, record.boxes * ratio, record.labels, record.ignore)
-        )
+        scene = Scene(index, record.boxes * ratio, record.labels, record.ignore)
+        groups.setdefault(padded((height, width), data.divisor), []).append(scene)
     return groups
 
 

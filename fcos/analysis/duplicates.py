@@ -20,11 +20,11 @@ import numpy as np
 
 from ..data.image import read_image
 from ..errors import ImageError
+from ..machine import cpu_cores
 from ..terminal import track
 
 RADIUS = 5  # bits of 64
 ALIKE = 8.0  # mean difference of the thumbnails, of 255
-_BANDS = RADIUS + 1
 _SIDE = 16
 
 
@@ -51,8 +51,8 @@ class Twins:
 
 def fingerprint(paths: Sequence[Path], label: str = "pictures") -> Fingerprints:
     """Read every picture once."""
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        rows = list(track(pool.map(_fingerprint, paths), len(paths), label))
+    with ThreadPoolExecutor(cpu_cores()) as pool:
+        rows = list(track(pool.map(_fingerprint, paths), len(paths), label, unit="pictures"))
     return Fingerprints(
         np.array([r[0] for r in rows], np.uint64),
         np.array([r[1] for r in rows], np.uint8).reshape(-1, _SIDE, _SIDE),

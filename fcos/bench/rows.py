@@ -24,6 +24,7 @@ from ..inference.stream import run
 from ..network import weights
 from ..network.info import describe_network, parse_size
 from ..presets import PRESETS, resolve
+from ..terminal import parse_shape
 from ..types import Classes
 from ..zoo.find import find_weights
 from .timing import alternate, heading, products
@@ -247,7 +248,7 @@ def _ours(
 ) -> list[_Way]:  # fmt: skip
     """The ways of one loaded detector, one for each batch; none and a note when it cannot be loaded."""
     before = _resident()
-    shape = _shape(size) if size else None
+    shape = parse_shape(size) if size else None
     changes = [f"data.size={min(shape)}", f"data.max_size={max(shape)}"] if shape else []
     try:
         detector = load(
@@ -322,7 +323,7 @@ def _torchvision(size: str, folder: Path) -> tuple[Any, Path]:
 
     from ..convert.translate import from_state
 
-    height, width = _shape(size)
+    height, width = parse_shape(size)
     torch.manual_seed(0)
     short, longest = min(height, width), max(height, width)
     theirs = fcos_resnet50_fpn(weights=None, weights_backbone=None, min_size=short, max_size=longest).eval()
@@ -340,7 +341,7 @@ def _theirs(model: Any, size: str, batch: int, device: str) -> _Way:
 
     where = pick_device(device)
     model.to(where)
-    shape = _shape(size)
+    shape = parse_shape(size)
     files = [torch.frombuffer(bytearray(image(shape)), dtype=torch.uint8)] * batch
 
     def whole() -> Any:
@@ -356,18 +357,6 @@ def image(shape: tuple[int, int]) -> bytes:
 
     noise = np.random.default_rng(0).integers(0, 256, (shape[0] // 8 + 1, shape[1] // 8 + 1, 3), dtype=np.uint8)
     return cv2.imencode(".jpg", cv2.resize(noise, (shape[1], shape[0])), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-
-
-def _shape(text: str) -> tuple[int, int]:
-    """(height, width) of "HxW" or "N"; FcosError for anything else."""
-    height, _, width = text.partition("x")
-    try:
-        shape = int(height), int(width or height)
-    except ValueError:
-        shape = (0, 0)
-    if min(shape) < 32:
-        raise FcosError(f"--size {text!r}: write HxW in pixels, 32 at least, such as 800x1066, or one number")
-    return shape
 
 
 def _resident() -> float:

@@ -55,15 +55,13 @@ def command(
 
     Example: fcos study recall --data ../shared/data/coco_val2017_boxes
     """
-    import difflib
     import json
 
     from ..environment import environment
-    from ..errors import FcosError
+    from ..errors import FcosError, did_you_mean
 
     if name not in STUDIES:
-        near = difflib.get_close_matches(name, STUDIES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(STUDIES)}"
+        hint = did_you_mean(name, STUDIES, f"choose from {', '.join(STUDIES)}")
         raise FcosError(f"there is no study {name!r}; {hint}")
     needs = STUDIES[name][0]
     if "data" in needs and data is None:

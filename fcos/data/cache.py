@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,8 @@ import torch
 
 from ..config import DataConfig
 from ..errors import DataError, ImageError
-from ..machine import free_memory
+from ..machine import cache_folder, cpu_cores, free_memory
+from ..terminal import track
 from .dataset import Dataset, Size
 from .image import read_image, resize, resized_shape
 
@@ -95,12 +95,9 @@ class Reader:
             start = self.offsets[index]
             memory[start : start + lengths[index]] = torch.from_numpy(np.ascontiguousarray(pixels)).view(-1)
 
-        from rich.progress import track
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cpu_cores()) as pool:
             work = pool.map(one, range(len(self.records)))
-            shown = not sys.stderr.isatty()
-            for _ in track(work, "caching pictures", len(self.records), transient=True, disable=shown):
+            for _ in track(work, len(self.records), "caching", unit="pictures"):
                 pass
         if torch.multiprocessing.get_start_method() != "fork":
             memory.share_memory_()  # forked processes share it anyway
@@ -130,10 +127,3 @@ class Reader:
             np.save(out, pixels, allow_pickle=False)
         os.replace(temporary, file)
         return pixels
-
-
-def cache_folder() -> Path:
-    """$FCOS_CACHE, else fcos in the user's cache folder."""
-    if os.environ.get("FCOS_CACHE"):
-        return Path(os.environ["FCOS_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcos"

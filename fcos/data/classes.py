@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, nearest
 from ..terminal import some
 from ..types import Classes
 
@@ -37,7 +36,7 @@ def match_classes(model: Classes, data: Classes, *, allow_missing: bool = False)
         mapping[label] = exact.get(name, near[0] if free else UNKNOWN)
     missing = [name for k, name in enumerate(data.names) if k not in set(mapping.tolist())]
     if missing and not allow_missing:
-        near_names = difflib.get_close_matches(missing[0], model.names, 1)
+        near_names = nearest(missing[0], model.names)
         hint = f"; is {missing[0]!r} the model's {near_names[0]!r}?" if near_names else ""
         if all(re.fullmatch(r"class\d+|__background__", name) for name in model.names):
             hint = "; it was converted without names: fcos convert ... --names FILE gives it one a line"

@@ -6,7 +6,6 @@ hands flat arrays to `assemble.py`; every check of boxes and pictures is done th
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..errors import DataError
+from ..errors import DataError, did_you_mean
+from ..terminal import some
 from ..types import Classes, Target
 
 Size = tuple[int, int]
@@ -94,9 +94,11 @@ class Dataset:
         Pictures left without boxes stay: they teach what is none of these classes. Raises DataError for
         an unknown name.
         """
+        known = self.classes.names
         for name in names:
-            if name not in self.classes.names:
-                raise DataError(f"{self.root}: there is no class {name!r}; {_nearest(name, self.classes.names)}")
+            if name not in known:
+                hint = did_you_mean(name, known, f"there are: {some(known, 20)}")
+                raise DataError(f"{self.root}: there is no class {name!r}; {hint}")
         if len(set(names)) != len(names) or not names:
             raise DataError(f"name each class once, not {', '.join(names) or 'none'}")
         old = [self.classes.names.index(name) for name in names]
@@ -129,15 +131,6 @@ class Dataset:
         rows = zip(self.classes.names, self.classes.ids, self.counts(), strict=True)
         lines += [f"  {name} (id {id}): {count:,}" for name, id, count in rows]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
-
-
-# --------------------------------------------------------------------------- opening
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-    return f"did you mean {near[0]}? There are: {listed}" if near else f"there are: {listed}"
 
 
 def merge(parts: Sequence[Dataset]) -> Dataset:

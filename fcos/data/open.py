@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import DataError
-from .dataset import Dataset, Sources, _nearest
+from ..errors import DataError, did_you_mean
+from .dataset import Dataset, Sources
 from .splits import JUDGED, canonical_split, default_split
 
 
@@ -26,7 +26,8 @@ def open_dataset(
     name = canonical_split(split)
     found = name if name in sources else split if split in sources else None
     if found is None:
-        raise DataError(f"{path} has no split {split!r}; {_nearest(name, list(sources))}")
+        hint = did_you_mean(name, sources, f"there are: {', '.join(sources)}")
+        raise DataError(f"{path} has no split {split!r}; {hint}")
     return sources[found]()
 
 

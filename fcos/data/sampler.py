@@ -12,6 +12,7 @@ import numpy as np
 
 from ..config import DataConfig, TrainConfig
 from ..errors import ConfigError, DataError
+from ..points import padded
 from .dataset import Dataset, Size
 from .image import resized_shape
 
@@ -108,8 +109,8 @@ class Sampler:
 
 def canvas(frames: tuple[Size, ...], divisor: int) -> Size:
     """The smallest multiple of `divisor` that holds all frames."""
-    height, width = (-(-max(side) // divisor) * divisor for side in zip(*frames, strict=True))
-    return height, width
+    height, width = (max(side) for side in zip(*frames, strict=True))
+    return padded((height, width), divisor)
 
 
 def _systematic(repeats: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -92,7 +92,7 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
 
     console.note("3. judging it on held-out scenes, made of digits it has never seen")
     detector = load(out / "run", device=device)
-    found = predict_dataset(detector, splits["test"], batch=16)
+    found = predict_dataset(detector, splits["test"], batch=16, quiet=quiet)
     metrics = evaluate(found, splits["test"])
     drawn = draw_judged(splits["test"], found, score=metrics.threshold)
     if drawn is not None:

@@ -10,7 +10,7 @@ import torch
 
 from ..data.classes import UNKNOWN, match_classes
 from ..errors import DataError, ImageError
-from ..terminal import some
+from ..terminal import Bar, some
 from ..types import Detections
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ def predict_dataset(
     *,
     allow_missing: bool = False,
     report: Callable[[str], None] = _to_stderr,
+    quiet: bool = False,
 ) -> list[Detections]:
     """Run `detector` (fcos.detector.Detector) over every picture; labels become those of the data set.
 
     A picture that cannot be read counts as one without detections; `report` gets a line about it, about
     model classes that the data lacks (their detections are dropped) and about pictures whose size differs
-    from the annotations'. Where stderr is a terminal a bar shows rate and time left. Raises DataError when
+    from the annotations'. A bar on stderr shows rate and time left, unless `quiet`. Raises DataError when
     classes do not match (see `match_classes`).
     """
     absent = [record.file_name for record in dataset.records if record.path is None]
@@ -47,7 +48,7 @@ def predict_dataset(
     to_data = torch.from_numpy(mapping)
     results: list[Detections] = []
     resized: list[str] = []
-    with _progress(len(dataset.records)) as advance:
+    with Bar("detecting", len(dataset.records), "pictures", quiet=quiet) as bar:
         for start in range(0, len(dataset.records), max(1, batch)):
             records = dataset.records[start : start + max(1, batch)]
             for record, found in zip(records, _detect(detector, records, report), strict=True):
@@ -66,7 +67,7 @@ def predict_dataset(
                         source=str(record.path),
                     )
                 )
-            advance(len(records))
+            bar.advance(len(records))
     if resized:
         report(f"{len(resized)} pictures have another size than their annotations say: {some(resized)}")
     return results
@@ -82,35 +83,3 @@ def _detect(detector: Any, records: Sequence[Any], report: Callable[[str], None]
             report(f"counted as a picture without detections: {error}")
             return [Detections.empty()]
         return [found for record in records for found in _detect(detector, [record], report)]
-
-
-class _progress:
-    """A bar on stderr with pictures per second and time left; nothing where stderr is no terminal."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn("detecting"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task("detecting", total=total, rate="")
-
-    def __enter__(self) -> Callable[[int], None]:
-        self.bar.start()
-        return self._advance
-
-    def _advance(self, count: int) -> None:
-        self.bar.advance(self.task, count)
-        speed = self.bar.tasks[0].speed
-        self.bar.update(self.task, rate=f"{speed:.1f} pictures/s" if speed else "")
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()

@@ -18,7 +18,7 @@ from ..decode import decode
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
 from ..machine import Placement, torch_threads
-from ..points import make_points
+from ..points import make_points, padded
 from ..terminal import plural
 from ..types import Classes, Detections, Network, Points
 from .sources import Source, load_source, name_of
@@ -124,18 +124,18 @@ class Detector:
             # Pillow's are read-only, of which torch warns
             tensor = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
             tensor = tensor.float() if data.padding == "exact" else tensor
-        height, width = self.size or (-(-side // data.divisor) * data.divisor for side in shape)
+        height, width = self.size or padded(shape, data.divisor)
         if (height, width) == tuple(shape):
             return tensor, shape
         values = torch.tensor(fill)
         if not tensor.is_floating_point():
             values = values.round().to(tensor.dtype)
         # the channels of a pixel lie side by side, as OpenCV gives them and channels_last networks take them
-        padded = torch.empty((height, width, 3), dtype=tensor.dtype)
-        padded[: shape[0], : shape[1]] = tensor.permute(1, 2, 0)
-        padded[shape[0] :] = values
-        padded[: shape[0], shape[1] :] = values
-        return padded.permute(2, 0, 1), shape
+        canvas = torch.empty((height, width, 3), dtype=tensor.dtype)
+        canvas[: shape[0], : shape[1]] = tensor.permute(1, 2, 0)
+        canvas[shape[0] :] = values
+        canvas[: shape[0], shape[1] :] = values
+        return canvas.permute(2, 0, 1), shape
 
     @torch.inference_mode()
     def forward(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-
 import torch
 from torch import Tensor
 
-from ..errors import FcosError
+from ..errors import FcosError, did_you_mean
 from ..readers import TEXT_LIMIT, read_json
+from ..terminal import some
 from ..types import Classes
 
 
@@ -30,8 +29,7 @@ def parse_scores(text: str, classes: Classes, default: float = 0.5) -> Tensor:
     scores = {}
     for name, value in named.items():
         if name and name not in classes.names:
-            near = difflib.get_close_matches(name, classes.names, 1)
-            known = f"did you mean {near[0]}?" if near else f"there are {', '.join(classes.names[:10])}"
+            known = did_you_mean(name, classes.names, f"there are {some(classes.names, 10)}")
             raise FcosError(f"--score: the model has no class {name!r}; {known}")
         try:
             scores[name] = float(value)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from ..errors import ModelError
+from ..errors import ModelError, did_you_mean
 from .lite import REDUCTIONS, SCALES, LiteBody
 
 # Registry packages that hold ImageNet weights of a timm body (Apache-2.0), tried before timm's hub.
@@ -225,12 +225,9 @@ def _load_from_timm(backbone: Backbone, name: str) -> str:
 
 
 def _near_names(name: str) -> str:
-    import difflib
-
     import timm
 
-    near = difflib.get_close_matches(name, timm.list_models(), 3)
-    return f"did you mean {' or '.join(near)}?" if near else "timm.list_models() names them"
+    return did_you_mean(name, timm.list_models(), "timm.list_models() names them", 3)
 
 
 def _stride_in_1x1(body: nn.Module, name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..boxes import load_operators
 from ..config import Config
-from ..errors import ConfigError
-from ..points import level_shapes
+from ..points import level_shapes, padded
+from ..terminal import parse_shape
 from .model import FCOS
 
 ANCHORS = 9  # a location's anchors in RetinaNet: 3 scales x 3 shapes (1904.01355, section 3.1)
@@ -84,15 +83,8 @@ class Info:
 
 def parse_size(text: str | None, config: Config) -> tuple[int, int]:
     """(height, width) of "HxW" or "N", padded to the divisor; the config's square size when None."""
-    if text is None:
-        height = width = config.data.size
-    else:
-        match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip())
-        if not match or int(match[1]) < 1:
-            raise ConfigError(f"--size {text!r}: write HxW in pixels, such as 800x1088, or one number")
-        height, width = int(match[1]), int(match[2] or match[1])
-    step = config.data.divisor
-    return -(-height // step) * step, -(-width // step) * step
+    shape = (config.data.size, config.data.size) if text is None else parse_shape(text)
+    return padded(shape, config.data.divisor)
 
 
 def describe_network(network: FCOS, config: Config, size: tuple[int, int], layers: bool = False) -> Info:

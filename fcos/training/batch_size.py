@@ -14,7 +14,7 @@ from ..assign import assign_batch
 from ..config import Config
 from ..losses import fcos_loss
 from ..network.model import FCOS
-from ..points import make_points
+from ..points import make_points, padded
 from ..presets import PRESETS
 from ..types import Target
 from .step import in_layout_of
@@ -147,7 +147,7 @@ def made_up_step(network: FCOS, config: Config, classes: int, device: torch.devi
     data = config.data
     side = data.largest_side()
     longer = max(side, round(data.max_size * side / data.size))
-    height, width = (-(-n // data.divisor) * data.divisor for n in (side, longer))
+    height, width = padded((side, longer), data.divisor)
     points = make_points((height, width), config.model, config.assign, device)
     boxes = torch.tensor([[width * 0.1, height * 0.1, width * f, height * f] for f in (0.2, 0.4, 0.9)], device=device)
     labels = torch.arange(3, device=device) % classes

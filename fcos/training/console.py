@@ -1,22 +1,17 @@
-"""How a long program speaks: aligned lines, a progress bar with rate and time left; plain lines without a
-terminal. Everything goes to stderr, so that stdout stays free for results."""
+"""How a training run speaks: aligned lines and a progress bar, all on stderr, so that stdout stays free for results."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..terminal import clock
+from ..terminal import Bar
 
 if TYPE_CHECKING:
     from ..evaluation.coco import Metrics
     from .monitor import StepReport
-
-_PLAIN_SECONDS = 20.0  # between progress lines where there is no terminal
 
 
 class Console:
@@ -24,20 +19,12 @@ class Console:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.live = not quiet and sys.stderr.isatty()
-        self._bar: Any = None
-        self._task: Any = None
-        self._last = 0.0
+        self._bar: Bar | None = None
         self._smooth: float | None = None
 
     def note(self, line: str) -> None:
         """One line of text."""
-        if self.quiet:
-            return
-        if self._bar is not None:
-            self._bar.console.print(line, highlight=False, markup=False)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        (self._bar or Bar("", quiet=self.quiet)).write(line)
 
     def start(self, rows: Sequence[tuple[str, str]], total: int, done: int) -> None:
         """The summary, then the bar."""
@@ -46,51 +33,19 @@ class Console:
             self.note(f"{key:>8}  {first}")
             for line in rest:
                 self.note(f"{'':>8}  {line}")
-        self._total, self._start, self._began = total, done, time.perf_counter()
-        self._last = self._began
-        if self.live:
-            from rich.console import Console as Rich
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[info]}"),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=Rich(stderr=True),
-            )
-            self._task = self._bar.add_task("training", total=total, completed=done, info="")
-            self._bar.start()
+        self._bar = Bar("step", total, done=done, quiet=self.quiet).start()
 
     def step(self, done: int, report: StepReport, batch: int) -> None:
         """After each optimiser step."""
-        if self.quiet:
+        if self._bar is None:
             return
-        now = time.perf_counter()
         self._smooth = report.loss if self._smooth is None else 0.95 * self._smooth + 0.05 * report.loss
-        rate = batch * (done - self._start) / max(now - self._began, 1e-9)
-        text = f"loss {self._smooth:.3f}  iou {report.mean_iou:.2f}  {rate:.1f} img/s"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, info=text)
-        elif now - self._last >= _PLAIN_SECONDS or done == self._total:
-            self._last = now
-            left = (self._total - done) * (now - self._began) / max(done - self._start, 1)
-            self.note(f"step {done:>6}/{self._total}  {text}  {clock(left)} left")
+        rate = batch * self._bar.rate()
+        self._bar.update(done, info=f"loss {self._smooth:.3f}  iou {report.mean_iou:.2f}  {rate:.1f} img/s")
 
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """Hide the bar while something else draws one."""
-        bar, began = self._bar, time.perf_counter()
-        if bar is not None:
-            bar.stop()
-        try:
-            yield
-        finally:
-            if bar is not None:
-                bar.start()
-            self._began += time.perf_counter() - began  # evaluation does not count against the rate
+    def pause(self) -> AbstractContextManager[None]:
+        """Hide the bar while something else draws one; that time does not count against the rate."""
+        return nullcontext() if self._bar is None else self._bar.pause()
 
     def judged(self, epoch: float, metrics: Metrics, best: bool) -> None:
         """After each evaluation."""

@@ -349,7 +349,8 @@ class Trainer:
         try:
             with self.console.pause(), self.signals.interruptible():
                 detector = Detector(self.judged, self.config, self.classes, Placement(self.fabric.device))
-                found = predict_dataset(detector, self.data["val"], batch=self.config.train.batch, allow_missing=True)
+                batch, quiet = self.config.train.batch, self.console.quiet
+                found = predict_dataset(detector, self.data["val"], batch, allow_missing=True, quiet=quiet)
                 metrics = evaluate(found, self.data["val"])
                 loss = self.validation_loss() if self.config.train.val_loss else None
         except StopNow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import os
@@ -11,19 +10,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import FcosError, ModelError
 from ..machine import cache_folder
+from ..terminal import Bar
 
 TRIES = 4  # in a row without a single byte
 PAUSE = 1.0  # seconds before the second try, twice as long before each further one
 TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 18
-_PLAIN_SECONDS = 20.0  # between progress lines where there is no terminal
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}  # HTTP states that may pass
 
 
@@ -125,10 +124,10 @@ def _complete(remote: Remote, path: Path) -> None:
 def _transfer(remote: Remote, path: Path, part: Path) -> None:
     """Bring `part` to its full length, going on after breaks."""
     failed, furthest, met = 0, _size(part), False
-    with _progress(remote.name) as show:
+    with Bar(remote.name, unit="B") as bar:
         while True:
             try:
-                return _attempt(source(remote), part, show)
+                return _attempt(source(remote), part, bar.update)
             except (_Broken, _NoWay) as error:
                 met = met or isinstance(error, _Broken)
                 failed = failed + 1 if _size(part) <= furthest else 1
@@ -209,29 +208,3 @@ def _reason(error: Any) -> str:
 
 def _say(line: str) -> None:
     sys.stderr.write(f"fcos: {line}\n")
-
-
-@contextlib.contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A function (bytes so far, bytes in all) that draws a bar, or writes a line now and then without a terminal."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-        from rich.progress import TransferSpeedColumn as Speed
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), Speed(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(name, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-        return
-    last: float | None = None
-
-    def show(done: int, total: int | None) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if last is None or now - last >= _PLAIN_SECONDS:
-            last = now
-            size = f" of {total / 1e6:.1f}" if total else ""
-            _say(f"downloading {name}: {done / 1e6:.1f}{size} MB")
-
-    yield show

@@ -3,12 +3,11 @@ safetensors with the config inside."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import Config
-from ..errors import ModelError
+from ..errors import ModelError, did_you_mean
 from ..machine import cache_folder
 from ..network import weights
 from ..network.model import FCOS
@@ -37,8 +36,7 @@ def find_weights(name: str | Path) -> Path:
     known = known_models()
     entry = known.get(str(name))
     if entry is None:
-        near = difflib.get_close_matches(str(name), known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"`fcos models` lists them: {', '.join(known)}"
+        hint = did_you_mean(name, known, f"`fcos models` lists them: {', '.join(known)}")
         raise ModelError(f"there is no model called {str(name)!r}; {hint}")
     if (bundled := entry.bundled()) is not None:
         return bundled

@@ -1,13 +1,14 @@
 """The doctor: twins, same boxes, what it calls serious, the search, and the page."""
 
 import json
+import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from fcos.analysis import doctor, search
+from fcos.analysis import doctor, duplicates, search
 from fcos.analysis.duplicates import dhash, find_twins, fingerprint, near_hashes
 from fcos.analysis.search import Rates, lost_share
 from fcos.config import Config, DataConfig
@@ -76,6 +77,21 @@ def test_twins_are_found_through_recompression_but_flat_images_are_not(tmp_path)
     assert found == {(0, 1): False, (0, 5): True, (1, 5): False}
     assert [bool(e) for e in prints.error] == [False] * 6 + [True, True]
     assert "cut.jpg" in prints.error[6]
+
+
+def test_fingerprints_use_every_core(monkeypatch, tmp_path):
+    """Four pictures that wait for each other: only four threads at once get past the barrier."""
+    together = threading.Barrier(4, timeout=20)
+    honest = duplicates._fingerprint
+
+    def waiting(path):
+        together.wait()
+        return honest(path)
+
+    monkeypatch.setattr(duplicates, "cpu_cores", lambda: 4)
+    monkeypatch.setattr(duplicates, "_fingerprint", waiting)
+    prints = fingerprint([write(tmp_path / f"{k}.png", photo(k)) for k in range(4)])
+    assert prints.error == ("",) * 4
 
 
 def test_a_box_marked_twice():

@@ -233,4 +233,4 @@ def test_a_bar_where_there_is_a_terminal(server, cache, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     fetch(remote(server))
     assert "model-ab.pth" in terminal.text
-    assert "700.0" in terminal.text
+    assert "0.7 of 0.7 MB" in terminal.text

@@ -1,0 +1,60 @@
+"""Pictures kept: where, and without a word on stdout."""
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcos import terminal
+from fcos.config import DataConfig
+from fcos.data.cache import Reader
+from fcos.data.dataset import Dataset, Record
+from fcos.types import Classes
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    records = []
+    for number in (1, 2):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(np.full((40, 60, 3), number, np.uint8)).save(path)
+        none = np.zeros(0, np.float32)
+        records.append(
+            Record(number, path, (40, 60), none.reshape(0, 4), none.astype(np.int64), none.astype(bool), none)
+        )
+    return Dataset(tuple(records), Classes(("a",)), "coco", "train", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "folder"),
+    [
+        ("linux", {"FCOS_CACHE": "~/mine"}, "mine"),
+        ("linux", {}, ".cache/fcos"),
+        ("darwin", {}, "Library/Caches/fcos"),
+        ("win32", {}, "AppData/Local/fcos"),
+    ],
+)
+def test_images_are_kept_in_the_cache_folder(platform, variables, folder, dataset, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    for name in ("FCOS_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    data = DataConfig(cache="disk", size=32, max_size=64)
+    first = Reader(dataset, data).read(0)
+    kept = list((home / folder).rglob("*.npy"))
+    assert len(kept) == 1
+    np.save(kept[0], np.full_like(first, 77))  # only who reads it there sees this
+    assert (Reader(dataset, data).read(0) == 77).all()
+
+
+def test_filling_memory_leaves_stdout_alone(dataset, monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "PLAIN_SECONDS", 0.0)
+    reader = Reader(dataset, DataConfig(cache="ram", size=32, max_size=64))
+    assert [int(reader.read(i).max()) for i in (0, 1)] == [1, 2]
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "caching 2/2" in err
