@@ -21,7 +21,7 @@ def command(
     runtime: Annotated[
         str, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
     ] = "auto",
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="fp32, bf16 or fp16.")] = None,
     threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")] = 0,
     lanes: Annotated[int, typer.Option("--lanes", min=0, help="Pictures in work at once on a CPU; 0: best.")] = 0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures that share a pass where lanes do not.")] = 8,
@@ -58,7 +58,7 @@ def command(
     options = ServeOptions(
         tuple(model or ["fcos-lite0"]),
         tuple(settings or ()),
-        Placing(device, runtime, precision, threads, lanes, batch, wait / 1000),
+        Placing(device, runtime, dtype, threads, lanes, batch, wait / 1000),
         Limits(megabytes << 20, megapixels * 1_000_000, images, queue, timeout, grace),
         Access(token, admin, tuple(cors or ()), tuple(allow_url or ())),
     )

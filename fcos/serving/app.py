@@ -363,7 +363,7 @@ def _told(engine: Engine) -> dict[str, Any]:
         "name": engine.name,
         "classes": list(detector.classes.names),
         "shown": detector.config.decode.shown,
-        "runtime": detector.runtime,
-        "precision": detector.precision,
-        "lanes": detector.lanes,
+        "runtime": detector.placement.runtime,
+        "dtype": detector.placement.dtype,
+        "lanes": detector.placement.lanes,
     }

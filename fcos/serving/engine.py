@@ -70,7 +70,7 @@ class Engine:
         self._lock = threading.Lock()
         self._rate = 0.0  # pictures a second, lately
         self._ready: queue.Queue[_Job | None] = queue.Queue()
-        lanes = self.detector.lanes
+        lanes = self.detector.placement.lanes
         self._together = 1 if lanes > 1 else options.placing.batch
         self._readers = ThreadPoolExecutor(max(2, lanes), f"{self.name}-decode")
         self._lanes = [
@@ -87,7 +87,7 @@ class Engine:
             return load(
                 self.source,
                 runtime=runtime,
-                precision=placing.precision,
+                dtype=placing.dtype,
                 threads=placing.threads,
                 lanes=lanes,
                 device=placing.device,
@@ -95,16 +95,18 @@ class Engine:
             )
 
         detector = on(placing.runtime)
-        if placing.runtime == "auto" and lanes > 1 and detector.lanes == 1 and detector.runtime in LANED:
-            detector = on(detector.runtime)  # what is fastest for one picture is known now, and can take several
+        place = detector.placement
+        if placing.runtime == "auto" and lanes > place.lanes and place.runtime in LANED:
+            detector = on(place.runtime)  # the fastest for one picture is known now, and may take several
         detector.detect([np.full((64, 64, 3), 127, np.uint8)], [None], 1.0, 1)  # what is slow only once is done now
         return detector
 
     def reload(self) -> None:
         """Load the source again; requests in work keep the old weights, and so do all where loading fails."""
         fresh = self._load()
-        if fresh.lanes != len(self._lanes):
-            raise FcosError(f"{self.name} would now run in {fresh.lanes} lanes, not {len(self._lanes)}; restart it")
+        lanes = fresh.placement.lanes
+        if lanes != len(self._lanes):
+            raise FcosError(f"{self.name} would now run in {lanes} lanes, not {len(self._lanes)}; restart the server")
         self.detector = fresh
 
     def submit(self, source: bytes | Pixels, score: float, deadline: float, task: Task | None = None) -> Future[Found]:
@@ -156,8 +158,8 @@ class Engine:
         self._ready.put(job)
 
     def _work(self) -> None:
-        if self.detector.threads:  # torch counts them for each thread
-            torch.set_num_threads(self.detector.threads)
+        if self.detector.placement.threads:  # torch counts them for each thread
+            torch.set_num_threads(self.detector.placement.threads)
         while True:
             first = self._ready.get()
             if first is None:

@@ -29,7 +29,7 @@ class Placing:
 
     device: str = "auto"
     runtime: str | None = "auto"
-    precision: str | None = None
+    dtype: str | None = None
     threads: int = 0
     lanes: int = 0
     batch: int = 8

@@ -19,8 +19,8 @@ def run(options: ServeOptions, host: str, port: int, say: Callable[[str], None])
     logging.basicConfig(format="fcos: %(message)s")
     server = start(options)
     for engine in server.engines.values():
-        detector = engine.detector
-        say(f"{engine.name}: {detector.runtime}, {detector.precision}, {detector.device}, {detector.lanes} at once")
+        place = engine.detector.placement
+        say(f"{engine.name}: {place.runtime}, {place.dtype}, {place.device}, {place.lanes} at once")
     config = uvicorn.Config(
         build(server), host=host, port=port, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=max(1, round(options.limits.grace)), timeout_keep_alive=30,

@@ -501,7 +501,7 @@ def test_malformed_requests_never_break_it(server):
 def test_an_error_nobody_expected_is_one_line(monkeypatch, caplog):
     with serving() as (address, parts):
         engine = parts.engines["fcos-lite0"]
-        monkeypatch.setattr(engine.detector, "detect", lambda *_: 1 / 0)
+        monkeypatch.setattr(engine, "detector", engine.detector.replace(network=lambda _: 1 / 0))
         status, _, body = ask(address, data=CAT)
         assert status == 500
         assert json.loads(body)["error"] == "the server failed; its log says why"
