@@ -8,11 +8,27 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
+LONGEST = 700  # characters of a message: what stands in a file may be any length
+
 
 class FcosError(Exception):
-    """Base of every error caused by input, not by a bug. The message is one line for a person."""
+    """Base of every error caused by input, not by a bug. The message is one line for a person, whatever stands in
+    the names and values that it quotes."""
 
     code = 2  # exit status of the command line
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(str(message)))
+
+
+def one_line(text: str, limit: int = LONGEST) -> str:
+    """`text` as one line that any terminal shows: line ends, control characters, half characters and marks that turn
+    the direction of writing as escapes such as \\n; cut in the middle where it is longer than `limit`."""
+    if len(text) > limit:
+        text = f"{text[: limit - limit // 3 - 5]} ... {text[-(limit // 3) :]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class ConfigError(FcosError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
 
-from .errors import ConfigError
+from .errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -145,7 +145,7 @@ def parse_shape(text: str) -> tuple[int, int]:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> str:
     """Aligned columns; the first `left` of them flush left, numbers flush right."""
-    cells = [[str(c) for c in row] for row in [head, *rows]]
+    cells = [[one_line(str(c)) for c in row] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = [
         "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))

@@ -3,16 +3,22 @@ so that `fcos --help` stays fast. Errors of the user end in one line and exit co
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import importlib
+import io
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 
-from ..errors import FcosError, OtherProcess
+from ..errors import FcosError, OtherProcess, one_line
+
+_MEMORY = re.compile("can't allocate memory|out of memory")  # torch has RuntimeErrors of its own for it
 
 # verb -> module; a module holds `app` (a typer group) or `command`, the verb's function.
 VERBS = {
@@ -80,9 +86,15 @@ def _with_torch(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; never shows a traceback for an FcosError."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
+            stream.reconfigure(errors="backslashreplace")
     try:
         words = list(arguments) if arguments is not None else None
-        code = build()(args=words, prog_name="fcos", standalone_mode=False)
+        try:
+            code = build()(args=words, prog_name="fcos", standalone_mode=False)
+        finally:
+            sys.stdout.flush()  # a full disk is met here, not at the interpreter's end
     except FcosError as error:
         if not isinstance(error, OtherProcess):
             sys.stderr.write(f"fcos: {error}\n")
@@ -91,14 +103,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write("fcos: stopped\n")
         raise SystemExit(130) from None
     except BrokenPipeError:
-        sys.stderr.close()
+        _drop_output()
         raise SystemExit(141) from None
     except OSError as error:
-        if error.filename is None:
-            raise
-        sys.stderr.write(f"fcos: cannot use {error.filename}: {error.strerror}\n")
+        where = "what was to be written" if error.filename is None else str(error.filename)
+        sys.stderr.write(f"fcos: {one_line(f'cannot use {where}: {error.strerror or error}')}\n")
+        _drop_output()
         raise SystemExit(2) from None
     except Exception as error:
+        if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
+            reason = f" ({one_line(str(error), 200)})" if str(error) else ""
+            sys.stderr.write(f"fcos: there is not enough memory{reason}; try a smaller data.size or batch\n")
+            raise SystemExit(2) from None
         if not hasattr(error, "format_message"):  # what a wrong command line raises; the class is typer's own
             raise
         sys.stderr.write(_usage(error))
@@ -109,10 +125,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere, or the interpreter tries once more at its end, and complains."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _usage(error: Any) -> str:
     """A wrong option or argument as one line; the help itself where no verb was given."""
     message = str(error.format_message()).strip()
-    if "\n" in message:
+    if type(error).__name__ == "NoArgsIsHelpError":
         return message + "\n"
     verb = " ".join(error.ctx.command_path.split()[1:]) if getattr(error, "ctx", None) else ""
     message = message.replace("Value error, ", "").replace(": Input should be", ": it should be").rstrip(".")
@@ -120,4 +142,4 @@ def _usage(error: Any) -> str:
     given = cause.errors()[0].get("input") if hasattr(cause, "errors") else None  # pydantic's, in today's typer
     if isinstance(given, str) and given not in message:
         message = message.replace("': ", f"': {given!r}: ", 1)
-    return f"fcos: {message[:1].lower()}{message[1:]}; see fcos {verb}{' ' if verb else ''}--help\n"
+    return f"fcos: {one_line(message[:1].lower() + message[1:])}; see fcos {verb}{' ' if verb else ''}--help\n"

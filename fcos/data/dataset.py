@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..errors import DataError, did_you_mean
+from ..errors import DataError, did_you_mean, one_line
 from ..terminal import some
 from ..types import Classes, Target
 
@@ -130,7 +130,7 @@ class Dataset:
         ]
         rows = zip(self.classes.names, self.classes.ids, self.counts(), strict=True)
         lines += [f"  {name} (id {id}): {count:,}" for name, id, count in rows]
-        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+        return "\n".join(one_line(line, 2000) for line in lines + [f"  note: {note}" for note in self.notes])
 
 
 def merge(parts: Sequence[Dataset]) -> Dataset:
