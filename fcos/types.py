@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from .detections import Detections as Detections
 
 NEGATIVE = -1  # the point learns "no object"
 IGNORED = -2  # the point is left out of the classification loss
@@ -61,102 +60,6 @@ class Target:
 
     def __len__(self) -> int:
         return len(self.boxes)
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What was found in one image, best first.
-
-    boxes [D,4] float32 xyxy in pixels of the image, scores [D] in 0..1, labels [D] int64, points [D]
-    int64: the index of the location that fired (see `Points`). `names` are the class names, `size` the
-    (height, width) of the image and `source` its path, where known.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    points: Tensor
-    names: tuple[str, ...] = field(default=(), repr=False)
-    size: tuple[int, int] | None = None
-    source: str | None = None
-
-    def __post_init__(self) -> None:
-        count = len(self.boxes)
-        if self.boxes.shape != (count, 4):
-            raise ValueError(f"boxes must be [D,4], not {tuple(self.boxes.shape)}")
-        for name in ("scores", "labels", "points"):
-            if getattr(self, name).shape != (count,):
-                raise ValueError(f"{name} must be [{count}], not {tuple(getattr(self, name).shape)}")
-
-    @staticmethod
-    def empty() -> Detections:
-        none = torch.zeros(0, dtype=torch.int64)
-        return Detections(torch.zeros(0, 4), torch.zeros(0), none, none)
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def __getitem__(self, keep: Any) -> Detections:
-        """The detections that `keep` (a mask, a slice or indices) selects."""
-        return replace(
-            self,
-            boxes=self.boxes[keep].reshape(-1, 4),
-            scores=self.scores[keep].reshape(-1),
-            labels=self.labels[keep].reshape(-1),
-            points=self.points[keep].reshape(-1),
-        )
-
-    def to(self, device: torch.device | str) -> Detections:
-        return replace(
-            self,
-            boxes=self.boxes.to(device),
-            scores=self.scores.to(device),
-            labels=self.labels.to(device),
-            points=self.points.to(device),
-        )
-
-    def name(self, row: int) -> str:
-        """Class name of one detection, or its label as text where names are unknown."""
-        label = int(self.labels[row])
-        return self.names[label] if label < len(self.names) else str(label)
-
-    def to_supervision(self) -> Any:
-        """These detections as `supervision.Detections` (extra: supervision)."""
-        import numpy as np
-
-        from .errors import require
-
-        sv = require("supervision", "supervision")
-        return sv.Detections(
-            xyxy=self.boxes.cpu().numpy(),
-            confidence=self.scores.cpu().numpy(),
-            class_id=self.labels.cpu().numpy(),
-            data={"class_name": np.array([self.name(i) for i in range(len(self))], dtype=str)},
-        )
-
-    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
-        """COCO results rows: bbox is [x, y, width, height]; `category_ids[label]` is the file's id."""
-        rows = []
-        for (x1, y1, x2, y2), score, label in zip(
-            self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
-        ):
-            rows.append(
-                {
-                    "image_id": image_id,
-                    "category_id": category_ids[label] if category_ids is not None else label,
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "score": score,
-                }
-            )
-        return rows
-
-    def draw(self, image: Any = None, **options: Any) -> Image:
-        """A copy of the picture with the boxes on it; `image` may be left out when `source` is known."""
-        from .show.draw import draw_detections
-
-        if image is None and self.source is None:
-            raise ValueError("draw() needs the picture: these detections do not know their source file")
-        return draw_detections(self.source if image is None else image, self, **options)
 
 
 @dataclass(frozen=True)

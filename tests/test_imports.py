@@ -36,11 +36,24 @@ ORDER = [
     "cli",
 ]
 # Inside the paper, from bottom to top: its words, its maths.
-WORDS = ["version", "errors", "machine", "files", "readers", "types", "config", "presets", "terminal", "environment"]
+WORDS = [
+    "version",
+    "errors",
+    "machine",
+    "files",
+    "readers",
+    "detections",
+    "types",
+    "config",
+    "presets",
+    "terminal",
+    "environment",
+]
 MATHS = ["boxes", "points", "assign", "losses", "decode"]
 # The arrows that run upward, each late, each with its reason.
 ALLOWED = {
-    ("fcos.types", "fcos.show.draw"),  # Detections.draw
+    ("fcos.detections", "fcos.show.draw"),  # Detections.draw
+    ("fcos.detections", "fcos.inference.sources"),  # Detections.crop
     ("fcos.inference.load", "fcos.export.check"),  # runtime "auto" keeps a runtime only if its detections are torch's
     ("fcos.__main__", "fcos.cli"),
 }

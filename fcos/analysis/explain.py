@@ -108,7 +108,7 @@ class Raw:
 def explain(detector: Detector, source: Source, score: float | None = None) -> Explanation:
     """Why `detector` finds what it finds in one picture; detections below `score` are left out (None: what
     `fcos predict` leaves out)."""
-    score = detector.config.decode.shown if score is None else score
+    score = detector.shown if score is None else score
     image = load_source(source)
     raw = Raw(detector, image)
     cfg, points = detector.config.decode, raw.points

@@ -120,7 +120,7 @@ def miss_study(detector: Detector, dataset: Dataset, score: float | None = None,
     picture. Missed is what no detection of at least `score` takes (None: what `fcos predict` shows). Crowd and
     difficult objects are left out. Raises DataError for an id that is not there and a picture that is missing or
     cannot be read."""
-    score = detector.config.decode.shown if score is None else score
+    score = detector.shown if score is None else score
     records = [r for r in dataset.records if image is None or r.id == image]
     if not records:
         which = "no pictures" if image is None else f"no picture with the id {image}"

@@ -263,7 +263,7 @@ def _ours(
     if shape is None:
         shape = parse_size(None, detector.config) if detector.size is None else detector.size
     data = image(shape)
-    detector(data)
+    detector(data, score=0.0)
     added = _resident() - before
     gflop = _gflop(detector, shape)
     ways = []
@@ -275,7 +275,7 @@ def _ours(
         ways.append(
             _Way(
                 name, detector.placement.runtime, detector.placement.dtype, f"{shape[0]}x{shape[1]}", batch,
-                lambda d=detector, files=[data] * batch: d(files, batch=len(files)),  # type: ignore[misc]
+                lambda d=detector, files=[data] * batch: d(files, score=0.0, batch=len(files)),  # type: ignore[misc]
                 None if _ends_in_detections(detector) else lambda n=network, x=tensor: n(x),  # type: ignore[misc]
                 gflop, added if math.isfinite(added) else None,
             )

@@ -46,6 +46,7 @@ def command(
     Example: fcos predict photos/ --model runs/mine --out found
     A picture that cannot be read is reported and the rest go on; the exit code is then 1.
     """
+    import json
     import time
 
     from ..errors import FcosError
@@ -55,7 +56,7 @@ def command(
     from ..inference.scores import parse_scores
     from ..inference.sources import find_images
     from ..inference.stream import pick_lanes, run
-    from ..inference.writers import Outcome, Writer, headline, json_line, unique_names
+    from ..inference.writers import Outcome, Writer, unique_names
 
     check_folder(out)
     check_folder(yolo, "--yolo")
@@ -69,8 +70,7 @@ def command(
         if not (out or as_json or coco or yolo):
             raise FcosError("--proposals are many: name a file with --coco, or give --json, --yolo or --out")
         detector = proposer(detector)
-    shown = 0.0 if proposals else detector.config.decode.shown
-    scores = parse_scores(score or str(shown), detector.classes, shown)
+    scores = parse_scores(score or str(detector.shown), detector.classes, detector.shown)
     if out is None and not (as_json or coco or yolo):
         out = Path("predictions")
     writer = Writer(out, yolo, coco, detector.classes.ids)
@@ -86,7 +86,8 @@ def command(
         writer.add(name, path, image, found)
         outcome.images += 1
         outcome.detections += len(found)
-        typer.echo(json_line(path, found) if as_json else f"{path!s:<{wide}}  {headline(found)}")
+        line = json.dumps(found.to_dict(), ensure_ascii=False) if as_json else f"{path!s:<{wide}}  {found.summary()}"
+        typer.echo(line)
     writer.close()
     rate = outcome.images / max(time.perf_counter() - began, 1e-9)
     if not as_json:

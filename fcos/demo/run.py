@@ -15,7 +15,7 @@ from ..evaluation.coco import Metrics, evaluate
 from ..files import write_whole
 from ..inference.dataset import predict_dataset
 from ..inference.load import load
-from ..show.draw import draw_detections, sheet
+from ..show.draw import sheet
 from ..show.judged import draw_judged, save_image
 from ..terminal import clock
 from ..training.console import Console
@@ -135,7 +135,7 @@ def _photographs(out: Path, device: str, console: Console) -> None:
     detector = load("fcos-lite0", device=device)
     images = []
     for path in photographs():
-        found = detector(path, score=detector.config.decode.shown)
-        images.append(np.asarray(draw_detections(path, found)))
-        console.note(f"   {path.name}: {', '.join(found.name(i) for i in range(len(found))) or 'nothing'}")
+        found = detector(path)
+        images.append(np.asarray(found.draw()))
+        console.note(f"   {path.name}: {found.summary()}")
     save_image(out / "photographs.jpg", sheet(images, columns=2, cell=560))

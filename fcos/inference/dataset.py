@@ -65,6 +65,7 @@ def predict_dataset(
                         names=dataset.classes.names,
                         size=record.size,
                         source=str(record.path),
+                        ids=dataset.classes.ids,
                     )
                 )
             bar.advance(len(records))
@@ -76,7 +77,7 @@ def predict_dataset(
 def _detect(detector: Any, records: Sequence[Any], report: Callable[[str], None]) -> list[Detections]:
     """One batch; when a picture in it cannot be read, its pictures one by one."""
     try:
-        result: list[Detections] = detector([record.path for record in records], batch=len(records))
+        result: list[Detections] = detector([record.path for record in records], score=0.0, batch=len(records))
         return result
     except ImageError as error:
         if len(records) == 1:

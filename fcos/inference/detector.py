@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from ..config import Config
 from ..data.image import resize, resized_shape
 from ..decode import decode
+from ..detections import Kept, Results
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
 from ..machine import Placement, torch_threads
@@ -35,6 +36,7 @@ class Changes(TypedDict, total=False):
     classes: Classes
     placement: Placement
     size: tuple[int, int] | None
+    lowest: float | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,7 +49,13 @@ class Detector:
     it: only those of equal padded size share a batch.
 
     `placement` says where and how the network computes; `size` is the only (height, width) that the network
-    takes, if so: pictures are shrunk to fit.
+    takes, if so: pictures are shrunk to fit. `lowest` is the lowest score shown where none is asked for; None: that
+    of the settings, `decode.shown`.
+
+    >>> import fcos
+    >>> model = fcos.load("fcos-lite0", device="cpu")
+    >>> from fcos.demo.digits import photographs
+    >>> model(photographs()[0])
     """
 
     network: Network
@@ -55,6 +63,7 @@ class Detector:
     classes: Classes
     placement: Placement = field(default_factory=Placement)
     size: tuple[int, int] | None = None
+    lowest: float | None = None
     _points: dict[tuple[int, int], Points] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
@@ -63,29 +72,48 @@ class Detector:
         return f"Detector({self.config.name}, {plural(len(self.classes), 'class')}, {how})"
 
     def replace(self, **changes: Unpack[Changes]) -> Detector:
-        """This detector with other parts: network, config, classes, placement, size."""
+        """This detector with other parts: network, config, classes, placement, size, lowest."""
         return replace(self, **changes)
 
     @property
     def device(self) -> torch.device:
         return self.placement.device
 
+    @property
+    def shown(self) -> float:
+        """The lowest score shown where none is asked for."""
+        return self.config.decode.shown if self.lowest is None else self.lowest
+
     @overload
-    def __call__(self, source: Source, *, score: float = ..., batch: int = ...) -> Detections: ...
+    def __call__(self, source: Source, *, score: float | None = ..., batch: int = ...) -> Detections: ...
     @overload
-    def __call__(self, source: Sources[S], *, score: float = ..., batch: int = ...) -> list[Detections]: ...
+    def __call__(self, source: Sources[S], *, score: float | None = ..., batch: int = ...) -> Results: ...
     def __call__(
-        self, source: Source | Sources[S], *, score: float = 0.0, batch: int = 1
-    ) -> Detections | list[Detections]:
-        """Detections with a score of at least `score` (0..1); one object, or a list for a list."""
+        self, source: Source | Sources[S], *, score: float | None = None, batch: int = 1
+    ) -> Detections | Results:
+        """The detections of one image, or a list of them for a list, with a score of at least `score` in 0..1: None
+        for what is worth showing, 0 for all. `batch`: images of a list that go through the network together.
+
+        Raises ImageError for what cannot be read as an image.
+        """
+        score = self.shown if score is None else score
         if isinstance(source, list | tuple):
-            return self.detect([load_source(s) for s in source], [name_of(s) for s in source], score, batch)
-        return self.detect([load_source(source)], [name_of(source)], score, 1)[0]
+            return Results(self._remembering(list(source), score, batch))
+        return self._remembering([source], score, 1)[0]
+
+    def _remembering(self, sources: list[Any], score: float, batch: int) -> list[Detections]:
+        """Detections that know their image: the file, or what was given."""
+        images, names = [load_source(s) for s in sources], [name_of(s) for s in sources]
+        found = self.detect(images, names, score, batch)
+        return [
+            d if name is not None else replace(d, image=Kept(image, given))
+            for d, name, image, given in zip(found, names, images, sources, strict=True)
+        ]
 
     def detect(
         self, images: Sequence[np.ndarray], names: Sequence[str | None], score: float = 0.0, batch: int = 1
     ) -> list[Detections]:
-        """Detections of decoded pictures [H,W,3] uint8 RGB, in their pixels."""
+        """Detections of decoded pictures [H,W,3] uint8 RGB, in their pixels; all of them unless `score` is given."""
         # a runtime with threads of its own loses half of its speed to torch's, which wait for work by spinning
         with torch_threads(1) if self.placement.runtime in OWN_THREADS and self.device.type == "cpu" else nullcontext():
             return self._detect(images, names, score, batch)
@@ -158,6 +186,7 @@ class Detector:
             names=self.classes.names,
             size=(int(size[0]), int(size[1])),
             source=name,
+            ids=self.classes.ids,
         )[found.scores >= score]
 
     def points(self, size: Sequence[int]) -> Points:

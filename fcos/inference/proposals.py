@@ -23,4 +23,4 @@ def proposer(detector: Detector, most: int = 1000) -> Detector:
     changes = {"threshold": 0.0, "nms": "agnostic", "max_detections": most, "topk": max(most, cfg.topk)}
     config = detector.config.override({"decode": changes})
     classes = Classes(("object",), detector.classes.ids[:1])
-    return detector.replace(network=highest, config=config, classes=classes)
+    return detector.replace(network=highest, config=config, classes=classes, lowest=0.0)

@@ -26,39 +26,6 @@ class Outcome:
     broken: list[str] = field(default_factory=list)  # one line each
 
 
-def json_line(path: Path, found: Detections) -> str:
-    """One JSON object: file, size and detections with boxes xyxy in pixels."""
-    height, width = found.size or (0, 0)
-    rows = [
-        {
-            "label": found.name(i),
-            "class": int(found.labels[i]),
-            "score": round(float(found.scores[i]), 4),
-            "box": [round(v, 2) for v in found.boxes[i].tolist()],
-        }
-        for i in range(len(found))
-    ]
-    return json.dumps({"file": str(path), "width": width, "height": height, "detections": rows}, ensure_ascii=False)
-
-
-def yolo_lines(found: Detections) -> str:
-    """YOLO txt with scores: class, centre x, centre y, width, height in 0..1, score."""
-    height, width = found.size or (1, 1)
-    lines = []
-    for (x1, y1, x2, y2), label, score in zip(
-        found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
-    ):
-        values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
-        lines.append(f"{label} " + " ".join(f"{v:.6f}" for v in values))
-    return "\n".join(lines) + ("\n" if lines else "")
-
-
-def headline(found: Detections) -> str:
-    """Such as `2 person, 1 dog`."""
-    counts = Counter(found.name(i) for i in range(len(found)))
-    return ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing"
-
-
 def unique_names(images: Sequence[Path]) -> list[str]:
     """A file name for each picture, without folders, none twice."""
     taken: Counter[str] = Counter()
@@ -92,11 +59,11 @@ class Writer:
 
     def _write(self, name: str, path: Path, image: np.ndarray, found: Detections) -> None:
         if self.out is not None:
-            drawn = found.draw(image, score=0.0)
+            drawn = found.draw(image)
             target = self.out / Path(name).with_suffix(".jpg" if path.suffix.lower() != ".png" else ".png")
             write_whole(target, lambda p: drawn.save(p, quality=92))
         if self.yolo is not None:
-            write_whole(self.yolo / Path(name).with_suffix(".txt"), yolo_lines(found))
+            write_whole(self.yolo / Path(name).with_suffix(".txt"), found.to_yolo())
 
     def close(self) -> None:
         """Wait for what is still being written; FcosError when that fails."""

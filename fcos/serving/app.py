@@ -213,7 +213,7 @@ def _detecting(app: FastAPI, server: Server) -> None:
         deadline = time.monotonic() + server.limits.timeout
         engine = server.engine(model)
         detector = engine.detector
-        which = wanted(detector.classes, detector.config.decode.shown, score, names, most)
+        which = wanted(detector.classes, detector.shown, score, names, most)
         sent = await _pictures(server, request, deadline)
         found = await _run(server, engine, [upload.data for upload in sent], which.least, deadline)
         if "image/jpeg" in request.headers.get("accept", ""):
@@ -229,7 +229,7 @@ def _detecting(app: FastAPI, server: Server) -> None:
         deadline = time.monotonic() + server.limits.timeout
         engine = server.engine(model)
         detector = engine.detector
-        which = wanted(detector.classes, detector.config.decode.shown, score, None, None)
+        which = wanted(detector.classes, detector.shown, score, None, None)
         sent = await _pictures(server, request, deadline)
         if len(sent) != 1:
             raise Refused(400, "one picture at a time is explained")
@@ -308,7 +308,7 @@ def _protocol(app: FastAPI, server: Server) -> None:
         body = await read_body(request, server.limits, deadline)
         asked = await asyncio.to_thread(v2.read, body, request.headers.get(v2.LENGTH), server.limits)
         detector = engine.detector
-        which = _parameters(partial(wanted, detector.classes, detector.config.decode.shown), asked.parameters)
+        which = _parameters(partial(wanted, detector.classes, detector.shown), asked.parameters)
         found = await _run(server, engine, asked.sources, which.least, deadline)
         kept: list[Detections] = []
         for one in found:
@@ -362,7 +362,7 @@ def _told(engine: Engine) -> dict[str, Any]:
     return {
         "name": engine.name,
         "classes": list(detector.classes.names),
-        "shown": detector.config.decode.shown,
+        "shown": detector.shown,
         "runtime": detector.placement.runtime,
         "dtype": detector.placement.dtype,
         "lanes": detector.placement.lanes,

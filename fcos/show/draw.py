@@ -10,16 +10,15 @@ import importlib.util
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import ImageError
+from ..inference.sources import Source, load_source
 
 if TYPE_CHECKING:
     from ..types import Detections
@@ -110,22 +109,18 @@ def draw_boxes(
     return _draw_tags(pixels, xyxy[by_score], texts, [tint[i] for i in by_score], font_size, line)
 
 
-def draw_detections(image: Any, detections: Detections, score: float = 0.5, **options: Any) -> Image.Image:
-    """A picture with what was found in it: `score` is the least score shown.
+def draw_detections(image: Source, detections: Detections, score: float = 0.0) -> Image.Image:
+    """An image, whatever a detector takes (EXIF rotation applied as there), with its detections of at least `score`.
 
-    `image` is a path, a PIL image, a uint8 array [H,W,3] or [H,W], or a tensor [3,H,W] (uint8, or float
-    in 0..1). Further options go to `draw_boxes`.
-
-    Raises ImageError when a path cannot be read and ValueError for an array of another shape.
+    Raises ImageError for what cannot be read as an image.
     """
     shown = detections[detections.scores >= score].to("cpu")
     drawn = draw_boxes(
-        as_pixels(image),
+        load_source(image),
         shown.boxes.detach().float().numpy(),
         shown.labels.numpy(),
         shown.names,
         scores=shown.scores.detach().float().numpy(),
-        **options,
     )
     return Image.fromarray(drawn)
 
@@ -177,40 +172,6 @@ def side_by_side(truth: Pixels, prediction: Pixels, titles: tuple[str, str] = ("
     """Two drawn pictures uint8 [H,W,3] of one scene beside each other, as a sheet of one row."""
     cell = max(64, *truth.shape[:2], *prediction.shape[:2])
     return sheet([truth, prediction], columns=2, titles=titles, cell=cell)
-
-
-def as_pixels(image: Any) -> Pixels:
-    """Any picture (see `draw_detections`) as a uint8 [H,W,3] RGB array."""
-    if isinstance(image, str | PathLike):
-        return _read(Path(image))
-    if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))
-    if hasattr(image, "detach"):  # a tensor is channels first, values of a float one are 0..1
-        array = image.detach().cpu().numpy()
-        if array.ndim != 3 or array.shape[0] not in (1, 3):
-            raise ValueError(f"a tensor to draw on must be [3,H,W], not {list(array.shape)}")
-        array = np.repeat(array, 3 // array.shape[0], axis=0).transpose(1, 2, 0)
-        if array.dtype.kind == "f":
-            array = (array.clip(0, 1) * 255).round()
-        return np.ascontiguousarray(array.astype(np.uint8))
-    array = np.asarray(image)
-    if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, axis=2)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (3, 4):
-        raise ValueError(f"an array to draw on must be uint8 [H,W,3], not {array.dtype} {list(array.shape)}")
-    return np.ascontiguousarray(array[..., :3])
-
-
-def _read(path: Path) -> Pixels:
-    try:
-        from ..data.image import read_image
-    except ImportError:
-        try:
-            with Image.open(path) as opened:
-                return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
-        except OSError as error:
-            raise ImageError(f"{path}: cannot be read as a picture ({error})") from error
-    return read_image(path)
 
 
 def _numpy(value: Any) -> NDArray[Any]:
@@ -363,7 +324,7 @@ def _shorten(text: str, font: Any, width: float) -> str:
 
 def _fit(image: Pixels, cell: int) -> Pixels:
     """A picture scaled to fit a square of `cell` pixels, aspect kept."""
-    pixels = as_pixels(image)
+    pixels = load_source(image)
     height, width = pixels.shape[:2]
     factor = cell / max(height, width)
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC

@@ -329,7 +329,8 @@ def test_classes_match_by_name():
 class FakeDetector:
     classes = Classes(("dog", "a", "b"))
 
-    def __call__(self, sources, *, batch=1):
+    def __call__(self, sources, *, score, batch):
+        assert score == 0
         if any(Path(s).stem == "2" for s in sources):
             raise ImageError("2.jpg is cut short")
         return [found([[0, 0, 10, 10], [1, 1, 2, 2]], [0.9, 0.8], [1, 0]) for _ in sources]

@@ -111,8 +111,8 @@ EXPORTS = [
 @pytest.mark.parametrize(("dialect", "nms", "size"), EXPORTS)
 def test_onnx_gives_the_detections_of_torch(folder, dialect, nms, size):
     reference, exported, _ = pair(folder, dialect, nms, size=size, batch=size and 1)
-    expected = reference(IMAGES, batch=1)
-    for found, one in zip(exported(IMAGES, batch=3), expected, strict=True):
+    expected = reference(IMAGES, batch=1, score=0)
+    for found, one in zip(exported(IMAGES, batch=3, score=0), expected, strict=True):
         same(found, one, least=5)
     assert exported.classes == Classes(NAMES, (2, 7))
     assert exported.config == reference.config
@@ -142,7 +142,9 @@ def test_deformable_towers(tmp_path):
             tower.layers[-1].conv.offset.weight.normal_(std=0.05)
     write_export(network, About(config, Classes(NAMES), 1, (64, 96)), "onnx", tmp_path / "d.onnx")
     reference = Detector(network, config, Classes(NAMES), size=(64, 96))
-    for found, one in zip(load(tmp_path / "d.onnx", device="cpu")(IMAGES), reference(IMAGES), strict=True):
+    for found, one in zip(
+        load(tmp_path / "d.onnx", device="cpu")(IMAGES, score=0), reference(IMAGES, score=0), strict=True
+    ):
         same(found, one, least=5)
 
 
@@ -204,7 +206,7 @@ def test_nms_in_onnx_decides_as_torchvision():
 )
 def test_other_runtimes(folder, kind, nms):
     reference, exported, path = pair(folder, "detectron2", nms, kind)
-    for found, one in zip(exported(IMAGES, batch=3), reference(IMAGES), strict=True):
+    for found, one in zip(exported(IMAGES, batch=3, score=0), reference(IMAGES, score=0), strict=True):
         same(found, one, least=5)
     assert read_about(path).classes == Classes(NAMES, (2, 7))
 
@@ -212,7 +214,7 @@ def test_other_runtimes(folder, kind, nms):
 @pytest.mark.parametrize("kind", ["executorch", "litert"])
 def test_formats_for_devices(folder, kind):
     reference, exported, _ = pair(folder, "fcos", False, kind, (96, 96), 1)
-    for found, one in zip(exported(IMAGES, batch=3), reference(IMAGES), strict=True):
+    for found, one in zip(exported(IMAGES, batch=3, score=0), reference(IMAGES, score=0), strict=True):
         same(found, one, least=5)
 
 
@@ -222,7 +224,9 @@ def test_a_fixed_size_shrinks_images_to_fit(folder):
     assert exported.prepare(tall)[0].shape == (3, 64, 96)
     assert exported.prepare(tall)[1] == (64, 16)
     assert exported.prepare(noise(64, 90, 3))[1] == (64, 90)
-    for found, one in zip(exported([tall, *IMAGES], batch=4), reference([tall, *IMAGES]), strict=True):
+    for found, one in zip(
+        exported([tall, *IMAGES], batch=4, score=0), reference([tall, *IMAGES], score=0), strict=True
+    ):
         same(found, one)
     with pytest.raises(ModelError, match="takes pictures padded to"):
         exported.network(torch.zeros(1, 3, 96, 96, dtype=torch.uint8))
@@ -236,7 +240,7 @@ def test_proposals_of_a_fixed_size_are_those_of_torch(folder):
 
 def test_settings_of_an_exported_file(folder):
     _, _, path = pair(folder, "fcos", False)
-    assert len(load(path, device="cpu", overrides=["decode.threshold=0.999999"])(IMAGES[0])) == 0
+    assert len(load(path, device="cpu", overrides=["decode.threshold=0.999999"])(IMAGES[0], score=0)) == 0
     _, _, inside = pair(folder, "torchvision", True, size=(96, 96), batch=1)
     for file, setting in ((inside, "decode.nms_iou=0.3"), (path, "model.scale=false"), (path, "data.padding=exact")):
         with pytest.raises(ModelError, match=re.escape(file.name)):
@@ -471,8 +475,8 @@ def test_int8_calibrated_on_images(work, kind, nms, capsys, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnx", "openvino", "compile", "auto"])
 def test_a_checkpoint_on_another_runtime(work, runtime):
-    expected = load(work / "model.safetensors", device="cpu")(IMAGES)
+    expected = load(work / "model.safetensors", device="cpu")(IMAGES, score=0)
     detector = load(work / "model.safetensors", device="cpu", runtime=runtime)
-    for found, one in zip(detector(IMAGES), expected, strict=True):
+    for found, one in zip(detector(IMAGES, score=0), expected, strict=True):
         same(found, one)
     assert detector.placement.runtime == (runtime if runtime != "auto" else "openvino")

@@ -1,5 +1,7 @@
 """Any source in, the same detections out, in pixels of the picture as displayed."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from tiny import NAMES, tiny_config
 from fcos.errors import DeviceError, ImageError
 from fcos.inference.detector import Detector
 from fcos.inference.sources import find_images, load_source
-from fcos.inference.writers import json_line, unique_names, yolo_lines
+from fcos.inference.writers import unique_names
 from fcos.machine import pick_device
 from fcos.network import weights
 from fcos.types import Classes, Detections, Predictions
@@ -19,7 +21,7 @@ from fcos.types import Classes, Detections, Predictions
 def detector():
     torch.manual_seed(1)
     config = tiny_config(decode={"threshold": 0.0, "max_detections": 10})
-    return Detector(weights.build(config, 2).eval(), config, Classes(NAMES))
+    return Detector(weights.build(config, 2).eval(), config, Classes(NAMES), lowest=0.0)
 
 
 @pytest.fixture
@@ -104,8 +106,8 @@ def test_formats():
         names=NAMES, size=(100, 200),
     )  # fmt: skip
     assert found.to_coco(4, [2, 7]) == [{"image_id": 4, "category_id": 7, "bbox": [10, 20, 20, 40], "score": 0.5}]
-    assert yolo_lines(found) == "1 0.100000 0.400000 0.100000 0.400000 0.500000\n"
-    assert '"label": "square"' in json_line("x.jpg", found)
+    assert found.to_yolo() == "1 0.100000 0.400000 0.100000 0.400000 0.500000\n"
+    assert '"label": "square"' in json.dumps(found.to_dict())
     assert len(found[found.scores > 0.9]) == 0
     with pytest.raises(ValueError, match="scores must be"):
         Detections(torch.zeros(2, 4), torch.zeros(1), torch.zeros(2), torch.zeros(2))

@@ -326,7 +326,7 @@ def test_pack(tmp_path, capsys):
     assert {v.dtype for v in read.values() if v.ndim == 4} == {torch.float16}
     image = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
     settings = ["decode.threshold=0.0", "decode.nms=none", "decode.max_detections=1000"]
-    full, half = (fcos.load(p, overrides=settings)(image) for p in (run_folder, out))
+    full, half = (fcos.load(p, overrides=settings)(image, score=0) for p in (run_folder, out))
     order = [torch.argsort(d.points * 10 + d.labels) for d in (full, half)]
     torch.testing.assert_close(full.scores[order[0]], half.scores[order[1]], rtol=0, atol=2e-3)
     torch.testing.assert_close(full.boxes[order[0]], half.boxes[order[1]], rtol=0, atol=0.2)

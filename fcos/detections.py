@@ -1,0 +1,349 @@
+"""What was found in an image: boxes, scores and names, ready to be counted, drawn, written or handed on."""
+
+from __future__ import annotations
+
+import io
+import json
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import FcosError, did_you_mean, require
+from .files import write_whole
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
+    from PIL.Image import Image
+
+Mask: TypeAlias = "Tensor | np.ndarray | slice | Sequence[bool] | Sequence[int]"
+_LARGE = 64 << 20  # bytes of an image above which only its owner keeps it alive
+_NOTEBOOK = 900  # longer side in pixels of the image that a notebook shows
+_DRAWN = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class Detection(NamedTuple):
+    """One object: box (x1, y1, x2, y2) in pixels of the image, class name, score in 0..1, label and the index of the
+    location that fired."""
+
+    box: tuple[float, float, float, float]
+    name: str
+    score: float
+    label: int
+    point: int
+
+
+class Arrays(NamedTuple):
+    """boxes [D,4] float32, scores [D] float32, labels [D] int64, points [D] int64."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    points: np.ndarray
+
+
+class Kept:
+    """An image that detections remember: the pixels where they are few, else a weak reference to what was given."""
+
+    def __init__(self, pixels: np.ndarray, given: object) -> None:
+        self.pixels: np.ndarray | None = pixels if pixels.nbytes <= _LARGE else None
+        self._given: weakref.ref[Any] | None = None
+        if self.pixels is None:
+            try:
+                self._given = weakref.ref(given)
+            except TypeError:  # bytes cannot be referred to
+                self.pixels = pixels
+
+    def get(self) -> Any:
+        """The image; None where it was large and is gone."""
+        if self.pixels is not None:
+            return self.pixels if self.pixels.size else None
+        return self._given() if self._given is not None else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        pixels = self.pixels if self.pixels is not None else np.zeros((0, 0, 3), np.uint8)
+        return Kept, (pixels, None)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Detections:
+    """What was found in one image, best first.
+
+    boxes [D,4] float32 xyxy in pixels of the image, scores [D] in 0..1, labels [D] int64, points [D]
+    int64: the index of the location that fired (see `Points`). `names` are the class names and `ids` the
+    classes' ids in their data set, `size` the (height, width) of the image and `source` its path, where known.
+
+    >>> found = Detections(
+    ...     torch.tensor([[10.0, 20.0, 50.0, 90.0], [5.0, 5.0, 9.0, 9.0]]), torch.tensor([0.9, 0.4]),
+    ...     torch.tensor([1, 0]), torch.tensor([7, 3]), names=("cat", "dog"), ids=(17, 18), size=(100, 200),
+    ... )
+    >>> found
+    Detections(1 dog, 1 cat; 200x100)
+    >>> for d in found:
+    ...     print(d.name, round(d.score, 2), d.box)
+    dog 0.9 (10.0, 20.0, 50.0, 90.0)
+    cat 0.4 (5.0, 5.0, 9.0, 9.0)
+    >>> found["dog"], found[found.scores < 0.5], found[:1]
+    (Detections(1 dog; 200x100), Detections(1 cat; 200x100), Detections(1 dog; 200x100))
+    >>> found.to_coco(image_id=3)[0]["category_id"]
+    18
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    points: Tensor
+    names: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
+    source: str | None = None
+    ids: tuple[int, ...] = ()
+    image: Kept | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes)
+        if self.boxes.shape != (count, 4):
+            raise ValueError(f"boxes must be [D,4], not {tuple(self.boxes.shape)}")
+        for name in ("scores", "labels", "points"):
+            if getattr(self, name).shape != (count,):
+                raise ValueError(f"{name} must be [{count}], not {tuple(getattr(self, name).shape)}")
+
+    @staticmethod
+    def empty() -> Detections:
+        none = torch.zeros(0, dtype=torch.int64)
+        return Detections(torch.zeros(0, 4), torch.zeros(0), none, none)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __iter__(self) -> Iterator[Detection]:
+        rows = zip(*(value.tolist() for value in (self.boxes, self.scores, self.labels, self.points)), strict=True)
+        for (x1, y1, x2, y2), score, label, point in rows:
+            yield Detection((x1, y1, x2, y2), self._name(label), score, label, point)
+
+    @overload
+    def __getitem__(self, keep: int) -> Detection: ...
+    @overload
+    def __getitem__(self, keep: str | Mask) -> Detections: ...
+    def __getitem__(self, keep: int | str | Mask) -> Detection | Detections:
+        """One detection by its number; by class name, mask, slice or numbers those that are selected. FcosError for a
+        name that is no class."""
+        if isinstance(keep, int | np.integer):
+            if not -len(self) <= keep < len(self):
+                raise IndexError(f"there are {len(self)} detections, no number {keep}")
+            start = int(keep) % len(self)
+            return next(iter(self._rows(slice(start, start + 1))))
+        if isinstance(keep, str):
+            return self._rows(self.labels == self._label(keep))
+        return self._rows(keep)
+
+    def __eq__(self, other: object) -> bool:
+        """The same boxes, scores, labels, points and names; where the image lies does not matter."""
+        if not isinstance(other, Detections):
+            return NotImplemented
+        a, b = self.to("cpu"), other.to("cpu")
+        pairs = ((a.boxes, b.boxes), (a.scores, b.scores), (a.labels, b.labels), (a.points, b.points))
+        return (a.names, a.size) == (b.names, b.size) and all(torch.equal(x, y) for x, y in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        of = f" in {Path(self.source).name}" if self.source else ""
+        return f"Detections({self.summary()}{of}{'; {1}x{0}'.format(*self.size) if self.size else ''})"
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows; nothing where the image is not at hand."""
+        return None if not self._drawable() else _as_png(self.draw())
+
+    def summary(self) -> str:
+        """Such as `2 person, 1 dog`; nothing where nothing was found."""
+        counts = Counter(self._name(label) for label in self.labels.tolist())
+        return ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing"
+
+    def to(self, device: torch.device | str) -> Detections:
+        """The same on another device."""
+        return replace(
+            self,
+            boxes=self.boxes.to(device),
+            scores=self.scores.to(device),
+            labels=self.labels.to(device),
+            points=self.points.to(device),
+        )
+
+    def name(self, row: int) -> str:
+        """Class name of one detection, or its label as text where names are unknown."""
+        return self._name(int(self.labels[row]))
+
+    def numpy(self) -> Arrays:
+        """boxes, scores, labels and points as NumPy arrays."""
+        here = self.to("cpu")
+        return Arrays(*(value.detach().numpy() for value in (here.boxes, here.scores, here.labels, here.points)))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A table with a row for each detection: name, score, x1, y1, x2, y2, label (extra: pandas)."""
+        pd = require("pandas", "pandas")
+        boxes, scores, labels, _ = self.numpy()
+        columns = {
+            "name": [self._name(label) for label in labels.tolist()],
+            "score": scores,
+            **{side: boxes[:, k] for k, side in enumerate(("x1", "y1", "x2", "y2"))},
+            "label": labels,
+        }
+        frame: pandas.DataFrame = pd.DataFrame(columns)
+        return frame
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: file, width, height, and for each detection label (the name), class (its number), score, box
+        (x1, y1, x2, y2 in pixels)."""
+        height, width = self.size or (0, 0)
+        rows = [
+            {"label": d.name, "class": d.label, "score": round(d.score, 4), "box": [round(v, 2) for v in d.box]}
+            for d in self
+        ]
+        return {"file": self.source, "width": width, "height": height, "detections": rows}
+
+    def to_supervision(self) -> supervision.Detections:
+        """These detections as `supervision.Detections` (extra: supervision)."""
+        sv = require("supervision", "supervision")
+        boxes, scores, labels, _ = self.numpy()
+        names = np.array([self._name(label) for label in labels.tolist()], dtype=str)
+        found: supervision.Detections = sv.Detections(
+            xyxy=boxes, confidence=scores, class_id=labels, data={"class_name": names}
+        )
+        return found
+
+    def to_coco(self, image_id: int = 1, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """COCO results rows: bbox is [x, y, width, height]. The category is the class's id in its data set, `ids`,
+        or `category_ids[label]` where given; the label itself where no ids are known."""
+        ids = self.ids if category_ids is None else category_ids
+        return [
+            {
+                "image_id": image_id,
+                "category_id": ids[d.label] if d.label < len(ids) else d.label,
+                "bbox": [d.box[0], d.box[1], d.box[2] - d.box[0], d.box[3] - d.box[1]],
+                "score": d.score,
+            }
+            for d in self
+        ]
+
+    def to_yolo(self) -> str:
+        """YOLO's txt with scores, a line for each detection: class, centre x, centre y, width, height as shares of
+        the image, score."""
+        height, width = self.size or (1, 1)
+        lines = []
+        for (x1, y1, x2, y2), _, score, label, _ in self:
+            values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
+            lines.append(f"{label} " + " ".join(f"{v:.6f}" for v in values))
+        return "\n".join(lines) + ("\n" if lines else "")
+
+    def draw(self, image: Any = None, *, score: float = 0.0) -> Image:
+        """A copy of the image with the boxes of at least `score` on it; `image` may be left out where the detections
+        know theirs: from a file, or given to the detector and still at hand. FcosError where it is gone."""
+        from .show.draw import draw_detections
+
+        return draw_detections(self._image() if image is None else image, self, score)
+
+    def crop(self, image: Any = None) -> list[Image]:
+        """The part of the image inside each box, in the order of the detections."""
+        from PIL import Image as Pillow
+
+        from .inference.sources import load_source
+
+        pixels = load_source(self._image() if image is None else image)
+        height, width = pixels.shape[:2]
+        parts = []
+        for x1, y1, x2, y2 in self.boxes.tolist():
+            left, top = min(max(int(x1), 0), width - 1), min(max(int(y1), 0), height - 1)
+            right, bottom = min(max(-int(-x2 // 1), left + 1), width), min(max(-int(-y2 // 1), top + 1), height)
+            parts.append(Pillow.fromarray(np.ascontiguousarray(pixels[top:bottom, left:right])))
+        return parts
+
+    def save(self, path: str | Path) -> Path:
+        """Write what the suffix says: .jpg, .png and the like the image with its boxes, .json `to_dict`, .txt
+        `to_yolo`, .csv a table. FcosError for another suffix, or where the file cannot be written."""
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix in _DRAWN:
+            drawn = self.draw()
+            return write_whole(path, lambda temporary: drawn.save(temporary, quality=92))
+        if suffix == ".json":
+            return write_whole(path, json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n")
+        if suffix == ".txt":
+            return write_whole(path, self.to_yolo())
+        if suffix == ".csv":
+            return write_whole(path, self._csv())
+        raise FcosError(f"cannot write {path}: detections become .jpg, .png, .json, .txt (YOLO) or .csv")
+
+    def _csv(self) -> str:
+        import csv
+
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(("name", "score", "x1", "y1", "x2", "y2", "label"))
+        rows.writerows((d.name, f"{d.score:.4f}", *(f"{v:.2f}" for v in d.box), d.label) for d in self)
+        return text.getvalue()
+
+    def _rows(self, keep: Mask) -> Detections:
+        return replace(
+            self,
+            boxes=self.boxes[keep].reshape(-1, 4),
+            scores=self.scores[keep].reshape(-1),
+            labels=self.labels[keep].reshape(-1),
+            points=self.points[keep].reshape(-1),
+        )
+
+    def _name(self, label: int) -> str:
+        return self.names[label] if 0 <= label < len(self.names) else str(label)
+
+    def _label(self, name: str) -> int:
+        if name not in self.names:
+            hint = did_you_mean(name, self.names, f"there are {', '.join(self.names[:10]) or 'no names'}")
+            raise FcosError(f"the model has no class {name!r}; {hint}")
+        return self.names.index(name)
+
+    def _drawable(self) -> bool:
+        return (self.image is not None and self.image.get() is not None) or (
+            self.source is not None and Path(self.source).is_file()
+        )
+
+    def _image(self) -> Any:
+        """The image as it was given, or its file."""
+        kept = self.image.get() if self.image is not None else None
+        if kept is not None:
+            return kept
+        if self.source is None:
+            raise FcosError("these detections do not have their image any more; give it: draw(image)")
+        return self.source
+
+
+class Results(list[Detections]):
+    """The detections of several images, a list that draws as a sheet."""
+
+    def draw(self, columns: int | None = None) -> Image:
+        """All images with their boxes beside each other."""
+        from PIL import Image as Pillow
+
+        from .show.draw import sheet
+
+        titles = [Path(d.source).name if d.source else str(k) for k, d in enumerate(self, 1)]
+        return Pillow.fromarray(sheet([np.asarray(d.draw()) for d in self], columns, titles))
+
+    def __repr__(self) -> str:
+        return "[" + ",\n ".join(repr(d) for d in self) + "]"
+
+    def _repr_png_(self) -> bytes | None:
+        some = Results(self[:16])  # a notebook is no place for a thousand
+        return _as_png(some.draw()) if some and all(d._drawable() for d in some) else None
+
+
+def _as_png(image: Image) -> bytes:
+    image.thumbnail((_NOTEBOOK, _NOTEBOOK))
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
