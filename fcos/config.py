@@ -172,6 +172,9 @@ class DataConfig(Section):
 
     size: int = _f(800, "shorter side in pixels", ge=32, le=8192)
     max_size: int = _f(1333, "limit of the longer side", ge=32, le=16384)
+    learned_side: int = _f(
+        0, "shorter side of the pictures learned from, in the middle; training keeps it for --tile auto", ge=0
+    )
     train_sizes: Sides = _f((), "shorter sides in training, one drawn per batch; empty: data.size")
     first_sizes: Sides = _f((), "the same for the first part of training: smaller ones are quicker")
     first_share: float = _f(0.5, "that part, as a share of all steps", ge=0, le=1)

@@ -1,0 +1,375 @@
+"""Moving pictures: frames from a file, a camera or a network stream, detected while the next are read.
+
+A file gives every frame in order. A live source gives the newest frame: what came while the network was busy is
+skipped, and a connection that breaks is opened again after growing pauses. Memory does not grow with length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FcosError, ImageError
+from ..files import write_whole
+from ..types import Detections
+
+if TYPE_CHECKING:
+    from .detector import Detector
+
+Pixels = NDArray[np.uint8]
+SUFFIXES = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".gif"))
+_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
+_AHEAD = 4  # frames read while the network works
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a live source is opened again
+_TIME, _RATE, _COUNT = 0, 5, 7  # cv2.CAP_PROP_POS_MSEC, _FPS, _FRAME_COUNT, without waiting for the import
+_USUAL_RATE = 25.0  # frames a second where a source does not say
+
+T = TypeVar("T")
+VideoSource = str | os.PathLike[str] | int | Iterable[Pixels]
+
+
+class VideoError(FcosError):
+    """A video that cannot be opened or written."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame: its number in the source (0 the first), its time in seconds from the start, its pixels uint8 [H,W,3]
+    RGB as displayed, and what was detected on it; None where it was left out by `every`."""
+
+    index: int
+    time: float
+    image: Pixels
+    detections: Detections | None = None
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a source says of itself: frames a second, number of frames (0: unknown), whether it is live."""
+
+    rate: float
+    frames: int
+    live: bool
+
+
+def is_video(source: object) -> bool:
+    """Whether a source is a moving picture: a camera number, the address of a stream, or a file's suffix."""
+    if isinstance(source, int):
+        return True
+    text = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+    return text.lower().startswith(_SCHEMES) or Path(text).suffix.lower() in SUFFIXES
+
+
+class Reader:
+    """Frames of a source, in order. Close it, or use it in a `with`.
+
+    After the last frame `broken` says why there are no more, where that was not the end of the file.
+    """
+
+    def __init__(self, source: VideoSource) -> None:
+        self.broken = ""
+        self._stop = threading.Event()
+        if isinstance(source, str | os.PathLike | int):
+            self._name = str(source)
+            live = isinstance(source, int) or self._name.lower().startswith(_SCHEMES)
+            self._open: Callable[[], Any] | None = lambda: _capture(source, live)
+            self._capture = self._open()
+            rate, count = self._capture.get(_RATE), self._capture.get(_COUNT)
+            self.info = VideoInfo(
+                rate if 0 < rate < 1000 else _USUAL_RATE, 0 if live else max(0, int(min(count, 1e9))), live
+            )
+            self._arrays: Iterator[Pixels] | None = None
+        else:
+            self._name, self._open, self._capture = "frames", None, None
+            self._arrays = iter(source)
+            self.info = VideoInfo(_USUAL_RATE, len(source) if isinstance(source, Sequence) else 0, False)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading; the source is given back."""
+        self._stop.set()
+        if self._capture is not None:
+            self._capture.release()
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._arrays is not None:
+            for index, image in enumerate(self._arrays):
+                yield Frame(index, index / self.info.rate, _checked(image))
+        elif self.info.live:
+            yield from self._newest()
+        else:
+            yield from self._all()
+
+    def _all(self) -> Iterator[Frame]:
+        index = 0
+        while not self._stop.is_set():
+            there, image = self._capture.read()
+            if not there:
+                break
+            at = self._capture.get(_TIME) / 1000  # of the frame that was just read
+            stamp = at if at > 0 or index == 0 else index / self.info.rate
+            yield Frame(index, stamp, np.ascontiguousarray(image[..., ::-1]))
+            index += 1
+        if self.info.frames and index < self.info.frames * 0.99 - 1:  # containers count a frame too many
+            self.broken = f"{self._name} ends after {index} of {self.info.frames} frames; the rest cannot be decoded"
+
+    def _newest(self) -> Iterator[Frame]:
+        """The newest frame of a live source each time; a thread takes what comes, so that nothing piles up."""
+        box: queue.Queue[tuple[int, float, Pixels] | None] = queue.Queue(maxsize=1)
+        began = time.monotonic()
+
+        def grab() -> None:
+            index, failures = 0, 0
+            while not self._stop.is_set():
+                there, image = self._capture.read()
+                if there:
+                    failures = 0
+                    with contextlib.suppress(queue.Empty):
+                        box.get_nowait()  # an older one that nobody took
+                    box.put((index, time.monotonic() - began, np.ascontiguousarray(image[..., ::-1])))
+                    index += 1
+                    continue
+                if failures >= len(_PAUSES):
+                    self.broken = f"{self._name} is gone: no frame after {failures} new connections"
+                    break
+                self._capture.release()
+                if self._stop.wait(_PAUSES[failures]):
+                    break
+                failures += 1
+                with contextlib.suppress(VideoError):
+                    assert self._open is not None
+                    self._capture = self._open()
+            while not self._stop.is_set():  # behind the last frame, which is still to be taken
+                with contextlib.suppress(queue.Full):
+                    box.put(None, timeout=0.1)
+                    break
+
+        threading.Thread(target=grab, daemon=True).start()
+        while (taken := box.get()) is not None:
+            yield Frame(*taken)
+
+
+def _capture(source: str | os.PathLike[str] | int, live: bool) -> Any:
+    import cv2
+
+    name = source if isinstance(source, int) else os.fspath(source)
+    if not live and not Path(str(name)).is_file():
+        raise VideoError(f"there is no video {name}")
+    capture = cv2.VideoCapture(name)
+    if not capture.isOpened():
+        what = "camera" if isinstance(source, int) else "stream" if live else "video"
+        hint = "is it connected and free?" if what == "camera" else "is it a video, in a format that OpenCV reads?"
+        raise VideoError(f"cannot open the {what} {name}; {hint}")
+    return capture
+
+
+def _checked(image: Pixels) -> Pixels:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ImageError(f"a frame must be uint8 [H,W,3] RGB, not {got}")
+    return image
+
+
+def stream(
+    detector: Detector, frames: Iterable[Frame], *, every: int = 1, batch: int = 1, score: float | None = None
+) -> Iterator[Frame]:
+    """`frames` with their detections, in order. Reading runs ahead of the network, the network ahead of the caller;
+    `batch` frames share a pass, `detector.lanes` passes run at once. With `every` N only each Nth frame is detected in,
+    and the others come through with None. score: the lowest kept; None: what the model shows.
+    """
+    lowest = detector.config.decode.shown if score is None else score
+    with ThreadPoolExecutor(max(1, detector.lanes)) as workers:
+        work: deque[tuple[list[Frame], Future[list[Detections]]]] = deque()
+        waiting = ahead(frames, _AHEAD + batch)
+        try:
+            while True:
+                part = list(islice(waiting, batch * every))
+                if part:
+                    chosen = [f.image for f in part if f.index % every == 0]
+                    done = workers.submit(detector.detect, chosen, [None] * len(chosen), lowest, batch)
+                    work.append((part, done))
+                if not work:
+                    return
+                if len(work) > max(1, detector.lanes) or not part:
+                    yield from _with_detections(*work.popleft(), every)
+        finally:
+            waiting.close()
+            for _, left in work:
+                left.cancel()
+
+
+def _with_detections(part: Sequence[Frame], done: Future[list[Detections]], every: int) -> Iterator[Frame]:
+    results = iter(done.result())
+    for frame in part:
+        seen = next(results) if frame.index % every == 0 else None
+        yield Frame(frame.index, frame.time, frame.image, seen)
+
+
+class ahead(Iterator[T]):
+    """The items of an iterable, read in a thread that stays up to `count` ahead; its errors come out here."""
+
+    def __init__(self, items: Iterable[T], count: int) -> None:
+        self._queue: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=max(1, count))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(items,), daemon=True)
+        self._thread.start()
+        self._over = False
+
+    def _read(self, items: Iterable[T]) -> None:
+        try:
+            for item in items:
+                if not self._give((True, item)):
+                    return
+            self._give((False, None))
+        except BaseException as error:  # the caller's thread raises it
+            self._give((False, error))
+
+    def _give(self, item: tuple[bool, Any]) -> bool:
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Full):
+                self._queue.put(item, timeout=0.1)
+                return True
+        return False
+
+    def __next__(self) -> T:
+        if self._over:
+            raise StopIteration
+        more, item = self._queue.get()
+        if more:
+            result: T = item
+            return result
+        self._over = True
+        if item is not None:
+            raise item
+        raise StopIteration
+
+    def close(self) -> None:
+        """Read no more."""
+        self._stop.set()
+        self._over = True
+
+
+# --------------------------------------------------------------------------- writing
+
+
+def find_ffmpeg() -> str | None:
+    """The ffmpeg program of this machine, where there is one."""
+    return shutil.which("ffmpeg")
+
+
+def write_video(
+    path: Path, images: Iterable[Pixels], rate: float, *, sound: Path | None = None, say: Callable[[str], None] = print
+) -> int:
+    """Write frames uint8 [H,W,3] RGB to a video that browsers play (H.264 in .mp4), whole or not at all; how many.
+
+    ffmpeg of this machine does it, and copies the sound of the video `sound`. Without ffmpeg OpenCV writes MPEG-4,
+    which browsers do not play and which has no sound; `say` gets a line about it.
+    """
+    count = 0
+
+    def encode(target: Path) -> None:
+        nonlocal count
+        rest = iter(images)
+        first = next(rest, None)
+        if first is None:
+            raise VideoError(f"there are no frames to write to {path}")
+        program = find_ffmpeg()
+        put, close = _by_ffmpeg(program, target, first, rate, sound) if program else _by_opencv(target, first, rate)
+        if not program:
+            say("ffmpeg is not on this machine: the video is MPEG-4 without sound, and browsers do not play it")
+        try:
+            put(first)
+            count = 1
+            for image in rest:
+                put(image)
+                count += 1
+        finally:
+            close()
+
+    write_whole(path, encode)
+    return count
+
+
+_Writer = tuple[Callable[[Pixels], None], Callable[[], None]]
+
+
+def _by_ffmpeg(program: str, target: Path, first: Pixels, rate: float, sound: Path | None) -> _Writer:
+    height, width = first.shape[:2]
+    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{rate:.6f}", "-i", "-"]
+    more = ["-i", f"file:{sound}"] if sound is not None else []
+    kept = ["-map", "0:v", "-map", "1:a?", "-c:a", "copy", "-shortest"] if sound is not None else []
+    even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "veryfast"]
+    command = [program, "-y", "-loglevel", "error", *given, *more, *kept, *even, "-movflags", "+faststart"]
+    process = subprocess.Popen(
+        [*command, "-f", "mp4", str(target)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    pipe = process.stdin
+
+    def put(image: Pixels) -> None:
+        if image.shape[:2] != (height, width):
+            raise VideoError(f"a frame has {image.shape[1]}x{image.shape[0]} pixels, the first {width}x{height}")
+        with contextlib.suppress(BrokenPipeError):  # close() tells why
+            pipe.write(np.ascontiguousarray(image).tobytes())
+
+    def close() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            pipe.close()
+        said = process.stderr.read().decode(errors="replace").strip() if process.stderr is not None else ""
+        if process.wait() != 0:
+            raise VideoError(
+                f"ffmpeg could not write the video: {said.splitlines()[-1] if said else 'no reason given'}"
+            )
+
+    return put, close
+
+
+def _by_opencv(target: Path, first: Pixels, rate: float) -> _Writer:
+    import cv2
+
+    height, width = first.shape[:2]
+    writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+    if not writer.isOpened():
+        raise VideoError("OpenCV cannot write a video here; install ffmpeg")
+
+    def put(image: Pixels) -> None:
+        writer.write(np.ascontiguousarray(image[..., ::-1]))
+
+    return put, writer.release
+
+
+def frame_line(frame: Frame) -> str:
+    """One JSON object: frame, time in seconds, and detections with boxes xyxy in pixels; with track ids where known."""
+    seen = frame.detections
+    rows = []
+    for i in range(len(seen) if seen is not None else 0):
+        assert seen is not None
+        row: dict[str, Any] = {
+            "label": seen.name(i),
+            "class": int(seen.labels[i]),
+            "score": round(float(seen.scores[i]), 4),
+            "box": [round(v, 2) for v in seen.boxes[i].tolist()],
+        }
+        rows.append(row)
+    return json.dumps({"frame": frame.index, "time": round(frame.time, 4), "detections": rows}, ensure_ascii=False)

@@ -1,0 +1,182 @@
+"""Tiles: where they lie, and each rule of putting their detections together on a case worked by hand."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_config
+
+from fcos.errors import ConfigError
+from fcos.inference.tiles import Held, Tiling, Window, cut, cut_sides, detect_tiles, join, parse_tile
+from fcos.types import Classes, Detections
+
+CLASSES = Classes(("cat", "dog"))
+
+
+class Looker:
+    """A detector that finds what is painted: each object has its own grey level, and is seen as its window shows it."""
+
+    def __init__(self, objects, blind_below=0.0):
+        self.objects, self.classes, self.blind_below = objects, CLASSES, blind_below
+        self.config = tiny_config(data={"size": 64, "max_size": 96})
+        self.calls = []
+
+    def detect(self, images, names, score=0.0, batch=1):
+        self.calls.append(len(images))
+        return [self._look(image) for image in images]
+
+    def _look(self, image):
+        boxes, scores, labels = [], [], []
+        for level, label, score in self.objects:
+            rows, columns = np.nonzero(image[..., 0] == level)
+            if len(rows) and min(np.ptp(rows), np.ptp(columns)) + 1 >= self.blind_below:
+                boxes.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+                scores.append(score)
+                labels.append(label)
+        count = len(boxes)
+        return Detections(
+            torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            torch.tensor(scores),
+            torch.tensor(labels).long(),
+            torch.arange(count),
+            names=CLASSES.names,
+            size=image.shape[:2],
+        )
+
+
+def paint(size, *objects):
+    """A picture with (level, x1, y1, x2, y2) rectangles."""
+    image = np.zeros((*size, 3), np.uint8)
+    for level, x1, y1, x2, y2 in objects:
+        image[y1:y2, x1:x2] = level
+    return image
+
+
+def boxes_of(found):
+    return sorted(tuple(round(v) for v in box) for box in found.boxes.tolist())
+
+
+def test_windows_cover_everything_and_the_last_shift_inward():
+    windows = cut((100, 250), Tiling(100, 0.2))
+    assert windows == [Window(0, 0, 100, 100), Window(0, 80, 100, 180), Window(0, 150, 100, 250)]
+    assert cut((50, 60), Tiling(100)) == [Window(0, 0, 50, 60)]
+    assert cut((100, 100), Tiling(100)) == [Window(0, 0, 100, 100)]
+    # a picture of exactly two tiles with overlap needs no third
+    assert cut((100, 180), Tiling(100, 0.2)) == [Window(0, 0, 100, 100), Window(0, 80, 100, 180)]
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("size", [(101, 333), (640, 64), (64, 64), (65, 129)])
+def test_every_pixel_lies_in_a_window_of_full_size(size, overlap):
+    seen = np.zeros(size, int)
+    for w in cut(size, Tiling(64, overlap)):
+        assert (w.bottom - w.top, w.right - w.left) == (min(64, size[0]), min(64, size[1]))
+        seen[w.top : w.bottom, w.left : w.right] += 1
+    assert seen.min() >= 1
+
+
+def test_one_tile_is_plain_detection():
+    image = paint((60, 60), (9, 5, 5, 30, 40))
+    detector = Looker([(9, 1, 0.9)])
+    found = detect_tiles(detector, Held(image), Tiling(64))
+    (plain,) = detector.detect([image], [None])
+    assert torch.equal(found.boxes, plain.boxes)
+    assert torch.equal(found.points, plain.points)
+    assert detector.calls[0] == 1
+
+
+def test_a_cut_box_gives_way_to_the_whole_one():
+    """The object lies in the overlap: the second tile sees all of it, the first its left part."""
+    image = paint((64, 112), (9, 50, 20, 80, 40))  # tiles 0-64 and 48-112
+    found = detect_tiles(Looker([(9, 0, 0.9)]), Held(image), Tiling(64, 0.25, whole=False))
+    assert boxes_of(found) == [(50, 20, 80, 40)]
+
+
+def test_two_halves_become_one():
+    image = paint((64, 112), (9, 30, 20, 90, 40))  # no tile holds it
+    found = detect_tiles(Looker([(9, 0, 0.8)]), Held(image), Tiling(64, 0.25, whole=False))
+    assert boxes_of(found) == [(30, 20, 90, 40)]
+    assert found.scores.tolist() == pytest.approx([0.8])
+
+
+def test_four_quarters_become_one():
+    image = paint((112, 112), (9, 30, 30, 90, 90))
+    found = detect_tiles(Looker([(9, 0, 0.8)]), Held(image), Tiling(64, 0.25, whole=False))
+    assert boxes_of(found) == [(30, 30, 90, 90)]
+
+
+def test_one_that_runs_through_three_tiles_is_one():
+    image = paint((64, 160), (9, 10, 20, 150, 40))
+    found = detect_tiles(Looker([(9, 0, 0.8)]), Held(image), Tiling(64, 0.25, whole=False))
+    assert boxes_of(found) == [(10, 20, 150, 40)]
+
+
+def test_neighbours_are_not_joined():
+    """Two objects of one class, side by side across the overlap; each is whole in its tile."""
+    image = paint((64, 112), (9, 20, 20, 54, 40), (7, 56, 20, 100, 40))
+    found = detect_tiles(Looker([(9, 0, 0.8), (7, 0, 0.7)]), Held(image), Tiling(64, 0.25, whole=False))
+    assert boxes_of(found) == [(20, 20, 54, 40), (56, 20, 100, 40)]
+
+
+def test_cut_boxes_of_two_classes_stay_two():
+    seen = [_seen([[30, 20, 64, 40]], [0.8], [0]), _seen([[48, 20, 90, 40]], [0.7], [1])]
+    found = join(seen, [Window(0, 0, 64, 64), Window(0, 48, 64, 112)], (64, 112), Looker([]))
+    assert boxes_of(found) == [(30, 20, 64, 40), (48, 20, 90, 40)]
+
+
+def test_halves_at_different_heights_are_two_objects():
+    seen = [_seen([[30, 5, 64, 25]], [0.8], [0]), _seen([[48, 22, 90, 60]], [0.7], [0])]
+    found = join(seen, [Window(0, 0, 64, 64), Window(0, 48, 64, 112)], (64, 112), Looker([]))
+    assert len(found) == 2
+
+
+def test_what_is_larger_than_a_tile_comes_from_the_whole_image():
+    image = paint((160, 160), (9, 5, 5, 155, 155), (7, 60, 60, 70, 70))
+    found = detect_tiles(Looker([(9, 0, 0.9), (7, 1, 0.6)]), Held(image), Tiling(64, 0.25))
+    assert (5, 5, 155, 155) in boxes_of(found)
+    assert sum(label == 0 for label in found.labels.tolist()) == 1
+
+
+def test_the_edge_of_the_image_cuts_nothing():
+    boxes = torch.tensor([[0.0, 10, 20, 30], [40, 10, 64, 30], [90, 0, 112, 64]])
+    frames = torch.tensor([[0.0, 0, 64, 64], [0, 0, 64, 64], [48, 0, 112, 64]])
+    assert cut_sides(boxes, frames, (64, 112)).tolist() == [
+        [False, False, False, False],
+        [False, False, True, False],
+        [False, False, False, False],
+    ]
+
+
+def test_nothing_seen_is_nothing():
+    found = detect_tiles(Looker([]), Held(paint((100, 200))), Tiling(64))
+    assert len(found) == 0
+    assert found.size == (100, 200)
+
+
+def test_tiles_go_through_the_network_in_batches():
+    detector = Looker([])
+    detect_tiles(detector, Held(paint((64, 208))), Tiling(64, 0.25, whole=False, batch=3))
+    assert detector.calls == [3, 1]
+
+
+def test_which_tile_auto_means():
+    detector = Looker([])
+    assert parse_tile("auto", detector).tile == 64
+    detector.config = detector.config.override({"data": {"learned_side": 480}})
+    assert parse_tile("auto", detector).tile == 480
+    assert parse_tile("100", detector, 0.5) == Tiling(100, 0.5)
+    for wrong in ("ten", "5", "-3"):
+        with pytest.raises(ConfigError, match="--tile"):
+            parse_tile(wrong, detector)
+    with pytest.raises(ConfigError, match="--overlap"):
+        parse_tile("100", detector, 0.95)
+
+
+def _seen(boxes, scores, labels):
+    count = len(boxes)
+    return Detections(
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.tensor(scores),
+        torch.tensor(labels).long(),
+        torch.arange(count),
+        names=CLASSES.names,
+    )

@@ -1,0 +1,246 @@
+"""Videos made for the test: every frame in order, its time, what is written, and what breaks."""
+
+import itertools
+import json
+import subprocess
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_config
+
+from fcos.errors import ImageError
+from fcos.inference import video
+from fcos.inference.video import Frame, Reader, VideoError, ahead, frame_line, is_video, stream, write_video
+from fcos.types import Classes, Detections
+
+needs_ffmpeg = pytest.mark.skipif(video.find_ffmpeg() is None, reason="ffmpeg is not on this machine")
+
+
+def picture(number, size=(48, 64)):
+    """A grey picture with a bright square whose place says the number."""
+    image = np.full((*size, 3), 60, np.uint8)
+    image[10:22, 2 * number : 2 * number + 12] = 220
+    return image
+
+
+def number_of(image):
+    """The number that `picture` was drawn with, though the codec has blurred it."""
+    bright = np.flatnonzero(image[12:20, :, 1].mean(axis=0) > 140)
+    return round((bright.mean() - 5.5) / 2)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
+    for i in range(20):
+        writer.write(picture(i))
+    writer.release()
+    return path
+
+
+class Counter:
+    """A detector that gives the number of the picture as its one box, and remembers how it was called."""
+
+    lanes = 1
+
+    def __init__(self, seconds=0.0):
+        self.config, self.classes = tiny_config(), Classes(("square",))
+        self.calls, self.seconds = [], seconds
+
+    def detect(self, images, names, score=0.0, batch=1):
+        self.calls.append(len(images))
+        time.sleep(self.seconds * len(images))
+        return [
+            Detections(
+                torch.tensor([[float(number_of(i)), 0, 1, 1]]),
+                torch.ones(1),
+                torch.zeros(1).long(),
+                torch.zeros(1).long(),
+                names=("square",),
+            )
+            for i in images
+        ]
+
+
+def test_what_is_a_video():
+    assert all(is_video(s) for s in (0, "a.MP4", "rtsp://camera/1", "https://x/y.m3u8"))
+    assert not any(is_video(s) for s in ("a.jpg", "folder", np.zeros(3), "mp4"))
+
+
+def test_every_frame_of_a_file_in_order_with_its_time(clip):
+    with Reader(clip) as reader:
+        frames = list(reader)
+    assert [number_of(f.image) for f in frames] == [f.index for f in frames] == list(range(20))
+    np.testing.assert_allclose([f.time for f in frames], np.arange(20) / 10, atol=0.011)
+    assert (reader.info.rate, reader.info.frames, reader.broken) == (10.0, 20, "")
+
+
+@pytest.mark.parametrize(("every", "batch", "lanes"), [(1, 1, 1), (1, 4, 1), (3, 1, 1), (3, 2, 2), (7, 4, 3)])
+def test_detections_belong_to_their_frames_however_they_are_batched(clip, every, batch, lanes):
+    detector = Counter()
+    detector.lanes = lanes
+    with Reader(clip) as reader:
+        frames = list(stream(detector, reader, every=every, batch=batch))
+    assert [f.index for f in frames] == list(range(20))
+    for f in frames:
+        if f.index % every:
+            assert f.detections is None
+        else:
+            assert f.detections.boxes[0, 0] == f.index
+    assert max(detector.calls) <= batch
+
+
+def test_arrays_are_a_source_too():
+    with Reader(picture(i) for i in range(5)) as reader:
+        frames = list(stream(Counter(), reader))
+    assert [int(f.detections.boxes[0, 0]) for f in frames] == list(range(5))
+    with pytest.raises(ImageError, match="a frame must be uint8"):
+        list(Reader([np.zeros((4, 4))]))
+
+
+def test_a_caller_may_stop_early(clip):
+    with Reader(clip) as reader:
+        assert [f.index for f in itertools.islice(stream(Counter(), reader), 3)] == [0, 1, 2]
+
+
+def test_a_file_that_is_cut_gives_what_it_has_and_says_so(clip):
+    data = clip.read_bytes()
+    clip.write_bytes(data[: len(data) // 2])
+    with Reader(clip) as reader:
+        reader.info = video.VideoInfo(10.0, 20, False)  # as a container with its index in front says
+        frames = list(reader)
+    assert 0 < len(frames) < 20
+    assert "clip.avi ends after" in reader.broken
+
+
+@pytest.mark.parametrize("content", [b"", b"no video", None])
+def test_what_is_no_video_is_one_line(tmp_path, content):
+    path = tmp_path / "a.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(VideoError, match=r"a\.mp4") as error:
+        Reader(path)
+    assert "\n" not in str(error.value)
+
+
+class Camera:
+    """A capture that gives a picture every 5 ms and breaks off twice."""
+
+    def __init__(self, plan):
+        self.plan = plan
+
+    def get(self, _):
+        return 0.0
+
+    def read(self):
+        time.sleep(0.005)
+        step = next(self.plan, None)
+        return (step is not None, None if step is None else picture(step % 20))
+
+    def release(self):
+        pass
+
+
+def test_a_slow_network_on_a_live_source_takes_the_newest_frame(monkeypatch):
+    plan = iter(range(200))
+    monkeypatch.setattr(video, "_capture", lambda source, live: Camera(plan))
+    monkeypatch.setattr(video, "_PAUSES", (0.01,))
+    with Reader("rtsp://camera") as reader:
+        taken = []
+        for frame in reader:
+            taken.append(frame.index)
+            time.sleep(0.03)
+    assert taken == sorted(taken)
+    assert 5 < len(taken) < 100  # most were skipped
+    assert taken[-1] == 199  # and the last is the newest
+    assert "is gone" in reader.broken
+
+
+def test_a_connection_that_breaks_is_opened_again(monkeypatch):
+    plans = [iter(range(3)), iter(range(3)), iter(())]
+    opened = []
+
+    def capture(source, live):
+        opened.append(source)
+        return Camera(plans[min(len(opened), len(plans)) - 1])
+
+    monkeypatch.setattr(video, "_capture", capture)
+    monkeypatch.setattr(video, "_PAUSES", (0.01, 0.02))
+    with Reader("rtsp://camera") as reader:
+        last = [f.index for f in reader][-1]
+    assert last == 5  # three of each connection
+    assert len(opened) >= 3
+
+
+def test_reading_ahead_is_bounded_and_passes_errors_on():
+    made = []
+
+    def numbers():
+        for i in range(100):
+            made.append(i)
+            yield i
+        raise ValueError("the end is bad")
+
+    items = ahead(numbers(), 3)
+    assert next(items) == 0
+    time.sleep(0.05)
+    assert len(made) <= 6
+    with pytest.raises(ValueError, match="the end is bad"):
+        list(items)
+
+
+@needs_ffmpeg
+def test_a_written_video_plays_in_browsers_and_keeps_rate_and_sound(tmp_path):
+    sound = tmp_path / "with sound.mp4"
+    subprocess.run(
+        [video.find_ffmpeg(), "-loglevel", "error", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=2",
+         "-f", "lavfi", "-i", "sine=duration=2", "-pix_fmt", "yuv420p", str(sound)], check=True,
+    )  # fmt: skip
+    out = tmp_path / "out.mp4"
+    count = write_video(out, (picture(i, (47, 65)) for i in range(20)), 10.0, sound=sound)
+    assert count == 20
+    told = subprocess.run([video.find_ffmpeg(), "-i", str(out)], capture_output=True, text=True).stderr
+    assert "Video: h264" in told
+    assert "yuv420p" in told
+    assert "Audio: aac" in told
+    with Reader(out) as reader:
+        frames = list(reader)
+    assert [number_of(f.image) for f in frames] == list(range(20))
+    assert reader.info.rate == pytest.approx(10.0)
+    assert frames[0].image.shape[:2] == (48, 66)  # even sides, as the codec wants
+
+
+def test_without_ffmpeg_opencv_writes_and_one_line_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "find_ffmpeg", lambda: None)
+    said = []
+    write_video(tmp_path / "out.mp4", (picture(i) for i in range(10)), 10.0, say=said.append)
+    assert len(said) == 1
+    assert "browsers do not play it" in said[0]
+    with Reader(tmp_path / "out.mp4") as reader:
+        assert [number_of(f.image) for f in reader] == list(range(10))
+
+
+def test_a_video_that_cannot_be_finished_leaves_what_was_there(tmp_path):
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"before")
+
+    def images():
+        yield picture(0)
+        raise ImageError("the third frame is bad")
+
+    with pytest.raises(ImageError):
+        write_video(out, images(), 10.0, say=lambda line: None)
+    assert out.read_bytes() == b"before"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_a_line_for_each_frame():
+    (seen,) = Counter().detect([picture(3)], [None])
+    assert json.loads(frame_line(Frame(7, 0.7, picture(3), seen))) == {
+        "frame": 7, "time": 0.7, "detections": [{"label": "square", "class": 0, "score": 1.0, "box": [3.0, 0, 1, 1]}],
+    }  # fmt: skip
+    assert json.loads(frame_line(Frame(8, 0.8, picture(3))))["detections"] == []

@@ -1,0 +1,66 @@
+"""Several views of an image: what they are, and their boxes put together by hand-worked cases."""
+
+import numpy as np
+import pytest
+import torch
+
+from fcos.errors import ConfigError
+from fcos.inference.views import View, fuse_boxes, mirror, parse_views
+from fcos.types import Detections
+
+
+def rows(*detections):
+    boxes, scores, labels = zip(*detections, strict=True) if detections else ((), (), ())
+    return np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int64)
+
+
+def test_what_is_asked_for():
+    assert parse_views("flip") == (View(), View(True))
+    assert parse_views("0.8,1.2") == (View(), View(False, 0.8), View(False, 1.2))
+    assert parse_views("flip,1.5") == (View(), View(True), View(False, 1.5), View(True, 1.5))
+    assert parse_views("1") == (View(),)
+
+
+@pytest.mark.parametrize("text", ["flop", "0.01", "9", "nan", "1e9"])
+def test_what_cannot_be_asked_for(text):
+    with pytest.raises(ConfigError, match="--tta"):
+        parse_views(text)
+
+
+def test_boxes_of_one_object_become_their_mean_by_score():
+    """(0.9 * 10 + 0.3 * 14) / 1.2 = 11; the score is the mean, 0.6, and both of two views saw it."""
+    boxes, scores, labels = fuse_boxes([rows(([10, 10, 50, 50], 0.9, 0)), rows(([14, 10, 54, 50], 0.3, 0))], 0.55)
+    np.testing.assert_allclose(boxes, [[11, 10, 51, 50]], rtol=1e-6)
+    np.testing.assert_allclose(scores, [0.6], rtol=1e-6)
+    assert labels.tolist() == [0]
+
+
+def test_what_one_of_three_views_saw_keeps_a_third_of_its_score():
+    _, scores, _ = fuse_boxes([rows(([0, 0, 9, 9], 0.9, 1)), rows(), rows()], 0.55)
+    np.testing.assert_allclose(scores, [0.3], rtol=1e-6)
+
+
+def test_two_boxes_of_one_view_do_not_count_as_more_views_than_there_are():
+    views = [rows(([0, 0, 10, 10], 0.9, 0), ([0, 0, 10, 10.5], 0.7, 0), ([0, 0, 10.5, 10], 0.5, 0)), rows()]
+    _, scores, _ = fuse_boxes(views, 0.55)
+    np.testing.assert_allclose(scores, [0.7], rtol=1e-6)
+
+
+def test_classes_and_distant_boxes_stay_apart():
+    views = [rows(([0, 0, 10, 10], 0.9, 0), ([50, 50, 60, 60], 0.8, 0)), rows(([0, 0, 10, 10], 0.7, 1))]
+    boxes, scores, labels = fuse_boxes(views, 0.55)
+    assert labels.tolist() == [0, 0, 1]
+    np.testing.assert_allclose(scores, [0.45, 0.4, 0.35], rtol=1e-6)
+    np.testing.assert_allclose(boxes, [[0, 0, 10, 10], [50, 50, 60, 60], [0, 0, 10, 10]], rtol=1e-6)
+
+
+def test_nothing_seen_is_nothing():
+    boxes, scores, labels = fuse_boxes([rows(), rows()], 0.55)
+    assert boxes.shape == (0, 4)
+    assert len(scores) == len(labels) == 0
+
+
+def test_mirrored_boxes_come_back():
+    seen = Detections(torch.tensor([[10.0, 5, 30, 9]]), torch.ones(1), torch.zeros(1).long(), torch.zeros(1).long())
+    assert mirror(seen, 100).boxes.tolist() == [[70, 5, 90, 9]]
+    assert torch.equal(mirror(mirror(seen, 100), 100).boxes, seen.boxes)
