@@ -23,6 +23,7 @@ ORDER = [
     "zoo",
     "data",
     "inference",
+    "tracking",
     "evaluation",
     "show",
     "analysis",

@@ -1,0 +1,197 @@
+"""How well a video was tracked: HOTA (arXiv 2009.07736), IDF1 (1609.01775), MOTA (CLEAR MOT), and MOTChallenge files.
+
+Truth and result are lists of frames; a frame is (ids [N], boxes [N,4] xyxy). All numbers lie in 0..1 but MOTA, which
+falls below 0 where there are more mistakes than objects. NaN where there is nothing to count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, require
+from ..terminal import percent, table
+
+Floats = NDArray[np.float64]
+FrameRows = tuple[NDArray[np.int64], Floats]
+ALPHAS = np.arange(0.05, 0.99, 0.05)  # overlaps at which HOTA is taken
+_IOU = 0.5  # of IDF1 and MOTA
+
+
+@dataclass(frozen=True)
+class TrackMetrics:
+    """hota: the geometric mean of deta (finding) and assa (keeping ids), over 19 overlaps. idf1: share of what one id
+    for each object covers. mota: 1 - (misses + false ones + changes of id) / objects. switches: changes of id."""
+
+    hota: float
+    deta: float
+    assa: float
+    idf1: float
+    mota: float
+    switches: int
+    misses: int
+    alarms: int
+    objects: int
+    frames: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def text(self) -> str:
+        """A table for a terminal, in %."""
+        shares = [percent(v, 1) for v in (self.hota, self.deta, self.assa, self.idf1, self.mota)]
+        counts = [f"{v:,}" for v in (self.switches, self.misses, self.alarms, self.objects, self.frames)]
+        head = ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "id changes", "missed", "false", "objects", "frames")
+        return table(head, [[*shares, *counts]], left=0)
+
+
+def track_metrics(truth: Sequence[FrameRows], result: Sequence[FrameRows]) -> TrackMetrics:
+    """HOTA, IDF1 and MOTA of `result` against `truth`, frame by frame."""
+    if len(truth) != len(result):
+        raise DataError(f"the truth has {len(truth)} frames, the result {len(result)}")
+    real, made = _numbered(truth), _numbered(result)
+    overlaps = [_iou(a[1], b[1]) for a, b in zip(truth, result, strict=True)]
+    hota, deta, assa = _hota(real, made, overlaps)
+    idf1 = _idf1(real, made, overlaps)
+    switches, misses, alarms = _clear(real, made, overlaps)
+    objects = sum(len(ids) for ids in real)
+    mota = 1 - (misses + alarms + switches) / objects if objects else float("nan")
+    return TrackMetrics(hota, deta, assa, idf1, mota, switches, misses, alarms, objects, len(truth))
+
+
+def _numbered(frames: Sequence[FrameRows]) -> list[NDArray[np.int64]]:
+    """The ids of each frame as 0, 1, ..."""
+    known: dict[int, int] = {}
+    return [np.array([known.setdefault(int(i), len(known)) for i in ids], np.int64) for ids, _ in frames]
+
+
+def _iou(a: Floats, b: Floats) -> Floats:
+    a, b = a.reshape(-1, 4), b.reshape(-1, 4)
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    both = (high - low).clip(min=0).prod(axis=2)
+    areas = (a[:, 2:] - a[:, :2]).prod(axis=1)[:, None] + (b[:, 2:] - b[:, :2]).prod(axis=1)[None]
+    shares: Floats = both / np.maximum(areas - both, 1e-12)
+    return shares
+
+
+def _assign(worth: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    optimize = require("scipy.optimize", "track")
+    rows, columns = optimize.linear_sum_assignment(-worth)
+    return rows, columns
+
+
+def _counts(frames: Sequence[NDArray[np.int64]]) -> Floats:
+    together = np.concatenate(frames) if frames else np.zeros(0, np.int64)
+    return np.bincount(together).astype(np.float64) if len(together) else np.zeros(0)
+
+
+def _hota(
+    real: Sequence[NDArray[np.int64]], made: Sequence[NDArray[np.int64]], overlaps: Sequence[Floats]
+) -> tuple[float, float, float]:
+    """Means over ALPHAS of HOTA, DetA and AssA."""
+    objects, tracks = _counts(real), _counts(made)
+    if not len(objects) and not len(tracks):
+        return float("nan"), float("nan"), float("nan")
+    # how well two ids fit over the whole video; decides the pairs of each frame
+    fit = np.zeros((len(objects), len(tracks)))
+    for ids, found, shares in zip(real, made, overlaps, strict=True):
+        both = shares.sum(axis=0)[None] + shares.sum(axis=1)[:, None] - shares
+        fit[ids[:, None], found[None]] += np.where(both > 1e-12, shares / np.maximum(both, 1e-12), 0)
+    fit /= np.maximum(objects[:, None] + tracks[None] - fit, 1e-12)
+    matched = np.zeros((len(ALPHAS), len(objects), len(tracks)))
+    for ids, found, shares in zip(real, made, overlaps, strict=True):
+        if not shares.size:
+            continue
+        rows, columns = _assign(fit[ids[:, None], found[None]] * shares)
+        for k, alpha in enumerate(ALPHAS):
+            good = shares[rows, columns] >= alpha - 1e-12
+            matched[k, ids[rows[good]], found[columns[good]]] += 1
+    hits = matched.sum(axis=(1, 2))
+    deta = hits / np.maximum(objects.sum() + tracks.sum() - hits, 1)
+    shared = matched / np.maximum(objects[None, :, None] + tracks[None, None] - matched, 1)
+    assa = (matched * shared).sum(axis=(1, 2)) / np.maximum(hits, 1)
+    return float(np.sqrt(deta * assa).mean()), float(deta.mean()), float(assa.mean())
+
+
+def _idf1(real: Sequence[NDArray[np.int64]], made: Sequence[NDArray[np.int64]], overlaps: Sequence[Floats]) -> float:
+    """2 hits / (objects + detections), with the one-to-one pairing of ids that gives most hits."""
+    objects, tracks = _counts(real), _counts(made)
+    if not len(objects) and not len(tracks):
+        return float("nan")
+    together = np.zeros((len(objects), len(tracks)))
+    for ids, found, shares in zip(real, made, overlaps, strict=True):
+        rows, columns = np.nonzero(shares >= _IOU)
+        np.add.at(together, (ids[rows], found[columns]), 1)
+    hits = together[_assign(together)].sum() if together.size else 0.0
+    return float(2 * hits / (objects.sum() + tracks.sum()))
+
+
+def _clear(
+    real: Sequence[NDArray[np.int64]], made: Sequence[NDArray[np.int64]], overlaps: Sequence[Floats]
+) -> tuple[int, int, int]:
+    """(changes of id, misses, false ones): pairs of the frame before stay where they still overlap."""
+    before: dict[int, int] = {}  # object -> track, of its last sight
+    now: dict[int, int] = {}
+    switches = misses = alarms = 0
+    for ids, found, shares in zip(real, made, overlaps, strict=True):
+        stay = np.array([[now.get(int(i), -1) == t for t in found] for i in ids], bool).reshape(shares.shape)
+        worth = np.where(shares >= _IOU, shares + 1000.0 * stay, 0.0)
+        rows, columns = _assign(worth) if worth.size else (np.zeros(0, np.int64), np.zeros(0, np.int64))
+        good = worth[rows, columns] > 0 if worth.size else np.zeros(0, bool)
+        pairs = {int(ids[r]): int(found[c]) for r, c in zip(rows[good], columns[good], strict=True)}
+        switches += sum(i in before and before[i] != t for i, t in pairs.items())
+        misses += len(ids) - len(pairs)
+        alarms += len(found) - len(pairs)
+        before |= pairs
+        now = pairs
+    return switches, misses, alarms
+
+
+# --------------------------------------------------------------------------- MOTChallenge files
+
+
+def mot_lines(frames: Sequence[tuple[NDArray[np.int64], Floats, Floats]]) -> str:
+    """(ids, boxes xyxy, scores) of each frame as MOTChallenge lines: frame from 1, id, left, top, width, height, score,
+    and -1 three times."""
+    lines = []
+    for number, (ids, boxes, scores) in enumerate(frames, 1):
+        for i, (x1, y1, x2, y2), score in zip(ids.tolist(), boxes.tolist(), scores.tolist(), strict=True):
+            lines.append(f"{number},{i},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n")
+    return "".join(lines)
+
+
+def read_mot(path: str | Path, frames: int = 0) -> list[FrameRows]:
+    """The frames of a MOTChallenge file, at least `frames` of them. Rows marked 0 in the seventh column (left out of
+    judging in ground truth) are left out. DataError names the line that cannot be read."""
+    from ..readers import read_text
+
+    rows: dict[int, list[tuple[int, list[float]]]] = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            values = [float(v) for v in line.replace(" ", ",").split(",") if v]
+            frame, identity, (x, y, width, height) = int(values[0]), int(values[1]), values[2:6]
+            if frame < 1 or frame > 10_000_000 or not np.isfinite(values[:6]).all():
+                raise ValueError
+        except (ValueError, OverflowError):
+            raise DataError(
+                f"{path}: line {number} is no MOTChallenge row: {line[:60]!r}; "
+                "write frame,id,left,top,width,height,score,-1,-1,-1"
+            ) from None
+        if len(values) > 6 and values[6] == 0:
+            continue
+        rows.setdefault(frame, []).append((identity, [x, y, x + width, y + height]))
+    last = max((*rows, frames), default=0)
+    return [
+        (
+            np.array([i for i, _ in rows.get(k, [])], np.int64),
+            np.array([box for _, box in rows.get(k, [])], np.float64).reshape(-1, 4),
+        )
+        for k in range(1, last + 1)
+    ]

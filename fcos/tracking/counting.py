@@ -1,0 +1,117 @@
+"""Objects counted as they cross a line or enter a zone. What counts is the middle of the box's lower edge, where most
+things stand on the ground."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+
+Floats = NDArray[np.float64]
+Point = tuple[float, float]
+
+
+def foot(box: Floats) -> Point:
+    """The point of a box xyxy [4] that counts."""
+    return float(box[0] + box[2]) / 2, float(box[3])
+
+
+@dataclass
+class Line:
+    """A line from (x1, y1) to (x2, y2). Who crosses it from its left to its right, as one walks along it, goes in; the
+    other way out. Each object counts once for each crossing."""
+
+    start: Point
+    end: Point
+    entered: Counter[str] = field(default_factory=Counter)
+    left: Counter[str] = field(default_factory=Counter)
+    _last: dict[int, Point] = field(default_factory=dict)
+
+    def update(self, ids: Sequence[int], names: Sequence[str], boxes: Floats) -> None:
+        """Count the crossings since the frame before."""
+        for number, name, box in zip(ids, names, boxes, strict=True):
+            now = foot(box)
+            before = self._last.get(number)
+            side = self._side(now)
+            if side == 0:  # on the line: not over it yet
+                continue
+            if before is not None and side != self._side(before) and _meet(before, now, self.start, self.end):
+                (self.entered if side > 0 else self.left)[name] += 1
+            self._last[number] = now
+
+    def _side(self, point: Point) -> int:
+        """1 right of the line as the picture shows it (y grows downward), -1 left, 0 on it."""
+        return int(np.sign(_turn(self.start, self.end, point)))
+
+
+@dataclass
+class Zone:
+    """A polygon. entered, left: objects that came in and went out; what is inside at first counts as having come in."""
+
+    corners: Sequence[Point]
+    entered: Counter[str] = field(default_factory=Counter)
+    left: Counter[str] = field(default_factory=Counter)
+    _inside: dict[int, str] = field(default_factory=dict)
+
+    def update(self, ids: Sequence[int], names: Sequence[str], boxes: Floats) -> None:
+        """Count who came and went since the frame before. Who is out of sight is where he was."""
+        for number, name, box in zip(ids, names, boxes, strict=True):
+            inside = within(foot(box), self.corners)
+            if inside and number not in self._inside:
+                self.entered[name] += 1
+                self._inside[number] = name
+            elif not inside and number in self._inside:
+                self.left[self._inside.pop(number)] += 1
+
+    @property
+    def inside(self) -> int:
+        """Objects inside now."""
+        return len(self._inside)
+
+
+def within(point: Point, corners: Sequence[Point]) -> bool:
+    """Whether a point lies inside a polygon (even-odd rule)."""
+    x, y = point
+    odd = False
+    for (x1, y1), (x2, y2) in zip(corners, (*corners[1:], corners[0]), strict=True):
+        if (y1 > y) != (y2 > y) and x < (x2 - x1) * (y - y1) / (y2 - y1) + x1:
+            odd = not odd
+    return odd
+
+
+def _turn(a: Point, b: Point, c: Point) -> float:
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+def _meet(a: Point, b: Point, c: Point, d: Point) -> bool:
+    """Whether the way a-b crosses the line c-d between its ends."""
+    return _turn(a, b, c) * _turn(a, b, d) <= 0 and _turn(c, d, a) * _turn(c, d, b) <= 0
+
+
+def parse_line(text: str) -> Line:
+    """The line of "x1,y1,x2,y2" in pixels; ConfigError for anything else."""
+    numbers = _numbers(text)
+    if len(numbers) != 4 or numbers[:2] == numbers[2:]:
+        raise ConfigError(f"--count-line {text!r} is no line; write x1,y1,x2,y2 in pixels, such as 0,200,640,200")
+    return Line((numbers[0], numbers[1]), (numbers[2], numbers[3]))
+
+
+def parse_zone(text: str) -> Zone:
+    """The polygon of "x1,y1,x2,y2,x3,y3,..." in pixels; ConfigError for fewer than three corners."""
+    numbers = _numbers(text)
+    if len(numbers) < 6 or len(numbers) % 2:
+        raise ConfigError(f"--zone {text!r} is no polygon; write three corners or more: x1,y1,x2,y2,x3,y3")
+    return Zone(list(zip(numbers[::2], numbers[1::2], strict=True)))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        return []
+    return values if all(abs(v) < 1e7 for v in values) else []

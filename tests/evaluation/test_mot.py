@@ -1,0 +1,88 @@
+"""Tracking numbers: equal to TrackEval's, and by hand; MOTChallenge files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcos.errors import DataError
+from fcos.evaluation.mot import mot_lines, read_mot, track_metrics
+
+pytest.importorskip("scipy", reason="tracking needs scipy: pip install 'fcos-detector[track]'")
+CASES = json.loads((Path(__file__).parent / "mot_by_trackeval.json").read_text())["cases"]
+
+
+def frames(rows):
+    return [(np.array(ids, np.int64), np.array(boxes, float).reshape(-1, 4)) for ids, boxes in rows]
+
+
+@pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
+def test_the_numbers_are_trackevals(case):
+    """Made by TrackEval 1.3.0 (MIT) from boxes and ids made at random; the file keeps both."""
+    found = track_metrics(frames(case["truth"]), frames(case["result"]))
+    for name in ("hota", "deta", "assa", "idf1", "mota"):
+        assert getattr(found, name) == pytest.approx(case[name], abs=1e-9), name
+    assert found.switches == case["switches"]
+
+
+def still(ids, count=4):
+    """Objects that stand side by side."""
+    return [(np.array(ids), np.array([[30.0 * k, 0, 30 * k + 20, 20] for k in range(len(ids))]))] * count
+
+
+def test_the_truth_itself_is_perfect():
+    found = track_metrics(still([1, 2]), still([7, 9]))
+    assert (found.hota, found.idf1, found.mota, found.switches) == (1.0, 1.0, 1.0, 0)
+
+
+def test_ids_that_change_places_once_by_hand():
+    """Two objects, four frames; the ids change places in the middle: 2 changes, MOTA 1 - 2/8, IDF1 4/8, AssA: each hit
+    has 2 of the 6 frames that its object and its track have together."""
+    result = still([1, 2], 2) + still([2, 1], 2)
+    found = track_metrics(still([1, 2]), result)
+    assert (found.switches, found.mota, found.idf1) == (2, 0.75, 0.5)
+    assert found.deta == 1.0
+    assert found.assa == pytest.approx(1 / 3)
+
+
+def test_nothing_and_only_one_side():
+    none = [(np.zeros(0, np.int64), np.zeros((0, 4)))] * 4
+    assert np.isnan(track_metrics(none, none).hota)
+    missed = track_metrics(still([1]), none)
+    assert (missed.hota, missed.misses, missed.mota) == (0.0, 4, 0.0)
+    false = track_metrics(none, still([1]))
+    assert (false.hota, false.alarms) == (0.0, 4)
+
+
+def test_frames_must_be_as_many():
+    with pytest.raises(DataError, match="4 frames, the result 3"):
+        track_metrics(still([1], 4), still([1], 3))
+
+
+def test_a_file_comes_back(tmp_path):
+    rows = [
+        (np.array([3, 4]), np.array([[1.5, 2, 11.5, 22], [30, 30, 40, 50]]), np.array([0.9, 0.5])),
+        (np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0)),
+        (np.array([3]), np.array([[2.5, 2, 12.5, 22]]), np.array([0.8])),
+    ]
+    path = tmp_path / "tracks.txt"
+    path.write_text(mot_lines(rows))
+    for (ids, boxes, _), (ids2, boxes2) in zip(rows, read_mot(path), strict=True):
+        assert ids.tolist() == ids2.tolist()
+        np.testing.assert_allclose(boxes, boxes2, atol=0.01)
+    assert len(read_mot(path, 9)) == 9
+
+
+def test_rows_left_out_of_judging(tmp_path):
+    path = tmp_path / "gt.txt"
+    path.write_text("1,1,0,0,10,10,1,1,1.0\n1,2,0,0,10,10,0,1,1.0\n")
+    assert read_mot(path)[0][0].tolist() == [1]
+
+
+@pytest.mark.parametrize("line", ["a,b", "1,2,3", "0,1,0,0,1,1", "1,1,nan,0,1,1", "1e99,1,0,0,1,1"])
+def test_a_bad_line_is_named(tmp_path, line):
+    path = tmp_path / "gt.txt"
+    path.write_text("1,1,0,0,10,10,1\n" + line + "\n")
+    with pytest.raises(DataError, match="line 2 is no MOTChallenge row"):
+        read_mot(path)
