@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..boxes import area, iou, nms
+from ..config import Config
 from ..data.image import resize
 from ..errors import ConfigError
-from ..types import Detections
-
-if TYPE_CHECKING:
-    from .detector import Detector
+from ..types import Classes, Detections
 
 Pixels = NDArray[np.uint8]
 _SAME = 0.6  # IoU from which a box is what a tile shows of another
@@ -55,6 +53,20 @@ class Windows(Protocol):
 
     def shrunk(self, shape: tuple[int, int]) -> Pixels:
         """uint8 [h,w,3] RGB of the whole image in (height, width), no larger than it is."""
+
+
+class Looker(Protocol):
+    """What looks at one tile: a Detector, or several looks put together."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def classes(self) -> Classes: ...
+
+    def detect(
+        self, images: Sequence[Pixels], names: Sequence[str | None], score: float = 0.0, batch: int = 1
+    ) -> list[Detections]: ...
 
 
 @dataclass(frozen=True)
@@ -92,13 +104,14 @@ class Tiling:
             raise ConfigError(f"--overlap {self.overlap:g} is no share of a tile; give 0 to 0.9, such as 0.2")
 
 
-def parse_tile(text: str | int, detector: Detector, overlap: float = 0.2) -> Tiling:
+def parse_tile(text: str | int, detector: Looker, overlap: float = 0.2, batch: int = 4) -> Tiling:
     """The tiling of "auto" or a number of pixels. "auto" cuts tiles of the size of the images that the model learned
     from, so that objects come out as large as it knows them; where its file does not say, tiles of its input size."""
     if str(text) == "auto":
-        return Tiling(max(detector.config.data.learned_side or detector.config.data.size, _LEAST), overlap)
+        side = detector.config.data.learned_side or detector.config.data.size
+        return Tiling(max(side, _LEAST), overlap, batch=batch)
     try:
-        return Tiling(int(text), overlap)
+        return Tiling(int(text), overlap, batch=batch)
     except ValueError:
         raise ConfigError(f"--tile {text!r} is neither a number of pixels nor auto") from None
 
@@ -123,7 +136,7 @@ def _starts(length: int, tiling: Tiling) -> list[int]:
 
 
 def detect_tiles(
-    detector: Detector, image: Windows, tiling: Tiling, *, score: float = 0.0, name: str | None = None
+    detector: Looker, image: Windows, tiling: Tiling, *, score: float = 0.0, name: str | None = None
 ) -> Detections:
     """Detections of a large image, in its pixels, at least `score`. One tile alone is plain detection, bit for bit.
 
@@ -148,7 +161,7 @@ def _shifted(part: Detections, window: Window) -> Detections:
     return replace(part, boxes=part.boxes + corner)
 
 
-def _whole(detector: Detector, image: Windows, score: float) -> Detections:
+def _whole(detector: Looker, image: Windows, score: float) -> Detections:
     """Detections of the image at the size that the network takes, in pixels of the image."""
     data = detector.config.data
     height, width = image.size
@@ -160,9 +173,7 @@ def _whole(detector: Detector, image: Windows, score: float) -> Detections:
     return replace(seen, boxes=seen.boxes * back, size=image.size)
 
 
-def join(
-    seen: Sequence[Detections], windows: Sequence[Window], size: tuple[int, int], detector: Detector
-) -> Detections:
+def join(seen: Sequence[Detections], windows: Sequence[Window], size: tuple[int, int], detector: Looker) -> Detections:
     """One image's detections from those of its windows, `seen[i]` in pixels of the image through `windows[i]`."""
     boxes = torch.cat([part.boxes for part in seen])
     scores = torch.cat([part.scores for part in seen])

@@ -30,6 +30,7 @@ from ..files import write_whole
 from ..types import Detections
 
 if TYPE_CHECKING:
+    from .composite import Composite
     from .detector import Detector
 
 Pixels = NDArray[np.uint8]
@@ -85,6 +86,7 @@ class Reader:
     def __init__(self, source: VideoSource) -> None:
         self.broken = ""
         self._stop = threading.Event()
+        self._using = threading.Lock()  # OpenCV hangs where one thread releases what another reads
         if isinstance(source, str | os.PathLike | int):
             self._name = str(source)
             live = isinstance(source, int) or self._name.lower().startswith(_SCHEMES)
@@ -110,7 +112,8 @@ class Reader:
         """Stop reading; the source is given back."""
         self._stop.set()
         if self._capture is not None:
-            self._capture.release()
+            with self._using:
+                self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
         if self._arrays is not None:
@@ -124,10 +127,13 @@ class Reader:
     def _all(self) -> Iterator[Frame]:
         index = 0
         while not self._stop.is_set():
-            there, image = self._capture.read()
+            with self._using:
+                if self._stop.is_set():
+                    break
+                there, image = self._capture.read()
+                at = self._capture.get(_TIME) / 1000  # of the frame that was just read
             if not there:
                 break
-            at = self._capture.get(_TIME) / 1000  # of the frame that was just read
             stamp = at if at > 0 or index == 0 else index / self.info.rate
             yield Frame(index, stamp, np.ascontiguousarray(image[..., ::-1]))
             index += 1
@@ -142,7 +148,8 @@ class Reader:
         def grab() -> None:
             index, failures = 0, 0
             while not self._stop.is_set():
-                there, image = self._capture.read()
+                with self._using:
+                    there, image = (False, None) if self._stop.is_set() else self._capture.read()
                 if there:
                     failures = 0
                     with contextlib.suppress(queue.Empty):
@@ -153,13 +160,16 @@ class Reader:
                 if failures >= len(_PAUSES):
                     self.broken = f"{self._name} is gone: no frame after {failures} new connections"
                     break
-                self._capture.release()
+                with self._using:
+                    self._capture.release()
                 if self._stop.wait(_PAUSES[failures]):
                     break
                 failures += 1
                 with contextlib.suppress(VideoError):
                     assert self._open is not None
-                    self._capture = self._open()
+                    capture = self._open()
+                    with self._using:
+                        self._capture = capture
             while not self._stop.is_set():  # behind the last frame, which is still to be taken
                 with contextlib.suppress(queue.Full):
                     box.put(None, timeout=0.1)
@@ -192,14 +202,19 @@ def _checked(image: Pixels) -> Pixels:
 
 
 def stream(
-    detector: Detector, frames: Iterable[Frame], *, every: int = 1, batch: int = 1, score: float | None = None
+    detector: Detector | Composite,
+    frames: Iterable[Frame],
+    *,
+    every: int = 1,
+    batch: int = 1,
+    score: float | None = None,
 ) -> Iterator[Frame]:
     """`frames` with their detections, in order. Reading runs ahead of the network, the network ahead of the caller;
-    `batch` frames share a pass, `detector.lanes` passes run at once. With `every` N only each Nth frame is detected in,
-    and the others come through with None. score: the lowest kept; None: what the model shows.
+    `batch` frames share a pass, and as many passes run at once as the detector has lanes. With `every` N only each Nth
+    frame is detected in, and the others come through with None. score: the lowest kept; None: what the model shows.
     """
     lowest = detector.config.decode.shown if score is None else score
-    with ThreadPoolExecutor(max(1, detector.lanes)) as workers:
+    with ThreadPoolExecutor(max(1, detector.placement.lanes)) as workers:
         work: deque[tuple[list[Frame], Future[list[Detections]]]] = deque()
         waiting = ahead(frames, _AHEAD + batch)
         try:
@@ -211,7 +226,7 @@ def stream(
                     work.append((part, done))
                 if not work:
                     return
-                if len(work) > max(1, detector.lanes) or not part:
+                if len(work) > max(1, detector.placement.lanes) or not part:
                     yield from _with_detections(*work.popleft(), every)
         finally:
             waiting.close()

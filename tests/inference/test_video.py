@@ -14,6 +14,7 @@ from tiny import tiny_config
 from fcos.errors import ImageError
 from fcos.inference import video
 from fcos.inference.video import Frame, Reader, VideoError, ahead, frame_line, is_video, stream, write_video
+from fcos.machine import Placement
 from fcos.types import Classes, Detections
 
 needs_ffmpeg = pytest.mark.skipif(video.find_ffmpeg() is None, reason="ffmpeg is not on this machine")
@@ -45,11 +46,10 @@ def clip(tmp_path):
 class Counter:
     """A detector that gives the number of the picture as its one box, and remembers how it was called."""
 
-    lanes = 1
-
     def __init__(self, seconds=0.0):
         self.config, self.classes = tiny_config(), Classes(("square",))
         self.calls, self.seconds = [], seconds
+        self.placement = Placement()
 
     def detect(self, images, names, score=0.0, batch=1):
         self.calls.append(len(images))
@@ -82,7 +82,7 @@ def test_every_frame_of_a_file_in_order_with_its_time(clip):
 @pytest.mark.parametrize(("every", "batch", "lanes"), [(1, 1, 1), (1, 4, 1), (3, 1, 1), (3, 2, 2), (7, 4, 3)])
 def test_detections_belong_to_their_frames_however_they_are_batched(clip, every, batch, lanes):
     detector = Counter()
-    detector.lanes = lanes
+    detector.placement = Placement(lanes=lanes)
     with Reader(clip) as reader:
         frames = list(stream(detector, reader, every=every, batch=batch))
     assert [f.index for f in frames] == list(range(20))

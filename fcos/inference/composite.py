@@ -1,0 +1,120 @@
+"""A detector that looks at an image in several ways: in tiles, mirrored and scaled, through several models.
+
+It stands wherever a Detector does: folders, data sets, evaluation and video see no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+import torch
+
+from ..config import Config
+from ..machine import Placement
+from ..types import Classes, Detections
+from .sources import Source, load_source, name_of
+from .tiles import Held, Pixels, Windows, detect_tiles, parse_tile
+from .views import PLAIN, Fusion, View, detect_views
+
+if TYPE_CHECKING:
+    from .detector import Detector
+
+
+@dataclass(frozen=True)
+class Looks:
+    """How to look: tile ("auto", a number of pixels, None: the whole image), overlap of tiles as a share, views of each
+    tile or image, and how the boxes of several views or models are put together: "wbf" or "nms"."""
+
+    tile: int | str | None = None
+    overlap: float = 0.2
+    views: tuple[View, ...] = (PLAIN,)
+    fusion: Fusion = "wbf"
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is what a detector does by itself."""
+        return self.tile is None and self.views == (PLAIN,)
+
+
+@dataclass(frozen=True, eq=False)
+class Composite:
+    """Several looks as one detector. The first of `detectors` gives the classes and the settings of decoding; with one
+    detector and plain looks the detections are its own, bit for bit."""
+
+    detectors: tuple[Detector, ...]
+    looks: Looks = Looks()
+
+    @property
+    def config(self) -> Config:
+        return self.detectors[0].config
+
+    @property
+    def classes(self) -> Classes:
+        return self.detectors[0].classes
+
+    @property
+    def placement(self) -> Placement:
+        return self.detectors[0].placement
+
+    @property
+    def device(self) -> torch.device:
+        return self.placement.device
+
+    @overload
+    def __call__(self, source: Source, *, score: float | None = ..., batch: int = ...) -> Detections: ...
+    @overload
+    def __call__(self, source: list[Source], *, score: float | None = ..., batch: int = ...) -> list[Detections]: ...
+    def __call__(
+        self, source: Source | list[Source], *, score: float | None = None, batch: int = 1
+    ) -> Detections | list[Detections]:
+        """As a Detector's call: one picture gives Detections, a list gives a list."""
+        least = self.config.decode.shown if score is None else score
+        if isinstance(source, list):
+            return self.detect([load_source(s) for s in source], [name_of(s) for s in source], least, batch)
+        return self.detect([load_source(source)], [name_of(source)], least, batch)[0]
+
+    def detect(
+        self, images: Sequence[Pixels | Windows], names: Sequence[str | None], score: float = 0.0, batch: int = 1
+    ) -> list[Detections]:
+        """Detections of decoded pictures [H,W,3] uint8 RGB, or of files that are read in windows, in their pixels."""
+        return [self._detect(image, name, score, batch) for image, name in zip(images, names, strict=True)]
+
+    def _detect(self, image: Pixels | Windows, name: str | None, score: float, batch: int) -> Detections:
+        windows: Windows = Held(image) if isinstance(image, np.ndarray) else image
+        if self.looks.tile is not None:
+            tiling = parse_tile(self.looks.tile, self.detectors[0], self.looks.overlap, max(batch, 4))
+            return detect_tiles(_Whole(self), windows, tiling, score=score, name=name)
+        pixels = windows.image if isinstance(windows, Held) else windows.shrunk(windows.size)
+        seen = detect_views(self.detectors, pixels, self.looks.views, self.looks.fusion)
+        return _named(seen[seen.scores >= score], name)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A composite without its tiles: what looks at one tile."""
+
+    composite: Composite
+
+    @property
+    def config(self) -> Config:
+        return self.composite.config
+
+    @property
+    def classes(self) -> Classes:
+        return self.composite.classes
+
+    def detect(
+        self, images: Sequence[Pixels], names: Sequence[str | None], score: float = 0.0, batch: int = 1
+    ) -> list[Detections]:
+        detectors, looks = self.composite.detectors, self.composite.looks
+        if len(detectors) == 1 and looks.views == (PLAIN,):
+            return detectors[0].detect(images, names, score, batch)
+        parts = [detect_views(detectors, image, looks.views, looks.fusion) for image in images]
+        return [_named(p[p.scores >= score], name) for p, name in zip(parts, names, strict=True)]
+
+
+def _named(seen: Detections, name: str | None) -> Detections:
+    return replace(seen, source=name)

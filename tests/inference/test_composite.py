@@ -1,0 +1,80 @@
+"""Several looks at one image stand where a detector does."""
+
+import numpy as np
+import pytest
+import torch
+from matching import assert_same_detections
+from tiny import NAMES, tiny_config
+
+from fcos.errors import ConfigError, DataError
+from fcos.inference.composite import Composite, Looks
+from fcos.inference.detector import Detector
+from fcos.inference.views import View, at_scale, parse_views, through
+from fcos.network import weights
+from fcos.types import Classes
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(0)
+    config = tiny_config(decode={"threshold": 0.0})
+    return Detector(weights.build(config, len(NAMES)).eval(), config, Classes(NAMES))
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 255, (120, 150, 3), dtype=np.uint8)
+
+
+def test_plain_looks_are_the_detector_bit_for_bit(detector, image):
+    (alone,) = detector.detect([image], ["a"])
+    (seen,) = Composite((detector,)).detect([image], ["a"])
+    for key in ("boxes", "scores", "labels", "points"):
+        assert torch.equal(getattr(alone, key), getattr(seen, key))
+    assert seen.source == "a"
+
+
+def test_one_tile_is_the_detector_bit_for_bit(detector, image):
+    (alone,) = detector.detect([image], ["a"])
+    (seen,) = Composite((detector,), Looks(tile=500)).detect([image], ["a"])
+    assert torch.equal(alone.boxes, seen.boxes)
+    assert torch.equal(alone.scores, seen.scores)
+
+
+def test_a_mirrored_view_of_a_mirrored_image_is_the_plain_view(detector, image):
+    turned = np.ascontiguousarray(image[:, ::-1])
+    a, b = through(detector, image, View(True)), through(detector, turned, View())
+    back = 150 - b.boxes[:, [2, 1, 0, 3]]
+    back[:, 1::2] = b.boxes[:, 1::2]
+    torch.testing.assert_close(a.boxes, back)
+
+
+def test_a_model_beside_itself_changes_nothing_under_nms(detector, image):
+    (alone,) = detector.detect([image], [None])
+    (both,) = Composite((detector, detector), Looks(fusion="nms")).detect([image], [None])
+    assert_same_detections(both, alone)
+
+
+def test_every_view_takes_part(detector, image):
+    (seen,) = Composite((detector,), Looks(views=parse_views("flip,0.5"))).detect([image], [None])
+    assert 0 < len(seen) <= detector.config.decode.max_detections
+    assert seen.size == (120, 150)
+
+
+def test_tiles_and_views_together(detector, image):
+    (seen,) = Composite((detector,), Looks(tile=64, views=parse_views("flip"))).detect([image], [None], score=0.0)
+    assert len(seen) > 0
+    assert bool((seen.boxes[:, 2] <= 150 + 1e-3).all())
+
+
+def test_classes_in_another_order_are_matched_by_name(detector, image):
+    turned = detector.replace(classes=Classes(tuple(reversed(NAMES))))
+    (seen,) = Composite((detector, turned)).detect([image], [None])
+    assert set(seen.labels.tolist()) <= set(range(len(NAMES)))
+    with pytest.raises(DataError, match="does not know"):
+        Composite((detector, detector.replace(classes=Classes(("x", *NAMES[1:]))))).detect([image], [None])
+
+
+def test_a_fixed_size_takes_no_scales(detector):
+    with pytest.raises(ConfigError, match="no scales"):
+        at_scale(detector.replace(size=(64, 64)), 1.2)
