@@ -5,7 +5,7 @@ The command line prints the line and exits with code 2; nobody sees a traceback 
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 
 LONGEST = 700  # characters of a message: what stands in a file may be any length
@@ -17,8 +17,10 @@ class FcosError(Exception):
 
     code = 2  # exit status of the command line
 
-    def __init__(self, message: str = "") -> None:
+    def __init__(self, message: str = "", details: Sequence[str] = ()) -> None:
+        """`details`: lines for the command line to print below, where one line cannot show what was seen."""
         super().__init__(one_line(str(message)))
+        self.details = "\n".join(one_line(line) for line in details)
 
 
 def one_line(text: str, limit: int = LONGEST) -> str:

@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.stdout.flush()  # a full disk is met here, not at the interpreter's end
     except FcosError as error:
         if not isinstance(error, OtherProcess):
-            sys.stderr.write(f"fcos: {error}\n")
+            sys.stderr.write(f"fcos: {error}\n" + (f"{error.details}\n" if error.details else ""))
         raise SystemExit(error.code) from None
     except KeyboardInterrupt:
         sys.stderr.write("fcos: stopped\n")

@@ -1,7 +1,7 @@
 """What a data set is, however its files look: pictures with boxes, and the names of the classes.
 
-`open_dataset` recognises COCO JSON, YOLO and Pascal VOC. Each format has one file with one reader, which
-hands flat arrays to `assemble.py`; every check of boxes and pictures is done there, once for all formats.
+`open_dataset` recognises the format (registry.py). Each format has one file with one reader; every check of boxes and
+pictures is done in `assemble.py`, once for all formats.
 """
 
 from __future__ import annotations

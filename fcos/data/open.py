@@ -1,67 +1,156 @@
-"""A data set opened, whatever its format: COCO JSON, YOLO or Pascal VOC."""
+"""A data set opened, whatever its format and however its folders are called."""
 
 from __future__ import annotations
 
+from functools import cache, partial
 from pathlib import Path
 
 from ..errors import DataError, did_you_mean
 from .dataset import Dataset, Sources
-from .splits import JUDGED, canonical_split, default_split
+from .pages import in_order
+from .registry import Format, ReadOptions, format_named, formats, recognise
+from .splits import JUDGED, canonical_split, default_split, name_of
+from .tree import DataSource, Tree
 
 
 def open_dataset(
-    path: str | Path, split: str | None = None, *, strict: bool = False, inclusive: bool = False
+    path: str | Path | DataSource, split: str | None = None, *, strict: bool = False, inclusive: bool = False
 ) -> Dataset:
     """One split of the data set at `path`, a file or a folder of any known format.
 
     `split` may be left out when there is only one; 'valid' and 'validation' mean 'val'. `strict` turns
     everything that would be skipped with a note into a DataError. `inclusive`: x2 = x + w - 1 for COCO
-    boxes, as the original implementation. Raises DataError with one line for anything that cannot be used.
+    boxes, as the original implementation. A `DataSource` says the format, or other folders for the images and the
+    annotations. Raises DataError with one line for anything that cannot be used.
     """
-    sources = _sources(Path(path), strict, inclusive)
+    sources = _sources(DataSource.of(path), ReadOptions(strict, inclusive))
     if split is None:
         if len(sources) > 1:
             raise DataError(f"{path} has the splits {', '.join(sources)}; choose one")
         return next(iter(sources.values()))()
     name = canonical_split(split)
-    found = name if name in sources else split if split in sources else None
-    if found is None:
+    there = name if name in sources else split if split in sources else None
+    if there is None:
         hint = did_you_mean(name, sources, f"there are: {', '.join(sources)}")
         raise DataError(f"{path} has no split {split!r}; {hint}")
-    return sources[found]()
+    return sources[there]()
 
 
-def open_judged(path: str | Path, split: str | None = None) -> Dataset:
+def open_judged(path: str | Path | DataSource, split: str | None = None) -> Dataset:
     """The split to judge in: the one that is named, else test, val, or the only one there is."""
     return open_dataset(path, split or default_split(split_names(path), JUDGED))
 
 
-def open_splits(path: str | Path, *, strict: bool = False, inclusive: bool = False) -> dict[str, Dataset]:
+def open_splits(path: str | Path | DataSource, *, strict: bool = False, inclusive: bool = False) -> dict[str, Dataset]:
     """Every split that stands at `path`, by name ('train', 'val', 'test', 'trainval', ...)."""
-    return {name: load() for name, load in _sources(Path(path), strict, inclusive).items()}
+    return {name: load() for name, load in _sources(DataSource.of(path), ReadOptions(strict, inclusive)).items()}
 
 
-def _sources(path: Path, strict: bool, inclusive: bool) -> Sources:
-    from .formats import coco, voc, yolo
-
-    if path.is_file():
-        if path.name.lower().endswith((".json", ".json.gz")):
-            return coco.sources(path, strict, inclusive)
-        if path.suffix.lower() in (".yaml", ".yml"):
-            return yolo.sources(path, strict)
-        hint = "unpack it first" if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz") else "known: .json, .yaml"
-        raise DataError(f"{path} is no annotation file; {hint}, or a folder of a COCO, YOLO or VOC data set")
-    if not path.is_dir():
-        raise DataError(f"there is no file or folder {path}")
-    sources = coco.sources(path, strict, inclusive) or yolo.sources(path, strict) or voc.sources(path, strict)
-    if not sources:
-        raise DataError(
-            f"{path} holds no data set that is known: COCO (instances_train.json), YOLO (data.yaml) or "
-            "VOC (Annotations and JPEGImages)"
-        )
-    return sources
+def split_names(path: str | Path | DataSource) -> list[str]:
+    """The names of the splits at `path`, without reading more than it takes. Raises DataError as `open_dataset`."""
+    return list(_sources(DataSource.of(path), ReadOptions()))
 
 
-def split_names(path: str | Path) -> list[str]:
-    """The names of the splits at `path`, without reading them. Raises DataError as `open_dataset`."""
-    return list(_sources(Path(path), strict=False, inclusive=False))
+def _sources(source: DataSource, options: ReadOptions) -> Sources:
+    tree = Tree(source)
+    tried = [format_named(source.format)] if source.format else list(formats().values())
+    readings: dict[str, Sources] = {}
+    failures: dict[str, DataError] = {}
+    for form in tried:
+        files = tree.matching(form.suffixes, form.sniff)
+        if not files and tree.file is not None and _asked_for(form, tree.file, source):
+            files = [tree.file]  # its own reader says best what is wrong with it
+        if not files:
+            continue
+        try:
+            sources = form.sources(tree, files, options)
+        except DataError as error:
+            failures[form.name] = error
+            continue
+        if sources:
+            readings[form.name] = sources
+    if len(readings) == 1:
+        return _parted(tree, next(iter(readings.values())))
+    if not readings and len(failures) == 1:
+        raise next(iter(failures.values()))
+    raise _unclear(tree, readings, failures)
+
+
+def _asked_for(form: Format, file: Path, source: DataSource) -> bool:
+    """Whether the reader of a format shall judge a file that does not look like it."""
+    suffix = file.name.lower()
+    usual = {"coco": (".json", ".json.gz"), "yolo": (".yaml", ".yml")}.get(form.name, ())
+    return source.format is not None or (suffix.endswith(tuple(usual)) and not _known(file))
+
+
+def _known(file: Path) -> bool:
+    from .tree import Probe
+
+    probe = Probe(file)
+    return any(probe.suffix in f.suffixes and f.sniff(probe) for f in formats().values())
+
+
+def _parted(tree: Tree, sources: Sources) -> Sources:
+    """A set without splits, parted where lists (train.txt) or the folders of its images say so."""
+    if list(sources) != ["all"]:
+        return sources
+    by_folder = {s for s in tree.images.splits.values() if s} if tree.file is None else set()
+    lists = tree.lists if tree.file is None else {}
+    if not lists and len(by_folder) < 2:
+        return sources
+    load = cache(sources["all"])
+    whole = load()
+    parts: dict[str, list[int]] = {}
+    for split, lines in lists.items():
+        wanted = {_key(line) for line in lines}
+        short = {name.rpartition("/")[2] for name in wanted}
+        for index, record in enumerate(whole.records):
+            key = _key(name_of(record))
+            folder, _, last = key.rpartition("/")
+            # One of the two may know fewer folders than the other.
+            if key in wanted or last in wanted or (not folder and last in short):
+                parts.setdefault(split, []).append(index)
+    if not parts and len(by_folder) > 1:
+        for index, record in enumerate(whole.records):
+            named = tree.images.splits.get(record.path) if record.path is not None else None
+            parts.setdefault(named or "all", []).append(index)
+    if not parts:
+        return {"all": load}
+    return {name: partial(_part, load, parts[name], name) for name in in_order(parts)}
+
+
+def _part(load: object, indices: list[int], name: str) -> Dataset:
+    from dataclasses import replace
+
+    assert callable(load)
+    whole = load()
+    assert isinstance(whole, Dataset)
+    return replace(whole.subset(indices), split=name)
+
+
+def _key(name: str) -> str:
+    text = name.replace("\\", "/").removeprefix("./")
+    stem, dot, suffix = text.rpartition(".")
+    return (stem if dot and 1 < len(suffix) < 6 and "/" not in suffix else text).casefold()
+
+
+def _unclear(tree: Tree, readings: dict[str, Sources], failures: dict[str, DataError]) -> DataError:
+    path = tree.source.path
+    options = "--format NAME, --pictures FOLDER and --labels FOLDER settle it"
+    tree_lines = tree.describe(recognise)
+    reasons = [f"{name}: {str(error).splitlines()[0]}" for name, error in failures.items()]
+    if readings:
+        found = "; ".join(f"as {name}: {', '.join(sources)}" for name, sources in readings.items())
+        line = f"{path} can be read in {len(readings)} ways ({found}); choose one with --format {' or '.join(readings)}"
+    elif tree.file is not None:
+        line = f"{path} is no annotation file of a known format: it is {recognise(tree.probe(tree.file))}; {options}"
+    elif failures:
+        line = f"{path} holds no data set that can be read: {'; '.join(reasons)}; {options}"
+    else:
+        held = f"{len(tree.images):,} images and {len(tree.annotations):,} files that could be annotations"
+        line = f"{path} holds no data set that is known ({held}); {options}"
+    details = ["found:", *tree_lines]
+    if reasons:
+        details += ["tried:", *(f"  {reason}" for reason in reasons)]
+    details.append(f"formats: {', '.join(formats())}")
+    return DataError(line, details)

@@ -1,12 +1,17 @@
-"""COCO JSON: one file a split, with images, annotations and categories."""
+"""COCO JSON: one file a split, with images, annotations and categories.
+
+Defined at https://cocodataset.org/#format-data. Where an annotation has no bbox it is computed from its polygons or
+its run lengths.
+"""
 
 from __future__ import annotations
 
-import os
 import re
+from collections import defaultdict
+from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,84 +21,98 @@ from ...readers import read_json
 from ...types import Classes
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..dataset import Dataset, Sources
-from ..splits import ALIASES, canonical_split
+from ..pages import in_order
+from ..registry import Format, ReadOptions
+from ..splits import split_of_file
+from ..tree import Probe, Tree, clean_name, stem_of
+from ..writing import Output, count, names_of, short
 
 _PREFIX = re.compile(r"^_?(instances|annotations?|labels)[._-]*", re.IGNORECASE)
 _WHOLE = ("_annotations.coco", "annotations", "instances", "labels", "coco", "result", "dataset")
+_OTHERS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info", "densepose")  # of COCO itself
+_YEAR = re.compile(r"[_-]?((19|20)\d\d)$")
 
 
-def sources(path: Path, strict: bool, inclusive: bool) -> Sources:
-    """The splits of a COCO file or folder: name -> function that reads it. Empty when there is none."""
-    files = [path] if path.is_file() else _find(path)
-    named: dict[str, Path] = {}
-    for file in files:
-        full = _split_of(file)
-        short = canonical_split(re.sub(r"[_-]?(19|20)\d\d$", "", full)) or full
-        others = [_split_of(f) for f in files if f != file]
-        # instances_val2017 is 'val', unless instances_val2014 lies beside it.
-        clash = any(re.sub(r"[_-]?(19|20)\d\d$", "", o) == re.sub(r"[_-]?(19|20)\d\d$", "", full) for o in others)
-        named[full if clash else short] = file
-    order = {"train": 0, "trainval": 1, "val": 2, "test": 3}
-    names = sorted(named, key=lambda n: (order.get(n, 4), n))
-    return {n: partial(read, named[n], n, strict=strict, inclusive=inclusive) for n in names}
+def _sniff(probe: Probe) -> bool:
+    value = probe.json
+    if not isinstance(value, dict):
+        return False
+    image, row = probe.first("images"), probe.first("annotations")
+    if "caption" in row and "bbox" not in row:
+        return False
+    images = isinstance(value.get("images"), list) and ("file_name" in image or not value["images"])
+    rows = "image_id" in row and ("bbox" in row or "segmentation" in row or "category_id" in row)
+    return images or rows or ("categories" in value and "annotations" in value)
 
 
-def read(path: Path, split: str, *, strict: bool = False, inclusive: bool = False) -> Dataset:
+def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
+    """A split for each file; where several files mean one split, those of instances before those of captions."""
+    if tree.file is not None:
+        stem = stem_of(tree.file)
+        name = _split_of(tree, tree.file) or _PREFIX.sub("", stem).lower()
+        named = {"all" if stem.lower() in _WHOLE and not _split_of(tree, tree.file) else name: tree.file}
+    else:
+        named = _named(tree, files)
+    return {n: partial(_read, named[n], n, tree, options) for n in in_order(named)}
+
+
+def _named(tree: Tree, files: list[Path]) -> dict[str, Path]:
+    files = [f for f in files if suffix_is_plain(f) or f.with_suffix("") not in files]  # a.json before a.json.gz
+    main = [f for f in files if not stem_of(f).lower().startswith(_OTHERS)]
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for file in main or files:
+        groups[_split_of(tree, file) or "all"].append(file)
+    if len(groups) > 1 and "all" in groups:  # annotations.json beside train.json and val.json: the whole, or notes
+        del groups["all"]
+    if list(groups) == ["all"] and len(groups["all"]) > 1:
+        named = {stem_of(f).lower(): f for f in groups["all"]}
+        if len(named) == len(groups["all"]):
+            return named
+    named = {}
+    for split, same in groups.items():
+        chosen = [f for f in same if stem_of(f).lower().startswith("instances")] or same
+        years = {_year(f): f for f in chosen}
+        if len(chosen) == 1:
+            named[split] = chosen[0]
+        elif len(years) == len(chosen) and "" not in years:  # val2014 and val2017
+            named |= {f"{split}{year}": file for year, file in years.items()}
+        else:
+            listed = ", ".join(str(f.relative_to(tree.root)) for f in chosen)
+            raise DataError(f"{tree.root}: {listed} all look like the split {split}; name one of them, or its folder")
+    return named
+
+
+def suffix_is_plain(file: Path) -> bool:
+    """True for .json, False for .json.gz."""
+    return file.suffix.lower() == ".json"
+
+
+def _year(file: Path) -> str:
+    match = _YEAR.search(stem_of(file)) or _YEAR.search(file.parent.name)
+    return match[1] if match else ""
+
+
+def _split_of(tree: Tree, file: Path) -> str | None:
+    parent = split_of_file(file.parent.name) if tree.file is not None else tree.split_of(file)
+    return split_of_file(stem_of(file)) or parent
+
+
+def _read(path: Path, split: str, tree: Tree, options: ReadOptions) -> Dataset:
     """One COCO file as a Dataset. Raises DataError for anything that is not the format."""
     data = _load(path)
-    problems = Problems(path, strict)
+    problems = Problems(path, options.strict)
     listed, annotations = _list(data, "images", path), _list(data, "annotations", path)
     if "annotations" not in data:
         problems.note("the file has no annotations")
     classes, label_of = _classes(_list(data, "categories", path), annotations, path, problems)
-    images, index_of = _images(listed, path, split, problems)
-    rows = _rows(annotations, index_of, label_of, inclusive, problems)
+    images, index_of = _images(listed, path, split, tree, problems)
+    rows = _rows(annotations, index_of, label_of, options.inclusive, problems)
     records = assemble(images, rows, problems)
     return Dataset(records, classes, "coco", split, path, problems.notes())
 
 
-# --------------------------------------------------------------------------- finding files
-
-
-def _find(folder: Path) -> list[Path]:
-    """The annotation files of a folder: those called instances_* if there are any, else by split names."""
-    for place in (folder, folder / "annotations", folder / "Annotations"):
-        files = (
-            sorted(f for f in place.glob("*") if f.name.lower().endswith((".json", ".json.gz")))
-            if place.is_dir()
-            else []
-        )
-        plain = {_stem(f) for f in files if f.suffix.lower() == ".json"}
-        files = [f for f in files if f.suffix.lower() == ".json" or _stem(f) not in plain]
-        chosen = [f for f in files if _stem(f).startswith("instances_")]
-        chosen = chosen or [f for f in files if _is_split(_stem(f))]
-        chosen = chosen or [f for f in files if _stem(f).lower() in _WHOLE]
-        if chosen:
-            return chosen
-    # Roboflow: train/_annotations.coco.json and so on.
-    nested = [f for f in folder.glob("*/*.json") if _stem(f).lower() in _WHOLE and _is_split(f.parent.name)]
-    return sorted(nested)
-
-
-def _stem(file: Path) -> str:
-    return re.sub(r"\.json(\.gz)?$", "", file.name, flags=re.IGNORECASE)
-
-
-def _is_split(name: str) -> bool:
-    known = ("train", "val", "test", "trainval", *ALIASES)
-    return re.sub(r"[_-]?(19|20)\d\d$", "", _PREFIX.sub("", name).lower()) in known
-
-
-def _split_of(file: Path) -> str:
-    stem = _stem(file)
-    name = _PREFIX.sub("", stem)
-    if name and stem.lower() not in _WHOLE:
-        return canonical_split(name)
-    return canonical_split(file.parent.name) if _is_split(file.parent.name) else "all"
-
-
 def _load(path: Path) -> dict[str, Any]:
-    data = read_json(path, kind=DataError, nan=True)  # boxes that are not finite are reported one by one
+    data = read_json(path, kind=DataError, nan=True)
     if isinstance(data, list):
         raise DataError(f"{path} is a list, such as a results file; a data set has images, annotations, categories")
     if not isinstance(data, dict) or "images" not in data:
@@ -145,15 +164,16 @@ def _integer(value: Any, what: str) -> int:
 
 
 def _images(
-    listed: list[dict[str, Any]], path: Path, split: str, problems: Problems
+    listed: list[dict[str, Any]], path: Path, split: str, tree: Tree, problems: Problems
 ) -> tuple[list[ImageFile], dict[Any, int]]:
     names = []
     for image in listed:
         named = isinstance(image.get("file_name"), str) and image["file_name"]
         if not named or not isinstance(image.get("id"), int | float | str):
             raise DataError(f"{path}: the image {str(image)[:80]} needs an 'id' and a 'file_name'")
-        names.append(safe_name(image["file_name"], path))
-    paths = _locate(names, path, split)
+        names.append(clean_name(image["file_name"], path))
+    wanted = split_of_file(split) if split != "all" else None
+    paths = tree.images.locate(names, path, wanted)
     missing = [name for name, found in zip(names, paths, strict=True) if found is None]
     alone = len(missing) == len(names)
     if names and alone:
@@ -180,45 +200,6 @@ def _images(
         size = (int(height), int(width)) if known else None  # type: ignore[arg-type]
         images.append(ImageFile(int(image["id"]) if whole else len(images) + 1, name, found, size))
     return images, index_of
-
-
-def safe_name(name: str, source: Path) -> str:
-    """A relative path with forward slashes; DataError when it would leave the image folder."""
-    clean = name.replace("\\", "/")
-    parts = PurePosixPath(clean).parts
-    if clean.startswith("/") or re.match(r"^[A-Za-z]:", clean) or ".." in parts or "\0" in clean:
-        raise DataError(f"{source}: the file name {name!r} leaves the image folder; use a path inside it")
-    return str(PurePosixPath(clean))
-
-
-def _locate(names: list[str], path: Path, split: str) -> list[Path | None]:
-    """Where the pictures are: the one candidate folder that holds most of them. Folders are listed once."""
-    here = path.resolve().parent
-    raw = _split_of(path)
-    labels = dict.fromkeys((raw, split, *(alias for alias, name in ALIASES.items() if name == split)))
-    folders = [place / s for place in (here / "images", here, here.parent / "images", here.parent) for s in labels]
-    folders += [here / "images", here / "JPEGImages", here, here.parent / "images", here.parent]
-    parents = {name: name.rpartition("/")[0] for name in names}
-    best: list[Path | None] = [None] * len(names)
-    most = 0
-    for folder in dict.fromkeys(folders):
-        if not folder.is_dir():
-            continue
-        listed = {p: _listing(folder / p) for p in set(parents.values())}
-        found = [folder / name if name.rpartition("/")[2] in listed[parents[name]] else None for name in names]
-        count = len(names) - found.count(None)
-        if count > most:
-            best, most = found, count
-        if most == len(names):
-            break
-    return best
-
-
-def _listing(folder: Path) -> frozenset[str]:
-    try:
-        return frozenset(os.listdir(folder))
-    except OSError:
-        return frozenset()
 
 
 def _rows(
@@ -260,7 +241,8 @@ def _look_up(key: Any, table: dict[Any, int], missing: int) -> int:
 
 
 def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:
-    """xywh [G,4]; a row that is no box of four numbers becomes NaN and is reported with the others."""
+    """xywh [G,4]; a row that is no box of four numbers becomes NaN and is reported with the others. A row without a
+    bbox has that of its segmentation."""
     try:
         boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
         if len(boxes) == len(annotations):
@@ -272,7 +254,67 @@ def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:
         box = annotation.get("bbox")
         if isinstance(box, list) and len(box) == 4:
             boxes[row] = [_number(v) for v in box]
+        elif not box and annotation.get("segmentation"):
+            boxes[row] = _box_of(annotation["segmentation"])
     return boxes
+
+
+def _box_of(segmentation: Any) -> tuple[float, float, float, float]:
+    """xywh of polygons [[x, y, x, y, ...], ...] or of run lengths; NaN where it is neither."""
+    nothing = (float("nan"),) * 4
+    if isinstance(segmentation, dict):
+        return _box_of_runs(segmentation) or nothing
+    if not isinstance(segmentation, list):
+        return nothing
+    rings = segmentation if all(isinstance(ring, list) for ring in segmentation) else [segmentation]
+    values = [[_number(v) for v in ring] for ring in rings]
+    xs = [v for ring in values for v in ring[::2]]
+    ys = [v for ring in values for v in ring[1::2]]
+    if not xs or not ys:
+        return nothing
+    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+
+
+def _box_of_runs(mask: dict[str, Any]) -> tuple[float, float, float, float] | None:
+    """The box of a mask {"size": [height, width], "counts": [...]}: lengths of runs of 0 and 1 in turn, down the
+    columns; counts as a text are the same lengths in six bits a character, from the third on as differences."""
+    size, counts = mask.get("size"), mask.get("counts")
+    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(v, int) and 0 < v < 10**6 for v in size)):
+        return None
+    if isinstance(counts, str):
+        counts = _unpack(counts)
+    if not isinstance(counts, list) or not all(isinstance(c, int) and 0 <= c < 10**12 for c in counts):
+        return None
+    height = size[0]
+    ends = np.cumsum(np.array(counts, dtype=np.int64))
+    starts, ends = ends[:-1:2], ends[1::2]
+    starts = starts[: len(ends)]
+    filled = ends > starts
+    starts, ends = starts[filled], ends[filled]
+    if not len(starts) or ends[-1] > height * size[1]:
+        return None
+    left, right = starts // height, (ends - 1) // height
+    tall = (right > left).any()  # a run that passes the foot of a column fills that column down to it
+    top = 0 if tall else int((starts % height).min())
+    foot = height if tall else int(((ends - 1) % height).max()) + 1
+    return float(left.min()), float(top), float(right.max() + 1 - left.min()), float(foot - top)
+
+
+def _unpack(packed: str) -> list[int] | None:
+    counts: list[int] = []
+    value = shift = 0
+    for character in packed:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:  # the last of this number; its fifth bit is the sign
+            if bits & 16:
+                value -= 1 << shift
+            counts.append(value + counts[-2] if len(counts) > 2 else value)
+            value = shift = 0
+    return counts
 
 
 def _number(value: Any) -> float:
@@ -280,3 +322,36 @@ def _number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return float("nan")
+
+
+# --------------------------------------------------------------------------- writing
+
+
+def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
+    for split, dataset in splits.items():
+        names = names_of(dataset)
+        ids = dataset.classes.ids
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for record, name in zip(dataset.records, names, strict=True):
+            height, width = record.size
+            images.append({"id": record.id, "file_name": name, "width": width, "height": height})
+            for ((x1, y1, x2, y2), label, ignore), area in zip(output.rows(record), record.areas.tolist(), strict=True):
+                row = {
+                    "id": len(annotations) + 1,
+                    "image_id": record.id,
+                    "category_id": ids[label],
+                    "bbox": [short(x1), short(y1), short(x2 - x1), short(y2 - y1)],
+                    "area": short(area),
+                    "iscrowd": int(ignore),  # the only mark that pycocotools honours
+                }
+                annotations.append(row | {"ignore": 1} if ignore else row)
+            output.image(record, f"images/{split}/{name}")
+        categories = [{"id": id, "name": name} for name, id in zip(dataset.classes.names, ids, strict=True)]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        output.json(f"instances_{split}.json", content)
+    ignored = count(splits, "ignored")
+    return [f"COCO: {ignored:,} crowd or difficult boxes carry iscrowd 1, which means ignored"] if ignored else []
+
+
+FORMAT = Format("coco", "COCO JSON", (".json", ".json.gz"), _sniff, _sources, _write)

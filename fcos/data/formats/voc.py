@@ -1,21 +1,22 @@
-"""Pascal VOC: one XML file a picture, splits as lists in ImageSets/Main."""
+"""Pascal VOC: one XML file an image, splits as lists in ImageSets/Main.
+
+Defined by the development kit of the challenge (Everingham et al., VOC2012 devkit_doc, section 4).
+"""
 
 from __future__ import annotations
 
-from functools import cache, partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
+from xml.etree.ElementTree import Element
 
 from ...errors import DataError
 from ...readers import read_lines, read_xml
 from ...types import Classes
-from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..dataset import Dataset, Size, Sources
-from ..image import SUFFIXES
-from ..splits import canonical_split
-from .coco import safe_name
+from ..pages import Object, Page, Reading
+from ..registry import Format, ReadOptions
+from ..tree import Probe, Tree
+from ..writing import Output, short, stems_of, text
 
 # fmt: off
 VOC_NAMES = (
@@ -23,142 +24,91 @@ VOC_NAMES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
-_SPLITS = ("train", "trainval", "val", "valid", "test")
 
 
-class _Object(NamedTuple):
-    name: str
-    box: tuple[float, float, float, float]
-    ignore: bool
+def _sniff(probe: Probe) -> bool:
+    return probe.root == "annotation"
 
 
-class _Page(NamedTuple):
-    """One XML file."""
-
-    size: Size | None
-    objects: list[_Object]
-    problem: str
-
-
-def sources(folder: Path, strict: bool) -> Sources:
-    """The splits of a VOC folder: name -> function that reads it. Empty when it is none."""
-    if not (folder / "Annotations").is_dir():
-        inner = [f for f in folder.iterdir() if (f / "Annotations").is_dir()]
-        inner += [f for f in folder.glob("VOCdevkit/*") if (f / "Annotations").is_dir()]
-        if len(inner) == 1:
-            return sources(inner[0], strict)
-        if inner:
-            raise DataError(f"{folder} holds several data sets: {', '.join(f.name for f in sorted(inner))}; name one")
-        # Roboflow and labelImg put each XML file beside its picture, perhaps in a folder for each split.
-        parts = {s: folder / s for s in _SPLITS if any((folder / s).glob("*.xml"))}
-        parts = parts or ({"all": folder} if any(folder.glob("*.xml")) else {})
-        lists = {name: (place, place, sorted(f.stem for f in place.glob("*.xml"))) for name, place in parts.items()}
-    else:
-        pages, images = folder / "Annotations", folder / "JPEGImages"
-        if not images.is_dir():
-            return {}
-        found = {f.stem: _stems(f) for f in sorted((folder / "ImageSets" / "Main").glob("*.txt"))}
-        splits = {name: stems for name, stems in found.items() if stems is not None}
-        splits = splits or {"all": sorted(f.stem for f in pages.glob("*.xml"))}
-        lists = {name: (pages, images, stems) for name, stems in splits.items()}
-    order = {name: place for place, name in enumerate(_SPLITS)}
-    page = cache(_page)  # trainval reads what train and val have read
-    named: Sources = {}
-    for name in sorted(lists, key=lambda n: (order.get(n, 9), n)):
-        places = tuple({(pages, images) for pages, images, _ in lists.values()})
-        named[canonical_split(name)] = partial(_read, folder, canonical_split(name), *lists[name], places, page, strict)
-    return named
+def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
+    reading = Reading(
+        "voc", tree, files, _parse, options.strict, one_each=True, classes=_classes, noun="XML file"
+    )  # fmt: skip
+    return reading.sources()
 
 
-def _stems(file: Path) -> list[str] | None:
-    """The names in a split list; None for the lists of single classes, which have a second column."""
-    lines = [line.split() for line in read_lines(file, kind=DataError) if line.strip()]
-    if any(len(line) > 1 for line in lines):
-        return None
-    return [safe_name(line[0], file) for line in lines]
-
-
-def _read(folder, split, pages: Path, images: Path, stems: list[str], places, page, strict: bool) -> Dataset:  # type: ignore[no-untyped-def]
-    problems = Problems(folder, strict)
-    classes = _classes(folder, places, page)
-    label_of = {name: label for label, name in enumerate(classes.names)}
-    files = {f.stem: f for f in sorted(images.iterdir()) if f.suffix.lower() in SUFFIXES}
-    listed: list[ImageFile] = []
-    rows: list[tuple[float, ...]] = []
-    names: list[str] = []
-    alone = not any(stem in files for stem in stems)
-    if stems and alone:
-        problems.note("no picture files found, only annotations", f"{images}/{stems[0]}.jpg", len(stems))
-    for stem in stems:
-        path = files.get(stem)
-        if path is None and not alone:
-            problems.skip("pictures that are not there", f"{images}/{stem}.jpg")
-            continue
-        xml = pages / f"{stem}.xml"
-        if xml.is_file():
-            content = page(xml)
-        else:
-            content = _Page(None, [], "")
-            problems.note("pictures without an XML file, used as pictures without objects", stem)
-        if content.problem:
-            problems.skip("objects or files that cannot be used", f"{xml.name}: {content.problem}")
-        for number, item in enumerate(content.objects, 1):
-            if item.name not in label_of:
-                problems.skip("objects of a class that is not listed", f"{xml.name}, object {number}: {item.name!r}")
-                continue
-            rows.append((len(listed), label_of[item.name], item.ignore, *item.box))
-            names.append(f"object {number} ({item.name}) of {xml.name}")
-        name = path.name if path else f"{stem}.jpg"
-        listed.append(ImageFile(len(listed) + 1, name, path, content.size))
-    table = np.array(rows, dtype=np.float64).reshape(-1, 7)
-    flat = Rows(
-        table[:, 0].astype(np.int64),
-        table[:, 3:],
-        table[:, 1].astype(np.int64),
-        table[:, 2].astype(bool),
-        np.full(len(table), np.nan),
-        names.__getitem__,
-    )
-    records = assemble(listed, flat, problems)
-    return Dataset(records, classes, "voc", split, folder, problems.notes())
-
-
-def _classes(folder: Path, places: tuple[tuple[Path, Path], ...], page) -> Classes:  # type: ignore[no-untyped-def]
-    """Names from labels.txt or labelmap.txt; else VOC's own order; else all that occur, by alphabet."""
-    for file in (folder / "labels.txt", folder / "labelmap.txt"):
-        if file.is_file():
-            lines = read_lines(file, kind=DataError)
-            if file.name == "labelmap.txt":  # CVAT: name:colour:parts:actions, and a background class
-                lines = [line.partition(":")[0] for line in lines if not line.startswith(("#", "background:"))]
-            names = [line.strip() for line in lines if line.strip()]
-            break
-    else:
-        seen = {item.name for pages, _ in places for xml in pages.glob("*.xml") for item in page(xml).objects}
-        names = list(VOC_NAMES) if seen <= set(VOC_NAMES) else sorted(seen)
-    check_classes(names, folder)
-    return Classes(tuple(names), tuple(range(1, len(names) + 1)))
-
-
-def _page(file: Path) -> _Page:
+def _parse(file: Path) -> list[Page]:
     """Corners in the file are 1-based and both inclusive: pixel 1 is the interval from 0 to 1."""
-    try:
-        root = read_xml(file, kind=DataError)
-    except DataError as error:
-        return _Page(None, [], str(error))
-    size = None
-    try:
-        height, width = int(root.findtext("size/height", "0")), int(root.findtext("size/width", "0"))
-        size = (height, width) if 0 < height < 10**6 and 0 < width < 10**6 else None
-    except ValueError:
-        pass
-    objects, problem = [], ""
+    root = read_xml(file, kind=DataError)
+    objects, problems = [], []
     for number, item in enumerate(root.iter("object"), 1):
+        corners = item.find("bndbox")
+        if corners is None:
+            corners = Element("bndbox")
         try:
-            x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax"))
+            x1, y1, x2, y2 = (float(corners.findtext(key, "")) for key in ("xmin", "ymin", "xmax", "ymax"))
         except ValueError:
-            problem = problem or f"object {number} has no bndbox of four numbers"
+            problems.append(f"object {number} has no bndbox of four numbers")
             continue
-        name = (item.findtext("name") or "").strip()
-        ignore = (item.findtext("difficult") or "0").strip() in ("1", "true", "True")
-        objects.append(_Object(name, (x1 - 1, y1 - 1, x2, y2), ignore))
-    return _Page(size, objects, problem)
+        ignore = item.findtext("difficult", "0").strip() in ("1", "true", "True")
+        objects.append(Object(item.findtext("name", "").strip(), (x1 - 1, y1 - 1, x2, y2), ignore))
+    return [Page(root.findtext("filename", "").strip(), _size(root), objects, problems=problems)]
+
+
+def _size(root: Element) -> Size | None:
+    try:
+        height, width = (int(root.findtext(f"size/{key}", "0")) for key in ("height", "width"))
+    except ValueError:
+        return None
+    return (height, width) if 0 < height < 10**6 and 0 < width < 10**6 else None
+
+
+def _classes(reading: Reading) -> Classes | None:
+    """Names from labels.txt or labelmap.txt; else VOC's own order if only those occur."""
+    listed = [f for f in reading.tree.annotations if f.name.lower() in ("labels.txt", "labelmap.txt")]
+    for file in sorted(listed, key=lambda f: len(f.parts))[:1]:
+        lines = read_lines(file, kind=DataError)
+        if file.name.lower() == "labelmap.txt":  # CVAT: name:colour:parts:actions, and a background class
+            lines = [line.partition(":")[0] for line in lines if not line.startswith(("#", "background:"))]
+        names = tuple(line.strip() for line in lines if line.strip())
+        return Classes(names, tuple(range(1, len(names) + 1)))
+    seen = {o.name for file in reading.files for page in reading.pages(file) for o in page.objects}
+    return Classes(VOC_NAMES, tuple(range(1, len(VOC_NAMES) + 1))) if seen <= set(VOC_NAMES) else None
+
+
+def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        output.folder(folder)
+    names = output.classes.names
+    output.text("labels.txt", "".join(f"{name}\n" for name in names))
+    lines = ["VOC: image ids, class ids and areas are not kept; labels.txt holds the order of the classes"]
+    fractions = 0
+    stems, renamed = stems_of(splits)
+    for split, dataset in splits.items():
+        listed = []
+        for index, record in enumerate(dataset.records):
+            stem, suffix = stems[split, index]
+            fractions += int((record.boxes % 1 != 0).any(axis=1).sum())
+            listed.append(stem)
+            height, width = record.size
+            parts = [
+                f"<annotation>\n  <folder>JPEGImages</folder>\n  <filename>{text(stem + suffix)}</filename>\n"
+                f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>\n"
+            ]
+            for (x1, y1, x2, y2), label, ignore in output.rows(record):
+                parts.append(
+                    f"  <object>\n    <name>{text(names[label])}</name>\n    <difficult>{int(ignore)}</difficult>\n"
+                    f"    <bndbox><xmin>{short(x1 + 1)}</xmin><ymin>{short(y1 + 1)}</ymin>"
+                    f"<xmax>{short(x2)}</xmax><ymax>{short(y2)}</ymax></bndbox>\n  </object>\n"
+                )
+            output.text(f"Annotations/{stem}.xml", "".join([*parts, "</annotation>\n"]))
+            output.image(record, f"JPEGImages/{stem}{suffix}")
+        output.text(f"ImageSets/Main/{split}.txt", "".join(f"{stem}\n" for stem in listed))
+    if renamed:
+        lines.append(f"VOC: {renamed:,} pictures have a new name, as all lie in one folder")
+    if fractions:
+        lines.append(f"VOC: {fractions:,} boxes have fractions of pixels, which some tools round")
+    return lines
+
+
+FORMAT = Format("voc", "Pascal VOC XML", (".xml",), _sniff, _sources, _write)

@@ -1,60 +1,138 @@
-"""YOLO: a data.yaml with class names and splits, and one text file of normalised boxes a picture."""
+"""YOLO: one text file of boxes in shares of the image for each image; names and splits in data.yaml, darknet's .data,
+or nowhere.
+
+Defined at https://docs.ultralytics.com/datasets/detect/ and by darknet (https://pjreddie.com/darknet/yolo/).
+"""
 
 from __future__ import annotations
 
-from functools import partial
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from ...errors import DataError, ImageError
-from ...readers import read_lines, read_yaml
+from ...readers import read_json, read_lines, read_yaml
 from ...types import Classes
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes, list_images
-from ..dataset import Dataset, Size, Sources
-from ..image import image_size
+from ..dataset import Dataset, Sources
+from ..image import SUFFIXES, image_size
+from ..pages import in_order
+from ..registry import Format, ReadOptions
 from ..splits import ALIASES, canonical_split
-from .coco import safe_name
+from ..tree import Probe, Tree, clean_name, folder_key, stem_of
+from ..writing import Output, count, left_out, names_of, need_images, shares
 
-_MOST_CLASSES = 100_000
 _KEYS = ("train", "val", "test", "minival", *ALIASES)
+_NAMES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt", "class_names.txt")
+_MOST_CLASSES = 100_000
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
-def sources(path: Path, strict: bool) -> Sources:
-    """The splits of a data.yaml, or of a folder that holds one: name -> function that reads it."""
-    file = path if path.is_file() else _find(path)
-    if file is None:
-        return {}
-    data = _load(file)
-    classes = _classes(data, file)
+# --------------------------------------------------------------------------- recognising
+
+
+def _sniff(probe: Probe) -> bool:
+    if probe.suffix in (".yaml", ".yml"):
+        keys = set(re.findall(r"^[\"']?(\w+)[\"']?\s*:", probe.text, re.MULTILINE))
+        return "names" in keys | ({"names"} if "nc" in keys else set()) and bool(keys & set(_KEYS))
+    if probe.suffix == ".data":
+        keys = set(re.findall(r"^\s*(\w+)\s*=", probe.text, re.MULTILINE))
+        return "names" in keys and bool(keys & {"train", "valid"})
+    lines = probe.lines[:20]
+    return bool(lines) and all(_is_row(line) for line in lines)
+
+
+def _is_row(line: str) -> bool:
+    fields = line.split()
+    if len(fields) != 5 and (len(fields) < 7 or len(fields) % 2 == 0):
+        return False
+    if not fields[0].isdecimal() or not all(_NUMBER.fullmatch(f) for f in fields[1:]):
+        return False
+    return all(-0.5 <= float(f) <= 1.5 for f in fields[1:])
+
+
+def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
+    described = [f for f in files if f.suffix.lower() != ".txt"]
+    if tree.source.labels is not None and not described:
+        described = []
+    if len(described) > 1:
+        named = [f for f in described if f.stem.lower() in ("data", "dataset")]
+        described = named if len(named) == 1 else described
+    if len(described) > 1:
+        listed = ", ".join(str(f.relative_to(tree.root)) for f in described)
+        raise DataError(f"{tree.root} has several data files: {listed}; name one of them")
+    if described:
+        return _described(tree, described[0], options)
+    return _bare(tree, files, options)
+
+
+# --------------------------------------------------------------------------- with data.yaml or .data
+
+
+@dataclass(frozen=True)
+class _Set:
+    """What is common to the splits of a set: its file or folder, the classes, and where labels lie."""
+
+    tree: Tree
+    source: Path
+    classes: Classes
+    labels: _Labels
+    strict: bool
+
+
+class _Labels:
+    """Which label file belongs to an image."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[str, ...], Path]:
+        texts = [p for p in self.tree.annotations if p.suffix.lower() == ".txt" and p.name.lower() not in _NAMES]
+        return {(*folder_key(self.tree.folders(p)), stem_of(p).casefold()): p for p in texts}
+
+    def of(self, image: Path) -> Path:
+        """images/train/a.jpg -> labels/train/a.txt, or beside the image, or in the parallel folder of --labels."""
+        parts = list(image.parts)
+        for at in range(len(parts) - 2, -1, -1):
+            if parts[at] == "images" and self.tree.source.labels is None:
+                parts[at] = "labels"
+                usual = Path(*parts).with_suffix(".txt")
+                if usual.is_file():
+                    return usual
+                break
+        beside = image.with_suffix(".txt")
+        root = self.tree.images.root
+        folders = image.relative_to(root).parts[:-1] if image.is_relative_to(root) else ()
+        return self._by_key.get((*folder_key(folders), image.stem.casefold()), beside)
+
+
+def _described(tree: Tree, file: Path, options: ReadOptions) -> Sources:
+    data = _load_darknet(file, tree) if file.suffix.lower() == ".data" else _load(file)
+    made = _Set(tree, file, _classes(data, file), _Labels(tree), options.strict)
     found: Sources = {}
     for key in (k for k in _KEYS if data.get(k)):
         entries = data[key] if isinstance(data[key], list) else [data[key]]
-        places = [_place(file, data, str(entry)) for entry in entries]
+        places = [_place(tree, file, data, str(entry)) for entry in entries]
         # Public files name test splits that few people have; training and validation have to be there.
         if all(p is None for p in places) and canonical_split(key) not in ("train", "val"):
             continue
-        found[canonical_split(key)] = partial(_read, file, data, classes, canonical_split(key), entries, strict)
+        found[canonical_split(key)] = partial(_read_entries, made, data, canonical_split(key), entries)
     if not found:
         raise DataError(f"{file} names no pictures; it needs train: or val: with a folder or a list of pictures")
-    return found
-
-
-def _find(folder: Path) -> Path | None:
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in (".yaml", ".yml"))
-    named = [f for f in files if f.stem.lower() in ("data", "dataset")] or [f for f in files if _is_data(f)]
-    if len(named) > 1:
-        raise DataError(f"{folder} has several data files: {', '.join(f.name for f in named)}; name one of them")
-    return named[0] if named else None
-
-
-def _is_data(file: Path) -> bool:
-    try:
-        data = _load(file)
-    except DataError:
-        return False
-    return "names" in data and any(key in data for key in _KEYS)
+    for split in {s for s in tree.images.splits.values() if s} - set(found):
+        extra = [p for p, s in tree.images.splits.items() if s == split and made.labels.of(p).is_file()]
+        if extra:  # Roboflow's test/, which its data.yaml may leave out
+            found[split] = partial(_read_unnamed, made, split)
+    return {name: found[name] for name in in_order(found)}
 
 
 def _load(file: Path) -> dict[str, Any]:
@@ -64,9 +142,22 @@ def _load(file: Path) -> dict[str, Any]:
     return data
 
 
+def _load_darknet(file: Path, tree: Tree) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for line in read_lines(file, kind=DataError):
+        key, equals, value = line.partition("=")
+        if equals and not key.lstrip().startswith("#"):
+            data[key.strip().lower()] = value.strip()
+    names = _place(tree, file, {}, str(data.get("names", "")))
+    if names is None or not names.is_file():
+        raise DataError(f"{file}: names: {data.get('names')} does not exist")
+    data["names"] = [line.strip() for line in read_lines(names, kind=DataError) if line.strip()]
+    return data
+
+
 def _classes(data: dict[str, Any], file: Path) -> Classes:
     names = data.get("names")
-    if names is None and isinstance(data.get("nc"), int):
+    if names is None and type(data.get("nc")) is int:
         if not 0 <= data["nc"] <= _MOST_CLASSES:
             raise DataError(f"{file}: nc is {data['nc']}; at most {_MOST_CLASSES:,} classes are read")
         names = [f"class{k}" for k in range(data["nc"])]
@@ -77,51 +168,160 @@ def _classes(data: dict[str, Any], file: Path) -> Classes:
     ids = tuple(sorted(names))
     values = tuple(str(names[k]) for k in ids)
     check_classes(values, file)
-    if isinstance(data.get("nc"), int) and data["nc"] != len(ids):
+    if type(data.get("nc")) is int and data["nc"] != len(ids):
         raise DataError(f"{file}: nc is {data['nc']} but {len(ids)} names are given")
     return Classes(values, ids)
 
 
 def _root(file: Path, data: dict[str, Any]) -> Path:
     root = file.parent / str(data.get("path") or "")
-    return root if root.is_dir() else file.parent
+    return root if _inside(root, file.parent) and root.is_dir() else file.parent
 
 
-def _place(file: Path, data: dict[str, Any], entry: str) -> Path | None:
-    """The folder or list that an entry means. Roboflow writes ../train/images for train/images."""
+def _inside(path: Path, folder: Path) -> bool:
+    try:
+        return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+    except ValueError:
+        return False
+
+
+def _place(tree: Tree, file: Path, data: dict[str, Any], entry: str) -> Path | None:
+    """The folder or list that an entry means, below the folder of the file or that of --pictures.
+
+    Files are written on other machines: Roboflow has ../train/images for train/images, others /content/set/train.
+    So leading folders are dropped until the rest is there.
+    """
+    if "\0" in entry or not entry.strip():
+        return None
     entry = entry.replace("\\", "/")
-    bare = entry
-    while bare.startswith("../"):
-        bare = bare[3:]
-    for place in (_root(file, data) / entry, file.parent / entry, file.parent / bare):
-        if place.exists():
-            return place
+    roots = [_root(file, data), file.parent, *([tree.source.images] if tree.source.images else [])]
+    for root in roots:
+        if (root / entry).exists() and any(_inside(root / entry, r) for r in roots):
+            return root / entry
+    parts = clean_name(entry, file).split("/") if entry.strip("/. ") else []
+    for start in range(len(parts)):
+        for root in roots:
+            if (root / Path(*parts[start:])).exists():
+                return root / Path(*parts[start:])
     return None
 
 
-def _read(file: Path, data: dict[str, Any], classes: Classes, split: str, entries: list[Any], strict: bool) -> Dataset:
-    problems = Problems(file, strict)
-    root = _root(file, data)
+def _read_entries(made: _Set, data: dict[str, Any], split: str, entries: list[Any]) -> Dataset:
+    problems = Problems(made.source, made.strict)
+    root = _root(made.source, data)
     paths: list[Path] = []
     for entry in entries:
-        place = _place(file, data, str(entry))
+        place = _place(made.tree, made.source, data, str(entry))
         if place is None:
-            raise DataError(f"{file}: {split}: {entry} does not exist (looked in {root} and {file.parent})")
+            outside = Path(str(entry)).exists() or (root / str(entry)).exists()
+            hint = f"is outside {made.source.parent}: --pictures {entry}" if outside else "does not exist"
+            raise DataError(f"{made.source}: {split}: {entry} {hint} (looked in {root} and {made.source.parent})")
         paths += list_images(place) if place.is_dir() else _listed(place, root, problems)
+    return _read_images(made, split, paths, problems)
+
+
+def _read_unnamed(made: _Set, split: str) -> Dataset:
+    problems = Problems(made.source, made.strict)
+    paths = [p for p, s in made.tree.images.splits.items() if s == split]
+    problems.note(f"the split {split} is not named in {made.source.name}; its folder has images and labels")
+    return _read_images(made, split, paths, problems)
+
+
+def _listed(file: Path, root: Path, problems: Problems) -> list[Path]:
+    """The pictures of a .txt list, each below the data set's folder; folders of other machines are dropped."""
+    if file.suffix.lower() != ".txt":
+        raise DataError(f"{file} is neither a folder nor a .txt list of pictures")
+    paths = []
+    for line in filter(None, map(str.strip, read_lines(file, kind=DataError))):
+        parts = clean_name(line, file).split("/")
+        options = (top / Path(*parts[start:]) for start in range(len(parts)) for top in (root, file.parent))
+        path = next((p for p in options if p.suffix.lower() in SUFFIXES and p.is_file()), None)
+        if path is None:
+            problems.skip("pictures that are not there", line)
+        else:
+            paths.append(path)
+    return paths
+
+
+# --------------------------------------------------------------------------- without
+
+
+def _bare(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
+    """Label files alone: the names from classes.txt, obj.names or the like, else numbers."""
+    labels = _Labels(tree)
+    pairs = {image: labels.of(image) for image in tree.images.paths}
+    have = {image for image, label in pairs.items() if label.is_file()}
+    matched = {label for image, label in pairs.items() if image in have}
+    if not matched & set(files):
+        raise DataError(f"{tree.root}: no label file belongs to an image by its name, such as {files[0]}")
+    made = _Set(tree, tree.root, _bare_classes(tree, sorted(matched)), labels, options.strict)
+    folders = {image.parent for image in have}
+    images = [image for image in tree.images.paths if image.parent in folders]
+    parts: dict[str, list[Path]] = defaultdict(list)
+    for split, lines in tree.lists.items():
+        keys = {clean_name(line, tree.root).rpartition("/")[2].casefold() for line in lines}
+        parts[split] = [i for i in images if i.name.casefold() in keys or i.stem.casefold() in keys]
+    if not any(parts.values()):
+        parts = defaultdict(list)
+        for image in images:
+            split_name = tree.images.splits[image] or tree.split_of(pairs[image]) if image in have else None
+            parts[split_name or tree.images.splits[image] or "all"].append(image)
+    return {s: partial(_read_bare, made, s, parts[s]) for s in in_order(parts) if parts[s]}
+
+
+def _read_bare(made: _Set, split: str, images: list[Path]) -> Dataset:
+    return _read_images(made, split, images, Problems(made.source, made.strict))
+
+
+def _bare_classes(tree: Tree, labels: list[Path]) -> Classes:
+    files = [p for p in tree.annotations if p.name.lower() in _NAMES or p.suffix.lower() == ".names"]
+    notes = [p for p in tree.annotations if p.name.lower() == "notes.json"]  # Label Studio's
+    listed = {}
+    for file in files:
+        if not all(_is_row(line) for line in tree.probe(file).lines[:5]) or not tree.probe(file).lines:
+            listed[tuple(line.strip() for line in read_lines(file, kind=DataError) if line.strip())] = file
+    if not listed:
+        for file in notes:
+            data = read_json(file, kind=DataError)
+            rows = data.get("categories") if isinstance(data, dict) else None
+            if isinstance(rows, list) and all(isinstance(r, dict) and isinstance(r.get("id"), int) for r in rows):
+                listed[tuple(str(r.get("name")) for r in sorted(rows, key=lambda r: r["id"]))] = file
+    if len(listed) > 1:
+        places = " and ".join(str(f.relative_to(tree.root)) for f in listed.values())
+        raise DataError(f"{tree.root}: {places} name different classes; put one of them away")
+    if listed:
+        names, file = next(iter(listed.items()))
+        check_classes(names, file)
+        return Classes(names, tuple(range(len(names))))
+    most = -1
+    for label in labels:
+        for line in read_lines(label, kind=DataError):
+            first = line.split(maxsplit=1)[:1]
+            if first and first[0].isdecimal() and len(first[0]) < 6:
+                most = max(most, int(first[0]))
+    names = tuple(f"class{k}" for k in range(most + 1))
+    check_classes(names, tree.root)
+    return Classes(names, tuple(range(len(names))))
+
+
+# --------------------------------------------------------------------------- the label files
+
+
+def _read_images(made: _Set, split: str, paths: list[Path], problems: Problems) -> Dataset:
     images = []
     rows: list[tuple[int, int, float, float, float, float]] = []
     names: list[tuple[Path, int]] = []
     bare = 0
-    label_of = {id: label for label, id in enumerate(classes.ids)}
+    label_of = {id: label for label, id in enumerate(made.classes.ids)}
+    roots = (made.tree.images.root, made.source.parent, made.source)
     for index, path in enumerate(paths):
-        size: Size | None
         try:
             size = image_size(path)
         except ImageError:
             size = None  # `assemble` reports it
-        relative = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-        images.append(ImageFile(index + 1, relative.as_posix(), path, size))
-        labels = _label_file(path)
+        root = next((r for r in roots if path.is_relative_to(r)), path.parent)
+        images.append(ImageFile(index + 1, path.relative_to(root).as_posix(), path, size))
+        labels = made.labels.of(path)
         if not labels.exists():
             bare += 1
             continue
@@ -154,7 +354,7 @@ def _read(file: Path, data: dict[str, Any], classes: Classes, split: str, entrie
         lambda k: f"line {names[k][1]} of {names[k][0].name}",
     )
     records = assemble(images, flat, problems)
-    return Dataset(records, classes, "yolo", split, file, problems.notes())
+    return Dataset(records, made.classes, "yolo", split, made.source, problems.notes())
 
 
 def _row(line: str, label_of: dict[int, int]) -> tuple[int, tuple[float, float, float, float]]:
@@ -165,7 +365,7 @@ def _row(line: str, label_of: dict[int, int]) -> tuple[int, tuple[float, float, 
     except ValueError:  # the text is not shown: a link may lead anywhere
         raise ValueError("a row is made of numbers: class x y w h") from None
     if not values[0].is_integer() or int(values[0]) not in label_of:
-        raise ValueError(f"there is no class {fields[0]}")
+        raise ValueError(f"there is no class {fields[0][:40]}")
     label, numbers = label_of[int(values[0])], values[1:]
     if len(numbers) == 4:
         x, y, w, h = numbers
@@ -180,31 +380,36 @@ def _row(line: str, label_of: dict[int, int]) -> tuple[int, tuple[float, float, 
     return label, box
 
 
-def _listed(file: Path, root: Path, problems: Problems) -> list[Path]:
-    """The pictures of a .txt list; each must lie under the data set's folder."""
-    if file.suffix.lower() != ".txt":
-        raise DataError(f"{file} is neither a folder nor a .txt list of pictures")
-    paths = []
-    for line in filter(None, map(str.strip, read_lines(file, kind=DataError))):
-        name = line.replace("\\", "/")
-        for top in (root.resolve(), root.absolute()):
-            if name.startswith(f"{top.as_posix()}/"):
-                name = name[len(top.as_posix()) + 1 :]
-        path = root / safe_name(name, file)
-        if not path.is_file() and (file.parent / safe_name(name, file)).is_file():
-            path = file.parent / safe_name(name, file)
-        if path.is_file():
-            paths.append(path)
-        else:
-            problems.skip("pictures that are not there", line)
-    return paths
+# --------------------------------------------------------------------------- writing
 
 
-def _label_file(image: Path) -> Path:
-    """images/train/a.jpg -> labels/train/a.txt; beside the picture where no folder is called images."""
-    parts = list(image.parts)
-    for at in range(len(parts) - 2, -1, -1):
-        if parts[at] == "images":
-            parts[at] = "labels"
-            return Path(*parts).with_suffix(".txt")
-    return image.with_suffix(".txt")
+def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
+    need_images(splits, "YOLO")
+    keys: dict[str, str] = {}
+    lines = ["YOLO: image ids and areas are not kept"]
+    for split in splits:
+        free = "train" not in splits and "train" not in keys.values()
+        keys[split] = "train" if split in ("all", "trainval") and free else split
+        if keys[split] != split:
+            lines.append(f"YOLO: the split {split} is called {keys[split]}")
+        elif split not in ("train", "val", "test"):
+            lines.append(f"YOLO: tools know only train, val and test, not {split}")
+    if output.classes.ids != tuple(range(len(output.classes))):
+        lines.append("YOLO: class ids are replaced by 0, 1, ... in the same order")
+    for split, dataset in splits.items():
+        for record, name in zip(dataset.records, names_of(dataset), strict=True):
+            rows = []
+            for box, label, _ in output.rows(record, cut=True, ignored=False):
+                x1, y1, x2, y2 = shares(box, record).tolist()
+                rows.append(f"{label} {(x1 + x2) / 2:.8f} {(y1 + y2) / 2:.8f} {x2 - x1:.8f} {y2 - y1:.8f}\n")
+            output.text(f"labels/{keys[split]}/{os.path.splitext(name)[0]}.txt", "".join(rows))
+            output.image(record, f"images/{keys[split]}/{name}")
+    trimmed = count(splits, "over")
+    if trimmed:
+        lines.append(f"YOLO: {trimmed:,} boxes are cut at the edge of their picture")
+    content = {key: f"images/{key}" for key in keys.values()} | {"names": dict(enumerate(output.classes.names))}
+    output.text("data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return lines + left_out(splits, "YOLO")
+
+
+FORMAT = Format("yolo", "YOLO", (".yaml", ".yml", ".data", ".txt"), _sniff, _sources, _write)

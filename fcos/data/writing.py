@@ -1,0 +1,179 @@
+"""What the writers of all formats share: files written whole, images brought along, names that are free."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+
+from ..errors import DataError
+from ..files import disk_reason, write_whole
+from ..types import Classes
+from .augment import clip
+from .dataset import Dataset, Record
+from .splits import WORDS
+
+_FOLDERS = frozenset(("images", "JPEGImages", "all", *WORDS))
+Row = tuple[tuple[float, float, float, float], int, bool]
+
+
+@dataclass(frozen=True)
+class Output:
+    """A new data set that is being written: its folder, its classes, and whether images are links.
+
+    Raises DataError where the disk refuses.
+    """
+
+    target: Path
+    classes: Classes
+    link: bool = False
+
+    def folder(self, name: str) -> Path:
+        """A folder below the target, made where it is not there."""
+        path = self.target / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def text(self, name: str, content: str) -> None:
+        """A text file below the target. The target is new, so half a file is nobody's loss: only the whole set is
+        kept or swept away."""
+        path = self.target / name
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8", newline="\n")
+
+    def json(self, name: str, content: Any) -> None:
+        """A JSON file below the target."""
+        self.text(name, json.dumps(content, ensure_ascii=False))
+
+    def whole(self, name: str, content: bytes) -> None:
+        """A binary file below the target."""
+        write_whole(self.target / name, content)
+
+    def image(self, record: Record, name: str) -> None:
+        """The image of a record, copied or linked; nothing where the record has none."""
+        path = self.target / name
+        if record.path is None or path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.link:
+            path.symlink_to(record.path.resolve())
+        else:
+            shutil.copyfile(record.path, path)
+
+    def rows(self, record: Record, *, cut: bool = False, ignored: bool = True) -> Iterator[Row]:
+        """(corners, label, ignore) of each box; cut to the image, and without ignored ones, where asked for."""
+        boxes = clip(record.boxes, record.size) if cut else record.boxes
+        for box, label, ignore in zip(boxes.tolist(), record.labels.tolist(), record.ignore.tolist(), strict=True):
+            if ignored or not ignore:
+                yield tuple(box), label, ignore
+
+
+def disk_error(error: OSError, target: Path) -> DataError:
+    """What the system said about a failed write, as one line."""
+    return DataError(f"cannot write {target}: {disk_reason(error) or error}; what was written there is not whole")
+
+
+# --------------------------------------------------------------------------- what a format cannot hold
+
+
+def count(splits: Mapping[str, Dataset], what: str) -> int:
+    """Boxes of all splits that are 'ignored' or 'over' the edge of their image."""
+    total = 0
+    for dataset in splits.values():
+        for record in dataset.records:
+            if what == "ignored":
+                total += int(record.ignore.sum())
+            else:
+                boxes = record.boxes[~record.ignore]
+                total += int((clip(boxes, record.size) != boxes).any(axis=1).sum())
+    return total
+
+
+def left_out(splits: Mapping[str, Dataset], title: str) -> list[str]:
+    """The line for a format that has no mark for ignored boxes."""
+    ignored = count(splits, "ignored")
+    if not ignored:
+        return []
+    return [f"{title}: {ignored:,} crowd or difficult boxes are left out: the format has no mark for them"]
+
+
+def need_images(splits: Mapping[str, Dataset], title: str) -> None:
+    """DataError where an image is not there and the format finds its images by file."""
+    for split, dataset in splits.items():
+        if any(record.path is None for record in dataset.records):
+            raise DataError(
+                f"{dataset.root}: the split {split} has no pictures, and {title} lists its pictures by file"
+            )
+
+
+# --------------------------------------------------------------------------- names
+
+
+def names_of(dataset: Dataset) -> list[str]:
+    """File names inside the new image folder: without folders that only repeat the layout, no stem twice."""
+    taken: dict[str, int] = {}
+    names = []
+    for index, record in enumerate(dataset.records):
+        parts = record.file_name.split("/")
+        while len(parts) > 1 and (parts[0] in _FOLDERS or re.fullmatch(r"(train|val|test)(19|20)\d\d", parts[0])):
+            parts = parts[1:]
+        name = "/".join(parts)
+        # Names that differ only in their suffix, or in case, would share a label file.
+        if taken.setdefault(os.path.splitext(name)[0].casefold(), index) != index:
+            stem, suffix = os.path.splitext(name)
+            while taken.setdefault(stem.casefold(), index) != index:
+                stem += f"_{record.id}"
+            name = stem + suffix
+        names.append(name)
+    return names
+
+
+def stems_of(splits: Mapping[str, Dataset]) -> tuple[dict[tuple[str, int], tuple[str, str]], int]:
+    """((split, index) -> (stem, suffix), how many are new) for formats that keep all images in one folder.
+
+    A stem has no folders and no spaces: a split list ends a name at a space. One image in two splits keeps one name.
+    """
+    taken: dict[str, object] = {}
+    stems: dict[tuple[str, int], tuple[str, str]] = {}
+    renamed = 0
+    for split, dataset in splits.items():
+        for index, (record, name) in enumerate(zip(dataset.records, names_of(dataset), strict=True)):
+            stem, suffix = os.path.splitext(re.sub(r"[/\s]", "_", name))
+            who: object = record.path or (split, index)
+            while taken.setdefault(stem.casefold(), who) != who:
+                stem = f"{stem}_{split}"
+            renamed += stem + suffix != name
+            stems[split, index] = (stem, suffix)
+    return stems, renamed
+
+
+def short(value: float) -> float | int:
+    """Thousandths of a pixel, as an int where it is one."""
+    rounded = round(value, 3)
+    whole = int(rounded)
+    return whole if rounded == whole else rounded
+
+
+def text(value: str) -> str:
+    """Text between XML tags."""
+    return escape(value)
+
+
+def attribute(value: object) -> str:
+    """The value of an XML attribute, in quotes."""
+    return quoteattr(str(value))
+
+
+def shares(box: tuple[float, float, float, float], record: Record) -> np.ndarray:
+    """Corners in pixels -> in shares of the image."""
+    height, width = record.size
+    return np.array(box, dtype=np.float64) / (width, height, width, height)

@@ -1,0 +1,399 @@
+"""Folders as people have them, each a tree made for its case. What opens is compared with the boxes put in."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fcos.data.open import open_dataset, open_splits, split_names
+from fcos.data.tree import DataSource
+from fcos.errors import DataError
+
+BOX = (10, 20, 40, 60)  # of every image, xyxy
+SIZE = (100, 80)  # width, height
+
+
+def image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", SIZE, (sum(map(ord, path.stem)) % 255, 120, 150)).save(path)
+
+
+def xml(path, name="cat", box=BOX):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x1, y1, x2, y2 = box
+    path.write_text(
+        f"<annotation><filename>{path.stem}.jpg</filename><size><width>100</width><height>80</height></size><object>"
+        f"<name>{name}</name><bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
+        "</bndbox></object></annotation>"
+    )
+
+
+def txt(path, label=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{label} 0.25 0.5 0.3 0.5\n")
+
+
+def coco(path, names, more=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x1, y1, x2, y2 = BOX
+    rows = [
+        {"id": k, "image_id": k, "category_id": 3, "bbox": [x1, y1, x2 - x1, y2 - y1]} for k in range(1, len(names) + 1)
+    ]
+    images = [{"id": k, "file_name": name, "width": 100, "height": 80} for k, name in enumerate(names, 1)]
+    content = {"images": images, "annotations": rows, "categories": [{"id": 3, "name": "cat"}]}
+    path.write_text(json.dumps((more or {}) | content))
+
+
+def check(root, splits, kind, **options):
+    """Every split has its images, each there with its one box."""
+    source = DataSource(root, **options)
+    got = open_splits(source, strict=True)
+    assert {name: len(part) for name, part in got.items()} == splits
+    for part in got.values():
+        assert part.format == kind
+        for record in part.records:
+            assert record.path is not None
+            assert record.path.is_file()
+            np.testing.assert_allclose(record.boxes, [BOX], atol=1e-4)
+            assert part.classes.names[record.labels[0]] in ("cat", "class0")
+    assert split_names(source) == list(got)
+
+
+# --------------------------------------------------------------------------- the six sets of the issue
+
+
+def test_voc_in_small_letters(tmp_path):
+    for stem in "ab":
+        image(tmp_path / "images" / f"{stem}.jpg")
+        xml(tmp_path / "annotations" / f"{stem}.xml")
+    check(tmp_path, {"all": 2}, "voc")
+
+
+def test_train_and_test_one_level_down_with_xml_beside(tmp_path):
+    for split, count in (("train", 3), ("test", 2)):
+        for k in range(count):
+            image(tmp_path / "fruit" / split / f"{split}_{k}.jpg")
+            xml(tmp_path / "fruit" / split / f"{split}_{k}.xml")
+    check(tmp_path, {"train": 3, "test": 2}, "voc")
+
+
+def test_the_same_under_a_parent_whose_name_says_nothing(tmp_path):
+    for split, count in (("train", 3), ("test", 2)):
+        for k in range(count):
+            image(tmp_path / "archive (1)" / "stuff" / split / f"{k}.jpg")
+            xml(tmp_path / "archive (1)" / "stuff" / split / f"{k}.xml")
+    check(tmp_path, {"train": 3, "test": 2}, "voc")
+
+
+def test_coco_files_that_end_in_their_split(tmp_path):
+    image(tmp_path / "train2017" / "1.jpg")
+    image(tmp_path / "val2017" / "1.jpg")
+    coco(tmp_path / "annotations" / "custom_train.json", ["1.jpg"])
+    coco(tmp_path / "annotations" / "custom_val.json", ["1.jpg"])
+    check(tmp_path, {"train": 1, "val": 1}, "coco")
+    for split in ("train", "val"):
+        assert open_dataset(tmp_path, split).records[0].path == tmp_path / f"{split}2017" / "1.jpg"
+
+
+def test_voc_as_published(tmp_path):
+    for stem in ("000001", "000002"):
+        image(tmp_path / "VOCdevkit" / "VOC2007" / "JPEGImages" / f"{stem}.jpg")
+        xml(tmp_path / "VOCdevkit" / "VOC2007" / "Annotations" / f"{stem}.xml")
+    lists = tmp_path / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "trainval.txt").write_text("000001\n")
+    (lists / "test.txt").write_text("000002\n")
+    (lists / "cat_test.txt").write_text("000002 -1\n")
+    check(tmp_path, {"trainval": 1, "test": 1}, "voc")
+
+
+def test_roboflow_whose_yaml_forgets_test(tmp_path):
+    for split in ("train", "valid", "test"):
+        image(tmp_path / split / "images" / f"{split}.jpg")
+        txt(tmp_path / split / "labels" / f"{split}.txt")
+    content = {"train": "../train/images", "val": "../valid/images", "names": ["cat"], "nc": 1}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(content))
+    check(tmp_path, {"train": 1, "val": 1, "test": 1}, "yolo")
+    assert any("test is not named in data.yaml" in str(n) for n in open_dataset(tmp_path, "test").notes)
+    check(tmp_path / "data.yaml", {"train": 1, "val": 1, "test": 1}, "yolo")
+
+
+# --------------------------------------------------------------------------- names of folders
+
+PLACES = [  # images, annotations; {s} is the split
+    ("Images/{s}", "Labels/{s}"),
+    ("image/{s}", "label/{s}"),
+    ("IMGS/{s}", "ANNOTATIONS/{s}"),
+    ("{s}/images", "{s}/labels"),
+    ("{s}/img", "{s}/annotation"),
+    ("{s}", "{s}"),
+    ("{s}_images", "{s}_labels"),
+    ("images/{s}2017", "annotations/{s}2017"),
+    ("{s}/images", "labels/{s}"),
+    ("a/b/images/{s}", "a/b/xmls/{s}"),
+]
+NAMES = [
+    ("train", "val", "test"),
+    ("training", "validation", "testing"),
+    ("Train", "Valid", "Test"),
+    ("trn", "dev", "eval"),
+    ("TRAIN", "VAL", "TEST"),
+]
+
+
+@pytest.mark.parametrize("names", NAMES, ids=[n[0] for n in NAMES])
+@pytest.mark.parametrize("places", PLACES, ids=[p[0] for p in PLACES])
+@pytest.mark.parametrize("kind", ["voc", "yolo"])
+def test_split_folders_of_any_usual_name(kind, places, names, tmp_path):
+    for folder in names:
+        for k in range(2):  # the same names in every split
+            image(tmp_path / places[0].format(s=folder) / f"{k}.jpg")
+            place = tmp_path / places[1].format(s=folder)
+            xml(place / f"{k}.xml") if kind == "voc" else txt(place / f"{k}.txt")
+    check(tmp_path, {"train": 2, "val": 2, "test": 2}, kind)
+
+
+@pytest.mark.parametrize("wraps", [(), ("set",), ("download", "my set v2")])
+def test_wrapping_folders(wraps, tmp_path):
+    root = tmp_path.joinpath("top", *wraps)
+    image(root / "images" / "train" / "a.jpg")
+    image(root / "images" / "val" / "a.jpg")
+    coco(root / "annotations" / "instances_train.json", ["a.jpg"])
+    coco(root / "annotations" / "instances_val.json", ["a.jpg"])
+    check(tmp_path / "top", {"train": 1, "val": 1}, "coco")
+
+
+@pytest.mark.parametrize("place", ["", "lists/", "splits/", "ImageSets/", "ImageSets/Main/"])
+@pytest.mark.parametrize("form", ["{}", "{}.jpg", "images/{}.jpg", "./images/{}.jpg", "/home/me/set/images/{}.jpg"])
+@pytest.mark.parametrize("kind", ["voc", "yolo", "coco"])
+def test_split_lists(kind, form, place, tmp_path):
+    for stem in ("a b", "b", "c"):
+        image(tmp_path / "images" / f"{stem}.jpg")
+        if kind == "voc":
+            xml(tmp_path / "annotations" / f"{stem}.xml")
+        elif kind == "yolo":
+            txt(tmp_path / "labels" / f"{stem}.txt")
+    if kind == "coco":
+        coco(tmp_path / "result.json", ["a b.jpg", "b.jpg", "c.jpg"])
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / place / "train.txt").write_text("".join(form.format(s) + "\n" for s in ("a b", "b")))
+    (tmp_path / place / "valid.txt").write_text(form.format("c"))
+    check(tmp_path, {"train": 2, "val": 1}, kind)
+
+
+def test_two_whole_sets_are_not_mixed(tmp_path):
+    for year in ("VOC2007", "VOC2012"):
+        for split in ("train", "test"):
+            image(tmp_path / year / split / f"{year}{split}.jpg")
+            xml(tmp_path / year / split / f"{year}{split}.xml")
+    with pytest.raises(DataError, match="several data sets: voc2007, voc2012; name one"):
+        open_splits(tmp_path)
+    check(tmp_path / "VOC2007", {"train": 1, "test": 1}, "voc")
+
+
+def test_folders_that_are_no_splits_are_one_set(tmp_path):
+    for kind in ("night", "day"):
+        image(tmp_path / kind / f"{kind}.jpg")
+        xml(tmp_path / kind / f"{kind}.xml")
+    check(tmp_path, {"all": 2}, "voc")
+
+
+# --------------------------------------------------------------------------- COCO
+
+
+@pytest.mark.parametrize("name", ["cells.json", "export (3).json", "project-1-at-2024.JSON", "x.y.json"])
+def test_json_by_content_not_name(name, tmp_path):
+    image(tmp_path / "pics" / "a.jpg")
+    coco(tmp_path / name, ["a.jpg"], {"info": {"description": "x" * 500}, "licenses": []})
+    (tmp_path / "notes.json").write_text('{"author": "me", "images": 5}')
+    (tmp_path / "results.json").write_text('[{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}]')
+    check(tmp_path, {"all": 1}, "coco")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train/a.jpg",
+        "images/train/a.jpg",
+        "other/place/a.jpg",
+        "/home/me/set/train/a.jpg",
+        "C:\\Users\\me\\set\\train\\a.jpg",
+        "train\\a.jpg",
+        "../train/a.jpg",
+        "a.JPG",
+        "A.jpeg",
+        "a.png",
+        "a",
+        "https://example.org/set/a.jpg",
+    ],
+)
+def test_file_names_with_other_folders_and_suffixes(name, tmp_path):
+    image(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "val" / "a.jpg")
+    coco(tmp_path / "train.json", [name])
+    check(tmp_path, {"train": 1}, "coco")
+    assert open_dataset(tmp_path).records[0].path == tmp_path / "train" / "a.jpg"
+    assert open_dataset(tmp_path / "train.json").records[0].path == tmp_path / "train" / "a.jpg"
+
+
+def test_one_json_over_split_folders(tmp_path):
+    for split in ("train", "val"):
+        image(tmp_path / split / f"{split}.jpg")
+    coco(tmp_path / "all.json", ["train.jpg", "val.jpg"])
+    check(tmp_path, {"train": 1, "val": 1}, "coco")
+
+
+def test_images_of_another_split_are_not_taken_for_those_that_are_missing(tmp_path):
+    for k in range(3):
+        image(tmp_path / "train" / f"{k}.jpg")
+    coco(tmp_path / "train.json", ["0.jpg", "1.jpg", "2.jpg"])
+    coco(tmp_path / "val.json", ["0.jpg"])
+    assert open_dataset(tmp_path, "val").records[0].path is None
+
+
+def test_other_files_of_coco_beside_the_instances(tmp_path):
+    image(tmp_path / "val2017" / "a.jpg")
+    for name in ("instances", "person_keypoints", "captions"):
+        coco(tmp_path / "annotations" / f"{name}_val2017.json", ["a.jpg"])
+    coco(tmp_path / "annotations" / "image_info_test-dev2017.json", [])
+    check(tmp_path, {"val": 1}, "coco")
+
+
+def test_two_files_for_one_split_need_a_choice(tmp_path):
+    image(tmp_path / "a.jpg")
+    for name in ("train_v1.json", "v2_train.json"):
+        coco(tmp_path / name, ["a.jpg"])
+    with pytest.raises(DataError, match=r"train_v1.json, v2_train.json all look like the split train"):
+        open_splits(tmp_path)
+
+
+# --------------------------------------------------------------------------- YOLO
+
+
+@pytest.mark.parametrize("file", ["classes.txt", "obj.names", "labels/classes.txt", "data/my.names"])
+def test_yolo_without_yaml(file, tmp_path):
+    image(tmp_path / "images" / "a.jpg")
+    txt(tmp_path / "labels" / "a.txt", 1)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("dog\ncat\n")
+    check(tmp_path, {"all": 1}, "yolo")
+
+
+def test_yolo_without_any_names(tmp_path):
+    for k in range(3):
+        image(tmp_path / "images" / f"{k}.jpg")
+    txt(tmp_path / "labels" / "0.txt")
+    (tmp_path / "labels" / "1.txt").write_text("")
+    dataset = open_dataset(tmp_path)
+    assert dataset.classes.names == ("class0",)
+    assert [len(r.boxes) for r in dataset.records] == [1, 0, 0]
+    assert any("without a label file" in str(n) for n in dataset.notes)
+
+
+def test_darknet(tmp_path):
+    for split in ("train", "valid"):
+        for k in range(2):
+            image(tmp_path / "data" / "obj" / f"{split}{k}.jpg")
+            txt(tmp_path / "data" / "obj" / f"{split}{k}.txt")
+        lines = [f"data/obj/{split}{k}.jpg\n" for k in range(2)]
+        (tmp_path / "data" / f"{split}.txt").write_text("".join(lines))
+    (tmp_path / "data" / "obj.names").write_text("cat\n")
+    (tmp_path / "data" / "obj.data").write_text(
+        "classes = 1\ntrain  = data/train.txt\nvalid  = data/valid.txt\nnames = data/obj.names\nbackup = backup/\n"
+    )
+    check(tmp_path, {"train": 2, "val": 2}, "yolo")
+    check(tmp_path / "data" / "obj.data", {"train": 2, "val": 2}, "yolo")
+
+
+def test_yaml_written_on_another_machine(tmp_path):
+    image(tmp_path / "train" / "images" / "a.jpg")
+    txt(tmp_path / "train" / "labels" / "a.txt")
+    (tmp_path / "data.yaml").write_text("path: /content/datasets/x\ntrain: /content/x/train/images\nnames: [cat]\n")
+    check(tmp_path, {"train": 1}, "yolo")
+
+
+def test_a_yaml_opens_nothing_outside_unless_told(tmp_path):
+    image(tmp_path / "secret" / "pics" / "a.jpg")
+    txt(tmp_path / "secret" / "pics" / "a.txt")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "data.yaml").write_text(f"train: {tmp_path}/secret/pics\nnames: [cat]\n")
+    with pytest.raises(DataError, match=r"is outside .*--pictures"):
+        open_dataset(tmp_path / "set")
+    check(tmp_path / "set", {"train": 1}, "yolo", images=tmp_path / "secret" / "pics")
+
+
+# --------------------------------------------------------------------------- two places, and by hand
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo", "coco"])
+def test_images_and_labels_in_two_places(kind, tmp_path):
+    image(tmp_path / "disk1" / "train" / "a.jpg")
+    image(tmp_path / "disk1" / "val" / "a.jpg")
+    for split in ("train", "val"):
+        if kind == "voc":
+            xml(tmp_path / "disk2" / split / "a.xml")
+        elif kind == "yolo":
+            txt(tmp_path / "disk2" / split / "a.txt")
+        else:
+            coco(tmp_path / "disk2" / f"{split}.json", ["a.jpg"])
+    check(tmp_path / "disk1", {"train": 1, "val": 1}, kind, labels=tmp_path / "disk2")
+    check(tmp_path / "disk2", {"train": 1, "val": 1}, kind, images=tmp_path / "disk1")
+    check(tmp_path, {"train": 1, "val": 1}, kind, images=tmp_path / "disk1", labels=tmp_path / "disk2")
+
+
+def test_two_readings_are_shown_and_format_chooses(tmp_path):
+    image(tmp_path / "images" / "a.jpg")
+    txt(tmp_path / "labels" / "a.txt")
+    coco(tmp_path / "annotations" / "all.json", ["a.jpg"])
+    with pytest.raises(
+        DataError, match=r"read in 2 ways .*as coco: all; as yolo: all.*--format coco or yolo"
+    ) as caught:
+        open_dataset(tmp_path)
+    assert "all.json: COCO JSON" in caught.value.details
+    check(tmp_path, {"all": 1}, "yolo", format="yolo")
+    check(tmp_path, {"all": 1}, "coco", format="coco")
+
+
+def test_what_was_found_is_shown_where_nothing_is_known(tmp_path):
+    for k in range(5):
+        image(tmp_path / "photos" / f"{k}.jpg")
+    (tmp_path / "meta.json").write_text('{"author": 1, "year": 2}')
+    (tmp_path / "dets.json").write_text('[{"image_id": 1, "score": 0.5, "bbox": [1, 2, 3, 4]}]')
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "readme.txt").write_text("hello\n")
+    (tmp_path / "deep" / "x.xml").write_text("<plist><dict/></plist>")
+    with pytest.raises(DataError, match=r"holds no data set that is known .5 images and 4 files") as caught:
+        open_dataset(tmp_path)
+    for text in (
+        "photos/  5 images",
+        "meta.json: an object with 'author', 'year'",
+        "dets.json: a list of detections (COCO results), not annotations",
+        "readme.txt: begins 'hello'",
+        "x.xml: XML <plist>",
+    ):
+        assert text in caught.value.details
+    assert "--format NAME, --pictures FOLDER and --labels FOLDER" in str(caught.value)
+
+
+def test_a_reading_that_failed_says_why(tmp_path):
+    image(tmp_path / "images" / "a.jpg")
+    txt(tmp_path / "labels" / "other.txt")
+    with pytest.raises(DataError, match=r"no label file belongs to an image by its name, such as .*other.txt"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.tgz", "x.7z"])
+def test_archives(name, tmp_path):
+    (tmp_path / name).write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match="is an archive; unpack it first"):
+        open_dataset(tmp_path / name)
+
+
+def test_a_loop_of_links_and_what_a_killed_writer_left(tmp_path):
+    image(tmp_path / "images" / "a.jpg")
+    image(tmp_path / "images" / ".writing-a-1.jpg")
+    xml(tmp_path / "annotations" / "a.xml")
+    (tmp_path / "images" / "again").symlink_to(tmp_path)
+    check(tmp_path, {"all": 1}, "voc")
