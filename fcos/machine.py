@@ -64,10 +64,15 @@ def cache_folder() -> Path:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is more than emulated there: on a CPU without its instructions a step takes many times as long."""
+    """Whether bf16 is more than emulated there: without its instructions a step takes many times as long.
+
+    NVIDIA's cards have them from compute capability 8.0 on (A100, RTX 30); V100 is 7.0 and T4 7.5, and
+    `torch.cuda.is_bf16_supported()` counts their emulation.
+    """
     if device.type == "cuda":
-        result: bool = torch.cuda.is_bf16_supported()
-        return result
+        if torch.version.hip is not None:  # AMD's numbers mean something else; torch knows those cards
+            return bool(torch.cuda.is_bf16_supported())
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return True
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # torch says it nowhere else
@@ -95,11 +100,14 @@ def pick_device(name: str = "auto") -> torch.device:
 
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """torch computes with `number` threads inside, 0: as before, and with those of before afterwards."""
+    """torch computes with `number` threads inside, 0: as before, and with those of before afterwards.
+
+    torch counts them for each thread, and a new thread begins with the number that any thread set last."""
     before = torch.get_num_threads()
-    if number:
+    if number not in (0, before):  # setting it costs a pool of threads even where nothing changes
         torch.set_num_threads(number)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)

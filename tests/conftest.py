@@ -1,4 +1,6 @@
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +12,15 @@ torch.set_num_threads(1)
 
 pytest_plugins = ["judging", "scripted"]  # their fixtures
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_before() -> Iterator[None]:
+    """No test leaves its threads or inductor's settings to the next one."""
+    yield
+    torch.set_num_threads(1)
+    if "torch._inductor.config" in sys.modules:
+        sys.modules["torch._inductor.config"].freezing = False
 
 
 @pytest.fixture(scope="session")

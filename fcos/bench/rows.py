@@ -21,6 +21,7 @@ from ..errors import FcosError, MissingExtra, ModelError
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..inference.stream import run
+from ..machine import pick_device, torch_threads
 from ..network import weights
 from ..network.info import describe_network, parse_size
 from ..presets import PRESETS, resolve
@@ -148,11 +149,10 @@ def bench(
         raise FcosError(f"--against {against}: there is only {TORCHVISION}")
     if not models and against is None:
         models = ("fcos-lite0",)
-    if threads:
-        torch.set_num_threads(threads)
     notes: list[str] = []
     ways: list[_Way] = []
-    with tempfile.TemporaryDirectory(prefix="fcos-bench-") as folder:
+    compiled: dict[tuple[str, str | None], Detector] = {}
+    with tempfile.TemporaryDirectory(prefix="fcos-bench-") as folder, torch_threads(threads):
         sources = [(name, _source(name, Path(folder), classes, notes)) for name in models]
         for text in sizes or (None,):
             if against:
@@ -179,17 +179,18 @@ def bench(
                                 device,
                                 notes,
                                 Path(folder),
+                                compiled,
                             )
         if not ways:
             raise FcosError("nothing to measure: " + "; ".join(notes))
         say(f"ways: {len(ways)}, rounds: {rounds}")
-        return _measure(ways, rounds, against, notes)
+        return _measure(ways, rounds, against, device, notes)
 
 
-def _measure(ways: Sequence[_Way], rounds: int, against: str | None, notes: list[str]) -> Report:
+def _measure(ways: Sequence[_Way], rounds: int, against: str | None, device: str, notes: list[str]) -> Report:
     turns: dict[Any, Callable[[], Any]] = {}
     work: dict[tuple[str, int], float] = {}
-    where = "cuda" if torch.cuda.is_available() else "cpu"
+    where = pick_device(device)
     for dtype in dict.fromkeys(way.dtype for way in ways):
         made = products(dtype, where)
         if not made:
@@ -245,15 +246,23 @@ def _source(name: str, folder: Path, classes: int, notes: list[str]) -> Path:
 def _ours(
     name: str, path: Path, runtime: str | None, dtype: str | None, size: str | None, batches: Sequence[int],
     threads: int, lanes: int, device: str, notes: list[str], folder: Path,
+    compiled: dict[tuple[str, str | None], Detector],
 ) -> list[_Way]:  # fmt: skip
-    """The ways of one loaded detector, one for each batch; none and a note when it cannot be loaded."""
+    """The ways of one loaded detector, one for each batch; none and a note when it cannot be loaded. A network is
+    compiled once for all sizes, by way of `compiled`."""
     before = _resident()
     shape = parse_shape(size) if size else None
     changes = [f"data.size={min(shape)}", f"data.max_size={max(shape)}"] if shape else []
     try:
-        detector = load(
-            path, runtime=runtime, dtype=dtype, threads=threads, lanes=lanes, device=device, overrides=changes
-        )
+        known = compiled.get((name, dtype)) if runtime == "compile" else None
+        if known is None:
+            detector = load(
+                path, runtime=runtime, dtype=dtype, threads=threads, lanes=lanes, device=device, overrides=changes
+            )
+        else:
+            detector = known.replace(config=known.config.override(*changes))
+        if runtime == "compile":
+            compiled.setdefault((name, dtype), detector)
         if detector.placement.lanes != lanes:
             raise ModelError("several lanes are for torch, onnx and openvino on a CPU")
     except (MissingExtra, ModelError) as error:
@@ -336,8 +345,6 @@ def _torchvision(size: str, folder: Path) -> tuple[Any, Path]:
 
 def _theirs(model: Any, size: str, batch: int, device: str) -> _Way:
     from torchvision.io import ImageReadMode, decode_jpeg
-
-    from ..machine import pick_device
 
     where = pick_device(device)
     model.to(where)

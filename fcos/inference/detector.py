@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
@@ -114,9 +114,14 @@ class Detector:
         self, images: Sequence[np.ndarray], names: Sequence[str | None], score: float = 0.0, batch: int = 1
     ) -> list[Detections]:
         """Detections of decoded pictures [H,W,3] uint8 RGB, in their pixels; all of them unless `score` is given."""
-        # a runtime with threads of its own loses half of its speed to torch's, which wait for work by spinning
-        with torch_threads(1) if self.placement.runtime in OWN_THREADS and self.device.type == "cpu" else nullcontext():
+        with self._threads():
             return self._detect(images, names, score, batch)
+
+    def _threads(self) -> AbstractContextManager[None]:
+        """torch's threads while this detector works: those of `placement`; the caller's are as before afterwards."""
+        place = self.placement
+        # a runtime with threads of its own loses half of its speed to torch's, which wait for work by spinning
+        return torch_threads(1 if place.runtime in OWN_THREADS and self.device.type == "cpu" else place.threads)
 
     def _detect(
         self, images: Sequence[np.ndarray], names: Sequence[str | None], score: float, batch: int
@@ -168,10 +173,11 @@ class Detector:
     @torch.inference_mode()
     def forward(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
         """Detections of prepared images [N,3,H,W], in pixels of the network input."""
-        if isinstance(self.network, EndToEndRuntime):
-            return self.network.detect(images.to(self.device), sizes)
-        predictions = self.network(images.to(self.device))
-        return decode(predictions, self.points(images.shape[-2:]), sizes, self.config.decode)
+        with self._threads():
+            if isinstance(self.network, EndToEndRuntime):
+                return self.network.detect(images.to(self.device), sizes)
+            predictions = self.network(images.to(self.device))
+            return decode(predictions, self.points(images.shape[-2:]), sizes, self.config.decode)
 
     def finish(self, found: Detections, size: tuple[int, int], name: str | None, score: float) -> Detections:
         """Detections in pixels of a picture of (height, width), with names, at least `score`."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
+from torch import Tensor
 
 from ..config import Config
 from ..errors import FcosError, ModelError
@@ -17,7 +18,7 @@ from ..export.registry import ON_DEVICE, ON_THE_FLY, OWN_THREADS, format_of
 from ..export.runtime import Runtime
 from ..machine import Placement, cpu_cores, pick_device
 from ..network.folding import fuse
-from ..types import Classes, Network
+from ..types import Classes, Network, Predictions
 from ..zoo.find import find_weights, load_network
 from .detector import Detector
 
@@ -104,15 +105,34 @@ def _around(network: Runtime, place: Placement) -> Detector:
 def _in_torch(model: FCOS, config: Config, classes: Classes, place: Placement) -> Detector:
     if place.dtype == "int8":
         raise ModelError("torch has no int8 here: fcos export --format openvino --dtype int8 --calibrate DATA")
-    if place.threads and place.lanes == 1:  # otherwise each lane sets its own
-        torch.set_num_threads(place.threads)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[place.dtype]
     network: Network = fuse(model, dtype).to(place.device)
     if place.runtime == "compile":
-        # weights as constants, laid out for the kernels ahead of time; must be set before the first call
-        torch._inductor.config.freezing = True
-        network = torch.compile(network)
+        network = Compiled(network)
     return Detector(network, config, classes, place)
+
+
+class Compiled:
+    """A network through torch.compile, for inference: its weights are constants, laid out for the kernels ahead of
+    time. images [N,3,H,W] -> Predictions.
+
+    Every new state of what goes in is compiled again, and after a few times torch gives up and stays eager. So all
+    images come in one state, and the compiled code is this network's alone: torch counts by code, not by network.
+    """
+
+    def __init__(self, network: Network, backend: str | Callable[..., Any] = "inductor") -> None:
+        def forward(images: Tensor) -> Predictions:
+            return network(images)
+
+        forward.__code__ = forward.__code__.replace()  # a copy: torch keeps what it compiled with the code object
+        self._forward = torch.compile(forward, backend=backend)
+
+    def __call__(self, images: Tensor) -> Predictions:
+        from torch._inductor import config as inductor
+
+        # the setting is one for the process; it is read while a call compiles
+        with torch.inference_mode(), inductor.patch(freezing=True):
+            return self._forward(images.clone(memory_format=torch.channels_last))
 
 
 def _fastest(model: FCOS, config: Config, classes: Classes, place: Placement) -> Detector:

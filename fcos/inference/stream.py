@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -37,11 +38,15 @@ def run(detector: Detector, images: Sequence[Path], scores: Tensor, batch: int =
     """
 
     def prepare() -> None:
-        if detector.placement.threads:  # torch counts them for each thread
+        if detector.placement.threads:  # torch counts them for each thread, and setting them for each picture costs
             torch.set_num_threads(detector.placement.threads)
 
     lanes = detector.placement.lanes
-    with ThreadPoolExecutor(max_workers=2) as readers, ThreadPoolExecutor(lanes, initializer=prepare) as workers:
+    with (
+        _keep_threads(),
+        ThreadPoolExecutor(max_workers=2) as readers,
+        ThreadPoolExecutor(lanes, initializer=prepare) as workers,
+    ):
         reading: deque[_Reading] = deque()
         detecting: deque[Future[list[_Found]]] = deque()
         rest = iter(images)
@@ -61,6 +66,15 @@ def run(detector: Detector, images: Sequence[Path], scores: Tensor, batch: int =
                 group.cancel()
             for _, image in reading:
                 image.cancel()
+
+
+@contextmanager
+def _keep_threads() -> Iterator[None]:
+    """New threads begin with the number of torch's threads that was set last; afterwards that is the caller's again."""
+    try:
+        yield
+    finally:
+        torch.set_num_threads(torch.get_num_threads())
 
 
 def _detect(detector: Detector, part: Sequence[_Reading], scores: Tensor) -> list[_Found]:

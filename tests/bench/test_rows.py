@@ -1,6 +1,7 @@
 """`fcos bench` on a detector of a few thousand weights: a table whose figures agree with each other."""
 
 import json
+import shutil
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from fcos.bench.rows import bench
 from fcos.bench.timing import alternate
 from fcos.cli import main
 from fcos.errors import FcosError
+from fcos.inference import load as load_module
 from fcos.network import weights
 from fcos.network.info import describe_network
 from fcos.types import Classes
@@ -69,6 +71,52 @@ def test_lanes_are_rows_of_their_own(model):
         assert row.images_per_second == pytest.approx(1e3 * row.batch / row.milliseconds)
     assert any("several lanes" in note for note in report.notes)
     assert "lanes" in report.text().splitlines()[0].split()
+
+
+def test_threads_are_those_asked_for_and_the_callers_afterwards(model, monkeypatch):
+    seen = []
+    monkeypatch.setattr("fcos.bench.rows.products", lambda dtype, device: [])
+    report = bench([str(model)], sizes=["64"], threads=2, rounds=1, say=lambda _: seen.append(torch.get_num_threads()))
+    assert report.threads == 2
+    assert set(seen) == {2}
+    assert torch.get_num_threads() == 1
+
+
+def test_the_peak_is_that_of_the_device_asked_for(model, monkeypatch):
+    """A machine with a GPU, asked for its CPU."""
+    asked = []
+
+    def products(dtype, device):
+        asked.append(torch.device(device).type)
+        return []
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(timing, "synchronize", lambda: None)
+    monkeypatch.setattr("fcos.bench.rows.heading", lambda: ("machine", "versions"))
+    monkeypatch.setattr("fcos.bench.rows.products", products)
+    bench([str(model)], sizes=["64"], device="cpu", rounds=1)
+    assert asked == ["cpu"]
+
+
+def test_a_network_is_compiled_once_for_each_state_of_its_images(model, tmp_path, monkeypatch):
+    """Two models at three sizes and two batches: torch neither gives up nor compiles the same again."""
+    compiled = []
+
+    def backend(graph, _):
+        compiled.append(graph)
+        return graph.forward
+
+    honest = load_module.Compiled
+    monkeypatch.setattr(load_module, "Compiled", lambda network: honest(network, backend))
+    monkeypatch.setattr("fcos.bench.rows.products", lambda dtype, device: [])
+    paths = [str(model), str(tmp_path / "other.safetensors")]
+    shutil.copy(*paths)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        report = bench(paths, ["compile"], sizes=["64", "96", "64x128"], batches=[1, 2], rounds=1)
+    assert len(report.rows) == 2 * 3 * 2
+    assert not torch._inductor.config.freezing
+    # one size, then any size, then any batch
+    assert len(compiled) <= 2 * 4
 
 
 def test_ways_take_turns():

@@ -1,5 +1,7 @@
 """A folder of pictures: batches, lanes and background writing change neither results nor order nor errors."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,12 @@ def test_what_cannot_be_written_is_an_error(detector, images, tmp_path):
         writer.close()
 
 
+def in_a_new_thread() -> int:
+    """The number of threads that torch begins with in a new thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+
+
 @pytest.mark.parametrize("runtime", ["torch", "onnx", "openvino"])
 def test_lanes_change_neither_order_nor_results_nor_errors(detector, images, tmp_path, runtime):
     if runtime != "torch":
@@ -80,9 +88,8 @@ def test_lanes_change_neither_order_nor_results_nor_errors(detector, images, tmp
     path = weights.save(
         tmp_path / "tiny.safetensors", detector.network.state_dict(), detector.config, detector.classes
     )  # fmt: skip
-    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     laned = load(path, runtime=runtime, threads=3, lanes=3, device="cpu")
-    torch.set_num_threads(before)
     assert (laned.placement.lanes, laned.placement.threads) == (3, 1)
     scores = torch.zeros(2)
     expected = list(run(detector, images, scores))
@@ -95,7 +102,7 @@ def test_lanes_change_neither_order_nor_results_nor_errors(detector, images, tmp
             if not isinstance(one, ImageError):
                 torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-4, atol=1e-3)
                 torch.testing.assert_close(one.scores, other.scores, rtol=1e-4, atol=1e-5)
-    assert torch.get_num_threads() == before  # the caller's threads are the caller's
+    assert torch.get_num_threads() == in_a_new_thread() == 2  # the caller's threads are the caller's
     assert next(run(laned, images, scores))[0] == images[0]  # who stops early is not made to wait for the rest
 
 
@@ -104,10 +111,8 @@ def test_lanes_are_few_and_only_where_they_can_be(detector, tmp_path):
     assert pick_lanes(1000, 1, 2) == pick_lanes(8, 1, 64) == 2
     assert pick_lanes(1000, 1, 64) == 4
     path = weights.save(tmp_path / "tiny.safetensors", detector.network.state_dict(), detector.config, detector.classes)
-    before = torch.get_num_threads()
     compiled = load(path, runtime="compile", threads=2, lanes=2, device="cpu")
     assert (compiled.placement.lanes, compiled.placement.threads) == (1, 2)
-    torch.set_num_threads(before)
 
 
 def test_the_same_image_twice_in_a_batch(detector, images):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError
-from ...machine import Placement
+from ...machine import Placement, torch_threads
 from ...network.model import FCOS
 from ..about import KEY, About, from_text
 from ..graph import build, example
@@ -44,12 +44,10 @@ def _load(path: Path, device: torch.device) -> tuple[torch.jit.ScriptModule, str
 
 def runtime(path: Path, about: About, place: Placement) -> Run:
     """libtorch on the CPU or a GPU."""
-    if place.threads:
-        torch.set_num_threads(place.threads)
     module = _load(path, place.device)[0]
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        with torch.inference_mode():
+        with torch_threads(place.threads), torch.inference_mode():
             result: tuple[Tensor, ...] = module(*(value.to(place.device) for value in inputs))
             return result
 

@@ -1,0 +1,156 @@
+"""A detector that was asked for so many threads computes with them, and leaves the caller's number alone."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from tiny import NAMES, tiny_config
+
+from fcos.inference.detector import Detector
+from fcos.inference.load import Compiled, load
+from fcos.machine import Placement, has_bf16, torch_threads
+from fcos.network import weights
+from fcos.types import Classes, Predictions
+
+IMAGE = np.full((64, 64, 3), 127, np.uint8)
+
+
+class Watched:
+    """In the place of a network: notes with how many threads it is called, and sees nothing. (What it computes would
+    take seconds where several threads share a busy core.)"""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, images):
+        self.seen.append(torch.get_num_threads())
+        points = images.shape[-2] * images.shape[-1] // 64 * 5 // 4  # strides 8 and 16
+        shape = (len(images), points)
+        return Predictions(torch.full((*shape, 2), -9.0), torch.ones(*shape, 4), torch.zeros(shape))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    torch.manual_seed(0)
+    config = tiny_config()
+    path = tmp_path_factory.mktemp("threads") / "tiny.safetensors"
+    return weights.save(path, weights.build(config, 2).state_dict(), config, Classes(NAMES))
+
+
+def watched(detector: Detector) -> tuple[Detector, list[int]]:
+    network = Watched()
+    return detector.replace(network=network), network.seen
+
+
+@pytest.mark.parametrize("asked", [0, 1, 2, 3])
+def test_threads_inside_and_outside(file, asked):
+    torch.set_num_threads(2)
+    detector, seen = watched(load(file, threads=asked, device="cpu"))
+    assert torch.get_num_threads() == 2
+    detector(IMAGE)
+    detector.forward(detector.prepare(IMAGE)[0][None], [(64, 64)])
+    assert seen == [asked or 2] * 2
+    assert torch.get_num_threads() == 2
+
+
+def test_threads_are_put_back_when_the_network_fails(file):
+    torch.set_num_threads(2)
+
+    def broken(images):
+        raise RuntimeError("broken")
+
+    detector = load(file, threads=3, device="cpu").replace(network=broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        detector(IMAGE)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("format", ["onnx", "torchscript"])
+def test_exported_files_leave_the_number_alone(file, tmp_path, format):
+    if format != "torchscript":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    from fcos.export.job import Job, run
+    from fcos.export.registry import FORMATS
+
+    made = run(Job(str(file), format, tmp_path / f"m{FORMATS[format].suffix}")).file
+    torch.set_num_threads(2)
+    detector, seen = watched(load(made, threads=3, device="cpu"))
+    detector(IMAGE)
+    # torch itself stays out of the way of a runtime with threads of its own
+    assert seen == [3 if format == "torchscript" else 1]
+    assert torch.get_num_threads() == 2
+
+
+def test_torch_threads_of_each_thread():
+    torch.set_num_threads(2)
+    seen = {}
+
+    def work():
+        with torch_threads(3):
+            seen["inside"] = torch.get_num_threads()
+        seen["after"] = torch.get_num_threads()
+
+    with torch_threads(1):
+        worker = threading.Thread(target=work)
+        worker.start()
+        worker.join()
+        assert torch.get_num_threads() == 1
+    assert seen == {"inside": 3, "after": 1}
+    assert torch.get_num_threads() == 2
+
+
+def test_compiled_networks_take_images_in_one_state():
+    """Images from inside and outside inference mode, with channels first and last: one compilation."""
+    count = []
+
+    def backend(graph, _):
+        count.append(1)
+        return graph.forward
+
+    torch.manual_seed(0)
+    network = weights.build(tiny_config(), 2).eval()
+    compiled = Compiled(network, backend)
+    plain = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        inside = plain.clone()
+    lying = plain[0].permute(1, 2, 0).contiguous().permute(2, 0, 1)[None]  # as OpenCV's pixels come
+    states = [plain, inside, plain.to(memory_format=torch.channels_last), lying]
+    with torch.no_grad():
+        expected = network(plain)
+    for images in states:
+        for ours, theirs in zip(compiled(images), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert len(count) == 1
+
+
+def test_many_compiled_networks_do_not_use_up_each_others_compilations():
+    torch.manual_seed(0)
+    count = []
+
+    def backend(graph, _):
+        count.append(1)
+        return graph.forward
+
+    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=2):
+        for _ in range(5):
+            Compiled(weights.build(tiny_config(), 2).eval(), backend)(images)
+    assert len(count) == 5
+
+
+BF16 = {(6, 1): False, (7, 0): False, (7, 5): False, (8, 0): True, (8, 9): True, (12, 0): True}
+
+
+@pytest.mark.parametrize(("capability", "there"), BF16.items())
+def test_emulated_bf16_does_not_count(monkeypatch, capability, there):
+    """V100 is 7.0 and T4 7.5: torch says yes for both, and computes several times slower than in fp32."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert has_bf16(torch.device("cuda:0")) is there
+
+
+def test_placement_is_what_load_was_told(file):
+    place = load(file, threads=3, device="cpu").placement
+    assert place == Placement(torch.device("cpu"), "torch", "fp32", 3, 1)
