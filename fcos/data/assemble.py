@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import DataError, ImageError
 from .dataset import Note, Record, Size
+from .ids import Id
 from .image import SUFFIXES, image_header, turn_boxes
 
 
@@ -59,6 +60,8 @@ class Rows:
     ignore: np.ndarray
     areas: np.ndarray  # NaN where the file says nothing
     name: Callable[[int], str]  # of a row, for messages
+    # [G,2] width and height where the file has them; x + width - x is not the width to the last bit
+    extent: np.ndarray | None = None
 
     def select(self, keep: np.ndarray) -> Rows:
         places = np.flatnonzero(keep) if keep.dtype == bool else keep
@@ -70,17 +73,19 @@ class Rows:
             self.ignore[keep],
             self.areas[keep],
             lambda k: name(int(places[k])),
+            None if self.extent is None else self.extent[keep],
         )
 
 
 @dataclass
 class ImageFile:
-    """An image entry of an annotation file; size None where the file does not say."""
+    """An image entry of an annotation file; size None where the file does not say. ids: the file's own."""
 
     id: int
     file_name: str
     path: Path | None
     size: Size | None
+    ids: tuple[Id, ...] = ()
 
 
 def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[Record, ...]:
@@ -97,8 +102,9 @@ def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[R
     boxes = rows.boxes[order].astype(np.float32)
     labels, ignore = rows.labels[order].astype(np.int64), rows.ignore[order].astype(bool)
     given = rows.areas[order]
-    own = (rows.boxes[order, 2] - rows.boxes[order, 0]) * (rows.boxes[order, 3] - rows.boxes[order, 1])
-    areas = np.where(np.isfinite(given) & (given >= 0), given, own).astype(np.float32)
+    extent = rows.boxes[order, 2:] - rows.boxes[order, :2] if rows.extent is None else rows.extent[order]
+    xywh = np.concatenate([rows.boxes[order, :2], extent], axis=1)
+    areas = np.where(np.isfinite(given) & (given >= 0), given, extent[:, 0] * extent[:, 1])
     records = []
     for index, image in enumerate(images):
         if usable[index]:
@@ -114,6 +120,7 @@ def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[R
                     ignore[part],
                     areas[part],
                     image.file_name,
+                    xywh[part],
                 )
             )
     return tuple(records)
@@ -155,6 +162,9 @@ def _merge_twins(images: list[ImageFile], rows: Rows, problems: Problems) -> Row
         seen.add(key)
     place = np.full(len(images), -1)
     place[keep_images] = np.arange(len(keep_images))
+    for index, image in enumerate(images):
+        if target[index] != index:
+            images[target[index]].ids += (image.id, *image.ids)
     images[:] = [images[i] for i in keep_images]
     rows = rows.select(keep)
     rows.owner = place[owner[keep]]
@@ -203,6 +213,8 @@ def _measure(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[n
             )
         else:
             rows.boxes[mine] = turn_boxes(rows.boxes[mine], header.orientation, shown)
+            if rows.extent is not None and header.orientation >= 5:
+                rows.extent[mine] = rows.extent[mine][:, ::-1]
             problems.note("pictures rotated by EXIF, boxes turned with them", image.file_name)
     return sizes, usable
 

@@ -6,8 +6,8 @@ pictures is done in `assemble.py`, once for all formats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ import torch
 from ..errors import DataError, did_you_mean, one_line
 from ..terminal import some
 from ..types import Classes, Target
+from .ids import Id
 
 Size = tuple[int, int]
 
@@ -28,7 +29,8 @@ class Record:
     id: the file's image id, or 1..N where the format has none. path: None where the pack holds no pictures.
     size: (height, width) in pixels as displayed, after EXIF rotation. boxes [G,4] float32 xyxy in pixels of
     the displayed picture, labels [G] int64 in 0..C-1, ignore [G] bool (crowd or difficult), areas [G]
-    float32: the annotation file's area, else the box's. file_name: as in the annotation file.
+    float64: the annotation file's area, else the box's. file_name: as in the annotation file. xywh [G,4] float64:
+    the boxes as x, y, width, height to the last bit of the file, for judging; None: those of `boxes`.
     """
 
     id: int
@@ -39,6 +41,7 @@ class Record:
     ignore: np.ndarray
     areas: np.ndarray
     file_name: str = ""
+    xywh: np.ndarray | None = None
 
     def target(self) -> Target:
         """The boxes as tensors, in pixels of the displayed picture."""
@@ -47,7 +50,17 @@ class Record:
     def pick(self, keep: np.ndarray, labels: np.ndarray | None = None) -> Record:
         """This record with only the boxes that `keep` selects, under new labels where given."""
         labels = self.labels[keep] if labels is None else labels
-        return replace(self, boxes=self.boxes[keep], labels=labels, ignore=self.ignore[keep], areas=self.areas[keep])
+        xywh = None if self.xywh is None else self.xywh[keep]
+        return replace(
+            self, boxes=self.boxes[keep], labels=labels, ignore=self.ignore[keep], areas=self.areas[keep], xywh=xywh
+        )
+
+    def exact(self) -> np.ndarray:
+        """x, y, width, height [G,4] float64 of the boxes."""
+        if self.xywh is not None:
+            return self.xywh
+        boxes = self.boxes.astype(np.float64)
+        return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,8 @@ class Note:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Records, classes and where they came from. `notes`: one for each kind of thing worth knowing."""
+    """Records, classes and where they came from. `notes`: one for each kind of thing worth knowing. `aliases`: other
+    ids of the annotation file for a record's `id`: texts, and images listed twice."""
 
     records: tuple[Record, ...]
     classes: Classes
@@ -80,6 +94,7 @@ class Dataset:
     split: str
     root: Path
     notes: tuple[Note, ...] = ()
+    aliases: Mapping[Id, int] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -146,6 +161,7 @@ def merge(parts: Sequence[Dataset]) -> Dataset:
         records=tuple(r for p in parts for r in p.records),
         split="+".join(p.split for p in parts),
         notes=tuple(n for p in parts for n in p.notes),
+        aliases={alias: id for p in parts for alias, id in p.aliases.items()},
     )
 
 

@@ -177,7 +177,7 @@ def match_images(found: Found, truth: Truth, images: int, classes: int) -> tuple
     new[1:] = (np.diff(found.image[order]) != 0) | (np.diff(found.labels[order]) != 0)
     first = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
     keep = np.sort(order[np.arange(len(order)) - first < LIMIT])
-    found = Found(found.boxes[keep], found.scores[keep], found.labels[keep], found.image[keep])
+    found = found.pick(keep)
     pairs = overlaps(found, truth, minimum=0.5)
     status = np.stack([match_coco(found, truth, pairs, iou) for iou in IOUS.tolist()])
     result = []

@@ -37,7 +37,7 @@ from .metrics import (
     precision_recall,
     voc_ap,
 )
-from .results import read_results
+from .results import Listed, read_results
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -222,31 +222,30 @@ def flatten(detections: Sequence[Detections], dataset: Dataset, *, class_agnosti
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(dataset.classes):
         raise ValueError(f"labels {labels.min()}..{labels.max()} do not fit {len(dataset.classes)} classes")
     rank = np.lexsort((-scores, image))  # stable
+    extent = column([_extent_of(d) for d in found], np.float64, 2)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    extent = np.where(np.abs(extent - sides) < 1e-6, extent, sides)  # boxes may have been changed since
+    exact = column([r.exact() for r in records], np.float64, 4)
     truth_labels = column([r.labels for r in records], np.int64)
     if class_agnostic:
         labels, truth_labels = np.zeros_like(labels), np.zeros_like(truth_labels)
     truth = Truth(
-        as_written(column([r.boxes for r in records], np.float32, 4)),
+        np.concatenate([exact[:, :2], exact[:, :2] + exact[:, 2:]], axis=1),
         truth_labels,
         truth_image,
         column([r.ignore for r in records], np.bool_),
         column([r.areas for r in records], np.float64),
+        exact[:, 2:],
     )
-    return Found(boxes[rank], scores[rank], labels[rank], image), truth
+    return Found(boxes[rank], scores[rank], labels[rank], image, extent[rank]), truth
 
 
-def as_written(values: np.ndarray) -> Floats:
-    """The shortest decimal number with each float32 value, as float64: 358.29 again, not 358.290008.
-
-    Records hold float32, files decimal numbers. An IoU that lies on a threshold, as in cocoapi's own test
-    data, would fall on the wrong side of it: 0.0002 AP there.
-    """
-    exact = values.astype(np.float64)
-    result = exact.copy()
-    for digits in range(6, -1, -1):
-        rounded = exact.round(digits)
-        result = np.where(rounded.astype(np.float32) == values, rounded, result)
-    return result
+def _extent_of(detections: Detections) -> Floats:
+    """Width and height [D,2] float64: as the results file has them, else the difference of the corners."""
+    if isinstance(detections, Listed) and len(detections.extent) == len(detections):
+        return detections.extent
+    boxes: Floats = detections.boxes.detach().cpu().numpy().astype(np.float64)
+    return boxes[:, 2:] - boxes[:, :2]
 
 
 def evaluate(
@@ -282,7 +281,7 @@ def evaluate(
     pooled = precision_recall(found.scores, status, int((~truth.ignore).sum()))
     curves = curves_by_class(found, truth, status, len(names))
     first = np.array([1.0, 1.0, 0.0, 0.0]) if voc_plus_one else 0.0
-    voc_truth = truth._replace(boxes=truth.boxes + first)
+    voc_truth = truth._replace(boxes=truth.boxes + first, extent=None)
     voc_pairs = overlaps(found, voc_truth, minimum=0.5, crowd=False, plus_one=voc_plus_one)
     voc = curves_by_class(found, truth, match_voc(found, truth, voc_pairs), len(names))
 

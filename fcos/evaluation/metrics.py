@@ -31,23 +31,30 @@ CORRECT, WRONG, IGNORED = 1, 0, -1
 
 class Found(NamedTuple):
     """Detections of all pictures: boxes [D,4] xyxy pixels, scores [D], labels [D], image [D] = number of
-    the picture. Sorted by picture and, within a picture, best first."""
+    the picture. Sorted by picture and, within a picture, best first. extent [D,2]: width and height as a file has
+    them, which x2 - x1 is not to the last bit; None: that difference."""
 
     boxes: Floats
     scores: Floats
     labels: Ints
     image: Ints
+    extent: Floats | None = None
+
+    def pick(self, keep: Ints) -> Found:
+        """The detections at `keep`."""
+        return Found(*(None if column is None else column[keep] for column in self))  # type: ignore[arg-type]
 
 
 class Truth(NamedTuple):
     """True boxes of all pictures: boxes [G,4] xyxy pixels, labels [G], image [G] rising, ignore [G]
-    (crowd or difficult), areas [G] in square pixels."""
+    (crowd or difficult), areas [G] in square pixels; extent [G,2] as in `Found`."""
 
     boxes: Floats
     labels: Ints
     image: Ints
     ignore: Bools
     areas: Floats
+    extent: Floats | None = None
 
     def objects(self, classes: int) -> Ints:
         """Objects of each class [C], ignored ones left out."""
@@ -69,8 +76,8 @@ def overlaps(found: Found, truth: Truth, *, minimum: float, crowd: bool = True, 
     With `plus_one` a box from x1 to x2 is x2 - x1 + 1 wide (VOC).
     """
     extra = 1.0 if plus_one else 0.0
-    found_area = np.prod(found.boxes[:, 2:] - found.boxes[:, :2] + extra, axis=1)
-    truth_area = np.prod(truth.boxes[:, 2:] - truth.boxes[:, :2] + extra, axis=1)
+    found_area = np.prod(_extent(found) + extra, axis=1)
+    truth_area = np.prod(_extent(truth) + extra, axis=1)
     images = np.intersect1d(found.image, truth.image)
     starts, stops = np.searchsorted(found.image, images), np.searchsorted(found.image, images, side="right")
     firsts, lasts = np.searchsorted(truth.image, images), np.searchsorted(truth.image, images, side="right")
@@ -93,6 +100,10 @@ def overlaps(found: Found, truth: Truth, *, minimum: float, crowd: bool = True, 
     if not rows:
         return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
     return Pairs(np.concatenate(rows), np.concatenate(columns), np.concatenate(values))
+
+
+def _extent(side: Found | Truth) -> Floats:
+    return side.boxes[:, 2:] - side.boxes[:, :2] if side.extent is None else side.extent
 
 
 def match_coco(found: Found, truth: Truth, pairs: Pairs, iou: float) -> Ints:
@@ -271,14 +282,9 @@ def coco_arrays(
     return backend, precision, recall
 
 
-def _xywh(boxes: Floats) -> Floats:
-    """COCO's form. (x + w) - x differs from the file's w in the last bits, which decides where an IoU lies
-    on a threshold, as in cocoapi's own test data (0.0003 AP): a decimal number within 1e-10 is meant."""
-    size = boxes[:, 2:] - boxes[:, :2]
-    for digits in range(6, -1, -1):
-        rounded = size.round(digits)
-        size = np.where(np.abs(rounded - size) < 1e-10, rounded, size)
-    return np.concatenate([boxes[:, :2], size], axis=1)
+def _xywh(side: Found | Truth) -> Floats:
+    """COCO's form."""
+    return np.concatenate([side.boxes[:, :2], _extent(side)], axis=1)
 
 
 # Both backends see pictures 1.. and classes 1..: gaps, negative or huge ids of the file cannot matter, and
@@ -295,11 +301,11 @@ def _hotcoco(found: Found, truth: Truth, images: int, classes: int, caps: list[i
         categories,
         truth.image + 1,
         truth.labels + 1,
-        _xywh(truth.boxes),
+        _xywh(truth),
         area=truth.areas,
         iscrowd=truth.ignore,
     )
-    dt = gt.load_res(np.column_stack([found.image + 1, _xywh(found.boxes), found.scores, found.labels + 1]))
+    dt = gt.load_res(np.column_stack([found.image + 1, _xywh(found), found.scores, found.labels + 1]))
     job = hotcoco.COCOeval(gt, dt, "bbox")
     job.params.max_dets = caps
     job.evaluate()
@@ -313,8 +319,8 @@ def _pycocotools(found: Found, truth: Truth, images: int, classes: int, caps: li
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    def rows(boxes: Floats, areas: Floats, extra: dict[str, Any], image: Ints, labels: Ints) -> list[dict[str, Any]]:
-        columns = (image + 1, labels + 1, _xywh(boxes), areas, *extra.values())
+    def rows(side: Found | Truth, areas: Floats, extra: dict[str, Any]) -> list[dict[str, Any]]:
+        columns = (side.image + 1, side.labels + 1, _xywh(side), areas, *extra.values())
         keys = ("image_id", "category_id", "bbox", "area", *extra)
         lists = zip(*(c.tolist() for c in columns), strict=True)
         return [{"id": i, **dict(zip(keys, row, strict=True))} for i, row in enumerate(lists, 1)]
@@ -329,11 +335,11 @@ def _pycocotools(found: Found, truth: Truth, images: int, classes: int, caps: li
         coco.createIndex()
         return coco
 
-    areas = np.prod(_xywh(found.boxes)[:, 2:], axis=1)
+    areas = np.prod(_extent(found), axis=1)
     extra = {"score": found.scores, "iscrowd": np.zeros(len(areas), np.int64)}
     with contextlib.redirect_stdout(io.StringIO()):  # cocoapi reports its progress with print
-        gt = dataset(rows(truth.boxes, truth.areas, {"iscrowd": truth.ignore.astype(int)}, truth.image, truth.labels))
-        dt = dataset(rows(found.boxes, areas, extra, found.image, found.labels))
+        gt = dataset(rows(truth, truth.areas, {"iscrowd": truth.ignore.astype(int)}))
+        dt = dataset(rows(found, areas, extra))
         job = COCOeval(gt, dt, "bbox")
         job.params.maxDets = caps
         job.evaluate()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from ..data.ids import Id, look_up
 from ..errors import DataError
 from ..files import write_whole
 from ..readers import read_json
@@ -21,12 +24,26 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
 
+@dataclass(frozen=True, eq=False)
+class Listed(Detections):
+    """Detections as a results file has them. extent [D,2] float64: width and height, which x2 - x1 is not to the last
+    bit: an IoU on a threshold would fall on the other side of it."""
+
+    extent: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)), repr=False)
+
+    def __getitem__(self, keep: Any) -> Detections:
+        rows = np.arange(len(self))[keep.cpu().numpy() if isinstance(keep, torch.Tensor) else keep].reshape(-1)
+        kept = super().__getitem__(keep)
+        return replace(kept, extent=self.extent[rows]) if isinstance(kept, Listed) else kept
+
+
 def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
     """A COCO results file (.json or .json.gz) as one `Detections` per record of `dataset`, best first.
 
     The file is a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}; ids are those
-    of the data set. Boxes and scores stay float64, so that the file is judged as written; equal scores keep
-    the file's order. Raises DataError: unreadable, no list, a row without a key, an id that the data set
+    of the data set, or of its annotation file where they are texts or an image is listed twice.
+    Boxes and scores stay float64, so that the file is judged as written; equal scores keep the file's order. Raises
+    DataError: unreadable, no list, a row without a key, an id that the data set
     does not have, a number that is not finite, a negative width or height.
     """
     rows = _read_rows(path)
@@ -34,20 +51,22 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
     _check_numbers(path, boxes, scores)
 
     records = dataset.records
-    place = {record.id: i for i, record in enumerate(records)}
-    label_of = {number: k for k, number in enumerate(dataset.classes.ids)}
-    position = np.array([place.get(i, -1) for i in image], np.int64)
-    labels = np.array([label_of.get(c, -1) for c in category], np.int64)
+    place: dict[Id, int] = {record.id: i for i, record in enumerate(records)}
+    place |= {alias: place[id] for alias, id in dataset.aliases.items() if id in place}
+    label_of: dict[Id, int] = {number: k for k, number in enumerate(dataset.classes.ids)}
+    position, labels = _places(image, place), _places(category, label_of)
     _check_known(path, "image_id", image, position, f"{len(records)} pictures of the data set")
     _check_known(path, "category_id", category, labels, f"classes of the data set (ids {some(dataset.classes.ids)})")
 
+    extent = boxes[:, 2:].copy()
     boxes[:, 2:] += boxes[:, :2]
     order = np.lexsort((-scores, position))  # stable
     edges = np.searchsorted(position[order], np.arange(len(records) + 1)).tolist()
     all_boxes, all_scores = torch.from_numpy(boxes[order]), torch.from_numpy(scores[order])
+    extent = extent[order]
     all_labels, points = torch.from_numpy(labels[order]), torch.full((len(order),), -1)
     return [
-        Detections(
+        Listed(
             all_boxes[a:b],
             all_scores[a:b],
             all_labels[a:b],
@@ -55,9 +74,15 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
             names=dataset.classes.names,
             size=record.size,
             source=str(record.path or record.file_name),
+            extent=extent[a:b],
         )
         for record, a, b in zip(records, edges[:-1], edges[1:], strict=True)
     ]
+
+
+def _places(ids: tuple[Any, ...], table: dict[Id, int]) -> NDArray[np.int64]:
+    """What `table` has for each id of the file, -1 where it has none."""
+    return np.array([table.get(i, -1) if type(i) is int else look_up(i, table, -1) for i in ids], np.int64)
 
 
 def write_results(path: str | Path, detections: Sequence[Detections], dataset: Dataset) -> None:

@@ -129,7 +129,7 @@ def inclusive(dataset: Dataset) -> Dataset:
     for record in dataset.records:
         boxes = record.boxes - np.array([0, 0, 1, 1], np.float32)
         keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        records.append(replace(record, boxes=boxes).pick(keep))
+        records.append(replace(record, boxes=boxes, xywh=None).pick(keep))
     return replace(dataset, records=tuple(records))
 
 

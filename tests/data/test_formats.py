@@ -64,7 +64,7 @@ def test_coco_worked_by_hand(tmp_path):
     assert dataset.classes.ids == (1, 7)
     assert dataset.notes == ()
     types = (first.boxes.dtype, first.labels.dtype, first.ignore.dtype, first.areas.dtype)
-    assert types == (np.float32, np.int64, bool, np.float32)
+    assert types == (np.float32, np.int64, bool, np.float64)
 
 
 def test_inclusive_boxes_end_one_pixel_earlier(tmp_path):

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judging import cli, dataset, found, record, scenes
 
 from fcos.data.classes import match_classes
 from fcos.data.open import open_dataset
 from fcos.errors import DataError, FcosError, ImageError
-from fcos.evaluation.coco import as_written, confusion_matrix, curves, evaluate, flatten
+from fcos.evaluation.coco import confusion_matrix, curves, evaluate, flatten
 from fcos.evaluation.metrics import confusion, match_coco, match_voc, overlaps, precision_recall, voc_ap
 from fcos.evaluation.results import read_results, write_results
 from fcos.inference.dataset import predict_dataset
@@ -168,11 +168,98 @@ def test_bad_detections_are_named():
         evaluate([found()], data)
 
 
-def test_float32_gives_back_the_decimal_of_the_file():
-    values = np.array([358.29, 61.87, 0.1, 1023.999, 47.0, 0.0])
-    assert (as_written(values.astype(np.float32)) == values).all()
-    rough = np.random.default_rng(0).uniform(0, 2000, 1000).astype(np.float32)
-    assert (as_written(rough).astype(np.float32) == rough).all()
+@st.composite
+def full_doubles(draw):
+    """(truth, detections) as the files hold them: coordinates with all digits of a double, sides that are the truth's
+    times or divided by an IoU threshold, areas a hair below and above 32 x 32 and 96 x 96."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    grid = draw(st.sampled_from([None, 2, 0]))  # digits; None: all
+    limits = np.linspace(0.5, 0.95, 10)
+    annotations, rows = [], []
+
+    def digits(values):
+        return [float(v) if grid is None else float(round(v, grid)) for v in values]
+
+    for image in (1, 2, 3):
+        for _ in range(int(rng.integers(0, 5))):
+            x, y, w, h = digits([*rng.uniform(0, 400, 2), *rng.uniform(8, 200, 2)])
+            near = rng.choice([1024.0, 9216.0])
+            area = float(rng.choice([w * h, near - 1e-5, near, near + 1e-5, np.nextafter(near, 0)]))
+            crowd = int(rng.random() < 0.15)
+            annotations.append(
+                {"image_id": image, "category_id": int(rng.integers(1, 3)), "bbox": [x, y, w, h], "area": area,
+                 "iscrowd": crowd, "id": len(annotations) + 1}
+            )  # fmt: skip
+            for _ in range(int(rng.integers(1, 4))):
+                t = float(rng.choice(limits))
+                sides = [[w * t, h], [w, h * t], [w / t, h], [w * t**0.5, h * t**0.5], [w, h]][int(rng.integers(0, 5))]
+                # the same corner, or a box moved along x so that it shares a part t of a row of both
+                left = x if rng.random() < 0.6 else x + w * (1 - t) / (1 + t)
+                box = [left, y, *(sides if left == x else [w, h])]
+                rows.append({**{k: annotations[-1][k] for k in ("image_id", "category_id")}, "bbox": box,
+                             "score": float(rng.random().__round__(1))})  # fmt: skip
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 640} for i in (1, 2, 3)]
+    truth = {"images": images, "annotations": annotations, "categories": [{"id": k, "name": f"c{k}"} for k in (1, 2)]}
+    return truth, rows
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(full_doubles(), st.sampled_from(["hotcoco", "pycocotools"]))
+def test_full_doubles_on_thresholds_count_as_in_pycocotools(tmp_path, capsys, files, backend):
+    from pycocotools import mask
+    from pycocotools.coco import COCO as Api
+    from pycocotools.cocoeval import COCOeval
+
+    truth, rows = files
+    gt_file, dt_file = tmp_path / "instances_val.json", tmp_path / "found.json"
+    gt_file.write_text(json.dumps(truth))
+    dt_file.write_text(json.dumps(rows))
+    data = open_dataset(gt_file)
+    results = read_results(dt_file, data)
+    assert data.records[0].boxes.dtype == data.records[0].target().boxes.numpy().dtype == np.float32
+    flat_found, flat_truth = flatten(results, data)
+    pairs = overlaps(flat_found, flat_truth, minimum=1e-9)
+    boxes = [np.concatenate([side.boxes[:, :2], side.extent], axis=1) for side in (flat_found, flat_truth)]
+    if len(boxes[0]) and len(boxes[1]):
+        theirs = mask.iou(*boxes, flat_truth.ignore.astype(np.uint8))
+        assert (pairs.iou == theirs[pairs.found, pairs.truth]).all()  # to the last bit
+    if not rows:
+        return
+    gt = Api(str(gt_file))
+    job = COCOeval(gt, gt.loadRes(str(dt_file)), "bbox")
+    job.evaluate()
+    job.accumulate()
+    job.summarize()
+    capsys.readouterr()
+    ours = twelve(evaluate(results, data, backend=backend))
+    np.testing.assert_allclose(np.where(np.isnan(ours), -1, ours), job.stats, atol=1e-12)
+    picked = [d[d.scores >= 0] for d in results]
+    np.testing.assert_array_equal(flatten(picked, data)[0].extent, flat_found.extent)
+
+
+def test_an_area_a_hair_below_the_limit_is_small(tmp_path):
+    truth = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 64}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 40], "area": 1023.99999}],
+    }
+    (tmp_path / "instances_val.json").write_text(json.dumps(truth))
+    data = open_dataset(tmp_path / "instances_val.json")
+    assert data.records[0].areas.tolist() == [1023.99999]
+    judged = evaluate([found([[0, 0, 40, 40]], [0.9], [0])], data)
+    assert judged.ap_small == pytest.approx(1)
+    assert np.isnan(judged.ap_medium)
+
+
+def test_boxes_changed_after_reading_are_judged_as_they_are_now(tmp_path):
+    data = dataset(record(1, [[0, 0, 10, 10]], [0]))
+    (tmp_path / "f.json").write_text(
+        json.dumps([{"image_id": 1, "category_id": 0, "bbox": [0, 0, 10.1, 10], "score": 0.5}])
+    )
+    results = read_results(tmp_path / "f.json", data)
+    assert flatten(results, data)[0].extent.tolist() == [[10.1, 10]]
+    halved = [replace(d, boxes=d.boxes / 2) for d in results]
+    assert flatten(halved, data)[0].extent.tolist() == [[5.05, 5]]
 
 
 # --------------------------------------------------------------------------- by hand
@@ -232,7 +319,7 @@ def test_voc_plus_one_measures_pixels():
     data = dataset(record(1, [[4, 0, 10, 10]], [0]))
     devkit = [found([[5, 1, 10, 10]], [0.9], [0])]
     points, truth = flat(data, *devkit)
-    shifted = truth._replace(boxes=truth.boxes + np.array([1, 1, 0, 0]))
+    shifted = truth._replace(boxes=truth.boxes + np.array([1, 1, 0, 0]), extent=None)
     assert overlaps(points, shifted, minimum=0.1, crowd=False, plus_one=True).iou.tolist() == [1.0]
     half = [found([[5, 1, 7, 10]], [0.9], [0])]  # 3 of 6 columns of pixels: not more than half
     assert evaluate(half, data, voc_plus_one=True).voc_ap50 == 0

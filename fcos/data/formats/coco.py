@@ -21,11 +21,12 @@ from ...readers import read_json
 from ...types import Classes
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..dataset import Dataset, Sources
+from ..ids import Id, id_of, look_up, settle, spelled
 from ..pages import in_order
 from ..registry import Format, ReadOptions
 from ..splits import split_of_file
 from ..tree import Probe, Tree, clean_name, stem_of
-from ..writing import Output, count, names_of, short
+from ..writing import Output, count, names_of
 
 _PREFIX = re.compile(r"^_?(instances|annotations?|labels)[._-]*", re.IGNORECASE)
 _WHOLE = ("_annotations.coco", "annotations", "instances", "labels", "coco", "result", "dataset")
@@ -108,7 +109,8 @@ def _read(path: Path, split: str, tree: Tree, options: ReadOptions) -> Dataset:
     images, index_of = _images(listed, path, split, tree, problems)
     rows = _rows(annotations, index_of, label_of, options.inclusive, problems)
     records = assemble(images, rows, problems)
-    return Dataset(records, classes, "coco", split, path, problems.notes())
+    aliases = {alias: image.id for image in images for alias in image.ids if alias != image.id}
+    return Dataset(records, classes, "coco", split, path, problems.notes(), aliases)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -132,7 +134,7 @@ def _list(data: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
 
 def _classes(
     categories: list[dict[str, Any]], annotations: list[dict[str, Any]], path: Path, problems: Problems
-) -> tuple[Classes, dict[Any, int]]:
+) -> tuple[Classes, dict[Id, int]]:
     rows = []
     for category in categories:
         if "id" not in category or "name" not in category:
@@ -165,12 +167,14 @@ def _integer(value: Any, what: str) -> int:
 
 def _images(
     listed: list[dict[str, Any]], path: Path, split: str, tree: Tree, problems: Problems
-) -> tuple[list[ImageFile], dict[Any, int]]:
+) -> tuple[list[ImageFile], dict[Id, int]]:
     names = []
     for image in listed:
         named = isinstance(image.get("file_name"), str) and image["file_name"]
-        if not named or not isinstance(image.get("id"), int | float | str):
+        if not named or "id" not in image:
             raise DataError(f"{path}: the image {str(image)[:80]} needs an 'id' and a 'file_name'")
+        if id_of(image["id"]) is None:
+            raise DataError(f"{path}: the image id {str(image['id'])[:80]} must be a whole number or a text")
         names.append(clean_name(image["file_name"], path))
     wanted = split_of_file(split) if split != "all" else None
     paths = tree.images.locate(names, path, wanted)
@@ -180,37 +184,38 @@ def _images(
         problems.note("no picture files found, only annotations", names[0], len(names))
     elif missing:
         problems.skip("pictures that are not there", missing[0], len(missing))
-    whole = all(isinstance(i["id"], int) or str(i["id"]).isdigit() for i in listed)
-    if listed and not whole:
-        problems.note("image ids are not numbers; numbered 1, 2, ...", str(listed[0]["id"]))
+    ids = [key for image in listed if (key := id_of(image["id"])) is not None]
+    numbers = settle(ids)
+    renamed = [str(key) for key, number in numbers.items() if spelled(key) != number]
+    if renamed:
+        problems.note("image ids are not numbers; numbered 1, 2, ...", renamed[0], len(renamed))
     images: list[ImageFile] = []
-    index_of: dict[Any, int] = {}
-    for image, name, found in zip(listed, names, paths, strict=True):
+    index_of: dict[Id, int] = {}
+    for image, key, name, found in zip(listed, ids, names, paths, strict=True):
         if found is None and not alone:
-            index_of[image["id"]] = -1  # its annotations go silently with the picture
+            index_of[key] = -1  # its annotations go silently with the picture
             continue
-        if index_of.get(image["id"], -1) >= 0:
-            if images[index_of[image["id"]]].file_name != name:
-                raise DataError(f"{path}: the image id {image['id']!r} belongs to two pictures, {name} is one of them")
+        if index_of.get(key, -1) >= 0:
+            if images[index_of[key]].file_name != name:
+                raise DataError(f"{path}: the image id {key!r} belongs to two pictures, {name} is one of them")
             problems.note("pictures listed twice, boxes put together", name)
             continue
-        index_of[image["id"]] = len(images)
-        height, width = image.get("height"), image.get("width")
-        known = all(isinstance(v, int | float) and 1 <= v < 1e6 for v in (height, width))
-        size = (int(height), int(width)) if known else None  # type: ignore[arg-type]
-        images.append(ImageFile(int(image["id"]) if whole else len(images) + 1, name, found, size))
+        index_of[key] = len(images)
+        height, width = _number(image.get("height")), _number(image.get("width"))
+        size = (int(height), int(width)) if 1 <= height < 1e6 and 1 <= width < 1e6 else None
+        images.append(ImageFile(numbers[key], name, found, size, (key,)))
     return images, index_of
 
 
 def _rows(
     annotations: list[dict[str, Any]],
-    index_of: dict[Any, int],
-    label_of: dict[Any, int],
+    index_of: dict[Id, int],
+    label_of: dict[Id, int],
     inclusive: bool,
     problems: Problems,
 ) -> Rows:
-    owner = np.array([_look_up(a.get("image_id"), index_of, -2) for a in annotations], dtype=np.int64)
-    labels = np.array([_look_up(a.get("category_id"), label_of, -1) for a in annotations], dtype=np.int64)
+    owner = np.array([look_up(a.get("image_id"), index_of, -2) for a in annotations], dtype=np.int64)
+    labels = np.array([look_up(a.get("category_id"), label_of, -1) for a in annotations], dtype=np.int64)
     xywh = _boxes(annotations)
 
     def name(row: int) -> str:
@@ -223,21 +228,30 @@ def _rows(
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             problems.skip(what, f"{name(first)}, {key} {annotations[first].get(key)!r}", int(bad.sum()))
-    ignore = np.array(
-        [bool(a.get("iscrowd") or a.get("ignore") or a.get("difficult")) for a in annotations], dtype=bool
-    )
+    marks = ("iscrowd", "ignore", "difficult")
+    ignore = np.array([any(_mark(a, k, problems.source) for k in marks if k in a) for a in annotations], dtype=bool)
     boxes = xywh.copy()
     with np.errstate(invalid="ignore", over="ignore"):
         boxes[:, 2:] += xywh[:, :2]
         if inclusive:
             boxes[:, 2:] = np.maximum(boxes[:, 2:] - 1, np.minimum(xywh[:, :2], boxes[:, 2:]))
     areas = np.array([_number(a.get("area")) for a in annotations], dtype=np.float64)
-    rows = Rows(owner, boxes, labels, ignore, areas, name)
+    rows = Rows(owner, boxes, labels, ignore, areas, name, None if inclusive else xywh[:, 2:])
     return rows.select((owner >= 0) & (labels >= 0))
 
 
-def _look_up(key: Any, table: dict[Any, int], missing: int) -> int:
-    return table.get(key, missing) if isinstance(key, int | float | str) else missing
+def _mark(annotation: dict[str, Any], key: str, path: Path) -> bool:
+    """0 or 1, false or true, also as text; DataError for anything that is no number."""
+    value = annotation[key]
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    if isinstance(value, str):
+        value = {"false": 0, "true": 1}.get(value.strip().lower(), value)
+    number = _number(value)
+    if number != number:
+        which = f"annotation {annotation.get('id', '')}".strip()
+        raise DataError(f"{path}: {key} of {which} is {str(value)[:40]!r}; write 0 or 1")
+    return number != 0
 
 
 def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:
@@ -336,13 +350,14 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
         for record, name in zip(dataset.records, names, strict=True):
             height, width = record.size
             images.append({"id": record.id, "file_name": name, "width": width, "height": height})
-            for ((x1, y1, x2, y2), label, ignore), area in zip(output.rows(record), record.areas.tolist(), strict=True):
+            columns = (record.exact(), record.labels, record.ignore, record.areas)
+            for xywh, label, ignore, area in zip(*(c.tolist() for c in columns), strict=True):
                 row = {
                     "id": len(annotations) + 1,
                     "image_id": record.id,
                     "category_id": ids[label],
-                    "bbox": [short(x1), short(y1), short(x2 - x1), short(y2 - y1)],
-                    "area": short(area),
+                    "bbox": [_whole(v) for v in xywh],
+                    "area": _whole(area),
                     "iscrowd": int(ignore),  # the only mark that pycocotools honours
                 }
                 annotations.append(row | {"ignore": 1} if ignore else row)
@@ -352,6 +367,11 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
         output.json(f"instances_{split}.json", content)
     ignored = count(splits, "ignored")
     return [f"COCO: {ignored:,} crowd or difficult boxes carry iscrowd 1, which means ignored"] if ignored else []
+
+
+def _whole(value: float) -> float | int:
+    """The number to the last bit, as an int where it is one: the copy is judged as the original."""
+    return int(value) if value == int(value) else value
 
 
 FORMAT = Format("coco", "COCO JSON", (".json", ".json.gz"), _sniff, _sources, _write)
