@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fcos.data.ids import id_of, look_up, settle
@@ -16,6 +16,7 @@ from fcos.evaluation.results import read_results
 any_id = st.integers(-3, 12) | st.sampled_from(["3", "03", "003", "-3", "²", "1.0", "", "a", "b/7", "٣", "0", "-0"])
 
 
+@settings(deadline=None)
 @given(st.lists(any_id, max_size=8))
 @example([3, "3", "03"])
 @example(["a", 1, "b", 2])
