@@ -14,26 +14,26 @@ import torch
 from numpy.typing import NDArray
 
 from ..data.ids import Id, look_up
+from ..detections import Detections, Mask
 from ..errors import DataError
 from ..files import write_whole
 from ..readers import read_json
 from ..terminal import some
-from ..types import Detections
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Listed(Detections):
     """Detections as a results file has them. extent [D,2] float64: width and height, which x2 - x1 is not to the last
     bit: an IoU on a threshold would fall on the other side of it."""
 
     extent: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)), repr=False)
 
-    def __getitem__(self, keep: Any) -> Detections:
+    def _rows(self, keep: Mask) -> Detections:
         rows = np.arange(len(self))[keep.cpu().numpy() if isinstance(keep, torch.Tensor) else keep].reshape(-1)
-        kept = super().__getitem__(keep)
+        kept = super()._rows(keep)
         return replace(kept, extent=self.extent[rows]) if isinstance(kept, Listed) else kept
 
 
