@@ -40,6 +40,7 @@ _AHEAD = 4  # frames read while the network works
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a live source is opened again
 _TIME, _RATE, _COUNT = 0, 5, 7  # cv2.CAP_PROP_POS_MSEC, _FPS, _FRAME_COUNT, without waiting for the import
 _USUAL_RATE = 25.0  # frames a second where a source does not say
+_NOTHING = np.zeros((0, 0, 3), np.uint8)
 
 T = TypeVar("T")
 VideoSource = str | os.PathLike[str] | int | Iterable[Pixels]
@@ -149,7 +150,7 @@ class Reader:
             index, failures = 0, 0
             while not self._stop.is_set():
                 with self._using:
-                    there, image = (False, None) if self._stop.is_set() else self._capture.read()
+                    there, image = self._capture.read() if not self._stop.is_set() else (False, _NOTHING)
                 if there:
                     failures = 0
                     with contextlib.suppress(queue.Empty):
