@@ -79,6 +79,7 @@ class Detections:
     boxes [D,4] float32 xyxy in pixels of the image, scores [D] in 0..1, labels [D] int64, points [D]
     int64: the index of the location that fired (see `Points`). `names` are the class names and `ids` the
     classes' ids in their data set, `size` the (height, width) of the image and `source` its path, where known.
+    `track_ids` [D] int64 are the objects' numbers in a video that was tracked, -1 for none.
 
     >>> found = Detections(
     ...     torch.tensor([[10.0, 20.0, 50.0, 90.0], [5.0, 5.0, 9.0, 9.0]]), torch.tensor([0.9, 0.4]),
@@ -105,6 +106,7 @@ class Detections:
     source: str | None = None
     ids: tuple[int, ...] = ()
     image: Kept | None = field(default=None, repr=False)
+    track_ids: Tensor | None = None
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -113,6 +115,8 @@ class Detections:
         for name in ("scores", "labels", "points"):
             if getattr(self, name).shape != (count,):
                 raise ValueError(f"{name} must be [{count}], not {tuple(getattr(self, name).shape)}")
+        if self.track_ids is not None and self.track_ids.shape != (count,):
+            raise ValueError(f"track_ids must be [{count}], not {tuple(self.track_ids.shape)}")
 
     @staticmethod
     def empty() -> Detections:
@@ -174,6 +178,7 @@ class Detections:
             scores=self.scores.to(device),
             labels=self.labels.to(device),
             points=self.points.to(device),
+            track_ids=None if self.track_ids is None else self.track_ids.to(device),
         )
 
     def name(self, row: int) -> str:
@@ -296,6 +301,7 @@ class Detections:
             scores=self.scores[keep].reshape(-1),
             labels=self.labels[keep].reshape(-1),
             points=self.points[keep].reshape(-1),
+            track_ids=None if self.track_ids is None else self.track_ids[keep].reshape(-1),
         )
 
     def _name(self, label: int) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import FcosError
@@ -19,6 +20,18 @@ def write_whole(path: str | Path, content: bytes | str | Callable[[Path], object
     `content` is the bytes, the text, or a function that writes to the path it is given. FcosError when the
     disk is full or the folder cannot be written; what stood at `path` before stays.
     """
+    with whole(path) as temporary:
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Path(path)
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A path beside `path` to write to; what is there at the end of the `with` moves into place, and after an error
+    nothing does. Errors as `write_whole`."""
     path = Path(path)
     temporary: Path | None = None
     try:
@@ -26,10 +39,7 @@ def write_whole(path: str | Path, content: bytes | str | Callable[[Path], object
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_MARK}{path.stem}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
-        if callable(content):
-            content(temporary)
-        else:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
@@ -42,7 +52,6 @@ def write_whole(path: str | Path, content: bytes | str | Callable[[Path], object
     finally:
         if temporary is not None and temporary.exists():
             temporary.unlink()
-    return path
 
 
 def disk_reason(error: BaseException) -> str | None:

@@ -26,6 +26,7 @@ VERBS = {
     "train": "train",
     "eval": "eval",
     "predict": "predict",
+    "track": "track",
     "data": "data",
     "doctor": "doctor",
     "explain": "explain",

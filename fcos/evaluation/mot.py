@@ -155,11 +155,11 @@ def _clear(
 # --------------------------------------------------------------------------- MOTChallenge files
 
 
-def mot_lines(frames: Sequence[tuple[NDArray[np.int64], Floats, Floats]]) -> str:
-    """(ids, boxes xyxy, scores) of each frame as MOTChallenge lines: frame from 1, id, left, top, width, height, score,
-    and -1 three times."""
+def mot_lines(frames: Sequence[tuple[NDArray[np.int64], Floats, Floats]], first: int = 1) -> str:
+    """(ids, boxes xyxy, scores) of each frame as MOTChallenge lines: frame from `first`, id, left, top, width, height,
+    score, and -1 three times."""
     lines = []
-    for number, (ids, boxes, scores) in enumerate(frames, 1):
+    for number, (ids, boxes, scores) in enumerate(frames, first):
         for i, (x1, y1, x2, y2), score in zip(ids.tolist(), boxes.tolist(), scores.tolist(), strict=True):
             lines.append(f"{number},{i},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n")
     return "".join(lines)

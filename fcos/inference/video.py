@@ -376,16 +376,11 @@ def _by_opencv(target: Path, first: Pixels, rate: float) -> _Writer:
 
 
 def frame_line(frame: Frame) -> str:
-    """One JSON object: frame, time in seconds, and detections with boxes xyxy in pixels; with track ids where known."""
-    seen = frame.detections
-    rows = []
-    for i in range(len(seen) if seen is not None else 0):
-        assert seen is not None
-        row: dict[str, Any] = {
-            "label": seen.name(i),
-            "class": int(seen.labels[i]),
-            "score": round(float(seen.scores[i]), 4),
-            "box": [round(v, 2) for v in seen.boxes[i].tolist()],
-        }
-        rows.append(row)
+    """One JSON object: frame, time in seconds, and detections with boxes xyxy in pixels; of a
+    video that was tracked only those of its objects, with their numbers."""
+    seen = frame.detections if frame.detections is not None else Detections.empty()
+    rows: list[dict[str, Any]] = seen.to_dict()["detections"]
+    if seen.track_ids is not None:
+        numbers = seen.track_ids.tolist()
+        rows = [{"track": number, **row} for number, row in zip(numbers, rows, strict=True) if number >= 0]
     return json.dumps({"frame": frame.index, "time": round(frame.time, 4), "detections": rows}, ensure_ascii=False)

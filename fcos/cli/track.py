@@ -1,0 +1,101 @@
+"""fcos track"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    source: Annotated[str, typer.Argument(help="Video file, camera number, or address of a stream.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Name, run folder or file.")] = "fcos-lite0",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the video, JSON lines and MOT txt.")] = Path(
+        "tracks"
+    ),
+    tracker: Annotated[str, typer.Option("--tracker", help="bytetrack or ocsort.")] = "bytetrack",
+    every: Annotated[int, typer.Option("--every", min=1, help="Detect in each Nth frame only.")] = 1,
+    score: Annotated[
+        float | None, typer.Option("--score", min=0, max=1, help="Score from which a detection begins a track.")
+    ] = None,
+    patience: Annotated[
+        float, typer.Option("--patience", min=0, max=3600, help="Seconds out of sight until an object is given up.")
+    ] = 1.0,
+    count_line: Annotated[
+        list[str] | None, typer.Option("--count-line", help="x1,y1,x2,y2: count who crosses it; may be repeated.")
+    ] = None,
+    zone: Annotated[
+        list[str] | None,
+        typer.Option("--zone", help="x1,y1,x2,y2,x3,y3,...: count who comes and goes; may be repeated."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting, such as decode.nms_iou=0.5; may be repeated.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
+    runtime: Annotated[
+        str | None, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Frames that share a pass.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout, one per frame.")] = False,
+    draw: Annotated[bool, typer.Option("--video/--no-video", help="Write a video with the tracks drawn.")] = True,
+) -> None:
+    """Follow objects through a video: ids, trails, counts.
+
+    Example: fcos track street.mp4 --model runs/mine --count-line 0,300,640,300
+    """
+    from ..files import check_folder
+    from ..inference.load import load
+    from ..inference.video import Frame, Reader, frame_line, stream
+    from ..show.frames import Painter, VideoFiles, write_frames
+    from ..terminal import Bar, plural
+    from ..tracking.counting import parse_line, parse_zone
+    from ..tracking.follow import follow, make_tracker
+    from ..tracking.tracks import TrackConfig
+
+    check_folder(out)
+    lines = [parse_line(text) for text in count_line or []]
+    zones = [parse_zone(text) for text in zone or []]
+    painter = Painter(lines, zones)
+    config = TrackConfig(patience=patience)
+    if score is not None:
+        config = TrackConfig(high=min(score, config.high), low=min(score, config.low), start=score, patience=patience)
+    chosen = make_tracker(tracker, config)
+    detector = load(model, runtime=runtime, device=device, overrides=settings or [])
+    place = int(source) if source.isascii() and source.isdigit() and len(source) < 4 else source
+    name = f"camera{source}" if isinstance(place, int) else Path(source.split("?")[0]).stem or "stream"
+    with Reader(place) as reader:
+        files = VideoFiles(
+            out / f"{name}.mp4" if draw else None, out / f"{name}.jsonl", out / f"{name}.txt",
+            Path(source) if draw and not reader.info.live else None,
+        )  # fmt: skip
+        frames = follow(stream(detector, reader, every=every, batch=batch, score=config.low), chosen)
+        with Bar("tracking", reader.info.frames or None, "frames") as bar:
+
+            def each(frame: Frame) -> None:
+                bar.advance()
+                if as_json and frame.detections is not None:
+                    typer.echo(frame_line(frame))
+
+            outcome = write_frames(frames, reader.info, files, painter, each)
+    objects, frames_read = plural(len(outcome.objects), "object"), plural(outcome.frames, "frame")
+    typer.echo(f"{objects} in {frames_read}, detected in {outcome.detected}", err=as_json)
+    for text, line in zip(count_line or [], lines, strict=True):
+        typer.echo(_counted(f"line {text}", line.entered, line.left), err=as_json)
+    for text, area in zip(zone or [], zones, strict=True):
+        typer.echo(_counted(f"zone {text}", area.entered, area.left), err=as_json)
+    written = [p for p in (files.drawn, files.lines, files.mot) if p is not None]
+    typer.echo(f"written: {', '.join(str(p) for p in written)}", err=as_json)
+    if reader.broken:
+        typer.echo(f"fcos: {reader.broken}", err=True)
+        sys.exit(1)
+
+
+def _counted(title: str, entered: dict[str, int], left: dict[str, int]) -> str:
+    from ..terminal import table
+
+    names = sorted({*entered, *left})
+    rows = [(name, entered.get(name, 0), left.get(name, 0)) for name in names]
+    total = ("all", sum(entered.values()), sum(left.values()))
+    return f"\n{title}\n" + table(("class", "in", "out"), [*rows, total])

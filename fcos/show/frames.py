@@ -1,0 +1,199 @@
+"""Frames of a video drawn: boxes with names and numbers, the ways of tracked objects, lines and zones with counts; and
+what is written of a video while it goes by."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..detections import Detections
+from ..evaluation.mot import mot_lines
+from ..files import whole
+from ..inference.video import Frame, VideoInfo, frame_line, write_video
+from ..tracking.counting import Line, Zone, foot
+from .draw import PALETTE, draw_boxes
+
+Pixels = NDArray[np.uint8]
+_TRAIL = 1.5  # seconds of an object's way that are drawn
+_INK = (255, 255, 255)
+
+
+@dataclass
+class Painter:
+    """Draws frames in order. Between two frames that were detected in, the boxes of the first stay."""
+
+    lines: Sequence[Line] = ()
+    zones: Sequence[Zone] = ()
+    _last: Detections | None = None
+    _ways: dict[int, deque[tuple[float, tuple[int, int]]]] = field(default_factory=dict)
+
+    def paint(self, frame: Frame) -> Pixels:
+        """A copy of the frame with what was found on it."""
+        seen = frame.detections
+        if seen is not None:
+            self._last = seen
+            self._go_on(seen, frame.time)
+        drawn = np.ascontiguousarray(frame.image).copy()
+        width = max(1, round(max(drawn.shape[:2]) / 400))
+        for line in self.lines:
+            cv2.line(drawn, _whole(line.start), _whole(line.end), _INK, 2 * width, cv2.LINE_AA)
+            _say(drawn, f"in {line.entered.total()}  out {line.left.total()}", _whole(line.start), width)
+        for zone in self.zones:
+            cv2.polylines(
+                drawn, [np.array([_whole(c) for c in zone.corners], np.int32)], True, _INK, width, cv2.LINE_AA
+            )
+            _say(drawn, f"{zone.inside} inside", _whole(zone.corners[0]), width)
+        for number, way in self._ways.items():
+            points = np.array([p for at, p in way if frame.time - at <= _TRAIL], np.int32)
+            if len(points) > 1:
+                cv2.polylines(drawn, [points], False, _color(number), 2 * width, cv2.LINE_AA)
+        if self._last is None or not len(self._last):
+            return drawn
+        return self._boxes(drawn, self._last)
+
+    def _boxes(self, drawn: Pixels, seen: Detections) -> Pixels:
+        here = seen.to("cpu")
+        if here.track_ids is None:
+            return draw_boxes(drawn, here.boxes, here.labels, here.names, here.scores)
+        known = here[here.track_ids >= 0]
+        assert known.track_ids is not None
+        numbers = known.track_ids.tolist()
+        names = [f"{known.name(i)} {number}" for i, number in enumerate(numbers)]
+        return draw_boxes(drawn, known.boxes, range(len(names)), names, colors=[_color(n) for n in numbers])
+
+    def _go_on(self, seen: Detections, time: float) -> None:
+        if seen.track_ids is None:
+            return
+        for number, box in zip(seen.track_ids.tolist(), seen.boxes.tolist(), strict=True):
+            if number >= 0:
+                x, y = foot(np.array(box))
+                self._ways.setdefault(number, deque(maxlen=200)).append((time, (round(x), round(y))))
+        for number in [n for n, way in self._ways.items() if time - way[-1][0] > _TRAIL]:
+            del self._ways[number]
+
+
+def _color(number: int) -> tuple[int, int, int]:
+    return PALETTE[number % len(PALETTE)]
+
+
+def _whole(point: tuple[float, float]) -> tuple[int, int]:
+    return round(point[0]), round(point[1])
+
+
+def _say(image: Pixels, text: str, at: tuple[int, int], width: int) -> None:
+    size = 0.45 * max(1, width)
+    (wide, high), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, max(1, width))
+    x = min(max(at[0], 2), max(2, image.shape[1] - wide - 4))
+    y = min(max(at[1] + high + 6, high + 4), image.shape[0] - 4)
+    cv2.rectangle(image, (x - 3, y - high - 4), (x + wide + 3, y + 5), (0, 0, 0), -1)
+    cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, _INK, max(1, width), cv2.LINE_AA)
+
+
+@dataclass(frozen=True)
+class VideoFiles:
+    """What is written of a video; None is left out. drawn: .mp4. lines: JSON lines, one a frame. mot: MOTChallenge txt
+    of tracks. sound: the video whose sound goes into `drawn`."""
+
+    drawn: Path | None = None
+    lines: Path | None = None
+    mot: Path | None = None
+    sound: Path | None = None
+
+
+@dataclass
+class VideoOutcome:
+    """Frames that were read and detected in, detections, and the numbers of the objects that were followed."""
+
+    frames: int = 0
+    detected: int = 0
+    detections: int = 0
+    objects: set[int] = field(default_factory=set)
+
+
+def write_frames(
+    frames: Iterable[Frame],
+    info: VideoInfo,
+    files: VideoFiles,
+    painter: Painter,
+    each: Callable[[Frame], None] = lambda frame: None,
+) -> VideoOutcome:
+    """Write what `files` asks for while the frames go by, and count; `each` is called with every frame. All files are
+    there at the end, and none where an error ended it. Memory does not grow with the length."""
+    outcome = VideoOutcome()
+    with _Text(files.lines) as lines, _Text(files.mot) as mot:
+
+        def pass_by() -> Iterator[Frame]:
+            for frame in frames:
+                _count(frame, painter, outcome)
+                if frame.detections is not None:
+                    lines.write(frame_line(frame) + "\n")
+                    mot.write(_mot_rows(frame))
+                each(frame)
+                yield frame
+
+        if files.drawn is None:
+            for _ in pass_by():
+                pass
+        else:
+            drawn = (painter.paint(frame) for frame in pass_by())
+            write_video(files.drawn, drawn, info.rate, sound=files.sound, say=_note)
+    return outcome
+
+
+def _count(frame: Frame, painter: Painter, outcome: VideoOutcome) -> None:
+    outcome.frames += 1
+    seen = frame.detections
+    if seen is None:
+        return
+    outcome.detected += 1
+    outcome.detections += len(seen)
+    if seen.track_ids is not None:
+        known = seen[seen.track_ids >= 0]
+        numbers = known.track_ids.tolist() if known.track_ids is not None else []
+        outcome.objects.update(numbers)
+        names = [known.name(i) for i in range(len(known))]
+        counters: list[Line | Zone] = [*painter.lines, *painter.zones]
+        for counter in counters:
+            counter.update(numbers, names, known.boxes.double().numpy())
+
+
+def _mot_rows(frame: Frame) -> str:
+    seen = frame.detections
+    if seen is None or seen.track_ids is None:
+        return ""
+    known = seen[seen.track_ids >= 0]
+    assert known.track_ids is not None
+    rows = (known.track_ids.numpy(), known.boxes.double().numpy(), known.scores.double().numpy())
+    return mot_lines([rows], first=frame.index + 1)
+
+
+def _note(line: str) -> None:
+    sys.stderr.write(f"fcos: {line}\n")
+
+
+class _Text:
+    """A text file that is written whole or not at all, or nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._whole = None if path is None else whole(path)
+
+    def __enter__(self) -> _Text:
+        self._file = None if self._whole is None else self._whole.__enter__().open("w", encoding="utf-8")
+        return self
+
+    def write(self, text: str) -> None:
+        if self._file is not None:
+            self._file.write(text)
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._whole is not None:
+            self._whole.__exit__(*error)  # type: ignore[arg-type]

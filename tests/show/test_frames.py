@@ -1,0 +1,77 @@
+"""Frames drawn and written: counts, numbers, files that are whole or not there."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fcos.detections import Detections
+from fcos.errors import FcosError
+from fcos.evaluation.mot import read_mot
+from fcos.inference.video import Frame, Reader, VideoInfo
+from fcos.show.frames import Painter, VideoFiles, write_frames
+from fcos.tracking.counting import parse_line, parse_zone
+from fcos.tracking.follow import follow, make_tracker
+
+pytest.importorskip("scipy", reason="tracking needs scipy: pip install 'fcos-detector[track]'")
+INFO = VideoInfo(10.0, 20, False)
+
+
+def frames(count=20, every=1):
+    """A cat that walks to the right, 8 pixels a frame, and a weak dog that stands."""
+    for k in range(count):
+        image = np.full((96, 224, 3), 90, np.uint8)
+        image[40:70, 8 * k : 8 * k + 30] = 200
+        seen = Detections(
+            torch.tensor([[8.0 * k, 40, 8 * k + 30, 70], [180, 5, 200, 20]]), torch.tensor([0.9, 0.2]),
+            torch.tensor([0, 1]), torch.tensor([0, 0]), names=("cat", "dog"), size=(96, 224),
+        )  # fmt: skip
+        yield Frame(k, k / 10, image, seen if k % every == 0 else None)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_walk_is_followed_counted_drawn_and_written(tmp_path, every):
+    painter = Painter([parse_line("100,0,100,96")], [parse_zone("60,0,224,0,224,96,60,96")])
+    files = VideoFiles(tmp_path / "a.mp4", tmp_path / "a.jsonl", tmp_path / "a.txt")
+    taken = []
+    outcome = write_frames(
+        follow(frames(every=every), make_tracker("bytetrack")), INFO, files, painter, lambda f: taken.append(f.index)
+    )
+    assert (outcome.frames, outcome.detected, outcome.objects) == (20, -(-20 // every), {1})
+    assert taken == list(range(20))
+    assert painter.lines[0].entered.total() + painter.lines[0].left.total() == 1
+    assert dict(painter.zones[0].entered) == {"cat": 1}
+    rows = [json.loads(line) for line in files.lines.read_text().splitlines()]
+    assert [row["frame"] for row in rows] == list(range(0, 20, every))
+    assert all([d["track"] for d in row["detections"]] == [1] for row in rows)
+    tracks = read_mot(files.mot)
+    assert tracks[0][0].tolist() == [1]
+    assert tracks[every][1][0].tolist() == [8.0 * every, 40, 8 * every + 30, 70]
+    with Reader(files.drawn) as reader:
+        assert sum(1 for _ in reader) == 20
+
+
+def test_what_is_drawn_stays_between_frames_that_were_detected_in():
+    painter = Painter()
+    followed = list(follow(frames(4, every=2), make_tracker("ocsort")))
+    drawn = [painter.paint(f) for f in followed]
+    for frame, image in zip(followed, drawn, strict=True):
+        assert (image != frame.image).any()
+        assert image.shape == frame.image.shape
+
+
+def test_an_error_leaves_no_files(tmp_path):
+    def broken():
+        yield from frames(5)
+        raise FcosError("the network is gone")
+
+    files = VideoFiles(tmp_path / "a.mp4", tmp_path / "a.jsonl", tmp_path / "a.txt")
+    with pytest.raises(FcosError, match="the network is gone"):
+        write_frames(broken(), INFO, files, Painter())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tracker_that_is_none():
+    with pytest.raises(FcosError, match="did you mean bytetrack"):
+        make_tracker("bytetrak")
