@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from ..config import Config
+from ..detections import Detections, Results
 from ..machine import Placement
-from ..types import Classes, Detections
+from ..types import Classes
 from .sources import Source, load_source, name_of
 from .tiles import Held, Pixels, Windows, detect_tiles, parse_tile
 from .views import PLAIN, Fusion, View, detect_views
@@ -60,20 +61,25 @@ class Composite:
         return self.detectors[0].placement
 
     @property
+    def shown(self) -> float:
+        """The lowest score shown where none is asked for."""
+        return self.detectors[0].shown
+
+    @property
     def device(self) -> torch.device:
         return self.placement.device
 
     @overload
     def __call__(self, source: Source, *, score: float | None = ..., batch: int = ...) -> Detections: ...
     @overload
-    def __call__(self, source: list[Source], *, score: float | None = ..., batch: int = ...) -> list[Detections]: ...
+    def __call__(self, source: list[Source], *, score: float | None = ..., batch: int = ...) -> Results: ...
     def __call__(
         self, source: Source | list[Source], *, score: float | None = None, batch: int = 1
-    ) -> Detections | list[Detections]:
+    ) -> Detections | Results:
         """As a Detector's call: one picture gives Detections, a list gives a list."""
-        least = self.config.decode.shown if score is None else score
+        least = self.shown if score is None else score
         if isinstance(source, list):
-            return self.detect([load_source(s) for s in source], [name_of(s) for s in source], least, batch)
+            return Results(self.detect([load_source(s) for s in source], [name_of(s) for s in source], least, batch))
         return self.detect([load_source(source)], [name_of(source)], least, batch)[0]
 
     def detect(

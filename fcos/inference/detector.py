@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -22,7 +22,12 @@ from ..machine import Placement, torch_threads
 from ..points import make_points, padded
 from ..terminal import plural
 from ..types import Classes, Detections, Network, Points
+from .composite import Composite, Looks
 from .sources import Source, load_source, name_of
+from .views import parse_views
+
+if TYPE_CHECKING:
+    from .video import Frame, VideoSource
 
 S = TypeVar("S", bound="Source")
 Sources: TypeAlias = "list[S] | tuple[S, ...]"
@@ -85,26 +90,63 @@ class Detector:
         return self.config.decode.shown if self.lowest is None else self.lowest
 
     @overload
-    def __call__(self, source: Source, *, score: float | None = ..., batch: int = ...) -> Detections: ...
-    @overload
-    def __call__(self, source: Sources[S], *, score: float | None = ..., batch: int = ...) -> Results: ...
     def __call__(
-        self, source: Source | Sources[S], *, score: float | None = None, batch: int = 1
+        self,
+        source: Source,
+        *,
+        score: float | None = ...,
+        batch: int = ...,
+        tile: int | str | None = ...,
+        tta: str = ...,
+    ) -> Detections: ...
+    @overload
+    def __call__(
+        self,
+        source: Sources[S],
+        *,
+        score: float | None = ...,
+        batch: int = ...,
+        tile: int | str | None = ...,
+        tta: str = ...,
+    ) -> Results: ...
+    def __call__(
+        self,
+        source: Source | Sources[S],
+        *,
+        score: float | None = None,
+        batch: int = 1,
+        tile: int | str | None = None,
+        tta: str = "",
     ) -> Detections | Results:
         """The detections of one image, or a list of them for a list, with a score of at least `score` in 0..1: None
-        for what is worth showing, 0 for all. `batch`: images of a list that go through the network together.
+        for what is worth showing, 0 for all. `batch`: images of a list that go through the network together. `tile`:
+        cut a large image into tiles of so many pixels, or "auto". `tta`: look several times, such as "flip,0.8,1.2".
 
-        Raises ImageError for what cannot be read as an image.
+        Raises ImageError for what cannot be read as an image, ConfigError for a `tile` or `tta` that makes no sense.
         """
         score = self.shown if score is None else score
+        looks = Looks(tile, views=parse_views(tta))
         if isinstance(source, list | tuple):
-            return Results(self._remembering(list(source), score, batch))
-        return self._remembering([source], score, 1)[0]
+            return Results(self._remembering(list(source), score, batch, looks))
+        return self._remembering([source], score, 1, looks)[0]
 
-    def _remembering(self, sources: list[Any], score: float, batch: int) -> list[Detections]:
+    def stream(
+        self, source: VideoSource, *, every: int = 1, batch: int = 1, score: float | None = None
+    ) -> Iterator[Frame]:
+        """Frames of a video file, camera (a number), stream (an address) or any iterable of uint8 [H,W,3] RGB arrays,
+        with their detections: `Frame(index, time, image, detections)`. `every` N: each Nth frame only. A live source
+        gives its newest frame, a file every one. Raises VideoError for what cannot be opened."""
+        from .video import Reader, stream
+
+        with Reader(source) as reader:
+            for frame in stream(self, reader, every=every, batch=batch, score=score):
+                if frame.detections is not None:
+                    yield frame
+
+    def _remembering(self, sources: list[Any], score: float, batch: int, looks: Looks) -> list[Detections]:
         """Detections that know their image: the file, or what was given."""
         images, names = [load_source(s) for s in sources], [name_of(s) for s in sources]
-        found = self.detect(images, names, score, batch)
+        found = (self if looks.plain else Composite((self,), looks)).detect(images, names, score, batch)
         return [
             d if name is not None else replace(d, image=Kept(image, given))
             for d, name, image, given in zip(found, names, images, sources, strict=True)

@@ -214,7 +214,7 @@ def stream(
     `batch` frames share a pass, and as many passes run at once as the detector has lanes. With `every` N only each Nth
     frame is detected in, and the others come through with None. score: the lowest kept; None: what the model shows.
     """
-    lowest = detector.config.decode.shown if score is None else score
+    lowest = detector.shown if score is None else score
     with ThreadPoolExecutor(max(1, detector.placement.lanes)) as workers:
         work: deque[tuple[list[Frame], Future[list[Detections]]]] = deque()
         waiting = ahead(frames, _AHEAD + batch)

@@ -49,7 +49,7 @@ class Counter:
     def __init__(self, seconds=0.0):
         self.config, self.classes = tiny_config(), Classes(("square",))
         self.calls, self.seconds = [], seconds
-        self.placement = Placement()
+        self.placement, self.shown = Placement(), 0.5
 
     def detect(self, images, names, score=0.0, batch=1):
         self.calls.append(len(images))
