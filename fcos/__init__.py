@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .inference.detector import Detector
     from .inference.load import load
     from .presets import preset
-    from .training.loop import train
+    from .training.program import train
     from .types import Detections
 
 from .version import __version__
@@ -34,7 +34,7 @@ _WHERE = {
     "FcosError": "errors",
     "evaluate": "evaluation.coco",
     "explain": "analysis.explain",
-    "train": "training.loop",
+    "train": "training.program",
     "Detections": "types",
 }
 

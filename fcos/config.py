@@ -259,10 +259,17 @@ class TrainConfig(Section):
     freeze_stages: int = _f(0, "body stages kept fixed, counted from the stem (1: stem only)", ge=0, le=5)
     balance: float = _f(0.0, "pictures of rare classes come oftener: threshold of repeat sampling; 0: off", ge=0)
     eval_every: int = _f(1, "epochs between evaluations; 0: only at the end", ge=0)
+    eval_batch: Annotated[int, BeforeValidator(lambda v: 0 if v == "auto" else v)] = _f(
+        0, "images that one process judges at once; auto: as many as it learns from at once", ge=0, le=4096
+    )
     val_loss: bool = _f(True, "each evaluation also takes the loss of the validation split: one more pass over it")
     save_every: int = _f(500, "steps between checkpoints, besides one per epoch", ge=1)
     patience: int = _f(0, "stop after this many evaluations without a better AP; 0: never", ge=0)
     log_every: int = _f(10, "steps between rows of metrics.csv", ge=1)
+    keep: Literal["resume", "weights"] = _f(
+        "resume",
+        "what stays at the end: the last checkpoint, to go on with, or the weights alone (a third)",
+    )
     plots: bool = _f(True, "plots and pictures in the run folder; off saves seconds a run")
     logger: Annotated[
         tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...],

@@ -203,7 +203,10 @@ def with_dialect(config: Config, name: str) -> Config:
 
 
 def resolve(
-    name: str, overrides: Iterable[str] = (), dialect: str | None = None, file: str | Path | None = None
+    name: str,
+    overrides: Iterable[str | dict[str, Any]] = (),
+    dialect: str | None = None,
+    file: str | Path | None = None,
 ) -> Config:
     """preset < dialect < YAML file < `key=value` overrides."""
     config = preset(name)

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PLAIN_SECONDS = 20.0  # between progress lines where there is no terminal
 SMALLEST = 32  # pixels of a side
+
+
+def in_notebook() -> bool:
+    """Whether rich can draw a bar below a cell of Jupyter: its kernel runs this, and ipywidgets is there."""
+    shell = sys.modules.get("IPython")
+    if shell is None or type(shell.get_ipython()).__name__ != "ZMQInteractiveShell":
+        return False
+    return find_spec("ipywidgets") is not None
 
 
 class Bar:
@@ -43,12 +52,12 @@ class Bar:
 
     def start(self) -> Self:
         """Show it; `with` does."""
-        if not self.quiet and sys.stderr.isatty():
+        if not self.quiet and (sys.stderr.isatty() or in_notebook()):
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
-            live = Progress(*columns, console=Console(stderr=True))
+            live = Progress(*columns, console=Console(stderr=not in_notebook()))
             self._live = live, live.add_task(self.label, total=self.total, text="")
             live.start()
         return self

@@ -55,8 +55,12 @@ class Target:
     def empty() -> Target:
         return Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
 
-    def to(self, device: torch.device | str) -> Target:
-        return Target(self.boxes.to(device), self.labels.to(device), self.ignore.to(device))
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Target:
+        return Target(*(x.to(device, non_blocking=non_blocking) for x in (self.boxes, self.labels, self.ignore)))
+
+    def pin_memory(self) -> Target:
+        """In memory from which a GPU copies without waiting."""
+        return Target(self.boxes.pin_memory(), self.labels.pin_memory(), self.ignore.pin_memory())
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -71,12 +75,17 @@ class Batch:
     targets: list[Target]
     ids: list[int] = field(default_factory=list)
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """On another device; `non_blocking` only from pinned memory, where the program need not wait for the copy."""
         return replace(
             self,
-            images=self.images.to(device, non_blocking=True),
-            targets=[t.to(device) for t in self.targets],
+            images=self.images.to(device, non_blocking=non_blocking),
+            targets=[t.to(device, non_blocking) for t in self.targets],
         )
+
+    def pin_memory(self) -> Batch:
+        """In memory from which a GPU copies without waiting."""
+        return replace(self, images=self.images.pin_memory(), targets=[t.pin_memory() for t in self.targets])
 
     def padded_with(self, color: Sequence[float]) -> Tensor:
         """The images as float32, with padding of exactly this colour [3] in place of whole grey levels."""

@@ -64,6 +64,27 @@ def make_shapes(folder: Path, splits: dict[str, int], seed: int = 0) -> Path:
     return folder
 
 
+def options(out: Path, **changes):
+    """How a test trains: from nothing, on the CPU, in silence."""
+    from fcos.training.loop import RunOptions
+
+    return RunOptions(**{"out": out, "init": "none", "device": "cpu", "quiet": True, **changes})
+
+
+def learn(config: Config, data, out: Path, **changes):
+    """`fcos.train` as a test calls it."""
+    from fcos.training.program import train
+
+    return train(data, **{"model": config, "out": out, "init": "none", "device": "cpu", "quiet": True, **changes})
+
+
+def one_step(trainer, batches):
+    """A training step over `batches`, which stand on the CPU."""
+    from fcos.training.ahead import Ahead
+
+    return trainer.train_step(Ahead(iter([batches]), trainer.fabric.device))
+
+
 def equal_states(a, b) -> bool:
     """Bit-equal state dicts."""
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..config import Config
+from ..data.duplicates import Fingerprints, Twins, find_twins, fingerprint
 from ..terminal import percent, plain, table
-from .duplicates import Fingerprints, Twins, find_twins, fingerprint
 from .scan import Scan, class_pairs, scan
 from .search import Option, measure_rates, search
 

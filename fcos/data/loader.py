@@ -260,7 +260,9 @@ def train_loader(dataset: Dataset, config: Config, *, rank: int = 0, world: int 
     return loader
 
 
-def eval_batches(dataset: Dataset, config: Config, batch: int = 1, workers: int | None = None) -> Loader:
+def eval_batches(
+    dataset: Dataset, config: Config, batch: int = 1, workers: int | None = None, *, rank: int = 0, world: int = 1
+) -> Loader:
     """Every picture once, unchanged but for its size. `ids` are record indices, `sizes` (height, width)
     after resizing and before padding. Pictures of like shape come together when `batch` > 1. A picture that
     cannot be read is left out, warned about and listed in `.skipped`."""
@@ -272,7 +274,7 @@ def eval_batches(dataset: Dataset, config: Config, batch: int = 1, workers: int 
     groups = [order[at : at + batch] for at in range(0, len(order), batch)]
     item_bytes = 3 * batch * config.data.size * config.data.max_size
     workers = config.data.workers if workers is None else workers
-    return Loader(_Groups(dataset, config, groups), range(len(groups)), workers, item_bytes)
+    return Loader(_Groups(dataset, config, groups), range(rank, len(groups), world), workers, item_bytes)
 
 
 def count_workers(wanted: int, item_bytes: int) -> int:

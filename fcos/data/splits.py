@@ -4,30 +4,84 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from ..errors import DataError
 from .dataset import Dataset, Record
 
 
-def draw_holdout(dataset: Dataset, share: float, seed: int) -> list[str]:
-    """File names of `share` (0..1) of the pictures, at least one; the same for the same names and seed.
+def draw_holdout(dataset: Dataset, share: float, seed: int, together: Sequence[Sequence[int]] = ()) -> list[str]:
+    """File names of `share` (0..1) of the images, at least one; the same for the same names, labels and seed.
 
-    The order of the data does not matter, and a picture that is listed twice falls on one side. DataError when
-    nothing with boxes would be left on one of the sides.
+    Each class has about that share of its images among them, rarest first; the last image of a class stays where it
+    is learned. The order of the data does not matter, and an image that is listed twice falls on one side, as do those
+    whose numbers are in one group of `together` (near-duplicates). DataError when nothing with boxes would be left on
+    one of the sides.
     """
     if not 0 < share < 1:
-        raise DataError(f"--holdout {share:g} is not a share of the pictures; give one between 0 and 1, such as 0.1")
-    names = sorted({name_of(r) for r in dataset.records}, key=lambda n: hashlib.sha256(f"{seed}/{n}".encode()).digest())
-    held = names[: max(1, round(share * len(names)))]
+        raise DataError(f"--holdout {share:g} is not a share of the images; give one between 0 and 1, such as 0.1")
+    units = _units(dataset, together)
+    order = sorted(range(len(units)), key=lambda u: hashlib.sha256(f"{seed}/{min(units[u])}".encode()).digest())
+    shown = _classes_of(dataset)
+    classes = [frozenset().union(*(shown[name] for name in units[u])) for u in range(len(units))]
+    left: dict[int, int] = {}  # images of each class that are learned; -1: those without boxes
+    for name in shown:
+        for label in shown[name]:
+            left[label] = left.get(label, 0) + 1
+    need = {label: share * number for label, number in left.items()}
+    total = max(1, round(share * len(shown)))
+    held: set[str] = set()
+
+    def take(candidates: Iterable[int], spare: bool, enough: Callable[[], bool]) -> None:
+        for u in candidates:
+            if enough() or len(held) >= total:
+                return
+            names = units[u] - held
+            taken = {label: sum(label in shown[name] for name in names) for label in classes[u]}
+            last = any(label >= 0 and left[label] <= n for label, n in taken.items())
+            if not names or len(names) > total - len(held) or (spare and last):
+                continue
+            held.update(names)
+            for label, n in taken.items():
+                left[label] -= n
+                need[label] -= n
+
+    for label in sorted(need, key=lambda k: (left[k], k)):
+        mine = [u for u in order if label in classes[u]]
+        take(mine, True, lambda label=label: need[label] < 0.5)  # type: ignore[misc]
+    take(order, True, lambda: False)
+    take(order, False, lambda: False)  # rather a class that is judged alone than too few images
     for part in hold_out(dataset, held):
         if not any((~r.ignore).any() for r in part.records):
             raise DataError(
-                f"--holdout {share:g} of the {len(dataset)} pictures of {dataset.root} leaves one side without boxes; "
+                f"--holdout {share:g} of the {len(dataset)} images of {dataset.root} leaves one side without boxes; "
                 "give another share or another train.seed"
             )
     return sorted(held)
+
+
+def _units(dataset: Dataset, together: Sequence[Sequence[int]]) -> list[set[str]]:
+    """The names of the images, those that belong on one side in one set. Groups that hold over a third of all images
+    (frames of one film) say nothing and are not heard."""
+    names = [name_of(r) for r in dataset.records]
+    unit = {name: {name} for name in names}
+    for group in together:
+        joined = set().union(*(unit[names[i]] for i in group))
+        if 3 * len(joined) <= len(unit):
+            unit |= dict.fromkeys(joined, joined)
+    return list({id(members): members for members in unit.values()}.values())
+
+
+def _classes_of(dataset: Dataset) -> dict[str, frozenset[int]]:
+    """The labels on each image by name, -1 for one without boxes."""
+    shown: dict[str, frozenset[int]] = {}
+    for record in dataset.records:
+        labels = frozenset(int(x) for x in np.unique(record.labels[~record.ignore]))
+        shown[name_of(record)] = shown.get(name_of(record), frozenset()) | labels
+    return {name: labels or frozenset((-1,)) for name, labels in shown.items()}
 
 
 def hold_out(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, Dataset]:

@@ -20,7 +20,7 @@ from ..show.judged import draw_judged, save_image
 from ..terminal import clock
 from ..training.console import Console
 from ..training.images import write_page
-from ..training.loop import train
+from ..training.program import train
 from ..zoo.models import known_models
 from .digits import digits_dataset, photographs
 
@@ -86,9 +86,8 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
     config = demo_config()
     if epochs is not None:
         config = config.override({"train": {"epochs": epochs}})
-    train(
-        config, {"train": splits["train"], "val": splits["val"]}, out / "run", init="none", device=device, quiet=quiet
-    )
+    learned = {"train": splits["train"], "val": splits["val"]}
+    train(learned, model=config, out=out / "run", init="none", device=device, quiet=quiet)
 
     console.note("3. judging it on held-out scenes, made of digits it has never seen")
     detector = load(out / "run", device=device)

@@ -26,6 +26,7 @@ td:first-child,th:first-child,td.l,th.l{text-align:left}th{color:#6b7280;font-we
 table.facts td,table.facts th{text-align:left;white-space:pre-wrap;overflow-wrap:anywhere}
 table.facts th{white-space:nowrap}
 figure{margin:28px 0}figcaption{color:#4b5563;font-size:14px}details{margin:14px 0}summary{cursor:pointer}
+nav{margin:14px 0}a{color:#1d4ed8}
 pre{background:#f6f7f9;padding:10px 14px;border-radius:6px;overflow-x:auto}
 .serious{color:#b91c1c;font-weight:600}.warning{color:#b45309}.note{color:#6b7280}
 """
@@ -37,9 +38,17 @@ class Page:
     def __init__(self, title: str) -> None:
         self.parts = [f"<h1>{html.escape(title)}</h1>"]
         self.title = title
+        self._headings: list[str] = []
+        self._contents: int | None = None  # where among the parts
 
     def heading(self, text: str) -> None:
-        self.parts.append(f"<h2>{html.escape(text)}</h2>")
+        self._headings.append(text)
+        self.parts.append(f"<h2 id='part-{len(self._headings)}'>{html.escape(text)}</h2>")
+
+    def contents(self) -> None:
+        """Links to all headings of the page, those that follow included."""
+        self._contents = len(self.parts)
+        self.parts.append("")
 
     def text(self, text: str) -> None:
         self.parts.append(f"<p>{html.escape(text)}</p>")
@@ -95,5 +104,8 @@ class Page:
         self.parts.append(f"<img alt='{html.escape(alt)}' src='data:image/{kind};base64,{inside}'>")
 
     def write(self, path: str | Path) -> Path:
+        if self._contents is not None:
+            links = (f"<a href='#part-{n}'>{html.escape(text)}</a>" for n, text in enumerate(self._headings, 1))
+            self.parts[self._contents] = f"<nav>{' · '.join(links)}</nav>"
         head = f"<!doctype html><meta charset='utf-8'><title>{html.escape(self.title)}</title><style>{_STYLE}</style>"
         return write_whole(path, head + "\n".join(self.parts) + "\n")

@@ -18,6 +18,7 @@ from ..readers import read_text
 from ..terminal import data_name, percent, plain, table
 from ..training.checkpoint import checkpoints
 from ..training.folder import RunFolder
+from ..training.program import train
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -95,9 +96,17 @@ def ladder(config: Config) -> list[tuple[str, Config, float | None]]:
 
 
 def ablation_study(
-    data: Mapping[str, Dataset], config: Config, out: str | Path, seeds: Sequence[int] = (0,), device: str = "auto"
+    data: Mapping[str, Dataset],
+    config: Config,
+    out: str | Path,
+    seeds: Sequence[int] = (0,),
+    device: str = "auto",
+    init: str = "none",
 ) -> AblationStudy:
     """Train every step for every seed into a folder of its own under `out`; the last AP of each run counts.
+
+    Every run starts from `init`, the same for all: a detector, or "none" for the weights of the body alone. A detector
+    that was trained under one step's rules would favour that step.
 
     `ablation.txt` in `out` is written anew after every step, so a long study can be read while it goes on.
     Called again with the same `out` it goes on where it stopped: finished runs are read, a begun one resumes.
@@ -107,7 +116,7 @@ def ablation_study(
     name = str(data["train"].root)
     for number, (title, step, paper) in enumerate(ladder(config)):
         judged = [
-            _run(step.override({"train": {"seed": seed}}), data, Path(out) / f"{number}-seed{seed}", device)
+            _run(step.override({"train": {"seed": seed}}), data, Path(out) / f"{number}-seed{seed}", device, init)
             for seed in seeds
         ]
         ap, ap50, ap75 = zip(*judged, strict=True)
@@ -117,18 +126,20 @@ def ablation_study(
     return study
 
 
-def _run(config: Config, data: Mapping[str, Dataset], folder: Path, device: str) -> tuple[float, float, float]:
+def _run(
+    config: Config, data: Mapping[str, Dataset], folder: Path, device: str, init: str
+) -> tuple[float, float, float]:
     """(AP, AP50, AP75) of one run, trained, resumed, or read from its folder; nan without validation."""
-    from ..training.loop import train
-
     settings = folder / "config.yaml"
     if settings.exists() and read_text(settings) != config.dump():
         raise FcosError(f"{folder} holds a run with other settings; give another --out")
-    if not (folder / "report.html").exists():  # the last thing that a run writes
-        begun = bool(checkpoints(folder))
-        if not begun:
+    if not RunFolder(folder, write=False).finished():
+        splits = {k: v for k, v in data.items() if k in ("train", "val")}
+        if checkpoints(folder):
+            train(splits, out=folder, resume=True, device=device, quiet=True)
+        else:
             settings.unlink(missing_ok=True)  # stopped before anything was saved
-        train(config, data, folder, resume=begun, device=device, quiet=True)
+            train(splits, model=config, out=folder, init=init, holdout=0, device=device, quiet=True)
     judged = [row for row in RunFolder(folder, write=False).rows() if row["AP"]]
     ap, ap50, ap75 = (float(judged[-1][k]) if judged else math.nan for k in ("AP", "AP50", "AP75"))
     return ap, ap50, ap75

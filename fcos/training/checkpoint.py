@@ -32,23 +32,81 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     return path
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Leave the weights to ship alone in the folder of a run that has ended."""
+    for path in checkpoints(folder):
+        path.unlink(missing_ok=True)
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoints of a run, oldest first."""
     return sorted(folder.glob("checkpoint-*.pt"))
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """The newest checkpoint of a run that can be read (tensors and plain values only; no code is run)."""
+    """The newest checkpoint of a run that can be read (tensors and plain values only; no code is run), with its path
+    as "file". ModelError when there is none."""
     found = checkpoints(folder)
     if not found:
-        raise ModelError(f"{folder} holds no checkpoint to resume from; start the run without --resume")
+        kept = any((folder / f"{name}.safetensors").is_file() for name in ("best", "last"))
+        fix = f"start a new run from its weights with --init {folder}" if kept else "start the run without --resume"
+        raise ModelError(f"{folder} holds no checkpoint to resume from; {fix}")
     for path in reversed(found):
         try:
-            result: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            return result
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            return {**_checked(state), "file": str(path)}
         except Exception as error:  # a damaged file: the one before it may serve
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise ModelError(f"no checkpoint in {folder} can be read ({reason})")
+    raise ModelError(
+        f"no checkpoint in {folder} can be read ({path.name}: {reason}); start a new run, from the weights of this one "
+        f"with --init {folder}"
+    )
+
+
+_PLAIN: dict[str, type | tuple[type, ...]] = {
+    "step": int,
+    "config": dict,
+    "classes": dict,
+    "model": dict,
+    "average": (dict, type(None)),
+    "optimizer": dict,
+    "best": float,
+    "stale": int,
+    "judged_at": int,
+    "AP": (float, type(None)),
+    "normalizer": (list, type(None)),
+    "data": str,
+}
+
+
+def _checked(state: object) -> dict[str, Any]:
+    """`state` when it is what `save_checkpoint` was given by a run; ValueError otherwise."""
+    if not isinstance(state, dict):
+        raise ValueError("it is no checkpoint of fcos train")
+    for key, kind in _PLAIN.items():
+        if not isinstance(state.get(key), kind):
+            raise ValueError(f"it is no checkpoint of fcos train: {key} is missing or of another kind")
+    names = state["classes"].get("names")
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise ValueError("it is no checkpoint of fcos train: it names no classes")
+    if not all(isinstance(state["config"].get(k), dict) for k in ("model", "train")):
+        raise ValueError("it is no checkpoint of fcos train: it has no settings")
+    for key in ("model", "average"):
+        if not all(isinstance(v, torch.Tensor) for v in (state[key] or {}).values()):
+            raise ValueError(f"it is no checkpoint of fcos train: {key} does not hold tensors alone")
+    return state
+
+
+def fill(network: nn.Module, state: Mapping[str, torch.Tensor], file: str) -> None:
+    """Load `state` of the checkpoint `file`; ModelError when it is of another network."""
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        line = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{file} does not hold the weights of the network that its settings describe ({line}); move it away, and "
+            "--resume goes on from the checkpoint before it"
+        ) from error
 
 
 def check_resumable(
@@ -84,6 +142,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     ours = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(state)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"the checkpoint's optimiser state is damaged ({type(error).__name__}: {error}); move the file away, and "
+            "--resume goes on from the checkpoint before it"
+        ) from error
     except ValueError as error:
         raise ConfigError(
             "a setting that says which weights learn, and how fast, cannot change in a resume (such as "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..terminal import Bar
@@ -57,11 +56,3 @@ class Console:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-    def finished(self, folder: Path, metrics: Metrics | None, best: float) -> None:
-        """The last words: where things are and what to do next."""
-        if metrics is not None:
-            self.note(f"best AP {best:.3f}")
-        self.note(f"look:     {folder}")
-        self.note(f"evaluate: fcos eval --model {folder} --data DATA")
-        self.note(f"detect:   fcos predict PICTURE --model {folder}")

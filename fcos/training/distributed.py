@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -67,6 +68,28 @@ def together(work: Callable[[], T], world: int) -> T:
         raise error
     value: T = result
     return value
+
+
+@contextlib.contextmanager
+def one_line_for_lost_peers(world: int, rank: int, folder: object) -> Iterator[None]:
+    """Inside, the failure of a collective operation, which comes with a page of C++, is one line of ours.
+
+    It is what the other processes of a run see when one was killed or its machine went away.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if world == 1 or not _lost(error):
+            raise
+        raise FcosError(
+            f"process {rank} of {world} has lost the others: one of them was killed, has crashed or cannot be reached; "
+            f"go on with: fcos train --resume --out {folder}"
+        ) from error
+
+
+def _lost(error: RuntimeError) -> bool:
+    words = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe", "processgroup")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
 
 def gather(value: T, world: int) -> list[T]:

@@ -7,13 +7,16 @@ import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from ..config import Config
-from ..errors import FcosError
+from ..errors import DataError, FcosError, require
 from ..files import disk_reason, sweep, write_whole
-from ..readers import read_lines, read_text
+from ..readers import read_json, read_lines, read_text
 
 if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger
@@ -24,6 +27,8 @@ COLUMNS = (
     "positives", "positives_by_level", "ambiguous", "grad_norm", "images_per_second", "data_wait", "val_loss",
     "AP", "AP50", "AP75",
 )  # fmt: skip
+
+_RESULT = "result.json"
 
 
 class RunFolder:
@@ -37,6 +42,32 @@ class RunFolder:
         self._loggers: list[Logger] = []
         self._logged: dict[str, int] = {}  # last step of each number that the logs have already
         self._resumed = False
+        self._lock: FileLock | None = None
+
+    def hold(self) -> None:
+        """Keep other runs out of the folder until `release` or the end of this process; FcosError when one is in it."""
+        if not self.write:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / "run.lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise FcosError(
+                f"another run is writing into {self.path}; wait for its end, or give another --out"
+            ) from None
+        except NotImplementedError:  # a file system without locks
+            return
+        except OSError as error:
+            raise FcosError(f"cannot write into {self.path}: {error.strerror or error}") from error
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let other runs in."""
+        if self._lock is not None:
+            (self.path / "run.lock").unlink(missing_ok=True)
+            self._lock.release()
+            self._lock = None
 
     def start(self, environment: Mapping[str, Any]) -> None:
         """Make the folder; FcosError when another run is in it. `describe` makes it a run, once it can be resumed."""
@@ -101,14 +132,12 @@ class RunFolder:
             return
         from .loggers import scalars
 
-        rows = self.rows()
+        rows = [r for r in self.rows() if r["step"].isdigit()]
         self._resumed = True
         steps = [_whole_number(row.get("step", "")) for row in rows]
+        (self.path / _RESULT).unlink(missing_ok=True)
         for row, at in zip(rows, steps, strict=True):
-            try:
-                self._logged |= dict.fromkeys(scalars(row), at) if at is not None else {}
-            except ValueError as error:
-                raise FcosError(f"{self._metrics}: step {at}: {error}; move the file away and --resume again") from None
+            self._logged |= dict.fromkeys(scalars(row), at) if at is not None else {}
         kept = [row for row, at in zip(rows, steps, strict=True) if at is not None and at <= step]
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
@@ -124,21 +153,72 @@ class RunFolder:
         return read_lines(self._alarms) if self._alarms.is_file() else []
 
     def rows(self) -> list[dict[str, str]]:
-        """metrics.csv as it stands."""
+        """metrics.csv as it stands, without half a row at its end; FcosError when it is something else."""
         if not self._metrics.is_file():
             return []
         whole = read_text(self._metrics).rpartition("\n")[0]
         try:
-            table = csv.DictReader(io.StringIO(whole))
-            if table.fieldnames is not None and "step" not in table.fieldnames:
-                raise FcosError(f"{self._metrics} is no table of a run; move it away, then --resume makes a new one")
-            return [{k: v for k, v in row.items() if isinstance(v, str) and k is not None} for row in table]
-        except csv.Error as error:
-            raise FcosError(f"{self._metrics} cannot be read: {error}; move it away and --resume again") from error
+            reader = csv.DictReader(io.StringIO(whole), restkey="more", restval="")
+            if whole and not {"step", "epoch", "loss"} <= set(reader.fieldnames or ()):
+                raise ValueError("its first line does not name the columns of a run")
+            rows = list(reader)
+            for row in rows:
+                for key, value in row.items():
+                    if key == "more" or (value and any(not _number(v) for v in value.split())):
+                        raise ValueError(f"the row of step {row['step'][:20]!r} is no row of numbers")
+        except (ValueError, csv.Error) as error:
+            raise FcosError(
+                f"{self._metrics} is damaged ({error}); move it away, and --resume goes on with a new one"
+            ) from error
+        return rows
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write result.json, the last file of a run: from here on it is finished."""
+        if self.write:
+            write_whole(self.path / _RESULT, json.dumps(result, indent=1))
+
+    def finished(self) -> bool:
+        """Whether the run has come to its end; one that was stopped or killed has not."""
+        return (self.path / _RESULT).is_file()
+
+
+def check_loggers(names: Sequence[str]) -> None:
+    """MissingExtra for a tool of `train.logger` that is not installed, before anything is done."""
+    for name in names:
+        for module in ("mlflow", "sqlalchemy") if name == "mlflow" else (name,):
+            if find_spec(module) is None:
+                require(module, name)
 
 
 def _whole_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def stored_sources(folder: Path) -> dict[str, Any]:
+    """Where the data of a run came from: data, val, split and held_out of its environment.json, None where they were
+    objects. DataError that names the file when it cannot be read."""
+    file = folder / "environment.json"
+    try:
+        stored = read_json(file, kind=DataError)
+    except DataError as error:
+        raise DataError(f"{error}; give the data with --data") from error
+    sources = stored.get("sources") if isinstance(stored, dict) else None
+    if not isinstance(sources, dict):
+        raise DataError(f"{file} does not say what data the run used; give it with --data")
+    told = {key: sources.get(key) for key in ("data", "val", "split", "held_out")}
+    held = told["held_out"]
+    texts = [told["data"], told["val"], told["split"], *(held if isinstance(held, list) else ())]
+    if not all(v is None or isinstance(v, str) for v in texts) or not isinstance(held, list | None):
+        raise DataError(f"{file}: data, val, split and held_out must be texts; give the data with --data")
+    return told
 
 
 def next_folder(root: Path, name: str) -> Path:

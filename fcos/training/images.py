@@ -14,14 +14,17 @@ from torch import Tensor
 
 from ..config import Config
 from ..data.dataset import Dataset
+from ..errors import FcosError
 from ..evaluation.coco import Metrics
 from ..files import write_whole
-from ..readers import TEXT_LIMIT, read_json, read_text
+from ..readers import read_text
 from ..show import plots
 from ..show.draw import draw_boxes, level_color, sheet
 from ..show.judged import draw_evaluation, draw_validation
 from ..show.page import Page
+from ..terminal import clock, plural
 from ..types import Batch, Detections, Points
+from .ending import Ending
 from .folder import RunFolder
 
 _SCANNED = 2000  # pictures whose boxes are shown in labels.png
@@ -93,9 +96,6 @@ def write_page(folder: Path, title: str, facts: Sequence[tuple[str, Any]], image
 
 
 IMAGES = {
-    "How it went": (
-        ("results.png", "Every logged step, with a running mean; AP from each evaluation of the validation split."),
-    ),
     "What it finds": (
         ("val_0.jpg", "Validation pictures: truth on the left, detections from the score of the best F1 on the right."),
         ("val_1.jpg", "More of them."),
@@ -105,6 +105,9 @@ IMAGES = {
         ("confusion.png", "Rows: truth, columns: what it was found as. Last column: missed; last row: nothing there."),
         ("reliability.png", "Share of right detections by score. On the diagonal a score is a probability."),
     ),
+    "How it went": (
+        ("results.png", "Every logged step, with a running mean; AP from each evaluation of the validation split."),
+    ),
     "What it learned from": (
         ("labels.png", "Boxes of the training split: classes, sizes at the network input, places, levels."),
         ("train_batch_0.jpg", "The first batch as the network saw it. Dots are the locations that learn, by level."),
@@ -113,22 +116,43 @@ IMAGES = {
 }  # fmt: skip
 
 
-def write_run_page(folder: Path, title: str, facts: Sequence[tuple[str, str]]) -> Path:
-    """report.html of a training run, from what is in its folder."""
+def write_run_page(
+    folder: Path,
+    title: str,
+    facts: Sequence[tuple[str, str]],
+    metrics: Metrics | None = None,
+    ending: Ending | None = None,
+) -> Path:
+    """report.html of a training run: the result first, the settings last. `metrics` are of the last evaluation, or of
+    the best weights where the run has come to its `ending`; the images are those in the folder."""
     page = Page(title)
-    page.facts([(k, _brief(v)) for k, v in facts])
-    if (folder / "metrics.json").is_file():
-        page.heading("Last evaluation")
-        _numbers(page, read_json(folder / "metrics.json", TEXT_LIMIT))
+    page.contents()
+    page.heading("Result" if ending is not None else "So far")
+    if ending is not None:
+        page.text(f"Done in {clock(ending.seconds)}, {plural(ending.steps, 'step')}. {ending.headline()}.")
+        if ending.worst:
+            page.text(f"Look at: {'; '.join(str(w) for w in ending.worst)}.")
+    if metrics is not None:
+        _numbers(page, metrics.to_dict())
+    elif ending is None:
+        page.text("Nothing has been judged yet.")
+    if ending is not None:
+        page.code("\n".join(command for key, command in ending.next() if key != "report"))
     for heading, images in IMAGES.items():
         if any((folder / name).is_file() for name, _ in images):
             page.heading(heading)
         for name, caption in images:
             page.file(folder / name, caption)
+    page.heading("The run")
+    page.facts([(k, _brief(v)) for k, v in facts])
     page.heading("Settings and surroundings")
     for name in ("config.yaml", "environment.json"):
         if (folder / name).is_file():
-            page.folded(name, read_text(folder / name))
+            try:
+                text = read_text(folder / name)
+            except FcosError as error:
+                text = str(error)
+            page.folded(name, text)
     return page.write(folder / "report.html")
 
 
@@ -144,7 +168,7 @@ def _numbers(page: Page, metrics: Mapping[str, Any]) -> None:
     first = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     page.table(first, [[show(metrics[k]) for k in first]], left=0)
     page.text(
-        f"{metrics['pictures']:,} pictures, {metrics['objects']:,} objects. Best F1 over all classes "
+        f"{plural(metrics['pictures'], 'image')}, {plural(metrics['objects'], 'object')}. Best F1 over all classes "
         f"{show(metrics['best_F1'])} at score {show(metrics['best_F1_score'])} (IoU 0.5)."
     )
     keys = ("AP", "AP50", "best_F1", "best_F1_score")
@@ -158,6 +182,8 @@ class RunImages:
     def __init__(self, run: RunFolder, config: Config, data: Mapping[str, Dataset]) -> None:
         self.run, self.config, self.data = run, config, data
         self.found: Sequence[Detections] | None = None
+        self.ending: Ending | None = None
+        self.metrics: Metrics | None = None
         self.score = 0.5
         self._drawn = time.monotonic()
 
@@ -169,7 +195,8 @@ class RunImages:
     def judged(self, found: Sequence[Detections], metrics: Metrics) -> None:
         """Remember an evaluation for the next drawing, its numbers in metrics.json at once."""
         write_whole(self.run.path / "metrics.json", json.dumps(metrics.to_dict(), indent=1))
-        self.found, self.score = found, metrics.threshold if metrics.threshold == metrics.threshold else 0.5
+        self.metrics, self.found = metrics, found
+        self.score = metrics.threshold if metrics.threshold == metrics.threshold else 0.5
 
     def renew(self, facts: Callable[[], Sequence[tuple[str, str]]], last: bool = False) -> None:
         """Draw what is new, and the page with facts() on top, if the last time was a minute ago or this is the
@@ -184,5 +211,5 @@ class RunImages:
                 self.found = None
             rows, strides = self.run.rows(), self.config.model.strides
             write_whole(folder / "results.png", lambda p: plots.results(rows, p, strides))
-        write_run_page(folder, f"Training {self.config.name}", facts())
+        write_run_page(folder, f"Training {self.config.name}", facts(), self.metrics, self.ending)
         self._drawn = time.monotonic()

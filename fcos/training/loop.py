@@ -3,129 +3,186 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 from ..assign import assign_batch
-from ..config import Config, from_dict
-from ..data.classes import as_seen
+from ..config import Config
+from ..data.classes import match_classes
 from ..data.dataset import Dataset
 from ..data.loader import train_loader
 from ..data.sampler import Sampler
 from ..environment import data_hash, environment
 from ..errors import DataError, FcosError, OtherProcess
+from ..evaluation.bootstrap import Interval, intervals
 from ..evaluation.coco import Metrics, evaluate
 from ..inference.dataset import predict_dataset
 from ..inference.detector import Detector
+from ..inference.load import load
 from ..losses import Normalizers, count, gather_positives, moving_average, normalizers
 from ..machine import Placement, has_bf16
 from ..network import weights
 from ..network.model import FCOS
 from ..points import make_points
 from ..show.judged import save_image
-from ..types import Batch, Classes, Losses, Points
+from ..terminal import clock, plural
+from ..types import Batch, Classes, Detections, Losses, Points
+from .ahead import Ahead
 from .alarms import Watch
 from .batch_size import auto_batch
-from .checkpoint import check_resumable, load_checkpoint, load_optimizer, save_checkpoint, save_step
+from .checkpoint import (
+    check_resumable,
+    fill,
+    load_checkpoint,
+    load_optimizer,
+    remove_checkpoints,
+    save_checkpoint,
+    save_step,
+)
 from .console import Console
-from .distributed import gather, require_same, synchronize_norms, together
-from .folder import RunFolder
+from .distributed import gather, one_line_for_lost_peers, require_same, synchronize_norms, together
+from .ending import Ending, worst
+from .folder import RunFolder, check_loggers
 from .images import RunImages, draw_batch
 from .monitor import StepReport, count_crowded, measure
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
 from .setup import be_deterministic, initialise, keep_memory, make_fabric, make_ready
 from .step import backward_parts
 from .stop import StopNow, Stopped, StopSignals
-from .validation import validation_loss
+from .validation import divided, eval_batch, in_order, loss_sums, share
+
+_RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
 
 
 @dataclass(frozen=True)
+class RunOptions:
+    """How a run is done, beside its settings and data.
+
+    `out` is its folder. `init` names a detector (zoo name, run folder or file) whose weights are kept where they fit,
+    "none" for the body's own weights only, None for the bundled detector of that name where there is one. `resume`
+    goes on from the newest checkpoint in `out`. `device`: auto, cpu, cuda, cuda:1, mps; `devices` processes on each of
+    `nodes` machines. `sources` is noted in environment.json: where the data came from, so that a resume need not be
+    told; `notes` are lines to tell first. `on_step(step, report)` is called after every optimiser step, with the steps
+    done so far, and `on_epoch(epoch, metrics)` after every epoch, with those of its evaluation or None; both in the
+    first process only.
+    """
+
+    out: Path
+    init: str | None = None
+    resume: bool = False
+    device: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    quiet: bool = False
+    sources: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    on_step: Callable[[int, StepReport], object] | None = None
+    on_epoch: Callable[[float, Metrics | None], object] | None = None
+
+
+@dataclass(frozen=True, repr=False)
 class Result:
-    """What a run came to: the folder, the steps done, the best AP (nan without validation) and its metrics."""
+    """What a run came to: its folder, the steps done, the best AP (nan without validation), the metrics of the best
+    weights with the 95 % interval of their AP (None without validation), and the seconds it took, resumes included."""
 
     folder: Path
     steps: int
     best_ap: float
     metrics: Metrics | None
+    interval: Interval | None = None
+    seconds: float = 0.0
+    device: str = field(default="auto", compare=False)
+
+    @cached_property
+    def detector(self) -> Detector:
+        """The trained detector with the best weights, the last ones where nothing was judged; loaded at first use."""
+        return load(self.folder, device=self.device)
+
+    def __repr__(self) -> str:
+        judged = "" if self.metrics is None else f", AP {self.metrics.ap:.3f}, AP50 {self.metrics.ap50:.3f}"
+        return f"Result({str(self.folder)!r}, {plural(self.steps, 'step')}{judged}, {clock(self.seconds)})"
 
 
 class NotFinite(FcosError):
     """A loss or gradient that is NaN or infinite."""
 
 
-def train(
-    config: Config,
-    data: Mapping[str, Dataset],
-    out: str | Path,
-    *,
-    init: str | None = None,
-    resume: bool = False,
-    device: str = "auto",
-    devices: int = 1,
-    nodes: int = 1,
-    quiet: bool = False,
-    sources: Mapping[str, Any] | None = None,
-) -> Result:
-    """Train on data["train"], judging by data["val"] where there is one; everything goes to the folder `out`.
+def check_data(config: Config, data: Mapping[str, Dataset]) -> None:
+    """DataError where a run with `data` would end in an error after hours: no boxes, no image files, other classes."""
+    train, val = data["train"], data.get("val")
+    if not len(train) or not train.counts().sum():
+        raise DataError(f"{train.root}: no boxes to learn from in the {train.split} split")
+    for dataset in data.values():
+        absent = [r.file_name for r in dataset.records if r.path is None]
+        if absent:
+            raise DataError(
+                f"{dataset.root}: the {dataset.split} split names {plural(len(absent), 'image')} without a file, such "
+                f"as {absent[0]}; put the images where the annotations say"
+            )
+    if val is not None:
+        if not len(val):
+            raise DataError(f"{val.root}: the {val.split} split has no images to judge by; give others with --val DATA")
+        match_classes(train.classes, val.classes, allow_missing=True)
 
-    `init` names a detector (zoo name, run folder or file) whose weights are kept where they fit, "none" for
-    the body's own weights only, or None for the bundled detector of that name where there is one. `resume`
-    goes on from the newest checkpoint in `out` with the data and config given. `sources` is noted in the
-    folder's environment.json: where the data came from, so that a resume need not be told.
-    """
-    data = {k: as_seen(d, config.data) for k, d in data.items()}
-    if not len(data["train"]) or not data["train"].counts().sum():
-        raise DataError(f"{data['train'].root}: no boxes to learn from in the {data['train'].split} split")
-    if any(r.path is None for r in data["train"].records):
-        raise DataError(f"{data['train'].root}: the annotations name pictures that are not there")
-    return Trainer(config, data, Path(out), init, resume, device, devices, nodes, quiet, sources or {}).run()
+
+class Share(NamedTuple):
+    """What one process found in its share of the validation split: detections, lines to tell, sums of the losses."""
+
+    found: list[Detections]
+    lines: list[str]
+    losses: list[float]
 
 
 class Trainer:
-    """State and steps of one run; `run` is the loop."""
+    """State and steps of one run; `run` is the loop. `data` is as the settings want it (`as_seen`)."""
 
-    def __init__(
-        self,
-        config: Config,
-        data: Mapping[str, Dataset],
-        out: Path,
-        init: str | None,
-        resume: bool,
-        device: str,
-        devices: int,
-        nodes: int,
-        quiet: bool,
-        sources: Mapping[str, Any],
-    ) -> None:
-        self.config, self.data = config, data
+    def __init__(self, config: Config, data: Mapping[str, Dataset], options: RunOptions) -> None:
+        check_data(config, data)
+        if config.train.logger:
+            check_loggers(config.train.logger)
+        self.config, self.data, self.options = config, data, options
         self.classes: Classes = data["train"].classes
-        self.fabric = make_fabric(config, device, devices, nodes)
+        self.fabric = make_fabric(config, options.device, options.devices, options.nodes)
         self.fabric.launch()
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
         self.first = self.rank == 0
-        self.console = Console(quiet=quiet or not self.first)
+        self.console = Console(quiet=options.quiet or not self.first)
         self.signals = StopSignals()
-        self.folder = RunFolder(Path(self.fabric.broadcast(str(out))), write=self.first)
+        self.folder = RunFolder(Path(self.fabric.broadcast(str(options.out))), write=self.first)
         self.images = RunImages(self.folder, config, data)
+        self.began = time.perf_counter()
+        with ExitStack() as stack:
+            stack.callback(self.folder.release)
+            stack.enter_context(one_line_for_lost_peers(self.world, self.rank, self.folder.path))
+            together(self.folder.hold, self.world)
+            self.set_up()
+            stack.pop_all()
+
+    def set_up(self) -> None:
+        """The network, the optimiser and the order of images, fresh or as a checkpoint has them."""
+        config, options = self.config, self.options
         torch.manual_seed(config.train.seed)
         if self.fabric.device.type == "cpu":
             keep_memory()
         if config.train.deterministic:
             be_deterministic()
-        stored = together(lambda: load_checkpoint(self.folder.path) if resume else None, self.world)
-        self.data_hash = data_hash(data["train"])
+        stored = together(lambda: load_checkpoint(self.folder.path) if options.resume else None, self.world)
+        self.data_hash = data_hash(self.data["train"])
         start_step = None if stored is None else stored["step"]
         require_same({"settings": config.dump(), "data": self.data_hash, "checkpoint": str(start_step)}, self.world)
 
         self.network = weights.build(config, len(self.classes))
         if stored is None:
-            for line in initialise(self.network, config, self.classes, init):
+            for line in initialise(self.network, config, self.classes, options.init):
                 self.console.note(line)
         self.average = make_ready(self.network, config, self.fabric.device)
         if self.world > 1:
@@ -136,7 +193,7 @@ class Trainer:
 
         if not config.train.batch:
             config = self.config = self.with_batch(config)
-        self.sampler = Sampler(data["train"], config.data, config.train, self.rank, self.world)
+        self.sampler = Sampler(self.data["train"], config.data, config.train, self.rank, self.world)
         self.total = self.sampler.total_steps
         self.step = 0
         self.best = -math.inf
@@ -145,11 +202,13 @@ class Trainer:
         self.ap: float | None = None  # that it found
         self.saved_at: tuple[int, int] | None = None  # step and last evaluation of the newest checkpoint
         self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
-        self.metrics: Metrics | None = None
+        self.metrics: Metrics | None = None  # of the last evaluation
+        self.seen_best: tuple[list[Detections], Metrics] | None = None  # the best evaluation, in the first process
+        self.seconds = 0.0  # of this run before this process
         self._points: dict[tuple[int, int], Points] = {}
-        together(lambda: self.begin(stored, sources), self.world)
+        together(lambda: self.begin(stored), self.world)
         whole_epoch = self.sampler.steps_per_epoch + -self.step % self.sampler.steps_per_epoch
-        self.watch = Watch(self.classes.names, data["train"].counts().tolist(), whole_epoch)
+        self.watch = Watch(self.classes.names, self.data["train"].counts().tolist(), whole_epoch)
         self.save()
         together(lambda: self.folder.describe(config), self.world)
 
@@ -157,24 +216,21 @@ class Trainer:
 
     def run(self) -> Result:
         """Train to the end. SIGINT or SIGTERM raise Stopped, with a checkpoint to resume from."""
-        per_epoch = self.sampler.steps_per_epoch
+        per_epoch, start = self.sampler.steps_per_epoch, self.step
+        for line in self.options.notes:
+            self.console.note(line)
         self.console.start(self.summary(), self.total, self.step)
-        loader = iter(
-            train_loader(
-                self.data["train"],
-                self.config,
-                rank=self.rank,
-                world=self.world,
-                start_step=self.step,
-            )
-        )
+        batches = train_loader(self.data["train"], self.config, rank=self.rank, world=self.world, start_step=self.step)
+        loader = Ahead(iter(batches), self.fabric.device)
         try:
-            with self.signals:
+            with self.signals, one_line_for_lost_peers(self.world, self.rank, self.folder.path):
                 while True:
                     done = self.step  # a resumed run may find that only the evaluation of its last step is left
                     end_of_epoch = done % per_epoch == 0 or done == self.total
                     if end_of_epoch and self.due(done // per_epoch, done == self.total):
                         self.judge(done / per_epoch)
+                    if end_of_epoch and done > start and self.first and self.options.on_epoch is not None:
+                        self.options.on_epoch(done / per_epoch, self.metrics if self.judged_at == done else None)
                     if end_of_epoch or done % self.config.train.save_every == 0:
                         self.save()
                     if end_of_epoch and self.first:
@@ -185,13 +241,17 @@ class Trainer:
                     if self.config.train.patience and self.stale >= self.config.train.patience:
                         self.console.note(f"stopped early: no better AP for {self.stale} evaluations")
                         break
-                    self.log(self.train_step(loader))
+                    report = self.train_step(loader)
+                    self.log(report)
+                    if self.first and self.options.on_step is not None:
+                        self.options.on_step(self.step, report)
+                self.console.stop()
+                return self.finish()
         finally:
             self.console.stop()
             self.folder.close()
-            loader.close()  # its processes end now, not when Python does
-        self.finish()
-        return Result(self.folder.path, self.step, self.best if self.best > -math.inf else math.nan, self.metrics)
+            loader.close()
+            self.folder.release()
 
     def log(self, report: StepReport) -> None:
         """A row of metrics.csv and a look for alarms when it is time, and the progress bar."""
@@ -223,11 +283,11 @@ class Trainer:
             number,
         )
 
-    def train_step(self, loader: Iterator[list[Batch]]) -> StepReport:
+    def train_step(self, loader: Ahead) -> StepReport:
         """One optimiser step over the parts of a batch; the normalisers count all parts and processes first."""
         cfg = self.config
         began = time.perf_counter()
-        batches = [b.to(self.fabric.device) for b in next(loader)]
+        batches = next(loader)
         waited = time.perf_counter() - began
         torch.manual_seed(self.seed())
 
@@ -243,13 +303,15 @@ class Trainer:
         if self.first and cfg.train.plots and self.step in (0, self.sampler.steps_per_epoch):
             drawn = draw_batch(batches[0], points, index[0], self.classes.names)
             save_image(self.folder.path / f"train_batch_{self.step // self.sampler.steps_per_epoch}.jpg", drawn)
-        gradient = self.clip_gradients()
+        length = self.clip_gradients()
         logged = (self.step + 1) % cfg.train.log_every == 0 or self.step + 1 == self.total
         crowded = count_crowded(points, [t for b in batches for t in b.targets], cfg.assign) if logged else None
         sums = self.add_up(measure(parts, points, norm, cfg.loss, len(self.classes), crowded))
-        report = StepReport.of(sums, len(points.grids), self.world)
+        # the one look at the device in a step: without it a weight could move by what is not finite
+        *numbers, gradient = torch.cat((sums, length.to(sums).reshape(1))).tolist()
+        report = StepReport.of(numbers, len(points.grids), self.world)
         if not (math.isfinite(report.loss) and math.isfinite(gradient)):
-            self.not_finite(batches, norm, [Losses(*(x.detach() for x in part)) for part, _, _ in parts], gradient)
+            self.not_finite(batches, norm, [part.losses for part in parts], gradient)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
@@ -274,14 +336,14 @@ class Trainer:
             self._points[key] = make_points(key, self.config.model, self.config.assign, self.fabric.device)
         return self._points[key]
 
-    def normalize(self, counted: Tensor) -> Any:
+    def normalize(self, plural: Tensor) -> Any:
         """Divisors of the losses from this process's counts [2]."""
         cfg, world = self.config.loss, 1
         if cfg.normalizer_scope == "world" and self.world > 1:
-            counted, world = self.fabric.all_reduce(counted, reduce_op="sum"), self.world
+            plural, world = self.fabric.all_reduce(plural, reduce_op="sum"), self.world
         if cfg.normalizer == "moving-average":
-            self.normalizer = moving_average(self.normalizer, float(counted[0]), cfg)
-        return normalizers(counted, cfg, world, self.normalizer)
+            self.normalizer = moving_average(self.normalizer, float(plural[0]), cfg)
+        return normalizers(plural, cfg, world, self.normalizer)
 
     def seed(self) -> int:
         """Of dropout and drop path in this step: the same after a resume, different in every process."""
@@ -317,13 +379,12 @@ class Trainer:
             "train.precision=fp32"
         )
 
-    def clip_gradients(self) -> float:
-        """Total gradient norm before clipping."""
+    def clip_gradients(self) -> Tensor:
+        """Total gradient norm before clipping, a scalar on the device."""
         limit = self.config.train.clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(
+        return torch.nn.utils.clip_grad_norm_(
             [p for p in self.network.parameters() if p.grad is not None], limit, foreach=True
         )
-        return float(norm)
 
     # ------------------------------------------------------------------ judging, saving
 
@@ -339,22 +400,53 @@ class Trainer:
         return "val" in self.data and (last or (every > 0 and epoch % every == 0))
 
     def judge(self, epoch: float) -> None:
-        """Evaluate on the validation split; the first process keeps the best weights. A signal cuts it short;
-        the resumed run then begins with it."""
+        """Evaluate on the validation split, each process its share; the first counts, and keeps the best weights.
+
+        A signal cuts it short; the resumed run then begins with it.
+        """
         self.network.eval()
-        together(lambda: self.judge_first(epoch) if self.first else None, self.world)
+        with self.console.pause():
+            shares = gather(together(self.look, self.world), self.world)
+            seen = [s for s in shares if s is not None]
+            if len(seen) == self.world:
+                together(lambda: self.count(seen, epoch) if self.first else None, self.world)
         self.stale, self.judged_at = self.fabric.broadcast((self.stale, self.judged_at))
 
-    def judge_first(self, epoch: float) -> None:
+    def look(self) -> Share | None:
+        """This process's share of the validation split; None when a signal cut it short."""
+        data, batch = self.data["val"], eval_batch(self.config, self.world)
+        lines: list[str] = []
         try:
-            with self.console.pause(), self.signals.interruptible():
+            with self.signals.interruptible():
                 detector = Detector(self.judged, self.config, self.classes, Placement(self.fabric.device))
-                batch, quiet = self.config.train.batch, self.console.quiet
-                found = predict_dataset(detector, self.data["val"], batch, allow_missing=True, quiet=quiet)
+                part = data.subset(share(len(data), batch, self.rank, self.world))
+                quiet = self.console.quiet
+                found = predict_dataset(detector, part, batch, allow_missing=True, report=lines.append, quiet=quiet)
+                losses = self.validation_sums(batch) if self.config.train.val_loss else []
+        except StopNow:
+            return None
+        return Share(found, lines, losses)
+
+    def validation_sums(self, batch: int) -> list[float]:
+        return loss_sums(
+            self.judged, self.data["val"], self.config, self.classes, self.fabric.device, batch=batch,
+            autocast=self.fabric.autocast, rank=self.rank, world=self.world,
+        )  # fmt: skip
+
+    def count(self, shares: Sequence[Share], epoch: float) -> None:
+        """The numbers of an evaluation from what all processes found."""
+        for line in dict.fromkeys(line for s in shares for line in s.lines):
+            sys.stderr.write(f"fcos: {line}\n")
+        found = in_order([s.found for s in shares], eval_batch(self.config, self.world))
+        try:
+            with self.signals.interruptible():
                 metrics = evaluate(found, self.data["val"])
-                loss = self.validation_loss() if self.config.train.val_loss else None
         except StopNow:
             return
+        loss = None
+        if self.config.train.val_loss:
+            sums = torch.tensor([s.losses for s in shares], dtype=torch.float64).sum(dim=0)
+            loss = float(divided(sums, self.config).total())
         self.folder.record(
             {"step": self.step, "epoch": epoch, "val_loss": loss, "AP": metrics.ap, "AP50": metrics.ap50,
              "AP75": metrics.ap75}
@@ -362,17 +454,10 @@ class Trainer:
         self.metrics, self.judged_at, self.ap = metrics, self.step, metrics.ap
         self.stale += 1
         if metrics.ap > self.best:
-            self.best, self.stale = metrics.ap, 0
+            self.best, self.stale, self.seen_best = metrics.ap, 0, (found, metrics)
             self.export("best")
         self.images.judged(found, metrics)
         self.console.judged(epoch, metrics, best=self.stale == 0)
-
-    def validation_loss(self) -> float:
-        losses = validation_loss(
-            self.judged, self.data["val"], self.config, self.classes, self.fabric.device, self.config.train.batch,
-            self.fabric.autocast,
-        )  # fmt: skip
-        return float(losses.total())
 
     def export(self, name: str) -> None:
         about = {"step": self.step, "AP": self.ap}
@@ -400,6 +485,7 @@ class Trainer:
                 "AP": self.ap,
                 "normalizer": normalizer,
                 "data": self.data_hash,
+                "seconds": self.elapsed(),
             }
             save_checkpoint(self.folder.path, self.step, state)
             self.export("last")
@@ -407,10 +493,15 @@ class Trainer:
         together(lambda: write() if self.first else None, self.world)
         self.saved_at = now
 
-    def begin(self, stored: Mapping[str, Any] | None, sources: Mapping[str, Any]) -> None:
+    def elapsed(self) -> float:
+        """Seconds of the run, those before a resume included."""
+        return self.seconds + time.perf_counter() - self.began
+
+    def begin(self, stored: Mapping[str, Any] | None) -> None:
         """Open the run folder, or go on from what is stored there."""
         if stored is None:
-            self.folder.start(environment(self.data, classes=list(self.classes.names), sources=dict(sources)))
+            sources = dict(self.options.sources)
+            self.folder.start(environment(self.data, classes=list(self.classes.names), sources=sources))
         else:
             self.restore(stored)
         self.images.begin()
@@ -418,10 +509,11 @@ class Trainer:
     def restore(self, stored: Mapping[str, Any]) -> None:
         for line in check_resumable(stored, self.config, self.classes, self.data_hash, self.folder.path):
             self.console.note(line)
-        self.network.load_state_dict(stored["model"])
+        fill(self.network, stored["model"], stored["file"])
         if self.average is not None:
-            self.average.network.load_state_dict(stored["average"] or stored["model"])
+            fill(self.average.network, stored["average"] or stored["model"], stored["file"])
         load_optimizer(self.optimizer, stored["optimizer"])
+        self.seconds = float(stored.get("seconds", 0.0))
         self.step, self.best, self.stale = stored["step"], stored["best"], stored["stale"]
         self.judged_at, self.ap = stored.get("judged_at", self.step), stored.get("AP")
         self.saved_at = self.step, self.judged_at
@@ -429,11 +521,43 @@ class Trainer:
             self.normalizer = stored["normalizer"][self.rank % len(stored["normalizer"])]
         self.folder.rewind(self.step)
 
-    def finish(self) -> None:
-        if self.first:
-            self.export("last")
-            self.draw(last=True)
-            self.console.finished(self.folder.path, self.metrics, self.best)
+    def finish(self) -> Result:
+        """The last files and words of a run; the first process writes them."""
+        best = self.best if self.best > -math.inf else math.nan
+        if not self.first:
+            return Result(self.folder.path, self.step, best, None, None, self.elapsed(), self.options.device)
+        self.export("last")
+        found, metrics = self.best_again() if self.seen_best is None else self.seen_best
+        interval = None
+        if metrics is not None:
+            interval = intervals(found, self.data["val"], resamples=_RESAMPLES)["AP"]
+            self.images.judged(found, metrics)
+        ending = Ending(
+            self.folder.path, self.step, self.elapsed(), metrics, interval,
+            worst(found, self.data["val"], metrics) if metrics is not None else (), self.options.sources,
+        )  # fmt: skip
+        self.images.ending = ending
+        self.draw(last=True)
+        if self.config.train.keep == "weights":
+            remove_checkpoints(self.folder.path)
+        self.folder.finish(ending.to_dict())
+        for line in ending.lines():
+            self.console.note(line)
+        return Result(self.folder.path, self.step, best, metrics, interval, self.elapsed(), self.options.device)
+
+    def best_again(self) -> tuple[list[Detections], Metrics | None]:
+        """What the best weights find, where this process has not seen it: they are of before a resume."""
+        if "val" not in self.data or not (self.folder.path / "best.safetensors").is_file():
+            return [], None
+        batch = eval_batch(self.config, self.world)
+        try:
+            detector = load(self.folder.path / "best.safetensors", device=str(self.fabric.device))
+            quiet = self.console.quiet
+            found = predict_dataset(detector, self.data["val"], batch, allow_missing=True, quiet=quiet)
+        except FcosError as error:
+            self.console.note(f"the best weights cannot be judged again: {error}")
+            return [], None
+        return found, evaluate(found, self.data["val"])
 
     def draw(self, last: bool = False) -> None:
         """Renew the pictures and the page, if it is time or the end."""
@@ -450,7 +574,7 @@ class Trainer:
         return [
             ("model", f"{cfg.name}, {cfg.model.backbone} body, {trained / 1e6:.1f} M trainable parameters"),
             *[(k, d.summary()) for k, d in self.data.items()],
-            *([] if "val" in self.data else [("val", "none, so nothing is judged: --val DATA or --holdout 0.1")]),
+            *([] if "val" in self.data else [("val", "none, so nothing is judged: --val DATA")]),
             ("pixels", f"shorter side {min(sizes)}-{max(sizes)} in training{early}, {cfg.data.size} after"),
             (
                 "steps",
@@ -460,8 +584,3 @@ class Trainer:
             *slow,
             ("folder", str(self.folder.path)),
         ]
-
-
-def stored_config(folder: Path) -> Config:
-    """The config of the newest checkpoint of a run."""
-    return from_dict(load_checkpoint(folder)["config"], str(folder))

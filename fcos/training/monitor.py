@@ -12,8 +12,9 @@ from torch import Tensor
 from ..assign import candidate_pairs
 from ..boxes import distance_overlap
 from ..config import AssignConfig, LossConfig
-from ..losses import Normalizers, Positives, centerness_target, entropy_floor
-from ..types import Losses, Points, Predictions, Target
+from ..losses import Normalizers, centerness_target, entropy_floor
+from ..types import Points, Target
+from .step import Part
 
 NOTHING = 0.01  # pixels; a box whose four distances are below is no box
 _SUMS = 9  # numbers in front of the levels and the classes in what `measure` returns
@@ -40,9 +41,8 @@ class StepReport:
     data_wait: float = 0.0  # seconds spent waiting for the loader
 
     @staticmethod
-    def of(total: Tensor, levels: int, world: int = 1) -> StepReport:
-        """From what `measure` returned, added up over `world` processes; one transfer from the device."""
-        numbers = total.tolist()
+    def of(numbers: Sequence[float], levels: int, world: int = 1) -> StepReport:
+        """From what `measure` returned, added up over `world` processes, as plain numbers."""
         classification, box, centerness, floor, positives, overlap, dead, crowded, counted = numbers[:_SUMS]
         classification, box, centerness = classification / world, box / world, centerness / world
         some = max(1.0, positives)
@@ -81,7 +81,7 @@ class StepReport:
 
 @torch.no_grad()
 def measure(
-    parts: Sequence[tuple[Losses, Predictions, Positives]],
+    parts: Sequence[Part],
     points: Points,
     norm: Normalizers,
     cfg: LossConfig,
@@ -97,8 +97,7 @@ def measure(
     dtype = torch.float32 if device.type == "mps" else torch.float64
     sums = torch.zeros(_SUMS, dtype=dtype, device=device)
     by_level, by_class = sums.new_zeros(levels), sums.new_zeros(classes)
-    for losses, pred, pos in parts:
-        predicted = pred.distances[pos.image, pos.point].float()
+    for losses, predicted, pos in parts:
         intersection, union, _ = distance_overlap(predicted, pos.distances)
         overlap = intersection / (union + 1e-7)
         learned = centerness_target(pos.distances) if cfg.quality == "centerness" else overlap

@@ -17,7 +17,7 @@ from ..config import from_dict
 from ..losses import Normalizers, gather_positives
 from ..network import weights
 from ..points import make_points
-from ..types import Batch, Losses, Predictions, Target
+from ..types import Batch, Predictions, Target
 from .checkpoint import load_step
 from .setup import make_fabric, make_ready
 from .step import backward_parts
@@ -119,7 +119,7 @@ def replay(path: str | Path, device: str = "auto") -> Replay:
         files=stored["files"],
         processes=stored["world"],
         recorded=stored["losses"],
-        losses=[[float(x.detach()) for x in losses] for losses, _, _ in parts],
+        losses=[[float(x) for x in part.losses] for part in parts],
         recorded_norm=stored["grad_norm"],
         grad_norm=float(torch.nn.utils.get_total_norm(list(gradients.values()))),
         weights=[n for n, t in stored["model"].items() if not _finite(t)],
@@ -128,7 +128,7 @@ def replay(path: str | Path, device: str = "auto") -> Replay:
             key=lambda pair: pair[1],
         ),
         first=watch.first,
-        images=_images(parts, stored["files"]),
+        images=_images(watch.predictions, stored["files"]),
         predictions=watch.gradients(),
         gradients=[n for n, g in gradients.items() if not _finite(g)],
         layers=len(gradients),
@@ -145,9 +145,9 @@ def _finite(x: Tensor) -> bool:
     return bool(torch.isfinite(x.detach()).all()) if x.is_floating_point() else True
 
 
-def _images(parts: Sequence[tuple[Losses, Predictions, Any]], files: Sequence[str]) -> list[str]:
+def _images(predictions: Sequence[Predictions], files: Sequence[str]) -> list[str]:
     bad: list[bool] = []
-    for _, pred, _ in parts:
+    for pred in predictions:
         wrong = [~torch.isfinite(x.detach()).flatten(1).all(dim=1) for x in pred]
         bad += torch.stack(wrong).any(dim=0).tolist()
     return [name for name, wrong in zip(files, bad, strict=True) if wrong]

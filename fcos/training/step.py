@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..config import Config
 from ..losses import Normalizers, Positives, fcos_loss
-from ..types import Batch, Losses, Points, Predictions
+from ..types import Batch, Losses, Points
+
+
+class Part(NamedTuple):
+    """What stays of a part of a step when its gradient is there: the losses, the distances [M,4] float32 that its M
+    positives predicted, and those positives. The predictions of all locations, which take far more memory, are gone."""
+
+    losses: Losses
+    distances: Tensor
+    positives: Positives
 
 
 def backward_parts(
@@ -22,7 +31,7 @@ def backward_parts(
     positives: Sequence[Positives],
     norm: Normalizers,
     cfg: Config,
-) -> list[tuple[Losses, Predictions, Positives]]:
+) -> list[Part]:
     """Forward, loss and backward of every part of a step; gradients are averaged over processes in the last."""
     parts = []
     for i, batch in enumerate(batches):
@@ -32,7 +41,9 @@ def backward_parts(
             pred = model(in_layout_of(model, images))
             losses = fcos_loss(pred, points, batch.targets, index[i], cfg.loss, cfg.model, norm, positives[i])
             fabric.backward(losses.total())
-            parts.append((losses, pred, positives[i]))
+        learned = pred.distances.detach()[positives[i].image, positives[i].point].float()
+        parts.append(Part(Losses(*(x.detach() for x in losses)), learned, positives[i]))
+        del pred, losses  # or they would live on beside the next part's
     return parts
 
 

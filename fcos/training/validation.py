@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 
 from ..assign import assign_batch
-from ..config import Config
+from ..config import Config, LossConfig
 from ..data.classes import UNKNOWN, match_classes
 from ..data.dataset import Dataset
 from ..data.loader import eval_batches
@@ -20,8 +20,34 @@ from ..network.model import FCOS
 from ..points import make_points
 from ..types import Classes, Losses
 
+T = TypeVar("T")
 
-@torch.no_grad()
+
+def eval_batch(config: Config, world: int) -> int:
+    """Images that one process judges at once: `train.eval_batch`, or as many as it learns from at once, fewer where
+    they are larger than those of training. Judging them needs less memory than learning, so they fit."""
+    if config.train.eval_batch:
+        return config.train.eval_batch
+    at_once = config.train.batch / (world * config.train.accumulate)
+    return max(1, int(at_once * min(1.0, (config.data.largest_side() / config.data.size) ** 2)))
+
+
+def share(number: int, batch: int, rank: int, world: int) -> list[int]:
+    """Which of `number` images process `rank` judges: every world-th block of `batch`, so that the batches are those of
+    one process."""
+    return [i for i in range(number) if i // batch % world == rank]
+
+
+def in_order(shares: Sequence[Sequence[T]], batch: int) -> list[T]:
+    """What was found in the `share` of each process, in the order of the data set."""
+    number, world = sum(len(s) for s in shares), len(shares)
+    result: list[T | None] = [None] * number
+    for rank, values in enumerate(shares):
+        for i, value in zip(share(number, batch, rank, world), values, strict=True):
+            result[i] = value
+    return cast(list[T], result)
+
+
 def validation_loss(
     network: FCOS,
     dataset: Dataset,
@@ -33,15 +59,43 @@ def validation_loss(
 ) -> Losses:
     """The three losses of a whole data set, as floats in tensors, by the functions that training uses.
 
-    Pictures are resized as for evaluation, not augmented. The sums are divided once, by the counts of the whole
+    Images are resized as for evaluation, not augmented. The sums are divided once, by the counts of the whole
     set, so that `batch` changes nothing but speed. Boxes of classes that the network does not know are ignored.
     """
+    sums = loss_sums(network, dataset, config, classes, device, batch=batch, autocast=autocast)
+    return divided(torch.tensor(sums, dtype=torch.float64), config)
+
+
+def divided(sums: torch.Tensor, config: Config) -> Losses:
+    """The losses from what `loss_sums` gave, [5] float64, added up over processes."""
+    norm = normalizers(sums[3:], _divided_by_positives(config))
+    return Losses(*(sums[:3] / torch.stack(list(norm))))
+
+
+def _divided_by_positives(config: Config) -> LossConfig:
+    return config.loss.model_copy(update={"normalizer": "positives"})
+
+
+@torch.no_grad()
+def loss_sums(
+    network: FCOS,
+    dataset: Dataset,
+    config: Config,
+    classes: Classes,
+    device: torch.device,
+    *,
+    batch: int,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    rank: int = 0,
+    world: int = 1,
+) -> list[float]:
+    """The three undivided losses and the two counts that divide them, over this process's batches of a data set."""
     network.eval()
-    cfg = config.loss.model_copy(update={"normalizer": "positives"})
+    cfg = _divided_by_positives(config)
     one = torch.ones((), device=device)
     sums = torch.zeros(3, dtype=torch.float64)
     counts = torch.zeros(2, dtype=torch.float64)
-    for part in eval_batches(known_to(dataset, classes), config, batch):
+    for part in eval_batches(known_to(dataset, classes), config, batch, rank=rank, world=world):
         part = part.to(device)
         height, width = part.images.shape[-2:]
         points = make_points((height, width), config.model, config.assign, device)
@@ -52,8 +106,7 @@ def validation_loss(
         losses = fcos_loss(pred, points, part.targets, index, cfg, config.model, Normalizers(one, one, one), positives)
         sums += torch.stack(list(losses)).double().cpu()
         counts += count(positives, cfg).double().cpu()
-    norm = normalizers(counts, cfg)
-    return Losses(*(sums / torch.stack(list(norm))))
+    return [*sums.tolist(), *counts.tolist()]
 
 
 def known_to(dataset: Dataset, classes: Classes) -> Dataset:

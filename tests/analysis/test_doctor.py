@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from fcos.analysis import doctor, duplicates, search
-from fcos.analysis.duplicates import dhash, find_twins, fingerprint, near_hashes
+from fcos.analysis import doctor, search
 from fcos.analysis.search import Rates, lost_share
 from fcos.config import Config, DataConfig
+from fcos.data import duplicates
 from fcos.data.dataset import Dataset, Note, Record
+from fcos.data.duplicates import dhash, find_twins, fingerprint, near_hashes
 from fcos.types import Classes
 
 CONFIG = Config(data=DataConfig(size=128, max_size=256))

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import NAMES, fcos, make_shapes, tiny_config
+from tiny import NAMES, fcos, learn, make_shapes, tiny_config
 
 from fcos.data.open import open_splits
 from fcos.network import weights
-from fcos.training.loop import train
 from fcos.types import Classes
 
 
@@ -20,7 +19,7 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("a folder")
     data = make_shapes(folder / "shapes", {"train": 8, "val": 4, "test": 5})
     config = tiny_config(model={"backbone_norm": "batch"}, decode={"threshold": 0.0})
-    train(config, {"train": open_splits(data)["train"]}, folder / "run", init="none", device="cpu", quiet=True)
+    learn(config, {"train": open_splits(data)["train"]}, folder / "run")
     return folder
 
 

@@ -37,7 +37,7 @@ def test_a_image_that_is_listed_twice_falls_on_one_side(shapes):
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 10, -0.1])
 def test_shares_that_are_none(shapes, share):
-    with pytest.raises(DataError, match="is not a share of the pictures"):
+    with pytest.raises(DataError, match="is not a share of the images"):
         draw_holdout(shapes, share, seed=0)
 
 

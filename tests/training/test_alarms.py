@@ -1,11 +1,10 @@
 """Alarms over hand-made sequences of reports, and over a run that deserves one."""
 
 import pytest
-from tiny import make_shapes, tiny_config
+from tiny import learn, make_shapes, tiny_config
 
 from fcos.data.open import open_splits
 from fcos.training.alarms import Watch, dead_regression, loss_rising, never_seen, no_positives, slow_data
-from fcos.training.loop import train
 from fcos.training.monitor import StepReport
 
 
@@ -111,7 +110,7 @@ def test_a_run_tells_its_alarms(tmp_path):
     config = tiny_config(
         model={"strides": [32, 64]}, assign={"ranges": [64], "center_radius": 0.1}, train={"epochs": 1, "batch": 2}
     )
-    result = train(config, shapes, tmp_path / "run", init="none", device="cpu", quiet=True)
+    result = learn(config, shapes, tmp_path / "run")
     alarms = (result.folder / "alarms.txt").read_text().splitlines()
     assert len(alarms) == 1
     assert alarms[0].startswith("step 2: class never seen: no location learned disc, square in an epoch")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from processes import as_torchrun, at, fcos, finish, free_port, run, start
 from timm.layers import BatchNormAct2d
-from tiny import equal_states, make_shapes, tiny_config
+from tiny import equal_states, make_shapes, one_step, options, tiny_config
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -68,7 +68,7 @@ def steps(jobs, data: Path, out: Path):
     splits = open_splits(data)
     found = {}
     for name, config in jobs:
-        trainer = Trainer(config, splits, out / name, "none", False, "cpu", 1, 1, True, {})
+        trainer = Trainer(config, splits, options(out / name))
         gradients, seen, norms = [], [], []
         real = trainer.optimizer.step
 
@@ -81,7 +81,7 @@ def steps(jobs, data: Path, out: Path):
         loader = train_loader(splits["train"], config, rank=trainer.rank, world=trainer.world)
         for batches in loader:
             seen.append([(list(b.ids), sum(len(t.boxes) for t in b.targets)) for b in batches])
-            norms.append(trainer.train_step(iter([batches])).grad_norm)
+            norms.append(one_step(trainer, batches).grad_norm)
         found[name] = {
             "gradients": gradients,
             "seen": seen,

@@ -5,15 +5,16 @@ import math
 
 import pytest
 import torch
-from tiny import equal_states, make_shapes, tiny_config
+from tiny import equal_states, learn, make_shapes, one_step, options, tiny_config
 
 from fcos.config import TrainConfig
 from fcos.data.open import open_splits
 from fcos.errors import DataError, FcosError
 from fcos.network import weights
 from fcos.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from fcos.training.loop import NotFinite, Trainer, train
+from fcos.training.loop import NotFinite, Trainer
 from fcos.training.optimizer import learning_rate, parameter_groups
+from fcos.training.program import train
 from fcos.zoo.find import load_network
 
 
@@ -24,7 +25,9 @@ def shapes(tmp_path_factory):
 
 def run(shapes, out, resume=False, **changes):
     config = tiny_config(model={"backbone_norm": "batch"}, train={"ema": 0.9, "save_every": 3, **changes})
-    return train(config, shapes, out, init="none", resume=resume, device="cpu", quiet=True)
+    if resume:
+        return train(shapes, out=out, settings={"train": changes}, resume=True, device="cpu", quiet=True)
+    return learn(config, shapes, out)
 
 
 def test_a_run_leaves_a_folder_to_read_and_learns(shapes, tmp_path):
@@ -84,13 +87,13 @@ def test_accumulation_gives_the_same_gradients(shapes, tmp_path):
     gradients = []
     for parts in (1, 2, 4):
         config = tiny_config(train={"accumulate": parts, "optimizer": "sgd"})
-        trainer = Trainer(config, shapes, tmp_path / str(parts), "none", False, "cpu", 1, 1, True, {})
+        trainer = Trainer(config, shapes, options(tmp_path / str(parts)))
         trainer.network.double()
         trainer.optimizer.step = lambda: None
         trainer.optimizer.zero_grad = lambda: None
         from fcos.data.loader import train_loader
 
-        trainer.train_step(iter(train_loader(shapes["train"], config)))
+        one_step(trainer, next(iter(train_loader(shapes["train"], config))))
         gradients.append({n: p.grad.clone() for n, p in trainer.network.named_parameters() if p.grad is not None})
     for other in gradients[1:]:
         for name, gradient in gradients[0].items():
@@ -99,7 +102,7 @@ def test_accumulation_gives_the_same_gradients(shapes, tmp_path):
 
 def test_nan_stops_before_the_weights_change(shapes, tmp_path):
     config = tiny_config()
-    trainer = Trainer(config, shapes, tmp_path / "run", "none", False, "cpu", 1, 1, True, {})
+    trainer = Trainer(config, shapes, options(tmp_path / "run"))
     with torch.no_grad():
         trainer.network.head.class_logits.weight[0, 0, 0, 0] = math.nan
     before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
@@ -120,13 +123,13 @@ def test_another_run_is_not_overwritten(shapes, tmp_path):
 def test_data_without_boxes_is_refused(shapes, tmp_path):
     bare = shapes["train"].subset([4, 9])
     with pytest.raises(DataError, match="no boxes to learn from"):
-        run({"train": bare}, tmp_path / "run")
+        run({"train": bare, "val": shapes["val"]}, tmp_path / "run")
 
 
 def test_starting_from_another_detector(shapes, tmp_path):
     first = run(shapes, tmp_path / "first")
     config = tiny_config(model={"backbone_norm": "batch"}, data={"single_class": True})
-    second = train(config, shapes, tmp_path / "second", init=str(first.folder), device="cpu", quiet=True)
+    second = learn(config, shapes, tmp_path / "second", init=str(first.folder))
     assert load_network(second.folder)[2].names == ("object",)
 
 
@@ -153,9 +156,10 @@ def test_groups_hold_every_trainable_weight_once():
     assert by_id[id(last)]["factor"] == pytest.approx(0.1)
 
 
-def test_checkpoints_are_whole_and_two(tmp_path):
+def test_checkpoints_are_whole_and_two(shapes, tmp_path):
+    state = load_checkpoint(run(shapes, tmp_path / "run").folder)
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, step, {"x": torch.ones(3)})
+        save_checkpoint(tmp_path, step, {**state, "best": float(step)})
     assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-00000002.pt", "checkpoint-00000003.pt"]
     newest = checkpoints(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:50])

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from tiny import equal_states, make_shapes, tiny_config
+from tiny import equal_states, learn, make_shapes, options, tiny_config
 
 from fcos.cli import main
 from fcos.data.open import open_splits
 from fcos.errors import ModelError
 from fcos.training.checkpoint import load_step
-from fcos.training.loop import NotFinite, Trainer, train
+from fcos.training.loop import NotFinite, Trainer
 from fcos.training.replay import replay
 
 
@@ -21,7 +21,7 @@ def shapes(tmp_path_factory):
 
 def trainer(shapes, out, **train):
     config = tiny_config(model={"backbone_norm": "batch"}, train={"accumulate": 2, **train})
-    return Trainer(config, shapes, out, "none", False, "cpu", 1, 1, True, {})
+    return Trainer(config, shapes, options(out))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -72,7 +72,7 @@ def test_a_rate_that_is_far_too_high_ends_in_a_file_that_reproduces_it(shapes, t
     """Weights explode in the first step; later losses overflow. Nothing was poisoned by hand."""
     config = tiny_config(train={"optimizer": "sgd", "lr": 1e18, "warmup": 0, "epochs": 9, "schedule": "constant"})
     with pytest.raises(NotFinite) as error:
-        train(config, shapes, tmp_path / "run", init="none", device="cpu", quiet=True)
+        learn(config, shapes, tmp_path / "run")
     (file,) = (tmp_path / "run").glob("nan-*.pt")
     assert str(file) in str(error.value)
     found = replay(file, "cpu")

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from tiny import equal_states, make_shapes, tiny_config
+from tiny import equal_states, learn, make_shapes, one_step, options, tiny_config
 
 from fcos.data.loader import train_loader
 from fcos.data.open import open_splits
@@ -15,7 +15,7 @@ from fcos.network import weights
 from fcos.network.recompute import find_blocks, recompute
 from fcos.training.batch_size import largest_batch, peak_bytes
 from fcos.training.checkpoint import load_checkpoint
-from fcos.training.loop import Trainer, train
+from fcos.training.loop import Trainer
 from fcos.training.setup import initialise, wants_channels_last
 from fcos.training.step import in_layout_of
 from fcos.training.validation import validation_loss
@@ -29,14 +29,14 @@ def shapes(tmp_path_factory):
 
 
 def trainer(shapes, out, **sections):
-    return Trainer(tiny_config(**sections), shapes, out, "none", False, "cpu", 1, 1, True, {})
+    return Trainer(tiny_config(**sections), shapes, options(out))
 
 
 def first_step(run):
     """(report, gradients) of a run's first step, which does not move the weights."""
     run.optimizer.step = lambda: None
     run.optimizer.zero_grad = lambda: None
-    report = run.train_step(iter(train_loader(run.data["train"], run.config)))
+    report = one_step(run, next(iter(train_loader(run.data["train"], run.config))))
     return report, {n: p.grad for n, p in run.network.named_parameters() if p.grad is not None}
 
 
@@ -142,7 +142,7 @@ def test_auto_batch_is_settled_once_and_kept(shapes, tmp_path, monkeypatch):
 def test_validation_loss_is_the_training_loss_of_other_images(shapes, tmp_path):
     """One step over the whole split, without augmentation, has the same loss; the batch size changes nothing."""
     config = tiny_config(data={"flip": 0.0, "divisor": 64}, train={"batch": 6})
-    run = Trainer(config, {"train": shapes["val"]}, tmp_path / "run", "none", False, "cpu", 1, 1, True, {})
+    run = Trainer(config, {"train": shapes["val"]}, options(tmp_path / "run"))
     report, _ = first_step(run)
     for batch in (1, 4, 6):
         losses = validation_loss(
@@ -167,11 +167,11 @@ def test_validation_loss_knows_classes_by_name(shapes):
 
 
 def test_validation_loss_is_logged(shapes, tmp_path):
-    result = train(tiny_config(), shapes, tmp_path / "run", init="none", device="cpu", quiet=True)
+    result = learn(tiny_config(), shapes, tmp_path / "run")
     assert len(rows(result.folder, "val_loss")) == 1
     assert rows(result.folder, "val_loss")[0] > 0
     config = tiny_config(train={"val_loss": False})
-    result = train(config, shapes, tmp_path / "without", init="none", device="cpu", quiet=True)
+    result = learn(config, shapes, tmp_path / "without")
     assert rows(result.folder, "val_loss") == []
 
 
@@ -209,7 +209,7 @@ def test_layers_learn_at_their_own_rate(shapes, tmp_path):
     run.optimizer.zero_grad = lambda: (
         gradients.update({n: p.grad.clone() for n, p in run.network.named_parameters() if p.grad is not None}), real()
     )  # fmt: skip
-    run.train_step(iter(train_loader(run.data["train"], run.config)))
+    one_step(run, next(iter(train_loader(run.data["train"], run.config))))
     stages = run.network.backbone.stages
     after = dict(run.network.named_parameters())
     for prefix, factor in (("head.class_logits", 1.0), (f"backbone.body.{stages[-1]}.", 0.5),
@@ -225,7 +225,7 @@ def test_early_stopping_counts_evaluations_without_a_better_score(shapes, tmp_pa
         "fcos.training.loop.evaluate", lambda *args: dataclasses.replace(evaluate(*args), ap=next(scores))
     )
     config = tiny_config(train={"epochs": 9, "patience": 2, "val_loss": False})
-    result = train(config, shapes, tmp_path / "run", init="none", device="cpu", quiet=True)
+    result = learn(config, shapes, tmp_path / "run")
     assert result.steps == 4 * 4  # epochs 3 and 4 were not better than epoch 2; an equal score is not better
     assert result.best_ap == 0.3
     assert rows(result.folder, "AP") == [0.1, 0.3, 0.2, 0.3]
@@ -235,18 +235,14 @@ def test_early_stopping_counts_evaluations_without_a_better_score(shapes, tmp_pa
 
 
 def test_class_subset_and_single_class(shapes, tmp_path):
-    only = train(
-        tiny_config(data={"classes": ["square"]}), shapes, tmp_path / "only", init="none", device="cpu", quiet=True
-    )
+    only = learn(tiny_config(data={"classes": ["square"]}), shapes, tmp_path / "only")
     network, config, classes = load_network(only.folder)
     assert (classes.names, classes.ids) == (("square",), (7,))
     assert network.head.class_logits.out_channels == 1
     assert config.data.classes == ("square",)
     squares = sum(int((r.labels == 1).sum()) for r in shapes["val"].records)
-    assert only.metrics.boxes == squares if hasattr(only.metrics, "boxes") else only.metrics is not None
-    single = train(
-        tiny_config(data={"single_class": True}), shapes, tmp_path / "single", init="none", device="cpu", quiet=True
-    )
+    assert only.metrics.objects == squares
+    single = learn(tiny_config(data={"single_class": True}), shapes, tmp_path / "single")
     assert load_network(single.folder)[2].names == ("object",)
 
 
@@ -279,10 +275,7 @@ def test_bf16_on_the_cpu(shapes, tmp_path):
     assert losses["bf16"].loss != losses["fp32"].loss
     assert losses["bf16"].loss == pytest.approx(losses["fp32"].loss, rel=0.01)
     assert losses["bf16"].grad_norm == pytest.approx(losses["fp32"].grad_norm, rel=0.05)
-    result = train(
-        tiny_config(train={"precision": "bf16", "ema": 0.9}), shapes, tmp_path / "run", init="none", device="cpu",
-        quiet=True,
-    )  # fmt: skip
+    result = learn(tiny_config(train={"precision": "bf16", "ema": 0.9}), shapes, tmp_path / "run")
     state = load_checkpoint(result.folder)
     assert all(v.dtype != torch.bfloat16 for v in [*state["model"].values(), *state["average"].values()])
 
@@ -375,7 +368,7 @@ def test_compile_gives_the_same_training(shapes, tmp_path):
         config = tiny_config(
             data={"train_sizes": [64, 96]}, train={"compile": on, "ema": 0.9, "iterations": 4, "seed": 1}
         )
-        result = train(config, shapes, tmp_path / str(on), init="none", device="cpu", quiet=True)
+        result = learn(config, shapes, tmp_path / str(on))
         losses.append(rows(result.folder, "loss"))
         states.append(load_checkpoint(result.folder))
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)

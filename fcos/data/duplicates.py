@@ -18,10 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..data.image import read_image
 from ..errors import ImageError
 from ..machine import cpu_cores
 from ..terminal import track
+from .image import read_image
 
 RADIUS = 5  # bits of 64
 ALIKE = 8.0  # mean difference of the thumbnails, of 255
@@ -112,3 +112,22 @@ def find_twins(prints: Fingerprints) -> list[Twins]:
             bits = int(np.bitwise_count(prints.hash[i] ^ prints.hash[j]))
             twins.append(Twins(i, j, same, bits))
     return sorted(twins, key=lambda t: (not t.same_file, t.bits))
+
+
+def alike(paths: Sequence[Path | None], label: str = "comparing images") -> list[list[int]]:
+    """Groups of numbers in `paths` that show the same, by `find_twins`; each number is in one group at most."""
+    there = [i for i, path in enumerate(paths) if path is not None]
+    parent = list(range(len(paths)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for pair in find_twins(fingerprint([path for path in paths if path is not None], label)):
+        parent[root(there[pair.first])] = root(there[pair.second])
+    groups: dict[int, list[int]] = {}
+    for i in there:
+        groups.setdefault(root(i), []).append(i)
+    return [members for members in groups.values() if len(members) > 1]

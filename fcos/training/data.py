@@ -1,0 +1,126 @@
+"""What a run learns from and what it is judged by, from what the user names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config import Config
+from ..data.classes import as_seen
+from ..data.dataset import Dataset, merge
+from ..data.duplicates import alike
+from ..data.open import open_dataset, open_splits
+from ..data.splits import draw_holdout, hold_out
+from ..errors import DataError
+from ..terminal import plural
+
+HOLDOUT = 0.1  # of the training images, where there is nothing else to judge by
+_COMPARED = 5000  # images that are searched for near-duplicates; more would take minutes
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the user names. `data`: a path, a Dataset, or Datasets by the name of their split; `val`: another path or
+    Dataset to judge by; `split`: names of splits to learn from, with commas; `holdout`: share of the training images
+    kept for judging, 0 for none, None for a tenth where there is no val; `strict`: refuse faulty boxes."""
+
+    data: str | Path | Dataset | Mapping[str, Dataset]
+    val: str | Path | Dataset | None = None
+    split: str | None = None
+    holdout: float | None = None
+    strict: bool = False
+
+    def stored(self) -> dict[str, Any]:
+        """What environment.json keeps, so that a resume finds the data again; None for what was no path."""
+        paths = {"data": self.data, "val": self.val}
+        return {
+            **{k: str(Path(v).resolve()) if isinstance(v, str | Path) else None for k, v in paths.items()},
+            "split": self.split,
+        }
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The data of a run, "train" and mostly "val", under the classes that the settings want; the names of the images
+    held out of the training split, if so; and lines to tell."""
+
+    data: dict[str, Dataset]
+    held_out: list[str] | None = None
+    lines: list[str] = field(default_factory=list)
+
+
+def choose(source: Source, config: Config, held: Sequence[str] | None = None, resumed: bool = False) -> Chosen:
+    """Open the data of a run; `held` are the images that it held out when it began, `resumed` whether it has begun.
+
+    `test` is never chosen, neither to learn from nor to judge by, unless it is the only split or named. Raises
+    DataError with what to do.
+    """
+    splits = _open(source, config)
+    wanted = _wanted(source, splits)
+    data = {"train": as_seen(merge([splits[s] for s in wanted]), config.data)}
+    learned = "val" in wanted or ("trainval" in wanted and "val" in splits)
+    if source.val is not None:
+        given = source.val
+        if not isinstance(given, Dataset):
+            given = open_dataset(given, strict=source.strict, inclusive=config.data.inclusive_boxes)
+        data["val"] = as_seen(given, config.data)
+    elif "val" in splits and not learned:
+        data["val"] = as_seen(splits["val"], config.data)
+    if "val" in data:
+        if source.holdout:
+            raise DataError(f"--holdout is for data without a validation part; here that is {data['val'].root}")
+        return Chosen(data)
+    if held is not None:
+        data["train"], data["val"] = hold_out(data["train"], held)
+        return Chosen(data, list(held))
+    if source.holdout == 0 or resumed:
+        return Chosen(data)
+    if learned and source.holdout is None:
+        return Chosen(data, lines=["val is learned from, so nothing is kept for judging; --holdout 0.1 keeps a tenth"])
+    return _held_out(data["train"], source.holdout, config.train.seed)
+
+
+def _held_out(dataset: Dataset, share: float | None, seed: int) -> Chosen:
+    compared = len(dataset) <= _COMPARED
+    twins = alike([r.path for r in dataset.records]) if compared else []
+    try:
+        names = draw_holdout(dataset, HOLDOUT if share is None else share, seed, twins)
+    except DataError as error:
+        if share is not None:
+            raise
+        return Chosen({"train": dataset}, lines=[f"nothing is kept for judging: {error}"])
+    train, val = hold_out(dataset, names)
+    how = "by class" + (", near-duplicates together" if compared else "")
+    kept = f"{plural(len(val), 'image')} of {len(dataset):,} held out for judging, {how}"
+    line = kept if share is not None else f"no val split: {kept}; --holdout 0 learns from all"
+    return Chosen({"train": train, "val": val}, names, [line])
+
+
+def _open(source: Source, config: Config) -> dict[str, Dataset]:
+    if isinstance(source.data, Dataset):
+        return {"train": source.data}
+    if isinstance(source.data, Mapping):
+        return dict(source.data)
+    return open_splits(source.data, strict=source.strict, inclusive=config.data.inclusive_boxes)
+
+
+def _wanted(source: Source, splits: Mapping[str, Dataset]) -> list[str]:
+    """The splits to learn from."""
+    name = source.data if isinstance(source.data, str | Path) else "the data"
+    if source.split:
+        wanted = [s.strip() for s in source.split.split(",") if s.strip()]
+    else:
+        wanted = [s for s in ("train", "trainval") if s in splits][:1] or (list(splits) if len(splits) == 1 else [])
+    absent = [s for s in wanted if s not in splits]
+    if absent == ["val"] and len(wanted) > 1:
+        rest = ",".join(s for s in wanted if s != "val")
+        raise DataError(
+            f"{name} has no split called val; it has {', '.join(splits)}. Leave --split out, and a tenth of the images "
+            f"is held out for judging; or learn from all with --split {rest} --holdout 0"
+        )
+    if absent or not wanted:
+        missing = f"no split called {absent[0]}" if absent else "no split called train; choose one with --split"
+        raise DataError(f"{name} has {missing}; it has {', '.join(splits)}")
+    return wanted

@@ -1,0 +1,110 @@
+"""The end of a run in words: what it came to, where it fails, and what to do next."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..data.dataset import Dataset
+from ..data.splits import name_of
+from ..evaluation.bootstrap import Interval
+from ..evaluation.coco import Metrics
+from ..show.judged import mistakes
+from ..terminal import clock, plural, table
+from ..types import Detections
+
+_CLASSES = 10  # rows of the table; report.html has all
+_WORST = 3
+
+
+class Worst(NamedTuple):
+    """An image with its objects missed and its detections wrong, at the score of the best F1."""
+
+    name: str
+    path: Path | None
+    missed: int
+    wrong: int
+
+    def __str__(self) -> str:
+        told = [f"{n} {what}" for n, what in ((self.missed, "missed"), (self.wrong, "wrong")) if n]
+        return f"{self.name}: {', '.join(told)}"
+
+
+def worst(found: Sequence[Detections], dataset: Dataset, metrics: Metrics) -> tuple[Worst, ...]:
+    """The images with most mistakes, at most three, none where all is right."""
+    score = metrics.threshold if not math.isnan(metrics.threshold) else 0.5
+    missed, wrong = mistakes(found, dataset, score)
+    order = sorted(range(len(dataset)), key=lambda i: (-int(missed[i] + wrong[i]), i))[:_WORST]
+    return tuple(
+        Worst(name_of(dataset.records[i]), dataset.records[i].path, int(missed[i]), int(wrong[i]))
+        for i in order
+        if missed[i] + wrong[i]
+    )
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a run came to. `metrics` and `interval` are of the best weights, None without validation; `sources` says
+    where the data came from, as environment.json."""
+
+    folder: Path
+    steps: int
+    seconds: float
+    metrics: Metrics | None
+    interval: Interval | None
+    worst: tuple[Worst, ...]
+    sources: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: result.json."""
+        return {
+            "steps": self.steps,
+            "seconds": round(self.seconds, 1),
+            "AP": None if self.interval is None else self.interval.to_dict(),
+            "worst": [w.name for w in self.worst],
+        }
+
+    def headline(self) -> str:
+        """One line: AP with its interval, on what."""
+        if self.metrics is None:
+            return "nothing was judged: there was no validation split"
+        m = self.metrics
+        between = ""
+        if self.interval is not None and not math.isnan(self.interval.low):
+            between = f" (95 % interval {self.interval.low:.3f} to {self.interval.high:.3f})"
+        on = f"{plural(m.images, 'validation image')}, {plural(m.objects, 'object')}"
+        return f"AP {_show(m.ap)}{between}, AP50 {_show(m.ap50)}, AP75 {_show(m.ap75)} on {on}"
+
+    def lines(self) -> list[str]:
+        """For a terminal."""
+        lines = ["", f"done in {clock(self.seconds)}, {plural(self.steps, 'step')}", self.headline()]
+        if self.metrics is not None and len(self.metrics.classes) > 1:
+            rows = sorted((c for c in self.metrics.classes if c.objects), key=lambda c: c.ap)
+            shown = [(c.name[:32], f"{c.objects:,}", _show(c.ap), _show(c.ap50)) for c in rows[:_CLASSES]]
+            lines += table(("class", "objects", "AP", "AP50"), shown).splitlines()
+            if len(rows) > _CLASSES:
+                lines.append(f"({plural(len(rows) - _CLASSES, 'class')} with a higher AP: report.html)")
+        if self.worst:
+            lines.append(f"look at:  {'; '.join(str(w) for w in self.worst)}")
+        return [*lines, *(f"{key + ':':<9} {command}" for key, command in self.next())]
+
+    def next(self) -> list[tuple[str, str]]:
+        """(what for, command) with the paths of this run."""
+        run = shlex.quote(str(self.folder))
+        steps = [("report", str(self.folder / "report.html"))]
+        data, val = self.sources.get("data"), self.sources.get("val")
+        if self.metrics is not None and (val or data) and not self.sources.get("held_out"):
+            where = f"--data {shlex.quote(str(val or data))}" + ("" if val else " --split val")
+            steps += [("evaluate", f"fcos eval --model {run} {where}")]
+            steps += [("explain", f"fcos explain --model {run} {where}")]
+        image = next((w.path for w in self.worst if w.path is not None), None)
+        steps += [("detect", f"fcos predict {shlex.quote(str(image)) if image else 'IMAGE'} --model {run}")]
+        return [*steps, ("export", f"fcos export --model {run} --format onnx")]
+
+
+def _show(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

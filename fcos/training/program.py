@@ -1,0 +1,153 @@
+"""`fcos.train`: from data and a model's name to a trained detector. The verb `fcos train` is this function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import Config, from_dict
+from ..data.dataset import Dataset
+from ..errors import ConfigError, DataError, FcosError
+from ..files import check_folder
+from ..presets import resolve
+from .checkpoint import load_checkpoint
+from .data import Chosen, Source, choose
+from .folder import latest_folder, next_folder, stored_sources
+from .loop import Result, RunOptions, Trainer
+
+if TYPE_CHECKING:
+    from ..evaluation.coco import Metrics
+    from .monitor import StepReport
+
+Settings = Mapping[str, object] | Sequence[str]
+
+
+def train(
+    data: str | Path | Dataset | Mapping[str, Dataset] | None = None,
+    *,
+    model: str | Config | None = None,
+    out: str | Path | None = None,
+    settings: Settings = (),
+    val: str | Path | Dataset | None = None,
+    split: str | None = None,
+    holdout: float | None = None,
+    init: str | Path | None = None,
+    config: str | Path | None = None,
+    dialect: str | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    strict: bool = False,
+    quiet: bool = False,
+    on_step: Callable[[int, StepReport], object] | None = None,
+    on_epoch: Callable[[float, Metrics | None], object] | None = None,
+) -> Result:
+    """Train a detector on `data` and keep everything about it in the folder `out`.
+
+        result = fcos.train("my_data", settings={"train.epochs": 5})
+        result.metrics.ap50, result.detector("photo.jpg")
+
+    Data: `data` is a path (COCO, YOLO, VOC; file or folder), a Dataset, or Datasets by the name of their split, as
+    `open_splits` gives them. `split` names what to learn from, such as "train,val" (left out: train, else trainval,
+    else the only one). It is judged by `val`, a path or Dataset; left out, by the val split; where there is none, by a
+    tenth of the training images, which is held out; `holdout` is another share, 0 for none. `strict` refuses faulty
+    boxes.
+
+    Model: `model` is the name of a preset ("fcos-lite0" when left out; `fcos models`) or a Config. `settings` go on top
+    of it: {"train.lr": 0.001}, {"train": {"lr": 0.001}} or ["train.lr=0.001"], any setting that `fcos config` lists;
+    below them a YAML file `config`, below that the conventions of a published implementation, `dialect`. `init` names
+    the weights to start from: a detector (name, run folder, file), or "none" for those of the body alone; left out, the
+    bundled detector of the same name.
+
+    Run: `out` is runs/NAME when left out. `resume` goes on with the run in `out` (left out: the latest in runs/), with
+    its data and settings; `settings` may change some, such as train.epochs. `device` is auto, cpu, cuda, cuda:1 or mps;
+    `devices` and `nodes` start more processes, from a script only. `on_step(step, report)` is called after every
+    optimiser step, `on_epoch(epoch, metrics)` after every epoch, metrics being None where it was not evaluated.
+
+    Returns a Result: `.metrics` of the best weights, `.detector` with them, `.folder`. Raises FcosError, with one line
+    that says what to do: DataError, ConfigError, ModelError, DeviceError, MissingExtra; Stopped after Ctrl-C.
+    """
+    if resume:
+        given = {"model": model, "init": init, "config": config, "dialect": dialect, "holdout": holdout}
+        for name, value in given.items():
+            if value is not None:
+                raise FcosError(f"--{name} was settled when the run began and cannot go with --resume; leave it out")
+        folder = Path(out) if out is not None else latest_folder(Path("runs"))
+        full = stored_config(folder).override(*_changes(settings), source="settings")
+        source, held = _source_of(folder, data, val, split, strict)
+    else:
+        if data is None:
+            raise DataError("what should it learn? give the data set: fcos train FOLDER_OR_JSON")
+        source, held = Source(data, val, split, holdout, strict), None
+        full = _config(model, settings, dialect, config)
+        check_folder(Path(out) if out is not None else None)
+        folder = Path(out) if out is not None else next_folder(Path("runs"), f"{full.name}-{_stem(data)}")
+    chosen: Chosen = choose(source, full, held, resumed=resume)
+    options = RunOptions(
+        out=folder,
+        init=None if init is None else str(init),
+        resume=resume,
+        device=device,
+        devices=devices,
+        nodes=nodes,
+        quiet=quiet,
+        sources={**source.stored(), "held_out": chosen.held_out},
+        notes=chosen.lines,
+        on_step=on_step,
+        on_epoch=on_epoch,
+    )
+    return Trainer(full, chosen.data, options).run()
+
+
+def stored_config(folder: Path) -> Config:
+    """The config of the newest checkpoint of a run."""
+    stored = load_checkpoint(folder)
+    return from_dict(stored["config"], stored["file"])
+
+
+def _source_of(folder: Path, data: Any, val: Any, split: str | None, strict: bool) -> tuple[Source, list[str] | None]:
+    """Where the run in `folder` has its data, and what it held out; what is given now goes first."""
+    try:
+        stored = stored_sources(folder)
+    except DataError:
+        if data is None:
+            raise
+        stored = {}
+    if data is None:
+        if stored["data"] is None:
+            raise DataError(f"the run in {folder} was given its data as objects; give them again")
+        data, val, split = stored["data"], val if val is not None else stored["val"], stored["split"]
+    held: list[str] | None = stored.get("held_out") if val is None else None
+    return Source(data, val, split, strict=strict), held
+
+
+def _config(model: str | Config | None, settings: Settings, dialect: str | None, file: str | Path | None) -> Config:
+    if not isinstance(model, Config):
+        return resolve(model or "fcos-lite0", _changes(settings), dialect, file)
+    if dialect is not None or file is not None:
+        raise ConfigError("a Config as model is complete; leave out dialect and config, or give the name of a preset")
+    return model.override(*_changes(settings), source="settings")
+
+
+def _changes(settings: Settings) -> list[str | dict[str, Any]]:
+    """What `Config.override` takes; dots in the keys of a mapping lead into its sections."""
+    if isinstance(settings, str):
+        raise ConfigError(f"settings={settings!r} is one text; give a mapping or a list, such as [{settings!r}]")
+    if not isinstance(settings, Mapping):
+        return list(settings)
+    changes: list[str | dict[str, Any]] = []
+    for key, value in settings.items():
+        nested: Any = dict(value) if isinstance(value, Mapping) else value
+        for part in reversed(str(key).split(".")):
+            nested = {part: nested}
+        changes.append(nested)
+    return changes
+
+
+def _stem(data: str | Path | Dataset | Mapping[str, Dataset]) -> str:
+    """What the run is called after its data."""
+    if isinstance(data, Mapping):
+        data = next(iter(data.values()))
+    return Path(data.root if isinstance(data, Dataset) else data).resolve().stem
