@@ -1,0 +1,225 @@
+"""`fcos.train`, the function and the verb: what it takes, what it chooses, what it gives back."""
+
+import json
+import multiprocessing
+
+import pytest
+import torch
+from tiny import fcos, learn, make_shapes, tiny_config
+
+from fcos.config import Config
+from fcos.data.open import open_splits
+from fcos.data.splits import name_of
+from fcos.errors import ConfigError, DataError, FcosError, MissingExtra
+from fcos.training.checkpoint import checkpoints
+from fcos.training.data import Source, choose
+from fcos.training.folder import RunFolder
+from fcos.training.program import _changes, train
+
+QUIET = {"device": "cpu", "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    return make_shapes(tmp_path_factory.mktemp("shapes"), {"train": 16, "val": 6})
+
+
+@pytest.fixture(scope="module")
+def finished(shapes, tmp_path_factory):
+    """A run of 8 steps from a path, with what the callbacks were told."""
+    told = []
+    result = train(
+        shapes,
+        model=tiny_config(),
+        out=tmp_path_factory.mktemp("runs") / "run",
+        settings={"train.epochs": 2, "data": {"color": 0.1}},
+        init="none",
+        on_step=lambda step, report: told.append((step, report.loss)),
+        on_epoch=lambda epoch, metrics: told.append((epoch, metrics)),
+        **QUIET,
+    )
+    return result, told
+
+
+def test_a_path_gives_a_detector_with_its_numbers(shapes, finished):
+    result, told = finished
+    assert result.metrics.images == 6
+    assert result.metrics.ap == result.best_ap == max(m.ap for _, m in told if hasattr(m, "ap"))
+    assert result.interval.low <= result.interval.high
+    assert result.detector.classes.names == ("disc", "square")
+    assert result.detector is result.detector  # loaded once
+    image = next((shapes / "images" / "val").iterdir())
+    assert all(0 <= s <= 1 for s in result.detector(image).scores)
+    assert repr(result).startswith(f"Result('{result.folder}', 8 steps, AP 0.")
+    assert "\n" not in repr(result)
+    config = (result.folder / "config.yaml").read_text()
+    assert "epochs: 2\n" in config
+    assert "color: 0.1\n" in config
+
+
+def test_callbacks_are_told_every_step_and_epoch(finished):
+    _, told = finished
+    assert [t[0] for t in told] == [1, 2, 3, 4, 1.0, 5, 6, 7, 8, 2.0]
+    assert all(m.ap >= 0 for e, m in told if isinstance(e, float))
+
+
+def test_settings_in_every_form_are_one():
+    wanted = Config().override({"train": {"lr": 0.5, "epochs": 3}})
+    for settings in (
+        {"train.lr": 0.5, "train.epochs": 3},
+        {"train": {"lr": 0.5, "epochs": 3}},
+        {"train": {"lr": 0.5}, "train.epochs": 3},
+        ["train.lr=0.5", "train.epochs=3"],
+    ):
+        assert Config().override(*_changes(settings)) == wanted
+    with pytest.raises(ConfigError, match=r"train\.lr"):
+        train("nowhere", settings={"train.lrr": 1})
+    with pytest.raises(ConfigError, match="one text"):
+        train("nowhere", settings="train.lr=1")
+    with pytest.raises(DataError, match="what should it learn"):
+        train()
+
+
+def test_the_last_words_hold_what_to_do_next(finished, capfd):
+    result, _ = finished
+    again = train(out=result.folder, resume=True, device="cpu")  # nothing is left to do but to say it
+    said = capfd.readouterr().err
+    assert again.metrics.ap == result.metrics.ap  # judged again: the best weights are of before
+    assert "done in " in said
+    assert f"AP {result.metrics.ap:.3f} (95 % interval " in said
+    assert "on 6 validation images" in said
+    data = json.loads((result.folder / "environment.json").read_text())["sources"]["data"]
+    assert f"fcos eval --model {result.folder} --data {data} --split val" in said
+    assert f"fcos export --model {result.folder}" in said
+    page = (result.folder / "report.html").read_text()
+    assert page.index("Result</h2>") < page.index("The run</h2>") < page.index("Settings and surroundings</h2>")
+
+
+@pytest.mark.parametrize("option", ["model", "init", "config", "dialect", "holdout"])
+def test_a_resume_takes_nothing_that_was_settled(finished, option):
+    with pytest.raises(FcosError, match=f"--{option} was settled when the run began"):
+        train(out=finished[0].folder, resume=True, **{option: 0.5 if option == "holdout" else "x"})
+
+
+# --------------------------------------------------------------------------- what it learns from
+
+
+def names(dataset):
+    return {name_of(r) for r in dataset.records}
+
+
+def test_without_val_a_tenth_is_held_out_and_test_is_left_alone(tmp_path):
+    data = make_shapes(tmp_path / "shapes", {"train": 40, "test": 5})
+    chosen = choose(Source(data), tiny_config())
+    learned = open_splits(data)["train"]
+    assert len(chosen.data["val"]) == 4
+    assert names(chosen.data["train"]) | names(chosen.data["val"]) == names(learned)
+    assert not names(chosen.data["train"]) & names(chosen.data["val"])
+    assert {r.path.parent.name for d in chosen.data.values() for r in d.records} == {"train"}
+    assert "no val split: 4 images of 40 held out" in chosen.lines[0]
+    assert choose(Source(open_splits(data)), tiny_config()).held_out == chosen.held_out
+    again = choose(Source(data), tiny_config(), chosen.held_out, resumed=True)
+    assert names(again.data["val"]) == names(chosen.data["val"])
+    assert set(choose(Source(data, holdout=0), tiny_config()).data) == {"train"}
+    assert set(choose(Source(data), tiny_config(), None, resumed=True).data) == {"train"}
+    with pytest.raises(DataError, match=r"no split called val; it has train, test\. Leave --split out"):
+        choose(Source(data, split="train,val"), tiny_config())
+
+
+def test_who_learns_from_val_is_not_judged(shapes):
+    chosen = choose(Source(shapes, split="train,val"), tiny_config())
+    assert set(chosen.data) == {"train"}
+    assert len(chosen.data["train"]) == 22
+    assert "nothing is kept for judging" in chosen.lines[0]
+
+
+def test_data_that_cannot_be_judged_by_is_refused_before_the_start(shapes, tmp_path):
+    splits = open_splits(shapes)
+    with pytest.raises(DataError, match="no images to judge by"):
+        learn(tiny_config(), {"train": splits["train"], "val": splits["val"].subset([])}, tmp_path / "a")
+    boxes = tmp_path / "boxes"
+    boxes.mkdir()
+    (boxes / "instances_val.json").write_text((shapes / "instances_val.json").read_text())
+    with pytest.raises(DataError, match="names 6 images without a file"):
+        learn(tiny_config(), splits["train"], tmp_path / "b", val=boxes)
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_missing_logger_is_told_before_anything_is_done(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr("fcos.training.folder.find_spec", lambda name: None)
+    monkeypatch.setattr("fcos.training.folder.require", lambda m, e: (_ for _ in ()).throw(MissingExtra(f"needs {m}")))
+    with pytest.raises(MissingExtra, match="needs wandb"):
+        learn(tiny_config(train={"logger": "wandb"}), shapes, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# --------------------------------------------------------------------------- the run folder
+
+
+def test_weights_alone_may_stay(shapes, tmp_path):
+    result = learn(tiny_config(train={"keep": "weights", "iterations": 2, "eval_every": 0}), shapes, tmp_path / "run")
+    assert not checkpoints(result.folder)
+    assert RunFolder(result.folder, write=False).finished()
+    with pytest.raises(FcosError, match=f"start a new run from its weights with --init {result.folder}"):
+        train(out=result.folder, resume=True, **QUIET)
+
+
+def _hold(folder, held, leave):
+    RunFolder(folder).hold()
+    held.set()
+    leave.wait(60)
+
+
+def test_a_second_run_in_a_folder_is_one_line(shapes, tmp_path, capsys):
+    context = multiprocessing.get_context("spawn")
+    held, leave = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path / "run", held, leave))
+    other.start()
+    assert held.wait(60)
+    try:
+        code, _, err = fcos(capsys, "train", shapes, "--out", tmp_path / "run", "--device", "cpu", "--quiet")
+        assert code == 2
+        assert err == f"fcos: another run is writing into {tmp_path / 'run'}; wait for its end, or give another --out\n"
+    finally:
+        other.kill()
+        other.join()
+    folder = RunFolder(tmp_path / "run")
+    folder.hold()  # what was killed holds nothing
+    folder.release()
+    assert not list((tmp_path / "run").iterdir())
+
+
+def foreign(path):
+    torch.save({"state_dict": {"a": torch.ones(2)}}, path)
+
+
+def other_shapes(path):
+    state = torch.load(path, weights_only=True)
+    state["model"] = {k: v[:1] for k, v in state["model"].items() if v.ndim}
+    torch.save(state, path)
+
+
+DAMAGE = {
+    "environment.json": [b"", b"[1, 2]", b'{"sources": {"data": 3}}', b"\xff\xfe\x00", b'{"sources": null}'],
+    "metrics.csv": [b"a,b\n1,2\n", b"\x00\x01\xff\n", b"step,epoch,loss\n1,2,three\n", b"step,epoch,loss\n1,2,3,4\n"],
+    "checkpoint": [foreign, other_shapes, lambda p: p.write_bytes(p.read_bytes()[:99]), lambda p: p.write_text("no")],
+}
+
+
+@pytest.mark.parametrize("name", list(DAMAGE))
+def test_a_damaged_run_folder_is_one_line_that_names_the_file(finished, tmp_path, name):
+    for number, damage in enumerate(DAMAGE[name]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for file in finished[0].folder.iterdir():
+            if file.is_file():
+                (folder / file.name).write_bytes(file.read_bytes())
+        for file in checkpoints(folder) if name == "checkpoint" else [folder / name]:
+            damage(file) if callable(damage) else file.write_bytes(damage)
+        with pytest.raises(FcosError) as told:
+            train(out=folder, resume=True, **QUIET)
+        line = str(told.value)
+        assert "\n" not in line
+        assert name in line
+        assert str(folder) in line
