@@ -1,15 +1,20 @@
 """A validation part for data that has none."""
 
 import json
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from tiny import make_shapes
 
 from fcos.cli import main
-from fcos.data.dataset import merge
+from fcos.data.dataset import Dataset, Record, merge
+from fcos.data.duplicates import alike
 from fcos.data.open import open_dataset
 from fcos.data.splits import draw_holdout, hold_out, name_of
 from fcos.errors import DataError
+from fcos.types import Classes
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +82,46 @@ def test_data_with_a_validation_part_needs_no_holdout(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--data", str(data), "--holdout", "0.3", "--out", str(tmp_path / "run")])
     assert "--holdout is for data without a validation part" in capsys.readouterr().err
+
+
+def record(number, labels):
+    boxes = np.tile(np.array([[1, 1, 9, 9]], np.float32), (len(labels), 1))
+    areas, ignore = np.full(len(labels), 64, np.float32), np.zeros(len(labels), bool)
+    return Record(number, None, (20, 20), boxes, np.array(labels, np.int64), ignore, areas, f"{number}.png")
+
+
+def labelled(*labels):
+    records = tuple(record(i, k) for i, k in enumerate(labels))
+    return Dataset(records, Classes(("a", "b", "c")), "coco", "train", Path("x"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_class_has_its_share(seed):
+    """80 images of a, 20 of b, one of c, which stays where it can be learned, and 20 without boxes."""
+    data = labelled(*[[0]] * 80, *[[1]] * 20, [2], *[[]] * 20)
+    held = {int(name.removesuffix(".png")) for name in draw_holdout(data, 0.1, seed)}
+    parts = [range(80), range(80, 100), range(100, 101), range(101, 121)]
+    assert [len(held & set(part)) for part in parts] == [8, 2, 0, 2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_near_duplicates_fall_on_one_side(seed):
+    data = labelled(*[[0]] * 40)
+    groups = [[i, i + 1, i + 2] for i in range(0, 30, 3)]
+    held = {int(name.removesuffix(".png")) for name in draw_holdout(data, 0.2, seed, groups)}
+    assert len(held) == 8
+    assert all(len(held & set(group)) in (0, 3) for group in groups)
+    assert draw_holdout(data, 0.2, seed, [list(range(40))])  # one film: its frames say nothing
+
+
+def test_images_that_are_alike_are_grouped(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(4):
+        pixels = cv2.resize(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8), (64, 64))
+        for name, value in ((f"{i}.png", pixels), (f"{i}-again.png", np.clip(pixels.astype(int) + 3, 0, 255))):
+            if i != 3 or name == "3.png":
+                cv2.imwrite(str(tmp_path / name), value.astype(np.uint8))
+                paths.append(tmp_path / name)
+    assert alike([None, *paths]) == [[1, 2], [3, 4], [5, 6]]
+    assert alike([]) == []

@@ -28,6 +28,7 @@ from fcos.presets import PRESETS, preset
 from fcos.training.checkpoint import load_checkpoint
 from fcos.training.distributed import launched, synchronize_norms
 from fcos.training.replay import replay
+from fcos.training.validation import in_order, share
 
 STEPS = 4
 
@@ -248,6 +249,71 @@ def test_two_processes_stop_together_where_a_loss_is_not_finite(begin, tmp_path)
         found = replay(file, "cpu")
         assert found.processes == 2
         assert found.reproduced(0.0)
+
+
+def judged(config, data: Path, out: Path):
+    """Process target: an evaluation by random weights, with what the first process counted, to a file."""
+    from fcos.training.loop import Trainer
+
+    trainer = Trainer(config, open_splits(data), options(out / "run"))
+    torch.manual_seed(0)
+    torch.nn.init.normal_(trainer.network.head.class_logits.weight, std=0.5)
+    trainer.step = 1
+    trainer.judge(1.0)
+    found, metrics = trainer.seen_best or ([], None)
+    columns = [(d.boxes, d.scores, d.labels) for d in found]
+    torch.save({"found": columns, "AP": metrics and metrics.ap}, out / f"rank-{trainer.rank}.pt")
+
+
+def test_two_processes_judge_as_one(tmp_path):
+    """Seven images in blocks of two: the same detections, AP and loss, counted by the first process alone."""
+    data = make_shapes(tmp_path / "shapes", {"train": 8, "val": 7})
+    config = tiny_config(train={"eval_batch": 2}, decode={"threshold": 0.0, "max_detections": 20})
+    for world in (1, 2):
+        (tmp_path / str(world)).mkdir()
+        port = free_port()
+        work = partial(judged, config, data, tmp_path / str(world))
+        environments = [as_torchrun(r, world, port) for r in range(world)] if world > 1 else [{}]
+        running = [start(work, tmp_path / f"log-{r}", env) for r, env in enumerate(environments)]
+        assert [finish(p) for p in running] == [0] * world, (tmp_path / "log-0").read_text()
+    one, two = (torch.load(tmp_path / str(w) / "rank-0.pt") for w in (1, 2))
+    assert torch.load(tmp_path / "2" / "rank-1.pt")["found"] == []
+    assert len(one["found"]) == len(two["found"]) == 7
+    assert sum(len(boxes) for boxes, _, _ in one["found"]) > 20
+    for ours, theirs in zip(two["found"], one["found"], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert one["AP"] == two["AP"]
+    (ours,), (theirs,) = (rows(tmp_path / str(w) / "run") for w in (2, 1))
+    assert float(ours["val_loss"]) == pytest.approx(float(theirs["val_loss"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("number", [1, 4, 7, 20])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_image_is_judged_by_one_process(number, batch):
+    for world in (1, 2, 3):
+        shares = [share(number, batch, rank, world) for rank in range(world)]
+        assert sorted(i for s in shares for i in s) == list(range(number))
+        assert in_order(shares, batch) == list(range(number))
+
+
+def test_a_lost_process_is_one_line(begin, tmp_path):
+    """One of two is killed in its third step; the other says so, without the page of C++ that comes with it."""
+    port, out = free_port(), tmp_path / "run"
+    die = at("fcos.training.optimizer:Average.update", 3)
+    running = [
+        start(
+            fcos([*begin, "--out", out], *((die,) if rank else ())),
+            tmp_path / f"log-{rank}",
+            as_torchrun(rank, 2, port),
+        )
+        for rank in range(2)
+    ]
+    assert [finish(p) for p in running] == [2, -signal.SIGKILL]
+    lines = (tmp_path / "log-0").read_text().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("fcos: process 0 of 2 has lost the others")
+    assert lines[0].endswith(f"go on with: fcos train --resume --out {out}")
+    assert load_checkpoint(out)["step"] in (0, 2)
 
 
 def rows(folder):

@@ -166,7 +166,8 @@ def test_weights_alone_may_stay(shapes, tmp_path):
 
 
 def _hold(folder, held, leave):
-    RunFolder(folder).hold()
+    run = RunFolder(folder)
+    run.hold()
     held.set()
     leave.wait(60)
 
@@ -178,7 +179,8 @@ def test_a_second_run_in_a_folder_is_one_line(shapes, tmp_path, capsys):
     other.start()
     assert held.wait(60)
     try:
-        code, _, err = fcos(capsys, "train", shapes, "--out", tmp_path / "run", "--device", "cpu", "--quiet")
+        arguments = ["train", shapes, "--out", tmp_path / "run", "--init", "none", "--device", "cpu", "--quiet"]
+        code, _, err = fcos(capsys, *arguments, "train.iterations=1", "model.backbone_weights=none")
         assert code == 2
         assert err == f"fcos: another run is writing into {tmp_path / 'run'}; wait for its end, or give another --out\n"
     finally:
