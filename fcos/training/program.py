@@ -79,7 +79,7 @@ def train(
         source, held = _source_of(folder, data, val, split, strict)
     else:
         if data is None:
-            raise DataError("what should it learn? give the data set: fcos train FOLDER_OR_JSON")
+            raise DataError("what should it learn? give the data set: fcos train DATA, or --data DATA")
         source, held = Source(data, val, split, holdout, strict), None
         full = _config(model, settings, dialect, config)
         check_folder(Path(out) if out is not None else None)

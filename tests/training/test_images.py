@@ -48,7 +48,8 @@ class Links(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
-        self.links += [v for k, v in attrs if k in ("src", "href", "srcset", "data", "action", "background")]
+        fetched = [v for k, v in attrs if k in ("src", "href", "srcset", "data", "action", "background")]
+        self.links += [v for v in fetched if not v.startswith("#")]  # those lead to a heading of the page
         self.inside = tag == "figcaption"
 
     def handle_data(self, data):
@@ -127,6 +128,10 @@ def test_a_run_folder_with_everything_on_one_page(shapes, tmp_path, monkeypatch)
     assert all(re.match(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/]{4000}", link) for link in parsed.links)
     assert not re.search(r"https?:|url\(|@import", re.sub(r"base64,[^']+", "", page))
     assert "x &lt; y" in page
+    contents = re.findall(r"<a href='#(part-\d)'>(.+?)</a>", page)
+    assert contents == re.findall(r"<h2 id='(part-\d)'>(.+?)</h2>", page)
+    assert contents[0][1] == "So far"
+    assert contents[-1][1] == "Settings and surroundings"
     assert "a &amp; b" in page
     assert "disc (id 2)" not in page  # the lines of the classes; labels.png has them
     for name in ("labels", "results", "pr", "f1", "confusion", "reliability"):
