@@ -80,6 +80,8 @@ class ModelConfig(Section):
             raise ValueError(f"strides must double from level to level, not {self.strides}")
         if self.strides[0] not in (4, 8, 16, 32):
             raise ValueError(f"the first stride must be 4, 8, 16 or 32, not {self.strides[0]}")
+        if self.neck == "hrfpn" and (self.strides[0] != 8 or len(self.strides) < 3):
+            raise ValueError(f"neck=hrfpn needs the strides 8, 16, 32 and maybe more, not {self.strides}")
         return self
 
 
@@ -304,6 +306,9 @@ class Config(Section):
                 f"{len(self.model.strides)} levels need {len(self.model.strides) - 1} limits in assign.ranges, "
                 f"not {len(self.assign.ranges)}"
             )
+        half = max(32, self.model.strides[-1] // 2)
+        if self.model.neck == "hrfpn" and self.data.divisor % half:  # it pools whole cells only
+            raise ValueError(f"model.neck=hrfpn needs data.divisor={half} or a multiple, not {self.data.divisor}")
         return self
 
     def override(self, *changes: dict[str, Any] | str, source: str = "override") -> Config:

@@ -7,7 +7,6 @@ makes 1 process x 8 pictures the same as 2 x 4.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -190,8 +189,3 @@ def entropy_floor(target: Tensor) -> Tensor:
         return target.new_zeros(())
     t = target.clamp(1e-12, 1 - 1e-7)
     return -(t * t.log() + (1 - t) * (1 - t).log()).mean()
-
-
-def initial_bias(prior: float) -> float:
-    """Bias that makes a sigmoid start at `prior` (1708.02002, section 4.1)."""
-    return -math.log((1 - prior) / prior)

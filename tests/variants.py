@@ -29,4 +29,5 @@ def shapes_of(config):
 
 def variant(dialect, name="fcos-r50", ranges=None, **model):
     assign = {"ranges": ranges} if ranges else {}
-    return with_dialect(preset(name), dialect).override({"model": model, "assign": assign})
+    data = {"divisor": 64} if model.get("neck") == "hrfpn" else {}
+    return with_dialect(preset(name), dialect).override({"model": model, "assign": assign, "data": data})

@@ -32,6 +32,7 @@ class Backbone(nn.Module):
         own = {"plain": _plain, **dict.fromkeys(SCALES, _lite)}
         self.body, self.stages, self.channels = own.get(cfg.backbone, _from_timm)(cfg, wanted)
         self.strides = wanted
+        self.channels_last = _channels_last(self.body)
         self.frozen_norm = cfg.backbone_norm == "frozen"
         if cfg.stride_in_1x1:
             _stride_in_1x1(self.body, cfg.backbone)
@@ -47,7 +48,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         result: list[Tensor] = self.body(images)
-        return result
+        return [x.permute(0, 3, 1, 2) for x in result] if self.channels_last else result
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
@@ -125,16 +126,60 @@ def _from_timm(cfg: ModelConfig, wanted: list[int]) -> tuple[Any, list[str], lis
     plain: dict[str, Any] = {"feature_location": ""} if cfg.neck == "hrfpn" else {}
     if plain and not cfg.backbone.startswith("hrnet"):
         raise ModelError(f"model.neck=hrfpn needs an HRNet body, not {cfg.backbone}")
-    probe: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False, **plain)
+    if cfg.backbone.startswith("swin"):
+        plain["strict_img_size"] = False  # any size: windows at the border are filled up
+    probe = _probe(cfg.backbone, plain)
     reductions = list(probe.feature_info.reduction())
     missing = [s for s in wanted if s not in reductions]
     if missing:
         raise ModelError(f"{cfg.backbone} has no feature map of stride {missing[0]}; it has {reductions}")
     positions = [reductions.index(s) for s in wanted]
+    _check_sizes(probe, positions, cfg.backbone)
     indices = tuple(probe.feature_info.out_indices[i] for i in positions)  # DLA numbers a map that it hides
     body: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False, out_indices=indices, **plain)
     stages = [str(m) for m in probe.feature_info.module_name()][: positions[-1] + 1]
     return body, stages, list(body.feature_info.channels())
+
+
+_ODD = (352, 416)  # no size that a body is made for, and odd numbers of cells at stride 32
+_OTHER = "choose a body that takes any size, such as resnet, convnext, efficientnet or swin (docs/training.md)"
+
+
+def _probe(name: str, options: dict[str, Any]) -> Any:
+    """The body without weights, to ask it what it is; ModelError where timm cannot take it apart."""
+    import timm
+
+    for device in ("meta", "cpu"):  # some compute with numbers while they are built
+        try:
+            with torch.device(device):
+                return timm.create_model(name, features_only=True, pretrained=False, **options).eval()
+        except Exception as error:
+            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    raise ModelError(f"timm gives no feature maps of {name} ({reason}); {_OTHER}")
+
+
+def _check_sizes(probe: Any, positions: list[int], name: str) -> None:
+    """ModelError unless the body takes pictures of any multiple of 32 and gives maps of the size / stride."""
+    if name.startswith("mvitv2"):  # its tables of positions end at the size it was made for, which shapes do not show
+        raise ModelError(f"{name} takes pictures up to one size only; {_OTHER}")
+    where = next(probe.parameters()).device
+    try:
+        with torch.no_grad():
+            maps = probe(torch.zeros(1, 3, *_ODD, device=where))
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ModelError(f"{name} takes pictures of one size only ({reason}); {_OTHER}") from error
+    last = _channels_last(probe)
+    for position in positions:
+        shape, stride = tuple(maps[position].shape), probe.feature_info.reduction()[position]
+        given, wanted = shape[1:3] if last else shape[2:], tuple(side // stride for side in _ODD)
+        if given != wanted:
+            raise ModelError(f"{name} has maps of {given} cells at stride {stride} where {wanted} are needed; {_OTHER}")
+
+
+def _channels_last(body: Any) -> bool:
+    """Whether the maps are [N,H,W,C], as timm's swin and mambaout have them."""
+    return str(getattr(getattr(body, "output_fmt", None), "value", "NCHW")) == "NHWC"
 
 
 def load_backbone_weights(backbone: Backbone, cfg: ModelConfig) -> str:

@@ -102,7 +102,7 @@ def loss_sums(
         index = assign_batch(points, part.targets, config.assign)
         positives = gather_positives(points, part.targets, index)
         with autocast():
-            pred = network(part.images)
+            pred = network(part.padded_with(config.model.mean) if config.data.padding == "exact" else part.images)
         losses = fcos_loss(pred, points, part.targets, index, cfg, config.model, Normalizers(one, one, one), positives)
         sums += torch.stack(list(losses)).double().cpu()
         counts += count(positives, cfg).double().cpu()

@@ -16,7 +16,6 @@ from ..errors import ModelError, require
 from ..network import weights
 from ..version import __version__
 
-SCHEME = "hf://"
 WEIGHTS = "model.safetensors"
 
 

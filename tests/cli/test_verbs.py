@@ -84,6 +84,17 @@ MISTAKES = [
     (["train", "--data", "{shapes}", "--device", "cuda:77", "--out", "{tmp}/x"], ["cuda:77", "--device cpu"]),
     (["train", "--data", "{shapes}", "--dialect", "tensorflow"], ["tensorflow", "detectron2"]),
     (["train", "--resume", "--out", "{tmp}/none"], ["no checkpoint"]),
+    *(
+        (["train", "--resume", "--out", "{run}", option, value], [option, "leave it out"])
+        for option, value in (
+            ("--model", "fcos-lite0"),
+            ("--init", "none"),
+            ("--config", "{tmp}/settings.yaml"),
+            ("--dialect", "mmdet"),
+            ("--holdout", "0.1"),
+        )
+    ),
+    (["train", "--data", "{shapes}", "--out", "{tmp}/v", "model.backbone=vit_tiny_patch16_224"], ["stride 8"]),
     (["train", "--data", "{shapes}", "--out", "{run}", "model.backbone_weights=none"], ["holds a run", "--resume"]),
     (["train", "--data", "{shapes}", "--out", "{tmp}/y", "model.backbone=resnet5o"], ["resnet5o", "did you mean"]),
     (["train", "--data", "{shapes}", "--out", "{tmp}/z", "model.backbone_weights=gone.pth"], ["gone.pth"]),
