@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Mask: TypeAlias = "Tensor | np.ndarray | slice | Sequence[bool] | Sequence[int]"
 _LARGE = 64 << 20  # bytes of an image above which only its owner keeps it alive
 _NOTEBOOK = 900  # longer side in pixels of the image that a notebook shows
-_DRAWN = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+DRAWN = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what `Detections.save` draws, and writes
+WRITTEN = (".json", ".txt", ".csv")
 
 
 class Detection(NamedTuple):
@@ -274,7 +275,7 @@ class Detections:
         `to_yolo`, .csv a table. FcosError for another suffix, or where the file cannot be written."""
         path = Path(path)
         suffix = path.suffix.lower()
-        if suffix in _DRAWN:
+        if suffix in DRAWN:
             drawn = self.draw()
             return write_whole(path, lambda temporary: drawn.save(temporary, quality=92))
         if suffix == ".json":

@@ -136,6 +136,7 @@ def bench(
     against: str | None = None,
     device: str = "auto",
     classes: int = 80,
+    settings: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Time every combination; what is not installed or not possible becomes a note.
@@ -180,6 +181,7 @@ def bench(
                                 notes,
                                 Path(folder),
                                 compiled,
+                                settings,
                             )
         if not ways:
             raise FcosError("nothing to measure: " + "; ".join(notes))
@@ -247,12 +249,13 @@ def _ours(
     name: str, path: Path, runtime: str | None, dtype: str | None, size: str | None, batches: Sequence[int],
     threads: int, lanes: int, device: str, notes: list[str], folder: Path,
     compiled: dict[tuple[str, str | None], Detector],
+    settings: Sequence[str],
 ) -> list[_Way]:  # fmt: skip
     """The ways of one loaded detector, one for each batch; none and a note when it cannot be loaded. A network is
     compiled once for all sizes, by way of `compiled`."""
     before = _resident()
     shape = parse_shape(size) if size else None
-    changes = [f"data.size={min(shape)}", f"data.max_size={max(shape)}"] if shape else []
+    changes = [*settings, *([f"data.size={min(shape)}", f"data.max_size={max(shape)}"] if shape else [])]
     try:
         known = compiled.get((name, dtype)) if runtime == "compile" else None
         if known is None:

@@ -44,7 +44,7 @@ VERBS = {
 def build() -> typer.Typer:
     app = typer.Typer(
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         help="FCOS, the anchor-free object detector: train, evaluate, explain, export.",

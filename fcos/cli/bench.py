@@ -6,11 +6,15 @@ from typing import Annotated
 
 import typer
 
+from .common import MODEL, Device, Json, Settings, sort_words
+
 _MANY = "may be repeated or joined by commas"
 
 
 def command(
-    model: Annotated[list[str] | None, typer.Option("--model", help=f"Name, run folder or file; {_MANY}.")] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Settings.")] = None,
+    settings: Settings = None,
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help=f"{MODEL} It {_MANY}.")] = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option("--runtime", help=f"torch, compile, onnx, openvino, tensorrt; {_MANY}. Otherwise the file's own."),
@@ -29,20 +33,23 @@ def command(
     against: Annotated[
         str | None, typer.Option("--against", help="torchvision: its fcos_resnet50_fpn with the same weights.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Latency and throughput from a JPEG file to boxes, with the share of the machine's peak.
 
-    Example: fcos bench --against torchvision --runtime torch,openvino --size 640 --threads 2
+    \b
+    fcos bench fcos-lite0 runs/mine --runtime torch,openvino
+    fcos bench --against torchvision --size 640 --threads 2
     """
     import json
 
     from ..bench.rows import bench
 
     batches = _counts("--batch", batch)
+    things, overrides = sort_words(words, settings)
     report = bench(
-        _split(model, ""),
+        [*things, *_split(model, "")],
         _split(runtime, ""),
         _split(dtype, ""),
         _split(size, ""),
@@ -52,6 +59,7 @@ def command(
         rounds=rounds,
         against=against,
         device=device,
+        settings=overrides,
         say=lambda line: typer.echo(line, err=True),
     )
     typer.echo(json.dumps(report.to_dict()) if as_json else report.text())

@@ -7,26 +7,36 @@ from typing import Annotated
 
 import typer
 
+from .common import MODEL, MaybeModel, Settings, sort_words, the_one
+
 
 def command(
-    model: Annotated[str, typer.Argument(help="Preset name, run folder or model file.")] = "fcos-lite0",
-    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to apply.")] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Settings.")] = None,
+    settings: Settings = None,
+    model: MaybeModel = None,
     dialect: Annotated[str | None, typer.Option("--dialect", help="Conventions of a published implementation.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")] = None,
     as_yaml: Annotated[bool, typer.Option("--yaml", help="As YAML, ready for --config.")] = False,
 ) -> None:
-    """Show every setting of a model, resolved, with its meaning."""
+    """Show every setting of a model, resolved, with its meaning.
+
+    \b
+    fcos config fcos-lite0
+    fcos config runs/mine --yaml > mine.yaml
+    """
     from ..config import describe, load_yaml
     from ..presets import PRESETS, resolve, with_dialect
     from ..zoo.describe import read_settings
 
-    if model in PRESETS:
-        resolved = resolve(model, settings or [], dialect, config)
+    things, overrides = sort_words(words, settings)
+    named = the_one(things, model, "--model") or "fcos-lite0"
+    if named in PRESETS:
+        resolved = resolve(named, overrides, dialect, config)
     else:
-        resolved = read_settings(model)[0]
+        resolved = read_settings(named)[0]
         resolved = with_dialect(resolved, dialect) if dialect else resolved
         resolved = resolved.override(load_yaml(config), source=str(config)) if config else resolved
-        resolved = resolved.override(*(settings or []), source="command line")
+        resolved = resolved.override(*overrides, source="command line")
     if as_yaml:
         typer.echo(resolved.dump(), nl=False)
         return

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from .common import WORDS, Settings, sort_words
+
 SourceName = Literal["auto", "torchvision", "detectron2", "adelaidet", "original", "mmdet"]
 TargetName = Literal["torchvision", "detectron2", "adelaidet", "original", "mmdet"]
 
@@ -14,9 +16,10 @@ TargetName = Literal["torchvision", "detectron2", "adelaidet", "original", "mmde
 def command(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint of another code base; with --to, a model of this one.")],
     out: Annotated[Path, typer.Argument(help="File to write: .safetensors, or with --to .pth or .pkl.")],
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to store in the converted file.")
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar=WORDS, help="Settings to store in the converted file.")
     ] = None,
+    settings: Settings = None,
     source: Annotated[SourceName, typer.Option("--from", help="Code base that wrote the checkpoint.")] = "auto",
     target: Annotated[TargetName | None, typer.Option("--to", help="Code base that will read the file.")] = None,
     dialect: Annotated[
@@ -33,6 +36,9 @@ def command(
     from ..readers import read_lines
     from ..zoo.find import find_weights
 
+    things, overrides = sort_words(words, settings)
+    if things:
+        raise ConfigError(f"{things[0]!r} is no setting; write KEY=VALUE")
     if target is not None:
         if out.suffix not in (".pth", ".pt", ".pkl"):
             raise ModelError(f"{out} must end in .pth or .pkl with --to {target}")
@@ -46,7 +52,7 @@ def command(
     listed: list[str] = []
     if names is not None:
         listed = [line.strip() for line in read_lines(names, kind=ConfigError) if line.strip()]
-    found = convert(checkpoint, out, source=source, dialect=dialect, names=listed, overrides=settings or [], fold=fold)
+    found = convert(checkpoint, out, source=source, dialect=dialect, names=listed, overrides=overrides, fold=fold)
     typer.echo(f"{checkpoint} is {found.family}'s")
     for reason in found.reasons:
         typer.echo(f"  {reason}")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common import WORDS, Settings, settings_of, sort_words
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -81,13 +83,20 @@ def convert(
 @app.command()
 def show(
     path: PathArgument,
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings for --augment: data.mosaic=0.5")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar=WORDS, help="Settings for --augment: data.mosaic=0.5")
+    ] = None,
+    settings: Settings = None,
     split: Annotated[str | None, typer.Option(help="Which split; default: train, else the first.")] = None,
     count: Annotated[int, typer.Option(min=1, max=400, help="Pictures on the sheet.")] = 16,
     augment: Annotated[bool, typer.Option("--augment", help="As training sees them.")] = False,
-    model: Annotated[str, typer.Option(help="Preset whose training settings --augment uses.")] = "fcos-lite0",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Model whose training settings --augment uses.")
+    ] = "fcos-lite0",
     seed: Annotated[int, typer.Option(min=0, help="Which pictures are drawn.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Picture file to write; default: SPLIT.jpg here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Picture file to write; default: SPLIT.jpg here.")
+    ] = None,
 ) -> None:
     """A sheet of pictures with their boxes."""
     from PIL import Image
@@ -96,6 +105,9 @@ def show(
     from ..errors import ConfigError, DataError
     from ..show.draw import sheet
 
+    things, overrides = sort_words(words, settings)
+    if things:
+        raise ConfigError(f"{things[0]!r} is no setting; write KEY=VALUE")
     if overrides and not augment:
         raise ConfigError("settings change nothing here without --augment")
     if split:
@@ -105,7 +117,7 @@ def show(
         dataset = splits.get("train") or next(iter(splits.values()))
     if all(record.path is None for record in dataset.records):
         raise DataError(f"{dataset.root} has annotations but no pictures to show")
-    images = _augmented(dataset, count, model, overrides or [], seed) if augment else _plain(dataset, count, seed)
+    images = _augmented(dataset, count, model, overrides, seed) if augment else _plain(dataset, count, seed)
     file = out or Path(f"{dataset.split}{'-augmented' if augment else ''}.jpg")
     try:
         Image.fromarray(sheet(images)).save(file, quality=90)
@@ -143,10 +155,9 @@ def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], s
     from ..data.classes import as_seen
     from ..data.loader import fill_color, train_sample
     from ..data.sampler import Sampler
-    from ..presets import resolve
     from ..show.draw import draw_boxes
 
-    config = resolve(model, [*overrides, f"train.seed={seed}"])
+    config = settings_of(model, [*overrides, f"train.seed={seed}"])
     dataset = as_seen(dataset, config.data)
     sampler, reader = Sampler(dataset, config.data, config.train), Reader(dataset)
     images: list[np.ndarray] = []

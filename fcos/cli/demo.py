@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from .common import Device
+
 
 def command(
-    out: Annotated[Path | None, typer.Option("--out", help="Folder; fcos-demo when left out.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; fcos-demo when left out.")] = None,
+    device: Device = "auto",
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Shorter or longer training.")] = None,
 ) -> None:
     """Make data, train, evaluate and draw, offline, in a few minutes on two cores."""

@@ -7,25 +7,29 @@ from typing import Annotated
 
 import typer
 
+from .common import Json, MaybeData, Model, Settings, settings_of, sort_words, the_one
+
 
 def command(
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as data.size=640")
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set, all its splits; settings.")
     ] = None,
-    data: Annotated[Path, typer.Option("--data", "-d", help="Data set: COCO, YOLO or VOC; all splits.")] = ...,  # type: ignore[assignment]
-    model: Annotated[str, typer.Option("--model", "-m", help="Preset, run folder or file.")] = "fcos-lite0",
+    settings: Settings = None,
+    data: MaybeData = None,
+    model: Model = "fcos-lite0",
     size: Annotated[
         int | None, typer.Option("--size", min=32, help="Shorter side of the input; else the model's.")
     ] = None,
     budget: Annotated[float, typer.Option("--budget", min=0.05, help="FLOPs allowed, in multiples of today's.")] = 1.5,
-    images: Annotated[bool, typer.Option(help="Read every picture.")] = True,
+    images: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Read every picture.")] = True,
     search: Annotated[bool, typer.Option(help="Search better settings.")] = True,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write one HTML page.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Examine a data set before training. Exit code 1: something serious was found.
 
-    Example: fcos doctor --data data/cells --model fcos-lite0 --out cells.html
+    \b
+    fcos doctor my_data --model fcos-lite0 --out doctor.html
     """
     import json
 
@@ -33,18 +37,17 @@ def command(
     from ..data.classes import as_seen
     from ..data.open import open_splits
     from ..environment import environment
-    from ..presets import PRESETS, resolve
+    from ..errors import FcosError
 
-    if model in PRESETS:
-        config = resolve(model, settings or [])
-    else:
-        from ..zoo.describe import read_settings
-
-        config = read_settings(model)[0].override(*(settings or []), source="command line")
+    things, overrides = sort_words(words, settings)
+    named = the_one(things, data, "--data")
+    if named is None:
+        raise FcosError("examine what? give the data set: fcos doctor DATA")
+    config = settings_of(model, overrides)
     if size is not None:
         longest = round(size * config.data.max_size / config.data.size)
         config = config.override({"data": {"size": size, "max_size": longest}})
-    splits = {name: as_seen(dataset, config.data) for name, dataset in open_splits(data).items()}
+    splits = {name: as_seen(dataset, config.data) for name, dataset in open_splits(named).items()}
     diagnosis = diagnose(splits, config, images=images, budget=budget, tune=search)
     if as_json:
         typer.echo(json.dumps({**diagnosis.to_dict(), "environment": environment(splits)}))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .common import Device, Json, MaybeData, MaybeModel, Settings, Split, open_to_judge, say, sort_words, the_one
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -14,15 +16,18 @@ if TYPE_CHECKING:
 
 
 def command(
-    settings: list[str] = typer.Argument(None, metavar="[KEY=VALUE]...", help="Settings, such as decode.nms_iou=0.5"),
-    data: Path = typer.Option(..., "--data", "-d", help="Data set with the truth: COCO, YOLO or VOC."),
-    model: str = typer.Option(None, "--model", "-m", help="Model name, run folder or weights file."),
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set with the truth; settings.")
+    ] = None,
+    settings: Settings = None,
+    data: MaybeData = None,
+    model: MaybeModel = None,
     detections: Path = typer.Option(None, "--detections", help="COCO results file (.json, .json.gz) to judge."),
-    split: str = typer.Option(None, "--split", help="Split; left out: test, else val, else the only one."),
+    split: Split = None,
     out: Path = typer.Option(None, "--out", "-o", help="Folder for metrics.json, detections.json and plots."),
-    as_json: bool = typer.Option(False, "--json", help="Print one JSON object and nothing else."),
+    as_json: Json = False,
     batch: int = typer.Option(8, "--batch", min=1, help="Pictures per forward pass."),
-    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda, cuda:1, mps."),
+    device: Device = "auto",
     runtime: str = typer.Option(None, "--runtime", help="torch, compile, onnx, openvino, tensorrt or auto."),
     score: float = typer.Option(
         None, "--score", min=0, max=1, help="Score threshold of the confusion matrix; left out: that of the best F1."
@@ -44,24 +49,35 @@ def command(
         None, "--precision", min=0, max=1, help="Lowest score of each class that keeps this precision (IoU 0.5)."
     ),
 ) -> None:
-    """COCO and VOC numbers of a model or of a results file, or the difference of two."""
+    """COCO and VOC numbers of a model or of a results file, or the difference of two.
+
+    \b
+    fcos eval my_data --model runs/mine
+    fcos eval my_data --detections results.json
+    fcos eval my_data --compare runs/one runs/two
+    """
     import json
 
     from ..errors import FcosError
     from ..evaluation.coco import curves, evaluate, read_results
     from ..files import check_folder, write_whole
 
+    things, overrides = sort_words(words, settings)
+    named = the_one(things, data, "--data")
+    if named is None:
+        raise FcosError("judge on what? give the data set: fcos eval DATA --model MODEL")
+    data = Path(named)
     if (model is not None) + (detections is not None) + (compare is not None) != 1:
         raise FcosError("give either --model or --detections, the thing to judge, or --compare A B")
-    if detections is not None and settings:
-        raise FcosError(f"{settings[0]!r} is a setting of a model; with --detections there is none")
+    if detections is not None and overrides:
+        raise FcosError(f"{overrides[0]!r} is a setting of a model; with --detections there is none")
     check_folder(out)
     if class_agnostic and precision is not None:
         raise FcosError("--precision gives a score for each class, which --class-agnostic takes for one")
-    dataset = _choose(data, split)
+    dataset = open_to_judge(data, split)
 
     def detect(name: str) -> tuple[list[Detections], Dataset]:
-        return _detect(name, dataset, data, settings or [], batch, device, runtime, allow_missing)
+        return _detect(name, dataset, data, overrides, batch, device, runtime, allow_missing)
 
     def read(path: str | Path) -> tuple[list[Detections], Dataset]:
         return read_results(path, dataset), dataset
@@ -112,20 +128,6 @@ def command(
         typer.echo(f"\nwritten to {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.is_file()))}")
 
 
-def _say(line: str) -> None:
-    typer.echo(f"fcos: {line}", err=True)
-
-
-def _choose(path: Path, split: str | None) -> Dataset:
-    """The split asked for, else test, val, or the only one there is."""
-    from ..data.open import open_judged
-
-    dataset = open_judged(path, split)
-    for note in dataset.notes:
-        _say(f"note: {note}")
-    return dataset
-
-
 def _detect(
     name: str,
     dataset: Dataset,
@@ -143,7 +145,7 @@ def _detect(
 
     detector = load(name, runtime=runtime, device=device, overrides=settings)
     dataset = as_seen(dataset, detector.config.data, detector.classes.names[0])
-    _say(f"{len(dataset.records)} pictures of {data}, split {dataset.split}")
+    say(f"{len(dataset.records)} pictures of {data}, split {dataset.split}")
     return predict_dataset(detector, dataset, batch, allow_missing=allow_missing), dataset
 
 

@@ -7,32 +7,40 @@ from typing import Annotated
 
 import typer
 
+from .common import Device, Json, Model, Settings, Split, open_to_judge, sort_words, the_one
+
 
 def command(
-    source: Annotated[Path | None, typer.Argument(help="A picture whose detections to explain.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Setting, such as decode.nms_iou=0.5; may be repeated.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PICTURE_OR_DATA|KEY=VALUE",
+            help="A picture whose detections to explain, or a data set whose missed objects; settings.",
+        ),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="Name, run folder or file.")] = "fcos-lite0",
+    settings: Settings = None,
+    model: Model = "fcos-lite0",
     data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set whose missed objects to explain.")] = None,
     image: Annotated[int | None, typer.Option("--image", help="Only the picture with this id of the data set.")] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Split; left out: test, else val, else the only one.")
-    ] = None,
+    split: Split = None,
     score: Annotated[
         float | None,
         typer.Option("--score", min=0.0, max=1.0, help="Lowest score that counts; that of fcos predict when left out."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first pictures of the data; 0: all.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for pictures and numbers.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
+    as_json: Json = False,
+    device: Device = "auto",
 ) -> None:
     """Why a box is there, or why an object was missed.
 
-    fcos explain photo.jpg --model runs/mine --out story        each detection: location, level, scores, NMS
-    fcos explain --data data/cells --model runs/mine            each missed object: the stage that lost it
-    fcos explain --data data/cells --image 17 --model runs/mine the objects of one picture
+    \b
+    each detection: location, level, scores, NMS
+      fcos explain photo.jpg --model runs/mine --out story
+    each missed object: the stage that lost it
+      fcos explain my_data --model runs/mine
+    the objects of one picture
+      fcos explain my_data --image 17 --model runs/mine
     """
     import json
 
@@ -40,26 +48,29 @@ def command(
     from ..files import write_whole
     from ..inference.load import load
 
-    if (source is None) == (data is None):
-        raise FcosError("give a picture, or --data with a data set, to explain")
+    things, overrides = sort_words(words, settings)
+    source = the_one(things, data, "--data")
+    if source is None:
+        raise FcosError("explain what? give a picture, or a data set: fcos explain PICTURE_OR_DATA")
+    if data is not None or _is_data(source):
+        data, source = Path(source), None
     if source is not None and image is not None:
         raise FcosError("--image is the id of a picture of --data")
-    detector = load(model, device=device, overrides=settings or [])
+    detector = load(model, device=device, overrides=overrides)
     drawn = {}
     if source is not None:
         from ..analysis.explain import explain
 
-        story = explain(detector, str(source), score)
+        story = explain(detector, source, score)
         text, report = story.text(), story.to_dict()
         if out is not None:
             drawn = {"boxes.jpg": story.draw(), "maps.jpg": story.draw_maps()}
     else:
         from ..analysis.misses import gallery, miss_study
         from ..data.classes import as_seen
-        from .eval import _choose
 
         assert data is not None
-        dataset = as_seen(_choose(data, split), detector.config.data, detector.classes.names[0])
+        dataset = as_seen(open_to_judge(data, split), detector.config.data, detector.classes.names[0])
         if limit and image is None:
             dataset = dataset.subset(range(min(limit, len(dataset))))
         study = miss_study(detector, dataset, score, image)
@@ -79,6 +90,11 @@ def command(
     typer.echo(json.dumps(report) if as_json else text)
     if out is not None and not as_json:
         typer.echo(f"written to {out}: explain.json, {', '.join(drawn)}", err=True)
+
+
+def _is_data(path: str) -> bool:
+    """Whether this is a data set, not a picture."""
+    return Path(path).is_dir() or path.lower().endswith((".json", ".json.gz", ".yaml", ".yml"))
 
 
 def _lines(study: object) -> list[str]:

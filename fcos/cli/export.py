@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from .common import MODEL, Json, MaybeModel, Settings, sort_words, the_one
+
 
 def command(
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to store, such as decode.nms_iou=0.5")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Settings to store."),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="Name, run folder or file.")] = "fcos-lite0",
+    settings: Settings = None,
+    model: MaybeModel = None,
     format: Annotated[
         str, typer.Option("--format", "-f", help="onnx, openvino, tensorrt, torchscript, executorch, coreml, litert.")
     ] = "onnx",
@@ -36,20 +40,27 @@ def command(
     split: Annotated[
         str | None, typer.Option("--split", help="Split of --data; left out: test, else val, else the only one.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a model for another runtime and check that it still detects the same.
 
-    Example: fcos export --model runs/mine --format openvino --dtype int8 --calibrate my_data --data my_data
-    An export that fails the check is kept as OUT.rejected; the exit code is then 1.
+    \b
+    fcos export runs/mine --out mine.onnx
+    fcos export runs/mine --format openvino --dtype int8 \\
+      --calibrate my_data --data my_data
+
+    An export that fails the check is kept as OUT.rejected; the exit code is
+    then 1.
     """
     import json
     import sys
 
     from ..export.job import Job, run
 
+    things, overrides = sort_words(words, settings)
+    named = the_one(things, model, "--model") or "fcos-lite0"
     result = run(
-        Job(model, format, out, dynamic, size, nms, dtype, calibrate, images, data, split, settings or []),
+        Job(named, format, out, dynamic, size, nms, dtype, calibrate, images, data, split, overrides),
         say=lambda line: typer.echo(f"fcos: {line}", err=True),
     )
     typer.echo(json.dumps(result.to_dict()) if as_json else result.text())

@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
+from .common import MODEL, Json, MaybeModel, Settings, sort_words, the_one
+
 
 def command(
-    model: Annotated[str, typer.Argument(help="Preset name, run folder or model file.")] = "fcos-lite0",
-    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to apply.")] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Settings.")] = None,
+    settings: Settings = None,
+    model: MaybeModel = None,
     size: Annotated[
         str | None, typer.Option("--size", help="Input as HxW or one number; data.size when left out.")
     ] = None,
@@ -18,12 +21,18 @@ def command(
         typer.Option("--classes", min=1, help="Number of classes; those of the weights, or 80, when left out."),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="List every layer.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Parameters, FLOPs by part, output variables and levels of a model."""
+    """Parameters, FLOPs by part, output variables and levels of a model.
+
+    \b
+    fcos info runs/mine
+    fcos info fcos-r50 --size 800x1066 data.divisor=64
+    """
     import json
 
     from ..zoo.describe import describe_model
 
-    report = describe_model(model, settings or [], size, classes, layers)
+    things, overrides = sort_words(words, settings)
+    report = describe_model(the_one(things, model, "--model") or "fcos-lite0", overrides, size, classes, layers)
     typer.echo(json.dumps(report.to_dict()) if as_json else report.text())

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common import Device, Model, Settings, say, sort_words
+
+if TYPE_CHECKING:
+    from ..inference.writers import Outcome, Outputs
+
+_AUTO_PAYS = 50  # images below which the search for the fastest runtime takes longer than it saves
+
 
 def command(
-    sources: Annotated[list[str], typer.Argument(help="Pictures, folders, globs, or - for paths on standard input.")],
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Setting, such as decode.nms_iou=0.5; may be repeated.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PICTURE|KEY=VALUE", help="Pictures, folders, globs, or - for paths on standard input; settings."
+        ),
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="Name, run folder or file.")] = "fcos-lite0",
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for annotated pictures.")] = None,
+    settings: Settings = None,
+    model: Model = "fcos-lite0",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for annotated pictures; for one picture also a file, as found.jpg."),
+    ] = None,
     score: Annotated[
         str | None,
         typer.Option(
@@ -27,9 +40,14 @@ def command(
         bool, typer.Option("--proposals", help="The 1000 best boxes of any class, by score and centerness.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout, one per picture.")] = False,
-    coco: Annotated[Path | None, typer.Option("--coco", help="Write COCO results to this file.")] = None,
+    coco: Annotated[
+        Path | None, typer.Option("--coco", help="Write COCO results to this file, the list of images beside it.")
+    ] = None,
     yolo: Annotated[Path | None, typer.Option("--yolo", help="Write YOLO txt files to this folder.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", help="Data set of the pictures, whose image ids --coco writes.")
+    ] = None,
+    device: Device = "auto",
     runtime: Annotated[
         str | None, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
     ] = None,
@@ -43,57 +61,108 @@ def command(
 ) -> None:
     """Detect objects in pictures.
 
-    Example: fcos predict photos/ --model runs/mine --out found
-    A picture that cannot be read is reported and the rest go on; the exit code is then 1.
+    \b
+    fcos predict photo.jpg --out found.jpg
+    fcos predict photos --model runs/mine --out found
+    fcos predict photos --coco results.json --score 0
+
+    A picture that cannot be read is reported and the rest go on; the exit
+    code is then 1.
     """
     import json
     import time
 
+    import torch
+
     from ..errors import FcosError
-    from ..files import check_folder
     from ..inference.load import load
     from ..inference.proposals import proposer
     from ..inference.scores import parse_scores
     from ..inference.sources import find_images
     from ..inference.stream import pick_lanes, run
-    from ..inference.writers import Outcome, Writer, unique_names
+    from ..inference.writers import Outcome, Writer
 
-    check_folder(out)
-    check_folder(yolo, "--yolo")
-    paths = find_images(sources, out=out)
+    things, overrides = sort_words(words, settings)
+    if not things:
+        raise FcosError("detect in what? give pictures or a folder: fcos predict PICTURE")
+    if data is not None and coco is None:
+        raise FcosError("--data gives the image ids that --coco writes; add --coco FILE")
+    paths = find_images(things, out=out)
+    outputs = _outputs(out, yolo, coco, as_json, len(paths))
     lanes = lanes or pick_lanes(len(paths), batch, threads)
+    if runtime == "auto" and len(paths) < _AUTO_PAYS:
+        runtime = None
     detector = load(
-        model, runtime=runtime, dtype=dtype, threads=threads, lanes=lanes, device=device,
-        overrides=settings or [],
+        model, runtime=runtime, dtype=dtype, threads=threads, lanes=lanes, device=device, overrides=overrides
     )  # fmt: skip
     if proposals:
         if not (out or as_json or coco or yolo):
             raise FcosError("--proposals are many: name a file with --coco, or give --json, --yolo or --out")
         detector = proposer(detector)
     scores = parse_scores(score or str(detector.shown), detector.classes, detector.shown)
-    if out is None and not (as_json or coco or yolo):
-        out = Path("predictions")
-    writer = Writer(out, yolo, coco, detector.classes.ids)
+    writer = Writer(outputs, paths, detector.classes, _known_ids(data) if data is not None else None)
     outcome = Outcome()
     wide = min(48, max((len(str(p)) for p in paths), default=0))
-    names = unique_names(paths)
+    # for COCO results what falls below the limit is counted
+    found_all = run(detector, paths, torch.zeros_like(scores) if coco is not None else scores, batch)
     began = time.perf_counter()
-    for name, (path, image, found) in zip(names, run(detector, paths, scores, batch), strict=True):
+    for number, (path, image, found) in enumerate(found_all):
         if isinstance(found, FcosError):
             outcome.broken.append(str(found))
             typer.echo(f"fcos: {found}", err=True)
             continue
-        writer.add(name, path, image, found)
+        shown = found[found.scores >= scores[found.labels]]
+        writer.add(number, image, shown)
         outcome.images += 1
-        outcome.detections += len(found)
-        line = json.dumps(found.to_dict(), ensure_ascii=False) if as_json else f"{path!s:<{wide}}  {found.summary()}"
+        outcome.detections += len(shown)
+        outcome.dropped += len(found) - len(shown)
+        line = json.dumps(shown.to_dict(), ensure_ascii=False) if as_json else f"{path!s:<{wide}}  {shown.summary()}"
         typer.echo(line)
     writer.close()
-    rate = outcome.images / max(time.perf_counter() - began, 1e-9)
-    if not as_json:
-        where = f", drawn in {out}" if out is not None and outcome.images else ""
-        boxes = f"{outcome.detections} detection{'s' if outcome.detections != 1 else ''}"
-        images = f"{outcome.images} picture{'s' if outcome.images != 1 else ''}"
-        typer.echo(f"{boxes} in {images}{where}; {rate:.1f} pictures a second", err=True)
+    _tell(outcome, outputs, as_json, time.perf_counter() - began)
     if outcome.broken:
         sys.exit(1)
+
+
+def _outputs(out: Path | None, yolo: Path | None, coco: Path | None, as_json: bool, count: int) -> Outputs:
+    """What to write; FcosError where a folder is a file, or one file is to hold several pictures."""
+    from ..errors import FcosError
+    from ..files import check_folder
+    from ..inference.writers import SUFFIXES, Outputs
+
+    if out is None and not (as_json or coco or yolo):
+        out = Path("predictions")
+    check_folder(yolo, "--yolo")
+    if out is None or out.is_dir() or out.suffix.lower() not in SUFFIXES:
+        check_folder(out)
+        return Outputs(out, None, yolo, coco)
+    if count > 1:
+        raise FcosError(f"--out {out} is one file, but there are {count} pictures; name a folder")
+    return Outputs(None, out, yolo, coco)
+
+
+def _known_ids(data: Path) -> dict[Path, int]:
+    """Image ids of every split of a data set, by the resolved path of the image."""
+    from ..data.open import open_splits
+
+    records = (r for dataset in open_splits(data).values() for r in dataset.records)
+    return {r.path.resolve(): r.id for r in records if r.path is not None}
+
+
+def _tell(outcome: Outcome, outputs: Outputs, as_json: bool, seconds: float) -> None:
+    from ..inference.writers import images_file
+    from ..terminal import plural
+
+    if not as_json:
+        drawn = outputs.file or outputs.folder
+        where = f", drawn in {drawn}" if drawn is not None and outcome.images else ""
+        rate = outcome.images / max(seconds, 1e-9)
+        boxes, images = plural(outcome.detections, "detection"), plural(outcome.images, "picture")
+        typer.echo(f"{boxes} in {images}{where}; {rate:.1f} pictures a second", err=True)
+    if outputs.coco is not None:
+        say(f"{outputs.coco}: the ids of the pictures are in {images_file(outputs.coco)}")
+        if outcome.dropped:
+            say(
+                f"{outputs.coco} leaves out {plural(outcome.dropped, 'detection')} below the lowest score shown; "
+                "to judge the model by it write all: --score 0"
+            )

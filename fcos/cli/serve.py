@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
+from .common import MODEL, Device, Settings, sort_words
+
 
 def command(
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Setting, such as decode.nms_iou=0.5; may be repeated.")
-    ] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Settings.")] = None,
+    settings: Settings = None,
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="[NAME=] name, run folder or file; may be repeated.")
+        list[str] | None, typer.Option("--model", "-m", help=f"[NAME=] {MODEL} It may be repeated.")
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0: a free one.")] = 8000,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
+    device: Device = "auto",
     runtime: Annotated[
         str, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
     ] = "auto",
@@ -54,10 +55,11 @@ def command(
     from ..serving.options import Access, Limits, Placing, ServeOptions
     from ..serving.run import run
 
+    things, overrides = sort_words(words, settings)
     token = os.environ.get("FCOS_TOKEN") or None
     options = ServeOptions(
-        tuple(model or ["fcos-lite0"]),
-        tuple(settings or ()),
+        tuple([*things, *(model or [])] or ["fcos-lite0"]),
+        tuple(overrides),
         Placing(device, runtime, dtype, threads, lanes, batch, wait / 1000),
         Limits(megabytes << 20, megapixels * 1_000_000, images, queue, timeout, grace),
         Access(token, admin, tuple(cors or ()), tuple(allow_url or ())),

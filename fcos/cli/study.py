@@ -7,6 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .common import (
+    Device,
+    Json,
+    MaybeData,
+    MaybeModel,
+    Settings,
+    Split,
+    open_to_judge,
+    settings_of,
+    sort_words,
+    the_one,
+)
+
 if TYPE_CHECKING:
     from ..config import Config
     from ..data.dataset import Dataset
@@ -31,29 +44,26 @@ STUDIES = {
 
 def command(
     name: Annotated[str, typer.Argument(help="; ".join(f"{k}: {about}" for k, (_, about) in STUDIES.items()))],
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as data.size=640")
-    ] = None,
-    data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set: COCO, YOLO or VOC.")] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Name, run folder or file; settings come from it.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Split; left out: test, else val, else the only one.")
-    ] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set; settings.")] = None,
+    settings: Settings = None,
+    data: MaybeData = None,
+    model: MaybeModel = None,
+    split: Split = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first pictures; 0: all.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the numbers and the plot.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each step of the ablation.")] = 1,
     baseline: Annotated[
         list[Path] | None,
         typer.Option("--baseline", help="proposals: state dict of torchvision's Faster R-CNN or RetinaNet."),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """The paper's studies, this project's number beside the paper's.
 
-    Example: fcos study recall --data ../shared/data/coco_val2017_boxes
+    \b
+    fcos study recall my_data
+    fcos study nms my_data --model runs/mine --out studies
     """
     import json
 
@@ -64,6 +74,9 @@ def command(
         hint = did_you_mean(name, STUDIES, f"choose from {', '.join(STUDIES)}")
         raise FcosError(f"there is no study {name!r}; {hint}")
     needs = STUDIES[name][0]
+    things, overrides = sort_words(words, settings)
+    named = the_one(things, data, "--data")
+    data = Path(named) if named is not None else None
     if "data" in needs and data is None:
         raise FcosError(f"the study {name} needs --data DATA")
     if "model" in needs and model is None:
@@ -73,10 +86,10 @@ def command(
     dataset: Dataset | None
     if name == "ablation":
         assert data is not None
-        dataset, result = _ablation(data, settings or [], model, out or Path("runs/ablation"), seeds, device)
+        dataset, result = _ablation(data, overrides, model, out or Path("runs/ablation"), seeds, device)
     else:
         dataset = _open(data, split, limit) if data is not None else None
-        result = _run(name, settings or [], dataset, model, device, baseline or [], out)
+        result = _run(name, overrides, dataset, model, device, baseline or [], out)
     report = {"study": name, **result.to_dict(), "environment": environment({} if dataset is None else {name: dataset})}
     if out is not None:
         _write(out, name, json.dumps(report, indent=1), result)
@@ -84,9 +97,7 @@ def command(
 
 
 def _open(data: Path, split: str | None, limit: int) -> Dataset:
-    from .eval import _choose
-
-    dataset = _choose(data, split)
+    dataset = open_to_judge(data, split)
     return dataset.subset(range(min(limit, len(dataset)))) if limit else dataset
 
 
@@ -102,11 +113,11 @@ def _run(
     if name == "outputs":
         from ..study.outputs import outputs_study
 
-        return outputs_study(model or "fcos-r50", settings)
+        return outputs_study(_config(model, settings))
     if name == "recall":
         from ..study.recall import recall_study
 
-        return recall_study(dataset, _config(model, settings, device))
+        return recall_study(dataset, _config(model, settings))
     if name == "ambiguity":
         return _ambiguity(settings, dataset, model, device)
     assert model is not None
@@ -146,17 +157,13 @@ def _ablation(
     missing = [k for k in ("train", "val") if k not in splits]
     if missing:
         raise DataError(f"{data} has no {missing[0]} split (it has {', '.join(splits)}), which the ablation needs")
-    config = _config(model or "fcos-lite0", settings, device)
+    config = _config(model or "fcos-lite0", settings)
     return splits["val"], ablation_study(splits, config, out, range(seeds), device)
 
 
-def _config(model: str | None, settings: list[str], device: str) -> Config:
-    """The settings of a preset (fcos-r50 where none is named) or of a trained model."""
-    from ..presets import PRESETS, resolve
-
-    if model is None or model in PRESETS:
-        return resolve(model or "fcos-r50", settings)
-    return _detector(model, settings, device).config
+def _config(model: str | None, settings: list[str]) -> Config:
+    """The settings of a model, of fcos-r50 where none is named."""
+    return settings_of(model or "fcos-r50", settings)
 
 
 def _detector(model: str, settings: list[str], device: str) -> Detector:
@@ -175,7 +182,7 @@ def _ambiguity(settings: list[str], dataset: Dataset, model: str | None, device:
 
     bare = model in known_models() and known_models()[model].path() is None  # a preset without weights detects nothing
     if model is None or bare or all(r.path is None for r in dataset.records):
-        return ambiguity_study(dataset, _config(model, settings, device))
+        return ambiguity_study(dataset, _config(model, settings))
     detector = _detector(model, settings, device)
     found = predict_dataset(detector, dataset, allow_missing=True)
     config = detector.config

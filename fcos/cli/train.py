@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
+from .common import DATA, Device, Settings, sort_words, the_one
+
 
 def command(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[DATA] [KEY=VALUE]...", help="Data set, and settings such as train.lr=0.001."),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", "-d", help="Data set: COCO JSON, YOLO or VOC; folder or file.")
-    ] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set; settings.")] = None,
+    settings: Settings = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,
     val: Annotated[str | None, typer.Option("--val", help="Validation data, where DATA has no val split.")] = None,
     split: Annotated[
         str | None,
@@ -41,7 +39,6 @@ def command(
     dialect: Annotated[
         str | None, typer.Option("--dialect", help="Conventions of a published implementation, such as detectron2.")
     ] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="Setting KEY=VALUE; may be repeated.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Short for train.epochs.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out (default: the latest in runs/).")
@@ -50,7 +47,7 @@ def command(
         Path | None,
         typer.Option("--replay", help="Do the step in this nan-STEP.pt again: which loss and layer are not finite."),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
     devices: Annotated[int, typer.Option("--devices", min=1, help="Processes on this machine.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines.")] = 1,
     deterministic: Annotated[
@@ -75,22 +72,17 @@ def command(
 
         typer.echo(do_again(replay, device).text())
         return
-    from ..errors import DataError
     from ..training.program import train
 
-    named = [w for w in words or () if "=" not in w or Path(w).exists()]
-    if data is not None:
-        named.append(data)
-    if len(named) > 1:
-        raise DataError(f"give one data set, not {', '.join(named)}; settings are words such as train.lr=0.001")
-    settings = [w for w in words or () if w not in named] + list(changes or ())
-    settings += [f"train.epochs={epochs}"] if epochs is not None else []
-    settings += ["train.deterministic=true"] if deterministic else []
+    things, changes = sort_words(words, settings)
+    named = the_one(things, data, "--data")
+    changes += [f"train.epochs={epochs}"] if epochs is not None else []
+    changes += ["train.deterministic=true"] if deterministic else []
     train(
-        named[0] if named else None,
+        named,
         model=model,
         out=out,
-        settings=settings,
+        settings=changes,
         val=val,
         split=split,
         holdout=holdout,

@@ -123,7 +123,7 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
     console.note(f"AP50 {metrics.ap50:.3f}, AP {metrics.ap:.3f} on {scenes}, {verdict}; {clock(seconds)}")
     console.note(f"look:  {out / 'report.html'}, {out / 'detections.jpg'}")
     console.note("next:  fcos data info YOUR_DATA")
-    console.note("       fcos train --data YOUR_DATA --model fcos-lite0")
+    console.note("       fcos train YOUR_DATA --model fcos-lite0")
     return DemoResult(out, metrics, seconds)
 
 

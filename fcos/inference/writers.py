@@ -1,10 +1,11 @@
-"""What detections become: lines, YOLO txt, COCO results, annotated pictures."""
+"""What the detections of a run become: annotated images, YOLO txt, COCO results; every file of its own name."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
-from collections.abc import Sequence
+import unicodedata
+from collections import deque
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,63 +13,155 @@ from typing import Any
 
 import numpy as np
 
+from ..detections import DRAWN, WRITTEN
+from ..errors import FcosError
 from ..files import write_whole
-from ..types import Detections
+from ..types import Classes, Detections
 from .stream import _AHEAD
+
+SUFFIXES = (*DRAWN, *WRITTEN)  # of the one file that one image may become
+_LONGEST = 200  # bytes of a name: file systems take 255, and there is more to it than the stem
+_JPEG_SIDE = 65500  # pixels that a JPEG can be wide or high
 
 
 @dataclass
 class Outcome:
-    """What a prediction run did."""
+    """What a prediction run did. `dropped`: detections under the score limit."""
 
     images: int = 0
     detections: int = 0
+    dropped: int = 0
     broken: list[str] = field(default_factory=list)  # one line each
 
 
-def unique_names(images: Sequence[Path]) -> list[str]:
-    """A file name for each picture, without folders, none twice."""
-    taken: Counter[str] = Counter()
+@dataclass(frozen=True)
+class Outputs:
+    """Where to write: a folder of annotated images, or the one file for one image, whose suffix says what (see
+    `Detections.save`); a folder of YOLO txt; a file of COCO results."""
+
+    folder: Path | None = None
+    file: Path | None = None
+    yolo: Path | None = None
+    coco: Path | None = None
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """A file name without folder and suffix for each image, none twice, whatever the case of its letters and the
+    suffix of the image.
+
+    >>> unique_names([Path("a.jpg"), Path("b/a.png"), Path("a-2.jpg"), Path("c.jpg")])
+    ['a', 'a-3', 'a-2', 'c']
+    """
+    stems = [_short(path.stem) for path in paths]
+    taken = {_folded(stem) for stem in stems}  # what is some image's own name stays its own
+    used: set[str] = set()
     names = []
-    for path in images:
-        taken[path.name.lower()] += 1
-        number = taken[path.name.lower()]
-        names.append(path.name if number == 1 else f"{path.stem}-{number}{path.suffix}")
+    for stem in stems:
+        name, number = stem, 2
+        while _folded(name) in used or (name != stem and _folded(name) in taken):
+            name, number = f"{stem}-{number}", number + 1
+        used.add(_folded(name))
+        names.append(name)
     return names
 
 
-class Writer:
-    """Writes annotated pictures, YOLO txt and COCO results as the detections come in, while the network goes on."""
+def image_ids(paths: Sequence[Path], known: Mapping[Path, int] | None = None) -> list[int]:
+    """A COCO image id for each image, none twice: that of `known` (by resolved path), else the number that its name
+    is, as in COCO's own files, else the lowest that is free.
 
-    def __init__(self, out: Path | None, yolo: Path | None, coco: Path | None, ids: Sequence[int]) -> None:
-        self.out, self.yolo, self.coco, self.ids = out, yolo, coco, ids
+    >>> image_ids([Path("cat.jpg"), Path("2.jpg"), Path("dog.jpg"), Path("a/7.jpg"), Path("b/7.jpg")])
+    [1, 2, 3, 7, 4]
+    """
+    known = known or {}
+    wanted = [known.get(path.resolve(), _number(path.stem)) for path in paths]
+    ids: list[int | None] = []
+    used: set[int] = set()
+    for want in wanted:
+        ids.append(None if want is None or want in used else want)
+        used |= {want} if want is not None else set()
+    free = (n for n in range(1, len(paths) + len(used) + 1) if n not in used)
+    return [next(free) if id is None else id for id in ids]
+
+
+class Writer:
+    """Writes as the detections come in, while the network goes on: what `outputs` asks for, of `paths`. `known`: image
+    ids of a data set by resolved path."""
+
+    def __init__(
+        self, outputs: Outputs, paths: Sequence[Path], classes: Classes, known: Mapping[Path, int] | None = None
+    ) -> None:
+        self.outputs, self.paths, self.classes = outputs, paths, classes
+        self.names = unique_names(paths)
+        self.ids = image_ids(paths, known) if outputs.coco is not None else []
+        self._keep_sources()
         self._rows: list[dict[str, Any]] = []
         self._images: list[dict[str, Any]] = []
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: deque[Future[None]] = deque()
 
-    def add(self, name: str, path: Path, image: np.ndarray, found: Detections) -> None:
-        """Take one picture's detections; FcosError when an earlier one could not be written."""
-        if self.coco is not None:
-            number = int(path.stem) if path.stem.isdigit() else len(self._images) + 1
-            self._images.append({"id": number, "file_name": str(path)})
-            self._rows += found.to_coco(number, self.ids)
-        self._pending.append(self._pool.submit(self._write, name, path, image, found))
+    def add(self, number: int, image: np.ndarray, found: Detections) -> None:
+        """Take the detections of `paths[number]`, whose pixels are `image`; FcosError when those of an earlier one
+        could not be written."""
+        if self.outputs.coco is not None:
+            height, width = image.shape[:2]
+            entry = {"id": self.ids[number], "file_name": str(self.paths[number]), "width": width, "height": height}
+            self._images.append(entry)
+            self._rows += found.to_coco(self.ids[number], self.classes.ids)
+        self._pending.append(self._pool.submit(self._write, number, image, found))
         if len(self._pending) > _AHEAD:
             self._pending.popleft().result()
-
-    def _write(self, name: str, path: Path, image: np.ndarray, found: Detections) -> None:
-        if self.out is not None:
-            drawn = found.draw(image)
-            target = self.out / Path(name).with_suffix(".jpg" if path.suffix.lower() != ".png" else ".png")
-            write_whole(target, lambda p: drawn.save(p, quality=92))
-        if self.yolo is not None:
-            write_whole(self.yolo / Path(name).with_suffix(".txt"), found.to_yolo())
 
     def close(self) -> None:
         """Wait for what is still being written; FcosError when that fails."""
         with self._pool:
             while self._pending:
                 self._pending.popleft().result()
-        if self.coco is not None:
-            write_whole(self.coco, json.dumps(self._rows))
+        if self.outputs.coco is not None:
+            write_whole(self.outputs.coco, json.dumps(self._rows))
+            rows = zip(self.classes.names, self.classes.ids, strict=True)
+            told = {"images": self._images, "categories": [{"id": id, "name": name} for name, id in rows]}
+            write_whole(images_file(self.outputs.coco), json.dumps(told))
+
+    def _write(self, number: int, image: np.ndarray, found: Detections) -> None:
+        if self.outputs.file is not None:
+            found.save(self.outputs.file)
+        if self.outputs.folder is not None:
+            drawn = found.draw(image)
+            suffix = self._suffix(number) if max(image.shape[:2]) <= _JPEG_SIDE else ".png"
+            target = self.outputs.folder / f"{self.names[number]}{suffix}"
+            write_whole(target, lambda p: drawn.save(p, quality=92))
+        if self.outputs.yolo is not None:
+            write_whole(self.outputs.yolo / f"{self.names[number]}.txt", found.to_yolo())
+
+    def _suffix(self, number: int) -> str:
+        return ".png" if self.paths[number].suffix.lower() == ".png" else ".jpg"
+
+    def _keep_sources(self) -> None:
+        """FcosError where one of the images would be written over."""
+        folder, file = self.outputs.folder, self.outputs.file
+        targets = [file] if file is not None else []
+        if folder is not None:
+            targets += [folder / f"{name}{self._suffix(k)}" for k, name in enumerate(self.names)]
+        sources = {path.resolve() for path in self.paths}
+        lost = next((target for target in targets if target.resolve() in sources), None)
+        if lost is not None:
+            raise FcosError(f"{lost} is an image to detect in and would be overwritten; give another --out")
+
+
+def images_file(coco: Path) -> Path:
+    """The list of images, with their ids and the classes, beside a file of COCO results: found.images.json."""
+    return coco.with_name(f"{coco.stem}.images.json")
+
+
+def _number(stem: str) -> int | None:
+    """The number that a file name is; None where it is more, or too large for an id."""
+    return int(stem) if stem.isascii() and stem.isdecimal() and len(stem) <= 18 else None
+
+
+def _short(stem: str) -> str:
+    return stem.encode("utf-8", "surrogateescape")[:_LONGEST].decode("utf-8", "ignore") or "image"
+
+
+def _folded(name: str) -> str:
+    """As a file system sees it that does not tell A from a, nor one spelling of é from another."""
+    return unicodedata.normalize("NFC", name.casefold())

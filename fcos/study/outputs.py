@@ -6,7 +6,6 @@ Both heads are built and counted: FCOS's own last layers, and the two that Retin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..config import Config
 from ..network.info import ANCHORS, parse_size
 from ..network.model import Head
 from ..points import level_shapes
-from ..presets import resolve
 from ..terminal import plain, table
 
 
@@ -68,9 +67,8 @@ class OutputsStudy:
         counts(path, f"Output variables at {self.size[0]} x {self.size[1]}, {self.classes} classes", keys, columns)
 
 
-def outputs_study(model: str = "fcos-r50", settings: Sequence[str] = (), classes: int = 80) -> OutputsStudy:
-    """Count the outputs of a preset's head and of the same head with nine anchors a location."""
-    config = resolve(model, settings)
+def outputs_study(config: Config, classes: int = 80) -> OutputsStudy:
+    """Count the outputs of a model's head and of the same head with nine anchors a location."""
     size = parse_size(None, config)
     shapes = level_shapes(size, config.model.strides)
     head = Head(config.model.model_copy(update={"head_convs": 0, "head_shared_convs": 0}), classes).eval()

@@ -12,12 +12,16 @@ from tiny import fcos
     ("arguments", "words"),
     [
         (["predict", "a.jpg", "--foo"], ["--foo", "see fcos predict --help"]),
-        (["predict"], ["sources", "see fcos predict --help"]),
+        (["predict"], ["fcos predict PICTURE"]),
+        (["predict", "decode.nms_iou=0.5"], ["fcos predict PICTURE"]),
+        (["eval", "one", "two", "--model", "m"], ["'one' and 'two'", "--data"]),
         (["predict", ""], ["empty name"]),
         (["predict", "a.jpg", "--batch", "many"], ["--batch", "'many'"]),
         (["convert", "a.pth", "b.pth", "--to", "yolo"], ["--to", "'yolo'", "'torchvision'"]),
         (["evaluate"], ["'evaluate'", "see fcos --help"]),
-        (["eval"], ["--data", "see fcos eval --help"]),
+        (["eval"], ["fcos eval DATA"]),
+        (["doctor"], ["fcos doctor DATA"]),
+        (["explain"], ["fcos explain"]),
     ],
 )
 def test_wrong_command_lines_are_one_line(capsys, arguments, words):

@@ -76,7 +76,7 @@ def test_info_models_config(capsys):
 
 
 MISTAKES = [
-    (["train"], ["--data"]),
+    (["train"], ["fcos train"]),
     (["train", "--data", "nowhere"], ["nowhere"]),
     (["train", "--data", "{shapes}", "train.batchsize=3"], ["train.batchsize", "train.batch?"]),
     (["train", "--data", "{shapes}", "--model", "fcos-lite7"], ["fcos-lite7", "did you mean"]),
@@ -139,3 +139,50 @@ def test_nan_weights_do_not_break_prediction(work, capsys, tmp_path):
     path = weights.save(tmp_path / "nan.safetensors", network.state_dict(), config, Classes(NAMES))
     code, _, _ = fcos(capsys, "predict", work / "shapes" / "images" / "val", "--model", path, "--json")
     assert code == 0
+
+
+def test_settings_and_the_thing_acted_on_stand_alike_in_all_verbs(work, capsys, tmp_path):
+    """KEY=VALUE behind, or --set; the data or model alone, or behind its option."""
+    ways = [
+        (["eval", work / "shapes", "--model", work / "run"], ["eval", "-d", work / "shapes", "-m", work / "run"]),
+        (["info", work / "run"], ["info", "--model", work / "run"]),
+        (["doctor", work / "shapes", "--model", work / "run", "--no-search"],
+         ["doctor", "-d", work / "shapes", "-m", work / "run", "--no-search"]),
+        (["study", "recall", work / "shapes", "--model", work / "run"],
+         ["study", "recall", "-d", work / "shapes", "-m", work / "run"]),
+        (["study", "outputs", "--model", work / "run"], ["study", "outputs", "-m", work / "run"]),
+    ]  # fmt: skip
+    for alone, named in ways:
+        told = []
+        for words, setting in ((alone, ["data.size=96"]), (named, ["--set", "data.size=96"])):
+            code, out, err = fcos(capsys, *words, *setting, "--json")
+            assert code in (0, 1), err
+            told.append(json.loads(out))
+            told[-1] = {k: v for k, v in told[-1].items() if k not in ("environment", "seconds")}
+        assert told[0] == told[1], alone[0]
+    code, plain, err = fcos(capsys, "info", work / "run", "--json")
+    assert code == 0, err
+    code, changed, err = fcos(capsys, "info", work / "run", "data.size=96", "--json")
+    assert code == 0, err
+    assert json.loads(plain) != json.loads(changed)
+
+
+def test_a_file_whose_name_reads_like_a_setting_is_a_file(work, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save("a=1.png")
+    code, out, err = fcos(capsys, "predict", "a=1.png", "decode.nms_iou=0.5", "--model", work / "run", "--json")
+    assert code == 0, err
+    assert json.loads(out)["file"] == "a=1.png"
+    code, _, err = fcos(capsys, "predict", "a=1.png", "decode.nms_iuo=1", "--model", work / "run", "--json")
+    assert (code, "nms_iou" in err) == (2, True)
+
+
+@pytest.mark.parametrize("verb", ["train", "eval", "predict", "doctor", "explain", "study", "export", "bench", "info"])
+def test_examples_in_the_help_stay_on_their_lines(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    code, out, _ = fcos(capsys, verb, "--help")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert any(f"fcos {verb} " in line and "Usage" not in line for line in out.splitlines())
+    assert "--set" in out

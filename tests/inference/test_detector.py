@@ -11,7 +11,6 @@ from tiny import NAMES, tiny_config
 from fcos.errors import DeviceError, ImageError
 from fcos.inference.detector import Detector
 from fcos.inference.sources import find_images, load_source
-from fcos.inference.writers import unique_names
 from fcos.machine import pick_device
 from fcos.network import weights
 from fcos.types import Classes, Detections, Predictions
@@ -125,4 +124,3 @@ def test_finding_images(tmp_path):
     assert len(find_images([str(sub)], out=sub)) == 1  # asked for by name
     assert len(find_images([str(tmp_path)], out=tmp_path)) == 3
     assert find_images(["-"], ["x.jpg\n", "\n", "y z.jpg\n"])[1].name == "y z.jpg"
-    assert unique_names([tmp_path / "b.jpg", tmp_path / "sub" / "b.jpg"]) == ["b.jpg", "b-2.jpg"]

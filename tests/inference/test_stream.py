@@ -8,11 +8,10 @@ import torch
 from PIL import Image
 from tiny import NAMES, tiny_config
 
-from fcos.errors import FcosError, ImageError
+from fcos.errors import ImageError
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
 from fcos.inference.stream import pick_lanes, run
-from fcos.inference.writers import Writer
 from fcos.network import weights
 from fcos.types import Classes
 
@@ -53,25 +52,6 @@ def test_batches_keep_order_results_and_errors(detector, images):
                 torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
                 assert found.source == str(path)
     assert list(run(detector, [], scores)) == []
-
-
-def test_what_is_written_is_there_at_the_end(detector, images, tmp_path):
-    writer = Writer(tmp_path / "out", tmp_path / "yolo", tmp_path / "coco.json", (0, 1))
-    for path, pixels, found in run(detector, images, torch.zeros(2)):
-        if not isinstance(found, ImageError):
-            writer.add(path.name, path, pixels, found)
-    writer.close()
-    assert len(list((tmp_path / "out").glob("*.png"))) == len(list((tmp_path / "yolo").glob("*.txt"))) == 10
-    assert (tmp_path / "coco.json").is_file()
-
-
-def test_what_cannot_be_written_is_an_error(detector, images, tmp_path):
-    (tmp_path / "file").touch()
-    writer = Writer(tmp_path / "file", None, None, (0, 1))
-    path, pixels, found = next(run(detector, images[:1], torch.zeros(2)))
-    writer.add(path.name, path, pixels, found)
-    with pytest.raises(FcosError, match="cannot write"):
-        writer.close()
 
 
 def in_a_new_thread() -> int:

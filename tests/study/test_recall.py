@@ -216,9 +216,10 @@ def test_detections_from_ambiguous_locations():
 
 
 def test_outputs_against_anchors():
+    from fcos.presets import preset
     from fcos.study.outputs import outputs_study
 
-    study = outputs_study("fcos-r50", ["data.size=128", "data.max_size=128", "model.fpn_channels=8"], classes=80)
+    study = outputs_study(preset("fcos-r50").override("data.size=128", "data.max_size=128", "model.fpn_channels=8"))
     points = 16**2 + 8**2 + 4**2 + 2**2 + 1
     assert study.fcos["all"] == points * 85
     assert study.anchors["all"] == points * 9 * 84

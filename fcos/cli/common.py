@@ -1,0 +1,74 @@
+"""What the verbs share: their options, and the words behind them: the thing acted on, and settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import FcosError
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..data.dataset import Dataset
+
+WORDS = "KEY=VALUE"
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be repeated, or stand behind the options."),
+]
+MODEL = "Name, run folder or file of a model."
+Model = Annotated[str, typer.Option("--model", "-m", help=MODEL)]
+MaybeModel = Annotated[str | None, typer.Option("--model", "-m", help=MODEL)]
+DATA = "Data set: COCO, YOLO or VOC; folder or file."
+MaybeData = Annotated[Path | None, typer.Option("--data", "-d", help=DATA)]
+Split = Annotated[str | None, typer.Option("--split", help="Split; left out: test, else val, else the only one.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
+_SETTING = re.compile(r"[A-Za-z_][\w.]*=")
+
+
+def sort_words(words: Sequence[str] | None, settings: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """(what is no setting, all settings): a word is one when it reads KEY=VALUE and no file has that name."""
+    things: list[str] = []
+    found: list[str] = []
+    for word in words or ():
+        (found if _SETTING.match(word) and not Path(word).exists() else things).append(word)
+    return things, [*(settings or ()), *found]
+
+
+def the_one(things: Sequence[str], given: str | Path | None, option: str) -> str | None:
+    """The thing acted on, which stands alone or behind its option; FcosError where there are two."""
+    named = [*things, *([str(given)] if given is not None else [])]
+    if len(named) > 1:
+        raise FcosError(f"{named[0]!r} and {named[1]!r}: give one, alone or with {option}; settings are KEY=VALUE")
+    return named[0] if named else None
+
+
+def settings_of(model: str, settings: Sequence[str]) -> Config:
+    """The settings of a preset or of a model, a run folder or a file, with those of the command line."""
+    from ..presets import PRESETS, resolve
+
+    if model in PRESETS:
+        return resolve(model, settings)
+    from ..zoo.describe import read_settings
+
+    return read_settings(model)[0].override(*settings, source="command line")
+
+
+def open_to_judge(path: str | Path, split: str | None) -> Dataset:
+    """The split asked for, else the one to judge in; what was noticed while reading goes to stderr."""
+    from ..data.open import open_judged
+
+    dataset = open_judged(path, split)
+    for note in dataset.notes:
+        say(f"note: {note}")
+    return dataset
+
+
+def say(line: str) -> None:
+    """One line on stderr."""
+    typer.echo(f"fcos: {line}", err=True)

@@ -1,0 +1,163 @@
+"""Every image's results have a name and an id of their own, and no image is written over."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny import NAMES, fcos, make_shapes, tiny_config
+
+from fcos.errors import FcosError
+from fcos.inference.writers import Outputs, Writer, image_ids, unique_names
+from fcos.network import weights
+from fcos.types import Classes, Detections
+
+CLASSES = Classes(NAMES, (2, 7))
+PIXELS = np.full((40, 60, 3), 90, np.uint8)
+
+
+def one(source=None):
+    return Detections(
+        torch.tensor([[1.0, 2, 30, 40]]), torch.tensor([0.5]), torch.tensor([1]), torch.tensor([0]),
+        NAMES, (40, 60), source,
+    )  # fmt: skip
+
+
+def test_names_by_hand():
+    cases = {
+        ("a.jpg", "x/a.jpg", "a-2.jpg"): ["a", "a-3", "a-2"],
+        ("a.jpg", "a.webp", "a.png"): ["a", "a-2", "a-3"],
+        ("A.jpg", "a.jpg"): ["A", "a-2"],  # one file where the file system does not tell them apart
+        ("\u00e9.jpg", "e\u0301.png"): ["\u00e9", "e\u0301-2"],  # one letter, written as one sign and as two
+        ("a.jpg", "a-2.jpg", "a-2.png", "a.png"): ["a", "a-2", "a-2-2", "a-3"],
+    }
+    for paths, names in cases.items():
+        assert unique_names([Path(p) for p in paths]) == names
+    assert len(unique_names([Path("ü" * 125 + ".jpg")])[0].encode()) <= 200
+
+
+def test_ids_by_hand():
+    assert image_ids([Path(p) for p in ("cat.jpg", "2.jpg", "dog.jpg", "a/7.jpg", "b/7.jpg")]) == [1, 2, 3, 7, 4]
+    assert image_ids([Path("000000000139.jpg"), Path("²2.jpg"), Path("٣.jpg"), Path("9" * 30 + ".jpg")]) == [
+        139,
+        1,
+        2,
+        3,
+    ]
+    known = {Path("/data/b.jpg"): 1, Path("/data/1.jpg"): 5}
+    assert image_ids([Path("/data/1.jpg"), Path("/data/b.jpg"), Path("/data/c.jpg")], known) == [5, 1, 2]
+
+
+part = st.text("aA-2é7²", min_size=1, max_size=4)
+paths = st.lists(
+    st.builds(lambda d, s, e: Path(d) / f"{s}{e}", part, part, st.sampled_from([".jpg", ".png"])), max_size=8
+)
+
+
+@given(paths)
+def test_no_name_and_no_id_twice(many):
+    many = list(dict.fromkeys(many))
+    names = unique_names(many)
+    assert len({name.casefold() for name in names}) == len(many)
+    assert all(name.startswith(path.stem) for name, path in zip(names, many, strict=True))
+    ids = image_ids(many)
+    assert len(set(ids)) == len(many)
+    numbers = [int(p.stem) if p.stem.isascii() and p.stem.isdecimal() else None for p in many]
+    for id, number in zip(ids, numbers, strict=True):
+        assert id == number or number is None or numbers.count(number) > 1
+
+
+def test_all_results_are_there_at_the_end(tmp_path):
+    sources = [tmp_path / "in" / name for name in ("a.jpg", "a.png", "sub/a.jpg", "7.jpg")]
+    writer = Writer(Outputs(tmp_path / "out", None, tmp_path / "yolo", tmp_path / "r.json"), sources, CLASSES)
+    for number, path in enumerate(sources):
+        writer.add(number, PIXELS, one(str(path)))
+    writer.close()
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["7.jpg", "a-2.png", "a-3.jpg", "a.jpg"]
+    assert sorted(p.name for p in (tmp_path / "yolo").iterdir()) == ["7.txt", "a-2.txt", "a-3.txt", "a.txt"]
+    rows = json.loads((tmp_path / "r.json").read_text())
+    images = json.loads((tmp_path / "r.images.json").read_text())
+    assert {e["id"]: e["file_name"] for e in images["images"]} == dict(
+        zip((1, 2, 3, 7), map(str, sources), strict=True)
+    )
+    assert [row["image_id"] for row in rows] == [1, 2, 3, 7]
+    assert images["categories"] == [{"id": 2, "name": "disc"}, {"id": 7, "name": "square"}]
+    assert {row["category_id"] for row in rows} == {7}
+
+
+def test_what_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    writer = Writer(Outputs(tmp_path / "file"), [tmp_path / "a.jpg"], CLASSES)
+    writer.add(0, PIXELS, one())
+    with pytest.raises(FcosError, match="cannot write"):
+        writer.close()
+
+
+def test_a_image_that_is_no_jpeg_any_more_becomes_png(tmp_path):
+    writer = Writer(Outputs(tmp_path / "out"), [tmp_path / "wide.bmp"], CLASSES)
+    writer.add(0, np.zeros((1, 70000, 3), np.uint8), one())
+    writer.close()
+    assert Image.open(tmp_path / "out" / "wide.png").size == (70000, 1)
+
+
+def test_images_are_never_written_over(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.jpg")
+    before = (tmp_path / "a.jpg").read_bytes()
+    for outputs in (Outputs(tmp_path), Outputs(tmp_path / "x" / ".."), Outputs(None, tmp_path / "a.jpg")):
+        with pytest.raises(FcosError, match="would be overwritten"):
+            Writer(outputs, [tmp_path / "a.jpg"], CLASSES)
+    assert (tmp_path / "a.jpg").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("writers")
+    torch.manual_seed(1)
+    config = tiny_config(decode={"threshold": 0.0, "max_detections": 10})
+    network = weights.build(config, 2)
+    torch.nn.init.constant_(network.head.class_logits.bias, 0.0)
+    weights.save(folder / "model.safetensors", network.state_dict(), config, CLASSES)
+    make_shapes(folder / "shapes", {"val": 3})
+    return folder
+
+
+def test_one_image_becomes_one_file(work, capsys, tmp_path):
+    image = work / "shapes" / "images" / "val" / "picture 0 ü.png"
+    common = ("--model", work / "model.safetensors", "--device", "cpu", "--score", "0")
+    for name in ("found.jpg", "found.json", "found.txt"):
+        code, _, err = fcos(capsys, "predict", image, "--out", tmp_path / "new" / name, *common)
+        assert code == 0, err
+        assert (tmp_path / "new" / name).is_file()
+    assert Image.open(tmp_path / "new" / "found.jpg").size == (80, 64)
+    code, _, err = fcos(capsys, "predict", image.parent, "--out", tmp_path / "found.jpg", *common)
+    assert code == 2
+    assert "is one file, but there are 3 pictures" in err
+    code, _, err = fcos(capsys, "predict", image.parent, "--out", image.parent, *common)
+    assert code == 2
+    assert "would be overwritten" in err
+
+
+def test_coco_results_carry_the_images_own_ids_and_warn_of_a_limit(work, capsys, tmp_path):
+    common = ("--model", work / "model.safetensors", "--device", "cpu", "--coco", tmp_path / "r.json")
+    pictures = work / "shapes" / "images" / "val"
+    code, _, err = fcos(capsys, "predict", pictures, *common, "--data", work / "shapes", "--score", "0")
+    assert code == 0, err
+    assert "leaves out" not in err
+    assert {row["image_id"] for row in json.loads((tmp_path / "r.json").read_text())} == {3, 13, 23}
+    code, whole, err = fcos(capsys, "eval", work / "shapes", "--detections", tmp_path / "r.json", "--json")
+    assert code == 0, err
+    code, own, err = fcos(
+        capsys, "eval", work / "shapes", "--model", work / "model.safetensors", "--device", "cpu", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(whole)["AP"] == pytest.approx(json.loads(own)["AP"], abs=1e-9)
+    code, _, err = fcos(capsys, "predict", pictures, *common, "--score", "1")
+    assert code == 0
+    assert "leaves out 30 detections" in err
+    assert "--score 0" in err
+    code, _, err = fcos(capsys, "predict", pictures, "--data", work / "shapes")
+    assert (code, "--coco" in err) == (2, True)
