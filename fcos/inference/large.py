@@ -1,0 +1,83 @@
+"""Pictures too large to hold: TIFF and the like, read in windows through rasterio (extra: tiff)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.image import MAX_PIXELS, image_size, read_image
+from ..errors import ImageError, require
+from .tiles import Held, Pixels, Window, Windows
+
+_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
+_HELD = 50_000_000  # pixels up to which a picture is simply read
+_MAX_SIDE = 1_000_000
+
+
+class Raster:
+    """A file that rasterio reads in parts, as `Windows`: 8 or 16 bits, grey, RGB or more bands of which three count."""
+
+    def __init__(self, path: Path) -> None:
+        rasterio = require("rasterio", "tiff")
+        self.path = path
+        try:
+            self._file = rasterio.open(path)
+        except Exception as error:  # rasterio's own errors are no OSError
+            reason = str(error).splitlines()[0]
+            raise ImageError(f"cannot read {path}: {reason}") from None
+        kind = self._file.dtypes[0]
+        if kind not in ("uint8", "uint16"):
+            raise ImageError(f"cannot read {path} in tiles: its pixels are {kind}; write it with 8 or 16 bits")
+        if max(self.size) > _MAX_SIDE:
+            raise ImageError(f"cannot read {path}: a side is over the limit of {_MAX_SIDE:,} pixels")
+        self._deep = kind == "uint16"
+        self._bands = (1, 2, 3) if self._file.count >= 3 else (1, 1, 1)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return int(self._file.height), int(self._file.width)
+
+    def read(self, window: Window) -> Pixels:
+        rasterio = require("rasterio", "tiff")
+        part = rasterio.windows.Window(window.left, window.top, window.right - window.left, window.bottom - window.top)
+        return self._pixels(self._read(window=part))
+
+    def shrunk(self, shape: tuple[int, int]) -> Pixels:
+        average = require("rasterio.enums", "tiff").Resampling.average
+        return self._pixels(self._read(out_shape=(len(set(self._bands)), *shape), resampling=average))
+
+    def _read(self, **options: Any) -> np.ndarray:
+        try:
+            bands: np.ndarray = self._file.read(sorted(set(self._bands)), **options)
+        except Exception as error:
+            raise ImageError(f"cannot read {self.path}: {str(error).splitlines()[0]}") from None
+        return bands
+
+    def _pixels(self, bands: np.ndarray) -> Pixels:
+        if len(bands) == 1:
+            bands = np.repeat(bands, 3, axis=0)
+        image = np.moveaxis(bands, 0, 2)
+        if self._deep:
+            image = (image.astype(np.uint32) + 128) // 257
+        return np.ascontiguousarray(image.astype(np.uint8))
+
+
+def open_windows(path: str | Path) -> Windows:
+    """A picture that can be read in windows: from the file where it is large and of a kind that allows it, else from
+    memory. ImageError where it can be neither."""
+    path = Path(path)
+    if path.suffix.lower() in _SUFFIXES:
+        height, width = _size(path)
+        if height * width > _HELD:
+            return Raster(path)
+    return Held(read_image(path))
+
+
+def _size(path: Path) -> Sequence[int]:
+    try:
+        return image_size(path)
+    except ImageError:  # over the limit of what is read whole, or no TIFF of Pillow's
+        return (MAX_PIXELS, 1)
