@@ -42,9 +42,9 @@ def command(
     compare: tuple[str, str] = typer.Option(
         None, "--compare", metavar="A B", help="Two models or results files: their difference, with intervals."
     ),
-    ci: bool = typer.Option(False, "--ci", help="95 % intervals of AP: bootstrap over pictures."),
-    resamples: int = typer.Option(1000, "--resamples", min=10, help="Draws of the bootstrap."),
-    seed: int = typer.Option(0, "--seed", min=0, help="Seed of the bootstrap."),
+    ci: bool = typer.Option(False, "--ci", help="95 % intervals of AP: by how much other images would move it."),
+    resamples: int = typer.Option(1000, "--resamples", min=10, help="Random halves of the images that are judged."),
+    seed: int = typer.Option(0, "--seed", min=0, help="Seed of the halves."),
     precision: float = typer.Option(
         None, "--precision", min=0, max=1, help="Lowest score of each class that keeps this precision (IoU 0.5)."
     ),
@@ -104,7 +104,7 @@ def command(
     }
     more: list[str] = []
     if ci:
-        from ..evaluation.bootstrap import intervals, method
+        from ..evaluation.uncertainty import intervals, method
 
         around = intervals(found, dataset, resamples=resamples, seed=seed, class_agnostic=class_agnostic)
         result["intervals"] = {k: v.to_dict() for k, v in around.items()}
@@ -161,7 +161,7 @@ def _compare(
 ) -> None:
     import json
 
-    from ..evaluation.bootstrap import compare
+    from ..evaluation.uncertainty import compare
     from ..files import write_whole
 
     judged = compare(first, second, dataset, **options)

@@ -1,0 +1,316 @@
+"""How far chance in the choice of images moves an AP, as intervals that hold the AP they are about.
+
+A bootstrap shows an image several times, which lifts the AP of few objects and narrows its spread. So the images are
+drawn without repeats: AP on a random half of them varies as AP on all of them does from data set to data set
+(subsampling: Politis, Romano and Wolf, 1999). The jackknife (one image left out) is a second estimate of the same
+spread, and the larger counts. Its pseudo-values also say how many degrees of freedom the spread has (Satterthwaite,
+1946): few, where a few images decide. The interval is Student's, for an AP on the scale of log(AP / (1 - AP)), so that
+it stays within 0..1. benchmarks/intervals.py measures how often it holds the truth; docs/evaluation.md has the table.
+
+Each image is matched once by COCO's rule; a draw only says which count. Two detectors are judged on the same draws
+(paired), so that what is hard for both cancels in their difference. Chance in training (seeds) is not in the interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .coco import flatten
+from .metrics import CORRECT, IGNORED, Floats, Found, Ints, Truth, match_coco, overlaps
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
+    from ..types import Detections
+
+IOUS = np.linspace(0.5, 0.95, 10)
+LEVELS = np.linspace(0.0, 1.0, 101)  # of recall
+NAMES = ("AP", "AP50", "AP75")
+LIMIT = 100  # COCO's detections per class and picture
+COVERED = 0.95
+GROUPS = 200  # that the jackknife leaves out, one at a time: single images where there are fewer
+_CELLS = 4_000_000  # draws x detections worked on together
+
+
+class Matches(NamedTuple):
+    """One class: for each detection, best first, its picture image [D] and status [10,D] at each of `IOUS`
+    (1 correct, 0 wrong, -1 ignored); objects [N] of each picture."""
+
+    image: Ints
+    status: Ints
+    objects: Ints
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number 0..1 and its 95 % interval, which holds it; nan where nothing could be counted."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+    def to_dict(self) -> dict[str, float | None]:
+        """JSON-ready."""
+        return {k: float(v) if np.isfinite(v) else None for k, v in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """AP, AP50 and AP75 of two detectors on the same images and of the second less the first, with
+    intervals. `p`: chance of a difference this large, either way, were the two equally good (Student's test)."""
+
+    first: dict[str, Interval]
+    second: dict[str, Interval]
+    difference: dict[str, Interval]
+    p: dict[str, float]
+    images: int
+    resamples: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        three = {"first": self.first, "second": self.second, "difference": self.difference}
+        return {
+            **{side: {k: v.to_dict() for k, v in row.items()} for side, row in three.items()},
+            "p": {k: v if np.isfinite(v) else None for k, v in self.p.items()},
+            "pictures": self.images,
+            "resamples": self.resamples,
+            "seed": self.seed,
+            "covered": COVERED,
+        }
+
+    def text(self) -> str:
+        """For a terminal."""
+        lines = [f"{'':<5} {'A':<24} {'B':<24} {'B - A':<27} p"]
+        for name in NAMES:
+            d = self.difference[name]
+            gap = f"{d.value:+.4f} [{d.low:+.4f}, {d.high:+.4f}]"
+            p = "<0.001" if self.p[name] < 0.001 else f"{self.p[name]:.3f}"
+            lines.append(f"{name:<5} {self.first[name]!s:<24} {self.second[name]!s:<24} {gap:<27} {p}")
+        lines.append(method(self.images, self.resamples, self.seed) + "; the same for A and B")
+        lines.append("p: chance of a difference this large, either way, were the two equally good")
+        return "\n".join(lines)
+
+
+def method(images: int, resamples: int, seed: int) -> str:
+    """One line that says how the intervals were made."""
+    return f"95 % intervals: {resamples:,} random halves of {images:,} images and the jackknife, seed {seed}"
+
+
+def intervals(
+    detections: Sequence[Detections],
+    dataset: Dataset,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    class_agnostic: bool = False,
+) -> dict[str, Interval]:
+    """AP, AP50 and AP75 of detections[i] for dataset.records[i], each with its 95 % interval."""
+    plan = draw(len(dataset), resamples, seed)
+    return share_intervals(judge(_matches(detections, dataset, class_agnostic), plan), plan)
+
+
+def compare(
+    first: Sequence[Detections],
+    second: Sequence[Detections],
+    dataset: Dataset,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    class_agnostic: bool = False,
+) -> Comparison:
+    """Two detectors on one data set, judged on the same draws."""
+    plan = draw(len(dataset), resamples, seed)
+    a, b = (judge(_matches(found, dataset, class_agnostic), plan) for found in (first, second))
+    difference, p = differences(a, b, plan)
+    return Comparison(share_intervals(a, plan), share_intervals(b, plan), difference, p, len(dataset), resamples, seed)
+
+
+class Plan(NamedTuple):
+    """Which images count in each draw, as 0 and 1: halves [B,N], one half and its rest in turns, with the factor [B] by
+    which a draw of that size strays as much as the whole set does; left_out [G,N]: all but one group of images."""
+
+    halves: Ints
+    factor: Floats
+    left_out: Ints
+
+
+class Judged(NamedTuple):
+    """AP, AP50, AP75 of the data as they are [3], of each half [B,3] and with each group left out [G,3]."""
+
+    value: Floats
+    halves: Floats
+    left_out: Floats
+
+
+def draw(images: int, resamples: int, seed: int) -> Plan:
+    """`resamples` halves of N images (an odd image falls to one side) and at most `GROUPS` groups to leave out."""
+    rng = np.random.default_rng(seed)
+    half = images // 2
+    halves = np.zeros((resamples if half else 0, images), np.int64)
+    for row in range(0, len(halves), 2):
+        order = rng.permutation(images)
+        halves[row, order[:half]] = 1
+        halves[row + 1 : row + 2, order[half:]] = 1
+    sizes = halves.sum(axis=1)
+    groups = min(images, GROUPS)
+    group = rng.permutation(images) % max(groups, 1)
+    left_out = (np.arange(groups)[:, None] != group[None]).astype(np.int64)
+    return Plan(halves, np.sqrt(sizes / (images - sizes)), left_out)
+
+
+def judge(matches: Sequence[Matches], plan: Plan) -> Judged:
+    """AP, AP50 and AP75 under every draw of the plan."""
+    images = plan.left_out.shape[1]
+    rows = (np.ones((1, images), np.int64), plan.halves, plan.left_out)
+    by_iou = (average_precision(matches, weights) for weights in rows)
+    value, halves, left_out = (np.stack([v.mean(axis=1), v[:, 0], v[:, 5]], axis=1) for v in by_iou)
+    return Judged(value[0], halves, left_out)
+
+
+def share_intervals(judged: Judged, plan: Plan) -> dict[str, Interval]:
+    """The intervals of AP, AP50 and AP75, within 0..1."""
+    rows = {}
+    for k, name in enumerate(NAMES):
+        value = float(judged.value[k])
+        error, freedom = spread(judged.halves[:, k], judged.left_out[:, k], plan)
+        reach = student(freedom) * error
+        if not np.isfinite(error):
+            rows[name] = Interval(value, float("nan"), float("nan"))
+        elif 0 < value < 1:
+            with np.errstate(over="ignore"):
+                odds, reach = value / (1 - value), np.exp(reach / (value * (1 - value)))
+            low, high = float(odds / (odds + reach)), float(1 / (1 + 1 / (odds * reach)))
+            rows[name] = Interval(value, low, high)
+        else:
+            rows[name] = Interval(value, max(value - reach, 0.0), min(value + reach, 1.0))
+    return rows
+
+
+def differences(a: Judged, b: Judged, plan: Plan) -> tuple[dict[str, Interval], dict[str, float]]:
+    """Intervals and p of b less a, on the same draws."""
+    rows, p = {}, {}
+    for k, name in enumerate(NAMES):
+        gap = float(b.value[k] - a.value[k])
+        error, freedom = spread((b.halves - a.halves)[:, k], (b.left_out - a.left_out)[:, k], plan)
+        reach = student(freedom) * error
+        rows[name] = Interval(gap, gap - reach, gap + reach)
+        p[name] = two_sided(gap, error, freedom)
+    return rows, p
+
+
+def spread(halves: Floats, left_out: Floats, plan: Plan) -> tuple[float, float]:
+    """(standard error, degrees of freedom) of a number whose draws are halves [B] and left_out [G]; draws without a
+    number are left out. nan where fewer than two are left."""
+    known = np.isfinite(halves)
+    pseudo = left_out[np.isfinite(left_out)]
+    if known.sum() < 2 or len(pseudo) < 2:
+        return float("nan"), float("nan")
+    by_half = float(((halves - halves[known].mean()) * plan.factor)[known].std(ddof=1))
+    groups = len(pseudo)
+    away = (pseudo - pseudo.mean()) * (groups - 1)
+    variance = float((away**2).mean())
+    freedom = groups - 1.0
+    if variance > 0:
+        heavy = float((away**4).mean()) / variance**2  # the kurtosis, 3 of a normal distribution
+        freedom = min(freedom, 2 * groups / max(heavy - 1, 1e-9))
+    return max(by_half, (variance / (groups - 1)) ** 0.5), max(freedom, 1.0)
+
+
+# Student's t from the normal distribution and back (Wallace, 1959): within 1 % from three degrees of freedom on.
+
+
+def student(freedom: float) -> float:
+    """How many standard errors the interval reaches to each side."""
+    z = NormalDist().inv_cdf((1 + COVERED) / 2) * (8 * freedom + 3) / (8 * freedom + 1)
+    return float(np.sqrt(freedom * np.expm1(z**2 / freedom)))
+
+
+def two_sided(gap: float, error: float, freedom: float) -> float:
+    """Chance of a difference of at least `gap`, either way, where the truth is zero."""
+    if not np.isfinite(gap) or not np.isfinite(error):
+        return float("nan")
+    if error == 0:
+        return float(gap == 0)
+    t = gap / error
+    z = (8 * freedom + 1) / (8 * freedom + 3) * np.sqrt(freedom * np.log1p(t**2 / freedom))
+    return float(2 * NormalDist().cdf(-float(z)))
+
+
+def _matches(detections: Sequence[Detections], dataset: Dataset, class_agnostic: bool) -> tuple[Matches, ...]:
+    found, truth = flatten(detections, dataset, class_agnostic=class_agnostic)
+    return match_images(found, truth, len(dataset), 1 if class_agnostic else len(dataset.classes))
+
+
+def match_images(found: Found, truth: Truth, images: int, classes: int) -> tuple[Matches, ...]:
+    """COCO's matching at every IoU, once for all draws; at most `LIMIT` detections per class and picture."""
+    order = np.lexsort((found.labels, found.image))  # stable: best first within picture and class
+    new = np.ones(len(order), bool)
+    new[1:] = (np.diff(found.image[order]) != 0) | (np.diff(found.labels[order]) != 0)
+    first = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
+    keep = np.sort(order[np.arange(len(order)) - first < LIMIT])
+    found = found.pick(keep)
+    pairs = overlaps(found, truth, minimum=0.5)
+    status = np.stack([match_coco(found, truth, pairs, iou) for iou in IOUS.tolist()])
+    result = []
+    for k in range(classes):
+        rows = np.flatnonzero(found.labels == k)
+        rows = rows[np.argsort(-found.scores[rows], kind="stable")]
+        solid = (truth.labels == k) & ~truth.ignore
+        objects = np.bincount(truth.image[solid], minlength=images).astype(np.int64)
+        result.append(Matches(found.image[rows], status[:, rows], objects))
+    return tuple(result)
+
+
+def average_precision(matches: Sequence[Matches], weights: Ints) -> Floats:
+    """COCO's AP [B,10] at each of `IOUS`, mean over the classes that have objects, of data sets in which
+    picture i stands weights[b, i] times; nan where no class has an object."""
+    draws = len(weights)
+    total, known = np.zeros((draws, len(IOUS))), np.zeros(draws)
+    for one in matches:
+        step = max(1, _CELLS // max(len(one.image), 1))
+        for start in range(0, draws, step):
+            part = slice(start, start + step)
+            objects = weights[part] @ one.objects
+            counted = weights[part][:, one.image]
+            known[part] += objects > 0
+            for i, status in enumerate(one.status):
+                total[part, i] += _class_ap(counted, status, objects)
+    return np.divide(total, known[:, None], out=np.full_like(total, np.nan), where=known[:, None] > 0)
+
+
+def _class_ap(counted: Ints, status: Ints, objects: Ints) -> Floats:
+    """101-point AP [B] of one class at one IoU: counted [B,D], status [D], objects [B]; 0 without objects.
+
+    Precision is highest just after a correct detection, so only those are looked at.
+    """
+    right = np.flatnonzero(status == CORRECT)
+    draws, hits_of = len(counted), len(right)
+    if not hits_of:
+        return np.zeros(draws)
+    seen = (counted * (status != IGNORED)).cumsum(axis=1)[:, right]
+    hits = counted[:, right].cumsum(axis=1)
+    precision = hits / np.maximum(seen, 1)
+    highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    # one search for all rows: row b lives between b * span and (b + 1) * span
+    span = int(objects.max()) + 2
+    row = np.arange(draws)[:, None]
+    place = np.searchsorted((hits + row * span).ravel(), (hits_needed(objects) + row * span).ravel())
+    place = place.reshape(draws, -1) - row * hits_of
+    reached = np.take_along_axis(np.pad(highest, ((0, 0), (0, 1))), place, axis=1)
+    return np.where(objects > 0, reached.mean(axis=1), 0.0)
+
+
+def hits_needed(objects: Ints) -> Ints:
+    """[B,101] the fewest correct detections whose share of objects [B] is at least each recall level, as
+    cocoapi's comparison of floating numbers has it."""
+    count = np.maximum(objects, 1)[:, None]
+    near = np.floor(LEVELS * count).astype(np.int64)
+    return np.where((near - 1) / count >= LEVELS, near - 1, np.where(near / count >= LEVELS, near, near + 1))
