@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError, ImageError
+from ..readers import read_lines
 from ..types import Classes
 from .assemble import ImageFile, Problems, Rows, assemble, check_classes
 from .dataset import Dataset, Size, Sources
@@ -26,6 +27,7 @@ from .splits import ORDER, split_of_file
 from .tree import Tree, clean_name, folder_key, stem_of
 
 Box = tuple[float, float, float, float]
+ANY = "*any class*"  # the class of a region that is to be ignored whatever the class is
 
 
 class Object(NamedTuple):
@@ -106,7 +108,9 @@ class Reading:
         """The classes of all splits together."""
         chosen = self.classes(self) if self.classes is not None else None
         if chosen is None:
-            names = sorted({str(o.name) for file in self.files for page in self.pages(file) for o in page.objects})
+            names = sorted(
+                {str(o.name) for file in self.files for page in self.pages(file) for o in page.objects} - {ANY}
+            )
             if not names:
                 raise DataError(f"{self.root}: no {self.noun} holds an object, so there are no classes")
             chosen = Classes(tuple(names), tuple(range(1, len(names) + 1)))
@@ -225,13 +229,17 @@ class Reading:
                 parts[split_of_file(stem_of(file)) or self.tree.split_of(file) or "all"].append(file)
         return {s: partial(self._read_files, s, parts[s]) for s in in_order(parts)}
 
+    def _path_name(self, path: Path) -> str:
+        root = self.tree.images.root
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
     def _read_files(self, split: str, files: list[Path]) -> Dataset:
         problems = Problems(files[0] if len(files) == 1 else self.root, self.strict)
         draft = _Draft(self, problems)
         owner: dict[str, Path] = {}
         for file in files:
             pages = [p for p in self.pages(file) if not p.split or p.split == split]
-            names = [p.path.name if p.path else clean_name(p.name, file) for p in pages]
+            names = [self._path_name(p.path) if p.path else clean_name(p.name, file) for p in pages]
             for name in set(names):
                 if owner.setdefault(name, file) != file:
                     raise DataError(
@@ -274,6 +282,12 @@ class _Draft:
         width, height = scale
         for number, (label, box, ignore, area, place) in enumerate(page.objects, 1):
             known = self.label_of.get(label)
+            if label == ANY:
+                x1, y1, x2, y2 = box
+                for k in range(len(self.classes)):
+                    self.rows.append((index, k, True, area, x1 * width, y1 * height, x2 * width, y2 * height))
+                    self.where.append((place or f"object {number}", where, "ignore"))
+                continue
             if known is None:
                 what = f"{where}, {place or f'object {number}'}: {label!r}"
                 self.problems.skip("objects of a class that is not listed", what)
@@ -319,6 +333,16 @@ def _scale(given: Size | None, image: Path | None) -> tuple[Size | None, tuple[f
             return given, (float(given[1]), float(given[0]))
         return None, (float(width), float(height))
     return given, (float(given[1]), float(given[0])) if given else (1.0, 1.0)
+
+
+def listed_classes(reading: Reading) -> Classes | None:
+    """Class names from labels.txt or classes.txt, one a line, with ids from 1; None where there is no such file."""
+    files = [f for f in reading.tree.annotations if f.name.lower() in ("labels.txt", "classes.txt")]
+    for file in sorted(files, key=lambda f: len(f.parts))[:1]:
+        lines = (line.strip() for line in read_lines(file, kind=DataError))
+        names = tuple(line for line in lines if line and line not in ("__ignore__", "_background_"))
+        return Classes(names, tuple(range(1, len(names) + 1)))
+    return None
 
 
 def in_order(names: Iterable[str]) -> list[str]:

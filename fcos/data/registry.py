@@ -16,7 +16,10 @@ from .tree import Probe, Tree
 if TYPE_CHECKING:
     from .writing import Output
 
-NAMES = ("coco", "yolo", "voc")
+NAMES = (
+    *("coco", "yolo", "voc", "labelstudio", "labelme", "cvat", "ndjson", "huggingface"),
+    *("openimages", "csv", "createml", "kitti", "mot", "supervisely"),
+)
 
 
 @dataclass(frozen=True)

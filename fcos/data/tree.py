@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import DataError
 from .image import SUFFIXES
-from .splits import is_generic, split_of_file, split_of_folder
+from .splits import is_generic, split_of_folder
 
 MAX_FILES = 3_000_000
 MAX_DEPTH = 12
@@ -244,6 +244,10 @@ class Images:
         free = [i for i in self._by_stem.get(stem.casefold(), []) if not _conflict(own, self.split(i))]
         return self.paths[free[0]] if len(free) == 1 else None
 
+    def has(self, name: str) -> bool:
+        """Whether an image is called so, in whatever folder."""
+        return name.rpartition("/")[2].casefold() in self._by_name
+
     def split(self, index: int) -> str | None:
         """The split that the innermost telling folder of an image names."""
         return next((s for s in map(split_of_folder, reversed(self._relative[index][:-1])) if s), None)
@@ -421,7 +425,16 @@ class Tree:
         """The image that belongs to an annotation file."""
         folders = self.folders(path)
         stem = stem_of(path)
+        if os.path.splitext(stem)[1].lower() in SUFFIXES:  # Supervisely: a.jpg.json
+            stem = os.path.splitext(stem)[0]
         return self.images.pair(folders, stem)
+
+    def with_empty(self, files: Sequence[Path]) -> list[Path]:
+        """`files` and the empty ones of the same kind beside them: an image without objects has an empty file."""
+        kinds = {(f.parent, f.suffix.lower()) for f in files}
+        taken = set(files)
+        beside = (p for p in self.annotations if (p.parent, p.suffix.lower()) in kinds and p not in taken)
+        return sorted([*files, *(p for p in beside if not self.probe(p).text.strip())])
 
     def split_of(self, path: Path) -> str | None:
         """The split that an annotation file's folders name, innermost first."""
@@ -432,7 +445,7 @@ class Tree:
         """Split lists: name of the split -> the lines of train.txt, ImageSets/Main/val.txt, ..."""
         found: dict[str, list[Path]] = defaultdict(list)
         for path in self.annotations:
-            name = split_of_file(stem_of(path)) if path.suffix.lower() == ".txt" else None
+            name = split_of_folder(stem_of(path)) if path.suffix.lower() == ".txt" else None
             if name and len(stem_of(path)) < 40 and _is_list(self.probe(path)):
                 found[name].append(path)
         lists = {}
@@ -478,8 +491,11 @@ def _is_list(probe: Probe) -> bool:
     lines = probe.lines
     if not lines or any("\ufffd" in line for line in lines):
         return False
-    return not any(re.fullmatch(r"\S+\s+-?[01]", line) or re.fullmatch(r"[-\d.eE]+(\s+[-\d.eE]+){3,}", line)
-                   or line.count(",") > 2 for line in lines)  # fmt: skip
+    return not any(re.fullmatch(r"\S+\s+-?[01]", line) or _numbers(line) > 3 or line.count(",") > 2 for line in lines)
+
+
+def _numbers(line: str) -> int:
+    return sum(bool(re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", field)) for field in line.split())
 
 
 def _exists(path: Path) -> bool:

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-import numpy as np
-
 from ..errors import DataError
 from ..files import disk_reason, write_whole
 from ..types import Classes
@@ -49,6 +47,10 @@ class Output:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8", newline="\n")
+
+    def labels(self) -> None:
+        """labels.txt: the class names in order, for formats whose own files do not list them."""
+        self.text("labels.txt", "".join(f"{name}\n" for name in self.classes.names))
 
     def json(self, name: str, content: Any) -> None:
         """A JSON file below the target."""
@@ -173,7 +175,7 @@ def attribute(value: object) -> str:
     return quoteattr(str(value))
 
 
-def shares(box: tuple[float, float, float, float], record: Record) -> np.ndarray:
+def shares(box: tuple[float, float, float, float], record: Record) -> tuple[float, float, float, float]:
     """Corners in pixels -> in shares of the image."""
     height, width = record.size
-    return np.array(box, dtype=np.float64) / (width, height, width, height)
+    return box[0] / width, box[1] / height, box[2] / width, box[3] / height

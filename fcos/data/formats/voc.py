@@ -80,7 +80,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         output.folder(folder)
     names = output.classes.names
-    output.text("labels.txt", "".join(f"{name}\n" for name in names))
+    output.labels()
     lines = ["VOC: image ids, class ids and areas are not kept; labels.txt holds the order of the classes"]
     fractions = 0
     stems, renamed = stems_of(splits)

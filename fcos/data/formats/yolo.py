@@ -400,7 +400,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
         for record, name in zip(dataset.records, names_of(dataset), strict=True):
             rows = []
             for box, label, _ in output.rows(record, cut=True, ignored=False):
-                x1, y1, x2, y2 = shares(box, record).tolist()
+                x1, y1, x2, y2 = shares(box, record)
                 rows.append(f"{label} {(x1 + x2) / 2:.8f} {(y1 + y2) / 2:.8f} {x2 - x1:.8f} {y2 - y1:.8f}\n")
             output.text(f"labels/{keys[split]}/{os.path.splitext(name)[0]}.txt", "".join(rows))
             output.image(record, f"images/{keys[split]}/{name}")

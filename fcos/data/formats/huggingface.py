@@ -1,0 +1,199 @@
+"""Hugging Face: an image folder with metadata.jsonl, or Parquet files with the images in them; boxes [x, y, w, h].
+
+Defined at https://huggingface.co/docs/datasets/image_dataset#object-detection. Names of numbered classes: the features
+in the Parquet file or in README.md. Images of Parquet files are unpacked once into the cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...errors import DataError, FcosError, require
+from ...files import write_whole
+from ...machine import cache_folder
+from ...readers import parse_json, parse_yaml, read_lines, read_text
+from ...types import Classes
+from ..dataset import Dataset, Sources
+from ..pages import Object, Page, Reading
+from ..registry import Format, ReadOptions
+from ..tree import Probe, Tree
+from ..values import NAN, dicts, mapping, number, size, word, yes
+from ..writing import Output, names_of, need_images, short
+
+_LIMIT = 4096 << 20
+_BOXES = ("bbox", "bboxes", "boxes", "box")
+_LABELS = ("category", "categories", "label", "labels", "class", "classes", "category_id", "class_label")
+_IGNORE = ("iscrowd", "is_crowd", "ignore", "difficult")
+_ENDS = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "RIFF": ".webp"}
+
+
+def _sniff(probe: Probe) -> bool:
+    if probe.suffix == ".parquet":
+        return probe.text.startswith("PAR1")
+    first = probe.records[0] if probe.records else {}
+    return isinstance(first.get("objects"), dict | list) and any(str(key).endswith("file_name") for key in first)
+
+
+def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
+    named: list[str] = []
+    for file in files:
+        named = named or _readme(file, tree)
+    parse = partial(_parse, named)
+
+    def classes(reading: Reading) -> Classes | None:
+        seen = {o.name for file in reading.files for page in reading.pages(file) for o in page.objects}
+        numbers = [k for k in seen if isinstance(k, int)]
+        if not numbers and not named:
+            return None
+        count = max([len(named), *(k + 1 for k in numbers)])
+        if count > 100_000:
+            raise DataError(f"{files[0]}: the class {count - 1} is beyond 100,000 classes")
+        names = [*named, *(f"class{k}" for k in range(len(named), count))]
+        names += sorted(str(k) for k in seen if isinstance(k, str) and k not in names)
+        return Classes(tuple(names), tuple(range(len(names))))
+
+    return Reading("huggingface", tree, files, parse, options.strict, classes=classes).sources()
+
+
+def _parse(named: list[str], file: Path) -> list[Page]:
+    if file.suffix.lower() == ".parquet":
+        return list(_parquet(named, file))
+    pages = []
+    for line_number, line in enumerate(read_lines(file, _LIMIT, DataError), 1):
+        if line.strip():
+            row = mapping(parse_json(line, f"{file}, line {line_number},", DataError, nan=True))
+            name = next((word(v) for k, v in row.items() if k.endswith("file_name") and word(v)), "")
+            if not name:
+                raise DataError(f"{file}: line {line_number} has no file_name")
+            pages.append(Page(name, None, *_objects(row.get("objects"))))
+    return pages
+
+
+def _objects(value: Any) -> tuple[list[Object], bool, str, list[str]]:
+    """(objects, in shares, split, problems) of `objects`: lists side by side, or a list of objects."""
+    if isinstance(value, list):
+        rows = dicts(value)
+        value = {key: [row.get(key) for row in rows] for key in {k for row in rows for k in row}}
+    columns = {key: mapping(value).get(key) for key in (*_BOXES, *_LABELS, *_IGNORE, "area")}
+    lists = {key: column for key, column in columns.items() if isinstance(column, list)}
+    boxes = next((lists[key] for key in _BOXES if key in lists), [])
+    labels = next((lists[key] for key in _LABELS if key in lists), [])
+    ignore = next((lists[key] for key in _IGNORE if key in lists), [])
+    areas = lists.get("area", [])
+    objects = []
+    problems = [] if len(labels) == len(boxes) else [f"{len(boxes)} boxes but {len(labels)} categories"]
+    for index, (box, label) in enumerate(zip(boxes, labels, strict=False)):
+        x, y, w, h = (number(v) for v in box) if isinstance(box, list) and len(box) == 4 else (NAN,) * 4
+        name = label if type(label) is int else word(label)
+        skip = index < len(ignore) and yes(ignore[index])
+        area = number(areas[index]) if index < len(areas) else NAN
+        objects.append(Object(name, (x, y, x + w, y + h), skip, area))
+    return objects, False, "", problems
+
+
+def _readme(file: Path, tree: Tree) -> list[str]:
+    """The class names in the front of README.md, in the folder of a file or above, up to the data set's."""
+    folder = file.parent
+    while True:
+        readme = folder / "README.md"
+        if readme.is_file():
+            text = read_text(readme, kind=DataError)
+            front = text[3:].partition("\n---")[0] if text.startswith("---") else ""
+            try:
+                return _names(parse_yaml(front, str(readme), DataError)) if front.strip() else []
+            except DataError:  # a README is prose; a fault in it spoils nothing
+                return []
+        if folder == tree.root or folder.parent == folder:
+            return []
+        folder = folder.parent
+
+
+def _names(value: Any) -> list[str]:
+    """The first list of class names in a description of features: `names` of a ClassLabel."""
+    rest = [value]
+    while rest:
+        item = rest.pop(0)
+        if isinstance(item, dict):
+            names = item.get("names")
+            if isinstance(names, dict) and names and all(str(k).isdecimal() for k in names):
+                return [word(names[k]) for k in sorted(names, key=lambda k: int(k))]
+            if isinstance(names, list) and names and all(isinstance(n, str) for n in names):
+                return [word(n) for n in names]
+            rest += list(item.values())
+        elif isinstance(item, list):
+            rest += item
+    return []
+
+
+def _parquet(named: list[str], file: Path) -> Iterator[Page]:
+    """A page for each row; the images are unpacked beside each other."""
+    parquet = require("pyarrow.parquet", "parquet")
+    stamp = file.stat()
+    key = hashlib.sha256(f"{file.resolve()}/{stamp.st_size}/{stamp.st_mtime_ns}".encode()).hexdigest()[:16]
+    folder = cache_folder() / "parquet" / key
+    try:
+        table = parquet.ParquetFile(file)
+        described = (table.schema_arrow.metadata or {}).get(b"huggingface")
+        if described and not named:
+            named += _names(parse_json(described, f"{file}: its description", DataError))
+        columns = table.schema_arrow.names
+        if "objects" not in columns or "image" not in columns:
+            raise DataError(f"{file} has the columns {', '.join(columns[:8])}; image and objects are needed")
+        wanted = [c for c in ("image", "objects", "width", "height") if c in columns]
+        index = 0
+        for batch in table.iter_batches(batch_size=64, columns=wanted):
+            for row in batch.to_pylist():
+                index += 1
+                yield _row(mapping(row), file, folder, index)
+    except FcosError:
+        raise
+    except Exception as error:  # pyarrow raises its own kinds, and OSError and ValueError
+        raise DataError(f"{file} is not Parquet that can be read: {(str(error).splitlines() or [''])[0]}") from None
+
+
+def _row(row: dict[str, Any], file: Path, folder: Path, index: int) -> Page:
+    image = mapping(row.get("image"))
+    data = image.get("bytes")
+    name = word(image.get("path")).replace("\\", "/").rpartition("/")[2] or f"{file.stem}-{index:06d}"
+    path = None
+    if isinstance(data, bytes) and data:
+        kind = "JPEG" if data[:2] == b"\xff\xd8" else "PNG" if data[1:4] == b"PNG" else data[:4].decode("latin-1")[:4]
+        suffix = os.path.splitext(name)[1] or _ENDS.get(kind, ".jpg")
+        path = folder / f"{index:06d}{suffix}"
+        if not path.is_file() or path.stat().st_size != len(data):
+            write_whole(path, data)
+    return Page(name, size(row.get("height"), row.get("width")), *_objects(row.get("objects")), path=path)
+
+
+def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
+    need_images(splits, "Hugging Face")
+    for split, dataset in splits.items():
+        lines = []
+        for record, name in zip(dataset.records, names_of(dataset), strict=True):
+            objects: dict[str, list[Any]] = {"bbox": [], "categories": [], "area": [], "iscrowd": []}
+            for ((x1, y1, x2, y2), label, ignore), area in zip(output.rows(record), record.areas.tolist(), strict=True):
+                objects["bbox"].append([short(x1), short(y1), short(x2 - x1), short(y2 - y1)])
+                objects["categories"].append(label)
+                objects["area"].append(short(area))
+                objects["iscrowd"].append(int(ignore))
+            lines.append(json.dumps({"file_name": name, "objects": objects}) + "\n")
+            output.image(record, f"{split}/{name}")
+        output.text(f"{split}/metadata.jsonl", "".join(lines))
+    names = {str(k): name for k, name in enumerate(output.classes.names)}
+    boxes = {"name": "bbox", "sequence": {"sequence": "float32", "length": 4}}
+    labels = {"name": "categories", "sequence": {"class_label": {"names": names}}}
+    features = [{"name": "image", "dtype": "image"}, {"name": "objects", "struct": [boxes, labels]}]
+    front = yaml.safe_dump({"dataset_info": {"features": features}}, sort_keys=False, allow_unicode=True)
+    output.text("README.md", f"---\n{front}---\n")
+    return ["Hugging Face: image ids are not kept; class ids are replaced by 0, 1, ... in the same order"]
+
+
+FORMAT = Format("huggingface", "Hugging Face image folder or Parquet", (".jsonl", ".parquet"), _sniff, _sources, _write)

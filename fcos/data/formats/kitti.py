@@ -1,0 +1,83 @@
+"""KITTI: a text file of 15 columns for each image; DontCare marks regions to ignore.
+
+Defined by the development kit of the object benchmark (Geiger et al., readme.txt): pixels from 0, corners as floats.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...errors import DataError
+from ...readers import read_lines
+from ..dataset import Dataset, Sources
+from ..pages import ANY, Object, Page, Reading, listed_classes
+from ..registry import Format, ReadOptions
+from ..tree import Probe, Tree
+from ..values import number
+from ..writing import Output, stems_of
+
+
+def _sniff(probe: Probe) -> bool:
+    rows = [line.split() for line in probe.lines[:10]]
+    return bool(rows) and all(
+        len(r) in (15, 16) and number(r[0]) != number(r[0]) and all(number(v) == number(v) for v in r[1:]) for r in rows
+    )
+
+
+def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
+    files = tree.with_empty(files)
+    reading = Reading("kitti", tree, files, _parse, options.strict, one_each=True, classes=listed_classes)
+    return reading.sources()
+
+
+def _parse(file: Path) -> list[Page]:
+    objects, problems = [], []
+    for line_number, line in enumerate(read_lines(file, kind=DataError), 1):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) < 8:
+            problems.append(f"line {line_number} has {len(fields)} columns, not 15")
+            continue
+        x1, y1, x2, y2 = (number(v) for v in fields[4:8])
+        whole = fields[0] == "DontCare"
+        objects.append(Object(ANY if whole else fields[0], (x1, y1, x2, y2), whole, where=f"line {line_number}"))
+    return [Page("", None, objects, problems=problems)]
+
+
+def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
+    names = [re.sub(r"\s", "_", name) for name in output.classes.names]
+    if len(set(names)) < len(names) or "DontCare" in names:
+        raise DataError("KITTI: two class names are one without spaces, or one is DontCare; rename it with --rename")
+    changed = [name for name in output.classes.names if name not in names]
+    output.text("labels.txt", "".join(f"{name}\n" for name in names))
+    stems, renamed = stems_of(splits)
+    ignored = 0
+    for split, dataset in splits.items():
+        folder = {"train": "training", "test": "testing"}.get(split, split)
+        for index, record in enumerate(dataset.records):
+            stem, suffix = stems[split, index]
+            rows: dict[str, None] = {}
+            for (x1, y1, x2, y2), label, ignore in output.rows(record):
+                ignored += ignore
+                name, state = ("DontCare", "-1 -1") if ignore else (names[label], "0.00 0")
+                corners = f"{x1:.3f} {y1:.3f} {x2:.3f} {y2:.3f}"
+                # A region ignored for every class is one DontCare.
+                row = f"{name} {state} -10 {corners} -1 -1 -1 -1000 -1000 -1000 -10\n"
+                rows[row if ignore else f"{len(rows)} {row}"] = None
+            lines = [row if row.startswith("DontCare") else row.partition(" ")[2] for row in rows]
+            output.text(f"{folder}/label_2/{stem}.txt", "".join(lines))
+            output.image(record, f"{folder}/image_2/{stem}{suffix}")
+    lost = ["KITTI: image ids, class ids, sizes and areas are not kept; labels.txt holds the order of the classes"]
+    if changed:
+        lost.append(f"KITTI: spaces in class names become _, such as {changed[0]!r}")
+    if renamed:
+        lost.append(f"KITTI: {renamed:,} pictures have a new name, as all lie in one folder")
+    if ignored:
+        lost.append(f"KITTI: {ignored:,} crowd or difficult boxes become DontCare, which is ignored for every class")
+    return lost
+
+
+FORMAT = Format("kitti", "KITTI labels", (".txt",), _sniff, _sources, _write)

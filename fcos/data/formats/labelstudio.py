@@ -1,0 +1,157 @@
+"""Label Studio: a JSON list of tasks, with boxes in per cent of the image.
+
+Defined at https://labelstud.io/guide/export and https://labelstud.io/tags/rectanglelabels: x and y of the corner
+before rotation, which is clockwise about that corner.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from ...errors import DataError
+from ...readers import read_json
+from ..dataset import Dataset, Sources
+from ..pages import Box, Object, Page, Reading, listed_classes
+from ..registry import Format, ReadOptions
+from ..tree import Probe, Tree
+from ..values import NAN, bounds, dicts, mapping, number, size, turned, word
+from ..writing import Output, attribute, names_of, shares
+
+_KINDS = ("rectanglelabels", "polygonlabels", "ellipselabels", "labels")
+
+
+def _sniff(probe: Probe) -> bool:
+    first = probe.first()
+    tasks = isinstance(first.get("data"), dict) and bool({"annotations", "completions", "predictions"} & set(first))
+    return tasks or (isinstance(first.get("label"), list) and "image" in first and _small(first["label"]))
+
+
+def _small(labels: list[Any]) -> bool:
+    """The short export (JSON-MIN)."""
+    return not labels or (isinstance(labels[0], dict) and any(k in labels[0] for k in _KINDS))
+
+
+def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
+    parse = partial(_parse, tree)
+    return Reading("labelstudio", tree, files, parse, options.strict, classes=listed_classes).sources()
+
+
+def _parse(tree: Tree, file: Path) -> list[Page]:
+    pages = []
+    for number_of, task in enumerate(dicts(read_json(file, kind=DataError, nan=True)), 1):
+        name = _name(tree, task)
+        if not name:
+            raise DataError(f"{file}: task {word(task.get('id')) or number_of} names no image")
+        if isinstance(task.get("label"), list):  # JSON-MIN: the values stand in the task itself
+            results = [{"value": v, **v} for v in dicts(task["label"])]
+        else:
+            given = dicts(task.get("annotations")) or dicts(task.get("completions"))
+            kept = [a for a in given if a.get("was_cancelled") is not True]
+            results = dicts(kept[-1].get("result")) if kept else []
+        pages.append(_page(name, results))
+    return pages
+
+
+def _name(tree: Tree, task: dict[str, Any]) -> str:
+    """The image of a task: an upload has eight characters and a dash in front of its name."""
+    values = mapping(task.get("data")) or task
+    texts = [values.get(key) for key in ("image", "img", "photo", "picture", "ocr", *values)]
+    text = next((t for t in texts if isinstance(t, str) and "." in t), "")
+    path = unquote(text.partition("?d=")[2] or text.partition("?")[0])
+    last = path.rpartition("/")[2]
+    upload = re.fullmatch(r"[0-9a-f]{8}-(.+)", last)
+    return upload[1] if upload and not tree.images.has(last) and tree.images.has(upload[1]) else path
+
+
+def _page(name: str, results: list[dict[str, Any]]) -> Page:
+    objects, problems = [], []
+    frame = None
+    for index, result in enumerate(results, 1):
+        value = mapping(result.get("value"))
+        names = next((value[k] for k in _KINDS if isinstance(value.get(k), list) and value[k]), None)
+        frame = frame or size(result.get("original_height"), result.get("original_width"))
+        if names is None:
+            continue  # a choice, a text, a relation
+        if number(result.get("image_rotation", 0)) not in (0.0,):
+            problems.append(f"result {index} was drawn on an image turned in the tool")
+            continue
+        own = size(result.get("original_height"), result.get("original_width"))
+        box = _box(value, own)
+        if box is None:
+            problems.append(f"result {index} is rotated, and the size of the image is not given")
+            continue
+        notes = mapping(result.get("meta")).get("text")
+        ignore = isinstance(notes, list) and "ignore" in notes
+        objects.append(Object(word(names[0]), box, ignore, where=f"result {index}"))
+    return Page(name, frame, objects, shares=True, problems=problems)
+
+
+def _box(value: dict[str, Any], frame: tuple[int, int] | None) -> Box | None:
+    """Corners in shares of the image; None where a rotation needs the size."""
+    if "points" in value:
+        box = bounds(value["points"]) or (NAN, NAN, NAN, NAN)
+        return box[0] / 100, box[1] / 100, box[2] / 100, box[3] / 100
+    x, y = number(value.get("x")) / 100, number(value.get("y")) / 100
+    if "radiusX" in value:
+        rx, ry = number(value["radiusX"]) / 100, number(value.get("radiusY")) / 100
+        box, pivot = (x - rx, y - ry, x + rx, y + ry), (x, y)
+    else:
+        box = (x, y, x + number(value.get("width")) / 100, y + number(value.get("height")) / 100)
+        pivot = (x, y)
+    degrees = number(value.get("rotation", 0))
+    if not degrees or degrees != degrees:
+        return box
+    if frame is None:
+        return None
+    height, width = frame  # a rotation keeps lengths in pixels, not in per cent
+    x1, y1, x2, y2 = turned(
+        (box[0] * width, box[1] * height, box[2] * width, box[3] * height),
+        degrees,
+        (pivot[0] * width, pivot[1] * height),
+    )
+    return x1 / width, y1 / height, x2 / width, y2 / height
+
+
+def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
+    output.labels()
+    names = output.classes.names
+    for split, dataset in splits.items():
+        tasks: list[dict[str, Any]] = []
+        for record, name in zip(dataset.records, names_of(dataset), strict=True):
+            results = []
+            for index, (box, label, ignore) in enumerate(output.rows(record), 1):
+                x1, y1, x2, y2 = (100 * v for v in shares(box, record))
+                value = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "rotation": 0}
+                result: dict[str, Any] = {
+                    "id": f"r{index}",
+                    "type": "rectanglelabels",
+                    "from_name": "label",
+                    "to_name": "image",
+                    "original_width": record.size[1],
+                    "original_height": record.size[0],
+                    "image_rotation": 0,
+                    "value": {k: round(v, 7) for k, v in value.items()} | {"rectanglelabels": [names[label]]},
+                }
+                results.append(result | {"meta": {"text": ["ignore"]}} if ignore else result)
+            data = {"image": f"/data/local-files/?d=images/{split}/{name}"}
+            tasks.append({"id": len(tasks) + 1, "data": data, "annotations": [{"result": results}]})
+            output.image(record, f"images/{split}/{name}")
+        output.json(f"{split}.json", tasks)
+    labels = "".join(f"    <Label value={attribute(name)}/>\n" for name in names)
+    output.text(
+        "label_config.xml",
+        '<View>\n  <Image name="image" value="$image"/>\n  <RectangleLabels name="label" toName="image">\n'
+        f"{labels}  </RectangleLabels>\n</View>\n",
+    )
+    lines = ["Label Studio: image ids, class ids and areas are not kept; labels.txt holds the order of the classes"]
+    ignored = sum(int(r.ignore.sum()) for d in splits.values() for r in d.records)
+    note = [f"Label Studio: {ignored:,} crowd or difficult boxes carry the note 'ignore'"] if ignored else []
+    return lines + note
+
+
+FORMAT = Format("labelstudio", "Label Studio JSON", (".json",), _sniff, _sources, _write)

@@ -1,0 +1,106 @@
+"""Open Images CSV: ImageID, LabelName and corners in shares of the image; IsGroupOf marks regions to ignore.
+
+Defined at https://storage.googleapis.com/openimages/web/download_v7.html; names of the classes stand in
+class-descriptions-boxable.csv (LabelName,DisplayName).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from ...errors import DataError
+from ...types import Classes
+from ..dataset import Dataset, Sources
+from ..pages import Object, Page, Reading
+from ..registry import Format, ReadOptions
+from ..tree import Probe, Tree
+from ..values import number, yes
+from ..writing import Output, need_images, shares, stems_of
+from .csv import read_rows
+
+_NEEDED = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
+_HEAD = (
+    *("ImageID", "Source", "LabelName", "Confidence", "XMin", "XMax", "YMin", "YMax"),
+    *("IsOccluded", "IsTruncated", "IsGroupOf", "IsDepiction", "IsInside"),
+)
+
+
+def _sniff(probe: Probe) -> bool:
+    head = probe.lines[0].split(",") if probe.lines else []
+    return all(name in head for name in _NEEDED)
+
+
+def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
+    described = _descriptions(tree)
+
+    def classes(reading: Reading) -> Classes:
+        seen = {str(o.name) for file in reading.files for page in reading.pages(file) for o in page.objects}
+        names = tuple(dict.fromkeys([*described.values(), *sorted(seen)]))
+        return Classes(names, tuple(range(1, len(names) + 1)))
+
+    return Reading("openimages", tree, files, partial(_parse, described), options.strict, classes=classes).sources()
+
+
+def _descriptions(tree: Tree) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for file in tree.annotations:
+        if file.suffix.lower() == ".csv" and "class-descriptions" in file.name.lower():
+            for row in read_rows(file):
+                if len(row) == 2 and row[0] != "LabelName":
+                    named.setdefault(row[0].strip(), row[1].strip())
+    return named
+
+
+def _parse(described: dict[str, str], file: Path) -> list[Page]:
+    rows = read_rows(file)
+    if not rows or not all(name in rows[0] for name in _NEEDED):
+        raise DataError(f"{file} has no columns {', '.join(_NEEDED)}")
+    at = {name: rows[0].index(name) for name in (*_NEEDED, "IsGroupOf") if name in rows[0]}
+    objects: dict[str, list[Object]] = {}
+    for line, row in enumerate(rows[1:], 2):
+        cell = {name: row[place] if place < len(row) else "" for name, place in at.items()}
+        if not cell["ImageID"].strip():
+            raise DataError(f"{file}: row {line} names no image")
+        label = cell["LabelName"].strip()
+        x1, y1, x2, y2 = (number(cell[key]) for key in ("XMin", "YMin", "XMax", "YMax"))
+        group = yes(cell.get("IsGroupOf"))
+        item = Object(described.get(label, label), (x1, y1, x2, y2), group, where=f"row {line}")
+        objects.setdefault(cell["ImageID"].strip(), []).append(item)
+    return [Page(f"{name}.jpg", None, found, shares=True) for name, found in objects.items()]
+
+
+def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
+    need_images(splits, "Open Images")
+    names = output.classes.names
+    codes = [f"/c/{k:04d}" for k in range(len(names))]
+    empty = 0
+    stems, renamed = stems_of(splits)
+    for split, dataset in splits.items():
+        buffer = io.StringIO(newline="")
+        table = csv.writer(buffer, lineterminator="\n")
+        table.writerow(_HEAD)
+        for index, record in enumerate(dataset.records):
+            stem, suffix = stems[split, index]
+            empty += not len(record.boxes)
+            for box, label, ignore in output.rows(record, cut=True):
+                x1, y1, x2, y2 = (f"{v:.8f}" for v in shares(box, record))
+                table.writerow([stem, "fcos", codes[label], 1, x1, x2, y1, y2, 0, 0, int(ignore), 0, 0])
+            output.image(record, f"{split}/{stem}{suffix}")
+        output.text(f"{split}-annotations-bbox.csv", buffer.getvalue())
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerows([("LabelName", "DisplayName"), *zip(codes, names, strict=True)])
+    output.text("class-descriptions-boxable.csv", buffer.getvalue())
+    lost = ["Open Images: image ids, class ids and areas are not kept; boxes are cut at the edge of their picture"]
+    if empty:
+        lost.append(f"Open Images: {empty:,} pictures without objects have no row, so they are not in the set any more")
+    if renamed:
+        lost.append(f"Open Images: {renamed:,} pictures have a new name, as an ImageID has no folder")
+    ignored = sum(int(r.ignore.sum()) for d in splits.values() for r in d.records)
+    return lost + ([f"Open Images: {ignored:,} crowd or difficult boxes carry IsGroupOf"] if ignored else [])
+
+
+FORMAT = Format("openimages", "Open Images CSV", (".csv",), _sniff, _sources, _write)
