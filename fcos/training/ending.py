@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..data.dataset import Dataset
 from ..data.splits import name_of
-from ..evaluation.bootstrap import Interval
+from ..evaluation.uncertainty import Interval
 from ..evaluation.coco import Metrics
 from ..show.judged import mistakes
 from ..terminal import clock, plural, table

@@ -23,7 +23,7 @@ from ..data.loader import train_loader
 from ..data.sampler import Sampler
 from ..environment import data_hash, environment
 from ..errors import DataError, FcosError, OtherProcess
-from ..evaluation.bootstrap import Interval, intervals
+from ..evaluation.uncertainty import Interval, intervals
 from ..evaluation.coco import Metrics, evaluate
 from ..inference.dataset import predict_dataset
 from ..inference.detector import Detector
