@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from matching import assert_same_detections
 from PIL import Image
 from tiny import NAMES, tiny_config
 
@@ -28,12 +29,6 @@ def image():
     return np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8)
 
 
-def same(a: Detections, b: Detections):
-    torch.testing.assert_close(a.boxes, b.boxes)
-    torch.testing.assert_close(a.scores, b.scores)
-    assert torch.equal(a.labels, b.labels)
-
-
 def test_every_kind_of_source(detector, image, tmp_path):
     path = tmp_path / "a picture ü.png"
     Image.fromarray(image).save(path)
@@ -41,7 +36,7 @@ def test_every_kind_of_source(detector, image, tmp_path):
     assert len(expected) == 10
     tensor = torch.from_numpy(image).permute(2, 0, 1)
     for source in (path, str(path), Image.fromarray(image), tensor, tensor.float() / 255):
-        same(detector(source), expected)
+        assert_same_detections(detector(source), expected, box=1e-3, score=1e-5)
     assert detector(path).source == str(path)
     assert detector(path).size == (70, 90)
     assert [len(d) for d in detector([image, path])] == [10, 10]
@@ -52,8 +47,7 @@ def test_a_image_does_not_depend_on_its_neighbours(detector, image):
     others = [np.full((40, 90, 3), 7, np.uint8), image, np.zeros((300, 20, 3), np.uint8), image[:, ::-1].copy()]
     alone = [detector(p) for p in others]
     for together, single in zip(detector(others, batch=4), alone, strict=True):
-        torch.testing.assert_close(together.boxes, single.boxes, rtol=1e-4, atol=1e-2)
-        torch.testing.assert_close(together.scores, single.scores, rtol=1e-4, atol=1e-5)
+        assert_same_detections(together, single, box=1e-2, score=1e-5)
 
 
 def test_boxes_return_to_the_image(image):

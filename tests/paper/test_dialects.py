@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from matching import assert_same_detections
 
 from fcos.assign import assign, assign_batch
 from fcos.config import ModelConfig
@@ -291,9 +292,9 @@ def test_detections(name):
     (found,) = decode(pred, points, [size], config.override({"decode": {"topk": TOPK}}).decode)
     expected = survivors(rules, Predictions(*(v[0] for v in pred)), points, size)
     assert len(expected) > 15
-    assert found.labels.tolist() == [c for _, c, _ in expected]
-    torch.testing.assert_close(found.scores, torch.tensor([s for s, _, _ in expected]), atol=1e-6, rtol=0)
-    torch.testing.assert_close(found.boxes, torch.tensor([list(b) for _, _, b in expected]), atol=1e-4, rtol=0)
+    scores, labels, boxes = zip(*expected, strict=True)
+    theirs = {"boxes": torch.tensor([list(b) for b in boxes]), "scores": scores, "labels": labels}
+    assert_same_detections(found, theirs, box=1e-4, score=1e-6)
 
 
 @pytest.mark.parametrize("name", CASES)
