@@ -136,6 +136,7 @@ def test_nan_in_json_by_choice_only():
         (gzip.compress(b"[1]") + b"\x1f\x8bxxxxxxxxxxxx", "cannot be unpacked"),
         (b"\x1f\x8b", "cut short"),
     ],
+    ids=["large", "twice", "cut", "trailing", "head"],  # the bytes hold the time, and workers must agree on names
 )
 def test_packed_json_that_is_refused(tmp_path, data, reason):
     (tmp_path / "a.json.gz").write_bytes(data)
