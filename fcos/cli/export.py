@@ -18,7 +18,8 @@ def command(
     settings: Settings = None,
     model: MaybeModel = None,
     format: Annotated[
-        str, typer.Option("--format", "-f", help="onnx, openvino, tensorrt, torchscript, executorch, coreml, litert.")
+        str,
+        typer.Option("--format", "-f", help="onnx, openvino, tensorrt, torchscript, executorch, coreml, litert, html."),
     ] = "onnx",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; left out: the model's name.")] = None,
     dynamic: Annotated[
@@ -29,7 +30,9 @@ def command(
         str | None, typer.Option("--size", help="Input HxW where the size is fixed; left out: data.size square.")
     ] = None,
     nms: Annotated[bool, typer.Option("--nms", help="Decoding and NMS inside the graph.")] = False,
-    dtype: Annotated[str, typer.Option("--dtype", help="fp32, fp16 or int8.")] = "fp32",
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="fp32, fp16 or int8; left out: fp32, and fp16 in html.")
+    ] = None,
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", help="Data set whose pictures set the ranges of int8.")
     ] = None,

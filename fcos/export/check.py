@@ -18,7 +18,7 @@ from ..types import Detections
 if TYPE_CHECKING:
     from ..inference.detector import Detector
 
-_SURE = 0.3  # score from which a detection has to be there under low precision
+SURE = 0.3  # score from which a detection has to be there under low precision
 # largest differences of scores, of boxes as a share of the picture's longer side, and share of lost detections
 LIMITS = {"fp32": (1e-4, 1e-4, 0.005), "bf16": (0.1, 0.1, 0.05), "fp16": (0.05, 0.05, 0.05), "int8": (1.0, 1.0, 0.2)}
 MAX_AP50_LOSS = 1.0  # points, for every dtype
@@ -30,7 +30,7 @@ class Report:
 
     `score` and `box` are the largest over detections of the same class at the same location, `box` in
     pixels and `share` as a share of the picture's longer side. `lost` are detections of the reference
-    (of at least `_SURE`, under low precision) without one of their class at IoU 0.5 in the other.
+    (of at least `SURE`, under low precision) without one of their class at IoU 0.5 in the other.
     """
 
     images: int
@@ -65,7 +65,7 @@ def compare(reference: Detector, other: Detector, images: Sequence[np.ndarray] |
         # nothing is sure enough: compare what comes nearest to it
         reference, other = (like(d, other, threshold=0.0) for d in (reference, other))
         expected, found = reference.detect(images, names), other.detect(images, names)
-    return measure(expected, found, 0.0 if other.placement.dtype == "fp32" else _SURE)
+    return measure(expected, found, 0.0 if other.placement.dtype == "fp32" else SURE)
 
 
 def measure(expected: Sequence[Detections], found: Sequence[Detections], sure: float = 0.0) -> Report:

@@ -17,7 +17,7 @@ from ..data.classes import as_seen
 from ..data.image import read_image
 from ..data.open import open_dataset, open_judged, split_names
 from ..data.splits import TAUGHT, default_split
-from ..errors import ConfigError, ImageError, ModelError
+from ..errors import ConfigError, FcosError, ImageError, ModelError
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..zoo.find import find_weights
@@ -43,7 +43,7 @@ class Job:
     dynamic: str | None = None
     size: str | None = None
     nms: bool = False
-    dtype: str = "fp32"
+    dtype: str | None = None  # that of the format
     calibrate: Path | None = None
     images: int = 200
     data: Path | None = None
@@ -104,6 +104,10 @@ class Result:
                 )
         if self.wrong:
             lines += [f"rejected: {line}" for line in self.wrong]
+        elif self.format == "html":
+            lines.append(
+                f"good; next: open {self.file} in a browser" if report else f"next: open {self.file} in a browser"
+            )
         elif report is not None:
             lines.append(f"good; next: fcos predict PICTURE --model {self.file}")
         return "\n".join(lines)
@@ -115,6 +119,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     Raises FcosError for options that do not fit, a missing toolchain, or a model that cannot be read.
     """
     chosen = _choice(job)
+    job = replace(job, dtype=job.dtype or chosen.dtypes[0])
     path = find_weights(job.model)
     if format_of(path) is not None:
         raise ModelError(f"{path} is exported already; export the checkpoint it came from")
@@ -153,9 +158,11 @@ def judge(
     """
     kind = format_of(path)
     assert kind is not None
+    images = _images(dataset)
+    if hasattr(kind.module, "detect"):
+        return _judge_page(reference, path, kind, images)
     if not hasattr(kind.module, "runtime"):
         return None, []
-    images = _images(dataset)
     try:
         place = own_placement(path)
         network = open_runtime(path, place)
@@ -169,6 +176,23 @@ def judge(
         before, after = (_judge(d, dataset) for d in (check.like(reference, found), found))
         report = replace(report, ap50=(before.ap50, after.ap50), ap=(before.ap, after.ap))
     return report, check.verdict(report, network.about.dtype)
+
+
+def _judge_page(
+    reference: Detector, path: Path, kind: Format, images: list[np.ndarray] | None
+) -> tuple[check.Report | None, list[str]]:
+    """`judge` for a format that prepares and decodes by itself; (None, []) where nothing here can show it."""
+    images = check.bundled_images() if images is None else images
+    about = kind.module.read(path)
+    try:
+        seen = kind.module.detect(path, images)
+    except FcosError as error:
+        return check.Report(0, 0, 0, 0.0, 0.0, 0.0, 0, 0), [f"it cannot be run: {error}"]
+    if seen is None:
+        return None, []
+    expected = reference.replace(size=about.size).detect(images, [None] * len(images))
+    report = check.measure(expected, seen, 0.0 if about.dtype == "fp32" else check.SURE)
+    return report, check.verdict(report, about.dtype)
 
 
 def plan(job: Job, chosen: Format, reference: Detector) -> About:
@@ -197,9 +221,9 @@ def _choice(job: Job) -> Format:
     if job.format not in FORMATS:
         raise ConfigError(f"there is no format {job.format!r}; formats: {', '.join(FORMATS)}")
     chosen = FORMATS[job.format]
-    if job.dtype not in DTYPES:
+    if job.dtype not in (None, *DTYPES):
         raise ConfigError(f"there is no dtype {job.dtype!r}; choose from {', '.join(chosen.dtypes)}")
-    if job.dtype not in chosen.dtypes:
+    if job.dtype not in (None, *chosen.dtypes):
         raise ConfigError(f"{chosen.name} files hold {', '.join(chosen.dtypes)}, not {job.dtype}")
     if job.nms and not chosen.nms:
         able = ", ".join(f.name for f in FORMATS.values() if f.nms)
@@ -207,7 +231,7 @@ def _choice(job: Job) -> Format:
     if job.dtype == "int8" and job.calibrate is None:
         raise ConfigError("int8 needs pictures to set its ranges: add --calibrate DATA, the training data")
     if job.calibrate is not None and job.dtype != "int8":
-        raise ConfigError(f"--calibrate is for --dtype int8; {job.dtype} needs no pictures")
+        raise ConfigError("--calibrate is for --dtype int8; other numbers need no pictures")
     return chosen
 
 

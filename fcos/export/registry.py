@@ -14,7 +14,8 @@ from .about import Dtype
 @dataclass(frozen=True)
 class Format:
     """A file format: its name on the command line, its suffix, whether its batch and size can stay free and
-    decoding and NMS be part of it, and the dtypes it holds."""
+    decoding and NMS be part of it, and the dtypes it holds, the usual one
+    first."""
 
     name: str
     suffix: str
@@ -42,6 +43,9 @@ FORMATS = {
         Format("executorch", ".pte", False, False, ("fp32",), "ExecuTorch with XNNPACK"),
         Format("coreml", ".mlpackage", False, False, ("fp32", "fp16"), "Core ML, for Apple devices"),
         Format("litert", ".tflite", False, False, ("fp32",), "LiteRT (TensorFlow Lite)"),
+        Format(
+            "html", ".html", True, False, ("fp16", "fp32", "int8"), "one page that detects, in any browser, offline"
+        ),
     )
 }
 # runtimes that a checkpoint can be converted to on the fly, fastest first

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from ..errors import FcosError
 from ..types import Detections
 from ..version import __version__
-from . import v2
+from . import pages, v2
 from .answers import Wanted, drawn, explainer, failed, result, to_json, wanted
 from .engine import Engine, Found, Task
 from .guard import Guard, allowed
@@ -109,6 +109,7 @@ def build(server: Server) -> FastAPI:
     _detecting(app, server)
     _protocol(app, server)
     _looking_after(app, server)
+    pages.add(app, server.engines)
     if server.options.access.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(server.options.access.origins), allow_methods=["GET", "POST"],

@@ -36,9 +36,8 @@ CAT = (ASSETS / "photos" / "cat.jpg").read_bytes()
 @contextmanager
 def serving(**changes):
     """A server in a thread, as (address, its parts)."""
-    options = ServeOptions(
-        settings=SMALL, placing=Placing(device="cpu", runtime="torch", threads=2, lanes=2), **changes
-    )
+    changes = {"settings": SMALL, "placing": Placing(device="cpu", runtime="torch", threads=2, lanes=2), **changes}
+    options = ServeOptions(**changes)
     parts = start(options)
     config = uvicorn.Config(build(parts), log_level="warning", access_log=False, lifespan="on")
     server = uvicorn.Server(config)

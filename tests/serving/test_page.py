@@ -1,0 +1,358 @@
+"""The page in a headless Chromium: the same detections as Python's, nothing from elsewhere, hands and keys."""
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_serve import CAT, PHOTOS, ask, odd_pictures, serving
+from tiny import NAMES, fcos, tiny_config
+
+from fcos.data.image import read_image
+from fcos.decode import decode
+from fcos.export import check
+from fcos.export.browser import Browser, find_chromium
+from fcos.export.formats import html
+from fcos.export.job import Job, judge, run
+from fcos.files import ASSETS
+from fcos.inference.detector import Detector
+from fcos.inference.load import load
+from fcos.network import weights
+from fcos.points import make_points
+from fcos.presets import with_dialect
+from fcos.serving.options import Placing
+from fcos.types import Classes, Predictions
+
+WEB = ASSETS / "web"
+DIALECTS = ("fcos", "original", "adelaidet", "detectron2", "mmdet", "torchvision")
+needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here: apt install chromium")
+
+
+def test_the_files_of_others_are_what_they_were():
+    """As npm gave them, by the table that tools/vendor_web.py wrote; nothing lies beside them unlisted."""
+    table = json.loads((WEB / "vendor" / "vendor.json").read_text())
+    for name, told in table.items():
+        data = gzip.decompress((WEB / "vendor" / f"{name}.gz").read_bytes())
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (told["bytes"], told["sha256"]), name
+        assert told["terms"].startswith(("MIT", "Apache-2.0"))
+    assert {p.name.removesuffix(".gz") for p in (WEB / "vendor").iterdir()} - set(table) == {
+        "vendor.json", "onnxruntime.LICENSE.txt",
+    }  # fmt: skip
+
+
+def test_what_is_served_comes_from_this_server_only():
+    """Pages, scripts and their policy name no other host."""
+    for path in (*WEB.glob("*.html"), *WEB.glob("*.js"), *WEB.glob("*.css")):
+        assert "//" not in path.read_text().replace("// ", "").replace("http://www.w3.org", ""), path.name
+
+
+# ------------------------------------------------------------------ the arithmetic
+
+
+@pytest.fixture(scope="module")
+def tab():
+    """An empty page with core.js in it."""
+    with Browser() as browser:
+        tab = browser.open("about:blank")
+        tab.evaluate(f"(0, eval)({json.dumps((WEB / 'core.js').read_text() + '; self.Fcos = Fcos')}), 0")
+        yield tab
+
+
+def about_of(config, size=None):
+    return {"config": config.model_dump(mode="json"), "classes": {"names": NAMES}, "graph": {"size": size}}
+
+
+def text(values):
+    return base64.b64encode(np.ascontiguousarray(values)).decode()
+
+
+UNPACK = "const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));"
+
+
+@pytest.mark.browser
+@needs_chromium
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("fixed", [None, (96, 96)])
+def test_images_are_prepared_as_in_python(tab, dialect, fixed):
+    config = with_dialect(tiny_config(), dialect)
+    detector = Detector(lambda _: None, config, Classes(NAMES), size=fixed)
+    cat = read_image(CAT)
+    for shape in ((300, 451), (64, 80), (31, 45), (128, 128), (200, 33), (1, 40)):
+        image = np.ascontiguousarray(cat[: shape[0], : shape[1]])
+        expected, size = detector.prepare(image)
+        rgba = np.dstack((image, np.full(shape, 255, np.uint8)))
+        ours = tab.evaluate(
+            f"""(() => {{ {UNPACK}
+            const ready = Fcos.prepare({{data: bytes("{text(rgba)}"), width: {shape[1]}, height: {shape[0]}}},
+              {json.dumps(about_of(config, fixed))});
+            const kind = ready.input.constructor.name;
+            return [ready.height, ready.width, ready.size, kind, Array.from(ready.input)]; }})()"""
+        )
+        assert tuple(ours[2]) == tuple(size)
+        assert tuple(ours[:2]) == tuple(expected.shape[1:])
+        assert ours[3] == ("Uint8Array" if expected.dtype == torch.uint8 else "Float32Array")
+        difference = (torch.tensor(ours[4]).reshape(expected.shape) - expected.float()).abs()
+        # OpenCV interpolates in fixed point, Pillow rounds its weights: a grey level here and there
+        assert difference.max() <= 1.01, (shape, float(difference.max()))
+        assert difference.mean() < 0.2
+
+
+@pytest.mark.browser
+@needs_chromium
+@pytest.mark.parametrize("nms", ["class", "agnostic", "none", "soft-linear", "soft-gaussian"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_predictions_are_decoded_as_in_python(tab, dialect, nms):
+    config = with_dialect(tiny_config(), dialect).override({"decode": {"topk": 40, "max_detections": 25, "nms": nms}})
+    size, shape, image = (64, 96), (60, 90), (120, 180)
+    points = make_points(size, config.model, config.assign)
+    generator = torch.Generator().manual_seed(3)
+    count = len(points.xy)
+    said = Predictions(
+        torch.randn(1, count, 2, generator=generator) * 2 - 1,
+        torch.rand(1, count, 4, generator=generator) * 60,
+        torch.randn(1, count, generator=generator),
+    )
+    (expected,) = decode(said, points, [shape], config.decode)
+    assert len(expected) > 5
+    flat = {name: text(getattr(said, name).numpy()) for name in said._fields}
+    story = tab.evaluate(
+        f"""(() => {{ {UNPACK}
+        const flat = {json.dumps(flat)}, said = {{}};
+        for (const name of Object.keys(flat)) said[name] = new Float32Array(bytes(flat[name]).buffer);
+        const ready = {{height: {size[0]}, width: {size[1]}, size: {list(shape)}}};
+        const told = Fcos.tell(said, ready, {{height: {image[0]}, width: {image[1]}}}, {json.dumps(about_of(config))});
+        return {{...told, maps: told.maps.length}}; }})()"""
+    )
+    found = html.told(story)
+    order = [np.lexsort((d.labels, d.points)) for d in (found, expected)]
+    found, expected = (d[torch.tensor(o)] for d, o in zip((found, expected), order, strict=True))
+    assert torch.equal(found.points, expected.points)
+    assert torch.equal(found.labels, expected.labels)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.boxes, expected.boxes * 2, rtol=0, atol=2e-3)
+
+
+# ------------------------------------------------------------------ the page
+
+
+def small_network():
+    """Random weights that fire everywhere, quick to export."""
+    config = tiny_config(
+        model={"backbone": "plain", "stride_in_1x1": False, "backbone_norm_eps": None, "strides": (16, 32)},
+        decode={"topk": 60, "max_detections": 30},
+    )
+    torch.manual_seed(0)
+    network = weights.build(config, 2).eval()
+    with torch.no_grad():
+        for conv in (network.head.class_logits, network.head.centerness):
+            conv.weight.normal_(std=0.3)
+            conv.bias.zero_()
+        network.head.box_distances.weight.normal_(std=0.02)
+    return network, config
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """(checkpoint, its page as `fcos export` wrote it, the ONNX file inside, what the command said)"""
+    pytest.importorskip("onnxscript", reason="pip install 'fcos-detector[onnx]'")
+    folder = tmp_path_factory.mktemp("page")
+    network, config = small_network()
+    checkpoint = weights.save(folder / "small.safetensors", network.state_dict(), config, Classes(NAMES))
+    result = run(Job(str(checkpoint), "html", folder / "small.html", dtype="fp32"))
+    graph = folder / "small.onnx"
+    packed = re.search(r'<script id="packed-model" type="text/plain">(.*?)</script>', result.file.read_text())
+    graph.write_bytes(base64.b64decode(packed[1]))
+    return checkpoint, result, graph
+
+
+def within(found, expected, share=1e-3):
+    """The same detections, boxes within a share of the longer side. Near-ties at the limits may differ."""
+    report = check.measure([expected], [found])
+    assert report.matched >= 0.95 * len(expected), report
+    assert report.score < 1e-3, report
+    assert report.share < share, report
+
+
+ONNX = Placing(device="cpu", runtime="onnx", threads=2)
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_the_page_detects_in_the_browser_as_python_does(files):
+    detector = load(files[0], device="cpu", runtime="torch")
+    pictures = [path.read_bytes() for path in PHOTOS] + [
+        data for name, data in odd_pictures() if name in ("rotated by EXIF", "grey", "palette", "large")
+    ]
+    with serving(models=(str(files[2]),), settings=(), placing=ONNX) as (address, _), Browser() as browser:
+        tab = browser.open(address)
+        tab.evaluate("fcosPage.ready")
+        assert tab.evaluate("crossOriginIsolated") is True
+        tab.evaluate("document.getElementById('local').click()")
+        for data in pictures:
+            url = "data:image/png;base64," + base64.b64encode(data).decode()
+            story = tab.evaluate(f"fcosPage.detect({json.dumps(url)})")
+            expected = detector(data, score=0.0)
+            assert (story["height"], story["width"]) == expected.size
+            within(html.told(story), expected)
+        asked = {url for url in browser.requests if not url.startswith(("data:", "blob:"))}
+    assert all(url.startswith((address + "/", "about:")) for url in asked), asked
+    assert f"{address}/web/ort.wasm" in asked
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@needs_chromium
+def test_the_page_detects_on_real_pictures_as_python_does(shared_data):
+    detector = load("fcos-lite0", device="cpu", runtime="torch")
+    paths = sorted((shared_data / "coco_val2017_60").rglob("*.jpg"))[:50]
+    with serving(settings=()) as (address, _), Browser() as browser:
+        tab = browser.open(address)
+        tab.evaluate("fcosPage.ready")
+        tab.evaluate("document.getElementById('local').click()")
+        for path in paths:
+            url = "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
+            within(html.told(tab.evaluate(f"fcosPage.detect({json.dumps(url)})")), detector(path, score=0.0))
+
+
+def wait_for(tab, expression, seconds=60):
+    end = time.monotonic() + seconds
+    while not (value := tab.evaluate(expression)):
+        assert time.monotonic() < end, expression
+        time.sleep(0.05)
+    return value
+
+
+def press(tab, key):
+    tab.evaluate(f"document.body.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', bubbles: true}})), 0")
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_a_person_looks_at_a_picture(tmp_path):
+    """Pictures are opened, the score moved, classes switched off, a box chosen; all without a mouse where possible."""
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    with serving() as (address, _), Browser() as browser:
+        every = json.loads(ask(address, "/predict?score=0", CAT)[2])["results"][0]["detections"]
+        tab = browser.open(address)
+        tab.evaluate("fcosPage.ready")
+        tab.give_files("#files", [ASSETS / "photos" / "cat.jpg", ASSETS / "photos" / "astronaut.jpg", broken])
+        wait_for(tab, "fcosPage.state.pictures[0]?.found?.detections.length")
+        boxes = "document.querySelectorAll('#list button').length"
+        set_score = "(s => {{ s.value = {}; s.oninput({{target: s}}); return {} }})(document.getElementById('score'))"
+        for least in (0.0, 0.2, 0.5):
+            wanted = sum(d["score"] >= least for d in every)
+            assert tab.evaluate(set_score.format(least, boxes)) == min(wanted, 100)
+        tab.evaluate(set_score.format(0.1, 0))
+        assert tab.evaluate("document.querySelectorAll('#strip button').length") == 3
+        tab.evaluate("document.getElementById('none').click()")
+        assert tab.evaluate(boxes) == 0
+        tab.evaluate("document.getElementById('all').click()")
+        press(tab, "ArrowDown")
+        told = wait_for(tab, "!document.getElementById('story').hidden && document.getElementById('story').innerText")
+        assert every[0]["label"] in told
+        assert "centerness" in told
+        press(tab, "h")
+        assert tab.evaluate("document.getElementById('map-kind').value") == "class"
+        wait_for(tab, "fcosPage.state.pictures[0].found.maps.length")
+        press(tab, "Escape")
+        assert tab.evaluate("document.getElementById('story').hidden") is True
+        before = tab.evaluate("fcosPage.state.view.scale")
+        press(tab, "+")
+        assert tab.evaluate("fcosPage.state.view.scale") > before
+        press(tab, "ArrowRight")
+        wait_for(tab, "fcosPage.state.pictures[1].found")
+        press(tab, "ArrowRight")
+        wait_for(tab, "document.getElementById('status').classList.contains('wrong')")
+        tab.resize(390, 844, phone=True)
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth") is True
+        hosts = {url for url in browser.requests if not url.startswith(("data:", "blob:", address + "/"))}
+        assert not hosts
+        docs = browser.open(address + "/docs")
+        assert wait_for(docs, "document.querySelectorAll('.opblock').length") > 10
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_the_camera(files):
+    flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with serving(models=(str(files[2]),), settings=(), placing=ONNX) as (address, _), Browser(flags) as browser:
+        tab = browser.open(address)
+        tab.evaluate("fcosPage.ready")
+        tab.evaluate("document.getElementById('camera').click()")
+        wait_for(tab, "fcosPage.state.camera?.rate && fcosPage.state.camera.found.detections.length >= 0")
+        assert "frames a second" in tab.evaluate("document.getElementById('status').textContent")
+        tab.evaluate("document.getElementById('camera').click()")
+        wait_for(tab, "fcosPage.state.camera === null")
+
+
+# ------------------------------------------------------------------ the page as one file
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_one_html_file_detects_from_disk_and_sends_nothing(files):
+    _, result, _ = files
+    assert not result.wrong
+    assert result.report.share < 1e-4  # the check ran in Chromium
+    assert "good; next: open" in result.text()
+    assert html.read(result.file).classes.names == NAMES
+    with Browser() as browser:
+        tab = browser.open(result.file.as_uri())
+        wait_for(tab, "document.getElementById('status').textContent === 'ready, offline'")
+        tab.give_files("#files", [ASSETS / "photos" / "cat.jpg"])
+        wait_for(tab, "fcosPage.state.pictures[0]?.found")
+        assert tab.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'refused')") == "refused"
+        asked = {url for url in browser.requests if not url.startswith(("data:", "blob:"))}
+    assert asked <= {result.file.as_uri(), "about:blank", "http://127.0.0.1:9/"}
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_a_damaged_page_is_rejected(files, tmp_path):
+    reference = load(files[0], device="cpu")
+    page = files[1].file.read_text()
+    out = tmp_path / "detector.html"
+    out.write_text(page.replace('id="packed-model" type="text/plain">', 'id="packed-model" type="text/plain">AAAA'))
+    assert "cannot be run" in judge(reference, out, None)[1][0]
+    out.write_text(page.replace("f(x - distances[0])", "f(x - 2 * distances[0])"))
+    assert "boxes differ" in " ".join(judge(reference, out, None)[1])
+
+
+def test_half_weights_are_half_as_large_and_compute_in_single(files):
+    """onnxruntime gives the outputs of the weights rounded to float16, in float32."""
+    onnx = pytest.importorskip("onnx")
+    ort = pytest.importorskip("onnxruntime")
+    model = onnx.load(str(files[2]))
+    rounded = onnx.load(str(files[2]))
+    for tensor in rounded.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= 256:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16).astype(np.float32), tensor.name))
+    html._halve(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert len(model.SerializeToString()) < 0.6 * len(rounded.SerializeToString())
+    image = np.random.default_rng(0).integers(0, 255, (1, 3, 64, 96), dtype=np.uint8)
+    outputs = [ort.InferenceSession(m.SerializeToString()).run(None, {"images": image}) for m in (model, rounded)]
+    for ours, theirs in zip(*outputs, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_page_of_others_is_one_line(capsys, tmp_path):
+    other = tmp_path / "other.html"
+    other.write_text("<!doctype html><title>hello</title>")
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, "PNG")
+    picture = tmp_path / "a.png"
+    picture.write_bytes(stream.getvalue())
+    code, _, err = fcos(capsys, "predict", picture, "--model", other)
+    assert code == 2
+    assert str(other) in err
+    assert err.count("\n") == 1
