@@ -124,3 +124,8 @@ class _Whole:
 
 def _named(seen: Detections, name: str | None) -> Detections:
     return replace(seen, source=name)
+
+
+def compose(detectors: Sequence[Detector], looks: Looks) -> Detector | Composite:
+    """The one detector by itself where nothing more is asked for, else all looks as one."""
+    return detectors[0] if len(detectors) == 1 and looks.plain else Composite(tuple(detectors), looks)

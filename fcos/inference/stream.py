@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +18,15 @@ from ..data.image import read_image
 from ..errors import ImageError
 from ..machine import cpu_cores
 from ..types import Detections
+from .composite import Composite
 from .detector import Detector
+from .large import open_windows
+from .tiles import Held, Windows
 
-_Reading = tuple[Path, Future[np.ndarray]]
+_Reading = tuple[Path, Future[np.ndarray | Windows]]
 _Found = tuple[Path, np.ndarray, Detections | ImageError]  # pixels, and what is in them
 _AHEAD = 4  # pictures decoded while the network works
+_DRAWN = 4096  # longer side in pixels of what is drawn of a large picture
 _LANES = 4  # more take memory for little
 
 
@@ -30,17 +35,24 @@ def pick_lanes(images: int, batch: int, threads: int) -> int:
     return max(1, min(_LANES, threads or cpu_cores(), images // 4)) if batch == 1 else 1
 
 
-def run(detector: Detector, images: Sequence[Path], scores: Tensor, batch: int = 1) -> Iterator[_Found]:
+def run(
+    detector: Detector | Composite,
+    images: Sequence[Path],
+    scores: Tensor,
+    batch: int = 1,
+) -> Iterator[_Found]:
     """(path, pixels, detections or the error) of each picture, in order. Decoding runs ahead of the network, the
     network ahead of the caller, `detector.placement.lanes` pictures at once.
 
-    scores [C]: the lowest score of each class. `batch` pictures go to the network together.
+    scores [C]: the lowest score of each class. `batch` pictures go to the network together. A picture that is looked
+    at in tiles is read in windows where it is large; its pixels are then a smaller copy, for drawing.
     """
 
     def prepare() -> None:
         if detector.placement.threads:  # torch counts them for each thread, and setting them for each picture costs
             torch.set_num_threads(detector.placement.threads)
 
+    read = open_windows if isinstance(detector, Composite) and detector.looks.tile is not None else read_image
     lanes = detector.placement.lanes
     with (
         _keep_threads(),
@@ -53,7 +65,7 @@ def run(detector: Detector, images: Sequence[Path], scores: Tensor, batch: int =
         try:
             while True:
                 ahead = batch + _AHEAD - len(reading)
-                reading.extend((path, readers.submit(read_image, path)) for path in islice(rest, ahead))
+                reading.extend((path, readers.submit(read, path)) for path in islice(rest, ahead))
                 if reading:
                     part = [reading.popleft() for _ in range(min(batch, len(reading)))]
                     detecting.append(workers.submit(_detect, detector, part, scores))
@@ -77,8 +89,8 @@ def _keep_threads() -> Iterator[None]:
         torch.set_num_threads(torch.get_num_threads())
 
 
-def _detect(detector: Detector, part: Sequence[_Reading], scores: Tensor) -> list[_Found]:
-    images: list[np.ndarray] = []
+def _detect(detector: Detector | Composite, part: Sequence[_Reading], scores: Tensor) -> list[_Found]:
+    images: list[Any] = []  # pixels, or windows for a composite
     errors: dict[int, ImageError] = {}
     for place, (_, future) in enumerate(part):
         try:
@@ -93,5 +105,16 @@ def _detect(detector: Detector, part: Sequence[_Reading], scores: Tensor) -> lis
             results.append((path, np.zeros((0, 0, 3), np.uint8), errors[place]))
         else:
             image, one = next(found)
-            results.append((path, image, one[one.scores >= scores[one.labels]]))
+            results.append((path, _preview(image), one[one.scores >= scores[one.labels]]))
     return results
+
+
+def _preview(image: np.ndarray | Windows) -> np.ndarray:
+    """The pixels to draw on: those of a large picture that was read in windows, smaller."""
+    if isinstance(image, np.ndarray):
+        return image
+    if isinstance(image, Held):
+        return image.image
+    height, width = image.size
+    ratio = min(1.0, _DRAWN / max(height, width))
+    return image.shrunk((max(1, round(height * ratio)), max(1, round(width * ratio))))

@@ -111,13 +111,17 @@ def draw_boxes(
 
 def draw_detections(image: Source, detections: Detections, score: float = 0.0) -> Image.Image:
     """An image, whatever a detector takes (EXIF rotation applied as there), with its detections of at least `score`.
+    On a smaller or larger copy of the image they lie where they belong.
 
     Raises ImageError for what cannot be read as an image.
     """
     shown = detections[detections.scores >= score].to("cpu")
+    pixels, boxes = load_source(image), shown.boxes.detach().float().numpy()
+    if shown.size is not None and tuple(shown.size) != pixels.shape[:2]:  # a smaller copy of the image
+        boxes = boxes * np.array([pixels.shape[1] / shown.size[1], pixels.shape[0] / shown.size[0]] * 2, np.float32)
     drawn = draw_boxes(
-        load_source(image),
-        shown.boxes.detach().float().numpy(),
+        pixels,
+        boxes,
         shown.labels.numpy(),
         shown.names,
         scores=shown.scores.detach().float().numpy(),

@@ -1,0 +1,107 @@
+"""Large files in windows: the same pixels, the same detections, and memory that stays small."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcos.data.image import read_image
+from fcos.detections import Detections
+from fcos.errors import ImageError
+from fcos.inference import large
+from fcos.inference.tiles import Held, Window
+
+rasterio = pytest.importorskip("rasterio", reason="large TIFF needs rasterio: pip install 'fcos-detector[tiff]'")
+
+
+def write(path, pixels, **options):
+    bands = pixels if pixels.ndim == 3 else pixels[..., None]
+    with rasterio.open(
+        path, "w", driver="GTiff", height=bands.shape[0], width=bands.shape[1], count=bands.shape[2],
+        dtype=bands.dtype, tiled=True, blockxsize=64, blockysize=64, **options,
+    ) as file:  # fmt: skip
+        file.write(np.moveaxis(bands, 2, 0))
+
+
+def pixels(size=(200, 300), bands=3, dtype=np.uint8):
+    high = np.iinfo(dtype).max
+    return np.random.default_rng(0).integers(0, high, (*size, bands), dtype=dtype, endpoint=True)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(("bands", "dtype"), [(3, np.uint8), (1, np.uint8), (1, np.uint16)])
+def test_windows_are_the_pixels_of_the_whole(tmp_path, bands, dtype):
+    path = tmp_path / "a.tif"
+    write(path, pixels(bands=bands, dtype=dtype))
+    whole = read_image(str(path))
+    raster = large.Raster(path)
+    assert raster.size == (200, 300)
+    part = raster.read(Window(30, 40, 130, 290))
+    assert np.abs(part.astype(int) - whole[30:130, 40:290]).max() <= (1 if dtype == np.uint16 else 0)
+    small = raster.shrunk((50, 75))
+    assert np.abs(small.astype(int) - Held(whole).shrunk((50, 75))).max() <= 2
+
+
+def test_small_files_are_read_whole_and_large_ones_in_windows(tmp_path, monkeypatch):
+    path = tmp_path / "a.tif"
+    write(path, pixels())
+    assert isinstance(large.open_windows(path), Held)
+    monkeypatch.setattr(large, "_HELD", 1000)
+    assert isinstance(large.open_windows(path), large.Raster)
+    Image.fromarray(pixels()).save(tmp_path / "a.png")
+    assert isinstance(large.open_windows(tmp_path / "a.png"), Held)
+
+
+@pytest.mark.parametrize("content", [b"", b"II*\0nonsense", b"text"])
+def test_what_is_no_tiff_is_one_line(tmp_path, content):
+    path = tmp_path / "a.tif"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=r"a\.tif") as error:
+        large.open_windows(path)
+    assert "\n" not in str(error.value)
+
+
+def test_floats_are_refused_by_name(tmp_path):
+    write(tmp_path / "a.tif", np.zeros((64, 64, 1), np.float32))
+    with pytest.raises(ImageError, match="its pixels are float32"):
+        large.Raster(tmp_path / "a.tif")
+
+
+@pytest.mark.slow
+def test_a_gigapixel_stays_under_two_gigabytes(tmp_path):
+    """32,768 x 32,768 pixels, 3 GB when decoded."""
+    path, side = tmp_path / "big.tif", 32768
+    with rasterio.open(
+        path, "w", driver="GTiff", height=side, width=side, count=3, dtype="uint8", tiled=True, blockxsize=512,
+        blockysize=512, compress="deflate",
+    ) as file:  # fmt: skip
+        row = np.full((3, 512, side), 90, np.uint8)
+        for top in range(0, side, 512):
+            file.write(row, window=rasterio.windows.Window(0, top, side, 512))
+    program = f"""
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
+from fcos.cli import main
+try: main(["predict", {str(path)!r}, "--tile", "4096", "--out", {str(tmp_path / "out")!r}])
+except SystemExit as end: assert not end.code, end.code
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) * 1024 < 2e9
+
+
+def test_boxes_lie_where_they_belong_on_a_smaller_copy():
+    """Drawing a large picture's detections on its preview."""
+    import torch
+
+    found = Detections(
+        torch.tensor([[100.0, 100, 300, 200]]), torch.ones(1), torch.zeros(1).long(), torch.zeros(1).long(),
+        names=("a",), size=(400, 400),
+    )  # fmt: skip
+    small = np.zeros((100, 100, 3), np.uint8)
+    rows, columns = np.nonzero(np.asarray(found.draw(small)).sum(axis=2))
+    assert 24 <= columns.min() <= 26
+    assert 74 <= columns.max() <= 76
+    assert rows.max() <= 51
