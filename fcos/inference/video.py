@@ -75,6 +75,8 @@ def is_video(source: object) -> bool:
     if isinstance(source, int):
         return True
     text = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+    if text.isascii() and text.isdigit() and len(text) < 4:
+        return not Path(text).exists()  # a camera, unless a folder has that name
     return text.lower().startswith(_SCHEMES) or Path(text).suffix.lower() in SUFFIXES
 
 
