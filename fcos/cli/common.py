@@ -23,6 +23,12 @@ Settings = Annotated[
 MODEL = "Name, run folder or file of a model."
 Model = Annotated[str, typer.Option("--model", "-m", help=MODEL)]
 MaybeModel = Annotated[str | None, typer.Option("--model", "-m", help=MODEL)]
+Models = Annotated[list[str] | None, typer.Option("--model", "-m", help=f"{MODEL[:-1]}; several are put together.")]
+Tile = Annotated[str | None, typer.Option("--tile", help="Look in tiles of so many pixels, or auto.")]
+Overlap = Annotated[float, typer.Option("--overlap", help="Overlap of tiles, as a share of their side, 0 to 0.9.")]
+Views = Annotated[
+    str, typer.Option("--tta", help="Look several times and put it together: flip,0.8,1.2 or a part of it.")
+]
 DATA = "Data set: COCO, YOLO or VOC; folder or file."
 MaybeData = Annotated[Path | None, typer.Option("--data", "-d", help=DATA)]
 Split = Annotated[str | None, typer.Option("--split", help="Split; left out: test, else val, else the only one.")]

@@ -7,11 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Device, Json, MaybeData, MaybeModel, Settings, Split, open_to_judge, say, sort_words, the_one
+from .common import (
+    Device,
+    Json,
+    MaybeData,
+    Models,
+    Overlap,
+    Settings,
+    Split,
+    Tile,
+    Views,
+    open_to_judge,
+    say,
+    sort_words,
+    the_one,
+)
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..evaluation.coco import Metrics
+    from ..inference.composite import Composite
+    from ..inference.detector import Detector
     from ..types import Detections
 
 
@@ -21,7 +37,7 @@ def command(
     ] = None,
     settings: Settings = None,
     data: MaybeData = None,
-    model: MaybeModel = None,
+    model: Models = None,
     detections: Path = typer.Option(None, "--detections", help="COCO results file (.json, .json.gz) to judge."),
     split: Split = None,
     out: Path = typer.Option(None, "--out", "-o", help="Folder for metrics.json, detections.json and plots."),
@@ -48,6 +64,12 @@ def command(
     precision: float = typer.Option(
         None, "--precision", min=0, max=1, help="Lowest score of each class that keeps this precision (IoU 0.5)."
     ),
+    tile: Tile = None,
+    overlap: Overlap = 0.2,
+    tta: Views = "",
+    mot: tuple[Path, Path] = typer.Option(
+        None, "--mot", metavar="TRUTH RESULT", help="Two MOTChallenge files: HOTA, IDF1 and MOTA of tracks."
+    ),
 ) -> None:
     """COCO and VOC numbers of a model or of a results file, or the difference of two.
 
@@ -61,13 +83,21 @@ def command(
     from ..errors import FcosError
     from ..evaluation.coco import curves, evaluate, read_results
     from ..files import check_folder, write_whole
+    from ..inference.composite import Looks, compose
+    from ..inference.load import load
+    from ..inference.views import parse_views
 
     things, overrides = sort_words(words, settings)
     named = the_one(things, data, "--data")
+    if mot is not None:
+        if named or model or detections or compare:
+            raise FcosError("--mot judges two MOTChallenge files; leave out the data set and what to judge on it")
+        _tracks(*mot, as_json)
+        return
     if named is None:
         raise FcosError("judge on what? give the data set: fcos eval DATA --model MODEL")
     data = Path(named)
-    if (model is not None) + (detections is not None) + (compare is not None) != 1:
+    if bool(model) + (detections is not None) + (compare is not None) != 1:
         raise FcosError("give either --model or --detections, the thing to judge, or --compare A B")
     if detections is not None and overrides:
         raise FcosError(f"{overrides[0]!r} is a setting of a model; with --detections there is none")
@@ -75,9 +105,14 @@ def command(
     if class_agnostic and precision is not None:
         raise FcosError("--precision gives a score for each class, which --class-agnostic takes for one")
     dataset = open_to_judge(data, split)
+    looks = Looks(tile, overlap, parse_views(tta))
 
     def detect(name: str) -> tuple[list[Detections], Dataset]:
-        return _detect(name, dataset, data, overrides, batch, device, runtime, allow_missing)
+        return judge([name])
+
+    def judge(names: list[str]) -> tuple[list[Detections], Dataset]:
+        detectors = [load(name, runtime=runtime, device=device, overrides=overrides) for name in names]
+        return _detect(compose(detectors, looks), dataset, data, batch, allow_missing)
 
     def read(path: str | Path) -> tuple[list[Detections], Dataset]:
         return read_results(path, dataset), dataset
@@ -93,12 +128,14 @@ def command(
         options = {"resamples": resamples, "seed": seed, "class_agnostic": class_agnostic}
         _compare(compare, first, second, dataset_a, data, out, as_json, options)
         return
-    found, dataset = read(detections) if detections is not None else detect(model)
+    found, dataset = read(detections) if detections is not None else judge(model)
     metrics = evaluate(found, dataset, class_agnostic=class_agnostic, voc_plus_one=voc_plus_one)
     result = {
         "data": str(data),
         "split": dataset.split,
-        "model": model,
+        "model": " + ".join(model) if model else None,
+        **({"tile": tile, "overlap": overlap} if tile else {}),
+        **({"tta": tta} if tta else {}),
         "detections_file": str(detections) if detections is not None else None,
         **metrics.to_dict(),
     }
@@ -122,28 +159,19 @@ def command(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    typer.echo(f"{model or detections} on {data}, split {dataset.split}\n")
+    typer.echo(f"{result['model'] or detections} on {data}, split {dataset.split}\n")
     typer.echo("\n".join([metrics.table(), *([""] if more else []), *more]))
     if out is not None:
         typer.echo(f"\nwritten to {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.is_file()))}")
 
 
 def _detect(
-    name: str,
-    dataset: Dataset,
-    data: Path,
-    settings: list[str],
-    batch: int,
-    device: str,
-    runtime: str | None,
-    allow_missing: bool,
+    detector: Detector | Composite, dataset: Dataset, data: Path, batch: int, allow_missing: bool
 ) -> tuple[list[Detections], Dataset]:
     """What a model finds, and the data set under the model's choice of classes."""
     from ..data.classes import as_seen
     from ..evaluation.coco import predict_dataset
-    from ..inference.load import load
 
-    detector = load(name, runtime=runtime, device=device, overrides=settings)
     dataset = as_seen(dataset, detector.config.data, detector.classes.names[0])
     say(f"{len(dataset.records)} pictures of {data}, split {dataset.split}")
     return predict_dataset(detector, dataset, batch, allow_missing=allow_missing), dataset
@@ -186,3 +214,14 @@ def _write(
     write_whole(folder / "metrics.json", text + "\n")
     write_whole(folder / "detections.json", lambda p: write_results(p, found, dataset))
     draw_evaluation(folder, found, dataset, score)
+
+
+def _tracks(truth: Path, result: Path, as_json: bool) -> None:
+    """HOTA, IDF1 and MOTA of one file of tracks against another."""
+    import json
+
+    from ..evaluation.mot import read_mot, track_metrics
+
+    made = read_mot(result, len(read_mot(truth)))
+    metrics = track_metrics(read_mot(truth, len(made)), made)
+    typer.echo(json.dumps(metrics.to_dict()) if as_json else metrics.text())

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Device, Model, Settings, say, sort_words
+from .common import Device, Models, Overlap, Settings, Tile, Views, say, sort_words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from ..inference.composite import Composite
+    from ..inference.detector import Detector
     from ..inference.writers import Outcome, Outputs
 
 _AUTO_PAYS = 50  # images below which the search for the fastest runtime takes longer than it saves
@@ -20,11 +26,12 @@ def command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PICTURE|KEY=VALUE", help="Pictures, folders, globs, or - for paths on standard input; settings."
+            metavar="PICTURE|KEY=VALUE",
+            help="Pictures, folders, globs, videos, or - for paths on standard input; settings.",
         ),
     ] = None,
     settings: Settings = None,
-    model: Model = "fcos-lite0",
+    model: Models = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for annotated pictures; for one picture also a file, as found.jpg."),
@@ -58,13 +65,19 @@ def command(
         int,
         typer.Option("--lanes", min=0, help="Pictures in work at once on a CPU, sharing its threads; 0: best."),
     ] = 0,
+    tile: Tile = None,
+    overlap: Overlap = 0.2,
+    tta: Views = "",
+    every: Annotated[int, typer.Option("--every", min=1, help="Of a video, detect in each Nth frame only.")] = 1,
 ) -> None:
-    """Detect objects in pictures.
+    """Detect objects in pictures and videos.
 
     \b
     fcos predict photo.jpg --out found.jpg
     fcos predict photos --model runs/mine --out found
     fcos predict photos --coco results.json --score 0
+    fcos predict big.tif --tile auto --out found
+    fcos predict clip.mp4 --out found
 
     A picture that cannot be read is reported and the rest go on; the exit
     code is then 1.
@@ -75,11 +88,15 @@ def command(
     import torch
 
     from ..errors import FcosError
+    from ..inference.composite import Looks, compose
+    from ..inference.detector import Detector
     from ..inference.load import load
     from ..inference.proposals import proposer
     from ..inference.scores import parse_scores
     from ..inference.sources import find_images
     from ..inference.stream import pick_lanes, run
+    from ..inference.video import is_video
+    from ..inference.views import parse_views
     from ..inference.writers import Outcome, Writer
 
     things, overrides = sort_words(words, settings)
@@ -87,19 +104,29 @@ def command(
         raise FcosError("detect in what? give pictures or a folder: fcos predict PICTURE")
     if data is not None and coco is None:
         raise FcosError("--data gives the image ids that --coco writes; add --coco FILE")
-    paths = find_images(things, out=out)
+    moving = [thing for thing in things if is_video(thing)]
+    if moving and (proposals or coco or yolo):
+        raise FcosError("--proposals, --coco and --yolo are for pictures; a video gives a drawn video and JSON lines")
+    paths = find_images([t for t in things if t not in moving], out=out) if len(moving) < len(things) else []
     outputs = _outputs(out, yolo, coco, as_json, len(paths))
     lanes = lanes or pick_lanes(len(paths), batch, threads)
     if runtime == "auto" and len(paths) < _AUTO_PAYS:
         runtime = None
-    detector = load(
-        model, runtime=runtime, dtype=dtype, threads=threads, lanes=lanes, device=device, overrides=overrides
-    )  # fmt: skip
+    detectors = [
+        load(name, runtime=runtime, dtype=dtype, threads=threads, lanes=lanes, device=device, overrides=overrides)
+        for name in model or ["fcos-lite0"]
+    ]
+    detector = compose(detectors, Looks(tile, overlap, parse_views(tta)))
     if proposals:
         if not (out or as_json or coco or yolo):
             raise FcosError("--proposals are many: name a file with --coco, or give --json, --yolo or --out")
+        if not isinstance(detector, Detector):
+            raise FcosError("--proposals are of one model that looks once: no --tile, no --tta, no second --model")
         detector = proposer(detector)
     scores = parse_scores(score or str(detector.shown), detector.classes, detector.shown)
+    broken = [_video(source, detector, scores, (every, batch), outputs.folder, as_json) for source in moving]
+    if not paths:
+        sys.exit(1 if any(broken) else 0)
     writer = Writer(outputs, paths, detector.classes, _known_ids(data) if data is not None else None)
     outcome = Outcome()
     wide = min(48, max((len(str(p)) for p in paths), default=0))
@@ -120,8 +147,50 @@ def command(
         typer.echo(line)
     writer.close()
     _tell(outcome, outputs, as_json, time.perf_counter() - began)
-    if outcome.broken:
+    if outcome.broken or any(broken):
         sys.exit(1)
+
+
+def _video(
+    source: str,
+    detector: Detector | Composite,
+    scores: Tensor,
+    rhythm: tuple[int, int],
+    out: Path | None,
+    as_json: bool,
+) -> bool:
+    """Detect in a video: a drawn one and JSON lines in the folder `out`. rhythm: each Nth frame, frames in a pass.
+    Whether it broke off."""
+    from dataclasses import replace
+
+    from ..inference.video import Frame, Reader, frame_line, stream
+    from ..show.frames import Painter, VideoFiles, write_frames
+    from ..terminal import Bar, plural
+
+    place = int(source) if source.isascii() and source.isdigit() else source
+    name = f"camera{source}" if isinstance(place, int) else Path(source.split("?")[0]).stem or "stream"
+    with Reader(place) as reader, Bar(name, reader.info.frames or None, "frames") as bar:
+        sound = Path(source) if not reader.info.live else None
+        files = VideoFiles() if out is None else VideoFiles(out / f"{name}.mp4", out / f"{name}.jsonl", None, sound)
+
+        def shown() -> Iterator[Frame]:
+            every, batch = rhythm
+            for frame in stream(detector, reader, every=every, batch=batch, score=float(scores.min())):
+                seen = frame.detections
+                yield frame if seen is None else replace(frame, detections=seen[seen.scores >= scores[seen.labels]])
+
+        def each(frame: Frame) -> None:
+            bar.advance()
+            if as_json and frame.detections is not None:
+                typer.echo(frame_line(frame))
+
+        outcome = write_frames(shown(), reader.info, files, Painter(), each)
+    where = "" if out is None else f"; written: {files.drawn}, {files.lines}"
+    boxes, frames = plural(outcome.detections, "detection"), plural(outcome.detected, "frame")
+    typer.echo(f"{source}: {boxes} in {frames}{where}", err=as_json)
+    if reader.broken:
+        say(reader.broken)
+    return bool(reader.broken)
 
 
 def _outputs(out: Path | None, yolo: Path | None, coco: Path | None, as_json: bool, count: int) -> Outputs:
