@@ -1,8 +1,8 @@
 """Files from the network, fetched once: into a cache folder, resumed after a break, checked, whole or not at all.
 
-`torch.hub.load_state_dict_from_url` would do for most, but it begins again after a break, waits without end for a server
-that falls silent, does not check what lies in the cache, lets two processes download the same, and knows no mirror; its
-errors are tracebacks.
+`torch.hub.load_state_dict_from_url` would do for most, but it begins again after a break, waits without end for a
+server that falls silent, does not check what lies in the cache, lets two processes download the same, and knows no
+mirror; its errors are tracebacks.
 """
 
 from __future__ import annotations
