@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from ..data.dataset import Dataset
 from ..data.splits import name_of
-from ..evaluation.uncertainty import Interval
 from ..evaluation.coco import Metrics
+from ..evaluation.uncertainty import Interval
 from ..show.judged import mistakes
 from ..terminal import clock, plural, table
 from ..types import Detections

@@ -23,8 +23,8 @@ from ..data.loader import train_loader
 from ..data.sampler import Sampler
 from ..environment import data_hash, environment
 from ..errors import DataError, FcosError, OtherProcess
-from ..evaluation.uncertainty import Interval, intervals
 from ..evaluation.coco import Metrics, evaluate
+from ..evaluation.uncertainty import Interval, intervals
 from ..inference.dataset import predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
