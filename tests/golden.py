@@ -1,7 +1,10 @@
 """The golden tensors of four other implementations (../shared/golden), and models with the weights they had."""
 
+import gzip
 import importlib.util
+import json
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +21,7 @@ from fcos.presets import preset
 from fcos.types import Target
 
 FOLDER = SHARED / "golden"
+SMALL = Path(__file__).parent / "golden"
 needs_golden = pytest.mark.skipif(not FOLDER.is_dir(), reason="../shared/golden is not here")
 # dialect -> (family, file of golden tensors, list of keys)
 CASES = {
@@ -45,8 +49,8 @@ def load(name):
 
 
 def keys(name):
-    """name -> (shape, dtype) of a keys_*.txt list."""
-    rows = [line.split("\t") for line in (FOLDER / f"keys_{name}.txt").read_text().splitlines()]
+    """name -> (shape, dtype) of one of the lists of tests/golden."""
+    rows = json.loads(gzip.decompress((SMALL / "keys.json.gz").read_bytes()))[name]
     return {k: (tuple(int(n) for n in shape.strip("()").split(",") if n.strip()), dtype) for k, shape, dtype in rows}
 
 

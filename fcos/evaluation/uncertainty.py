@@ -2,10 +2,10 @@
 
 A bootstrap shows an image several times, which lifts the AP of few objects and narrows its spread. So the images are
 drawn without repeats: AP on a random half of them varies as AP on all of them does from data set to data set
-(subsampling: Politis, Romano and Wolf, 1999). The jackknife (one image left out) is a second estimate of the same
-spread, and the larger counts. Its pseudo-values also say how many degrees of freedom the spread has (Satterthwaite,
-1946): few, where a few images decide. The interval is Student's, for an AP on the scale of log(AP / (1 - AP)), so that
-it stays within 0..1. benchmarks/intervals.py measures how often it holds the truth; docs/evaluation.md has the table.
+(subsampling: Politis, Romano and Wolf, 1999). The jackknife's pseudo-values (one image left out) say how many degrees
+of freedom that spread has (Satterthwaite, 1946): few, where a few images decide. The interval is Student's, for an AP
+on the scale of log(AP / (1 - AP)), so that it stays within 0..1. benchmarks/intervals.py measures how often it holds the
+truth; docs/evaluation.md has the table.
 
 Each image is matched once by COCO's rule; a draw only says which count. Two detectors are judged on the same draws
 (paired), so that what is hard for both cancels in their difference. Chance in training (seeds) is not in the interval.
@@ -101,7 +101,7 @@ class Comparison:
 
 def method(images: int, resamples: int, seed: int) -> str:
     """One line that says how the intervals were made."""
-    return f"95 % intervals: {resamples:,} random halves of {images:,} images and the jackknife, seed {seed}"
+    return f"95 % intervals: {resamples:,} random halves of {images:,} images, seed {seed}"
 
 
 def intervals(
@@ -221,7 +221,7 @@ def spread(halves: Floats, left_out: Floats, plan: Plan) -> tuple[float, float]:
     if variance > 0:
         heavy = float((away**4).mean()) / variance**2  # the kurtosis, 3 of a normal distribution
         freedom = min(freedom, 2 * groups / max(heavy - 1, 1e-9))
-    return max(by_half, (variance / (groups - 1)) ** 0.5), max(freedom, 1.0)
+    return by_half, max(freedom, 1.0)
 
 
 # Student's t from the normal distribution and back (Wallace, 1959): within 1 % from three degrees of freedom on.
