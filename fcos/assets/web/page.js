@@ -278,6 +278,7 @@
     const boxes = shown(), large = Math.max(13, Math.min(17, w / 50));
     context.font = `600 ${large}px system-ui, sans-serif`;
     context.textBaseline = "top";
+    if (state.chosen?.location && boxes.includes(state.chosen)) anatomy(state.chosen, scale, x, y);
     for (const d of [...boxes].reverse()) {
       const chosen = d === state.chosen;
       const [x1, y1, x2, y2] = d.box.map((v, i) => v * scale + (i % 2 ? y : x));
@@ -293,7 +294,6 @@
       context.fillText(text, x1 + 3, Math.max(top, 0) + 3);
     }
     context.globalAlpha = 1;
-    if (state.chosen?.location && boxes.includes(state.chosen)) anatomy(state.chosen, scale, x, y);
   }
 
   // The location that fired, its distances to the four sides, and what it silenced.
