@@ -28,7 +28,7 @@ from ..config import AssignConfig, DecodeConfig
 from ..data.image import read_image
 from ..decode import decode_image, select
 from ..errors import DataError, ImageError
-from ..evaluation.metrics import Found, Truth, matches_coco, overlaps
+from ..evaluation.metrics import match_image
 from ..inference.detector import Detector
 from ..show.draw import draw_boxes, sheet
 from ..terminal import percent, plain, table, track
@@ -221,19 +221,9 @@ def stages_of(
 
 def _taken(found: Detections, truth: Tensor, labels: Tensor, ignore: np.ndarray) -> np.ndarray:
     """[G] bool: a detection takes the object by COCO's rule at IoU 0.5."""
-    order = found.scores.argsort(descending=True, stable=True)
-    f = Found(
-        found.boxes[order].double().numpy(),
-        found.scores[order].double().numpy(),
-        found.labels[order].numpy(),
-        np.zeros(len(order), np.int64),
-    )
-    none = np.zeros(len(labels), np.int64)
-    t = Truth(truth.double().numpy(), labels.numpy(), none, ignore, np.zeros(len(labels)))
-    match = matches_coco(f, t, overlaps(f, t, minimum=NEAR), NEAR)
-    taken = np.zeros(len(labels), bool)
-    taken[match[match >= 0]] = True
-    return taken
+    detections = (found.boxes.numpy(), found.scores.numpy(), found.labels.numpy())
+    match = match_image(detections, (truth.numpy(), labels.numpy(), ignore), NEAR)
+    return np.isin(np.arange(len(labels)), match)
 
 
 def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int = 420) -> np.ndarray:

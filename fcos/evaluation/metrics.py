@@ -134,6 +134,27 @@ def matches_coco(found: Found, truth: Truth, pairs: Pairs, iou: float) -> Ints:
     return result
 
 
+def match_image(
+    found: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+    truth: tuple[NDArray[Any], NDArray[Any], Bools],
+    iou: float = 0.5,
+) -> Ints:
+    """[D] the true box that each detection of one image takes by COCO's rule, -1 for none; in any order.
+
+    found: boxes [D,4] xyxy, scores [D], labels [D]; truth: boxes [G,4], labels [G], ignore [G].
+    """
+    boxes, scores, labels = found
+    order = np.argsort(-scores, kind="stable")
+    d = Found(
+        boxes[order].astype(np.float64), scores[order].astype(np.float64), labels[order], np.zeros(len(order), np.int64)
+    )
+    none = np.zeros(len(truth[1]), np.int64)
+    t = Truth(truth[0].astype(np.float64), truth[1], none, truth[2], none.astype(np.float64))
+    result = np.full(len(order), -1, np.int64)
+    result[order] = matches_coco(d, t, overlaps(d, t, minimum=iou), iou)
+    return result
+
+
 def match_voc(found: Found, truth: Truth, pairs: Pairs, iou: float = 0.5) -> Ints:
     """Status [D] by VOC's rule: each detection belongs to the box of its class with the highest IoU, if
     that is above `iou`; the best detection of a box is correct, the others are wrong."""

@@ -14,7 +14,7 @@ from ..data.image import read_image
 from ..errors import ImageError
 from ..evaluation.calibration import Calibration, calibration
 from ..evaluation.coco import confusion_matrix, curves, flatten
-from ..evaluation.metrics import Ints, matches_coco, overlaps
+from ..evaluation.metrics import Ints, match_image, matches_coco, overlaps
 from ..files import write_whole
 from ..types import Detections
 from . import plots
@@ -174,21 +174,11 @@ def show(detector: Detector, record: Record, classes: Classes, score: float = SC
 
 
 def match(found: Detections, record: Record, mapping: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(for each detection, best first: 1 hit, 0 false, -1 on a box to ignore; for each object: found or not)."""
-    import numpy as np
-    import torch
-    from torchvision.ops import box_iou
-
-    iou = box_iou(found.boxes, torch.from_numpy(record.boxes).reshape(-1, 4)).numpy()
-    hit, used = np.zeros(len(found), np.int64), np.zeros(len(record.boxes), bool)
-    for i, label in enumerate(mapping[found.labels.numpy()]):
-        same = (record.labels == label) & ~used & (iou[i] >= IOU)
-        real = same & ~record.ignore
-        if real.any():
-            used[int(np.argmax(np.where(real, iou[i], 0)))] = True
-            hit[i] = 1
-        elif same.any():
-            hit[i] = -1
+    """(for each detection: 1 hit, 0 false, -1 on a box to ignore; for each object: found or not), by COCO's rule."""
+    boxes, scores, labels = (value.cpu().numpy() for value in (found.boxes, found.scores, found.labels))
+    taken = match_image((boxes, scores, mapping[labels]), (record.boxes, record.labels, record.ignore), IOU)
+    used = np.isin(np.arange(len(record.boxes)), taken) & ~record.ignore
+    hit = np.where(taken < 0, 0, np.where(record.ignore[taken], -1, 1)) if len(record.boxes) else 0 * taken
     return hit, used
 
 
