@@ -10,10 +10,9 @@ import torchvision
 from tiny import tiny_config
 
 from fcos import boxes
-from fcos.config import DecodeConfig
+from fcos.config import DecodeConfig, ModelConfig
 from fcos.errors import ModelError
 from fcos.files import ASSETS
-from fcos.network import weights
 from fcos.network.backbones import Backbone
 from fcos.network.lite import SCALES, LiteBody
 
@@ -56,7 +55,7 @@ def test_only_stages_that_are_asked_for():
     }
     assert {"0", "1"} <= fixed
     with pytest.raises(ModelError, match="needs an HRNet body"):
-        weights.build(tiny_config(model={"backbone": "tf_efficientnet_lite0", "neck": "hrfpn"}), 2)
+        Backbone(ModelConfig(backbone="tf_efficientnet_lite0", neck="hrfpn"))
 
 
 def test_random_weights_keep_the_size_of_what_goes_through():
