@@ -32,9 +32,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     return path
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Leave the weights to ship alone in the folder of a run that has ended."""
-    for path in checkpoints(folder):
+def remove_checkpoints(folder: Path, but: int) -> None:
+    """Leave the newest `but` checkpoints in the folder of a run that has ended."""
+    for path in checkpoints(folder)[: -but or None]:
         path.unlink(missing_ok=True)
 
 

@@ -538,8 +538,7 @@ class Trainer:
         )  # fmt: skip
         self.images.ending = ending
         self.draw(last=True)
-        if self.config.train.keep == "weights":
-            remove_checkpoints(self.folder.path)
+        remove_checkpoints(self.folder.path, but=1 if self.config.train.keep == "resume" else 0)
         self.folder.finish(ending.to_dict())
         for line in ending.lines():
             self.console.note(line)

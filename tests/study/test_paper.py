@@ -205,3 +205,33 @@ def test_the_ablation_trains_every_step(tmp_path):
     assert again.text() == study.text()
     with pytest.raises(FcosError, match="other settings"):
         ablation_study(data, tiny_config(train={"lr": 0.1}), tmp_path / "out", device="cpu")
+
+
+def test_a_run_of_the_ladder_that_was_killed_is_not_taken_for_finished(tmp_path, monkeypatch):
+    """report.html is renewed while a run goes on; only result.json, the last file of a run, says that it has ended."""
+    from tiny import make_shapes, tiny_config
+
+    import fcos.study.ablation as study
+    from fcos.data.open import open_splits
+    from fcos.training.checkpoint import checkpoints
+    from fcos.training.folder import RunFolder
+
+    data = open_splits(make_shapes(tmp_path / "shapes", {"train": 8, "val": 4, "test": 2}))
+    config, folder, calls, real = tiny_config(train={"epochs": 2}), tmp_path / "run", [], study.train
+
+    def train(*arguments, **named):
+        calls.append(named)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(study, "train", train)
+    first = study._run(config, data, folder, "cpu", "none")
+    assert calls[-1]["init"] == "none"  # not from the bundled detector, which one step's rules have trained
+    assert study._run(config, data, folder, "cpu", "none") == first
+    assert len(calls) == 1  # it was read
+    (folder / "result.json").unlink()
+    assert (folder / "report.html").exists()
+    assert study._run(config, data, folder, "cpu", "none") == first
+    assert len(calls) == 2
+    assert calls[-1]["resume"]
+    assert RunFolder(folder, write=False).finished()
+    assert len(checkpoints(folder)) == 1

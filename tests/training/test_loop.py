@@ -45,7 +45,7 @@ def test_a_run_leaves_a_folder_to_read_and_learns(shapes, tmp_path):
         "labels.png", "val_0.jpg", "pr.png", "f1.png", "confusion.png", "reliability.png", "metrics.json",
         "train_batch_0.jpg", "train_batch_1.jpg", "report.html",
     }  # fmt: skip
-    assert len(checkpoints(result.folder)) == 2
+    assert len(checkpoints(result.folder)) == 1  # two while it goes on
     assert not math.isnan(result.best_ap)
     _, config, classes = load_network(result.folder)
     assert (config.name, classes.names, classes.ids) == ("tiny", ("disc", "square"), (2, 7))

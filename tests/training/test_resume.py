@@ -57,7 +57,7 @@ def same_end(folder, undisturbed):
         assert equal_states(ours[0], theirs[0])
         assert ours[3] == theirs[3]
     assert rows(folder) == rows(undisturbed)
-    assert len(checkpoints(folder)) == 2
+    assert len(checkpoints(folder)) == 1
     assert not list(folder.glob(".*"))
 
 
