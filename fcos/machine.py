@@ -72,7 +72,7 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         if torch.version.hip is not None:  # AMD's numbers mean something else; torch knows those cards
             return bool(torch.cuda.is_bf16_supported())
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return True
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # torch says it nowhere else

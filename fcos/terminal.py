@@ -134,10 +134,16 @@ class Bar:
 
 
 def track(
-    items: Iterable[T], total: int, label: str, weight: Callable[[T], float] | None = None, unit: str = ""
+    items: Iterable[T],
+    total: int,
+    label: str,
+    weight: Callable[[T], float] | None = None,
+    unit: str = "",
+    *,
+    quiet: bool = False,
 ) -> Iterator[T]:
     """`items` with a `Bar`. weight(item): its share of `total`, 1 when left out."""
-    with Bar(label, total, unit) as bar:
+    with Bar(label, total, unit, quiet=quiet) as bar:
         for item in items:
             yield item
             bar.advance(1 if weight is None else weight(item))

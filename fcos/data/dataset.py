@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError, did_you_mean, one_line
-from ..terminal import some
+from ..terminal import plural, some
 from ..types import Classes, Target
 from .ids import Id
 
@@ -138,10 +138,10 @@ class Dataset:
         ignored = sum(int(r.ignore.sum()) for r in self.records)
         bare = sum(len(r.boxes) == 0 for r in self.records)
         lines = [
-            f"{self.root} ({self.format}, {self.split}): {len(self):,} pictures, {boxes:,} boxes"
+            f"{self.root} ({self.format}, {self.split}): {plural(len(self), 'picture')}, {plural(boxes, 'box')}"
             + (f" ({ignored:,} of them ignored: crowd or difficult)" if ignored else "")
-            + f", {len(self.classes)} classes"
-            + (f"; {bare:,} pictures have no boxes" if bare else "")
+            + f", {plural(len(self.classes), 'class')}"
+            + (f"; {plural(bare, 'picture')} without boxes" if bare else "")
         ]
         rows = zip(self.classes.names, self.classes.ids, self.counts(), strict=True)
         lines += [f"  {name} (id {id}): {count:,}" for name, id, count in rows]

@@ -49,10 +49,10 @@ class Twins:
     bits: int
 
 
-def fingerprint(paths: Sequence[Path], label: str = "pictures") -> Fingerprints:
+def fingerprint(paths: Sequence[Path], label: str = "pictures", *, quiet: bool = False) -> Fingerprints:
     """Read every picture once."""
     with ThreadPoolExecutor(cpu_cores()) as pool:
-        rows = list(track(pool.map(_fingerprint, paths), len(paths), label, unit="pictures"))
+        rows = list(track(pool.map(_fingerprint, paths), len(paths), label, unit="pictures", quiet=quiet))
     return Fingerprints(
         np.array([r[0] for r in rows], np.uint64),
         np.array([r[1] for r in rows], np.uint8).reshape(-1, _SIDE, _SIDE),
@@ -114,7 +114,7 @@ def find_twins(prints: Fingerprints) -> list[Twins]:
     return sorted(twins, key=lambda t: (not t.same_file, t.bits))
 
 
-def alike(paths: Sequence[Path | None], label: str = "comparing images") -> list[list[int]]:
+def alike(paths: Sequence[Path | None], *, quiet: bool = False) -> list[list[int]]:
     """Groups of numbers in `paths` that show the same, by `find_twins`; each number is in one group at most."""
     there = [i for i, path in enumerate(paths) if path is not None]
     parent = list(range(len(paths)))
@@ -125,7 +125,8 @@ def alike(paths: Sequence[Path | None], label: str = "comparing images") -> list
             i = parent[i]
         return i
 
-    for pair in find_twins(fingerprint([path for path in paths if path is not None], label)):
+    prints = fingerprint([path for path in paths if path is not None], "comparing", quiet=quiet)
+    for pair in find_twins(prints):
         parent[root(there[pair.first])] = root(there[pair.second])
     groups: dict[int, list[int]] = {}
     for i in there:

@@ -24,13 +24,15 @@ _COMPARED = 5000  # images that are searched for near-duplicates; more would tak
 class Source:
     """What the user names. `data`: a path, a Dataset, or Datasets by the name of their split; `val`: another path or
     Dataset to judge by; `split`: names of splits to learn from, with commas; `holdout`: share of the training images
-    kept for judging, 0 for none, None for a tenth where there is no val; `strict`: refuse faulty boxes."""
+    kept for judging, 0 for none, None for a tenth where there is no val; `strict`: refuse faulty boxes; `quiet`: show
+    no progress."""
 
     data: str | Path | Dataset | Mapping[str, Dataset]
     val: str | Path | Dataset | None = None
     split: str | None = None
     holdout: float | None = None
     strict: bool = False
+    quiet: bool = False
 
     def stored(self) -> dict[str, Any]:
         """What environment.json keeps, so that a resume finds the data again; None for what was no path."""
@@ -79,12 +81,12 @@ def choose(source: Source, config: Config, held: Sequence[str] | None = None, re
         return Chosen(data)
     if learned and source.holdout is None:
         return Chosen(data, lines=["val is learned from, so nothing is kept for judging; --holdout 0.1 keeps a tenth"])
-    return _held_out(data["train"], source.holdout, config.train.seed)
+    return _held_out(data["train"], source, config.train.seed)
 
 
-def _held_out(dataset: Dataset, share: float | None, seed: int) -> Chosen:
-    compared = len(dataset) <= _COMPARED
-    twins = alike([r.path for r in dataset.records]) if compared else []
+def _held_out(dataset: Dataset, source: Source, seed: int) -> Chosen:
+    share, compared = source.holdout, len(dataset) <= _COMPARED
+    twins = alike([r.path for r in dataset.records], quiet=source.quiet) if compared else []
     try:
         names = draw_holdout(dataset, HOLDOUT if share is None else share, seed, twins)
     except DataError as error:

@@ -71,6 +71,7 @@ def train(
     """
     if resume:
         given = {"model": model, "init": init, "config": config, "dialect": dialect, "holdout": holdout}
+        given |= {"split": split} if data is None else {}
         for name, value in given.items():
             if value is not None:
                 raise FcosError(f"--{name} was settled when the run began and cannot go with --resume; leave it out")
@@ -80,7 +81,7 @@ def train(
     else:
         if data is None:
             raise DataError("what should it learn? give the data set: fcos train DATA, or --data DATA")
-        source, held = Source(data, val, split, holdout, strict), None
+        source, held = Source(data, val, split, holdout, strict, quiet), None
         full = _config(model, settings, dialect, config)
         check_folder(Path(out) if out is not None else None)
         folder = Path(out) if out is not None else next_folder(Path("runs"), f"{full.name}-{_stem(data)}")

@@ -225,3 +225,19 @@ def test_a_damaged_run_folder_is_one_line_that_names_the_file(finished, tmp_path
         assert "\n" not in line
         assert name in line
         assert str(folder) in line
+
+
+def test_a_notebook_shows_a_bar_where_it_can(monkeypatch):
+    import sys
+    import types
+
+    from fcos import terminal
+
+    kernel = type("ZMQInteractiveShell", (), {})()
+    assert not terminal.in_notebook()
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: kernel))
+    for there in (False, True):
+        monkeypatch.setattr(terminal, "find_spec", lambda name, there=there: (there and name == "ipywidgets") or None)
+        assert terminal.in_notebook() == there
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
+    assert not terminal.in_notebook()
