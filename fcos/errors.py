@@ -45,6 +45,10 @@ class ImageError(DataError):
     """One picture that cannot be read."""
 
 
+class ImageWarning(UserWarning):
+    """An image that was read, but not as it was meant; the message is one line."""
+
+
 class ModelError(FcosError):
     """A model name, weights file or checkpoint that cannot be used."""
 

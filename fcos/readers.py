@@ -14,6 +14,7 @@ import re
 import stat
 import zlib
 from collections.abc import Callable, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -40,7 +41,7 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _KINDS = (
-    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
@@ -51,33 +52,47 @@ _KINDS = (
 # --------------------------------------------------------------------------- bytes and text
 
 
-def read_bytes(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] = FcosError) -> bytes:
-    """The content of a regular file of at most `limit` bytes. A file that cannot be opened, is no regular file or
-    is larger is `kind`; nothing waits for a pipe, and nothing is read before the size is known."""
+def open_file(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] = FcosError) -> FileIO:
+    """A regular file of at most `limit` bytes, open for reading. What cannot be opened, is no regular file or is
+    larger is `kind`; nothing waits for a pipe."""
     limit = raised(limit)
     try:
         # Without O_NONBLOCK the opening of a pipe waits for a writer that may never come.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(handle, "rb", buffering=0) as file:
+        try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 what = next((name for test, name in _KINDS if test(status.st_mode)), "something else")
                 raise kind(f"cannot read {path}: it is {what}, not a file")
             if status.st_size > limit:
                 raise kind(f"cannot read {path}: {_size(status.st_size)} is {_over(limit)}")
-            data = file.readall() if status.st_size else _bounded(file, limit)
+            return FileIO(handle)
+        except BaseException:
+            os.close(handle)
+            raise
     except OSError as error:
         raise kind(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     except ValueError:  # NUL in the name, or a surrogate that no file system takes
         raise kind(f"cannot read {str(path)!r}: no file can have this name") from None
+
+
+def read_bytes(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] = FcosError) -> bytes:
+    """The content of a file that `open_file` opens; nothing is read before the size is known."""
+    limit = raised(limit)
+    try:
+        with open_file(path, limit, kind) as file:
+            # A file of /proc has the size 0 and may have any length.
+            data = file.readall() if os.fstat(file.fileno()).st_size else _bounded(file, limit)
+    except OSError as error:
+        raise kind(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     except MemoryError:
         raise kind(f"cannot read {path}: it does not fit into memory") from None
-    if len(data) > limit:  # a file that grows, or one of /proc, whose size is 0
+    if len(data) > limit:  # it has grown meanwhile
         raise kind(f"cannot read {path}: its size is {_over(limit)}")
     return data
 
 
-def _bounded(file: Any, limit: int) -> bytes:
+def _bounded(file: FileIO, limit: int) -> bytes:
     parts, left = [], limit + 1
     while left > 0 and (part := file.read(min(left, MB))):
         parts.append(part)

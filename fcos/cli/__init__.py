@@ -11,12 +11,13 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 
-from ..errors import FcosError, OtherProcess, one_line
+from ..errors import FcosError, ImageWarning, OtherProcess, one_line
 
 _MEMORY = re.compile("can't allocate memory|out of memory")  # torch has RuntimeErrors of its own for it
 
@@ -90,6 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
             stream.reconfigure(errors="backslashreplace")
+    show = warnings.showwarning
+
+    def tell(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, ImageWarning):
+            sys.stderr.write(f"fcos: note: {one_line(str(message))}\n")
+        else:
+            show(message, category, *place)
+
+    warnings.showwarning = tell  # type: ignore[assignment]
     try:
         words = list(arguments) if arguments is not None else None
         try:

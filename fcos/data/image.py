@@ -1,22 +1,26 @@
-"""One picture from a file to uint8 RGB pixels, as a person sees it, and to another size.
+"""Any image to uint8 RGB pixels, as a person sees it, and to another size.
 
-JPEG goes through OpenCV, which is the fastest decoder at hand; everything else through Pillow. The EXIF
-orientation is read here in both cases, so that sizes from headers and decoded pixels always agree.
+JPEG goes through OpenCV, which is the fastest decoder at hand; everything else through Pillow, and of its formats
+only those named here: others start programs. The EXIF orientation is read here in both cases, so that sizes from
+headers and decoded pixels always agree. Size and pixels are judged by the header, before anything is decoded.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import struct
+import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..config import ResizeRule
-from ..errors import ImageError
+from ..errors import ImageError, ImageWarning
+from ..readers import MB, open_file, read_bytes
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -25,9 +29,27 @@ SUFFIXES = frozenset(
         *("ppm", "pgm", "pbm", "pnm", "jp2", "avif"),
     )
 )
-MAX_PIXELS = 250_000_000  # a small file can claim to be huge; Pillow's own limit for other formats is 179 million
+# Pillow's names. Its other formats are rare, and EPS among them starts Ghostscript.
+# (A JPEG of several images, MPO, comes under JPEG.)
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "DIB", "WEBP", "TIFF", "JPEG2000", "AVIF")
+IMAGE_LIMIT = 1024 * MB  # bytes of a file
+MAX_SCANS = 100  # of a progressive JPEG, each of which costs as much as the whole image; cameras write about 10
+STRIP = 1 << 22  # pixels that are converted at a time
 HEADER_BYTES = 1 << 15
 _ORIENTATION = 0x0112
+
+
+def _max_pixels() -> int:
+    """178,956,970, Pillow's own limit, or FCOS_MAX_MEGAPIXELS million where that is higher."""
+    asked = os.environ.get("FCOS_MAX_MEGAPIXELS", "")
+    own = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
+    return max(own, int(asked) * 1_000_000) if asked.isascii() and asked.isdigit() else own
+
+
+MAX_PIXELS = _max_pixels()  # a small file can claim to be huge
+if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2 + 1
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # below the limit that is an error
 _FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 
 
@@ -50,25 +72,55 @@ class _Jpeg(NamedTuple):
     scan: int  # offset of the compressed data
 
 
+def load_image(source: Any) -> np.ndarray:
+    """Any source as uint8 RGB [H,W,3], the same pixels whichever way the image comes: a path, the bytes of a file, a
+    PIL image, an array [H,W], [H,W,1], [H,W,3] or [H,W,4], or a tensor of these shapes or [1|3|4,H,W].
+
+    Arrays and tensors are uint8, uint16 (0..65535) or float in 0..1; RGB order. A PIL image is turned upright by the
+    EXIF orientation that it carries. The rest is as `read_image` says. Raises ImageError for what is no image.
+    """
+    if isinstance(source, bytes):
+        return read_image(source)
+    if isinstance(source, str | os.PathLike):
+        return read_image(Path(source))
+    if isinstance(source, Image.Image):
+        return _from_pillow("the image", source, b"")
+    if hasattr(source, "detach"):  # a tensor; torch is not needed to know one
+        tensor = source.detach().cpu()
+        first, last = (tensor.shape[0], tensor.shape[2]) if tensor.ndim == 3 else (0, 0)
+        if first in (1, 3) or (first == 4 and last not in (1, 3, 4)):
+            tensor = tensor.permute(1, 2, 0)
+        source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if not isinstance(source, np.ndarray):
+        raise ImageError(f"cannot take a {type(source).__name__} for an image; give a path, PIL image or array")
+    return _from_array(source)
+
+
 def read_image(source: str | Path | bytes) -> np.ndarray:
-    """A picture as uint8 RGB [H,W,3], turned upright by its EXIF orientation.
+    """An image as uint8 RGB [H,W,3], turned upright by its EXIF orientation.
 
     `source` is a path or the file's bytes. Grey becomes three equal channels, 16 bits become 8 by a fixed
-    factor (never by the picture's own range, so that brightness keeps its meaning), transparency is laid
+    factor (never by the image's own range, so that brightness keeps its meaning), transparency is laid
     over white as most viewers do, and of an animation the first frame is read.
-    Raises ImageError for a file that is missing, empty, cut short, no picture, or over 250 megapixels.
+    Raises ImageError for a file that is missing, empty, cut short, no image, over 179 megapixels or 1 GB (the
+    variables FCOS_MAX_MEGAPIXELS and FCOS_MAX_MB raise these limits). Warns (ImageWarning) of an image whose end is
+    missing although the file looks whole, and of floats that are not finite.
     """
-    name = "the picture" if isinstance(source, bytes) else str(source)
-    data = source if isinstance(source, bytes) else _read_bytes(source)
+    name = "the image" if isinstance(source, bytes) else str(source)
+    data = source if isinstance(source, bytes) else read_bytes(source, IMAGE_LIMIT, ImageError)
     if not data:
         raise ImageError(f"cannot read {name}: the file is empty")
     jpeg = _parse_jpeg(data)
     if jpeg is not None:
         _refuse_huge(name, jpeg.header.height, jpeg.header.width)
+        scans = data.count(b"\xff\xda")
+        if scans > MAX_SCANS:
+            raise ImageError(f"cannot read {name}: it has {scans} scans, and at most {MAX_SCANS} are decoded")
         # Four components (CMYK) go to Pillow, which knows Adobe's inversion. So does a file without an end
         # marker: OpenCV fills the missing part with grey, Pillow says whether anything is missing.
-        if jpeg.components != 4 and data.rfind(b"\xff\xd9", jpeg.scan) >= 0:
-            return _decode_jpeg(name, data, jpeg.header.orientation)
+        end = data.rfind(b"\xff\xd9", jpeg.scan)
+        if jpeg.components != 4 and end >= 0:
+            return _decode_jpeg(name, data, jpeg.header.orientation, end)
     return _decode_pillow(name, data)
 
 
@@ -80,9 +132,9 @@ def image_size(path: str | Path) -> tuple[int, int]:
 def image_header(source: str | Path | bytes) -> Header:
     """Size and orientation of a path or a file's bytes without decoding; about 30 microseconds for a JPEG.
     ImageError if unreadable."""
-    path = "the picture" if isinstance(source, bytes) else source
+    path = "the image" if isinstance(source, bytes) else source
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb", buffering=0) as file:
+        with io.BytesIO(source) if isinstance(source, bytes) else open_file(source, IMAGE_LIMIT, ImageError) as file:
             data = file.read(HEADER_BYTES)
             jpeg = _parse_jpeg(data)
             if jpeg is None and data[:3] == b"\xff\xd8\xff":
@@ -95,7 +147,10 @@ def image_header(source: str | Path | bytes) -> Header:
     if not data:
         raise ImageError(f"cannot read {path}: the file is empty")
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else open_file(source, IMAGE_LIMIT, ImageError) as file,
+            _open(file) as image,
+        ):
             orientation = _pillow_orientation(image)
             if image.format == "TIFF":  # Pillow may name the rotated size, the tags are as stored
                 tags: Any = image.getexif()
@@ -171,59 +226,151 @@ def turn_boxes(boxes: np.ndarray, orientation: int, displayed: tuple[int, int]) 
 # --------------------------------------------------------------------------- decoding
 
 
-def _read_bytes(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
-
-
-def _decode_jpeg(name: str, data: bytes, orientation: int) -> np.ndarray:
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        image = None
+def _decode_jpeg(name: str, data: bytes, orientation: int, end: int) -> np.ndarray:
+    image = _opencv(data)
     if image is None:
         return _decode_pillow(name, data)
+    # Where the scan was cut and an end marker patched on, the rest is filled with one colour. Then other bytes in
+    # front of that marker change it, while behind a whole scan nothing reads them.
+    if (image[-8:, -8:] == image[-1, -1]).all() and _reads_on(data, end):
+        warnings.warn(f"{name}: the end of the image is missing, and one colour fills it", ImageWarning, 3)
     return turn_image(image, orientation)
+
+
+def _reads_on(data: bytes, end: int) -> bool:
+    """Whether a JPEG changes with other bytes in front of the marker at `end`. (By Pillow: OpenCV would complain of
+    them on stderr.)"""
+    filler = bytes((37 * k) % 251 for k in range(512))
+    try:
+        with _open(io.BytesIO(data)) as one, _open(io.BytesIO(data[:end] + filler + data[end:])) as other:
+            return one.tobytes() != other.tobytes()
+    except Exception:
+        return True
+
+
+def _opencv(data: bytes) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
 
 
 def _decode_pillow(name: str, data: bytes) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            _refuse_huge(name, image.height, image.width)
-            orientation = _pillow_orientation(image)
-            image.load()
-            if image.format == "TIFF":  # Pillow turns these while loading, and then drops the mark
-                orientation = _pillow_orientation(image)
-            return turn_image(_to_rgb(image), orientation)
+        with _open(io.BytesIO(data)) as image:
+            return _from_pillow(name, image, data)
     except ImageError:
         raise
+    except MemoryError:
+        raise ImageError(f"cannot read {name}: it does not fit into memory") from None
     except Exception as error:
         raise ImageError(f"cannot read {name}: {_cause(error, data)}") from None
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float32)
-        if image.mode != "F":
-            values /= 257  # 65535 -> 255
-        elif values.size and values.max() <= 1:
-            values *= 255  # floats of 0..1
-        grey = np.clip(np.nan_to_num(values) + 0.5, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+def _open(file: IO[bytes]) -> Image.Image:
+    try:
+        return Image.open(file, formats=FORMATS)
+    except KeyError:  # a format that this Pillow does not know, tried last
+        raise UnidentifiedImageError from None
+
+
+def _from_pillow(name: str, image: Image.Image, data: bytes) -> np.ndarray:
+    try:
+        _refuse_huge(name, image.height, image.width)
+        orientation = _pillow_orientation(image)
+        image.load()
+        if image.format == "TIFF":  # Pillow turns these while loading, and then drops the mark
+            orientation = _pillow_orientation(image)
+        return turn_image(_to_rgb(name, image), orientation)
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError(f"cannot read {name}: it does not fit into memory") from None
+    except Exception as error:
+        raise ImageError(f"cannot read {name}: {_cause(error, data)}") from None
+
+
+def _to_rgb(name: str, image: Image.Image) -> np.ndarray:
+    """A decoded image as RGB, strip by strip: a large one is never held in memory three times."""
+    width, height = image.size
+    if 0 in image.size:
+        raise ImageError(f"cannot read {name}: it has no pixels ({width}x{height})")
+    rows = max(1, STRIP // width)
+    if image.mode == "F" or (image.mode.startswith("I") and image.mode != "I;16"):
+        return _grey_to_rgb(name, np.asarray(image))
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        strip = image if rows >= height else image.crop((0, top, width, min(height, top + rows)))
+        strip.info = image.info
+        pixels[top : top + rows] = _strip_to_rgb(name, strip)
+    return pixels
+
+
+def _strip_to_rgb(name: str, image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16"):
+        return _grey_to_rgb(name, np.asarray(image))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+        return _over_white(np.asarray(image.convert("RGBA")))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _over_white(rgba: np.ndarray) -> np.ndarray:
+    """uint8 [H,W,4] laid on white, as Pillow does it."""
+    if (rgba[..., 3] == 255).all():
+        return np.ascontiguousarray(rgba[..., :3])
+    image = Image.fromarray(np.ascontiguousarray(rgba))
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
+
+
+def _from_array(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 2:
+        array = array[..., None]
+    known = array.dtype in (np.uint8, np.uint16) or array.dtype.kind == "f"
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not known or 0 in array.shape:
+        raise ImageError(
+            f"an image must be [H,W,3] uint8 (or uint16, or float in 0..1), not {array.shape} {array.dtype}"
+        )
+    if array.dtype != np.uint8:
+        array = _levels("the image", array, most=1.0)
+    if array.shape[2] == 1:
+        return np.repeat(array, 3, axis=2)
+    return _over_white(array) if array.shape[2] == 4 else np.ascontiguousarray(array)
+
+
+def _grey_to_rgb(name: str, values: np.ndarray) -> np.ndarray:
+    return np.repeat(_levels(name, values)[..., None], 3, axis=2)
+
+
+def _levels(name: str, values: np.ndarray, most: float = 255.0) -> np.ndarray:
+    """Numbers of more than 8 bits as uint8: 0..65535 for whole numbers, 0..1 for floats, or 0..255 where `most` says
+    so and one of them is above 2. A few that are not finite are taken for black or white, with a warning."""
+    if values.dtype.kind != "f":
+        if values.dtype != np.uint16 and values.size and (int(values.min()) < 0 or int(values.max()) > 65535):
+            raise ImageError(f"cannot read {name}: its values lie in {values.min()}..{values.max()}, not in 0..65535")
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    values = values.astype(np.float32)
+    finite = np.isfinite(values)
+    if not finite.all():
+        bad = int(values.size - finite.sum())
+        if 2 * bad > values.size:
+            raise ImageError(f"cannot read {name}: {bad:,} of its {values.size:,} values are not finite")
+        warnings.warn(f"{name}: {bad:,} values are not finite; they are drawn black or white", ImageWarning, 4)
+    low, high = float(values[finite].min()), float(values[finite].max())
+    if low < -0.1 * max(1.0, high) or high > max(2.0, most * 1.01):
+        wanted = "0..1" if most == 1 else "0..1 or 0..255"
+        raise ImageError(f"cannot read {name}: its floats lie in {low:g}..{high:g}, not in {wanted}")
+    values = np.nan_to_num(values, nan=0.0, posinf=high, neginf=low)
+    return np.clip(values * (255 if high <= 2 else 1) + 0.5, 0, 255).astype(np.uint8)
 
 
 def _pillow_orientation(image: Image.Image) -> int:
     # Pillow's getexif decodes the whole of a PNG that has none; the header is enough here.
     if image.format in ("JPEG", "PNG", "WEBP", "MPO", "AVIF") and "exif" not in image.info:
         return 1
-    return _valid(image.getexif().get(_ORIENTATION))
+    try:
+        return _valid(image.getexif().get(_ORIENTATION))
+    except Exception:  # a damaged EXIF block does not spoil the image
+        return 1
 
 
 def _valid(orientation: object) -> int:
@@ -234,7 +381,7 @@ def _refuse_huge(name: str, height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
         raise ImageError(
             f"cannot read {name}: {width}x{height} is over the limit of {MAX_PIXELS // 10**6} megapixels; "
-            "cut it into tiles"
+            "cut it into tiles, or set FCOS_MAX_MEGAPIXELS if there is memory for it"
         )
 
 
@@ -244,7 +391,8 @@ def _cause(error: Exception, data: bytes) -> str:
             return "HEIC is not supported; convert it to JPEG"
         return "not a picture in a known format (JPEG, PNG, WebP, GIF, TIFF, BMP)"
     if isinstance(error, Image.DecompressionBombError):
-        return "the picture is over 179 megapixels; cut it into tiles"
+        limit = f"the image is over the limit of {MAX_PIXELS // 10**6} megapixels"
+        return f"{limit}; cut it into tiles, or set FCOS_MAX_MEGAPIXELS if there is memory for it"
     text = (str(error).splitlines() or [""])[0] or type(error).__name__
     return "the file is cut short" if "truncated" in text.lower() else f"{text[:1].lower()}{text[1:]}"
 

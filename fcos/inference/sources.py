@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ..data.image import SUFFIXES, read_image
-from ..errors import DataError, ImageError
+from ..data.image import SUFFIXES, load_image
+from ..errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,33 +22,8 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Tensor | Imag
 
 
 def load_source(source: Source) -> np.ndarray:
-    """Any source as [H,W,3] uint8 RGB; ImageError where it cannot be one."""
-    if isinstance(source, bytes):
-        return read_image(source)
-    if isinstance(source, str | os.PathLike):
-        return read_image(os.fspath(source))
-    if isinstance(source, Tensor):
-        array = source.detach().cpu()
-        if array.ndim == 3 and array.shape[0] in (1, 3):
-            array = array.permute(1, 2, 0)
-        if array.is_floating_point():
-            if array.numel() and (float(array.min()) < 0 or float(array.max()) > 1):
-                raise ImageError("a float picture must lie in 0..1; give uint8 for 0..255")
-            array = (array * 255).round().to(torch.uint8)
-        source = array.numpy()
-    elif not isinstance(source, np.ndarray):
-        if not hasattr(source, "convert"):
-            raise ImageError(f"cannot take a {type(source).__name__} for a picture; give a path, PIL image or array")
-        from PIL import ImageOps
-
-        source = np.asarray(ImageOps.exif_transpose(source).convert("RGB"))
-    if source.ndim == 3 and source.shape[2] == 1:
-        source = source[..., 0]
-    if source.ndim == 2:
-        source = np.repeat(source[..., None], 3, axis=2)
-    if source.ndim != 3 or source.shape[2] not in (3, 4) or source.dtype != np.uint8 or 0 in source.shape:
-        raise ImageError(f"a picture must be [H,W,3] uint8, not {source.shape} {source.dtype}")
-    return np.ascontiguousarray(source[..., :3])
+    """Any source as [H,W,3] uint8 RGB, see `fcos.data.image.load_image`; ImageError where it cannot be one."""
+    return load_image(source)
 
 
 def name_of(source: Source) -> str | None:

@@ -74,7 +74,13 @@ def test_tiny_and_thin_images(detector, shape):
 
 @pytest.mark.parametrize(
     "source",
-    [np.zeros((3, 4, 5), np.uint8), np.zeros((3, 4, 3)), np.zeros((0, 4, 3), np.uint8), 5, torch.full((3, 4, 4), 9.0)],
+    [
+        np.zeros((3, 4, 5), np.uint8),
+        np.full((3, 4, 3), 9.0),
+        np.zeros((0, 4, 3), np.uint8),
+        5,
+        torch.full((3, 4, 4), 9.0),
+    ],
 )
 def test_what_is_no_image(source):
     with pytest.raises(ImageError):
