@@ -42,6 +42,12 @@ def command(
     allow_url: Annotated[
         list[str] | None, typer.Option("--allow-url", help="Host from which pictures are fetched by URL.")
     ] = None,
+    label_studio: Annotated[
+        str | None,
+        typer.Option(
+            "--label-studio", help="Address of a Label Studio to annotate for; LABEL_STUDIO_API_KEY: its key."
+        ),
+    ] = None,
 ) -> None:
     """Serve a detector over HTTP, with a page for people.
 
@@ -63,5 +69,6 @@ def command(
         Placing(device, runtime, dtype, threads, lanes, batch, wait / 1000),
         Limits(megabytes << 20, megapixels * 1_000_000, images, queue, timeout, grace),
         Access(token, admin, tuple(cors or ()), tuple(allow_url or ())),
+        label_studio,
     )
     run(options, host, port, say=lambda line: typer.echo(f"fcos: {line}", err=True))

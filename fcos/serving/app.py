@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from starlette.exceptions import HTTPException
 from ..errors import FcosError
 from ..types import Detections
 from ..version import __version__
-from . import pages, v2
+from . import label_studio, pages, v2
 from .answers import Wanted, drawn, explainer, failed, result, to_json, wanted
 from .engine import Engine, Found, Task
 from .guard import Guard, allowed
@@ -110,6 +111,8 @@ def build(server: Server) -> FastAPI:
     _protocol(app, server)
     _looking_after(app, server)
     pages.add(app, server.engines)
+    if server.options.label_studio is not None:
+        _label_studio(app, server)
     if server.options.access.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(server.options.access.origins), allow_methods=["GET", "POST"],
@@ -181,11 +184,15 @@ async def _run(
     return found
 
 
+def _is_json(request: Request) -> bool:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == _JSON
+
+
 async def _pictures(server: Server, request: Request, deadline: float) -> list[Upload]:
     """What a request sends: bytes, a form, or, where hosts are allowed, {"url": ...}."""
     body = await read_body(request, server.limits, deadline)
     kind = request.headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() == _JSON:
+    if _is_json(request):
         url = await asyncio.to_thread(_url, body)
         data = await asyncio.to_thread(fetch, url, server.options.access.hosts, server.limits)
         return [Upload(data, url)]
@@ -215,6 +222,8 @@ def _detecting(app: FastAPI, server: Server) -> None:
         engine = server.engine(model)
         detector = engine.detector
         which = wanted(detector.classes, detector.shown, score, names, most)
+        if server.options.label_studio is not None and _is_json(request):
+            return await _for_label_studio(server, engine, request, which, deadline)
         sent = await _pictures(server, request, deadline)
         found = await _run(server, engine, [upload.data for upload in sent], which.least, deadline)
         if "image/jpeg" in request.headers.get("accept", ""):
@@ -268,6 +277,38 @@ def _answer(
     body = to_json(answer)
     server.metrics.seconds.labels("answer").observe(time.monotonic() - begun)
     return Response(body, status, media_type=_JSON)
+
+
+async def _for_label_studio(
+    server: Server, engine: Engine, request: Request, which: Wanted, deadline: float
+) -> Response:
+    """Pre-annotations of Label Studio's tasks. It takes no half of an answer: one bad image fails the request."""
+    studio = label_studio.Studio(server.options.label_studio or "", os.environ.get("LABEL_STUDIO_API_KEY"))
+    tasks, tags = await asyncio.to_thread(label_studio.read, await read_body(request, server.limits, deadline))
+    if len(tasks) > server.limits.images:
+        raise Refused(413, f"{len(tasks)} tasks; at most {server.limits.images} in a request")
+    images = await asyncio.gather(
+        *(asyncio.to_thread(label_studio.picture, task, tags, studio, server.limits) for task in tasks)
+    )
+    results = []
+    for one in await _run(server, engine, images, which.least, deadline):
+        if isinstance(one, Exception):
+            raise one
+        height, width = one.image.shape[:2]
+        results.append(label_studio.annotation(which.of(one.result), (height, width), tags, engine.name))
+    return Response(await asyncio.to_thread(to_json, {"results": results}), media_type=_JSON)
+
+
+def _label_studio(app: FastAPI, server: Server) -> None:
+    """What Label Studio asks besides /predict and /health."""
+
+    @app.post("/setup", summary="Label Studio connects a project")
+    async def setup() -> dict[str, str]:
+        return {"model_version": server.engine(None).name}
+
+    @app.post("/webhook", summary="Label Studio tells of new annotations, of which nothing is made", status_code=201)
+    async def webhook() -> dict[str, str]:
+        return {}
 
 
 def _protocol(app: FastAPI, server: Server) -> None:

@@ -112,9 +112,11 @@ def check_size(data: bytes, limits: Limits) -> None:
         raise Refused(413, f"the picture has {width}x{height} pixels; at most {limits.pixels} in all are decoded")
 
 
-def fetch(url: str, hosts: Sequence[str], limits: Limits, headers: Mapping[str, str] | None = None) -> bytes:
-    """A picture by URL from a host that is allowed. No redirect is followed, and no address is asked that is not of
-    the public internet: the name is looked up once, and the address found is the one connected to.
+def fetch(
+    url: str, hosts: Sequence[str], limits: Limits, headers: Mapping[str, str] | None = None, *, private: bool = False
+) -> bytes:
+    """A picture by URL from a host that is allowed. No redirect is followed, and unless `private` no address is asked
+    that is not of the public internet: the name is looked up once, and the address found is the one connected to.
 
     Raises Refused: 403 for another host or a private address, 400 for what is no such URL or cannot be had.
     """
@@ -134,7 +136,7 @@ def fetch(url: str, hosts: Sequence[str], limits: Limits, headers: Mapping[str, 
     except OSError:
         raise Refused(400, f"there is no host {parts.hostname}") from None
     address = rows[0][4]
-    if not ipaddress.ip_address(address[0]).is_global:
+    if not private and not ipaddress.ip_address(address[0]).is_global:
         raise Refused(403, f"{parts.hostname} has a private address, from which nothing is fetched")
     try:
         with socket.create_connection((str(address[0]), int(address[1])), timeout=limits.timeout) as plain:

@@ -57,7 +57,7 @@ class ServeOptions:
     placing: Placing = Placing()
     limits: Limits = Limits()
     access: Access = Access()
-    label_studio: bool = False
+    label_studio: str | None = None  # its address, where one is served
 
 
 class Refused(FcosError):
