@@ -288,7 +288,12 @@ class TrainConfig(Section):
 
 
 class Config(Section):
-    """All settings of one detector."""
+    """All settings of one detector; `fcos config` prints them with their meaning.
+
+    >>> config = fcos.preset("fcos-lite0").override("data.size=512", {"decode": {"nms_iou": 0.5}})
+    >>> config.data.size, config.decode.nms_iou
+    (512, 0.5)
+    """
 
     name: str = _f("fcos-r50", "preset this config began as")
     dialect: str = _f("fcos", "published implementation whose conventions these settings follow")
@@ -321,6 +326,13 @@ class Config(Section):
             nested = parse_assignment(change) if isinstance(change, str) else change
             _merge(data, nested, source)
         return _validate(data, source)
+
+    def __repr__(self) -> str:
+        """One line; `dump` and `fcos config` say everything."""
+        own = f", dialect {self.dialect}" if self.dialect != "fcos" else ""
+        return f"Config({self.name}{own}: {self.model.backbone}, {self.data.size} px)"
+
+    __str__ = __repr__
 
     def dump(self) -> str:
         """The config as YAML text."""

@@ -13,7 +13,14 @@ LONGEST = 700  # characters of a message: what stands in a file may be any lengt
 
 class FcosError(Exception):
     """Base of every error caused by input, not by a bug. The message is one line for a person, whatever stands in
-    the names and values that it quotes."""
+    the names and values that it quotes.
+
+    >>> try:
+    ...     fcos.load("fcos-lite9")
+    ... except fcos.FcosError as error:
+    ...     print("did you mean fcos-lite" in str(error))
+    True
+    """
 
     code = 2  # exit status of the command line
 

@@ -91,7 +91,11 @@ PRESETS: dict[str, Callable[[], Config]] = {
 
 
 def preset(name: str) -> Config:
-    """The config of a preset name; ConfigError with the nearest name when there is none."""
+    """The config of a preset name; ConfigError with the nearest name when there is none.
+
+    >>> fcos.preset("fcos-r50")
+    Config(fcos-r50: resnet50, 800 px)
+    """
     if name not in PRESETS:
         hint = did_you_mean(name, PRESETS, f"presets: {', '.join(PRESETS)}")
         raise ConfigError(f"there is no model called {name!r}; {hint}")

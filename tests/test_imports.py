@@ -55,6 +55,7 @@ MATHS = ["boxes", "points", "assign", "losses", "decode"]
 ALLOWED = {
     ("fcos.detections", "fcos.show.draw"),  # Detections.draw
     ("fcos.detections", "fcos.inference.sources"),  # Detections.crop
+    ("fcos.inference.detector", "fcos.export.job"),  # Detector.export
     ("fcos.inference.load", "fcos.export.check"),  # runtime "auto" keeps a runtime only if its detections are torch's
     ("fcos.__main__", "fcos.cli"),
 }

@@ -107,7 +107,12 @@ class Raw:
 
 def explain(detector: Detector, source: Source, score: float | None = None) -> Explanation:
     """Why `detector` finds what it finds in one picture; detections below `score` are left out (None: what
-    `fcos predict` leaves out)."""
+    `fcos predict` leaves out).
+
+    >>> story = fcos.explain(fcos.load("fcos-lite0", device="cpu"), "photo.jpg").stories[0]
+    >>> story.label, story.level, story.score > 0.5
+    ('cat', 'P5', True)
+    """
     score = detector.shown if score is None else score
     image = load_source(source)
     raw = Raw(detector, image)

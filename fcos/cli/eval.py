@@ -169,12 +169,11 @@ def _detect(
     detector: Detector | Composite, dataset: Dataset, data: Path, batch: int, allow_missing: bool
 ) -> tuple[list[Detections], Dataset]:
     """What a model finds, and the data set under the model's choice of classes."""
-    from ..data.classes import as_seen
-    from ..evaluation.coco import predict_dataset
+    from ..evaluation.program import detect
+    from ..terminal import plural
 
-    dataset = as_seen(dataset, detector.config.data, detector.classes.names[0])
-    say(f"{len(dataset.records)} pictures of {data}, split {dataset.split}")
-    return predict_dataset(detector, dataset, batch, allow_missing=allow_missing), dataset
+    say(f"{plural(len(dataset), 'picture')} of {data}, split {dataset.split}")
+    return detect(detector, dataset, batch, allow_missing=allow_missing)
 
 
 def _compare(

@@ -18,9 +18,13 @@ def command(
     settings: Settings = None,
     model: MaybeModel = None,
     format: Annotated[
-        str,
-        typer.Option("--format", "-f", help="onnx, openvino, tensorrt, torchscript, executorch, coreml, litert, html."),
-    ] = "onnx",
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="onnx, openvino, tensorrt, torchscript, executorch, coreml, litert, html; left out: what --out ends in.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; left out: the model's name.")] = None,
     dynamic: Annotated[
         str | None,

@@ -83,10 +83,17 @@ class Note:
         return f"{line} ({self.count:,})" if self.count > 1 else line
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Records, classes and where they came from. `notes`: one for each kind of thing worth knowing. `aliases`: other
-    ids of the annotation file for a record's `id`: texts, and images listed twice."""
+    ids of the annotation file for a record's `id`: texts, and images listed twice.
+
+    >>> data = fcos.open_dataset("my_data")
+    >>> data
+    Dataset(my_data/instances.json, all: 4 pictures, 3 classes, coco)
+    >>> data.with_classes(["cat"])
+    Dataset(my_data/instances.json, all: 4 pictures, 1 class, coco)
+    """
 
     records: tuple[Record, ...]
     classes: Classes
@@ -98,6 +105,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def __repr__(self) -> str:
+        """One line; `summary` says more."""
+        images, classes = plural(len(self), "picture"), plural(len(self.classes), "class")
+        return f"Dataset({self.root}, {self.split}: {images}, {classes}, {self.format})"
 
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The records at `indices`, in that order."""

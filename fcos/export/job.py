@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from torch import Tensor
@@ -20,6 +21,8 @@ from ..data.splits import TAUGHT, default_split
 from ..errors import ConfigError, FcosError, ImageError, ModelError
 from ..inference.detector import Detector
 from ..inference.load import load
+from ..machine import Placement
+from ..network.model import FCOS
 from ..zoo.find import find_weights
 from . import check
 from .about import DTYPES, About
@@ -33,20 +36,34 @@ if TYPE_CHECKING:
 _COMPARED = 16  # pictures of --data that are compared box by box; AP takes all
 
 
+class ExportOptions(TypedDict, total=False):
+    """The options of `Detector.export`: those of Job."""
+
+    format: str | None
+    dynamic: str | None
+    size: str | None
+    nms: bool
+    dtype: str | None
+    calibrate: str | Path | None
+    images: int
+    data: str | Path | None
+    split: str | None
+
+
 @dataclass(frozen=True)
 class Job:
-    """The options of `fcos export`, as given."""
+    """The options of `fcos export`, as given; `format` None: what the suffix of `out` says, else ONNX."""
 
-    model: str
-    format: str
+    model: str | Detector
+    format: str | None = None
     out: Path | None = None
     dynamic: str | None = None
     size: str | None = None
     nms: bool = False
     dtype: str | None = None  # that of the format
-    calibrate: Path | None = None
+    calibrate: str | Path | None = None
     images: int = 200
-    data: Path | None = None
+    data: str | Path | None = None
     split: str | None = None
     settings: list[str] | tuple[str, ...] = ()
 
@@ -120,13 +137,10 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     """
     chosen = _choice(job)
     job = replace(job, dtype=job.dtype or chosen.dtypes[0])
-    path = find_weights(job.model)
-    if format_of(path) is not None:
-        raise ModelError(f"{path} is exported already; export the checkpoint it came from")
-    out = (job.out or Path(Path(job.model).name.removesuffix(".safetensors") + chosen.suffix)).expanduser()
+    reference, name = _reference(job)
+    out = (job.out or Path(name + chosen.suffix)).expanduser()
     if out.suffix.lower() != chosen.suffix:
         raise ModelError(f"{out} must end in {chosen.suffix} for --format {chosen.name}")
-    reference = load(path, device="cpu", overrides=job.settings)
     about = plan(job, chosen, reference)
     dataset = None
     if job.data is not None:
@@ -147,6 +161,25 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
             _replace(file, target)
     where = out.with_name(out.name + ".rejected") if wrong else out
     return Result(where, size, seconds, about, chosen.name, report, wrong)
+
+
+def _reference(job: Job) -> tuple[Detector, str]:
+    """The detector to export, in torch on the CPU, and what to call it."""
+    if not isinstance(job.model, Detector):
+        path = find_weights(job.model)
+        if format_of(path) is not None:
+            raise ModelError(f"{path} is exported already; export the checkpoint it came from")
+        name = Path(job.model).name.removesuffix(".safetensors")
+        return load(path, device="cpu", overrides=job.settings), name
+    given = job.model
+    network = given.network
+    if not isinstance(network, FCOS) or given.placement.dtype != "fp32":
+        how = f"{given.placement.runtime}, {given.placement.dtype}"
+        raise ModelError(f"this model runs in {how}; load it anew in torch and fp32 to export it")
+    config = given.config.override(*job.settings, source="settings")
+    if given.device.type != "cpu":
+        network = copy.deepcopy(network).to("cpu")
+    return given.replace(network=network, config=config, placement=Placement()), config.name
 
 
 def judge(
@@ -218,9 +251,11 @@ def plan(job: Job, chosen: Format, reference: Detector) -> About:
 
 
 def _choice(job: Job) -> Format:
-    if job.format not in FORMATS:
-        raise ConfigError(f"there is no format {job.format!r}; formats: {', '.join(FORMATS)}")
-    chosen = FORMATS[job.format]
+    by_suffix = format_of(job.out) if job.out is not None else None
+    name = job.format or (by_suffix.name if by_suffix is not None else "onnx")
+    if name not in FORMATS:
+        raise ConfigError(f"there is no format {name!r}; formats: {', '.join(FORMATS)}")
+    chosen = FORMATS[name]
     if job.dtype not in (None, *DTYPES):
         raise ConfigError(f"there is no dtype {job.dtype!r}; choose from {', '.join(chosen.dtypes)}")
     if job.dtype not in (None, *chosen.dtypes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..config import Config
 from ..data.image import resize, resized_shape
 from ..decode import decode
 from ..detections import Kept, Results
+from ..errors import ModelError
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
 from ..machine import Placement, torch_threads
@@ -27,6 +29,7 @@ from .sources import Source, load_source, name_of
 from .views import parse_views
 
 if TYPE_CHECKING:
+    from ..export.job import ExportOptions, Result
     from .video import Frame, VideoSource
 
 S = TypeVar("S", bound="Source")
@@ -57,10 +60,13 @@ class Detector:
     takes, if so: pictures are shrunk to fit. `lowest` is the lowest score shown where none is asked for; None: that
     of the settings, `decode.shown`.
 
-    >>> import fcos
     >>> model = fcos.load("fcos-lite0", device="cpu")
-    >>> from fcos.demo.digits import photographs
-    >>> model(photographs()[0])
+    >>> model("photo.jpg")
+    Detections(1 cat in photo.jpg; 451x300)
+    >>> model(["photo.jpg", "my_data/astronaut.jpg"])[1]["person"]
+    Detections(1 person in astronaut.jpg; 480x480)
+    >>> len(model("photo.jpg", score=0)) > 1
+    True
     """
 
     network: Network
@@ -79,6 +85,21 @@ class Detector:
     def replace(self, **changes: Unpack[Changes]) -> Detector:
         """This detector with other parts: network, config, classes, placement, size, lowest."""
         return replace(self, **changes)
+
+    def export(self, out: str | Path, **options: Unpack[ExportOptions]) -> Result:
+        """Write the model for another runtime, and check that it still detects the same.
+
+        `out` ends in .onnx, .xml (OpenVINO), .engine (TensorRT), .torchscript, .pte, .mlpackage or .tflite. Options,
+        as of `fcos export`: `dynamic`, `size`, `nms`, `dtype`, `calibrate`, `images`, `data`, `split`. Returns what was
+        written and how it compares. Raises ModelError where the file fails its check (it stays as OUT.rejected),
+        ConfigError for options that do not fit, MissingExtra.
+        """
+        from ..export.job import Job, run
+
+        result = run(Job(self, out=Path(out), **options))
+        if result.wrong:
+            raise ModelError(f"{result.file} was rejected: {'; '.join(result.wrong)}")
+        return result
 
     @property
     def device(self) -> torch.device:

@@ -59,8 +59,7 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
         ModelError: no such model, or a file that cannot be used. DeviceError: no such device. MissingExtra: a runtime
             that is not installed.
 
-    >>> model = load("fcos-lite0", device="cpu")
-    >>> model
+    >>> fcos.load("fcos-lite0", device="cpu")
     Detector(fcos-lite0, 20 classes, torch fp32 on cpu)
     """
     runtime, dtype, lanes = placing.get("runtime"), placing.get("dtype"), placing.get("lanes", 1)

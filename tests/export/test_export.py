@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos.decode import decode
-from fcos.errors import ModelError
+from fcos.errors import FcosError, ModelError
 from fcos.export import check, graph
 from fcos.export.about import About
 from fcos.export.open import read_about, write_export
@@ -339,6 +339,24 @@ def test_the_export_of_a_single_class_model_is_judged_on_one_class(tmp_path, cap
     )
     assert code == 0, err
     assert json.loads(text)["AP50"] == pytest.approx(after) == pytest.approx(before)
+
+
+def test_a_detector_exports_itself(work, tmp_path, monkeypatch):
+    detector = load(work / "model.safetensors", device="cpu")
+    result = detector.export(tmp_path / "m.torchscript", size="64x96", data=work / "shapes")
+    assert result.file == tmp_path / "m.torchscript"
+    assert result.report.ap50[0] == pytest.approx(result.report.ap50[1])
+    exported = load(result.file, device="cpu")
+    for found, one in zip(exported(IMAGES, score=0), detector.replace(size=(64, 96))(IMAGES, score=0), strict=True):
+        same(found, one)
+    with pytest.raises(ModelError, match="load it anew in torch"):
+        exported.export(tmp_path / "again.torchscript")
+    with pytest.raises(FcosError, match=r"must end in \.onnx"):
+        detector.export(tmp_path / "m.txt")
+    monkeypatch.setattr(check, "LIMITS", {**check.LIMITS, "fp32": (-1.0, -1.0, 0.0)})
+    with pytest.raises(ModelError, match="was rejected: scores differ"):
+        detector.export(tmp_path / "bad.torchscript", size="64x96")
+    assert not (tmp_path / "bad.torchscript").exists()
 
 
 def test_a_bad_export_is_refused(work, capsys, tmp_path, monkeypatch):

@@ -1,0 +1,60 @@
+"""`fcos.evaluate`: a model or detections, a path or a data set, the same numbers."""
+
+import pytest
+import torch
+from tiny import NAMES, fcos, make_shapes, tiny_config
+
+from fcos import evaluate, open_dataset
+from fcos.errors import DataError, FcosError, ModelError
+from fcos.inference.dataset import predict_dataset
+from fcos.inference.load import load
+from fcos.network import weights
+from fcos.types import Classes
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("program")
+    torch.manual_seed(3)
+    config = tiny_config()
+    network = weights.build(config, 2)
+    torch.nn.init.constant_(network.head.class_logits.bias, 0.0)  # it fires everywhere
+    weights.save(folder / "model.safetensors", network.state_dict(), config, Classes(NAMES, (2, 7)))
+    make_shapes(folder / "shapes", {"train": 3, "test": 4})
+    return folder
+
+
+def test_every_way_gives_the_same_numbers(work, capsys):
+    import json
+
+    model, data = load(work / "model.safetensors", device="cpu"), open_dataset(work / "shapes", "test")
+    expected = evaluate(predict_dataset(model, data), data)
+    assert expected.images == 4
+    assert expected.ap50 > 0
+    for one in (model, work / "model.safetensors", str(work / "model.safetensors")):
+        for where in (data, work / "shapes", str(work / "shapes")):
+            assert evaluate(one, where).numbers() == expected.numbers()
+    assert evaluate(model, work / "shapes", split="train").images == 3
+    assert evaluate(model, data, class_agnostic=True).ap50 > expected.ap50
+    code, out, err = fcos(capsys, "eval", work / "shapes", "--model", work / "model.safetensors", "--json")
+    assert code == 0, err
+    assert json.loads(out)["AP50"] == expected.ap50
+
+
+def test_what_cannot_be_judged_is_one_line(work):
+    with pytest.raises(FcosError, match="nowhere"):
+        evaluate("nowhere", work / "shapes")
+    with pytest.raises(DataError, match="gone"):
+        evaluate(work / "model.safetensors", work / "gone")
+    with pytest.raises(ModelError):
+        evaluate(work / "gone.safetensors", work / "shapes")
+
+
+def test_a_config_and_a_data_set_are_one_line(work):
+    data = open_dataset(work / "shapes", "test")
+    config = load(work / "model.safetensors", device="cpu").config
+    for thing, words in ((data, ["test", "4 pictures", "2 classes", "coco"]), (config, ["tiny", "64 px"])):
+        for text in (repr(thing), str(thing)):
+            assert "\n" not in text
+            assert len(text) < 200
+            assert all(word in text for word in words)

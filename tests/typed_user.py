@@ -1,0 +1,33 @@
+"""A small program of a user; `mypy --strict` and pyright must find its types (tests/test_typed_user.py)."""
+
+from typing import assert_type
+
+import numpy as np
+
+import fcos
+from fcos.detections import Detection, Results
+
+model = fcos.load("fcos-lite0", device="cpu", threads=2)
+assert_type(model, fcos.Detector)
+found = model("photo.jpg", score=0.3)
+assert_type(found, fcos.Detections)
+assert_type(model(np.zeros((9, 9, 3), np.uint8)), fcos.Detections)
+assert_type(model(["a.jpg", "b.jpg"], batch=2), Results)
+assert_type(found[0], Detection)
+assert_type(found["cat"], fcos.Detections)
+assert_type(found[found.scores > 0.5], fcos.Detections)
+assert_type(found[:2], fcos.Detections)
+for detection in found:
+    assert_type(detection.name, str)
+    assert_type(detection.score, float)
+    assert_type(detection.box, tuple[float, float, float, float])
+names: list[str] = [d.name for d in found]
+data = fcos.open_dataset("my_data", "val")
+assert_type(data, fcos.Dataset)
+metrics = fcos.evaluate(model, data)
+ap: float = metrics.ap
+ap = fcos.evaluate("runs/mine", "my_data", split="test", allow_missing=True).ap50
+written = model.export("model.onnx", dynamic="batch", data="my_data").file
+wider = model.replace(config=model.config.override("data.size=512"))
+assert_type(wider, fcos.Detector)
+text: str = fcos.explain(model, "photo.jpg").text()
