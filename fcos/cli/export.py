@@ -22,7 +22,7 @@ def command(
         typer.Option(
             "--format",
             "-f",
-            help="onnx, openvino, tensorrt, torchscript, executorch, coreml, litert, html; left out: what --out ends in.",
+            help="onnx, openvino, tensorrt, torchscript, executorch, coreml, litert, html; left out: by --out.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; left out: the model's name.")] = None,
