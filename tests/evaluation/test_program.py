@@ -35,7 +35,7 @@ def test_every_way_gives_the_same_numbers(work, capsys):
         for where in (data, work / "shapes", str(work / "shapes")):
             assert evaluate(one, where).numbers() == pytest.approx(expected.numbers(), abs=0, rel=0, nan_ok=True)
     assert evaluate(model, work / "shapes", split="train").images == 3
-    assert evaluate(model, data, class_agnostic=True).ap50 > expected.ap50
+    assert [row.name for row in evaluate(model, data, class_agnostic=True).classes] == ["object"]
     code, out, err = fcos(capsys, "eval", work / "shapes", "--model", work / "model.safetensors", "--json")
     assert code == 0, err
     assert json.loads(out)["AP50"] == expected.ap50
