@@ -64,6 +64,9 @@ def command(
     precision: float = typer.Option(
         None, "--precision", min=0, max=1, help="Lowest score of each class that keeps this precision (IoU 0.5)."
     ),
+    dtype: str = typer.Option(None, "--dtype", help="fp32, bf16 or fp16."),
+    threads: int = typer.Option(0, "--threads", min=0, help="CPU threads; 0: all cores."),
+    lanes: int = typer.Option(1, "--lanes", min=1, help="Batches in work at once on a CPU, sharing its threads."),
     tile: Tile = None,
     overlap: Overlap = 0.2,
     tta: Views = "",
@@ -111,7 +114,10 @@ def command(
         return judge([name])
 
     def judge(names: list[str]) -> tuple[list[Detections], Dataset]:
-        detectors = [load(name, runtime=runtime, device=device, overrides=overrides) for name in names]
+        detectors = [
+            load(name, runtime=runtime, dtype=dtype, threads=threads, lanes=lanes, device=device, overrides=overrides)
+            for name in names
+        ]
         return _detect(compose(detectors, looks), dataset, data, batch, allow_missing)
 
     def read(path: str | Path) -> tuple[list[Detections], Dataset]:

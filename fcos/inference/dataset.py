@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,9 +13,12 @@ from ..data.classes import UNKNOWN, match_classes
 from ..errors import DataError, ImageError
 from ..terminal import Bar, some
 from ..types import Detections
+from .stream import run
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
+    from .composite import Composite
+    from .detector import Detector
 
 
 def _to_stderr(line: str) -> None:
@@ -22,7 +26,7 @@ def _to_stderr(line: str) -> None:
 
 
 def predict_dataset(
-    detector: Any,
+    detector: Detector | Composite,
     dataset: Dataset,
     batch: int = 8,
     *,
@@ -30,7 +34,7 @@ def predict_dataset(
     report: Callable[[str], None] = _to_stderr,
     quiet: bool = False,
 ) -> list[Detections]:
-    """Run `detector` (fcos.detector.Detector) over every picture; labels become those of the data set.
+    """Run a detector over every picture, decoding ahead of the network; labels become those of the data set.
 
     A picture that cannot be read counts as one without detections; `report` gets a line about it, about
     model classes that the data lacks (their detections are dropped) and about pictures whose size differs
@@ -48,39 +52,30 @@ def predict_dataset(
     to_data = torch.from_numpy(mapping)
     results: list[Detections] = []
     resized: list[str] = []
-    with Bar("detecting", len(dataset.records), "pictures", quiet=quiet) as bar:
-        for start in range(0, len(dataset.records), max(1, batch)):
-            records = dataset.records[start : start + max(1, batch)]
-            for record, found in zip(records, _detect(detector, records, report), strict=True):
-                if found.size is not None and tuple(found.size) != tuple(record.size):
-                    resized.append(record.file_name)
-                labels = to_data.to(found.labels.device)[found.labels]
-                kept = found[labels != UNKNOWN].to("cpu")
-                results.append(
-                    Detections(
-                        kept.boxes,
-                        kept.scores,
-                        labels[labels != UNKNOWN].cpu(),
-                        kept.points,
-                        names=dataset.classes.names,
-                        size=record.size,
-                        source=str(record.path),
-                        ids=dataset.classes.ids,
-                    )
+    paths = [Path(record.path) for record in dataset.records if record.path is not None]
+    all_of_them = torch.zeros(len(detector.classes))
+    with Bar("detecting", len(paths), "pictures", quiet=quiet) as bar:
+        for record, (_, _, seen) in zip(dataset.records, run(detector, paths, all_of_them, max(1, batch)), strict=True):
+            if isinstance(seen, ImageError):
+                report(f"counted as a picture without detections: {seen}")
+                seen = Detections.empty()
+            if seen.size is not None and tuple(seen.size) != tuple(record.size):
+                resized.append(record.file_name)
+            labels = to_data.to(seen.labels.device)[seen.labels]
+            kept = seen[labels != UNKNOWN].to("cpu")
+            results.append(
+                Detections(
+                    kept.boxes,
+                    kept.scores,
+                    labels[labels != UNKNOWN].cpu(),
+                    kept.points,
+                    names=dataset.classes.names,
+                    size=record.size,
+                    source=str(record.path),
+                    ids=dataset.classes.ids,
                 )
-            bar.advance(len(records))
+            )
+            bar.advance()
     if resized:
         report(f"{len(resized)} pictures have another size than their annotations say: {some(resized)}")
     return results
-
-
-def _detect(detector: Any, records: Sequence[Any], report: Callable[[str], None]) -> list[Detections]:
-    """One batch; when a picture in it cannot be read, its pictures one by one."""
-    try:
-        result: list[Detections] = detector([record.path for record in records], score=0.0, batch=len(records))
-        return result
-    except ImageError as error:
-        if len(records) == 1:
-            report(f"counted as a picture without detections: {error}")
-            return [Detections.empty()]
-        return [found for record in records for found in _detect(detector, [record], report)]

@@ -10,14 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judging import cli, dataset, found, record, scenes
+from PIL import Image
 
 from fcos.data.classes import match_classes
 from fcos.data.open import open_dataset
-from fcos.errors import DataError, FcosError, ImageError
+from fcos.errors import DataError, FcosError
 from fcos.evaluation.coco import confusion_matrix, curves, evaluate, flatten
 from fcos.evaluation.metrics import confusion, match_coco, match_voc, overlaps, precision_recall, voc_ap
 from fcos.evaluation.results import read_results, write_results
 from fcos.inference.dataset import predict_dataset
+from fcos.machine import Placement
 from fcos.show import plots
 from fcos.types import Classes
 
@@ -414,23 +416,30 @@ def test_classes_match_by_name():
 
 
 class FakeDetector:
+    """A dog and an "a" in every image."""
+
     classes = Classes(("dog", "a", "b"))
+    placement = Placement()
 
-    def __call__(self, sources, *, score, batch):
+    def detect(self, images, names, score, batch):
         assert score == 0
-        if any(Path(s).stem == "2" for s in sources):
-            raise ImageError("2.jpg is cut short")
-        return [found([[0, 0, 10, 10], [1, 1, 2, 2]], [0.9, 0.8], [1, 0]) for _ in sources]
+        return [found([[0, 0, 10, 10], [1, 1, 2, 2]], [0.9, 0.8], [1, 0]) for _ in images]
 
 
-def test_predict_dataset_maps_classes_and_survives_a_broken_image():
+def test_predict_dataset_maps_classes_and_survives_a_broken_image(tmp_path):
     lines = []
-    data = dataset(record(1, [[0, 0, 10, 10]], [0]), record(2, [[0, 0, 10, 10]], [0]), record(3))
+    records = [record(1, [[0, 0, 10, 10]], [0]), record(2, [[0, 0, 10, 10]], [0]), record(3)]
+    for number, name in enumerate(("1.png", "2.png", "3.png")):
+        records[number] = replace(records[number], path=tmp_path / name)
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    (tmp_path / "2.png").write_bytes(b"cut short")
+    data = dataset(*records)
     results = predict_dataset(FakeDetector(), data, batch=3, report=lines.append)
     assert [d.labels.tolist() for d in results] == [[0], [], [0]]
     assert results[0].names == ("a", "b")
     assert "left out: 'dog'" in lines[0]
-    assert "2.jpg is cut short" in lines[1]
+    assert "2.png" in lines[1]
+    assert "counted as a picture without detections" in lines[1]
     with pytest.raises(DataError, match="have no file to detect in"):
         predict_dataset(FakeDetector(), dataset(replace(data.records[0], path=None)))
 

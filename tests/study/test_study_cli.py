@@ -123,12 +123,12 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, words, work, capsys, t
     }
     places = {"shapes": work / "shapes", "model": work / "model.safetensors", "other": work / "other.safetensors"}
     for name in ("boxes", "broken", "empty"):
-        folder = tmp_path / name
-        folder.mkdir()
+        folder = tmp_path / name / "set"  # far enough from each other that nobody finds the others' images
+        folder.mkdir(parents=True)
         places[name] = folder / f"{name}.json"
         places[name].write_text(json.dumps(truth if name != "empty" else {**truth, "images": [], "annotations": []}))
-    (tmp_path / "broken" / "a.jpg").write_bytes(b"\xff\xd8 no jpeg")
-    places |= {"gone": tmp_path / "gone", "folder": tmp_path / "empty"}
+    (places["broken"].parent / "a.jpg").write_bytes(b"\xff\xd8 no jpeg")
+    places |= {"gone": tmp_path / "gone", "folder": places["empty"].parent}
     code, out, err = fcos(capsys, *(a.format(**places) for a in arguments))
     assert code == 2, (out, err)
     assert "Traceback" not in err
