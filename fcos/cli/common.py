@@ -14,6 +14,7 @@ from ..errors import FcosError
 if TYPE_CHECKING:
     from ..config import Config
     from ..data.dataset import Dataset
+    from ..data.tree import DataSource
 
 WORDS = "KEY=VALUE"
 Settings = Annotated[
@@ -29,7 +30,12 @@ Overlap = Annotated[float, typer.Option("--overlap", help="Overlap of tiles, as 
 Views = Annotated[
     str, typer.Option("--tta", help="Look several times and put it together: flip,0.8,1.2 or a part of it.")
 ]
-DATA = "Data set: COCO, YOLO or VOC; folder or file."
+DATA = "Data set in any known format (docs/data.md): folder or file."
+Format = Annotated[str | None, typer.Option("--format", help="Format of the data; left out: recognised.")]
+Pictures = Annotated[Path | None, typer.Option("--pictures", help="Folder of the images, where they lie elsewhere.")]
+Labels = Annotated[
+    Path | None, typer.Option("--labels", help="Folder or file of the annotations, where they lie elsewhere.")
+]
 MaybeData = Annotated[Path | None, typer.Option("--data", "-d", help=DATA)]
 Split = Annotated[str | None, typer.Option("--split", help="Split; left out: test, else val, else the only one.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
@@ -65,7 +71,14 @@ def settings_of(model: str, settings: Sequence[str]) -> Config:
     return read_settings(model)[0].override(*settings, source="command line")
 
 
-def open_to_judge(path: str | Path, split: str | None) -> Dataset:
+def data_source(path: str | Path, format: str | None, pictures: Path | None, labels: Path | None) -> DataSource:
+    """The data set that a command line names, with what it says about how to read it."""
+    from ..data.tree import DataSource
+
+    return DataSource(Path(path), format, pictures, labels)
+
+
+def open_to_judge(path: str | Path | DataSource, split: str | None) -> Dataset:
     """The split asked for, else the one to judge in; what was noticed while reading goes to stderr."""
     from ..data.open import open_judged
 

@@ -1,4 +1,4 @@
-"""`fcos data`: look at a data set and write it in another format."""
+"""`fcos data`: look at a data set, write it in another format, part it, put two together."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import WORDS, Settings, settings_of, sort_words
+from .common import WORDS, Format, Labels, Pictures, Settings, data_source, settings_of, sort_words
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..data.dataset import Dataset
 
-app = typer.Typer(help="Look at a data set, and convert it between COCO, YOLO and VOC.", no_args_is_help=True)
+app = typer.Typer(help="Look at a data set, convert it, part it, put two together.", no_args_is_help=True)
 
-PathArgument = Annotated[Path, typer.Argument(help="COCO JSON, YOLO data.yaml, or the folder of a data set.")]
+PathArgument = Annotated[Path, typer.Argument(help="Folder or file of a data set in any known format.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse what would be skipped with a note.")]
 
 
@@ -27,17 +27,21 @@ def info(
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     strict: Strict = False,
+    format: Format = None,
+    pictures: Pictures = None,
+    labels: Labels = None,
 ) -> None:
     """Format, splits, classes with ids and counts, and what was noticed while reading."""
     import json
 
     from ..data.open import open_dataset, open_splits
 
+    source = data_source(path, format, pictures, labels)
     if split:
-        one = open_dataset(path, split, strict=strict)
+        one = open_dataset(source, split, strict=strict)
         splits = {one.split: one}
     else:
-        splits = open_splits(path, strict=strict)
+        splits = open_splits(source, strict=strict)
     if as_json:
         typer.echo(json.dumps({name: _facts(dataset) for name, dataset in splits.items()}, indent=2))
     else:
@@ -57,27 +61,125 @@ def _facts(dataset: Dataset) -> dict[str, object]:
     }
 
 
+Destination = Annotated[Path, typer.Argument(help="New folder.")]
+Link = Annotated[bool, typer.Option("--link", help="Link the pictures instead of copying them.")]
+Rename = Annotated[
+    list[str] | None, typer.Option("--rename", metavar="OLD=NEW", help="Rename a class, or join it to another.")
+]
+To = Annotated[str | None, typer.Option("--to", help="Format to write; left out: that of the source.")]
+
+
 @app.command()
 def convert(
     source: PathArgument,
-    destination: Annotated[Path, typer.Argument(help="New folder.")],
-    to: Annotated[str, typer.Option(help="coco, yolo or voc.")],
-    link: Annotated[bool, typer.Option("--link", help="Link the pictures instead of copying them.")] = False,
+    destination: Destination,
+    to: Annotated[str, typer.Option(help="Format to write: coco, yolo, voc, ... (docs/formats.md).")],
+    link: Link = False,
     strict: Strict = False,
+    rename: Rename = None,
+    format: Format = None,
+    pictures: Pictures = None,
+    labels: Labels = None,
 ) -> None:
     """Write all splits in another format, and say what it cannot hold."""
     from ..data.open import open_splits
+
+    splits = open_splits(data_source(source, format, pictures, labels), strict=strict)
+    _write(_renamed(splits, rename), destination, to, link)
+
+
+@app.command()
+def split(
+    source: PathArgument,
+    destination: Destination,
+    holdout: Annotated[float, typer.Option("--holdout", help="Share of the pictures for val.")] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Which pictures.")] = 0,
+    to: To = None,
+    link: Link = False,
+    strict: Strict = False,
+    format: Format = None,
+    pictures: Pictures = None,
+    labels: Labels = None,
+) -> None:
+    """Part the training pictures into train and val: each class in proportion, near-duplicates on one side.
+
+    \b
+    fcos data split my_data my_data_parted --holdout 0.2
+    """
+    from ..data.combine import split_dataset
+    from ..data.open import open_splits
+    from ..data.splits import TAUGHT, default_split
+    from ..errors import DataError
+
+    splits = open_splits(data_source(source, format, pictures, labels), strict=strict)
+    name = default_split(list(splits), TAUGHT)
+    if name is None:
+        raise DataError(f"{source} has the splits {', '.join(splits)}, and none of them is train")
+    if "val" in splits:
+        raise DataError(f"{source} has a val split already: {len(splits['val']):,} pictures")
+    whole = splits.pop(name)
+    train, val = split_dataset(whole, holdout, seed)
+    _write({"train": train, "val": val, **splits}, destination, to or whole.format, link)
+
+
+@app.command()
+def merge(
+    first: PathArgument,
+    second: PathArgument,
+    destination: Destination,
+    to: To = None,
+    link: Link = False,
+    strict: Strict = False,
+    rename: Rename = None,
+) -> None:
+    """Put two data sets together: classes with one name are one.
+
+    \b
+    fcos data merge mine theirs both --rename kitty=cat
+    """
+    from ..data.combine import merge_sets
+    from ..data.open import open_splits
+
+    sets = [open_splits(path, strict=strict) for path in (first, second)]
+    renamed = [_renamed(part, rename, sets) for part in sets]
+    _write(merge_sets(renamed), destination, to or next(iter(sets[0].values())).format, link)
+
+
+def _renamed(
+    splits: dict[str, Dataset], rename: list[str] | None, among: list[dict[str, Dataset]] | None = None
+) -> dict[str, Dataset]:
+    """The splits under new class names; a name has to be in one of the sets `among`, which may be another."""
+    from ..data.combine import rename_classes
+    from ..errors import ConfigError, DataError
+
+    names: dict[str, str] = {}
+    for pair in rename or []:
+        old, equals, new = pair.rpartition("=")
+        if not equals or not old or not new:
+            raise ConfigError(f"--rename {pair!r}: write OLD=NEW")
+        names[old] = new
+    known = {name for part in among or [splits] for dataset in part.values() for name in dataset.classes.names}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise DataError(f"--rename: there is no class {unknown[0]!r}; there are: {', '.join(sorted(known)[:20])}")
+    return {
+        key: rename_classes(dataset, {old: new for old, new in names.items() if old in dataset.classes.names})
+        for key, dataset in splits.items()
+    }
+
+
+def _write(splits: dict[str, Dataset], destination: Path, to: str, link: bool) -> None:
     from ..data.write import convert as write
 
-    splits = open_splits(source, strict=strict)
     lost = write(splits, destination, to, link=link)
     for name, dataset in splits.items():
         for note in dataset.notes:
             typer.echo(f"{name}: {note}")
     for line in lost:
         typer.echo(line)
+    counts = ", ".join(f"{name} {len(dataset):,}" for name, dataset in splits.items())
     total = sum(len(dataset) for dataset in splits.values())
-    typer.echo(f"wrote {total:,} pictures ({', '.join(splits)}) to {destination}")
+    typer.echo(f"wrote {total:,} pictures ({counts}) to {destination}")
 
 
 @app.command()
@@ -97,6 +199,9 @@ def show(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Picture file to write; default: SPLIT.jpg here.")
     ] = None,
+    format: Format = None,
+    pictures: Pictures = None,
+    labels: Labels = None,
 ) -> None:
     """A sheet of pictures with their boxes."""
     from PIL import Image
@@ -110,10 +215,11 @@ def show(
         raise ConfigError(f"{things[0]!r} is no setting; write KEY=VALUE")
     if overrides and not augment:
         raise ConfigError("settings change nothing here without --augment")
+    source = data_source(path, format, pictures, labels)
     if split:
-        dataset = open_dataset(path, split)
+        dataset = open_dataset(source, split)
     else:
-        splits = open_splits(path)
+        splits = open_splits(source)
         dataset = splits.get("train") or next(iter(splits.values()))
     if all(record.path is None for record in dataset.records):
         raise DataError(f"{dataset.root} has annotations but no pictures to show")

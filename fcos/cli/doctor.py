@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from .common import Json, MaybeData, Model, Settings, settings_of, sort_words, the_one
+from .common import (
+    Format,
+    Json,
+    Labels,
+    MaybeData,
+    Model,
+    Pictures,
+    Settings,
+    data_source,
+    settings_of,
+    sort_words,
+    the_one,
+)
 
 
 def command(
@@ -21,10 +33,13 @@ def command(
         int | None, typer.Option("--size", min=32, help="Shorter side of the input; else the model's.")
     ] = None,
     budget: Annotated[float, typer.Option("--budget", min=0.05, help="FLOPs allowed, in multiples of today's.")] = 1.5,
-    images: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Read every picture.")] = True,
+    images: Annotated[bool, typer.Option(" /--no-pictures", help="Read no picture.")] = True,
     search: Annotated[bool, typer.Option(help="Search better settings.")] = True,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write one HTML page.")] = None,
     as_json: Json = False,
+    format: Format = None,
+    pictures: Pictures = None,
+    labels: Labels = None,
 ) -> None:
     """Examine a data set before training. Exit code 1: something serious was found.
 
@@ -47,7 +62,8 @@ def command(
     if size is not None:
         longest = round(size * config.data.max_size / config.data.size)
         config = config.override({"data": {"size": size, "max_size": longest}})
-    splits = {name: as_seen(dataset, config.data) for name, dataset in open_splits(named).items()}
+    source = data_source(named, format, pictures, labels)
+    splits = {name: as_seen(dataset, config.data) for name, dataset in open_splits(source).items()}
     diagnosis = diagnose(splits, config, images=images, budget=budget, tune=search)
     if as_json:
         typer.echo(json.dumps({**diagnosis.to_dict(), "environment": environment(splits)}))

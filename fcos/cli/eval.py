@@ -9,14 +9,18 @@ import typer
 
 from .common import (
     Device,
+    Format,
     Json,
+    Labels,
     MaybeData,
     Models,
     Overlap,
+    Pictures,
     Settings,
     Split,
     Tile,
     Views,
+    data_source,
     open_to_judge,
     say,
     sort_words,
@@ -73,6 +77,9 @@ def command(
     mot: tuple[Path, Path] = typer.Option(
         None, "--mot", metavar="TRUTH RESULT", help="Two MOTChallenge files: HOTA, IDF1 and MOTA of tracks."
     ),
+    format: Format = None,
+    pictures: Pictures = None,
+    labels: Labels = None,
 ) -> None:
     """COCO and VOC numbers of a model or of a results file, or the difference of two.
 
@@ -107,7 +114,7 @@ def command(
     check_folder(out)
     if class_agnostic and precision is not None:
         raise FcosError("--precision gives a score for each class, which --class-agnostic takes for one")
-    dataset = open_to_judge(data, split)
+    dataset = open_to_judge(data_source(data, format, pictures, labels), split)
     looks = Looks(tile, overlap, parse_views(tta))
 
     def detect(name: str) -> tuple[list[Detections], Dataset]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import DATA, Device, Settings, sort_words, the_one
+from .common import DATA, Device, Format, Labels, Pictures, Settings, data_source, sort_words, the_one
 
 
 def command(
@@ -57,6 +57,9 @@ def command(
         bool, typer.Option("--strict", help="Refuse data with faulty boxes instead of skipping them.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No output but errors.")] = False,
+    format: Format = None,
+    pictures: Pictures = None,
+    labels: Labels = None,
 ) -> None:
     """Train a detector. Everything about the run goes into one folder; open its report.html.
 
@@ -79,7 +82,7 @@ def command(
     changes += [f"train.epochs={epochs}"] if epochs is not None else []
     changes += ["train.deterministic=true"] if deterministic else []
     train(
-        named,
+        data_source(named, format, pictures, labels) if named is not None else None,
         model=model,
         out=out,
         settings=changes,

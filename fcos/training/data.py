@@ -13,6 +13,7 @@ from ..data.dataset import Dataset, merge
 from ..data.duplicates import alike
 from ..data.open import open_dataset, open_splits
 from ..data.splits import draw_holdout, hold_out
+from ..data.tree import DataSource
 from ..errors import DataError
 from ..terminal import plural
 
@@ -27,7 +28,7 @@ class Source:
     kept for judging, 0 for none, None for a tenth where there is no val; `strict`: refuse faulty boxes; `quiet`: show
     no progress."""
 
-    data: str | Path | Dataset | Mapping[str, Dataset]
+    data: str | Path | DataSource | Dataset | Mapping[str, Dataset]
     val: str | Path | Dataset | None = None
     split: str | None = None
     holdout: float | None = None
@@ -36,11 +37,15 @@ class Source:
 
     def stored(self) -> dict[str, Any]:
         """What environment.json keeps, so that a resume finds the data again; None for what was no path."""
-        paths = {"data": self.data, "val": self.val}
-        return {
-            **{k: str(Path(v).resolve()) if isinstance(v, str | Path) else None for k, v in paths.items()},
-            "split": self.split,
-        }
+        told: dict[str, Any] = {"data": None, "val": None, "split": self.split}
+        if isinstance(self.data, str | Path | DataSource):
+            named = DataSource.of(self.data)
+            places = {"data": named.path, "images": named.images, "labels": named.labels}
+            told |= {key: None if path is None else str(path.resolve()) for key, path in places.items()}
+            told["format"] = named.format
+        if isinstance(self.val, str | Path):
+            told["val"] = str(Path(self.val).resolve())
+        return told
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ def _open(source: Source, config: Config) -> dict[str, Dataset]:
 
 def _wanted(source: Source, splits: Mapping[str, Dataset]) -> list[str]:
     """The splits to learn from."""
-    name = source.data if isinstance(source.data, str | Path) else "the data"
+    name = source.data if isinstance(source.data, str | Path | DataSource) else "the data"
     if source.split:
         wanted = [s.strip() for s in source.split.split(",") if s.strip()]
     else:

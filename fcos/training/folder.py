@@ -213,9 +213,9 @@ def stored_sources(folder: Path) -> dict[str, Any]:
     sources = stored.get("sources") if isinstance(stored, dict) else None
     if not isinstance(sources, dict):
         raise DataError(f"{file} does not say what data the run used; give it with --data")
-    told = {key: sources.get(key) for key in ("data", "val", "split", "held_out")}
+    told = {key: sources.get(key) for key in ("data", "val", "split", "held_out", "format", "images", "labels")}
     held = told["held_out"]
-    texts = [told["data"], told["val"], told["split"], *(held if isinstance(held, list) else ())]
+    texts = [*(told[key] for key in told if key != "held_out"), *(held if isinstance(held, list) else ())]
     if not all(v is None or isinstance(v, str) for v in texts) or not isinstance(held, list | None):
         raise DataError(f"{file}: data, val, split and held_out must be texts; give the data with --data")
     return told

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Config, from_dict
 from ..data.dataset import Dataset
+from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError
 from ..files import check_folder
 from ..presets import resolve
@@ -24,7 +25,7 @@ Settings = Mapping[str, object] | Sequence[str]
 
 
 def train(
-    data: str | Path | Dataset | Mapping[str, Dataset] | None = None,
+    data: str | Path | DataSource | Dataset | Mapping[str, Dataset] | None = None,
     *,
     model: str | Config | None = None,
     out: str | Path | None = None,
@@ -49,11 +50,11 @@ def train(
         result = fcos.train("my_data", settings={"train.epochs": 5})
         result.metrics.ap50, result.detector("photo.jpg")
 
-    Data: `data` is a path (COCO, YOLO, VOC; file or folder), a Dataset, or Datasets by the name of their split, as
-    `open_splits` gives them. `split` names what to learn from, such as "train,val" (left out: train, else trainval,
-    else the only one). It is judged by `val`, a path or Dataset; left out, by the val split; where there is none, by a
-    tenth of the training images, which is held out; `holdout` is another share, 0 for none. `strict` refuses faulty
-    boxes.
+    Data: `data` is a path (any known format; file or folder), a DataSource, a Dataset, or Datasets by the name of their
+    split, as `open_splits` gives them. `split` names what to learn from, such as "train,val" (left out: train, else
+    trainval, else the only one). It is judged by `val`, a path or Dataset; left out, by the val split; where there is
+    none, by a tenth of the training images, which is held out; `holdout` is another share, 0 for none. `strict`
+    refuses faulty boxes.
 
     Model: `model` is the name of a preset ("fcos-lite0" when left out; `fcos models`) or a Config. `settings` go on top
     of it: {"train.lr": 0.001}, {"train": {"lr": 0.001}} or ["train.lr=0.001"], any setting that `fcos config` lists;
@@ -121,7 +122,9 @@ def _source_of(folder: Path, data: Any, val: Any, split: str | None, strict: boo
     if data is None:
         if stored["data"] is None:
             raise DataError(f"the run in {folder} was given its data as objects; give them again")
-        data, val, split = stored["data"], val if val is not None else stored["val"], stored["split"]
+        given = [None if part is None else Path(part) for part in (stored["images"], stored["labels"])]
+        data = DataSource(Path(stored["data"]), stored["format"], *given)
+        val, split = val if val is not None else stored["val"], stored["split"]
     held: list[str] | None = stored.get("held_out") if val is None else None
     return Source(data, val, split, strict=strict), held
 
@@ -149,11 +152,11 @@ def _changes(settings: Settings) -> list[str | dict[str, Any]]:
     return changes
 
 
-def _stem(data: str | Path | Dataset | Mapping[str, Dataset]) -> str:
+def _stem(data: str | Path | DataSource | Dataset | Mapping[str, Dataset]) -> str:
     """What the run is called after its data."""
     if isinstance(data, Mapping):
         data = next(iter(data.values()))
-    return Path(data.root if isinstance(data, Dataset) else data).resolve().stem
+    return (data.root if isinstance(data, Dataset) else DataSource.of(data).path).resolve().stem
 
 
 def _with_learned_side(config: Config, dataset: Dataset) -> Config:

@@ -1,0 +1,84 @@
+"""Data sets parted and put together: a share held out, two sets as one, classes renamed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import DataError, did_you_mean
+from ..terminal import some
+from ..types import Classes
+from .dataset import Dataset, Note, merge
+from .duplicates import alike
+from .pages import in_order
+from .splits import draw_holdout, hold_out
+
+
+def split_dataset(dataset: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """(train, val): `share` (0..1) of the images is held out.
+
+    By image, the same for the same names and seed; each class in proportion; images that show the same fall on one
+    side. Every image is read once for that. Raises DataError as `draw_holdout`.
+    """
+    twins = alike([record.path for record in dataset.records])
+    train, val = hold_out(dataset, draw_holdout(dataset, share, seed, twins))
+    return replace(train, split="train"), replace(val, split="val")
+
+
+def rename_classes(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
+    """The data set with new class names; a class that gets the name of another joins it. DataError for a name that
+    is not there."""
+    for old in names:
+        if old not in dataset.classes.names:
+            hint = did_you_mean(old, dataset.classes.names, f"there are: {some(dataset.classes.names, 20)}")
+            raise DataError(f"{dataset.root}: there is no class {old!r} to rename; {hint}")
+    new = [names.get(name, name) for name in dataset.classes.names]
+    kept = list(dict.fromkeys(new))
+    # A joined class keeps the id of the one whose name it takes.
+    first = {name: k for k, name in reversed(list(enumerate(new)))}
+    first |= {name: k for k, name in enumerate(dataset.classes.names) if names.get(name, name) == name}
+    classes = Classes(tuple(kept), tuple(dataset.classes.ids[first[name]] for name in kept))
+    return _relabelled(dataset, classes, np.array([kept.index(name) for name in new], dtype=np.int64))
+
+
+def merge_sets(parts: Sequence[Mapping[str, Dataset]]) -> dict[str, Dataset]:
+    """The splits of several data sets as one set: classes joined by name, splits by theirs.
+
+    Class ids are those of the first set that has the class, or the next free one. Image ids that meet are numbered
+    anew, with a note.
+    """
+    names: dict[str, int] = {}
+    for part in parts:
+        for dataset in part.values():
+            for name, id in zip(dataset.classes.names, dataset.classes.ids, strict=True):
+                if name not in names:
+                    names[name] = id if id not in names.values() else max(names.values()) + 1
+    classes = Classes(tuple(names), tuple(names.values()))
+    table = {name: k for k, name in enumerate(classes.names)}
+    joined: dict[str, Dataset] = {}
+    for split in in_order({name for part in parts for name in part}):
+        same = [
+            _relabelled(d, classes, np.array([table[n] for n in d.classes.names], dtype=np.int64))
+            for part in parts
+            for name, d in part.items()
+            if name == split
+        ]
+        joined[split] = replace(_own_ids(merge(same)), split=split)
+    return joined
+
+
+def _relabelled(dataset: Dataset, classes: Classes, labels: np.ndarray) -> Dataset:
+    """`labels` [C] int64: the new label of each old one."""
+    records = tuple(replace(r, labels=labels[r.labels]) for r in dataset.records)
+    return replace(dataset, records=records, classes=classes)
+
+
+def _own_ids(dataset: Dataset) -> Dataset:
+    ids = [record.id for record in dataset.records]
+    if len(set(ids)) == len(ids):
+        return dataset
+    records = tuple(replace(record, id=k) for k, record in enumerate(dataset.records, 1))
+    note = Note("image ids that stand in both sets: all are numbered anew", len(ids) - len(set(ids)))
+    return replace(dataset, records=records, notes=(*dataset.notes, note))

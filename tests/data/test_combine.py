@@ -1,0 +1,137 @@
+"""Parting, joining and renaming data sets."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import fcos, make_shapes
+
+from fcos.data.combine import merge_sets, rename_classes, split_dataset
+from fcos.data.dataset import Dataset, Record
+from fcos.data.open import open_splits
+from fcos.errors import DataError
+from fcos.types import Classes
+
+
+def noise_set(folder, count, rare=4, copies=0):
+    """Images of noise; every tenth-or-so shows the rare class; the first `copies` have a copy saved again as JPEG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    records = []
+    for k in range(count):
+        pixels = np.kron(rng.integers(0, 256, (8, 9, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+        names = [f"{k}.png", *([f"copy of {k}.jpg"] if k < copies else [])]
+        for name in names:
+            Image.fromarray(pixels).save(folder / name)
+            label = np.array([1 if k % rare == 0 else 0])
+            box = np.array([[5.0, 5, 30, 30]])
+            size = (64, 72)
+            one = Record(len(records) + 1, folder / name, size, box, label, np.zeros(1, bool), np.array([625.0]), name)
+            records.append(one)
+    return Dataset(tuple(records), Classes(("common", "rare")), "coco", "train", folder)
+
+
+def test_split_keeps_classes_in_proportion_and_twins_together(tmp_path):
+    whole = noise_set(tmp_path, 60, copies=20)
+    train, val = split_dataset(whole, 0.25, seed=3)
+    assert sorted(r.file_name for r in (*train.records, *val.records)) == sorted(r.file_name for r in whole.records)
+    assert abs(len(val) - 20) <= 1
+    share = [np.mean([r.labels[0] for r in part.records]) for part in (train, val)]
+    assert abs(share[0] - share[1]) < 0.06  # 80 images, a quarter rare
+    held = {r.file_name for r in val.records}
+    for k in range(20):
+        assert (f"{k}.png" in held) == (f"copy of {k}.jpg" in held)
+    again = split_dataset(whole.subset(range(len(whole) - 1, -1, -1)), 0.25, seed=3)[1]
+    assert {r.file_name for r in again.records} == held
+    assert {r.file_name for r in split_dataset(whole, 0.25, seed=4)[1].records} != held
+    assert (train.split, val.split) == ("train", "val")
+
+
+def test_classes_are_renamed_and_joined(tmp_path):
+    whole = noise_set(tmp_path, 8)
+    turned = rename_classes(whole, {"rare": "odd"})
+    assert turned.classes == Classes(("common", "odd"))
+    joined = rename_classes(whole, {"common": "rare"})
+    assert joined.classes == Classes(("rare",), (1,))
+    assert all(r.labels.tolist() == [0] for r in joined.records)
+    with pytest.raises(DataError, match="no class 'rar' to rename; did you mean"):
+        rename_classes(whole, {"rar": "x"})
+
+
+def test_merge_joins_classes_by_name_and_splits_by_theirs(tmp_path):
+    first = noise_set(tmp_path / "a", 4)
+    second = rename_classes(noise_set(tmp_path / "b", 5), {"common": "new"})
+    both = merge_sets([{"train": first}, {"train": second, "test": second}])
+    assert list(both) == ["train", "test"]
+    assert both["train"].classes.names == ("common", "rare", "new")
+    assert both["train"].classes.ids == (0, 1, 2)
+    assert both["train"].classes == both["test"].classes
+    assert [both["train"].classes.names[r.labels[0]] for r in both["train"].records] == [
+        *("rare", "common", "common", "common"),
+        *("rare", "new", "new", "new", "rare"),
+    ]
+    assert len({r.id for r in both["train"].records}) == 9
+    assert any("numbered anew" in str(n) for n in both["train"].notes)
+
+
+def test_the_verbs(tmp_path, capsys):
+    data = make_shapes(tmp_path / "shapes", {"train": 20})
+    code, out, _ = fcos(capsys, "data", "split", data, tmp_path / "parted", "--holdout", "0.2", "--to", "yolo")
+    assert code == 0
+    assert "(train 16, val 4)" in out
+    splits = open_splits(tmp_path / "parted", strict=True)
+    assert {name: len(part) for name, part in splits.items()} == {"train": 16, "val": 4}
+    code, out, err = fcos(capsys, "data", "split", tmp_path / "parted", tmp_path / "again")
+    assert code == 2
+    assert "has a val split already: 4 pictures" in err
+    code, out, _ = fcos(capsys, "data", "merge", data, tmp_path / "parted", tmp_path / "both", "--rename", "disc=ball")
+    assert code == 0
+    both = open_splits(tmp_path / "both", strict=True)
+    assert {name: len(part) for name, part in both.items()} == {"train": 36, "val": 4}
+    assert set(both["train"].classes.names) == {"ball", "square"}
+    code, _, err = fcos(capsys, "data", "merge", data, data, tmp_path / "x", "--rename", "disk=ball")
+    assert code == 2
+    assert "there is no class 'disk'" in err
+    code, _, _ = fcos(capsys, "data", "convert", data, tmp_path / "cvat", "--to", "cvat", "--rename", "disc=a=b")
+    assert code == 2  # 'disc=a' is no class
+
+
+def test_format_pictures_and_labels_in_every_verb(tmp_path, capsys):
+    data = make_shapes(tmp_path / "shapes", {"train": 4, "val": 3})
+    elsewhere = tmp_path / "annotations of mine"
+    elsewhere.mkdir()
+    for split in ("train", "val"):
+        (data / f"instances_{split}.json").rename(elsewhere / f"{split}.json")
+    both = ("--pictures", data, "--labels", elsewhere, "--format", "coco")
+    code, out, _ = fcos(capsys, "data", "info", tmp_path, "--json", *both)
+    assert code == 0
+    assert {name: facts["pictures"] for name, facts in json.loads(out).items()} == {"train": 4, "val": 3}
+    for verb in (["data", "show"], ["doctor", "--no-search", "--size", "64"]):
+        path = tmp_path / "sheet.jpg"
+        extra = ["--out", path] if verb[0] == "data" else []
+        code, out, err = fcos(capsys, *verb[:2], data, *verb[2:], *extra, "--labels", elsewhere)
+        assert code in (0, 1), err
+    results = tmp_path / "results.json"
+    results.write_text("[]")
+    code, out, err = fcos(capsys, "eval", elsewhere, "--pictures", data, "--detections", results)
+    assert code == 0, err
+    code, _, err = fcos(capsys, "data", "info", data, "--format", "cocoo")
+    assert code == 2
+    assert "there is no format 'cocoo'" in err
+
+
+def test_a_run_on_two_places_is_resumed(tmp_path, capsys):
+    data = make_shapes(tmp_path / "shapes", {"train": 6, "val": 3})
+    elsewhere = tmp_path / "notes"
+    elsewhere.mkdir()
+    for split in ("train", "val"):
+        (data / f"instances_{split}.json").rename(elsewhere / f"{split}.json")
+    settings = ["model.backbone=test_resnet", "model.backbone_weights=none", "train.batch=2", "data.workers=0",
+                "data.size=64", "data.max_size=96", "data.train_sizes=[]", "train.freeze_stages=0"]  # fmt: skip
+    run = tmp_path / "run"
+    options = ["--out", run, "--init", "none", "--device", "cpu", "--quiet"]
+    code, _, err = fcos(capsys, "train", data, "--labels", elsewhere, "--epochs", 1, *options, *settings)
+    assert code == 0, err
+    code, _, err = fcos(capsys, "train", "--resume", "--out", run, "--epochs", 2, "--device", "cpu", "--quiet")
+    assert code == 0, err

@@ -1,0 +1,338 @@
+"""One sample of each format, written by hand after its public definition (named in the format's file), with the boxes
+worked out on paper. Images are 100 x 80."""
+
+import json
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcos.data.formats.coco import _box_of_runs
+from fcos.data.open import open_dataset, open_splits
+
+
+def put(root, files, images):
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    for name in images:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (100, 80), (10, 100, 200)).save(path)
+
+
+def rows(dataset):
+    """{image: [(class, x1, y1, x2, y2, ignored), ...]}"""
+    return {
+        r.path.name: [
+            (dataset.classes.names[label], *np.round(box, 2).tolist(), bool(ignore))
+            for box, label, ignore in zip(r.boxes, r.labels, r.ignore, strict=True)
+        ]
+        for r in dataset.records
+    }
+
+
+def region(x, y, w, h, label, **more):
+    value = {"x": x, "y": y, "width": w, "height": h, "rotation": more.pop("rotation", 0), "rectanglelabels": [label]}
+    return {"type": "rectanglelabels", "original_width": 100, "original_height": 80, "value": value, **more}
+
+
+def test_label_studio(tmp_path):
+    polygon = {"points": [[10, 10], [20, 50], [40, 25]], "polygonlabels": ["cat"]}
+    ellipse = {"x": 50, "y": 50, "radiusX": 10, "radiusY": 20, "ellipselabels": ["cat"]}
+    results = [
+        region(10, 20, 30, 40, "dog"),
+        # 20 x 32 pixels, turned clockwise about (50, 40): to the left, x from 50 - 32 to 50, y from 40 to 60.
+        region(50, 50, 20, 40, "cat", rotation=90),
+        {"type": "polygonlabels", "value": polygon, "original_width": 100, "original_height": 80},
+        {"type": "ellipselabels", "value": ellipse, "original_width": 100, "original_height": 80},
+        {"type": "choices", "value": {"choices": ["good"]}},
+        region(0, 0, 10, 10, "dog", meta={"text": ["ignore"]}),
+    ]
+    cancelled = {"was_cancelled": True, "result": [region(0, 0, 90, 90, "dog")]}
+    tasks = [
+        {"id": 1, "data": {"image": "/data/upload/3/1a2b3c4d-a.jpg"}, "annotations": [{"result": results}, cancelled]},
+        {"id": 2, "data": {"image": "/data/local-files/?d=pics/b%20c.jpg"}, "annotations": [], "predictions": [
+            {"result": [region(1, 1, 5, 5, "dog")]}]},
+    ]  # fmt: skip
+    put(tmp_path, {"project-1-at-2024-01-01.json": tasks}, ["pics/a.jpg", "pics/b c.jpg"])
+    assert rows(open_dataset(tmp_path, strict=True)) == {
+        "a.jpg": [
+            ("dog", 10, 16, 40, 48, False),
+            ("cat", 18, 40, 50, 60, False),
+            ("cat", 10, 8, 40, 40, False),
+            ("cat", 40, 24, 60, 56, False),
+            ("dog", 0, 0, 10, 8, True),
+        ],
+        "b c.jpg": [],
+    }
+
+
+def test_label_studio_short_export(tmp_path):
+    label = {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 0, "rectanglelabels": ["dog"],
+             "original_width": 100, "original_height": 80}  # fmt: skip
+    put(tmp_path, {"export.json": [{"id": 1, "image": "/data/upload/1/a.jpg", "label": [label]}]}, ["a.jpg"])
+    assert rows(open_dataset(tmp_path, strict=True)) == {"a.jpg": [("dog", 10, 16, 40, 48, False)]}
+
+
+def test_label_studio_and_exif(tmp_path):
+    """Per cent of the image as the browser shows it; or of the stored one, where the sizes in the file say so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored 100 x 80, shown 80 x 100
+    Image.new("RGB", (100, 80)).save(tmp_path / "a.jpg", exif=exif)
+    for sides, expected in (((80, 100), [8, 20, 40, 50]), ((100, 80), [40, 10, 64, 50])):
+        shown = region(10, 20, 40, 30, "dog", original_width=sides[0], original_height=sides[1])
+        task = {"data": {"image": "a.jpg"}, "annotations": [{"result": [shown]}]}
+        (tmp_path / "x.json").write_text(json.dumps([task]))
+        record = open_dataset(tmp_path).records[0]
+        assert record.size == (100, 80)
+        # Stored: x 10..50, y 16..40 of 100 x 80; turned clockwise x' = 80 - y, y' = x.
+        np.testing.assert_allclose(record.boxes[0], expected, atol=1e-3)
+
+
+def test_labelme(tmp_path):
+    shapes = [
+        {"label": "dog", "shape_type": "rectangle", "points": [[40, 60], [10, 20]], "flags": {}},
+        {
+            "label": "cat",
+            "shape_type": "polygon",
+            "points": [[5, 6], [15.5, 6], [10, 30]],
+            "flags": {"difficult": True},
+        },
+        {"label": "cat", "shape_type": "circle", "points": [[50, 40], [53, 44]], "flags": {}},
+        {"label": "cat", "shape_type": "point", "points": [[1, 1]], "flags": {}},
+    ]
+    content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": "..\\images\\a.jpg", "imageData": None,
+               "imageHeight": 80, "imageWidth": 100}  # fmt: skip
+    put(tmp_path, {"json/a.json": content, "json/b.json": content | {"shapes": []}}, ["images/a.jpg", "images/b.jpg"])
+    dataset = open_dataset(tmp_path)
+    assert rows(dataset) == {
+        "a.jpg": [("dog", 10, 20, 40, 60, False), ("cat", 5, 6, 15.5, 30, True), ("cat", 45, 35, 55, 45, False)],
+        "b.jpg": [],
+    }
+    assert any("shape 4 is a point" in str(n) for n in dataset.notes)
+
+
+def test_cvat_images(tmp_path):
+    text = """<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version><meta><task><labels>
+    <label><name>dog</name></label><label><name>cat</name></label></labels></task></meta>
+    <image id="0" name="sub/a.jpg" width="100" height="80" subset="Train">
+      <box label="cat" occluded="0" xtl="10.5" ytl="20" xbr="40" ybr="60.25" z_order="0"/>
+      <box label="dog" xtl="20" ytl="30" xbr="40" ybr="40" rotation="90.0">
+        <attribute name="iscrowd">true</attribute></box>
+      <polygon label="dog" points="1,2;11,2;6,22"/>
+      <mask label="dog" left="3" top="4" width="10" height="20" rle="0, 200"/>
+    </image>
+    <image id="1" name="b.jpg" width="100" height="80" subset="Validation"></image></annotations>"""
+    put(tmp_path, {"annotations.xml": text}, ["images/sub/a.jpg", "images/b.jpg"])
+    splits = open_splits(tmp_path, strict=True)
+    assert list(splits) == ["train", "val"]
+    assert splits["train"].classes.names == ("dog", "cat")
+    assert rows(splits["train"]) == {
+        "a.jpg": [
+            ("cat", 10.5, 20, 40, 60.25, False),
+            ("dog", 25, 25, 35, 45, True),
+            ("dog", 1, 2, 11, 22, False),
+            ("dog", 3, 4, 13, 24, False),
+        ]
+    }
+    assert rows(splits["val"]) == {"b.jpg": []}
+
+
+def test_cvat_tracks(tmp_path):
+    text = """<annotations><version>1.1</version><meta><task><size>6</size>
+    <labels><label><name>dog</name></label></labels><original_size><width>100</width><height>80</height></original_size></task></meta>
+    <track id="0" label="dog">
+      <box frame="0" xtl="0" ytl="0" xbr="10" ybr="10" outside="0" keyframe="1"/>
+      <box frame="2" xtl="20" ytl="10" xbr="40" ybr="30" outside="0" keyframe="1"/>
+      <box frame="3" xtl="20" ytl="10" xbr="40" ybr="30" outside="1" keyframe="1"/>
+      <box frame="5" xtl="1" ytl="1" xbr="9" ybr="9" outside="0" keyframe="1"/>
+    </track></annotations>"""
+    put(tmp_path, {"annotations.xml": text}, [f"frame_{k:06d}.png" for k in range(6)])
+    found = rows(open_dataset(tmp_path, strict=True))
+    assert [found[f"frame_{k:06d}.png"] for k in range(6)] == [
+        [("dog", 0, 0, 10, 10, False)],
+        [("dog", 10, 5, 25, 20, False)],  # half way
+        [("dog", 20, 10, 40, 30, False)],
+        [],
+        [],
+        [("dog", 1, 1, 9, 9, False)],
+    ]
+
+
+def test_ultralytics_ndjson(tmp_path):
+    lines = [
+        {"type": "dataset", "task": "detect", "name": "x", "class_names": {"0": "dog", "1": "cat"}},
+        {"type": "image", "file": "a.jpg", "url": "https://example.org/a.jpg", "width": 100, "height": 80,
+         "split": "train", "annotations": {"boxes": [[1, 0.25, 0.5, 0.3, 0.5]]}},
+        {"type": "image", "file": "b.jpg", "width": 100, "height": 80, "split": "val",
+         "annotations": {"segments": [[0, 0.1, 0.1, 0.5, 0.1, 0.3, 0.9]]}},
+        {"type": "image", "file": "c.jpg", "width": 100, "height": 80, "split": "val"},
+    ]  # fmt: skip
+    put(tmp_path, {"x.ndjson": "\n".join(map(json.dumps, lines))}, ["a.jpg", "b.jpg", "c.jpg"])
+    splits = open_splits(tmp_path, strict=True)
+    assert rows(splits["train"]) == {"a.jpg": [("cat", 10, 20, 40, 60, False)]}
+    assert rows(splits["val"]) == {"b.jpg": [("dog", 10, 8, 50, 72, False)], "c.jpg": []}
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_hugging_face_image_folder(names, tmp_path):
+    line = {"file_name": "a.jpg", "objects": {"bbox": [[10, 20, 30, 40], [0, 0, 5, 5]], "categories": [1, 0]}}
+    readme = """---
+dataset_info:
+  features:
+  - name: objects
+    sequence:
+    - name: categories
+      dtype:
+        class_label:
+          names:
+            '0': dog
+            '1': cat
+---
+# A card
+"""
+    files = {"train/metadata.jsonl": json.dumps(line), **({"README.md": readme} if names else {})}
+    put(tmp_path, files, ["train/a.jpg"])
+    dog, cat = ("dog", "cat") if names else ("class0", "class1")
+    dataset = open_dataset(tmp_path, "train", strict=True)
+    assert rows(dataset) == {"a.jpg": [(cat, 10, 20, 40, 60, False), (dog, 0, 0, 5, 5, False)]}
+
+
+def test_open_images(tmp_path):
+    head = (
+        "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
+    )
+    boxes = (
+        f"{head}\n000a1b,xclick,/m/0bt9lr,1,0.1,0.4,0.25,0.75,0,0,0,0,0\n000a1b,xclick,/m/01yrx,1,0,1,0,1,0,0,1,0,0\n"
+    )
+    files = {
+        "train-annotations-bbox.csv": boxes,
+        "class-descriptions-boxable.csv": '/m/01yrx,Cat\n/m/0bt9lr,"Dog, tame"\n',
+    }
+    put(tmp_path, files, ["train/000a1b.jpg"])
+    dataset = open_dataset(tmp_path, "train", strict=True)
+    assert rows(dataset) == {"000a1b.jpg": [("Dog, tame", 10, 20, 40, 60, False), ("Cat", 0, 0, 100, 80, True)]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,100,80,dog,10,20,40,60\nb.jpg,100,80,,,,,\n",
+        "image_path;x1;y1;x2;y2;label\nimg/a.jpg;10;20;40;60;dog\nimg/b.jpg;;;;;\n",
+        "/home/me/img/a.jpg,10,20,40,60,dog\n/home/me/img/b.jpg,,,,,\n",
+    ],
+)
+def test_plain_csv(text, tmp_path):
+    put(tmp_path, {"train_labels.csv": text}, ["images/a.jpg", "images/b.jpg"])
+    dataset = open_dataset(tmp_path, "train", strict=True)
+    assert rows(dataset) == {"a.jpg": [("dog", 10, 20, 40, 60, False)], "b.jpg": []}
+
+
+def test_create_ml(tmp_path):
+    entries = [
+        {"image": "a.jpg", "annotations": [
+            {"label": "dog", "coordinates": {"x": 25, "y": 40, "width": 30, "height": 40}}]},
+        {"image": "b.jpg", "annotations": []},
+    ]  # fmt: skip
+    put(tmp_path, {"train/_annotations.createml.json": entries}, ["train/a.jpg", "train/b.jpg"])
+    assert rows(open_dataset(tmp_path, strict=True)) == {"a.jpg": [("dog", 10, 20, 40, 60, False)], "b.jpg": []}
+
+
+def test_kitti(tmp_path):
+    text = (
+        "Car 0.00 0 -1.57 10.00 20.00 40.00 60.00 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
+        "Van 0.00 0 -1.57 1.00 2.00 4.00 6.00 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
+        "DontCare -1 -1 -10 50.00 17.00 90.00 22.00 -1 -1 -1 -1000 -1000 -1000 -10\n"
+    )
+    images = ["training/image_2/000000.png", "training/image_2/000001.png"]
+    put(tmp_path, {"training/label_2/000000.txt": text, "training/label_2/000001.txt": ""}, images)
+    dataset = open_dataset(tmp_path, "train", strict=True)
+    assert rows(dataset) == {
+        "000000.png": [
+            ("Car", 10, 20, 40, 60, False),
+            ("Van", 1, 2, 4, 6, False),
+            ("Car", 50, 17, 90, 22, True),
+            ("Van", 50, 17, 90, 22, True),
+        ],
+        "000001.png": [],
+    }
+
+
+def test_mot(tmp_path):
+    text = "1,1,11,21,30,40,1,1,0.9\n1,2,1,1,5,5,0,8,1\n2,1,12,21,30,40,1,3,1\n"
+    info = "[Sequence]\nname=MOT16-02\nimDir=img1\nseqLength=3\nimWidth=100\nimHeight=80\nimExt=.jpg\n"
+    files = {"train/MOT16-02/gt/gt.txt": text, "train/MOT16-02/seqinfo.ini": info}
+    put(tmp_path, files, [f"train/MOT16-02/img1/{k:06d}.jpg" for k in (1, 2, 3)])
+    assert rows(open_dataset(tmp_path, "train", strict=True)) == {
+        "000001.jpg": [("pedestrian", 10, 20, 40, 60, False), ("distractor", 0, 0, 5, 5, True)],
+        "000002.jpg": [("car", 11, 20, 41, 60, False)],
+        "000003.jpg": [],
+    }
+
+
+def test_supervisely(tmp_path):
+    objects = [
+        {"classTitle": "dog", "geometryType": "rectangle", "tags": [],
+         "points": {"exterior": [[10, 20], [40, 60]], "interior": []}},
+        {"classTitle": "cat", "geometryType": "polygon", "tags": [{"name": "ignore"}],
+         "points": {"exterior": [[1, 2], [11, 2], [6, 22]], "interior": []}},
+    ]  # fmt: skip
+    page = {"description": "", "tags": [], "size": {"height": 80, "width": 100}, "objects": objects}
+    meta = {"classes": [{"title": "dog", "shape": "rectangle"}, {"title": "cat", "shape": "polygon"}], "tags": []}
+    put(tmp_path, {"project/meta.json": meta, "project/ds0/ann/a.jpg.json": page}, ["project/ds0/img/a.jpg"])
+    dataset = open_dataset(tmp_path, strict=True)
+    assert rows(dataset) == {"a.jpg": [("dog", 10, 20, 40, 60, False), ("cat", 1, 2, 11, 22, True)]}
+    assert dataset.classes.names == ("dog", "cat")
+
+
+# --------------------------------------------------------------------------- COCO without boxes
+
+
+def test_coco_with_polygons_or_run_lengths_only(tmp_path):
+    runs = {
+        "size": [80, 100],
+        "counts": [10 * 80 + 20, 40, 40, 40, 80 * 100 - 10 * 80 - 140],
+    }  # columns 10, 11; y 20..60
+    annotations = [
+        {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[10, 20, 40, 20, 25, 60], [50, 5, 60, 5, 55, 9]]},
+        {"id": 2, "image_id": 1, "category_id": 1, "segmentation": runs, "iscrowd": 1},
+        {"id": 3, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]},
+    ]
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": annotations,
+               "categories": [{"id": 1, "name": "dog"}]}  # fmt: skip
+    put(tmp_path, {"x.json": content}, ["a.jpg"])
+    assert rows(open_dataset(tmp_path, strict=True)) == {
+        "a.jpg": [("dog", 10, 5, 60, 60, False), ("dog", 10, 20, 12, 60, True), ("dog", 1, 2, 4, 6, False)]
+    }
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_boxes_of_run_lengths_are_those_of_pycocotools(seed):
+    mask_api = pytest.importorskip("pycocotools.mask")
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((17, 23), np.uint8, order="F")
+    for _ in range(int(rng.integers(1, 4))):
+        y, x = rng.integers(0, 15), rng.integers(0, 21)
+        mask[y : y + rng.integers(1, 18), x : x + rng.integers(1, 6)] = 1
+    packed = mask_api.encode(mask)
+    expected = mask_api.toBbox(packed).tolist()
+    assert list(_box_of_runs({"size": [17, 23], "counts": packed["counts"].decode()})) == expected
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], flat, [2]))))
+    counts = np.diff(np.concatenate(([0], edges))).tolist()
+    assert list(_box_of_runs({"size": [17, 23], "counts": counts})) == expected
+
+
+def test_supervisely_bitmaps_are_named(tmp_path):
+    item = {
+        "classTitle": "dog",
+        "geometryType": "bitmap",
+        "bitmap": {"data": zlib.compress(b"x").hex(), "origin": [1, 2]},
+    }
+    box = {"classTitle": "dog", "geometryType": "rectangle", "points": {"exterior": [[1, 1], [9, 9]], "interior": []}}
+    page = {"size": {"height": 80, "width": 100}, "objects": [item, box]}
+    put(tmp_path, {"ann/a.jpg.json": page}, ["img/a.jpg"])
+    assert any("object 1 is a bitmap without corners" in str(n) for n in open_dataset(tmp_path).notes)
