@@ -6,7 +6,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +60,7 @@ from .stop import StopNow, Stopped, StopSignals
 from .validation import divided, eval_batch, in_order, loss_sums, share
 
 _RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
+_MOST = 10_000  # images of a validation split for which it is made; of more it is narrow and takes minutes
 
 
 @dataclass(frozen=True)
@@ -160,12 +160,13 @@ class Trainer:
         self.folder = RunFolder(Path(self.fabric.broadcast(str(options.out))), write=self.first)
         self.images = RunImages(self.folder, config, data)
         self.began = time.perf_counter()
-        with ExitStack() as stack:
-            stack.callback(self.folder.release)
-            stack.enter_context(one_line_for_lost_peers(self.world, self.rank, self.folder.path))
-            together(self.folder.hold, self.world)
-            self.set_up()
-            stack.pop_all()
+        try:
+            with one_line_for_lost_peers(self.world, self.rank, self.folder.path):
+                together(self.folder.hold, self.world)
+                self.set_up()
+        except BaseException:
+            self.folder.release()
+            raise
 
     def set_up(self) -> None:
         """The network, the optimiser and the order of images, fresh or as a checkpoint has them."""
@@ -529,8 +530,9 @@ class Trainer:
         self.export("last")
         found, metrics = self.best_again() if self.seen_best is None else self.seen_best
         interval = None
-        if metrics is not None:
+        if metrics is not None and len(found) <= _MOST:
             interval = intervals(found, self.data["val"], resamples=_RESAMPLES)["AP"]
+        if metrics is not None:
             self.images.judged(found, metrics)
         ending = Ending(
             self.folder.path, self.step, self.elapsed(), metrics, interval,
