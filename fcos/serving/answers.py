@@ -23,6 +23,8 @@ from ..types import Classes, Detections
 from .engine import Found, Pixels, Task
 from .options import Refused
 
+_LEAST_TILE = 128  # smaller ones would only cost time
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -99,6 +101,17 @@ def explainer(score: float, maps: bool) -> Task:
     def task(detector: Detector, image: Pixels) -> dict[str, Any]:
         story = explain(detector, image, score)
         return story_of(story, detector.classes, maps)
+
+    return task
+
+
+def tiler(score: float, tile: str) -> Task:
+    """The task of an engine that looks tile by tile. Refused (400) for another `tile` than auto or pixels from 128."""
+    if tile != "auto" and not (tile.isdecimal() and len(tile) < 6 and int(tile) >= _LEAST_TILE):
+        raise Refused(400, f"tile: write auto, or the side of a tile in pixels, {_LEAST_TILE} or more")
+
+    def task(detector: Detector, image: Pixels) -> Detections:
+        return detector(image, score=score, tile=tile if tile == "auto" else int(tile))
 
     return task
 

@@ -22,7 +22,7 @@ from ..errors import FcosError
 from ..types import Detections
 from ..version import __version__
 from . import label_studio, pages, v2
-from .answers import Wanted, drawn, explainer, failed, result, to_json, wanted
+from .answers import Wanted, drawn, explainer, failed, result, tiler, to_json, wanted
 from .engine import Engine, Found, Task
 from .guard import Guard, allowed
 from .intake import Upload, check_size, fetch, read_body, uploads
@@ -38,6 +38,7 @@ Score = Annotated[
 Names = Annotated[str | None, Query(alias="classes", description="Only these classes, separated by commas.")]
 Most = Annotated[int | None, Query(alias="max", ge=0, description="At most so many detections, the best ones.")]
 Model = Annotated[str | None, Query(description="Which model; left out: the first.")]
+Tile = Annotated[str | None, Query(description="Cut large pictures into tiles of so many pixels, or auto.")]
 Maps = Annotated[bool, Query(description="Class probability and centerness of each level, as grey PNG files.")]
 _BODY = {
     "requestBody": {
@@ -214,7 +215,12 @@ def _url(body: bytes) -> str:
 def _detecting(app: FastAPI, server: Server) -> None:
     @app.post("/predict", openapi_extra=_BODY, summary="Detections of one or several pictures")
     async def predict(
-        request: Request, score: Score = None, names: Names = None, most: Most = None, model: Model = None
+        request: Request,
+        score: Score = None,
+        names: Names = None,
+        most: Most = None,
+        model: Model = None,
+        tile: Tile = None,
     ) -> Response:
         """`Accept: image/jpeg` gives the drawn picture. Of several pictures, one that cannot be read has `error` in
         place of `detections`; where none can be read the status is the first one's, 400 or 413."""
@@ -224,8 +230,9 @@ def _detecting(app: FastAPI, server: Server) -> None:
         which = wanted(detector.classes, detector.shown, score, names, most)
         if server.options.label_studio is not None and _is_json(request):
             return await _for_label_studio(server, engine, request, which, deadline)
+        task = None if tile is None else tiler(which.least, tile)
         sent = await _pictures(server, request, deadline)
-        found = await _run(server, engine, [upload.data for upload in sent], which.least, deadline)
+        found = await _run(server, engine, [upload.data for upload in sent], which.least, deadline, task)
         if "image/jpeg" in request.headers.get("accept", ""):
             if len(sent) != 1:
                 raise Refused(400, "one picture at a time can be drawn; ask for JSON, or send them one by one")

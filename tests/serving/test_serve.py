@@ -168,8 +168,15 @@ def test_score_classes_and_max_choose(server, model):
     ]
 
 
+def test_tiles(server, model):
+    large = encoded(Image.open(io.BytesIO(CAT)).resize((902, 600)), "PNG")
+    expected = model(large, score=0.1, tile=400)
+    assert len(expected) != len(model(large, score=0.1))  # more was looked at
+    assert equal(detections(server, large, "?score=0.1&tile=400"), expected)
+
+
 @pytest.mark.parametrize(
-    "query", ["score=2", "score=cow=x", "score=/etc/passwd.json", "classes=nose", "max=-1", "max=x"]
+    "query", ["score=2", "score=cow=x", "score=/etc/passwd.json", "classes=nose", "max=-1", "max=x", "tile=x", "tile=3"]
 )
 def test_a_wrong_query_is_one_line(server, query):
     status, _, body = ask(server, f"/predict?{query}", CAT)
