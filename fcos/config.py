@@ -20,12 +20,23 @@ Sides = Annotated[
     tuple[Annotated[int, Field(ge=32, le=8192)], ...], BeforeValidator(lambda v: (v,) if isinstance(v, int) else v)
 ]
 
+Stride = Annotated[int, Field(ge=1, le=4096)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Zoom = Annotated[float, Field(gt=0, le=100)]
+
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 def _f(default: Any, about: str, **limits: Any) -> Any:
+    """A setting. A number without limits of its own gets wide ones: a thousand million, or a million for floats."""
+    if type(default) in (int, float):
+        widest = 10**9 if isinstance(default, int) else 1e6
+        if not {"le", "lt"} & limits.keys():
+            limits["le"] = widest
+        if not {"ge", "gt"} & limits.keys():
+            limits["ge"] = -widest
     return Field(default, description=about, **limits)
 
 
@@ -39,22 +50,24 @@ class ModelConfig(Section):
     backbone_norm: Literal["batch", "frozen"] = _f(
         "frozen", "BatchNorm of the body: trained, or fixed statistics and affine (small batches)"
     )
-    backbone_norm_eps: float | None = _f(None, "epsilon of the body's BatchNorm; null: timm's own, 0 in the original")
+    backbone_norm_eps: float | None = _f(
+        None, "epsilon of the body's BatchNorm; null: timm's own, 0 in the original", ge=0, le=1
+    )
     stride_in_1x1: bool = _f(False, "ResNet bottlenecks stride in the 1x1 conv (Caffe style), not in the 3x3")
     deformable_stages: tuple[int, ...] = _f((), "body stages 1..4 whose 3x3 convs are deformable (DCNv2)")
     mean: tuple[float, float, float] = _f((123.675, 116.28, 103.53), "pixel mean, RGB, 0..255")
     std: tuple[float, float, float] = _f((58.395, 57.12, 57.375), "pixel standard deviation, RGB, 0..255")
     bgr: bool = _f(False, "the body expects blue first; mean and std here stay in RGB order")
 
-    strides: tuple[int, ...] = _f((8, 16, 32, 64, 128), "stride of each level; up to 32 come from the body")
+    strides: tuple[Stride, ...] = _f((8, 16, 32, 64, 128), "stride of each level; up to 32 come from the body")
     neck: Literal["fpn", "hrfpn"] = _f("fpn", "pyramid: FPN, or HRNet's (all branches joined, then pooled)")
-    fpn_channels: int = _f(256, "channels of every FPN level", ge=8)
+    fpn_channels: int = _f(256, "channels of every FPN level", ge=8, le=4096)
     fpn_depthwise: bool = _f(False, "3x3 convs of the FPN are depthwise separable")
     extra_from: Literal["fpn", "body"] = _f("fpn", "P6 is made from P5 ('fpn') or from C5 ('body')")
 
     head_convs: int = _f(4, "3x3 convs in each tower", ge=0, le=8)
     head_shared_convs: int = _f(0, "3x3 convs in front of both towers", ge=0, le=8)
-    head_channels: int = _f(256, "channels of the towers", ge=8)
+    head_channels: int = _f(256, "channels of the towers", ge=8, le=4096)
     head_depthwise: bool = _f(False, "tower convs are depthwise separable")
     head_norm: Literal["group", "batch", "none"] = _f(
         "group", "GroupNorm(32), or BatchNorm with statistics of its own for each level, or none"
@@ -145,7 +158,7 @@ class DecodeConfig(Section):
         "sqrt", "sqrt(cls * ctr), cls * ctr, cls, or cls^power * ctr^(1 - power)"
     )
     power: float = _f(0.5, "exponent of the 'power' score", ge=0, le=1)
-    topk: int = _f(1000, "candidates kept per level", ge=1)
+    topk: int = _f(1000, "candidates kept per level", ge=1, le=1_000_000)
     topk_by: Literal["score", "class"] = _f("score", "what ranks the candidates of a level")
     clip: Literal["before", "after", "none"] = _f("before", "boxes are cut to the image before or after NMS")
     clip_margin: int = _f(0, "boxes end at width - margin; 1 in the original", ge=0, le=1)
@@ -160,7 +173,7 @@ class DecodeConfig(Section):
     )
     nms_plus_one: bool = _f(False, "NMS measures widths as x2 - x1 + 1, as the original")
     soft_sigma: float = _f(0.5, "width of Gaussian soft-NMS", gt=0)
-    max_detections: int = _f(100, "detections kept per image", ge=1)
+    max_detections: int = _f(100, "detections kept per image", ge=1, le=1_000_000)
 
     @property
     def shown(self) -> float:
@@ -180,7 +193,7 @@ class DataConfig(Section):
     train_sizes: Sides = _f((), "shorter sides in training, one drawn per batch; empty: data.size")
     first_sizes: Sides = _f((), "the same for the first part of training: smaller ones are quicker")
     first_share: float = _f(0.5, "that part, as a share of all steps", ge=0, le=1)
-    divisor: int = _f(32, "images are padded to a multiple of this", ge=1)
+    divisor: int = _f(32, "images are padded to a multiple of this", ge=1, le=1024)
     resample: Literal["auto", "linear", "pil", "torch"] = _f(
         "auto",
         "area when shrinking and linear when enlarging / linear / antialiased (PIL) / float (torchvision)",
@@ -197,12 +210,12 @@ class DataConfig(Section):
     flip: float = _f(0.5, "chance of a horizontal flip", ge=0, le=1)
     vertical_flip: float = _f(0.0, "chance of a vertical flip (microscopes, aerial pictures)", ge=0, le=1)
     crop: float = _f(0.0, "chance of a random crop / large-scale jitter", ge=0, le=1)
-    crop_scale: tuple[float, float] = _f((0.5, 1.5), "zoom range of the jitter")
+    crop_scale: tuple[Zoom, Zoom] = _f((0.5, 1.5), "zoom range of the jitter")
     color: float = _f(0.0, "strength of brightness, contrast, saturation and hue changes; 0: none", ge=0, le=1)
     mosaic: float = _f(0.0, "chance of a four-picture mosaic", ge=0, le=1)
     mixup: float = _f(0.0, "chance of blending with another picture", ge=0, le=1)
     plain_epochs: int = _f(0, "last epochs without mosaic and mixup", ge=0)
-    workers: int = _f(-1, "loader processes; -1: as the machine suggests, 0: in the training process", ge=-1)
+    workers: int = _f(-1, "loader processes; -1: as the machine suggests, 0: in the training process", ge=-1, le=1024)
     cache: Literal["none", "ram", "disk"] = _f("none", "keep decoded, resized pictures")
     classes: tuple[str, ...] = _f((), "train and judge only these classes; empty: all")
     single_class: bool = _f(False, "all objects are one class")
@@ -232,8 +245,9 @@ class TrainConfig(Section):
         16,
         "pictures per optimiser step, over all processes; auto: as many as fit into memory (config.yaml has how many)",
         ge=0,
+        le=65536,
     )
-    accumulate: int = _f(1, "a step's pictures are computed in this many parts", ge=1)
+    accumulate: int = _f(1, "a step's pictures are computed in this many parts", ge=1, le=65536)
     optimizer: Literal["sgd", "adamw"] = _f("sgd", "SGD with momentum, or AdamW")
     lr: float = _f(0.01, "learning rate of the head at the given batch", gt=0)
     backbone_lr: float = _f(1.0, "factor of the learning rate of the body", ge=0)
@@ -244,7 +258,7 @@ class TrainConfig(Section):
     bias_lr: float = _f(1.0, "factor of the learning rate of biases; 2 in the original", gt=0)
     bias_decay: bool = _f(True, "weight decay acts on biases; not in the original")
     schedule: Literal["step", "cosine", "constant"] = _f("step", "shape of the learning rate")
-    milestones: tuple[float, ...] = _f((0.667, 0.889), "drops of the step schedule, as shares of the run")
+    milestones: tuple[Share, ...] = _f((0.667, 0.889), "drops of the step schedule, as shares of the run")
     gamma: float = _f(0.1, "factor of each drop", gt=0, lt=1)
     final_lr: float = _f(0.01, "last learning rate of the cosine, as a share", ge=0, le=1)
     warmup: int = _f(1000, "warm-up steps, at most a tenth of the run", ge=0)
@@ -277,7 +291,7 @@ class TrainConfig(Section):
         tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...],
         BeforeValidator(lambda v: (v,) if isinstance(v, str) else v),
     ] = _f((), "logs beside metrics.csv: tensorboard, trackio, wandb, mlflow; several with commas")
-    seed: int = _f(0, "seed of weights, order and augmentation", ge=0)
+    seed: int = _f(0, "seed of weights, order and augmentation", ge=0, le=2**32 - 1)
     deterministic: bool = _f(False, "refuse operations that differ from run to run")
 
     @model_validator(mode="after")

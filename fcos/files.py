@@ -36,7 +36,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_MARK}{path.stem}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_MARK, suffix=path.suffix[-16:])
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -74,6 +74,34 @@ def sweep(folder: Path) -> None:
     """Remove what a killed `write_whole` left half written in `folder`."""
     for path in folder.glob(f"{_MARK}*"):
         path.unlink(missing_ok=True)
+
+
+def folders_below(root: Path) -> Iterator[Path]:
+    """`root` and every folder in it, deeply. Links are followed, but no folder is entered twice; hidden ones are left
+    out, as are those that cannot be read."""
+    seen: set[tuple[int, int]] = set()
+    rest = [root]
+    while rest:
+        folder = rest.pop()
+        try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                inner = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
+        except OSError:
+            continue
+        yield folder
+        rest += [folder / name for name in sorted(inner, reverse=True)]
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Every file in the folders of `folders_below`, hidden ones and what a killed `write_whole` left aside."""
+    for folder in folders_below(root):
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if not e.name.startswith(".")]
+        yield from (folder / name for name in names)
 
 
 def _umask() -> int:

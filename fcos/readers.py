@@ -12,6 +12,7 @@ import math
 import os
 import re
 import stat
+import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from io import FileIO
@@ -240,6 +241,20 @@ def _unzip(data: bytes, path: str | Path, limit: int, kind: type[FcosError]) -> 
     except MemoryError:
         raise kind(f"cannot read {path}: unpacked it does not fit into memory") from None
     return b"".join(parts)
+
+
+def check_archive(path: str | Path, kind: type[FcosError] = FcosError) -> None:
+    """`kind` where a zip file unpacks to much more than it is, as those of torch, which are not packed, never do."""
+    try:
+        with open_file(path, 1 << 50, kind) as file:
+            if file.read(2) != b"PK":
+                return
+            with zipfile.ZipFile(file) as archive:
+                total = sum(member.file_size for member in archive.infolist())
+            if total > 4 * os.fstat(file.fileno()).st_size + 64 * MB:
+                raise kind(f"cannot read {path}: it unpacks to {_size(total)}, which no file of torch.save does")
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # the reader says what is wrong
 
 
 # --------------------------------------------------------------------------- YAML

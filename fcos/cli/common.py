@@ -38,6 +38,7 @@ Labels = Annotated[
 ]
 MaybeData = Annotated[Path | None, typer.Option("--data", "-d", help=DATA)]
 Split = Annotated[str | None, typer.Option("--split", help="Split; left out: test, else val, else the only one.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Read a .torchscript file, which is code and may do anything.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")

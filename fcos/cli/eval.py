@@ -19,6 +19,7 @@ from .common import (
     Settings,
     Split,
     Tile,
+    Trust,
     Views,
     data_source,
     open_to_judge,
@@ -71,6 +72,7 @@ def command(
     dtype: str = typer.Option(None, "--dtype", help="fp32, bf16 or fp16."),
     threads: int = typer.Option(0, "--threads", min=0, help="CPU threads; 0: all cores."),
     lanes: int = typer.Option(1, "--lanes", min=1, help="Batches in work at once on a CPU, sharing its threads."),
+    trust: Trust = False,
     tile: Tile = None,
     overlap: Overlap = 0.2,
     tta: Views = "",
@@ -122,7 +124,16 @@ def command(
 
     def judge(names: list[str]) -> tuple[list[Detections], Dataset]:
         detectors = [
-            load(name, runtime=runtime, dtype=dtype, threads=threads, lanes=lanes, device=device, overrides=overrides)
+            load(
+                name,
+                runtime=runtime,
+                dtype=dtype,
+                threads=threads,
+                lanes=lanes,
+                device=device,
+                trust=trust,
+                overrides=overrides,
+            )
             for name in names
         ]
         return _detect(compose(detectors, looks), dataset, data, batch, allow_missing)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Device, Models, Overlap, Settings, Tile, Views, say, sort_words
+from .common import Device, Models, Overlap, Settings, Tile, Trust, Views, say, sort_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +65,7 @@ def command(
         int,
         typer.Option("--lanes", min=0, help="Pictures in work at once on a CPU, sharing its threads; 0: best."),
     ] = 0,
+    trust: Trust = False,
     tile: Tile = None,
     overlap: Overlap = 0.2,
     tta: Views = "",
@@ -113,7 +114,16 @@ def command(
     if runtime == "auto" and len(paths) < _AUTO_PAYS:
         runtime = None
     detectors = [
-        load(name, runtime=runtime, dtype=dtype, threads=threads, lanes=lanes, device=device, overrides=overrides)
+        load(
+            name,
+            runtime=runtime,
+            dtype=dtype,
+            threads=threads,
+            lanes=lanes,
+            device=device,
+            trust=trust,
+            overrides=overrides,
+        )
         for name in model or ["fcos-lite0"]
     ]
     detector = compose(detectors, Looks(tile, overlap, parse_views(tta)))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import torch
 
 from ..config import DataConfig
 from ..errors import DataError, ImageError
+from ..files import write_whole
 from ..machine import cache_folder, cpu_cores, free_memory
 from ..terminal import track
 from .dataset import Dataset, Size
@@ -121,9 +120,10 @@ class Reader:
             pass
         pixels = self._shrunk(index)
         file.parent.mkdir(exist_ok=True)
-        # Written aside and moved: another process never sees half a file.
-        handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-        with os.fdopen(handle, "wb") as out:
-            np.save(out, pixels, allow_pickle=False)
-        os.replace(temporary, file)
+        write_whole(file, lambda path: _save(path, pixels))  # another process never sees half a file
         return pixels
+
+
+def _save(path: Path, pixels: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, pixels, allow_pickle=False)

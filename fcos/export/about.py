@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..config import Config, from_dict
-from ..errors import ModelError
+from ..errors import FcosError, ModelError
+from ..readers import parse_json, read_text
 from ..types import Classes
 
 KEY = "fcos"  # under which every format keeps the text
@@ -63,7 +64,7 @@ def from_text(text: str | None, path: str | Path) -> About:
     if not text:
         raise ModelError(f"{path} does not say how its pictures are prepared; only files of `fcos export` do")
     try:
-        stored: dict[str, Any] = json.loads(text)
+        stored: dict[str, Any] = parse_json(text, str(path), ModelError)
         graph, classes = stored["graph"], stored["classes"]
         return About(
             from_dict(stored["config"], str(path)),
@@ -74,7 +75,7 @@ def from_text(text: str | None, path: str | Path) -> About:
             graph["dtype"],
             stored["version"],
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: its fcos metadata cannot be read ({error})") from error
 
 
@@ -85,6 +86,6 @@ def side_file(path: Path) -> Path:
 
 def read_side_file(path: Path) -> str | None:
     try:
-        return side_file(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        return read_text(side_file(path))
+    except FcosError:
         return None

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..network.model import FCOS
 
 RUNTIMES = ("auto", "torch", "compile", *ON_THE_FLY)
+_MOST_THREADS = 4096  # torch ends the process on some millions
 LANED = ("torch", *OWN_THREADS)  # several pictures may be in them at once, on a CPU
 
 
@@ -37,6 +38,7 @@ class Placing(TypedDict, total=False):
     dtype: str | None
     threads: int
     lanes: int
+    trust: bool
 
 
 def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **placing: Unpack[Placing]) -> Detector:
@@ -54,6 +56,7 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
         lanes: pictures that may be detected at once from threads of the caller, on a CPU by torch, onnx and
             openvino; they share `threads`, which wait less for each other than many threads on one picture
             (`fcos.inference.stream.run`).
+        trust: read a .torchscript file, which is code and may do anything; no other file is (docs/security.md).
 
     Raises:
         ModelError: no such model, or a file that cannot be used. DeviceError: no such device. MissingExtra: a runtime
@@ -71,6 +74,10 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
     if device.type != "cpu" or (runtime or (kind.name if kind else "torch")) not in LANED:
         lanes = 1
     threads = placing.get("threads", 0)
+    if not 0 <= threads <= _MOST_THREADS:
+        raise ModelError(f"{threads} threads are too many; give 0 to {_MOST_THREADS}, 0 for all cores")
+    if kind is not None and kind.name == "torchscript" and not placing.get("trust", False):
+        raise ModelError(f"{path} is TorchScript, which is code; if you trust who made it, say trust=True or --trust")
     if lanes > 1:
         threads = max(1, (threads or cpu_cores()) // lanes)
     place = Placement(device, runtime or "torch", dtype or "fp32", threads, lanes)

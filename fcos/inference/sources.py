@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..data.image import SUFFIXES, load_image
 from ..errors import DataError
+from ..files import files_below, folders_below
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,6 +32,20 @@ def name_of(source: Source) -> str | None:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else None
 
 
+def _matching(pattern: str) -> set[Path]:
+    """Files that a glob means. `**` is walked here: Python's own follows links in a circle until names get too long."""
+    before, deep, behind = pattern.partition("**")
+    if not deep or (before and not before.endswith("/")) or (behind and not behind.startswith("/")):
+        return {Path(m) for m in glob.glob(pattern)}
+    behind = behind.lstrip("/") or "*"
+    found: set[Path] = set()
+    for place in glob.glob(before) if glob.has_magic(before) else [before or "."]:
+        for folder in folders_below(Path(place)):
+            inner = os.path.join(glob.escape(os.fspath(folder)), behind)
+            found |= _matching(inner) if "**" not in behind else {Path(m) for m in glob.glob(inner)}
+    return found
+
+
 def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out: Path | None = None) -> list[Path]:
     """Pictures behind paths, folders (searched deeply), globs, and "-" (paths on standard input).
 
@@ -41,25 +56,25 @@ def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out:
     for source in sources:
         if source == "-":
             lines = (line.rstrip("\n") for line in (stdin if stdin is not None else sys.stdin))
-            found.update((Path(line), None) for line in lines if line.strip())
+            found.update((Path(line), None) for line in lines if line.strip())  # odd ones are reported when read
             continue
         if not source.strip():
             raise DataError("an empty name was given for a picture or folder; for this folder write .")
-        path = Path(source).expanduser()
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        path = Path(os.path.expanduser(source))
+        if os.path.isdir(path):
+            inside = sorted(p for p in files_below(path) if p.suffix.lower() in SUFFIXES and p.is_file())
             if out is not None and path.resolve() in out.resolve().parents:
                 inside = [p for p in inside if out.resolve() not in p.resolve().parents]
             if not inside:
                 raise DataError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES)[:4])} ...)")
             found.update((p, None) for p in inside)
-        elif path.exists():
+        elif os.path.lexists(path):
             found[path] = None
         elif glob.has_magic(source):
-            matches = sorted(glob.glob(os.path.expanduser(source), recursive=True))
+            matches = sorted(_matching(os.path.expanduser(source)))
             if not matches:
                 raise DataError(f"no file matches {source}")
-            found.update((Path(m), None) for m in matches if not Path(m).is_dir())
+            found.update((m, None) for m in matches if not m.is_dir())
         else:
             raise DataError(f"there is no picture or folder {source}")
     return list(found)

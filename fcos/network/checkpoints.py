@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
+from ..readers import check_archive
 
 WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net")
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote first before its zip files
@@ -38,6 +39,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise ModelError(f"there is no checkpoint {path}")
     if path.stat().st_size == 0:
         raise ModelError(f"{path} is empty")
+    check_archive(path, ModelError)
     data = _load(path)
     info: dict[str, Any] = {"file": path.name, "entry": "", "module_prefix": False}
     if not isinstance(data, Mapping):

@@ -13,6 +13,7 @@ from ..config import Config
 from ..errors import ConfigError, DataError, ModelError
 from ..files import write_whole
 from ..losses import Normalizers
+from ..readers import check_archive
 from ..types import Batch, Classes, Losses
 
 KEEP = 2
@@ -53,6 +54,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} holds no checkpoint to resume from; {fix}")
     for path in reversed(found):
         try:
+            check_archive(path, ModelError)
             state = torch.load(path, map_location="cpu", weights_only=True)
             return {**_checked(state), "file": str(path)}
         except Exception as error:  # a damaged file: the one before it may serve
@@ -200,6 +202,7 @@ def load_step(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"there is no file {path}")
     try:
+        check_archive(path, ModelError)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ModelError(f"{path} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}") from error

@@ -91,7 +91,7 @@ def pair(folder, dialect, nms, kind="onnx", size=None, batch=None):
     network = network_of(config)
     path = folder / f"{dialect}-{nms}-{size}{FORMATS[kind].suffix}"
     write_export(network, About(config, Classes(NAMES, (2, 7)), batch, size, nms), kind, path)
-    return Detector(network, config, Classes(NAMES), size=size), load(path, device="cpu"), path
+    return Detector(network, config, Classes(NAMES), size=size), load(path, device="cpu", trust=True), path
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def test_proposals_of_a_fixed_size_are_those_of_torch(folder):
 
 def test_settings_of_an_exported_file(folder):
     _, _, path = pair(folder, "fcos", False)
-    assert len(load(path, device="cpu", overrides=["decode.threshold=0.999999"])(IMAGES[0], score=0)) == 0
+    assert len(load(path, device="cpu", trust=True, overrides=["decode.threshold=0.999999"])(IMAGES[0], score=0)) == 0
     _, _, inside = pair(folder, "torchvision", True, size=(96, 96), batch=1)
     for file, setting in ((inside, "decode.nms_iou=0.3"), (path, "model.scale=false"), (path, "data.padding=exact")):
         with pytest.raises(ModelError, match=re.escape(file.name)):
@@ -335,7 +335,7 @@ def test_the_export_of_a_single_class_model_is_judged_on_one_class(tmp_path, cap
     assert code == 0, err
     before, after = json.loads(text)["check"]["ap50"]
     code, text, err = fcos(
-        capsys, "eval", "--model", tmp_path / "one.torchscript", "--data", tmp_path / "shapes", "--json"
+        capsys, "eval", "--trust", "--model", tmp_path / "one.torchscript", "--data", tmp_path / "shapes", "--json"
     )
     assert code == 0, err
     assert json.loads(text)["AP50"] == pytest.approx(after) == pytest.approx(before)

@@ -76,7 +76,7 @@ def test_exported_files_leave_the_number_alone(file, tmp_path, format):
 
     made = run(Job(str(file), format, tmp_path / f"m{FORMATS[format].suffix}")).file
     torch.set_num_threads(2)
-    detector, seen = watched(load(made, threads=3, device="cpu"))
+    detector, seen = watched(load(made, threads=3, device="cpu", trust=True))
     detector(IMAGE)
     # torch itself stays out of the way of a runtime with threads of its own
     assert seen == [3 if format == "torchscript" else 1]
