@@ -6,6 +6,7 @@ The command line prints the line and exits with code 2; nobody sees a traceback 
 import difflib
 import importlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import ModuleType
 
 LONGEST = 700  # characters of a message: what stands in a file may be any length
@@ -93,6 +94,15 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtra(
-            f"this needs {module.partition('.')[0]}, which is not installed: "
-            f"pip install 'fcos-detector[{extra}]' ({error})"
+            f"this needs {module.partition('.')[0]}, which is not installed: {install_line(extra)} ({error})"
         ) from error
+
+
+def install_line(extra: str) -> str:
+    """How to install an extra: from the index, or from the clone that this package runs from."""
+    clone = Path(__file__).resolve().parents[1]
+    try:
+        here = 'name = "fcos-detector"' in (clone / "pyproject.toml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        here = False
+    return f"pip install -e '{clone}[{extra}]'" if here else f"pip install 'fcos-detector[{extra}]'"

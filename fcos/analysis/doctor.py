@@ -17,9 +17,9 @@ import numpy as np
 
 from ..config import Config
 from ..data.duplicates import Fingerprints, Twins, find_twins, fingerprint
-from ..terminal import percent, plain, table
+from ..terminal import percent, plain, plural, table
 from .scan import Scan, class_pairs, scan
-from .search import Option, measure_rates, search
+from .search import NEAR, Option, measure_rates, search
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset, Record
@@ -118,9 +118,19 @@ class Diagnosis:
         )
         return result
 
+    def verdict(self) -> str:
+        """Whether one can train on the data as it is, and what to mend first."""
+        counts = {level: [f for f in self.findings if f.level == level] for level in ("serious", "warning")}
+        if counts["serious"]:
+            first = "; ".join(f.what for f in counts["serious"][:3])
+            return f"mend {plural(len(counts['serious']), 'serious thing')} before training: {first}"
+        if counts["warning"]:
+            return f"trainable as it is; {plural(len(counts['warning']), 'thing')} worth a look first"
+        return "trainable as it is"
+
     def text(self) -> str:
         """For a terminal."""
-        lines = [f"{self.data}", ""]
+        lines = [f"{self.data}: {self.verdict()}", ""]
         lines.append(
             table(("split", "pictures", "boxes"), [(k, f"{p:,}", f"{b:,}") for k, (p, b) in self.splits.items()])
         )
@@ -168,7 +178,11 @@ def _advice(today: Option, best: Option) -> str:
 
     if best == today:
         return f"these settings: {line(today)}\nnothing within this budget loses less"
-    return f"these settings: {line(today)}\nbetter:         {line(best)}\n  {best.config_lines()}"
+    gain, price = today.lost - best.lost, best.gflop / today.gflop - 1
+    kind = "better:         " if gain > NEAR else "cheaper:        "
+    loss = f"{percent(abs(gain))} points {'less' if gain > 0 else 'more'} lost"
+    told = f"{loss} for {abs(price):.0%} {'more' if price > 0 else 'fewer'} FLOPs"
+    return f"these settings: {line(today)}\n{kind}{line(best)}\n  {told}\n  {best.config_lines()}"
 
 
 def diagnose(

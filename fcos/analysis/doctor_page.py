@@ -27,6 +27,7 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
     """Write the page."""
     d = diagnosis
     page = Page(f"{data_name(d.data)}: the doctor's report")
+    page.text(f"Verdict: {d.verdict()}.")
     page.table(("split", "pictures", "boxes"), [(k, f"{p:,}", f"{b:,}") for k, (p, b) in d.splits.items()])
     page.heading("Findings")
     if d.findings:

@@ -31,7 +31,7 @@ from ..errors import DataError, ImageError
 from ..evaluation.metrics import match_image
 from ..inference.detector import Detector
 from ..show.draw import draw_boxes, sheet
-from ..terminal import percent, plain, table, track
+from ..terminal import percent, plain, plural, table, track
 from ..types import Detections, Points, Predictions
 from .common import label_mapping, on_cpu, with_files
 from .explain import Raw
@@ -103,16 +103,19 @@ class MissStudy:
         """For a terminal."""
         found = self.objects - len(self.misses)
         total = max(self.objects, 1)
-        rows = [("found", f"{found:,}", percent(found / total, 1))]
+        rows = [("none: found", f"{found:,}", percent(found / total, 1))]
         rows += [(k, f"{n:,}", percent(n / total, 1)) for k, n in self.counts().items()]
         lines = [
-            f"{self.data}: {self.objects:,} objects, detections of score {self.score:g} and more",
+            f"{self.data}: {plural(self.objects, 'object')}",
+            f"found: a detection of its class, of score {self.score:g} or more, overlaps it by IoU 0.5",
             table(("stage that lost it", "objects", "%"), rows),
         ]
         worst = sorted(self.by_class.items(), key=lambda kv: -sum(kv[1].values()))[:8]
         if worst:
             lines += ["", table(("class", *STAGES), [(k, *(v[s] for s in STAGES)) for k, v in worst])]
-        return "\n".join([*lines, "", "TIDE, all detections:", self.tide.text()])
+        return "\n".join(
+            [*lines, "", "TIDE, of all detections whatever their score, false alarms counted too:", self.tide.text()]
+        )
 
 
 def miss_study(detector: Detector, dataset: Dataset, score: float | None = None, image: int | None = None) -> MissStudy:

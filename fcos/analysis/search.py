@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SMALLER, LARGER = (0.5, 0.625, 0.75, 0.875), (1.0, 1.25, 1.5, 2.0)
 STRIDES = ((8, 16, 32, 64, 128), (8, 16, 32, 64), (8, 16, 32), (4, 8, 16, 32, 64), (4, 8, 16, 32, 64, 128))
 RANGES = (4.0, 8.0, 16.0)  # upper limit of a level, in strides; 8 is the paper's
+PRICE = 0.01  # share of the boxes' locations that twice the FLOPs have to save
 NEAR = 0.001  # a cheaper setting that loses at most this much more is preferred
 
 
@@ -146,4 +147,6 @@ def search(
     best = min(near, key=lambda o: (o.gflop, o.lost))
     if today in near and best.gflop > 0.95 * today.gflop:
         best = today  # no advice without a gain
+    if today.lost - best.lost < PRICE * (best.gflop / today.gflop - 1):
+        best = today  # nor for one that costs more than it gains
     return today, best, tuple(tried)

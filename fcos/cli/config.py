@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -43,12 +47,22 @@ def command(
     rows = [(key, _short(value), about) for key, value, about in describe(resolved)]
     width, value_width = max(len(r[0]) for r in rows), min(28, max(len(r[1]) for r in rows))
     section = ""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else 1 << 16
     for key, value, about in rows:
         head = key.partition(".")[0] if "." in key else ""
         if head != section:
             typer.echo("")
             section = head
-        typer.echo(f"{key:<{width}}  {value:<{value_width}}  {about}")
+        line = f"{key:<{width}}  {value:<{value_width}}  "
+        room = columns - len(line)
+        if room >= len(about):
+            typer.echo(f"{line}{about}")
+        else:  # below: a narrow third column is hard to read
+            typer.echo(
+                line.rstrip()
+                + "\n"
+                + textwrap.fill(about, columns - 1, initial_indent="    ", subsequent_indent="    ")
+            )
 
 
 def _short(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,9 +40,7 @@ def models(
             "input": str(r["size"]),
             "classes": str(r["classes"]) if r["classes"] else "-",
             "AP": "-" if r["AP"] is None else f"{r['AP']:.3f}",
-            "licence": r["licence"] or "-",
             "weights": r["weights"],
-            "about": r["about"],
         }
         for r in rows
     ]
@@ -50,9 +49,14 @@ def models(
     for row in ({k: k for k in shown[0]}, *shown):
         cells = (row[k].rjust(w) if k in right else row[k].ljust(w) for k, w in widths.items())
         typer.echo("  ".join(cells).rstrip())
+    typer.echo("")
+    for r in rows:
+        of = f" ({r['licence']})" if r["licence"] else ""
+        typer.echo(textwrap.fill(f"{r['name']}: {r['about']}{of}", 79, subsequent_indent="  "))
     judged = [(r["name"], r["judged_on"]) for r in rows if r["judged_on"]]
     if judged:
-        typer.echo("\nAP: " + "; ".join(f"{name} on {where}" for name, where in judged))
+        text = "AP: " + "; ".join(f"{name} on {where}" for name, where in judged)
+        typer.echo("\n" + textwrap.fill(text, 79, subsequent_indent="  "))
 
 
 @app.command("download")

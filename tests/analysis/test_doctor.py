@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -165,6 +166,33 @@ def test_search_stays_within_the_budget_and_gains():
     same, alone, _ = search.search(dataset(records), CONFIG, rates, budget=0.01)
     assert alone == same
     assert best.config_lines().startswith("data.size=")
+
+
+def test_no_advice_that_costs_more_than_it_gains(monkeypatch):
+    """A larger input at 41 % more FLOPs for a hundredth of a point was called better."""
+    records = [record(1, [(10, 10, 60, 60, 0)])]
+    today = search.option(dataset(records), CONFIG, Rates(pixel=1000.0, point=50000.0))
+    for lost, gflop, advised in ((0.009, 1.41, False), (0.001, 1.41, True), (0.02, 0.5, True), (0.02, 0.97, False)):
+        other = replace(today, size=999, lost=lost, gflop=gflop)
+        offers = iter([replace(today, lost=0.01 if lost < 0.02 else 0.02, gflop=1.0), other])
+        monkeypatch.setattr(search, "variants", lambda *_: [CONFIG])
+        monkeypatch.setattr(search, "cost", lambda *_: (0.0, 0.0))
+        monkeypatch.setattr(search, "option", lambda *_, offers=offers: next(offers))
+        _, best, _ = search.search(dataset(records), CONFIG, Rates(pixel=1000.0, point=50000.0), budget=2.0)
+        assert (best.size == 999) is advised, (lost, gflop)
+
+
+def test_the_verdict_stands_on_top():
+    train = dataset([record(1, [(10, 10, 60, 60, 0)])])
+    d = doctor.diagnose({"train": train}, CONFIG, images=False, tune=False)
+    found = {
+        "trainable as it is": (),
+        "worth a look": (doctor.Finding("warning", "few boxes", 3),),
+        "mend 1 serious thing before training: no boxes at all": (
+            doctor.Finding("serious", "no boxes at all", 1), doctor.Finding("warning", "few boxes", 3)),
+    }  # fmt: skip
+    for words, findings in found.items():
+        assert words in replace(d, findings=findings).text().splitlines()[0]
 
 
 def test_the_page_stands_alone(tmp_path):

@@ -434,7 +434,7 @@ MISTAKES = [
     (["--nms", "decode.nms=soft-linear"], ["soft-linear", "--nms"]),
     (["--calibrate", "x"], ["int8"]),
     (["--data", "nowhere"], ["nowhere"]),
-    (["--format", "tensorrt"], ["pip install 'fcos-detector[tensorrt]'"]),
+    (["--format", "tensorrt"], ["pip install", "[tensorrt]'"]),
     (["--model", "old.onnx"], ["old.onnx", "exported already"]),
 ]
 
