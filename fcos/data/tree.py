@@ -106,7 +106,9 @@ class Probe:
     @cached_property
     def root(self) -> str:
         """The name of the root of an XML file, '' where it is no XML."""
-        match = re.match(r"\s*(?:<\?xml.*?\?>|<!--.*?-->|\s)*<([A-Za-z_][\w.-]*)", self.text, re.DOTALL)
+        match = re.match(
+            r"\s*(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*(?:\[.*?\]\s*)?>|\s)*<([A-Za-z_][\w.-]*)", self.text, re.DOTALL
+        )
         return match[1] if match else ""
 
     def first(self, key: str | None = None) -> dict[str, Any]:

@@ -1,0 +1,202 @@
+"""Files of every format, damaged: a data set or one line, never a traceback."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fcos.data.dataset import Dataset, Record
+from fcos.data.open import open_splits
+from fcos.data.registry import formats
+from fcos.data.tree import DataSource
+from fcos.data.write import convert
+from fcos.errors import FcosError
+from fcos.types import Classes
+
+NAMES = list(formats())
+VALUES = [
+    None,
+    True,
+    -1,
+    0,
+    2.5,
+    1e308,
+    10**400,
+    "",
+    "x",
+    "²",
+    "\0",
+    "../../x",
+    [],
+    [[]],
+    {},
+    {"a": {}},
+    [None],
+    [1, "b"],
+]
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """A small set in every format: {format: (folder, its annotation files)}"""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "src").mkdir()
+    records = []
+    for k in range(2):
+        path = folder / "src" / f"im{k}.png"
+        Image.new("RGB", (60, 40)).save(path)
+        boxes = np.array([[1.0, 2, 30, 20], [5.5, 5, 20, 39]])
+        labels, ignore = np.array([0, 1]), np.array([False, k == 1])
+        records.append(Record(k + 1, path, (40, 60), boxes, labels, ignore, np.ones(2), path.name))
+    splits = {"train": Dataset(tuple(records), Classes(("cat", "dog")), "coco", "train", folder)}
+    made = {}
+    for name in NAMES:
+        convert(splits, folder / name, name)
+        files = [p for p in sorted((folder / name).rglob("*")) if p.is_file() and p.suffix not in (".png", ".md")]
+        made[name] = (folder / name, [p.relative_to(folder / name) for p in files])
+    return made
+
+
+def opened(folder, name):
+    """Opens the damaged set in its format and by content, strictly and not; whatever is said is one line."""
+    for source in (DataSource(folder, format=name), DataSource(folder)):
+        for strict in (False, True):
+            try:
+                for dataset in open_splits(source, strict=strict).values():
+                    assert all(np.isfinite(r.boxes).all() for r in dataset.records)
+                    assert all(
+                        (r.labels >= 0).all() and (r.labels < len(dataset.classes)).all() for r in dataset.records
+                    )
+                    dataset.summary()
+            except FcosError as error:
+                line = str(error)
+            else:
+                line = ""
+            assert "\n" not in line
+
+
+def damaged(sets, tmp_path_factory, name, number, change):
+    folder, files = sets[name]
+    copy = tmp_path_factory.mktemp("copy")
+    shutil.copytree(folder, copy, dirs_exist_ok=True)
+    path = copy / files[number % len(files)]
+    path.write_bytes(change(path.read_bytes()))
+    opened(copy, name)
+    shutil.rmtree(copy)
+
+
+def set_value(content, where, value):
+    """The content with the value at one of its places, chosen by a number, replaced."""
+    places = []
+
+    def visit(item):
+        for key in list(item) if isinstance(item, dict) else range(len(item)) if isinstance(item, list) else ():
+            places.append((item, key))
+            visit(item[key])
+
+    visit(content)
+    if places:
+        item, key = places[where % len(places)]
+        item[key] = value
+    return content
+
+
+_many = settings(max_examples=14, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@_many
+@given(number=st.integers(0, 9), where=st.integers(0, 10**6), value=st.sampled_from(VALUES))
+def test_any_value_in_any_place(sets, tmp_path_factory, name, number, where, value):
+    """In JSON and JSON lines; in other files a word is replaced."""
+
+    def change(data):
+        text = data.decode()
+        try:
+            return json.dumps(set_value(json.loads(text), where, value)).encode()
+        except ValueError:
+            pass
+        lines = text.splitlines()
+        if lines and lines[0].startswith("{"):
+            at = where % len(lines)
+            lines[at] = json.dumps(set_value(json.loads(lines[at]), where // 7, value))
+            return "\n".join(lines).encode()
+        words = list(re.finditer(r"[\w.+-]+", text))
+        if not words:
+            return data
+        word = words[where % len(words)]
+        new = value if isinstance(value, str) else json.dumps(value)
+        return f"{text[: word.start()]}{new}{text[word.end() :]}".encode()
+
+    damaged(sets, tmp_path_factory, name, number, change)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@_many
+@given(number=st.integers(0, 9), at=st.integers(0, 10**6), junk=st.binary(max_size=8), cut=st.integers(0, 40))
+@example(number=0, at=0, junk=b"\xff\xfe", cut=0)
+@example(number=0, at=0, junk=b"", cut=10**6)
+@example(number=0, at=0, junk=b"\x1f\x8b", cut=2)
+@example(number=0, at=10, junk=b"\0", cut=0)
+def test_bytes_changed_or_cut(sets, tmp_path_factory, name, number, at, junk, cut):
+    def change(data):
+        place = at % (len(data) + 1)
+        return data[:place] + junk + data[place + cut :]
+
+    damaged(sets, tmp_path_factory, name, number, change)
+
+
+BOMB = (
+    '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x "xxxxxxxxxx"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;">'
+    '<!ENTITY z "&y;&y;&y;&y;&y;&y;&y;&y;">]>'
+)
+OUTSIDE = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY z SYSTEM "file:///etc/passwd">]>'
+
+
+@pytest.mark.parametrize("head", [BOMB, OUTSIDE], ids=["bomb", "external"])
+@pytest.mark.parametrize("name", ["voc", "cvat"])
+def test_entities_are_refused(head, name, sets, tmp_path):
+    folder, _ = sets[name]
+    shutil.copytree(folder, tmp_path / "copy")
+    for path in (tmp_path / "copy").rglob("*.xml"):
+        text = re.sub(r"<\?xml.*?\?>", "", path.read_text())
+        path.write_text(head + text.replace("cat", "&z;"))
+    # In VOC each file is its own; without classes there is no set, so one of them stays whole.
+    if name == "voc":
+        shutil.copy(folder / "Annotations" / "im0.xml", tmp_path / "copy" / "Annotations" / "im0.xml")
+        dataset = open_splits(DataSource(tmp_path / "copy", format=name))["train"]
+        assert [len(r.boxes) for r in dataset.records] == [2, 0]
+        said = " ".join(str(n) for n in dataset.notes)
+    else:
+        with pytest.raises(FcosError) as caught:
+            open_splits(DataSource(tmp_path / "copy", format=name))
+        said = str(caught.value)
+    assert "document type" in said
+    assert "root:" not in said
+
+
+def test_damaged_parquet(tmp_path, monkeypatch):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    rows = [{"image": {"bytes": b"no image", "path": "a.jpg"}, "objects": {"bbox": [[1.0, 2, 3]], "category": [0]}}] * 3
+    file = tmp_path / "set" / "train.parquet"
+    file.parent.mkdir()
+    parquet.write_table(arrow.Table.from_pylist(rows), file)
+    whole = file.read_bytes()
+    opened(file.parent, "huggingface")
+    for _ in range(30):
+        data = bytearray(whole)
+        for place in rng.integers(4, len(data), 4):
+            data[place] = rng.integers(0, 256)
+        file.write_bytes(bytes(data[: rng.integers(8, len(data) + 1)]))
+        opened(file.parent, "huggingface")
+    parquet.write_table(arrow.Table.from_pylist([{"text": "x"}]), file)
+    opened(file.parent, "huggingface")
