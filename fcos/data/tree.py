@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -106,10 +107,20 @@ class Probe:
     @cached_property
     def root(self) -> str:
         """The name of the root of an XML file, '' where it is no XML."""
-        match = re.match(
-            r"\s*(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*(?:\[.*?\]\s*)?>|\s)*<([A-Za-z_][\w.-]*)", self.text, re.DOTALL
-        )
-        return match[1] if match else ""
+        text, at = self.text, 0
+        while True:  # step by step: one pattern for all of it would try every way to part a row of comments
+            at += len(text[at:]) - len(text[at:].lstrip())
+            for start, end in (("<?", "?>"), ("<!--", "-->"), ("<!DOCTYPE", ">")):
+                if text.startswith(start, at):
+                    inside = text.find("[", at, text.find(">", at)) if start == "<!DOCTYPE" else -1
+                    stop = text.find(end, text.find("]", inside) if inside >= 0 else at + len(start))
+                    if stop < 0:
+                        return ""
+                    at = stop + len(end)
+                    break
+            else:
+                match = re.compile(r"<([A-Za-z_][\w.-]*)").match(text, at)
+                return match[1] if match else ""
 
     def first(self, key: str | None = None) -> dict[str, Any]:
         """The first object of a JSON list: of the file, or of the list under `key`; {} where there is none."""
@@ -126,7 +137,7 @@ def _head(path: Path) -> bytes:
         return b""
 
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+', re.DOTALL)
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|"|[{}\[\]:,]|[^\s{}\[\]:,"]++', re.DOTALL)
 
 
 def peek_json(text: str) -> Any:
@@ -134,8 +145,10 @@ def peek_json(text: str) -> Any:
     top: list[Any] = []
     stack: list[Any] = [top]
     keys: list[str | None] = [None]
-    for token in _TOKEN.findall(text)[:20000]:
-        place = stack[-1]
+    for found in islice(_TOKEN.finditer(text), 20000):
+        token, place = found[0], stack[-1]
+        if token == '"':  # a text that is cut off
+            break
         if token in ("}", "]"):
             if len(stack) == 1:
                 break

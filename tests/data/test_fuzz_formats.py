@@ -13,7 +13,7 @@ from PIL import Image
 from fcos.data.dataset import Dataset, Record
 from fcos.data.open import open_splits
 from fcos.data.registry import formats
-from fcos.data.tree import DataSource
+from fcos.data.tree import DataSource, Probe, peek_json
 from fcos.data.write import convert
 from fcos.errors import FcosError
 from fcos.types import Classes
@@ -178,6 +178,40 @@ def test_entities_are_refused(head, name, sets, tmp_path):
         said = str(caught.value)
     assert "document type" in said
     assert "root:" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "root"),
+    [
+        ('<?xml version="1.0"?>\n<!-- a --> <!-- b -->\n<annotation x="1">', "annotation"),
+        ('<!DOCTYPE a [<!ENTITY z "y">]><annotations>', "annotations"),
+        ("<!DOCTYPE html><html>", "html"),
+        ("<!-- never ends", ""),
+        ("<!--a-->" * 5000, ""),
+        ("<?a?>" * 5000 + "<b/>", "b"),
+        ("plain", ""),
+        ("", ""),
+    ],
+)
+def test_the_root_of_an_xml_file(text, root, tmp_path):
+    (tmp_path / "x.xml").write_text(text)
+    assert Probe(tmp_path / "x.xml").root == root
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": [1, {"b": "c"}], "d": tr', {"a": [1, {"b": "c"}], "d": "tr"}),
+        ('{"a": {"b": [1, 2', {"a": {"b": [1, 2]}}),
+        ('[{"x": "unfini', [{}]),
+        ('{"a": "' + '\\"' * 30000, {}),
+        ("[" * 60000, None),
+        ("", None),
+    ],
+)
+def test_the_beginning_of_a_json_file(text, value):
+    got = peek_json(text)
+    assert got == value or value is None
 
 
 def test_damaged_parquet(tmp_path, monkeypatch):
