@@ -1,6 +1,7 @@
 """Class names of converted models against a COCO file: the ids of the results are those of the data set."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fcos.data.classes import match_classes
 from fcos.data.open import open_dataset
 from fcos.errors import DataError
 from fcos.inference.dataset import predict_dataset
+from fcos.machine import Placement
 from fcos.types import Classes, Detections
 
 
@@ -40,11 +42,11 @@ def fires_once_for_each_output(classes):
     boxes = torch.tensor([[k, 0, k + 1, 1] for k in range(count)], dtype=torch.float32)
     found = Detections(boxes, torch.linspace(1, 0.1, count), torch.arange(count), torch.zeros(count, dtype=torch.int64))
 
-    def call(sources, batch=1):
-        return [found for _ in sources]
+    def detect(images, names, score, batch):
+        assert score == 0
+        return [found for _ in images]
 
-    call.classes = classes
-    return call
+    return SimpleNamespace(classes=classes, placement=Placement(), detect=detect)
 
 
 @pytest.mark.parametrize("family", ["torchvision", "detectron2", "adelaidet", "original", "mmdet"])
