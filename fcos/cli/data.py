@@ -170,6 +170,7 @@ def _renamed(
 
 def _write(splits: dict[str, Dataset], destination: Path, to: str, link: bool) -> None:
     from ..data.write import convert as write
+    from ..terminal import plural
 
     lost = write(splits, destination, to, link=link)
     for name, dataset in splits.items():
@@ -179,7 +180,7 @@ def _write(splits: dict[str, Dataset], destination: Path, to: str, link: bool) -
         typer.echo(line)
     counts = ", ".join(f"{name} {len(dataset):,}" for name, dataset in splits.items())
     total = sum(len(dataset) for dataset in splits.values())
-    typer.echo(f"wrote {total:,} pictures ({counts}) to {destination}")
+    typer.echo(f"wrote {plural(total, 'picture')} ({counts}) to {destination}")
 
 
 @app.command()

@@ -137,11 +137,11 @@ def test_verbs(tmp_path):
     convert({"train": dataset_of(tmp_path / "src", [(1, 2, 30, 40, 0, False)])}, folder, "coco")
     shown = run("info", folder)
     assert shown.exit_code == 0, shown.output
-    assert "1 pictures, 1 boxes, 3 classes" in shown.output
+    assert "1 picture, 1 box, 3 classes" in shown.output
     assert json.loads(run("info", folder, "--json").output)["train"]["classes"][1]["id"] == 7
     done = run("convert", folder, tmp_path / "v", "--to", "voc")
     assert done.exit_code == 0, done.output
-    assert "wrote 1 pictures (train)" in done.output
+    assert "wrote 1 picture (train 1)" in done.output
     done = run("show", folder, "--out", tmp_path / "s.jpg")
     assert done.exit_code == 0, done.output
     done = run("show", folder, "--augment", "--count", 3, "--out", tmp_path / "s.png", "data.mosaic=1.0")
