@@ -61,8 +61,6 @@ def _is_row(line: str) -> bool:
 
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     described = [f for f in files if f.suffix.lower() != ".txt"]
-    if tree.source.labels is not None and not described:
-        described = []
     if len(described) > 1:
         named = [f for f in described if f.stem.lower() in ("data", "dataset")]
         described = named if len(named) == 1 else described
