@@ -29,6 +29,11 @@ figure{margin:28px 0}figcaption{color:#4b5563;font-size:14px}details{margin:14px
 nav{margin:14px 0}a{color:#1d4ed8}
 pre{background:#f6f7f9;padding:10px 14px;border-radius:6px;overflow-x:auto}
 .serious{color:#b91c1c;font-weight:600}.warning{color:#b45309}.note{color:#6b7280}
+table+img,table+figure,img+img{margin-top:24px}
+@media(prefers-color-scheme:dark){
+body{color:#e5e7eb;background:#15181d}th,figcaption,.note{color:#9ca3af}td,th{border-color:#374151}
+pre{background:#1f242c}a{color:#93c5fd}.serious{color:#f87171}.warning{color:#fbbf24}
+img{background:#fff;border-radius:6px}}
 """
 
 
@@ -107,5 +112,6 @@ class Page:
         if self._contents is not None:
             links = (f"<a href='#part-{n}'>{html.escape(text)}</a>" for n, text in enumerate(self._headings, 1))
             self.parts[self._contents] = f"<nav>{' · '.join(links)}</nav>"
-        head = f"<!doctype html><meta charset='utf-8'><title>{html.escape(self.title)}</title><style>{_STYLE}</style>"
+        head = "<!doctype html><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        head += f"<title>{html.escape(self.title)}</title><style>{_STYLE}</style>"
         return write_whole(path, head + "\n".join(self.parts) + "\n")
