@@ -410,7 +410,9 @@ def _merge(data: dict[str, Any], changes: dict[str, Any], source: str, prefix: s
                 raise ConfigError(f"{source}: {prefix}{key} is a section; write {prefix}{key}.NAME=value")
             _merge(data[key], value, source, f"{prefix}{key}.")
         elif isinstance(value, dict):
-            raise ConfigError(f"{source}: {prefix}{key} is a single value, it has no {prefix}{key}.{next(iter(value))}")
+            raise ConfigError(
+                f"{source}: {prefix}{key} is a single value, it has no {prefix}{key}.{next(iter(value), 'NAME')}"
+            )
         else:
             data[key] = value
 

@@ -34,11 +34,11 @@ class FcosError(Exception):
 def one_line(text: str, limit: int = LONGEST) -> str:
     """`text` as one line that any terminal shows: line ends, control characters, half characters and marks that turn
     the direction of writing as escapes such as \\n; cut in the middle where it is longer than `limit`."""
-    if len(text) > limit:
-        text = f"{text[: limit - limit // 3 - 5]} ... {text[-(limit // 3) :]}"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if len(text) > 4 * limit:  # before its characters are looked at one by one
+        text = text[: 2 * limit] + text[-2 * limit :]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= limit else f"{text[: limit - limit // 3 - 5]} ... {text[-(limit // 3) :]}"
 
 
 class ConfigError(FcosError):

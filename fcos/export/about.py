@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ..config import Config, from_dict
 from ..errors import FcosError, ModelError
-from ..readers import parse_json, read_text
+from ..network.header import StoredExport, parse
+from ..readers import read_text
 from ..types import Classes
 
 KEY = "fcos"  # under which every format keeps the text
@@ -63,20 +64,17 @@ def from_text(text: str | None, path: str | Path) -> About:
     """The About of a file's metadata; ModelError where it is missing or damaged."""
     if not text:
         raise ModelError(f"{path} does not say how its pictures are prepared; only files of `fcos export` do")
-    try:
-        stored: dict[str, Any] = parse_json(text, str(path), ModelError)
-        graph, classes = stored["graph"], stored["classes"]
-        return About(
-            from_dict(stored["config"], str(path)),
-            Classes(tuple(classes["names"]), tuple(classes["ids"])),
-            graph["batch"],
-            tuple(graph["size"]) if graph["size"] else None,
-            bool(graph["nms"]),
-            graph["dtype"],
-            stored["version"],
-        )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: its fcos metadata cannot be read ({error})") from error
+    stored = parse(text, StoredExport, path)
+    graph = stored.graph
+    return About(
+        from_dict(stored.config, str(path)),
+        stored.classes.classes(),
+        graph.batch,
+        (graph.size[0], graph.size[1]) if graph.size else None,
+        graph.nms,
+        graph.dtype,
+        stored.version,
+    )
 
 
 def side_file(path: Path) -> Path:

@@ -14,6 +14,7 @@ from ..config import Config, from_dict
 from ..errors import ModelError
 from ..files import write_whole
 from ..types import Classes
+from .header import StoredAbout, StoredClasses, StoredWeights, parse, parse_mapping
 from .model import FCOS
 
 _FORMAT = "1"
@@ -85,14 +86,10 @@ def _read(path: Path, state: dict[str, Tensor] | None) -> tuple[Config, Classes,
         raise ModelError(f"{path} is not a whole safetensors file: {str(error).splitlines()[0]}{hint}") from error
     if metadata is None:
         raise ModelError(f"{path} holds weights but no fcos config; `fcos convert` reads other detectors' files")
-    try:
-        stored = json.loads(metadata)
-        config = from_dict(json.loads(stored["config"]), str(path))
-        classes = json.loads(stored["classes"])
-        about = json.loads(stored.get("about", "{}"))
-        return config, Classes(tuple(classes["names"]), tuple(classes["ids"])), about
-    except (KeyError, ValueError, TypeError) as error:
-        raise ModelError(f"{path}: its fcos metadata cannot be read ({error})") from error
+    stored = parse(metadata, StoredWeights, path)
+    classes = parse(stored.classes, StoredClasses, path).classes()
+    parse(stored.about, StoredAbout, path)
+    return from_dict(parse_mapping(stored.config, path), str(path)), classes, parse_mapping(stored.about, path)
 
 
 def load_state(network: FCOS, state: Mapping[str, Tensor], source: str, changed: bool = False) -> None:

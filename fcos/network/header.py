@@ -1,0 +1,97 @@
+"""What a model file says about itself is data from strangers: parsed here, once, before anything uses it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import ModelError
+from ..readers import parse_json
+from ..types import Classes
+
+Name = Annotated[str, Field(max_length=1000)]
+Id = Annotated[int, Field(ge=-(2**53), le=2**53)]
+Side = Annotated[int, Field(ge=1, le=65536)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class StoredClasses(Part):
+    """Names and ids, as many of the one as of the other."""
+
+    names: Annotated[list[Name], Field(min_length=1, max_length=100_000)]
+    ids: Annotated[list[Id], Field(max_length=100_000)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.ids and len(self.ids) != len(self.names):
+            raise ValueError(f"{len(self.names)} class names but {len(self.ids)} class ids")
+        return self
+
+    def classes(self) -> Classes:
+        return Classes(tuple(self.names), tuple(self.ids))
+
+
+class StoredAbout(Part):
+    """Facts of a person or of training. Those that are counted with are numbers; the rest may be anything."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False)
+
+    parameters: Annotated[int, Field(ge=0)] | None = None
+    AP: float | None = None
+    AP50: float | None = None
+    AP75: float | None = None
+
+
+class StoredGraph(Part):
+    """What an exported graph takes: a batch and a (height, width), or None where it takes any."""
+
+    batch: Side | None
+    size: Annotated[list[Side], Field(min_length=2, max_length=2)] | None
+    nms: bool
+    dtype: Literal["fp32", "bf16", "fp16", "int8"]
+
+
+class StoredWeights(Part):
+    """The "fcos" entry of a .safetensors file; its values are JSON texts."""
+
+    config: str
+    classes: str
+    about: str = "{}"
+
+
+class StoredExport(Part):
+    """The metadata of an exported file."""
+
+    config: dict[str, Any]
+    classes: StoredClasses
+    graph: StoredGraph
+    version: Annotated[str, Field(max_length=100)] = ""
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def parse(text: str | bytes, kind: type[T], path: object) -> T:
+    """JSON text of the file `path` as a `kind`; ModelError that names the file and the entry."""
+    value = parse_json(text, f"{path}: its fcos metadata", ModelError)
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "it"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ModelError(f"{path}: its fcos metadata cannot be read: {where}: {reason.lower()}") from None
+
+
+def parse_mapping(text: str, path: object) -> dict[str, Any]:
+    """JSON text of the file `path` that must be a mapping."""
+    value = parse_json(text, f"{path}: its fcos metadata", ModelError)
+    if not isinstance(value, dict):
+        raise ModelError(
+            f"{path}: its fcos metadata cannot be read: a mapping was expected, not {type(value).__name__}"
+        )
+    return value
