@@ -27,6 +27,9 @@ def command(
     lanes: Annotated[int, typer.Option("--lanes", min=0, help="Pictures in work at once on a CPU; 0: best.")] = 0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures that share a pass where lanes do not.")] = 8,
     wait: Annotated[float, typer.Option("--wait-ms", min=0, help="How long a picture waits for others to join.")] = 5.0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes, each with the models and a share of the threads.")
+    ] = 1,
     queue: Annotated[int, typer.Option("--queue", min=1, help="Pictures that may wait; more are told to return.")] = 64,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds until the answer.")] = 30.0,
     grace: Annotated[float, typer.Option("--grace", min=0, help="Seconds to finish in when told to stop.")] = 10.0,
@@ -69,6 +72,7 @@ def command(
         Placing(device, runtime, dtype, threads, lanes, batch, wait / 1000),
         Limits(megabytes << 20, megapixels * 1_000_000, images, queue, timeout, grace),
         Access(token, admin, tuple(cors or ()), tuple(allow_url or ())),
+        workers,
         label_studio,
     )
     run(options, host, port, say=lambda line: typer.echo(f"fcos: {line}", err=True))

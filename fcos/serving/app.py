@@ -93,11 +93,12 @@ def start(options: ServeOptions) -> Server:
     return Server(options, engines, metrics)
 
 
-def build(server: Server) -> FastAPI:
-    """The application around loaded models."""
+def build(server: Server, ready: Callable[[], None] = lambda: None) -> FastAPI:
+    """The application around loaded models; `ready` is called when it begins to answer."""
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
+        ready()
         yield
         grace = server.limits.grace
         await asyncio.gather(*(asyncio.to_thread(engine.stop, grace) for engine in server.engines.values()))
@@ -401,6 +402,8 @@ def _looking_after(app: FastAPI, server: Server) -> None:
             raise Refused(403, "reloading is off; start the server with --admin-token")
         if not allowed(type(request.headers)({"authorization": f"Bearer {given}"}), admin):
             raise Refused(403, "reloading wants the admin token in the header X-Admin-Token")
+        if server.options.workers > 1:
+            raise Refused(403, "one of several workers cannot reload for all; restart the server")
         engine = server.engine(name)
         await asyncio.to_thread(engine.reload)
         return _told(engine)

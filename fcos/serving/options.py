@@ -57,6 +57,7 @@ class ServeOptions:
     placing: Placing = Placing()
     limits: Limits = Limits()
     access: Access = Access()
+    workers: int = 1  # processes, each with the models
     label_studio: str | None = None  # its address, where one is served
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from tiny import fcos
@@ -59,6 +60,58 @@ def test_sigterm_lets_what_has_begun_finish(process):
     assert all(status == 200 and size > 50 for status, size in statuses)
     assert len(statuses) >= 2
     assert "Traceback" not in server.stderr.read()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_killed_worker_is_replaced_while_the_other_answers():
+    command = [sys.executable, "-m", "fcos", "serve", "--port", "0", "--runtime", "torch", "--workers", "2"]
+    server = subprocess.Popen(
+        [*command, "--device", "cpu", "--set", "data.size=192"], stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    try:
+        ready = iter_until(server.stderr, "ready: ", 2)
+        address = ready[-1].split("ready: ")[1].split()[0].replace("localhost", "127.0.0.1")
+
+        def ask():
+            with urllib.request.urlopen(urllib.request.Request(f"{address}/predict", CAT), timeout=60) as answer:
+                return answer.status
+
+        assert ask() == 200
+        os.kill(workers_of(server.pid)[0], signal.SIGKILL)
+        assert [ask() for _ in range(4)] == [200] * 4
+        iter_until(server.stderr, "ready: ", 1)  # the new one
+        assert ask() == 200
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+    finally:
+        server.kill()
+        server.wait()
+        server.stderr.close()
+
+
+def workers_of(parent):
+    """The processes that serve; the parent has one more, which only keeps names."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status, line = (folder / "status").read_text(), (folder / "cmdline").read_text()
+        except OSError:
+            continue
+        if f"PPid:\t{parent}\n" in status and "spawn_main" in line:
+            found.append(int(folder.name))
+    return found
+
+
+def iter_until(stream, part, times):
+    """The lines up to that in which `part` stands for the last of so many times."""
+    lines = []
+    for line in stream:
+        lines.append(line)
+        times -= part in line
+        if not times:
+            return lines
+    raise AssertionError("".join(lines))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,30 @@
+"""One of several processes that serve. Light to import: its parent wants to hear from it before torch is there."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ..errors import FcosError
+from .options import ServeOptions
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+def application(options: ServeOptions, line: str) -> FastAPI:
+    """The application of a worker, which says `line` when it begins to answer."""
+    from uvicorn.config import STARTUP_FAILURE
+
+    from .app import build, start
+
+    try:
+        return build(start(options), lambda: _say(line))
+    except FcosError as error:
+        _say(str(error))
+        raise SystemExit(STARTUP_FAILURE) from None
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"fcos: {line}\n")
+    sys.stderr.flush()
