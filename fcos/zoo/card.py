@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from ..errors import ConfigError, FcosError
 from ..files import ASSETS, write_whole
 from ..network import weights
@@ -46,7 +48,11 @@ def read_facts(path: str | Path) -> Facts:
     unknown = [k for k in data if k not in known] if isinstance(data, dict) else [data]
     if unknown:
         raise ConfigError(f"{path}: {unknown[0]!r} is no fact; facts are {', '.join(known)}")
-    return Facts(**data)
+    try:
+        return TypeAdapter(Facts).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
 
 
 def read_metrics(path: str | Path) -> dict[str, Any]:

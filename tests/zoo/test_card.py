@@ -158,3 +158,10 @@ def test_a_image_is_coloured_by_what_is_right(tmp_path):
     for y, x, color in ((39, 20, judged.GREEN), (89, 20, judged.RED), (89, 70, judged.ORANGE)):
         near = shown.pixels[y - 4 : y + 5, x].astype(int)
         assert np.abs(near - np.array(color)).sum(axis=1).min() < 40, (y, x)
+
+
+@pytest.mark.parametrize("text", ["targets: 3", "beside: [1]", "notes: {a: 1}", "summary: [1]", "targets: {AP: x}"])
+def test_facts_of_the_wrong_kind_end_in_a_line(tmp_path, text):
+    (tmp_path / "facts.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=text.partition(":")[0]):
+        card.read_facts(tmp_path / "facts.yaml")
