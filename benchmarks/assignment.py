@@ -15,7 +15,7 @@ import torch
 from common import print_heading
 
 from fcos.assign import assign, assign_batch
-from fcos.losses import fcos_loss
+from fcos.losses import Assignment, fcos_loss
 from fcos.network import weights
 from fcos.points import make_points
 from fcos.presets import preset
@@ -86,7 +86,7 @@ def main() -> None:
     for _ in range(4):
         began = time.perf_counter()
         index = assign_batch(grid, batch, lite.assign)
-        fcos_loss(network(images), grid, batch, index, lite.loss, lite.model).total().backward()
+        fcos_loss(network(images), Assignment.of(grid, batch, index), lite.loss, lite.model).total().backward()
         steps.append(time.perf_counter() - began)
         began = time.perf_counter()
         assign_batch(grid, hundred, lite.assign)

@@ -26,7 +26,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from fcos.assign import assign_batch
 from fcos.bench.timing import alternate, synchronize
 from fcos.convert.translate import from_state
-from fcos.losses import fcos_loss
+from fcos.losses import Assignment, fcos_loss
 from fcos.machine import has_bf16
 from fcos.network import weights
 from fcos.network.folding import fold_frozen
@@ -125,7 +125,7 @@ class Ours:
         self.mark()
         index = assign_batch(self.points, self.targets, config.assign)
         self.mark()
-        loss = fcos_loss(pred, self.points, self.targets, index, config.loss, config.model).total()
+        loss = fcos_loss(pred, Assignment.of(self.points, self.targets, index), config.loss, config.model).total()
         self.mark()
         loss.backward()
         self.mark()

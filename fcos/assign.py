@@ -9,6 +9,7 @@ box and gives the same answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,14 +21,8 @@ from .types import IGNORED, NEGATIVE, Grid, Points, Target
 
 def candidates(points: Points, boxes: Tensor, cfg: AssignConfig) -> Tensor:
     """[P,G] bool: may the point learn the box? boxes [G,4]. (Best possible recall and ambiguity follow.)"""
-    return _fits(
-        points.xy[:, None],
-        points.stride[:, None],
-        points.lower[:, None],
-        points.upper[:, None],
-        boxes[None],
-        cfg,
-    )
+    spots = _Spots(points.xy[:, None], points.stride[:, None], points.lower[:, None], points.upper[:, None])
+    return _fits(spots, boxes[None], cfg)
 
 
 def assign(points: Points, boxes: Tensor, cfg: AssignConfig) -> Tensor:
@@ -93,8 +88,18 @@ def candidate_pairs(points: Points, boxes: Tensor, cfg: AssignConfig) -> tuple[T
     return torch.cat(spots), torch.cat(owners)
 
 
-def _fits(xy: Tensor, stride: Tensor, lower: Tensor, upper: Tensor, boxes: Tensor, cfg: AssignConfig) -> Tensor:
-    """The rule itself, on broadcast shapes: xy [...,2], boxes [...,4], the others [...]."""
+class _Spots(NamedTuple):
+    """Points in a shape that broadcasts against that of the boxes: xy [...,2], the others [...]."""
+
+    xy: Tensor
+    stride: Tensor
+    lower: Tensor
+    upper: Tensor
+
+
+def _fits(spots: _Spots, boxes: Tensor, cfg: AssignConfig) -> Tensor:
+    """The rule itself, on broadcast shapes: boxes [...,4]."""
+    xy, stride, lower, upper = spots
     distances = to_distances(xy, boxes)
     reach = distances.amax(dim=-1)
     if cfg.range_rule == "half-open":
@@ -142,8 +147,8 @@ def _near(points: Points, level: int, grid: Grid, boxes: Tensor, cfg: AssignConf
     column = first_x.long()[:, None] + torch.arange(wide, device=boxes.device)
     row = first_y.long()[:, None] + torch.arange(high, device=boxes.device)
     cell = (grid.start + row[:, :, None] * grid.width + column[:, None, :]).flatten(1)
-    fits = _fits(points.xy[cell], points.stride[cell], lower, upper, boxes[:, None], cfg)
-    return cell, fits
+    spots = _Spots(points.xy[cell], points.stride[cell], lower, upper)
+    return cell, _fits(spots, boxes[:, None], cfg)
 
 
 def _window(level: int, grid: Grid, cfg: AssignConfig) -> tuple[int, int]:

@@ -8,6 +8,7 @@ makes 1 process x 8 pictures the same as 2 x 4.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -20,14 +21,27 @@ from .types import IGNORED, Losses, Points, Predictions, Target
 
 
 class Positives(NamedTuple):
-    """The M positive points of a batch: image [M], point [M], label [M], box [M,4] and, from the point,
-    the distances [M,4] to its sides in pixels."""
+    """The M positive points of a batch: image [M], point [M] and its stride [M], label [M], box [M,4] and, from the
+    point, the distances [M,4] to its sides in pixels."""
 
     image: Tensor
     point: Tensor
+    stride: Tensor
     label: Tensor
     box: Tensor
     distances: Tensor
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the points of a batch learn: the index [N,P] of `assign_batch`, and its positives."""
+
+    index: Tensor
+    positives: Positives
+
+    @classmethod
+    def of(cls, points: Points, targets: Sequence[Target], index: Tensor) -> Assignment:
+        return cls(index, gather_positives(points, targets, index))
 
 
 class Normalizers(NamedTuple):
@@ -45,7 +59,7 @@ def gather_positives(points: Points, targets: Sequence[Target], index: Tensor) -
     which = index[image, point] + first[image]
     box = torch.cat([t.boxes for t in targets])[which]
     label = torch.cat([t.labels for t in targets])[which]
-    return Positives(image, point, label, box, to_distances(points.xy[point], box))
+    return Positives(image, point, points.stride[point], label, box, to_distances(points.xy[point], box))
 
 
 def centerness_target(distances: Tensor) -> Tensor:
@@ -84,26 +98,19 @@ def moving_average(previous: float | None, positives: float, cfg: LossConfig) ->
 
 
 def fcos_loss(
-    pred: Predictions,
-    points: Points,
-    targets: Sequence[Target],
-    index: Tensor,
-    cfg: LossConfig,
-    model: ModelConfig,
-    norm: Normalizers | None = None,
-    positives: Positives | None = None,
+    pred: Predictions, assigned: Assignment, cfg: LossConfig, model: ModelConfig, norm: Normalizers | None = None
 ) -> Losses:
-    """Losses of a batch; index [N,P] from `assign_batch`. Without `norm` the batch divides by its own counts."""
-    pos = positives if positives is not None else gather_positives(points, targets, index)
+    """Losses of a batch, whose points learn what is assigned. Without `norm` the batch divides by its own counts."""
+    pos = assigned.positives
     if norm is None:
         total = count(pos, cfg)
         average = moving_average(None, float(total[0]), cfg) if cfg.normalizer == "moving-average" else None
         norm = normalizers(total, cfg, average=average)
 
-    classes = focal_sum(pred.logits, index, pos, cfg.focal_alpha, cfg.focal_gamma)
+    classes = focal_sum(pred.logits, assigned.index, pos, cfg.focal_alpha, cfg.focal_gamma)
     predicted = pred.distances[pos.image, pos.point]
     logit = pred.centerness[pos.image, pos.point].to(predicted.dtype)
-    unit = points.stride[pos.point][:, None].to(predicted.dtype) if model.normalize else 1.0
+    unit = pos.stride[:, None].to(predicted.dtype) if model.normalize else 1.0
     truth = pos.distances.to(predicted.dtype)
     loss, quality = box_loss(predicted / unit, truth / unit, cfg)
     weights = _box_weights(truth, cfg)

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..assign import assign_batch
 from ..config import Config
-from ..losses import fcos_loss
+from ..losses import Assignment, fcos_loss
 from ..network.model import FCOS
 from ..points import make_points, padded
 from ..presets import PRESETS
@@ -154,6 +154,6 @@ def made_up_step(network: FCOS, config: Config, classes: int, device: torch.devi
     targets = [Target(boxes, labels, torch.zeros(3, dtype=torch.bool, device=device))] * number
     images = torch.randint(0, 256, (number, 3, height, width), dtype=torch.uint8, device=device)
     images = in_layout_of(network, images)
-    index = assign_batch(points, targets, config.assign)
-    losses = fcos_loss(network.train()(images), points, targets, index, config.loss, config.model)
+    assigned = Assignment.of(points, targets, assign_batch(points, targets, config.assign))
+    losses = fcos_loss(network.train()(images), assigned, config.loss, config.model)
     losses.total().backward()

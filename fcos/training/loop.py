@@ -27,7 +27,7 @@ from ..evaluation.uncertainty import Interval, intervals
 from ..inference.dataset import predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
-from ..losses import Normalizers, count, gather_positives, moving_average, normalizers
+from ..losses import Assignment, Normalizers, count, moving_average, normalizers
 from ..machine import Placement, has_bf16
 from ..network import weights
 from ..network.model import FCOS
@@ -294,13 +294,13 @@ class Trainer:
 
         points = self.points(batches[0])
         index = [assign_batch(points, b.targets, cfg.assign) for b in batches]
-        positives = [gather_positives(points, b.targets, i) for b, i in zip(batches, index, strict=True)]
-        norm = self.normalize(torch.stack([count(p, cfg.loss) for p in positives]).sum(dim=0))
+        assigned = [Assignment.of(points, b.targets, i) for b, i in zip(batches, index, strict=True)]
+        norm = self.normalize(torch.stack([count(a.positives, cfg.loss) for a in assigned]).sum(dim=0))
 
         rate = cfg.train.lr * learning_rate(self.step, self.total, cfg.train)
         set_learning_rate(self.optimizer, rate)
         self.model.train()
-        parts = backward_parts(self.fabric, self.model, batches, points, index, positives, norm, cfg)
+        parts = backward_parts(self.fabric, self.model, batches, assigned, norm, cfg)
         if self.first and cfg.train.plots and self.step in (0, self.sampler.steps_per_epoch):
             drawn = draw_batch(batches[0], points, index[0], self.classes.names)
             save_image(self.folder.path / f"train_batch_{self.step // self.sampler.steps_per_epoch}.jpg", drawn)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..assign import assign_batch
 from ..config import from_dict
-from ..losses import Normalizers, gather_positives
+from ..losses import Assignment, Normalizers
 from ..network import weights
 from ..points import make_points
 from ..types import Batch, Predictions, Target
@@ -103,14 +103,14 @@ def replay(path: str | Path, device: str = "auto") -> Replay:
     height, width = batches[0].images.shape[-2:]
     points = make_points((height, width), config.model, config.assign, fabric.device)
     index = [assign_batch(points, b.targets, config.assign) for b in batches]
-    positives = [gather_positives(points, b.targets, i) for b, i in zip(batches, index, strict=True)]
+    assigned = [Assignment.of(points, b.targets, i) for b, i in zip(batches, index, strict=True)]
     norm = Normalizers(*(torch.tensor(n, device=fabric.device) for n in stored["normalizers"]))
 
     watch = _Watch(network)
     torch.manual_seed(stored["seed"])
     torch.set_rng_state(stored["rng"])
     network.train()
-    parts = backward_parts(fabric, model, batches, points, index, positives, norm, config)
+    parts = backward_parts(fabric, model, batches, assigned, norm, config)
     gradients = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
     norms = {n: float(g.norm()) for n, g in gradients.items()}
     finite = {n: v for n, v in norms.items() if math.isfinite(v)}

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..losses import Normalizers, Positives, fcos_loss
-from ..types import Batch, Losses, Points
+from ..losses import Assignment, Normalizers, Positives, fcos_loss
+from ..types import Batch, Losses
 
 
 class Part(NamedTuple):
@@ -26,23 +26,21 @@ def backward_parts(
     fabric: Any,
     model: Any,
     batches: Sequence[Batch],
-    points: Points,
-    index: Sequence[Tensor],
-    positives: Sequence[Positives],
+    assigned: Sequence[Assignment],
     norm: Normalizers,
     cfg: Config,
 ) -> list[Part]:
     """Forward, loss and backward of every part of a step; gradients are averaged over processes in the last."""
     parts = []
-    for i, batch in enumerate(batches):
+    for i, (batch, learns) in enumerate(zip(batches, assigned, strict=True)):
         with fabric.no_backward_sync(model, enabled=i + 1 < len(batches)):
             exact = cfg.data.padding == "exact"  # as the published implementations, see DataConfig
             images = batch.padded_with(cfg.model.mean) if exact else batch.images
             pred = model(in_layout_of(model, images))
-            losses = fcos_loss(pred, points, batch.targets, index[i], cfg.loss, cfg.model, norm, positives[i])
+            losses = fcos_loss(pred, learns, cfg.loss, cfg.model, norm)
             fabric.backward(losses.total())
-        learned = pred.distances.detach()[positives[i].image, positives[i].point].float()
-        parts.append(Part(Losses(*(x.detach() for x in losses)), learned, positives[i]))
+        learned = pred.distances.detach()[learns.positives.image, learns.positives.point].float()
+        parts.append(Part(Losses(*(x.detach() for x in losses)), learned, learns.positives))
         del pred, losses  # or they would live on beside the next part's
     return parts
 

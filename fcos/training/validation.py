@@ -15,7 +15,7 @@ from ..config import Config, LossConfig
 from ..data.classes import UNKNOWN, match_classes
 from ..data.dataset import Dataset
 from ..data.loader import eval_batches
-from ..losses import Normalizers, count, fcos_loss, gather_positives, normalizers
+from ..losses import Assignment, Normalizers, count, fcos_loss, normalizers
 from ..network.model import FCOS
 from ..points import make_points
 from ..types import Classes, Losses
@@ -100,12 +100,12 @@ def loss_sums(
         height, width = part.images.shape[-2:]
         points = make_points((height, width), config.model, config.assign, device)
         index = assign_batch(points, part.targets, config.assign)
-        positives = gather_positives(points, part.targets, index)
+        assigned = Assignment.of(points, part.targets, index)
         with autocast():
             pred = network(part.padded_with(config.model.mean) if config.data.padding == "exact" else part.images)
-        losses = fcos_loss(pred, points, part.targets, index, cfg, config.model, Normalizers(one, one, one), positives)
+        losses = fcos_loss(pred, assigned, cfg, config.model, Normalizers(one, one, one))
         sums += torch.stack(list(losses)).double().cpu()
-        counts += count(positives, cfg).double().cpu()
+        counts += count(assigned.positives, cfg).double().cpu()
     return [*sums.tolist(), *counts.tolist()]
 
 

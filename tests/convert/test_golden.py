@@ -10,7 +10,7 @@ from matching import assert_same_detections
 
 from fcos.decode import decode
 from fcos.inference.detector import Detector
-from fcos.losses import count, fcos_loss, gather_positives, moving_average, normalizers
+from fcos.losses import Assignment, count, fcos_loss, gather_positives, moving_average, normalizers
 from fcos.training.step import backward_parts
 from fcos.types import Batch, Predictions
 
@@ -101,7 +101,7 @@ def test_targets(dialect):
 @pytest.mark.parametrize("dialect", LOSSES)
 def test_losses_of_the_first_step(dialect):
     s = scene(dialect)
-    losses = fcos_loss(s.pred, s.points, s.targets, s.index, s.config.loss, s.config.model)
+    losses = fcos_loss(s.pred, Assignment.of(s.points, s.targets, s.index), s.config.loss, s.config.model)
     *table, positives = LOSSES[dialect]
     assert int((s.index >= 0).sum()) == positives
     if dialect != "torchvision":

@@ -13,7 +13,7 @@ from fcos.assign import assign_batch
 from fcos.convert.translate import from_state
 from fcos.decode import decode_image
 from fcos.inference.detector import Detector
-from fcos.losses import fcos_loss, gather_positives
+from fcos.losses import Assignment, fcos_loss, gather_positives
 from fcos.network import weights
 from fcos.points import make_points
 from fcos.presets import preset, with_dialect
@@ -62,7 +62,7 @@ def test_losses_of_boxes_and_centerness(dialect):
     at = tuple(golden["spots"].T)
     pred.distances[at], pred.centerness[at] = golden["spot_distances"], golden["spot_centerness"]
     targets = [Target(t.boxes, t.labels * 0, t.ignore) for t in targets]
-    losses = fcos_loss(pred, points, targets, index, config.loss, config.model)
+    losses = fcos_loss(pred, Assignment.of(points, targets, index), config.loss, config.model)
     torch.testing.assert_close(torch.stack(losses)[1:], golden["losses"][1:], atol=1e-5, rtol=1e-5)
 
 
@@ -116,7 +116,7 @@ def test_torchvisions_head_outputs_losses_and_detections(torchvisions):
         assert (mine - theirs).abs().max() <= 1e-4 * theirs.abs().max()
     targets = [Target(maker().BOXES, maker().LABELS, torch.zeros(len(maker().LABELS), dtype=torch.bool))]
     index = assign_batch(points, targets, detector.config.assign)
-    losses = fcos_loss(raw, points, targets, index, detector.config.loss, detector.config.model)
+    losses = fcos_loss(raw, Assignment.of(points, targets, index), detector.config.loss, detector.config.model)
     torch.testing.assert_close(torch.stack(losses).double(), golden["losses"], rtol=1e-4, atol=1e-5)
     theirs = [golden[k] for k in ("boxes", "scores", "labels")]
     assert_same_detections(detector(pixels, score=0), dict(zip(("boxes", "scores", "labels"), theirs, strict=True)))

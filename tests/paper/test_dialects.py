@@ -16,7 +16,7 @@ from matching import assert_same_detections
 from fcos.assign import assign, assign_batch
 from fcos.config import ModelConfig
 from fcos.decode import decode
-from fcos.losses import fcos_loss
+from fcos.losses import Assignment, fcos_loss
 from fcos.network.model import Head
 from fcos.points import make_points
 from fcos.presets import preset, with_dialect
@@ -226,7 +226,7 @@ def test_losses_of_the_first_step(name):
         for b, labels in zip(s.boxes, s.labels, strict=True)
     ]
     index = torch.from_numpy(np.stack(s.index))
-    found = fcos_loss(s.pred, s.points, truth, index, config.loss, config.model)
+    found = fcos_loss(s.pred, Assignment.of(s.points, truth, index), config.loss, config.model)
     assert [float(v) for v in found] == pytest.approx(written_out(rules, s), rel=2e-5)
 
 

@@ -11,6 +11,7 @@ from fcos.assign import assign_batch
 from fcos.boxes import to_corners
 from fcos.config import AssignConfig, LossConfig, ModelConfig
 from fcos.losses import (
+    Assignment,
     box_loss,
     centerness_target,
     count,
@@ -118,7 +119,7 @@ def test_a_box_of_no_size_gives_a_finite_loss():
 
 def test_the_whole_loss_written_out():
     points, targets, index, pred = setup(4, 2)
-    got = fcos_loss(pred, points, targets, index, LOSS, MODEL)
+    got = fcos_loss(pred, Assignment.of(points, targets, index), LOSS, MODEL)
     truth = torch.zeros_like(pred.logits)
     box, branch, weight, n = 0.0, 0.0, 0.0, 0
     for image, target in enumerate(targets):
@@ -140,7 +141,7 @@ def test_the_whole_loss_written_out():
 def test_a_batch_without_objects_has_a_loss_and_gradients():
     points, targets, index, pred = setup(0, 0)
     leaves = Predictions(*(v.clone().requires_grad_() for v in pred))
-    losses = fcos_loss(leaves, points, targets, index, LOSS, MODEL)
+    losses = fcos_loss(leaves, Assignment.of(points, targets, index), LOSS, MODEL)
     losses.total().backward()
     assert losses.box.item() == 0
     assert losses.centerness.item() == 0
@@ -154,12 +155,13 @@ def test_parts_add_up_to_the_whole(quality, weights):
     """Normalisers summed over parts make two half batches one whole batch: the base of exact accumulation."""
     cfg = LOSS.model_copy(update={"quality": quality, "box_weights": weights})
     points, targets, index, pred = setup(4, 0, 3, 1)
-    whole = fcos_loss(pred, points, targets, index, cfg, MODEL)
+    whole = fcos_loss(pred, Assignment.of(points, targets, index), cfg, MODEL)
     halves = [slice(0, 1), slice(1, 4)]
     total = sum(count(gather_positives(points, targets[h], index[h]), cfg) for h in halves)
     norm = normalizers(total, cfg)
     parts = [
-        fcos_loss(Predictions(*(v[h] for v in pred)), points, targets[h], index[h], cfg, MODEL, norm) for h in halves
+        fcos_loss(Predictions(*(v[h] for v in pred)), Assignment.of(points, targets[h], index[h]), cfg, MODEL, norm)
+        for h in halves
     ]
     for whole_term, *part_terms in zip(whole, *parts, strict=True):
         assert sum(part_terms).item() == pytest.approx(whole_term.item(), rel=1e-6)

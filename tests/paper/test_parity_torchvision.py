@@ -11,7 +11,7 @@ from matching import assert_same_detections
 from fcos.assign import assign, assign_batch
 from fcos.convert.translate import from_state
 from fcos.inference.detector import Detector
-from fcos.losses import fcos_loss
+from fcos.losses import Assignment, fcos_loss
 from fcos.network import weights
 from fcos.points import make_points
 from fcos.types import Target
@@ -161,6 +161,6 @@ def test_losses(pair, size):
         )
         points = make_points(size, config.model, config.assign)
         index = assign_batch(points, targets, config.assign)
-        losses = fcos_loss(detector.network(pixels), points, targets, index, config.loss, config.model)
+        losses = fcos_loss(detector.network(pixels), Assignment.of(points, targets, index), config.loss, config.model)
     for mine, name in zip(losses, ("classification", "bbox_regression", "bbox_ctrness"), strict=True):
         assert abs(float(mine) - float(reference[name])) <= 1e-5 * max(1.0, float(reference[name])), name

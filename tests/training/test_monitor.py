@@ -7,7 +7,7 @@ import torch
 
 from fcos.assign import assign_batch, candidates
 from fcos.config import AssignConfig, LossConfig, ModelConfig
-from fcos.losses import Normalizers, count, fcos_loss, gather_positives, normalizers
+from fcos.losses import Assignment, Normalizers, count, fcos_loss, gather_positives, normalizers
 from fcos.points import make_points
 from fcos.training.monitor import StepReport, count_crowded, measure
 from fcos.training.step import Part
@@ -40,7 +40,7 @@ def step(targets, distances, centerness=None, classes=3, cfg=None, ambiguous=Tru
         torch.zeros(shape) if centerness is None else centerness(points, targets, index, positives),
     )
     norm = normalizers(count(positives, cfg), cfg)
-    losses = fcos_loss(pred, points, targets, index, cfg, MODEL, norm, positives)
+    losses = fcos_loss(pred, Assignment(index, positives), cfg, MODEL, norm)
     crowded = count_crowded(points, targets, ASSIGN) if ambiguous else None
     return points, positives, measure([part(losses, pred, positives)], points, norm, cfg, classes, crowded)
 
@@ -131,7 +131,7 @@ def test_processes_add_up():
         positives = gather_positives(points, [one], index[i : i + 1])
         shape = (1, len(points.xy))
         pred = Predictions(torch.full((*shape, 3), -2.0), torch.full((*shape, 4), 4.0), torch.zeros(shape))
-        losses = fcos_loss(pred, points, [one], index[i : i + 1], cfg, MODEL, norm, positives)
+        losses = fcos_loss(pred, Assignment(index[i : i + 1], positives), cfg, MODEL, norm)
         crowded = count_crowded(points, [one], ASSIGN)
         halves.append(measure([part(losses, pred, positives)], points, norm, cfg, 3, crowded))
     one, two = StepReport.of(whole.tolist(), 2), StepReport.of(sum(halves).tolist(), 2, world=2)
