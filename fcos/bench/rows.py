@@ -10,9 +10,10 @@ import math
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,6 +57,23 @@ class Row:
     ratio: float
 
 
+_COLUMNS = (  # of the table: title, field of the row, format
+    ("model", "model", ""),
+    ("runtime", "runtime", ""),
+    ("dtype", "dtype", ""),
+    ("size", "size", ""),
+    ("batch", "batch", ""),
+    ("lanes", "lanes", ""),
+    ("ms", "milliseconds", ".1f"),
+    ("network ms", "network", ".1f"),
+    ("pictures/s", "images_per_second", ".2f"),
+    ("GFLOP", "gflop", ".1f"),
+    ("of peak", "share", ".0%"),
+    ("MB", "megabytes", ".0f"),
+    ("ratio", "ratio", ".2f"),
+)
+
+
 @dataclass(frozen=True)
 class Report:
     """Rows, the peak in GFLOP/s by dtype (a matrix product or a 3x3 convolution, its best round), what was left out
@@ -75,21 +93,14 @@ class Report:
 
     def text(self) -> str:
         """An aligned table for a terminal."""
-        head = ("model", "runtime", "dtype", "size", "batch", "lanes", "ms", "network ms", "pictures/s", "GFLOP",
-                "of peak", "MB", "ratio")  # fmt: skip
-        body = [
-            (
-                row.model, row.runtime, row.dtype, row.size, str(row.batch), str(row.lanes),
-                f"{row.milliseconds:.1f}",
-                _shown(row.network, ".1f"), f"{row.images_per_second:.2f}", _shown(row.gflop, ".1f"),
-                _shown(row.share, ".0%"), _shown(row.megabytes, ".0f"), f"{row.ratio:.2f}",
-            )
-            for row in self.rows
-        ]  # fmt: skip
-        wide = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
+        lines_of_cells = [
+            [title for title, _, _ in _COLUMNS],
+            *([_shown(getattr(row, field), form) for _, field, form in _COLUMNS] for row in self.rows),
+        ]
+        wide = [max(map(len, column)) for column in zip(*lines_of_cells, strict=True)]
         lines = [
             "  ".join(f"{v:<{w}}" if i < 4 else f"{v:>{w}}" for i, (v, w) in enumerate(zip(line, wide, strict=True)))
-            for line in (head, *body)
+            for line in lines_of_cells
         ]
         peaks = ", ".join(f"{name} {value:.0f}" for name, value in self.peaks.items())
         return "\n".join(
@@ -116,83 +127,90 @@ class _Way:
     size: str
     batch: int
     whole: Callable[[], Any]
-    network: Callable[[], Any] | None
-    gflop: float | None
-    megabytes: float | None
+    network: Callable[[], Any] | None = None
+    gflop: float | None = None
+    megabytes: float | None = None
     lanes: int = 1
     calls: int = 1  # batches in one `whole`
 
 
+@dataclass(frozen=True)
+class Ways:
+    """What `bench` combines, each with each. No runtimes or dtypes: an exported file's own, torch and fp32 for others;
+    no sizes: the model's own."""
+
+    models: Sequence[str] = ()
+    runtimes: Sequence[str] = ()
+    dtypes: Sequence[str] = ()
+    sizes: Sequence[str] = ()
+    batches: Sequence[int] = (1,)
+    lanes: Sequence[int] = (1,)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What holds for all ways: threads (0: the runtime's own choice), alternating rounds, device, the number of classes
+    of random weights, and settings of the models."""
+
+    threads: int = 0
+    rounds: int = 5
+    device: str = "auto"
+    classes: int = 80
+    settings: Sequence[str] = ()
+
+
+class _Setup(NamedTuple):
+    """How one model is loaded; None: its own."""
+
+    runtime: str | None
+    dtype: str | None
+    size: str | None
+    lanes: int
+
+
 def bench(
-    models: Sequence[str] = (),
-    runtimes: Sequence[str] = (),
-    dtypes: Sequence[str] = (),
-    sizes: Sequence[str] = (),
-    batches: Sequence[int] = (1,),
-    lanes: Sequence[int] = (1,),
+    ways: Ways,
+    conditions: Conditions | None = None,
     *,
-    threads: int = 0,
-    rounds: int = 5,
     against: str | None = None,
-    device: str = "auto",
-    classes: int = 80,
-    settings: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Time every combination; what is not installed or not possible becomes a note.
 
-    No runtimes or dtypes: an exported file's own, torch and fp32 for others. A preset without weights gets
-    random ones (and `classes`). `against="torchvision"` puts torchvision's fcos_resnet50_fpn in front as the baseline,
-    with random weights, and the same weights converted beside it; otherwise the first row of each size and batch is the
-    baseline. Raises FcosError when nothing can be run.
+    A preset without weights gets random ones. `against="torchvision"` puts torchvision's
+    fcos_resnet50_fpn in front as the baseline, with random weights, and the same weights converted beside it; otherwise
+    the first row of each size and batch is the baseline. Raises FcosError when nothing can be run.
     """
     if against not in (None, TORCHVISION):
         raise FcosError(f"--against {against}: there is only {TORCHVISION}")
-    if not models and against is None:
-        models = ("fcos-lite0",)
-    notes: list[str] = []
-    ways: list[_Way] = []
-    compiled: dict[tuple[str, str | None], Detector] = {}
-    with tempfile.TemporaryDirectory(prefix="fcos-bench-") as folder, torch_threads(threads):
-        sources = [(name, _source(name, Path(folder), classes, notes)) for name in models]
-        for text in sizes or (None,):
+    conditions = conditions or Conditions()
+    models = ways.models or (() if against else ("fcos-lite0",))
+    made: list[_Way] = []
+    with tempfile.TemporaryDirectory(prefix="fcos-bench-") as folder, torch_threads(conditions.threads):
+        loader = _Loader(conditions, Path(folder))
+        sources = [(name, loader.source(name)) for name in models]
+        for size in ways.sizes or (None,):
             if against:
-                theirs, file = _torchvision(text or "640", Path(folder))
-                ways += [_theirs(theirs, text or "640", batch, device) for batch in batches]
+                theirs, file = _torchvision(size or "640", Path(folder))
+                made += [_theirs(theirs, size or "640", batch, conditions.device) for batch in ways.batches]
                 sources_here = [("the same, converted", file), *sources]
             else:
                 sources_here = sources
             for name, path in sources_here:
-                for runtime in runtimes or (None,):
-                    for dtype in dtypes or (None,):
-                        for lane in lanes:
-                            way = ", ".join(filter(None, (runtime, dtype, f"{lane} lanes" if lane > 1 else "")))
-                            say(f"loading {name}{way and f', {way}'}")
-                            ways += _ours(
-                                name,
-                                path,
-                                runtime,
-                                dtype,
-                                text,
-                                batches,
-                                threads,
-                                lane,
-                                device,
-                                notes,
-                                Path(folder),
-                                compiled,
-                                settings,
-                            )
-        if not ways:
-            raise FcosError("nothing to measure: " + "; ".join(notes))
-        say(f"ways: {len(ways)}, rounds: {rounds}")
-        return _measure(ways, rounds, against, device, notes)
+                for runtime, dtype, lanes in product(ways.runtimes or (None,), ways.dtypes or (None,), ways.lanes):
+                    way = ", ".join(filter(None, (runtime, dtype, f"{lanes} lanes" if lanes > 1 else "")))
+                    say(f"loading {name}{way and f', {way}'}")
+                    made += loader.ways(name, path, _Setup(runtime, dtype, size, lanes), ways.batches)
+        if not made:
+            raise FcosError("nothing to measure: " + "; ".join(loader.notes))
+        say(f"ways: {len(made)}, rounds: {conditions.rounds}")
+        return _measure(made, conditions, against, loader.notes)
 
 
-def _measure(ways: Sequence[_Way], rounds: int, against: str | None, device: str, notes: list[str]) -> Report:
+def _measure(ways: Sequence[_Way], conditions: Conditions, against: str | None, notes: list[str]) -> Report:
     turns: dict[Any, Callable[[], Any]] = {}
     work: dict[tuple[str, int], float] = {}
-    where = pick_device(device)
+    where = pick_device(conditions.device)
     for dtype in dict.fromkeys(way.dtype for way in ways):
         made = products(dtype, where)
         if not made:
@@ -204,7 +222,7 @@ def _measure(ways: Sequence[_Way], rounds: int, against: str | None, device: str
         if way.network is not None:
             turns["network", i] = way.network
     with torch.inference_mode():
-        seconds = alternate(turns, rounds)
+        seconds = alternate(turns, conditions.rounds)
     times = {name: statistics.median(values) for name, values in seconds.items()}
     peaks: dict[str, float] = {}  # the best that any round reached: a peak is no median
     for (dtype, number), gflop in work.items():
@@ -219,101 +237,131 @@ def _measure(ways: Sequence[_Way], rounds: int, against: str | None, device: str
             share = way.gflop * way.batch / (network or whole) / peaks[way.dtype]
         rows.append(
             Row(
-                way.model, way.runtime, way.dtype, way.size, way.batch, way.lanes, 1e3 * whole,
-                1e3 * network if network else None, way.batch / whole, way.gflop, share, way.megabytes,
-                first[way.size, way.batch] / whole,
+                **{name: getattr(way, name) for name in ("model", "runtime", "dtype", "size", "batch", "lanes")},
+                milliseconds=1e3 * whole,
+                network=1e3 * network if network else None,
+                images_per_second=way.batch / whole,
+                gflop=way.gflop,
+                share=share,
+                megabytes=way.megabytes,
+                ratio=first[way.size, way.batch] / whole,
             )
-        )  # fmt: skip
+        )
     machine, versions = heading()
     baseline = "torchvision's fcos_resnet50_fpn, eager fp32" if against else "the first row"
     threads = torch.get_num_threads()
-    return Report(tuple(rows), peaks, baseline, tuple(notes), rounds, threads, machine, versions)
+    return Report(tuple(rows), peaks, baseline, tuple(notes), conditions.rounds, threads, machine, versions)
 
 
-def _source(name: str, folder: Path, classes: int, notes: list[str]) -> Path:
-    """The file to load: the model's own, or random weights for a preset that has none."""
-    try:
-        return find_weights(name)
-    except ModelError:
-        if name not in PRESETS:
-            raise
-    notes.append(f"{name} has no weights here: random ones")
-    torch.manual_seed(0)
-    config = resolve(name)
-    path = folder / f"{name}.safetensors"
-    network = weights.build(config, classes)
-    return weights.save(path, network.state_dict(), config, Classes(tuple(f"class {i}" for i in range(classes))))
+class _Loader:
+    """Loads what is measured. `notes` say what was left out; a network is compiled once for all sizes, by way of
+    `compiled`."""
 
+    def __init__(self, conditions: Conditions, folder: Path) -> None:
+        self.conditions, self.folder = conditions, folder
+        self.notes: list[str] = []
+        self.compiled: dict[tuple[str, str | None], Detector] = {}
 
-def _ours(
-    name: str, path: Path, runtime: str | None, dtype: str | None, size: str | None, batches: Sequence[int],
-    threads: int, lanes: int, device: str, notes: list[str], folder: Path,
-    compiled: dict[tuple[str, str | None], Detector],
-    settings: Sequence[str],
-) -> list[_Way]:  # fmt: skip
-    """The ways of one loaded detector, one for each batch; none and a note when it cannot be loaded. A network is
-    compiled once for all sizes, by way of `compiled`."""
-    before = _resident()
-    shape = parse_shape(size) if size else None
-    changes = [*settings, *([f"data.size={min(shape)}", f"data.max_size={max(shape)}"] if shape else [])]
-    try:
-        known = compiled.get((name, dtype)) if runtime == "compile" else None
+    def source(self, name: str) -> Path:
+        """The file to load: the model's own, or random weights for a preset that has none."""
+        try:
+            return find_weights(name)
+        except ModelError:
+            if name not in PRESETS:
+                raise
+        self.notes.append(f"{name} has no weights here: random ones")
+        torch.manual_seed(0)
+        config = resolve(name)
+        names = Classes(tuple(f"class {i}" for i in range(self.conditions.classes)))
+        network = weights.build(config, len(names))
+        return weights.save(self.folder / f"{name}.safetensors", network.state_dict(), config, names)
+
+    def ways(self, name: str, path: Path, setup: _Setup, batches: Sequence[int]) -> list[_Way]:
+        """The ways of one loaded detector, one for each batch; none and a note when it cannot be loaded."""
+        before = _resident()
+        shape = parse_shape(setup.size) if setup.size else None
+        try:
+            detector = self.detector(name, path, setup)
+        except (MissingExtra, ModelError) as error:
+            if (left := f"left out {name}: {error}") not in self.notes:
+                self.notes.append(left)
+            return []
+        if shape is None:
+            shape = parse_size(None, detector.config) if detector.size is None else detector.size
+        data = image(shape)
+        detector(data, score=0.0)
+        added = _resident() - before
+        loaded = _Loaded(name, detector, shape, _gflop(detector, shape), added if math.isfinite(added) else None)
+        if setup.lanes > 1:
+            file = self.folder / f"{shape[0]}x{shape[1]}.jpg"
+            file.write_bytes(data)
+            return [_laned(loaded, batch, file) for batch in batches]
+        return [_one_by_one(loaded, batch, data) for batch in batches]
+
+    def detector(self, name: str, path: Path, setup: _Setup) -> Detector:
+        shape = parse_shape(setup.size) if setup.size else None
+        changes = [*self.conditions.settings]
+        changes += [f"data.size={min(shape)}", f"data.max_size={max(shape)}"] if shape else []
+        known = self.compiled.get((name, setup.dtype)) if setup.runtime == "compile" else None
         if known is None:
             detector = load(
-                path, runtime=runtime, dtype=dtype, threads=threads, lanes=lanes, device=device, overrides=changes
+                path,
+                runtime=setup.runtime,
+                dtype=setup.dtype,
+                threads=self.conditions.threads,
+                lanes=setup.lanes,
+                device=self.conditions.device,
+                overrides=changes,
             )
         else:
             detector = known.replace(config=known.config.override(*changes))
-        if runtime == "compile":
-            compiled.setdefault((name, dtype), detector)
-        if detector.placement.lanes != lanes:
+        if setup.runtime == "compile":
+            self.compiled.setdefault((name, setup.dtype), detector)
+        if detector.placement.lanes != setup.lanes:
             raise ModelError("several lanes are for torch, onnx and openvino on a CPU")
-    except (MissingExtra, ModelError) as error:
-        if (left := f"left out {name}: {error}") not in notes:
-            notes.append(left)
-        return []
-    if shape is None:
-        shape = parse_size(None, detector.config) if detector.size is None else detector.size
-    data = image(shape)
-    detector(data, score=0.0)
-    added = _resident() - before
-    gflop = _gflop(detector, shape)
-    ways = []
-    if lanes > 1:
-        return [_laned(name, detector, shape, batch, gflop, added, folder) for batch in batches]
-    for batch in batches:
-        tensor = torch.stack([detector.prepare(np.zeros((*shape, 3), np.uint8))[0]] * batch).to(detector.device)
-        network = detector.network
-        ways.append(
-            _Way(
-                name, detector.placement.runtime, detector.placement.dtype, f"{shape[0]}x{shape[1]}", batch,
-                lambda d=detector, files=[data] * batch: d(files, score=0.0, batch=len(files)),  # type: ignore[misc]
-                None if _ends_in_detections(detector) else lambda n=network, x=tensor: n(x),  # type: ignore[misc]
-                gflop, added if math.isfinite(added) else None,
-            )
-        )  # fmt: skip
-    return ways
+        return detector
 
 
-def _laned(
-    name: str, detector: Detector, shape: tuple[int, int], batch: int, gflop: float, megabytes: float, folder: Path
-) -> _Way:
+class _Loaded(NamedTuple):
+    """A detector, the (height, width) of its pictures, the GFLOP of one and the megabytes it took."""
+
+    name: str
+    detector: Detector
+    shape: tuple[int, int]
+    gflop: float
+    megabytes: float | None
+
+    def way(self, batch: int, whole: Callable[[], Any], network: Callable[[], Any] | None = None) -> _Way:
+        placement = self.detector.placement
+        size = f"{self.shape[0]}x{self.shape[1]}"
+        return _Way(
+            self.name, placement.runtime, placement.dtype, size, batch, whole, network, self.gflop, self.megabytes
+        )
+
+
+def _one_by_one(loaded: _Loaded, batch: int, data: bytes) -> _Way:
+    """One batch after the other, the network alone beside it."""
+    detector, network = loaded.detector, loaded.detector.network
+    tensor = torch.stack([detector.prepare(np.zeros((*loaded.shape, 3), np.uint8))[0]] * batch).to(detector.device)
+    files: list[Any] = [data] * batch
+    alone = None if _ends_in_detections(detector) else lambda: network(tensor)
+    return loaded.way(batch, lambda: detector(files, score=0.0, batch=batch), alone)
+
+
+def _laned(loaded: _Loaded, batch: int, file: Path) -> _Way:
     """Many pictures one after the other, as `fcos predict` takes a folder."""
-    calls = 8 * detector.placement.lanes
-    file = folder / f"{shape[0]}x{shape[1]}.jpg"
-    file.write_bytes(image(shape))
+    detector = loaded.detector
+    lanes = detector.placement.lanes
+    calls = 8 * lanes
     files = [file] * (batch * calls)
     scores = torch.zeros(len(detector.classes))
 
     def whole() -> None:
-        for _, _, found in run(detector, files, scores, batch):
-            if isinstance(found, FcosError):
-                raise found
+        for _, _, result in run(detector, files, scores, batch):
+            if isinstance(result, FcosError):
+                raise result
 
-    return _Way(
-        name, detector.placement.runtime, detector.placement.dtype, f"{shape[0]}x{shape[1]}", batch, whole, None, gflop,
-        megabytes if math.isfinite(megabytes) else None, detector.placement.lanes, calls,
-    )  # fmt: skip
+    return replace(loaded.way(batch, whole), lanes=lanes, calls=calls)
 
 
 def _ends_in_detections(detector: Detector) -> bool:
@@ -357,8 +405,7 @@ def _theirs(model: Any, size: str, batch: int, device: str) -> _Way:
     def whole() -> Any:
         return model([decode_jpeg(file, ImageReadMode.RGB).to(where) / 255 for file in files])
 
-    return _Way("torchvision fcos_resnet50_fpn", "eager", "fp32", f"{shape[0]}x{shape[1]}", batch, whole, None, None,
-                None)  # fmt: skip
+    return _Way("torchvision fcos_resnet50_fpn", "eager", "fp32", f"{shape[0]}x{shape[1]}", batch, whole)
 
 
 def image(shape: tuple[int, int]) -> bytes:
@@ -377,5 +424,5 @@ def _resident() -> float:
         return math.nan
 
 
-def _shown(value: float | None, form: str) -> str:
+def _shown(value: str | float | None, form: str) -> str:
     return "-" if value is None else format(value, form)

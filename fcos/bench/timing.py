@@ -44,10 +44,10 @@ def synchronize() -> None:
 def products(dtype: str, device: str | torch.device = "cpu") -> list[Product]:
     """What can stand for the peak in `dtype`: a matrix product and, on a CPU, a convolution. Empty where torch
     has none or only emulates it (slower than in fp32), which would be no measure of the machine."""
-    found = [made for made in (matrix_product(dtype, device), convolution(dtype, device)) if made is not None]
-    if found and dtype != "fp32" and _speed(found[0]) < _speed(products("fp32", device)[0]):
+    usable = [made for made in (matrix_product(dtype, device), convolution(dtype, device)) if made is not None]
+    if usable and dtype != "fp32" and _speed(usable[0]) < _speed(products("fp32", device)[0]):
         return []
-    return found
+    return usable
 
 
 def matrix_product(dtype: str, device: str | torch.device = "cpu") -> Product | None:

@@ -44,22 +44,22 @@ def command(
     """
     import json
 
-    from ..bench.rows import bench
+    from ..bench.rows import Conditions, Ways, bench
 
     batches = _counts("--batch", batch)
     things, overrides = sort_words(words, settings)
+    ways = Ways(
+        models=[*things, *_split(model, "")],
+        runtimes=_split(runtime, ""),
+        dtypes=_split(dtype, ""),
+        sizes=_split(size, ""),
+        batches=batches,
+        lanes=_counts("--lanes", lanes),
+    )
     report = bench(
-        [*things, *_split(model, "")],
-        _split(runtime, ""),
-        _split(dtype, ""),
-        _split(size, ""),
-        batches,
-        _counts("--lanes", lanes),
-        threads=threads,
-        rounds=rounds,
+        ways,
+        Conditions(threads=threads, rounds=rounds, device=device, settings=overrides),
         against=against,
-        device=device,
-        settings=overrides,
         say=lambda line: typer.echo(line, err=True),
     )
     typer.echo(json.dumps(report.to_dict()) if as_json else report.text())

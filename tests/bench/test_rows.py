@@ -9,7 +9,7 @@ import torch
 from tiny import NAMES, tiny_config
 
 from fcos.bench import timing
-from fcos.bench.rows import bench
+from fcos.bench.rows import Conditions, Ways, bench
 from fcos.bench.timing import alternate
 from fcos.cli import main
 from fcos.errors import FcosError
@@ -48,7 +48,7 @@ def test_json(model, capsys):
 
 
 def test_what_cannot_run_is_a_note(model):
-    report = bench([str(model)], ["torch"], ["fp32", "int8"], ["64"], rounds=1)
+    report = bench(Ways([str(model)], ["torch"], ["fp32", "int8"], ["64"]), Conditions(rounds=1))
     assert [row.dtype for row in report.rows] == ["fp32"]
     assert any("int8" in note for note in report.notes)
     head, row = report.text().splitlines()[:2]
@@ -56,14 +56,17 @@ def test_what_cannot_run_is_a_note(model):
     assert head.split()[-1] == "ratio"
     assert row.split()[-1] == "1.00"
     with pytest.raises(FcosError, match="int8"):
-        bench([str(model)], ["torch"], ["int8"], ["64"], rounds=1)
+        bench(Ways([str(model)], ["torch"], ["int8"], ["64"]), Conditions(rounds=1))
     for wrong in ("10", "axb"):
         with pytest.raises(FcosError, match="write HxW"):
-            bench([str(model)], sizes=[wrong])
+            bench(Ways([str(model)], sizes=[wrong]))
 
 
 def test_lanes_are_rows_of_their_own(model):
-    report = bench([str(model)], ["torch", "compile"], sizes=["64"], batches=[1, 2], lanes=[1, 2], threads=2, rounds=1)
+    report = bench(
+        Ways([str(model)], ["torch", "compile"], sizes=["64"], batches=[1, 2], lanes=[1, 2]),
+        Conditions(threads=2, rounds=1),
+    )
     laned = [row for row in report.rows if row.lanes == 2]
     assert [(row.runtime, row.batch) for row in laned] == [("torch", 1), ("torch", 2)]
     for row in laned:
@@ -76,7 +79,11 @@ def test_lanes_are_rows_of_their_own(model):
 def test_threads_are_those_asked_for_and_the_callers_afterwards(model, monkeypatch):
     seen = []
     monkeypatch.setattr("fcos.bench.rows.products", lambda dtype, device: [])
-    report = bench([str(model)], sizes=["64"], threads=2, rounds=1, say=lambda _: seen.append(torch.get_num_threads()))
+    report = bench(
+        Ways([str(model)], sizes=["64"]),
+        Conditions(threads=2, rounds=1),
+        say=lambda _: seen.append(torch.get_num_threads()),
+    )
     assert report.threads == 2
     assert set(seen) == {2}
     assert torch.get_num_threads() == 1
@@ -94,7 +101,7 @@ def test_the_peak_is_that_of_the_device_asked_for(model, monkeypatch):
     monkeypatch.setattr(timing, "synchronize", lambda: None)
     monkeypatch.setattr("fcos.bench.rows.heading", lambda: ("machine", "versions"))
     monkeypatch.setattr("fcos.bench.rows.products", products)
-    bench([str(model)], sizes=["64"], device="cpu", rounds=1)
+    bench(Ways([str(model)], sizes=["64"]), Conditions(device="cpu", rounds=1))
     assert asked == ["cpu"]
 
 
@@ -112,7 +119,7 @@ def test_a_network_is_compiled_once_for_each_state_of_its_images(model, tmp_path
     paths = [str(model), str(tmp_path / "other.safetensors")]
     shutil.copy(*paths)
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        report = bench(paths, ["compile"], sizes=["64", "96", "64x128"], batches=[1, 2], rounds=1)
+        report = bench(Ways(paths, ["compile"], sizes=["64", "96", "64x128"], batches=[1, 2]), Conditions(rounds=1))
     assert len(report.rows) == 2 * 3 * 2
     assert not torch._inductor.config.freezing
     # one size, then any size, then any batch
@@ -160,9 +167,11 @@ def test_an_exported_file_is_measured_as_what_it_is(model, tmp_path):
     from fcos.export.job import Job, run
 
     file = run(Job(str(model), "onnx", tmp_path / "m.onnx")).file
-    report = bench([str(file)], rounds=1)
+    report = bench(Ways([str(file)]), Conditions(rounds=1))
     assert [(row.runtime, row.dtype) for row in report.rows] == [("onnx", "fp32")]
-    report = bench([str(file)], ["torch", "onnx"], ["fp32", "bf16"], lanes=[1, 2], threads=2, rounds=1)
+    report = bench(
+        Ways([str(file)], ["torch", "onnx"], ["fp32", "bf16"], lanes=[1, 2]), Conditions(threads=2, rounds=1)
+    )
     assert [(row.runtime, row.dtype, row.lanes) for row in report.rows] == [
         ("onnx", "fp32", 1),
         ("onnx", "fp32", 2),

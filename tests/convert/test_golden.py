@@ -127,8 +127,8 @@ def test_a_training_step_pads_as_prediction_does(dialect):
         place[:, : image.shape[1], : image.shape[2]] = image
     batch = Batch(canvas, s.sizes, s.targets)
     assert batch.images.dtype == torch.uint8
-    positives = gather_positives(s.points, s.targets, s.index)
-    counted = count(positives, config.loss)
+    assigned = Assignment.of(s.points, s.targets, s.index)
+    counted = count(assigned.positives, config.loss)
     moving = config.loss.normalizer == "moving-average"
     average = moving_average(None, float(counted[0]), config.loss) if moving else None
     norm = normalizers(counted, config.loss, average=average)
@@ -136,7 +136,7 @@ def test_a_training_step_pads_as_prediction_does(dialect):
     seen = []
     watch = network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with watch, torch.inference_mode():
-        ((losses, _, _),) = backward_parts(fabric, network, [batch], s.points, [s.index], [positives], norm, config)
+        ((losses, _, _),) = backward_parts(fabric, network, [batch], [assigned], norm, config)
     padding = torch.tensor(config.model.mean)
     assert torch.equal(seen[0][0, :, -1, -1], padding)
     assert s.sizes[0] == (250, 300)
