@@ -1,7 +1,7 @@
 """Large images in tiles: cut into overlapping windows, each detected like an image, and put together again.
 
-The whole image goes along as one more window, so that what is larger than a tile is seen as well. Three rules put
-the detections together, each for one class at a time:
+Tiles of twice the side, four times, and so on up to the whole image go along, so that what is larger than a tile is
+seen as well; that costs a third more. Three rules put the detections together, each for one class at a time:
 
 1. A box that an inner edge of its tile cuts gives way to a whole one that looks the same through that tile.
 2. Two boxes that facing inner edges cut become one, where each is what its tile shows of their union. Neighbours
@@ -90,7 +90,7 @@ class Held:
 @dataclass(frozen=True)
 class Tiling:
     """How an image is cut. tile: side of a tile in pixels of the image; overlap: of two neighbours, as a share of the
-    side, 0..0.9; whole: the whole image goes along; batch: tiles in one pass of the network."""
+    side, 0..0.9; whole: larger tiles and the whole image go along; batch: tiles in one pass of the network."""
 
     tile: int
     overlap: float = 0.2
@@ -145,6 +145,11 @@ def detect_tiles(
     windows = cut(image.size, tiling)
     if len(windows) == 1:
         return detector.detect([image.read(windows[0])], [name], score)[0]
+    if tiling.whole:
+        side = 2 * tiling.tile
+        while side < max(image.size):  # what a tile cuts, a larger one may hold
+            windows += cut(image.size, replace(tiling, tile=side))
+            side *= 2
     parts: list[Detections] = []
     for start in range(0, len(windows), max(1, tiling.batch)):
         part = windows[start : start + max(1, tiling.batch)]
