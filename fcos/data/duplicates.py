@@ -68,7 +68,7 @@ def _fingerprint(path: Path) -> tuple[int, np.ndarray, str, str]:
     except OSError as error:
         return 0, np.zeros((_SIDE, _SIDE), np.uint8), "", f"{path}: {(error.strerror or str(error)).lower()}"
     except ImageError as error:
-        return 0, np.zeros((_SIDE, _SIDE), np.uint8), "", str(error).replace("the picture", str(path), 1)
+        return 0, np.zeros((_SIDE, _SIDE), np.uint8), "", str(error).replace("the image", str(path), 1)
     thumb = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     return dhash(grey), thumb, sha256(data).hexdigest(), ""
 

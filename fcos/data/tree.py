@@ -401,7 +401,7 @@ class Tree:
         if is_generic(folder.name) or split_of_folder(folder.name):
             folder = folder.parent
         images = _walk(folder, _NEAR_DEPTH, MAX_FILES // 10, whole=False)[0]
-        if not images and folder.resolve().parent != folder.resolve():
+        if not images and folder != self.root and folder.resolve().parent != folder.resolve():
             above = folder.resolve().parent
             names = [p for p in sorted(above.iterdir()) if is_generic(p.name) or split_of_folder(p.name)]
             images = [i for p in names for i in _walk(p, _NEAR_DEPTH, MAX_FILES // 10, whole=False)[0]]

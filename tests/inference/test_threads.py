@@ -146,6 +146,7 @@ BF16 = {(6, 1): False, (7, 0): False, (7, 5): False, (8, 0): True, (8, 9): True,
 @pytest.mark.parametrize(("capability", "there"), BF16.items())
 def test_emulated_bf16_does_not_count(monkeypatch, capability, there):
     """V100 is 7.0 and T4 7.5: torch says yes for both, and computes several times slower than in fp32."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     assert has_bf16(torch.device("cuda:0")) is there
