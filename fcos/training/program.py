@@ -88,7 +88,7 @@ def train(
         folder = Path(out) if out is not None else next_folder(Path("runs"), f"{full.name}-{_stem(data)}")
     chosen: Chosen = choose(source, full, held, resumed=resume)
     if not resume:
-        full = _with_learned_side(full, chosen.data["train"])
+        full = with_learned_side(full, chosen.data["train"])
     options = RunOptions(
         out=folder,
         init=None if init is None else str(init),
@@ -159,7 +159,7 @@ def _stem(data: str | Path | DataSource | Dataset | Mapping[str, Dataset]) -> st
     return (data.root if isinstance(data, Dataset) else DataSource.of(data).path).resolve().stem
 
 
-def _with_learned_side(config: Config, dataset: Dataset) -> Config:
+def with_learned_side(config: Config, dataset: Dataset) -> Config:
     """The config with the shorter side of the middle picture that is learned from, for `--tile auto` later."""
     sides = sorted(min(record.size) for record in dataset.records)
     return config.override({"data": {"learned_side": sides[len(sides) // 2]}}) if sides else config

@@ -70,7 +70,7 @@ def test_the_file_holds_the_step_whole(shapes, tmp_path):
 
 def test_a_rate_that_is_far_too_high_ends_in_a_file_that_reproduces_it(shapes, tmp_path):
     """Weights explode in the first step; later losses overflow. Nothing was poisoned by hand."""
-    config = tiny_config(train={"optimizer": "sgd", "lr": 1e18, "warmup": 0, "epochs": 9, "schedule": "constant"})
+    config = tiny_config(train={"optimizer": "sgd", "lr": 1e6, "warmup": 0, "epochs": 9, "schedule": "constant"})
     with pytest.raises(NotFinite) as error:
         learn(config, shapes, tmp_path / "run")
     (file,) = (tmp_path / "run").glob("nan-*.pt")

@@ -151,7 +151,7 @@ def test_what_goes_wrong_is_one_line(server, model, capsys, monkeypatch):
     assert "hf://owner/name" in failed(capsys, "models", "push", model, "me/shapes")
     assert "there is no hf://me/none" in failed(capsys, "models", "download", "hf://me/none")
     assert "holds no model.safetensors" in failed(capsys, "models", "download", "hf://me/shapes")
-    assert "card" in failed(capsys, "models", "push", model, "hf://me/shapes", "--card", model / "none.md")
+    assert "none.md" in failed(capsys, "models", "push", model, "hf://me/shapes", "--card", model / "none.md")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "hf auth login" in failed(capsys, "models", "push", model, "hf://me/shapes")
     assert not server.files
@@ -166,7 +166,7 @@ def test_without_the_extra_the_error_is_the_install_line(monkeypatch, model):
         return real(name, *rest, **options)
 
     monkeypatch.setattr("importlib.import_module", missing)
-    with pytest.raises(MissingExtra, match=r"pip install 'fcos-detector\[hub\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install .*\[hub\]"):
         find_weights("hf://me/shapes")
-    with pytest.raises(MissingExtra, match=r"pip install 'fcos-detector\[hub\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install .*\[hub\]"):
         hub.push(model / "last.safetensors", "hf://me/shapes", "a card")
