@@ -188,9 +188,9 @@ def share_intervals(judged: Judged, plan: Plan) -> dict[str, Interval]:
             with np.errstate(over="ignore"):
                 odds, reach = value / (1 - value), np.exp(reach / (value * (1 - value)))
             low, high = float(odds / (odds + reach)), float(1 / (1 + 1 / (odds * reach)))
-            rows[name] = Interval(value, low, high)
+            rows[name] = Interval(value, min(low, value), max(high, value))
         else:
-            rows[name] = Interval(value, max(value - reach, 0.0), min(value + reach, 1.0))
+            rows[name] = Interval(value, min(max(value - reach, 0.0), value), max(min(value + reach, 1.0), value))
     return rows
 
 
