@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config, from_dict
-from ..errors import ModelError
+from ..errors import FcosError, ModelError
 from ..files import write_whole
 from ..types import Classes
 from .header import StoredAbout, StoredClasses, StoredWeights, parse, parse_mapping
@@ -19,6 +19,7 @@ from .model import FCOS
 
 _FORMAT = "1"
 _CHECKPOINTS = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
+_FLOATS, _COUNTS = (torch.float32, torch.float16), (torch.int64,)  # what `save` writes
 _HALF_MAX = torch.finfo(torch.float16).max
 
 
@@ -92,8 +93,27 @@ def _read(path: Path, state: dict[str, Tensor] | None) -> tuple[Config, Classes,
     return from_dict(parse_mapping(stored.config, path), str(path)), classes, parse_mapping(stored.about, path)
 
 
+def check_fit(
+    config: Config, num_classes: int, state: Mapping[str, Tensor], source: str, changed: bool = False
+) -> None:
+    """ModelError as of `load_state`, told by shapes alone: a config that asks for a huge network takes no memory."""
+    try:
+        with torch.device("meta"):
+            network = FCOS(config.model, num_classes)
+    except FcosError:
+        raise
+    except Exception:  # a few bodies compute with numbers while they are built; none of them is large
+        return
+    _compare(network, state, source, changed)
+
+
 def load_state(network: FCOS, state: Mapping[str, Tensor], source: str, changed: bool = False) -> None:
-    """Fill the network; ModelError that lists both sides where the keys or shapes differ."""
+    """Fill the network; ModelError that lists both sides where the keys, shapes or kinds of numbers differ."""
+    wanted = _compare(network, state, source, changed)
+    network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()})
+
+
+def _compare(network: FCOS, state: Mapping[str, Tensor], source: str, changed: bool) -> Mapping[str, Tensor]:
     wanted = network.state_dict()
     missing = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
     spare = [k for k in state if k not in wanted]
@@ -102,7 +122,12 @@ def load_state(network: FCOS, state: Mapping[str, Tensor], source: str, changed:
         raise ModelError(
             f"{source} does not fit its config: missing or misshapen {missing[:3]}, left over {spare[:3]}{hint}"
         )
-    network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()})
+    odd = next((k for k in wanted if state[k].dtype not in (_FLOATS if wanted[k].is_floating_point() else _COUNTS)), "")
+    if odd:
+        given = str(state[odd].dtype).removeprefix("torch.")
+        kinds = "float32 or float16" if wanted[odd].is_floating_point() else "int64"
+        raise ModelError(f"{source} is damaged: {odd} is stored as {given}, and only {kinds} is written there")
+    return wanted
 
 
 def transfer(network: FCOS, state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:

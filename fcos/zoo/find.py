@@ -85,12 +85,8 @@ def load_network(name: str | Path, overrides: Sequence[str] = ()) -> tuple[FCOS,
     state, config, classes, _ = weights.read(path)
     stored_model = config.model
     config = config.override(*overrides, source="command line")
-    widest = max((max(t.shape) for t in state.values() if t.ndim), default=0)
-    channels = max(config.model.fpn_channels, config.model.head_channels)
-    if channels > widest:  # told before the memory for it is taken
-        raise ModelError(
-            f"{path} does not fit its config: {channels} channels, but no tensor has a side above {widest}"
-        )
+    changed = config.model != stored_model
+    weights.check_fit(config, len(classes), state, str(path), changed)
     network = FCOS(config.model, len(classes))
-    weights.load_state(network, state, str(path), changed=config.model != stored_model)
+    weights.load_state(network, state, str(path), changed)
     return network.eval(), config, classes

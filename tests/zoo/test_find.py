@@ -10,6 +10,7 @@ import torchvision
 from fileserver import FileServer
 from PIL import Image
 from tiny import NAMES, tiny_config
+from torch.overrides import TorchFunctionMode
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
@@ -377,3 +378,54 @@ def test_a_shipped_detector_finds_what_is_on_the_photographs(name):
         _, used = match(found, record, mapping)
         missed = [dataset.classes.names[k] for k in record.labels[~used & ~record.ignore]]
         assert not missed, f"{record.file_name}: {missed} not found, only {[found.name(i) for i in range(len(found))]}"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"backbone": "vit_giant_patch14_dinov2"},
+        {"backbone": "resnetv2_152x4_bit"},
+        {"fpn_channels": 4096, "head_channels": 4096},
+        {"head_convs": 8, "head_channels": 4096},
+    ],
+)
+def test_a_config_too_large_for_its_file_takes_no_memory(tmp_path, monkeypatch, model):
+    config = tiny_config()
+    state = weights.build(config, 2).state_dict()
+    path = weights.save(tmp_path / "a.safetensors", state, config.override({"model": model}), Classes(NAMES))
+    taken = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            made = function(*args, **(kwargs or {}))
+            if isinstance(made, torch.Tensor) and made.device.type != "meta" and made.numel() > 10_000_000:
+                taken.append(made.shape)
+            return made
+
+    with Watch(), pytest.raises(ModelError) as caught:
+        load_network(path)
+    assert taken == []
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_whose_header_lies_about_the_type_of_its_numbers_is_refused(tmp_path):
+    config = tiny_config()
+    state = weights.build(config, 2).state_dict()
+    path = weights.save(tmp_path / "a.safetensors", state, config, Classes(NAMES), half=True)
+    load_network(path)
+    whole = path.read_bytes()
+    assert b'"F16"' in whole
+    for true, lie in (
+        ('"F16"', '"I16"'),
+        ('"F32"', '"I32"'),
+        ('"F32"', '"U32"'),
+        ('"F16"', '"U16"'),
+        ('"F16"', '"BF16"'),
+    ):
+        end = 8 + int.from_bytes(whole[:8], "little")
+        header = whole[8:end].decode()
+        raw = header.replace(f'"dtype":{true}', f'"dtype":{lie}', 1).encode()
+        assert raw != header.encode()
+        path.write_bytes(len(raw).to_bytes(8, "little") + raw + whole[end:])
+        with pytest.raises(ModelError, match=r"a\.safetensors.* is stored as \w+, and only"):
+            load_network(path)
