@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, did_you_mean, require
 from ..inference.video import Frame
 from .bytetrack import ByteTrack
 from .ocsort import OcSort
@@ -17,9 +17,10 @@ TRACKERS: dict[str, Callable[[TrackConfig | None], Tracker]] = {"bytetrack": Byt
 
 
 def make_tracker(name: str, config: TrackConfig | None = None) -> Tracker:
-    """A new tracker by name; ConfigError for a name that is none."""
+    """A new tracker by name; ConfigError for a name that is none, MissingExtra without SciPy."""
     if name not in TRACKERS:
         raise ConfigError(f"there is no tracker {name!r}; {did_you_mean(name, list(TRACKERS), ', '.join(TRACKERS))}")
+    require("scipy.optimize", "track")  # now, and not at the first frame
     return TRACKERS[name](config)
 
 
