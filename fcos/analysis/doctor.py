@@ -200,8 +200,8 @@ def diagnose(
         findings += _notes(name, dataset)
     twins: list[tuple[str, str, bool, int]] = []
     if images:
-        found, twins = _images(splits)
-        findings += found
+        spotted, twins = _images(splits)
+        findings += spotted
     for name, dataset in splits.items():
         findings += _boxes(name, dataset)
     findings += _classes(splits, trained_on)
@@ -317,7 +317,7 @@ def _classes(splits: Mapping[str, Dataset], trained_on: str) -> list[Finding]:
         Finding("warning", f"classes with fewer than {FEW} boxes ({trained_on})", len(rare), tuple(rare[:5])),
         Finding("note", "classes without a box anywhere", len(unused), tuple(unused[:5])),
         Finding("note", f"pictures without boxes, which teach background ({trained_on})", bare),
-    ]  # fmt: skip
+    ]
 
 
 def _locations(dataset: Dataset, seen: Scan, config: Config) -> list[Finding]:

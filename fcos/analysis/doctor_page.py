@@ -94,8 +94,13 @@ def sizes_plot(d: Diagnosis) -> Figure:
     axes = _axes(figure, "Size of the boxes at the input", "longer side, px", "boxes")
     longer = d.scan.size.max(axis=1)
     bins = np.geomspace(max(longer.min(), 1), max(longer.max(), 2) * 1.01, 48).tolist()
-    axes.hist([longer[d.scan.recalled], longer[~d.scan.recalled]], bins=bins, stacked=True,
-              color=["#94a3b8", "#dc2626"], label=["learned", "not learned"])  # fmt: skip
+    axes.hist(
+        [longer[d.scan.recalled], longer[~d.scan.recalled]],
+        bins=bins,
+        stacked=True,
+        color=["#94a3b8", "#dc2626"],
+        label=["learned", "not learned"],
+    )
     axes.set_xscale("log")
     ticks = [t for t in (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048) if bins[0] <= t <= bins[-1]]
     axes.set_xticks(ticks, [str(t) for t in ticks])

@@ -14,7 +14,7 @@ from ..boxes import iou, nms
 from ..decode import Candidates, finish, select, trim
 from ..inference.detector import Detector
 from ..inference.sources import Source, load_source, name_of
-from ..show.draw import draw_boxes, level_color, sheet
+from ..show.draw import Marks, draw_boxes, level_color, sheet
 from ..terminal import plain, table
 from ..types import Detections, Points, Predictions
 
@@ -67,9 +67,8 @@ class Explanation:
         """The picture with every box, its location and the lines to its sides, coloured by level."""
         colors = [level_color(k) for k in self.levels]
         names = [f"{i} {s.label}" for i, s in enumerate(self.stories, 1)]
-        canvas = draw_boxes(
-            self.image, self.detections.boxes, range(len(names)), names, self.detections.scores, colors=colors
-        )  # fmt: skip
+        boxes, scores = self.detections.boxes, self.detections.scores
+        canvas = draw_boxes(self.image, Marks(boxes, range(len(names)), names, scores, colors=colors))
         unit = max(2, round(0.004 * (canvas.shape[0] * canvas.shape[1]) ** 0.5))
         for story, color in zip(self.stories, colors, strict=True):
             x, y = (round(v) for v in story.location)
@@ -99,8 +98,8 @@ class Raw:
         tensor, self.size = detector.prepare(image)
         self.points: Points = detector.points(tensor.shape[-2:])
         with torch.inference_mode():
-            found = detector.network(tensor[None].to(detector.device))
-        self.predictions = Predictions(*(v[0].float() for v in found))
+            predicted = detector.network(tensor[None].to(detector.device))
+        self.predictions = Predictions(*(v[0].float() for v in predicted))
         height, width = image.shape[:2]
         self.ratio = torch.tensor([width / self.size[1], height / self.size[0]] * 2)
 
@@ -157,10 +156,10 @@ def explain(detector: Detector, source: Source, score: float | None = None) -> E
             )
         )
     height, width = image.shape[:2]
-    found = Detections(
+    detections = Detections(
         final.boxes * scale, final.scores, final.labels, final.points, names, (height, width), name_of(source)
-    )  # fmt: skip
-    return Explanation(image, found, tuple(stories), tuple(level[spot[shown]].tolist()), _maps(raw))
+    )
+    return Explanation(image, detections, tuple(stories), tuple(level[spot[shown]].tolist()), _maps(raw))
 
 
 def who_silenced(boxes: Tensor, labels: Tensor, kept: Tensor, kind: str, least: float) -> Tensor:

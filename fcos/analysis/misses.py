@@ -14,6 +14,7 @@ An object is found when a final detection of its class with at least `score` tak
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,9 @@ from ..decode import decode_image, select
 from ..errors import DataError, ImageError
 from ..evaluation.metrics import match_image
 from ..inference.detector import Detector
-from ..show.draw import draw_boxes, sheet
+from ..show.draw import Marks, draw_boxes, sheet
 from ..terminal import percent, plain, plural, table, track
-from ..types import Detections, Points, Predictions
+from ..types import Detections, Points, Predictions, Target
 from .common import label_mapping, on_cpu, with_files
 from .explain import Raw
 from .tide import Tide, tide
@@ -101,9 +102,9 @@ class MissStudy:
 
     def text(self) -> str:
         """For a terminal."""
-        found = self.objects - len(self.misses)
+        hits = self.objects - len(self.misses)
         total = max(self.objects, 1)
-        rows = [("none: found", f"{found:,}", percent(found / total, 1))]
+        rows = [("none: found", f"{hits:,}", percent(hits / total, 1))]
         rows += [(k, f"{n:,}", percent(n / total, 1)) for k, n in self.counts().items()]
         lines = [
             f"{self.data}: {plural(self.objects, 'object')}",
@@ -138,22 +139,22 @@ def miss_study(detector: Detector, dataset: Dataset, score: float | None = None,
         truth = torch.from_numpy(record.boxes) / raw.ratio
         labels = torch.from_numpy(record.labels)
         cfg = detector.config
-        found = decode_image(raw.predictions, raw.points, raw.size, cfg.decode).to("cpu")
-        to_data = mapping[found.labels]
-        found = replace(found, labels=to_data)[to_data >= 0]
+        detections = decode_image(raw.predictions, raw.points, raw.size, cfg.decode).to("cpu")
+        to_data = mapping[detections.labels]
+        detections = replace(detections, labels=to_data)[to_data >= 0]
         strong = candidates_of(raw.predictions, raw.points, raw.size, cfg.decode, mapping)
-        stages = stages_of(raw.points, truth, labels, ~_solid(record), found, strong, cfg.assign, score)
+        target = Target(truth, labels, torch.from_numpy(record.ignore))
+        shown = detections[detections.scores >= score]
+        stages = stages_of(target, lost_by_grid(raw.points, target, cfg.assign), shown, strong, score)
         for k, (stage, overlap, best) in stages.items():
             box = tuple(record.boxes[k].tolist())
             misses.append(Miss(record.id, record.file_name, names[labels[k]], box, stage, overlap, best))
-        final.append(replace(found, boxes=found.boxes * raw.ratio, names=names, size=record.size))
+        final.append(replace(detections, boxes=detections.boxes * raw.ratio, names=names, size=record.size))
     by_class: dict[str, dict[str, int]] = {}
     for miss in misses:
         by_class.setdefault(miss.label, dict.fromkeys(STAGES, 0))[miss.stage] += 1
     objects = sum(int(_solid(r).sum()) for r in records)
-    return MissStudy(
-        str(dataset.root), score, objects, tuple(misses), by_class, tide(final, dataset), tuple(final)
-    )  # fmt: skip
+    return MissStudy(str(dataset.root), score, objects, tuple(misses), by_class, tide(final, dataset), tuple(final))
 
 
 def _solid(record: Record) -> np.ndarray:
@@ -173,38 +174,40 @@ def candidates_of(
     return clip(boxes, size)[keep], scores[keep], labels[keep]
 
 
+def lost_by_grid(points: Points, target: Target, cfg: AssignConfig) -> dict[int, str]:
+    """{row of each object to judge: the stage before the network that lost it, "" where none did}."""
+    rows = (~target.ignore).nonzero()[:, 0]
+    points = on_cpu(points)
+    may = candidates(points, target.boxes[rows], cfg).any(dim=0).tolist()
+    learns = set(assign(points, target.boxes[rows], cfg).unique().tolist())
+    return {
+        row: "no location" if not may[k] else "outranked" if k not in learns else ""
+        for k, row in enumerate(rows.tolist())
+    }
+
+
 def stages_of(
-    points: Points,
-    truth: Tensor,
-    labels: Tensor,
-    ignore: np.ndarray,
-    found: Detections,
+    target: Target,
+    before: Mapping[int, str],
+    shown: Detections,
     strong: tuple[Tensor, Tensor, Tensor],
-    cfg: AssignConfig,
     score: float,
 ) -> dict[int, tuple[str, float, float]]:
     """{row of the missed object: (stage, best IoU of a box with enough score, best score of its class)}.
 
-    truth [G,4] and found in pixels of the input, labels [G], ignore [G]; `strong`: boxes, scores and labels
-    of all candidates before NMS.
+    The target and what is shown, the detections of at least `score`, in pixels of the input; `before`: see
+    `lost_by_grid`; `strong`: boxes, scores and labels of all candidates before NMS.
     """
-    shown = found[found.scores >= score]
-    taken = _taken(shown, truth, labels, ignore)
-    rows = torch.from_numpy(~ignore).nonzero()[:, 0]
-    points = on_cpu(points)
-    may = candidates(points, truth[rows], cfg).any(dim=0).tolist()
-    learns = set(assign(points, truth[rows], cfg).unique().tolist())
+    taken = _taken(shown, target)
     boxes, scores, classes = strong
     result = {}
-    for k, row in enumerate(rows.tolist()):
+    for row, lost in before.items():
         if taken[row]:
             continue
-        overlap = iou(truth[row][None], boxes)[0] if len(boxes) else boxes.new_zeros(0)
-        mine, enough = classes == labels[row], scores >= score
-        if not may[k]:
-            stage = "no location"
-        elif k not in learns:
-            stage = "outranked"
+        overlap = iou(target.boxes[row][None], boxes)[0] if len(boxes) else boxes.new_zeros(0)
+        mine, enough = classes == target.labels[row], scores >= score
+        if lost:
+            stage = lost
         elif (mine & enough & (overlap >= NEAR)).any():
             stage = "suppressed"
         elif (enough & (overlap >= NEAR)).any():
@@ -222,11 +225,11 @@ def stages_of(
     return result
 
 
-def _taken(found: Detections, truth: Tensor, labels: Tensor, ignore: np.ndarray) -> np.ndarray:
+def _taken(shown: Detections, target: Target) -> np.ndarray:
     """[G] bool: a detection takes the object by COCO's rule at IoU 0.5."""
-    detections = (found.boxes.numpy(), found.scores.numpy(), found.labels.numpy())
-    match = match_image(detections, (truth.numpy(), labels.numpy(), ignore), NEAR)
-    return np.isin(np.arange(len(labels)), match)
+    detections = (shown.boxes.numpy(), shown.scores.numpy(), shown.labels.numpy())
+    match = match_image(detections, (target.boxes.numpy(), target.labels.numpy(), target.ignore.numpy()), NEAR)
+    return np.isin(np.arange(len(target)), match)
 
 
 def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int = 420) -> np.ndarray:
@@ -236,7 +239,7 @@ def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int
         by_image.setdefault(miss.image, []).append(miss)
     worst = sorted(by_image, key=lambda i: (-len(by_image[i]), i))[:limit]
     records = {r.id: r for r in dataset.records}
-    found = dict(zip((r.id for r in dataset.records), study.detections, strict=False))
+    detections = dict(zip((r.id for r in dataset.records), study.detections, strict=False))
     images, titles = [], []
     for number in worst:
         record, rows = records[number], by_image[number]
@@ -244,13 +247,14 @@ def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int
             pixels = read_image(str(record.path))
         except ImageError:
             continue
-        if number in found and len(found[number]):
+        if number in detections and len(detections[number]):
             pixels = pixels.copy()
-            for x1, y1, x2, y2 in found[number][found[number].scores >= study.score].boxes.round().int().tolist():
+            shown = detections[number][detections[number].scores >= study.score]
+            for x1, y1, x2, y2 in shown.boxes.round().int().tolist():
                 cv2.rectangle(pixels, (x1, y1), (x2, y2), (200, 200, 200), 1)
         texts = [f"{m.label}: {m.stage}" for m in rows]
         boxes = np.array([m.box for m in rows])
         colors = [_COLORS[m.stage] for m in rows]
-        images.append(draw_boxes(pixels, boxes, range(len(rows)), texts, colors=colors))
+        images.append(draw_boxes(pixels, Marks(boxes, range(len(rows)), texts, colors=colors)))
         titles.append(f"{record.file_name}: {len(rows)} of {int(_solid(record).sum())} missed")
     return sheet(images, titles=titles, cell=cell)

@@ -93,20 +93,16 @@ def scan(dataset: Dataset, config: Config, label: str = "boxes") -> Scan:
     lost = np.zeros((classes, classes), np.int64)
     columns: list[tuple[np.ndarray, ...]] = []
     groups = scenes_by_size(dataset, config.data)
-    parts = [
-        (size, scenes[i : i + _IMAGES])
-        for size, scenes in groups.items()
-        for i in range(0, len(scenes), _IMAGES)
-    ]  # fmt: skip
+    parts = [(size, scenes[i : i + _IMAGES]) for size, scenes in groups.items() for i in range(0, len(scenes), _IMAGES)]
     made: dict[tuple[int, int], Points] = {}
     for size, scenes in track(parts, images, label, lambda part: len(part[1])):
         if size not in made:
             made = {size: make_points(size, config.model, config.assign)}
         points = made[size]
-        boxes, labels, image = stack(scenes)
+        boxes, labels, image = stacked = stack(scenes)
         which = np.array([s.record for s in scenes])
         per_image["points"][which] = len(points.xy)
-        may, does, counts, gave_way = scan_images(points, boxes, labels, image, len(scenes), classes, config)
+        may, does, counts, gave_way = scan_images(points, stacked, len(scenes), classes, config)
         for key, value in zip(("positives", "ambiguous", "different"), counts, strict=True):
             per_image[key][which] = value.numpy()
         lost += gave_way.numpy()
@@ -122,13 +118,14 @@ def scan(dataset: Dataset, config: Config, label: str = "boxes") -> Scan:
 
 
 def scan_images(
-    points: Points, boxes: Tensor, labels: Tensor, image: Tensor, images: int, classes: int, config: Config
+    points: Points, stacked: tuple[Tensor, Tensor, Tensor], images: int, classes: int, config: Config
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
-    """Pictures that share their points: boxes [G,4], labels [G], image [G] in 0..pictures-1.
+    """Pictures that share their points: boxes [G,4], labels [G] and image [G] in 0..pictures-1, as `stack` gives them.
 
     Returns candidates [G,L], learned [G,L], (positives, ambiguous, different) [pictures] and the classes
     [C,C] that won and lost at ambiguous locations.
     """
+    boxes, labels, image = stacked
     spot, box = candidate_pairs(points, boxes, config.assign)
     count, levels = len(points.xy), len(points.grids)
     place = image[box] * count + spot
@@ -152,8 +149,8 @@ def scan_images(
     return may, does, per_image, gave_way  # type: ignore[return-value]
 
 
-def class_pairs(found: Scan, names: Sequence[str], most: int = 10) -> tuple[tuple[str, str, int], ...]:
+def class_pairs(scanned: Scan, names: Sequence[str], most: int = 10) -> tuple[tuple[str, str, int], ...]:
     """(class that kept the location, class that gave way, locations), the most frequent first."""
-    order = np.argsort(-found.lost, axis=None, kind="stable")[:most]
-    rows = [(names[i // len(names)], names[i % len(names)], int(found.lost.flat[i])) for i in order]
+    order = np.argsort(-scanned.lost, axis=None, kind="stable")[:most]
+    rows = [(names[i // len(names)], names[i % len(names)], int(scanned.lost.flat[i])) for i in order]
     return tuple(row for row in rows if row[2])

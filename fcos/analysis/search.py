@@ -80,26 +80,26 @@ def cost(dataset: Dataset, config: Config, rates: Rates) -> tuple[float, float]:
     return points / max(len(dataset), 1), flops / max(len(dataset), 1)
 
 
-def lost_share(found: Scan) -> float:
+def lost_share(scanned: Scan) -> float:
     """Mean over boxes of the share of a box's locations that learn another box, 1 where it has none."""
-    if not found.boxes:
+    if not scanned.boxes:
         return float("nan")
-    own = found.candidates.sum(axis=1)
-    kept = np.divide(found.learned.sum(axis=1), own, out=np.zeros(len(own)), where=own > 0)
+    own = scanned.candidates.sum(axis=1)
+    kept = np.divide(scanned.learned.sum(axis=1), own, out=np.zeros(len(own)), where=own > 0)
     return float((1 - kept).mean())
 
 
 def option(dataset: Dataset, config: Config, rates: Rates) -> Option:
     """One setting judged on a data set."""
-    found = scan(dataset, config)
+    scanned = scan(dataset, config)
     points, flops = cost(dataset, config, rates)
     return Option(
         config.data.size,
         config.data.max_size,
         config.model.strides,
         config.assign.ranges,
-        lost_share(found),
-        found.recall,
+        lost_share(scanned),
+        scanned.recall,
         points,
         flops / 1e9,
     )

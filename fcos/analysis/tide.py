@@ -50,8 +50,8 @@ class Tide:
 
 def tide(detections: Sequence[Detections], dataset: Dataset) -> Tide:
     """Judge detections[i] against dataset.records[i]."""
-    found, truth = flatten(detections, dataset)
-    kind, claim, match = classify(found, truth)
+    flat, truth = flatten(detections, dataset)
+    kind, claim, match = classify(flat, truth)
     classes = len(dataset.classes)
     free = np.ones(len(truth.labels), bool)
     free[match[match >= 0]] = False
@@ -61,17 +61,17 @@ def tide(detections: Sequence[Detections], dataset: Dataset) -> Tide:
 
     status = np.zeros(len(kind), np.int64)
     status[match >= 0] = np.where(truth.ignore[match[match >= 0]], -1, CORRECT)
-    base = _ap(found, truth, status, classes)
+    base = _ap(flat, truth, status, classes)
     count, cost = {}, {}
     for number, name in enumerate(KINDS):
         mine = kind == number
         count[name] = int(mine.sum()) if name != "missed" else int(missed.sum())
-        labels, mended, asked = found.labels.copy(), status.copy(), truth
+        labels, mended, asked = flat.labels.copy(), status.copy(), truth
         if name in ("class", "box"):
             mended[mine] = -1
             rows = np.flatnonzero(mine & (claim >= 0))
             rows = rows[free[claim[rows]]]
-            rows = rows[np.argsort(-found.scores[rows], kind="stable")]
+            rows = rows[np.argsort(-flat.scores[rows], kind="stable")]
             _, first = np.unique(claim[rows], return_index=True)
             mended[rows[first]] = CORRECT
             labels[rows[first]] = truth.labels[claim[rows[first]]]
@@ -79,23 +79,23 @@ def tide(detections: Sequence[Detections], dataset: Dataset) -> Tide:
             asked = truth._replace(ignore=truth.ignore | missed)
         else:
             mended[mine] = -1
-        cost[name] = _ap(found._replace(labels=labels), asked, mended, classes) - base
+        cost[name] = _ap(flat._replace(labels=labels), asked, mended, classes) - base
     return Tide(base, count, cost)
 
 
-def classify(found: Found, truth: Truth) -> tuple[Ints, Ints, Ints]:
+def classify(flat: Found, truth: Truth) -> tuple[Ints, Ints, Ints]:
     """(kind [D], the object a wrong detection is about [D], the object a right one takes [D]); -1: none."""
-    pairs = overlaps(found, truth, minimum=1e-6)
-    match = matches_coco(found, truth, pairs, NEAR)
+    pairs = overlaps(flat, truth, minimum=1e-6)
+    match = matches_coco(flat, truth, pairs, NEAR)
     solid = ~truth.ignore[pairs.truth]
     row, column, value = pairs.found[solid], pairs.truth[solid], pairs.iou[solid]
-    same = found.labels[row] == truth.labels[column]
+    same = flat.labels[row] == truth.labels[column]
     used = np.zeros(len(truth.labels), bool)
     used[match[match >= 0]] = True
 
     def best(keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(highest IoU [D], its object [D]) over the pairs of `keep`."""
-        top, which = np.zeros(len(found.scores)), np.full(len(found.scores), -1, np.int64)
+        top, which = np.zeros(len(flat.scores)), np.full(len(flat.scores), -1, np.int64)
         order = np.flatnonzero(keep)[np.argsort(value[keep], kind="stable")]
         top[row[order]], which[row[order]] = value[order], column[order]  # the last, the highest, stays
         return top, which
@@ -103,7 +103,7 @@ def classify(found: Found, truth: Truth) -> tuple[Ints, Ints, Ints]:
     right, right_box = best(same)
     other, other_box = best(~same)
     again, again_box = best(same & used[column])
-    kind = np.full(len(found.scores), KINDS.index("both"), np.int64)
+    kind = np.full(len(flat.scores), KINDS.index("both"), np.int64)
     claim = np.where(other >= right, other_box, right_box)
     steps = (
         ("background", np.maximum(right, other) <= FAR, np.full(len(kind), -1)),
@@ -117,7 +117,7 @@ def classify(found: Found, truth: Truth) -> tuple[Ints, Ints, Ints]:
     return kind, claim, match
 
 
-def _ap(found: Found, truth: Truth, status: Ints, classes: int) -> float:
-    values = [voc_ap(c, points=101) for c in curves_by_class(found, truth, status, classes)]
+def _ap(flat: Found, truth: Truth, status: Ints, classes: int) -> float:
+    values = [voc_ap(c, points=101) for c in curves_by_class(flat, truth, status, classes)]
     known = [v for v in values if v == v]
     return float(np.mean(known)) if known else float("nan")

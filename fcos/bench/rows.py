@@ -381,7 +381,7 @@ def _torchvision(size: str, folder: Path) -> tuple[Any, Path]:
     """(torchvision's detector with random weights that keep activations in range, the same as a file of ours)."""
     from torchvision.models.detection import fcos_resnet50_fpn
 
-    from ..convert.translate import from_state
+    from ..convert.translate import Asked, from_state
 
     height, width = parse_shape(size)
     torch.manual_seed(0)
@@ -390,7 +390,7 @@ def _torchvision(size: str, folder: Path) -> tuple[Any, Path]:
     for name, module in theirs.named_modules():
         if name.endswith("bn3"):
             torch.nn.init.constant_(module.weight, 0.3)
-    made = from_state(theirs.state_dict(), overrides=[f"data.size={short}", f"data.max_size={longest}"])
+    made = from_state(theirs.state_dict(), asked=Asked(overrides=[f"data.size={short}", f"data.max_size={longest}"]))
     return theirs, weights.save(folder / f"torchvision-{size}.safetensors", made.state, made.config, made.classes)
 
 

@@ -31,7 +31,7 @@ def command(
     ] = False,
 ) -> None:
     """Read the FCOS checkpoints of five other code bases, or write for them."""
-    from ..convert.translate import convert, export
+    from ..convert.translate import Asked, convert, export
     from ..errors import ConfigError, ModelError
     from ..readers import read_lines
     from ..zoo.find import find_weights
@@ -52,11 +52,14 @@ def command(
     listed: list[str] = []
     if names is not None:
         listed = [line.strip() for line in read_lines(names, kind=ConfigError) if line.strip()]
-    found = convert(checkpoint, out, source=source, dialect=dialect, names=listed, overrides=overrides, fold=fold)
-    typer.echo(f"{checkpoint} is {found.family}'s")
-    for reason in found.reasons:
+    asked = Asked(source, dialect, listed, overrides)
+    converted = convert(checkpoint, out, asked, fold=fold)
+    typer.echo(f"{checkpoint} is {converted.family}'s")
+    for reason in converted.reasons:
         typer.echo(f"  {reason}")
-    for name in found.spare:
+    for name in converted.spare:
         typer.echo(f"  left out: {name}")
-    typer.echo(f"{out}: {len(found.state)} tensors, dialect {found.config.dialect}, {len(found.classes)} classes")
+    typer.echo(
+        f"{out}: {len(converted.state)} tensors, dialect {converted.config.dialect}, {len(converted.classes)} classes"
+    )
     typer.echo(f"next: fcos predict PICTURE --model {out}")

@@ -239,7 +239,7 @@ def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
     from ..data.cache import Reader
     from ..data.loader import load_sample
     from ..errors import ImageError
-    from ..show.draw import draw_boxes
+    from ..show.draw import Marks, draw_boxes
 
     reader = Reader(dataset)
     images: list[np.ndarray] = []
@@ -251,7 +251,7 @@ def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
         except ImageError as error:
             typer.echo(f"skipped: {error}", err=True)
             continue
-        images.append(draw_boxes(s.image, s.boxes, s.labels, dataset.classes.names, ignore=s.ignore))
+        images.append(draw_boxes(s.image, Marks(s.boxes, s.labels, dataset.classes.names, ignore=s.ignore)))
     if not images:
         raise ImageError(f"no picture of {dataset.root} can be read")
     return images
@@ -262,7 +262,7 @@ def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], s
     from ..data.classes import as_seen
     from ..data.loader import fill_color, train_sample
     from ..data.sampler import Sampler
-    from ..show.draw import draw_boxes
+    from ..show.draw import Marks, draw_boxes
 
     config = settings_of(model, [*overrides, f"train.seed={seed}"])
     dataset = as_seen(dataset, config.data)
@@ -272,5 +272,5 @@ def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], s
         plan = sampler.plan(step)
         for slot in range(min(config.train.batch, count - len(images))):
             s = train_sample(dataset, reader, config.data, plan, slot, seed, fill_color(config))
-            images.append(draw_boxes(s.image, s.boxes, s.labels, dataset.classes.names, ignore=s.ignore))
+            images.append(draw_boxes(s.image, Marks(s.boxes, s.labels, dataset.classes.names, ignore=s.ignore)))
     return images

@@ -92,7 +92,8 @@ def pack(
         about["licence"] = licence
     if metrics is not None:
         about |= card.judged(card.read_metrics(metrics))
-    weights.save(out, network.state_dict(), config, classes, half=not full, about=about)
+    state = network.state_dict()
+    weights.save(out, state if full else weights.halved(state), config, classes, about)
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(classes)} classes, {config.data.size} px")
 
 
@@ -120,7 +121,7 @@ def write_card(
     path = find_weights(model)
     drawn = draw_sheets(path, images or card.photographs(), out)
     name = model if model in known_models() else path.stem
-    text = card.card(name, path, metrics=measured, run=run, facts=told, images=drawn)
+    text = card.card(name, path, card.Evidence(measured, run, told, drawn))
     card.write(out, text)
     typer.echo(f"{out}{''.join(f', {file}' for file, _ in drawn)}")
 
@@ -146,7 +147,7 @@ def push(
     else:
         told = card.read_facts(facts) if facts is not None else None
         measured = card.read_metrics(metrics) if metrics is not None else None
-        text = card.card(repository, path, metrics=measured, run=path.parent, facts=told, front=True)
+        text = card.card(repository, path, card.Evidence(measured, path.parent, told), front=True)
     typer.echo(hub.push(path, repository, text, half=half, private=private))
 
 

@@ -21,11 +21,11 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[Family, list[str]]:
     """(family, reasons) of a checkpoint's tensors; ModelError when no family, or more than one, claims them."""
     if "head.class_logits.weight" in state and "head.box_distances.weight" in state:
         raise ModelError("this is a model of this package already; to write it for another code base add --to")
-    found = [(f, key) for f in FAMILIES.values() if (key := f.claims(state))]
-    if len(found) != 1:
+    claims = [(f, key) for f in FAMILIES.values() if (key := f.claims(state))]
+    if len(claims) != 1:
         first = ", ".join(sorted(state)[:4])
-        claim = " and ".join(f.name for f, _ in found) + " all claim it"
-        what = claim if found else "it has no FCOS head of a known family"
+        claim = " and ".join(f.name for f, _ in claims) + " all claim it"
+        what = claim if claims else "it has no FCOS head of a known family"
         raise ModelError(f"{what}; its tensors begin {first}")
-    family, key = found[0]
+    family, key = claims[0]
     return family, [f"{family.about}: its classes come from {key}"]

@@ -73,22 +73,22 @@ def join_scales(flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _pattern(template: str) -> tuple[re.Pattern[str], tuple[tuple[str, int, int], ...]]:
     fields: list[tuple[str, int, int]] = []
     text, at = "", 0
-    for found in _FIELD.finditer(template):
-        name = found[1]
-        fields.append((name, int(found[2] or 1), int(found[3] or 0)))
+    for match in _FIELD.finditer(template):
+        name = match[1]
+        fields.append((name, int(match[2] or 1), int(match[3] or 0)))
         what = {"k": r"[a-z_]+", "rest": r"[^@]+"}.get(name, r"\d+")
-        text += re.escape(template[at : found.start()]) + f"({what})"
-        at = found.end()
+        text += re.escape(template[at : match.start()]) + f"({what})"
+        at = match.end()
     return re.compile(text + re.escape(template[at:])), tuple(fields)
 
 
 def _match(template: str, key: str) -> dict[str, str] | None:
     pattern, fields = _pattern(template)
-    found = pattern.fullmatch(key)
-    if not found:
+    match = pattern.fullmatch(key)
+    if not match:
         return None
     values: dict[str, str] = {}
-    for (name, factor, plus), text in zip(fields, found.groups(), strict=True):
+    for (name, factor, plus), text in zip(fields, match.groups(), strict=True):
         if name not in ("k", "rest"):
             number, left = divmod(int(text) - plus, factor)
             if left or number < 0:
@@ -99,10 +99,10 @@ def _match(template: str, key: str) -> dict[str, str] | None:
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:
-    def put(found: re.Match[str]) -> str:
-        text = values[found[1]]
-        if found[2] or found[3]:
-            return str(int(text) * int(found[2] or 1) + int(found[3] or 0))
+    def put(match: re.Match[str]) -> str:
+        text = values[match[1]]
+        if match[2] or match[3]:
+            return str(int(text) * int(match[2] or 1) + int(match[3] or 0))
         return text
 
     return _FIELD.sub(put, template)

@@ -29,28 +29,24 @@ _RANGES = (64.0, 128.0, 256.0, 512.0)
 
 def backbone_of(state: Mapping[str, Tensor]) -> str:
     """timm's name of the body whose tensors these are; ModelError when it is none of the known ones."""
-    body = "backbone.body."
-    if body + "layer1.0.conv1.weight" in state and body + "stage4.0.branches.0.0.conv1.weight" not in state:
-        blocks = tuple(
-            1
-            + max((int(m[1]) for k in state if (m := re.match(rf"{re.escape(body)}layer{s}\.(\d+)\.", k))), default=-1)
-            for s in (1, 2, 3, 4)
-        )
-        second = state[body + "layer1.0.conv2.weight"]
-        basic = body + "layer1.0.conv3.weight" not in state
+    prefix = "backbone.body."
+    if prefix + "layer1.0.conv1.weight" in state and prefix + "stage4.0.branches.0.0.conv1.weight" not in state:
+        blocks = tuple(_count(state, rf"{re.escape(prefix)}layer{s}\.(\d+)\.") for s in (1, 2, 3, 4))
+        second = state[prefix + "layer1.0.conv2.weight"]
+        basic = prefix + "layer1.0.conv3.weight" not in state
         name = _BASIC.get(blocks) if basic else _RESNETS.get((blocks, second.shape[0], second.shape[1]))
         if name is None:
             raise ModelError(
                 f"a ResNet with {blocks} blocks and 3x3 convs of shape {tuple(second.shape)} is not known here"
             )
         return name
-    if body + "stage4.0.branches.0.0.conv1.weight" in state:
-        return f"hrnet_w{state[body + 'stage4.0.branches.0.0.conv1.weight'].shape[0]}"
-    if body + "base_layer.0.weight" in state and body + "level5.root.conv.weight" in state:
+    if prefix + "stage4.0.branches.0.0.conv1.weight" in state:
+        return f"hrnet_w{state[prefix + 'stage4.0.branches.0.0.conv1.weight'].shape[0]}"
+    if prefix + "base_layer.0.weight" in state and prefix + "level5.root.conv.weight" in state:
         return "dla34"
-    if body + "conv_stem.weight" in state and body + "blocks.6.0.conv_pwl.weight" in state:
+    if prefix + "conv_stem.weight" in state and prefix + "blocks.6.0.conv_pwl.weight" in state:
         return "mobilenetv2_100"
-    names = sorted(k for k in state if k.startswith(body))[:3]
+    names = sorted(k for k in state if k.startswith(prefix))[:3]
     raise ModelError(
         f"the body of this checkpoint is not known here; its tensors begin {', '.join(names) or 'nowhere'}"
     )
@@ -122,7 +118,7 @@ def _inputs(state: Mapping[str, Tensor], name: str) -> int:
 
 
 def _deformable_stages(state: Mapping[str, Tensor]) -> tuple[int, ...]:
-    found: list[int] = []
+    stages: list[int] = []
     for stage in (1, 2, 3, 4):
         blocks = _count(state, rf"backbone\.body\.layer{stage}\.(\d+)\.")
         offsets = [state.get(f"backbone.body.layer{stage}.{i}.conv2.offset.weight") for i in range(blocks)]
@@ -137,5 +133,5 @@ def _deformable_stages(state: Mapping[str, Tensor]) -> tuple[int, ...]:
             raise ModelError(
                 f"offsets of {held[0].shape[0]} channels: only DCNv2 with one group (27 channels) can be read"
             )
-        found.append(stage)
-    return tuple(found)
+        stages.append(stage)
+    return tuple(stages)

@@ -29,7 +29,17 @@ from .recognise import FAMILIES, recognise
 from .rules import to_theirs
 from .shapes import model_settings
 
-__all__ = ["FAMILIES", "Converted", "convert", "export", "export_state", "from_state", "read_checkpoint", "recognise"]
+__all__ = [
+    "FAMILIES",
+    "Asked",
+    "Converted",
+    "convert",
+    "export",
+    "export_state",
+    "from_state",
+    "read_checkpoint",
+    "recognise",
+]
 
 
 @dataclass(frozen=True)
@@ -44,27 +54,33 @@ class Converted:
     spare: list[str]  # tensors of the file that have no place here, with the reason
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is said about a checkpoint where its tensors cannot tell.
+
+    `family` names the code base, or 'auto'. `dialect` chooses among a family's dialects where names and shapes
+    cannot (original / original-2019, adelaidet / adelaidet-iou, mmdet / mmdet-2019). `names` are the classes.
+    `overrides` are settings such as "model.stride_in_1x1=false", applied last.
+    """
+
+    family: str = "auto"
+    dialect: str | None = None
+    names: Sequence[str] = ()
+    overrides: Sequence[str] = ()
+
+
 def from_state(
-    state: Mapping[str, Tensor],
-    info: Mapping[str, Any] | None = None,
-    *,
-    source: str = "auto",
-    dialect: str | None = None,
-    names: Sequence[str] = (),
-    overrides: Sequence[str] = (),
+    state: Mapping[str, Tensor], info: Mapping[str, Any] | None = None, asked: Asked | None = None
 ) -> Converted:
     """A checkpoint's tensors (see `read_checkpoint`) as a model here.
 
-    `source` names the family, or 'auto'. `dialect` chooses among a family's dialects where names and shapes
-    cannot (original / original-2019, adelaidet / adelaidet-iou, mmdet / mmdet-2019). `overrides` are settings
-    such as "model.stride_in_1x1=false", applied last. Raises ModelError, which lists both sides, where the
-    tensors and the model do not match.
+    Raises ModelError, which lists both sides, where the tensors and the model do not match.
     """
-    info = dict(info or {})
+    info, asked = dict(info or {}), asked or Asked()
     for key in ("pixel_mean", "pixel_std"):
         if key in state:
             info[key] = state[key].flatten().tolist()
-    family, reasons = _family(state, source)
+    family, reasons = _family(state, asked.family)
     translated, unknown, spare = family.translate(state)
     try:
         model, assign, count, why = model_settings(translated)
@@ -73,50 +89,43 @@ def from_state(
         raise ModelError("; ".join([str(error), *left])) from None
     reading = Reading(translated, info, model["backbone"], len(model["strides"]))
     chosen, settings, more = family.settings(reading)
-    if dialect is not None:
-        if dialect not in family.dialects:
-            raise ModelError(f"dialect {dialect!r} is none of {family.about}; its are {', '.join(family.dialects)}")
-        chosen = dialect
-        more = [*more, f"dialect {dialect}, as asked"]
+    if asked.dialect is not None:
+        if asked.dialect not in family.dialects:
+            raise ModelError(
+                f"dialect {asked.dialect!r} is none of {family.about}; its are {', '.join(family.dialects)}"
+            )
+        chosen = asked.dialect
+        more = [*more, f"dialect {chosen}, as asked"]
     config = with_dialect(_preset(model["backbone"]), chosen)
     config = config.override({"model": model, "assign": assign}, settings, source=f"{family.name} checkpoint")
-    config = config.override(*overrides, source="command line")
+    config = config.override(*asked.overrides, source="command line")
     return Converted(
         fit(translated, config, count, unknown, f"the {family.about} checkpoint"),
         config,
-        class_names(count, family.name, tuple(names) or _stored_names(info, count)),
+        class_names(count, family.name, tuple(asked.names) or _stored_names(info, count)),
         family.name,
         [*reasons, *why, *more],
         spare,
     )
 
 
-def convert(
-    path: str | Path,
-    out: str | Path,
-    *,
-    source: str = "auto",
-    dialect: str | None = None,
-    names: Sequence[str] = (),
-    overrides: Sequence[str] = (),
-    fold: bool = False,
-) -> Converted:
+def convert(path: str | Path, out: str | Path, asked: Asked | None = None, *, fold: bool = False) -> Converted:
     """Read the checkpoint `path` of another code base and write it to `out` (.safetensors) for this one.
 
     `fold` puts the pixels' order and deviation into the first convolution: RGB, only the mean taken off.
     """
     state, info = read_checkpoint(path)
     try:
-        found = from_state(state, info, source=source, dialect=dialect, names=names, overrides=overrides)
+        converted = from_state(state, info, asked)
     except ModelError as error:
         raise ModelError(f"cannot convert {path}: {error}") from None
     if fold:
-        folded, config = fold_pixels(found.state, found.config)
+        folded, config = fold_pixels(converted.state, converted.config)
         reason = "channel order and deviation folded into the first convolution: RGB, 0..255, minus the mean"
-        found = replace(found, state=folded, config=config, reasons=[*found.reasons, reason])
-    about = {"converted_from": found.family, "file": Path(path).name, "reasons": found.reasons}
-    weights.save(out, found.state, found.config, found.classes, about=about)
-    return found
+        converted = replace(converted, state=folded, config=config, reasons=[*converted.reasons, reason])
+    about = {"converted_from": converted.family, "file": Path(path).name, "reasons": converted.reasons}
+    weights.save(out, converted.state, converted.config, converted.classes, about=about)
+    return converted
 
 
 def export_state(state: Mapping[str, Tensor], config: Config, to: str) -> dict[str, Tensor]:

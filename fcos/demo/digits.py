@@ -8,6 +8,7 @@ digit samples, and one seed always gives the same scenes.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -166,15 +167,11 @@ def make_scenes(
 
 
 def digits_dataset(
-    folder: str | PathLike[str],
-    train: int = 1000,
-    val: int = 200,
-    test: int = 200,
-    seed: int = 0,
-    size: tuple[int, int] = (256, 256),
+    folder: str | PathLike[str], counts: Mapping[str, int], seed: int = 0, size: tuple[int, int] = (256, 256)
 ) -> Path:
-    """Write a whole data set of digit scenes (COCO layout) and return its folder; a split of 0 is left out."""
-    for split, count in zip(SPLITS, (train, val, test), strict=True):
+    """Write a whole data set of digit scenes (COCO layout), `counts` of each split, and return its folder; a split of 0
+    is left out."""
+    for split, count in counts.items():
         if count:
             make_scenes(folder, count, split, seed, size)
     return Path(folder)

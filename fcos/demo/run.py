@@ -78,9 +78,7 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
     _photographs(out, device, console)
 
     console.note("1. composing scenes from real handwritten digits (UCI, CC BY 4.0) over photographs")
-    data = digits_dataset(
-        out / "data", train=SCENES["train"], val=SCENES["val"], test=SCENES["test"], size=(SIDE, SIDE)
-    )
+    data = digits_dataset(out / "data", SCENES, size=(SIDE, SIDE))
     splits = open_splits(data)
     console.note("2. training a small FCOS on them, from random weights")
     config = demo_config()
@@ -91,9 +89,9 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
 
     console.note("3. judging it on held-out scenes, made of digits it has never seen")
     detector = load(out / "run", device=device)
-    found = predict_dataset(detector, splits["test"], batch=16, quiet=quiet)
-    metrics = evaluate(found, splits["test"])
-    drawn = draw_judged(splits["test"], found, score=metrics.threshold)
+    detections = predict_dataset(detector, splits["test"], batch=16, quiet=quiet)
+    metrics = evaluate(detections, splits["test"])
+    drawn = draw_judged(splits["test"], detections, score=metrics.threshold)
     if drawn is not None:
         save_image(out / "detections.jpg", drawn)
     seconds = time.perf_counter() - began
@@ -134,7 +132,7 @@ def _photographs(out: Path, device: str, console: Console) -> None:
     detector = load("fcos-lite0", device=device)
     images = []
     for path in photographs():
-        found = detector(path)
-        images.append(np.asarray(found.draw()))
-        console.note(f"   {path.name}: {found.summary()}")
+        detections = detector(path)
+        images.append(np.asarray(detections.draw()))
+        console.note(f"   {path.name}: {detections.summary()}")
     save_image(out / "photographs.jpg", sheet(images, columns=2, cell=560))

@@ -44,15 +44,22 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(prefix="fcos-chromium-", ignore_cleanup_errors=True)
         (read_end, self._write), (self._read, write_end) = _pipe(), _pipe()
         options = [
-            "--headless=new", "--disable-gpu", "--no-first-run", "--mute-audio", "--remote-debugging-pipe",
+            "--headless=new",
+            "--disable-gpu",
+            "--no-first-run",
+            "--mute-audio",
+            "--remote-debugging-pipe",
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
-            f"--user-data-dir={self._profile.name}", *(["--no-sandbox"] if os.geteuid() == 0 else []),
-        ]  # fmt: skip
+            f"--user-data-dir={self._profile.name}",
+            *(["--no-sandbox"] if os.geteuid() == 0 else []),
+        ]
         self._process = subprocess.Popen(
             [sys.executable, "-c", _START, str(read_end), str(write_end), program, *options, *flags, "about:blank"],
-            pass_fds=(read_end, write_end), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            pass_fds=(read_end, write_end),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         os.close(read_end)
         os.close(write_end)
         self._number = 0

@@ -58,21 +58,21 @@ def compare(reference: Detector, other: Detector, images: Sequence[np.ndarray] |
     images = bundled_images() if images is None else images
     reference = like(reference, other)
     names = [None] * len(images)
-    expected, found = reference.detect(images, names), other.detect(images, names)
+    expected, actual = reference.detect(images, names), other.detect(images, names)
     from .runtime import EndToEndRuntime
 
     if not any(map(len, expected)) and not isinstance(other.network, EndToEndRuntime):
         # nothing is sure enough: compare what comes nearest to it
         reference, other = (like(d, other, threshold=0.0) for d in (reference, other))
-        expected, found = reference.detect(images, names), other.detect(images, names)
-    return measure(expected, found, 0.0 if other.placement.dtype == "fp32" else SURE)
+        expected, actual = reference.detect(images, names), other.detect(images, names)
+    return measure(expected, actual, 0.0 if other.placement.dtype == "fp32" else SURE)
 
 
-def measure(expected: Sequence[Detections], found: Sequence[Detections], sure: float = 0.0) -> Report:
-    """The differences of found[i] from expected[i]; see Report."""
+def measure(expected: Sequence[Detections], actual: Sequence[Detections], sure: float = 0.0) -> Report:
+    """The differences of actual[i] from expected[i]; see Report."""
     matched, judged, lost = 0, 0, 0
     score = box = share = 0.0
-    for a, b in zip(expected, found, strict=True):
+    for a, b in zip(expected, actual, strict=True):
         spots = {key: i for i, key in enumerate(zip(b.points.tolist(), b.labels.tolist(), strict=True))}
         pairs = [
             (i, spots[key])

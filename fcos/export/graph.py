@@ -84,7 +84,7 @@ class EndToEnd(nn.Module):
     def candidates(self, images: Tensor) -> tuple[Tensor, ...]:
         """boxes [N,K,4], scores [N,K] (-1: no candidate), labels [N,K], points [N,K]; K = levels * topk."""
         cfg, model = self.config.decode, self.config.model
-        first, found = 0, []
+        first, levels = 0, []
         for level, features in enumerate(self.network.features(images)):
             rows, columns = features.shape[-2:]
             logits, distances, centerness = (v.float() for v in self.network.head.level(features, level))
@@ -105,9 +105,9 @@ class EndToEnd(nn.Module):
             x = _places(columns, step_x, model.point_offset)[None].expand(rows, columns).reshape(-1)[cell]
             y = _places(rows, step_y, model.point_offset)[:, None].expand(rows, columns).reshape(-1)[cell]
             sides = distances.gather(1, cell[..., None].expand(-1, -1, 4))
-            found.append((to_corners(torch.stack((x, y), dim=-1), sides), chosen, labels, cell + first))
+            levels.append((to_corners(torch.stack((x, y), dim=-1), sides), chosen, labels, cell + first))
             first = first + rows * columns
-        return tuple(torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+        return tuple(torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
 
 
 def _places(count: int, step: int, offset: float) -> Tensor:

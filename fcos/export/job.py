@@ -199,14 +199,14 @@ def judge(
     try:
         place = own_placement(path)
         network = open_runtime(path, place)
-        found = Detector(network, network.about.config, network.about.classes, place, network.about.size)
-        report = check.compare(reference, found, images)
+        exported = Detector(network, network.about.config, network.about.classes, place, network.about.size)
+        report = check.compare(reference, exported, images)
     except Exception as error:  # a runtime has errors of its own
         reason = str(error).strip().splitlines()[0]
         return check.Report(0, 0, 0, 0.0, 0.0, 0.0, 0, 0), [f"it cannot be run: {reason}"]
     if dataset is not None:
         say(f"AP on {len(dataset.records)} pictures, in torch and in {network.kind}")
-        before, after = (_judge(d, dataset) for d in (check.like(reference, found), found))
+        before, after = (_judge(d, dataset) for d in (check.like(reference, exported), exported))
         report = replace(report, ap50=(before.ap50, after.ap50), ap=(before.ap, after.ap))
     return report, check.verdict(report, network.about.dtype)
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 def read_about(path: Path) -> About:
     """What an exported file says about itself; ModelError when it is not one of `fcos export`."""
-    found = format_of(path)
-    if found is None:
+    known = format_of(path)
+    if known is None:
         raise ModelError(f"{path} is not an exported model; suffixes: {', '.join(f.suffix for f in FORMATS.values())}")
-    result: About = found.module.read(path)
+    result: About = known.module.read(path)
     return result
 
 

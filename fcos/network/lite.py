@@ -1,4 +1,4 @@
-"""EfficientNet-Lite bodies, as a table and two blocks.
+"""EfficientNet-Lite backbones, as a table and two blocks.
 
 timm has these networks too, and their keys here are timm's. They are written down once more because the models in the
 package stand on them: importing timm brings torchvision and with it torch.compile's machinery, which takes longer
@@ -43,7 +43,7 @@ STAGES = (
 )
 
 
-class LiteBody(nn.Module):
+class LiteBackbone(nn.Module):
     """[N,3,H,W] -> the maps of `strides` (of 2, 4, 8, 16, 32), finest first; `channels` are theirs."""
 
     def __init__(self, name: str, strides: list[int]) -> None:

@@ -33,18 +33,15 @@ def save(
     state: Mapping[str, Tensor],
     config: Config,
     classes: Classes,
-    *,
-    half: bool = False,
     about: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write weights, config, class names and ids to one .safetensors file.
 
-    `half` stores tensors of two and more dimensions (all but norms and biases, so nearly everything) as float16
-    where their values fit; `load` and `load_state` give float32 again.
+    Of half the size with `halved(state)`; `load` and `load_state` give float32 again.
     """
     from safetensors.torch import save_file
 
-    tensors = {k: (_halved(v) if half else v).detach().cpu().contiguous().clone() for k, v in state.items()}
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
     metadata = {
         "format": _FORMAT,
         "config": config.model_dump_json(),
@@ -52,6 +49,12 @@ def save(
         "about": json.dumps(dict(about or {})),
     }
     return write_whole(path, lambda p: save_file(tensors, p, metadata={"fcos": json.dumps(metadata)}))
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of two and more dimensions (all but norms and biases, so nearly everything) as float16 where their values
+    fit."""
+    return {k: _halved(v) for k, v in state.items()}
 
 
 def _halved(tensor: Tensor) -> Tensor:

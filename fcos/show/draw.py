@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -28,14 +29,28 @@ Color = tuple[int, int, int]
 
 # Seven hues by hand, then each next colour the farthest in OKLab from those before it, taking the least
 # distance under normal sight, protanopia and deuteranopia (simulated with Machado's matrices).
-# fmt: off
 PALETTE: tuple[Color, ...] = (
-    (30, 150, 255), (255, 135, 0), (45, 210, 105), (255, 60, 165), (255, 210, 45),
-    (0, 210, 240), (225, 45, 45), (150, 0, 195), (0, 135, 90), (105, 75, 255),
-    (135, 240, 180), (255, 150, 195), (195, 30, 150), (150, 120, 210), (150, 165, 255),
-    (0, 255, 120), (75, 165, 105), (120, 90, 180), (180, 45, 0), (210, 135, 210),
+    (30, 150, 255),
+    (255, 135, 0),
+    (45, 210, 105),
+    (255, 60, 165),
+    (255, 210, 45),
+    (0, 210, 240),
+    (225, 45, 45),
+    (150, 0, 195),
+    (0, 135, 90),
+    (105, 75, 255),
+    (135, 240, 180),
+    (255, 150, 195),
+    (195, 30, 150),
+    (150, 120, 210),
+    (150, 165, 255),
+    (0, 255, 120),
+    (75, 165, 105),
+    (120, 90, 180),
+    (180, 45, 0),
+    (210, 135, 210),
 )
-# fmt: on
 # P3 to P7, cold to warm.
 LEVELS: tuple[Color, ...] = ((98, 72, 230), (0, 152, 240), (20, 190, 130), (240, 190, 40), (255, 110, 50))
 GREY: Color = (150, 150, 150)
@@ -53,35 +68,42 @@ def level_color(level: int) -> Color:
     return LEVELS[int(level) % len(LEVELS)]
 
 
-def draw_boxes(
-    image: Pixels,
-    boxes: ArrayLike,
-    labels: ArrayLike,
-    names: Sequence[str] = (),
-    scores: ArrayLike | None = None,
-    ignore: ArrayLike | None = None,
-    colors: Sequence[Color] | None = None,
-) -> Pixels:
-    """A copy of `image` uint8 [H,W,3] RGB with boxes [G,4] xyxy in pixels, each under a tag with its name.
+@dataclass(frozen=True)
+class Marks:
+    """Boxes to draw: boxes [G,4] xyxy in pixels, each under a tag with its name.
 
     `labels` [G] index `names`; a label without a name shows as its number. `scores` [G] in 0..1 are added to
     the tags. `ignore` [G] bool marks crowd and difficult boxes: dashed and grey. `colors` holds one RGB a box
-    in place of the class colours. Boxes that are not finite or lie outside the picture are left out.
+    in place of the class colours.
+    """
+
+    boxes: ArrayLike
+    labels: ArrayLike
+    names: Sequence[str] = ()
+    scores: ArrayLike | None = None
+    ignore: ArrayLike | None = None
+    colors: Sequence[Color] | None = None
+
+
+def draw_boxes(image: Pixels, marks: Marks) -> Pixels:
+    """A copy of `image` uint8 [H,W,3] RGB with boxes. Those that are not finite or lie outside
+    the picture are left out.
 
     Raises ValueError when a shape does not fit.
     """
     pixels = np.array(image, order="C")  # the copy that is drawn on
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"image must be uint8 [H,W,3], not {pixels.dtype} {list(pixels.shape)}")
-    xyxy = _numpy(boxes).astype(np.float64).reshape(-1, 4)
+    names = marks.names
+    xyxy = _numpy(marks.boxes).astype(np.float64).reshape(-1, 4)
     count = len(xyxy)
-    columns = {"labels": labels, "scores": scores, "ignore": ignore, "colors": colors}
-    for name, value in columns.items():
-        if value is not None and len(value) != count:  # type: ignore[arg-type]
-            raise ValueError(f"{count} boxes but {len(value)} {name}")  # type: ignore[arg-type]
-    label = _numpy(labels).astype(np.int64).reshape(-1)
-    dim = np.zeros(count, bool) if ignore is None else _numpy(ignore).astype(bool).reshape(-1)
-    score = None if scores is None else _numpy(scores).astype(np.float64).reshape(-1)
+    for name in ("labels", "scores", "ignore", "colors"):
+        value = getattr(marks, name)
+        if value is not None and len(value) != count:
+            raise ValueError(f"{count} boxes but {len(value)} {name}")
+    label = _numpy(marks.labels).astype(np.int64).reshape(-1)
+    dim = np.zeros(count, bool) if marks.ignore is None else _numpy(marks.ignore).astype(bool).reshape(-1)
+    score = None if marks.scores is None else _numpy(marks.scores).astype(np.float64).reshape(-1)
 
     height, width = pixels.shape[:2]
     seen = np.isfinite(xyxy).all(1)
@@ -92,7 +114,11 @@ def draw_boxes(
     if len(rows) == 0:
         return pixels
 
-    tint = [GREY if dim[i] else label_color(label[i]) for i in range(count)] if colors is None else list(colors)
+    tint = (
+        [GREY if dim[i] else label_color(label[i]) for i in range(count)]
+        if marks.colors is None
+        else list(marks.colors)
+    )
     scale = math.sqrt(height * width)
     line = max(1, round(0.0035 * scale))
     area = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
@@ -106,7 +132,7 @@ def draw_boxes(
         texts.append(text if score is None or dim[i] else f"{text} {score[i]:.2f}")
     crowding = min(1.0, max(0.7, (12 / len(rows)) ** 0.25))
     font_size = max(8.0, 0.024 * scale * crowding)
-    return _draw_tags(pixels, xyxy[by_score], texts, [tint[i] for i in by_score], font_size, line)
+    return _draw_tags(pixels, xyxy[by_score], texts, [tint[i] for i in by_score], _Pen(line, font_size))
 
 
 def draw_detections(image: Source, detections: Detections, score: float = 0.0) -> Image.Image:
@@ -119,14 +145,8 @@ def draw_detections(image: Source, detections: Detections, score: float = 0.0) -
     pixels, boxes = load_source(image), shown.boxes.detach().float().numpy()
     if shown.size is not None and tuple(shown.size) != pixels.shape[:2]:  # a smaller copy of the image
         boxes = boxes * np.array([pixels.shape[1] / shown.size[1], pixels.shape[0] / shown.size[0]] * 2, np.float32)
-    drawn = draw_boxes(
-        pixels,
-        boxes,
-        shown.labels.numpy(),
-        shown.names,
-        scores=shown.scores.detach().float().numpy(),
-    )
-    return Image.fromarray(drawn)
+    marks = Marks(boxes, shown.labels.numpy(), shown.names, shown.scores.detach().float().numpy())
+    return Image.fromarray(draw_boxes(pixels, marks))
 
 
 def sheet(
@@ -228,17 +248,22 @@ def _onto(value: float, extent: int, half: float) -> int:
     return int(min(max(math.floor(value), -4 * half - 2), extent + 4 * half + 2))  # far-out boxes overflow cv2
 
 
-def _draw_tags(
-    pixels: Pixels, boxes: NDArray[Any], texts: Sequence[str], colors: Sequence[Color], font_size: float, line: int
-) -> Pixels:
+class _Pen(NamedTuple):
+    """Line width and font size, in pixels of the picture."""
+
+    line: int
+    font: float
+
+
+def _draw_tags(pixels: Pixels, boxes: NDArray[Any], texts: Sequence[str], colors: Sequence[Color], pen: _Pen) -> Pixels:
     """Name tags at the boxes, all inside the picture, where they cover each other least; first ones matter most."""
     height, width = pixels.shape[:2]
     tiles: list[Image.Image] = []
     spots = np.zeros((len(texts), 4))
     for i, (text, color) in enumerate(zip(texts, colors, strict=True)):
-        tile = _tag(text, color, font_size, width, height)
+        tile = _tag(text, color, pen.font, width, height)
         tiles.append(tile)
-        x, y = _place(boxes[i], tile.size, spots[:i], width, height, line)
+        x, y = _place(boxes[i], tile.size, spots[:i], (width, height), pen.line)
         spots[i] = (x, y, x + tile.width, y + tile.height)
     canvas = Image.fromarray(pixels)
     for tile, spot in reversed(list(zip(tiles, spots, strict=True))):  # the best last, on top
@@ -247,10 +272,11 @@ def _draw_tags(
 
 
 def _place(
-    box: NDArray[Any], size: tuple[int, int], taken: NDArray[Any], width: int, height: int, line: int
+    box: NDArray[Any], size: tuple[int, int], taken: NDArray[Any], within: tuple[int, int], line: int
 ) -> tuple[int, int]:
-    """Left and top of a tag of `size` (w, h) for `box`: the spot around the box that covers least of `taken`."""
-    w, h = size
+    """Left and top of a tag of `size` (w, h) for `box` in a picture of `within` (width, height): the spot around the
+    box that covers least of `taken`."""
+    (w, h), (width, height) = size, within
     half = math.ceil(line / 2)
     left, right = max(box[0], 0) - half, min(box[2], width) + half - w
     above, below = box[1] - h - half + 1, box[3] + half - 1

@@ -18,7 +18,7 @@ from ..evaluation.mot import mot_lines
 from ..files import whole
 from ..inference.video import Frame, VideoInfo, frame_line, write_video
 from ..tracking.counting import Line, Zone, foot
-from .draw import PALETTE, draw_boxes
+from .draw import PALETTE, Marks, draw_boxes
 
 Pixels = NDArray[np.uint8]
 _TRAIL = 1.5  # seconds of an object's way that are drawn
@@ -61,12 +61,12 @@ class Painter:
     def _boxes(self, drawn: Pixels, seen: Detections) -> Pixels:
         here = seen.to("cpu")
         if here.track_ids is None:
-            return draw_boxes(drawn, here.boxes, here.labels, here.names, here.scores)
+            return draw_boxes(drawn, Marks(here.boxes, here.labels, here.names, here.scores))
         known = here[here.track_ids >= 0]
         assert known.track_ids is not None
         numbers = known.track_ids.tolist()
         names = [f"{known.name(i)} {number}" for i, number in enumerate(numbers)]
-        return draw_boxes(drawn, known.boxes, range(len(names)), names, colors=[_color(n) for n in numbers])
+        return draw_boxes(drawn, Marks(known.boxes, range(len(names)), names, colors=[_color(n) for n in numbers]))
 
     def _go_on(self, seen: Detections, time: float) -> None:
         if seen.track_ids is None:

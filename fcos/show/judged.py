@@ -18,7 +18,7 @@ from ..evaluation.metrics import Ints, match_image, matches_coco, overlaps
 from ..files import write_whole
 from ..types import Detections
 from . import plots
-from .draw import draw_boxes, sheet, side_by_side
+from .draw import Marks, draw_boxes, sheet, side_by_side
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -40,23 +40,23 @@ def save_image(path: Path, pixels: np.ndarray) -> Path:
 
 
 def draw_judged(
-    dataset: Dataset, found: Sequence[Detections], score: float, chosen: Sequence[int] | None = None
+    dataset: Dataset, detections: Sequence[Detections], score: float, chosen: Sequence[int] | None = None
 ) -> np.ndarray | None:
     """Truth beside prediction for the records `chosen`, or for some spread over those with boxes; None when
     none of them can be read. Detections from `score` on are shown."""
     if chosen is None:
         chosen = spread(dataset, _IMAGES)
-    missed, wrong = mistakes(found, dataset, score)
+    missed, wrong = mistakes(detections, dataset, score)
     pairs = []
     for i in chosen:
-        record, shown = dataset.records[i], found[i][found[i].scores >= score]
+        record, shown = dataset.records[i], detections[i][detections[i].scores >= score]
         try:
             pixels = read_image(str(record.path))
         except ImageError:
             continue
         names = dataset.classes.names
-        truth = draw_boxes(pixels, record.boxes, record.labels, names, ignore=record.ignore)
-        guess = draw_boxes(pixels, shown.boxes.numpy(), shown.labels.numpy(), names, scores=shown.scores.numpy())
+        truth = draw_boxes(pixels, Marks(record.boxes, record.labels, names, ignore=record.ignore))
+        guess = draw_boxes(pixels, Marks(shown.boxes.numpy(), shown.labels.numpy(), names, scores=shown.scores.numpy()))
         told = ", ".join(f"{n} {what}" for n, what in ((missed[i], "missed"), (wrong[i], "wrong")) if n)
         pairs.append(side_by_side(truth, guess, (f"truth: {record.file_name}", f"found: {told or 'all right'}")))
     return sheet(pairs, columns=2, cell=720) if pairs else None
@@ -68,51 +68,51 @@ def spread(dataset: Dataset, count: int) -> list[int]:
     return [some[i] for i in np.linspace(0, len(some) - 1, min(count, len(some))).round().astype(int)]
 
 
-def mistakes(found: Sequence[Detections], dataset: Dataset, score: float, iou: float = 0.5) -> tuple[Ints, Ints]:
+def mistakes(detections: Sequence[Detections], dataset: Dataset, score: float, iou: float = 0.5) -> tuple[Ints, Ints]:
     """Missed objects [N] and wrong detections [N] of each record, among detections with a score >= `score`."""
-    kept = [d[d.scores >= score] for d in found]
-    detections, truth = flatten(kept, dataset)
-    box = matches_coco(detections, truth, overlaps(detections, truth, minimum=iou), iou)
+    kept = [d[d.scores >= score] for d in detections]
+    flat, truth = flatten(kept, dataset)
+    box = matches_coco(flat, truth, overlaps(flat, truth, minimum=iou), iou)
     hit = np.isin(np.arange(len(truth.image)), box) | truth.ignore
     place = np.argsort([record.id for record in dataset.records], kind="stable")  # flatten goes by id
     missed, wrong = np.zeros(len(dataset), np.int64), np.zeros(len(dataset), np.int64)
     missed[place] = np.bincount(truth.image[~hit], minlength=len(dataset))
-    wrong[place] = np.bincount(detections.image[box < 0], minlength=len(dataset))
+    wrong[place] = np.bincount(flat.image[box < 0], minlength=len(dataset))
     return missed, wrong
 
 
 def draw_evaluation(
-    folder: Path, found: Sequence[Detections], dataset: Dataset, score: float | None = None
+    folder: Path, detections: Sequence[Detections], dataset: Dataset, score: float | None = None
 ) -> list[Path]:
-    """pr.png, f1.png, confusion.png and reliability.png of found[i] on dataset.records[i].
+    """pr.png, f1.png, confusion.png and reliability.png of detections[i] on dataset.records[i].
 
     The confusion matrix counts detections from `score` on; left out: the score with the best F1.
     """
-    lines = curves(found, dataset)
+    lines = curves(detections, dataset)
     if score is None:
         score = next(iter(lines.pooled.values())).best()[0]
         score = score if score == score else 0.5  # nothing was found: any threshold shows that
-    matrix = confusion_matrix(found, dataset, score=score)
+    matrix = confusion_matrix(detections, dataset, score=score)
     names = dataset.classes.names
     return [
         write_whole(folder / "pr.png", lambda p: plots.pr_curve(lines, p)),
         write_whole(folder / "f1.png", lambda p: plots.f1_curve(lines, p)),
         write_whole(folder / "confusion.png", lambda p: plots.confusion_matrix(matrix, names, p, score=score)),
-        write_whole(folder / "reliability.png", lambda p: reliability_plot(calibration(found, dataset), p)),
+        write_whole(folder / "reliability.png", lambda p: reliability_plot(calibration(detections, dataset), p)),
     ]
 
 
-def draw_validation(folder: Path, found: Sequence[Detections], dataset: Dataset, score: float) -> None:
+def draw_validation(folder: Path, detections: Sequence[Detections], dataset: Dataset, score: float) -> None:
     """val_0.jpg and val_1.jpg: pictures spread over the data; val_worst.jpg: those with most mistakes."""
     chosen = spread(dataset, 2 * _IMAGES)
     sheets = {"val_0.jpg": chosen, "val_1.jpg": []}
     if len(chosen) > _IMAGES:
         sheets = {"val_0.jpg": chosen[::2], "val_1.jpg": chosen[1::2]}
-    total = np.add(*mistakes(found, dataset, score))
+    total = np.add(*mistakes(detections, dataset, score))
     worst = np.argsort(-total, kind="stable")[:_IMAGES]
     sheets["val_worst.jpg"] = [int(i) for i in worst if total[i]]
     for name, images in sheets.items():
-        drawn = draw_judged(dataset, found, score, images) if images else None
+        drawn = draw_judged(dataset, detections, score, images) if images else None
         if drawn is None:
             (folder / name).unlink(missing_ok=True)  # one of an earlier evaluation would mislead
         else:
@@ -120,6 +120,7 @@ def draw_validation(folder: Path, found: Sequence[Detections], dataset: Dataset,
 
 
 SCORE = 0.5  # of the pictures
+_ON_A_SHEET = 4
 IOU = 0.5
 
 
@@ -152,50 +153,48 @@ def show(detector: Detector, record: Record, classes: Classes, score: float = SC
 
     from ..data.classes import match_classes
     from ..data.image import read_image
-    from .draw import draw_boxes
+    from .draw import Marks, draw_boxes
 
     pixels = read_image(str(record.path))
-    found = detector(pixels, score=score)
+    detections = detector(pixels, score=score)
     mapping = match_classes(detector.classes, classes, allow_missing=True)
-    hit, used = match(found, record, mapping)
+    hit, used = match(detections, record, mapping)
     excused = hit < 0
-    boxes, names = found.boxes.numpy(), detector.classes.names
+    boxes, scores, labels = (v.numpy()[~excused] for v in (detections.boxes, detections.scores, detections.labels))
     colors = [GREEN if h > 0 else RED for h in hit[~excused]]
     drawn = draw_boxes(
-        pixels, boxes[~excused], found.labels.numpy()[~excused], names, found.scores.numpy()[~excused], colors=colors
+        pixels,
+        Marks(boxes, labels, detector.classes.names, scores, colors=colors),
     )
     missed = ~used & ~record.ignore
     missed &= np.isin(record.labels, mapping)  # what the model does not know it cannot miss
-    drawn = draw_boxes(
-        drawn, record.boxes[missed], record.labels[missed], classes.names, colors=[ORANGE] * int(missed.sum())
-    )
+    lost = Marks(record.boxes[missed], record.labels[missed], classes.names, colors=[ORANGE] * int(missed.sum()))
+    drawn = draw_boxes(drawn, lost)
     alarms = int((hit == 0).sum())
     return Shown(Path(record.file_name).stem, drawn, int((hit > 0).sum()), int(missed.sum()), alarms)
 
 
-def match(found: Detections, record: Record, mapping: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def match(detections: Detections, record: Record, mapping: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(for each detection: 1 hit, 0 false, -1 on a box to ignore; for each object: found or not), by COCO's rule."""
-    boxes, scores, labels = (value.cpu().numpy() for value in (found.boxes, found.scores, found.labels))
+    boxes, scores, labels = (value.cpu().numpy() for value in (detections.boxes, detections.scores, detections.labels))
     taken = match_image((boxes, scores, mapping[labels]), (record.boxes, record.labels, record.ignore), IOU)
     used = np.isin(np.arange(len(record.boxes)), taken) & ~record.ignore
     hit = np.where(taken < 0, 0, np.where(record.ignore[taken], -1, 1)) if len(record.boxes) else 0 * taken
     return hit, used
 
 
-def draw_sheets(
-    model: str | Path, data: str | Path, out: Path, *, split: str | None = None, score: float = SCORE, limit: int = 4
-) -> list[tuple[str, str]]:
-    """Write OUT-good.jpg and OUT-bad.jpg, up to `limit` pictures of an annotated data set each; (file name, caption)
+def draw_sheets(model: str | Path, data: str | Path, out: Path, score: float = SCORE) -> list[tuple[str, str]]:
+    """Write OUT-good.jpg and OUT-bad.jpg, up to four pictures of an annotated data set each; (file name, caption)
     of those there are. Bad pictures are those with most misses and false alarms."""
     from ..data.open import open_dataset
     from ..inference.load import load
     from .draw import sheet
 
-    dataset = open_dataset(data, split)
+    dataset = open_dataset(data)
     detector = load(model, device="cpu")
     shown = [show(detector, r, dataset.classes, score) for r in dataset.records if r.path is not None]
-    good = sorted((s for s in shown if s.good and s.hits), key=lambda s: -s.hits)[:limit]
-    bad = sorted((s for s in shown if not s.good), key=lambda s: -(s.misses + s.alarms))[:limit]
+    good = sorted((s for s in shown if s.good and s.hits), key=lambda s: -s.hits)[:_ON_A_SHEET]
+    bad = sorted((s for s in shown if not s.good), key=lambda s: -(s.misses + s.alarms))[:_ON_A_SHEET]
     written = []
     for kind, chosen in (("good", good), ("bad", bad)):
         if not chosen:
@@ -203,7 +202,7 @@ def draw_sheets(
         path = out.with_name(f"{out.stem}-{kind}.jpg")
         texts = [s.text() for s in chosen]
         save_image(path, sheet([s.pixels for s in chosen], columns=min(2, len(chosen)), titles=texts, cell=480))
-        marks = "Green: right; red: false; orange: missed" if kind == "bad" else "Everything found, nothing false"
+        marks = "Green: right; red: false; orange: missed" if kind == "bad" else "Everything detections, nothing false"
         written.append((path.name, f"{marks} (score >= {score:g}, IoU >= {IOU:g}). {'; '.join(texts)}."))
     return written
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,25 +131,29 @@ def confusion_matrix(
     figure.savefig(path)
 
 
-def labels(
-    counts: Sequence[int],
-    names: Sequence[str],
-    per_image: Ints,
-    size: Floats,
-    centre: Floats,
-    level: Ints,
-    strides: Sequence[int],
-    path: str | Path,
-    *,
-    about: str = "",
-) -> None:
-    """What there is to learn: boxes of each class (counts [C]), boxes in a picture (per_picture [N]), their sizes
-    and places (size [B,2] in pixels of the network input, centre [B,2] as shares 0..1 of the picture) and the
-    level [B] that learns each, -1 where no location does. `about` is added to the title."""
+@dataclass(frozen=True)
+class Labels:
+    """What there is to learn: boxes of each class (counts [C], names [C]), boxes in a picture (per_image [N]), their
+    sizes and places (size [B,2] in pixels of the network input, centre [B,2] as shares 0..1 of the picture), and the
+    level [B] that learns each, -1 where no location does, of levels with these strides."""
+
+    counts: Sequence[int]
+    names: Sequence[str]
+    per_image: Ints
+    size: Floats
+    centre: Floats
+    level: Ints
+    strides: Sequence[int]
+
+
+def labels(told: Labels, path: str | Path, *, about: str = "") -> None:
+    """What there is to learn, drawn. `about` is added to the title."""
+    names, size, centre, level, strides = told.names, told.size, told.centre, told.level, told.strides
+    per_image = told.per_image
     figure = _figure(13.2, max(7.4, 2 + 0.21 * min(len(names), NAMED_BARS)))
     figure.suptitle(f"What there is to learn{about}", x=0.01, ha="left", color=INK, fontsize=14)
     grid = figure.add_gridspec(2, 3)
-    _class_bars(figure.add_subplot(grid[:, 0]), counts, names)
+    _class_bars(figure.add_subplot(grid[:, 0]), told.counts, names)
     sizes, places, levels, images = (figure.add_subplot(grid[i, j]) for i in (0, 1) for j in (1, 2))
 
     style(sizes, "Width and height at the network input", "width, px", "height, px")
@@ -218,8 +223,16 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
     from matplotlib.ticker import LogLocator, NullFormatter
 
     panels: list[tuple[str, list[tuple[str, str]], str]] = [
-        ("losses", [("classification", "class"), ("box", "box"), ("centerness", "centerness"),
-                    ("val_loss", "sum, validation")], "log"),
+        (
+            "losses",
+            [
+                ("classification", "class"),
+                ("box", "box"),
+                ("centerness", "centerness"),
+                ("val_loss", "sum, validation"),
+            ],
+            "log",
+        ),
         ("centerness loss above its floor", [("centerness_excess", "")], "zero"),
         ("IoU of positives with their boxes", [("mean_iou", "")], "share"),
         ("AP, validation", [("AP50", "AP50"), ("AP75", "AP75"), ("AP", "AP")], "share"),
@@ -229,7 +242,7 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
         ("ambiguous share of positives", [("ambiguous", "")], "zero"),
         ("pictures per second", [("images_per_second", "")], "zero"),
         ("waiting for data, s a step", [("data_wait", "")], "zero"),
-    ]  # fmt: skip
+    ]
     drawn = [p for p in panels if p[0].startswith("AP") or any(_series(rows, key)[0] for key, _ in p[1])]
     columns = 3 if len(drawn) < 10 else 4
     lines = math.ceil(len(drawn) / columns)
@@ -266,10 +279,17 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
         axes.set_xlim(0, 1.02 * end)
         if len(known) > 1:
             axes.legend(
-                loc="lower right", bbox_to_anchor=(1.01, 0.99), ncols=len(known) + (series[-1][0] == "AP"),
-                frameon=False, fontsize=8, labelcolor=INK, handlelength=0.9, handletextpad=0.4, columnspacing=0.9,
+                loc="lower right",
+                bbox_to_anchor=(1.01, 0.99),
+                ncols=len(known) + (series[-1][0] == "AP"),
+                frameon=False,
+                fontsize=8,
+                labelcolor=INK,
+                handlelength=0.9,
+                handletextpad=0.4,
+                columnspacing=0.9,
                 borderpad=0.2,
-            )  # fmt: skip
+            )
     figure.savefig(path)
 
 

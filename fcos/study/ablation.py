@@ -101,12 +101,11 @@ def ablation_study(
     out: str | Path,
     seeds: Sequence[int] = (0,),
     device: str = "auto",
-    init: str = "none",
 ) -> AblationStudy:
     """Train every step for every seed into a folder of its own under `out`; the last AP of each run counts.
 
-    Every run starts from `init`, the same for all: a detector, or "none" for the weights of the body alone. A detector
-    that was trained under one step's rules would favour that step.
+    Every run starts from the weights of the backbone alone: a detector that was trained under one step's rules would
+    favour that step.
 
     `ablation.txt` in `out` is written anew after every step, so a long study can be read while it goes on.
     Called again with the same `out` it goes on where it stopped: finished runs are read, a begun one resumes.
@@ -116,7 +115,7 @@ def ablation_study(
     name = str(data["train"].root)
     for number, (title, step, paper) in enumerate(ladder(config)):
         judged = [
-            _run(step.override({"train": {"seed": seed}}), data, Path(out) / f"{number}-seed{seed}", device, init)
+            _run(step.override({"train": {"seed": seed}}), data, Path(out) / f"{number}-seed{seed}", device)
             for seed in seeds
         ]
         ap, ap50, ap75 = zip(*judged, strict=True)
@@ -126,9 +125,7 @@ def ablation_study(
     return study
 
 
-def _run(
-    config: Config, data: Mapping[str, Dataset], folder: Path, device: str, init: str
-) -> tuple[float, float, float]:
+def _run(config: Config, data: Mapping[str, Dataset], folder: Path, device: str) -> tuple[float, float, float]:
     """(AP, AP50, AP75) of one run, trained, resumed, or read from its folder; nan without validation."""
     config = with_learned_side(config, data["train"])  # as training keeps it
     settings = folder / "config.yaml"
@@ -140,7 +137,7 @@ def _run(
             train(splits, out=folder, resume=True, device=device, quiet=True)
         else:
             settings.unlink(missing_ok=True)  # stopped before anything was saved
-            train(splits, model=config, out=folder, init=init, holdout=0, device=device, quiet=True)
+            train(splits, model=config, out=folder, init="none", holdout=0, device=device, quiet=True)
     judged = [row for row in RunFolder(folder, write=False).rows() if row["AP"]]
     ap, ap50, ap75 = (float(judged[-1][k]) if judged else math.nan for k in ("AP", "AP50", "AP75"))
     return ap, ap50, ap75

@@ -115,9 +115,7 @@ def ambiguity_study(dataset: Dataset, config: Config, *, both: bool = True) -> A
         scans = [scan(d, variant, f"FCOS, {name}") for d in readings]
         seen[name] = scans[0]
         other = scans[1].ambiguity if both else None
-        rows.append(
-            AmbiguityRow(name, int(scans[0].positives.sum()), *scans[0].ambiguity, other, PAPER.get(name))
-        )  # fmt: skip
+        rows.append(AmbiguityRow(name, int(scans[0].positives.sum()), *scans[0].ambiguity, other, PAPER.get(name)))
     size = (config.data.size, config.data.max_size)
     pairs = class_pairs(seen["FPN"], dataset.classes.names)
     return AmbiguityStudy(str(dataset.root), len(dataset.records), seen["FPN"].boxes, size, tuple(rows), pairs)

@@ -106,7 +106,7 @@ def _close_pairs(points: Points, boxes: Tensor, rounded: bool) -> tuple[Tensor, 
     IoU >= t asks that the overlap along each axis is at least t of the longer side, so an anchor as wide as
     w has its centre within (w + box) / 2 - t * max(w, box) <= w * (1 / t - 1) / 2 of the box's.
     """
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    near: list[tuple[Tensor, Tensor, Tensor]] = []
     sides, center = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
     start = 0
     for grid in points.grids:
@@ -130,10 +130,10 @@ def _close_pairs(points: Points, boxes: Tensor, rounded: bool) -> tuple[Tensor, 
                 union = (sides[part].prod(dim=1) + w * h)[:, None, None] - inside
                 n, r, c = (inside >= (LOW - 1e-3) * union).nonzero(as_tuple=True)
                 cell = row[n, r] * grid.width + column[n, c]
-                found.append((start + cell * len(SCALES) * len(RATIOS) + k, part[n], cell))
+                near.append((start + cell * len(SCALES) * len(RATIOS) + k, part[n], cell))
         start += grid.cells * len(SCALES) * len(RATIOS)
-    anchor = torch.cat([f[0] for f in found])
-    box = torch.cat([f[1] for f in found])
+    anchor = torch.cat([f[0] for f in near])
+    box = torch.cat([f[1] for f in near])
     value = _paired_iou(torch.cat([grid_anchors(g, rounded) for g in points.grids])[anchor], boxes[box])
     keep = value >= LOW
     return anchor[keep], box[keep], value[keep]

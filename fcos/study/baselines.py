@@ -83,26 +83,26 @@ def recognise(state: dict[str, Tensor]) -> str | None:
     if "head.regression_head.bbox_ctrness.weight" in state:
         return None  # its FCOS
     if "head.classification_head.cls_logits.bias" in state:
-        body = "retinanet_resnet50_fpn" if "backbone.body.layer3.5.conv1.weight" in state else None
+        backbone = "retinanet_resnet50_fpn" if "backbone.body.layer3.5.conv1.weight" in state else None
         second = any(re.match(r"head\.classification_head\.conv\.\d\.1\.", k) for k in state)
     elif "rpn.head.cls_logits.bias" in state and "roi_heads.box_predictor.cls_score.bias" in state:
         if "backbone.body.0.0.weight" in state:
             return "fasterrcnn_mobilenet_v3_large_fpn"
-        body = "fasterrcnn_resnet50_fpn" if "backbone.body.layer3.5.conv1.weight" in state else None
+        backbone = "fasterrcnn_resnet50_fpn" if "backbone.body.layer3.5.conv1.weight" in state else None
         second = any(k.startswith("rpn.head.conv.1.") for k in state)
     else:
         return None
-    return f"{body}_v2" if body and second else body
+    return f"{backbone}_v2" if backbone and second else backbone
 
 
 def baseline_proposals(baseline: Baseline, dataset: Dataset) -> list[Detections]:
     """Its proposals on every picture, as the one class 0."""
-    found = []
+    detections = []
     for record in track(with_files(dataset).records, len(dataset), baseline.name):
         boxes, scores = baseline.propose(read_image(str(record.path)))
         none = torch.zeros(len(boxes), dtype=torch.int64)
-        found.append(Detections(boxes, scores, none, none - 1))
-    return found
+        detections.append(Detections(boxes, scores, none, none - 1))
+    return detections
 
 
 def _input(model: Any, image: np.ndarray) -> tuple[Any, Tensor]:
@@ -127,14 +127,14 @@ def _retinanet(model: Any, image: np.ndarray, most: int) -> tuple[Tensor, Tensor
 
     images, ratio = _input(model, image)
     levels = list(model.backbone(images.tensors).values())
-    found = model.head(levels)
+    outputs = model.head(levels)
     counts = [_ANCHORS * level.shape[-2] * level.shape[-1] for level in levels]
-    scores = found["cls_logits"][0].amax(dim=1).sigmoid()
+    scores = outputs["cls_logits"][0].amax(dim=1).sigmoid()
     best = [part.topk(min(max(most, _BEFORE), len(part))).indices for part in scores.split(counts)]
     starts = np.cumsum([0, *counts[:-1]]).tolist()
     rows = torch.cat([start + part for start, part in zip(starts, best, strict=True)])
     anchors = model.anchor_generator(images, levels)[0][rows]
-    boxes = model.box_coder.decode_single(found["bbox_regression"][0][rows], anchors)
+    boxes = model.box_coder.decode_single(outputs["bbox_regression"][0][rows], anchors)
     boxes = clip_boxes_to_image(boxes, images.image_sizes[0])
     keep = nms(boxes, scores[rows], model.nms_thresh)[:most]
     return boxes[keep] * ratio, scores[rows][keep]

@@ -123,8 +123,8 @@ def redecode(c: Candidates, cfg: DecodeConfig, keep: Tensor | None = None) -> De
         rest = Admitted(*(torch.cat((a, b[kept])) for a, b in zip(fixed, rest, strict=True)))
         kept = rest.scores.argsort(descending=True, stable=True)[: cfg.max_detections]
         final = rest.scores[kept]
-    found, _ = finish(rest, kept, final, c.size, cfg)
-    return replace(found, boxes=found.boxes * c.ratio, size=None)
+    detections, _ = finish(rest, kept, final, c.size, cfg)
+    return replace(detections, boxes=detections.boxes * c.ratio, size=None)
 
 
 def redecode_all(cached: Sequence[Candidates], config: Config, **changes: object) -> list[Detections]:

@@ -64,9 +64,9 @@ class PaperStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return plain({k: v for k, v in vars(self).items() if k not in ("rows", "extra")} | {
-            "rows": [vars(r) for r in self.rows]
-        })  # fmt: skip
+        return plain(
+            {k: v for k, v in vars(self).items() if k not in ("rows", "extra")} | {"rows": [vars(r) for r in self.rows]}
+        )
 
     def text(self) -> str:
         """For a terminal."""
@@ -96,8 +96,8 @@ def _study(name: str, dataset: Dataset, rows: Sequence[Row], **more: Any) -> Pap
     return PaperStudy(name, str(dataset.root), dataset.split, len(dataset), tuple(rows), **more)
 
 
-def _ap(found: Sequence[Detections], dataset: Dataset) -> dict[str, float]:
-    m = evaluate(found, dataset)
+def _ap(detections: Sequence[Detections], dataset: Dataset) -> dict[str, float]:
+    m = evaluate(detections, dataset)
     return {"AP": m.ap, "AP50": m.ap50, "AP75": m.ap75}
 
 
@@ -118,9 +118,9 @@ def centerness_study(cached: Sequence[Candidates], dataset: Dataset, config: Con
         ("branch", redecode_all(cached, config, score=rule), 0.371),
     )
     rows, curves = [], {}
-    for name, found, paper in variants:
-        curves[name] = agnostic_curves(found, dataset)
-        numbers = _ap(found, dataset)
+    for name, detections, paper in variants:
+        curves[name] = agnostic_curves(detections, dataset)
+        numbers = _ap(detections, dataset)
         numbers |= {f"agnostic AP{round(100 * k)}": voc_ap(v, points=101) for k, v in curves[name].items()}
         rows.append(Row(name, numbers, {"AP": paper}))
     extra = {"curves": curves, "scatter": score_against_iou(cached, config)}
@@ -132,9 +132,9 @@ def centerness_of_box(c: Candidates) -> Tensor:
     return torch.nan_to_num(centerness_target(c.distances.clamp(min=0)), nan=0.0)
 
 
-def agnostic_curves(found: Sequence[Detections], dataset: Dataset) -> dict[float, Curve]:
+def agnostic_curves(detections: Sequence[Detections], dataset: Dataset) -> dict[float, Curve]:
     """Precision and recall with all classes as one, at each IoU."""
-    flat, truth = flatten(found, dataset, class_agnostic=True)
+    flat, truth = flatten(detections, dataset, class_agnostic=True)
     pairs = overlaps(flat, truth, minimum=0.5)
     objects = int((~truth.ignore).sum())
     return {k: precision_recall(flat.scores, match_coco(flat, truth, pairs, k), objects) for k in (0.5, 0.75, 0.9)}
@@ -171,8 +171,8 @@ def nms_study(cached: Sequence[Candidates], dataset: Dataset, config: Config) ->
     grid: dict[tuple[str, float], float] = {}
     cells = [(rule, least) for rule in RULES for least in NMS_IOU]
     for rule, least in track(cells, len(cells), "decoding"):
-        found = redecode_all(cached, config, nms_iou=least, **RULES[rule])
-        grid[rule, least] = evaluate(found, dataset).ap
+        detections = redecode_all(cached, config, nms_iou=least, **RULES[rule])
+        grid[rule, least] = evaluate(detections, dataset).ap
     rows = [Row(rule, {f"IoU {k:g}": grid[rule, k] for k in NMS_IOU}) for rule in RULES]
     now = evaluate(redecode_all(cached, config), dataset).ap
 
@@ -207,17 +207,17 @@ def proposals_study(
     other detectors' proposals by name.
     """
     rows = [Row("RPN with FPN (paper)", {}, {"AR@100": 0.447, "AR@1000": 0.569})]
-    rows += [Row(name, _recall(found, dataset)) for name, found in (baselines or {}).items()]
+    rows += [Row(name, _recall(detections, dataset)) for name, detections in (baselines or {}).items()]
     rule = "sqrt" if config.decode.score == "class" else config.decode.score
     for name, score, paper in (("FCOS without centerness", "class", (0.480, 0.593)), ("FCOS", rule, (0.528, 0.603))):
-        found = redecode_all(cached, config, score=score)
-        rows.append(Row(name, _recall(found, dataset), {"AR@100": paper[0], "AR@1000": paper[1]}))
+        detections = redecode_all(cached, config, score=score)
+        rows.append(Row(name, _recall(detections, dataset), {"AR@100": paper[0], "AR@1000": paper[1]}))
     note = f"each location gives the box of its most probable class; NMS over all classes at {config.decode.nms_iou:g}"
     return _study("proposals", dataset, rows, note=note)
 
 
-def _recall(found: Sequence[Detections], dataset: Dataset) -> dict[str, float]:
-    ar = evaluate(found, dataset, class_agnostic=True, max_detections=(100, 1000)).ar
+def _recall(detections: Sequence[Detections], dataset: Dataset) -> dict[str, float]:
+    ar = evaluate(detections, dataset, class_agnostic=True, max_detections=(100, 1000)).ar
     return {f"AR@{k}": ar[k] for k in (100, 1000)}
 
 
@@ -242,10 +242,10 @@ def oracle_study(cached: Sequence[Candidates], dataset: Dataset, config: Config)
         ("true box", true_box, {}),
     )
     for name, mend, paper in mends:
-        found = [redecode(mend(c), cfg) for c in cached]
-        rows.append(Row(name, _ap(found, dataset), paper))
-    found = [redecode(*perfect_nms(c, config)) for c in cached]
-    rows.append(Row("true NMS", _ap(found, dataset)))
+        detections = [redecode(mend(c), cfg) for c in cached]
+        rows.append(Row(name, _ap(detections, dataset), paper))
+    detections = [redecode(*perfect_nms(c, config)) for c in cached]
+    rows.append(Row("true NMS", _ap(detections, dataset)))
     return _study("oracle", dataset, rows, note="the code behind the paper's 42.1 was never published (m: from memory)")
 
 

@@ -15,7 +15,7 @@ import torch
 
 from ..analysis.explain import Explanation, Story, explain
 from ..errors import DataError
-from ..show.draw import draw_boxes, level_color
+from ..show.draw import Marks, draw_boxes, level_color
 from ..show.plots import INK, MUTED, _figure
 from ..terminal import track
 
@@ -108,9 +108,15 @@ def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
     for name, dx, dy in (("l", -left, 0), ("r", right, 0), ("t", 0, -top), ("b", 0, bottom)):
         panels[0].annotate("", (x + dx, y + dy), (x, y), arrowprops={"arrowstyle": "-|>", "color": color, "lw": 1.8})
         panels[0].text(
-            x + dx / 2, y + dy / 2, f"{name} {abs(dx + dy):.0f}", color="white", fontsize=10, ha="center", va="center",
+            x + dx / 2,
+            y + dy / 2,
+            f"{name} {abs(dx + dy):.0f}",
+            color="white",
+            fontsize=10,
+            ha="center",
+            va="center",
             bbox={"boxstyle": "round,pad=0.2", "facecolor": color, "edgecolor": "none"},
-        )  # fmt: skip
+        )
     panels[0].plot([x], [y], "o", color=color, markersize=9, markeredgecolor="white", markeredgewidth=1.6, zorder=6)
     _title(panels[0], f"one location of {story.level} tells a box", f"{story.label}, score {story.score:.2f}")
 
@@ -120,11 +126,9 @@ def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
     _box(panels[1], story.box, "white", 1.6)
     _title(panels[1], "what centerness should be in that box", "√(min(l,r)/max(l,r) · min(t,b)/max(t,b))")
 
-    _, _, found = next(m for m in told.maps if m[0] == story.level)
+    _, _, heat = next(m for m in told.maps if m[0] == story.level)
     panels[2].imshow(grey)
-    shown = panels[2].imshow(
-        found, vmin=0, vmax=1, alpha=0.72, extent=(0, width, height, 0), interpolation="nearest"
-    )  # fmt: skip
+    shown = panels[2].imshow(heat, vmin=0, vmax=1, alpha=0.72, extent=(0, width, height, 0), interpolation="nearest")
     _box(panels[2], story.box, "white", 1.6)
     panels[2].plot([x], [y], "o", color=color, markersize=7, markeredgecolor="white", markeredgewidth=1.4)
     _title(panels[2], f"what the network says, every location of {story.level}", f"{story.centerness:.2f} at the dot")
@@ -141,7 +145,7 @@ def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None
     on its own scale), the shared head, class probability and centerness of every level, and the detections.
     A network without body and pyramid (an exported one) shows only its outputs."""
     cfg = detector.config.model
-    body, pyramid = feature_maps(detector, told.image)
+    backbone, pyramid = feature_maps(detector, told.image)
     levels = len(told.maps)
     figure = _figure(14.2, 1.5 + 1.32 * levels)
     grid = figure.add_gridspec(levels, 7, width_ratios=(2.1, 1.2, 1.2, 1.5, 1.2, 1.2, 2.1), wspace=0.1, hspace=0.02)
@@ -152,11 +156,11 @@ def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None
     _title(image, "picture", f"{columns} x {rows} px to the network")
 
     offset = min(len(cfg.strides), len(pyramid)) - levels
-    for i, (_, channels, values) in enumerate(body):
-        row = next((k for k, s in enumerate(cfg.strides) if s == body[i][0]), i)
+    for i, (_, channels, values) in enumerate(backbone):
+        row = next((k for k, s in enumerate(cfg.strides) if s == backbone[i][0]), i)
         axes = figure.add_subplot(grid[min(row, levels - 1), 1])
         _map(axes, values, "magma")
-        name = f"C{body[i][0].bit_length() - 1}"
+        name = f"C{backbone[i][0].bit_length() - 1}"
         _side(axes, f"{name}   {values.shape[1]} x {values.shape[0]} x {channels}")
         if i == 0:
             _head(axes, "body", cfg.backbone)
@@ -177,7 +181,7 @@ def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None
     drawn = figure.add_subplot(grid[:, 6])
     colors = [level_color(k) for k in told.levels]
     texts = [s.label for s in told.stories]
-    drawn.imshow(draw_boxes(told.image, told.detections.boxes, range(len(texts)), texts, colors=colors))
+    drawn.imshow(draw_boxes(told.image, Marks(told.detections.boxes, range(len(texts)), texts, colors=colors)))
     _title(drawn, "boxes after NMS", "colour: the level that gave them")
     for axes in (image, drawn):
         axes.set_axis_off()
@@ -217,9 +221,16 @@ def _head_box(axes: Axes, detector: Detector) -> None:
     axes.set_axis_off()
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.add_patch(
-        FancyBboxPatch((0.06, 0.1), 0.88, 0.8, boxstyle="round,pad=0,rounding_size=0.05", facecolor=_GROUND,
-                       edgecolor="#cbd5e1", mutation_aspect=0.4)
-    )  # fmt: skip
+        FancyBboxPatch(
+            (0.06, 0.1),
+            0.88,
+            0.8,
+            boxstyle="round,pad=0,rounding_size=0.05",
+            facecolor=_GROUND,
+            edgecolor="#cbd5e1",
+            mutation_aspect=0.4,
+        )
+    )
     for x in (-0.03, 1.03):
         axes.text(x, 0.5, "→", ha="center", va="center", color=MUTED, fontsize=17)
     axes.text(0.5, 0.86, "one head,\nthe same for\nall levels", ha="center", va="top", color=INK, fontsize=11)

@@ -54,9 +54,7 @@ class RecallStudy:
 
     def text(self) -> str:
         """For a terminal."""
-        rows = [
-            (r.method, r.detail, percent(r.recall), percent(r.inclusive), percent(r.paper)) for r in self.rows
-        ]  # fmt: skip
+        rows = [(r.method, r.detail, percent(r.recall), percent(r.inclusive), percent(r.paper)) for r in self.rows]
         return "\n".join(
             [
                 f"best possible recall, %, {self.data}: {self.boxes:,} boxes of {self.images:,} pictures, "
@@ -102,7 +100,7 @@ def recall_study(dataset: Dataset, config: Config, *, both: bool = True) -> Reca
     rows = [
         RecallRow("RetinaNet", detail, *_pair([a[i] for a in anchors]), paper[i])
         for i, detail in enumerate(LOW_QUALITY)
-    ]  # fmt: skip
+    ]
     whole = sampling(config, 0.0)
     variants: list[tuple[str, Config, float | None]] = [
         ("P4 only", p4_only(whole), 0.9555),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,13 @@ _STEP = 1 / 30  # seconds between the points of the line that stands for the bli
 @dataclass
 class _Seen(Track):
     kept: Motion | None = None  # the motion at the last sight
+
+
+class _Frame(NamedTuple):
+    """The detections of a frame: boxes [D,4], labels [D]."""
+
+    boxes: Floats
+    labels: Sequence[int]
 
 
 class OcSort:
@@ -47,11 +55,12 @@ class OcSort:
             track.motion.predict(time)
         first, second = split_by_score(detections, config)
 
-        pairs = self._match(self.tracks, boxes, labels, first, config.first_iou, directed=True)
+        now = _Frame(boxes, labels)
+        pairs = self._match(self.tracks, now, first, config.first_iou, directed=True)
         done = self._apply(self.tracks, pairs, boxes, time, ids)
         left = [t for t in self.tracks if id(t) not in done]
         in_sight = [t for t in left if t.certain and t.seen == latest]
-        done |= self._apply(in_sight, self._match(in_sight, boxes, labels, second, config.second_iou), boxes, time, ids)
+        done |= self._apply(in_sight, self._match(in_sight, now, second, config.second_iou), boxes, time, ids)
         left = [t for t in left if id(t) not in done]
         rest = [i for i in first if i not in {i for _, i in pairs}]
         recovered = self._recover(left, boxes, labels, rest)
@@ -62,14 +71,13 @@ class OcSort:
         return ids
 
     def _match(
-        self, tracks: Sequence[_Seen], boxes: Floats, labels: Sequence[int], rows: Sequence[int], least: float,
-        directed: bool = False,
-    ) -> Pairs:  # fmt: skip
+        self, tracks: Sequence[_Seen], now: _Frame, rows: Sequence[int], least: float, directed: bool = False
+    ) -> Pairs:
         if not tracks or not rows:
             return []
-        chosen = boxes[list(rows)]
+        chosen = now.boxes[list(rows)]
         worth = overlaps(np.stack([t.motion.box for t in tracks]), chosen)
-        allowed = (worth >= least) & same_class(tracks, [labels[i] for i in rows], self.config.by_class)
+        allowed = (worth >= least) & same_class(tracks, [now.labels[i] for i in rows], self.config.by_class)
         if directed:
             worth = worth + _DIRECTION * np.stack([_agreement(t, chosen) for t in tracks])
         return [(t, rows[c]) for t, c in pair(worth, allowed)]

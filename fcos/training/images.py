@@ -19,7 +19,7 @@ from ..evaluation.coco import Metrics
 from ..files import write_whole
 from ..readers import read_text
 from ..show import plots
-from ..show.draw import draw_boxes, level_color, sheet
+from ..show.draw import Marks, draw_boxes, level_color, sheet
 from ..show.judged import draw_evaluation, draw_validation
 from ..show.page import Page
 from ..terminal import clock, plural
@@ -48,7 +48,7 @@ def draw_batch(batch: Batch, points: Points, index: Tensor, names: Sequence[str]
         larger = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
         boxes = factor * target.boxes.numpy()
         pixels = draw_boxes(
-            np.asarray(larger, np.uint8), boxes, target.labels.numpy(), names, ignore=target.ignore.numpy()
+            np.asarray(larger, np.uint8), Marks(boxes, target.labels.numpy(), names, ignore=target.ignore.numpy())
         )
         chosen = (index[i] >= 0).nonzero()[:, 0].cpu()
         for (x, y), level in zip(points.xy.cpu()[chosen].tolist(), points.level.cpu()[chosen].tolist(), strict=True):
@@ -74,13 +74,16 @@ def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
     about = f": {len(dataset):,} pictures, {int(dataset.counts().sum()):,} boxes"
     if every > 1:
         about += f" (all but the classes from every {every}th picture)"
-    return write_whole(
-        path,
-        lambda p: plots.labels(
-            dataset.counts().tolist(), dataset.classes.names, per_image, seen.size.astype(np.float64),
-            (xyxy[:, :2] + xyxy[:, 2:]) / 2, level, config.model.strides, p, about=about,
-        ),
-    )  # fmt: skip
+    told = plots.Labels(
+        counts=dataset.counts().tolist(),
+        names=dataset.classes.names,
+        per_image=per_image,
+        size=seen.size.astype(np.float64),
+        centre=(xyxy[:, :2] + xyxy[:, 2:]) / 2,
+        level=level,
+        strides=config.model.strides,
+    )
+    return write_whole(path, lambda p: plots.labels(told, p, about=about))
 
 
 # --------------------------------------------------------------------------- the page

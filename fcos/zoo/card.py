@@ -76,34 +76,33 @@ def recipe(run: Path) -> dict[str, Any]:
     """Command (without the folders in front of its paths), date, versions and machine of a run folder; empty where it
     says nothing."""
     try:
-        found = read_json(run / "environment.json", TEXT_LIMIT)
+        stored = read_json(run / "environment.json", TEXT_LIMIT)
     except FcosError:
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(stored, dict):
         return {}
     keys = ("command", "date", "commit", "fcos", "torch", "machine", "gpu")
-    told = {k: found[k] for k in keys if found.get(k)}
+    told = {k: stored[k] for k in keys if stored.get(k)}
     if "command" in told:  # /home/me/data/voc2007 is nobody's business
         told["command"] = re.sub(r"(^|[\s=,])(?:[A-Za-z]:|~)?[/\\]\S*[/\\](?=\S)", r"\1", told["command"])
     return told
 
 
-def card(
-    name: str,
-    path: str | Path,
-    *,
-    metrics: Mapping[str, Any] | None = None,
-    run: Path | None = None,
-    facts: Facts | None = None,
-    images: Sequence[tuple[str, str]] = (),
-    front: bool = False,
-) -> str:
-    """The card of the weights file `path` as Markdown.
+@dataclass(frozen=True)
+class Evidence:
+    """Where a card's statements come from: the result of `fcos eval --json` (None: the numbers that the weights file
+    itself keeps), the run folder, a person's facts, and pictures as (address, caption)."""
 
-    Without `metrics` the numbers are those the file itself keeps; `pictures` are (address, caption). `front` puts the
-    Hub's metadata in front.
-    """
-    facts = facts or Facts()
+    metrics: Mapping[str, Any] | None = None
+    run: Path | None = None
+    facts: Facts | None = None
+    images: Sequence[tuple[str, str]] = ()
+
+
+def card(name: str, path: str | Path, evidence: Evidence | None = None, *, front: bool = False) -> str:
+    """The card of the weights file `path` as Markdown; `front` puts the Hub's metadata in front."""
+    evidence = evidence or Evidence()
+    metrics, run, facts = evidence.metrics, evidence.run, evidence.facts or Facts()
     path = Path(path)
     config, classes, about = weights.header(path)
     made = {**about, **(recipe(run) if run is not None else {})}
@@ -131,9 +130,9 @@ def card(
     lines += _recipe(made, facts)
     lines += _numbers(numbers, facts, metrics)
     lines += _weaknesses(metrics, facts)
-    if images:
+    if evidence.images:
         lines += ["## Detections", ""]
-        for address, caption in images:
+        for address, caption in evidence.images:
             lines += [f"![{caption}]({address})", "", caption, ""]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -111,11 +111,11 @@ def _complete(remote: Remote, path: Path) -> None:
         _transfer(remote, path, part)
         if remote.fits(part):
             break
-        found = sha256(part)
+        digest = sha256(part)
         part.unlink()
         if not resumed:  # else the first half may have come from somewhere else: once more, from the start
             raise ModelError(
-                f"{source(remote)} is not the file expected: its SHA-256 is {found[:16]}..., not {remote.sha256}"
+                f"{source(remote)} is not the file expected: its SHA-256 is {digest[:16]}..., not {remote.sha256}"
                 f"{'' if len(remote.sha256) == 64 else '...'}; nothing was kept"
             )
     try:

@@ -62,8 +62,8 @@ def _downloaded(entry: Entry, remote: Remote) -> Path:
     from ..convert.names import COCO_80, COCO_91
     from ..convert.translate import from_state, read_checkpoint
 
-    found = from_state(*read_checkpoint(source))
-    state, classes = found.state, found.classes
+    converted = from_state(*read_checkpoint(source))
+    state, classes = converted.state, converted.classes
     if classes == COCO_91:  # one output for every COCO id; 11 of them name no class and were never learned
         state = {k: v[list(COCO_80.ids)] if k.startswith("head.class_logits.") else v for k, v in state.items()}
         classes = COCO_80
@@ -73,10 +73,10 @@ def _downloaded(entry: Entry, remote: Remote) -> Path:
         "licence": entry.licence,
         "AP": entry.ap,
         "judged_on": entry.ap_on,
-        "converted_from": found.family,
+        "converted_from": converted.family,
         "source": remote.url,
     }
-    return weights.save(path, state, found.config, classes, about=about)
+    return weights.save(path, state, converted.config, classes, about=about)
 
 
 def load_network(name: str | Path, overrides: Sequence[str] = ()) -> tuple[FCOS, Config, Classes]:

@@ -32,10 +32,10 @@ def download(name: str) -> Path:
     hub = require("huggingface_hub", "hub")
     repo, revision = parse(name)
     try:
-        found = hub.hf_hub_download(repo, WEIGHTS, revision=revision, library_name="fcos")
+        path = hub.hf_hub_download(repo, WEIGHTS, revision=revision, library_name="fcos")
     except Exception as error:  # whatever its client raises: the name, the network or the token
         raise ModelError(_explain(error, name)) from error
-    return Path(found)
+    return Path(path)
 
 
 def push(model: str | Path, name: str, card: str, *, half: bool = False, private: bool = False) -> str:
@@ -54,7 +54,8 @@ def push(model: str | Path, name: str, card: str, *, half: bool = False, private
         "about": about,
     }
     with tempfile.TemporaryDirectory() as folder:
-        weights.save(Path(folder) / WEIGHTS, state, config, classes, half=half, about=about)
+        kept = weights.halved(state) if half else state
+        weights.save(Path(folder) / WEIGHTS, kept, config, classes, about)
         (Path(folder) / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         (Path(folder) / "README.md").write_text(card, encoding="utf-8")
         try:

@@ -142,7 +142,7 @@ def test_files_are_coco_and_depend_on_the_seed_only(tmp_path) -> None:
 
 
 def test_dataset_is_recognised(tmp_path) -> None:
-    folder = digits.digits_dataset(tmp_path / "d", train=6, val=3, test=0, size=(64, 64))
+    folder = digits.digits_dataset(tmp_path / "d", {"train": 6, "val": 3, "test": 0}, size=(64, 64))
     assert not (folder / "images" / "test").exists()
     from fcos.data.open import open_dataset
 

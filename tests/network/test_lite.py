@@ -14,13 +14,13 @@ from fcos.config import DecodeConfig, ModelConfig
 from fcos.errors import ModelError
 from fcos.files import ASSETS
 from fcos.network.backbones import Backbone
-from fcos.network.lite import SCALES, LiteBody
+from fcos.network.lite import SCALES, LiteBackbone
 
 
 @pytest.mark.parametrize("name", sorted(SCALES))
 def test_keys_and_maps_are_timm_s(name):
     theirs = timm.create_model(name, features_only=True, out_indices=(1, 2, 3, 4)).eval()
-    ours = LiteBody(name, [4, 8, 16, 32]).eval()
+    ours = LiteBackbone(name, [4, 8, 16, 32]).eval()
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert ours.channels == theirs.feature_info.channels()
     for module in theirs.modules():  # statistics that a mistake would show in
@@ -37,7 +37,7 @@ def test_keys_and_maps_are_timm_s(name):
 def test_gradients_are_timm_s():
     torch.manual_seed(0)
     theirs = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4)).train()
-    ours = LiteBody("tf_efficientnet_lite0", [8, 16, 32]).train()
+    ours = LiteBackbone("tf_efficientnet_lite0", [8, 16, 32]).train()
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 3, 64, 64)
     for body in (ours, theirs):
@@ -47,7 +47,7 @@ def test_gradients_are_timm_s():
 
 
 def test_only_stages_that_are_asked_for():
-    assert len(LiteBody("tf_efficientnet_lite0", [8]).blocks) == 3
+    assert len(LiteBackbone("tf_efficientnet_lite0", [8]).blocks) == 3
     backbone = Backbone(tiny_config(model={"backbone": "tf_efficientnet_lite1"}).model)
     backbone.freeze(2)
     fixed = {
@@ -61,7 +61,7 @@ def test_only_stages_that_are_asked_for():
 def test_random_weights_keep_the_size_of_what_goes_through():
     torch.manual_seed(0)
     with torch.no_grad():
-        last = LiteBody("tf_efficientnet_lite0", [32]).train()(torch.randn(4, 3, 96, 96))[0]
+        last = LiteBackbone("tf_efficientnet_lite0", [32]).train()(torch.randn(4, 3, 96, 96))[0]
     assert 0.3 < last.std() < 3
 
 

@@ -96,7 +96,7 @@ def test_files_bring_back_the_same_detector(tmp_path):
     loaded, stored, known = load_network(path)
     assert equal_states(loaded.state_dict(), network.state_dict())
     assert (stored, known) == (config, classes)
-    half = weights.save(tmp_path / "half.safetensors", network.state_dict(), config, classes, half=True)
+    half = weights.save(tmp_path / "half.safetensors", weights.halved(network.state_dict()), config, classes)
     assert half.stat().st_size < 0.6 * path.stat().st_size
     assert load_network(half, ["decode.nms_iou=0.4"])[1].decode.nms_iou == 0.4
 

@@ -36,7 +36,9 @@ def test_any_size_and_count(size: tuple[int, int], count: int) -> None:
     image = grey(*size)
     before = image.copy()
     some = found(count, *size)
-    drawn = draw.draw_boxes(image, some.boxes, some.labels, NAMES, some.scores, ignore=np.arange(count) % 2 == 1)
+    drawn = draw.draw_boxes(
+        image, draw.Marks(some.boxes, some.labels, NAMES, some.scores, ignore=np.arange(count) % 2 == 1)
+    )
     assert drawn.shape == image.shape
     assert drawn.dtype == np.uint8
     assert (image == before).all()
@@ -55,19 +57,19 @@ def test_any_size_and_count(size: tuple[int, int], count: int) -> None:
     ],
 )
 def test_boxes_that_cannot_be_seen_are_left_out(box: tuple[float, ...], reason: str) -> None:
-    assert (draw.draw_boxes(grey(100, 200), [box], [0], NAMES) == 120).all(), reason
+    assert (draw.draw_boxes(grey(100, 200), draw.Marks([box], [0], NAMES)) == 120).all(), reason
 
 
 @pytest.mark.parametrize(
     "box", [(50, 50, 51, 51), (50, 50, 50, 50), (0, 0, 200, 100), (199, 99, 200, 100), (-1e12, 20, 1e12, 80)]
 )
 def test_boxes_at_the_limits_are_drawn(box: tuple[float, ...]) -> None:
-    drawn = draw.draw_boxes(grey(100, 200), [box], [0], NAMES)
+    drawn = draw.draw_boxes(grey(100, 200), draw.Marks([box], [0], NAMES))
     assert (drawn == draw.label_color(0)).all(2).sum() > 10
 
 
 def test_frame_of_a_box_on_the_border_is_whole() -> None:
-    drawn = draw.draw_boxes(grey(300, 300), [(0, 0, 300, 300)], [4], NAMES)
+    drawn = draw.draw_boxes(grey(300, 300), draw.Marks([(0, 0, 300, 300)], [4], NAMES))
     painted = (drawn == draw.label_color(4)).all(2)
     for edge in (painted[:2], painted[-2:], painted[:, :2].T, painted[:, -2:].T):
         assert edge.any(0).mean() > 0.8
@@ -79,7 +81,7 @@ def test_tags_stay_inside(seed: int) -> None:
     width, height = rng.integers(30, 400, 2)
     box = rng.uniform(-100, 500, 4)
     size = int(rng.integers(5, width)), int(rng.integers(5, height))
-    x, y = draw._place(np.sort(box.reshape(2, 2), 0).ravel(), size, np.zeros((0, 4)), width, height, 2)
+    x, y = draw._place(np.sort(box.reshape(2, 2), 0).ravel(), size, np.zeros((0, 4)), (width, height), 2)
     assert 0 <= x <= width - size[0]
     assert 0 <= y <= height - size[1]
     tag = draw._tag("a long name that goes on and on 0.95", (9, 9, 9), 20.0, int(width), int(height))
@@ -91,7 +93,7 @@ def test_tags_of_boxes_at_one_place_do_not_cover_each_other() -> None:
     box = np.array([100.0, 100, 200, 200])
     taken = np.zeros((0, 4))
     for _ in range(4):
-        x, y = draw._place(box, (60, 14), taken, 400, 400, 2)
+        x, y = draw._place(box, (60, 14), taken, (400, 400), 2)
         spot = np.array([x, y, x + 60, y + 14])
         across = np.minimum(taken[:, 2], spot[2]) - np.maximum(taken[:, 0], spot[0])
         down = np.minimum(taken[:, 3], spot[3]) - np.maximum(taken[:, 1], spot[1])
@@ -108,20 +110,20 @@ def test_colors_can_be_told_apart() -> None:
 
 def test_own_colors_and_ignored() -> None:
     boxes = [(50, 50, 150, 150), (180, 50, 280, 150)]
-    drawn = draw.draw_boxes(grey(200, 300), boxes, [0, 1], NAMES, colors=[(1, 2, 3), (4, 5, 6)])
+    drawn = draw.draw_boxes(grey(200, 300), draw.Marks(boxes, [0, 1], NAMES, colors=[(1, 2, 3), (4, 5, 6)]))
     assert (drawn == (1, 2, 3)).all(2).any()
     assert (drawn == (4, 5, 6)).all(2).any()
-    solid = draw.draw_boxes(grey(200, 300), boxes[:1], [0])
-    dashed = draw.draw_boxes(grey(200, 300), boxes[:1], [0], ignore=[True])
+    solid = draw.draw_boxes(grey(200, 300), draw.Marks(boxes[:1], [0]))
+    dashed = draw.draw_boxes(grey(200, 300), draw.Marks(boxes[:1], [0], ignore=[True]))
     assert not (dashed == draw.label_color(0)).all(2).any()
     assert (dashed == draw.GREY).all(2)[149:152].sum() < (solid == draw.label_color(0)).all(2)[149:152].sum()
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="1 boxes but 2 labels"):
-        draw.draw_boxes(grey(9, 9), [(0, 0, 5, 5)], [0, 1])
+        draw.draw_boxes(grey(9, 9), draw.Marks([(0, 0, 5, 5)], [0, 1]))
     with pytest.raises(ValueError, match=r"uint8 \[H,W,3\]"):
-        draw.draw_boxes(grey(9, 9).astype(np.float32), [], [])
+        draw.draw_boxes(grey(9, 9).astype(np.float32), draw.Marks([], []))
 
 
 def test_draw_detections_takes_every_kind_of_image(tmp_path) -> None:

@@ -97,7 +97,7 @@ def test_card_without_files_is_short_and_has_no_empty_parts(model):
 
 
 def test_an_evaluation_without_objects_of_a_size(model):
-    text = card.card("mine", model / "last.safetensors", metrics=metrics(AP_small=None, AP75=None))
+    text = card.card("mine", model / "last.safetensors", card.Evidence(metrics(AP_small=None, AP75=None)))
     assert "AP small" not in text
     assert "AP75" not in text
     assert "by size" not in text

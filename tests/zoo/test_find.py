@@ -90,7 +90,7 @@ def test_half_stores_float16_and_gives_float32_back(tmp_path):
     state[norm] = state[norm] + 1e-9 + 1e6 * torch.rand_like(state[norm])  # float16 ends at 65504
     large = next(k for k, v in state.items() if v.ndim == 4)
     state[large] = state[large].clone()
-    path = weights.save(tmp_path / "h.safetensors", state, config, Classes(tuple(map(str, range(20)))), half=True)
+    path = weights.save(tmp_path / "h.safetensors", weights.halved(state), config, Classes(tuple(map(str, range(20)))))
     assert path.stat().st_size <= 12e6  # the limit for weights in the package
     stored = weights.read(path)[0]
     assert stored[large].dtype == torch.float16
@@ -106,7 +106,7 @@ def test_half_keeps_what_float16_cannot_hold(tmp_path):
     state = weights.build(config, 2).state_dict()
     key = next(k for k, v in state.items() if v.ndim == 4)
     state[key] = torch.full_like(state[key], 1e5)
-    stored = weights.read(weights.save(tmp_path / "h.safetensors", state, config, Classes(NAMES), half=True))[0]
+    stored = weights.read(weights.save(tmp_path / "h.safetensors", weights.halved(state), config, Classes(NAMES)))[0]
     assert stored[key].dtype == torch.float32
     assert torch.equal(stored[key], state[key])
 

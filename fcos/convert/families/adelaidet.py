@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..bodies import detectron2_resnet, mobilenet_v2, same, sequential_towers
+from ..backbones import detectron2_resnet, mobilenet_v2, same, sequential_towers
 from ..family import Family, Reading
 from .detectron2 import FPN, SPARE, pixels
 

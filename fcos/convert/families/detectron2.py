@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..bodies import detectron2_resnet, sequential_towers
+from ..backbones import detectron2_resnet, sequential_towers
 from ..family import Family, Reading
 
 # what detectron2 and AdelaiDet share

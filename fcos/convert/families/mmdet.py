@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..bodies import same
+from ..backbones import same
 from ..family import Family, Reading
 
 _HEAD = "bbox_head."
@@ -35,8 +35,8 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
     text = next((meta[k] for k in ("cfg", "config") if isinstance(meta.get(k), str)), "")
     settings: dict[str, Any] = {"model": model}
     if text:
-        found, others, why = _from_config(text)
-        model |= found
+        stated, others, why = _from_config(text)
+        model |= stated
         settings |= others
         reasons += why
     elif reading.backbone.startswith("hrnet"):
@@ -63,7 +63,7 @@ def _from_config(text: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     rgb = re.search(r"(?:bgr_to_rgb|to_rgb)=(True|False)", text)
     if mean and std:
         step = 1 if rgb and rgb[1] == "True" else -1
-        values = [tuple(float(v) for v in found[1].split(",") if v.strip())[::step] for found in (mean, std)]
+        values = [tuple(float(v) for v in match[1].split(",") if v.strip())[::step] for match in (mean, std)]
         model |= {"mean": values[0], "std": values[1], "bgr": step == -1}
     normalized = re.search(r"norm_on_bbox=(True|False)", text)
     if normalized:
@@ -83,7 +83,7 @@ def _from_config(text: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     limit = re.search(r"nms=dict\([^)]*iou_thr(?:eshold)?=([\d.]+)", text)
     least = re.search(r"\bscore_thr=([\d.]+)", text)
     if limit or least:
-        others["decode"] = {key: float(found[1]) for key, found in (("nms_iou", limit), ("threshold", least)) if found}
+        others["decode"] = {key: float(match[1]) for key, match in (("nms_iou", limit), ("threshold", least)) if match}
     read = [*sorted(model), *(f"{section}.{key}" for section, values in others.items() for key in values)]
     return model, others, [f"{', '.join(read)} as in the config that the file carries"] if read else []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..bodies import mobilenet_v2, same, sequential_towers
+from ..backbones import mobilenet_v2, same, sequential_towers
 from ..family import Family, Reading
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..bodies import same, sequential_towers
+from ..backbones import same, sequential_towers
 from ..family import Family, Reading
 
 

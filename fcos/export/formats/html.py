@@ -127,8 +127,8 @@ def read(path: Path) -> About:
         page = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    found = re.search(r'<script id="packed-about" type="application/json">(.*?)</script>', page, re.DOTALL)
-    return from_text(found[1] if found else None, path)
+    match = re.search(r'<script id="packed-about" type="application/json">(.*?)</script>', page, re.DOTALL)
+    return from_text(match[1] if match else None, path)
 
 
 def detect(path: Path, images: Sequence[NDArray[np.uint8]]) -> list[Detections] | None:

@@ -145,7 +145,7 @@ def runtime(path: Path, about: About, place: Placement) -> Run:
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         if not hasattr(own, "request"):
             own.request = model.create_infer_request()
-        found = own.request.infer([value.cpu().numpy() for value in inputs], share_inputs=True)
-        return tuple(torch.from_numpy(found[name]) for name in about.outputs)
+        outputs = own.request.infer([value.cpu().numpy() for value in inputs], share_inputs=True)
+        return tuple(torch.from_numpy(outputs[name]) for name in about.outputs)
 
     return run

@@ -37,10 +37,10 @@ def _text(path: Path) -> str | None:
     """The metadata as it lies in the zip file. torch.jit.load is not asked: it runs code of the file."""
     try:
         with open_file(path, 1 << 40, ModelError) as file, zipfile.ZipFile(file) as archive:
-            found = [e for e in archive.infolist() if e.filename.partition("/")[2] == f"extra/{KEY}"]
-            if not found or found[0].file_size > 4 * MB:
+            entries = [e for e in archive.infolist() if e.filename.partition("/")[2] == f"extra/{KEY}"]
+            if not entries or entries[0].file_size > 4 * MB:
                 return None
-            return archive.read(found[0]).decode()
+            return archive.read(entries[0]).decode()
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise ModelError(f"{path} is not a whole TorchScript file: {error}") from error
 

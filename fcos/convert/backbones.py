@@ -1,4 +1,4 @@
-"""Names inside the body: ours are timm's."""
+"""Names inside the backbone: ours are timm's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _MOBILENET = (1, 2, 3, 4, 3, 3, 1)  # blocks a stage
 
 
 def same(theirs: str) -> tuple[Rule, ...]:
-    """Bodies whose names are timm's behind a prefix: torchvision's and mmdetection's ResNets, HRNet, DLA."""
+    """Backbones whose names are timm's behind a prefix: torchvision's and mmdetection's ResNets, HRNet, DLA."""
     return (("backbone.body.{rest}", theirs + "{rest}"),)
 
 
