@@ -83,16 +83,16 @@ def recognise(state: dict[str, Tensor]) -> str | None:
     if "head.regression_head.bbox_ctrness.weight" in state:
         return None  # its FCOS
     if "head.classification_head.cls_logits.bias" in state:
-        backbone = "retinanet_resnet50_fpn" if "backbone.body.layer3.5.conv1.weight" in state else None
+        name = "retinanet_resnet50_fpn" if "backbone.body.layer3.5.conv1.weight" in state else None
         second = any(re.match(r"head\.classification_head\.conv\.\d\.1\.", k) for k in state)
     elif "rpn.head.cls_logits.bias" in state and "roi_heads.box_predictor.cls_score.bias" in state:
         if "backbone.body.0.0.weight" in state:
             return "fasterrcnn_mobilenet_v3_large_fpn"
-        backbone = "fasterrcnn_resnet50_fpn" if "backbone.body.layer3.5.conv1.weight" in state else None
+        name = "fasterrcnn_resnet50_fpn" if "backbone.body.layer3.5.conv1.weight" in state else None
         second = any(k.startswith("rpn.head.conv.1.") for k in state)
     else:
         return None
-    return f"{backbone}_v2" if backbone and second else backbone
+    return f"{name}_v2" if name and second else name
 
 
 def baseline_proposals(baseline: Baseline, dataset: Dataset) -> list[Detections]:

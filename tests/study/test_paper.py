@@ -224,13 +224,13 @@ def test_a_run_of_the_ladder_that_was_killed_is_not_taken_for_finished(tmp_path,
         return real(*arguments, **named)
 
     monkeypatch.setattr(study, "train", train)
-    first = study._run(config, data, folder, "cpu", "none")
+    first = study._run(config, data, folder, "cpu")
     assert calls[-1]["init"] == "none"  # not from the bundled detector, which one step's rules have trained
-    assert study._run(config, data, folder, "cpu", "none") == first
+    assert study._run(config, data, folder, "cpu") == first
     assert len(calls) == 1  # it was read
     (folder / "result.json").unlink()
     assert (folder / "report.html").exists()
-    assert study._run(config, data, folder, "cpu", "none") == first
+    assert study._run(config, data, folder, "cpu") == first
     assert len(calls) == 2
     assert calls[-1]["resume"]
     assert RunFolder(folder, write=False).finished()
