@@ -8,10 +8,16 @@ from typing import Annotated
 
 import typer
 
+from .common import Device, Model, Settings, sort_words
+
 
 def command(
-    source: Annotated[str, typer.Argument(help="Video file, camera number, or address of a stream.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="Name, run folder or file.")] = "fcos-lite0",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="VIDEO|KEY=VALUE", help="Video file, camera number, or address of a stream; settings."),
+    ] = None,
+    settings: Settings = None,
+    model: Model = "fcos-lite0",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the video, JSON lines and MOT txt.")] = Path(
         "tracks"
     ),
@@ -30,10 +36,7 @@ def command(
         list[str] | None,
         typer.Option("--zone", help="x1,y1,x2,y2,x3,y3,...: count who comes and goes; may be repeated."),
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Setting, such as decode.nms_iou=0.5; may be repeated.")
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto",
+    device: Device = "auto",
     runtime: Annotated[
         str | None, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
     ] = None,
@@ -43,8 +46,12 @@ def command(
 ) -> None:
     """Follow objects through a video: ids, trails, counts.
 
-    Example: fcos track street.mp4 --model runs/mine --count-line 0,300,640,300
+    \b
+    fcos track street.mp4 --model runs/mine
+    fcos track street.mp4 --count-line 0,300,640,300
+    fcos track 0 --no-video --json
     """
+    from ..errors import FcosError
     from ..files import check_folder
     from ..inference.load import load
     from ..inference.video import Frame, Reader, frame_line, stream
@@ -54,6 +61,10 @@ def command(
     from ..tracking.follow import follow, make_tracker
     from ..tracking.tracks import TrackConfig
 
+    things, overrides = sort_words(words, settings)
+    if len(things) != 1:
+        raise FcosError("follow what? give one video: fcos track VIDEO")
+    (source,) = things
     check_folder(out)
     lines = [parse_line(text) for text in count_line or []]
     zones = [parse_zone(text) for text in zone or []]
@@ -62,7 +73,7 @@ def command(
     if score is not None:
         config = TrackConfig(high=min(score, config.high), low=min(score, config.low), start=score, patience=patience)
     chosen = make_tracker(tracker, config)
-    detector = load(model, runtime=runtime, device=device, overrides=settings or [])
+    detector = load(model, runtime=runtime, device=device, overrides=overrides)
     place = int(source) if source.isascii() and source.isdigit() and len(source) < 4 else source
     name = f"camera{source}" if isinstance(place, int) else Path(source.split("?")[0]).stem or "stream"
     with Reader(place) as reader:
