@@ -40,10 +40,19 @@ def test_what_one_of_three_views_saw_keeps_a_third_of_its_score():
     np.testing.assert_allclose(scores, [0.3], rtol=1e-6)
 
 
-def test_two_boxes_of_one_view_do_not_count_as_more_views_than_there_are():
-    views = [rows(([0, 0, 10, 10], 0.9, 0), ([0, 0, 10, 10.5], 0.7, 0), ([0, 0, 10.5, 10], 0.5, 0)), rows()]
-    _, scores, _ = fuse_boxes(views, 0.55)
-    np.testing.assert_allclose(scores, [0.7], rtol=1e-6)
+def test_one_view_comes_back_as_it_is():
+    view = rows(([0, 0, 10, 10], 0.9, 0), ([0, 0, 10, 10.5], 0.7, 0), ([0, 0, 10.5, 10], 0.5, 1))
+    for got, put in zip(fuse_boxes([view], 0.55), view, strict=True):
+        np.testing.assert_allclose(got, put, rtol=1e-6)
+
+
+def test_weak_neighbours_do_not_pull_a_sure_object_down():
+    """Both views are sure of one object, 0.9 and 0.8, and keep a weaker box beside it, 0.2: the mean is 0.85."""
+    sure, beside = [0, 0, 10, 10], [0, 0, 10, 14]
+    views = [rows((sure, 0.9, 0), (beside, 0.2, 0)), rows((sure, 0.8, 0), (beside, 0.2, 0))]
+    boxes, scores, _ = fuse_boxes(views, 0.55)
+    np.testing.assert_allclose(scores, [0.85, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(boxes, [sure, beside], rtol=1e-6)
 
 
 def test_classes_and_distant_boxes_stay_apart():
