@@ -411,7 +411,7 @@ def test_a_config_too_large_for_its_file_takes_no_memory(tmp_path, monkeypatch, 
 def test_a_file_whose_header_lies_about_the_type_of_its_numbers_is_refused(tmp_path):
     config = tiny_config()
     state = weights.build(config, 2).state_dict()
-    path = weights.save(tmp_path / "a.safetensors", state, config, Classes(NAMES), half=True)
+    path = weights.save(tmp_path / "a.safetensors", weights.halved(state), config, Classes(NAMES))
     load_network(path)
     whole = path.read_bytes()
     assert b'"F16"' in whole

@@ -69,8 +69,8 @@ def _check_whole(path: Path, weights: bool) -> None:
     graph = read_bytes(path, GRAPH_LIMIT, ModelError)
     if f"<{KEY} value=".encode() not in graph:
         return  # another program's, or cut in front of the metadata: `from_text` refuses it
-    found = {key: re.search(_stored(key), graph) for key in (_BIN, _XML)}
-    digests = {key: match[0][-65:-1].decode() for key, match in found.items() if match is not None}
+    matches = {key: re.search(_stored(key), graph) for key in (_BIN, _XML)}
+    digests = {key: match[0][-65:-1].decode() for key, match in matches.items() if match is not None}
     whole = len(digests) == 2 and hashlib.sha256(_with_digest(graph, _XML, _UNSET)).hexdigest() == digests[_XML]
     bad = path if not whole else path.with_suffix(".bin")
     if not whole or (weights and _file_digest(bad) != digests[_BIN]):
