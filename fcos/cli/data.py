@@ -260,17 +260,17 @@ def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
 def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], seed: int) -> list[np.ndarray]:
     from ..data.cache import Reader
     from ..data.classes import as_seen
-    from ..data.loader import fill_color, train_sample
+    from ..data.loader import Source, train_sample
     from ..data.sampler import Sampler
     from ..show.draw import Marks, draw_boxes
 
     config = settings_of(model, [*overrides, f"train.seed={seed}"])
     dataset = as_seen(dataset, config.data)
-    sampler, reader = Sampler(dataset, config.data, config.train), Reader(dataset)
+    sampler, source = Sampler(dataset, config.data, config.train), Source(dataset, Reader(dataset), config)
     images: list[np.ndarray] = []
     for step in range(-(-count // config.train.batch)):
         plan = sampler.plan(step)
         for slot in range(min(config.train.batch, count - len(images))):
-            s = train_sample(dataset, reader, config.data, plan, slot, seed, fill_color(config))
+            s = train_sample(source, plan, slot)
             images.append(draw_boxes(s.image, Marks(s.boxes, s.labels, dataset.classes.names, ignore=s.ignore)))
     return images

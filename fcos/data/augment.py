@@ -30,6 +30,15 @@ class Sample(NamedTuple):
         return self.image.shape[0], self.image.shape[1]
 
 
+class Frame(NamedTuple):
+    """What a picture is put into: (height, width) in pixels, the colour of what it does not cover, and how it is
+    resized (see `image.resize`)."""
+
+    size: Size
+    fill: Color
+    resample: str = "auto"
+
+
 def fit(sample: Sample, shape: Size, resample: str = "auto") -> Sample:
     """The whole picture at another size; boxes follow each side's own factor."""
     height, width = sample.size
@@ -64,18 +73,11 @@ def cut(sample: Sample, x1: int, y1: int, x2: int, y2: int) -> Sample:
     return Sample(sample.image[y1:y2, x1:x2], clipped[keep], sample.labels[keep], ignore[keep])
 
 
-def zoom(
-    sample: Sample,
-    rng: np.random.Generator | None,
-    frame: Size,
-    factor: float,
-    fill: Color,
-    resample: str = "auto",
-) -> Sample:
-    """The picture scaled by `factor` in a frame (height, width): a random window of it where it is larger,
+def zoom(sample: Sample, rng: np.random.Generator | None, frame: Frame, factor: float) -> Sample:
+    """The picture scaled by `factor` in a frame: a random window of it where it is larger,
     at a random place on the fill colour where it is smaller. Without `rng` the corner at top left."""
     window, output = [], []
-    for side, room in zip(sample.size, frame, strict=True):
+    for side, room in zip(sample.size, frame.size, strict=True):
         length = max(1, min(side, round(room / factor)))
         out = max(1, min(room, round(length * factor)))
         start = int(rng.integers(side - length + 1)) if rng is not None else 0
@@ -84,26 +86,19 @@ def zoom(
         output.append((at, out))
     (y1, y2), (x1, x2) = window
     (top, height), (left, width) = output
-    part = fit(cut(sample, x1, y1, x2, y2), (height, width), resample)
-    if (height, width) == tuple(frame):
+    part = fit(cut(sample, x1, y1, x2, y2), (height, width), frame.resample)
+    if (height, width) == tuple(frame.size):
         return part
-    image = np.empty((*frame, 3), dtype=np.uint8)
-    image[:] = fill
+    image = np.empty((*frame.size, 3), dtype=np.uint8)
+    image[:] = frame.fill
     image[top : top + height, left : left + width] = part.image
     return part._replace(image=image, boxes=part.boxes + np.array([left, top, left, top], dtype=np.float32))
 
 
-def jitter(
-    sample: Sample,
-    rng: np.random.Generator,
-    frame: Size,
-    scales: tuple[float, float],
-    fill: Color,
-    resample: str = "auto",
-) -> Sample:
+def jitter(sample: Sample, rng: np.random.Generator, frame: Frame, scales: tuple[float, float]) -> Sample:
     """Large-scale jitter: zoomed by a random factor (uniform in its logarithm) relative to filling the frame."""
     scale = float(np.exp(rng.uniform(np.log(scales[0]), np.log(scales[1]))))
-    return zoom(sample, rng, frame, scale * contain(sample.size, frame), fill, resample)
+    return zoom(sample, rng, frame, scale * contain(sample.size, frame.size))
 
 
 def contain(size: Size, frame: Size) -> float:
@@ -111,9 +106,9 @@ def contain(size: Size, frame: Size) -> float:
     return min(frame[0] / size[0], frame[1] / size[1])
 
 
-def mosaic(samples: list[Sample], rng: np.random.Generator, frame: Size, fill: Color, resample: str = "auto") -> Sample:
+def mosaic(samples: list[Sample], rng: np.random.Generator, frame: Frame) -> Sample:
     """Four pictures around a random point of the frame, each at half to full size, cut at the seams."""
-    height, width = frame
+    height, width = frame.size
     y = int(np.clip(round(height * rng.uniform(0.3, 0.7)), 1, max(1, height - 1)))
     x = int(np.clip(round(width * rng.uniform(0.3, 0.7)), 1, max(1, width - 1)))
     image = np.empty((height, width, 3), dtype=np.uint8)
@@ -122,8 +117,8 @@ def mosaic(samples: list[Sample], rng: np.random.Generator, frame: Size, fill: C
     for sample, (top, left, h, w) in zip(samples, tiles, strict=True):
         if h < 1 or w < 1:
             continue
-        factor = contain(sample.size, frame) * rng.uniform(0.5, 1.0)
-        part = zoom(sample, rng, (h, w), factor, fill, resample)
+        factor = contain(sample.size, frame.size) * rng.uniform(0.5, 1.0)
+        part = zoom(sample, rng, frame._replace(size=(h, w)), factor)
         image[top : top + h, left : left + w] = part.image
         parts.append(part._replace(boxes=part.boxes + np.array([left, top, left, top], dtype=np.float32)))
     return _join(image, parts)

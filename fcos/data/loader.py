@@ -7,7 +7,7 @@ import os
 import signal
 import warnings
 from collections.abc import Generator
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -66,21 +66,21 @@ def _load_or_next(dataset: Dataset, reader: Reader, index: int, failures: _Failu
     raise last or DataError(f"{dataset.root}: there are no pictures")
 
 
-def train_sample(
-    dataset: Dataset,
-    reader: Reader,
-    data: DataConfig,
-    step: Step,
-    slot: int,
-    seed: int,
-    fill: Color,
-    failures: _Failures | None = None,
-) -> Sample:
+class Source(NamedTuple):
+    """Where the pictures of training come from, and the settings that say how they are changed."""
+
+    dataset: Dataset
+    reader: Reader
+    config: Config
+
+
+def train_sample(source: Source, step: Step, slot: int, failures: _Failures | None = None) -> Sample:
     """One picture of a step, augmented. Its random numbers depend on (seed, epoch, position) alone."""
     failures = failures or _Failures()
-    rng = np.random.default_rng([seed, IMAGE_STREAM, step.epoch, step.positions[slot]])
-    frame = step.frames[slot]
-    how = data.resample
+    dataset, reader, config = source
+    data = config.data
+    rng = np.random.default_rng([config.train.seed, IMAGE_STREAM, step.epoch, step.positions[slot]])
+    frame = augment.Frame(step.frames[slot], fill_color(config), data.resample)
 
     def load(index: int) -> Sample:
         return _load_or_next(dataset, reader, index, failures)
@@ -90,27 +90,27 @@ def train_sample(
 
     sample = load(step.records[slot])
     if not step.plain and rng.random() < data.mosaic:
-        sample = augment.mosaic([sample, another(), another(), another()], rng, frame, fill, how)
+        sample = augment.mosaic([sample, another(), another(), another()], rng, frame)
     elif rng.random() < data.crop:
-        sample = augment.jitter(sample, rng, frame, data.crop_scale, fill, how)
+        sample = augment.jitter(sample, rng, frame, data.crop_scale)
     else:
-        sample = _whole(sample, dataset.records[step.records[slot]].size, frame, fill, how)
+        sample = _whole(sample, dataset.records[step.records[slot]].size, frame)
     sample = _flips(sample, rng, data)
     if data.color > 0:
         sample = sample._replace(image=augment.color(sample.image, rng, data.color))
     if not step.plain and rng.random() < data.mixup:
         second = another()
-        second = augment.zoom(second, None, frame, augment.contain(second.size, frame), fill, how)
+        second = augment.zoom(second, None, frame, augment.contain(second.size, frame.size))
         sample = augment.mixup(sample, _flips(second, rng, data), rng)
     return sample
 
 
-def _whole(sample: Sample, expected: Size, frame: Size, fill: Color, how: str) -> Sample:
+def _whole(sample: Sample, expected: Size, frame: augment.Frame) -> Sample:
     # A picture that stands in for an unreadable one has another shape than the plan foresaw.
     ratio = (sample.size[0] * expected[1]) / (sample.size[1] * expected[0])
     if abs(ratio - 1) < 0.02:
-        return augment.fit(sample, frame, how)
-    return augment.zoom(sample, None, frame, augment.contain(sample.size, frame), fill, how)
+        return augment.fit(sample, frame.size, frame.resample)
+    return augment.zoom(sample, None, frame, augment.contain(sample.size, frame.size))
 
 
 def _flips(sample: Sample, rng: np.random.Generator, data: DataConfig) -> Sample:
@@ -158,24 +158,18 @@ def fill_color(config: Config) -> Color:
 class _Steps(torch.utils.data.Dataset[Any]):
     """Step number -> the batches of this process. Errors travel as values, so that they stay one line."""
 
-    def __init__(self, dataset: Dataset, reader: Reader, config: Config, sampler: Sampler) -> None:
-        self.dataset, self.reader, self.config, self.sampler = dataset, reader, config, sampler
-        self.fill = fill_color(config)
+    def __init__(self, source: Source, sampler: Sampler) -> None:
+        self.source, self.sampler = source, sampler
+        self.fill = fill_color(source.config)
 
     def __getitem__(self, step: int) -> tuple[list[Batch] | FcosError, dict[str, str]]:
         failures = _Failures()
         plan = self.sampler.plan(step)
-        config = self.config
         batches = []
         try:
-            for part in range(config.train.accumulate):
+            for part in range(self.source.config.train.accumulate):
                 slots = self.sampler.slots(part)
-                samples = [
-                    train_sample(
-                        self.dataset, self.reader, config.data, plan, slot, config.train.seed, self.fill, failures
-                    )
-                    for slot in slots
-                ]
+                samples = [train_sample(self.source, plan, slot, failures) for slot in slots]
                 batches.append(to_batch(samples, plan.canvas, self.fill, [plan.records[slot] for slot in slots]))
         except FcosError as error:
             return error, failures.lines
@@ -255,14 +249,12 @@ def train_loader(dataset: Dataset, config: Config, *, rank: int = 0, world: int 
     side = config.data.largest_side()
     item_bytes = 3 * config.train.batch // world * side * round(config.data.max_size * side / config.data.size)
     steps = range(start_step, sampler.total_steps)
-    loader = Loader(_Steps(dataset, reader, config, sampler), steps, config.data.workers, item_bytes)
+    loader = Loader(_Steps(Source(dataset, reader, config), sampler), steps, config.data.workers, item_bytes)
     loader.sampler = sampler  # type: ignore[attr-defined]
     return loader
 
 
-def eval_batches(
-    dataset: Dataset, config: Config, batch: int = 1, workers: int | None = None, *, rank: int = 0, world: int = 1
-) -> Loader:
+def eval_batches(dataset: Dataset, config: Config, batch: int = 1, *, rank: int = 0, world: int = 1) -> Loader:
     """Every picture once, unchanged but for its size. `ids` are record indices, `sizes` (height, width)
     after resizing and before padding. Pictures of like shape come together when `batch` > 1. A picture that
     cannot be read is left out, warned about and listed in `.skipped`."""
@@ -273,8 +265,7 @@ def eval_batches(
         order.sort(key=lambda i: (dataset.records[i].size[0] / dataset.records[i].size[1], i))
     groups = [order[at : at + batch] for at in range(0, len(order), batch)]
     item_bytes = 3 * batch * config.data.size * config.data.max_size
-    workers = config.data.workers if workers is None else workers
-    return Loader(_Groups(dataset, config, groups), range(rank, len(groups), world), workers, item_bytes)
+    return Loader(_Groups(dataset, config, groups), range(rank, len(groups), world), config.data.workers, item_bytes)
 
 
 def count_workers(wanted: int, item_bytes: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -18,6 +18,9 @@ from ..points import make_points, padded
 from ..presets import PRESETS
 from ..types import Target
 from .step import in_layout_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 GPU_SHARE, CPU_SHARE = 0.85, 0.5  # of the free memory; the rest is for fragments, the loader and evaluation
 GPU_LIMIT = 64  # pictures per process; larger batches are rarely wanted and need another learning rate
@@ -104,15 +107,14 @@ def free_bytes(device: torch.device) -> int:
     return free_memory()
 
 
-def auto_batch(
-    network: FCOS, config: Config, classes: int, device: torch.device, autocast: Any, world: int, images: int
-) -> tuple[int, str]:
-    """`train.batch` for this machine, over `world` processes, and a line that says why.
+def auto_batch(network: FCOS, config: Config, classes: int, fabric: Fabric, images: int) -> tuple[int, str]:
+    """`train.batch` for this machine, over the processes of `fabric`, and a line that says why.
 
     On a GPU the step grows until memory runs out; on the CPU, where larger batches are not faster, two sizes are
-    measured and the preset's batch is the most. A data set of `pictures` gives at least 8 steps an epoch. The
+    measured and the preset's batch is the most. A data set of `images` gives at least 8 steps an epoch. The
     weights, the statistics of the network and its gradients stay as they were.
     """
+    device, world = fabric.device, fabric.world_size
     parts = world * config.train.accumulate
     preset = PRESETS[config.name]().train.batch if config.name in PRESETS else 16
     most = GPU_LIMIT * world if device.type == "cuda" else preset
@@ -127,7 +129,7 @@ def auto_batch(
 
     def peak(number: int) -> int | None:
         try:
-            with autocast():
+            with fabric.autocast():
                 return peak_bytes(lambda: made_up_step(network, config, classes, device, number), device)
         finally:
             network.zero_grad(set_to_none=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -47,12 +47,12 @@ def checkpoints(folder: Path) -> list[Path]:
 def load_checkpoint(folder: Path) -> dict[str, Any]:
     """The newest checkpoint of a run that can be read (tensors and plain values only; no code is run), with its path
     as "file". ModelError when there is none."""
-    found = checkpoints(folder)
-    if not found:
+    paths = checkpoints(folder)
+    if not paths:
         kept = any((folder / f"{name}.safetensors").is_file() for name in ("best", "last"))
         fix = f"start a new run from its weights with --init {folder}" if kept else "start the run without --resume"
         raise ModelError(f"{folder} holds no checkpoint to resume from; {fix}")
-    for path in reversed(found):
+    for path in reversed(paths):
         try:
             check_archive(path, ModelError)
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -158,18 +158,20 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
         group.update(mine)
 
 
-def save_step(
-    path: Path,
-    network: nn.Module,
-    batches: Sequence[Batch],
-    norm: Normalizers,
-    losses: Sequence[Losses],
-    seed: int,
-    **facts: Any,
-) -> Path:
+class StepRecord(NamedTuple):
+    """One step of one process: its batches, the divisors of the losses, the seed of its random numbers, and the losses
+    of each batch that came of them."""
+
+    batches: Sequence[Batch]
+    normalizers: Normalizers
+    losses: Sequence[Losses]
+    seed: int
+
+
+def save_step(path: Path, network: nn.Module, step: StepRecord, facts: Mapping[str, Any]) -> Path:
     """Everything that decides one step of one process, for `fcos train --replay`: weights, pictures, boxes, the
     divisors of the losses, random numbers; and the losses themselves. `facts` are plain values."""
-    torch.manual_seed(seed)
+    torch.manual_seed(step.seed)
     state = {
         "kind": _STEP,
         "model": network.state_dict(),
@@ -180,11 +182,11 @@ def save_step(
                 "targets": [vars(t.to("cpu")) for t in b.targets],
                 "ids": list(b.ids),
             }
-            for b in batches
+            for b in step.batches
         ],
-        "normalizers": [float(n) for n in norm],
-        "losses": [[float(x) for x in part] for part in losses],
-        "seed": seed,
+        "normalizers": [float(n) for n in step.normalizers],
+        "losses": [[float(x) for x in part] for part in step.losses],
+        "seed": step.seed,
         "rng": torch.get_rng_state(),
         "torch": str(torch.__version__),
         **facts,

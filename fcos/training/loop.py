@@ -39,6 +39,7 @@ from .ahead import Ahead
 from .alarms import Watch
 from .batch_size import auto_batch
 from .checkpoint import (
+    StepRecord,
     check_resumable,
     fill,
     load_checkpoint,
@@ -52,12 +53,12 @@ from .distributed import gather, one_line_for_lost_peers, require_same, synchron
 from .ending import Ending, worst
 from .folder import RunFolder, check_loggers
 from .images import RunImages, draw_batch
-from .monitor import StepReport, count_crowded, measure
+from .monitor import StepReport, add_crowded, count_crowded, measure
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
 from .setup import be_deterministic, initialise, keep_memory, make_fabric, make_ready
 from .step import backward_parts
 from .stop import StopNow, Stopped, StopSignals
-from .validation import divided, eval_batch, in_order, loss_sums, share
+from .validation import Pass, divided, eval_batch, in_order, loss_sums, share
 
 _RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
 _MOST = 10_000  # images of a validation split for which it is made; of more it is narrow and takes minutes
@@ -300,14 +301,16 @@ class Trainer:
         rate = cfg.train.lr * learning_rate(self.step, self.total, cfg.train)
         set_learning_rate(self.optimizer, rate)
         self.model.train()
-        parts = backward_parts(self.fabric, self.model, batches, assigned, norm, cfg)
+        parts = backward_parts(self.fabric, self.model, list(zip(batches, assigned, strict=True)), norm, cfg)
         if self.first and cfg.train.plots and self.step in (0, self.sampler.steps_per_epoch):
             drawn = draw_batch(batches[0], points, index[0], self.classes.names)
             save_image(self.folder.path / f"train_batch_{self.step // self.sampler.steps_per_epoch}.jpg", drawn)
         length = self.clip_gradients()
         logged = (self.step + 1) % cfg.train.log_every == 0 or self.step + 1 == self.total
-        crowded = count_crowded(points, [t for b in batches for t in b.targets], cfg.assign) if logged else None
-        sums = self.add_up(measure(parts, points, norm, cfg.loss, len(self.classes), crowded))
+        sums = measure(parts, points, norm, cfg.loss, len(self.classes))
+        if logged:
+            add_crowded(sums, count_crowded(points, [t for b in batches for t in b.targets], cfg.assign))
+        sums = self.add_up(sums)
         # the one look at the device in a step: without it a weight could move by what is not finite
         *numbers, gradient = torch.cat((sums, length.to(sums).reshape(1))).tolist()
         report = StepReport.of(numbers, len(points.grids), self.world)
@@ -324,10 +327,7 @@ class Trainer:
 
     def with_batch(self, config: Config) -> Config:
         """`config` with the batch that fits on every process."""
-        batch, line = auto_batch(
-            self.network, config, len(self.classes), self.fabric.device, self.fabric.autocast, self.world,
-            len(self.data["train"]),
-        )  # fmt: skip
+        batch, line = auto_batch(self.network, config, len(self.classes), self.fabric, len(self.data["train"]))
         self.console.note(line)
         return config.override({"train": {"batch": min(gather(batch, self.world))}})
 
@@ -361,16 +361,20 @@ class Trainer:
         """Keep the step whole on the processes whose losses are not finite, or on the first, and stop."""
         terms = [t for t in Losses._fields if not all(math.isfinite(float(getattr(part, t))) for part in losses)]
         of_each = gather(terms, self.world)
-        rank = next((r for r, found in enumerate(of_each) if found), 0)
+        rank = next((r for r, terms in enumerate(of_each) if terms), 0)
         files = [self.folder.path / f"nan-{self.step:08d}{f'-process{r}' if r else ''}.pt" for r in range(self.world)]
         images = self.data["train"].records
 
         def keep() -> None:
-            save_step(
-                files[self.rank], self.network, batches, norm, losses, self.seed(), step=self.step, world=self.world,
-                grad_norm=gradient, config=self.config.model_dump(mode="json"), classes=list(self.classes.names),
-                files=[str(images[i].path) for b in batches for i in b.ids],
-            )  # fmt: skip
+            facts = {
+                "step": self.step,
+                "world": self.world,
+                "grad_norm": gradient,
+                "config": self.config.model_dump(mode="json"),
+                "classes": list(self.classes.names),
+                "files": [str(images[i].path) for b in batches for i in b.ids],
+            }
+            save_step(files[self.rank], self.network, StepRecord(batches, norm, losses, self.seed()), facts)
 
         together(lambda: keep() if terms or self.rank == rank else None, self.world)
         what = f"the {' and '.join(of_each[rank])} loss" if of_each[rank] else f"the gradient (norm {gradient:.4g})"
@@ -429,10 +433,8 @@ class Trainer:
         return Share(found, lines, losses)
 
     def validation_sums(self, batch: int) -> list[float]:
-        return loss_sums(
-            self.judged, self.data["val"], self.config, self.classes, self.fabric.device, batch=batch,
-            autocast=self.fabric.autocast, rank=self.rank, world=self.world,
-        )  # fmt: skip
+        over = Pass(self.fabric.device, batch, self.fabric.autocast, self.rank, self.world)
+        return loss_sums(self.judged, self.data["val"], self.config, self.classes, over)
 
     def count(self, shares: Sequence[Share], epoch: float) -> None:
         """The numbers of an evaluation from what all processes found."""

@@ -80,18 +80,11 @@ class StepReport:
 
 
 @torch.no_grad()
-def measure(
-    parts: Sequence[Part],
-    points: Points,
-    norm: Normalizers,
-    cfg: LossConfig,
-    classes: int,
-    crowded: Tensor | None = None,
-) -> Tensor:
+def measure(parts: Sequence[Part], points: Points, norm: Normalizers, cfg: LossConfig, classes: int) -> Tensor:
     """Sums over the parts of a step on this process, to be added up over processes: [9 + levels + classes].
 
-    The losses, the centerness loss that is left at best, positives, their IoU, how many of them predict no box,
-    `crowded` (see `count_crowded`) and whether it was counted; then positives per level and per class.
+    The losses, the centerness loss that is left at best, positives, their IoU, how many of them predict no box, two
+    zeros for `add_crowded`; then positives per level and per class.
     """
     levels, device = len(points.grids), points.xy.device
     dtype = torch.float32 if device.type == "mps" else torch.float64
@@ -108,10 +101,13 @@ def measure(
         sums[3:7] += torch.stack([x.to(dtype) for x in (floor, ones.sum(), overlap.sum(), dead)])
         by_level.scatter_add_(0, points.level[pos.point], ones)
         by_class.scatter_add_(0, pos.label, ones)
-    if crowded is not None:
-        sums[7] += crowded
-        sums[8] += 1
     return torch.cat((sums, by_level, by_class))
+
+
+def add_crowded(sums: Tensor, crowded: Tensor) -> None:
+    """Note in what `measure` gave how many locations are crowded (see `count_crowded`), and that they were counted."""
+    sums[7] += crowded
+    sums[8] += 1
 
 
 def count_crowded(points: Points, targets: Sequence[Target], cfg: AssignConfig) -> Tensor:

@@ -110,7 +110,7 @@ def replay(path: str | Path, device: str = "auto") -> Replay:
     torch.manual_seed(stored["seed"])
     torch.set_rng_state(stored["rng"])
     network.train()
-    parts = backward_parts(fabric, model, batches, assigned, norm, config)
+    parts = backward_parts(fabric, model, list(zip(batches, assigned, strict=True)), norm, config)
     gradients = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
     norms = {n: float(g.norm()) for n, g in gradients.items()}
     finite = {n: v for n, v in norms.items() if math.isfinite(v)}

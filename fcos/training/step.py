@@ -25,14 +25,14 @@ class Part(NamedTuple):
 def backward_parts(
     fabric: Any,
     model: Any,
-    batches: Sequence[Batch],
-    assigned: Sequence[Assignment],
+    batches: Sequence[tuple[Batch, Assignment]],
     norm: Normalizers,
     cfg: Config,
 ) -> list[Part]:
-    """Forward, loss and backward of every part of a step; gradients are averaged over processes in the last."""
+    """Forward, loss and backward of every part of a step, a batch with what its locations learn; gradients are averaged
+    over processes in the last."""
     parts = []
-    for i, (batch, learns) in enumerate(zip(batches, assigned, strict=True)):
+    for i, (batch, learns) in enumerate(batches):
         with fabric.no_backward_sync(model, enabled=i + 1 < len(batches)):
             exact = cfg.data.padding == "exact"  # as the published implementations, see DataConfig
             images = batch.padded_with(cfg.model.mean) if exact else batch.images

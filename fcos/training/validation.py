@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,17 @@ from ..points import make_points
 from ..types import Classes, Losses
 
 T = TypeVar("T")
+
+
+class Pass(NamedTuple):
+    """How a process goes over a data set: where, how many images at once, in which precision, and as which of how many
+    processes."""
+
+    device: torch.device
+    batch: int = 8
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    rank: int = 0
+    world: int = 1
 
 
 def eval_batch(config: Config, world: int) -> int:
@@ -48,21 +59,13 @@ def in_order(shares: Sequence[Sequence[T]], batch: int) -> list[T]:
     return cast(list[T], result)
 
 
-def validation_loss(
-    network: FCOS,
-    dataset: Dataset,
-    config: Config,
-    classes: Classes,
-    device: torch.device,
-    batch: int = 8,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> Losses:
+def validation_loss(network: FCOS, dataset: Dataset, config: Config, classes: Classes, over: Pass) -> Losses:
     """The three losses of a whole data set, as floats in tensors, by the functions that training uses.
 
     Images are resized as for evaluation, not augmented. The sums are divided once, by the counts of the whole
-    set, so that `batch` changes nothing but speed. Boxes of classes that the network does not know are ignored.
+    set, so that `over.batch` changes nothing but speed. Boxes of classes that the network does not know are ignored.
     """
-    sums = loss_sums(network, dataset, config, classes, device, batch=batch, autocast=autocast)
+    sums = loss_sums(network, dataset, config, classes, over)
     return divided(torch.tensor(sums, dtype=torch.float64), config)
 
 
@@ -77,31 +80,21 @@ def _divided_by_positives(config: Config) -> LossConfig:
 
 
 @torch.no_grad()
-def loss_sums(
-    network: FCOS,
-    dataset: Dataset,
-    config: Config,
-    classes: Classes,
-    device: torch.device,
-    *,
-    batch: int,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    rank: int = 0,
-    world: int = 1,
-) -> list[float]:
+def loss_sums(network: FCOS, dataset: Dataset, config: Config, classes: Classes, over: Pass) -> list[float]:
     """The three undivided losses and the two counts that divide them, over this process's batches of a data set."""
     network.eval()
     cfg = _divided_by_positives(config)
+    device = over.device
     one = torch.ones((), device=device)
     sums = torch.zeros(3, dtype=torch.float64)
     counts = torch.zeros(2, dtype=torch.float64)
-    for part in eval_batches(known_to(dataset, classes), config, batch, rank=rank, world=world):
+    for part in eval_batches(known_to(dataset, classes), config, over.batch, rank=over.rank, world=over.world):
         part = part.to(device)
         height, width = part.images.shape[-2:]
         points = make_points((height, width), config.model, config.assign, device)
         index = assign_batch(points, part.targets, config.assign)
         assigned = Assignment.of(points, part.targets, index)
-        with autocast():
+        with over.autocast():
             pred = network(part.padded_with(config.model.mean) if config.data.padding == "exact" else part.images)
         losses = fcos_loss(pred, assigned, cfg, config.model, Normalizers(one, one, one))
         sums += torch.stack(list(losses)).double().cpu()

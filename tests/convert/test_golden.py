@@ -136,7 +136,7 @@ def test_a_training_step_pads_as_prediction_does(dialect):
     seen = []
     watch = network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with watch, torch.inference_mode():
-        ((losses, _, _),) = backward_parts(fabric, network, [batch], [assigned], norm, config)
+        ((losses, _, _),) = backward_parts(fabric, network, [(batch, assigned)], norm, config)
     padding = torch.tensor(config.model.mean)
     assert torch.equal(seen[0][0, :, -1, -1], padding)
     assert s.sizes[0] == (250, 300)

@@ -79,7 +79,7 @@ def test_fit_within_a_pixel(s, height, width):
 @settings(max_examples=60)
 @given(scenes(), st.integers(0, 2**20), st.floats(0.4, 2.5), st.integers(20, 80), st.integers(20, 80))
 def test_zoom_finds_its_boxes(s, seed, factor, height, width):
-    after = augment.zoom(s, np.random.default_rng(seed), (height, width), factor, FILL)
+    after = augment.zoom(s, np.random.default_rng(seed), augment.Frame((height, width), FILL), factor)
     assert after.image.shape == (height, width, 3)
     if len(after.boxes):
         x1, y1, x2, y2 = after.boxes[0]
@@ -94,7 +94,7 @@ def test_zoom_finds_its_boxes(s, seed, factor, height, width):
 
 def test_zoom_without_random_numbers_keeps_everything():
     s = painted(40, 60, (5, 6, 30, 20))
-    after = augment.zoom(s, None, (80, 200), augment.contain((40, 60), (80, 200)), FILL)
+    after = augment.zoom(s, None, augment.Frame((80, 200), FILL), augment.contain((40, 60), (80, 200)))
     assert after.boxes.tolist() == [[10, 12, 60, 40]]
     assert (after.image[:, 120:] == 0).all()
 
@@ -102,7 +102,7 @@ def test_zoom_without_random_numbers_keeps_everything():
 @pytest.mark.parametrize("seed", range(5))
 def test_mosaic(seed):
     parts = [painted(50, 70, (10, 5, 50, 40), value) for value in (100, 150, 200, 250)]
-    after = augment.mosaic(parts, np.random.default_rng(seed), (64, 96), FILL)
+    after = augment.mosaic(parts, np.random.default_rng(seed), augment.Frame((64, 96), FILL))
     assert after.image.shape == (64, 96, 3)
     values = np.array([100, 150, 200, 250])
     assert len(after.boxes)
@@ -113,7 +113,7 @@ def test_mosaic(seed):
     assert after.boxes.min() >= 0
     assert after.boxes[:, 2].max() <= 96.001
     assert after.boxes[:, 3].max() <= 64.001
-    again = augment.mosaic(parts, np.random.default_rng(seed), (64, 96), FILL)
+    again = augment.mosaic(parts, np.random.default_rng(seed), augment.Frame((64, 96), FILL))
     np.testing.assert_array_equal(after.image, again.image)
 
 
@@ -149,8 +149,8 @@ def test_everything_works_without_boxes():
         augment.flip(s),
         augment.vertical_flip(s),
         augment.fit(s, (10, 10)),
-        augment.jitter(s, rng, (16, 16), (0.5, 2.0), FILL),
-        augment.mosaic([s] * 4, rng, (16, 16), FILL),
+        augment.jitter(s, rng, augment.Frame((16, 16), FILL), (0.5, 2.0)),
+        augment.mosaic([s] * 4, rng, augment.Frame((16, 16), FILL)),
         augment.mixup(s, s, rng),
     ):
         assert after.boxes.shape == (0, 4)
@@ -160,6 +160,7 @@ def test_everything_works_without_boxes():
 
 def test_a_one_pixel_image():
     s = painted(1, 1, (0, 0, 1, 1))
-    after = augment.jitter(s, np.random.default_rng(0), (1, 1), (0.5, 1.5), FILL)
+    frame = augment.Frame((1, 1), FILL)
+    after = augment.jitter(s, np.random.default_rng(0), frame, (0.5, 1.5))
     assert after.size == (1, 1)
-    assert augment.mosaic([s] * 4, np.random.default_rng(0), (1, 1), FILL).size == (1, 1)
+    assert augment.mosaic([s] * 4, np.random.default_rng(0), frame).size == (1, 1)

@@ -9,7 +9,7 @@ from fcos.assign import assign_batch, candidates
 from fcos.config import AssignConfig, LossConfig, ModelConfig
 from fcos.losses import Assignment, Normalizers, count, fcos_loss, gather_positives, normalizers
 from fcos.points import make_points
-from fcos.training.monitor import StepReport, count_crowded, measure
+from fcos.training.monitor import StepReport, add_crowded, count_crowded, measure
 from fcos.training.step import Part
 from fcos.types import Predictions, Target
 
@@ -41,8 +41,10 @@ def step(targets, distances, centerness=None, classes=3, cfg=None, ambiguous=Tru
     )
     norm = normalizers(count(positives, cfg), cfg)
     losses = fcos_loss(pred, Assignment(index, positives), cfg, MODEL, norm)
-    crowded = count_crowded(points, targets, ASSIGN) if ambiguous else None
-    return points, positives, measure([part(losses, pred, positives)], points, norm, cfg, classes, crowded)
+    sums = measure([part(losses, pred, positives)], points, norm, cfg, classes)
+    if ambiguous:
+        add_crowded(sums, count_crowded(points, targets, ASSIGN))
+    return points, positives, sums
 
 
 def test_counts_by_hand():
@@ -132,8 +134,9 @@ def test_processes_add_up():
         shape = (1, len(points.xy))
         pred = Predictions(torch.full((*shape, 3), -2.0), torch.full((*shape, 4), 4.0), torch.zeros(shape))
         losses = fcos_loss(pred, Assignment(index[i : i + 1], positives), cfg, MODEL, norm)
-        crowded = count_crowded(points, [one], ASSIGN)
-        halves.append(measure([part(losses, pred, positives)], points, norm, cfg, 3, crowded))
+        sums = measure([part(losses, pred, positives)], points, norm, cfg, 3)
+        add_crowded(sums, count_crowded(points, [one], ASSIGN))
+        halves.append(sums)
     one, two = StepReport.of(whole.tolist(), 2), StepReport.of(sum(halves).tolist(), 2, world=2)
     for name in ("loss", "classification", "box", "centerness", "centerness_excess", "mean_iou", "ambiguous"):
         assert getattr(two, name) == pytest.approx(getattr(one, name), rel=1e-5), name

@@ -18,7 +18,7 @@ from fcos.training.checkpoint import load_checkpoint
 from fcos.training.loop import Trainer
 from fcos.training.setup import initialise, wants_channels_last
 from fcos.training.step import in_layout_of
-from fcos.training.validation import validation_loss
+from fcos.training.validation import Pass, validation_loss
 from fcos.types import Classes
 from fcos.zoo.find import load_network
 
@@ -151,19 +151,18 @@ def test_validation_loss_is_the_training_loss_of_other_images(shapes, tmp_path, 
     run = Trainer(config, {"train": shapes["val"]}, options(tmp_path / "run"))
     report, _ = first_step(run)
     for batch in (1, 4, 6):
-        losses = validation_loss(
-            run.network, shapes["val"], config, run.classes, torch.device("cpu"), batch, run.fabric.autocast
-        )
+        over = Pass(torch.device("cpu"), batch, run.fabric.autocast)
+        losses = validation_loss(run.network, shapes["val"], config, run.classes, over)
         assert float(losses.total()) == pytest.approx(report.loss, rel=1e-5)
     assert not run.network.training
     other = config.override({"data": {"padding": "rounded" if padding == "exact" else "exact"}})
-    losses = validation_loss(run.network, shapes["val"], other, run.classes, torch.device("cpu"))
+    losses = validation_loss(run.network, shapes["val"], other, run.classes, Pass(torch.device("cpu")))
     assert float(losses.total()) != pytest.approx(report.loss, rel=3e-5)
 
 
 def test_validation_loss_knows_classes_by_name(shapes):
     network = weights.build(tiny_config(), 2).eval()
-    cpu, swapped = torch.device("cpu"), shapes["val"].with_classes(["square", "disc"])
+    cpu, swapped = Pass(torch.device("cpu")), shapes["val"].with_classes(["square", "disc"])
     one = validation_loss(network, shapes["val"], tiny_config(), shapes["val"].classes, cpu)
     two = validation_loss(network, swapped, tiny_config(), shapes["val"].classes, cpu)
     assert float(two.total()) == pytest.approx(float(one.total()), rel=1e-6)
