@@ -17,7 +17,7 @@ from common import print_heading
 
 from fcos.data.dataset import Dataset, Record
 from fcos.evaluation.coco import evaluate, flatten
-from fcos.evaluation.metrics import coco_arrays
+from fcos.evaluation.metrics import Totals, coco_arrays
 from fcos.types import Classes, Detections
 
 
@@ -67,7 +67,7 @@ def main() -> None:
             whole[backend].append(metrics.seconds)
             numbers[backend] = np.array(list(metrics.numbers().values()))
             started = perf_counter()
-            coco_arrays(found, truth, options.images, options.classes, (1, 10, 100, 1000), backend)
+            coco_arrays(found, truth, Totals(options.images, options.classes), (1, 10, 100, 1000), backend)
             alone[backend].append(perf_counter() - started)
     print_heading()
     print(", ".join(f"{name} {version(name)}" for name in (*whole, "numpy")))

@@ -20,7 +20,7 @@ from fcos.data.image import read_image
 from fcos.data.open import open_dataset
 from fcos.evaluation.coco import evaluate
 from fcos.inference.composite import Looks, compose
-from fcos.inference.dataset import predict_dataset
+from fcos.inference.dataset import Progress, predict_dataset
 from fcos.inference.load import load
 from fcos.inference.tiles import parse_tile
 
@@ -91,7 +91,7 @@ def main():
         }
         for name, way in ways.items():
             began = time.perf_counter()
-            seen = predict_dataset(way, dataset, 4, quiet=True)
+            seen = predict_dataset(way, dataset, 4, progress=Progress(quiet=True))
             seconds = (time.perf_counter() - began) / len(dataset)
             m = evaluate(seen, dataset, max_detections=(1, 100, 1000))
             print(

@@ -149,7 +149,9 @@ def command(
         )
         if dataset_a.classes != dataset_b.classes:
             raise FcosError(f"{compare[0]} and {compare[1]} judge different classes of {data}")
-        options = {"resamples": resamples, "seed": seed, "class_agnostic": class_agnostic}
+        from ..evaluation.uncertainty import Draws
+
+        options = {"draws": Draws(resamples, seed), "class_agnostic": class_agnostic}
         _compare(compare, first, second, dataset_a, data, out, as_json, options)
         return
     found, dataset = read(detections) if detections is not None else judge(model)
@@ -165,9 +167,9 @@ def command(
     }
     more: list[str] = []
     if ci:
-        from ..evaluation.uncertainty import intervals, method
+        from ..evaluation.uncertainty import Draws, intervals, method
 
-        around = intervals(found, dataset, resamples=resamples, seed=seed, class_agnostic=class_agnostic)
+        around = intervals(found, dataset, Draws(resamples, seed), class_agnostic=class_agnostic)
         result["intervals"] = {k: v.to_dict() for k, v in around.items()}
         more += [method(len(dataset), resamples, seed), *(f"{k:<4}  {v}" for k, v in around.items())]
     if precision is not None:

@@ -13,7 +13,7 @@ from ..config import AssignConfig, Config, DataConfig, ModelConfig, TrainConfig
 from ..data.open import open_splits
 from ..evaluation.coco import Metrics, evaluate
 from ..files import write_whole
-from ..inference.dataset import predict_dataset
+from ..inference.dataset import Progress, predict_dataset
 from ..inference.load import load
 from ..show.draw import sheet
 from ..show.judged import draw_judged, save_image
@@ -89,7 +89,7 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
 
     console.note("3. judging it on held-out scenes, made of digits it has never seen")
     detector = load(out / "run", device=device)
-    detections = predict_dataset(detector, splits["test"], batch=16, quiet=quiet)
+    detections = predict_dataset(detector, splits["test"], batch=16, progress=Progress(quiet=quiet))
     metrics = evaluate(detections, splits["test"])
     drawn = draw_judged(splits["test"], detections, score=metrics.threshold)
     if drawn is not None:

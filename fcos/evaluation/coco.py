@@ -26,6 +26,7 @@ from .metrics import (
     Floats,
     Found,
     Ints,
+    Totals,
     Truth,
     all_curves,
     coco_arrays,
@@ -273,7 +274,7 @@ def evaluate(
     if not limits or limits[0] < 1:
         raise ValueError(f"max_detections must be positive, not {tuple(max_detections)}")
     caps = tuple(sorted({*limits, PROPOSALS}))
-    used, precision, recall = coco_arrays(found, truth, len(dataset.records), len(names), caps, backend)
+    used, precision, recall = coco_arrays(found, truth, Totals(len(dataset.records), len(names)), caps, backend)
     main = caps.index(limits[-1])
 
     pairs = overlaps(found, truth, minimum=0.5)
@@ -346,4 +347,4 @@ def confusion_matrix(detections: Sequence[Detections], dataset: Dataset, *, scor
     """[C+1, C+1] counts, rows truth, columns prediction, the last is background; see `metrics.confusion`."""
     found, truth = flatten(detections, dataset)
     pairs = overlaps(found, truth, minimum=iou)
-    return confusion(found, truth, pairs, len(dataset.classes), score=score, iou=iou)
+    return confusion(found, truth, pairs, len(dataset.classes), score=score)

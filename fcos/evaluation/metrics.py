@@ -231,15 +231,15 @@ def voc_ap(curve: Curve, *, points: int | None = None) -> float:
     return float(np.append(highest, 0.0)[reached].mean())
 
 
-def confusion(found: Found, truth: Truth, pairs: Pairs, classes: int, *, score: float, iou: float = 0.5) -> Ints:
+def confusion(found: Found, truth: Truth, pairs: Pairs, classes: int, *, score: float) -> Ints:
     """Which class was taken for which: [C+1, C+1], rows truth, columns prediction, the last is background.
 
-    Detections with a score >= `score` and true boxes are paired one to one at IoU >= `iou`: pairs of one
+    Detections with a score >= `score` and true boxes are matched one to one out of `pairs`: those of one
     class first, then, among what is left, objects found under another name; each time by falling IoU.
     What stays alone is counted against background. Ignored boxes count nowhere, and neither does a
     detection left over inside one.
     """
-    keep = (pairs.iou >= iou) & (found.scores[pairs.found] >= score)
+    keep = found.scores[pairs.found] >= score
     row, column, value = pairs.found[keep], pairs.truth[keep], pairs.iou[keep]
     ignored = truth.ignore[column]
     other = found.labels[row] != truth.labels[column]
@@ -287,8 +287,15 @@ def curves_by_class(found: Found, truth: Truth, status: Ints, classes: int) -> t
     )
 
 
+class Totals(NamedTuple):
+    """How many images and classes a data set has, those without a box included."""
+
+    images: int
+    classes: int
+
+
 def coco_arrays(
-    found: Found, truth: Truth, images: int, classes: int, caps: tuple[int, ...], backend: Backend
+    found: Found, truth: Truth, totals: Totals, caps: tuple[int, ...], backend: Backend
 ) -> tuple[str, Floats, Floats]:
     """(backend used, precision [10,101,C,4,M], recall [10,C,4,M]) by COCO's protocol, -1 where a class has
     no object. The axes: IoU, recall, class, size (all, small, medium, large), `caps` detections."""
@@ -296,6 +303,7 @@ def coco_arrays(
         backend = "hotcoco" if find_spec("hotcoco") else "pycocotools"
     if backend not in ("hotcoco", "pycocotools"):
         raise ValueError(f"backend must be 'auto', 'hotcoco' or 'pycocotools', not {backend!r}")
+    images, classes = totals
     if images == 0 or classes == 0:
         return backend, -np.ones((10, 101, classes, 4, len(caps))), -np.ones((10, classes, 4, len(caps)))
     run = _hotcoco if backend == "hotcoco" else _pycocotools

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias, TypedDict, Unpack
 
@@ -10,7 +10,7 @@ from ..data.classes import as_seen
 from ..data.dataset import Dataset
 from ..data.open import open_judged
 from ..inference.composite import Composite
-from ..inference.dataset import _to_stderr, predict_dataset
+from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..types import Detections
@@ -75,8 +75,8 @@ def detect(
     batch: int = 8,
     *,
     allow_missing: bool = False,
-    report: Callable[[str], None] = _to_stderr,
+    progress: Progress = Progress(),
 ) -> tuple[list[Detections], Dataset]:
     """All detections of a data set, and the data set as the model sees it."""
     seen = as_seen(dataset, detector.config.data, detector.classes.names[0])
-    return predict_dataset(detector, seen, batch, allow_missing=allow_missing, report=report), seen
+    return predict_dataset(detector, seen, batch, allow_missing=allow_missing, progress=progress), seen

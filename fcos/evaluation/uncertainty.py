@@ -104,16 +104,18 @@ def method(images: int, resamples: int, seed: int) -> str:
     return f"95 % intervals: {resamples:,} random halves of {images:,} images, seed {seed}"
 
 
+class Draws(NamedTuple):
+    """How many random halves of the images are judged, and the seed that they come from."""
+
+    resamples: int = 1000
+    seed: int = 0
+
+
 def intervals(
-    detections: Sequence[Detections],
-    dataset: Dataset,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    class_agnostic: bool = False,
+    detections: Sequence[Detections], dataset: Dataset, draws: Draws = Draws(), *, class_agnostic: bool = False
 ) -> dict[str, Interval]:
     """AP, AP50 and AP75 of detections[i] for dataset.records[i], each with its 95 % interval."""
-    plan = draw(len(dataset), resamples, seed)
+    plan = draw(len(dataset), *draws)
     return share_intervals(judge(_matches(detections, dataset, class_agnostic), plan), plan)
 
 
@@ -121,16 +123,15 @@ def compare(
     first: Sequence[Detections],
     second: Sequence[Detections],
     dataset: Dataset,
+    draws: Draws = Draws(),
     *,
-    resamples: int = 1000,
-    seed: int = 0,
     class_agnostic: bool = False,
 ) -> Comparison:
     """Two detectors on one data set, judged on the same draws."""
-    plan = draw(len(dataset), resamples, seed)
+    plan = draw(len(dataset), *draws)
     a, b = (judge(_matches(found, dataset, class_agnostic), plan) for found in (first, second))
     difference, p = differences(a, b, plan)
-    return Comparison(share_intervals(a, plan), share_intervals(b, plan), difference, p, len(dataset), resamples, seed)
+    return Comparison(share_intervals(a, plan), share_intervals(b, plan), difference, p, len(dataset), *draws)
 
 
 class Plan(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -25,22 +25,28 @@ def _to_stderr(line: str) -> None:
     sys.stderr.write(f"fcos: {line}\n")
 
 
+class Progress(NamedTuple):
+    """What is told on the way: `report` gets lines; a bar on stderr shows rate and time left, unless `quiet`."""
+
+    report: Callable[[str], None] = _to_stderr
+    quiet: bool = False
+
+
 def predict_dataset(
     detector: Detector | Composite,
     dataset: Dataset,
     batch: int = 8,
     *,
     allow_missing: bool = False,
-    report: Callable[[str], None] = _to_stderr,
-    quiet: bool = False,
+    progress: Progress = Progress(),
 ) -> list[Detections]:
     """Run a detector over every picture, decoding ahead of the network; labels become those of the data set.
 
-    A picture that cannot be read counts as one without detections; `report` gets a line about it, about
+    A picture that cannot be read counts as one without detections; `progress.report` gets a line about it, about
     model classes that the data lacks (their detections are dropped) and about pictures whose size differs
-    from the annotations'. A bar on stderr shows rate and time left, unless `quiet`. Raises DataError when
-    classes do not match (see `match_classes`).
+    from the annotations'. Raises DataError when classes do not match (see `match_classes`).
     """
+    report, quiet = progress
     absent = [record.file_name for record in dataset.records if record.path is None]
     if absent:
         raise DataError(f"{len(absent)} pictures of {dataset.root} have no file to detect in: {some(absent)}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
@@ -168,17 +168,18 @@ async def _finish(futures: Sequence[asyncio.Future[Found]], deadline: float) -> 
 
 
 async def _run(
-    server: Server, engine: Engine, sources: Sequence[Any], least: float, deadline: float, task: Task | None = None
+    engine: Engine, sources: Sequence[Any], least: float, deadline: float, task: Task | None = None
 ) -> list[Found | Exception]:
     """Each picture through the engine. A picture that is refused fails alone, except where too many wait already."""
+    limits = engine.options.limits
 
     async def one(source: Any) -> Found:
         if isinstance(source, bytes):
-            await asyncio.to_thread(check_size, source, server.limits)
+            await asyncio.to_thread(check_size, source, limits)
         return await asyncio.wrap_future(engine.submit(source, least, deadline, task))
 
-    if len(sources) > server.limits.images:
-        raise Refused(413, f"{len(sources)} pictures; at most {server.limits.images} in a request")
+    if len(sources) > limits.images:
+        raise Refused(413, f"{len(sources)} pictures; at most {limits.images} in a request")
     found = await _finish([asyncio.ensure_future(one(source)) for source in sources], deadline)
     full = next((e for e in found if isinstance(e, Refused) and e.status == 503), None)
     if full is not None:
@@ -213,6 +214,11 @@ def _url(body: bytes) -> str:
     return url
 
 
+async def _way(model: Model = None, tile: Tile = None) -> tuple[str | None, str | None]:
+    """Which model looks, and through which tiles, as the query says."""
+    return model, tile
+
+
 def _detecting(app: FastAPI, server: Server) -> None:
     @app.post("/predict", openapi_extra=_BODY, summary="Detections of one or several pictures")
     async def predict(
@@ -220,11 +226,11 @@ def _detecting(app: FastAPI, server: Server) -> None:
         score: Score = None,
         names: Names = None,
         most: Most = None,
-        model: Model = None,
-        tile: Tile = None,
+        way: tuple[str | None, str | None] = Depends(_way),
     ) -> Response:
         """`Accept: image/jpeg` gives the drawn picture. Of several pictures, one that cannot be read has `error` in
         place of `detections`; where none can be read the status is the first one's, 400 or 413."""
+        model, tile = way
         deadline = time.monotonic() + server.limits.timeout
         engine = server.engine(model)
         detector = engine.detector
@@ -233,7 +239,7 @@ def _detecting(app: FastAPI, server: Server) -> None:
             return await _for_label_studio(server, engine, request, which, deadline)
         task = None if tile is None else tiler(which.least, tile)
         sent = await _pictures(server, request, deadline)
-        found = await _run(server, engine, [upload.data for upload in sent], which.least, deadline, task)
+        found = await _run(engine, [upload.data for upload in sent], which.least, deadline, task)
         if "image/jpeg" in request.headers.get("accept", ""):
             if len(sent) != 1:
                 raise Refused(400, "one picture at a time can be drawn; ask for JSON, or send them one by one")
@@ -251,7 +257,7 @@ def _detecting(app: FastAPI, server: Server) -> None:
         sent = await _pictures(server, request, deadline)
         if len(sent) != 1:
             raise Refused(400, "one picture at a time is explained")
-        found = await _run(server, engine, [sent[0].data], 0.0, deadline, explainer(which.least, maps))
+        found = await _run(engine, [sent[0].data], 0.0, deadline, explainer(which.least, maps))
         one = found[0]
         if isinstance(one, Exception):
             raise one
@@ -299,7 +305,7 @@ async def _for_label_studio(
         *(asyncio.to_thread(label_studio.picture, task, tags, studio, server.limits) for task in tasks)
     )
     results = []
-    for one in await _run(server, engine, images, which.least, deadline):
+    for one in await _run(engine, images, which.least, deadline):
         if isinstance(one, Exception):
             raise one
         height, width = one.image.shape[:2]
@@ -359,7 +365,7 @@ def _protocol(app: FastAPI, server: Server) -> None:
         asked = await asyncio.to_thread(v2.read, body, request.headers.get(v2.LENGTH), server.limits)
         detector = engine.detector
         which = _parameters(partial(wanted, detector.classes, detector.shown), asked.parameters)
-        found = await _run(server, engine, asked.sources, which.least, deadline)
+        found = await _run(engine, asked.sources, which.least, deadline)
         kept: list[Detections] = []
         for one in found:
             if isinstance(one, Exception):

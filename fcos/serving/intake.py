@@ -140,19 +140,16 @@ def fetch(
         raise Refused(403, f"{parts.hostname} has a private address, from which nothing is fetched")
     try:
         with socket.create_connection((str(address[0]), int(address[1])), timeout=limits.timeout) as plain:
-            return _get(
-                plain, parts.scheme, parts.hostname, parts._replace(scheme="", netloc="").geturl(), limits, headers
-            )
+            context = ssl.create_default_context() if parts.scheme == "https" else None
+            stream = plain if context is None else context.wrap_socket(plain, server_hostname=parts.hostname)
+            return _get(stream, parts.hostname, parts._replace(scheme="", netloc="").geturl(), limits, headers)
     except (OSError, http.client.HTTPException) as error:
         raise Refused(
             400, f"cannot fetch {url}: {(str(error).splitlines() or [''])[0] or type(error).__name__}"
         ) from None
 
 
-def _get(
-    plain: socket.socket, scheme: str, host: str, path: str, limits: Limits, headers: Mapping[str, str] | None
-) -> bytes:
-    stream = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if scheme == "https" else plain
+def _get(stream: socket.socket, host: str, path: str, limits: Limits, headers: Mapping[str, str] | None) -> bytes:
     connection = http.client.HTTPConnection(host)
     connection.sock = stream
     connection.request("GET", path or "/", headers={"Accept": "image/*", **(headers or {})})

@@ -23,8 +23,8 @@ from ..data.sampler import Sampler
 from ..environment import data_hash, environment
 from ..errors import DataError, FcosError, OtherProcess
 from ..evaluation.coco import Metrics, evaluate
-from ..evaluation.uncertainty import Interval, intervals
-from ..inference.dataset import predict_dataset
+from ..evaluation.uncertainty import Draws, Interval, intervals
+from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..losses import Assignment, Normalizers, count, moving_average, normalizers
@@ -425,8 +425,8 @@ class Trainer:
             with self.signals.interruptible():
                 detector = Detector(self.judged, self.config, self.classes, Placement(self.fabric.device))
                 part = data.subset(share(len(data), batch, self.rank, self.world))
-                quiet = self.console.quiet
-                found = predict_dataset(detector, part, batch, allow_missing=True, report=lines.append, quiet=quiet)
+                progress = Progress(lines.append, self.console.quiet)
+                found = predict_dataset(detector, part, batch, allow_missing=True, progress=progress)
                 losses = self.validation_sums(batch) if self.config.train.val_loss else []
         except StopNow:
             return None
@@ -533,7 +533,7 @@ class Trainer:
         found, metrics = self.best_again() if self.seen_best is None else self.seen_best
         interval = None
         if metrics is not None and len(found) <= _MOST:
-            interval = intervals(found, self.data["val"], resamples=_RESAMPLES)["AP"]
+            interval = intervals(found, self.data["val"], Draws(_RESAMPLES))["AP"]
         if metrics is not None:
             self.images.judged(found, metrics)
         ending = Ending(
@@ -555,8 +555,8 @@ class Trainer:
         batch = eval_batch(self.config, self.world)
         try:
             detector = load(self.folder.path / "best.safetensors", device=str(self.fabric.device))
-            quiet = self.console.quiet
-            found = predict_dataset(detector, self.data["val"], batch, allow_missing=True, quiet=quiet)
+            progress = Progress(quiet=self.console.quiet)
+            found = predict_dataset(detector, self.data["val"], batch, allow_missing=True, progress=progress)
         except FcosError as error:
             self.console.note(f"the best weights cannot be judged again: {error}")
             return [], None

@@ -12,7 +12,7 @@ from fcos.convert.names import COCO_80, COCO_91, class_names
 from fcos.data.classes import match_classes
 from fcos.data.open import open_dataset
 from fcos.errors import DataError
-from fcos.inference.dataset import predict_dataset
+from fcos.inference.dataset import Progress, predict_dataset
 from fcos.machine import Placement
 from fcos.types import Classes, Detections
 
@@ -55,7 +55,7 @@ def test_every_output_gets_the_id_that_coco_gives_its_class(tmp_path, categories
     dataset = coco(tmp_path, categories)
     said = []
     detector = fires_once_for_each_output(class_names(count, family))
-    (found,) = predict_dataset(detector, dataset, report=said.append)
+    (found,) = predict_dataset(detector, dataset, progress=Progress(said.append))
     ids = {int(row["bbox"][0]): row["category_id"] for row in found.to_coco(7, dataset.classes.ids)}
     used = sorted(c["id"] for c in categories)
     if count == 91:  # torchvision: the output's number is the id; what COCO does not use is dropped

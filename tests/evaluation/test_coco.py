@@ -18,7 +18,7 @@ from fcos.errors import DataError, FcosError
 from fcos.evaluation.coco import confusion_matrix, curves, evaluate, flatten
 from fcos.evaluation.metrics import confusion, match_coco, match_voc, overlaps, precision_recall, voc_ap
 from fcos.evaluation.results import read_results, write_results
-from fcos.inference.dataset import predict_dataset
+from fcos.inference.dataset import Progress, predict_dataset
 from fcos.machine import Placement
 from fcos.show import plots
 from fcos.types import Classes
@@ -101,13 +101,13 @@ def test_hotcoco_equals_pycocotools(scene, limits):
 @given(scenes(), st.sampled_from([(0.5, 0), (0.75, 5), (0.9, 8)]))
 def test_own_matching_gives_cocos_precision(scene, level):
     """Curves and F1 stand on `match_coco`; its 101-point AP must be cocoapi's."""
-    from fcos.evaluation.metrics import coco_arrays
+    from fcos.evaluation.metrics import Totals, coco_arrays
 
     data, results = scene
     iou, row = level
     names = data.classes.names
     points, truth = flatten(results, data)
-    _, precision, _ = coco_arrays(points, truth, len(data.records), len(names), (1, 1000), "pycocotools")
+    _, precision, _ = coco_arrays(points, truth, Totals(len(data.records), len(names)), (1, 1000), "pycocotools")
     for k, curve in enumerate(curves(results, data, ious=(iou,)).classes[iou]):
         expected = precision[row, :, k, 0, 1]
         if curve.objects == 0:
@@ -434,7 +434,7 @@ def test_predict_dataset_maps_classes_and_survives_a_broken_image(tmp_path):
         Image.new("RGB", (20, 20)).save(tmp_path / name)
     (tmp_path / "2.png").write_bytes(b"cut short")
     data = dataset(*records)
-    results = predict_dataset(FakeDetector(), data, batch=3, report=lines.append)
+    results = predict_dataset(FakeDetector(), data, batch=3, progress=Progress(lines.append))
     assert [d.labels.tolist() for d in results] == [[0], [], [0]]
     assert results[0].names == ("a", "b")
     assert "left out: 'dog'" in lines[0]

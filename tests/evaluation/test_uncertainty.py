@@ -14,6 +14,7 @@ from judging import cli, dataset, found, record, scenes
 from fcos.errors import FcosError
 from fcos.evaluation.coco import evaluate, flatten
 from fcos.evaluation.uncertainty import (
+    Draws,
     Interval,
     average_precision,
     compare,
@@ -34,7 +35,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 def test_without_drawing_it_is_the_evaluators_ap(scene):
     data, results = scene
     judged = evaluate(results, data)
-    ours = intervals(results, data, resamples=10)
+    ours = intervals(results, data, Draws(10))
     np.testing.assert_allclose([v.value for v in ours.values()], [judged.ap, judged.ap50, judged.ap75], atol=1e-9)
 
 
@@ -44,7 +45,7 @@ def test_the_limit_of_a_hundred_is_by_class_and_image():
     boxes = np.concatenate([corner, corner + 20], axis=1)
     data = dataset(record(1, boxes[:150], [0] * 150), record(2, boxes[150:], [1] * 150))
     results = [found(b.tolist(), rng.random(150).tolist(), [k] * 150) for k, b in enumerate((boxes[:150], boxes[150:]))]
-    assert intervals(results, data, resamples=10)["AP"].value == pytest.approx(evaluate(results, data).ap, abs=1e-9)
+    assert intervals(results, data, Draws(10))["AP"].value == pytest.approx(evaluate(results, data).ap, abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -80,7 +81,7 @@ def test_one_image_found_one_missed_by_hand():
     weights = np.array([[2, 0], [1, 1], [0, 2]])
     # recall 1, 1/2 and 0: all, the first 51 and none of the 101 levels
     np.testing.assert_allclose(average_precision(matches, weights)[:, 0], [1, 51 / 101, 0])
-    judged = intervals(results, data, resamples=2000, seed=1)["AP50"]
+    judged = intervals(results, data, Draws(2000, 1))["AP50"]
     assert judged.value == pytest.approx(51 / 101)
     assert (judged.low, judged.high) == (pytest.approx(0, abs=1e-6), pytest.approx(1))  # two images say nothing
 
@@ -143,7 +144,7 @@ def test_a_difference_without_spread():
 def test_an_interval_always_holds_its_number(scene):
     data, results = scene
     others = [replace(d, scores=d.scores.flip(0), labels=d.labels * 0) for d in results]
-    judged = compare(results, others, data, resamples=12)
+    judged = compare(results, others, data, Draws(12))
     for row in (judged.first, judged.second, judged.difference):
         for one in row.values():
             if np.isfinite(one.low):
@@ -165,7 +166,7 @@ def test_few_objects_of_many_classes_do_not_push_the_interval_off_its_number():
         kinds = np.where(rng.random(3) < 0.5, labels, rng.integers(0, 40, 3))
         results.append(found(boxes, rng.random(3).tolist(), kinds.tolist()))
     data = dataset(*records, names=[str(k) for k in range(40)])
-    for one in intervals(results, data, resamples=100).values():
+    for one in intervals(results, data, Draws(100)).values():
         assert one.low < one.value < one.high
 
 
@@ -200,22 +201,22 @@ def test_what_both_find_hard_cancels():
         shifted = (torch.tensor(boxes, dtype=torch.float32) + 4).tolist()  # IoU 0.73
         second.append(found(shifted[: len(first[-1])], first[-1].scores.tolist(), [0] * len(first[-1])))
     data = dataset(*records, names=("a",))
-    same = compare(first, first, data, resamples=200)
+    same = compare(first, first, data, Draws(200))
     assert same.difference["AP"] == Interval(0, 0, 0)
     assert same.p["AP"] == 1
-    judged = compare(first, second, data, resamples=200)
+    judged = compare(first, second, data, Draws(200))
     assert judged.difference["AP"].high < 0
     assert judged.p["AP"] < 1e-6
     assert judged.difference["AP50"].value == pytest.approx(0)
     wide, narrow = judged.first["AP"], judged.difference["AP"]
     assert narrow.high - narrow.low < wide.high - wide.low
-    assert compare(first, second, data, resamples=200) == judged  # the seed decides
+    assert compare(first, second, data, Draws(200)) == judged  # the seed decides
     assert judged.to_dict()["difference"]["AP"]["high"] < 0
 
 
 def test_nothing_to_count():
     for data, results in ((dataset(), []), (dataset(record(1)), [found()])):
-        judged = compare(results, results, data, resamples=10)
+        judged = compare(results, results, data, Draws(10))
         assert np.isnan(judged.difference["AP"].value)
         assert np.isnan(judged.p["AP"])
         assert json.loads(json.dumps(judged.to_dict()))["first"]["AP"]["low"] is None
