@@ -83,7 +83,7 @@ def dhash(grey: np.ndarray) -> int:
 def near_hashes(hashes: np.ndarray, radius: int = RADIUS) -> np.ndarray:
     """All pairs [Q,2] (i < j) of hashes [N] uint64 that differ in at most `radius` bits."""
     edges = np.linspace(0, 64, radius + 2).round().astype(int)
-    found: list[np.ndarray] = []
+    pairs: list[np.ndarray] = []
     for low, high in pairwise(edges.tolist()):
         mask = np.uint64(((1 << high) - 1) ^ ((1 << low) - 1))
         band = hashes & mask
@@ -94,10 +94,10 @@ def near_hashes(hashes: np.ndarray, radius: int = RADIUS) -> np.ndarray:
                 others = members[k + 1 :]
                 close = others[np.bitwise_count(hashes[others] ^ hashes[members[k]]) <= radius]
                 if len(close):
-                    found.append(np.sort(np.stack((np.full(len(close), members[k]), close), axis=1), axis=1))
-    if not found:
+                    pairs.append(np.sort(np.stack((np.full(len(close), members[k]), close), axis=1), axis=1))
+    if not pairs:
         return np.zeros((0, 2), np.int64)
-    return np.unique(np.concatenate(found), axis=0)
+    return np.unique(np.concatenate(pairs), axis=0)
 
 
 def find_twins(prints: Fingerprints) -> list[Twins]:

@@ -57,7 +57,7 @@ def look_up(value: Any, table: Mapping[Id, int], missing: int) -> int:
     key = id_of(value)
     if key is None:
         return missing
-    found = table.get(key)
-    if found is None and isinstance(key, str) and str(number := spelled(key)) == key:
-        found = table.get(number)  # type: ignore[arg-type]
-    return missing if found is None else found
+    entry = table.get(key)
+    if entry is None and isinstance(key, str) and str(number := spelled(key)) == key:
+        entry = table.get(number)  # type: ignore[arg-type]
+    return missing if entry is None else entry

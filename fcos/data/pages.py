@@ -246,13 +246,13 @@ class Reading:
                         f"{owner[name]} and {file} both speak of {name}: name one of the files, or put the other away"
                     )
             wanted = split if split != "all" else None
-            found = [p.path for p in pages]
-            if None in found:
-                found = self.tree.images.locate(names, file, wanted)
-            alone = not any(found)
+            paths = [p.path for p in pages]
+            if None in paths:
+                paths = self.tree.images.locate(names, file, wanted)
+            alone = not any(paths)
             if pages and alone:
                 problems.note("no picture files found, only annotations", names[0], len(names))
-            for page, name, image in zip(pages, names, found, strict=True):
+            for page, name, image in zip(pages, names, paths, strict=True):
                 if image is None and not alone:
                     problems.skip("pictures that are not there", name)
                     continue

@@ -145,8 +145,8 @@ def peek_json(text: str) -> Any:
     top: list[Any] = []
     stack: list[Any] = [top]
     keys: list[str | None] = [None]
-    for found in islice(_TOKEN.finditer(text), 20000):
-        token, place = found[0], stack[-1]
+    for match in islice(_TOKEN.finditer(text), 20000):
+        token, place = match[0], stack[-1]
         if token == '"':  # a text that is cut off
             break
         if token in ("}", "]"):
@@ -278,7 +278,7 @@ class Images:
         They are taken from the one folder that holds most of them; what is left from others, where the name stands
         only once. Folders of another split are left alone. A suffix or a letter's case may differ.
         """
-        found: list[Path | None] = [None] * len(names)
+        paths: list[Path | None] = [None] * len(names)
         options: list[list[tuple[tuple[str, ...], int]]] = []  # for each name: (folder, image)
         for name in names:
             parts = tuple(name.split("/"))
@@ -302,13 +302,13 @@ class Images:
                     continue
                 exact = [i for i in mine if self._relative[i][-1] == names[k].rpartition("/")[2]]
                 if exact or len(mine) == 1:
-                    found[k] = self.paths[(exact or mine)[0]]
+                    paths[k] = self.paths[(exact or mine)[0]]
             if len(left) == len(rest):
                 for k in rest:
                     options[k] = [(b, i) for b, i in options[k] if b != best]
                 left = [k for k in rest if options[k]]
             rest, first = left, False
-        return found
+        return paths
 
     def _folder_split(self, index: int, name: tuple[str, ...]) -> str | None:
         """As `split`, but what the file's own name says is no conflict."""
@@ -458,13 +458,13 @@ class Tree:
     @cached_property
     def lists(self) -> dict[str, list[str]]:
         """Split lists: name of the split -> the lines of train.txt, ImageSets/Main/val.txt, ..."""
-        found: dict[str, list[Path]] = defaultdict(list)
+        folders: dict[str, list[Path]] = defaultdict(list)
         for path in self.annotations:
             name = split_of_folder(stem_of(path)) if path.suffix.lower() == ".txt" else None
             if name and len(stem_of(path)) < 40 and _is_list(self.probe(path)):
-                found[name].append(path)
+                folders[name].append(path)
         lists = {}
-        for name, paths in found.items():
+        for name, paths in folders.items():
             exact = [p for p in paths if stem_of(p).lower() == name] or paths
             main = [p for p in exact if p.parent.name.lower() == "main"] or exact
             if len(main) > 1:

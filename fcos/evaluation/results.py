@@ -88,8 +88,8 @@ def _places(ids: tuple[Any, ...], table: dict[Id, int]) -> NDArray[np.int64]:
 def write_results(path: str | Path, detections: Sequence[Detections], dataset: Dataset) -> None:
     """Write detections[i] of dataset.records[i] as a COCO results file with the data set's ids."""
     rows: list[dict[str, Any]] = []
-    for found, record in zip(detections, dataset.records, strict=True):
-        rows += found.to_coco(record.id, dataset.classes.ids)
+    for one, record in zip(detections, dataset.records, strict=True):
+        rows += one.to_coco(record.id, dataset.classes.ids)
     write_whole(path, json.dumps(rows))
 
 

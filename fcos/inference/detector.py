@@ -167,10 +167,10 @@ class Detector:
     def _remembering(self, sources: list[Any], score: float, batch: int, looks: Looks) -> list[Detections]:
         """Detections that know their image: the file, or what was given."""
         images, names = [load_source(s) for s in sources], [name_of(s) for s in sources]
-        found = (self if looks.plain else Composite((self,), looks)).detect(images, names, score, batch)
+        detections = (self if looks.plain else Composite((self,), looks)).detect(images, names, score, batch)
         return [
             d if name is not None else replace(d, image=Kept(image, given))
-            for d, name, image, given in zip(found, names, images, sources, strict=True)
+            for d, name, image, given in zip(detections, names, images, sources, strict=True)
         ]
 
     def detect(
@@ -199,8 +199,8 @@ class Detector:
                 part = members[start : start + max(batch, 1)]
                 tensors = [prepared[i][0] for i in part]
                 stacked = tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
-                found = self.forward(stacked, [prepared[i][1] for i in part])
-                for i, detections in zip(part, found, strict=True):
+                decoded = self.forward(stacked, [prepared[i][1] for i in part])
+                for i, detections in zip(part, decoded, strict=True):
                     results[i] = self.finish(detections, images[i].shape[:2], names[i], score)
         return [r for r in results if r is not None]
 
@@ -242,21 +242,21 @@ class Detector:
             predictions = self.network(images.to(self.device))
             return decode(predictions, self.points(images.shape[-2:]), sizes, self.config.decode)
 
-    def finish(self, found: Detections, size: tuple[int, int], name: str | None, score: float) -> Detections:
+    def finish(self, detections: Detections, size: tuple[int, int], name: str | None, score: float) -> Detections:
         """Detections in pixels of a picture of (height, width), with names, at least `score`."""
-        found = found.to("cpu")
-        height, width = found.size or size
+        detections = detections.to("cpu")
+        height, width = detections.size or size
         ratio = torch.tensor([size[1] / width, size[0] / height] * 2)
         return Detections(
-            boxes=found.boxes.float() * ratio,
-            scores=found.scores.float(),
-            labels=found.labels,
-            points=found.points,
+            boxes=detections.boxes.float() * ratio,
+            scores=detections.scores.float(),
+            labels=detections.labels,
+            points=detections.points,
             names=self.classes.names,
             size=(int(size[0]), int(size[1])),
             source=name,
             ids=self.classes.ids,
-        )[found.scores >= score]
+        )[detections.scores >= score]
 
     def points(self, size: Sequence[int]) -> Points:
         """The points of a network input of (height, width), kept for the next picture of that size."""

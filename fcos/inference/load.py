@@ -150,9 +150,9 @@ def _fastest(model: FCOS, config: Config, classes: Classes, place: Placement) ->
     for runtime in ON_THE_FLY if place.device.type == "cpu" else ON_DEVICE[:1]:
         there = replace(place, runtime=runtime)
         try:
-            found = _around(on_the_fly(model, config, classes, there), there)
+            detector = _around(on_the_fly(model, config, classes, there), there)
         except FcosError:  # not installed, or not for this network
             continue
-        if not verdict(compare(reference, found), place.dtype):
-            return found
+        if not verdict(compare(reference, detector), place.dtype):
+            return detector
     return reference

@@ -16,8 +16,8 @@ def proposer(detector: Detector, most: int = 1000) -> Detector:
     network = detector.network
 
     def highest(images: Tensor) -> Predictions:
-        found = network(images)
-        return found._replace(logits=found.logits.amax(dim=-1, keepdim=True))
+        predictions = network(images)
+        return predictions._replace(logits=predictions.logits.amax(dim=-1, keepdim=True))
 
     cfg = detector.config.decode
     changes = {"threshold": 0.0, "nms": "agnostic", "max_detections": most, "topk": max(most, cfg.topk)}

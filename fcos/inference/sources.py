@@ -38,12 +38,12 @@ def _matching(pattern: str) -> set[Path]:
     if not deep or (before and not before.endswith("/")) or (behind and not behind.startswith("/")):
         return {Path(m) for m in glob.glob(pattern)}
     behind = behind.lstrip("/") or "*"
-    found: set[Path] = set()
+    paths: set[Path] = set()
     for place in glob.glob(before) if glob.has_magic(before) else [before or "."]:
         for folder in folders_below(Path(place)):
             inner = os.path.join(glob.escape(os.fspath(folder)), behind)
-            found |= _matching(inner) if "**" not in behind else {Path(m) for m in glob.glob(inner)}
-    return found
+            paths |= _matching(inner) if "**" not in behind else {Path(m) for m in glob.glob(inner)}
+    return paths
 
 
 def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out: Path | None = None) -> list[Path]:
@@ -52,11 +52,11 @@ def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out:
     Order is kept and doubles are dropped. What lies in `out`, a folder inside the one that is searched, was
     written by an earlier run and is left out. Raises DataError for a source that leads nowhere.
     """
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for source in sources:
         if source == "-":
             lines = (line.rstrip("\n") for line in (stdin if stdin is not None else sys.stdin))
-            found.update((Path(line), None) for line in lines if line.strip())  # odd ones are reported when read
+            paths.update((Path(line), None) for line in lines if line.strip())  # odd ones are reported when read
             continue
         if not source.strip():
             raise DataError("an empty name was given for a picture or folder; for this folder write .")
@@ -67,14 +67,14 @@ def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out:
                 inside = [p for p in inside if out.resolve() not in p.resolve().parents]
             if not inside:
                 raise DataError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES)[:4])} ...)")
-            found.update((p, None) for p in inside)
+            paths.update((p, None) for p in inside)
         elif os.path.lexists(path):
-            found[path] = None
+            paths[path] = None
         elif glob.has_magic(source):
             matches = sorted(_matching(os.path.expanduser(source)))
             if not matches:
                 raise DataError(f"no file matches {source}")
-            found.update((m, None) for m in matches if not m.is_dir())
+            paths.update((m, None) for m in matches if not m.is_dir())
         else:
             raise DataError(f"there is no picture or folder {source}")
-    return list(found)
+    return list(paths)

@@ -98,13 +98,13 @@ def _detect(detector: Detector | Composite, part: Sequence[_Reading], scores: Te
         except ImageError as error:
             errors[place] = error
     names = [str(path) for place, (path, _) in enumerate(part) if place not in errors]
-    found = iter(zip(images, detector.detect(images, names, float(scores.min()), len(part)), strict=True))
+    pairs = iter(zip(images, detector.detect(images, names, float(scores.min()), len(part)), strict=True))
     results: list[_Found] = []
     for place, (path, _) in enumerate(part):
         if place in errors:
             results.append((path, np.zeros((0, 0, 3), np.uint8), errors[place]))
         else:
-            image, one = next(found)
+            image, one = next(pairs)
             results.append((path, _preview(image), one[one.scores >= scores[one.labels]]))
     return results
 

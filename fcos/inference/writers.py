@@ -99,15 +99,15 @@ class Writer:
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: deque[Future[None]] = deque()
 
-    def add(self, number: int, image: np.ndarray, found: Detections) -> None:
+    def add(self, number: int, image: np.ndarray, detections: Detections) -> None:
         """Take the detections of `paths[number]`, whose pixels are `image`; FcosError when those of an earlier one
         could not be written."""
         if self.outputs.coco is not None:
             height, width = image.shape[:2]
             entry = {"id": self.ids[number], "file_name": str(self.paths[number]), "width": width, "height": height}
             self._images.append(entry)
-            self._rows += found.to_coco(self.ids[number], self.classes.ids)
-        self._pending.append(self._pool.submit(self._write, number, image, found))
+            self._rows += detections.to_coco(self.ids[number], self.classes.ids)
+        self._pending.append(self._pool.submit(self._write, number, image, detections))
         if len(self._pending) > _AHEAD:
             self._pending.popleft().result()
 
@@ -122,16 +122,16 @@ class Writer:
             told = {"images": self._images, "categories": [{"id": id, "name": name} for name, id in rows]}
             write_whole(images_file(self.outputs.coco), json.dumps(told))
 
-    def _write(self, number: int, image: np.ndarray, found: Detections) -> None:
+    def _write(self, number: int, image: np.ndarray, detections: Detections) -> None:
         if self.outputs.file is not None:
-            found.save(self.outputs.file)
+            detections.save(self.outputs.file)
         if self.outputs.folder is not None:
-            drawn = found.draw(image)
+            drawn = detections.draw(image)
             suffix = self._suffix(number) if max(image.shape[:2]) <= _JPEG_SIDE else ".png"
             target = self.outputs.folder / f"{self.names[number]}{suffix}"
             write_whole(target, lambda p: drawn.save(p, quality=92))
         if self.outputs.yolo is not None:
-            write_whole(self.outputs.yolo / f"{self.names[number]}.txt", found.to_yolo())
+            write_whole(self.outputs.yolo / f"{self.names[number]}.txt", detections.to_yolo())
 
     def _suffix(self, number: int) -> str:
         return ".png" if self.paths[number].suffix.lower() == ".png" else ".jpg"

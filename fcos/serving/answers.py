@@ -37,9 +37,9 @@ class Wanted:
     def least(self) -> float:
         return float(self.scores.min()) if len(self.scores) else 0.0
 
-    def of(self, found: Detections) -> Detections:
+    def of(self, detections: Detections) -> Detections:
         """Those, best first."""
-        return found[found.scores >= self.scores[found.labels]][: self.most]
+        return detections[detections.scores >= self.scores[detections.labels]][: self.most]
 
 
 def wanted(classes: Classes, shown: float, score: str | None, names: str | None, most: int | None) -> Wanted:
@@ -61,12 +61,12 @@ def wanted(classes: Classes, shown: float, score: str | None, names: str | None,
     return Wanted(scores, most)
 
 
-def rows(found: Detections) -> list[dict[str, Any]]:
+def rows(detections: Detections) -> list[dict[str, Any]]:
     """Each detection: label, class, score and box, x1, y1, x2, y2 in pixels; every digit is kept."""
     return [
-        {"label": found.name(i), "class": label, "score": score, "box": box}
+        {"label": detections.name(i), "class": label, "score": score, "box": box}
         for i, (label, score, box) in enumerate(
-            zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+            zip(detections.labels.tolist(), detections.scores.tolist(), detections.boxes.tolist(), strict=True)
         )
     ]
 
@@ -119,7 +119,7 @@ def tiler(score: float, tile: str) -> Task:
 def story_of(story: Explanation, classes: Classes, maps: bool) -> dict[str, Any]:
     """The stories as JSON; with `maps` each level's highest class probability and centerness as grey PNG files."""
     number = {name: k for k, name in enumerate(classes.names)}
-    found = [
+    boxes = [
         {
             "class": number[told["label"]],
             **told,
@@ -127,7 +127,7 @@ def story_of(story: Explanation, classes: Classes, maps: bool) -> dict[str, Any]
         }
         for told in story.to_dict()["detections"]
     ]
-    answer: dict[str, Any] = {"detections": found}
+    answer: dict[str, Any] = {"detections": boxes}
     if maps:
         answer["maps"] = [
             {"level": level, "class": _png(best), "centerness": _png(centre)} for level, best, centre in story.maps

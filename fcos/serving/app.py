@@ -180,11 +180,11 @@ async def _run(
 
     if len(sources) > limits.images:
         raise Refused(413, f"{len(sources)} pictures; at most {limits.images} in a request")
-    found = await _finish([asyncio.ensure_future(one(source)) for source in sources], deadline)
-    full = next((e for e in found if isinstance(e, Refused) and e.status == 503), None)
+    outcomes = await _finish([asyncio.ensure_future(one(source)) for source in sources], deadline)
+    full = next((e for e in outcomes if isinstance(e, Refused) and e.status == 503), None)
     if full is not None:
         raise full
-    return found
+    return outcomes
 
 
 def _is_json(request: Request) -> bool:
@@ -239,12 +239,12 @@ def _detecting(app: FastAPI, server: Server) -> None:
             return await _for_label_studio(server, engine, request, which, deadline)
         task = None if tile is None else tiler(which.least, tile)
         sent = await _pictures(server, request, deadline)
-        found = await _run(engine, [upload.data for upload in sent], which.least, deadline, task)
+        outcomes = await _run(engine, [upload.data for upload in sent], which.least, deadline, task)
         if "image/jpeg" in request.headers.get("accept", ""):
             if len(sent) != 1:
                 raise Refused(400, "one picture at a time can be drawn; ask for JSON, or send them one by one")
-            return await _draw(found[0], which)
-        return await asyncio.to_thread(_answer, server, engine, sent, found, which)
+            return await _draw(outcomes[0], which)
+        return await asyncio.to_thread(_answer, server, engine, sent, outcomes, which)
 
     @app.post("/explain", openapi_extra=_BODY, summary="Why each box of one picture is there")
     async def explain(request: Request, score: Score = None, model: Model = None, maps: Maps = True) -> Response:
@@ -257,8 +257,8 @@ def _detecting(app: FastAPI, server: Server) -> None:
         sent = await _pictures(server, request, deadline)
         if len(sent) != 1:
             raise Refused(400, "one picture at a time is explained")
-        found = await _run(engine, [sent[0].data], 0.0, deadline, explainer(which.least, maps))
-        one = found[0]
+        outcomes = await _run(engine, [sent[0].data], 0.0, deadline, explainer(which.least, maps))
+        one = outcomes[0]
         if isinstance(one, Exception):
             raise one
         height, width = one.image.shape[:2]
@@ -266,18 +266,18 @@ def _detecting(app: FastAPI, server: Server) -> None:
         return Response(await asyncio.to_thread(to_json, told), media_type=_JSON)
 
 
-async def _draw(found: Found | Exception, which: Wanted) -> Response:
-    if isinstance(found, Exception):
-        raise found
-    return Response(await asyncio.to_thread(lambda: drawn(found, which.of(found.result))), media_type="image/jpeg")
+async def _draw(outcome: Found | Exception, which: Wanted) -> Response:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return Response(await asyncio.to_thread(lambda: drawn(outcome, which.of(outcome.result))), media_type="image/jpeg")
 
 
 def _answer(
-    server: Server, engine: Engine, sent: Sequence[Upload], found: Sequence[Found | Exception], which: Wanted
+    server: Server, engine: Engine, sent: Sequence[Upload], outcomes: Sequence[Found | Exception], which: Wanted
 ) -> Response:
     begun = time.monotonic()
     results, statuses = [], []
-    for upload, one in zip(sent, found, strict=True):
+    for upload, one in zip(sent, outcomes, strict=True):
         if isinstance(one, Exception):
             status, told = failed(upload.name, one)
         else:
@@ -365,9 +365,9 @@ def _protocol(app: FastAPI, server: Server) -> None:
         asked = await asyncio.to_thread(v2.read, body, request.headers.get(v2.LENGTH), server.limits)
         detector = engine.detector
         which = _parameters(partial(wanted, detector.classes, detector.shown), asked.parameters)
-        found = await _run(engine, asked.sources, which.least, deadline)
+        outcomes = await _run(engine, asked.sources, which.least, deadline)
         kept: list[Detections] = []
-        for one in found:
+        for one in outcomes:
             if isinstance(one, Exception):
                 raise one
             kept.append(which.of(one.result))

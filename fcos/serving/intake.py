@@ -75,14 +75,14 @@ def uploads(body: bytes, content_type: str, limits: Limits) -> list[Upload]:
     boundary = options.get(b"boundary")
     if not boundary:
         raise Refused(400, "the form names no boundary")
-    found: list[Upload] = []
+    files: list[Upload] = []
 
     def take(file: File) -> None:
-        if len(found) >= limits.images:
+        if len(files) >= limits.images:
             raise Refused(413, f"the request holds more than {limits.images} pictures")
         file.file_object.seek(0)
         name = file.file_name.decode(errors="replace") if file.file_name else None
-        found.append(Upload(file.file_object.read(), name))
+        files.append(Upload(file.file_object.read(), name))
         file.close()
 
     try:
@@ -95,9 +95,9 @@ def uploads(body: bytes, content_type: str, limits: Limits) -> list[Upload]:
     except (FormParserError, ValueError, KeyError, AssertionError) as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise Refused(400, f"the form cannot be read: {reason}") from None
-    if not found:
+    if not files:
         raise Refused(400, "the form holds no file; send pictures as files")
-    return found
+    return files
 
 
 def check_size(data: bytes, limits: Limits) -> None:

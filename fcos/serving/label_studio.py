@@ -90,13 +90,15 @@ def picture(task: dict[str, Any], tags: Tags, studio: Studio, limits: Limits) ->
     return fetch(url, [home.hostname or ""], replace(limits, timeout=min(limits.timeout, 10.0)), headers, private=True)
 
 
-def annotation(found: Detections, size: tuple[int, int], tags: Tags, model: str) -> dict[str, Any]:
+def annotation(detections: Detections, size: tuple[int, int], tags: Tags, model: str) -> dict[str, Any]:
     """One task's pre-annotation: rectangles in percent of the image of (height, width). Classes that the configuration
     does not have are left out."""
     height, width = size
     rows = []
-    for i, ((x1, y1, x2, y2), score) in enumerate(zip(found.boxes.tolist(), found.scores.tolist(), strict=True)):
-        name = tags.labels.get(found.name(i).lower())
+    for i, ((x1, y1, x2, y2), score) in enumerate(
+        zip(detections.boxes.tolist(), detections.scores.tolist(), strict=True)
+    ):
+        name = tags.labels.get(detections.name(i).lower())
         if name is None:
             continue
         value = {

@@ -115,15 +115,15 @@ def _sources(given: dict[str, Any], rest: bytes, limits: Limits) -> list[bytes |
 
 def _files(raw: bytes) -> list[bytes]:
     """BYTES in binary: each a length in four bytes, little end first, then the bytes."""
-    found, at = [], 0
+    parts, at = [], 0
     while at < len(raw):
         (length,) = struct.unpack_from("<I", raw, at)
         at += 4
         if at + length > len(raw):
             raise Refused(400, "a BYTES value is longer than what follows")
-        found.append(raw[at : at + length])
+        parts.append(raw[at : at + length])
         at += length
-    return found
+    return parts
 
 
 def _from_text(text: str) -> bytes:
@@ -146,16 +146,16 @@ def _outputs(message: dict[str, Any]) -> tuple[tuple[str, ...], frozenset[str]]:
     return names, binary
 
 
-def write(model: str, request: InferRequest, found: Sequence[Detections]) -> tuple[bytes, int | None]:
+def write(model: str, request: InferRequest, detections: Sequence[Detections]) -> tuple[bytes, int | None]:
     """(body, length of its JSON head where tensors follow as bytes). Rows behind a picture's `count` are zeros."""
-    most = max((len(one) for one in found), default=0)
+    most = max((len(one) for one in detections), default=0)
     values: dict[str, NDArray[Any]] = {
-        "boxes": np.zeros((len(found), most, 4), np.float32),
-        "scores": np.zeros((len(found), most), np.float32),
-        "labels": np.zeros((len(found), most), np.int64),
-        "count": np.array([len(one) for one in found], np.int64),
+        "boxes": np.zeros((len(detections), most, 4), np.float32),
+        "scores": np.zeros((len(detections), most), np.float32),
+        "labels": np.zeros((len(detections), most), np.int64),
+        "count": np.array([len(one) for one in detections], np.int64),
     }
-    for row, one in enumerate(found):
+    for row, one in enumerate(detections):
         for name in ("boxes", "scores", "labels"):
             values[name][row, : len(one)] = getattr(one, name).numpy()
     outputs, tail = [], b""

@@ -140,7 +140,7 @@ class Watch:
         checks = [dead_regression(recent), no_positives(recent), loss_rising(recent), slow_data(recent)]
         if self.steps >= self.epoch:
             checks.append(never_seen(self.seen, self.names, self.boxes))
-        found = [alarm for alarm in checks if alarm is not None]
-        new = [alarm for alarm in found if alarm.name not in self.on]
-        self.on = {alarm.name for alarm in found}
+        raised = [alarm for alarm in checks if alarm is not None]
+        new = [alarm for alarm in raised if alarm.name not in self.on]
+        self.on = {alarm.name for alarm in raised}
         return new

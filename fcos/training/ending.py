@@ -34,10 +34,10 @@ class Worst(NamedTuple):
         return f"{self.name}: {', '.join(told)}"
 
 
-def worst(found: Sequence[Detections], dataset: Dataset, metrics: Metrics) -> tuple[Worst, ...]:
+def worst(detections: Sequence[Detections], dataset: Dataset, metrics: Metrics) -> tuple[Worst, ...]:
     """The images with most mistakes, at most three, none where all is right."""
     score = metrics.threshold if not math.isnan(metrics.threshold) else 0.5
-    missed, wrong = mistakes(found, dataset, score)
+    missed, wrong = mistakes(detections, dataset, score)
     order = sorted(range(len(dataset)), key=lambda i: (-int(missed[i] + wrong[i]), i))[:_WORST]
     return tuple(
         Worst(name_of(dataset.records[i]), dataset.records[i].path, int(missed[i]), int(wrong[i]))

@@ -184,7 +184,7 @@ class RunImages:
 
     def __init__(self, run: RunFolder, config: Config, data: Mapping[str, Dataset]) -> None:
         self.run, self.config, self.data = run, config, data
-        self.found: Sequence[Detections] | None = None
+        self.detections: Sequence[Detections] | None = None
         self.ending: Ending | None = None
         self.metrics: Metrics | None = None
         self.score = 0.5
@@ -195,10 +195,10 @@ class RunImages:
         if self.run.write and self.config.train.plots and not (self.run.path / "labels.png").is_file():
             draw_labels(self.run.path / "labels.png", self.data["train"], self.config)
 
-    def judged(self, found: Sequence[Detections], metrics: Metrics) -> None:
+    def judged(self, detections: Sequence[Detections], metrics: Metrics) -> None:
         """Remember an evaluation for the next drawing, its numbers in metrics.json at once."""
         write_whole(self.run.path / "metrics.json", json.dumps(metrics.to_dict(), indent=1))
-        self.metrics, self.found = metrics, found
+        self.metrics, self.detections = metrics, detections
         self.score = metrics.threshold if metrics.threshold == metrics.threshold else 0.5
 
     def renew(self, facts: Callable[[], Sequence[tuple[str, str]]], last: bool = False) -> None:
@@ -208,10 +208,10 @@ class RunImages:
             return
         folder = self.run.path
         if self.config.train.plots:
-            if self.found is not None:
-                draw_evaluation(folder, self.found, self.data["val"])
-                draw_validation(folder, self.found, self.data["val"], self.score)
-                self.found = None
+            if self.detections is not None:
+                draw_evaluation(folder, self.detections, self.data["val"])
+                draw_validation(folder, self.detections, self.data["val"], self.score)
+                self.detections = None
             rows, strides = self.run.rows(), self.config.model.strides
             write_whole(folder / "results.png", lambda p: plots.results(rows, p, strides))
         write_run_page(folder, f"Training {self.config.name}", facts(), self.metrics, self.ending)

@@ -132,9 +132,9 @@ class MLflow(_Tool):
         self.client = mlflow.MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", local))
         known = self.client.get_experiment_by_name(_PROJECT)
         place = known.experiment_id if known else self.client.create_experiment(_PROJECT)
-        found = self.client.search_runs([place], f"tags.fcos_run = '{key}'") if resumed else []
-        self.run = found[0] if found else self.client.create_run(place, tags={"fcos_run": key}, run_name=folder.name)
-        if not found:
+        runs = self.client.search_runs([place], f"tags.fcos_run = '{key}'") if resumed else []
+        self.run = runs[0] if runs else self.client.create_run(place, tags={"fcos_run": key}, run_name=folder.name)
+        if not runs:
             rows = [mlflow.entities.Param(k, v[:500]) for k, v in settings.items()]
             for i in range(0, len(rows), 100):  # MLflow's limit
                 self.client.log_batch(self.run.info.run_id, params=rows[i : i + 100])

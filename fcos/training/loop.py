@@ -138,7 +138,7 @@ def check_data(config: Config, data: Mapping[str, Dataset]) -> None:
 class Share(NamedTuple):
     """What one process found in its share of the validation split: detections, lines to tell, sums of the losses."""
 
-    found: list[Detections]
+    detections: list[Detections]
     lines: list[str]
     losses: list[float]
 
@@ -426,11 +426,11 @@ class Trainer:
                 detector = Detector(self.judged, self.config, self.classes, Placement(self.fabric.device))
                 part = data.subset(share(len(data), batch, self.rank, self.world))
                 progress = Progress(lines.append, self.console.quiet)
-                found = predict_dataset(detector, part, batch, allow_missing=True, progress=progress)
+                detections = predict_dataset(detector, part, batch, allow_missing=True, progress=progress)
                 losses = self.validation_sums(batch) if self.config.train.val_loss else []
         except StopNow:
             return None
-        return Share(found, lines, losses)
+        return Share(detections, lines, losses)
 
     def validation_sums(self, batch: int) -> list[float]:
         over = Pass(self.fabric.device, batch, self.fabric.autocast, self.rank, self.world)
@@ -440,10 +440,10 @@ class Trainer:
         """The numbers of an evaluation from what all processes found."""
         for line in dict.fromkeys(line for s in shares for line in s.lines):
             sys.stderr.write(f"fcos: {line}\n")
-        found = in_order([s.found for s in shares], eval_batch(self.config, self.world))
+        detections = in_order([s.detections for s in shares], eval_batch(self.config, self.world))
         try:
             with self.signals.interruptible():
-                metrics = evaluate(found, self.data["val"])
+                metrics = evaluate(detections, self.data["val"])
         except StopNow:
             return
         loss = None
@@ -457,9 +457,9 @@ class Trainer:
         self.metrics, self.judged_at, self.ap = metrics, self.step, metrics.ap
         self.stale += 1
         if metrics.ap > self.best:
-            self.best, self.stale, self.seen_best = metrics.ap, 0, (found, metrics)
+            self.best, self.stale, self.seen_best = metrics.ap, 0, (detections, metrics)
             self.export("best")
-        self.images.judged(found, metrics)
+        self.images.judged(detections, metrics)
         self.console.judged(epoch, metrics, best=self.stale == 0)
 
     def export(self, name: str) -> None:
@@ -530,15 +530,15 @@ class Trainer:
         if not self.first:
             return Result(self.folder.path, self.step, best, None, None, self.elapsed(), self.options.device)
         self.export("last")
-        found, metrics = self.best_again() if self.seen_best is None else self.seen_best
+        detections, metrics = self.best_again() if self.seen_best is None else self.seen_best
         interval = None
-        if metrics is not None and len(found) <= _MOST:
-            interval = intervals(found, self.data["val"], Draws(_RESAMPLES))["AP"]
+        if metrics is not None and len(detections) <= _MOST:
+            interval = intervals(detections, self.data["val"], Draws(_RESAMPLES))["AP"]
         if metrics is not None:
-            self.images.judged(found, metrics)
+            self.images.judged(detections, metrics)
         ending = Ending(
             self.folder.path, self.step, self.elapsed(), metrics, interval,
-            worst(found, self.data["val"], metrics) if metrics is not None else (), self.options.sources,
+            worst(detections, self.data["val"], metrics) if metrics is not None else (), self.options.sources,
         )  # fmt: skip
         self.images.ending = ending
         self.draw(last=True)
@@ -556,11 +556,11 @@ class Trainer:
         try:
             detector = load(self.folder.path / "best.safetensors", device=str(self.fabric.device))
             progress = Progress(quiet=self.console.quiet)
-            found = predict_dataset(detector, self.data["val"], batch, allow_missing=True, progress=progress)
+            detections = predict_dataset(detector, self.data["val"], batch, allow_missing=True, progress=progress)
         except FcosError as error:
             self.console.note(f"the best weights cannot be judged again: {error}")
             return [], None
-        return found, evaluate(found, self.data["val"])
+        return detections, evaluate(detections, self.data["val"])
 
     def draw(self, last: bool = False) -> None:
         """Renew the pictures and the page, if it is time or the end."""

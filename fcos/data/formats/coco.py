@@ -178,7 +178,7 @@ def _images(
         names.append(clean_name(image["file_name"], path))
     wanted = split_of_file(split) if split != "all" else None
     paths = tree.images.locate(names, path, wanted)
-    missing = [name for name, found in zip(names, paths, strict=True) if found is None]
+    missing = [name for name, place in zip(names, paths, strict=True) if place is None]
     alone = len(missing) == len(names)
     if names and alone:
         problems.note("no picture files found, only annotations", names[0], len(names))
@@ -191,8 +191,8 @@ def _images(
         problems.note("image ids are not numbers; numbered 1, 2, ...", renamed[0], len(renamed))
     images: list[ImageFile] = []
     index_of: dict[Id, int] = {}
-    for image, key, name, found in zip(listed, ids, names, paths, strict=True):
-        if found is None and not alone:
+    for image, key, name, place in zip(listed, ids, names, paths, strict=True):
+        if place is None and not alone:
             index_of[key] = -1  # its annotations go silently with the picture
             continue
         if index_of.get(key, -1) >= 0:
@@ -203,7 +203,7 @@ def _images(
         index_of[key] = len(images)
         height, width = _number(image.get("height")), _number(image.get("width"))
         size = (int(height), int(width)) if 1 <= height < 1e6 and 1 <= width < 1e6 else None
-        images.append(ImageFile(numbers[key], name, found, size, (key,)))
+        images.append(ImageFile(numbers[key], name, place, size, (key,)))
     return images, index_of
 
 

@@ -39,12 +39,12 @@ _NEEDED = ("name", "label", "x1", "y1", "x2", "y2")
 
 def _columns(head: Sequence[str]) -> dict[str, int]:
     lower = [name.strip().lower() for name in head]
-    found = {}
+    columns = {}
     for key, names in COLUMNS.items():
         at = next((lower.index(name) for name in names if name in lower), None)
         if at is not None:
-            found[key] = at
-    return found
+            columns[key] = at
+    return columns
 
 
 def _bare(row: Sequence[str]) -> bool:

@@ -70,7 +70,7 @@ def _parse(described: dict[str, str], file: Path) -> list[Page]:
         group = yes(cell.get("IsGroupOf"))
         item = Object(described.get(label, label), (x1, y1, x2, y2), group, where=f"row {line}")
         objects.setdefault(cell["ImageID"].strip(), []).append(item)
-    return [Page(f"{name}.jpg", None, found, shares=True) for name, found in objects.items()]
+    return [Page(f"{name}.jpg", None, boxes, shares=True) for name, boxes in objects.items()]
 
 
 def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:

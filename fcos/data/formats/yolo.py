@@ -116,21 +116,21 @@ class _Labels:
 def _described(tree: Tree, file: Path, options: ReadOptions) -> Sources:
     data = _load_darknet(file, tree) if file.suffix.lower() == ".data" else _load(file)
     made = _Set(tree, file, _classes(data, file), _Labels(tree), options.strict)
-    found: Sources = {}
+    sources: Sources = {}
     for key in (k for k in _KEYS if data.get(k)):
         entries = data[key] if isinstance(data[key], list) else [data[key]]
         places = [_place(tree, file, data, str(entry)) for entry in entries]
         # Public files name test splits that few people have; training and validation have to be there.
         if all(p is None for p in places) and canonical_split(key) not in ("train", "val"):
             continue
-        found[canonical_split(key)] = partial(_read_entries, made, data, canonical_split(key), entries)
-    if not found:
+        sources[canonical_split(key)] = partial(_read_entries, made, data, canonical_split(key), entries)
+    if not sources:
         raise DataError(f"{file} names no pictures; it needs train: or val: with a folder or a list of pictures")
-    for split in {s for s in tree.images.splits.values() if s} - set(found):
+    for split in {s for s in tree.images.splits.values() if s} - set(sources):
         extra = [p for p, s in tree.images.splits.items() if s == split and made.labels.of(p).is_file()]
         if extra:  # Roboflow's test/, which its data.yaml may leave out
-            found[split] = partial(_read_unnamed, made, split)
-    return {name: found[name] for name in in_order(found)}
+            sources[split] = partial(_read_unnamed, made, split)
+    return {name: sources[name] for name in in_order(sources)}
 
 
 def _load(file: Path) -> dict[str, Any]:
