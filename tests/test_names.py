@@ -14,10 +14,12 @@ EXEMPT = {
     ("export/graph.py", "nms"): "an operator of a graph: tensors and numbers, no values of ours",
     ("export/graph.py", "_"): "its shapes, under the same signature",
     ("export/formats/onnx.py", "_nms"): "the same operator in ONNX",
+    ("training/program.py", "train"): "the public function: keywords, each with a page in the docs",
+    ("evaluation/coco.py", "evaluate"): "the public function: keywords",
     ("terminal.py", "track"): "a progress bar; what it shows, by name",
 }
 # Rooms that still have functions of more than five arguments: to be emptied, never to grow.
-UNFINISHED = {"cli", "data", "evaluation", "inference", "serving", "training"}
+UNFINISHED = {"cli"}
 
 
 def long_functions(source: str) -> dict[str, int]:
