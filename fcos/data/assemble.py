@@ -91,7 +91,7 @@ class ImageFile:
 def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[Record, ...]:
     """Check pictures and boxes, merge pictures listed twice, and group the boxes by picture."""
     if not images:
-        raise DataError(f"{problems.source} is empty: it lists no pictures")
+        raise DataError(f"{problems.source} lists no pictures, or the folders it names hold none")
     rows = _merge_twins(images, rows, problems)
     sizes, usable = _measure(images, rows, problems)
     if not usable.any():

@@ -574,6 +574,7 @@ class Trainer:
         emulated = cfg.train.precision == "bf16" and not has_bf16(self.fabric.device)
         slow = [("slow", "train.precision=bf16 is emulated on this CPU: fp32 is far faster")] if emulated else []
         where = f"{self.world} x {self.fabric.device.type}" if self.world > 1 else str(self.fabric.device)
+        epochs = f"{self.total / self.sampler.steps_per_epoch:.3g}"
         return [
             ("model", f"{cfg.name}, {cfg.model.backbone} body, {trained / 1e6:.1f} M trainable parameters"),
             *[(k, d.summary()) for k, d in self.data.items()],
@@ -581,7 +582,7 @@ class Trainer:
             ("pixels", f"shorter side {min(sizes)}-{max(sizes)} in training{early}, {cfg.data.size} after"),
             (
                 "steps",
-                f"{self.total} of {cfg.train.batch} pictures ({self.total / self.sampler.steps_per_epoch:.3g} epochs), "
+                f"{self.total} of {cfg.train.batch} pictures ({epochs} epoch{'' if epochs == '1' else 's'}), "
                 f"{cfg.train.optimizer} lr {cfg.train.lr:g}, on {where}",
             ),
             *slow,
