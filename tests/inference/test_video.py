@@ -244,3 +244,7 @@ def test_a_line_for_each_frame():
         "frame": 7, "time": 0.7, "detections": [{"label": "square", "class": 0, "score": 1.0, "box": [3.0, 0, 1, 1]}],
     }  # fmt: skip
     assert json.loads(frame_line(Frame(8, 0.8, picture(3))))["detections"] == []
+
+
+def test_a_frame_is_printed_in_one_line_without_its_pixels():
+    assert repr(Frame(7, 0.7, picture(3))) == "Frame(index=7, time=0.7, detections=None)"
