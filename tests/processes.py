@@ -6,9 +6,13 @@ import os
 import pkgutil
 import signal
 import socket
+import subprocess
 import sys
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+
+import pytest
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -139,6 +143,18 @@ def _half_row(call):
             os.kill(os.getpid(), signal.SIGKILL)
 
     RunFolder.record = record
+
+
+@contextmanager
+def small_disk(folder: Path, size: int):
+    """`folder` as a disk of `size` bytes; skips the test where nobody may mount one."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def full_disk(call: int, filler: Path):

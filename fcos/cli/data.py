@@ -209,6 +209,7 @@ def show(
 
     from ..data.open import open_dataset, open_splits
     from ..errors import ConfigError, DataError
+    from ..files import write_whole
     from ..show.draw import sheet
 
     things, overrides = sort_words(words, settings)
@@ -227,7 +228,8 @@ def show(
     images = _augmented(dataset, count, model, overrides, seed) if augment else _plain(dataset, count, seed)
     file = out or Path(f"{dataset.split}{'-augmented' if augment else ''}.jpg")
     try:
-        Image.fromarray(sheet(images)).save(file, quality=90)
+        drawn = Image.fromarray(sheet(images))
+        write_whole(file, lambda p: drawn.save(p, quality=90))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot write {file}: {str(error).splitlines()[0]}") from None
     typer.echo(f"{len(images)} pictures of {dataset.root} ({dataset.split}): {file}")

@@ -155,6 +155,7 @@ def command(
         outcome.dropped += len(found) - len(shown)
         line = json.dumps(shown.to_dict(), ensure_ascii=False) if as_json else f"{path!s:<{wide}}  {shown.summary()}"
         typer.echo(line)
+        del image, found, shown  # while the next one is waited for, a large image would be held twice
     writer.close()
     _tell(outcome, outputs, as_json, time.perf_counter() - began)
     if outcome.broken or any(broken):

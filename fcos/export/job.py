@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import errno
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -19,6 +22,7 @@ from ..data.image import read_image
 from ..data.open import open_dataset, open_judged, split_names
 from ..data.splits import TAUGHT, default_split
 from ..errors import ConfigError, FcosError, ImageError, ModelError
+from ..files import disk_reason
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..machine import Placement
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..evaluation.coco import Metrics
 
+_ROOM = 1 << 16  # bytes: a disk with less is full
+_FULL = os.strerror(errno.ENOSPC)
 _COMPARED = 16  # pictures of --data that are compared box by box; AP takes all
 
 
@@ -151,9 +157,12 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as folder:
         draft = Path(folder) / out.name
         say(f"writing {chosen.name}, {about.dtype}")
-        write_export(network, about, chosen.name, draft, _calibration(job, reference, about))
+        with _full_disk(Path(folder), out):
+            write_export(network, about, chosen.name, draft, _calibration(job, reference, about))
         seconds = time.perf_counter() - started
         report, wrong = judge(reference, draft, dataset, say)
+        if wrong and _is_full(Path(folder)):  # some toolchains do not look whether all was written
+            raise _no_room(out, _FULL)
         files = sorted(p for p in Path(folder).iterdir() if not p.name.startswith("."))
         size = sum(_size(p) for p in files)
         for file in files:
@@ -161,6 +170,28 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
             _replace(file, target)
     where = out.with_name(out.name + ".rejected") if wrong else out
     return Result(where, size, seconds, about, chosen.name, report, wrong)
+
+
+@contextmanager
+def _full_disk(folder: Path, out: Path) -> Iterator[None]:
+    """What a toolchain raises where the disk of `folder` refuses, as an FcosError; many do not say why they failed."""
+    try:
+        yield
+    except FcosError:
+        raise
+    except Exception as error:
+        reason = disk_reason(error) or (_FULL if _is_full(folder) else None)
+        if reason is None:
+            raise
+        raise _no_room(out, reason) from error
+
+
+def _is_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < _ROOM
+
+
+def _no_room(out: Path, reason: str) -> FcosError:
+    return FcosError(f"cannot write {out}: {reason}; what was there before is untouched")
 
 
 def _reference(job: Job) -> tuple[Detector, str]:

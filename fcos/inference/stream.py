@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.image import read_image
+from ..data.image import image_size, read_image
 from ..errors import ImageError
 from ..machine import cpu_cores
 from ..types import Detections
@@ -26,6 +25,7 @@ from .tiles import Held, Windows
 _Reading = tuple[Path, Future[np.ndarray | Windows]]
 _Found = tuple[Path, np.ndarray, Detections | ImageError]  # pixels, and what is in them
 _AHEAD = 4  # pictures decoded while the network works
+PIXELS_AHEAD = 178_000_000  # of the images that are held decoded at once; one larger image is held alone
 _DRAWN = 4096  # longer side in pixels of what is drawn of a large picture
 _LANES = 4  # more take memory for little
 
@@ -60,24 +60,48 @@ def run(
         ThreadPoolExecutor(lanes, initializer=prepare) as workers,
     ):
         reading: deque[_Reading] = deque()
-        detecting: deque[Future[list[_Found]]] = deque()
-        rest = iter(images)
+        detecting: deque[tuple[int, Future[list[_Found]]]] = deque()  # number of images, and what becomes of them
+        pixels: deque[int] = deque()  # of each image that is held, and of the next where it has to wait
+        begun = done = 0
         try:
             while True:
-                ahead = batch + _AHEAD - len(reading)
-                reading.extend((path, readers.submit(read, path)) for path in islice(rest, ahead))
+                while begun < len(images) and len(reading) < batch + _AHEAD:
+                    if len(pixels) == begun - done:
+                        pixels.append(_count_pixels(images[begun]))
+                    if begun > done and sum(pixels) > PIXELS_AHEAD:
+                        break
+                    reading.append((images[begun], readers.submit(read, images[begun])))
+                    begun += 1
                 if reading:
-                    part = [reading.popleft() for _ in range(min(batch, len(reading)))]
-                    detecting.append(workers.submit(_detect, detector, part, scores))
+                    count = min(batch, len(reading))
+                    part = [reading.popleft() for _ in range(count)]
+                    detecting.append((count, workers.submit(_detect, detector, part, scores)))
+                    del part  # it holds the pixels
                 if not detecting:
                     return
                 if len(detecting) > lanes or not reading:
-                    yield from detecting.popleft().result()
+                    count, group = detecting.popleft()
+                    results = deque(group.result())
+                    del group
+                    while results:
+                        yield results.popleft()
+                    for _ in range(count):
+                        pixels.popleft()
+                    done += count
         finally:  # the caller may stop early
-            for group in detecting:
+            for _, group in detecting:
                 group.cancel()
             for _, image in reading:
                 image.cancel()
+
+
+def _count_pixels(path: Path) -> int:
+    """By the header; 0 of what cannot be read, which the reader will tell."""
+    try:
+        height, width = image_size(path)
+    except ImageError:
+        return 0
+    return height * width
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from ..detections import DRAWN, WRITTEN
 from ..errors import FcosError
 from ..files import write_whole
 from ..types import Classes, Detections
-from .stream import _AHEAD
+from .stream import _AHEAD, PIXELS_AHEAD
 
 SUFFIXES = (*DRAWN, *WRITTEN)  # of the one file that one image may become
 _LONGEST = 200  # bytes of a name: file systems take 255, and there is more to it than the stem
@@ -97,7 +97,7 @@ class Writer:
         self._rows: list[dict[str, Any]] = []
         self._images: list[dict[str, Any]] = []
         self._pool = ThreadPoolExecutor(max_workers=1)
-        self._pending: deque[Future[None]] = deque()
+        self._pending: deque[tuple[int, Future[None]]] = deque()  # pixels, and their writing
 
     def add(self, number: int, image: np.ndarray, detections: Detections) -> None:
         """Take the detections of `paths[number]`, whose pixels are `image`; FcosError when those of an earlier one
@@ -107,15 +107,18 @@ class Writer:
             entry = {"id": self.ids[number], "file_name": str(self.paths[number]), "width": width, "height": height}
             self._images.append(entry)
             self._rows += detections.to_coco(self.ids[number], self.classes.ids)
-        self._pending.append(self._pool.submit(self._write, number, image, detections))
-        if len(self._pending) > _AHEAD:
-            self._pending.popleft().result()
+        self._pending.append(
+            (image.shape[0] * image.shape[1], self._pool.submit(self._write, number, image, detections))
+        )
+        # what waits to be written is held besides what is detected in, so it gets half as much
+        while len(self._pending) > _AHEAD or sum(pixels for pixels, _ in self._pending) > PIXELS_AHEAD // 2:
+            self._pending.popleft()[1].result()
 
     def close(self) -> None:
         """Wait for what is still being written; FcosError when that fails."""
         with self._pool:
             while self._pending:
-                self._pending.popleft().result()
+                self._pending.popleft()[1].result()
         if self.outputs.coco is not None:
             write_whole(self.outputs.coco, json.dumps(self._rows))
             rows = zip(self.classes.names, self.classes.ids, strict=True)

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from processes import small_disk
 
 from fcos.data.dataset import Dataset, Record
 from fcos.data.open import open_dataset, open_splits
 from fcos.data.write import convert
-from fcos.errors import DataError
+from fcos.errors import DataError, FcosError
 from fcos.types import Classes
 
 NAMES = ("cat", "dög & <co>", "fish: fresh")
@@ -149,3 +150,22 @@ def test_verbs(tmp_path):
     with Image.open(tmp_path / "s.png") as sheet:
         assert sheet.width > 90
     assert run("show", folder, "data.mosaic=1.0").exception is not None
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):
+    folder = tmp_path / "d"
+    convert({"train": dataset_of(tmp_path / "src", [(1, 2, 30, 40, 0, False)])}, folder, "coco")
+    noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(next(folder.rglob("*.png")))
+    with small_disk(tmp_path / "disk", 16 << 10) as disk:
+        sheet = disk / "sheet.png"
+        sheet.write_bytes(b"old")
+        done = run("show", folder, "--out", sheet)
+        assert isinstance(done.exception, FcosError)
+        assert str(done.exception).startswith(f"cannot write {sheet}: No space left on device")
+        assert sheet.read_bytes() == b"old"
+        assert list(disk.iterdir()) == [sheet]
+        done = run("convert", folder, disk / "v", "--to", "voc")
+        assert isinstance(done.exception, FcosError)
+        assert str(done.exception).startswith(f"cannot write {disk / 'v'}: No space left on device")
+        assert "\n" not in str(done.exception)

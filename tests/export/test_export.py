@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from processes import small_disk
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos.decode import decode
@@ -525,3 +526,22 @@ def test_a_damaged_openvino_file_is_refused_in_one_line(tmp_path):
     path.with_suffix(".bin").unlink()
     with pytest.raises(ModelError, match=r"bin file cannot be found|a\.bin"):
         open_runtime(path, place)
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "openvino", "onnx"])
+def test_a_full_disk_is_one_line_and_keeps_the_old_export(work, tmp_path, capsys, kind):
+    for name in NEEDS[kind]:
+        pytest.importorskip(name)
+    suffix = FORMATS[kind].suffix
+    with small_disk(tmp_path / "disk", 64 << 10) as disk:
+        out = disk / f"m{suffix}"
+        out.write_bytes(b"old")
+        code, _, err = fcos(
+            capsys, "export", "--model", work / "model.safetensors", "--format", kind, "--out", out, "--size", "64x96"
+        )
+        assert code == 2, err
+        last = err.splitlines()[-1]
+        assert last == f"fcos: cannot write {out}: No space left on device; what was there before is untouched"
+        assert "Traceback" not in err
+        assert out.read_bytes() == b"old"
+        assert list(disk.iterdir()) == [out]

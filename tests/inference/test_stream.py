@@ -1,5 +1,9 @@
 """A folder of pictures: batches, lanes and background writing change neither results nor order nor errors."""
 
+import dataclasses
+import subprocess
+import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,7 +13,9 @@ from matching import assert_same_detections
 from PIL import Image
 from tiny import NAMES, tiny_config
 
+from fcos.data.image import read_image
 from fcos.errors import ImageError
+from fcos.inference import stream
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
 from fcos.inference.stream import pick_lanes, run
@@ -100,3 +106,49 @@ def test_the_same_image_twice_in_a_batch(detector, images):
     assert [isinstance(one, ImageError) for _, _, one in found] == [False] * 3 + [True] * 2
     for _, _, one in found[1:3]:
         assert_same_detections(one, found[0][2], box=1e-3, score=1e-6)
+
+
+@pytest.mark.parametrize(("batch", "lanes"), [(1, 1), (1, 3), (4, 1)])
+def test_large_images_are_held_one_at_a_time_and_small_ones_together(detector, images, monkeypatch, batch, lanes):
+    held: list[weakref.ref] = []
+    most = [0]
+
+    def reading(path):
+        image = read_image(path)
+        held.append(weakref.ref(image))
+        most[0] = max(most[0], sum(one() is not None for one in held))
+        return image
+
+    monkeypatch.setattr(stream, "read_image", reading)
+    laned = detector.replace(placement=dataclasses.replace(detector.placement, lanes=lanes))
+    good = [path for path in images if path.stem != "4"]
+    for limit, bound in ((64 * 96 - 1, 1), (3 * 64 * 96, 4), (10**9, len(good))):
+        monkeypatch.setattr(stream, "PIXELS_AHEAD", limit)
+        held.clear()
+        most[0] = 0
+        order = []
+        for path, pixels, found in run(laned, good, torch.zeros(2), batch):
+            order.append(path)
+            del pixels, found
+        assert order == good
+        assert most[0] <= bound
+    assert most[0] > 1
+
+
+@pytest.mark.slow
+def test_a_folder_of_the_largest_images_stays_under_a_stated_bound(tmp_path):
+    """Eight images of 170 megapixels, 0.5 GB each when decoded: docs/security.md promises 4 GB."""
+    first = tmp_path / "0.png"
+    Image.new("RGB", (17000, 10000), (90, 120, 30)).save(first, compress_level=1)
+    for i in range(1, 8):
+        (tmp_path / f"{i}.png").hardlink_to(first)
+    program = f"""
+import resource
+from fcos.cli import main
+try: main(["predict", {str(tmp_path)!r}, "--out", {str(tmp_path / "out")!r}])
+except SystemExit as end: assert not end.code, end.code
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert len(list((tmp_path / "out").iterdir())) == 8
+    assert int(done.stdout.splitlines()[-1]) * 1024 < 4e9

@@ -25,7 +25,8 @@ def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated, and warns of each size it keeps free
         traced = torch.jit.trace(build(network, about), example(about), check_trace=False)
-        torch.jit.save(traced, str(path), _extra_files={KEY: about.to_text()})
+        with path.open("wb") as file:  # given a path, torch ends the process where the disk is full
+            torch.jit.save(traced, file, _extra_files={KEY: about.to_text()})
 
 
 def read(path: Path) -> About:
