@@ -16,6 +16,7 @@ import numpy as np
 from ..detections import DRAWN, WRITTEN
 from ..errors import FcosError
 from ..files import write_whole
+from ..readers import read_json
 from ..types import Classes, Detections
 from .stream import _AHEAD, PIXELS_AHEAD
 
@@ -149,6 +150,39 @@ class Writer:
         lost = next((target for target in targets if target.resolve() in sources), None)
         if lost is not None:
             raise FcosError(f"{lost} is an image to detect in and would be overwritten; give another --out")
+        if self.outputs.yolo is not None:
+            self._keep_labels(self.outputs.yolo)
+        if self.outputs.coco is not None:
+            _keep_annotations(self.outputs.coco)
+
+    def _keep_labels(self, folder: Path) -> None:
+        """FcosError where what stands at a target is the label file of one of the images, by YOLO's rule."""
+        own = {label.resolve() for path in self.paths for label in _label_files(path)}
+        targets = (folder / f"{name}.txt" for name in self.names)
+        lost = next((target for target in targets if target.exists() and target.resolve() in own), None)
+        if lost is not None:
+            raise FcosError(f"{lost} holds the labels of an image to detect in; give --yolo another folder")
+
+
+def _label_files(image: Path) -> list[Path]:
+    """Where YOLO looks for the labels of an image: beside it, and in labels/ for an image in images/."""
+    parts = image.absolute().with_suffix(".txt").parts
+    at = max((i for i, part in enumerate(parts[:-1]) if part == "images"), default=None)
+    beside = Path(*parts)
+    return [beside] if at is None else [beside, Path(*parts[:at], "labels", *parts[at + 1 :])]
+
+
+def _keep_annotations(coco: Path) -> None:
+    """FcosError where results would be written over a file of annotations."""
+    for target in (coco, images_file(coco)):
+        if not target.is_file():
+            continue
+        try:
+            kept = read_json(target)
+        except FcosError:
+            continue
+        if isinstance(kept, dict) and "annotations" in kept:
+            raise FcosError(f"{target} holds annotations and would be overwritten; give --coco another file")
 
 
 def images_file(coco: Path) -> Path:

@@ -161,3 +161,30 @@ def test_coco_results_carry_the_images_own_ids_and_warn_of_a_limit(work, capsys,
     assert "--score 0" in err
     code, _, err = fcos(capsys, "predict", pictures, "--data", work / "shapes")
     assert (code, "--coco" in err) == (2, True)
+
+
+def test_labels_and_annotations_of_the_source_are_kept(tmp_path):
+    image = tmp_path / "set" / "images" / "val" / "a.jpg"
+    labels = tmp_path / "set" / "labels" / "val"
+    for folder in (image.parent, labels):
+        folder.mkdir(parents=True)
+    classes = Classes(("a",))
+    Writer(Outputs(yolo=labels), [image], classes).close()
+    (labels / "a.txt").write_text("0 0.5 0.5 1 1\n")
+    with pytest.raises(FcosError, match=r"a\.txt holds the labels"):
+        Writer(Outputs(yolo=labels), [image], classes)
+    image.with_suffix(".txt").write_text("0 0.5 0.5 1 1\n")
+    with pytest.raises(FcosError, match=r"a\.txt holds the labels"):
+        Writer(Outputs(yolo=image.parent), [image], classes)
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "a.txt").write_text("")
+    Writer(Outputs(yolo=tmp_path / "found"), [image], classes).close()  # those of an earlier run
+    coco = tmp_path / "val.json"
+    for name in ("val.json", "val.images.json"):
+        (tmp_path / name).write_text('{"images": [], "annotations": []}')
+        with pytest.raises(FcosError, match=f"{name} holds annotations"):
+            Writer(Outputs(coco=coco), [image], classes)
+        (tmp_path / name).unlink()
+    for _ in range(2):  # its own results may be replaced
+        Writer(Outputs(coco=coco), [image], classes).close()
+    assert coco.read_text() == "[]"
