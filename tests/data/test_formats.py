@@ -160,7 +160,7 @@ def test_file_names_never_lead_out_of_the_folder(name, tmp_path):
         ("{", "is not JSON"),
         ('{"a": 1}', "it has no 'images'"),
         ('{"images": 5}', "'images' must be a list"),
-        ('{"images": [], "categories": [{"id": 1, "name": "a"}]}', "is empty"),
+        ('{"images": [], "categories": [{"id": 1, "name": "a"}]}', "lists no pictures"),
         ('{"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}]}', "needs an 'id' and a 'file_name'"),
         ('{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', "the class 'a' twice"),
         ('{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "id 1 stands twice"),
