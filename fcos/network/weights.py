@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ..config import Config, from_dict
 from ..errors import FcosError, ModelError
@@ -96,12 +97,26 @@ def _read(path: Path, state: dict[str, Tensor] | None) -> tuple[Config, Classes,
     return from_dict(parse_mapping(stored.config, path), str(path)), classes, parse_mapping(stored.about, path)
 
 
+class _Unfilled(TorchFunctionMode):
+    """Tensors on the meta device are not filled with random numbers: there is nothing to fill, and torch would import
+    its compiler for it, two seconds that the first picture would wait for."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.endswith("__") and name.strip("_").endswith(("normal", "uniform")):
+            given = {**dict(enumerate(args)), **(kwargs or {})}
+            return given.get(0, given.get("tensor"))
+        return func(*args, **(kwargs or {}))
+
+
 def check_fit(
     config: Config, num_classes: int, state: Mapping[str, Tensor], source: str, changed: bool = False
 ) -> None:
     """ModelError as of `load_state`, told by shapes alone: a config that asks for a huge network takes no memory."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             network = FCOS(config.model, num_classes)
     except FcosError:
         raise
