@@ -12,17 +12,12 @@ import numpy as np
 
 from ..types import Detections
 from .association import Pairs, overlaps, pair
-from .motion import Floats, Motion
-from .tracks import NONE, Ids, Track, TrackConfig, boxes_of, same_class, split_by_score
+from .motion import Floats
+from .tracks import NONE, Follower, Ids, Track, boxes_of, same_class, split_by_score
 
 
-class ByteTrack:
+class ByteTrack(Follower):
     """Ids for the detections of a video, frame by frame."""
-
-    def __init__(self, config: TrackConfig | None = None) -> None:
-        self.config = config or TrackConfig()
-        self.tracks: list[Track] = []
-        self._next = 1
 
     def update(self, detections: Detections, time: float) -> Ids:
         """The id of each detection [D], -1 for none: too weak, or not yet seen twice. See `Tracker`."""
@@ -65,18 +60,3 @@ class ByteTrack:
         worth = overlaps(np.stack([t.motion.box for t in tracks]), boxes[list(rows)])
         allowed = (worth >= least) & same_class(tracks, [labels[i] for i in rows], self.config.by_class)
         return [(t, rows[c]) for t, c in pair(worth, allowed)]
-
-    def _begin(self, rows: Sequence[int], detections: Detections, boxes: Floats, time: float, ids: Ids) -> None:
-        first_frame = not self.tracks and self._next == 1
-        for i in rows:
-            if float(detections.scores[i]) < self.config.start:
-                continue
-            track = Track(NONE, int(detections.labels[i]), Motion(boxes[i], time), time, history=[(time, boxes[i])])
-            if first_frame:  # nothing to be confused with
-                track.certain, track.number = True, self._number()
-                ids[i] = track.number
-            self.tracks.append(track)
-
-    def _number(self) -> int:
-        self._next += 1
-        return self._next - 1

@@ -9,24 +9,18 @@ time does not stay.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from ..types import Detections
 from .association import Pairs, overlaps, pair
-from .motion import Floats, Motion
-from .tracks import NONE, Ids, Track, TrackConfig, boxes_of, same_class, split_by_score
+from .motion import Floats
+from .tracks import NONE, Follower, Ids, Track, boxes_of, same_class, split_by_score
 
 _DIRECTION = 0.2  # weight of the direction beside the overlap, as in the paper
 _BACK = 0.1  # seconds over which a direction is measured; the paper has 3 frames of 30 a second
 _STEP = 1 / 30  # seconds between the points of the line that stands for the blind time
-
-
-@dataclass
-class _Seen(Track):
-    kept: Motion | None = None  # the motion at the last sight
 
 
 class _Frame(NamedTuple):
@@ -36,13 +30,8 @@ class _Frame(NamedTuple):
     labels: Sequence[int]
 
 
-class OcSort:
+class OcSort(Follower):
     """Ids for the detections of a video, frame by frame."""
-
-    def __init__(self, config: TrackConfig | None = None) -> None:
-        self.config = config or TrackConfig()
-        self.tracks: list[_Seen] = []
-        self._next = 1
 
     def update(self, detections: Detections, time: float) -> Ids:
         """The id of each detection [D], -1 for none: too weak, or not yet seen twice. See `Tracker`."""
@@ -71,7 +60,7 @@ class OcSort:
         return ids
 
     def _match(
-        self, tracks: Sequence[_Seen], now: _Frame, rows: Sequence[int], least: float, directed: bool = False
+        self, tracks: Sequence[Track], now: _Frame, rows: Sequence[int], least: float, directed: bool = False
     ) -> Pairs:
         if not tracks or not rows:
             return []
@@ -82,7 +71,7 @@ class OcSort:
             worth = worth + _DIRECTION * np.stack([_agreement(t, chosen) for t in tracks])
         return [(t, rows[c]) for t, c in pair(worth, allowed)]
 
-    def _recover(self, tracks: Sequence[_Seen], boxes: Floats, labels: Sequence[int], rows: Sequence[int]) -> Pairs:
+    def _recover(self, tracks: Sequence[Track], boxes: Floats, labels: Sequence[int], rows: Sequence[int]) -> Pairs:
         """Pairs by overlap with the last box that was seen."""
         if not tracks or not rows:
             return []
@@ -90,7 +79,7 @@ class OcSort:
         allowed = (worth >= self.config.first_iou) & same_class(tracks, [labels[i] for i in rows], self.config.by_class)
         return [(t, rows[c]) for t, c in pair(worth, allowed)]
 
-    def _apply(self, tracks: Sequence[_Seen], pairs: Pairs, boxes: Floats, time: float, ids: Ids) -> set[int]:
+    def _apply(self, tracks: Sequence[Track], pairs: Pairs, boxes: Floats, time: float, ids: Ids) -> set[int]:
         for row, i in pairs:
             track = tracks[row]
             if not track.certain:
@@ -101,24 +90,8 @@ class OcSort:
             ids[i] = track.number
         return {id(tracks[row]) for row, _ in pairs}
 
-    def _begin(self, rows: Sequence[int], detections: Detections, boxes: Floats, time: float, ids: Ids) -> None:
-        first_frame = not self.tracks and self._next == 1
-        for i in rows:
-            if float(detections.scores[i]) < self.config.start:
-                continue
-            motion = Motion(boxes[i], time)
-            track = _Seen(NONE, int(detections.labels[i]), motion, time, history=[(time, boxes[i])], kept=motion.copy())
-            if first_frame:
-                track.certain, track.number = True, self._number()
-                ids[i] = track.number
-            self.tracks.append(track)
 
-    def _number(self) -> int:
-        self._next += 1
-        return self._next - 1
-
-
-def _agreement(track: _Seen, boxes: Floats) -> Floats:
+def _agreement(track: Track, boxes: Floats) -> Floats:
     """For each box, how well the way to it agrees with the way so far: 1 the same direction, 0 the opposite; 0.5 where
     the track has no way yet."""
     now, last = track.history[-1]
@@ -138,7 +111,7 @@ def _center(box: Floats) -> Floats:
     return center
 
 
-def _update_again(track: _Seen, box: Floats, time: float) -> None:
+def _update_again(track: Track, box: Floats, time: float) -> None:
     """Where the object was out of sight: its motion from the last sight on, over a straight line to `box`."""
     gap = time - track.seen
     steps = round(gap / _STEP)

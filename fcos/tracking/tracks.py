@@ -65,12 +65,41 @@ class Track:
     seen: float
     certain: bool = False
     history: list[tuple[float, Floats]] = field(default_factory=list)  # (time, box) of the newest sights
+    kept: Motion | None = None  # the motion at the last sight, for a tracker that goes on from there
 
     def meet(self, box: Floats, time: float, keep: int = 8) -> None:
         """The object was seen at `box`."""
         self.motion.update(box)
         self.seen = time
         self.history = [*self.history[-keep:], (time, box)]
+
+
+class Follower:
+    """What the trackers here share: their tracks, how one begins, and numbers from 1."""
+
+    def __init__(self, config: TrackConfig | None = None) -> None:
+        self.config = config or TrackConfig()
+        self.tracks: list[Track] = []
+        self._next = 1
+
+    def _begin(self, rows: Sequence[int], detections: Detections, boxes: Floats, time: float, ids: Ids) -> None:
+        """A track for each of the detections `rows` that is sure enough; those of the first frame have their number at
+        once, as there is nothing to be confused with."""
+        first_frame = not self.tracks and self._next == 1
+        for i in rows:
+            if float(detections.scores[i]) < self.config.start:
+                continue
+            motion = Motion(boxes[i], time)
+            history = [(time, boxes[i])]
+            track = Track(NONE, int(detections.labels[i]), motion, time, history=history, kept=motion.copy())
+            if first_frame:
+                track.certain, track.number = True, self._number()
+                ids[i] = track.number
+            self.tracks.append(track)
+
+    def _number(self) -> int:
+        self._next += 1
+        return self._next - 1
 
 
 def split_by_score(detections: Detections, config: TrackConfig) -> tuple[list[int], list[int]]:
