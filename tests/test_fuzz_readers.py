@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcos.config import Config
+from fcos.core_yaml import dump_yaml, parse_yaml, read_yaml
 from fcos.data.dataset import Dataset, Record
 from fcos.data.image import image_header, load_image
 from fcos.errors import FcosError
@@ -25,7 +26,7 @@ from fcos.evaluation.results import read_results
 from fcos.export.about import About, from_text
 from fcos.inference.scores import parse_scores
 from fcos.network import weights
-from fcos.readers import dump_yaml, parse_json, parse_yaml, read_json, read_lines, read_text, read_xml, read_yaml
+from fcos.readers import parse_json, read_json, read_lines, read_text, read_xml
 from fcos.types import Classes
 
 CASES = [200, pytest.param(5000, marks=pytest.mark.slow)]

@@ -43,6 +43,7 @@ WORDS = [
     "machine",
     "files",
     "readers",
+    "core_yaml",
     "detections",
     "types",
     "config",

@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from ..core_yaml import read_yaml
 from ..errors import ConfigError, FcosError
 from ..files import ASSETS, write_whole
 from ..network import weights
-from ..readers import TEXT_LIMIT, read_json, read_yaml
+from ..readers import TEXT_LIMIT, read_json
 
 HEADLINE = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@100", "VOC_AP50", "VOC_AP50_11point")
 WORST = 5  # classes named among the weaknesses

@@ -16,10 +16,11 @@ from typing import Any
 
 import yaml
 
+from ...core_yaml import parse_yaml
 from ...errors import DataError, FcosError, require
 from ...files import write_whole
 from ...machine import cache_folder
-from ...readers import parse_json, parse_yaml, read_lines, read_text
+from ...readers import parse_json, read_lines, read_text
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading

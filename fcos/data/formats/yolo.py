@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ...core_yaml import read_yaml
 from ...errors import DataError, ImageError
-from ...readers import read_json, read_lines, read_yaml
+from ...readers import read_json, read_lines
 from ...types import Classes
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes, list_images
 from ..dataset import Dataset, Sources
