@@ -20,7 +20,7 @@ from ..inference.detector import Detector
 from ..inference.scores import parse_scores
 from ..show.draw import draw_detections
 from ..types import Classes, Detections
-from .engine import Found, Pixels, Task
+from .engine import Outcome, Pixels, Task
 from .options import Refused
 
 _LEAST_TILE = 128  # smaller ones would only cost time
@@ -71,7 +71,7 @@ def rows(detections: Detections) -> list[dict[str, Any]]:
     ]
 
 
-def result(name: str | None, found: Found, kept: Detections) -> dict[str, Any]:
+def result(name: str | None, found: Outcome, kept: Detections) -> dict[str, Any]:
     """One picture of an answer."""
     height, width = found.image.shape[:2]
     seconds = {part: round(value, 6) for part, value in found.seconds.items()}
@@ -88,7 +88,7 @@ def failed(name: str | None, error: Exception) -> tuple[int, dict[str, Any]]:
     return 500, {"name": name, "error": "the server failed; its log says why"}
 
 
-def drawn(found: Found, kept: Detections) -> bytes:
+def drawn(found: Outcome, kept: Detections) -> bytes:
     """The picture with the boxes on it, a JPEG file."""
     stream = io.BytesIO()
     draw_detections(found.image, kept, score=0.0).save(stream, "JPEG", quality=92)

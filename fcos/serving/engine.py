@@ -30,7 +30,7 @@ _MANY = 1 << 20  # as many pictures as one likes
 
 
 @dataclass(frozen=True)
-class Found:
+class Outcome:
     """One picture's pixels [H,W,3], its detections (or what the task gave), and seconds by part."""
 
     image: Pixels
@@ -44,7 +44,7 @@ class _Job:
     score: float
     deadline: float
     task: Task | None
-    future: Future[Found] = field(default_factory=Future)
+    future: Future[Outcome] = field(default_factory=Future)
     image: Pixels = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
     decoded: float = 0.0  # when
     decoding: float = 0.0  # seconds
@@ -109,7 +109,9 @@ class Engine:
             raise FcosError(f"{self.name} would now run in {lanes} lanes, not {len(self._lanes)}; restart the server")
         self.detector = fresh
 
-    def submit(self, source: bytes | Pixels, score: float, deadline: float, task: Task | None = None) -> Future[Found]:
+    def submit(
+        self, source: bytes | Pixels, score: float, deadline: float, task: Task | None = None
+    ) -> Future[Outcome]:
         """Detections of at least `score` in a picture, as the bytes of its file or as pixels [H,W,3] uint8 RGB.
 
         `deadline` is a time of `time.monotonic`. Raises Refused (503) at once where too many wait; the future raises
@@ -138,7 +140,7 @@ class Engine:
         for _ in self._lanes:
             self._ready.put(None)
 
-    def _done(self, _: Future[Found]) -> None:
+    def _done(self, _: Future[Outcome]) -> None:
         with self._lock:
             self._pending -= 1
         self.metrics.queue.labels(self.name).set(self._pending)
@@ -208,7 +210,7 @@ class Engine:
             seconds = {"decode": job.decoding, "wait": begun - job.decoded, "network": took}
             for name, value in seconds.items():
                 self.metrics.seconds.labels(name).observe(value)
-            job.future.set_result(Found(job.image, result, seconds))
+            job.future.set_result(Outcome(job.image, result, seconds))
 
 
 def _fail(job: _Job, error: Exception) -> None:

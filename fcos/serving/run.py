@@ -14,8 +14,9 @@ from uvicorn.supervisors import Multiprocess
 
 from ..errors import FcosError, OtherProcess
 from ..machine import cpu_cores
-from .app import Server, build, start
+from .app import build
 from .options import ServeOptions
+from .server import Server, start
 from .worker import application
 
 _SILENCE = 20  # seconds after which a worker that does not answer its parent is replaced

@@ -16,7 +16,8 @@ def application(options: ServeOptions, line: str) -> FastAPI:
     """The application of a worker, which says `line` when it begins to answer."""
     from uvicorn.config import STARTUP_FAILURE
 
-    from .app import build, start
+    from .app import build
+    from .server import start
 
     try:
         return build(start(options), lambda: _say(line))

@@ -25,8 +25,9 @@ import uvicorn
 from fcos.files import ASSETS
 from fcos.inference.load import load
 from fcos.serving import intake
-from fcos.serving.app import build, start
+from fcos.serving.app import build
 from fcos.serving.options import Access, Limits, Placing, Refused, ServeOptions
+from fcos.serving.server import start
 
 PHOTOS = sorted((ASSETS / "photos").glob("*.jpg"))
 SMALL = ("data.size=192", "data.max_size=256")  # quick

@@ -1,0 +1,57 @@
+"""The images of one request through an engine: each gets its result or its error, by the deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from ..errors import FcosError
+from .engine import Engine, Outcome, Pixels, Task
+from .intake import check_size
+from .options import Refused
+
+log = logging.getLogger("fcos.serving")
+
+
+async def compute(
+    engine: Engine, sources: Sequence[bytes | Pixels], least: float, deadline: float, task: Task | None = None
+) -> list[Outcome | Exception]:
+    """Each picture through the engine. A picture that is refused fails alone, except where too many wait already."""
+    limits = engine.options.limits
+
+    async def one(source: bytes | Pixels) -> Outcome:
+        if isinstance(source, bytes):
+            await asyncio.to_thread(check_size, source, limits)
+        return await asyncio.wrap_future(engine.submit(source, least, deadline, task))
+
+    if len(sources) > limits.images:
+        raise Refused(413, f"{len(sources)} pictures; at most {limits.images} in a request")
+    outcomes = await _finish([asyncio.ensure_future(one(source)) for source in sources], deadline)
+    full = next((e for e in outcomes if isinstance(e, Refused) and e.status == 503), None)
+    if full is not None:
+        raise full
+    return outcomes
+
+
+async def _finish(futures: Sequence[asyncio.Future[Outcome]], deadline: float) -> list[Outcome | Exception]:
+    """Each result or its error, at the deadline at the latest."""
+    if futures:
+        await asyncio.wait(futures, timeout=max(deadline - time.monotonic(), 0.0))
+    done: list[Outcome | Exception] = []
+    for future in futures:
+        if not future.done():
+            future.cancel()
+            done.append(Refused(504, "the deadline passed; ask again later, or for fewer pictures"))
+            continue
+        error = future.exception()
+        if error is None:
+            done.append(future.result())
+        elif isinstance(error, Exception):
+            if not isinstance(error, FcosError):
+                log.error("a picture failed", exc_info=error)
+            done.append(error)
+        else:
+            raise error
+    return done
