@@ -13,7 +13,7 @@ from ..types import Classes
 from .dataset import Dataset, Note, merge
 from .duplicates import alike
 from .pages import in_order
-from .splits import draw_holdout, hold_out
+from .splits import TAUGHT, draw_holdout, hold_out
 
 
 def split_dataset(dataset: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -47,8 +47,9 @@ def merge_sets(parts: Sequence[Mapping[str, Dataset]]) -> dict[str, Dataset]:
     """The splits of several data sets as one set: classes joined by name, splits by theirs.
 
     Class ids are those of the first set that has the class, or the next free one. Image ids that meet are numbered
-    anew, with a note.
+    anew, with a note. A set without splits beside one that is split goes to what is learned from, with a note.
     """
+    parts = _with_places(parts)
     names: dict[str, int] = {}
     for part in parts:
         for dataset in part.values():
@@ -67,6 +68,22 @@ def merge_sets(parts: Sequence[Mapping[str, Dataset]]) -> dict[str, Dataset]:
         ]
         joined[split] = replace(_own_ids(merge(same)), split=split)
     return joined
+
+
+def _with_places(parts: Sequence[Mapping[str, Dataset]]) -> list[Mapping[str, Dataset]]:
+    """The sets, each one without splits ("all") under the name of the split that it joins."""
+    split = {name for part in parts if list(part) != ["all"] for name in part}
+    if not split:
+        return list(parts)
+    place = next((name for name in TAUGHT if name in split), "all")
+    placed: list[Mapping[str, Dataset]] = []
+    for part in parts:
+        if list(part) == ["all"]:
+            whole = part["all"]
+            told = f"{whole.root} has no splits: its images are in {place}, to part them use fcos data split first"
+            part = {place: replace(whole, split=place, notes=(*whole.notes, Note(told, len(whole))))}
+        placed.append(part)
+    return placed
 
 
 def _relabelled(dataset: Dataset, classes: Classes, labels: np.ndarray) -> Dataset:

@@ -88,7 +88,7 @@ def _asked_for(form: Format, file: Path, source: DataSource) -> bool:
 
 
 def _known(file: Path) -> bool:
-    from .tree import Probe
+    from .probe import Probe
 
     probe = Probe(file)
     return any(probe.suffix in f.suffixes and f.sniff(probe) for f in formats().values())

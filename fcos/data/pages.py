@@ -23,8 +23,10 @@ from ..types import Classes
 from .assemble import ImageFile, Problems, Rows, assemble, check_classes
 from .dataset import Dataset, Size, Sources
 from .image import SUFFIXES, image_header
+from .pairing import clean_name, folder_key
+from .probe import stem_of
 from .splits import ORDER, split_of_file
-from .tree import Tree, clean_name, folder_key, stem_of
+from .tree import Tree
 
 Box = tuple[float, float, float, float]
 ANY = "*any class*"  # the class of a region that is to be ignored whatever the class is

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from .dataset import Dataset, Sources
-from .tree import Probe, Tree
+from .probe import Probe
+from .tree import Tree
 
 if TYPE_CHECKING:
     from .writing import Output

@@ -75,6 +75,19 @@ def test_merge_joins_classes_by_name_and_splits_by_theirs(tmp_path):
     assert any("numbered anew" in str(n) for n in both["train"].notes)
 
 
+@pytest.mark.parametrize(
+    ("split", "place"), [(("train", "val"), "train"), (("trainval", "test"), "trainval"), (("val", "test"), "all")]
+)
+def test_a_set_without_splits_joins_what_is_learned_from(tmp_path, split, place):
+    parted, whole = noise_set(tmp_path / "a", 4), noise_set(tmp_path / "b", 5)
+    for parts in ([dict.fromkeys(split, parted), {"all": whole}], [{"all": whole}, dict.fromkeys(split, parted)]):
+        both = merge_sets(parts)
+        assert set(both) == {*split, place}
+        assert {name: len(d) for name, d in both.items()} == {**dict.fromkeys(split, 4), place: 4 * (place != "all") + 5}
+        assert any(f"has no splits: its images are in {place}" in str(note) for note in both[place].notes)
+    assert list(merge_sets([{"all": whole}, {"all": parted}])) == ["all"]
+
+
 def test_the_verbs(tmp_path, capsys):
     data = make_shapes(tmp_path / "shapes", {"train": 20})
     code, out, _ = fcos(capsys, "data", "split", data, tmp_path / "parted", "--holdout", "0.2", "--to", "yolo")

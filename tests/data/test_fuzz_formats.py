@@ -12,8 +12,9 @@ from PIL import Image
 
 from fcos.data.dataset import Dataset, Record
 from fcos.data.open import open_splits
+from fcos.data.probe import Probe, peek_json
 from fcos.data.registry import formats
-from fcos.data.tree import DataSource, Probe, peek_json
+from fcos.data.tree import DataSource
 from fcos.data.write import convert
 from fcos.errors import FcosError
 from fcos.types import Classes

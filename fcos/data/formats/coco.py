@@ -23,9 +23,11 @@ from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..dataset import Dataset, Sources
 from ..ids import Id, id_of, look_up, settle, spelled
 from ..pages import in_order
+from ..pairing import clean_name
+from ..probe import Probe, stem_of
 from ..registry import Format, ReadOptions
 from ..splits import split_of_file
-from ..tree import Probe, Tree, clean_name, stem_of
+from ..tree import Tree
 from ..writing import Output, count, names_of
 
 _PREFIX = re.compile(r"^_?(instances|annotations?|labels)[._-]*", re.IGNORECASE)

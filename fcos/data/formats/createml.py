@@ -13,8 +13,9 @@ from ...errors import DataError
 from ...readers import read_json
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading, listed_classes
+from ..probe import Probe
 from ..registry import Format, ReadOptions
-from ..tree import Probe, Tree
+from ..tree import Tree
 from ..values import dicts, mapping, number, word
 from ..writing import Output, left_out, names_of, short
 

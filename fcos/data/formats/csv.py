@@ -17,8 +17,9 @@ from ...errors import DataError
 from ...readers import read_text
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading, listed_classes
+from ..probe import Probe
 from ..registry import Format, ReadOptions
-from ..tree import Probe, Tree
+from ..tree import Tree
 from ..values import number, size, yes
 from ..writing import Output, names_of, short
 

@@ -19,8 +19,9 @@ from ...readers import MB, read_xml
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Box, Object, Page, Reading
+from ..probe import Probe
 from ..registry import Format, ReadOptions
-from ..tree import Probe, Tree
+from ..tree import Tree
 from ..values import NAN, around, number, size, turned, yes
 from ..writing import Output, attribute, left_out, names_of, short, text
 

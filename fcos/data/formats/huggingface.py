@@ -24,8 +24,9 @@ from ...readers import parse_json, read_lines, read_text
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading
+from ..probe import Probe
 from ..registry import Format, ReadOptions
-from ..tree import Probe, Tree
+from ..tree import Tree
 from ..values import NAN, dicts, mapping, number, size, word, yes
 from ..writing import Output, names_of, need_images, short
 

@@ -13,8 +13,9 @@ from ...errors import DataError
 from ...readers import read_lines
 from ..dataset import Dataset, Sources
 from ..pages import ANY, Object, Page, Reading, listed_classes
+from ..probe import Probe
 from ..registry import Format, ReadOptions
-from ..tree import Probe, Tree
+from ..tree import Tree
 from ..values import number
 from ..writing import Output, stems_of
 

@@ -15,8 +15,9 @@ from ...errors import DataError
 from ...readers import read_json
 from ..dataset import Dataset, Sources
 from ..pages import Box, Object, Page, Reading, listed_classes
+from ..probe import Probe
 from ..registry import Format, ReadOptions
-from ..tree import Probe, Tree
+from ..tree import Tree
 from ..values import around, bounds, dicts, mapping, number, size, word, yes
 from ..writing import Output, names_of, short
 

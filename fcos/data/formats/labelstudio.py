@@ -17,8 +17,9 @@ from ...errors import DataError
 from ...readers import read_json
 from ..dataset import Dataset, Sources
 from ..pages import Box, Object, Page, Reading, listed_classes
+from ..probe import Probe
 from ..registry import Format, ReadOptions
-from ..tree import Probe, Tree
+from ..tree import Tree
 from ..values import NAN, bounds, dicts, mapping, number, size, turned, word
 from ..writing import Output, attribute, names_of, shares
 

@@ -17,8 +17,9 @@ from ...readers import read_lines, read_text
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading
+from ..probe import Probe
 from ..registry import Format, ReadOptions
-from ..tree import Probe, Tree
+from ..tree import Tree
 from ..values import number, size
 from ..writing import Output, need_images, short
 

@@ -16,9 +16,10 @@ from ...readers import parse_json, read_lines
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading
+from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..splits import canonical_split
-from ..tree import Probe, Tree
+from ..tree import Tree
 from ..values import around, mapping, number, size, word
 from ..writing import Output, left_out, names_of, shares
 

@@ -16,8 +16,9 @@ from ...errors import DataError
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading
+from ..probe import Probe
 from ..registry import Format, ReadOptions
-from ..tree import Probe, Tree
+from ..tree import Tree
 from ..values import number, yes
 from ..writing import Output, need_images, shares, stems_of
 from .csv import read_rows

@@ -15,9 +15,10 @@ from ...readers import read_json
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading
+from ..probe import Probe, stem_of
 from ..registry import Format, ReadOptions
 from ..splits import WORDS
-from ..tree import Probe, Tree, stem_of
+from ..tree import Tree
 from ..values import bounds, dicts, mapping, size, word
 from ..writing import Output, names_of, short
 

@@ -14,8 +14,9 @@ from ...readers import read_lines, read_xml
 from ...types import Classes
 from ..dataset import Dataset, Size, Sources
 from ..pages import Object, Page, Reading
+from ..probe import Probe
 from ..registry import Format, ReadOptions
-from ..tree import Probe, Tree
+from ..tree import Tree
 from ..writing import Output, short, stems_of, text
 
 # fmt: off

@@ -26,9 +26,11 @@ from ..assemble import ImageFile, Problems, Rows, assemble, check_classes, list_
 from ..dataset import Dataset, Sources
 from ..image import SUFFIXES, image_size
 from ..pages import in_order
+from ..pairing import clean_name, folder_key
+from ..probe import Probe, stem_of
 from ..registry import Format, ReadOptions
 from ..splits import ALIASES, canonical_split
-from ..tree import Probe, Tree, clean_name, folder_key, stem_of
+from ..tree import Tree
 from ..writing import Output, count, left_out, names_of, need_images, shares
 
 _KEYS = ("train", "val", "test", "minival", *ALIASES)
