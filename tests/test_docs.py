@@ -1,6 +1,7 @@
 """The documentation holds: its links lead somewhere, its commands are commands, its Python imports what there is."""
 
 import ast
+import functools
 import importlib
 import re
 import shlex
@@ -62,6 +63,11 @@ def commands(page):
                     yield part
 
 
+@functools.cache
+def program():
+    return typer.main.get_command(build())
+
+
 def parse(command):
     """The error of a command line's form, else None. Values are not looked at: the files need not exist."""
     line = command.replace("[KEY=VALUE ...]", "").replace("[", "").replace("]", "")
@@ -69,7 +75,7 @@ def parse(command):
         words = shlex.split(line)[1:]
     except ValueError as error:
         return str(error)
-    group = typer.main.get_command(build())
+    group = program()
     context = typer.Context(group, info_name="fcos")
     while words and hasattr(group, "commands") and words[0] in group.commands:
         group = group.commands[words.pop(0)]
