@@ -70,7 +70,11 @@ def verb(command: Any, parent: Any, path: str, depth: int) -> list[str]:
 
 
 def python() -> str:
-    parts = [NOTE, "# Python\n", "`import fcos` gives these names. Everything else is inside the package and may change.\n"]
+    parts = [
+        NOTE,
+        "# Python\n",
+        "`import fcos` gives these names. Everything else is inside the package and may change.\n",
+    ]
     for name in fcos.__all__:
         thing = getattr(fcos, name)
         if isinstance(thing, str):
@@ -127,9 +131,10 @@ def docstring(thing: Any) -> str:
 
 
 def settings() -> str:
-    parts = [NOTE, "# Settings\n", "Each is `KEY=VALUE` on the command line, an entry of `--config FILE.yaml`, or a key "
-             "of `settings=` in `fcos.train`. Shown are the defaults of `Config()`; a preset has its own "
-             "(`fcos config fcos-lite0`).\n"]  # fmt: skip
+    intro = """Each is `KEY=VALUE` on the command line, an entry of `--config FILE.yaml`, or a key of `settings=` in
+`fcos.train`. Shown are the defaults of `Config()`; a preset has its own (`fcos config fcos-lite0`).
+"""
+    parts = [NOTE, "# Settings\n", intro]
     section = None
     for key, value, about in describe(Config()):
         head = key.partition(".")[0] if "." in key else "general"

@@ -83,7 +83,10 @@ def test_a_set_without_splits_joins_what_is_learned_from(tmp_path, split, place)
     for parts in ([dict.fromkeys(split, parted), {"all": whole}], [{"all": whole}, dict.fromkeys(split, parted)]):
         both = merge_sets(parts)
         assert set(both) == {*split, place}
-        assert {name: len(d) for name, d in both.items()} == {**dict.fromkeys(split, 4), place: 4 * (place != "all") + 5}
+        assert {name: len(d) for name, d in both.items()} == {
+            **dict.fromkeys(split, 4),
+            place: 4 * (place != "all") + 5,
+        }
         assert any(f"has no splits: its images are in {place}" in str(note) for note in both[place].notes)
     assert list(merge_sets([{"all": whole}, {"all": parted}])) == ["all"]
 
