@@ -41,25 +41,25 @@ def _f(default: Any, about: str, **limits: Any) -> Any:
 
 
 class ModelConfig(Section):
-    """The network: body, FPN, head, and where its points lie."""
+    """The network: backbone, FPN, head, and where its points lie."""
 
-    backbone: str = _f("resnet50", "body: any timm name that gives feature maps, or 'plain' (small, from nothing)")
+    backbone: str = _f("resnet50", "backbone: any timm name that gives feature maps, or 'plain' (small, from nothing)")
     backbone_weights: str = _f(
-        "auto", "initial weights of the body: 'auto' (registry package or timm's hub), 'none', or a file"
+        "auto", "initial weights of the backbone: 'auto' (registry package or timm's hub), 'none', or a file"
     )
     backbone_norm: Literal["batch", "frozen"] = _f(
-        "frozen", "BatchNorm of the body: trained, or fixed statistics and affine (small batches)"
+        "frozen", "BatchNorm of the backbone: trained, or fixed statistics and affine (small batches)"
     )
     backbone_norm_eps: float | None = _f(
-        None, "epsilon of the body's BatchNorm; null: timm's own, 0 in the original", ge=0, le=1
+        None, "epsilon of the backbone's BatchNorm; null: timm's own, 0 in the original", ge=0, le=1
     )
     stride_in_1x1: bool = _f(False, "ResNet bottlenecks stride in the 1x1 conv (Caffe style), not in the 3x3")
-    deformable_stages: tuple[int, ...] = _f((), "body stages 1..4 whose 3x3 convs are deformable (DCNv2)")
+    deformable_stages: tuple[int, ...] = _f((), "backbone stages 1..4 whose 3x3 convs are deformable (DCNv2)")
     mean: tuple[float, float, float] = _f((123.675, 116.28, 103.53), "pixel mean, RGB, 0..255")
     std: tuple[float, float, float] = _f((58.395, 57.12, 57.375), "pixel standard deviation, RGB, 0..255")
-    bgr: bool = _f(False, "the body expects blue first; mean and std here stay in RGB order")
+    bgr: bool = _f(False, "the backbone expects blue first; mean and std here stay in RGB order")
 
-    strides: tuple[Stride, ...] = _f((8, 16, 32, 64, 128), "stride of each level; up to 32 come from the body")
+    strides: tuple[Stride, ...] = _f((8, 16, 32, 64, 128), "stride of each level; up to 32 come from the backbone")
     neck: Literal["fpn", "hrfpn"] = _f("fpn", "pyramid: FPN, or HRNet's (all branches joined, then pooled)")
     fpn_channels: int = _f(256, "channels of every FPN level", ge=8, le=4096)
     fpn_depthwise: bool = _f(False, "3x3 convs of the FPN are depthwise separable")
@@ -250,8 +250,8 @@ class TrainConfig(Section):
     accumulate: int = _f(1, "a step's pictures are computed in this many parts", ge=1, le=65536)
     optimizer: Literal["sgd", "adamw"] = _f("sgd", "SGD with momentum, or AdamW")
     lr: float = _f(0.01, "learning rate of the head at the given batch", gt=0)
-    backbone_lr: float = _f(1.0, "factor of the learning rate of the body", ge=0)
-    layer_decay: float = _f(1.0, "factor of the learning rate per body stage, from the top down", gt=0, le=1)
+    backbone_lr: float = _f(1.0, "factor of the learning rate of the backbone", ge=0)
+    layer_decay: float = _f(1.0, "factor of the learning rate per backbone stage, from the top down", gt=0, le=1)
     momentum: float = _f(0.9, "SGD momentum or AdamW beta1", ge=0, lt=1)
     weight_decay: float = _f(1e-4, "weight decay", ge=0)
     decay_norm: bool = _f(True, "weight decay acts on norms and biases too")
@@ -268,11 +268,11 @@ class TrainConfig(Section):
     ema: float = _f(0.0, "decay of the averaged weights; 0: none", ge=0, lt=1)
     precision: Literal["auto", "fp32", "bf16"] = _f("auto", "auto: bf16 on a GPU that has it, else fp32")
     channels_last: bool | Literal["auto"] = _f(
-        "auto", "memory layout of convolutions; auto: everywhere but for dense bodies on a CPU with AVX2 only"
+        "auto", "memory layout of convolutions; auto: everywhere but for dense backbones on a CPU with AVX2 only"
     )
     compile: bool = _f(False, "torch.compile the network")
     checkpointing: bool = _f(False, "compute activations again in the backward pass: less memory, more time")
-    freeze_stages: int = _f(0, "body stages kept fixed, counted from the stem (1: stem only)", ge=0, le=5)
+    freeze_stages: int = _f(0, "backbone stages kept fixed, counted from the stem (1: stem only)", ge=0, le=5)
     balance: float = _f(0.0, "pictures of rare classes come oftener: threshold of repeat sampling; 0: off", ge=0)
     eval_every: int = _f(1, "epochs between evaluations; 0: only at the end", ge=0)
     eval_batch: Annotated[int, BeforeValidator(lambda v: 0 if v == "auto" else v)] = _f(

@@ -35,7 +35,7 @@ def _like_r50(name: str, backbone: str) -> Callable[[], Config]:
     def preset() -> Config:
         return fcos_r50().override({"name": name, "model": {"backbone": backbone}})
 
-    preset.__doc__ = f"`fcos-r50` with the body {backbone}."
+    preset.__doc__ = f"`fcos-r50` with the backbone {backbone}."
     return preset
 
 
@@ -73,7 +73,7 @@ def _lite(level: int, size: int, channels: int, depthwise: bool = False) -> Call
             ),
         )
 
-    preset.__doc__ = f"For CPUs, phones and browsers: EfficientNet-Lite{level} body, light FPN and towers."
+    preset.__doc__ = f"For CPUs, phones and browsers: EfficientNet-Lite{level} backbone, light FPN and towers."
     return preset
 
 

@@ -62,7 +62,7 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
         page.heading("Settings")
         page.text(
             "Lost: mean share of a box's locations that learn another box; a box without any counts 1. "
-            "Cost: FLOPs of body, FPN and head for the average picture."
+            "Cost: FLOPs of backbone, FPN and head for the average picture."
         )
         options = [("now", d.today)] + ([("better", d.best)] if d.best != d.today else [])
         page.table(

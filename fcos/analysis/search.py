@@ -1,7 +1,7 @@
 """Which input size, strides and ranges lose least of a data set's boxes under a compute budget.
 
 What a setting loses is the mean over boxes of the share of a box's locations that learn another box; a box
-without any location counts 1. The cost of a picture is FLOPs: the body's grow with the pixels of the padded
+without any location counts 1. The cost of a picture is FLOPs: the backbone's grow with the pixels of the padded
 input, the FPN's and the head's with the number of locations. Both rates are measured once on the network.
 What a smaller input blurs is not counted, so inputs smaller than today's are tried only where the budget
 asks for less than today's cost.
@@ -54,7 +54,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Rates:
-    """FLOPs of the body a pixel of the input, and of the FPN and the head a location."""
+    """FLOPs of the backbone a pixel of the input, and of the FPN and the head a location."""
 
     pixel: float
     point: float

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..evaluation.coco import flatten
-from ..evaluation.metrics import CORRECT, Found, Ints, Truth, curves_by_class, matches_coco, overlaps, voc_ap
+from ..evaluation.metrics import CORRECT, Detected, Ints, Truth, curves_by_class, matches_coco, overlaps, voc_ap
 from ..terminal import percent, plain, table
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ def tide(detections: Sequence[Detections], dataset: Dataset) -> Tide:
     return Tide(base, count, cost)
 
 
-def classify(flat: Found, truth: Truth) -> tuple[Ints, Ints, Ints]:
+def classify(flat: Detected, truth: Truth) -> tuple[Ints, Ints, Ints]:
     """(kind [D], the object a wrong detection is about [D], the object a right one takes [D]); -1: none."""
     pairs = overlaps(flat, truth, minimum=1e-6)
     match = matches_coco(flat, truth, pairs, NEAR)
     solid = ~truth.ignore[pairs.truth]
-    row, column, value = pairs.found[solid], pairs.truth[solid], pairs.iou[solid]
+    row, column, value = pairs.detections[solid], pairs.truth[solid], pairs.iou[solid]
     same = flat.labels[row] == truth.labels[column]
     used = np.zeros(len(truth.labels), bool)
     used[match[match >= 0]] = True
@@ -117,7 +117,7 @@ def classify(flat: Found, truth: Truth) -> tuple[Ints, Ints, Ints]:
     return kind, claim, match
 
 
-def _ap(flat: Found, truth: Truth, status: Ints, classes: int) -> float:
+def _ap(flat: Detected, truth: Truth, status: Ints, classes: int) -> float:
     values = [voc_ap(c, points=101) for c in curves_by_class(flat, truth, status, classes)]
     known = [v for v in values if v == v]
     return float(np.mean(known)) if known else float("nan")

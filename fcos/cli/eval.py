@@ -95,8 +95,8 @@ def command(
     from ..errors import FcosError
     from ..evaluation.coco import curves, evaluate, read_results
     from ..files import check_folder, write_whole
-    from ..inference.composite import Looks, compose
-    from ..inference.load import load
+    from ..inference.composite import Looks
+    from ..inference.load import load_together
     from ..inference.views import parse_views
 
     things, overrides = sort_words(words, settings)
@@ -119,24 +119,19 @@ def command(
     dataset = open_to_judge(data_source(data, format, pictures, labels), split)
     looks = Looks(tile, overlap, parse_views(tta))
 
-    def detect(name: str) -> tuple[list[Detections], Dataset]:
-        return judge([name])
-
     def judge(names: list[str]) -> tuple[list[Detections], Dataset]:
-        detectors = [
-            load(
-                name,
-                runtime=runtime,
-                dtype=dtype,
-                threads=threads,
-                lanes=lanes,
-                device=device,
-                trust=trust,
-                overrides=overrides,
-            )
-            for name in names
-        ]
-        return _detect(compose(detectors, looks), dataset, data, batch, allow_missing)
+        detector = load_together(
+            names,
+            looks,
+            runtime=runtime,
+            dtype=dtype,
+            threads=threads,
+            lanes=lanes,
+            device=device,
+            trust=trust,
+            overrides=overrides,
+        )
+        return _detect(detector, dataset, data, batch, allow_missing)
 
     def read(path: str | Path) -> tuple[list[Detections], Dataset]:
         return read_results(path, dataset), dataset
@@ -145,7 +140,7 @@ def command(
         if precision is not None:
             raise FcosError("--precision is of one model; leave out --compare")
         (first, dataset_a), (second, dataset_b) = (
-            read(thing) if thing.lower().endswith((".json", ".json.gz")) else detect(thing) for thing in compare
+            read(thing) if thing.lower().endswith((".json", ".json.gz")) else judge([thing]) for thing in compare
         )
         if dataset_a.classes != dataset_b.classes:
             raise FcosError(f"{compare[0]} and {compare[1]} judge different classes of {data}")
@@ -154,8 +149,8 @@ def command(
         options = {"draws": Draws(resamples, seed), "class_agnostic": class_agnostic}
         _compare(compare, first, second, dataset_a, data, out, as_json, options)
         return
-    found, dataset = read(detections) if detections is not None else judge(model)
-    metrics = evaluate(found, dataset, class_agnostic=class_agnostic, voc_plus_one=voc_plus_one)
+    seen, dataset = read(detections) if detections is not None else judge(model)
+    metrics = evaluate(seen, dataset, class_agnostic=class_agnostic, voc_plus_one=voc_plus_one)
     result = {
         "data": str(data),
         "split": dataset.split,
@@ -169,17 +164,17 @@ def command(
     if ci:
         from ..evaluation.uncertainty import Draws, intervals, method
 
-        around = intervals(found, dataset, Draws(resamples, seed), class_agnostic=class_agnostic)
+        around = intervals(seen, dataset, Draws(resamples, seed), class_agnostic=class_agnostic)
         result["intervals"] = {k: v.to_dict() for k, v in around.items()}
         more += [method(len(dataset), resamples, seed), *(f"{k:<4}  {v}" for k, v in around.items())]
     if precision is not None:
         from ..evaluation.calibration import score_option, threshold_table, thresholds
 
-        rows = thresholds(curves(found, dataset), precision)
+        rows = thresholds(curves(seen, dataset), precision)
         result["scores_for_precision"] = {"precision": precision, "scores": score_option(rows)}
         more += [*([""] if more else []), threshold_table(rows, precision)]
     if out is not None:
-        _write(out, json.dumps(result, indent=2), metrics, found, dataset, score)
+        _write(out, json.dumps(result, indent=2), metrics, seen, dataset, score)
         if "scores_for_precision" in result:
             write_whole(out / "scores.json", json.dumps(result["scores_for_precision"]["scores"], indent=1) + "\n")
     if as_json:
@@ -230,15 +225,15 @@ def _compare(
 
 
 def _write(
-    folder: Path, text: str, metrics: Metrics, found: list[Detections], dataset: Dataset, score: float | None
+    folder: Path, text: str, metrics: Metrics, seen: list[Detections], dataset: Dataset, score: float | None
 ) -> None:
     from ..evaluation.results import write_results
     from ..files import write_whole
     from ..show.judged import draw_evaluation
 
     write_whole(folder / "metrics.json", text + "\n")
-    write_whole(folder / "detections.json", lambda p: write_results(p, found, dataset))
-    draw_evaluation(folder, found, dataset, score)
+    write_whole(folder / "detections.json", lambda p: write_results(p, seen, dataset))
+    draw_evaluation(folder, seen, dataset, score)
 
 
 def _tracks(truth: Path, result: Path, as_json: bool) -> None:

@@ -89,9 +89,9 @@ def command(
     import torch
 
     from ..errors import FcosError
-    from ..inference.composite import Looks, compose
+    from ..inference.composite import Looks
     from ..inference.detector import Detector
-    from ..inference.load import load
+    from ..inference.load import load_together
     from ..inference.proposals import proposer
     from ..inference.scores import parse_scores
     from ..inference.sources import find_images
@@ -113,20 +113,17 @@ def command(
     lanes = lanes or pick_lanes(len(paths), batch, threads)
     if runtime == "auto" and len(paths) < _AUTO_PAYS:
         runtime = None
-    detectors = [
-        load(
-            name,
-            runtime=runtime,
-            dtype=dtype,
-            threads=threads,
-            lanes=lanes,
-            device=device,
-            trust=trust,
-            overrides=overrides,
-        )
-        for name in model or ["fcos-lite0"]
-    ]
-    detector = compose(detectors, Looks(tile, overlap, parse_views(tta)))
+    detector = load_together(
+        model or ["fcos-lite0"],
+        Looks(tile, overlap, parse_views(tta)),
+        runtime=runtime,
+        dtype=dtype,
+        threads=threads,
+        lanes=lanes,
+        device=device,
+        trust=trust,
+        overrides=overrides,
+    )
     if proposals:
         if not (out or as_json or coco or yolo):
             raise FcosError("--proposals are many: name a file with --coco, or give --json, --yolo or --out")
@@ -141,21 +138,21 @@ def command(
     outcome = Outcome()
     wide = min(48, max((len(str(p)) for p in paths), default=0))
     # for COCO results what falls below the limit is counted
-    found_all = run(detector, paths, torch.zeros_like(scores) if coco is not None else scores, batch)
+    detected = run(detector, paths, torch.zeros_like(scores) if coco is not None else scores, batch)
     began = time.perf_counter()
-    for number, (path, image, found) in enumerate(found_all):
-        if isinstance(found, FcosError):
-            outcome.broken.append(str(found))
-            typer.echo(f"fcos: {found}", err=True)
+    for number, (path, image, seen) in enumerate(detected):
+        if isinstance(seen, FcosError):
+            outcome.broken.append(str(seen))
+            typer.echo(f"fcos: {seen}", err=True)
             continue
-        shown = found[found.scores >= scores[found.labels]]
+        shown = seen[seen.scores >= scores[seen.labels]]
         writer.add(number, image, shown)
         outcome.images += 1
         outcome.detections += len(shown)
-        outcome.dropped += len(found) - len(shown)
+        outcome.dropped += len(seen) - len(shown)
         line = json.dumps(shown.to_dict(), ensure_ascii=False) if as_json else f"{path!s:<{wide}}  {shown.summary()}"
         typer.echo(line)
-        del image, found, shown  # while the next one is waited for, a large image would be held twice
+        del image, seen, shown  # while the next one is waited for, a large image would be held twice
     writer.close()
     _tell(outcome, outputs, as_json, time.perf_counter() - began)
     if outcome.broken or any(broken):

@@ -31,7 +31,7 @@ def command(
     init: Annotated[
         str | None,
         typer.Option(
-            "--init", help="Start from this detector (name, run folder, file); 'none': the body's weights only."
+            "--init", help="Start from this detector (name, run folder, file); 'none': the backbone's weights only."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/NAME when left out.")] = None,

@@ -28,7 +28,7 @@ _RANGES = (64.0, 128.0, 256.0, 512.0)
 
 
 def backbone_of(state: Mapping[str, Tensor]) -> str:
-    """timm's name of the body whose tensors these are; ModelError when it is none of the known ones."""
+    """timm's name of the backbone whose tensors these are; ModelError when it is none of the known ones."""
     prefix = "backbone.body."
     if prefix + "layer1.0.conv1.weight" in state and prefix + "stage4.0.branches.0.0.conv1.weight" not in state:
         blocks = tuple(_count(state, rf"{re.escape(prefix)}layer{s}\.(\d+)\.") for s in (1, 2, 3, 4))
@@ -48,7 +48,7 @@ def backbone_of(state: Mapping[str, Tensor]) -> str:
         return "mobilenetv2_100"
     names = sorted(k for k in state if k.startswith(prefix))[:3]
     raise ModelError(
-        f"the body of this checkpoint is not known here; its tensors begin {', '.join(names) or 'nowhere'}"
+        f"the backbone of this checkpoint is not known here; its tensors begin {', '.join(names) or 'nowhere'}"
     )
 
 
@@ -98,7 +98,7 @@ def model_settings(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[st
         "neck": "hrfpn" if "fpn.reduction.weight" in state else "fpn",
     }
     reasons = [
-        f"body {backbone}" + (f" with DCNv2 in stages {', '.join(map(str, deformable))}" if deformable else ""),
+        f"backbone {backbone}" + (f" with DCNv2 in stages {', '.join(map(str, deformable))}" if deformable else ""),
         f"{levels} levels of {model['fpn_channels']} channels, {classes} classes",
         f"towers of {towers['classification']} convs"
         + (f" behind {towers['shared']} shared ones" if towers["shared"] else "")

@@ -105,7 +105,7 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
             ("time", clock(seconds)),
             (
                 "model",
-                f"{config.model.backbone} body, {config.data.size} px",
+                f"{config.model.backbone} backbone, {config.data.size} px",
             ),
             ("weights", str(out / "run" / "best.safetensors")),
         ],

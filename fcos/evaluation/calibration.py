@@ -41,9 +41,9 @@ class Calibration:
 
 def calibration(detections: Sequence[Detections], dataset: Dataset, *, iou: float = 0.5, bins: int = 10) -> Calibration:
     """Reliability of all detections, detections[i] being those of dataset.records[i]."""
-    found, truth = flatten(detections, dataset)
-    status = match_coco(found, truth, overlaps(found, truth, minimum=iou), iou)
-    scores, right = found.scores[status != IGNORED], status[status != IGNORED] == 1
+    flat, truth = flatten(detections, dataset)
+    status = match_coco(flat, truth, overlaps(flat, truth, minimum=iou), iou)
+    scores, right = flat.scores[status != IGNORED], status[status != IGNORED] == 1
     place = np.minimum((scores * bins).astype(np.int64), bins - 1)
     count = np.bincount(place, minlength=bins).astype(np.int64)
     sums = (np.bincount(place, weights=v, minlength=bins) for v in (scores, right))

@@ -23,8 +23,8 @@ from ..types import Detections
 from .metrics import (
     Backend,
     Curves,
+    Detected,
     Floats,
-    Found,
     Ints,
     Totals,
     Truth,
@@ -196,7 +196,9 @@ def _show(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
-def flatten(detections: Sequence[Detections], dataset: Dataset, *, class_agnostic: bool = False) -> tuple[Found, Truth]:
+def flatten(
+    detections: Sequence[Detections], dataset: Dataset, *, class_agnostic: bool = False
+) -> tuple[Detected, Truth]:
     """All boxes of a data set as arrays, pictures in the order of their ids, float64.
 
     detections[i] belongs to dataset.records[i]. Equal scores keep their order, as in pycocotools. Raises
@@ -206,16 +208,16 @@ def flatten(detections: Sequence[Detections], dataset: Dataset, *, class_agnosti
         raise ValueError(f"{len(detections)} pictures' detections for {len(dataset.records)} pictures")
     order = np.argsort([record.id for record in dataset.records], kind="stable")
     records = [dataset.records[i] for i in order]
-    found = [detections[i] for i in order]
+    ordered = [detections[i] for i in order]
 
     def column(arrays: list[Any], dtype: type, *tail: int) -> Any:
         return np.concatenate([np.zeros((0, *tail), dtype), *(np.asarray(a, dtype).reshape(-1, *tail) for a in arrays)])
 
     truth_image = np.repeat(np.arange(len(records)), [len(record.labels) for record in records])
-    image = np.repeat(np.arange(len(records)), [len(d) for d in found])
-    boxes = column([d.boxes.detach().cpu().numpy() for d in found], np.float64, 4)
-    scores = column([d.scores.detach().cpu().numpy() for d in found], np.float64)
-    labels = column([d.labels.detach().cpu().numpy() for d in found], np.int64)
+    image = np.repeat(np.arange(len(records)), [len(d) for d in ordered])
+    boxes = column([d.boxes.detach().cpu().numpy() for d in ordered], np.float64, 4)
+    scores = column([d.scores.detach().cpu().numpy() for d in ordered], np.float64)
+    labels = column([d.labels.detach().cpu().numpy() for d in ordered], np.int64)
     bad = ~(np.isfinite(boxes).all(axis=1) & np.isfinite(scores))
     if bad.any():
         first = records[int(image[bad][0])]
@@ -223,7 +225,7 @@ def flatten(detections: Sequence[Detections], dataset: Dataset, *, class_agnosti
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(dataset.classes):
         raise ValueError(f"labels {labels.min()}..{labels.max()} do not fit {len(dataset.classes)} classes")
     rank = np.lexsort((-scores, image))  # stable
-    extent = column([_extent_of(d) for d in found], np.float64, 2)
+    extent = column([_extent_of(d) for d in ordered], np.float64, 2)
     sides = boxes[:, 2:] - boxes[:, :2]
     extent = np.where(np.abs(extent - sides) < 1e-6, extent, sides)  # boxes may have been changed since
     exact = column([r.exact() for r in records], np.float64, 4)
@@ -238,7 +240,7 @@ def flatten(detections: Sequence[Detections], dataset: Dataset, *, class_agnosti
         column([r.areas for r in records], np.float64),
         exact[:, 2:],
     )
-    return Found(boxes[rank], scores[rank], labels[rank], image, extent[rank]), truth
+    return Detected(boxes[rank], scores[rank], labels[rank], image, extent[rank]), truth
 
 
 def _extent_of(detections: Detections) -> Floats:
@@ -269,22 +271,22 @@ def evaluate(
     started = time.perf_counter()
     names = ("object",) if class_agnostic else dataset.classes.names
     ids = (0,) if class_agnostic else dataset.classes.ids
-    found, truth = flatten(detections, dataset, class_agnostic=class_agnostic)
+    flat, truth = flatten(detections, dataset, class_agnostic=class_agnostic)
     limits = tuple(sorted({int(k) for k in max_detections}))
     if not limits or limits[0] < 1:
         raise ValueError(f"max_detections must be positive, not {tuple(max_detections)}")
     caps = tuple(sorted({*limits, PROPOSALS}))
-    used, precision, recall = coco_arrays(found, truth, Totals(len(dataset.records), len(names)), caps, backend)
+    used, precision, recall = coco_arrays(flat, truth, Totals(len(dataset.records), len(names)), caps, backend)
     main = caps.index(limits[-1])
 
-    pairs = overlaps(found, truth, minimum=0.5)
-    status = match_coco(found, truth, pairs, 0.5)
-    pooled = precision_recall(found.scores, status, int((~truth.ignore).sum()))
-    curves = curves_by_class(found, truth, status, len(names))
+    pairs = overlaps(flat, truth, minimum=0.5)
+    status = match_coco(flat, truth, pairs, 0.5)
+    pooled = precision_recall(flat.scores, status, int((~truth.ignore).sum()))
+    curves = curves_by_class(flat, truth, status, len(names))
     first = np.array([1.0, 1.0, 0.0, 0.0]) if voc_plus_one else 0.0
     voc_truth = truth._replace(boxes=truth.boxes + first, extent=None)
-    voc_pairs = overlaps(found, voc_truth, minimum=0.5, crowd=False, plus_one=voc_plus_one)
-    voc = curves_by_class(found, truth, match_voc(found, truth, voc_pairs), len(names))
+    voc_pairs = overlaps(flat, voc_truth, minimum=0.5, crowd=False, plus_one=voc_plus_one)
+    voc = curves_by_class(flat, truth, match_voc(flat, truth, voc_pairs), len(names))
 
     rows = []
     for k, (name, number) in enumerate(zip(names, ids, strict=True)):
@@ -323,7 +325,7 @@ def evaluate(
         images=len(dataset.records),
         objects=pooled.objects,
         ignored=int(truth.ignore.sum()),
-        detections=len(found.scores),
+        detections=len(flat.scores),
         max_detections=limits,
         class_agnostic=class_agnostic,
         backend=used,
@@ -339,12 +341,12 @@ def _mean(values: Floats) -> float:
 
 def curves(detections: Sequence[Detections], dataset: Dataset, *, ious: tuple[float, ...] = (0.5, 0.75, 0.9)) -> Curves:
     """Precision, recall and F1 by confidence, for each class and pooled, at each IoU of `ious`."""
-    found, truth = flatten(detections, dataset)
-    return all_curves(found, truth, overlaps(found, truth, minimum=min(ious)), dataset.classes.names, ious)
+    flat, truth = flatten(detections, dataset)
+    return all_curves(flat, truth, overlaps(flat, truth, minimum=min(ious)), dataset.classes.names, ious)
 
 
 def confusion_matrix(detections: Sequence[Detections], dataset: Dataset, *, score: float, iou: float = 0.5) -> Ints:
     """[C+1, C+1] counts, rows truth, columns prediction, the last is background; see `metrics.confusion`."""
-    found, truth = flatten(detections, dataset)
-    pairs = overlaps(found, truth, minimum=iou)
-    return confusion(found, truth, pairs, len(dataset.classes), score=score)
+    flat, truth = flatten(detections, dataset)
+    pairs = overlaps(flat, truth, minimum=iou)
+    return confusion(flat, truth, pairs, len(dataset.classes), score=score)

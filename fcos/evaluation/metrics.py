@@ -29,7 +29,7 @@ Backend = Literal["auto", "hotcoco", "pycocotools"]
 CORRECT, WRONG, IGNORED = 1, 0, -1
 
 
-class Found(NamedTuple):
+class Detected(NamedTuple):
     """Detections of all pictures: boxes [D,4] xyxy pixels, scores [D], labels [D], image [D] = number of
     the picture. Sorted by picture and, within a picture, best first. extent [D,2]: width and height as a file has
     them, which x2 - x1 is not to the last bit; None: that difference."""
@@ -40,14 +40,14 @@ class Found(NamedTuple):
     image: Ints
     extent: Floats | None = None
 
-    def pick(self, keep: Ints) -> Found:
+    def pick(self, keep: Ints) -> Detected:
         """The detections at `keep`."""
-        return Found(*(None if column is None else column[keep] for column in self))  # type: ignore[arg-type]
+        return Detected(*(None if column is None else column[keep] for column in self))  # type: ignore[arg-type]
 
 
 class Truth(NamedTuple):
     """True boxes of all pictures: boxes [G,4] xyxy pixels, labels [G], image [G] rising, ignore [G]
-    (crowd or difficult), areas [G] in square pixels; extent [G,2] as in `Found`."""
+    (crowd or difficult), areas [G] in square pixels; extent [G,2] as in `Detected`."""
 
     boxes: Floats
     labels: Ints
@@ -62,36 +62,38 @@ class Truth(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Overlapping boxes of one picture: found [Q] and truth [Q] are rows, iou [Q] in (0, 1]."""
+    """Overlapping boxes of one picture: detections [Q] and truth [Q] are rows, iou [Q] in (0, 1]."""
 
-    found: Ints
+    detections: Ints
     truth: Ints
     iou: Floats
 
 
-def overlaps(found: Found, truth: Truth, *, minimum: float, crowd: bool = True, plus_one: bool = False) -> Pairs:
-    """Every pair of one picture, whatever the classes, with IoU >= `minimum` (> 0), by rising `found`.
+def overlaps(
+    detections: Detected, truth: Truth, *, minimum: float, crowd: bool = True, plus_one: bool = False
+) -> Pairs:
+    """Every pair of one picture, whatever the classes, with IoU >= `minimum` (> 0), by rising `detections`.
 
     With `crowd` an ignored box is overlapped by the share of the detection that lies inside it (COCO).
     With `plus_one` a box from x1 to x2 is x2 - x1 + 1 wide (VOC).
     """
     extra = 1.0 if plus_one else 0.0
-    found_area = np.prod(_extent(found) + extra, axis=1)
+    detected_area = np.prod(_extent(detections) + extra, axis=1)
     truth_area = np.prod(_extent(truth) + extra, axis=1)
-    images = np.intersect1d(found.image, truth.image)
-    starts, stops = np.searchsorted(found.image, images), np.searchsorted(found.image, images, side="right")
+    images = np.intersect1d(detections.image, truth.image)
+    starts, stops = np.searchsorted(detections.image, images), np.searchsorted(detections.image, images, side="right")
     firsts, lasts = np.searchsorted(truth.image, images), np.searchsorted(truth.image, images, side="right")
     rows: list[Ints] = []
     columns: list[Ints] = []
     values: list[Floats] = []
     for start, stop, first, last in zip(starts, stops, firsts, lasts, strict=True):
-        a, b = found.boxes[start:stop, None], truth.boxes[None, first:last]
+        a, b = detections.boxes[start:stop, None], truth.boxes[None, first:last]
         width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0]) + extra
         height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1]) + extra
         inside = np.maximum(width, 0) * np.maximum(height, 0)
-        union = found_area[start:stop, None] + truth_area[None, first:last] - inside
+        union = detected_area[start:stop, None] + truth_area[None, first:last] - inside
         if crowd:
-            union = np.where(truth.ignore[None, first:last], found_area[start:stop, None], union)
+            union = np.where(truth.ignore[None, first:last], detected_area[start:stop, None], union)
         iou = inside / np.maximum(union, 1e-300)  # a box without area overlaps nothing
         row, column = np.nonzero(iou >= minimum)
         rows.append(row + start)
@@ -102,26 +104,26 @@ def overlaps(found: Found, truth: Truth, *, minimum: float, crowd: bool = True, 
     return Pairs(np.concatenate(rows), np.concatenate(columns), np.concatenate(values))
 
 
-def _extent(side: Found | Truth) -> Floats:
+def _extent(side: Detected | Truth) -> Floats:
     return side.boxes[:, 2:] - side.boxes[:, :2] if side.extent is None else side.extent
 
 
-def match_coco(found: Found, truth: Truth, pairs: Pairs, iou: float) -> Ints:
+def match_coco(detections: Detected, truth: Truth, pairs: Pairs, iou: float) -> Ints:
     """Status [D] by COCO's rule; see `matches_coco`."""
-    box = matches_coco(found, truth, pairs, iou)
-    status = np.zeros(len(found.scores), np.int64)
+    box = matches_coco(detections, truth, pairs, iou)
+    status = np.zeros(len(detections.scores), np.int64)
     status[box >= 0] = np.where(truth.ignore[box[box >= 0]], IGNORED, CORRECT)
     return status
 
 
-def matches_coco(found: Found, truth: Truth, pairs: Pairs, iou: float) -> Ints:
+def matches_coco(detections: Detected, truth: Truth, pairs: Pairs, iou: float) -> Ints:
     """[D] the true box that each detection takes, -1 for none. Best detection first, each takes the free box
     of its class with the highest IoU >= `iou`; an ignored box only where no other is free, any number of times."""
     limit = min(iou, 1 - 1e-10)  # as cocoapi, so that IoU 1 counts at threshold 1
-    row, column, value = _same_class(found, truth, pairs, pairs.iou >= limit)
+    row, column, value = _same_class(detections, truth, pairs, pairs.iou >= limit)
     # Equal IoU: the later box wins, as in cocoapi.
     order = np.lexsort((-column, -value, truth.ignore[column], row))
-    result = np.full(len(found.scores), -1, np.int64)
+    result = np.full(len(detections.scores), -1, np.int64)
     ignore = truth.ignore.tolist()
     taken = [False] * len(ignore)
     done = -1
@@ -135,17 +137,17 @@ def matches_coco(found: Found, truth: Truth, pairs: Pairs, iou: float) -> Ints:
 
 
 def match_image(
-    found: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+    detections: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
     truth: tuple[NDArray[Any], NDArray[Any], Bools],
     iou: float = 0.5,
 ) -> Ints:
     """[D] the true box that each detection of one image takes by COCO's rule, -1 for none; in any order.
 
-    found: boxes [D,4] xyxy, scores [D], labels [D]; truth: boxes [G,4], labels [G], ignore [G].
+    detections: boxes [D,4] xyxy, scores [D], labels [D]; truth: boxes [G,4], labels [G], ignore [G].
     """
-    boxes, scores, labels = found
+    boxes, scores, labels = detections
     order = np.argsort(-scores, kind="stable")
-    d = Found(
+    d = Detected(
         boxes[order].astype(np.float64), scores[order].astype(np.float64), labels[order], np.zeros(len(order), np.int64)
     )
     none = np.zeros(len(truth[1]), np.int64)
@@ -155,23 +157,23 @@ def match_image(
     return result
 
 
-def match_voc(found: Found, truth: Truth, pairs: Pairs, iou: float = 0.5) -> Ints:
+def match_voc(detections: Detected, truth: Truth, pairs: Pairs, iou: float = 0.5) -> Ints:
     """Status [D] by VOC's rule: each detection belongs to the box of its class with the highest IoU, if
     that is above `iou`; the best detection of a box is correct, the others are wrong."""
-    row, column, value = _same_class(found, truth, pairs, pairs.iou > iou)
+    row, column, value = _same_class(detections, truth, pairs, pairs.iou > iou)
     order = np.lexsort((column, -value, row))
     detection, position = np.unique(row[order], return_index=True)
     box = column[order][position]
-    status = np.zeros(len(found.scores), np.int64)
+    status = np.zeros(len(detections.scores), np.int64)
     _, first = np.unique(box, return_index=True)  # rows of one picture are best first
     status[detection[first]] = CORRECT
     status[detection[truth.ignore[box]]] = IGNORED
     return status
 
 
-def _same_class(found: Found, truth: Truth, pairs: Pairs, keep: Bools) -> Pairs:
-    keep = keep & (found.labels[pairs.found] == truth.labels[pairs.truth])
-    return Pairs(pairs.found[keep], pairs.truth[keep], pairs.iou[keep])
+def _same_class(detections: Detected, truth: Truth, pairs: Pairs, keep: Bools) -> Pairs:
+    keep = keep & (detections.labels[pairs.detections] == truth.labels[pairs.truth])
+    return Pairs(pairs.detections[keep], pairs.truth[keep], pairs.iou[keep])
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ def voc_ap(curve: Curve, *, points: int | None = None) -> float:
     return float(np.append(highest, 0.0)[reached].mean())
 
 
-def confusion(found: Found, truth: Truth, pairs: Pairs, classes: int, *, score: float) -> Ints:
+def confusion(detections: Detected, truth: Truth, pairs: Pairs, classes: int, *, score: float) -> Ints:
     """Which class was taken for which: [C+1, C+1], rows truth, columns prediction, the last is background.
 
     Detections with a score >= `score` and true boxes are matched one to one out of `pairs`: those of one
@@ -239,20 +241,20 @@ def confusion(found: Found, truth: Truth, pairs: Pairs, classes: int, *, score: 
     What stays alone is counted against background. Ignored boxes count nowhere, and neither does a
     detection left over inside one.
     """
-    keep = found.scores[pairs.found] >= score
-    row, column, value = pairs.found[keep], pairs.truth[keep], pairs.iou[keep]
+    keep = detections.scores[pairs.detections] >= score
+    row, column, value = pairs.detections[keep], pairs.truth[keep], pairs.iou[keep]
     ignored = truth.ignore[column]
-    other = found.labels[row] != truth.labels[column]
+    other = detections.labels[row] != truth.labels[column]
     order = np.lexsort((column, row, -value, other))
-    free = found.scores >= score
+    free = detections.scores >= score
     missed = ~truth.ignore
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
     for pair in order[~ignored[order]]:
         if free[row[pair]] and missed[column[pair]]:
             free[row[pair]] = missed[column[pair]] = False
-            matrix[truth.labels[column[pair]], found.labels[row[pair]]] += 1
+            matrix[truth.labels[column[pair]], detections.labels[row[pair]]] += 1
     free[row[ignored]] = False
-    matrix[classes, :classes] = np.bincount(found.labels[free], minlength=classes)
+    matrix[classes, :classes] = np.bincount(detections.labels[free], minlength=classes)
     matrix[:classes, classes] = np.bincount(truth.labels[missed], minlength=classes)
     return matrix
 
@@ -266,23 +268,25 @@ class Curves:
     pooled: dict[float, Curve]
 
 
-def all_curves(found: Found, truth: Truth, pairs: Pairs, names: tuple[str, ...], ious: tuple[float, ...]) -> Curves:
+def all_curves(
+    detections: Detected, truth: Truth, pairs: Pairs, names: tuple[str, ...], ious: tuple[float, ...]
+) -> Curves:
     """COCO-matched curves at each IoU of `ious`; every detection counts, without a limit per picture."""
     per_class, pooled = {}, {}
     for iou in ious:
-        status = match_coco(found, truth, pairs, iou)
-        per_class[iou] = curves_by_class(found, truth, status, len(names))
-        pooled[iou] = precision_recall(found.scores, status, int((~truth.ignore).sum()))
+        status = match_coco(detections, truth, pairs, iou)
+        per_class[iou] = curves_by_class(detections, truth, status, len(names))
+        pooled[iou] = precision_recall(detections.scores, status, int((~truth.ignore).sum()))
     return Curves(names, per_class, pooled)
 
 
-def curves_by_class(found: Found, truth: Truth, status: Ints, classes: int) -> tuple[Curve, ...]:
+def curves_by_class(detections: Detected, truth: Truth, status: Ints, classes: int) -> tuple[Curve, ...]:
     """One curve for each of C classes."""
-    order = np.argsort(found.labels, kind="stable")
-    edges = np.searchsorted(found.labels[order], np.arange(classes + 1))
+    order = np.argsort(detections.labels, kind="stable")
+    edges = np.searchsorted(detections.labels[order], np.arange(classes + 1))
     parts = [order[a:b] for a, b in pairwise(edges)]
     return tuple(
-        precision_recall(found.scores[part], status[part], objects)
+        precision_recall(detections.scores[part], status[part], objects)
         for part, objects in zip(parts, truth.objects(classes).tolist(), strict=True)
     )
 
@@ -295,7 +299,7 @@ class Totals(NamedTuple):
 
 
 def coco_arrays(
-    found: Found, truth: Truth, totals: Totals, caps: tuple[int, ...], backend: Backend
+    detections: Detected, truth: Truth, totals: Totals, caps: tuple[int, ...], backend: Backend
 ) -> tuple[str, Floats, Floats]:
     """(backend used, precision [10,101,C,4,M], recall [10,C,4,M]) by COCO's protocol, -1 where a class has
     no object. The axes: IoU, recall, class, size (all, small, medium, large), `caps` detections."""
@@ -307,11 +311,11 @@ def coco_arrays(
     if images == 0 or classes == 0:
         return backend, -np.ones((10, 101, classes, 4, len(caps))), -np.ones((10, classes, 4, len(caps)))
     run = _hotcoco if backend == "hotcoco" else _pycocotools
-    precision, recall = run(found, truth, images, classes, list(caps))
+    precision, recall = run(detections, truth, images, classes, list(caps))
     return backend, precision, recall
 
 
-def _xywh(side: Found | Truth) -> Floats:
+def _xywh(side: Detected | Truth) -> Floats:
     """COCO's form."""
     return np.concatenate([side.boxes[:, :2], _extent(side)], axis=1)
 
@@ -320,7 +324,7 @@ def _xywh(side: Found | Truth) -> Floats:
 # no annotation has id 0, which cocoapi takes for "not matched".
 
 
-def _hotcoco(found: Found, truth: Truth, images: int, classes: int, caps: list[int]) -> tuple[Floats, Floats]:
+def _hotcoco(detections: Detected, truth: Truth, images: int, classes: int, caps: list[int]) -> tuple[Floats, Floats]:
     import hotcoco
 
     rows = [{"id": i, "width": 1, "height": 1} for i in range(1, images + 1)]
@@ -334,7 +338,9 @@ def _hotcoco(found: Found, truth: Truth, images: int, classes: int, caps: list[i
         area=truth.areas,
         iscrowd=truth.ignore,
     )
-    dt = gt.load_res(np.column_stack([found.image + 1, _xywh(found), found.scores, found.labels + 1]))
+    dt = gt.load_res(
+        np.column_stack([detections.image + 1, _xywh(detections), detections.scores, detections.labels + 1])
+    )
     job = hotcoco.COCOeval(gt, dt, "bbox")
     job.params.max_dets = caps
     job.evaluate()
@@ -343,12 +349,14 @@ def _hotcoco(found: Found, truth: Truth, images: int, classes: int, caps: list[i
     return np.asarray(result["precision"]), np.asarray(result["recall"])
 
 
-def _pycocotools(found: Found, truth: Truth, images: int, classes: int, caps: list[int]) -> tuple[Floats, Floats]:
+def _pycocotools(
+    detections: Detected, truth: Truth, images: int, classes: int, caps: list[int]
+) -> tuple[Floats, Floats]:
     require("pycocotools", "test")
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    def rows(side: Found | Truth, areas: Floats, extra: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(side: Detected | Truth, areas: Floats, extra: dict[str, Any]) -> list[dict[str, Any]]:
         columns = (side.image + 1, side.labels + 1, _xywh(side), areas, *extra.values())
         keys = ("image_id", "category_id", "bbox", "area", *extra)
         lists = zip(*(c.tolist() for c in columns), strict=True)
@@ -364,11 +372,11 @@ def _pycocotools(found: Found, truth: Truth, images: int, classes: int, caps: li
         coco.createIndex()
         return coco
 
-    areas = np.prod(_extent(found), axis=1)
-    extra = {"score": found.scores, "iscrowd": np.zeros(len(areas), np.int64)}
+    areas = np.prod(_extent(detections), axis=1)
+    extra = {"score": detections.scores, "iscrowd": np.zeros(len(areas), np.int64)}
     with contextlib.redirect_stdout(io.StringIO()):  # cocoapi reports its progress with print
         gt = dataset(rows(truth, truth.areas, {"iscrowd": truth.ignore.astype(int)}))
-        dt = dataset(rows(found, areas, extra))
+        dt = dataset(rows(detections, areas, extra))
         job = COCOeval(gt, dt, "bbox")
         job.params.maxDets = caps
         job.evaluate()

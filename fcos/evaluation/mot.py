@@ -99,18 +99,18 @@ def _hota(
         return float("nan"), float("nan"), float("nan")
     # how well two ids fit over the whole video; decides the pairs of each frame
     fit = np.zeros((len(objects), len(tracks)))
-    for ids, found, shares in zip(real, made, overlaps, strict=True):
+    for ids, theirs, shares in zip(real, made, overlaps, strict=True):
         both = shares.sum(axis=0)[None] + shares.sum(axis=1)[:, None] - shares
-        fit[ids[:, None], found[None]] += np.where(both > 1e-12, shares / np.maximum(both, 1e-12), 0)
+        fit[ids[:, None], theirs[None]] += np.where(both > 1e-12, shares / np.maximum(both, 1e-12), 0)
     fit /= np.maximum(objects[:, None] + tracks[None] - fit, 1e-12)
     matched = np.zeros((len(ALPHAS), len(objects), len(tracks)))
-    for ids, found, shares in zip(real, made, overlaps, strict=True):
+    for ids, theirs, shares in zip(real, made, overlaps, strict=True):
         if not shares.size:
             continue
-        rows, columns = _assign(fit[ids[:, None], found[None]] * shares)
+        rows, columns = _assign(fit[ids[:, None], theirs[None]] * shares)
         for k, alpha in enumerate(ALPHAS):
             good = shares[rows, columns] >= alpha - 1e-12
-            matched[k, ids[rows[good]], found[columns[good]]] += 1
+            matched[k, ids[rows[good]], theirs[columns[good]]] += 1
     hits = matched.sum(axis=(1, 2))
     deta = hits / np.maximum(objects.sum() + tracks.sum() - hits, 1)
     shared = matched / np.maximum(objects[None, :, None] + tracks[None, None] - matched, 1)
@@ -124,9 +124,9 @@ def _idf1(real: Sequence[NDArray[np.int64]], made: Sequence[NDArray[np.int64]], 
     if not len(objects) and not len(tracks):
         return float("nan")
     together = np.zeros((len(objects), len(tracks)))
-    for ids, found, shares in zip(real, made, overlaps, strict=True):
+    for ids, theirs, shares in zip(real, made, overlaps, strict=True):
         rows, columns = np.nonzero(shares >= _IOU)
-        np.add.at(together, (ids[rows], found[columns]), 1)
+        np.add.at(together, (ids[rows], theirs[columns]), 1)
     hits = together[_assign(together)].sum() if together.size else 0.0
     return float(2 * hits / (objects.sum() + tracks.sum()))
 
@@ -138,15 +138,15 @@ def _clear(
     before: dict[int, int] = {}  # object -> track, of its last sight
     now: dict[int, int] = {}
     switches = misses = alarms = 0
-    for ids, found, shares in zip(real, made, overlaps, strict=True):
-        stay = np.array([[now.get(int(i), -1) == t for t in found] for i in ids], bool).reshape(shares.shape)
+    for ids, theirs, shares in zip(real, made, overlaps, strict=True):
+        stay = np.array([[now.get(int(i), -1) == t for t in theirs] for i in ids], bool).reshape(shares.shape)
         worth = np.where(shares >= _IOU, shares + 1000.0 * stay, 0.0)
         rows, columns = _assign(worth) if worth.size else (np.zeros(0, np.int64), np.zeros(0, np.int64))
         good = worth[rows, columns] > 0 if worth.size else np.zeros(0, bool)
-        pairs = {int(ids[r]): int(found[c]) for r, c in zip(rows[good], columns[good], strict=True)}
+        pairs = {int(ids[r]): int(theirs[c]) for r, c in zip(rows[good], columns[good], strict=True)}
         switches += sum(i in before and before[i] != t for i, t in pairs.items())
         misses += len(ids) - len(pairs)
-        alarms += len(found) - len(pairs)
+        alarms += len(theirs) - len(pairs)
         before |= pairs
         now = pairs
     return switches, misses, alarms

@@ -154,8 +154,8 @@ def _check_numbers(path: str | Path, boxes: np.ndarray, scores: np.ndarray) -> N
         )
 
 
-def _check_known(path: str | Path, key: str, values: tuple[Any, ...], found: np.ndarray, among: str) -> None:
-    bad = np.flatnonzero(found < 0)
+def _check_known(path: str | Path, key: str, values: tuple[Any, ...], indices: np.ndarray, among: str) -> None:
+    bad = np.flatnonzero(indices < 0)
     if len(bad):
         unknown = list(dict.fromkeys(values[i] for i in bad.tolist()))
         plural = "" if len(unknown) == 1 else "s"

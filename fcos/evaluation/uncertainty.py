@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .coco import flatten
-from .metrics import CORRECT, IGNORED, Floats, Found, Ints, Truth, match_coco, overlaps
+from .metrics import CORRECT, IGNORED, Detected, Floats, Ints, Truth, match_coco, overlaps
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -129,7 +129,7 @@ def compare(
 ) -> Comparison:
     """Two detectors on one data set, judged on the same draws."""
     plan = draw(len(dataset), *draws)
-    a, b = (judge(_matches(found, dataset, class_agnostic), plan) for found in (first, second))
+    a, b = (judge(_matches(detections, dataset, class_agnostic), plan) for detections in (first, second))
     difference, p = differences(a, b, plan)
     return Comparison(share_intervals(a, plan), share_intervals(b, plan), difference, p, len(dataset), *draws)
 
@@ -246,27 +246,27 @@ def two_sided(gap: float, error: float, freedom: float) -> float:
 
 
 def _matches(detections: Sequence[Detections], dataset: Dataset, class_agnostic: bool) -> tuple[Matches, ...]:
-    found, truth = flatten(detections, dataset, class_agnostic=class_agnostic)
-    return match_images(found, truth, len(dataset), 1 if class_agnostic else len(dataset.classes))
+    flat, truth = flatten(detections, dataset, class_agnostic=class_agnostic)
+    return match_images(flat, truth, len(dataset), 1 if class_agnostic else len(dataset.classes))
 
 
-def match_images(found: Found, truth: Truth, images: int, classes: int) -> tuple[Matches, ...]:
+def match_images(detections: Detected, truth: Truth, images: int, classes: int) -> tuple[Matches, ...]:
     """COCO's matching at every IoU, once for all draws; at most `LIMIT` detections per class and picture."""
-    order = np.lexsort((found.labels, found.image))  # stable: best first within picture and class
+    order = np.lexsort((detections.labels, detections.image))  # stable: best first within picture and class
     new = np.ones(len(order), bool)
-    new[1:] = (np.diff(found.image[order]) != 0) | (np.diff(found.labels[order]) != 0)
+    new[1:] = (np.diff(detections.image[order]) != 0) | (np.diff(detections.labels[order]) != 0)
     first = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
     keep = np.sort(order[np.arange(len(order)) - first < LIMIT])
-    found = found.pick(keep)
-    pairs = overlaps(found, truth, minimum=0.5)
-    status = np.stack([match_coco(found, truth, pairs, iou) for iou in IOUS.tolist()])
+    detections = detections.pick(keep)
+    pairs = overlaps(detections, truth, minimum=0.5)
+    status = np.stack([match_coco(detections, truth, pairs, iou) for iou in IOUS.tolist()])
     result = []
     for k in range(classes):
-        rows = np.flatnonzero(found.labels == k)
-        rows = rows[np.argsort(-found.scores[rows], kind="stable")]
+        rows = np.flatnonzero(detections.labels == k)
+        rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
         solid = (truth.labels == k) & ~truth.ignore
         objects = np.bincount(truth.image[solid], minlength=images).astype(np.int64)
-        result.append(Matches(found.image[rows], status[:, rows], objects))
+        result.append(Matches(detections.image[rows], status[:, rows], objects))
     return tuple(result)
 
 

@@ -20,6 +20,7 @@ from ..machine import Placement, cpu_cores, pick_device
 from ..network.folding import fuse
 from ..types import Classes, Network, Predictions
 from ..zoo.find import find_weights, load_network
+from .composite import Composite, Looks, compose
 from .detector import Detector
 
 if TYPE_CHECKING:
@@ -94,6 +95,14 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
     if runtime in ON_THE_FLY:
         return _around(on_the_fly(network, config, classes, place), place)
     return _in_torch(network, config, classes, place)
+
+
+def load_together(
+    names: Sequence[str | Path], looks: Looks = Looks(), *, overrides: Sequence[str] = (), **placing: Unpack[Placing]
+) -> Detector | Composite:
+    """Models that look together, in several ways: each as `load` reads it, the detector itself where nothing more is
+    asked for. The first one's classes and settings of decoding count; the others must know the same classes."""
+    return compose([load(name, overrides=overrides, **placing) for name in names], looks)
 
 
 def _check_choice(name: str, value: str | None, known: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from .large import open_windows
 from .tiles import Held, Windows
 
 _Reading = tuple[Path, Future[np.ndarray | Windows]]
-_Found = tuple[Path, np.ndarray, Detections | ImageError]  # pixels, and what is in them
+_Detected = tuple[Path, np.ndarray, Detections | ImageError]  # pixels, and what is in them
 _AHEAD = 4  # pictures decoded while the network works
 PIXELS_AHEAD = 178_000_000  # of the images that are held decoded at once; one larger image is held alone
 _DRAWN = 4096  # longer side in pixels of what is drawn of a large picture
@@ -40,7 +40,7 @@ def run(
     images: Sequence[Path],
     scores: Tensor,
     batch: int = 1,
-) -> Iterator[_Found]:
+) -> Iterator[_Detected]:
     """(path, pixels, detections or the error) of each picture, in order. Decoding runs ahead of the network, the
     network ahead of the caller, `detector.placement.lanes` pictures at once.
 
@@ -60,7 +60,7 @@ def run(
         ThreadPoolExecutor(lanes, initializer=prepare) as workers,
     ):
         reading: deque[_Reading] = deque()
-        detecting: deque[tuple[int, Future[list[_Found]]]] = deque()  # number of images, and what becomes of them
+        detecting: deque[tuple[int, Future[list[_Detected]]]] = deque()  # number of images, and what becomes of them
         pixels: deque[int] = deque()  # of each image that is held, and of the next where it has to wait
         begun = done = 0
         try:
@@ -113,7 +113,7 @@ def _keep_threads() -> Iterator[None]:
         torch.set_num_threads(torch.get_num_threads())
 
 
-def _detect(detector: Detector | Composite, part: Sequence[_Reading], scores: Tensor) -> list[_Found]:
+def _detect(detector: Detector | Composite, part: Sequence[_Reading], scores: Tensor) -> list[_Detected]:
     images: list[Any] = []  # pixels, or windows for a composite
     errors: dict[int, ImageError] = {}
     for place, (_, future) in enumerate(part):
@@ -123,7 +123,7 @@ def _detect(detector: Detector | Composite, part: Sequence[_Reading], scores: Te
             errors[place] = error
     names = [str(path) for place, (path, _) in enumerate(part) if place not in errors]
     pairs = iter(zip(images, detector.detect(images, names, float(scores.min()), len(part)), strict=True))
-    results: list[_Found] = []
+    results: list[_Detected] = []
     for place, (path, _) in enumerate(part):
         if place in errors:
             results.append((path, np.zeros((0, 0, 3), np.uint8), errors[place]))

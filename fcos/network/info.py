@@ -51,7 +51,7 @@ class Info:
     def text(self) -> str:
         """For a terminal."""
         lines = [
-            f"{self.name}: {self.backbone} body, {self.classes} classes, dialect {self.dialect}",
+            f"{self.name}: {self.backbone} backbone, {self.classes} classes, dialect {self.dialect}",
             "",
             f"part       parameters     GFLOP   share   at {self.size[0]}x{self.size[1]}",
         ]

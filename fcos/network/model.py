@@ -1,4 +1,4 @@
-"""The network, top to bottom: body -> FPN P3-P7 -> one head shared by all levels -> Predictions."""
+"""The network, top to bottom: backbone -> FPN P3-P7 -> one head shared by all levels -> Predictions."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class FCOS(nn.Module):
         return result
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Pixels as the body expects them: mean and std applied, channels in its order."""
+        """Pixels as the backbone expects them: mean and std applied, channels in its order."""
         x = (images.to(self.mean.dtype) - self.mean) / self.std
         x = x.flip(1) if self.cfg.bgr else x
         return x.to(next(self.backbone.parameters()).dtype)
 
 
 class FPN(nn.Module):
-    """Feature pyramid (Lin et al., arXiv 1612.03144) with stride-2 convs for the levels above the body's."""
+    """Feature pyramid (Lin et al., arXiv 1612.03144) with stride-2 convs for the levels above the backbone's."""
 
     def __init__(self, channels: Sequence[int], cfg: ModelConfig) -> None:
         super().__init__()

@@ -120,7 +120,7 @@ def check_fit(
             network = FCOS(config.model, num_classes)
     except FcosError:
         raise
-    except Exception:  # a few bodies compute with numbers while they are built; none of them is large
+    except Exception:  # a few backbones compute with numbers while they are built; none of them is large
         return
     _compare(network, state, source, changed)
 

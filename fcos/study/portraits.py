@@ -141,9 +141,9 @@ def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
 
 
 def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None:
-    """From the picture to boxes: maps of the body and of the pyramid (mean size of the activation, each map
+    """From the picture to boxes: maps of the backbone and of the pyramid (mean size of the activation, each map
     on its own scale), the shared head, class probability and centerness of every level, and the detections.
-    A network without body and pyramid (an exported one) shows only its outputs."""
+    A network without backbone and pyramid (an exported one) shows only its outputs."""
     cfg = detector.config.model
     backbone, pyramid = feature_maps(detector, told.image)
     levels = len(told.maps)
@@ -163,7 +163,7 @@ def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None
         name = f"C{backbone[i][0].bit_length() - 1}"
         _side(axes, f"{name}   {values.shape[1]} x {values.shape[0]} x {channels}")
         if i == 0:
-            _head(axes, "body", cfg.backbone)
+            _head(axes, "backbone", cfg.backbone)
     for i, (stride, channels, values) in enumerate(pyramid):
         axes = figure.add_subplot(grid[i + offset, 2])
         _map(axes, values, "magma", level_color(i))
@@ -195,7 +195,7 @@ Map = tuple[int, int, np.ndarray]  # stride, channels, mean absolute activation 
 
 
 def feature_maps(detector: Detector, image: np.ndarray) -> tuple[list[Map], list[Map]]:
-    """Maps of the body and of the pyramid for a picture [H,W,3], without the padding."""
+    """Maps of the backbone and of the pyramid for a picture [H,W,3], without the padding."""
     network: Any = detector.network
     if not hasattr(network, "backbone"):
         return [], []

@@ -69,7 +69,7 @@ class RunOptions:
     """How a run is done, beside its settings and data.
 
     `out` is its folder. `init` names a detector (zoo name, run folder or file) whose weights are kept where they fit,
-    "none" for the body's own weights only, None for the bundled detector of that name where there is one. `resume`
+    "none" for the backbone's own weights only, None for the bundled detector of that name where there is one. `resume`
     goes on from the newest checkpoint in `out`. `device`: auto, cpu, cuda, cuda:1, mps; `devices` processes on each of
     `nodes` machines. `sources` is noted in environment.json: where the data came from, so that a resume need not be
     told; `notes` are lines to tell first. `on_step(step, report)` is called after every optimiser step, with the steps
@@ -576,7 +576,7 @@ class Trainer:
         where = f"{self.world} x {self.fabric.device.type}" if self.world > 1 else str(self.fabric.device)
         epochs = f"{self.total / self.sampler.steps_per_epoch:.3g}"
         return [
-            ("model", f"{cfg.name}, {cfg.model.backbone} body, {trained / 1e6:.1f} M trainable parameters"),
+            ("model", f"{cfg.name}, {cfg.model.backbone} backbone, {trained / 1e6:.1f} M trainable parameters"),
             *[(k, d.summary()) for k, d in self.data.items()],
             *([] if "val" in self.data else [("val", "none, so nothing is judged: --val DATA")]),
             ("pixels", f"shorter side {min(sizes)}-{max(sizes)} in training{early}, {cfg.data.size} after"),

@@ -71,7 +71,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _depth(name: str, network: FCOS) -> int:
-    """Stages between a body parameter and the top: 0 for the last stage, more towards the stem."""
+    """Stages between a backbone parameter and the top: 0 for the last stage, more towards the stem."""
     flat = name.removeprefix("backbone.body.").replace(".", "_") + "_"
     stages = [s.replace(".", "_") + "_" for s in network.backbone.stages]
     for depth, stage in enumerate(reversed(stages)):

@@ -59,8 +59,8 @@ def train(
     Model: `model` is the name of a preset ("fcos-lite0" when left out; `fcos models`) or a Config. `settings` go on top
     of it: {"train.lr": 0.001}, {"train": {"lr": 0.001}} or ["train.lr=0.001"], any setting that `fcos config` lists;
     below them a YAML file `config`, below that the conventions of a published implementation, `dialect`. `init` names
-    the weights to start from: a detector (name, run folder, file), or "none" for those of the body alone; left out, the
-    bundled detector of the same name.
+    the weights to start from: a detector (name, run folder, file), or "none" for those of the backbone alone; left out,
+    the bundled detector of the same name.
 
     Run: `out` is runs/NAME when left out. `resume` goes on with the run in `out` (left out: the latest in runs/), with
     its data and settings; `settings` may change some, such as train.epochs. `device` is auto, cpu, cuda, cuda:1 or mps;

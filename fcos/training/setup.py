@@ -76,7 +76,7 @@ def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
 
 
 def wants_channels_last(network: FCOS, asked: bool | str, device: torch.device) -> bool:
-    """`train.channels_last`, with "auto" decided: everywhere but for dense bodies on a CPU whose widest vectors are
+    """`train.channels_last`, with "auto" decided: everywhere but for dense backbones on a CPU whose widest vectors are
     AVX2's.
 
     There the backward pass of a 3x3 convolution is slower in that layout, while depthwise ones gain from it
@@ -111,7 +111,7 @@ def initialise(network: FCOS, config: Config, classes: Classes, init: str | None
         return [load_backbone_weights(network.backbone, config.model)]
     done = []
     state, settings, theirs, _ = weights.read(find_weights(init))
-    if settings.model.backbone != config.model.backbone:  # tensors of the same name and shape, but of another body
+    if settings.model.backbone != config.model.backbone:  # tensors of the same name and shape, but of another backbone
         state = {k: v for k, v in state.items() if not k.startswith("backbone.")}
         done.append(load_backbone_weights(network.backbone, config.model))
     if theirs.names != classes.names:  # the same number of other classes is no reason to keep their layer
@@ -136,7 +136,7 @@ def _layers(names: Sequence[str], others: Sequence[str]) -> str:
 
 
 def _bundled_fits(config: Config) -> bool:
-    """Whether the package has a detector of this name with this body, and no other weights were asked for."""
+    """Whether the package has a detector of this name with this backbone, and no other weights were asked for."""
     entry = known_models().get(config.name)
     path = None if entry is None else entry.bundled()
     if path is None or config.model.backbone_weights != "auto":

@@ -115,9 +115,9 @@ def card(name: str, path: str | Path, evidence: Evidence | None = None, *, front
         lines += [f"license: {licence.lower()}"] if licence else []
         lines += ["tags: [fcos, object-detection, anchor-free]", "---", ""]
     lines += [f"# {name}", ""]
-    lines += [facts.summary.strip() or f"FCOS (arXiv 1904.01355) with the body {config.model.backbone}.", ""]
+    lines += [facts.summary.strip() or f"FCOS (arXiv 1904.01355) with the backbone {config.model.backbone}.", ""]
     rows = [
-        ("body", config.model.backbone),
+        ("backbone", config.model.backbone),
         ("parameters", f"{about['parameters'] / 1e6:.2f} M" if "parameters" in about else ""),
         ("file", f"{path.stat().st_size / 1e6:.1f} MB"),
         ("input", f"shorter side {config.data.size} px, longer side up to {config.data.max_size}"),

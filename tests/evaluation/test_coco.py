@@ -224,7 +224,7 @@ def test_full_doubles_on_thresholds_count_as_in_pycocotools(tmp_path, capsys, fi
     boxes = [np.concatenate([side.boxes[:, :2], side.extent], axis=1) for side in (flat_found, flat_truth)]
     if len(boxes[0]) and len(boxes[1]):
         theirs = mask.iou(*boxes, flat_truth.ignore.astype(np.uint8))
-        assert (pairs.iou == theirs[pairs.found, pairs.truth]).all()  # to the last bit
+        assert (pairs.iou == theirs[pairs.detections, pairs.truth]).all()  # to the last bit
     if not rows:
         return
     gt = Api(str(gt_file))

@@ -54,7 +54,7 @@ def test_only_stages_that_are_asked_for():
         k.split(".")[1] for k, p in backbone.body.named_parameters() if k.startswith("blocks") and not p.requires_grad
     }
     assert {"0", "1"} <= fixed
-    with pytest.raises(ModelError, match="needs an HRNet body"):
+    with pytest.raises(ModelError, match="needs an HRNet backbone"):
         Backbone(ModelConfig(backbone="tf_efficientnet_lite0", neck="hrfpn"))
 
 

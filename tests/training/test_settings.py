@@ -318,8 +318,8 @@ def test_a_detector_with_another_body_gives_its_fpn_and_head_only(shapes, tmp_pa
     other = tiny_config(model={"backbone": "resnet10t", "backbone_weights": "none"})
     network = weights.build(other, 2)
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    body, rest = initialise(network, other, Classes(("disc", "square")), str(tmp_path / "first"))
-    assert body == "body starts from random weights"
+    line, rest = initialise(network, other, Classes(("disc", "square")), str(tmp_path / "first"))
+    assert line == "backbone starts from random weights"
     assert "fpn" in rest.split("fresh: ")[0]
     theirs = first.judged.state_dict()
     for key, value in network.state_dict().items():

@@ -22,7 +22,7 @@ SPARE = (
 
 
 def pixels(reading: Reading) -> tuple[dict[str, Any], list[str]]:
-    """Settings of the body's pixels and strides: MSRA's ResNets stride in the 1x1, ResNeXt does not."""
+    """Settings of the backbone's pixels and strides: MSRA's ResNets stride in the 1x1, ResNeXt does not."""
     mean, std = reading.info.get("pixel_mean"), reading.info.get("pixel_std")
     settings: dict[str, Any] = {}
     reasons = []
