@@ -1,0 +1,80 @@
+"""The verbs work with the network cut, and none tries to reach it."""
+
+import shutil
+import socket
+
+import pytest
+from tiny import fcos, learn, make_shapes, tiny_config
+
+from fcos.data.open import open_splits
+from fcos.files import ASSETS
+
+
+@pytest.fixture(autouse=True)
+def cut(monkeypatch):
+    """Every address but this machine's own is unreachable; returned is what was tried."""
+    tried = []
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def at_home(host):
+        return host in (None, "", "localhost", "127.0.0.1", "::1", b"localhost")
+
+    def no_connect(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not at_home(address[0]):
+            tried.append(address)
+            raise OSError(101, "Network is unreachable")
+        return connect(self, address)
+
+    def no_name(host, *rest, **named):
+        if not at_home(host):
+            tried.append(host)
+            raise socket.gaierror(-2, "Name or service not known")
+        return look_up(host, *rest, **named)
+
+    monkeypatch.setattr(socket.socket, "connect", no_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", no_name)
+    return tried
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("offline")
+    data = make_shapes(folder / "shapes", {"train": 6, "val": 3})
+    config = tiny_config(model={"backbone_norm": "batch"})
+    learn(config, {"train": open_splits(data)["train"]}, folder / "run")
+    shutil.copy(ASSETS / "photos" / "cat.jpg", folder / "photo.jpg")
+    return folder
+
+
+VERBS = {
+    "predict": "predict photo.jpg --out found",
+    "predict, a run": "predict photo.jpg --model run --json",
+    "eval": "eval shapes --model run",
+    "explain": "explain photo.jpg --model run --out why",
+    "doctor": "doctor shapes --out page",
+    "data": "data info shapes",
+    "convert": "data convert shapes copy --to yolo",
+    "models": "models",
+    "info": "info fcos-lite0",
+    "config": "config fcos-lite0",
+    "train": "train shapes --out again --model fcos-lite0 --epochs 1 data.size=64 data.train_sizes=[] data.workers=0",
+    "export": "export --model run --format onnx --out model.onnx",
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verbs_need_no_network(verb, work, capsys, monkeypatch, cut):
+    monkeypatch.chdir(work)
+    words = VERBS[verb].split()
+    code, _, err = fcos(capsys, *words)
+    assert code == 0, err
+    assert not cut, f"{verb} tried to reach {cut}"
+
+
+def test_what_needs_the_network_says_so(capsys, work, monkeypatch, cut, tmp_path):
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "empty"))
+    code, _, err = fcos(capsys, "predict", "photo.jpg", "--model", "torchvision/fcos-r50-coco")
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1, err
+    assert cut
