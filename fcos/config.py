@@ -174,12 +174,15 @@ class DecodeConfig(Section):
     nms_plus_one: bool = _f(False, "NMS measures widths as x2 - x1 + 1, as the original")
     soft_sigma: float = _f(0.5, "width of Gaussian soft-NMS", gt=0)
     max_detections: int = _f(100, "detections kept per image", ge=1, le=1_000_000)
+    shown: float | None = _f(
+        None, "lowest score shown where none is asked for; training stores that of the best F1; null: 0.5", ge=0, le=1
+    )
 
     @property
-    def shown(self) -> float:
-        """Lowest score that is shown where none is asked for. The geometric mean of two probabilities that are
+    def lowest_shown(self) -> float:
+        """`shown`, or what stands for it in a model that has none: the geometric mean of two probabilities that are
         0.5 is 0.5, their product 0.25. (Evaluation counts every score.)"""
-        return {"product": 0.25, "class": 0.3}.get(self.score, 0.5)
+        return {"product": 0.25, "class": 0.3}.get(self.score, 0.5) if self.shown is None else self.shown
 
 
 class DataConfig(Section):
@@ -336,9 +339,12 @@ class Config(Section):
         Raises ConfigError for an unknown key (with the nearest name) or a wrong value.
         """
         data = self.model_dump()
-        for change in changes:
-            nested = parse_assignment(change) if isinstance(change, str) else change
-            _merge(data, nested, source)
+        nested = [parse_assignment(change) if isinstance(change, str) else change for change in changes]
+        for change in nested:
+            _merge(data, change, source)
+        chosen = any("shown" in part for change in nested if isinstance(part := change.get("decode"), dict))
+        if not chosen and data["decode"]["score"] != self.decode.score:
+            data["decode"]["shown"] = None  # that of another kind of score means nothing here
         return _validate(data, source)
 
     def __repr__(self) -> str:

@@ -94,10 +94,10 @@ class Bar:
             self._last, self._spoken = now, True
             self.write(f"{self.label} {self.text()}")
 
-    def rate(self) -> float:
-        """How much is done in a second, without pauses; 0.0 before anything is."""
+    def rate(self, done: float | None = None) -> float:
+        """How much is done in a second, without pauses, where `done` is reached now; 0.0 before anything is."""
         seconds = time.perf_counter() - self._began
-        moved = self.done - (self._first or 0)
+        moved = (self.done if done is None else done) - (self._first or 0)
         return moved / seconds if moved > 0 and seconds > 0 else 0.0
 
     def text(self) -> str:
@@ -167,6 +167,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) 
         for row in cells
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """The same for a notebook; the first column is the row's name."""
+    from html import escape
+
+    def row(tag: str, cells: Sequence[object]) -> str:
+        first, *rest = (escape(one_line(str(c))) for c in cells)
+        return f"<tr><th style='text-align:left'>{first}</th>{''.join(f'<{tag}>{c}</{tag}>' for c in rest)}</tr>"
+
+    return f"<table>{row('th', head)}{''.join(row('td', cells) for cells in rows)}</table>"
 
 
 def data_name(root: str) -> str:

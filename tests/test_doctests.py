@@ -13,7 +13,7 @@ from fcos.files import ASSETS
 
 MODULES = [
     "config", "data.dataset", "data.open", "detections", "errors", "evaluation.program", "analysis.explain",
-    "inference.detector", "inference.load", "inference.writers", "presets",
+    "inference.detector", "inference.load", "inference.writers", "presets", "training.program",
 ]  # fmt: skip
 
 

@@ -89,6 +89,16 @@ def open_to_judge(path: str | Path | DataSource, split: str | None) -> Dataset:
     return dataset
 
 
+def open_own(model: str) -> tuple[Path, Dataset]:
+    """The folder of a run, and what it was judged by; DataError where the model is no run."""
+    from ..data.runs import judged_by
+    from ..evaluation.program import run_to_judge
+    from ..zoo.describe import read_settings
+
+    run = run_to_judge(model)
+    return run, judged_by(run, inclusive=read_settings(run)[0].data.inclusive_boxes)
+
+
 def say(line: str) -> None:
     """One line on stderr."""
     typer.echo(f"fcos: {line}", err=True)

@@ -22,6 +22,7 @@ from .common import (
     Trust,
     Views,
     data_source,
+    open_own,
     open_to_judge,
     say,
     sort_words,
@@ -87,11 +88,13 @@ def command(
 
     \b
     fcos eval my_data --model runs/mine
+    fcos eval runs/mine          on what it was judged by in training
     fcos eval my_data --detections results.json
     fcos eval my_data --compare runs/one runs/two
     """
     import json
 
+    from ..data.runs import run_of
     from ..errors import FcosError
     from ..evaluation.coco import curves, evaluate, read_results
     from ..files import check_folder, write_whole
@@ -106,9 +109,10 @@ def command(
             raise FcosError("--mot judges two MOTChallenge files; leave out the data set and what to judge on it")
         _tracks(*mot, as_json)
         return
-    if named is None:
-        raise FcosError("judge on what? give the data set: fcos eval DATA --model MODEL")
-    data = Path(named)
+    if named is not None and not model and not detections and not compare and run_of(named) is not None:
+        named, model = None, [named]
+    if named is None and not model:
+        raise FcosError("judge on what? give the data set: fcos eval DATA --model MODEL; only a run knows its own")
     if bool(model) + (detections is not None) + (compare is not None) != 1:
         raise FcosError("give either --model or --detections, the thing to judge, or --compare A B")
     if detections is not None and overrides:
@@ -116,7 +120,11 @@ def command(
     check_folder(out)
     if class_agnostic and precision is not None:
         raise FcosError("--precision gives a score for each class, which --class-agnostic takes for one")
-    dataset = open_to_judge(data_source(data, format, pictures, labels), split)
+    if named is not None:
+        data = Path(named)
+        dataset = open_to_judge(data_source(data, format, pictures, labels), split)
+    else:
+        data, dataset = open_own(model[0] if model else "")
     looks = Looks(tile, overlap, parse_views(tta))
 
     def judge(names: list[str]) -> tuple[list[Detections], Dataset]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Device, Json, Model, Settings, Split, open_to_judge, sort_words, the_one
+from .common import Device, Json, Model, Settings, Split, open_own, open_to_judge, sort_words, the_one
 
 
 def command(
@@ -39,20 +39,22 @@ def command(
       fcos explain photo.jpg --model runs/mine --out story
     each missed object: the stage that lost it
       fcos explain my_data --model runs/mine
+      fcos explain --model runs/mine   (what it was judged by)
     the objects of one picture
       fcos explain my_data --image 17 --model runs/mine
     """
     import json
 
+    from ..data.runs import run_of
     from ..errors import FcosError
     from ..files import write_whole
     from ..inference.load import load
 
     things, overrides = sort_words(words, settings)
     source = the_one(things, data, "--data")
-    if source is None:
+    if source is None and run_of(model) is None:
         raise FcosError("explain what? give a picture, or a data set: fcos explain PICTURE_OR_DATA")
-    if data is not None or _is_data(source):
+    if source is not None and (data is not None or _is_data(source)):
         data, source = Path(source), None
     if source is not None and image is not None:
         raise FcosError("--image is the id of a picture of --data")
@@ -69,8 +71,8 @@ def command(
         from ..analysis.misses import gallery, miss_study
         from ..data.classes import as_seen
 
-        assert data is not None
-        dataset = as_seen(open_to_judge(data, split), detector.config.data, detector.classes.names[0])
+        opened = open_to_judge(data, split) if data is not None else open_own(model)[1]
+        dataset = as_seen(opened, detector.config.data, detector.classes.names[0])
         if limit and image is None:
             dataset = dataset.subset(range(min(limit, len(dataset))))
         study = miss_study(detector, dataset, score, image)

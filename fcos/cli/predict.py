@@ -40,7 +40,7 @@ def command(
         str | None,
         typer.Option(
             "--score",
-            help="Lowest score shown (0.5; 0.25 where scores are products); by class: person=0.4,dog=0.5 or FILE.json.",
+            help="Lowest score shown; the model's own when left out; by class: person=0.4,dog=0.5 or FILE.json.",
         ),
     ] = None,
     proposals: Annotated[
@@ -155,6 +155,8 @@ def command(
         del image, seen, shown  # while the next one is waited for, a large image would be held twice
     writer.close()
     _tell(outcome, outputs, as_json, time.perf_counter() - began)
+    if outcome.images and not outcome.detections and float(scores.max()) > 0.1:
+        say(f"nothing scores {scores.min():.2g} or more; what is less sure: --score 0.1")
     if outcome.broken or any(broken):
         sys.exit(1)
 

@@ -24,7 +24,8 @@ def command(
     tracker: Annotated[str, typer.Option("--tracker", help="bytetrack or ocsort.")] = "bytetrack",
     every: Annotated[int, typer.Option("--every", min=1, help="Detect in each Nth frame only.")] = 1,
     score: Annotated[
-        float | None, typer.Option("--score", min=0, max=1, help="Score from which a detection begins a track.")
+        float | None,
+        typer.Option("--score", min=0, max=1, help="Score that begins a track; left out: the model's own."),
     ] = None,
     patience: Annotated[
         float, typer.Option("--patience", min=0, max=3600, help="Seconds out of sight until an object is given up.")
@@ -70,10 +71,12 @@ def command(
     zones = [parse_zone(text) for text in zone or []]
     painter = Painter(lines, zones)
     config = TrackConfig(patience=patience)
+    make_tracker(tracker, config)  # an unknown name is told before a model is loaded
+    detector = load(model, runtime=runtime, device=device, overrides=overrides)
+    score = detector.config.decode.shown if score is None else score
     if score is not None:
         config = TrackConfig(high=min(score, config.high), low=min(score, config.low), start=score, patience=patience)
     chosen = make_tracker(tracker, config)
-    detector = load(model, runtime=runtime, device=device, overrides=overrides)
     place = int(source) if source.isascii() and source.isdigit() and len(source) < 4 else source
     name = f"camera{source}" if isinstance(place, int) else Path(source.split("?")[0]).stem or "stream"
     with Reader(place) as reader:

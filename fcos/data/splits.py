@@ -117,6 +117,27 @@ def default_split(names: Sequence[str], wanted: Sequence[str]) -> str | None:
     return next((name for name in wanted if name in names), only)
 
 
+def taught_splits(splits: Iterable[str], asked: str | None, name: object) -> list[str]:
+    """The splits to learn from: those of `asked`, with commas, else train, trainval, or the only one. DataError with
+    what to do where `name`, the data set, lacks them."""
+    there = list(splits)
+    if asked:
+        wanted = [s.strip() for s in asked.split(",") if s.strip()]
+    else:
+        wanted = [s for s in TAUGHT if s in there][:1] or (there if len(there) == 1 else [])
+    absent = [s for s in wanted if s not in there]
+    if absent == ["val"] and len(wanted) > 1:
+        rest = ",".join(s for s in wanted if s != "val")
+        raise DataError(
+            f"{name} has no split called val; it has {', '.join(there)}. Leave --split out, and a tenth of the images "
+            f"is held out for judging; or learn from all with --split {rest} --holdout 0"
+        )
+    if absent or not wanted:
+        missing = f"no split called {absent[0]}" if absent else "no split called train; choose one with --split"
+        raise DataError(f"{name} has {missing}; it has {', '.join(there)}")
+    return wanted
+
+
 # --------------------------------------------------------------------------- what folders and files are called
 
 WORDS = {

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, TypedDict, Unpack
 
 from ..data.classes import as_seen
 from ..data.dataset import Dataset
 from ..data.open import open_judged
+from ..data.runs import judged_by, run_of
+from ..errors import DataError
 from ..inference.composite import Composite
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
@@ -16,6 +19,7 @@ from ..inference.load import load
 from ..types import Detections
 from . import coco
 from .coco import Metrics
+from .uncertainty import intervals
 
 Judged: TypeAlias = "Detector | Composite | str | Path | Sequence[Detections]"
 
@@ -25,19 +29,21 @@ class Options(TypedDict, total=False):
 
     split: str | None
     batch: int
+    ci: bool
     allow_missing: bool
     class_agnostic: bool
     voc_plus_one: bool
 
 
-def evaluate(model: Judged, data: Dataset | str | Path, **options: Unpack[Options]) -> Metrics:
+def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options: Unpack[Options]) -> Metrics:
     """COCO and VOC numbers of a model on annotated images, or of detections that are there already.
 
     Args:
         model: a Detector, the name, run folder or file of one, or a list with the Detections of each image of `data`.
-        data: a Dataset, or the path of one.
+        data: a Dataset, or the path of one; left out: what the run of the model was judged by (`model` is its folder).
         split: of a path; left out: test, else val, else the only one.
         batch: images that go through the network together, 8.
+        ci: 95 % intervals too, `metrics.intervals`; some seconds for hundreds of images.
         allow_missing: go on when the data has classes that the model does not know.
         class_agnostic: take all classes for one (proposals).
         voc_plus_one: VOC numbers by the devkit's pixels, x2 - x1 + 1 wide.
@@ -51,22 +57,47 @@ def evaluate(model: Judged, data: Dataset | str | Path, **options: Unpack[Option
     >>> metrics = fcos.evaluate("fcos-lite0", "my_data")
     >>> metrics.images, 0 <= metrics.ap <= metrics.ap50 <= 1
     (4, True)
+    >>> print(fcos.evaluate("fcos-lite0", "my_data", ci=True))
+    AP 0.9... [...]  AP50 1.000 [...]  AP75 1.000 [...]
+    small -  medium -  large 0.9...
+    4 images, 3 objects (and 1 ignored), ... detections
+    <BLANKLINE>
+    class   objects     AP   AP50
+    person        2  0.8...  1.000
+    cat           1  1.000  1.000
     """
-    dataset = data if isinstance(data, Dataset) else open_judged(data, options.get("split"))
+    run = run_to_judge(model) if data is None else None
     if isinstance(model, str | Path):
         model = load(model)
+    if isinstance(data, Dataset):
+        dataset = data
+    elif data is not None:
+        dataset = open_judged(data, options.get("split"))
+    else:
+        assert run is not None
+        assert isinstance(model, Detector)
+        dataset = judged_by(run, inclusive=model.config.data.inclusive_boxes)
     if isinstance(model, Detector | Composite):
         detections, dataset = detect(
             model, dataset, options.get("batch", 8), allow_missing=options.get("allow_missing", False)
         )
     else:
         detections = list(model)
-    return coco.evaluate(
-        detections,
-        dataset,
-        class_agnostic=options.get("class_agnostic", False),
-        voc_plus_one=options.get("voc_plus_one", False),
+    agnostic = options.get("class_agnostic", False)
+    metrics = coco.evaluate(
+        detections, dataset, class_agnostic=agnostic, voc_plus_one=options.get("voc_plus_one", False)
     )
+    if options.get("ci", False):
+        metrics = replace(metrics, intervals=intervals(detections, dataset, class_agnostic=agnostic))
+    return metrics
+
+
+def run_to_judge(model: object) -> Path:
+    """The run folder that `model` is or lies in, which knows what it was judged by; DataError where it is none."""
+    run = run_of(model) if isinstance(model, str | Path) else None
+    if run is None:
+        raise DataError("judge on what? give the data set: fcos eval DATA --model MODEL; only a run knows its own")
+    return run
 
 
 def detect(

@@ -44,7 +44,6 @@ class Changes(TypedDict, total=False):
     classes: Classes
     placement: Placement
     size: tuple[int, int] | None
-    lowest: float | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,8 +56,7 @@ class Detector:
     it: only those of equal padded size share a batch.
 
     `placement` says where and how the network computes; `size` is the only (height, width) that the network
-    takes, if so: pictures are shrunk to fit. `lowest` is the lowest score shown where none is asked for; None: that
-    of the settings, `decode.shown`.
+    takes, if so: pictures are shrunk to fit.
 
     >>> model = fcos.load("fcos-lite0", device="cpu")
     >>> model("photo.jpg")
@@ -74,7 +72,6 @@ class Detector:
     classes: Classes
     placement: Placement = field(default_factory=Placement)
     size: tuple[int, int] | None = None
-    lowest: float | None = None
     _points: dict[tuple[int, int], Points] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
@@ -83,7 +80,7 @@ class Detector:
         return f"Detector({self.config.name}, {plural(len(self.classes), 'class')}, {how})"
 
     def replace(self, **changes: Unpack[Changes]) -> Detector:
-        """This detector with other parts: network, config, classes, placement, size, lowest."""
+        """This detector with other parts: network, config, classes, placement, size."""
         return replace(self, **changes)
 
     def export(self, out: str | Path, **options: Unpack[ExportOptions]) -> Result:
@@ -107,8 +104,9 @@ class Detector:
 
     @property
     def shown(self) -> float:
-        """The lowest score shown where none is asked for."""
-        return self.config.decode.shown if self.lowest is None else self.lowest
+        """The lowest score shown where none is asked for: the model's own, that of the best F1 on what it was judged
+        by in training, else 0.5."""
+        return self.config.decode.lowest_shown
 
     @overload
     def __call__(

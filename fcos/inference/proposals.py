@@ -20,7 +20,7 @@ def proposer(detector: Detector, most: int = 1000) -> Detector:
         return predictions._replace(logits=predictions.logits.amax(dim=-1, keepdim=True))
 
     cfg = detector.config.decode
-    changes = {"threshold": 0.0, "nms": "agnostic", "max_detections": most, "topk": max(most, cfg.topk)}
+    changes = {"threshold": 0.0, "nms": "agnostic", "max_detections": most, "topk": max(most, cfg.topk), "shown": 0.0}
     config = detector.config.override({"decode": changes})
     classes = Classes(("object",), detector.classes.ids[:1])
-    return detector.replace(network=highest, config=config, classes=classes, lowest=0.0)
+    return detector.replace(network=highest, config=config, classes=classes)

@@ -33,13 +33,14 @@ class Console:
             for line in rest:
                 self.note(f"{'':>8}  {line}")
         self._bar = Bar("step", total, done=done, quiet=self.quiet).start()
+        self._bar.update(done)  # the rate counts from here, so that the first step has one
 
     def step(self, done: int, report: StepReport, batch: int) -> None:
         """After each optimiser step."""
         if self._bar is None:
             return
         self._smooth = report.loss if self._smooth is None else 0.95 * self._smooth + 0.05 * report.loss
-        rate = batch * self._bar.rate()
+        rate = batch * self._bar.rate(done)
         self._bar.update(done, info=f"loss {self._smooth:.3f}  iou {report.mean_iou:.2f}  {rate:.1f} img/s")
 
     def pause(self) -> AbstractContextManager[None]:

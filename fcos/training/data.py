@@ -12,7 +12,7 @@ from ..data.classes import as_seen
 from ..data.dataset import Dataset, merge
 from ..data.duplicates import alike
 from ..data.open import open_dataset, open_splits
-from ..data.splits import draw_holdout, hold_out
+from ..data.splits import draw_holdout, hold_out, taught_splits
 from ..data.tree import DataSource
 from ..errors import DataError
 from ..terminal import plural
@@ -65,7 +65,8 @@ def choose(source: Source, config: Config, held: Sequence[str] | None = None, re
     DataError with what to do.
     """
     splits = _open(source, config)
-    wanted = _wanted(source, splits)
+    name = source.data if isinstance(source.data, str | Path | DataSource) else "the data"
+    wanted = taught_splits(splits, source.split, name)
     data = {"train": as_seen(merge([splits[s] for s in wanted]), config.data)}
     learned = "val" in wanted or ("trainval" in wanted and "val" in splits)
     if source.val is not None:
@@ -111,23 +112,3 @@ def _open(source: Source, config: Config) -> dict[str, Dataset]:
     if isinstance(source.data, Mapping):
         return dict(source.data)
     return open_splits(source.data, strict=source.strict, inclusive=config.data.inclusive_boxes)
-
-
-def _wanted(source: Source, splits: Mapping[str, Dataset]) -> list[str]:
-    """The splits to learn from."""
-    name = source.data if isinstance(source.data, str | Path | DataSource) else "the data"
-    if source.split:
-        wanted = [s.strip() for s in source.split.split(",") if s.strip()]
-    else:
-        wanted = [s for s in ("train", "trainval") if s in splits][:1] or (list(splits) if len(splits) == 1 else [])
-    absent = [s for s in wanted if s not in splits]
-    if absent == ["val"] and len(wanted) > 1:
-        rest = ",".join(s for s in wanted if s != "val")
-        raise DataError(
-            f"{name} has no split called val; it has {', '.join(splits)}. Leave --split out, and a tenth of the images "
-            f"is held out for judging; or learn from all with --split {rest} --holdout 0"
-        )
-    if absent or not wanted:
-        missing = f"no split called {absent[0]}" if absent else "no split called train; choose one with --split"
-        raise DataError(f"{name} has {missing}; it has {', '.join(splits)}")
-    return wanted

@@ -88,6 +88,8 @@ class Ending:
             lines += table(("class", "objects", "AP", "AP50"), shown).splitlines()
             if len(rows) > _CLASSES:
                 lines.append(f"({plural(len(rows) - _CLASSES, 'class')} with a higher AP: report.html)")
+        if self.metrics is not None and (hint := self.metrics.hint()):
+            lines += [hint, f"longer:   fcos train --resume --out {shlex.quote(str(self.folder))} --epochs MORE"]
         if self.worst:
             lines.append(f"look at:  {'; '.join(str(w) for w in self.worst)}")
         return [*lines, *(f"{key + ':':<9} {command}" for key, command in self.next())]
@@ -97,10 +99,11 @@ class Ending:
         run = shlex.quote(str(self.folder))
         steps = [("report", str(self.folder / "report.html"))]
         data, val = self.sources.get("data"), self.sources.get("val")
-        if self.metrics is not None and (val or data) and not self.sources.get("held_out"):
-            where = f"--data {shlex.quote(str(val or data))}" + ("" if val else " --split val")
-            steps += [("evaluate", f"fcos eval --model {run} {where}")]
-            steps += [("explain", f"fcos explain --model {run} {where}")]
+        if self.metrics is not None and (val or data):
+            where = f" --data {shlex.quote(str(val or data))}" + ("" if val else " --split val")
+            where = "" if self.sources.get("held_out") else where  # the run knows which images those are
+            steps += [("evaluate", f"fcos eval --model {run}{where}")]
+            steps += [("explain", f"fcos explain --model {run}{where}")]
         image = next((w.path for w in self.worst if w.path is not None), None)
         steps += [("detect", f"fcos predict {shlex.quote(str(image)) if image else 'IMAGE'} --model {run}")]
         return [*steps, ("export", f"fcos export --model {run} --format onnx")]

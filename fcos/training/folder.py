@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ..config import Config
-from ..errors import DataError, FcosError, require
+from ..errors import FcosError, require
 from ..files import disk_reason, sweep, write_whole
-from ..readers import read_json, read_lines, read_text
+from ..readers import read_lines, read_text
 
 if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger
@@ -200,25 +200,6 @@ def _number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def stored_sources(folder: Path) -> dict[str, Any]:
-    """Where the data of a run came from: data, val, split and held_out of its environment.json, None where they were
-    objects. DataError that names the file when it cannot be read."""
-    file = folder / "environment.json"
-    try:
-        stored = read_json(file, kind=DataError)
-    except DataError as error:
-        raise DataError(f"{error}; give the data with --data") from error
-    sources = stored.get("sources") if isinstance(stored, dict) else None
-    if not isinstance(sources, dict):
-        raise DataError(f"{file} does not say what data the run used; give it with --data")
-    told = {key: sources.get(key) for key in ("data", "val", "split", "held_out", "format", "images", "labels")}
-    held = told["held_out"]
-    texts = [*(told[key] for key in told if key != "held_out"), *(held if isinstance(held, list) else ())]
-    if not all(v is None or isinstance(v, str) for v in texts) or not isinstance(held, list | None):
-        raise DataError(f"{file}: data, val, split and held_out must be texts; give the data with --data")
-    return told
 
 
 def next_folder(root: Path, name: str) -> Path:

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -58,7 +58,7 @@ from .optimizer import learning_rate, make_optimizer, set_learning_rate
 from .setup import be_deterministic, initialise, keep_memory, make_fabric, make_ready
 from .step import backward_parts
 from .stop import StopNow, Stopped, StopSignals
-from .validation import Pass, divided, eval_batch, in_order, loss_sums, share
+from .validation import Pass, divided, eval_batch, in_order, loss_sums, share, threshold_of
 
 _RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
 _MOST = 10_000  # images of a validation split for which it is made; of more it is narrow and takes minutes
@@ -111,6 +111,20 @@ class Result:
     def __repr__(self) -> str:
         judged = "" if self.metrics is None else f", AP {self.metrics.ap:.3f}, AP50 {self.metrics.ap50:.3f}"
         return f"Result({str(self.folder)!r}, {plural(self.steps, 'step')}{judged}, {clock(self.seconds)})"
+
+    def __str__(self) -> str:
+        """What `print` shows: the numbers and the classes too."""
+        return repr(self) if self.metrics is None else f"{self!r}\n{self._judged()!r}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from html import escape
+
+        return f"<p>{escape(repr(self))}</p>{'' if self.metrics is None else self._judged()._repr_html_()}"
+
+    def _judged(self) -> Metrics:
+        assert self.metrics is not None
+        return self.metrics if self.interval is None else replace(self.metrics, intervals={"AP": self.interval})
 
 
 class NotFinite(FcosError):
@@ -202,6 +216,7 @@ class Trainer:
         self.stale = 0  # evaluations since the best
         self.judged_at = 0  # step of the last evaluation
         self.ap: float | None = None  # that it found
+        self.shown: float | None = None  # score of the best F1 there, the lowest that its weights show
         self.saved_at: tuple[int, int] | None = None  # step and last evaluation of the newest checkpoint
         self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
         self.metrics: Metrics | None = None  # of the last evaluation
@@ -241,7 +256,7 @@ class Trainer:
                     if done >= self.total:
                         break
                     if self.config.train.patience and self.stale >= self.config.train.patience:
-                        self.console.note(f"stopped early: no better AP for {self.stale} evaluations")
+                        self.console.note(f"stopped early: no better AP for {plural(self.stale, 'evaluation')}")
                         break
                     report = self.train_step(loader)
                     self.log(report)
@@ -455,6 +470,7 @@ class Trainer:
              "AP75": metrics.ap75}
         )  # fmt: skip
         self.metrics, self.judged_at, self.ap = metrics, self.step, metrics.ap
+        self.shown = threshold_of(metrics)
         self.stale += 1
         if metrics.ap > self.best:
             self.best, self.stale, self.seen_best = metrics.ap, 0, (detections, metrics)
@@ -464,8 +480,11 @@ class Trainer:
 
     def export(self, name: str) -> None:
         about = {"step": self.step, "AP": self.ap}
+        config = self.config
+        if config.decode.shown is None and self.shown is not None:
+            config = config.override({"decode": {"shown": self.shown}})
         weights.save(
-            self.folder.path / f"{name}.safetensors", self.judged.state_dict(), self.config, self.classes, about=about
+            self.folder.path / f"{name}.safetensors", self.judged.state_dict(), config, self.classes, about=about
         )
 
     def save(self) -> None:
@@ -486,6 +505,7 @@ class Trainer:
                 "stale": self.stale,
                 "judged_at": self.judged_at,
                 "AP": self.ap,
+                "shown": self.shown,
                 "normalizer": normalizer,
                 "data": self.data_hash,
                 "seconds": self.elapsed(),
@@ -519,6 +539,7 @@ class Trainer:
         self.seconds = float(stored.get("seconds", 0.0))
         self.step, self.best, self.stale = stored["step"], stored["best"], stored["stale"]
         self.judged_at, self.ap = stored.get("judged_at", self.step), stored.get("AP")
+        self.shown = stored.get("shown")
         self.saved_at = self.step, self.judged_at
         if isinstance(stored["normalizer"], list):  # one for each process
             self.normalizer = stored["normalizer"][self.rank % len(stored["normalizer"])]
@@ -582,7 +603,7 @@ class Trainer:
             ("pixels", f"shorter side {min(sizes)}-{max(sizes)} in training{early}, {cfg.data.size} after"),
             (
                 "steps",
-                f"{self.total} of {cfg.train.batch} pictures ({epochs} epoch{'' if epochs == '1' else 's'}), "
+                f"{self.total} of {plural(cfg.train.batch, 'picture')} ({epochs} epoch{'' if epochs == '1' else 's'}), "
                 f"{cfg.train.optimizer} lr {cfg.train.lr:g}, on {where}",
             ),
             *slow,

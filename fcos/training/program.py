@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Config, from_dict
 from ..data.dataset import Dataset
+from ..data.runs import stored_data, stored_sources
 from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError
 from ..files import check_folder
 from ..presets import resolve
 from .checkpoint import load_checkpoint
 from .data import Chosen, Source, choose
-from .folder import latest_folder, next_folder, stored_sources
+from .folder import latest_folder, next_folder
 from .loop import Result, RunOptions, Trainer
 
 if TYPE_CHECKING:
@@ -47,8 +48,16 @@ def train(
 ) -> Result:
     """Train a detector on `data` and keep everything about it in the folder `out`.
 
-        result = fcos.train("my_data", settings={"train.epochs": 5})
-        result.metrics.ap50, result.detector("photo.jpg")
+    >>> settings = {"train.iterations": 2, "data.size": 64, "data.train_sizes": [64], "train.plots": False}
+    >>> result = fcos.train("my_data", out="runs/mine", settings=settings, holdout=0.5, device="cpu", quiet=True)
+    >>> result
+    Result('runs/mine', 2 steps, AP ..., AP50 ..., 0:...)
+    >>> result.metrics.images, result.interval.value == result.metrics.ap
+    (2, True)
+    >>> result.detector
+    Detector(fcos-lite0, 3 classes, torch fp32 on cpu)
+    >>> fcos.evaluate("runs/mine").ap == result.metrics.ap  # on the images that were held out
+    True
 
     Data: `data` is a path (any known format; file or folder), a DataSource, a Dataset, or Datasets by the name of their
     split, as `open_splits` gives them. `split` names what to learn from, such as "train,val" (left out: train, else
@@ -120,10 +129,7 @@ def _source_of(folder: Path, data: Any, val: Any, split: str | None, strict: boo
             raise
         stored = {}
     if data is None:
-        if stored["data"] is None:
-            raise DataError(f"the run in {folder} was given its data as objects; give them again")
-        given = [None if part is None else Path(part) for part in (stored["images"], stored["labels"])]
-        data = DataSource(Path(stored["data"]), stored["format"], *given)
+        data = stored_data(stored, folder)
         val, split = val if val is not None else stored["val"], stored["split"]
     held: list[str] | None = stored.get("held_out") if val is None else None
     return Source(data, val, split, strict=strict), held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -15,12 +16,14 @@ from ..config import Config, LossConfig
 from ..data.classes import UNKNOWN, match_classes
 from ..data.dataset import Dataset
 from ..data.loader import eval_batches
+from ..evaluation.coco import Metrics
 from ..losses import Assignment, Normalizers, count, fcos_loss, normalizers
 from ..network.model import FCOS
 from ..points import make_points
 from ..types import Classes, Losses
 
 T = TypeVar("T")
+_ENOUGH = 10  # objects; the best F1 of fewer is chance
 
 
 class Pass(NamedTuple):
@@ -41,6 +44,14 @@ def eval_batch(config: Config, world: int) -> int:
         return config.train.eval_batch
     at_once = config.train.batch / (world * config.train.accumulate)
     return max(1, int(at_once * min(1.0, (config.data.largest_side() / config.data.size) ** 2)))
+
+
+def threshold_of(metrics: Metrics) -> float | None:
+    """The score from which a model shows what it finds, that of the best F1, rounded down to four digits; None where it
+    found nothing right, or too few objects were there to tell."""
+    if metrics.objects < _ENOUGH or math.isnan(metrics.threshold):
+        return None
+    return math.floor(metrics.threshold * 10_000) / 10_000
 
 
 def share(number: int, batch: int, rank: int, world: int) -> list[int]:

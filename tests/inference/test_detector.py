@@ -20,8 +20,8 @@ from fcos.types import Classes, Detections, Predictions
 @pytest.fixture(scope="module")
 def detector():
     torch.manual_seed(1)
-    config = tiny_config(decode={"threshold": 0.0, "max_detections": 10})
-    return Detector(weights.build(config, 2).eval(), config, Classes(NAMES), lowest=0.0)
+    config = tiny_config(decode={"threshold": 0.0, "max_detections": 10, "shown": 0.0})
+    return Detector(weights.build(config, 2).eval(), config, Classes(NAMES))
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def test_a_model_gives_what_is_shown_and_all_when_asked(model):
     assert len(every) == 10
     assert float(every.scores.max()) < model.shown  # random weights are sure of nothing
     assert len(model(image)) == 0
-    assert model.replace(lowest=0.0)(image) == every
+    assert model.replace(config=model.config.override("decode.shown=0"))(image) == every
     middle = float(every.scores[4])
     assert model(image, score=middle) == every[every.scores >= middle]
     assert every.to_coco()[0]["category_id"] == (2, 7)[int(every.labels[0])]

@@ -162,7 +162,7 @@ def test_score_classes_and_max_choose(server, model):
     assert detections(server, CAT, "?score=0.3") == [d for d in every if d["score"] >= 0.3]
     assert detections(server, CAT, "?score=0&max=3") == every[:3]
     assert detections(server, CAT, "?score=0&classes=cat,dog") == [d for d in every if d["label"] in ("cat", "dog")]
-    shown = model.config.decode.shown
+    shown = model.shown
     assert detections(server, CAT, "") == [d for d in every if d["score"] >= shown]
     assert detections(server, CAT, "?score=cat=0.99,0.2") == [
         d for d in every if d["score"] >= (0.99 if d["label"] == "cat" else 0.2)

@@ -2,26 +2,32 @@
 
 import json
 import multiprocessing
+from dataclasses import replace
 
 import pytest
 import torch
 from tiny import fcos, learn, make_shapes, tiny_config
 
+from fcos.analysis.misses import miss_study
 from fcos.config import Config
 from fcos.data.open import open_splits
 from fcos.data.splits import name_of
 from fcos.errors import ConfigError, DataError, FcosError, MissingExtra
+from fcos.evaluation.program import evaluate
+from fcos.network import weights
 from fcos.training.checkpoint import checkpoints
 from fcos.training.data import Source, choose
+from fcos.training.ending import Ending
 from fcos.training.folder import RunFolder
 from fcos.training.program import _changes, train
+from fcos.training.validation import threshold_of
 
 QUIET = {"device": "cpu", "quiet": True}
 
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    return make_shapes(tmp_path_factory.mktemp("shapes"), {"train": 16, "val": 6})
+    return make_shapes(tmp_path_factory.mktemp("shapes"), {"train": 16, "val": 10})
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,7 @@ def finished(shapes, tmp_path_factory):
 
 def test_a_path_gives_a_detector_with_its_numbers(shapes, finished):
     result, told = finished
-    assert result.metrics.images == 6
+    assert result.metrics.images == 10
     assert result.metrics.ap == result.best_ap == max(m.ap for _, m in told if hasattr(m, "ap"))
     assert result.interval.low <= result.interval.high
     assert result.detector.classes.names == ("disc", "square")
@@ -87,12 +93,91 @@ def test_the_last_words_hold_what_to_do_next(finished, capfd):
     assert again.metrics.ap == result.metrics.ap  # judged again: the best weights are of before
     assert "done in " in said
     assert f"AP {result.metrics.ap:.3f} (95 % interval " in said
-    assert "on 6 validation images" in said
+    assert "on 10 validation images" in said
     data = json.loads((result.folder / "environment.json").read_text())["sources"]["data"]
     assert f"fcos eval --model {result.folder} --data {data} --split val" in said
     assert f"fcos export --model {result.folder}" in said
     page = (result.folder / "report.html").read_text()
     assert page.index("Result</h2>") < page.index("The run</h2>") < page.index("Settings and surroundings</h2>")
+
+
+def test_the_score_of_the_best_f1_is_what_the_weights_show(finished, shapes, capsys, tmp_path):
+    result, _ = finished
+    config, _, _ = weights.header(result.folder / "best.safetensors")
+    assert config.decode.shown == pytest.approx(result.metrics.threshold, abs=1e-4)
+    assert config.decode.shown <= result.metrics.threshold  # or the detection that set it would not be shown
+    model, (one,) = result.detector, sorted((shapes / "images" / "val").iterdir())[:1]
+    every = model(one, score=0)
+    expected = every[every.scores >= config.decode.shown]
+    assert model.shown == config.decode.shown
+    assert model(one) == expected
+    assert model(one, score=None) == expected
+    code, out, _ = fcos(capsys, "predict", one, "--model", result.folder, "--json")
+    assert (code, len(json.loads(out)["detections"])) == (0, len(expected))
+    assert miss_study(model, open_splits(shapes)["val"]).score == config.decode.shown
+    assert "shown" not in (result.folder / "config.yaml").read_text().replace(
+        "shown: null", ""
+    )  # no setting of the run
+    asked = learn(tiny_config(train={"iterations": 2}, decode={"shown": 0.3}), shapes, tmp_path / "asked")
+    assert asked.detector.shown == 0.3  # what was chosen stays
+
+
+def test_another_kind_of_score_has_another_limit():
+    model = tiny_config(decode={"shown": 0.7})
+    assert model.decode.lowest_shown == 0.7
+    assert model.override("decode.score=product").decode.lowest_shown == 0.25
+    assert model.override("decode.score=product", "decode.shown=0.4").decode.lowest_shown == 0.4
+    assert model.override("decode.shown=null").decode.lowest_shown == 0.5
+
+
+def test_few_objects_set_no_limit(finished):
+    metrics = finished[0].metrics
+    assert threshold_of(replace(metrics, threshold=0.12345)) == 0.1234
+    assert threshold_of(replace(metrics, threshold=0.12345, objects=9)) is None
+    assert threshold_of(replace(metrics, threshold=float("nan"))) is None
+
+
+def test_a_run_knows_what_it_was_judged_by(finished, capsys, tmp_path):
+    data = make_shapes(tmp_path / "shapes", {"train": 20, "test": 4})
+    held = learn(tiny_config(), data, tmp_path / "held", holdout=0.2)
+    for result in (finished[0], held):
+        assert evaluate(result.folder).ap == result.metrics.ap
+        assert evaluate(result.folder / "best.safetensors").images == result.metrics.images
+        code, out, _ = fcos(capsys, "eval", result.folder, "--json")
+        assert (code, json.loads(out)["AP"]) == (0, result.metrics.ap)
+        code, out, _ = fcos(capsys, "explain", "--model", result.folder, "--json")
+        assert (code, json.loads(out)["objects"]) == (0, result.metrics.objects)
+    code, _, err = fcos(capsys, "eval", "--model", "fcos-lite0")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "judge on what?" in err
+    unjudged = learn(tiny_config(train={"iterations": 1}), data, tmp_path / "none", holdout=0)
+    with pytest.raises(DataError, match="was judged by nothing; name a data set"):
+        evaluate(unjudged.folder)
+
+
+def test_numbers_print_as_a_table(finished):
+    result, _ = finished
+    m = result.metrics
+    lines = repr(m).splitlines()
+    assert lines[0] == f"AP {m.ap:.3f}  AP50 {m.ap50:.3f}  AP75 {m.ap75:.3f}"
+    assert lines[2].startswith(f"10 images, {m.objects} objects, {m.detections} detection")
+    assert {line.split()[0] for line in lines[5:]} == {"disc", "square"}
+    assert str(result).startswith(repr(result) + f"\nAP {m.ap:.3f} [{result.interval.low:.3f}, ")
+    html = result._repr_html_()
+    assert html.count("<tr>") == 3
+    named = replace(m, classes=tuple(replace(c, name="<b>") for c in m.classes))
+    assert "&lt;b&gt;" in named._repr_html_()
+    assert "<b>" not in named._repr_html_()
+
+
+def test_who_finds_nothing_is_told_where_to_look(finished):
+    m = replace(finished[0].metrics, ap=0.0, ap50=0.0, ap75=0.0)
+    assert "no detection is right" in repr(m)
+    assert "found nothing at any score" in repr(replace(m, detections=0))
+    assert "there are no objects to find" in repr(replace(m, objects=0))
+    assert not finished[0].metrics.ap50 or not finished[0].metrics.hint()
+    ending = Ending(finished[0].folder, 8, 1.0, m, None, (), {"data": "/d"})
+    assert any("fcos train --resume --out" in line for line in ending.lines())
 
 
 @pytest.mark.parametrize("option", ["model", "init", "config", "dialect", "holdout"])
@@ -129,7 +214,7 @@ def test_without_val_a_tenth_is_held_out_and_test_is_left_alone(tmp_path):
 def test_who_learns_from_val_is_not_judged(shapes):
     chosen = choose(Source(shapes, split="train,val"), tiny_config())
     assert set(chosen.data) == {"train"}
-    assert len(chosen.data["train"]) == 22
+    assert len(chosen.data["train"]) == 26
     assert "nothing is kept for judging" in chosen.lines[0]
 
 
@@ -140,7 +225,7 @@ def test_data_that_cannot_be_judged_by_is_refused_before_the_start(shapes, tmp_p
     boxes = tmp_path / "boxes"
     boxes.mkdir()
     (boxes / "instances_val.json").write_text((shapes / "instances_val.json").read_text())
-    with pytest.raises(DataError, match="names 6 images without a file"):
+    with pytest.raises(DataError, match="names 10 images without a file"):
         learn(tiny_config(), splits["train"], tmp_path / "b", val=boxes)
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "b").exists()

@@ -81,7 +81,7 @@ def _halve(model: Any) -> None:
 
 def about_text(about: About) -> str:
     """What the page has to know of a graph, as JSON."""
-    return json.dumps({**json.loads(about.to_text()), "shown": about.config.decode.shown})
+    return json.dumps({**json.loads(about.to_text()), "shown": about.config.decode.lowest_shown})
 
 
 def _page(graph: bytes, about: About) -> str:

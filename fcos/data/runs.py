@@ -1,0 +1,65 @@
+"""The data of a training run, as its folder remembers it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..readers import read_json
+from .dataset import Dataset, merge
+from .open import open_dataset, open_splits
+from .splits import hold_out, taught_splits
+from .tree import DataSource
+
+_SURROUNDINGS = "environment.json"
+
+
+def run_of(model: str | Path) -> Path | None:
+    """The run folder that `model` is, or in which its file lies; None where it is something else."""
+    path = Path(model).expanduser()
+    folder = path if path.is_dir() else path.parent
+    return folder if path.exists() and (folder / _SURROUNDINGS).is_file() else None
+
+
+def stored_sources(folder: Path) -> dict[str, Any]:
+    """Where the data of a run came from: data, val, split and held_out of its environment.json, None where they were
+    objects. DataError that names the file when it cannot be read."""
+    file = folder / _SURROUNDINGS
+    try:
+        stored = read_json(file, kind=DataError)
+    except DataError as error:
+        raise DataError(f"{error}; give the data with --data") from error
+    sources = stored.get("sources") if isinstance(stored, dict) else None
+    if not isinstance(sources, dict):
+        raise DataError(f"{file} does not say what data the run used; give it with --data")
+    told = {key: sources.get(key) for key in ("data", "val", "split", "held_out", "format", "images", "labels")}
+    held = told["held_out"]
+    texts = [*(told[key] for key in told if key != "held_out"), *(held if isinstance(held, list) else ())]
+    if not all(v is None or isinstance(v, str) for v in texts) or not isinstance(held, list | None):
+        raise DataError(f"{file}: data, val, split and held_out must be texts; give the data with --data")
+    return told
+
+
+def stored_data(told: dict[str, Any], folder: Path) -> DataSource:
+    """The data set that `stored_sources` tells of; DataError where the run was given objects."""
+    if told["data"] is None:
+        raise DataError(f"the run in {folder} was given its data as objects; give them again")
+    given = [None if part is None else Path(part) for part in (told["images"], told["labels"])]
+    return DataSource(Path(told["data"]), told["format"], *given)
+
+
+def judged_by(folder: Path, *, inclusive: bool = False) -> Dataset:
+    """What the run in `folder` was judged by: its --val, the part that it held out, or its val split. `inclusive` as in
+    `open_dataset`. DataError where nothing was, or where the data is gone."""
+    told = stored_sources(folder)
+    if told["val"] is not None:
+        return open_dataset(told["val"], inclusive=inclusive)
+    source = stored_data(told, folder)
+    splits = open_splits(source, inclusive=inclusive)
+    if told["held_out"] is not None:
+        learned = [splits[name] for name in taught_splits(splits, told["split"], source.path)]
+        return hold_out(merge(learned), told["held_out"])[1]
+    if "val" not in splits:
+        raise DataError(f"the run in {folder} was judged by nothing; name a data set to judge on")
+    return splits["val"]
