@@ -1,4 +1,4 @@
-"""Write docs/reference: the command line, the public Python names and the settings, from the code itself.
+"""Write docs/reference (command line, public Python names, settings) and docs/method.md from the code itself.
 
 python tools/reference.py            # writes; a test says when it is out of date
 """
@@ -18,13 +18,18 @@ from fcos.cli import build
 from fcos.config import Config, describe
 from fcos.files import write_whole
 
-FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+DOCS = Path(__file__).parents[1] / "docs"
 NOTE = "<!-- written by tools/reference.py; edit the code, not this page -->\n"
 
 
 def pages() -> dict[str, str]:
     """File name to text."""
-    return {"cli.md": command_line(), "python.md": python(), "settings.md": settings()}
+    return {
+        "reference/cli.md": command_line(),
+        "reference/python.md": python(),
+        "reference/settings.md": settings(),
+        "method.md": script("the_paper.py", "images/method"),
+    }
 
 
 def cell(text: str) -> str:
@@ -111,7 +116,7 @@ def signature(name: str, thing: Any) -> str:
         return ""
     shape = re.sub(r"(: |-> )'([^']*)'", r"\1\2", re.sub(r"^\(self(, )?", "(", shape))
     shape = re.sub(r"<factory>|<[^>]+ object at [^>]+>", "...", shape)
-    return f"```python\n{name}{shape}\n```\n" if len(shape) < 400 else f"```python\n{name}(...)\n```\n"
+    return f"```text\n{name}{shape}\n```\n" if len(shape) < 400 else f"```text\n{name}(...)\n```\n"
 
 
 def docstring(thing: Any) -> str:
@@ -121,7 +126,7 @@ def docstring(thing: Any) -> str:
     for line in (inspect.getdoc(thing) or "").splitlines():
         starts = line.lstrip().startswith(">>>")
         if starts and not inside:
-            out.append("\n```python")
+            out.append("\n```pycon")
             inside = True
         elif inside and not line.strip():
             out.append("```")
@@ -146,8 +151,21 @@ def settings() -> str:
     return "\n".join(parts) + "\n"
 
 
+def script(name: str, images: str) -> str:
+    """A script of docs/notebooks as a page: its text, its code, and under each cell the image that it saves."""
+    parts = [NOTE]
+    for cell in re.split(r"^# %%", (DOCS / "notebooks" / name).read_text(encoding="utf-8"), flags=re.M)[1:]:
+        head, _, body = cell.partition("\n")
+        if "markdown" in head:
+            parts.append(re.sub(r"^# ?", "", body, flags=re.M).strip() + "\n")
+            continue
+        drawn = [f"![{file}]({images}/{file})\n" for file in re.findall(r'"(\d-[\w-]+\.jpg)"', body)]
+        parts += [*drawn, "```python\n" + body.strip() + "\n```\n"]
+    return "\n".join(parts)
+
+
 if __name__ == "__main__":
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    (DOCS / "reference").mkdir(exist_ok=True)
     for name, text in pages().items():
-        write_whole(FOLDER / name, text)
-        sys.stdout.write(f"{FOLDER / name}\n")
+        write_whole(DOCS / name, text)
+        sys.stdout.write(f"{DOCS / name}\n")
