@@ -190,8 +190,19 @@ class DataConfig(Section):
 
     size: int = _f(800, "shorter side in pixels", ge=32, le=8192)
     max_size: int = _f(1333, "limit of the longer side", ge=32, le=16384)
+    tile: int = _f(
+        0,
+        "learn from tiles of so many pixels of the images, and judge in them; 0: whole images (docs/tiles.md)",
+        ge=0,
+        le=16384,
+    )
     learned_side: int = _f(
-        0, "shorter side of the pictures learned from, in the middle; training keeps it for --tile auto", ge=0
+        0,
+        "shorter side of the image (or tile) that the middle box was learned on; training keeps it for --tile auto",
+        ge=0,
+    )
+    learned_boxes: tuple[float, ...] = _f(
+        (), "longer sides in pixels of the image that 5, 50 and 95 % of the learned boxes stay below; kept as well"
     )
     train_sizes: Sides = _f((), "shorter sides in training, one drawn per batch; empty: data.size")
     first_sizes: Sides = _f((), "the same for the first part of training: smaller ones are quicker")
@@ -225,6 +236,10 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if 0 < self.tile < 32:
+            raise ValueError(f"tile {self.tile} is too small; give at least 32 pixels, or 0 for whole images")
+        if len(self.learned_boxes) not in (0, 3) or any(side < 0 for side in self.learned_boxes):
+            raise ValueError(f"learned_boxes are three lengths, or none, not {self.learned_boxes}")
         if self.max_size < self.size:
             raise ValueError(f"max_size {self.max_size} is below size {self.size}")
         return self

@@ -264,10 +264,11 @@ def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], s
     from ..data.classes import as_seen
     from ..data.loader import Source, train_sample
     from ..data.sampler import Sampler
+    from ..data.tiles import tiled
     from ..show.draw import Marks, draw_boxes
 
     config = settings_of(model, [*overrides, f"train.seed={seed}"])
-    dataset = as_seen(dataset, config.data)
+    dataset = tiled(as_seen(dataset, config.data), config.data.tile)
     sampler, source = Sampler(dataset, config.data, config.train), Source(dataset, Reader(dataset), config)
     images: list[np.ndarray] = []
     for step in range(-(-count // config.train.batch)):

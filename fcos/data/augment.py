@@ -10,6 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from .dataset import Window
 from .image import resize
 
 KEEP = 0.3  # a box of which less than this share is left becomes a region to ignore
@@ -65,12 +66,17 @@ def cut(sample: Sample, x1: int, y1: int, x2: int, y2: int) -> Sample:
 
     A box of which less than `KEEP` is left is ignored: too little to learn from, too much to call empty.
     """
-    moved = sample.boxes - np.array([x1, y1, x1, y1], dtype=np.float32)
-    clipped = clip(moved, (y2 - y1, x2 - x1))
+    boxes, keep, ignore = cut_boxes(sample.boxes, sample.ignore, Window(y1, x1, y2, x2))
+    return Sample(sample.image[y1:y2, x1:x2], boxes[keep], sample.labels[keep], ignore[keep])
+
+
+def cut_boxes(boxes: np.ndarray, ignore: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(boxes [G,4] cut to the window, in its pixels; which of them it shows [G]; which are to be ignored [G])."""
+    top, left, bottom, right = window
+    moved = boxes - np.array([left, top, left, top], dtype=np.float32)
+    clipped = clip(moved, (bottom - top, right - left))
     before, after = _area(moved), _area(clipped)
-    keep = after > 0
-    ignore = sample.ignore | (after < KEEP * before)
-    return Sample(sample.image[y1:y2, x1:x2], clipped[keep], sample.labels[keep], ignore[keep])
+    return clipped, after > 0, ignore | (after < KEEP * before)
 
 
 def zoom(sample: Sample, rng: np.random.Generator | None, frame: Frame, factor: float) -> Sample:

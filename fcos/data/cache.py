@@ -14,7 +14,7 @@ from ..errors import DataError, ImageError
 from ..files import write_whole
 from ..machine import cache_folder, cpu_cores, free_memory
 from ..terminal import track
-from .dataset import Dataset, Size
+from .dataset import Dataset, Record, Size
 from .image import read_image, resize, resized_shape
 
 
@@ -30,6 +30,7 @@ class Reader:
         self.data = data
         self.memory: torch.Tensor | None = None
         self.folder: Path | None = None
+        self._last: tuple[Path | None, np.ndarray] = (None, np.zeros((0, 0, 3), np.uint8))
         if data is not None and data.cache == "ram":
             self._fill()
         elif data is not None and data.cache == "disk":
@@ -49,12 +50,27 @@ class Reader:
         record = self.records[index]
         if record.path is None:
             raise ImageError(f"there is no picture for {record.file_name}")
-        image = read_image(record.path)
-        if image.shape[:2] != record.size:
+        image = self._image(record)
+        size = record.whole or record.size
+        if image.shape[:2] != size:
             raise ImageError(
-                f"{record.path} is {image.shape[1]}x{image.shape[0]}, the annotations are for "
-                f"{record.size[1]}x{record.size[0]}"
+                f"{record.path} is {image.shape[1]}x{image.shape[0]}, the annotations are for {size[1]}x{size[0]}"
             )
+        if record.window is None:
+            return image
+        top, left, bottom, right = record.window
+        return image[top:bottom, left:right]
+
+    def _image(self, record: Record) -> np.ndarray:
+        """The whole image of a record. The last one that was read for a tile is held: its other tiles come next when
+        all are gone through in order."""
+        assert record.path is not None
+        if record.window is None:
+            return read_image(record.path)
+        path, image = self._last
+        if path != record.path:
+            image = read_image(record.path)
+            self._last = record.path, image
         return image
 
     def _kept(self, index: int) -> Size:
@@ -110,7 +126,8 @@ class Reader:
         except OSError:
             return self._decode(index)  # gives the error its line
         assert self.data is not None
-        key = f"{record.path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{self._kept(index)}|{self.data.resample}"
+        shown = f"{self._kept(index)}|{self.data.resample}|{record.window}"
+        key = f"{record.path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{shown}"
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         file = folder / name[:2] / f"{name}.npy"
         try:

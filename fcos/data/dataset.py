@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,15 @@ from .ids import Id
 Size = tuple[int, int]
 
 
+class Window(NamedTuple):
+    """A part of an image in its pixels; bottom and right are outside."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
 @dataclass(frozen=True)
 class Record:
     """One picture and what is on it.
@@ -30,7 +39,8 @@ class Record:
     size: (height, width) in pixels as displayed, after EXIF rotation. boxes [G,4] float32 xyxy in pixels of
     the displayed picture, labels [G] int64 in 0..C-1, ignore [G] bool (crowd or difficult), areas [G]
     float64: the annotation file's area, else the box's. file_name: as in the annotation file. xywh [G,4] float64:
-    the boxes as x, y, width, height to the last bit of the file, for judging; None: those of `boxes`.
+    the boxes as x, y, width, height to the last bit of the file, for judging; None: those of `boxes`. window: the part
+    of the image that this is, of which all of the above speaks, the image being `whole` (height, width); None: all.
     """
 
     id: int
@@ -42,6 +52,8 @@ class Record:
     areas: np.ndarray
     file_name: str = ""
     xywh: np.ndarray | None = None
+    window: Window | None = None
+    whole: Size | None = None
 
     def target(self) -> Target:
         """The boxes as tensors, in pixels of the displayed picture."""

@@ -15,6 +15,7 @@ from ..errors import ConfigError, DataError
 from ..points import padded
 from .dataset import Dataset, Size
 from .image import resized_shape
+from .tiles import empty_share
 
 ORDER_STREAM, SIZE_STREAM, IMAGE_STREAM = 1, 2, 3  # keep the random numbers of each purpose apart
 
@@ -51,7 +52,7 @@ class Sampler:
         self.data, self.train, self.rank, self.world = data, train, rank, world
         self.sizes = [record.size for record in dataset.records]
         self.lying = np.array([width >= height for height, width in self.sizes])
-        self.repeats = _repeat_factors(dataset, train.balance) if train.balance > 0 else np.ones(len(dataset))
+        self.repeats = _repeat_factors(dataset, train.balance)
         self.count = round(float(self.repeats.sum()))
         self.steps_per_epoch = -(-self.count // train.batch)
         self.total_steps = train.iterations or train.epochs * self.steps_per_epoch
@@ -125,12 +126,19 @@ def _systematic(repeats: np.ndarray, count: int, rng: np.random.Generator) -> np
 
 
 def _repeat_factors(dataset: Dataset, threshold: float) -> np.ndarray:
-    """Repeat-factor sampling (LVIS, 1908.03195, section 3.3): a picture counts max(1, sqrt(t / f)) times,
-    f the share of pictures that show its rarest class."""
-    shown = [np.unique(record.labels[~record.ignore]) for record in dataset.records]
-    share = np.bincount(np.concatenate(shown), minlength=len(dataset.classes)) / len(dataset)
-    by_class = np.maximum(1.0, np.sqrt(threshold / np.maximum(share, 1e-12)))
-    factors = np.array([by_class[labels].max(initial=1.0) for labels in shown])
+    """How often each picture counts in an epoch. Tiles without an object count less (`empty_share`); with a threshold
+    above 0 repeat-factor sampling (LVIS, 1908.03195, section 3.3): max(1, sqrt(t / f)) times, f the share of pictures
+    that show its rarest class."""
+    factors = empty_share(dataset)
+    if threshold > 0:
+        factors = factors * _rarity(dataset, threshold)
     total = factors.sum()
     result: np.ndarray = factors * (np.ceil(total - 1e-9) / total)
     return result
+
+
+def _rarity(dataset: Dataset, threshold: float) -> np.ndarray:
+    shown = [np.unique(record.labels[~record.ignore]) for record in dataset.records]
+    share = np.bincount(np.concatenate(shown), minlength=len(dataset.classes)) / len(dataset)
+    by_class = np.maximum(1.0, np.sqrt(threshold / np.maximum(share, 1e-12)))
+    return np.array([by_class[labels].max(initial=1.0) for labels in shown])

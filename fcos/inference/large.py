@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..data.dataset import Window
 from ..data.image import MAX_PIXELS, image_size, read_image
 from ..errors import ImageError, require
-from .tiles import Held, Pixels, Window, Windows
+from .tiles import Held, Pixels, Windows
 
 _SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
 _HELD = 50_000_000  # pixels up to which a picture is simply read

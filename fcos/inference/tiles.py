@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,9 @@ from torch import Tensor
 
 from ..boxes import area, iou, nms
 from ..config import Config
+from ..data.dataset import Window
 from ..data.image import resize
+from ..data.tiles import OVERLAP, cut_windows
 from ..errors import ConfigError
 from ..types import Classes, Detections
 
@@ -30,15 +32,6 @@ Pixels = NDArray[np.uint8]
 _SAME = 0.6  # IoU from which a box is what a tile shows of another
 _EDGE = 0.01  # share of a tile's side within which a box counts as cut by the edge
 _LEAST = 32  # pixels a tile's side must have
-
-
-class Window(NamedTuple):
-    """A part of an image in its pixels; bottom and right are outside."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
 
 
 class Windows(Protocol):
@@ -93,7 +86,7 @@ class Tiling:
     side, 0..0.9; whole: larger tiles and the whole image go along; batch: tiles in one pass of the network."""
 
     tile: int
-    overlap: float = 0.2
+    overlap: float = OVERLAP
     whole: bool = True
     batch: int = 4
 
@@ -104,7 +97,7 @@ class Tiling:
             raise ConfigError(f"--overlap {self.overlap:g} is no share of a tile; give 0 to 0.9, such as 0.2")
 
 
-def parse_tile(text: str | int, detector: Looker, overlap: float = 0.2, batch: int = 4) -> Tiling:
+def parse_tile(text: str | int, detector: Looker, overlap: float = OVERLAP, batch: int = 4) -> Tiling:
     """The tiling of "auto" or a number of pixels. "auto" cuts tiles of the size of the images that the model learned
     from, so that objects come out as large as it knows them; where its file does not say, tiles of its input size."""
     if str(text) == "auto":
@@ -116,25 +109,6 @@ def parse_tile(text: str | int, detector: Looker, overlap: float = 0.2, batch: i
         raise ConfigError(f"--tile {text!r} is neither a number of pixels nor auto") from None
 
 
-def cut(size: tuple[int, int], tiling: Tiling) -> list[Window]:
-    """The windows of an image of (height, width), row by row; the last of a row or column shifts inward, so that all
-    are whole tiles. An image no larger than a tile is one window."""
-    side = tiling.tile
-    return [
-        Window(top, left, min(top + side, size[0]), min(left + side, size[1]))
-        for top in _starts(size[0], tiling)
-        for left in _starts(size[1], tiling)
-    ]
-
-
-def _starts(length: int, tiling: Tiling) -> list[int]:
-    if length <= tiling.tile:
-        return [0]
-    step = max(1, round(tiling.tile * (1 - tiling.overlap)))
-    count = -(-(length - tiling.tile) // step) + 1
-    return [min(i * step, length - tiling.tile) for i in range(count)]
-
-
 def detect_tiles(
     detector: Looker, image: Windows, tiling: Tiling, *, score: float = 0.0, name: str | None = None
 ) -> Detections:
@@ -142,13 +116,13 @@ def detect_tiles(
 
     Locations (`points`) are -1: they would be those of a tile's own input.
     """
-    windows = cut(image.size, tiling)
+    windows = cut_windows(image.size, tiling.tile, tiling.overlap)
     if len(windows) == 1:
         return detector.detect([image.read(windows[0])], [name], score)[0]
     if tiling.whole:
         side = 2 * tiling.tile
         while side < max(image.size):  # what a tile cuts, a larger one may hold
-            windows += cut(image.size, replace(tiling, tile=side))
+            windows += cut_windows(image.size, side, tiling.overlap)
             side *= 2
     parts: list[Detections] = []
     for start in range(0, len(windows), max(1, tiling.batch)):

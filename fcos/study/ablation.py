@@ -18,7 +18,7 @@ from ..readers import read_text
 from ..terminal import data_name, percent, plain, table
 from ..training.checkpoint import checkpoints
 from ..training.folder import RunFolder
-from ..training.program import train, with_learned_side
+from ..training.program import train, with_learned_sizes
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -127,7 +127,7 @@ def ablation_study(
 
 def _run(config: Config, data: Mapping[str, Dataset], folder: Path, device: str) -> tuple[float, float, float]:
     """(AP, AP50, AP75) of one run, trained, resumed, or read from its folder; nan without validation."""
-    config = with_learned_side(config, data["train"])  # as training keeps it
+    config = with_learned_sizes(config, data["train"])  # as training keeps it
     settings = folder / "config.yaml"
     if settings.exists() and read_text(settings) != config.dump():
         raise FcosError(f"{folder} holds a run with other settings; give another --out")

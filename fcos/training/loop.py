@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,10 +21,12 @@ from ..data.classes import match_classes
 from ..data.dataset import Dataset
 from ..data.loader import train_loader
 from ..data.sampler import Sampler
+from ..data.tiles import empty_share, tiled
 from ..environment import data_hash, environment
 from ..errors import DataError, FcosError, OtherProcess
 from ..evaluation.coco import Metrics, evaluate
 from ..evaluation.uncertainty import Draws, Interval, intervals
+from ..inference.composite import Composite, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
@@ -164,7 +167,8 @@ class Trainer:
         check_data(config, data)
         if config.train.logger:
             check_loggers(config.train.logger)
-        self.config, self.data, self.options = config, data, options
+        self.config, self.options = config, options
+        self.data = {**data, "train": tiled(data["train"], config.data.tile)}
         self.classes: Classes = data["train"].classes
         self.fabric = make_fabric(config, options.device, options.devices, options.nodes)
         self.fabric.launch()
@@ -173,7 +177,7 @@ class Trainer:
         self.console = Console(quiet=options.quiet or not self.first)
         self.signals = StopSignals()
         self.folder = RunFolder(Path(self.fabric.broadcast(str(options.out))), write=self.first)
-        self.images = RunImages(self.folder, config, data)
+        self.images = RunImages(self.folder, config, self.data)
         self.began = time.perf_counter()
         try:
             with one_line_for_lost_peers(self.world, self.rank, self.folder.path):
@@ -441,7 +445,7 @@ class Trainer:
                 detector = Detector(self.judged, self.config, self.classes, Placement(self.fabric.device))
                 part = data.subset(share(len(data), batch, self.rank, self.world))
                 progress = Progress(lines.append, self.console.quiet)
-                detections = predict_dataset(detector, part, batch, allow_missing=True, progress=progress)
+                detections = predict_dataset(self.looking(detector), part, batch, allow_missing=True, progress=progress)
                 losses = self.validation_sums(batch) if self.config.train.val_loss else []
         except StopNow:
             return None
@@ -449,7 +453,12 @@ class Trainer:
 
     def validation_sums(self, batch: int) -> list[float]:
         over = Pass(self.fabric.device, batch, self.fabric.autocast, self.rank, self.world)
-        return loss_sums(self.judged, self.data["val"], self.config, self.classes, over)
+        val = tiled(self.data["val"], self.config.data.tile)
+        return loss_sums(self.judged, val, self.config, self.classes, over)
+
+    def looking(self, detector: Detector) -> Detector | Composite:
+        """The detector as the run judges it: through tiles where it learns from tiles."""
+        return compose([detector], Looks(self.config.data.tile or None))
 
     def count(self, shares: Sequence[Share], epoch: float) -> None:
         """The numbers of an evaluation from what all processes found."""
@@ -577,7 +586,9 @@ class Trainer:
         try:
             detector = load(self.folder.path / "best.safetensors", device=str(self.fabric.device))
             progress = Progress(quiet=self.console.quiet)
-            detections = predict_dataset(detector, self.data["val"], batch, allow_missing=True, progress=progress)
+            detections = predict_dataset(
+                self.looking(detector), self.data["val"], batch, allow_missing=True, progress=progress
+            )
         except FcosError as error:
             self.console.note(f"the best weights cannot be judged again: {error}")
             return [], None
@@ -586,6 +597,17 @@ class Trainer:
     def draw(self, last: bool = False) -> None:
         """Renew the pictures and the page, if it is time or the end."""
         self.images.renew(lambda: [*self.summary(), ("alarms", "\n".join(self.folder.alarms()) or "none")], last)
+
+    def tiles(self) -> list[tuple[str, str]]:
+        """A row about the tiles that are learned from, if so."""
+        train = self.data["train"]
+        tile = np.array([r.window is not None for r in train.records])
+        bare = tile & np.array([bool(r.ignore.all()) for r in train.records])
+        if not tile.any():
+            return []
+        row = f"{plural(int(tile.sum()), 'tile')} of {self.config.data.tile} pixels, {bare.sum():,} without objects"
+        drawn = round(float(empty_share(train)[bare].sum()))
+        return [("tiles", row + (f", {drawn:,} of which an epoch shows" if drawn < bare.sum() else ""))]
 
     def summary(self) -> list[tuple[str, str]]:
         cfg = self.config
@@ -599,6 +621,7 @@ class Trainer:
         return [
             ("model", f"{cfg.name}, {cfg.model.backbone} backbone, {trained / 1e6:.1f} M trainable parameters"),
             *[(k, d.summary()) for k, d in self.data.items()],
+            *self.tiles(),
             *([] if "val" in self.data else [("val", "none, so nothing is judged: --val DATA")]),
             ("pixels", f"shorter side {min(sizes)}-{max(sizes)} in training{early}, {cfg.data.size} after"),
             (

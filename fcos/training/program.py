@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..config import Config, from_dict
 from ..data.dataset import Dataset
 from ..data.runs import stored_data, stored_sources
+from ..data.tiles import tiled
 from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError
 from ..files import check_folder
@@ -97,7 +100,7 @@ def train(
         folder = Path(out) if out is not None else next_folder(Path("runs"), f"{full.name}-{_stem(data)}")
     chosen: Chosen = choose(source, full, held, resumed=resume)
     if not resume:
-        full = with_learned_side(full, chosen.data["train"])
+        full = with_learned_sizes(full, chosen.data["train"])
     options = RunOptions(
         out=folder,
         init=None if init is None else str(init),
@@ -165,7 +168,14 @@ def _stem(data: str | Path | DataSource | Dataset | Mapping[str, Dataset]) -> st
     return (data.root if isinstance(data, Dataset) else DataSource.of(data).path).resolve().stem
 
 
-def with_learned_side(config: Config, dataset: Dataset) -> Config:
-    """The config with the shorter side of the middle picture that is learned from, for `--tile auto` later."""
-    sides = sorted(min(record.size) for record in dataset.records)
-    return config.override({"data": {"learned_side": sides[len(sides) // 2]}}) if sides else config
+def with_learned_sizes(config: Config, dataset: Dataset) -> Config:
+    """The config with the sizes of the boxes that are learned and of the images they are on, for `--tile auto`."""
+    records = [r for r in tiled(dataset, config.data.tile).records if not r.ignore.all()]
+    if not records:
+        return config
+    boxes = np.concatenate([r.boxes[~r.ignore] for r in records])
+    lengths = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    sides = np.repeat([min(r.size) for r in records], [int((~r.ignore).sum()) for r in records])
+    small, middle, large = np.quantile(lengths, (0.05, 0.5, 0.95)).round(1).tolist()
+    learned_side = int(np.sort(sides)[len(sides) // 2])
+    return config.override({"data": {"learned_side": learned_side, "learned_boxes": (small, middle, large)}})

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcos.data.dataset import Window
 from fcos.data.image import read_image
 from fcos.detections import Detections
 from fcos.errors import ImageError
 from fcos.inference import large
-from fcos.inference.tiles import Held, Window
+from fcos.inference.tiles import Held
 
 rasterio = pytest.importorskip("rasterio", reason="large TIFF needs rasterio: pip install 'fcos-detector[tiff]'")
 

@@ -5,8 +5,10 @@ import pytest
 import torch
 from tiny import tiny_config
 
+from fcos.data.dataset import Window
+from fcos.data.tiles import cut_windows
 from fcos.errors import ConfigError
-from fcos.inference.tiles import Held, Tiling, Window, cut, cut_sides, detect_tiles, join, parse_tile
+from fcos.inference.tiles import Held, Tiling, cut_sides, detect_tiles, join, parse_tile
 from fcos.types import Classes, Detections
 
 CLASSES = Classes(("cat", "dog"))
@@ -56,19 +58,19 @@ def boxes_of(found):
 
 
 def test_windows_cover_everything_and_the_last_shift_inward():
-    windows = cut((100, 250), Tiling(100, 0.2))
+    windows = cut_windows((100, 250), 100, 0.2)
     assert windows == [Window(0, 0, 100, 100), Window(0, 80, 100, 180), Window(0, 150, 100, 250)]
-    assert cut((50, 60), Tiling(100)) == [Window(0, 0, 50, 60)]
-    assert cut((100, 100), Tiling(100)) == [Window(0, 0, 100, 100)]
+    assert cut_windows((50, 60), 100) == [Window(0, 0, 50, 60)]
+    assert cut_windows((100, 100), 100) == [Window(0, 0, 100, 100)]
     # a picture of exactly two tiles with overlap needs no third
-    assert cut((100, 180), Tiling(100, 0.2)) == [Window(0, 0, 100, 100), Window(0, 80, 100, 180)]
+    assert cut_windows((100, 180), 100, 0.2) == [Window(0, 0, 100, 100), Window(0, 80, 100, 180)]
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
 @pytest.mark.parametrize("size", [(101, 333), (640, 64), (64, 64), (65, 129)])
 def test_every_pixel_lies_in_a_window_of_full_size(size, overlap):
     seen = np.zeros(size, int)
-    for w in cut(size, Tiling(64, overlap)):
+    for w in cut_windows(size, 64, overlap):
         assert (w.bottom - w.top, w.right - w.left) == (min(64, size[0]), min(64, size[1]))
         seen[w.top : w.bottom, w.left : w.right] += 1
     assert seen.min() >= 1

@@ -3,6 +3,7 @@
 import csv
 import math
 
+import numpy as np
 import pytest
 import torch
 from tiny import equal_states, learn, make_shapes, one_step, options, tiny_config
@@ -10,6 +11,8 @@ from tiny import equal_states, learn, make_shapes, one_step, options, tiny_confi
 from fcos.config import TrainConfig
 from fcos.data.open import open_splits
 from fcos.errors import DataError, FcosError
+from fcos.evaluation.program import evaluate
+from fcos.inference.composite import Looks, compose
 from fcos.network import weights
 from fcos.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from fcos.training.loop import NotFinite, Trainer
@@ -164,3 +167,35 @@ def test_checkpoints_are_whole_and_two(shapes, tmp_path):
     newest = checkpoints(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:50])
     assert load_checkpoint(tmp_path)["step"] == 2  # the one before serves
+
+
+def test_a_run_on_tiles_is_judged_in_tiles_and_keeps_what_auto_needs(shapes, tmp_path):
+    """Tiles of 48 pixels from images of 64 x 80: each image is four, two of them side by side from 0 and 32."""
+    config = tiny_config(model={"backbone_norm": "batch"}, data={"tile": 48}, train={"epochs": 4, "batch": 8})
+    result = learn(config, shapes, tmp_path / "run")
+    detector = result.detector
+    kept = detector.config.data
+    lengths = np.concatenate([(b[:, 2:] - b[:, :2]).max(axis=1) for b in in_tiles(shapes["train"], 48)])
+    assert kept.learned_side == 48
+    np.testing.assert_allclose(kept.learned_boxes, np.quantile(lengths, (0.05, 0.5, 0.95)), atol=0.06)
+    again = evaluate(compose([detector], Looks(tile=48)), shapes["val"], batch=1)
+    assert result.metrics.numbers() == pytest.approx(again.numbers(), abs=1e-4, nan_ok=True)
+    resumed = learn(config, shapes, tmp_path / "other", settings={"train.iterations": 3})
+    assert resumed.steps == 3
+    more = train(
+        shapes, out=tmp_path / "other", settings={"train.iterations": 5}, resume=True, device="cpu", quiet=True
+    )
+    assert more.steps == 5
+
+
+def in_tiles(dataset, side):
+    """The boxes that learn, of each tile: worked out apart, by clipping."""
+    for record in dataset.records:
+        for top in (0, record.size[0] - side):
+            for left in (0, record.size[1] - side):
+                frame = np.array([left, top, left, top])
+                cut = np.clip(record.boxes - frame, 0, side)
+                shares = (cut[:, 2:] - cut[:, :2]).prod(axis=1) / (record.boxes[:, 2:] - record.boxes[:, :2]).prod(
+                    axis=1
+                )
+                yield cut[shares >= 0.3]
