@@ -22,10 +22,12 @@ def command(
         typer.Option(
             "--format",
             "-f",
-            help="onnx, openvino, tensorrt, torchscript, executorch, coreml, litert, html; left out: by --out.",
+            help="onnx, openvino, tensorrt, torchscript, executorch, coreml, litert, html, triton; left out: by --out.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; left out: the model's name.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File or folder to write; left out: the model's name.")
+    ] = None,
     dynamic: Annotated[
         str | None,
         typer.Option("--dynamic", help="What stays free: batch,size, batch, size or none; left out: what can."),

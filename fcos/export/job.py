@@ -131,6 +131,8 @@ class Result:
             lines.append(
                 f"good; next: open {self.file} in a browser" if report else f"next: open {self.file} in a browser"
             )
+        elif self.format == "triton":
+            lines.append(f"good; next: tritonserver --model-repository={self.file.resolve().parent}")
         elif report is not None:
             lines.append(f"good; next: fcos predict PICTURE --model {self.file}")
         return "\n".join(lines)
@@ -144,9 +146,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     chosen = _choice(job)
     job = replace(job, dtype=job.dtype or chosen.dtypes[0])
     reference, name = _reference(job)
-    out = (job.out or Path(name + chosen.suffix)).expanduser()
-    if out.suffix.lower() != chosen.suffix:
-        raise ModelError(f"{out} must end in {chosen.suffix} for --format {chosen.name}")
+    out = _target(job, chosen, name)
     about = plan(job, chosen, reference)
     dataset = None
     if job.data is not None:
@@ -160,7 +160,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
         with _full_disk(Path(folder), out):
             write_export(network, about, chosen.name, draft, _calibration(job, reference, about))
         seconds = time.perf_counter() - started
-        report, wrong = judge(reference, draft, dataset, say)
+        report, wrong = judge(reference, draft / chosen.runs if chosen.runs else draft, dataset, say)
         if wrong and _is_full(Path(folder)):  # some toolchains do not look whether all was written
             raise _no_room(out, _FULL)
         files = sorted(p for p in Path(folder).iterdir() if not p.name.startswith("."))
@@ -170,6 +170,21 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
             _replace(file, target)
     where = out.with_name(out.name + ".rejected") if wrong else out
     return Result(where, size, seconds, about, chosen.name, report, wrong)
+
+
+def _target(job: Job, chosen: Format, name: str) -> Path:
+    """Where to write; ModelError for a name that is not of the format, or a folder that holds something else."""
+    if chosen.suffix:
+        out = (job.out or Path(name + chosen.suffix)).expanduser()
+        if out.suffix.lower() != chosen.suffix:
+            raise ModelError(f"{out} must end in {chosen.suffix} for --format {chosen.name}")
+        return out
+    out = (job.out or Path("model_repository") / name).expanduser()
+    if out.is_file() or format_of(out) is not None:
+        raise ModelError(f"{out}: --format {chosen.name} writes a folder; name one that has no suffix")
+    if out.is_dir() and not (out / chosen.mark).is_file():
+        raise ModelError(f"{out} is a folder of something else; name the model's own: --out {out / Path(name).name}")
+    return out
 
 
 @contextmanager

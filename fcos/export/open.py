@@ -27,7 +27,8 @@ def read_about(path: Path) -> About:
     """What an exported file says about itself; ModelError when it is not one of `fcos export`."""
     known = format_of(path)
     if known is None:
-        raise ModelError(f"{path} is not an exported model; suffixes: {', '.join(f.suffix for f in FORMATS.values())}")
+        suffixes = ", ".join(f.suffix for f in FORMATS.values() if f.suffix)
+        raise ModelError(f"{path} is not an exported model; suffixes: {suffixes}")
     result: About = known.module.read(path)
     return result
 

@@ -13,9 +13,9 @@ from .about import Dtype
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: its name on the command line, its suffix, whether its batch and size can stay free and
-    decoding and NMS be part of it, and the dtypes it holds, the usual one
-    first."""
+    """A file format: its name on the command line, its suffix ("": a folder, chosen by name only), whether its batch
+    and size can stay free and decoding and NMS be part of it, and the dtypes it holds, the usual one first. Of a
+    folder, `runs` is the file inside that a runtime here opens, `mark` one by which it is known."""
 
     name: str
     suffix: str
@@ -23,6 +23,8 @@ class Format:
     nms: bool
     dtypes: tuple[Dtype, ...]
     about: str
+    runs: str = ""
+    mark: str = ""
 
     @property
     def module(self) -> ModuleType:
@@ -46,6 +48,16 @@ FORMATS = {
         Format(
             "html", ".html", True, False, ("fp16", "fp32", "int8"), "one page that detects, in any browser, offline"
         ),
+        Format(
+            "triton",
+            "",
+            True,
+            True,
+            ("fp32", "fp16", "int8"),
+            "a model's folder for NVIDIA Triton, ONNX inside",
+            runs="1/model.onnx",
+            mark="config.pbtxt",
+        ),
     )
 }
 # runtimes that a checkpoint can be converted to on the fly, fastest first
@@ -55,8 +67,8 @@ ON_DEVICE = ("tensorrt", "torchscript")  # their results stay on the GPU; the ot
 
 
 def format_of(path: str | Path) -> Format | None:
-    """The format that a file's suffix names; None for a checkpoint."""
-    return next((f for f in FORMATS.values() if Path(path).suffix.lower() == f.suffix), None)
+    """The format that a file's suffix names; None for a checkpoint, and for a folder."""
+    return next((f for f in FORMATS.values() if f.suffix and Path(path).suffix.lower() == f.suffix), None)
 
 
 def _known(name: str) -> Format:
