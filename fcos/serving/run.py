@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,6 +17,7 @@ from uvicorn.supervisors import Multiprocess
 from ..errors import FcosError, OtherProcess
 from ..machine import cpu_cores
 from .app import build
+from .metrics import FOLDER
 from .options import ServeOptions
 from .server import Server, start
 from .worker import application
@@ -49,8 +52,10 @@ def _several(options: ServeOptions, common: dict[str, Any], say: Callable[[str],
         **common,
     )  # fmt: skip
     say(f"{options.workers} workers start")
-    workers = Multiprocess(config, [socket])
-    workers.run()
+    with tempfile.TemporaryDirectory(prefix="fcos-metrics-", ignore_cleanup_errors=True) as folder:
+        os.environ[FOLDER] = folder  # before the workers import their client of Prometheus
+        workers = Multiprocess(config, [socket])
+        workers.run()
     if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
         raise OtherProcess("a worker could not start")
 

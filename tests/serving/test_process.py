@@ -77,11 +77,18 @@ def test_a_killed_worker_is_replaced_while_the_other_answers():
             with urllib.request.urlopen(urllib.request.Request(f"{address}/predict", CAT), timeout=60) as answer:
                 return answer.status
 
-        assert ask() == 200
+        def counted():
+            with urllib.request.urlopen(f"{address}/metrics", timeout=60) as answer:
+                lines = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
+            return float(lines['fcos_images_total{model="fcos-lite0"}'])
+
+        assert [ask() for _ in range(6)] == [200] * 6
+        assert counted() == 6  # whichever worker is asked
         os.kill(workers_of(server.pid)[0], signal.SIGKILL)
         assert [ask() for _ in range(4)] == [200] * 4
         iter_until(server.stderr, "ready: ", 1)  # the new one
         assert ask() == 200
+        assert [counted() for _ in range(3)] == [11] * 3
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
     finally:
@@ -129,3 +136,26 @@ def test_a_mistake_is_one_line(capsys, arguments, line):
     assert (code, out) == (2, "")
     assert line in err
     assert err.count("\n") == 1
+
+
+def test_the_numbers_of_several_workers_are_added(tmp_path):
+    """Each process counts for itself; any of them tells the sum. Only a queue ends with its process."""
+    work = """
+import sys
+from fcos.serving.metrics import Metrics
+metrics = Metrics()
+metrics.images.labels("a").inc(float(sys.argv[1]))
+metrics.queue.labels("a").set(float(sys.argv[1]))
+metrics.seconds.labels("network").observe(0.3)
+print(metrics.text().decode())
+"""
+    told = ""
+    for count in ("3", "4"):
+        env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+        told = subprocess.run(
+            [sys.executable, "-c", work, count], env=env, check=True, capture_output=True, text=True
+        ).stdout
+    lines = dict(line.rsplit(" ", 1) for line in told.split("\n") if line and line[0] != "#")
+    assert float(lines['fcos_images_total{model="a"}']) == 7
+    assert float(lines['fcos_seconds_count{part="network"}']) == 2
+    assert float(lines['fcos_queue_images{model="a"}']) == 4
