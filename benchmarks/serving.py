@@ -1,34 +1,54 @@
 """A server under load: pictures a second of `fcos serve` with 16 clients beside `fcos predict`, p50 and p99, memory.
 
-    python benchmarks/serving.py --runtime openvino --seconds 20
+    python benchmarks/serving.py --runtime openvino          # rounds of serve and predict, one after the other
+    python benchmarks/serving.py --requests 50000            # memory over many small requests
 
-Both are processes of their own with the same runtime and threads, one after the other, on the same pictures (the
-package's photographs, or --images FOLDER). The clients are asyncio connections in this process, which takes a part of
-the machine too. Every request is answered before the next of its client is sent, so the load is bounded.
+Both are processes of their own with the same runtime and threads, in turn, on the same pictures (the package's
+photographs, or --images FOLDER); on a machine that others use too the median of the rounds' ratios counts, and the
+seconds of CPU a picture. The clients are asyncio connections in this process, which takes a part of the machine too.
+Every request is answered before the next of its client is sent, so the load is bounded.
+
+--requests measures the server's memory with a network of random weights and a picture of 64x48 pixels: after the
+first tenth it may not grow by more than 5 %.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import print_heading
 
 from fcos.files import ASSETS
 
+_TICK = os.sysconf("SC_CLK_TCK")
 
-async def client(port: int, bodies: list[bytes], first: int, end: float, took: list[float], bad: list[bytes]) -> None:
-    """One connection that asks until `end`."""
+
+@dataclass
+class Load:
+    """What clients have seen: seconds of each request, heads of answers other than 200."""
+
+    took: list[float] = field(default_factory=list)
+    bad: list[bytes] = field(default_factory=list)
+
+
+async def client(port: int, bodies: list[bytes], first: int, load: Load, end: tuple[float, int]) -> None:
+    """One connection that asks until a time, or until so many requests have been made by all."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     number = first
-    while time.monotonic() < end:
+    while time.monotonic() < end[0] and len(load.took) < end[1]:
         body = bodies[number % len(bodies)]
         number += 1
         begun = time.monotonic()
@@ -38,10 +58,22 @@ async def client(port: int, bodies: list[bytes], first: int, end: float, took: l
             int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
         )
         await reader.readexactly(length)
-        took.append(time.monotonic() - begun)
+        load.took.append(time.monotonic() - begun)
         if b" 200 " not in head[:15]:
-            bad.append(head[:15])
+            load.bad.append(head[:15])
     writer.close()
+
+
+def ask(port: int, bodies: list[bytes], clients: int, seconds: float, requests: int = 1 << 40) -> Load:
+    """So many clients for so long, or for so many requests."""
+    load = Load()
+
+    async def all_of_them() -> None:
+        end = (time.monotonic() + seconds, requests)
+        await asyncio.gather(*(client(port, bodies, i, load, end) for i in range(clients)))
+
+    asyncio.run(all_of_them())
+    return load
 
 
 def memory(process: int) -> float:
@@ -52,61 +84,113 @@ def memory(process: int) -> float:
     return 0.0
 
 
-def serve(options: argparse.Namespace, images: list[Path]) -> float:
-    """Print how the server does; pictures a second."""
-    command = ["-m", "fcos", "serve", "--port", "0", "--model", options.model, "--runtime", options.runtime]
-    server = subprocess.Popen([sys.executable, *command, "--device", "cpu"], stderr=subprocess.PIPE, text=True)
+def busy(process: int) -> float:
+    """Seconds of CPU that a process has had."""
+    parts = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(parts[11]) + int(parts[12])) / _TICK
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[int, int]]:
+    """(process, port) of `fcos serve`."""
+    command = [sys.executable, "-m", "fcos", "serve", "--port", "0", "--device", "cpu", *arguments]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     try:
         line = next((line for line in server.stderr if "ready: " in line), None)
         if line is None:
             sys.exit("the server did not start; run fcos serve by hand")
-        port = int(line.split("ready: ")[1].split()[0].rpartition(":")[2])
-        bodies = [path.read_bytes() for path in images]
-
-        def load(seconds: float) -> tuple[list[float], list[bytes], float]:
-            took: list[float] = []
-            bad: list[bytes] = []
-
-            async def all_of_them() -> None:
-                end = time.monotonic() + seconds
-                await asyncio.gather(*(client(port, bodies, i, end, took, bad) for i in range(options.clients)))
-
-            begun = time.monotonic()
-            asyncio.run(all_of_them())
-            return took, bad, time.monotonic() - begun
-
-        load(options.seconds / 4)  # warm
-        before = memory(server.pid)
-        took, bad, seconds = load(options.seconds)
-        after = memory(server.pid)
+        yield server.pid, int(line.split("ready: ")[1].split()[0].rpartition(":")[2])
     finally:
         server.terminate()
         server.wait(30)
-    cuts = statistics.quantiles(took, n=100)
-    rate = len(took) / seconds
-    print(
-        f"fcos serve, {options.clients} clients: {rate:.1f} pictures a second; p50 {cuts[49] * 1e3:.0f} ms, p99 "
-        f"{cuts[98] * 1e3:.0f} ms; {len(took)} requests, {len(bad)} not 200; memory {before:.0f} -> {after:.0f} MiB"
-    )
-    return rate
 
 
-def predict(options: argparse.Namespace, images: list[Path]) -> float:
-    """Pictures a second of `fcos predict` on as many pictures, its own figure, without start-up."""
-    with tempfile.TemporaryDirectory() as folder:
+def predict(options: argparse.Namespace, folder: Path) -> float:
+    """Pictures a second of `fcos predict`, its own figure, without start-up."""
+    command = ["-m", "fcos", "predict", str(folder), "--model", options.model, "--runtime", options.runtime]
+    done = subprocess.run(
+        [sys.executable, *command, "--device", "cpu", "--coco", str(folder / "out.json")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return float(done.stderr.split(" pictures a second")[0].split()[-1])
+
+
+def beside_predict(options: argparse.Namespace, images: list[Path]) -> None:
+    bodies = [path.read_bytes() for path in images]
+    ratios, every, bad = [], [], 0
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving("--model", options.model, "--runtime", options.runtime) as (process, port),
+    ):
         for copy in range(options.copies):
             for path in images:
                 (Path(folder) / f"{copy:03}-{path.name}").symlink_to(path.resolve())
-        command = ["-m", "fcos", "predict", folder, "--model", options.model, "--runtime", options.runtime]
-        begun = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, *command, "--device", "cpu", "--coco", str(Path(folder) / "out.json")],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    rate = float(done.stderr.split(" pictures a second")[0].split()[-1])
-    print(f"fcos predict: {rate:.1f} pictures a second ({time.monotonic() - begun:.0f} s with start-up)")
-    return rate
+        ask(port, bodies, options.clients, options.seconds / 4)  # warm
+        for number in range(options.rounds):
+            before, begun = busy(process), time.monotonic()
+            load = ask(port, bodies, options.clients, options.seconds)
+            rate, spent = len(load.took) / (time.monotonic() - begun), busy(process) - before
+            other = predict(options, Path(folder))
+            ratios.append(rate / other)
+            every += load.took
+            bad += len(load.bad)
+            print(
+                f"round {number + 1}: serve {rate:.1f} pictures a second ({1e3 * spent / len(load.took):.1f} ms of CPU "
+                f"each), predict {other:.1f}; ratio {ratios[-1]:.3f}"
+            )
+    cuts = statistics.quantiles(every, n=100)
+    print(
+        f"fcos serve, {options.clients} clients: {len(every)} requests, {bad} not 200; p50 {cuts[49] * 1e3:.0f} ms, "
+        f"p99 {cuts[98] * 1e3:.0f} ms"
+    )
+    print(json.dumps({"ratio": round(statistics.median(ratios), 3), "rounds": [round(r, 3) for r in ratios]}))
+
+
+def tiny(folder: Path) -> Path:
+    """A checkpoint of random weights that computes next to nothing."""
+    from fcos.config import Config
+    from fcos.network import weights
+    from fcos.types import Classes
+
+    config = Config(name="tiny").override(
+        {
+            "model": {
+                "backbone": "plain", "stride_in_1x1": False, "backbone_norm_eps": None, "backbone_weights": "none",
+                "strides": (16, 32), "fpn_channels": 16, "head_channels": 16, "head_convs": 1,
+            },
+            "assign": {"ranges": (32.0,)}, "data": {"size": 64, "max_size": 96},
+        }
+    )  # fmt: skip
+    network = weights.build(config, 2)
+    return weights.save(folder / "tiny.safetensors", network.state_dict(), config, Classes(("a", "b")))
+
+
+def endure(options: argparse.Namespace) -> None:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    with Image.open(sorted((ASSETS / "photos").glob("*.jpg"))[0]) as image:
+        image.resize((64, 48)).save(stream, "JPEG")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving("--model", str(tiny(Path(folder))), "--runtime", options.runtime, "--lanes", "1") as (process, port),
+    ):
+        held, bad, begun = [], 0, time.monotonic()
+        for _ in range(50):
+            load = ask(port, [stream.getvalue()], options.clients, 600.0, max(options.requests // 50, 1))
+            bad += len(load.bad)
+            held.append(memory(process))
+    rate = options.requests / (time.monotonic() - begun)
+    after_warm, end = held[4], statistics.median(held[-5:])
+    print("MiB at each fiftieth: " + " ".join(f"{value:.0f}" for value in held))
+    print(
+        f"{options.requests} requests, {bad} not 200, {rate:.0f} a second; memory {after_warm:.1f} MiB after a tenth, "
+        f"{end:.1f} at the end, at most {max(held[4:]):.1f}"
+    )
+    print(json.dumps({"growth": round(end / after_warm - 1, 4)}))
+    if bad or end > 1.05 * after_warm:
+        sys.exit("memory grew by more than 5 %, or a request failed")
 
 
 def main() -> None:
@@ -114,17 +198,20 @@ def main() -> None:
     parser.add_argument("--model", default="fcos-lite0")
     parser.add_argument("--runtime", default="torch")
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of load, at most 120")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of load in a round, at most 120")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--copies", type=int, default=50, help="of each picture for fcos predict")
     parser.add_argument("--images", type=Path, help="folder of JPEG files")
+    parser.add_argument("--requests", type=int, default=0, help="memory over so many, in place of the rounds")
     parser.add_argument("--short", action="store_true", help="2 seconds: shows only that it runs")
     options = parser.parse_args()
     options.seconds = min(2.0 if options.short else options.seconds, 120.0)
-    options.copies = 2 if options.short else options.copies
-    images = sorted((options.images or ASSETS / "photos").glob("*.jpg"))
+    options.copies, options.rounds = (2, 1) if options.short else (options.copies, options.rounds)
     print_heading()
-    one, other = serve(options, images), predict(options, images)
-    print(json.dumps({"ratio": round(one / other, 3)}))
+    if options.requests:
+        endure(options)
+    else:
+        beside_predict(options, sorted((options.images or ASSETS / "photos").glob("*.jpg")))
 
 
 if __name__ == "__main__":
