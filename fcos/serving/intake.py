@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from PIL.Image import DecompressionBombError
@@ -112,11 +112,18 @@ def check_size(data: bytes, limits: Limits) -> None:
         raise Refused(413, f"the picture has {width}x{height} pixels; at most {limits.pixels} in all are decoded")
 
 
-def fetch(
-    url: str, hosts: Sequence[str], limits: Limits, headers: Mapping[str, str] | None = None, *, private: bool = False
-) -> bytes:
-    """A picture by URL from a host that is allowed. No redirect is followed, and unless `private` no address is asked
-    that is not of the public internet: the name is looked up once, and the address found is the one connected to.
+@dataclass(frozen=True)
+class Asking:
+    """How a URL is asked for: headers, a body, which makes it a POST, and whether the address may be private."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    private: bool = False
+
+
+def fetch(url: str, hosts: Sequence[str], limits: Limits, how: Asking = Asking()) -> bytes:
+    """What a URL of a host that is allowed gives. No redirect is followed, and no private address is asked unless `how`
+    says so: the name is looked up once, and the address found is the one connected to.
 
     Raises Refused: 403 for another host or a private address, 400 for what is no such URL or cannot be had.
     """
@@ -136,23 +143,25 @@ def fetch(
     except OSError:
         raise Refused(400, f"there is no host {parts.hostname}") from None
     address = rows[0][4]
-    if not private and not ipaddress.ip_address(address[0]).is_global:
+    if not how.private and not ipaddress.ip_address(address[0]).is_global:
         raise Refused(403, f"{parts.hostname} has a private address, from which nothing is fetched")
     try:
         with socket.create_connection((str(address[0]), int(address[1])), timeout=limits.timeout) as plain:
             context = ssl.create_default_context() if parts.scheme == "https" else None
             stream = plain if context is None else context.wrap_socket(plain, server_hostname=parts.hostname)
-            return _get(stream, parts.hostname, parts._replace(scheme="", netloc="").geturl(), limits, headers)
+            return _get(stream, parts.hostname, parts._replace(scheme="", netloc="").geturl(), limits, how)
     except (OSError, http.client.HTTPException) as error:
         raise Refused(
             400, f"cannot fetch {url}: {(str(error).splitlines() or [''])[0] or type(error).__name__}"
         ) from None
 
 
-def _get(stream: socket.socket, host: str, path: str, limits: Limits, headers: Mapping[str, str] | None) -> bytes:
+def _get(stream: socket.socket, host: str, path: str, limits: Limits, how: Asking) -> bytes:
     connection = http.client.HTTPConnection(host)
     connection.sock = stream
-    connection.request("GET", path or "/", headers={"Accept": "image/*", **(headers or {})})
+    # some hosts, Label Studio among them, refuse who asks for pictures only
+    headers = {"Accept": "*/*", **how.headers}
+    connection.request("GET" if how.body is None else "POST", path or "/", how.body, headers)
     answer = connection.getresponse()
     if answer.status != 200:
         raise Refused(400, f"{host} answered {answer.status}; redirects are not followed")
@@ -161,9 +170,9 @@ def _get(stream: socket.socket, host: str, path: str, limits: Limits, headers: M
     while block := answer.read(1 << 16):
         parts.write(block)
         if parts.tell() > limits.body:
-            raise Refused(413, f"the picture has more than {limits.body} bytes")
+            raise Refused(413, f"{host} sends more than {limits.body} bytes")
         if time.monotonic() > end:
             raise Refused(504, f"{host} did not answer in time")
     if not parts.tell():
-        raise ImageError("the picture is empty")
+        raise ImageError(f"{host} sent nothing")
     return parts.getvalue()

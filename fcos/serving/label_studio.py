@@ -10,13 +10,13 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 from xml.etree import ElementTree
 
 from ..types import Detections
-from .intake import fetch
+from .intake import Asking, fetch
 from .options import Limits, Refused
 
 _LONGEST = 1 << 20  # characters of a labelling configuration
@@ -24,10 +24,31 @@ _LONGEST = 1 << 20  # characters of a labelling configuration
 
 @dataclass(frozen=True)
 class Studio:
-    """The Label Studio that is served: its address, and the key that its files want."""
+    """The Label Studio that is served: its address, and the key that its files want: a personal access token, or one of
+    the older kind."""
 
     address: str
     key: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def ask(self, path: str, limits: Limits, how: Asking = Asking()) -> bytes:
+        """What it gives for a path; Refused where it does not."""
+        limits = replace(limits, timeout=min(limits.timeout, 10.0))
+        host = urlsplit(self.address).hostname or ""
+        # the operator named this host, which may well be on this machine
+        return fetch(urljoin(self.address.rstrip("/") + "/", path), [host], limits, replace(how, private=True))
+
+    def signed(self, limits: Limits) -> Studio:
+        """With the header that its files want. A personal access token has three parts and is good only for getting
+        another, which lasts minutes."""
+        if self.key is None or self.key.count(".") != 2:
+            return replace(self, headers={"Authorization": f"Token {self.key}"} if self.key else {})
+        body = json.dumps({"refresh": self.key}).encode()
+        answer = self.ask("/api/token/refresh/", limits, Asking({"Content-Type": "application/json"}, body))
+        try:
+            return replace(self, headers={"Authorization": f"Bearer {json.loads(answer)['access']}"})
+        except (ValueError, KeyError, TypeError):
+            raise Refused(400, f"{self.address} gives nothing for the key in LABEL_STUDIO_API_KEY") from None
 
 
 @dataclass(frozen=True)
@@ -85,9 +106,7 @@ def picture(task: dict[str, Any], tags: Tags, studio: Studio, limits: Limits) ->
     asked, home = urlsplit(url), urlsplit(studio.address)
     if (asked.scheme, asked.netloc) != (home.scheme, home.netloc):
         raise Refused(403, f"images are fetched from {studio.address} only")
-    headers = {"Authorization": f"Token {studio.key}"} if studio.key else None
-    # the operator named this host, which may well be on this machine
-    return fetch(url, [home.hostname or ""], replace(limits, timeout=min(limits.timeout, 10.0)), headers, private=True)
+    return studio.ask(url, limits, Asking(studio.headers))
 
 
 def annotation(detections: Detections, size: tuple[int, int], tags: Tags, model: str) -> dict[str, Any]:

@@ -17,13 +17,23 @@ CONFIG = """<View><Image name="photo" value="$picture"/>
 
 
 class Files(http.server.BaseHTTPRequestHandler):
-    """A Label Studio's files, for who has the key."""
+    """A Label Studio's files, for who has a key of the older kind, or a token got for one of the newer."""
 
     def do_GET(self):
-        good = self.path == "/data/upload/1/cat.jpg" and self.headers["Authorization"] == "Token k3y"
-        self.send_response(200 if good else 404)
+        known = self.headers["Authorization"] in ("Token k3y", "Bearer fresh")
+        wanted = "*/*" in self.headers["Accept"]  # it answers 406 to others
+        good = self.path == "/data/upload/1/cat.jpg" and known and wanted
+        self.answer(200 if good else 404, CAT if good else b"")
+
+    def do_POST(self):
+        given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        good = self.path == "/api/token/refresh/" and given == {"refresh": "a.b.c"}
+        self.answer(200 if good else 401, b'{"access": "fresh"}' if good else b"{}")
+
+    def answer(self, status, body):
+        self.send_response(status)
         self.end_headers()
-        self.wfile.write(CAT if good else b"")
+        self.wfile.write(body)
 
     def log_message(self, *_):
         pass
@@ -65,6 +75,33 @@ def test_tasks_become_rectangles_in_percent(studio):
             assert (row["from_name"], row["to_name"], row["type"]) == ("boxes", "photo", "rectanglelabels")
             assert (row["original_width"], row["original_height"]) == (451, 300)
         assert detections(address, CAT, "")  # bytes are still bytes
+
+
+@pytest.mark.parametrize("key", ["k3y", "a.b.c"])
+def test_many_tasks_at_once_of_which_some_have_no_image(studio, monkeypatch, caplog, key):
+    """Label Studio sends all chosen tasks in one request, wants as many rows, and leaves out those without a result."""
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", key)
+    places = ["/data/upload/1/cat.jpg", "/data/upload/1/gone.jpg", "data:,aGVsbG8=", *["/data/upload/1/cat.jpg"] * 4]
+    tasks = [{"id": 10 + i, "data": {"picture": place}} for i, place in enumerate(places)]
+    message = {"tasks": tasks, "label_config": CONFIG}
+    with serving(label_studio=studio, limits=Limits(images=3)) as (address, _):
+        status, _, body = ask(address, "/predict", json.dumps(message).encode(), content_type="application/json")
+    assert status == 200
+    rows = json.loads(body)["results"]
+    assert ["result" in row for row in rows] == [True, False, False, True, True, True, True]
+    assert rows[0]["result"]
+    assert all(row == rows[0] for row in rows[3:])
+    assert "404" in rows[1]["error"]
+    assert "task 11: " in caplog.text
+
+
+def test_a_key_that_is_refused_is_one_line(studio, monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a.b.wrong")
+    message = {"tasks": [{"data": {"picture": "/data/upload/1/cat.jpg"}}], "label_config": CONFIG}
+    with serving(label_studio=studio) as (address, _):
+        status, _, body = ask(address, "/predict", json.dumps(message).encode(), content_type="application/json")
+    assert status == 400
+    assert "401" in json.loads(body)["error"]
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
+from ...errors import FcosError
 from .. import label_studio
-from ..answers import Wanted, to_json
-from ..engine import Engine
+from ..answers import Wanted, failed, to_json
+from ..engine import Engine, Outcome
 from ..intake import read_body
-from ..options import Refused
 from ..outcomes import compute
 from ..server import Server
+
+log = logging.getLogger("fcos.serving")
+_PATIENCE = 95.0  # seconds; Label Studio itself waits for 100
 
 
 def add(app: FastAPI, server: Server) -> None:
@@ -29,18 +37,48 @@ def add(app: FastAPI, server: Server) -> None:
 
 
 async def annotate(server: Server, engine: Engine, request: Request, which: Wanted, deadline: float) -> Response:
-    """Pre-annotations of Label Studio's tasks. It takes no half of an answer: one bad image fails the request."""
+    """Pre-annotations of Label Studio's tasks. It sends all that a person has chosen in one request and wants as many
+    rows back; one without a result, as for an image that cannot be had, it logs and leaves out."""
+    limits = server.limits
     studio = label_studio.Studio(server.options.label_studio or "", os.environ.get("LABEL_STUDIO_API_KEY"))
-    tasks, tags = await asyncio.to_thread(label_studio.read, await read_body(request, server.limits, deadline))
-    if len(tasks) > server.limits.images:
-        raise Refused(413, f"{len(tasks)} tasks; at most {server.limits.images} in a request")
-    images = await asyncio.gather(
-        *(asyncio.to_thread(label_studio.picture, task, tags, studio, server.limits) for task in tasks)
-    )
-    results = []
-    for one in await compute(engine, images, which.least, deadline):
-        if isinstance(one, Exception):
-            raise one
-        height, width = one.image.shape[:2]
-        results.append(label_studio.annotation(which.of(one.result), (height, width), tags, engine.name))
-    return Response(await asyncio.to_thread(to_json, {"results": results}), media_type="application/json")
+    tasks, tags = await asyncio.to_thread(label_studio.read, await read_body(request, limits, deadline))
+    studio = await asyncio.to_thread(studio.signed, limits)
+    end = time.monotonic() + _PATIENCE
+    rows: list[dict[str, Any]] = []
+    for first in range(0, len(tasks), limits.images):
+        until = min(time.monotonic() + limits.timeout, end)
+        take = partial(label_studio.picture, tags=tags, studio=studio, limits=limits)
+        some = await _outcomes(engine, tasks[first : first + limits.images], take, which.least, until)
+        rows += [_row(engine, one, which, tags) for one in some]
+    for task, row in zip(tasks, rows, strict=True):
+        if "error" in row:
+            log.warning("Label Studio's task %s: %s", str(task.get("id"))[:40], row["error"])
+    return Response(await asyncio.to_thread(to_json, {"results": rows}), media_type="application/json")
+
+
+async def _outcomes(
+    engine: Engine,
+    tasks: Sequence[dict[str, Any]],
+    take: Callable[[dict[str, Any]], bytes],
+    least: float,
+    deadline: float,
+) -> list[Outcome | Exception]:
+    """What becomes of each task's image, which `take` gets."""
+    images = await asyncio.gather(*(asyncio.to_thread(take, task) for task in tasks), return_exceptions=True)
+    computed = iter(await compute(engine, [i for i in images if isinstance(i, bytes)], least, deadline))
+    outcomes: list[Outcome | Exception] = []
+    for image in images:
+        if isinstance(image, bytes):
+            outcomes.append(next(computed))
+        elif isinstance(image, FcosError):
+            outcomes.append(image)
+        else:
+            raise image
+    return outcomes
+
+
+def _row(engine: Engine, outcome: Outcome | Exception, which: Wanted, tags: label_studio.Tags) -> dict[str, Any]:
+    if isinstance(outcome, Exception):
+        return {"error": failed(None, outcome)[1]["error"]}
+    height, width = outcome.image.shape[:2]
+    return label_studio.annotation(which.of(outcome.result), (height, width), tags, engine.name)
