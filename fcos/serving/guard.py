@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 import logging
@@ -78,11 +79,18 @@ class Guard:
 
 
 def allowed(headers: Headers, token: str | None) -> bool:
-    """Whether a request carries the token, compared in constant time; True where none is wanted."""
+    """Whether a request carries the token, compared in constant time; True where none is wanted. It may also be the
+    password of Basic, which is all that Label Studio can send."""
     if token is None:
         return True
     scheme, _, given = headers.get("authorization", "").partition(" ")
-    return hmac.compare_digest(given.strip().encode(), token.encode()) and scheme.lower() == "bearer"
+    given = given.strip()
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).partition(b":")[2].decode()
+        except ValueError:
+            return False
+    return hmac.compare_digest(given.encode(), token.encode()) and scheme.lower() in ("bearer", "basic")
 
 
 async def _refuse(send: Send, status: int, line: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:

@@ -328,7 +328,9 @@ def test_a_token_is_wanted_by_all_but_health_and_page_files():
             assert ask(address, path, data)[0] == 401, path
             assert ask(address, path, data, authorization="Bearer wrong")[0] == 401
             assert ask(address, path, data, authorization="Basic s3cret")[0] == 401
+            assert ask(address, path, data, authorization="Basic bWU6czNjcmV0IQ==")[0] == 401  # me:s3cret!
             assert ask(address, path, data, authorization="Bearer s3cret")[0] == 200, path
+        assert ask(address, "/models", authorization="Basic bWU6czNjcmV0")[0] == 200  # me:s3cret
         for path in ("/health", "/v2/health/live", "/v2/health/ready"):
             assert ask(address, path)[0] == 200
         token = {"authorization": "Bearer s3cret"}
