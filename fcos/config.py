@@ -23,6 +23,7 @@ Sides = Annotated[
 Stride = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Zoom = Annotated[float, Field(gt=0, le=100)]
+CalibrationLine = tuple[Annotated[float, Field(gt=0, le=100)], Annotated[float, Field(ge=-100, le=100)]]
 
 
 class Section(BaseModel):
@@ -178,10 +179,23 @@ class DecodeConfig(Section):
         None, "lowest score shown where none is asked for; training stores that of the best F1; null: 0.5", ge=0, le=1
     )
 
+    calibrated: bool = _f(False, "scores are probabilities of being right, by `calibration` (docs/evaluation.md)")
+    calibration: Annotated[tuple[CalibrationLine, ...], Field(max_length=100_000)] = _f(
+        (), "slope and offset of each class, or one for all: p = sigmoid(slope * logit(score) + offset)"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_calibrated(self) -> Self:
+        if self.calibrated and not self.calibration:
+            raise ValueError("calibrated: this model's scores were never calibrated; see fcos models pack --calibrate")
+        return self
+
     @property
     def lowest_shown(self) -> float:
         """`shown`, or what stands for it in a model that has none: the geometric mean of two probabilities that are
         0.5 is 0.5, their product 0.25. (Evaluation counts every score.)"""
+        if self.calibrated:
+            return 0.5
         return {"product": 0.25, "class": 0.3}.get(self.score, 0.5) if self.shown is None else self.shown
 
 

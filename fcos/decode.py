@@ -113,6 +113,14 @@ def score(probability: Tensor, centerness: Tensor, cfg: DecodeConfig) -> Tensor:
     return probability**cfg.power * centerness ** (1 - cfg.power)
 
 
+def calibrated(scores: Tensor, labels: Tensor, cfg: DecodeConfig) -> Tensor:
+    """Scores [D] of final detections with labels [D] as probabilities of being right, by the line of their class
+    in `cfg.calibration` (fitted by `fcos.evaluation.calibration.fit`; Platt, 1999). Within a class the order stays."""
+    line = torch.tensor(cfg.calibration, device=scores.device)
+    slope, offset = (line if len(line) == 1 else line[labels]).unbind(1)
+    return torch.sigmoid(slope * torch.logit(scores.float(), 1e-6) + offset)
+
+
 def solid(boxes: Tensor) -> Tensor:
     """[...] bool: boxes [...,4] with a width and a height."""
     return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)

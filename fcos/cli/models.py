@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..terminal import plural
+from .common import Split, open_to_judge
+
 if TYPE_CHECKING:
     from ..zoo.models import Entry
 
@@ -75,8 +78,15 @@ def pack(
     metrics: Metrics = None,
     licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, such as Apache-2.0.")] = "",
     full: Annotated[bool, typer.Option("--full", help="Keep float32; left out: float16, half the size.")] = False,
+    calibrate: Annotated[
+        Path | None, typer.Option("--calibrate", help="Images that were not learned: scores become probabilities.")
+    ] = None,
+    split: Split = None,
 ) -> None:
-    """Write a model as one small file, with its recipe and numbers inside."""
+    """Write a model as one small file, with its recipe and numbers inside.
+
+    With --calibrate the file can also turn its scores into probabilities, where decode.calibrated=true asks for it.
+    """
     from ..errors import ModelError
     from ..network import weights
     from ..zoo import card
@@ -92,6 +102,16 @@ def pack(
         about["licence"] = licence
     if metrics is not None:
         about |= card.judged(card.read_metrics(metrics))
+    if calibrate is not None:
+        from ..evaluation.calibration import fit
+        from ..evaluation.program import detect
+        from ..inference.load import load
+
+        detector = load(model, overrides=["decode.calibrated=false"])
+        detections, dataset = detect(detector, open_to_judge(calibrate, split))
+        lines = [list(line) for line in fit(detections, dataset, classes.names)]
+        config = config.override({"decode": {"calibration": lines}})
+        about["calibrated_on"] = f"{plural(len(dataset), 'image')} of {dataset.root.name}, {dataset.split}"
     state = network.state_dict()
     weights.save(out, state if full else weights.halved(state), config, classes, about)
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(classes)} classes, {config.data.size} px")

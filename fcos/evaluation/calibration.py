@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import DataError
 from .coco import flatten
 from .metrics import IGNORED, Curves, Floats, Ints, match_coco, overlaps
 
@@ -50,6 +51,60 @@ def calibration(detections: Sequence[Detections], dataset: Dataset, *, iou: floa
     score, precision = (np.divide(s, count, out=np.full(bins, np.nan), where=count > 0) for s in sums)
     gap = np.nansum(np.abs(score - precision) * count)
     return Calibration(score, precision, count, float(gap / count.sum()) if count.sum() else float("nan"), iou)
+
+
+Line = tuple[float, float]
+_PRIOR = 10.0  # weight of the line of all classes in that of one: about ten detections that are hard to call
+
+
+def fit(
+    detections: Sequence[Detections], dataset: Dataset, names: Sequence[str], *, iou: float = 0.5
+) -> tuple[Line, ...]:
+    """Slope and offset of each class of a model with `names`, for `decode.calibration`.
+
+    sigmoid(slope * logit(score) + offset) is the probability that a detection is right at `iou` (Platt, 1999). A class
+    of few detections is drawn to the line of all, and one that the data lacks has it.
+
+    `detections[i]` are those of `dataset.records[i]`, with the scores as the network gives them, and best of images
+    that were not learned. DataError where nothing is right or nothing wrong: no line goes through that.
+    """
+    flat, truth = flatten(detections, dataset)
+    status = match_coco(flat, truth, overlaps(flat, truth, minimum=iou), iou)
+    judged = status != IGNORED
+    right, labels = status[judged] == 1, flat.labels[judged]
+    if not right.any() or right.all():
+        share = "all are" if right.any() else "none is"
+        raise DataError(f"scores cannot be calibrated: of {len(right)} detections {share} right")
+    scores = np.clip(flat.scores[judged], 1e-6, 1 - 1e-6)
+    logits = np.log(scores) - np.log1p(-scores)
+    everyone = _line(logits, right, (1.0, 0.0), 1e-3)
+    label = {name: k for k, name in enumerate(dataset.classes.names)}
+    mine = [labels == label.get(name, -1) for name in names]
+    return tuple(_line(logits[m], right[m], everyone, _PRIOR) for m in mine)
+
+
+def _line(logits: Floats, right: np.ndarray, towards: Line, weight: float) -> Line:
+    """The most likely slope and offset, by Newton's method; a Gaussian of `weight` draws them `towards` others."""
+    start = np.array(towards)
+    line = start.copy()
+    x = np.stack((logits, np.ones_like(logits)), axis=1)
+
+    def cost(at: Floats) -> float:
+        z = x @ at
+        return float(np.logaddexp(0, z).sum() - z[right].sum() + weight / 2 * ((at - start) ** 2).sum())
+
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-(x @ line)))
+        gradient = x.T @ (p - right) + weight * (line - start)
+        curvature = (x * (p * (1 - p))[:, None]).T @ x + weight * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        size = 1.0
+        while size > 1e-6 and cost(line - size * step) > cost(line):
+            size /= 2
+        line = line - size * step
+        if np.abs(size * step).max() < 1e-8:
+            break
+    return max(float(line[0]), 0.01), float(line[1])  # the order within a class stays
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..data.image import resize, resized_shape
-from ..decode import decode
+from ..decode import calibrated, decode
 from ..detections import Kept, Results
 from ..errors import ModelError
 from ..export.registry import OWN_THREADS
@@ -73,6 +73,13 @@ class Detector:
     placement: Placement = field(default_factory=Placement)
     size: tuple[int, int] | None = None
     _points: dict[tuple[int, int], Points] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        lines, classes = len(self.config.decode.calibration), len(self.classes)
+        if lines not in (0, 1, classes):
+            raise ModelError(
+                f"decode.calibration has {lines} lines for {plural(classes, 'class')}; give one, or one each"
+            )
 
     def __repr__(self) -> str:
         place = self.placement
@@ -245,6 +252,10 @@ class Detector:
         detections = detections.to("cpu")
         height, width = detections.size or size
         ratio = torch.tensor([size[1] / width, size[0] / height] * 2)
+        if self.config.decode.calibrated:
+            probability = calibrated(detections.scores, detections.labels, self.config.decode)
+            order = probability.argsort(descending=True, stable=True)  # best first over all classes, as before
+            detections = replace(detections[order], scores=probability[order])
         return Detections(
             boxes=detections.boxes.float() * ratio,
             scores=detections.scores.float(),

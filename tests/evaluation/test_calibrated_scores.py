@@ -1,0 +1,83 @@
+"""Scores that become probabilities: the line that is fitted, what it does to detections, and where it is kept."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import fcos, learn, make_shapes, tiny_config
+
+from fcos.config import Config, DecodeConfig
+from fcos.data.open import open_splits
+from fcos.decode import calibrated
+from fcos.errors import ConfigError, DataError, ModelError
+from fcos.evaluation.calibration import _line, calibration, fit
+from fcos.evaluation.program import detect
+from fcos.inference.load import load
+from fcos.network.weights import header
+
+
+def test_the_line_is_the_one_the_outcomes_were_drawn_from():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(-1, 2, 40_000)
+    right = rng.random(40_000) < 1 / (1 + np.exp(-(0.6 * logits - 0.8)))
+    assert _line(logits, right, (1.0, 0.0), 1e-3) == pytest.approx((0.6, -0.8), abs=0.05)
+
+
+def test_few_detections_keep_the_line_of_all():
+    assert _line(np.zeros(0), np.zeros(0, bool), (0.7, -0.2), 10.0) == pytest.approx((0.7, -0.2))
+    slope, offset = _line(np.array([2.0]), np.array([False]), (0.7, -0.2), 10.0)
+    assert 0.5 < slope < 0.7
+    assert -0.4 < offset < -0.2
+
+
+def test_an_order_upside_down_is_not_followed():
+    logits = np.linspace(-3, 3, 400)
+    assert _line(logits, logits < 0, (1.0, 0.0), 1e-3)[0] > 0
+
+
+def test_each_class_has_its_line():
+    cfg = DecodeConfig(calibration=((1.0, 0.0), (2.0, -1.0)), calibrated=True)
+    scores, labels = torch.tensor([0.5, 0.5, 0.9]), torch.tensor([0, 1, 1])
+    wanted = [0.5, 1 / (1 + np.exp(1)), 1 / (1 + np.exp(1) / 81)]  # logit(0.9) = log 9, twice that: 81
+    assert calibrated(scores, labels, cfg).tolist() == pytest.approx(wanted, abs=1e-5)
+    one = DecodeConfig(calibration=((2.0, -1.0),), calibrated=True)
+    assert calibrated(scores, labels, one)[1:].tolist() == pytest.approx(wanted[1:], abs=1e-5)
+    assert calibrated(torch.zeros(0), torch.zeros(0, dtype=torch.int64), cfg).shape == (0,)
+
+
+def test_a_model_that_was_never_calibrated_says_so():
+    with pytest.raises(ConfigError, match="fcos models pack --calibrate"):
+        Config().override("decode.calibrated=true")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("calibrated")
+    data = make_shapes(folder / "shapes", {"train": 12, "val": 10})
+    config = tiny_config(model={"backbone_norm": "batch"}, decode={"threshold": 0.001})
+    learn(config, {"train": open_splits(data)["train"]}, folder / "run")
+    return folder
+
+
+def test_packed_calibrated_and_asked_for(work, capsys, tmp_path):
+    out = tmp_path / "model.safetensors"
+    code, _, err = fcos(capsys, "models", "pack", work / "run", out, "--calibrate", work / "shapes", "--split", "val")
+    assert code == 0, err
+    data = open_splits(work / "shapes")["val"]
+    plain = load(out, device="cpu")
+    assert header(out)[2]["calibrated_on"] == "10 images of shapes, val"
+    asked = load(out, device="cpu", overrides=["decode.calibrated=true"])
+    raw, _ = detect(plain, data)
+    probable, _ = detect(asked, data)
+    assert calibration(probable, data).ece < calibration(raw, data).ece
+    for a, b in zip(raw, probable, strict=True):  # the same boxes, each with another score, best first
+        assert sorted(a.boxes.tolist()) == sorted(b.boxes.tolist())
+        assert b.scores.tolist() == sorted(b.scores.tolist(), reverse=True)
+    with pytest.raises(ModelError, match="5 lines"):
+        asked.replace(config=asked.config.override({"decode": {"calibration": [[1, 0]] * 5}}))
+
+
+def test_nothing_right_cannot_be_calibrated(work):
+    data = open_splits(work / "shapes")["val"]
+    names = data.classes.names
+    with pytest.raises(DataError, match="none is right"):
+        fit([d[:0] for d in detect(load(work / "run", device="cpu"), data)[0]], data, names)
