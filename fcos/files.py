@@ -1,9 +1,10 @@
-"""Files are written whole or not at all."""
+"""Files and folders are written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,26 @@ def whole(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None and temporary.exists():
             temporary.unlink()
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `path` at the end of the `with`; after an error nothing of it stays. `path` is
+    not there yet, or an empty folder, which then stays the folder it is: it may be where somebody stands, or a disk."""
+    there = path.is_dir()
+    if not there:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path if there else path.parent, prefix=_MARK))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if there:
+            for child in sorted(temporary.iterdir()):
+                child.rename(path / child.name)
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def disk_reason(error: BaseException) -> str | None:

@@ -150,13 +150,14 @@ class Ways:
 @dataclass(frozen=True)
 class Conditions:
     """What holds for all ways: threads (0: the runtime's own choice), alternating rounds, device, the number of classes
-    of random weights, and settings of the models."""
+    of random weights, settings of the models, and whether code in model files may run (`fcos.load`)."""
 
     threads: int = 0
     rounds: int = 5
     device: str = "auto"
     classes: int = 80
     settings: Sequence[str] = ()
+    trust: bool = False
 
 
 class _Setup(NamedTuple):
@@ -311,6 +312,7 @@ class _Loader:
                 threads=self.conditions.threads,
                 lanes=setup.lanes,
                 device=self.conditions.device,
+                trust=self.conditions.trust,
                 overrides=changes,
             )
         else:

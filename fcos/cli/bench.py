@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import MODEL, Device, Json, Settings, sort_words
+from .common import MODEL, Device, Json, Settings, Trust, sort_words
 
 _MANY = "may be repeated or joined by commas"
 
@@ -34,6 +34,7 @@ def command(
         str | None, typer.Option("--against", help="torchvision: its fcos_resnet50_fpn with the same weights.")
     ] = None,
     device: Device = "auto",
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Latency and throughput from a JPEG file to boxes, with the share of the machine's peak.
@@ -58,7 +59,7 @@ def command(
     )
     report = bench(
         ways,
-        Conditions(threads=threads, rounds=rounds, device=device, settings=overrides),
+        Conditions(threads=threads, rounds=rounds, device=device, settings=overrides, trust=trust),
         against=against,
         say=lambda line: typer.echo(line, err=True),
     )

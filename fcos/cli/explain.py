@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Device, Json, Model, Settings, Split, open_own, open_to_judge, sort_words, the_one
+from .common import Device, Json, Model, Settings, Split, Trust, open_own, open_to_judge, sort_words, the_one
 
 
 def command(
@@ -31,6 +31,7 @@ def command(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for pictures and numbers.")] = None,
     as_json: Json = False,
     device: Device = "auto",
+    trust: Trust = False,
 ) -> None:
     """Why a box is there, or why an object was missed.
 
@@ -58,7 +59,7 @@ def command(
         data, source = Path(source), None
     if source is not None and image is not None:
         raise FcosError("--image is the id of a picture of --data")
-    detector = load(model, device=device, overrides=overrides)
+    detector = load(model, device=device, trust=trust, overrides=overrides)
     drawn = {}
     if source is not None:
         from ..analysis.explain import explain

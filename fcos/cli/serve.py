@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import MODEL, Device, Settings, sort_words
+from .common import MODEL, Device, Settings, Trust, sort_words
 
 
 def command(
@@ -19,6 +19,7 @@ def command(
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0: a free one.")] = 8000,
     device: Device = "auto",
+    trust: Trust = False,
     runtime: Annotated[
         str, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
     ] = "auto",
@@ -69,7 +70,7 @@ def command(
     options = ServeOptions(
         tuple([*things, *(model or [])] or ["fcos-lite0"]),
         tuple(overrides),
-        Placing(device, runtime, dtype, threads, lanes, batch, wait / 1000),
+        Placing(device, runtime, dtype, threads, lanes, batch, wait / 1000, trust),
         Limits(megabytes << 20, megapixels * 1_000_000, images, queue, timeout, grace),
         Access(token, admin, tuple(cors or ()), tuple(allow_url or ())),
         workers,

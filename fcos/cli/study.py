@@ -14,6 +14,7 @@ from .common import (
     MaybeModel,
     Settings,
     Split,
+    Trust,
     open_to_judge,
     settings_of,
     sort_words,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..data.dataset import Dataset
     from ..inference.detector import Detector
+    from ..inference.load import Placing
 
 # name -> (what it needs, what it tells)
 STUDIES = {
@@ -58,6 +60,7 @@ def command(
         typer.Option("--baseline", help="proposals: state dict of torchvision's Faster R-CNN or RetinaNet."),
     ] = None,
     device: Device = "auto",
+    trust: Trust = False,
 ) -> None:
     """The paper's studies, this project's number beside the paper's.
 
@@ -69,6 +72,7 @@ def command(
 
     from ..environment import environment
     from ..errors import FcosError, did_you_mean
+    from ..inference.load import Placing
 
     if name not in STUDIES:
         hint = did_you_mean(name, STUDIES, f"choose from {', '.join(STUDIES)}")
@@ -89,7 +93,7 @@ def command(
         dataset, result = _ablation(data, overrides, model, out or Path("runs/ablation"), seeds, device)
     else:
         dataset = _open(data, split, limit) if data is not None else None
-        result = _run(name, overrides, dataset, model, device, baseline or [], out)
+        result = _run(name, overrides, dataset, model, Placing(device=device, trust=trust), baseline or [], out)
     report = {"study": name, **result.to_dict(), "environment": environment({} if dataset is None else {name: dataset})}
     if out is not None:
         _write(out, name, json.dumps(report, indent=1), result)
@@ -106,7 +110,7 @@ def _run(
     settings: list[str],
     dataset: Any,
     model: str | None,
-    device: str,
+    placing: Placing,
     baselines: list[Path],
     out: Path | None,
 ) -> Any:
@@ -119,12 +123,12 @@ def _run(
 
         return recall_study(dataset, _config(model, settings))
     if name == "ambiguity":
-        return _ambiguity(settings, dataset, model, device)
+        return _ambiguity(settings, dataset, model, placing)
     assert model is not None
     from ..study import paper
     from ..study.cached import cache
 
-    detector = _detector(model, settings, device)
+    detector = _detector(model, settings, placing)
     if name == "figures":
         from ..analysis.common import with_files
         from ..demo.digits import photographs
@@ -166,13 +170,13 @@ def _config(model: str | None, settings: list[str]) -> Config:
     return settings_of(model or "fcos-r50", settings)
 
 
-def _detector(model: str, settings: list[str], device: str) -> Detector:
+def _detector(model: str, settings: list[str], placing: Placing) -> Detector:
     from ..inference.load import load
 
-    return load(model, device=device, overrides=settings)
+    return load(model, overrides=settings, **placing)
 
 
-def _ambiguity(settings: list[str], dataset: Dataset, model: str | None, device: str) -> Any:
+def _ambiguity(settings: list[str], dataset: Dataset, model: str | None, placing: Placing) -> Any:
     from dataclasses import replace
 
     from ..inference.dataset import predict_dataset
@@ -183,7 +187,7 @@ def _ambiguity(settings: list[str], dataset: Dataset, model: str | None, device:
     bare = model in known_models() and known_models()[model].path() is None  # a preset without weights detects nothing
     if model is None or bare or all(r.path is None for r in dataset.records):
         return ambiguity_study(dataset, _config(model, settings))
-    detector = _detector(model, settings, device)
+    detector = _detector(model, settings, placing)
     found = predict_dataset(detector, dataset, allow_missing=True)
     config = detector.config
     whole = ambiguous_detections(found, dataset, sampling(config, 0.0))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Device, Model, Settings, sort_words
+from .common import Device, Model, Settings, Trust, sort_words
 
 
 def command(
@@ -38,6 +38,7 @@ def command(
         typer.Option("--zone", help="x1,y1,x2,y2,x3,y3,...: count who comes and goes; may be repeated."),
     ] = None,
     device: Device = "auto",
+    trust: Trust = False,
     runtime: Annotated[
         str | None, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
     ] = None,
@@ -72,7 +73,7 @@ def command(
     painter = Painter(lines, zones)
     config = TrackConfig(patience=patience)
     make_tracker(tracker, config)  # an unknown name is told before a model is loaded
-    detector = load(model, runtime=runtime, device=device, overrides=overrides)
+    detector = load(model, runtime=runtime, device=device, trust=trust, overrides=overrides)
     score = detector.config.decode.shown if score is None else score
     if score is not None:
         config = TrackConfig(high=min(score, config.high), low=min(score, config.low), start=score, patience=patience)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import DataError
+from ..files import whole_folder
 from ..terminal import some
 from ..types import Classes
 from .dataset import Dataset
@@ -17,8 +18,9 @@ from .writing import Output, disk_error
 def convert(splits: Mapping[str, Dataset], destination: str | Path, to: str, *, link: bool = False) -> list[str]:
     """Write all splits to a new folder in format `to`; pictures are copied, or linked with `link`.
 
-    Returns the lines that say what was lost. Raises DataError when the folder is not empty, the format is
-    unknown or only read, the splits do not have the same classes, or a class has a name that no file holds safely.
+    The folder is there when all of it is. Returns the lines that say what was lost. Raises DataError when the folder
+    is not empty, the format is unknown or only read, the splits do not have the same classes, or a class has a name
+    that no file holds safely.
     """
     target = Path(destination)
     writers = {name: form.write for name, form in formats().items() if form.write is not None}
@@ -30,8 +32,8 @@ def convert(splits: Mapping[str, Dataset], destination: str | Path, to: str, *, 
     classes = _same_classes(splits)
     check_names(classes)
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        return write(splits, Output(target, classes, link))
+        with whole_folder(target) as folder:
+            return write(splits, Output(folder, classes, link, target.absolute().name))
     except OSError as error:
         raise disk_error(error, target) from None
 

@@ -25,7 +25,8 @@ Row = tuple[tuple[float, float, float, float], int, bool]
 
 @dataclass(frozen=True)
 class Output:
-    """A new data set that is being written: its folder, its classes, and whether images are links.
+    """A new data set that is being written: the folder to fill, its classes, whether images are links, and the name
+    that the folder will have.
 
     Raises DataError where the disk refuses.
     """
@@ -33,6 +34,7 @@ class Output:
     target: Path
     classes: Classes
     link: bool = False
+    name: str = ""
 
     def folder(self, name: str) -> Path:
         """A folder below the target, made where it is not there."""
@@ -81,7 +83,7 @@ class Output:
 
 def disk_error(error: OSError, target: Path) -> DataError:
     """What the system said about a failed write, as one line."""
-    return DataError(f"cannot write {target}: {disk_reason(error) or error}; what was written there is not whole")
+    return DataError(f"cannot write {target}: {disk_reason(error) or error}; nothing of it was kept")
 
 
 # --------------------------------------------------------------------------- what a format cannot hold

@@ -9,9 +9,11 @@ from typing import Literal
 
 from ..config import Config, from_dict
 from ..errors import FcosError, ModelError
+from ..files import write_whole
 from ..network.header import StoredExport, parse
-from ..readers import read_text
+from ..readers import TEXT_LIMIT, read_bytes
 from ..types import Classes
+from . import seal
 
 KEY = "fcos"  # under which every format keeps the text
 Dtype = Literal["fp32", "bf16", "fp16", "int8"]
@@ -46,7 +48,8 @@ class About:
             return ["boxes", "scores", "labels", "points", "count"]
         return ["logits", "distances", "centerness"]
 
-    def to_text(self) -> str:
+    def to_text(self, sha256: str = seal.UNSET) -> str:
+        """As `from_text` reads it; `fcos.export.seal` fills in the digest."""
         from ..version import __version__
 
         return json.dumps(
@@ -56,11 +59,12 @@ class About:
                 "config": self.config.model_dump(mode="json"),
                 "classes": {"names": self.classes.names, "ids": self.classes.ids},
                 "graph": {"batch": self.batch, "size": self.size, "nms": self.nms, "dtype": self.dtype},
+                "sha256": sha256,
             }
         )
 
 
-def from_text(text: str | None, path: str | Path) -> About:
+def from_text(text: str | bytes | None, path: str | Path) -> About:
     """The About of a file's metadata; ModelError where it is missing or damaged."""
     if not text:
         raise ModelError(f"{path} does not say how its pictures are prepared; only files of `fcos export` do")
@@ -82,8 +86,17 @@ def side_file(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
+def write_side_file(path: Path, about: About) -> None:
+    """Write the text beside the graph at `path`, with the digest of both."""
+    write_whole(side_file(path), seal.sealed(about.to_text().encode(), path))
+
+
 def read_side_file(path: Path) -> str | None:
+    """The text beside the graph at `path`, None where there is none; ModelError where one of both has changed."""
     try:
-        return read_text(side_file(path))
-    except FcosError:
+        content = read_bytes(side_file(path), TEXT_LIMIT, ModelError)
+        text = content.decode()
+    except (FcosError, UnicodeDecodeError):
         return None
+    seal.check(path, content, path)
+    return text

@@ -70,6 +70,7 @@ class StoredExport(Part):
     classes: StoredClasses
     graph: StoredGraph
     version: Annotated[str, Field(max_length=100)] = ""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 T = TypeVar("T", bound=BaseModel)

@@ -91,6 +91,7 @@ class Engine:
                 threads=placing.threads,
                 lanes=lanes,
                 device=placing.device,
+                trust=placing.trust,
                 overrides=self.options.settings,
             )
 

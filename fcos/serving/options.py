@@ -25,7 +25,8 @@ class Limits:
 @dataclass(frozen=True)
 class Placing:
     """Where and how the models compute; see `fcos.load`. `lanes` 0 and `batch`: on a CPU so many pictures at once,
-    one by one; on a GPU up to `batch` together, for which the first waits `wait` seconds at most."""
+    one by one; on a GPU up to `batch` together, for which the first waits `wait` seconds at most. `trust`: code in
+    model files may run."""
 
     device: str = "auto"
     runtime: str | None = "auto"
@@ -34,6 +35,7 @@ class Placing:
     lanes: int = 0
     batch: int = 8
     wait: float = 0.005
+    trust: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,19 @@
 """Mistakes on the command line: one line that names the thing, the value and the fix, exit code 2."""
 
 import json
+import shutil
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import fcos
+from tiny import fcos, make_shapes
+
+from fcos.config import Config
+from fcos.export.about import About
+from fcos.export.formats import torchscript
+from fcos.types import Classes
 
 
 @pytest.mark.parametrize(
@@ -78,3 +86,47 @@ def test_a_category_id_that_stands_twice_is_named(capsys, tmp_path):
     code, _, err = fcos(capsys, "doctor", "--data", tmp_path)
     assert code == 2
     assert "category id 7 stands twice" in err
+
+
+OPENERS = [
+    "predict {image} --model {model}",
+    "eval {data} --model {model}",
+    "eval {data} --compare {model} {model}",
+    "explain {image} --model {model}",
+    "study nms {data} --model {model}",
+    "study figures --model {model}",
+    "study ambiguity {data} --model {model}",
+    "bench {model}",
+    "serve --model {model}",
+    "track {video} --model {model}",
+]
+
+
+@pytest.mark.parametrize("line", OPENERS)
+def test_code_is_loaded_by_every_verb_alike(line, tmp_path, capsys, monkeypatch):
+    """TorchScript is code: no verb loads it unasked, and each does with --trust."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("scipy")
+    network = torch.jit.script(torch.nn.Identity())
+    torch.jit.save(network, str(tmp_path / "m.torchscript"))
+    torchscript.describe(tmp_path / "m.torchscript", About(Config(), Classes(("disc", "square"))))
+    make_shapes(tmp_path / "data", {"test": 2})
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(next((tmp_path / "data").rglob("*.png")), "a.png")
+    video = cv2.VideoWriter("v.avi", cv2.VideoWriter.fourcc(*"MJPG"), 5, (64, 48))
+    video.write(np.zeros((48, 64, 3), np.uint8))
+    video.release()
+    loaded = []
+
+    def load(path, **_):
+        loaded.append(path)
+        raise ValueError("the code was loaded")
+
+    monkeypatch.setattr(torch.jit, "load", load)
+    words = line.format(image="a.png", data="data", model="m.torchscript", video="v.avi").split()
+    for trust in (False, True):
+        code, _, err = fcos(capsys, *words, *(["--trust"] if trust else []))
+        said = err.splitlines()[-1]
+        assert code == 2, err
+        assert ("the code was loaded" if trust else "is TorchScript, which is code") in said
+        assert bool(loaded) == trust

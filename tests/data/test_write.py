@@ -168,4 +168,31 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):
         done = run("convert", folder, disk / "v", "--to", "voc")
         assert isinstance(done.exception, FcosError)
         assert str(done.exception).startswith(f"cannot write {disk / 'v'}: No space left on device")
+        assert list(disk.iterdir()) == [sheet]
         assert "\n" not in str(done.exception)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_is_there_when_all_of_it_is(tmp_path, monkeypatch, there):
+    splits = {"train": dataset_of(tmp_path / "src", [(1, 2, 30, 40, 0, False)])}
+    out = tmp_path / "deep" / "out"
+    if there:
+        out.mkdir(parents=True)
+        monkeypatch.chdir(out)  # a shell that stands there must not be left in a folder that is gone
+    before = out.stat().st_ino if there else None
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stop:
+        stop.setattr("shutil.copyfile", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            convert(splits, "." if there else out, "yolo")
+    assert list((tmp_path / "deep").rglob("*")) == ([out] if there else [])
+    convert(splits, "." if there else out, "ndjson")
+    assert len(open_dataset(out, "train")) == 1
+    assert not list(out.parent.rglob(".*"))
+    assert out.stat().st_mode & 0o777 == (tmp_path / "src").stat().st_mode & 0o777
+    if there:
+        assert out.stat().st_ino == before
+    assert json.loads(next(out.glob("*.ndjson")).read_text().splitlines()[0])["name"] == "out"

@@ -66,8 +66,8 @@ def script(path):
         def forward(self, x):
             return x
 
-    text = About(Config(), Classes(("a",))).to_text()
-    torch.jit.save(torch.jit.script(Network()), str(path), _extra_files={"fcos": text})
+    torch.jit.save(torch.jit.script(Network()), str(path))
+    torchscript.describe(path, About(Config(), Classes(("a",))))
 
 
 def test_torchscript_runs_only_where_it_is_trusted(tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def _page(row: dict[str, Any]) -> Page:
 
 def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     names = {str(k): name for k, name in enumerate(output.classes.names)}
-    lines = [json.dumps({"type": "dataset", "task": "detect", "name": output.target.name, "class_names": names})]
+    lines = [json.dumps({"type": "dataset", "task": "detect", "name": output.name, "class_names": names})]
     for split, dataset in splits.items():
         for record, name in zip(dataset.records, names_of(dataset), strict=True):
             boxes = []

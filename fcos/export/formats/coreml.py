@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ...errors import ModelError, require
 from ...network.model import FCOS
+from ...readers import read_bytes
+from .. import seal
 from ..about import KEY, About, from_text
 from ..graph import build, example
 
@@ -32,11 +34,22 @@ def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()
     )
     model.user_defined_metadata[KEY] = about.to_text()
     model.save(str(path))
+    program, *others = _files(path)
+    program.write_bytes(seal.sealed(program.read_bytes(), *others))
+
+
+def _files(path: Path) -> list[Path]:
+    """The file of a package that holds the program and its metadata, and all others."""
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return sorted(files, key=lambda p: p.suffix != ".mlmodel")
 
 
 def read(path: Path) -> About:
     """The metadata of a package."""
     coremltools = require("coremltools", "coreml")
+    files = _files(path)
+    if files:
+        seal.check(path, read_bytes(files[0], seal.GRAPH_LIMIT, ModelError), *files[1:])
     try:
         spec = coremltools.utils.load_spec(str(path))
     except Exception as error:

@@ -12,7 +12,7 @@ from ...errors import ModelError, require
 from ...files import write_whole
 from ...machine import Placement
 from ...network.model import FCOS
-from ..about import About, from_text, read_side_file, side_file
+from ..about import About, from_text, read_side_file, write_side_file
 from ..graph import build, example
 from ..runtime import Run
 
@@ -27,7 +27,7 @@ def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()
         exported = torch.export.export(build(network, about), example(about))
         program = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch()
     write_whole(path, bytes(program.buffer))
-    write_whole(side_file(path), about.to_text())
+    write_side_file(path, about)
 
 
 def read(path: Path) -> About:

@@ -12,7 +12,6 @@ import html
 import io
 import json
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +22,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import ModelError, require
+from ...errors import ModelError
 from ...files import ASSETS, write_whole
 from ...network.model import FCOS
+from ...readers import read_bytes
 from ...types import Detections
+from .. import seal
 from ..about import About, from_text
 from ..browser import Browser, find_chromium
 from . import onnx as onnx_format
@@ -44,21 +45,16 @@ def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()
     """Write the page around the graph; int8 is calibrated on `images` [1,3,H,W]. fp16 keeps the weights in half
     precision and computes in single: the file is half as large, and not slower."""
     graph = browser_model(network, about, images)
-    write_whole(path, _page(graph, about))
+    write_whole(path, seal.sealed(_page(graph, about).encode()))
 
 
 def browser_model(network: FCOS, about: About, images: Iterable[Tensor] = ()) -> bytes:
     """The ONNX file that the page runs."""
-    onnx = require("onnx", "onnx")
-    with tempfile.TemporaryDirectory(prefix="fcos-") as folder:
-        draft = Path(folder) / "model.onnx"
-        stored = about if about.dtype == "int8" else replace(about, dtype="fp32")
-        onnx_format.write(network, stored, draft, images)
-        model = onnx.load(str(draft))
+    stored = about if about.dtype == "int8" else replace(about, dtype="fp32")
+    model = onnx_format.described(network, stored, images)
     if about.dtype == "fp16":
         _halve(model)
-    data: bytes = model.SerializeToString()
-    return data
+    return seal.sealed(model.SerializeToString())
 
 
 def _halve(model: Any) -> None:
@@ -123,11 +119,9 @@ def _page(graph: bytes, about: About) -> str:
 
 def read(path: Path) -> About:
     """What a file says about itself; ModelError where it is no page of `fcos export`."""
-    try:
-        page = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    match = re.search(r'<script id="packed-about" type="application/json">(.*?)</script>', page, re.DOTALL)
+    page = read_bytes(path, seal.GRAPH_LIMIT, ModelError)
+    seal.check(path, page)
+    match = re.search(rb'<script id="packed-about" type="application/json">(.*?)</script>', page, re.DOTALL)
     return from_text(match[1] if match else None, path)
 
 

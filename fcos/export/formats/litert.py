@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError, require
-from ...files import write_whole
 from ...machine import Placement
 from ...network.model import FCOS
-from ..about import About, from_text, read_side_file, side_file
+from ..about import About, from_text, read_side_file, write_side_file
 from ..graph import build, example
 from ..runtime import Run
 
@@ -23,7 +22,7 @@ def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()
     litert_torch = require("litert_torch", "litert")
     with torch.no_grad():
         litert_torch.convert(build(network, about), example(about)).export(str(path))
-    write_whole(side_file(path), about.to_text())
+    write_side_file(path, about)
 
 
 def read(path: Path) -> About:

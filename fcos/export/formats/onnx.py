@@ -15,6 +15,8 @@ from ...errors import ModelError, require
 from ...machine import Placement
 from ...network.backbones import DeformableConv2d
 from ...network.model import FCOS
+from ...readers import read_bytes
+from .. import seal
 from ..about import KEY, About, from_text
 from ..graph import build, dynamic_shapes, example
 from ..int8 import quantize
@@ -22,7 +24,12 @@ from ..runtime import Run
 
 
 def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()) -> None:
-    """Write the graph, checked, with its metadata; int8 is calibrated on `pictures` [1,3,H,W]."""
+    """Write the graph, checked, with its metadata; int8 is calibrated on `images` [1,3,H,W]."""
+    path.write_bytes(seal.sealed(described(network, about, images).SerializeToString()))
+
+
+def described(network: FCOS, about: About, images: Iterable[Tensor] = ()) -> Any:
+    """The ModelProto of the graph, checked, with its metadata."""
     require("onnxscript", "onnx")
     onnx = require("onnx", "onnx")
     model = trace(network, about)
@@ -31,7 +38,7 @@ def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, about.to_text()
     onnx.checker.check_model(model, full_check=True)
-    onnx.save_model(model, str(path))
+    return model
 
 
 def trace(network: FCOS, about: About) -> Any:
@@ -107,8 +114,10 @@ def float_nodes(model: Any) -> list[str]:
 def read(path: Path) -> About:
     """The metadata of a file."""
     onnx = require("onnx", "onnx")
+    content = read_bytes(path, seal.GRAPH_LIMIT, ModelError)
+    seal.check(path, content)
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load_model_from_string(content)
     except Exception as error:
         raise ModelError(f"{path} is not a whole ONNX file: {str(error).splitlines()[0]}") from error
     return from_text(next((entry.value for entry in model.metadata_props if entry.key == KEY), None), path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import tempfile
 import threading
 import warnings
@@ -19,6 +17,7 @@ from ...errors import ModelError, require
 from ...machine import Placement
 from ...network.model import FCOS
 from ...readers import MB, read_bytes
+from .. import seal
 from ..about import KEY, About, from_text
 from ..graph import build, example
 from ..int8 import quantize
@@ -26,57 +25,20 @@ from ..runtime import Run
 from . import onnx as onnx_format
 
 GRAPH_LIMIT = 256 * MB  # of the .xml; that of a ResNet-101 has 2
-_BIN, _XML = "fcos_bin", "fcos_xml"  # SHA-256 of the .bin, and of the .xml with zeros in this place
-_UNSET = "0" * 64
 _HINT = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 
 
 def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()) -> None:
-    """Write path.xml and path.bin. fp16 halves the file; int8 is calibrated on `pictures` [1,3,H,W]."""
+    """Write path.xml and path.bin. fp16 halves the file; int8 is calibrated on `images` [1,3,H,W]."""
     openvino = require("openvino", "openvino")
     plain = replace(about, dtype="fp32")
     model, last = _from_onnx(network, plain, path.parent) if about.nms else _from_trace(network, plain)
     if about.dtype == "int8":
         convs = [op for op in model.get_ordered_ops() if op.get_type_name() in ("Convolution", "GroupConvolution")]
         model = quantize(model, about, images, [convs[0].get_friendly_name(), *last], "openvino")
-    for key, text in ((KEY, about.to_text()), (_BIN, _UNSET), (_XML, _UNSET)):
-        model.set_rt_info(text, [key])
+    model.set_rt_info(about.to_text(), [KEY])
     openvino.save_model(model, str(path), compress_to_fp16=about.dtype == "fp16")
-    graph = _with_digest(path.read_bytes(), _BIN, _file_digest(path.with_suffix(".bin")))
-    path.write_bytes(_with_digest(graph, _XML, hashlib.sha256(graph).hexdigest()))
-
-
-def _with_digest(graph: bytes, key: str, digest: str) -> bytes:
-    """The .xml with the SHA-256 `digest` under `key` in its metadata."""
-    return re.sub(_stored(key), rb"\g<1>" + digest.encode() + rb"\g<2>", graph)
-
-
-def _stored(key: str) -> bytes:
-    return rf'(<{key} value=")[0-9a-f]{{64}}(")'.encode()
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
-
-
-def _check_whole(path: Path, weights: bool) -> None:
-    """ModelError where the .xml is not what was written, or with `weights` the .bin. OpenVINO itself takes many a
-    file that was cut short."""
-    graph = read_bytes(path, GRAPH_LIMIT, ModelError)
-    if f"<{KEY} value=".encode() not in graph:
-        return  # another program's, or cut in front of the metadata: `from_text` refuses it
-    matches = {key: re.search(_stored(key), graph) for key in (_BIN, _XML)}
-    digests = {key: match[0][-65:-1].decode() for key, match in matches.items() if match is not None}
-    whole = len(digests) == 2 and hashlib.sha256(_with_digest(graph, _XML, _UNSET)).hexdigest() == digests[_XML]
-    bad = path if not whole else path.with_suffix(".bin")
-    if not whole or (weights and _file_digest(bad) != digests[_BIN]):
-        raise ModelError(
-            f"{bad} is not as fcos export wrote it: cut short, changed or of an older version; export anew"
-        )
+    path.write_bytes(seal.sealed(path.read_bytes(), path.with_suffix(".bin")))
 
 
 def _from_trace(network: FCOS, about: About) -> tuple[Any, list[str]]:
@@ -112,7 +74,7 @@ def _from_onnx(network: FCOS, about: About, folder: Path) -> tuple[Any, list[str
 
 def read(path: Path) -> About:
     """The metadata of a file."""
-    _check_whole(path, weights=False)
+    seal.check(path, read_bytes(path, GRAPH_LIMIT, ModelError), path.with_suffix(".bin"))
     return from_text(_text(_load(path)), path)
 
 
@@ -132,8 +94,6 @@ def _text(model) -> str | None:  # type: ignore[no-untyped-def]
 def runtime(path: Path, about: About, place: Placement) -> Run:
     """OpenVINO on the CPU. It computes in bf16 on CPUs that can unless it is told the dtype; here it is."""
     openvino = require("openvino", "openvino")
-    if path.suffix == ".xml":  # OpenVINO runs ONNX files too
-        _check_whole(path, weights=True)
     settings = {"INFERENCE_PRECISION_HINT": _HINT[place.dtype], "PERFORMANCE_HINT": "LATENCY"}
     if place.threads:
         settings["INFERENCE_NUM_THREADS"] = str(place.threads * place.lanes)

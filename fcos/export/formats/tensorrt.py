@@ -13,7 +13,7 @@ from ...errors import DeviceError, ModelError, require
 from ...files import write_whole
 from ...machine import Placement
 from ...network.model import FCOS
-from ..about import About, from_text, read_side_file, side_file
+from ..about import About, from_text, read_side_file, write_side_file
 from ..runtime import Run
 from . import onnx as onnx_format
 
@@ -48,7 +48,7 @@ def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()
     if engine is None:
         raise ModelError("TensorRT could not build the engine; its own message stands above")
     write_whole(path, bytes(engine))
-    write_whole(side_file(path), about.to_text())
+    write_side_file(path, about)
 
 
 def read(path: Path) -> About:
