@@ -111,7 +111,7 @@ def pack(
         detections, dataset = detect(detector, open_to_judge(calibrate, split))
         lines = [list(line) for line in fit(detections, dataset, classes.names)]
         config = config.override({"decode": {"calibration": lines}})
-        about["calibrated_on"] = f"{plural(len(dataset), 'image')} of {dataset.root.name}, {dataset.split}"
+        about["calibrated_on"] = f"{plural(len(dataset), 'image')} of {calibrate.resolve().name}, {dataset.split}"
     state = network.state_dict()
     weights.save(out, state if full else weights.halved(state), config, classes, about)
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(classes)} classes, {config.data.size} px")
