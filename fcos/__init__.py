@@ -38,6 +38,8 @@ _WHERE = {
     "Detections": "types",
 }
 
+_ROOMS = ("labels",)  # whose functions are public: fcos.labels.check
+
 __all__ = [
     "Config",
     "Dataset",
@@ -55,6 +57,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f".{name}", __name__)
     if name not in _WHERE:
         raise AttributeError(f"module 'fcos' has no attribute {name!r}")
     return getattr(import_module(f".{_WHERE[name]}", __name__), name)

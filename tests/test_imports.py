@@ -28,6 +28,7 @@ ORDER = [
     "show",
     "analysis",
     "training",
+    "labels",
     "study",
     "bench",
     "demo",

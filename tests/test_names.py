@@ -16,6 +16,7 @@ EXEMPT = {
     ("export/formats/onnx.py", "_nms"): "the same operator in ONNX",
     ("training/program.py", "train"): "the public function: keywords, each with a page in the docs",
     ("evaluation/coco.py", "evaluate"): "the public function: keywords",
+    ("labels/checking.py", "check"): "the public function: keywords",
     ("terminal.py", "track"): "a progress bar; what it shows, by name",
 }
 VERBS = {"cli"}  # the function of a verb lists the options of the verb

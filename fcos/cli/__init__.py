@@ -30,6 +30,7 @@ VERBS = {
     "track": "track",
     "data": "data",
     "doctor": "doctor",
+    "labels": "labels",
     "explain": "explain",
     "study": "study",
     "convert": "convert",

@@ -1,0 +1,57 @@
+"""`fcos labels`: mistakes in the labels of a data set, and labels proposed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import DATA, MODEL, Format, Json, Labels, MaybeData, Pictures, data_source, say, the_one
+
+app = typer.Typer(help="Find mistakes in labels, mend them, propose new ones.", no_args_is_help=True)
+
+
+@app.command()
+def check(
+    path: Annotated[Path | None, typer.Argument(metavar="DATA", help=DATA)] = None,
+    data: MaybeData = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help=f"{MODEL[:-1]} that has not learned from these images.")
+    ] = None,
+    folds: Annotated[int, typer.Option("--folds", min=2, max=20, help="Models to train where none is given.")] = 3,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.1, help="For all their training; left out: by the set's size.")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Only this split; left out: all.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Folds and injected errors.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Suspects on the page.")] = 200,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write one HTML page for the review.")] = None,
+    as_json: Json = False,
+    format: Format = None,
+    pictures: Pictures = None,
+    labels: Labels = None,
+) -> None:
+    """Which annotations are wrong: missing, too many, of a wrong class, shifted, doubled.
+
+    \b
+    fcos labels check my_data --out review.html
+    fcos labels check my_data --model runs/other --split test --out review.html
+    """
+    import json
+
+    from ..errors import ConfigError, FcosError
+    from ..labels.checking import check as run
+    from ..labels.page import write_page
+
+    named = the_one([str(path)] if path is not None else [], data, "--data")
+    if named is None:
+        raise FcosError("check what? give the data set: fcos labels check DATA")
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--out {out}: the page is one HTML file; name it such as review.html")
+    source = data_source(named, format, pictures, labels)
+    result = run(source, model=model, folds=folds, minutes=minutes, split=split, seed=seed)
+    typer.echo(json.dumps(result.to_dict()) if as_json else result.text())
+    if out is not None:
+        write_page(out, result, limit)
+        say(f"written to {out}: open it in a browser, decide with the keys, save decisions.json")

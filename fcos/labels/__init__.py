@@ -1,0 +1,21 @@
+"""Mistakes in the labels of a data set, and labels proposed: `check`, `apply`, `propose`."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checking import check
+
+_WHERE = {"check": "checking"}
+
+__all__ = ["check"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'fcos.labels' has no attribute {name!r}")
+    return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

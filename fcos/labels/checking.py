@@ -1,0 +1,192 @@
+"""`fcos.labels.check`: the annotations of a data set by how likely each is wrong, and how many of the first are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..analysis.common import label_mapping, with_files
+from ..data.dataset import Dataset, merge
+from ..data.image import read_image
+from ..data.open import open_splits
+from ..data.tree import DataSource
+from ..errors import DataError, ImageError
+from ..inference.detector import Detector
+from ..inference.load import load
+from ..terminal import Bar
+from .calibrate import Curve, fit
+from .evidence import Evidence, gather, overlaps
+from .folding import Judge, out_of_fold
+from .inject import DUPLICATE, KINDS, MISSING, ROUNDS, SHARE, Spoiled, spoil
+from .report import Check, Finding, in_words
+from .suspicion import Suspect, suspects
+
+_LEAST = 0.02  # chance of being wrong below which nothing is listed
+
+
+def open_all(data: str | Path | DataSource | Dataset, split: str | None = None) -> tuple[Dataset, list[str]]:
+    """(all splits as one, the name of the split of each record); DataError for a split that is not there."""
+    if isinstance(data, Dataset):
+        return with_files(data), [data.split] * len(data)
+    splits = open_splits(data)
+    if split is not None:
+        if split not in splits:
+            raise DataError(f"{data} has no split {split!r}; there are: {', '.join(splits)}")
+        splits = {split: splits[split]}
+    whole = merge(list(splits.values()))
+    return with_files(whole), [name for name, part in splits.items() for _ in part.records]
+
+
+def judge_all(
+    dataset: Dataset, splits: Sequence[str], judges: Sequence[Judge], *, seed: int = 0, quiet: bool = False
+) -> Check:
+    """Every record by the judge that has not learned from it, with the calibration from spoiled copies."""
+    scores = Scores(dataset, seed)
+    unread = []
+    with Bar("looking", sum(len(j.records) for j in judges), "images", quiet=quiet) as bar:
+        for judge in judges:
+            mapping = label_mapping(judge.detector.classes, dataset.classes)
+            for index in judge.records:
+                record = dataset.records[index]
+                try:
+                    pixels = read_image(str(record.path))
+                except ImageError as error:
+                    unread.append(str(error))
+                    continue
+                finally:
+                    bar.advance()
+                scores.add(index, gather(judge.detector, pixels, mapping, len(dataset.classes)))
+    curves = scores.curves()
+    findings = [replace(f, split=splits[f.image]) for f in _listed(dataset, scores.given, curves)]
+    boxes = max(sum(int((~r.ignore).sum()) for r in dataset.records), 1)
+    rates = {}
+    for kind, curve in curves.items():
+        things = len(scores.given[kind]) / boxes / max(curve.found, 0.05)
+        rates[kind] = tuple(v * things for v in curve.rate())
+    return Check(dataset, "", tuple(findings), rates, curves, tuple(unread))  # type: ignore[arg-type]
+
+
+class Scores:
+    """The suspects of the set as it is, and the scores of errors that were put into copies of it."""
+
+    def __init__(self, dataset: Dataset, seed: int = 0, share: float = SHARE, rounds: int = ROUNDS) -> None:
+        self.dataset = dataset
+        self.copies = [spoil(dataset, share, 1000 * seed + k) for k in range(rounds)]
+        self.given: dict[str, list[tuple[int, Suspect]]] = {kind: [] for kind in KINDS}
+        self.injected: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        self.tried = dict.fromkeys(KINDS, 0)
+
+    def add(self, index: int, evidence: Evidence) -> None:
+        """What the evidence of one image says of its annotations, true and spoiled."""
+        for suspect in suspects(evidence, self.dataset.records[index]):
+            self.given[suspect.kind].append((index, suspect))
+        for copy in self.copies:
+            spoiled = copy[index]
+            if not len(spoiled.lost) and not any(spoiled.kinds):
+                continue
+            for kind in KINDS:
+                self.tried[kind] += len(spoiled.lost) if kind == MISSING else spoiled.kinds.count(kind)
+            for suspect in caught(suspects(evidence, spoiled.record), spoiled):
+                self.injected[suspect.kind].append(suspect.score)
+
+    def curves(self) -> dict[str, Curve]:
+        """A curve for each kind that could be tried."""
+        return {
+            kind: fit(np.array(self.injected[kind]), np.array([s.score for _, s in self.given[kind]]), self.tried[kind])
+            for kind in KINDS
+            if self.tried[kind]
+        }
+
+
+def caught(found: Sequence[Suspect], spoiled: Spoiled) -> Iterator[Suspect]:
+    """The suspects that are injected errors of their kind, one for each error at most: the most suspicious."""
+    taken: set[tuple[str, int]] = set()
+    for suspect in sorted(found, key=lambda s: -s.score):
+        error = error_of(suspect, spoiled)
+        if error is not None and (suspect.kind, error) not in taken:
+            taken.add((suspect.kind, error))
+            yield suspect
+
+
+def error_of(suspect: Suspect, spoiled: Spoiled) -> int | None:
+    """The injected error that a suspect is: the row of the box, or the number of the lost one; None where it is none
+    of that kind."""
+    if suspect.kind != MISSING:
+        rows = [suspect.row, suspect.other] if suspect.kind == DUPLICATE else [suspect.row]
+        return next((row for row in rows if row >= 0 and spoiled.kinds[row] == suspect.kind), None)
+    if not len(spoiled.lost):
+        return None
+    overlap = overlaps(np.array([suspect.box]), spoiled.lost)[0] * (spoiled.lost_labels == suspect.label)
+    best = int(overlap.argmax())
+    return best if overlap[best] >= 0.5 else None
+
+
+def _listed(
+    dataset: Dataset, given: Mapping[str, Sequence[tuple[int, Suspect]]], curves: Mapping[str, Curve]
+) -> list[Finding]:
+    """The findings, most likely wrong first, each annotation under its likeliest kind alone."""
+    rows: list[tuple[float, int, Suspect]] = []
+    for kind, curve in curves.items():
+        things = given[kind]
+        chances = curve.mean(np.array([s.score for _, s in things]))
+        rows += [(float(c), i, s) for c, (i, s) in zip(chances, things, strict=True) if c >= _LEAST]
+    rows.sort(key=lambda r: (-r[0], -r[2].score, r[1], r[2].row))
+    taken: set[tuple[int, int]] = set()
+    findings = []
+    for chance, index, suspect in rows:
+        key = (index, suspect.row)
+        if suspect.row >= 0 and key in taken:
+            continue
+        taken.add(key)
+        record = dataset.records[index]
+        words, fix = in_words(suspect, dataset, record.labels, record.boxes)
+        findings.append(Finding(index, "", record.file_name, suspect, chance, words, fix))
+    return findings
+
+
+def check(
+    data: str | Path | DataSource | Dataset,
+    *,
+    model: str | Path | Detector | None = None,
+    folds: int = 3,
+    minutes: float | None = None,
+    split: str | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> Check:
+    """Which annotations of `data` are wrong: missing, too many, of a wrong class, shifted, doubled.
+
+    Judged by `model`, a Detector, name or path of one that has not learned from these images; or, left out, by
+    `folds` models, each trained from the package's detector on the other folds within `minutes` in all (near-duplicates
+    stay in one fold). `split`: only this one; left out, all splits. The order and the promise come from known errors
+    that are put into copies of the annotations (`seed`).
+
+    Raises DataError for data that cannot be judged, ModelError.
+
+    >>> result = fcos.labels.check("my_data", model="fcos-lite0", quiet=True)
+    >>> result.promise(50)[0] <= 50
+    True
+    """
+    dataset, splits = open_all(data, split)
+    if not any((~r.ignore).any() for r in dataset.records):
+        raise DataError(f"{dataset.root} has no boxes to check")
+    if model is None:
+        judges, told = out_of_fold(dataset, folds, minutes, seed=seed, quiet=quiet)
+    else:
+        judges, told = [Judge(_detector(model, dataset), range(len(dataset)))], _called(model)
+    return replace(judge_all(dataset, splits, judges, seed=seed, quiet=quiet), judge=told)
+
+
+def _detector(model: str | Path | Detector, dataset: Dataset) -> Detector:
+    """The model on the fastest runtime here; DataError where it knows no class of the data."""
+    if isinstance(model, Detector):
+        return model
+    label_mapping(load(model).classes, dataset.classes)
+    return load(model, runtime="auto")
+
+
+def _called(model: str | Path | Detector) -> str:
+    return model.config.name if isinstance(model, Detector) else str(model)

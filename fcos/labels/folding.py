@@ -1,0 +1,119 @@
+"""Models that have not learned from the images they judge: a data set parted into folds, a model trained for each."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from ..data.dataset import Dataset
+from ..data.duplicates import alike
+from ..data.splits import name_of
+from ..errors import DataError
+from ..inference.detector import Detector
+from ..terminal import clock, plural
+from ..training.program import train
+
+MODEL = "fcos-lite0"
+_EPOCHS = 12  # enough from the package's detector; a budget may make it less
+_PROBE = 8  # steps that are timed
+_LONGEST = 60.0  # minutes that are taken without being asked for
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A detector and the numbers of the records that it has not learned from."""
+
+    detector: Detector
+    records: Sequence[int]
+
+
+def folds_of(dataset: Dataset, count: int, seed: int = 0, *, quiet: bool = False) -> list[list[int]]:
+    """Numbers of the records of each of `count` folds: all once, near-duplicates together, alike in size; the same for
+    the same names and seed, whatever their order. DataError where there are fewer images than folds."""
+    names = [name_of(record) for record in dataset.records]
+    if len(set(names)) < count:
+        raise DataError(f"{dataset.root}: {plural(len(dataset), 'image')} cannot be parted into {count} folds")
+    unit = {name: {name} for name in names}
+    for group in alike([record.path for record in dataset.records], quiet=quiet):
+        joined = set().union(*(unit[names[i]] for i in group))
+        if count * len(joined) <= len(unit):  # a film of frames all alike says nothing, and would fill a fold
+            unit |= dict.fromkeys(joined, joined)
+    units = list({id(u): u for u in unit.values()}.values())
+    units.sort(key=lambda u: (-len(u), hashlib.sha256(f"{seed}/{min(u)}".encode()).digest()))
+    folds: list[set[str]] = [set() for _ in range(count)]
+    for members in units:  # the large ones first, each into the smallest fold
+        min(folds, key=len).update(members)
+    return [[i for i, name in enumerate(names) if name in fold] for fold in folds]
+
+
+def out_of_fold(
+    dataset: Dataset, folds: int, minutes: float | None, *, seed: int = 0, quiet: bool = False
+) -> tuple[list[Judge], str]:
+    """(a judge for each fold that has learned from the others, who they are in words). A few steps are timed first;
+    what the whole will take is said before it begins, and fits into `minutes`."""
+    parts = folds_of(dataset, folds, seed, quiet=quiet)
+    with tempfile.TemporaryDirectory(prefix="fcos-labels-") as folder:
+        rests = [_rest(dataset, part) for part in parts]
+        steps_each, seconds = _probe(rests[0], Path(folder) / "probe", seed)
+        wanted = _EPOCHS * steps_each
+        allowed = (_LONGEST if minutes is None else minutes) * 60 / folds / max(seconds, 1e-6)
+        steps = max(1, min(wanted, int(allowed)))
+        epochs = steps / steps_each
+        told = f"{folds} models of {MODEL}, each trained on the other folds for {epochs:.1f} epochs"
+        if not quiet:
+            limit = "" if steps == wanted else "; more --minutes make better judges"
+            sys.stderr.write(f"fcos: {told}: about {clock(folds * steps * seconds)}{limit}\n")
+        judges = []
+        for number, (part, rest) in enumerate(zip(parts, rests, strict=True), 1):
+            detector = _learn(rest, Path(folder) / f"fold{number}", seed, steps)
+            judges.append(Judge(detector, part))
+            if not quiet:
+                sys.stderr.write(f"fcos: model {number} of {folds} is trained\n")
+    return judges, told
+
+
+def _rest(dataset: Dataset, part: Sequence[int]) -> Dataset:
+    """What is learned from where `part` is to be judged."""
+    held = set(part)
+    rest = dataset.subset([i for i in range(len(dataset)) if i not in held])
+    if not any((~r.ignore).any() for r in rest.records):
+        raise DataError(f"{dataset.root}: without one of the folds there are no boxes to learn from; use fewer --folds")
+    # ids may stand in two splits
+    return replace(rest, split="train", records=tuple(replace(r, id=k) for k, r in enumerate(rest.records, 1)))
+
+
+def _probe(dataset: Dataset, folder: Path, seed: int) -> tuple[int, float]:
+    """(steps of an epoch, seconds of a step)."""
+    times: list[float] = []
+    _learn(dataset, folder, seed, _PROBE, times)
+    spans = sorted(b - a for a, b in pairwise(times[2:]))
+    from ..presets import resolve
+
+    batch = resolve(MODEL).train.batch
+    return max(1, -(-len(dataset) // batch)), spans[len(spans) // 2]
+
+
+def _learn(dataset: Dataset, folder: Path, seed: int, steps: int, times: list[float] | None = None) -> Detector:
+    ticks = [] if times is None else times
+    result = train(
+        {"train": dataset},
+        model=MODEL,
+        out=folder,
+        holdout=0,
+        quiet=True,
+        settings={
+            "train.iterations": steps,
+            "train.seed": seed,
+            "train.plots": False,
+            "train.eval_every": 0,
+            "train.save_every": 10**6,
+        },
+        on_step=lambda step, report: ticks.append(time.perf_counter()),
+    )
+    return result.detector

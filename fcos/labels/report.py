@@ -1,0 +1,169 @@
+"""What a check comes to: findings in words, the promise, and what it assumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..data.dataset import Dataset
+from ..terminal import data_name, percent, plain, plural, table
+from .calibrate import Curve, expected
+from .inject import CLASS, DUPLICATE, MISSING, ROUNDS, SHARE, SHIFTED, SPURIOUS
+from .suspicion import Suspect
+
+TITLES = {
+    MISSING: "missing box",
+    CLASS: "wrong class",
+    SHIFTED: "shifted or loose box",
+    SPURIOUS: "box too many",
+    DUPLICATE: "two boxes for one object",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A suspect of a data set. image: number of the record; split and file: where it is; chance 0..1 of being wrong;
+    words: the reason for a person; fix: what the prediction would make of it."""
+
+    image: int
+    split: str
+    file: str
+    suspect: Suspect
+    chance: float
+    words: str
+    fix: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        s = self.suspect
+        told = {"kind": s.kind, "chance": self.chance, "split": self.split, "file": self.file, "row": s.row}
+        result: dict[str, Any] = plain({**told, "box": s.box, "label": s.label, "words": self.words, "fix": self.fix})
+        return result
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found, most likely wrong first; no annotation stands there twice.
+
+    data: the images that were judged, all splits together; judge: by whom. rates: for each kind the share of boxes that
+    are wrong so: mean, and the 90 % interval. curves: see `calibrate`. unread: images that could not be read.
+    """
+
+    data: Dataset = field(repr=False)
+    judge: str
+    findings: tuple[Finding, ...] = field(repr=False)
+    rates: Mapping[str, tuple[float, float, float]]
+    curves: Mapping[str, Curve] = field(repr=False)
+    unread: tuple[str, ...] = ()
+
+    def promise(self, first: int = 50) -> tuple[int, float, int, int]:
+        """(n, about, low, high): of the first n findings, about so many are wrong, with the 90 % interval."""
+        top = self.findings[:first]
+        kinds = [[f.suspect.score for f in top if f.suspect.kind == kind] for kind in self.curves]
+        curves = list(self.curves.values())
+        chances = [c.chance(np.array(scores)) for c, scores in zip(curves, kinds, strict=True)]
+        return len(top), *expected(chances, [c.weight for c in curves])
+
+    def sentence(self, first: int = 50) -> str:
+        """The promise in words."""
+        n, about, low, high = self.promise(first)
+        if not n:
+            return "Nothing is suspicious enough to be listed."
+        return f"Of the first {n} suspects about {about:.0f} are wrong ({low} to {high})."
+
+    def assumes(self) -> list[str]:
+        """What the promise stands on, line by line."""
+        return [
+            f"The chances come from this data set: {percent(SHARE, 0)} % of its boxes were spoiled in each of the five "
+            f"ways in {ROUNDS} copies, and scored by the same model.",
+            "Real errors score as the injected ones do. Real mistakes are often milder (a class taken for its "
+            "neighbour): then fewer are found than the injected ones promise.",
+            "How many real errors there are is estimated from the scores: right annotations get rarer with the score "
+            "as fast at the end of the list as before. Where the model is wrong in a way of its own (a kind of object "
+            "that it never finds), it promises too many.",
+            "Your decisions correct the promise: after each, the odds of what is left are scaled by what you found.",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the promise, the rates and the findings."""
+        n, about, low, high = self.promise()
+        boxes = sum(int((~r.ignore).sum()) for r in self.data.records)
+        result: dict[str, Any] = plain(
+            {
+                "data": str(self.data.root),
+                "judge": self.judge,
+                "images": len(self.data),
+                "boxes": boxes,
+                "promise": {"first": n, "wrong": about, "low": low, "high": high},
+                "rates": {k: {"mean": m, "low": a, "high": b} for k, (m, a, b) in self.rates.items()},
+                "found": {k: c.found for k, c in self.curves.items()},
+                "assumes": self.assumes(),
+                "unread": list(self.unread),
+                "findings": [f.to_dict() for f in self.findings],
+            }
+        )
+        return result
+
+    def text(self, first: int = 20) -> str:
+        """For a terminal."""
+        boxes = sum(int((~r.ignore).sum()) for r in self.data.records)
+        head = f"{data_name(str(self.data.root))}: {plural(len(self.data), 'image')}, {plural(boxes, 'box')}"
+        rows = []
+        for kind, (mean, low, high) in self.rates.items():
+            listed = [f for f in self.findings if f.suspect.kind == kind]
+            share = f"{percent(mean, 1)} ({percent(low, 1)} to {percent(high, 1)})"
+            rows.append((TITLES[kind], len(listed), share, percent(self.curves[kind].found, 0)))
+        lines = [
+            f"{head}; judged by {self.judge}",
+            self.sentence(),
+            "",
+            table(("kind", "listed", "boxes wrong so, %", "seen of injected, %"), rows),
+        ]
+        if self.findings:
+            shown = [(f"{100 * f.chance:.0f}", TITLES[f.suspect.kind], f.file, f.words) for f in self.findings[:first]]
+            lines += ["", table(("wrong, %", "kind", "image", "why"), shown, left=4)]
+        lines += [f"not read: {line}" for line in self.unread[:5]]
+        return "\n".join(lines)
+
+
+def in_words(suspect: Suspect, dataset: Dataset, labels: np.ndarray, boxes: np.ndarray) -> tuple[str, str]:
+    """(the reason, what the fix does) for a person."""
+    names, s = dataset.classes.names, suspect
+    seen = names[s.label]
+    if s.kind == MISSING:
+        return f"The model sees {seen} here (score {s.seen:.2f}), and no annotation explains it.", f"Add a {seen} box"
+    mine = names[int(labels[s.row])]
+    if s.kind == CLASS:
+        weak = "nothing of" if s.own < 0.05 else "less of"
+        return (
+            f"Annotated as {mine}. The model sees {seen} in this place ({s.seen:.2f}) and {weak} {mine} ({s.own:.2f}).",
+            f"Call it {seen}",
+        )
+    if s.kind == SHIFTED:
+        how = _how(boxes[s.row], np.array(s.box))
+        return (
+            f"The model's box of this {mine} (score {s.seen:.2f}) overlaps the annotated one by an IoU of "
+            f"{s.overlap:.2f} only: the annotated box {how}.",
+            "Use the predicted box",
+        )
+    if s.kind == SPURIOUS:
+        return (
+            f"The model sees no {mine} at this box: the best score is {s.own:.2f}, that of any class {s.seen:.2f}.",
+            "Remove the box",
+        )
+    other = names[int(labels[s.other])]
+    pair = f"Two {mine} boxes" if other == mine else f"Boxes of {mine} and {other}"
+    return f"{pair} overlap by an IoU of {s.overlap:.2f}, and the model sees one object there.", "Remove this box"
+
+
+def _how(given: np.ndarray, seen: np.ndarray) -> str:
+    """How an annotated box differs from the predicted one."""
+    areas = [float(np.prod(np.maximum(b[2:] - b[:2], 1e-6))) for b in (given, seen)]
+    if areas[0] > 1.35 * areas[1]:
+        return f"is too large ({areas[0] / areas[1]:.1f} times the area)"
+    if areas[1] > 1.35 * areas[0]:
+        return f"is too small ({areas[0] / areas[1]:.1f} times the area)"
+    return "lies beside it"

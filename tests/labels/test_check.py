@@ -1,0 +1,175 @@
+"""`fcos labels check` from the command line to the page, on a set whose every mistake is known."""
+
+import json
+import time
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scripted import CONFIG
+from tiny import fcos, make_shapes
+
+import fcos as package
+from fcos.data.open import open_dataset
+from fcos.data.write import convert
+from fcos.export.browser import Browser, find_chromium
+from fcos.inference.detector import Detector
+from fcos.labels.checking import check
+from fcos.labels.inject import MISSING, spoil
+from fcos.labels.page import write_page
+from fcos.points import make_points
+from fcos.types import Predictions
+
+needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here: apt install chromium")
+
+
+class ByColour:
+    """A network for the pictures of `make_shapes`: it finds them by their colour, all but perfectly."""
+
+    def __init__(self, classes):
+        self.classes = classes
+
+    def __call__(self, images):
+        size = tuple(images.shape[-2:])
+        points = make_points(size, CONFIG.model, CONFIG.assign)
+        count = len(points.xy)
+        logits = torch.full((1, count, self.classes), -6.0)
+        distances, centerness = torch.ones(1, count, 4), torch.full((1, count), -6.0)
+        pixels = images[0].permute(1, 2, 0).numpy().astype(np.int32)
+        for label, colour in enumerate(((40, 80, 240), (230, 60, 40))):
+            mask = (np.abs(pixels - np.array(colour)).sum(axis=2) < 120).astype(np.uint8)
+            for x, y, w, h, area in cv2.connectedComponentsWithStats(mask)[2][1:]:
+                if area < 40:
+                    continue
+                near = (points.xy - torch.tensor([x + w / 2, y + h / 2])).abs().sum(dim=1).argsort()[:3]
+                for place in near.tolist():
+                    px, py = points.xy[place].tolist()
+                    logits[0, place, label], centerness[0, place] = 3.0, 3.0
+                    sides = torch.tensor([px - x, py - y, x + w - px, y + h - py], dtype=torch.float32)
+                    distances[0, place] = sides
+        return Predictions(logits, distances, centerness)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """(a detector, a set of shapes, the same with known mistakes)"""
+    folder = tmp_path_factory.mktemp("labels")
+    truth = open_dataset(make_shapes(folder / "shapes", {"train": 80}, seed=2), "train")
+    detector = Detector(ByColour(2), CONFIG, truth.classes)
+    spoiled = spoil(truth, 0.05, seed=77)
+    wrong = replace(truth, records=tuple(s.record for s in spoiled))
+    convert({"train": wrong}, folder / "wrong", "coco")
+    return detector, truth, spoiled, folder / "wrong"
+
+
+@pytest.fixture(scope="module")
+def result(world):
+    return check(world[3], model=world[0], quiet=True)
+
+
+def test_known_mistakes_come_first(world, result):
+    _, _, spoiled, _ = world
+    known = sum(len(s.lost) + sum(map(bool, s.kinds)) for s in spoiled)
+    first = result.findings[:known]
+    hits = 0
+    for finding in first:
+        copy = spoiled[finding.image]
+        s = finding.suspect
+        hits += bool(len(copy.lost)) if s.kind == MISSING else bool(copy.kinds[s.row] or copy.kinds[s.other])
+    assert hits >= 0.7 * known
+    n, about, low, high = result.promise(known)
+    assert n == known
+    assert low <= about <= high <= known
+    chances = [f.chance for f in result.findings]
+    assert chances == sorted(chances, reverse=True)
+    rows = [(f.image, f.suspect.row) for f in result.findings if f.suspect.row >= 0]
+    assert len(rows) == len(set(rows))
+
+
+def test_a_clean_set_is_not_accused(world):
+    """No mistake is there: the promise says so, within its interval."""
+    detector, truth, _, _ = world
+    clean = check(truth, model=detector, quiet=True)
+    _, about, low, _ = clean.promise(50)
+    assert low == 0
+    assert about <= 5
+
+
+def test_the_python_door(world):
+    assert package.labels.check is check
+    with pytest.raises(AttributeError, match="no attribute 'chek'"):
+        package.labels.chek  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((), "check what"),
+        (("nowhere",), "there is no file or folder nowhere"),
+        (("DATA", "--model", "fcos-lite0", "--out", "page.pdf"), "the page is one HTML file"),
+        (("DATA", "--model", "fcos-lite0", "--split", "tset"), "no split 'tset'"),
+        (("DATA", "--model", "fcos-lite0"), "disc"),  # no class of the model is in the data
+    ],
+)
+def test_bad_input_is_one_line(capsys, world, arguments, line):
+    code, _, told = fcos(capsys, "labels", "check", *(world[3] if a == "DATA" else a for a in arguments))
+    assert code == 2
+    assert line in told
+    assert told.count("\n") == 1
+
+
+def press(tab, keys):
+    for key in keys:
+        tab.evaluate(f"document.body.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', bubbles: true}})), 0")
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_a_review_by_keys(result, tmp_path):
+    """Decide, undo, save, load; nothing is asked for from elsewhere."""
+    page = write_page(tmp_path / "review.html", result)
+    text = page.read_text()
+    assert "http" not in text.replace("http-equiv", "")
+    with Browser() as browser:
+        tab = browser.open(page.as_uri())
+        assert tab.evaluate("review.promise()") == result.sentence(min(50, len(result.findings)))
+        press(tab, ["f", "r", "a"])
+        assert tab.evaluate("document.getElementById('count').textContent").startswith("3 of")
+        assert "You judged 3, 2 wrong" in tab.evaluate("document.getElementById('promise').textContent")
+        press(tab, ["u"])
+        told = tab.evaluate("review.decisions()")
+        assert [d["action"] for d in told["decisions"]] == ["fix", "reject"]
+        first = result.findings[0]
+        assert (told["decisions"][0]["kind"], told["decisions"][0]["file"]) == (first.suspect.kind, first.file)
+        press(tab, ["ArrowRight", "ArrowLeft", "z"])
+        assert tab.evaluate("review.state.whole") is True
+        tab.evaluate("document.getElementById('save').click(), 0")
+        assert "2 decisions saved" in tab.evaluate("document.getElementById('say').textContent")
+        # another browser, the file loaded: the decisions are back
+        saved = tmp_path / "decisions.json"
+        saved.write_text(json.dumps(told))
+        asked = {url for url in browser.requests if not url.startswith(("data:", "blob:", "about:"))}
+        assert asked == {page.as_uri()}
+    with Browser() as browser:
+        tab = browser.open(page.as_uri())
+        assert tab.evaluate("review.state.decisions.size") == 0
+        tab.give_files("#file", [saved])
+        end = time.monotonic() + 30
+        while tab.evaluate("review.state.decisions.size") != 2:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        tab.evaluate("review.take('{}'), 0")
+        assert "no label decisions" in tab.evaluate("document.getElementById('say').textContent")
+        tab.resize(390, 844, phone=True)
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth") is True
+
+
+def test_the_page_survives_odd_names(result, tmp_path):
+    """A class or file called </script> stays text."""
+    names = ("</script><b>", '"disc')
+    odd = replace(result.data, classes=replace(result.data.classes, names=names))
+    page = write_page(tmp_path / "odd.html", replace(result, data=odd)).read_text()
+    data = page.split('id="data">')[1].split("</script>")[0]
+    assert any(s["given_text"] in names for s in json.loads(data)["suspects"])

@@ -1,0 +1,185 @@
+"""Each kind of mistake in a scene made by hand, known errors, and what they say about the chance of being wrong."""
+
+import numpy as np
+import pytest
+from judging import dataset, record
+
+from fcos.labels.calibrate import expected, fit
+from fcos.labels.checking import caught
+from fcos.labels.evidence import Evidence, overlaps
+from fcos.labels.inject import CLASS, DUPLICATE, KINDS, MISSING, SHIFTED, SPURIOUS, spoil
+from fcos.labels.suspicion import suspects
+
+CAT, DOG = 0, 1
+
+
+def evidence(*seen):
+    """A model that sees (box, label, score) and nothing else, each by three locations that agree."""
+    boxes = np.array([s[0] for s in seen], np.float32).reshape(-1, 4)
+    labels, scores = np.array([s[1] for s in seen], np.int64), np.array([s[2] for s in seen], np.float32)
+    dense = np.zeros((len(seen), 2), np.float32)
+    dense[np.arange(len(seen)), labels] = scores
+    order = np.argsort(-scores)
+    return Evidence(
+        np.repeat(boxes, 3, axis=0), np.repeat(dense, 3, axis=0), boxes[order], labels[order], scores[order],
+        3 * scores[order], np.ones(2, bool),
+    )  # fmt: skip
+
+
+LEFT, RIGHT, FAR = [50, 50, 150, 150], [300, 60, 420, 200], [500, 300, 600, 400]
+
+
+def worst(of, truth):
+    """The most suspicious of each kind."""
+    best = {}
+    for suspect in suspects(of, truth):
+        if suspect.score > best.get(suspect.kind, suspect).score or suspect.kind not in best:
+            best[suspect.kind] = suspect
+    return best
+
+
+def test_a_scene_in_which_all_is_right():
+    seen = evidence((LEFT, CAT, 0.9), (RIGHT, DOG, 0.8))
+    found = worst(seen, record(1, [LEFT, RIGHT], [CAT, DOG]))
+    assert found.get(MISSING) is None
+    assert found[CLASS].score < 0.05
+    assert found[SHIFTED].score < 0.05
+    assert found[SPURIOUS].score < 0.21
+
+
+def test_a_missing_box():
+    seen = evidence((LEFT, CAT, 0.9), (RIGHT, DOG, 0.8))
+    found = worst(seen, record(1, [LEFT], [CAT]))[MISSING]
+    assert found.score == pytest.approx(0.8, abs=0.01)
+    assert (found.row, found.label, list(found.box)) == (-1, DOG, RIGHT)
+    # in a region to ignore it is not missing
+    assert MISSING not in worst(seen, record(1, [LEFT, RIGHT], [CAT, DOG], ignore=[False, True]))
+
+
+def test_a_wrong_class_and_none_where_the_other_object_is_annotated():
+    seen = evidence((LEFT, CAT, 0.9), (RIGHT, DOG, 0.8))
+    found = worst(seen, record(1, [LEFT, RIGHT], [CAT, CAT]))[CLASS]
+    assert (found.row, found.label) == (1, DOG)
+    assert found.score == pytest.approx(0.8, abs=0.01)
+    # a rider on a horse: two objects in one place, both annotated
+    both = evidence((LEFT, CAT, 0.5), ([50, 40, 150, 150], DOG, 0.9))
+    assert worst(both, record(1, [LEFT, [50, 40, 150, 150]], [CAT, DOG]))[CLASS].score < 0.1
+
+
+def test_a_shifted_box_says_where_it_belongs():
+    seen = evidence((LEFT, CAT, 0.9), (RIGHT, DOG, 0.8))
+    given = [80, 60, 190, 150]
+    found = worst(seen, record(1, [given, RIGHT], [CAT, DOG]))[SHIFTED]
+    overlap = overlaps(np.array([given]), np.array([LEFT]))[0, 0]
+    assert found.row == 0
+    assert found.score == pytest.approx(0.9 * (1 - overlap), abs=0.01)
+    np.testing.assert_allclose(found.box, LEFT, atol=0.5)
+
+
+def test_a_box_too_many_and_two_for_one_object():
+    seen = evidence((LEFT, CAT, 0.9), (RIGHT, DOG, 0.8))
+    found = worst(seen, record(1, [LEFT, RIGHT, FAR], [CAT, DOG, DOG]))[SPURIOUS]
+    assert (found.row, found.score) == (2, 1.0)
+    twice = worst(seen, record(1, [LEFT, [52, 48, 155, 150], RIGHT], [CAT, CAT, DOG]))[DUPLICATE]
+    assert {twice.row, twice.other} == {0, 1}
+    assert twice.score > 0.8
+    # two objects that the model sees as two
+    pair = evidence((LEFT, CAT, 0.9), ([85, 50, 185, 150], CAT, 0.8))
+    assert worst(pair, record(1, [LEFT, [85, 50, 185, 150]], [CAT, CAT]))[DUPLICATE].score < 0.2
+    near = [70, 50, 170, 150]
+    pair = evidence((LEFT, CAT, 0.9), (near, CAT, 0.8))
+    assert worst(pair, record(1, [LEFT, near], [CAT, CAT]))[DUPLICATE].score < 0.2
+
+
+def test_empty_is_normal():
+    assert suspects(evidence(), record(1)) == []
+    assert {s.kind for s in suspects(evidence(), record(1, [LEFT], [CAT]))} == {SPURIOUS}
+    assert {s.kind for s in suspects(evidence((LEFT, CAT, 0.9)), record(1))} == {MISSING}
+
+
+def crowded(count=60, seed=0):
+    rng = np.random.default_rng(seed)
+    records = []
+    for k in range(count):
+        corner = rng.uniform(0, 300, (6, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(20, 120, (6, 2))], axis=1)
+        records.append(record(k + 1, boxes, rng.integers(0, 3, 6), rng.random(6) < 0.1))
+    return dataset(*records, names=("a", "b", "c"))
+
+
+def test_known_errors_are_what_they_say():
+    whole = crowded()
+    copies = spoil(whole, 0.05, seed=3)
+    solid = sum(int((~r.ignore).sum()) for r in whole.records)
+    number = round(0.05 * solid)
+    counts = {kind: sum(c.kinds.count(kind) for c in copies) for kind in KINDS}
+    counts[MISSING] = sum(len(c.lost) for c in copies)
+    assert all(0.8 * number <= n <= number for n in counts.values()), counts
+    for before, copy in zip(whole.records, copies, strict=True):
+        after = copy.record
+        assert len(copy.kinds) == len(after.boxes) == len(after.labels) == len(after.ignore)
+        np.testing.assert_array_equal(before.boxes[before.ignore], after.boxes[after.ignore])
+        iou = overlaps(after.boxes, before.boxes) if len(after.boxes) else np.zeros((0, 6))
+        for k, kind in enumerate(copy.kinds):
+            best = iou[k].max()
+            same = before.labels[iou[k].argmax()] == after.labels[k]
+            if kind in ("", CLASS):
+                assert best == pytest.approx(1)
+                assert same == (kind == "")
+            elif kind == SPURIOUS:
+                assert best <= 0.2 + 1e-6
+            else:
+                low, high = (0.4, 0.7) if kind == SHIFTED else (0.6, 0.9)
+                assert ((iou[k] >= low - 1e-5) & (iou[k] <= high + 1e-5)).any()
+    again = spoil(whole, 0.05, seed=3)
+    assert all(a.kinds == b.kinds for a, b in zip(copies, again, strict=True))
+    assert any(a.kinds != b.kinds for a, b in zip(copies, spoil(whole, 0.05, seed=4), strict=True))
+
+
+def test_a_perfect_model_catches_every_known_error():
+    whole = crowded()
+    for copy, truth in zip(spoil(whole, 0.05, seed=1), whole.records, strict=True):
+        dense = np.zeros((len(truth.boxes), 3), np.float32)
+        dense[np.arange(len(truth.boxes)), truth.labels] = 0.95
+        scores = np.full(len(truth.boxes), 0.95, np.float32)
+        all_seen = Evidence(truth.boxes, dense, truth.boxes, truth.labels, scores, scores, np.ones(3, bool))
+        hits = list(caught(suspects(all_seen, copy.record), copy))
+        wanted = [k for k in copy.kinds if k in (CLASS, SPURIOUS)]
+        assert sorted(h.kind for h in hits if h.kind in (CLASS, SPURIOUS)) == sorted(wanted)
+
+
+# ------------------------------------------------------------------ chances
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.05])
+def test_the_promise_holds_in_simulation(share):
+    """Scores of right and wrong boxes are drawn from known densities; the copy has five times the errors, or none."""
+    inside, said, true = 0, [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        number = round(1500 * share)
+        given = sigmoid(np.concatenate([rng.normal(-3, 1.5, 1500 - number), rng.normal(1, 1.5, number)]))
+        wrong = np.arange(1500) >= 1500 - number
+        curve = fit(sigmoid(rng.normal(1, 1.5, 300)), given, 300)
+        first = np.argsort(-given)[:50]
+        about, low, high = expected([curve.chance(given[first])], [curve.weight])
+        inside += low <= wrong[first].sum() <= high
+        said.append(about)
+        true.append(wrong[first].sum())
+    assert inside >= 22  # of 30; 27 are promised, 25 to 30 were held on average
+    assert abs(np.mean(said) - np.mean(true)) < 3
+
+
+def test_few_errors_say_little_and_a_higher_score_is_never_less_suspicious():
+    rng = np.random.default_rng(0)
+    curve = fit(sigmoid(rng.normal(1, 1, 8)), sigmoid(rng.normal(-2, 1, 40)), 10)
+    chances = curve.mean(np.linspace(0.01, 0.99, 50))
+    assert (np.diff(chances) >= -1e-9).all()
+    mean, low, high = curve.rate()
+    assert low <= mean <= high
+    assert fit(np.array([0.5]), np.array([0.1, 0.2]), 1).mean(np.array([0.9])).shape == (1,)
+    assert expected([], []) == (0.0, 0, 0)
