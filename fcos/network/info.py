@@ -46,7 +46,10 @@ class Info:
     layers: tuple[tuple[str, str, int], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """JSON-ready; the upper limit of the last level is None."""
+        told = asdict(self)
+        told["levels"] = [{k: None if v == math.inf else v for k, v in level.items()} for level in self.levels]
+        return told
 
     def text(self) -> str:
         """For a terminal."""

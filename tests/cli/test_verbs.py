@@ -186,3 +186,13 @@ def test_examples_in_the_help_stay_on_their_lines(verb, capsys, monkeypatch):
     assert max(map(len, out.splitlines())) <= 80
     assert any(f"fcos {verb} " in line and "Usage" not in line for line in out.splitlines())
     assert "--set" in out
+
+
+def test_info_as_json_is_json(capsys):
+    def no_constant(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    _, out, _ = fcos(capsys, "info", "fcos-lite0", "--json")
+    levels = json.loads(out, parse_constant=no_constant)["levels"]
+    assert [level["upper"] for level in levels][-1] is None
+    assert all(a["upper"] == b["lower"] for a, b in zip(levels[:-1], levels[1:], strict=True))
