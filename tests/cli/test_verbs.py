@@ -1,6 +1,7 @@
 """The command line as a user meets it: results on stdout, one-line errors, exit codes."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -195,4 +196,4 @@ def test_info_as_json_is_json(capsys):
     _, out, _ = fcos(capsys, "info", "fcos-lite0", "--json")
     levels = json.loads(out, parse_constant=no_constant)["levels"]
     assert [level["upper"] for level in levels][-1] is None
-    assert all(a["upper"] == b["lower"] for a, b in zip(levels[:-1], levels[1:], strict=True))
+    assert all(a["upper"] == b["lower"] for a, b in pairwise(levels))
