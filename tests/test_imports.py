@@ -32,6 +32,7 @@ ORDER = [
     "study",
     "bench",
     "demo",
+    "scale",
     "fcos.export.check",
     "fcos.export.job",
     "serving",

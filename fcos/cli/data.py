@@ -184,6 +184,28 @@ def _write(splits: dict[str, Dataset], destination: Path, to: str, link: bool) -
 
 
 @app.command()
+def results(
+    folder: Annotated[Path, typer.Argument(help="Folder that fcos predict --engine wrote.")],
+    file: Annotated[Path, typer.Argument(help="COCO results to write, the list of images beside it.")],
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set whose image ids are written.")] = None,
+) -> None:
+    """COCO results from the rows of a large prediction (docs/scale.md).
+
+    \b
+    fcos data results rows results.json
+    """
+    from ..data.open import ids_by_path
+    from ..inference.writers import images_file
+    from ..scale.results import write_coco
+    from ..terminal import plural
+
+    written = write_coco(folder, file, ids_by_path(data) if data is not None else None)
+    left = f"; {plural(written.failed, 'picture')} that could not be read left out" if written.failed else ""
+    boxes, images = plural(written.detections, "detection"), plural(written.pictures, "picture")
+    typer.echo(f"{boxes} in {images}: {file}, ids in {images_file(file)}{left}")
+
+
+@app.command()
 def show(
     path: PathArgument,
     words: Annotated[

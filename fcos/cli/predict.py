@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import FcosError
 from .common import Device, Models, Overlap, Settings, Tile, Trust, Views, say, sort_words
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from ..inference.composite import Composite
     from ..inference.detector import Detector
     from ..inference.writers import Outcome, Outputs
+    from ..scale.detector import Work
+    from ..scale.engine import Engine
+    from ..scale.rows import Form
 
 _AUTO_PAYS = 50  # images below which the search for the fastest runtime takes longer than it saves
 
@@ -70,6 +74,14 @@ def command(
     overlap: Overlap = 0.2,
     tta: Views = "",
     every: Annotated[int, typer.Option("--every", min=1, help="Of a video, detect in each Nth frame only.")] = 1,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="Rows in parts to the folder --out, by local or ray (docs/scale.md).")
+    ] = None,
+    parts: Annotated[str, typer.Option("--parts", help="Kind of the parts: parquet or jsonl.")] = "parquet",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the job in --out.")] = False,
+    address: Annotated[str | None, typer.Option("--address", help="Address of a running Ray, or auto.")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs for --engine, a worker each.")] = None,
+    cpus: Annotated[int | None, typer.Option("--cpus", help="Cores for --engine; a worker has --threads.")] = None,
 ) -> None:
     """Detect objects in pictures and videos.
 
@@ -79,6 +91,7 @@ def command(
     fcos predict photos --coco results.json --score 0
     fcos predict big.tif --tile auto --out found
     fcos predict clip.mp4 --out found
+    fcos predict many --engine ray --out rows
 
     A picture that cannot be read is reported and the rest go on; the exit
     code is then 1.
@@ -88,7 +101,7 @@ def command(
 
     import torch
 
-    from ..errors import FcosError
+    from ..data.open import ids_by_path
     from ..inference.composite import Looks
     from ..inference.detector import Detector
     from ..inference.load import load_together
@@ -105,6 +118,18 @@ def command(
         raise FcosError("detect in what? give pictures or a folder: fcos predict PICTURE")
     if data is not None and coco is None:
         raise FcosError("--data gives the image ids that --coco writes; add --coco FILE")
+    if engine is not None:
+        from ..scale.detector import Work
+        from ..scale.engine import Engine
+
+        _refuse("--engine", proposals=proposals, json=as_json, coco=coco, yolo=yolo, data=data)
+        work = Work(
+            tuple(model or ["fcos-lite0"]), tuple(overrides), score or "", device, runtime, dtype, threads, lanes or 1,
+            batch, trust, tile, overlap, tta,
+        )  # fmt: skip
+        _in_parts(things, out, parts, resume, work, Engine(engine, address, gpus, cpus, threads))
+        return
+    _refuse("a run without --engine", resume=resume, address=address, gpus=gpus, cpus=cpus)
     moving = [thing for thing in things if is_video(thing)]
     if moving and (proposals or coco or yolo):
         raise FcosError("--proposals, --coco and --yolo are for pictures; a video gives a drawn video and JSON lines")
@@ -134,7 +159,7 @@ def command(
     broken = [_video(source, detector, scores, (every, batch), outputs.folder, as_json) for source in moving]
     if not paths:
         sys.exit(1 if any(broken) else 0)
-    writer = Writer(outputs, paths, detector.classes, _known_ids(data) if data is not None else None)
+    writer = Writer(outputs, paths, detector.classes, ids_by_path(data) if data is not None else None)
     outcome = Outcome()
     wide = min(48, max((len(str(p)) for p in paths), default=0))
     # for COCO results what falls below the limit is counted
@@ -158,6 +183,39 @@ def command(
     if outcome.images and not outcome.detections and float(scores.max()) > 0.1:
         say(f"nothing scores {scores.min():.2g} or more; what is less sure: --score 0.1")
     if outcome.broken or any(broken):
+        sys.exit(1)
+
+
+def _refuse(what: str, **given: object) -> None:
+    """FcosError for an option that means nothing there."""
+    wrong = [f"--{name}" for name, value in given.items() if value is not None and value is not False]
+    if wrong:
+        raise FcosError(f"{what} takes no {' and no '.join(wrong)}; see docs/scale.md")
+
+
+def _in_parts(things: list[str], out: Path | None, parts: str, resume: bool, work: Work, engine: Engine) -> None:
+    """Detect in any number of pictures, on any number of machines, and write rows; ends with 1 where some failed."""
+    from ..inference.video import is_video
+    from ..scale.job import Order
+    from ..scale.run import detect_all
+    from ..terminal import plural
+
+    if out is None:
+        raise FcosError("--engine writes rows in parts; name their folder with --out")
+    if parts not in ("parquet", "jsonl"):
+        raise FcosError(f"--parts {parts!r}: write parquet or jsonl")
+    moving = [thing for thing in things if is_video(thing)]
+    if moving:
+        raise FcosError(f"{moving[0]}: --engine is for pictures; leave it out for a video")
+    form: Form = "jsonl" if parts == "jsonl" else "parquet"
+    outcome = detect_all(Order(out, tuple(things), form, resume=resume), work, engine, say)
+    total, now = outcome.whole, outcome.now
+    rate = now.pictures / max(outcome.seconds, 1e-9)
+    boxes, pictures = plural(total.detections, "detection"), plural(total.pictures, "picture")
+    earlier = f", {total.pictures - now.pictures:,} of them done before" if total.pictures > now.pictures else ""
+    say(f"{boxes} in {pictures}{earlier}: {out / 'parts'}; {rate:.1f} pictures a second")
+    if total.failed:
+        say(f"{plural(total.failed, 'picture')} could not be read; their rows have the error")
         sys.exit(1)
 
 
@@ -205,7 +263,6 @@ def _video(
 
 def _outputs(out: Path | None, yolo: Path | None, coco: Path | None, as_json: bool, count: int) -> Outputs:
     """What to write; FcosError where a folder is a file, or one file is to hold several pictures."""
-    from ..errors import FcosError
     from ..files import check_folder
     from ..inference.writers import SUFFIXES, Outputs
 
@@ -218,14 +275,6 @@ def _outputs(out: Path | None, yolo: Path | None, coco: Path | None, as_json: bo
     if count > 1:
         raise FcosError(f"--out {out} is one file, but there are {count} pictures; name a folder")
     return Outputs(None, out, yolo, coco)
-
-
-def _known_ids(data: Path) -> dict[Path, int]:
-    """Image ids of every split of a data set, by the resolved path of the image."""
-    from ..data.open import open_splits
-
-    records = (r for dataset in open_splits(data).values() for r in dataset.records)
-    return {r.path.resolve(): r.id for r in records if r.path is not None}
 
 
 def _tell(outcome: Outcome, outputs: Outputs, as_json: bool, seconds: float) -> None:

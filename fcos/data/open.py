@@ -55,6 +55,12 @@ def split_names(path: str | Path | DataSource) -> list[str]:
     return list(_sources(DataSource.of(path), ReadOptions()))
 
 
+def ids_by_path(path: str | Path | DataSource) -> dict[Path, int]:
+    """Image ids of every split of a data set, by the resolved path of the image."""
+    records = (r for dataset in open_splits(path).values() for r in dataset.records)
+    return {r.path.resolve(): r.id for r in records if r.path is not None}
+
+
 def _sources(source: DataSource, options: ReadOptions) -> Sources:
     tree = Tree(source)
     tried = [format_named(source.format)] if source.format else list(formats().values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -46,6 +46,14 @@ def _matching(pattern: str) -> set[Path]:
     return paths
 
 
+def images_below(folder: Path, out: Path | None = None) -> Iterator[Path]:
+    """The pictures in a folder, deeply, as they come, but those in `out`, where that lies in it."""
+    own = out.resolve() if out is not None and folder.resolve() in out.resolve().parents else None
+    for path in files_below(folder):
+        if path.suffix.lower() in SUFFIXES and path.is_file() and (own is None or own not in path.resolve().parents):
+            yield path
+
+
 def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out: Path | None = None) -> list[Path]:
     """Pictures behind paths, folders (searched deeply), globs, and "-" (paths on standard input).
 
@@ -62,9 +70,7 @@ def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out:
             raise DataError("an empty name was given for a picture or folder; for this folder write .")
         path = Path(os.path.expanduser(source))
         if os.path.isdir(path):
-            inside = sorted(p for p in files_below(path) if p.suffix.lower() in SUFFIXES and p.is_file())
-            if out is not None and path.resolve() in out.resolve().parents:
-                inside = [p for p in inside if out.resolve() not in p.resolve().parents]
+            inside = sorted(images_below(path, out))
             if not inside:
                 raise DataError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES)[:4])} ...)")
             paths.update((p, None) for p in inside)

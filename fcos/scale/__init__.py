@@ -1,0 +1,5 @@
+"""Past one machine: detection in parts that any engine can run, over pictures without number."""
+
+from .detector import BatchDetector
+
+__all__ = ["BatchDetector"]

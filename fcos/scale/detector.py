@@ -1,0 +1,202 @@
+"""A detector as batch engines want one: rows in, rows out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError, FcosError, ImageError, did_you_mean
+from ..inference.composite import Composite, Looks
+from ..inference.detector import Detector
+from ..inference.load import load_together
+from ..inference.scores import parse_scores
+from ..inference.stream import run
+from ..inference.views import parse_views
+from ..types import Classes, Detections
+from ..version import __version__
+from ..zoo.describe import read_settings
+from ..zoo.download import sha256
+from ..zoo.find import find_weights
+from .rows import Row, columns, schema, to_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Batch = TypeVar("Batch")
+_DIGITS = 12  # of the hash of the weights
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is detected with and how; plain values, so that it travels to other processes. See `fcos.load`.
+
+    models: names, run folders or files; several are put together. score: lowest score shown, as of `fcos predict
+    --score`; empty: that of the model. threads and lanes: as of `fcos.load`, of one process. tile, overlap, tta: as of
+    `fcos predict`. batch: pictures of one size that share a pass.
+    """
+
+    models: tuple[str, ...] = ("fcos-lite0",)
+    overrides: tuple[str, ...] = ()
+    score: str = ""
+    device: str = "auto"
+    runtime: str | None = None
+    dtype: str | None = None
+    threads: int = 1
+    lanes: int = 1
+    batch: int = 1
+    trust: bool = False
+    tile: str | int | None = None
+    overlap: float = 0.2
+    tta: str = ""
+
+    def check(self) -> Classes:
+        """The classes of what is detected, from the files alone; FcosError for what would fail later in each
+        process."""
+        settings = [read_settings(name) for name in self.models]
+        config, classes = settings[0]
+        config = config.override(*self.overrides, source="command line")
+        parse_views(self.tta)
+        parse_scores(self.score or str(config.decode.lowest_shown), classes, config.decode.lowest_shown)
+        return classes
+
+    def digest(self) -> str:
+        """Names and hashes of the weights: fcos-lite0@1f0c...; of several models joined by +."""
+        return "+".join(f"{name}@{_digest(name)}" for name in self.models)
+
+
+def _digest(name: str) -> str:
+    path = find_weights(name)
+    beside = path.with_suffix(".bin")  # OpenVINO's weights
+    digests = [sha256(file)[:_DIGITS] for file in (path, beside) if file.is_file()]
+    return "-".join(digests)
+
+
+@lru_cache(maxsize=1)
+def _opened(work: Work) -> tuple[Detector | Composite, Tensor, str]:
+    """(detector, lowest scores [C], digest): one runtime for each process."""
+    detector = load_together(
+        work.models,
+        Looks(work.tile, work.overlap, parse_views(work.tta)),
+        overrides=work.overrides,
+        device=work.device,
+        runtime=work.runtime,
+        dtype=work.dtype,
+        threads=work.threads,
+        lanes=work.lanes,
+        trust=work.trust,
+    )
+    scores = parse_scores(work.score or str(detector.shown), detector.classes, detector.shown)
+    return detector, scores, work.digest()
+
+
+class BatchDetector:
+    """Rows with paths in, rows with detections out, for Ray Data, Daft, Spark and whatever calls a function on batches.
+
+    A batch is a mapping of columns (lists or arrays), a pandas DataFrame or an Arrow table; its column `column` holds
+    paths of pictures. What comes out is of the same kind: the columns that came in, and `Row`'s. A picture that cannot
+    be read is a row with its error. Pictures are read ahead while the network computes. The network is loaded by the
+    first batch, once in each process; the object itself is small and can be pickled.
+
+    `score` is the lowest score shown, 0..1, or "person=0.4,dog=0.5"; None: that of the model. Further settings are
+    those of `Work`, by name: device, runtime, threads (1 unless told), batch, tile, tta and so on.
+
+    >>> detect = fcos.scale.BatchDetector("fcos-lite0", device="cpu")
+    >>> rows = detect({"path": ["photo.jpg", "missing.jpg"]})
+    >>> rows["names"], rows["error"]
+    ([['cat'], []], ['', 'cannot read missing.jpg: no such file or directory'])
+    """
+
+    def __init__(
+        self, model: str | Sequence[str] = "fcos-lite0", *, score: float | str | None = None, column: str = "path",
+        **settings: Any,
+    ) -> None:  # fmt: skip
+        known = set(Work.__dataclass_fields__) - {"models", "score"}
+        for name in settings.keys() - known:
+            raise FcosError(f"there is no setting {name!r}; {did_you_mean(name, known, ', '.join(sorted(known)))}")
+        models = (model,) if isinstance(model, str) else tuple(model)
+        settings["overrides"] = tuple(settings.get("overrides", ()))
+        self.work = Work(models, score="" if score is None else str(score), **settings)
+        self.column = column
+
+    @classmethod
+    def of(cls, work: Work) -> BatchDetector:
+        """From settings that are put together already."""
+        made = cls()
+        made.work = work
+        return made
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with the columns of `Row`; DataError where it is no table or lacks the column of paths."""
+        made: Any
+        given: Any = batch
+        if isinstance(given, Mapping):
+            found = columns(self.rows(self._paths(given, list(given))))
+            made = {**{key: given[key] for key in given if key not in found}, **found}
+        elif hasattr(given, "to_pydict"):  # Arrow
+            import pyarrow as pa
+
+            table = pa.table(columns(self.rows(self._paths(given.to_pydict(), given.schema.names))), schema=schema())
+            for name in given.schema.names:
+                if name not in table.schema.names:
+                    table = table.append_column(name, given.column(name))
+            made = table if isinstance(given, pa.Table) else table.combine_chunks().to_batches()[0]
+        elif hasattr(given, "assign"):  # pandas
+            paths = self._paths({key: given[key].tolist() for key in given.columns}, list(given.columns))
+            made = given.assign(**columns(self.rows(paths)))
+        else:
+            raise DataError(
+                f"cannot take a {type(given).__name__} for a batch; give a mapping of columns, a DataFrame or an "
+                "Arrow table"
+            )
+        return made  # type: ignore[no-any-return]
+
+    def _paths(self, batch: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+        if self.column not in names:
+            hint = did_you_mean(self.column, names, f"they have {', '.join(names)}")
+            raise DataError(f"the rows have no column {self.column!r}; {hint}")
+        return [os.fspath(path) if isinstance(path, os.PathLike) else str(path) for path in batch[self.column]]
+
+    def rows(self, paths: Iterable[str]) -> list[Row]:
+        """A row for each picture, in order. A picture that upsets more than its reader is a row with that error too,
+        unless all do: then it is raised."""
+        paths = list(paths)
+        detector, scores, model = _opened(self.work)
+        rows: list[Row] = []
+        upset: Exception | None = None
+        while len(rows) < len(paths):
+            try:
+                for path, found in _found(detector, scores, paths[len(rows) :], self.work.batch):
+                    rows.append(to_row(path, found, model, __version__))
+            except FcosError:
+                raise
+            except Exception as error:  # the one that was next, or one of the few that were in work beside it
+                upset = error
+                path = paths[len(rows)]
+                rows.append(to_row(path, _alone(detector, scores, path), model, __version__))
+        if upset is not None and all(row["error"] for row in rows):
+            raise upset
+        return rows
+
+
+def _found(
+    detector: Detector | Composite, scores: Tensor, paths: Sequence[str], batch: int
+) -> Iterator[tuple[str, Detections | FcosError]]:
+    for given, (_, _, found) in zip(paths, run(detector, [Path(p) for p in paths], scores, batch), strict=True):
+        yield given, found
+
+
+def _alone(detector: Detector | Composite, scores: Tensor, path: str) -> Detections | FcosError:
+    """One picture by itself, whatever happens."""
+    try:
+        return next(found for _, found in _found(detector, scores, [path], 1))
+    except Exception as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            torch.cuda.empty_cache()
+        return ImageError(f"cannot detect in {path}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")

@@ -1,0 +1,57 @@
+"""What computes the parts of a job, and how one part is done, wherever it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import FcosError
+from ..files import whole
+from ..machine import cpu_cores
+from .detector import BatchDetector
+from .job import Job
+from .rows import Count, count, count_part, write_part
+
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What computes. name: local, this process, or ray. address: of a running Ray, auto to find it, None to start one
+    here. gpus or cpus: how many to use in all, None for all that are there; each worker has one GPU, or `threads`
+    cores (0: one for Ray, all for local)."""
+
+    name: str = "local"
+    address: str | None = None
+    gpus: int | None = None
+    cpus: int | None = None
+    threads: int = 0
+
+    def check(self) -> None:
+        """FcosError for what does not go together."""
+        if self.name not in ENGINES:
+            raise FcosError(f"there is no engine {self.name!r}; choose from {', '.join(ENGINES)}")
+        if self.gpus is not None and self.cpus is not None:
+            raise FcosError("--gpus and --cpus: give one; workers have a GPU each, or cores")
+        for name, value in (("--gpus", self.gpus), ("--cpus", self.cpus)):
+            if value is not None and value < 1:
+                raise FcosError(f"{name} {value}: give 1 or more")
+        if self.name == "local" and (self.address is not None or (self.gpus or 1) > 1):
+            raise FcosError("--address and several GPUs are for --engine ray; local is this process alone")
+
+
+def cores(engine: Engine) -> int:
+    """The cores that are to be used on this machine."""
+    return engine.cpus or cpu_cores()
+
+
+def do_part(detector: BatchDetector, job: Job, number: int, starts: np.ndarray) -> Count:
+    """Detect in the pictures of a part and write it, unless it is there already."""
+    file = job.file(number)
+    if file.exists():  # another worker did it, and was lost before it could say so
+        return count_part(file, job.form)
+    rows = detector.rows(job.paths(number, starts))
+    with whole(file) as temporary:
+        write_part(rows, job.form, temporary)
+    return count(rows)

@@ -1,0 +1,156 @@
+"""The parts of a job by Ray Data: rows are numbers of parts, which stand for lines of the job's list of paths; workers
+read, detect and write, and report a count. Pixels and boxes never pass through Ray.
+
+Ray Data hands the parts out, starts a worker anew that was killed, and gives its parts to it or to another, which skips
+those that are whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import FcosError, one_line, require
+from .detector import BatchDetector, Work
+from .engine import Engine, cores, do_part
+from .job import Job
+from .rows import Count
+
+_BLOCKS = 1000  # of part numbers, each handed to a worker as one
+
+_STORE = 256 << 20  # bytes of shared memory of a Ray that is started here: only counts pass through it
+
+
+def workers(engine: Engine) -> int:
+    """About how many workers there will be, before Ray is asked; the size of the parts follows from it."""
+    if engine.gpus:
+        return engine.gpus
+    return max(1, cores(engine) // max(1, engine.threads))
+
+
+class Worker:
+    """What runs in each of Ray's workers: numbers of parts in, their counts out."""
+
+    def __init__(self, job: Job, work: Work) -> None:
+        self.job, self.starts, self.detector = job, job.starts(), BatchDetector.of(work)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        counts = [do_part(self.detector, self.job, number, self.starts) for number in batch["part"].tolist()]
+        return {
+            "pictures": np.array([c.pictures for c in counts]),
+            "failed": np.array([c.failed for c in counts]),
+            "detections": np.array([c.detections for c in counts]),
+            "errors": np.array(["\n".join(one_line(e) for e in c.errors) for c in counts], dtype=object),
+        }
+
+
+def run_on_ray(job: Job, missing: np.ndarray, work: Work, engine: Engine) -> Iterator[Count]:
+    """The counts of the missing parts, as they are done."""
+    import pyarrow as pa
+
+    with _ray(engine) as ray:
+        import ray.data as data
+
+        count, share = _workers(ray, engine)
+        count = min(count, len(missing))
+        work = replace(work, threads=share.cpus, lanes=1, device="cuda" if engine.gpus else "cpu")
+        job = replace(job, folder=job.folder.absolute())
+        # Blocks that are there need no task of Ray to make them, which would wait without end for a core that the
+        # workers hold, or, without a core, be a process for each block.
+        groups = np.array_split(missing, min(len(missing), max(_BLOCKS, 20 * count)))
+        parts = data.from_arrow([pa.table({"part": group}) for group in groups])
+        counts = parts.map_batches(
+            Worker,
+            fn_constructor_args=(job, work),
+            batch_size=1,
+            batch_format="numpy",
+            compute=data.ActorPoolStrategy(size=count),
+            num_cpus=share.cpus,
+            num_gpus=share.gpus or None,
+        )
+        try:
+            for row in counts.iter_rows():
+                errors = tuple(filter(None, row["errors"].split("\n")))
+                yield Count(int(row["pictures"]), int(row["failed"]), int(row["detections"]), errors)
+        except Exception as error:
+            raise _told(error) from error
+
+
+def _told(error: BaseException) -> BaseException:
+    """The FcosError that a worker raised, or what Ray says as one line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        inner = getattr(cause, "cause", None)
+        if isinstance(cause, FcosError):
+            return cause
+        if isinstance(inner, FcosError):
+            return inner
+        cause = inner if isinstance(inner, BaseException) else cause.__cause__
+    if isinstance(error, Exception) and type(error).__module__.startswith("ray."):
+        return FcosError(
+            f"a worker of Ray failed: {one_line(str(error).strip().splitlines()[-1])}; go on with --resume"
+        )
+    return error
+
+
+@contextmanager
+def _ray(engine: Engine) -> Iterator[ModuleType]:
+    """Ray, connected or started here, quiet and without its usage statistics; shut down in the end."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves on a machine that does anything besides
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray = require("ray", "ray")
+    require("ray.data", "ray")
+    ours = not ray.is_initialized()
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if ours:
+        asked: dict[str, Any] = {"address": engine.address} if engine.address else {"address": "local"}
+        if not engine.address:
+            asked |= {"num_cpus": cores(engine), "include_dashboard": False, "object_store_memory": _STORE}
+            if engine.gpus:
+                asked["num_gpus"] = engine.gpus
+        try:
+            ray.init(**asked, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
+        except Exception as error:  # whatever its client raises
+            where = f"at {engine.address}" if engine.address else "here"
+            raise FcosError(f"Ray cannot be used {where}: {one_line(str(error).strip().splitlines()[0])}") from None
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = 1 << 20  # Ray keeps room free for two blocks of each worker, of 128 MB if not told
+    try:
+        yield ray
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+class _Share(NamedTuple):
+    """What a worker holds."""
+
+    cpus: int
+    gpus: int = 0
+
+
+def _workers(ray: Any, engine: Engine) -> tuple[int, _Share]:
+    """How many workers, and what each of them holds; FcosError where the cluster has less."""
+    there = ray.cluster_resources()
+    share = max(1, engine.threads)
+    if engine.gpus:
+        if there.get("GPU", 0) < engine.gpus:
+            raise FcosError(f"--gpus {engine.gpus}: this Ray has {there.get('GPU', 0):.0f}")
+        return engine.gpus, _Share(share, 1)
+    have = int(there.get("CPU", 0))
+    wanted = engine.cpus or have
+    if wanted > have or wanted < share:
+        raise FcosError(f"--cpus {wanted}: this Ray has {have} cores, and a worker takes {share}")
+    return wanted // share, _Share(share)

@@ -1,0 +1,154 @@
+"""One picture as one row of a table, and parts of a table as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypedDict, cast
+
+from ..detections import Detections
+from ..errors import DataError, FcosError, require
+from ..readers import parse_json, read_lines
+
+Form = Literal["parquet", "jsonl"]
+_LIMIT = 4096 << 20  # bytes of a part
+_TOLD = 10  # errors of a part that are told by name
+
+
+class Row(TypedDict):
+    """What is known of one picture. width and height in pixels, 0 where it could not be read; boxes [D,4] xyxy in
+    pixels of the picture as displayed, labels [D] in 0..C-1, names [D] of the classes, scores [D] in 0..1, best first;
+    error: why the picture could not be read, empty where it could; model: name and digest of its weights; version:
+    of this package."""
+
+    path: str
+    width: int
+    height: int
+    boxes: list[list[float]]
+    labels: list[int]
+    names: list[str]
+    scores: list[float]
+    error: str
+    model: str
+    version: str
+
+
+class Count(NamedTuple):
+    """What a part holds: pictures, how many of them could not be read, detections, and the first errors."""
+
+    pictures: int = 0
+    failed: int = 0
+    detections: int = 0
+    errors: tuple[str, ...] = ()
+
+    def plus(self, other: Count) -> Count:
+        """Both together."""
+        errors = (self.errors + other.errors)[:_TOLD]
+        return Count(
+            self.pictures + other.pictures, self.failed + other.failed, self.detections + other.detections, errors
+        )
+
+
+def plain(text: str) -> str:
+    """Text that any file and program takes: half characters, as odd file names have them, are written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def to_row(path: str, found: Detections | FcosError, model: str, version: str) -> Row:
+    """The row of a picture from its detections, or from why there are none."""
+    row = Row(
+        path=plain(path), width=0, height=0, boxes=[], labels=[], names=[], scores=[], error="", model=model,
+        version=version,
+    )  # fmt: skip
+    if isinstance(found, FcosError):
+        row["error"] = plain(str(found)) or type(found).__name__
+        return row
+    row["height"], row["width"] = found.size or (0, 0)
+    boxes, scores, labels, _ = found.numpy()
+    row["boxes"], row["scores"], row["labels"] = boxes.tolist(), scores.tolist(), labels.tolist()
+    row["names"] = [found.name(k) for k in range(len(found))]
+    return row
+
+
+def count(rows: Sequence[Row]) -> Count:
+    """What some rows hold."""
+    errors = [row["error"] for row in rows if row["error"]]
+    return Count(len(rows), len(errors), sum(len(row["scores"]) for row in rows), tuple(errors[:_TOLD]))
+
+
+def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Rows as columns, all of them also where there is no row."""
+    return {key: [row[key] for row in rows] for key in Row.__annotations__}  # type: ignore[literal-required]
+
+
+def schema() -> Any:
+    """The columns as Arrow types."""
+    pa = require("pyarrow", "parquet")
+    types = {
+        "path": pa.string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "boxes": pa.list_(pa.list_(pa.float32())),
+        "labels": pa.list_(pa.int32()),
+        "names": pa.list_(pa.string()),
+        "scores": pa.list_(pa.float32()),
+        "error": pa.string(),
+        "model": pa.string(),
+        "version": pa.string(),
+    }
+    return pa.schema(list(types.items()))
+
+
+# --------------------------------------------------------------------------- files
+
+
+def write_part(rows: Sequence[Row], form: Form, path: Path) -> None:
+    """Rows as one file, which the caller moves into place when it is whole."""
+    if form == "jsonl":
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return
+    pa, parquet = require("pyarrow", "parquet"), require("pyarrow.parquet", "parquet")
+    about = {b"fcos": json.dumps(count(rows)).encode()}
+    table = pa.table(columns(rows), schema=schema().with_metadata(about))
+    parquet.write_table(table, path, compression="zstd")
+
+
+def read_part(path: Path, form: Form) -> Iterator[Row]:
+    """The rows of a part, in its order; DataError where it is no part."""
+    if form == "jsonl":
+        for number, line in enumerate(read_lines(path, _LIMIT, DataError), 1):
+            if line.strip():
+                yield _row(parse_json(line, f"{path}, line {number},", DataError), path)
+        return
+    parquet = require("pyarrow.parquet", "parquet")
+    for batch in _readable(path, partial(parquet.ParquetFile, path)).iter_batches(batch_size=256):
+        for row in batch.to_pylist():
+            yield _row(row, path)
+
+
+def count_part(path: Path, form: Form) -> Count:
+    """What a part holds; of Parquet by its footer alone."""
+    if form == "jsonl":
+        return count(list(read_part(path, form)))
+    parquet = require("pyarrow.parquet", "parquet")
+    kept = _readable(path, partial(parquet.read_metadata, path)).metadata or {}
+    if b"fcos" not in kept:
+        return count(list(read_part(path, form)))
+    pictures, failed, detections, errors = json.loads(kept[b"fcos"])
+    return Count(pictures, failed, detections, tuple(errors))
+
+
+def _readable(path: Path, read: Any) -> Any:
+    try:
+        return read()
+    except Exception as error:  # pyarrow raises its own kinds, and OSError and ValueError
+        raise DataError(f"{path} is not Parquet that can be read: {(str(error).splitlines() or [''])[0]}") from None
+
+
+def _row(value: Any, path: Path) -> Row:
+    if not isinstance(value, Mapping) or not Row.__annotations__.keys() <= value.keys():
+        raise DataError(f"{path} holds no rows of detections; they have {', '.join(Row.__annotations__)}")
+    return cast(Row, {key: value[key] for key in Row.__annotations__})

@@ -1,0 +1,295 @@
+"""Rows in, rows out: what any engine gets is what the detector itself finds, in whatever kind of table."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import NAMES, fcos, tiny_config
+
+from fcos.errors import DataError, FcosError
+from fcos.inference.load import load
+from fcos.network import weights
+from fcos.scale import BatchDetector, detector
+from fcos.scale.job import _merged, _sorted, read_job
+from fcos.scale.rows import Row, count_part, read_part
+from fcos.types import Classes
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(3)
+    config = tiny_config(decode={"threshold": 0.0, "max_detections": 5})
+    network = weights.build(config, 2)
+    return weights.save(
+        tmp_path_factory.mktemp("model") / "tiny.safetensors", network.state_dict(), config, Classes(NAMES, (2, 7))
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Twelve pictures of several sizes in two folders, one that is none and one cut short."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "inner ü").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        place = folder / ("inner ü" if i % 3 == 0 else ".") / f"{i}.png"
+        Image.fromarray(rng.integers(0, 255, (40 + 8 * (i % 4), 64, 3), dtype=np.uint8)).save(place)
+    (folder / "5.png").write_bytes(b"no picture")
+    (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:900])
+    return folder
+
+
+def expected(model, folder):
+    """path -> (size, boxes, labels, scores) by the detector one picture at a time; None where it cannot be read."""
+    detect = load(model, device="cpu", threads=1)
+    found = {}
+    for path in sorted(folder.rglob("*.png")):
+        try:
+            d = detect(str(path), score=0)
+        except FcosError:
+            found[str(path)] = None
+            continue
+        found[str(path)] = (d.size, d.boxes.tolist(), d.labels.tolist(), d.scores.tolist())
+    return found
+
+
+def told(rows):
+    """The same from rows."""
+    return {
+        row["path"]: None
+        if row["error"]
+        else (
+            (row["height"], row["width"]),
+            [list(map(float, box)) for box in row["boxes"]],
+            [int(k) for k in row["labels"]],
+            [float(s) for s in row["scores"]],
+        )
+        for row in rows
+    }
+
+
+def in_rows(columns):
+    keys = list(columns)
+    return [dict(zip(keys, values, strict=True)) for values in zip(*(columns[k] for k in keys), strict=True)]
+
+
+def test_a_batch_of_any_kind_gives_the_detectors_own_detections(model, pictures):
+    pa, pd = pytest.importorskip("pyarrow"), pytest.importorskip("pandas")
+    want = expected(model, pictures)
+    assert sum(value is None for value in want.values()) == 2
+    detect = BatchDetector(str(model), score=0, device="cpu")
+    paths, mine = list(want), list(range(len(want)))
+    table = {"path": paths, "mine": mine}
+    plain = detect(table)
+    arrays = detect({"path": np.array(paths), "mine": np.array(mine)})
+    frame = detect(pd.DataFrame(table))
+    arrow = detect(pa.table(table))
+    batch = detect(pa.RecordBatch.from_pydict(table))
+    assert isinstance(frame, pd.DataFrame)
+    assert isinstance(arrow, pa.Table)
+    assert isinstance(batch, pa.RecordBatch)
+    for got in (in_rows(plain), in_rows(arrays), frame.to_dict("records"), arrow.to_pylist(), batch.to_pylist()):
+        assert told(got) == want
+        assert [row["mine"] for row in got] == mine
+        assert {row["version"] for row in got} == {plain["version"][0]}
+        assert all(row["names"] == [NAMES[k] for k in row["labels"]] for row in got)
+        assert all("cannot read" in row["error"] and row["path"] in row["error"] for row in got if row["error"])
+
+
+def test_no_rows_are_a_table_with_all_columns(model):
+    pa = pytest.importorskip("pyarrow")
+    detect = BatchDetector(str(model), score=0, device="cpu")
+    assert detect({"path": []}) == {key: [] for key in Row.__annotations__}
+    empty = detect(pa.table({"path": pa.array([], pa.string())}))
+    assert empty.num_rows == 0
+    assert empty.schema.field("boxes").type == pa.list_(pa.list_(pa.float32()))
+
+
+def test_it_travels_and_loads_once_in_a_process(model, pictures, monkeypatch):
+    detect = BatchDetector(str(model), score=0, device="cpu")
+    sent = pickle.dumps(detect)
+    assert len(sent) < 1000
+    calls = []
+    real = detector.load_together
+    monkeypatch.setattr(detector, "load_together", lambda names, *a, **k: calls.append(names) or real(names, *a, **k))
+    detector._opened.cache_clear()
+    first = pickle.loads(sent)({"path": [str(pictures / "1.png")]})
+    second = pickle.loads(sent)({"path": [str(pictures / "1.png")]})
+    assert first == second
+    assert calls == [(str(model),)]
+
+
+def test_what_upsets_the_network_is_one_row(model, pictures, monkeypatch):
+    """Not only what cannot be read: an error from anywhere costs its picture, not the batch; the others stay right."""
+    want = expected(model, pictures)
+    bad = str(pictures / "inner ü" / "3.png")
+    real = detector.run
+
+    def run(network, paths, *rest):
+        for path, image, found in real(network, paths, *rest):
+            if str(path) == bad:
+                raise RuntimeError("out of cheese\nreally")
+            yield path, image, found
+
+    monkeypatch.setattr(detector, "run", run)
+    rows = in_rows(BatchDetector(str(model), score=0, device="cpu")({"path": list(want)}))
+    assert told(rows) == want | {bad: None}
+    assert next(row["error"] for row in rows if row["path"] == bad).endswith("RuntimeError: out of cheese")
+
+
+def test_what_upsets_every_picture_is_raised(model, pictures, monkeypatch):
+    def run(*_):
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(detector, "run", run)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        BatchDetector(str(model), score=0, device="cpu")({"path": [str(pictures / "1.png")]})
+
+
+def test_mistakes_are_one_line(model):
+    with pytest.raises(FcosError, match="no setting 'thread'; did you mean threads"):
+        BatchDetector(str(model), thread=2)
+    with pytest.raises(DataError, match="no column 'path'; they have file"):
+        BatchDetector(str(model), score=0, device="cpu")({"file": ["a.jpg"]})
+    with pytest.raises(DataError, match="cannot take a list"):
+        BatchDetector(str(model), score=0, device="cpu")(["a.jpg"])
+
+
+# --------------------------------------------------------------------------- jobs
+
+
+def test_sorting_on_disk_is_sorting(monkeypatch):
+    from fcos.scale import job
+
+    monkeypatch.setattr(job, "_SORTED", 7)
+    monkeypatch.setattr(job, "_RUNS", 3)
+    rng = np.random.default_rng(1)
+    for count in (0, 1, 6, 7, 8, 200):
+        lines = [json.dumps(f"{k} \udc80\n{'x' * (k % 5)}") for k in rng.integers(0, 80, count).tolist()]
+        assert list(_sorted(lines)) == sorted(set(lines))
+    assert list(_merged([])) == []
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_job_holds_every_picture_once(model, pictures, capsys, tmp_path, form):
+    pytest.importorskip("pyarrow")
+    want = expected(model, pictures)
+    detect = ["--engine", "local", "--parts", form, "--model", model, "--score", "0", "--cpus", "1"]
+    out = tmp_path / "rows"
+    code, text, err = fcos(capsys, "predict", pictures, pictures / "1.png", *detect, "--out", out)
+    assert (code, text) == (1, "")
+    assert "2 pictures could not be read" in err
+    assert "5.png" in err
+    job = read_job(out)
+    assert job is not None
+    rows = list(job.rows())
+    assert len(rows) == len(want) == job.pictures
+    assert told(rows) == want
+    assert [row["path"] for row in rows] == sorted(want, key=json.dumps)
+    assert {row["model"].partition("@")[0] for row in rows} == {str(model)}
+    assert job.count(range(job.parts))[:2] == (12, 2)
+
+    # a part that is lost is done again, and nothing else is touched
+    parts = sorted((out / "parts").iterdir())
+    stamps = {path: path.stat().st_mtime_ns for path in parts}
+    before = list(read_part(parts[3], form))
+    parts[3].unlink()
+    (out / "parts" / ".writing-abc").write_bytes(b"half")
+    code, _, err = fcos(capsys, "predict", pictures, pictures / "1.png", *detect, "--out", out)
+    assert code == 2
+    assert "--resume" in err
+    code, _, err = fcos(capsys, "predict", pictures, pictures / "1.png", *detect, "--out", out, "--resume")
+    assert code == 1
+    assert "11 of them done before" in err
+    assert list(read_part(parts[3], form)) == before
+    changed = {path for path in parts if path.stat().st_mtime_ns != stamps[path]}
+    assert changed == {parts[3]}
+    assert not list((out / "parts").glob(".*"))
+
+
+def test_coco_results_are_those_of_predict(model, pictures, capsys, tmp_path):
+    pytest.importorskip("pyarrow")
+    shared = [pictures, "--model", model, "--device", "cpu", "--score", "0"]
+    fcos(capsys, "predict", *shared, "--coco", tmp_path / "one.json")
+    fcos(capsys, "predict", *shared, "--engine", "local", "--out", tmp_path / "rows")
+    code, out, err = fcos(capsys, "data", "results", tmp_path / "rows", tmp_path / "two.json")
+    assert (code, err) == (0, "")
+    assert "10 pictures" in out
+    assert "2 pictures that could not be read" in out
+
+    def by_name(file):
+        ids = {i["id"]: i["file_name"] for i in json.loads(file.with_suffix(".images.json").read_text())["images"]}
+        rows = json.loads(file.read_text())
+        return sorted((ids[r["image_id"]], r["category_id"], tuple(r["bbox"]), r["score"]) for r in rows)
+
+    one, two = by_name(tmp_path / "one.json"), by_name(tmp_path / "two.json")
+    assert len(one) > 10
+    assert [row[:2] for row in two] == [row[:2] for row in one]
+    np.testing.assert_allclose([row[2] for row in two], [row[2] for row in one], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--engine", "spark"], ["no engine 'spark'", "local, ray"]),
+        (["--engine", "local", "--gpus", "2"], ["--engine ray"]),
+        (["--engine", "ray", "--gpus", "1", "--cpus", "1"], ["--gpus and --cpus"]),
+        (["--engine", "local", "--cpus", "0"], ["--cpus 0"]),
+        (["--engine", "local", "--parts", "csv"], ["csv", "parquet or jsonl"]),
+        (["--engine", "local", "--coco", "x.json"], ["--engine takes no --coco"]),
+        (["--engine", "local", "--score", "cow=0.5"], ["no class 'cow'"]),
+        (["--engine", "local", "--set", "decode.nms_iou=7"], ["decode.nms_iou"]),
+        (["--cpus", "2"], ["without --engine takes no --cpus"]),
+        (["--resume"], ["without --engine takes no --resume"]),
+    ],
+)
+def test_wrong_words_end_in_one_line(model, pictures, capsys, tmp_path, words, said):
+    code, out, err = fcos(capsys, "predict", pictures, "--model", model, "--out", tmp_path / "rows", *words)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    for part in said:
+        assert part in err
+    assert not (tmp_path / "rows" / "parts").exists()
+
+
+def test_going_on_with_another_model_or_other_pictures_is_refused(model, pictures, capsys, tmp_path):
+    job = ["--engine", "local", "--parts", "jsonl", "--device", "cpu", "--out", tmp_path / "rows"]
+    assert fcos(capsys, "predict", pictures / "1.png", "--model", model, *job)[0] == 0
+    code, _, err = fcos(capsys, "predict", pictures / "2.png", "--model", model, *job, "--resume")
+    assert code == 2
+    assert "other pictures" in err
+    code, _, err = fcos(capsys, "predict", pictures / "1.png", "--model", model, *job, "--resume", "--score", "0.3")
+    assert code == 2
+    assert "other score" in err
+    code, _, err = fcos(capsys, "predict", pictures / "1.png", *job, "--resume")
+    assert code == 2
+    assert "other model" in err
+
+
+def test_odd_names_are_kept_or_written_out(model, tmp_path, capsys):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    names = [b"a b.png", b"line\nbreak.png", b"half \xff.png", b'"quoted".png']
+    for name in names:
+        path = Path(os.fsdecode(os.path.join(os.fsencode(folder), name)))
+        Image.new("RGB", (64, 48), (9, 9, 9)).save(path, format="PNG")
+    for form in ("jsonl", "parquet"):
+        out = tmp_path / form
+        code, _, err = fcos(
+            capsys, "predict", folder, "--engine", "local", "--parts", form, "--model", model, "--device", "cpu",
+            "--out", out,
+        )  # fmt: skip
+        assert code == 0, err
+        job = read_job(out)
+        assert job is not None
+        rows = list(job.rows())
+        assert [row["error"] for row in rows] == [""] * 4
+        assert {row["path"].rpartition("/")[2] for row in rows} == {
+            "a b.png", "line\nbreak.png", "half \\udcff.png", '"quoted".png'
+        }  # fmt: skip
+        assert count_part(job.file(0), job.form).pictures == 1
