@@ -279,6 +279,87 @@ def test_a_person_looks_at_a_picture(tmp_path):
         assert wait_for(docs, "document.querySelectorAll('.opblock').length") > 10
 
 
+def mouse(tab, kind, x, y, **more):
+    tab.call("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, **more})
+
+
+def click(tab, x, y):
+    for kind in ("mousePressed", "mouseReleased"):
+        mouse(tab, kind, x, y, button="left", clickCount=1)
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_a_folder_is_dropped_a_picture_pasted_and_a_box_clicked(tmp_path):
+    """With the browser's own events: files from outside, the clipboard, mouse, wheel and fingers."""
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    for name in ("folder/a.jpg", "folder/inner/b.jpg", "folder/notes.txt"):
+        (tmp_path / name).write_bytes(CAT)
+    with serving() as (address, _), Browser() as browser:
+        tab = browser.open(address)
+        tab.evaluate("fcosPage.ready")
+        dropped = {"items": [], "files": [str(tmp_path / "folder")], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            tab.call("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": dropped})
+        wait_for(tab, "fcosPage.state.pictures.length === 2 && fcosPage.state.pictures[0].found")
+        assert sorted(tab.evaluate("fcosPage.state.pictures.map(p => p.name)")) == ["a.jpg", "b.jpg"]
+        tab.evaluate(
+            f"""(() => {{ {UNPACK}
+            const data = new DataTransfer();
+            data.items.add(new File([bytes("{text(np.frombuffer(CAT, np.uint8))}")], "p.jpg", {{type: "image/jpeg"}}));
+            dispatchEvent(new ClipboardEvent("paste", {{clipboardData: data}})); }})()"""
+        )
+        wait_for(tab, "fcosPage.state.now === 2 && fcosPage.state.pictures[2].found")
+
+        best = "fcosPage.state.pictures[2].found.detections[0]"
+        tab.evaluate("(s => { s.value = 0.05; s.oninput({target: s}); })(document.getElementById('score'))")
+        x1, y1, x2, y2 = tab.evaluate(f"{best}.box")
+        scale, left, top = tab.evaluate("(v => [v.scale, v.x, v.y])(fcosPage.state.view)")
+        area = tab.evaluate("(r => [r.left, r.top])(document.getElementById('canvas').getBoundingClientRect())")
+        spot = [area[0] + left + scale * (x1 + x2) / 2, area[1] + top + scale * (y1 + y2) / 2]
+        click(tab, *spot)
+        wait_for(tab, "!document.getElementById('story').hidden")
+        # of the boxes under the pointer, the smallest
+        middle = ((x1 + x2) / 2, (y1 + y2) / 2)
+        under = [
+            d["box"]
+            for d in tab.evaluate("fcosPage.state.pictures[2].found.detections.filter(d => d.score >= 0.05)")
+            if d["box"][0] <= middle[0] <= d["box"][2] and d["box"][1] <= middle[1] <= d["box"][3]
+        ]
+        smallest = min(under, key=lambda b: (b[2] - b[0]) * (b[3] - b[1]))
+        assert tab.evaluate("fcosPage.state.chosen.box") == pytest.approx(smallest, abs=0.01)
+        for part in ("score", "class probability", "centerness", "level", "location", "left, top", "silenced"):
+            assert part in tab.evaluate("document.getElementById('story').innerText")
+        # the heat map opens at the level that fired
+        press(tab, "h")
+        wait_for(tab, "fcosPage.state.pictures[2].found.maps")
+        level = tab.evaluate("fcosPage.state.chosen.level")
+        wait_for(tab, f"document.getElementById('map-level').selectedOptions[0]?.text === '{level}'")
+        before = tab.evaluate("fcosPage.state.view.scale")
+        mouse(tab, "mouseWheel", *spot, deltaX=0, deltaY=-200)
+        wait_for(tab, f"fcosPage.state.view.scale > {before}")
+        # what is under the pointer stays there
+        scale, left, top = tab.evaluate("(v => [v.scale, v.x, v.y])(fcosPage.state.view)")
+        there = [(spot[0] - area[0] - left) / scale, (spot[1] - area[1] - top) / scale]
+        assert there == pytest.approx(middle, abs=0.5)
+        # one class after the other
+        count = "document.querySelectorAll('#list button').length"
+        first = tab.evaluate("document.querySelector('#classes input').checked")
+        boxes = tab.evaluate(count)
+        gone = int(tab.evaluate("document.querySelector('#classes .number').textContent"))
+        tab.evaluate("document.querySelector('#classes input').click()")
+        assert (first, tab.evaluate(count)) == (True, boxes - gone)
+        # two fingers
+        tab.resize(390, 844, phone=True)
+        tab.call("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 2})
+        tab.evaluate("document.getElementById('zoom-fit').click()")
+        before = tab.evaluate("fcosPage.state.view.scale")
+        for kind, apart in (("touchStart", 20), ("touchMove", 40), ("touchMove", 60), ("touchEnd", None)):
+            fingers = [] if apart is None else [{"x": 190 - apart, "y": 250}, {"x": 190 + apart, "y": 250}]
+            tab.call("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+        wait_for(tab, f"fcosPage.state.view.scale > 1.5 * {before}")
+
+
 @pytest.mark.browser
 @needs_chromium
 def test_the_camera(files):

@@ -28,7 +28,11 @@
     return element;
   };
 
-  const color = (label) => `hsl(${(label * 137.508 + 210) % 360} 85% 55%)`;
+  // Hues by the golden angle; classes whose hues come near each other differ in lightness.
+  const hue = (label) => (label * 137.508 + 210) % 360, light = (label) => [56, 42, 72][label % 3];
+  const color = (label) => `hsl(${hue(label)} 85% ${light(label)}%)`;
+  // What is read on that colour: white on dark blue, violet and red, nearly black on the rest.
+  const ink = (label) => (light(label) < 50 && (hue(label) > 200 || hue(label) < 20) ? "#fff" : "#0b0d10");
 
   // ------------------------------------------------------------------ asking the server
 
@@ -290,7 +294,7 @@
       const top = Math.min(Math.max(y1 - large - 6, y > 0 ? y - large - 6 : 0), y2);
       context.fillStyle = color(d.class);
       context.fillRect(x1 - 1, Math.max(top, 0), wide, large + 5);
-      context.fillStyle = "#0b0d10";
+      context.fillStyle = ink(d.class);
       context.fillText(text, x1 + 3, Math.max(top, 0) + 3);
     }
     context.globalAlpha = 1;
@@ -330,6 +334,7 @@
   // Dark blue, green, yellow: the ends and middle of viridis, which keeps its order in grey and for the colour-blind.
   const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 
+  // The higher a value the less the picture shows through: where a level says nothing the picture stays as it is.
   function heat(picture, x, y, w, h) {
     const map = state.map.kind && picture.found?.maps?.[state.map.level];
     if (!map) return;
@@ -337,14 +342,12 @@
     for (let i = 0; i < values.length; i++) {
       const v = (values[i] / 255) * (RAMP.length - 1), k = Math.min(Math.floor(v), RAMP.length - 2), part = v - k;
       for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = RAMP[k][c] * (1 - part) + RAMP[k + 1][c] * part;
-      pixels.data[4 * i + 3] = 255;
+      pixels.data[4 * i + 3] = 70 + 150 * Math.sqrt(values[i] / 255);
     }
     const small = new OffscreenCanvas(map.width, map.height);
     small.getContext("2d").putImageData(pixels, 0, 0);
-    context.globalAlpha = 0.65;
     context.imageSmoothingEnabled = false;
     context.drawImage(small, x, y, w, h);
-    context.globalAlpha = 1;
   }
 
   // ------------------------------------------------------------------ the panel
@@ -379,8 +382,8 @@
     if (levels.join() !== [...$("map-level").options].map((o) => o.text).join()) {
       $("map-level").replaceChildren(...levels.map((level, i) => make("option", { textContent: level, value: i })));
       state.map.level = Math.min(state.map.level, Math.max(levels.length - 1, 0));
-      $("map-level").selectedIndex = state.map.level;
     }
+    $("map-level").selectedIndex = state.map.level;
     $("map-level").hidden = !levels.length || !state.map.kind;
     tale();
     render();
@@ -407,6 +410,7 @@
     if (!state.chosen) return;
     try {
       await story();
+      $("story").scrollIntoView({ block: "nearest" });
     } catch (error) {
       say(error.message, true);
     }
@@ -430,13 +434,22 @@
     })));
   }
 
-  async function heatMap(kind, level = state.map.level) {
-    state.map = { kind, level };
+  // The level to look at first: that of the chosen box, or of the best.
+  function telling() {
+    const { maps = [], detections = [] } = current()?.found || {};
+    const level = (state.chosen || detections[0])?.level;
+    return Math.max(maps.findIndex((map) => map.level === level), 0);
+  }
+
+  async function heatMap(kind, level) {
+    const began = kind && !state.map.kind;
+    state.map = { kind, level: level ?? state.map.level };
     $("map-kind").value = kind;
     panel();
     if (!kind) return;
     try {
       await story();
+      if (began) state.map.level = telling();
       panel();
     } catch (error) {
       say(error.message, true);
