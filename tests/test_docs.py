@@ -5,12 +5,13 @@ import functools
 import importlib
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 import typer
 
-from fcos.cli import build
+from fcos.cli import build, main
 from fcos.config import Config
 
 ROOT = Path(__file__).parents[1]
@@ -150,3 +151,25 @@ def test_files_that_are_named_exist(page):
     named = set(OWN.findall(page.read_text(encoding="utf-8")))
     missing = sorted(n for n in named if not list(ROOT.glob(n)))
     assert not missing, f"{name(page)}: {missing}"
+
+
+def test_every_page_has_its_place_in_the_site():
+    with (ROOT / "zensical.toml").open("rb") as file:
+        nav = tomllib.load(file)["project"]["nav"]
+    listed = [page for part in nav for entry in next(iter(part.values())) for page in entry.values()]
+    assert sorted(listed) == sorted(str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md"))
+
+
+def test_help_shows_a_page(capsys):
+    main_says(capsys, ["help"], 0, "tiles ")
+    assert main_says(capsys, ["help", "tiles"], 0, "#") == (ROOT / "docs" / "tiles.md").read_text(encoding="utf-8")
+    main_says(capsys, ["help", "tile"], 2, "tiles")
+
+
+def main_says(capsys, arguments, code, word):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    said = capsys.readouterr()
+    assert ended.value.code == code
+    assert word in (said.err if code else said.out)
+    return said.out

@@ -40,6 +40,7 @@ VERBS = {
     "models": "models",
     "info": "info",
     "config": "config",
+    "help": "help",
 }
 
 

@@ -1,0 +1,51 @@
+"""`fcos help`: the pages of the documentation, in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    topic: Annotated[str | None, typer.Argument(help="A page, such as tiles or reference/settings.")] = None,
+) -> None:
+    """Read the documentation in the terminal; without a topic, list its pages."""
+    from ..errors import FcosError, did_you_mean
+
+    folder = documentation()
+    pages = {str(p.relative_to(folder).with_suffix("")): p for p in sorted(folder.rglob("*.md"))}
+    if topic is None:
+        width = max(map(len, pages))
+        for name, path in pages.items():
+            typer.echo(f"{name:<{width}}  {title(path)}")
+        return
+    name = topic.strip("/").removeprefix("docs/").removesuffix(".md")
+    if name not in pages:
+        raise FcosError(f"there is no page {topic!r}; {did_you_mean(name, pages, 'fcos help lists them')}")
+    text = pages[name].read_text(encoding="utf-8")
+    if not sys.stdout.isatty():
+        typer.echo(text, nl=False)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console()
+    with console.pager(styles=True):
+        console.print(Markdown(text))
+
+
+def documentation() -> Path:
+    """The folder of the pages: inside an installed package, beside it in a checkout."""
+    from ..files import ASSETS
+
+    inside = ASSETS / "docs"
+    return inside if inside.is_dir() else ASSETS.parents[1] / "docs"
+
+
+def title(path: Path) -> str:
+    """The first heading of a page."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next((line.removeprefix("# ") for line in lines if line.startswith("# ")), "")
