@@ -164,7 +164,7 @@ class Detections:
 
     def _repr_png_(self) -> bytes | None:
         """What a notebook shows; nothing where the image is not at hand."""
-        return None if not self._drawable() else _as_png(self.draw())
+        return None if not self._drawable() else as_png(self.draw())
 
     def summary(self) -> str:
         """Such as `2 person, 1 dog`; nothing where nothing was found."""
@@ -346,10 +346,11 @@ class Results(list[Detections]):
 
     def _repr_png_(self) -> bytes | None:
         some = Results(self[:16])  # a notebook is no place for a thousand
-        return _as_png(some.draw()) if some and all(d._drawable() for d in some) else None
+        return as_png(some.draw()) if some and all(d._drawable() for d in some) else None
 
 
-def _as_png(image: Image) -> bytes:
+def as_png(image: Image) -> bytes:
+    """What a notebook shows of an image: a smaller copy of a large one."""
     image.thumbnail((_NOTEBOOK, _NOTEBOOK))
     stream = io.BytesIO()
     image.save(stream, "PNG")

@@ -6,6 +6,8 @@ import numpy as np
 
 import fcos
 from fcos.detections import Detection, Results
+from fcos.evaluation.coco import Metrics
+from fcos.training.monitor import StepReport
 
 model = fcos.load("fcos-lite0", device="cpu", threads=2)
 assert_type(model, fcos.Detector)
@@ -31,3 +33,18 @@ written = model.export("model.onnx", dynamic="batch", data="my_data").file
 wider = model.replace(config=model.config.override("data.size=512"))
 assert_type(wider, fcos.Detector)
 text: str = fcos.explain(model, "photo.jpg").text()
+
+
+def each_step(step: int, report: StepReport) -> None:
+    print(step, report.loss, report.mean_iou)
+
+
+def each_epoch(epoch: float, metrics: Metrics | None) -> None:
+    print(epoch, None if metrics is None else metrics.ap50)
+
+
+result = fcos.train("my_data", out="runs/mine", settings={"train.epochs": 5}, on_step=each_step, on_epoch=each_epoch)
+assert_type(result.detector, fcos.Detector)
+assert_type(result.metrics, Metrics | None)
+again = fcos.train({"train": data}, settings=["train.lr=0.001"], holdout=0.2, quiet=True)
+own: float = fcos.evaluate(again.folder, ci=True).f1

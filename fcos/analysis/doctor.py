@@ -8,10 +8,10 @@ warning or a note.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -28,16 +28,31 @@ SERIOUS_LOSS = 0.05
 SAME_BOX = 0.9  # IoU of two boxes of one picture that are one object marked twice
 TINY = 0.5  # a side below this share of the finest stride
 FEW = 20  # boxes of a class in the training split
+SPOTS = 8  # places of a finding that are kept to look at
+
+
+class Spot(NamedTuple):
+    """A place to look at: an image file, the boxes (x1, y1, x2, y2 in its pixels) that are meant, none for all of it,
+    and what to call it."""
+
+    path: Path
+    boxes: tuple[tuple[float, float, float, float], ...]
+    title: str
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: how bad, what, how often, and the first few places."""
+    """One thing found: how bad, what, how often, and the first few places, in words and to look at."""
 
     level: Literal["serious", "warning", "note"]
     what: str
     count: int
     examples: tuple[str, ...] = ()
+    spots: tuple[Spot, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, without what is to be looked at."""
+        return {"level": self.level, "what": self.what, "count": self.count, "examples": self.examples}
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,6 @@ class Diagnosis:
     today: Option | None
     best: Option | None
     tried: tuple[Option, ...] = field(repr=False)
-    twins: tuple[tuple[str, str, bool, int], ...] = field(repr=False)
 
     @property
     def serious(self) -> bool:
@@ -102,7 +116,7 @@ class Diagnosis:
                 "splits": {k: {"pictures": p, "boxes": b} for k, (p, b) in self.splits.items()},
                 "trained_on": self.trained_on,
                 "serious": self.serious,
-                "findings": [vars(f) for f in self.findings],
+                "findings": [f.to_dict() for f in self.findings],
                 "classes": self.classes,
                 "boxes_per_class": self.counts,
                 "pictures_with_both": self.together,
@@ -143,7 +157,7 @@ class Diagnosis:
         n, boxes = self.numbers(), self.scan.boxes
         lines += [
             "",
-            f"at input {self.size[0]}/{self.size[1]}, the {self.trained_on} split, {boxes:,} boxes:",
+            f"at input {self.size[0]}/{self.size[1]}, the {self.trained_on} split, {plural(boxes, 'box')}:",
             f"  best possible recall         {percent(n['best_possible_recall'])} %",
             f"  boxes without a location     {n['boxes_without_location']:,}",
             f"  boxes hidden by smaller ones {n['boxes_outranked']:,}",
@@ -198,10 +212,8 @@ def diagnose(
     findings: list[Finding] = []
     for name, dataset in splits.items():
         findings += _notes(name, dataset)
-    twins: list[tuple[str, str, bool, int]] = []
     if images:
-        spotted, twins = _images(splits)
-        findings += spotted
+        findings += _images(splits)
     for name, dataset in splits.items():
         findings += _boxes(name, dataset)
     findings += _classes(splits, trained_on)
@@ -227,7 +239,6 @@ def diagnose(
         today=today,
         best=best,
         tried=tried,
-        twins=tuple(twins),
     )
 
 
@@ -239,12 +250,27 @@ def _notes(split: str, dataset: Dataset) -> list[Finding]:
             f"{note.kind} ({split})",
             note.count,
             (note.example,) if note.example else (),
+            _named_in(note.example, dataset),
         )
         for note in dataset.notes
     ]
 
 
-def _images(splits: Mapping[str, Dataset]) -> tuple[list[Finding], list[tuple[str, str, bool, int]]]:
+def _named_in(example: str, dataset: Dataset) -> tuple[Spot, ...]:
+    """The image that the example of a note names, with all its boxes; none where it names no image that is there."""
+    named = [r for r in dataset.records if r.path is not None and r.file_name and r.file_name in example]
+    best = max(named, key=lambda r: len(r.file_name), default=None)
+    return () if best is None else (_spot(best, range(len(best.boxes)), best.file_name),)
+
+
+def _spot(record: Record, rows: Iterable[int], title: str) -> Spot:
+    """Boxes `rows` of an image that has a file."""
+    assert record.path is not None
+    boxes = record.boxes[list(rows)].reshape(-1, 4).tolist()
+    return Spot(Path(record.path), tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in boxes), title)
+
+
+def _images(splits: Mapping[str, Dataset]) -> list[Finding]:
     owners: list[tuple[str, Record]] = [(k, r) for k, d in splits.items() for r in d.records]
     absent = [f"{k}: {r.file_name}" for k, r in owners if r.path is None]
     present = [(k, r.path) for k, r in owners if r.path is not None]
@@ -264,27 +290,38 @@ def _images(splits: Mapping[str, Dataset]) -> tuple[list[Finding], list[tuple[st
             " = ".join(f"{present[i][0]}/{Path(present[i][1]).name}" for i in (t.first, t.second)) for t in twins[:5]
         )
 
-    findings.append(Finding("serious", "pairs of pictures that stand in two splits", len(across), places(across)))
-    findings.append(
-        Finding("warning", "pairs of pictures that show the same, in one split", len(within), places(within))
-    )
-    shown = [(str(present[t.first][1]), str(present[t.second][1]), t.same_file, t.bits) for t in across + within]
-    return findings, shown
+    def spots(twins: list[Twins]) -> tuple[Spot, ...]:
+        pairs = []
+        for t in twins[: SPOTS // 2]:
+            (split, first), (other, second) = present[t.first], present[t.second]
+            how = "same file" if t.same_file else f"{plural(t.bits, 'bit')} apart"
+            pairs += [Spot(Path(first), (), f"{split}/{Path(first).name}")]
+            pairs += [Spot(Path(second), (), f"{other}/{Path(second).name} ({how})")]
+        return tuple(pairs)
+
+    two, one = "pairs of pictures that stand in two splits", "pairs of pictures that show the same, in one split"
+    findings.append(Finding("serious", two, len(across), places(across), spots(across)))
+    findings.append(Finding("warning", one, len(within), places(within), spots(within)))
+    return findings
 
 
 def _boxes(split: str, dataset: Dataset) -> list[Finding]:
     twice: list[str] = []
     torn: list[str] = []
+    spots: dict[bool, list[Spot]] = {True: [], False: []}
     for record in dataset.records:
         for i, j in same_boxes(record):
             line = f"{record.file_name}: {dataset.classes.names[record.labels[i]]}"
+            same = bool(record.labels[i] == record.labels[j])
+            if record.path is not None and len(spots[same]) < SPOTS:
+                spots[same].append(_spot(record, (i, j), record.file_name))
             if record.labels[i] == record.labels[j]:
                 twice.append(line)
             else:
                 torn.append(f"{line} / {dataset.classes.names[record.labels[j]]}")
     return [
-        Finding("warning", f"boxes marked twice ({split})", len(twice), tuple(twice[:5])),
-        Finding("warning", f"boxes marked as two classes ({split})", len(torn), tuple(torn[:5])),
+        Finding("warning", f"boxes marked twice ({split})", len(twice), tuple(twice[:5]), tuple(spots[True])),
+        Finding("warning", f"boxes marked as two classes ({split})", len(torn), tuple(torn[:5]), tuple(spots[False])),
     ]
 
 
@@ -311,13 +348,30 @@ def _classes(splits: Mapping[str, Dataset], trained_on: str) -> list[Finding]:
     rare = [f"{n}: {c}" for n, c in sorted(here.items(), key=lambda kv: kv[1]) if 0 < c < FEW]
     unused = [n for n, c in here.items() if c == 0 and n not in never]
     unseen = tuple(f"{name} ({split})" for name, split in never.items())
-    bare = sum(len(r.boxes) == 0 for r in splits[trained_on].records)
+    bare = [r for r in splits[trained_on].records if len(r.boxes) == 0]
+    few = _of_classes(splits[trained_on], [line.rpartition(":")[0] for line in rare])
+    only = tuple(s for split in dict.fromkeys(never.values())
+                 for s in _of_classes(splits[split], [n for n, where in never.items() if where == split]))  # fmt: skip
+    empty = tuple(_spot(r, (), r.file_name) for r in bare if r.path is not None)[:SPOTS]
     return [
-        Finding("serious", f"classes that {trained_on} never shows", len(never), unseen),
-        Finding("warning", f"classes with fewer than {FEW} boxes ({trained_on})", len(rare), tuple(rare[:5])),
+        Finding("serious", f"classes that {trained_on} never shows", len(never), unseen, only[:SPOTS]),
+        Finding("warning", f"classes with fewer than {FEW} boxes ({trained_on})", len(rare), tuple(rare[:5]), few),
         Finding("note", "classes without a box anywhere", len(unused), tuple(unused[:5])),
-        Finding("note", f"pictures without boxes, which teach background ({trained_on})", bare),
+        Finding("note", f"pictures without boxes, which teach background ({trained_on})", len(bare), (), empty),
     ]
+
+
+def _of_classes(dataset: Dataset, names: Sequence[str]) -> tuple[Spot, ...]:
+    """One box of each of the classes, where its image has a file."""
+    spots = []
+    for name in names[:SPOTS]:
+        label = dataset.classes.names.index(name)
+        for record in dataset.records:
+            rows = np.flatnonzero((record.labels == label) & ~record.ignore)
+            if len(rows) and record.path is not None:
+                spots.append(_spot(record, rows[:1].tolist(), f"{name}: {record.file_name}"))
+                break
+    return tuple(spots)
 
 
 def _locations(dataset: Dataset, seen: Scan, config: Config) -> list[Finding]:
@@ -332,13 +386,21 @@ def _locations(dataset: Dataset, seen: Scan, config: Config) -> list[Finding]:
             for k in rows
         )
 
+    def spots(mask: np.ndarray) -> tuple[Spot, ...]:
+        rows = [k for k in np.flatnonzero(mask) if dataset.records[seen.image[k]].path is not None][:SPOTS]
+        return tuple(
+            _spot(dataset.records[seen.image[k]], [int(seen.row[k])],
+                  f"{dataset.classes.names[seen.label[k]]}, {seen.size[k, 0]:.0f}x{seen.size[k, 1]:.0f} px")
+            for k in rows
+        )  # fmt: skip
+
     bad = seen.boxes > 0 and seen.no_location.mean() > SERIOUS_LOSS
     kinds: tuple[tuple[Literal["serious", "warning"], str, np.ndarray], ...] = (
         ("serious" if bad else "warning", "boxes without a location to learn them", seen.no_location),
         ("warning", "boxes whose locations all learn a smaller box", seen.outranked),
         ("warning", f"boxes with a side below {TINY * finest:g} px at this input size", tiny),
     )
-    return [Finding(level, what, int(mask.sum()), places(mask)) for level, what, mask in kinds]
+    return [Finding(level, what, int(mask.sum()), places(mask), spots(mask)) for level, what, mask in kinds]
 
 
 def _levels(seen: Scan, config: Config) -> tuple[Level, ...]:

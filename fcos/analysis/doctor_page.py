@@ -5,21 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
+from ..data.image import read_image
 from ..errors import ImageError
-from ..show.draw import level_color, sheet
+from ..show.draw import level_color
 from ..show.page import Page
-from ..show.plots import INK, _figure, style
+from ..show.plots import INK, MUTED, _figure, style
 from ..terminal import data_name, percent
-from .doctor import Diagnosis
+from .doctor import Diagnosis, Finding
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _CLASSES = 40  # shown in a plot
-_TWINS = 8
+_TILE = 240  # pixels of a thumbnail
+_AROUND = 96  # pixels of the surroundings that a small box is shown in
+_MARKS = ((220, 38, 38), (37, 99, 235))  # of the first and the second box of a pair
+_WIDE = 4.6  # inches of a plot: narrow, so that a telephone shows its letters at nearly their size
+_SMALL = 10  # points
 _NUMBERED = 12  # classes whose shares are written into the cells
 
 
@@ -35,8 +41,10 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
         page.table(("", "what", "such as", "count"), rows, left=3)
     else:
         page.text("Nothing to complain of.")
-    if d.twins:
-        page.image(_twin_sheet(d))
+    for finding in d.findings:
+        tiles, titles = _thumbnails(finding)
+        if tiles:
+            page.tiles(tiles, titles, f"{finding.what}: {min(len(tiles), finding.count):,} of {finding.count:,}")
     page.heading(f"What FCOS sees at input {d.size[0]}/{d.size[1]} ({d.trained_on})")
     n = d.numbers()
     rows2 = [
@@ -90,7 +98,7 @@ def _rgb(level: int) -> Any:
 
 def sizes_plot(d: Diagnosis) -> Figure:
     """Boxes by the longer side at the input size, those that no location learns in red."""
-    figure = _figure(9.6, 3.8)
+    figure = _figure(_WIDE, 3.4)
     axes = _axes(figure, "Size of the boxes at the input", "longer side, px", "boxes")
     longer = d.scan.size.max(axis=1)
     bins = np.geomspace(max(longer.min(), 1), max(longer.max(), 2) * 1.01, 48).tolist()
@@ -109,21 +117,21 @@ def sizes_plot(d: Diagnosis) -> Figure:
         side = 2 * level.upper  # from the middle of a box it is half its longer side to the farthest edge
         if side <= bins[-1]:
             axes.axvline(side, color=_rgb(i), linewidth=1.6)
-            axes.text(side, axes.get_ylim()[1], f" middle leaves {level.name}", color=INK, fontsize=8, va="top")
+            axes.text(side, axes.get_ylim()[1], f" middle leaves {level.name}", color=INK, fontsize=_SMALL, va="top")
     axes.legend(frameon=False, labelcolor=INK, loc="upper left")
     return figure
 
 
 def levels_plot(d: Diagnosis) -> Figure:
     """Share of boxes and of positives on each level."""
-    figure = _figure(9.6, 2.9)
-    axes = _axes(figure, "Who learns: share of boxes (dark) and of positives (pale) by level", "", "%")
+    figure = _figure(_WIDE, 2.9)
+    axes = _axes(figure, "Who learns: share of boxes (dark)\nand of positives (pale) by level", "", "%")
     for i, level in enumerate(d.levels):
         boxes = 100 * level.boxes / max(sum(v.boxes for v in d.levels), 1)
         positives = 100 * level.positives / max(sum(v.positives for v in d.levels), 1)
         for x, value, alpha in ((i - 0.2, boxes, 1.0), (i + 0.2, positives, 0.45)):
             axes.bar(x, value, 0.38, color=_rgb(i), alpha=alpha)
-            axes.text(x, value, f"{value:.1f}", ha="center", va="bottom", fontsize=8, color=INK)
+            axes.text(x, value, f"{value:.1f}", ha="center", va="bottom", fontsize=_SMALL, color=INK)
     axes.set_xticks(range(len(d.levels)), [f"{v.name}\nstride {v.stride}" for v in d.levels])
     axes.margins(y=0.15)
     return figure
@@ -132,17 +140,17 @@ def levels_plot(d: Diagnosis) -> Figure:
 def classes_plot(d: Diagnosis) -> Figure:
     """Boxes of each class by split, the most frequent first."""
     order = np.argsort(-np.array(d.counts[d.trained_on]), kind="stable")[:_CLASSES]
-    figure = _figure(9.6, 1.6 + 0.24 * len(order) * (1 if len(order) > 8 else 1.6))
+    figure = _figure(_WIDE, 1.6 + 0.28 * len(order) * (1 if len(order) > 8 else 1.5))
     more = f" (the first {_CLASSES} of {len(d.classes)})" if len(d.classes) > _CLASSES else ""
     axes = _axes(figure, f"Boxes by class{more}", "boxes", "")
     left = np.zeros(len(order))
-    for (name, counts), color in zip(d.counts.items(), ("#334155", "#60a5fa", "#f59e0b", "#a3a3a3"), strict=False):
+    for (name, counts), color in zip(d.counts.items(), ("#64748b", "#60a5fa", "#f59e0b", "#a3a3a3"), strict=False):
         values = np.array(counts)[order] if len(counts) == len(d.classes) else np.zeros(len(order))
         axes.barh(range(len(order)), values, left=left, color=color, label=name)
         left += values
     for y, total in enumerate(left):
-        axes.text(total, y, f" {int(total):,}", va="center", fontsize=8, color=INK)
-    axes.set_yticks(range(len(order)), [d.classes[k] for k in order], fontsize=9)
+        axes.text(total, y, f" {int(total):,}", va="center", fontsize=_SMALL, color=INK)
+    axes.set_yticks(range(len(order)), [d.classes[k] for k in order], fontsize=_SMALL)
     axes.invert_yaxis()
     axes.margins(x=0.08, y=0.01)
     axes.legend(frameon=False, labelcolor=INK, loc="lower right")
@@ -164,17 +172,19 @@ def together_plot(d: Diagnosis) -> Figure:
         for (row, column), value in np.ndenumerate(share):
             if row != column:
                 color = "white" if value > 0.55 else INK
-                axes.text(column, row, f"{100 * value:.0f} %", ha="center", va="center", fontsize=8, color=color)
+                axes.text(column, row, f"{100 * value:.0f} %", ha="center", va="center", fontsize=_SMALL, color=color)
     names = [d.classes[k] for k in shown]
-    axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(shown)), names, fontsize=8)
-    figure.colorbar(image, ax=axes, shrink=0.6)
+    axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=_SMALL)
+    axes.set_yticks(range(len(shown)), names, fontsize=_SMALL)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6)
+    bar.ax.tick_params(colors=MUTED)
+    bar.outline.set_visible(False)
     return figure
 
 
 def search_plot(d: Diagnosis) -> Figure:
     """Every setting the search tried: cost against loss."""
-    figure = _figure(9.6, 4.4)
+    figure = _figure(_WIDE, 4.0)
     axes = _axes(figure, "Settings within the budget", "GFLOP a picture", "lost, %")
     groups = sorted({o.strides for o in d.tried})
     for strides, color in zip(groups, ("#2563eb", "#f59e0b", "#10b981", "#db2777", "#7c3aed", "#6b7280"), strict=False):
@@ -190,15 +200,34 @@ def search_plot(d: Diagnosis) -> Figure:
     return figure
 
 
-def _twin_sheet(d: Diagnosis) -> np.ndarray:
-    from ..data.image import read_image
-
-    images, titles = [], []
-    for first, second, same, bits in d.twins[:_TWINS]:
+def _thumbnails(finding: Finding) -> tuple[list[np.ndarray], list[str]]:
+    """The places of a finding, crops around the boxes that are meant, and their titles; those that can be read."""
+    tiles, titles = [], []
+    for spot in finding.spots:
         try:
-            pair = [read_image(first), read_image(second)]
+            tiles.append(_tile(read_image(spot.path), np.array(spot.boxes).reshape(-1, 4)))
         except ImageError:
             continue
-        images += pair
-        titles += [Path(first).name, f"{Path(second).name} ({'same file' if same else f'{bits} bits apart'})"]
-    return sheet(images, columns=4, titles=titles, cell=240)
+        titles.append(spot.title)
+    return tiles, titles
+
+
+def _tile(pixels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """At most `_TILE` pixels wide and high: the surroundings of the boxes, which are drawn; without any the whole."""
+    height, width = pixels.shape[:2]
+    left, top, right, bottom = 0, 0, width, height
+    if len(boxes):
+        (x1, y1), (x2, y2) = boxes[:, :2].min(0), boxes[:, 2:].max(0)
+        reach = 0.5 * max(2 * max(x2 - x1, y2 - y1), min(_AROUND, height, width))
+        x, y = (x1 + x2) / 2, (y1 + y2) / 2
+        left, right = max(0, int(x - reach)), min(width, int(x + reach) + 1)
+        top, bottom = max(0, int(y - reach)), min(height, int(y + reach) + 1)
+    part = pixels[top:bottom, left:right]
+    scale = _TILE / max(part.shape[:2])
+    shape = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
+    tile = cv2.resize(part, shape, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    for k, box in enumerate((boxes - [left, top, left, top]) * scale):
+        x1, y1, x2, y2 = np.round(box).astype(int).tolist()
+        color = _MARKS[k % 2] if len(boxes) == 2 else _MARKS[0]
+        cv2.rectangle(tile, (x1, y1), (x2, y2), color, 5 if len(boxes) == 2 and k == 0 else 2)
+    return tile

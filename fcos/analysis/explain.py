@@ -8,10 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..boxes import iou, nms
 from ..decode import Candidates, finish, select, trim
+from ..detections import as_png
 from ..inference.detector import Detector
 from ..inference.sources import Source, load_source, name_of
 from ..show.draw import Marks, draw_boxes, level_color, sheet
@@ -36,16 +38,23 @@ class Story:
     silenced: tuple[dict[str, Any], ...] = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """A picture [H,W,3] with its detections and their stories, in the same order, and for each level its
     name and the maps [h,w] of the highest class probability and of the centerness."""
 
-    image: np.ndarray = field(repr=False)
+    image: np.ndarray
     detections: Detections
     stories: tuple[Story, ...]
     levels: tuple[int, ...]
-    maps: tuple[tuple[str, np.ndarray, np.ndarray], ...] = field(repr=False)
+    maps: tuple[tuple[str, np.ndarray, np.ndarray], ...]
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        return as_png(Image.fromarray(self.draw()))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the maps."""

@@ -37,7 +37,7 @@ def command(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Latency and throughput from a JPEG file to boxes, with the share of the machine's peak.
+    """Latency and throughput from a JPEG file to boxes.
 
     \b
     fcos bench fcos-lite0 runs/mine --runtime torch,openvino

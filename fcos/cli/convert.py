@@ -30,10 +30,11 @@ def command(
         bool, typer.Option("--fold", help="Channel order and pixel deviation go into the first convolution.")
     ] = False,
 ) -> None:
-    """Read the FCOS checkpoints of five other code bases, or write for them."""
+    """Read FCOS checkpoints of five other projects, or write them."""
     from ..convert.translate import Asked, convert, export
     from ..errors import ConfigError, ModelError
     from ..readers import read_lines
+    from ..terminal import plural
     from ..zoo.find import find_weights
 
     things, overrides = sort_words(words, settings)
@@ -43,7 +44,7 @@ def command(
         if out.suffix not in (".pth", ".pt", ".pkl"):
             raise ModelError(f"{out} must end in .pth or .pkl with --to {target}")
         count, needs = export(find_weights(checkpoint), out, target, fold=fold)
-        typer.echo(f"{out}: {count} tensors under the names of {target}")
+        typer.echo(f"{out}: {plural(count, 'tensor')} under the names of {target}")
         for line in needs:
             typer.echo(f"  its config must say: {line}")
         return
@@ -60,6 +61,7 @@ def command(
     for name in converted.spare:
         typer.echo(f"  left out: {name}")
     typer.echo(
-        f"{out}: {len(converted.state)} tensors, dialect {converted.config.dialect}, {len(converted.classes)} classes"
+        f"{out}: {plural(len(converted.state), 'tensor')}, dialect {converted.config.dialect}, "
+        f"{plural(len(converted.classes), 'class')}"
     )
     typer.echo(f"next: fcos predict PICTURE --model {out}")

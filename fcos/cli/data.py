@@ -233,6 +233,7 @@ def show(
     from ..errors import ConfigError, DataError
     from ..files import write_whole
     from ..show.draw import sheet
+    from ..terminal import plural
 
     things, overrides = sort_words(words, settings)
     if things:
@@ -254,7 +255,7 @@ def show(
         write_whole(file, lambda p: drawn.save(p, quality=90))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot write {file}: {str(error).splitlines()[0]}") from None
-    typer.echo(f"{len(images)} pictures of {dataset.root} ({dataset.split}): {file}")
+    typer.echo(f"{plural(len(images), 'picture')} of {dataset.root} ({dataset.split}): {file}")
 
 
 def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:

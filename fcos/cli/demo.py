@@ -15,7 +15,7 @@ def command(
     device: Device = "auto",
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Shorter or longer training.")] = None,
 ) -> None:
-    """Make data, train, evaluate and draw, offline, in a few minutes on two cores."""
+    """Data, training, judging, drawing: offline, in minutes."""
     from ..demo.run import demo
     from ..errors import FcosError
     from ..files import check_folder

@@ -84,7 +84,7 @@ def command(
     pictures: Pictures = None,
     labels: Labels = None,
 ) -> None:
-    """COCO and VOC numbers of a model or of a results file, or the difference of two.
+    """Judge a model or a results file, or compare two.
 
     \b
     fcos eval my_data --model runs/mine

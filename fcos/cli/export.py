@@ -51,7 +51,7 @@ def command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model for another runtime and check that it still detects the same.
+    """Write a model for another runtime, and check what it detects.
 
     \b
     fcos export runs/mine --out mine.onnx

@@ -23,7 +23,7 @@ def command(
     layers: Annotated[bool, typer.Option("--layers", help="List every layer.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Parameters, FLOPs by part, output variables and levels of a model.
+    """Parameters, FLOPs by part and outputs of a model.
 
     \b
     fcos info runs/mine

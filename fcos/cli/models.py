@@ -25,7 +25,7 @@ Metrics = Annotated[
 def models(
     context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout.")] = False
 ) -> None:
-    """List the models that --model takes; download, pack, describe and push their files."""
+    """The models that --model takes; download, pack, card, push."""
     import json
 
     if context.invoked_subcommand is not None:
@@ -89,6 +89,7 @@ def pack(
     """
     from ..errors import ModelError
     from ..network import weights
+    from ..terminal import plural
     from ..zoo import card
     from ..zoo.find import find_weights, load_network
 
@@ -114,7 +115,7 @@ def pack(
         about["calibrated_on"] = f"{plural(len(dataset), 'image')} of {calibrate.resolve().name}, {dataset.split}"
     state = network.state_dict()
     weights.save(out, state if full else weights.halved(state), config, classes, about)
-    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(classes)} classes, {config.data.size} px")
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {plural(len(classes), 'class')}, {config.data.size} px")
 
 
 @app.command("card")

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ModelError
+from ..terminal import plural
 
 _RESNETS: dict[
     tuple[tuple[int, ...], int, int], str
@@ -99,7 +100,7 @@ def model_settings(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[st
     }
     reasons = [
         f"backbone {backbone}" + (f" with DCNv2 in stages {', '.join(map(str, deformable))}" if deformable else ""),
-        f"{levels} levels of {model['fpn_channels']} channels, {classes} classes",
+        f"{plural(levels, 'level')} of {model['fpn_channels']} channels, {plural(classes, 'class')}",
         f"towers of {towers['classification']} convs"
         + (f" behind {towers['shared']} shared ones" if towers["shared"] else "")
         + (", the last one DCNv2" if model["head_deformable"] else "")

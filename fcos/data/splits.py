@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import DataError
+from ..terminal import plural
 from .dataset import Dataset, Record
 
 
@@ -57,8 +58,8 @@ def draw_holdout(dataset: Dataset, share: float, seed: int, together: Sequence[S
     for part in hold_out(dataset, held):
         if not any((~r.ignore).any() for r in part.records):
             raise DataError(
-                f"--holdout {share:g} of the {len(dataset)} images of {dataset.root} leaves one side without boxes; "
-                "give another share or another train.seed"
+                f"--holdout {share:g} of the {plural(len(dataset), 'image')} of {dataset.root} leaves one side "
+                "without boxes; give another share or another train.seed"
             )
     return sorted(held)
 

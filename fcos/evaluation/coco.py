@@ -293,7 +293,7 @@ def flatten(
     bad = ~(np.isfinite(boxes).all(axis=1) & np.isfinite(scores))
     if bad.any():
         first = records[int(image[bad][0])]
-        raise DataError(f"{int(bad.sum())} detections are not finite numbers, the first in {first.file_name}")
+        raise DataError(f"{plural(int(bad.sum()), 'detection')} not in finite numbers, the first in {first.file_name}")
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(dataset.classes):
         raise ValueError(f"labels {labels.min()}..{labels.max()} do not fit {len(dataset.classes)} classes")
     rank = np.lexsort((-scores, image))  # stable

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, require
-from ..terminal import percent, table
+from ..terminal import percent, plural, table
 
 Floats = NDArray[np.float64]
 FrameRows = tuple[NDArray[np.int64], Floats]
@@ -53,7 +53,7 @@ class TrackMetrics:
 def track_metrics(truth: Sequence[FrameRows], result: Sequence[FrameRows]) -> TrackMetrics:
     """HOTA, IDF1 and MOTA of `result` against `truth`, frame by frame."""
     if len(truth) != len(result):
-        raise DataError(f"the truth has {len(truth)} frames, the result {len(result)}")
+        raise DataError(f"the truth has {plural(len(truth), 'frame')}, the result {len(result)}")
     real, made = _numbered(truth), _numbered(result)
     overlaps = [_iou(a[1], b[1]) for a, b in zip(truth, result, strict=True)]
     hota, deta, assa = _hota(real, made, overlaps)

@@ -18,7 +18,7 @@ from ..detections import Detections, Mask
 from ..errors import DataError
 from ..files import write_whole
 from ..readers import read_json
-from ..terminal import some
+from ..terminal import plural, some
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -55,7 +55,7 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
     place |= {alias: place[id] for alias, id in dataset.aliases.items() if id in place}
     label_of: dict[Id, int] = {number: k for k, number in enumerate(dataset.classes.ids)}
     position, labels = _places(image, place), _places(category, label_of)
-    _check_known(path, "image_id", image, position, f"{len(records)} pictures of the data set")
+    _check_known(path, "image_id", image, position, f"{plural(len(records), 'picture')} of the data set")
     _check_known(path, "category_id", category, labels, f"classes of the data set (ids {some(dataset.classes.ids)})")
 
     extent = boxes[:, 2:].copy()
@@ -144,12 +144,14 @@ def _check_numbers(path: str | Path, boxes: np.ndarray, scores: np.ndarray) -> N
     if bad.any():
         first = int(bad.argmax())
         values = f"bbox {boxes[first].tolist()}, score {scores[first]}"
-        raise DataError(f"{path}: {int(bad.sum())} rows are not finite numbers, the first is row {first}: {values}")
+        raise DataError(
+            f"{path}: {plural(int(bad.sum()), 'row')} not in finite numbers, the first is row {first}: {values}"
+        )
     bad = (boxes[:, 2:] < 0).any(axis=1)
     if bad.any():
         first = int(bad.argmax())
         raise DataError(
-            f"{path}: {int(bad.sum())} rows have a negative width or height, the first is row {first}: "
+            f"{path}: {plural(int(bad.sum()), 'row')} with a negative width or height, the first is row {first}: "
             f"{boxes[first].tolist()}; bbox is [x, y, width, height]"
         )
 
@@ -158,8 +160,7 @@ def _check_known(path: str | Path, key: str, values: tuple[Any, ...], indices: n
     bad = np.flatnonzero(indices < 0)
     if len(bad):
         unknown = list(dict.fromkeys(values[i] for i in bad.tolist()))
-        plural = "" if len(unknown) == 1 else "s"
         raise DataError(
-            f"{path}: {len(bad)} rows have {len(unknown)} unknown {key}{plural} ({some(unknown)}), "
+            f"{path}: {plural(len(bad), 'row')} with {plural(len(unknown), f'unknown {key}')} ({some(unknown)}), "
             f"not among the {among}"
         )

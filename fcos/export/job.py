@@ -27,6 +27,7 @@ from ..inference.detector import Detector
 from ..inference.load import load
 from ..machine import Placement
 from ..network.model import FCOS
+from ..terminal import clock, plural
 from ..zoo.find import find_weights
 from . import check
 from .about import DTYPES, About
@@ -74,7 +75,7 @@ class Job:
     settings: list[str] | tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What was written and how it compares; `wrong` says why it was rejected. `report` is None for a format
     that cannot run on this machine."""
@@ -102,6 +103,9 @@ class Result:
             "wrong": self.wrong,
         }
 
+    def __repr__(self) -> str:
+        return self.text()
+
     def text(self) -> str:
         """For a terminal."""
         about = self.about
@@ -116,9 +120,9 @@ class Result:
             lines.append(f"not checked: {self.format} cannot run here")
         else:
             lines.append(
-                f"beside torch, {report.images} pictures, {report.detections} detections: scores within "
-                f"{report.score:.1e}, boxes within {report.box:.1e} px at the same {report.matched} locations, "
-                f"{report.lost} of {report.judged} gone"
+                f"beside torch, {plural(report.images, 'picture')}, {plural(report.detections, 'detection')}: "
+                f"scores within {report.score:.1e}, boxes within {report.box:.1e} px "
+                f"at the same {plural(report.matched, 'location')}, {report.lost} of {report.judged} gone"
             )
             if report.ap and report.ap50:
                 lines.append(
@@ -160,6 +164,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
         with _full_disk(Path(folder), out):
             write_export(network, about, chosen.name, draft, _calibration(job, reference, about))
         seconds = time.perf_counter() - started
+        say(f"written in {clock(seconds)}; comparing what it detects with torch")
         report, wrong = judge(reference, draft / chosen.runs if chosen.runs else draft, dataset, say)
         if wrong and _is_full(Path(folder)):  # some toolchains do not look whether all was written
             raise _no_room(out, _FULL)
@@ -251,7 +256,7 @@ def judge(
         reason = str(error).strip().splitlines()[0]
         return check.Report(0, 0, 0, 0.0, 0.0, 0.0, 0, 0), [f"it cannot be run: {reason}"]
     if dataset is not None:
-        say(f"AP on {len(dataset.records)} pictures, in torch and in {network.kind}")
+        say(f"AP on {plural(len(dataset.records), 'picture')}, in torch and in {network.kind}")
         before, after = (_judge(d, dataset) for d in (check.like(reference, exported), exported))
         report = replace(report, ap50=(before.ap50, after.ap50), ap=(before.ap, after.ap))
     return report, check.verdict(report, network.about.dtype)

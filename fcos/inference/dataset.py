@@ -11,7 +11,7 @@ import torch
 
 from ..data.classes import UNKNOWN, match_classes
 from ..errors import DataError, ImageError
-from ..terminal import Bar, some
+from ..terminal import Bar, plural, some
 from ..types import Detections
 from .stream import run
 
@@ -49,12 +49,14 @@ def predict_dataset(
     report, quiet = progress
     absent = [record.file_name for record in dataset.records if record.path is None]
     if absent:
-        raise DataError(f"{len(absent)} pictures of {dataset.root} have no file to detect in: {some(absent)}")
+        raise DataError(
+            f"{plural(len(absent), 'picture')} of {dataset.root} without a file to detect in: {some(absent)}"
+        )
     mapping = match_classes(detector.classes, dataset.classes, allow_missing=allow_missing)
     dropped = [name for name, label in zip(detector.classes.names, mapping, strict=True) if label == UNKNOWN]
     if dropped:
         names = list(dict.fromkeys(dropped))  # torchvision's outputs without a class are all called N/A
-        report(f"{len(dropped)} classes of the model are not in the data and are left out: {some(names)}")
+        report(f"{plural(len(dropped), 'class')} of the model left out, not in the data: {some(names)}")
     to_data = torch.from_numpy(mapping)
     results: list[Detections] = []
     resized: list[str] = []
@@ -83,5 +85,5 @@ def predict_dataset(
             )
             bar.advance()
     if resized:
-        report(f"{len(resized)} pictures have another size than their annotations say: {some(resized)}")
+        report(f"{plural(len(resized), 'picture')} of another size than the annotations say: {some(resized)}")
     return results

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import ModelError, did_you_mean
+from ..terminal import plural
 from .lite import REDUCTIONS, SCALES, LiteBackbone
 
 # Registry packages that hold ImageNet weights of a timm backbone (Apache-2.0), tried before timm's hub.
@@ -196,7 +197,7 @@ def load_backbone_weights(backbone: Backbone, cfg: ModelConfig) -> str:
         path = Path(source).expanduser()
     loaded = match_state(read_state(path), backbone.body.state_dict(), str(path))
     backbone.body.load_state_dict(loaded)
-    return f"backbone starts from {path.name} ({len(loaded)} tensors)"
+    return f"backbone starts from {path.name} ({plural(len(loaded), 'tensor')})"
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..boxes import load_operators
 from ..config import Config
 from ..points import level_shapes, padded
-from ..terminal import parse_shape
+from ..terminal import parse_shape, plural
 from .model import FCOS
 
 ANCHORS = 9  # a location's anchors in RetinaNet: 3 scales x 3 shapes (1904.01355, section 3.1)
@@ -54,7 +54,7 @@ class Info:
     def text(self) -> str:
         """For a terminal."""
         lines = [
-            f"{self.name}: {self.backbone} backbone, {self.classes} classes, dialect {self.dialect}",
+            f"{self.name}: {self.backbone} backbone, {plural(self.classes, 'class')}, dialect {self.dialect}",
             "",
             f"part       parameters     GFLOP   share   at {self.size[0]}x{self.size[1]}",
         ]
@@ -74,7 +74,8 @@ class Info:
             )
         lines += [
             "",
-            f"output variables: {self.outputs:,} from {self.points:,} points x ({self.classes} classes + 4 + 1)",
+            f"output variables: {self.outputs:,} from {self.points:,} points x "
+            f"({plural(self.classes, 'class')} + 4 + 1)",
             f"with {ANCHORS} anchors a location (classes + 4 each): {self.anchor_outputs:,}, "
             f"{self.anchor_outputs / self.outputs:.2f} times as many",
         ]

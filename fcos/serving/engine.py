@@ -20,6 +20,7 @@ from ..inference.detector import Detector
 from ..inference.load import LANED, load
 from ..inference.sources import load_source
 from ..inference.stream import pick_lanes
+from ..terminal import plural
 from ..types import Detections
 from .metrics import Metrics
 from .options import Placing, Refused, ServeOptions
@@ -123,7 +124,9 @@ class Engine:
                 raise Refused(503, "the server is stopping", 1)
             if self._pending >= self.options.limits.queue:
                 wait = self._pending / self._rate if self._rate else 1.0
-                raise Refused(503, f"{self._pending} pictures wait already; ask again later", max(1, round(wait)))
+                raise Refused(
+                    503, f"{plural(self._pending, 'picture')} in front already; ask again later", max(1, round(wait))
+                )
             self._pending += 1
         self.metrics.queue.labels(self.name).set(self._pending)
         job = _Job(source, score, deadline, task)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,23 +19,38 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#22262e;max-width:1060px;margin:32px auto;padding:0 20px}
-h1{font-size:24px}h2{font-size:18px;margin-top:36px}img{max-width:100%}
+:root{color-scheme:light dark;--ink:#22262e;--muted:#6b7280;--lines:#e5e7eb;--ground:#fff;--soft:#f6f7f9;--link:#1d4ed8;
+--bad:#b91c1c;--warn:#b45309}
+@media(prefers-color-scheme:dark){:root{--ink:#e5e7eb;--muted:#9ca3af;--lines:#374151;--ground:#15181d;--soft:#1f242c;
+--link:#93c5fd;--bad:#f87171;--warn:#fbbf24}img{background:#fff;border-radius:6px}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--ground);max-width:1060px;margin:32px auto;
+padding:0 20px}
+h1{font-size:24px;overflow-wrap:anywhere}h2{font-size:18px;margin-top:36px}img{max-width:100%}
+.wide{overflow-x:auto;margin:14px 0}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-td,th{padding:3px 14px 3px 0;text-align:right;border-bottom:1px solid #e5e7eb;vertical-align:top}
-td:first-child,th:first-child,td.l,th.l{text-align:left}th{color:#6b7280;font-weight:500}
+td,th{padding:3px 14px 3px 0;text-align:right;border-bottom:1px solid var(--lines);vertical-align:top}
+td:first-child,th:first-child,td.l,th.l{text-align:left}td.l{overflow-wrap:anywhere;min-width:4em}
+th{color:var(--muted);font-weight:500}
 table.facts td,table.facts th{text-align:left;white-space:pre-wrap;overflow-wrap:anywhere}
 table.facts th{white-space:nowrap}
-figure{margin:28px 0}figcaption{color:#4b5563;font-size:14px}details{margin:14px 0}summary{cursor:pointer}
-nav{margin:14px 0}a{color:#1d4ed8}
-pre{background:#f6f7f9;padding:10px 14px;border-radius:6px;overflow-x:auto}
-.serious{color:#b91c1c;font-weight:600}.warning{color:#b45309}.note{color:#6b7280}
-table+img,table+figure,img+img{margin-top:24px}
-@media(prefers-color-scheme:dark){
-body{color:#e5e7eb;background:#15181d}th,figcaption,.note{color:#9ca3af}td,th{border-color:#374151}
-pre{background:#1f242c}a{color:#93c5fd}.serious{color:#f87171}.warning{color:#fbbf24}
-img{background:#fff;border-radius:6px}}
+figure{margin:28px 0}figcaption{color:var(--muted);font-size:14px}details{margin:14px 0}summary{cursor:pointer}
+.plot svg{display:block;width:100%;height:auto;max-width:560px}
+.plot.big{overflow-x:auto}.plot.big svg{min-width:860px;max-width:1020px}
+nav{margin:14px 0}a{color:var(--link)}
+pre{background:var(--soft);padding:10px 14px;border-radius:6px;overflow-x:auto}
+.tiles{display:flex;flex-wrap:wrap;gap:12px;align-items:flex-end}.tiles div{width:168px}
+.tiles img{display:block;max-height:168px;margin:0 auto}
+.tiles small{display:block;overflow-wrap:anywhere;text-align:center}
+.serious,.warning,.note{white-space:nowrap}
+.serious{color:var(--bad);font-weight:600}.warning{color:var(--warn)}.note{color:var(--muted)}
+@media(max-width:600px){.tiles{gap:8px}.tiles div{width:calc(50% - 4px)}
+body{margin:16px auto;padding:0 14px}td,th{padding-right:9px}
+table.facts th,table.facts td{display:block;border:0;padding:0}table.facts td{padding-bottom:8px}}
 """
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_FITS = 6.0  # inches of a plot that a telephone shows whole
+# what a plot is drawn in, and what the page's style knows it by, light or dark
+_INKS = (("#22262e", "var(--ink)"), ("#6b7280", "var(--muted)"), ("#e5e7eb", "var(--lines)"))
 
 
 class Page:
@@ -72,7 +88,8 @@ class Page:
             )
             return f"<tr>{inner}</tr>"
 
-        self.parts.append(f"<table>{row(head, 'th')}{''.join(row(r, 'td') for r in rows)}</table>")
+        cells = f"{row(head, 'th')}{''.join(row(r, 'td') for r in rows)}"
+        self.parts.append(f"<div class='wide'><table>{cells}</table></div>")
 
     def facts(self, rows: Sequence[tuple[str, object]]) -> None:
         """Names on the left, values on the right, lines of a value kept."""
@@ -94,15 +111,28 @@ class Page:
         return True
 
     def figure(self, figure: Figure) -> None:
-        """A matplotlib figure as PNG."""
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png")
-        self._image("png", stream.getvalue())
+        """A matplotlib figure, in the page's own colours: INK, MUTED and LINES of show.plots are light in the dark."""
+        import matplotlib
 
-    def image(self, pixels: np.ndarray) -> None:
-        """An RGB array [H,W,3] uint8 as JPEG."""
-        _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-        self._image("jpeg", data.tobytes())
+        stream = io.StringIO()
+        with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif"}):
+            figure.savefig(stream, format="svg", transparent=True, metadata=_NO_METADATA)
+        drawn = stream.getvalue()
+        drawn = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", drawn[drawn.index("<svg") :])  # a page knows SVG by itself
+        for color, name in _INKS:
+            drawn = drawn.replace(color, name)
+        kind = "plot big" if figure.get_figwidth() > _FITS else "plot"  # letters keep their size; a telephone scrolls
+        self.parts.append(f"<figure class='{kind}'>{drawn}</figure>")
+
+    def tiles(self, images: Sequence[np.ndarray], titles: Sequence[str], caption: str) -> None:
+        """Small RGB arrays [h,w,3] uint8 beside each other, as many as fit, each over its title."""
+        self.parts.append(f"<figure><figcaption>{html.escape(caption)}</figcaption><div class='tiles'>")
+        for pixels, title in zip(images, titles, strict=True):
+            _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+            self.parts.append("<div>")
+            self._image("jpeg", data.tobytes(), title)
+            self.parts.append(f"<small>{html.escape(title)}</small></div>")
+        self.parts.append("</div></figure>")
 
     def _image(self, kind: str, data: bytes, alt: str = "") -> None:
         inside = base64.b64encode(data).decode()
@@ -112,6 +142,8 @@ class Page:
         if self._contents is not None:
             links = (f"<a href='#part-{n}'>{html.escape(text)}</a>" for n, text in enumerate(self._headings, 1))
             self.parts[self._contents] = f"<nav>{' · '.join(links)}</nav>"
-        head = "<!doctype html><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        head = (
+            "<!doctype html><meta charset='utf-8'><meta name='viewport' content='width=device-width,initial-scale=1'>"
+        )
         head += f"<title>{html.escape(self.title)}</title><style>{_STYLE}</style>"
         return write_whole(path, head + "\n".join(self.parts) + "\n")

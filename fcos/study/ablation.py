@@ -15,7 +15,7 @@ from ..config import Config
 from ..errors import FcosError
 from ..files import write_whole
 from ..readers import read_text
-from ..terminal import data_name, percent, plain, table
+from ..terminal import data_name, percent, plain, plural, table
 from ..training.checkpoint import checkpoints
 from ..training.folder import RunFolder
 from ..training.program import train, with_learned_sizes
@@ -71,7 +71,7 @@ class AblationStudy:
             spread = percent(float(np.std(s.ap, ddof=1))) if len(s.ap) > 1 else "-"
             means = (percent(float(np.mean(v))) for v in (s.ap, s.ap50, s.ap75))
             rows.append((s.name, *means, spread, percent(s.paper, 1)))
-        budget = f"{self.iterations} steps" if self.iterations else f"{self.epochs} epochs"
+        budget = f"{plural(self.iterations, 'step')}" if self.iterations else f"{plural(self.epochs, 'epoch')}"
         seeds = len(self.steps[0].ap)
         return f"{self.data}, {budget} each, {seeds} seed{'s' * (seeds > 1)}; all in %\n" + table(
             ("", "AP", "AP50", "AP75", "std of AP", "paper AP"), rows

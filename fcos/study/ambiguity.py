@@ -13,7 +13,7 @@ from ..analysis.scan import class_pairs, scan
 from ..assign import candidate_pairs
 from ..config import Config
 from ..points import make_points
-from ..terminal import percent, plain, table
+from ..terminal import percent, plain, plural, table
 from .recall import inclusive, p4_only, sampling
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class AmbiguityStudy:
             rows.append((r.method, f"{r.positives:,}", *(_two(n, i) for i in range(2) for n in numbers)))
         head = ("FCOS", "positives", "ambiguous", "x+w-1", "paper", "different", "x+w-1", "paper")
         lines = [
-            f"ambiguous locations, % of positives, {self.data}: {self.boxes:,} boxes of {self.images:,} pictures, "
+            f"ambiguous locations, % of positives, {self.data}: {plural(self.boxes, 'box')} "
+            f"of {plural(self.images, 'picture')}, "
             f"input {self.size[0]}/{self.size[1]}",
             table(head, rows),
             "different: the boxes are of several classes; x+w-1: boxes read as the paper's code reads them",

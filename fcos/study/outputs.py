@@ -17,7 +17,7 @@ from ..config import Config
 from ..network.info import ANCHORS, parse_size
 from ..network.model import Head
 from ..points import level_shapes
-from ..terminal import plain, table
+from ..terminal import plain, plural, table
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class OutputsStudy:
         without = (self.anchors["all"]) / (self.fcos["all"] - self.fcos["centerness"])
         return "\n".join(
             [
-                f"output variables at {self.size[0]}x{self.size[1]}, {self.classes} classes, {self.points:,} locations",
+                f"output variables at {self.size[0]}x{self.size[1]}, {plural(self.classes, 'class')}, "
+                f"{plural(self.points, 'location')}",
                 table(("", "FCOS", f"{ANCHORS} anchors"), rows),
                 f"{self.ratio:.2f} times as many with anchors; {without:.2f} without counting the centerness "
                 "(paper: 9 times)",
@@ -64,7 +65,9 @@ class OutputsStudy:
             "FCOS": [self.fcos[k] for k in keys],
             f"{ANCHORS} anchors a location": [self.anchors[k] for k in keys],
         }
-        counts(path, f"Output variables at {self.size[0]} x {self.size[1]}, {self.classes} classes", keys, columns)
+        counts(
+            path, f"Output variables at {self.size[0]} x {self.size[1]}, {plural(self.classes, 'class')}", keys, columns
+        )
 
 
 def outputs_study(config: Config, classes: int = 80) -> OutputsStudy:

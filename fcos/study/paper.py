@@ -21,7 +21,7 @@ from ..evaluation.coco import evaluate, flatten
 from ..evaluation.metrics import Curve, match_coco, overlaps, precision_recall, voc_ap
 from ..losses import centerness_target
 from ..show.plots import _COLORS, INK, MUTED, OURS, _figure, bars, style
-from ..terminal import data_name, percent, plain, table, track
+from ..terminal import data_name, percent, plain, plural, table, track
 from ..types import Detections
 from .cached import Candidates, redecode, redecode_all
 
@@ -77,7 +77,7 @@ class PaperStudy:
             (r.name, *(percent(r.numbers.get(k)) for k in names), *(percent(r.paper.get(k), 1) for k in cited))
             for r in self.rows
         ]
-        lines = [f"{self.data}, split {self.split}, {self.images:,} pictures; all in %", table(head, rows)]
+        lines = [f"{self.data}, split {self.split}, {plural(self.images, 'picture')}; all in %", table(head, rows)]
         if self.note:
             lines.append(self.note)
         if self.advice:

@@ -14,7 +14,7 @@ from ..analysis.common import scenes_by_size, stack
 from ..analysis.scan import scan
 from ..config import Config
 from ..points import make_points
-from ..terminal import percent, plain, table, track
+from ..terminal import percent, plain, plural, table, track
 from .anchors import match
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class RecallStudy:
         rows = [(r.method, r.detail, percent(r.recall), percent(r.inclusive), percent(r.paper)) for r in self.rows]
         return "\n".join(
             [
-                f"best possible recall, %, {self.data}: {self.boxes:,} boxes of {self.images:,} pictures, "
+                f"best possible recall, %, {self.data}: {plural(self.boxes, 'box')} "
+                f"of {plural(self.images, 'picture')}, "
                 f"input {self.size[0]}/{self.size[1]}",
                 table(("method", "", "here", "x+w-1", "paper"), rows, left=2),
                 "x+w-1: boxes, and RetinaNet's anchors, as the paper's code has them; paper: COCO val2017 at 800/1333",

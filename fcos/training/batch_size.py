@@ -16,6 +16,7 @@ from ..losses import Assignment, fcos_loss
 from ..network.model import FCOS
 from ..points import make_points, padded
 from ..presets import PRESETS
+from ..terminal import plural
 from ..types import Target
 from .step import in_layout_of
 
@@ -140,8 +141,8 @@ def auto_batch(network: FCOS, config: Config, classes: int, fabric: Fabric, imag
         for name, value in network.named_buffers():
             value.data.copy_(buffers[name])
     why = "the most that is sensible here" if fits == limit else f"what fits into {room / 1e9:.1f} GB"
-    line = f"train.batch=auto: {fits * parts} pictures, {why}; train.lr={config.train.lr:g} stays"
-    return fits * parts, line + (f", the preset's for {preset} pictures" if fits * parts != preset else "")
+    line = f"train.batch=auto: {plural(fits * parts, 'picture')}, {why}; train.lr={config.train.lr:g} stays"
+    return fits * parts, line + (f", the preset's for {plural(preset, 'picture')}" if fits * parts != preset else "")
 
 
 def made_up_step(network: FCOS, config: Config, classes: int, device: torch.device, number: int) -> None:

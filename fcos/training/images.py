@@ -71,7 +71,7 @@ def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
     boxes = [r.boxes[~r.ignore] / np.array([*r.size[::-1]] * 2, np.float32) for r in some.records]
     xyxy = np.concatenate([np.zeros((0, 4), np.float32), *boxes]).astype(np.float64)
     per_image = np.array([int((~r.ignore).sum()) for r in some.records], np.int64)
-    about = f": {len(dataset):,} pictures, {int(dataset.counts().sum()):,} boxes"
+    about = f": {plural(len(dataset), 'picture')}, {plural(int(dataset.counts().sum()), 'box')}"
     if every > 1:
         about += f" (all but the classes from every {every}th picture)"
     told = plots.Labels(

@@ -613,7 +613,7 @@ class Trainer:
         cfg = self.config
         trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
         first, sizes = cfg.data.sides(0.0), cfg.data.sides()
-        early = f" ({min(first)}-{max(first)} in the first {cfg.data.first_share:.0%})" if first != sizes else ""
+        early = f" ({_range(first)} in the first {cfg.data.first_share:.0%})" if first != sizes else ""
         emulated = cfg.train.precision == "bf16" and not has_bf16(self.fabric.device)
         slow = [("slow", "train.precision=bf16 is emulated on this CPU: fp32 is far faster")] if emulated else []
         where = f"{self.world} x {self.fabric.device.type}" if self.world > 1 else str(self.fabric.device)
@@ -623,7 +623,7 @@ class Trainer:
             *[(k, d.summary()) for k, d in self.data.items()],
             *self.tiles(),
             *([] if "val" in self.data else [("val", "none, so nothing is judged: --val DATA")]),
-            ("pixels", f"shorter side {min(sizes)}-{max(sizes)} in training{early}, {cfg.data.size} after"),
+            ("pixels", f"shorter side {_range(sizes)} in training{early}, {cfg.data.size} after"),
             (
                 "steps",
                 f"{self.total} of {plural(cfg.train.batch, 'picture')} ({epochs} epoch{'' if epochs == '1' else 's'}), "
@@ -632,3 +632,7 @@ class Trainer:
             *slow,
             ("folder", str(self.folder.path)),
         ]
+
+
+def _range(sizes: Sequence[int]) -> str:
+    return str(sizes[0]) if min(sizes) == max(sizes) else f"{min(sizes)}-{max(sizes)}"

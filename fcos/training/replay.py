@@ -17,6 +17,7 @@ from ..config import from_dict
 from ..losses import Assignment, Normalizers
 from ..network import weights
 from ..points import make_points
+from ..terminal import plural
 from ..types import Batch, Predictions, Target
 from .checkpoint import load_step
 from .setup import make_fabric, make_ready
@@ -53,7 +54,7 @@ class Replay:
 
     def text(self) -> str:
         """For a terminal."""
-        lines = [f"step {self.step}, {len(self.files)} pictures", "", f"{'':<16}{'recorded':>14}{'now':>14}"]
+        lines = [f"step {self.step}, {plural(len(self.files), 'picture')}", "", f"{'':<16}{'recorded':>14}{'now':>14}"]
         for number, (before, now) in enumerate(zip(self.recorded, self.losses, strict=True)):
             part = f" of part {number + 1}" if len(self.losses) > 1 else ""
             for name, a, b in zip(TERMS, before, now, strict=True):

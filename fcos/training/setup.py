@@ -19,6 +19,7 @@ from ..network.backbones import load_backbone_weights
 from ..network.folding import fold_frozen
 from ..network.model import FCOS
 from ..network.recompute import recompute
+from ..terminal import plural
 from ..types import Classes
 from ..zoo.find import find_weights
 from ..zoo.models import known_models
@@ -121,7 +122,7 @@ def initialise(network: FCOS, config: Config, classes: Classes, init: str | None
         raise ConfigError(f"--init {init}: none of its weights fit this network")
     if done:
         fresh = [k for k in fresh if not k.startswith("backbone.")]
-    kept_and_fresh = f"{len(kept)} tensors kept ({_layers(kept, fresh)}), fresh: {_layers(fresh, kept)}"
+    kept_and_fresh = f"{plural(len(kept), 'tensor')} kept ({_layers(kept, fresh)}), fresh: {_layers(fresh, kept)}"
     return [*done, f"weights from {init}: {kept_and_fresh}"]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import ModelError, require
 from ..network import weights
+from ..terminal import plural
 from ..version import __version__
 
 WEIGHTS = "model.safetensors"
@@ -65,7 +66,7 @@ def push(model: str | Path, name: str, card: str, *, half: bool = False, private
                 repo_id=repo,
                 folder_path=folder,
                 revision=revision,
-                commit_message=f"{config.name}, {len(classes)} classes",
+                commit_message=f"{config.name}, {plural(len(classes), 'class')}",
             )
         except Exception as error:
             raise ModelError(_explain(error, name)) from error

@@ -1,6 +1,7 @@
 """The doctor: twins, same boxes, what it calls serious, the search, and the page."""
 
 import json
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from fcos.config import Config, DataConfig
 from fcos.data import duplicates
 from fcos.data.dataset import Dataset, Note, Record
 from fcos.data.duplicates import dhash, find_twins, fingerprint, near_hashes
+from fcos.data.open import open_splits
 from fcos.types import Classes
 
 CONFIG = Config(data=DataConfig(size=128, max_size=256))
@@ -201,8 +203,62 @@ def test_the_page_stands_alone(tmp_path):
     from fcos.analysis.doctor_page import write_page
 
     text = write_page(tmp_path / "page.html", d).read_text()
-    assert text.count("data:image/png;base64,") == 4
+    assert text.count("<svg") == 4
+    assert "var(--ink)" in text  # what is drawn in the page's colours is light in the dark
+    assert "#22262e" not in text.partition("<body")[2].partition("</style>")[2]
     assert "http" not in text
     empty = doctor.diagnose({"train": dataset([record(1, [])])}, CONFIG, images=False)
     write_page(tmp_path / "empty.html", empty)
     assert "best possible recall" in empty.text()
+
+
+def test_every_finding_with_an_image_is_shown(tmp_path):
+    """One set with a fault of each kind; the page shows a crop of each that has a file to show."""
+    from fcos.analysis.doctor_page import _tile, write_page
+
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 7), ("val", 2)):
+        folder = tmp_path / "images" / split
+        folder.mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+            cv2.imwrite(str(folder / f"{split}{i}.jpg"), pixels)
+    shutil.copy(tmp_path / "images/train/train1.jpg", tmp_path / "images/val/val0.jpg")
+    shutil.copy(tmp_path / "images/train/train2.jpg", tmp_path / "images/train/train3.jpg")
+    boxes = {
+        "train": [(0, 1, (20, 20, 100, 100)), (0, 1, (21, 20, 100, 100)), (1, 1, (30, 30, 80, 80)),
+                  (1, 2, (30, 30, 80, 81)), (2, 1, (60, 60, 3, 3)), (4, 1, (350, 280, 100, 100)),
+                  (5, 1, (9, 9, 0, 5)), (5, 2, (90, 90, 60, 60))],
+        "val": [(0, 1, (20, 20, 100, 100)), (1, 3, (40, 40, 90, 90))],
+    }  # fmt: skip
+    for split, rows in boxes.items():
+        names = sorted(p.name for p in (tmp_path / "images" / split).iterdir())
+        content = {
+            "images": [{"id": i, "file_name": n, "width": 400, "height": 320} for i, n in enumerate(names)],
+            "annotations": [{"id": k, "image_id": i, "category_id": c, "bbox": list(b), "area": b[2] * b[3]}
+                            for k, (i, c, b) in enumerate(rows)],
+            "categories": [{"id": c, "name": n} for c, n in ((1, "a"), (2, "b"), (3, "c"))],
+        }  # fmt: skip
+        (tmp_path / f"instances_{split}.json").write_text(json.dumps(content))
+    d = doctor.diagnose(open_splits(tmp_path), CONFIG, tune=False)
+    shown = {f.what: len(f.spots) for f in d.findings}
+    for words, count in (
+        ("two splits", 2), ("show the same, in one split", 2), ("marked twice", 1), ("as two classes", 1),
+        ("without an area", 1), ("partly outside", 1), ("never shows", 1), ("without boxes", 2), ("fewer than", 2),
+        ("without a location", 1), ("side below", 1),
+    ):  # fmt: skip
+        assert [n for what, n in shown.items() if words in what] == [count], (words, shown)
+    assert not [f for f in d.to_dict()["findings"] if "spots" in f]
+    text = write_page(tmp_path / "page.html", d).read_text()
+    assert text.count("data:image/jpeg;base64,") == sum(shown.values())
+
+    black = np.zeros((300, 400, 3), np.uint8)
+    tile = _tile(black, np.array([[200.0, 100, 220, 130]]))  # its surroundings, 96 px wide, fill the tile
+    ys, xs = np.nonzero(tile[..., 0] > 128)
+    scale = 240 / 97
+    assert tile.shape[:2] == (240, 240)
+    assert (xs.max() - xs.min(), ys.max() - ys.min()) == (
+        pytest.approx(20 * scale, abs=4),
+        pytest.approx(30 * scale, abs=4),
+    )
+    assert _tile(black, np.zeros((0, 4))).shape == (180, 240, 3)

@@ -99,7 +99,7 @@ def test_same_names_in_two_splits_stay_two_images_in_voc(tmp_path):
 
 def test_boxes_over_the_edge_are_cut_for_yolo(tmp_path):
     lost = convert({"train": dataset_of(tmp_path / "src", [(-9, 5, 99, 50, 0, False)])}, tmp_path / "out", "yolo")
-    assert any("1 boxes are cut" in line for line in lost)
+    assert any("1 box cut" in line for line in lost)
     values = [float(v) for v in (tmp_path / "out" / "labels" / "train" / "a b.txt").read_text().split()[1:]]
     assert max(values) <= 1
 

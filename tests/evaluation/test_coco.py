@@ -162,7 +162,7 @@ def test_ar_1000_counts_detections_beyond_100():
 
 def test_bad_detections_are_named():
     data = dataset(record(1), record(7))
-    with pytest.raises(DataError, match=r"1 detections are not finite numbers, the first in 7\.jpg"):
+    with pytest.raises(DataError, match=r"1 detection not in finite numbers, the first in 7\.jpg"):
         evaluate([found(), found([[0, 0, float("nan"), 1]], [0.5], [0])], data)
     with pytest.raises(ValueError, match=r"labels 2\.\.2 do not fit 2 classes"):
         evaluate([found(), found([[0, 0, 1, 1]], [0.5], [2])], data)
@@ -376,10 +376,10 @@ ROW = {"image_id": 1, "category_id": 0, "bbox": [0, 0, 5, 5], "score": 0.5}
     ("content", "message"),
     [
         ({"annotations": []}, "must hold a list of detections .* belongs to --data"),
-        ([{**ROW, "image_id": 9}, ROW, {**ROW, "image_id": 9}], r"2 rows have 1 unknown image_id \(9\)"),
-        ([{**ROW, "category_id": 5}], r"1 rows have 1 unknown category_id \(5\)"),
-        ([ROW, {**ROW, "score": float("nan")}], "1 rows are not finite numbers, the first is row 1"),
-        ([{**ROW, "bbox": [0, 0, 5, float("inf")]}], "not finite"),
+        ([{**ROW, "image_id": 9}, ROW, {**ROW, "image_id": 9}], r"2 rows with 1 unknown image_id \(9\)"),
+        ([{**ROW, "category_id": 5}], r"1 row with 1 unknown category_id \(5\)"),
+        ([ROW, {**ROW, "score": float("nan")}], "1 row not in finite numbers, the first is row 1"),
+        ([{**ROW, "bbox": [0, 0, 5, float("inf")]}], "not in finite"),
         ([{**ROW, "bbox": [0, 0, -5, 5]}], "negative width or height"),
         ([ROW, {**ROW, "bbox": [0, 0, 5]}], r"row 1 has the bbox \[0, 0, 5\], not four numbers"),
         ([{"image_id": 1}], "row 0 has no 'category_id'"),
@@ -437,10 +437,10 @@ def test_predict_dataset_maps_classes_and_survives_a_broken_image(tmp_path):
     results = predict_dataset(FakeDetector(), data, batch=3, progress=Progress(lines.append))
     assert [d.labels.tolist() for d in results] == [[0], [], [0]]
     assert results[0].names == ("a", "b")
-    assert "left out: 'dog'" in lines[0]
+    assert "1 class of the model left out, not in the data: 'dog'" == lines[0]
     assert "2.png" in lines[1]
     assert "counted as a picture without detections" in lines[1]
-    with pytest.raises(DataError, match="have no file to detect in"):
+    with pytest.raises(DataError, match="without a file to detect in"):
         predict_dataset(FakeDetector(), dataset(replace(data.records[0], path=None)))
 
 

@@ -21,6 +21,7 @@ from ...errors import DataError, FcosError, require
 from ...files import write_whole
 from ...machine import cache_folder
 from ...readers import parse_json, read_lines, read_text
+from ...terminal import plural
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading
@@ -91,7 +92,7 @@ def _objects(value: Any) -> tuple[list[Object], bool, str, list[str]]:
     ignore = next((lists[key] for key in _IGNORE if key in lists), [])
     areas = lists.get("area", [])
     objects = []
-    problems = [] if len(labels) == len(boxes) else [f"{len(boxes)} boxes but {len(labels)} categories"]
+    problems = [] if len(labels) == len(boxes) else [f"{plural(len(boxes), 'box')} but {len(labels)} categories"]
     for index, (box, label) in enumerate(zip(boxes, labels, strict=False)):
         x, y, w, h = (number(v) for v in box) if isinstance(box, list) and len(box) == 4 else (NAN,) * 4
         name = label if type(label) is int else word(label)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...errors import DataError
 from ...readers import read_lines
+from ...terminal import plural
 from ..dataset import Dataset, Sources
 from ..pages import ANY, Object, Page, Reading, listed_classes
 from ..probe import Probe
@@ -75,7 +76,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     if changed:
         lost.append(f"KITTI: spaces in class names become _, such as {changed[0]!r}")
     if renamed:
-        lost.append(f"KITTI: {renamed:,} pictures have a new name, as all lie in one folder")
+        lost.append(f"KITTI: {plural(renamed, 'picture')} with a new name, as all lie in one folder")
     if ignored:
         lost.append(f"KITTI: {ignored:,} crowd or difficult boxes become DontCare, which is ignored for every class")
     return lost

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import DataError
+from ...terminal import plural
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading
@@ -97,9 +98,11 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     output.text("class-descriptions-boxable.csv", buffer.getvalue())
     lost = ["Open Images: image ids, class ids and areas are not kept; boxes are cut at the edge of their picture"]
     if empty:
-        lost.append(f"Open Images: {empty:,} pictures without objects have no row, so they are not in the set any more")
+        lost.append(
+            f"Open Images: {plural(empty, 'picture')} without objects left out, as the format has no row for them"
+        )
     if renamed:
-        lost.append(f"Open Images: {renamed:,} pictures have a new name, as an ImageID has no folder")
+        lost.append(f"Open Images: {plural(renamed, 'picture')} with a new name, as an ImageID has no folder")
     ignored = sum(int(r.ignore.sum()) for d in splits.values() for r in d.records)
     return lost + ([f"Open Images: {ignored:,} crowd or difficult boxes carry IsGroupOf"] if ignored else [])
 

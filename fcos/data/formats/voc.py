@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element
 
 from ...errors import DataError
 from ...readers import read_lines, read_xml
+from ...terminal import plural
 from ...types import Classes
 from ..dataset import Dataset, Size, Sources
 from ..pages import Object, Page, Reading
@@ -106,9 +107,9 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
             output.image(record, f"JPEGImages/{stem}{suffix}")
         output.text(f"ImageSets/Main/{split}.txt", "".join(f"{stem}\n" for stem in listed))
     if renamed:
-        lines.append(f"VOC: {renamed:,} pictures have a new name, as all lie in one folder")
+        lines.append(f"VOC: {plural(renamed, 'picture')} with a new name, as all lie in one folder")
     if fractions:
-        lines.append(f"VOC: {fractions:,} boxes have fractions of pixels, which some tools round")
+        lines.append(f"VOC: {plural(fractions, 'box')} with fractions of pixels, which some tools round")
     return lines
 
 

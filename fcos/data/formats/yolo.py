@@ -21,6 +21,7 @@ import yaml
 from ...core_yaml import read_yaml
 from ...errors import DataError, ImageError
 from ...readers import read_json, read_lines
+from ...terminal import plural
 from ...types import Classes
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes, list_images
 from ..dataset import Dataset, Sources
@@ -170,7 +171,7 @@ def _classes(data: dict[str, Any], file: Path) -> Classes:
     values = tuple(str(names[k]) for k in ids)
     check_classes(values, file)
     if type(data.get("nc")) is int and data["nc"] != len(ids):
-        raise DataError(f"{file}: nc is {data['nc']} but {len(ids)} names are given")
+        raise DataError(f"{file}: nc is {data['nc']} but the names are {len(ids)}")
     return Classes(values, ids)
 
 
@@ -407,7 +408,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
             output.image(record, f"images/{keys[split]}/{name}")
     trimmed = count(splits, "over")
     if trimmed:
-        lines.append(f"YOLO: {trimmed:,} boxes are cut at the edge of their picture")
+        lines.append(f"YOLO: {plural(trimmed, 'box')} cut at the edge of their picture")
     content = {key: f"images/{key}" for key in keys.values()} | {"names": dict(enumerate(output.classes.names))}
     output.text("data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return lines + left_out(splits, "YOLO")
