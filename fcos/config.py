@@ -194,9 +194,9 @@ class DecodeConfig(Section):
     def lowest_shown(self) -> float:
         """`shown`, or what stands for it in a model that has none: the geometric mean of two probabilities that are
         0.5 is 0.5, their product 0.25. (Evaluation counts every score.)"""
-        if self.calibrated:
-            return 0.5
-        return {"product": 0.25, "class": 0.3}.get(self.score, 0.5) if self.shown is None else self.shown
+        if self.shown is not None:
+            return self.shown
+        return 0.5 if self.calibrated else {"product": 0.25, "class": 0.3}.get(self.score, 0.5)
 
 
 class DataConfig(Section):
@@ -372,7 +372,8 @@ class Config(Section):
         for change in nested:
             _merge(data, change, source)
         chosen = any("shown" in part for change in nested if isinstance(part := change.get("decode"), dict))
-        if not chosen and data["decode"]["score"] != self.decode.score:
+        before, now = self.decode, data["decode"]
+        if not chosen and (now["score"], now["calibrated"]) != (before.score, before.calibrated):
             data["decode"]["shown"] = None  # that of another kind of score means nothing here
         return _validate(data, source)
 

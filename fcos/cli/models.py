@@ -89,7 +89,6 @@ def pack(
     """
     from ..errors import ModelError
     from ..network import weights
-    from ..terminal import plural
     from ..zoo import card
     from ..zoo.find import find_weights, load_network
 

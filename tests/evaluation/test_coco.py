@@ -437,7 +437,7 @@ def test_predict_dataset_maps_classes_and_survives_a_broken_image(tmp_path):
     results = predict_dataset(FakeDetector(), data, batch=3, progress=Progress(lines.append))
     assert [d.labels.tolist() for d in results] == [[0], [], [0]]
     assert results[0].names == ("a", "b")
-    assert "1 class of the model left out, not in the data: 'dog'" == lines[0]
+    assert lines[0] == "1 class of the model left out, not in the data: 'dog'"
     assert "2.png" in lines[1]
     assert "counted as a picture without detections" in lines[1]
     with pytest.raises(DataError, match="without a file to detect in"):

@@ -127,6 +127,9 @@ def test_another_kind_of_score_has_another_limit():
     assert model.decode.lowest_shown == 0.7
     assert model.override("decode.score=product").decode.lowest_shown == 0.25
     assert model.override("decode.score=product", "decode.shown=0.4").decode.lowest_shown == 0.4
+    probabilities = ["decode.calibration=[[1.0,0.0]]", "decode.calibrated=true"]
+    assert model.override(*probabilities).decode.lowest_shown == 0.5
+    assert model.override(*probabilities, "decode.shown=0.2").decode.lowest_shown == 0.2
     assert model.override("decode.shown=null").decode.lowest_shown == 0.5
 
 
