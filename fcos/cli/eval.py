@@ -188,7 +188,8 @@ def command(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    typer.echo(f"{result['model'] or detections} on {data}, split {dataset.split}\n")
+    on = f"{dataset.root}, on what it was judged by in training" if named is None else str(data)
+    typer.echo(f"{result['model'] or detections} on {on}, split {dataset.split}\n")
     typer.echo("\n".join([metrics.table(), *([""] if more else []), *more]))
     if out is not None:
         typer.echo(f"\nwritten to {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.is_file()))}")

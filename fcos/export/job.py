@@ -148,6 +148,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     Raises FcosError for options that do not fit, a missing toolchain, or a model that cannot be read.
     """
     chosen = _choice(job)
+    chosen.check_installed()
     job = replace(job, dtype=job.dtype or chosen.dtypes[0])
     reference, name = _reference(job)
     out = _target(job, chosen, name)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from ..errors import ModelError
+from ..errors import ModelError, require
 from .about import Dtype
 
 
@@ -15,7 +16,8 @@ from .about import Dtype
 class Format:
     """A file format: its name on the command line, its suffix ("": a folder, chosen by name only), whether its batch
     and size can stay free and decoding and NMS be part of it, and the dtypes it holds, the usual one first. Of a
-    folder, `runs` is the file inside that a runtime here opens, `mark` one by which it is known."""
+    folder, `runs` is the file inside that a runtime here opens, `mark` one by which it is known.
+    `needs` are modules that writing and checking it takes, of the extra `extra`."""
 
     name: str
     suffix: str
@@ -23,6 +25,8 @@ class Format:
     nms: bool
     dtypes: tuple[Dtype, ...]
     about: str
+    extra: str = ""
+    needs: tuple[str, ...] = ()
     runs: str = ""
     mark: str = ""
 
@@ -30,23 +34,82 @@ class Format:
     def module(self) -> ModuleType:
         return importlib.import_module(f".formats.{self.name}", __package__)
 
+    def check_installed(self) -> None:
+        """MissingExtra with the install line, in a moment, before a model is loaded in vain."""
+        for module in self.needs:
+            if find_spec(module) is None:
+                require(module, self.extra)
+
     def computes(self, stored: str, asked: str) -> bool:
         """Whether a file that holds `stored` numbers runs in `asked`: OpenVINO chooses among floats, others do not."""
         return asked == stored or (self.name == "openvino" and "int8" not in (stored, asked))
 
 
+_ONNX = ("onnx", "onnxscript")
 FORMATS = {
     f.name: f
     for f in (
-        Format("onnx", ".onnx", True, True, ("fp32", "fp16", "int8"), "ONNX, run by onnxruntime and most others"),
-        Format("openvino", ".xml", True, True, ("fp32", "fp16", "int8"), "OpenVINO, .xml with .bin beside it"),
-        Format("tensorrt", ".engine", True, True, ("fp32", "fp16"), "TensorRT engine for the GPU that builds it"),
-        Format("torchscript", ".torchscript", True, False, ("fp32", "fp16"), "TorchScript, for libtorch"),
-        Format("executorch", ".pte", False, False, ("fp32",), "ExecuTorch with XNNPACK"),
-        Format("coreml", ".mlpackage", False, False, ("fp32", "fp16"), "Core ML, for Apple devices"),
-        Format("litert", ".tflite", False, False, ("fp32",), "LiteRT (TensorFlow Lite)"),
         Format(
-            "html", ".html", True, False, ("fp16", "fp32", "int8"), "one page that detects, in any browser, offline"
+            "onnx",
+            ".onnx",
+            True,
+            True,
+            ("fp32", "fp16", "int8"),
+            "ONNX, run by onnxruntime and most others",
+            "onnx",
+            (*_ONNX, "onnxruntime"),
+        ),
+        Format(
+            "openvino",
+            ".xml",
+            True,
+            True,
+            ("fp32", "fp16", "int8"),
+            "OpenVINO, .xml with .bin beside it",
+            "openvino",
+            (*_ONNX, "openvino"),
+        ),
+        Format(
+            "tensorrt",
+            ".engine",
+            True,
+            True,
+            ("fp32", "fp16"),
+            "TensorRT engine for the GPU that builds it",
+            "tensorrt",
+            (*_ONNX, "tensorrt"),
+        ),
+        Format("torchscript", ".torchscript", True, False, ("fp32", "fp16"), "TorchScript, for libtorch"),
+        Format("executorch", ".pte", False, False, ("fp32",), "ExecuTorch with XNNPACK", "executorch", ("executorch",)),
+        Format(
+            "coreml",
+            ".mlpackage",
+            False,
+            False,
+            ("fp32", "fp16"),
+            "Core ML, for Apple devices",
+            "coreml",
+            ("coremltools",),
+        ),
+        Format(
+            "litert",
+            ".tflite",
+            False,
+            False,
+            ("fp32",),
+            "LiteRT (TensorFlow Lite)",
+            "litert",
+            ("litert_torch", "ai_edge_litert"),
+        ),
+        Format(
+            "html",
+            ".html",
+            True,
+            False,
+            ("fp16", "fp32", "int8"),
+            "one page that detects, in any browser, offline",
+            "onnx",
+            _ONNX,
         ),
         Format(
             "triton",
@@ -55,6 +118,8 @@ FORMATS = {
             True,
             ("fp32", "fp16", "int8"),
             "a model's folder for NVIDIA Triton, ONNX inside",
+            "onnx",
+            (*_ONNX, "onnxruntime"),
             runs="1/model.onnx",
             mark="config.pbtxt",
         ),

@@ -91,7 +91,7 @@ class Ending:
         if self.metrics is not None and (hint := self.metrics.hint()):
             lines += [hint, f"longer:   fcos train --resume --out {shlex.quote(str(self.folder))} --epochs MORE"]
         if self.worst:
-            lines.append(f"look at:  {'; '.join(str(w) for w in self.worst)}")
+            lines += [f"{'look at:' if w is self.worst[0] else '':<9} {w}" for w in self.worst]
         return [*lines, *(f"{key + ':':<9} {command}" for key, command in self.next())]
 
     def next(self) -> list[tuple[str, str]]:

@@ -4,6 +4,8 @@ import functools
 import importlib.util
 import re
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +16,10 @@ from processes import small_disk
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos.decode import decode
-from fcos.errors import FcosError, ModelError
+from fcos.errors import FcosError, MissingExtra, ModelError
 from fcos.export import check, graph
 from fcos.export.about import About
+from fcos.export.job import Job, run
 from fcos.export.open import read_about, write_export
 from fcos.export.registry import FORMATS
 from fcos.inference.detector import Detector
@@ -518,3 +521,10 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_export(work, tmp_path, capsys
         assert "Traceback" not in err
         assert out.read_bytes() == b"old"
         assert list(disk.iterdir()) == [out]
+
+
+def test_a_missing_extra_is_told_before_a_model_is_looked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
+    for job in (Job("no-such-model", "onnx"), Job("no-such-model", "html"), Job("no-such-model", out=Path("m.xml"))):
+        with pytest.raises(MissingExtra, match=r"pip install .*\[(onnx|openvino)\]"):
+            run(job)
