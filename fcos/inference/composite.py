@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..config import Config
+from ..data.dataset import Window
 from ..detections import Detections, Results
 from ..machine import Placement
 from ..types import Classes
@@ -93,7 +94,7 @@ class Composite:
         if self.looks.tile is not None:
             tiling = parse_tile(self.looks.tile, self.detectors[0], self.looks.overlap, max(batch, 4))
             return detect_tiles(_Whole(self), windows, tiling, score=score, name=name)
-        pixels = windows.image if isinstance(windows, Held) else windows.shrunk(windows.size)
+        pixels = windows.image if isinstance(windows, Held) else windows.read(Window(0, 0, *windows.size))
         seen = detect_views(self.detectors, pixels, self.looks.views, self.looks.fusion)
         return _named(seen[seen.scores >= score], name)
 

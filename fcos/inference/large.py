@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.dataset import Window
+from ..data.dataset import Size, Window
 from ..data.image import MAX_PIXELS, image_size, read_image
 from ..errors import ImageError, require
 from .tiles import Held, Pixels, Windows
@@ -41,14 +41,15 @@ class Raster:
     def size(self) -> tuple[int, int]:
         return int(self._file.height), int(self._file.width)
 
-    def read(self, window: Window) -> Pixels:
+    def read(self, window: Window, shape: Size | None = None) -> Pixels:
         rasterio = require("rasterio", "tiff")
-        part = rasterio.windows.Window(window.left, window.top, window.right - window.left, window.bottom - window.top)
-        return self._pixels(self._read(window=part))
-
-    def shrunk(self, shape: tuple[int, int]) -> Pixels:
+        height, width = window.bottom - window.top, window.right - window.left
+        part = rasterio.windows.Window(window.left, window.top, width, height)
+        if shape is None:
+            return self._pixels(self._read(window=part))
+        bands = len(set(self._bands))
         average = require("rasterio.enums", "tiff").Resampling.average
-        return self._pixels(self._read(out_shape=(len(set(self._bands)), *shape), resampling=average))
+        return self._pixels(self._read(window=part, out_shape=(bands, *shape), resampling=average))
 
     def _read(self, **options: Any) -> np.ndarray:
         try:

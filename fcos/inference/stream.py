@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.dataset import Window
 from ..data.image import image_size, read_image
 from ..errors import ImageError
 from ..machine import cpu_cores
@@ -141,4 +142,4 @@ def _preview(image: np.ndarray | Windows) -> np.ndarray:
         return image.image
     height, width = image.size
     ratio = min(1.0, _DRAWN / max(height, width))
-    return image.shrunk((max(1, round(height * ratio)), max(1, round(width * ratio))))
+    return image.read(Window(0, 0, height, width), (max(1, round(height * ratio)), max(1, round(width * ratio))))

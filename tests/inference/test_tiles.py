@@ -8,7 +8,8 @@ from tiny import tiny_config
 from fcos.data.dataset import Window
 from fcos.data.tiles import cut_windows
 from fcos.errors import ConfigError
-from fcos.inference.tiles import Held, Tiling, cut_sides, detect_tiles, join, parse_tile
+from fcos.inference.merge import cut_sides, merge, rows_of
+from fcos.inference.tiles import Held, Looked, Tiling, detect_tiles, kept, parse_tile
 from fcos.types import Classes, Detections
 
 CLASSES = Classes(("cat", "dog"))
@@ -138,9 +139,65 @@ def test_what_is_larger_than_a_tile_comes_from_the_whole_image():
     assert sum(label == 0 for label in found.labels.tolist()) == 1
 
 
+def test_larger_tiles_end_where_their_overlap_holds_what_is_looked_for():
+    """Tiles of 100 overlap by 20 pixels, those of 200 by 40, those of 400 by 80; the whole comes last."""
+    sides = {largest: _sides(Tiling(100, largest=largest)) for largest in (20, 21, 40, 41, 1000)}
+    assert sides == {20: [100, 1000], 21: [100, 200, 1000], 40: [100, 200, 1000], 41: [100, 200, 400, 1000],
+                     1000: [100, 200, 400, 800, 1000]}  # fmt: skip
+    assert _sides(Tiling(100, whole=False)) == [100]
+
+
+def _sides(tiling):
+    return sorted({w.right - w.left for w in tiling.windows((1000, 1000))})
+
+
+def test_a_piece_that_looks_otherwise_gives_way_to_the_box_that_holds_it():
+    """The tile shows 44 of the object's 80 columns, but the network saw only the upper half of those."""
+    seen = [_seen([[20, 20, 64, 38]], [0.6], [0]), _seen([[20, 20, 100, 56]], [0.5], [0])]
+    windows = [Window(0, 0, 64, 64), Window(0, 0, 128, 128)]
+    assert boxes_of(join(seen, windows, (128, 128), Looker([]))) == [(20, 20, 100, 56)]
+
+
+def test_a_whole_box_takes_half_of_what_its_piece_scores_more_and_a_weak_one_nothing_away():
+    windows = [Window(0, 0, 64, 64), Window(0, 0, 128, 128)]
+    for score, kept_scores in ((0.2, [0.8, 0.2]), (0.4, [0.6]), (0.9, [0.9])):
+        seen = [_seen([[20, 20, 64, 38]], [0.8], [0]), _seen([[20, 20, 100, 56]], [score], [0])]
+        assert join(seen, windows, (128, 128), Looker([])).scores.tolist() == pytest.approx(kept_scores)
+
+
+def test_of_two_that_are_nearly_one_the_better_counts():
+    """The object ends at the tile's edge, so that the tile saw all of it: 44 of 47 columns."""
+    windows = [Window(0, 0, 64, 64), Window(0, 0, 128, 128)]
+    seen = [_seen([[20, 20, 64, 56]], [0.8], [0]), _seen([[20, 20, 67, 56]], [0.5], [0])]
+    assert boxes_of(join(seen, windows, (128, 128), Looker([]))) == [(20, 20, 64, 56)]
+
+
+def test_a_piece_of_another_object_in_front_stays():
+    """Both are cut by the same edge, and one lies in the other's box only in part."""
+    seen = [_seen([[40, 50, 64, 64]], [0.6], [0]), _seen([[20, 20, 100, 58]], [0.9], [0])]
+    windows = [Window(0, 0, 64, 64), Window(0, 0, 128, 128)]
+    assert (40, 50, 64, 64) in boxes_of(join(seen, windows, (128, 128), Looker([])))
+
+
+def test_what_became_of_each_row():
+    """Two halves, a whole one in a larger window, and a stranger."""
+    seen = [
+        _seen([[30, 20, 64, 40], [5, 5, 15, 15]], [0.8, 0.7], [0, 0]),
+        _seen([[56, 20, 90, 40]], [0.7], [0]),
+        _seen([[31, 20, 89, 40]], [0.6], [0]),
+    ]
+    windows = [Window(0, 0, 64, 64), Window(0, 56, 64, 120), Window(0, 0, 128, 128)]
+    whole = merge(rows_of(seen, windows, (128, 128)))
+    assert [whole.members[k] for k in whole.owner[[0, 2]]] == [(3,), (3,)]
+    assert sorted(whole.members) == [(1,), (3,)]
+    joined = merge(rows_of(seen[:2], windows[:2], (128, 128)))
+    assert sorted(joined.members) == [(0, 2), (1,)]
+    assert joined.owner.tolist() == [-1, -1, -1]
+
+
 def test_the_edge_of_the_image_cuts_nothing():
-    boxes = torch.tensor([[0.0, 10, 20, 30], [40, 10, 64, 30], [90, 0, 112, 64]])
-    frames = torch.tensor([[0.0, 0, 64, 64], [0, 0, 64, 64], [48, 0, 112, 64]])
+    boxes = np.array([[0, 10, 20, 30], [40, 10, 64, 30], [90, 0, 112, 64]], np.float32)
+    frames = np.array([[0, 0, 64, 64], [0, 0, 64, 64], [48, 0, 112, 64]], np.float32)
     assert cut_sides(boxes, frames, (64, 112)).tolist() == [
         [False, False, False, False],
         [False, False, True, False],
@@ -162,15 +219,21 @@ def test_tiles_go_through_the_network_in_batches():
 
 def test_which_tile_auto_means():
     detector = Looker([])
-    assert parse_tile("auto", detector).tile == 64
-    detector.config = detector.config.override({"data": {"learned_side": 480}})
-    assert parse_tile("auto", detector).tile == 480
+    assert parse_tile("auto", detector) == Tiling(64)
+    detector.config = detector.config.override({"data": {"learned_side": 480, "learned_boxes": (10, 40, 150)}})
+    assert parse_tile("auto", detector) == Tiling(480, largest=150)
     assert parse_tile("100", detector, 0.5) == Tiling(100, 0.5)
     for wrong in ("ten", "5", "-3"):
         with pytest.raises(ConfigError, match="--tile"):
             parse_tile(wrong, detector)
     with pytest.raises(ConfigError, match="--overlap"):
         parse_tile("100", detector, 0.95)
+
+
+def join(seen, windows, size, looker):
+    """The detections of windows put together."""
+    merged = merge(rows_of(seen, windows, size))
+    return kept(Looked(tuple(windows), tuple(seen), merged), looker)[0]
 
 
 def _seen(boxes, scores, labels):
