@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import warnings
 from pathlib import Path
@@ -69,7 +70,11 @@ class Header(NamedTuple):
 class _Jpeg(NamedTuple):
     header: Header
     components: int
-    scan: int  # offset of the compressed data
+    scan: int  # offset of the first scan
+    progressive: bool
+    scans: int = 1
+    whole: bool = True  # whether its scans send every coefficient down to the last bit
+    end: int = -1  # offset of the end marker; behind it another image may follow
 
 
 def load_image(source: Any) -> np.ndarray:
@@ -116,11 +121,11 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
         scans = data.count(b"\xff\xda")
         if scans > MAX_SCANS:
             raise ImageError(f"cannot read {name}: it has {scans} scans, and at most {MAX_SCANS} are decoded")
+        jpeg = _count_scans(data, jpeg)
         # Four components (CMYK) go to Pillow, which knows Adobe's inversion. So does a file without an end
         # marker: OpenCV fills the missing part with grey, Pillow says whether anything is missing.
-        end = data.rfind(b"\xff\xd9", jpeg.scan)
-        if jpeg.components != 4 and end >= 0:
-            return _decode_jpeg(name, data, jpeg.header.orientation, end)
+        if jpeg.components != 4 and jpeg.end >= 0:
+            return _decode_jpeg(name, data, jpeg)
     return _decode_pillow(name, data)
 
 
@@ -226,23 +231,30 @@ def turn_boxes(boxes: np.ndarray, orientation: int, displayed: tuple[int, int]) 
 # --------------------------------------------------------------------------- decoding
 
 
-def _decode_jpeg(name: str, data: bytes, orientation: int, end: int) -> np.ndarray:
+def _decode_jpeg(name: str, data: bytes, jpeg: _Jpeg) -> np.ndarray:
     image = _opencv(data)
     if image is None:
         return _decode_pillow(name, data)
-    # Where the scan was cut and an end marker patched on, the rest is filled with one colour. Then other bytes in
-    # front of that marker change it, while behind a whole scan nothing reads them.
-    if (image[-8:, -8:] == image[-1, -1]).all() and _reads_on(data, end):
+    # Where the only scan was cut and an end marker patched on, the rest is filled with one colour. Then other bytes
+    # in front of that marker change it, while behind a whole scan nothing reads them. Where one of several was cut,
+    # or late ones are gone, the whole image is there, but coarse.
+    if not jpeg.whole:
+        warnings.warn(f"{name}: scans at the end of the file are missing, so details are too", ImageWarning, 3)
+    elif jpeg.scans > 1 and _reads_on(data, jpeg.end, image):
+        warnings.warn(f"{name}: the end of the last scan is missing, and details with it", ImageWarning, 3)
+    elif jpeg.scans == 1 and (image[-8:, -8:] == image[-1, -1]).all() and _reads_on(data, jpeg.end):
         warnings.warn(f"{name}: the end of the image is missing, and one colour fills it", ImageWarning, 3)
-    return turn_image(image, orientation)
+    return turn_image(image, jpeg.header.orientation)
 
 
-def _reads_on(data: bytes, end: int) -> bool:
-    """Whether a JPEG changes with other bytes in front of the marker at `end`. (By Pillow: OpenCV would complain of
-    them on stderr.)"""
+def _reads_on(data: bytes, end: int, image: np.ndarray | None = None) -> bool:
+    """Whether a JPEG, decoded to `image` where that is known, changes with other bytes in front of the marker at `end`.
+    (By Pillow: OpenCV would complain of them on stderr.)"""
     filler = bytes((37 * k) % 251 for k in range(512))
     try:
         with _open(io.BytesIO(data)) as one, _open(io.BytesIO(data[:end] + filler + data[end:])) as other:
+            if image is not None and np.array_equal(image, np.asarray(other.convert("RGB"))):
+                return False  # the usual case, without decoding both
             return one.tobytes() != other.tobytes()
     except Exception:
         return True
@@ -401,7 +413,7 @@ def _parse_jpeg(data: bytes) -> _Jpeg | None:
     """Walk the marker segments up to the compressed data; None when it is no JPEG or the walk runs out."""
     if data[:3] != b"\xff\xd8\xff":
         return None
-    at, size, components, orientation = 2, None, 0, 1
+    at, size, components, orientation, progressive = 2, None, 0, 1, False
     while at + 4 <= len(data):
         if data[at] != 0xFF:
             return None
@@ -415,14 +427,42 @@ def _parse_jpeg(data: bytes) -> _Jpeg | None:
         length = struct.unpack_from(">H", data, at + 2)[0]
         if marker in _FRAMES and at + 10 <= len(data):
             size, components = struct.unpack_from(">HH", data, at + 5), data[at + 9]
+            progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
         elif marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
             orientation = _exif_orientation(data[at + 4 : at + 2 + length])
         elif marker == 0xDA:
             if size is None or 0 in size:
                 return None
-            return _Jpeg(Header(size[0], size[1], orientation), components, at + 2 + length)
+            return _Jpeg(Header(size[0], size[1], orientation), components, at, progressive)
         at += 2 + length
     return None
+
+
+_SEGMENT = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # among compressed data
+
+
+def _count_scans(data: bytes, jpeg: _Jpeg) -> _Jpeg:
+    """With the number of scans, and whether together they are the whole image: those of a progressive one send each
+    coefficient of each component first without its last bits, and these bit by bit later (T.81, G.1.1.1)."""
+    missing: dict[int, list[int]] = {}  # component -> bits still to come of each of 64 coefficients
+    at, scans = jpeg.scan, 0
+    while at + 5 <= len(data):
+        scans += 1
+        end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
+        components = data[at + 5 : min(at + 5 + 2 * data[at + 4], end) : 2]
+        first, last, bits = data[end - 3 : end] if jpeg.progressive and end <= len(data) else (0, 63, 0)
+        for component in components:
+            left = missing.setdefault(component, [1] * 64)
+            left[first : last + 1] = [bits & 15] * len(left[first : last + 1])
+        found = _SEGMENT.search(data, end)
+        while found and data[found.start() + 1] not in (0xDA, 0xD9) and found.start() + 4 <= len(data):
+            start = found.start()  # tables between two scans
+            found = _SEGMENT.search(data, start + 2 + struct.unpack_from(">H", data, start + 2)[0])
+        if not found or data[found.start() + 1] != 0xDA:
+            break
+        at = found.start()
+    whole = len(missing) >= jpeg.components and not any(any(left) for left in missing.values())
+    return jpeg._replace(scans=scans, whole=whole, end=found.start() if found else -1)
 
 
 def _exif_orientation(segment: bytes) -> int:

@@ -1,5 +1,7 @@
 import io
+import re
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -265,6 +267,51 @@ def test_a_jpeg_whose_end_was_patched_on_is_told(share):
     data = encoded(Image.fromarray(np.kron(noise, np.ones((16, 16, 1), np.uint8))), "JPEG", quality=90)
     with pytest.warns(ImageWarning, match="the end of the image is missing"):
         read_image(data[: int(len(data) * share)] + b"\xff\xd9")
+
+
+def parts_of(data):
+    """Offsets behind the header of each scan, and of the end marker."""
+    starts = [m.start() for m in re.finditer(rb"\xff\xda", data)]
+    return [at + 2 + int.from_bytes(data[at + 2 : at + 4], "big") for at in starts], data.rfind(b"\xff\xd9")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95, 1.0])
+def test_a_progressive_jpeg_cut_in_any_scan_is_told(mode, share):
+    """Its late scans hold details: nothing of the image is one colour."""
+    data = encoded(Image.fromarray(scene()).convert(mode), "JPEG", quality=90, progressive=True)
+    scans, end = parts_of(data)
+    for number, (start, after) in enumerate(zip(scans, [*scans[1:], end], strict=True)):
+        # 1.0: cut between two scans, tables in front of the next one left
+        cut = start + int((after - start - (10 if number + 1 < len(scans) else 0)) * share)
+        if cut >= end:
+            continue
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                read_image(data[:cut] + b"\xff\xd9")
+            except ImageError:  # the cut went through a table
+                continue
+        assert ["missing" in str(w.message) for w in told] == [True], (number, cut)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"progressive": True},
+        {"progressive": True, "subsampling": 0},
+        {"quality": 30},
+        {"restart_marker_blocks": 3},
+        {"progressive": True, "restart_marker_rows": 1},
+    ],
+)
+def test_a_whole_jpeg_is_not_complained_of(mode, options):
+    """Nor one in front of another image, as phones write them, nor one with bytes behind its end."""
+    data = encoded(Image.fromarray(scene()).convert(mode), "JPEG", **options)
+    for whole in (data, data + data, data + b"\0" * 99):
+        read_image(whole)
 
 
 @pytest.mark.filterwarnings("error")
