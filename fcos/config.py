@@ -302,7 +302,7 @@ class TrainConfig(Section):
     channels_last: bool | Literal["auto"] = _f(
         "auto", "memory layout of convolutions; auto: everywhere but for dense backbones on a CPU with AVX2 only"
     )
-    compile: bool = _f(False, "torch.compile the network")
+    compile: bool = _f(False, "torch.compile the network; on a CPU its first step takes minutes")
     checkpointing: bool = _f(False, "compute activations again in the backward pass: less memory, more time")
     freeze_stages: int = _f(0, "backbone stages kept fixed, counted from the stem (1: stem only)", ge=0, le=5)
     balance: float = _f(0.0, "pictures of rare classes come oftener: threshold of repeat sampling; 0: off", ge=0)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from .errors import DeviceError
+from .errors import DeviceError, ModelError, one_line
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,24 @@ def free_memory() -> int:
     except (OSError, ValueError, KeyError):
         pass
     return free
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """ModelError, in one line, for what torch.compile cannot do here: often there is no C++ compiler, or not for the
+    instructions that torch was told to use."""
+    try:
+        yield
+    except RuntimeError as error:
+        dynamo = sys.modules.get("torch._dynamo.exc")  # not imported for its name alone: that takes seconds
+        if dynamo is None or not isinstance(error, dynamo.TorchDynamoException):
+            raise
+        lines = str(getattr(error, "inner_exception", error)).splitlines()
+        reason = next((line for line in lines if "error: " in line), lines[0] if lines else type(error).__name__)
+        raise ModelError(
+            f"torch.compile does not work here: {one_line(reason.strip(), 300)}; do without (--runtime torch, "
+            "train.compile=false)"
+        ) from error
 
 
 def cache_folder() -> Path:

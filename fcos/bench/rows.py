@@ -283,14 +283,14 @@ class _Loader:
         shape = parse_shape(setup.size) if setup.size else None
         try:
             detector = self.detector(name, path, setup)
+            if shape is None:
+                shape = parse_size(None, detector.config) if detector.size is None else detector.size
+            data = image(shape)
+            detector(data, score=0.0)  # the first one compiles, where that is asked for
         except (MissingExtra, ModelError) as error:
             if (left := f"left out {name}: {error}") not in self.notes:
                 self.notes.append(left)
             return []
-        if shape is None:
-            shape = parse_size(None, detector.config) if detector.size is None else detector.size
-        data = image(shape)
-        detector(data, score=0.0)
         added = _resident() - before
         loaded = _Loaded(name, detector, shape, _gflop(detector, shape), added if math.isfinite(added) else None)
         if setup.lanes > 1:

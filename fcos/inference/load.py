@@ -16,7 +16,7 @@ from ..export.about import DTYPES
 from ..export.open import on_the_fly, open_runtime, own_placement
 from ..export.registry import ON_DEVICE, ON_THE_FLY, OWN_THREADS, format_of
 from ..export.runtime import Runtime
-from ..machine import Placement, cpu_cores, pick_device
+from ..machine import Placement, compiling, cpu_cores, pick_device
 from ..network.folding import fuse
 from ..types import Classes, Network, Predictions
 from ..zoo.find import find_weights, load_network
@@ -146,7 +146,7 @@ class Compiled:
         from torch._inductor import config as inductor
 
         # the setting is one for the process; it is read while a call compiles
-        with torch.inference_mode(), inductor.patch(freezing=True):
+        with compiling(), torch.inference_mode(), inductor.patch(freezing=True):
             return self._forward(images.clone(memory_format=torch.channels_last))
 
 

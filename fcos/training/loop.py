@@ -31,7 +31,7 @@ from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..losses import Assignment, Normalizers, count, moving_average, normalizers
-from ..machine import Placement, has_bf16
+from ..machine import Placement, compiling, has_bf16
 from ..network import weights
 from ..network.model import FCOS
 from ..points import make_points
@@ -241,6 +241,8 @@ class Trainer:
         for line in self.options.notes:
             self.console.note(line)
         self.console.start(self.summary(), self.total, self.step)
+        if self.config.train.compile:
+            self.console.note("compile   the first step waits for torch.compile, minutes on a CPU")
         batches = train_loader(self.data["train"], self.config, rank=self.rank, world=self.world, start_step=self.step)
         loader = Ahead(iter(batches), self.fabric.device)
         try:
@@ -262,7 +264,10 @@ class Trainer:
                     if self.config.train.patience and self.stale >= self.config.train.patience:
                         self.console.note(f"stopped early: no better AP for {plural(self.stale, 'evaluation')}")
                         break
-                    report = self.train_step(loader)
+                    with compiling():
+                        report = self.train_step(loader)
+                    if self.config.train.compile and done == start:
+                        self.console.note(f"compile   done; the first step took {clock(report.seconds)}")
                     self.log(report)
                     if self.first and self.options.on_step is not None:
                         self.options.on_step(self.step, report)

@@ -62,6 +62,22 @@ def test_what_cannot_run_is_a_note(model):
             bench(Ways([str(model)], sizes=[wrong]))
 
 
+def test_a_compiler_that_fails_is_a_note(model, monkeypatch):
+    """As torch's C++ does where it is told to leave out the instructions it needs, or where there is no compiler."""
+
+    def backend(graph, _):
+        raise RuntimeError("C++ compile error\n\nCommand: g++\na.cpp:1: error: no such type")
+
+    honest = load_module.Compiled
+    monkeypatch.setattr(load_module, "Compiled", lambda network: honest(network, backend))
+    report = bench(Ways([str(model)], ["torch", "compile"], sizes=["64"]), Conditions(rounds=1))
+    assert [row.runtime for row in report.rows] == ["torch"]
+    (note,) = [note for note in report.notes if note.startswith("left out")]
+    assert "torch.compile does not work here: a.cpp:1: error: no such type" in note
+    with pytest.raises(FcosError, match=r"torch\.compile does not work here"):
+        bench(Ways([str(model)], ["compile"], sizes=["64"]), Conditions(rounds=1))
+
+
 def test_lanes_are_rows_of_their_own(model):
     report = bench(
         Ways([str(model)], ["torch", "compile"], sizes=["64"], batches=[1, 2], lanes=[1, 2]),

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from tiny import equal_states, learn, make_shapes, one_step, options, tiny_confi
 
 from fcos.data.loader import train_loader
 from fcos.data.open import open_splits
-from fcos.errors import ConfigError
+from fcos.errors import ConfigError, ModelError
 from fcos.evaluation.coco import evaluate
 from fcos.network import weights
 from fcos.network.recompute import find_blocks, recompute
@@ -366,6 +367,27 @@ def test_emulated_bf16_is_said(shapes, tmp_path, monkeypatch):
 
 
 # --------------------------------------------------------------------------- torch.compile
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_compiling_is_not_silent(shapes, tmp_path, monkeypatch, capsys, works):
+    def backend(graph, _):
+        if not works:
+            raise RuntimeError("No working C++ compiler found")
+        return graph.forward
+
+    importlib.import_module("lightning_fabric")  # which puts a torch.compile of its own in the place of torch's
+    honest = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **how: honest(network, **{**how, "backend": backend}))
+    config = tiny_config(train={"compile": True, "iterations": 2})
+    if works:
+        learn(config, shapes, tmp_path / "run", quiet=False)
+    else:
+        with pytest.raises(ModelError, match=r"torch\.compile does not work here: .*No working C\+\+ compiler"):
+            learn(config, shapes, tmp_path / "run", quiet=False)
+    said = capsys.readouterr().err
+    assert "the first step waits for torch.compile" in said
+    assert ("the first step took 0:" in said) == works
 
 
 @pytest.mark.slow
