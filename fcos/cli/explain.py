@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from .common import Device, Json, Model, Settings, Split, Trust, open_own, open_to_judge, sort_words, the_one
+from .common import (
+    Device,
+    Json,
+    Model,
+    Overlap,
+    Settings,
+    Split,
+    Tile,
+    Trust,
+    open_own,
+    open_to_judge,
+    sort_words,
+    the_one,
+)
 
 
 def command(
@@ -32,6 +45,8 @@ def command(
     as_json: Json = False,
     device: Device = "auto",
     trust: Trust = False,
+    tile: Tile = None,
+    overlap: Overlap = 0.2,
 ) -> None:
     """Why a box is there, or why an object was missed.
 
@@ -43,6 +58,8 @@ def command(
       fcos explain --model runs/mine   (what it was judged by)
     the objects of one picture
       fcos explain my_data --image 17 --model runs/mine
+    each detection of a large picture: which tiles saw it
+      fcos explain big.jpg --tile 640 --out story
     """
     import json
 
@@ -59,9 +76,19 @@ def command(
         data, source = Path(source), None
     if source is not None and image is not None:
         raise FcosError("--image is the id of a picture of --data")
+    if tile is not None and source is None:
+        raise FcosError("--tile explains the detections of a picture; leave it out, or give a picture")
     detector = load(model, device=device, trust=trust, overrides=overrides)
     drawn = {}
-    if source is not None:
+    if source is not None and tile is not None:
+        from ..analysis.explain_tiles import explain_tiles
+        from ..inference.tiles import parse_tile
+
+        told = explain_tiles(detector, source, parse_tile(tile, detector, overlap), score)
+        text, report = told.text(), told.to_dict()
+        if out is not None:
+            drawn = {"boxes.jpg": told.draw()}
+    elif source is not None:
         from ..analysis.explain import explain
 
         story = explain(detector, source, score)

@@ -143,8 +143,7 @@ def _raised(scores: Floats, pieces: Floats, owner: Ints) -> Floats:
     """Scores [W] of whole boxes, each half way up to the best of the pieces [P] that gave way to it, owner [P]."""
     best = scores.copy()
     np.maximum.at(best, owner[owner >= 0], pieces[owner >= 0])
-    raised: Floats = (scores + best) / 2
-    return raised
+    return ((scores + best) / 2).astype(np.float32)
 
 
 def _part_of(pieces: Rows, boxes: Floats, scores: Floats) -> Ints:

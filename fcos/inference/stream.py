@@ -130,11 +130,11 @@ def _detect(detector: Detector | Composite, part: Sequence[_Reading], scores: Te
             results.append((path, np.zeros((0, 0, 3), np.uint8), errors[place]))
         else:
             image, one = next(pairs)
-            results.append((path, _preview(image), one[one.scores >= scores[one.labels]]))
+            results.append((path, preview(image), one[one.scores >= scores[one.labels]]))
     return results
 
 
-def _preview(image: np.ndarray | Windows) -> np.ndarray:
+def preview(image: np.ndarray | Windows) -> np.ndarray:
     """The pixels to draw on: those of a large picture that was read in windows, smaller."""
     if isinstance(image, np.ndarray):
         return image

@@ -21,7 +21,7 @@ from ..data.image import resize
 from ..data.tiles import OVERLAP, cut_windows
 from ..errors import ConfigError
 from ..types import Classes, Detections
-from .merge import Merged, merge, rows_of
+from .merge import Merged, Rows, merge, rows_of
 
 Pixels = NDArray[np.uint8]
 _LEAST = 32  # pixels a tile's side must have
@@ -120,10 +120,12 @@ def parse_tile(text: str | int, detector: Looker, overlap: float = OVERLAP, batc
 
 @dataclass(frozen=True)
 class Looked:
-    """An image through its windows: what each saw, in pixels of the image, and what became of it."""
+    """An image through its windows: what each saw, in pixels of the image, all of that as `rows`, and what became of
+    it."""
 
     windows: tuple[Window, ...]
     seen: tuple[Detections, ...]
+    rows: Rows
     merged: Merged
 
 
@@ -134,12 +136,13 @@ def look(detector: Looker, image: Windows, tiling: Tiling, score: float = 0.0) -
     count = max(1, tiling.batch)
     for start in range(0, len(windows), count):
         part = windows[start : start + count]
-        images = [image.read(w, _shape(w, image.size, detector.config.data)) for w in part]
+        images = [image.read(w, read_shape(w, image.size, detector.config.data)) for w in part]
         seen += [
             _placed(found, window)
             for found, window in zip(detector.detect(images, [None] * len(part), score, count), part, strict=True)
         ]
-    return Looked(tuple(windows), tuple(seen), merge(rows_of(seen, windows, image.size)))
+    rows = rows_of(seen, windows, image.size)
+    return Looked(tuple(windows), tuple(seen), rows, merge(rows))
 
 
 def detect_tiles(
@@ -166,7 +169,7 @@ def kept(looked: Looked, detector: Looker) -> tuple[Detections, NDArray[np.int64
     return Detections(boxes, torch.from_numpy(scores), labels, points, names=names, ids=ids), keep
 
 
-def _shape(window: Window, size: Size, data: DataConfig) -> Size | None:
+def read_shape(window: Window, size: Size, data: DataConfig) -> Size | None:
     """(height, width) in which a window is read: None for its own; smaller where it is the whole image or too large to
     be held beside others: twice what the network takes, which shrinks it the rest of the way."""
     height, width = window.bottom - window.top, window.right - window.left

@@ -7,11 +7,18 @@ import pytest
 import torch
 from matching import assert_same_detections
 from scripted import GREY, TRUTH, detector
+from tiny import NAMES, tiny_config
 
 from fcos.analysis.explain import explain, who_silenced
+from fcos.analysis.explain_tiles import explain_tiles
 from fcos.analysis.misses import STAGES, gallery, miss_study
 from fcos.analysis.tide import tide
-from fcos.types import Detections
+from fcos.errors import ConfigError
+from fcos.inference.composite import Composite, Looks
+from fcos.inference.detector import Detector
+from fcos.inference.tiles import Tiling
+from fcos.network import weights
+from fcos.types import Classes, Detections
 
 
 def test_the_story_of_two_boxes():
@@ -170,3 +177,54 @@ def test_two_claims_to_one_object_are_mended_once(world):
     assert result.count["class"] == 2
     assert result.cost["class"] == pytest.approx(0.5)
     assert replace(result, ap50=0.0).text().startswith("AP50 0.00")
+
+
+@pytest.fixture(scope="module")
+def in_tiles():
+    """A small network that nobody trained, and an image of 120 x 150 pixels: it sees much, and all sorts."""
+    torch.manual_seed(0)
+    config = tiny_config(decode={"threshold": 0.0, "max_detections": 1000})
+    image = np.random.default_rng(0).integers(0, 255, (120, 150, 3), dtype=np.uint8)
+    return Detector(weights.build(config, len(NAMES)).eval(), config, Classes(NAMES)), image
+
+
+def test_the_stories_of_tiles_are_the_detections_and_leave_nothing_out(in_tiles):
+    network, image = in_tiles
+    told = explain_tiles(network, image, Tiling(64), score=0.0)
+    (found,) = Composite((network,), Looks(tile=64)).detect([image], [None])
+    assert torch.equal(told.detections.boxes, found.boxes)
+    assert torch.equal(told.detections.scores, found.scores)
+    # every box that a tile saw is in one story, once: it is shown, it gave way, or it was silenced
+    shown = [s for story in told.stories for s in (*story.seen, *story.silenced)]
+    gone = [s for story in told.stories for s in story.gave_way]
+    assert len(set(shown)) == len(shown) <= told.rows
+    assert len(set(gone)) == len(gone)
+    assert not set(gone) & set(shown)
+    assert any(len(story.seen) > 1 for story in told.stories)
+    assert {s.kind for s in (*shown, *gone)} == {"tile", "larger tile", "whole image"}
+    for story in told.stories:
+        box = np.array([s.box for s in story.seen])
+        joined = [*box[:, :2].min(axis=0), *box[:, 2:].max(axis=0)]
+        np.testing.assert_allclose(story.box, joined, atol=1e-3)
+    assert told.draw().shape == image.shape
+    assert len(told.to_dict()["detections"]) == len(found)
+
+
+def test_a_sight_is_what_its_tile_alone_tells(in_tiles):
+    """Level and location of a box are those of `explain` on the crop, moved to the tile's place."""
+    network, image = in_tiles
+    told = explain_tiles(network, image, Tiling(64), score=0.0)
+    sight = next(s for story in told.stories for s in story.seen if s.kind == "tile" and s.tile[:2] != (0, 0))
+    left, top, right, bottom = sight.tile
+    alone = explain(network, image[top:bottom, left:right], score=0.0)
+    place = np.array([left, top])
+    match = [s for s in alone.stories if np.allclose(np.array(s.box) + np.tile(place, 2), sight.box, atol=1e-2)]
+    assert any(
+        s.level == sight.level and np.allclose(np.array(s.location) + place, sight.location, atol=1e-3) for s in match
+    )
+
+
+def test_an_image_of_one_tile_has_no_story_of_tiles(in_tiles):
+    network, image = in_tiles
+    with pytest.raises(ConfigError, match="one tile; leave --tile out"):
+        explain_tiles(network, image, Tiling(200))

@@ -232,8 +232,8 @@ def test_which_tile_auto_means():
 
 def join(seen, windows, size, looker):
     """The detections of windows put together."""
-    merged = merge(rows_of(seen, windows, size))
-    return kept(Looked(tuple(windows), tuple(seen), merged), looker)[0]
+    rows = rows_of(seen, windows, size)
+    return kept(Looked(tuple(windows), tuple(seen), rows, merge(rows)), looker)[0]
 
 
 def _seen(boxes, scores, labels):
