@@ -24,6 +24,7 @@ from .engine import Outcome, Pixels, Task
 from .options import Refused
 
 _LEAST_TILE = 128  # smaller ones would only cost time
+_MOST_TILES = 200  # of one picture, their overlap not counted: seconds of a lane
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,12 @@ def tiler(score: float, tile: str) -> Task:
         raise Refused(400, f"tile: write auto, or the side of a tile in pixels, {_LEAST_TILE} or more")
 
     def task(detector: Detector, image: Pixels) -> Detections:
-        return detector(image, score=score, tile=tile if tile == "auto" else int(tile))
+        if tile == "auto":
+            return detector(image, score=score, tile="auto")
+        side, (height, width) = int(tile), image.shape[:2]
+        if height * width > _MOST_TILES * side**2:
+            raise Refused(413, f"{width}x{height} pixels make too many tiles of {side}; take larger ones, or auto")
+        return detector(image, score=score, tile=side)
 
     return task
 

@@ -35,6 +35,10 @@ _OPEN = (
 )  # wanted by what has no token: probes, a page
 
 
+class _Unsent(Exception):
+    """The connection takes no answer any more."""
+
+
 class Guard:
     """ASGI: checks the bearer token, answers what nobody caught with 500 and one line, counts and times."""
 
@@ -56,7 +60,10 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-            await send(message)
+            try:
+                await send(message)
+            except Exception as error:  # a request that broke HTTP's rules half-way cannot be answered
+                raise _Unsent(str(error)) from error
 
         try:
             if self._open(scope) or allowed(Headers(scope=scope), self.access.token):
@@ -64,6 +71,9 @@ class Guard:
             else:
                 line = "this server wants a token: Authorization: Bearer TOKEN"
                 await _refuse(answer, 401, line, ((b"www-authenticate", b"Bearer"),))
+        except _Unsent as error:
+            status = 0
+            log.warning("an answer could not be sent: %s", str(error)[:200])
         except Exception:
             log.exception("a request failed")
             if not status:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 import pytest
+from matching import assert_same_detections
 from PIL import Image
 
 pytest.importorskip("fastapi", reason="pip install 'fcos-detector[serve]'")
@@ -133,9 +134,29 @@ def test_answers_equal_the_model_to_the_last_digit(server, model):
     assert any(detections(server, data, "") for _, data in pictures)
 
 
-def test_answers_equal_the_model_on_real_pictures(server, model, shared_data):
-    for path in sorted((shared_data / "coco_val2017_60").rglob("*.jpg"))[:12]:
+@pytest.mark.parametrize("count", [8, pytest.param(50, marks=pytest.mark.slow)])
+def test_answers_equal_the_model_on_real_pictures(server, model, shared_data, count):
+    paths = sorted((shared_data / "coco_val2017_60").rglob("*.jpg"))[:count]
+    assert len(paths) == count
+    for path in paths:
         assert equal(detections(server, path.read_bytes()), model(path.read_bytes(), score=0.0)), path.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_other_runtimes_answer_as_the_model_does_there(runtime):
+    """At the pictures' whole size, a huge one among them, in several lanes."""
+    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
+    expected = load("fcos-lite0", device="cpu", runtime=runtime, threads=2)
+    pictures = [path.read_bytes() for path in PHOTOS] + [data for _, data in odd_pictures()]
+    pictures.append(encoded(Image.open(io.BytesIO(CAT)).resize((7500, 5000)), "JPEG"))
+    with serving(settings=(), placing=Placing(device="cpu", runtime=runtime, threads=2, lanes=2)) as (address, _):
+        for data in pictures:
+            found = detections(address, data, "?score=0.05")
+            columns = {"boxes": "box", "scores": "score", "labels": "class"}
+            found = {name: np.array([d[key] for d in found]) for name, key in columns.items()}
+            wanted = expected(data, score=0.05)
+            assert_same_detections(found, wanted, box=1e-4 * max(wanted.size))
 
 
 def test_many_clients_at_once_get_their_own_answers(server, model):

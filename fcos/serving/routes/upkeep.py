@@ -23,7 +23,9 @@ def add(app: FastAPI, server: Server) -> None:
 
     @app.get("/metrics", summary="Numbers for Prometheus")
     async def metrics() -> Response:
-        return Response(server.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            await asyncio.to_thread(server.metrics.text), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
     @app.get("/models", summary="The models, their classes and the score from which boxes are shown")
     async def models() -> dict[str, Any]:
