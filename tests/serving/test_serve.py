@@ -324,7 +324,7 @@ def test_a_full_queue_says_when_to_return():
             status, headers, body = ask(address, data=CAT)
             assert status == 503
             assert int(headers["retry-after"]) >= 1
-            assert "wait" in json.loads(body)["error"]
+            assert "ask again later" in json.loads(body)["error"]
             assert ask(address, "/health")[0] == 200
         assert ask(address, data=CAT)[0] == 200
 
