@@ -45,6 +45,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path):
     for words in ("fcos.train", "evaluate(result.folder)", "ci=True"):
         assert "text/html" in kinds(words), words
     (trained,) = (o for source, o in shown.items() if "fcos.train" in source)
-    assert any("epoch 2.0 loss" in o.get("text", "") for o in trained)
+    told = [o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in trained]
+    assert any("epoch 2.0 loss" in text for text in told), told
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
     assert (tmp_path / "first.onnx").is_file()

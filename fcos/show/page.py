@@ -29,7 +29,7 @@ h1{font-size:24px;overflow-wrap:anywhere}h2{font-size:18px;margin-top:36px}img{m
 .wide{overflow-x:auto;margin:14px 0}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:3px 14px 3px 0;text-align:right;border-bottom:1px solid var(--lines);vertical-align:top}
-td:first-child,th:first-child,td.l,th.l{text-align:left}td.l{overflow-wrap:anywhere;min-width:4em}
+td:first-child,th:first-child,td.l,th.l{text-align:left}td.l{overflow-wrap:anywhere;min-width:6em}
 th{color:var(--muted);font-weight:500}
 table.facts td,table.facts th{text-align:left;white-space:pre-wrap;overflow-wrap:anywhere}
 table.facts th{white-space:nowrap}

@@ -3,6 +3,7 @@
 import json
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -197,3 +198,27 @@ def test_info_as_json_is_json(capsys):
     levels = json.loads(out, parse_constant=no_constant)["levels"]
     assert [level["upper"] for level in levels][-1] is None
     assert all(a["upper"] == b["lower"] for a, b in pairwise(levels))
+
+
+def test_who_finds_nothing_is_told_of_a_lower_score(work, capsys, tmp_path):
+    image = next((work / "shapes" / "images" / "val").iterdir())
+    common = ("predict", image, "--model", work / "run", "--out", tmp_path / "found")
+    code, out, err = fcos(capsys, *common, "--score", "1")
+    assert (code, "nothing" in out) == (0, True)
+    assert "nothing scores 1 or more; what is less sure: --score 0.1" in err
+    code, _, err = fcos(capsys, *common, "--score", "0")
+    assert (code, "nothing scores" in err) == (0, False)
+
+
+def test_track_begins_tracks_at_the_models_own_score(work, capsys, tmp_path):
+    path = sorted((work / "shapes" / "images" / "val").iterdir())[0]
+    frame = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    clip = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, frame.shape[1::-1])
+    for _ in range(4):
+        clip.write(frame)
+    clip.release()
+    for shown, any_object in (("0", True), ("1", False)):
+        arguments = ("track", tmp_path / "clip.mp4", "--model", work / "run", "--no-video", "--out", tmp_path / shown)
+        code, out, _ = fcos(capsys, *arguments, f"decode.shown={shown}", "decode.threshold=0")
+        assert code == 0, out
+        assert (not out.startswith("0 objects in 4 frames")) == any_object, out
