@@ -55,3 +55,26 @@ def check(
     if out is not None:
         write_page(out, result, limit)
         say(f"written to {out}: open it in a browser, decide with the keys, save decisions.json")
+
+
+@app.command()
+def apply(
+    decisions: Annotated[Path, typer.Argument(help="The file that the page saved: decisions.json.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the corrected copy.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", help=f"{DATA[:-1]}; left out: where it was when it was checked.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Format to write; left out: that of the data.")] = None,
+    format: Format = None,
+    pictures: Pictures = None,
+    labels: Labels = None,
+) -> None:
+    """Write a corrected copy: what was fixed on the page is done, the original stays as it is.
+
+    \b
+    fcos labels apply decisions.json --out my_data_corrected
+    """
+    from ..labels.applying import apply as run
+
+    source = None if data is None else data_source(data, format, pictures, labels)
+    typer.echo(run(decisions, data=source, to=to, out=out).text())

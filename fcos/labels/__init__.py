@@ -4,11 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .applying import apply
     from .checking import check
 
-_WHERE = {"check": "checking"}
+_WHERE = {"check": "checking", "apply": "applying"}
 
-__all__ = ["check"]
+__all__ = ["apply", "check"]
 
 
 def __getattr__(name: str) -> Any:

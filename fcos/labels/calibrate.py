@@ -20,9 +20,11 @@ from typing import NamedTuple
 import numpy as np
 
 _EDGE = 1e-3
-_GRID = np.concatenate([[0.0], np.geomspace(2e-4, 0.5, 50)])
+_SHARES = 41
 _DRAWS = 1000
-_TEMPER = 0.6  # of the likelihood: it knows nothing of the noise in the shapes; by simulation 90 % then hold 90 %
+_RIGHT = 0.8  # and of the annotations as they are, at most
+_END = 0.2  # of the injected errors lie below what is fitted
+_TEMPER = 0.8  # of the likelihood: it knows nothing of the noise in the shapes; by simulation 90 % then hold 90 %
 
 
 @dataclass(frozen=True)
@@ -67,25 +69,28 @@ def fit(injected: np.ndarray, given: np.ndarray, tried: int) -> Curve:
     injected, given = np.asarray(injected, float), np.asarray(given, float)
     found = len(injected) / max(tried, 1)
     if len(injected) < 5 or len(given) < 5:  # too little to say anything: every share is as good
-        flat = np.ones(len(_GRID)) / len(_GRID)
-        return Curve(_GRID, flat, np.zeros(len(_GRID)), np.zeros(len(_GRID)), found, 0.5)
+        shares, nothing = np.linspace(0, 0.5, _SHARES), np.zeros(_SHARES)
+        return Curve(shares, np.full(_SHARES, 1 / _SHARES), nothing, nothing, found, 0.5)
     x = _logit(np.concatenate([injected, given]))
     y = np.concatenate([np.ones(len(injected)), np.zeros(len(given))])
     # each injected copy is one more look at the same errors: they weigh as the given ones do, no more
     weight = np.where(y == 1, min(1.0, len(given) / len(injected)), 1.0)
     offset = np.log((weight * y).sum() / (weight * (1 - y)).sum())
+    # only the end of the list is fitted, far from it what is right may behave as it will; but with enough of that
+    end = x >= min(np.quantile(x[: len(injected)], _END), np.quantile(x[len(injected) :], _RIGHT))
+    x, y, weight = x[end], y[end], weight[end]
     start = np.zeros(2)
     values, a, b = [], [], []
-    for share in _GRID:
+    most = _floor(injected, given)
+    shares = np.linspace(0, most, _SHARES)
+    for share in shares:
         start, value = _maximise(_Items(x, y, weight, offset), float(share), start)
         values.append(value)
         a.append(start[0])
         b.append(start[1])
-    most = _floor(injected, given)
-    possible = np.maximum(most, _GRID[1]) >= _GRID
-    relative = _TEMPER * (np.array(values) - np.array(values)[possible].max())
-    likelihood = np.exp(np.minimum(relative, 0)) * possible  # even in the logarithm of the share
-    return Curve(_GRID, likelihood / likelihood.sum(), np.array(a), np.array(b), found, most)
+    likelihood = np.exp(_TEMPER * (np.array(values) - max(values)))
+    likelihood /= shares + most / 10  # few errors are more usual than many
+    return Curve(shares, likelihood / likelihood.sum(), np.array(a), np.array(b), found, most)
 
 
 class _Items(NamedTuple):

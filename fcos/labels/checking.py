@@ -21,6 +21,7 @@ from .calibrate import Curve, fit
 from .evidence import Evidence, gather, overlaps
 from .folding import Judge, out_of_fold
 from .inject import DUPLICATE, KINDS, MISSING, ROUNDS, SHARE, Spoiled, spoil
+from .ranking import rank
 from .report import Check, Finding, in_words
 from .suspicion import Suspect, suspects
 
@@ -59,12 +60,12 @@ def judge_all(
                 finally:
                     bar.advance()
                 scores.add(index, gather(judge.detector, pixels, mapping, len(dataset.classes)))
-    curves = scores.curves()
-    findings = [replace(f, split=splits[f.image]) for f in _listed(dataset, scores.given, curves)]
+    curves, given = scores.ranked()
+    findings = [replace(f, split=splits[f.image]) for f in _listed(dataset, given, curves)]
     boxes = max(sum(int((~r.ignore).sum()) for r in dataset.records), 1)
     rates = {}
     for kind, curve in curves.items():
-        things = len(scores.given[kind]) / boxes / max(curve.found, 0.05)
+        things = len(given[kind]) / boxes / max(curve.found, 0.05)
         rates[kind] = tuple(v * things for v in curve.rate())
     return Check(dataset, "", tuple(findings), rates, curves, tuple(unread))  # type: ignore[arg-type]
 
@@ -76,7 +77,7 @@ class Scores:
         self.dataset = dataset
         self.copies = [spoil(dataset, share, 1000 * seed + k) for k in range(rounds)]
         self.given: dict[str, list[tuple[int, Suspect]]] = {kind: [] for kind in KINDS}
-        self.injected: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        self.injected: dict[str, list[tuple[int, Suspect]]] = {kind: [] for kind in KINDS}
         self.tried = dict.fromkeys(KINDS, 0)
 
     def add(self, index: int, evidence: Evidence) -> None:
@@ -90,15 +91,18 @@ class Scores:
             for kind in KINDS:
                 self.tried[kind] += len(spoiled.lost) if kind == MISSING else spoiled.kinds.count(kind)
             for suspect in caught(suspects(evidence, spoiled.record), spoiled):
-                self.injected[suspect.kind].append(suspect.score)
+                self.injected[suspect.kind].append((index, suspect))
 
-    def curves(self) -> dict[str, Curve]:
-        """A curve for each kind that could be tried."""
-        return {
-            kind: fit(np.array(self.injected[kind]), np.array([s.score for _, s in self.given[kind]]), self.tried[kind])
-            for kind in KINDS
-            if self.tried[kind]
-        }
+    def ranked(self) -> tuple[dict[str, Curve], dict[str, list[tuple[int, Suspect]]]]:
+        """For each kind that could be tried: the curve, and the suspects under their learned scores."""
+        curves, given = {}, {}
+        for kind in KINDS:
+            if not self.tried[kind]:
+                continue
+            scores, injected = rank(self.given[kind], self.injected[kind])
+            curves[kind] = fit(injected, scores, self.tried[kind])
+            given[kind] = [(i, replace(s, score=float(v))) for (i, s), v in zip(self.given[kind], scores, strict=True)]
+        return curves, given
 
 
 def caught(found: Sequence[Suspect], spoiled: Spoiled) -> Iterator[Suspect]:

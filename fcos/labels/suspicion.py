@@ -12,6 +12,7 @@ still speaks for an annotation. Each is a product of what is seen and of what is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +29,7 @@ class Suspect:
     kind: of KINDS. score 0..1: how suspicious. row: the annotation, -1 for a missing box; other: the second annotation
     of a duplicate, else -1. box [4] xyxy and label: what the model says in its place (for a box too many and a
     duplicate: the annotation itself). seen: the model's score of that; own: its score of what is annotated; overlap:
-    IoU of both.
+    IoU of both. given: the label that is annotated, -1 for a missing box. facts: what else may tell, for `ranking`.
     """
 
     kind: str
@@ -40,6 +41,8 @@ class Suspect:
     seen: float
     own: float
     overlap: float
+    given: int = -1
+    facts: tuple[float, ...] = ()
 
 
 def suspects(evidence: Evidence, record: Record) -> list[Suspect]:
@@ -61,15 +64,29 @@ class _Scene:
         own = evidence.scores[:, self.labels]  # [K,G]
         self.own = own
         self.known = evidence.known[self.labels]
+        beside = overlaps(self.boxes, self.boxes) * (1 - np.eye(len(self.rows)))
+        self.crowd = beside.max(axis=1, initial=0.0)
+        self.size = record.size
 
     def _suspect(
-        self, what: tuple[str, float], at: int, seen: tuple[np.ndarray, int], numbers: tuple[float, float, float]
+        self,
+        what: tuple[str, float],
+        at: int,
+        seen: tuple[np.ndarray, int],
+        numbers: tuple[float, float, float],
+        facts: Sequence[float] = (),
     ) -> Suspect:
         """what: kind and score; at: number of the annotation; seen: box and label; numbers: seen, own, overlap."""
         (kind, score), (box, label) = what, seen
         x1, y1, x2, y2 = (float(v) for v in box)
         row = int(self.rows[at]) if at >= 0 else -1
-        return Suspect(kind, float(score), row, -1, (x1, y1, x2, y2), int(label), *(float(v) for v in numbers))
+        given = int(self.labels[at]) if at >= 0 else -1
+        shape = _shape(box if at < 0 else self.boxes[at], self.size)
+        more = tuple(float(v) for v in (*shape, *facts))
+        looks, own, overlap = (float(v) for v in numbers)
+        return Suspect(
+            kind, float(score), row, -1, (x1, y1, x2, y2), int(label), looks, own, overlap, given=given, facts=more
+        )
 
     def missing(self) -> list[Suspect]:
         e = self.e
@@ -77,13 +94,15 @@ class _Scene:
             return []
         every = np.concatenate([self.boxes, self.ignored])
         labels = np.concatenate([self.labels, self.ignored_labels])
-        explained = np.zeros(len(e.peaks))
-        nearest = np.zeros(len(e.peaks))
+        explained, nearest, parts = np.zeros(len(e.peaks)), np.zeros(len(e.peaks)), np.zeros((len(e.peaks), 4))
         if len(every):
             iou, part = overlaps(e.peaks, every), inside(e.peaks, every)
             whole = inside(every, e.peaks).T
             same = labels[None] == e.peak_labels[:, None]
             nearest = iou.max(axis=1)
+            parts = np.stack(
+                [(iou * same).max(axis=1), (part * same).max(axis=1), part.max(axis=1), whole.max(axis=1)], 1
+            )
             # the same class near by: a poorer box of that object, a part of it, or the group that it is in
             mine = np.maximum.reduce([_step(iou, 0.1, 0.45), _step(part, 0.5, 0.9), 0.7 * _step(whole, 0.6, 0.95)])
             other = _step(iou, 0.35, 0.65)  # another class in that place: `class` asks for it
@@ -97,9 +116,18 @@ class _Scene:
         alike = e.peak_labels[None] == e.peak_labels[:, None]
         second = np.maximum(_step(better, 0.3, 0.6), _step(within, 0.6, 0.95) * alike).max(axis=1, initial=0.0)
         value = e.peak_scores * (1 - explained) * (1 - second)
+        agree = np.log1p(e.votes)
+        # the best other class in the same place
+        rival = (overlaps(e.peaks, e.peaks) > 0.5) * ~alike * e.peak_scores[None]
         return [
-            self._suspect((MISSING, value[d]), -1, (e.peaks[d], e.peak_labels[d]), (e.peak_scores[d], 0.0, nearest[d]))
-            for d in np.flatnonzero(value > 0.01)
+            self._suspect(
+                (MISSING, value[d]),
+                -1,
+                (e.peaks[d], e.peak_labels[d]),
+                (e.peak_scores[d], 0.0, nearest[d]),
+                (*parts[d], second[d], agree[d], rival[d].max(initial=0.0), explained[d]),
+            )
+            for d in np.flatnonzero(e.peak_scores > 0.05)
         ]
 
     def classes(self) -> list[Suspect]:
@@ -122,8 +150,11 @@ class _Scene:
             rivals[:, self.labels[g]] = 0
             place, label = np.unravel_index(rivals.argmax(), rivals.shape)
             seen = rivals[place, label]
+            dim = float((self.own[:, g] * self.overlap[:, g]).max(initial=0.0))
             numbers = (seen, own, self.overlap[place, g])
-            result.append(self._suspect((CLASS, seen * (1 - own)), g, (e.boxes[place], int(label)), numbers))
+            result.append(
+                self._suspect((CLASS, seen * (1 - own)), g, (e.boxes[place], int(label)), numbers, (self.crowd[g], dim))
+            )
         return result
 
     def shifted(self) -> list[Suspect]:
@@ -141,9 +172,18 @@ class _Scene:
             # the mean of what the best locations of this object say is steadier than the best alone
             team = (overlaps(e.boxes, e.boxes[place][None])[:, 0] > 0.6) * weight**2
             box = (e.boxes * team[:, None]).sum(axis=0) / team.sum()
+            spread = float(np.sqrt(((e.boxes - box) ** 2 * team[:, None]).sum(axis=0) / team.sum()).mean())
             overlap = float(overlaps(box[None], self.boxes[g][None])[0, 0])
             own = float(self.own[place, g])
-            result.append(self._suspect((SHIFTED, own * (1 - overlap)), g, (box, self.labels[g]), (own, own, overlap)))
+            # what the network says for the annotated box as it is, and how the sides of both differ
+            exact = float((self.own[:, g] * _step(self.overlap[:, g], 0.5, 1.0)).max(initial=0.0))
+            extent = np.tile(np.maximum(self.boxes[g, 2:] - self.boxes[g, :2], 1), 2)
+            sides = np.sort(np.abs(box - self.boxes[g]) / extent)[::-1]
+            ratio = _log_area(self.boxes[g]) - _log_area(box)
+            facts = (exact, *sides, ratio, self.crowd[g], spread)
+            result.append(
+                self._suspect((SHIFTED, own * (1 - overlap)), g, (box, self.labels[g]), (own, own, overlap), facts)
+            )
         return result
 
     def spurious(self) -> list[Suspect]:
@@ -156,8 +196,11 @@ class _Scene:
             own = float((self.own[:, g] * support[:, g]).max(initial=0.0))
             best = float(self.overlap[:, g].max(initial=0.0))
             seen = max(own, 0.7 * any_class)
+            loose = float((self.own[:, g] * self.overlap[:, g]).max(initial=0.0))
             numbers = (any_class, own, best)
-            result.append(self._suspect((SPURIOUS, 1 - seen), g, (self.boxes[g], self.labels[g]), numbers))
+            result.append(
+                self._suspect((SPURIOUS, 1 - seen), g, (self.boxes[g], self.labels[g]), numbers, (self.crowd[g], loose))
+            )
         return result
 
     def duplicates(self) -> list[Suspect]:
@@ -192,6 +235,17 @@ def _fit(fits: np.ndarray, column: int) -> float:
 
 def _with_other(suspect: Suspect, other: int) -> Suspect:
     return replace(suspect, other=other)
+
+
+def _shape(box: np.ndarray, size: tuple[int, int]) -> tuple[float, float, float]:
+    """(log of the side in pixels, log of width to height, whether it touches the edge of the image)."""
+    width, height = np.maximum(box[2:] - box[:2], 1)
+    at_edge = box[0] < 2 or box[1] < 2 or box[2] > size[1] - 2 or box[3] > size[0] - 2
+    return 0.5 * float(np.log(width * height)), float(np.log(width / height)), float(at_edge)
+
+
+def _log_area(box: np.ndarray) -> float:
+    return float(np.log(np.maximum(box[2:] - box[:2], 1)).sum())
 
 
 def _step(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -17,6 +17,7 @@ from fcos.data.write import convert
 from fcos.export.browser import Browser, find_chromium
 from fcos.inference.detector import Detector
 from fcos.labels.checking import check
+from fcos.labels.evidence import overlaps
 from fcos.labels.inject import MISSING, spoil
 from fcos.labels.page import write_page
 from fcos.points import make_points
@@ -56,7 +57,10 @@ class ByColour:
 def world(tmp_path_factory):
     """(a detector, a set of shapes, the same with known mistakes)"""
     folder = tmp_path_factory.mktemp("labels")
-    truth = open_dataset(make_shapes(folder / "shapes", {"train": 80}, seed=2), "train")
+    truth = open_dataset(make_shapes(folder / "shapes", {"train": 90}, seed=2), "train")
+    # shapes that touch are one to this network
+    grown = [r.boxes + np.array([-2, -2, 2, 2]) for r in truth.records]
+    truth = truth.subset([i for i, b in enumerate(grown) if (overlaps(b, b) > 0).sum() == len(b)])
     detector = Detector(ByColour(2), CONFIG, truth.classes)
     spoiled = spoil(truth, 0.05, seed=77)
     wrong = replace(truth, records=tuple(s.record for s in spoiled))
@@ -94,7 +98,7 @@ def test_a_clean_set_is_not_accused(world):
     clean = check(truth, model=detector, quiet=True)
     _, about, low, _ = clean.promise(50)
     assert low == 0
-    assert about <= 5
+    assert about <= 2
 
 
 def test_the_python_door(world):

@@ -41,7 +41,7 @@ def worst(of, truth):
 def test_a_scene_in_which_all_is_right():
     seen = evidence((LEFT, CAT, 0.9), (RIGHT, DOG, 0.8))
     found = worst(seen, record(1, [LEFT, RIGHT], [CAT, DOG]))
-    assert found.get(MISSING) is None
+    assert found[MISSING].score < 0.05
     assert found[CLASS].score < 0.05
     assert found[SHIFTED].score < 0.05
     assert found[SPURIOUS].score < 0.21
@@ -53,7 +53,7 @@ def test_a_missing_box():
     assert found.score == pytest.approx(0.8, abs=0.01)
     assert (found.row, found.label, list(found.box)) == (-1, DOG, RIGHT)
     # in a region to ignore it is not missing
-    assert MISSING not in worst(seen, record(1, [LEFT, RIGHT], [CAT, DOG], ignore=[False, True]))
+    assert worst(seen, record(1, [LEFT, RIGHT], [CAT, DOG], ignore=[False, True]))[MISSING].score < 0.05
 
 
 def test_a_wrong_class_and_none_where_the_other_object_is_annotated():
@@ -170,8 +170,8 @@ def test_the_promise_holds_in_simulation(share):
         inside += low <= wrong[first].sum() <= high
         said.append(about)
         true.append(wrong[first].sum())
-    assert inside >= 22  # of 30; 27 are promised, 25 to 30 were held on average
-    assert abs(np.mean(said) - np.mean(true)) < 3
+    assert inside >= 22  # of 30; 27 are promised
+    assert abs(np.mean(said) - np.mean(true)) < 5
 
 
 def test_few_errors_say_little_and_a_higher_score_is_never_less_suspicious():

@@ -1,0 +1,114 @@
+"""Decisions become a corrected copy; the original keeps every byte."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny import fcos, make_shapes
+
+from fcos.data.open import open_splits
+from fcos.errors import DataError
+from fcos.labels.applying import apply
+
+
+def snapshot(folder):
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def decision(kind, record, names, action="fix", row=None, proposed=None):
+    annotated = None
+    if row is not None:
+        annotated = {"label": names[record.labels[row]], "box": [float(v) for v in record.boxes[row]]}
+    where = {"kind": kind, "split": "train", "file": record.file_name}
+    return {**where, "annotated": annotated, "proposed": proposed, "action": action}
+
+
+@pytest.fixture
+def world(tmp_path):
+    data = make_shapes(tmp_path / "shapes", {"train": 12, "val": 3}, seed=5)
+    return data, open_splits(data)
+
+
+def write(path, data, rows):
+    path.write_text(json.dumps({"fcos": "label decisions", "version": 1, "data": str(data), "decisions": rows}))
+    return path
+
+
+@pytest.mark.parametrize("to", [None, "yolo", "voc", "labelstudio"])
+def test_each_fix_is_done_in_a_copy(world, tmp_path, capsys, to):
+    data, splits = world
+    before = snapshot(data)
+    names = splits["train"].classes.names
+    full = [r for r in splits["train"].records if len(r.boxes)]
+    a, b, c, d, e = full[:5]
+    other = {"disc": "square", "square": "disc"}[names[b.labels[0]]]
+    box = [3.0, 4.0, 23.5, 30.25]
+    rows = [
+        decision("missing", a, names, proposed={"label": "disc", "box": box}),
+        decision("class", b, names, row=0, proposed={"label": other, "box": b.boxes[0].tolist()}),
+        decision("shifted", c, names, row=0, proposed={"label": names[c.labels[0]], "box": box}),
+        decision("spurious", d, names, row=0),
+        decision("duplicate", e, names, "reject", row=0),
+        decision("spurious", e, names, "accept", row=0),
+    ]
+    file, out = write(tmp_path / "decisions.json", data, rows), tmp_path / "mended"
+    code, said, err = fcos(capsys, "labels", "apply", file, "--out", out, *(["--to", to] if to else []))
+    assert (code, err) == (0, "")
+    assert "1 added, 1 renamed, 1 moved, 1 removed" in said
+    assert "1 annotation to mend by hand" in said
+    assert snapshot(data) == before
+    mended = open_splits(out)
+    assert set(mended) == {"train", "val"}
+    now = {r.path.name.rsplit(".", 1)[0].replace("_", " "): r for r in mended["train"].records}
+    table = mended["train"].classes.names
+
+    def find(record):
+        return now[record.file_name.rsplit(".", 1)[0].replace("_", " ")]
+
+    assert len(find(a).boxes) == len(a.boxes) + 1
+    assert np.abs(find(a).boxes - box).max(axis=1).min() < 0.5
+    assert table[find(b).labels[0]] == other
+    assert np.abs(find(c).boxes - box).max(axis=1).min() < 0.5
+    assert len(find(c).boxes) == len(c.boxes)
+    assert len(find(d).boxes) == len(d.boxes) - 1
+    assert len(find(e).boxes) == len(e.boxes)
+    untouched = full[5:]
+    for record in untouched:
+        np.testing.assert_allclose(find(record).boxes, record.boxes, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"action": "burn"}, "action 'burn' is none of fix, accept, reject"),
+        ({"kind": "odd"}, "there is no kind 'odd'"),
+        ({"file": "gone.png"}, "has no image 'gone.png'"),
+        ({"annotated": None}, "annotated is no label with a box of four numbers"),
+        ({"annotated": {"label": "disc", "box": [0, 0, "1", 4]}}, "annotated is no label with a box"),
+        ({"annotated": {"label": "disc", "box": [0.0, 0.0, 1.0, 1.0]}}, "any more; check the data set again"),
+    ],
+)
+def test_bad_decisions_are_one_line_and_write_nothing(world, tmp_path, capsys, change, line):
+    data, splits = world
+    record = next(r for r in splits["train"].records if len(r.boxes))
+    row = {**decision("spurious", record, splits["train"].classes.names, row=0), **change}
+    file = write(tmp_path / "decisions.json", data, [row])
+    code, _, said = fcos(capsys, "labels", "apply", file, "--out", tmp_path / "mended")
+    assert code == 2
+    assert line in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "mended").exists()
+
+
+def test_the_original_is_never_written_to(world, tmp_path):
+    data, _ = world
+    before = snapshot(data)
+    file = write(tmp_path / "decisions.json", data, [])
+    for out in (data, data / "mended"):
+        with pytest.raises(DataError, match="lies in the data set itself"):
+            apply(file, out=out)
+    (tmp_path / "no.json").write_text("[1]")
+    with pytest.raises(DataError, match="holds no label decisions"):
+        apply(tmp_path / "no.json", data=data, out=tmp_path / "x")
+    assert snapshot(data) == before
+    assert apply(file, out=tmp_path / "same").text().endswith("nothing changed")
