@@ -1,6 +1,7 @@
 """The attack stays: random files of every kind through every gate give a value or one line, never anything else.
 
-200 cases each here, 5,000 with `-m slow`. A hang or endless memory would stop the whole suite, which is how they show.
+200 cases each here, 5,000 with `-m slow`, each within 20 seconds of computing and 3 GB. Tracebacks, hangs, memory,
+messages of several lines and silent changes are counted.
 """
 
 import io
@@ -15,13 +16,13 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from limits import Silent, Tally
 from PIL import Image
 
 from fcos.config import Config
 from fcos.core_yaml import dump_yaml, parse_yaml, read_yaml
 from fcos.data.dataset import Dataset, Record
 from fcos.data.image import image_header, load_image
-from fcos.errors import FcosError
 from fcos.evaluation.results import read_results
 from fcos.export.about import About, from_text
 from fcos.inference.scores import parse_scores
@@ -33,20 +34,21 @@ CASES = [200, pytest.param(5000, marks=pytest.mark.slow)]
 
 
 def attack(count: int, strategy: Any, gate: Callable[[Any], object]) -> None:
-    """`gate` takes every value of `strategy`, or refuses it in one line."""
+    """`gate` takes every value of `strategy`, or refuses it in one line, within the limits of time and memory."""
+    tally = Tally()
 
     @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(strategy)
     def each(value: Any) -> None:
-        try:
-            gate(value)
-        except FcosError as error:
-            message = str(error)
-            assert message
-            assert message.isprintable()
-            assert len(message) <= 700
+        tally.try_one(gate, value)
 
     each()
+    tally.check()
+
+
+def alike(read: object, written: object) -> None:
+    if read != written:
+        raise Silent(f"{written!r} came back as {read!r}")
 
 
 words = st.text(max_size=12) | st.sampled_from(
@@ -107,7 +109,7 @@ def test_any_bytes_in_a_file(tmp_path, count, read):
 def test_any_yaml(count):
     def gate(text: str) -> None:
         value = parse_yaml(text, "a.yaml")
-        assert parse_yaml(dump_yaml(value), "a.yaml") == value
+        alike(parse_yaml(dump_yaml(value), "a.yaml"), value)
 
     attack(count, pieces, gate)
 
@@ -116,7 +118,7 @@ def test_any_yaml(count):
 def test_any_json(count):
     def gate(value: Any) -> None:
         text = json.dumps(value)
-        assert parse_json(text, "a", nan=False) == json.loads(text)
+        alike(parse_json(text, "a", nan=False), json.loads(text))
 
     attack(count, values, gate)
 
@@ -201,7 +203,7 @@ def test_any_image(tmp_path, count, whole):
     def gate(data: bytes) -> None:
         height, width = image_header(data).displayed
         pixels = load_image(data)
-        assert pixels.shape == (height, width, 3)
+        alike(pixels.shape, (height, width, 3))
 
     attack(count // 4, damaged(whole), gate)
 
@@ -215,9 +217,5 @@ def test_yaml_of_others_is_read_alike_or_refused(count):
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3),
         max_leaves=8,
     )  # fmt: skip
-    attack(count, plain, lambda v: _equal(parse_yaml(dump_yaml(v), "a"), v))
+    attack(count, plain, lambda v: alike(parse_yaml(dump_yaml(v), "a"), v))
     assert yaml.safe_load(dump_yaml({"a": 1})) == {"a": 1}
-
-
-def _equal(a: Any, b: Any) -> None:
-    assert a == b

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from ..errors import FcosError, ImageError
 from ..files import write_whole
+from ..readers import open_file
 from ..types import Detections
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 SUFFIXES = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".gif"))
 _SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
+_ANY = 1 << 50  # bytes: videos are long
 _AHEAD = 4  # frames read while the network works
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a live source is opened again
 _TIME, _RATE, _COUNT = 0, 5, 7  # cv2.CAP_PROP_POS_MSEC, _FPS, _FRAME_COUNT, without waiting for the import
@@ -187,14 +189,34 @@ def _capture(source: str | os.PathLike[str] | int, live: bool) -> Any:
     import cv2
 
     name = source if isinstance(source, int) else os.fspath(source)
-    if not live and not Path(str(name)).is_file():
-        raise VideoError(f"there is no video {name}")
+    if not live and not isinstance(name, int):
+        check_file(name)
     capture = cv2.VideoCapture(name)
     if not capture.isOpened():
         what = "camera" if isinstance(source, int) else "stream" if live else "video"
         hint = "is it connected and free?" if what == "camera" else "is it a video, in a format that OpenCV reads?"
         raise VideoError(f"cannot open the {what} {name}; {hint}")
     return capture
+
+
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<?xml", b"<MPD", b"v=0")  # name other files and addresses
+
+
+def check_file(path: str) -> None:
+    """VideoError for what OpenCV must not be given: no regular file; a name that is no text, which ends the process;
+    a playlist, which would have it open other files."""
+    with open_file(path, _ANY, VideoError) as file:
+        start = file.read(64)
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_PLAYLISTS):
+        raise VideoError(f"{path} is a playlist, not a video; name the video itself")
+    _check_name(path)
+
+
+def _check_name(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise VideoError(f"{path!a} is no text in UTF-8, and OpenCV takes no such name; rename it") from None
 
 
 def _checked(image: Pixels) -> Pixels:
@@ -366,6 +388,7 @@ def _by_ffmpeg(program: str, target: Path, first: Pixels, rate: float, sound: Pa
 def _by_opencv(target: Path, first: Pixels, rate: float) -> _Writer:
     import cv2
 
+    _check_name(str(target))
     height, width = first.shape[:2]
     writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
     if not writer.isOpened():

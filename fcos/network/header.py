@@ -44,6 +44,8 @@ class StoredAbout(Part):
     AP: float | None = None
     AP50: float | None = None
     AP75: float | None = None
+    licence: Name | None = None
+    judged_on: Name | None = None
 
 
 class StoredGraph(Part):

@@ -12,12 +12,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..core_yaml import read_yaml
 from ..errors import ConfigError, FcosError
 from ..files import ASSETS, write_whole
 from ..network import weights
+from ..network.header import Name, Part
 from ..readers import TEXT_LIMIT, read_json
 
 HEADLINE = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@100", "VOC_AP50", "VOC_AP50_11point")
@@ -56,11 +57,49 @@ def read_facts(path: str | Path) -> Facts:
         raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
 
 
+class _OfClass(Part):
+    """What is read of a class's row."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    name: Name
+    objects: int
+    AP: float | None = None
+    AP50: float | None = None
+    VOC_AP50_11point: float | None = None
+    best_F1: float | None = None
+    best_F1_score: float | None = None
+
+
+class _Measured(Part):
+    """What is read of an evaluation."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    data: Name
+    split: Name
+    pictures: int
+    AP: float | None
+    AP50: float | None = None
+    AP75: float | None = None
+    VOC_AP50_11point: float | None = None
+    AP_small: float | None = None
+    AP_medium: float | None = None
+    AP_large: float | None = None
+    per_class: list[_OfClass]
+
+
 def read_metrics(path: str | Path) -> dict[str, Any]:
     """The object that `fcos eval --json` printed."""
-    metrics = read_json(path, TEXT_LIMIT)
-    if not isinstance(metrics, dict) or "AP" not in metrics or "per_class" not in metrics:
-        raise FcosError(f"{path} is not the result of fcos eval --json; make it with that")
+    metrics: dict[str, Any] = read_json(path, TEXT_LIMIT)
+    try:
+        _Measured.model_validate(metrics)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "it"
+        raise FcosError(
+            f"{path} is not the result of fcos eval --json ({where}: {first['msg'].lower()}); make it with that"
+        ) from None
     return metrics
 
 
@@ -83,7 +122,7 @@ def recipe(run: Path) -> dict[str, Any]:
     if not isinstance(stored, dict):
         return {}
     keys = ("command", "date", "commit", "fcos", "torch", "machine", "gpu")
-    told = {k: stored[k] for k in keys if stored.get(k)}
+    told = {k: stored[k] for k in keys if isinstance(stored.get(k), str) and stored[k]}
     if "command" in told:  # /home/me/data/voc2007 is nobody's business
         told["command"] = re.sub(r"(^|[\s=,])(?:[A-Za-z]:|~)?[/\\]\S*[/\\](?=\S)", r"\1", told["command"])
     return told
@@ -169,7 +208,7 @@ def _numbers(numbers: Mapping[str, Any], facts: Facts, metrics: Mapping[str, Any
     lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for key in shown:
         wanted = [f">= {targets[key]:g}" if key in targets else ""] if targets else []
-        others = [f"{b[key]:.3f}" if key in b else "" for b in facts.beside]
+        others = [f"{b[key]:.3f}" if isinstance(b.get(key), int | float) else "" for b in facts.beside]
         lines.append("| " + " | ".join([key.replace("_", " "), f"{numbers[key]:.3f}", *wanted, *others]) + " |")
     lines += ["", *(f"{b.get('name')}: {b['source']}" for b in facts.beside if b.get("source"))]
     if metrics is not None and metrics["per_class"]:

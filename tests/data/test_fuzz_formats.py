@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from limits import limits
 from PIL import Image
 
 from fcos.data.dataset import Dataset, Record
@@ -64,7 +65,13 @@ def sets(tmp_path_factory):
 
 
 def opened(folder, name):
-    """Opens the damaged set in its format and by content, strictly and not; whatever is said is one line."""
+    """Opens the damaged set in its format and by content, strictly and not, within limits of time and memory; whatever
+    is said is one line."""
+    with limits():
+        _opened(folder, name)
+
+
+def _opened(folder, name):
     for source in (DataSource(folder, format=name), DataSource(folder)):
         for strict in (False, True):
             try:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import time
 
@@ -248,3 +249,26 @@ def test_a_line_for_each_frame():
 
 def test_a_frame_is_printed_in_one_line_without_its_pixels():
     assert repr(Frame(7, 0.7, picture(3))) == "Frame(index=7, time=0.7, detections=None)"
+
+
+@pytest.mark.parametrize("name", ["\udcff.avi", "\udcff/v.gif"])
+def test_a_name_that_is_no_text_ends_in_a_line(tmp_path, name):
+    """OpenCV ends the process on it."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"RIFF")
+    with pytest.raises(VideoError, match="rename it"):
+        Reader(path)
+
+
+@pytest.mark.parametrize("text", ["#EXTM3U\nfile:///home/me/own.mp4\n", "\n ffconcat version 1.0\nfile own.mp4\n"])
+def test_a_playlist_opens_no_other_file(tmp_path, text):
+    (tmp_path / "a.avi").write_text(text)
+    with pytest.raises(VideoError, match="playlist"):
+        Reader(tmp_path / "a.avi")
+
+
+def test_a_pipe_is_no_video(tmp_path):
+    os.mkfifo(tmp_path / "a.avi")
+    with pytest.raises(VideoError, match="it is a pipe"):
+        Reader(tmp_path / "a.avi")

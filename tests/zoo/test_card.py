@@ -109,7 +109,13 @@ def test_wrong_files(tmp_path):
         card.read_facts(tmp_path / "a.yaml")
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         card.read_facts(tmp_path / "none.yaml")
-    for content in ("{}", "[1]", "no json"):
+    for content in (
+        "{}",
+        "[1]",
+        "no json",
+        '{"AP": 1, "per_class": []}',
+        json.dumps({**metrics(), "per_class": [{"name": 3}]}),
+    ):
         (tmp_path / "m.json").write_text(content)
         with pytest.raises(FcosError, match=r"m\.json"):
             card.read_metrics(tmp_path / "m.json")
