@@ -40,6 +40,10 @@ class Detection(NamedTuple):
     label: int
     point: int
 
+    def __str__(self) -> str:
+        """For people: `dog 0.90 at 10, 20, 50, 90`; the fields have all digits."""
+        return f"{self.name} {self.score:.2f} at {', '.join(f'{side:.0f}' for side in self.box)}"
+
 
 class Arrays(NamedTuple):
     """boxes [D,4] float32, scores [D] float32, labels [D] int64, points [D] int64."""
@@ -89,9 +93,11 @@ class Detections:
     >>> found
     Detections(1 dog, 1 cat; 200x100)
     >>> for d in found:
-    ...     print(d.name, round(d.score, 2), d.box)
-    dog 0.9 (10.0, 20.0, 50.0, 90.0)
-    cat 0.4 (5.0, 5.0, 9.0, 9.0)
+    ...     print(d)
+    dog 0.90 at 10, 20, 50, 90
+    cat 0.40 at 5, 5, 9, 9
+    >>> found[0].name, found[0].box
+    ('dog', (10.0, 20.0, 50.0, 90.0))
     >>> found["dog"], found[found.scores < 0.5], found[:1]
     (Detections(1 dog; 200x100), Detections(1 cat; 200x100), Detections(1 dog; 200x100))
     >>> found.to_coco(image_id=3)[0]["category_id"]
