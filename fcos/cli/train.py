@@ -28,6 +28,10 @@ def command(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Preset, fcos-lite0 when left out; `fcos models` lists them.")
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", help="How long all of it may take; the program plans the rest, and tells the plan."),
+    ] = None,
     init: Annotated[
         str | None,
         typer.Option(
@@ -64,7 +68,8 @@ def command(
     """Train a detector. Everything about the run goes into one folder; open its report.html.
 
     \b
-    a first run:           fcos train my_images
+    a first run:           fcos train my_images --minutes 15
+    epochs of the preset:  fcos train my_images
     learn from all of it:  fcos train my_images --holdout 0
     a short, small one:    fcos train my_images --epochs 5 data.size=256
     go on, past the end:   fcos train --resume --epochs 50
@@ -75,6 +80,7 @@ def command(
 
         typer.echo(do_again(replay, device).text())
         return
+    from ..training.clock import Budget
     from ..training.program import train
 
     things, changes = sort_words(words, settings)
@@ -89,6 +95,7 @@ def command(
         val=val,
         split=split,
         holdout=holdout,
+        minutes=None if minutes is None else Budget.of_process(minutes),
         init=init,
         config=config,
         dialect=dialect,

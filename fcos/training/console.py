@@ -43,6 +43,11 @@ class Console:
         rate = batch * self._bar.rate(done)
         self._bar.update(done, info=f"loss {self._smooth:.3f}  iou {report.mean_iou:.2f}  {rate:.1f} img/s")
 
+    def shorten(self, total: int) -> None:
+        """The run has fewer steps than it was to have."""
+        if self._bar is not None:
+            self._bar.total = total
+
     def pause(self) -> AbstractContextManager[None]:
         """Hide the bar while something else draws one; that time does not count against the rate."""
         return nullcontext() if self._bar is None else self._bar.pause()

@@ -51,6 +51,7 @@ from .checkpoint import (
     save_checkpoint,
     save_step,
 )
+from .clock import Deadline
 from .console import Console
 from .distributed import gather, one_line_for_lost_peers, require_same, synchronize_norms, together
 from .ending import Ending, worst
@@ -77,7 +78,7 @@ class RunOptions:
     `nodes` machines. `sources` is noted in environment.json: where the data came from, so that a resume need not be
     told; `notes` are lines to tell first. `on_step(step, report)` is called after every optimiser step, with the steps
     done so far, and `on_epoch(epoch, metrics)` after every epoch, with those of its evaluation or None; both in the
-    first process only.
+    first process only. `deadline` ends the run in time, by fewer steps than the settings have.
     """
 
     out: Path
@@ -91,6 +92,7 @@ class RunOptions:
     notes: Sequence[str] = ()
     on_step: Callable[[int, StepReport], object] | None = None
     on_epoch: Callable[[float, Metrics | None], object] | None = None
+    deadline: Deadline | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -214,7 +216,8 @@ class Trainer:
         if not config.train.batch:
             config = self.config = self.with_batch(config)
         self.sampler = Sampler(self.data["train"], config.data, config.train, self.rank, self.world)
-        self.total = self.sampler.total_steps
+        self.total = self.sampler.total_steps  # fewer where the time is short; the sampler's plan stays
+        self.deadline = options.deadline
         self.step = 0
         self.best = -math.inf
         self.stale = 0  # evaluations since the best
@@ -269,6 +272,7 @@ class Trainer:
                     if self.config.train.compile and done == start:
                         self.console.note(f"compile   done; the first step took {clock(report.seconds)}")
                     self.log(report)
+                    self.keep_time()
                     if self.first and self.options.on_step is not None:
                         self.options.on_step(self.step, report)
                 self.console.stop()
@@ -292,6 +296,18 @@ class Trainer:
                 self.console.note(f"alarm     {alarm}")
             together(lambda: self.folder.record(row, [str(alarm) for alarm in alarms]), self.world)
         self.console.step(done, report, cfg.batch)
+
+    def keep_time(self) -> None:
+        """Fewer steps where a deadline asks for it, which a checkpoint keeps: a resume sees the same run."""
+        if self.deadline is None:
+            return
+        total = self.deadline.look(self.step, self.total)
+        if total < self.total:
+            fewer = f"{total} in place of {self.total}" if total > self.step else f"{total}, the time is up"
+            self.console.note(f"    time  steps: {fewer}")
+            self.total = total
+            self.console.shorten(total)
+            self.save()
 
     def stop_if_asked(self) -> None:
         """Save and raise Stopped when a signal has asked any of the processes to stop."""
@@ -523,6 +539,8 @@ class Trainer:
                 "normalizer": normalizer,
                 "data": self.data_hash,
                 "seconds": self.elapsed(),
+                "total": self.total,
+                "deadline": None if self.deadline is None else self.deadline.stored(),
             }
             save_checkpoint(self.folder.path, self.step, state)
             self.export("last")
@@ -551,6 +569,13 @@ class Trainer:
             fill(self.average.network, stored["average"] or stored["model"], stored["file"])
         load_optimizer(self.optimizer, stored["optimizer"])
         self.seconds = float(stored.get("seconds", 0.0))
+        before, now = stored["config"]["train"], self.config.train
+        if (before["iterations"], before["epochs"]) == (
+            now.iterations,
+            now.epochs,
+        ):  # else it was made longer or shorter
+            self.total = stored.get("total", self.total)
+            self.deadline = Deadline.again(stored["deadline"]) if stored.get("deadline") else None
         self.step, self.best, self.stale = stored["step"], stored["best"], stored["stale"]
         self.judged_at, self.ap = stored.get("judged_at", self.step), stored.get("AP")
         self.shown = stored.get("shown")

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..config import Config, from_dict
+from ..config import Config, from_dict, load_yaml
 from ..data.dataset import Dataset
 from ..data.runs import stored_data, stored_sources
 from ..data.tiles import tiled
 from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError
-from ..files import check_folder
+from ..files import check_folder, write_whole
 from ..presets import resolve
 from .checkpoint import load_checkpoint
+from .clock import Budget
 from .data import Chosen, Source, choose
 from .folder import latest_folder, next_folder
 from .loop import Result, RunOptions, Trainer
+from .minutes import Prepared, Wish, check, prepare
+from .plan import command
 
 if TYPE_CHECKING:
     from ..evaluation.coco import Metrics
     from .monitor import StepReport
 
-Settings = Mapping[str, object] | Sequence[str]
+Settings = Mapping[str, object] | Sequence[str | dict[str, Any]]
 
 
 def train(
@@ -37,6 +41,7 @@ def train(
     val: str | Path | Dataset | None = None,
     split: str | None = None,
     holdout: float | None = None,
+    minutes: float | Budget | None = None,
     init: str | Path | None = None,
     config: str | Path | None = None,
     dialect: str | None = None,
@@ -74,6 +79,10 @@ def train(
     the weights to start from: a detector (name, run folder, file), or "none" for those of the backbone alone; left out,
     the bundled detector of the same name.
 
+    Time: `minutes`, in place of train.epochs, is how long all of it may take, from this call to its end. The program
+    looks at the data, times some steps and plans the rest; it tells the plan, and keeps the equal command in
+    command.txt. What `settings` and `model` name is as they say (docs/training.md).
+
     Run: `out` is runs/NAME when left out. `resume` goes on with the run in `out` (left out: the latest in runs/), with
     its data and settings; `settings` may change some, such as train.epochs. `device` is auto, cpu, cuda, cuda:1 or mps;
     `devices` and `nodes` start more processes, from a script only. `on_step(step, report)` is called after every
@@ -82,8 +91,16 @@ def train(
     Returns a Result: `.metrics` of the best weights, `.detector` with them, `.folder`. Raises FcosError, with one line
     that says what to do: DataError, ConfigError, ModelError, DeviceError, MissingExtra; Stopped after Ctrl-C.
     """
+    began = time.monotonic()
     if resume:
-        given = {"model": model, "init": init, "config": config, "dialect": dialect, "holdout": holdout}
+        given: dict[str, object] = {
+            "model": model,
+            "init": init,
+            "config": config,
+            "dialect": dialect,
+            "holdout": holdout,
+        }
+        given |= {"minutes": minutes}
         given |= {"split": split} if data is None else {}
         for name, value in given.items():
             if value is not None:
@@ -97,10 +114,23 @@ def train(
         source, held = Source(data, val, split, holdout, strict, quiet), None
         full = _config(model, settings, dialect, config)
         check_folder(Path(out) if out is not None else None)
-        folder = Path(out) if out is not None else next_folder(Path("runs"), f"{full.name}-{_stem(data)}")
     chosen: Chosen = choose(source, full, held, resumed=resume)
+    planned: Prepared | None = None
+    if minutes is not None:
+        budget = minutes if isinstance(minutes, Budget) else Budget(minutes, began)
+        asked = model.name if isinstance(model, Config) else model
+        wish = Wish(budget, given_settings(settings, config), asked, device, None if init is None else str(init))
+        check(budget.minutes, wish.given, devices * nodes)
+
+        def resolved(preset: str, changes: Mapping[str, object]) -> Config:
+            free = {key: value for key, value in changes.items() if key not in wish.given}
+            return _config(model or preset, [*_changes(free), *_changes(settings)], dialect, config)
+
+        planned = prepare(wish, resolved, chosen.data)
+        full = planned.config
     if not resume:
         full = with_learned_sizes(full, chosen.data["train"])
+        folder = Path(out) if out is not None else next_folder(Path("runs"), f"{full.name}-{_stem(source.data)}")
     options = RunOptions(
         out=folder,
         init=None if init is None else str(init),
@@ -110,11 +140,42 @@ def train(
         nodes=nodes,
         quiet=quiet,
         sources={**source.stored(), "held_out": chosen.held_out},
-        notes=chosen.lines,
+        notes=[*chosen.lines, *(planned.lines if planned else ())],
         on_step=on_step,
         on_epoch=on_epoch,
+        deadline=planned.deadline if planned else None,
     )
-    return Trainer(full, chosen.data, options).run()
+    trainer = Trainer(full, chosen.data, options)
+    if planned is None:
+        return trainer.run()
+    words = _words(source, model or full.name, {"init": init, "config": config, "dialect": dialect})
+    equal = {**planned.plan.settings, **given_settings(settings, None)}
+    write_whole(folder / "command.txt", command(words, equal) + "\n")
+    result = trainer.run()
+    write_whole(folder / "command.txt", command(words, {**equal, "train.iterations": trainer.total}) + "\n")
+    return result
+
+
+def given_settings(settings: Settings, file: str | Path | None) -> dict[str, object]:
+    """What a user has settled, by the full name of the setting; the YAML file first."""
+    told: dict[str, object] = {}
+    for change in [*([load_yaml(Path(file))] if file is not None else []), *_changes(settings)]:
+        if isinstance(change, str):
+            key, _, value = change.partition("=")
+            told[key] = value
+            continue
+        for key, value in change.items():
+            told |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
+    return told
+
+
+def _words(source: Source, model: str | Config, options: Mapping[str, object]) -> list[str]:
+    """The words of the equal command in front of its settings."""
+    stored = source.stored()
+    words = [stored["data"] or "DATA", "--model", model.name if isinstance(model, Config) else model]
+    named = {"val": stored["val"], "split": source.split, "holdout": source.holdout, "format": stored.get("format"),
+             "pictures": stored.get("images"), "labels": stored.get("labels"), **options}  # fmt: skip
+    return words + [word for key, value in named.items() if value is not None for word in (f"--{key}", str(value))]
 
 
 def stored_config(folder: Path) -> Config:

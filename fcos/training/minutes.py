@@ -1,0 +1,137 @@
+"""From minutes to a run: look at the data, time some steps, plan, and keep the time (`fcos train --minutes`)."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..config import Config
+from ..data.dataset import Dataset
+from ..data.loader import train_loader
+from ..errors import ConfigError
+from ..inference.dataset import Progress, predict_dataset
+from ..inference.detector import Detector
+from ..machine import Placement, pick_device
+from ..terminal import clock
+from . import plan as rules
+from .ahead import Ahead
+from .clock import Budget, Deadline
+from .facts import gather
+from .loop import RunOptions, Trainer
+from .validation import eval_batch
+
+LEAST, MOST = 0.5, 60 * 24 * 14  # minutes
+_SETTLED = ("train.epochs", "train.iterations")
+_JUDGED = 6  # images that are judged for the pace
+
+Resolve = Callable[[str, Mapping[str, object]], Config]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for beside the data. given: settings of the user by their full name; model: the name, or None;
+    device, init: as of `fcos.train`."""
+
+    budget: Budget
+    given: Mapping[str, object]
+    model: str | None
+    device: str
+    init: str | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` came to: the config, the clock, and lines to tell."""
+
+    config: Config
+    deadline: Deadline
+    plan: rules.Plan
+    lines: list[str]
+
+
+def check(minutes: float, given: Mapping[str, object], processes: int) -> None:
+    """ConfigError where the wish makes no sense."""
+    if not LEAST <= minutes <= MOST:
+        raise ConfigError(f"minutes={minutes:g}: give {LEAST:g} to {MOST:,}")
+    both = [key for key in _SETTLED if key in given]
+    if both:
+        raise ConfigError(f"{both[0]} and minutes both say how long to train; leave one out")
+    if processes > 1:
+        raise ConfigError("minutes are planned for one process; leave out --devices and --nodes, or give train.epochs")
+
+
+def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepared:
+    """Time the likely configs and plan the rest of the minutes.
+
+    `resolve(model, settings)` is the config of a preset with those settings below the user's. Raises ConfigError where
+    there is no time for a run, with what it takes.
+    """
+    cuda = pick_device(wish.device).type == "cuda"
+    facts = gather(dict(data))
+    model = rules.model_for(wish.budget.minutes, facts, cuda)
+    if wish.model is not None:
+        model = rules.Choice("model", wish.model, "asked for")
+    batch = rules.batch_for(facts, cuda)
+    config = resolve(model.value, {"train.batch": int(batch.value)})
+    if "train.batch" in wish.given:
+        batch = rules.Choice("batch", str(config.train.batch), "asked for")
+    pace = measure(config, data, wish)
+    size = rules.Choice("size", str(config.data.size), "asked for")
+    if "data.size" not in wish.given:
+        steps = (wish.budget.left - rules.ending(facts, pace)) / pace.step
+        size = rules.size_for(facts, config.data.size, max(steps, 0) * pace.batch / max(facts.images, 1))
+    if int(size.value) != pace.size:
+        pace = pace.at(int(size.value))
+        if pace.size > config.data.size:  # not only the number of pixels counts then, memory does too
+            side = {"data.size": pace.size, "data.max_size": pace.size * 5 // 3, "data.train_sizes": [pace.size]}
+            pace = measure(resolve(model.value, {"train.batch": pace.batch, **side}), data, wish)
+    made = rules.make_plan(facts, pace, wish.budget.left, {"model": model, "batch": batch, "size": size}, wish.given)
+    if isinstance(made, str):
+        raise ConfigError(f"too few minutes ({wish.budget.minutes:g}): {made}")
+    deadline = Deadline(wish.budget.minutes * 60, made.tail, start=wish.budget.start)
+    spent = clock(wish.budget.minutes * 60 - wish.budget.left)
+    head = f"the plan for {clock(wish.budget.minutes * 60)} minutes, {spent} of them gone until here:"
+    return Prepared(resolve(model.value, made.settings), deadline, made, [head, *made.text().splitlines()])
+
+
+def measure(config: Config, data: Mapping[str, Dataset], wish: Wish) -> rules.Pace:
+    """Seconds of a step and of judging an image, by doing some in a run that is thrown away: at least six steps, and
+    for at most a twentieth of the minutes."""
+    quick = config.override({"train": {"plots": False, "logger": [], "iterations": 10_000, "val_loss": False}})
+    val = data.get("val")
+    few = {"train": data["train"], **({} if val is None else {"val": val.subset(range(min(_JUDGED, len(val))))})}
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(quick, few, RunOptions(Path(folder) / "pace", wish.init, device=wish.device, quiet=True))
+        loader = Ahead(iter(train_loader(few["train"], trainer.config)), trainer.fabric.device)
+        try:
+            end = time.monotonic() + min(20.0, 0.05 * wish.budget.minutes * 60)
+            while len(times) < 6 or (time.monotonic() < end and len(times) < 40):
+                began = time.perf_counter()
+                trainer.train_step(loader)
+                times.append(time.perf_counter() - began)
+            image = 0.0
+            if val is not None:
+                trainer.network.eval()
+                detector = Detector(trainer.judged, config, trainer.classes, Placement(trainer.fabric.device))
+                began = time.perf_counter()
+                predict_dataset(
+                    detector,
+                    few["val"],
+                    eval_batch(config, 1),
+                    allow_missing=True,
+                    progress=Progress(lambda _: None, True),
+                )
+                image = (time.perf_counter() - began) / len(few["val"])
+        finally:
+            loader.close()
+            trainer.folder.close()
+            trainer.folder.release()
+    # the first step warms up; a quarter of the others are quicker than this: the number of steps can only be lowered
+    step = float(np.quantile(times[1:], 0.25))
+    return rules.Pace(step, image or step / config.train.batch, trainer.config.train.batch, config.data.size)

@@ -1,0 +1,182 @@
+"""How to spend the minutes: a few rules from facts of the data and a measured pace to settings. Each rule says what it
+rests on; "bccd" and "weights" are docs/measurements, "judgement" is no measurement."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..terminal import plural
+from .facts import Facts
+
+Settings = dict[str, object]
+
+LEAST = 40  # steps below which a run is not worth its name: a new class layer has barely left its start
+_SIZES = (256, 320, 416, 512)
+_PIXELS = 14.0  # of the shorter side of a box at the network's input, which nine boxes of ten should have
+_EPOCHS = 4.0  # to be had before pixels are spent on more than the preset's size
+
+
+class Pace(NamedTuple):
+    """Measured seconds: of a training step (of `batch` images at `size`, a lower quartile), and of judging an image."""
+
+    step: float
+    image: float
+    batch: int
+    size: int
+
+    def at(self, size: int) -> Pace:
+        """The same at another size, by the number of pixels."""
+        return Pace(self.step * (size / self.size) ** 2, self.image * (size / self.size) ** 2, self.batch, size)
+
+
+class Choice(NamedTuple):
+    """One row of the plan: what was chosen, and why."""
+
+    name: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """settings: of the run, train.iterations among them. choices: the same in words. tail: seconds after the last
+    step."""
+
+    settings: Settings
+    choices: tuple[Choice, ...]
+    tail: float
+
+    def text(self) -> str:
+        """For a terminal."""
+        wide = max(len(c.value) for c in self.choices)
+        return "\n".join(f"{c.name:>8}  {c.value:<{wide}}  {c.reason}" for c in self.choices)
+
+
+def model_for(minutes: float, facts: Facts, cuda: bool) -> Choice:
+    """The preset. A GPU takes the largest detector in the package; a CPU its smallest, until there is time for half an
+    hour's worth of steps of the large one (it has AP 0.04 more on VOC, for three times the time a step: weights)."""
+    if cuda:
+        return Choice("model", "fcos-lite2", "the most accurate in the package, on a GPU")
+    if minutes * 60 / max(facts.images, 1) >= 20 and minutes >= 60:
+        return Choice("model", "fcos-lite2", "there is time for the larger one: 20 seconds an image and more")
+    return Choice("model", "fcos-lite0", "the fastest in the package")
+
+
+def batch_for(facts: Facts, cuda: bool) -> Choice:
+    """On few images small batches learn more: 840 steps of 4 gave AP 0.604 where 420 of 8 gave 0.592 (bccd)."""
+    if cuda:
+        return Choice("batch", "16", "a GPU is idle with fewer (judgement)")
+    if facts.images <= 1500:
+        return Choice("batch", "4", f"{plural(facts.images, 'image')}: the number of steps counts more")
+    return Choice("batch", "8", f"{plural(facts.images, 'image')}: there are steps enough")
+
+
+def size_for(facts: Facts, usual: int, epochs: float) -> Choice:
+    """The input's shorter side: the preset's, which its detector was trained at.
+
+    More where a tenth of the boxes would be smaller than 14 pixels and there is time for the pixels; less where there
+    is not even time for two epochs (both judgement). Larger than needed gave nothing and cost steps: AP 0.588 at
+    384 px, 0.604 at 320 (bccd). `epochs`: to be had at `usual`.
+    """
+    if epochs < 2 and usual > _SIZES[0]:
+        smaller = max([s for s in _SIZES if s < usual], default=usual)
+        return Choice("size", str(smaller), f"at {usual} px there is time for {epochs:.1f} epochs only")
+    wanted = usual
+    for size in _SIZES:
+        if size > usual and facts.small * wanted < _PIXELS and epochs * (usual / size) ** 2 >= _EPOCHS:
+            wanted = size
+    if wanted > usual:
+        return Choice("size", str(wanted), f"a tenth of the boxes is under {facts.small * usual:.0f} px at {usual}")
+    return Choice("size", str(usual), f"half of the boxes are {facts.middle * usual:.0f} px and more at that size")
+
+
+def flips_for(facts: Facts) -> Choice:
+    """Mirrored images are other images, for nothing, unless objects have a handedness, as letters. Upside down
+    only where nothing tells up from down (microscopes, aerial images; bccd's table has it in every good row)."""
+    if facts.handed:
+        return Choice("flips", "none", "the objects are not their mirror images")
+    if facts.upright:
+        return Choice("flips", "left-right", "up and down differ")
+    return Choice("flips", "left-right, up-down", "up and down look alike")
+
+
+def make_plan(
+    facts: Facts, pace: Pace, seconds: float, chosen: Mapping[str, Choice], given: Mapping[str, object]
+) -> Plan | str:
+    """The plan for `seconds` from now to the end of the process, or the reason why there is none, with what it takes.
+
+    chosen: "model", "batch" and "size" as they are settled. given: settings of the user, by their name; what they
+    settle is not planned.
+    """
+    tail = ending(facts, pace)
+    steps = int((seconds - tail) / pace.step)
+    if steps < LEAST:
+        missing = math.ceil(LEAST * pace.step + tail - seconds) + 1
+        return (
+            f"there is time for {plural(max(steps, 0), 'step')} of training here, at {pace.step:.2f} s a step, and "
+            f"less than {LEAST} teach nothing: give {missing} s more"
+        )
+    epochs = steps * pace.batch / max(facts.images, 1)
+    looks = evaluations(facts, pace, seconds, epochs)
+    steps -= math.ceil((looks - 1) * facts.judged * pace.image / pace.step)
+    epochs = steps * pace.batch / max(facts.images, 1)
+    size, flips = pace.size, flips_for(facts)
+    settings: Settings = {
+        "train.batch": pace.batch,
+        "train.iterations": steps,
+        "train.warmup": min(100, max(5, steps // 10)),
+        "train.ema": 0.998 if steps >= 1500 else round(max(0.9, 1 - 3 / steps), 4),
+        "train.eval_every": max(1, round(epochs / looks)) if looks > 1 else 0,
+        "train.val_loss": False,
+        "data.size": size,
+        "data.max_size": size * 5 // 3,
+        "data.train_sizes": [size - 32, size, size + 32],
+        "data.flip": 0.0 if facts.handed else 0.5,
+        "data.vertical_flip": 0.0 if facts.handed or facts.upright else 0.5,
+        "data.crop": 0.3 if epochs > 25 else 0.0,
+    }
+    settings = {key: value for key, value in settings.items() if key not in given}
+    rows = [chosen["model"], chosen["size"], chosen["batch"]]
+    if "data.flip" in settings and "data.vertical_flip" in settings:
+        rows.append(flips)
+    if settings.get("data.crop"):
+        rows.append(
+            Choice("crops", "3 of 10", f"{epochs:.0f} epochs: the same images would be learned by heart (judgement)")
+        )
+    times = "once, at the end" if looks == 1 else f"{looks} times"
+    rows += [
+        Choice(
+            "steps", f"{steps:,}", f"{epochs:.1f} epochs at {pace.step:.2f} s a step; lowered once if it gets slower"
+        ),
+        Choice("judged", times, f"{plural(facts.judged, 'image')}; {tail:.0f} s are kept for the end"),
+    ]
+    return Plan(settings, tuple(rows), tail)
+
+
+def ending(facts: Facts, pace: Pace) -> float:
+    """Seconds after the last step: judging, intervals, drawings, the report, the end of the process. A third more than
+    measured, since nothing can be taken back by then."""
+    return 1.3 * facts.judged * pace.image + 4.0 + 60 * pace.image
+
+
+def evaluations(facts: Facts, pace: Pace, seconds: float, epochs: float) -> int:
+    """How often a run is judged, so that the best weights are kept: up to five times where that costs less than a
+    twentieth of the time. Short runs end at their best (judgement)."""
+    if not facts.judged or epochs < 15:
+        return 1
+    return int(max(1, min(5, 1 + 0.05 * seconds / max(facts.judged * pace.image, 1e-9))))
+
+
+def command(data: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """The equal command, without a clock: `data` are the words before the settings."""
+
+    def show(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return str(list(value)).replace(" ", "") if isinstance(value, list | tuple) else str(value)
+
+    return shlex.join(["fcos", "train", *data, *(f"{key}={show(value)}" for key, value in settings.items())])

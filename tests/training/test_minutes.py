@@ -1,0 +1,315 @@
+"""Minutes in: the rules by hand-worked cases, the clock under made times, the plan as a command, and the resume."""
+
+import shlex
+import time
+
+import cv2
+import numpy as np
+import pytest
+from tiny import equal_states, learn, make_shapes, options, tiny_config
+
+from fcos.cli.common import sort_words
+from fcos.data.open import open_splits
+from fcos.errors import ConfigError
+from fcos.presets import resolve
+from fcos.training import clock, minutes
+from fcos.training.checkpoint import load_checkpoint
+from fcos.training.clock import Budget, Deadline, process_age
+from fcos.training.facts import Facts, orientation
+from fcos.training.loop import Trainer
+from fcos.training.plan import Choice, Pace, Plan, batch_for, command, flips_for, make_plan, model_for, size_for
+
+CELLS = Facts(205, 3000, 3, 416, 0.10, 0.25, upright=False, handed=False, judged=87)
+CHOSEN = {
+    "model": Choice("model", "fcos-lite0", ""),
+    "batch": Choice("batch", "4", ""),
+    "size": Choice("size", "320", ""),
+}
+
+
+class Time:
+    """A clock that a test turns."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def turned(monkeypatch):
+    made = Time()
+    monkeypatch.setattr(clock, "time", made)
+    return made
+
+
+def run(turned, deadline, total, seconds):
+    """(steps done, the totals on the way) of a run whose step k takes seconds(k)."""
+    totals, step = [total], 0
+    while step < total:
+        turned.now += seconds(step)
+        step += 1
+        total = deadline.look(step, total)
+        if total != totals[-1]:
+            totals.append(total)
+    return step, totals
+
+
+def test_enough_time_changes_nothing(turned):
+    assert run(turned, Deadline(100, 10, start=turned.now), 80, lambda k: 1.0) == (80, [80])
+
+
+def test_too_many_steps_are_lowered_once_and_the_run_ends_in_time(turned):
+    steps, totals = run(turned, Deadline(110, 10, start=turned.now), 130, lambda k: 1.0)
+    assert len(totals) == 2
+    assert steps == 100 == totals[-1]
+    assert turned.now == 1100
+
+
+def test_a_machine_that_gets_slower_after_that_ends_at_once(turned):
+    steps, totals = run(turned, Deadline(110, 10, start=turned.now), 130, lambda k: 1.0 if k < 80 else 3.0)
+    assert len(totals) == 3
+    assert totals[-1] == steps
+    assert 1100 <= turned.now < 1104  # one step over, and the end has its own ten seconds
+
+
+def test_no_pace_makes_it_late(turned):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        turned.now = 1000.0
+        pace = rng.uniform(0.05, 4, 4)
+        slow = rng.exponential(1, 4000)
+        total = int(rng.integers(40, 3000))
+        deadline = Deadline(200, 20, start=1000.0)
+        steps, totals = run(turned, deadline, total, lambda k: pace[k * 4 // total] * slow[k])  # noqa: B023
+        assert turned.now - slow[steps - 1] * 4 <= 1180
+        assert len(totals) <= 3
+        assert totals == sorted(totals, reverse=True)
+
+
+def test_time_of_the_processes_before_counts(turned):
+    first = Deadline(100, 10, start=turned.now)
+    turned.now += 30
+    again = Deadline.again(first.stored())
+    assert again.spent() == pytest.approx(30, abs=turned.now)  # and what this process took to get here
+    assert again.used == pytest.approx(30)
+    assert (again.seconds, again.tail, again.revised) == (100, 10, False)
+
+
+def test_a_process_knows_its_age():
+    age = process_age()
+    assert 0 < age < 3600
+    time.sleep(0.05)
+    assert process_age() >= age
+
+
+def test_the_model_goes_with_the_machine_and_the_time():
+    assert model_for(15, CELLS, cuda=False).value == "fcos-lite0"
+    assert model_for(120, CELLS, cuda=False).value == "fcos-lite2"
+    assert model_for(15, CELLS, cuda=True).value == "fcos-lite2"
+
+
+def test_few_images_are_learned_in_small_batches():
+    assert batch_for(CELLS, cuda=False).value == "4"
+    assert batch_for(Facts(5000, 1, 1, 1, 1, 1, True, False, 0), cuda=False).value == "8"
+
+
+@pytest.mark.parametrize(
+    ("small", "epochs", "size"),
+    [
+        (0.10, 12, "320"),  # a tenth of the boxes is under 32 px: enough
+        (0.03, 20, "512"),  # under 9.6 px; 416 gives 12.5, 512 gives 15.4, and 20 / 2.56 epochs are left
+        (0.03, 9, "416"),  # 512 would leave 3.5 epochs
+        (0.03, 5, "320"),  # there is no time for more pixels
+        (0.10, 1.5, "256"),  # not even for these
+    ],
+)
+def test_the_size_follows_the_boxes_and_the_time(small, epochs, size):
+    assert size_for(Facts(205, 3000, 3, 416, small, 0.25, True, False, 87), 320, epochs).value == size
+
+
+def test_flips_follow_the_images():
+    assert flips_for(CELLS).value == "left-right, up-down"
+    assert flips_for(Facts(1, 1, 1, 1, 1, 1, True, False, 0)).value == "left-right"
+    assert flips_for(Facts(1, 1, 1, 1, 1, 1, False, True, 0)).value == "none"
+
+
+def test_a_plan_fills_the_time():
+    plan = make_plan(CELLS, Pace(0.5, 0.05, 4, 320), 600, CHOSEN, {})
+    assert isinstance(plan, Plan)
+    steps = plan.settings["train.iterations"]
+    assert 0.9 * 600 < steps * 0.5 + plan.tail + 4 * 87 * 0.05 <= 600
+    assert plan.settings["data.vertical_flip"] == 0.5
+    assert plan.settings["data.train_sizes"] == [288, 320, 352]
+    assert {c.name for c in plan.choices} >= {"model", "size", "batch", "flips", "steps", "judged"}
+
+
+def test_what_the_user_settled_is_not_planned():
+    given = {"train.warmup": 3, "data.vertical_flip": 0}
+    plan = make_plan(CELLS, Pace(0.5, 0.05, 4, 320), 600, CHOSEN, given)
+    assert not set(given) & set(plan.settings)
+    assert "flips" not in {c.name for c in plan.choices}
+
+
+def test_too_little_time_says_what_it_takes():
+    reason = make_plan(CELLS, Pace(1.0, 0.05, 4, 320), 20, CHOSEN, {})
+    assert isinstance(reason, str)
+    assert "1.00 s a step" in reason
+    plan = make_plan(CELLS, Pace(1.0, 0.05, 4, 320), 20 + float(reason.split("give ")[1].split(" s")[0]), CHOSEN, {})
+    assert isinstance(plan, Plan)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("nan"), 1e9])
+def test_minutes_have_limits(wrong):
+    with pytest.raises(ConfigError, match="minutes"):
+        minutes.check(wrong, {}, 1)
+
+
+def test_two_ways_to_say_how_long_are_refused():
+    with pytest.raises(ConfigError, match=r"train\.epochs and minutes"):
+        minutes.check(5, {"train.epochs": 3}, 1)
+    with pytest.raises(ConfigError, match="one process"):
+        minutes.check(5, {}, 2)
+
+
+# ---------------------------------------------------------------- what up and down, left and right are
+
+
+def images(tmp_path, draw, count=30, light=False):
+    """A COCO set of `count` images with an object that `draw(canvas, rng)` puts into its box."""
+    data = make_shapes(tmp_path / "set", {"train": count})
+    dataset = open_splits(data)["train"]
+    rng = np.random.default_rng(1)
+    for record in dataset.records:
+        canvas = rng.integers(80, 120, (*record.size, 3), dtype=np.uint8)
+        if light:
+            canvas[: record.size[0] // 2] += 60
+        for box in record.boxes.astype(int):
+            part = np.full((box[3] - box[1], box[2] - box[0], 3), 100, np.uint8)
+            canvas[box[1] : box[3], box[0] : box[2]] = draw(part, rng)
+        cv2.imencode(".png", canvas)[1].tofile(record.path)
+    return dataset
+
+
+def disc(part, rng):
+    h, w = part.shape[:2]
+    return cv2.ellipse(part, (w // 2, h // 2), (w // 2, h // 2), 0, 0, 360, (240, 240, 240), -1)
+
+
+def letter(part, rng):
+    """An F: neither its own mirror image nor itself upside down."""
+    h, w = part.shape[:2]
+    part[:, : w // 4] = part[: h // 4] = 250
+    part[h // 2 : 2 * h // 3, : w // 2] = 250
+    return part
+
+
+def arrow(part, rng):
+    """Points left or right, by chance: as animals do, and cars."""
+    h, w = part.shape[:2]
+    part[h // 3 : 2 * h // 3] = 250
+    part[:, : w // 3] = 250
+    return part[:, :: int(rng.choice((-1, 1)))]
+
+
+@pytest.mark.parametrize("light", [False, True])
+def test_cells_have_no_up_whatever_the_light(tmp_path, light):
+    assert orientation(images(tmp_path, disc, light=light)) == (False, False)
+
+
+def house(part, rng):
+    """A triangle on its base: upside down it is another thing."""
+    h, w = part.shape[:2]
+    return cv2.fillPoly(part, [np.array([[0, h], [w, h], [w // 2, 0]])], (250, 250, 250))
+
+
+def test_houses_stand(tmp_path):
+    assert orientation(images(tmp_path, house)) == (True, False)
+
+
+def test_without_objects_nothing_is_turned(tmp_path):
+    dataset = images(tmp_path, disc, count=6)
+    assert orientation(dataset) == (True, False)  # too few to say
+
+
+def test_letters_are_not_their_mirror_images(tmp_path):
+    assert orientation(images(tmp_path, letter)) == (True, True)
+
+
+def test_what_is_seen_from_both_sides_may_be_mirrored(tmp_path):
+    assert orientation(images(tmp_path, arrow))[1] is False
+
+
+# ---------------------------------------------------------------- a run
+
+
+def test_the_command_of_a_plan_says_the_same(tmp_path):
+    settings = {"train.iterations": 812, "data.train_sizes": [288, 320, 352], "data.flip": 0.5, "train.val_loss": False}
+    words = shlex.split(command(["my data", "--model", "fcos-lite0"], settings))
+    things, changes = sort_words(words[5:], None)
+    assert words[:5] == ["fcos", "train", "my data", "--model", "fcos-lite0"]
+    assert not things
+    nested = {"train": {"iterations": 812, "val_loss": False}, "data": {"train_sizes": [288, 320, 352], "flip": 0.5}}
+    assert resolve("fcos-lite0", changes) == resolve("fcos-lite0", [nested])
+
+
+def test_a_run_by_the_clock(tmp_path, monkeypatch, capfd):
+    """The pace is given, so that nothing depends on this machine; the run is real."""
+    monkeypatch.setattr(minutes, "measure", lambda config, data, wish: Pace(0.3, 0.01, config.train.batch, 64))
+    data = make_shapes(tmp_path / "shapes", {"train": 12, "val": 3})
+    config = tiny_config(train={"epochs": 30})
+    given = {"data.size": 64, "data.max_size": 96, "data.train_sizes": [64], "data.color": 0.25}
+    result = learn(config, data, tmp_path / "run", minutes=Budget(0.5, time.monotonic()), settings=given, quiet=False)
+    said = capfd.readouterr().err
+    assert "the plan for 0:30 minutes" in said
+    stored = load_checkpoint(tmp_path / "run")
+    planned = stored["config"]["train"]["iterations"]
+    assert 40 <= result.steps <= planned <= 100
+    assert stored["total"] == stored["step"] == result.steps
+    assert stored["config"]["data"]["color"] == 0.25
+    words = shlex.split((tmp_path / "run" / "command.txt").read_text())
+    assert f"train.iterations={result.steps}" in words
+    assert "data.color=0.25" in words
+    assert result.metrics is not None
+
+
+def test_one_minute_too_few_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(minutes, "measure", lambda config, data, wish: Pace(3.0, 0.1, config.train.batch, 64))
+    data = make_shapes(tmp_path / "shapes", {"train": 12, "val": 3})
+    with pytest.raises(ConfigError, match="too few minutes") as refused:
+        learn(tiny_config(), data, tmp_path / "run", minutes=1)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+class Scripted(Deadline):
+    """Lowers the number of steps to 6 when 3 are done."""
+
+    def look(self, step, total):
+        return 6 if step >= 3 else total
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_resume_has_the_steps_that_were_left(tmp_path):
+    splits = open_splits(make_shapes(tmp_path / "shapes", {"train": 16, "val": 3}))
+    config = tiny_config(train={"iterations": 40, "ema": 0.9, "save_every": 100})
+
+    def kill(step, report):
+        if step == 5:
+            raise Killed
+
+    def start(out, **more):
+        return Trainer(config, splits, options(out, deadline=Scripted(3600, 1, start=time.monotonic()), **more))
+
+    assert start(tmp_path / "whole").run().steps == 6
+    with pytest.raises(Killed):
+        start(tmp_path / "killed", on_step=kill).run()
+    assert load_checkpoint(tmp_path / "killed")["total"] == 6
+    assert Trainer(config, splits, options(tmp_path / "killed", resume=True)).run().steps == 6
+    ours, theirs = load_checkpoint(tmp_path / "killed"), load_checkpoint(tmp_path / "whole")
+    assert equal_states(ours["model"], theirs["model"])
+    assert equal_states(ours["average"], theirs["average"])
