@@ -234,14 +234,18 @@ def stream(
     batch: int = 1,
     score: float | None = None,
 ) -> Iterator[Frame]:
-    """`frames` with their detections, in order. Reading runs ahead of the network, the network ahead of the caller;
-    `batch` frames share a pass, and as many passes run at once as the detector has lanes. With `every` N only each Nth
-    frame is detected in, and the others come through with None. score: the lowest kept; None: what the model shows.
+    """`frames` with their detections, in order. Reading runs ahead of the network, the network ahead of the caller,
+    but not on a live source, of which a frame is taken when a lane is free for it; `batch` frames share a pass, and as
+    many passes run at once as the detector has lanes. With `every` N only each Nth frame is detected in, and the others
+    come through with None. score: the lowest kept; None: what the model shows.
     """
     lowest = detector.shown if score is None else score
-    with ThreadPoolExecutor(max(1, detector.placement.lanes)) as workers:
+    live = isinstance(frames, Reader) and frames.info.live
+    lanes = max(1, detector.placement.lanes)
+    most = lanes - 1 if live else lanes  # passes that may be under way while the next is prepared
+    with ThreadPoolExecutor(lanes) as workers:
         work: deque[tuple[list[Frame], Future[list[Detections]]]] = deque()
-        waiting = ahead(frames, _AHEAD + batch)
+        waiting = iter(frames) if live else ahead(frames, _AHEAD + batch)
         try:
             while True:
                 part = list(islice(waiting, batch * every))
@@ -251,10 +255,11 @@ def stream(
                     work.append((part, done))
                 if not work:
                     return
-                if len(work) > max(1, detector.placement.lanes) or not part:
+                if len(work) > most or not part:
                     yield from _with_detections(*work.popleft(), every)
         finally:
-            waiting.close()
+            if isinstance(waiting, ahead):
+                waiting.close()
             for _, left in work:
                 left.cancel()
 

@@ -161,6 +161,28 @@ def test_a_slow_network_on_a_live_source_takes_the_newest_frame(monkeypatch):
     assert "is gone" in reader.broken
 
 
+class Live(Reader):
+    """A live source that tells how many frames were taken from it."""
+
+    def __init__(self, count):
+        self.info, self.taken, self._count = video.VideoInfo(30.0, 0, True), 0, count
+
+    def __iter__(self):
+        for index in range(self._count):
+            self.taken += 1
+            yield Frame(index, index / 30, picture(index))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_no_frame_of_a_live_source_waits_for_the_network(batch):
+    """A frame is taken when the network is free, not before: what a thread takes ahead has grown old."""
+    source, detector = Live(8), Counter()
+    for frame in stream(detector, source, batch=batch):
+        assert source.taken - frame.index <= batch
+        assert frame.detections.boxes[0, 0] == frame.index
+    assert sum(detector.calls) == 8
+
+
 def test_a_connection_that_breaks_is_opened_again(monkeypatch):
     plans = [iter(range(3)), iter(range(3)), iter(())]
     opened = []
