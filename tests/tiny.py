@@ -66,7 +66,7 @@ def make_shapes(folder: Path, splits: dict[str, int], seed: int = 0) -> Path:
 
 def options(out: Path, **changes):
     """How a test trains: from nothing, on the CPU, in silence."""
-    from fcos.training.loop import RunOptions
+    from fcos.training.run import RunOptions
 
     return RunOptions(**{"out": out, "init": "none", "device": "cpu", "quiet": True, **changes})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..data.classes import as_seen
+from ..data.classes import as_seen, match_classes
 from ..data.dataset import Dataset, merge
 from ..data.duplicates import alike
 from ..data.open import open_dataset, open_splits
@@ -112,3 +112,21 @@ def _open(source: Source, config: Config) -> dict[str, Dataset]:
     if isinstance(source.data, Mapping):
         return dict(source.data)
     return open_splits(source.data, strict=source.strict, inclusive=config.data.inclusive_boxes)
+
+
+def check_data(config: Config, data: Mapping[str, Dataset]) -> None:
+    """DataError where a run with `data` would end in an error after hours: no boxes, no image files, other classes."""
+    train, val = data["train"], data.get("val")
+    if not len(train) or not train.counts().sum():
+        raise DataError(f"{train.root}: no boxes to learn from in the {train.split} split")
+    for dataset in data.values():
+        absent = [r.file_name for r in dataset.records if r.path is None]
+        if absent:
+            raise DataError(
+                f"{dataset.root}: the {dataset.split} split names {plural(len(absent), 'image')} without a file, such "
+                f"as {absent[0]}; put the images where the annotations say"
+            )
+    if val is not None:
+        if not len(val):
+            raise DataError(f"{val.root}: the {val.split} split has no images to judge by; give others with --val DATA")
+        match_classes(train.classes, val.classes, allow_missing=True)

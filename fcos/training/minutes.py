@@ -22,7 +22,8 @@ from . import plan as rules
 from .ahead import Ahead
 from .clock import Budget, Deadline
 from .facts import gather
-from .loop import RunOptions, Trainer
+from .loop import Trainer
+from .run import RunOptions
 from .validation import eval_batch
 
 LEAST, MOST = 0.5, 60 * 24 * 14  # minutes

@@ -21,9 +21,10 @@ from .checkpoint import load_checkpoint
 from .clock import Budget
 from .data import Chosen, Source, choose
 from .folder import latest_folder, next_folder
-from .loop import Result, RunOptions, Trainer
+from .loop import Trainer
 from .minutes import Prepared, Wish, check, prepare
 from .plan import command
+from .run import Result, RunOptions
 
 if TYPE_CHECKING:
     from ..evaluation.coco import Metrics

@@ -260,7 +260,7 @@ def judged(config, data: Path, out: Path):
     torch.nn.init.normal_(trainer.network.head.class_logits.weight, std=0.5)
     trainer.step = 1
     trainer.judge(1.0)
-    found, metrics = trainer.seen_best or ([], None)
+    found, metrics = trainer.judging.seen_best or ([], None)
     columns = [(d.boxes, d.scores, d.labels) for d in found]
     torch.save({"found": columns, "AP": metrics and metrics.ap}, out / f"rank-{trainer.rank}.pt")
 

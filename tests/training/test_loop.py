@@ -15,7 +15,8 @@ from fcos.evaluation.program import evaluate
 from fcos.inference.composite import Looks, compose
 from fcos.network import weights
 from fcos.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from fcos.training.loop import NotFinite, Trainer
+from fcos.training.loop import Trainer
+from fcos.training.not_finite import NotFinite
 from fcos.training.optimizer import learning_rate, parameter_groups
 from fcos.training.program import train
 from fcos.zoo.find import load_network

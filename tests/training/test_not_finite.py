@@ -10,7 +10,8 @@ from fcos.cli import main
 from fcos.data.open import open_splits
 from fcos.errors import ModelError
 from fcos.training.checkpoint import load_step
-from fcos.training.loop import NotFinite, Trainer
+from fcos.training.loop import Trainer
+from fcos.training.not_finite import NotFinite
 from fcos.training.replay import replay
 
 

@@ -68,7 +68,7 @@ def rows(folder):
 
 MOMENTS = (
     half_save(1),  # in a checkpoint, with none but that of step 0
-    at("fcos.training.loop:evaluate", 1),  # at the end of an epoch
+    at("fcos.training.judging:evaluate", 1),  # at the end of an epoch
     half_row(2),
     at("fcos.training.loop:Trainer.finish", 1),  # all is trained, the last words are missing
 )
@@ -79,7 +79,7 @@ MORE_MOMENTS = (
     at("fcos.training.optimizer:Average.update", 1),
     half_save(2),
     at("fcos.training.loop:save_checkpoint", 1, after=True),
-    at("fcos.training.loop:evaluate", 1, after=True),
+    at("fcos.training.judging:evaluate", 1, after=True),
     at("fcos.training.loop:Trainer.export", 2),
 )
 
@@ -117,7 +117,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(begin, undisturbed, tm
         ),  # in the middle of a step: it is finished first
         (
             signal.SIGTERM,
-            "fcos.training.loop:evaluate",
+            "fcos.training.judging:evaluate",
             1,
             4,
         ),  # in an evaluation: it is left, and done after the resume

@@ -231,7 +231,7 @@ def test_layers_learn_at_their_own_rate(shapes, tmp_path):
 def test_early_stopping_counts_evaluations_without_a_better_score(shapes, tmp_path, monkeypatch):
     scores = iter([0.1, 0.3, 0.2, 0.3, 0.9])
     monkeypatch.setattr(
-        "fcos.training.loop.evaluate", lambda *args: dataclasses.replace(evaluate(*args), ap=next(scores))
+        "fcos.training.judging.evaluate", lambda *args: dataclasses.replace(evaluate(*args), ap=next(scores))
     )
     config = tiny_config(train={"epochs": 9, "patience": 2, "val_loss": False})
     result = learn(config, shapes, tmp_path / "run")
@@ -362,7 +362,7 @@ def test_images_come_in_the_layout_of_the_weights_and_the_step_is_the_same(shape
 def test_emulated_bf16_is_said(shapes, tmp_path, monkeypatch):
     run = trainer(shapes, tmp_path / "run", train={"precision": "bf16"})
     for there, said in ((True, False), (False, True)):
-        monkeypatch.setattr("fcos.training.loop.has_bf16", lambda device, there=there: there)
+        monkeypatch.setattr("fcos.training.summary.has_bf16", lambda device, there=there: there)
         assert ("slow" in dict(run.summary())) is said
 
 

@@ -1,0 +1,163 @@
+"""What a run is worth so far: the validation split judged by all processes, the best weights remembered."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from ..config import Config
+from ..data.dataset import Dataset
+from ..data.tiles import tiled
+from ..errors import FcosError
+from ..evaluation.coco import Metrics, evaluate
+from ..inference.composite import Composite, Looks, compose
+from ..inference.dataset import Progress, predict_dataset
+from ..inference.detector import Detector
+from ..inference.load import load
+from ..machine import Placement
+from ..network.model import FCOS
+from ..types import Classes, Detections
+from .distributed import gather, together
+from .images import RunImages
+from .run import Around
+from .stop import StopNow
+from .validation import Pass, divided, eval_batch, in_order, loss_sums, share, threshold_of
+
+
+class Share(NamedTuple):
+    """What one process found in its share of the validation split: detections, lines to tell, sums of the losses."""
+
+    detections: list[Detections]
+    lines: list[str]
+    losses: list[float]
+
+
+class Judge:
+    """Evaluates the weights of a run on `data`, its validation split (None: there is none), and knows the best so far.
+
+    `best` is the best AP, `stale` the evaluations since, `at` the step of the last one and `ap` what it found,
+    `shown` the score of the best F1 there, the lowest that its weights show;
+    `metrics` are those of the last, `seen_best` the best one's detections and metrics, in the first process only.
+    """
+
+    def __init__(
+        self, config: Config, data: Dataset | None, classes: Classes, around: Around, images: RunImages
+    ) -> None:
+        self.config, self.data, self.classes, self.around, self.images = config, data, classes, around, images
+        self.best = -math.inf
+        self.stale = 0
+        self.at = 0
+        self.ap: float | None = None
+        self.shown: float | None = None
+        self.metrics: Metrics | None = None
+        self.seen_best: tuple[list[Detections], Metrics] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"best": self.best, "stale": self.stale, "judged_at": self.at, "AP": self.ap, "shown": self.shown}
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.best, self.stale = stored["best"], stored["stale"]
+        self.at, self.ap = stored.get("judged_at", stored["step"]), stored.get("AP")
+        self.shown = stored.get("shown")
+
+    def due(self, step: int, epoch: int, last: bool) -> bool:
+        """Whether to evaluate after `step`, where `epoch` ends."""
+        if self.at == step or self.data is None:
+            return False
+        every = self.config.train.eval_every
+        return last or (every > 0 and epoch % every == 0)
+
+    def judge(self, network: FCOS, step: int, epoch: float, keep: Callable[[], None]) -> None:
+        """Evaluate `network` after `step`, each process its share; the first counts, and calls `keep` for weights that
+        are the best so far.
+
+        A signal cuts it short; the resumed run then begins with it.
+        """
+        around = self.around
+        with around.console.pause():
+            shares = gather(together(lambda: self._look(network), around.world), around.world)
+            seen = [s for s in shares if s is not None]
+            if len(seen) == around.world:
+                together(lambda: self._count(seen, step, epoch, keep) if around.first else None, around.world)
+        self.stale, self.at = around.fabric.broadcast((self.stale, self.at))
+
+    def _look(self, network: FCOS) -> Share | None:
+        """This process's share of the validation split; None when a signal cut it short."""
+        assert self.data is not None
+        around, batch = self.around, eval_batch(self.config, self.around.world)
+        lines: list[str] = []
+        try:
+            with around.signals.interruptible():
+                detector = Detector(network, self.config, self.classes, Placement(around.fabric.device))
+                part = self.data.subset(share(len(self.data), batch, around.rank, around.world))
+                progress = Progress(lines.append, around.console.quiet)
+                detections = predict_dataset(
+                    self._looking(detector), part, batch, allow_missing=True, progress=progress
+                )
+                losses = self._losses(network, self.data, batch) if self.config.train.val_loss else []
+        except StopNow:
+            return None
+        return Share(detections, lines, losses)
+
+    def _looking(self, detector: Detector) -> Detector | Composite:
+        """The detector as the run judges it: through tiles where it learns from tiles."""
+        return compose([detector], Looks(self.config.data.tile or None))
+
+    def _losses(self, network: FCOS, data: Dataset, batch: int) -> list[float]:
+        around = self.around
+        over = Pass(around.fabric.device, batch, around.fabric.autocast, around.rank, around.world)
+        return loss_sums(network, tiled(data, self.config.data.tile), self.config, self.classes, over)
+
+    def _count(self, shares: Sequence[Share], step: int, epoch: float, keep: Callable[[], None]) -> None:
+        """The numbers of an evaluation from what all processes found."""
+        assert self.data is not None
+        for line in dict.fromkeys(line for s in shares for line in s.lines):
+            sys.stderr.write(f"fcos: {line}\n")
+        detections = in_order([s.detections for s in shares], eval_batch(self.config, self.around.world))
+        try:
+            with self.around.signals.interruptible():
+                metrics = evaluate(detections, self.data)
+        except StopNow:
+            return
+        loss = None
+        if self.config.train.val_loss:
+            sums = torch.tensor([s.losses for s in shares], dtype=torch.float64).sum(dim=0)
+            loss = float(divided(sums, self.config).total())
+        self.around.folder.record(
+            {"step": step, "epoch": epoch, "val_loss": loss, "AP": metrics.ap, "AP50": metrics.ap50,
+             "AP75": metrics.ap75}
+        )  # fmt: skip
+        self.metrics, self.at, self.ap = metrics, step, metrics.ap
+        self.shown = threshold_of(metrics)
+        self.stale += 1
+        if metrics.ap > self.best:
+            self.best, self.stale, self.seen_best = metrics.ap, 0, (detections, metrics)
+            keep()
+        self.images.judged(detections, metrics)
+        self.around.console.judged(epoch, metrics, best=self.stale == 0)
+
+    def best_again(self) -> tuple[list[Detections], Metrics | None]:
+        """What the best weights find, looked at again where this process has not seen it: they are of before a
+        resume."""
+        if self.seen_best is not None:
+            return self.seen_best
+        around, file = self.around, self.around.folder.path / "best.safetensors"
+        if self.data is None or not file.is_file():
+            return [], None
+        batch = eval_batch(self.config, around.world)
+        try:
+            detector = load(file, device=str(around.fabric.device))
+            progress = Progress(quiet=around.console.quiet)
+            detections = predict_dataset(
+                self._looking(detector), self.data, batch, allow_missing=True, progress=progress
+            )
+        except FcosError as error:
+            around.console.note(f"the best weights cannot be judged again: {error}")
+            return [], None
+        return detections, evaluate(detections, self.data)

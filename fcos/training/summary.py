@@ -1,0 +1,60 @@
+"""What a run is about to do, in aligned lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import nn
+
+from ..config import Config
+from ..data.dataset import Dataset
+from ..data.sampler import Sampler
+from ..data.tiles import empty_share
+from ..machine import has_bf16
+from ..terminal import plural
+from .run import Around
+
+
+def summary(
+    config: Config, network: nn.Module, data: Mapping[str, Dataset], sampler: Sampler, around: Around
+) -> list[tuple[str, str]]:
+    """(word, what it is) of the model, the data, sizes, steps and place of a run."""
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    first, sizes = config.data.sides(0.0), config.data.sides()
+    early = f" ({_range(first)} in the first {config.data.first_share:.0%})" if first != sizes else ""
+    device = around.fabric.device
+    emulated = config.train.precision == "bf16" and not has_bf16(device)
+    slow = [("slow", "train.precision=bf16 is emulated on this CPU: fp32 is far faster")] if emulated else []
+    where = f"{around.world} x {device.type}" if around.world > 1 else str(device)
+    epochs = f"{sampler.total_steps / sampler.steps_per_epoch:.3g}"
+    return [
+        ("model", f"{config.name}, {config.model.backbone} backbone, {trained / 1e6:.1f} M trainable parameters"),
+        *[(k, d.summary()) for k, d in data.items()],
+        *tiles(data["train"], config.data.tile),
+        *([] if "val" in data else [("val", "none, so nothing is judged: --val DATA")]),
+        ("pixels", f"shorter side {_range(sizes)} in training{early}, {config.data.size} after"),
+        (
+            "steps",
+            f"{sampler.total_steps} of {plural(config.train.batch, 'picture')} "
+            f"({epochs} epoch{'' if epochs == '1' else 's'}), "
+            f"{config.train.optimizer} lr {config.train.lr:g}, on {where}",
+        ),
+        *slow,
+        ("folder", str(around.folder.path)),
+    ]
+
+
+def tiles(train: Dataset, size: int) -> list[tuple[str, str]]:
+    """A row about the tiles that are learned from, if so."""
+    tile = np.array([r.window is not None for r in train.records])
+    bare = tile & np.array([bool(r.ignore.all()) for r in train.records])
+    if not tile.any():
+        return []
+    row = f"{plural(int(tile.sum()), 'tile')} of {size} pixels, {bare.sum():,} without objects"
+    drawn = round(float(empty_share(train)[bare].sum()))
+    return [("tiles", row + (f", {drawn:,} of which an epoch shows" if drawn < bare.sum() else ""))]
+
+
+def _range(sizes: Sequence[int]) -> str:
+    return str(sizes[0]) if min(sizes) == max(sizes) else f"{min(sizes)}-{max(sizes)}"
