@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import remote
 from .errors import FcosError
 
 _MARK = ".writing-"
@@ -32,8 +33,15 @@ def write_whole(path: str | Path, content: bytes | str | Callable[[Path], object
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to; what is there at the end of the `with` moves into place, and after an error
-    nothing does. Errors as `write_whole`."""
+    nothing does. Errors as `write_whole`. Of a URL it is a file of this machine, which is uploaded at the end."""
     path = Path(path)
+    if remote.is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="fcos-") as folder:
+            near = Path(folder) / path.name
+            near.touch()
+            yield near
+            remote.put(near, path)
+        return
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +137,18 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file, here or in a store."""
+    return remote.is_file(path) if remote.is_remote(path) else path.exists()
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names right below a folder, here or in a store; none where it is not there."""
+    if remote.is_remote(folder):
+        return remote.names(folder)
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
 
 
 def check_folder(path: Path | None, option: str = "--out") -> None:

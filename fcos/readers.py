@@ -22,6 +22,7 @@ from xml.parsers import expat
 
 from pydantic_core import from_json
 
+from . import remote
 from .errors import FcosError
 
 MB = 1 << 20
@@ -51,8 +52,9 @@ _KINDS = (
 
 def open_file(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] = FcosError) -> FileIO:
     """A regular file of at most `limit` bytes, open for reading. What cannot be opened, is no regular file or is
-    larger is `kind`; nothing waits for a pipe."""
+    larger is `kind`; nothing waits for a pipe. Of a URL a copy in the cache."""
     limit = raised(limit)
+    path = remote.local(path, kind)
     try:
         # Without O_NONBLOCK the opening of a pipe waits for a writer that may never come.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -76,6 +78,8 @@ def open_file(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] =
 def read_bytes(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] = FcosError) -> bytes:
     """The content of a file that `open_file` opens; nothing is read before the size is known."""
     limit = raised(limit)
+    if remote.is_remote(path):
+        return remote.read(path, limit, kind)
     try:
         with open_file(path, limit, kind) as file:
             # A file of /proc has the size 0 and may have any length.

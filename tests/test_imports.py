@@ -43,6 +43,7 @@ WORDS = [
     "version",
     "errors",
     "machine",
+    "remote",
     "files",
     "readers",
     "core_yaml",

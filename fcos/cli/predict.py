@@ -196,6 +196,7 @@ def _refuse(what: str, **given: object) -> None:
 def _in_parts(things: list[str], out: Path | None, parts: str, resume: bool, work: Work, engine: Engine) -> None:
     """Detect in any number of pictures, on any number of machines, and write rows; ends with 1 where some failed."""
     from ..inference.video import is_video
+    from ..remote import url_of
     from ..scale.job import Order
     from ..scale.run import detect_all
     from ..terminal import plural
@@ -213,7 +214,7 @@ def _in_parts(things: list[str], out: Path | None, parts: str, resume: bool, wor
     rate = now.pictures / max(outcome.seconds, 1e-9)
     boxes, pictures = plural(total.detections, "detection"), plural(total.pictures, "picture")
     earlier = f", {total.pictures - now.pictures:,} of them done before" if total.pictures > now.pictures else ""
-    say(f"{boxes} in {pictures}{earlier}: {out / 'parts'}; {rate:.1f} pictures a second")
+    say(f"{boxes} in {pictures}{earlier}: {url_of(out / 'parts')}; {rate:.1f} pictures a second")
     if total.failed:
         say(f"{plural(total.failed, 'picture')} could not be read; their rows have the error")
         sys.exit(1)

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import DataError
+from ..remote import is_remote, local
 from .image import SUFFIXES
 from .pairing import Images
 from .probe import ARCHIVES, Probe, stem_of, suffix_of
@@ -41,6 +42,11 @@ class DataSource:
     format: str | None = None
     images: Path | None = None
     labels: Path | None = None
+
+    def __post_init__(self) -> None:
+        for place in ("path", "images", "labels"):
+            if (given := getattr(self, place)) is not None and is_remote(given):
+                object.__setattr__(self, place, local(given, DataError))
 
     @staticmethod
     def of(path: str | Path | DataSource) -> DataSource:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from torch import Tensor
 
+from .. import remote
 from ..data.image import SUFFIXES, load_image
 from ..errors import DataError
 from ..files import files_below, folders_below
@@ -48,6 +49,12 @@ def _matching(pattern: str) -> set[Path]:
 
 def images_below(folder: Path, out: Path | None = None) -> Iterator[Path]:
     """The pictures in a folder, deeply, as they come, but those in `out`, where that lies in it."""
+    if remote.is_remote(folder):
+        inside = None if out is None or not remote.is_remote(out) else remote.url_of(out).rstrip("/") + "/"
+        for url in remote.below(folder, DataError):
+            if Path(url).suffix.lower() in SUFFIXES and (inside is None or not url.startswith(inside)):
+                yield Path(url)
+        return
     own = out.resolve() if out is not None and folder.resolve() in out.resolve().parents else None
     for path in files_below(folder):
         if path.suffix.lower() in SUFFIXES and path.is_file() and (own is None or own not in path.resolve().parents):
@@ -69,7 +76,9 @@ def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out:
         if not source.strip():
             raise DataError("an empty name was given for a picture or folder; for this folder write .")
         path = Path(os.path.expanduser(source))
-        if os.path.isdir(path):
+        if remote.is_remote(source) and remote.is_file(source):
+            paths[path] = None
+        elif os.path.isdir(path) or remote.is_remote(source):
             inside = sorted(images_below(path, out))
             if not inside:
                 raise DataError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES)[:4])} ...)")

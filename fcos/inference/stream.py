@@ -17,6 +17,7 @@ from ..data.dataset import Window
 from ..data.image import image_size, read_image
 from ..errors import ImageError
 from ..machine import cpu_cores
+from ..remote import is_remote
 from ..types import Detections
 from .composite import Composite
 from .detector import Detector
@@ -97,7 +98,9 @@ def run(
 
 
 def _count_pixels(path: Path) -> int:
-    """By the header; 0 of what cannot be read, which the reader will tell."""
+    """By the header; 0 of what cannot be read, which the reader will tell, and of what is read from far away."""
+    if is_remote(path):
+        return 0
     try:
         height, width = image_size(path)
     except ImageError:

@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.image import SUFFIXES as PICTURES
 from ..errors import FcosError, ImageError
 from ..files import write_whole
 from ..readers import open_file
+from ..remote import is_remote
 from ..types import Detections
 
 if TYPE_CHECKING:
@@ -79,6 +81,8 @@ def is_video(source: object) -> bool:
     text = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
     if text.isascii() and text.isdigit() and len(text) < 4:
         return not Path(text).exists()  # a camera, unless a folder has that name
+    if is_remote(text) and Path(text.partition("?")[0]).suffix.lower() in PICTURES:
+        return False
     return text.lower().startswith(_SCHEMES) or Path(text).suffix.lower() in SUFFIXES
 
 

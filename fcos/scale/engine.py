@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import FcosError
-from ..files import whole
+from ..files import is_there, whole
 from ..machine import cpu_cores
 from .detector import BatchDetector
 from .job import Job
@@ -49,7 +49,7 @@ def cores(engine: Engine) -> int:
 def do_part(detector: BatchDetector, job: Job, number: int, starts: np.ndarray) -> Count:
     """Detect in the pictures of a part and write it, unless it is there already."""
     file = job.file(number)
-    if file.exists():  # another worker did it, and was lost before it could say so
+    if is_there(file):  # another worker did it, and was lost before it could say so
         return count_part(file, job.form)
     rows = detector.rows(job.paths(number, starts))
     with whole(file) as temporary:

@@ -26,9 +26,11 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import DataError, FcosError
-from ..files import sweep, whole, write_whole
+from ..files import check_folder, is_there, names_in, sweep, whole, write_whole
 from ..inference.sources import find_images, images_below
 from ..readers import open_file, read_bytes, read_json
+from ..remote import is_file as remote_file
+from ..remote import is_remote, url_of
 from ..types import Classes
 from .detector import Work
 from .rows import Count, Form, Row, count_part, read_part
@@ -66,8 +68,7 @@ class Job:
     def done(self) -> np.ndarray:
         """Whether each part is done, [parts] bool, by one look into the folder."""
         done = np.zeros(self.parts, bool)
-        folder = self.folder / "parts"
-        for name in os.listdir(folder) if folder.is_dir() else []:
+        for name in names_in(self.folder / "parts"):
             stem, _, suffix = name.partition(".")
             number = stem.removeprefix("part-")
             if suffix == self.form and stem.startswith("part-") and number.isdecimal() and int(number) < self.parts:
@@ -120,12 +121,13 @@ class Order:
 def open_job(order: Order, work: Work) -> Job:
     """The job in the folder, to go on with, or a new one. FcosError where it is another job, or there is one and
     nobody said `resume`."""
-    if order.folder.exists() and not order.folder.is_dir():
-        raise FcosError(f"--out {order.folder} is a file; name a folder")
+    far = is_remote(order.folder)
+    if not far:
+        check_folder(order.folder)
     classes, model, settings = work.check(), work.digest(), _deciding(work)
     there = read_job(order.folder)
     if there is None:
-        if order.folder.is_dir() and not order.resume and any(order.folder.iterdir()):
+        if not order.resume and names_in(order.folder):
             raise FcosError(f"--out {order.folder} is not empty; name a new folder")
         return _new_job(order, classes, model, settings)
     if not order.resume:
@@ -142,15 +144,16 @@ def open_job(order: Order, work: Work) -> Job:
                 f"{order.folder} was begun with other {name}: {before!r}, not {now!r}; give those to go on, or name "
                 "another folder"
             )
-    sweep(order.folder)
-    sweep(order.folder / "parts")
+    if not far:
+        sweep(order.folder)
+        sweep(order.folder / "parts")
     return there
 
 
 def read_job(folder: Path) -> Job | None:
     """The job in a folder; None where there is none."""
     file = folder / "job.json"
-    if not file.is_file():
+    if not is_there(file):
         return None
     told = read_json(file)
     try:
@@ -171,17 +174,17 @@ def _deciding(work: Work) -> dict[str, Any]:
 
 
 def _new_job(order: Order, classes: Classes, model: str, settings: dict[str, Any]) -> Job:
-    order.folder.mkdir(parents=True, exist_ok=True)
     pictures = 0
-    with whole(order.folder / "paths.jsonl") as file, file.open("w", encoding="ascii") as listed:
-        for line in _sorted(json.dumps(path) for path in _each(order)):
-            listed.write(line + "\n")
-            pictures += 1
-    if not pictures:
-        raise DataError("there are no pictures to detect in")
-    size = max(1, min(_LARGEST, pictures // (_IN_WORK * max(1, order.workers))))
+    with whole(order.folder / "paths.jsonl") as file:
+        with file.open("w", encoding="ascii") as listed:
+            for line in _sorted(json.dumps(path) for path in _each(order)):
+                listed.write(line + "\n")
+                pictures += 1
+        if not pictures:
+            raise DataError("there are no pictures to detect in")
+        size = max(1, min(_LARGEST, pictures // (_IN_WORK * max(1, order.workers))))
+        starts = _starts(file, size)
     job = Job(order.folder, order.sources, pictures, size, order.form, model, classes, settings)
-    starts = _starts(order.folder / "paths.jsonl", size)
     write_whole(order.folder / "starts.npy", lambda p: _save(p, starts))
     told = {
         "sources": list(order.sources),
@@ -192,7 +195,6 @@ def _new_job(order: Order, classes: Classes, model: str, settings: dict[str, Any
         "classes": {"names": list(classes.names), "ids": list(classes.ids)},
         "settings": settings,
     }
-    (order.folder / "parts").mkdir(exist_ok=True)
     write_whole(order.folder / "job.json", json.dumps(told, indent=1) + "\n")
     return job
 
@@ -218,15 +220,15 @@ def _each(order: Order) -> Iterator[str]:
         path = Path(os.path.expanduser(source))
         if source == "-":
             yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
-        elif source.strip() and path.is_dir():
+        elif source.strip() and (path.is_dir() or (is_remote(source) and not remote_file(source))):
             empty = True
             for image in images_below(path, order.folder):
                 empty = False
-                yield str(image)
+                yield url_of(image)
             if empty:
                 find_images([source], out=order.folder)  # says so
         else:
-            yield from map(str, find_images([source], out=order.folder))
+            yield from map(url_of, find_images([source], out=order.folder))
 
 
 def _sorted(lines: Iterable[str]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import FcosError, one_line, require
+from ..remote import is_remote
 from .detector import BatchDetector, Work
 from .engine import Engine, cores, do_part
 from .job import Job
@@ -61,7 +62,7 @@ def run_on_ray(job: Job, missing: np.ndarray, work: Work, engine: Engine) -> Ite
         count, share = _workers(ray, engine)
         count = min(count, len(missing))
         work = replace(work, threads=share.cpus, lanes=1, device="cuda" if engine.gpus else "cpu")
-        job = replace(job, folder=job.folder.absolute())
+        job = job if is_remote(job.folder) else replace(job, folder=job.folder.absolute())
         # Blocks that are there need no task of Ray to make them, which would wait without end for a core that the
         # workers hold, or, without a core, be a process for each block.
         groups = np.array_split(missing, min(len(missing), max(_BLOCKS, 20 * count)))

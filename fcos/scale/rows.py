@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, cast
 from ..detections import Detections
 from ..errors import DataError, FcosError, require
 from ..readers import parse_json, read_lines
+from ..remote import local
 
 Form = Literal["parquet", "jsonl"]
 _LIMIT = 4096 << 20  # bytes of a part
@@ -124,6 +125,7 @@ def read_part(path: Path, form: Form) -> Iterator[Row]:
                 yield _row(parse_json(line, f"{path}, line {number},", DataError), path)
         return
     parquet = require("pyarrow.parquet", "parquet")
+    path = local(path, DataError)
     for batch in _readable(path, partial(parquet.ParquetFile, path)).iter_batches(batch_size=256):
         for row in batch.to_pylist():
             yield _row(row, path)
@@ -134,6 +136,7 @@ def count_part(path: Path, form: Form) -> Count:
     if form == "jsonl":
         return count(list(read_part(path, form)))
     parquet = require("pyarrow.parquet", "parquet")
+    path = local(path, DataError)
     kept = _readable(path, partial(parquet.read_metadata, path)).metadata or {}
     if b"fcos" not in kept:
         return count(list(read_part(path, form)))

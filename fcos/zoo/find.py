@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import remote
 from ..config import Config
 from ..errors import ModelError, did_you_mean
 from ..machine import cache_folder
@@ -23,6 +24,8 @@ def find_weights(name: str | Path) -> Path:
         from .hub import download
 
         return download(str(name))
+    if remote.is_remote(name):
+        return _from_far(remote.url_of(name))
     path = Path(name).expanduser()
     if path.is_dir():
         for candidate in ("best.safetensors", "last.safetensors"):
@@ -46,6 +49,16 @@ def find_weights(name: str | Path) -> Path:
         f"{name} comes without weights; train it first: fcos train --data DATA --model {name}, "
         "then use --model runs/NAME"
     )
+
+
+def _from_far(url: str) -> Path:
+    """A copy of the weights at a URL, of a file or a run folder."""
+    if not remote.is_file(url):
+        for candidate in ("best.safetensors", "last.safetensors"):
+            if remote.is_file(f"{url.rstrip('/')}/{candidate}"):
+                return remote.local(f"{url.rstrip('/')}/{candidate}", ModelError)
+        raise ModelError(f"there is no model file {url}, nor a best.safetensors or last.safetensors below it")
+    return remote.local(url, ModelError)
 
 
 def _downloaded(entry: Entry, remote: Remote) -> Path:

@@ -1,0 +1,210 @@
+"""Jobs that are killed, and jobs on Ray: no picture missing, none twice, little done again, memory that stays."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import NAMES, tiny_config
+
+from fcos.network import weights
+from fcos.scale.job import read_job
+from fcos.types import Classes
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(3)
+    config = tiny_config(decode={"threshold": 0.0, "max_detections": 5})
+    network = weights.build(config, 2)
+    return weights.save(
+        tmp_path_factory.mktemp("model") / "tiny.safetensors", network.state_dict(), config, Classes(NAMES, (2, 7))
+    )
+
+
+def links(folder: Path, count: int) -> Path:
+    """So many names for nine pictures, one of which cannot be read."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        pixels = rng.integers(0, 255, (48 + 8 * (i % 3), 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder.parent / f"{folder.name}-{i}.jpg")
+    (folder.parent / f"{folder.name}-8.jpg").write_bytes(b"no picture")
+    for k in range(count):
+        (folder / f"{k:06d}.jpg").symlink_to(folder.parent / f"{folder.name}-{k % 9}.jpg")
+    return folder
+
+
+def command(pictures: Path, model: Path, out: Path, *words: str) -> list[str]:
+    return [
+        sys.executable, "-m", "fcos", "predict", str(pictures), "--model", str(model), "--score", "0",
+        "--out", str(out),
+        *words,
+    ]  # fmt: skip
+
+
+def done(out: Path) -> list[Path]:
+    return sorted((out / "parts").glob("part-*")) if (out / "parts").is_dir() else []
+
+
+def rows_of(out: Path):
+    job = read_job(out)
+    assert job is not None
+    return list(job.rows())
+
+
+def same(one, two) -> bool:
+    """Rows of the same pictures; of the same model on the same machine the numbers are the same."""
+    key = {row["path"]: row for row in one}
+    return len(one) == len(two) == len(key) and all(key[row["path"]] == row for row in two)
+
+
+def kill_after(process: subprocess.Popen, out: Path, parts: int) -> list[Path]:
+    """Kill -9 once so many parts are done; those that are whole then."""
+    limit = time.monotonic() + 300
+    while len(done(out)) < parts:
+        assert process.poll() is None, "it was done before it could be killed"
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return done(out)
+
+
+@pytest.mark.slow
+def test_killed_thrice_every_picture_is_there_once(model, tmp_path):
+    pictures = links(tmp_path / "pictures", 1500)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert subprocess.run(command(pictures, model, whole, "--engine", "local")).returncode == 1
+    for parts in (0, 40, 150):
+        process = subprocess.Popen(
+            command(pictures, model, out, "--engine", "local", "--resume"), start_new_session=True
+        )
+        kept = {path: path.stat().st_mtime_ns for path in kill_after(process, out, parts)}
+    assert subprocess.run(command(pictures, model, out, "--engine", "local", "--resume")).returncode == 1
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items()), "a whole part was written again"
+    assert same(rows_of(whole), rows_of(out))
+    job = read_job(out)
+    assert job is not None
+    assert job.size / job.pictures < 0.01  # what was in work when it was killed
+
+
+def peak(words: list[str]) -> tuple[int, int]:
+    """Exit code and largest resident memory in bytes of a command."""
+    code = (
+        "import resource, subprocess, sys; rc = subprocess.run(sys.argv[1:]).returncode;"
+        "print(rc, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True, check=True)
+    rc, kilobytes = answer.stdout.split()[-2:]
+    return int(rc), int(kilobytes) * 1024
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_pictures(model, tmp_path):
+    few, many = links(tmp_path / "few", 1000), links(tmp_path / "many", 10_000)
+    one = peak(command(few, model, tmp_path / "a", "--engine", "local", "--cpus", "1"))
+    ten = peak(command(many, model, tmp_path / "b", "--engine", "local", "--cpus", "1"))
+    assert one[0] == ten[0] == 1
+    assert ten[1] < one[1] + (40 << 20)
+
+
+# --------------------------------------------------------------------------- Ray
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """Two nodes of one core each, as two sets of Ray's processes on this machine; their address."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[data]'")
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="5")
+    from ray.cluster_utils import Cluster
+
+    store = 100 << 20
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "object_store_memory": store, "include_dashboard": False},
+    )
+    cluster.add_node(num_cpus=1, object_store_memory=store)
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_two_nodes_of_ray_give_the_rows_of_this_process(model, tmp_path, nodes):
+    pictures = links(tmp_path / "pictures", 300)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert subprocess.run(command(pictures, model, one, "--engine", "local")).returncode == 1
+    ray = command(pictures, model, two, "--engine", "ray", "--address", nodes)
+    answer = subprocess.run(ray, capture_output=True, text=True, timeout=900)
+    assert answer.returncode == 1, answer.stderr
+    assert "33 pictures could not be read" in answer.stderr
+    assert same(rows_of(one), rows_of(two))
+
+
+def workers_of_ray() -> list[int]:
+    """Process ids of Ray's workers that detect."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"MapWorker(MapBatches(Worker))" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_ray_costs_only_its_part(model, tmp_path, nodes):
+    pictures = links(tmp_path / "pictures", 4000)
+    out = tmp_path / "out"
+    before = set(workers_of_ray())
+    process = subprocess.Popen(command(pictures, model, out, "--engine", "ray", "--address", nodes))
+    limit = time.monotonic() + 600
+    while len(done(out)) < 40:
+        assert process.poll() is None, "it was done before a worker could be killed"
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    mine = sorted(set(workers_of_ray()) - before)
+    assert mine
+    kept = {path: path.stat().st_mtime_ns for path in done(out)}
+    os.kill(mine[0], signal.SIGKILL)
+    assert process.wait(900) == 1
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+    rows = rows_of(out)
+    assert len(rows) == len({row["path"] for row in rows}) == 4000
+
+
+@pytest.mark.slow
+def test_the_detector_is_taken_by_ray_data_itself(model, tmp_path, nodes):
+    """As docs/scale.md shows it."""
+    pictures = links(tmp_path / "pictures", 45)
+    code = f"""
+import ray
+from fcos.scale import BatchDetector
+ray.init(address={nodes!r}, log_to_driver=False)
+paths = sorted(str(p) for p in __import__("pathlib").Path({str(pictures)!r}).iterdir())
+rows = ray.data.from_items([{{"path": path}} for path in paths])
+rows = rows.map_batches(
+    BatchDetector, fn_constructor_args=({str(model)!r},), fn_constructor_kwargs={{"score": 0, "device": "cpu"}},
+    batch_size=8, batch_format=FORMAT, num_cpus=1, compute=ray.data.ActorPoolStrategy(size=1),
+)
+rows.write_json({str(tmp_path)!r} + "/" + FORMAT)
+"""
+    assert subprocess.run(command(pictures, model, tmp_path / "one", "--engine", "local")).returncode == 1
+    want = {row["path"]: row for row in rows_of(tmp_path / "one")}
+    for form in ("pyarrow", "numpy", "pandas"):
+        subprocess.run([sys.executable, "-c", code.replace("FORMAT", repr(form))], check=True, timeout=600)
+        lines = [line for file in (tmp_path / form).iterdir() for line in file.read_text().splitlines()]
+        got = {row["path"]: row for row in map(json.loads, lines)}
+        assert got.keys() == want.keys()
+        for path, row in got.items():
+            assert row["labels"] == want[path]["labels"], form
+            assert np.allclose(row["scores"], want[path]["scores"], atol=1e-6)
+            assert (row["error"] == "") == (want[path]["error"] == "")

@@ -1,0 +1,171 @@
+"""Pictures, annotations, weights and outputs in a store: as on disk, whatever the server does on the way."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import NAMES, fcos, make_shapes, tiny_config
+
+from fcos import remote
+from fcos.data.open import open_splits
+from fcos.errors import DataError, FcosError, ModelError
+from fcos.files import write_whole
+from fcos.inference.load import load
+from fcos.network import weights
+from fcos.readers import read_bytes
+from fcos.scale.job import read_job
+from fcos.types import Classes
+
+
+def upload(client, folder, prefix):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            client.upload_file(str(path), "box", f"{prefix}/{path.relative_to(folder)}")
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.manual_seed(3)
+    config = tiny_config(decode={"threshold": 0.0, "max_detections": 5})
+    state = weights.build(config, 2).state_dict()
+    return weights.save(tmp_path / "run" / "best.safetensors", state, config, Classes(NAMES, (2, 7)))
+
+
+@pytest.mark.parametrize(
+    ("path", "far"),
+    [
+        ("s3://a/b.jpg", True), ("s3:/a/b.jpg", True), ("https://x.org/a.jpg", True), ("hf://datasets/a/b", True),
+        ("gs://a/b", True), ("a/b.jpg", False), ("/a:/b", False), ("s3", False), ("C:/a", False), ("ftp://a/b", False),
+        ("s3:///b", False), ("", False),
+    ],
+)  # fmt: skip
+def test_what_is_far(path, far):
+    assert remote.is_remote(path) is far
+
+
+def test_reading_outlasts_a_server_that_fails(store):
+    faults, client = store
+    content = np.random.default_rng(0).bytes(300_000)
+    client.put_object(Bucket="box", Key="a/b.bin", Body=content)
+    for plan in (["500", "500"], ["cut"], ["slow"], ["cut", "500"], []):
+        faults.plan = list(plan)
+        assert read_bytes("s3://box/a/b.bin") == content
+        assert not faults.plan
+    with pytest.raises(DataError, match="larger than 0 MB"):
+        read_bytes("s3://box/a/b.bin", 1000, DataError)
+    faults.plan = ["500"] * 30
+    with pytest.raises(DataError, match=r"cannot read s3://box/a/b.bin: .*\(tried 5 times\)"):
+        read_bytes("s3://box/a/b.bin", kind=DataError)
+    faults.plan = []
+    with pytest.raises(DataError, match=r"cannot read s3://box/no.bin: there is no such file"):
+        read_bytes("s3://box/no.bin", kind=DataError)
+
+
+def test_a_copy_is_fetched_once_and_again_when_it_changes(store, monkeypatch):
+    faults, client = store
+    monkeypatch.setattr(remote, "_CHUNK", 1000)
+    one, two = np.random.default_rng(0).bytes(4500), np.random.default_rng(1).bytes(2500)
+    client.put_object(Bucket="box", Key="copy.bin", Body=one)
+    faults.plan = ["ok", "ok", "ok", "cut", "ok", "500"]
+    place = remote.local("s3://box/copy.bin")
+    assert place.read_bytes() == one
+    before = place.stat().st_mtime_ns
+    assert remote.local("s3://box/copy.bin").stat().st_mtime_ns == before
+    client.put_object(Bucket="box", Key="copy.bin", Body=two)
+    assert remote.local("s3://box/copy.bin").read_bytes() == two
+    assert not list(place.parent.glob(".fetching-*"))
+
+
+def test_what_is_written_appears_whole_or_not_at_all(store):
+    faults, client = store
+    content = np.random.default_rng(2).bytes(100_000)
+    faults.plan = ["500", "ok", "cut"]
+    write_whole("s3://box/out/x.bin", content)
+    assert client.get_object(Bucket="box", Key="out/x.bin")["Body"].read() == content
+    faults.plan = ["500"] * 40
+    with pytest.raises(FcosError, match=r"cannot write s3://box/out/y.bin"):
+        write_whole("s3://box/out/y.bin", content)
+    faults.plan = []
+    keys = [entry["Key"] for entry in client.list_objects_v2(Bucket="box", Prefix="out/")["Contents"]]
+    assert keys == ["out/x.bin"]
+    with pytest.raises(RuntimeError, match="half way"):
+        write_whole("s3://box/out/x.bin", _fails)
+    assert client.get_object(Bucket="box", Key="out/x.bin")["Body"].read() == content
+    with pytest.raises(FcosError, match="a web server only gives files"):
+        write_whole("http://127.0.0.1:1/x.bin", b"x")
+
+
+def _fails(path):
+    path.write_bytes(b"half")
+    raise RuntimeError("half way")
+
+
+def test_without_permission_the_line_says_where_credentials_come_from(monkeypatch):
+    def once():
+        raise PermissionError("Forbidden")
+
+    with pytest.raises(FcosError, match="no permission; credentials come from AWS_ACCESS_KEY_ID"):
+        remote._trying(once, "read s3://box/a", FcosError, "s3://box/a")
+
+
+def test_a_server_cannot_lead_out_of_the_cache():
+    with pytest.raises(FcosError, match="leads out"):
+        remote._inside("s3://box/data/../../etc/passwd", "s3://box/data", FcosError)
+
+
+def test_weights_and_data_sets_from_a_store(store, model, tmp_path):
+    faults, client = store
+    data = make_shapes(tmp_path / "shapes", {"train": 3, "val": 2})
+    upload(client, data, "shapes")
+    upload(client, model.parent, "runs/mine")
+    faults.plan = ["ok", "500", "ok", "cut"]
+    there = load("s3://box/runs/mine", device="cpu")
+    for a, b in zip(there.network.parameters(), load(model, device="cpu").network.parameters(), strict=True):
+        assert torch.equal(a, b)
+    near, far = open_splits(data), open_splits("s3://box/shapes")
+    assert near.keys() == far.keys()
+    for split, mine in near.items():
+        for a, b in zip(mine.records, far[split].records, strict=True):
+            assert (a.id, a.size, a.file_name) == (b.id, b.size, b.file_name)
+            assert np.array_equal(a.boxes, b.boxes)
+            assert a.path is not None
+            assert b.path is not None
+            assert a.path.read_bytes() == b.path.read_bytes()
+    with pytest.raises(ModelError, match=r"no model file s3://box/runs"):
+        load("s3://box/runs", device="cpu")
+
+
+def test_predict_reads_from_a_store_and_writes_into_it(store, model, tmp_path, capsys):
+    faults, client = store
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(pictures / f"{i}.png")
+    (pictures / "6.png").write_bytes(b"no picture")
+    upload(client, pictures, "pictures")
+    upload(client, model.parent, "runs/other")
+    shared = ["--model", model, "--score", "0", "--engine", "local", "--parts", "jsonl"]
+    assert fcos(capsys, "predict", pictures, *shared, "--out", tmp_path / "near")[0] == 1
+    faults.plan = ["ok"] * 12 + ["500", "ok", "cut", "slow", "ok", "500", "500", "ok"]
+    job = ["predict", "s3://box/pictures", *shared, "--out", "s3://box/rows"]
+    code, _, err = fcos(capsys, *job)
+    assert code == 1, err
+    assert "7 pictures: s3://box/rows/parts" in err
+    assert not faults.plan
+
+    def by_name(folder):
+        opened = read_job(folder)
+        assert opened is not None
+        return {
+            row["path"].rpartition("/")[2]: {**row, "path": "", "error": bool(row["error"])} for row in opened.rows()
+        }
+
+    assert by_name(Path("s3://box/rows")) == by_name(tmp_path / "near")
+    client.delete_object(Bucket="box", Key="rows/parts/part-00000002.jsonl")
+    code, _, err = fcos(capsys, *job, "--resume")
+    assert code == 1
+    assert "6 of them done before" in err
+    assert by_name(Path("s3://box/rows")) == by_name(tmp_path / "near")
