@@ -24,7 +24,7 @@ from .engine import Engine, cores, do_part
 from .job import Job
 from .rows import Count
 
-_BLOCKS = 1000  # of part numbers, each handed to a worker as one
+_BLOCK = 50  # parts of a block, at most
 
 _STORE = 256 << 20  # bytes of shared memory of a Ray that is started here: only counts pass through it
 
@@ -65,8 +65,7 @@ def run_on_ray(job: Job, missing: np.ndarray, work: Work, engine: Engine) -> Ite
         job = job if is_remote(job.folder) else replace(job, folder=job.folder.absolute())
         # Blocks that are there need no task of Ray to make them, which would wait without end for a core that the
         # workers hold, or, without a core, be a process for each block.
-        groups = np.array_split(missing, min(len(missing), max(_BLOCKS, 20 * count)))
-        parts = data.from_arrow([pa.table({"part": group}) for group in groups])
+        parts = data.from_arrow([pa.table({"part": group}) for group in blocks(missing, count)])
         counts = parts.map_batches(
             Worker,
             fn_constructor_args=(job, work),
@@ -82,6 +81,17 @@ def run_on_ray(job: Job, missing: np.ndarray, work: Work, engine: Engine) -> Ite
                 yield Count(int(row["pictures"]), int(row["failed"]), int(row["detections"]), errors)
         except Exception as error:
             raise _told(error) from error
+
+
+def blocks(missing: np.ndarray, workers: int) -> list[np.ndarray]:
+    """The parts in blocks, each handed to a worker as one: large ones first, since a block costs Ray some time, and
+    then smaller and smaller ones, so that all workers end together."""
+    made = []
+    while len(missing):
+        size = min(_BLOCK, max(1, len(missing) // (4 * workers)))
+        made.append(missing[:size])
+        missing = missing[size:]
+    return made
 
 
 def _told(error: BaseException) -> BaseException:

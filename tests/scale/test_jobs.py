@@ -119,6 +119,19 @@ def test_memory_does_not_grow_with_the_number_of_pictures(model, tmp_path):
 # --------------------------------------------------------------------------- Ray
 
 
+def test_blocks_hold_every_part_once_and_get_smaller():
+    from fcos.scale.on_ray import blocks
+
+    for count in (1, 2, 7, 500, 10_000):
+        for workers in (1, 2, 16):
+            made = blocks(np.arange(count), workers)
+            assert np.concatenate(made).tolist() == list(range(count))
+            sizes = [len(block) for block in made]
+            assert sizes == sorted(sizes, reverse=True)
+            assert sizes[-1] == 1
+            assert max(sizes) <= 50
+
+
 @pytest.fixture(scope="module")
 def nodes():
     """Two nodes of one core each, as two sets of Ray's processes on this machine; their address."""
@@ -162,12 +175,12 @@ def workers_of_ray() -> list[int]:
 
 @pytest.mark.slow
 def test_a_killed_worker_of_ray_costs_only_its_part(model, tmp_path, nodes):
-    pictures = links(tmp_path / "pictures", 4000)
+    pictures = links(tmp_path / "pictures", 900)
     out = tmp_path / "out"
     before = set(workers_of_ray())
     process = subprocess.Popen(command(pictures, model, out, "--engine", "ray", "--address", nodes))
     limit = time.monotonic() + 600
-    while len(done(out)) < 40:
+    while len(done(out)) < 20:
         assert process.poll() is None, "it was done before a worker could be killed"
         assert time.monotonic() < limit
         time.sleep(0.01)
@@ -178,7 +191,7 @@ def test_a_killed_worker_of_ray_costs_only_its_part(model, tmp_path, nodes):
     assert process.wait(900) == 1
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
     rows = rows_of(out)
-    assert len(rows) == len({row["path"] for row in rows}) == 4000
+    assert len(rows) == len({row["path"] for row in rows}) == 900
 
 
 @pytest.mark.slow
