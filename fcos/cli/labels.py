@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import DATA, MODEL, Format, Json, Labels, MaybeData, Pictures, data_source, say, the_one
+from .common import DATA, MODEL, Format, Json, Labels, MaybeData, Model, Pictures, data_source, say, the_one
 
 app = typer.Typer(help="Find mistakes in labels, mend them, propose new ones.", no_args_is_help=True)
 
@@ -78,3 +78,26 @@ def apply(
 
     source = None if data is None else data_source(data, format, pictures, labels)
     typer.echo(run(decisions, data=source, to=to, out=out).text())
+
+
+@app.command()
+def propose(
+    images: Annotated[list[str], typer.Argument(metavar="PICTURES", help="Images, folders, globs.")],
+    to: Annotated[str, typer.Option("--to", help="label-studio, cvat, labelme, coco, yolo.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder.")],
+    model: Model = "fcos-lite0",
+    score: Annotated[
+        float | None, typer.Option("--score", min=0.0, max=1.0, help="Lowest score; left out: that of fcos predict.")
+    ] = None,
+    uncertain: Annotated[
+        int | None, typer.Option("--uncertain", help="Only so many images: those worth labelling first.")
+    ] = None,
+) -> None:
+    """Propose labels for images without any, with their scores, for a labelling tool.
+
+    \b
+    fcos labels propose photos --model runs/mine --to label-studio --out tasks --uncertain 100
+    """
+    from ..labels.proposing import propose as run
+
+    typer.echo(run(images, model=model, to=to, out=out, score=score, uncertain=uncertain).text())

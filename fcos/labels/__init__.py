@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .applying import apply
     from .checking import check
+    from .proposing import propose
 
-_WHERE = {"check": "checking", "apply": "applying"}
+_WHERE = {"check": "checking", "apply": "applying", "propose": "proposing"}
 
-__all__ = ["apply", "check"]
+__all__ = ["apply", "check", "propose"]
 
 
 def __getattr__(name: str) -> Any:
