@@ -195,7 +195,8 @@ def _advice(today: Option, best: Option) -> str:
     gain, price = today.lost - best.lost, best.gflop / today.gflop - 1
     kind = "better:         " if gain > NEAR else "cheaper:        "
     loss = f"{percent(abs(gain))} points {'less' if gain > 0 else 'more'} lost"
-    told = f"{loss} for {abs(price):.0%} {'more' if price > 0 else 'fewer'} FLOPs"
+    cost = f"for {abs(price):.0%} {'more' if price > 0 else 'fewer'} FLOPs" if abs(price) >= 0.005 else "at no cost"
+    told = f"{loss} {cost}"
     return f"these settings: {line(today)}\n{kind}{line(best)}\n  {told}\n  {best.config_lines()}"
 
 

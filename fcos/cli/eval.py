@@ -97,6 +97,7 @@ def command(
     from ..data.runs import run_of
     from ..errors import FcosError
     from ..evaluation.coco import curves, evaluate, read_results
+    from ..evaluation.program import learned_note
     from ..files import check_folder, write_whole
     from ..inference.composite import Looks
     from ..inference.load import load_together
@@ -123,6 +124,8 @@ def command(
     if named is not None:
         data = Path(named)
         dataset = open_to_judge(data_source(data, format, pictures, labels), split)
+        for note in filter(None, (learned_note(name, dataset) for name in model or compare or ())):
+            say(note)
     else:
         data, dataset = open_own(model[0] if model else "")
     looks = Looks(tile, overlap, parse_views(tta))

@@ -8,8 +8,8 @@ from typing import Any
 from ..errors import DataError
 from ..readers import read_json
 from .dataset import Dataset, merge
-from .open import open_dataset, open_splits
-from .splits import hold_out, taught_splits
+from .open import open_dataset, open_splits, split_names
+from .splits import hold_out, name_of, taught_splits
 from .tree import DataSource
 
 _SURROUNDINGS = "environment.json"
@@ -63,3 +63,21 @@ def judged_by(folder: Path, *, inclusive: bool = False) -> Dataset:
     if "val" not in splits:
         raise DataError(f"the run in {folder} was judged by nothing; name a data set to judge on")
     return splits["val"]
+
+
+def learned_from(folder: Path, dataset: Dataset) -> int:
+    """How many images of `dataset` the run in `folder` learned from; 0 where its folder does not tell."""
+    try:
+        told = stored_sources(folder)
+        if told["data"] is None:
+            return 0
+        source, root = Path(told["data"]).resolve(), dataset.root.resolve()
+        if source not in (root, *root.parents) and root not in source.parents:
+            return 0
+        names = split_names(stored_data(told, folder))
+        if dataset.split not in taught_splits(names, told["split"], source):
+            return 0
+    except DataError:
+        return 0
+    held = set(told["held_out"] or ())
+    return sum(name_of(record) not in held for record in dataset.records)

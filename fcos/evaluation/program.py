@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import TypeAlias, TypedDict, Unpack
 from ..data.classes import as_seen
 from ..data.dataset import Dataset
 from ..data.open import open_judged
-from ..data.runs import judged_by, run_of
+from ..data.runs import judged_by, learned_from, run_of
 from ..errors import DataError
 from ..inference.composite import Composite
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
+from ..terminal import plural
 from ..types import Detections
 from . import coco
 from .coco import Metrics
@@ -67,6 +69,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     cat           1  1.000  1.000
     """
     run = run_to_judge(model) if data is None else None
+    given = model
     if isinstance(model, str | Path):
         model = load(model)
     if isinstance(data, Dataset):
@@ -77,6 +80,8 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
         assert run is not None
         assert isinstance(model, Detector)
         dataset = judged_by(run, inclusive=model.config.data.inclusive_boxes)
+    if data is not None and (note := learned_note(given, dataset)):
+        sys.stderr.write(f"fcos: {note}\n")
     if isinstance(model, Detector | Composite):
         detections, dataset = detect(
             model, dataset, options.get("batch", 8), allow_missing=options.get("allow_missing", False)
@@ -90,6 +95,16 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     if options.get("ci", False):
         metrics = replace(metrics, intervals=intervals(detections, dataset, class_agnostic=agnostic))
     return metrics
+
+
+def learned_note(model: object, dataset: Dataset) -> str:
+    """A line where `model` is a run that learned from images of `dataset`, on which it looks better than it is."""
+    run = run_of(model) if isinstance(model, str | Path) else None
+    count = learned_from(run, dataset) if run is not None else 0
+    if not count:
+        return ""
+    seen = f"note: {run} learned from {count:,} of the {plural(len(dataset), 'image')} that it is judged on"
+    return f"{seen}; on those it kept for judging: fcos eval {run}"
 
 
 def run_to_judge(model: object) -> Path:

@@ -150,6 +150,14 @@ def test_a_run_knows_what_it_was_judged_by(finished, capsys, tmp_path):
         assert (code, json.loads(out)["AP"]) == (0, result.metrics.ap)
         code, out, _ = fcos(capsys, "explain", "--model", result.folder, "--json")
         assert (code, json.loads(out)["objects"]) == (0, result.metrics.objects)
+    for judged, count in ((data / "instances_train.json", 16), (data, 0)):  # the second: its test split
+        code, _, err = fcos(capsys, "eval", judged, "--model", held.folder)
+        assert (code, f"learned from {count} of the 20 images that it is judged on" in err) == (0, count > 0), err
+    evaluate(held.folder, data, split="train")
+    assert (
+        f"learned from 16 of the 20 images that it is judged on; on those it kept for judging: fcos eval {held.folder}"
+        in (capsys.readouterr().err)
+    )
     code, _, err = fcos(capsys, "eval", "--model", "fcos-lite0")
     assert (code, err.count("\n")) == (2, 1)
     assert "judge on what?" in err
