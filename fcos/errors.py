@@ -5,9 +5,12 @@ The command line prints the line and exits with code 2; nobody sees a traceback 
 
 import difflib
 import importlib
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 LONGEST = 700  # characters of a message: what stands in a file may be any length
 
@@ -90,12 +93,20 @@ def did_you_mean(name: object, known: Iterable[str], otherwise: str, count: int 
 
 def require(module: str, extra: str) -> ModuleType:
     """Import `module`, or raise `MissingExtra` naming the pip extra that brings it."""
+    _silence()
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtra(
             f"this needs {module.partition('.')[0]}, which is not installed: {install_line(extra)} ({error})"
         ) from error
+
+
+def _silence() -> None:
+    """onnxruntime, OpenVINO and NNCF report to their makers from the moment they are imported. This package promises
+    that nothing is reported, so they are told not to before that; ORT_DISABLE_TELEMETRY=0 lets onnxruntime."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    sys.modules.setdefault("openvino_telemetry", cast(ModuleType, None))  # an import of it fails, which both allow for
 
 
 def install_line(extra: str) -> str:

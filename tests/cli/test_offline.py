@@ -1,7 +1,10 @@
 """The verbs work with the network cut, and none tries to reach it."""
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
 
 import pytest
 from tiny import fcos, learn, make_shapes, tiny_config
@@ -78,3 +81,20 @@ def test_what_needs_the_network_says_so(capsys, work, monkeypatch, cut, tmp_path
     assert code == 2
     assert len(err.strip().splitlines()) == 1, err
     assert cut
+
+
+@pytest.mark.parametrize("module", ["onnxruntime", "openvino", "nncf"])
+def test_runtimes_do_not_report_to_their_makers(module, tmp_path):
+    """They leave an identifier and a list of events in the home folder where they do."""
+    pytest.importorskip(module)
+    work = f"""
+import sys, time
+from fcos.errors import require
+require("{module}", "onnx")
+time.sleep(0.3)
+assert sys.modules.get("openvino_telemetry") is None
+"""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "ORT_", "CI"))}
+    subprocess.run([sys.executable, "-c", work], env={**kept, "HOME": str(tmp_path)}, check=True)
+    left = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert not [p for p in left if "Microsoft" in p.parts or "intel" in str(p).lower()], left
