@@ -124,7 +124,7 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
         jpeg = _count_scans(data, jpeg)
         # Four components (CMYK) go to Pillow, which knows Adobe's inversion. So does a file without an end
         # marker: OpenCV fills the missing part with grey, Pillow says whether anything is missing.
-        if jpeg.components != 4 and jpeg.end >= 0:
+        if jpeg.end >= 0:
             return _decode_jpeg(name, data, jpeg)
     return _decode_pillow(name, data)
 
@@ -232,19 +232,28 @@ def turn_boxes(boxes: np.ndarray, orientation: int, displayed: tuple[int, int]) 
 
 
 def _decode_jpeg(name: str, data: bytes, jpeg: _Jpeg) -> np.ndarray:
-    image = _opencv(data)
+    image = _opencv(data) if jpeg.components != 4 else None
     if image is None:
-        return _decode_pillow(name, data)
-    # Where the only scan was cut and an end marker patched on, the rest is filled with one colour. Then other bytes
-    # in front of that marker change it, while behind a whole scan nothing reads them. Where one of several was cut,
-    # or late ones are gone, the whole image is there, but coarse.
-    if not jpeg.whole:
-        warnings.warn(f"{name}: scans at the end of the file are missing, so details are too", ImageWarning, 3)
-    elif jpeg.scans > 1 and _reads_on(data, jpeg.end, image):
-        warnings.warn(f"{name}: the end of the last scan is missing, and details with it", ImageWarning, 3)
-    elif jpeg.scans == 1 and (image[-8:, -8:] == image[-1, -1]).all() and _reads_on(data, jpeg.end):
-        warnings.warn(f"{name}: the end of the image is missing, and one colour fills it", ImageWarning, 3)
+        image = _decode_pillow(name, data)
+        _tell_of_cut(name, data, jpeg, None)
+        return image
+    _tell_of_cut(name, data, jpeg, image)
     return turn_image(image, jpeg.header.orientation)
+
+
+def _tell_of_cut(name: str, data: bytes, jpeg: _Jpeg, image: np.ndarray | None) -> None:
+    """Warn of a JPEG whose end marker was patched on; `image`: what OpenCV made of it, where it did.
+
+    Where the only scan was cut, the rest is filled with one colour. Then other bytes in front of that marker change it,
+    while behind a whole scan nothing reads them. Where one of several was cut, or late ones are gone, the whole image
+    is there, but coarse.
+    """
+    if not jpeg.whole:
+        warnings.warn(f"{name}: scans at the end of the file are missing, so details are too", ImageWarning, 4)
+    elif jpeg.scans > 1 and _reads_on(data, jpeg.end, image):
+        warnings.warn(f"{name}: the end of the last scan is missing, and details with it", ImageWarning, 4)
+    elif jpeg.scans == 1 and (image is None or (image[-8:, -8:] == image[-1, -1]).all()) and _reads_on(data, jpeg.end):
+        warnings.warn(f"{name}: the end of the image is missing, and one colour fills it", ImageWarning, 4)
 
 
 def _reads_on(data: bytes, end: int, image: np.ndarray | None = None) -> bool:

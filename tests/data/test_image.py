@@ -261,10 +261,11 @@ def test_a_few_floats_that_are_not_finite_are_told_and_many_refused(tmp_path):
         load_image(values)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
 @pytest.mark.parametrize("share", [0.3, 0.6])
-def test_a_jpeg_whose_end_was_patched_on_is_told(share):
+def test_a_jpeg_whose_end_was_patched_on_is_told(share, mode):
     noise = np.random.default_rng(0).integers(0, 256, (25, 25, 3), dtype=np.uint8)
-    data = encoded(Image.fromarray(np.kron(noise, np.ones((16, 16, 1), np.uint8))), "JPEG", quality=90)
+    data = encoded(Image.fromarray(np.kron(noise, np.ones((16, 16, 1), np.uint8))).convert(mode), "JPEG", quality=90)
     with pytest.warns(ImageWarning, match="the end of the image is missing"):
         read_image(data[: int(len(data) * share)] + b"\xff\xd9")
 
@@ -296,7 +297,7 @@ def test_a_progressive_jpeg_cut_in_any_scan_is_told(mode, share):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize(
     "options",
     [
