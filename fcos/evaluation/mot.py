@@ -155,6 +155,10 @@ def _clear(
 # --------------------------------------------------------------------------- MOTChallenge files
 
 
+_FRAMES = 1_000_000  # eleven hours
+_LARGE = 1e12  # pixels, and numbers of objects
+
+
 def mot_lines(frames: Sequence[tuple[NDArray[np.int64], Floats, Floats]], first: int = 1) -> str:
     """(ids, boxes xyxy, scores) of each frame as MOTChallenge lines: frame from `first`, id, left, top, width, height,
     score, and -1 three times."""
@@ -168,16 +172,16 @@ def mot_lines(frames: Sequence[tuple[NDArray[np.int64], Floats, Floats]], first:
 def read_mot(path: str | Path, frames: int = 0) -> list[FrameRows]:
     """The frames of a MOTChallenge file, at least `frames` of them. Rows marked 0 in the seventh column (left out of
     judging in ground truth) are left out. DataError names the line that cannot be read."""
-    from ..readers import read_text
+    from ..readers import read_lines
 
     rows: dict[int, list[tuple[int, list[float]]]] = {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_lines(path, kind=DataError), 1):
         if not line.strip():
             continue
         try:
             values = [float(v) for v in line.replace(" ", ",").split(",") if v]
-            frame, identity, (x, y, width, height) = int(values[0]), int(values[1]), values[2:6]
-            if frame < 1 or frame > 10_000_000 or not np.isfinite(values[:6]).all():
+            frame, identity, x, y, width, height = values[:6]
+            if not 1 <= frame <= _FRAMES or not all(abs(v) < _LARGE for v in values[:6]):  # NaN is not below it either
                 raise ValueError
         except (ValueError, OverflowError):
             raise DataError(
@@ -186,12 +190,11 @@ def read_mot(path: str | Path, frames: int = 0) -> list[FrameRows]:
             ) from None
         if len(values) > 6 and values[6] == 0:
             continue
-        rows.setdefault(frame, []).append((identity, [x, y, x + width, y + height]))
+        rows.setdefault(int(frame), []).append((int(identity), [x, y, x + width, y + height]))
     last = max((*rows, frames), default=0)
-    return [
-        (
-            np.array([i for i, _ in rows.get(k, [])], np.int64),
-            np.array([box for _, box in rows.get(k, [])], np.float64).reshape(-1, 4),
-        )
-        for k in range(1, last + 1)
-    ]
+    made = {
+        k: (np.array([i for i, _ in of], np.int64), np.array([box for _, box in of], np.float64))
+        for k, of in rows.items()
+    }
+    none = np.zeros(0, np.int64), np.zeros((0, 4))
+    return [made.get(k, none) for k in range(1, last + 1)]

@@ -80,7 +80,20 @@ def test_rows_left_out_of_judging(tmp_path):
     assert read_mot(path)[0][0].tolist() == [1]
 
 
-@pytest.mark.parametrize("line", ["a,b", "1,2,3", "0,1,0,0,1,1", "1,1,nan,0,1,1", "1e99,1,0,0,1,1"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a,b",
+        "1,2,3",
+        "0,1,0,0,1,1",
+        "1,1,nan,0,1,1",
+        "1",
+        "1e8,1,0,0,1,1",
+        "1,1e300,0,0,1,1",
+        "1,1,1e308,0,1e308,1",
+        "1e99,1,0,0,1,1",
+    ],
+)
 def test_a_bad_line_is_named(tmp_path, line):
     path = tmp_path / "gt.txt"
     path.write_text("1,1,0,0,10,10,1\n" + line + "\n")
