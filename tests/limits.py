@@ -13,11 +13,15 @@ from fcos.errors import LONGEST, FcosError
 SECONDS = 20  # of computing; a case takes thousandths
 WAITING = 300  # of the clock, for what waits and does not compute, such as the opening of a pipe
 MEMORY = 3 << 30  # bytes on top of what the process has
-KINDS = ("traceback", "hang", "memory", "message", "silent")
+KINDS = ("traceback", "code", "hang", "memory", "message", "silent")
 
 
 class Hang(BaseException):
     """No Exception, so that no reader takes it for a fault of the file."""
+
+
+class WrongCode(AssertionError):
+    """A command line that ended otherwise than it should."""
 
 
 class Silent(AssertionError):
@@ -68,6 +72,8 @@ class Tally:
             kind, why = "hang", ""
         except MemoryError as error:
             kind, why = "memory", str(error)
+        except WrongCode as error:
+            kind, why = "code", str(error)
         except Silent as error:
             kind, why = "silent", str(error)
         except Exception as error:

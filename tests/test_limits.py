@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from limits import Hang, Silent, Tally, limits
+from limits import Hang, Silent, Tally, WrongCode, limits
 
 from fcos.errors import FcosError
 
@@ -27,6 +27,7 @@ def test_each_end_is_counted_as_what_it_is():
         "message": raises(FcosError("")),
         "traceback": raises(KeyError("a")),
         "silent": raises(Silent("a")),
+        "code": raises(WrongCode("3")),
         "memory": lambda _: bytearray(8 << 30),
     }
     for kind, gate in cases.items():
