@@ -19,6 +19,10 @@ import typer
 
 from ..errors import FcosError, ImageWarning, OtherProcess, one_line
 
+# Threads that wait for each other by spinning burn a shared machine's cores: beside other programs a training step took
+# 2 to 15 times as long. It counts from when torch is loaded (docs/performance.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 _MEMORY = re.compile("can't allocate memory|out of memory")  # torch has RuntimeErrors of its own for it
 
 # verb -> module; a module holds `app` (a typer group) or `command`, the verb's function.

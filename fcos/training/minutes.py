@@ -96,7 +96,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
         raise ConfigError(f"too few minutes ({wish.budget.minutes:g}): {made}")
     deadline = Deadline(wish.budget.minutes * 60, made.tail, start=wish.budget.start)
     spent = clock(wish.budget.minutes * 60 - wish.budget.left)
-    head = f"the plan for {clock(wish.budget.minutes * 60)} minutes, {spent} of them gone until here:"
+    head = f"the plan for {clock(wish.budget.minutes * 60)} (minutes:seconds), {spent} of which are gone:"
     return Prepared(resolve(model.value, made.settings), deadline, made, [head, *made.text().splitlines()])
 
 

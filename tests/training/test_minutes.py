@@ -262,7 +262,7 @@ def test_a_run_by_the_clock(tmp_path, monkeypatch, capfd):
     given = {"data.size": 64, "data.max_size": 96, "data.train_sizes": [64], "data.color": 0.25}
     result = learn(config, data, tmp_path / "run", minutes=Budget(0.5, time.monotonic()), settings=given, quiet=False)
     said = capfd.readouterr().err
-    assert "the plan for 0:30 minutes" in said
+    assert "the plan for 0:30" in said
     stored = load_checkpoint(tmp_path / "run")
     planned = stored["config"]["train"]["iterations"]
     assert 40 <= result.steps <= planned <= 100
