@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import shutil
 import subprocess
 import threading
@@ -31,6 +32,7 @@ from ..files import write_whole
 from ..readers import open_file
 from ..remote import is_remote
 from ..types import Detections
+from . import matroska
 
 if TYPE_CHECKING:
     from .composite import Composite
@@ -328,18 +330,19 @@ def find_ffmpeg() -> str | None:
 
 
 def write_video(
-    path: Path, images: Iterable[Pixels], rate: float, *, sound: Path | None = None, say: Callable[[str], None] = print
+    path: Path, frames: Iterable[Frame], rate: float, *, sound: Path | None = None, say: Callable[[str], None] = print
 ) -> int:
-    """Write frames uint8 [H,W,3] RGB to a video that browsers play (H.264 in .mp4), whole or not at all; how many.
+    """Write the images of frames to a video that browsers play (H.264 in .mp4), whole or not at all; how many.
 
-    ffmpeg of this machine does it, and copies the sound of the video `sound`. Without ffmpeg OpenCV writes MPEG-4,
-    which browsers do not play and which has no sound; `say` gets a line about it.
+    ffmpeg of this machine does it, keeps the time of each frame, and copies the sound of the video `sound`. Without
+    ffmpeg OpenCV writes MPEG-4 at `rate` frames a second, which browsers do not play and which has no sound; `say` gets
+    a line about it.
     """
     count = 0
 
     def encode(target: Path) -> None:
         nonlocal count
-        rest = iter(images)
+        rest = iter(frames)
         first = next(rest, None)
         if first is None:
             raise VideoError(f"there are no frames to write to {path}")
@@ -350,8 +353,8 @@ def write_video(
         try:
             put(first)
             count = 1
-            for image in rest:
-                put(image)
+            for frame in rest:
+                put(frame)
                 count += 1
         finally:
             close()
@@ -360,27 +363,44 @@ def write_video(
     return count
 
 
-_Writer = tuple[Callable[[Pixels], None], Callable[[], None]]
+_Writer = tuple[Callable[[Frame], None], Callable[[], None]]
 
 
-def _by_ffmpeg(program: str, target: Path, first: Pixels, rate: float, sound: Path | None) -> _Writer:
-    height, width = first.shape[:2]
-    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{rate:.6f}", "-i", "-"]
+def _uneven(program: str) -> str:
+    """The option that lets frames keep their times, which ffmpeg 5.1 renamed."""
+    told = subprocess.run([program, "-version"], capture_output=True, text=True).stdout
+    version = re.match(r"ffmpeg version n?(\d+)\.(\d+)", told)
+    return "-vsync" if version and (int(version[1]), int(version[2])) < (5, 1) else "-fps_mode"
+
+
+def _by_ffmpeg(program: str, target: Path, first: Frame, rate: float, sound: Path | None) -> _Writer:
+    height, width = first.image.shape[:2]
+    given = ["-f", "matroska", "-i", "-"]
     more = ["-i", f"file:{sound}"] if sound is not None else []
     kept = ["-map", "0:v", "-map", "1:a?", "-c:a", "copy", "-shortest"] if sound is not None else []
     even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "veryfast"]
-    command = [program, "-y", "-loglevel", "error", *given, *more, *kept, *even, "-movflags", "+faststart"]
+    ticks = ["-enc_time_base", "1:90000", "-video_track_timescale", "90000"]  # every usual rate is whole in them
+    ticks += [_uneven(program), "vfr"]
+    command = [program, "-y", "-loglevel", "error", *given, *more, *kept, *even, *ticks, "-movflags", "+faststart"]
     process = subprocess.Popen(
         [*command, "-f", "mp4", str(target)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     assert process.stdin is not None
     pipe = process.stdin
 
-    def put(image: Pixels) -> None:
+    count, last = 0, -1.0
+
+    def put(frame: Frame) -> None:
+        nonlocal count, last
+        image = frame.image
         if image.shape[:2] != (height, width):
             raise VideoError(f"a frame has {image.shape[1]}x{image.shape[0]} pixels, the first {width}x{height}")
+        even = count / rate  # times are told in milliseconds, which no steady rate is
+        last = max(even if abs(frame.time - even) < 1.5e-3 else frame.time, last + 1e-4)
         with contextlib.suppress(BrokenPipeError):  # close() tells why
-            pipe.write(np.ascontiguousarray(image).tobytes())
+            for part in (*(() if count else (matroska.header(width, height, rate),)), *matroska.frame(image, last)):
+                pipe.write(part)
+        count += 1
 
     def close() -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -394,17 +414,17 @@ def _by_ffmpeg(program: str, target: Path, first: Pixels, rate: float, sound: Pa
     return put, close
 
 
-def _by_opencv(target: Path, first: Pixels, rate: float) -> _Writer:
+def _by_opencv(target: Path, first: Frame, rate: float) -> _Writer:
     import cv2
 
     _check_name(str(target))
-    height, width = first.shape[:2]
+    height, width = first.image.shape[:2]
     writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
     if not writer.isOpened():
         raise VideoError("OpenCV cannot write a video here; install ffmpeg")
 
-    def put(image: Pixels) -> None:
-        writer.write(np.ascontiguousarray(image[..., ::-1]))
+    def put(frame: Frame) -> None:
+        writer.write(np.ascontiguousarray(frame.image[..., ::-1]))
 
     return put, writer.release
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -142,7 +142,7 @@ def write_frames(
             for _ in pass_by():
                 pass
         else:
-            drawn = (painter.paint(frame) for frame in pass_by())
+            drawn = (replace(frame, image=painter.paint(frame)) for frame in pass_by())
             write_video(files.drawn, drawn, info.rate, sound=files.sound, say=_note)
     return outcome
 

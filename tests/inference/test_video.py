@@ -224,7 +224,7 @@ def test_a_written_video_plays_in_browsers_and_keeps_rate_and_sound(tmp_path):
          "-f", "lavfi", "-i", "sine=duration=2", "-pix_fmt", "yuv420p", str(sound)], check=True,
     )  # fmt: skip
     out = tmp_path / "out.mp4"
-    count = write_video(out, (picture(i, (47, 65)) for i in range(20)), 10.0, sound=sound)
+    count = write_video(out, (Frame(i, i / 10, picture(i, (47, 65))) for i in range(20)), 10.0, sound=sound)
     assert count == 20
     told = subprocess.run([video.find_ffmpeg(), "-i", str(out)], capture_output=True, text=True).stderr
     assert "Video: h264" in told
@@ -237,10 +237,27 @@ def test_a_written_video_plays_in_browsers_and_keeps_rate_and_sound(tmp_path):
     assert frames[0].image.shape[:2] == (48, 66)  # even sides, as the codec wants
 
 
+@needs_ffmpeg
+@pytest.mark.parametrize("rate", [10.0, 30000 / 1001])
+def test_a_written_video_keeps_the_time_of_each_frame(tmp_path, rate):
+    """A steady rate to the tick, and uneven times to the millisecond."""
+    steady = [i / rate for i in range(12)]
+    uneven = [0.0, 0.1, 0.137, 0.5, 0.501, 1.25]
+    for number, times in enumerate((steady, uneven)):
+        out = tmp_path / f"{number}.mp4"
+        write_video(out, (Frame(i, round(t, 3), picture(i)) for i, t in enumerate(times)), rate)
+        with Reader(out) as reader:
+            frames = list(reader)
+        assert [number_of(f.image) for f in frames] == list(range(len(times)))
+        np.testing.assert_allclose([f.time for f in frames], times, atol=0.0011)
+        if times is steady:
+            assert reader.info.rate == pytest.approx(rate, rel=1e-5)
+
+
 def test_without_ffmpeg_opencv_writes_and_one_line_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "find_ffmpeg", lambda: None)
     said = []
-    write_video(tmp_path / "out.mp4", (picture(i) for i in range(10)), 10.0, say=said.append)
+    write_video(tmp_path / "out.mp4", (Frame(i, i / 10, picture(i)) for i in range(10)), 10.0, say=said.append)
     assert len(said) == 1
     assert "browsers do not play it" in said[0]
     with Reader(tmp_path / "out.mp4") as reader:
@@ -252,7 +269,7 @@ def test_a_video_that_cannot_be_finished_leaves_what_was_there(tmp_path):
     out.write_bytes(b"before")
 
     def images():
-        yield picture(0)
+        yield Frame(0, 0.0, picture(0))
         raise ImageError("the third frame is bad")
 
     with pytest.raises(ImageError):
