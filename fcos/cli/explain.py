@@ -9,13 +9,17 @@ import typer
 
 from .common import (
     Device,
+    Format,
     Json,
+    Labels,
     Model,
     Overlap,
+    Pictures,
     Settings,
     Split,
     Tile,
     Trust,
+    data_source,
     open_own,
     open_to_judge,
     sort_words,
@@ -47,6 +51,9 @@ def command(
     trust: Trust = False,
     tile: Tile = None,
     overlap: Overlap = 0.2,
+    format: Format = None,
+    pictures: Pictures = None,
+    labels: Labels = None,
 ) -> None:
     """Why a box is there, or why an object was missed.
 
@@ -99,7 +106,8 @@ def command(
         from ..analysis.misses import gallery, miss_study
         from ..data.classes import as_seen
 
-        opened = open_to_judge(data, split) if data is not None else open_own(model)[1]
+        given = None if data is None else data_source(data, format, pictures, labels)
+        opened = open_to_judge(given, split) if given is not None else open_own(model)[1]
         dataset = as_seen(opened, detector.config.data, detector.classes.names[0])
         if limit and image is None:
             dataset = dataset.subset(range(min(limit, len(dataset))))

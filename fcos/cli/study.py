@@ -9,12 +9,16 @@ import typer
 
 from .common import (
     Device,
+    Format,
     Json,
+    Labels,
     MaybeData,
     MaybeModel,
+    Pictures,
     Settings,
     Split,
     Trust,
+    data_source,
     open_to_judge,
     settings_of,
     sort_words,
@@ -24,6 +28,7 @@ from .common import (
 if TYPE_CHECKING:
     from ..config import Config
     from ..data.dataset import Dataset
+    from ..data.tree import DataSource
     from ..inference.detector import Detector
     from ..inference.load import Placing
 
@@ -61,6 +66,9 @@ def command(
     ] = None,
     device: Device = "auto",
     trust: Trust = False,
+    format: Format = None,
+    pictures: Pictures = None,
+    labels: Labels = None,
 ) -> None:
     """The paper's studies, this project's number beside the paper's.
 
@@ -80,8 +88,8 @@ def command(
     needs = STUDIES[name][0]
     things, overrides = sort_words(words, settings)
     named = the_one(things, data, "--data")
-    data = Path(named) if named is not None else None
-    if "data" in needs and data is None:
+    source = data_source(named, format, pictures, labels) if named is not None else None
+    if "data" in needs and source is None:
         raise FcosError(f"the study {name} needs --data DATA")
     if "model" in needs and model is None:
         raise FcosError(f"the study {name} needs --model MODEL")
@@ -89,10 +97,10 @@ def command(
         raise FcosError(f"--baseline is for the study proposals, not {name}")
     dataset: Dataset | None
     if name == "ablation":
-        assert data is not None
-        dataset, result = _ablation(data, overrides, model, out or Path("runs/ablation"), seeds, device)
+        assert source is not None
+        dataset, result = _ablation(source, overrides, model, out or Path("runs/ablation"), seeds, device)
     else:
-        dataset = _open(data, split, limit) if data is not None else None
+        dataset = _open(source, split, limit) if source is not None else None
         result = _run(name, overrides, dataset, model, Placing(device=device, trust=trust), baseline or [], out)
     report = {"study": name, **result.to_dict(), "environment": environment({} if dataset is None else {name: dataset})}
     if out is not None:
@@ -100,7 +108,7 @@ def command(
     typer.echo(json.dumps(report) if as_json else result.text())
 
 
-def _open(data: Path, split: str | None, limit: int) -> Dataset:
+def _open(data: DataSource, split: str | None, limit: int) -> Dataset:
     dataset = open_to_judge(data, split)
     return dataset.subset(range(min(limit, len(dataset)))) if limit else dataset
 
@@ -151,7 +159,7 @@ def _run(
 
 
 def _ablation(
-    data: Path, settings: list[str], model: str | None, out: Path, seeds: int, device: str
+    data: DataSource, settings: list[str], model: str | None, out: Path, seeds: int, device: str
 ) -> tuple[Dataset, Any]:
     from ..data.open import open_splits
     from ..errors import DataError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from ..analysis.common import label_mapping, with_files
 from ..data.dataset import Dataset, merge
 from ..data.image import read_image
 from ..data.open import open_splits
+from ..data.runs import run_of, stored_sources
 from ..data.tree import DataSource
 from ..errors import DataError, ImageError
 from ..inference.detector import Detector
@@ -180,6 +182,8 @@ def check(
     if model is None:
         judges, told = out_of_fold(dataset, folds, minutes, seed=seed, quiet=quiet)
     else:
+        if not quiet and not isinstance(model, Detector):
+            _warn_of_learned(model, data)
         judges, told = [Judge(_detector(model, dataset), range(len(dataset)))], _called(model)
     return replace(judge_all(dataset, splits, judges, seed=seed, quiet=quiet), judge=told)
 
@@ -194,3 +198,16 @@ def _detector(model: str | Path | Detector, dataset: Dataset) -> Detector:
 
 def _called(model: str | Path | Detector) -> str:
     return model.config.name if isinstance(model, Detector) else str(model)
+
+
+def _warn_of_learned(model: str | Path, data: str | Path | DataSource | Dataset) -> None:
+    """A line on stderr where a run has learned from the data that it is to judge."""
+    folder = run_of(model)
+    if folder is None or isinstance(data, Dataset):
+        return
+    learned = stored_sources(folder)["data"]
+    if learned is not None and Path(learned).resolve() == DataSource.of(data).path.resolve():
+        sys.stderr.write(
+            f"fcos: note: {model} has learned from {learned}, and defends the labels of the images it knows; judge the "
+            "others with --split, or leave --model out\n"
+        )

@@ -21,7 +21,7 @@ from ..training.program import train
 
 MODEL = "fcos-lite0"
 _EPOCHS = 12  # enough from the package's detector; a budget may make it less
-_PROBE = 8  # steps that are timed
+_PROBE = 4  # steps that are timed, of which the first does not count
 _LONGEST = 60.0  # minutes that are taken without being asked for
 
 
@@ -60,9 +60,11 @@ def out_of_fold(
     parts = folds_of(dataset, folds, seed, quiet=quiet)
     with tempfile.TemporaryDirectory(prefix="fcos-labels-") as folder:
         rests = [_rest(dataset, part) for part in parts]
+        began = time.perf_counter()
         steps_each, seconds = _probe(rests[0], Path(folder) / "probe", seed)
         wanted = _EPOCHS * steps_each
-        allowed = (_LONGEST if minutes is None else minutes) * 60 / folds / max(seconds, 1e-6)
+        left = (_LONGEST if minutes is None else minutes) * 60 - (time.perf_counter() - began)
+        allowed = max(left, 0) / folds / max(seconds, 1e-6)
         steps = max(1, min(wanted, int(allowed)))
         epochs = steps / steps_each
         told = f"{folds} models of {MODEL}, each trained on the other folds for {epochs:.1f} epochs"
@@ -92,7 +94,7 @@ def _probe(dataset: Dataset, folder: Path, seed: int) -> tuple[int, float]:
     """(steps of an epoch, seconds of a step)."""
     times: list[float] = []
     _learn(dataset, folder, seed, _PROBE, times)
-    spans = sorted(b - a for a, b in pairwise(times[2:]))
+    spans = sorted(b - a for a, b in pairwise(times))
     from ..presets import resolve
 
     batch = resolve(MODEL).train.batch

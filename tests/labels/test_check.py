@@ -124,6 +124,20 @@ def test_bad_input_is_one_line(capsys, world, arguments, line):
     assert told.count("\n") == 1
 
 
+def test_a_run_that_has_learned_from_the_data_is_named(world, tmp_path, capsys):
+    from fcos.labels.checking import _warn_of_learned
+
+    sources = dict.fromkeys(("val", "split", "held_out", "format", "images", "labels"))
+    for folder, learned, warned in (("a", world[3], True), ("b", tmp_path, False)):
+        (tmp_path / folder).mkdir()
+        told = {"sources": {**sources, "data": str(learned)}}
+        (tmp_path / folder / "environment.json").write_text(json.dumps(told))
+        _warn_of_learned(tmp_path / folder, world[3])
+        assert ("defends the labels" in capsys.readouterr().err) is warned
+    _warn_of_learned("fcos-lite0", world[3])
+    assert capsys.readouterr().err == ""
+
+
 def press(tab, keys):
     for key in keys:
         tab.evaluate(f"document.body.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', bubbles: true}})), 0")

@@ -135,3 +135,22 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, words, work, capsys, t
     last = err.strip().splitlines()[-1]
     for word in words:
         assert word.format(**places) in last, err
+
+
+def test_images_that_lie_elsewhere(work, capsys, tmp_path):
+    """--pictures, --labels and --format settle by hand what study and explain read."""
+    images = tmp_path / "elsewhere"
+    images.mkdir()
+    for path in (work / "shapes" / "images" / "val").iterdir():
+        (images / path.name).write_bytes(path.read_bytes())
+    lonely = tmp_path / "annotations" / "instances_val.json"
+    lonely.parent.mkdir()
+    lonely.write_bytes((work / "shapes" / "instances_val.json").read_bytes())
+    told = ["--data", lonely.parent, "--model", work / "model.safetensors", "--json"]
+    for verb in (["study", "ambiguity"], ["explain"]):
+        code, out, err = fcos(capsys, *verb, *told, "--pictures", images, "--format", "coco")
+        assert code == 0, err
+        json.loads(out)
+    code, _, err = fcos(capsys, "explain", *told, "--format", "cocoa")
+    assert code == 2
+    assert "there is no format 'cocoa'" in err
