@@ -17,7 +17,8 @@ from tiny import NAMES, fcos, tiny_config
 
 from fcos.data.image import read_image
 from fcos.decode import decode
-from fcos.export import check
+from fcos.errors import ModelError
+from fcos.export import check, seal
 from fcos.export.browser import Browser, find_chromium
 from fcos.export.formats import html
 from fcos.export.job import Job, judge, run
@@ -401,10 +402,20 @@ def test_a_damaged_page_is_rejected(files, tmp_path):
     reference = load(files[0], device="cpu")
     page = files[1].file.read_text()
     out = tmp_path / "detector.html"
-    out.write_text(page.replace('id="packed-model" type="text/plain">', 'id="packed-model" type="text/plain">AAAA'))
+
+    def write(old, new):
+        """The page with a fault that its seal knows nothing of."""
+        assert old in page
+        unset = seal._PLACE.sub(rb"\g<1>" + seal.UNSET.encode(), page.replace(old, new).encode())
+        out.write_bytes(seal.sealed(unset))
+
+    write('id="packed-model" type="text/plain">', 'id="packed-model" type="text/plain">AAAA')
     assert "cannot be run" in judge(reference, out, None)[1][0]
-    out.write_text(page.replace("f(x - distances[0])", "f(x - 2 * distances[0])"))
+    write("f(x - distances[0])", "f(x - 2 * distances[0])")
     assert "boxes differ" in " ".join(judge(reference, out, None)[1])
+    out.write_text(page.replace("f(x - distances[0])", "f(x - 2 * distances[0])"))
+    with pytest.raises(ModelError, match="not as fcos export wrote it"):
+        html.read(out)
 
 
 def test_half_weights_are_half_as_large_and_compute_in_single(files):
