@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 PAGES = ["README.md", "docs/quickstart.md"]
 NOT_HERE = {
     "fcos demo": "trains for minutes; .ci/run runs it from the wheel",
-    "fcos export --model runs/mine --format html": "of two steps all scores are near-ties; tests/export has a trained one",
+    "fcos export --model runs/mine --format html": "near-ties alone after two steps; tests/export has a trained one",
     "fcos serve": "serves until it is stopped; tests/serving starts it",
 }
 SHORT = (

@@ -160,7 +160,7 @@ def make_plan(
 def ending(facts: Facts, pace: Pace) -> float:
     """Seconds after the last step: judging, intervals, drawings, the report, the end of the process. A third more than
     measured, since nothing can be taken back by then."""
-    return 1.3 * facts.judged * pace.image + 4.0 + 60 * pace.image
+    return 1.3 * facts.judged * pace.image + 5.0 + 20 * pace.image
 
 
 def evaluations(facts: Facts, pace: Pace, seconds: float, epochs: float) -> int:

@@ -255,7 +255,9 @@ def test_the_command_of_a_plan_says_the_same(tmp_path):
 
 
 def test_a_run_by_the_clock(tmp_path, monkeypatch, capfd):
-    """The pace is given, so that nothing depends on this machine; the run is real."""
+    """Pace and time are given, so that nothing depends on this machine; the run is real."""
+    monkeypatch.setattr(Budget, "left", 29.0)
+    monkeypatch.setattr(Deadline, "look", lambda self, step, total: 45 if step >= 30 else total)
     monkeypatch.setattr(minutes, "measure", lambda config, data, wish: Pace(0.3, 0.01, config.train.batch, 64))
     data = make_shapes(tmp_path / "shapes", {"train": 12, "val": 3})
     config = tiny_config(train={"epochs": 30})
@@ -265,7 +267,8 @@ def test_a_run_by_the_clock(tmp_path, monkeypatch, capfd):
     assert "the plan for 0:30" in said
     stored = load_checkpoint(tmp_path / "run")
     planned = stored["config"]["train"]["iterations"]
-    assert 40 <= result.steps <= planned <= 100
+    assert 50 < planned < 100
+    assert result.steps == 45
     assert stored["total"] == stored["step"] == result.steps
     assert stored["config"]["data"]["color"] == 0.25
     words = shlex.split((tmp_path / "run" / "command.txt").read_text())
