@@ -260,6 +260,8 @@ def _reads_on(data: bytes, end: int, image: np.ndarray | None = None) -> bool:
     """Whether a JPEG, decoded to `image` where that is known, changes with other bytes in front of the marker at `end`.
     (By Pillow: OpenCV would complain of them on stderr.)"""
     filler = bytes((37 * k) % 251 for k in range(512))
+    # where a decoder waits for a restart marker, it takes nothing up to one
+    filler += b"".join(bytes((0xFF, 0xD0 + k)) + filler[:40] for k in range(8))
     try:
         with _open(io.BytesIO(data)) as one, _open(io.BytesIO(data[:end] + filler + data[end:])) as other:
             if image is not None and np.array_equal(image, np.asarray(other.convert("RGB"))):
@@ -454,7 +456,7 @@ def _count_scans(data: bytes, jpeg: _Jpeg) -> _Jpeg:
     """With the number of scans, and whether together they are the whole image: those of a progressive one send each
     coefficient of each component first without its last bits, and these bit by bit later (T.81, G.1.1.1)."""
     missing: dict[int, list[int]] = {}  # component -> bits still to come of each of 64 coefficients
-    at, scans = jpeg.scan, 0
+    at, scans, found = jpeg.scan, 0, None
     while at + 5 <= len(data):
         scans += 1
         end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]

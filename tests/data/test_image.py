@@ -296,6 +296,24 @@ def test_a_progressive_jpeg_cut_in_any_scan_is_told(mode, share):
         assert ["missing" in str(w.message) for w in told] == [True], (number, cut)
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_jpeg_cut_between_restart_markers_is_told(blocks):
+    """The decoder waits for the next marker there, and takes no other byte."""
+    data = encoded(Image.fromarray(scene()).convert("L"), "JPEG", quality=90, restart_marker_blocks=blocks)
+    marks = [m.start() for m in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+    for cut in marks[:: max(len(marks) // 5, 1)]:
+        for at in (cut, cut + 2):
+            with pytest.warns(ImageWarning, match="missing"):
+                read_image(data[:at] + b"\xff\xd9")
+
+
+def test_a_jpeg_that_ends_in_the_header_of_its_scan_is_refused():
+    data = encoded(Image.fromarray(scene()), "JPEG")
+    for more in range(2, 14):
+        with pytest.raises(ImageError):
+            read_image(data[: data.find(b"\xff\xda") + more])
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize(
