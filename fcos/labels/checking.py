@@ -22,11 +22,12 @@ from ..terminal import Bar
 from .calibrate import Curve, fit
 from .evidence import Evidence, gather, overlaps
 from .folding import Judge, out_of_fold
-from .inject import DUPLICATE, KINDS, MISSING, ROUNDS, SHARE, Spoiled, spoil
+from .inject import DUPLICATE, KINDS, MISSING, ROUNDS, SHARE, SPURIOUS, Spoiled, spoil
 from .ranking import rank
 from .report import Check, Finding, in_words
 from .suspicion import Suspect, suspects
 
+_SEEN = 0.2  # score of its class from which an annotated box counts as seen
 _LEAST = 0.02  # chance of being wrong below which nothing is listed
 
 
@@ -69,7 +70,9 @@ def judge_all(
     for kind, curve in curves.items():
         things = len(given[kind]) / boxes / max(curve.found, 0.05)
         rates[kind] = tuple(v * things for v in curve.rate())
-    return Check(dataset, "", tuple(findings), rates, curves, tuple(unread))  # type: ignore[arg-type]
+    looked = [s.own >= _SEEN for _, s in scores.given[SPURIOUS]]
+    seen = sum(looked) / max(len(looked), 1)
+    return Check(dataset, "", tuple(findings), rates, curves, tuple(unread), seen)  # type: ignore[arg-type]
 
 
 class Scores:

@@ -36,7 +36,8 @@ def spoil(dataset: Dataset, share: float = SHARE, seed: int = 0, kinds: Sequence
     """
     rng = np.random.default_rng(seed)
     solid = [(i, j) for i, r in enumerate(dataset.records) for j in np.flatnonzero(~r.ignore).tolist()]
-    number = max(1, round(share * len(solid))) if solid else 0
+    # of a small set a few more, or there is nothing to learn from
+    number = max(round(share * len(solid)), min(4, len(solid) // 10), 1) if solid else 0
     order = [solid[k] for k in rng.permutation(len(solid))]
     plan: dict[int, list[tuple[int, str]]] = {}
     at = 0

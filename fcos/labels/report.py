@@ -14,6 +14,7 @@ from .calibrate import Curve, expected
 from .inject import CLASS, DUPLICATE, MISSING, ROUNDS, SHARE, SHIFTED, SPURIOUS
 from .suspicion import Suspect
 
+_BLIND = 0.5  # share of the annotated boxes that a judge has to see
 TITLES = {
     MISSING: "missing box",
     CLASS: "wrong class",
@@ -49,7 +50,8 @@ class Check:
     """What was found, most likely wrong first; no annotation stands there twice.
 
     data: the images that were judged, all splits together; judge: by whom. rates: for each kind the share of boxes that
-    are wrong so: mean, and the 90 % interval. curves: see `calibrate`. unread: images that could not be read.
+    are wrong so: mean, and the 90 % interval. curves: see `calibrate`. unread: images that could not be read. seen: the
+    share of the annotated boxes at which the judge sees their class; one that sees few accuses what it cannot see.
     """
 
     data: Dataset = field(repr=False)
@@ -58,6 +60,7 @@ class Check:
     rates: Mapping[str, tuple[float, float, float]]
     curves: Mapping[str, Curve] = field(repr=False)
     unread: tuple[str, ...] = ()
+    seen: float = 1.0
 
     def promise(self, first: int = 50) -> tuple[int, float, int, int]:
         """(n, about, low, high): of the first n findings, about so many are wrong, with the 90 % interval."""
@@ -76,7 +79,9 @@ class Check:
 
     def assumes(self) -> list[str]:
         """What the promise stands on, line by line."""
+        blind = f"The judge sees {percent(self.seen, 0)} % of the annotated boxes."
         return [
+            blind,
             f"The chances come from this data set: {percent(SHARE, 0)} % of its boxes were spoiled in each of the five "
             f"ways in {ROUNDS} copies, and scored by the same model.",
             "Real errors score as the injected ones do. Real mistakes are often milder (a class taken for its "
@@ -102,6 +107,7 @@ class Check:
                 "found": {k: c.found for k, c in self.curves.items()},
                 "assumes": self.assumes(),
                 "unread": list(self.unread),
+                "seen": self.seen,
                 "findings": [f.to_dict() for f in self.findings],
             }
         )
@@ -125,6 +131,12 @@ class Check:
         if self.findings:
             shown = [(f"{100 * f.chance:.0f}", TITLES[f.suspect.kind], f.file, f.words) for f in self.findings[:first]]
             lines += ["", table(("wrong, %", "kind", "image", "why"), shown, left=4)]
+        if self.seen < _BLIND:
+            lines.insert(
+                1,
+                f"The judge sees only {percent(self.seen, 0)} % of the annotated boxes: do not believe it. Give a "
+                "better --model, or more --minutes.",
+            )
         lines += [f"not read: {line}" for line in self.unread[:5]]
         return "\n".join(lines)
 

@@ -29,6 +29,8 @@ needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="there is no
 class ByColour:
     """A network for the pictures of `make_shapes`: it finds them by their colour, all but perfectly."""
 
+    colours = ((40, 80, 240), (230, 60, 40))
+
     def __init__(self, classes):
         self.classes = classes
 
@@ -39,7 +41,7 @@ class ByColour:
         logits = torch.full((1, count, self.classes), -6.0)
         distances, centerness = torch.ones(1, count, 4), torch.full((1, count), -6.0)
         pixels = images[0].permute(1, 2, 0).numpy().astype(np.int32)
-        for label, colour in enumerate(((40, 80, 240), (230, 60, 40))):
+        for label, colour in enumerate(self.colours):
             mask = (np.abs(pixels - np.array(colour)).sum(axis=2) < 120).astype(np.uint8)
             for x, y, w, h, area in cv2.connectedComponentsWithStats(mask)[2][1:]:
                 if area < 40:
@@ -99,6 +101,16 @@ def test_a_clean_set_is_not_accused(world):
     _, about, low, _ = clean.promise(50)
     assert low == 0
     assert about <= 2
+
+
+def test_a_blind_judge_is_not_believed(world):
+    _, truth, _, _ = world
+    blind = Detector(ByColour(2), CONFIG, truth.classes)
+    blind.network.colours = ((1, 2, 3), (3, 2, 1))
+    told = check(truth, model=blind, quiet=True)
+    assert told.seen < 0.1
+    assert "do not believe it" in told.text()
+    assert "do not believe it" not in check(truth, model=world[0], quiet=True).text()
 
 
 def test_the_python_door(world):
