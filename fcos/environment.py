@@ -30,7 +30,7 @@ def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{name: importlib.metadata.version(name) for name in ("torchvision", "timm")},
-        "machine": f"{platform.machine()}, {_processor()}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}, {processor()}, {torch.get_num_threads()} threads",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "data": {k: {"root": str(d.root), "images": len(d), "sha256": data_hash(d)} for k, d in data.items()},
         **more,
@@ -58,7 +58,8 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the CPU calls itself."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

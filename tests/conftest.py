@@ -1,5 +1,6 @@
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+_cache = tempfile.TemporaryDirectory(prefix="fcos-tests-")
+os.environ["FCOS_CACHE"] = _cache.name  # nothing of the person's own decides, and nothing is left behind
+os.environ["FCOS_RUNTIME"] = "torch"  # no graph takes over by itself, except where that is tested
 
 pytest_plugins = ["judging", "scripted"]  # their fixtures
 SHARED = Path(__file__).resolve().parents[2] / "shared"

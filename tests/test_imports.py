@@ -60,6 +60,7 @@ ALLOWED = {
     ("fcos.detections", "fcos.show.draw"),  # Detections.draw
     ("fcos.detections", "fcos.inference.sources"),  # Detections.crop
     ("fcos.inference.detector", "fcos.export.job"),  # Detector.export
+    ("fcos.inference.graphs", "fcos.export.check"),  # a graph is kept with what its check said
     ("fcos.inference.load", "fcos.export.check"),  # runtime "auto" keeps a runtime only if its detections are torch's
     ("fcos.__main__", "fcos.cli"),
 }

@@ -307,7 +307,7 @@ class _Loader:
         if known is None:
             detector = load(
                 path,
-                runtime=setup.runtime,
+                runtime=setup.runtime or "own",
                 dtype=setup.dtype,
                 threads=self.conditions.threads,
                 lanes=setup.lanes,

@@ -85,7 +85,7 @@ def command(
         raise FcosError("--image is the id of a picture of --data")
     if tile is not None and source is None:
         raise FcosError("--tile explains the detections of a picture; leave it out, or give a picture")
-    detector = load(model, device=device, trust=trust, overrides=overrides)
+    detector = load(model, runtime="own", device=device, trust=trust, overrides=overrides)
     drawn = {}
     if source is not None and tile is not None:
         from ..analysis.explain_tiles import explain_tiles

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..terminal import plural
-from .common import Split, open_to_judge
+from .common import Settings, Split, open_to_judge
 
 if TYPE_CHECKING:
     from ..zoo.models import Entry
@@ -71,6 +71,49 @@ def download(name: Annotated[str, typer.Argument(help="Name from `fcos models`, 
     typer.echo(find_weights(name))
 
 
+@app.command("prepare")
+def prepare(
+    model: Annotated[str, typer.Argument(help="Name, run folder or file.")],
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", help="Image of the kind to come, for the check; may be repeated.")
+    ] = None,
+    settings: Settings = None,
+    background: Annotated[bool, typer.Option("--background", help="At low priority, with one thread.")] = False,
+) -> None:
+    """Make the graph that predict will run the model in, and check it.
+
+    It is made for this machine, by OpenVINO or ONNX Runtime where one is
+    installed, and kept in the cache folder. Without this, predict starts
+    in torch and has it made in the background.
+    """
+    import torch
+
+    from ..errors import MissingExtra, install_line
+    from ..inference import fast, graphs
+    from ..zoo.find import find_weights
+
+    if background:
+        fast.step_aside()
+        torch.set_num_threads(1)
+    if not graphs.runtimes():
+        raise MissingExtra(f"no other runtime than torch is installed: {install_line('openvino')}")
+    origin = graphs.Origin(find_weights(model), tuple(settings or ()))
+
+    def say(graph: graphs.Graph) -> None:
+        if graph.failed:
+            typer.echo(f"{graph.runtime}: cannot be made: {graph.failed}")
+            return
+        size = sum(p.stat().st_size for p in graph.folder.iterdir())
+        typer.echo(f"{graph.runtime}: {graph.folder}, {size / 1e6:.1f} MB")
+        for dtype, check in graph.checks.items():
+            typer.echo(f"  {dtype}: {'; '.join(check.doubts) or 'good'}\n    {check.told}")
+
+    fast.prepare(origin, image or (), say)
+    choice = fast.choose(origin, None)
+    used = f"{choice.graph.runtime} {choice.dtype}" if choice.graph is not None else "torch fp32"
+    typer.echo(f"predict computes in {used}")
+
+
 @app.command("pack")
 def pack(
     model: Annotated[str, typer.Argument(help="Run folder, file or name.")],
@@ -107,7 +150,7 @@ def pack(
         from ..evaluation.program import detect
         from ..inference.load import load
 
-        detector = load(model, overrides=["decode.calibrated=false"])
+        detector = load(model, runtime="torch", overrides=["decode.calibrated=false"])
         detections, dataset = detect(detector, open_to_judge(calibrate, split))
         lines = [list(line) for line in fit(detections, dataset, classes.names)]
         config = config.override({"decode": {"calibration": lines}})

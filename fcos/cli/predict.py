@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ..scale.engine import Engine
     from ..scale.rows import Form
 
-_AUTO_PAYS = 50  # images below which the search for the fastest runtime takes longer than it saves
-
 
 def command(
     words: Annotated[
@@ -60,9 +58,15 @@ def command(
     ] = None,
     device: Device = "auto",
     runtime: Annotated[
-        str | None, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
+        str | None,
+        typer.Option(
+            "--runtime",
+            help="torch, compile, onnx, openvino, tensorrt; auto: the fastest, made first. Left out: what is ready.",
+        ),
     ] = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", help="fp32, bf16 or fp16.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="fp32, bf16 or fp16. Left out: the fastest that passed its check.")
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures of one size that share a pass.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")] = 0,
     lanes: Annotated[
@@ -97,11 +101,13 @@ def command(
     code is then 1.
     """
     import json
+    import os
     import time
 
     import torch
 
     from ..data.open import ids_by_path
+    from ..inference.changeover import PAYS
     from ..inference.composite import Looks
     from ..inference.detector import Detector
     from ..inference.load import load_together
@@ -136,8 +142,8 @@ def command(
     paths = find_images([t for t in things if t not in moving], out=out) if len(moving) < len(things) else []
     outputs = _outputs(out, yolo, coco, as_json, len(paths))
     lanes = lanes or pick_lanes(len(paths), batch, threads)
-    if runtime == "auto" and len(paths) < _AUTO_PAYS:
-        runtime = None
+    if runtime in (None, "auto") and not moving and len(paths) < PAYS and not os.environ.get("FCOS_RUNTIME"):
+        runtime = "own"  # a graph takes longer to start than it saves
     detector = load_together(
         model or ["fcos-lite0"],
         Looks(tile, overlap, parse_views(tta)),
@@ -179,7 +185,7 @@ def command(
         typer.echo(line)
         del image, seen, shown  # while the next one is waited for, a large image would be held twice
     writer.close()
-    _tell(outcome, outputs, as_json, time.perf_counter() - began)
+    _tell(outcome, outputs, as_json, time.perf_counter() - began, _computed(detector))
     if outcome.images and not outcome.detections and float(scores.max()) > 0.1:
         say(f"nothing scores {scores.min():.2g} or more; what is less sure: --score 0.1")
     if outcome.broken or any(broken):
@@ -278,7 +284,14 @@ def _outputs(out: Path | None, yolo: Path | None, coco: Path | None, as_json: bo
     return Outputs(None, out, yolo, coco)
 
 
-def _tell(outcome: Outcome, outputs: Outputs, as_json: bool, seconds: float) -> None:
+def _computed(detector: Detector | Composite) -> str:
+    """In what the images were computed, such as "torch fp32, then openvino fp32"."""
+    first, last = detector.placement, detector.running
+    names = [f"{place.runtime} {place.dtype}" for place in (first, last)]
+    return ", then ".join(dict.fromkeys(names))
+
+
+def _tell(outcome: Outcome, outputs: Outputs, as_json: bool, seconds: float, how: str) -> None:
     from ..inference.writers import images_file
     from ..terminal import plural
 
@@ -287,7 +300,7 @@ def _tell(outcome: Outcome, outputs: Outputs, as_json: bool, seconds: float) -> 
         where = f", drawn in {drawn}" if drawn is not None and outcome.images else ""
         rate = outcome.images / max(seconds, 1e-9)
         boxes, images = plural(outcome.detections, "detection"), plural(outcome.images, "picture")
-        typer.echo(f"{boxes} in {images}{where}; {rate:.1f} pictures a second", err=True)
+        typer.echo(f"{boxes} in {images}{where}; {rate:.1f} pictures a second, {how}", err=True)
     if outputs.coco is not None:
         say(f"{outputs.coco}: the ids of the pictures are in {images_file(outputs.coco)}")
         if outcome.dropped:

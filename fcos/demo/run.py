@@ -88,7 +88,7 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
     train(learned, model=config, out=out / "run", init="none", device=device, quiet=quiet)
 
     console.note("3. judging it on held-out scenes, made of digits it has never seen")
-    detector = load(out / "run", device=device)
+    detector = load(out / "run", runtime="torch", device=device)
     detections = predict_dataset(detector, splits["test"], batch=16, progress=Progress(quiet=quiet))
     metrics = evaluate(detections, splits["test"])
     drawn = draw_judged(splits["test"], detections, score=metrics.threshold)
@@ -129,7 +129,7 @@ def _photographs(out: Path, device: str, console: Console) -> None:
     """Detect in the bundled photographs with the shipped weights, where the package has them."""
     if known_models()["fcos-lite0"].path() is None:
         return
-    detector = load("fcos-lite0", device=device)
+    detector = load("fcos-lite0", runtime="torch", device=device)
     images = []
     for path in photographs():
         detections = detector(path)

@@ -71,7 +71,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     run = run_to_judge(model) if data is None else None
     given = model
     if isinstance(model, str | Path):
-        model = load(model)
+        model = load(model, runtime="own")
     if isinstance(data, Dataset):
         dataset = data
     elif data is not None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SURE = 0.3  # score from which a detection has to be there under low precision
 # largest differences of scores, of boxes as a share of the picture's longer side, and share of lost detections
 LIMITS = {"fp32": (1e-4, 1e-4, 0.005), "bf16": (0.1, 0.1, 0.05), "fp16": (0.05, 0.05, 0.05), "int8": (1.0, 1.0, 0.2)}
+# the same for a number format that nobody asked for, and the detections of at least SURE that it has to be seen on
+UNASKED = {"fp32": LIMITS["fp32"], "bf16": (0.05, 0.02, 0.0)}
+ENOUGH = 20
 MAX_AP50_LOSS = 1.0  # points, for every dtype
 
 
@@ -106,9 +109,17 @@ def like(detector: Detector, other: Detector, threshold: float | None = None) ->
     return detector.replace(config=config, size=other.size)
 
 
-def verdict(report: Report, dtype: str) -> list[str]:
-    """What is wrong with an export, one line each; empty when it is good."""
-    score, share, lost = LIMITS[dtype]
+def doubts(report: Report, dtype: str) -> list[str]:
+    """Why a graph in fp32 or bf16 is not used unless it is asked for, one line each; empty when nothing speaks against
+    it. Stricter than `verdict`."""
+    few = dtype != "fp32" and report.judged < ENOUGH
+    seen = f"only {report.judged} detections of at least {SURE:g} in the images; {ENOUGH} would tell"
+    return [*verdict(report, dtype, UNASKED[dtype]), *([seen] if few else [])]
+
+
+def verdict(report: Report, dtype: str, limits: tuple[float, float, float] | None = None) -> list[str]:
+    """What is wrong with an export, one line each; empty when it is good. `limits`: other than those of the dtype."""
+    score, share, lost = limits or LIMITS[dtype]
     wrong = []
     if not report.detections:
         wrong.append("nothing was detected in the pictures, so nothing was checked; give --data with its objects")

@@ -222,8 +222,8 @@ def _reference(job: Job) -> tuple[Detector, str]:
         if format_of(path) is not None:
             raise ModelError(f"{path} is exported already; export the checkpoint it came from")
         name = Path(job.model).name.removesuffix(".safetensors")
-        return load(path, device="cpu", overrides=job.settings), name
-    given = job.model
+        return load(path, device="cpu", runtime="torch", overrides=job.settings), name
+    given = job.model.in_torch()
     network = given.network
     if not isinstance(network, FCOS) or given.placement.dtype != "fp32":
         how = f"{given.placement.runtime}, {given.placement.dtype}"

@@ -127,6 +127,7 @@ FORMATS = {
 }
 # runtimes that a checkpoint can be converted to on the fly, fastest first
 ON_THE_FLY = ("tensorrt", "openvino", "onnx")
+KEPT = ("openvino", "onnx")  # those whose graphs are kept in the cache, fastest first
 OWN_THREADS = ("onnx", "openvino")  # compute with threads of their own, not torch's, on a CPU
 ON_DEVICE = ("tensorrt", "torchscript")  # their results stay on the GPU; the others' arrive on the CPU
 

@@ -62,6 +62,11 @@ class Composite:
         return self.detectors[0].placement
 
     @property
+    def running(self) -> Placement:
+        """Where and how the first of them computes now."""
+        return self.detectors[0].running
+
+    @property
     def shown(self) -> float:
         """The lowest score shown where none is asked for."""
         return self.detectors[0].shown

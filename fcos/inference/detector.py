@@ -24,6 +24,7 @@ from ..machine import Placement, torch_threads
 from ..points import make_points, padded
 from ..terminal import plural
 from ..types import Classes, Detections, Network, Points
+from .changeover import ChangeOver
 from .composite import Composite, Looks
 from .sources import Source, load_source, name_of
 from .views import parse_views
@@ -82,7 +83,7 @@ class Detector:
             )
 
     def __repr__(self) -> str:
-        place = self.placement
+        place = self.running
         how = f"{place.runtime} {place.dtype} on {place.device}"
         return f"Detector({self.config.name}, {plural(len(self.classes), 'class')}, {how})"
 
@@ -108,6 +109,18 @@ class Detector:
     @property
     def device(self) -> torch.device:
         return self.placement.device
+
+    @property
+    def running(self) -> Placement:
+        """Where and how the next picture is computed: `placement`, or what the network changed over to."""
+        return self.network.placement if isinstance(self.network, ChangeOver) else self.placement
+
+    def in_torch(self) -> Detector:
+        """This detector in torch where its network chose a graph by itself; any other as it is."""
+        if not isinstance(self.network, ChangeOver):
+            return self
+        network, placement = self.network.torch
+        return self.replace(network=network, placement=placement)
 
     @property
     def shown(self) -> float:
@@ -187,7 +200,7 @@ class Detector:
 
     def _threads(self) -> AbstractContextManager[None]:
         """torch's threads while this detector works: those of `placement`; the caller's are as before afterwards."""
-        place = self.placement
+        place = self.running
         # a runtime with threads of its own loses half of its speed to torch's, which wait for work by spinning
         return torch_threads(1 if place.runtime in OWN_THREADS and self.device.type == "cpu" else place.threads)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -11,24 +14,26 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..errors import FcosError, ModelError
-from ..export.about import DTYPES
+from ..errors import FcosError, ModelError, require
+from ..export.about import DTYPES, Dtype
 from ..export.open import on_the_fly, open_runtime, own_placement
-from ..export.registry import ON_DEVICE, ON_THE_FLY, OWN_THREADS, format_of
+from ..export.registry import FORMATS, KEPT, ON_DEVICE, ON_THE_FLY, OWN_THREADS, format_of
 from ..export.runtime import Runtime
 from ..machine import Placement, compiling, cpu_cores, pick_device
 from ..network.folding import fuse
 from ..types import Classes, Network, Predictions
 from ..zoo.find import find_weights, load_network
+from . import fast, graphs
 from .composite import Composite, Looks, compose
 from .detector import Detector
+from .graphs import Origin
 
 if TYPE_CHECKING:
     from ..network.model import FCOS
 
-RUNTIMES = ("auto", "torch", "compile", *ON_THE_FLY)
+RUNTIMES = ("auto", "own", "torch", "compile", *ON_THE_FLY)
 _MOST_THREADS = 4096  # torch ends the process on some millions
-LANED = ("torch", *OWN_THREADS)  # several pictures may be in them at once, on a CPU
+LANED = ("auto", "own", "torch", *OWN_THREADS)  # several pictures may be in them at once, on a CPU
 
 
 class Placing(TypedDict, total=False):
@@ -50,9 +55,12 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
         overrides: settings such as "decode.nms_iou=0.5".
         device: auto (CUDA, MPS, CPU, in this order), cpu, cuda, cuda:1, mps.
         runtime: torch, compile, onnx, openvino, tensorrt, or auto: the fastest that is installed and keeps the
-            detections. Left out, a checkpoint runs in torch and an exported file in its own runtime. A checkpoint is
-            converted in memory, which takes seconds; `fcos export` keeps the result.
-        dtype: fp32, bf16 or fp16; int8 is for files exported so. Left out: fp32, or the file's own.
+            detections. An exported file runs in its own runtime. Left out, a checkpoint runs in a graph that an
+            earlier use made, and else in torch until one is made in the background (docs/performance.md); with
+            auto and the name of a runtime, loading waits for it. own: torch for a checkpoint, whatever is there.
+            The environment variable FCOS_RUNTIME stands for what is left out.
+        dtype: fp32, bf16 or fp16; int8 is for files exported so. Left out or auto: fp32, or the file's own; in a
+            kept graph, bf16 where its check has no doubts.
         threads: CPU threads; 0 leaves the number to the runtime.
         lanes: pictures that may be detected at once from threads of the caller, on a CPU by torch, onnx and
             openvino; they share `threads`, which wait less for each other than many threads on one picture
@@ -67,12 +75,17 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
     Detector(fcos-lite0, 20 classes, torch fp32 on cpu)
     """
     runtime, dtype, lanes = placing.get("runtime"), placing.get("dtype"), placing.get("lanes", 1)
+    dtype = None if dtype == "auto" else dtype
     _check_choice("runtime", runtime, RUNTIMES)
     _check_choice("dtype", dtype, DTYPES)
     device = pick_device(placing.get("device", "auto"))
     path = find_weights(name)
     kind = format_of(path)
-    if device.type != "cpu" or (runtime or (kind.name if kind else "torch")) not in LANED:
+    if runtime is None and kind is None and (runtime := os.environ.get("FCOS_RUNTIME") or None):
+        _check_choice("FCOS_RUNTIME", runtime, RUNTIMES)
+    if kind is not None and runtime in (None, "auto", "own"):
+        runtime = kind.name
+    if device.type != "cpu" or (runtime or "auto") not in LANED:
         lanes = 1
     threads = placing.get("threads", 0)
     if not 0 <= threads <= _MOST_THREADS:
@@ -83,18 +96,9 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
         threads = max(1, (threads or cpu_cores()) // lanes)
     place = Placement(device, runtime or "torch", dtype or "fp32", threads, lanes)
     if kind is not None:
-        own = own_placement(path)
-        place = replace(
-            place, runtime=own.runtime if runtime in (None, "auto") else runtime, dtype=dtype or own.dtype
-        )  # fmt: skip
+        place = replace(place, dtype=dtype or own_placement(path).dtype)
         return _around(open_runtime(path, place, overrides), place)
-    network, config, classes = load_network(path, overrides)
-    network.requires_grad_(False)
-    if runtime == "auto":
-        return _fastest(network, config, classes, place)
-    if runtime in ON_THE_FLY:
-        return _around(on_the_fly(network, config, classes, place), place)
-    return _in_torch(network, config, classes, place)
+    return _of_checkpoint(Origin(path, tuple(overrides)), place, runtime, dtype)
 
 
 def load_together(
@@ -150,13 +154,57 @@ class Compiled:
             return self._forward(images.clone(memory_format=torch.channels_last))
 
 
-def _fastest(model: FCOS, config: Config, classes: Classes, place: Placement) -> Detector:
+def _of_checkpoint(origin: Origin, place: Placement, runtime: str | None, dtype: str | None) -> Detector:
+    """A checkpoint in the runtime that was asked for, None or "auto": in that of `fast`."""
+    in_torch = partial(_torch_of, origin)
+    plain = replace(place, runtime="torch")
+    kept = place.device.type == "cpu" and dtype in fast.DTYPES
+    if runtime is None and kept:
+        return fast.unasked(origin, plain, dtype, in_torch)
+    if runtime == "auto":
+        if kept:
+            with suppress(graphs.NoCache):
+                return fast.prepared(origin, plain, dtype, in_torch)
+        return _fastest(origin, plain)
+    if runtime in ON_THE_FLY:
+        return _kept(origin, place) or _around(on_the_fly(*_read(origin), place), place)
+    return in_torch(place if runtime == "compile" else plain)
+
+
+def _read(origin: Origin) -> tuple[FCOS, Config, Classes]:
+    network, config, classes = load_network(origin.path, origin.overrides)
+    return network.requires_grad_(False), config, classes
+
+
+def _torch_of(origin: Origin, place: Placement) -> Detector:
+    return _in_torch(*_read(origin), place)
+
+
+def _kept(origin: Origin, place: Placement) -> Detector | None:
+    """A checkpoint's kept graph, made now where there is none; None where none can be kept."""
+    stored: Dtype = "fp16" if place.dtype == "fp16" else "fp32"  # bf16 is a way to compute, not a file
+    runtime = place.runtime
+    if runtime not in KEPT or place.device.type != "cpu" or not FORMATS[runtime].computes(stored, place.dtype):
+        return None
+    for module in graphs.NEEDED[runtime]:
+        require(module, runtime)
+    try:
+        graph = graphs.make(origin, runtime, None, stored)
+    except graphs.NoCache:
+        return None
+    if graph.failed:
+        raise ModelError(graph.failed)
+    return Detector(graph.open(place), origin.config, origin.classes, place)
+
+
+def _fastest(origin: Origin, place: Placement) -> Detector:
     """The first of the runtimes for this device that is installed and gives torch's detections of the package's
-    pictures, else torch."""
+    pictures, else torch; nothing is kept."""
     from ..export.check import compare, verdict
 
-    reference = _in_torch(model, config, classes, replace(place, runtime="torch"))
-    for runtime in ON_THE_FLY if place.device.type == "cpu" else ON_DEVICE[:1]:
+    model, config, classes = _read(origin)
+    reference = _in_torch(model, config, classes, place)
+    for runtime in KEPT if place.device.type == "cpu" else ON_DEVICE[:1]:
         there = replace(place, runtime=runtime)
         try:
             detector = _around(on_the_fly(model, config, classes, there), there)

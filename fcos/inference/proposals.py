@@ -13,6 +13,7 @@ def proposer(detector: Detector, most: int = 1000) -> Detector:
     gives one box with the score of its most probable class and its centerness, NMS takes all boxes for one
     class, and the `most` best stay, whatever their score. Its one class, "object", has the id of the
     detector's first, so that results fit data with those ids."""
+    detector = detector.in_torch()
     network = detector.network
 
     def highest(images: Tensor) -> Predictions:

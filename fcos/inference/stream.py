@@ -19,6 +19,7 @@ from ..errors import ImageError
 from ..machine import cpu_cores
 from ..remote import is_remote
 from ..types import Detections
+from .changeover import ChangeOver
 from .composite import Composite
 from .detector import Detector
 from .large import open_windows
@@ -54,6 +55,7 @@ def run(
         if detector.placement.threads:  # torch counts them for each thread, and setting them for each picture costs
             torch.set_num_threads(detector.placement.threads)
 
+    offer(detector, images)
     read = open_windows if isinstance(detector, Composite) and detector.looks.tile is not None else read_image
     lanes = detector.placement.lanes
     with (
@@ -95,6 +97,13 @@ def run(
                 group.cancel()
             for _, image in reading:
                 image.cancel()
+
+
+def offer(detector: Detector | Composite, images: Sequence[Path]) -> None:
+    """Let the check of a graph that is made meanwhile see images of the kind that comes."""
+    for one in detector.detectors if isinstance(detector, Composite) else (detector,):
+        if isinstance(one.network, ChangeOver):
+            one.network.samples = images
 
 
 def _count_pixels(path: Path) -> int:

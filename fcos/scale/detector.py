@@ -86,7 +86,7 @@ def _opened(work: Work) -> tuple[Detector | Composite, Tensor, str]:
         Looks(work.tile, work.overlap, parse_views(work.tta)),
         overrides=work.overrides,
         device=work.device,
-        runtime=work.runtime,
+        runtime=work.runtime or "own",  # the same rows whoever makes them, and when
         dtype=work.dtype,
         threads=work.threads,
         lanes=work.lanes,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import FcosError
 from ..inference.detector import Detector
-from ..inference.load import LANED, load
+from ..inference.load import load
 from ..inference.sources import load_source
 from ..inference.stream import pick_lanes
 from ..terminal import plural
@@ -84,22 +84,16 @@ class Engine:
         placing: Placing = self.options.placing
         lanes = placing.lanes or pick_lanes(_MANY, 1, placing.threads)
 
-        def on(runtime: str | None) -> Detector:
-            return load(
-                self.source,
-                runtime=runtime,
-                dtype=placing.dtype,
-                threads=placing.threads,
-                lanes=lanes,
-                device=placing.device,
-                trust=placing.trust,
-                overrides=self.options.settings,
-            )
-
-        detector = on(placing.runtime)
-        place = detector.placement
-        if placing.runtime == "auto" and lanes > place.lanes and place.runtime in LANED:
-            detector = on(place.runtime)  # the fastest for one picture is known now, and may take several
+        detector = load(
+            self.source,
+            runtime=placing.runtime,
+            dtype=placing.dtype,
+            threads=placing.threads,
+            lanes=lanes,
+            device=placing.device,
+            trust=placing.trust,
+            overrides=self.options.settings,
+        )
         detector.detect([np.full((64, 64, 3), 127, np.uint8)], [None], 1.0, 1)  # what is slow only once is done now
         return detector
 

@@ -74,5 +74,5 @@ def _listen(common: dict[str, Any]) -> tuple[Any, str]:
 
 def _tell(server: Server, say: Callable[[str], None]) -> None:
     for engine in server.engines.values():
-        place = engine.detector.placement
+        place = engine.detector.running
         say(f"{engine.name}: {place.runtime}, {place.dtype}, {place.device}, {place.lanes} at once")

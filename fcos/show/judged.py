@@ -191,7 +191,7 @@ def draw_sheets(model: str | Path, data: str | Path, out: Path, score: float = S
     from .draw import sheet
 
     dataset = open_dataset(data)
-    detector = load(model, device="cpu")
+    detector = load(model, runtime="own", device="cpu")
     shown = [show(detector, r, dataset.classes, score) for r in dataset.records if r.path is not None]
     good = sorted((s for s in shown if s.good and s.hits), key=lambda s: -s.hits)[:_ON_A_SHEET]
     bad = sorted((s for s in shown if not s.good), key=lambda s: -(s.misses + s.alarms))[:_ON_A_SHEET]

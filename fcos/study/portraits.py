@@ -196,7 +196,7 @@ Map = tuple[int, int, np.ndarray]  # stride, channels, mean absolute activation 
 
 def feature_maps(detector: Detector, image: np.ndarray) -> tuple[list[Map], list[Map]]:
     """Maps of the backbone and of the pyramid for a picture [H,W,3], without the padding."""
-    network: Any = detector.network
+    network: Any = detector.in_torch().network
     if not hasattr(network, "backbone"):
         return [], []
     tensor, size = detector.prepare(image)

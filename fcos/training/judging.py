@@ -152,7 +152,7 @@ class Judge:
             return [], None
         batch = eval_batch(self.config, around.world)
         try:
-            detector = load(file, device=str(around.fabric.device))
+            detector = load(file, runtime="torch", device=str(around.fabric.device))
             progress = Progress(quiet=around.console.quiet)
             detections = predict_dataset(
                 self._looking(detector), self.data, batch, allow_missing=True, progress=progress

@@ -81,7 +81,7 @@ class Result:
     @cached_property
     def detector(self) -> Detector:
         """The trained detector with the best weights, the last ones where nothing was judged; loaded at first use."""
-        return load(self.folder, device=self.device)
+        return load(self.folder, runtime="torch", device=self.device)
 
     def __repr__(self) -> str:
         judged = "" if self.metrics is None else f", AP {self.metrics.ap:.3f}, AP50 {self.metrics.ap50:.3f}"

@@ -53,7 +53,7 @@ def _told(engine: Engine) -> dict[str, Any]:
         "name": engine.name,
         "classes": list(detector.classes.names),
         "shown": detector.shown,
-        "runtime": detector.placement.runtime,
-        "dtype": detector.placement.dtype,
+        "runtime": detector.running.runtime,
+        "dtype": detector.running.dtype,
         "lanes": detector.placement.lanes,
     }

@@ -1,0 +1,316 @@
+"""Exported graphs that are kept: made of a checkpoint once, checked beside torch once, used from then on.
+
+They lie in the cache folder under `graphs`, each in a folder of its own that is named by what it was made of: the
+weights, the settings of the network, the versions of this package, of torch and of the runtime, and the CPU. So none is
+ever out of date, and a graph that others made on another machine is not taken for one of this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from ..config import Config
+from ..data.image import image_size, read_image
+from ..environment import processor
+from ..errors import FcosError, ImageError, MissingExtra
+from ..export.about import About, Dtype
+from ..export.open import open_runtime, write_export
+from ..export.registry import FORMATS, KEPT
+from ..export.runtime import Runtime
+from ..files import disk_reason, write_whole
+from ..machine import Placement, cache_folder, has_bf16
+from ..network import weights
+from ..network.folding import fuse
+from ..network.header import Part, parse
+from ..readers import read_bytes
+from ..types import Classes
+from ..version import __version__
+from ..zoo.download import sha256
+from ..zoo.find import load_network
+from .detector import Detector
+
+MOST = 8  # graphs that are kept; the one not used for longest goes first
+SAMPLES = 8  # images of the user that the check looks at beside the package's
+_TRIES = 3  # checks for want of detections to judge
+_LARGEST = 20_000_000  # pixels of such an image
+_ROOM = 1 << 16  # bytes: a disk with less is full
+_STATE = "state.json"
+NEEDED = {"openvino": ("openvino",), "onnx": ("onnxruntime", "onnx", "onnxscript")}
+_CPU = torch.device("cpu")
+Text = Annotated[str, Field(max_length=10_000)]
+
+
+class NoCache(FcosError):
+    """The cache folder cannot be written, or is full."""
+
+
+class Check(Part):
+    """What the check of a graph in one dtype said. `wrong`: why it is no good; `doubts`: why it is not used unless
+    asked for; `judged`: detections that were looked for again."""
+
+    wrong: list[Text]
+    doubts: list[Text]
+    judged: int
+    told: Text
+
+
+class _State(Part):
+    """state.json of a graph: the SHA-256 of its files by name, none where it could not be made and `failed` says
+    why; checks by dtype, and how often they were tried."""
+
+    files: dict[Text, Text]
+    failed: Text = ""
+    checks: dict[Dtype, Check] = Field(default_factory=dict)
+    tries: int = 0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What graphs are made of: a weights file of this package, and the settings given with it."""
+
+    path: Path
+    overrides: tuple[str, ...] = ()
+
+    @cached_property
+    def _read(self) -> tuple[Config, Classes]:
+        config, classes, _ = weights.header(self.path)
+        return config.override(*self.overrides, source="command line"), classes
+
+    @property
+    def config(self) -> Config:
+        return self._read[0]
+
+    @property
+    def classes(self) -> Classes:
+        return self._read[1]
+
+    @cached_property
+    def _digest(self) -> str:
+        return sha256(self.path)
+
+    def folder(self, runtime: str, stored: Dtype) -> Path:
+        """Where the graph of this for a runtime is kept, or would be."""
+        config = self.config
+        facts = {
+            "weights": self._digest,
+            "network": config.model.model_dump(mode="json"),
+            "classes": len(self.classes),
+            "input": (config.data.divisor, About(config, self.classes).pixels),
+            "sizes": "any",
+            "stored": stored,
+            "versions": [__version__, torch.__version__, *map(importlib.metadata.version, NEEDED[runtime])],
+            "cpu": [platform.machine(), processor(), torch.backends.cpu.get_cpu_capability(), has_bf16(_CPU)],
+        }
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+        name = re.sub(r"[^\w.-]", "_", config.name)[:40]
+        return cache_folder() / "graphs" / f"{name}-{runtime}-{key}"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A kept graph: where it is, and what its checks said. `failed`: it cannot be made, and why."""
+
+    folder: Path
+    runtime: str
+    failed: str
+    checks: dict[Dtype, Check]
+    tries: int
+
+    @property
+    def file(self) -> Path:
+        return self.folder / f"model{FORMATS[self.runtime].suffix}"
+
+    def passes(self, dtype: str) -> bool:
+        """Whether it may be used in a dtype that was asked for; fp32 is always good enough to be used unasked too."""
+        return any(d == dtype and not check.wrong for d, check in self.checks.items())
+
+    @property
+    def best(self) -> Dtype | None:
+        """The fastest dtype without doubts."""
+        dtypes: tuple[Dtype, ...] = ("bf16", "fp32")
+        return next((d for d in dtypes if d in self.checks and not self.checks[d].doubts), None)
+
+    @property
+    def unproved(self) -> bool:
+        """Whether bf16 failed for want of detections alone, and images of the user may bring some."""
+        from ..export.check import ENOUGH
+
+        check = self.checks.get("bf16")
+        return check is not None and not check.wrong and check.judged < ENOUGH and self.tries < _TRIES
+
+    def open(self, place: Placement) -> Runtime:
+        """The graph as a Network; ModelError where it is damaged."""
+        with suppress(OSError):
+            os.utime(self.folder / _STATE)  # the last use
+        return open_runtime(self.file, replace(place, runtime=self.runtime))
+
+
+def runtimes() -> list[str]:
+    """The runtimes that graphs are kept for and that are installed, fastest first."""
+    return [name for name in KEPT if all(map(importlib.util.find_spec, NEEDED[name]))]
+
+
+def find(origin: Origin, runtime: str, stored: Dtype = "fp32") -> Graph | None:
+    """The kept graph; None where there is none, or it is damaged."""
+    return _read(origin.folder(runtime, stored), runtime)
+
+
+def make(origin: Origin, runtime: str, samples: Sequence[Path] | None = (), stored: Dtype = "fp32") -> Graph:
+    """The kept graph, made where there is none that is whole, and checked where it was not; one process at a time.
+
+    samples: images of the kind that will come, for the check; None: without a check. Raises ModelError for weights
+    that cannot be read, MissingExtra, NoCache.
+    """
+    target = origin.folder(runtime, stored)
+    with _alone(target.parent):
+        graph = _read(target, runtime) or _write(origin, target, runtime, stored)
+        if samples is not None and not graph.failed:
+            graph = _checked(origin, graph, samples)
+        _forget(target.parent, target)
+    return graph
+
+
+def spread(paths: Sequence[Path]) -> list[Path]:
+    """A few of many images, from the first to the last."""
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(SAMPLES, len(paths))).round().astype(int)]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    from filelock import FileLock
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise NoCache(f"cannot keep graphs in {folder}: {disk_reason(error) or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read(folder: Path, runtime: str) -> Graph | None:
+    try:
+        state = parse(read_bytes(folder / _STATE), _State, folder / _STATE)
+        if any(sha256(folder / name) != digest for name, digest in state.files.items()):
+            return None
+    except (FcosError, OSError):
+        return None
+    if not state.files and not state.failed:
+        return None
+    return Graph(folder, runtime, state.failed, dict(state.checks), state.tries)
+
+
+def _write(origin: Origin, target: Path, runtime: str, stored: Dtype) -> Graph:
+    """Export beside `target`, then move into place."""
+    network, config, classes = load_network(origin.path, origin.overrides)
+    draft: Path | None = None
+    try:
+        draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".making-"))
+        failed = ""
+        try:
+            write_export(
+                network, About(config, classes, dtype=stored), runtime, draft / f"model{FORMATS[runtime].suffix}"
+            )
+        except MissingExtra:
+            raise
+        except Exception as error:  # toolchains have errors of their own
+            if disk_reason(error) or shutil.disk_usage(target.parent).free < _ROOM:
+                raise OSError(disk_reason(error) or "the disk is full") from error
+            failed = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            for path in draft.iterdir():
+                path.unlink()
+        files = {path.name: sha256(path) for path in draft.iterdir() if path.is_file()}
+        (draft / _STATE).write_text(_State(files=files, failed=failed).model_dump_json())
+        shutil.rmtree(target, ignore_errors=True)
+        draft.chmod(0o755)
+        draft.replace(target)
+    except OSError as error:
+        raise NoCache(f"cannot keep graphs in {target.parent}: {disk_reason(error) or error}") from error
+    finally:
+        if draft is not None and draft.exists():
+            shutil.rmtree(draft, ignore_errors=True)
+    return Graph(target, runtime, failed, {}, 0)
+
+
+def _checked(origin: Origin, graph: Graph, samples: Sequence[Path]) -> Graph:
+    """`graph` with the checks that it lacks; kept with it where the folder can be written."""
+    dtypes: list[Dtype] = ["fp32", "bf16"] if graph.runtime == "openvino" and has_bf16(_CPU) else ["fp32"]
+    missing = [d for d in dtypes if d not in graph.checks or (d == "bf16" and graph.unproved and samples)]
+    if not missing:
+        return graph
+    from ..export.check import bundled_images
+
+    network, config, classes = load_network(origin.path, origin.overrides)
+    reference = Detector(fuse(network, torch.float32), config, classes, Placement())
+    images = [*bundled_images(), *_images(samples)]
+    checks = dict(graph.checks)
+    for dtype in missing:
+        checks[dtype] = _check(reference, graph, dtype, images)
+    graph = replace(graph, checks=checks, tries=graph.tries + 1)
+    state = parse(read_bytes(graph.folder / _STATE), _State, graph.folder / _STATE)
+    state = state.model_copy(update={"checks": checks, "tries": graph.tries})
+    try:
+        write_whole(graph.folder / _STATE, state.model_dump_json())
+    except FcosError as error:
+        raise NoCache(str(error)) from error
+    return graph
+
+
+def _check(reference: Detector, graph: Graph, dtype: Dtype, images: Sequence[np.ndarray]) -> Check:
+    from ..export import check
+
+    place = Placement(runtime=graph.runtime, dtype=dtype, threads=reference.placement.threads)
+    try:
+        other = reference.replace(network=graph.open(place), placement=place)
+        report = check.compare(reference, other, images)
+    except Exception as error:  # a runtime has errors of its own
+        reason = f"it cannot be run: {str(error).strip().splitlines()[0]}"
+        return Check(wrong=[reason], doubts=[reason], judged=0, told=reason)
+    wrong = check.verdict(report, dtype)
+    told = (
+        f"{report.images} images, {report.judged} detections: scores within {report.score:.1e}, "
+        f"boxes within {report.share:.1e} of a side, {report.lost} gone"
+    )
+    return Check(wrong=wrong, doubts=wrong or check.doubts(report, dtype), judged=report.judged, told=told)
+
+
+def _images(samples: Sequence[Path]) -> Iterator[np.ndarray]:
+    for path in samples[:SAMPLES]:
+        with suppress(ImageError):
+            height, width = image_size(path)
+            if height * width <= _LARGEST:
+                yield read_image(path)
+
+
+def _forget(folder: Path, kept: Path) -> None:
+    """Remove all but the graphs used last, and what a killed process left half made."""
+    used: list[tuple[float, Path]] = []
+    for path in folder.iterdir():
+        if path.name.startswith(".making-"):
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_dir() and path != kept:
+            with suppress(OSError):
+                used.append(((path / _STATE).stat().st_mtime, path))
+    for _, path in sorted(used, reverse=True)[MOST - 1 :]:
+        shutil.rmtree(path, ignore_errors=True)
