@@ -48,9 +48,11 @@ def command(
     split: Split = None,
     out: Path = typer.Option(None, "--out", "-o", help="Folder for metrics.json, detections.json and plots."),
     as_json: Json = False,
-    batch: int = typer.Option(8, "--batch", min=1, help="Pictures per forward pass."),
+    batch: int = typer.Option(0, "--batch", min=0, help="Pictures per forward pass; 0: best."),
     device: Device = "auto",
-    runtime: str = typer.Option(None, "--runtime", help="torch, compile, onnx, openvino, tensorrt or auto."),
+    runtime: str = typer.Option(
+        None, "--runtime", help="torch, compile, onnx, openvino, tensorrt; auto: the fastest, made first."
+    ),
     score: float = typer.Option(
         None, "--score", min=0, max=1, help="Score threshold of the confusion matrix; left out: that of the best F1."
     ),
@@ -70,9 +72,13 @@ def command(
     precision: float = typer.Option(
         None, "--precision", min=0, max=1, help="Lowest score of each class that keeps this precision (IoU 0.5)."
     ),
-    dtype: str = typer.Option(None, "--dtype", help="fp32, bf16 or fp16."),
+    dtype: str = typer.Option(
+        None, "--dtype", help="fp32, bf16, fp16; auto: the fastest that passed its check. Left out: fp32."
+    ),
     threads: int = typer.Option(0, "--threads", min=0, help="CPU threads; 0: all cores."),
-    lanes: int = typer.Option(1, "--lanes", min=1, help="Batches in work at once on a CPU, sharing its threads."),
+    lanes: int = typer.Option(
+        0, "--lanes", min=0, help="Batches in work at once on a CPU, sharing its threads; 0: best."
+    ),
     trust: Trust = False,
     tile: Tile = None,
     overlap: Overlap = 0.2,
@@ -97,10 +103,15 @@ def command(
     from ..data.runs import run_of
     from ..errors import FcosError
     from ..evaluation.coco import curves, evaluate, read_results
+<<<<<<< HEAD
     from ..evaluation.program import learned_note
+=======
+    from ..export.registry import format_of
+>>>>>>> 60c12f3 (eval keeps pace with predict: --runtime auto, several lanes by itself, --dtype auto; AdamW and SGD in one pass over each weight on a CPU)
     from ..files import check_folder, write_whole
     from ..inference.composite import Looks
     from ..inference.load import load_together
+    from ..inference.stream import Pace, pick_pace
     from ..inference.views import parse_views
 
     things, overrides = sort_words(words, settings)
@@ -131,18 +142,20 @@ def command(
     looks = Looks(tile, overlap, parse_views(tta))
 
     def judge(names: list[str]) -> tuple[list[Detections], Dataset]:
+        pace = pick_pace(len(dataset), Pace(batch, lanes), threads, device)
+        kept = runtime == "auto" and not any(map(format_of, names))  # the numbers of a model are those of fp32
         detector = load_together(
             names,
             looks,
-            runtime=runtime,
-            dtype=dtype,
+            runtime=runtime or "own",
+            dtype=dtype or ("fp32" if kept else None),
             threads=threads,
-            lanes=lanes,
+            lanes=pace.lanes,
             device=device,
             trust=trust,
             overrides=overrides,
         )
-        return _detect(detector, dataset, data, batch, allow_missing)
+        return _detect(detector, dataset, data, pace.batch, allow_missing)
 
     def read(path: str | Path) -> tuple[list[Detections], Dataset]:
         return read_results(path, dataset), dataset

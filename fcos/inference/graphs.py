@@ -32,7 +32,7 @@ from ..data.image import image_size, read_image
 from ..environment import processor
 from ..errors import FcosError, ImageError, MissingExtra
 from ..export.about import About, Dtype
-from ..export.open import open_runtime, write_export
+from ..export.open import open_runtime, read_about, write_export
 from ..export.registry import FORMATS, KEPT
 from ..export.runtime import Runtime
 from ..files import disk_reason, write_whole
@@ -73,11 +73,9 @@ class Check(Part):
 
 
 class _State(Part):
-    """state.json of a graph: the SHA-256 of its files by name, none where it could not be made and `failed` says
-    why; checks by dtype, and how often they were tried."""
+    """state.json of a graph: why it could not be made, if so; checks by dtype, and how often they were tried."""
 
-    files: dict[Text, Text]
-    failed: Text = ""
+    failed: Text
     checks: dict[Dtype, Check] = Field(default_factory=dict)
     tries: int = 0
 
@@ -156,6 +154,14 @@ class Graph:
         check = self.checks.get("bf16")
         return check is not None and not check.wrong and check.judged < ENOUGH and self.tries < _TRIES
 
+    @property
+    def whole(self) -> bool:
+        """Whether its file is as it was written, or it is known that there can be none."""
+        try:
+            return bool(self.failed) or read_about(self.file) is not None
+        except FcosError:
+            return False
+
     def open(self, place: Placement) -> Runtime:
         """The graph as a Network; ModelError where it is damaged."""
         with suppress(OSError):
@@ -169,7 +175,7 @@ def runtimes() -> list[str]:
 
 
 def find(origin: Origin, runtime: str, stored: Dtype = "fp32") -> Graph | None:
-    """The kept graph; None where there is none, or it is damaged."""
+    """The kept graph, None where there is none; whether it is whole is seen when it is opened."""
     return _read(origin.folder(runtime, stored), runtime)
 
 
@@ -181,7 +187,9 @@ def make(origin: Origin, runtime: str, samples: Sequence[Path] | None = (), stor
     """
     target = origin.folder(runtime, stored)
     with _alone(target.parent):
-        graph = _read(target, runtime) or _write(origin, target, runtime, stored)
+        graph = _read(target, runtime)
+        if graph is None or not graph.whole:
+            graph = _write(origin, target, runtime, stored)
         if samples is not None and not graph.failed:
             graph = _checked(origin, graph, samples)
         _forget(target.parent, target)
@@ -212,11 +220,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _read(folder: Path, runtime: str) -> Graph | None:
     try:
         state = parse(read_bytes(folder / _STATE), _State, folder / _STATE)
-        if any(sha256(folder / name) != digest for name, digest in state.files.items()):
-            return None
-    except (FcosError, OSError):
-        return None
-    if not state.files and not state.failed:
+    except FcosError:
         return None
     return Graph(folder, runtime, state.failed, dict(state.checks), state.tries)
 
@@ -237,11 +241,10 @@ def _write(origin: Origin, target: Path, runtime: str, stored: Dtype) -> Graph:
         except Exception as error:  # toolchains have errors of their own
             if disk_reason(error) or shutil.disk_usage(target.parent).free < _ROOM:
                 raise OSError(disk_reason(error) or "the disk is full") from error
-            failed = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            failed = _first_line(error)
             for path in draft.iterdir():
                 path.unlink()
-        files = {path.name: sha256(path) for path in draft.iterdir() if path.is_file()}
-        (draft / _STATE).write_text(_State(files=files, failed=failed).model_dump_json())
+        (draft / _STATE).write_text(_State(failed=failed).model_dump_json())
         shutil.rmtree(target, ignore_errors=True)
         draft.chmod(0o755)
         draft.replace(target)
@@ -285,7 +288,7 @@ def _check(reference: Detector, graph: Graph, dtype: Dtype, images: Sequence[np.
         other = reference.replace(network=graph.open(place), placement=place)
         report = check.compare(reference, other, images)
     except Exception as error:  # a runtime has errors of its own
-        reason = f"it cannot be run: {str(error).strip().splitlines()[0]}"
+        reason = f"it cannot be run: {_first_line(error)}"
         return Check(wrong=[reason], doubts=[reason], judged=0, told=reason)
     wrong = check.verdict(report, dtype)
     told = (
@@ -293,6 +296,10 @@ def _check(reference: Detector, graph: Graph, dtype: Dtype, images: Sequence[np.
         f"boxes within {report.share:.1e} of a side, {report.lost} gone"
     )
     return Check(wrong=wrong, doubts=wrong or check.doubts(report, dtype), judged=report.judged, told=told)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:1000]
 
 
 def _images(samples: Sequence[Path]) -> Iterator[np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,12 @@ from torch import Tensor
 from ..data.dataset import Window
 from ..data.image import image_size, read_image
 from ..errors import ImageError
+<<<<<<< HEAD
 from ..machine import cpu_cores
 from ..remote import is_remote
+=======
+from ..machine import cpu_cores, pick_device
+>>>>>>> 60c12f3 (eval keeps pace with predict: --runtime auto, several lanes by itself, --dtype auto; AdamW and SGD in one pass over each weight on a CPU)
 from ..types import Detections
 from .changeover import ChangeOver
 from .composite import Composite
@@ -30,12 +34,28 @@ _Detected = tuple[Path, np.ndarray, Detections | ImageError]  # pixels, and what
 _AHEAD = 4  # pictures decoded while the network works
 PIXELS_AHEAD = 178_000_000  # of the images that are held decoded at once; one larger image is held alone
 _DRAWN = 4096  # longer side in pixels of what is drawn of a large picture
+_TOGETHER = 8  # images in a pass of a GPU
 _LANES = 4  # more take memory for little
 
 
 def pick_lanes(images: int, batch: int, threads: int) -> int:
     """How many of so many pictures to detect at once on a CPU with `threads` threads (0: all cores)."""
     return max(1, min(_LANES, threads or cpu_cores(), images // 4)) if batch == 1 else 1
+
+
+class Pace(NamedTuple):
+    """How many images share a pass of the network, and how many passes are in work at once."""
+
+    batch: int
+    lanes: int
+
+
+def pick_pace(images: int, asked: Pace, threads: int, device: str = "auto") -> Pace:
+    """The pace for so many images; 0 in `asked` is what is best: on a CPU single images in several lanes, else batches
+    of eight."""
+    on_cpu = pick_device(device).type == "cpu"
+    batch = asked.batch or (1 if on_cpu else _TOGETHER)
+    return Pace(batch, asked.lanes or (pick_lanes(images, batch, threads) if on_cpu else 1))
 
 
 def run(

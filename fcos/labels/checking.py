@@ -195,8 +195,8 @@ def _detector(model: str | Path | Detector, dataset: Dataset) -> Detector:
     """The model on the fastest runtime here; DataError where it knows no class of the data."""
     if isinstance(model, Detector):
         return model
-    label_mapping(load(model).classes, dataset.classes)
-    return load(model, runtime="auto")
+    label_mapping(load(model, runtime="own").classes, dataset.classes)
+    return load(model, runtime="auto", dtype="fp32")
 
 
 def _called(model: str | Path | Detector) -> str:

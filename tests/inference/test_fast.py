@@ -13,15 +13,16 @@ import pytest
 import torch
 from matching import assert_same_detections
 from PIL import Image
-from tiny import NAMES, fcos, tiny_config
+from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos.errors import ModelError
 from fcos.export import check
 from fcos.export.about import About
-from fcos.inference import changeover, fast, graphs
+from fcos.inference import changeover, fast, graphs, stream
 from fcos.inference.changeover import PAYS, ChangeOver
 from fcos.inference.graphs import Check, Graph, Origin
 from fcos.inference.load import load
+from fcos.inference.stream import Pace, pick_pace
 from fcos.machine import Placement, has_bf16
 from fcos.network import weights
 from fcos.types import Classes, Predictions
@@ -256,8 +257,8 @@ def test_a_damaged_graph_is_made_again(kept, file, harm, monkeypatch):
     elif harm == "no state":
         state.unlink()
     else:
-        state.write_text(json.dumps({"files": {}, "checks": 3}))
-    assert graphs.find(Origin(file), "openvino") is None
+        state.write_text(json.dumps({"failed": "", "checks": 3}))
+    assert load(file, device="cpu").running.runtime == "torch"
     made = []
 
     def write(network, about, runtime, path):
@@ -285,7 +286,8 @@ def test_a_cache_that_cannot_be_written_changes_nothing_but_the_speed(cache, fil
     with pytest.raises(graphs.NoCache, match=str(cache)):
         graphs.make(Origin(file), "openvino")
     assert load(file, device="cpu").running.runtime == "torch"
-    assert load(file, device="cpu", runtime="openvino").running.runtime == "openvino"  # made in memory
+    if why == "read-only":
+        assert load(file, device="cpu", runtime="openvino").running.runtime == "openvino"  # made in memory
     assert not list((cache / "graphs").glob(".making-*")) if cache.is_dir() else True
 
 
@@ -343,7 +345,8 @@ def test_images_of_the_user_prove_bf16_where_the_packages_cannot(kept, file, tmp
     def checked(reference, graph, dtype, images):
         seen.append((dtype, len(images)))
         judged = 3 + 10 * (len(images) - 9)
-        return Check(wrong=[], doubts=["few"] if judged < check.ENOUGH else [], judged=judged, told="")
+        few = dtype == "bf16" and judged < check.ENOUGH
+        return Check(wrong=[], doubts=["few"] if few else [], judged=judged, told="")
 
     monkeypatch.setattr(graphs, "_check", checked)
     monkeypatch.setattr(graphs, "has_bf16", lambda device: True)
@@ -432,7 +435,7 @@ def test_what_computed_is_said(kept, file, tmp_path, monkeypatch, capsys):
     def told(*options):
         code, _, err = fcos(capsys, "predict", *options, "--model", file, "--out", tmp_path / "o")
         assert code == 0, err
-        return err.splitlines()[-1].rpartition(", ")[2]
+        return next(line for line in err.splitlines() if "pictures a second" in line).rpartition(", ")[2]
 
     assert told(images, "--dtype", "fp32") == "openvino fp32"
     assert told(images, "--runtime", "torch") == "torch fp32"
@@ -510,3 +513,28 @@ def test_a_process_beside_this_one_makes_it(cache, file, monkeypatch):
 def test_the_input_of_a_graph_is_that_of_its_settings(file):
     origin = Origin(file, ("data.padding=exact",))
     assert About(origin.config, origin.classes).pixels == "float32"
+
+
+def test_eval_gives_the_numbers_of_torch_on_the_kept_graph(kept, file, tmp_path, capsys, monkeypatch):
+    opened = []
+    real = graphs.open_runtime
+    monkeypatch.setattr(graphs, "open_runtime", lambda path, place: opened.append(place) or real(path, place))
+    data = make_shapes(tmp_path / "shapes", {"val": 5})
+    results = []
+    for options in ((), ("--runtime", "auto")):
+        code, out, err = fcos(capsys, "eval", data, "--model", file, "--json", *options)
+        assert code == 0, err
+        results.append(json.loads(out))
+    assert [(place.runtime, place.dtype) for place in opened] == [("openvino", "fp32")]
+    assert results[0]["detections"] == results[1]["detections"] == 25
+    assert results[0]["AP"] == pytest.approx(results[1]["AP"], abs=1e-6)
+
+
+def test_the_pace_that_is_best_where_none_is_asked_for(monkeypatch):
+    best = Pace(0, 0)
+    assert pick_pace(1000, best, 2, "cpu") == Pace(1, 2)
+    assert pick_pace(3, best, 2, "cpu") == Pace(1, 1)
+    assert pick_pace(1000, Pace(8, 0), 2, "cpu") == Pace(8, 1)
+    assert pick_pace(1000, Pace(4, 3), 2, "cpu") == Pace(4, 3)
+    monkeypatch.setattr(stream, "pick_device", lambda name: torch.device("meta"))  # a GPU
+    assert pick_pace(1000, best, 2) == Pace(8, 1)
