@@ -86,6 +86,10 @@ def prepare(
     installed, and kept in the cache folder. Without this, predict starts
     in torch and has it made in the background.
     """
+    import os
+
+    if background and hasattr(os, "nice"):
+        os.nice(10)  # before the imports, which are half of the work
     import torch
 
     from ..errors import MissingExtra, install_line
@@ -93,7 +97,6 @@ def prepare(
     from ..zoo.find import find_weights
 
     if background:
-        fast.step_aside()
         torch.set_num_threads(1)
     if not graphs.runtimes():
         raise MissingExtra(f"no other runtime than torch is installed: {install_line('openvino')}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -109,12 +108,6 @@ def background(origin: Origin, place: Placement | None, samples: Sequence[Path])
     with suppress(FcosError):
         return opened(lambda: _open(graph, place, "fp32"))
     return None
-
-
-def step_aside() -> None:
-    """This process at low priority."""
-    if hasattr(os, "nice"):
-        os.nice(10)
 
 
 def _open(graph: Graph, place: Placement, dtype: str) -> Running:
