@@ -45,7 +45,8 @@ def command(
     """
     import json
 
-    from ..bench.rows import Conditions, Ways, bench
+    from ..bench.rows import Ways, bench
+    from ..bench.ways import Conditions
 
     batches = _counts("--batch", batch)
     things, overrides = sort_words(words, settings)

@@ -9,8 +9,9 @@ import torch
 from tiny import NAMES, tiny_config
 
 from fcos.bench import timing
-from fcos.bench.rows import Conditions, Ways, bench
+from fcos.bench.rows import Ways, bench
 from fcos.bench.timing import alternate
+from fcos.bench.ways import Conditions
 from fcos.cli import main
 from fcos.errors import FcosError
 from fcos.inference import load as load_module
