@@ -103,11 +103,8 @@ def command(
     from ..data.runs import run_of
     from ..errors import FcosError
     from ..evaluation.coco import curves, evaluate, read_results
-<<<<<<< HEAD
     from ..evaluation.program import learned_note
-=======
     from ..export.registry import format_of
->>>>>>> 60c12f3 (eval keeps pace with predict: --runtime auto, several lanes by itself, --dtype auto; AdamW and SGD in one pass over each weight on a CPU)
     from ..files import check_folder, write_whole
     from ..inference.composite import Looks
     from ..inference.load import load_together

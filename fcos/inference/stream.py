@@ -16,12 +16,8 @@ from torch import Tensor
 from ..data.dataset import Window
 from ..data.image import image_size, read_image
 from ..errors import ImageError
-<<<<<<< HEAD
-from ..machine import cpu_cores
-from ..remote import is_remote
-=======
 from ..machine import cpu_cores, pick_device
->>>>>>> 60c12f3 (eval keeps pace with predict: --runtime auto, several lanes by itself, --dtype auto; AdamW and SGD in one pass over each weight on a CPU)
+from ..remote import is_remote
 from ..types import Detections
 from .changeover import ChangeOver
 from .composite import Composite
