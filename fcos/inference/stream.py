@@ -119,7 +119,7 @@ def offer(detector: Detector | Composite, images: Sequence[Path]) -> None:
     """Let the check of a graph that is made meanwhile see images of the kind that comes."""
     for one in detector.detectors if isinstance(detector, Composite) else (detector,):
         if isinstance(one.network, ChangeOver):
-            one.network.samples = images
+            one.network.samples = [path for path in images if not is_remote(path)]
 
 
 def _count_pixels(path: Path) -> int:
