@@ -101,7 +101,9 @@ def command(
         dataset, result = _ablation(source, overrides, model, out or Path("runs/ablation"), seeds, device)
     else:
         dataset = _open(source, split, limit) if source is not None else None
-        result = _run(name, overrides, dataset, model, Placing(device=device, runtime="own", trust=trust), baseline or [], out)
+        result = _run(
+            name, overrides, dataset, model, Placing(device=device, runtime="own", trust=trust), baseline or [], out
+        )
     report = {"study": name, **result.to_dict(), "environment": environment({} if dataset is None else {name: dataset})}
     if out is not None:
         _write(out, name, json.dumps(report, indent=1), result)

@@ -61,7 +61,7 @@ def propose(
         raise DataError(f"proposals cannot be written as {to!r}; choose from {', '.join(WRITERS)}")
     if uncertain is not None and uncertain < 1:
         raise DataError(f"--uncertain {uncertain}: give the number of images to label, 1 or more")
-    detector = model if isinstance(model, Detector) else load(model)
+    detector = model if isinstance(model, Detector) else load(model, runtime="own")
     named = [images] if isinstance(images, str | Path) else list(images)
     looks, unread = _look(detector, find_images([str(n) for n in named]))
     if not looks:
