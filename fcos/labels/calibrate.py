@@ -68,9 +68,9 @@ def fit(injected: np.ndarray, given: np.ndarray, tried: int) -> Curve:
     annotations as they are."""
     injected, given = np.asarray(injected, float), np.asarray(given, float)
     found = len(injected) / max(tried, 1)
-    if len(injected) < 5 or len(given) < 5:  # too little to say anything: every share is as good
+    if len(injected) < 5 or len(given) < 5:  # too little to learn from: a usual shape, and every share is as good
         shares, nothing = np.linspace(0, 0.1, _SHARES), np.zeros(_SHARES)
-        return Curve(shares, np.full(_SHARES, 1 / _SHARES), nothing, nothing, found, 0.1)
+        return Curve(shares, np.full(_SHARES, 1 / _SHARES), nothing, nothing + 1, found, 0.1)
     x = _logit(np.concatenate([injected, given]))
     y = np.concatenate([np.ones(len(injected)), np.zeros(len(given))])
     # each injected copy is one more look at the same errors: they weigh as the given ones do, no more

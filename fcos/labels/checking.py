@@ -69,7 +69,7 @@ def judge_all(
     rates = {}
     for kind, curve in curves.items():
         things = len(given[kind]) / boxes / max(curve.found, 0.05)
-        rates[kind] = tuple(v * things for v in curve.rate())
+        rates[kind] = tuple(min(v * things, 1.0) for v in curve.rate())
     looked = [s.own >= _SEEN for _, s in scores.given[SPURIOUS]]
     seen = sum(looked) / max(len(looked), 1)
     return Check(dataset, "", tuple(findings), rates, curves, tuple(unread), seen)  # type: ignore[arg-type]
