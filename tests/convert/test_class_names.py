@@ -61,7 +61,7 @@ def test_every_output_gets_the_id_that_coco_gives_its_class(tmp_path, categories
     if count == 91:  # torchvision: the output's number is the id; what COCO does not use is dropped
         assert ids == {i: i for i in used}
         (line,) = said
-        assert line.startswith("11 classes of the model are not in the data")
+        assert line.startswith("11 classes of the model left out, not in the data")
         assert line.count("N/A") == 1
     else:  # the others number the 80 used ids in their order
         assert ids == dict(enumerate(used))

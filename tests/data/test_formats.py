@@ -442,7 +442,7 @@ def test_yolo_bad_rows(row, reason, tmp_path):
         ({"train": "images/train"}, "names must be"),
         ({"names": ["a"]}, "names no pictures|known"),
         ({"train": "images/train", "names": ["a", "a"]}, "'a' twice"),
-        ({"train": "images/train", "names": ["a"], "nc": 3}, "nc is 3 but 1 names"),
+        ({"train": "images/train", "names": ["a"], "nc": 3}, "nc is 3, but it lists 1 name"),
         ({"train": "bad.txt", "names": ["a"]}, "lists no pictures"),
     ],
 )

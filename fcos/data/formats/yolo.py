@@ -171,7 +171,7 @@ def _classes(data: dict[str, Any], file: Path) -> Classes:
     values = tuple(str(names[k]) for k in ids)
     check_classes(values, file)
     if type(data.get("nc")) is int and data["nc"] != len(ids):
-        raise DataError(f"{file}: nc is {data['nc']} but the names are {len(ids)}")
+        raise DataError(f"{file}: nc is {data['nc']}, but it lists {plural(len(ids), 'name')}")
     return Classes(values, ids)
 
 
