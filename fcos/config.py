@@ -251,7 +251,7 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if 0 < self.tile < 32:
-            raise ValueError(f"tile {self.tile} is too small; give at least 32 pixels, or 0 for whole images")
+            raise ValueError(f"data.tile={self.tile} is too small; give at least 32 pixels, or 0 for whole images")
         if len(self.learned_boxes) not in (0, 3) or any(side < 0 for side in self.learned_boxes):
             raise ValueError(f"learned_boxes are three lengths, or none, not {self.learned_boxes}")
         if self.max_size < self.size:

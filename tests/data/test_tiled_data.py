@@ -118,5 +118,5 @@ def test_resuming_on_tiles_is_bit_equal(dataset):
 
 
 def test_what_is_no_tile():
-    with pytest.raises(ConfigError, match="tile 5 is too small; give at least 32 pixels, or 0"):
+    with pytest.raises(ConfigError, match=r"data\.tile=5 is too small; give at least 32 pixels, or 0"):
         Config().override("data.tile=5")
