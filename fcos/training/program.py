@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -93,6 +94,8 @@ def train(
     that says what to do: DataError, ConfigError, ModelError, DeviceError, MissingExtra; Stopped after Ctrl-C.
     """
     began = time.monotonic()
+    if not resume and started_again() and out is not None and (Path(out) / "config.yaml").is_file():
+        resume, model, init, config, dialect, holdout, minutes = True, None, None, None, None, None, None
     if resume:
         given: dict[str, object] = {
             "model": model,
@@ -155,6 +158,11 @@ def train(
     result = trainer.run()
     write_whole(folder / "command.txt", command(words, {**equal, "train.iterations": trainer.total}) + "\n")
     return result
+
+
+def started_again() -> bool:
+    """Whether torchrun (--max-restarts) started this process again, after one of the run was lost."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
 
 
 def given_settings(settings: Settings, file: str | Path | None) -> dict[str, object]:

@@ -459,3 +459,26 @@ def test_devices_and_nodes(begin, by_one, tmp_path):
     command = ["fcos", *begin, "--out", tmp_path / "nodes", "--devices", 1, "--nodes", 2]
     ends(*[program(command, {**where, "NODE_RANK": str(host)}) for host in range(2)])
     as_one(tmp_path / "nodes", by_one)
+
+
+@pytest.mark.slow
+def test_a_lost_worker_is_started_again_and_the_run_goes_on(begin, tmp_path):
+    """One of two processes is killed in the second epoch; nobody does anything, and the end is that of two that
+    lived."""
+    script = tmp_path / "dies_once.py"
+    script.write_text(f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from processes import _fcos, at
+first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+last = os.environ["RANK"] == "1"
+_fcos(sys.argv[1:], [at("fcos.training.optimizer:Average.update", 7)] if first and last else [])
+""")
+    torchrun = ["torch.distributed.run", "--nproc-per-node", 2, "--max-restarts", 2, "--master-port", free_port()]
+    running = program([*torchrun, script, *begin, "--out", tmp_path / "run"])
+    output = running.communicate(timeout=900)[0]
+    assert running.returncode == 0, output
+    assert "-9" in output or "SIGKILL" in output  # it was lost
+    torchrun[-1] = free_port()
+    ends(program([*torchrun, "-m", "fcos", *begin, "--out", tmp_path / "whole"]))
+    as_one(tmp_path / "run", tmp_path / "whole")

@@ -110,6 +110,7 @@ def _read(path: Path, split: str, tree: Tree, options: ReadOptions) -> Dataset:
     classes, label_of = _classes(_list(data, "categories", path), annotations, path, problems)
     images, index_of = _images(listed, path, split, tree, problems)
     rows = _rows(annotations, index_of, label_of, options.inclusive, problems)
+    del data, listed, annotations  # of COCO's size they are most of the memory that opening takes
     records = assemble(images, rows, problems)
     aliases = {alias: image.id for image in images for alias in image.ids if alias != image.id}
     return Dataset(records, classes, "coco", split, path, problems.notes(), aliases)
