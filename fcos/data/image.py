@@ -35,6 +35,7 @@ SUFFIXES = frozenset(
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "DIB", "WEBP", "TIFF", "JPEG2000", "AVIF")
 IMAGE_LIMIT = 1024 * MB  # bytes of a file
 MAX_SCANS = 100  # of a progressive JPEG, each of which costs as much as the whole image; cameras write about 10
+_ZEROS = bytes(64)
 STRIP = 1 << 22  # pixels that are converted at a time
 HEADER_BYTES = 1 << 15
 _ORIENTATION = 0x0112
@@ -126,7 +127,11 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
         # marker: OpenCV fills the missing part with grey, Pillow says whether anything is missing.
         if jpeg.end >= 0:
             return _decode_jpeg(name, data, jpeg)
-    return _decode_pillow(name, data)
+    image = _decode_pillow(name, data)
+    if data.endswith(_ZEROS) and (jpeg is not None or data[:4] == b"RIFF" or data[4:8] == b"ftyp"):
+        # compressed data is never so; a download that broke off is, and these decoders take zeros for data
+        warnings.warn(f"{name}: the file ends in zeros, so the end of the image may be missing", ImageWarning, 2)
+    return image
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

@@ -307,6 +307,19 @@ def test_a_jpeg_cut_between_restart_markers_is_told(blocks):
                 read_image(data[:at] + b"\xff\xd9")
 
 
+@pytest.mark.parametrize(("form", "options"), [("JPEG", {}), ("WEBP", {"lossless": True})])
+def test_a_file_whose_end_is_zeros_is_told(form, options):
+    """As a download leaves it that broke off."""
+    data = encoded(Image.fromarray(scene()).convert("L" if form == "JPEG" else "RGB"), form, **options)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            read_image(data[: len(data) * 4 // 5] + bytes(len(data)))
+        except ImageError:
+            return
+    assert "ends in zeros" in str(told[0].message)
+
+
 def test_a_jpeg_that_ends_in_the_header_of_its_scan_is_refused():
     data = encoded(Image.fromarray(scene()), "JPEG")
     for more in range(2, 14):
