@@ -29,6 +29,7 @@ _MEMORY = re.compile("can't allocate memory|out of memory")  # torch has Runtime
 VERBS = {
     "demo": "demo",
     "train": "train",
+    "forecast": "forecast",
     "eval": "eval",
     "predict": "predict",
     "track": "track",

@@ -100,9 +100,15 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     return Prepared(resolve(model.value, made.settings), deadline, made, [head, *made.text().splitlines()])
 
 
+def more_steps(done: int, now: float, end: float, latest: float) -> bool:
+    """Whether to time another step: six at least and up to 40 until `end`, but none past `latest`; a machine that is
+    busy with other work must not spend the minutes on looking at itself."""
+    return now < latest and (done < 6 or (now < end and done < 40))
+
+
 def measure(config: Config, data: Mapping[str, Dataset], wish: Wish) -> rules.Pace:
-    """Seconds of a step and of judging an image, by doing some in a run that is thrown away: at least six steps, and
-    for at most a twentieth of the minutes."""
+    """Seconds of a step and of judging an image, by doing some in a run that is thrown away: `more_steps`, two at
+    least."""
     quick = config.override({"train": {"plots": False, "logger": [], "iterations": 10_000, "val_loss": False}})
     val = data.get("val")
     few = {"train": data["train"], **({} if val is None else {"val": val.subset(range(min(_JUDGED, len(val))))})}
@@ -111,8 +117,9 @@ def measure(config: Config, data: Mapping[str, Dataset], wish: Wish) -> rules.Pa
         trainer = Trainer(quick, few, RunOptions(Path(folder) / "pace", wish.init, device=wish.device, quiet=True))
         loader = Ahead(iter(train_loader(few["train"], trainer.config)), trainer.fabric.device)
         try:
-            end = time.monotonic() + min(20.0, 0.05 * wish.budget.minutes * 60)
-            while len(times) < 6 or (time.monotonic() < end and len(times) < 40):
+            whole = wish.budget.minutes * 60
+            end, latest = (time.monotonic() + seconds for seconds in (min(20.0, 0.05 * whole), 0.15 * whole))
+            while len(times) < 2 or more_steps(len(times), time.monotonic(), end, latest):
                 began = time.perf_counter()
                 trainer.train_step(loader)
                 times.append(time.perf_counter() - began)

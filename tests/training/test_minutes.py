@@ -104,6 +104,14 @@ def test_a_process_knows_its_age():
     assert process_age() >= age
 
 
+def test_timing_steps_ends_on_a_busy_machine():
+    assert minutes.more_steps(2, 100.0, 103.0, 109.0)  # two are few
+    assert minutes.more_steps(5, 105.0, 103.0, 109.0)  # six are wanted, even past the end
+    assert not minutes.more_steps(2, 110.0, 103.0, 109.0)  # but not for ever
+    assert not minutes.more_steps(6, 105.0, 103.0, 109.0)
+    assert not minutes.more_steps(40, 100.0, 103.0, 109.0)
+
+
 def test_the_model_goes_with_the_machine_and_the_time():
     assert model_for(15, CELLS, cuda=False).value == "fcos-lite0"
     assert model_for(120, CELLS, cuda=False).value == "fcos-lite2"

@@ -1,0 +1,68 @@
+"""fcos forecast"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import (
+    DATA,
+    Device,
+    Format,
+    Json,
+    Labels,
+    MaybeModel,
+    Pictures,
+    Settings,
+    data_source,
+    sort_words,
+    the_one,
+)
+
+
+def command(
+    words: Annotated[list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set; settings.")] = None,
+    settings: Settings = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,
+    minutes: Annotated[float, typer.Option("--minutes", min=6.5, help="Time for the forecast itself.")] = 10.0,
+    more_minutes: Annotated[float, typer.Option("--more-minutes", min=0.1, help="What so much more time brings.")] = 15,
+    more_images: Annotated[int, typer.Option("--more-images", min=1, help="What so many more images bring.")] = 200,
+    model: MaybeModel = None,
+    holdout: Annotated[
+        float | None, typer.Option("--holdout", min=0.0, help="Share kept for judging where there is no val.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; runs/forecast-NAME when left out.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    format: Format = None,
+    pictures: Pictures = None,
+    labels: Labels = None,
+) -> None:
+    """Say what more training time and more images would bring, before either is spent. Five short runs.
+
+    \b
+    fcos forecast my_data --minutes 20
+    """
+    import json
+
+    from ..errors import FcosError
+    from ..presets import resolve
+    from ..training.data import Source, choose
+    from ..training.folder import next_folder
+    from ..training.forecast import forecast
+
+    things, changes = sort_words(words, settings)
+    named = the_one(things, data, "--data")
+    if named is None:
+        raise FcosError("forecast for what? give the data set: fcos forecast DATA")
+    source = Source(data_source(named, format, pictures, labels), holdout=holdout)
+    chosen = choose(source, resolve(model or "fcos-lite0", changes))
+    folder = out or next_folder(Path("runs"), f"forecast-{Path(named).resolve().stem}")
+    more = (more_minutes, more_images)
+    result = forecast(chosen.data, folder, minutes, more, model=model, settings=changes, device=device)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict()))
+        return
+    typer.echo(f"{result.text()}\ncurves: {folder / 'forecast.png'}")
