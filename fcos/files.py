@@ -140,8 +140,13 @@ def _umask() -> int:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file, here or in a store."""
-    return remote.is_file(path) if remote.is_remote(path) else path.exists()
+    """Whether there is such a file, here or in a store; no for a name that no file can have."""
+    if remote.is_remote(path):
+        return remote.is_file(path)
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
 
 
 def names_in(folder: Path) -> list[str]:

@@ -148,6 +148,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     Raises FcosError for options that do not fit, a missing toolchain, or a model that cannot be read.
     """
     chosen = _choice(job)
+    left_free(job, chosen)  # a wrong option is told before something is installed for it
     chosen.check_installed()
     job = replace(job, dtype=job.dtype or chosen.dtypes[0])
     reference, name = _reference(job)
@@ -280,11 +281,8 @@ def _judge_page(
     return report, check.verdict(report, about.dtype)
 
 
-def plan(job: Job, chosen: Format, reference: Detector) -> About:
-    """What the graph will take and give; ConfigError where options contradict each other."""
-    from ..network.info import parse_size
-
-    config = reference.config
+def left_free(job: Job, chosen: Format) -> set[str]:
+    """What of "batch" and "size" the graph leaves free; ConfigError where options contradict each other."""
     free = {"batch", "size"} if chosen.dynamic else set()
     if job.dynamic is not None:
         asked = set(job.dynamic.replace(" ", "").split(",")) - {"none", ""}
@@ -297,6 +295,15 @@ def plan(job: Job, chosen: Format, reference: Detector) -> About:
         if job.dynamic is not None and "size" in free:
             raise ConfigError("--size fixes the input, --dynamic size leaves it free; give one of them")
         free -= {"size"}
+    return free
+
+
+def plan(job: Job, chosen: Format, reference: Detector) -> About:
+    """What the graph will take and give; ConfigError where options contradict each other."""
+    from ..network.info import parse_size
+
+    config = reference.config
+    free = left_free(job, chosen)
     size = None if "size" in free else parse_size(job.size, config)
     batch = None if "batch" in free else 1
     return About(config, reference.classes, batch, size, job.nms, job.dtype)  # type: ignore[arg-type]

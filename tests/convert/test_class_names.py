@@ -46,7 +46,7 @@ def fires_once_for_each_output(classes):
         assert score == 0
         return [found for _ in images]
 
-    return SimpleNamespace(classes=classes, placement=Placement(), detect=detect)
+    return SimpleNamespace(classes=classes, placement=Placement(), network=None, detect=detect)
 
 
 @pytest.mark.parametrize("family", ["torchvision", "detectron2", "adelaidet", "original", "mmdet"])

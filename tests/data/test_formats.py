@@ -556,3 +556,16 @@ def test_same_boxes_as_pycocotools(capsys):
         assert [dataset.classes.ids[k] for k in record.labels] == [r["category_id"] for r in rows]
         np.testing.assert_allclose(record.areas, [r["area"] for r in rows], rtol=1e-6)
         assert record.ignore.tolist() == [bool(r["iscrowd"]) for r in rows]
+
+
+@pytest.mark.parametrize("key", ["train", "path"])
+def test_a_yolo_place_too_long_for_any_file_is_one_line(key, tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "images" / "a.jpg")
+    entries = {"path": ".", "train": "images", "nc": 1, "names": ["a"], key: "1" + "0" * 300}
+    (tmp_path / "data.yaml").write_text("".join(f"{k}: {v!r}\n" for k, v in entries.items()))
+    if key == "path":  # of another machine: the file's own folder counts
+        assert len(open_splits(tmp_path / "data.yaml")["train"]) == 1
+    else:
+        with pytest.raises(DataError, match=r"data\.yaml"):
+            open_splits(tmp_path / "data.yaml")

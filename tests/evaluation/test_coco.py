@@ -420,6 +420,7 @@ class FakeDetector:
 
     classes = Classes(("dog", "a", "b"))
     placement = Placement()
+    network = None
 
     def detect(self, images, names, score, batch):
         assert score == 0

@@ -20,6 +20,7 @@ import yaml
 
 from ...core_yaml import read_yaml
 from ...errors import DataError, ImageError
+from ...files import is_there
 from ...readers import read_json, read_lines
 from ...terminal import plural
 from ...types import Classes
@@ -151,7 +152,7 @@ def _load_darknet(file: Path, tree: Tree) -> dict[str, Any]:
         if equals and not key.lstrip().startswith("#"):
             data[key.strip().lower()] = value.strip()
     names = _place(tree, file, {}, str(data.get("names", "")))
-    if names is None or not names.is_file():
+    if names is None or not is_there(names) or not names.is_file():
         raise DataError(f"{file}: names: {data.get('names')} does not exist")
     data["names"] = [line.strip() for line in read_lines(names, kind=DataError) if line.strip()]
     return data
@@ -177,7 +178,7 @@ def _classes(data: dict[str, Any], file: Path) -> Classes:
 
 def _root(file: Path, data: dict[str, Any]) -> Path:
     root = file.parent / str(data.get("path") or "")
-    return root if _inside(root, file.parent) and root.is_dir() else file.parent
+    return root if _inside(root, file.parent) and is_there(root) and root.is_dir() else file.parent
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -198,12 +199,12 @@ def _place(tree: Tree, file: Path, data: dict[str, Any], entry: str) -> Path | N
     entry = entry.replace("\\", "/")
     roots = [_root(file, data), file.parent, *([tree.source.images] if tree.source.images else [])]
     for root in roots:
-        if (root / entry).exists() and any(_inside(root / entry, r) for r in roots):
+        if is_there(root / entry) and any(_inside(root / entry, r) for r in roots):
             return root / entry
     parts = clean_name(entry, file).split("/") if entry.strip("/. ") else []
     for start in range(len(parts)):
         for root in roots:
-            if (root / Path(*parts[start:])).exists():
+            if is_there(root / Path(*parts[start:])):
                 return root / Path(*parts[start:])
     return None
 
@@ -215,7 +216,7 @@ def _read_entries(made: _Set, data: dict[str, Any], split: str, entries: list[An
     for entry in entries:
         place = _place(made.tree, made.source, data, str(entry))
         if place is None:
-            outside = Path(str(entry)).exists() or (root / str(entry)).exists()
+            outside = is_there(Path(str(entry))) or is_there(root / str(entry))
             hint = f"is outside {made.source.parent}: --pictures {entry}" if outside else "does not exist"
             raise DataError(f"{made.source}: {split}: {entry} {hint} (looked in {root} and {made.source.parent})")
         paths += list_images(place) if place.is_dir() else _listed(place, root, problems)
@@ -237,7 +238,7 @@ def _listed(file: Path, root: Path, problems: Problems) -> list[Path]:
     for line in filter(None, map(str.strip, read_lines(file, kind=DataError))):
         parts = clean_name(line, file).split("/")
         options = (top / Path(*parts[start:]) for start in range(len(parts)) for top in (root, file.parent))
-        path = next((p for p in options if p.suffix.lower() in SUFFIXES and p.is_file()), None)
+        path = next((p for p in options if p.suffix.lower() in SUFFIXES and is_there(p) and p.is_file()), None)
         if path is None:
             problems.skip("pictures that are not there", line)
         else:
