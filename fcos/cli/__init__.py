@@ -19,9 +19,9 @@ import typer
 
 from ..errors import FcosError, ImageWarning, OtherProcess, one_line
 
-# Threads that wait for each other by spinning burn a shared machine's cores: beside other programs a training step took
-# 2 to 15 times as long. It counts from when torch is loaded (docs/performance.md).
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# Verbs that compute for minutes. Threads that wait for each other by spinning are quickest alone (an image in 20 ms, and
+# in 33 without), but beside other programs a training step then takes 2 to 15 times as long; alone it gains 4 %.
+LONG = ("train", "forecast")
 
 _MEMORY = re.compile("can't allocate memory|out of memory")  # torch has RuntimeErrors of its own for it
 
@@ -62,7 +62,7 @@ def build() -> typer.Typer:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=verb)
         else:
-            app.command(verb)(_with_torch(module.command))
+            app.command(verb)(_with_torch(module.command, spin=verb not in LONG))
 
     @app.callback(invoke_without_command=True)
     def _version(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
@@ -75,13 +75,15 @@ def build() -> typer.Typer:
     return app
 
 
-def _with_torch(command: Callable[..., Any]) -> Callable[..., Any]:
+def _with_torch(command: Callable[..., Any], spin: bool = True) -> Callable[..., Any]:
     """`command` with torch imported in front of it, without looking for garbage among the half million objects of
-    that import, then or later: a quarter of the time until the first picture."""
+    that import, then or later: a quarter of the time until the first picture. `spin`: its threads may wait so."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         if "torch" not in sys.modules:
+            if not spin:
+                os.environ.setdefault("GOMP_SPINCOUNT", "1000")
             gc.disable()
             try:
                 import torch  # noqa: F401
