@@ -19,7 +19,7 @@ import typer
 
 from ..errors import FcosError, ImageWarning, OtherProcess, one_line
 
-# Verbs that compute for minutes. Threads that wait for each other by spinning are quickest alone (an image in 20 ms, and
+# Verbs that compute for minutes. Threads that wait for each other by spinning are quickest alone (an image in 20 ms,
 # in 33 without), but beside other programs a training step then takes 2 to 15 times as long; alone it gains 4 %.
 LONG = ("train", "forecast")
 
