@@ -15,6 +15,7 @@ from ..files import write_whole
 from ..losses import Normalizers
 from ..readers import check_archive
 from ..types import Batch, Classes, Losses
+from .clock import Deadline
 
 KEEP = 2
 _STEP = "fcos step"
@@ -88,6 +89,8 @@ def _checked(state: object) -> dict[str, Any]:
     for key, kind in _PLAIN.items():
         if not isinstance(state.get(key), kind):
             raise ValueError(f"it is no checkpoint of fcos train: {key} is missing or of another kind")
+    if not isinstance(state.get("total", 1), int) or not Deadline.fits(state.get("deadline")):
+        raise ValueError("it is no checkpoint of fcos train: its steps or its time cannot be read")
     names = state["classes"].get("names")
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         raise ValueError("it is no checkpoint of fcos train: it names no classes")

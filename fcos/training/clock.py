@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -93,6 +94,14 @@ class Deadline:
         """What a checkpoint keeps."""
         return {**asdict(self), "used": self.spent(), "start": 0.0}
 
+    @staticmethod
+    def fits(stored: object) -> bool:
+        """Whether `again` can read it: what `stored` gave, or nothing."""
+        if stored is None:
+            return True
+        numbers = [stored.get(key) for key in ("seconds", "tail", "used")] if isinstance(stored, dict) else []
+        return len(numbers) == 3 and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
+
     @classmethod
     def again(cls, stored: Mapping[str, Any]) -> Deadline:
         """That of a resumed run, which has what the processes before it left."""
@@ -101,5 +110,5 @@ class Deadline:
             float(stored["tail"]),
             float(stored["used"]),
             time.monotonic() - process_age(),
-            bool(stored["revised"]),
+            bool(stored.get("revised")),
         )

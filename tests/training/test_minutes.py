@@ -97,6 +97,15 @@ def test_time_of_the_processes_before_counts(turned):
     assert (again.seconds, again.tail, again.revised) == (100, 10, False)
 
 
+@pytest.mark.parametrize(
+    "broken", [7, [], {}, {"seconds": "9", "tail": 1.0, "used": 0.0}, {"seconds": 9, "tail": float("nan")}]
+)
+def test_a_damaged_deadline_is_seen(broken):
+    assert not Deadline.fits(broken)
+    assert Deadline.fits(None)
+    assert Deadline.fits(Deadline(60, 5).stored())
+
+
 def test_a_process_knows_its_age():
     age = process_age()
     assert 0 < age < 3600
