@@ -148,11 +148,12 @@ def make_plan(
             Choice("crops", "3 of 10", f"{epochs:.0f} epochs: the same images would be learned by heart (judgement)")
         )
     times = "once, at the end" if looks == 1 else f"{looks} times"
+    times = times if facts.judged else "never"
     rows += [
         Choice(
             "steps", f"{steps:,}", f"{epochs:.1f} epochs at {pace.step:.2f} s a step; lowered once if it gets slower"
         ),
-        Choice("judged", times, f"{plural(facts.judged, 'image')}; {tail:.0f} s are kept for the end"),
+        Choice("judged", times, f"{plural(facts.judged, 'image')} to judge by; {tail:.0f} s are kept for the end"),
     ]
     return Plan(settings, tuple(rows), tail)
 

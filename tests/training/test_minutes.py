@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -167,6 +168,11 @@ def test_what_the_user_settled_is_not_planned():
     plan = make_plan(CELLS, Pace(0.5, 0.05, 4, 320), 600, CHOSEN, given)
     assert not set(given) & set(plan.settings)
     assert "flips" not in {c.name for c in plan.choices}
+
+
+def test_without_images_to_judge_by_nothing_is_judged():
+    plan = make_plan(replace(CELLS, judged=0), Pace(0.5, 0.05, 4, 320), 600, CHOSEN, {})
+    assert [c.value for c in plan.choices if c.name == "judged"] == ["never"]
 
 
 def test_too_little_time_says_what_it_takes():
