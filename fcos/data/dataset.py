@@ -41,6 +41,7 @@ class Record:
     float64: the annotation file's area, else the box's. file_name: as in the annotation file. xywh [G,4] float64:
     the boxes as x, y, width, height to the last bit of the file, for judging; None: those of `boxes`. window: the part
     of the image that this is, of which all of the above speaks, the image being `whole` (height, width); None: all.
+    scores [G] in 0..1: of boxes that a model proposes; None: a person annotated them.
     """
 
     id: int
@@ -54,6 +55,7 @@ class Record:
     xywh: np.ndarray | None = None
     window: Window | None = None
     whole: Size | None = None
+    scores: np.ndarray | None = None
 
     def target(self) -> Target:
         """The boxes as tensors, in pixels of the displayed picture."""
@@ -63,9 +65,9 @@ class Record:
         """This record with only the boxes that `keep` selects, under new labels where given."""
         labels = self.labels[keep] if labels is None else labels
         xywh = None if self.xywh is None else self.xywh[keep]
-        return replace(
-            self, boxes=self.boxes[keep], labels=labels, ignore=self.ignore[keep], areas=self.areas[keep], xywh=xywh
-        )
+        scores = None if self.scores is None else self.scores[keep]
+        boxes, ignore, areas = self.boxes[keep], self.ignore[keep], self.areas[keep]
+        return replace(self, boxes=boxes, labels=labels, ignore=ignore, areas=areas, xywh=xywh, scores=scores)
 
     def exact(self) -> np.ndarray:
         """x, y, width, height [G,4] float64 of the boxes."""

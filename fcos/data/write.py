@@ -14,15 +14,22 @@ from .dataset import Dataset
 from .registry import format_named, formats
 from .writing import Output, disk_error
 
+SCORED = ("labelstudio", "cvat", "labelme", "coco", "yolo")  # formats with a place for scores and who proposes
 
-def convert(splits: Mapping[str, Dataset], destination: str | Path, to: str, *, link: bool = False) -> list[str]:
-    """Write all splits to a new folder in format `to`; pictures are copied, or linked with `link`.
+
+def convert(
+    splits: Mapping[str, Dataset], destination: str | Path, to: str, *, link: bool = False, model: str = ""
+) -> list[str]:
+    """Write all splits to a new folder in format `to`; pictures are copied, or linked with `link`. `model`: who
+    proposes the boxes, whose records have scores; the formats of `SCORED` keep both.
 
     The folder is there when all of it is. Returns the lines that say what was lost. Raises DataError when the folder
     is not empty, the format is unknown or only read, the splits do not have the same classes, or a class has a name
     that no file holds safely.
     """
     target = Path(destination)
+    if model and format_named(to).name not in SCORED:
+        raise DataError(f"the format {to} has no place for what a model proposes; choose from {', '.join(SCORED)}")
     writers = {name: form.write for name, form in formats().items() if form.write is not None}
     write = writers.get(format_named(to).name)
     if write is None:
@@ -30,10 +37,10 @@ def convert(splits: Mapping[str, Dataset], destination: str | Path, to: str, *, 
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"{target} is there already; name a new or empty folder")
     classes = _same_classes(splits)
-    check_names(classes)
+    _check_names(classes)
     try:
         with whole_folder(target) as folder:
-            return write(splits, Output(folder, classes, link, target.absolute().name))
+            return write(splits, Output(folder, classes, link, target.absolute().name, model))
     except OSError as error:
         raise disk_error(error, target) from None
 
@@ -46,7 +53,7 @@ def _same_classes(splits: Mapping[str, Dataset]) -> Classes:
     return next(iter(splits.values())).classes
 
 
-def check_names(classes: Classes) -> None:
+def _check_names(classes: Classes) -> None:
     """DataError for a class name that would not come back from a file as it is: with a line break, a tab or another
     control character, half a character, or spaces around it."""
     bad = [name for name in classes.names if not name or name != name.strip() or any(_unsafe(c) for c in name)]

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
+import numpy as np
+
 from ..errors import DataError
 from ..files import disk_reason, write_whole
 from ..types import Classes
@@ -25,8 +27,9 @@ Row = tuple[tuple[float, float, float, float], int, bool]
 
 @dataclass(frozen=True)
 class Output:
-    """A new data set that is being written: the folder to fill, its classes, whether images are links, and the name
-    that the folder will have.
+    """A new data set that is being written: the folder to fill, its classes, whether images are links, the name that
+    the folder will have, and the model that proposes the boxes (empty: a person annotated them). A proposal stands
+    there with its score and the model, so that nobody takes it for the truth.
 
     Raises DataError where the disk refuses.
     """
@@ -35,6 +38,7 @@ class Output:
     classes: Classes
     link: bool = False
     name: str = ""
+    model: str = ""
 
     def folder(self, name: str) -> Path:
         """A folder below the target, made where it is not there."""
@@ -79,6 +83,11 @@ class Output:
         for box, label, ignore in zip(boxes.tolist(), record.labels.tolist(), record.ignore.tolist(), strict=True):
             if ignored or not ignore:
                 yield tuple(box), label, ignore
+
+    def scores(self, record: Record) -> list[float]:
+        """The score of each box that a model proposes, to four digits; 0 where there is none."""
+        scores = np.zeros(len(record.boxes)) if record.scores is None else record.scores
+        return [round(score, 4) for score in scores.tolist()]
 
 
 def disk_error(error: OSError, target: Path) -> DataError:

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from ..data.dataset import Dataset, Record
 from ..data.image import read_image
+from ..data.write import SCORED, convert
 from ..errors import DataError, ImageError
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..inference.sources import find_images
 from ..terminal import Bar, plural
 from .evidence import Evidence, gather, overlaps
-from .proposed import WRITERS, Proposals, write
 
+TOOLS = {"label-studio": "labelstudio"} | {name: name for name in SCORED if name != "labelstudio"}
 _SEEN = 0.1  # score below which a peak is no object that one could be unsure of
 
 
@@ -57,8 +58,8 @@ def propose(
     score: the lowest one proposed, left out that of `fcos predict`. uncertain: only so many images, those worth
     labelling first, in that order (`select`). Raises DataError, ModelError.
     """
-    if to not in WRITERS:
-        raise DataError(f"proposals cannot be written as {to!r}; choose from {', '.join(WRITERS)}")
+    if to not in TOOLS:
+        raise DataError(f"proposals cannot be written as {to!r}; choose from {', '.join(TOOLS)}")
     if uncertain is not None and uncertain < 1:
         raise DataError(f"--uncertain {uncertain}: give the number of images to label, 1 or more")
     detector = model if isinstance(model, Detector) else load(model, runtime="own")
@@ -69,17 +70,16 @@ def propose(
     order = range(len(looks)) if uncertain is None else select(looks, uncertain)
     least = detector.shown if score is None else score
     chosen = [looks[i] for i in order]
-    records, scores = [], []
+    records = []
     for number, look in enumerate(chosen, 1):
         e = look.evidence
         keep = e.peak_scores >= least
         keep &= _apart(e, detector.config.decode.nms_iou)
-        records.append(_record(number, look, e.peaks[keep], e.peak_labels[keep]))
-        scores.append(e.peak_scores[keep])
+        records.append(_record(number, look, keep))
     dataset = Dataset(tuple(records), detector.classes, "proposed", "all", Path(str(named[0])))
     source = detector.config.name if isinstance(model, Detector) else str(model)
-    lost = write(to, Proposals(dataset, tuple(scores), source), Path(out))
-    boxes = sum(len(s) for s in scores)
+    lost = convert({"all": dataset}, out, TOOLS[to], model=source)
+    boxes = sum(len(r.boxes) for r in records)
     return Proposed(Path(out), tuple(look.path for look in chosen), boxes, tuple(lost), tuple(unread))
 
 
@@ -189,7 +189,16 @@ def _apart(evidence: Evidence, limit: float) -> np.ndarray:
     return keep
 
 
-def _record(number: int, look: Look, boxes: np.ndarray, labels: np.ndarray) -> Record:
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).astype(np.float64)
-    ignore = np.zeros(len(boxes), bool)
-    return Record(number, look.path, look.size, boxes, labels.astype(np.int64), ignore, areas, look.path.name)
+def _record(number: int, look: Look, keep: np.ndarray) -> Record:
+    """The peaks [D] bool that are proposed; no file needs more than thousandths of a pixel."""
+    e = look.evidence
+    corners = e.peaks[keep].astype(np.float64).round(3)
+    sides = corners[:, 2:] - corners[:, :2]
+    return Record(
+        *(number, look.path, look.size, corners.astype(np.float32), e.peak_labels[keep].astype(np.int64)),
+        ignore=np.zeros(len(corners), bool),
+        areas=sides.prod(axis=1).round(3),
+        file_name=look.path.name,
+        xywh=np.concatenate([corners[:, :2], sides.round(3)], axis=1),
+        scores=e.peak_scores[keep],
+    )

@@ -12,6 +12,8 @@ from tiny import fcos, make_shapes
 
 import fcos as package
 from fcos.data.open import open_dataset
+from fcos.data.write import convert
+from fcos.errors import DataError
 from fcos.inference.detector import Detector
 from fcos.labels.evidence import Evidence, overlaps
 from fcos.labels.proposing import Look, propose, select
@@ -30,7 +32,7 @@ def in_file(to, out):
     """{image: [(class, corners, score, source or '')]} as the file of each tool has it, read by hand."""
     if to == "label-studio":
         result = {}
-        for task in json.loads((out / "tasks.json").read_text()):
+        for task in json.loads((out / "all.json").read_text()):
             assert "annotations" not in task
             (told,) = task["predictions"]
             rows = []
@@ -55,7 +57,7 @@ def in_file(to, out):
         }
     if to == "labelme":
         result = {}
-        for file in out.glob("*.json"):
+        for file in out.glob("all/*.json"):
             told = json.loads(file.read_text())
             rows = []
             for s in told["shapes"]:
@@ -65,7 +67,7 @@ def in_file(to, out):
             result[told["imagePath"]] = rows
         return result
     if to == "coco":
-        told = json.loads((out / "proposals.json").read_text())
+        told = json.loads((out / "instances_all.json").read_text())
         names = {c["id"]: c["name"] for c in told["categories"]}
         result = {i["file_name"]: [] for i in told["images"]}
         files = {i["id"]: i["file_name"] for i in told["images"]}
@@ -134,7 +136,7 @@ def test_what_is_worth_labelling_comes_first():
 def test_an_order_of_the_images(world, tmp_path):
     detector, _, images = world
     done = propose(images, model=detector, to="coco", out=tmp_path / "out", uncertain=3)
-    told = json.loads((tmp_path / "out" / "proposals.json").read_text())
+    told = json.loads((tmp_path / "out" / "instances_all.json").read_text())
     assert [i["file_name"] for i in told["images"]] == [p.name for p in done.images]
     assert len(done.images) == 3
 
@@ -161,4 +163,10 @@ def test_bad_input_is_one_line(capsys, world, tmp_path, arguments, line):
     assert code == 2
     assert line in told
     assert told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_format_without_a_place_for_scores_takes_no_proposals(world, tmp_path):
+    with pytest.raises(DataError, match="voc has no place for what a model proposes; choose from labelstudio, cvat"):
+        convert({"all": world[1]}, tmp_path / "out", "voc", model="some model")
     assert not (tmp_path / "out").exists()

@@ -354,7 +354,8 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
             height, width = record.size
             images.append({"id": record.id, "file_name": name, "width": width, "height": height})
             columns = (record.exact(), record.labels, record.ignore, record.areas)
-            for xywh, label, ignore, area in zip(*(c.tolist() for c in columns), strict=True):
+            values = zip(*(c.tolist() for c in columns), output.scores(record), strict=True)
+            for xywh, label, ignore, area, score in values:
                 row = {
                     "id": len(annotations) + 1,
                     "image_id": record.id,
@@ -363,10 +364,14 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
                     "area": _whole(area),
                     "iscrowd": int(ignore),  # the only mark that pycocotools honours
                 }
+                if output.model:
+                    row |= {"score": score, "source": output.model}
                 annotations.append(row | {"ignore": 1} if ignore else row)
             output.image(record, f"images/{split}/{name}")
         categories = [{"id": id, "name": name} for name, id in zip(dataset.classes.names, ids, strict=True)]
-        content = {"images": images, "annotations": annotations, "categories": categories}
+        content: dict[str, Any] = {"images": images, "annotations": annotations, "categories": categories}
+        if output.model:
+            content = {"info": {"description": f"proposed by {output.model}, not looked at by a person"}, **content}
         output.json(f"instances_{split}.json", content)
     ignored = count(splits, "ignored")
     return [f"COCO: {ignored:,} crowd or difficult boxes carry iscrowd 1, which means ignored"] if ignored else []

@@ -172,22 +172,28 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
         f"<size>{total}</size><mode>annotation</mode><labels>\n{labels}</labels></task></meta>\n"
     ]
     index = 0
+    source = "auto" if output.model else "manual"
     for split, dataset in splits.items():
         for record, name in zip(dataset.records, names_of(dataset), strict=True):
             height, width = record.size
             subset = "" if split == "all" else f" subset={attribute(split)}"
-            path = attribute(f"{split}/{name}")
-            parts.append(f'<image id="{index}" name={path}{subset} width="{width}" height="{height}">\n')
+            place = name if split == "all" else f"{split}/{name}"  # the tool finds the images that it has by this
+            parts.append(f'<image id="{index}" name={attribute(place)}{subset} width="{width}" height="{height}">\n')
             index += 1
-            for (x1, y1, x2, y2), label, _ in output.rows(record, ignored=False):
+            scores = [s for s, ignore in zip(output.scores(record), record.ignore, strict=True) if not ignore]
+            for ((x1, y1, x2, y2), label, _), score in zip(output.rows(record, ignored=False), scores, strict=True):
+                end = f'>\n    <attribute name="score">{score}</attribute>\n  </box>' if output.model else "/>"
                 parts.append(
-                    f'  <box label={attribute(names[label])} source="manual" occluded="0" xtl="{short(x1)}" '
-                    f'ytl="{short(y1)}" xbr="{short(x2)}" ybr="{short(y2)}" z_order="0"/>\n'
+                    f'  <box label={attribute(names[label])} source="{source}" occluded="0" xtl="{short(x1)}" '
+                    f'ytl="{short(y1)}" xbr="{short(x2)}" ybr="{short(y2)}" z_order="0"{end}\n'
                 )
             parts.append("</image>\n")
-            output.image(record, f"images/{split}/{name}")
+            output.image(record, f"images/{place}")
     output.text("annotations.xml", "".join([*parts, "</annotations>\n"]))
-    return ["CVAT: image ids, class ids and areas are not kept", *left_out(splits, "CVAT")]
+    lines = ["CVAT: image ids, class ids and areas are not kept", *left_out(splits, "CVAT")]
+    if output.model:
+        lines.append(f"CVAT: the name of the model ({output.model}) is not kept; source is auto")
+    return lines
 
 
 FORMAT = Format("cvat", "CVAT XML", (".xml",), _sniff, _sources, _write)

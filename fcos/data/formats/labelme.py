@@ -60,20 +60,24 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     output.labels()
     for split, dataset in splits.items():
         for record, name in zip(dataset.records, names_of(dataset), strict=True):
+            proposed = {"proposed": True} if output.model else {}
             shapes = [
                 {
                     "label": output.classes.names[label],
                     "points": [[short(x1), short(y1)], [short(x2), short(y2)]],
                     "group_id": None,
-                    "description": "",
+                    # the tool shows it beside the shape
+                    "description": f"proposed by {output.model}, score {score}" if output.model else "",
                     "shape_type": "rectangle",
-                    "flags": {"ignore": True} if ignore else {},
+                    "flags": proposed | ({"ignore": True} if ignore else {}),
                 }
-                for (x1, y1, x2, y2), label, ignore in output.rows(record)
+                for ((x1, y1, x2, y2), label, ignore), score in zip(
+                    output.rows(record), output.scores(record), strict=True
+                )
             ]
             content: dict[str, Any] = {
                 "version": "5.5.0",
-                "flags": {},
+                "flags": proposed,
                 "shapes": shapes,
                 "imagePath": name.rpartition("/")[2],
                 "imageData": None,

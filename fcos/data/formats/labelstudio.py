@@ -1,7 +1,8 @@
 """Label Studio: a JSON list of tasks, with boxes in per cent of the image.
 
 Defined at https://labelstud.io/guide/export and https://labelstud.io/tags/rectanglelabels: x and y of the corner
-before rotation, which is clockwise about that corner.
+before rotation, which is clockwise about that corner. What a model proposes is a prediction of the task:
+https://labelstud.io/guide/predictions.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
         tasks: list[dict[str, Any]] = []
         for record, name in zip(dataset.records, names_of(dataset), strict=True):
             results = []
+            scores = output.scores(record)
             for index, (box, label, ignore) in enumerate(output.rows(record), 1):
                 x1, y1, x2, y2 = (100 * v for v in shares(box, record))
                 value = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "rotation": 0}
@@ -138,9 +140,16 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
                     "image_rotation": 0,
                     "value": {k: round(v, 7) for k, v in value.items()} | {"rectanglelabels": [names[label]]},
                 }
+                if output.model:
+                    result["score"] = scores[index - 1]
                 results.append(result | {"meta": {"text": ["ignore"]}} if ignore else result)
-            data = {"image": f"/data/local-files/?d=images/{split}/{name}"}
-            tasks.append({"id": len(tasks) + 1, "data": data, "annotations": [{"result": results}]})
+            task = {"id": len(tasks) + 1, "data": {"image": f"/data/local-files/?d=images/{split}/{name}"}}
+            if output.model:  # the tool shows them as predictions, apart from annotations
+                mean = round(sum(scores) / len(scores), 4) if scores else 0.0
+                told = {"predictions": [{"model_version": output.model, "score": mean, "result": results}]}
+            else:
+                told = {"annotations": [{"result": results}]}
+            tasks.append(task | told)
             output.image(record, f"images/{split}/{name}")
         output.json(f"{split}.json", tasks)
     labels = "".join(f"    <Label value={attribute(name)}/>\n" for name in names)

@@ -6,6 +6,8 @@ Defined at https://docs.ultralytics.com/datasets/detect/ and by darknet (https:/
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import re
 from collections import defaultdict
@@ -412,7 +414,23 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
         lines.append(f"YOLO: {plural(trimmed, 'box')} cut at the edge of their picture")
     content = {key: f"images/{key}" for key in keys.values()} | {"names": dict(enumerate(output.classes.names))}
     output.text("data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    if output.model:
+        output.text("scores.csv", _scores(splits, output))
+        lines.append("YOLO: label files hold no score and no source, so they look like the truth; scores.csv has both")
     return lines + left_out(splits, "YOLO")
+
+
+def _scores(splits: Mapping[str, Dataset], output: Output) -> str:
+    """A table of the score of each row of a label file, and the model that proposes it."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("image", "row", "class", "score", "source"))
+    for dataset in splits.values():
+        for record, name in zip(dataset.records, names_of(dataset), strict=True):
+            rows = zip(record.labels, record.ignore, output.scores(record), strict=True)
+            kept = [(output.classes.names[label], score) for label, ignore, score in rows if not ignore]
+            table.writerows((name, k, label, score, output.model) for k, (label, score) in enumerate(kept, 1))
+    return text.getvalue()
 
 
 FORMAT = Format("yolo", "YOLO", (".yaml", ".yml", ".data", ".txt"), _sniff, _sources, _write)
