@@ -49,11 +49,13 @@ def command_line() -> str:
 
 def verb(command: Any, parent: Any, path: str, depth: int) -> list[str]:
     context = typer.Context(command, info_name=path.split()[-1], parent=parent)
-    text = inspect.cleandoc(command.help or "")
-    body, _, examples = text.partition("\b")
-    parts = [f"{'#' * depth} {path}\n", body.strip().replace("\f", "") + "\n"]
-    if examples.strip():
-        parts.append("```\n" + examples.replace("\b", "").strip("\n") + "\n```\n")
+    parts = [f"{'#' * depth} {path}\n"]
+    for text in inspect.cleandoc(command.help or "").replace("\f", "").split("\b"):
+        text = text.strip("\n")
+        if text.lstrip().startswith("fcos "):  # examples
+            text = f"```\n{text}\n```"
+        if text:
+            parts.append(text + "\n")
     if hasattr(command, "commands"):
         for name, below in command.commands.items():
             parts += verb(below, context, f"{path} {name}", depth + 1)
@@ -67,7 +69,10 @@ def verb(command: Any, parent: Any, path: str, depth: int) -> list[str]:
         else:
             names = ", ".join(f"`{o}`" for o in [*option.opts, *option.secondary_opts])
         default = option.default
-        shown = "" if default in (None, "", False, ()) or option.required or callable(default) else f"`{default}`"
+        turned = not option.opts  # only --no-...
+        shown = (
+            "" if turned or default in (None, "", False, ()) or option.required or callable(default) else f"`{default}`"
+        )
         rows.append(f"| {names} | {cell(shown)} | {cell(getattr(option, 'help', None) or '')} |")
     if rows:
         parts.append("| | default | |\n|---|---|---|\n" + "\n".join(rows) + "\n")

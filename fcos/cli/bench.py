@@ -8,7 +8,7 @@ import typer
 
 from .common import MODEL, Device, Json, Settings, Trust, sort_words
 
-_MANY = "may be repeated or joined by commas"
+_MANY = "several with commas between"
 
 
 def command(
@@ -23,21 +23,23 @@ def command(
         list[str] | None,
         typer.Option("--dtype", help=f"fp32, bf16, fp16, int8; {_MANY}. Otherwise the file's own."),
     ] = None,
-    size: Annotated[list[str] | None, typer.Option("--size", help=f"Picture as HxW or one number; {_MANY}.")] = None,
-    batch: Annotated[list[str] | None, typer.Option("--batch", help=f"Pictures at a time; {_MANY}.")] = None,
+    size: Annotated[list[str] | None, typer.Option("--size", help=f"Image size, HxW or one number; {_MANY}.")] = None,
+    batch: Annotated[list[str] | None, typer.Option("--batch", help=f"Images at a time; {_MANY}.")] = None,
     lanes: Annotated[
-        list[str] | None, typer.Option("--lanes", help=f"Pictures in work at once, sharing the threads; {_MANY}.")
+        list[str] | None, typer.Option("--lanes", help=f"Images computed side by side on the same threads; {_MANY}.")
     ] = None,
-    threads: Annotated[int, typer.Option("--threads", min=0, help="Threads; 0: the runtime's own choice.")] = 0,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Alternating rounds whose medians count.")] = 5,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: the runtime chooses.")] = 0,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="How often each is measured, in turns; the median counts.")
+    ] = 5,
     against: Annotated[
-        str | None, typer.Option("--against", help="torchvision: its fcos_resnet50_fpn with the same weights.")
+        str | None, typer.Option("--against", help="torchvision: compare with its fcos_resnet50_fpn, the same weights.")
     ] = None,
     device: Device = "auto",
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Latency and throughput from a JPEG file to boxes.
+    """Measure how fast a model is, from a JPEG file to boxes.
 
     \b
     fcos bench fcos-lite0 runs/mine --runtime torch,openvino

@@ -19,28 +19,37 @@ if TYPE_CHECKING:
 WORDS = "KEY=VALUE"
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be repeated, or stand behind the options."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a setting. May be repeated; KEY=VALUE alone does the same."
+    ),
 ]
 MODEL = "Name, run folder or file of a model."
 Model = Annotated[str, typer.Option("--model", "-m", help=MODEL)]
 MaybeModel = Annotated[str | None, typer.Option("--model", "-m", help=MODEL)]
-Models = Annotated[list[str] | None, typer.Option("--model", "-m", help=f"{MODEL[:-1]}; several are put together.")]
-Tile = Annotated[str | None, typer.Option("--tile", help="Look in tiles of so many pixels, or auto.")]
-Overlap = Annotated[float, typer.Option("--overlap", help="Overlap of tiles, as a share of their side, 0 to 0.9.")]
-Views = Annotated[
-    str, typer.Option("--tta", help="Look several times and put it together: flip,0.8,1.2 or a part of it.")
+Models = Annotated[
+    list[str] | None, typer.Option("--model", "-m", help=f"{MODEL[:-1]}; give it several times to combine models.")
 ]
-DATA = "Data set in any known format (docs/data.md): folder or file."
-Format = Annotated[str | None, typer.Option("--format", help="Format of the data; left out: recognised.")]
-Pictures = Annotated[Path | None, typer.Option("--pictures", help="Folder of the images, where they lie elsewhere.")]
+Tile = Annotated[str | None, typer.Option("--tile", help="Cut large images into tiles of this many pixels, or auto.")]
+Overlap = Annotated[float, typer.Option("--overlap", help="How much tiles overlap: a share of their side, 0 to 0.9.")]
+Views = Annotated[
+    str,
+    typer.Option("--tta", help="Look at mirrored or resized copies too, and combine: flip,0.8,1.2 or some of these."),
+]
+DATA = "Data set, a folder or a file; the format is recognised (fcos help data)."
+Format = Annotated[str | None, typer.Option("--format", help="Format of the data, if it is not recognised.")]
+Pictures = Annotated[
+    Path | None, typer.Option("--pictures", help="Folder of the images, if they are not beside the labels.")
+]
 Labels = Annotated[
-    Path | None, typer.Option("--labels", help="Folder or file of the annotations, where they lie elsewhere.")
+    Path | None, typer.Option("--labels", help="Folder or file of the labels, if they are not beside the images.")
 ]
 MaybeData = Annotated[Path | None, typer.Option("--data", "-d", help=DATA)]
-Split = Annotated[str | None, typer.Option("--split", help="Split; left out: test, else val, else the only one.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Read a .torchscript file, which is code and may do anything.")]
+Split = Annotated[str | None, typer.Option("--split", help="Which split. Default: test, else val, else the only one.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Allow a .torchscript file. It is code and can do anything: trust its source.")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")
 
 

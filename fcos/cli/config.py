@@ -18,11 +18,13 @@ def command(
     words: Annotated[list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Settings.")] = None,
     settings: Settings = None,
     model: MaybeModel = None,
-    dialect: Annotated[str | None, typer.Option("--dialect", help="Conventions of a published implementation.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")] = None,
-    as_yaml: Annotated[bool, typer.Option("--yaml", help="As YAML, ready for --config.")] = False,
+    dialect: Annotated[
+        str | None, typer.Option("--dialect", help="Follow another implementation, such as detectron2.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")] = None,
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="Print YAML, ready for --config.")] = False,
 ) -> None:
-    """Show every setting of a model, resolved, with its meaning.
+    """Show every setting of a model, its value and its meaning.
 
     \b
     fcos config fcos-lite0

@@ -14,23 +14,34 @@ TargetName = Literal["torchvision", "detectron2", "adelaidet", "original", "mmde
 
 
 def command(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint of another code base; with --to, a model of this one.")],
-    out: Annotated[Path, typer.Argument(help="File to write: .safetensors, or with --to .pth or .pkl.")],
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint of another code base; with --to, a model of fcos.")],
+    out: Annotated[Path, typer.Argument(help="File to write: .safetensors; with --to: .pth or .pkl.")],
     words: Annotated[
         list[str] | None, typer.Argument(metavar=WORDS, help="Settings to store in the converted file.")
     ] = None,
     settings: Settings = None,
-    source: Annotated[SourceName, typer.Option("--from", help="Code base that wrote the checkpoint.")] = "auto",
-    target: Annotated[TargetName | None, typer.Option("--to", help="Code base that will read the file.")] = None,
+    source: Annotated[
+        SourceName, typer.Option("--from", help="Code base that the checkpoint is from, if it is not recognised.")
+    ] = "auto",
+    target: Annotated[TargetName | None, typer.Option("--to", help="Write the file for this code base.")] = None,
     dialect: Annotated[
-        str | None, typer.Option("--dialect", help="original-2019, adelaidet-iou, ... where the names cannot tell.")
+        str | None,
+        typer.Option(
+            "--dialect",
+            help="Dialect of the checkpoint, where its tensors do not show it: original-2019, adelaidet-iou, ...",
+        ),
     ] = None,
-    names: Annotated[Path | None, typer.Option("--names", help="Text file with one class name a line.")] = None,
+    names: Annotated[Path | None, typer.Option("--names", help="Text file with one class name on each line.")] = None,
     fold: Annotated[
-        bool, typer.Option("--fold", help="Channel order and pixel deviation go into the first convolution.")
+        bool, typer.Option("--fold", help="Move channel order and pixel deviation into the first convolution.")
     ] = False,
 ) -> None:
-    """Read FCOS checkpoints of five other projects, or write them."""
+    """Convert FCOS checkpoints from and to five other projects.
+
+    \b
+    fcos convert fcos_resnet50_fpn_coco.pth tv.safetensors
+    fcos convert tv.safetensors back.pth --to torchvision
+    """
     from ..convert.translate import Asked, convert, export
     from ..errors import ConfigError, ModelError
     from ..readers import read_lines
@@ -64,4 +75,4 @@ def command(
         f"{out}: {plural(len(converted.state), 'tensor')}, dialect {converted.config.dialect}, "
         f"{plural(len(converted.classes), 'class')}"
     )
-    typer.echo(f"next: fcos predict PICTURE --model {out}")
+    typer.echo(f"next: fcos predict IMAGE --model {out}")

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
     from ..data.dataset import Dataset
 
-app = typer.Typer(help="Look at a data set, convert it, part it, put two together.", no_args_is_help=True)
+app = typer.Typer(help="Look at a data set; convert it, split it, merge two.", no_args_is_help=True)
 
 PathArgument = Annotated[Path, typer.Argument(help="Folder or file of a data set in any known format.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse what would be skipped with a note.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at faulty boxes instead of skipping them.")]
 
 
 @app.command()
 def info(
     path: PathArgument,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     strict: Strict = False,
     format: Format = None,
     pictures: Pictures = None,
@@ -62,11 +62,14 @@ def _facts(dataset: Dataset) -> dict[str, object]:
 
 
 Destination = Annotated[Path, typer.Argument(help="New folder.")]
-Link = Annotated[bool, typer.Option("--link", help="Link the pictures instead of copying them.")]
+Link = Annotated[bool, typer.Option("--link", help="Link the images instead of copying them.")]
 Rename = Annotated[
-    list[str] | None, typer.Option("--rename", metavar="OLD=NEW", help="Rename a class, or join it to another.")
+    list[str] | None,
+    typer.Option(
+        "--rename", metavar="OLD=NEW", help="OLD=NEW: rename a class, or join it to another. May be repeated."
+    ),
 ]
-To = Annotated[str | None, typer.Option("--to", help="Format to write; left out: that of the source.")]
+To = Annotated[str | None, typer.Option("--to", help="Format to write. Default: that of the source.")]
 
 
 @app.command()
@@ -92,8 +95,8 @@ def convert(
 def split(
     source: PathArgument,
     destination: Destination,
-    holdout: Annotated[float, typer.Option("--holdout", help="Share of the pictures for val.")] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Which pictures.")] = 0,
+    holdout: Annotated[float, typer.Option("--holdout", help="Share of the images that goes to val.")] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Another number gives another choice of images.")] = 0,
     to: To = None,
     link: Link = False,
     strict: Strict = False,
@@ -101,7 +104,7 @@ def split(
     pictures: Pictures = None,
     labels: Labels = None,
 ) -> None:
-    """Part the training pictures into train and val: each class in proportion, near-duplicates on one side.
+    """Move a share of the training images to a new val split: each class in proportion, near-duplicates together.
 
     \b
     fcos data split my_data my_data_parted --holdout 0.2
@@ -186,8 +189,8 @@ def _write(splits: dict[str, Dataset], destination: Path, to: str, link: bool) -
 @app.command()
 def results(
     folder: Annotated[Path, typer.Argument(help="Folder that fcos predict --engine wrote.")],
-    file: Annotated[Path, typer.Argument(help="COCO results to write, the list of images beside it.")],
-    data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set whose image ids are written.")] = None,
+    file: Annotated[Path, typer.Argument(help="COCO results to write; the list of images goes beside it.")],
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set whose image ids to write.")] = None,
 ) -> None:
     """COCO results from the rows of a large prediction (docs/scale.md).
 
@@ -212,21 +215,21 @@ def show(
         list[str] | None, typer.Argument(metavar=WORDS, help="Settings for --augment: data.mosaic=0.5")
     ] = None,
     settings: Settings = None,
-    split: Annotated[str | None, typer.Option(help="Which split; default: train, else the first.")] = None,
-    count: Annotated[int, typer.Option(min=1, max=400, help="Pictures on the sheet.")] = 16,
-    augment: Annotated[bool, typer.Option("--augment", help="As training sees them.")] = False,
+    split: Annotated[str | None, typer.Option(help="Which split. Default: train, else the first.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=400, help="Images on the sheet.")] = 16,
+    augment: Annotated[bool, typer.Option("--augment", help="Show them as training sees them.")] = False,
     model: Annotated[
         str, typer.Option("--model", "-m", help="Model whose training settings --augment uses.")
     ] = "fcos-lite0",
-    seed: Annotated[int, typer.Option(min=0, help="Which pictures are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another number shows other images.")] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Picture file to write; default: SPLIT.jpg here.")
+        Path | None, typer.Option("--out", "-o", help="Image file to write. Default: SPLIT.jpg in this folder.")
     ] = None,
     format: Format = None,
     pictures: Pictures = None,
     labels: Labels = None,
 ) -> None:
-    """A sheet of pictures with their boxes."""
+    """Draw a sheet of images with their boxes."""
     from PIL import Image
 
     from ..data.open import open_dataset, open_splits

@@ -11,11 +11,13 @@ from .common import Device
 
 
 def command(
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; fcos-demo when left out.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for everything it makes. Default: fcos-demo.")
+    ] = None,
     device: Device = "auto",
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Shorter or longer training.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Train for more or fewer epochs.")] = None,
 ) -> None:
-    """Data, training, judging, drawing: offline, in minutes."""
+    """See the whole job at work: make data, train, judge, draw. Offline, in minutes."""
     from ..demo.run import demo
     from ..errors import FcosError
     from ..files import check_folder

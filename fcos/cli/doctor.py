@@ -30,18 +30,20 @@ def command(
     data: MaybeData = None,
     model: Model = "fcos-lite0",
     size: Annotated[
-        int | None, typer.Option("--size", min=32, help="Shorter side of the input; else the model's.")
+        int | None, typer.Option("--size", min=32, help="Shorter side of the input in pixels. Default: the model's.")
     ] = None,
-    budget: Annotated[float, typer.Option("--budget", min=0.05, help="FLOPs allowed, in multiples of today's.")] = 1.5,
-    images: Annotated[bool, typer.Option(" /--no-pictures", help="Read no picture.")] = True,
-    search: Annotated[bool, typer.Option(help="Search better settings.")] = True,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write one HTML page.")] = None,
+    budget: Annotated[
+        float, typer.Option("--budget", min=0.05, help="How many times today's FLOPs the advised settings may cost.")
+    ] = 1.5,
+    images: Annotated[bool, typer.Option(" /--no-pictures", help="Look at boxes only and open no image.")] = True,
+    search: Annotated[bool, typer.Option(help="Search for better settings.")] = True,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the result as one HTML page.")] = None,
     as_json: Json = False,
     format: Format = None,
     pictures: Pictures = None,
     labels: Labels = None,
 ) -> None:
-    """Examine a data set before training. Exit code 1: something serious was found.
+    """Check a data set before training. Exit code 1: something serious was found.
 
     \b
     fcos doctor my_data --model fcos-lite0 --out doctor.html

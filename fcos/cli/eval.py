@@ -39,62 +39,73 @@ if TYPE_CHECKING:
 
 def command(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set with the truth; settings.")
+        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set with labels; settings.")
     ] = None,
     settings: Settings = None,
     data: MaybeData = None,
     model: Models = None,
-    detections: Path = typer.Option(None, "--detections", help="COCO results file (.json, .json.gz) to judge."),
+    detections: Path = typer.Option(
+        None, "--detections", help="Judge this COCO results file (.json, .json.gz) instead of a model."
+    ),
     split: Split = None,
     out: Path = typer.Option(None, "--out", "-o", help="Folder for metrics.json, detections.json and plots."),
     as_json: Json = False,
-    batch: int = typer.Option(0, "--batch", min=0, help="Pictures per forward pass; 0: best."),
+    batch: int = typer.Option(0, "--batch", min=0, help="Images in one forward pass; 0: chosen for you."),
     device: Device = "auto",
     runtime: str = typer.Option(
-        None, "--runtime", help="torch, compile, onnx, openvino, tensorrt; auto: the fastest, made first."
+        None,
+        "--runtime",
+        help="torch, compile, onnx, openvino, tensorrt; auto: make the fastest first. Default: torch.",
     ),
     score: float = typer.Option(
-        None, "--score", min=0, max=1, help="Score threshold of the confusion matrix; left out: that of the best F1."
+        None, "--score", min=0, max=1, help="Score threshold of the confusion matrix. Default: that of the best F1."
     ),
-    class_agnostic: bool = typer.Option(False, "--class-agnostic", help="All classes are one (proposals)."),
+    class_agnostic: bool = typer.Option(False, "--class-agnostic", help="Treat all classes as one (proposals)."),
     voc_plus_one: bool = typer.Option(
-        False, "--voc-plus-one", help="VOC numbers by the devkit's pixels, x2 - x1 + 1 wide, for detections in them."
+        False, "--voc-plus-one", help="The detections are in VOC pixels (x2 - x1 + 1 wide); compute VOC's numbers so."
     ),
     allow_missing: bool = typer.Option(
-        False, "--allow-missing", help="Go on when the data has classes that the model does not know."
+        False, "--allow-missing", help="Continue if the data has classes that the model does not know."
     ),
     compare: tuple[str, str] = typer.Option(
-        None, "--compare", metavar="A B", help="Two models or results files: their difference, with intervals."
+        None, "--compare", metavar="A B", help="Compare two models or results files, with intervals of the difference."
     ),
-    ci: bool = typer.Option(False, "--ci", help="95 % intervals of AP: by how much other images would move it."),
-    resamples: int = typer.Option(1000, "--resamples", min=10, help="Random halves of the images that are judged."),
-    seed: int = typer.Option(0, "--seed", min=0, help="Seed of the halves."),
+    ci: bool = typer.Option(False, "--ci", help="Add 95 % intervals: how much AP would change on other images."),
+    resamples: int = typer.Option(
+        1000, "--resamples", min=10, help="How many random halves of the images the intervals are computed from."
+    ),
+    seed: int = typer.Option(0, "--seed", min=0, help="Seed of these halves."),
     precision: float = typer.Option(
-        None, "--precision", min=0, max=1, help="Lowest score of each class that keeps this precision (IoU 0.5)."
+        None,
+        "--precision",
+        min=0,
+        max=1,
+        help="Find the lowest score of each class that keeps this precision (IoU 0.5).",
     ),
     dtype: str = typer.Option(
-        None, "--dtype", help="fp32, bf16, fp16; auto: the fastest that passed its check. Left out: fp32."
+        None, "--dtype", help="fp32, bf16, fp16; auto: the fastest that passed its check. Default: fp32."
     ),
     threads: int = typer.Option(0, "--threads", min=0, help="CPU threads; 0: all cores."),
-    lanes: int = typer.Option(
-        0, "--lanes", min=0, help="Batches in work at once on a CPU, sharing its threads; 0: best."
-    ),
+    lanes: int = typer.Option(0, "--lanes", min=0, help="Batches computed side by side on a CPU; 0: chosen for you."),
     trust: Trust = False,
     tile: Tile = None,
     overlap: Overlap = 0.2,
     tta: Views = "",
     mot: tuple[Path, Path] = typer.Option(
-        None, "--mot", metavar="TRUTH RESULT", help="Two MOTChallenge files: HOTA, IDF1 and MOTA of tracks."
+        None,
+        "--mot",
+        metavar="TRUTH RESULT",
+        help="Judge tracks: two MOTChallenge files, truth first. Gives HOTA, IDF1, MOTA.",
     ),
     format: Format = None,
     pictures: Pictures = None,
     labels: Labels = None,
 ) -> None:
-    """Judge a model or a results file, or compare two.
+    """Measure how good a model or a results file is, or compare two.
 
     \b
     fcos eval my_data --model runs/mine
-    fcos eval runs/mine          on what it was judged by in training
+    fcos eval runs/mine              # on the images it was judged by
     fcos eval my_data --detections results.json
     fcos eval my_data --compare runs/one runs/two
     """

@@ -31,21 +31,21 @@ def command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PICTURE_OR_DATA|KEY=VALUE",
-            help="A picture whose detections to explain, or a data set whose missed objects; settings.",
+            metavar="IMAGE_OR_DATA|KEY=VALUE",
+            help="An image, to explain its detections; or a data set, to explain its missed objects; settings.",
         ),
     ] = None,
     settings: Settings = None,
     model: Model = "fcos-lite0",
-    data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set whose missed objects to explain.")] = None,
-    image: Annotated[int | None, typer.Option("--image", help="Only the picture with this id of the data set.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set, to explain its missed objects.")] = None,
+    image: Annotated[int | None, typer.Option("--image", help="Only the image with this id.")] = None,
     split: Split = None,
     score: Annotated[
         float | None,
-        typer.Option("--score", min=0.0, max=1.0, help="Lowest score that counts; that of fcos predict when left out."),
+        typer.Option("--score", min=0.0, max=1.0, help="Lowest score that counts. Default: that of fcos predict."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first pictures of the data; 0: all.")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for pictures and numbers.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Only this many images; 0: all.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the drawings and numbers.")] = None,
     as_json: Json = False,
     device: Device = "auto",
     trust: Trust = False,
@@ -58,15 +58,11 @@ def command(
     """Why a box is there, or why an object was missed.
 
     \b
-    each detection: location, level, scores, NMS
-      fcos explain photo.jpg --model runs/mine --out story
-    each missed object: the stage that lost it
-      fcos explain my_data --model runs/mine
-      fcos explain --model runs/mine   (what it was judged by)
-    the objects of one picture
-      fcos explain my_data --image 17 --model runs/mine
-    each detection of a large picture: which tiles saw it
-      fcos explain big.jpg --tile 640 --out story
+    fcos explain photo.jpg --out story               # where each box came from
+    fcos explain my_data --model runs/mine           # why objects were missed
+    fcos explain --model runs/mine                   # the same, held-out images
+    fcos explain my_data --image 3 --model runs/mine    # objects of one image
+    fcos explain big.jpg --tile 640 --out story      # which tile saw what
     """
     import json
 
@@ -78,13 +74,13 @@ def command(
     things, overrides = sort_words(words, settings)
     source = the_one(things, data, "--data")
     if source is None and run_of(model) is None:
-        raise FcosError("explain what? give a picture, or a data set: fcos explain PICTURE_OR_DATA")
+        raise FcosError("explain what? give an image or a data set: fcos explain IMAGE_OR_DATA")
     if source is not None and (data is not None or _is_data(source)):
         data, source = Path(source), None
     if source is not None and image is not None:
-        raise FcosError("--image is the id of a picture of --data")
+        raise FcosError("--image is the id of an image of --data")
     if tile is not None and source is None:
-        raise FcosError("--tile explains the detections of a picture; leave it out, or give a picture")
+        raise FcosError("--tile explains the detections of an image; leave it out, or give an image")
     detector = load(model, runtime="own", device=device, trust=trust, overrides=overrides)
     drawn = {}
     if source is not None and tile is not None:

@@ -22,32 +22,35 @@ def command(
         typer.Option(
             "--format",
             "-f",
-            help="onnx, openvino, tensorrt, torchscript, executorch, coreml, litert, html, triton; left out: by --out.",
+            help="onnx, openvino, tensorrt, torchscript, executorch, coreml, litert, html, triton. Default: by --out.",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File or folder to write; left out: the model's name.")
+        Path | None, typer.Option("--out", "-o", help="File or folder to write. Default: named after the model.")
     ] = None,
     dynamic: Annotated[
         str | None,
-        typer.Option("--dynamic", help="What stays free: batch,size, batch, size or none; left out: what can."),
+        typer.Option(
+            "--dynamic",
+            help="What may change later: batch,size, batch, size or none. Default: as much as the format allows.",
+        ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option("--size", help="Input HxW where the size is fixed; left out: data.size square.")
+        str | None, typer.Option("--size", help="Input HxW, if the size is fixed. Default: a square of data.size.")
     ] = None,
-    nms: Annotated[bool, typer.Option("--nms", help="Decoding and NMS inside the graph.")] = False,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", help="fp32, fp16 or int8; left out: fp32, and fp16 in html.")
-    ] = None,
+    nms: Annotated[
+        bool, typer.Option("--nms", help="Put decoding and NMS into the file: it then gives boxes.")
+    ] = False,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="fp32, fp16 or int8. Default: fp32; html: fp16.")] = None,
     calibrate: Annotated[
-        Path | None, typer.Option("--calibrate", help="Data set whose pictures set the ranges of int8.")
+        Path | None, typer.Option("--calibrate", help="For int8: data set with images like those to come.")
     ] = None,
-    images: Annotated[int, typer.Option("--pictures", min=1, help="Pictures to calibrate on.")] = 200,
+    images: Annotated[int, typer.Option("--pictures", min=1, help="For int8: how many of these images to use.")] = 200,
     data: Annotated[
-        Path | None, typer.Option("--data", "-d", help="Data set for AP before and after, and for the comparison.")
+        Path | None, typer.Option("--data", "-d", help="Data set for the check; AP is then compared too.")
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="Split of --data; left out: test, else val, else the only one.")
+        str | None, typer.Option("--split", help="Split of --data. Default: test, else val, else the only one.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -56,9 +59,10 @@ def command(
     \b
     fcos export runs/mine --out mine.onnx
     fcos export runs/mine --format openvino --dtype int8 \\
-      --calibrate my_data --data my_data
+        --calibrate my_data --data my_data
 
-    An export that fails the check is kept as OUT.rejected; the exit code is
+    \b
+    A file that fails the check is kept as OUT.rejected. The exit code is
     then 1.
     """
     import json

@@ -33,14 +33,16 @@ def command(
     holdout: Annotated[
         float | None, typer.Option("--holdout", min=0.0, help="Share kept for judging where there is no val.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; runs/forecast-NAME when left out.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the runs and the plot. Default: runs/forecast-NAME.")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
     format: Format = None,
     pictures: Pictures = None,
     labels: Labels = None,
 ) -> None:
-    """Say what more training time and more images would bring, before either is spent. Five short runs.
+    """Estimate what more time and images would bring. It makes five short runs.
 
     \b
     fcos forecast my_data --minutes 20

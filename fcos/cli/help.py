@@ -10,9 +10,9 @@ import typer
 
 
 def command(
-    topic: Annotated[str | None, typer.Argument(help="A page, such as tiles or reference/settings.")] = None,
+    topic: Annotated[str | None, typer.Argument(help="A page, such as quickstart or tiles.")] = None,
 ) -> None:
-    """Read the documentation in the terminal; without a topic, list its pages."""
+    """Read a page of the documentation; without TOPIC, list all."""
     from ..errors import FcosError, did_you_mean
 
     folder = documentation()

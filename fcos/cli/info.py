@@ -13,17 +13,15 @@ def command(
     words: Annotated[list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Settings.")] = None,
     settings: Settings = None,
     model: MaybeModel = None,
-    size: Annotated[
-        str | None, typer.Option("--size", help="Input as HxW or one number; data.size when left out.")
-    ] = None,
+    size: Annotated[str | None, typer.Option("--size", help="Input as HxW or one number. Default: data.size.")] = None,
     classes: Annotated[
         int | None,
-        typer.Option("--classes", min=1, help="Number of classes; those of the weights, or 80, when left out."),
+        typer.Option("--classes", min=1, help="Number of classes. Default: those of the weights, else 80."),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="List every layer.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Parameters, FLOPs by part and outputs of a model.
+    """Show the parameters, FLOPs and outputs of a model.
 
     \b
     fcos info runs/mine

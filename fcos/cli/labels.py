@@ -9,7 +9,7 @@ import typer
 
 from .common import DATA, MODEL, Format, Json, Labels, MaybeData, Model, Pictures, data_source, say, the_one
 
-app = typer.Typer(help="Find mistakes in labels, mend them, propose new ones.", no_args_is_help=True)
+app = typer.Typer(help="Find mistakes in labels, correct them, propose new ones.", no_args_is_help=True)
 
 
 @app.command()
@@ -19,20 +19,27 @@ def check(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help=f"{MODEL[:-1]} that has not learned from these images.")
     ] = None,
-    folds: Annotated[int, typer.Option("--folds", min=2, max=20, help="Models to train where none is given.")] = 3,
+    folds: Annotated[
+        int, typer.Option("--folds", min=2, max=20, help="Without --model: how many models to train.")
+    ] = 3,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.1, help="For all their training; left out: by the set's size.")
+        float | None,
+        typer.Option(
+            "--minutes",
+            min=0.1,
+            help="Without --model: minutes for all their training. Default: by the size of the set.",
+        ),
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Only this split; left out: all.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Folds and injected errors.")] = 0,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Suspects on the page.")] = 200,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write one HTML page for the review.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Only this split. Default: all.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the parts and of the made errors.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many suspects to put on the page.")] = 200,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML page for the review.")] = None,
     as_json: Json = False,
     format: Format = None,
     pictures: Pictures = None,
     labels: Labels = None,
 ) -> None:
-    """Which annotations are wrong: missing, too many, of a wrong class, shifted, doubled.
+    """Find labels that are probably wrong: missing, superfluous, wrong class, shifted, doubled.
 
     \b
     fcos labels check my_data --out review.html
@@ -59,17 +66,17 @@ def check(
 
 @app.command()
 def apply(
-    decisions: Annotated[Path, typer.Argument(help="The file that the page saved: decisions.json.")],
+    decisions: Annotated[Path, typer.Argument(help="The file that the review page saved.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the corrected copy.")],
     data: Annotated[
-        Path | None, typer.Option("--data", "-d", help=f"{DATA[:-1]}; left out: where it was when it was checked.")
+        Path | None, typer.Option("--data", "-d", help=f"{DATA[:-1]} Default: where it was when it was checked.")
     ] = None,
-    to: Annotated[str | None, typer.Option("--to", help="Format to write; left out: that of the data.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Format to write. Default: that of the data.")] = None,
     format: Format = None,
     pictures: Pictures = None,
     labels: Labels = None,
 ) -> None:
-    """Write a corrected copy: what was fixed on the page is done, the original stays as it is.
+    """Write a corrected copy of the data set. The original stays as it is.
 
     \b
     fcos labels apply decisions.json --out my_data_corrected
@@ -82,15 +89,15 @@ def apply(
 
 @app.command()
 def propose(
-    images: Annotated[list[str], typer.Argument(metavar="PICTURES", help="Images, folders, globs.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGES", help="Images, folders, patterns.")],
     to: Annotated[str, typer.Option("--to", help="label-studio, cvat, labelme, coco, yolo.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder.")],
     model: Model = "fcos-lite0",
     score: Annotated[
-        float | None, typer.Option("--score", min=0.0, max=1.0, help="Lowest score; left out: that of fcos predict.")
+        float | None, typer.Option("--score", min=0.0, max=1.0, help="Lowest score. Default: that of fcos predict.")
     ] = None,
     uncertain: Annotated[
-        int | None, typer.Option("--uncertain", help="Only so many images: those worth labelling first.")
+        int | None, typer.Option("--uncertain", help="Only this many images: those worth labelling first.")
     ] = None,
 ) -> None:
     """Propose labels for images without any, with their scores, for a labelling tool.

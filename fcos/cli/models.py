@@ -123,7 +123,7 @@ def pack(
     out: Annotated[Path, typer.Argument(help="File to write: .safetensors.")],
     metrics: Metrics = None,
     licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, such as Apache-2.0.")] = "",
-    full: Annotated[bool, typer.Option("--full", help="Keep float32; left out: float16, half the size.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Keep float32. Default: float16, half the size.")] = False,
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", help="Images that were not learned: scores become probabilities.")
     ] = None,
@@ -166,14 +166,15 @@ def pack(
 @app.command("card")
 def write_card(
     model: Annotated[str, typer.Argument(help="Name, run folder or file.")],
-    out: Annotated[Path, typer.Argument(help="Markdown file to write; pictures go beside it.")],
+    out: Annotated[Path, typer.Argument(help="Markdown file to write; its images go beside it.")],
     metrics: Metrics = None,
     run: Annotated[Path | None, typer.Option("--run", help="Run folder, for the recipe.")] = None,
     facts: Annotated[
         Path | None, typer.Option("--facts", help="YAML: summary, data, data_licence, licence, targets, beside, notes.")
     ] = None,
     images: Annotated[
-        str | None, typer.Option("--pictures", help="Annotated pictures to draw; left out: the bundled photographs.")
+        str | None,
+        typer.Option("--pictures", help="Data set whose images to draw. Default: the photographs of the package."),
     ] = None,
 ) -> None:
     """Write the model card: recipe, numbers, weaknesses, pictures of good and bad detections."""

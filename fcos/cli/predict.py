@@ -28,66 +28,73 @@ def command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PICTURE|KEY=VALUE",
-            help="Pictures, folders, globs, videos, or - for paths on standard input; settings.",
+            metavar="IMAGE|KEY=VALUE",
+            help="Images, folders, patterns, videos, or - to read paths from standard input; settings.",
         ),
     ] = None,
     settings: Settings = None,
     model: Models = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder for annotated pictures; for one picture also a file, as found.jpg."),
+        typer.Option("--out", "-o", help="Folder for the drawn images; for one image also a file such as found.jpg."),
     ] = None,
     score: Annotated[
         str | None,
         typer.Option(
             "--score",
-            help="Lowest score shown; the model's own when left out; by class: person=0.4,dog=0.5 or FILE.json.",
+            help="Lowest score to show. Default: the model's own. By class: person=0.4,dog=0.5 or FILE.json.",
         ),
     ] = None,
     proposals: Annotated[
-        bool, typer.Option("--proposals", help="The 1000 best boxes of any class, by score and centerness.")
+        bool, typer.Option("--proposals", help="Give the 1000 best boxes of any class instead.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout, one per picture.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each image.")] = False,
     coco: Annotated[
-        Path | None, typer.Option("--coco", help="Write COCO results to this file, the list of images beside it.")
+        Path | None, typer.Option("--coco", help="Write COCO results to this file, and the list of images beside it.")
     ] = None,
-    yolo: Annotated[Path | None, typer.Option("--yolo", help="Write YOLO txt files to this folder.")] = None,
+    yolo: Annotated[Path | None, typer.Option("--yolo", help="Write YOLO label files to this folder.")] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", "-d", help="Data set of the pictures, whose image ids --coco writes.")
+        Path | None, typer.Option("--data", "-d", help="Data set of the images; --coco then writes its image ids.")
     ] = None,
     device: Device = "auto",
     runtime: Annotated[
         str | None,
         typer.Option(
             "--runtime",
-            help="torch, compile, onnx, openvino, tensorrt; auto: the fastest, made first. Left out: what is ready.",
+            help="torch, compile, onnx, openvino, tensorrt; auto: make the fastest first. Default: what is ready.",
         ),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="fp32, bf16 or fp16. Left out: the fastest that passed its check.")
+        str | None, typer.Option("--dtype", help="fp32, bf16 or fp16. Default: the fastest that passed its check.")
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures of one size that share a pass.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images of one size in one forward pass.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")] = 0,
     lanes: Annotated[
         int,
-        typer.Option("--lanes", min=0, help="Pictures in work at once on a CPU, sharing its threads; 0: best."),
+        typer.Option("--lanes", min=0, help="Images computed side by side on a CPU; 0: chosen for you."),
     ] = 0,
     trust: Trust = False,
     tile: Tile = None,
     overlap: Overlap = 0.2,
     tta: Views = "",
-    every: Annotated[int, typer.Option("--every", min=1, help="Of a video, detect in each Nth frame only.")] = 1,
+    every: Annotated[int, typer.Option("--every", min=1, help="In a video, look at every Nth frame only.")] = 1,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="Rows in parts to the folder --out, by local or ray (docs/scale.md).")
+        str | None,
+        typer.Option(
+            "--engine", help="For very many images: local or ray. Writes rows to the folder --out (fcos help scale)."
+        ),
     ] = None,
-    parts: Annotated[str, typer.Option("--parts", help="Kind of the parts: parquet or jsonl.")] = "parquet",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the job in --out.")] = False,
-    address: Annotated[str | None, typer.Option("--address", help="Address of a running Ray, or auto.")] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs for --engine, a worker each.")] = None,
-    cpus: Annotated[int | None, typer.Option("--cpus", help="Cores for --engine; a worker has --threads.")] = None,
+    parts: Annotated[str, typer.Option("--parts", help="With --engine, files to write: parquet or jsonl.")] = "parquet",
+    resume: Annotated[bool, typer.Option("--resume", help="With --engine, continue the job in --out.")] = False,
+    address: Annotated[
+        str | None, typer.Option("--address", help="With --engine ray, address of a running Ray, or auto.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", help="With --engine, GPUs to use, one worker on each.")] = None,
+    cpus: Annotated[
+        int | None, typer.Option("--cpus", help="With --engine, CPU cores to use; each worker takes --threads of them.")
+    ] = None,
 ) -> None:
-    """Detect objects in pictures and videos.
+    """Detect objects in images and videos.
 
     \b
     fcos predict photo.jpg --out found.jpg
@@ -97,7 +104,8 @@ def command(
     fcos predict clip.mp4 --out found
     fcos predict many --engine ray --out rows
 
-    A picture that cannot be read is reported and the rest go on; the exit
+    \b
+    An image that cannot be read is reported, and the others go on. The exit
     code is then 1.
     """
     import json
@@ -121,7 +129,7 @@ def command(
 
     things, overrides = sort_words(words, settings)
     if not things:
-        raise FcosError("detect in what? give pictures or a folder: fcos predict PICTURE")
+        raise FcosError("detect in what? give images or a folder: fcos predict IMAGE")
     if data is not None and coco is None:
         raise FcosError("--data gives the image ids that --coco writes; add --coco FILE")
     if engine is not None:

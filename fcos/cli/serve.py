@@ -25,18 +25,24 @@ def command(
     ] = "auto",
     dtype: Annotated[str | None, typer.Option("--dtype", help="fp32, bf16 or fp16.")] = None,
     threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")] = 0,
-    lanes: Annotated[int, typer.Option("--lanes", min=0, help="Pictures in work at once on a CPU; 0: best.")] = 0,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures that share a pass where lanes do not.")] = 8,
-    wait: Annotated[float, typer.Option("--wait-ms", min=0, help="How long a picture waits for others to join.")] = 5.0,
+    lanes: Annotated[
+        int, typer.Option("--lanes", min=0, help="Images computed side by side on a CPU; 0: chosen for you.")
+    ] = 0,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images in one forward pass, if there is one lane.")] = 8,
+    wait: Annotated[
+        float, typer.Option("--wait-ms", min=0, help="Milliseconds that an image waits for others to join it.")
+    ] = 5.0,
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Processes, each with the models and a share of the threads.")
     ] = 1,
-    queue: Annotated[int, typer.Option("--queue", min=1, help="Pictures that may wait; more are told to return.")] = 64,
+    queue: Annotated[
+        int, typer.Option("--queue", min=1, help="Images that may wait. Further requests get status 503.")
+    ] = 64,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds until the answer.")] = 30.0,
     grace: Annotated[float, typer.Option("--grace", min=0, help="Seconds to finish in when told to stop.")] = 10.0,
     megabytes: Annotated[int, typer.Option("--max-mb", min=1, help="Largest request.")] = 32,
-    megapixels: Annotated[int, typer.Option("--max-megapixels", min=1, help="Largest picture.")] = 50,
-    images: Annotated[int, typer.Option("--max-images", min=1, help="Pictures in a request.")] = 16,
+    megapixels: Annotated[int, typer.Option("--max-megapixels", min=1, help="Largest image.")] = 50,
+    images: Annotated[int, typer.Option("--max-images", min=1, help="Most images in a request.")] = 16,
     admin: Annotated[
         str | None, typer.Option("--admin-token", envvar="FCOS_ADMIN_TOKEN", help="Allows reloading, with this token.")
     ] = None,
@@ -44,7 +50,7 @@ def command(
         list[str] | None, typer.Option("--cors", help="Web page that may ask, such as https://example.org.")
     ] = None,
     allow_url: Annotated[
-        list[str] | None, typer.Option("--allow-url", help="Host from which pictures are fetched by URL.")
+        list[str] | None, typer.Option("--allow-url", help="Host from which images may be fetched by URL.")
     ] = None,
     label_studio: Annotated[
         str | None,
@@ -55,8 +61,12 @@ def command(
 ) -> None:
     """Serve a detector over HTTP, with a page for people.
 
-    Example: fcos serve --model runs/mine, then open http://localhost:8000 in a browser
-    With FCOS_TOKEN in the environment every request needs Authorization: Bearer TOKEN.
+    \b
+    fcos serve --model runs/mine    # then open http://localhost:8000
+
+    \b
+    If FCOS_TOKEN is set in the environment, every request needs the header
+    Authorization: Bearer TOKEN.
     """
     from ..errors import require
 

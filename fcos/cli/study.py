@@ -56,13 +56,15 @@ def command(
     data: MaybeData = None,
     model: MaybeModel = None,
     split: Split = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first pictures; 0: all.")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the numbers and the plot.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Only this many images; 0: all.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the numbers and plots.")] = None,
     as_json: Json = False,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each step of the ablation.")] = 1,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="ablation: how often each row is trained.")] = 1,
     baseline: Annotated[
         list[Path] | None,
-        typer.Option("--baseline", help="proposals: state dict of torchvision's Faster R-CNN or RetinaNet."),
+        typer.Option(
+            "--baseline", help="proposals: weights of torchvision's Faster R-CNN or RetinaNet to compare with."
+        ),
     ] = None,
     device: Device = "auto",
     trust: Trust = False,
@@ -70,7 +72,7 @@ def command(
     pictures: Pictures = None,
     labels: Labels = None,
 ) -> None:
-    """The paper's studies, this project's number beside the paper's.
+    """Repeat the paper's studies, its numbers beside yours.
 
     \b
     fcos study recall my_data

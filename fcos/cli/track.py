@@ -18,32 +18,40 @@ def command(
     ] = None,
     settings: Settings = None,
     model: Model = "fcos-lite0",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the video, JSON lines and MOT txt.")] = Path(
-        "tracks"
-    ),
-    tracker: Annotated[str, typer.Option("--tracker", help="bytetrack or ocsort.")] = "bytetrack",
-    every: Annotated[int, typer.Option("--every", min=1, help="Detect in each Nth frame only.")] = 1,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the video, the JSON lines and the MOTChallenge file.")
+    ] = Path("tracks"),
+    tracker: Annotated[
+        str, typer.Option("--tracker", help="How boxes are joined to tracks: bytetrack or ocsort.")
+    ] = "bytetrack",
+    every: Annotated[int, typer.Option("--every", min=1, help="Look at every Nth frame only.")] = 1,
     score: Annotated[
         float | None,
-        typer.Option("--score", min=0, max=1, help="Score that begins a track; left out: the model's own."),
+        typer.Option("--score", min=0, max=1, help="Score from which a track begins. Default: the model's own."),
     ] = None,
     patience: Annotated[
-        float, typer.Option("--patience", min=0, max=3600, help="Seconds out of sight until an object is given up.")
+        float,
+        typer.Option(
+            "--patience", min=0, max=3600, help="Seconds that an object may be out of sight before its track ends."
+        ),
     ] = 1.0,
     count_line: Annotated[
-        list[str] | None, typer.Option("--count-line", help="x1,y1,x2,y2: count who crosses it; may be repeated.")
+        list[str] | None,
+        typer.Option("--count-line", help="x1,y1,x2,y2: count the objects that cross this line. May be repeated."),
     ] = None,
     zone: Annotated[
         list[str] | None,
-        typer.Option("--zone", help="x1,y1,x2,y2,x3,y3,...: count who comes and goes; may be repeated."),
+        typer.Option(
+            "--zone", help="x1,y1,x2,y2,x3,y3,...: count the objects that enter and leave this area. May be repeated."
+        ),
     ] = None,
     device: Device = "auto",
     trust: Trust = False,
     runtime: Annotated[
         str | None, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Frames that share a pass.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout, one per frame.")] = False,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Frames in one forward pass.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each frame.")] = False,
     draw: Annotated[bool, typer.Option("--video/--no-video", help="Write a video with the tracks drawn.")] = True,
 ) -> None:
     """Follow objects through a video: ids, trails, counts.

@@ -14,53 +14,63 @@ def command(
     words: Annotated[list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set; settings.")] = None,
     settings: Settings = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,
-    val: Annotated[str | None, typer.Option("--val", help="Validation data, where DATA has no val split.")] = None,
+    val: Annotated[str | None, typer.Option("--val", help="Data set to judge by, if DATA has no val split.")] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="Splits to learn from, such as train,val; then none is kept for judging."),
+        typer.Option("--split", help="Splits to learn from, such as train,val. Then no images are kept for judging."),
     ] = None,
     holdout: Annotated[
         float | None,
         typer.Option(
-            "--holdout", min=0.0, help="Share of the images kept for judging where there is no val: 0.1, or 0 for none."
+            "--holdout",
+            min=0.0,
+            help="Share of the images kept for judging, if there is no val split: 0.1, or 0 for none.",
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Preset, fcos-lite0 when left out; `fcos models` lists them.")
+        str | None, typer.Option("--model", "-m", help="Preset to train. Default: fcos-lite0; `fcos models` lists all.")
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", help="How long all of it may take; the program plans the rest, and tells the plan."),
+        typer.Option(
+            "--minutes", help="How long everything may take. The program chooses the rest and prints its plan."
+        ),
     ] = None,
     init: Annotated[
         str | None,
         typer.Option(
-            "--init", help="Start from this detector (name, run folder, file); 'none': the backbone's weights only."
+            "--init",
+            help="Start from this detector (name, run folder or file); none: from the backbone's weights only.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/NAME when left out.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run. Default: runs/NAME.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")] = None,
     dialect: Annotated[
-        str | None, typer.Option("--dialect", help="Conventions of a published implementation, such as detectron2.")
+        str | None,
+        typer.Option(
+            "--dialect", help="Follow another implementation: original, adelaidet, detectron2, mmdet or torchvision."
+        ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Short for train.epochs.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="How often to go through the images (train.epochs).")
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out (default: the latest in runs/).")
+        bool, typer.Option("--resume", help="Continue the run in --out. Default: the latest in runs/.")
     ] = False,
     replay: Annotated[
         Path | None,
-        typer.Option("--replay", help="Do the step in this nan-STEP.pt again: which loss and layer are not finite."),
+        typer.Option(
+            "--replay", help="Repeat the step saved in nan-STEP.pt, and show which loss and layer are not finite."
+        ),
     ] = None,
     device: Device = "auto",
-    devices: Annotated[int, typer.Option("--devices", min=1, help="Processes on this machine.")] = 1,
-    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines.")] = 1,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="Processes on this machine, one for each GPU.")] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Number of machines.")] = 1,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Short for train.deterministic=true: the same bits in every run.")
+        bool, typer.Option("--deterministic", help="Give equal bits in every run (train.deterministic=true).")
     ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse data with faulty boxes instead of skipping them.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No output but errors.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at faulty boxes instead of skipping them.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
     format: Format = None,
     pictures: Pictures = None,
     labels: Labels = None,
@@ -68,12 +78,12 @@ def command(
     """Train a detector. Everything about the run goes into one folder; open its report.html.
 
     \b
-    a first run:           fcos train my_images --minutes 15
-    epochs of the preset:  fcos train my_images
-    learn from all of it:  fcos train my_images --holdout 0
-    a short, small one:    fcos train my_images --epochs 5 data.size=256
-    go on, past the end:   fcos train --resume --epochs 50
-    settings, explained:   fcos config fcos-lite0
+    fcos train my_images --minutes 15              # a first run
+    fcos train my_images                           # the epochs of the preset
+    fcos train my_images --holdout 0               # learn from all images
+    fcos train my_images --epochs 5 data.size=256  # a short run with small images
+    fcos train --resume --epochs 50                # continue, past the end
+    fcos config fcos-lite0                         # every setting, explained
     """
     if replay is not None:
         from ..training.replay import replay as do_again

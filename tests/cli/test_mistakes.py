@@ -20,8 +20,8 @@ from fcos.types import Classes
     ("arguments", "words"),
     [
         (["predict", "a.jpg", "--foo"], ["--foo", "see fcos predict --help"]),
-        (["predict"], ["fcos predict PICTURE"]),
-        (["predict", "decode.nms_iou=0.5"], ["fcos predict PICTURE"]),
+        (["predict"], ["fcos predict IMAGE"]),
+        (["predict", "decode.nms_iou=0.5"], ["fcos predict IMAGE"]),
         (["eval", "one", "two", "--model", "m"], ["'one' and 'two'", "--data"]),
         (["predict", ""], ["empty name"]),
         (["predict", "a.jpg", "--batch", "many"], ["--batch", "'many'"]),

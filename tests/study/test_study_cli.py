@@ -99,7 +99,7 @@ MISTAKES = [
     (["doctor", "--data", "{shapes}", "--model", "{gone}"], ["gone"]),
     (["doctor", "--data", "{boxes}", "--out", "{boxes}/page.html"], ["page.html"]),
     (["doctor", "--data", "{empty}"], ["empty.json"]),
-    (["explain"], ["fcos explain PICTURE_OR_DATA"]),
+    (["explain"], ["fcos explain IMAGE_OR_DATA"]),
     (["explain", "{gone}", "--model", "{model}"], ["gone"]),
     (["explain", "{boxes}", "--model", "{model}"], ["boxes.json"]),
     (["explain", "{folder}", "--model", "{model}"], ["{folder}"]),
