@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..config import Config
 from ..errors import ConfigError, DeviceError
@@ -115,15 +116,48 @@ def initialise(network: FCOS, config: Config, classes: Classes, init: str | None
     if settings.model.backbone != config.model.backbone:  # tensors of the same name and shape, but of another backbone
         state = {k: v for k, v in state.items() if not k.startswith("backbone.")}
         done.append(load_backbone_weights(network.backbone, config.model))
+    shared: list[str] = []
     if theirs.names != classes.names:  # the same number of other classes is no reason to keep their layer
-        state = {k: v for k, v in state.items() if not k.startswith("head.class_logits.")}
+        state, shared = _with_shared_classes(network, state, theirs, classes)
     kept, fresh = weights.transfer(network, state)
     if not kept:
         raise ConfigError(f"--init {init}: none of its weights fit this network")
     if done:
         fresh = [k for k in fresh if not k.startswith("backbone.")]
     kept_and_fresh = f"{plural(len(kept), 'tensor')} kept ({_layers(kept, fresh)}), fresh: {_layers(fresh, kept)}"
-    return [*done, f"weights from {init}: {kept_and_fresh}"]
+    done.append(f"weights from {init}: {kept_and_fresh}")
+    if shared:
+        more = f" and {len(shared) - 8} more" if len(shared) > 8 else ""
+        done.append(f"it knows {len(shared)} of the {len(classes)} classes already: {', '.join(shared[:8])}{more}")
+    return done
+
+
+# COCO's names beside VOC's, for the same objects.
+_SAME_CLASS = {"airplane": "aeroplane", "motorcycle": "motorbike", "couch": "sofa", "tv": "tvmonitor"}
+
+
+def _same_class(name: str) -> str:
+    """What two names of one class share: "Potted plant" and "pottedplant", "airplane" and "aeroplane"."""
+    plain = "".join(c for c in name.casefold() if c.isalnum())
+    return _SAME_CLASS.get(plain, plain)
+
+
+def _with_shared_classes(
+    network: FCOS, state: dict[str, Tensor], theirs: Classes, classes: Classes
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights with a class layer for these classes: a row of the other detector's where it has a class of the same
+    name, else the network's fresh row. Also the names that were found; without any the layer is left out."""
+    state = dict(state)
+    rows = {_same_class(name): row for row, name in enumerate(theirs.names)}
+    pairs = [(mine, rows[key]) for mine, name in enumerate(classes.names) if (key := _same_class(name)) in rows]
+    for name, fresh in network.head.class_logits.state_dict(prefix="head.class_logits.").items():
+        other = state.pop(name, None)
+        if other is not None and pairs and other.shape[1:] == fresh.shape[1:]:
+            fresh = fresh.clone()
+            for mine, row in pairs:
+                fresh[mine] = other[row].to(fresh.dtype)
+            state[name] = fresh
+    return state, [classes.names[mine] for mine, _ in pairs]
 
 
 def _layers(names: Sequence[str], others: Sequence[str]) -> str:

@@ -312,6 +312,31 @@ def test_fine_tuning_lists_what_is_kept(shapes, tmp_path):
     assert fresh_part.startswith("head.classification, head.regression")
 
 
+def test_a_class_of_the_same_name_keeps_its_row(shapes, tmp_path):
+    """What the other detector knows of "square" goes where "Square" stands here; other rows stay fresh."""
+    first = trainer(shapes, tmp_path / "first")
+    first.run()
+    layer = first.judged.state_dict()["head.class_logits.weight"], first.judged.state_dict()["head.class_logits.bias"]
+    disc, square = (first.classes.names.index(name) for name in ("disc", "square"))
+    network = weights.build(first.config, 3)
+    fresh = network.head.class_logits.weight.clone(), network.head.class_logits.bias.clone()
+    lines = initialise(network, first.config, Classes(("Square", "cat", "di-sc")), str(tmp_path / "first"))
+    assert lines[1] == "it knows 2 of the 3 classes already: Square, di-sc"
+    for mine, theirs, before in zip(network.head.class_logits.parameters(), layer, fresh, strict=True):
+        assert torch.equal(mine[0], theirs[square])
+        assert torch.equal(mine[1], before[1])
+        assert torch.equal(mine[2], theirs[disc])
+
+
+def test_the_names_of_coco_and_voc_meet(tmp_path):
+    network = weights.build(tiny_config(), 2)
+    state = {k: torch.full_like(v, 7.0) for k, v in network.state_dict().items()}
+    weights.save(tmp_path / "w.safetensors", state, tiny_config(), Classes(("aeroplane", "pottedplant")), {})
+    lines = initialise(network, tiny_config(), Classes(("potted plant", "airplane")), str(tmp_path / "w.safetensors"))
+    assert lines[1] == "it knows 2 of the 2 classes already: potted plant, airplane"
+    assert bool((network.head.class_logits.weight == 7).all())
+
+
 def test_a_detector_with_another_body_gives_its_fpn_and_head_only(shapes, tmp_path):
     """Tensors of two bodies may share names and shapes and still mean nothing to each other."""
     first = trainer(shapes, tmp_path / "first")
