@@ -19,6 +19,11 @@ from fcos.config import Config, describe
 from fcos.files import write_whole
 
 DOCS = Path(__file__).parents[1] / "docs"
+NOT_RUN = {  # examples that tests/test_docs_run.py cannot run, and why
+    "fcos serve": "it serves until it is stopped; tests/serving starts it",
+    "fcos forecast": "it takes the minutes that it says; tests/training does it in small",
+    "fcos models push": "it needs an account; tests/zoo has a server of its own",
+}
 NOTE = "<!-- written by tools/reference.py; edit the code, not this page -->\n"
 
 
@@ -53,7 +58,8 @@ def verb(command: Any, parent: Any, path: str, depth: int) -> list[str]:
     for text in inspect.cleandoc(command.help or "").replace("\f", "").split("\b"):
         text = text.strip("\n")
         if text.lstrip().startswith("fcos "):  # examples
-            text = f"```\n{text}\n```"
+            why = next((w for start, w in NOT_RUN.items() if text.lstrip().startswith(start)), None)
+            text = f"```\n{text}\n```" if why is None else f"<!-- not run: {why} -->\n```\n{text}\n```"
         if text:
             parts.append(text + "\n")
     if hasattr(command, "commands"):

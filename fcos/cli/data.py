@@ -107,7 +107,7 @@ def split(
     """Move a share of the training images to a new val split: each class in proportion, near-duplicates together.
 
     \b
-    fcos data split my_data my_data_parted --holdout 0.2
+    fcos data split my_images parted --holdout 0.2
     """
     from ..data.combine import split_dataset
     from ..data.open import open_splits
@@ -138,7 +138,7 @@ def merge(
     """Put two data sets together: classes with one name are one.
 
     \b
-    fcos data merge mine theirs both --rename kitty=cat
+    fcos data merge mine theirs both --rename person=human
     """
     from ..data.combine import merge_sets
     from ..data.open import open_splits

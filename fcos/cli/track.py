@@ -59,7 +59,7 @@ def command(
     \b
     fcos track street.mp4 --model runs/mine
     fcos track street.mp4 --count-line 0,300,640,300
-    fcos track 0 --no-video --json
+    fcos track street.mp4 --no-video --json
     """
     from ..errors import FcosError
     from ..files import check_folder
