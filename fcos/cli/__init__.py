@@ -21,7 +21,7 @@ from ..errors import FcosError, ImageWarning, OtherProcess, one_line
 
 # Verbs that compute for minutes. Threads that wait for each other by spinning are quickest alone (an image in 20 ms,
 # in 33 without), but beside other programs a training step then takes 2 to 15 times as long; alone it gains 4 %.
-LONG = ("train", "forecast")
+LONG = ("train", "forecast", "tune")
 
 _MEMORY = re.compile("can't allocate memory|out of memory")  # torch has RuntimeErrors of its own for it
 
@@ -30,6 +30,7 @@ VERBS = {
     "demo": "demo",
     "train": "train",
     "forecast": "forecast",
+    "tune": "tune",
     "eval": "eval",
     "predict": "predict",
     "track": "track",

@@ -47,12 +47,13 @@ class Wish:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` came to: the config, the clock, and lines to tell."""
+    """What `prepare` came to: the config, the clock, lines to tell, and the seconds of one evaluation."""
 
     config: Config
     deadline: Deadline
     plan: rules.Plan
     lines: list[str]
+    judging: float
 
 
 def check(minutes: float, given: Mapping[str, object], processes: int) -> None:
@@ -78,7 +79,10 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     if wish.model is not None:
         model = rules.Choice("model", wish.model, "asked for")
     batch = rules.batch_for(facts, cuda)
-    config = resolve(model.value, {"train.batch": int(batch.value)})
+    asked: rules.Settings = {"train.batch": int(batch.value)}
+    config = resolve(model.value, asked)
+    if "data.size" in wish.given:  # timed at the sizes that will be learned at
+        config = resolve(model.value, {**asked, **rules.sides(config.data.size)})
     if "train.batch" in wish.given:
         batch = rules.Choice("batch", str(config.train.batch), "asked for")
     pace = measure(config, data, wish)
@@ -89,15 +93,18 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     if int(size.value) != pace.size:
         pace = pace.at(int(size.value))
         if pace.size > config.data.size:  # not only the number of pixels counts then, memory does too
-            side = {"data.size": pace.size, "data.max_size": pace.size * 5 // 3, "data.train_sizes": [pace.size]}
-            pace = measure(resolve(model.value, {"train.batch": pace.batch, **side}), data, wish)
-    made = rules.make_plan(facts, pace, wish.budget.left, {"model": model, "batch": batch, "size": size}, wish.given)
+            larger = {"train.batch": pace.batch, **rules.sides(pace.size)}
+            pace = measure(resolve(model.value, larger), data, wish)
+    given = dict(wish.given)
+    given |= {"train.eval_every": config.train.eval_every} if "train.eval_every" in given else {}
+    made = rules.make_plan(facts, pace, wish.budget.left, {"model": model, "batch": batch, "size": size}, given)
     if isinstance(made, str):
         raise ConfigError(f"too few minutes ({wish.budget.minutes:g}): {made}")
     deadline = Deadline(wish.budget.minutes * 60, made.tail, start=wish.budget.start)
     spent = clock(wish.budget.minutes * 60 - wish.budget.left)
     head = f"the plan for {clock(wish.budget.minutes * 60)} (minutes:seconds), {spent} of which are gone:"
-    return Prepared(resolve(model.value, made.settings), deadline, made, [head, *made.text().splitlines()])
+    lines = [head, *made.text().splitlines()]
+    return Prepared(resolve(model.value, made.settings), deadline, made, lines, facts.judged * pace.image)
 
 
 def more_steps(done: int, now: float, end: float, latest: float) -> bool:

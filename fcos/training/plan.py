@@ -15,7 +15,7 @@ from .facts import Facts
 Settings = dict[str, object]
 
 LEAST = 40  # steps below which a run is not worth its name: a new class layer has barely left its start
-_SIZES = (256, 320, 416, 512)
+SIZES = (256, 320, 416, 512)
 _PIXELS = 14.0  # of the shorter side of a box at the network's input, which nine boxes of ten should have
 _EPOCHS = 4.0  # to be had before pixels are spent on more than the preset's size
 
@@ -82,11 +82,11 @@ def size_for(facts: Facts, usual: int, epochs: float) -> Choice:
     is not even time for two epochs (both judgement). Larger than needed gave nothing and cost steps: AP 0.588 at
     384 px, 0.604 at 320 (bccd). `epochs`: to be had at `usual`.
     """
-    if epochs < 2 and usual > _SIZES[0]:
-        smaller = max([s for s in _SIZES if s < usual], default=usual)
+    if epochs < 2 and usual > SIZES[0]:
+        smaller = max([s for s in SIZES if s < usual], default=usual)
         return Choice("size", str(smaller), f"at {usual} px there is time for {epochs:.1f} epochs only")
     wanted = usual
-    for size in _SIZES:
+    for size in SIZES:
         if size > usual and facts.small * wanted < _PIXELS and epochs * (usual / size) ** 2 >= _EPOCHS:
             wanted = size
     if wanted > usual:
@@ -113,16 +113,22 @@ def make_plan(
     settle is not planned.
     """
     tail = ending(facts, pace)
-    steps = int((seconds - tail) / pace.step)
+    every = given.get("train.eval_every", 0)  # epochs, where the user says so: each step pays its share of a look
+    every = every if isinstance(every, int) else 0
+    look = facts.judged * pace.image * pace.batch / (every * max(facts.images, 1)) if every else 0.0
+    steps = int((seconds - tail) / (pace.step + look))
     if steps < LEAST:
-        missing = math.ceil(LEAST * pace.step + tail - seconds) + 1
+        missing = math.ceil(LEAST * (pace.step + look) + tail - seconds) + 1
         return (
             f"there is time for {plural(max(steps, 0), 'step')} of training here, at {pace.step:.2f} s a step, and "
             f"less than {LEAST} teach nothing: give {missing} s more"
         )
     epochs = steps * pace.batch / max(facts.images, 1)
-    looks = evaluations(facts, pace, seconds, epochs)
-    steps -= math.ceil((looks - 1) * facts.judged * pace.image / pace.step)
+    if every:
+        looks = math.ceil(epochs / every)
+    else:
+        looks = evaluations(facts, pace, seconds, epochs)
+        steps -= math.ceil((looks - 1) * facts.judged * pace.image / pace.step)
     epochs = steps * pace.batch / max(facts.images, 1)
     size, flips = pace.size, flips_for(facts)
     settings: Settings = {
@@ -132,9 +138,7 @@ def make_plan(
         "train.ema": 0.998 if steps >= 1500 else round(max(0.9, 1 - 3 / steps), 4),
         "train.eval_every": max(1, round(epochs / looks)) if looks > 1 else 0,
         "train.val_loss": False,
-        "data.size": size,
-        "data.max_size": size * 5 // 3,
-        "data.train_sizes": [size - 32, size, size + 32],
+        **sides(size),
         "data.flip": 0.0 if facts.handed else 0.5,
         "data.vertical_flip": 0.0 if facts.handed or facts.upright else 0.5,
         "data.crop": 0.3 if epochs > 25 else 0.0,
@@ -156,6 +160,15 @@ def make_plan(
         Choice("judged", times, f"{plural(facts.judged, 'image')} to judge by; {tail:.0f} s are kept for the end"),
     ]
     return Plan(settings, tuple(rows), tail)
+
+
+def sides(size: int) -> Settings:
+    """The settings of an input size: its limit of the longer side, and three sizes to learn at."""
+    return {
+        "data.size": size,
+        "data.max_size": size * 5 // 3,
+        "data.train_sizes": [max(32, size - 32), size, size + 32],
+    }
 
 
 def ending(facts: Facts, pace: Pace) -> float:

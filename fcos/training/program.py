@@ -152,7 +152,7 @@ def train(
     trainer = Trainer(full, chosen.data, options)
     if planned is None:
         return trainer.run()
-    words = _words(source, model or full.name, {"init": init, "config": config, "dialect": dialect})
+    words = data_words(source, model or full.name, {"init": init, "config": config, "dialect": dialect})
     equal = {**planned.plan.settings, **given_settings(settings, None)}
     write_whole(folder / "command.txt", command(words, equal) + "\n")
     result = trainer.run()
@@ -178,8 +178,8 @@ def given_settings(settings: Settings, file: str | Path | None) -> dict[str, obj
     return told
 
 
-def _words(source: Source, model: str | Config, options: Mapping[str, object]) -> list[str]:
-    """The words of the equal command in front of its settings."""
+def data_words(source: Source, model: str | Config, options: Mapping[str, object]) -> list[str]:
+    """The words of an equal command in front of its settings. `options`: others, by name; None is left out."""
     stored = source.stored()
     words = [stored["data"] or "DATA", "--model", model.name if isinstance(model, Config) else model]
     named = {"val": stored["val"], "split": source.split, "holdout": source.holdout, "format": stored.get("format"),
