@@ -13,7 +13,18 @@ from pathlib import Path
 from . import remote
 from .errors import FcosError
 
+WINDOWS = os.name == "nt"
 _MARK = ".writing-"
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.DOTALL)
+
+
+def file_name(name: str) -> str:
+    """`name`, which has no folder, as this system can give it to a file. Only Windows needs another: one without
+    <>:"/\\|?* and control characters, without a dot or space at the end, and not of a device (con, aux, com1)."""
+    if not WINDOWS:
+        return name
+    name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).rstrip(". ") or "_"
+    return f"_{name}" if _DEVICE.fullmatch(name) else name
 
 
 def write_whole(path: str | Path, content: bytes | str | Callable[[Path], object]) -> Path:
@@ -49,7 +60,7 @@ def whole(path: str | Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        with temporary.open("rb") as written:
+        with temporary.open("r+b") as written:  # Windows refuses to flush what is open for reading
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)

@@ -1,6 +1,5 @@
 """What a hostile input may cost, and how often it cost more: for the fuzzers."""
 
-import resource
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -8,7 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fcos.errors import LONGEST, FcosError
+
+resource = pytest.importorskip("resource", reason="limits on time and memory are those of Unix")
 
 SECONDS = 20  # of computing; a case takes thousandths
 WAITING = 300  # of the clock, for what waits and does not compute, such as the opening of a pipe

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+if os.name != "posix":
+    pytest.skip("processes are forked and signalled as Unix does it", allow_module_level=True)
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [

@@ -16,7 +16,7 @@ def command(
     from ..errors import FcosError, did_you_mean
 
     folder = documentation()
-    pages = {str(p.relative_to(folder).with_suffix("")): p for p in sorted(folder.rglob("*.md"))}
+    pages = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.md"))}
     if topic is None:
         width = max(map(len, pages))
         for name, path in pages.items():

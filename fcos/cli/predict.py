@@ -246,12 +246,13 @@ def _video(
     Whether it broke off."""
     from dataclasses import replace
 
+    from ..files import file_name
     from ..inference.video import Frame, Reader, frame_line, stream
     from ..show.frames import Painter, VideoFiles, write_frames
     from ..terminal import Bar, plural
 
     place = int(source) if source.isascii() and source.isdigit() else source
-    name = f"camera{source}" if isinstance(place, int) else Path(source.split("?")[0]).stem or "stream"
+    name = f"camera{source}" if isinstance(place, int) else file_name(Path(source.split("?")[0]).stem or "stream")
     with Reader(place) as reader, Bar(name, reader.info.frames or None, "frames") as bar:
         sound = Path(source) if not reader.info.live else None
         files = VideoFiles() if out is None else VideoFiles(out / f"{name}.mp4", out / f"{name}.jsonl", None, sound)

@@ -15,12 +15,13 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from ..errors import DataError
-from ..files import disk_reason, write_whole
+from ..files import disk_reason, file_name, write_whole
 from ..types import Classes
 from .augment import clip
 from .dataset import Dataset, Record
 from .splits import WORDS
 
+_NO_PRIVILEGE = 1314  # Windows' ERROR_PRIVILEGE_NOT_HELD
 _FOLDERS = frozenset(("images", "JPEGImages", "all", *WORDS))
 Row = tuple[tuple[float, float, float, float], int, bool]
 
@@ -73,7 +74,12 @@ class Output:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.link:
-            path.symlink_to(record.path.resolve())
+            try:
+                path.symlink_to(record.path.resolve())
+            except OSError as error:
+                if getattr(error, "winerror", None) != _NO_PRIVILEGE:
+                    raise
+                raise DataError("Windows makes links in its developer mode only; leave out --link to copy") from error
         else:
             shutil.copyfile(record.path, path)
 
@@ -139,7 +145,7 @@ def names_of(dataset: Dataset) -> list[str]:
         parts = record.file_name.split("/")
         while len(parts) > 1 and (parts[0] in _FOLDERS or re.fullmatch(r"(train|val|test)(19|20)\d\d", parts[0])):
             parts = parts[1:]
-        name = "/".join(parts)
+        name = "/".join(map(file_name, parts))
         # Names that differ only in their suffix, or in case, would share a label file.
         if taken.setdefault(os.path.splitext(name)[0].casefold(), index) != index:
             stem, suffix = os.path.splitext(name)

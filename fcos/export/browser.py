@@ -4,7 +4,6 @@ tested. Nothing but the standard library; the protocol is Chromium's own (https:
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .. import files
 from ..errors import FcosError
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
@@ -27,7 +27,10 @@ _WAIT = 120.0  # seconds for an answer
 
 
 def find_chromium() -> str | None:
-    """The program: $FCOS_CHROMIUM, or the first of its usual names on the path; None where there is none."""
+    """The program: $FCOS_CHROMIUM, or the first of its usual names on the path; None where there is none, and on
+    Windows, where a program is not handed pipes by their numbers."""
+    if files.WINDOWS:
+        return None
     return os.environ.get("FCOS_CHROMIUM") or next((p for p in map(shutil.which, _NAMES) if p), None)
 
 
@@ -208,6 +211,8 @@ class Tab:
 
 def _pipe() -> tuple[int, int]:
     """(read end, write end) with numbers above those that the program will be given."""
+    import fcntl  # not on Windows
+
     ends = os.pipe()
     high = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
     for end in ends:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..detections import DRAWN, WRITTEN
 from ..errors import FcosError
-from ..files import write_whole
+from ..files import file_name, write_whole
 from ..readers import read_json
 from ..types import Classes, Detections
 from .stream import _AHEAD, PIXELS_AHEAD
@@ -53,7 +53,7 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     >>> unique_names([Path("a.jpg"), Path("b/a.png"), Path("a-2.jpg"), Path("c.jpg")])
     ['a', 'a-3', 'a-2', 'c']
     """
-    stems = [_short(path.stem) for path in paths]
+    stems = [file_name(_short(path.stem)) for path in paths]
     taken = {_folded(stem) for stem in stems}  # what is some image's own name stays its own
     used: set[str] = set()
     names = []
