@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def application(options: ServeOptions, line: str) -> FastAPI:
     """The application of a worker, which says `line` when it begins to answer."""
-    from uvicorn.config import STARTUP_FAILURE
+    from uvicorn.main import STARTUP_FAILURE
 
     from .app import build
     from .server import start
