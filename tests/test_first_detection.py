@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom, and show what they promise; as Jupyter shows it, without Jupyter."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -21,13 +22,14 @@ def run(name: str, folder: Path) -> dict[str, list[dict]]:
     pytest.importorskip("ipykernel", reason="pip install -e '.[dev]'")
     from jupyter_client.kernelspec import KernelSpec
 
-    (path,) = (p for p in NOTEBOOKS if p.stem == name)
-    notebook = nbformat.read(path, as_version=4)
+    (file,) = (p for p in NOTEBOOKS if p.stem == name)
+    notebook = nbformat.read(file, as_version=4)
     client = nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(folder)}})
     client.create_kernel_manager()
     own = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]  # this environment, no other kernel
     client.km._kernel_spec = KernelSpec(argv=own, display_name="own", language="python")
-    client.execute()
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # `!fcos` is this environment's too
+    client.execute(env={**os.environ, "PATH": path})
     return {"".join(c.source): c.outputs for c in notebook.cells if c.cell_type == "code"}
 
 
