@@ -21,6 +21,7 @@ from fcos.files import write_whole
 DOCS = Path(__file__).parents[1] / "docs"
 NOT_RUN = {  # examples that tests/test_docs_run.py cannot run, and why
     "fcos serve": "it serves until it is stopped; tests/serving starts it",
+    "fcos tune": "it takes the hours that it says; tests/training does it in small",
     "fcos forecast": "it takes the minutes that it says; tests/training does it in small",
     "fcos models push": "it needs an account; tests/zoo has a server of its own",
 }
