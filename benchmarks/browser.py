@@ -1,10 +1,11 @@
 """Frames a second of the page's own network: fcos-lite0 in wasm in a headless Chromium, beside onnxruntime in Python.
 
-    python benchmarks/browser.py                  # 2 threads
+    python benchmarks/browser.py                  # 2 threads; under 2 minutes on a quiet machine
     python benchmarks/browser.py --html lite0.html    # the same from one HTML file on disk, where one thread computes
 
 A frame of 640x480, as a camera gives, from JPEG to detections: decoding, resizing to 320x427, network, NMS. Rounds of
-both in turn; on a machine that others use too the CPU's seconds a frame say more than the clock's.
+both in turn, then the page's camera on Chromium's made one; the last line says it all. On a machine that others use too
+the CPU's seconds a frame say more than the clock's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import io
 import json
 import os
 import statistics
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -22,14 +24,19 @@ import uvicorn
 from common import options, parser, print_heading
 from PIL import Image
 
+from fcos.export.about import About
 from fcos.export.browser import Browser, Tab
+from fcos.export.formats.html import browser_model
 from fcos.files import ASSETS
 from fcos.inference.load import load
 from fcos.serving.app import build
 from fcos.serving.options import Placing, ServeOptions
 from fcos.serving.server import start
+from fcos.zoo.find import find_weights, load_network
 
 _TICK = os.sysconf("SC_CLK_TCK")
+_BAR = 8  # frames a second (issue 19)
+_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
 def frame() -> bytes:
@@ -57,11 +64,19 @@ def busy(process: int) -> float:
     return total / _TICK
 
 
-def serve(threads: int) -> str:
+def graph(folder: str) -> str:
+    """fcos-lite0 as the file that the page and onnxruntime both run; written once, it is most of the waiting."""
+    network, config, classes = load_network(find_weights("fcos-lite0"), ())
+    path = Path(folder) / "fcos-lite0.onnx"
+    path.write_bytes(browser_model(network.eval(), About(config, classes)))
+    return str(path)
+
+
+def serve(model: str, threads: int) -> str:
     """The page on a free port of this process."""
     import socket
 
-    parts = start(ServeOptions(placing=Placing(device="cpu", runtime="torch", threads=threads)))
+    parts = start(ServeOptions((model,), placing=Placing(device="cpu", threads=threads)))
     server = uvicorn.Server(uvicorn.Config(build(parts), log_level="warning"))
     listening = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
@@ -85,18 +100,28 @@ def in_page(tab: Tab, url: str, frames: int) -> list[dict[str, float]]:
     return rows
 
 
+def by_camera(tab: Tab, seconds: float) -> float:
+    """Frames a second that the page shows of its camera, after some seconds of it."""
+    tab.evaluate("document.getElementById('camera').click()")
+    time.sleep(seconds)
+    rate = tab.evaluate("fcosPage.state.camera?.rate || 0")
+    tab.evaluate("document.getElementById('camera').click()")
+    return float(rate)
+
+
 def main() -> None:
-    made = parser(__doc__, rounds=5)
+    made = parser(__doc__, rounds=3)
     made.add_argument("--frames", type=int, default=40, help="in a round")
     made.add_argument("--html", type=Path, help="a file of fcos export --format html, in place of the served page")
     chosen = options(made)
     chosen.frames = 3 if chosen.short else chosen.frames
     print_heading()
     data = frame()
-    detector = load("fcos-lite0", device="cpu", runtime="onnx", threads=chosen.threads)
     url = "data:image/jpeg;base64," + base64.b64encode(data).decode()
-    with Browser() as browser:
-        tab = browser.open(chosen.html.resolve().as_uri() if chosen.html else serve(chosen.threads))
+    with tempfile.TemporaryDirectory() as folder, Browser(_CAMERA) as browser:
+        model = graph(folder)
+        detector = load(model, device="cpu", threads=chosen.threads)
+        tab = browser.open(chosen.html.resolve().as_uri() if chosen.html else serve(model, chosen.threads))
         tab.evaluate("fcosPage.ready")
         if not chosen.html:
             tab.evaluate("document.getElementById('local').click()")
@@ -117,18 +142,22 @@ def main() -> None:
                 times.append(time.perf_counter() - begun)
             python += times
             ratios.append(statistics.median(r["all"] for r in rows) / statistics.median(times))
+        camera = by_camera(tab, 2 if chosen.short else 8)
         threads = tab.evaluate("crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1")
     every = sorted(row["all"] for row in frames)
     parts = ", ".join(
         f"{name} {1e3 * statistics.median(row[name] for row in frames):.0f}" for name in frames[0] if name != "all"
     )
-    print(f"wasm, {threads} thread(s): {len(every)} frames, median {1e3 * statistics.median(every):.0f} ms ({parts})")
     print(
-        f"frames a second: {1 / statistics.median(every):.1f} median, {1 / every[len(every) // 10]:.1f} in the best "
-        f"tenth; {1e3 * spent / len(every):.0f} ms of CPU a frame"
+        f"a frame: median {1e3 * statistics.median(every):.0f} ms ({parts}), {1e3 * spent / len(every):.0f} ms of CPU"
     )
-    print(f"onnxruntime, {chosen.threads} threads: median {1e3 * statistics.median(python):.0f} ms")
     print(json.dumps({"wasm/onnxruntime": round(statistics.median(ratios), 2)}))
+    rate = 1 / statistics.median(every)
+    print(
+        f"wasm, {threads} thread(s): {rate:.1f} frames a second (median of {len(every)}; the bar of {_BAR} is "
+        f"{'held' if rate >= _BAR else 'missed'}), {1 / every[len(every) // 10]:.1f} in the best tenth, camera "
+        f"{camera:.1f}; onnxruntime in Python, {chosen.threads} threads: {1 / statistics.median(python):.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from .common import (
     Pictures,
     Settings,
     Split,
-    Tile,
     Trust,
     Views,
     data_source,
@@ -88,7 +87,9 @@ def command(
     threads: int = typer.Option(0, "--threads", min=0, help="CPU threads; 0: all cores."),
     lanes: int = typer.Option(0, "--lanes", min=0, help="Batches computed side by side on a CPU; 0: chosen for you."),
     trust: Trust = False,
-    tile: Tile = None,
+    tile: str = typer.Option(
+        None, "--tile", help="Look in tiles of so many pixels, or auto; none: whole images. Left out: as it learned."
+    ),
     overlap: Overlap = 0.2,
     tta: Views = "",
     mot: tuple[Path, Path] = typer.Option(
@@ -117,7 +118,7 @@ def command(
     from ..evaluation.program import learned_note
     from ..export.registry import format_of
     from ..files import check_folder, write_whole
-    from ..inference.composite import Looks
+    from ..inference.composite import OWN, Composite, Looks
     from ..inference.load import load_together
     from ..inference.stream import Pace, pick_pace
     from ..inference.views import parse_views
@@ -147,7 +148,10 @@ def command(
             say(note)
     else:
         data, dataset = open_own(model[0] if model else "")
-    looks = Looks(tile, overlap, parse_views(tta))
+    own, tile = tile is None, None if tile in ("0", "none") else tile
+    looks = Looks(OWN if own else tile, overlap, parse_views(tta))
+
+    tiles: dict[str, int | str | None] = {}
 
     def judge(names: list[str]) -> tuple[list[Detections], Dataset]:
         pace = pick_pace(len(dataset), Pace(batch, lanes), threads, device)
@@ -163,6 +167,10 @@ def command(
             trust=trust,
             overrides=overrides,
         )
+        used = detector.looks.tile if isinstance(detector, Composite) else None
+        if own and used is not None:
+            say(f"{names[0]} learned from tiles of {used} pixels and is judged through such; --tile none: whole images")
+        tiles[names[0]] = used
         return _detect(detector, dataset, data, pace.batch, allow_missing)
 
     def read(path: str | Path) -> tuple[list[Detections], Dataset]:
@@ -187,7 +195,7 @@ def command(
         "data": str(data),
         "split": dataset.split,
         "model": " + ".join(model) if model else None,
-        **({"tile": tile, "overlap": overlap} if tile else {}),
+        **({"tile": tiles[model[0]], "overlap": overlap} if model and tiles[model[0]] else {}),
         **({"tta": tta} if tta else {}),
         "detections_file": str(detections) if detections is not None else None,
         **metrics.to_dict(),

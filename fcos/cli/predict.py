@@ -163,6 +163,8 @@ def command(
         trust=trust,
         overrides=overrides,
     )
+    if tile is None and (learned := detector.config.data.tile):
+        say(f"{(model or [''])[0]} learned from tiles of {learned} pixels; to look through such: --tile {learned}")
     if proposals:
         if not (out or as_json or coco or yolo):
             raise FcosError("--proposals are many: name a file with --coco, or give --json, --yolo or --out")

@@ -13,7 +13,7 @@ from ..data.dataset import Dataset
 from ..data.open import open_judged
 from ..data.runs import judged_by, learned_from, run_of
 from ..errors import DataError
-from ..inference.composite import Composite
+from ..inference.composite import OWN, Composite, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
 
     split: str | None
     batch: int
+    tile: int | str | None
     ci: bool
     allow_missing: bool
     class_agnostic: bool
@@ -45,6 +46,8 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
         data: a Dataset, or the path of one; left out: what the run of the model was judged by (`model` is its folder).
         split: of a path; left out: test, else val, else the only one.
         batch: images that go through the network together, 8.
+        tile: look in tiles of so many pixels or "auto"; None: whole images. Left out, a Detector that learned from
+            tiles (`data.tile`) is judged through such, as it was in training.
         ci: 95 % intervals too, `metrics.intervals`; some seconds for hundreds of images.
         allow_missing: go on when the data has classes that the model does not know.
         class_agnostic: take all classes for one (proposals).
@@ -82,6 +85,8 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
         dataset = judged_by(run, inclusive=model.config.data.inclusive_boxes)
     if data is not None and (note := learned_note(given, dataset)):
         sys.stderr.write(f"fcos: {note}\n")
+    if isinstance(model, Detector):
+        model = compose([model], Looks(options.get("tile", OWN)))
     if isinstance(model, Detector | Composite):
         detections, dataset = detect(
             model, dataset, options.get("batch", 8), allow_missing=options.get("allow_missing", False)

@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from .detector import Detector
 
 
+OWN = "own"  # as a tile: that of the model's file, which `data.tile` kept in training; else the whole image
+
+
 @dataclass(frozen=True)
 class Looks:
-    """How to look: tile ("auto", a number of pixels, None: the whole image), overlap of tiles as a share, views of each
-    tile or image, and how the boxes of several views or models are put together: "wbf" or "nms"."""
+    """How to look: tile ("auto", a number of pixels, OWN, None: the whole image), overlap of tiles as a share, views of
+    each tile or image, and how the boxes of several views or models are put together: "wbf" or "nms"."""
 
     tile: int | str | None = None
     overlap: float = 0.2
@@ -134,4 +137,6 @@ def _named(seen: Detections, name: str | None) -> Detections:
 
 def compose(detectors: Sequence[Detector], looks: Looks) -> Detector | Composite:
     """The one detector by itself where nothing more is asked for, else all looks as one."""
+    if looks.tile == OWN:
+        looks = replace(looks, tile=detectors[0].config.data.tile or None)
     return detectors[0] if len(detectors) == 1 and looks.plain else Composite(tuple(detectors), looks)

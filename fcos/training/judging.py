@@ -14,7 +14,7 @@ from ..data.dataset import Dataset
 from ..data.tiles import tiled
 from ..errors import FcosError
 from ..evaluation.coco import Metrics, evaluate
-from ..inference.composite import Composite, Looks, compose
+from ..inference.composite import OWN, Composite, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
@@ -107,7 +107,7 @@ class Judge:
 
     def _looking(self, detector: Detector) -> Detector | Composite:
         """The detector as the run judges it: through tiles where it learns from tiles."""
-        return compose([detector], Looks(self.config.data.tile or None))
+        return compose([detector], Looks(OWN))
 
     def _losses(self, network: FCOS, data: Dataset, batch: int) -> list[float]:
         around = self.around

@@ -6,6 +6,7 @@ from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos import evaluate, open_dataset
 from fcos.errors import DataError, FcosError, ModelError
+from fcos.inference.composite import Looks, compose
 from fcos.inference.dataset import predict_dataset
 from fcos.inference.load import load
 from fcos.network import weights
@@ -58,3 +59,31 @@ def test_a_config_and_a_data_set_are_one_line(work):
             assert "\n" not in text
             assert len(text) < 200
             assert all(word in text for word in words)
+
+
+def test_what_learned_from_tiles_is_judged_through_tiles_unless_told_otherwise(work, capsys):
+    """As in training. The number is in the file; the network is the one that learned from whole images."""
+    import json
+
+    detector = load(work / "model.safetensors", device="cpu")
+    config = detector.config.override({"data": {"tile": 48}})
+    file = work / "tiled.safetensors"
+    weights.save(file, weights.read(work / "model.safetensors")[0], config, detector.classes)
+    data = open_dataset(work / "shapes", "test")
+    whole, tiles = evaluate(detector, data), evaluate(compose([detector], Looks(tile=48)), data)
+    assert whole.numbers() != tiles.numbers()
+    for options, expected, tile, noted in (
+        ((), tiles, 48, True),
+        (("--tile", "48"), tiles, "48", False),
+        (("--tile", "none"), whole, None, False),
+        (("--tile", "0"), whole, None, False),
+    ):
+        code, out, err = fcos(capsys, "eval", work / "shapes", "--model", file, "--json", *options)
+        assert code == 0, err
+        told = json.loads(out)
+        assert told["AP"] == pytest.approx(expected.ap, abs=1e-9)
+        assert told.get("tile") == tile
+        assert ("learned from tiles of 48 pixels" in err) == noted
+    code, _, err = fcos(capsys, "predict", data.records[0].path, "--model", file, "--json")
+    assert code == 0, err
+    assert "--tile 48" in err

@@ -4,7 +4,9 @@ import itertools
 import json
 import os
 import subprocess
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
 import numpy as np
@@ -197,6 +199,59 @@ def test_a_connection_that_breaks_is_opened_again(monkeypatch):
         last = [f.index for f in reader][-1]
     assert last == 5  # three of each connection
     assert len(opened) >= 3
+
+
+class Network:
+    """A camera on a network, which sends JPEGs one after the other (multipart/x-mixed-replace): `each` frames on each
+    of two connections, then none. `sent`: how many in all."""
+
+    def __init__(self, each):
+        self.sent, self.connections = 0, 0
+        camera = self
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self):  # the name that http.server calls
+                camera.connections += 1
+                if camera.connections > 2:
+                    self.send_error(503)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                for _ in range(each):
+                    data = cv2.imencode(".jpg", picture(camera.sent))[1].tobytes()
+                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                    self.wfile.write(head.encode() + data + b"\r\n")
+                    camera.sent += 1
+                    time.sleep(0.01)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.server.server_address[1]}/video"
+
+
+def test_a_camera_that_sends_jpegs_over_http_gives_its_newest_frame_and_is_opened_again(monkeypatch):
+    camera = Network(each=12)
+    monkeypatch.setattr(video, "_PAUSES", (0.05, 0.05))
+    numbers = []
+    try:
+        with Reader(camera.address) as reader:
+            assert reader.info.live
+            for frame in reader:
+                numbers.append(number_of(frame.image))
+                deadline = time.monotonic() + 60  # a slow pass: until both connections have ended
+                while camera.connections < 3 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+    finally:
+        camera.server.shutdown()
+        camera.server.server_close()
+    assert camera.sent == 24
+    assert numbers[-1] == 23  # the newest of the second connection
+    assert len(numbers) <= 2  # what came during the pass was skipped
+    assert "is gone" in reader.broken
 
 
 def test_reading_ahead_is_bounded_and_passes_errors_on():

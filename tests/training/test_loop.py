@@ -181,6 +181,8 @@ def test_a_run_on_tiles_is_judged_in_tiles_and_keeps_what_auto_needs(shapes, tmp
     np.testing.assert_allclose(kept.learned_boxes, np.quantile(lengths, (0.05, 0.5, 0.95)), atol=0.06)
     again = evaluate(compose([detector], Looks(tile=48)), shapes["val"], batch=1)
     assert result.metrics.numbers() == pytest.approx(again.numbers(), abs=1e-4, nan_ok=True)
+    itself = evaluate(detector, shapes["val"], batch=1)  # as it learned
+    assert itself.numbers() == pytest.approx(again.numbers(), nan_ok=True)
     resumed = learn(config, shapes, tmp_path / "other", settings={"train.iterations": 3})
     assert resumed.steps == 3
     more = train(

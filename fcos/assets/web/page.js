@@ -475,17 +475,19 @@
     return frames(state.camera);
   }
 
+  function jpegOf(bitmap) {
+    const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+    canvas.getContext("2d").drawImage(bitmap, 0, 0);
+    return canvas.convertToBlob({ type: "image/jpeg", quality: 0.9 });
+  }
+
   async function frames(mine) {
     const video = $("video");
     let rate = 0, before = performance.now();
     while (state.camera === mine) {
       try {
         const bitmap = await createImageBitmap(video);
-        const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-        canvas.getContext("2d").drawImage(bitmap, 0, 0);
-        const found = local()
-          ? await here(pixelsOf(bitmap))
-          : await fromServer(await canvas.convertToBlob({ type: "image/jpeg", quality: 0.9 }));
+        const found = local() ? await here(pixelsOf(bitmap)) : await fromServer(await jpegOf(bitmap));
         if (state.camera !== mine) return;
         const first = !mine.bitmap;
         Object.assign(mine, { bitmap, found });
