@@ -25,7 +25,7 @@ from .folding import Judge, out_of_fold
 from .inject import DUPLICATE, KINDS, MISSING, ROUNDS, SHARE, SPURIOUS, Spoiled, spoil
 from .ranking import rank
 from .report import Check, Finding, in_words
-from .suspicion import Suspect, suspects
+from .suspicion import Asked, Suspect, suspects
 
 _SEEN = 0.2  # score of its class from which an annotated box counts as seen
 _LEAST = 0.02  # chance of being wrong below which nothing is listed
@@ -95,7 +95,8 @@ class Scores:
                 continue
             for kind in KINDS:
                 self.tried[kind] += len(spoiled.lost) if kind == MISSING else spoiled.kinds.count(kind)
-            for suspect in caught(suspects(evidence, spoiled.record), spoiled):
+            asked = Asked(np.array([bool(k) for k in spoiled.kinds], bool), spoiled.lost, spoiled.lost_labels)
+            for suspect in caught(suspects(evidence, spoiled.record, asked), spoiled):
                 self.injected[suspect.kind].append((index, suspect))
 
     def ranked(self) -> tuple[dict[str, Curve], dict[str, list[tuple[int, Suspect]]]]:

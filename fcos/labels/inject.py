@@ -12,7 +12,7 @@ from .evidence import overlaps
 
 MISSING, CLASS, SHIFTED, SPURIOUS, DUPLICATE = "missing", "class", "shifted", "spurious", "duplicate"
 SHARE = 0.05  # of the boxes that are spoiled in each of the kinds
-ROUNDS = 4  # spoiled copies
+ROUNDS = 12  # spoiled copies: the more, the better is the order learned
 KINDS = (MISSING, CLASS, SHIFTED, SPURIOUS, DUPLICATE)
 
 

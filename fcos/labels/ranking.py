@@ -33,26 +33,28 @@ def rank(given: Sequence[Item], injected: Sequence[Item], seed: int = 0) -> tupl
         return own[0], own[1]
     # what is usual comes from the other half too: a suspect must not tell of itself
     tables = [_Table([s for (_, s), h in zip(given, half[0], strict=True) if h != side]) for side in (0, 1)]
+    # what looks less suspicious than almost all known errors stays behind
+    result = [0.01 * o for o in own]
+    worth = [np.flatnonzero(o >= least) for o in own]
+    half = [h[keep] for h, keep in zip(half, worth, strict=True)]
     rows = [
-        np.array([tables[h].row(s) for (_, s), h in zip(items, hs, strict=True)])
-        for items, hs in zip((given, injected), half, strict=True)
+        np.array([tables[h].row(items[k][1]) for k, h in zip(keep.tolist(), hs.tolist(), strict=True)])
+        for items, keep, hs in zip((given, injected), worth, half, strict=True)
     ]
-    result = [np.zeros(len(items)) for items in (given, injected)]
+    if not all(0 < h.sum() < len(h) for h in half):
+        return own[0], own[1]
     for side in (0, 1):
-        learn = [(h != side) & (o >= least) for h, o in zip(half, own, strict=True)]
+        learn = [h != side for h in half]
         x = np.concatenate([r[keep] for r, keep in zip(rows, learn, strict=True)])
         y = np.repeat([0.0, 1.0], [int(keep.sum()) for keep in learn])
         # as many of the one as of the other, or the trees see only what is frequent
         weight = np.where(y == 1, np.sqrt((y == 0).sum() / (y == 1).sum()), 1.0)
         forest = grow(x, y, weight)
-        for values, r, h, o in zip(result, rows, half, own, strict=True):
-            mine = h == side
+        for values, r, h, keep, o in zip(result, rows, half, worth, own, strict=True):
+            mine = keep[h == side]
             plain = np.clip(o[mine], 1e-3, 1 - 1e-3)
             # together with their own scores, which grow where the leaves of a tree stay level
-            values[mine] = 1 / (1 + np.exp(-forest.log_odds(r[mine])) * (1 - plain) / plain)
-    # what looks less suspicious than almost all known errors stays behind
-    for values, o in zip(result, own, strict=True):
-        values[o < least] = 0.01 * o[o < least]
+            values[mine] = 1 / (1 + np.exp(-forest.log_odds(r[h == side])) * (1 - plain) / plain)
     return result[0], result[1]
 
 

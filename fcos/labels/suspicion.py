@@ -21,6 +21,8 @@ from ..data.dataset import Record
 from .evidence import Evidence, inside, overlaps
 from .inject import CLASS, DUPLICATE, MISSING, SHIFTED, SPURIOUS
 
+_FAINT = 0.1  # score of a peak from which it may be a missing box
+
 
 @dataclass(frozen=True)
 class Suspect:
@@ -45,18 +47,35 @@ class Suspect:
     facts: tuple[float, ...] = ()
 
 
-def suspects(evidence: Evidence, record: Record) -> list[Suspect]:
-    """Every annotation in every way that makes sense for it, and every peak that may be a missing box."""
-    scene = _Scene(evidence, record)
+@dataclass(frozen=True)
+class Asked:
+    """What of an image is asked for: `rows` [G] bool of its annotations, and peaks within an IoU of 0.5 of one of
+    `boxes` [L,4], of the class that stands in `labels` [L]."""
+
+    rows: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+
+
+def suspects(evidence: Evidence, record: Record, asked: Asked | None = None) -> list[Suspect]:
+    """Every annotation in every way that makes sense for it, and every peak that may be a missing box; of these only
+    what is `asked`."""
+    scene = _Scene(evidence, record, asked)
     return [*scene.missing(), *scene.classes(), *scene.shifted(), *scene.spurious(), *scene.duplicates()]
 
 
 class _Scene:
     """An image's annotations against its evidence. K locations, G annotations that are not ignored, D peaks."""
 
-    def __init__(self, evidence: Evidence, record: Record) -> None:
+    def __init__(self, evidence: Evidence, record: Record, asked: Asked | None) -> None:
         self.e = evidence
         self.rows = np.flatnonzero(~record.ignore)
+        self.asked = range(len(self.rows)) if asked is None else np.flatnonzero(asked.rows[self.rows]).tolist()
+        peaks = evidence.peak_scores > _FAINT
+        if asked is not None:
+            near = overlaps(evidence.peaks, asked.boxes) * (evidence.peak_labels[:, None] == asked.labels[None])
+            peaks &= near.max(axis=1, initial=0.0) >= 0.5
+        self.peaks = np.flatnonzero(peaks)
         self.boxes, self.labels = record.boxes[self.rows], record.labels[self.rows]
         self.ignored = record.boxes[record.ignore]
         self.ignored_labels = record.labels[record.ignore]
@@ -89,51 +108,53 @@ class _Scene:
         )
 
     def missing(self) -> list[Suspect]:
-        e = self.e
-        if not len(e.peaks):
+        e, mine = self.e, self.peaks
+        if not len(mine):
             return []
+        boxes, labels_of, scores = e.peaks[mine], e.peak_labels[mine], e.peak_scores[mine]
         every = np.concatenate([self.boxes, self.ignored])
         labels = np.concatenate([self.labels, self.ignored_labels])
-        explained, nearest, parts = np.zeros(len(e.peaks)), np.zeros(len(e.peaks)), np.zeros((len(e.peaks), 4))
+        explained, nearest, parts = np.zeros(len(mine)), np.zeros(len(mine)), np.zeros((len(mine), 4))
         if len(every):
-            iou, part = overlaps(e.peaks, every), inside(e.peaks, every)
-            whole = inside(every, e.peaks).T
-            same = labels[None] == e.peak_labels[:, None]
+            iou, part = overlaps(boxes, every), inside(boxes, every)
+            whole = inside(every, boxes).T
+            same = labels[None] == labels_of[:, None]
             nearest = iou.max(axis=1)
             parts = np.stack(
                 [(iou * same).max(axis=1), (part * same).max(axis=1), part.max(axis=1), whole.max(axis=1)], 1
             )
             # the same class near by: a poorer box of that object, a part of it, or the group that it is in
-            mine = np.maximum.reduce([_step(iou, 0.1, 0.45), _step(part, 0.5, 0.9), 0.7 * _step(whole, 0.6, 0.95)])
+            own = np.maximum.reduce([_step(iou, 0.1, 0.45), _step(part, 0.5, 0.9), 0.7 * _step(whole, 0.6, 0.95)])
             other = _step(iou, 0.35, 0.65)  # another class in that place: `class` asks for it
-            explained = np.where(same, mine, other).max(axis=1)
+            explained = np.where(same, own, other).max(axis=1)
             if len(self.ignored):
-                crowd = _step(inside(e.peaks, self.ignored), 0.4, 0.7).max(axis=1)
+                crowd = _step(inside(boxes, self.ignored), 0.4, 0.7).max(axis=1)
                 explained = np.maximum(explained, crowd)
         # a peak beside a better one of its class or place is a part of that
-        better = overlaps(e.peaks, e.peaks) * (e.peak_scores[None] > e.peak_scores[:, None])
-        within = inside(e.peaks, e.peaks) * (e.peak_scores[None] > e.peak_scores[:, None])
-        alike = e.peak_labels[None] == e.peak_labels[:, None]
-        second = np.maximum(_step(better, 0.3, 0.6), _step(within, 0.6, 0.95) * alike).max(axis=1, initial=0.0)
-        value = e.peak_scores * (1 - explained) * (1 - second)
-        agree = np.log1p(e.votes)
+        beside = overlaps(boxes, e.peaks)
+        higher = e.peak_scores[None] > scores[:, None]
+        alike = e.peak_labels[None] == labels_of[:, None]
+        within = inside(boxes, e.peaks) * (higher & alike)
+        second = np.maximum(_step(beside * higher, 0.3, 0.6), _step(within, 0.6, 0.95)).max(axis=1, initial=0.0)
+        value = scores * (1 - explained) * (1 - second)
+        agree = np.log1p(e.votes[mine])
         # the best other class in the same place
-        rival = (overlaps(e.peaks, e.peaks) > 0.5) * ~alike * e.peak_scores[None]
+        rival = ((beside > 0.5) * ~alike * e.peak_scores[None]).max(axis=1, initial=0.0)
         return [
             self._suspect(
                 (MISSING, value[d]),
                 -1,
-                (e.peaks[d], e.peak_labels[d]),
-                (e.peak_scores[d], 0.0, nearest[d]),
-                (*parts[d], second[d], agree[d], rival[d].max(initial=0.0), explained[d]),
+                (boxes[d], labels_of[d]),
+                (scores[d], 0.0, nearest[d]),
+                (*parts[d], second[d], agree[d], rival[d], explained[d]),
             )
-            for d in np.flatnonzero(e.peak_scores > 0.05)
+            for d in range(len(mine))
         ]
 
     def classes(self) -> list[Suspect]:
         e, result = self.e, []
         support = _step(self.overlap, 0.3, 0.6)  # [K,G]
-        for g in range(len(self.rows)):
+        for g in self.asked:
             if not self.known[g] or not len(e.boxes):
                 continue
             rivals = e.scores * support[:, g, None]  # [K,C]
@@ -159,7 +180,7 @@ class _Scene:
 
     def shifted(self) -> list[Suspect]:
         e, result = self.e, []
-        for g in range(len(self.rows)):
+        for g in self.asked:
             if not self.known[g] or not len(e.boxes):
                 continue
             weight = self.own[:, g] * _step(self.overlap[:, g], 0.05, 0.3)
@@ -170,26 +191,44 @@ class _Scene:
             if weight[place] <= 0:
                 continue
             # the mean of what the best locations of this object say is steadier than the best alone
-            team = (overlaps(e.boxes, e.boxes[place][None])[:, 0] > 0.6) * weight**2
-            box = (e.boxes * team[:, None]).sum(axis=0) / team.sum()
-            spread = float(np.sqrt(((e.boxes - box) ** 2 * team[:, None]).sum(axis=0) / team.sum()).mean())
-            overlap = float(overlaps(box[None], self.boxes[g][None])[0, 0])
+            near = overlaps(e.boxes, e.boxes[place][None])[:, 0]
+            team = _Team(e.boxes, (near > 0.6) * weight**2, near)
+            overlap = float(overlaps(team.box[None], self.boxes[g][None])[0, 0])
             own = float(self.own[place, g])
-            # what the network says for the annotated box as it is, and how the sides of both differ
-            exact = float((self.own[:, g] * _step(self.overlap[:, g], 0.5, 1.0)).max(initial=0.0))
-            extent = np.tile(np.maximum(self.boxes[g, 2:] - self.boxes[g, :2], 1), 2)
-            sides = np.sort(np.abs(box - self.boxes[g]) / extent)[::-1]
-            ratio = _log_area(self.boxes[g]) - _log_area(box)
-            facts = (exact, *sides, ratio, self.crowd[g], spread)
-            result.append(
-                self._suspect((SHIFTED, own * (1 - overlap)), g, (box, self.labels[g]), (own, own, overlap), facts)
-            )
+            facts = (*self._differ(g, team), *self._others(g, own, weight * (near < 0.5)))
+            numbers = (own, own, overlap)
+            result.append(self._suspect((SHIFTED, own * (1 - overlap)), g, (team.box, self.labels[g]), numbers, facts))
         return result
+
+    def _differ(self, g: int, team: _Team) -> tuple[float, ...]:
+        """How the sides of an annotation differ from what a team of locations says, and how far these agree."""
+        given, box = self.boxes[g], team.box
+        change = (box - given) / np.tile(np.maximum(given[2:] - given[:2], 1), 2)
+        extent = np.tile(np.maximum(box[2:] - box[:2], 1), 2)
+        # in shares of their own disagreement: a side that all locations see alike is sure
+        sure = np.sort(np.abs(box - given) / (team.spread + 0.03 * extent))[::-1]
+        sides = np.sort(np.abs(change))[::-1]
+        ratio = _log_area(given) - _log_area(box)
+        votes = np.log1p(self.own[team.weight > 0, g].sum())
+        agreement = (team.spread.mean(), (team.spread / extent).mean(), team.tight, votes)
+        return (*sides, ratio, *sure, *change, *agreement)
+
+    def _others(self, g: int, own: float, apart: np.ndarray) -> tuple[float, ...]:
+        """What else is seen at an annotation: its box as it is, by any location and by those almost as sure as the
+        best; other classes; a second object of its class inside, and the best location of one near by (`apart` [K])."""
+        e, overlap, mine = self.e, self.overlap[:, g], self.own[:, g]
+        exact = (mine * _step(overlap, 0.5, 1.0)).max(initial=0.0)
+        strong = (overlap * (mine > 0.5 * own)).max(initial=0.0)
+        rival = np.where(e.scores.argmax(axis=1) != self.labels[g], e.scores.max(axis=1), 0)
+        within = (inside(e.peaks, self.boxes[g][None])[:, 0] > 0.6) & (e.peak_labels == self.labels[g])
+        second = np.sort(e.peak_scores * within)[-2:-1].sum()
+        other = (rival * overlap).max(initial=0.0)
+        return (exact, strong, self.crowd[g], other, second, apart.max(initial=0.0))
 
     def spurious(self) -> list[Suspect]:
         e, result = self.e, []
         support = _step(self.overlap, 0.2, 0.5)
-        for g in range(len(self.rows)):
+        for g in self.asked:
             if not self.known[g]:
                 continue
             any_class = float((e.scores.max(axis=1) * support[:, g]).max(initial=0.0))
@@ -207,6 +246,8 @@ class _Scene:
         e, result = self.e, []
         pairs = overlaps(self.boxes, self.boxes)
         for i, j in zip(*np.nonzero(np.triu(pairs, 1) > 0.4), strict=True):
+            if i not in self.asked and j not in self.asked:
+                continue
             same = self.labels[i] == self.labels[j]
             if not same and pairs[i, j] < 0.8:
                 continue
@@ -227,6 +268,18 @@ class _Scene:
             )
             result.append(_with_other(one, int(self.rows[kept])))
         return result
+
+
+class _Team:
+    """Locations that speak of one object: their mean box [4], by `weight` [K], and the spread [4] of each side; tight:
+    the mean overlap `near` [K] with the best of them."""
+
+    def __init__(self, boxes: np.ndarray, weight: np.ndarray, near: np.ndarray) -> None:
+        total = weight.sum()
+        self.weight = weight
+        self.box: np.ndarray = (boxes * weight[:, None]).sum(axis=0) / total
+        self.spread: np.ndarray = np.sqrt(((boxes - self.box) ** 2 * weight[:, None]).sum(axis=0) / total)
+        self.tight = float((near * weight).sum() / total)
 
 
 def _fit(fits: np.ndarray, column: int) -> float:

@@ -8,7 +8,7 @@ from fcos.labels.calibrate import expected, fit
 from fcos.labels.checking import caught
 from fcos.labels.evidence import Evidence, overlaps
 from fcos.labels.inject import CLASS, DUPLICATE, KINDS, MISSING, SHIFTED, SPURIOUS, spoil
-from fcos.labels.suspicion import suspects
+from fcos.labels.suspicion import Asked, suspects
 
 CAT, DOG = 0, 1
 
@@ -89,6 +89,25 @@ def test_a_box_too_many_and_two_for_one_object():
     near = [70, 50, 170, 150]
     pair = evidence((LEFT, CAT, 0.9), (near, CAT, 0.8))
     assert worst(pair, record(1, [LEFT, near], [CAT, CAT]))[DUPLICATE].score < 0.2
+
+
+def test_what_is_asked_for_alone_is_the_same_as_out_of_all():
+    rng = np.random.default_rng(2)
+    low = rng.uniform(0, 300, (12, 2))
+    boxes = np.concatenate([low, low + rng.uniform(40, 200, (12, 2))], axis=1).astype(np.float32)
+    kinds, scores = rng.integers(0, 2, 12), rng.uniform(0.3, 1, 12)
+    seen = evidence(*((b, int(k), float(s)) for b, k, s in zip(boxes, kinds, scores, strict=True)))
+    truth = record(1, boxes[:8] + 9, rng.integers(0, 2, 8), [False] * 7 + [True])
+    lost = boxes[9:11], kinds[9:11]
+    part = suspects(seen, truth, Asked(np.arange(8) % 3 == 0, *lost))
+
+    def asked(s):
+        if s.row >= 0:
+            return s.row in (0, 3, 6) or s.other in (0, 3, 6)
+        return bool(((overlaps(np.array([s.box]), lost[0])[0] >= 0.5) & (lost[1] == s.label)).any())
+
+    assert part == [s for s in suspects(seen, truth) if asked(s)]
+    assert {s.kind for s in part} >= {MISSING, CLASS, SHIFTED, SPURIOUS}
 
 
 def test_empty_is_normal():
