@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import ConfigError
 
 FEWEST = 3  # points that a curve is drawn through
+SHARED = 0.6  # of the error that few images bring, what differs between two runs judged on the same ones
 NOISE = 0.01  # AP: what two runs of the same settings differ by, from other seeds alone (docs/measurements/bccd.md)
 _LEVEL = 0.9  # of the intervals
 _DRAWS = 20_000
@@ -42,9 +43,15 @@ class Curve:
         """AP there."""
         return _between(self.a - self.b * x**-self.c)
 
-    def gain(self, x: float, more: float) -> Between:
-        """What going from `x` to `x + more` adds to AP."""
-        return _between(self.b * (x**-self.c - (x + more) ** -self.c))
+    def gain(self, x: float, more: float, noise: float = 0.0) -> Between:
+        """What going from `x` to `x + more` adds to AP; with `noise`, the scatter of a run, what is seen of it when two
+        runs are compared."""
+        added = self.b * (x**-self.c - (x + more) ** -self.c)
+        value, low, high = _between(added)
+        if noise > 0:
+            seen = _between(added + np.random.default_rng(1).normal(0.0, noise * 2**0.5, len(added)))
+            low, high = min(low, seen.low), max(high, seen.high)
+        return Between(value, low, high)
 
 
 def _between(values: np.ndarray) -> Between:
@@ -52,7 +59,14 @@ def _between(values: np.ndarray) -> Between:
     return Between(middle, low, high)
 
 
-def fit(x: Sequence[float], ap: Sequence[float], noise: float = NOISE) -> Curve:
+def scatter(error: float) -> float:
+    """The standard deviation of AP from run to run, where the choice of validation images alone gives `error` (that of
+    the interval of `fcos eval --ci`): what training brings, and a part of what few images bring, since two runs are
+    judged on the same ones."""
+    return float(np.hypot(NOISE, SHARED * error)) if np.isfinite(error) else NOISE
+
+
+def fit(x: Sequence[float], ap: Sequence[float], noise: float | Sequence[float] = NOISE) -> Curve:
     """The power laws through AP (0..1) at the values x > 0 of time or number of images.
 
     `noise`: standard deviation of each AP from run to run. All ceilings from the best AP seen to 1, all rates of 0.1 to
@@ -62,14 +76,15 @@ def fit(x: Sequence[float], ap: Sequence[float], noise: float = NOISE) -> Curve:
     if len(np.unique(at)) < FEWEST or not (np.isfinite(seen).all() and (at > 0).all()):
         raise ConfigError(f"a curve needs {FEWEST} different amounts with their AP, not {len(np.unique(at))}")
     rng = np.random.default_rng(0)
-    ceilings = np.linspace(max(0.0, float(seen.max()) - 2 * noise), 1.0, _CEILINGS)
+    sure = 1 / np.broadcast_to(np.asarray(noise, np.float64), seen.shape) ** 2
+    ceilings = np.linspace(max(0.0, float((seen - 2 / np.sqrt(sure)).max())), 1.0, _CEILINGS)
     a, c = (v.ravel() for v in np.meshgrid(ceilings, _RATES, indexing="ij"))
     scale = float(np.exp(np.log(at).mean()))  # b is then of the size of AP at every rate
     shape = (at / scale)[None] ** -c[:, None]  # [curves, points]
     short = a[:, None] - seen[None]
-    weight = (shape**2).sum(axis=1) / noise**2
-    b = (shape * short).sum(axis=1) / noise**2 / weight  # least squares, at each a and c
-    misfit = ((short - b[:, None] * shape) ** 2).sum(axis=1) / noise**2
+    weight = (sure * shape**2).sum(axis=1)
+    b = (sure * shape * short).sum(axis=1) / weight  # least squares, at each a and c
+    misfit = (sure * (short - b[:, None] * shape) ** 2).sum(axis=1)
     likely = -0.5 * misfit - 0.5 * np.log(weight)
     chance = np.exp(likely - likely.max())
     chosen = rng.choice(len(a), size=_DRAWS, p=chance / chance.sum())

@@ -53,6 +53,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def error(self) -> float:
+        """The standard error that an interval of this width has where it is normal; nan where nothing was counted."""
+        return (self.high - self.low) / (2 * NormalDist().inv_cdf((1 + COVERED) / 2))
+
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 

@@ -16,6 +16,7 @@ from ..evaluation.uncertainty import Interval
 from ..show.judged import mistakes
 from ..terminal import clock, plural, table
 from ..types import Detections
+from .outlook import Outlook
 
 _CLASSES = 10  # rows of the table; report.html has all
 _WORST = 3
@@ -58,6 +59,7 @@ class Ending:
     interval: Interval | None
     worst: tuple[Worst, ...]
     sources: Mapping[str, Any]
+    outlook: Outlook | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: result.json."""
@@ -66,6 +68,7 @@ class Ending:
             "seconds": round(self.seconds, 1),
             "AP": None if self.interval is None else self.interval.to_dict(),
             "worst": [w.name for w in self.worst],
+            "more_minutes": None if self.outlook is None else self.outlook.to_dict(),
         }
 
     def headline(self) -> str:
@@ -90,6 +93,8 @@ class Ending:
                 lines.append(f"({plural(len(rows) - _CLASSES, 'class')} with a higher AP: report.html)")
         if self.metrics is not None and (hint := self.metrics.hint()):
             lines += [hint, f"longer:   fcos train --resume --out {shlex.quote(str(self.folder))} --epochs MORE"]
+        if self.outlook is not None:
+            lines.append(f"{'more:':<9} {self.outlook}")
         if self.worst:
             lines += [f"{'look at:' if w is self.worst[0] else '':<9} {w}" for w in self.worst]
         return [*lines, *(f"{key + ':':<9} {command}" for key, command in self.next())]

@@ -3,57 +3,67 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..data.dataset import Dataset
 from ..errors import ConfigError, DataError
-from ..evaluation.forecast import Between, Curve, fit
+from ..evaluation.forecast import Between, Curve, fit, scatter
 from ..files import check_folder, write_whole
 from ..show.curves import Learned, learning_curves
 from ..terminal import plural
+from .outlook import points
 
 SHARES = (0.3, 0.55, 1.0)  # of the images, and of the time of a run
 RUNS = sum(SHARES) + len(SHARES) - 1  # times of a whole run that all of them take: the last of both is the same run
 _FEWEST = 10  # images of the smallest part
 
-Learn = Callable[[str, Dataset, float], float]
-"""(name of the run, images to learn from, minutes) -> AP on the images to judge by."""
+
+class Scored(NamedTuple):
+    """AP of a run, and its standard error by the choice of the images it was judged by; nan: not known."""
+
+    ap: float
+    error: float
+
+
+Learn = Callable[[str, Dataset, float], Scored]
+"""(name of the run, images to learn from, minutes) -> how it is judged."""
 
 
 @dataclass(frozen=True)
 class Forecast:
     """`by_time` and `by_images`: (minutes of a run, AP) and (images, AP) as measured, with the curves through them;
-    `minutes` and `images` more are what is asked about."""
+    `noise`: the scatter of the whole run's AP; `minutes` and `images` more are what is asked about."""
 
     by_time: tuple[tuple[float, float], ...]
     by_images: tuple[tuple[float, float], ...]
     time: Curve
     number: Curve
+    noise: float
     minutes: float
     images: int
 
     @property
     def more_time(self) -> Between:
         """What `minutes` more add to AP."""
-        return self.time.gain(self.by_time[-1][0], self.minutes)
+        return self.time.gain(self.by_time[-1][0], self.minutes, self.noise)
 
     @property
     def more_images(self) -> Between:
         """What `images` more add to AP."""
-        return self.number.gain(self.by_images[-1][0], self.images)
+        return self.number.gain(self.by_images[-1][0], self.images, self.noise)
 
     def text(self) -> str:
         """Two lines, in points of AP."""
         time, number = self.by_time[-1][0], int(self.by_images[-1][0])
         return (
             f"after {time:.3g} minutes on {plural(number, 'image')}: AP {100 * self.by_time[-1][1]:.1f}\n"
-            f"{self.minutes:g} more minutes: {_points(self.more_time)}; "
-            f"{plural(self.images, 'more image')}: {_points(self.more_images)}"
+            f"{self.minutes:g} more minutes: {points(self.more_time)}; "
+            f"{plural(self.images, 'more image')}: {points(self.more_images)}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,6 +73,7 @@ class Forecast:
             "by_images": [list(point) for point in self.by_images],
             "more_minutes": {"minutes": self.minutes, **self.more_time._asdict()},
             "more_images": {"images": self.images, **self.more_images._asdict()},
+            "scatter": self.noise,
         }
 
     def write(self, folder: Path) -> Path:
@@ -73,10 +84,6 @@ class Forecast:
             Learned("images to learn from", self.by_images, self.number, self.by_images[-1][0] + self.images),
         )
         return write_whole(folder / "forecast.png", lambda path: learning_curves(sides, path))
-
-
-def _points(gain: Between) -> str:
-    return f"+{100 * gain.value:.1f} AP ({100 * gain.low:.1f} to {100 * gain.high:.1f})"
 
 
 def measured(data: Mapping[str, Dataset], learn: Learn, minutes: float, more: tuple[float, int]) -> Forecast:
@@ -94,9 +101,14 @@ def measured(data: Mapping[str, Dataset], learn: Learn, minutes: float, more: tu
     parts = [train.subset(sorted(order[: round(share * len(train))].tolist())) for share in SHARES]
     by_time = [(share * whole, learn(f"time-{share:g}", train, share * whole)) for share in SHARES[:-1]]
     by_images = [(float(len(part)), learn(f"images-{len(part)}", part, whole)) for part in parts]
-    by_time.append((whole, by_images[-1][1]))
-    time, number = (fit([x for x, _ in points], [ap for _, ap in points]) for points in (by_time, by_images))
-    return Forecast(tuple(by_time), tuple(by_images), time, number, *more)
+    last = by_images[-1][1]
+    by_time.append((whole, last))
+
+    def curve(measured: Sequence[tuple[float, Scored]]) -> Curve:
+        return fit([x for x, _ in measured], [s.ap for _, s in measured], [scatter(s.error) for _, s in measured])
+
+    time, number = (tuple((x, s.ap) for x, s in measured) for measured in (by_time, by_images))
+    return Forecast(time, number, curve(by_time), curve(by_images), scatter(last.error), *more)
 
 
 def forecast(
@@ -110,12 +122,14 @@ def forecast(
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} holds something already; give another --out")
 
-    def learn(name: str, part: Dataset, time: float) -> float:
+    def learn(name: str, part: Dataset, time: float) -> Scored:
         try:
             result = train({"train": part, "val": data["val"]}, minutes=time, out=out / name, quiet=True, **options)
         except ConfigError as error:
             raise ConfigError(f"the run {name} of the forecast: {error}; give the forecast more --minutes") from error
-        return 0.0 if result.metrics is None or np.isnan(result.metrics.ap) else result.metrics.ap
+        if result.metrics is None or np.isnan(result.metrics.ap):
+            return Scored(0.0, np.nan)
+        return Scored(result.metrics.ap, np.nan if result.interval is None else result.interval.error)
 
     result = measured(data, learn, minutes, more)
     result.write(out)

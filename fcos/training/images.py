@@ -133,6 +133,8 @@ def write_run_page(
     page.heading("Result" if ending is not None else "So far")
     if ending is not None:
         page.text(f"Done in {clock(ending.seconds)}, {plural(ending.steps, 'step')}. {ending.headline()}.")
+        if ending.outlook is not None:
+            page.text(f"{ending.outlook}.")
         if ending.worst:
             page.text(f"Look at: {'; '.join(str(w) for w in ending.worst)}.")
     if metrics is not None:

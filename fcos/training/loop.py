@@ -51,6 +51,7 @@ from .judging import Judge
 from .monitor import StepReport, add_crowded, count_crowded, measure
 from .not_finite import stop
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
+from .outlook import outlook
 from .run import Around, Result, RunOptions
 from .setup import be_deterministic, initialise, keep_memory, make_fabric, make_ready
 from .step import backward_parts
@@ -402,6 +403,7 @@ class Trainer:
         ending = Ending(
             self.folder.path, self.step, self.elapsed(), metrics, interval,
             worst(detections, self.data["val"], metrics) if metrics is not None else (), self.options.sources,
+            outlook(self.folder.rows(), self.step, self.elapsed(), math.nan if interval is None else interval.error),
         )  # fmt: skip
         self.images.ending = ending
         self.draw(last=True)

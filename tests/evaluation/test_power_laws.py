@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fcos.errors import ConfigError
-from fcos.evaluation.forecast import fit
+from fcos.evaluation.forecast import NOISE, fit, scatter
 
 X = np.array([0.3, 0.55, 1.0])
 
@@ -15,17 +15,36 @@ def truth(rng):
     return lambda x: ceiling - missing * np.asarray(x, float) ** -rate
 
 
-@pytest.mark.parametrize("more", [0.5, 1.0, 3.0])
-@pytest.mark.parametrize("points", [X, np.array([1 / 8, 1 / 4, 1 / 2, 1.0])])
-def test_the_interval_holds_the_truth_in_eight_of_ten_cases_and_more(points, more):
-    rng, held, wide = np.random.default_rng(1), 0, []
-    for _ in range(150):
+@pytest.mark.parametrize(
+    ("points", "more", "noise"), [(X, 0.5, 0.01), (X, 3.0, 0.01), (X, 1.0, 0.03), ([1 / 8, 1 / 4, 1 / 2, 1], 1.0, 0.01)]
+)
+def test_the_interval_holds_the_truth_in_eight_of_ten_cases_and_more(points, more, noise):
+    """The mean gain, and, in the wider interval, what is seen of it when one more run is judged."""
+    points = np.asarray(points)
+    rng, held, seen, wide = np.random.default_rng(1), 0, 0, []
+    for _ in range(120):
         real = truth(rng)
-        gain = fit(points, real(points) + rng.normal(0, 0.01, len(points))).gain(1.0, more)
+        measured = real(points) + rng.normal(0, noise, len(points))
+        curve = fit(points, measured, noise)
+        gain, told = curve.gain(1.0, more), curve.gain(1.0, more, noise)
         held += gain.low <= real(1.0 + more) - real(1.0) <= gain.high
+        seen += told.low <= real(1.0 + more) + rng.normal(0, noise) - measured[-1] <= told.high
         wide.append(gain.high - gain.low)
-    assert held >= 0.8 * 150, held / 150
-    assert np.median(wide) < 0.2  # an interval of everything would hold everything
+        assert told.low <= gain.low <= gain.value == told.value <= gain.high <= told.high
+    assert held >= 0.8 * 120, held / 120
+    assert seen >= 0.8 * 120, seen / 120
+    assert np.median(wide) < 20 * noise  # an interval of everything would hold everything
+
+
+def test_a_point_that_is_less_sure_counts_less():
+    x, ap = [0.25, 0.5, 1.0, 2.0], [0.4, 0.5, 0.2, 0.56]
+    trusted, doubted = fit(x, ap, 0.02), fit(x, ap, [0.02, 0.02, 1.0, 0.02])
+    assert abs(doubted.at(1.0).value - 0.54) < 0.02 < abs(trusted.at(1.0).value - 0.54)
+
+
+def test_the_scatter_grows_as_images_to_judge_by_get_fewer():
+    assert scatter(0.0) == scatter(float("nan")) == NOISE
+    assert scatter(0.01) < scatter(0.05) < 0.05
 
 
 def test_without_noise_the_curve_is_found():

@@ -7,7 +7,7 @@ from tiny import fcos, make_shapes
 
 from fcos.data.open import open_splits
 from fcos.errors import DataError
-from fcos.training.forecast import RUNS, measured
+from fcos.training.forecast import RUNS, Scored, measured
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def test_the_runs_take_the_time_in_all_and_a_part_holds_the_smaller_ones(shapes,
 
     def learn(name, part, minutes):
         asked.append((name, {r.file_name for r in part.records}, minutes))
-        return 0.6 - 0.2 * (len(part) / 40) ** -0.5 * minutes**-0.3
+        return Scored(0.6 - 0.2 * (len(part) / 40) ** -0.5 * minutes**-0.3, 0.02)
 
     found = measured(shapes, learn, 2 * RUNS, (15.0, 40))
     assert sum(minutes for *_, minutes in asked) == pytest.approx(2 * RUNS)
