@@ -202,7 +202,7 @@ def draw_sheets(model: str | Path, data: str | Path, out: Path, score: float = S
         path = out.with_name(f"{out.stem}-{kind}.jpg")
         texts = [s.text() for s in chosen]
         save_image(path, sheet([s.pixels for s in chosen], columns=min(2, len(chosen)), titles=texts, cell=480))
-        marks = "Green: right; red: false; orange: missed" if kind == "bad" else "Everything detections, nothing false"
+        marks = "Green: right; red: false; orange: missed" if kind == "bad" else "Everything found, nothing false"
         written.append((path.name, f"{marks} (score >= {score:g}, IoU >= {IOU:g}). {'; '.join(texts)}."))
     return written
 
