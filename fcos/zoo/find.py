@@ -40,6 +40,8 @@ def find_weights(name: str | Path) -> Path:
     entry = known.get(str(name))
     if entry is None:
         hint = did_you_mean(name, known, f"`fcos models` lists them: {', '.join(known)}")
+        if path.parent != Path():  # more likely a run than a name
+            raise ModelError(f"there is no folder or file {path}, and no model of that name; {hint}")
         raise ModelError(f"there is no model called {str(name)!r}; {hint}")
     if (bundled := entry.bundled()) is not None:
         return bundled
