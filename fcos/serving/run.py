@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import uvicorn
-from uvicorn.main import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from ..errors import FcosError, OtherProcess
@@ -20,7 +19,7 @@ from .app import build
 from .metrics import FOLDER
 from .options import ServeOptions
 from .server import Server, start
-from .worker import application
+from .worker import STARTUP_FAILURE, application
 
 _SILENCE = 20  # seconds after which a worker that does not answer its parent is replaced
 

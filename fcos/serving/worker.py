@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
+STARTUP_FAILURE = 3  # exit code, as uvicorn's own, whose name for it has moved between its modules
+
+
 def application(options: ServeOptions, line: str) -> FastAPI:
     """The application of a worker, which says `line` when it begins to answer."""
-    from uvicorn.main import STARTUP_FAILURE
-
     from .app import build
     from .server import start
 
