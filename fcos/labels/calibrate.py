@@ -6,10 +6,11 @@ The chance that something of score s is wrong is e f1(s) / g(s): the share of in
 ones, and only the ratio f1/g carries over.
 
 Two assumptions, which the page repeats: real errors score as the injected ones do; and what is right gets rarer with
-the score as fast at the end as before, log f0/f1 = a - b h, in h = log(s / (1 - s)). Then g/f1 has a floor where real
-errors are all that is left, and e is the height of that floor. (Efron's empirical null has the same thought.) Without
-the second assumption e could be anything from 0 to the lowest value of g/f1, the estimate of PU learning, which is
-kept as `most`.
+the score at least as fast at the end as before, log f0/f1 = a - b h, in h = log(s / (1 - s)), with a slope that may be
+two or four times as steep among the last. Then g/f1 has a floor where real errors are all that is left, and e is the
+height of that floor. (Efron's empirical null has the same thought.) Without the second assumption e could be anything
+from 0 to the lowest value of g/f1, the estimate of PU learning, which is kept as `most`. (That the slope stays the same
+promised 35 of the first 50 of VOC2007 with 5 % of known errors, where 49 were wrong.)
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from typing import NamedTuple
 import numpy as np
 
 _EDGE = 1e-3
-_SHARES = 41
+_SHARES = 25
 _DRAWS = 1000
 _RIGHT = 0.8  # and of the annotations as they are, at most
 _END = 0.2  # of the injected errors lie below what is fitted
+_KNEE = 0.2  # of the injected errors, beyond which the right ones may fall faster
+_BENDS = (0.0, 1.0, 3.0)  # each as likely beforehand: by how much faster
 _TEMPER = 0.8  # of the likelihood: it knows nothing of the noise in the shapes; by simulation 90 % then hold 90 %
 
 
@@ -32,8 +35,9 @@ class Curve:
     """The chance of being wrong by score, for one kind.
 
     share [E] and weight [E]: shares of real errors among the things of this kind, and how much the data speak for
-    each, summing to 1; a [E] and b [E] of the right ones at each share. found: the part of injected errors that gets a
-    score at all. most: the highest share that the scores allow, whatever the right ones do.
+    each, summing to 1; a [E] and b [E] of the right ones at each share, which fall 1 + bend [E] times as fast beyond
+    `knee`. found: the part of injected errors that gets a score at all. most: the highest share that the scores allow,
+    whatever the right ones do.
     """
 
     share: np.ndarray
@@ -42,10 +46,13 @@ class Curve:
     b: np.ndarray
     found: float
     most: float
+    bend: np.ndarray
+    knee: float
 
     def chance(self, score: np.ndarray) -> np.ndarray:
         """[E,S] of scores [S]: the chance of being wrong at each share."""
         h = _logit(score)
+        h = h + self.bend[:, None] * np.maximum(h - self.knee, 0)
         clean = (1 - self.share)[:, None] * np.exp(np.clip(self.a[:, None] - self.b[:, None] * h, -50, 50))
         wrong = np.broadcast_to(self.share[:, None], clean.shape)
         chance: np.ndarray = wrong / np.maximum(wrong + clean, 1e-12)
@@ -58,8 +65,9 @@ class Curve:
 
     def rate(self) -> tuple[float, float, float]:
         """The share of real errors among things of this kind that get a score: mean, and the 90 % interval."""
-        total = np.cumsum(self.weight)
-        low, high = (float(self.share[np.searchsorted(total, q).clip(0, len(total) - 1)]) for q in (0.05, 0.95))
+        order = np.argsort(self.share, kind="stable")
+        total = np.cumsum(self.weight[order])
+        low, high = (float(self.share[order[np.searchsorted(total, q).clip(0, len(total) - 1)]]) for q in (0.05, 0.95))
         return float(self.share @ self.weight), low, high
 
 
@@ -70,7 +78,7 @@ def fit(injected: np.ndarray, given: np.ndarray, tried: int) -> Curve:
     found = len(injected) / max(tried, 1)
     if len(injected) < 5 or len(given) < 5:  # too little to learn from: a usual shape, and every share is as good
         shares, nothing = np.linspace(0, 0.1, _SHARES), np.zeros(_SHARES)
-        return Curve(shares, np.full(_SHARES, 1 / _SHARES), nothing, nothing + 1, found, 0.1)
+        return Curve(shares, np.full(_SHARES, 1 / _SHARES), nothing, nothing + 1, found, 0.1, nothing, 0.0)
     x = _logit(np.concatenate([injected, given]))
     y = np.concatenate([np.ones(len(injected)), np.zeros(len(given))])
     # each injected copy is one more look at the same errors: they weigh as the given ones do, no more
@@ -79,18 +87,18 @@ def fit(injected: np.ndarray, given: np.ndarray, tried: int) -> Curve:
     # only the end of the list is fitted, far from it what is right may behave as it will; but with enough of that
     end = x >= min(np.quantile(x[: len(injected)], _END), np.quantile(x[len(injected) :], _RIGHT))
     x, y, weight = x[end], y[end], weight[end]
-    start = np.zeros(2)
-    values, a, b = [], [], []
+    knee = float(np.quantile(x[y == 1], _KNEE))
     most = _floor(injected, given)
-    shares = np.linspace(0, most, _SHARES)
-    for share in shares:
-        start, value = _maximise(_Items(x, y, weight, offset), float(share), start)
-        values.append(value)
-        a.append(start[0])
-        b.append(start[1])
-    likelihood = np.exp(_TEMPER * (np.array(values) - max(values)))
-    likelihood /= shares + most / 10  # few errors are more usual than many
-    return Curve(shares, likelihood / likelihood.sum(), np.array(a), np.array(b), found, most)
+    shares = np.tile(np.linspace(0, most, _SHARES), len(_BENDS))
+    bends = np.repeat(_BENDS, _SHARES)
+    rows = np.zeros((len(shares), 3))  # log likelihood, a, b
+    for row, (share, bend) in enumerate(zip(shares.tolist(), bends.tolist(), strict=True)):
+        bent = x + bend * np.maximum(x - knee, 0)
+        start = rows[row - 1, 1:] if row else np.zeros(2)
+        found_at, value = _maximise(_Items(bent, y, weight, offset), share, start)
+        rows[row] = value, *found_at
+    likelihood = np.exp(_TEMPER * (rows[:, 0] - rows[:, 0].max()))
+    return Curve(shares, likelihood / likelihood.sum(), rows[:, 1], rows[:, 2], found, most, bends, knee)
 
 
 class _Items(NamedTuple):
@@ -152,15 +160,18 @@ def _floor(injected: np.ndarray, given: np.ndarray) -> float:
 
 def expected(chances: list[np.ndarray], weights: list[np.ndarray], seed: int = 0) -> tuple[float, int, int]:
     """(mean, low, high): how many of things are wrong, with the 90 % interval. For each of the kinds the chances [E,S]
-    of its S things at each share, and the weights [E] of the shares; the kinds are independent of each other."""
+    of its S things at each share, and the weights [E] of the shares. Where the second assumption fails, it fails for
+    all kinds in the same direction, since one model judges them: so a draw takes the same quantile of each."""
     rng = np.random.default_rng(seed)
     counts = np.zeros(_DRAWS, int)
+    luck = rng.random(_DRAWS)
     mean = 0.0
     for chance, weight in zip(chances, weights, strict=True):
         if not chance.shape[1]:
             continue
+        order = np.argsort(chance.sum(axis=1), kind="stable")
         mean += float((weight @ chance).sum())
-        which = rng.choice(len(weight), _DRAWS, p=weight)
+        which = order[np.searchsorted(np.cumsum(weight[order]), luck).clip(0, len(order) - 1)]
         counts += (rng.random((_DRAWS, chance.shape[1])) < chance[which]).sum(axis=1)
     return mean, int(np.quantile(counts, 0.05)), int(np.quantile(counts, 0.95))
 

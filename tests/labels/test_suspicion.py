@@ -174,14 +174,25 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.05])
-def test_the_promise_holds_in_simulation(share):
-    """Scores of right and wrong boxes are drawn from known densities; the copy has five times the errors, or none."""
+def even(rng, count):
+    """Right boxes that get rarer with the score at one pace."""
+    return rng.normal(-3, 1.5, count)
+
+
+def ending(rng, count):
+    """Right boxes that get rarer ever faster."""
+    return np.minimum(rng.normal(-2, 1, count), rng.normal(-2, 1, count))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.05, 0.1])
+@pytest.mark.parametrize("right", [even, ending])
+def test_the_promise_holds_in_simulation(share, right):
+    """Scores of right and wrong boxes are drawn from known densities."""
     inside, said, true = 0, [], []
-    for seed in range(30):
+    for seed in range(10):
         rng = np.random.default_rng(seed)
         number = round(1500 * share)
-        given = sigmoid(np.concatenate([rng.normal(-3, 1.5, 1500 - number), rng.normal(1, 1.5, number)]))
+        given = sigmoid(np.concatenate([right(rng, 1500 - number), rng.normal(1, 1.5, number)]))
         wrong = np.arange(1500) >= 1500 - number
         curve = fit(sigmoid(rng.normal(1, 1.5, 300)), given, 300)
         first = np.argsort(-given)[:50]
@@ -189,8 +200,19 @@ def test_the_promise_holds_in_simulation(share):
         inside += low <= wrong[first].sum() <= high
         said.append(about)
         true.append(wrong[first].sum())
-    assert inside >= 22  # of 30; 27 are promised
-    assert abs(np.mean(said) - np.mean(true)) < 5
+    assert inside >= 7  # of 10; 9 are promised
+    assert abs(np.mean(said) - np.mean(true)) < 4
+
+
+def test_kinds_are_promised_too_few_or_too_many_together():
+    """One model judges them all: twice the things of one kind and two kinds alike are as uncertain."""
+    chances, weight = np.repeat([[0.1], [0.5], [0.9]], 40, axis=1), np.full(3, 1 / 3)
+    twice = expected([np.concatenate([chances, chances], axis=1)], [weight])
+    two = expected([chances, chances], [weight, weight])
+    assert two[0] == pytest.approx(twice[0]) == pytest.approx(40)
+    np.testing.assert_allclose(two[1:], twice[1:], atol=3)
+    assert two[1] < 15
+    assert two[2] > 65
 
 
 def test_few_errors_say_little_and_a_higher_score_is_never_less_suspicious():
