@@ -87,8 +87,8 @@ class Check:
             "Real errors score as the injected ones do. Real mistakes are often milder (a class taken for its "
             "neighbour): then fewer are found than the injected ones promise.",
             "How many real errors there are is estimated from the scores: right annotations get rarer with the score "
-            "at least as fast at the end of the list as before. Where the model is wrong in a way of its own (a kind of "
-            "object that it never finds), it promises too many.",
+            "at least as fast at the end of the list as before. Where the model is wrong in a way of its own (a kind "
+            "of object that it never finds), it promises too many.",
             "Your decisions correct the promise: after each, the odds of what is left are scaled by what you found.",
         ]
 
