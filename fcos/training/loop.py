@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ from .optimizer import learning_rate, make_optimizer, set_learning_rate
 from .outlook import outlook
 from .run import Around, Result, RunOptions
 from .setup import be_deterministic, initialise, keep_memory, make_fabric, make_ready
-from .step import backward_parts
+from .step import Learned, backward_parts
 from .stop import Stopped, StopSignals
 from .summary import summary
 
@@ -103,7 +103,7 @@ class Trainer:
         start_step = None if stored is None else stored["step"]
         require_same({"settings": config.dump(), "data": self.data_hash, "checkpoint": str(start_step)}, self.world)
 
-        self.network = weights.build(config, len(self.classes))
+        self.network = self.build()
         if stored is None:
             for line in initialise(self.network, config, self.classes, options.init):
                 self.console.note(line)
@@ -130,6 +130,10 @@ class Trainer:
         self.watch = Watch(self.classes.names, self.data["train"].counts().tolist(), whole_epoch)
         self.save()
         together(lambda: self.folder.describe(config), self.world)
+
+    def build(self) -> FCOS:
+        """The network with fresh weights."""
+        return weights.build(self.config, len(self.classes))
 
     # ------------------------------------------------------------------ the loop
 
@@ -230,38 +234,17 @@ class Trainer:
         waited = time.perf_counter() - began
         torch.manual_seed(self.seed())
 
-        points = self.points(batches[0])
-        index = [assign_batch(points, b.targets, cfg.assign) for b in batches]
-        assigned = [Assignment.of(points, b.targets, i) for b, i in zip(batches, index, strict=True)]
-        norm = self.normalize(torch.stack([count(a.positives, cfg.loss) for a in assigned]).sum(dim=0))
-
         rate = cfg.train.lr * learning_rate(self.step, self.total, cfg.train)
         set_learning_rate(self.optimizer, rate)
         self.model.train()
-        parts = backward_parts(self.fabric, self.model, list(zip(batches, assigned, strict=True)), norm, cfg)
-        if self.first and cfg.train.plots and self.step in (0, self.sampler.steps_per_epoch):
-            drawn = draw_batch(batches[0], points, index[0], self.classes.names)
-            save_image(self.folder.path / f"train_batch_{self.step // self.sampler.steps_per_epoch}.jpg", drawn)
+        learned = self.learn(batches)
         length = self.clip_gradients()
-        logged = (self.step + 1) % cfg.train.log_every == 0 or self.step + 1 == self.total
-        sums = measure(parts, points, norm, cfg.loss, len(self.classes))
-        if logged:
-            add_crowded(sums, count_crowded(points, [t for b in batches for t in b.targets], cfg.assign))
-        sums = self.add_up(sums)
+        sums = self.add_up(learned.sums)
         # the one look at the device in a step: without it a weight could move by what is not finite
         *numbers, gradient = torch.cat((sums, length.to(sums).reshape(1))).tolist()
-        report = StepReport.of(numbers, len(points.grids), self.world)
+        report = StepReport.of(numbers, len(cfg.model.strides), self.world)
         if not (math.isfinite(report.loss) and math.isfinite(gradient)):
-            images = self.data["train"].records
-            facts = {
-                "step": self.step,
-                "world": self.world,
-                "grad_norm": gradient,
-                "config": self.config.model_dump(mode="json"),
-                "classes": list(self.classes.names),
-                "files": [str(images[i].path) for b in batches for i in b.ids],
-            }
-            stop(self.network, StepRecord(batches, norm, [p.losses for p in parts], self.seed()), facts, self.around)
+            self.not_finite(batches, learned, gradient)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
@@ -270,6 +253,39 @@ class Trainer:
         report.lr, report.grad_norm, report.data_wait = rate, gradient, waited
         report.seconds = time.perf_counter() - began
         return report
+
+    def learn(self, batches: list[Batch]) -> Learned:
+        """Assignment, forward, losses and backward of the parts of a step: its gradients lie in the network then.
+
+        Where a trainer of another method than FCOS differs, with `build` and `not_finite` (fcos/study/rivals.py).
+        """
+        cfg = self.config
+        points = self.points(batches[0])
+        index = [assign_batch(points, b.targets, cfg.assign) for b in batches]
+        assigned = [Assignment.of(points, b.targets, i) for b, i in zip(batches, index, strict=True)]
+        norm = self.normalize(torch.stack([count(a.positives, cfg.loss) for a in assigned]).sum(dim=0))
+        parts = backward_parts(self.fabric, self.model, list(zip(batches, assigned, strict=True)), norm, cfg)
+        if self.first and cfg.train.plots and self.step in (0, self.sampler.steps_per_epoch):
+            drawn = draw_batch(batches[0], points, index[0], self.classes.names)
+            save_image(self.folder.path / f"train_batch_{self.step // self.sampler.steps_per_epoch}.jpg", drawn)
+        sums = measure(parts, points, norm, cfg.loss, len(self.classes))
+        if (self.step + 1) % cfg.train.log_every == 0 or self.step + 1 == self.total:
+            add_crowded(sums, count_crowded(points, [t for b in batches for t in b.targets], cfg.assign))
+        return Learned(sums, [p.losses for p in parts], norm)
+
+    def not_finite(self, batches: list[Batch], learned: Learned, gradient: float) -> NoReturn:
+        """Keep the step whole and raise NotFinite."""
+        assert learned.norm is not None
+        images = self.data["train"].records
+        facts = {
+            "step": self.step,
+            "world": self.world,
+            "grad_norm": gradient,
+            "config": self.config.model_dump(mode="json"),
+            "classes": list(self.classes.names),
+            "files": [str(images[i].path) for b in batches for i in b.ids],
+        }
+        stop(self.network, StepRecord(batches, learned.norm, learned.losses, self.seed()), facts, self.around)
 
     def with_batch(self, config: Config) -> Config:
         """`config` with the batch that fits on every process."""

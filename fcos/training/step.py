@@ -22,6 +22,15 @@ class Part(NamedTuple):
     positives: Positives
 
 
+class Learned(NamedTuple):
+    """What a step came to: sums as `fcos.training.monitor.measure` gives them, the losses of each part, and what they
+    were divided by (None where a method has divisors of its own)."""
+
+    sums: Tensor
+    losses: Sequence[Losses]
+    norm: Normalizers | None
+
+
 def backward_parts(
     fabric: Any,
     model: Any,
