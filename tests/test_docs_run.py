@@ -229,6 +229,11 @@ def shorten(words):
     elif words[:2] == ["study", "ablation"]:
         value("--seeds", "1")
         words += SHORT
+    elif words[:2] == ["study", "versus"]:
+        value("--epochs")
+        value("--minutes")
+        value("--seeds", "1")
+        words += ["--methods", "retinanet,fcos", *SHORT]
     elif words[0] == "bench":
         value("--size")
         value("--rounds")

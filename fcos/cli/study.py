@@ -45,6 +45,11 @@ STUDIES = {
         "data",
         "trains the paper's ladder at equal budget; takes long, can be resumed; --seeds, --out",
     ),
+    "versus": (
+        "data",
+        "trains FCOS, RetinaNet and an RPN on one backbone and FPN (tables 3 and 6); takes long, can be resumed; "
+        "--minutes or --epochs, --seeds, --methods, --out",
+    ),
     "figures": ("model", "centerness.png and architecture.png, drawn from the model; --out"),
 }
 
@@ -59,7 +64,14 @@ def command(
     limit: Annotated[int, typer.Option("--limit", min=0, help="Only this many images; 0: all.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the numbers and plots.")] = None,
     as_json: Json = False,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="ablation: how often each row is trained.")] = 1,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="ablation, versus: how often each row is trained.")] = 1,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="versus: minutes of training for each run, in place of epochs.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="versus: epochs of each run.")] = None,
+    methods: Annotated[
+        str, typer.Option("--methods", help="versus: only these rows, such as fcos,retinanet,rpn.")
+    ] = "",
     baseline: Annotated[
         list[Path] | None,
         typer.Option(
@@ -95,12 +107,26 @@ def command(
         raise FcosError(f"the study {name} needs --data DATA")
     if "model" in needs and model is None:
         raise FcosError(f"the study {name} needs --model MODEL")
+    alone = {"--minutes": minutes, "--epochs": epochs, "--methods": methods or None}
+    for option, value in alone.items():
+        if value is not None and name != "versus":
+            raise FcosError(f"{option} is for the study versus, not {name}")
+    if minutes is not None and (epochs is not None or not 0 < minutes <= 60 * 24 * 14):
+        raise FcosError("--minutes is a time for each run, above 0 and in place of --epochs, such as --minutes 10")
     if baseline and name != "proposals":
         raise FcosError(f"--baseline is for the study proposals, not {name}")
     dataset: Dataset | None
     if name == "ablation":
         assert source is not None
         dataset, result = _ablation(source, overrides, model, out or Path("runs/ablation"), seeds, device)
+    elif name == "versus":
+        assert source is not None
+        overrides += [f"train.epochs={epochs}", "train.iterations=0"] if epochs is not None else []
+        out = out or Path("runs/versus")
+        config = _config(model or "fcos-lite0", overrides)
+        only = [word.strip() for word in methods.split(",") if word.strip()]
+        plan = {"config": config, "out": out, "seeds": range(seeds), "only": only, "minutes": minutes, "device": device}
+        dataset, result = _versus(source, split, limit, plan)
     else:
         dataset = _open(source, split, limit) if source is not None else None
         result = _run(
@@ -175,6 +201,23 @@ def _ablation(
         raise DataError(f"{data} has no {missing[0]} split (it has {', '.join(splits)}), which the ablation needs")
     config = _config(model or "fcos-lite0", settings)
     return splits["val"], ablation_study(splits, config, out, range(seeds), device)
+
+
+def _versus(data: DataSource, split: str | None, limit: int, plan: dict[str, Any]) -> tuple[Dataset, Any]:
+    """Learned from is train, or trainval; judged by `split`, else val, else test."""
+    from ..data.open import open_splits
+    from ..data.splits import taught_splits
+    from ..errors import DataError
+    from ..study.versus import Plan, versus_study
+
+    splits = open_splits(data)
+    (taught,) = taught_splits(splits, None, data)
+    judged = split or next((k for k in ("val", "test") if k in splits), "val")
+    if judged not in splits or judged == taught:
+        raise DataError(f"{data} has no {judged} split to judge by beside {taught} (it has {', '.join(splits)})")
+    dataset = splits[judged]
+    dataset = dataset.subset(range(min(limit, len(dataset)))) if limit else dataset
+    return dataset, versus_study({"train": splits[taught], "val": dataset}, Plan(**plan))
 
 
 def _config(model: str | None, settings: list[str]) -> Config:

@@ -7,5 +7,7 @@ doctor.py     is this data set fit to train on, and at what input size?
 explain.py    why is this box here, and why was that object missed?
 paper.py      the paper's tables that need a model: centerness, NMS, proposals (baselines.py), oracle
 ablation.py   the paper's ladder, trained
+versus.py     FCOS, RetinaNet and an RPN (rivals.py), trained on one backbone and FPN
+cells.py      training runs of a study, each in a folder of its own, resumed or read
 portraits.py  centerness and the architecture, drawn from a model
 """

@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..config import Config
-from ..errors import FcosError
 from ..files import write_whole
-from ..readers import read_text
 from ..terminal import data_name, percent, plain, plural, table
-from ..training.checkpoint import checkpoints
 from ..training.folder import RunFolder
-from ..training.program import train, with_learned_sizes
+from .cells import trained
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -127,17 +124,7 @@ def ablation_study(
 
 def _run(config: Config, data: Mapping[str, Dataset], folder: Path, device: str) -> tuple[float, float, float]:
     """(AP, AP50, AP75) of one run, trained, resumed, or read from its folder; nan without validation."""
-    config = with_learned_sizes(config, data["train"])  # as training keeps it
-    settings = folder / "config.yaml"
-    if settings.exists() and read_text(settings) != config.dump():
-        raise FcosError(f"{folder} holds a run with other settings; give another --out")
-    if not RunFolder(folder, write=False).finished():
-        splits = {k: v for k, v in data.items() if k in ("train", "val")}
-        if checkpoints(folder):
-            train(splits, out=folder, resume=True, device=device, quiet=True)
-        else:
-            settings.unlink(missing_ok=True)  # stopped before anything was saved
-            train(splits, model=config, out=folder, init="none", holdout=0, device=device, quiet=True)
+    trained(config, data, folder, device)
     judged = [row for row in RunFolder(folder, write=False).rows() if row["AP"]]
     ap, ap50, ap75 = (float(judged[-1][k]) if judged else math.nan for k in ("AP", "AP50", "AP75"))
     return ap, ap50, ap75

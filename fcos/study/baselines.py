@@ -7,7 +7,7 @@ most probable class, NMS over all classes. Nothing is downloaded and no code of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,18 +123,33 @@ def _rpn(model: Any, image: np.ndarray, most: int) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def _retinanet(model: Any, image: np.ndarray, most: int) -> tuple[Tensor, Tensor]:
-    from torchvision.ops import clip_boxes_to_image, nms
-
     images, ratio = _input(model, image)
     levels = list(model.backbone(images.tensors).values())
     outputs = model.head(levels)
     counts = [_ANCHORS * level.shape[-2] * level.shape[-1] for level in levels]
-    scores = outputs["cls_logits"][0].amax(dim=1).sigmoid()
-    best = [part.topk(min(max(most, _BEFORE), len(part))).indices for part in scores.split(counts)]
+    anchors = model.anchor_generator(images, levels)[0]
+    numbers = outputs["cls_logits"][0], outputs["bbox_regression"][0]
+    boxes, scores = agnostic(model, numbers, (anchors, counts), images.image_sizes[0], most)
+    return boxes * ratio, scores
+
+
+def agnostic(
+    model: Any,
+    outputs: tuple[Tensor, Tensor],
+    shapes: tuple[Tensor, Sequence[int]],
+    size: tuple[int, int],
+    most: int = 1000,
+) -> tuple[Tensor, Tensor]:
+    """The `most` best boxes [K,4] of a torchvision RetinaNet by their most probable class, and the scores [K], with NMS
+    over all classes. outputs: logits [A,C] and deltas [A,4] of an image of `size`; shapes: the anchors [A,4], and how
+    many each level has."""
+    from torchvision.ops import clip_boxes_to_image, nms
+
+    (logits, deltas), (anchors, counts) = outputs, shapes
+    scores = logits.amax(dim=1).sigmoid()
+    best = [part.topk(min(max(most, _BEFORE), len(part))).indices for part in scores.split(list(counts))]
     starts = np.cumsum([0, *counts[:-1]]).tolist()
     rows = torch.cat([start + part for start, part in zip(starts, best, strict=True)])
-    anchors = model.anchor_generator(images, levels)[0][rows]
-    boxes = model.box_coder.decode_single(outputs["bbox_regression"][0][rows], anchors)
-    boxes = clip_boxes_to_image(boxes, images.image_sizes[0])
+    boxes = clip_boxes_to_image(model.box_coder.decode_single(deltas[rows], anchors[rows]), size)
     keep = nms(boxes, scores[rows], model.nms_thresh)[:most]
-    return boxes[keep] * ratio, scores[rows][keep]
+    return boxes[keep], scores[rows][keep]

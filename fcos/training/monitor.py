@@ -13,7 +13,7 @@ from ..assign import candidate_pairs
 from ..boxes import distance_overlap
 from ..config import AssignConfig, LossConfig
 from ..losses import Normalizers, centerness_target, entropy_floor
-from ..types import Points, Target
+from ..types import Losses, Points, Target
 from .step import Part
 
 NOTHING = 0.01  # pixels; a box whose four distances are below is no box
@@ -102,6 +102,17 @@ def measure(parts: Sequence[Part], points: Points, norm: Normalizers, cfg: LossC
         by_level.scatter_add_(0, points.level[pos.point], ones)
         by_class.scatter_add_(0, pos.label, ones)
     return torch.cat((sums, by_level, by_class))
+
+
+@torch.no_grad()
+def sums_of(losses: Sequence[Losses], labels: Tensor, levels: int, classes: int) -> Tensor:
+    """Sums of `measure` for a method without locations: its losses, and objects [G] by their labels for positives."""
+    dtype = torch.float32 if labels.device.type == "mps" else torch.float64
+    sums = torch.zeros(_SUMS + levels + classes, dtype=dtype, device=labels.device)
+    sums[:3] = sum(torch.stack(list(part)).to(sums) for part in losses)
+    sums[4] = len(labels)
+    sums[_SUMS + levels :] = torch.bincount(labels, minlength=classes)
+    return sums
 
 
 def add_crowded(sums: Tensor, crowded: Tensor) -> None:

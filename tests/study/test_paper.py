@@ -207,31 +207,35 @@ def test_the_ablation_trains_every_step(tmp_path):
         ablation_study(data, tiny_config(train={"lr": 0.1}), tmp_path / "out", device="cpu")
 
 
-def test_a_run_of_the_ladder_that_was_killed_is_not_taken_for_finished(tmp_path, monkeypatch):
+def test_a_run_of_the_ladder_that_was_killed_is_not_taken_for_finished(tmp_path):
     """report.html is renewed while a run goes on; only result.json, the last file of a run, says that it has ended."""
     from tiny import make_shapes, tiny_config
 
-    import fcos.study.ablation as study
     from fcos.data.open import open_splits
+    from fcos.study.ablation import _run
+    from fcos.study.cells import trained
     from fcos.training.checkpoint import checkpoints
     from fcos.training.folder import RunFolder
+    from fcos.training.loop import Trainer
 
     data = open_splits(make_shapes(tmp_path / "shapes", {"train": 8, "val": 4, "test": 2}))
-    config, folder, calls, real = tiny_config(train={"epochs": 2}), tmp_path / "run", [], study.train
+    config, folder, calls = tiny_config(train={"epochs": 2}), tmp_path / "run", []
 
-    def train(*arguments, **named):
-        calls.append(named)
-        return real(*arguments, **named)
+    def make(config, data, options):
+        calls.append(options)
+        assert sorted(data) == ["train", "val"]
+        return Trainer(config, data, options)
 
-    monkeypatch.setattr(study, "train", train)
-    first = study._run(config, data, folder, "cpu")
-    assert calls[-1]["init"] == "none"  # not from the bundled detector, which one step's rules have trained
-    assert study._run(config, data, folder, "cpu") == first
+    trained(config, data, folder, "cpu", make)
+    first = _run(config, data, folder, "cpu")
+    assert calls[-1].init == "none"  # not from the bundled detector, which one step's rules have trained
+    trained(config, data, folder, "cpu", make)
     assert len(calls) == 1  # it was read
     (folder / "result.json").unlink()
     assert (folder / "report.html").exists()
-    assert study._run(config, data, folder, "cpu") == first
+    trained(config, data, folder, "cpu", make)
     assert len(calls) == 2
-    assert calls[-1]["resume"]
+    assert calls[-1].resume
+    assert _run(config, data, folder, "cpu") == first
     assert RunFolder(folder, write=False).finished()
     assert len(checkpoints(folder)) == 1

@@ -1,0 +1,84 @@
+"""Training runs of a study: each in a folder of its own, resumed where it stopped, read where it has ended."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from ..config import Config
+from ..data.dataset import Dataset
+from ..data.loader import train_loader
+from ..errors import FcosError
+from ..readers import read_text
+from ..training.ahead import Ahead
+from ..training.checkpoint import checkpoints
+from ..training.data import Source, choose
+from ..training.folder import RunFolder
+from ..training.loop import Trainer
+from ..training.program import with_learned_sizes
+from ..training.run import RunOptions
+
+Make = Callable[[Config, Mapping[str, Dataset], RunOptions], Trainer]
+_STEPS = 7  # that are timed, the first two not counted
+
+
+def trained(
+    config: Config, data: Mapping[str, Dataset], folder: Path, device: str = "auto", make: Make = Trainer
+) -> Config:
+    """Train into `folder`, or go on there, unless the run has ended; returns the config as it was trained.
+
+    Learned from is data["train"], judged by is data["val"] where there is one. Every run starts from the weights of
+    the backbone alone. Raises FcosError where the folder holds a run with other settings.
+    """
+    config = with_learned_sizes(config, data["train"])  # as training keeps it
+    settings = folder / "config.yaml"
+    if settings.exists() and read_text(settings) != config.dump():
+        raise FcosError(f"{folder} holds a run with other settings; give another --out")
+    if not RunFolder(folder, write=False).finished():
+        begun = bool(checkpoints(folder))
+        if not begun:
+            settings.unlink(missing_ok=True)  # stopped before anything was saved
+        seen = choose(Source({k: v for k, v in data.items() if k in ("train", "val")}, holdout=0), config).data
+        make(config, seen, RunOptions(folder, init="none", resume=begun, device=device, quiet=True)).run()
+    return config
+
+
+def seconds_a_step(config: Config, data: Mapping[str, Dataset], device: str = "auto", make: Make = Trainer) -> float:
+    """Of training, by doing a few in a run that is thrown away: the median. On a CPU it is processor time by the number
+    of threads, which other programs on the machine do not lengthen."""
+    quick = config.override({"train": {"plots": False, "logger": [], "iterations": 10_000, "val_loss": False}})
+    seen = choose(Source({"train": data["train"]}, holdout=0), quick).data
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make(quick, seen, RunOptions(Path(folder) / "pace", init="none", device=device, quiet=True))
+        loader = Ahead(iter(train_loader(seen["train"], trainer.config)), trainer.fabric.device)
+        watch = Stopwatch(trainer.fabric.device)
+        try:
+            for _ in range(_STEPS):
+                began = watch()
+                trainer.train_step(loader)
+                times.append(watch() - began)
+        finally:
+            loader.close()
+            trainer.folder.close()
+            trainer.folder.release()
+    return median(times[2:])
+
+
+class Stopwatch:
+    """Seconds of work on a device: of the clock on a GPU, of the processor by the number of threads on a CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.threads = torch.get_num_threads() if device.type == "cpu" else 0
+
+    def __call__(self) -> float:
+        if self.threads:
+            return time.process_time() / self.threads
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()

@@ -1,0 +1,356 @@
+"""FCOS against RetinaNet and an RPN at equal backbone, FPN, pixels, augmentation, schedule and loader, on any data
+set (1904.01355, tables 3 and 6)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..config import Config
+from ..data.classes import as_seen
+from ..errors import ConfigError, DataError, did_you_mean
+from ..evaluation.coco import evaluate
+from ..evaluation.uncertainty import Draws, intervals
+from ..files import write_whole
+from ..inference.dataset import Progress, predict_dataset
+from ..inference.detector import Detector
+from ..inference.proposals import proposer
+from ..machine import Placement, pick_device
+from ..network import weights
+from ..network.model import FCOS
+from ..points import padded
+from ..readers import TEXT_LIMIT, read_json
+from ..terminal import data_name, percent, plain, plural, table
+from ..training.folder import RunFolder
+from ..training.loop import Trainer
+from .ablation import BASE, ladder
+from .cells import Make, Stopwatch, seconds_a_step, trained
+from .rivals import Rival, RivalDetector, RivalProposer, RivalTrainer, rival
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
+
+_RESAMPLES = 200  # draws of an AP's interval
+_TIMED = 8  # images whose time is taken
+_T95 = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t by degrees of freedom
+
+
+class Method(NamedTuple):
+    """A row: what it is called, changes to the settings, the rival's kind ("": FCOS), whether all objects are one
+    class, and the paper's numbers, 0..1 (1904.01355v5: ResNet-50, COCO minival)."""
+
+    name: str
+    changes: tuple[dict[str, Any], ...]
+    rival: str = ""
+    one_class: bool = False
+    paper: Mapping[str, float] = {}
+
+
+def methods(config: Config) -> dict[str, Method]:
+    """The rows by their key. FCOS of the paper has its head: towers of four dense convolutions with GroupNorm, as
+    RetinaNet's are; "fcos-own" is the config as it is, left out where it is the paper's."""
+    dense = {
+        "head_convs": 4, "head_shared_convs": 0, "head_depthwise": False, "head_deformable": False, "head_bias": True,
+        "head_norm": "group", "head_channels": config.model.fpn_channels, "scale": True, "extra_from": "fpn",
+    }  # fmt: skip
+    head: dict[str, Any] = {"model": dense}
+    improved = ladder(config)[4][1].override(head)
+    steps = {k: getattr(improved, k).model_dump() for k in ("model", "assign", "loss")}
+    from_c5: dict[str, Any] = {"model": {"extra_from": "body"}}
+    from_p5: dict[str, Any] = {"model": {"extra_from": "fpn"}}
+    rows = {
+        "retinanet": Method("RetinaNet", (from_c5,), "retinanet", paper={"AP": 0.359}),
+        "retinanet-strong": Method("RetinaNet, GroupNorm, P5", (from_p5,), "retinanet-strong"),
+        "fcos-2019": Method("FCOS, first paper", (BASE, head), paper={"AP": 0.371}),
+        "fcos": Method("FCOS, improved", (steps,), paper={"AP": 0.387}),
+        "fcos-own": Method(f"FCOS, {config.name} as it is", ()),
+        "rpn": Method("RPN", (from_p5,), "rpn", True, {"AR@100": 0.447, "AR@1000": 0.569}),
+        "fcos-rpn": Method("FCOS as RPN", (steps,), "", True, {"AR@100": 0.528, "AR@1000": 0.603}),
+    }
+    if improved == config:
+        del rows["fcos-own"]
+    return rows
+
+
+CITED = (
+    "paper: 1904.01355v5, ResNet-50 on COCO minival; RetinaNet's 35.9 and FCOS's 38.7 from memory. FCOS as RPN without "
+    "centerness: 48.0 / 59.3.\n"
+    "CornerNet is another network and not trained here: AP 40.5, AP50 56.5, AP75 43.1 with Hourglass-104 on COCO\n"
+    "test-dev (arXiv 1808.01244, as 1904.01355 quotes it, from memory), beside FCOS's 41.5 with ResNet-101."
+)
+
+
+class Cost(NamedTuple):
+    """Of a method: optimiser steps of its minutes (0: the settings say them), seconds a step and an image, output
+    variables, parameters."""
+
+    steps: int
+    step: float
+    image: float
+    outputs: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: its optimiser steps; AP and the others 0..1, nan where they mean nothing; the interval of its AP by the
+    choice of images."""
+
+    steps: int
+    AP: float
+    AP50: float
+    low: float
+    high: float
+    AR100: float
+    AR1000: float
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """A method with all its runs."""
+
+    key: str
+    method: Method
+    cost: Cost
+    cells: tuple[Cell, ...]
+
+    def mean(self, name: str) -> float:
+        """Over the seeds."""
+        return float(np.mean([getattr(c, name) for c in self.cells]))
+
+    def interval(self) -> tuple[float, float]:
+        """95 % of AP: Student's over the seeds, or of one seed by the choice of images."""
+        if len(self.cells) == 1:
+            return self.cells[0].low, self.cells[0].high
+        values = [c.AP for c in self.cells]
+        half = _T95[min(len(values), len(_T95)) - 1] * float(np.std(values, ddof=1)) / len(values) ** 0.5
+        return self.mean("AP") - half, self.mean("AP") + half
+
+
+@dataclass(frozen=True)
+class VersusStudy:
+    """All methods on one data set. budget: what each run had; judged: the split and its number of images."""
+
+    data: str
+    budget: str
+    judged: str
+    rows: tuple[MethodRow, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        rows = [
+            {
+                "key": r.key,
+                "name": r.method.name,
+                "paper": dict(r.method.paper),
+                **{k: v for k, v in r.cost._asdict().items() if k != "steps"},
+                "interval": r.interval(),
+                "seeds": [vars(c) for c in r.cells],
+            }
+            for r in self.rows
+        ]
+        return plain({"data": self.data, "budget": self.budget, "judged": self.judged, "rows": rows})
+
+    def text(self) -> str:
+        """For a terminal."""
+        head = ("", "seeds", "AP", "95 %", "AP50", "AR@100", "AR@1000", "outputs", "params", "steps", "s/step",
+                "ms/image", "paper AP", "paper AR@100", "paper AR@1000")  # fmt: skip
+        lines = []
+        for r in self.rows:
+            low, high = r.interval()
+            spread = "-" if math.isnan(low) else f"{percent(low, 1)} to {percent(high, 1)}"
+            numbers = [percent(r.mean(k)) for k in ("AP50", "AR100", "AR1000")]
+            cost = (f"{r.cost.outputs:,}", f"{r.cost.parameters / 1e6:.2f} M", f"{r.cells[0].steps:,}",
+                    f"{r.cost.step:.2f}", f"{r.cost.image * 1000:.0f}")  # fmt: skip
+            cited = (percent(r.method.paper.get(k), 1) for k in ("AP", "AR@100", "AR@1000"))
+            lines.append((r.method.name, len(r.cells), percent(r.mean("AP")), spread, *numbers, *cost, *cited))
+        told = f"{self.data}, {self.budget} each, judged on {self.judged}; AP and AR in %"
+        over = "95 %: over the seeds (Student), of one seed by the choice of images"
+        return "\n".join([told, table(head, lines), over, CITED])
+
+    def plot(self, path: Path) -> None:
+        """Bars of AP and of AR@100 beside the paper's AP."""
+        from ..show.plots import bars
+
+        columns = {
+            "AP": [_bar(r.mean("AP")) for r in self.rows],
+            "AR@100 of proposals": [_bar(r.mean("AR100")) for r in self.rows],
+            "paper AP (COCO, R-50)": [r.method.paper.get("AP") for r in self.rows],
+        }
+        bars(path, f"versus: {data_name(self.data)}", [r.method.name for r in self.rows], columns)
+
+
+def _bar(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run: the settings that all rows share, keys of `methods` (empty: all), seeds, the folder, the device, and
+    the time: `minutes` of training for each run in place of the steps or epochs of the settings."""
+
+    config: Config
+    out: Path
+    seeds: Sequence[int] = (0,)
+    only: Sequence[str] = ()
+    minutes: float | None = None
+    device: str = "auto"
+
+
+def versus_study(data: Mapping[str, Dataset], plan: Plan) -> VersusStudy:
+    """Train every method for every seed, learned from data["train"], judged by data["val"] after the last step.
+
+    A run that has ended is read from its folder OUT/KEY-seedN, one that has begun goes on. `versus.txt` in OUT is
+    written anew after every run. Raises FcosError where the folder holds runs with other settings.
+    """
+    known = methods(plan.config)
+    for key in plan.only:
+        if key not in known:
+            hint = did_you_mean(key, known, f"choose from {', '.join(known)}")
+            raise ConfigError(f"--methods: there is no {key!r}; {hint}")
+    if plan.config.train.batch == 0:
+        raise ConfigError("train.batch=auto would differ from method to method; give a number, such as train.batch=8")
+    for dataset in data.values():
+        if absent := next((r.file_name for r in dataset.records if r.path is None), None):
+            raise DataError(f"{dataset.root}: {absent} has no file; put the images where the annotations say")
+    chosen = {key: known[key] for key in (plan.only or known)}
+    cells: dict[str, list[Cell]] = {key: [] for key in chosen}
+    costs: dict[str, Cost] = {}
+    study = VersusStudy(str(data["train"].root), _budget(plan), _judged(data["val"]), ())
+    for seed in plan.seeds:
+        for key, method in chosen.items():
+            run = _Run(key, method, plan, data)
+            if key not in costs:
+                costs[key] = run.cost()
+            cells[key].append(run.cell(seed, costs[key]))
+            rows = tuple(MethodRow(k, m, costs[k], tuple(cells[k])) for k, m in chosen.items() if cells[k])
+            study = VersusStudy(study.data, study.budget, study.judged, rows)
+            write_whole(plan.out / "versus.txt", study.text() + "\n")
+    return study
+
+
+def _budget(plan: Plan) -> str:
+    cfg = plan.config.train
+    if plan.minutes is not None:
+        on_cpu = pick_device(plan.device).type == "cpu"
+        return f"{plan.minutes:g} minutes of training{' (processor time by threads)' if on_cpu else ''}"
+    return plural(cfg.iterations, "step") if cfg.iterations else plural(cfg.epochs, "epoch")
+
+
+def _judged(dataset: Dataset) -> str:
+    return f"{plural(len(dataset), 'image')} of {dataset.split}"
+
+
+class _Run:
+    """One method on the data: what it costs, and a run of it."""
+
+    def __init__(self, key: str, method: Method, plan: Plan, data: Mapping[str, Dataset]) -> None:
+        self.key, self.method, self.plan, self.data = key, method, plan, data
+        fixed = {"data": {"single_class": method.one_class}, "train": {"val_loss": False, "plots": False}}
+        self.config = plan.config.override(*method.changes, fixed)
+        self.judged = as_seen(data["val"], self.config.data)
+        self.classes = as_seen(data["train"], self.config.data).classes
+        self.device = pick_device(plan.device)
+
+    @property
+    def make(self) -> Make:
+        if not self.method.rival:
+            return Trainer
+        return lambda config, data, options: RivalTrainer(self._rival, config, data, options)
+
+    def _rival(self) -> Rival:
+        return rival(self.method.rival, self.config, len(self.classes))
+
+    def _fresh(self) -> FCOS:
+        return self._rival() if self.method.rival else weights.build(self.config, len(self.classes))
+
+    def cost(self) -> Cost:
+        """Measured at the first call, then read: a resumed run must have the steps it began with."""
+        file = self.plan.out / f"{self.key}.json"
+        settings = self.config.model_dump(mode="json")
+        asked = {"settings": settings, "minutes": self.plan.minutes}
+        if file.is_file():
+            stored = read_json(file, TEXT_LIMIT)
+            if not isinstance(stored, dict) or {k: stored.get(k) for k in asked} != asked:
+                raise ConfigError(f"{file} is of a study with other settings; give another --out")
+            return Cost(**stored["cost"])
+        step = seconds_a_step(self.config, {"train": self.data["train"]}, self.plan.device, self.make)
+        network = self._fresh().eval()
+        size = padded((self.config.data.size, self.config.data.size), self.config.data.divisor)
+        with torch.inference_mode():
+            outputs = sum(part.numel() for part in network(torch.zeros(1, 3, *size)))
+        steps = 0 if self.plan.minutes is None else max(1, int(self.plan.minutes * 60 / step))
+        parameters = sum(p.numel() for p in network.parameters())
+        cost = Cost(steps, step, self._seconds_an_image(network), outputs, parameters)
+        write_whole(file, json.dumps({**asked, "cost": cost._asdict()}, indent=1) + "\n")
+        return cost
+
+    def _seconds_an_image(self, network: FCOS) -> float:
+        """Of reading, network and decoding, one image at a time; the first pass over them is not counted."""
+        detector = self._detector(network.to(self.device))
+        few = self.judged.subset(range(min(_TIMED, len(self.judged))))
+        watch = Stopwatch(self.device)
+        for _ in range(2):
+            began = watch()
+            predict_dataset(detector, few, 1, allow_missing=True, progress=Progress(_unsaid, True))
+        return (watch() - began) / len(few)
+
+    def _detector(self, network: FCOS) -> Detector:
+        kind = RivalDetector if self.method.rival else Detector
+        return kind(network.eval().requires_grad_(False), self.config, self.classes, Placement(self.device))
+
+    def _proposer(self, detector: Detector) -> Detector:
+        if not self.method.rival:
+            return proposer(detector)
+        return RivalProposer(detector.network, self.config, self.judged_as_one().classes, detector.placement)
+
+    def judged_as_one(self) -> Dataset:
+        """The judged images with all objects as one class."""
+        return self.judged.as_single_class()
+
+    def cell(self, seed: int, cost: Cost) -> Cell:
+        """Train with a seed and judge; read where that was done."""
+        folder = self.plan.out / f"{self.key}-seed{seed}"
+        budget = {"train": {"seed": seed, **({"iterations": cost.steps} if cost.steps else {})}}
+        learned = {"train": self.data["train"]}
+        config = trained(self.config.override(budget), learned, folder, self.plan.device, self.make)
+        file = folder / "judged.json"
+        asked = {"settings": config.model_dump(mode="json"), "images": [r.file_name for r in self.judged.records]}
+        if file.is_file():
+            stored = read_json(file, 64 * TEXT_LIMIT)
+            if isinstance(stored, dict) and {k: stored.get(k) for k in asked} == asked:
+                numbers: dict[str, Any] = {k: math.nan if v is None else v for k, v in stored["numbers"].items()}
+                return Cell(**numbers)
+        cell = self._judge(folder, int(RunFolder(folder, write=False).rows()[-1]["step"]))
+        write_whole(file, json.dumps({**asked, "numbers": plain(asdict(cell))}, indent=1) + "\n")
+        return cell
+
+    def _judge(self, folder: Path, steps: int) -> Cell:
+        network = self._fresh()
+        state, *_ = weights.read(folder / "last.safetensors")
+        weights.load_state(network, state, str(folder))
+        detector = self._detector(network.to(self.device))
+        ap = ap50 = low = high = math.nan
+        if not self.method.one_class:
+            detections = self._detect(detector, self.judged)
+            metrics = evaluate(detections, self.judged)
+            chance = intervals(detections, self.judged, Draws(_RESAMPLES))["AP"]
+            ap, ap50, low, high = metrics.ap, metrics.ap50, chance.low, chance.high
+        one = self.judged_as_one()
+        proposals = self._detect(self._proposer(detector), one)
+        ar = evaluate(proposals, one, class_agnostic=True, max_detections=(100, 1000)).ar
+        return Cell(steps, ap, ap50, low, high, ar[100], ar[1000])
+
+    def _detect(self, detector: Detector, dataset: Dataset) -> list[Any]:
+        return predict_dataset(detector, dataset, 1, allow_missing=True, progress=Progress(_unsaid, True))
+
+
+def _unsaid(line: str) -> None:
+    """Lines about each pass over the images would be told again for every run."""
