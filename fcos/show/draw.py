@@ -120,7 +120,10 @@ def draw_boxes(image: Pixels, marks: Marks) -> Pixels:
         else list(marks.colors)
     )
     scale = math.sqrt(height * width)
-    line = max(1, round(0.0035 * scale))
+    crowding = min(1.0, max(0.7, (12 / len(rows)) ** 0.25))
+    # of hundreds of boxes, as in a large image, the tags together take a quarter of the image at most
+    lettering = min(0.024 * crowding, math.sqrt(0.025 / len(rows)))
+    line = max(1, round(0.0035 * scale * min(1.0, lettering / (0.7 * 0.024))))
     area = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
     by_area = rows[np.argsort(-area[rows], kind="stable")]  # small boxes come last, on top of large ones
     _draw_frames(pixels, xyxy[by_area], [tint[i] for i in by_area], dim[by_area], line)
@@ -130,8 +133,7 @@ def draw_boxes(image: Pixels, marks: Marks) -> Pixels:
     for i in by_score:
         text = names[label[i]] if 0 <= label[i] < len(names) else str(label[i])
         texts.append(text if score is None or dim[i] else f"{text} {score[i]:.2f}")
-    crowding = min(1.0, max(0.7, (12 / len(rows)) ** 0.25))
-    font_size = max(8.0, 0.024 * scale * crowding)
+    font_size = max(8.0, lettering * scale)
     return _draw_tags(pixels, xyxy[by_score], texts, [tint[i] for i in by_score], _Pen(line, font_size))
 
 

@@ -155,3 +155,14 @@ def test_side_by_side() -> None:
     pair = draw.side_by_side(grey(60, 80), grey(60, 80))
     assert pair.shape[1] > 160
     assert (pair == 120).all(2).sum() == 2 * 60 * 80
+
+
+def test_many_boxes_in_a_large_image_leave_it_to_be_seen() -> None:
+    """Four hundred boxes on a grid: tags and frames hide less than half of it; they had hidden nearly all."""
+    place = np.arange(20) * 100.0 + 20
+    corners = np.array([(x, y) for y in place for x in place], np.float32)
+    boxes = np.concatenate((corners, corners + 60), axis=1)
+    drawn = draw.draw_boxes(
+        grey(2000, 2000), draw.Marks(boxes, np.zeros(400, np.int64), ("person",), np.full(400, 0.5))
+    )
+    assert (drawn != 120).any(axis=2).mean() < 0.5
