@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from ..data.dataset import Dataset
 from ..data.image import read_image
+from ..data.tiles import empty_share, tiled
 from ..errors import ImageError
 
 _LOOKED = 100  # images that are looked at
@@ -23,8 +24,8 @@ _ODD, _SURE = 0.35, 4.0  # share, and standard deviations above chance, from whi
 class Facts:
     """images, objects, classes: numbers in the training split. side: median shorter side of the images, pixels.
     small, middle: the shorter side of the box that a tenth and half of the boxes fall below, as a share of the image's
-    shorter side. upright: up and down differ. handed: objects are not their mirror
-    images, as letters. judged: images of the validation split."""
+    shorter side; large: the longer side that 95 of 100 fall below, likewise. upright: up and down differ. handed:
+    objects are not their mirror images, as letters. judged: images of the validation split."""
 
     images: int
     objects: int
@@ -32,6 +33,7 @@ class Facts:
     side: int
     small: float
     middle: float
+    large: float
     upright: bool
     handed: bool
     judged: int
@@ -41,16 +43,20 @@ def gather(data: dict[str, Dataset]) -> Facts:
     """The facts of a run's data; a few dozen images are read."""
     train = data["train"]
     sides = np.array([min(r.size) for r in train.records], float)
-    shares = [
-        (r.boxes[~r.ignore, 2:] - r.boxes[~r.ignore, :2]).min(axis=1) / max(min(r.size), 1) for r in train.records
-    ]
-    share = np.concatenate(shares) if shares else np.zeros(0)
-    small, middle = (float(v) for v in np.quantile(share, (0.1, 0.5))) if len(share) else (1.0, 1.0)
+    shares = [(r.boxes[~r.ignore, 2:] - r.boxes[~r.ignore, :2]) / max(min(r.size), 1) for r in train.records]
+    share = np.concatenate(shares) if shares else np.zeros((0, 2))
+    small, middle = (float(v) for v in np.quantile(share.min(axis=1), (0.1, 0.5))) if len(share) else (1.0, 1.0)
+    large = float(np.quantile(share.max(axis=1), 0.95)) if len(share) else 1.0
     upright, handed = orientation(train)
     return Facts(
-        len(train), len(share), len(train.classes), int(np.median(sides)), small, middle, upright, handed,
+        len(train), len(share), len(train.classes), int(np.median(sides)), small, middle, large, upright, handed,
         len(data.get("val", ())),
     )  # fmt: skip
+
+
+def through_tiles(facts: Facts, train: Dataset, tile: int) -> Facts:
+    """The facts of a run that learns from tiles of so many pixels: `images` are those that an epoch shows."""
+    return replace(facts, images=round(float(empty_share(tiled(train, tile)).sum()))) if tile else facts
 
 
 def orientation(dataset: Dataset) -> tuple[bool, bool]:

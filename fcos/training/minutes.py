@@ -14,19 +14,22 @@ from ..config import Config
 from ..data.dataset import Dataset
 from ..data.loader import train_loader
 from ..errors import ConfigError
+from ..inference.composite import OWN, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
+from ..inference.tiles import Tiling
 from ..machine import Placement, pick_device
 from ..terminal import clock
 from . import plan as rules
 from .ahead import Ahead
 from .clock import Budget, Deadline
-from .facts import gather
+from .facts import gather, through_tiles
 from .loop import Trainer
 from .run import RunOptions
 from .validation import eval_batch
 
 LEAST, MOST = 0.5, 60 * 24 * 14  # minutes
+_SIZED = ("data.tile", "data.size", "data.max_size", "data.train_sizes")
 _SETTLED = ("train.epochs", "train.iterations")
 _JUDGED = 6  # images that are judged for the pace
 
@@ -86,8 +89,17 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     if "train.batch" in wish.given:
         batch = rules.Choice("batch", str(config.train.batch), "asked for")
     pace = measure(config, data, wish)
+    tile = config.data.tile
+    if not any(key in wish.given for key in _SIZED):
+        tile = rules.tile_for(facts, config.data.size)
+        if not affordable(data.get("val"), tile, pace, wish.budget.left):
+            tile = 0
+        elif tile:
+            asked["data.tile"] = tile
+            pace = measure(resolve(model.value, asked), data, wish)
+    facts = through_tiles(facts, data["train"], tile)
     size = rules.Choice("size", str(config.data.size), "asked for")
-    if "data.size" not in wish.given:
+    if "data.size" not in wish.given and not tile:
         steps = (wish.budget.left - rules.ending(facts, pace)) / pace.step
         size = rules.size_for(facts, config.data.size, max(steps, 0) * pace.batch / max(facts.images, 1))
     if int(size.value) != pace.size:
@@ -97,7 +109,13 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
             pace = measure(resolve(model.value, larger), data, wish)
     given = dict(wish.given)
     given |= {"train.eval_every": config.train.eval_every} if "train.eval_every" in given else {}
-    made = rules.make_plan(facts, pace, wish.budget.left, {"model": model, "batch": batch, "size": size}, given)
+    chosen = {"model": model, "batch": batch, "size": size}
+    if tile:
+        if "data.size" not in wish.given:
+            chosen["size"] = size._replace(reason="of a tile; the preset's, which its detector was trained at")
+        why = f"the objects are too small for whole images, even at {rules.SIZES[-1]} px"
+        chosen["tile"] = rules.Choice("tile", str(tile), "asked for" if tile == config.data.tile else why)
+    made = rules.make_plan(facts, pace, wish.budget.left, chosen, given)
     if isinstance(made, str):
         raise ConfigError(f"too few minutes ({wish.budget.minutes:g}): {made}")
     deadline = Deadline(wish.budget.minutes * 60, made.tail, start=wish.budget.start)
@@ -105,6 +123,14 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     head = f"the plan for {clock(wish.budget.minutes * 60)} (minutes:seconds), {spent} of which are gone:"
     lines = [head, *made.text().splitlines()]
     return Prepared(resolve(model.value, made.settings), deadline, made, lines, facts.judged * pace.image)
+
+
+def affordable(val: Dataset | None, tile: int, pace: rules.Pace, seconds: float) -> bool:
+    """Whether judging through tiles takes no more than a quarter of the seconds, by the pace of whole images."""
+    if not tile or val is None:
+        return True
+    windows = sum(len(Tiling(tile).windows(r.size)) for r in val.records)
+    return windows * pace.image <= seconds / 4
 
 
 def more_steps(done: int, now: float, end: float, latest: float) -> bool:
@@ -118,11 +144,12 @@ def measure(config: Config, data: Mapping[str, Dataset], wish: Wish) -> rules.Pa
     least."""
     quick = config.override({"train": {"plots": False, "logger": [], "iterations": 10_000, "val_loss": False}})
     val = data.get("val")
-    few = {"train": data["train"], **({} if val is None else {"val": val.subset(range(min(_JUDGED, len(val))))})}
+    judged = 2 if config.data.tile else _JUDGED
+    few = {"train": data["train"], **({} if val is None else {"val": val.subset(range(min(judged, len(val))))})}
     times: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(quick, few, RunOptions(Path(folder) / "pace", wish.init, device=wish.device, quiet=True))
-        loader = Ahead(iter(train_loader(few["train"], trainer.config)), trainer.fabric.device)
+        loader = Ahead(iter(train_loader(trainer.data["train"], trainer.config)), trainer.fabric.device)
         try:
             whole = wish.budget.minutes * 60
             end, latest = (time.monotonic() + seconds for seconds in (min(20.0, 0.05 * whole), 0.15 * whole))
@@ -133,7 +160,8 @@ def measure(config: Config, data: Mapping[str, Dataset], wish: Wish) -> rules.Pa
             image = 0.0
             if val is not None:
                 trainer.network.eval()
-                detector = Detector(trainer.judged, config, trainer.classes, Placement(trainer.fabric.device))
+                placement = Placement(trainer.fabric.device)
+                detector = compose([Detector(trainer.judged, config, trainer.classes, placement)], Looks(OWN))
                 for _ in range(2):  # the first time warms up
                     began = time.perf_counter()
                     quiet = Progress(lambda _: None, True)

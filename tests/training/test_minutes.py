@@ -18,9 +18,20 @@ from fcos.training.checkpoint import load_checkpoint
 from fcos.training.clock import Budget, Deadline, process_age
 from fcos.training.facts import Facts, orientation
 from fcos.training.loop import Trainer
-from fcos.training.plan import Choice, Pace, Plan, batch_for, command, flips_for, make_plan, model_for, size_for
+from fcos.training.plan import (
+    Choice,
+    Pace,
+    Plan,
+    batch_for,
+    command,
+    flips_for,
+    make_plan,
+    model_for,
+    size_for,
+    tile_for,
+)
 
-CELLS = Facts(205, 3000, 3, 416, 0.10, 0.25, upright=False, handed=False, judged=87)
+CELLS = Facts(205, 3000, 3, 416, 0.10, 0.25, 0.5, upright=False, handed=False, judged=87)
 CHOSEN = {
     "model": Choice("model", "fcos-lite0", ""),
     "batch": Choice("batch", "4", ""),
@@ -130,7 +141,7 @@ def test_the_model_goes_with_the_machine_and_the_time():
 
 def test_few_images_are_learned_in_small_batches():
     assert batch_for(CELLS, cuda=False).value == "4"
-    assert batch_for(Facts(5000, 1, 1, 1, 1, 1, True, False, 0), cuda=False).value == "8"
+    assert batch_for(Facts(5000, 1, 1, 1, 1, 1, 1, True, False, 0), cuda=False).value == "8"
 
 
 @pytest.mark.parametrize(
@@ -144,13 +155,39 @@ def test_few_images_are_learned_in_small_batches():
     ],
 )
 def test_the_size_follows_the_boxes_and_the_time(small, epochs, size):
-    assert size_for(Facts(205, 3000, 3, 416, small, 0.25, True, False, 87), 320, epochs).value == size
+    assert size_for(Facts(205, 3000, 3, 416, small, 0.25, 0.5, True, False, 87), 320, epochs).value == size
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "side", "tile"),
+    [
+        (0.0145, 0.03, 960, 320),  # a tenth is under 14 of 960 pixels: at 320 of 320 they have 14
+        (0.10, 0.5, 416, 0),  # large enough as they are
+        (0.0146, 0.6, 960, 0),  # a tile that holds 95 of 100 objects is as large as the image
+        (0.0146, 0.2, 960, 384),  # larger tiles than the small ones want, for the others
+        (0.02, 0.04, 400, 0),  # the images have no more pixels than 512 px show
+    ],
+)
+def test_tiles_are_for_small_objects_of_large_images(small, large, side, tile):
+    facts = Facts(60, 2000, 10, side, small, small + 0.01, large, True, True, 20)
+    assert tile_for(facts, 320) == tile
+
+
+def test_judging_through_tiles_must_be_affordable(tmp_path):
+    """The images are smaller than a tile of 512: each is one window."""
+    val = open_splits(make_shapes(tmp_path / "shapes", {"val": 3}))["val"]
+    pace = Pace(0.5, 1.0, 4, 320)
+    assert minutes.affordable(val, 0, pace, 0.0)
+    assert minutes.affordable(None, 512, pace, 0.0)
+    assert minutes.affordable(val, 512, pace, 4.0 * len(val))
+    assert not minutes.affordable(val, 512, pace, 4.0 * len(val) - 1)
+    assert not minutes.affordable(val, 32, pace, 4.0 * len(val))  # several windows each
 
 
 def test_flips_follow_the_images():
     assert flips_for(CELLS).value == "left-right, up-down"
-    assert flips_for(Facts(1, 1, 1, 1, 1, 1, True, False, 0)).value == "left-right"
-    assert flips_for(Facts(1, 1, 1, 1, 1, 1, False, True, 0)).value == "none"
+    assert flips_for(Facts(1, 1, 1, 1, 1, 1, 1, True, False, 0)).value == "left-right"
+    assert flips_for(Facts(1, 1, 1, 1, 1, 1, 1, False, True, 0)).value == "none"
 
 
 def test_a_plan_fills_the_time():
