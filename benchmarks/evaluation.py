@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from common import print_heading
 
-from fcos.data.dataset import Dataset, Record
+from fcos.data.dataset import Dataset
+from fcos.data.records import Record
 from fcos.evaluation.coco import evaluate, flatten
 from fcos.evaluation.metrics import Totals, coco_arrays
 from fcos.types import Classes, Detections

@@ -8,6 +8,7 @@ AWS_ENDPOINT_URL, ~/.aws, GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN), never from 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -109,7 +110,7 @@ def local(path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> Pa
     if not is_remote(path):
         return Path(path)
     url = url_of(path).rstrip("/")
-    place = cache_folder() / "remote" / hashlib.sha256(url.encode()).hexdigest()[:16] / PurePosixPath(url).name
+    place = place_of(url)
     if is_file(url):
         return _fetched(url, place, kind)
     files = list(below(url, kind))
@@ -123,6 +124,25 @@ def local(path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> Pa
             old.unlink()
             _stamp(old).unlink(missing_ok=True)
     return place
+
+
+def place_of(url: str) -> Path:
+    """Where the copy of a URL lies in the cache folder, if there is one."""
+    url = url.rstrip("/")
+    return cache_folder() / "remote" / hashlib.sha256(url.encode()).hexdigest()[:16] / PurePosixPath(url).name
+
+
+def remove(path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> None:
+    """Remove a file; nothing where it is not there."""
+    url = url_of(path)
+
+    def once() -> None:
+        files = _files(url)
+        with contextlib.suppress(FileNotFoundError):
+            files.rm_file(url)
+        files.invalidate_cache()
+
+    _trying(once, f"remove {url}", kind, url)
 
 
 def put(source: Path, path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from fcos.data.dataset import Dataset, Record
+from fcos.data.dataset import Dataset
+from fcos.data.records import Record
 from fcos.types import Classes, Detections
 
 

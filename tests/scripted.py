@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fcos.config import Config, DataConfig
-from fcos.data.dataset import Dataset, Record
+from fcos.data.dataset import Dataset
+from fcos.data.records import Record
 from fcos.inference.detector import Detector
 from fcos.points import make_points
 from fcos.types import Classes, Predictions

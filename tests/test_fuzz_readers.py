@@ -21,8 +21,9 @@ from PIL import Image
 
 from fcos.config import Config
 from fcos.core_yaml import dump_yaml, parse_yaml, read_yaml
-from fcos.data.dataset import Dataset, Record
+from fcos.data.dataset import Dataset
 from fcos.data.image import image_header, load_image
+from fcos.data.records import Record
 from fcos.evaluation.results import read_results
 from fcos.export.about import About, from_text
 from fcos.inference.scores import parse_scores

@@ -45,6 +45,7 @@ WORDS = [
     "machine",
     "remote",
     "files",
+    "tars",
     "readers",
     "core_yaml",
     "detections",

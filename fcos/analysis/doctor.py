@@ -22,7 +22,8 @@ from .scan import Scan, class_pairs, scan
 from .search import NEAR, Option, measure_rates, search
 
 if TYPE_CHECKING:
-    from ..data.dataset import Dataset, Record
+    from ..data.dataset import Dataset
+    from ..data.records import Record
 
 SERIOUS_LOSS = 0.05
 SAME_BOX = 0.9  # IoU of two boxes of one picture that are one object marked twice

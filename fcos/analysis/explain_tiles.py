@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from ..data.dataset import Size, Window
+from ..data.records import Size, Window
 from ..errors import ConfigError
 from ..inference.detector import Detector
 from ..inference.large import open_windows

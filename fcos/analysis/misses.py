@@ -39,7 +39,8 @@ from .explain import Raw
 from .tide import Tide, tide
 
 if TYPE_CHECKING:
-    from ..data.dataset import Dataset, Record
+    from ..data.dataset import Dataset
+    from ..data.records import Record
 
 STAGES = ("no location", "outranked", "suppressed", "wrong class", "box too poor", "below threshold")
 _COLORS = dict(

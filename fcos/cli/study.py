@@ -50,6 +50,11 @@ STUDIES = {
         "trains FCOS, RetinaNet and an RPN on one backbone and FPN (tables 3 and 6); takes long, can be resumed; "
         "--minutes or --epochs, --seeds, --methods, --out",
     ),
+    "scaling": (
+        "model",
+        "estimate: training on 1 to 64 GPUs from a measured step; --step, --network, --inside, --gpus-per-machine, "
+        "--loading",
+    ),
     "figures": ("model", "centerness.png and architecture.png, drawn from the model; --out"),
 }
 
@@ -77,6 +82,15 @@ def command(
         typer.Option(
             "--baseline", help="proposals: weights of torchvision's Faster R-CNN or RetinaNet to compare with."
         ),
+    ] = None,
+    step: Annotated[
+        float | None, typer.Option("--step", help="scaling: seconds of a step on one GPU; left out: those of the run.")
+    ] = None,
+    network: Annotated[float, typer.Option("--network", help="scaling: Gbit/s between machines.")] = 100.0,
+    inside: Annotated[float, typer.Option("--inside", help="scaling: Gbit/s between the GPUs of a machine.")] = 2400.0,
+    machine: Annotated[int, typer.Option("--gpus-per-machine", min=1, help="scaling: GPUs of a machine.")] = 8,
+    loading: Annotated[
+        float | None, typer.Option("--loading", help="scaling: images a second that a machine decodes.")
     ] = None,
     device: Device = "auto",
     trust: Trust = False,
@@ -127,6 +141,11 @@ def command(
         only = [word.strip() for word in methods.split(",") if word.strip()]
         plan = {"config": config, "out": out, "seeds": range(seeds), "only": only, "minutes": minutes, "device": device}
         dataset, result = _versus(source, split, limit, plan)
+    elif name == "scaling":
+        assert model is not None
+        dataset = _open(source, split or "train", limit) if source is not None else None
+        given = {"step": step, "network": network, "inside": inside, "machine": machine, "loading": loading}
+        result = _scaling(model, overrides, dataset, given)
     else:
         dataset = _open(source, split, limit) if source is not None else None
         result = _run(
@@ -218,6 +237,35 @@ def _versus(data: DataSource, split: str | None, limit: int, plan: dict[str, Any
     dataset = splits[judged]
     dataset = dataset.subset(range(min(limit, len(dataset)))) if limit else dataset
     return dataset, versus_study({"train": splits[taught], "val": dataset}, Plan(**plan))
+
+
+def _scaling(model: str, settings: list[str], dataset: Dataset | None, given: dict[str, Any]) -> Any:
+    from ..errors import FcosError
+    from ..network import weights
+    from ..study.scaling import Cluster, measured_step, scaling_study
+    from ..zoo.describe import read_settings
+    from ..zoo.models import known_models
+
+    bad = [key for key, value in given.items() if value is not None and not 0 < value < float("inf")]
+    if bad:
+        raise FcosError(f"--{bad[0]} {given[bad[0]]:g} is no number above 0")
+    config = _config(model, settings)
+    bare = model in known_models() and known_models()[model].path() is None
+    classes = len(dataset.classes) if dataset is not None else 80 if bare else len(read_settings(model)[1])
+    if not config.train.batch:
+        raise FcosError("the images of a step are not known; give them with --set train.batch=16")
+    source = "as given"
+    if given["step"] is None:
+        if not Path(model).is_dir():
+            raise FcosError(f"{model} is no run, so the time of a step is not known; give it with --step SECONDS")
+        given |= {"step": measured_step(Path(model), config.train.batch)}
+        source = f"median of {Path(model) / 'metrics.csv'}, waiting for data left out"
+    network = weights.build(config, classes)
+    size = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
+    images = config.train.iterations * config.train.batch
+    if not images and dataset is not None:
+        images = config.train.epochs * len(dataset)
+    return scaling_study(Cluster(images=config.train.batch, gradients=size, total=images, **given), source)
 
 
 def _config(model: str | None, settings: list[str]) -> Config:

@@ -14,9 +14,10 @@ from typing import Literal
 import numpy as np
 
 from ..errors import DataError, ImageError
-from .dataset import Note, Record, Size
+from .dataset import Note
 from .ids import Id
 from .image import SUFFIXES, image_header, turn_boxes
+from .records import Boxes, Records, Size, Table
 
 
 @dataclass
@@ -88,7 +89,7 @@ class ImageFile:
     ids: tuple[Id, ...] = ()
 
 
-def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[Record, ...]:
+def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> Records:
     """Check pictures and boxes, merge pictures listed twice, and group the boxes by picture."""
     if not images:
         raise DataError(f"{problems.source} lists no pictures, or the folders it names hold none")
@@ -98,32 +99,22 @@ def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[R
         raise DataError(f"{problems.source}: no picture can be used; {'; '.join(map(str, problems.notes()))}")
     rows = _check_boxes(images, sizes, rows.select(usable[rows.owner]), problems)
     order = np.argsort(rows.owner, kind="stable")
-    ends = np.searchsorted(rows.owner[order], np.arange(len(images) + 1))
-    boxes = rows.boxes[order].astype(np.float32)
-    labels, ignore = rows.labels[order].astype(np.int64), rows.ignore[order].astype(bool)
+    used = np.flatnonzero(usable)
+    starts = np.searchsorted(rows.owner[order], [*used.tolist(), len(images)])  # no row belongs to an unused image
     given = rows.areas[order]
     extent = rows.boxes[order, 2:] - rows.boxes[order, :2] if rows.extent is None else rows.extent[order]
-    xywh = np.concatenate([rows.boxes[order, :2], extent], axis=1)
-    areas = np.where(np.isfinite(given) & (given >= 0), given, extent[:, 0] * extent[:, 1])
-    records = []
-    for index, image in enumerate(images):
-        if usable[index]:
-            part = slice(ends[index], ends[index + 1])
-            height, width = sizes[index]
-            records.append(
-                Record(
-                    image.id,
-                    image.path,
-                    (int(height), int(width)),
-                    boxes[part],
-                    labels[part],
-                    ignore[part],
-                    areas[part],
-                    image.file_name,
-                    xywh[part],
-                )
-            )
-    return tuple(records)
+    boxes = Boxes(
+        starts.astype(np.int64),
+        rows.boxes[order].astype(np.float32),
+        rows.labels[order].astype(np.int64),
+        rows.ignore[order].astype(bool),
+        np.where(np.isfinite(given) & (given >= 0), given, extent[:, 0] * extent[:, 1]),
+        np.concatenate([rows.boxes[order, :2], extent], axis=1),
+    )
+    kept = [images[index] for index in used]
+    return Records(
+        Table.whole([i.id for i in kept], sizes[used], [i.file_name for i in kept], [i.path for i in kept], boxes)
+    )
 
 
 def check_classes(names: Sequence[str], source: Path) -> None:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .dataset import Window
 from .image import resize
+from .records import Window
 
 KEEP = 0.3  # a box of which less than this share is left becomes a region to ignore
 Color = tuple[int, int, int]

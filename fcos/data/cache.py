@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .. import tars
 from ..config import DataConfig
 from ..errors import DataError, ImageError
 from ..files import write_whole
 from ..machine import cache_folder, cpu_cores, free_memory
 from ..terminal import track
-from .dataset import Dataset, Record, Size
+from .dataset import Dataset
 from .image import read_image, resize, resized_shape
+from .records import Record, Size
 
 
 class Reader:
@@ -122,7 +124,8 @@ class Reader:
         if record.path is None:
             return self._decode(index)
         try:
-            stat = record.path.stat()
+            inside = tars.split(record.path)
+            stat = (record.path if inside is None else inside[0]).stat()
         except OSError:
             return self._decode(index)  # gives the error its line
         assert self.data is not None

@@ -88,7 +88,7 @@ def _with_places(parts: Sequence[Mapping[str, Dataset]]) -> list[Mapping[str, Da
 
 def _relabelled(dataset: Dataset, classes: Classes, labels: np.ndarray) -> Dataset:
     """`labels` [C] int64: the new label of each old one."""
-    records = tuple(replace(r, labels=labels[r.labels]) for r in dataset.records)
+    records = dataset.packed.labelled(labels[dataset.packed.table.labels])
     return replace(dataset, records=records, classes=classes)
 
 

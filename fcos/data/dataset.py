@@ -9,72 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, cast
 
 import numpy as np
-import torch
 
 from ..errors import DataError, did_you_mean, one_line
 from ..terminal import plural, some
-from ..types import Classes, Target
+from ..types import Classes
 from .ids import Id
-
-Size = tuple[int, int]
-
-
-class Window(NamedTuple):
-    """A part of an image in its pixels; bottom and right are outside."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-
-@dataclass(frozen=True)
-class Record:
-    """One picture and what is on it.
-
-    id: the file's image id, or 1..N where the format has none. path: None where the pack holds no pictures.
-    size: (height, width) in pixels as displayed, after EXIF rotation. boxes [G,4] float32 xyxy in pixels of
-    the displayed picture, labels [G] int64 in 0..C-1, ignore [G] bool (crowd or difficult), areas [G]
-    float64: the annotation file's area, else the box's. file_name: as in the annotation file. xywh [G,4] float64:
-    the boxes as x, y, width, height to the last bit of the file, for judging; None: those of `boxes`. window: the part
-    of the image that this is, of which all of the above speaks, the image being `whole` (height, width); None: all.
-    scores [G] in 0..1: of boxes that a model proposes; None: a person annotated them.
-    """
-
-    id: int
-    path: Path | None
-    size: Size
-    boxes: np.ndarray
-    labels: np.ndarray
-    ignore: np.ndarray
-    areas: np.ndarray
-    file_name: str = ""
-    xywh: np.ndarray | None = None
-    window: Window | None = None
-    whole: Size | None = None
-    scores: np.ndarray | None = None
-
-    def target(self) -> Target:
-        """The boxes as tensors, in pixels of the displayed picture."""
-        return Target(torch.tensor(self.boxes), torch.tensor(self.labels), torch.tensor(self.ignore))
-
-    def pick(self, keep: np.ndarray, labels: np.ndarray | None = None) -> Record:
-        """This record with only the boxes that `keep` selects, under new labels where given."""
-        labels = self.labels[keep] if labels is None else labels
-        xywh = None if self.xywh is None else self.xywh[keep]
-        scores = None if self.scores is None else self.scores[keep]
-        boxes, ignore, areas = self.boxes[keep], self.ignore[keep], self.areas[keep]
-        return replace(self, boxes=boxes, labels=labels, ignore=ignore, areas=areas, xywh=xywh, scores=scores)
-
-    def exact(self) -> np.ndarray:
-        """x, y, width, height [G,4] float64 of the boxes."""
-        if self.xywh is not None:
-            return self.xywh
-        boxes = self.boxes.astype(np.float64)
-        return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+from .records import Record, Records
 
 
 @dataclass(frozen=True)
@@ -109,7 +52,7 @@ class Dataset:
     Dataset(my_data/instances.json, all: 4 pictures, 1 class, coco)
     """
 
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     classes: Classes
     format: str
     split: str
@@ -117,8 +60,16 @@ class Dataset:
     notes: tuple[Note, ...] = ()
     aliases: Mapping[Id, int] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "records", Records.of(self.records))
+
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def packed(self) -> Records:
+        """The records, with what they offer beside a sequence: their columns, and whole selections of them."""
+        return cast(Records, self.records)
 
     def __repr__(self) -> str:
         """One line; `summary` says more."""
@@ -127,7 +78,7 @@ class Dataset:
 
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The records at `indices`, in that order."""
-        return replace(self, records=tuple(self.records[i] for i in indices))
+        return replace(self, records=self.packed.take(indices))
 
     def with_classes(self, names: Sequence[str]) -> Dataset:
         """Only the boxes of the named classes, which become labels 0.. in the given order.
@@ -145,24 +96,25 @@ class Dataset:
         old = [self.classes.names.index(name) for name in names]
         new = np.full(len(self.classes), -1)
         new[old] = np.arange(len(old))
-        records = tuple(r.pick(new[r.labels] >= 0, new[r.labels][new[r.labels] >= 0]) for r in self.records)
+        labels = new[self.packed.table.labels]
+        records = self.packed.labelled(labels).keep(labels >= 0)
         return replace(self, records=records, classes=Classes(tuple(names), tuple(self.classes.ids[k] for k in old)))
 
     def as_single_class(self, name: str = "object") -> Dataset:
         """All boxes as one class (proposals)."""
-        records = tuple(replace(r, labels=np.zeros_like(r.labels)) for r in self.records)
+        records = self.packed.labelled(np.zeros_like(self.packed.table.labels))
         return replace(self, records=records, classes=Classes((name,), (1,)))
 
     def counts(self) -> np.ndarray:
         """Boxes of each class [C] int64, without ignored ones."""
-        labels = [r.labels[~r.ignore] for r in self.records]
-        return np.bincount(np.concatenate(labels) if labels else [], minlength=len(self.classes)).astype(np.int64)
+        table = self.packed.table
+        return np.bincount(table.labels[~table.ignore], minlength=len(self.classes)).astype(np.int64)
 
     def summary(self) -> str:
         """Pictures, boxes, classes and notes as lines for a person."""
-        boxes = sum(len(r.boxes) for r in self.records)
-        ignored = sum(int(r.ignore.sum()) for r in self.records)
-        bare = sum(len(r.boxes) == 0 for r in self.records)
+        table = self.packed.table
+        boxes, ignored = len(table.boxes), int(table.ignore.sum())
+        bare = int((np.diff(table.starts) == 0).sum())
         lines = [
             f"{self.root} ({self.format}, {self.split}): {plural(len(self), 'picture')}, {plural(boxes, 'box')}"
             + (f" ({ignored:,} of them ignored: crowd or difficult)" if ignored else "")

@@ -20,8 +20,9 @@ import numpy as np
 
 from ..errors import ImageError
 from ..machine import cpu_cores
+from ..readers import read_bytes
 from ..terminal import track
-from .image import read_image
+from .image import IMAGE_LIMIT, read_image
 
 RADIUS = 5  # bits of 64
 ALIKE = 8.0  # mean difference of the thumbnails, of 255
@@ -63,10 +64,8 @@ def fingerprint(paths: Sequence[Path], label: str = "pictures", *, quiet: bool =
 
 def _fingerprint(path: Path) -> tuple[int, np.ndarray, str, str]:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, IMAGE_LIMIT, ImageError)
         grey = cv2.cvtColor(read_image(data), cv2.COLOR_RGB2GRAY)
-    except OSError as error:
-        return 0, np.zeros((_SIDE, _SIDE), np.uint8), "", f"{path}: {(error.strerror or str(error)).lower()}"
     except ImageError as error:
         return 0, np.zeros((_SIDE, _SIDE), np.uint8), "", str(error).replace("the image", str(path), 1)
     thumb = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)

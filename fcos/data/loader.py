@@ -21,8 +21,9 @@ from ..types import Batch, Target
 from . import augment
 from .augment import Color, Sample
 from .cache import Reader
-from .dataset import Dataset, Size
+from .dataset import Dataset
 from .image import resized_shape
+from .records import Size
 from .sampler import IMAGE_STREAM, Sampler, Step, canvas
 
 _GRACE = 10  # seconds that a worker lives on after SIGTERM

@@ -21,10 +21,11 @@ from ..errors import DataError, ImageError
 from ..readers import read_lines
 from ..types import Classes
 from .assemble import ImageFile, Problems, Rows, assemble, check_classes
-from .dataset import Dataset, Size, Sources
+from .dataset import Dataset, Sources
 from .image import SUFFIXES, image_header
 from .pairing import clean_name, folder_key
 from .probe import stem_of
+from .records import Size
 from .splits import ORDER, split_of_file
 from .tree import Tree
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     *("coco", "yolo", "voc", "labelstudio", "labelme", "cvat", "ndjson", "huggingface"),
-    *("openimages", "csv", "createml", "kitti", "mot", "supervisely"),
+    *("parquet", "webdataset", "openimages", "csv", "createml", "kitti", "mot", "supervisely"),
 )
 
 

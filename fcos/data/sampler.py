@@ -13,8 +13,9 @@ import numpy as np
 from ..config import DataConfig, TrainConfig
 from ..errors import ConfigError, DataError
 from ..points import padded
-from .dataset import Dataset, Size
+from .dataset import Dataset
 from .image import resized_shape
+from .records import Size
 from .tiles import empty_share
 
 ORDER_STREAM, SIZE_STREAM, IMAGE_STREAM = 1, 2, 3  # keep the random numbers of each purpose apart
@@ -50,8 +51,8 @@ class Sampler:
         if not len(dataset):
             raise DataError(f"{dataset.root}: there are no pictures to train on")
         self.data, self.train, self.rank, self.world = data, train, rank, world
-        self.sizes = [record.size for record in dataset.records]
-        self.lying = np.array([width >= height for height, width in self.sizes])
+        self.sizes = dataset.packed.table.sizes
+        self.lying = self.sizes[:, 1] >= self.sizes[:, 0]
         self.repeats = _repeat_factors(dataset, train.balance)
         self.count = round(float(self.repeats.sum()))
         self.steps_per_epoch = -(-self.count // train.batch)
@@ -63,7 +64,10 @@ class Sampler:
         batch = self.train.batch
         records = self._order(epoch)[index * batch : (index + 1) * batch]
         short, longest = self._side(step)
-        frames = tuple(resized_shape(self.sizes[r], short, longest, self.data.round) for r in records)
+        frames = tuple(
+            resized_shape((height, width), short, longest, self.data.round)
+            for height, width in self.sizes[records].tolist()
+        )
         last_epoch = -(-self.total_steps // self.steps_per_epoch)
         return Step(
             epoch,

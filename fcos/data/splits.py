@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import DataError
 from ..terminal import plural
-from .dataset import Dataset, Record
+from .dataset import Dataset
+from .records import Record
 
 
 def draw_holdout(dataset: Dataset, share: float, seed: int, together: Sequence[Sequence[int]] = ()) -> list[str]:
@@ -88,24 +89,21 @@ def _classes_of(dataset: Dataset) -> dict[str, frozenset[int]]:
 def hold_out(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, Dataset]:
     """(the rest, the pictures called `names`). DataError when one of them is not there."""
     held = set(names)
-    missing = held - {name_of(r) for r in dataset.records}
+    called = [name_of(r) for r in dataset.records]
+    missing = held.difference(called)
     if missing:
         raise DataError(
             f"{dataset.root}: {len(missing)} of the pictures that the run held out are gone, such as {min(missing)}"
         )
     return (
-        replace(dataset, records=_records(dataset.records, held, False)),
-        replace(dataset, records=_records(dataset.records, held, True), split="holdout", notes=()),
+        dataset.subset([k for k, name in enumerate(called) if name not in held]),
+        replace(dataset.subset([k for k, name in enumerate(called) if name in held]), split="holdout", notes=()),
     )
 
 
 def name_of(record: Record) -> str:
     """What a picture is called in its data set."""
     return record.file_name or (str(record.path) if record.path is not None else str(record.id))
-
-
-def _records(records: Sequence[Record], held: set[str], inside: bool) -> tuple[Record, ...]:
-    return tuple(r for r in records if (name_of(r) in held) is inside)
 
 
 TAUGHT = ("train", "trainval")  # from which splits to learn, and in which to judge, unless one is named

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from .augment import cut_boxes
-from .dataset import Dataset, Record, Size, Window
+from .dataset import Dataset
+from .records import Record, Size, Window
 
 OVERLAP = 0.2  # of two neighbours, as a share of the side
 
@@ -71,8 +72,9 @@ def empty_share(dataset: Dataset) -> np.ndarray:
     """How often each record counts in an epoch [N]: 1, but tiles without an object together no more than those with
     one. Most tiles of a large image show nothing; all of them would drown what there is to learn."""
     shares = np.ones(len(dataset))
-    bare = np.array([bool(r.ignore.all()) for r in dataset.records])
-    tile = np.array([r.window is not None for r in dataset.records])
+    table = dataset.packed.table
+    taught = np.bincount(dataset.packed.owner[~table.ignore], minlength=len(dataset))
+    bare, tile = taught == 0, table.windows[:, 2] >= 0
     empty, full = bare & tile, ~bare & tile
     if empty.any() and full.any():
         shares[empty] = min(1.0, full.sum() / empty.sum())

@@ -26,7 +26,7 @@ MAX_DEPTH = 12
 _NEAR_DEPTH = 4  # below the folder of a single file that was named
 ANNOTATIONS = (
     *(".json", ".json.gz", ".jsonl", ".ndjson", ".xml", ".txt", ".csv", ".parquet"),
-    *(".yaml", ".yml", ".data", ".names", ".labels"),
+    *(".yaml", ".yml", ".data", ".names", ".labels", ".tar"),
 )
 
 

@@ -14,11 +14,15 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
+from .. import tars
 from ..errors import DataError
 from ..files import disk_reason, file_name, write_whole
+from ..readers import read_bytes
 from ..types import Classes
 from .augment import clip
-from .dataset import Dataset, Record
+from .dataset import Dataset
+from .image import IMAGE_LIMIT
+from .records import Record
 from .splits import WORDS
 
 _NO_PRIVILEGE = 1314  # Windows' ERROR_PRIVILEGE_NOT_HELD
@@ -73,7 +77,9 @@ class Output:
         if record.path is None or path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self.link:
+        if tars.split(record.path) is not None:
+            write_whole(path, read_bytes(record.path, IMAGE_LIMIT, DataError))
+        elif self.link:
             try:
                 path.symlink_to(record.path.resolve())
             except OSError as error:

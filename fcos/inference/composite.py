@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..config import Config
-from ..data.dataset import Window
+from ..data.records import Window
 from ..detections import Detections, Results
 from ..machine import Placement
 from ..types import Classes

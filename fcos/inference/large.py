@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.dataset import Size, Window
 from ..data.image import MAX_PIXELS, image_size, read_image
+from ..data.records import Size, Window
 from ..errors import ImageError, require
 from .tiles import Held, Pixels, Windows
 

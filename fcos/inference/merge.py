@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ..boxes import nms
 from ..config import DecodeConfig
-from ..data.dataset import Size, Window
+from ..data.records import Size, Window
 from ..types import Detections
 
 Floats = NDArray[np.float32]

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.dataset import Window
 from ..data.image import image_size, read_image
+from ..data.records import Window
 from ..errors import ImageError
 from ..machine import cpu_cores, pick_device
 from ..remote import is_remote

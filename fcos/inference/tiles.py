@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import Config, DataConfig
-from ..data.dataset import Size, Window
 from ..data.image import resize
+from ..data.records import Size, Window
 from ..data.tiles import OVERLAP, cut_windows
 from ..errors import ConfigError
 from ..types import Classes, Detections

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.dataset import Dataset, Record
+from ..data.dataset import Dataset
 from ..data.open import open_splits
+from ..data.records import Record
 from ..data.tree import DataSource
 from ..data.write import convert
 from ..errors import DataError

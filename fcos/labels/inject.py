@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..data.dataset import Dataset, Record
+from ..data.dataset import Dataset
+from ..data.records import Record
 from .evidence import overlaps
 
 MISSING, CLASS, SHIFTED, SPURIOUS, DUPLICATE = "missing", "class", "shifted", "spurious", "duplicate"

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.dataset import Dataset, Record
+from ..data.dataset import Dataset
 from ..data.image import read_image
+from ..data.records import Record
 from ..data.write import SCORED, convert
 from ..errors import DataError, ImageError
 from ..inference.detector import Detector

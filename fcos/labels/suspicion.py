@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..data.dataset import Record
+from ..data.records import Record
 from .evidence import Evidence, inside, overlaps
 from .inject import CLASS, DUPLICATE, MISSING, SHIFTED, SPURIOUS
 

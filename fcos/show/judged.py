@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..data.dataset import Record
+    from ..data.records import Record
     from ..inference.detector import Detector
     from ..types import Classes, Detections
 _IMAGES = 6  # in each val_*.jpg

@@ -26,7 +26,8 @@ from ..terminal import track
 from ..types import Detections
 
 if TYPE_CHECKING:
-    from ..data.dataset import Dataset, Record
+    from ..data.dataset import Dataset
+    from ..data.records import Record
 
 LEAST = 0.01  # class probability
 _MOST = 20000  # pairs of one picture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +31,7 @@ from ..terminal import clock, plural
 from ..types import Batch, Classes, Points
 from .ahead import Ahead
 from .alarms import Watch
+from .away import Away
 from .batch_size import auto_batch
 from .checkpoint import (
     StepRecord,
@@ -53,6 +55,7 @@ from .not_finite import stop
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
 from .outlook import outlook
 from .run import Around, Result, RunOptions
+from .saving import Saver, copied
 from .setup import be_deterministic, initialise, keep_memory, make_fabric, make_ready
 from .step import Learned, backward_parts
 from .stop import Stopped, StopSignals
@@ -78,6 +81,10 @@ class Trainer:
         self.first = self.rank == 0
         self.console = Console(quiet=options.quiet or not self.first)
         self.signals = StopSignals()
+        self.saver = Saver()
+        self.away = Away(options.out, options.url if self.first else None)
+        if options.resume:
+            self.away.known()
         self.folder = RunFolder(Path(self.fabric.broadcast(str(options.out))), write=self.first)
         self.around = Around(self.fabric, self.rank, self.world, self.console, self.signals, self.folder)
         self.images = RunImages(self.folder, config, self.data)
@@ -87,6 +94,7 @@ class Trainer:
                 together(self.folder.hold, self.world)
                 self.set_up()
         except BaseException:
+            self.saver.close()
             self.folder.release()
             raise
 
@@ -129,7 +137,12 @@ class Trainer:
         whole_epoch = self.sampler.steps_per_epoch + -self.step % self.sampler.steps_per_epoch
         self.watch = Watch(self.classes.names, self.data["train"].counts().tolist(), whole_epoch)
         self.save()
-        together(lambda: self.folder.describe(config), self.world)
+
+        def describe() -> None:
+            self.saver.wait()  # a folder is a run once it holds a checkpoint
+            self.folder.describe(config)
+
+        together(describe, self.world)
 
     def build(self) -> FCOS:
         """The network with fresh weights."""
@@ -176,10 +189,12 @@ class Trainer:
                     self.keep_time()
                     if self.first and self.options.on_step is not None:
                         self.options.on_step(self.step, report)
+                together(self.saver.wait, self.world)
                 self.console.stop()
                 return self.finish()
         finally:
             self.console.stop()
+            self.saver.close()
             self.folder.close()
             loader.close()
             self.folder.release()
@@ -195,7 +210,12 @@ class Trainer:
             alarms = self.watch.look()
             for alarm in alarms:
                 self.console.note(f"alarm     {alarm}")
-            together(lambda: self.folder.record(row, [str(alarm) for alarm in alarms]), self.world)
+
+            def record() -> None:
+                self.saver.check()
+                self.folder.record(row, [str(alarm) for alarm in alarms])
+
+            together(record, self.world)
         self.console.step(done, report, cfg.batch)
 
     def keep_time(self) -> None:
@@ -218,11 +238,12 @@ class Trainer:
         if not number:
             return
         self.save()
+        together(self.saver.wait, self.world)
         self.console.stop()
         if not self.first:
             raise OtherProcess("stopped", 128 + number)
         raise Stopped(
-            f"stopped at step {self.step} of {self.total}; go on with: fcos train --resume --out {self.folder.path}",
+            f"stopped at step {self.step} of {self.total}; go on with: fcos train --resume --out {self.kept}",
             number,
         )
 
@@ -334,19 +355,24 @@ class Trainer:
     def judge(self, epoch: float) -> None:
         """Evaluate the weights on the validation split and keep the best."""
         self.network.eval()
-        self.judging.judge(self.judged, self.step, epoch, lambda: self.export("best"))
+        self.judging.judge(
+            self.judged, self.step, epoch, lambda: self.export("best", self.judged.state_dict(), self.about())
+        )
 
-    def export(self, name: str) -> None:
-        about = {"step": self.step, "AP": self.judging.ap}
+    def about(self) -> tuple[Config, dict[str, Any]]:
+        """What goes with the weights to ship: their settings, and where they come from."""
         config = self.config
         if config.decode.shown is None and self.judging.shown is not None:
             config = config.override({"decode": {"shown": self.judging.shown}})
-        weights.save(
-            self.folder.path / f"{name}.safetensors", self.judged.state_dict(), config, self.classes, about=about
-        )
+        return config, {"step": self.step, "AP": self.judging.ap}
+
+    def export(self, name: str, state: Mapping[str, Tensor], about: tuple[Config, dict[str, Any]]) -> None:
+        config, facts = about
+        weights.save(self.folder.path / f"{name}.safetensors", state, config, self.classes, about=facts)
 
     def save(self) -> None:
-        """Everything needed to go on, unless the newest checkpoint has it; written by the first process."""
+        """Everything needed to go on, unless the newest checkpoint has it; written by the first process, in a thread
+        (`Saver`): `together(self.saver.wait, ...)` where the files must be there."""
         now = self.step, self.judging.at
         if self.saved_at == now:
             return
@@ -366,11 +392,21 @@ class Trainer:
                 "total": self.total,
                 "deadline": None if self.deadline is None else self.deadline.stored(),
             }
-            save_checkpoint(self.folder.path, self.step, state)
-            self.export("last")
+            self.saver.start(partial(self.write, self.step, copied(state), self.about()))
 
         together(lambda: write() if self.first else None, self.world)
         self.saved_at = now
+
+    def write(self, step: int, state: dict[str, Any], about: tuple[Config, dict[str, Any]]) -> None:
+        """The files of a checkpoint, from a copy of the state: the steps go on meanwhile."""
+        save_checkpoint(self.folder.path, step, state)
+        self.export("last", state["average"] or state["model"], about)
+        self.away.push()
+
+    @property
+    def kept(self) -> str:
+        """Where the run is kept, for a person: its folder or its URL."""
+        return self.options.url or str(self.folder.path)
 
     def elapsed(self) -> float:
         """Seconds of the run, those before a resume included."""
@@ -409,7 +445,7 @@ class Trainer:
         best = self.judging.best if self.judging.best > -math.inf else math.nan
         if not self.first:
             return Result(self.folder.path, self.step, best, None, None, self.elapsed(), self.options.device)
-        self.export("last")
+        self.export("last", self.judged.state_dict(), self.about())
         detections, metrics = self.judging.best_again()
         interval = None
         if metrics is not None and len(detections) <= _MOST:
@@ -425,6 +461,7 @@ class Trainer:
         self.draw(last=True)
         remove_checkpoints(self.folder.path, but=1 if self.config.train.keep == "resume" else 0)
         self.folder.finish(ending.to_dict())
+        self.away.push()
         for line in ending.lines():
             self.console.note(line)
         return Result(self.folder.path, self.step, best, metrics, interval, self.elapsed(), self.options.device)

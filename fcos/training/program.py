@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import remote
 from ..config import Config, from_dict, load_yaml
 from ..data.dataset import Dataset
 from ..data.runs import stored_data, stored_sources
 from ..data.tiles import tiled
 from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError
-from ..files import check_folder, write_whole
+from ..files import check_folder, is_there, write_whole
 from ..presets import resolve
+from .away import begin_away
 from .checkpoint import load_checkpoint
 from .clock import Budget
 from .data import Chosen, Source, choose
@@ -94,7 +96,8 @@ def train(
     that says what to do: DataError, ConfigError, ModelError, DeviceError, MissingExtra; Stopped after Ctrl-C.
     """
     began = time.monotonic()
-    if not resume and started_again() and out is not None and (Path(out) / "config.yaml").is_file():
+    url = remote.url_of(out) if out is not None and remote.is_remote(out) else None
+    if not resume and started_again() and out is not None and is_there(Path(out) / "config.yaml"):
         resume, model, init, config, dialect, holdout, minutes = True, None, None, None, None, None, None
     if resume:
         given: dict[str, object] = {
@@ -109,6 +112,7 @@ def train(
         for name, value in given.items():
             if value is not None:
                 raise FcosError(f"--{name} was settled when the run began and cannot go with --resume; leave it out")
+        out = begin_away(url, resume=True) if url is not None else out
         folder = Path(out) if out is not None else latest_folder(Path("runs"))
         full = stored_config(folder).override(*_changes(settings), source="settings")
         source, held = _source_of(folder, data, val, split, strict)
@@ -117,6 +121,7 @@ def train(
             raise DataError("what should it learn? give the data set: fcos train DATA, or --data DATA")
         source, held = Source(data, val, split, holdout, strict, quiet), None
         full = _config(model, settings, dialect, config)
+        out = begin_away(url, resume=False) if url is not None else out
         check_folder(Path(out) if out is not None else None)
     chosen: Chosen = choose(source, full, held, resumed=resume)
     planned: Prepared | None = None
@@ -148,6 +153,7 @@ def train(
         on_step=on_step,
         on_epoch=on_epoch,
         deadline=planned.deadline if planned else None,
+        url=url,
     )
     trainer = Trainer(full, chosen.data, options)
     if planned is None:

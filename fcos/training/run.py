@@ -30,7 +30,8 @@ class RunOptions:
     `nodes` machines. `sources` is noted in environment.json: where the data came from, so that a resume need not be
     told; `notes` are lines to tell first. `on_step(step, report)` is called after every optimiser step, with the steps
     done so far, and `on_epoch(epoch, metrics)` after every epoch, with those of its evaluation or None; both in the
-    first process only. `deadline` ends the run in time, by fewer steps than the settings have.
+    first process only. `deadline` ends the run in time, by fewer steps than the settings have. `url`: where the
+    folder is kept, `out` being the copy that the run works in.
     """
 
     out: Path
@@ -45,6 +46,7 @@ class RunOptions:
     on_step: Callable[[int, StepReport], object] | None = None
     on_epoch: Callable[[float, Metrics | None], object] | None = None
     deadline: Deadline | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True)

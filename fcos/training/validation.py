@@ -120,8 +120,7 @@ def known_to(dataset: Dataset, classes: Classes) -> Dataset:
     theirs = match_classes(classes, dataset.classes, allow_missing=True)
     ours = np.full(len(dataset.classes), UNKNOWN, np.int64)
     ours[theirs[theirs != UNKNOWN]] = np.flatnonzero(theirs != UNKNOWN)
-    records = tuple(
-        replace(r, labels=np.maximum(ours[r.labels], 0), ignore=r.ignore | (ours[r.labels] == UNKNOWN))
-        for r in dataset.records
-    )
+    labels = ours[dataset.packed.table.labels]
+    unknown = labels == UNKNOWN
+    records = dataset.packed.labelled(np.maximum(labels, 0), dataset.packed.table.ignore | unknown)
     return replace(dataset, records=records, classes=classes)

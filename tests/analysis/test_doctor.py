@@ -14,9 +14,10 @@ from fcos.analysis import doctor, search
 from fcos.analysis.search import Rates, lost_share
 from fcos.config import Config, DataConfig
 from fcos.data import duplicates
-from fcos.data.dataset import Dataset, Note, Record
+from fcos.data.dataset import Dataset, Note
 from fcos.data.duplicates import dhash, find_twins, fingerprint, near_hashes
 from fcos.data.open import open_splits
+from fcos.data.records import Record
 from fcos.types import Classes
 
 CONFIG = Config(data=DataConfig(size=128, max_size=256))

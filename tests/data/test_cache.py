@@ -9,7 +9,8 @@ from PIL import Image
 from fcos import terminal
 from fcos.config import DataConfig
 from fcos.data.cache import Reader
-from fcos.data.dataset import Dataset, Record
+from fcos.data.dataset import Dataset
+from fcos.data.records import Record
 from fcos.types import Classes
 
 

@@ -8,8 +8,9 @@ from PIL import Image
 from tiny import fcos, make_shapes
 
 from fcos.data.combine import merge_sets, rename_classes, split_dataset
-from fcos.data.dataset import Dataset, Record
+from fcos.data.dataset import Dataset
 from fcos.data.open import open_splits
+from fcos.data.records import Record
 from fcos.errors import DataError
 from fcos.types import Classes
 

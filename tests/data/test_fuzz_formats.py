@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from limits import limits
 from PIL import Image
 
-from fcos.data.dataset import Dataset, Record
+from fcos.data.dataset import Dataset
 from fcos.data.open import open_splits
 from fcos.data.probe import Probe, peek_json
+from fcos.data.records import Record
 from fcos.data.registry import formats
 from fcos.data.tree import DataSource
 from fcos.data.write import convert

@@ -9,9 +9,10 @@ import pytest
 from tiny import make_shapes
 
 from fcos.cli import main
-from fcos.data.dataset import Dataset, Record, merge
+from fcos.data.dataset import Dataset, merge
 from fcos.data.duplicates import alike
 from fcos.data.open import open_dataset
+from fcos.data.records import Record
 from fcos.data.splits import draw_holdout, hold_out, name_of
 from fcos.errors import DataError
 from fcos.types import Classes

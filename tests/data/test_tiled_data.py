@@ -7,8 +7,9 @@ from PIL import Image
 from fcos.config import Config
 from fcos.data.augment import cut
 from fcos.data.cache import Reader
-from fcos.data.dataset import Dataset, Record, Window
+from fcos.data.dataset import Dataset
 from fcos.data.loader import load_sample, train_loader
+from fcos.data.records import Record, Window
 from fcos.data.sampler import Sampler
 from fcos.data.tiles import empty_share, tiled
 from fcos.errors import ConfigError

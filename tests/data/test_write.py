@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from processes import small_disk
 
-from fcos.data.dataset import Dataset, Record
+from fcos.data.dataset import Dataset
 from fcos.data.open import open_dataset, open_splits
+from fcos.data.records import Record
 from fcos.data.write import convert
 from fcos.errors import DataError, FcosError
 from fcos.types import Classes

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import tiny_config
 
-from fcos.data.dataset import Window
+from fcos.data.records import Window
 from fcos.data.tiles import cut_windows
 from fcos.errors import ConfigError
 from fcos.inference.merge import cut_sides, merge, rows_of

@@ -16,6 +16,7 @@ from fcos.inference.load import load
 from fcos.network import weights
 from fcos.readers import read_bytes
 from fcos.scale.job import read_job
+from fcos.training.checkpoint import load_checkpoint
 from fcos.types import Classes
 
 
@@ -169,3 +170,40 @@ def test_predict_reads_from_a_store_and_writes_into_it(store, model, tmp_path, c
     assert code == 1
     assert "6 of them done before" in err
     assert by_name(Path("s3://box/rows")) == by_name(tmp_path / "near")
+
+
+@pytest.mark.slow
+def test_a_run_in_a_store_goes_on_on_another_machine(store, tmp_path, capsys, monkeypatch):
+    """Its folder is uploaded after each checkpoint; what resumes from there ends in the bits of a run on a disk."""
+    faults, _ = store
+    data = make_shapes(tmp_path / "shapes", {"train": 8, "val": 2})
+    settings = tmp_path / "tiny.yaml"
+    changes = {"ema": 0.9, "epochs": 2, "schedule": "constant", "warmup": 0, "log_every": 1, "plots": False}
+    settings.write_text(tiny_config(data={"color": 0.3, "workers": 0}, train=changes).dump())
+    begin = ["train", data, "--config", settings, "--init", "none", "--device", "cpu", "--quiet"]
+    assert fcos(capsys, *begin, "--out", tmp_path / "disk")[0] == 0
+    faults.plan = ["500", "ok", "cut", "ok", "500", "500", "slow"]
+    code, _, err = fcos(capsys, *begin, "--epochs", 1, "--out", "s3://box/runs/mine")
+    assert (code, err) == (0, "")
+    assert not faults.plan
+
+    def there():
+        return {name for name in remote.names("s3://box/runs/mine") if name.startswith("checkpoint")}
+
+    assert there() == {"checkpoint-00000002.pt"}
+    code, _, err = fcos(capsys, *begin, "--out", "s3://box/runs/mine")
+    assert code == 2
+    assert "s3://box/runs/mine holds a run already" in err
+    monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "another machine"))
+    assert fcos(capsys, "train", "--resume", "--out", "s3://box/runs/none")[0] == 2
+    code, _, err = fcos(
+        capsys, "train", "--resume", "--out", "s3://box/runs/mine", "--epochs", 2, "--device", "cpu", "--quiet"
+    )
+    assert (code, err) == (0, "")
+    assert there() == {"checkpoint-00000004.pt"}
+    ours, theirs = load_checkpoint(remote.local("s3://box/runs/mine")), load_checkpoint(tmp_path / "disk")
+    for part in ("model", "average"):
+        assert all(torch.equal(ours[part][key], value) for key, value in theirs[part].items())
+    rows = [read_bytes(f"{place}/metrics.csv").count(b"\n") for place in ("s3://box/runs/mine", tmp_path / "disk")]
+    assert rows[0] == rows[1] > 4
+    assert weights.read(remote.local("s3://box/runs/mine/last.safetensors"))[3]["step"] == 4

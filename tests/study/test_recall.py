@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from fcos.analysis.scan import scan
 from fcos.assign import assign, candidate_pairs, candidates
 from fcos.config import AssignConfig, Config, DataConfig, ModelConfig
-from fcos.data.dataset import Dataset, Record
+from fcos.data.dataset import Dataset
+from fcos.data.records import Record
 from fcos.points import make_points
 from fcos.study.ambiguity import ambiguity_study, ambiguous_detections
 from fcos.study.anchors import anchor_shapes, match, match_plainly

@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import tiny_config
 
 from fcos.cli import main
-from fcos.data.dataset import Record
+from fcos.data.records import Record
 from fcos.errors import ConfigError, FcosError
 from fcos.network import weights
 from fcos.show import judged

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...errors import DataError
-from ...readers import read_json
+from ...readers import read_json_rows
 from ...types import Classes
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..dataset import Dataset, Sources
@@ -100,29 +101,63 @@ def _split_of(tree: Tree, file: Path) -> str | None:
     return split_of_file(stem_of(file)) or parent
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """What is wanted of some annotations, in arrays: of millions of them the objects would take gigabytes.
+
+    images, categories, ids: as the file has them, int64 or objects. boxes [G,4] float64 xywh; ignore [G] bool;
+    areas [G] float64.
+    """
+
+    images: np.ndarray
+    categories: np.ndarray
+    ids: np.ndarray
+    boxes: np.ndarray
+    ignore: np.ndarray
+    areas: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @staticmethod
+    def of(path: Path, annotations: list[dict[str, Any]]) -> _Columns:
+        return _Columns(
+            _column(annotations, "image_id"),
+            _column(annotations, "category_id"),
+            _column(annotations, "id"),
+            _boxes(annotations),
+            _marks(annotations, path),
+            _numbers(annotations, "area"),
+        )
+
+    @staticmethod
+    def together(parts: Sequence[_Columns]) -> _Columns:
+        def one(name: str) -> np.ndarray:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        return _Columns(*(one(field.name) for field in fields(_Columns))) if parts else _Columns.of(Path(), [])
+
+
 def _read(path: Path, split: str, tree: Tree, options: ReadOptions) -> Dataset:
     """One COCO file as a Dataset. Raises DataError for anything that is not the format."""
-    data = _load(path)
-    problems = Problems(path, options.strict)
-    listed, annotations = _list(data, "images", path), _list(data, "annotations", path)
-    if "annotations" not in data:
-        problems.note("the file has no annotations")
-    classes, label_of = _classes(_list(data, "categories", path), annotations, path, problems)
-    images, index_of = _images(listed, path, split, tree, problems)
-    rows = _rows(annotations, index_of, label_of, options.inclusive, problems)
-    del data, listed, annotations  # of COCO's size they are most of the memory that opening takes
-    records = assemble(images, rows, problems)
-    aliases = {alias: image.id for image in images for alias in image.ids if alias != image.id}
-    return Dataset(records, classes, "coco", split, path, problems.notes(), aliases)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    data = read_json(path, kind=DataError, nan=True)
+    data, parts = read_json_rows(path, "annotations", partial(_Columns.of, path), DataError, nan=True)
+    annotations = _Columns.together(parts)
+    del parts
     if isinstance(data, list):
         raise DataError(f"{path} is a list, such as a results file; a data set has images, annotations, categories")
     if not isinstance(data, dict) or "images" not in data:
         raise DataError(f"{path} is no COCO file: it has no 'images'")
-    return data
+    problems = Problems(path, options.strict)
+    listed = _list(data, "images", path)
+    if "annotations" not in data:
+        problems.note("the file has no annotations")
+    classes, label_of = _classes(_list(data, "categories", path), annotations, path, problems)
+    images, index_of = _images(listed, path, split, tree, problems)
+    del data, listed  # of COCO's size they are most of the memory that opening takes
+    rows = _rows(annotations, index_of, label_of, options.inclusive, problems)
+    records = assemble(images, rows, problems)
+    aliases = {alias: image.id for image in images for alias in image.ids if alias != image.id}
+    return Dataset(records, classes, "coco", split, path, problems.notes(), aliases)
 
 
 def _list(data: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
@@ -136,7 +171,7 @@ def _list(data: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
 
 
 def _classes(
-    categories: list[dict[str, Any]], annotations: list[dict[str, Any]], path: Path, problems: Problems
+    categories: list[dict[str, Any]], annotations: _Columns, path: Path, problems: Problems
 ) -> tuple[Classes, dict[Id, int]]:
     rows = []
     for category in categories:
@@ -150,7 +185,8 @@ def _classes(
     # Roboflow puts the group of all classes in front as a class of its own, with no boxes.
     if len(rows) > 1 and all(row[2].get("supercategory") == rows[0][1] for row in rows[1:]):
         head = rows[0]
-        if head[2].get("supercategory") in ("none", None) and all(a.get("category_id") != head[0] for a in annotations):
+        unused = all(category != head[0] for category in set(map(_plain, annotations.categories.tolist())))
+        if head[2].get("supercategory") in ("none", None) and unused:
             problems.note(f"the class {head[1]!r} (id {head[0]}) only groups the others and has no boxes: left out")
             rows = rows[1:]
     names = tuple(row[1] for row in rows)
@@ -211,36 +247,91 @@ def _images(
 
 
 def _rows(
-    annotations: list[dict[str, Any]],
+    annotations: _Columns,
     index_of: dict[Id, int],
     label_of: dict[Id, int],
     inclusive: bool,
     problems: Problems,
 ) -> Rows:
-    owner = np.array([look_up(a.get("image_id"), index_of, -2) for a in annotations], dtype=np.int64)
-    labels = np.array([look_up(a.get("category_id"), label_of, -1) for a in annotations], dtype=np.int64)
-    xywh = _boxes(annotations)
+    owner = _looked_up(annotations.images, index_of, -2)
+    labels = _looked_up(annotations.categories, label_of, -1)
+    xywh, ids = annotations.boxes, annotations.ids
 
     def name(row: int) -> str:
-        return f"annotation {annotations[row].get('id', row)}"
+        return f"annotation {row if ids[row] is _ABSENT else ids[row]}"
 
-    for bad, what, key in (
-        (owner == -2, "annotations of an image id that is not in the file", "image_id"),
-        ((owner >= 0) & (labels < 0), "annotations of a category id that is not in the file", "category_id"),
+    for bad, what, key, values in (
+        (owner == -2, "annotations of an image id that is not in the file", "image_id", annotations.images),
+        (
+            (owner >= 0) & (labels < 0),
+            "annotations of a category id that is not in the file",
+            "category_id",
+            annotations.categories,
+        ),
     ):
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
-            problems.skip(what, f"{name(first)}, {key} {annotations[first].get(key)!r}", int(bad.sum()))
-    marks = ("iscrowd", "ignore", "difficult")
-    ignore = np.array([any(_mark(a, k, problems.source) for k in marks if k in a) for a in annotations], dtype=bool)
+            value = values[first : first + 1].tolist()[0]
+            value = None if value is _ABSENT else value
+            problems.skip(what, f"{name(first)}, {key} {value!r}", int(bad.sum()))
     boxes = xywh.copy()
     with np.errstate(invalid="ignore", over="ignore"):
         boxes[:, 2:] += xywh[:, :2]
         if inclusive:
             boxes[:, 2:] = np.maximum(boxes[:, 2:] - 1, np.minimum(xywh[:, :2], boxes[:, 2:]))
-    areas = np.array([_number(a.get("area")) for a in annotations], dtype=np.float64)
-    rows = Rows(owner, boxes, labels, ignore, areas, name, None if inclusive else xywh[:, 2:])
+    rows = Rows(owner, boxes, labels, annotations.ignore, annotations.areas, name, None if inclusive else xywh[:, 2:])
     return rows.select((owner >= 0) & (labels >= 0))
+
+
+_ABSENT = "no value"  # a text of our own, known by identity: None may stand in a file
+
+
+def _column(annotations: list[dict[str, Any]], key: str) -> np.ndarray:
+    """The values under `key` [G], int64 where all are whole numbers, else objects; _ABSENT where there is none."""
+    values = [a.get(key, _ABSENT) for a in annotations]
+    if set(map(type, values)) <= {int}:
+        try:
+            return np.array(values, dtype=np.int64)
+        except OverflowError:
+            pass
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def _plain(value: Any) -> Any:
+    """The value, or None where it is a list or an object, which no set takes."""
+    return value if isinstance(value, int | float | str) else None
+
+
+def _looked_up(values: np.ndarray, table: dict[Id, int], missing: int) -> np.ndarray:
+    """`look_up` of each value [G] int64; each different number once."""
+    if values.dtype != np.int64:
+        return np.array([look_up(v, table, missing) for v in values], dtype=np.int64)
+    different, where = np.unique(values, return_inverse=True)
+    return np.array([look_up(v, table, missing) for v in different.tolist()], dtype=np.int64)[where]
+
+
+def _marks(annotations: list[dict[str, Any]], path: Path) -> np.ndarray:
+    """[G] bool: crowd, difficult, or to be ignored for another reason."""
+    keys = ("iscrowd", "ignore", "difficult")
+    columns = [[a.get(key) for a in annotations] for key in keys]
+    if all(set(map(type, column)) <= {int, bool, type(None)} for column in columns):
+        marked: np.ndarray = np.array([[bool(v) for v in column] for column in columns], dtype=bool)
+        either: np.ndarray = np.logical_or.reduce(marked)
+        return either
+    return np.array([any(_mark(a, k, path) for k in keys if k in a) for a in annotations], dtype=bool)
+
+
+def _numbers(annotations: list[dict[str, Any]], key: str) -> np.ndarray:
+    """The numbers under `key` [G] float64, NaN where there are none."""
+    values = [a.get(key) for a in annotations]
+    if set(map(type, values)) <= {int, float}:
+        try:
+            return np.array(values, dtype=np.float64)
+        except OverflowError:
+            pass
+    return np.array([_number(v) for v in values], dtype=np.float64)
 
 
 def _mark(annotation: dict[str, Any], key: str, path: Path) -> bool:
@@ -260,12 +351,12 @@ def _mark(annotation: dict[str, Any], key: str, path: Path) -> bool:
 def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:
     """xywh [G,4]; a row that is no box of four numbers becomes NaN and is reported with the others. A row without a
     bbox has that of its segmentation."""
-    try:
-        boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
-        if len(boxes) == len(annotations):
-            return boxes
-    except (KeyError, TypeError, ValueError, OverflowError):
-        pass
+    given: list[Any] = [a.get("bbox") for a in annotations]
+    if set(map(type, given)) <= {list} and set(map(len, given)) <= {4}:
+        try:
+            return np.fromiter(chain.from_iterable(given), np.float64, 4 * len(given)).reshape(-1, 4)
+        except (TypeError, ValueError, OverflowError):
+            pass
     boxes = np.full((len(annotations), 4), np.nan)
     for row, annotation in enumerate(annotations):
         box = annotation.get("bbox")

@@ -1,25 +1,20 @@
-"""Hugging Face: an image folder with metadata.jsonl, or Parquet files with the images in them; boxes [x, y, w, h].
+"""Hugging Face: an image folder with metadata.jsonl; boxes [x, y, w, h].
 
 Defined at https://huggingface.co/docs/datasets/image_dataset#object-detection. Names of numbered classes: the features
-in the Parquet file or in README.md. Images of Parquet files are unpacked once into the cache folder.
+in README.md.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ...core_yaml import parse_yaml
-from ...errors import DataError, FcosError, require
-from ...files import write_whole
-from ...machine import cache_folder
+from ...errors import DataError
 from ...readers import parse_json, read_lines, read_text
 from ...terminal import plural
 from ...types import Classes
@@ -28,19 +23,16 @@ from ..pages import Object, Page, Reading
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..values import NAN, dicts, mapping, number, size, word, yes
+from ..values import NAN, dicts, mapping, number, word, yes
 from ..writing import Output, names_of, need_images, short
 
 _LIMIT = 4096 << 20
 _BOXES = ("bbox", "bboxes", "boxes", "box")
 _LABELS = ("category", "categories", "label", "labels", "class", "classes", "category_id", "class_label")
 _IGNORE = ("iscrowd", "is_crowd", "ignore", "difficult")
-_ENDS = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "RIFF": ".webp"}
 
 
 def _sniff(probe: Probe) -> bool:
-    if probe.suffix == ".parquet":
-        return probe.text.startswith("PAR1")
     first = probe.records[0] if probe.records else {}
     return isinstance(first.get("objects"), dict | list) and any(str(key).endswith("file_name") for key in first)
 
@@ -48,8 +40,12 @@ def _sniff(probe: Probe) -> bool:
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     named: list[str] = []
     for file in files:
-        named = named or _readme(file, tree)
-    parse = partial(_parse, named)
+        named = named or readme_names(file, tree)
+    return Reading("huggingface", tree, files, _parse, options.strict, classes=numbered(named)).sources()
+
+
+def numbered(named: list[str]) -> Callable[[Reading], Classes | None]:
+    """The classes of files that number them, from the names that are known; `named` may fill while they are read."""
 
     def classes(reading: Reading) -> Classes | None:
         seen = {o.name for file in reading.files for page in reading.pages(file) for o in page.objects}
@@ -58,17 +54,15 @@ def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
             return None
         count = max([len(named), *(k + 1 for k in numbers)])
         if count > 100_000:
-            raise DataError(f"{files[0]}: the class {count - 1} is beyond 100,000 classes")
+            raise DataError(f"{reading.files[0]}: the class {count - 1} is beyond 100,000 classes")
         names = [*named, *(f"class{k}" for k in range(len(named), count))]
         names += sorted(str(k) for k in seen if isinstance(k, str) and k not in names)
         return Classes(tuple(names), tuple(range(len(names))))
 
-    return Reading("huggingface", tree, files, parse, options.strict, classes=classes).sources()
+    return classes
 
 
-def _parse(named: list[str], file: Path) -> list[Page]:
-    if file.suffix.lower() == ".parquet":
-        return list(_parquet(named, file))
+def _parse(file: Path) -> list[Page]:
     pages = []
     for line_number, line in enumerate(read_lines(file, _LIMIT, DataError), 1):
         if line.strip():
@@ -76,11 +70,11 @@ def _parse(named: list[str], file: Path) -> list[Page]:
             name = next((word(v) for k, v in row.items() if k.endswith("file_name") and word(v)), "")
             if not name:
                 raise DataError(f"{file}: line {line_number} has no file_name")
-            pages.append(Page(name, None, *_objects(row.get("objects"))))
+            pages.append(Page(name, None, *objects_of(row.get("objects"))))
     return pages
 
 
-def _objects(value: Any) -> tuple[list[Object], bool, str, list[str]]:
+def objects_of(value: Any) -> tuple[list[Object], bool, str, list[str]]:
     """(objects, in shares, split, problems) of `objects`: lists side by side, or a list of objects."""
     if isinstance(value, list):
         rows = dicts(value)
@@ -102,7 +96,7 @@ def _objects(value: Any) -> tuple[list[Object], bool, str, list[str]]:
     return objects, False, "", problems
 
 
-def _readme(file: Path, tree: Tree) -> list[str]:
+def readme_names(file: Path, tree: Tree) -> list[str]:
     """The class names in the front of README.md, in the folder of a file or above, up to the data set's."""
     folder = file.parent
     while True:
@@ -111,7 +105,7 @@ def _readme(file: Path, tree: Tree) -> list[str]:
             text = read_text(readme, kind=DataError)
             front = text[3:].partition("\n---")[0] if text.startswith("---") else ""
             try:
-                return _names(parse_yaml(front, str(readme), DataError)) if front.strip() else []
+                return names_in(parse_yaml(front, str(readme), DataError)) if front.strip() else []
             except DataError:  # a README is prose; a fault in it spoils nothing
                 return []
         if folder == tree.root or folder.parent == folder:
@@ -119,7 +113,7 @@ def _readme(file: Path, tree: Tree) -> list[str]:
         folder = folder.parent
 
 
-def _names(value: Any) -> list[str]:
+def names_in(value: Any) -> list[str]:
     """The first list of class names in a description of features: `names` of a ClassLabel."""
     rest = [value]
     while rest:
@@ -134,46 +128,6 @@ def _names(value: Any) -> list[str]:
         elif isinstance(item, list):
             rest += item
     return []
-
-
-def _parquet(named: list[str], file: Path) -> Iterator[Page]:
-    """A page for each row; the images are unpacked beside each other."""
-    parquet = require("pyarrow.parquet", "parquet")
-    stamp = file.stat()
-    key = hashlib.sha256(f"{file.resolve()}/{stamp.st_size}/{stamp.st_mtime_ns}".encode()).hexdigest()[:16]
-    folder = cache_folder() / "parquet" / key
-    try:
-        table = parquet.ParquetFile(file)
-        described = (table.schema_arrow.metadata or {}).get(b"huggingface")
-        if described and not named:
-            named += _names(parse_json(described, f"{file}: its description", DataError))
-        columns = table.schema_arrow.names
-        if "objects" not in columns or "image" not in columns:
-            raise DataError(f"{file} has the columns {', '.join(columns[:8])}; image and objects are needed")
-        wanted = [c for c in ("image", "objects", "width", "height") if c in columns]
-        index = 0
-        for batch in table.iter_batches(batch_size=64, columns=wanted):
-            for row in batch.to_pylist():
-                index += 1
-                yield _row(mapping(row), file, folder, index)
-    except FcosError:
-        raise
-    except Exception as error:  # pyarrow raises its own kinds, and OSError and ValueError
-        raise DataError(f"{file} is not Parquet that can be read: {(str(error).splitlines() or [''])[0]}") from None
-
-
-def _row(row: dict[str, Any], file: Path, folder: Path, index: int) -> Page:
-    image = mapping(row.get("image"))
-    data = image.get("bytes")
-    name = word(image.get("path")).replace("\\", "/").rpartition("/")[2] or f"{file.stem}-{index:06d}"
-    path = None
-    if isinstance(data, bytes) and data:
-        kind = "JPEG" if data[:2] == b"\xff\xd8" else "PNG" if data[1:4] == b"PNG" else data[:4].decode("latin-1")[:4]
-        suffix = os.path.splitext(name)[1] or _ENDS.get(kind, ".jpg")
-        path = folder / f"{index:06d}{suffix}"
-        if not path.is_file() or path.stat().st_size != len(data):
-            write_whole(path, data)
-    return Page(name, size(row.get("height"), row.get("width")), *_objects(row.get("objects")), path=path)
 
 
 def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
@@ -199,4 +153,4 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     return ["Hugging Face: image ids are not kept; class ids are replaced by 0, 1, ... in the same order"]
 
 
-FORMAT = Format("huggingface", "Hugging Face image folder or Parquet", (".jsonl", ".parquet"), _sniff, _sources, _write)
+FORMAT = Format("huggingface", "Hugging Face image folder", (".jsonl",), _sniff, _sources, _write)

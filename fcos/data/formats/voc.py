@@ -13,9 +13,10 @@ from ...errors import DataError
 from ...readers import read_lines, read_xml
 from ...terminal import plural
 from ...types import Classes
-from ..dataset import Dataset, Size, Sources
+from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading
 from ..probe import Probe
+from ..records import Size
 from ..registry import Format, ReadOptions
 from ..tree import Tree
 from ..writing import Output, short, stems_of, text

@@ -1,0 +1,76 @@
+"""A run whose folder is in a store: it works in a folder of this machine and uploads files after each checkpoint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import remote
+from ..errors import FcosError
+from ..files import files_below
+
+_NOT_SENT = ("run.lock",)
+_STATE = "checkpoint-"
+
+
+def begin_away(url: str, resume: bool) -> Path:
+    """The folder of this machine in which the run of `url` works. For a resume it holds what is in the store; a new run
+    begins empty. FcosError where the store has no such run, or one that is not to be resumed."""
+    there = remote.names(url)
+    if resume:
+        if not there:
+            raise FcosError(f"there is no run at {url}")
+        return remote.local(url)
+    if "config.yaml" in there:
+        raise FcosError(f"{url} holds a run already; give another --out, or --resume it")
+    folder = remote.place_of(url)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes of this machine
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+class Away:
+    """The run folder in the store. `push` makes it what the folder here is; nothing where there is no URL."""
+
+    def __init__(self, folder: Path, url: str | None) -> None:
+        self.folder, self.url = folder, url
+        self._sent: dict[str, tuple[int, int]] = {}
+
+    def push(self) -> None:
+        """Upload what has changed, the checkpoint last, and then remove what is gone. So at any moment the newest
+        checkpoint in the store has all files that a resume from it needs. FcosError where the store refuses."""
+        if self.url is None:
+            return
+        here = dict(self._files())
+        for name in sorted(here, key=lambda name: (name.startswith(_STATE), name)):
+            if self._sent.get(name) == here[name]:
+                continue
+            with tempfile.TemporaryDirectory(prefix="fcos-") as folder:
+                copy = Path(folder) / "file"
+                try:
+                    shutil.copyfile(self.folder / name, copy)  # training may write to it meanwhile
+                except FileNotFoundError:
+                    continue
+                remote.put(copy, f"{self.url.rstrip('/')}/{name}")
+            self._sent[name] = here[name]
+        for name in [*self._sent]:
+            if name not in here:
+                remote.remove(f"{self.url.rstrip('/')}/{name}")
+                del self._sent[name]
+
+    def known(self) -> None:
+        """What lies here is in the store already: a resume begins so."""
+        self._sent = dict(self._files())
+
+    def _files(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        for path in files_below(self.folder):
+            name = path.relative_to(self.folder).as_posix()
+            if name not in _NOT_SENT:
+                try:
+                    status = path.stat()
+                except FileNotFoundError:
+                    continue
+                yield name, (status.st_size, status.st_mtime_ns)
