@@ -22,6 +22,10 @@ from ..network.header import Name, Part
 from ..readers import TEXT_LIMIT, read_json
 
 HEADLINE = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@100", "VOC_AP50", "VOC_AP50_11point")
+_CALIBRATED = (
+    "With `decode.calibrated=true` a score is the probability that the detection is right (its class, at IoU 0.5), by "
+    "lines fitted on {}; without it scores are as the network gives them (docs/evaluation.md)."
+)
 WORST = 5  # classes named among the weaknesses
 
 
@@ -169,6 +173,8 @@ def card(name: str, path: str | Path, evidence: Evidence | None = None, *, front
     lines += _section("Data", [facts.data.strip(), facts.data_licence and f"Licence: {facts.data_licence.strip()}"])
     lines += _recipe(made, facts)
     lines += _numbers(numbers, facts, metrics)
+    if config.decode.calibration:
+        lines += _section("Scores as probabilities", [_CALIBRATED.format(about.get("calibrated_on", "other images"))])
     lines += _weaknesses(metrics, facts)
     if evidence.images:
         lines += ["## Detections", ""]

@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from tiny import fcos, learn, make_shapes, tiny_config
+from tiny import equal_states, fcos, learn, make_shapes, tiny_config
 
 from fcos.config import Config, DecodeConfig
 from fcos.data.open import open_splits
 from fcos.decode import calibrated
 from fcos.errors import ConfigError, DataError, ModelError
 from fcos.evaluation.calibration import _line, calibration, fit
+from fcos.evaluation.coco import evaluate
 from fcos.evaluation.program import detect
 from fcos.inference.load import load
-from fcos.network.weights import header
+from fcos.network.weights import header, read
 
 
 def test_the_line_is_the_one_the_outcomes_were_drawn_from():
@@ -74,6 +75,34 @@ def test_packed_calibrated_and_asked_for(work, capsys, tmp_path):
         assert b.scores.tolist() == sorted(b.scores.tolist(), reverse=True)
     with pytest.raises(ModelError, match="5 lines"):
         asked.replace(config=asked.config.override({"decode": {"calibration": [[1, 0]] * 5}}))
+
+
+def test_packing_in_place_adds_lines_and_changes_nothing_else(work, capsys, tmp_path):
+    """As the files of the package get theirs: weights bit-equal, and settings and facts but for the calibration."""
+    file = tmp_path / "shipped.safetensors"
+    assert fcos(capsys, "models", "pack", work / "run", file, "--licence", "Apache-2.0")[0] == 0
+    state, config, classes, about = read(file)
+    data = open_splits(work / "shapes")["val"]
+    before, _ = detect(load(file, device="cpu"), data)
+    code, _, err = fcos(capsys, "models", "pack", file, file, "--calibrate", work / "shapes", "--split", "val")
+    assert code == 0, err
+    again, changed, same_classes, told = read(file)
+    assert equal_states(state, again)
+    assert {k: v.dtype for k, v in state.items()} == {k: v.dtype for k, v in again.items()}
+    assert same_classes == classes
+    assert {k: v for k, v in told.items() if k != "calibrated_on"} == about
+    assert len(changed.decode.calibration) == 2
+    assert changed.override({"decode": {"calibration": []}}) == config
+    assert changed.decode.shown == config.decode.shown
+    after, _ = detect(load(file, device="cpu"), data)
+    for a, b in zip(before, after, strict=True):  # nobody asked for probabilities
+        assert torch.equal(a.scores, b.scores)
+        assert torch.equal(a.boxes, b.boxes)
+    probable, _ = detect(load(file, device="cpu", overrides=["decode.calibrated=true"]), data)
+    assert evaluate(probable, data).ap == pytest.approx(evaluate(before, data).ap, abs=1e-9)  # the order within a class
+    card = tmp_path / "card.md"
+    assert fcos(capsys, "models", "card", file, card)[0] == 0
+    assert "fitted on 10 images of shapes, val" in card.read_text()
 
 
 def test_nothing_right_cannot_be_calibrated(work):
