@@ -7,7 +7,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import remote
@@ -27,11 +28,67 @@ def file_name(name: str) -> str:
     return f"_{name}" if _DEVICE.fullmatch(name) else name
 
 
+# --------------------------------------------------------------------------- sources
+
+
+@dataclass
+class _Seen:
+    """The files that one command has read, those that it has written, and what else is its own. A file is known by its
+    device and number, whatever name leads to it."""
+
+    read: set[tuple[int, int]] = field(default_factory=set)
+    written: set[tuple[int, int]] = field(default_factory=set)
+    own: set[Path] = field(default_factory=set)
+
+
+_commands: list[_Seen] = []  # the last is the one that runs
+
+
+@contextmanager
+def sources_kept() -> Iterator[None]:
+    """Within it, which is for the length of a command, no file that was read is written over: an image, labels,
+    weights, a list. The readers tell what they open (`noticed`), and `write_whole` and `whole` refuse."""
+    _commands.append(_Seen())
+    try:
+        yield
+    finally:
+        _commands.pop()
+
+
+def noticed(status: os.stat_result) -> None:
+    """A file that is read, by what the system says of it."""
+    if _commands and (key := (status.st_dev, status.st_ino)) not in _commands[-1].written:
+        _commands[-1].read.add(key)
+
+
+def own(path: Path) -> None:
+    """A file or folder that the program made and keeps up, such as that of a run: it may be written anew."""
+    if _commands:
+        _commands[-1].own.add(path.resolve())
+
+
+def check_kept(path: Path) -> None:
+    """FcosError where the command has read what stands at `path`, and writing there would lose it."""
+    if not _commands:
+        return
+    try:
+        status = path.stat()
+        seen = _commands[-1]
+        lost = (status.st_dev, status.st_ino) in seen.read and not seen.own & {place := path.resolve(), *place.parents}
+    except (OSError, ValueError):
+        return  # nothing is there, or the writing says what is wrong
+    if lost:
+        raise FcosError(f"{path} is read by this command and would be overwritten; give another --out")
+
+
+# --------------------------------------------------------------------------- writing
+
+
 def write_whole(path: str | Path, content: bytes | str | Callable[[Path], object]) -> Path:
     """Write beside `path`, then move into place, so that a reader or a crash never meets half a file.
 
     `content` is the bytes, the text, or a function that writes to the path it is given. FcosError when the
-    disk is full or the folder cannot be written; what stood at `path` before stays.
+    disk is full, the folder cannot be written, or `path` is a source of the command; what stood there before stays.
     """
     with whole(path) as temporary:
         if callable(content):
@@ -53,6 +110,7 @@ def whole(path: str | Path) -> Iterator[Path]:
             yield near
             remote.put(near, path)
         return
+    check_kept(path)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +122,11 @@ def whole(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+        if _commands:
+            with suppress(OSError):
+                status = path.stat()
+                _commands[-1].written.add((status.st_dev, status.st_ino))
+                _commands[-1].read.discard((status.st_dev, status.st_ino))  # a number is used again
     except Exception as error:
         reason = None if isinstance(error, FcosError) else disk_reason(error)
         if reason is None:
@@ -173,4 +236,11 @@ def check_folder(path: Path | None, option: str = "--out") -> None:
         raise FcosError(f"{option} {path} is a file; name a folder")
 
 
+def check_suffix(path: Path, suffixes: tuple[str, ...], what: str, option: str = "--out") -> None:
+    """FcosError when the name of a file to write is not that of `what`: it may be a file of another kind."""
+    if path.suffix.lower() not in suffixes:
+        raise FcosError(f"{option} {path}: {what}; give it a name that ends in {' or '.join(suffixes)}")
+
+
+PAGE = (".html", ".htm")
 ASSETS = Path(__file__).parent / "assets"  # what the package ships: weights, photographs, digits

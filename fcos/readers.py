@@ -29,6 +29,7 @@ from pydantic_core import from_json
 
 from . import remote, tars
 from .errors import FcosError
+from .files import noticed
 
 T = TypeVar("T")
 MB = 1 << 20
@@ -71,6 +72,7 @@ def open_file(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] =
                 raise kind(f"cannot read {path}: it is {what}, not a file")
             if status.st_size > limit:
                 raise kind(f"cannot read {path}: {_size(status.st_size)} is {_over(limit)}")
+            noticed(status)
             return FileIO(handle)
         except BaseException:
             os.close(handle)

@@ -18,6 +18,7 @@ from typing import Any
 import typer
 
 from ..errors import FcosError, ImageWarning, OtherProcess, one_line
+from ..files import sources_kept
 
 # Verbs that compute for minutes. Threads that wait for each other by spinning are quickest alone (an image in 20 ms,
 # in 33 without), but beside other programs a training step then takes 2 to 15 times as long; alone it gains 4 %.
@@ -113,7 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         words = list(arguments) if arguments is not None else None
         try:
-            code = build()(args=words, prog_name="fcos", standalone_mode=False)
+            with sources_kept():
+                code = build()(args=words, prog_name="fcos", standalone_mode=False)
         finally:
             sys.stdout.flush()  # a full disk is met here, not at the interpreter's end
     except FcosError as error:

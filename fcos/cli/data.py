@@ -198,10 +198,12 @@ def results(
     fcos data results rows results.json
     """
     from ..data.open import ids_by_path
+    from ..files import check_suffix
     from ..inference.writers import images_file
     from ..scale.results import write_coco
     from ..terminal import plural
 
+    check_suffix(file, (".json",), "COCO results are JSON", "the file")
     written = write_coco(folder, file, ids_by_path(data) if data is not None else None)
     left = f"; {plural(written.failed, 'picture')} that could not be read left out" if written.failed else ""
     boxes, images = plural(written.detections, "detection"), plural(written.pictures, "picture")

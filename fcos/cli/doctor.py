@@ -55,8 +55,11 @@ def command(
     from ..data.open import open_splits
     from ..environment import environment
     from ..errors import FcosError
+    from ..files import PAGE, check_suffix
 
     things, overrides = sort_words(words, settings)
+    if out is not None:
+        check_suffix(out, PAGE, "the page is one HTML file")
     named = the_one(things, data, "--data")
     if named is None:
         raise FcosError("examine what? give the data set: fcos doctor DATA")

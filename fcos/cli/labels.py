@@ -47,15 +47,16 @@ def check(
     """
     import json
 
-    from ..errors import ConfigError, FcosError
+    from ..errors import FcosError
+    from ..files import PAGE, check_suffix
     from ..labels.checking import check as run
     from ..labels.page import write_page
 
     named = the_one([str(path)] if path is not None else [], data, "--data")
     if named is None:
         raise FcosError("check what? give the data set: fcos labels check DATA")
-    if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"--out {out}: the page is one HTML file; name it such as review.html")
+    if out is not None:
+        check_suffix(out, PAGE, "the page is one HTML file")
     source = data_source(named, format, pictures, labels)
     result = run(source, model=model, folds=folds, minutes=minutes, split=split, seed=seed)
     typer.echo(json.dumps(result.to_dict()) if as_json else result.text())

@@ -178,11 +178,13 @@ def write_card(
     ] = None,
 ) -> None:
     """Write the model card: recipe, numbers, weaknesses, pictures of good and bad detections."""
+    from ..files import check_suffix
     from ..show.judged import draw_sheets
     from ..zoo import card
     from ..zoo.find import find_weights
     from ..zoo.models import known_models
 
+    check_suffix(out, (".md",), "the card is Markdown", "the file")
     told = card.read_facts(facts) if facts is not None else None
     measured = card.read_metrics(metrics) if metrics is not None else None
     path = find_weights(model)

@@ -281,12 +281,14 @@ def _video(
 
 def _outputs(out: Path | None, yolo: Path | None, coco: Path | None, as_json: bool, count: int) -> Outputs:
     """What to write; FcosError where a folder is a file, or one file is to hold several pictures."""
-    from ..files import check_folder
+    from ..files import check_folder, check_suffix
     from ..inference.writers import SUFFIXES, Outputs
 
     if out is None and not (as_json or coco or yolo):
         out = Path("predictions")
     check_folder(yolo, "--yolo")
+    if coco is not None:
+        check_suffix(coco, (".json",), "COCO results are JSON", "--coco")
     if out is None or out.is_dir() or out.suffix.lower() not in SUFFIXES:
         check_folder(out)
         return Outputs(out, None, yolo, coco)

@@ -22,7 +22,7 @@ from ..data.image import read_image
 from ..data.open import open_dataset, open_judged, split_names
 from ..data.splits import TAUGHT, default_split
 from ..errors import ConfigError, FcosError, ImageError, ModelError
-from ..files import disk_reason
+from ..files import check_kept, disk_reason
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..machine import Placement
@@ -153,6 +153,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     job = replace(job, dtype=job.dtype or chosen.dtypes[0])
     reference, name = _reference(job)
     out = _target(job, chosen, name)
+    check_kept(out)
     about = plan(job, chosen, reference)
     dataset = None
     if job.data is not None:

@@ -35,7 +35,7 @@ from ..export.about import About, Dtype
 from ..export.open import open_runtime, read_about, write_export
 from ..export.registry import FORMATS, KEPT
 from ..export.runtime import Runtime
-from ..files import disk_reason, write_whole
+from ..files import disk_reason, own, write_whole
 from ..machine import Placement, cache_folder, has_bf16
 from ..network import weights
 from ..network.folding import fuse
@@ -273,6 +273,7 @@ def _checked(origin: Origin, graph: Graph, samples: Sequence[Path]) -> Graph:
     graph = replace(graph, checks=checks, tries=graph.tries + 1)
     state = parse(read_bytes(graph.folder / _STATE), _State, graph.folder / _STATE)
     state = state.model_copy(update={"checks": checks, "tries": graph.tries})
+    own(graph.folder)
     try:
         write_whole(graph.folder / _STATE, state.model_dump_json())
     except FcosError as error:

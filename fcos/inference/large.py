@@ -11,11 +11,14 @@ import numpy as np
 from ..data.image import MAX_PIXELS, image_size, read_image
 from ..data.records import Size, Window
 from ..errors import ImageError, require
+from ..readers import open_file
 from .tiles import Held, Pixels, Windows
 
-_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
+# GDAL knows a file by its content, and among its other formats are those that name more files, and addresses to fetch.
+_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 _HELD = 50_000_000  # pixels up to which a picture is simply read
 _MAX_SIDE = 1_000_000
+_ANY = 1 << 50  # bytes: it is read in parts
 
 
 class Raster:
@@ -24,8 +27,9 @@ class Raster:
     def __init__(self, path: Path) -> None:
         rasterio = require("rasterio", "tiff")
         self.path = path
+        open_file(path, _ANY, ImageError).close()  # no pipe, and a file of this machine
         try:
-            self._file = rasterio.open(path)
+            self._file = rasterio.open(path.absolute(), driver=_DRIVERS.get(path.suffix.lower(), "GTiff"))
         except Exception as error:  # rasterio's own errors are no OSError
             reason = str(error).splitlines()[0]
             raise ImageError(f"cannot read {path}: {reason}") from None
@@ -71,7 +75,7 @@ def open_windows(path: str | Path) -> Windows:
     """A picture that can be read in windows: from the file where it is large and of a kind that allows it, else from
     memory. ImageError where it can be neither."""
     path = Path(path)
-    if path.suffix.lower() in _SUFFIXES:
+    if path.suffix.lower() in _DRIVERS:
         height, width = _size(path)
         if height * width > _HELD:
             return Raster(path)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..detections import DRAWN, WRITTEN
 from ..errors import FcosError
-from ..files import file_name, write_whole
+from ..files import check_kept, file_name, own, write_whole
 from ..readers import read_json
 from ..types import Classes, Detections
 from .stream import _AHEAD, PIXELS_AHEAD
@@ -177,8 +177,10 @@ def _keep_annotations(coco: Path) -> None:
     for target in (coco, images_file(coco)):
         if not target.is_file():
             continue
+        check_kept(target)
         try:
             kept = read_json(target)
+            own(target)  # read to look at it only
         except FcosError:
             continue
         if isinstance(kept, dict) and "annotations" in kept:

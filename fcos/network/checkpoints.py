@@ -9,6 +9,7 @@ other name in the file becomes an empty stand-in, which does nothing when it is 
 from __future__ import annotations
 
 import collections
+import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
+from ..files import noticed
 from ..readers import check_archive
 
 WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net")
@@ -65,6 +67,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
 def _load(path: Path) -> Any:
     with path.open("rb") as file:
+        noticed(os.fstat(file.fileno()))
         start = file.read(32)
     try:
         if path.suffix == ".safetensors":

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..config import Config, from_dict
 from ..errors import FcosError, ModelError
-from ..files import write_whole
+from ..files import noticed, write_whole
 from ..types import Classes
 from .header import StoredAbout, StoredClasses, StoredWeights, parse, parse_mapping
 from .model import FCOS
@@ -82,6 +82,7 @@ def _read(path: Path, state: dict[str, Tensor] | None) -> tuple[Config, Classes,
     if not path.is_file():
         raise ModelError(f"there is no model file {path}")
     try:
+        noticed(path.stat())
         with safe_open(path, framework="pt") as file:
             metadata = (file.metadata() or {}).get("fcos")
             if state is not None:

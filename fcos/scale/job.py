@@ -26,7 +26,7 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import DataError, FcosError
-from ..files import check_folder, is_there, names_in, sweep, whole, write_whole
+from ..files import check_folder, is_there, names_in, own, sweep, whole, write_whole
 from ..inference.sources import find_images, images_below
 from ..readers import open_file, read_bytes, read_json
 from ..remote import is_file as remote_file
@@ -145,6 +145,7 @@ def open_job(order: Order, work: Work) -> Job:
                 "another folder"
             )
     if not far:
+        own(order.folder)
         sweep(order.folder)
         sweep(order.folder / "parts")
     return there

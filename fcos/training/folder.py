@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from ..config import Config
 from ..errors import FcosError, require
-from ..files import disk_reason, sweep, write_whole
+from ..files import disk_reason, own, sweep, write_whole
 from ..readers import read_lines, read_text
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class RunFolder:
         except OSError as error:
             raise FcosError(f"cannot write into {self.path}: {error.strerror or error}") from error
         self._lock = lock
+        if (self.path / "config.yaml").exists():
+            own(self.path)  # to be resumed: its files are read, and go on
 
     def release(self) -> None:
         """Let other runs in."""

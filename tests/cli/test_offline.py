@@ -54,7 +54,7 @@ VERBS = {
     "predict, a run": "predict photo.jpg --model run --json",
     "eval": "eval shapes --model run",
     "explain": "explain photo.jpg --model run --out why",
-    "doctor": "doctor shapes --out page",
+    "doctor": "doctor shapes --out page.html",
     "data": "data info shapes",
     "convert": "data convert shapes copy --to yolo",
     "models": "models",

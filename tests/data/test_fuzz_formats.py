@@ -115,16 +115,20 @@ def set_value(content, where, value):
     return content
 
 
-_many = settings(max_examples=14, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# for each format: some here, thousands of all formats together with `-m slow`
+CASES = [14, pytest.param(200, marks=pytest.mark.slow)]
 
 
+def many(count):
+    return settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.parametrize("count", CASES)
 @pytest.mark.parametrize("name", NAMES)
-@_many
-@given(number=st.integers(0, 9), where=st.integers(0, 10**6), value=st.sampled_from(VALUES))
-def test_any_value_in_any_place(sets, tmp_path_factory, name, number, where, value):
+def test_any_value_in_any_place(sets, tmp_path_factory, name, count):
     """In JSON and JSON lines; in other files a word is replaced."""
 
-    def change(data):
+    def changed(data, where, value):
         text = data.decode()
         try:
             return json.dumps(set_value(json.loads(text), where, value)).encode()
@@ -142,22 +146,31 @@ def test_any_value_in_any_place(sets, tmp_path_factory, name, number, where, val
         new = value if isinstance(value, str) else json.dumps(value)
         return f"{text[: word.start()]}{new}{text[word.end() :]}".encode()
 
-    damaged(sets, tmp_path_factory, name, number, change)
+    @many(count)
+    @given(number=st.integers(0, 9), where=st.integers(0, 10**6), value=st.sampled_from(VALUES))
+    def each(number, where, value):
+        damaged(sets, tmp_path_factory, name, number, lambda data: changed(data, where, value))
+
+    each()
 
 
+@pytest.mark.parametrize("count", CASES)
 @pytest.mark.parametrize("name", NAMES)
-@_many
-@given(number=st.integers(0, 9), at=st.integers(0, 10**6), junk=st.binary(max_size=8), cut=st.integers(0, 40))
-@example(number=0, at=0, junk=b"\xff\xfe", cut=0)
-@example(number=0, at=0, junk=b"", cut=10**6)
-@example(number=0, at=0, junk=b"\x1f\x8b", cut=2)
-@example(number=0, at=10, junk=b"\0", cut=0)
-def test_bytes_changed_or_cut(sets, tmp_path_factory, name, number, at, junk, cut):
-    def change(data):
-        place = at % (len(data) + 1)
-        return data[:place] + junk + data[place + cut :]
+def test_bytes_changed_or_cut(sets, tmp_path_factory, name, count):
+    @many(count)
+    @given(number=st.integers(0, 9), at=st.integers(0, 10**6), junk=st.binary(max_size=8), cut=st.integers(0, 40))
+    @example(number=0, at=0, junk=b"\xff\xfe", cut=0)
+    @example(number=0, at=0, junk=b"", cut=10**6)
+    @example(number=0, at=0, junk=b"\x1f\x8b", cut=2)
+    @example(number=0, at=10, junk=b"\0", cut=0)
+    def each(number, at, junk, cut):
+        def change(data):
+            place = at % (len(data) + 1)
+            return data[:place] + junk + data[place + cut :]
 
-    damaged(sets, tmp_path_factory, name, number, change)
+        damaged(sets, tmp_path_factory, name, number, change)
+
+    each()
 
 
 BOMB = (

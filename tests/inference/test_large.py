@@ -65,6 +65,27 @@ def test_what_is_no_tiff_is_one_line(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    "content",
+    [
+        '<VRTDataset rasterXSize="512" rasterYSize="512"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        "<SourceFilename>{other}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>",
+        '<GDAL_WMS><Service name="TMS"><ServerUrl>file://{other}</ServerUrl></Service><DataWindow><SizeX>512</SizeX>'
+        "<SizeY>512</SizeY></DataWindow><BandsCount>1</BandsCount></GDAL_WMS>",
+    ],
+)
+def test_a_file_that_names_others_is_no_image(tmp_path, content):
+    """GDAL opens what such a file names, other files and addresses, whatever the file itself is called."""
+    write(tmp_path / "other.tif", pixels(bands=1))
+    path = tmp_path / "a.tif"
+    path.write_text(content.format(other=tmp_path / "other.tif"))
+    assert rasterio.open(path).width == 512
+    with pytest.raises(ImageError):
+        large.open_windows(path)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_floats_are_refused_by_name(tmp_path):
     write(tmp_path / "a.tif", np.zeros((64, 64, 1), np.float32))
     with pytest.raises(ImageError, match="its pixels are float32"):
