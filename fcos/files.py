@@ -181,8 +181,8 @@ def sweep(folder: Path) -> None:
 
 def folders_below(root: Path) -> Iterator[Path]:
     """`root` and every folder in it, deeply. Links are followed, but no folder is entered twice; hidden ones are left
-    out, as are those that cannot be read."""
-    seen: set[tuple[int, int]] = set()
+    out, as are those that cannot be read, and those that a link names and `root` itself lies in."""
+    seen = around(root)
     rest = [root]
     while rest:
         folder = rest.pop()
@@ -197,6 +197,16 @@ def folders_below(root: Path) -> Iterator[Path]:
             continue
         yield folder
         rest += [folder / name for name in sorted(inner, reverse=True)]
+
+
+def around(root: str | Path) -> set[tuple[int, int]]:
+    """Device and number of each folder that `root` lies in: a link that leads there would lead to everything."""
+    seen = set()
+    for folder in Path(root).resolve().parents:
+        with suppress(OSError):
+            status = folder.stat()
+            seen.add((status.st_dev, status.st_ino))
+    return seen
 
 
 def files_below(root: Path) -> Iterator[Path]:

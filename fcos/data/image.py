@@ -76,6 +76,9 @@ class _Jpeg(NamedTuple):
     scans: int = 1
     whole: bool = True  # whether its scans send every coefficient down to the last bit
     end: int = -1  # offset of the end marker; behind it another image may follow
+    sampling: tuple[tuple[int, int, int], ...] = ()  # (id, horizontal, vertical) of each component
+    interval: int = 0  # blocks between two restart markers; 0: there are none
+    restarts: bool = True  # whether every scan has all its restart markers
 
 
 def load_image(source: Any) -> np.ndarray:
@@ -253,22 +256,50 @@ def _tell_of_cut(name: str, data: bytes, jpeg: _Jpeg, image: np.ndarray | None) 
     while behind a whole scan nothing reads them. Where one of several was cut, or late ones are gone, the whole image
     is there, but coarse.
     """
-    if not jpeg.whole:
+    if not jpeg.restarts:
+        warnings.warn(f"{name}: a part of the image is missing between its restart markers", ImageWarning, 4)
+    elif jpeg.scans == 1 and data.endswith(_ZEROS, jpeg.scan, jpeg.end) and _is_filled(data, jpeg):
+        warnings.warn(f"{name}: the image ends in zeros, so its end may be missing", ImageWarning, 4)
+    elif not jpeg.whole:
         warnings.warn(f"{name}: scans at the end of the file are missing, so details are too", ImageWarning, 4)
     elif jpeg.scans > 1 and _reads_on(data, jpeg.end, image):
         warnings.warn(f"{name}: the end of the last scan is missing, and details with it", ImageWarning, 4)
-    elif jpeg.scans == 1 and (image is None or (image[-8:, -8:] == image[-1, -1]).all()) and _reads_on(data, jpeg.end):
+    elif jpeg.scans == 1 and (image is None or _ends_flat(image)) and _reads_on(data, jpeg.end):
         warnings.warn(f"{name}: the end of the image is missing, and one colour fills it", ImageWarning, 4)
+
+
+def _ends_flat(image: np.ndarray) -> bool:
+    """Whether the last block of a decoded JPEG may be of one brightness; its colours mix with those beside it."""
+    height, width = image.shape[:2]
+    block = image[(height - 1) // 8 * 8 :, (width - 1) // 8 * 8 :]
+    return bool(np.ptp(block @ np.array([0.299, 0.587, 0.114])) < 8)
+
+
+def _is_filled(data: bytes, jpeg: _Jpeg) -> bool:
+    """Whether the zeros at the end of the only scan are too few or too many for the image. Those of an image that is
+    flat there are as many as it takes: others in place of the last ones change it."""
+    start = jpeg.scan + 2 + struct.unpack_from(">H", data, jpeg.scan + 2)[0]
+    other = data[start : start + 24]
+    if _reads_on(data, jpeg.end):
+        return True
+    return other.count(0) < 12 and not _differs(data, data[: jpeg.end - 8] + other + data[jpeg.end :])
+
+
+_FILLER = bytes((219 + 37 * k) % 251 for k in range(512))  # begins with ones: a decoder itself puts zeros there
+# where a decoder waits for a restart marker, it takes nothing up to one
+_FILLER += b"".join(bytes((0xFF, 0xD0 + k)) + _FILLER[:40] for k in range(8))
 
 
 def _reads_on(data: bytes, end: int, image: np.ndarray | None = None) -> bool:
     """Whether a JPEG, decoded to `image` where that is known, changes with other bytes in front of the marker at `end`.
     (By Pillow: OpenCV would complain of them on stderr.)"""
-    filler = bytes((37 * k) % 251 for k in range(512))
-    # where a decoder waits for a restart marker, it takes nothing up to one
-    filler += b"".join(bytes((0xFF, 0xD0 + k)) + filler[:40] for k in range(8))
+    return _differs(data, data[:end] + _FILLER + data[end:], image)
+
+
+def _differs(data: bytes, changed: bytes, image: np.ndarray | None = None) -> bool:
+    """Whether two JPEGs differ in their pixels; those of the first are `image` where they are known."""
     try:
-        with _open(io.BytesIO(data)) as one, _open(io.BytesIO(data[:end] + filler + data[end:])) as other:
+        with _open(io.BytesIO(data)) as one, _open(io.BytesIO(changed)) as other:
             if image is not None and np.array_equal(image, np.asarray(other.convert("RGB"))):
                 return False  # the usual case, without decoding both
             return one.tobytes() != other.tobytes()
@@ -430,6 +461,8 @@ def _parse_jpeg(data: bytes) -> _Jpeg | None:
     if data[:3] != b"\xff\xd8\xff":
         return None
     at, size, components, orientation, progressive = 2, None, 0, 1, False
+    sampling: tuple[tuple[int, int, int], ...] = ()
+    interval = 0
     while at + 4 <= len(data):
         if data[at] != 0xFF:
             return None
@@ -444,24 +477,34 @@ def _parse_jpeg(data: bytes) -> _Jpeg | None:
         if marker in _FRAMES and at + 10 <= len(data):
             size, components = struct.unpack_from(">HH", data, at + 5), data[at + 9]
             progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
+            told = data[at + 10 : min(at + 10 + 3 * components, len(data))]
+            sampling = tuple(
+                (id, both >> 4 or 1, both & 15 or 1) for id, both in zip(told[::3], told[1::3], strict=False)
+            )
+        elif marker == 0xDD and at + 6 <= len(data):
+            interval = struct.unpack_from(">H", data, at + 4)[0]
         elif marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
             orientation = _exif_orientation(data[at + 4 : at + 2 + length])
         elif marker == 0xDA:
             if size is None or 0 in size:
                 return None
-            return _Jpeg(Header(size[0], size[1], orientation), components, at, progressive)
+            header = Header(size[0], size[1], orientation)
+            return _Jpeg(header, components, at, progressive, sampling=sampling, interval=interval)
         at += 2 + length
     return None
 
 
 _SEGMENT = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # among compressed data
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 
 def _count_scans(data: bytes, jpeg: _Jpeg) -> _Jpeg:
     """With the number of scans, and whether together they are the whole image: those of a progressive one send each
-    coefficient of each component first without its last bits, and these bit by bit later (T.81, G.1.1.1)."""
+    coefficient of each component first without its last bits, and these bit by bit later (T.81, G.1.1.1). So many
+    blocks after each restart marker make known how many of these there must be."""
     missing: dict[int, list[int]] = {}  # component -> bits still to come of each of 64 coefficients
     at, scans, found = jpeg.scan, 0, None
+    interval, restarts = jpeg.interval, True
     while at + 5 <= len(data):
         scans += 1
         end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
@@ -471,14 +514,31 @@ def _count_scans(data: bytes, jpeg: _Jpeg) -> _Jpeg:
             left = missing.setdefault(component, [1] * 64)
             left[first : last + 1] = [bits & 15] * len(left[first : last + 1])
         found = _SEGMENT.search(data, end)
+        if interval:
+            stop = found.start() if found else len(data)
+            needed = -(-_blocks(jpeg, components) // interval) - 1
+            restarts = restarts and sum(1 for _ in _RESTART.finditer(data, end, stop)) >= needed
         while found and data[found.start() + 1] not in (0xDA, 0xD9) and found.start() + 4 <= len(data):
             start = found.start()  # tables between two scans
+            if data[start + 1] == 0xDD and start + 6 <= len(data):
+                interval = struct.unpack_from(">H", data, start + 4)[0]
             found = _SEGMENT.search(data, start + 2 + struct.unpack_from(">H", data, start + 2)[0])
         if not found or data[found.start() + 1] != 0xDA:
             break
         at = found.start()
     whole = len(missing) >= jpeg.components and not any(any(left) for left in missing.values())
-    return jpeg._replace(scans=scans, whole=whole, end=found.start() if found else -1)
+    return jpeg._replace(scans=scans, whole=whole, end=found.start() if found else -1, restarts=restarts)
+
+
+def _blocks(jpeg: _Jpeg, components: bytes) -> int:
+    """How many units a scan of these components has: blocks of 8x8 of one, else groups of blocks (T.81, A.2)."""
+    header, sampling = jpeg.header, {id: (wide, high) for id, wide, high in jpeg.sampling}
+    most = [max((sides[axis] for sides in sampling.values()), default=1) for axis in (0, 1)]
+    wide, high = sampling.get(components[0], (1, 1)) if len(components) == 1 else most
+    across, down = -(-header.width * wide // most[0]), -(-header.height * high // most[1])  # pixels of the component
+    if len(components) == 1:
+        return -(-across // 8) * -(-down // 8)
+    return -(-header.width // (8 * most[0])) * -(-header.height // (8 * most[1]))
 
 
 def _exif_orientation(segment: bytes) -> int:

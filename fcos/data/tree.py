@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import DataError
+from ..files import around
 from ..remote import is_remote, local
 from .image import SUFFIXES
 from .pairing import Images
@@ -224,10 +225,11 @@ def _exists(path: Path) -> bool:
 
 
 def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[Path], list[Path]]:
-    """(images, annotation files) below a folder, sorted; links are followed, but no folder twice."""
+    """(images, annotation files) below a folder, sorted; links are followed, but no folder twice, and none to a folder
+    that `root` lies in."""
     images: list[Path] = []
     annotations: list[Path] = []
-    seen: set[tuple[int, int]] = set()
+    seen = around(root)
     stack = [(os.fspath(root), 0)]
     count = 0
     while stack:

@@ -147,6 +147,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     ours = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(state)
+        _check_momenta(optimizer)
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"the checkpoint's optimiser state is damaged ({type(error).__name__}: {error}); move the file away, and "
@@ -159,6 +160,22 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
         ) from error
     for group, mine in zip(optimizer.param_groups, ours, strict=True):
         group.update(mine)
+
+
+def _check_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """TypeError where what is kept of a weight is not what the optimiser goes on with: tensors of its shape, and how
+    many steps it has taken."""
+    needed = {"step", "exp_avg", "exp_avg_sq"} if "betas" in optimizer.defaults else set()
+    for weight, kept in optimizer.state.items():
+        lost = sorted(needed - kept.keys()) if kept else []
+        if lost:
+            raise TypeError(f"a weight has no {lost[0]}")
+        for name, value in kept.items():
+            if value is None and name == "momentum_buffer":  # before the first step
+                continue
+            if not isinstance(value, torch.Tensor) or value.shape != (torch.Size() if name == "step" else weight.shape):
+                what = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+                raise TypeError(f"{name} of a weight of {list(weight.shape)} is {what}")
 
 
 class StepRecord(NamedTuple):

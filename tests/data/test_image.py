@@ -307,6 +307,37 @@ def test_a_jpeg_cut_between_restart_markers_is_told(blocks):
                 read_image(data[:at] + b"\xff\xd9")
 
 
+def is_told(data):
+    """Whether a damaged image is refused, or read with a warning."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            read_image(data)
+        except ImageError:
+            return True
+    return any("missing" in str(w.message) for w in told)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{"restart_marker_blocks": 7}, {"restart_marker_rows": 1, "progressive": True}])
+def test_a_jpeg_that_lacks_a_restart_marker_is_told(mode, options):
+    """The last block need not be of one colour then: each part between two markers stands for itself."""
+    data = encoded(Image.fromarray(scene()).convert(mode), "JPEG", subsampling=2, **options)
+    marks = [m.start() for m in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+    for at in marks[: -1 : max(len(marks) // 4, 1)]:
+        for broken in (data[: at + 9] + b"\xff\xd9", data[:at] + data[at + 2 :]):
+            assert is_told(broken), at
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_zeros_in_front_of_the_end_marker_are_told(mode):
+    """They are codes as good as others, so that the last block need not be of one colour."""
+    data = encoded(Image.fromarray(scene()).convert(mode), "JPEG", quality=90)
+    for share in (0.5, 0.8, 0.95):
+        for count in (64, 700, 5000):
+            assert is_told(data[: int(len(data) * share)] + bytes(count) + b"\xff\xd9"), (share, count)
+
+
 @pytest.mark.parametrize(("form", "options"), [("JPEG", {}), ("WEBP", {"lossless": True})])
 def test_a_file_whose_end_is_zeros_is_told(form, options):
     """As a download leaves it that broke off."""
@@ -348,8 +379,15 @@ def test_a_whole_jpeg_is_not_complained_of(mode, options):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_flat_jpeg_is_whole(progressive):
-    read_image(encoded(Image.new("RGB", (100, 90), "white"), "JPEG", progressive=progressive))
+@pytest.mark.parametrize("optimize", [False, True])
+@pytest.mark.parametrize("size", [(100, 90), (1600, 1200), (700, 401)])
+def test_a_flat_jpeg_is_whole(progressive, optimize, size):
+    """Whose every block may be a few bits that are zeros."""
+    image = Image.new("RGB", size, "white")
+    read_image(encoded(image, "JPEG", progressive=progressive, optimize=optimize))
+    image.paste(Image.fromarray(scene()))
+    for mode in ("RGB", "L"):
+        read_image(encoded(image.convert(mode), "JPEG", progressive=progressive, optimize=optimize))
 
 
 def test_a_jpeg_of_many_scans_is_refused():

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from fcos.config import Config
+from fcos.data.tree import DataSource, Tree
 from fcos.errors import ConfigError, FcosError, ModelError, one_line
 from fcos.export.about import About
 from fcos.export.formats import torchscript
@@ -29,6 +30,18 @@ def test_links_in_a_circle_are_walked_once(tmp_path, monkeypatch):
     os.symlink("..", "loop/a/up")
     for pattern in ("loop", "loop/**", "**/*.jpg", "loop/**/b/**", "loop/*/b/*.jpg"):
         assert [p.name for p in find_images([pattern])] == ["x.jpg"], pattern
+
+
+def test_a_link_out_to_everything_is_not_followed(tmp_path):
+    """To the folder that all lies in, or to /: the walk would take minutes, and find what nobody meant."""
+    photos = tmp_path / "all" / "photos"
+    photos.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(photos / "x.jpg")
+    Image.new("RGB", (8, 8)).save(tmp_path / "all" / "other.jpg")
+    for name, place in (("up", ".."), ("root", "/")):
+        os.symlink(place, photos / name)
+    assert [p.name for p in find_images([str(photos)])] == ["x.jpg"]
+    assert [p.name for p in Tree(DataSource(photos)).images.paths] == ["x.jpg"]
 
 
 def test_what_a_killed_writer_left_is_no_image(tmp_path):

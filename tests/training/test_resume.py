@@ -1,5 +1,6 @@
 """A run that is killed, stopped or out of disk goes on as if nothing had happened."""
 
+import copy
 import csv
 import os
 import signal
@@ -12,8 +13,9 @@ import torch
 from processes import at, fcos, full_disk, half_row, half_save, run, small_files
 from tiny import equal_states, make_shapes, tiny_config
 
+from fcos.errors import ModelError
 from fcos.network import weights
-from fcos.training.checkpoint import checkpoints, load_checkpoint
+from fcos.training.checkpoint import checkpoints, load_checkpoint, load_optimizer
 
 STEPS = 8  # 16 pictures in batches of 4, 2 epochs
 CLOCKS = ("images_per_second", "data_wait")  # columns that differ from run to run
@@ -226,3 +228,35 @@ def test_a_program_killed_at_random_moments(begin, undisturbed, tmp_path):
 
 def done(folder):
     return bool(checkpoints(folder)) and load_checkpoint(folder)["step"] == STEPS
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"), [("sgd", ["momentum_buffer"]), ("adamw", ["exp_avg", "exp_avg_sq", "step"])]
+)
+def test_damaged_momenta_are_one_line(kind, names):
+    """torch takes them, and fails at the first step."""
+    layer = torch.nn.Linear(3, 2)
+
+    def optimizer():
+        if kind == "sgd":
+            return torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+        return torch.optim.AdamW(layer.parameters(), lr=0.1)
+
+    first = optimizer()
+    layer(torch.ones(1, 3)).sum().backward()
+    first.step()
+    load_optimizer(optimizer(), first.state_dict())
+    for name in names:
+        for value in (torch.zeros(7), "x", [], 1, None):
+            state = copy.deepcopy(first.state_dict())
+            state["state"][0][name] = value
+            if (name, value) == ("momentum_buffer", None):
+                load_optimizer(optimizer(), state)
+                continue
+            with pytest.raises(ModelError, match="optimiser state is damaged"):
+                load_optimizer(optimizer(), state)
+    if kind == "adamw":
+        del state["state"][1]["exp_avg"]
+        state["state"][0]["step"] = torch.tensor(1.0)
+        with pytest.raises(ModelError, match="no exp_avg"):
+            load_optimizer(optimizer(), state)
