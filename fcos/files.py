@@ -64,7 +64,7 @@ def noticed(status: os.stat_result) -> None:
 def own(path: Path) -> None:
     """A file or folder that the program made and keeps up, such as that of a run: it may be written anew."""
     if _commands:
-        _commands[-1].own.add(path.resolve())
+        _commands[-1].own.add(real(path))
 
 
 def check_kept(path: Path) -> None:
@@ -74,7 +74,7 @@ def check_kept(path: Path) -> None:
     try:
         status = path.stat()
         seen = _commands[-1]
-        lost = (status.st_dev, status.st_ino) in seen.read and not seen.own & {place := path.resolve(), *place.parents}
+        lost = (status.st_dev, status.st_ino) in seen.read and not seen.own & {place := real(path), *place.parents}
     except (OSError, ValueError):
         return  # nothing is there, or the writing says what is wrong
     if lost:
@@ -231,6 +231,15 @@ def is_there(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # too long, or with a NUL
         return False
+
+
+def real(path: Path) -> Path:
+    """Where a path leads, links followed; the path itself where no file can have such a name. Links in a circle, at
+    which `Path.resolve` fails, are left as they are."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return path
 
 
 def names_in(folder: Path) -> list[str]:

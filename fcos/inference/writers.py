@@ -15,7 +15,7 @@ import numpy as np
 
 from ..detections import DRAWN, WRITTEN
 from ..errors import FcosError
-from ..files import check_kept, file_name, own, write_whole
+from ..files import check_kept, file_name, own, real, write_whole
 from ..readers import read_json
 from ..types import Classes, Detections
 from .stream import _AHEAD, PIXELS_AHEAD
@@ -74,7 +74,7 @@ def image_ids(paths: Sequence[Path], known: Mapping[Path, int] | None = None) ->
     [1, 2, 3, 7, 4]
     """
     known = known or {}
-    wanted = [known.get(path.resolve(), _number(path.stem)) for path in paths]
+    wanted = [known.get(real(path), _number(path.stem)) for path in paths]
     ids: list[int | None] = []
     used: set[int] = set()
     for want in wanted:
@@ -146,8 +146,8 @@ class Writer:
         targets = [file] if file is not None else []
         if folder is not None:
             targets += [folder / f"{name}{self._suffix(k)}" for k, name in enumerate(self.names)]
-        sources = {path.resolve() for path in self.paths}
-        lost = next((target for target in targets if target.resolve() in sources), None)
+        sources = {real(path) for path in self.paths}
+        lost = next((target for target in targets if real(target) in sources), None)
         if lost is not None:
             raise FcosError(f"{lost} is an image to detect in and would be overwritten; give another --out")
         if self.outputs.yolo is not None:
@@ -157,9 +157,9 @@ class Writer:
 
     def _keep_labels(self, folder: Path) -> None:
         """FcosError where what stands at a target is the label file of one of the images, by YOLO's rule."""
-        own = {label.resolve() for path in self.paths for label in _label_files(path)}
+        own = {real(label) for path in self.paths for label in _label_files(path)}
         targets = (folder / f"{name}.txt" for name in self.names)
-        lost = next((target for target in targets if target.exists() and target.resolve() in own), None)
+        lost = next((target for target in targets if target.exists() and real(target) in own), None)
         if lost is not None:
             raise FcosError(f"{lost} holds the labels of an image to detect in; give --yolo another folder")
 

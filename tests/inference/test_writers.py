@@ -1,6 +1,7 @@
 """Every image's results have a name and an id of their own, and no image is written over."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +189,11 @@ def test_labels_and_annotations_of_the_source_are_kept(tmp_path):
     for _ in range(2):  # its own results may be replaced
         Writer(Outputs(coco=coco), [image], classes).close()
     assert coco.read_text() == "[]"
+
+
+def test_names_that_no_file_can_have_are_told_when_they_are_read(tmp_path):
+    """One with a NUL, as it may stand on standard input, and a link to itself."""
+    os.symlink("loop.png", tmp_path / "loop.png")
+    paths = [Path("a\0b.png"), tmp_path / "loop.png"]
+    for outputs in (Outputs(), Outputs(tmp_path / "o", None, tmp_path / "y", tmp_path / "c.json")):
+        Writer(outputs, paths, Classes(("a",)), {}).close()

@@ -250,8 +250,8 @@ def test_damaged_momenta_are_one_line(kind, names):
         for value in (torch.zeros(7), "x", [], 1, None):
             state = copy.deepcopy(first.state_dict())
             state["state"][0][name] = value
-            if (name, value) == ("momentum_buffer", None):
-                load_optimizer(optimizer(), state)
+            if (name == "momentum_buffer" and value is None) or (name == "step" and isinstance(value, int)):
+                load_optimizer(optimizer(), state)  # as before the first step, and as older versions of torch write it
                 continue
             with pytest.raises(FcosError):
                 load_optimizer(optimizer(), state)
