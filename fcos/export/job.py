@@ -138,7 +138,7 @@ class Result:
         elif self.format == "triton":
             lines.append(f"good; next: tritonserver --model-repository={self.file.resolve().parent}")
         elif report is not None:
-            lines.append(f"good; next: fcos predict PICTURE --model {self.file}")
+            lines.append(f"good; next: fcos predict IMAGE --model {self.file}")
         return "\n".join(lines)
 
 
