@@ -248,6 +248,8 @@ class _Scene:
         for i, j in zip(*np.nonzero(np.triu(pairs, 1) > 0.4), strict=True):
             if i not in self.asked and j not in self.asked:
                 continue
+            if not (self.known[i] and self.known[j]):
+                continue
             same = self.labels[i] == self.labels[j]
             if not same and pairs[i, j] < 0.8:
                 continue

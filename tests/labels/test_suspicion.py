@@ -1,5 +1,7 @@
 """Each kind of mistake in a scene made by hand, known errors, and what they say about the chance of being wrong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from judging import dataset, record
@@ -86,6 +88,10 @@ def test_a_box_too_many_and_two_for_one_object():
     # two objects that the model sees as two
     pair = evidence((LEFT, CAT, 0.9), ([85, 50, 185, 150], CAT, 0.8))
     assert worst(pair, record(1, [LEFT, [85, 50, 185, 150]], [CAT, CAT]))[DUPLICATE].score < 0.2
+    # of classes that the model does not know it sees neither one nor two
+    blind = replace(evidence((LEFT, CAT, 0.9)), known=np.array([True, False]))
+    fork_and_spoon = record(1, [LEFT, [52, 48, 155, 150]], [DOG, DOG])
+    assert DUPLICATE not in worst(blind, fork_and_spoon)
     near = [70, 50, 170, 150]
     pair = evidence((LEFT, CAT, 0.9), (near, CAT, 0.8))
     assert worst(pair, record(1, [LEFT, near], [CAT, CAT]))[DUPLICATE].score < 0.2
