@@ -22,6 +22,7 @@ from ..training.folder import RunFolder
 from ..training.loop import Trainer
 from ..training.program import with_learned_sizes
 from ..training.run import RunOptions
+from ..training.stop import Stopped
 
 Make = Callable[[Config, Mapping[str, Dataset], RunOptions], Trainer]
 _STEPS = 7  # that are timed, the first two not counted
@@ -44,7 +45,11 @@ def trained(
         if not begun:
             settings.unlink(missing_ok=True)  # stopped before anything was saved
         seen = choose(Source({k: v for k, v in data.items() if k in ("train", "val")}, holdout=0), config).data
-        make(config, seen, RunOptions(folder, init="none", resume=begun, device=device, quiet=True)).run()
+        trainer = make(config, seen, RunOptions(folder, init="none", resume=begun, device=device, quiet=True))
+        try:
+            trainer.run()
+        except Stopped as stop:  # fcos train --resume would go on with this run alone, and knows no rivals
+            raise Stopped(f"stopped in {folder}; the same command goes on", stop.code - 128) from None
     return config
 
 

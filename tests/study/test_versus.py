@@ -142,6 +142,43 @@ def test_a_rivals_run_goes_on_to_the_same_weights(tmp_path):
         assert torch.equal(a, b)
 
 
+def test_a_study_that_was_stopped_tells_how_to_go_on(tmp_path):
+    import os
+    import signal
+
+    from fcos.study.cells import trained
+    from fcos.training.loop import Trainer
+    from fcos.training.run import RunOptions
+    from fcos.training.stop import Stopped
+
+    data = open_splits(make_shapes(tmp_path / "shapes", {"train": 4}))
+    config = tiny_config(train={"iterations": 3})
+
+    def make(config, data, options):
+        def stop(step, report):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        return Trainer(config, data, RunOptions(**{**vars(options), "on_step": stop}))
+
+    with pytest.raises(Stopped, match="the same command goes on") as caught:
+        trained(config, data, tmp_path / "run", "cpu", make)
+    assert caught.value.code == 128 + signal.SIGTERM
+    trained(config, data, tmp_path / "run", "cpu")
+    assert (tmp_path / "run" / "result.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_rivals_learn(tmp_path):
+    """From nothing, in 200 steps, at a tenth of a second of work each or less."""
+    data = open_splits(make_shapes(tmp_path / "shapes", {"train": 40, "val": 20}))
+    settings = {"iterations": 200, "batch": 8, "warmup": 20, "ema": 0.98, "log_every": 20, "eval_every": 0}
+    config = tiny_config(model={"backbone_norm": "batch"}, train=settings)
+    plan = Plan(config, tmp_path / "out", only=("retinanet-strong", "rpn"), device="cpu")
+    retinanet, rpn = (row.cells[0] for row in versus_study(data, plan).rows)
+    assert retinanet.AP50 > 0.5
+    assert rpn.AR100 > 0.4
+
+
 def test_rows_differ_in_the_method_and_in_nothing_else():
     config = preset("fcos-lite0").override("train.lr=0.002", "data.size=256")
     for key, method in methods(config).items():
