@@ -207,6 +207,38 @@ def test_what_the_user_settled_is_not_planned():
     assert "flips" not in {c.name for c in plan.choices}
 
 
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_evaluations_that_the_user_asks_for_are_in_the_time(every):
+    pace = Pace(0.5, 0.05, 4, 320)
+    plan = make_plan(CELLS, pace, 600, CHOSEN, {"train.eval_every": every})
+    steps = plan.settings["train.iterations"]
+    looks = steps * 4 / 205 / every
+    assert 0.95 * 600 < steps * 0.5 + plan.tail + looks * 87 * 0.05 <= 600
+    assert "train.eval_every" not in plan.settings
+    assert [c.value for c in plan.choices if c.name == "judged"] == [f"{-(-looks // 1):.0f} times"]
+
+
+def test_a_size_that_the_user_asks_for_is_timed_as_it_will_be_learned(monkeypatch, tmp_path):
+    timed = []
+
+    def measure(config, data, wish):
+        timed.append(config.data)
+        return Pace(0.1, 0.01, config.train.batch, config.data.size)
+
+    monkeypatch.setattr(minutes, "measure", measure)
+    data = open_splits(make_shapes(tmp_path / "shapes", {"train": 12, "val": 3}))
+    wish = minutes.Wish(Budget(5, time.monotonic()), {"data.size": "416"}, None, "cpu", None)
+
+    def resolved(preset, changes):
+        words = [f"{k}={v}" for k, v in changes.items() if k != "data.size"]
+        return resolve(preset, [*words, "data.size=416"])
+
+    planned = minutes.prepare(wish, resolved, data)
+    assert [(t.size, t.max_size, t.train_sizes) for t in timed] == [(416, 693, (384, 416, 448))]
+    assert planned.config.data.train_sizes == (384, 416, 448)
+    assert planned.judging == pytest.approx(0.03)
+
+
 def test_without_images_to_judge_by_nothing_is_judged():
     plan = make_plan(replace(CELLS, judged=0), Pace(0.5, 0.05, 4, 320), 600, CHOSEN, {})
     assert [c.value for c in plan.choices if c.name == "judged"] == ["never"]
