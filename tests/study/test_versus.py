@@ -175,8 +175,8 @@ def test_the_rivals_learn(tmp_path):
     config = tiny_config(model={"backbone_norm": "batch"}, train=settings)
     plan = Plan(config, tmp_path / "out", only=("retinanet-strong", "rpn"), device="cpu")
     retinanet, rpn = (row.cells[0] for row in versus_study(data, plan).rows)
-    assert retinanet.AP50 > 0.5
-    assert rpn.AR100 > 0.4
+    assert retinanet.AP50 > 0.4  # 0.73 and 0.43 when this was written
+    assert rpn.AR100 > 0.25
 
 
 def test_rows_differ_in_the_method_and_in_nothing_else():
