@@ -34,11 +34,11 @@ def mean_scores(kind, rate, seeds):
 
 @TRACKERS
 def test_on_clips_with_crossings_and_occlusion(kind):
-    """The `trackers` package (2.6, its ByteTrack and OC-SORT) reaches HOTA 0.822 and 0.731 on twelve such clips."""
-    hota, idf1 = mean_scores(kind, 30, range(20, 28))
-    assert hota > 0.80
+    """The `trackers` package (2.6.1, its ByteTrack and OC-SORT) reaches HOTA 0.826 and 0.737 on these twelve clips."""
+    hota, idf1 = mean_scores(kind, 30, range(20, 32))
+    assert hota > 0.826 - 0.005
     assert idf1 > 0.94
-    _, slow = mean_scores(kind, 10, range(20, 28))
+    _, slow = mean_scores(kind, 10, range(20, 32))
     assert idf1 - slow < 0.05
 
 
