@@ -162,6 +162,7 @@ def template(tmp_path_factory):
     keys = ("image_id", "category_id", "bbox")
     found = [{**{key: row[key] for key in keys}, "score": 0.9} for row in truth]
     (folder / "results.json").write_text(json.dumps(found))
+    (folder / "decisions.json").write_text('{"fcos": "label decisions", "data": "my_data", "decisions": []}')
     rows = [f"{frame},1,{30 - 10 * frame + 100},60,150,150,1,1,1" for frame in range(1, 7)]
     (folder / "truth.txt").write_text("\n".join(rows) + "\n")
     return folder
@@ -176,13 +177,15 @@ def world(template, tmp_path, monkeypatch):
     train = fcos.train
 
     def short(*data, minutes=None, settings=None, **others):
-        return train(*data, settings=SHORT, **others)
+        if "out" in others and not others.get("resume"):
+            shutil.rmtree(others["out"], ignore_errors=True)
+        return train(*data, settings=settings if others.get("resume") else SHORT, **others)
 
     monkeypatch.setattr(fcos, "train", short)
     return folder
 
 
-SETS = ("bccd", "voc2007", "VOC2007", "data/cells")
+SETS = ("DATA", "bccd", "voc2007", "VOC2007", "data/cells")
 WHOLE = ("my_images", "mine", "theirs", "COCO")  # without splits
 TORCHVISION = "fcos_resnet50_fpn_coco.pth"
 RUNS = ("runs/mine", "runs/other", "runs/one", "runs/two", "runs/cells")
