@@ -131,7 +131,8 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
         if jpeg.end >= 0:
             return _decode_jpeg(name, data, jpeg)
     image = _decode_pillow(name, data)
-    if data.endswith(_ZEROS) and (jpeg is not None or data[:4] == b"RIFF" or data[4:8] == b"ftyp"):
+    lzw = data[:3] == b"GIF" and not data.rstrip(b"\0").endswith(b"\0;")  # behind its end mark they mean nothing
+    if data.endswith(_ZEROS) and (jpeg is not None or lzw or data[:4] == b"RIFF" or data[4:8] == b"ftyp"):
         # compressed data is never so; a download that broke off is, and these decoders take zeros for data
         warnings.warn(f"{name}: the file ends in zeros, so the end of the image may be missing", ImageWarning, 2)
     return image

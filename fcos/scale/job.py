@@ -76,17 +76,35 @@ class Job:
         return done
 
     def starts(self) -> np.ndarray:
-        """Where each part begins in the list of paths, and where the list ends [parts + 1] int64."""
+        """Where each part begins in the list of paths, and where the list ends [parts + 1] int64; DataError where the
+        file says something else."""
         import io
 
-        return np.load(io.BytesIO(read_bytes(self.folder / "starts.npy", _LIST)), allow_pickle=False)  # type: ignore[no-any-return]
+        file = self.folder / "starts.npy"
+        data = io.BytesIO(read_bytes(file, _LIST, DataError))
+        try:
+            starts: np.ndarray = np.load(data, allow_pickle=False)
+        except (ValueError, OSError, EOFError, MemoryError):
+            starts = np.empty(0)
+        right = starts.shape == (self.parts + 1,) and starts.dtype == np.int64
+        if not right or starts[0] != 0 or (np.diff(starts) < 0).any():
+            raise DataError(f"{file} is damaged; begin the job anew in another folder")
+        return starts
 
     def paths(self, part: int, starts: np.ndarray) -> list[str]:
         """The pictures of a part."""
         with open_file(self.folder / "paths.jsonl", _LIST, DataError) as file:
             file.seek(int(starts[part]))
             data = file.read(int(starts[part + 1] - starts[part])) or b""
-        return [json.loads(line) for line in data.splitlines()]
+            told = f"{self.folder / 'paths.jsonl'}, part {part},"
+        try:  # not by the reader, which refuses the half characters of names that are no UTF-8
+            paths = [json.loads(line) for line in data.splitlines()]
+        except (ValueError, RecursionError):
+            paths = []
+        count = min(self.size, self.pictures - part * self.size)
+        if len(paths) != count or not all(isinstance(path, str) for path in paths):
+            raise DataError(f"{told} does not hold the paths it should; begin the job anew in another folder")
+        return paths
 
     def count(self, parts: Iterable[int]) -> Count:
         """What is in some parts that are done."""
@@ -156,14 +174,14 @@ def read_job(folder: Path) -> Job | None:
     file = folder / "job.json"
     if not is_there(file):
         return None
-    told = read_json(file)
+    told = read_json(file, kind=DataError)
     try:
         classes = Classes(tuple(told["classes"]["names"]), tuple(told["classes"]["ids"]))
-        return Job(
-            folder, tuple(told["sources"]), int(told["pictures"]), int(told["size"]), told["form"], told["model"],
-            classes, dict(told["settings"]),
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError):
+        pictures, size, form = int(told["pictures"]), int(told["size"]), told["form"]
+        if not (1 <= size <= _LARGEST and 1 <= pictures < 1 << 40 and form in ("parquet", "jsonl")):
+            raise ValueError
+        return Job(folder, tuple(told["sources"]), pictures, size, form, told["model"], classes, dict(told["settings"]))
+    except (KeyError, TypeError, ValueError, OverflowError, FcosError):
         raise DataError(f"{file} does not describe a job of fcos predict") from None
 
 

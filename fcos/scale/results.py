@@ -37,6 +37,8 @@ def write_coco(folder: Path, target: Path, known: Mapping[Path, int] | None = No
             entry = {"id": id, "file_name": row["path"], "width": row["width"], "height": row["height"]}
             images.append(entry)
             for (x1, y1, x2, y2), label, score in zip(row["boxes"], row["labels"], row["scores"], strict=True):
+                if not 0 <= label < len(job.classes):
+                    raise DataError(f"{folder}: a row of {row['path']} has the class {label}, of {len(job.classes)}")
                 box = [x1, y1, x2 - x1, y2 - y1]
                 one = {"image_id": id, "category_id": job.classes.ids[label], "bbox": box, "score": score}
                 file.write(f"{',' if detections else ''}\n{json.dumps(one)}")

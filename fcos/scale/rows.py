@@ -126,8 +126,9 @@ def read_part(path: Path, form: Form) -> Iterator[Row]:
         return
     parquet = require("pyarrow.parquet", "parquet")
     path = local(path, DataError)
-    for batch in _readable(path, partial(parquet.ParquetFile, path)).iter_batches(batch_size=256):
-        for row in batch.to_pylist():
+    batches = iter(_readable(path, partial(parquet.ParquetFile, path)).iter_batches(batch_size=256))
+    while (batch := _readable(path, partial(next, batches, None))) is not None:
+        for row in _readable(path, batch.to_pylist):
             yield _row(row, path)
 
 
@@ -140,8 +141,12 @@ def count_part(path: Path, form: Form) -> Count:
     kept = _readable(path, partial(parquet.read_metadata, path)).metadata or {}
     if b"fcos" not in kept:
         return count(list(read_part(path, form)))
-    pictures, failed, detections, errors = json.loads(kept[b"fcos"])
-    return Count(pictures, failed, detections, tuple(errors))
+    told = parse_json(kept[b"fcos"], f"{path}: its count", DataError)
+    try:
+        pictures, failed, detections, errors = told
+        return Count(int(pictures), int(failed), int(detections), tuple(map(str, errors)))
+    except (TypeError, ValueError):
+        raise DataError(f"{path} does not count its rows; remove it, and --resume does it anew") from None
 
 
 def _readable(path: Path, read: Any) -> Any:
@@ -154,4 +159,17 @@ def _readable(path: Path, read: Any) -> Any:
 def _row(value: Any, path: Path) -> Row:
     if not isinstance(value, Mapping) or not Row.__annotations__.keys() <= value.keys():
         raise DataError(f"{path} holds no rows of detections; they have {', '.join(Row.__annotations__)}")
-    return cast(Row, {key: value[key] for key in Row.__annotations__})
+    row = cast(Row, {key: value[key] for key in Row.__annotations__})
+    texts = (row["path"], row["error"])
+    lists = (row["boxes"], row["labels"], row["names"], row["scores"])
+    right = all(isinstance(text, str) for text in texts) and all(isinstance(column, list) for column in lists)
+    right = right and len({len(column) for column in lists}) == 1
+    right = right and all(isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) for box in row["boxes"])
+    right = right and all(map(_is_number, row["scores"])) and all(type(label) is int for label in row["labels"])
+    if not right or type(row["width"]) is not int or type(row["height"]) is not int:
+        raise DataError(f"{path} holds a row that is damaged; remove the file, and --resume does it anew")
+    return row
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)

@@ -87,7 +87,7 @@ def _checked(state: object) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ValueError("it is no checkpoint of fcos train")
     for key, kind in _PLAIN.items():
-        if not isinstance(state.get(key), kind):
+        if key not in state or not isinstance(state[key], kind):
             raise ValueError(f"it is no checkpoint of fcos train: {key} is missing or of another kind")
     if not isinstance(state.get("total", 1), int) or not Deadline.fits(state.get("deadline")):
         raise ValueError("it is no checkpoint of fcos train: its steps or its time cannot be read")

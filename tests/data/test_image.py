@@ -338,7 +338,7 @@ def test_zeros_in_front_of_the_end_marker_are_told(mode):
             assert is_told(data[: int(len(data) * share)] + bytes(count) + b"\xff\xd9"), (share, count)
 
 
-@pytest.mark.parametrize(("form", "options"), [("JPEG", {}), ("WEBP", {"lossless": True})])
+@pytest.mark.parametrize(("form", "options"), [("JPEG", {}), ("WEBP", {"lossless": True}), ("GIF", {})])
 def test_a_file_whose_end_is_zeros_is_told(form, options):
     """As a download leaves it that broke off."""
     data = encoded(Image.fromarray(scene()).convert("L" if form == "JPEG" else "RGB"), form, **options)

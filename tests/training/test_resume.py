@@ -260,3 +260,18 @@ def test_damaged_momenta_are_one_line(kind, names):
         state["state"][0]["step"] = torch.tensor(1.0)
         with pytest.raises(ModelError, match="no exp_avg"):
             load_optimizer(optimizer(), state)
+
+
+def test_a_checkpoint_that_lacks_a_value_is_one_line(tmp_path):
+    """Each of them, those that may be None too."""
+    whole = {
+        "step": 1, "config": {"model": {}, "train": {}}, "classes": {"names": ["a"]}, "model": {}, "average": None,
+        "optimizer": {}, "best": 0.0, "stale": 0, "judged_at": 0, "AP": None, "normalizer": None, "data": "",
+    }  # fmt: skip
+    file = tmp_path / "checkpoint-00000001.pt"
+    torch.save(whole, file)
+    assert load_checkpoint(tmp_path)["step"] == 1
+    for key in whole:
+        torch.save({k: v for k, v in whole.items() if k != key}, file)
+        with pytest.raises(ModelError, match=key):
+            load_checkpoint(tmp_path)
