@@ -8,7 +8,7 @@ exactly: every tap is the same sum of products, over the same places. In float32
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +17,20 @@ from torch import Tensor
 _backward = torch.ops.aten.convolution_backward
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, groups: int) -> Tensor:
+class Grid(NamedTuple):
+    """How a kernel goes over an image, the same both ways."""
+
+    stride: int
+    padding: int
+    groups: int
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:
     """`F.conv2d` without dilation, with that gradient where it pays: 5x5, depthwise, learned on a CPU in bfloat16."""
-    if not pays(x, weight, bias, groups):
-        return F.conv2d(x, weight, bias, stride, padding, 1, groups)
+    if not pays(x, weight, bias, grid.groups):
+        return F.conv2d(x, weight, bias, grid.stride, grid.padding, 1, grid.groups)
     x, weight, bias = x.bfloat16(), weight.bfloat16(), None if bias is None else bias.bfloat16()  # as autocast has it
-    result: Tensor = _Depthwise.apply(x, weight, bias, stride, padding)
+    result: Tensor = _Depthwise.apply(x, weight, bias, grid)
     return result
 
 
@@ -45,10 +53,10 @@ class _Depthwise(torch.autograd.Function):
     """x [N,C,H,W], weight [C,1,5,5], bias [C] or None, which does not learn."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(x, weight, bias, stride, padding, 1, len(weight))
+        ctx.stride, ctx.padding = grid.stride, grid.padding
+        return F.conv2d(x, weight, bias, grid.stride, grid.padding, 1, grid.groups)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -71,4 +79,4 @@ class _Depthwise(torch.autograd.Function):
                 part = _backward(grad, seen, window, None, stride, [0, 0], [1, 1], False, [0, 0], len(weight),
                                  [False, True, False])[1]  # fmt: skip
                 to_weight[:, :, i : i + 3, j : j + 3] = part
-        return to_x, to_weight, None, None, None
+        return to_x, to_weight, None, None

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from .backbones import DeformableConv2d
-from .depthwise import convolve
+from .depthwise import Grid, convolve
 from .lite import Conv2dSame
 from .model import FCOS, TowerLayer
 
@@ -133,7 +133,7 @@ def _folded_forward(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
         x, padding = pad_same(x, conv.kernel_size, conv.stride, conv.dilation), (0, 0)  # type: ignore[arg-type]
     even = conv.stride[0] == conv.stride[1] and padding[0] == padding[1] and tuple(conv.dilation) == (1, 1)
     if even and not isinstance(padding, str):
-        return convolve(x, weight, shift, conv.stride[0], int(padding[0]), conv.groups)
+        return convolve(x, weight, shift, Grid(conv.stride[0], int(padding[0]), conv.groups))
     return F.conv2d(x, weight, shift, conv.stride, padding, conv.dilation, conv.groups)
 
 

@@ -126,10 +126,13 @@ def many(count):
 @pytest.mark.parametrize("count", CASES)
 @pytest.mark.parametrize("name", NAMES)
 def test_any_value_in_any_place(sets, tmp_path_factory, name, count):
-    """In JSON and JSON lines; in other files a word is replaced."""
+    """In JSON and JSON lines; in other files, those of bytes too, a word is replaced."""
 
     def changed(data, where, value):
-        text = data.decode()
+        try:
+            text, codec = data.decode(), "utf-8"
+        except UnicodeDecodeError:
+            text, codec = data.decode("latin-1"), "latin-1"
         try:
             return json.dumps(set_value(json.loads(text), where, value)).encode()
         except ValueError:
@@ -144,7 +147,7 @@ def test_any_value_in_any_place(sets, tmp_path_factory, name, count):
             return data
         word = words[where % len(words)]
         new = value if isinstance(value, str) else json.dumps(value)
-        return f"{text[: word.start()]}{new}{text[word.end() :]}".encode()
+        return f"{text[: word.start()]}{new}{text[word.end() :]}".encode(codec)
 
     @many(count)
     @given(number=st.integers(0, 9), where=st.integers(0, 10**6), value=st.sampled_from(VALUES))

@@ -77,31 +77,32 @@ def test_packed_calibrated_and_asked_for(work, capsys, tmp_path):
         asked.replace(config=asked.config.override({"decode": {"calibration": [[1, 0]] * 5}}))
 
 
-def test_packing_in_place_adds_lines_and_changes_nothing_else(work, capsys, tmp_path):
+def test_packing_again_adds_lines_and_changes_nothing_else(work, capsys, tmp_path):
     """As the files of the package get theirs: weights bit-equal, and settings and facts but for the calibration."""
     file = tmp_path / "shipped.safetensors"
     assert fcos(capsys, "models", "pack", work / "run", file, "--licence", "Apache-2.0")[0] == 0
     state, config, classes, about = read(file)
+    again = tmp_path / "again.safetensors"
     data = open_splits(work / "shapes")["val"]
     before, _ = detect(load(file, device="cpu"), data)
-    code, _, err = fcos(capsys, "models", "pack", file, file, "--calibrate", work / "shapes", "--split", "val")
+    code, _, err = fcos(capsys, "models", "pack", file, again, "--calibrate", work / "shapes", "--split", "val")
     assert code == 0, err
-    again, changed, same_classes, told = read(file)
-    assert equal_states(state, again)
-    assert {k: v.dtype for k, v in state.items()} == {k: v.dtype for k, v in again.items()}
+    same, changed, same_classes, told = read(again)
+    assert equal_states(state, same)
+    assert {k: v.dtype for k, v in state.items()} == {k: v.dtype for k, v in same.items()}
     assert same_classes == classes
     assert {k: v for k, v in told.items() if k != "calibrated_on"} == about
     assert len(changed.decode.calibration) == 2
     assert changed.override({"decode": {"calibration": []}}) == config
     assert changed.decode.shown == config.decode.shown
-    after, _ = detect(load(file, device="cpu"), data)
+    after, _ = detect(load(again, device="cpu"), data)
     for a, b in zip(before, after, strict=True):  # nobody asked for probabilities
         assert torch.equal(a.scores, b.scores)
         assert torch.equal(a.boxes, b.boxes)
-    probable, _ = detect(load(file, device="cpu", overrides=["decode.calibrated=true"]), data)
+    probable, _ = detect(load(again, device="cpu", overrides=["decode.calibrated=true"]), data)
     assert evaluate(probable, data).ap == pytest.approx(evaluate(before, data).ap, abs=1e-9)  # the order within a class
     card = tmp_path / "card.md"
-    assert fcos(capsys, "models", "card", file, card)[0] == 0
+    assert fcos(capsys, "models", "card", again, card)[0] == 0
     assert "fitted on 10 images of shapes, val" in card.read_text()
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fcos.network import depthwise, weights
-from fcos.network.depthwise import convolve, pays
+from fcos.network.depthwise import Grid, convolve, pays
 from fcos.presets import preset
 from fcos.training.setup import make_ready
 
@@ -36,7 +36,7 @@ def test_it_is_torchs_gradient(always, height, width, stride, padding, layout):
     shapes = ((2, 6, height, width), (6, 1, 5, 5), (6,))
     given = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes]
     theirs = gradients(lambda a, b, c: F.conv2d(a, b, c, stride, padding, 1, 6), *given, layout)
-    ours = gradients(lambda a, b, c: convolve(a, b, c, stride, padding, 6), *given, layout)
+    ours = gradients(lambda a, b, c: convolve(a, b, c, Grid(stride, padding, 6)), *given, layout)
     for a, b in zip(theirs, ours, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
 
@@ -44,13 +44,13 @@ def test_it_is_torchs_gradient(always, height, width, stride, padding, layout):
 def test_numbers_by_finite_differences(always):
     x = torch.randn(1, 2, 6, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 1, 5, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda a, b: convolve(a, b, None, 1, 2, 2), (x, weight))
+    assert torch.autograd.gradcheck(lambda a, b: convolve(a, b, None, Grid(1, 2, 2)), (x, weight))
 
 
 def test_under_autocast_the_sums_are_those_of_bf16():
     x, weight = torch.randn(2, 8, 10, 10), torch.randn(8, 1, 5, 5, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        out = convolve(x, weight, None, 1, 2, 8)
+        out = convolve(x, weight, None, Grid(1, 2, 8))
     assert out.dtype == torch.bfloat16
     out.float().square().sum().backward()
     exact = weight.detach().clone().requires_grad_()
@@ -71,7 +71,7 @@ def test_only_where_it_pays():
         assert not pays(x, torch.randn(4, 4, 5, 5, requires_grad=True), None, 1)
         with torch.no_grad():
             assert not pays(x, learned, None, 4)
-            assert torch.equal(convolve(x, learned, None, 1, 2, 4), F.conv2d(x, learned, None, 1, 2, 1, 4))
+            assert torch.equal(convolve(x, learned, None, Grid(1, 2, 4)), F.conv2d(x, learned, None, 1, 2, 1, 4))
 
 
 def test_a_whole_network_has_the_gradient_of_torch_under_autocast(monkeypatch):
