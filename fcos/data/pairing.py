@@ -24,7 +24,7 @@ def clean_name(name: str, source: Path) -> str:
     if _PLAIN.fullmatch(name):  # most names, and quicker
         return name
     text = re.sub(r"^(file|https?|s3|gs)://[^/]*/", "", name.replace("\\", "/"))
-    parts = [p for p in PurePosixPath(re.sub(r"^[A-Za-z]:", "", text)).parts if p not in ("/", "..", ".", "//")]
+    parts = [p for p in PurePosixPath(re.sub(r"^[A-Za-z]:(?=/)", "", text)).parts if p not in ("/", "..", ".", "//")]
     if not parts or "\0" in name:
         raise DataError(f"{source}: {name!r} is no name of a file")
     return "/".join(parts)

@@ -1,6 +1,7 @@
 """Folders as people have them, each a tree made for its case. What opens is compared with the boxes put in."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -236,6 +237,14 @@ def test_file_names_with_other_folders_and_suffixes(name, tmp_path):
     check(tmp_path, {"train": 1}, "coco")
     assert open_dataset(tmp_path).records[0].path == tmp_path / "train" / "a.jpg"
     assert open_dataset(tmp_path / "train.json").records[0].path == tmp_path / "train" / "a.jpg"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no file of such a name")
+def test_a_colon_in_a_name_is_no_drive(tmp_path):
+    image(tmp_path / "images" / "a:b.jpg")
+    image(tmp_path / "images" / "b.jpg")
+    coco(tmp_path / "train.json", ["a:b.jpg"])
+    assert open_dataset(tmp_path / "train.json").records[0].path.name == "a:b.jpg"
 
 
 def test_one_json_over_split_folders(tmp_path):
