@@ -91,6 +91,11 @@ def _text(model) -> str | None:  # type: ignore[no-untyped-def]
     return model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
 
 
+# OpenVINO fills tables at the first inference of a process, and two threads that do so at once may wait for each other
+# for ever (one has the table's lock, the other the interpreter's).
+_first = threading.Lock()
+
+
 def runtime(path: Path, about: About, place: Placement) -> Run:
     """OpenVINO on the CPU. It computes in bf16 on CPUs that can unless it is told the dtype; here it is."""
     openvino = require("openvino", "openvino")
@@ -103,9 +108,13 @@ def runtime(path: Path, about: About, place: Placement) -> Run:
     own = threading.local()  # a request serves one thread at a time
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        if not hasattr(own, "request"):
-            own.request = model.create_infer_request()
-        outputs = own.request.infer([value.cpu().numpy() for value in inputs], share_inputs=True)
+        arrays = [value.cpu().numpy() for value in inputs]
+        if hasattr(own, "request"):
+            outputs = own.request.infer(arrays, share_inputs=True)
+        else:
+            with _first:
+                own.request = model.create_infer_request()
+                outputs = own.request.infer(arrays, share_inputs=True)
         return tuple(torch.from_numpy(outputs[name]) for name in about.outputs)
 
     return run
