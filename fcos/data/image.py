@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import io
 import os
-import re
-import struct
 import warnings
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -22,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from ..config import ResizeRule
 from ..errors import ImageError, ImageWarning
 from ..readers import MB, open_file, read_bytes
+from .jpeg import ORIENTATION, Header, Jpeg, count_scans, first_bits, parse_jpeg, valid_orientation
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -38,7 +37,6 @@ MAX_SCANS = 100  # of a progressive JPEG, each of which costs as much as the who
 _ZEROS = bytes(64)
 STRIP = 1 << 22  # pixels that are converted at a time
 HEADER_BYTES = 1 << 15
-_ORIENTATION = 0x0112
 
 
 def _max_pixels() -> int:
@@ -52,33 +50,6 @@ MAX_PIXELS = _max_pixels()  # a small file can claim to be huge
 if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2 + 1
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # below the limit that is an error
-_FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
-
-
-class Header(NamedTuple):
-    """Size of the stored pixels and the EXIF orientation, 1..8; from 5 on, width and height change places."""
-
-    height: int
-    width: int
-    orientation: int
-
-    @property
-    def displayed(self) -> tuple[int, int]:
-        """(height, width) after the rotation."""
-        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
-
-
-class _Jpeg(NamedTuple):
-    header: Header
-    components: int
-    scan: int  # offset of the first scan
-    progressive: bool
-    scans: int = 1
-    whole: bool = True  # whether its scans send every coefficient down to the last bit
-    end: int = -1  # offset of the end marker; behind it another image may follow
-    sampling: tuple[tuple[int, int, int], ...] = ()  # (id, horizontal, vertical) of each component
-    interval: int = 0  # blocks between two restart markers; 0: there are none
-    restarts: bool = True  # whether every scan has all its restart markers
 
 
 def load_image(source: Any) -> np.ndarray:
@@ -119,13 +90,13 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
     data = source if isinstance(source, bytes) else read_bytes(source, IMAGE_LIMIT, ImageError)
     if not data:
         raise ImageError(f"cannot read {name}: the file is empty")
-    jpeg = _parse_jpeg(data)
+    jpeg = parse_jpeg(data)
     if jpeg is not None:
         _refuse_huge(name, jpeg.header.height, jpeg.header.width)
         scans = data.count(b"\xff\xda")
         if scans > MAX_SCANS:
             raise ImageError(f"cannot read {name}: it has {scans} scans, and at most {MAX_SCANS} are decoded")
-        jpeg = _count_scans(data, jpeg)
+        jpeg = count_scans(data, jpeg)
         # Four components (CMYK) go to Pillow, which knows Adobe's inversion. So does a file without an end
         # marker: OpenCV fills the missing part with grey, Pillow says whether anything is missing.
         if jpeg.end >= 0:
@@ -150,10 +121,10 @@ def image_header(source: str | Path | bytes) -> Header:
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else open_file(source, IMAGE_LIMIT, ImageError) as file:
             data = file.read(HEADER_BYTES)
-            jpeg = _parse_jpeg(data)
+            jpeg = parse_jpeg(data)
             if jpeg is None and data[:3] == b"\xff\xd8\xff":
                 data += file.read()  # an embedded preview can push the size beyond the first block
-                jpeg = _parse_jpeg(data)
+                jpeg = parse_jpeg(data)
             if jpeg is not None:
                 return jpeg.header
     except OSError as error:
@@ -240,7 +211,7 @@ def turn_boxes(boxes: np.ndarray, orientation: int, displayed: tuple[int, int]) 
 # --------------------------------------------------------------------------- decoding
 
 
-def _decode_jpeg(name: str, data: bytes, jpeg: _Jpeg) -> np.ndarray:
+def _decode_jpeg(name: str, data: bytes, jpeg: Jpeg) -> np.ndarray:
     image = _opencv(data) if jpeg.components != 4 else None
     if image is None:
         image = _decode_pillow(name, data)
@@ -250,7 +221,7 @@ def _decode_jpeg(name: str, data: bytes, jpeg: _Jpeg) -> np.ndarray:
     return turn_image(image, jpeg.header.orientation)
 
 
-def _tell_of_cut(name: str, data: bytes, jpeg: _Jpeg, image: np.ndarray | None) -> None:
+def _tell_of_cut(name: str, data: bytes, jpeg: Jpeg, image: np.ndarray | None) -> None:
     """Warn of a JPEG whose end marker was patched on; `image`: what OpenCV made of it, where it did.
 
     Where the only scan was cut, the rest is filled with one colour. Then other bytes in front of that marker change it,
@@ -276,10 +247,10 @@ def _ends_flat(image: np.ndarray) -> bool:
     return bool(np.ptp(block @ np.array([0.299, 0.587, 0.114])) < 8)
 
 
-def _is_filled(data: bytes, jpeg: _Jpeg) -> bool:
+def _is_filled(data: bytes, jpeg: Jpeg) -> bool:
     """Whether the zeros at the end of the only scan are too few or too many for the image. Those of an image that is
     flat there are as many as it takes: others in place of the last ones change it."""
-    start = jpeg.scan + 2 + struct.unpack_from(">H", data, jpeg.scan + 2)[0]
+    start = first_bits(data, jpeg)
     other = data[start : start + 24]
     if _reads_on(data, jpeg.end):
         return True
@@ -428,13 +399,9 @@ def _pillow_orientation(image: Image.Image) -> int:
     if image.format in ("JPEG", "PNG", "WEBP", "MPO", "AVIF") and "exif" not in image.info:
         return 1
     try:
-        return _valid(image.getexif().get(_ORIENTATION))
+        return valid_orientation(image.getexif().get(ORIENTATION))
     except Exception:  # a damaged EXIF block does not spoil the image
         return 1
-
-
-def _valid(orientation: object) -> int:
-    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _refuse_huge(name: str, height: int, width: int) -> None:
@@ -455,97 +422,3 @@ def _cause(error: Exception, data: bytes) -> str:
         return f"{limit}; cut it into tiles, or set FCOS_MAX_MEGAPIXELS if there is memory for it"
     text = (str(error).splitlines() or [""])[0] or type(error).__name__
     return "the file is cut short" if "truncated" in text.lower() else f"{text[:1].lower()}{text[1:]}"
-
-
-def _parse_jpeg(data: bytes) -> _Jpeg | None:
-    """Walk the marker segments up to the compressed data; None when it is no JPEG or the walk runs out."""
-    if data[:3] != b"\xff\xd8\xff":
-        return None
-    at, size, components, orientation, progressive = 2, None, 0, 1, False
-    sampling: tuple[tuple[int, int, int], ...] = ()
-    interval = 0
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a segment
-            at += 2
-            continue
-        length = struct.unpack_from(">H", data, at + 2)[0]
-        if marker in _FRAMES and at + 10 <= len(data):
-            size, components = struct.unpack_from(">HH", data, at + 5), data[at + 9]
-            progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
-            told = data[at + 10 : min(at + 10 + 3 * components, len(data))]
-            sampling = tuple(
-                (id, both >> 4 or 1, both & 15 or 1) for id, both in zip(told[::3], told[1::3], strict=False)
-            )
-        elif marker == 0xDD and at + 6 <= len(data):
-            interval = struct.unpack_from(">H", data, at + 4)[0]
-        elif marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            orientation = _exif_orientation(data[at + 4 : at + 2 + length])
-        elif marker == 0xDA:
-            if size is None or 0 in size:
-                return None
-            header = Header(size[0], size[1], orientation)
-            return _Jpeg(header, components, at, progressive, sampling=sampling, interval=interval)
-        at += 2 + length
-    return None
-
-
-_SEGMENT = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # among compressed data
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-
-
-def _count_scans(data: bytes, jpeg: _Jpeg) -> _Jpeg:
-    """With the number of scans, and whether together they are the whole image: those of a progressive one send each
-    coefficient of each component first without its last bits, and these bit by bit later (T.81, G.1.1.1). So many
-    blocks after each restart marker make known how many of these there must be."""
-    missing: dict[int, list[int]] = {}  # component -> bits still to come of each of 64 coefficients
-    at, scans, found = jpeg.scan, 0, None
-    interval, restarts = jpeg.interval, True
-    while at + 5 <= len(data):
-        scans += 1
-        end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
-        components = data[at + 5 : min(at + 5 + 2 * data[at + 4], end) : 2]
-        first, last, bits = data[end - 3 : end] if jpeg.progressive and end <= len(data) else (0, 63, 0)
-        for component in components:
-            left = missing.setdefault(component, [1] * 64)
-            left[first : last + 1] = [bits & 15] * len(left[first : last + 1])
-        found = _SEGMENT.search(data, end)
-        if interval:
-            stop = found.start() if found else len(data)
-            needed = -(-_blocks(jpeg, components) // interval) - 1
-            restarts = restarts and sum(1 for _ in _RESTART.finditer(data, end, stop)) >= needed
-        while found and data[found.start() + 1] not in (0xDA, 0xD9) and found.start() + 4 <= len(data):
-            start = found.start()  # tables between two scans
-            if data[start + 1] == 0xDD and start + 6 <= len(data):
-                interval = struct.unpack_from(">H", data, start + 4)[0]
-            found = _SEGMENT.search(data, start + 2 + struct.unpack_from(">H", data, start + 2)[0])
-        if not found or data[found.start() + 1] != 0xDA:
-            break
-        at = found.start()
-    whole = len(missing) >= jpeg.components and not any(any(left) for left in missing.values())
-    return jpeg._replace(scans=scans, whole=whole, end=found.start() if found else -1, restarts=restarts)
-
-
-def _blocks(jpeg: _Jpeg, components: bytes) -> int:
-    """How many units a scan of these components has: blocks of 8x8 of one, else groups of blocks (T.81, A.2)."""
-    header, sampling = jpeg.header, {id: (wide, high) for id, wide, high in jpeg.sampling}
-    most = [max((sides[axis] for sides in sampling.values()), default=1) for axis in (0, 1)]
-    wide, high = sampling.get(components[0], (1, 1)) if len(components) == 1 else most
-    across, down = -(-header.width * wide // most[0]), -(-header.height * high // most[1])  # pixels of the component
-    if len(components) == 1:
-        return -(-across // 8) * -(-down // 8)
-    return -(-header.width // (8 * most[0])) * -(-header.height // (8 * most[1]))
-
-
-def _exif_orientation(segment: bytes) -> int:
-    exif = Image.Exif()
-    try:
-        exif.load(segment)
-        return _valid(exif.get(_ORIENTATION))
-    except Exception:  # a damaged EXIF block does not spoil the picture
-        return 1

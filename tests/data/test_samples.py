@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcos.data.formats.coco import _box_of_runs
+from fcos.data.coco_columns import box_of_runs
 from fcos.data.open import open_dataset, open_splits
 
 
@@ -319,11 +319,11 @@ def test_boxes_of_run_lengths_are_those_of_pycocotools(seed):
         mask[y : y + rng.integers(1, 18), x : x + rng.integers(1, 6)] = 1
     packed = mask_api.encode(mask)
     expected = mask_api.toBbox(packed).tolist()
-    assert list(_box_of_runs({"size": [17, 23], "counts": packed["counts"].decode()})) == expected
+    assert list(box_of_runs({"size": [17, 23], "counts": packed["counts"].decode()})) == expected
     flat = mask.ravel(order="F")
     edges = np.flatnonzero(np.diff(np.concatenate(([0], flat, [2]))))
     counts = np.diff(np.concatenate(([0], edges))).tolist()
-    assert list(_box_of_runs({"size": [17, 23], "counts": counts})) == expected
+    assert list(box_of_runs({"size": [17, 23], "counts": counts})) == expected
 
 
 def test_supervisely_bitmaps_are_named(tmp_path):

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
 from functools import partial
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ...errors import DataError
 from ...readers import read_json_rows
 from ...types import Classes
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
+from ..coco_columns import ABSENT, Columns, float_of
 from ..dataset import Dataset, Sources
 from ..ids import Id, id_of, look_up, settle, spelled
 from ..pages import in_order
@@ -101,47 +101,10 @@ def _split_of(tree: Tree, file: Path) -> str | None:
     return split_of_file(stem_of(file)) or parent
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """What is wanted of some annotations, in arrays: of millions of them the objects would take gigabytes.
-
-    images, categories, ids: as the file has them, int64 or objects. boxes [G,4] float64 xywh; ignore [G] bool;
-    areas [G] float64.
-    """
-
-    images: np.ndarray
-    categories: np.ndarray
-    ids: np.ndarray
-    boxes: np.ndarray
-    ignore: np.ndarray
-    areas: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @staticmethod
-    def of(path: Path, annotations: list[dict[str, Any]]) -> _Columns:
-        return _Columns(
-            _column(annotations, "image_id"),
-            _column(annotations, "category_id"),
-            _column(annotations, "id"),
-            _boxes(annotations),
-            _marks(annotations, path),
-            _numbers(annotations, "area"),
-        )
-
-    @staticmethod
-    def together(parts: Sequence[_Columns]) -> _Columns:
-        def one(name: str) -> np.ndarray:
-            return np.concatenate([getattr(part, name) for part in parts])
-
-        return _Columns(*(one(field.name) for field in fields(_Columns))) if parts else _Columns.of(Path(), [])
-
-
 def _read(path: Path, split: str, tree: Tree, options: ReadOptions) -> Dataset:
     """One COCO file as a Dataset. Raises DataError for anything that is not the format."""
-    data, parts = read_json_rows(path, "annotations", partial(_Columns.of, path), DataError, nan=True)
-    annotations = _Columns.together(parts)
+    data, parts = read_json_rows(path, "annotations", partial(Columns.of, path), DataError, nan=True)
+    annotations = Columns.together(parts)
     del parts
     if isinstance(data, list):
         raise DataError(f"{path} is a list, such as a results file; a data set has images, annotations, categories")
@@ -171,7 +134,7 @@ def _list(data: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
 
 
 def _classes(
-    categories: list[dict[str, Any]], annotations: _Columns, path: Path, problems: Problems
+    categories: list[dict[str, Any]], annotations: Columns, path: Path, problems: Problems
 ) -> tuple[Classes, dict[Id, int]]:
     rows = []
     for category in categories:
@@ -240,14 +203,14 @@ def _images(
             problems.note("pictures listed twice, boxes put together", name)
             continue
         index_of[key] = len(images)
-        height, width = _number(image.get("height")), _number(image.get("width"))
+        height, width = float_of(image.get("height")), float_of(image.get("width"))
         size = (int(height), int(width)) if 1 <= height < 1e6 and 1 <= width < 1e6 else None
         images.append(ImageFile(numbers[key], name, place, size, (key,)))
     return images, index_of
 
 
 def _rows(
-    annotations: _Columns,
+    annotations: Columns,
     index_of: dict[Id, int],
     label_of: dict[Id, int],
     inclusive: bool,
@@ -258,7 +221,7 @@ def _rows(
     xywh, ids = annotations.boxes, annotations.ids
 
     def name(row: int) -> str:
-        return f"annotation {row if ids[row] is _ABSENT else ids[row]}"
+        return f"annotation {row if ids[row] is ABSENT else ids[row]}"
 
     for bad, what, key, values in (
         (owner == -2, "annotations of an image id that is not in the file", "image_id", annotations.images),
@@ -272,7 +235,7 @@ def _rows(
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             value = values[first : first + 1].tolist()[0]
-            value = None if value is _ABSENT else value
+            value = None if value is ABSENT else value
             problems.skip(what, f"{name(first)}, {key} {value!r}", int(bad.sum()))
     boxes = xywh.copy()
     with np.errstate(invalid="ignore", over="ignore"):
@@ -281,22 +244,6 @@ def _rows(
             boxes[:, 2:] = np.maximum(boxes[:, 2:] - 1, np.minimum(xywh[:, :2], boxes[:, 2:]))
     rows = Rows(owner, boxes, labels, annotations.ignore, annotations.areas, name, None if inclusive else xywh[:, 2:])
     return rows.select((owner >= 0) & (labels >= 0))
-
-
-_ABSENT = "no value"  # a text of our own, known by identity: None may stand in a file
-
-
-def _column(annotations: list[dict[str, Any]], key: str) -> np.ndarray:
-    """The values under `key` [G], int64 where all are whole numbers, else objects; _ABSENT where there is none."""
-    values = [a.get(key, _ABSENT) for a in annotations]
-    if set(map(type, values)) <= {int}:
-        try:
-            return np.array(values, dtype=np.int64)
-        except OverflowError:
-            pass
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
 
 
 def _plain(value: Any) -> Any:
@@ -310,126 +257,6 @@ def _looked_up(values: np.ndarray, table: dict[Id, int], missing: int) -> np.nda
         return np.array([look_up(v, table, missing) for v in values], dtype=np.int64)
     different, where = np.unique(values, return_inverse=True)
     return np.array([look_up(v, table, missing) for v in different.tolist()], dtype=np.int64)[where]
-
-
-def _marks(annotations: list[dict[str, Any]], path: Path) -> np.ndarray:
-    """[G] bool: crowd, difficult, or to be ignored for another reason."""
-    keys = ("iscrowd", "ignore", "difficult")
-    columns = [[a.get(key) for a in annotations] for key in keys]
-    if all(set(map(type, column)) <= {int, bool, type(None)} for column in columns):
-        marked: np.ndarray = np.array([[bool(v) for v in column] for column in columns], dtype=bool)
-        either: np.ndarray = np.logical_or.reduce(marked)
-        return either
-    return np.array([any(_mark(a, k, path) for k in keys if k in a) for a in annotations], dtype=bool)
-
-
-def _numbers(annotations: list[dict[str, Any]], key: str) -> np.ndarray:
-    """The numbers under `key` [G] float64, NaN where there are none."""
-    values = [a.get(key) for a in annotations]
-    if set(map(type, values)) <= {int, float}:
-        try:
-            return np.array(values, dtype=np.float64)
-        except OverflowError:
-            pass
-    return np.array([_number(v) for v in values], dtype=np.float64)
-
-
-def _mark(annotation: dict[str, Any], key: str, path: Path) -> bool:
-    """0 or 1, false or true, also as text; DataError for anything that is no number."""
-    value = annotation[key]
-    if value is None or isinstance(value, bool):
-        return bool(value)
-    if isinstance(value, str):
-        value = {"false": 0, "true": 1}.get(value.strip().lower(), value)
-    number = _number(value)
-    if number != number:
-        which = f"annotation {annotation.get('id', '')}".strip()
-        raise DataError(f"{path}: {key} of {which} is {str(value)[:40]!r}; write 0 or 1")
-    return number != 0
-
-
-def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:
-    """xywh [G,4]; a row that is no box of four numbers becomes NaN and is reported with the others. A row without a
-    bbox has that of its segmentation."""
-    given: list[Any] = [a.get("bbox") for a in annotations]
-    if set(map(type, given)) <= {list} and set(map(len, given)) <= {4}:
-        try:
-            return np.fromiter(chain.from_iterable(given), np.float64, 4 * len(given)).reshape(-1, 4)
-        except (TypeError, ValueError, OverflowError):
-            pass
-    boxes = np.full((len(annotations), 4), np.nan)
-    for row, annotation in enumerate(annotations):
-        box = annotation.get("bbox")
-        if isinstance(box, list) and len(box) == 4:
-            boxes[row] = [_number(v) for v in box]
-        elif not box and annotation.get("segmentation"):
-            boxes[row] = _box_of(annotation["segmentation"])
-    return boxes
-
-
-def _box_of(segmentation: Any) -> tuple[float, float, float, float]:
-    """xywh of polygons [[x, y, x, y, ...], ...] or of run lengths; NaN where it is neither."""
-    nothing = (float("nan"),) * 4
-    if isinstance(segmentation, dict):
-        return _box_of_runs(segmentation) or nothing
-    if not isinstance(segmentation, list):
-        return nothing
-    rings = segmentation if all(isinstance(ring, list) for ring in segmentation) else [segmentation]
-    values = [[_number(v) for v in ring] for ring in rings]
-    xs = [v for ring in values for v in ring[::2]]
-    ys = [v for ring in values for v in ring[1::2]]
-    if not xs or not ys:
-        return nothing
-    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
-
-
-def _box_of_runs(mask: dict[str, Any]) -> tuple[float, float, float, float] | None:
-    """The box of a mask {"size": [height, width], "counts": [...]}: lengths of runs of 0 and 1 in turn, down the
-    columns; counts as a text are the same lengths in six bits a character, from the third on as differences."""
-    size, counts = mask.get("size"), mask.get("counts")
-    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(v, int) and 0 < v < 10**6 for v in size)):
-        return None
-    if isinstance(counts, str):
-        counts = _unpack(counts)
-    if not isinstance(counts, list) or not all(isinstance(c, int) and 0 <= c < 10**12 for c in counts):
-        return None
-    height = size[0]
-    ends = np.cumsum(np.array(counts, dtype=np.int64))
-    starts, ends = ends[:-1:2], ends[1::2]
-    starts = starts[: len(ends)]
-    filled = ends > starts
-    starts, ends = starts[filled], ends[filled]
-    if not len(starts) or ends[-1] > height * size[1]:
-        return None
-    left, right = starts // height, (ends - 1) // height
-    tall = (right > left).any()  # a run that passes the foot of a column fills that column down to it
-    top = 0 if tall else int((starts % height).min())
-    foot = height if tall else int(((ends - 1) % height).max()) + 1
-    return float(left.min()), float(top), float(right.max() + 1 - left.min()), float(foot - top)
-
-
-def _unpack(packed: str) -> list[int] | None:
-    counts: list[int] = []
-    value = shift = 0
-    for character in packed:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 60:
-            return None
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:  # the last of this number; its fifth bit is the sign
-            if bits & 16:
-                value -= 1 << shift
-            counts.append(value + counts[-2] if len(counts) > 2 else value)
-            value = shift = 0
-    return counts
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return float("nan")
 
 
 # --------------------------------------------------------------------------- writing
