@@ -1,6 +1,6 @@
 """On a GPU: inference, a training step and target assignment against torchvision, and the share of the bf16 peak.
 
-    python benchmarks/gpu.py [--height 800] [--width 1344] [--batch 16] [--rounds 10] [--no-compile]
+    python benchmarks/gpu.py [--height 800] [--width 1344] [--batch 16] [--rounds 10] [--compile inference]
     python benchmarks/gpu.py --short --device cpu        (shows only that it runs)
 
 Inference: R-50, torchvision's weights converted. Ours: BatchNorm folded, bf16, channels_last, torch.compile with CUDA
@@ -46,8 +46,8 @@ def inference(chosen, device) -> None:
     theirs.to(device)
     fused = {"bf16": fuse(network, torch.bfloat16).to(device), "fp32": fuse(network).to(device)}
     graph = fused["bf16"]
-    if chosen.compile:  # one shape: pictures of other shapes are padded to few, so that graphs are reused
-        mode = "max-autotune" if device.type == "cuda" else "default"
+    if chosen.compile != "none":  # one shape: pictures of other shapes are padded to few, so that graphs are reused
+        mode = chosen.mode if device.type == "cuda" else "default"
         graph = torch.compile(fused["bf16"], mode=mode, dynamic=False)
     points = make_points((height, width), made.config.model, made.config.assign, device)
     host = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
@@ -68,7 +68,7 @@ def inference(chosen, device) -> None:
         "ours, compiled bf16, folded": lambda: ours(graph),
         "  its network alone": lambda: graph(resident),
     }
-    if not chosen.compile:
+    if chosen.compile == "none":
         del ways["ours, compiled bf16, folded"]
     peak = matrix_product("bf16", device)
     if peak is not None:
@@ -99,7 +99,7 @@ def training(chosen, device) -> None:
         "torchvision, eager fp32 (TF32)": Theirs(model, images, targets, where),
         "ours, bf16": Ours(state, images, targets, where, bf16=True),
     }
-    if chosen.compile:
+    if chosen.compile == "all":
         ways["ours, bf16, compiled"] = Ours(state, images, targets, where, bf16=True, compiled=True)
     times = {name: median(values) for name, values in alternate(ways, chosen.rounds, warm=chosen.warm).items()}
     print(f"training step, {chosen.batch} pictures of {size}x{size}")
@@ -123,11 +123,12 @@ def main() -> None:
     made.add_argument("--width", type=int, default=1344)
     made.add_argument("--batch", type=int, default=16)
     made.add_argument("--device", default="cuda")
-    made.add_argument("--no-compile", dest="compile", action="store_false")
+    made.add_argument("--compile", choices=("none", "inference", "all"), default="all")
+    made.add_argument("--mode", default="max-autotune", help="of torch.compile; reduce-overhead compiles in less time")
     chosen = options(made)
     chosen.warm = 1 if chosen.short else 3
     if chosen.short:
-        chosen.height, chosen.width, chosen.batch, chosen.compile = 64, 96, 1, False
+        chosen.height, chosen.width, chosen.batch, chosen.compile = 64, 96, 1, "none"
     if chosen.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("no CUDA device here; --short --device cpu shows that the script runs")
     torch.set_float32_matmul_precision("high")
