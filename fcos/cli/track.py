@@ -45,6 +45,12 @@ def command(
             "--zone", help="x1,y1,x2,y2,x3,y3,...: count the objects that enter and leave this area. May be repeated."
         ),
     ] = None,
+    margin: Annotated[
+        float,
+        typer.Option(
+            "--margin", min=0, max=1, help="How far beyond a line or edge counts as over it, in heights of the box."
+        ),
+    ] = 0.05,
     device: Device = "auto",
     trust: Trust = False,
     runtime: Annotated[
@@ -76,8 +82,8 @@ def command(
         raise FcosError("follow what? give one video: fcos track VIDEO")
     (source,) = things
     check_folder(out)
-    lines = [parse_line(text) for text in count_line or []]
-    zones = [parse_zone(text) for text in zone or []]
+    lines = [parse_line(text, margin) for text in count_line or []]
+    zones = [parse_zone(text, margin) for text in zone or []]
     painter = Painter(lines, zones)
     config = TrackConfig(patience=patience)
     make_tracker(tracker, config)  # an unknown name is told before a model is loaded

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .writing import Output
 
 NAMES = (
-    *("coco", "yolo", "voc", "labelstudio", "labelme", "cvat", "ndjson", "huggingface"),
+    *("coco", "yolo", "voc", "labelstudio", "labelme", "labelmexml", "cvat", "ndjson", "huggingface"),
     *("parquet", "webdataset", "openimages", "csv", "createml", "kitti", "mot", "supervisely"),
 )
 

@@ -65,7 +65,7 @@ def propose(
         raise DataError(f"--uncertain {uncertain}: give the number of images to label, 1 or more")
     detector = model if isinstance(model, Detector) else load(model, runtime="own")
     named = [images] if isinstance(images, str | Path) else list(images)
-    looks, unread = _look(detector, find_images([str(n) for n in named]))
+    looks, unread = looks_at(detector, find_images([str(n) for n in named]))
     if not looks:
         raise DataError(f"none of the {plural(len(unread), 'image')} can be read: {unread[0]}")
     order = range(len(looks)) if uncertain is None else select(looks, uncertain)
@@ -130,7 +130,7 @@ def _worth(evidence: Evidence, rare: np.ndarray) -> float:
     return float(np.log1p(unsure.sum()))
 
 
-def _look(detector: Detector, paths: Sequence[Path]) -> tuple[list[Look], list[str]]:
+def looks_at(detector: Detector, paths: Sequence[Path]) -> tuple[list[Look], list[str]]:
     """(what is seen in each image, why others could not be read)."""
     count = len(detector.classes)
     mapping = torch.arange(count)

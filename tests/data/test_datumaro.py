@@ -14,7 +14,13 @@ WRITTEN = json.loads((Path(__file__).parents[1] / "golden" / "datumaro.json").re
 SIZES = {"im0": (100, 80), "im1": (60, 90), "im2": (100, 80)}
 DOG, CAT, BUS = ("dog", 10, 20, 40, 60), ("cat", 5.5, 6.25, 25.5, 36.75), ("bus", 12, 8, 52, 58)
 GIVEN = {"im0": [BUS, CAT, DOG], "im1": [CAT, DOG], "im2": [DOG]}
-READ_AS = {"coco_instances": "coco", "voc_detection": "voc", "kitti_detection": "kitti", "open_images": "openimages"}
+READ_AS = {
+    "coco_instances": "coco",
+    "voc_detection": "voc",
+    "kitti_detection": "kitti",
+    "open_images": "openimages",
+    "label_me": "labelmexml",
+}
 
 
 @pytest.mark.parametrize("name", list(WRITTEN))

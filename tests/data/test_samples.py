@@ -10,6 +10,8 @@ from PIL import Image
 
 from fcos.data.coco_columns import box_of_runs
 from fcos.data.open import open_dataset, open_splits
+from fcos.data.write import convert
+from fcos.errors import DataError
 
 
 def put(root, files, images):
@@ -113,6 +115,47 @@ def test_labelme(tmp_path):
         "b.jpg": [],
     }
     assert any("shape 4 is a point" in str(n) for n in dataset.notes)
+
+
+LABELME_XML = """<annotation><filename>
+a.jpg
+</filename><folder>street</folder><source><sourceImage>The MIT-CSAIL database of objects and scenes</sourceImage>
+<sourceAnnotation>LabelMe Webtool</sourceAnnotation></source>{}<imagesize><nrows>
+80
+</nrows><ncols>
+100
+</ncols></imagesize></annotation>"""
+
+
+def labelme_object(name, points, deleted=0):
+    points = "".join(f"<pt><x>\n{x}\n</x><y>\n{y}\n</y></pt>" for x, y in points)
+    return f"<object><name>\n{name}\n</name><deleted>{deleted}</deleted><polygon>{points}</polygon></object>"
+
+
+def test_labelme_xml(tmp_path):
+    """The first LabelMe: polygons to boxes, deleted ones left out, masks by their box, points named."""
+    box = "<xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax>"
+    mask = f"<object><name>bus</name><segm><box>{box}</box></segm></object>"
+    objects = [
+        labelme_object("car", [(10, 20), (40, 25), (30, 60)]),
+        labelme_object("tree", [(1, 1), (5, 5), (5, 1)], deleted=1),
+        labelme_object("car", [(7, 7)]),
+        mask,
+    ]
+    files = {
+        "Annotations/street/a.xml": LABELME_XML.format("".join(objects)),
+        "Annotations/street/b.xml": LABELME_XML.format("").replace("a.jpg", "b.jpg"),
+    }
+    put(tmp_path, files, ["Images/street/a.jpg", "Images/street/b.jpg"])
+    dataset = open_dataset(tmp_path)
+    assert dataset.format == "labelmexml"
+    assert rows(dataset) == {
+        "a.jpg": [("car", 10, 20, 40, 60, False), ("bus", 1, 2, 9, 8, False)],
+        "b.jpg": [],
+    }
+    assert any("object 3 has neither a polygon with an area nor a box" in str(n) for n in dataset.notes)
+    with pytest.raises(DataError, match="labelmexml is only read"):
+        convert({"all": dataset}, tmp_path / "out", "labelmexml")
 
 
 def test_cvat_images(tmp_path):

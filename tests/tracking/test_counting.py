@@ -64,3 +64,63 @@ def test_what_is_no_line(text):
 def test_what_is_no_zone(text):
     with pytest.raises(ConfigError, match="--zone"):
         parse_zone(text)
+
+
+def trembling(counter, noise, *, at=100.0, height=100.0, frames=300):
+    """Somebody of `height` who stands at y = `at`, seen with a tremble of at most `noise` heights."""
+    rng = np.random.default_rng(5)
+    for y in at + height * noise * rng.uniform(-1, 1, frames):
+        counter.update([1], ["cat"], np.array([[45, y - height, 55, y]]))
+    return counter.entered.total() + counter.left.total()
+
+
+@pytest.mark.parametrize(
+    "parse", [lambda **k: parse_line("0,100,200,100", **k), lambda **k: parse_zone("0,100,200,100,200,300,0,300", **k)]
+)
+@pytest.mark.parametrize("height", [20, 400])
+def test_who_stands_at_an_edge_and_trembles_is_not_counted_again(parse, height):
+    assert trembling(parse(), 0.049, height=height) <= 1  # where it is at first may count for a zone
+    assert trembling(parse(margin=0), 0.049, height=height) > 50
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize(
+    "parse", [lambda: parse_line("0,100,200,100"), lambda: parse_zone("0,100,200,100,200,300,0,300")]
+)
+def test_a_slow_and_trembling_walk_counts_once(parse, direction):
+    counter, rng = parse(), np.random.default_rng(6)
+    for y in np.linspace(100 - direction * 30, 100 + direction * 30, 200) + 100 * rng.uniform(-0.04, 0.04, 200):
+        counter.update([1], ["cat"], np.array([[45, y - 100, 55, y]]))
+    came = counter.entered.total() if direction > 0 else counter.left.total()
+    assert came == 1
+    assert counter.entered.total() <= 1
+
+
+def test_the_margin_by_hand():
+    """A box of 100: over the line from 5 pixels beyond it on, which is back again only 5 pixels on this side."""
+    line, zone = parse_line("0,100,200,100"), parse_zone("0,100,200,100,200,300,0,300")
+    seen = []
+    for y in (90, 104, 99, 104.9, 105, 96, 95, 104):
+        for counter in (line, zone):
+            counter.update([1], ["cat"], np.array([[45, y - 100, 55, y]]))
+        seen.append((line.entered["cat"], line.left["cat"], zone.entered["cat"], zone.left["cat"]))
+    assert seen == [(0, 0, 0, 0)] * 4 + [(1, 0, 1, 0)] * 2 + [(1, 1, 1, 1)] * 2
+
+
+def test_a_corner_of_a_zone_is_as_far_as_it_is():
+    zone = parse_zone("0,0,100,0,100,100,0,100")
+    walk_in = [(150, 150), (99.6, 99.6), (99, 99), (100.3, 100.3), (100.4, 100.4)]  # half a pixel of a box of 10
+    seen = []
+    for point in walk_in:
+        walk(zone, point)
+        seen.append(zone.inside)
+    assert seen == [0, 0, 1, 1, 0]
+
+
+def test_the_command_and_python_have_one_margin():
+    import inspect
+
+    from fcos.cli.track import command
+    from fcos.tracking.counting import MARGIN
+
+    assert inspect.signature(command).parameters["margin"].default == MARGIN

@@ -20,6 +20,7 @@ from ..records import Size
 from ..registry import Format, ReadOptions
 from ..tree import Tree
 from ..writing import Output, short, stems_of, text
+from . import labelmexml
 
 # fmt: off
 VOC_NAMES = (
@@ -30,7 +31,7 @@ VOC_NAMES = (
 
 
 def _sniff(probe: Probe) -> bool:
-    return probe.root == "annotation"
+    return probe.root == "annotation" and not labelmexml.sniff(probe)
 
 
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
