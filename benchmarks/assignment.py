@@ -2,8 +2,8 @@
 
     python benchmarks/assignment.py [--threads 1] [--rounds 30]
 
-One picture of 800x1088 (18,134 points) with 150 boxes; the three ways alternate in one process, medians in ms. Then
-the targets of 100 pictures of VOC's density against one CPU training step of fcos-lite0 (8 pictures of 320x448).
+One image of 800x1088 (18,134 points) with 150 boxes; the three ways alternate in one process, medians in ms. Then
+the targets of 100 images of VOC's density against one CPU training step of fcos-lite0 (8 images of 320x448).
 """
 
 import argparse
@@ -92,7 +92,7 @@ def main() -> None:
         assign_batch(grid, hundred, lite.assign)
         targets.append(time.perf_counter() - began)
     step, cost = statistics.median(steps[1:]), statistics.median(targets[1:])
-    print(f"targets of 100 pictures {1e3 * cost:.1f} ms, one step of 8 pictures {1e3 * step:.0f} ms: {cost / step:.2%}")
+    print(f"targets of 100 images {1e3 * cost:.1f} ms, one step of 8 images {1e3 * step:.0f} ms: {cost / step:.2%}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python benchmarks/calibration.py DATA --model fcos-lite0 [--split test] [--out c
 The images are cut into halves at random; lines are fitted on one half and judged on the other, both ways, so that no
 image is judged by lines that saw it. ECE is the mean gap between score and share of right detections (IoU 0.5) over ten
 bins, of all detections and of those with a score of 0.3 or more, with 95 % intervals by a bootstrap over images. The
-picture shows the reliability before and after.
+image shows the reliability before and after.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Time of the two COCO backends of `fcos.evaluate` on the same made-up detections, alternating.
 
-python benchmarks/evaluation.py [--pictures 1000] [--detections 100] [--classes 80] [--rounds 3]
+python benchmarks/evaluation.py [--images 1000] [--detections 100] [--classes 80] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fcos.types import Classes, Detections
 
 
 def scene(images: int, detections: int, classes: int, objects: int = 7) -> tuple[list[Detections], Dataset]:
-    """Pictures with `objects` boxes on average; every detection lies near one of them, half of them well."""
+    """Images with `objects` boxes on average; every detection lies near one of them, half of them well."""
     rng = np.random.default_rng(0)
     records, results = [], []
     for number in range(1, images + 1):
@@ -54,7 +54,7 @@ def scene(images: int, detections: int, classes: int, objects: int = 7) -> tuple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in (("pictures", 1000), ("detections", 100), ("classes", 80), ("rounds", 3)):
+    for name, value in (("images", 1000), ("detections", 100), ("classes", 80), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
     results, data = scene(options.images, options.detections, options.classes)
@@ -72,7 +72,7 @@ def main() -> None:
             alone[backend].append(perf_counter() - started)
     print_heading()
     print(", ".join(f"{name} {version(name)}" for name in (*whole, "numpy")))
-    print(f"{options.images} pictures x {options.detections} detections, {options.classes} classes")
+    print(f"{options.images} images x {options.detections} detections, {options.classes} classes")
     for what, seconds in (("evaluate(), VOC and F1 included", whole), ("COCO's numbers alone", alone)):
         print(what)
         for backend, times in seconds.items():

@@ -4,8 +4,8 @@
     python benchmarks/gpu.py --short --device cpu        (shows only that it runs)
 
 Inference: R-50, torchvision's weights converted. Ours: BatchNorm folded, bf16, channels_last, torch.compile with CUDA
-graphs, uint8 pictures copied from pinned memory, decoding and NMS on the device. torchvision: eager fp32 with TF32
-allowed, float pictures already on the device. Training: one step of each, bf16 autocast against fp32 with TF32.
+graphs, uint8 images copied from pinned memory, decoding and NMS on the device. torchvision: eager fp32 with TF32
+allowed, float images already on the device. Training: one step of each, bf16 autocast against fp32 with TF32.
 """
 
 from statistics import median
@@ -46,7 +46,7 @@ def inference(chosen, device) -> None:
     theirs.to(device)
     fused = {"bf16": fuse(network, torch.bfloat16).to(device), "fp32": fuse(network).to(device)}
     graph = fused["bf16"]
-    if chosen.compile != "none":  # one shape: pictures of other shapes are padded to few, so that graphs are reused
+    if chosen.compile != "none":  # one shape: images of other shapes are padded to few, so that graphs are reused
         mode = chosen.mode if device.type == "cuda" else "default"
         graph = torch.compile(fused["bf16"], mode=mode, dynamic=False)
     points = make_points((height, width), made.config.model, made.config.assign, device)
@@ -78,7 +78,7 @@ def inference(chosen, device) -> None:
         ways["  decoding and NMS alone"] = lambda: decode(predictions["eager"], points, sizes, made.config.decode)
         times = {name: median(values) for name, values in alternate(ways, chosen.rounds, warm=chosen.warm).items()}
     speed = peak[1] / times.pop("peak") if peak is not None else None
-    print(f"inference, {batch} pictures of {height}x{width}, {gflop:.0f} GFLOP, uint8 on the host to boxes")
+    print(f"inference, {batch} images of {height}x{width}, {gflop:.0f} GFLOP, uint8 on the host to boxes")
     base = times["torchvision, eager fp32 (TF32)"]
     for name, seconds in times.items():
         share = ""
@@ -102,7 +102,7 @@ def training(chosen, device) -> None:
     if chosen.compile == "all":
         ways["ours, bf16, compiled"] = Ours(state, images, targets, where, bf16=True, compiled=True)
     times = {name: median(values) for name, values in alternate(ways, chosen.rounds, warm=chosen.warm).items()}
-    print(f"training step, {chosen.batch} pictures of {size}x{size}")
+    print(f"training step, {chosen.batch} images of {size}x{size}")
     for name, seconds in times.items():
         row(name, seconds, times["torchvision, eager fp32 (TF32)"])
 
@@ -114,7 +114,7 @@ def assignment(chosen, device) -> None:
     targets = [target.to(device) for target in targets]
     times = alternate({"all": lambda: assign_batch(points, targets, config.assign)}, 5 * chosen.rounds, warm=3)
     seconds = median(times["all"])
-    print(f"target assignment of {chosen.batch} pictures, 20 boxes each: {1e3 * seconds:.3f} ms (aim: 1)")
+    print(f"target assignment of {chosen.batch} images, 20 boxes each: {1e3 * seconds:.3f} ms (aim: 1)")
 
 
 def main() -> None:

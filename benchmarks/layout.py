@@ -2,7 +2,7 @@
 
     python benchmarks/layout.py [--rounds 5] [--threads 2] [--device cpu]
 
-Forward and backward of 2 made-up pictures of a 3:5 shape, random weights, BatchNorm frozen as the preset has it; both
+Forward and backward of 2 made-up images of a 3:5 shape, random weights, BatchNorm frozen as the preset has it; both
 layouts of a model alternate in one process.
 """
 

@@ -2,7 +2,7 @@
 
     python benchmarks/lite_head.py [--size 320] [--rounds 20] [--channels 64 96 128] [--convs 2 4]
 
-Prints parameters beyond the body, GFLOP and the median milliseconds of one picture on 2 threads with OpenVINO in
+Prints parameters beyond the body, GFLOP and the median milliseconds of one image on 2 threads with OpenVINO in
 fp32 (pip install 'fcos-detector[openvino]'), all variants alternating in one process.
 """
 

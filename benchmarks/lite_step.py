@@ -2,7 +2,7 @@
 
 python benchmarks/lite_step.py [--model fcos-lite0] [--size 320] [--batch 8] [--rounds 5] [--threads 1]
 
-Forward, losses and backward on made pictures; all ways alternate in one process. CPU time of all threads, medians, so
+Forward, losses and backward on made images; all ways alternate in one process. CPU time of all threads, medians, so
 that it can be read on a busy machine too.
 """
 

@@ -1,4 +1,4 @@
-"""Pictures per CPU second: our reading and resizing against PIL + torchvision.transforms.v2, both with boxes.
+"""Images per CPU second: our reading and resizing against PIL + torchvision.transforms.v2, both with boxes.
 
     python benchmarks/loading.py [picture.jpg ...]
 
@@ -32,7 +32,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 def images(paths: list[Path]) -> list[bytes]:
-    """JPEG files of 640x480 as bytes: those given, else photographs and microscope pictures, else noise."""
+    """JPEG files of 640x480 as bytes: those given, else photographs and microscope images, else noise."""
     if not paths:
         for folder in ("bccd/images/test", "voc2007/images/test"):
             paths += sorted((DATA / folder).glob("*.jpg"))[:4]
@@ -82,7 +82,7 @@ def reference(data: bytes, boxes: np.ndarray, labels: np.ndarray, transform: v2.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", nargs="*", type=Path)
+    parser.add_argument("images", nargs="*", type=Path)
     parser.add_argument("--rounds", type=int, default=25)
     options = parser.parse_args()
     cv2.setNumThreads(0)
@@ -110,7 +110,7 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     base = next(iter(medians.values()))
     for name, value in medians.items():
-        print(f"{name:44s} {1 / value:7.0f} pictures per CPU second   the loader is {value / base:.2f} times as fast")
+        print(f"{name:44s} {1 / value:7.0f} images per CPU second   the loader is {value / base:.2f} times as fast")
     last = list(medians)[-1]
     print(f"ratio to PIL + transforms.v2 delivering what its networks take: {medians[last] / base:.2f} (target 4)")
     differences = []
@@ -120,8 +120,8 @@ def main() -> None:
         image = v2.functional.pil_to_tensor(Image.open(io.BytesIO(file)).convert("RGB"))
         other = v2.functional.resize(image, list(mine.shape[:2]), antialias=True).permute(1, 2, 0).numpy()
         differences.append(float(np.abs(mine - other.astype(np.float32)).mean()))
-    print(f"mean absolute difference {np.mean(differences):.3f} grey levels, worst picture {max(differences):.3f}")
-    print(f"{len(files)} pictures, {options.rounds} rounds; opencv {cv2.__version__}, Pillow {PIL.__version__}")
+    print(f"mean absolute difference {np.mean(differences):.3f} grey levels, worst image {max(differences):.3f}")
+    print(f"{len(files)} images, {options.rounds} rounds; opencv {cv2.__version__}, Pillow {PIL.__version__}")
     print_heading()
 
 

@@ -1,8 +1,8 @@
-"""Everything outside the network: from a decoded picture to its input, and from its output to boxes.
+"""Everything outside the network: from a decoded image to its input, and from its output to boxes.
 
     python benchmarks/postprocess.py [--rounds 15] [--candidates 300 3000 35000]
 
-A picture of 480x640 becomes 800x1066 (padded to 800x1088, 18,134 points, 80 classes); the output is made up so that
+An image of 480x640 becomes 800x1066 (padded to 800x1088, 18,134 points, 80 classes); the output is made up so that
 so many scores pass the threshold. Ours and torchvision's GeneralizedRCNNTransform + FCOS.postprocess_detections
 alternate in one process; CPU time of one thread counts. Under torchvision's rules both give the same detections,
 which is checked.

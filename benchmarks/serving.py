@@ -1,14 +1,14 @@
-"""A server under load: pictures a second of `fcos serve` with 16 clients beside `fcos predict`, p50 and p99, memory.
+"""A server under load: images a second of `fcos serve` with 16 clients beside `fcos predict`, p50 and p99, memory.
 
     python benchmarks/serving.py --runtime openvino          # rounds of serve and predict, one after the other
     python benchmarks/serving.py --requests 50000            # memory over many small requests
 
-Both are processes of their own with the same runtime and threads, in turn, on the same pictures (the package's
+Both are processes of their own with the same runtime and threads, in turn, on the same images (the package's
 photographs, or --images FOLDER); on a machine that others use too the median of the rounds' ratios counts, and the
-seconds of CPU a picture. The clients are asyncio connections in this process, which takes a part of the machine too.
+seconds of CPU an image. The clients are asyncio connections in this process, which takes a part of the machine too.
 Every request is answered before the next of its client is sent, so the load is bounded.
 
---requests measures the server's memory with a network of random weights and a picture of 64x48 pixels: after the
+--requests measures the server's memory with a network of random weights and an image of 64x48 pixels: after the
 first tenth it may not grow by more than 5 %.
 """
 
@@ -107,13 +107,13 @@ def serving(*arguments: str) -> Iterator[tuple[int, int]]:
 
 
 def predict(options: argparse.Namespace, folder: Path) -> float:
-    """Pictures a second of `fcos predict`, its own figure, without start-up."""
+    """Images a second of `fcos predict`, its own figure, without start-up."""
     command = ["-m", "fcos", "predict", str(folder), "--model", options.model, "--runtime", options.runtime]
     done = subprocess.run(
         [sys.executable, *command, "--device", "cpu", "--coco", str(folder / "out.json")],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return float(done.stderr.split(" pictures a second")[0].split()[-1])
+    return float(done.stderr.split(" images a second")[0].split()[-1])
 
 
 def beside_predict(options: argparse.Namespace, images: list[Path]) -> None:
@@ -136,7 +136,7 @@ def beside_predict(options: argparse.Namespace, images: list[Path]) -> None:
             every += load.took
             bad += len(load.bad)
             print(
-                f"round {number + 1}: serve {rate:.1f} pictures a second ({1e3 * spent / len(load.took):.1f} ms of CPU "
+                f"round {number + 1}: serve {rate:.1f} images a second ({1e3 * spent / len(load.took):.1f} ms of CPU "
                 f"each), predict {other:.1f}; ratio {ratios[-1]:.3f}"
             )
     cuts = statistics.quantiles(every, n=100)
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=20.0, help="of load in a round, at most 120")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--copies", type=int, default=50, help="of each picture for fcos predict")
+    parser.add_argument("--copies", type=int, default=50, help="of each image for fcos predict")
     parser.add_argument("--images", type=Path, help="folder of JPEG files")
     parser.add_argument("--requests", type=int, default=0, help="memory over so many, in place of the rounds")
     parser.add_argument("--short", action="store_true", help="2 seconds: shows only that it runs")

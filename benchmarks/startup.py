@@ -1,4 +1,4 @@
-"""How long the first picture takes as a process of its own: from the shell to the boxes and back.
+"""How long the first image takes as a process of its own: from the shell to the boxes and back.
 
     python benchmarks/startup.py [--rounds 7]
 

@@ -1,8 +1,8 @@
-"""What tiles gain on large pictures: AP by size with and without, and the time a picture.
+"""What tiles gain on large images: AP by size with and without, and the time an image.
 
     python benchmarks/tiles.py DATA [--split test] [--model fcos-lite0] [--side 4000] [--tile auto] [--limit 8]
 
-Large pictures with known boxes are rare, so some are made: pictures of a data set, at their own size, side by side on
+Large images with known boxes are rare, so some are made: images of a data set, at their own size, side by side on
 a canvas of `--side` pixels. Nothing in them is larger than a tile, so this shows what is gained on small objects and
 what is lost on the whole ones; it does not show what tiles do to an object larger than a tile.
 """
@@ -26,7 +26,7 @@ from fcos.inference.tiles import parse_tile
 
 
 def canvases(dataset, side, limit, folder):
-    """Records of pictures put in rows on canvases [side, side], as many as `limit`."""
+    """Records of images put in rows on canvases [side, side], as many as `limit`."""
     records, rest = [], list(dataset.records)
     while rest and len(records) < limit:
         canvas = np.full((side, side, 3), 114, np.uint8)
@@ -78,8 +78,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         dataset = canvases(open_dataset(options.data, options.split), options.side, options.limit, folder)
         detector = load(options.model, device="cpu", overrides=["decode.max_detections=1000"])
-        print(f"{len(dataset)} pictures of {options.side}x{options.side}, {sum(dataset.counts())} objects")
-        print("                  AP    AP50  small  medium  large   seconds a picture")
+        print(f"{len(dataset)} images of {options.side}x{options.side}, {sum(dataset.counts())} objects")
+        print("                  AP    AP50  small  medium  large   seconds an image")
         tile = parse_tile(options.tile, detector).tile
         scale = detector.config.data.size / tile
         full = round(options.side * scale)  # the whole at the scale of the tiles: what they are to come near to

@@ -3,7 +3,7 @@
     python benchmarks/training.py [--size 512] [--batch 2] [--rounds 5] [--device cpu] [--memory] [--short]
 
 R-50 with frozen BatchNorm, stem and first stage fixed, SGD; torchvision's fcos_resnet50_fpn with the same weights,
-pictures and boxes, eager fp32. All ways alternate in one process; bf16 only where the device has it. --memory starts
+images and boxes, eager fp32. All ways alternate in one process; bf16 only where the device has it. --memory starts
 one process for each way, at batch 8, and prints the most memory that a step took. --only WAY is one way in a process
 of its own: `keep_memory`, once asked for, acts on all steps of a process, torchvision's too.
 """
@@ -191,7 +191,7 @@ def main() -> None:
         del savings["ours, bf16 autocast"]
     if chosen.memory:
         batch = 1 if chosen.short else 8
-        print(f"{batch} pictures of {chosen.size}x{chosen.size}, one process each")
+        print(f"{batch} images of {chosen.size}x{chosen.size}, one process each")
         for name in ("torchvision", "ours, fp32", "ours, bf16 autocast"):
             if name != "torchvision" and name not in savings:
                 continue
@@ -207,7 +207,7 @@ def main() -> None:
     ways |= {name: Ours(state, images, targets, chosen.device, **how) for name, how in savings.items()}
     losses = {name: float(way()) for name, way in ways.items()}  # the first step also warms up
     times = {name: median(v) for name, v in alternate(ways, chosen.rounds, warm=0).items()}
-    print(f"{chosen.batch} pictures of {chosen.size}x{chosen.size} on {chosen.device}, {chosen.rounds} rounds")
+    print(f"{chosen.batch} images of {chosen.size}x{chosen.size} on {chosen.device}, {chosen.rounds} rounds")
     print(f"{'step':<34}{'ms':>9}{'ratio':>8}{'first loss':>12}")
     for name, seconds in times.items():
         print(f"{name:<34}{1e3 * seconds:>9.0f}{times['torchvision'] / seconds:>8.2f}{losses[name]:>12.5f}")

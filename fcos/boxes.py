@@ -112,7 +112,7 @@ def _moved_apart(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 @cache
 def load_operators() -> Any:
     """torchvision's compiled operators, without its Python where that is not loaded yet: it imports torch.compile's
-    machinery, two seconds that the first picture would wait for."""
+    machinery, two seconds that the first image would wait for."""
     spec = importlib.util.find_spec("torchvision")
     for folder in spec.submodule_search_locations or () if spec else ():
         for file in sorted(Path(folder).glob("_C*")):

@@ -200,7 +200,7 @@ class DecodeConfig(Section):
 
 
 class DataConfig(Section):
-    """How pictures become tensors, in training and after."""
+    """How images become tensors, in training and after."""
 
     size: int = _f(800, "shorter side in pixels", ge=32, le=8192)
     max_size: int = _f(1333, "limit of the longer side", ge=32, le=16384)
@@ -232,19 +232,19 @@ class DataConfig(Section):
     )
     padding: Literal["rounded", "exact"] = _f(
         "rounded",
-        "colour of padding: the pixel mean in whole grey levels, which keeps pictures uint8, or exact",
+        "colour of padding: the pixel mean in whole grey levels, which keeps images uint8, or exact",
     )
     inclusive_boxes: bool = _f(False, "x2 = x + w - 1 for boxes from COCO files, as the original")
     flip: float = _f(0.5, "chance of a horizontal flip", ge=0, le=1)
-    vertical_flip: float = _f(0.0, "chance of a vertical flip (microscopes, aerial pictures)", ge=0, le=1)
+    vertical_flip: float = _f(0.0, "chance of a vertical flip (microscopes, aerial images)", ge=0, le=1)
     crop: float = _f(0.0, "chance of a random crop / large-scale jitter", ge=0, le=1)
     crop_scale: tuple[Zoom, Zoom] = _f((0.5, 1.5), "zoom range of the jitter")
     color: float = _f(0.0, "strength of brightness, contrast, saturation and hue changes; 0: none", ge=0, le=1)
-    mosaic: float = _f(0.0, "chance of a four-picture mosaic", ge=0, le=1)
-    mixup: float = _f(0.0, "chance of blending with another picture", ge=0, le=1)
+    mosaic: float = _f(0.0, "chance of a four-image mosaic", ge=0, le=1)
+    mixup: float = _f(0.0, "chance of blending with another image", ge=0, le=1)
     plain_epochs: int = _f(0, "last epochs without mosaic and mixup", ge=0)
     workers: int = _f(-1, "loader processes; -1: as the machine suggests, 0: in the training process", ge=-1, le=1024)
-    cache: Literal["none", "ram", "disk"] = _f("none", "keep decoded, resized pictures")
+    cache: Literal["none", "ram", "disk"] = _f("none", "keep decoded, resized images")
     classes: tuple[str, ...] = _f((), "train and judge only these classes; empty: all")
     single_class: bool = _f(False, "all objects are one class")
 
@@ -271,15 +271,15 @@ class DataConfig(Section):
 class TrainConfig(Section):
     """The training run."""
 
-    epochs: int = _f(24, "passes over the training pictures", ge=1)
+    epochs: int = _f(24, "passes over the training images", ge=1)
     iterations: int = _f(0, "optimiser steps; 0: as epochs say", ge=0)
     batch: Annotated[int, BeforeValidator(lambda v: 0 if v == "auto" else v)] = _f(
         16,
-        "pictures per optimiser step, over all processes; auto: as many as fit into memory (config.yaml has how many)",
+        "images per optimiser step, over all processes; auto: as many as fit into memory (config.yaml has how many)",
         ge=0,
         le=65536,
     )
-    accumulate: int = _f(1, "a step's pictures are computed in this many parts", ge=1, le=65536)
+    accumulate: int = _f(1, "a step's images are computed in this many parts", ge=1, le=65536)
     optimizer: Literal["sgd", "adamw"] = _f("sgd", "SGD with momentum, or AdamW")
     lr: float = _f(0.01, "learning rate of the head at the given batch", gt=0)
     backbone_lr: float = _f(1.0, "factor of the learning rate of the backbone", ge=0)
@@ -305,7 +305,7 @@ class TrainConfig(Section):
     compile: bool = _f(False, "torch.compile the network; on a CPU its first step takes minutes")
     checkpointing: bool = _f(False, "compute activations again in the backward pass: less memory, more time")
     freeze_stages: int = _f(0, "backbone stages kept fixed, counted from the stem (1: stem only)", ge=0, le=5)
-    balance: float = _f(0.0, "pictures of rare classes come oftener: threshold of repeat sampling; 0: off", ge=0)
+    balance: float = _f(0.0, "images of rare classes come oftener: threshold of repeat sampling; 0: off", ge=0)
     eval_every: int = _f(1, "epochs between evaluations; 0: only at the end", ge=0)
     eval_batch: Annotated[int, BeforeValidator(lambda v: 0 if v == "auto" else v)] = _f(
         0, "images that one process judges at once; auto: as many as it learns from at once", ge=0, le=4096
@@ -318,7 +318,7 @@ class TrainConfig(Section):
         "resume",
         "what stays at the end: the last checkpoint, to go on with, or the weights alone (a third)",
     )
-    plots: bool = _f(True, "plots and pictures in the run folder; off saves seconds a run")
+    plots: bool = _f(True, "plots and drawings in the run folder; off saves seconds a run")
     logger: Annotated[
         tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...],
         BeforeValidator(lambda v: (v,) if isinstance(v, str) else v),

@@ -53,7 +53,7 @@ class DataError(FcosError):
 
 
 class ImageError(DataError):
-    """One picture that cannot be read."""
+    """One image that cannot be read."""
 
 
 class ImageWarning(UserWarning):

@@ -2,7 +2,7 @@
 
 What divides the sums is passed in as `Normalizers`. They follow from the assignment alone, so a training
 step knows them before its first forward pass, and summing them over processes and over accumulation steps
-makes 1 process x 8 pictures the same as 2 x 4.
+makes 1 process x 8 images the same as 2 x 4.
 """
 
 from __future__ import annotations

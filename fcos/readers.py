@@ -157,7 +157,7 @@ def read_lines(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] 
 # --------------------------------------------------------------------------- JSON
 
 # What may be a number beyond the largest float, which has 309 digits. A number stands behind one of these signs; the
-# names and addresses of pictures, which are full of such digits, mostly do not.
+# names and addresses of images, which are full of such digits, mostly do not.
 _HUGE = re.compile(rb"[\s:,\[-]\d[\d.]*(?:[eE]\+?\d{3}|(?<=\d{309}))")
 _EXPONENT = re.compile(rb"[eE]\+?\d{3}")
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")

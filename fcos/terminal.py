@@ -36,7 +36,7 @@ class Bar:
     """How far a long job is, on stderr: a bar with rate and time left; where stderr is no terminal a plain line every
     `PLAIN_SECONDS`. For use in a `with`.
 
-    `unit` is what is counted ("pictures") and gives a rate; "B" counts bytes and shows MB. `total` None: not known.
+    `unit` is what is counted ("images") and gives a rate; "B" counts bytes and shows MB. `total` None: not known.
     `done` lies behind already and does not count for the rate. `quiet`: nothing at all.
     """
 

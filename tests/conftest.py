@@ -29,7 +29,7 @@ def _torch_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The packs of real pictures, where this checkout has them."""
+    """The packs of real images, where this checkout has them."""
     folder = SHARED / "data"
     if not folder.is_dir():
         pytest.skip("the real-picture packs are not beside this checkout")

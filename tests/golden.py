@@ -83,7 +83,7 @@ def model(dialect):
 
 @cache
 def scene(dialect):
-    """The golden pictures and boxes through the model: predictions, points, targets, sizes, index."""
+    """The golden images and boxes through the model: predictions, points, targets, sizes, index."""
     network, config, _ = model(dialect)
     inputs = load("inputs")
     images = torch.tensor(config.model.mean).view(1, 3, 1, 1).repeat(2, 1, 256, 320)

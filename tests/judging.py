@@ -40,7 +40,7 @@ def found(boxes=(), scores=(), labels=()):
 
 @st.composite
 def scenes(draw):
-    """Random truth and detections near it: crowd, ties of score and IoU, empty pictures, gaps in ids."""
+    """Random truth and detections near it: crowd, ties of score and IoU, empty images, gaps in ids."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     images, classes = draw(st.integers(1, 5)), draw(st.integers(1, 3))
     per_truth, per_found = draw(st.sampled_from([0, 3, 8])), draw(st.sampled_from([0, 5, 15]))

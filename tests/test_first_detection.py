@@ -68,8 +68,8 @@ def test_own_data_runs_from_top_to_bottom(tmp_path):
         assert "image/png" in of_cell(shown, words)[0], words
     for words in ("fcos.train", "ci=True"):
         assert "text/html" in of_cell(shown, words)[0], words
-    assert "48 pictures" in of_cell(shown, "data.summary()")[1]
-    for words, told in (("fcos data convert", "48 pictures"), ("fcos doctor", "doctor.html"), ("--out why", "missed")):
+    assert "48 images" in of_cell(shown, "data.summary()")[1]
+    for words, told in (("fcos data convert", "48 images"), ("fcos doctor", "doctor.html"), ("--out why", "missed")):
         assert told in of_cell(shown, words)[1], words
     for made in ("my_data", "sheet.jpg", "doctor.html", "runs/own/report.html", "why", "own.onnx"):
         assert (tmp_path / made).exists(), made

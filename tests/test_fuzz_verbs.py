@@ -74,7 +74,7 @@ WORDS = [
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a user has: a data set, weights, an export, a run, a picture, a video, lists."""
+    """What a user has: a data set, weights, an export, a run, an image, a video, lists."""
     folder = tmp_path_factory.mktemp("base")
     make_shapes(folder / "set", {"train": 2, "val": 2})
     config = tiny_config(train={"iterations": 1})

@@ -136,8 +136,8 @@ def test_a_set_with_names_that_windows_lacks_is_converted(windows, tmp_path, to)
     listed = source / "instances_train.json"
     text = listed.read_text()
     for number, name in enumerate(("con.png", "at 10:00.png", "At 10_00.png")):
-        (source / "images" / "train" / f"picture {number} ü.png").rename(source / "images" / "train" / name)
-        for old in (f"picture {number} ü.png", f"picture {number} \\u00fc.png"):
+        (source / "images" / "train" / f"image {number} ü.png").rename(source / "images" / "train" / name)
+        for old in (f"image {number} ü.png", f"image {number} \\u00fc.png"):
             text = text.replace(old, name)
     listed.write_text(text)
     first = open_dataset(source, "train")

@@ -14,7 +14,7 @@ NAMES = ("disc", "square")
 
 
 def tiny_config(**sections) -> Config:
-    """Two levels, a body of half a million weights, 64-pixel pictures."""
+    """Two levels, a body of half a million weights, 64-pixel images."""
     base = Config(
         name="tiny",
         model=ModelConfig(
@@ -35,7 +35,7 @@ def tiny_config(**sections) -> Config:
 
 
 def make_shapes(folder: Path, splits: dict[str, int], seed: int = 0) -> Path:
-    """Discs and squares on grey pictures, as COCO JSON with ids that have gaps; every fifth picture is empty."""
+    """Discs and squares on grey images, as COCO JSON with ids that have gaps; every fifth image is empty."""
     rng = np.random.default_rng(seed)
     for split, count in splits.items():
         images, annotations = [], []
@@ -55,7 +55,7 @@ def make_shapes(folder: Path, splits: dict[str, int], seed: int = 0) -> Path:
                     {"id": len(annotations) + 1, "image_id": 10 * i + 3, "category_id": 7 if kind else 2,
                      "bbox": [x, y, side, side], "area": side * side, "iscrowd": 0}
                 )  # fmt: skip
-            name = f"picture {i} ü.png"
+            name = f"image {i} ü.png"
             cv2.imencode(".png", pixels[..., ::-1])[1].tofile(folder / "images" / split / name)
             images.append({"id": 10 * i + 3, "file_name": name, "width": 80, "height": 64})
         categories = [{"id": 2, "name": "disc"}, {"id": 7, "name": "square"}]

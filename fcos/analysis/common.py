@@ -29,15 +29,15 @@ def label_mapping(model: Classes, data: Classes) -> Tensor:
 
 
 def with_files(dataset: Dataset) -> Dataset:
-    """The data set as it is; DataError where a picture has no file."""
+    """The data set as it is; DataError where an image has no file."""
     absent = next((r for r in dataset.records if r.path is None), None)
     if absent is not None:
-        raise DataError(f"{dataset.root}: there is no picture file for {absent.file_name}")
+        raise DataError(f"{dataset.root}: there is no image file for {absent.file_name}")
     return dataset
 
 
 class Scene(NamedTuple):
-    """The boxes of one picture in pixels of the network input: number of the record, boxes [G,4] xyxy,
+    """The boxes of one image in pixels of the network input: number of the record, boxes [G,4] xyxy,
     labels [G], ignore [G] (crowd and difficult)."""
 
     record: int
@@ -47,7 +47,7 @@ class Scene(NamedTuple):
 
 
 def scenes_by_size(dataset: Dataset, data: DataConfig) -> dict[tuple[int, int], list[Scene]]:
-    """Every picture's boxes at the input size of `data`, by the padded (height, width) of the input."""
+    """Every image's boxes at the input size of `data`, by the padded (height, width) of the input."""
     groups: dict[tuple[int, int], list[Scene]] = {}
     for index, record in enumerate(dataset.records):
         height, width = resized_shape(record.size, data.size, data.max_size, data.round)

@@ -1,7 +1,7 @@
 """Is this data set fit to train FCOS on, and at what input size? Asked before training, in minutes.
 
-Serious, so that `fcos doctor` exits with 1: pictures that cannot be read or are missing, boxes that had to
-be skipped, pictures of one split that stand in another as well, a class of another split that the training
+Serious, so that `fcos doctor` exits with 1: images that cannot be read or are missing, boxes that had to
+be skipped, images of one split that stand in another as well, a class of another split that the training
 split never shows, and more than `SERIOUS_LOSS` of the boxes without a location to learn them. All else is a
 warning or a note.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..data.records import Record
 
 SERIOUS_LOSS = 0.05
-SAME_BOX = 0.9  # IoU of two boxes of one picture that are one object marked twice
+SAME_BOX = 0.9  # IoU of two boxes of one image that are one object marked twice
 TINY = 0.5  # a side below this share of the finest stride
 FEW = 20  # boxes of a class in the training split
 SPOTS = 8  # places of a finding that are kept to look at
@@ -70,9 +70,9 @@ class Level:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found. `counts` [C] boxes of each class by split; `together` [C,C] pictures that show
+    """What `diagnose` found. `counts` [C] boxes of each class by split; `together` [C,C] images that show
     both classes; `scan` of the split that trains; `pairs` as in `AmbiguityStudy`. `today` and `best` are
-    settings judged on a part of the pictures, `tried` all that the search looked at."""
+    settings judged on a part of the images, `tried` all that the search looked at."""
 
     data: str
     splits: dict[str, tuple[int, int]]
@@ -105,8 +105,8 @@ class Diagnosis:
             "boxes_outranked": int(s.outranked.sum()),
             "ambiguous_share": same,
             "ambiguous_different_share": different,
-            "positives_per_picture": float(s.positives.sum() / images),
-            "locations_per_picture": float(s.points.sum() / images),
+            "positives_per_image": float(s.positives.sum() / images),
+            "locations_per_image": float(s.points.sum() / images),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,13 +114,13 @@ class Diagnosis:
         result: dict[str, Any] = plain(
             {
                 "data": self.data,
-                "splits": {k: {"pictures": p, "boxes": b} for k, (p, b) in self.splits.items()},
+                "splits": {k: {"images": p, "boxes": b} for k, (p, b) in self.splits.items()},
                 "trained_on": self.trained_on,
                 "serious": self.serious,
                 "findings": [f.to_dict() for f in self.findings],
                 "classes": self.classes,
                 "boxes_per_class": self.counts,
-                "pictures_with_both": self.together,
+                "images_with_both": self.together,
                 "size": self.size,
                 **self.numbers(),
                 "levels": [vars(level) for level in self.levels],
@@ -147,7 +147,7 @@ class Diagnosis:
         """For a terminal."""
         lines = [f"{self.data}: {self.verdict()}", ""]
         lines.append(
-            table(("split", "pictures", "boxes"), [(k, f"{p:,}", f"{b:,}") for k, (p, b) in self.splits.items()])
+            table(("split", "images", "boxes"), [(k, f"{p:,}", f"{b:,}") for k, (p, b) in self.splits.items()])
         )
         lines.append("")
         for finding in self.findings:
@@ -164,7 +164,7 @@ class Diagnosis:
             f"  boxes hidden by smaller ones {n['boxes_outranked']:,}",
             f"  ambiguous locations          {percent(n['ambiguous_share'])} % of positives, "
             f"{percent(n['ambiguous_different_share'])} % between classes",
-            f"  positives a picture          {n['positives_per_picture']:.0f} of {n['locations_per_picture']:,.0f}",
+            f"  positives an image          {n['positives_per_image']:.0f} of {n['locations_per_image']:,.0f}",
             "",
             table(
                 ("level", "stride", "learns px", "boxes", "positives"),
@@ -188,7 +188,7 @@ def _advice(today: Option, best: Option) -> str:
     def line(o: Option) -> str:
         return (
             f"loses {percent(o.lost)} % of the boxes' locations, recall {percent(o.recall)} %, "
-            f"{o.points:,.0f} locations and {o.gflop:.2f} GFLOP a picture"
+            f"{o.points:,.0f} locations and {o.gflop:.2f} GFLOP an image"
         )
 
     if best == today:
@@ -206,7 +206,7 @@ def diagnose(
 ) -> Diagnosis:
     """Examine all splits; the locations are those of the split that trains ('train', 'trainval', else the first).
 
-    `pictures`: read every picture (unreadable, twice, in two splits). `tune`: search better settings that
+    `images`: read every image (unreadable, twice, in two splits). `tune`: search better settings that
     cost at most `budget` times what `config` costs.
     """
     trained_on = next((k for k in ("train", "trainval") if k in splits), next(iter(splits)))
@@ -279,10 +279,10 @@ def _images(splits: Mapping[str, Dataset]) -> list[Finding]:
     findings = []
     if absent:
         known = "note" if not present else "serious"  # a pack of boxes alone is no broken data set
-        findings.append(Finding(known, "pictures without a file", len(absent), tuple(absent[:5])))  # type: ignore[arg-type]
+        findings.append(Finding(known, "images without a file", len(absent), tuple(absent[:5])))  # type: ignore[arg-type]
     prints: Fingerprints = fingerprint([p for _, p in present])
     broken = [e for e in prints.error if e]
-    findings.append(Finding("serious", "pictures that cannot be read", len(broken), tuple(broken[:5])))
+    findings.append(Finding("serious", "images that cannot be read", len(broken), tuple(broken[:5])))
     pairs = [t for t in find_twins(prints) if present[t.first][1] != present[t.second][1]]
     across = [t for t in pairs if present[t.first][0] != present[t.second][0]]
     within = [t for t in pairs if present[t.first][0] == present[t.second][0]]
@@ -301,7 +301,7 @@ def _images(splits: Mapping[str, Dataset]) -> list[Finding]:
             pairs += [Spot(Path(second), (), f"{other}/{Path(second).name} ({how})")]
         return tuple(pairs)
 
-    two, one = "pairs of pictures that stand in two splits", "pairs of pictures that show the same, in one split"
+    two, one = "pairs of images that stand in two splits", "pairs of images that show the same, in one split"
     findings.append(Finding("serious", two, len(across), places(across), spots(across)))
     findings.append(Finding("warning", one, len(within), places(within), spots(within)))
     return findings
@@ -328,7 +328,7 @@ def _boxes(split: str, dataset: Dataset) -> list[Finding]:
 
 
 def same_boxes(record: Record, least: float = SAME_BOX) -> list[tuple[int, int]]:
-    """Pairs i < j of a picture's boxes with IoU > `least`, ignored boxes left out."""
+    """Pairs i < j of an image's boxes with IoU > `least`, ignored boxes left out."""
     rows = np.flatnonzero(~record.ignore)
     b = record.boxes[rows].astype(np.float64)
     inside = (np.minimum(b[:, None, 2:], b[None, :, 2:]) - np.maximum(b[:, None, :2], b[None, :, :2])).clip(0).prod(2)
@@ -359,7 +359,7 @@ def _classes(splits: Mapping[str, Dataset], trained_on: str) -> list[Finding]:
         Finding("serious", f"classes that {trained_on} never shows", len(never), unseen, only[:SPOTS]),
         Finding("warning", f"classes with fewer than {FEW} boxes ({trained_on})", len(rare), tuple(rare[:5]), few),
         Finding("note", "classes without a box anywhere", len(unused), tuple(unused[:5])),
-        Finding("note", f"pictures without boxes, which teach background ({trained_on})", len(bare), (), empty),
+        Finding("note", f"images without boxes, which teach background ({trained_on})", len(bare), (), empty),
     ]
 
 
@@ -416,7 +416,7 @@ def _levels(seen: Scan, config: Config) -> tuple[Level, ...]:
 
 
 def _together(dataset: Dataset) -> np.ndarray:
-    """[C,C] pictures that show both classes; on the diagonal pictures that show the class."""
+    """[C,C] images that show both classes; on the diagonal images that show the class."""
     shows = np.zeros((len(dataset), len(dataset.classes)), np.int64)
     for i, record in enumerate(dataset.records):
         shows[i, record.labels[~record.ignore]] = 1

@@ -34,7 +34,7 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
     d = diagnosis
     page = Page(f"{data_name(d.data)}: the doctor's report")
     page.text(f"Verdict: {d.verdict()}.")
-    page.table(("split", "pictures", "boxes"), [(k, f"{p:,}", f"{b:,}") for k, (p, b) in d.splits.items()])
+    page.table(("split", "images", "boxes"), [(k, f"{p:,}", f"{b:,}") for k, (p, b) in d.splits.items()])
     page.heading("Findings")
     if d.findings:
         rows = [(f.level, f.what, "; ".join(f.examples[:3]), f"{f.count:,}") for f in d.findings]
@@ -53,7 +53,7 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
         ("boxes hidden by smaller ones", f"{n['boxes_outranked']:,}"),
         ("ambiguous locations", f"{percent(n['ambiguous_share'])} % of positives"),
         ("between different classes", f"{percent(n['ambiguous_different_share'])} %"),
-        ("positives a picture", f"{n['positives_per_picture']:.0f} of {n['locations_per_picture']:,.0f} locations"),
+        ("positives an image", f"{n['positives_per_image']:.0f} of {n['locations_per_image']:,.0f} locations"),
     ]
     page.table(("", ""), rows2)
     if d.scan.boxes:
@@ -70,7 +70,7 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
         page.heading("Settings")
         page.text(
             "Lost: mean share of a box's locations that learn another box; a box without any counts 1. "
-            "Cost: FLOPs of backbone, FPN and head for the average picture."
+            "Cost: FLOPs of backbone, FPN and head for the average image."
         )
         options = [("now", d.today)] + ([("better", d.best)] if d.best != d.today else [])
         page.table(
@@ -158,13 +158,13 @@ def classes_plot(d: Diagnosis) -> Figure:
 
 
 def together_plot(d: Diagnosis) -> Figure:
-    """Share of the pictures of the row's class that also show the column's."""
+    """Share of the images of the row's class that also show the column's."""
     shown = np.argsort(-np.diag(d.together), kind="stable")[:_CLASSES]
     counts = d.together[np.ix_(shown, shown)]
     share = counts / np.maximum(np.diag(counts)[:, None], 1)
     side = 2.6 + 0.22 * len(shown) * (1 if len(shown) > 8 else 2)
     figure = _figure(side + 1, side)
-    axes = _axes(figure, "Of the pictures with the row's class,\nhow many show the column's too")
+    axes = _axes(figure, "Of the images with the row's class,\nhow many show the column's too")
     axes.grid(False)
     np.fill_diagonal(share, np.nan)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -185,7 +185,7 @@ def together_plot(d: Diagnosis) -> Figure:
 def search_plot(d: Diagnosis) -> Figure:
     """Every setting the search tried: cost against loss."""
     figure = _figure(_WIDE, 4.0)
-    axes = _axes(figure, "Settings within the budget", "GFLOP a picture", "lost, %")
+    axes = _axes(figure, "Settings within the budget", "GFLOP an image", "lost, %")
     groups = sorted({o.strides for o in d.tried})
     for strides, color in zip(groups, ("#2563eb", "#f59e0b", "#10b981", "#db2777", "#7c3aed", "#6b7280"), strict=False):
         mine = [o for o in d.tried if o.strides == strides]

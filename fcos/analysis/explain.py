@@ -1,4 +1,4 @@
-"""The story of every box in a picture: the location that fired, what it said, and what it silenced."""
+"""The story of every box in an image: the location that fired, what it said, and what it silenced."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ..types import Detections, Points, Predictions
 
 @dataclass(frozen=True)
 class Story:
-    """One detection. `location`: (x, y) in pixels of the picture; `level` such as P4; `probability` of the
-    class, `centerness` and `score` 0..1; `distances` l, t, r, b in pixels of the picture; `silenced`: boxes
+    """One detection. `location`: (x, y) in pixels of the image; `level` such as P4; `probability` of the
+    class, `centerness` and `score` 0..1; `distances` l, t, r, b in pixels of the image; `silenced`: boxes
     that NMS dropped because of this one, as (box, label, score, location), best first."""
 
     label: str
@@ -40,7 +40,7 @@ class Story:
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """A picture [H,W,3] with its detections and their stories, in the same order, and for each level its
+    """An image [H,W,3] with its detections and their stories, in the same order, and for each level its
     name and the maps [h,w] of the highest class probability and of the centerness."""
 
     image: np.ndarray
@@ -73,7 +73,7 @@ class Explanation:
         return table(head, rows, left=2) if rows else "nothing was found"
 
     def draw(self) -> np.ndarray:
-        """The picture with every box, its location and the lines to its sides, coloured by level."""
+        """The image with every box, its location and the lines to its sides, coloured by level."""
         colors = [level_color(k) for k in self.levels]
         names = [f"{i} {s.label}" for i, s in enumerate(self.stories, 1)]
         boxes, scores = self.detections.boxes, self.detections.scores
@@ -89,7 +89,7 @@ class Explanation:
         return canvas
 
     def draw_maps(self, cell: int = 300) -> np.ndarray:
-        """A sheet: above the highest class probability of each level, below its centerness, over the picture."""
+        """A sheet: above the highest class probability of each level, below its centerness, over the image."""
         images, titles = [], []
         for kind, values in (
             ("class probability", [classes for _, classes, _ in self.maps]),
@@ -101,7 +101,7 @@ class Explanation:
 
 
 class Raw:
-    """What a detector's network says about one picture before anything is dropped, in pixels of the input."""
+    """What a detector's network says about one image before anything is dropped, in pixels of the input."""
 
     def __init__(self, detector: Detector, image: np.ndarray) -> None:
         tensor, self.size = detector.prepare(image)
@@ -114,7 +114,7 @@ class Raw:
 
 
 def explain(detector: Detector, source: Source, score: float | None = None) -> Explanation:
-    """Why `detector` finds what it finds in one picture; detections below `score` are left out (None: what
+    """Why `detector` finds what it finds in one image; detections below `score` are left out (None: what
     `fcos predict` leaves out).
 
     >>> story = fcos.explain(fcos.load("fcos-lite0", device="cpu"), "photo.jpg").stories[0]
@@ -200,7 +200,7 @@ def _maps(raw: Raw) -> tuple[tuple[str, np.ndarray, np.ndarray], ...]:
     result = []
     for grid in raw.points.grids:
         part = slice(grid.start, grid.start + grid.cells)
-        # the cells that lie on the picture, not on the padding
+        # the cells that lie on the image, not on the padding
         rows, columns = (max(1, -(-side // grid.stride)) for side in raw.size)
         cut = (slice(0, min(rows, grid.height)), slice(0, min(columns, grid.width)))
         shape = (grid.height, grid.width)
@@ -210,7 +210,7 @@ def _maps(raw: Raw) -> tuple[tuple[str, np.ndarray, np.ndarray], ...]:
 
 
 def _over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A map 0..1 in viridis over the greyed picture, cell by cell."""
+    """A map 0..1 in viridis over the greyed image, cell by cell."""
     height, width = image.shape[:2]
     shrink = min(1.0, 640 / max(height, width))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))

@@ -3,7 +3,7 @@
 An object is found when a final detection of its class with at least `score` takes it by COCO's rule at IoU
 0.5. For a missed one the stages are asked in order:
 - no location: no location may learn it at this input size (too small, or between the points);
-- outranked: locations may, but in the truth of this picture all of them learn smaller boxes;
+- outranked: locations may, but in the truth of this image all of them learn smaller boxes;
 - suppressed: the network gave its class with IoU >= 0.5 and enough score, but NMS or a limit on the number of
   detections dropped it, or the detection went to another object;
 - wrong class: the same with another class only;
@@ -56,7 +56,7 @@ _GALLERY = 6
 
 @dataclass(frozen=True)
 class Miss:
-    """One missed object: picture (id and file), class, box xyxy in pixels of the picture, the stage that lost
+    """One missed object: image (id and file), class, box xyxy in pixels of the image, the stage that lost
     it; the best IoU that a box of enough score had with it, whatever its class, and the highest score of its
     own class among boxes with IoU >= 0.5, before any threshold."""
 
@@ -121,14 +121,14 @@ class MissStudy:
 
 
 def miss_study(detector: Detector, dataset: Dataset, score: float | None = None, image: int | None = None) -> MissStudy:
-    """Explain every missed object of a data set, or of the picture whose id is `image`; one forward pass a
-    picture. Missed is what no detection of at least `score` takes (None: what `fcos predict` shows). Crowd and
-    difficult objects are left out. Raises DataError for an id that is not there and a picture that is missing or
+    """Explain every missed object of a data set, or of the image whose id is `image`; one forward pass a
+    image. Missed is what no detection of at least `score` takes (None: what `fcos predict` shows). Crowd and
+    difficult objects are left out. Raises DataError for an id that is not there and an image that is missing or
     cannot be read."""
     score = detector.shown if score is None else score
     records = [r for r in dataset.records if image is None or r.id == image]
     if not records:
-        which = "no pictures" if image is None else f"no picture with the id {image}"
+        which = "no images" if image is None else f"no image with the id {image}"
         raise DataError(f"{dataset.root} has {which} in the split {dataset.split}")
     dataset = with_files(replace(dataset, records=tuple(records)))
     mapping = label_mapping(detector.classes, dataset.classes)
@@ -234,7 +234,7 @@ def _taken(shown: Detections, target: Target) -> np.ndarray:
 
 
 def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int = 420) -> np.ndarray:
-    """The pictures with most missed objects: what was missed, by the stage that lost it, thin grey what was found."""
+    """The images with most missed objects: what was missed, by the stage that lost it, thin grey what was found."""
     by_image: dict[int, list[Miss]] = {}
     for miss in study.misses:
         by_image.setdefault(miss.image, []).append(miss)

@@ -1,6 +1,6 @@
 """Every location and every box of a data set at one input size: who may learn what, and who does.
 
-Only boxes and picture sizes are needed, so the whole of COCO val2017 takes seconds.
+Only boxes and image sizes are needed, so the whole of COCO val2017 takes seconds.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _IMAGES = 64  # scanned together
 
 @dataclass(frozen=True)
 class Scan:
-    """Counts over G boxes (crowd and difficult left out), N pictures, L levels, C classes.
+    """Counts over G boxes (crowd and difficult left out), N images, L levels, C classes.
 
     image [G]: index of the record. row [G]: place of the box in the record. label [G]. size [G,2]: width and
     height in pixels of the network input. candidates [G,L]: locations that may learn the box. learned [G,L]:
-    locations that do, after the smallest-box rule. positives [N]: of each picture. ambiguous [N]: positives
+    locations that do, after the smallest-box rule. positives [N]: of each image. ambiguous [N]: positives
     that are a candidate for several boxes. different [N]: those whose boxes are of several classes.
     lost [C,C]: at ambiguous locations, how often a box of the column's class gave way to one of the row's.
-    points [N]: all locations of a picture.
+    points [N]: all locations of an image.
     """
 
     image: np.ndarray
@@ -120,9 +120,9 @@ def scan(dataset: Dataset, config: Config, label: str = "boxes") -> Scan:
 def scan_images(
     points: Points, stacked: tuple[Tensor, Tensor, Tensor], images: int, classes: int, config: Config
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
-    """Pictures that share their points: boxes [G,4], labels [G] and image [G] in 0..pictures-1, as `stack` gives them.
+    """Images that share their points: boxes [G,4], labels [G] and image [G] in 0..images-1, as `stack` gives them.
 
-    Returns candidates [G,L], learned [G,L], (positives, ambiguous, different) [pictures] and the classes
+    Returns candidates [G,L], learned [G,L], (positives, ambiguous, different) [images] and the classes
     [C,C] that won and lost at ambiguous locations.
     """
     boxes, labels, image = stacked

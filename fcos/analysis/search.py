@@ -1,7 +1,7 @@
 """Which input size, strides and ranges lose least of a data set's boxes under a compute budget.
 
 What a setting loses is the mean over boxes of the share of a box's locations that learn another box; a box
-without any location counts 1. The cost of a picture is FLOPs: the backbone's grow with the pixels of the padded
+without any location counts 1. The cost of an image is FLOPs: the backbone's grow with the pixels of the padded
 input, the FPN's and the head's with the number of locations. Both rates are measured once on the network.
 What a smaller input blurs is not counted, so inputs smaller than today's are tried only where the budget
 asks for less than today's cost.
@@ -34,7 +34,7 @@ NEAR = 0.001  # a cheaper setting that loses at most this much more is preferred
 @dataclass(frozen=True)
 class Option:
     """One setting: shorter and longer side, strides, ranges; what it loses 0..1, best possible recall 0..1,
-    locations and GFLOP a picture."""
+    locations and GFLOP an image."""
 
     size: int
     max_size: int
@@ -71,7 +71,7 @@ def measure_rates(config: Config, classes: int) -> Rates:
 
 
 def cost(dataset: Dataset, config: Config, rates: Rates) -> tuple[float, float]:
-    """(locations, FLOPs) of the average picture."""
+    """(locations, FLOPs) of the average image."""
     points = flops = 0.0
     for size, scenes in scenes_by_size(dataset, config.data).items():
         count = sum(h * w for h, w in level_shapes(size, config.model.strides))
@@ -128,7 +128,7 @@ def variants(config: Config, factors: Sequence[float], strides: Sequence[tuple[i
 def search(
     dataset: Dataset, config: Config, rates: Rates, budget: float = 1.0, images: int = 500
 ) -> tuple[Option, Option, tuple[Option, ...]]:
-    """(the setting of `config`, the best one, all that were tried) on at most `pictures` pictures.
+    """(the setting of `config`, the best one, all that were tried) on at most `images` images.
 
     `budget`: FLOPs allowed, as a multiple of what `config` costs. Of settings that lose nearly the same
     (`NEAR`) the cheapest is taken.

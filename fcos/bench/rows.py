@@ -27,9 +27,9 @@ TORCHVISION = "torchvision"
 @dataclass(frozen=True)
 class Row:
     """One way to run one model at one size. `milliseconds`: the whole way of a batch, from the bytes of a JPEG
-    to boxes; `network`: the network's part of it. `gflop`: of one picture, 2 per multiply-add. `share`: of the
-    peak of this dtype, reached by the network, 0..1. `lanes`: pictures detected at once, in which case
-    `milliseconds` is the time from one result to the next. `megabytes`: what loading and the first picture added
+    to boxes; `network`: the network's part of it. `gflop`: of one image, 2 per multiply-add. `share`: of the
+    peak of this dtype, reached by the network, 0..1. `lanes`: images detected at once, in which case
+    `milliseconds` is the time from one result to the next. `megabytes`: what loading and the first image added
     to the process. `ratio`: how many times as fast as the baseline of the same size and batch."""
 
     model: str
@@ -56,7 +56,7 @@ _COLUMNS = (  # of the table: title, field of the row, format
     ("lanes", "lanes", ""),
     ("ms", "milliseconds", ".1f"),
     ("network ms", "network", ".1f"),
-    ("pictures/s", "images_per_second", ".2f"),
+    ("images/s", "images_per_second", ".2f"),
     ("GFLOP", "gflop", ".1f"),
     ("of peak", "share", ".0%"),
     ("MB", "megabytes", ".0f"),

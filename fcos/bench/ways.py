@@ -134,7 +134,7 @@ class Loader:
 
 
 class _Loaded(NamedTuple):
-    """A detector, the (height, width) of its pictures, the GFLOP of one and the megabytes it took."""
+    """A detector, the (height, width) of its images, the GFLOP of one and the megabytes it took."""
 
     name: str
     detector: Detector
@@ -160,7 +160,7 @@ def _one_by_one(loaded: _Loaded, batch: int, data: bytes) -> Way:
 
 
 def _laned(loaded: _Loaded, batch: int, file: Path) -> Way:
-    """Many pictures one after the other, as `fcos predict` takes a folder."""
+    """Many images one after the other, as `fcos predict` takes a folder."""
     detector = loaded.detector
     lanes = detector.placement.lanes
     calls = 8 * lanes

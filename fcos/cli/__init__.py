@@ -79,7 +79,7 @@ def build() -> typer.Typer:
 
 def _with_torch(command: Callable[..., Any], spin: bool = True) -> Callable[..., Any]:
     """`command` with torch imported in front of it, without looking for garbage among the half million objects of
-    that import, then or later: a quarter of the time until the first picture. `spin`: its threads may wait so."""
+    that import, then or later: a quarter of the time until the first image. `spin`: its threads may wait so."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:

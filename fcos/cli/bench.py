@@ -77,7 +77,7 @@ def _counts(option: str, values: list[str] | None) -> list[int]:
     except ValueError:
         raise FcosError(f"{option} {','.join(values or ())}: write whole numbers, such as 1,8") from None
     if min(counts) < 1:
-        raise FcosError(f"{option} {min(counts)}: at least 1 picture")
+        raise FcosError(f"{option} {min(counts)}: at least 1 image")
     return counts
 
 

@@ -53,7 +53,7 @@ def _facts(dataset: Dataset) -> dict[str, object]:
     return {
         "source": str(dataset.root),
         "format": dataset.format,
-        "pictures": len(dataset),
+        "images": len(dataset),
         "boxes": sum(len(r.boxes) for r in dataset.records),
         "ignored": sum(int(r.ignore.sum()) for r in dataset.records),
         "classes": [{"name": name, "id": id, "boxes": count} for name, id, count in rows],
@@ -119,7 +119,7 @@ def split(
     if name is None:
         raise DataError(f"{source} has the splits {', '.join(splits)}, and none of them is train")
     if "val" in splits:
-        raise DataError(f"{source} has a val split already: {len(splits['val']):,} pictures")
+        raise DataError(f"{source} has a val split already: {len(splits['val']):,} images")
     whole = splits.pop(name)
     train, val = split_dataset(whole, holdout, seed)
     _write({"train": train, "val": val, **splits}, destination, to or whole.format, link)
@@ -183,7 +183,7 @@ def _write(splits: dict[str, Dataset], destination: Path, to: str, link: bool) -
         typer.echo(line)
     counts = ", ".join(f"{name} {len(dataset):,}" for name, dataset in splits.items())
     total = sum(len(dataset) for dataset in splits.values())
-    typer.echo(f"wrote {plural(total, 'picture')} ({counts}) to {destination}")
+    typer.echo(f"wrote {plural(total, 'image')} ({counts}) to {destination}")
 
 
 @app.command()
@@ -205,8 +205,8 @@ def results(
 
     check_suffix(file, (".json",), "COCO results are JSON", "the file")
     written = write_coco(folder, file, ids_by_path(data) if data is not None else None)
-    left = f"; {plural(written.failed, 'picture')} that could not be read left out" if written.failed else ""
-    boxes, images = plural(written.detections, "detection"), plural(written.pictures, "picture")
+    left = f"; {plural(written.failed, 'image')} that could not be read left out" if written.failed else ""
+    boxes, images = plural(written.detections, "detection"), plural(written.pictures, "image")
     typer.echo(f"{boxes} in {images}: {file}, ids in {images_file(file)}{left}")
 
 
@@ -252,7 +252,7 @@ def show(
         splits = open_splits(source)
         dataset = splits.get("train") or next(iter(splits.values()))
     if all(record.path is None for record in dataset.records):
-        raise DataError(f"{dataset.root} has annotations but no pictures to show")
+        raise DataError(f"{dataset.root} has annotations but no images to show")
     images = _augmented(dataset, count, model, overrides, seed) if augment else _plain(dataset, count, seed)
     file = out or Path(f"{dataset.split}{'-augmented' if augment else ''}.jpg")
     try:
@@ -260,7 +260,7 @@ def show(
         write_whole(file, lambda p: drawn.save(p, quality=90))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot write {file}: {str(error).splitlines()[0]}") from None
-    typer.echo(f"{plural(len(images), 'picture')} of {dataset.root} ({dataset.split}): {file}")
+    typer.echo(f"{plural(len(images), 'image')} of {dataset.root} ({dataset.split}): {file}")
 
 
 def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
@@ -283,7 +283,7 @@ def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
             continue
         images.append(draw_boxes(s.image, Marks(s.boxes, s.labels, dataset.classes.names, ignore=s.ignore)))
     if not images:
-        raise ImageError(f"no picture of {dataset.root} can be read")
+        raise ImageError(f"no image of {dataset.root} can be read")
     return images
 
 

@@ -234,7 +234,7 @@ def _detect(
     from ..evaluation.program import detect
     from ..terminal import plural
 
-    say(f"{plural(len(dataset), 'picture')} of {data}, split {dataset.split}")
+    say(f"{plural(len(dataset), 'image')} of {data}, split {dataset.split}")
     return detect(detector, dataset, batch, allow_missing=allow_missing)
 
 

@@ -127,12 +127,12 @@ def command(
 
 
 def _is_data(path: str) -> bool:
-    """Whether this is a data set, not a picture."""
+    """Whether this is a data set, not an image."""
     return Path(path).is_dir() or path.lower().endswith((".json", ".json.gz", ".yaml", ".yml"))
 
 
 def _lines(study: object) -> list[str]:
-    """One line for each missed object of a picture."""
+    """One line for each missed object of an image."""
     from ..analysis.misses import MissStudy
 
     assert isinstance(study, MissStudy)

@@ -177,7 +177,7 @@ def write_card(
         typer.Option("--pictures", help="Data set whose images to draw. Default: the photographs of the package."),
     ] = None,
 ) -> None:
-    """Write the model card: recipe, numbers, weaknesses, pictures of good and bad detections."""
+    """Write the model card: recipe, numbers, weaknesses, images of good and bad detections."""
     from ..files import check_suffix
     from ..show.judged import draw_sheets
     from ..zoo import card

@@ -146,7 +146,7 @@ def command(
     _refuse("a run without --engine", resume=resume, address=address, gpus=gpus, cpus=cpus)
     moving = [thing for thing in things if is_video(thing)]
     if moving and (proposals or coco or yolo):
-        raise FcosError("--proposals, --coco and --yolo are for pictures; a video gives a drawn video and JSON lines")
+        raise FcosError("--proposals, --coco and --yolo are for images; a video gives a drawn video and JSON lines")
     paths = find_images([t for t in things if t not in moving], out=out) if len(moving) < len(things) else []
     outputs = _outputs(out, yolo, coco, as_json, len(paths))
     lanes = lanes or pick_lanes(len(paths), batch, threads)
@@ -210,7 +210,7 @@ def _refuse(what: str, **given: object) -> None:
 
 
 def _in_parts(things: list[str], out: Path | None, parts: str, resume: bool, work: Work, engine: Engine) -> None:
-    """Detect in any number of pictures, on any number of machines, and write rows; ends with 1 where some failed."""
+    """Detect in any number of images, on any number of machines, and write rows; ends with 1 where some failed."""
     from ..inference.video import is_video
     from ..remote import url_of
     from ..scale.job import Order
@@ -223,16 +223,16 @@ def _in_parts(things: list[str], out: Path | None, parts: str, resume: bool, wor
         raise FcosError(f"--parts {parts!r}: write parquet or jsonl")
     moving = [thing for thing in things if is_video(thing)]
     if moving:
-        raise FcosError(f"{moving[0]}: --engine is for pictures; leave it out for a video")
+        raise FcosError(f"{moving[0]}: --engine is for images; leave it out for a video")
     form: Form = "jsonl" if parts == "jsonl" else "parquet"
     outcome = detect_all(Order(out, tuple(things), form, resume=resume), work, engine, say)
     total, now = outcome.whole, outcome.now
     rate = now.pictures / max(outcome.seconds, 1e-9)
-    boxes, pictures = plural(total.detections, "detection"), plural(total.pictures, "picture")
+    boxes, pictures = plural(total.detections, "detection"), plural(total.pictures, "image")
     earlier = f", {total.pictures - now.pictures:,} of them done before" if total.pictures > now.pictures else ""
-    say(f"{boxes} in {pictures}{earlier}: {url_of(out / 'parts')}; {rate:.1f} pictures a second")
+    say(f"{boxes} in {pictures}{earlier}: {url_of(out / 'parts')}; {rate:.1f} images a second")
     if total.failed:
-        say(f"{plural(total.failed, 'picture')} could not be read; their rows have the error")
+        say(f"{plural(total.failed, 'image')} could not be read; their rows have the error")
         sys.exit(1)
 
 
@@ -280,7 +280,7 @@ def _video(
 
 
 def _outputs(out: Path | None, yolo: Path | None, coco: Path | None, as_json: bool, count: int) -> Outputs:
-    """What to write; FcosError where a folder is a file, or one file is to hold several pictures."""
+    """What to write; FcosError where a folder is a file, or one file is to hold several images."""
     from ..files import check_folder, check_suffix
     from ..inference.writers import SUFFIXES, Outputs
 
@@ -293,7 +293,7 @@ def _outputs(out: Path | None, yolo: Path | None, coco: Path | None, as_json: bo
         check_folder(out)
         return Outputs(out, None, yolo, coco)
     if count > 1:
-        raise FcosError(f"--out {out} is one file, but there are {count} pictures; name a folder")
+        raise FcosError(f"--out {out} is one file, but there are {count} images; name a folder")
     return Outputs(None, out, yolo, coco)
 
 
@@ -312,10 +312,10 @@ def _tell(outcome: Outcome, outputs: Outputs, as_json: bool, seconds: float, how
         drawn = outputs.file or outputs.folder
         where = f", drawn in {drawn}" if drawn is not None and outcome.images else ""
         rate = outcome.images / max(seconds, 1e-9)
-        boxes, images = plural(outcome.detections, "detection"), plural(outcome.images, "picture")
-        typer.echo(f"{boxes} in {images}{where}; {rate:.1f} pictures a second, {how}", err=True)
+        boxes, images = plural(outcome.detections, "detection"), plural(outcome.images, "image")
+        typer.echo(f"{boxes} in {images}{where}; {rate:.1f} images a second, {how}", err=True)
     if outputs.coco is not None:
-        say(f"{outputs.coco}: the ids of the pictures are in {images_file(outputs.coco)}")
+        say(f"{outputs.coco}: the ids of the images are in {images_file(outputs.coco)}")
         if outcome.dropped:
             say(
                 f"{outputs.coco} leaves out {plural(outcome.dropped, 'detection')} below the lowest score shown; "

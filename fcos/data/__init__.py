@@ -1,1 +1,1 @@
-"""Data sets, pictures, augmentation and the training loader."""
+"""Data sets, images, augmentation and the training loader."""

@@ -1,4 +1,4 @@
-"""From the flat rows of an annotation file to records, with every check of pictures and boxes.
+"""From the flat rows of an annotation file to records, with every check of images and boxes.
 
 What cannot be used is named, counted and left out, or refused in strict mode.
 """
@@ -53,7 +53,7 @@ class Problems:
 
 @dataclass
 class Rows:
-    """All annotations of a data set, flat, in the order of the file. `owner` [G] is the picture's index."""
+    """All annotations of a data set, flat, in the order of the file. `owner` [G] is the image's index."""
 
     owner: np.ndarray
     boxes: np.ndarray  # [G,4] float64 xyxy
@@ -90,13 +90,13 @@ class ImageFile:
 
 
 def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> Records:
-    """Check pictures and boxes, merge pictures listed twice, and group the boxes by picture."""
+    """Check images and boxes, merge images listed twice, and group the boxes by image."""
     if not images:
-        raise DataError(f"{problems.source} lists no pictures, or the folders it names hold none")
+        raise DataError(f"{problems.source} lists no images, or the folders it names hold none")
     rows = _merge_twins(images, rows, problems)
     sizes, usable = _measure(images, rows, problems)
     if not usable.any():
-        raise DataError(f"{problems.source}: no picture can be used; {'; '.join(map(str, problems.notes()))}")
+        raise DataError(f"{problems.source}: no image can be used; {'; '.join(map(str, problems.notes()))}")
     rows = _check_boxes(images, sizes, rows.select(usable[rows.owner]), problems)
     order = np.argsort(rows.owner, kind="stable")
     used = np.flatnonzero(usable)
@@ -127,18 +127,18 @@ def check_classes(names: Sequence[str], source: Path) -> None:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Picture files in a folder and its subfolders, sorted."""
+    """Image files in a folder and its subfolders, sorted."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
 def _merge_twins(images: list[ImageFile], rows: Rows, problems: Problems) -> Rows:
-    """Give the boxes of every picture that is listed twice to its first entry, without exact repeats."""
+    """Give the boxes of every image that is listed twice to its first entry, without exact repeats."""
     first: dict[str, int] = {}
     target = np.arange(len(images))
     for index, image in enumerate(images):
         target[index] = first.setdefault(image.file_name, index)
         if target[index] != index:
-            problems.note("pictures listed twice, boxes put together", image.file_name)
+            problems.note("images listed twice, boxes put together", image.file_name)
     if len(first) == len(images):
         return rows
     keep_images = np.flatnonzero(target == np.arange(len(images)))
@@ -163,25 +163,25 @@ def _merge_twins(images: list[ImageFile], rows: Rows, problems: Problems) -> Row
 
 
 def _measure(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[np.ndarray, np.ndarray]:
-    """Sizes [N,2] as displayed and which pictures can be used [N]; boxes of rotated files are turned.
+    """Sizes [N,2] as displayed and which images can be used [N]; boxes of rotated files are turned.
 
     A file may be stored lying on its side with an EXIF mark. Annotations made on the stored pixels show
     in the size that the annotation file gives: it is the stored one, sides exchanged. Then the boxes are
-    turned together with the picture, unless one of them only fits the displayed frame.
+    turned together with the image, unless one of them only fits the displayed frame.
     """
     sizes = np.zeros((len(images), 2), dtype=np.int64)
     usable = np.ones(len(images), dtype=bool)
     for index, image in enumerate(images):
         if image.path is None:
             if image.size is None:
-                problems.skip("pictures without a size that are not there either", image.file_name)
+                problems.skip("images without a size that are not there either", image.file_name)
                 usable[index] = False
             sizes[index] = image.size or (0, 0)
             continue
         try:
             header = image_header(image.path)
         except ImageError as error:
-            problems.skip("pictures that cannot be read", str(error))
+            problems.skip("images that cannot be read", str(error))
             usable[index] = False
             continue
         shown = header.displayed
@@ -191,7 +191,7 @@ def _measure(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[n
         if image.size != (header.height, header.width):
             given = f"{image.size[1]}x{image.size[0]}"
             problems.skip(
-                "pictures whose size is not the one the annotations were made for",
+                "images whose size is not the one the annotations were made for",
                 f"{image.file_name} is {shown[1]}x{shown[0]}, the annotation file says {given}",
             )
             usable[index] = False
@@ -199,14 +199,12 @@ def _measure(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[n
         mine = rows.owner == index
         far = rows.boxes[mine][:, 2:].max(axis=0, initial=-np.inf)
         if (far > np.array([header.width, header.height]) + 1).any() and (far <= np.array(shown[::-1]) + 1).all():
-            problems.note(
-                "pictures rotated by EXIF whose listed size is not rotated, but the boxes are", image.file_name
-            )
+            problems.note("images rotated by EXIF whose listed size is not rotated, but the boxes are", image.file_name)
         else:
             rows.boxes[mine] = turn_boxes(rows.boxes[mine], header.orientation, shown)
             if rows.extent is not None and header.orientation >= 5:
                 rows.extent[mine] = rows.extent[mine][:, ::-1]
-            problems.note("pictures rotated by EXIF, boxes turned with them", image.file_name)
+            problems.note("images rotated by EXIF, boxes turned with them", image.file_name)
     return sizes, usable
 
 
@@ -228,7 +226,7 @@ def _check_boxes(images: list[ImageFile], sizes: np.ndarray, rows: Rows, problem
     kinds = (
         (~finite, "boxes that are not finite"),
         (finite & ~solid, "boxes without an area, or with corners exchanged"),
-        (finite & solid & ~inside, "boxes wholly outside the picture"),
+        (finite & solid & ~inside, "boxes wholly outside the image"),
     )
     for bad, what in kinds:
         if bad.any():
@@ -236,7 +234,5 @@ def _check_boxes(images: list[ImageFile], sizes: np.ndarray, rows: Rows, problem
     keep = finite & solid & inside
     if (keep & over).any():
         first = int(np.flatnonzero(keep & over)[0])
-        problems.warn(
-            "boxes partly outside the picture, kept and cut in training", name(first), int((keep & over).sum())
-        )
+        problems.warn("boxes partly outside the image, kept and cut in training", name(first), int((keep & over).sum()))
     return rows if keep.all() else rows.select(keep)

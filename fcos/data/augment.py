@@ -1,6 +1,6 @@
-"""Changes of a picture that change its boxes exactly alike. Every function is pure: sample in, sample out.
+"""Changes of an image that change its boxes exactly alike. Every function is pure: sample in, sample out.
 
-Boxes are xyxy in pixels of the picture, edges between pixels: a box (0, 0, W, H) covers all of it.
+Boxes are xyxy in pixels of the image, edges between pixels: a box (0, 0, W, H) covers all of it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Sample(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What a picture is put into: (height, width) in pixels, the colour of what it does not cover, and how it is
+    """What an image is put into: (height, width) in pixels, the colour of what it does not cover, and how it is
     resized (see `image.resize`)."""
 
     size: Size
@@ -41,7 +41,7 @@ class Frame(NamedTuple):
 
 
 def fit(sample: Sample, shape: Size, resample: str = "auto") -> Sample:
-    """The whole picture at another size; boxes follow each side's own factor."""
+    """The whole image at another size; boxes follow each side's own factor."""
     height, width = sample.size
     factor = np.array([shape[1] / width, shape[0] / height] * 2, dtype=np.float32)
     return sample._replace(image=resize(sample.image, shape, resample), boxes=sample.boxes * factor)
@@ -80,7 +80,7 @@ def cut_boxes(boxes: np.ndarray, ignore: np.ndarray, window: Window) -> tuple[np
 
 
 def zoom(sample: Sample, rng: np.random.Generator | None, frame: Frame, factor: float) -> Sample:
-    """The picture scaled by `factor` in a frame: a random window of it where it is larger,
+    """The image scaled by `factor` in a frame: a random window of it where it is larger,
     at a random place on the fill colour where it is smaller. Without `rng` the corner at top left."""
     window, output = [], []
     for side, room in zip(sample.size, frame.size, strict=True):
@@ -108,12 +108,12 @@ def jitter(sample: Sample, rng: np.random.Generator, frame: Frame, scales: tuple
 
 
 def contain(size: Size, frame: Size) -> float:
-    """The largest factor at which a picture of `size` still fits into `frame`."""
+    """The largest factor at which an image of `size` still fits into `frame`."""
     return min(frame[0] / size[0], frame[1] / size[1])
 
 
 def mosaic(samples: list[Sample], rng: np.random.Generator, frame: Frame) -> Sample:
-    """Four pictures around a random point of the frame, each at half to full size, cut at the seams."""
+    """Four images around a random point of the frame, each at half to full size, cut at the seams."""
     height, width = frame.size
     y = int(np.clip(round(height * rng.uniform(0.3, 0.7)), 1, max(1, height - 1)))
     x = int(np.clip(round(width * rng.uniform(0.3, 0.7)), 1, max(1, width - 1)))
@@ -131,7 +131,7 @@ def mosaic(samples: list[Sample], rng: np.random.Generator, frame: Frame) -> Sam
 
 
 def mixup(first: Sample, second: Sample, rng: np.random.Generator) -> Sample:
-    """Both pictures laid over each other at about half strength; all boxes stay. Size of the first."""
+    """Both images laid over each other at about half strength; all boxes stay. Size of the first."""
     share = float(rng.beta(8, 8))
     height, width = first.size
     h, w = min(height, second.size[0]), min(width, second.size[1])
@@ -143,7 +143,7 @@ def mixup(first: Sample, second: Sample, rng: np.random.Generator) -> Sample:
 def color(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     """Brightness, contrast, saturation (each up to 40 % at strength 1) and hue (up to 18 degrees).
 
-    All four are linear in RGB, so together they are one 3x4 matrix and one pass over the picture.
+    All four are linear in RGB, so together they are one 3x4 matrix and one pass over the image.
     """
     bright, contrast, saturation = 1 + rng.uniform(-0.4, 0.4, 3) * strength
     angle = rng.uniform(-0.1, 0.1) * np.pi * strength
@@ -161,7 +161,7 @@ def color(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.nd
 
 
 def clip(boxes: np.ndarray, size: Size) -> np.ndarray:
-    """Boxes cut to a picture of (height, width)."""
+    """Boxes cut to an image of (height, width)."""
     limit = np.array([size[1], size[0], size[1], size[0]], dtype=np.float32)
     result: np.ndarray = np.minimum(np.maximum(boxes, 0), limit)
     return result

@@ -1,4 +1,4 @@
-"""Decoded pictures kept in memory or on disk, shrunk to the largest size that training asks for."""
+"""Decoded images kept in memory or on disk, shrunk to the largest size that training asks for."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .records import Record, Size
 
 
 class Reader:
-    """Record index -> its picture, uint8 RGB [H,W,3], through the cache that `data.cache` names.
+    """Record index -> its image, uint8 RGB [H,W,3], through the cache that `data.cache` names.
 
-    Without a config pictures are read from their files as they are. Raises ImageError for a picture that
+    Without a config images are read from their files as they are. Raises ImageError for an image that
     cannot be read or whose size is not the record's.
     """
 
@@ -51,7 +51,7 @@ class Reader:
     def _decode(self, index: int) -> np.ndarray:
         record = self.records[index]
         if record.path is None:
-            raise ImageError(f"there is no picture for {record.file_name}")
+            raise ImageError(f"there is no image for {record.file_name}")
         image = self._image(record)
         size = record.whole or record.size
         if image.shape[:2] != size:
@@ -76,7 +76,7 @@ class Reader:
         return image
 
     def _kept(self, index: int) -> Size:
-        """The shape a picture is kept at: never enlarged, large enough for every size drawn in training."""
+        """The shape an image is kept at: never enlarged, large enough for every size drawn in training."""
         assert self.data is not None
         data = self.data
         side = data.largest_side()
@@ -91,7 +91,7 @@ class Reader:
         return resize(self._decode(index), self._kept(index), how)
 
     def _fill(self) -> None:
-        """Decode all pictures into one block, which loader processes share."""
+        """Decode all images into one block, which loader processes share."""
         self.shapes = [self._kept(index) for index in range(len(self.records))]
         lengths = np.array([3 * h * w for h, w in self.shapes], dtype=np.int64)
         self.offsets = np.concatenate(([0], np.cumsum(lengths)[:-1]))
@@ -114,7 +114,7 @@ class Reader:
 
         with ThreadPoolExecutor(cpu_cores()) as pool:
             work = pool.map(one, range(len(self.records)))
-            for _ in track(work, len(self.records), "caching", unit="pictures"):
+            for _ in track(work, len(self.records), "caching", unit="images"):
                 pass
         if torch.multiprocessing.get_start_method() != "fork":
             memory.share_memory_()  # forked processes share it anyway

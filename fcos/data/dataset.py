@@ -1,7 +1,7 @@
-"""What a data set is, however its files look: pictures with boxes, and the names of the classes.
+"""What a data set is, however its files look: images with boxes, and the names of the classes.
 
 `open_dataset` recognises the format (registry.py). Each format has one file with one reader; every check of boxes and
-pictures is done in `assemble.py`, once for all formats.
+images is done in `assemble.py`, once for all formats.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Dataset:
 
     >>> data = fcos.open_dataset("my_data")
     >>> data
-    Dataset(my_data/instances.json, all: 4 pictures, 3 classes, coco)
+    Dataset(my_data/instances.json, all: 4 images, 3 classes, coco)
     >>> data.with_classes(["cat"])
-    Dataset(my_data/instances.json, all: 4 pictures, 1 class, coco)
+    Dataset(my_data/instances.json, all: 4 images, 1 class, coco)
     """
 
     records: Sequence[Record]
@@ -73,7 +73,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         """One line; `summary` says more."""
-        images, classes = plural(len(self), "picture"), plural(len(self.classes), "class")
+        images, classes = plural(len(self), "image"), plural(len(self.classes), "class")
         return f"Dataset({self.root}, {self.split}: {images}, {classes}, {self.format})"
 
     def subset(self, indices: Sequence[int]) -> Dataset:
@@ -83,7 +83,7 @@ class Dataset:
     def with_classes(self, names: Sequence[str]) -> Dataset:
         """Only the boxes of the named classes, which become labels 0.. in the given order.
 
-        Pictures left without boxes stay: they teach what is none of these classes. Raises DataError for
+        Images left without boxes stay: they teach what is none of these classes. Raises DataError for
         an unknown name.
         """
         known = self.classes.names
@@ -111,15 +111,15 @@ class Dataset:
         return np.bincount(table.labels[~table.ignore], minlength=len(self.classes)).astype(np.int64)
 
     def summary(self) -> str:
-        """Pictures, boxes, classes and notes as lines for a person."""
+        """Images, boxes, classes and notes as lines for a person."""
         table = self.packed.table
         boxes, ignored = len(table.boxes), int(table.ignore.sum())
         bare = int((np.diff(table.starts) == 0).sum())
         lines = [
-            f"{self.root} ({self.format}, {self.split}): {plural(len(self), 'picture')}, {plural(boxes, 'box')}"
+            f"{self.root} ({self.format}, {self.split}): {plural(len(self), 'image')}, {plural(boxes, 'box')}"
             + (f" ({ignored:,} of them ignored: crowd or difficult)" if ignored else "")
             + f", {plural(len(self.classes), 'class')}"
-            + (f"; {plural(bare, 'picture')} without boxes" if bare else "")
+            + (f"; {plural(bare, 'image')} without boxes" if bare else "")
         ]
         rows = zip(self.classes.names, self.classes.ids, self.counts(), strict=True)
         lines += [f"  {name} (id {id}): {count:,}" for name, id, count in rows]

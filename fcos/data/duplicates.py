@@ -1,8 +1,8 @@
-"""Pictures that cannot be read, and pictures that are there twice, within a split or in two.
+"""Images that cannot be read, and images that are there twice, within a split or in two.
 
-dHash: the picture as 9 x 8 grey cells, one bit for each pair of neighbours that says which is brighter.
-Pictures whose 64 bits differ in at most `RADIUS` places are found through six bands of the bits: two such
-hashes agree in at least one band. A 16 x 16 thumbnail then has to agree too, because plain pictures (sky,
+dHash: the image as 9 x 8 grey cells, one bit for each pair of neighbours that says which is brighter.
+Images whose 64 bits differ in at most `RADIUS` places are found through six bands of the bits: two such
+hashes agree in at least one band. A 16 x 16 thumbnail then has to agree too, because plain images (sky,
 paper) have chance hashes.
 """
 
@@ -31,7 +31,7 @@ _SIDE = 16
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Of pictures: hash [N] uint64, thumb [N,16,16] uint8, digest [N] of the file; error [N]: why it cannot
+    """Of images: hash [N] uint64, thumb [N,16,16] uint8, digest [N] of the file; error [N]: why it cannot
     be read, or ''."""
 
     hash: np.ndarray
@@ -42,7 +42,7 @@ class Fingerprints:
 
 @dataclass(frozen=True)
 class Twins:
-    """Two pictures (numbers in the list given) that are one: `same_file` byte for byte, `bits` that differ."""
+    """Two images (numbers in the list given) that are one: `same_file` byte for byte, `bits` that differ."""
 
     first: int
     second: int
@@ -50,10 +50,10 @@ class Twins:
     bits: int
 
 
-def fingerprint(paths: Sequence[Path], label: str = "pictures", *, quiet: bool = False) -> Fingerprints:
-    """Read every picture once."""
+def fingerprint(paths: Sequence[Path], label: str = "images", *, quiet: bool = False) -> Fingerprints:
+    """Read every image once."""
     with ThreadPoolExecutor(cpu_cores()) as pool:
-        rows = list(track(pool.map(_fingerprint, paths), len(paths), label, unit="pictures", quiet=quiet))
+        rows = list(track(pool.map(_fingerprint, paths), len(paths), label, unit="images", quiet=quiet))
     return Fingerprints(
         np.array([r[0] for r in rows], np.uint64),
         np.array([r[1] for r in rows], np.uint8).reshape(-1, _SIDE, _SIDE),
@@ -73,7 +73,7 @@ def _fingerprint(path: Path) -> tuple[int, np.ndarray, str, str]:
 
 
 def dhash(grey: np.ndarray) -> int:
-    """64-bit difference hash of a grey picture [H,W] uint8."""
+    """64-bit difference hash of a grey image [H,W] uint8."""
     cells = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
     bits = (cells[:, 1:] > cells[:, :-1]).ravel()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
@@ -100,7 +100,7 @@ def near_hashes(hashes: np.ndarray, radius: int = RADIUS) -> np.ndarray:
 
 
 def find_twins(prints: Fingerprints) -> list[Twins]:
-    """Pairs of readable pictures that show the same, nearest first."""
+    """Pairs of readable images that show the same, nearest first."""
     readable = np.array([not e for e in prints.error], bool)
     rows = np.flatnonzero(readable)
     twins = []

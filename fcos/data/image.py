@@ -153,7 +153,7 @@ def resized_shape(size: tuple[int, int], short: int, longest: int, rounding: Res
     """
     low, high = min(size), max(size)
     if low < 1:
-        raise ValueError(f"a picture cannot be {size[1]}x{size[0]} pixels")
+        raise ValueError(f"an image cannot be {size[1]}x{size[0]} pixels")
     if rounding == "nearest":
         numerator, denominator = (short, low) if short * high <= longest * low else (longest, high)
         sides = [(2 * side * numerator + denominator) // (2 * denominator) for side in size]
@@ -196,7 +196,7 @@ def turn_image(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def turn_boxes(boxes: np.ndarray, orientation: int, displayed: tuple[int, int]) -> np.ndarray:
-    """Boxes [G,4] xyxy of the stored pixels -> of the displayed picture, whose (height, width) is given."""
+    """Boxes [G,4] xyxy of the stored pixels -> of the displayed image, whose (height, width) is given."""
     height, width = displayed
     if orientation >= 5:
         boxes = boxes[:, [1, 0, 3, 2]]
@@ -416,7 +416,7 @@ def _cause(error: Exception, data: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
         if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
             return "HEIC is not supported; convert it to JPEG"
-        return "not a picture in a known format (JPEG, PNG, WebP, GIF, TIFF, BMP)"
+        return "not an image in a known format (JPEG, PNG, WebP, GIF, TIFF, BMP)"
     if isinstance(error, Image.DecompressionBombError):
         limit = f"the image is over the limit of {MAX_PIXELS // 10**6} megapixels"
         return f"{limit}; cut it into tiles, or set FCOS_MAX_MEGAPIXELS if there is memory for it"

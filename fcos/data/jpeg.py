@@ -136,7 +136,7 @@ def _exif_orientation(segment: bytes) -> int:
     try:
         exif.load(segment)
         return valid_orientation(exif.get(ORIENTATION))
-    except Exception:  # a damaged EXIF block does not spoil the picture
+    except Exception:  # a damaged EXIF block does not spoil the image
         return 1
 
 

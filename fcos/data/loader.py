@@ -1,4 +1,4 @@
-"""From records to batches: read, resize, augment, pad. Which pictures a step sees, and how they are changed,
+"""From records to batches: read, resize, augment, pad. Which images a step sees, and how they are changed,
 is a pure function of (seed, step), so resuming needs only the step number; see `sampler.py`."""
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _GRACE = 10  # seconds that a worker lives on after SIGTERM
 SMALLEST_SIDE = 1e-3  # pixels; thinner boxes teach nothing and divide by zero
 
 
-# --------------------------------------------------------------------------- pictures
+# --------------------------------------------------------------------------- images
 
 
 class _Failures:
-    """Pictures that could not be read, with the reason; handed from worker processes to the caller."""
+    """Images that could not be read, with the reason; handed from worker processes to the caller."""
 
     def __init__(self) -> None:
         self.lines: dict[str, str] = {}
@@ -44,18 +44,18 @@ class _Failures:
 
 
 def load_sample(dataset: Dataset, reader: Reader, index: int) -> Sample:
-    """A record as a Sample with its boxes cut to the picture; ImageError when it cannot be read."""
+    """A record as a Sample with its boxes cut to the image; ImageError when it cannot be read."""
     record = dataset.records[index]
     image = reader.read(index)
     height, width = record.size
     boxes = augment.clip(record.boxes, record.size)
-    if image.shape[:2] != (height, width):  # the cache keeps pictures smaller
+    if image.shape[:2] != (height, width):  # the cache keeps images smaller
         boxes = boxes * np.array([image.shape[1] / width, image.shape[0] / height] * 2, dtype=np.float32)
     return Sample(image, boxes, record.labels, record.ignore)
 
 
 def _load_or_next(dataset: Dataset, reader: Reader, index: int, failures: _Failures) -> Sample:
-    """The record, or the next one that can be read: a blank picture would teach that nothing is there."""
+    """The record, or the next one that can be read: a blank image would teach that nothing is there."""
     last: ImageError | None = None
     for step in range(min(len(dataset), 20)):
         at = (index + step) % len(dataset)
@@ -64,11 +64,11 @@ def _load_or_next(dataset: Dataset, reader: Reader, index: int, failures: _Failu
         except ImageError as error:
             failures.add(error, dataset.records[at].path)
             last = error
-    raise last or DataError(f"{dataset.root}: there are no pictures")
+    raise last or DataError(f"{dataset.root}: there are no images")
 
 
 class Source(NamedTuple):
-    """Where the pictures of training come from, and the settings that say how they are changed."""
+    """Where the images of training come from, and the settings that say how they are changed."""
 
     dataset: Dataset
     reader: Reader
@@ -76,7 +76,7 @@ class Source(NamedTuple):
 
 
 def train_sample(source: Source, step: Step, slot: int, failures: _Failures | None = None) -> Sample:
-    """One picture of a step, augmented. Its random numbers depend on (seed, epoch, position) alone."""
+    """One image of a step, augmented. Its random numbers depend on (seed, epoch, position) alone."""
     failures = failures or _Failures()
     dataset, reader, config = source
     data = config.data
@@ -107,7 +107,7 @@ def train_sample(source: Source, step: Step, slot: int, failures: _Failures | No
 
 
 def _whole(sample: Sample, expected: Size, frame: augment.Frame) -> Sample:
-    # A picture that stands in for an unreadable one has another shape than the plan foresaw.
+    # An image that stands in for an unreadable one has another shape than the plan foresaw.
     ratio = (sample.size[0] * expected[1]) / (sample.size[1] * expected[0])
     if abs(ratio - 1) < 0.02:
         return augment.fit(sample, frame.size, frame.resample)
@@ -204,7 +204,7 @@ class _Groups(torch.utils.data.Dataset[Any]):
 
 
 class Loader:
-    """Iterates batches in order. `skipped`: path -> reason for every picture that could not be read."""
+    """Iterates batches in order. `skipped`: path -> reason for every image that could not be read."""
 
     def __init__(self, source: Any, keys: range, workers: int, item_bytes: int) -> None:
         self.source, self.keys = source, keys
@@ -239,12 +239,12 @@ def train_loader(dataset: Dataset, config: Config, *, rank: int = 0, world: int 
     """Steps start_step.. to the end of training; each item is the list of this process's batches, one for
     each accumulation step. The images are uint8 [N,3,H,W]; boxes are in the resized frame, cut to it.
 
-    A picture that cannot be read is replaced by the next one and warned about once. `.sampler` knows
+    An image that cannot be read is replaced by the next one and warned about once. `.sampler` knows
     steps_per_epoch and total_steps. Raises ConfigError and DataError as `Sampler`, ImageError when twenty
-    pictures in a row cannot be read.
+    images in a row cannot be read.
     """
     if all(record.path is None for record in dataset.records) and len(dataset):
-        raise DataError(f"{dataset.root}: there are annotations but no pictures to train on")
+        raise DataError(f"{dataset.root}: there are annotations but no images to train on")
     sampler = Sampler(dataset, config.data, config.train, rank, world)
     reader = Reader(dataset, config.data)
     side = config.data.largest_side()
@@ -256,11 +256,11 @@ def train_loader(dataset: Dataset, config: Config, *, rank: int = 0, world: int 
 
 
 def eval_batches(dataset: Dataset, config: Config, batch: int = 1, *, rank: int = 0, world: int = 1) -> Loader:
-    """Every picture once, unchanged but for its size. `ids` are record indices, `sizes` (height, width)
-    after resizing and before padding. Pictures of like shape come together when `batch` > 1. A picture that
+    """Every image once, unchanged but for its size. `ids` are record indices, `sizes` (height, width)
+    after resizing and before padding. Images of like shape come together when `batch` > 1. An image that
     cannot be read is left out, warned about and listed in `.skipped`."""
     if all(record.path is None for record in dataset.records) and len(dataset):
-        raise DataError(f"{dataset.root}: there are annotations but no pictures to look at")
+        raise DataError(f"{dataset.root}: there are annotations but no images to look at")
     order = list(range(len(dataset)))
     if batch > 1:
         order.sort(key=lambda i: (dataset.records[i].size[0] / dataset.records[i].size[1], i))

@@ -186,21 +186,21 @@ class Reading:
         alone = not any(e.image for e in entries)
         if entries and alone:
             first = entries[0].file or entries[0].name
-            problems.note("no picture files found, only annotations", f"{first}", len(entries))
+            problems.note("no image files found, only annotations", f"{first}", len(entries))
         draft = _Draft(self, problems)
         for entry in entries:
             pages = self.pages(entry.file) if entry.file else [Page(entry.name, None, ())]
             where = entry.file.name if entry.file else entry.name
             if entry.image is None and not alone:
-                problems.skip("pictures that are not there", str(entry.file or entry.name))
+                problems.skip("images that are not there", str(entry.file or entry.name))
                 continue
             if entry.file is None:
-                problems.note(f"pictures without an {self.noun}, used as pictures without objects", entry.name)
+                problems.note(f"images without an {self.noun}, used as images without objects", entry.name)
             for page in pages:
                 draft.add(page, entry.image, where, self._name(entry, page))
         unused = self._unlabelled(split, entries)
         if unused:
-            problems.note(f"pictures without an {self.noun}, left out", unused[0].name, len(unused))
+            problems.note(f"images without an {self.noun}, left out", unused[0].name, len(unused))
         return draft.dataset(split)
 
     def _name(self, entry: _Entry, page: Page) -> str:
@@ -254,10 +254,10 @@ class Reading:
                 paths = self.tree.images.locate(names, file, wanted)
             alone = not any(paths)
             if pages and alone:
-                problems.note("no picture files found, only annotations", names[0], len(names))
+                problems.note("no image files found, only annotations", names[0], len(names))
             for page, name, image in zip(pages, names, paths, strict=True):
                 if image is None and not alone:
-                    problems.skip("pictures that are not there", name)
+                    problems.skip("images that are not there", name)
                     continue
                 draft.add(page, image, file.name, name)
         return draft.dataset(split)

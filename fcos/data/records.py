@@ -36,11 +36,11 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """One picture and what is on it.
+    """One image and what is on it.
 
-    id: the file's image id, or 1..N where the format has none. path: None where the pack holds no pictures.
+    id: the file's image id, or 1..N where the format has none. path: None where the pack holds no images.
     size: (height, width) in pixels as displayed, after EXIF rotation. boxes [G,4] float32 xyxy in pixels of
-    the displayed picture, labels [G] int64 in 0..C-1, ignore [G] bool (crowd or difficult), areas [G]
+    the displayed image, labels [G] int64 in 0..C-1, ignore [G] bool (crowd or difficult), areas [G]
     float64: the annotation file's area, else the box's. file_name: as in the annotation file. xywh [G,4] float64:
     the boxes as x, y, width, height to the last bit of the file, for judging; None: those of `boxes`. window: the part
     of the image that this is, of which all of the above speaks, the image being `whole` (height, width); None: all.
@@ -61,7 +61,7 @@ class Record:
     scores: np.ndarray | None = None
 
     def target(self) -> Target:
-        """The boxes as tensors, in pixels of the displayed picture."""
+        """The boxes as tensors, in pixels of the displayed image."""
         return Target(torch.tensor(self.boxes), torch.tensor(self.labels), torch.tensor(self.ignore))
 
     def pick(self, keep: np.ndarray, labels: np.ndarray | None = None) -> Record:

@@ -1,4 +1,4 @@
-"""Which pictures a training step sees, at which size: a pure function of (seed, step).
+"""Which images a training step sees, at which size: a pure function of (seed, step).
 
 Nothing is remembered from step to step, so resuming needs only the step number, and no split over processes
 or accumulation steps changes the data.
@@ -26,17 +26,17 @@ class Step(NamedTuple):
 
     epoch: int
     records: tuple[int, ...]  # indices into the data set, train.batch of them
-    positions: tuple[int, ...]  # of each picture in its epoch: the seed of its augmentation
-    frames: tuple[Size, ...]  # (height, width) of each picture after resizing
+    positions: tuple[int, ...]  # of each image in its epoch: the seed of its augmentation
+    frames: tuple[Size, ...]  # (height, width) of each image after resizing
     canvas: Size  # of the padded batch
     plain: bool  # mosaic and mixup are off
 
 
 class Sampler:
-    """The order of pictures. `plan(step)` depends on nothing but the arguments given here and the step.
+    """The order of images. `plan(step)` depends on nothing but the arguments given here and the step.
 
     Raises ConfigError when the batch cannot be split evenly over processes and accumulation steps, and
-    DataError for a data set without pictures.
+    DataError for a data set without images.
     """
 
     def __init__(self, dataset: Dataset, data: DataConfig, train: TrainConfig, rank: int = 0, world: int = 1) -> None:
@@ -49,7 +49,7 @@ class Sampler:
                 f"{train.accumulate}; make it a multiple of {parts}"
             )
         if not len(dataset):
-            raise DataError(f"{dataset.root}: there are no pictures to train on")
+            raise DataError(f"{dataset.root}: there are no images to train on")
         self.data, self.train, self.rank, self.world = data, train, rank, world
         self.sizes = dataset.packed.table.sizes
         self.lying = self.sizes[:, 1] >= self.sizes[:, 0]
@@ -103,7 +103,7 @@ class Sampler:
         missing = self.steps_per_epoch * batch - len(picked)
         rng.shuffle(picked)
         picked = np.concatenate((picked, np.resize(picked, missing)))
-        # Lying and standing pictures apart, so that little of a batch is padding; the rest makes one mixed batch.
+        # Lying and standing images apart, so that little of a batch is padding; the rest makes one mixed batch.
         lying = picked[self.lying[picked]]
         standing = picked[~self.lying[picked]]
         split = len(lying) // batch * batch, len(standing) // batch * batch
@@ -130,8 +130,8 @@ def _systematic(repeats: np.ndarray, count: int, rng: np.random.Generator) -> np
 
 
 def _repeat_factors(dataset: Dataset, threshold: float) -> np.ndarray:
-    """How often each picture counts in an epoch. Tiles without an object count less (`empty_share`); with a threshold
-    above 0 repeat-factor sampling (LVIS, 1908.03195, section 3.3): max(1, sqrt(t / f)) times, f the share of pictures
+    """How often each image counts in an epoch. Tiles without an object count less (`empty_share`); with a threshold
+    above 0 repeat-factor sampling (LVIS, 1908.03195, section 3.3): max(1, sqrt(t / f)) times, f the share of images
     that show its rarest class."""
     factors = empty_share(dataset)
     if threshold > 0:

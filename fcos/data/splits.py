@@ -87,13 +87,13 @@ def _classes_of(dataset: Dataset) -> dict[str, frozenset[int]]:
 
 
 def hold_out(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, Dataset]:
-    """(the rest, the pictures called `names`). DataError when one of them is not there."""
+    """(the rest, the images called `names`). DataError when one of them is not there."""
     held = set(names)
     called = [name_of(r) for r in dataset.records]
     missing = held.difference(called)
     if missing:
         raise DataError(
-            f"{dataset.root}: {len(missing)} of the pictures that the run held out are gone, such as {min(missing)}"
+            f"{dataset.root}: {len(missing)} of the images that the run held out are gone, such as {min(missing)}"
         )
     return (
         dataset.subset([k for k, name in enumerate(called) if name not in held]),
@@ -102,7 +102,7 @@ def hold_out(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, Dataset]:
 
 
 def name_of(record: Record) -> str:
-    """What a picture is called in its data set."""
+    """What an image is called in its data set."""
     return record.file_name or (str(record.path) if record.path is not None else str(record.id))
 
 

@@ -20,7 +20,7 @@ SCORED = ("labelstudio", "cvat", "labelme", "coco", "yolo")  # formats with a pl
 def convert(
     splits: Mapping[str, Dataset], destination: str | Path, to: str, *, link: bool = False, model: str = ""
 ) -> list[str]:
-    """Write all splits to a new folder in format `to`; pictures are copied, or linked with `link`. `model`: who
+    """Write all splits to a new folder in format `to`; images are copied, or linked with `link`. `model`: who
     proposes the boxes, whose records have scores; the formats of `SCORED` keep both.
 
     The folder is there when all of it is. Returns the lines that say what was lost. Raises DataError when the folder

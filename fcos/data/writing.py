@@ -135,9 +135,7 @@ def need_images(splits: Mapping[str, Dataset], title: str) -> None:
     """DataError where an image is not there and the format finds its images by file."""
     for split, dataset in splits.items():
         if any(record.path is None for record in dataset.records):
-            raise DataError(
-                f"{dataset.root}: the split {split} has no pictures, and {title} lists its pictures by file"
-            )
+            raise DataError(f"{dataset.root}: the split {split} has no images, and {title} lists its images by file")
 
 
 # --------------------------------------------------------------------------- names

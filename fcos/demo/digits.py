@@ -1,7 +1,7 @@
 """The demo's data: scenes of real handwritten digits over photographs and textures, made on the spot.
 
 The digits are 1,797 samples of the UCI set (8×8, ten classes), the grounds bundled CC0 or public-domain
-pictures and procedural colour fields; see assets/ATTRIBUTION.md. Train, val and test draw on disjoint
+images and procedural colour fields; see assets/ATTRIBUTION.md. Train, val and test draw on disjoint
 digit samples, and one seed always gives the same scenes.
 """
 
@@ -290,13 +290,13 @@ def _ground(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uin
 
 
 def _linear(image: NDArray[np.uint8], gain: float, shift: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """picture * gain + shift a channel, through a table (a tenth of the time of float arithmetic)."""
+    """image * gain + shift a channel, through a table (a tenth of the time of float arithmetic)."""
     table = np.clip(np.arange(256)[:, None] * gain + shift + 0.5, 0, 255).astype(np.uint8)
     return np.asarray(cv2.LUT(image, table[None]), np.uint8)
 
 
 def _crop(rng: np.random.Generator, image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """A random part of a picture, often mirrored, scaled to [height,width]."""
+    """A random part of an image, often mirrored, scaled to [height,width]."""
     high, wide = image.shape[:2]
     factor = min(high / height, wide / width) * rng.uniform(0.4, 1)
     h, w = int(height * factor), int(width * factor)

@@ -1,6 +1,6 @@
 """How good detections are: `evaluate(detections, dataset)` gives COCO's and VOC's numbers.
 
-From detections to numbers: `fcos.results` makes one `Detections` per picture, out of a file of anyone or
+From detections to numbers: `fcos.results` makes one `Detections` per image, out of a file of anyone or
 with a detector; `flatten` puts all boxes into arrays; hotcoco, or pycocotools where hotcoco is missing,
 matches and counts by COCO's protocol; `fcos.metrics` does VOC, curves and confusion.
 """
@@ -65,7 +65,7 @@ PROPOSALS = 1000  # the limit of AR@1000
 @dataclass(frozen=True)
 class ClassMetrics:
     """One class: its name and id in the data, the objects to find, and the numbers, 0..1, nan where there
-    is no object. `ar` allows the largest of `Metrics.max_detections` per picture; `threshold` is the score
+    is no object. `ar` allows the largest of `Metrics.max_detections` per image; `threshold` is the score
     with the best F1 at IoU 0.5, `f1` that F1."""
 
     name: str
@@ -85,7 +85,7 @@ class Metrics:
     """The numbers of an evaluation, all 0..1, nan where nothing could be counted.
 
     AP is the mean over IoU 0.50:0.05:0.95 and over the classes that have objects. Small is below 32 x 32
-    pixels of annotated area, large above 96 x 96. `ar[k]` allows k detections per class and picture; all
+    pixels of annotated area, large above 96 x 96. `ar[k]` allows k detections per class and image; all
     other COCO numbers allow the largest of `max_detections`. `voc_ap50` is the mean of the all-point VOC
     AP, `voc_ap50_11` of the 11-point one. `threshold` is the score with the best F1 over all classes
     pooled, at IoU 0.5, and `f1` that F1. `intervals` are the 95 % intervals of AP, AP50 and AP75, where they were
@@ -222,7 +222,7 @@ class Metrics:
                 }
                 for row in self.classes
             ],
-            "pictures": self.images,
+            "images": self.images,
             "objects": self.objects,
             "ignored": self.ignored,
             "detections": self.detections,
@@ -271,13 +271,13 @@ def _show(value: float) -> str:
 def flatten(
     detections: Sequence[Detections], dataset: Dataset, *, class_agnostic: bool = False
 ) -> tuple[Detected, Truth]:
-    """All boxes of a data set as arrays, pictures in the order of their ids, float64.
+    """All boxes of a data set as arrays, images in the order of their ids, float64.
 
     detections[i] belongs to dataset.records[i]. Equal scores keep their order, as in pycocotools. Raises
     DataError for a box or score that is not finite, ValueError where lengths or labels do not fit.
     """
     if len(detections) != len(dataset.records):
-        raise ValueError(f"{len(detections)} pictures' detections for {len(dataset.records)} pictures")
+        raise ValueError(f"{len(detections)} images' detections for {len(dataset.records)} images")
     order = np.argsort([record.id for record in dataset.records], kind="stable")
     records = [dataset.records[i] for i in order]
     ordered = [detections[i] for i in order]
@@ -335,7 +335,7 @@ def evaluate(
     """Judge detections[i] against dataset.records[i]; labels are label numbers of the data set.
 
     `class_agnostic` takes all classes for one (proposals). `max_detections` limits the detections per class
-    and picture; AR@1000 comes in addition. `voc_plus_one` is for detections whose corners are VOC pixel
+    and image; AR@1000 comes in addition. `voc_plus_one` is for detections whose corners are VOC pixel
     numbers (1.., last pixel included): for the VOC numbers x1 and y1 of the truth count from 1 too, and a box
     is x2 - x1 + 1 wide, as in the VOC devkit. Crowd and difficult boxes are neither rewarded nor punished. Equal scores
     keep their order. Raises DataError for detections that are not finite, MissingExtra without a backend.

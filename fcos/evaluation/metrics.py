@@ -30,8 +30,8 @@ CORRECT, WRONG, IGNORED = 1, 0, -1
 
 
 class Detected(NamedTuple):
-    """Detections of all pictures: boxes [D,4] xyxy pixels, scores [D], labels [D], image [D] = number of
-    the picture. Sorted by picture and, within a picture, best first. extent [D,2]: width and height as a file has
+    """Detections of all images: boxes [D,4] xyxy pixels, scores [D], labels [D], image [D] = number of
+    the image. Sorted by image and, within an image, best first. extent [D,2]: width and height as a file has
     them, which x2 - x1 is not to the last bit; None: that difference."""
 
     boxes: Floats
@@ -46,7 +46,7 @@ class Detected(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """True boxes of all pictures: boxes [G,4] xyxy pixels, labels [G], image [G] rising, ignore [G]
+    """True boxes of all images: boxes [G,4] xyxy pixels, labels [G], image [G] rising, ignore [G]
     (crowd or difficult), areas [G] in square pixels; extent [G,2] as in `Detected`."""
 
     boxes: Floats
@@ -62,7 +62,7 @@ class Truth(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Overlapping boxes of one picture: detections [Q] and truth [Q] are rows, iou [Q] in (0, 1]."""
+    """Overlapping boxes of one image: detections [Q] and truth [Q] are rows, iou [Q] in (0, 1]."""
 
     detections: Ints
     truth: Ints
@@ -72,7 +72,7 @@ class Pairs(NamedTuple):
 def overlaps(
     detections: Detected, truth: Truth, *, minimum: float, crowd: bool = True, plus_one: bool = False
 ) -> Pairs:
-    """Every pair of one picture, whatever the classes, with IoU >= `minimum` (> 0), by rising `detections`.
+    """Every pair of one image, whatever the classes, with IoU >= `minimum` (> 0), by rising `detections`.
 
     With `crowd` an ignored box is overlapped by the share of the detection that lies inside it (COCO).
     With `plus_one` a box from x1 to x2 is x2 - x1 + 1 wide (VOC).
@@ -165,7 +165,7 @@ def match_voc(detections: Detected, truth: Truth, pairs: Pairs, iou: float = 0.5
     detection, position = np.unique(row[order], return_index=True)
     box = column[order][position]
     status = np.zeros(len(detections.scores), np.int64)
-    _, first = np.unique(box, return_index=True)  # rows of one picture are best first
+    _, first = np.unique(box, return_index=True)  # rows of one image are best first
     status[detection[first]] = CORRECT
     status[detection[truth.ignore[box]]] = IGNORED
     return status
@@ -271,7 +271,7 @@ class Curves:
 def all_curves(
     detections: Detected, truth: Truth, pairs: Pairs, names: tuple[str, ...], ious: tuple[float, ...]
 ) -> Curves:
-    """COCO-matched curves at each IoU of `ious`; every detection counts, without a limit per picture."""
+    """COCO-matched curves at each IoU of `ious`; every detection counts, without a limit per image."""
     per_class, pooled = {}, {}
     for iou in ious:
         status = match_coco(detections, truth, pairs, iou)
@@ -320,7 +320,7 @@ def _xywh(side: Detected | Truth) -> Floats:
     return np.concatenate([side.boxes[:, :2], _extent(side)], axis=1)
 
 
-# Both backends see pictures 1.. and classes 1..: gaps, negative or huge ids of the file cannot matter, and
+# Both backends see images 1.. and classes 1..: gaps, negative or huge ids of the file cannot matter, and
 # no annotation has id 0, which cocoapi takes for "not matched".
 
 

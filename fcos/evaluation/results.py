@@ -55,7 +55,7 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
     place |= {alias: place[id] for alias, id in dataset.aliases.items() if id in place}
     label_of: dict[Id, int] = {number: k for k, number in enumerate(dataset.classes.ids)}
     position, labels = _places(image, place), _places(category, label_of)
-    _check_known(path, "image_id", image, position, f"{plural(len(records), 'picture')} of the data set")
+    _check_known(path, "image_id", image, position, f"{plural(len(records), 'image')} of the data set")
     _check_known(path, "category_id", category, labels, f"classes of the data set (ids {some(dataset.classes.ids)})")
 
     extent = boxes[:, 2:].copy()

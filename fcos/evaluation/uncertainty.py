@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 IOUS = np.linspace(0.5, 0.95, 10)
 LEVELS = np.linspace(0.0, 1.0, 101)  # of recall
 NAMES = ("AP", "AP50", "AP75")
-LIMIT = 100  # COCO's detections per class and picture
+LIMIT = 100  # COCO's detections per class and image
 COVERED = 0.95
 GROUPS = 200  # that the jackknife leaves out, one at a time: single images where there are fewer
 _CELLS = 4_000_000  # draws x detections worked on together
 
 
 class Matches(NamedTuple):
-    """One class: for each detection, best first, its picture image [D] and status [10,D] at each of `IOUS`
-    (1 correct, 0 wrong, -1 ignored); objects [N] of each picture."""
+    """One class: for each detection, best first, its image [D] and status [10,D] at each of `IOUS`
+    (1 correct, 0 wrong, -1 ignored); objects [N] of each image."""
 
     image: Ints
     status: Ints
@@ -85,7 +85,7 @@ class Comparison:
         return {
             **{side: {k: v.to_dict() for k, v in row.items()} for side, row in three.items()},
             "p": {k: v if np.isfinite(v) else None for k, v in self.p.items()},
-            "pictures": self.images,
+            "images": self.images,
             "resamples": self.resamples,
             "seed": self.seed,
             "covered": COVERED,
@@ -256,8 +256,8 @@ def _matches(detections: Sequence[Detections], dataset: Dataset, class_agnostic:
 
 
 def match_images(detections: Detected, truth: Truth, images: int, classes: int) -> tuple[Matches, ...]:
-    """COCO's matching at every IoU, once for all draws; at most `LIMIT` detections per class and picture."""
-    order = np.lexsort((detections.labels, detections.image))  # stable: best first within picture and class
+    """COCO's matching at every IoU, once for all draws; at most `LIMIT` detections per class and image."""
+    order = np.lexsort((detections.labels, detections.image))  # stable: best first within image and class
     new = np.ones(len(order), bool)
     new[1:] = (np.diff(detections.image[order]) != 0) | (np.diff(detections.labels[order]) != 0)
     first = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
@@ -277,7 +277,7 @@ def match_images(detections: Detected, truth: Truth, images: int, classes: int) 
 
 def average_precision(matches: Sequence[Matches], weights: Ints) -> Floats:
     """COCO's AP [B,10] at each of `IOUS`, mean over the classes that have objects, of data sets in which
-    picture i stands weights[b, i] times; nan where no class has an object."""
+    image i stands weights[b, i] times; nan where no class has an object."""
     draws = len(weights)
     total, known = np.zeros((draws, len(IOUS))), np.zeros(draws)
     for one in matches:

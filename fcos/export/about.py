@@ -67,7 +67,7 @@ class About:
 def from_text(text: str | bytes | None, path: str | Path) -> About:
     """The About of a file's metadata; ModelError where it is missing or damaged."""
     if not text:
-        raise ModelError(f"{path} does not say how its pictures are prepared; only files of `fcos export` do")
+        raise ModelError(f"{path} does not say how its images are prepared; only files of `fcos export` do")
     stored = parse(text, StoredExport, path)
     graph = stored.graph
     return About(

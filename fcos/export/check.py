@@ -1,4 +1,4 @@
-"""Is the export good? Its detections beside torch's on real pictures, and AP before and after."""
+"""Is the export good? Its detections beside torch's on real images, and AP before and after."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..inference.detector import Detector
 
 SURE = 0.3  # score from which a detection has to be there under low precision
-# largest differences of scores, of boxes as a share of the picture's longer side, and share of lost detections
+# largest differences of scores, of boxes as a share of the image's longer side, and share of lost detections
 LIMITS = {"fp32": (1e-4, 1e-4, 0.005), "bf16": (0.1, 0.1, 0.05), "fp16": (0.05, 0.05, 0.05), "int8": (1.0, 1.0, 0.2)}
 # the same for a number format that nobody asked for, and the detections of at least SURE that it has to be seen on
 UNASKED = {"fp32": LIMITS["fp32"], "bf16": (0.05, 0.02, 0.0)}
@@ -29,10 +29,10 @@ MAX_AP50_LOSS = 1.0  # points, for every dtype
 
 @dataclass(frozen=True)
 class Report:
-    """Differences between two detectors on the same pictures.
+    """Differences between two detectors on the same images.
 
     `score` and `box` are the largest over detections of the same class at the same location, `box` in
-    pixels and `share` as a share of the picture's longer side. `lost` are detections of the reference
+    pixels and `share` as a share of the image's longer side. `lost` are detections of the reference
     (of at least `SURE`, under low precision) without one of their class at IoU 0.5 in the other.
     """
 
@@ -57,7 +57,7 @@ def bundled_images() -> list[np.ndarray]:
 
 
 def compare(reference: Detector, other: Detector, images: Sequence[np.ndarray] | None = None) -> Report:
-    """`other` beside `reference` on decoded pictures, or on the package's; both take the same input size."""
+    """`other` beside `reference` on decoded images, or on the package's; both take the same input size."""
     images = bundled_images() if images is None else images
     reference = like(reference, other)
     names = [None] * len(images)
@@ -122,7 +122,7 @@ def verdict(report: Report, dtype: str, limits: tuple[float, float, float] | Non
     score, share, lost = limits or LIMITS[dtype]
     wrong = []
     if not report.detections:
-        wrong.append("nothing was detected in the pictures, so nothing was checked; give --data with its objects")
+        wrong.append("nothing was detected in the images, so nothing was checked; give --data with its objects")
     if report.score > score:
         wrong.append(f"scores differ by up to {report.score:.2g}; {dtype} allows {score:g}")
     if report.share > share:

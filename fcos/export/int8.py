@@ -1,4 +1,4 @@
-"""Eight-bit networks by NNCF, calibrated on pictures; the same for ONNX and OpenVINO."""
+"""Eight-bit networks by NNCF, calibrated on images; the same for ONNX and OpenVINO."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .about import About
 
 
 def quantize(model: Any, about: About, images: Iterable[Tensor], keep: Sequence[str], extra: str) -> Any:
-    """`model` with the ranges of `pictures` [1,3,H,W] in it; nodes named in `keep` stay in float. `extra` is the
-    one to install where NNCF is missing. Raises ModelError without pictures."""
+    """`model` with the ranges of `images` [1,3,H,W] in it; nodes named in `keep` stay in float. `extra` is the
+    one to install where NNCF is missing. Raises ModelError without images."""
     nncf = require("nncf", extra)
     rows: list[dict[str, np.ndarray]] = []
     for image in images:
@@ -24,7 +24,7 @@ def quantize(model: Any, about: About, images: Iterable[Tensor], keep: Sequence[
             row["sizes"] = np.array([image.shape[-2:]], np.int64)
         rows.append(row)
     if not rows:
-        raise ModelError("int8 needs pictures to calibrate on, and none could be read")
+        raise ModelError("int8 needs images to calibrate on, and none could be read")
     logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf.quantize(
         model,

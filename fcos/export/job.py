@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _ROOM = 1 << 16  # bytes: a disk with less is full
 _FULL = os.strerror(errno.ENOSPC)
-_COMPARED = 16  # pictures of --data that are compared box by box; AP takes all
+_COMPARED = 16  # images of --data that are compared box by box; AP takes all
 
 
 class ExportOptions(TypedDict, total=False):
@@ -120,7 +120,7 @@ class Result:
             lines.append(f"not checked: {self.format} cannot run here")
         else:
             lines.append(
-                f"beside torch, {plural(report.images, 'picture')}, {plural(report.detections, 'detection')}: "
+                f"beside torch, {plural(report.images, 'image')}, {plural(report.detections, 'detection')}: "
                 f"scores within {report.score:.1e}, boxes within {report.box:.1e} px "
                 f"at the same {plural(report.matched, 'location')}, {report.lost} of {report.judged} gone"
             )
@@ -259,7 +259,7 @@ def judge(
         reason = str(error).strip().splitlines()[0]
         return check.Report(0, 0, 0, 0.0, 0.0, 0.0, 0, 0), [f"it cannot be run: {reason}"]
     if dataset is not None:
-        say(f"AP on {plural(len(dataset.records), 'picture')}, in torch and in {network.kind}")
+        say(f"AP on {plural(len(dataset.records), 'image')}, in torch and in {network.kind}")
         before, after = (_judge(d, dataset) for d in (check.like(reference, exported), exported))
         report = replace(report, ap50=(before.ap50, after.ap50), ap=(before.ap, after.ap))
     return report, check.verdict(report, network.about.dtype)
@@ -324,14 +324,14 @@ def _choice(job: Job) -> Format:
         able = ", ".join(f.name for f in FORMATS.values() if f.nms)
         raise ConfigError(f"--nms is for {able}; with {chosen.name} decoding and NMS follow the graph")
     if job.dtype == "int8" and job.calibrate is None:
-        raise ConfigError("int8 needs pictures to set its ranges: add --calibrate DATA, the training data")
+        raise ConfigError("int8 needs images to set its ranges: add --calibrate DATA, the training data")
     if job.calibrate is not None and job.dtype != "int8":
-        raise ConfigError("--calibrate is for --dtype int8; other numbers need no pictures")
+        raise ConfigError("--calibrate is for --dtype int8; other numbers need no images")
     return chosen
 
 
 def _calibration(job: Job, detector: Detector, about: About) -> Iterator[Tensor]:
-    """Prepared pictures [1,3,H,W] spread over the data set, in the graph's type."""
+    """Prepared images [1,3,H,W] spread over the data set, in the graph's type."""
     from .runtime import as_pixels
 
     if job.calibrate is None:

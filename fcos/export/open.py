@@ -34,7 +34,7 @@ def read_about(path: Path) -> About:
 
 
 def write_export(network: FCOS, about: About, format: str, path: Path, images: Iterable[Tensor] = ()) -> None:
-    """Write `network` to `path` in a format; int8 is calibrated on `pictures`, prepared [1,3,H,W] each. What the
+    """Write `network` to `path` in a format; int8 is calibrated on `images`, prepared [1,3,H,W] each. What the
     toolchain prints goes to stderr."""
     chosen = _known(format)
     with redirect_stdout(sys.stderr):
@@ -73,7 +73,7 @@ def open_runtime(path: Path, place: Placement, overrides: Sequence[str] = ()) ->
             raise ModelError(f"{path}: the {section}.* settings are part of the file; give them to fcos export")
     changed = replace(about, config=config)
     if changed.pixels != about.pixels or config.data.divisor % about.config.data.divisor:
-        raise ModelError(f"{path} takes {about.pixels} pictures padded to {about.config.data.divisor}; keep these")
+        raise ModelError(f"{path} takes {about.pixels} images padded to {about.config.data.divisor}; keep these")
     return wrap(used.module.runtime(path, about, place), changed, used.name, str(path))
 
 
@@ -88,7 +88,7 @@ def own_placement(path: Path) -> Placement:
 def on_the_fly(network: FCOS, config: Config, classes: Classes, place: Placement) -> Runtime:
     """A checkpoint's network on another runtime, through a file that is gone afterwards."""
     if place.dtype == "int8":
-        raise ModelError("int8 needs pictures to calibrate on: fcos export --dtype int8 --calibrate DATA")
+        raise ModelError("int8 needs images to calibrate on: fcos export --dtype int8 --calibrate DATA")
     chosen = _known(place.runtime)
     stored: Dtype = "fp16" if place.dtype == "fp16" else "fp32"  # bf16 is a way to compute, not a file
     if not chosen.computes(stored, place.dtype):

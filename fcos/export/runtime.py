@@ -25,11 +25,11 @@ class Runtime:
         return Predictions(*self._batches(images))
 
     def _batches(self, images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-        """Run in parts of the graph's batch; the last part is filled up with its last picture."""
+        """Run in parts of the graph's batch; the last part is filled up with its last image."""
         images = as_pixels(images, self.about)
         size = tuple(int(v) for v in images.shape[-2:])
         if self.about.size not in (None, size):
-            raise ModelError(f"{self.name} takes pictures padded to {self.about.size}, not {size}")
+            raise ModelError(f"{self.name} takes images padded to {self.about.size}, not {size}")
         step = self.about.batch
         if step is None or step == len(images):
             return self.run(images, *others)

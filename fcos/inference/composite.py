@@ -85,7 +85,7 @@ class Composite:
     def __call__(
         self, source: Source | list[Source], *, score: float | None = None, batch: int = 1
     ) -> Detections | Results:
-        """As a Detector's call: one picture gives Detections, a list gives a list."""
+        """As a Detector's call: one image gives Detections, a list gives a list."""
         least = self.shown if score is None else score
         if isinstance(source, list):
             return Results(self.detect([load_source(s) for s in source], [name_of(s) for s in source], least, batch))
@@ -94,7 +94,7 @@ class Composite:
     def detect(
         self, images: Sequence[Pixels | Windows], names: Sequence[str | None], score: float = 0.0, batch: int = 1
     ) -> list[Detections]:
-        """Detections of decoded pictures [H,W,3] uint8 RGB, or of files that are read in windows, in their pixels."""
+        """Detections of decoded images [H,W,3] uint8 RGB, or of files that are read in windows, in their pixels."""
         return [self._detect(image, name, score, batch) for image, name in zip(images, names, strict=True)]
 
     def _detect(self, image: Pixels | Windows, name: str | None, score: float, batch: int) -> Detections:

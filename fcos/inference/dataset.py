@@ -40,18 +40,16 @@ def predict_dataset(
     allow_missing: bool = False,
     progress: Progress = Progress(),
 ) -> list[Detections]:
-    """Run a detector over every picture, decoding ahead of the network; labels become those of the data set.
+    """Run a detector over every image, decoding ahead of the network; labels become those of the data set.
 
-    A picture that cannot be read counts as one without detections; `progress.report` gets a line about it, about
-    model classes that the data lacks (their detections are dropped) and about pictures whose size differs
+    An image that cannot be read counts as one without detections; `progress.report` gets a line about it, about
+    model classes that the data lacks (their detections are dropped) and about images whose size differs
     from the annotations'. Raises DataError when classes do not match (see `match_classes`).
     """
     report, quiet = progress
     absent = [record.file_name for record in dataset.records if record.path is None]
     if absent:
-        raise DataError(
-            f"{plural(len(absent), 'picture')} of {dataset.root} without a file to detect in: {some(absent)}"
-        )
+        raise DataError(f"{plural(len(absent), 'image')} of {dataset.root} without a file to detect in: {some(absent)}")
     mapping = match_classes(detector.classes, dataset.classes, allow_missing=allow_missing)
     dropped = [name for name, label in zip(detector.classes.names, mapping, strict=True) if label == UNKNOWN]
     if dropped:
@@ -62,10 +60,10 @@ def predict_dataset(
     resized: list[str] = []
     paths = [Path(record.path) for record in dataset.records if record.path is not None]
     all_of_them = torch.zeros(len(detector.classes))
-    with Bar("detecting", len(paths), "pictures", quiet=quiet) as bar:
+    with Bar("detecting", len(paths), "images", quiet=quiet) as bar:
         for record, (_, _, seen) in zip(dataset.records, run(detector, paths, all_of_them, max(1, batch)), strict=True):
             if isinstance(seen, ImageError):
-                report(f"counted as a picture without detections: {seen}")
+                report(f"counted as an image without detections: {seen}")
                 seen = Detections.empty()
             if seen.size is not None and tuple(seen.size) != tuple(record.size):
                 resized.append(record.file_name)
@@ -85,5 +83,5 @@ def predict_dataset(
             )
             bar.advance()
     if resized:
-        report(f"{plural(len(resized), 'picture')} of another size than the annotations say: {some(resized)}")
+        report(f"{plural(len(resized), 'image')} of another size than the annotations say: {some(resized)}")
     return results

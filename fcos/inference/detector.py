@@ -1,4 +1,4 @@
-"""Pictures in, Detections out: one Detector over any network, runtime or device."""
+"""Images in, Detections out: one Detector over any network, runtime or device."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class Detector:
 
     detector("photo.jpg") gives Detections; a list gives a list. Sources are paths, PIL images, arrays
     [H,W,3] or [H,W] uint8 RGB, tensors [3,H,W] (uint8, or float in 0..1). Boxes are in pixels of the
-    picture as displayed (EXIF rotation applied). A picture's result does not depend on the pictures beside
+    image as displayed (EXIF rotation applied). An image's result does not depend on the images beside
     it: only those of equal padded size share a batch.
 
     `placement` says where and how the network computes; `size` is the only (height, width) that the network
-    takes, if so: pictures are shrunk to fit.
+    takes, if so: images are shrunk to fit.
 
     >>> model = fcos.load("fcos-lite0", device="cpu")
     >>> model("photo.jpg")
@@ -112,7 +112,7 @@ class Detector:
 
     @property
     def running(self) -> Placement:
-        """Where and how the next picture is computed: `placement`, or what the network changed over to."""
+        """Where and how the next image is computed: `placement`, or what the network changed over to."""
         return self.network.placement if isinstance(self.network, ChangeOver) else self.placement
 
     def in_torch(self) -> Detector:
@@ -194,7 +194,7 @@ class Detector:
     def detect(
         self, images: Sequence[np.ndarray], names: Sequence[str | None], score: float = 0.0, batch: int = 1
     ) -> list[Detections]:
-        """Detections of decoded pictures [H,W,3] uint8 RGB, in their pixels; all of them unless `score` is given."""
+        """Detections of decoded images [H,W,3] uint8 RGB, in their pixels; all of them unless `score` is given."""
         with self._threads():
             return self._detect(images, names, score, batch)
 
@@ -261,7 +261,7 @@ class Detector:
             return decode(predictions, self.points(images.shape[-2:]), sizes, self.config.decode)
 
     def finish(self, detections: Detections, size: tuple[int, int], name: str | None, score: float) -> Detections:
-        """Detections in pixels of a picture of (height, width), with names, at least `score`."""
+        """Detections in pixels of an image of (height, width), with names, at least `score`."""
         detections = detections.to("cpu")
         height, width = detections.size or size
         ratio = torch.tensor([size[1] / width, size[0] / height] * 2)
@@ -281,7 +281,7 @@ class Detector:
         )[detections.scores >= score]
 
     def points(self, size: Sequence[int]) -> Points:
-        """The points of a network input of (height, width), kept for the next picture of that size."""
+        """The points of a network input of (height, width), kept for the next image of that size."""
         key = (int(size[0]), int(size[1]))
         if key not in self._points:
             if len(self._points) > 64:  # a folder of odd sizes must not fill the memory
@@ -291,7 +291,7 @@ class Detector:
 
 
 def _fit(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a picture shrunk to lie inside `size`."""
+    """(height, width) of an image shrunk to lie inside `size`."""
     ratio = min(size[0] / shape[0], size[1] / shape[1])
     height, width = (min(max(round(side * ratio), 1), most) for side, most in zip(shape, size, strict=True))
     return height, width

@@ -1,4 +1,4 @@
-"""Pictures too large to hold: TIFF and the like, read in windows through rasterio (extra: tiff)."""
+"""Images too large to hold: TIFF and the like, read in windows through rasterio (extra: tiff)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .tiles import Held, Pixels, Windows
 
 # GDAL knows a file by its content, and among its other formats are those that name more files, and addresses to fetch.
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
-_HELD = 50_000_000  # pixels up to which a picture is simply read
+_HELD = 50_000_000  # pixels up to which an image is simply read
 _MAX_SIDE = 1_000_000
 _ANY = 1 << 50  # bytes: it is read in parts
 
@@ -72,7 +72,7 @@ class Raster:
 
 
 def open_windows(path: str | Path) -> Windows:
-    """A picture that can be read in windows: from the file where it is large and of a kind that allows it, else from
+    """An image that can be read in windows: from the file where it is large and of a kind that allows it, else from
     memory. ImageError where it can be neither."""
     path = Path(path)
     if path.suffix.lower() in _DRIVERS:

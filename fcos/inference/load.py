@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("auto", "own", "torch", "compile", *ON_THE_FLY)
 _MOST_THREADS = 4096  # torch ends the process on some millions
-LANED = ("auto", "own", "torch", *OWN_THREADS)  # several pictures may be in them at once, on a CPU
+LANED = ("auto", "own", "torch", *OWN_THREADS)  # several images may be in them at once, on a CPU
 
 
 class Placing(TypedDict, total=False):
@@ -62,8 +62,8 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
         dtype: fp32, bf16 or fp16; int8 is for files exported so. Left out or auto: fp32, or the file's own; in a
             kept graph, bf16 where its check has no doubts.
         threads: CPU threads; 0 leaves the number to the runtime.
-        lanes: pictures that may be detected at once from threads of the caller, on a CPU by torch, onnx and
-            openvino; they share `threads`, which wait less for each other than many threads on one picture
+        lanes: images that may be detected at once from threads of the caller, on a CPU by torch, onnx and
+            openvino; they share `threads`, which wait less for each other than many threads on one image
             (`fcos.inference.stream.run`).
         trust: read a .torchscript file, which is code and may do anything; no other file is (docs/security.md).
 
@@ -199,7 +199,7 @@ def _kept(origin: Origin, place: Placement) -> Detector | None:
 
 def _fastest(origin: Origin, place: Placement) -> Detector:
     """The first of the runtimes for this device that is installed and gives torch's detections of the package's
-    pictures, else torch; nothing is kept."""
+    images, else torch; nothing is kept."""
     from ..export.check import compare, verdict
 
     model, config, classes = _read(origin)

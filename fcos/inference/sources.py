@@ -1,4 +1,4 @@
-"""Any picture as pixels: paths, bytes, PIL images, arrays, tensors; and the pictures behind folders and globs."""
+"""Any image as pixels: paths, bytes, PIL images, arrays, tensors; and the images behind folders and globs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _matching(pattern: str) -> set[Path]:
 
 
 def images_below(folder: Path, out: Path | None = None) -> Iterator[Path]:
-    """The pictures in a folder, deeply, as they come, but those in `out`, where that lies in it."""
+    """The images in a folder, deeply, as they come, but those in `out`, where that lies in it."""
     if remote.is_remote(folder):
         inside = None if out is None or not remote.is_remote(out) else remote.url_of(out).rstrip("/") + "/"
         for url in remote.below(folder, DataError):
@@ -62,7 +62,7 @@ def images_below(folder: Path, out: Path | None = None) -> Iterator[Path]:
 
 
 def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out: Path | None = None) -> list[Path]:
-    """Pictures behind paths, folders (searched deeply), globs, and "-" (paths on standard input).
+    """Images behind paths, folders (searched deeply), globs, and "-" (paths on standard input).
 
     Order is kept and doubles are dropped. What lies in `out`, a folder inside the one that is searched, was
     written by an earlier run and is left out. Raises DataError for a source that leads nowhere.
@@ -74,14 +74,14 @@ def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out:
             paths.update((Path(line), None) for line in lines if line.strip())  # odd ones are reported when read
             continue
         if not source.strip():
-            raise DataError("an empty name was given for a picture or folder; for this folder write .")
+            raise DataError("an empty name was given for an image or folder; for this folder write .")
         path = Path(os.path.expanduser(source))
         if remote.is_remote(source) and remote.is_file(source):
             paths[path] = None
         elif os.path.isdir(path) or remote.is_remote(source):
             inside = sorted(images_below(path, out))
             if not inside:
-                raise DataError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES)[:4])} ...)")
+                raise DataError(f"{source} holds no images ({', '.join(sorted(SUFFIXES)[:4])} ...)")
             paths.update((p, None) for p in inside)
         elif os.path.lexists(path):
             paths[path] = None
@@ -91,5 +91,5 @@ def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out:
                 raise DataError(f"no file matches {source}")
             paths.update((m, None) for m in matches if not m.is_dir())
         else:
-            raise DataError(f"there is no picture or folder {source}")
+            raise DataError(f"there is no image or folder {source}")
     return list(paths)

@@ -1,4 +1,4 @@
-"""Detect in many pictures: find the sources, run the detector, write what was asked for."""
+"""Detect in many images: find the sources, run the detector, write what was asked for."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from .tiles import Held, Windows
 
 _Reading = tuple[Path, Future[np.ndarray | Windows]]
 _Detected = tuple[Path, np.ndarray, Detections | ImageError]  # pixels, and what is in them
-_AHEAD = 4  # pictures decoded while the network works
+_AHEAD = 4  # images decoded while the network works
 PIXELS_AHEAD = 178_000_000  # of the images that are held decoded at once; one larger image is held alone
-_DRAWN = 4096  # longer side in pixels of what is drawn of a large picture
+_DRAWN = 4096  # longer side in pixels of what is drawn of a large image
 _TOGETHER = 8  # images in a pass of a GPU
 _LANES = 4  # more take memory for little
 
 
 def pick_lanes(images: int, batch: int, threads: int) -> int:
-    """How many of so many pictures to detect at once on a CPU with `threads` threads (0: all cores)."""
+    """How many of so many images to detect at once on a CPU with `threads` threads (0: all cores)."""
     return max(1, min(_LANES, threads or cpu_cores(), images // 4)) if batch == 1 else 1
 
 
@@ -60,15 +60,15 @@ def run(
     scores: Tensor,
     batch: int = 1,
 ) -> Iterator[_Detected]:
-    """(path, pixels, detections or the error) of each picture, in order. Decoding runs ahead of the network, the
-    network ahead of the caller, `detector.placement.lanes` pictures at once.
+    """(path, pixels, detections or the error) of each image, in order. Decoding runs ahead of the network, the
+    network ahead of the caller, `detector.placement.lanes` images at once.
 
-    scores [C]: the lowest score of each class. `batch` pictures go to the network together. A picture that is looked
+    scores [C]: the lowest score of each class. `batch` images go to the network together. An image that is looked
     at in tiles is read in windows where it is large; its pixels are then a smaller copy, for drawing.
     """
 
     def prepare() -> None:
-        if detector.placement.threads:  # torch counts them for each thread, and setting them for each picture costs
+        if detector.placement.threads:  # torch counts them for each thread, and setting them for each image costs
             torch.set_num_threads(detector.placement.threads)
 
     offer(detector, images)
@@ -163,7 +163,7 @@ def _detect(detector: Detector | Composite, part: Sequence[_Reading], scores: Te
 
 
 def preview(image: np.ndarray | Windows) -> np.ndarray:
-    """The pixels to draw on: those of a large picture that was read in windows, smaller."""
+    """The pixels to draw on: those of a large image that was read in windows, smaller."""
     if isinstance(image, np.ndarray):
         return image
     if isinstance(image, Held):

@@ -1,4 +1,4 @@
-"""Moving pictures: frames from a file, a camera or a network stream, detected while the next are read.
+"""Moving images: frames from a file, a camera or a network stream, detected while the next are read.
 
 A file gives every frame in order. A live source gives the newest frame: what came while the network was busy is
 skipped, and a connection that breaks is opened again after growing pauses. Memory does not grow with length.
@@ -77,7 +77,7 @@ class VideoInfo:
 
 
 def is_video(source: object) -> bool:
-    """Whether a source is a moving picture: a camera number, the address of a stream, or a file's suffix."""
+    """Whether a source is a moving image: a camera number, the address of a stream, or a file's suffix."""
     if isinstance(source, int):
         return True
     text = os.fspath(source) if isinstance(source, str | os.PathLike) else ""

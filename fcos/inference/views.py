@@ -70,7 +70,7 @@ def through(detector: Detector, image: Pixels, view: View, score: float = 0.0) -
 
 
 def mirror(seen: Detections, width: int) -> Detections:
-    """Detections of a picture that was mirrored, in pixels of the one that was not."""
+    """Detections of an image that was mirrored, in pixels of the one that was not."""
     x1, y1, x2, y2 = seen.boxes.unbind(dim=1)
     return replace(seen, boxes=torch.stack((width - x2, y1, width - x1, y2), dim=1))
 
@@ -78,7 +78,7 @@ def mirror(seen: Detections, width: int) -> Detections:
 def at_scale(detector: Detector, scale: float) -> Detector:
     """The same network at `scale` times the input size; ConfigError where the size is fixed."""
     if detector.size is not None:
-        raise ConfigError(f"this model takes pictures of {detector.size[1]}x{detector.size[0]} only, no scales")
+        raise ConfigError(f"this model takes images of {detector.size[1]}x{detector.size[0]} only, no scales")
     data = detector.config.data
     sides = {"size": max(32, round(data.size * scale)), "max_size": max(32, round(data.max_size * scale))}
     return detector.replace(config=detector.config.override({"data": sides}))

@@ -160,16 +160,16 @@ def _probe(name: str, options: dict[str, Any]) -> Any:
 
 
 def _check_sizes(probe: Any, positions: list[int], name: str) -> None:
-    """ModelError unless the backbone takes pictures of any multiple of 32 and gives maps of the size / stride."""
+    """ModelError unless the backbone takes images of any multiple of 32 and gives maps of the size / stride."""
     if name.startswith("mvitv2"):  # its tables of positions end at the size it was made for, which shapes do not show
-        raise ModelError(f"{name} takes pictures up to one size only; {_OTHER}")
+        raise ModelError(f"{name} takes images up to one size only; {_OTHER}")
     where = next(probe.parameters()).device
     try:
         with torch.no_grad():
             maps = probe(torch.zeros(1, 3, *_ODD, device=where))
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise ModelError(f"{name} takes pictures of one size only ({reason}); {_OTHER}") from error
+        raise ModelError(f"{name} takes images of one size only ({reason}); {_OTHER}") from error
     last = _channels_last(probe)
     for position in positions:
         shape, stride = tuple(maps[position].shape), probe.feature_info.reduction()[position]

@@ -77,7 +77,7 @@ class _Uses(TorchFunctionMode):
 
 def find_pairs(backbone: nn.Module, size: int = 64) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """(convolution, BatchNorm) pairs where the norm, and nothing else, takes what the convolution gives; found
-    by running `backbone` once on an empty picture of `size` pixels."""
+    by running `backbone` once on an empty image of `size` pixels."""
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     pairs: dict[int, tuple[nn.Conv2d, nn.BatchNorm2d]] = {}
     uses = _Uses()

@@ -13,7 +13,7 @@ from ..config import ModelConfig
 from ..types import Predictions
 from .backbones import Backbone, DeformableConv2d
 
-# exp() of the first paper overflows to inf on a wild step; e^12 px is far outside any picture
+# exp() of the first paper overflows to inf on a wild step; e^12 px is far outside any image
 _MAX_EXPONENT = 12.0
 
 

@@ -100,7 +100,7 @@ def _read(path: Path, state: dict[str, Tensor] | None) -> tuple[Config, Classes,
 
 class _Unfilled(TorchFunctionMode):
     """Tensors on the meta device are not filled with random numbers: there is nothing to fill, and torch would import
-    its compiler for it, two seconds that the first picture would wait for."""
+    its compiler for it, two seconds that the first image would wait for."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None

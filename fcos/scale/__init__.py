@@ -1,4 +1,4 @@
-"""Past one machine: detection in parts that any engine can run, over pictures without number."""
+"""Past one machine: detection in parts that any engine can run, over images without number."""
 
 from .detector import BatchDetector
 

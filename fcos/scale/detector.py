@@ -39,7 +39,7 @@ class Work:
 
     models: names, run folders or files; several are put together. score: lowest score shown, as of `fcos predict
     --score`; empty: that of the model. threads and lanes: as of `fcos.load`, of one process. tile, overlap, tta: as of
-    `fcos predict`. batch: pictures of one size that share a pass.
+    `fcos predict`. batch: images of one size that share a pass.
     """
 
     models: tuple[str, ...] = ("fcos-lite0",)
@@ -100,8 +100,8 @@ class BatchDetector:
     """Rows with paths in, rows with detections out, for Ray Data, Daft, Spark and whatever calls a function on batches.
 
     A batch is a mapping of columns (lists or arrays), a pandas DataFrame or an Arrow table; its column `column` holds
-    paths of pictures. What comes out is of the same kind: the columns that came in, and `Row`'s. A picture that cannot
-    be read is a row with its error. Pictures are read ahead while the network computes. The network is loaded by the
+    paths of images. What comes out is of the same kind: the columns that came in, and `Row`'s. An image that cannot
+    be read is a row with its error. Images are read ahead while the network computes. The network is loaded by the
     first batch, once in each process; the object itself is small and can be pickled.
 
     `score` is the lowest score shown, 0..1, or "person=0.4,dog=0.5"; None: that of the model. Further settings are
@@ -164,7 +164,7 @@ class BatchDetector:
         return [os.fspath(path) if isinstance(path, os.PathLike) else str(path) for path in batch[self.column]]
 
     def rows(self, paths: Iterable[str]) -> list[Row]:
-        """A row for each picture, in order. A picture that upsets more than its reader is a row with that error too,
+        """A row for each image, in order. An image that upsets more than its reader is a row with that error too,
         unless all do: then it is raised."""
         paths = list(paths)
         detector, scores, model = _opened(self.work)
@@ -193,7 +193,7 @@ def _found(
 
 
 def _alone(detector: Detector | Composite, scores: Tensor, path: str) -> Detections | FcosError:
-    """One picture by itself, whatever happens."""
+    """One image by itself, whatever happens."""
     try:
         return next(found for _, found in _found(detector, scores, [path], 1))
     except Exception as error:

@@ -47,7 +47,7 @@ def cores(engine: Engine) -> int:
 
 
 def do_part(detector: BatchDetector, job: Job, number: int, starts: np.ndarray) -> Count:
-    """Detect in the pictures of a part and write it, unless it is there already."""
+    """Detect in the images of a part and write it, unless it is there already."""
     file = job.file(number)
     if is_there(file):  # another worker did it, and was lost before it could say so
         return count_part(file, job.form)

@@ -1,4 +1,4 @@
-"""A job: a list of pictures, cut into parts, and a file for each part that is done.
+"""A job: a list of images, cut into parts, and a file for each part that is done.
 
 DIR/job.json        what is detected with, in what; written last when a job begins, so that a job is there or is not
 DIR/paths.jsonl     the paths, sorted, none twice, a JSON text a line
@@ -6,7 +6,7 @@ DIR/starts.npy      where in that file each part begins, in bytes
 DIR/parts/part-00000012.parquet     rows 12 n to 12 n + n - 1; whole, or not there
 
 So a part is done if and only if its file is there: whoever goes on with a job does the parts that are not, and nothing
-else has to be remembered. The list is the job's own: pictures that come later belong to another job.
+else has to be remembered. The list is the job's own: images that come later belong to another job.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from .rows import Count, Form, Row, count_part, read_part
 
 _SORTED = 200_000  # paths that are sorted in memory at a time
 _RUNS = 200  # sorted files that are merged at a time
-_LARGEST = 1000  # pictures of a part
-_IN_WORK = 256  # of the pictures at most one in so many is lost per worker, where it is killed
+_LARGEST = 1000  # images of a part
+_IN_WORK = 256  # of the images at most one in so many is lost per worker, where it is killed
 _LIST = 1 << 40  # bytes of the list of paths
 
 
@@ -92,7 +92,7 @@ class Job:
         return starts
 
     def paths(self, part: int, starts: np.ndarray) -> list[str]:
-        """The pictures of a part."""
+        """The images of a part."""
         with open_file(self.folder / "paths.jsonl", _LIST, DataError) as file:
             file.seek(int(starts[part]))
             data = file.read(int(starts[part + 1] - starts[part])) or b""
@@ -127,7 +127,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for: where, in which pictures, as what kind of files, by how many workers."""
+    """What is asked for: where, in which images, as what kind of files, by how many workers."""
 
     folder: Path
     sources: tuple[str, ...]
@@ -151,7 +151,7 @@ def open_job(order: Order, work: Work) -> Job:
     if not order.resume:
         raise FcosError(f"{order.folder} holds a job already; --resume goes on with it, or name another folder")
     changed = {
-        "pictures": (list(there.sources), list(order.sources)),
+        "images": (list(there.sources), list(order.sources)),
         "model": (there.model, model),
         "--parts": (there.form, order.form),
         **{key: (there.settings.get(key), value) for key, value in settings.items()},
@@ -177,7 +177,7 @@ def read_job(folder: Path) -> Job | None:
     told = read_json(file, kind=DataError)
     try:
         classes = Classes(tuple(told["classes"]["names"]), tuple(told["classes"]["ids"]))
-        pictures, size, form = int(told["pictures"]), int(told["size"]), told["form"]
+        pictures, size, form = int(told["images"]), int(told["size"]), told["form"]
         if not (1 <= size <= _LARGEST and 1 <= pictures < 1 << 40 and form in ("parquet", "jsonl")):
             raise ValueError
         return Job(folder, tuple(told["sources"]), pictures, size, form, told["model"], classes, dict(told["settings"]))
@@ -200,14 +200,14 @@ def _new_job(order: Order, classes: Classes, model: str, settings: dict[str, Any
                 listed.write(line + "\n")
                 pictures += 1
         if not pictures:
-            raise DataError("there are no pictures to detect in")
+            raise DataError("there are no images to detect in")
         size = max(1, min(_LARGEST, pictures // (_IN_WORK * max(1, order.workers))))
         starts = _starts(file, size)
     job = Job(order.folder, order.sources, pictures, size, order.form, model, classes, settings)
     write_whole(order.folder / "starts.npy", lambda p: _save(p, starts))
     told = {
         "sources": list(order.sources),
-        "pictures": pictures,
+        "images": pictures,
         "size": size,
         "form": order.form,
         "model": model,
@@ -233,7 +233,7 @@ def _starts(listed: Path, size: int) -> np.ndarray:
 
 
 def _each(order: Order) -> Iterator[str]:
-    """The pictures behind the sources, as they come; see `find_images`. Of a folder and of standard input one at a
+    """The images behind the sources, as they come; see `find_images`. Of a folder and of standard input one at a
     time."""
     for source in order.sources:
         path = Path(os.path.expanduser(source))

@@ -45,7 +45,7 @@ class Worker:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         counts = [do_part(self.detector, self.job, number, self.starts) for number in batch["part"].tolist()]
         return {
-            "pictures": np.array([c.pictures for c in counts]),
+            "images": np.array([c.pictures for c in counts]),
             "failed": np.array([c.failed for c in counts]),
             "detections": np.array([c.detections for c in counts]),
             "errors": np.array(["\n".join(one_line(e) for e in c.errors) for c in counts], dtype=object),
@@ -78,7 +78,7 @@ def run_on_ray(job: Job, missing: np.ndarray, work: Work, engine: Engine) -> Ite
         try:
             for row in counts.iter_rows():
                 errors = tuple(filter(None, row["errors"].split("\n")))
-                yield Count(int(row["pictures"]), int(row["failed"]), int(row["detections"]), errors)
+                yield Count(int(row["images"]), int(row["failed"]), int(row["detections"]), errors)
         except Exception as error:
             raise _told(error) from error
 

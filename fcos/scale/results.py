@@ -14,7 +14,7 @@ from .job import read_job
 
 
 class Written(NamedTuple):
-    """Pictures whose detections were written, pictures that could not be read, detections."""
+    """Images whose detections were written, images that could not be read, detections."""
 
     pictures: int
     failed: int
@@ -23,7 +23,7 @@ class Written(NamedTuple):
 
 def write_coco(folder: Path, target: Path, known: Mapping[Path, int] | None = None) -> Written:
     """Write the detections of a job as COCO results, and the list of images with their ids beside them, as `fcos
-    predict --coco` does; `known`: image ids of a data set by resolved path. Pictures that could not be read are left
+    predict --coco` does; `known`: image ids of a data set by resolved path. Images that could not be read are left
     out. DataError where there is no job, or it is not done."""
     job = read_job(folder)
     if job is None:

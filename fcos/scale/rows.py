@@ -1,4 +1,4 @@
-"""One picture as one row of a table, and parts of a table as files."""
+"""One image as one row of a table, and parts of a table as files."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _TOLD = 10  # errors of a part that are told by name
 
 
 class Row(TypedDict):
-    """What is known of one picture. width and height in pixels, 0 where it could not be read; boxes [D,4] xyxy in
-    pixels of the picture as displayed, labels [D] in 0..C-1, names [D] of the classes, scores [D] in 0..1, best first;
-    error: why the picture could not be read, empty where it could; model: name and digest of its weights; version:
+    """What is known of one image. width and height in pixels, 0 where it could not be read; boxes [D,4] xyxy in
+    pixels of the image as displayed, labels [D] in 0..C-1, names [D] of the classes, scores [D] in 0..1, best first;
+    error: why the image could not be read, empty where it could; model: name and digest of its weights; version:
     of this package."""
 
     path: str
@@ -37,7 +37,7 @@ class Row(TypedDict):
 
 
 class Count(NamedTuple):
-    """What a part holds: pictures, how many of them could not be read, detections, and the first errors."""
+    """What a part holds: images, how many of them could not be read, detections, and the first errors."""
 
     pictures: int = 0
     failed: int = 0
@@ -58,7 +58,7 @@ def plain(text: str) -> str:
 
 
 def to_row(path: str, found: Detections | FcosError, model: str, version: str) -> Row:
-    """The row of a picture from its detections, or from why there are none."""
+    """The row of an image from its detections, or from why there are none."""
     row = Row(
         path=plain(path), width=0, height=0, boxes=[], labels=[], names=[], scores=[], error="", model=model,
         version=version,

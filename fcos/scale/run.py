@@ -27,8 +27,8 @@ class Outcome(NamedTuple):
 
 
 def detect_all(order: Order, work: Work, engine: Engine, tell: Callable[[str], None], quiet: bool = False) -> Outcome:
-    """Detect in all pictures of an order and write them as parts; what is done already stays. `tell` gets a line for
-    each of the first pictures that could not be read. FcosError as `open_job`, and where the engine fails."""
+    """Detect in all images of an order and write them as parts; what is done already stays. `tell` gets a line for
+    each of the first images that could not be read. FcosError as `open_job`, and where the engine fails."""
     engine.check()
     if order.form == "parquet":
         require("pyarrow.parquet", "parquet")
@@ -44,7 +44,7 @@ def detect_all(order: Order, work: Work, engine: Engine, tell: Callable[[str], N
     done = job.done()
     earlier, now = job.count(np.flatnonzero(done).tolist()), Count()
     began = time.perf_counter()
-    with Bar("detecting", job.pictures, "pictures", done=earlier.pictures, quiet=quiet) as bar:
+    with Bar("detecting", job.pictures, "images", done=earlier.pictures, quiet=quiet) as bar:
         missing = np.flatnonzero(~done)
         for part in runner(job, missing, work, engine) if len(missing) else iter(()):
             told = len(now.errors)
@@ -55,7 +55,7 @@ def detect_all(order: Order, work: Work, engine: Engine, tell: Callable[[str], N
     seconds = time.perf_counter() - began
     total = earlier.plus(now)
     if total.pictures != job.pictures:
-        raise FcosError(f"{order.folder}: {total.pictures} of {job.pictures} pictures are there; go on with --resume")
+        raise FcosError(f"{order.folder}: {total.pictures} of {job.pictures} images are there; go on with --resume")
     return Outcome(total, now, seconds)
 
 

@@ -1,4 +1,4 @@
-"""Detections as JSON, drawn pictures, and the story of each box."""
+"""Detections as JSON, drawn images, and the story of each box."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .engine import Outcome, Pixels, Task
 from .options import Refused
 
 _LEAST_TILE = 128  # smaller ones would only cost time
-_MOST_TILES = 200  # of one picture, their overlap not counted: seconds of a lane
+_MOST_TILES = 200  # of one image, their overlap not counted: seconds of a lane
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,14 @@ def rows(detections: Detections) -> list[dict[str, Any]]:
 
 
 def result(name: str | None, found: Outcome, kept: Detections) -> dict[str, Any]:
-    """One picture of an answer."""
+    """One image of an answer."""
     height, width = found.image.shape[:2]
     seconds = {part: round(value, 6) for part, value in found.seconds.items()}
     return {"name": name, "width": width, "height": height, "detections": rows(kept), "seconds": seconds}
 
 
 def failed(name: str | None, error: Exception) -> tuple[int, dict[str, Any]]:
-    """(status, what the answer says in place of one picture's detections). Only errors that are meant for people are
+    """(status, what the answer says in place of one image's detections). Only errors that are meant for people are
     told; anything else is a fault of the server and says no more than that."""
     if isinstance(error, Refused):
         return error.status, {"name": name, "error": str(error)}
@@ -90,7 +90,7 @@ def failed(name: str | None, error: Exception) -> tuple[int, dict[str, Any]]:
 
 
 def drawn(found: Outcome, kept: Detections) -> bytes:
-    """The picture with the boxes on it, a JPEG file."""
+    """The image with the boxes on it, a JPEG file."""
     stream = io.BytesIO()
     draw_detections(found.image, kept, score=0.0).save(stream, "JPEG", quality=92)
     return stream.getvalue()
@@ -142,7 +142,7 @@ def story_of(story: Explanation, classes: Classes, maps: bool) -> dict[str, Any]
 
 
 def _png(values: NDArray[np.float32]) -> str:
-    """Values 0..1 [h,w] as a data URL of a grey picture."""
+    """Values 0..1 [h,w] as a data URL of a grey image."""
     data = cv2.imencode(".png", np.rint(values * 255).astype(np.uint8))[1].tobytes()
     return "data:image/png;base64," + base64.b64encode(data).decode()
 

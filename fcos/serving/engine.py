@@ -1,4 +1,4 @@
-"""Pictures of many requests through one detector: a bounded queue, decoding threads, lanes that compute."""
+"""Images of many requests through one detector: a bounded queue, decoding threads, lanes that compute."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from .options import Placing, Refused, ServeOptions
 
 Pixels = NDArray[np.uint8]
 Task = Callable[[Detector, Pixels], Any]  # something else than detecting that needs the network, such as explaining
-_MANY = 1 << 20  # as many pictures as one likes
+_MANY = 1 << 20  # as many images as one likes
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One picture's pixels [H,W,3], its detections (or what the task gave), and seconds by part."""
+    """One image's pixels [H,W,3], its detections (or what the task gave), and seconds by part."""
 
     image: Pixels
     result: Any
@@ -54,7 +54,7 @@ class _Job:
         """Fail where the deadline has passed."""
         if time.monotonic() < self.deadline:
             return False
-        _fail(self, Refused(504, "the deadline passed before the picture's turn came; ask again later"))
+        _fail(self, Refused(504, "the deadline passed before the image's turn came; ask again later"))
         return True
 
 
@@ -69,7 +69,7 @@ class Engine:
         self.stopped = False
         self._pending = 0
         self._lock = threading.Lock()
-        self._rate = 0.0  # pictures a second, lately
+        self._rate = 0.0  # images a second, lately
         self._ready: queue.Queue[_Job | None] = queue.Queue()
         lanes = self.detector.placement.lanes
         self._together = 1 if lanes > 1 else options.placing.batch
@@ -108,10 +108,10 @@ class Engine:
     def submit(
         self, source: bytes | Pixels, score: float, deadline: float, task: Task | None = None
     ) -> Future[Outcome]:
-        """Detections of at least `score` in a picture, as the bytes of its file or as pixels [H,W,3] uint8 RGB.
+        """Detections of at least `score` in an image, as the bytes of its file or as pixels [H,W,3] uint8 RGB.
 
         `deadline` is a time of `time.monotonic`. Raises Refused (503) at once where too many wait; the future raises
-        Refused (504) for a deadline that passed, and ImageError for bytes that are no picture.
+        Refused (504) for a deadline that passed, and ImageError for bytes that are no image.
         """
         with self._lock:
             if self.stopped:
@@ -119,7 +119,7 @@ class Engine:
             if self._pending >= self.options.limits.queue:
                 wait = self._pending / self._rate if self._rate else 1.0
                 raise Refused(
-                    503, f"{plural(self._pending, 'picture')} in front already; ask again later", max(1, round(wait))
+                    503, f"{plural(self._pending, 'image')} in front already; ask again later", max(1, round(wait))
                 )
             self._pending += 1
         self.metrics.queue.labels(self.name).set(self._pending)
@@ -192,7 +192,7 @@ class Engine:
                 images = [job.image for job in part]
                 results = list(detector.detect(images, [None] * len(part), least, len(part)))
         except Exception as error:
-            if len(part) > 1:  # one picture must not spoil those beside it
+            if len(part) > 1:  # one image must not spoil those beside it
                 for job in part:
                     self._compute([job])
             else:

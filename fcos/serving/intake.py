@@ -1,4 +1,4 @@
-"""Requests to pictures: bodies under a limit of bytes, multipart, sizes judged before decoding, pictures by URL."""
+"""Requests to images: bodies under a limit of bytes, multipart, sizes judged before decoding, images by URL."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DRAIN = 4  # times the limit of a body
 
 @dataclass(frozen=True)
 class Upload:
-    """One picture as it was sent: its file's bytes and, where the client said so, its name."""
+    """One image as it was sent: its file's bytes and, where the client said so, its name."""
 
     data: bytes
     name: str | None = None
@@ -37,7 +37,7 @@ async def read_body(request: Request, limits: Limits, deadline: float) -> bytes:
     """The whole body. Refused: 413 over the limit, by the length it claims or by what arrives; 408 for one that has
     not arrived in time; 415 for a compressed one, whose size would be anyone's guess."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refused(415, "compressed bodies are not read; send the picture as it is")
+        raise Refused(415, "compressed bodies are not read; send the image as it is")
     claimed = request.headers.get("content-length", "")
     size = int(claimed) if claimed.isdigit() else 0
     patience = _DRAIN * limits.body  # a client that is still sending does not hear an answer: read on, keeping nothing
@@ -65,12 +65,12 @@ async def read_body(request: Request, limits: Limits, deadline: float) -> bytes:
 
 
 def uploads(body: bytes, content_type: str, limits: Limits) -> list[Upload]:
-    """The pictures of a body: every file of a multipart form, or the body itself. Refused: 400 for a form that is
+    """The images of a body: every file of a multipart form, or the body itself. Refused: 400 for a form that is
     broken or holds no file, 413 for too many files."""
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         if not body:
-            raise Refused(400, "the request is empty; send a picture's bytes, or a form with files")
+            raise Refused(400, "the request is empty; send an image's bytes, or a form with files")
         return [Upload(body)]
     boundary = options.get(b"boundary")
     if not boundary:
@@ -79,7 +79,7 @@ def uploads(body: bytes, content_type: str, limits: Limits) -> list[Upload]:
 
     def take(file: File) -> None:
         if len(files) >= limits.images:
-            raise Refused(413, f"the request holds more than {limits.images} pictures")
+            raise Refused(413, f"the request holds more than {limits.images} images")
         file.file_object.seek(0)
         name = file.file_name.decode(errors="replace") if file.file_name else None
         files.append(Upload(file.file_object.read(), name))
@@ -96,20 +96,20 @@ def uploads(body: bytes, content_type: str, limits: Limits) -> list[Upload]:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise Refused(400, f"the form cannot be read: {reason}") from None
     if not files:
-        raise Refused(400, "the form holds no file; send pictures as files")
+        raise Refused(400, "the form holds no file; send images as files")
     return files
 
 
 def check_size(data: bytes, limits: Limits) -> None:
-    """Refused (413) for a picture whose header names too many pixels; ImageError (400) for no picture at all."""
+    """Refused (413) for an image whose header names too many pixels; ImageError (400) for no image at all."""
     try:
         height, width = image_header(data).displayed
     except ImageError as error:
         if isinstance(error.__context__, DecompressionBombError):  # Pillow will not even name the size of these
-            raise Refused(413, f"the picture is huge; at most {limits.pixels} pixels are decoded") from None
+            raise Refused(413, f"the image is huge; at most {limits.pixels} pixels are decoded") from None
         raise
     if height * width > limits.pixels:
-        raise Refused(413, f"the picture has {width}x{height} pixels; at most {limits.pixels} in all are decoded")
+        raise Refused(413, f"the image has {width}x{height} pixels; at most {limits.pixels} in all are decoded")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def fetch(url: str, hosts: Sequence[str], limits: Limits, how: Asking = Asking()
 def _get(stream: socket.socket, host: str, path: str, limits: Limits, how: Asking) -> bytes:
     connection = http.client.HTTPConnection(host)
     connection.sock = stream
-    # some hosts, Label Studio among them, refuse who asks for pictures only
+    # some hosts, Label Studio among them, refuse who asks for images only
     headers = {"Accept": "*/*", **how.headers}
     connection.request("GET" if how.body is None else "POST", path or "/", how.body, headers)
     answer = connection.getresponse()

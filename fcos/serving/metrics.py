@@ -1,4 +1,4 @@
-"""What Prometheus is told: requests, pictures, queues, batch sizes, seconds by part."""
+"""What Prometheus is told: requests, images, queues, batch sizes, seconds by part."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class Metrics:
-    """The counters of one server, of all its workers where it has several. Pictures a second are
+    """The counters of one server, of all its workers where it has several. Images a second are
     `rate(fcos_images_total[1m])`, errors the requests whose status is 400 or above."""
 
     def __init__(self) -> None:
         to = self.registry = CollectorRegistry()
         self.requests = Counter("fcos_requests", "Requests by route and status", ("route", "status"), registry=to)
-        self.images = Counter("fcos_images", "Pictures detected in", ("model",), registry=to)
+        self.images = Counter("fcos_images", "Images detected in", ("model",), registry=to)
         self.queue = Gauge(
-            "fcos_queue_images", "Pictures waiting or in work", ("model",), registry=to, multiprocess_mode="livesum"
+            "fcos_queue_images", "Images waiting or in work", ("model",), registry=to, multiprocess_mode="livesum"
         )
         self.batch = Histogram(
-            "fcos_batch_images", "Pictures that shared a pass", ("model",), buckets=(1, 2, 4, 8, 16, 32), registry=to
+            "fcos_batch_images", "Images that shared a pass", ("model",), buckets=(1, 2, 4, 8, 16, 32), registry=to
         )
         self.seconds = Histogram(
             "fcos_seconds", "Seconds by part: decode, wait, network, answer, request", ("part",), buckets=_SECONDS,

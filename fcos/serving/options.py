@@ -9,8 +9,8 @@ from ..errors import FcosError
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for. `body`: bytes of a request; `pixels`: of one picture, judged by its header,
-    before it is decoded; `images`: pictures of one request; `queue`: pictures waiting or in work, of a model;
+    """What one request may ask for. `body`: bytes of a request; `pixels`: of one image, judged by its header,
+    before it is decoded; `images`: images of one request; `queue`: images waiting or in work, of a model;
     `timeout`: seconds until the answer, reading the request included; `grace`: seconds to finish what has begun
     when the server is told to stop."""
 
@@ -24,7 +24,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Placing:
-    """Where and how the models compute; see `fcos.load`. `lanes` 0 and `batch`: on a CPU so many pictures at once,
+    """Where and how the models compute; see `fcos.load`. `lanes` 0 and `batch`: on a CPU so many images at once,
     one by one; on a GPU up to `batch` together, for which the first waits `wait` seconds at most. `trust`: code in
     model files may run."""
 
@@ -42,7 +42,7 @@ class Placing:
 class Access:
     """Who may ask. `token`: wanted as `Authorization: Bearer TOKEN` by everything but health and the page's files;
     `admin`: wanted for reloading, which is off without it; `origins`: web pages of other hosts that may ask;
-    `hosts`: from which the server fetches pictures by URL."""
+    `hosts`: from which the server fetches images by URL."""
 
     token: str | None = field(default=None, repr=False)
     admin: str | None = field(default=None, repr=False)

@@ -18,7 +18,7 @@ log = logging.getLogger("fcos.serving")
 async def compute(
     engine: Engine, sources: Sequence[bytes | Pixels], least: float, deadline: float, task: Task | None = None
 ) -> list[Outcome | Exception]:
-    """Each picture through the engine. A picture that is refused fails alone, except where too many wait already."""
+    """Each image through the engine. An image that is refused fails alone, except where too many wait already."""
     limits = engine.options.limits
 
     async def one(source: bytes | Pixels) -> Outcome:
@@ -27,7 +27,7 @@ async def compute(
         return await asyncio.wrap_future(engine.submit(source, least, deadline, task))
 
     if len(sources) > limits.images:
-        raise Refused(413, f"{len(sources)} pictures; at most {limits.images} in a request")
+        raise Refused(413, f"{len(sources)} images; at most {limits.images} in a request")
     outcomes = await _finish([asyncio.ensure_future(one(source)) for source in sources], deadline)
     full = next((e for e in outcomes if isinstance(e, Refused) and e.status == 503), None)
     if full is not None:
@@ -43,14 +43,14 @@ async def _finish(futures: Sequence[asyncio.Future[Outcome]], deadline: float) -
     for future in futures:
         if not future.done():
             future.cancel()
-            done.append(Refused(504, "the deadline passed; ask again later, or for fewer pictures"))
+            done.append(Refused(504, "the deadline passed; ask again later, or for fewer images"))
             continue
         error = future.exception()
         if error is None:
             done.append(future.result())
         elif isinstance(error, Exception):
             if not isinstance(error, FcosError):
-                log.error("a picture failed", exc_info=error)
+                log.error("an image failed", exc_info=error)
             done.append(error)
         else:
             raise error

@@ -30,7 +30,7 @@ _TYPES = {"boxes": "FP32", "scores": "FP32", "labels": "INT64", "count": "INT64"
 
 @dataclass(frozen=True)
 class InferRequest:
-    """Pictures, as pixels or as bytes of files, the parameters, the outputs wanted and which of them as bytes."""
+    """Images, as pixels or as bytes of files, the parameters, the outputs wanted and which of them as bytes."""
 
     id: str | None
     sources: list[bytes | Pixels]
@@ -40,7 +40,7 @@ class InferRequest:
 
 
 def metadata(name: str, classes: Sequence[str]) -> dict[str, Any]:
-    """What a model takes and gives. `images` may also come as BYTES [N], each a picture's file."""
+    """What a model takes and gives. `images` may also come as BYTES [N], each an image's file."""
     return {
         "name": name,
         "versions": ["1"],
@@ -93,9 +93,9 @@ def _sources(given: dict[str, Any], rest: bytes, limits: Limits) -> list[bytes |
     if raw is not None and len(raw) != int(size or 0):
         raise Refused(400, f"binary_data_size says {size} bytes, {len(rest)} follow")
     if any(side < 1 for side in shape):
-        raise Refused(400, f"the shape {shape} holds no picture")
+        raise Refused(400, f"the shape {shape} holds no image")
     if shape and shape[0] > limits.images:
-        raise Refused(413, f"the request holds {shape[0]} pictures; at most {limits.images} are taken")
+        raise Refused(413, f"the request holds {shape[0]} images; at most {limits.images} are taken")
     if given["datatype"] == "BYTES":
         files = _files(raw) if raw is not None else [_from_text(text) for text in np.ravel(given["data"]).tolist()]
         if len(shape) != 1 or len(files) != shape[0]:
@@ -104,7 +104,7 @@ def _sources(given: dict[str, Any], rest: bytes, limits: Limits) -> list[bytes |
     if given["datatype"] != "UINT8" or len(shape) != 4 or shape[3] != 3:
         raise Refused(400, f"images must be UINT8 [N,H,W,3], or BYTES [N]; not {given['datatype']} {shape}")
     if shape[1] * shape[2] > limits.pixels:
-        raise Refused(413, f"a picture of {shape[2]}x{shape[1]} pixels; at most {limits.pixels} in all are taken")
+        raise Refused(413, f"an image of {shape[2]}x{shape[1]} pixels; at most {limits.pixels} in all are taken")
     values: NDArray[Any] = np.frombuffer(raw, np.uint8) if raw is not None else np.ravel(np.asarray(given["data"]))
     if values.size != math.prod(shape):
         raise Refused(400, f"{shape} needs {math.prod(shape)} values, not {values.size}")
@@ -147,7 +147,7 @@ def _outputs(message: dict[str, Any]) -> tuple[tuple[str, ...], frozenset[str]]:
 
 
 def write(model: str, request: InferRequest, detections: Sequence[Detections]) -> tuple[bytes, int | None]:
-    """(body, length of its JSON head where tensors follow as bytes). Rows behind a picture's `count` are zeros."""
+    """(body, length of its JSON head where tensors follow as bytes). Rows behind an image's `count` are zeros."""
     most = max((len(one) for one in detections), default=0)
     values: dict[str, NDArray[Any]] = {
         "boxes": np.zeros((len(detections), most, 4), np.float32),

@@ -1,7 +1,7 @@
-"""Pictures for people: boxes with name tags, truth beside prediction, contact sheets.
+"""Images for people: boxes with name tags, truth beside prediction, contact sheets.
 
-Pictures are uint8 [H,W,3] RGB arrays and are never altered in place. Line width and font follow the size
-of the picture, so that a 100-pixel thumbnail and a 6000-pixel scan look alike on a screen.
+Images are uint8 [H,W,3] RGB arrays and are never altered in place. Line width and font follow the size
+of the image, so that a 100-pixel thumbnail and a 6000-pixel scan look alike on a screen.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Marks:
 
 def draw_boxes(image: Pixels, marks: Marks) -> Pixels:
     """A copy of `image` uint8 [H,W,3] RGB with boxes. Those that are not finite or lie outside
-    the picture are left out.
+    the image are left out.
 
     Raises ValueError when a shape does not fit.
     """
@@ -157,10 +157,10 @@ def sheet(
     titles: Sequence[str] | None = None,
     cell: int = 320,
 ) -> Pixels:
-    """A contact sheet uint8 [H,W,3]: pictures uint8 [h,w,3] of any sizes on a neutral ground.
+    """A contact sheet uint8 [H,W,3]: images uint8 [h,w,3] of any sizes on a neutral ground.
 
     Each is scaled, its aspect kept, to fit a square of `cell` pixels, with its title underneath. Without
-    `columns` the sheet comes out about 4:3. No picture gives a blank sheet.
+    `columns` the sheet comes out about 4:3. No image gives a blank sheet.
     """
     gap = max(4, cell // 32)
     if titles is not None and len(titles) != len(images):
@@ -170,7 +170,7 @@ def sheet(
         aspect = float(np.median([s.shape[1] / s.shape[0] for s in scaled])) if scaled else 1.0
         columns = math.ceil(math.sqrt(len(scaled) * 4 / 3 / max(aspect, 0.25)))
     columns = max(1, min(columns, len(scaled) or 1))
-    # a column is as wide as its widest picture, a row as high as its highest: no lakes of background
+    # a column is as wide as its widest image, a row as high as its highest: no lakes of background
     lines = [scaled[i : i + columns] for i in range(0, len(scaled), columns)]
     widths = [max((row[c].shape[1] for row in lines if c < len(row)), default=cell) for c in range(columns)]
     font = _font(max(10, round(cell / 22)))
@@ -195,7 +195,7 @@ def sheet(
 
 
 def side_by_side(truth: Pixels, prediction: Pixels, titles: tuple[str, str] = ("truth", "prediction")) -> Pixels:
-    """Two drawn pictures uint8 [H,W,3] of one scene beside each other, as a sheet of one row."""
+    """Two drawn images uint8 [H,W,3] of one scene beside each other, as a sheet of one row."""
     cell = max(64, *truth.shape[:2], *prediction.shape[:2])
     return sheet([truth, prediction], columns=2, titles=titles, cell=cell)
 
@@ -214,7 +214,7 @@ def _draw_frames(pixels: Pixels, boxes: NDArray[Any], colors: Sequence[Color], d
         thin = int(max(math.ceil(line / 2), min(line, side / 6), 1))
         grow_x, grow_y = (max(0.0, (3 * thin - extent) / 2) for extent in (x2 - x1, y2 - y1))
         half = thin / 2
-        # An edge on the border of the picture moves inside by half a line; one beyond the border stays out.
+        # An edge on the border of the image moves inside by half a line; one beyond the border stays out.
         left, right = (_onto(x, width, half) for x in (x1 - grow_x, x2 + grow_x))
         top, bottom = (_onto(y, height, half) for y in (y1 - grow_y, y2 + grow_y))
         frames.append((left, top, right, bottom, thin))
@@ -244,21 +244,21 @@ def _draw_frames(pixels: Pixels, boxes: NDArray[Any], colors: Sequence[Color], d
 
 
 def _onto(value: float, extent: int, half: float) -> int:
-    """The pixel of an edge at `value`, kept half a line inside 0..extent if it is on the picture at all."""
+    """The pixel of an edge at `value`, kept half a line inside 0..extent if it is on the image at all."""
     if -1 <= value <= extent + 1:
         value = min(max(value, half), extent - half)
     return int(min(max(math.floor(value), -4 * half - 2), extent + 4 * half + 2))  # far-out boxes overflow cv2
 
 
 class _Pen(NamedTuple):
-    """Line width and font size, in pixels of the picture."""
+    """Line width and font size, in pixels of the image."""
 
     line: int
     font: float
 
 
 def _draw_tags(pixels: Pixels, boxes: NDArray[Any], texts: Sequence[str], colors: Sequence[Color], pen: _Pen) -> Pixels:
-    """Name tags at the boxes, all inside the picture, where they cover each other least; first ones matter most."""
+    """Name tags at the boxes, all inside the image, where they cover each other least; first ones matter most."""
     height, width = pixels.shape[:2]
     tiles: list[Image.Image] = []
     spots = np.zeros((len(texts), 4))
@@ -276,7 +276,7 @@ def _draw_tags(pixels: Pixels, boxes: NDArray[Any], texts: Sequence[str], colors
 def _place(
     box: NDArray[Any], size: tuple[int, int], taken: NDArray[Any], within: tuple[int, int], line: int
 ) -> tuple[int, int]:
-    """Left and top of a tag of `size` (w, h) for `box` in a picture of `within` (width, height): the spot around the
+    """Left and top of a tag of `size` (w, h) for `box` in an image of `within` (width, height): the spot around the
     box that covers least of `taken`."""
     (w, h), (width, height) = size, within
     half = math.ceil(line / 2)
@@ -305,7 +305,7 @@ def _place(
 
 @lru_cache(512)
 def _tag(text: str, color: Color, font_size: float, width: int, height: int) -> Image.Image:
-    """An RGBA name tag with rounded corners, no larger than the picture it goes on."""
+    """An RGBA name tag with rounded corners, no larger than the image it goes on."""
     color = (int(color[0]), int(color[1]), int(color[2]))
     size = font_size
     while True:
@@ -355,7 +355,7 @@ def _shorten(text: str, font: Any, width: float) -> str:
 
 
 def _fit(image: Pixels, cell: int) -> Pixels:
-    """A picture scaled to fit a square of `cell` pixels, aspect kept."""
+    """An image scaled to fit a square of `cell` pixels, aspect kept."""
     pixels = load_source(image)
     height, width = pixels.shape[:2]
     factor = cell / max(height, width)

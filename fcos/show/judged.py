@@ -1,4 +1,4 @@
-"""Pictures of what was judged: truth beside detections, the worst pictures, plots of an evaluation."""
+"""Images of what was judged: truth beside detections, the worst images, plots of an evaluation."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def draw_evaluation(
 
 
 def draw_validation(folder: Path, detections: Sequence[Detections], dataset: Dataset, score: float) -> None:
-    """val_0.jpg and val_1.jpg: pictures spread over the data; val_worst.jpg: those with most mistakes."""
+    """val_0.jpg and val_1.jpg: images spread over the data; val_worst.jpg: those with most mistakes."""
     chosen = spread(dataset, 2 * _IMAGES)
     sheets = {"val_0.jpg": chosen, "val_1.jpg": []}
     if len(chosen) > _IMAGES:
@@ -119,14 +119,14 @@ def draw_validation(folder: Path, detections: Sequence[Detections], dataset: Dat
             save_image(folder / name, drawn)
 
 
-SCORE = 0.5  # of the pictures
+SCORE = 0.5  # of the images
 _ON_A_SHEET = 4
 IOU = 0.5
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture drawn: hits, misses (objects not found) and false alarms at SCORE, for sorting and captions."""
+    """One image drawn: hits, misses (objects not found) and false alarms at SCORE, for sorting and captions."""
 
     name: str
     pixels: np.ndarray
@@ -147,7 +147,7 @@ GREEN, RED, ORANGE = (60, 170, 75), (225, 50, 50), (245, 150, 30)
 
 
 def show(detector: Detector, record: Record, classes: Classes, score: float = SCORE) -> Shown:
-    """Detections of one annotated picture: green where they meet an object (IoU >= 0.5, same class), red where not;
+    """Detections of one annotated image: green where they meet an object (IoU >= 0.5, same class), red where not;
     missed objects orange. Boxes to ignore excuse what lies on them."""
     import numpy as np
 
@@ -184,8 +184,8 @@ def match(detections: Detections, record: Record, mapping: np.ndarray) -> tuple[
 
 
 def draw_sheets(model: str | Path, data: str | Path, out: Path, score: float = SCORE) -> list[tuple[str, str]]:
-    """Write OUT-good.jpg and OUT-bad.jpg, up to four pictures of an annotated data set each; (file name, caption)
-    of those there are. Bad pictures are those with most misses and false alarms."""
+    """Write OUT-good.jpg and OUT-bad.jpg, up to four images of an annotated data set each; (file name, caption)
+    of those there are. Bad images are those with most misses and false alarms."""
     from ..data.open import open_dataset
     from ..inference.load import load
     from .draw import sheet

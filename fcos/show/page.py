@@ -1,4 +1,4 @@
-"""One HTML page without outside files: headings, text, tables and pictures inside it."""
+"""One HTML page without outside files: headings, text, tables and images inside it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The plots of an evaluation (precision-recall, F1 by confidence, confusion) and of a run (labels, results).
 
 matplotlib loads only when a function is called, and without a display. Every function writes a PNG. With
-few classes each has a line in the colour it has on pictures; with many, the weakest stand out of the grey.
+few classes each has a line in the colour it has on images; with many, the weakest stand out of the grey.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ def confusion_matrix(
 
 @dataclass(frozen=True)
 class Labels:
-    """What there is to learn: boxes of each class (counts [C], names [C]), boxes in a picture (per_image [N]), their
-    sizes and places (size [B,2] in pixels of the network input, centre [B,2] as shares 0..1 of the picture), and the
+    """What there is to learn: boxes of each class (counts [C], names [C]), boxes in an image (per_image [N]), their
+    sizes and places (size [B,2] in pixels of the network input, centre [B,2] as shares 0..1 of the image), and the
     level [B] that learns each, -1 where no location does, of levels with these strides."""
 
     counts: Sequence[int]
@@ -188,7 +188,7 @@ def labels(told: Labels, path: str | Path, *, about: str = "") -> None:
     levels.grid(axis="x", visible=False)
     levels.margins(y=0.15)
 
-    style(images, "Boxes in a picture", "boxes", "pictures")
+    style(images, "Boxes in an image", "boxes", "images")
     most = int(per_image.max()) if len(per_image) else 1
     step = max(1, math.ceil((most + 1) / 40))
     images.hist(per_image, bins=(np.arange(0, most + 1 + step, step) - 0.5).tolist(), color=BAR, rwidth=0.9)
@@ -240,7 +240,7 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
         ("gradient norm", [("grad_norm", "")], "log"),
         ("positives a step", _levels(rows, strides), "zero"),
         ("ambiguous share of positives", [("ambiguous", "")], "zero"),
-        ("pictures per second", [("images_per_second", "")], "zero"),
+        ("images per second", [("images_per_second", "")], "zero"),
         ("waiting for data, s a step", [("data_wait", "")], "zero"),
     ]
     drawn = [p for p in panels if p[0].startswith("AP") or any(_series(rows, key)[0] for key, _ in p[1])]
@@ -417,7 +417,7 @@ def _precision_at(curve: Curve, recall: Floats) -> Floats:
 
 
 def _dark(color: tuple[int, int, int]) -> tuple[float, float, float]:
-    """Picture colours are made for photographs; on white paper they need less light."""
+    """Image colours are made for photographs; on white paper they need less light."""
     red, green, blue = (0.82 * c / 255 for c in color)
     return red, green, blue
 

@@ -65,7 +65,7 @@ class AmbiguityStudy:
         head = ("FCOS", "positives", "ambiguous", "x+w-1", "paper", "different", "x+w-1", "paper")
         lines = [
             f"ambiguous locations, % of positives, {self.data}: {plural(self.boxes, 'box')} "
-            f"of {plural(self.images, 'picture')}, "
+            f"of {plural(self.images, 'image')}, "
             f"input {self.size[0]}/{self.size[1]}",
             table(head, rows),
             "different: the boxes are of several classes; x+w-1: boxes read as the paper's code reads them",

@@ -53,7 +53,7 @@ def grid_anchors(grid: Grid, rounded: bool = False) -> Tensor:
 
 
 def match_plainly(points: Points, boxes: Tensor, rounded: bool = False) -> Matched:
-    """The rule on all anchors x boxes [G,4] of one picture."""
+    """The rule on all anchors x boxes [G,4] of one image."""
     anchors = torch.cat([grid_anchors(g, rounded) for g in points.grids])
     overlap = iou(anchors, boxes)
     value, choice = overlap.max(dim=1)
@@ -66,7 +66,7 @@ def match_plainly(points: Points, boxes: Tensor, rounded: bool = False) -> Match
 
 
 def match(points: Points, boxes: Tensor, image: Tensor, rounded: bool = False) -> Matched:
-    """The same for the boxes [G,4] of several pictures that share their points; image [G] rising.
+    """The same for the boxes [G,4] of several images that share their points; image [G] rising.
 
     Pairs with IoU >= 0.4 are found near each box; the few boxes without one are compared with all anchors.
     """

@@ -32,7 +32,7 @@ _BEFORE = 1000  # boxes of a level that go through NMS
 
 @dataclass(frozen=True)
 class Baseline:
-    """A torchvision detector by its builder's name; `propose(picture [H,W,3] uint8)` gives boxes [K,4] in its
+    """A torchvision detector by its builder's name; `propose(image [H,W,3] uint8)` gives boxes [K,4] in its
     pixels and their scores [K], best first."""
 
     name: str
@@ -96,7 +96,7 @@ def recognise(state: dict[str, Tensor]) -> str | None:
 
 
 def baseline_proposals(baseline: Baseline, dataset: Dataset) -> list[Detections]:
-    """Its proposals on every picture, as the one class 0."""
+    """Its proposals on every image, as the one class 0."""
     detections = []
     for record in track(with_files(dataset).records, len(dataset), baseline.name):
         boxes, scores = baseline.propose(read_image(str(record.path)))
@@ -106,7 +106,7 @@ def baseline_proposals(baseline: Baseline, dataset: Dataset) -> list[Detections]
 
 
 def _input(model: Any, image: np.ndarray) -> tuple[Any, Tensor]:
-    """(torchvision's image list of one picture, factors [4] from its pixels to the picture's)."""
+    """(torchvision's image list of one image, factors [4] from its pixels to the image's)."""
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
     images, _ = model.transform([tensor])
     (height, width), (rows, columns) = images.image_sizes[0], image.shape[:2]

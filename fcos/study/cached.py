@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from ..data.records import Record
 
 LEAST = 0.01  # class probability
-_MOST = 20000  # pairs of one picture
+_MOST = 20000  # pairs of one image
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """K pairs of location and class of one picture, in pixels of the network input.
+    """K pairs of location and class of one image, in pixels of the network input.
 
     boxes [K,4] unclipped, distances [K,4] l, t, r, b, probability [K] of the class, centerness [K], labels
     [K] of the data set, spot [K] number of the location, level [K]. owner [K]: row of the true box that the
     location learns (whole box, smallest wins), -1 for none. truth [G,4], truth_labels [G]: without ignored
-    boxes. size: (height, width) without padding; ratio [4]: to pixels of the picture.
+    boxes. size: (height, width) without padding; ratio [4]: to pixels of the image.
     """
 
     boxes: Tensor
@@ -59,8 +59,8 @@ class Candidates:
 
 
 def cache(detector: Detector, dataset: Dataset, least: float = LEAST) -> list[Candidates]:
-    """One forward pass over every picture; pairs with a class probability above `least` are kept. DataError
-    where a picture has no file."""
+    """One forward pass over every image; pairs with a class probability above `least` are kept. DataError
+    where an image has no file."""
     records = with_files(dataset).records
     mapping = label_mapping(detector.classes, dataset.classes)
     return [_image(detector, r, mapping, least) for r in track(records, len(dataset), "one pass")]
@@ -108,7 +108,7 @@ def _image(detector: Detector, record: Record, mapping: Tensor, least: float) ->
 
 
 def redecode(c: Candidates, cfg: DecodeConfig, keep: Tensor | None = None) -> Detections:
-    """The detections of one picture under other decoding settings, in pixels of the picture.
+    """The detections of one image under other decoding settings, in pixels of the image.
 
     Equal to `fcos.decode` while cfg.threshold is not below the cache's `least`. keep [K] bool: candidates that stay
     whatever NMS says (the NMS oracle); all others then go through NMS among themselves.
@@ -129,6 +129,6 @@ def redecode(c: Candidates, cfg: DecodeConfig, keep: Tensor | None = None) -> De
 
 
 def redecode_all(cached: Sequence[Candidates], config: Config, **changes: object) -> list[Detections]:
-    """Every picture under config.decode with `changes`."""
+    """Every image under config.decode with `changes`."""
     cfg = config.decode.model_copy(update=changes)
     return [redecode(c, cfg) for c in cached]

@@ -1,4 +1,4 @@
-"""The paper's tables that need a model and pictures, all from head outputs that were computed once.
+"""The paper's tables that need a model and images, all from head outputs that were computed once.
 
 Each function takes the cache of `fcos.study.cached`, the data set and the config. The paper's numbers are
 those of ResNet-50 on COCO; they stand beside this project's to compare the direction, not the height.
@@ -77,7 +77,7 @@ class PaperStudy:
             (r.name, *(percent(r.numbers.get(k)) for k in names), *(percent(r.paper.get(k), 1) for k in cited))
             for r in self.rows
         ]
-        lines = [f"{self.data}, split {self.split}, {plural(self.images, 'picture')}; all in %", table(head, rows)]
+        lines = [f"{self.data}, split {self.split}, {plural(self.images, 'image')}; all in %", table(head, rows)]
         if self.note:
             lines.append(self.note)
         if self.advice:
@@ -87,7 +87,7 @@ class PaperStudy:
         return "\n".join(lines)
 
     def plot(self, path: Path) -> None:
-        """Write the picture of the study."""
+        """Write the plot of the study."""
 
         paper_plot(self, path)
 
@@ -300,7 +300,7 @@ def perfect_nms(c: Candidates, config: Config) -> tuple[Candidates, Any, Tensor]
 
 
 def paper_plot(study: PaperStudy, path: Path) -> None:
-    """The picture of one of the studies of `paper.py`."""
+    """The plot of one of the studies of `paper.py`."""
     if study.study == "centerness":
         _centerness(study, path)
     elif study.study == "nms":

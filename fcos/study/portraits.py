@@ -1,5 +1,5 @@
-"""Two pictures that explain FCOS, drawn from a model and a photograph: what centerness is, and how the
-network goes from pixels to boxes. Every map in them is an activation of that model on that picture."""
+"""Two drawings that explain FCOS, drawn from a model and a photograph: what centerness is, and how the
+network goes from pixels to boxes. Every map in them is an activation of that model on that image."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from ..inference.detector import Detector
 
 _SCORE = 0.5
-_LOOK = 30  # pictures among which the clearest is chosen
+_LOOK = 30  # images among which the clearest is chosen
 _GROUND = "#f6f7f9"
 
 
 @dataclass(frozen=True)
 class Portraits:
-    """The pictures drawn: names of the files and of the picture they show."""
+    """The drawings: names of the files and of the image they show."""
 
     model: str
     image: str
@@ -40,7 +40,7 @@ class Portraits:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"model": self.model, "picture": self.image, "files": list(self.files), "detection": self.story}
+        return {"model": self.model, "image": self.image, "files": list(self.files), "detection": self.story}
 
     def text(self) -> str:
         """For a terminal."""
@@ -48,8 +48,8 @@ class Portraits:
 
 
 def portraits(detector: Detector, images: Sequence[Path], folder: Path) -> Portraits:
-    """Write centerness.png and architecture.png for the picture with the clearest large detection, and
-    detections on several levels, among the first of `pictures`. Raises DataError where nothing is found."""
+    """Write centerness.png and architecture.png for the image with the clearest large detection, and
+    detections on several levels, among the first of `images`. Raises DataError where nothing is found."""
     from ..files import write_whole
 
     best: tuple[float, Explanation, Story] | None = None
@@ -61,7 +61,7 @@ def portraits(detector: Detector, images: Sequence[Path], folder: Path) -> Portr
             if best is None or worth > best[0]:
                 best = worth, told, story
     if best is None:
-        raise DataError(f"nothing scores {_SCORE:g} or more in the {len(images)} pictures to draw")
+        raise DataError(f"nothing scores {_SCORE:g} or more in the {len(images)} images to draw")
     _, told, story = best
     write_whole(folder / "centerness.png", lambda path: draw_centerness(told, story, path))
     write_whole(folder / "architecture.png", lambda path: draw_architecture(detector, told, path))
@@ -70,7 +70,7 @@ def portraits(detector: Detector, images: Sequence[Path], folder: Path) -> Portr
 
 
 def clearness(story: Story, size: tuple[int, int]) -> float:
-    """How well a box shows what it should, 0..1: a third of the picture is best, with its location off the middle."""
+    """How well a box shows what it should, 0..1: a third of the image is best, with its location off the middle."""
     x1, y1, x2, y2 = story.box
     share = max(x2 - x1, 0) * max(y2 - y1, 0) / (size[0] * size[1])
     result: float = min(share / 0.33, 0.33 / max(share, 1e-9)) ** 0.5 * (1 if 0.4 < story.centerness < 0.9 else 0.7)
@@ -141,7 +141,7 @@ def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
 
 
 def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None:
-    """From the picture to boxes: maps of the backbone and of the pyramid (mean size of the activation, each map
+    """From the image to boxes: maps of the backbone and of the pyramid (mean size of the activation, each map
     on its own scale), the shared head, class probability and centerness of every level, and the detections.
     A network without backbone and pyramid (an exported one) shows only its outputs."""
     cfg = detector.config.model
@@ -153,7 +153,7 @@ def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None
     image.imshow(told.image)
     height, width = told.image.shape[:2]
     _, (rows, columns) = detector.prepare(told.image)
-    _title(image, "picture", f"{columns} x {rows} px to the network")
+    _title(image, "image", f"{columns} x {rows} px to the network")
 
     offset = min(len(cfg.strides), len(pyramid)) - levels
     for i, (_, channels, values) in enumerate(backbone):
@@ -191,11 +191,11 @@ def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None
     figure.savefig(path, format="png")
 
 
-Map = tuple[int, int, np.ndarray]  # stride, channels, mean absolute activation [h,w] on the picture
+Map = tuple[int, int, np.ndarray]  # stride, channels, mean absolute activation [h,w] on the image
 
 
 def feature_maps(detector: Detector, image: np.ndarray) -> tuple[list[Map], list[Map]]:
-    """Maps of the backbone and of the pyramid for a picture [H,W,3], without the padding."""
+    """Maps of the backbone and of the pyramid for an image [H,W,3], without the padding."""
     network: Any = detector.in_torch().network
     if not hasattr(network, "backbone"):
         return [], []

@@ -58,7 +58,7 @@ class RecallStudy:
         return "\n".join(
             [
                 f"best possible recall, %, {self.data}: {plural(self.boxes, 'box')} "
-                f"of {plural(self.images, 'picture')}, "
+                f"of {plural(self.images, 'image')}, "
                 f"input {self.size[0]}/{self.size[1]}",
                 table(("method", "", "here", "x+w-1", "paper"), rows, left=2),
                 "x+w-1: boxes, and RetinaNet's anchors, as the paper's code has them; paper: COCO val2017 at 800/1333",

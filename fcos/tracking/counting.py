@@ -55,7 +55,7 @@ class Line:
                 self._last[number] = now
 
     def _beyond(self, point: Point) -> float:
-        """Pixels to the right of the line as the picture shows it (y grows downward), negative to the left."""
+        """Pixels to the right of the line as the image shows it (y grows downward), negative to the left."""
         return _turn(self.start, self.end, point) / float(np.hypot(*np.subtract(self.end, self.start)))
 
 

@@ -1,7 +1,7 @@
 """How a box moves: a Kalman filter with constant velocity, in seconds, so that any frame rate and gap will do.
 
 State: centre x, y, width, height and their speeds in pixels a second. As in SORT (arXiv 1602.00763) and ByteTrack
-(arXiv 2110.06864) the noise grows with the size of the box: what is large on the picture also moves more pixels.
+(arXiv 2110.06864) the noise grows with the size of the box: what is large on the image also moves more pixels.
 """
 
 from __future__ import annotations

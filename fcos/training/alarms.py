@@ -73,7 +73,7 @@ def loss_rising(recent: Sequence[StepReport]) -> Alarm | None:
 
 
 def slow_data(recent: Sequence[StepReport]) -> Alarm | None:
-    """A third of the time of 50 steps went into waiting for pictures."""
+    """A third of the time of 50 steps went into waiting for images."""
     last = recent[-_BLOCK:]
     seconds = sum(r.seconds for r in last)
     if len(recent) < _BLOCK + _START or seconds <= 0:
@@ -83,8 +83,8 @@ def slow_data(recent: Sequence[StepReport]) -> Alarm | None:
         return None
     return Alarm(
         "slow data",
-        f"{share:.0%} of the time goes into waiting for pictures ({seconds / len(last):.2g} s a step). Keep decoded "
-        "pictures with data.cache=ram or disk, raise data.workers, or shrink the files to the size training needs",
+        f"{share:.0%} of the time goes into waiting for images ({seconds / len(last):.2g} s a step). Keep decoded "
+        "images with data.cache=ram or disk, raise data.workers, or shrink the files to the size training needs",
     )
 
 
@@ -113,7 +113,7 @@ def some(names: Sequence[str], limit: int = 5) -> str:
 class Watch:
     """The recent steps of a run and the alarms that are on.
 
-    `boxes`: of each class in the training data. `epoch`: steps after which every picture has been shown.
+    `boxes`: of each class in the training data. `epoch`: steps after which every image has been shown.
     """
 
     def __init__(self, names: Sequence[str], boxes: Sequence[int], epoch: int) -> None:

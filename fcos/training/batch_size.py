@@ -1,4 +1,4 @@
-"""How many pictures fit into memory: `train.batch=auto`."""
+"""How many images fit into memory: `train.batch=auto`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 GPU_SHARE, CPU_SHARE = 0.85, 0.5  # of the free memory; the rest is for fragments, the loader and evaluation
-GPU_LIMIT = 64  # pictures per process; larger batches are rarely wanted and need another learning rate
+GPU_LIMIT = 64  # images per process; larger batches are rarely wanted and need another learning rate
 
 
 def largest_batch(peak: Callable[[int], int | None], room: int, limit: int, tries: int = 32) -> int:
-    """The most pictures 1..limit whose step needs at most `room` bytes; at least 1.
+    """The most images 1..limit whose step needs at most `room` bytes; at least 1.
 
-    `peak(n)`: bytes of a step of n pictures, None when it ran out of memory. It is asked for 1, 2, 4, ... at most
-    `tries` times; between and beyond them memory is taken to grow by the same amount with each picture.
+    `peak(n)`: bytes of a step of n images, None when it ran out of memory. It is asked for 1, 2, 4, ... at most
+    `tries` times; between and beyond them memory is taken to grow by the same amount with each image.
     """
     known: list[tuple[int, int]] = []
     size, ceiling = 1, limit
@@ -141,12 +141,12 @@ def auto_batch(network: FCOS, config: Config, classes: int, fabric: Fabric, imag
         for name, value in network.named_buffers():
             value.data.copy_(buffers[name])
     why = "the most that is sensible here" if fits == limit else f"what fits into {room / 1e9:.1f} GB"
-    line = f"train.batch=auto: {plural(fits * parts, 'picture')}, {why}; train.lr={config.train.lr:g} stays"
-    return fits * parts, line + (f", the preset's for {plural(preset, 'picture')}" if fits * parts != preset else "")
+    line = f"train.batch=auto: {plural(fits * parts, 'image')}, {why}; train.lr={config.train.lr:g} stays"
+    return fits * parts, line + (f", the preset's for {plural(preset, 'image')}" if fits * parts != preset else "")
 
 
 def made_up_step(network: FCOS, config: Config, classes: int, device: torch.device, number: int) -> None:
-    """Forward and backward of `number` made-up pictures of the largest size that training draws."""
+    """Forward and backward of `number` made-up images of the largest size that training draws."""
     data = config.data
     side = data.largest_side()
     longer = max(side, round(data.max_size * side / data.size))

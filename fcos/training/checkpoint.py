@@ -138,7 +138,7 @@ def check_resumable(
                 f"or start a new run with --init {folder}"
             )
     if stored.get("data", data_hash) != data_hash:
-        return [f"the training data is not what it was when {folder} was saved; pictures will come in another order"]
+        return [f"the training data is not what it was when {folder} was saved; images will come in another order"]
     return []
 
 
@@ -189,7 +189,7 @@ class StepRecord(NamedTuple):
 
 
 def save_step(path: Path, network: nn.Module, step: StepRecord, facts: Mapping[str, Any]) -> Path:
-    """Everything that decides one step of one process, for `fcos train --replay`: weights, pictures, boxes, the
+    """Everything that decides one step of one process, for `fcos train --replay`: weights, images, boxes, the
     divisors of the losses, random numbers; and the losses themselves. `facts` are plain values."""
     torch.manual_seed(step.seed)
     state = {

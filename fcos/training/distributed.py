@@ -151,7 +151,7 @@ class _Sum(torch.autograd.Function):
 
 
 def _synchronized_forward(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """BatchNorm in training mode over the pictures of all processes, which have as many of the same size."""
+    """BatchNorm in training mode over the images of all processes, which have as many of the same size."""
     if not norm.training:
         return type(norm).forward(norm, x)
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -1,4 +1,4 @@
-"""A run folder that a person can read: config.yaml, environment.json, metrics.csv, weights, pictures."""
+"""A run folder that a person can read: config.yaml, environment.json, metrics.csv, weights, images."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Forecast:
         }
 
     def write(self, folder: Path) -> Path:
-        """forecast.json and forecast.png, both curves; the path of the picture."""
+        """forecast.json and forecast.png, both curves; the path of the plot."""
         write_whole(folder / "forecast.json", json.dumps(self.to_dict(), indent=1))
         sides = (
             Learned("minutes of a run", self.by_time, self.time, self.by_time[-1][0] + self.minutes),

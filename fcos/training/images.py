@@ -1,4 +1,4 @@
-"""The pictures and the page of a run folder: what it learned from, how it went, what it finds now."""
+"""The drawings and the page of a run folder: what it learned from, how it went, what it finds now."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from ..types import Batch, Detections, Points
 from .ending import Ending
 from .folder import RunFolder
 
-_SCANNED = 2000  # pictures whose boxes are shown in labels.png
+_SCANNED = 2000  # images whose boxes are shown in labels.png
 _RENEW = 60.0  # seconds at least between two drawings while a run goes on
 
 
-# --------------------------------------------------------------------------- single pictures
+# --------------------------------------------------------------------------- single images
 
 
 def draw_batch(batch: Batch, points: Points, index: Tensor, names: Sequence[str], limit: int = 8) -> np.ndarray:
-    """Augmented pictures of a batch with their boxes and the points that learn them, coloured by level."""
+    """Augmented images of a batch with their boxes and the points that learn them, coloured by level."""
     import cv2
 
     images = []
@@ -43,7 +43,7 @@ def draw_batch(batch: Batch, points: Points, index: Tensor, names: Sequence[str]
         height, width = batch.sizes[i]
         pixels = batch.images[i].permute(1, 2, 0)[:height, :width].cpu().numpy().copy()
         target = batch.targets[i].to("cpu")
-        # Small pictures are enlarged first: the sheet would blur lines and dots with the picture.
+        # Small images are enlarged first: the sheet would blur lines and dots with the image.
         factor = max(1, round(480 / max(height, width)))
         larger = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
         boxes = factor * target.boxes.numpy()
@@ -61,7 +61,7 @@ def draw_batch(batch: Batch, points: Points, index: Tensor, names: Sequence[str]
 
 
 def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
-    """labels.png: boxes of each class and picture, their sizes, places and levels under `config`."""
+    """labels.png: boxes of each class and image, their sizes, places and levels under `config`."""
     from ..analysis.scan import scan
 
     every = max(1, math.ceil(len(dataset) / _SCANNED))
@@ -71,9 +71,9 @@ def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
     boxes = [r.boxes[~r.ignore] / np.array([*r.size[::-1]] * 2, np.float32) for r in some.records]
     xyxy = np.concatenate([np.zeros((0, 4), np.float32), *boxes]).astype(np.float64)
     per_image = np.array([int((~r.ignore).sum()) for r in some.records], np.int64)
-    about = f": {plural(len(dataset), 'picture')}, {plural(int(dataset.counts().sum()), 'box')}"
+    about = f": {plural(len(dataset), 'image')}, {plural(int(dataset.counts().sum()), 'box')}"
     if every > 1:
-        about += f" (all but the classes from every {every}th picture)"
+        about += f" (all but the classes from every {every}th image)"
     told = plots.Labels(
         counts=dataset.counts().tolist(),
         names=dataset.classes.names,
@@ -90,7 +90,7 @@ def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
 
 
 def write_page(folder: Path, title: str, facts: Sequence[tuple[str, Any]], images: Sequence[tuple[str, str]]) -> Path:
-    """report.html, one file: facts as a table, then those pictures of the folder, (file name, caption), that exist."""
+    """report.html, one file: facts as a table, then those images of the folder, (file name, caption), that exist."""
     page = Page(title)
     page.facts(facts)
     for name, caption in images:
@@ -100,9 +100,9 @@ def write_page(folder: Path, title: str, facts: Sequence[tuple[str, Any]], image
 
 IMAGES = {
     "What it finds": (
-        ("val_0.jpg", "Validation pictures: truth on the left, detections from the score of the best F1 on the right."),
+        ("val_0.jpg", "Validation images: truth on the left, detections from the score of the best F1 on the right."),
         ("val_1.jpg", "More of them."),
-        ("val_worst.jpg", "The pictures with most objects missed or detections wrong: look here first."),
+        ("val_worst.jpg", "The images with most objects missed or detections wrong: look here first."),
         ("pr.png", "Precision over recall. The dot is the score threshold with the best F1."),
         ("f1.png", "F1 by score threshold. The dot is the threshold to use when all classes share one."),
         ("confusion.png", "Rows: truth, columns: what it was found as. Last column: missed; last row: nothing there."),
@@ -173,7 +173,7 @@ def _numbers(page: Page, metrics: Mapping[str, Any]) -> None:
     first = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     page.table(first, [[show(metrics[k]) for k in first]], left=0)
     page.text(
-        f"{plural(metrics['pictures'], 'image')}, {plural(metrics['objects'], 'object')}. Best F1 over all classes "
+        f"{plural(metrics['images'], 'image')}, {plural(metrics['objects'], 'object')}. Best F1 over all classes "
         f"{show(metrics['best_F1'])} at score {show(metrics['best_F1_score'])} (IoU 0.5)."
     )
     keys = ("AP", "AP50", "best_F1", "best_F1_score")
@@ -182,7 +182,7 @@ def _numbers(page: Page, metrics: Mapping[str, Any]) -> None:
 
 
 class RunImages:
-    """The pictures and the page of a run, renewed at most once a minute while it goes on and once at its end."""
+    """The drawings and the page of a run, renewed at most once a minute while it goes on and once at its end."""
 
     def __init__(self, run: RunFolder, config: Config, data: Mapping[str, Dataset]) -> None:
         self.run, self.config, self.data = run, config, data

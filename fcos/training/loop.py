@@ -467,7 +467,7 @@ class Trainer:
         return Result(self.folder.path, self.step, best, metrics, interval, self.elapsed(), self.options.device)
 
     def draw(self, last: bool = False) -> None:
-        """Renew the pictures and the page, if it is time or the end."""
+        """Renew the drawings and the page, if it is time or the end."""
         self.images.renew(lambda: [*self.summary(), ("alarms", "\n".join(self.folder.alarms()) or "none")], last)
 
     def summary(self) -> list[tuple[str, str]]:

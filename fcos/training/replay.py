@@ -54,7 +54,7 @@ class Replay:
 
     def text(self) -> str:
         """For a terminal."""
-        lines = [f"step {self.step}, {plural(len(self.files), 'picture')}", "", f"{'':<16}{'recorded':>14}{'now':>14}"]
+        lines = [f"step {self.step}, {plural(len(self.files), 'image')}", "", f"{'':<16}{'recorded':>14}{'now':>14}"]
         for number, (before, now) in enumerate(zip(self.recorded, self.losses, strict=True)):
             part = f" of part {number + 1}" if len(self.losses) > 1 else ""
             for name, a, b in zip(TERMS, before, now, strict=True):
@@ -67,7 +67,7 @@ class Replay:
         lines.append(f"largest weight: {self.heaviest[1]:.4g}, in {self.heaviest[0]}")
         lines.append(f"first output not finite: {self.first or 'none, all outputs are finite'}")
         if self.images and len(self.images) < len(self.files):
-            lines += _wrap("pictures with such outputs", self.images, "none")
+            lines += _wrap("images with such outputs", self.images, "none")
         for name, finite in self.predictions.items():
             if not finite:
                 lines.append(f"gradient of the loss by the {name}: not finite")

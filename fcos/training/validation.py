@@ -1,4 +1,4 @@
-"""The loss of a validation split: the training loss of pictures that were not learned from."""
+"""The loss of a validation split: the training loss of images that were not learned from."""
 
 from __future__ import annotations
 

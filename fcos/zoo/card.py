@@ -109,7 +109,7 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
 
 def judged(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What the weights file keeps of an evaluation: the headline numbers and what they were measured on."""
-    where = f"{Path(str(metrics['data'])).name} {metrics['split']}, {metrics['pictures']} pictures"
+    where = f"{Path(str(metrics['data'])).name} {metrics['split']}, {metrics['images']} images"
     return {
         **{k: metrics[k] for k in ("AP", "AP50", "AP75", "VOC_AP50_11point") if k in metrics},
         "judged_on": where,
@@ -135,7 +135,7 @@ def recipe(run: Path) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Evidence:
     """Where a card's statements come from: the result of `fcos eval --json` (None: the numbers that the weights file
-    itself keeps), the run folder, a person's facts, and pictures as (address, caption)."""
+    itself keeps), the run folder, a person's facts, and images as (address, caption)."""
 
     metrics: Mapping[str, Any] | None = None
     run: Path | None = None
@@ -238,12 +238,12 @@ def _weaknesses(metrics: Mapping[str, Any] | None, facts: Facts) -> list[str]:
         sizes = [(k, metrics.get(f"AP_{k}")) for k in ("small", "medium", "large")]
         if all(v is not None for _, v in sizes):
             told = ", ".join(f"{k} {v:.3f}" for k, v in sizes)
-            lines.append(f"- AP by size of the object: {told} (small: below 32 x 32 pixels of the picture).")
+            lines.append(f"- AP by size of the object: {told} (small: below 32 x 32 pixels of the image).")
     lines += [f"- {note}" for note in facts.notes]
     return ["## Known weaknesses", "", *lines, ""] if lines else []
 
 
-# --------------------------------------------------------------------------- pictures
+# --------------------------------------------------------------------------- images
 
 
 def photographs() -> Path:

@@ -85,7 +85,7 @@ def test_twins_are_found_through_recompression_but_flat_images_are_not(tmp_path)
 
 
 def test_fingerprints_use_every_core(monkeypatch, tmp_path):
-    """Four pictures that wait for each other: only four threads at once get past the barrier."""
+    """Four images that wait for each other: only four threads at once get past the barrier."""
     together = threading.Barrier(4, timeout=20)
     honest = duplicates._fingerprint
 
@@ -113,7 +113,7 @@ def test_leakage_and_unseen_classes_are_serious(tmp_path):
     val = dataset([record(1, [(10, 10, 90, 90, 1)], again), record(2, [], three)], "val")
     d = doctor.diagnose({"train": train, "val": val}, CONFIG, tune=False)
     serious = {f.what: f.count for f in d.findings if f.level == "serious"}
-    assert serious == {"pairs of pictures that stand in two splits": 1, "classes that train never shows": 1}
+    assert serious == {"pairs of images that stand in two splits": 1, "classes that train never shows": 1}
     assert d.serious
     clean = doctor.diagnose({"train": train}, CONFIG, tune=False)
     assert not clean.serious
@@ -127,7 +127,7 @@ def test_what_the_reader_skipped_is_serious():
             "annotation 5 (of 7; first: x) of x.jpg",
             "skipped",
         ),
-        Note("boxes partly outside the picture, kept and cut in training", 2, "annotation 1 of y.jpg", "warning"),
+        Note("boxes partly outside the image, kept and cut in training", 2, "annotation 1 of y.jpg", "warning"),
         Note("some remark"),
     )
     found = doctor._notes("val", dataset([], notes=notes))

@@ -130,7 +130,7 @@ def test_found_and_difficult_objects_are_no_misses(world):
 def test_an_unknown_image_is_one_line(world):
     from fcos.errors import DataError
 
-    with pytest.raises(DataError, match="no picture with the id 99"):
+    with pytest.raises(DataError, match="no image with the id 99"):
         miss_study(detector([]), world((*TRUTH, 0, 0)), image=99)
 
 

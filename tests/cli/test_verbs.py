@@ -35,11 +35,11 @@ def test_train_eval_predict(work, capsys, tmp_path):
     assert "disc (id 2)" in err
     code, out, err = fcos(capsys, "eval", "--model", tmp_path / "run", "--data", work / "shapes", "--json")
     assert code == 0, err
-    assert json.loads(out)["pictures"] == 5  # the test split
+    assert json.loads(out)["images"] == 5  # the test split
 
 
 def test_predict_goes_on_past_a_broken_image(work, capsys, tmp_path):
-    folder = tmp_path / "my pictures"
+    folder = tmp_path / "my images"
     folder.mkdir()
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(folder / "good ü.png")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 no jpeg")
@@ -105,7 +105,7 @@ MISTAKES = [
     (["eval", "--model", "{tmp}/gone.safetensors", "--data", "{shapes}"], ["gone.safetensors"]),
     (["eval", "--detections", "{tmp}/gone.json", "--data", "{shapes}"], ["gone.json"]),
     (["predict", "{tmp}/no.jpg", "--model", "{run}"], ["no.jpg"]),
-    (["predict", "{tmp}", "--model", "{run}"], ["holds no pictures"]),
+    (["predict", "{tmp}", "--model", "{run}"], ["holds no images"]),
     (["predict", "{shapes}", "--model", "fcos-r50"], ["fcos-r50", "without weights"]),
     (["predict", "{shapes}", "--model", "{run}", "--set", "decode.nms_iou=7"], ["decode.nms_iou", "7"]),
     (["info", "fcos-r50", "--size", "huge"], ["huge"]),

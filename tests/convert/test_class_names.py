@@ -24,7 +24,7 @@ def categories(shared_data):
 
 
 def coco(folder, categories):
-    """A data set of one picture with the categories of COCO, in another order than by id."""
+    """A data set of one image with the categories of COCO, in another order than by id."""
     (folder / "images").mkdir()
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(folder / "images" / "a.png")
     truth = {

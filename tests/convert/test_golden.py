@@ -120,7 +120,7 @@ def found(dialect, golden):
 
 @pytest.mark.parametrize("dialect", ["original", "detectron2"])
 def test_a_training_step_pads_as_prediction_does(dialect):
-    """The golden losses out of `step.backward_parts`, from uint8 pictures that the loader pads with whole greys."""
+    """The golden losses out of `step.backward_parts`, from uint8 images that the loader pads with whole greys."""
     s, golden, (network, config, _) = scene(dialect), load(CASES[dialect][1]), model(dialect)
     canvas = torch.tensor(config.model.mean).round().to(torch.uint8).view(1, 3, 1, 1).repeat(2, 1, 256, 320)
     for place, image in zip(canvas, load("inputs")["images_rgb_uint8"], strict=True):
@@ -159,7 +159,7 @@ def test_decoding_their_head_outputs_gives_their_detections(dialect):
 
 @pytest.mark.parametrize("dialect", GOLDEN)
 def test_final_detections(dialect):
-    """Two scores of the second picture are 2e-7 apart, nearer than convolutions of two machines agree (2e-6)."""
+    """Two scores of the second image are 2e-7 apart, nearer than convolutions of two machines agree (2e-6)."""
     s, golden = scene(dialect), load(CASES[dialect][1])
     for mine, theirs in zip(decode(s.pred, s.points, s.sizes, s.config.decode), found(dialect, golden), strict=True):
         assert_same_detections(mine, theirs, box=1e-2, score=1e-5)
@@ -168,7 +168,7 @@ def test_final_detections(dialect):
 
 @pytest.mark.parametrize("dialect", GOLDEN)
 def test_from_the_image_to_the_detections(dialect):
-    """The first picture as uint8, through the Detector: not resized, padded from 250x300 to 256x320."""
+    """The first image as uint8, through the Detector: not resized, padded from 250x300 to 256x320."""
     network, config, classes = model(dialect)
     detector = Detector(network, config.override({"data": {"size": 250}}), classes)
     mine = detector(load("inputs")["images_rgb_uint8"][0], score=0)

@@ -1,4 +1,4 @@
-"""Boxes are painted as pixels, the picture is changed, and the boxes are found again in the pixels."""
+"""Boxes are painted as pixels, the image is changed, and the boxes are found again in the pixels."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pictures kept: where, and without a word on stdout."""
+"""Images kept: where, and without a word on stdout."""
 
 import sys
 

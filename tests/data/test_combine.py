@@ -101,7 +101,7 @@ def test_the_verbs(tmp_path, capsys):
     assert {name: len(part) for name, part in splits.items()} == {"train": 16, "val": 4}
     code, out, err = fcos(capsys, "data", "split", tmp_path / "parted", tmp_path / "again")
     assert code == 2
-    assert "has a val split already: 4 pictures" in err
+    assert "has a val split already: 4 images" in err
     code, out, _ = fcos(capsys, "data", "merge", data, tmp_path / "parted", tmp_path / "both", "--rename", "disc=ball")
     assert code == 0
     both = open_splits(tmp_path / "both", strict=True)
@@ -123,7 +123,7 @@ def test_format_pictures_and_labels_in_every_verb(tmp_path, capsys):
     both = ("--pictures", data, "--labels", elsewhere, "--format", "coco")
     code, out, _ = fcos(capsys, "data", "info", tmp_path, "--json", *both)
     assert code == 0
-    assert {name: facts["pictures"] for name, facts in json.loads(out).items()} == {"train": 4, "val": 3}
+    assert {name: facts["images"] for name, facts in json.loads(out).items()} == {"train": 4, "val": 3}
     for verb in (["data", "show"], ["doctor", "--no-search", "--size", "64"]):
         path = tmp_path / "sheet.jpg"
         extra = ["--out", path] if verb[0] == "data" else []

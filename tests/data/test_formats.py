@@ -134,7 +134,7 @@ def test_image_listed_twice_becomes_one(tmp_path):
 
 def test_one_id_for_two_images_is_an_error(tmp_path):
     path = coco(tmp_path / "val.json", [entry(5, "a.jpg"), entry(5, "b.jpg")], [])
-    with pytest.raises(DataError, match="image id 5 belongs to two pictures"):
+    with pytest.raises(DataError, match="image id 5 belongs to two images"):
         open_dataset(path)
 
 
@@ -160,7 +160,7 @@ def test_file_names_never_lead_out_of_the_folder(name, tmp_path):
         ("{", "is not JSON"),
         ('{"a": 1}', "it has no 'images'"),
         ('{"images": 5}', "'images' must be a list"),
-        ('{"images": [], "categories": [{"id": 1, "name": "a"}]}', "lists no pictures"),
+        ('{"images": [], "categories": [{"id": 1, "name": "a"}]}', "lists no images"),
         ('{"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}]}', "needs an 'id' and a 'file_name'"),
         ('{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', "the class 'a' twice"),
         ('{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "id 1 stands twice"),
@@ -313,7 +313,7 @@ def test_exif_rotation_and_the_size_that_the_file_gives(tmp_path):
     assert dataset.records[0].size == (100, 80)
     assert dataset.records[0].boxes.tolist() == [[20, 10, 60, 40]]  # turned by 90 degrees: x' = 80 - y2, y' = x1
     assert any("boxes turned with them" in str(n) for n in dataset.notes)
-    tall = [note(1, [10, 60, 30, 38])]  # reaches y = 98: only possible in the displayed picture
+    tall = [note(1, [10, 60, 30, 38])]  # reaches y = 98: only possible in the displayed image
     dataset = open_dataset(coco(tmp_path / "val.json", [entry(1, "a.jpg", 100, 80)], tall))
     assert dataset.records[0].boxes.tolist() == [[10, 60, 40, 98]]
 
@@ -355,7 +355,7 @@ def test_classes_can_be_chosen_and_joined(tmp_path):
     with pytest.raises(DataError, match="no class 'dgo'; did you mean dog"):
         dataset.with_classes(["dgo"])
     text = dataset.summary()
-    assert "2 pictures, 3 boxes (1 of them ignored" in text
+    assert "2 images, 3 boxes (1 of them ignored" in text
     assert "dog (id 7): 1" in text
 
 
@@ -420,7 +420,7 @@ def test_yolo_labels_beside_the_images(tmp_path):
     [
         ("5 .5 .5 .1 .1", "there is no class 5"),
         ("0 .5 .5", "3 numbers"),
-        ("0 50 40 10 10", "not in shares of the picture"),
+        ("0 50 40 10 10", "not in shares of the image"),
         ("cat .5 .5 .1 .1", "made of numbers"),
         ("0 nan .5 .1 .1", "not finite"),
         ("0 .5 .5 0 .1", "without an area"),
@@ -440,10 +440,10 @@ def test_yolo_bad_rows(row, reason, tmp_path):
     [
         ({"train": "images/nope", "names": ["a"]}, "images/nope does not exist"),
         ({"train": "images/train"}, "names must be"),
-        ({"names": ["a"]}, "names no pictures|known"),
+        ({"names": ["a"]}, "names no images|known"),
         ({"train": "images/train", "names": ["a", "a"]}, "'a' twice"),
         ({"train": "images/train", "names": ["a"], "nc": 3}, "nc is 3, but it lists 1 name"),
-        ({"train": "bad.txt", "names": ["a"]}, "lists no pictures"),
+        ({"train": "bad.txt", "names": ["a"]}, "lists no images"),
     ],
 )
 def test_yolo_errors(content, message, tmp_path):

@@ -47,7 +47,7 @@ def test_exif_orientation_as_pillow_shows_it(form, orientation, tmp_path):
     data = encoded(Image.fromarray(scene()), form, exif=marked(orientation), **options)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
     np.testing.assert_array_equal(read_image(data), expected)
-    path = tmp_path / f"picture.{form.lower()}"
+    path = tmp_path / f"image.{form.lower()}"
     path.write_bytes(data)
     assert image_size(path) == expected.shape[:2]
     assert image_header(path).orientation == orientation
@@ -145,7 +145,7 @@ def test_bytes_behind_the_end_marker_do_no_harm():
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"hello, I am text", "not a picture in a known format"),
+        (b"hello, I am text", "not an image in a known format"),
         (b"\0\0\0\x18ftypheic" + b"\0" * 64, "HEIC is not supported; convert it to JPEG"),
     ],
 )
@@ -400,5 +400,5 @@ def test_a_jpeg_of_many_scans_is_refused():
 def test_postscript_starts_no_program(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
     for read in (read_image, image_size):
-        with pytest.raises(ImageError, match="not a picture in a known format"):
+        with pytest.raises(ImageError, match="not an image in a known format"):
             read(tmp_path / "holiday.jpg")

@@ -41,7 +41,7 @@ def config(data=None, **train):
 
 
 def flat(loader):
-    """Per picture of each step: pixels, boxes, labels, ignore."""
+    """Per image of each step: pixels, boxes, labels, ignore."""
     steps = []
     for parts in loader:
         rows = []
@@ -157,7 +157,7 @@ def test_rare_classes_come_oftener(dataset):
         seen = [r for s in steps for r in sampler.plan(s).records]
         assert set(seen) == set(range(11))
         shown += np.bincount(seen, minlength=11)
-    # Class 1 is on one of 11 pictures; the pictures without boxes are not repeated.
+    # Class 1 is on one of 11 images; the images without boxes are not repeated.
     expected = np.sqrt(0.9 / (1 / 11))
     plain = [i for i, r in enumerate(dataset.records) if len(r.boxes) == 0]
     assert shown[7] / shown[plain].mean() == pytest.approx(expected, rel=0.25)
@@ -203,7 +203,7 @@ def broken(dataset, indices, folder):
     records = list(dataset.records)
     for index in indices:
         path = folder / f"broken{index}.jpg"
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
         records[index] = Record(index, path, *[getattr(records[index], k) for k in FIELDS])
     return Dataset(tuple(records), dataset.classes, "coco", "train", folder)
 
@@ -221,7 +221,7 @@ def test_unreadable_images_are_replaced_and_named_once(dataset, tmp_path):
     assert all(len(parts[0]) == 8 for parts in steps)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(ImageError, match="not a picture") as error:
+        with pytest.raises(ImageError, match="not an image") as error:
             list(train_loader(broken(dataset, range(11), tmp_path), config({"workers": 1})))
     assert "\n" not in str(error.value)
 
@@ -243,11 +243,11 @@ def test_evaluation_sees_every_image_once_and_unchanged(dataset, tmp_path):
 
 
 def test_no_images(dataset):
-    with pytest.raises(DataError, match="no pictures to train on"):
+    with pytest.raises(DataError, match="no images to train on"):
         train_loader(dataset.subset([]), config())
     bare = Dataset((Record(1, None, *[getattr(dataset.records[0], k) for k in FIELDS]),), dataset.classes, "coco",
                    "val", dataset.root)  # fmt: skip
-    with pytest.raises(DataError, match="annotations but no pictures"):
+    with pytest.raises(DataError, match="annotations but no images"):
         train_loader(bare, config())
     assert list(eval_batches(dataset.subset([]), config())) == []
 
@@ -259,7 +259,7 @@ def test_caches_give_the_same_images(dataset, cache, tmp_path, monkeypatch):
     for _ in range(2):  # the second time from the cache
         kept = flat(train_loader(dataset, config(BUSY | {"cache": cache}, epochs=1)))
         for one, two in zip(plain, kept, strict=True):
-            same(one, two)  # nothing is shrunk: the pictures are smaller than crop_scale asks for
+            same(one, two)  # nothing is shrunk: the images are smaller than crop_scale asks for
     small = config({"cache": cache, "train_sizes": (32,), "flip": 0.0}, epochs=1)
     reference = config({"train_sizes": (32,), "flip": 0.0}, epochs=1)
     for one, two in zip(flat(train_loader(dataset, small)), flat(train_loader(dataset, reference)), strict=True):
@@ -270,7 +270,7 @@ def test_caches_give_the_same_images(dataset, cache, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_caches_and_several_sizes(tmp_path, cache, monkeypatch):
-    """Pictures are kept at the largest size: exact there, close below; the boxes are the same at every size."""
+    """Images are kept at the largest size: exact there, close below; the boxes are the same at every size."""
     monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "cache"))
     smooth = np.linspace(0, 255, 120 * 180, dtype=np.float32).reshape(120, 180, 1).repeat(3, 2).astype(np.uint8)
     Image.fromarray(smooth).save(tmp_path / "0.png")

@@ -1,4 +1,4 @@
-"""The sides of the resized picture, under the rule of each published implementation."""
+"""The sides of the resized image, under the rule of each published implementation."""
 
 import random
 

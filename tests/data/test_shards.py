@@ -1,4 +1,4 @@
-"""Shards: pictures are read from their places in tar files, and a run on them is the run on the files."""
+"""Shards: images are read from their places in tar files, and a run on them is the run on the files."""
 
 import io
 import json
@@ -74,7 +74,7 @@ def test_what_is_cut_or_spoiled_is_told(tmp_path):
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """The same pictures as files, as shards and as Parquet."""
+    """The same images as files, as shards and as Parquet."""
     folder = tmp_path_factory.mktemp("sets")
     files = make_shapes(folder / "files", {"train": 10, "val": 3})
     splits = open_splits(files)
@@ -154,7 +154,7 @@ def test_many_shards_and_a_damaged_one(sets, tmp_path, monkeypatch):
 
 
 def test_a_shard_of_others(tmp_path):
-    """As WebDataset's own writer makes them: the picture first, other members beside, some without boxes."""
+    """As WebDataset's own writer makes them: the image first, other members beside, some without boxes."""
     picture = io.BytesIO()
     Image.new("RGB", (60, 40)).save(picture, "PNG")
     objects = {"bbox": [[1, 2, 30, 20.5], [0, 0, 5, 5]], "categories": ["dog", "cat"]}

@@ -65,14 +65,14 @@ def test_the_command_records_the_part_and_a_resume_keeps_it(tmp_path, capsys):
         main(["train", "--data", str(data), "--holdout", "0.3", "--epochs", "1", *options])
     held = json.loads((run / "environment.json").read_text())["sources"]["held_out"]
     assert len(held) == 3
-    assert "(coco, holdout): 3 pictures" in capsys.readouterr().err
+    assert "(coco, holdout): 3 images" in capsys.readouterr().err
     before = (run / "metrics.csv").read_text()
     assert ",AP" in before
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--resume", "--out", str(run), "--epochs", "2", "train.seed=5", "--device", "cpu"])
     said = capsys.readouterr().err
-    assert "(coco, holdout): 3 pictures" in said
-    assert "(coco, train): 7 pictures" in said
+    assert "(coco, holdout): 3 images" in said
+    assert "(coco, train): 7 images" in said
     with pytest.raises(SystemExit):
         main(["train", "--resume", "--out", str(run), "--holdout", "0.5"])
     assert "--holdout was settled when the run" in capsys.readouterr().err

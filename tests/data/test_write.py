@@ -115,7 +115,7 @@ def test_refusals(tmp_path):
     with pytest.raises(DataError, match="do not have the same classes"):
         convert({"train": one, "val": other}, tmp_path / "out", "coco")
     bare = Dataset((Record(1, None, (5, 5), *_nothing(), "a.jpg"),), Classes(("x",)), "coco", "val", Path("y"))
-    with pytest.raises(DataError, match="has no pictures"):
+    with pytest.raises(DataError, match="has no images"):
         convert({"val": bare}, tmp_path / "out", "yolo")
     convert({"val": bare}, tmp_path / "out", "coco")
     assert json.loads((tmp_path / "out" / "instances_val.json").read_text())["images"][0]["width"] == 5
@@ -139,11 +139,11 @@ def test_verbs(tmp_path):
     convert({"train": dataset_of(tmp_path / "src", [(1, 2, 30, 40, 0, False)])}, folder, "coco")
     shown = run("info", folder)
     assert shown.exit_code == 0, shown.output
-    assert "1 picture, 1 box, 3 classes" in shown.output
+    assert "1 image, 1 box, 3 classes" in shown.output
     assert json.loads(run("info", folder, "--json").output)["train"]["classes"][1]["id"] == 7
     done = run("convert", folder, tmp_path / "v", "--to", "voc")
     assert done.exit_code == 0, done.output
-    assert "wrote 1 picture (train 1)" in done.output
+    assert "wrote 1 image (train 1)" in done.output
     done = run("show", folder, "--out", tmp_path / "s.jpg")
     assert done.exit_code == 0, done.output
     done = run("show", folder, "--augment", "--count", 3, "--out", tmp_path / "s.png", "data.mosaic=1.0")

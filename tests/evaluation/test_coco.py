@@ -122,7 +122,7 @@ def test_own_matching_gives_cocos_precision(scene, level):
 
 
 def test_ties_between_images_follow_the_ids_not_the_list():
-    """Two detections of equal score, one right: pycocotools goes through pictures by rising id."""
+    """Two detections of equal score, one right: pycocotools goes through images by rising id."""
     right, wrong = found([[0, 0, 10, 10]], [0.5], [0]), found([[50, 50, 60, 60]], [0.5], [0])
     one, two = record(1, [[0, 0, 10, 10]], [0]), record(2)
     first = evaluate([right, wrong], dataset(one, two))
@@ -166,7 +166,7 @@ def test_bad_detections_are_named():
         evaluate([found(), found([[0, 0, float("nan"), 1]], [0.5], [0])], data)
     with pytest.raises(ValueError, match=r"labels 2\.\.2 do not fit 2 classes"):
         evaluate([found(), found([[0, 0, 1, 1]], [0.5], [2])], data)
-    with pytest.raises(ValueError, match="1 pictures' detections for 2 pictures"):
+    with pytest.raises(ValueError, match="1 images' detections for 2 images"):
         evaluate([found()], data)
 
 
@@ -440,7 +440,7 @@ def test_predict_dataset_maps_classes_and_survives_a_broken_image(tmp_path):
     assert results[0].names == ("a", "b")
     assert lines[0] == "1 class of the model left out, not in the data: 'dog'"
     assert "2.png" in lines[1]
-    assert "counted as a picture without detections" in lines[1]
+    assert "counted as an image without detections" in lines[1]
     with pytest.raises(DataError, match="without a file to detect in"):
         predict_dataset(FakeDetector(), dataset(replace(data.records[0], path=None)))
 

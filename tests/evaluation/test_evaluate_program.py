@@ -54,7 +54,7 @@ def test_what_cannot_be_judged_is_one_line(work):
 def test_a_config_and_a_data_set_are_one_line(work):
     data = open_dataset(work / "shapes", "test")
     config = load(work / "model.safetensors", device="cpu").config
-    for thing, words in ((data, ["test", "4 pictures", "2 classes", "coco"]), (config, ["tiny", "64 px"])):
+    for thing, words in ((data, ["test", "4 images", "2 classes", "coco"]), (config, ["tiny", "64 px"])):
         for text in (repr(thing), str(thing)):
             assert "\n" not in text
             assert len(text) < 200

@@ -190,7 +190,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(images, sets):
 
 
 def test_what_both_find_hard_cancels():
-    """Each picture's luck moves both alike: the difference is narrower than either."""
+    """Each image's luck moves both alike: the difference is narrower than either."""
     rng = np.random.default_rng(0)
     boxes = [[0, 0, 50, 50], [100, 100, 150, 150]]
     records, first, second = [], [], []

@@ -64,7 +64,7 @@ def network_of(config):
 
 def config_of(dialect="fcos", **sections):
     """The smallest network, since tracing costs by the operation; its body has no bottlenecks. The last level's
-    cells do not divide a picture of 96 pixels."""
+    cells do not divide an image of 96 pixels."""
     decode = {"topk": 60, "max_detections": 30, **sections.pop("decode", {})}
     small = {
         "backbone": "plain", "stride_in_1x1": False, "backbone_norm_eps": None,
@@ -232,12 +232,12 @@ def test_a_fixed_size_shrinks_images_to_fit(folder):
         exported([tall, *IMAGES], batch=4, score=0), reference([tall, *IMAGES], score=0), strict=True
     ):
         same(found, one)
-    with pytest.raises(ModelError, match="takes pictures padded to"):
+    with pytest.raises(ModelError, match="takes images padded to"):
         exported.network(torch.zeros(1, 3, 96, 96, dtype=torch.uint8))
 
 
 def test_proposals_of_a_fixed_size_are_those_of_torch(folder):
-    """The proposer forgot the size, and the graph refused every picture of another."""
+    """The proposer forgot the size, and the graph refused every image of another."""
     reference, exported, _ = pair(folder, "fcos", False, "torchscript", (64, 96), 1)
     same(proposer(exported)(noise(200, 50, 3)), proposer(reference)(noise(200, 50, 3)))
 
@@ -316,7 +316,7 @@ def test_export_predict_eval_info(work, capsys, tmp_path):
     assert [row["label"] for row in lines[0]] == [row["label"] for row in lines[1]]
     code, text, err = fcos(capsys, "eval", "--model", out, "--data", work / "shapes", "--json")
     assert code == 0, err
-    assert json.loads(text)["pictures"] == 3
+    assert json.loads(text)["images"] == 3
     code, text, _ = fcos(capsys, "info", out, "--json", "--size", "64")
     assert code == 0
     assert json.loads(text)["classes"] == 2

@@ -1,4 +1,4 @@
-"""Any source in, the same detections out, in pixels of the picture as displayed."""
+"""Any source in, the same detections out, in pixels of the image as displayed."""
 
 import json
 
@@ -30,7 +30,7 @@ def image():
 
 
 def test_every_kind_of_source(detector, image, tmp_path):
-    path = tmp_path / "a picture ü.png"
+    path = tmp_path / "an image ü.png"
     Image.fromarray(image).save(path)
     expected = detector(image)
     assert len(expected) == 10

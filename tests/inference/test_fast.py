@@ -435,7 +435,7 @@ def test_what_computed_is_said(kept, file, tmp_path, monkeypatch, capsys):
     def told(*options):
         code, _, err = fcos(capsys, "predict", *options, "--model", file, "--out", tmp_path / "o")
         assert code == 0, err
-        return next(line for line in err.splitlines() if "pictures a second" in line).rpartition(", ")[2]
+        return next(line for line in err.splitlines() if "images a second" in line).rpartition(", ")[2]
 
     assert told(images, "--dtype", "fp32") == "openvino fp32"
     assert told(images, "--runtime", "torch") == "torch fp32"

@@ -116,7 +116,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def test_boxes_lie_where_they_belong_on_a_smaller_copy():
-    """Drawing a large picture's detections on its preview."""
+    """Drawing a large image's detections on its preview."""
     import torch
 
     found = Detections(

@@ -1,4 +1,4 @@
-"""A folder of pictures: batches, lanes and background writing change neither results nor order nor errors."""
+"""A folder of images: batches, lanes and background writing change neither results nor order nor errors."""
 
 import dataclasses
 import subprocess
@@ -37,7 +37,7 @@ def images(tmp_path):
     for i in range(11):
         path = tmp_path / f"{i}.png"
         if i == 4:
-            path.write_bytes(b"no picture")
+            path.write_bytes(b"no image")
         else:
             Image.fromarray(rng.integers(0, 255, (64, 64 + 32 * (i % 2), 3), dtype=np.uint8)).save(path)
         paths.append(path)

@@ -47,7 +47,7 @@ class Looker:
 
 
 def paint(size, *objects):
-    """A picture with (level, x1, y1, x2, y2) rectangles."""
+    """An image with (level, x1, y1, x2, y2) rectangles."""
     image = np.zeros((*size, 3), np.uint8)
     for level, x1, y1, x2, y2 in objects:
         image[y1:y2, x1:x2] = level
@@ -63,7 +63,7 @@ def test_windows_cover_everything_and_the_last_shift_inward():
     assert windows == [Window(0, 0, 100, 100), Window(0, 80, 100, 180), Window(0, 150, 100, 250)]
     assert cut_windows((50, 60), 100) == [Window(0, 0, 50, 60)]
     assert cut_windows((100, 100), 100) == [Window(0, 0, 100, 100)]
-    # a picture of exactly two tiles with overlap needs no third
+    # an image of exactly two tiles with overlap needs no third
     assert cut_windows((100, 180), 100, 0.2) == [Window(0, 0, 100, 100), Window(0, 80, 100, 180)]
 
 

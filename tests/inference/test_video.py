@@ -24,7 +24,7 @@ needs_ffmpeg = pytest.mark.skipif(video.find_ffmpeg() is None, reason="ffmpeg is
 
 
 def picture(number, size=(48, 64)):
-    """A grey picture with a bright square whose place says the number."""
+    """A grey image with a bright square whose place says the number."""
     image = np.full((*size, 3), 60, np.uint8)
     image[10:22, 2 * number : 2 * number + 12] = 220
     return image
@@ -47,7 +47,7 @@ def clip(tmp_path):
 
 
 class Counter:
-    """A detector that gives the number of the picture as its one box, and remembers how it was called."""
+    """A detector that gives the number of the image as its one box, and remembers how it was called."""
 
     def __init__(self, seconds=0.0):
         self.config, self.classes = tiny_config(), Classes(("square",))
@@ -131,7 +131,7 @@ def test_what_is_no_video_is_one_line(tmp_path, content):
 
 
 class Camera:
-    """A capture that gives a picture every 5 ms and breaks off twice."""
+    """A capture that gives an image every 5 ms and breaks off twice."""
 
     def __init__(self, plan):
         self.plan = plan

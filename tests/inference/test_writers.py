@@ -127,7 +127,7 @@ def work(tmp_path_factory):
 
 
 def test_one_image_becomes_one_file(work, capsys, tmp_path):
-    image = work / "shapes" / "images" / "val" / "picture 0 ü.png"
+    image = work / "shapes" / "images" / "val" / "image 0 ü.png"
     common = ("--model", work / "model.safetensors", "--device", "cpu", "--score", "0")
     for name in ("found.jpg", "found.json", "found.txt"):
         code, _, err = fcos(capsys, "predict", image, "--out", tmp_path / "new" / name, *common)
@@ -136,7 +136,7 @@ def test_one_image_becomes_one_file(work, capsys, tmp_path):
     assert Image.open(tmp_path / "new" / "found.jpg").size == (80, 64)
     code, _, err = fcos(capsys, "predict", image.parent, "--out", tmp_path / "found.jpg", *common)
     assert code == 2
-    assert "is one file, but there are 3 pictures" in err
+    assert "is one file, but there are 3 images" in err
     code, _, err = fcos(capsys, "predict", image.parent, "--out", image.parent, *common)
     assert code == 2
     assert "would be overwritten" in err

@@ -27,7 +27,7 @@ needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="there is no
 
 
 class ByColour:
-    """A network for the pictures of `make_shapes`: it finds them by their colour, all but perfectly."""
+    """A network for the images of `make_shapes`: it finds them by their colour, all but perfectly."""
 
     colours = ((40, 80, 240), (230, 60, 40))
 

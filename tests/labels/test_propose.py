@@ -151,7 +151,7 @@ def test_the_bundled_detector_from_the_command_line(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("nowhere", "--to", "coco"), "there is no picture or folder nowhere"),
+        (("nowhere", "--to", "coco"), "there is no image or folder nowhere"),
         (("IMAGES", "--to", "voc"), "proposals cannot be written as 'voc'; choose from label-studio, cvat"),
         (("IMAGES", "--to", "coco", "--uncertain", "0"), "give the number of images to label"),
         (("IMAGES", "--to", "coco", "--model", "fcos-lite9"), "fcos-lite9"),

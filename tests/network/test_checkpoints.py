@@ -108,7 +108,7 @@ def test_a_truncated_file_is_one_line(tmp_path, name, part):
     assert name in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"hello, world", b"\xff\xd8\xff\xe0 a picture", b'{"a": 1}'])
+@pytest.mark.parametrize("content", [b"hello, world", b"\xff\xd8\xff\xe0 an image", b'{"a": 1}'])
 def test_another_kind_of_file_is_one_line(tmp_path, content):
     for name in ("x.pth", "x.pkl", "x.safetensors"):
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""Decoding and NMS: hand-worked pictures, and a plain loop as the other implementation."""
+"""Decoding and NMS: hand-worked images, and a plain loop as the other implementation."""
 
 import math
 

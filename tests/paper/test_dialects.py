@@ -1,6 +1,6 @@
 """Every row of ../shared/design/dialects.md, written out again for each implementation, without this package's maths.
 
-Targets on random boxes of an 800 x 1066 picture, losses and detections from random outputs. `RULES` below is
+Targets on random boxes of an 800 x 1066 image, losses and detections from random outputs. `RULES` below is
 that table; the loops under it are slow and plain on purpose.
 """
 
@@ -80,7 +80,7 @@ def case(name):
 
 
 def grid(rules, height, width):
-    """[(x, y, stride, lower, upper)] float32 of every location of a padded picture, level by level, row by row."""
+    """[(x, y, stride, lower, upper)] float32 of every location of a padded image, level by level, row by row."""
     rows = []
     for stride, (lower, upper) in zip(STRIDES, RANGES, strict=True):
         high, wide = math.ceil(height / stride), math.ceil(width / stride)
@@ -231,7 +231,7 @@ def test_losses_of_the_first_step(name):
 
 
 def survivors(rules, pred, points, size):
-    """[(score, class, box)] best first, as the table decodes one picture."""
+    """[(score, class, box)] best first, as the table decodes one image."""
     kept = []
     for level in range(5):
         rows = []
@@ -272,7 +272,7 @@ def survivors(rules, pred, points, size):
     return found
 
 
-TOPK = 12  # instead of 1000, so that a small picture reaches it
+TOPK = 12  # instead of 1000, so that a small image reaches it
 
 
 @pytest.mark.parametrize("name", CASES)

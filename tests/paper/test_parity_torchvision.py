@@ -1,4 +1,4 @@
-"""Live parity with torchvision's FCOS: same weights, same pictures, the torchvision dialect."""
+"""Live parity with torchvision's FCOS: same weights, same images, the torchvision dialect."""
 
 import copy
 

@@ -22,7 +22,7 @@ def often(monkeypatch):
 
 
 def test_without_a_terminal_a_bar_is_lines_on_stderr(often, capsys):
-    assert list(track(["a", "b", "c"], 3, "reading", unit="pictures")) == ["a", "b", "c"]
+    assert list(track(["a", "b", "c"], 3, "reading", unit="images")) == ["a", "b", "c"]
     out, err = capsys.readouterr()
     assert out == ""
     lines = err.splitlines()

@@ -32,20 +32,20 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Twelve pictures of several sizes in two folders, one that is none and one cut short."""
+    """Twelve images of several sizes in two folders, one that is none and one cut short."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "inner ü").mkdir()
     rng = np.random.default_rng(0)
     for i in range(12):
         place = folder / ("inner ü" if i % 3 == 0 else ".") / f"{i}.png"
         Image.fromarray(rng.integers(0, 255, (40 + 8 * (i % 4), 64, 3), dtype=np.uint8)).save(place)
-    (folder / "5.png").write_bytes(b"no picture")
+    (folder / "5.png").write_bytes(b"no image")
     (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:900])
     return folder
 
 
 def expected(model, folder):
-    """path -> (size, boxes, labels, scores) by the detector one picture at a time; None where it cannot be read."""
+    """path -> (size, boxes, labels, scores) by the detector one image at a time; None where it cannot be read."""
     detect = load(model, device="cpu", threads=1)
     found = {}
     for path in sorted(folder.rglob("*.png")):
@@ -125,7 +125,7 @@ def test_it_travels_and_loads_once_in_a_process(model, pictures, monkeypatch):
 
 
 def test_what_upsets_the_network_is_one_row(model, pictures, monkeypatch):
-    """Not only what cannot be read: an error from anywhere costs its picture, not the batch; the others stay right."""
+    """Not only what cannot be read: an error from anywhere costs its image, not the batch; the others stay right."""
     want = expected(model, pictures)
     bad = str(pictures / "inner ü" / "3.png")
     real = detector.run
@@ -183,7 +183,7 @@ def test_a_job_holds_every_picture_once(model, pictures, capsys, tmp_path, form)
     out = tmp_path / "rows"
     code, text, err = fcos(capsys, "predict", pictures, pictures / "1.png", *detect, "--out", out)
     assert (code, text) == (1, "")
-    assert "2 pictures could not be read" in err
+    assert "2 images could not be read" in err
     assert "5.png" in err
     job = read_job(out)
     assert job is not None
@@ -219,8 +219,8 @@ def test_coco_results_are_those_of_predict(model, pictures, capsys, tmp_path):
     fcos(capsys, "predict", *shared, "--engine", "local", "--out", tmp_path / "rows")
     code, out, err = fcos(capsys, "data", "results", tmp_path / "rows", tmp_path / "two.json")
     assert (code, err) == (0, "")
-    assert "10 pictures" in out
-    assert "2 pictures that could not be read" in out
+    assert "10 images" in out
+    assert "2 images that could not be read" in out
 
     def by_name(file):
         ids = {i["id"]: i["file_name"] for i in json.loads(file.with_suffix(".images.json").read_text())["images"]}
@@ -262,7 +262,7 @@ def test_going_on_with_another_model_or_other_pictures_is_refused(model, picture
     assert fcos(capsys, "predict", pictures / "1.png", "--model", model, *job)[0] == 0
     code, _, err = fcos(capsys, "predict", pictures / "2.png", "--model", model, *job, "--resume")
     assert code == 2
-    assert "other pictures" in err
+    assert "other images" in err
     code, _, err = fcos(capsys, "predict", pictures / "1.png", "--model", model, *job, "--resume", "--score", "0.3")
     assert code == 2
     assert "other score" in err

@@ -1,4 +1,4 @@
-"""Jobs that are killed, and jobs on Ray: no picture missing, none twice, little done again, memory that stays."""
+"""Jobs that are killed, and jobs on Ray: no image missing, none twice, little done again, memory that stays."""
 
 import os
 import signal
@@ -29,13 +29,13 @@ def model(tmp_path_factory):
 
 
 def links(folder: Path, count: int) -> Path:
-    """So many names for nine pictures, one of which cannot be read."""
+    """So many names for nine images, one of which cannot be read."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(8):
         pixels = rng.integers(0, 255, (48 + 8 * (i % 3), 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder.parent / f"{folder.name}-{i}.jpg")
-    (folder.parent / f"{folder.name}-8.jpg").write_bytes(b"no picture")
+    (folder.parent / f"{folder.name}-8.jpg").write_bytes(b"no image")
     for k in range(count):
         (folder / f"{k:06d}.jpg").symlink_to(folder.parent / f"{folder.name}-{k % 9}.jpg")
     return folder
@@ -60,7 +60,7 @@ def rows_of(out: Path):
 
 
 def same(one, two) -> bool:
-    """Rows of the same pictures; of the same model on the same machine the numbers are the same."""
+    """Rows of the same images; of the same model on the same machine the numbers are the same."""
     key = {row["path"]: row for row in one}
     return len(one) == len(two) == len(key) and all(key[row["path"]] == row for row in two)
 
@@ -136,5 +136,5 @@ def test_two_nodes_of_ray_give_the_rows_of_this_process(model, tmp_path, nodes):
     ray = command(pictures, model, two, "--engine", "ray", "--address", nodes)
     answer = subprocess.run(ray, capture_output=True, text=True, timeout=900)
     assert answer.returncode == 1, answer.stderr
-    assert "33 pictures could not be read" in answer.stderr
+    assert "33 images could not be read" in answer.stderr
     assert same(rows_of(one), rows_of(two))

@@ -1,4 +1,4 @@
-"""Pictures, annotations, weights and outputs in a store: as on disk, whatever the server does on the way."""
+"""Images, annotations, weights and outputs in a store: as on disk, whatever the server does on the way."""
 
 from pathlib import Path
 
@@ -145,7 +145,7 @@ def test_predict_reads_from_a_store_and_writes_into_it(store, model, tmp_path, c
     rng = np.random.default_rng(0)
     for i in range(6):
         Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(pictures / f"{i}.png")
-    (pictures / "6.png").write_bytes(b"no picture")
+    (pictures / "6.png").write_bytes(b"no image")
     upload(client, pictures, "pictures")
     upload(client, model.parent, "runs/other")
     shared = ["--model", model, "--score", "0", "--engine", "local", "--parts", "jsonl"]
@@ -154,7 +154,7 @@ def test_predict_reads_from_a_store_and_writes_into_it(store, model, tmp_path, c
     job = ["predict", "s3://box/pictures", *shared, "--out", "s3://box/rows"]
     code, _, err = fcos(capsys, *job)
     assert code == 1, err
-    assert "7 pictures: s3://box/rows/parts" in err
+    assert "7 images: s3://box/rows/parts" in err
     assert not faults.plan
 
     def by_name(folder):

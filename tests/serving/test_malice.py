@@ -22,7 +22,7 @@ ALLOWED = {200, 400, 403, 408, 413, 415, 422, 503}
 
 @pytest.fixture(scope="module")
 def process():
-    """(number of the process, its address); a picture may have 4 million pixels, a request take 30 seconds."""
+    """(number of the process, its address); an image may have 4 million pixels, a request take 30 seconds."""
     command = [sys.executable, "-m", "fcos", "serve", "--port", "0", "--runtime", "torch", "--device", "cpu"]
     limits = ["--max-mb", "4", "--max-megapixels", "4", "--timeout", "30", "--set", "data.size=192"]
     server = subprocess.Popen([*command, *limits], stderr=subprocess.PIPE, text=True, env=os.environ)
@@ -61,7 +61,7 @@ def bombs():
     deep = b'{"inputs":' * 100_000
     yield "/predict", "image/png", huge, {413}
     yield "/predict", "image/png", png_that_claims(65000, 65000), {413}
-    yield "/predict", "image/png", zip_bomb(), {200, 400}  # decoders stop where the picture ends
+    yield "/predict", "image/png", zip_bomb(), {200, 400}  # decoders stop where the image ends
     yield "/explain", "image/png", huge, {413}
     yield "/v2/models/fcos-lite0/infer", "application/json", json.dumps({"inputs": inputs}).encode(), {400, 413}
     yield "/v2/models/fcos-lite0/infer", "application/json", deep, {400}
@@ -107,7 +107,7 @@ def throw_bombs(address):
 
 def test_a_thousand_malformed_requests(process):
     number, address = process
-    for seed in range(200):  # what is kept once, such as room for the largest picture in each thread, is kept now
+    for seed in range(200):  # what is kept once, such as room for the largest image in each thread, is kept now
         path, kind, body = malformed(seed)
         ask(address, path, body, content_type=kind)
     for _ in range(3):

@@ -237,9 +237,9 @@ def press(tab, key):
 @pytest.mark.browser
 @needs_chromium
 def test_a_person_looks_at_a_picture(tmp_path):
-    """Pictures are opened, the score moved, classes switched off, a box chosen; all without a mouse where possible."""
+    """Images are opened, the score moved, classes switched off, a box chosen; all without a mouse where possible."""
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     with serving() as (address, _), Browser() as browser:
         every = json.loads(ask(address, "/predict?score=0", CAT)[2])["results"][0]["detections"]
         tab = browser.open(address)

@@ -100,7 +100,7 @@ def encoded(image, suffix, **options):
 
 
 def odd_pictures():
-    """Pictures whose pixels are easily got wrong."""
+    """Images whose pixels are easily got wrong."""
     cat = Image.open(io.BytesIO(CAT))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -145,7 +145,7 @@ def test_answers_equal_the_model_on_real_pictures(server, model, shared_data, co
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_other_runtimes_answer_as_the_model_does_there(runtime):
-    """At the pictures' whole size, a huge one among them, in several lanes."""
+    """At the images' whole size, a huge one among them, in several lanes."""
     pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
     expected = load("fcos-lite0", device="cpu", runtime=runtime, threads=2)
     pictures = [path.read_bytes() for path in PHOTOS] + [data for _, data in odd_pictures()]
@@ -215,7 +215,7 @@ def test_a_form_with_several_pictures_where_one_is_broken(server, model):
     assert equal(first["detections"], model(CAT, score=0.0))
     assert "cut short" in second["error"]
     assert third["name"] == "ü.png"
-    assert "not a picture" in third["error"]
+    assert "not an image" in third["error"]
 
 
 def test_a_drawn_picture(server):
@@ -449,7 +449,7 @@ def test_metrics_count_what_happened():
     with serving() as (address, _):
         ask(address, data=CAT)
         ask(address, data=CAT)
-        ask(address, data=b"no picture")
+        ask(address, data=b"no image")
         text = ask(address, "/metrics")[2].decode()
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert lines['fcos_images_total{model="fcos-lite0"}'] == "2.0"

@@ -1,4 +1,4 @@
-"""Drawing: the input stays as it was, everything drawn is inside the picture and can be told apart."""
+"""Drawing: the input stays as it was, everything drawn is inside the image and can be told apart."""
 
 import itertools
 
@@ -52,8 +52,8 @@ def test_any_size_and_count(size: tuple[int, int], count: int) -> None:
     [
         ((np.nan, 0, 5, 5), "not a number"),
         ((np.inf, 0, np.inf, 5), "infinite"),
-        ((-50, -50, -1, -1), "left of the picture"),
-        ((300, 0, 400, 50), "right of the picture"),
+        ((-50, -50, -1, -1), "left of the image"),
+        ((300, 0, 400, 50), "right of the image"),
     ],
 )
 def test_boxes_that_cannot_be_seen_are_left_out(box: tuple[float, ...], reason: str) -> None:

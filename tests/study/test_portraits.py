@@ -1,4 +1,4 @@
-"""The pictures of the documentation: their map of centerness is the loss's target, and a model draws them."""
+"""The images of the documentation: their map of centerness is the loss's target, and a model draws them."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_both_images_are_drawn(world, tmp_path):
     assert result.to_dict()["detection"]["label"] == "cat"
     for name in result.files:
         assert min(Image.open(tmp_path / name).size) > 300
-    with pytest.raises(DataError, match=r"nothing scores 0\.5 or more in the 1 pictures"):
+    with pytest.raises(DataError, match=r"nothing scores 0\.5 or more in the 1 images"):
         portraits(detector([]), images, tmp_path)
 
 

@@ -61,7 +61,7 @@ def test_a_box_under_a_smaller_twin_is_outranked():
 
 
 def test_ambiguity_by_hand():
-    # 16x16 at 0: points 4, 12 -> 4 positives; 8x16 on its left half: 2 of them, same class in one picture,
+    # 16x16 at 0: points 4, 12 -> 4 positives; 8x16 on its left half: 2 of them, same class in one image,
     # another class in the other, crowd in the third
     big = (0, 0, 16, 16, 0, 0)
     data = dataset([big, (0, 0, 8, 16, 0, 0)], [big, (0, 0, 8, 16, 1, 0)], [big, (0, 0, 8, 16, 1, 1)], [])

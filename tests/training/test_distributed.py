@@ -1,4 +1,4 @@
-"""One process x 8 pictures = 2 x 4 = 4 x 2 = 8 parts of 1: real processes over gloo, in float64."""
+"""One process x 8 images = 2 x 4 = 4 x 2 = 8 parts of 1: real processes over gloo, in float64."""
 
 import csv
 import json
@@ -51,7 +51,7 @@ def case(name: str, **train) -> Config:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Sixteen pictures, objects on three of them."""
+    """Sixteen images, objects on three of them."""
     folder = make_shapes(tmp_path_factory.mktemp("data") / "shapes", {"train": 16, "val": 2})
     file = folder / "instances_train.json"
     content = json.loads(file.read_text())

@@ -1,4 +1,4 @@
-"""The pictures and the page of a run folder."""
+"""The images and the page of a run folder."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def perfect(data):
 
 
 class Links(HTMLParser):
-    """Everything that a page would fetch, and the texts under its pictures."""
+    """Everything that a page would fetch, and the texts under its images."""
 
     def __init__(self, page):
         super().__init__()

@@ -87,7 +87,7 @@ def test_a_finished_run_can_be_extended(shapes, tmp_path):
 
 
 def test_accumulation_gives_the_same_gradients(shapes, tmp_path):
-    """A step of 4 pictures at once, in 2 parts and in 4 parts: the same gradient, empty pictures included."""
+    """A step of 4 images at once, in 2 parts and in 4 parts: the same gradient, empty images included."""
     gradients = []
     for parts in (1, 2, 4):
         config = tiny_config(train={"accumulate": parts, "optimizer": "sgd"})

@@ -17,7 +17,7 @@ from fcos.errors import FcosError, ModelError
 from fcos.network import weights
 from fcos.training.checkpoint import checkpoints, load_checkpoint, load_optimizer
 
-STEPS = 8  # 16 pictures in batches of 4, 2 epochs
+STEPS = 8  # 16 images in batches of 4, 2 epochs
 CLOCKS = ("images_per_second", "data_wait")  # columns that differ from run to run
 
 

@@ -122,7 +122,7 @@ def test_largest_batch_from_two_measurements():
 def test_auto_batch_is_settled_once_and_kept(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr("fcos.training.batch_size.free_bytes", lambda _: 10**9)
     run = trainer(shapes, tmp_path / "run", train={"batch": "auto"}, model={"backbone_norm": "batch"})
-    assert run.config.train.batch == 2  # 16 pictures give 8 steps an epoch
+    assert run.config.train.batch == 2  # 16 images give 8 steps an epoch
     assert all(p.grad is None for p in run.network.parameters())
     fresh = trainer(shapes, tmp_path / "fresh", train={"batch": 2}, model={"backbone_norm": "batch"})
     assert equal_states(run.network.state_dict(), fresh.network.state_dict())
@@ -132,7 +132,7 @@ def test_auto_batch_is_settled_once_and_kept(shapes, tmp_path, monkeypatch):
 
     monkeypatch.setattr("fcos.training.batch_size.free_bytes", lambda _: 0)
     small = trainer(shapes, tmp_path / "small", train={"batch": "auto", "accumulate": 2})
-    assert small.config.train.batch == 2  # one picture for each part
+    assert small.config.train.batch == 2  # one image for each part
     with pytest.raises(ConfigError, match=r"train\.batch=auto is settled when a training run starts"):
         train_loader(shapes["train"], tiny_config(train={"batch": "auto"}))
 
@@ -417,7 +417,7 @@ def test_compiling_is_not_silent(shapes, tmp_path, monkeypatch, capsys, works):
 
 @pytest.mark.slow
 def test_compile_gives_the_same_training(shapes, tmp_path):
-    """Three steps at three picture sizes: the losses of eager training, and its names in every file."""
+    """Three steps at three image sizes: the losses of eager training, and its names in every file."""
     losses, states = [], []
     for on in (False, True):
         config = tiny_config(

@@ -1,4 +1,4 @@
-"""The model card says what the files say, and its pictures show what is right and what is not."""
+"""The model card says what the files say, and its images show what is right and what is not."""
 
 import json
 
@@ -18,12 +18,12 @@ from fcos.zoo import card
 
 FACTS = """
 summary: A detector of discs.
-data: Pictures of discs, 8 of them.
+data: Images of discs, 8 of them.
 data_licence: CC0
 licence: Apache-2.0
 targets: {AP50: 0.62}
 beside:
-  - {name: Faster R-CNN R50-C4, AP: 0.424, AP50: 0.744, source: trained on the same pictures}
+  - {name: Faster R-CNN R50-C4, AP: 0.424, AP50: 0.744, source: trained on the same images}
 notes: [It has only seen discs.]
 """
 
@@ -31,7 +31,7 @@ notes: [It has only seen discs.]
 def metrics(**more):
     rows = [(f"class{i}", 10 * i, 0.1 * i) for i in range(1, 7)] + [("never", 0, None)]
     return {
-        "data": "/srv/data/voc2007", "split": "test", "pictures": 540, "AP": 0.4, "AP50": 0.655, "AP75": 0.41,
+        "data": "/srv/data/voc2007", "split": "test", "images": 540, "AP": 0.4, "AP50": 0.655, "AP75": 0.41,
         "AP_small": 0.05, "AP_medium": 0.2, "AP_large": 0.5, "AR@100": 0.5, "VOC_AP50": 0.66, "VOC_AP50_11point": 0.64,
         "per_class": [
             {"name": n, "id": i, "objects": o, "AP": a, "AP50": a, "VOC_AP50": a, "VOC_AP50_11point": a,
@@ -69,17 +69,17 @@ def test_card_of_everything(model, tmp_path):
         "| date | 2026-11-23 |",
         "| commit | abc1234 |",
         "| steps | 77 |",
-        "Measured with `fcos eval` on voc2007 test, 540 pictures.",
+        "Measured with `fcos eval` on voc2007 test, 540 images.",
         "|  | this model | target | Faster R-CNN R50-C4 |",
         "| AP50 | 0.655 | >= 0.62 | 0.744 |",
         "| AP | 0.400 |  | 0.424 |",
         "| VOC AP50 11point | 0.640 |  |  |",
-        "Faster R-CNN R50-C4: trained on the same pictures",
+        "Faster R-CNN R50-C4: trained on the same images",
         "| class2 | 20 | 0.200 | 0.200 | 0.200 | 0.200 | 0.200 |",
         "| never | 0 | - | - | - | - | - |",
         "- The weakest classes by AP50: class1 (0.100), class2 (0.200), class3 (0.300).",
         "- AP by size of the object: small 0.050, medium 0.200, large 0.500 "
-        "(small: below 32 x 32 pixels of the picture).",
+        "(small: below 32 x 32 pixels of the image).",
         "- It has only seen discs.",
     ):
         assert line in text.splitlines(), line

@@ -158,7 +158,7 @@ def test_the_bundled_detector_is_the_default(assets, tmp_path, capsys):
 
 
 def test_models_table(assets, cache, capsys):
-    about = {"AP": 0.41, "judged_on": "a test, 9 pictures", "licence": "Apache-2.0", "parameters": 700_000}
+    about = {"AP": 0.41, "judged_on": "a test, 9 images", "licence": "Apache-2.0", "parameters": 700_000}
     fake_bundle(assets, about)
     code, out, _ = run(capsys, "models")
     assert code == 0
@@ -178,7 +178,7 @@ def test_models_table(assets, cache, capsys):
     assert "(Apache-2.0)" in words
     assert "(BSD-3-Clause)" in words
     assert "to train" in next(line for line in lines if line.startswith("fcos-r101"))
-    assert "fcos-lite0 on a test, 9 pictures" in legend
+    assert "fcos-lite0 on a test, 9 images" in legend
     rows = json.loads(run(capsys, "models", "--json")[1])
     assert next(r for r in rows if r["name"] == "fcos-lite0")["file"] == str(assets / "fcos-lite0.safetensors")
 
@@ -311,7 +311,7 @@ def test_pack(tmp_path, capsys):
     weights.save(run_folder / "best.safetensors", state, config, Classes(NAMES), about={"step": 12, "AP": 0.1})
     told = {"command": "fcos train --data /home/me/my data/voc --out /tmp/x/y a=1", "date": "2026-11-23", "gpu": None}
     (run_folder / "environment.json").write_text(json.dumps(told))
-    numbers = {"data": "/srv/voc2007", "split": "test", "pictures": 540, "AP": 0.4, "AP50": 0.66, "AP75": 0.4,
+    numbers = {"data": "/srv/voc2007", "split": "test", "images": 540, "AP": 0.4, "AP50": 0.66, "AP75": 0.4,
                "VOC_AP50_11point": 0.65, "per_class": []}  # fmt: skip
     (tmp_path / "metrics.json").write_text(json.dumps(numbers))
     out = tmp_path / "packed.safetensors"
@@ -323,7 +323,7 @@ def test_pack(tmp_path, capsys):
     assert out.stat().st_size < 0.55 * (run_folder / "best.safetensors").stat().st_size
     read, kept, classes, about = weights.read(out)
     assert (kept, classes) == (config, Classes(NAMES))
-    assert about["judged_on"] == "voc2007 test, 540 pictures"
+    assert about["judged_on"] == "voc2007 test, 540 images"
     assert (about["AP"], about["step"], about["licence"]) == (0.4, 12, "Apache-2.0")
     assert "/home/me" not in json.dumps(about)
     assert about["parameters"] == sum(p.numel() for p in weights.build(config, 2).parameters())

@@ -95,7 +95,7 @@ def model(tmp_path):
     config = tiny_config()
     torch.manual_seed(0)
     state = weights.build(config, 2).state_dict()
-    about = {"AP": 0.25, "judged_on": "shapes val, 4 pictures", "licence": "Apache-2.0"}
+    about = {"AP": 0.25, "judged_on": "shapes val, 4 images", "licence": "Apache-2.0"}
     weights.save(tmp_path / "run" / "last.safetensors", state, config, Classes(NAMES, (2, 7)), about=about)
     return tmp_path / "run"
 
@@ -128,7 +128,7 @@ def test_push_and_load_again(server, model, capsys):
     assert described["config"]["model"]["backbone"] == "test_resnet"
     readme = server.files["README.md"].decode()
     assert readme.startswith("---\nlibrary_name: fcos\npipeline_tag: object-detection\nlicense: apache-2.0\n")
-    for word in ("# hf://me/shapes", "disc, square", "0.250", "shapes val, 4 pictures"):
+    for word in ("# hf://me/shapes", "disc, square", "0.250", "shapes val, 4 images"):
         assert word in readme
     for name in ("hf://me/shapes", "hf://me/shapes@v1"):
         network, _, classes = load_network(name)

@@ -173,11 +173,11 @@
     return (await engine()).detect({ data, width, height });
   }
 
-  // ------------------------------------------------------------------ pictures
+  // ------------------------------------------------------------------ images
 
   async function add(files) {
     const images = [...files].filter((file) => file.type.startsWith("image/") || /\.(tiff?|bmp|webp|avif)$/i.test(file.name));
-    if (!images.length) return say("there is no picture among these", true);
+    if (!images.length) return say("there is no image among these", true);
     stopCamera();
     const first = state.pictures.length;
     for (const file of images) state.pictures.push({ blob: file, name: file.name || "pasted", bitmap: null, found: null });
@@ -640,8 +640,8 @@
 
   function promise() {
     $("promise").textContent = local()
-      ? "Everything is computed in this browser. Pictures never leave this device."
-      : "Pictures are sent to this server, which keeps none.";
+      ? "Everything is computed in this browser. Images never leave this device."
+      : "Images are sent to this server, which keeps none.";
   }
 
   // ------------------------------------------------------------------ start

@@ -48,7 +48,7 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
     if reading.backbone.startswith("hrnet"):
         model["stride_in_1x1"] = False
         settings["data"] = {"divisor": 64}
-        reasons.append("HRFPN: pictures are padded to multiples of 64, where its pooled levels have whole cells")
+        reasons.append("HRFPN: images are padded to multiples of 64, where its pooled levels have whole cells")
     return dialect, settings, reasons
 
 

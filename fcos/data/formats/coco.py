@@ -183,9 +183,9 @@ def _images(
     missing = [name for name, place in zip(names, paths, strict=True) if place is None]
     alone = len(missing) == len(names)
     if names and alone:
-        problems.note("no picture files found, only annotations", names[0], len(names))
+        problems.note("no image files found, only annotations", names[0], len(names))
     elif missing:
-        problems.skip("pictures that are not there", missing[0], len(missing))
+        problems.skip("images that are not there", missing[0], len(missing))
     ids = [key for image in listed if (key := id_of(image["id"])) is not None]
     numbers = settle(ids)
     renamed = [str(key) for key, number in numbers.items() if spelled(key) != number]
@@ -195,12 +195,12 @@ def _images(
     index_of: dict[Id, int] = {}
     for image, key, name, place in zip(listed, ids, names, paths, strict=True):
         if place is None and not alone:
-            index_of[key] = -1  # its annotations go silently with the picture
+            index_of[key] = -1  # its annotations go silently with the image
             continue
         if index_of.get(key, -1) >= 0:
             if images[index_of[key]].file_name != name:
-                raise DataError(f"{path}: the image id {key!r} belongs to two pictures, {name} is one of them")
-            problems.note("pictures listed twice, boxes put together", name)
+                raise DataError(f"{path}: the image id {key!r} belongs to two images, {name} is one of them")
+            problems.note("images listed twice, boxes put together", name)
             continue
         index_of[key] = len(images)
         height, width = float_of(image.get("height")), float_of(image.get("width"))

@@ -124,7 +124,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
         output.text(f"{split}_labels.csv", buffer.getvalue())
     lines = ["CSV: image ids, class ids and areas are not kept; labels.txt holds the order of the classes"]
     if empty:
-        lines.append(f"CSV: {plural(empty, 'picture')} without objects: rows with empty fields, which some refuse")
+        lines.append(f"CSV: {plural(empty, 'image')} without objects: rows with empty fields, which some refuse")
     if ignored:
         lines.append(f"CSV: {ignored:,} crowd or difficult boxes have 1 in the column ignore, which tools do not know")
     return lines

@@ -76,7 +76,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     if changed:
         lost.append(f"KITTI: spaces in class names become _, such as {changed[0]!r}")
     if renamed:
-        lost.append(f"KITTI: {plural(renamed, 'picture')} with a new name, as all lie in one folder")
+        lost.append(f"KITTI: {plural(renamed, 'image')} with a new name, as all lie in one folder")
     if ignored:
         lost.append(f"KITTI: {ignored:,} crowd or difficult boxes become DontCare, which is ignored for every class")
     return lost

@@ -118,7 +118,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
             f"imWidth={width}\nimHeight={height}\nimExt={suffix}\n",
         )
     return [
-        "MOT: pictures become frames 1, 2, ... of one sequence a split; names, image ids, class ids and areas are not "
+        "MOT: images become frames 1, 2, ... of one sequence a split; names, image ids, class ids and areas are not "
         "kept, every box is a track of its own, and tools expect frames of one size"
     ]
 

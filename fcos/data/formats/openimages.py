@@ -96,13 +96,13 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\n").writerows([("LabelName", "DisplayName"), *zip(codes, names, strict=True)])
     output.text("class-descriptions-boxable.csv", buffer.getvalue())
-    lost = ["Open Images: image ids, class ids and areas are not kept; boxes are cut at the edge of their picture"]
+    lost = ["Open Images: image ids, class ids and areas are not kept; boxes are cut at the edge of their image"]
     if empty:
         lost.append(
-            f"Open Images: {plural(empty, 'picture')} without objects left out, as the format has no row for them"
+            f"Open Images: {plural(empty, 'image')} without objects left out, as the format has no row for them"
         )
     if renamed:
-        lost.append(f"Open Images: {plural(renamed, 'picture')} with a new name, as an ImageID has no folder")
+        lost.append(f"Open Images: {plural(renamed, 'image')} with a new name, as an ImageID has no folder")
     ignored = sum(int(r.ignore.sum()) for d in splits.values() for r in d.records)
     return lost + ([f"Open Images: {ignored:,} crowd or difficult boxes carry IsGroupOf"] if ignored else [])
 

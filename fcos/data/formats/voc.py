@@ -109,7 +109,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
             output.image(record, f"JPEGImages/{stem}{suffix}")
         output.text(f"ImageSets/Main/{split}.txt", "".join(f"{stem}\n" for stem in listed))
     if renamed:
-        lines.append(f"VOC: {plural(renamed, 'picture')} with a new name, as all lie in one folder")
+        lines.append(f"VOC: {plural(renamed, 'image')} with a new name, as all lie in one folder")
     if fractions:
         lines.append(f"VOC: {plural(fractions, 'box')} with fractions of pixels, which some tools round")
     return lines

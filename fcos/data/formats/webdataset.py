@@ -1,8 +1,8 @@
-"""WebDataset: tar files (shards) in which a picture and a JSON file of the same name follow each other.
+"""WebDataset: tar files (shards) in which an image and a JSON file of the same name follow each other.
 
 Defined at https://github.com/webdataset/webdataset; what the JSON says of boxes it leaves open. Here it is what Hugging
 Face's metadata.jsonl says: "objects" with bbox [x, y, width, height], categories (names), area and iscrowd. Shards are
-not unpacked: a picture is read from its place in the tar file.
+not unpacked: an image is read from its place in the tar file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LOOKED = 8  # members that are looked at to know the format
 
 
 def _sniff(probe: Probe) -> bool:
-    """Whether a picture and its JSON stand among the first files: other tar files are just tar files."""
+    """Whether an image and its JSON stand among the first files: other tar files are just tar files."""
     kinds: dict[str, set[str]] = {}
     try:
         with tarfile.open(probe.path, "r:") as archive:

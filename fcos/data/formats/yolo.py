@@ -132,7 +132,7 @@ def _described(tree: Tree, file: Path, options: ReadOptions) -> Sources:
             continue
         sources[canonical_split(key)] = partial(_read_entries, made, data, canonical_split(key), entries)
     if not sources:
-        raise DataError(f"{file} names no pictures; it needs train: or val: with a folder or a list of pictures")
+        raise DataError(f"{file} names no images; it needs train: or val: with a folder or a list of images")
     for split in {s for s in tree.images.splits.values() if s} - set(sources):
         extra = [p for p, s in tree.images.splits.items() if s == split and made.labels.of(p).is_file()]
         if extra:  # Roboflow's test/, which its data.yaml may leave out
@@ -233,16 +233,16 @@ def _read_unnamed(made: _Set, split: str) -> Dataset:
 
 
 def _listed(file: Path, root: Path, problems: Problems) -> list[Path]:
-    """The pictures of a .txt list, each below the data set's folder; folders of other machines are dropped."""
+    """The images of a .txt list, each below the data set's folder; folders of other machines are dropped."""
     if file.suffix.lower() != ".txt":
-        raise DataError(f"{file} is neither a folder nor a .txt list of pictures")
+        raise DataError(f"{file} is neither a folder nor a .txt list of images")
     paths = []
     for line in filter(None, map(str.strip, read_lines(file, kind=DataError))):
         parts = clean_name(line, file).split("/")
         options = (top / Path(*parts[start:]) for start in range(len(parts)) for top in (root, file.parent))
         path = next((p for p in options if p.suffix.lower() in SUFFIXES and is_there(p) and p.is_file()), None)
         if path is None:
-            problems.skip("pictures that are not there", line)
+            problems.skip("images that are not there", line)
         else:
             paths.append(path)
     return paths
@@ -347,8 +347,8 @@ def _read_images(made: _Set, split: str, paths: list[Path], problems: Problems) 
             rows.append((index, label, x1 * width, y1 * height, x2 * width, y2 * height))
             names.append((labels, number))
     if bare:
-        kind = "no picture has a label file: is 'labels' beside 'images'?" if bare == len(paths) else ""
-        problems.note(kind or "pictures without a label file, used as pictures without objects", count=bare)
+        kind = "no image has a label file: is 'labels' beside 'images'?" if bare == len(paths) else ""
+        problems.note(kind or "images without a label file, used as images without objects", count=bare)
     table = np.array(rows, dtype=np.float64).reshape(-1, 6)
     flat = Rows(
         table[:, 0].astype(np.int64),
@@ -363,7 +363,7 @@ def _read_images(made: _Set, split: str, paths: list[Path], problems: Problems) 
 
 
 def _row(line: str, label_of: dict[int, int]) -> tuple[int, tuple[float, float, float, float]]:
-    """`class x y w h`, or `class x y x y x y ...` (a polygon), in shares of the picture -> label, corners."""
+    """`class x y w h`, or `class x y x y x y ...` (a polygon), in shares of the image -> label, corners."""
     fields = line.split()
     try:
         values = [float(v) for v in fields]
@@ -381,7 +381,7 @@ def _row(line: str, label_of: dict[int, int]) -> tuple[int, tuple[float, float, 
     else:
         raise ValueError(f"{len(fields)} numbers; a box has 5, a polygon an odd count from 7")
     if max(box) > 2:
-        raise ValueError(f"{line.strip()[:60]!r} is not in shares of the picture (0..1)")
+        raise ValueError(f"{line.strip()[:60]!r} is not in shares of the image (0..1)")
     return label, box
 
 
@@ -411,7 +411,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
             output.image(record, f"images/{keys[split]}/{name}")
     trimmed = count(splits, "over")
     if trimmed:
-        lines.append(f"YOLO: {plural(trimmed, 'box')} cut at the edge of their picture")
+        lines.append(f"YOLO: {plural(trimmed, 'box')} cut at the edge of their image")
     content = {key: f"images/{key}" for key in keys.values()} | {"names": dict(enumerate(output.classes.names))}
     output.text("data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     if output.model:

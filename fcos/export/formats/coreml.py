@@ -18,7 +18,7 @@ from ..graph import build, example
 
 
 def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()) -> None:
-    """Write an ML program that takes an RGB picture; fp16 is the dtype of its arithmetic."""
+    """Write an ML program that takes an RGB image; fp16 is the dtype of its arithmetic."""
     coremltools = require("coremltools", "coreml")
     sample = example(about)[0].float()
     with torch.no_grad():

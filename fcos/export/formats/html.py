@@ -1,6 +1,6 @@
 """One HTML file that detects: page, weights, onnxruntime-web and classes, opened from disk, without a network.
 
-Its own JavaScript prepares pictures and decodes, so the check compares detections and not tensors; a Chromium without a
+Its own JavaScript prepares images and decodes, so the check compares detections and not tensors; a Chromium without a
 window runs it.
 """
 

@@ -1,4 +1,4 @@
-"""/predict and /explain: pictures in; boxes, drawn pictures or stories out."""
+"""/predict and /explain: images in; boxes, drawn images or stories out."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Score = Annotated[
 Names = Annotated[str | None, Query(alias="classes", description="Only these classes, separated by commas.")]
 Most = Annotated[int | None, Query(alias="max", ge=0, description="At most so many detections, the best ones.")]
 Model = Annotated[str | None, Query(description="Which model; left out: the first.")]
-Tile = Annotated[str | None, Query(description="Cut large pictures into tiles of so many pixels, or auto.")]
+Tile = Annotated[str | None, Query(description="Cut large images into tiles of so many pixels, or auto.")]
 Maps = Annotated[bool, Query(description="Class probability and centerness of each level, as grey PNG files.")]
 _BODY = {
     "requestBody": {
         "required": True,
-        "description": "One picture's bytes, or a form with one or several files.",
+        "description": "One image's bytes, or a form with one or several files.",
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -48,7 +48,7 @@ _BODY = {
 def add(app: FastAPI, server: Server) -> None:
     """The routes."""
 
-    @app.post("/predict", openapi_extra=_BODY, summary="Detections of one or several pictures")
+    @app.post("/predict", openapi_extra=_BODY, summary="Detections of one or several images")
     async def predict(
         request: Request,
         score: Score = None,
@@ -56,7 +56,7 @@ def add(app: FastAPI, server: Server) -> None:
         most: Most = None,
         way: tuple[str | None, str | None] = Depends(_way),
     ) -> Response:
-        """`Accept: image/jpeg` gives the drawn picture. Of several pictures, one that cannot be read has `error` in
+        """`Accept: image/jpeg` gives the drawn image. Of several images, one that cannot be read has `error` in
         place of `detections`; where none can be read the status is the first one's, 400 or 413."""
         model, tile = way
         deadline = time.monotonic() + server.limits.timeout
@@ -70,11 +70,11 @@ def add(app: FastAPI, server: Server) -> None:
         outcomes = await compute(engine, [upload.data for upload in sent], which.least, deadline, task)
         if "image/jpeg" in request.headers.get("accept", ""):
             if len(sent) != 1:
-                raise Refused(400, "one picture at a time can be drawn; ask for JSON, or send them one by one")
+                raise Refused(400, "one image at a time can be drawn; ask for JSON, or send them one by one")
             return await _draw(outcomes[0], which)
         return await asyncio.to_thread(_answer, server, engine, sent, outcomes, which)
 
-    @app.post("/explain", openapi_extra=_BODY, summary="Why each box of one picture is there")
+    @app.post("/explain", openapi_extra=_BODY, summary="Why each box of one image is there")
     async def explain(request: Request, score: Score = None, model: Model = None, maps: Maps = True) -> Response:
         """For each detection its level, location, distances to the sides, class probability, centerness and the boxes
         it silenced; for each level its heat maps."""
@@ -84,7 +84,7 @@ def add(app: FastAPI, server: Server) -> None:
         which = wanted(detector.classes, detector.shown, score, None, None)
         sent = await _pictures(server, request, deadline)
         if len(sent) != 1:
-            raise Refused(400, "one picture at a time is explained")
+            raise Refused(400, "one image at a time is explained")
         outcomes = await compute(engine, [sent[0].data], 0.0, deadline, explainer(which.least, maps))
         one = outcomes[0]
         if isinstance(one, Exception):
@@ -120,7 +120,7 @@ def _url(body: bytes) -> str:
     except (ValueError, KeyError, TypeError, RecursionError):
         url = None
     if not isinstance(url, str):
-        raise Refused(400, 'JSON must be {"url": "https://..."}; better send the picture\'s bytes')
+        raise Refused(400, 'JSON must be {"url": "https://..."}; better send the image\'s bytes')
     return url
 
 

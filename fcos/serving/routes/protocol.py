@@ -54,7 +54,7 @@ def add(app: FastAPI, server: Server) -> None:
     @app.post("/v2/models/{name}/infer", tags=tags)
     @app.post("/v2/models/{name}/versions/1/infer", tags=tags)
     async def infer(request: Request, name: str) -> Response:
-        """Input `images`: UINT8 [N,H,W,3], or BYTES [N], each a picture's file. Parameters: score, classes, max."""
+        """Input `images`: UINT8 [N,H,W,3], or BYTES [N], each an image's file. Parameters: score, classes, max."""
         deadline = time.monotonic() + server.limits.timeout
         engine = server.engine(name)
         body = await read_body(request, server.limits, deadline)
