@@ -82,7 +82,7 @@ class _Measured(Part):
 
     data: Name
     split: Name
-    pictures: int
+    images: int
     AP: float | None
     AP50: float | None = None
     AP75: float | None = None
