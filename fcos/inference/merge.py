@@ -4,8 +4,8 @@ Three rules, each for one class at a time:
 
 1. A box that an inner edge of its window cuts gives way to a whole one that it is a part of: one that looks the same
    through that window, or one that goes on beyond the cut and holds nearly all of the piece. The whole one's score
-   rises half way to the piece's; one that scores less than a third takes nothing away. What is nearly as large as the
-   whole one is left to NMS: the window saw the object after all.
+   rises half way to the piece's; one that scores less than a third takes nothing away. A piece nearly as large as the
+   whole one gives way too: its corners end at the cut, and where it scores more NMS would keep them.
 2. Two boxes that facing inner edges cut become one, where each is what its window shows of their union. Neighbours
    that merely touch do not: they end before the edge, or their union shows more of them than the window does.
 3. NMS, by the detector's own rule, takes what two windows saw whole.
@@ -31,7 +31,6 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 _SAME = 0.6  # IoU from which a box is what a window shows of another
-_NEARLY = 0.6  # IoU from which a piece is no part of a whole box but the same
 _INSIDE = 0.7  # share of a piece that lies in the whole box that it is a part of
 _RATIO = 0.3  # of a piece's score that a whole box must reach
 _EDGE = 0.04  # share of a window's side within which a box counts as cut by the edge
@@ -158,7 +157,7 @@ def _part_of(pieces: Rows, boxes: Floats, scores: Floats) -> Ints:
         beyond = np.concatenate((whole[..., :2] < frame[..., :2], whole[..., 2:] > frame[..., 2:]), axis=-1)
         inside = _shared(box, whole) >= _INSIDE * _area(box)
         fits = looks | (inside & (beyond & part.cut[:, None]).any(axis=-1))
-        fits &= (_iou(box, whole) < _NEARLY) & (scores[None] >= _RATIO * part.scores[:, None])
+        fits &= scores[None] >= _RATIO * part.scores[:, None]
         best = np.where(fits, scores[None], -1.0).argmax(axis=1)
         result[start : start + _ROWS] = np.where(fits.any(axis=1), best, -1)
     return result

@@ -165,11 +165,13 @@ def test_a_whole_box_takes_half_of_what_its_piece_scores_more_and_a_weak_one_not
         assert join(seen, windows, (128, 128), Looker([])).scores.tolist() == pytest.approx(kept_scores)
 
 
-def test_of_two_that_are_nearly_one_the_better_counts():
-    """The object ends at the tile's edge, so that the tile saw all of it: 44 of 47 columns."""
+def test_a_piece_nearly_as_large_gives_way_to_the_whole_box():
+    """44 of 60 columns, an IoU of 0.73: with its 0.8 NMS would keep the piece, and the right side would be lost."""
     windows = [Window(0, 0, 64, 64), Window(0, 0, 128, 128)]
-    seen = [_seen([[20, 20, 64, 56]], [0.8], [0]), _seen([[20, 20, 67, 56]], [0.5], [0])]
-    assert boxes_of(join(seen, windows, (128, 128), Looker([]))) == [(20, 20, 64, 56)]
+    seen = [_seen([[20, 20, 64, 56]], [0.8], [0]), _seen([[20, 20, 80, 56]], [0.5], [0])]
+    found = join(seen, windows, (128, 128), Looker([]))
+    assert boxes_of(found) == [(20, 20, 80, 56)]
+    assert found.scores.tolist() == pytest.approx([0.65])
 
 
 def test_a_piece_of_another_object_in_front_stays():
