@@ -78,7 +78,8 @@ def count(positives: Positives, cfg: LossConfig) -> Tensor:
 def normalizers(total: Tensor, cfg: LossConfig, world: int = 1, average: float | None = None) -> Normalizers:
     """Divisors from `total` [2], the counts of the whole step over `world` processes.
 
-    Gradients are averaged over processes, so the divisors are means per process. `average` is the moving
+    Gradients are averaged over processes, so the divisors are means per process; the least divisor is one for the whole
+    step, so that a step without positives too has the gradient that one process would have. `average` is the moving
     average of the step's positives, for the dialect that has one (see `moving_average`).
     """
     if cfg.normalizer == "moving-average":
@@ -86,8 +87,8 @@ def normalizers(total: Tensor, cfg: LossConfig, world: int = 1, average: float |
             raise ValueError("the moving-average normalizer needs `average`")
         shared = total.new_tensor(average / world)
         return Normalizers(shared, shared, shared)
-    positives = (total[0] / world).clamp(min=1.0)
-    weights = (total[1] / world).clamp(min=1e-6) if cfg.box_weights == "centerness" else positives
+    positives = total[0].clamp(min=1.0) / world
+    weights = total[1].clamp(min=1e-6) / world if cfg.box_weights == "centerness" else positives
     return Normalizers(positives, weights, positives)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import socket
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +18,9 @@ from torch import Tensor, nn
 
 from ..errors import DeviceError, FcosError, OtherProcess
 from ..network.folding import activation
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 T = TypeVar("T")
 
@@ -46,6 +52,57 @@ def launched(devices: int, nodes: int) -> tuple[int, int]:
             f"--devices {devices} --nodes {nodes}: {starter} started {found[0]} processes on {found[1]} machines; {fix}"
         )
     return found
+
+
+def join(device: str) -> None:
+    """Form the group of processes where torchrun started several; elsewhere lightning-fabric does it.
+
+    torchrun keeps one store for all its attempts (torch 2.14, with static rendezvous and c10d alike). Processes that it
+    starts anew would find the addresses of those that were killed, and fail or wait. So every attempt gets keys of its
+    own. `device`: cpu or cuda.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or dist.is_initialized():
+        return
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if world == 1:
+        return
+    from torch._C._distributed_c10d import PrefixStore, TCPStore
+    from torch.distributed.constants import default_pg_timeout
+
+    wait = default_pg_timeout
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=wait)
+    fresh = PrefixStore(agree(store, rank, world, wait.total_seconds()), store)
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, store=fresh, rank=rank, world_size=world, timeout=wait)
+    if backend == "nccl":
+        atexit.register(dist.destroy_process_group)
+
+
+def agree(store: Store, rank: int, world: int, seconds: float) -> str:
+    """A name that the processes of this attempt share and no other attempt has, whatever earlier ones left in `store`.
+
+    torchrun's count of restarts is no such name: on several machines it may differ. Each process shows a word that it
+    just made up, and the first answers to words until all have their answer; old words get answers that nobody reads.
+    FcosError where one does not come within `seconds`.
+    """
+    mine = uuid.uuid4().hex
+    if rank:
+        store.set(f"fcos/word/{rank}", mine)
+        name: str = store.get(f"fcos/name/{mine}").decode()
+        store.set(f"fcos/heard/{name}/{rank}", "")
+        return name
+    waiting, answered, until = set(range(1, world)), set(), time.monotonic() + seconds
+    while waiting:
+        for other in sorted(waiting):
+            if store.check([f"fcos/heard/{mine}/{other}"]):
+                waiting.remove(other)
+            elif store.check([f"fcos/word/{other}"]) and (word := store.get(f"fcos/word/{other}")) not in answered:
+                store.set(f"fcos/name/{word.decode()}", mine)
+                answered.add(word)
+        if time.monotonic() > until:
+            raise FcosError(f"process {min(waiting)} of {world} did not come within {seconds:.0f} seconds")
+        time.sleep(0.01)
+    return mine
 
 
 def together(work: Callable[[], T], world: int) -> T:

@@ -45,7 +45,7 @@ from .checkpoint import (
 from .clock import Deadline
 from .console import Console
 from .data import check_data
-from .distributed import gather, one_line_for_lost_peers, require_same, synchronize_norms, together
+from .distributed import gather, join, one_line_for_lost_peers, require_same, synchronize_norms, together
 from .ending import Ending, worst
 from .folder import RunFolder, check_loggers
 from .images import RunImages, draw_batch
@@ -76,6 +76,7 @@ class Trainer:
         self.data = {**data, "train": tiled(data["train"], config.data.tile)}
         self.classes: Classes = data["train"].classes
         self.fabric = make_fabric(config, options.device, options.devices, options.nodes)
+        join(self.fabric.device.type)
         self.fabric.launch()
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
         self.first = self.rank == 0

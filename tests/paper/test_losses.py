@@ -167,6 +167,18 @@ def test_parts_add_up_to_the_whole(quality, weights):
         assert sum(part_terms).item() == pytest.approx(whole_term.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("weights", ["centerness", "none"])
+@pytest.mark.parametrize("positives", [0, 1, 3, 40])
+def test_the_divisors_of_processes_make_the_mean_of_their_gradients_that_of_one(positives, weights):
+    """With no object in any image too, and with fewer positives than processes."""
+    cfg = LOSS.model_copy(update={"box_weights": weights})
+    total = torch.tensor([positives, 0.3 * positives])
+    one, four = normalizers(total, cfg), normalizers(total, cfg, world=4)
+    for alone, shared in zip(one, four, strict=True):
+        assert float(4 * shared) == pytest.approx(float(alone), rel=1e-6)
+    assert float(one[0]) == max(1.0, positives)
+
+
 def test_moving_average_of_detectron2():
     cfg = LOSS.model_copy(update={"normalizer": "moving-average"})
     first = moving_average(None, 89.0, cfg)
