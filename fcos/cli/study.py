@@ -232,8 +232,13 @@ def _versus(data: DataSource, split: str | None, limit: int, plan: dict[str, Any
     splits = open_splits(data)
     (taught,) = taught_splits(splits, None, data)
     judged = split or next((k for k in ("val", "test") if k in splits), "val")
+    if judged == split == taught:
+        raise DataError(
+            f"--split {split} is what is learned from; name another to judge by (it has {', '.join(splits)})"
+        )
     if judged not in splits or judged == taught:
-        raise DataError(f"{data} has no {judged} split to judge by beside {taught} (it has {', '.join(splits)})")
+        fix = "" if split else "; to keep a part for that: fcos data split"
+        raise DataError(f"{data} has no {judged} split to judge by beside {taught} (it has {', '.join(splits)}){fix}")
     dataset = splits[judged]
     dataset = dataset.subset(range(min(limit, len(dataset)))) if limit else dataset
     return dataset, versus_study({"train": splits[taught], "val": dataset}, Plan(**plan))

@@ -18,7 +18,7 @@ from ..data.classes import as_seen
 from ..errors import ConfigError, DataError, did_you_mean
 from ..evaluation.coco import evaluate
 from ..evaluation.uncertainty import Draws, intervals
-from ..files import write_whole
+from ..files import check_folder, write_whole
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.proposals import proposer
@@ -160,20 +160,22 @@ class VersusStudy:
 
     def text(self) -> str:
         """For a terminal."""
-        head = ("", "seeds", "AP", "95 %", "AP50", "AR@100", "AR@1000", "outputs", "params", "steps", "s/step",
-                "ms/image", "paper AP", "paper AR@100", "paper AR@1000")  # fmt: skip
-        lines = []
+        scores = ("", "seeds", "AP", "95 %", "AP50", "AR@100", "AR@1000", "paper AP", "paper AR@100", "paper AR@1000")
+        costs = ("", "outputs", "parameters", "steps", "s a step", "ms an image")
+        reached, spent = [], []
         for r in self.rows:
             low, high = r.interval()
             spread = "-" if math.isnan(low) else f"{percent(low, 1)} to {percent(high, 1)}"
-            numbers = [percent(r.mean(k)) for k in ("AP50", "AR100", "AR1000")]
-            cost = (f"{r.cost.outputs:,}", f"{r.cost.parameters / 1e6:.2f} M", f"{r.cells[0].steps:,}",
-                    f"{r.cost.step:.2f}", f"{r.cost.image * 1000:.0f}")  # fmt: skip
+            numbers = (percent(r.mean(k)) for k in ("AP50", "AR100", "AR1000"))
             cited = (percent(r.method.paper.get(k), 1) for k in ("AP", "AR@100", "AR@1000"))
-            lines.append((r.method.name, len(r.cells), percent(r.mean("AP")), spread, *numbers, *cost, *cited))
+            reached.append((r.method.name, len(r.cells), percent(r.mean("AP")), spread, *numbers, *cited))
+            spent.append(
+                (r.method.name, f"{r.cost.outputs:,}", f"{r.cost.parameters / 1e6:.2f} M", f"{r.cells[0].steps:,}",
+                 f"{r.cost.step:.2f}", f"{r.cost.image * 1000:.0f}")
+            )  # fmt: skip
         told = f"{self.data}, {self.budget} each, judged on {self.judged}; AP and AR in %"
         over = "95 %: over the seeds (Student), of one seed by the choice of images"
-        return "\n".join([told, table(head, lines), over, CITED])
+        return "\n".join([told, table(scores, reached), over, "", table(costs, spent), "", CITED])
 
     def plot(self, path: Path) -> None:
         """Bars of AP and of AR@100 beside the paper's AP."""
@@ -220,6 +222,9 @@ def versus_study(data: Mapping[str, Dataset], plan: Plan) -> VersusStudy:
     for dataset in data.values():
         if absent := next((r.file_name for r in dataset.records if r.path is None), None):
             raise DataError(f"{dataset.root}: {absent} has no file; put the images where the annotations say")
+    if not as_seen(data["val"], plan.config.data).counts().any():
+        raise DataError(f"{data['val'].root}: no boxes in {_judged(data['val'])}, so there is nothing to judge by")
+    check_folder(plan.out)
     chosen = {key: known[key] for key in (plan.only or known)}
     cells: dict[str, list[Cell]] = {key: [] for key in chosen}
     costs: dict[str, Cost] = {}

@@ -242,7 +242,7 @@ MISTAKES = [
     (["--minutes", "0"], "--minutes"),
     (["--methods", "yolo"], "yolo"),
     (["--split", "tset"], "tset"),
-    (["--split", "train"], "no train split to judge by"),
+    (["--split", "train"], "--split train is what is learned from"),
     (["train.batch=0"], "train.batch"),
 ]
 
@@ -256,6 +256,20 @@ def test_mistakes_are_one_line(tmp_path, capsys, arguments, word):
     assert code == 2
     assert word in err.strip().splitlines()[-1]
     assert "Traceback" not in err
+
+
+def test_nothing_to_judge_by_is_told_before_anything_is_trained(tmp_path, capsys):
+    words = ("study", "versus", tmp_path / "shapes", "--out", tmp_path / "o", "--device", "cpu")
+    make_shapes(tmp_path / "shapes", {"train": 1})
+    code, _, err = fcos(capsys, *words)
+    assert (code, "has no val split to judge by beside train" in err, "fcos data split" in err) == (2, True, True)
+    make_shapes(tmp_path / "shapes", {"val": 1})
+    file = tmp_path / "shapes" / "instances_val.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "annotations": []}))
+    code, _, err = fcos(capsys, *words, "--methods", "rpn")
+    assert code == 2
+    assert "no boxes in 1 image of val" in err
+    assert not (tmp_path / "o").exists()
 
 
 def test_options_of_versus_are_refused_elsewhere(tmp_path, capsys):
