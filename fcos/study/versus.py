@@ -182,11 +182,11 @@ class VersusStudy:
         from ..show.plots import bars
 
         columns = {
-            "here": [_bar(r.mean("AP")) for r in self.rows],
+            "AP here": [_bar(r.mean("AP")) for r in self.rows],
             "AR@100 of proposals": [_bar(r.mean("AR100")) for r in self.rows],
             "paper AP (COCO, R-50)": [r.method.paper.get("AP") for r in self.rows],
         }
-        bars(path, f"versus: AP, {data_name(self.data)}", [r.method.name for r in self.rows], columns)
+        bars(path, f"versus: AP and proposals, {data_name(self.data)}", [r.method.name for r in self.rows], columns)
 
 
 def _bar(value: float) -> float | None:
