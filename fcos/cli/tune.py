@@ -35,7 +35,9 @@ def command(
     pictures: Pictures = None,
     labels: Labels = None,
 ) -> None:
-    """Search for better settings by many short runs, for those who have a night. Never needed for a good result.
+    """Search for better settings by many short runs.
+
+    For those who have a night: it is never needed for a good result.
 
     The same command again goes on in the same folder, after an end or a kill; run on a second GPU at the same time, it
     helps.
