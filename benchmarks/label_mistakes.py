@@ -2,7 +2,7 @@
 
     python benchmarks/label_mistakes.py shared/data/voc2007 --split test --model fcos-lite2
 
-For each seed 5 % of the boxes are spoiled in each of the five ways; then the spoiled set is checked, which injects errors
+For each seed 5 % of the boxes are spoiled in each of the five ways; the spoiled set is checked, which injects errors
 of its own on top. Printed is the precision among the first N of each kind, N being the number spoiled. Real mistakes of
 the set count as right boxes. The model must not have learned from these images.
 """
