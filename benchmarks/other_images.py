@@ -132,8 +132,9 @@ def with_objects(dataset: Dataset, most: int) -> Dataset:
     return dataset.subset([i for i, r in enumerate(dataset.records) if (~r.ignore).any()][:most])
 
 
-def grids(folder: Path, split: str, count: int, shape: tuple[int, int] = (6, 8)) -> None:
-    """Images of 768 x 576 with over a hundred small digits each: scenes of the demo, side by side."""
+def grids(folder: Path, split: str, count: int, shape: tuple[int, int] = (5, 7)) -> None:
+    """Images of 672 x 480 with about 85 small digits each (100 detections are judged): scenes of the demo, side by
+    side."""
     (folder / split).mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []

@@ -213,9 +213,9 @@ def plain(value: Any) -> Any:
 
 
 def plural(count: int, noun: str) -> str:
-    """1 class, 20 classes, 1,234 boxes, 2 queries."""
+    """1 class, 20 classes, 1,234 boxes, 2 queries, 5 epochs."""
     if count != 1:
-        if noun.endswith(("s", "x", "ch", "sh")):
+        if noun.endswith(("s", "x", "ch", "sh")) and not noun.endswith("epoch"):
             noun += "es"
         elif noun.endswith("y") and noun[-2] not in "aeiou":
             noun = noun[:-1] + "ies"

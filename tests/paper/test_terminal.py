@@ -10,7 +10,7 @@ import fcos
 from fcos import terminal
 from fcos.errors import ConfigError, did_you_mean
 from fcos.points import padded
-from fcos.terminal import Bar, parse_shape, track
+from fcos.terminal import Bar, parse_shape, plural, track
 
 
 @pytest.fixture
@@ -107,3 +107,12 @@ def test_one_mechanism(word, home):
 def test_plain():
     given = {"a": np.float32(0.5), 2: [np.nan, np.array([1, 2])], "c": (np.int64(3), None)}
     assert terminal.plain(given) == {"a": 0.5, "2": [None, [1, 2]], "c": [3, None]}
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "words"),
+    [(1, "class", "1 class"), (20, "class", "20 classes"), (5, "epoch", "5 epochs"), (2, "batch", "2 batches"),
+     (0, "query", "0 queries"), (1234, "box", "1,234 boxes"), (2, "day", "2 days")],
+)  # fmt: skip
+def test_plurals_are_english(count, noun, words):
+    assert plural(count, noun) == words
