@@ -27,7 +27,7 @@ def test_without_a_terminal_a_bar_is_lines_on_stderr(often, capsys):
     assert out == ""
     lines = err.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["reading 1/3", "reading 2/3", "reading 3/3"]
-    assert all("pictures/s" in line and line.endswith("left") for line in lines)
+    assert all("images/s" in line and line.endswith("left") for line in lines)
 
 
 def test_a_quiet_bar_says_nothing(often, capsys):
