@@ -65,6 +65,8 @@ class Rows:
     extent: np.ndarray | None = None
 
     def select(self, keep: np.ndarray) -> Rows:
+        if keep.dtype == bool and keep.all():  # the usual case, and of millions of rows a copy is a hundred megabytes
+            return self
         places = np.flatnonzero(keep) if keep.dtype == bool else keep
         name = self.name
         return Rows(
@@ -78,7 +80,7 @@ class Rows:
         )
 
 
-@dataclass
+@dataclass(slots=True)
 class ImageFile:
     """An image entry of an annotation file; size None where the file does not say. ids: the file's own."""
 
@@ -235,4 +237,4 @@ def _check_boxes(images: list[ImageFile], sizes: np.ndarray, rows: Rows, problem
     if (keep & over).any():
         first = int(np.flatnonzero(keep & over)[0])
         problems.warn("boxes partly outside the image, kept and cut in training", name(first), int((keep & over).sum()))
-    return rows if keep.all() else rows.select(keep)
+    return rows.select(keep)

@@ -227,8 +227,8 @@ def _exists(path: Path) -> bool:
 def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[Path], list[Path]]:
     """(images, annotation files) below a folder, sorted; links are followed, but no folder twice, and none to a folder
     that `root` lies in."""
-    images: list[Path] = []
-    annotations: list[Path] = []
+    images: list[str] = []
+    annotations: list[str] = []
     seen = around(root)
     stack = [(os.fspath(root), 0)]
     count = 0
@@ -247,7 +247,7 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
             if count > limit:
                 if whole:
                     raise DataError(f"{root} holds more than {limit:,} files; name the folder of one data set")
-                return sorted(images), sorted(annotations)
+                return _in_order(images), _in_order(annotations)
             name = entry.name
             if name.startswith((".", "__MACOSX")):
                 continue
@@ -259,7 +259,13 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
                 if level < depth:
                     stack.append((entry.path, level + 1))
             elif os.path.splitext(name)[1].lower() in SUFFIXES:
-                images.append(Path(entry.path))
+                images.append(entry.path)
             elif name.lower().endswith(ANNOTATIONS):
-                annotations.append(Path(entry.path))
-    return sorted(images), sorted(annotations)
+                annotations.append(entry.path)
+    return _in_order(images), _in_order(annotations)
+
+
+def _in_order(paths: list[str]) -> list[Path]:
+    """Paths in the order that sorted() gives, from texts: to compare a hundred thousand `Path`s takes seconds."""
+    paths.sort(key=lambda path: os.path.normcase(path).split(os.sep))
+    return [Path(path) for path in paths]

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from fcos.data.open import open_dataset, open_splits, split_names
-from fcos.data.tree import DataSource
+from fcos.data.tree import DataSource, Tree
 from fcos.errors import DataError
 
 BOX = (10, 20, 40, 60)  # of every image, xyxy
@@ -406,3 +406,27 @@ def test_a_loop_of_links_and_what_a_killed_writer_left(tmp_path):
     xml(tmp_path / "annotations" / "a.xml")
     (tmp_path / "images" / "again").symlink_to(tmp_path)
     check(tmp_path, {"all": 1}, "voc")
+
+
+def test_files_stand_in_the_order_of_their_paths(tmp_path):
+    """As sorted() has paths, folder by folder: a folder before one whose name goes on with a letter below the slash."""
+    names = ["a/2.jpg", "a-b/1.jpg", "a/b/3.jpg", "a.jpg", "B/x.jpg", "a/é.jpg", "a b/0.jpg", "10.jpg", "9.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert Tree(DataSource(tmp_path)).images.paths == sorted(tmp_path / name for name in names)
+
+
+def test_opening_leaves_the_collector_of_python_as_it_was(tmp_path):
+    import gc
+
+    with pytest.raises(DataError):
+        open_dataset(tmp_path / "nothing")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with pytest.raises(DataError):
+            open_splits(tmp_path / "nothing")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -118,6 +118,7 @@ def _read(path: Path, split: str, tree: Tree, options: ReadOptions) -> Dataset:
     images, index_of = _images(listed, path, split, tree, problems)
     del data, listed  # of COCO's size they are most of the memory that opening takes
     rows = _rows(annotations, index_of, label_of, options.inclusive, problems)
+    del annotations, index_of
     records = assemble(images, rows, problems)
     aliases = {alias: image.id for image in images for alias in image.ids if alias != image.id}
     return Dataset(records, classes, "coco", split, path, problems.notes(), aliases)
