@@ -15,13 +15,11 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO, FileIO
-from itertools import chain, islice
 from pathlib import Path
-from secrets import token_hex
-from typing import Any, TypeVar
+from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -31,7 +29,6 @@ from . import remote, tars
 from .errors import FcosError
 from .files import noticed
 
-T = TypeVar("T")
 MB = 1 << 20
 TEXT_LIMIT = 256 * MB  # a list of a million images has 100
 JSON_LIMIT = 4096 * MB  # Objects365 has 3,000
@@ -160,6 +157,7 @@ def read_lines(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] 
 # names and addresses of images, which are full of such digits, mostly do not.
 _HUGE = re.compile(rb"[\s:,\[-]\d[\d.]*(?:[eE]\+?\d{3}|(?<=\d{309}))")
 _EXPONENT = re.compile(rb"[eE]\+?\d{3}")
+_LOOK = 16 * MB  # at a time, for digits
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 
 
@@ -168,96 +166,10 @@ def read_json(
 ) -> Any:
     """The value in a JSON file, or in a .gz of one. `nan` lets NaN and Infinity pass, which is no JSON but what
     Python writes. Numbers beyond float64, lone surrogates and more than 200 levels are refused."""
-    return _parse(_json_bytes(path, limit, kind), str(path), kind, nan)
+    return _parse(json_bytes(path, limit, kind), str(path), kind, nan)
 
 
-Rows = list[dict[str, Any]]
-_PIECE = 16 * MB
-_BETWEEN = re.compile(rb"\}\s*(,)\s*\{")  # two objects of a list, perhaps
-_END = re.compile(rb"\}(\s*)\]\s*(?:,\s*\"|\}\s*\Z)")  # the last object of one, perhaps
-_TRIES = 8  # places to try; each that is none costs the parsing of a piece
-
-
-def read_json_rows(
-    path: str | Path, key: str, take: Callable[[Rows], T], kind: type[FcosError] = FcosError, *, nan: bool = False
-) -> tuple[Any, list[T]]:
-    """As `read_json`, but the objects of the list `key` of the outermost object go to `take`, some at a time. Returns
-    the value, in which that list is empty, and what `take` gave for each part, in order. All objects of a large file
-    are never in memory at once: they take several times the room of the file.
-
-    `kind` where the list holds anything but objects. `take` has no side effects: it may see a part again.
-    """
-    data = _json_bytes(path, JSON_LIMIT, kind)
-    parted = _by_pieces(data, key, take, kind, nan) if len(data) > _PIECE else None
-    if parted is not None:
-        return parted
-    value = _parse(data, str(path), kind, nan)
-    del data
-    if not isinstance(value, dict) or key not in value:
-        return value, []
-    if not _are_objects(value[key]):
-        raise kind(f"{path}: {key!r} must be a list of objects")
-    rows: Rows = value[key]
-    value[key] = []
-    return value, [take(rows)]
-
-
-def _by_pieces(
-    data: bytes, key: str, take: Callable[[Rows], T], kind: type[FcosError], nan: bool
-) -> tuple[Any, list[T]] | None:
-    """As `read_json_rows`; None where the list cannot be parted so, for whatever reason.
-
-    Where one object of the list ends and the next begins only a parser knows, for the same signs may stand in a text
-    or deeper inside. But it need not be known: texts that each parse as a list, put together, parse as one list. So any
-    place will do with which the parser agrees.
-    """
-
-    def parsed(piece: bytes) -> Any:
-        try:
-            return _parse(piece, "", kind, nan)
-        except kind:
-            return None
-
-    def part(start: int) -> tuple[Rows, int, bool] | None:
-        """The next objects, where they end, and whether others follow."""
-        ends = (m.end(1) for m in islice(_END.finditer(data, start, start + 2 * _PIECE), _TRIES))
-        betweens = (m.start(1) for m in islice(_BETWEEN.finditer(data, start + _PIECE), _TRIES))
-        for place, more in chain(((e, False) for e in ends), ((b, True) for b in betweens)):
-            rows = parsed(b"[" + data[start:place] + b"]")
-            if rows and _are_objects(rows):
-                return rows, place, more
-        return None
-
-    begin = re.compile(rb'"%s"\s*:\s*\[' % re.escape(key.encode())).search(data)
-    if begin is None:
-        return None
-    taken: list[T] = []
-    at, more = begin.end(), True
-    while more:
-        found = part(at)
-        if found is None:
-            return None
-        rows, place, more = found
-        try:
-            taken.append(take(rows))
-        except kind:
-            return None
-        del rows, found
-        at = place + 1
-    # What is left must be JSON with a list at this very place.
-    mark = token_hex(16)
-    value = parsed(data[: begin.end()] + f'"{mark}"'.encode() + data[place:])
-    if not isinstance(value, dict) or value.get(key) != [mark]:
-        return None
-    value[key] = []
-    return value, taken
-
-
-def _are_objects(value: Any) -> bool:
-    return isinstance(value, list) and set(map(type, value)) <= {dict}
-
-
-def _json_bytes(path: str | Path, limit: int, kind: type[FcosError]) -> bytes:
+def json_bytes(path: str | Path, limit: int, kind: type[FcosError]) -> bytes:
     """The text of a JSON file in UTF-8, unpacked, without a mark in front."""
     data = read_bytes(path, limit, kind)
     if data[:2] == b"\x1f\x8b":
@@ -320,7 +232,7 @@ def _uncollected() -> Iterator[None]:
 
 def _may_be_huge(data: bytes) -> bool:
     """Whether `_HUGE` is in it, by quicker looks first: for a large exponent, and for 309 digits."""
-    long = any(b"0" * 309 in data[at : at + _PIECE + 308].translate(_ZEROS) for at in range(0, len(data), _PIECE))
+    long = any(b"0" * 309 in data[at : at + _LOOK + 308].translate(_ZEROS) for at in range(0, len(data), _LOOK))
     if not long and _EXPONENT.search(data) is None:
         return False
     return _HUGE.search(data) is not None or _HUGE.match(b" " + data[:400]) is not None

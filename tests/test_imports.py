@@ -47,6 +47,7 @@ WORDS = [
     "files",
     "tars",
     "readers",
+    "json_rows",
     "core_yaml",
     "detections",
     "types",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
@@ -12,19 +11,17 @@ import torch
 
 from ..config import Config
 from ..data.dataset import Dataset
-from ..data.loader import train_loader
 from ..errors import FcosError
 from ..readers import read_text
-from ..training.ahead import Ahead
 from ..training.checkpoint import checkpoints
 from ..training.data import Source, choose
 from ..training.folder import RunFolder
 from ..training.loop import Trainer
 from ..training.program import with_learned_sizes
 from ..training.run import RunOptions
+from ..training.sample import Make, sample_run
 from ..training.stop import Stopped
 
-Make = Callable[[Config, Mapping[str, Dataset], RunOptions], Trainer]
 _STEPS = 7  # that are timed, the first two not counted
 
 
@@ -56,22 +53,14 @@ def trained(
 def seconds_a_step(config: Config, data: Mapping[str, Dataset], device: str = "auto", make: Make = Trainer) -> float:
     """Of training, by doing a few in a run that is thrown away: the median. On a CPU it is processor time by the number
     of threads, which other programs on the machine do not lengthen."""
-    quick = config.override({"train": {"plots": False, "logger": [], "iterations": 10_000, "val_loss": False}})
-    seen = choose(Source({"train": data["train"]}, holdout=0), quick).data
+    seen = choose(Source({"train": data["train"]}, holdout=0), config).data
     times: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = make(quick, seen, RunOptions(Path(folder) / "pace", init="none", device=device, quiet=True))
-        loader = Ahead(iter(train_loader(seen["train"], trainer.config)), trainer.fabric.device)
+    with sample_run(config, seen, "none", device, make) as (trainer, step):
         watch = Stopwatch(trainer.fabric.device)
-        try:
-            for _ in range(_STEPS):
-                began = watch()
-                trainer.train_step(loader)
-                times.append(watch() - began)
-        finally:
-            loader.close()
-            trainer.folder.close()
-            trainer.folder.release()
+        for _ in range(_STEPS):
+            began = watch()
+            step()
+            times.append(watch() - began)
     return median(times[2:])
 
 

@@ -30,8 +30,9 @@ from ..readers import TEXT_LIMIT, read_json
 from ..terminal import data_name, percent, plain, plural, table
 from ..training.folder import RunFolder
 from ..training.loop import Trainer
+from ..training.sample import Make
 from .ablation import BASE, ladder
-from .cells import Make, Stopwatch, seconds_a_step, trained
+from .cells import Stopwatch, seconds_a_step, trained
 from .rivals import Rival, RivalDetector, RivalProposer, RivalTrainer, rival
 
 if TYPE_CHECKING:

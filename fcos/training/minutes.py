@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ..config import Config
 from ..data.dataset import Dataset
-from ..data.loader import train_loader
 from ..errors import ConfigError
 from ..inference.composite import OWN, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
@@ -21,11 +18,9 @@ from ..inference.tiles import Tiling
 from ..machine import Placement, pick_device
 from ..terminal import clock
 from . import plan as rules
-from .ahead import Ahead
 from .clock import Budget, Deadline
 from .facts import gather, through_tiles
-from .loop import Trainer
-from .run import RunOptions
+from .sample import sample_run
 from .validation import eval_batch
 
 LEAST, MOST = 0.5, 60 * 24 * 14  # minutes
@@ -142,35 +137,27 @@ def more_steps(done: int, now: float, end: float, latest: float) -> bool:
 def measure(config: Config, data: Mapping[str, Dataset], wish: Wish) -> rules.Pace:
     """Seconds of a step and of judging an image, by doing some in a run that is thrown away: `more_steps`, two at
     least."""
-    quick = config.override({"train": {"plots": False, "logger": [], "iterations": 10_000, "val_loss": False}})
     val = data.get("val")
     judged = 2 if config.data.tile else _JUDGED
     few = {"train": data["train"], **({} if val is None else {"val": val.subset(range(min(judged, len(val))))})}
     times: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(quick, few, RunOptions(Path(folder) / "pace", wish.init, device=wish.device, quiet=True))
-        loader = Ahead(iter(train_loader(trainer.data["train"], trainer.config)), trainer.fabric.device)
-        try:
-            whole = wish.budget.minutes * 60
-            end, latest = (time.monotonic() + seconds for seconds in (min(20.0, 0.05 * whole), 0.15 * whole))
-            while len(times) < 2 or more_steps(len(times), time.monotonic(), end, latest):
+    with sample_run(config, few, wish.init, wish.device) as (trainer, step):
+        whole = wish.budget.minutes * 60
+        end, latest = (time.monotonic() + seconds for seconds in (min(20.0, 0.05 * whole), 0.15 * whole))
+        while len(times) < 2 or more_steps(len(times), time.monotonic(), end, latest):
+            began = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - began)
+        image = 0.0
+        if val is not None:
+            trainer.network.eval()
+            placement = Placement(trainer.fabric.device)
+            detector = compose([Detector(trainer.judged, config, trainer.classes, placement)], Looks(OWN))
+            for _ in range(2):  # the first time warms up
                 began = time.perf_counter()
-                trainer.train_step(loader)
-                times.append(time.perf_counter() - began)
-            image = 0.0
-            if val is not None:
-                trainer.network.eval()
-                placement = Placement(trainer.fabric.device)
-                detector = compose([Detector(trainer.judged, config, trainer.classes, placement)], Looks(OWN))
-                for _ in range(2):  # the first time warms up
-                    began = time.perf_counter()
-                    quiet = Progress(lambda _: None, True)
-                    predict_dataset(detector, few["val"], eval_batch(config, 1), allow_missing=True, progress=quiet)
-                    image = (time.perf_counter() - began) / len(few["val"])
-        finally:
-            loader.close()
-            trainer.folder.close()
-            trainer.folder.release()
+                quiet = Progress(lambda _: None, True)
+                predict_dataset(detector, few["val"], eval_batch(config, 1), allow_missing=True, progress=quiet)
+                image = (time.perf_counter() - began) / len(few["val"])
     # the first step warms up; a quarter of the others are quicker than this: the number of steps can only be lowered
-    step = float(np.quantile(times[1:], 0.25))
-    return rules.Pace(step, image or step / config.train.batch, trainer.config.train.batch, config.data.size)
+    quick = float(np.quantile(times[1:], 0.25))
+    return rules.Pace(quick, image or quick / config.train.batch, trainer.config.train.batch, config.data.size)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcos import readers
+from fcos import json_rows
 from fcos.data.dataset import Dataset
 from fcos.data.open import open_dataset
 from fcos.data.records import Record, Records, Window
@@ -143,7 +143,7 @@ def test_processes_that_are_spawned_map_the_same_memory():
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(readers, "_PIECE", 60)
+    monkeypatch.setattr(json_rows, "_PIECE", 60)
 
 
 def written(tmp_path, text: str) -> Path:
@@ -168,14 +168,14 @@ def test_pieces_are_the_whole(tmp_path, small_pieces, rows, before, indent):
     other = {"images": [{"id": k, "annotations": "x"} for k in range(20)], "note": '"annotations": [{'}
     value = {"annotations": rows} | other if before else other | {"annotations": rows}
     file = written(tmp_path, json.dumps(value, indent=indent))
-    rest, parts = readers.read_json_rows(file, "annotations", list)
+    rest, parts = json_rows.read_json_rows(file, "annotations", list)
     assert [row for part in parts for row in part] == rows
     assert rest == {**value, "annotations": []}
 
 
 def test_plain_rows_are_read_in_pieces(tmp_path, small_pieces):
     for text in (json.dumps({"a": ROWS[1], "b": [{"id": 1}]}), json.dumps({"b": 1, "a": ROWS[1]}, indent=2)):
-        assert len(readers.read_json_rows(written(tmp_path, text), "a", list)[1]) > 5
+        assert len(json_rows.read_json_rows(written(tmp_path, text), "a", list)[1]) > 5
 
 
 @pytest.mark.parametrize(
@@ -192,17 +192,17 @@ def test_plain_rows_are_read_in_pieces(tmp_path, small_pieces):
 def test_what_is_wrong_is_said_as_of_the_whole(tmp_path, small_pieces, monkeypatch, text):
     file = written(tmp_path, text)
     with pytest.raises(DataError) as piecewise:
-        readers.read_json_rows(file, "a", list, DataError)
-    monkeypatch.setattr(readers, "_PIECE", 1 << 20)
+        json_rows.read_json_rows(file, "a", list, DataError)
+    monkeypatch.setattr(json_rows, "_PIECE", 1 << 20)
     with pytest.raises(DataError) as whole:
-        readers.read_json_rows(file, "a", list, DataError)
+        json_rows.read_json_rows(file, "a", list, DataError)
     assert str(piecewise.value) == str(whole.value)
 
 
 def test_the_list_of_an_inner_object_is_not_taken(tmp_path, small_pieces):
     inner = [{"id": k} for k in range(30)]
     for value in ({"x": {"a": inner}, "a": inner[:3]}, {"x": [{"a": inner}]}, [{"a": inner}]):
-        rest, parts = readers.read_json_rows(written(tmp_path, json.dumps(value)), "a", list)
+        rest, parts = json_rows.read_json_rows(written(tmp_path, json.dumps(value)), "a", list)
         ours = isinstance(value, dict) and "a" in value
         assert [row for part in parts for row in part] == (inner[:3] if ours else [])
         assert rest == ({**value, "a": []} if ours else value)
@@ -211,7 +211,7 @@ def test_the_list_of_an_inner_object_is_not_taken(tmp_path, small_pieces):
 def test_of_a_key_that_stands_twice_the_last_counts(tmp_path, small_pieces):
     rows = [{"id": k} for k in range(30)]
     text = f'{{"a": {json.dumps(rows)}, "b": 1, "a": [{{"id": 99}}]}}'
-    assert readers.read_json_rows(written(tmp_path, text), "a", list) == ({"a": [], "b": 1}, [[{"id": 99}]])
+    assert json_rows.read_json_rows(written(tmp_path, text), "a", list) == ({"a": [], "b": 1}, [[{"id": 99}]])
 
 
 def test_a_coco_file_in_pieces_is_the_same_data_set(tmp_path, monkeypatch):
@@ -234,7 +234,7 @@ def test_a_coco_file_in_pieces_is_the_same_data_set(tmp_path, monkeypatch):
     categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
     file.write_text(json.dumps({"images": images, "annotations": rows + odd, "categories": categories}))
     whole = open_dataset(file)
-    monkeypatch.setattr(readers, "_PIECE", 1000)
+    monkeypatch.setattr(json_rows, "_PIECE", 1000)
     parts = open_dataset(file)
     assert parts.records == whole.records
     assert parts.notes == whole.notes

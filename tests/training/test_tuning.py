@@ -19,6 +19,7 @@ from fcos.evaluation.coco import evaluate
 from fcos.presets import preset
 from fcos.training import tuning
 from fcos.training.data import Source
+from fcos.training.journal import Folder
 from fcos.training.run import Result
 from fcos.training.space import OneOf, Range, draw, ends, sort_ranges, start, usual, words
 from fcos.training.tuned import Tuned
@@ -292,7 +293,7 @@ def test_a_killed_search_loses_nothing_but_time(made, undrawn, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, env=environment)
     assert process.stdout.readline() == b"in the third\n"
-    beside = tuning.Folder(tmp_path / "t")
+    beside = Folder(tmp_path / "t")
     with beside.alone():
         assert beside.bury() == []  # it lives
     process.send_signal(signal.SIGKILL)

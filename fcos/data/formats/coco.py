@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError
-from ...readers import read_json_rows
+from ...json_rows import read_json_rows
 from ...types import Classes
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..coco_columns import ABSENT, Columns, float_of
