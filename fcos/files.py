@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
+from stat import S_IMODE
 
 from . import remote
 from .errors import FcosError
@@ -114,13 +116,13 @@ def whole(path: str | Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_MARK, suffix=path.suffix[-16:])
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _fresh(path.parent, path.suffix[-16:])
+        temporary.touch(exist_ok=False)
+        permissions = S_IMODE(temporary.stat().st_mode)  # kept: `content` may put another file there
         yield temporary
         with temporary.open("r+b") as written:  # Windows refuses to flush what is open for reading
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(permissions)
         temporary.replace(path)
         if _commands:
             with suppress(OSError):
@@ -144,10 +146,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
     there = path.is_dir()
     if not there:
         path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path if there else path.parent, prefix=_MARK))
+    temporary = _fresh(path if there else path.parent)
+    temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
         if there:
             for child in sorted(temporary.iterdir()):
                 child.rename(path / child.name)
@@ -155,6 +157,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fresh(folder: Path, suffix: str = "") -> Path:
+    """A path in `folder` where nothing is. What is made there has the permissions of any new file or folder; to ask for
+    the umask would be to set it, and two threads that did so at once could leave it at 0."""
+    return folder / f"{_MARK}{token_hex(8)}{suffix}"
 
 
 def disk_reason(error: BaseException) -> str | None:
@@ -215,12 +223,6 @@ def files_below(root: Path) -> Iterator[Path]:
         with os.scandir(folder) as entries:
             names = [e.name for e in entries if not e.name.startswith(".")]
         yield from (folder / name for name in names)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def is_there(path: Path) -> bool:

@@ -1,0 +1,45 @@
+"""Files written whole: their permissions."""
+
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fcos.files import WINDOWS, whole_folder, write_whole
+
+
+@pytest.mark.skipif(WINDOWS, reason="permissions of POSIX")
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_what_is_written_has_the_permissions_of_any_new_file(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        (tmp_path / "plain").write_text("")
+        (tmp_path / "folder").mkdir()
+        file = write_whole(tmp_path / "mine", "x")
+        with whole_folder(tmp_path / "mine-too") as folder:
+            (folder / "a").write_text("")
+
+        def private(path):  # as some libraries write: a file of their own, moved into place
+            handle, name = tempfile.mkstemp(dir=tmp_path)
+            os.close(handle)
+            os.replace(name, path)
+
+        moved = write_whole(tmp_path / "moved", private)
+    finally:
+        os.umask(before)
+    mode = (tmp_path / "plain").stat().st_mode
+    assert file.stat().st_mode == mode
+    assert moved.stat().st_mode == mode
+    assert (tmp_path / "mine-too").stat().st_mode == (tmp_path / "folder").stat().st_mode
+
+
+@pytest.mark.skipif(WINDOWS, reason="permissions of POSIX")
+def test_threads_that_write_leave_the_umask_alone(tmp_path, monkeypatch):
+    def changed(mask):
+        raise AssertionError("the umask is of the whole process: another thread would write with it")
+
+    monkeypatch.setattr(os, "umask", changed)
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda k: write_whole(tmp_path / f"{k % 8}.txt", f"{k}"), range(64)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted({p.name for p in paths})
