@@ -181,7 +181,8 @@ class Tuned:
         axes.plot(numbers, seen, "o", color=_BLUE, markersize=5, label="whole")
         axes.step(numbers, np.maximum.accumulate(seen), where="post", color=INK, linewidth=1.4, label="best so far")
         axes.locator_params(axis="x", integer=True)
-        axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right")
+        corner = (1, 1)  # above the axes: inside it would hide trials
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK, ncols=3, loc="lower right", bbox_to_anchor=corner)
         return figure
 
     def _each(self) -> Figure:
