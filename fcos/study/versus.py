@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +27,7 @@ from ..network import weights
 from ..network.model import FCOS
 from ..points import padded
 from ..readers import TEXT_LIMIT, read_json
-from ..terminal import data_name, percent, plain, plural, table
+from ..terminal import clock, data_name, percent, plain, plural, table
 from ..training.folder import RunFolder
 from ..training.loop import Trainer
 from ..training.sample import Make
@@ -197,7 +197,8 @@ def _bar(value: float) -> float | None:
 @dataclass(frozen=True)
 class Plan:
     """What to run: the settings that all rows share, keys of `methods` (empty: all), seeds, the folder, the device, and
-    the time: `minutes` of training for each run in place of the steps or epochs of the settings."""
+    the time: `minutes` of training for each run in place of the steps or epochs of the settings. `report` gets a line
+    before each run."""
 
     config: Config
     out: Path
@@ -205,6 +206,7 @@ class Plan:
     only: Sequence[str] = ()
     minutes: float | None = None
     device: str = "auto"
+    report: Callable[[str], object] = Progress().report
 
 
 def versus_study(data: Mapping[str, Dataset], plan: Plan) -> VersusStudy:
@@ -235,6 +237,8 @@ def versus_study(data: Mapping[str, Dataset], plan: Plan) -> VersusStudy:
             run = _Run(key, method, plan, data)
             if key not in costs:
                 costs[key] = run.cost()
+            number = f"run {sum(map(len, cells.values())) + 1} of {len(plan.seeds) * len(chosen)}"
+            plan.report(f"{number}: {method.name}, seed {seed}, {run.foretold(seed, costs[key])}")
             cells[key].append(run.cell(seed, costs[key]))
             rows = tuple(MethodRow(k, m, costs[k], tuple(cells[k])) for k, m in chosen.items() if cells[k])
             study = VersusStudy(study.data, study.budget, study.judged, rows)
@@ -321,9 +325,20 @@ class _Run:
         """The judged images with all objects as one class."""
         return self.judged.as_single_class()
 
+    def foretold(self, seed: int, cost: Cost) -> str:
+        """The steps of a run and about how long they take, at the pace that was measured; or that it is there."""
+        if (self._folder(seed) / "judged.json").is_file():
+            return "which is there already"
+        cfg = self.config.train
+        steps = cost.steps or cfg.iterations or cfg.epochs * math.ceil(len(self.data["train"]) / cfg.batch)
+        return f"{plural(steps, 'step')}, about {clock(steps * cost.step)}"
+
+    def _folder(self, seed: int) -> Path:
+        return self.plan.out / f"{self.key}-seed{seed}"
+
     def cell(self, seed: int, cost: Cost) -> Cell:
         """Train with a seed and judge; read where that was done."""
-        folder = self.plan.out / f"{self.key}-seed{seed}"
+        folder = self._folder(seed)
         budget = {"train": {"seed": seed, **({"iterations": cost.steps} if cost.steps else {})}}
         learned = {"train": self.data["train"]}
         config = trained(self.config.override(budget), learned, folder, self.plan.device, self.make)

@@ -213,8 +213,12 @@ def test_the_study_trains_tabulates_and_goes_on(tmp_path, capsys):
     make_shapes(tmp_path / "shapes", {"train": 8, "val": 2})
     config = tiny_config(train={"iterations": 2})
     data = open_splits(tmp_path / "shapes")
-    plan = Plan(config, tmp_path / "out", only=("retinanet", "fcos", "rpn"), device="cpu")
+    told = []
+    plan = Plan(config, tmp_path / "out", only=("retinanet", "fcos", "rpn"), device="cpu", report=told.append)
     study = versus_study(data, plan)
+    assert [line.split(", about")[0] for line in told] == [
+        f"run {i} of 3: {name}, seed 0, 2 steps" for i, name in enumerate(("RetinaNet", "FCOS, improved", "RPN"), 1)
+    ]
     assert [r.key for r in study.rows] == ["retinanet", "fcos", "rpn"]
     assert [r.cells[0].steps for r in study.rows] == [2, 2, 2]
     outputs = {r.key: r.cost.outputs for r in study.rows}  # 64 x 64: 64 + 16 locations
@@ -229,6 +233,7 @@ def test_the_study_trains_tabulates_and_goes_on(tmp_path, capsys):
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*-seed0/last.safetensors")}
     again = versus_study(data, plan)
     assert again.text() == study.text()
+    assert all(line.endswith("seed 0, which is there already") for line in told[3:])
     changed = {p.parent.name for p in kept if p.stat().st_mtime_ns != kept[p]}
     assert changed == {"rpn-seed0"}
     with pytest.raises(FcosError, match="other settings"):
