@@ -4,7 +4,9 @@
         [--ways torch:fp32,openvino:fp32,openvino:bf16] [--images 540] [--threads 1] [--rounds 7] [--cpu-time]
         [--int8 fcos-lite0=lite0-int8.xml] [--ssdlite] [--out frontier] [--short]
 
-Every point is judged on the same images and timed on one of them; all ways take turns in one process. An exported int8
+Every point is judged on the same images and timed on one of them; all ways take turns in one process. Judging takes
+long and needs no quiet machine: what OUT.json holds of the same weights and images is read, not judged again, so a
+second call only takes times. OUT.json grows with every point that is judged. An exported int8
 file is a way of its model at every size. --ssdlite times torchvision's ssdlite320_mobilenet_v3_large with random
 weights, its time only. --cpu-time is for a machine shared with others: seconds of one thread, not of the clock.
 Writes OUT.json and OUT.png.
@@ -12,6 +14,7 @@ Writes OUT.json and OUT.png.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -26,8 +29,10 @@ from common import options, parser, print_heading
 from fcos.bench.timing import alternate, heading
 from fcos.data.open import open_judged
 from fcos.evaluation.program import evaluate
+from fcos.files import write_whole
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
+from fcos.zoo.find import find_weights
 
 MARKS = {"torch:fp32": "o", "openvino:fp32": "s", "onnx:fp32": "^", "openvino:bf16": "D", "openvino:int8": "v"}
 
@@ -44,6 +49,35 @@ def loaded(model: str, way: str, size: int, chosen: Any, int8: dict[str, str]) -
         threads=chosen.threads,
         overrides=[f"data.size={size}", f"data.max_size={longest}"],
     )
+
+
+def weights_of(source: str) -> str:
+    """A short hash of a model's weights, those beside an OpenVINO graph included."""
+    path = find_weights(source)
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+class Judged:
+    """AP50 by (weights, dtype, size) on one choice of images, kept in a report."""
+
+    def __init__(self, report: Path, data: str, images: int) -> None:
+        self.report, self.images = report, {"data": Path(data).resolve().name, "images": images}
+        self.known: dict[str, float] = {}
+        if report.is_file():
+            stored = json.loads(report.read_text())
+            if {key: stored.get(key) for key in self.images} == self.images:
+                self.known = stored.get("judged", {})
+
+    def ap50(self, key: str, judge: Callable[[], float]) -> float:
+        """Known, or judged now and kept."""
+        if key not in self.known:
+            self.known[key] = round(judge(), 4)
+            self.write({})
+        return self.known[key]
+
+    def write(self, more: dict[str, Any]) -> None:
+        write_whole(self.report, json.dumps({**self.images, "judged": self.known, **more}, indent=1))
 
 
 def ssdlite() -> Callable[[bytes], object]:
@@ -111,20 +145,21 @@ def main() -> None:
     path = dataset.records[0].path
     assert path is not None
     data = path.read_bytes()
+    judged = Judged(chosen.out.with_suffix(".json"), chosen.data, count)
     rows: list[dict[str, Any]] = []
     turns: dict[int, Callable[[], object]] = {}
     for model in chosen.models.split(","):
         ways = [*chosen.ways.split(","), *(["openvino:int8"] if model in int8 else [])]
         for size in map(int, chosen.sizes.split(",")[: 1 if chosen.short else None]):
-            judged: dict[str, float] = {}
             for way in ways:
                 detector = loaded(model, way, size, chosen, int8)
                 dtype = way.split(":")[1]
-                if dtype not in judged:  # fp32 is the same in every runtime, which the check of an export sees to
-                    judged[dtype] = evaluate(detector, dataset, batch=1).ap50
+                # fp32 is the same in every runtime, which the check of an export sees to
+                key = f"{weights_of(int8[model] if dtype == 'int8' else model)} {dtype} {size}"
+                ap50 = judged.ap50(key, lambda detector=detector: evaluate(detector, dataset, batch=1).ap50)
                 turns[len(rows)] = lambda detector=detector: detector(data)
-                rows.append({"model": model, "way": way, "size": size, "AP50": round(judged[dtype], 4)})
-                print(f"{model} {way} {size}: AP50 {judged[dtype]:.4f}", flush=True)
+                rows.append({"model": model, "way": way, "size": size, "AP50": ap50})
+                print(f"{model} {way} {size}: AP50 {ap50:.4f}", flush=True)
     if chosen.ssdlite:
         whole = ssdlite()
         turns[-1] = lambda: whole(data)
@@ -140,8 +175,7 @@ def main() -> None:
     if beside is not None:
         print(f"torchvision ssdlite320_mobilenet_v3_large: {beside:.1f} ms")
     note = f"{chosen.threads} thread{'s' * (chosen.threads != 1)}{', CPU time' * chosen.cpu_time}"
-    report = {"images": count, "note": note, "ssdlite_ms": beside, "rows": rows, "where": heading()}
-    chosen.out.with_suffix(".json").write_text(json.dumps(report, indent=1))
+    judged.write({"note": note, "ssdlite_ms": beside, "rows": rows, "where": heading()})
     draw(rows, beside, chosen.out.with_suffix(".png"), note)
 
 
