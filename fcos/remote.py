@@ -72,12 +72,6 @@ def is_file(path: str | os.PathLike[str]) -> bool:
     return bool(_trying(lambda: _files(url).isfile(url), f"look for {url}", FcosError, url))
 
 
-def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether there is anything below."""
-    url = url_of(path)
-    return bool(_trying(lambda: _files(url).isdir(url), f"look for {url}", FcosError, url))
-
-
 def names(path: str | os.PathLike[str]) -> list[str]:
     """The names right below a folder, as they are now; none where it is not there."""
     url = url_of(path)

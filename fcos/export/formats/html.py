@@ -7,7 +7,6 @@ window runs it.
 from __future__ import annotations
 
 import base64
-import gzip
 import html
 import io
 import json
@@ -154,8 +153,3 @@ def _url(image: NDArray[np.uint8]) -> str:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def vendored(name: str) -> bytes:
-    """A file of others that the page runs, unpacked."""
-    return gzip.decompress((WEB / "vendor" / f"{name}.gz").read_bytes())
