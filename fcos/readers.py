@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO, FileIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -28,6 +28,9 @@ from pydantic_core import from_json
 from . import remote, tars
 from .errors import FcosError
 from .files import noticed
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MB = 1 << 20
 TEXT_LIMIT = 256 * MB  # a list of a million images has 100
@@ -356,3 +359,14 @@ def _parse_xml(data: bytes) -> Element:
     parser.StartDoctypeDeclHandler = doctype
     parser.Parse(data, True)
     return builder.close()
+
+
+def parse_array(data: bytes) -> np.ndarray | None:
+    """The array of an .npy file; None where it is none. Pickles and .npz files are not read."""
+    import numpy as np
+
+    try:
+        result: np.ndarray = np.lib.format.read_array(BytesIO(data), allow_pickle=False)
+    except Exception:  # numpy reads the header as Python: a damaged one gives errors of the tokenizer and many more
+        return None
+    return result

@@ -14,6 +14,7 @@ from ..config import DataConfig
 from ..errors import DataError, ImageError
 from ..files import write_whole
 from ..machine import cache_folder, cpu_cores, free_memory
+from ..readers import parse_array
 from ..terminal import track
 from .dataset import Dataset
 from .image import read_image, resize, resized_shape
@@ -134,10 +135,11 @@ class Reader:
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         file = folder / name[:2] / f"{name}.npy"
         try:
-            result: np.ndarray = np.load(file, allow_pickle=False)
-            return result
-        except (OSError, ValueError, EOFError):
-            pass
+            kept = parse_array(file.read_bytes())
+        except OSError:
+            kept = None
+        if kept is not None and kept.dtype == np.uint8 and kept.ndim == 3:
+            return kept
         pixels = self._shrunk(index)
         file.parent.mkdir(exist_ok=True)
         write_whole(file, lambda path: _save(path, pixels))  # another process never sees half a file

@@ -28,7 +28,7 @@ import numpy as np
 from ..errors import DataError, FcosError
 from ..files import check_folder, is_there, names_in, own, sweep, whole, write_whole
 from ..inference.sources import find_images, images_below
-from ..readers import open_file, read_bytes, read_json
+from ..readers import open_file, parse_array, read_bytes, read_json
 from ..remote import is_file as remote_file
 from ..remote import is_remote, url_of
 from ..types import Classes
@@ -78,13 +78,9 @@ class Job:
     def starts(self) -> np.ndarray:
         """Where each part begins in the list of paths, and where the list ends [parts + 1] int64; DataError where the
         file says something else."""
-        import io
-
         file = self.folder / "starts.npy"
-        data = io.BytesIO(read_bytes(file, _LIST, DataError))
-        try:
-            starts: np.ndarray = np.load(data, allow_pickle=False)
-        except (ValueError, OSError, EOFError, MemoryError):
+        starts = parse_array(read_bytes(file, _LIST, DataError))
+        if starts is None:
             starts = np.empty(0)
         right = starts.shape == (self.parts + 1,) and starts.dtype == np.int64
         if not right or starts[0] != 0 or (np.diff(starts) < 0).any():

@@ -1,15 +1,19 @@
 """A job folder that was damaged: one line, whichever of its files it is."""
 
+import io
 import json
 import random
 import shutil
+import struct
 
+import numpy as np
 import pytest
 from limits import Silent
 from test_fuzz_verbs import attack, damaged, run
 from tiny import make_shapes, tiny_config
 
 from fcos.network import weights
+from fcos.readers import parse_array
 from fcos.types import Classes
 
 ODD = [None, -1, 0, 10**30, 1.5, "", "x", "\0", [], {}, [[1, 2]], True]
@@ -66,3 +70,23 @@ def test_any_job_folder(jobs, tmp_path, form, count):
             raise Silent("the job is gone")
 
     attack(count, gate)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': (",
+        "{'shape': (3,",
+        "[" * 300,
+        "\x00",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (10**30,)}",
+        "{1: 2}",
+    ],
+)
+def test_header_of_an_array(header):
+    text = header.encode()
+    assert parse_array(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(24)) is None
+    whole = io.BytesIO()
+    np.save(whole, np.arange(3))
+    assert parse_array(whole.getvalue()).tolist() == [0, 1, 2]
+    assert parse_array(whole.getvalue()[:-1]) is None
