@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from ..config import ResizeRule
 from ..errors import ImageError, ImageWarning
 from ..readers import MB, open_file, read_bytes
+from . import png
 from .jpeg import ORIENTATION, Header, Jpeg, count_scans, first_bits, parse_jpeg, valid_orientation
 
 SUFFIXES = frozenset(
@@ -106,6 +107,8 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
     if data.endswith(_ZEROS) and (jpeg is not None or lzw or data[:4] == b"RIFF" or data[4:8] == b"ftyp"):
         # compressed data is never so; a download that broke off is, and these decoders take zeros for data
         warnings.warn(f"{name}: the file ends in zeros, so the end of the image may be missing", ImageWarning, 2)
+    elif data.startswith(png.SIGNATURE) and not png.is_whole(data):
+        warnings.warn(f"{name}: the PNG is damaged, so a part of the image may be missing", ImageWarning, 2)
     return image
 
 

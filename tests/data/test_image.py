@@ -338,6 +338,37 @@ def test_zeros_in_front_of_the_end_marker_are_told(mode):
             assert is_told(data[: int(len(data) * share)] + bytes(count) + b"\xff\xd9"), (share, count)
 
 
+def test_a_png_that_a_decoder_completes_from_zeros_is_told(tmp_path):
+    """Deflate's codes of one bit can be zeros, so a cut file may decode to its last row."""
+    rows = np.random.default_rng(0).integers(0, 2, (40, 60, 3), dtype=np.uint8) * 255
+    rows[:, :, 1:] = 0
+    buffer = io.BytesIO()
+    Image.fromarray(rows).save(buffer, "PNG")
+    data = buffer.getvalue()
+    path = tmp_path / "a.png"
+    silent = told = 0
+    for at in range(60, len(data) - 12, 7):
+        path.write_bytes(data[:at] + bytes(5000))
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            try:
+                image = load_image(path)
+            except ImageError:
+                continue
+        told += len(seen)
+        silent += not seen and not np.array_equal(image, rows)
+    assert silent == 0
+    path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(load_image(path), rows)
+    damaged = bytearray(data)
+    damaged[-13] ^= 1  # in the checksum of the last pixels
+    path.write_bytes(bytes(damaged))
+    with pytest.warns(ImageWarning, match="the PNG is damaged"):
+        load_image(path)
+
+
 @pytest.mark.parametrize(("form", "options"), [("JPEG", {}), ("WEBP", {"lossless": True}), ("GIF", {})])
 def test_a_file_whose_end_is_zeros_is_told(form, options):
     """As a download leaves it that broke off."""
