@@ -129,8 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _drop_output()
         raise SystemExit(141) from None
     except OSError as error:
-        where = "what was to be written" if error.filename is None else str(error.filename)
-        sys.stderr.write(f"fcos: {one_line(f'cannot use {where}: {error.strerror or error}')}\n")
+        what = "write the output" if error.filename is None else f"use {error.filename}"
+        sys.stderr.write(f"fcos: {one_line(f'cannot {what}: {error.strerror or error}')}\n")
         _drop_output()
         raise SystemExit(2) from None
     except Exception as error:

@@ -200,8 +200,11 @@ def _full_disk(folder: Path, out: Path) -> Iterator[None]:
     """What a toolchain raises where the disk of `folder` refuses, as an FcosError; many do not say why they failed."""
     try:
         yield
-    except FcosError:
-        raise
+    except FcosError as error:
+        reason = disk_reason(error) if str(folder) in str(error) else None
+        if reason is None:
+            raise
+        raise _no_room(out, reason) from error  # not the file beside it, which nobody asked for
     except Exception as error:
         reason = disk_reason(error) or (_FULL if _is_full(folder) else None)
         if reason is None:

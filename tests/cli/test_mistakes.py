@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -130,3 +133,12 @@ def test_code_is_loaded_by_every_verb_alike(line, tmp_path, capsys, monkeypatch)
         assert code == 2, err
         assert ("the code was loaded" if trust else "is TorchScript, which is code") in said
         assert bool(loaded) == trust
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_an_output_that_is_full_is_one_line():
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "fcos", "models"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr == "fcos: cannot write the output: No space left on device\n"
