@@ -36,6 +36,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "DIB", "WEBP", "TIFF", "JPEG2000"
 IMAGE_LIMIT = 1024 * MB  # bytes of a file
 MAX_SCANS = 100  # of a progressive JPEG, each of which costs as much as the whole image; cameras write about 10
 _ZEROS = bytes(64)
+_ENDS_IN_ZEROS = "the file ends in zeros, so the end of the image may be missing"
 STRIP = 1 << 22  # pixels that are converted at a time
 HEADER_BYTES = 1 << 15
 
@@ -106,7 +107,7 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
     lzw = data[:3] == b"GIF" and not data.rstrip(b"\0").endswith(b"\0;")  # behind its end mark they mean nothing
     if data.endswith(_ZEROS) and (jpeg is not None or lzw or data[:4] == b"RIFF" or data[4:8] == b"ftyp"):
         # compressed data is never so; a download that broke off is, and these decoders take zeros for data
-        warnings.warn(f"{name}: the file ends in zeros, so the end of the image may be missing", ImageWarning, 2)
+        warnings.warn(f"{name}: {_ENDS_IN_ZEROS}", ImageWarning, 2)
     elif data.startswith(png.SIGNATURE) and not png.is_whole(data):
         warnings.warn(f"{name}: the PNG is damaged, so a part of the image may be missing", ImageWarning, 2)
     return image
@@ -315,6 +316,8 @@ def _from_pillow(name: str, image: Image.Image, data: bytes) -> np.ndarray:
         image.load()
         if image.format == "TIFF":  # Pillow turns these while loading, and then drops the mark
             orientation = _pillow_orientation(image)
+            if image.info.get("compression") == "jpeg" and data.endswith(_ZEROS):  # its tables may lie at the end
+                warnings.warn(f"{name}: {_ENDS_IN_ZEROS}", ImageWarning, 4)
         return turn_image(_to_rgb(name, image), orientation)
     except ImageError:
         raise

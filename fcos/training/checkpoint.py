@@ -89,7 +89,10 @@ def _checked(state: object) -> dict[str, Any]:
     for key, kind in _PLAIN.items():
         if key not in state or not isinstance(state[key], kind):
             raise ValueError(f"it is no checkpoint of fcos train: {key} is missing or of another kind")
-    if not isinstance(state.get("total", 1), int) or not Deadline.fits(state.get("deadline")):
+    spent = state.get("seconds", 0.0)
+    if not isinstance(spent, float | int) or not isinstance(state.get("total", 1), int):
+        raise ValueError("it is no checkpoint of fcos train: its steps or its time cannot be read")
+    if not Deadline.fits(state.get("deadline")):
         raise ValueError("it is no checkpoint of fcos train: its steps or its time cannot be read")
     names = state["classes"].get("names")
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):

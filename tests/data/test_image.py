@@ -382,6 +382,23 @@ def test_a_file_whose_end_is_zeros_is_told(form, options):
     assert "ends in zeros" in str(told[0].message)
 
 
+def test_a_tiff_whose_jpeg_tables_are_zeros_is_told():
+    """They lie behind the pixels, so a cut file filled with zeros has all of those and means something else."""
+    data = encoded(Image.fromarray(scene()), "TIFF", compression="jpeg")
+    for share in (0.6, 0.75, 0.9):
+        cut = data[: int(len(data) * share)]
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                image = read_image(cut + bytes(len(data) - len(cut)))
+            except ImageError:
+                continue
+        assert told or np.array_equal(image, read_image(data)), share
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(data)
+
+
 def test_a_jpeg_that_ends_in_the_header_of_its_scan_is_refused():
     data = encoded(Image.fromarray(scene()), "JPEG")
     for more in range(2, 14):

@@ -10,7 +10,7 @@ from tiny import equal_states, learn, make_shapes, one_step, options, tiny_confi
 
 from fcos.config import TrainConfig
 from fcos.data.open import open_splits
-from fcos.errors import DataError, FcosError
+from fcos.errors import DataError, FcosError, ModelError
 from fcos.evaluation.program import evaluate
 from fcos.inference.composite import Looks, compose
 from fcos.network import weights
@@ -202,3 +202,16 @@ def in_tiles(dataset, side):
                     axis=1
                 )
                 yield cut[shares >= 0.3]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("seconds", "x" * 99), ("total", 1.5), ("deadline", "soon"), ("step", None)]
+)
+def test_a_checkpoint_of_other_values_is_one_line(tmp_path, key, value):
+    data = make_shapes(tmp_path / "data", {"train": 4})
+    learn(tiny_config(train={"iterations": 1, "eval_every": 0}), data, tmp_path / "run", holdout=0.0)
+    (path,) = checkpoints(tmp_path / "run")
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, key: value}, path)
+    with pytest.raises(ModelError, match="it is no checkpoint of fcos train"):
+        load_checkpoint(tmp_path / "run")
