@@ -36,7 +36,7 @@ class Note:
     def __str__(self) -> str:
         line = f"skipped: {self.kind}" if self.level == "skipped" else self.kind
         if self.example:
-            return f"{line} ({self.count:,}; first: {self.example})"
+            return f"{line} ({self.count:,}; first: {one_line(self.example)})"
         return f"{line} ({self.count:,})" if self.count > 1 else line
 
 

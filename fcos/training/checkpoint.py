@@ -89,6 +89,9 @@ def _checked(state: object) -> dict[str, Any]:
     for key, kind in _PLAIN.items():
         if key not in state or not isinstance(state[key], kind):
             raise ValueError(f"it is no checkpoint of fcos train: {key} is missing or of another kind")
+    counted = state["normalizer"]
+    if counted is not None and not (counted and all(n is None or isinstance(n, float | int) for n in counted)):
+        raise ValueError("it is no checkpoint of fcos train: its count of positives cannot be read")
     spent = state.get("seconds", 0.0)
     if not isinstance(spent, float | int) or not isinstance(state.get("total", 1), int):
         raise ValueError("it is no checkpoint of fcos train: its steps or its time cannot be read")

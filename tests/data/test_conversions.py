@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -163,3 +165,18 @@ def test_parquet_holds_the_images(written, tmp_path, monkeypatch):
             assert np.array_equal(a.boxes, b.boxes)
             assert np.array_equal(a.exact(), b.exact())
             assert np.array_equal(a.areas, b.areas)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of files are text on Windows")
+def test_parquet_in_a_folder_whose_name_is_no_text(written, tmp_path, monkeypatch):
+    """One line, or the data set; pyarrow itself may not take such a name."""
+    pytest.importorskip("pyarrow")
+    monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "cache"))
+    odd = tmp_path / os.fsdecode(b"set-\xff")
+    shutil.copytree(written[0] / "parquet", odd)
+    try:
+        after = open_splits(odd)
+    except DataError as error:
+        assert "\n" not in str(error)
+    else:
+        assert {split: len(part) for split, part in after.items()} == {s: len(p) for s, p in written[1].items()}

@@ -569,3 +569,7 @@ def test_a_yolo_place_too_long_for_any_file_is_one_line(key, tmp_path):
     else:
         with pytest.raises(DataError, match=r"data\.yaml"):
             open_splits(tmp_path / "data.yaml")
+
+
+def test_a_note_is_one_line_whatever_the_file_is_called():
+    assert str(Note("left out", 2, "a\nb.png")) == r"left out (2; first: a\nb.png)"

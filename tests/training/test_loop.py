@@ -205,7 +205,7 @@ def in_tiles(dataset, side):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("seconds", "x" * 99), ("total", 1.5), ("deadline", "soon"), ("step", None)]
+    ("key", "value"), [("seconds", "x" * 99), ("total", 1.5), ("deadline", "soon"), ("normalizer", []), ("step", None)]
 )
 def test_a_checkpoint_of_other_values_is_one_line(tmp_path, key, value):
     data = make_shapes(tmp_path / "data", {"train": 4})

@@ -51,7 +51,7 @@ def _pages(named: list[str], file: Path) -> Iterator[Page]:
     """A page for each row; the images are unpacked beside each other."""
     parquet = require("pyarrow.parquet", "parquet")
     stamp = file.stat()
-    key = hashlib.sha256(f"{file.resolve()}/{stamp.st_size}/{stamp.st_mtime_ns}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(f"{file.resolve()}/{stamp.st_size}/{stamp.st_mtime_ns}")).hexdigest()[:16]
     folder = cache_folder() / "parquet" / key
     try:
         table = parquet.ParquetFile(file)
