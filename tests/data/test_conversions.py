@@ -174,9 +174,10 @@ def test_parquet_in_a_folder_whose_name_is_no_text(written, tmp_path, monkeypatc
     monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "cache"))
     odd = tmp_path / os.fsdecode(b"set-\xff")
     shutil.copytree(written[0] / "parquet", odd)
+    refused = ""
     try:
-        after = open_splits(odd)
+        after = {split: len(part) for split, part in open_splits(odd).items()}
     except DataError as error:
-        assert "\n" not in str(error)
-    else:
-        assert {split: len(part) for split, part in after.items()} == {s: len(p) for s, p in written[1].items()}
+        refused = str(error)
+    assert refused.count("\n") == 0
+    assert refused or after == {split: len(part) for split, part in written[1].items()}
