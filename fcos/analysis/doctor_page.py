@@ -10,9 +10,9 @@ import numpy as np
 
 from ..data.image import read_image
 from ..errors import ImageError
+from ..show.axes import INK, MUTED, new_figure, style
 from ..show.draw import level_color
 from ..show.page import Page
-from ..show.plots import INK, MUTED, _figure, style
 from ..terminal import data_name, percent
 from .doctor import Diagnosis, Finding
 
@@ -98,7 +98,7 @@ def _rgb(level: int) -> Any:
 
 def sizes_plot(d: Diagnosis) -> Figure:
     """Boxes by the longer side at the input size, those that no location learns in red."""
-    figure = _figure(_WIDE, 3.4)
+    figure = new_figure(_WIDE, 3.4)
     axes = _axes(figure, "Size of the boxes at the input", "longer side, px", "boxes")
     longer = d.scan.size.max(axis=1)
     bins = np.geomspace(max(longer.min(), 1), max(longer.max(), 2) * 1.01, 48).tolist()
@@ -124,7 +124,7 @@ def sizes_plot(d: Diagnosis) -> Figure:
 
 def levels_plot(d: Diagnosis) -> Figure:
     """Share of boxes and of positives on each level."""
-    figure = _figure(_WIDE, 2.9)
+    figure = new_figure(_WIDE, 2.9)
     axes = _axes(figure, "Who learns: share of boxes (dark)\nand of positives (pale) by level", "", "%")
     for i, level in enumerate(d.levels):
         boxes = 100 * level.boxes / max(sum(v.boxes for v in d.levels), 1)
@@ -140,7 +140,7 @@ def levels_plot(d: Diagnosis) -> Figure:
 def classes_plot(d: Diagnosis) -> Figure:
     """Boxes of each class by split, the most frequent first."""
     order = np.argsort(-np.array(d.counts[d.trained_on]), kind="stable")[:_CLASSES]
-    figure = _figure(_WIDE, 1.6 + 0.28 * len(order) * (1 if len(order) > 8 else 1.5))
+    figure = new_figure(_WIDE, 1.6 + 0.28 * len(order) * (1 if len(order) > 8 else 1.5))
     more = f" (the first {_CLASSES} of {len(d.classes)})" if len(d.classes) > _CLASSES else ""
     axes = _axes(figure, f"Boxes by class{more}", "boxes", "")
     left = np.zeros(len(order))
@@ -163,7 +163,7 @@ def together_plot(d: Diagnosis) -> Figure:
     counts = d.together[np.ix_(shown, shown)]
     share = counts / np.maximum(np.diag(counts)[:, None], 1)
     side = 2.6 + 0.22 * len(shown) * (1 if len(shown) > 8 else 2)
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axes = _axes(figure, "Of the images with the row's class,\nhow many show the column's too")
     axes.grid(False)
     np.fill_diagonal(share, np.nan)
@@ -184,7 +184,7 @@ def together_plot(d: Diagnosis) -> Figure:
 
 def search_plot(d: Diagnosis) -> Figure:
     """Every setting the search tried: cost against loss."""
-    figure = _figure(_WIDE, 4.0)
+    figure = new_figure(_WIDE, 4.0)
     axes = _axes(figure, "Settings within the budget", "GFLOP an image", "lost, %")
     groups = sorted({o.strides for o in d.tried})
     for strides, color in zip(groups, ("#2563eb", "#f59e0b", "#10b981", "#db2777", "#7c3aed", "#6b7280"), strict=False):

@@ -10,9 +10,6 @@ import contextlib
 import json
 import os
 import queue
-import re
-import shutil
-import subprocess
 import threading
 import time
 from collections import deque
@@ -28,11 +25,9 @@ from numpy.typing import NDArray
 
 from ..data.image import SUFFIXES as PICTURES
 from ..errors import FcosError, ImageError
-from ..files import write_whole
 from ..readers import open_file
 from ..remote import is_remote
 from ..types import Detections
-from . import matroska
 
 if TYPE_CHECKING:
     from .composite import Composite
@@ -215,10 +210,10 @@ def check_file(path: str) -> None:
         start = file.read(64)
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_PLAYLISTS):
         raise VideoError(f"{path} is a playlist, not a video; name the video itself")
-    _check_name(path)
+    check_name(path)
 
 
-def _check_name(path: str) -> None:
+def check_name(path: str) -> None:
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -319,114 +314,6 @@ class ahead(Iterator[T]):
         """Read no more."""
         self._stop.set()
         self._over = True
-
-
-# --------------------------------------------------------------------------- writing
-
-
-def find_ffmpeg() -> str | None:
-    """The ffmpeg program of this machine, where there is one."""
-    return shutil.which("ffmpeg")
-
-
-def write_video(
-    path: Path, frames: Iterable[Frame], rate: float, *, sound: Path | None = None, say: Callable[[str], None] = print
-) -> int:
-    """Write the images of frames to a video that browsers play (H.264 in .mp4), whole or not at all; how many.
-
-    ffmpeg of this machine does it, keeps the time of each frame, and copies the sound of the video `sound`. Without
-    ffmpeg OpenCV writes MPEG-4 at `rate` frames a second, which browsers do not play and which has no sound; `say` gets
-    a line about it.
-    """
-    count = 0
-
-    def encode(target: Path) -> None:
-        nonlocal count
-        rest = iter(frames)
-        first = next(rest, None)
-        if first is None:
-            raise VideoError(f"there are no frames to write to {path}")
-        program = find_ffmpeg()
-        put, close = _by_ffmpeg(program, target, first, rate, sound) if program else _by_opencv(target, first, rate)
-        if not program:
-            say("ffmpeg is not on this machine: the video is MPEG-4 without sound, and browsers do not play it")
-        try:
-            put(first)
-            count = 1
-            for frame in rest:
-                put(frame)
-                count += 1
-        finally:
-            close()
-
-    write_whole(path, encode)
-    return count
-
-
-_Writer = tuple[Callable[[Frame], None], Callable[[], None]]
-
-
-def _uneven(program: str) -> str:
-    """The option that lets frames keep their times, which ffmpeg 5.1 renamed."""
-    told = subprocess.run([program, "-version"], capture_output=True, text=True).stdout
-    version = re.match(r"ffmpeg version n?(\d+)\.(\d+)", told)
-    return "-vsync" if version and (int(version[1]), int(version[2])) < (5, 1) else "-fps_mode"
-
-
-def _by_ffmpeg(program: str, target: Path, first: Frame, rate: float, sound: Path | None) -> _Writer:
-    height, width = first.image.shape[:2]
-    given = ["-f", "matroska", "-i", "-"]
-    more = ["-i", f"file:{sound}"] if sound is not None else []
-    kept = ["-map", "0:v", "-map", "1:a?", "-c:a", "copy", "-shortest"] if sound is not None else []
-    even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "veryfast"]
-    ticks = ["-enc_time_base", "1:90000", "-video_track_timescale", "90000"]  # every usual rate is whole in them
-    ticks += [_uneven(program), "vfr"]
-    command = [program, "-y", "-loglevel", "error", *given, *more, *kept, *even, *ticks, "-movflags", "+faststart"]
-    process = subprocess.Popen(
-        [*command, "-f", "mp4", str(target)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    assert process.stdin is not None
-    pipe = process.stdin
-
-    count, last = 0, -1.0
-
-    def put(frame: Frame) -> None:
-        nonlocal count, last
-        image = frame.image
-        if image.shape[:2] != (height, width):
-            raise VideoError(f"a frame has {image.shape[1]}x{image.shape[0]} pixels, the first {width}x{height}")
-        even = count / rate  # times are told in milliseconds, which no steady rate is
-        last = max(even if abs(frame.time - even) < 1.5e-3 else frame.time, last + 1e-4)
-        with contextlib.suppress(BrokenPipeError):  # close() tells why
-            for part in (*(() if count else (matroska.header(width, height, rate),)), *matroska.frame(image, last)):
-                pipe.write(part)
-        count += 1
-
-    def close() -> None:
-        with contextlib.suppress(BrokenPipeError):
-            pipe.close()
-        said = process.stderr.read().decode(errors="replace").strip() if process.stderr is not None else ""
-        if process.wait() != 0:
-            raise VideoError(
-                f"ffmpeg could not write the video: {said.splitlines()[-1] if said else 'no reason given'}"
-            )
-
-    return put, close
-
-
-def _by_opencv(target: Path, first: Frame, rate: float) -> _Writer:
-    import cv2
-
-    _check_name(str(target))
-    height, width = first.image.shape[:2]
-    writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
-    if not writer.isOpened():
-        raise VideoError("OpenCV cannot write a video here; install ffmpeg")
-
-    def put(frame: Frame) -> None:
-        writer.write(np.ascontiguousarray(frame.image[..., ::-1]))
-
-    return put, writer.release
 
 
 def frame_line(frame: Frame) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..evaluation.forecast import Curve
-from .plots import INK, MUTED, _figure, style
+from .axes import INK, MUTED, new_figure, style
 
 
 class Learned(NamedTuple):
@@ -23,7 +23,7 @@ class Learned(NamedTuple):
 
 def learning_curves(sides: Sequence[Learned], path: str | Path) -> None:
     """A PNG with a plot for each side: dots measured, line and 90 % band forecast; grey line: where measuring ended."""
-    figure = _figure(5.6 * len(sides), 4.6)
+    figure = new_figure(5.6 * len(sides), 4.6)
     for place, side in enumerate(sides, start=1):
         axes = figure.add_subplot(1, len(sides), place)
         style(axes, f"AP by {side.what}", x=side.what, y="AP" if place == 1 else "")

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ..detections import Detections
 from ..evaluation.mot import mot_lines
 from ..files import whole
-from ..inference.video import Frame, VideoInfo, frame_line, write_video
+from ..inference.video import Frame, VideoInfo, frame_line
+from ..inference.video_writing import write_video
 from ..tracking.counting import Line, Zone, foot
 from .draw import PALETTE, Marks, draw_boxes
 

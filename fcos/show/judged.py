@@ -209,9 +209,9 @@ def draw_sheets(model: str | Path, data: str | Path, out: Path, score: float = S
 
 def reliability_plot(judged: Calibration, path: str | Path) -> None:
     """Precision over score with the diagonal of a calibrated detector, and how many detections each bin has."""
-    from .plots import INK, LINES, MUTED, _figure
+    from .axes import INK, LINES, MUTED, new_figure
 
-    figure = _figure(6.4, 6.2)
+    figure = new_figure(6.4, 6.2)
     upper, lower = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
     bins = len(judged.count)
     middle, width = (np.arange(bins) + 0.5) / bins, 0.92 / bins

@@ -76,7 +76,7 @@ class AblationStudy:
 
     def plot(self, path: Path) -> None:
         """Bars of the mean AP of every step beside the paper's."""
-        from ..show.plots import bars
+        from ..show.bar_plots import bars
 
         means: list[float | None] = [float(np.mean(s.ap)) for s in self.steps]
         columns = {"here": means, "paper (COCO, R-50)": [s.paper for s in self.steps]}

@@ -83,7 +83,7 @@ class AmbiguityStudy:
 
     def plot(self, path: Path) -> None:
         """Bars of every row beside the paper's numbers."""
-        from ..show.plots import bars
+        from ..show.bar_plots import bars
 
         names: list[str] = []
         columns: dict[str, list[float | None]] = {"here": [], "as the paper's code": [], "paper": []}

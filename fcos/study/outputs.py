@@ -58,7 +58,7 @@ class OutputsStudy:
 
     def plot(self, path: Path) -> None:
         """Bars of the values of both heads."""
-        from ..show.plots import counts
+        from ..show.bar_plots import counts
 
         keys = [k for k in self.fcos if k != "parameters"]
         columns = {

@@ -20,7 +20,8 @@ from ..config import Config
 from ..evaluation.coco import evaluate, flatten
 from ..evaluation.metrics import Curve, match_coco, overlaps, precision_recall, voc_ap
 from ..losses import centerness_target
-from ..show.plots import _COLORS, INK, MUTED, OURS, _figure, bars, style
+from ..show.axes import COLORS, INK, MUTED, OURS, new_figure, style
+from ..show.bar_plots import bars
 from ..terminal import data_name, percent, plain, plural, table, track
 from ..types import Detections
 from .cached import Candidates, redecode, redecode_all
@@ -322,7 +323,7 @@ def paper_plot(study: PaperStudy, path: Path) -> None:
 
 
 def _centerness(study: PaperStudy, path: Path) -> None:
-    figure = _figure(13.6, 4.2)
+    figure = new_figure(13.6, 4.2)
     left, middle, right = figure.subplots(1, 3)
     points = study.extra["scatter"]
     for axes, column, title in ((left, 0, "class probability"), (middle, 1, "class probability x centerness")):
@@ -332,7 +333,7 @@ def _centerness(study: PaperStudy, path: Path) -> None:
         axes.set(xlim=(0, 1), ylim=(0, 1))
     style(right, "all classes as one", "recall", "precision")
     styles = {0.5: "-", 0.75: (0, (5, 2)), 0.9: (0, (1, 1.5))}
-    for (name, curves), color in zip(study.extra["curves"].items(), _COLORS, strict=False):
+    for (name, curves), color in zip(study.extra["curves"].items(), COLORS, strict=False):
         for least, curve in curves.items():
             label = name if least == 0.5 else None
             right.plot(curve.recall, curve.precision, color=color, linestyle=styles[least], linewidth=1.4, label=label)
@@ -345,11 +346,11 @@ def _centerness(study: PaperStudy, path: Path) -> None:
 
 def _nms(study: PaperStudy, path: Path) -> None:
 
-    figure = _figure(8.4, 4.6)
+    figure = new_figure(8.4, 4.6)
     axes = figure.add_subplot()
     style(axes, "AP by NMS threshold and score rule", "NMS threshold, IoU", "AP, %")
     grid: dict[str, Any] = study.extra["grid"]
-    for (rule, values), color in zip(grid.items(), _COLORS, strict=False):
+    for (rule, values), color in zip(grid.items(), COLORS, strict=False):
         line = "o--" if rule.startswith("sqrt") else "o-"  # ranks as its square does, and would hide it
         axes.plot(NMS_IOU, 100 * np.array(values), line, color=color, markersize=4, label=rule)
     axes.legend(frameon=False, labelcolor=INK)

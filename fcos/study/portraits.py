@@ -15,8 +15,8 @@ import torch
 
 from ..analysis.explain import Explanation, Story, explain
 from ..errors import DataError
+from ..show.axes import INK, MUTED, new_figure
 from ..show.draw import Marks, draw_boxes, level_color
-from ..show.plots import INK, MUTED, _figure
 from ..terminal import track
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
     and the centerness that the network gives on the detection's level."""
     image = told.image
     height, width = image.shape[:2]
-    figure = _figure(12.6, 3.85 * height / width + 0.85)
+    figure = new_figure(12.6, 3.85 * height / width + 0.85)
     panels = figure.subplots(1, 3)
     for axes in panels:
         axes.set_axis_off()
@@ -147,7 +147,7 @@ def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None
     cfg = detector.config.model
     backbone, pyramid = feature_maps(detector, told.image)
     levels = len(told.maps)
-    figure = _figure(14.2, 1.5 + 1.32 * levels)
+    figure = new_figure(14.2, 1.5 + 1.32 * levels)
     grid = figure.add_gridspec(levels, 7, width_ratios=(2.1, 1.2, 1.2, 1.5, 1.2, 1.2, 2.1), wspace=0.1, hspace=0.02)
     image = figure.add_subplot(grid[:, 0])
     image.imshow(told.image)

@@ -67,7 +67,7 @@ class RecallStudy:
 
     def plot(self, path: Path) -> None:
         """Bars of every row beside the paper's numbers."""
-        from ..show.plots import bars
+        from ..show.bar_plots import bars
 
         names = [f"{r.method}, {r.detail}" for r in self.rows]
         columns: dict[str, list[float | None]] = {

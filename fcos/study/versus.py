@@ -180,7 +180,7 @@ class VersusStudy:
 
     def plot(self, path: Path) -> None:
         """Bars of AP and of AR@100 beside the paper's AP."""
-        from ..show.plots import bars
+        from ..show.bar_plots import bars
 
         columns = {
             "AP here": [_bar(r.mean("AP")) for r in self.rows],

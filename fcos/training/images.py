@@ -18,7 +18,7 @@ from ..errors import FcosError
 from ..evaluation.coco import Metrics
 from ..files import write_whole
 from ..readers import read_text
-from ..show import plots
+from ..show import run_plots
 from ..show.draw import Marks, draw_boxes, level_color, sheet
 from ..show.judged import draw_evaluation, draw_validation
 from ..show.page import Page
@@ -74,7 +74,7 @@ def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
     about = f": {plural(len(dataset), 'image')}, {plural(int(dataset.counts().sum()), 'box')}"
     if every > 1:
         about += f" (all but the classes from every {every}th image)"
-    told = plots.Labels(
+    told = run_plots.Labels(
         counts=dataset.counts().tolist(),
         names=dataset.classes.names,
         per_image=per_image,
@@ -83,7 +83,7 @@ def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
         level=level,
         strides=config.model.strides,
     )
-    return write_whole(path, lambda p: plots.labels(told, p, about=about))
+    return write_whole(path, lambda p: run_plots.labels(told, p, about=about))
 
 
 # --------------------------------------------------------------------------- the page
@@ -215,6 +215,6 @@ class RunImages:
                 draw_validation(folder, self.detections, self.data["val"], self.score)
                 self.detections = None
             rows, strides = self.run.rows(), self.config.model.strides
-            write_whole(folder / "results.png", lambda p: plots.results(rows, p, strides))
+            write_whole(folder / "results.png", lambda p: run_plots.results(rows, p, strides))
         write_run_page(folder, f"Training {self.config.name}", facts(), self.metrics, self.ending)
         self._drawn = time.monotonic()

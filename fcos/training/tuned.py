@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files import write_whole
+from ..show.axes import INK, LINES, MUTED, new_figure, style
 from ..show.page import Page
-from ..show.plots import INK, LINES, MUTED, _figure, style
 from ..terminal import clock, plural, table
 from .space import sort_ranges
 
@@ -169,7 +169,7 @@ class Tuned:
 
     def _course(self) -> Figure:
         """AP by trial, and the best so far."""
-        figure = _figure(5.8, 3.6)
+        figure = new_figure(5.8, 3.6)
         axes = figure.add_subplot()
         style(axes, "AP by trial", x="trial", y="AP")
         order = sorted(self.whole, key=lambda t: t.number)
@@ -190,7 +190,7 @@ class Tuned:
         space, _ = sort_ranges([f"{key}={what}" for key, what in self.about["space"].items()])
         keys = list(self.importances) + [k for k in space if k not in self.importances]
         lines = math.ceil(len(keys) / _COLUMNS)
-        figure = _figure(10.2, 2.6 * lines)
+        figure = new_figure(10.2, 2.6 * lines)
         for place, key in enumerate(keys, start=1):
             axes = figure.add_subplot(lines, _COLUMNS, place)
             style(axes, key, y="AP" if place % _COLUMNS == 1 else "")
@@ -231,7 +231,7 @@ def _order(text: str) -> tuple[float, str]:
 
 
 def _bars(shares: Mapping[str, float]) -> Figure:
-    figure = _figure(5.8, 0.6 + 0.34 * len(shares))
+    figure = new_figure(5.8, 0.6 + 0.34 * len(shares))
     axes = figure.add_subplot()
     style(axes, "")
     keys = list(shares)[::-1]

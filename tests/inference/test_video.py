@@ -15,12 +15,13 @@ import torch
 from tiny import tiny_config
 
 from fcos.errors import ImageError
-from fcos.inference import video
-from fcos.inference.video import Frame, Reader, VideoError, ahead, frame_line, is_video, stream, write_video
+from fcos.inference import video, video_writing
+from fcos.inference.video import Frame, Reader, VideoError, ahead, frame_line, is_video, stream
+from fcos.inference.video_writing import write_video
 from fcos.machine import Placement
 from fcos.types import Classes, Detections
 
-needs_ffmpeg = pytest.mark.skipif(video.find_ffmpeg() is None, reason="ffmpeg is not on this machine")
+needs_ffmpeg = pytest.mark.skipif(video_writing.find_ffmpeg() is None, reason="ffmpeg is not on this machine")
 
 
 def picture(number, size=(48, 64)):
@@ -275,13 +276,14 @@ def test_reading_ahead_is_bounded_and_passes_errors_on():
 def test_a_written_video_plays_in_browsers_and_keeps_rate_and_sound(tmp_path):
     sound = tmp_path / "with sound.mp4"
     subprocess.run(
-        [video.find_ffmpeg(), "-loglevel", "error", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=2",
+        [video_writing.find_ffmpeg(), "-loglevel", "error",
+         "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=2",
          "-f", "lavfi", "-i", "sine=duration=2", "-pix_fmt", "yuv420p", str(sound)], check=True,
     )  # fmt: skip
     out = tmp_path / "out.mp4"
     count = write_video(out, (Frame(i, i / 10, picture(i, (47, 65))) for i in range(20)), 10.0, sound=sound)
     assert count == 20
-    told = subprocess.run([video.find_ffmpeg(), "-i", str(out)], capture_output=True, text=True).stderr
+    told = subprocess.run([video_writing.find_ffmpeg(), "-i", str(out)], capture_output=True, text=True).stderr
     assert "Video: h264" in told
     assert "yuv420p" in told
     assert "Audio: aac" in told
@@ -310,7 +312,7 @@ def test_a_written_video_keeps_the_time_of_each_frame(tmp_path, rate):
 
 
 def test_without_ffmpeg_opencv_writes_and_one_line_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "find_ffmpeg", lambda: None)
+    monkeypatch.setattr(video_writing, "find_ffmpeg", lambda: None)
     said = []
     write_video(tmp_path / "out.mp4", (Frame(i, i / 10, picture(i)) for i in range(10)), 10.0, say=said.append)
     assert len(said) == 1

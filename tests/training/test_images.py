@@ -14,7 +14,7 @@ from tiny import make_shapes, tiny_config
 from fcos.data.open import open_splits
 from fcos.evaluation.coco import evaluate
 from fcos.evaluation.metrics import precision_recall
-from fcos.show import plots
+from fcos.show import axes, plots, run_plots
 from fcos.show.judged import mistakes, spread
 from fcos.training import images as report
 from fcos.training.folder import RunFolder
@@ -100,11 +100,11 @@ def test_columns_of_metrics_csv_as_series():
         {"step": "20", "loss": "nan", "positives_by_level": "", "AP": "0.25"},
         {"step": "30", "loss": "1", "positives_by_level": "5 2"},
     ]
-    assert plots._series(rows, "loss") == ([10, 30], [1.5, 1])
-    assert plots._series(rows, "AP") == ([20], [0.25])
-    assert plots._series(rows, "positives_by_level 1") == ([10, 30], [0, 2])
-    assert plots._levels(rows, (8, 16)) == [("positives_by_level 0", "P3"), ("positives_by_level 1", "P4")]
-    assert plots._levels([{"step": "1", "positives": "3"}], (8, 16)) == [("positives", "")]
+    assert run_plots._series(rows, "loss") == ([10, 30], [1.5, 1])
+    assert run_plots._series(rows, "AP") == ([20], [0.25])
+    assert run_plots._series(rows, "positives_by_level 1") == ([10, 30], [0, 2])
+    assert run_plots._levels(rows, (8, 16)) == [("positives_by_level 0", "P3"), ("positives_by_level 1", "P4")]
+    assert run_plots._levels([{"step": "1", "positives": "3"}], (8, 16)) == [("positives", "")]
 
 
 def test_a_run_folder_with_everything_on_one_page(shapes, tmp_path, monkeypatch):
@@ -166,7 +166,7 @@ def test_labels_of_many_classes_most_without_boxes(tmp_path):
     report.draw_labels(tmp_path / "labels.png", dataset(seen, record(2), names=names), tiny_config())
     with Image.open(tmp_path / "labels.png") as image:
         assert min(image.size) > 400
-    assert len({plots._short(name) for name in names}) == 80
+    assert len({axes.shorten(name) for name in names}) == 80
 
 
 def test_labels_of_one_class_without_a_box(tmp_path):

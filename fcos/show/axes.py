@@ -1,0 +1,41 @@
+"""What the plots share: colours, an empty figure, and axes with a title, labels and a quiet grid.
+
+matplotlib loads only when a figure is made, and without a display.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, LINES = "#22262e", "#6b7280", "#e5e7eb"
+POOLED = ("#111827", "#4b5563", "#9ca3af")  # of all classes; strict IoU thresholds fade
+OURS, READ, PAPER = "#2563eb", "#93c5fd", "#f59e0b"
+COLORS = ("#2563eb", "#f59e0b", "#10b981", "#db2777", "#7c3aed", "#6b7280")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    return Figure(figsize=(width, height), dpi=130, layout="constrained", facecolor="white")
+
+
+def style(axes: Axes, title: str, x: str = "", y: str = "") -> None:
+    """Title, labels and a quiet grid."""
+    axes.set_title(title, loc="left", color=INK, fontsize=12, pad=10)
+    axes.set_xlabel(x, color=MUTED)
+    axes.set_ylabel(y, color=MUTED)
+    axes.grid(color=LINES, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, colors=MUTED)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def shorten(name: str, limit: int = 22) -> str:
+    """`name`, cut in the middle: long names often differ only at the end."""
+    return name if len(name) <= limit else f"{name[: limit - limit // 2 - 1]}…{name[-(limit // 2) :]}"
