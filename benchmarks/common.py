@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
+import resource
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -30,3 +35,27 @@ def options(made: argparse.ArgumentParser) -> argparse.Namespace:
 def print_heading() -> None:
     """Machine, versions, commit and date."""
     print("\n".join(heading()) + f"; torchvision {torchvision.__version__}")
+
+
+def cpu() -> float:
+    """CPU seconds of this process so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """What stands in a file of JSON lines; nothing where there is no such file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def fill(path: Path, cases: Iterable[dict[str, Any]], run: Callable[..., dict[str, Any]], most: float) -> None:
+    """`run(**case)` for each case of which no line in `path` says it, as a new line there; none is begun after `most`
+    CPU seconds. What `run` gives stands behind the case."""
+    done = lines(path)
+    for case in cases:
+        if cpu() > most:
+            return
+        if not any(all(line[key] == value for key, value in case.items()) for line in done):
+            line = json.dumps({**case, **run(**case)})
+            with path.open("a") as file:
+                file.write(line + "\n")

@@ -12,27 +12,27 @@ line in --out; cases that are there are not done again. --cpu ends it after so m
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import fill, lines
 
 import fcos
 from fcos.data.open import open_splits
 from fcos.evaluation.forecast import fit, scatter
 
 
-def case(number: int, arguments: argparse.Namespace) -> dict[str, Any]:
+def measured(arguments: argparse.Namespace, case: int) -> dict[str, Any]:
     """The measured points of one case."""
     splits = open_splits(arguments.data)
-    rng = np.random.default_rng(number)
+    rng = np.random.default_rng(case)
     pool = splits["train"]
     vals = [int(v) for v in arguments.val.split(",")]
     order = rng.permutation(len(pool))
-    count, judged = arguments.images, vals[number % len(vals)]
+    count, judged = arguments.images, vals[case % len(vals)]
     if "val" in splits:
         val = splits["val"].subset(sorted(rng.permutation(len(splits["val"]))[:judged].tolist()))
     else:
@@ -45,7 +45,7 @@ def case(number: int, arguments: argparse.Namespace) -> dict[str, Any]:
     def learn(images: int, run: int, *more: str) -> tuple[float, float, list[list[float]]]:
         train = pool.subset(sorted(order[:images].tolist()))
         told = [*settings, f"train.iterations={run}", f"train.warmup={max(5, run // 10)}",
-                f"train.ema={max(0.9, 1 - 3 / run):.4f}", f"train.seed={number}", *more]  # fmt: skip
+                f"train.ema={max(0.9, 1 - 3 / run):.4f}", f"train.seed={case}", *more]  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             result = fcos.train({"train": train, "val": val}, out=Path(folder) / "run", settings=told, quiet=True)
             rows = (Path(folder) / "run" / "metrics.csv").read_text().splitlines()
@@ -60,7 +60,6 @@ def case(number: int, arguments: argparse.Namespace) -> dict[str, Any]:
     time = [[share, *learn(count, round(share * steps))[:2]] for share in (0.3, 0.55)] + [[1.0, *whole[:2]]]
     number_of = [[n, *learn(n, steps)[:2]] for n in (round(0.3 * count), round(0.55 * count))] + [[count, *whole[:2]]]
     return {
-        "case": number,
         "judged": judged,
         "objects": int(val.counts().sum()),
         "time": time,
@@ -73,7 +72,7 @@ def case(number: int, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def read(path: Path) -> None:
     """How many intervals hold the truth."""
-    cases = [json.loads(line) for line in path.read_text().splitlines()]
+    cases = lines(path)
     print("noise    about        held   median width")
     for name, noise in (("0.01", lambda e: 0.01), ("scatter", scatter)):
         for about in ("time", "images", "own"):
@@ -109,15 +108,8 @@ def main() -> None:
     if arguments.read is not None:
         read(arguments.read)
         return
-    done = {json.loads(line)["case"] for line in arguments.out.open()} if arguments.out.is_file() else set()
-    for number in range(arguments.cases):
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        if used.ru_utime + used.ru_stime > arguments.cpu:
-            break
-        if number not in done:
-            line = json.dumps(case(number, arguments))
-            with arguments.out.open("a") as file:
-                file.write(line + "\n")
+    cases = [{"case": number} for number in range(arguments.cases)]
+    fill(arguments.out, cases, partial(measured, arguments), arguments.cpu)
 
 
 if __name__ == "__main__":

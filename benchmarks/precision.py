@@ -11,13 +11,13 @@ many CPU seconds. --images: how many to learn from and how many to judge by at m
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from common import cpu, fill, lines
 
 import fcos
 from fcos.data.dataset import Dataset
@@ -25,12 +25,6 @@ from fcos.data.open import open_splits
 
 WAYS = ("fp32", "bf16")
 Row = dict[str, float | str]
-
-
-def cpu() -> float:
-    """CPU seconds of this process so far."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def some(dataset: Dataset, most: int) -> Dataset:
@@ -56,13 +50,12 @@ def learn(arguments: argparse.Namespace, seed: int, way: str) -> Row:
         result = fcos.train(data, out=Path(folder) / "run", settings=settings, quiet=True)
     assert result.metrics is not None
     ap, ap50 = result.metrics.ap, result.metrics.ap50
-    return {"seed": seed, "way": way, "AP": ap, "AP50": ap50, "cpu": round(cpu() - began, 1)}
+    return {"AP": ap, "AP50": ap50, "cpu": round(cpu() - began, 1)}
 
 
 def read(path: Path) -> None:
     """A line for each seed that was run both ways, then the means."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    by = {(row["seed"], row["way"]): row for row in rows}
+    by = {(row["seed"], row["way"]): row for row in lines(path)}
     seeds = sorted({s for s, _ in by if all((s, way) in by for way in WAYS)})
     print("seed   fp32 AP  AP50   bf16 AP  AP50    difference")
     for seed in seeds:
@@ -93,15 +86,8 @@ def main() -> None:
     if arguments.read is not None:
         read(arguments.read)
         return
-    done = set()
-    if arguments.out.is_file():
-        done = {(row["seed"], row["way"]) for row in map(json.loads, arguments.out.read_text().splitlines())}
-    for seed in range(arguments.seeds):
-        for way in WAYS:
-            if (seed, way) not in done and cpu() < arguments.cpu:
-                line = json.dumps(learn(arguments, seed, way))
-                with arguments.out.open("a") as file:
-                    file.write(line + "\n")
+    cases = [{"seed": seed, "way": way} for seed in range(arguments.seeds) for way in WAYS]
+    fill(arguments.out, cases, partial(learn, arguments), arguments.cpu)
     read(arguments.out)
 
 
