@@ -92,10 +92,8 @@ def _checked(state: object) -> dict[str, Any]:
     counted = state["normalizer"]
     if counted is not None and not (counted and all(n is None or isinstance(n, float | int) for n in counted)):
         raise ValueError("it is no checkpoint of fcos train: its count of positives cannot be read")
-    spent = state.get("seconds", 0.0)
-    if not isinstance(spent, float | int) or not isinstance(state.get("total", 1), int):
-        raise ValueError("it is no checkpoint of fcos train: its steps or its time cannot be read")
-    if not Deadline.fits(state.get("deadline")):
+    spent, total = state.get("seconds", 0.0), state.get("total", 1)
+    if not (isinstance(spent, float | int) and isinstance(total, int) and Deadline.fits(state.get("deadline"))):
         raise ValueError("it is no checkpoint of fcos train: its steps or its time cannot be read")
     names = state["classes"].get("names")
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
