@@ -75,7 +75,8 @@ def cut_boxes(boxes: np.ndarray, ignore: np.ndarray, window: Window) -> tuple[np
     top, left, bottom, right = window
     moved = boxes - np.array([left, top, left, top], dtype=np.float32)
     clipped = clip(moved, (bottom - top, right - left))
-    before, after = _area(moved), _area(clipped)
+    # in double precision, where KEEP of a whole number is that number if it is one: exactly KEEP is enough
+    before, after = (_area(boxes.astype(np.float64)) for boxes in (moved, clipped))
     return clipped, after > 0, ignore | (after < KEEP * before)
 
 
