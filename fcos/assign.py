@@ -1,4 +1,4 @@
-"""Which point learns which box (1904.01355 sections 3.1-3.2; centre sampling: 2006.09214 section 3.1).
+"""Which point learns which box (1904.01355 sections 3.1-3.2; center sampling: 2006.09214 section 3.1).
 
 A point is a candidate for a box when it lies inside it, near its centre, and max(l, t, r, b) falls in the
 range of the point's level. Among its candidates it learns the smallest box; equal areas go to the box that

@@ -158,7 +158,7 @@ class _Builder:
             if value is not _Merge and not isinstance(value, str | int | float):
                 raise _at(event, "a key must be a text or a number")
             if value in top.value:
-                raise _at(event, f"the key {_short(value)!r} stands twice")
+                raise _at(event, f"the key {_short(value)!r} appears twice")
             top.key = value
         else:
             if top.key is _Merge:

@@ -16,7 +16,7 @@ from .errors import ConfigError, did_you_mean
 
 
 def fcos_r50() -> Config:
-    """The improved version (2006.09214): centerness on the regression tower, centre sampling, GIoU."""
+    """The improved version (2006.09214): centerness on the regression tower, center sampling, GIoU."""
     return Config(data=DataConfig(train_sizes=tuple(range(640, 801, 32))))
 
 

@@ -210,11 +210,11 @@ def _parse(data: bytes, source: str, kind: type[FcosError], nan: bool) -> Any:
     except ValueError as error:
         reason = str(error)
         if "control character" in reason:
-            reason = "a control character stands in a text" + reason[reason.rfind(" at line") :]
+            reason = "a text holds a control character" + reason[reason.rfind(" at line") :]
         elif "recursion" in reason:
             reason = "it is nested deeper than 200 levels"
         elif "hex escape" in reason or "unicode" in reason:
-            reason = "it holds what is no UTF-8 text" + reason[reason.rfind(" at line") :]
+            reason = "it holds text that is not UTF-8" + reason[reason.rfind(" at line") :]
         raise kind(f"{source} is not JSON: {reason}") from None
     except MemoryError:
         raise kind(f"cannot read {source}: what it holds does not fit into memory") from None

@@ -34,8 +34,8 @@ def split(path: str | Path) -> tuple[Path, str] | None:
 
 
 def members(tar: Path, kind: type[FcosError] = FcosError) -> dict[str, Member]:
-    """The files in a tar file by name, in order; of a name that stands twice the last. `kind` with one line for what is
-    no plain tar file, or is damaged or cut short."""
+    """The files in a tar file by name, in order; of a name that appears twice, the last. `kind` with one line for what
+    is no plain tar file, or is damaged or cut short."""
     try:
         status = tar.stat()
         return _members(tar, status.st_size, status.st_mtime_ns)

@@ -138,10 +138,10 @@ class Diagnosis:
         counts = {level: [f for f in self.findings if f.level == level] for level in ("serious", "warning")}
         if counts["serious"]:
             first = "; ".join(f.what for f in counts["serious"][:3])
-            return f"mend {plural(len(counts['serious']), 'serious thing')} before training: {first}"
+            return f"fix {plural(len(counts['serious']), 'serious problem')} before training: {first}"
         if counts["warning"]:
-            return f"trainable as it is; {plural(len(counts['warning']), 'thing')} worth a look first"
-        return "trainable as it is"
+            return f"ready to train; {plural(len(counts['warning']), 'thing')} worth a look first"
+        return "ready to train"
 
     def text(self) -> str:
         """For a terminal."""
@@ -154,7 +154,7 @@ class Diagnosis:
             where = f": {'; '.join(finding.examples[:2])}" if finding.examples else ""
             lines.append(f"{finding.level:<8} {finding.count:>6,}  {finding.what}{where}")
         if not self.findings:
-            lines.append("nothing to complain of")
+            lines.append("no problems found")
         n, boxes = self.numbers(), self.scan.boxes
         lines += [
             "",
@@ -301,7 +301,7 @@ def _images(splits: Mapping[str, Dataset]) -> list[Finding]:
             pairs += [Spot(Path(second), (), f"{other}/{Path(second).name} ({how})")]
         return tuple(pairs)
 
-    two, one = "pairs of images that stand in two splits", "pairs of images that show the same, in one split"
+    two, one = "pairs of images that are in two splits", "pairs of images that show the same, in one split"
     findings.append(Finding("serious", two, len(across), places(across), spots(across)))
     findings.append(Finding("warning", one, len(within), places(within), spots(within)))
     return findings

@@ -40,7 +40,7 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
         rows = [(f.level, f.what, "; ".join(f.examples[:3]), f"{f.count:,}") for f in d.findings]
         page.table(("", "what", "such as", "count"), rows, left=3)
     else:
-        page.text("Nothing to complain of.")
+        page.text("No problems found.")
     for finding in d.findings:
         tiles, titles = _thumbnails(finding)
         if tiles:

@@ -79,7 +79,7 @@ class Loader:
         except ModelError:
             if name not in PRESETS:
                 raise
-        self.notes.append(f"{name} has no weights here: random ones")
+        self.notes.append(f"{name} has no weights here; random ones are used")
         torch.manual_seed(0)
         config = resolve(name)
         names = Classes(tuple(f"class {i}" for i in range(self.conditions.classes)))

@@ -14,7 +14,7 @@ _MANY = "several with commas between"
 def command(
     words: Annotated[list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Settings.")] = None,
     settings: Settings = None,
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help=f"{MODEL} It {_MANY}.")] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help=f"{MODEL[:-1]}; {_MANY}.")] = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option("--runtime", help=f"torch, compile, onnx, openvino, tensorrt; {_MANY}. Otherwise the file's own."),

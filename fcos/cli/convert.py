@@ -57,7 +57,7 @@ def command(
         count, needs = export(find_weights(checkpoint), out, target, fold=fold)
         typer.echo(f"{out}: {plural(count, 'tensor')} under the names of {target}")
         for line in needs:
-            typer.echo(f"  its config must say: {line}")
+            typer.echo(f"  set in its config: {line}")
         return
     if out.suffix != ".safetensors":
         raise ModelError(f"{out} must end in .safetensors; to write for another code base add --to")

@@ -31,7 +31,7 @@ def info(
     pictures: Pictures = None,
     labels: Labels = None,
 ) -> None:
-    """Format, splits, classes with ids and counts, and what was noticed while reading."""
+    """Show format, splits, classes with ids and counts, and what was noticed while reading."""
     import json
 
     from ..data.open import open_dataset, open_splits
@@ -192,7 +192,7 @@ def results(
     file: Annotated[Path, typer.Argument(help="COCO results to write; the list of images goes beside it.")],
     data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set whose image ids to write.")] = None,
 ) -> None:
-    """COCO results from the rows of a large prediction (docs/scale.md).
+    """Write COCO results from the rows of a large prediction (docs/scale.md).
 
     \b
     fcos data results rows results.json

@@ -88,7 +88,9 @@ def command(
     lanes: int = typer.Option(0, "--lanes", min=0, help="Batches computed side by side on a CPU; 0: chosen for you."),
     trust: Trust = False,
     tile: str = typer.Option(
-        None, "--tile", help="Look in tiles of so many pixels, or auto; none: whole images. Left out: as it learned."
+        None,
+        "--tile",
+        help="Look in tiles of so many pixels, or auto; none: whole images. Default: as the model learned.",
     ),
     overlap: Overlap = 0.2,
     tta: Views = "",

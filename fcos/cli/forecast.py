@@ -27,11 +27,16 @@ def command(
     settings: Settings = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,
     minutes: Annotated[float, typer.Option("--minutes", min=6.5, help="Time for the forecast itself.")] = 10.0,
-    more_minutes: Annotated[float, typer.Option("--more-minutes", min=0.1, help="What so much more time brings.")] = 15,
-    more_images: Annotated[int, typer.Option("--more-images", min=1, help="What so many more images bring.")] = 200,
+    more_minutes: Annotated[
+        float, typer.Option("--more-minutes", min=0.1, help="Estimate what so many more minutes bring.")
+    ] = 15,
+    more_images: Annotated[
+        int, typer.Option("--more-images", min=1, help="Estimate what so many more images bring.")
+    ] = 200,
     model: MaybeModel = None,
     holdout: Annotated[
-        float | None, typer.Option("--holdout", min=0.0, help="Share kept for judging where there is no val.")
+        float | None,
+        typer.Option("--holdout", min=0.0, help="Share of the images kept for judging, if there is no val split."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the runs and the plot. Default: runs/forecast-NAME.")

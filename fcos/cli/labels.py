@@ -70,7 +70,7 @@ def apply(
     decisions: Annotated[Path, typer.Argument(help="The file that the review page saved.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the corrected copy.")],
     data: Annotated[
-        Path | None, typer.Option("--data", "-d", help=f"{DATA[:-1]} Default: where it was when it was checked.")
+        Path | None, typer.Option("--data", "-d", help=f"{DATA} Default: the folder that was checked.")
     ] = None,
     to: Annotated[str | None, typer.Option("--to", help="Format to write. Default: that of the data.")] = None,
     format: Format = None,

@@ -71,7 +71,7 @@ def command(
     as_json: Json = False,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="ablation, versus: how often each row is trained.")] = 1,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", help="versus: minutes of training for each run, in place of epochs.")
+        float | None, typer.Option("--minutes", help="versus: minutes of training for each run, instead of epochs.")
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="versus: epochs of each run.")] = None,
     methods: Annotated[
@@ -84,7 +84,7 @@ def command(
         ),
     ] = None,
     step: Annotated[
-        float | None, typer.Option("--step", help="scaling: seconds of a step on one GPU; left out: those of the run.")
+        float | None, typer.Option("--step", help="scaling: seconds of a step on one GPU. Default: those of the run.")
     ] = None,
     network: Annotated[float, typer.Option("--network", help="scaling: Gbit/s between machines.")] = 100.0,
     inside: Annotated[float, typer.Option("--inside", help="scaling: Gbit/s between the GPUs of a machine.")] = 2400.0,
@@ -126,7 +126,7 @@ def command(
         if value is not None and name != "versus":
             raise FcosError(f"{option} is for the study versus, not {name}")
     if minutes is not None and (epochs is not None or not 0 < minutes <= 60 * 24 * 14):
-        raise FcosError("--minutes is a time for each run, above 0 and in place of --epochs, such as --minutes 10")
+        raise FcosError("--minutes is a time for each run, above 0, instead of --epochs, such as --minutes 10")
     if baseline and name != "proposals":
         raise FcosError(f"--baseline is for the study proposals, not {name}")
     dataset: Dataset | None

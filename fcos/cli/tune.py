@@ -16,19 +16,22 @@ def command(
     data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,
     hours: Annotated[float | None, typer.Option("--hours", min=0.01, help="How long this command may take.")] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", help="Of a trial; left out: a 24th of the hours, 3 at least.")
+        float | None, typer.Option("--minutes", help="Time of one trial. Default: a 24th of the hours, 3 at least.")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="How many the folder shall have; left out: as time allows.")
+        int | None, typer.Option("--trials", min=1, help="How many trials. Default: as many as the time allows.")
     ] = None,
-    val: Annotated[str | None, typer.Option("--val", help="Validation data, where DATA has no val split.")] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Splits to learn from.")] = None,
+    val: Annotated[str | None, typer.Option("--val", help="Data set to judge by, if DATA has no val split.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Splits to learn from, such as train,val.")] = None,
     holdout: Annotated[
-        float | None, typer.Option("--holdout", min=0.0, help="Share kept for judging where there is no val.")
+        float | None,
+        typer.Option("--holdout", min=0.0, help="Share of the images kept for judging, if there is no val split."),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Preset, fcos-lite0 when left out.")] = None,
-    init: Annotated[str | None, typer.Option("--init", help="Start from this detector, as of fcos train.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; runs/tune-NAME when left out.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Preset to train. Default: fcos-lite0.")] = None,
+    init: Annotated[str | None, typer.Option("--init", help="Start from this detector, as in fcos train.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the search. Default: runs/tune-NAME.")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
     format: Format = None,
@@ -37,15 +40,14 @@ def command(
 ) -> None:
     """Search for better settings by many short runs.
 
-    For those who have a night: it is never needed for a good result.
-
-    The same command again goes on in the same folder, after an end or a kill; run on a second GPU at the same time, it
-    helps.
+    It takes hours and is never needed for a good result: fcos train --minutes starts from settings that were chosen
+    before. The same command again continues the search in the same folder. A second process on that folder helps.
 
     \b
-    the usual settings:        fcos tune my_data --hours 6
-    a range, and a choice:     fcos tune my_data --hours 6 train.lr=1e-4..1e-2 'train.batch=4|8'
-    with the second GPU:       fcos tune my_data --hours 6 --device cuda:1
+    fcos tune my_data --hours 6                        # the usual settings
+    fcos tune my_data --hours 6 train.lr=1e-4..1e-2    # a range of one setting
+    fcos tune my_data --hours 6 'train.batch=4|8'      # a choice
+    fcos tune my_data --hours 6 --device cuda:1        # beside it, on the second GPU
     """
     import json
 

@@ -57,7 +57,7 @@ def model_settings(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[st
     """(model section, assign section, number of classes, reasons) that the tensors imply."""
     for needed in ("head.class_logits.weight", "head.box_distances.weight", "head.centerness.weight"):
         if needed not in state:
-            raise ModelError(f"this is no whole FCOS: {needed} has no counterpart in the file")
+            raise ModelError(f"this is not a complete FCOS: {needed} has no counterpart in the file")
     backbone = backbone_of(state)
     classes, width = state["head.class_logits.weight"].shape[:2]
     towers = {
@@ -74,7 +74,7 @@ def model_settings(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[st
         norm = "batch" if batch else "group" if group else "none"
         bias = f"{first}conv.bias" in state
     if "fpn.output.0.weight" not in state:
-        raise ModelError("this is no whole FCOS: fpn.output.0.weight has no counterpart in the file")
+        raise ModelError("this is not a complete FCOS: fpn.output.0.weight has no counterpart in the file")
     width_of_fpn = state["fpn.output.0.weight"].shape[0]
     outputs = _count(state, r"fpn\.output\.(\d+)\.")
     levels = outputs + _count(state, r"fpn\.extra\.(\d+)\.")

@@ -92,7 +92,7 @@ def from_state(
     if asked.dialect is not None:
         if asked.dialect not in family.dialects:
             raise ModelError(
-                f"dialect {asked.dialect!r} is none of {family.about}; its are {', '.join(family.dialects)}"
+                f"dialect {asked.dialect!r} does not belong to {family.about}, which has {', '.join(family.dialects)}"
             )
         chosen = asked.dialect
         more = [*more, f"dialect {chosen}, as asked"]

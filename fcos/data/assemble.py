@@ -120,7 +120,7 @@ def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> Records
 
 
 def check_classes(names: Sequence[str], source: Path) -> None:
-    """DataError when a class name stands twice or there is none."""
+    """DataError when a class name appears twice or there is none."""
     if not names:
         raise DataError(f"{source} names no classes")
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -176,7 +176,7 @@ def _measure(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[n
     for index, image in enumerate(images):
         if image.path is None:
             if image.size is None:
-                problems.skip("images without a size that are not there either", image.file_name)
+                problems.skip("images without a size that are missing", image.file_name)
                 usable[index] = False
             sizes[index] = image.size or (0, 0)
             continue

@@ -39,7 +39,7 @@ def match_classes(model: Classes, data: Classes, *, allow_missing: bool = False)
         near_names = nearest(missing[0], model.names)
         hint = f"; is {missing[0]!r} the model's {near_names[0]!r}?" if near_names else ""
         if all(re.fullmatch(r"class\d+|__background__", name) for name in model.names):
-            hint = "; it was converted without names: fcos convert ... --names FILE gives it one a line"
+            hint = "; it was converted without names; fcos convert ... --names FILE adds them"
         elif len(missing) < len(data):
             hint += "; --allow-missing judges the others"
         raise DataError(

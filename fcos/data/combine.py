@@ -80,7 +80,7 @@ def _with_places(parts: Sequence[Mapping[str, Dataset]]) -> list[Mapping[str, Da
     for part in parts:
         if list(part) == ["all"]:
             whole = part["all"]
-            told = f"{whole.root} has no splits: its images are in {place}, to part them use fcos data split first"
+            told = f"{whole.root} has no splits: its images are in {place}; use fcos data split first"
             part = {place: replace(whole, split=place, notes=(*whole.notes, Note(told, len(whole))))}
         placed.append(part)
     return placed
@@ -97,5 +97,5 @@ def _own_ids(dataset: Dataset) -> Dataset:
     if len(set(ids)) == len(ids):
         return dataset
     records = tuple(replace(record, id=k) for k, record in enumerate(dataset.records, 1))
-    note = Note("image ids that stand in both sets: all are numbered anew", len(ids) - len(set(ids)))
+    note = Note("image ids that are in both sets: all images get new numbers", len(ids) - len(set(ids)))
     return replace(dataset, records=records, notes=(*dataset.notes, note))

@@ -192,7 +192,7 @@ class Reading:
             pages = self.pages(entry.file) if entry.file else [Page(entry.name, None, ())]
             where = entry.file.name if entry.file else entry.name
             if entry.image is None and not alone:
-                problems.skip("images that are not there", str(entry.file or entry.name))
+                problems.skip("images that are missing", str(entry.file or entry.name))
                 continue
             if entry.file is None:
                 problems.note(f"images without an {self.noun}, used as images without objects", entry.name)
@@ -246,7 +246,7 @@ class Reading:
             for name in set(names):
                 if owner.setdefault(name, file) != file:
                     raise DataError(
-                        f"{owner[name]} and {file} both speak of {name}: name one of the files, or put the other away"
+                        f"{owner[name]} and {file} both describe {name}: name one of the files, or remove the other"
                     )
             wanted = split if split != "all" else None
             paths = [p.path for p in pages]
@@ -257,7 +257,7 @@ class Reading:
                 problems.note("no image files found, only annotations", names[0], len(names))
             for page, name, image in zip(pages, names, paths, strict=True):
                 if image is None and not alone:
-                    problems.skip("images that are not there", name)
+                    problems.skip("images that are missing", name)
                     continue
                 draft.add(page, image, file.name, name)
         return draft.dataset(split)

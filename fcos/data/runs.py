@@ -44,7 +44,7 @@ def stored_sources(folder: Path) -> dict[str, Any]:
 def stored_data(told: dict[str, Any], folder: Path) -> DataSource:
     """The data set that `stored_sources` tells of; DataError where the run was given objects."""
     if told["data"] is None:
-        raise DataError(f"the run in {folder} was given its data as objects; give them again")
+        raise DataError(f"the run in {folder} got its data as Python objects; pass them again")
     given = [None if part is None else Path(part) for part in (told["images"], told["labels"])]
     return DataSource(Path(told["data"]), told["format"], *given)
 
@@ -61,7 +61,7 @@ def judged_by(folder: Path, *, inclusive: bool = False) -> Dataset:
         learned = [splits[name] for name in taught_splits(splits, told["split"], source.path)]
         return hold_out(merge(learned), told["held_out"])[1]
     if "val" not in splits:
-        raise DataError(f"the run in {folder} was judged by nothing; name a data set to judge on")
+        raise DataError(f"the run in {folder} had no images to judge by; name a data set")
     return splits["val"]
 
 

@@ -104,7 +104,7 @@ class Output:
 
 def disk_error(error: OSError, target: Path) -> DataError:
     """What the system said about a failed write, as one line."""
-    return DataError(f"cannot write {target}: {disk_reason(error) or error}; nothing of it was kept")
+    return DataError(f"cannot write {target}: {disk_reason(error) or error}; no part of it was kept")
 
 
 # --------------------------------------------------------------------------- what a format cannot hold

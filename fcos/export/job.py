@@ -232,7 +232,7 @@ def _reference(job: Job) -> tuple[Detector, str]:
     network = given.network
     if not isinstance(network, FCOS) or given.placement.dtype != "fp32":
         how = f"{given.placement.runtime}, {given.placement.dtype}"
-        raise ModelError(f"this model runs in {how}; load it anew in torch and fp32 to export it")
+        raise ModelError(f"this model runs in {how}; load it in torch and fp32 to export it")
     config = given.config.override(*job.settings, source="settings")
     if given.device.type != "cpu":
         network = copy.deepcopy(network).to("cpu")

@@ -39,7 +39,7 @@ class Applied:
         lines = [*self.lost, f"{self.out}: {done}"]
         if self.by_hand:
             images = list(dict.fromkeys(self.by_hand))
-            head = f"{plural(len(self.by_hand), 'annotation')} to mend by hand, left as they are: "
+            head = f"{plural(len(self.by_hand), 'annotation')} to correct by hand, left as they are: "
             lines.append(head + ", ".join(images[:10]) + (f" and {len(images) - 10} more" if len(images) > 10 else ""))
         return "\n".join(lines)
 
@@ -103,7 +103,7 @@ def _fault(row: Any) -> str | None:
     if not isinstance(row, dict):
         return "is no object"
     if row.get("action") not in _ACTIONS:
-        return f"action {row.get('action')!r} is none of {', '.join(_ACTIONS)}"
+        return f"action {row.get('action')!r} is not one of {', '.join(_ACTIONS)}"
     kind = row.get("kind")
     if kind not in (MISSING, CLASS, SHIFTED, SPURIOUS, DUPLICATE):
         return f"there is no kind {kind!r}"

@@ -38,7 +38,7 @@ def folds_of(dataset: Dataset, count: int, seed: int = 0, *, quiet: bool = False
     the same names and seed, whatever their order. DataError where there are fewer images than folds."""
     names = [name_of(record) for record in dataset.records]
     if len(set(names)) < count:
-        raise DataError(f"{dataset.root}: {plural(len(dataset), 'image')} cannot be parted into {count} folds")
+        raise DataError(f"{dataset.root}: {plural(len(dataset), 'image')} cannot be split into {count} folds")
     unit = {name: {name} for name in names}
     for group in alike([record.path for record in dataset.records], quiet=quiet):
         joined = set().union(*(unit[names[i]] for i in group))
@@ -69,7 +69,7 @@ def out_of_fold(
         epochs = steps / steps_each
         told = f"{folds} models of {MODEL}, each trained on the other folds for {epochs:.1f} epochs"
         if not quiet:
-            limit = "" if steps == wanted else "; more --minutes make better judges"
+            limit = "" if steps == wanted else "; with more --minutes they judge better"
             sys.stderr.write(f"fcos: {told}: about {clock(folds * steps * seconds)}{limit}\n")
         judges = []
         for number, (part, rest) in enumerate(zip(parts, rests, strict=True), 1):

@@ -84,7 +84,7 @@ class Job:
             starts = np.empty(0)
         right = starts.shape == (self.parts + 1,) and starts.dtype == np.int64
         if not right or starts[0] != 0 or (np.diff(starts) < 0).any():
-            raise DataError(f"{file} is damaged; begin the job anew in another folder")
+            raise DataError(f"{file} is damaged; start a new job in another folder")
         return starts
 
     def paths(self, part: int, starts: np.ndarray) -> list[str]:
@@ -99,7 +99,7 @@ class Job:
             paths = []
         count = min(self.size, self.pictures - part * self.size)
         if len(paths) != count or not all(isinstance(path, str) for path in paths):
-            raise DataError(f"{told} does not hold the paths it should; begin the job anew in another folder")
+            raise DataError(f"{told} does not hold the paths it should; start a new job in another folder")
         return paths
 
     def count(self, parts: Iterable[int]) -> Count:
@@ -113,7 +113,7 @@ class Job:
         """All rows in the order of the list; DataError where the job is not done."""
         open_parts = int((~self.done()).sum())
         if open_parts:
-            raise DataError(f"{self.folder} is not done: {open_parts} of {self.parts} parts are missing; --resume")
+            raise DataError(f"{self.folder} is not complete: {open_parts} of {self.parts} parts are missing; --resume")
         for part in range(self.parts):
             yield from read_part(self.file(part), self.form)
 

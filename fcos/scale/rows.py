@@ -146,7 +146,7 @@ def count_part(path: Path, form: Form) -> Count:
         pictures, failed, detections, errors = told
         return Count(int(pictures), int(failed), int(detections), tuple(map(str, errors)))
     except (TypeError, ValueError):
-        raise DataError(f"{path} does not count its rows; remove it, and --resume does it anew") from None
+        raise DataError(f"{path} does not count its rows; remove it, and --resume does that part again") from None
 
 
 def _readable(path: Path, read: Any) -> Any:
@@ -167,7 +167,7 @@ def _row(value: Any, path: Path) -> Row:
     right = right and all(isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) for box in row["boxes"])
     right = right and all(map(_is_number, row["scores"])) and all(type(label) is int for label in row["labels"])
     if not right or type(row["width"]) is not int or type(row["height"]) is not int:
-        raise DataError(f"{path} holds a row that is damaged; remove the file, and --resume does it anew")
+        raise DataError(f"{path} holds a row that is damaged; remove the file, and --resume does that part again")
     return row
 
 

@@ -29,7 +29,7 @@ BASE: dict[str, Any] = {
 LADDER: tuple[tuple[str, dict[str, Any], float | None], ...] = (
     ("base (2019)", {}, 0.371),
     ("+ centerness on regression", {"model": {"centerness_on": "regression"}}, None),
-    ("+ centre sampling", {"assign": {"center_radius": 1.5}}, None),
+    ("+ center sampling", {"assign": {"center_radius": 1.5}}, None),
     ("+ GIoU", {"loss": {"box": "giou"}}, None),
     ("+ normalised targets", {"model": {"regression": "relu", "normalize": True}}, 0.387),
     ("IoU in place of centerness", {"loss": {"quality": "iou"}}, 0.394),

@@ -41,7 +41,7 @@ class AmbiguityStudy:
     """Ambiguous locations of a data set; `pairs`: (class that kept the location, class that gave way, how
     often) with the FPN and the whole box, most frequent first. `detections`: shares of a model's final
     detections that come from ambiguous locations, all and of different classes, where a model was given: by
-    the whole box, as the paper counts, and by the model's own centre sampling."""
+    the whole box, as the paper counts, and by the model's own center sampling."""
 
     data: str
     images: int
@@ -74,7 +74,7 @@ class AmbiguityStudy:
             whole, own = ([percent(v) for v in shares] for shares in self.detections)
             lines.append(
                 f"final detections from ambiguous locations: {whole[0]} %, of different classes {whole[1]} % "
-                f"(paper: 2.3 % and 1.5 %); by the model's own centre sampling: {own[0]} % and {own[1]} %"
+                f"(paper: 2.3 % and 1.5 %); by the model's own center sampling: {own[0]} % and {own[1]} %"
             )
         if self.pairs:
             lines += ["", "whose place is it? (FPN, whole box)"]
@@ -101,15 +101,15 @@ def _two(numbers: tuple[float, float] | None, i: int) -> str:
 
 
 def ambiguity_study(dataset: Dataset, config: Config, *, both: bool = True) -> AmbiguityStudy:
-    """Table 2, and the same with centre sampling, at the input size of `config`."""
+    """Table 2, and the same with center sampling, at the input size of `config`."""
     radius = config.assign.center_radius or 1.5
     readings = [dataset, inclusive(dataset)] if both else [dataset]
     whole = sampling(config, 0.0)
     variants = {
         "P4 only": p4_only(whole),
         "FPN": whole,
-        f"P4 only, centre sampling {radius:g}": p4_only(sampling(config, radius)),
-        f"FPN, centre sampling {radius:g}": sampling(config, radius),
+        f"P4 only, center sampling {radius:g}": p4_only(sampling(config, radius)),
+        f"FPN, center sampling {radius:g}": sampling(config, radius),
     }
     rows, seen = [], {}
     for name, variant in variants.items():

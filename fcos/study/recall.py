@@ -90,7 +90,7 @@ def sampling(config: Config, radius: float) -> Config:
 
 
 def recall_study(dataset: Dataset, config: Config, *, both: bool = True) -> RecallStudy:
-    """All six rows of the paper's table 1 and two with centre sampling, at the input size of `config`.
+    """All six rows of the paper's table 1 and two with center sampling, at the input size of `config`.
 
     `both` also reads the boxes as the original code does. Crowd and difficult boxes are left out.
     """
@@ -106,8 +106,8 @@ def recall_study(dataset: Dataset, config: Config, *, both: bool = True) -> Reca
     variants: list[tuple[str, Config, float | None]] = [
         ("P4 only", p4_only(whole), 0.9555),
         ("FPN", whole, 0.9840),
-        (f"P4 only, centre sampling {radius:g}", p4_only(sampling(config, radius)), None),
-        (f"FPN, centre sampling {radius:g}", sampling(config, radius), None),
+        (f"P4 only, center sampling {radius:g}", p4_only(sampling(config, radius)), None),
+        (f"FPN, center sampling {radius:g}", sampling(config, radius), None),
     ]
     boxes = 0
     for detail, variant, number in variants:

@@ -120,7 +120,7 @@ def forecast(
 
     check_folder(out)
     if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out} holds something already; give another --out")
+        raise DataError(f"{out} is not empty; give another --out")
 
     def learn(name: str, part: Dataset, time: float) -> Scored:
         try:

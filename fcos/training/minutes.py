@@ -112,7 +112,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
         chosen["tile"] = rules.Choice("tile", str(tile), "asked for" if tile == config.data.tile else why)
     made = rules.make_plan(facts, pace, wish.budget.left, chosen, given)
     if isinstance(made, str):
-        raise ConfigError(f"too few minutes ({wish.budget.minutes:g}): {made}")
+        raise ConfigError(f"minutes={wish.budget.minutes:g} is too short: {made}")
     deadline = Deadline(wish.budget.minutes * 60, made.tail, start=wish.budget.start)
     spent = clock(wish.budget.minutes * 60 - wish.budget.left)
     head = f"the plan for {clock(wish.budget.minutes * 60)} (minutes:seconds), {spent} of which are gone:"

@@ -137,7 +137,7 @@ def make_plan(
         missing = math.ceil(LEAST * (pace.step + look) + tail - seconds) + 1
         return (
             f"there is time for {plural(max(steps, 0), 'step')} of training here, at {pace.step:.2f} s a step, and "
-            f"less than {LEAST} teach nothing: give {missing} s more"
+            f"fewer than {LEAST} teach nothing; give {missing} s more"
         )
     epochs = steps * pace.batch / max(facts.images, 1)
     if every:

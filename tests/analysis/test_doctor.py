@@ -113,7 +113,7 @@ def test_leakage_and_unseen_classes_are_serious(tmp_path):
     val = dataset([record(1, [(10, 10, 90, 90, 1)], again), record(2, [], three)], "val")
     d = doctor.diagnose({"train": train, "val": val}, CONFIG, tune=False)
     serious = {f.what: f.count for f in d.findings if f.level == "serious"}
-    assert serious == {"pairs of images that stand in two splits": 1, "classes that train never shows": 1}
+    assert serious == {"pairs of images that are in two splits": 1, "classes that train never shows": 1}
     assert d.serious
     clean = doctor.diagnose({"train": train}, CONFIG, tune=False)
     assert not clean.serious
@@ -189,9 +189,9 @@ def test_the_verdict_stands_on_top():
     train = dataset([record(1, [(10, 10, 60, 60, 0)])])
     d = doctor.diagnose({"train": train}, CONFIG, images=False, tune=False)
     found = {
-        "trainable as it is": (),
+        "ready to train": (),
         "worth a look": (doctor.Finding("warning", "few boxes", 3),),
-        "mend 1 serious thing before training: no boxes at all": (
+        "fix 1 serious problem before training: no boxes at all": (
             doctor.Finding("serious", "no boxes at all", 1), doctor.Finding("warning", "few boxes", 3)),
     }  # fmt: skip
     for words, findings in found.items():

@@ -88,7 +88,7 @@ def test_a_category_id_that_stands_twice_is_named(capsys, tmp_path):
     (tmp_path / "instances_val.json").write_text(json.dumps(truth))
     code, _, err = fcos(capsys, "doctor", "--data", tmp_path)
     assert code == 2
-    assert "category id 7 stands twice" in err
+    assert "category id 7 appears twice" in err
 
 
 OPENERS = [

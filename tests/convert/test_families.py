@@ -153,7 +153,7 @@ def test_what_the_file_name_and_the_config_in_it_decide():
 
 
 def test_the_config_in_an_mmdetection_file_tells_its_loss_sampling_and_nms():
-    """fcos_r50-caffe_fpn_gn-head-center: the first version with centre sampling."""
+    """fcos_r50-caffe_fpn_gn-head-center: the first version with center sampling."""
     config = with_dialect(preset("fcos-r50"), "mmdet-2019")
     state = export_state(distinct(shapes_of(config)), config, "mmdet")
     assert from_state(state).config.assign.center_radius == 0

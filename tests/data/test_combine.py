@@ -73,7 +73,7 @@ def test_merge_joins_classes_by_name_and_splits_by_theirs(tmp_path):
         *("rare", "new", "new", "new", "rare"),
     ]
     assert len({r.id for r in both["train"].records}) == 9
-    assert any("numbered anew" in str(n) for n in both["train"].notes)
+    assert any("get new numbers" in str(n) for n in both["train"].notes)
 
 
 @pytest.mark.parametrize(

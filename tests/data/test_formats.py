@@ -163,7 +163,7 @@ def test_file_names_never_lead_out_of_the_folder(name, tmp_path):
         ('{"images": [], "categories": [{"id": 1, "name": "a"}]}', "lists no images"),
         ('{"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}]}', "needs an 'id' and a 'file_name'"),
         ('{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', "the class 'a' twice"),
-        ('{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "id 1 stands twice"),
+        ('{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "id 1 appears twice"),
         ('{"images": []}', "names no classes"),
         ('{"images": [], "categories": [{"id": [], "name": "a"}]}', "must be a whole number"),
     ],
@@ -277,9 +277,9 @@ def test_missing_and_unreadable_images(tmp_path):
     )
     dataset = open_dataset(path)
     assert [r.id for r in dataset.records] == [1]
-    assert any("not there (1; first: b.jpg" in str(n) for n in dataset.notes)
+    assert any("missing (1; first: b.jpg" in str(n) for n in dataset.notes)
     assert any("cannot be read" in str(n) and "c.jpg" in str(n) for n in dataset.notes)
-    with pytest.raises(DataError, match="not there"):
+    with pytest.raises(DataError, match="missing"):
         open_dataset(path, strict=True)
 
 

@@ -353,7 +353,7 @@ def test_a_detector_exports_itself(work, tmp_path, monkeypatch):
     exported = load(result.file, device="cpu", trust=True)
     for found, one in zip(exported(IMAGES, score=0), detector.replace(size=(64, 96))(IMAGES, score=0), strict=True):
         same(found, one)
-    with pytest.raises(ModelError, match="load it anew in torch"):
+    with pytest.raises(ModelError, match="load it in torch"):
         exported.export(tmp_path / "again.torchscript")
     with pytest.raises(FcosError, match=r"must end in \.onnx"):
         detector.export(tmp_path / "m.txt")

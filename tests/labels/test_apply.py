@@ -55,7 +55,7 @@ def test_each_fix_is_done_in_a_copy(world, tmp_path, capsys, to):
     code, said, err = fcos(capsys, "labels", "apply", file, "--out", out, *(["--to", to] if to else []))
     assert (code, err) == (0, "")
     assert "1 added, 1 renamed, 1 moved, 1 removed" in said
-    assert "1 annotation to mend by hand" in said
+    assert "1 annotation to correct by hand" in said
     assert snapshot(data) == before
     mended = open_splits(out)
     assert set(mended) == {"train", "val"}
@@ -80,7 +80,7 @@ def test_each_fix_is_done_in_a_copy(world, tmp_path, capsys, to):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"action": "burn"}, "action 'burn' is none of fix, accept, reject"),
+        ({"action": "burn"}, "action 'burn' is not one of fix, accept, reject"),
         ({"kind": "odd"}, "there is no kind 'odd'"),
         ({"file": "gone.png"}, "has no image 'gone.png'"),
         ({"annotated": None}, "annotated is no label with a box of four numbers"),

@@ -43,7 +43,7 @@ def test_every_image_once_and_near_duplicates_together(pictures):
 
 
 def test_too_few_images(pictures):
-    with pytest.raises(DataError, match="2 images cannot be parted into 3 folds"):
+    with pytest.raises(DataError, match="2 images cannot be split into 3 folds"):
         folds_of(pictures.subset([0, 20]), 3, quiet=True)
 
 

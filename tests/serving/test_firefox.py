@@ -59,7 +59,7 @@ def test_one_html_file_detects_from_disk(page, pictures, shared_data):
         firefox.open(page.as_uri())
         wait_for(firefox, "document.getElementById('status').textContent === 'ready, offline'")
         firefox.give_files("#files", [ASSETS / "photos" / "cat.jpg"])
-        wait_for(firefox, "fcosPage.state.pictures[0]?.found?.detections.length")
+        wait_for(firefox, "fcosPage.state.images[0]?.found?.detections.length")
         assert firefox.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'refused')") == "refused"
         real = sorted((shared_data / "coco_val2017_60").rglob("*.jpg"))[:50]
         compare(firefox, pictures + [path.read_bytes() for path in real])

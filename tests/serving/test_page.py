@@ -245,7 +245,7 @@ def test_a_person_looks_at_a_picture(tmp_path):
         tab = browser.open(address)
         tab.evaluate("fcosPage.ready")
         tab.give_files("#files", [ASSETS / "photos" / "cat.jpg", ASSETS / "photos" / "astronaut.jpg", broken])
-        wait_for(tab, "fcosPage.state.pictures[0]?.found?.detections.length")
+        wait_for(tab, "fcosPage.state.images[0]?.found?.detections.length")
         boxes = "document.querySelectorAll('#list button').length"
         set_score = "(s => {{ s.value = {}; s.oninput({{target: s}}); return {} }})(document.getElementById('score'))"
         for least in (0.0, 0.2, 0.5):
@@ -262,14 +262,14 @@ def test_a_person_looks_at_a_picture(tmp_path):
         assert "centerness" in told
         press(tab, "h")
         assert tab.evaluate("document.getElementById('map-kind').value") == "class"
-        wait_for(tab, "fcosPage.state.pictures[0].found.maps.length")
+        wait_for(tab, "fcosPage.state.images[0].found.maps.length")
         press(tab, "Escape")
         assert tab.evaluate("document.getElementById('story').hidden") is True
         before = tab.evaluate("fcosPage.state.view.scale")
         press(tab, "+")
         assert tab.evaluate("fcosPage.state.view.scale") > before
         press(tab, "ArrowRight")
-        wait_for(tab, "fcosPage.state.pictures[1].found")
+        wait_for(tab, "fcosPage.state.images[1].found")
         press(tab, "ArrowRight")
         wait_for(tab, "document.getElementById('status').classList.contains('wrong')")
         tab.resize(390, 844, phone=True)
@@ -302,17 +302,17 @@ def test_a_folder_is_dropped_a_picture_pasted_and_a_box_clicked(tmp_path):
         dropped = {"items": [], "files": [str(tmp_path / "folder")], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             tab.call("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": dropped})
-        wait_for(tab, "fcosPage.state.pictures.length === 2 && fcosPage.state.pictures[0].found")
-        assert sorted(tab.evaluate("fcosPage.state.pictures.map(p => p.name)")) == ["a.jpg", "b.jpg"]
+        wait_for(tab, "fcosPage.state.images.length === 2 && fcosPage.state.images[0].found")
+        assert sorted(tab.evaluate("fcosPage.state.images.map(p => p.name)")) == ["a.jpg", "b.jpg"]
         tab.evaluate(
             f"""(() => {{ {UNPACK}
             const data = new DataTransfer();
             data.items.add(new File([bytes("{text(np.frombuffer(CAT, np.uint8))}")], "p.jpg", {{type: "image/jpeg"}}));
             dispatchEvent(new ClipboardEvent("paste", {{clipboardData: data}})); }})()"""
         )
-        wait_for(tab, "fcosPage.state.now === 2 && fcosPage.state.pictures[2].found")
+        wait_for(tab, "fcosPage.state.now === 2 && fcosPage.state.images[2].found")
 
-        best = "fcosPage.state.pictures[2].found.detections[0]"
+        best = "fcosPage.state.images[2].found.detections[0]"
         tab.evaluate("(s => { s.value = 0.05; s.oninput({target: s}); })(document.getElementById('score'))")
         x1, y1, x2, y2 = tab.evaluate(f"{best}.box")
         scale, left, top = tab.evaluate("(v => [v.scale, v.x, v.y])(fcosPage.state.view)")
@@ -324,7 +324,7 @@ def test_a_folder_is_dropped_a_picture_pasted_and_a_box_clicked(tmp_path):
         middle = ((x1 + x2) / 2, (y1 + y2) / 2)
         under = [
             d["box"]
-            for d in tab.evaluate("fcosPage.state.pictures[2].found.detections.filter(d => d.score >= 0.05)")
+            for d in tab.evaluate("fcosPage.state.images[2].found.detections.filter(d => d.score >= 0.05)")
             if d["box"][0] <= middle[0] <= d["box"][2] and d["box"][1] <= middle[1] <= d["box"][3]
         ]
         smallest = min(under, key=lambda b: (b[2] - b[0]) * (b[3] - b[1]))
@@ -333,7 +333,7 @@ def test_a_folder_is_dropped_a_picture_pasted_and_a_box_clicked(tmp_path):
             assert part in tab.evaluate("document.getElementById('story').innerText")
         # the heat map opens at the level that fired
         press(tab, "h")
-        wait_for(tab, "fcosPage.state.pictures[2].found.maps")
+        wait_for(tab, "fcosPage.state.images[2].found.maps")
         level = tab.evaluate("fcosPage.state.chosen.level")
         wait_for(tab, f"document.getElementById('map-level').selectedOptions[0]?.text === '{level}'")
         before = tab.evaluate("fcosPage.state.view.scale")
@@ -390,7 +390,7 @@ def test_one_html_file_detects_from_disk_and_sends_nothing(files):
         tab = browser.open(result.file.as_uri())
         wait_for(tab, "document.getElementById('status').textContent === 'ready, offline'")
         tab.give_files("#files", [ASSETS / "photos" / "cat.jpg"])
-        wait_for(tab, "fcosPage.state.pictures[0]?.found")
+        wait_for(tab, "fcosPage.state.images[0]?.found")
         assert tab.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'refused')") == "refused"
         asked = {url for url in browser.requests if not url.startswith(("data:", "blob:"))}
     assert asked <= {result.file.as_uri(), "about:blank", "http://127.0.0.1:9/"}

@@ -372,7 +372,7 @@ def test_a_run_by_the_clock(tmp_path, monkeypatch, capfd):
 def test_one_minute_too_few_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(minutes, "measure", lambda config, data, wish: Pace(3.0, 0.1, config.train.batch, 64))
     data = make_shapes(tmp_path / "shapes", {"train": 12, "val": 3})
-    with pytest.raises(ConfigError, match="too few minutes") as refused:
+    with pytest.raises(ConfigError, match="minutes=1 is too short") as refused:
         learn(tiny_config(), data, tmp_path / "run", minutes=1)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()

@@ -162,7 +162,7 @@ def test_a_run_knows_what_it_was_judged_by(finished, capsys, tmp_path):
     assert (code, err.count("\n")) == (2, 1)
     assert "judge on what?" in err
     unjudged = learn(tiny_config(train={"iterations": 1}), data, tmp_path / "none", holdout=0)
-    with pytest.raises(DataError, match="was judged by nothing; name a data set"):
+    with pytest.raises(DataError, match="had no images to judge by; name a data set"):
         evaluate(unjudged.folder)
 
 

@@ -1,4 +1,4 @@
-// Pictures to network input, and network output to detections: what fcos/inference/detector.py, fcos/decode.py and
+// Images to network input, and network output to detections: what fcos/inference/detector.py, fcos/decode.py and
 // fcos/boxes.py do, in the same order and with the same rules. Used by the page and by its worker.
 "use strict";
 const Fcos = (() => {
@@ -282,7 +282,7 @@ const Fcos = (() => {
 
   const levelName = (grid) => `P${Math.round(Math.log2(grid.stride))}`;
 
-  // What the network said about a prepared picture -> {width, height, detections, maps}, in pixels of the picture.
+  // What the network said about a prepared image -> {width, height, detections, maps}, in pixels of the image.
   // said: logits [P * C], distances [P * 4], centerness [P], each flat. Detections are the stories of `fcos explain`.
   function tell(said, ready, image, about) {
     const cfg = about.config.decode, levels = grids(ready.height, ready.width, about.config.model);
@@ -315,7 +315,7 @@ const Fcos = (() => {
     return { width: image.width, height: image.height, detections, maps: maps(said, levels, size) };
   }
 
-  // Each level's highest class probability and centerness, 0..255, of the cells that lie on the picture.
+  // Each level's highest class probability and centerness, 0..255, of the cells that lie on the image.
   function maps(said, levels, size) {
     const classes = said.logits.length / said.centerness.length;
     return levels.map((grid) => {

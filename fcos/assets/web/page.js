@@ -1,10 +1,10 @@
-// The page: pictures in, boxes over them, and the story of each box. It asks the server, or runs the network itself.
+// The page: images in, boxes over them, and the story of each box. It asks the server, or runs the network itself.
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
   const packed = $("packed-about"); // a page that is one file carries the network inside
   const state = {
-    pictures: [], now: -1, score: 0.5, off: new Set(), chosen: null, map: { kind: "", level: 0 },
+    images: [], now: -1, score: 0.5, off: new Set(), chosen: null, map: { kind: "", level: 0 },
     view: { scale: 1, x: 0, y: 0 }, models: [], camera: null, turn: 0,
   };
   let token = sessionStorageGet("fcos-token");
@@ -179,56 +179,56 @@
     const images = [...files].filter((file) => file.type.startsWith("image/") || /\.(tiff?|bmp|webp|avif)$/i.test(file.name));
     if (!images.length) return say("there is no image among these", true);
     stopCamera();
-    const first = state.pictures.length;
-    for (const file of images) state.pictures.push({ blob: file, name: file.name || "pasted", bitmap: null, found: null });
+    const first = state.images.length;
+    for (const file of images) state.images.push({ blob: file, name: file.name || "pasted", bitmap: null, found: null });
     strip();
     return show(first);
   }
 
   async function show(index) {
-    if (index < 0 || index >= state.pictures.length) return;
+    if (index < 0 || index >= state.images.length) return;
     state.now = index;
     state.chosen = null;
-    const picture = state.pictures[index];
+    const image = state.images[index];
     $("empty").hidden = true;
     try {
-      picture.bitmap ??= await bitmapOf(picture.blob);
+      image.bitmap ??= await bitmapOf(image.blob);
       fit();
       render();
-      await detect(picture);
+      await detect(image);
     } catch (error) {
-      say(`${picture.name}: ${error.message}`, true);
+      say(`${image.name}: ${error.message}`, true);
     }
     strip();
     render();
   }
 
-  async function detect(picture) {
+  async function detect(image) {
     const key = `${model().name}/${local()}`;
-    if (picture.key === key) return;
+    if (image.key === key) return;
     const turn = ++state.turn;
     say("detecting");
     const begun = performance.now();
-    const found = local() ? await here(pixelsOf(picture.bitmap)) : await fromServer(picture.blob);
-    picture.found = found;
-    picture.key = key;
+    const found = local() ? await here(pixelsOf(image.bitmap)) : await fromServer(image.blob);
+    image.found = found;
+    image.key = key;
     if (turn !== state.turn) return;
     const took = Math.round(performance.now() - begun);
     const place = local() ? `in this browser, ${(await engine()).threads} thread(s)` : "by the server";
-    say(`${picture.name}: ${found.width} × ${found.height}, ${took} ms ${place}`);
+    say(`${image.name}: ${found.width} × ${found.height}, ${took} ms ${place}`);
     panel();
   }
 
-  const current = () => (state.camera ? state.camera : state.pictures[state.now]);
+  const current = () => (state.camera ? state.camera : state.images[state.now]);
   const shown = () => (current()?.found?.detections || []).filter((d) => d.score >= state.score && !state.off.has(d.class));
 
   // The explain view of the server comes when it is asked for.
   async function story() {
-    const picture = current();
-    if (!picture?.found || picture.found.maps || state.camera) return;
-    const told = await explained(picture.blob);
+    const image = current();
+    if (!image?.found || image.found.maps || state.camera) return;
+    const told = await explained(image.blob);
     const before = state.chosen;
-    picture.found = told;
+    image.found = told;
     if (before) {
       const apart = (d) => d.box.reduce((sum, v, i) => sum + Math.abs(v - before.box[i]), 0) + (d.class === before.class ? 0 : 1e9);
       state.chosen = told.detections.reduce((a, b) => (apart(a) <= apart(b) ? a : b), told.detections[0] || null);
@@ -241,11 +241,11 @@
   const canvas = $("canvas"), context = canvas.getContext("2d");
 
   function fit() {
-    const picture = current();
-    if (!picture?.bitmap) return;
+    const image = current();
+    if (!image?.bitmap) return;
     const { clientWidth: w, clientHeight: h } = canvas;
-    const scale = Math.min(w / picture.bitmap.width, h / picture.bitmap.height) * 0.98;
-    state.view = { scale, x: (w - picture.bitmap.width * scale) / 2, y: (h - picture.bitmap.height * scale) / 2 };
+    const scale = Math.min(w / image.bitmap.width, h / image.bitmap.height) * 0.98;
+    state.view = { scale, x: (w - image.bitmap.width * scale) / 2, y: (h - image.bitmap.height * scale) / 2 };
   }
 
   function zoom(factor, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2) {
@@ -273,12 +273,12 @@
     }
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, w, h);
-    const picture = current();
-    if (!picture?.bitmap) return;
-    const { scale, x, y } = state.view, { bitmap } = picture;
+    const image = current();
+    if (!image?.bitmap) return;
+    const { scale, x, y } = state.view, { bitmap } = image;
     context.imageSmoothingEnabled = scale < 4;
     context.drawImage(bitmap, x, y, bitmap.width * scale, bitmap.height * scale);
-    heat(picture, x, y, bitmap.width * scale, bitmap.height * scale);
+    heat(image, x, y, bitmap.width * scale, bitmap.height * scale);
     const boxes = shown(), large = Math.max(13, Math.min(17, w / 50));
     context.font = `600 ${large}px system-ui, sans-serif`;
     context.textBaseline = "top";
@@ -307,7 +307,7 @@
     context.setLineDash([5, 4]);
     context.lineWidth = 1.2;
     context.strokeStyle = "#ffffffb0";
-    for (const s of d.silenced.slice(0, 8)) { // the best; more would hide the picture
+    for (const s of d.silenced.slice(0, 8)) { // the best; more would hide the image
       const [x1, y1] = at(s.box[0], s.box[1]), [x2, y2] = at(s.box[2], s.box[3]);
       context.strokeRect(x1, y1, x2 - x1, y2 - y1);
     }
@@ -334,9 +334,9 @@
   // Dark blue, green, yellow: the ends and middle of viridis, which keeps its order in grey and for the colour-blind.
   const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 
-  // The higher a value the less the picture shows through: where a level says nothing the picture stays as it is.
-  function heat(picture, x, y, w, h) {
-    const map = state.map.kind && picture.found?.maps?.[state.map.level];
+  // The higher a value the less the image shows through: where a level says nothing the image stays as it is.
+  function heat(image, x, y, w, h) {
+    const map = state.map.kind && image.found?.maps?.[state.map.level];
     if (!map) return;
     const pixels = new ImageData(map.width, map.height), values = map[state.map.kind];
     for (let i = 0; i < values.length; i++) {
@@ -424,11 +424,11 @@
   }
 
   function strip() {
-    const few = state.pictures.length < 2;
-    $("strip").replaceChildren(...(few ? [] : state.pictures.map((picture, i) => {
-      picture.url ??= URL.createObjectURL(picture.blob);
-      const image = make("img", { src: picture.url, alt: picture.name, loading: "lazy" });
-      const button = make("button", { title: picture.name, onclick: () => show(i) }, image);
+    const few = state.images.length < 2;
+    $("strip").replaceChildren(...(few ? [] : state.images.map((image, i) => {
+      image.url ??= URL.createObjectURL(image.blob);
+      const thumb = make("img", { src: image.url, alt: image.name, loading: "lazy" });
+      const button = make("button", { title: image.name, onclick: () => show(i) }, thumb);
       button.setAttribute("aria-current", i === state.now);
       return button;
     })));
@@ -664,7 +664,7 @@
 
   const ready = begin();
   ready.catch((error) => say(error.message, true));
-  // What a program may ask of the page: detections of a picture's bytes, all candidates, as `tell` gives them.
+  // What a program may ask of the page: detections of an image's bytes, all candidates, as `tell` gives them.
   self.fcosPage = {
     ready,
     state,

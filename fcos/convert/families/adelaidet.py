@@ -19,7 +19,7 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
         dialect = "adelaidet-iou"
         reasons.append("IoU in place of centerness, because the file name says iou")
     else:
-        reasons.append("the names cannot tell centerness from IoU quality; for the latter: --dialect adelaidet-iou")
+        reasons.append("the names do not show whether it learned centerness or IoU; for IoU: --dialect adelaidet-iou")
     if reading.levels == 3:
         settings["data"] = {"size": 512, "max_size": 736, "train_sizes": tuple(range(256, 609, 32))}
         reasons.append("three levels: FCOS-RT, 512 px")

@@ -27,7 +27,7 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
     elif re.search(r"fcos_(r|x|mnv2|bn|syncbn)_?", reading.file):
         dialect, why = "original-2019", "the file name is one of the first version's"
     else:
-        dialect, why = "original", "the names cannot tell the versions apart; for the first: --dialect original-2019"
+        dialect, why = "original", "the names do not show the version; for the first: --dialect original-2019"
     version = "improved version" if dialect == "original" else "first version (exp, centerness beside the classes)"
     return dialect, {"model": model}, [f"{version}: {why}"]
 

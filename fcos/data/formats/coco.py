@@ -145,7 +145,7 @@ def _classes(
     rows.sort(key=lambda row: row[0])
     twice = [a for a, b in pairwise(rows) if a[0] == b[0]]
     if twice:
-        raise DataError(f"{path}: the category id {twice[0][0]} stands twice; give one of them another id")
+        raise DataError(f"{path}: the category id {twice[0][0]} appears twice; give one of them another id")
     # Roboflow puts the group of all classes in front as a class of its own, with no boxes.
     if len(rows) > 1 and all(row[2].get("supercategory") == rows[0][1] for row in rows[1:]):
         head = rows[0]
@@ -186,7 +186,7 @@ def _images(
     if names and alone:
         problems.note("no image files found, only annotations", names[0], len(names))
     elif missing:
-        problems.skip("images that are not there", missing[0], len(missing))
+        problems.skip("images that are missing", missing[0], len(missing))
     ids = [key for image in listed if (key := id_of(image["id"])) is not None]
     numbers = settle(ids)
     renamed = [str(key) for key, number in numbers.items() if spelled(key) != number]

@@ -48,7 +48,7 @@ def _classes(reading: Reading) -> Classes | None:
         if file.name.lower() == "labels.txt":
             listed[tuple(n.strip() for n in read_lines(file, kind=DataError) if n.strip())] = file
     if len(listed) > 1:
-        raise DataError(f"{' and '.join(map(str, listed.values()))} name different classes; put one of them away")
+        raise DataError(f"{' and '.join(map(str, listed.values()))} name different classes; remove one of them")
     names = next(iter(listed), NAMES)
     return Classes(names, tuple(range(1, len(names) + 1)))
 
@@ -81,7 +81,7 @@ def _parse(tree: Tree, file: Path) -> list[Page]:
     suffix = keys.get("imExt", ".jpg") if re.fullmatch(r"\.\w+", keys.get("imExt", "")) else ".jpg"
     frames = sorted(images) or sorted(objects)
     late = sorted(set(objects) - set(frames))
-    problems += [f"frame {late[0]} and {len(late) - 1} more have boxes and no image"] if late else []
+    problems += [f"frame {late[0]} and {len(late) - 1} more have boxes but no image"] if late else []
     pages = [
         Page(
             f"{home.name}/img1/{k:06d}{suffix}",

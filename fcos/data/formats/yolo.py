@@ -242,7 +242,7 @@ def _listed(file: Path, root: Path, problems: Problems) -> list[Path]:
         options = (top / Path(*parts[start:]) for start in range(len(parts)) for top in (root, file.parent))
         path = next((p for p in options if p.suffix.lower() in SUFFIXES and is_there(p) and p.is_file()), None)
         if path is None:
-            problems.skip("images that are not there", line)
+            problems.skip("images that are missing", line)
         else:
             paths.append(path)
     return paths
@@ -293,7 +293,7 @@ def _bare_classes(tree: Tree, labels: list[Path]) -> Classes:
                 listed[tuple(str(r.get("name")) for r in sorted(rows, key=lambda r: r["id"]))] = file
     if len(listed) > 1:
         places = " and ".join(str(f.relative_to(tree.root)) for f in listed.values())
-        raise DataError(f"{tree.root}: {places} name different classes; put one of them away")
+        raise DataError(f"{tree.root}: {places} name different classes; remove one of them")
     if listed:
         names, file = next(iter(listed.items()))
         check_classes(names, file)

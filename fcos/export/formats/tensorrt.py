@@ -61,7 +61,7 @@ def runtime(path: Path, about: About, place: Placement) -> Run:
     device = place.device
     trt: Any = require("tensorrt", "tensorrt")
     if device.type != "cuda":
-        raise DeviceError(f"{path} runs on an NVIDIA GPU; --device {device} is none")
+        raise DeviceError(f"{path} runs on an NVIDIA GPU; --device {device} is not one")
     engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise ModelError(f"TensorRT cannot load {path}: built by another version or for another GPU; export it here")

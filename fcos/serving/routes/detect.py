@@ -21,11 +21,11 @@ from . import studio
 JSON = "application/json"
 
 Score = Annotated[
-    str | None, Query(description="Least score, 0..1, or by class: person=0.4,dog=0.5. Left out: as fcos predict.")
+    str | None, Query(description="Least score, 0..1, or by class: person=0.4,dog=0.5. Default: as fcos predict.")
 ]
 Names = Annotated[str | None, Query(alias="classes", description="Only these classes, separated by commas.")]
 Most = Annotated[int | None, Query(alias="max", ge=0, description="At most so many detections, the best ones.")]
-Model = Annotated[str | None, Query(description="Which model; left out: the first.")]
+Model = Annotated[str | None, Query(description="Which model. Default: the first.")]
 Tile = Annotated[str | None, Query(description="Cut large images into tiles of so many pixels, or auto.")]
 Maps = Annotated[bool, Query(description="Class probability and centerness of each level, as grey PNG files.")]
 _BODY = {

@@ -31,7 +31,7 @@ def add(app: FastAPI, server: Server) -> None:
     async def setup() -> dict[str, str]:
         return {"model_version": server.engine(None).name}
 
-    @app.post("/webhook", summary="Label Studio tells of new annotations, of which nothing is made", status_code=201)
+    @app.post("/webhook", summary="Label Studio tells of new annotations, which are not used", status_code=201)
     async def webhook() -> dict[str, str]:
         return {}
 
