@@ -252,7 +252,7 @@ def test_names_that_the_code_bases_have(name):
 
 
 def test_a_dialect_of_another_family_is_refused():
-    with pytest.raises(ModelError, match="none of detectron2; its are detectron2"):
+    with pytest.raises(ModelError, match="does not belong to detectron2, which has detectron2"):
         from_state(base(), asked=Asked(dialect="mmdet"))
 
 
