@@ -1,10 +1,13 @@
 """`fcos eval` beside `fcos predict` on the same images, as whole commands that take turns: seconds by two clocks.
 
-    python benchmarks/eval_rate.py DATA [--model fcos-lite0] [--ways torch,auto] [--rounds 1] [--short]
+    python benchmarks/eval_rate.py DATA [--model fcos-lite0] [--ways torch:fp32,auto:fp32,auto:auto] [--rounds 1]
+        [--images 0] [--short]
 
-Both compute in fp32 and the same runtime and keep every detection; predict writes them, eval judges them, and with
---out, the third row, writes them too and draws its plots. `auto` is the graph that is kept beside the weights; a call
-before makes it. The ratios are predict's time by the other's, of the clock and of the processor: 1 is the same rate.
+A way is RUNTIME:DTYPE, the same for both. Both keep every detection; predict writes them, eval judges them, and with
+--out, the third row, writes them too and draws its plots. `auto` is the graph that is kept beside the weights, which a
+call before makes, and auto:auto what `fcos predict` does without options from its second run on. The ratios are
+predict's time by the other's, of the clock and of the processor: 1 is the same rate. --images: so many of them, spread
+over the data set; 0 for all.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ import time
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 from common import options, parser, print_heading
 
 from fcos.data.open import open_judged
+from fcos.data.write import convert
 
 
 def spent(words: list[str]) -> tuple[float, float]:
@@ -37,26 +42,27 @@ def main() -> None:
     made = parser(__doc__, rounds=1)
     made.add_argument("data")
     made.add_argument("--model", default="fcos-lite0")
-    made.add_argument("--ways", default="torch,auto")
+    made.add_argument("--ways", default="torch:fp32,auto:fp32,auto:auto")
+    made.add_argument("--images", type=int, default=0)
     chosen = options(made)
     dataset = open_judged(chosen.data, None)
-    paths = [str(record.path) for record in dataset.records][: 4 if chosen.short else None]
+    count = 4 if chosen.short else chosen.images or len(dataset)
+    dataset = dataset.subset(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist())
     print_heading()
+    print(f"{len(dataset)} images of {dataset.root.name}, {chosen.model}, {chosen.threads} threads")
     with tempfile.TemporaryDirectory() as folder:
-        listed = Path(folder) / "images"
-        listed.mkdir()
-        for number, path in enumerate(paths):
-            (listed / f"{number:06d}{Path(path).suffix}").symlink_to(Path(path).resolve())
-        split = ["--split", dataset.split] if dataset.split else []
+        data = Path(folder) / "data"
+        convert({"test": dataset}, data, "coco", link=True)
         for way in chosen.ways.split(","):
-            same = ["--model", chosen.model, "--runtime", way, "--dtype", "fp32", "--threads", str(chosen.threads)]
-            judge = ["eval", str(chosen.data), *split, *same, "--json"]
+            runtime, dtype = way.split(":")
+            same = ["--model", chosen.model, "--runtime", runtime, "--dtype", dtype, "--threads", str(chosen.threads)]
+            judge = ["eval", str(data), *same, "--json"]
             rows = {
-                "predict": ["predict", str(listed), *same, "--score", "0", "--coco", f"{folder}/results.json"],
+                "predict": ["predict", str(data), *same, "--score", "0", "--coco", f"{folder}/results.json"],
                 "eval": judge,
                 "eval --out": [*judge, "--out", f"{folder}/judged"],
             }
-            if way != "torch":
+            if runtime == "auto":
                 spent(rows["predict"])  # which makes the graph
             times: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
             for _ in range(chosen.rounds):
@@ -66,7 +72,7 @@ def main() -> None:
             for name, taken in times.items():
                 clock, cpu = (median(column) for column in zip(*taken, strict=True))
                 told = f"{clock:6.1f} s, {cpu:6.1f} s of the processor"
-                print(f"{way:<6} {name:<11} {told}; predict's by its: {base[0] / clock:.2f}, {base[1] / cpu:.2f}")
+                print(f"{way:<10} {name:<11} {told}; predict's by its: {base[0] / clock:.2f}, {base[1] / cpu:.2f}")
 
 
 if __name__ == "__main__":

@@ -31,11 +31,10 @@ def open_dataset(
     (4, 4)
     """
     with _uncollected():
-        return _open(path, split, ReadOptions(strict, inclusive))
+        return _chosen(path, _sources(DataSource.of(path), ReadOptions(strict, inclusive)), split)
 
 
-def _open(path: str | Path | DataSource, split: str | None, options: ReadOptions) -> Dataset:
-    sources = _sources(DataSource.of(path), options)
+def _chosen(path: str | Path | DataSource, sources: Sources, split: str | None) -> Dataset:
     if split is None:
         if len(sources) > 1:
             raise DataError(f"{path} has the splits {', '.join(sources)}; choose one")
@@ -50,7 +49,9 @@ def _open(path: str | Path | DataSource, split: str | None, options: ReadOptions
 
 def open_judged(path: str | Path | DataSource, split: str | None = None) -> Dataset:
     """The split to judge in: the one that is named, else test, val, or the only one there is."""
-    return open_dataset(path, split or default_split(split_names(path), JUDGED))
+    with _uncollected():
+        sources = _sources(DataSource.of(path), ReadOptions())  # once: it looks at every file of a folder
+        return _chosen(path, sources, split or default_split(list(sources), JUDGED))
 
 
 def open_splits(path: str | Path | DataSource, *, strict: bool = False, inclusive: bool = False) -> dict[str, Dataset]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 from ..boxes import to_corners
@@ -132,11 +131,13 @@ def _clip(boxes: Tensor, limit: Tensor) -> Tensor:
 def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, classes: int, limit: int) -> Tensor:
     """What NMS per class keeps of boxes [N,K,4], scores [N,K] (negative: no candidate) and labels [N,K], as a
     mask [N,K]; of each class the first `limit` only, where a graph counts."""
+    from torchvision.ops import nms as plain  # slow to import, and whoever opens a graph imports this module
+
     keep = torch.zeros_like(scores, dtype=torch.bool)
     for image in range(len(boxes)):
         for label in labels[image][scores[image] >= 0].unique():
             members = ((labels[image] == label) & (scores[image] >= 0)).nonzero()[:, 0]
-            kept = torchvision.ops.nms(boxes[image, members], scores[image, members], iou)
+            kept = plain(boxes[image, members], scores[image, members], iou)
             keep[image, members[kept]] = True
     return keep
 
