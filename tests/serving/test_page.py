@@ -329,7 +329,7 @@ def test_a_folder_is_dropped_a_picture_pasted_and_a_box_clicked(tmp_path):
         ]
         smallest = min(under, key=lambda b: (b[2] - b[0]) * (b[3] - b[1]))
         assert tab.evaluate("fcosPage.state.chosen.box") == pytest.approx(smallest, abs=0.01)
-        for part in ("score", "class probability", "centerness", "level", "location", "left, top", "silenced"):
+        for part in ("score", "class probability", "centerness", "level", "location", "left, top", "dropped by NMS"):
             assert part in tab.evaluate("document.getElementById('story').innerText")
         # the heat map opens at the level that fired
         press(tab, "h")

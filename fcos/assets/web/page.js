@@ -214,7 +214,8 @@
     image.key = key;
     if (turn !== state.turn) return;
     const took = Math.round(performance.now() - begun);
-    const place = local() ? `in this browser, ${(await engine()).threads} thread(s)` : "by the server";
+    const threads = local() ? (await engine()).threads : 0;
+    const place = threads ? `in this browser, ${threads === 1 ? "one thread" : `${threads} threads`}` : "by the server";
     say(`${image.name}: ${found.width} × ${found.height}, ${took} ms ${place}`);
     panel();
   }
@@ -398,7 +399,7 @@
       ["score", d.score.toFixed(4)], ["class probability", d.probability.toFixed(4)], ["centerness", d.centerness.toFixed(4)],
       ["level", d.level], ["location", `${px(d.location)} px`], ["left, top, right, bottom", `${px(d.distances)} px`],
       ["box", `${px(d.box)} px`],
-      ["silenced", d.silenced.length ? `${d.silenced.length}, the best ${d.silenced[0].score.toFixed(3)}` : "nothing"],
+      ["dropped by NMS", d.silenced.length ? `${d.silenced.length}, the best ${d.silenced[0].score.toFixed(3)}` : "nothing"],
     ];
     there.replaceChildren(make("h2", { textContent: d.label }), make("table", {}, ...rows.map(([name, value]) =>
       make("tr", {}, make("th", { textContent: name, scope: "row" }), make("td", { textContent: value })))));
