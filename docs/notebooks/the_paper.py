@@ -1,5 +1,5 @@
 # %% [markdown]
-# # FCOS in one image
+# # The method in five images
 #
 # The method of the paper (arXiv 1904.01355), step by step, on one image and with the package's own functions: where
 # the grid looks, which location learns which box, what centerness is, what the losses are, and how predictions
