@@ -298,7 +298,9 @@ class TrainConfig(Section):
     warmup_rule: Literal["linear", "constant"] = _f("linear", "shape of the warm-up; the original: constant 1/3")
     clip: float = _f(0.0, "limit of the gradient norm; 0: none", ge=0)
     ema: float = _f(0.0, "decay of the averaged weights; 0: none", ge=0, lt=1)
-    precision: Literal["auto", "fp32", "bf16"] = _f("auto", "auto: bf16 on a GPU that has it, else fp32")
+    precision: Literal["auto", "fp32", "bf16"] = _f(
+        "auto", "auto: bf16 on GPUs and x86 CPUs that have its instructions, else fp32"
+    )
     channels_last: bool | Literal["auto"] = _f(
         "auto", "memory layout of convolutions; auto: everywhere but for dense backbones on a CPU with AVX2 only"
     )

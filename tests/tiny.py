@@ -28,7 +28,15 @@ def tiny_config(**sections) -> Config:
         assign=AssignConfig(ranges=(16.0,)),
         data=DataConfig(size=64, max_size=96, workers=0),
         train=TrainConfig(
-            epochs=1, batch=4, warmup=2, log_every=1, optimizer="adamw", lr=0.003, schedule="cosine", plots=False
+            epochs=1,
+            batch=4,
+            warmup=2,
+            log_every=1,
+            optimizer="adamw",
+            lr=0.003,
+            schedule="cosine",
+            plots=False,
+            precision="fp32",  # the same on every machine
         ),
     )
     return base.override(sections)

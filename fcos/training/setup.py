@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..errors import ConfigError, DeviceError
-from ..machine import has_bf16, pick_device
+from ..machine import pick_device, training_dtype
 from ..network import weights
 from ..network.backbones import load_backbone_weights
 from ..network.folding import fold_frozen
@@ -58,9 +58,6 @@ def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
     where = pick_device(device)
     if devices * nodes > 1 and where.index is not None:
         raise DeviceError(f"--device {device} names one device; for {devices * nodes} processes give {where.type}")
-    precision = config.train.precision
-    if precision == "auto":
-        precision = "bf16" if where.type == "cuda" and has_bf16(where) else "fp32"
     # DDP waits for the gradient of every weight, and HRNet has some that only a level of stride 4 would use.
     unused = config.model.backbone.startswith("hrnet")
     ddp = "ddp_find_unused_parameters_true" if unused else "ddp"
@@ -70,7 +67,7 @@ def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
             devices=[where.index] if where.type == "cuda" and where.index is not None else devices,
             num_nodes=nodes,
             strategy=ddp if devices * nodes > 1 else "auto",
-            precision="bf16-mixed" if precision == "bf16" else "32-true",
+            precision="bf16-mixed" if training_dtype(config.train.precision, where) == "bf16" else "32-true",
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         line = " ".join(str(error).split())

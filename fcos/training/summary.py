@@ -11,7 +11,7 @@ from ..config import Config
 from ..data.dataset import Dataset
 from ..data.sampler import Sampler
 from ..data.tiles import empty_share
-from ..machine import has_bf16
+from ..machine import has_bf16, training_dtype
 from ..terminal import plural
 from .run import Around
 
@@ -27,6 +27,7 @@ def summary(
     emulated = config.train.precision == "bf16" and not has_bf16(device)
     slow = [("slow", "train.precision=bf16 is emulated on this CPU: fp32 is far faster")] if emulated else []
     where = f"{around.world} x {device.type}" if around.world > 1 else str(device)
+    dtype = training_dtype(config.train.precision, device)
     epochs = f"{sampler.total_steps / sampler.steps_per_epoch:.3g}"
     return [
         ("model", f"{config.name}, {config.model.backbone} backbone, {trained / 1e6:.1f} M trainable parameters"),
@@ -38,7 +39,7 @@ def summary(
             "steps",
             f"{sampler.total_steps} of {plural(config.train.batch, 'image')} "
             f"({epochs} epoch{'' if epochs == '1' else 's'}), "
-            f"{config.train.optimizer} lr {config.train.lr:g}, on {where}",
+            f"{config.train.optimizer} lr {config.train.lr:g}, on {where} in {dtype}",
         ),
         *slow,
         ("folder", str(around.folder.path)),

@@ -9,7 +9,7 @@ from tiny import NAMES, tiny_config
 
 from fcos.inference.detector import Detector
 from fcos.inference.load import Compiled, load
-from fcos.machine import Placement, has_bf16, torch_threads
+from fcos.machine import Placement, has_bf16, torch_threads, training_dtype
 from fcos.network import weights
 from fcos.types import Classes, Predictions
 
@@ -150,6 +150,27 @@ def test_emulated_bf16_does_not_count(monkeypatch, capability, there):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     assert has_bf16(torch.device("cuda:0")) is there
+
+
+@pytest.mark.parametrize(
+    ("machine", "onednn", "avx512_bf16", "amx", "has", "trains"),
+    [
+        ("x86_64", True, True, False, True, True),
+        ("AMD64", True, False, True, True, True),
+        ("x86_64", True, False, False, False, False),  # AVX-512 alone: oneDNN says yes and emulates
+        ("x86_64", False, True, False, False, False),  # told to leave them out by ONEDNN_MAX_CPU_ISA
+        ("aarch64", True, False, False, True, False),
+    ],
+)
+def test_bf16_of_a_processor(monkeypatch, machine, onednn, avx512_bf16, amx, has, trains):
+    """What counts are instructions for it; `train.precision=auto` is measured on x86 alone."""
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert has_bf16(torch.device("cpu")) is has
+    assert (training_dtype("auto", torch.device("cpu")) == "bf16") is trains
 
 
 def test_placement_is_what_load_was_told(file):
