@@ -62,7 +62,7 @@ def command(
         check_suffix(out, PAGE, "the page is one HTML file")
     named = the_one(things, data, "--data")
     if named is None:
-        raise FcosError("examine what? give the data set: fcos doctor DATA")
+        raise FcosError("give the data set to check: fcos doctor DATA")
     config = settings_of(model, overrides)
     if size is not None:
         longest = round(size * config.data.max_size / config.data.size)

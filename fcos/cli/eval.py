@@ -135,7 +135,7 @@ def command(
     if named is not None and not model and not detections and not compare and run_of(named) is not None:
         named, model = None, [named]
     if named is None and not model:
-        raise FcosError("judge on what? give the data set: fcos eval DATA --model MODEL; only a run knows its own")
+        raise FcosError("give the data set to judge on: fcos eval DATA --model MODEL (a run folder needs none)")
     if bool(model) + (detections is not None) + (compare is not None) != 1:
         raise FcosError("give either --model or --detections, the thing to judge, or --compare A B")
     if detections is not None and overrides:

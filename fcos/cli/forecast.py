@@ -63,7 +63,7 @@ def command(
     things, changes = sort_words(words, settings)
     named = the_one(things, data, "--data")
     if named is None:
-        raise FcosError("forecast for what? give the data set: fcos forecast DATA")
+        raise FcosError("give the data set: fcos forecast DATA")
     source = Source(data_source(named, format, pictures, labels), holdout=holdout)
     chosen = choose(source, resolve(model or "fcos-lite0", changes))
     folder = out or next_folder(Path("runs"), f"forecast-{Path(named).resolve().stem}")

@@ -54,7 +54,7 @@ def check(
 
     named = the_one([str(path)] if path is not None else [], data, "--data")
     if named is None:
-        raise FcosError("check what? give the data set: fcos labels check DATA")
+        raise FcosError("give the data set to check: fcos labels check DATA")
     if out is not None:
         check_suffix(out, PAGE, "the page is one HTML file")
     source = data_source(named, format, pictures, labels)

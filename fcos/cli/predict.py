@@ -129,7 +129,7 @@ def command(
 
     things, overrides = sort_words(words, settings)
     if not things:
-        raise FcosError("detect in what? give images or a folder: fcos predict IMAGE")
+        raise FcosError("give the images or a folder to detect in: fcos predict IMAGE")
     if data is not None and coco is None:
         raise FcosError("--data gives the image ids that --coco writes; add --coco FILE")
     if engine is not None:
@@ -197,7 +197,7 @@ def command(
     writer.close()
     _tell(outcome, outputs, as_json, time.perf_counter() - began, _computed(detector))
     if outcome.images and not outcome.detections and float(scores.max()) > 0.1:
-        say(f"nothing scores {scores.min():.2g} or more; what is less sure: --score 0.1")
+        say(f"nothing scores {scores.min():.2g} or more; to see weaker detections: --score 0.1")
     if outcome.broken or any(broken):
         sys.exit(1)
 

@@ -79,7 +79,7 @@ def command(
 
     things, overrides = sort_words(words, settings)
     if len(things) != 1:
-        raise FcosError("follow what? give one video: fcos track VIDEO")
+        raise FcosError("give one video: fcos track VIDEO")
     (source,) = things
     check_folder(out)
     lines = [parse_line(text, margin) for text in count_line or []]

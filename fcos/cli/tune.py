@@ -58,7 +58,7 @@ def command(
     things, changes = sort_words(words, settings)
     named = the_one(things, data, "--data")
     if named is None:
-        raise FcosError("search for what? give the data set: fcos tune DATA --hours 6")
+        raise FcosError("give the data set to learn from: fcos tune DATA --hours 6")
     source = Source(data_source(named, format, pictures, labels), val, split, holdout, quiet=True)
     folder = out or Path("runs") / f"tune-{Path(named).resolve().stem}"
     search = Search(source, changes, model, init, hours, minutes, trials, device)

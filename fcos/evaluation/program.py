@@ -116,7 +116,7 @@ def run_to_judge(model: object) -> Path:
     """The run folder that `model` is or lies in, which knows what it was judged by; DataError where it is none."""
     run = run_of(model) if isinstance(model, str | Path) else None
     if run is None:
-        raise DataError("judge on what? give the data set: fcos eval DATA --model MODEL; only a run knows its own")
+        raise DataError("give the data set to judge on: fcos eval DATA --model MODEL (a run folder needs none)")
     return run
 
 

@@ -118,7 +118,7 @@ def train(
         source, held = _source_of(folder, data, val, split, strict)
     else:
         if data is None:
-            raise DataError("what should it learn? give the data set: fcos train DATA, or --data DATA")
+            raise DataError("give the data set to learn from: fcos train DATA")
         source, held = Source(data, val, split, holdout, strict, quiet), None
         full = _config(model, settings, dialect, config)
         out = begin_away(url, resume=False) if url is not None else out

@@ -79,7 +79,7 @@ def tune(search: Search, out: Path, tell: Callable[[str], object], learn: Learn 
     for module in ("optuna", "sklearn"):  # which Optuna needs to say what mattered
         require(module, "tune")
     if search.hours is None and search.trials is None:
-        raise ConfigError("how long may it take? give --hours 6, or --trials 20")
+        raise ConfigError("give the time that it may take, such as --hours 6, or --trials 20")
     budget = None if search.hours is None else Budget.of_process(search.hours * 60)
     check_folder(out)
     folder = Folder(out)

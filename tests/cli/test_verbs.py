@@ -205,7 +205,7 @@ def test_who_finds_nothing_is_told_of_a_lower_score(work, capsys, tmp_path):
     common = ("predict", image, "--model", work / "run", "--out", tmp_path / "found")
     code, out, err = fcos(capsys, *common, "--score", "1")
     assert (code, "nothing" in out) == (0, True)
-    assert "nothing scores 1 or more; what is less sure: --score 0.1" in err
+    assert "nothing scores 1 or more; to see weaker detections: --score 0.1" in err
     code, _, err = fcos(capsys, *common, "--score", "0")
     assert (code, "nothing scores" in err) == (0, False)
 

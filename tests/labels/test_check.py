@@ -122,7 +122,7 @@ def test_the_python_door(world):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ((), "check what"),
+        ((), "give the data set to check"),
         (("nowhere",), "there is no file or folder nowhere"),
         (("DATA", "--model", "fcos-lite0", "--out", "page.pdf"), "the page is one HTML file"),
         (("DATA", "--model", "fcos-lite0", "--split", "tset"), "no split 'tset'"),

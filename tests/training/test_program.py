@@ -82,7 +82,7 @@ def test_settings_in_every_form_are_one():
         train("nowhere", settings={"train.lrr": 1})
     with pytest.raises(ConfigError, match="one text"):
         train("nowhere", settings="train.lr=1")
-    with pytest.raises(DataError, match="what should it learn"):
+    with pytest.raises(DataError, match="give the data set to learn from"):
         train()
 
 
@@ -160,7 +160,7 @@ def test_a_run_knows_what_it_was_judged_by(finished, capsys, tmp_path):
     )
     code, _, err = fcos(capsys, "eval", "--model", "fcos-lite0")
     assert (code, err.count("\n")) == (2, 1)
-    assert "judge on what?" in err
+    assert "give the data set to judge on" in err
     unjudged = learn(tiny_config(train={"iterations": 1}), data, tmp_path / "none", holdout=0)
     with pytest.raises(DataError, match="had no images to judge by; name a data set"):
         evaluate(unjudged.folder)

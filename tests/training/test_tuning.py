@@ -334,8 +334,8 @@ def test_bad_lines(capsys, tmp_path):
     data = make_shapes(tmp_path / "data", {"train": 12, "val": 3})
     out = tmp_path / "t"
     for arguments, said in (
-        ([], "search for what"),
-        ([data], "how long may it take"),
+        ([], "give the data set to learn from"),
+        ([data], "give the time that it may take"),
         ([tmp_path / "absent", "--hours", "1"], "absent"),
         ([data, "--trials", "2", "train.lrr=1..2"], "did you mean train.lr"),
         ([data, "--trials", "2", "train.lr=0..1"], "train.lr"),
