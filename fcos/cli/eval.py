@@ -114,7 +114,7 @@ def command(
     """
     import json
 
-    from ..data.runs import run_of
+    from ..data.runs import missing, run_of
     from ..errors import FcosError
     from ..evaluation.coco import curves, evaluate, read_results
     from ..evaluation.program import learned_note
@@ -134,10 +134,13 @@ def command(
         return
     if named is not None and not model and not detections and not compare and run_of(named) is not None:
         named, model = None, [named]
+    if named is not None and not model and not detections and not compare:
+        what = f"add what to judge on {named}: --model MODEL, --detections FILE or --compare A B"
+        raise FcosError(missing(named) or what)
     if named is None and not model:
         raise FcosError("give the data set to judge on: fcos eval DATA --model MODEL (a run folder needs none)")
     if bool(model) + (detections is not None) + (compare is not None) != 1:
-        raise FcosError("give either --model or --detections, the thing to judge, or --compare A B")
+        raise FcosError("give one of --model, --detections and --compare: that is what is judged")
     if detections is not None and overrides:
         raise FcosError(f"{overrides[0]!r} is a setting of a model; with --detections there is none")
     check_folder(out)

@@ -66,7 +66,7 @@ def command(
     """
     import json
 
-    from ..data.runs import run_of
+    from ..data.runs import missing, run_of
     from ..errors import FcosError
     from ..files import write_whole
     from ..inference.load import load
@@ -74,7 +74,7 @@ def command(
     things, overrides = sort_words(words, settings)
     source = the_one(things, data, "--data")
     if source is None and run_of(model) is None:
-        raise FcosError("give an image or a data set to explain: fcos explain IMAGE_OR_DATA")
+        raise FcosError(missing(model) or "give an image or a data set to explain: fcos explain IMAGE_OR_DATA")
     if source is not None and (data is not None or _is_data(source)):
         data, source = Path(source), None
     if source is not None and image is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .. import remote
 from ..errors import DataError
 from ..readers import read_json
 from .dataset import Dataset, merge
@@ -20,6 +21,13 @@ def run_of(model: str | Path) -> Path | None:
     path = Path(model).expanduser()
     folder = path if path.is_dir() else path.parent
     return folder if path.exists() and (folder / _SURROUNDINGS).is_file() else None
+
+
+def missing(name: str | Path) -> str:
+    """ "there is no folder or file NAME" where `name` is written as a path and nothing is there; else empty."""
+    path = Path(name).expanduser()
+    named = not remote.is_remote(name) and (path.parent != Path() or bool(path.suffix))
+    return f"there is no folder or file {path}" if named and not path.exists() else ""
 
 
 def stored_sources(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TypeAlias, TypedDict, Unpack
 from ..data.classes import as_seen
 from ..data.dataset import Dataset
 from ..data.open import open_judged
-from ..data.runs import judged_by, learned_from, run_of
+from ..data.runs import judged_by, learned_from, missing, run_of
 from ..errors import DataError
 from ..inference.composite import OWN, Composite, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
@@ -116,7 +116,8 @@ def run_to_judge(model: object) -> Path:
     """The run folder that `model` is or lies in, which knows what it was judged by; DataError where it is none."""
     run = run_of(model) if isinstance(model, str | Path) else None
     if run is None:
-        raise DataError("give the data set to judge on: fcos eval DATA --model MODEL (a run folder needs none)")
+        known = "give the data set to judge on: fcos eval DATA --model MODEL (a run folder needs none)"
+        raise DataError((missing(model) if isinstance(model, str | Path) else "") or known)
     return run
 
 
