@@ -177,6 +177,7 @@ class Diagnosis:
         if self.pairs:
             lines += [
                 "",
+                "ambiguous locations (in several boxes), by class:",
                 table(("kept by", "lost by", "locations"), [(a, b, f"{c:,}") for a, b, c in self.pairs[:5]], 2),
             ]
         if self.today is not None and self.best is not None:
@@ -187,18 +188,18 @@ class Diagnosis:
 def _advice(today: Option, best: Option) -> str:
     def line(o: Option) -> str:
         return (
-            f"loses {percent(o.lost)} % of the boxes' locations, recall {percent(o.recall)} %, "
+            f"lose {percent(o.lost)} % of the boxes' locations to other boxes; recall {percent(o.recall)} %, "
             f"{o.points:,.0f} locations and {o.gflop:.2f} GFLOP an image"
         )
 
     if best == today:
-        return f"these settings: {line(today)}\nnothing within this budget loses less"
+        return f"these settings {line(today)}\nno other settings within this budget lose less"
     gain, price = today.lost - best.lost, best.gflop / today.gflop - 1
-    kind = "better:         " if gain > NEAR else "cheaper:        "
+    kind = "better" if gain > NEAR else "cheaper"
     loss = f"{percent(abs(gain))} points {'less' if gain > 0 else 'more'} lost"
     cost = f"for {abs(price):.0%} {'more' if price > 0 else 'fewer'} FLOPs" if abs(price) >= 0.005 else "at no cost"
     told = f"{loss} {cost}"
-    return f"these settings: {line(today)}\n{kind}{line(best)}\n  {told}\n  {best.config_lines()}"
+    return f"these settings {line(today)}\n{kind} settings {line(best)}\n  {told}\n  {best.config_lines()}"
 
 
 def diagnose(
