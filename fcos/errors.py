@@ -76,6 +76,10 @@ class OtherProcess(FcosError):
         self.code = code
 
 
+class LostProcess(FcosError):
+    """Another process of the run was killed, has crashed or cannot be reached: no mistake of the user's."""
+
+
 class MissingExtra(FcosError):
     """An optional dependency that is not installed; the message is the install line."""
 

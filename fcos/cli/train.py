@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ..errors import FcosError
 from .common import DATA, Device, Format, Labels, Pictures, Settings, data_source, sort_words, the_one
 
 
@@ -66,6 +67,16 @@ def command(
     device: Device = "auto",
     devices: Annotated[int, typer.Option("--devices", min=1, help="Processes on this machine, one for each GPU.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Number of machines.")] = 1,
+    engine: Annotated[
+        str, typer.Option("--engine", help="local, or ray: the processes are workers of Ray (fcos help scale).")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option("--address", help="With --engine ray, address of a running Ray, or auto.")
+    ] = None,
+    restarts: Annotated[
+        int,
+        typer.Option("--max-restarts", min=0, help="With --engine ray, how often a lost worker is replaced."),
+    ] = 3,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Give equal bits in every run (train.deterministic=true).")
     ] = False,
@@ -97,22 +108,37 @@ def command(
     named = the_one(things, data, "--data")
     changes += [f"train.epochs={epochs}"] if epochs is not None else []
     changes += ["train.deterministic=true"] if deterministic else []
-    train(
-        data_source(named, format, pictures, labels) if named is not None else None,
-        model=model,
-        out=out,
-        settings=changes,
-        val=val,
-        split=split,
-        holdout=holdout,
-        minutes=None if minutes is None else Budget.of_process(minutes),
-        init=init,
-        config=config,
-        dialect=dialect,
-        resume=resume,
-        device=device,
-        devices=devices,
-        nodes=nodes,
-        strict=strict,
-        quiet=quiet,
-    )
+    source = data_source(named, format, pictures, labels) if named is not None else None
+    options: dict[str, Any] = {
+        "model": model,
+        "settings": changes,
+        "val": val,
+        "split": split,
+        "holdout": holdout,
+        "minutes": None if minutes is None else Budget.of_process(minutes),
+        "init": init,
+        "config": config,
+        "dialect": dialect,
+        "resume": resume,
+        "device": device,
+        "strict": strict,
+        "quiet": quiet,
+    }
+    if engine == "local":
+        if address is not None:
+            raise FcosError("--address is for --engine ray")
+        train(source, out=out, devices=devices, nodes=nodes, **options)
+        return
+    if engine != "ray":
+        raise FcosError(f"there is no engine {engine!r}; choose from local, ray")
+    if out is None:
+        raise FcosError("--engine ray begins again by itself where a run stands; name its folder with --out")
+    import os
+
+    from ..scale.training import Cluster, train_on_ray
+
+    threads = os.environ.get("OMP_NUM_THREADS", "1")  # as with torchrun
+    if not threads.isdecimal() or int(threads) < 1:
+        raise FcosError(f"OMP_NUM_THREADS={threads}: give the cores of each worker, such as 4")
+    cluster = Cluster(address, devices * nodes, int(threads), restarts)
+    train_on_ray(source, out=out, cluster=cluster, **options)

@@ -1,4 +1,4 @@
-"""Past one machine: detection in parts that any engine can run, over images without number."""
+"""Past one machine: detection in parts that any engine can run, over images without number; training on Ray."""
 
 from .detector import BatchDetector
 

@@ -7,26 +7,21 @@ those that are whole.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import FcosError, one_line, require
+from ..errors import FcosError, one_line
 from ..remote import is_remote
+from .cluster import connected, told
 from .detector import BatchDetector, Work
 from .engine import Engine, cores, do_part
 from .job import Job
 from .rows import Count
 
 _BLOCK = 50  # parts of a block, at most
-
-_STORE = 256 << 20  # bytes of shared memory of a Ray that is started here: only counts pass through it
 
 
 def workers(engine: Engine) -> int:
@@ -56,9 +51,13 @@ def run_on_ray(job: Job, missing: np.ndarray, work: Work, engine: Engine) -> Ite
     """The counts of the missing parts, as they are done."""
     import pyarrow as pa
 
-    with _ray(engine) as ray:
+    with connected(engine) as ray:
         import ray.data as data
 
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = False
+        # Ray keeps room free for two blocks of each worker, of 128 MB if not told
+        context.target_max_block_size = 1 << 20
         count, share = _workers(ray, engine)
         count = min(count, len(missing))
         work = replace(work, threads=share.cpus, lanes=1, device="cuda" if engine.gpus else "cpu")
@@ -80,7 +79,7 @@ def run_on_ray(job: Job, missing: np.ndarray, work: Work, engine: Engine) -> Ite
                 errors = tuple(filter(None, row["errors"].split("\n")))
                 yield Count(int(row["images"]), int(row["failed"]), int(row["detections"]), errors)
         except Exception as error:
-            raise _told(error) from error
+            raise told(error) from error
 
 
 def blocks(missing: np.ndarray, workers: int) -> list[np.ndarray]:
@@ -92,57 +91,6 @@ def blocks(missing: np.ndarray, workers: int) -> list[np.ndarray]:
         made.append(missing[:size])
         missing = missing[size:]
     return made
-
-
-def _told(error: BaseException) -> BaseException:
-    """The FcosError that a worker raised, or what Ray says as one line."""
-    cause: BaseException | None = error
-    while cause is not None:
-        inner = getattr(cause, "cause", None)
-        if isinstance(cause, FcosError):
-            return cause
-        if isinstance(inner, FcosError):
-            return inner
-        cause = inner if isinstance(inner, BaseException) else cause.__cause__
-    if isinstance(error, Exception) and type(error).__module__.startswith("ray."):
-        return FcosError(
-            f"a worker of Ray failed: {one_line(str(error).strip().splitlines()[-1])}; go on with --resume"
-        )
-    return error
-
-
-@contextmanager
-def _ray(engine: Engine) -> Iterator[ModuleType]:
-    """Ray, connected or started here, quiet and without its usage statistics; shut down in the end."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves on a machine that does anything besides
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray = require("ray", "ray")
-    require("ray.data", "ray")
-    ours = not ray.is_initialized()
-    for name in ("ray.data", "ray"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if ours:
-        asked: dict[str, Any] = {"address": engine.address} if engine.address else {"address": "local"}
-        if not engine.address:
-            asked |= {"num_cpus": cores(engine), "include_dashboard": False, "object_store_memory": _STORE}
-            if engine.gpus:
-                asked["num_gpus"] = engine.gpus
-        try:
-            ray.init(**asked, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
-        except Exception as error:  # whatever its client raises
-            where = f"at {engine.address}" if engine.address else "here"
-            raise FcosError(f"Ray cannot be used {where}: {one_line(str(error).strip().splitlines()[0])}") from None
-    from ray.data import DataContext
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.target_max_block_size = 1 << 20  # Ray keeps room free for two blocks of each worker, of 128 MB if not told
-    try:
-        yield ray
-    finally:
-        if ours:
-            ray.shutdown()
 
 
 class _Share(NamedTuple):

@@ -16,17 +16,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..errors import DeviceError, FcosError, OtherProcess
+from ..errors import DeviceError, FcosError, LostProcess, OtherProcess
 from ..network.folding import activation
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 T = TypeVar("T")
+RAY = "ray"  # the name of a run among torchrun's variables where Ray's workers are given them (fcos/scale/training.py)
 
 
 def launched(devices: int, nodes: int) -> tuple[int, int]:
-    """(processes on this machine, machines): what torchrun or srun started, else what was asked for.
+    """(processes on this machine, machines): what torchrun, Ray or srun started, else what was asked for.
 
     DeviceError when they started something else than --devices and --nodes ask for.
     """
@@ -34,7 +35,8 @@ def launched(devices: int, nodes: int) -> tuple[int, int]:
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     if TorchElasticEnvironment.detect():
-        starter, fix = "torchrun", "leave out --devices and --nodes"
+        starter = "Ray" if os.environ["TORCHELASTIC_RUN_ID"] == RAY else "torchrun"
+        fix = "leave out --devices and --nodes"
         world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     elif SLURMEnvironment.detect():
         starter, fix = "SLURM", "set --nodes and --ntasks-per-node in the batch script, and leave them out here"
@@ -138,7 +140,7 @@ def one_line_for_lost_peers(world: int, rank: int, folder: object) -> Iterator[N
     except RuntimeError as error:
         if world == 1 or not _lost(error):
             raise
-        raise FcosError(
+        raise LostProcess(
             f"process {rank} of {world} has lost the others: one of them was killed, has crashed or cannot be reached; "
             f"go on with: fcos train --resume --out {folder}"
         ) from error

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import FcosError
 
@@ -30,8 +30,10 @@ class StopNow(KeyboardInterrupt):
 class StopSignals:
     """While entered, SIGINT and SIGTERM set `number` and the program goes on; its loop looks when it can stop.
 
-    Outside the main thread, where Python takes no signals, nothing is changed.
+    Outside the main thread, where Python takes no signals, there is `ask_all`.
     """
+
+    _entered: ClassVar[set[StopSignals]] = set()
 
     def __init__(self) -> None:
         self.number = 0
@@ -42,12 +44,20 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             self._before = {n: signal.signal(n, self._ask) for n in (signal.SIGINT, signal.SIGTERM)}
+        self._entered.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._entered.discard(self)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+    @classmethod
+    def ask_all(cls, number: int) -> None:
+        """As if the signal `number` had come, for what hears of it in another way; from any thread."""
+        for signals in tuple(cls._entered):
+            signals.number = signals.number or number
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
