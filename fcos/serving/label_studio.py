@@ -92,7 +92,7 @@ def read(body: bytes) -> tuple[list[dict[str, Any]], Tags]:
         raise Refused(400, "this is no request of Label Studio with tasks and label_config") from None
 
 
-def picture(task: dict[str, Any], tags: Tags, studio: Studio, limits: Limits) -> bytes:
+def image_of(task: dict[str, Any], tags: Tags, studio: Studio, limits: Limits) -> bytes:
     """The image of a task: a data URL, or a file of the Label Studio that is served. Nothing else is fetched."""
     place = task["data"].get(tags.field)
     if not isinstance(place, str):

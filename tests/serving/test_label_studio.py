@@ -8,7 +8,7 @@ import threading
 import pytest
 from test_serve import CAT, ask, detections, serving
 
-from fcos.serving.label_studio import Studio, Tags, parse_config, picture
+from fcos.serving.label_studio import Studio, Tags, image_of, parse_config
 from fcos.serving.options import Limits, Refused
 
 CONFIG = """<View><Image name="photo" value="$picture"/>
@@ -119,7 +119,7 @@ def test_a_key_that_is_refused_is_one_line(studio, monkeypatch):
 def test_images_come_from_the_label_studio_that_was_named(studio, place, status):
     tags = Tags("boxes", "photo", "picture", {})
     with pytest.raises(Refused) as refused:
-        picture({"data": {"picture": place}}, tags, Studio(studio, "k3y"), Limits())
+        image_of({"data": {"picture": place}}, tags, Studio(studio, "k3y"), Limits())
     assert refused.value.status == status
 
 

@@ -47,7 +47,7 @@ async def annotate(server: Server, engine: Engine, request: Request, which: Want
     rows: list[dict[str, Any]] = []
     for first in range(0, len(tasks), limits.images):
         until = min(time.monotonic() + limits.timeout, end)
-        take = partial(label_studio.picture, tags=tags, studio=studio, limits=limits)
+        take = partial(label_studio.image_of, tags=tags, studio=studio, limits=limits)
         some = await _outcomes(engine, tasks[first : first + limits.images], take, which.least, until)
         rows += [_row(engine, one, which, tags) for one in some]
     for task, row in zip(tasks, rows, strict=True):
