@@ -95,7 +95,7 @@ def watch(words: list[str], done: Callable[[], int], total: int, meter: Meter, l
     """Run `fcos` with `words`; seconds and CPU seconds for each image between a tenth and nine tenths of them."""
     began = time.monotonic()
     command = [sys.executable, "-m", "fcos", *words]
-    process = subprocess.Popen(command, env=environment(meter), stdout=lines, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment(meter), stdout=lines, stderr=subprocess.PIPE)
     marks: list[tuple[int, float, float]] = []
     while process.poll() is None:
         count = done()
@@ -106,6 +106,8 @@ def watch(words: list[str], done: Callable[[], int], total: int, meter: Meter, l
         meter.look()
         time.sleep(0.05)
     seconds = time.monotonic() - began
+    if process.returncode or len(marks) < 2:
+        raise SystemExit(f"fcos {' '.join(words)}: {process.communicate()[1].decode()}")
     (a, t, c), (b, u, d) = marks
     return {"rate": (b - a) / (u - t), "cpu_per_image": (d - c) / (b - a), "whole_seconds": seconds}
 
@@ -152,20 +154,21 @@ def rate(count: int, rounds: int) -> dict[str, Any]:
             }
             for turn in range(rounds):
                 for name, words in ways.items():
-                    out = folder / f"{name}-{turn}".replace(", ", "-").replace(" ", "-")
+                    stem = f"{name}-{turn}".replace(", ", "-").replace(" ", "-")
+                    out = folder / (f"{stem}.json" if name == "predict" else stem)
 
                     def done(out: Path = out, name: str = name) -> int:
                         if name == "predict":
-                            return out.with_suffix(".txt").read_bytes().count(b"\n")
+                            return Path(f"{out}.txt").read_bytes().count(b"\n")
                         return len(parts(out))
 
-                    with out.with_suffix(".txt").open("wb") as lines:
+                    with Path(f"{out}.txt").open("wb") as lines:
                         told = watch(["predict", str(pictures), *OWN, *words, str(out)], done, count, meter, lines)
                     found.setdefault(name, []).append(told)
                     print(name, {k: round(v, 4) for k, v in told.items()}, flush=True)
         same = rows(folder / "local-0") == rows(folder / "ray-two-nodes-0") == rows(folder / "ray-one-worker-0")
         write_coco(folder / "ray-two-nodes-0", folder / "ray.json")
-        ours, theirs = found_in(folder / "ray.json"), found_in(folder / "predict-0")
+        ours, theirs = found_in(folder / "ray.json"), found_in(folder / "predict-0.json")
     medians = {
         name: {key: statistics.median(one[key] for one in told) for key in told[0]} for name, told in found.items()
     }

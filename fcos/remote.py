@@ -29,7 +29,7 @@ TIMEOUT = 30  # seconds without a byte
 _URL = re.compile(r"(s3|gs|https?|hf):/{1,2}(?=[^/])")
 _AT_ONCE = 8  # files of a folder
 _CHUNK = 8 << 20  # bytes that are asked for at a time
-_FAULTS = {408, 425, 429, 500, 502, 503, 504}  # HTTP states that may pass
+FAULTS = {408, 425, 429, 500, 502, 503, 504}  # HTTP states that may pass
 _SECRETS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws; AWS_ENDPOINT_URL for another server",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -272,7 +272,7 @@ def _state(error: BaseException) -> int | None:
 def _may_pass(error: Exception) -> bool:
     state = _state(error)
     if state is not None:
-        return state in _FAULTS
+        return state in FAULTS
     return not isinstance(
         error, FileNotFoundError | PermissionError | NotImplementedError | ValueError | TypeError
     ) and ("Credentials" not in type(error).__name__)

@@ -132,7 +132,7 @@ def train_on_ray(data: Any = None, *, out: str | Path, cluster: Cluster | None =
     with connected(engine) as ray:
         device = _device(ray, cluster, options.pop("device", "auto"))
         board = ray.remote(num_cpus=0)(_Board).remote()
-        job = _Job(board, data, {**options, "out": out, "device": device}, os.getcwd())
+        job = _Job(board, data, {**options, "out": out, "device": device}, os.getcwd(), sys.argv)
         ended = _fit(ray, cluster, job)
     first = ended.get(0)
     for failed in sorted((end for end in ended.values() if isinstance(end, _Failed)), key=lambda end: end.told):
@@ -162,12 +162,14 @@ def _device(ray: ModuleType, cluster: Cluster, asked: str) -> str:
 
 @dataclass(frozen=True)
 class _Job:
-    """What travels to the workers: the board, the words of `train`, and the folder that the program stands in."""
+    """What travels to the workers: the board, the words of `train`, the folder that the program stands in, and its
+    command line, which the run folder keeps."""
 
     board: Any
     data: Any
     options: dict[str, Any]
     folder: str
+    command: list[str]
 
 
 def _fit(ray: ModuleType, cluster: Cluster, job: _Job) -> dict[int, Result | _Failed]:
@@ -225,6 +227,7 @@ def _work(given: dict[str, Any]) -> None:
     try:
         with _listening(ray, job.board, rank):
             _enter(job.folder)
+            sys.argv = job.command
             result = train(job.data, **_as_torchrun_would(job.options, rank, world))
             if rank == 0:
                 ray.get(job.board.end.remote(rank, result))

@@ -2,7 +2,7 @@
 
 `torch.hub.load_state_dict_from_url` would do for most, but it begins again after a break, waits without end for a
 server that falls silent, does not check what lies in the cache, lets two processes download the same, and knows no
-mirror; its errors are tracebacks.
+mirror; its errors are tracebacks. Nor does `remote` serve here: it needs an extra, and everybody wants these files.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any
 
 from ..errors import FcosError, ModelError
 from ..machine import cache_folder
+from ..remote import FAULTS
 from ..terminal import Bar
 
 TRIES = 4  # in a row without a single byte
 PAUSE = 1.0  # seconds before the second try, twice as long before each further one
 TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 18
-_AGAIN = {408, 425, 429, 500, 502, 503, 504}  # HTTP states that may pass
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _attempt(url: str, part: Path, show: Callable[[int, int | None], None]) -> N
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing after what we have; if that is not the file, the hash will say so
             return
-        if error.code in _AGAIN:
+        if error.code in FAULTS:
             raise _Broken(f"HTTP {error.code} {error.reason}") from error
         raise
     except urllib.error.URLError as error:

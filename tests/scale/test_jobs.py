@@ -95,6 +95,26 @@ def test_killed_thrice_every_picture_is_there_once(model, tmp_path):
     assert job.size / job.pictures < 0.01  # what was in work when it was killed
 
 
+def peak(words: list[str]) -> tuple[int, int]:
+    """Exit code and largest resident memory in bytes of a command."""
+    code = (
+        "import resource, subprocess, sys; rc = subprocess.run(sys.argv[1:]).returncode;"
+        "print(rc, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True, check=True)
+    rc, kilobytes = answer.stdout.split()[-2:]
+    return int(rc), int(kilobytes) * 1024
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images(model, tmp_path):
+    few, many = links(tmp_path / "few", 1000), links(tmp_path / "many", 10_000)
+    one = peak(command(few, model, tmp_path / "a", "--engine", "local", "--cpus", "1"))
+    ten = peak(command(many, model, tmp_path / "b", "--engine", "local", "--cpus", "1"))
+    assert one[0] == ten[0] == 1
+    assert ten[1] < one[1] + (40 << 20)
+
+
 # --------------------------------------------------------------------------- Ray
 
 
@@ -138,3 +158,36 @@ def test_two_nodes_of_ray_give_the_rows_of_this_process(model, tmp_path, nodes):
     assert answer.returncode == 1, answer.stderr
     assert "33 images could not be read" in answer.stderr
     assert same(rows_of(one), rows_of(two))
+
+
+def workers_of_ray() -> set[int]:
+    """Process ids of Ray's workers that detect."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"MapWorker(MapBatches(Worker))" in (folder / "cmdline").read_bytes():
+                found.add(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_ray_costs_only_its_part(model, tmp_path, nodes):
+    pictures = links(tmp_path / "pictures", 900)
+    out = tmp_path / "out"
+    before = workers_of_ray()
+    process = subprocess.Popen(command(pictures, model, out, "--engine", "ray", "--address", nodes))
+    limit = time.monotonic() + 600
+    while len(done(out)) < 20:
+        assert process.poll() is None, "it was done before a worker could be killed"
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    mine = sorted(workers_of_ray() - before)
+    assert mine
+    kept = {path: path.stat().st_mtime_ns for path in done(out)}
+    os.kill(mine[0], signal.SIGKILL)
+    assert process.wait(900) == 1
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items()), "a whole part was written again"
+    rows = rows_of(out)
+    assert len(rows) == len({row["path"] for row in rows}) == 900

@@ -1,7 +1,10 @@
 """Images, annotations, weights and outputs in a store: as on disk, whatever the server does on the way."""
 
+import json
+import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -62,6 +65,35 @@ def test_reading_outlasts_a_server_that_fails(store):
     faults.plan = []
     with pytest.raises(DataError, match=r"cannot read s3://box/no.bin: there is no such file"):
         read_bytes("s3://box/no.bin", kind=DataError)
+
+
+def test_a_web_server_gives_files_and_outlasts_the_same_faults(store, model, capsys):
+    """moto's server gives what is in a bucket to whoever asks, as a plain web server does."""
+    faults, client = store
+    pixels = np.random.default_rng(4).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    content = cv2.imencode(".png", pixels)[1].tobytes()
+    client.put_object(Bucket="box", Key="web/a.png", Body=content, ACL="public-read")
+    client.upload_file(str(model), "box", "web/tiny.safetensors", ExtraArgs={"ACL": "public-read"})
+    web = f"{os.environ['AWS_ENDPOINT_URL']}/box/web"
+    for plan in (["500", "500"], ["cut"], ["slow"], []):
+        faults.plan = list(plan)
+        assert read_bytes(f"{web}/a.png") == content
+        assert not faults.plan
+    with pytest.raises(DataError, match=rf"cannot read {web}/no.png: there is no such file"):
+        read_bytes(f"{web}/no.png", kind=DataError)
+    faults.plan = ["500"] * 40
+    with pytest.raises(DataError, match=r"\(tried 5 times\)"):
+        read_bytes(f"{web}/a.png", kind=DataError)
+    faults.plan = []
+    assert remote.local(f"{web}/a.png").read_bytes() == content
+    here = model.parent / "a.png"
+    here.write_bytes(content)
+    told = []
+    for image, weight in ((f"{web}/a.png", f"{web}/tiny.safetensors"), (here, model)):
+        code, out, err = fcos(capsys, "predict", image, "--model", weight, "--json", "--score", "0")
+        assert code == 0, err
+        told.append(json.loads(out)["detections"])
+    assert told[0] == told[1] != []
 
 
 def test_a_copy_is_fetched_once_and_again_when_it_changes(store, monkeypatch):

@@ -1,6 +1,7 @@
 """`fcos train --engine ray`: the run of one process by workers of Ray, one of which is killed; and Ctrl-C."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -125,6 +126,8 @@ def test_a_lost_worker_is_replaced_and_the_run_goes_on(begin, tmp_path):
     assert ended(program(*long, "--out", "plain", folder=tmp_path))[0] == 0
     for folder in ("ray", "plain"):
         assert [row["step"] for row in rows(tmp_path / folder)] == [str(step) for step in range(1, 241)]
+    about = json.loads((tmp_path / "ray" / "environment.json").read_text())
+    assert about["command"] == " ".join(["fcos", *map(str, long), "--out", "ray", "--engine", "ray"])
     ours, theirs = (weights.read(tmp_path / folder / "last.safetensors")[0] for folder in ("ray", "plain"))
     assert equal_states(ours, theirs)
 
