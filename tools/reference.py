@@ -61,6 +61,8 @@ def verb(command: Any, parent: Any, path: str, depth: int) -> list[str]:
         if text.lstrip().startswith("fcos "):  # examples
             why = next((w for start, w in NOT_RUN.items() if text.lstrip().startswith(start)), None)
             text = f"```\n{text}\n```" if why is None else f"<!-- not run: {why} -->\n```\n{text}\n```"
+        elif text and all(re.match(r"\S+  +\S", line) for line in text.splitlines()):  # names with what they are
+            text = f"```text\n{text}\n```"
         if text:
             parts.append(text + "\n")
     if hasattr(command, "commands"):

@@ -35,32 +35,21 @@ if TYPE_CHECKING:
 # name -> (what it needs, what it tells)
 STUDIES = {
     "recall": ("data", "best possible recall, beside RetinaNet's anchors (table 1)"),
-    "ambiguity": ("data", "locations that lie in several boxes (table 2); with --model also detections from them"),
-    "outputs": ("", "output variables against nine anchors a location"),
-    "centerness": ("data model", "AP without, with computed, and with predicted centerness (table 4)"),
-    "nms": ("data model", "AP by NMS threshold, score rule and low-score threshold; the best setting"),
+    "ambiguity": ("data", "locations that lie in several boxes (table 2)"),
+    "outputs": ("", "output variables, beside nine anchors a location"),
+    "centerness": ("data model", "AP without, with computed, with predicted centerness (table 4)"),
+    "nms": ("data model", "AP by NMS threshold and score rule; the best setting"),
     "proposals": ("data model", "AR@100 and AR@1000 of class-agnostic proposals (table 6)"),
     "oracle": ("data model", "AP with one output at a time replaced by the truth"),
-    "ablation": (
-        "data",
-        "trains the paper's ladder at equal budget; takes long, can be resumed; --seeds, --out",
-    ),
-    "versus": (
-        "data",
-        "trains FCOS, RetinaNet and an RPN on one backbone and FPN (tables 3 and 6); takes long, can be resumed; "
-        "--minutes or --epochs, --seeds, --methods, --out",
-    ),
-    "scaling": (
-        "model",
-        "estimate: training on 1 to 64 GPUs from a measured step; --step, --network, --inside, --gpus-per-machine, "
-        "--loading",
-    ),
-    "figures": ("model", "centerness.png and architecture.png, drawn from the model; --out"),
+    "ablation": ("data", "trains the paper's improvements one by one; takes hours"),
+    "versus": ("data", "trains FCOS, RetinaNet and an RPN (tables 3 and 6); takes hours"),
+    "scaling": ("model", "estimates training on 1 to 64 GPUs from a measured step"),
+    "figures": ("model", "draws centerness.png and architecture.png"),
 }
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="; ".join(f"{k}: {about}" for k, (_, about) in STUDIES.items()))],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of the studies above.")],
     words: Annotated[list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set; settings.")] = None,
     settings: Settings = None,
     data: MaybeData = None,
@@ -103,6 +92,9 @@ def command(
     \b
     fcos study recall my_data
     fcos study nms my_data --model runs/mine --out studies
+
+    \b
+    %s
     """
     import json
 
@@ -155,6 +147,10 @@ def command(
     if out is not None:
         _write(out, name, json.dumps(report, indent=1), result)
     typer.echo(json.dumps(report) if as_json else result.text())
+
+
+_LIST = "\n    ".join(f"{name:<12}{about}" for name, (_, about) in STUDIES.items())
+command.__doc__ = (command.__doc__ or "").replace("%s", _LIST)
 
 
 def _open(data: DataSource, split: str | None, limit: int) -> Dataset:
