@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -72,23 +73,43 @@ def nodes(meter: Meter, count: int = 2) -> Iterator[str]:
     here = environment(meter)
     ray = str(Path(sys.executable).with_name("ray"))
     own = ["--num-cpus", "1", "--object-store-memory", str(100 << 20), "--disable-usage-stats"]
-    port = "16379"
+    port = "6479"
     running: list[subprocess.Popen[bytes]] = []
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    starts = [["--head", "--port", port, "--include-dashboard", "false", "--node-ip-address", "127.0.0.1"]]
-    starts += [["--address", f"127.0.0.1:{port}", "--node-ip-address", "127.0.0.1"] for _ in range(count - 1)]
+    starts = [["--head", "--port", port, "--include-dashboard", "false"]]
+    starts += [["--address", f"127.0.0.1:{port}"] for _ in range(count - 1)]
+    with tempfile.TemporaryFile() as said:
+        try:
+            for number, words in enumerate(starts, 1):
+                command = [ray, "start", "--block", "--node-ip-address", "127.0.0.1", *words, *own]
+                command += ["--dashboard-agent-listen-port", "0"]
+                running.append(
+                    subprocess.Popen(command, env=here, start_new_session=True, stdout=said, stderr=subprocess.STDOUT)
+                )
+                until = time.monotonic() + 180
+                while there(f"127.0.0.1:{port}", here) < number:
+                    if running[-1].poll() is not None or time.monotonic() > until:
+                        said.seek(0)
+                        raise SystemExit(said.read().decode())
+            yield f"127.0.0.1:{port}"
+        finally:
+            for process in reversed(running):
+                process.send_signal(signal.SIGTERM)
+            for process in running:
+                process.wait(60)
+
+
+def there(address: str, here: dict[str, str]) -> int:
+    """How many nodes a Ray has; 0 where there is none."""
+    host, port = address.split(":")
     try:
-        for words in starts:
-            running.append(
-                subprocess.Popen([ray, "start", "--block", *words, *own], env=here, start_new_session=True, **quiet)  # type: ignore[call-overload]
-            )
-            time.sleep(8)
-        yield f"127.0.0.1:{port}"
-    finally:
-        for process in reversed(running):
-            process.send_signal(signal.SIGTERM)
-        for process in running:
-            process.wait(60)
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        time.sleep(0.5)
+        return 0
+    code = f"import ray; ray.init(address={address!r}, log_to_driver=False, logging_level='ERROR')"
+    code += "; print(sum(node['Alive'] for node in ray.nodes()))"
+    answer = subprocess.run([sys.executable, "-c", code], env=here, capture_output=True, text=True, timeout=120)
+    return int(answer.stdout.split()[-1]) if answer.returncode == 0 else 0
 
 
 def watch(words: list[str], done: Callable[[], int], total: int, meter: Meter, lines: IO[bytes]) -> dict[str, float]:
