@@ -6,8 +6,9 @@
 A way is RUNTIME:DTYPE, the same for both. Both keep every detection; predict writes them, eval judges them, and with
 --out, the third row, writes them too and draws its plots. `auto` is the graph that is kept beside the weights, which a
 call before makes, and auto:auto what `fcos predict` does without options from its second run on. The ratios are
-predict's time by the other's, of the clock and of the processor: 1 is the same rate. --images: so many of them, spread
-over the data set; 0 for all.
+predict's time by the other's, of the clock and of the processor: 1 is the same rate. The last row judges the halves of
+the images in two processes at once, with half the threads each; nobody joins what they give. --images: so many of
+them, spread over the data set; 0 for all.
 """
 
 from __future__ import annotations
@@ -27,14 +28,20 @@ from fcos.data.open import open_judged
 from fcos.data.write import convert
 
 
-def spent(words: list[str]) -> tuple[float, float]:
-    """(seconds of the clock, of the processor) of a command; it must not fail."""
+def spent(*commands: list[str]) -> tuple[float, float]:
+    """(seconds of the clock, of the processor) of commands that run at once; none may fail."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "fcos", *words], capture_output=True, text=True, check=False)
+    with tempfile.TemporaryFile("w+") as told:
+        started = [
+            subprocess.Popen([sys.executable, "-m", "fcos", *words], stdout=subprocess.DEVNULL, stderr=told)
+            for words in commands
+        ]
+        failed = [process.wait() for process in started]
+        if any(failed):
+            told.seek(0)
+            sys.exit(f"{commands}: {told.read()}")
     seconds = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        sys.exit(f"fcos {' '.join(words)}: {done.stderr}")
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
@@ -53,21 +60,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         convert({"test": dataset}, data, "coco", link=True)
+        halves = [Path(folder) / name for name in ("first", "second")]
+        for number, half in enumerate(halves):
+            convert({"test": dataset.subset(range(number, len(dataset), 2))}, half, "coco", link=True)
         for way in chosen.ways.split(","):
             runtime, dtype = way.split(":")
-            same = ["--model", chosen.model, "--runtime", runtime, "--dtype", dtype, "--threads", str(chosen.threads)]
+            model = ["--model", chosen.model, "--runtime", runtime, "--dtype", dtype]
+            same = [*model, "--threads", str(chosen.threads)]
             judge = ["eval", str(data), *same, "--json"]
+            each = [*model, "--threads", str(max(1, chosen.threads // 2)), "--json"]
             rows = {
-                "predict": ["predict", str(data), *same, "--score", "0", "--coco", f"{folder}/results.json"],
-                "eval": judge,
-                "eval --out": [*judge, "--out", f"{folder}/judged"],
+                "predict": [["predict", str(data), *same, "--score", "0", "--coco", f"{folder}/results.json"]],
+                "eval": [judge],
+                "eval --out": [[*judge, "--out", f"{folder}/judged"]],
+                "2 processes": [["eval", str(half), *each] for half in halves],
             }
             if runtime == "auto":
-                spent(rows["predict"])  # which makes the graph
+                spent(*rows["predict"])  # which makes the graph
             times: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
             for _ in range(chosen.rounds):
-                for name, words in rows.items():
-                    times[name].append(spent(words))
+                for name, commands in rows.items():
+                    times[name].append(spent(*commands))
             base = [median(column) for column in zip(*times["predict"], strict=True)]
             for name, taken in times.items():
                 clock, cpu = (median(column) for column in zip(*taken, strict=True))

@@ -41,8 +41,10 @@ class Format:
                 require(module, self.extra)
 
     def computes(self, stored: str, asked: str) -> bool:
-        """Whether a file that holds `stored` numbers runs in `asked`: OpenVINO chooses among floats, others do not."""
-        return asked == stored or (self.name == "openvino" and "int8" not in (stored, asked))
+        """Whether a file that holds `stored` numbers runs in `asked`: OpenVINO chooses among floats, those that an int8
+        file has kept included; others do not."""
+        floats = asked != "int8" and (stored != "int8" or asked == "bf16")
+        return asked == stored or (self.name == "openvino" and floats)
 
 
 _ONNX = ("onnx", "onnxscript")

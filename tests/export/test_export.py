@@ -492,6 +492,27 @@ def test_int8_calibrated_on_images(work, kind, nms, capsys, tmp_path):
     assert "int8" in text
     file = out if code == 0 else out.with_name(out.name + ".rejected")
     assert (b"QuantizeLinear" if kind == "onnx" else b"FakeQuantize") in file.read_bytes()
+    if kind == "openvino" and code == 0:  # what it keeps in float may compute in bf16
+        plain, mixed = (load(file, device="cpu", dtype=dtype) for dtype in ("int8", "bf16"))
+        assert mixed.placement.dtype == "bf16"
+        for a, b in zip(plain(IMAGES, score=0.05), mixed(IMAGES, score=0.05), strict=True):
+            assert abs(len(a) - len(b)) <= 0.2 * len(a) + 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "asked", "runs"),
+    [
+        ("openvino", "fp32", "bf16", True),
+        ("openvino", "int8", "bf16", True),
+        ("openvino", "int8", "fp32", False),
+        ("openvino", "fp32", "int8", False),
+        ("onnx", "int8", "bf16", False),
+        ("onnx", "fp16", "fp16", True),
+    ],
+)
+def test_what_a_file_can_compute_in(kind, stored, asked, runs):
+    """OpenVINO chooses among floats; 8-bit numbers are in the file or not at all."""
+    assert FORMATS[kind].computes(stored, asked) is runs
 
 
 @pytest.mark.slow
