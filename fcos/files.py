@@ -30,6 +30,16 @@ def file_name(name: str) -> str:
     return f"_{name}" if _DEVICE.fullmatch(name) else name
 
 
+def text_name(name: str) -> str:
+    """A name, or a text with names in it, that any file and program takes: half characters, which stand there for what
+    is no UTF-8, are written out.
+
+    >>> print(text_name("\\udcff.png"))
+    \\udcff.png
+    """
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
+
+
 # --------------------------------------------------------------------------- sources
 
 
@@ -96,7 +106,8 @@ def write_whole(path: str | Path, content: bytes | str | Callable[[Path], object
         if callable(content):
             content(temporary)
         else:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+            # a path that is no UTF-8 may stand in a text
+            temporary.write_bytes(text_name(content).encode() if isinstance(content, str) else content)
     return Path(path)
 
 

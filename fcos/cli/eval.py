@@ -71,7 +71,11 @@ def command(
     ),
     ci: bool = typer.Option(False, "--ci", help="Add 95 % intervals: how much AP would change on other images."),
     resamples: int = typer.Option(
-        1000, "--resamples", min=10, help="How many random halves of the images the intervals are computed from."
+        1000,
+        "--resamples",
+        min=10,
+        max=100_000,
+        help="How many random halves of the images the intervals are computed from.",
     ),
     seed: int = typer.Option(0, "--seed", min=0, help="Seed of these halves."),
     precision: float = typer.Option(

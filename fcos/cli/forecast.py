@@ -26,12 +26,14 @@ def command(
     words: Annotated[list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set; settings.")] = None,
     settings: Settings = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,
-    minutes: Annotated[float, typer.Option("--minutes", min=6.5, help="Time for the forecast itself.")] = 10.0,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=6.5, max=20160, help="Time for the forecast itself.")
+    ] = 10.0,
     more_minutes: Annotated[
-        float, typer.Option("--more-minutes", min=0.1, help="Estimate what so many more minutes bring.")
+        float, typer.Option("--more-minutes", min=0.1, max=20160, help="Estimate what so many more minutes bring.")
     ] = 15,
     more_images: Annotated[
-        int, typer.Option("--more-images", min=1, help="Estimate what so many more images bring.")
+        int, typer.Option("--more-images", min=1, max=10**9, help="Estimate what so many more images bring.")
     ] = 200,
     model: MaybeModel = None,
     holdout: Annotated[

@@ -16,7 +16,9 @@ def command(
     size: Annotated[str | None, typer.Option("--size", help="Input as HxW or one number. Default: data.size.")] = None,
     classes: Annotated[
         int | None,
-        typer.Option("--classes", min=1, help="Number of classes. Default: those of the weights, else 80."),
+        typer.Option(
+            "--classes", min=1, max=100_000, help="Number of classes. Default: those of the weights, else 80."
+        ),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="List every layer.")] = False,
     as_json: Json = False,

@@ -27,6 +27,7 @@ def check(
         typer.Option(
             "--minutes",
             min=0.1,
+            max=20160,
             help="Without --model: minutes for all their training. Default: by the size of the set.",
         ),
     ] = None,

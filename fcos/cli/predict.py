@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import FcosError
+from ..errors import FcosError, one_line
 from .common import Device, Models, Overlap, Settings, Tile, Trust, Views, say, sort_words
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def command(
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="fp32, bf16 or fp16. Default: the fastest that passed its check.")
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images of one size in one forward pass.")] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, max=10**6, help="Images of one size in one forward pass.")
+    ] = 1,
     threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")] = 0,
     lanes: Annotated[
         int,
@@ -77,7 +79,9 @@ def command(
     tile: Tile = None,
     overlap: Overlap = 0.2,
     tta: Views = "",
-    every: Annotated[int, typer.Option("--every", min=1, help="In a video, look at every Nth frame only.")] = 1,
+    every: Annotated[
+        int, typer.Option("--every", min=1, max=10**9, help="In a video, look at every Nth frame only.")
+    ] = 1,
     engine: Annotated[
         str | None,
         typer.Option(
@@ -177,7 +181,7 @@ def command(
         sys.exit(1 if any(broken) else 0)
     writer = Writer(outputs, paths, detector.classes, ids_by_path(data) if data is not None else None)
     outcome = Outcome()
-    wide = min(48, max((len(str(p)) for p in paths), default=0))
+    wide = min(48, max((len(one_line(str(p))) for p in paths), default=0))
     # for COCO results what falls below the limit is counted
     detected = run(detector, paths, torch.zeros_like(scores) if coco is not None else scores, batch)
     began = time.perf_counter()
@@ -191,8 +195,10 @@ def command(
         outcome.images += 1
         outcome.detections += len(shown)
         outcome.dropped += len(seen) - len(shown)
-        line = json.dumps(shown.to_dict(), ensure_ascii=False) if as_json else f"{path!s:<{wide}}  {shown.summary()}"
-        typer.echo(line)
+        if as_json:
+            typer.echo(json.dumps(shown.to_dict(), ensure_ascii=False))
+        else:
+            typer.echo(f"{one_line(str(path)):<{wide}}  {one_line(shown.summary())}")
         del image, seen, shown  # while the next one is waited for, a large image would be held twice
     writer.close()
     _tell(outcome, outputs, as_json, time.perf_counter() - began, _computed(detector))

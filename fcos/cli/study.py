@@ -100,6 +100,7 @@ def command(
 
     from ..environment import environment
     from ..errors import FcosError, did_you_mean
+    from ..files import check_folder
     from ..inference.load import Placing
 
     if name not in STUDIES:
@@ -119,6 +120,7 @@ def command(
             raise FcosError(f"{option} is for the study versus, not {name}")
     if minutes is not None and (epochs is not None or not 0 < minutes <= 60 * 24 * 14):
         raise FcosError("--minutes is a time for each run, above 0, instead of --epochs, such as --minutes 10")
+    check_folder(out)  # before hours of computing
     if baseline and name != "proposals":
         raise FcosError(f"--baseline is for the study proposals, not {name}")
     dataset: Dataset | None
@@ -247,9 +249,10 @@ def _scaling(model: str, settings: list[str], dataset: Dataset | None, given: di
     from ..zoo.describe import read_settings
     from ..zoo.models import known_models
 
-    bad = [key for key, value in given.items() if value is not None and not 0 < value < float("inf")]
+    bad = [key for key, value in given.items() if value is not None and not 1e-6 <= value <= 1e6]
     if bad:
-        raise FcosError(f"--{bad[0]} {given[bad[0]]:g} is no number above 0")
+        option = "gpus-per-machine" if bad[0] == "machine" else bad[0]
+        raise FcosError(f"--{option} {given[bad[0]]:g}: give a number from 0.000001 to 1,000,000")
     config = _config(model, settings)
     bare = model in known_models() and known_models()[model].path() is None
     classes = len(dataset.classes) if dataset is not None else 80 if bare else len(read_settings(model)[1])

@@ -24,7 +24,7 @@ def command(
     tracker: Annotated[
         str, typer.Option("--tracker", help="How boxes are joined to tracks: bytetrack or ocsort.")
     ] = "bytetrack",
-    every: Annotated[int, typer.Option("--every", min=1, help="Look at every Nth frame only.")] = 1,
+    every: Annotated[int, typer.Option("--every", min=1, max=10**9, help="Look at every Nth frame only.")] = 1,
     score: Annotated[
         float | None,
         typer.Option("--score", min=0, max=1, help="Score from which a track begins. Default: the model's own."),
@@ -56,7 +56,7 @@ def command(
     runtime: Annotated[
         str | None, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Frames in one forward pass.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, max=10**6, help="Frames in one forward pass.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each frame.")] = False,
     draw: Annotated[bool, typer.Option("--video/--no-video", help="Write a video with the tracks drawn.")] = True,
 ) -> None:

@@ -14,7 +14,9 @@ def command(
     words: Annotated[list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set; settings.")] = None,
     settings: Settings = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,
-    hours: Annotated[float | None, typer.Option("--hours", min=0.01, help="How long this command may take.")] = None,
+    hours: Annotated[
+        float | None, typer.Option("--hours", min=0.01, max=8760, help="How long this command may take.")
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="Time of one trial. Default: a 24th of the hours, 3 at least.")
     ] = None,

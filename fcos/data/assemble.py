@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import DataError, ImageError
+from ..files import text_name
 from .dataset import Note
 from .ids import Id
 from .image import SUFFIXES, image_header, turn_boxes
@@ -114,9 +115,8 @@ def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> Records
         np.concatenate([rows.boxes[order, :2], extent], axis=1),
     )
     kept = [images[index] for index in used]
-    return Records(
-        Table.whole([i.id for i in kept], sizes[used], [i.file_name for i in kept], [i.path for i in kept], boxes)
-    )
+    names = [text_name(image.file_name) for image in kept]
+    return Records(Table.whole([i.id for i in kept], sizes[used], names, [i.path for i in kept], boxes))
 
 
 def check_classes(names: Sequence[str], source: Path) -> None:

@@ -12,7 +12,7 @@ from ..terminal import some
 from ..types import Classes
 from .dataset import Dataset
 from .registry import format_named, formats
-from .writing import Output, disk_error
+from .writing import Output, disk_error, renamed
 
 SCORED = ("labelstudio", "cvat", "labelme", "coco", "yolo")  # formats with a place for scores and who proposes
 
@@ -34,15 +34,21 @@ def convert(
     write = writers.get(format_named(to).name)
     if write is None:
         raise DataError(f"the format {to} is only read; formats to write: {', '.join(writers)}")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DataError(f"{target} is there already; name a new or empty folder")
+    check_new(target)
     classes = _same_classes(splits)
     _check_names(classes)
     try:
         with whole_folder(target) as folder:
-            return write(splits, Output(folder, classes, link, target.absolute().name, model))
+            lost = write(splits, Output(folder, classes, link, target.absolute().name, model))
     except OSError as error:
         raise disk_error(error, target) from None
+    return lost + renamed(splits)
+
+
+def check_new(target: Path) -> None:
+    """DataError where `target`, which is to become a new folder, holds something."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DataError(f"{target} is there already; name a new or empty folder")
 
 
 def _same_classes(splits: Mapping[str, Dataset]) -> Classes:

@@ -15,9 +15,10 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from .. import tars
-from ..errors import DataError
+from ..errors import DataError, one_line
 from ..files import disk_reason, file_name, write_whole
 from ..readers import read_bytes
+from ..terminal import plural
 from ..types import Classes
 from .augment import clip
 from .dataset import Dataset
@@ -27,6 +28,9 @@ from .splits import WORDS
 
 _NO_PRIVILEGE = 1314  # Windows' ERROR_PRIVILEGE_NOT_HELD
 _FOLDERS = frozenset(("images", "JPEGImages", "all", *WORDS))
+# In the name of a new file: what XML cannot hold, what ends a line, outer spaces, which many readers cut off, and the
+# backslash, which they take for a slash.
+_ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\\]|(?:^|(?<=/))\s+|\s+(?=/|$)")
 Row = tuple[tuple[float, float, float, float], int, bool]
 
 
@@ -141,12 +145,21 @@ def need_images(splits: Mapping[str, Dataset], title: str) -> None:
 # --------------------------------------------------------------------------- names
 
 
+def renamed(splits: Mapping[str, Dataset]) -> list[str]:
+    """The line for images whose names no file holds safely; `names_of` gives them others."""
+    odd = [r.file_name for dataset in splits.values() for r in dataset.records if _ODD.search(r.file_name)]
+    if not odd:
+        return []
+    why = "a control character, a backslash, outer spaces or what is no UTF-8"
+    return [f"another name for {plural(len(odd), 'image')} whose own has {why} (first: {one_line(odd[0])})"]
+
+
 def names_of(dataset: Dataset) -> list[str]:
     """File names inside the new image folder: without folders that only repeat the layout, no stem twice."""
     taken: dict[str, int] = {}
     names = []
     for index, record in enumerate(dataset.records):
-        parts = record.file_name.split("/")
+        parts = _ODD.sub("_", record.file_name).split("/")
         while len(parts) > 1 and (parts[0] in _FOLDERS or re.fullmatch(r"(train|val|test)(19|20)\d\d", parts[0])):
             parts = parts[1:]
         name = "/".join(map(file_name, parts))

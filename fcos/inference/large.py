@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ class Raster:
         rasterio = require("rasterio", "tiff")
         self.path = path
         open_file(path, _ANY, ImageError).close()  # no pipe, and a file of this machine
+        # most images lie on no map; `catch_warnings` would not do: threads undo it for each other
+        warnings.filterwarnings("ignore", "Dataset has no geotransform", rasterio.errors.NotGeoreferencedWarning)
         try:
-            self._file = rasterio.open(path.absolute(), driver=_DRIVERS.get(path.suffix.lower(), "GTiff"))
+            with rasterio.Env():  # without one GDAL writes what it thinks of a file to stderr
+                self._file = rasterio.open(path.absolute(), driver=_DRIVERS.get(path.suffix.lower(), "GTiff"))
         except Exception as error:  # rasterio's own errors are no OSError
             reason = str(error).splitlines()[0]
             raise ImageError(f"cannot read {path}: {reason}") from None
@@ -57,7 +61,8 @@ class Raster:
 
     def _read(self, **options: Any) -> np.ndarray:
         try:
-            bands: np.ndarray = self._file.read(sorted(set(self._bands)), **options)
+            with require("rasterio", "tiff").Env():
+                bands: np.ndarray = self._file.read(sorted(set(self._bands)), **options)
         except Exception as error:
             raise ImageError(f"cannot read {self.path}: {str(error).splitlines()[0]}") from None
         return bands

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ..data.dataset import Dataset
 from ..data.image import read_image
 from ..data.records import Record
-from ..data.write import SCORED, convert
+from ..data.write import SCORED, check_new, convert
 from ..errors import DataError, ImageError
+from ..files import text_name
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..inference.sources import find_images
@@ -63,6 +64,7 @@ def propose(
         raise DataError(f"proposals cannot be written as {to!r}; choose from {', '.join(TOOLS)}")
     if uncertain is not None and uncertain < 1:
         raise DataError(f"--uncertain {uncertain}: give the number of images to label, 1 or more")
+    check_new(Path(out))  # before hours of looking
     detector = model if isinstance(model, Detector) else load(model, runtime="own")
     named = [images] if isinstance(images, str | Path) else list(images)
     looks, unread = looks_at(detector, find_images([str(n) for n in named]))
@@ -199,7 +201,7 @@ def _record(number: int, look: Look, keep: np.ndarray) -> Record:
         *(number, look.path, look.size, corners.astype(np.float32), e.peak_labels[keep].astype(np.int64)),
         ignore=np.zeros(len(corners), bool),
         areas=sides.prod(axis=1).round(3),
-        file_name=look.path.name,
+        file_name=text_name(look.path.name),
         xywh=np.concatenate([corners[:, :2], sides.round(3)], axis=1),
         scores=e.peak_scores[keep],
     )

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 from ..detections import Detections
 from ..errors import DataError, FcosError, require
+from ..files import text_name
 from ..readers import parse_json, read_lines
 from ..remote import local
 
@@ -52,19 +53,14 @@ class Count(NamedTuple):
         )
 
 
-def plain(text: str) -> str:
-    """Text that any file and program takes: half characters, as odd file names have them, are written out."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def to_row(path: str, found: Detections | FcosError, model: str, version: str) -> Row:
     """The row of an image from its detections, or from why there are none."""
     row = Row(
-        path=plain(path), width=0, height=0, boxes=[], labels=[], names=[], scores=[], error="", model=model,
+        path=text_name(path), width=0, height=0, boxes=[], labels=[], names=[], scores=[], error="", model=model,
         version=version,
     )  # fmt: skip
     if isinstance(found, FcosError):
-        row["error"] = plain(str(found)) or type(found).__name__
+        row["error"] = text_name(str(found)) or type(found).__name__
         return row
     row["height"], row["width"] = found.size or (0, 0)
     boxes, scores, labels, _ = found.numpy()

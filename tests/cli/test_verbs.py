@@ -1,6 +1,7 @@
 """The command line as a user meets it: results on stdout, one-line errors, exit codes."""
 
 import json
+import os
 from itertools import pairwise
 
 import cv2
@@ -57,6 +58,30 @@ def test_predict_goes_on_past_a_broken_image(work, capsys, tmp_path):
     rows = json.loads((tmp_path / "coco.json").read_text())
     assert {r["category_id"] for r in rows} <= {2, 7}
     assert len((tmp_path / "yolo" / "good ü.txt").read_text().splitlines()) == len(rows) > 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems take no such names")
+def test_odd_names_of_files(work, capsys, tmp_path):
+    """A control character of a name never reaches the terminal, and a name that is no UTF-8 stops no verb."""
+    data = tmp_path / "data"
+    for folder in ("images", "labels"):
+        (data / folder).mkdir(parents=True)
+    (data / "data.yaml").write_text("train: images\nnames: [disc, square]\n")
+    names = ("a\nb", "\x1b[31mred", "\u202etxt", os.fsdecode(b"\xff\xfe"))
+    for name in names:
+        Image.new("RGB", (40, 30), "white").save(data / "images" / f"{name}.png")
+        (data / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    model = ("--model", work / "run")
+    code, out, err = fcos(capsys, "predict", data / "images", *model, "--out", tmp_path / "drawn")
+    assert code == 0, err
+    assert len(out.splitlines()) == len(names)
+    assert all(line.isprintable() for line in out.splitlines())
+    code, out, err = fcos(capsys, "labels", "check", data, *model, "--out", tmp_path / "page.html")
+    assert code == 0, err
+    assert all(line.isprintable() for line in out.splitlines())
+    assert "</html>" in (tmp_path / "page.html").read_text()
+    code, _, err = fcos(capsys, "doctor", data, *model, "--no-search", "--json", "--out", tmp_path / "doctor.html")
+    assert code in (0, 1), err
 
 
 def test_info_models_config(capsys):

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,16 @@ from PIL import Image
 from processes import small_disk
 
 from fcos.data.dataset import Dataset
+from fcos.data.image import load_image
 from fcos.data.open import open_dataset, open_splits
 from fcos.data.records import Record
+from fcos.data.registry import formats
+from fcos.data.splits import draw_holdout
+from fcos.data.tree import DataSource
 from fcos.data.write import convert
+from fcos.environment import data_hash
 from fcos.errors import DataError, FcosError
+from fcos.readers import read_bytes
 from fcos.types import Classes
 
 NAMES = ("cat", "dög & <co>", "fish: fresh")
@@ -64,6 +71,35 @@ def test_round_trip(tmp_path_factory, boxes, to):
     assert got.size == (60, 90)
     if to == "coco":
         assert (got.id, after.classes.ids) == (41, (3, 7, 9))
+
+
+ODD = ("%41", "A", "a", "a%20b", "a b", "trail ", "a?d=b", "007", "7")
+ODD += ("a\\b", " lead", "sub/\u3000x", "a\nb", "\x1b[31m", "\u2028")  # these get another name
+
+
+@pytest.mark.parametrize("to", [name for name, form in formats().items() if form.write is not None])
+def test_images_with_odd_names_keep_their_boxes(tmp_path, to):
+    """Each image comes back from each format with its own box, whatever it is called."""
+    names = [*ODD, os.fsdecode(b"\xff"), os.fsdecode(b"\xfe")] if os.name == "posix" else ["%41", "A", "a%20b", "a b"]
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [cat]\n")
+    for number, name in enumerate(names):
+        image = tmp_path / "images" / f"{name}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (100, 50), (number, 0, 0)).save(image)  # known by its colour
+        label = tmp_path / "labels" / f"{name}.txt"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_text(f"0 {0.3 + number / 100} 0.5 0.2 0.4\n")
+    before = open_splits(tmp_path)
+    assert len(before["train"]) == len(names)
+    data_hash(before["train"])
+    draw_holdout(before["train"], 0.3, 0)
+    lost = convert(before, tmp_path / "out", to)
+    assert os.name != "posix" or any("another name for 8 images" in line for line in lost), lost
+    after = open_splits(DataSource(tmp_path / "out", format=to), strict=True)["train"]
+    assert len(after) == len(names)
+    for record in after.records:
+        number = int(load_image(read_bytes(record.path))[0, 0, 0])
+        np.testing.assert_allclose(record.boxes, [[20 + number, 15, 40 + number, 35]], atol=0.01)
 
 
 def test_all_splits_through_all_formats(tmp_path):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -83,6 +84,21 @@ def test_a_file_that_names_others_is_no_image(tmp_path, content):
     assert rasterio.open(path).width == 512
     with pytest.raises(ImageError):
         large.open_windows(path)
+
+
+def test_what_gdal_thinks_of_a_file_is_not_told(tmp_path, capfd):
+    """A plain image lies on no map, and one of its tags is odd; both are warnings of GDAL's, the second to stderr."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(pixels()).save(path)
+    rgb = b"\x06\x01\x03\x00\x01\x00\x00\x00"  # how three values make a colour: a short, once
+    data = path.read_bytes()
+    assert data.count(rgb + b"\x02\x00") == 1
+    path.write_bytes(data.replace(rgb + b"\x02\x00", rgb + b"\x01\x00"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        raster = large.Raster(path)
+    assert np.array_equal(raster.read(Window(0, 0, 200, 300)), pixels())
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

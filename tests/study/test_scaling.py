@@ -76,7 +76,11 @@ def test_as_a_command(capsys, tmp_path):
     assert code == 0, err
     assert "an estimate, not a measurement" in out
     assert "100 Gbit/s" in out
-    for bad, said in ((["--step", "0"], "--step 0"), (["--network", "nan"], "--network nan")):
+    slow = ["train.iterations=5", "--step", "1e308", "--loading", "1e-308"]  # no image a second at all
+    for bad, said in (
+        *((["--step", "0"], "--step 0"), (["--network", "nan"], "--network nan"), (slow, "--step 1e+308")),
+        (["--gpus-per-machine", "9" * 20], "--gpus-per-machine 1e+20"),
+    ):
         code, _, err = fcos(capsys, *words, *bad)
         assert (code, err.count("\n")) == (2, 1)
         assert said in err

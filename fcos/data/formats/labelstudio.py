@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from ...errors import DataError
 from ...readers import read_json
@@ -143,7 +143,8 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
                 if output.model:
                     result["score"] = scores[index - 1]
                 results.append(result | {"meta": {"text": ["ignore"]}} if ignore else result)
-            task = {"id": len(tasks) + 1, "data": {"image": f"/data/local-files/?d=images/{split}/{name}"}}
+            address = f"/data/local-files/?d={quote(f'images/{split}/{name}')}"
+            task: dict[str, Any] = {"id": len(tasks) + 1, "data": {"image": address}}
             if output.model:  # the tool shows them as predictions, apart from annotations
                 mean = round(sum(scores) / len(scores), 4) if scores else 0.0
                 told = {"predictions": [{"model_version": output.model, "score": mean, "result": results}]}
