@@ -104,8 +104,9 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
         if jpeg.end >= 0:
             return _decode_jpeg(name, data, jpeg)
     image = _decode_pillow(name, data)
-    lzw = data[:3] == b"GIF" and not data.rstrip(b"\0").endswith(b"\0;")  # behind its end mark they mean nothing
-    if data.endswith(_ZEROS) and (jpeg is not None or lzw or data[:4] == b"RIFF" or data[4:8] == b"ftyp"):
+    # a GIF has an end mark, behind which they mean nothing; one without it may still end in two of its own
+    lzw = data[:3] == b"GIF" and data.endswith(b"\0\0\0") and not data.rstrip(b"\0").endswith(b"\0;")
+    if lzw or (data.endswith(_ZEROS) and (jpeg is not None or data[:4] == b"RIFF" or data[4:8] == b"ftyp")):
         # compressed data is never so; a download that broke off is, and these decoders take zeros for data
         warnings.warn(f"{name}: {_ENDS_IN_ZEROS}", ImageWarning, 2)
     elif data.startswith(png.SIGNATURE) and not png.is_whole(data):

@@ -382,6 +382,26 @@ def test_a_file_whose_end_is_zeros_is_told(form, options):
     assert "ends in zeros" in str(told[0].message)
 
 
+def test_a_gif_whose_last_bytes_are_zeros_is_told():
+    """However few they are; zeros behind a whole one mean nothing."""
+    data = encoded(Image.fromarray(scene()[:2]).quantize(), "GIF")
+    whole, silent = read_image(data), []
+    for count in range(1, 60):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                image = read_image(data[:-count] + bytes(count))
+            except ImageError:
+                continue
+        if not told and not np.array_equal(image, whole):
+            silent.append(count)
+    assert not silent
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for end in (data, data + bytes(70), data[:-1]):
+            assert np.array_equal(read_image(end), whole)
+
+
 def test_a_tiff_whose_jpeg_tables_are_zeros_is_told():
     """They lie behind the pixels, so a cut file filled with zeros has all of those and means something else."""
     data = encoded(Image.fromarray(scene()), "TIFF", compression="jpeg")
