@@ -27,10 +27,13 @@ def told(error: BaseException) -> BaseException:
             return inner
         cause = inner if isinstance(inner, BaseException) else cause.__cause__
     if isinstance(error, Exception) and type(error).__module__.startswith("ray."):
-        return FcosError(
-            f"a worker of Ray failed: {one_line(str(error).strip().splitlines()[-1])}; go on with --resume"
-        )
+        return FcosError(f"a worker of Ray failed: {reason(error)}; go on with --resume")
     return error
+
+
+def reason(error: BaseException) -> str:
+    """What Ray says last of an error, its first sentence."""
+    return one_line((str(error).strip().splitlines() or [type(error).__name__])[-1].partition(". ")[0])
 
 
 def _reach(address: str | None) -> None:

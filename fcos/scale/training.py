@@ -30,7 +30,7 @@ from ..training.distributed import RAY, gather
 from ..training.program import train
 from ..training.run import Result
 from ..training.stop import StopSignals
-from .cluster import connected, told
+from .cluster import connected, reason
 from .engine import Engine
 
 _LOOK = 0.5  # seconds between two looks at the board
@@ -212,7 +212,12 @@ def _fit(ray: ModuleType, cluster: Cluster, job: _Job) -> dict[int, Result | _Fa
         ended: dict[int, Result | _Failed] = ray.get(job.board.ended.remote())
         sys.stderr.write(ray.get(job.board.heard.remote()))
     if failed and not ended:
-        raise told(failed[0]) from failed[0]
+        if not type(failed[0]).__module__.startswith("ray."):
+            raise failed[0]
+        raise FcosError(
+            f"workers were lost more often than --max-restarts {cluster.restarts} allows; the last time: "
+            f"{reason(failed[0])}; go on with: fcos train --engine ray --resume --out {job.options['out']}"
+        ) from failed[0]
     return ended
 
 

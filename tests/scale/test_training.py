@@ -108,6 +108,16 @@ def test_a_ray_that_is_not_there_is_said_at_once(tmp_path):
         pass
 
 
+def test_what_ray_says_of_an_error_is_cut_to_a_sentence():
+    from fcos.scale.cluster import reason
+
+    assert (
+        reason(RuntimeError("a page\nThe actor is dead. Some common causes include: (1) none")) == "The actor is dead"
+    )
+    assert reason(RuntimeError("line 3\nKeyError: 'x'\n")) == "KeyError: 'x'"
+    assert reason(RuntimeError()) == "RuntimeError"
+
+
 @pytest.mark.slow
 def test_a_lost_worker_is_replaced_and_the_run_goes_on(begin, tmp_path):
     """One of two workers is killed in the middle; nobody does anything, and the end is, to the last bit, that of two
