@@ -3,12 +3,12 @@
     python benchmarks/other_images.py [--data ../shared/data] [--seconds 150] [--sets bccd,voc3,coco,digits,small]
         [--ways starter,imagenet,tv-fcos,tv-retinanet,tv-ssdlite] [--seeds 1] [--out runs/other-images] [--short]
 
-Ways: fcos as `fcos train --minutes` plans it, from the detector in the package ("starter") and from the ImageNet
-weights of its backbone; torchvision's FCOS, RetinaNet and SSD with SSDLite's head and extra layers, on the same
-backbone with the same ImageNet weights (torchvision's own FPN of 256 channels for the first two). All see the same
-augmented images at the same size from the same loader, in batches of the same size, with the same optimiser, schedule
-by the time used, and averaged weights. SSD scales images to a square, as its class does. Only fcos learns from tiles,
-where its plan says so.
+Ways: fcos as `fcos train --minutes` plans it, from the detector in the package or its backbone ("starter") and from
+the ImageNet weights of its backbone, in bf16 where the processor has it; torchvision's FCOS, RetinaNet and SSD with
+SSDLite's head and extra layers, as their classes compute, on the same backbone with the same ImageNet weights
+(torchvision's own FPN of 256 channels for the first two). All see the same augmented images at the same size from the
+same loader, in batches of the same size, with the same optimiser, schedule by the time used, and averaged weights.
+SSD scales images to a square, as its class does. Only fcos learns from tiles, where its plan says so.
 
 The seconds are of training, in processor time, loading included, on one thread: other programs on the machine do not
 count. Planning and judging are not counted for anybody. Each case is one line of OUT/cases.jsonl; a case that is there
@@ -64,6 +64,7 @@ from fcos.training.facts import gather, through_tiles
 from fcos.training.loop import Trainer
 from fcos.training.optimizer import Average
 from fcos.training.run import RunOptions
+from fcos.training.starting import start_for
 from fcos.types import Batch, Detections
 
 SETS = ("bccd", "voc3", "coco", "digits", "small")
@@ -223,7 +224,7 @@ def fcos_run(case: Case, config: Config, learned: Dataset, judged: Dataset) -> T
     config = config.override({"train": {"seed": case.seed}})
     with TemporaryDirectory() as folder:
         data = choose(Source({"train": learned}, holdout=0), config).data
-        init = None if case.way == "starter" else "none"
+        init = start_for(config, learned, None, "cpu").init if case.way == "starter" else "none"
         options = RunOptions(Path(folder), init, device="cpu", quiet=True, deadline=ProcessorDeadline(case.seconds, 0))
         trainer = Trainer(config, data, options)
         began = time.process_time()

@@ -41,7 +41,8 @@ def command(
         str | None,
         typer.Option(
             "--init",
-            help="Start from this detector (name, run folder or file); none: from the backbone's weights only.",
+            help="Start from this detector (name, run folder or file). backbone: from the backbone of the package's "
+            "detector. none: from the backbone's ImageNet weights. Default: the package's detector or its backbone.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run. Default: runs/NAME.")] = None,

@@ -21,11 +21,13 @@ from . import plan as rules
 from .clock import Budget, Deadline
 from .facts import gather, through_tiles
 from .sample import sample_run
+from .starting import Start, start_for
 from .validation import eval_batch
 
 LEAST, MOST = 0.5, 60 * 24 * 14  # minutes
 _SIZED = ("data.tile", "data.size", "data.max_size", "data.train_sizes")
 _SETTLED = ("train.epochs", "train.iterations")
+_PROBED = 2  # minutes from which on there are seconds to ask what to start from
 _JUDGED = 6  # images that are judged for the pace
 
 Resolve = Callable[[str, Mapping[str, object]], Config]
@@ -45,13 +47,15 @@ class Wish:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` came to: the config, the clock, lines to tell, and the seconds of one evaluation."""
+    """What `prepare` came to: the config, the clock, lines to tell, the seconds of one evaluation, and what to start
+    from."""
 
     config: Config
     deadline: Deadline
     plan: rules.Plan
     lines: list[str]
     judging: float
+    start: Start
 
 
 def check(minutes: float, given: Mapping[str, object], processes: int) -> None:
@@ -104,7 +108,13 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
             pace = measure(resolve(model.value, larger), data, wish)
     given = dict(wish.given)
     given |= {"train.eval_every": config.train.eval_every} if "train.eval_every" in given else {}
+    config = resolve(model.value, {**asked, **rules.sides(pace.size)})
+    start = Start(wish.init, "")
+    if wish.budget.minutes >= _PROBED:
+        start = start_for(config, data["train"], wish.init, wish.device)
     chosen = {"model": model, "batch": batch, "size": size}
+    if start.reason:
+        chosen["start"] = rules.Choice("start", "backbone" if start.init else "detector", start.reason)
     if tile:
         if "data.size" not in wish.given:
             chosen["size"] = size._replace(reason="of a tile; the preset's, which its detector was trained at")
@@ -117,7 +127,8 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     spent = clock(wish.budget.minutes * 60 - wish.budget.left)
     head = f"the plan for {clock(wish.budget.minutes * 60)} (minutes:seconds), {spent} of which are gone:"
     lines = [head, *made.text().splitlines()]
-    return Prepared(resolve(model.value, made.settings), deadline, made, lines, facts.judged * pace.image)
+    final = resolve(model.value, made.settings)
+    return Prepared(final, deadline, made, lines, facts.judged * pace.image, start)
 
 
 def affordable(val: Dataset | None, tile: int, pace: rules.Pace, seconds: float) -> bool:

@@ -161,7 +161,7 @@ def make_plan(
         "data.crop": 0.3 if epochs > 25 else 0.0,
     }
     settings = {key: value for key, value in settings.items() if key not in given}
-    rows = [chosen[key] for key in ("model", "tile", "size", "batch") if key in chosen]
+    rows = [chosen[key] for key in ("model", "start", "tile", "size", "batch") if key in chosen]
     if "data.flip" in settings and "data.vertical_flip" in settings:
         rows.append(flips)
     if settings.get("data.crop"):

@@ -28,6 +28,7 @@ from .loop import Trainer
 from .minutes import Prepared, Wish, check, prepare
 from .plan import command
 from .run import Result, RunOptions
+from .starting import Start, start_for
 
 if TYPE_CHECKING:
     from ..evaluation.coco import Metrics
@@ -81,7 +82,8 @@ def train(
     of it: {"train.lr": 0.001}, {"train": {"lr": 0.001}} or ["train.lr=0.001"], any setting that `fcos config` lists;
     below them a YAML file `config`, below that the conventions of a published implementation, `dialect`. `init` names
     the weights to start from: a detector (name, run folder, file), or "none" for those of the backbone alone; left out,
-    the bundled detector of the same name.
+    the bundled detector of the same name, or "backbone", its backbone with a fresh FPN and head, where features without
+    those of the detector tell the classes clearly better (fcos/training/starting.py).
 
     Time: `minutes`, in place of train.epochs, is how long all of it may take, from this call to its end. The program
     looks at the data, times some steps and plans the rest; it tells the plan, and keeps the equal command in
@@ -125,10 +127,11 @@ def train(
         check_folder(Path(out) if out is not None else None)
     chosen: Chosen = choose(source, full, held, resumed=resume)
     planned: Prepared | None = None
+    start = Start(None if init is None else str(init), "")
     if minutes is not None:
         budget = minutes if isinstance(minutes, Budget) else Budget(minutes, began)
         asked = model.name if isinstance(model, Config) else model
-        wish = Wish(budget, given_settings(settings, config), asked, device, None if init is None else str(init))
+        wish = Wish(budget, given_settings(settings, config), asked, device, start.init)
         check(budget.minutes, wish.given, devices * nodes)
 
         def resolved(preset: str, changes: Mapping[str, object]) -> Config:
@@ -136,20 +139,22 @@ def train(
             return _config(model or preset, [*_changes(free), *_changes(settings)], dialect, config)
 
         planned = prepare(wish, resolved, chosen.data)
-        full = planned.config
+        full, start = planned.config, planned.start
+    elif not resume:
+        start = start_for(full, chosen.data["train"], start.init, device)
     if not resume:
         full = with_learned_sizes(full, chosen.data["train"])
         folder = Path(out) if out is not None else next_folder(Path("runs"), f"{full.name}-{_stem(source.data)}")
     options = RunOptions(
         out=folder,
-        init=None if init is None else str(init),
+        init=start.init,
         resume=resume,
         device=device,
         devices=devices,
         nodes=nodes,
         quiet=quiet,
         sources={**source.stored(), "held_out": chosen.held_out},
-        notes=[*chosen.lines, *(planned.lines if planned else ())],
+        notes=[*chosen.lines, *(planned.lines if planned else start.lines())],
         on_step=on_step,
         on_epoch=on_epoch,
         deadline=planned.deadline if planned else None,
@@ -158,7 +163,7 @@ def train(
     trainer = Trainer(full, chosen.data, options)
     if planned is None:
         return trainer.run()
-    words = data_words(source, model or full.name, {"init": init, "config": config, "dialect": dialect})
+    words = data_words(source, model or full.name, {"init": start.init, "config": config, "dialect": dialect})
     equal = {**planned.plan.settings, **given_settings(settings, None)}
     write_whole(folder / "command.txt", command(words, equal) + "\n")
     result = trainer.run()

@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -104,17 +105,22 @@ def make_ready(network: FCOS, config: Config, device: torch.device) -> Average |
 
 def initialise(network: FCOS, config: Config, classes: Classes, init: str | None) -> list[str]:
     """Fill a fresh network; one line per thing done. See `train` for `init`."""
-    if init is None and _bundled_fits(config):
-        init = config.name
-    if init is None or init == "none":
+    path = bundled(config)
+    if init == "backbone" and path is None:
+        raise ConfigError(f"--init backbone: the package has no detector {config.name} with this backbone; give none")
+    if init == "none" or (init is None and path is None):
         return [load_backbone_weights(network.backbone, config.model)]
     done = []
+    whole = init != "backbone"
+    init = config.name if init is None or not whole else init
     state, settings, theirs, _ = weights.read(find_weights(init))
+    if not whole:
+        state = {k: v for k, v in state.items() if k.startswith("backbone.")}
     if settings.model.backbone != config.model.backbone:  # tensors of the same name and shape, but of another backbone
         state = {k: v for k, v in state.items() if not k.startswith("backbone.")}
         done.append(load_backbone_weights(network.backbone, config.model))
     shared: list[str] = []
-    if theirs.names != classes.names:  # the same number of other classes is no reason to keep their layer
+    if whole and theirs.names != classes.names:  # the same number of other classes is no reason to keep their layer
         state, shared = _with_shared_classes(network, state, theirs, classes)
     kept, fresh = weights.transfer(network, state)
     if not kept:
@@ -167,10 +173,16 @@ def _layers(names: Sequence[str], others: Sequence[str]) -> str:
     return ", ".join(list(parts)[:12]) + (f" and {len(parts) - 12} more" if len(parts) > 12 else "") or "nothing"
 
 
-def _bundled_fits(config: Config) -> bool:
-    """Whether the package has a detector of this name with this backbone, and no other weights were asked for."""
+def shares_classes(theirs: Classes, ours: Classes) -> bool:
+    """Whether a detector knows one of our classes by its name."""
+    return not {_same_class(n) for n in theirs.names}.isdisjoint(map(_same_class, ours.names))
+
+
+def bundled(config: Config) -> Path | None:
+    """The detector of this name in the package, where its backbone is the config's and no other weights were asked
+    for."""
     entry = known_models().get(config.name)
     path = None if entry is None else entry.bundled()
     if path is None or config.model.backbone_weights != "auto":
-        return False
-    return weights.header(path)[0].model.backbone == config.model.backbone
+        return None
+    return path if weights.header(path)[0].model.backbone == config.model.backbone else None

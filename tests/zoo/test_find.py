@@ -217,9 +217,9 @@ def test_another_body_or_weights_of_ones_own_do_not_start_from_it(assets):
         lines = initialise(weights.build(config, 2), config, Classes(NAMES), None)
         assert "fcos-lite0" not in " ".join(lines)
     config = tiny_config(name="fcos-lite0", model={"backbone_weights": "auto", "backbone": "resnet10t"})
-    from fcos.training.setup import _bundled_fits
+    from fcos.training.setup import bundled
 
-    assert not _bundled_fits(config)
+    assert bundled(config) is None
 
 
 # ---------------------------------------------------------------- torchvision's weights

@@ -1,0 +1,176 @@
+"""What to start from: all of the bundled detector, or its backbone alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..assign import assign_batch
+from ..config import Config
+from ..data.dataset import Dataset
+from ..data.loader import eval_batches
+from ..data.tiles import tiled
+from ..errors import ImageError
+from ..losses import centerness_target, gather_positives
+from ..machine import pick_device
+from ..network import weights
+from ..network.model import FCOS
+from ..points import make_points
+from ..types import Batch
+from .setup import bundled, initialise, shares_classes
+from .step import in_layout_of
+
+BACKBONE = "backbone"
+_IMAGES = 32  # that are looked at, evenly drawn
+_EACH = 40  # locations of objects that are taken from an image, and as many of the background
+_FOLDS = 4
+_ENOUGH = 400  # of these, from which on no further image is looked at
+_LEAST = 60  # locations of objects below which nothing is concluded
+_SURE = 2.0  # standard errors
+_DECAY = 10.0  # weight of the squared weights beside the sum of the losses
+
+
+class Start(NamedTuple):
+    """`init` as of `fcos.train`, and why in words ("" where nothing was asked)."""
+
+    init: str | None
+    reason: str
+
+    def lines(self) -> list[str]:
+        """For the log of a run, where it does not start as usual."""
+        return [f"start: {self.reason}"] if self.init == BACKBONE and self.reason else []
+
+
+def start_for(config: Config, train: Dataset, init: str | None, device: str) -> Start:
+    """What to start from where `init` is left out and the package has a detector of the config's name.
+
+    The FPN and the classification tower of a detector may have given up what tells new classes apart: AP 0.21 in place
+    of 0.45 after the same 145 steps, for images full of digits of 17 to 51 pixels, though the same detector is a good
+    start for all other sets that were tried (docs/measurements/speed.md). So the question is put to the features that
+    the classification layer will see, by a linear classifier of the objects' locations, with and without that FPN and
+    head: if it knows the classes clearly better without, the backbone alone is kept. Two seconds for fcos-lite0.
+    """
+    path = bundled(config)
+    if init is not None or path is None or not len(train):
+        return Start(init, "")
+    theirs = weights.header(path)[1]
+    if shares_classes(theirs, train.classes):
+        return Start(None, "")
+    images = tiled(train, config.data.tile)
+    drawn = np.linspace(0, len(images) - 1, min(_IMAGES, len(images))).round().astype(int)
+    config = config.override({"data": {"workers": 0}})
+    where = pick_device(device)
+    rng = torch.random.get_rng_state()
+    torch.manual_seed(config.train.seed)
+    whole, alone = weights.build(config, len(train.classes)), weights.build(config, len(train.classes))
+    torch.random.set_rng_state(rng)
+    initialise(whole, config, train.classes, None)
+    initialise(alone, config, train.classes, BACKBONE)
+    try:
+        seen = _look(
+            [whole.to(where).eval(), alone.to(where).eval()], images.subset(sorted(set(drawn.tolist()))), config
+        )
+    except ImageError:
+        return Start(None, "")  # training says which image, and what to do
+    if int((seen.label < len(train.classes)).sum()) < _LEAST or len(seen.image.unique()) < 2 * _FOLDS:
+        return Start(None, "")
+    own, fresh = (log_losses(x, seen.label, seen.image) for x in seen.features)
+    return judge(own, fresh, seen.image)
+
+
+def judge(whole: Tensor, alone: Tensor, image: Tensor) -> Start:
+    """The start by the log losses [M] of the same locations with all of the detector and with its backbone alone. The
+    standard error is that of the mean over images [M], since locations of one image are alike."""
+    gain = whole - alone
+    mean = gain.mean()
+    sums = torch.zeros(int(image.max()) + 1, dtype=gain.dtype).index_add_(0, image, gain - mean)
+    error = sums.square().sum().sqrt() / len(gain)
+    told = f"log loss of a linear classifier {whole.mean():.2f}, with fresh ones {alone.mean():.2f}"
+    if mean > _SURE * error:
+        return Start(BACKBONE, f"the detector's FPN and head hide the classes: {told}")
+    return Start(None, f"the detector's FPN and head know the classes: {told}")
+
+
+class Seen(NamedTuple):
+    """The features [M,C] of each network at M locations, their labels [M] (the number of classes for the background),
+    and their images [M]."""
+
+    features: list[Tensor]
+    label: Tensor
+    image: Tensor
+
+
+def _look(networks: list[FCOS], images: Dataset, config: Config) -> Seen:
+    """What the classification layer of each network sees at locations of objects and of the background."""
+    rng = np.random.default_rng(0)
+    features: list[list[Tensor]] = [[] for _ in networks]
+    labels, numbers = [], []
+    for number, batch in enumerate(eval_batches(images, config)):
+        where, label = _drawn(batch, config, len(images.classes), rng)
+        for network, kept in zip(networks, features, strict=True):
+            kept.append(_inputs(network, batch)[where])
+        labels.append(label)
+        numbers.append(torch.full((len(where),), number))
+        if number >= 2 * _FOLDS - 1 and sum(map(len, labels)) >= 2 * _ENOUGH:
+            break
+    return Seen([torch.cat(kept) for kept in features], torch.cat(labels), torch.cat(numbers))
+
+
+def _drawn(batch: Batch, config: Config, classes: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """(the point of each object of one image that is nearest to its middle, and as many that learn none; labels)."""
+    size = (batch.images.shape[-2], batch.images.shape[-1])
+    points = make_points(size, config.model, config.assign, torch.device("cpu"))
+    index = assign_batch(points, batch.targets, config.assign)
+    objects = gather_positives(points, batch.targets, index)
+    none = (index[0] == -1).nonzero()[:, 0]
+    which = index[0][objects.point]
+    best = [int(torch.where(which == i, centerness_target(objects.distances), -1.0).argmax()) for i in which.unique()]
+    chosen = torch.tensor(best, dtype=torch.int64)[torch.from_numpy(rng.permutation(len(best))[:_EACH])]
+    others = none[torch.from_numpy(rng.permutation(len(none))[: len(chosen)])]
+    label = torch.cat((objects.label[chosen], torch.full((len(others),), classes)))
+    return torch.cat((objects.point[chosen], others)), label
+
+
+def _inputs(network: FCOS, batch: Batch) -> Tensor:
+    """What the classification layer sees at every point of one image, [P,C] float32 on the CPU."""
+    maps: list[Tensor] = []
+    hook = network.head.class_logits.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0][0]))
+    images = batch.images.to(next(network.parameters()).device)
+    with torch.no_grad():
+        network(in_layout_of(network, images))
+    hook.remove()
+    return torch.cat([m.flatten(1).T for m in maps]).float().cpu()
+
+
+def log_losses(features: Tensor, label: Tensor, image: Tensor) -> Tensor:
+    """The log loss [M] of each location by a linear classifier that learned from the other images: features [M,C],
+    label [M] int64, image [M]."""
+    losses = features.new_zeros(len(features))
+    _, known = label.unique(return_inverse=True)
+    for fold in range(_FOLDS):
+        out = image % _FOLDS == fold
+        if out.any() and not out.all():
+            mean, spread = features[~out].mean(0), features[~out].std(0) + 1e-6
+            scaled = F.pad((features - mean) / spread, (0, 1), value=1.0)
+            layer = _classifier(scaled[~out], known[~out], int(known.max()) + 1)
+            losses[out] = F.cross_entropy(scaled[out] @ layer, known[out], reduction="none")
+    return losses
+
+
+def _classifier(features: Tensor, label: Tensor, classes: int) -> Tensor:
+    """Multinomial logistic regression: [C,K] from features [M,C], of which the last is the constant 1."""
+    layer = features.new_zeros(features.shape[1], classes, requires_grad=True)
+    solver = torch.optim.LBFGS([layer], max_iter=40, history_size=8, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = F.cross_entropy(features @ layer, label, reduction="sum") + _DECAY / 2 * layer[:-1].square().sum()
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    return layer.detach()
