@@ -252,7 +252,7 @@ def _scaling(model: str, settings: list[str], dataset: Dataset | None, given: di
     bad = [key for key, value in given.items() if value is not None and not 1e-6 <= value <= 1e6]
     if bad:
         option = "gpus-per-machine" if bad[0] == "machine" else bad[0]
-        raise FcosError(f"--{option} {given[bad[0]]:g}: give a number from 0.000001 to 1,000,000")
+        raise FcosError(f"--{option} {given[bad[0]]}: give a number from 0.000001 to 1,000,000")
     config = _config(model, settings)
     bare = model in known_models() and known_models()[model].path() is None
     classes = len(dataset.classes) if dataset is not None else 80 if bare else len(read_settings(model)[1])

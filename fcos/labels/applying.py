@@ -16,6 +16,7 @@ from ..data.tree import DataSource
 from ..data.write import convert
 from ..errors import DataError
 from ..readers import read_json
+from ..remote import is_remote
 from ..terminal import plural
 from .inject import CLASS, DUPLICATE, MISSING, SHIFTED, SPURIOUS
 
@@ -54,6 +55,8 @@ def apply(
     lists it, "reject" leaves it. Raises DataError where the file holds no decisions, or one that fits no annotation.
     """
     rows, named = _read(Path(decisions))
+    if data is None and is_remote(named):  # the file may be a stranger's, and nothing goes over the network unasked
+        raise DataError(f"{decisions} is about {named}; if you want that to be fetched, say --data {named}")
     source = DataSource.of(data if data is not None else named)
     splits = open_splits(source)
     target = Path(out).resolve()

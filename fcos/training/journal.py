@@ -35,7 +35,12 @@ class Folder:
         self._lock = FileLock(path / "tune.lock")
         with self.alone():
             _mend(path / "trials.log")
-            self.study = _open(path / "trials.log")
+            try:
+                self.study = _open(path / "trials.log")
+            except (ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+                raise FcosError(
+                    f"{path / 'trials.log'} is damaged ({error}); give another --out, or move the file away"
+                ) from error
 
     @contextmanager
     def alone(self) -> Iterator[None]:

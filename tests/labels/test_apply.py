@@ -77,6 +77,13 @@ def test_each_fix_is_done_in_a_copy(world, tmp_path, capsys, to):
         np.testing.assert_allclose(find(record).boxes, record.boxes, atol=0.5)
 
 
+def test_an_address_in_the_file_is_not_fetched(tmp_path):
+    """The file may be a stranger's; only --data asks for the network."""
+    file = write(tmp_path / "decisions.json", "http://127.0.0.1:1/set", [])
+    with pytest.raises(DataError, match="if you want that to be fetched, say --data http://127"):
+        apply(file, out=tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [

@@ -79,7 +79,7 @@ def test_as_a_command(capsys, tmp_path):
     slow = ["train.iterations=5", "--step", "1e308", "--loading", "1e-308"]  # no image a second at all
     for bad, said in (
         *((["--step", "0"], "--step 0"), (["--network", "nan"], "--network nan"), (slow, "--step 1e+308")),
-        (["--gpus-per-machine", "9" * 20], "--gpus-per-machine 1e+20"),
+        (["--gpus-per-machine", "9" * 400], f"--gpus-per-machine {'9' * 400}"[:100]),
     ):
         code, _, err = fcos(capsys, *words, *bad)
         assert (code, err.count("\n")) == (2, 1)

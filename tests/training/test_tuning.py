@@ -101,6 +101,14 @@ def near(settings):
 # ---------------------------------------------------------------- ranges
 
 
+def test_a_damaged_journal_is_one_line(tmp_path):
+    for text in ("garbage\n" * 3, '{"op_code": 99}\n' * 3, "[1]\n" * 3):
+        (tmp_path / "trials.log").write_text(text)
+        with pytest.raises(FcosError, match=r"trials\.log is damaged .*; give another --out"):
+            Folder(tmp_path)
+        assert (tmp_path / "trials.log").read_text() == text
+
+
 def test_words_with_ranges_are_told_from_settings():
     space, fixed = sort_ranges(
         ["train.lr=1e-4..1e-2", "train.batch=4|8", "data.size=256..416", "train.seed=1", "a=../b"]
