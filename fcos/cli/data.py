@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..data.dataset import Dataset
+    from ..data.tree import DataSource
 
 app = typer.Typer(help="Look at a data set; convert it, split it, merge two.", no_args_is_help=True)
 
@@ -85,9 +86,7 @@ def convert(
     labels: Labels = None,
 ) -> None:
     """Write all splits in another format, and say what it cannot hold."""
-    from ..data.open import open_splits
-
-    splits = open_splits(data_source(source, format, pictures, labels), strict=strict)
+    splits = _read(data_source(source, format, pictures, labels), destination, strict)
     _write(_renamed(splits, rename), destination, to, link)
 
 
@@ -110,11 +109,10 @@ def split(
     fcos data split my_images parted --holdout 0.2
     """
     from ..data.combine import split_dataset
-    from ..data.open import open_splits
     from ..data.splits import TAUGHT, default_split
     from ..errors import DataError
 
-    splits = open_splits(data_source(source, format, pictures, labels), strict=strict)
+    splits = _read(data_source(source, format, pictures, labels), destination, strict)
     name = default_split(list(splits), TAUGHT)
     if name is None:
         raise DataError(f"{source} has the splits {', '.join(splits)}, and none of them is train")
@@ -141,11 +139,19 @@ def merge(
     fcos data merge mine theirs both --rename person=human
     """
     from ..data.combine import merge_sets
-    from ..data.open import open_splits
 
-    sets = [open_splits(path, strict=strict) for path in (first, second)]
+    sets = [_read(data_source(path, None, None, None), destination, strict) for path in (first, second)]
     renamed = [_renamed(part, rename, sets) for part in sets]
     _write(merge_sets(renamed), destination, to or next(iter(sets[0].values())).format, link)
+
+
+def _read(source: DataSource, destination: Path, strict: bool) -> dict[str, Dataset]:
+    """The splits of a data set that will be written anew to `destination`."""
+    from ..data.open import open_splits
+    from ..data.write import check_outside
+
+    check_outside(destination, source)
+    return open_splits(source, strict=strict)
 
 
 def _renamed(

@@ -140,6 +140,8 @@ def pack(
 
     if out.suffix != ".safetensors":
         raise ModelError(f"{out} must end in .safetensors")
+    if len(licence) > 1000:
+        raise ModelError(f"--licence has {len(licence):,} characters, and a file holds 1,000; give its name")
     path = find_weights(model)
     network, config, classes = load_network(path)
     about: dict[str, Any] = {**weights.header(path)[2], **card.recipe(path.parent)}

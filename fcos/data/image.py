@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from ..config import ResizeRule
 from ..errors import ImageError, ImageWarning
 from ..readers import MB, open_file, read_bytes
-from . import png
+from . import gif, png
 from .jpeg import ORIENTATION, Header, Jpeg, count_scans, first_bits, parse_jpeg, valid_orientation
 
 SUFFIXES = frozenset(
@@ -111,6 +111,8 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
         warnings.warn(f"{name}: {_ENDS_IN_ZEROS}", ImageWarning, 2)
     elif data.startswith(png.SIGNATURE) and not png.is_whole(data):
         warnings.warn(f"{name}: the PNG is damaged, so a part of the image may be missing", ImageWarning, 2)
+    elif data.startswith(gif.SIGNATURE) and not gif.is_whole(data):
+        warnings.warn(f"{name}: the GIF breaks off, so a part of the image may be missing", ImageWarning, 2)
     return image
 
 

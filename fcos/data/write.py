@@ -12,6 +12,7 @@ from ..terminal import some
 from ..types import Classes
 from .dataset import Dataset
 from .registry import format_named, formats
+from .tree import DataSource
 from .writing import Output, disk_error, renamed
 
 SCORED = ("labelstudio", "cvat", "labelme", "coco", "yolo")  # formats with a place for scores and who proposes
@@ -49,6 +50,16 @@ def check_new(target: Path) -> None:
     """DataError where `target`, which is to become a new folder, holds something."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"{target} is there already; name a new or empty folder")
+
+
+def check_outside(target: Path, source: DataSource) -> None:
+    """DataError where `target`, which is to become a new folder, lies in the data set that is read: it would be two
+    data sets in one folder then, and no longer open."""
+    target, origin = target.resolve(), source.path.resolve()
+    if target == origin or origin in target.parents or (origin.is_file() and target == origin.parent):
+        raise DataError(
+            f"{target} lies in the data set itself, {source.path}, which is never changed; name another folder"
+        )
 
 
 def _same_classes(splits: Mapping[str, Dataset]) -> Classes:

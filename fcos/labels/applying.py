@@ -13,7 +13,7 @@ from ..data.dataset import Dataset
 from ..data.open import open_splits
 from ..data.records import Record
 from ..data.tree import DataSource
-from ..data.write import convert
+from ..data.write import check_outside, convert
 from ..errors import DataError
 from ..readers import read_json
 from ..remote import is_remote
@@ -60,9 +60,7 @@ def apply(
     source = DataSource.of(data if data is not None else named)
     splits = open_splits(source)
     target = Path(out).resolve()
-    origin = source.path.resolve()
-    if target == origin or origin in target.parents or (origin.is_file() and target == origin.parent):
-        raise DataError(f"--out {out} lies in the data set itself, which is never changed; name another folder")
+    check_outside(target, source)
     places = {(split, r.file_name): (split, k) for split, d in splits.items() for k, r in enumerate(d.records)}
     todo: dict[tuple[str, int], list[dict[str, Any]]] = {}
     by_hand: list[str] = []

@@ -49,7 +49,7 @@ def start_for(config: Config, train: Dataset, init: str | None, device: str) -> 
     """What to start from where `init` is left out and the package has a detector of the config's name.
 
     The FPN and the classification tower of a detector may have given up what tells new classes apart: AP 0.21 in place
-    of 0.45 after the same 145 steps, for images full of digits of 17 to 51 pixels, though the same detector is a good
+    of 0.47 after the same steps, for images full of digits of 17 to 51 pixels, though the same detector is a good
     start for all other sets that were tried (docs/measurements/speed.md). So the question is put to the features that
     the classification layer will see, by a linear classifier of the objects' locations, with and without that FPN and
     head: if it knows the classes clearly better without, the backbone alone is kept. Two seconds for fcos-lite0.

@@ -152,3 +152,18 @@ def test_a_run_on_two_places_is_resumed(tmp_path, capsys):
     assert code == 0, err
     code, _, err = fcos(capsys, "train", "--resume", "--out", run, "--epochs", 2, "--device", "cpu", "--quiet")
     assert code == 0, err
+
+
+def test_a_copy_inside_the_data_set_is_refused(tmp_path, capsys):
+    """A folder with two data sets in it could not be opened any more."""
+    one, two = make_shapes(tmp_path / "one", {"train": 6}), make_shapes(tmp_path / "two", {"train": 6})
+    for words in (
+        ["convert", one, one / "new", "--to", "yolo"],
+        ["split", one, one / "new"],
+        ["merge", one, two, two / "new"],
+    ):
+        code, out, err = fcos(capsys, "data", *words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "lies in the data set itself" in err
+    assert {p.name for p in tmp_path.iterdir()} == {"one", "two"}
+    assert set(open_splits(one)) == {"train"}

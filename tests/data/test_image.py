@@ -402,6 +402,23 @@ def test_a_gif_whose_last_bytes_are_zeros_is_told():
             assert np.array_equal(read_image(end), whole)
 
 
+@pytest.mark.parametrize("size", [(8, 1), (40, 9)])
+def test_a_gif_cut_in_its_pixels_is_told(size):
+    """Wherever it is cut, with a foreign end patched on or without; the decoder may have all pixels by then."""
+    rng = np.random.default_rng(0)
+    data = encoded(Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).quantize(8), "GIF")
+    whole = read_image(data)
+    for at in range(60 - 24, len(data) - 2):
+        for end in (b"", b"\xff\xd9", b";"):
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                try:
+                    image = read_image(data[:at] + end)
+                except ImageError:
+                    continue
+            assert told or np.array_equal(image, whole), (at, end)
+
+
 def test_a_tiff_whose_jpeg_tables_are_zeros_is_told():
     """They lie behind the pixels, so a cut file filled with zeros has all of those and means something else."""
     data = encoded(Image.fromarray(scene()), "TIFF", compression="jpeg")

@@ -1,0 +1,30 @@
+"""What the blocks of a GIF file say of its first image being whole; decoders are content once they have all pixels."""
+
+from __future__ import annotations
+
+SIGNATURE = b"GIF8"
+_IMAGE, _EXTENSION = 0x2C, 0x21
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether the compressed pixels of a GIF's first image end with the block of length 0 that has to be there (GIF89a,
+    sections 15 and 22)."""
+    try:
+        at = 13 + _table(data[10])
+        while data[at] == _EXTENSION:
+            at = _behind(data, at + 2)
+        return data[at] == _IMAGE and _behind(data, at + 11 + _table(data[at + 9])) <= len(data)
+    except IndexError:
+        return False
+
+
+def _table(flags: int) -> int:
+    """Bytes of the table of colours that the flags of a header announce."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _behind(data: bytes, at: int) -> int:
+    """The place behind the sub-blocks that begin there; IndexError where they do not end."""
+    while data[at]:
+        at += data[at] + 1
+    return at + 1
