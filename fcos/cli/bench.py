@@ -77,6 +77,8 @@ def _counts(option: str, values: list[str] | None) -> list[int]:
 
     try:
         counts = [int(value) for value in _split(values, "1")]
+        if not counts:
+            raise ValueError
     except ValueError:
         raise FcosError(f"{option} {','.join(values or ())}: write whole numbers, such as 1,8") from None
     if min(counts) < 1:
