@@ -36,6 +36,7 @@ MB = 1 << 20
 TEXT_LIMIT = 256 * MB  # a list of a million images has 100
 JSON_LIMIT = 4096 * MB  # Objects365 has 3,000
 XML_LIMIT = 16 * MB
+PARQUET_LIMIT = 1024 * 1024 * MB  # it is read by parts
 DEPTH = 100  # of lists and mappings in each other
 RATIO = 200  # a packed file that grows more than this is a bomb; JSON of boxes grows 3 to 20 times
 _BOMS = (

@@ -11,8 +11,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, cast
 from ..detections import Detections
 from ..errors import DataError, FcosError, require
 from ..files import text_name
-from ..readers import parse_json, read_lines
-from ..remote import local
+from ..readers import open_file, parse_json, read_lines
 
 Form = Literal["parquet", "jsonl"]
 _LIMIT = 4096 << 20  # bytes of a part
@@ -121,11 +120,11 @@ def read_part(path: Path, form: Form) -> Iterator[Row]:
                 yield _row(parse_json(line, f"{path}, line {number},", DataError), path)
         return
     parquet = require("pyarrow.parquet", "parquet")
-    path = local(path, DataError)
-    batches = iter(_readable(path, partial(parquet.ParquetFile, path)).iter_batches(batch_size=256))
-    while (batch := _readable(path, partial(next, batches, None))) is not None:
-        for row in _readable(path, batch.to_pylist):
-            yield _row(row, path)
+    with open_file(path, _LIMIT, DataError) as file:
+        batches = iter(_readable(path, partial(parquet.ParquetFile, file)).iter_batches(batch_size=256))
+        while (batch := _readable(path, partial(next, batches, None))) is not None:
+            for row in _readable(path, batch.to_pylist):
+                yield _row(row, path)
 
 
 def count_part(path: Path, form: Form) -> Count:
@@ -133,8 +132,8 @@ def count_part(path: Path, form: Form) -> Count:
     if form == "jsonl":
         return count(list(read_part(path, form)))
     parquet = require("pyarrow.parquet", "parquet")
-    path = local(path, DataError)
-    kept = _readable(path, partial(parquet.read_metadata, path)).metadata or {}
+    with open_file(path, _LIMIT, DataError) as file:
+        kept = _readable(path, partial(parquet.read_metadata, file)).metadata or {}
     if b"fcos" not in kept:
         return count(list(read_part(path, form)))
     told = parse_json(kept[b"fcos"], f"{path}: its count", DataError)

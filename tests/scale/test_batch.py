@@ -293,3 +293,14 @@ def test_odd_names_are_kept_or_written_out(model, tmp_path, capsys):
             "a b.png", "line\nbreak.png", "half \\udcff.png", '"quoted".png'
         }  # fmt: skip
         assert count_part(job.file(0), job.form).pictures == 1
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_a_pipe_in_place_of_a_part_is_refused(tmp_path, form):
+    """Nothing waits for a writer that may never come."""
+    part = tmp_path / f"part-0.{form}"
+    os.mkfifo(part)
+    for read in (lambda: count_part(part, form), lambda: list(read_part(part, form))):
+        with pytest.raises(DataError, match="it is a pipe, not a file"):
+            read()

@@ -16,7 +16,7 @@ from typing import Any
 from ...errors import DataError, FcosError, require
 from ...files import write_whole
 from ...machine import cache_folder
-from ...readers import parse_json, read_bytes
+from ...readers import PARQUET_LIMIT, open_file, parse_json, read_bytes
 from ..dataset import Dataset, Sources
 from ..image import IMAGE_LIMIT
 from ..pages import Page, Reading
@@ -54,7 +54,7 @@ def _pages(named: list[str], file: Path) -> Iterator[Page]:
     key = hashlib.sha256(os.fsencode(f"{file.resolve()}/{stamp.st_size}/{stamp.st_mtime_ns}")).hexdigest()[:16]
     folder = cache_folder() / "parquet" / key
     try:
-        table = parquet.ParquetFile(file)
+        table = parquet.ParquetFile(open_file(file, PARQUET_LIMIT, DataError))
         described = (table.schema_arrow.metadata or {}).get(b"huggingface")
         if described and not named:
             named += names_in(parse_json(described, f"{file}: its description", DataError))
