@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -180,6 +181,8 @@ def _check_momenta(optimizer: torch.optim.Optimizer) -> None:
             if not isinstance(value, torch.Tensor) or value.shape != (torch.Size() if name == "step" else weight.shape):
                 what = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
                 raise TypeError(f"{name} of a weight of {list(weight.shape)} is {what}")
+            if name == "step" and not 0 <= float(value) < math.inf:  # a number is made a tensor when it is loaded
+                raise TypeError(f"a weight has taken {float(value):g} steps")
 
 
 class StepRecord(NamedTuple):

@@ -260,6 +260,11 @@ def test_damaged_momenta_are_one_line(kind, names):
         state["state"][0]["step"] = torch.tensor(1.0)
         with pytest.raises(ModelError, match="no exp_avg"):
             load_optimizer(optimizer(), state)
+        for steps in (-5.5, float("nan"), float("inf")):
+            state = copy.deepcopy(first.state_dict())
+            state["state"][0]["step"] = steps
+            with pytest.raises(ModelError, match="a weight has taken"):
+                load_optimizer(optimizer(), state)
 
 
 def test_a_checkpoint_that_lacks_a_value_is_one_line(tmp_path):
