@@ -493,7 +493,7 @@ def test_eval_takes_test_then_val_and_says_so(coco_folder, capsys):
 
 
 def test_eval_refuses_both_or_neither(coco_folder):
-    with pytest.raises(FcosError, match="either --model or --detections"):
+    with pytest.raises(FcosError, match="--model MODEL, --detections FILE or --compare A B"):
         cli("--data", coco_folder)
     with pytest.raises(FcosError, match=r"'decode\.nms_iou=0.5' is a setting of a model"):
         cli("--data", coco_folder, "--detections", coco_folder / "found.json", "decode.nms_iou=0.5")

@@ -236,7 +236,7 @@ def test_eval_compares_two_files(coco_folder, capsys):
     assert "+1.0000 [+nan, +nan]" in capsys.readouterr().out
     cli("--data", data, "--detections", coco_folder / "found.json", "--ci")
     assert "AP75  1.0000 [nan, nan]" in capsys.readouterr().out
-    with pytest.raises(FcosError, match="or --compare A B"):
+    with pytest.raises(FcosError, match="give one of --model, --detections and --compare"):
         cli("--data", data, *pair, "--detections", coco_folder / "found.json")
     with pytest.raises(FcosError, match=r"gone\.json"):
         cli("--data", data, "--compare", coco_folder / "gone.json", coco_folder / "found.json")

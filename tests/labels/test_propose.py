@@ -40,7 +40,7 @@ def in_file(to, out):
                 v, w, h = r["value"], r["original_width"] / 100, r["original_height"] / 100
                 box = (v["x"] * w, v["y"] * h, (v["x"] + v["width"]) * w, (v["y"] + v["height"]) * h)
                 rows.append((v["rectanglelabels"][0], box, r["score"], told["model_version"]))
-            result[task["data"]["image"].rpartition("/")[2]] = rows
+            result[unquote(task["data"]["image"].rpartition("/")[2])] = rows
         return result
     if to == "cvat":
         return {
