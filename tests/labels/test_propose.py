@@ -2,6 +2,7 @@
 
 import csv
 import json
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
