@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..network.model import FCOS
 
 RUNTIMES = ("auto", "own", "torch", "compile", *ON_THE_FLY)
-_MOST_THREADS = 4096  # torch ends the process on some millions
+_MOST_THREADS = 512  # where the system has no room for them, libgomp ends the process
 LANED = ("auto", "own", "torch", *OWN_THREADS)  # several images may be in them at once, on a CPU
 
 

@@ -432,7 +432,7 @@ class Trainer:
         self.seconds = float(stored.get("seconds", 0.0))
         before, now = stored["config"]["train"], self.config.train
         if (before["iterations"], before["epochs"]) == (now.iterations, now.epochs):  # else made longer or shorter
-            self.total = stored.get("total", self.total)
+            self.total = min(stored.get("total", self.total), self.total)  # the time may have lowered it, nothing else
             self.deadline = Deadline.again(stored["deadline"]) if stored.get("deadline") else None
         self.step = stored["step"]
         self.judging.restore(stored)

@@ -184,6 +184,15 @@ def test_split_lists(kind, form, place, tmp_path):
     check(tmp_path, {"train": 2, "val": 1}, kind)
 
 
+def test_a_split_list_with_a_name_that_looks_like_a_table(tmp_path):
+    for stem in ("a, b, c, d", "0 1 2 3 4", "plain", "other"):
+        image(tmp_path / "images" / f"{stem}.jpg")
+        xml(tmp_path / "annotations" / f"{stem}.xml")
+    (tmp_path / "train.txt").write_text("a, b, c, d.jpg\nplain.jpg\nother.jpg\n")
+    (tmp_path / "val.txt").write_text("0 1 2 3 4.jpg\nplain.jpg\nother.jpg\n")
+    assert {name: len(part) for name, part in open_splits(tmp_path).items()} == {"train": 3, "val": 3}
+
+
 def test_two_whole_sets_are_not_mixed(tmp_path):
     for year in ("VOC2007", "VOC2012"):
         for split in ("train", "test"):

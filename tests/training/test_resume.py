@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import math
 import os
 import signal
 import subprocess
@@ -279,4 +280,8 @@ def test_a_checkpoint_that_lacks_a_value_is_one_line(tmp_path):
     for key in whole:
         torch.save({k: v for k, v in whole.items() if k != key}, file)
         with pytest.raises(ModelError, match=key):
+            load_checkpoint(tmp_path)
+    for key, value in (("step", -1), ("stale", -3), ("total", 2**63), ("total", "7"), ("seconds", math.nan)):
+        torch.save({**whole, key: value}, file)
+        with pytest.raises(ModelError, match="its steps or its time cannot be read"):
             load_checkpoint(tmp_path)
