@@ -29,7 +29,7 @@ def command(
         list[str] | None, typer.Option("--lanes", help=f"Images computed side by side on the same threads; {_MANY}.")
     ] = None,
     threads: Annotated[
-        int, typer.Option("--threads", min=0, max=4096, help="CPU threads; 0: the runtime chooses.")
+        int, typer.Option("--threads", min=0, max=512, help="CPU threads; 0: the runtime chooses.")
     ] = 0,
     rounds: Annotated[
         int,
