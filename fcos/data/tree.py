@@ -210,7 +210,7 @@ def _is_list(probe: Probe) -> bool:
     lines = probe.lines
     if not lines or any("\ufffd" in line for line in lines):
         return False
-    odd = (re.fullmatch(r"\S+\s+-?[01]", line) or _numbers(line) > 3 or line.count(",") > 2 for line in lines)
+    odd = (re.fullmatch(r"\S+\s+-?[01]", line) or _numbers(line.replace(",", " ")) > 3 for line in lines)
     return 2 * sum(map(bool, odd)) < len(lines)  # a name may look so too
 
 

@@ -190,7 +190,9 @@ def test_a_split_list_with_a_name_that_looks_like_a_table(tmp_path):
         xml(tmp_path / "annotations" / f"{stem}.xml")
     (tmp_path / "train.txt").write_text("a, b, c, d.jpg\nplain.jpg\nother.jpg\n")
     (tmp_path / "val.txt").write_text("0 1 2 3 4.jpg\nplain.jpg\nother.jpg\n")
-    assert {name: len(part) for name, part in open_splits(tmp_path).items()} == {"train": 3, "val": 3}
+    (tmp_path / "test.txt").write_text("a, b, c, d.jpg\n")
+    found = {name: len(part) for name, part in open_splits(tmp_path).items()}
+    assert found == {"train": 3, "val": 3, "test": 1}
 
 
 def test_two_whole_sets_are_not_mixed(tmp_path):
