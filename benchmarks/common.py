@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 
+import fcos
 from fcos.bench.timing import heading
+from fcos.data.dataset import Dataset
+from fcos.data.open import open_splits
 
 
 def parser(doc: str | None, rounds: int, threads: int = 2) -> argparse.ArgumentParser:
@@ -59,3 +64,45 @@ def fill(path: Path, cases: Iterable[dict[str, Any]], run: Callable[..., dict[st
             line = json.dumps({**case, **run(**case)})
             with path.open("a") as file:
                 file.write(line + "\n")
+
+
+def runs_parser(doc: str | None, steps: int) -> argparse.ArgumentParser:
+    """The options of a benchmark that makes many short training runs and keeps a line of each."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("data", nargs="?", type=Path)
+    made.add_argument("--out", type=Path)
+    made.add_argument("--read", type=Path)
+    made.add_argument("--size", type=int, default=160)
+    made.add_argument("--steps", type=int, default=steps)
+    made.add_argument("--batch", type=int, default=8)
+    made.add_argument("--seeds", type=int, default=3)
+    made.add_argument("--images", type=int, default=0)
+    made.add_argument("--cpu", type=float, default=1e9)
+    return made
+
+
+def short_run(
+    arguments: argparse.Namespace, seed: int, more: Sequence[str], model: str | None = None, init: str | None = None
+) -> dict[str, Any]:
+    """AP of one run of --steps at --size with the settings `more`, and the CPU seconds it took."""
+    splits = open_splits(arguments.data)
+    train = splits["train"] if "train" in splits else splits["trainval"]
+    val = splits["val"] if "val" in splits else splits["test"]
+    size, steps = arguments.size, arguments.steps
+    settings = ["train.plots=false", "train.val_loss=false", "train.eval_every=0", "data.workers=0",
+                f"train.batch={arguments.batch}", f"data.size={size}", f"data.max_size={size * 5 // 3}",
+                f"data.train_sizes=[{size}]", f"train.iterations={steps}", f"train.warmup={max(5, steps // 10)}",
+                f"train.ema={max(0.9, 1 - 3 / steps):.4f}", f"train.seed={seed}", *more]  # fmt: skip
+    data = {"train": _some(train, arguments.images), "val": _some(val, arguments.images)}
+    began = cpu()
+    with tempfile.TemporaryDirectory() as folder:
+        result = fcos.train(data, out=Path(folder) / "run", model=model, init=init, settings=settings, quiet=True)
+    assert result.metrics is not None
+    return {"AP": result.metrics.ap, "AP50": result.metrics.ap50, "cpu": round(cpu() - began, 1)}
+
+
+def _some(dataset: Dataset, most: int) -> Dataset:
+    """At most so many images, the same ones each time."""
+    if not most or len(dataset) <= most:
+        return dataset
+    return dataset.subset(sorted(np.random.default_rng(0).permutation(len(dataset))[:most].tolist()))

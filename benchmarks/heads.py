@@ -15,19 +15,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import cpu, fill, lines
-from precision import some
+from common import fill, lines, runs_parser, short_run
 from scipy.stats import t
-
-import fcos
-from fcos.data.open import open_splits
-from fcos.network import weights
-from fcos.zoo.find import find_weights
 
 SHARED = ("model.head_shared_convs=4", "model.head_convs=0", "model.head_norm=batch")
 HEADS = {
@@ -37,34 +30,10 @@ HEADS = {
 }
 
 
-def body_of(model: str, folder: Path) -> Path:
-    """A file with the backbone's weights alone."""
-    state, config, classes, _ = weights.read(find_weights(model))
-    body = {name: value for name, value in state.items() if name.startswith("backbone.")}
-    return weights.save(folder / "body.safetensors", body, config, classes)
-
-
 def learn(arguments: argparse.Namespace, seed: int, head: str) -> dict[str, Any]:
-    """AP of one run, and the CPU seconds it took."""
-    splits = open_splits(arguments.data)
-    train = splits["train"] if "train" in splits else splits["trainval"]
-    val = splits["val"] if "val" in splits else splits["test"]
-    size, steps = arguments.size, arguments.steps
-    settings = ["train.plots=false", "train.val_loss=false", "train.eval_every=0", "data.workers=0",
-                f"train.batch={arguments.batch}", f"data.size={size}", f"data.max_size={size * 5 // 3}",
-                f"data.train_sizes=[{size}]", f"train.iterations={steps}", f"train.warmup={max(5, steps // 10)}",
-                f"train.ema={max(0.9, 1 - 3 / steps):.4f}", f"train.seed={seed}", "model.head_depthwise=false",
-                *HEADS[head]]  # fmt: skip
-    data = {"train": some(train, arguments.images), "val": some(val, arguments.images)}
-    began = cpu()
-    with tempfile.TemporaryDirectory() as folder:
-        init = body_of(arguments.model, Path(folder))
-        result = fcos.train(
-            data, out=Path(folder) / "run", model=arguments.model, init=init, settings=settings, quiet=True
-        )
-    assert result.metrics is not None
-    ap, ap50 = result.metrics.ap, result.metrics.ap50
-    return {"steps": steps, "size": size, "AP": ap, "AP50": ap50, "cpu": round(cpu() - began, 1)}
+    more = ["model.head_depthwise=false", *HEADS[head]]
+    row = short_run(arguments, seed, more, model=arguments.model, init="backbone")
+    return {"steps": arguments.steps, "size": arguments.size, **row}
 
 
 def read(path: Path) -> None:
@@ -83,18 +52,9 @@ def read(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="?", type=Path)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--read", type=Path)
+    parser = runs_parser(__doc__, steps=200)
     parser.add_argument("--model", default="fcos-lite0")
     parser.add_argument("--heads", default="paper,shared,rt")
-    parser.add_argument("--size", type=int, default=160)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=0)
-    parser.add_argument("--cpu", type=float, default=1e9)
     arguments = parser.parse_args()
     if arguments.read is not None:
         read(arguments.read)

@@ -12,45 +12,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from common import cpu, fill, lines
-
-import fcos
-from fcos.data.dataset import Dataset
-from fcos.data.open import open_splits
+from common import fill, lines, runs_parser, short_run
 
 WAYS = ("fp32", "bf16")
 Row = dict[str, float | str]
 
 
-def some(dataset: Dataset, most: int) -> Dataset:
-    """At most so many images, the same ones each time."""
-    if not most or len(dataset) <= most:
-        return dataset
-    return dataset.subset(sorted(np.random.default_rng(0).permutation(len(dataset))[:most].tolist()))
-
-
 def learn(arguments: argparse.Namespace, seed: int, way: str) -> Row:
-    """AP of one run, and the CPU seconds it took."""
-    splits = open_splits(arguments.data)
-    train = splits["train"] if "train" in splits else splits["trainval"]
-    val = splits["val"] if "val" in splits else splits["test"]
-    size, steps = arguments.size, arguments.steps
-    settings = ["train.plots=false", "train.val_loss=false", "train.eval_every=0", "data.workers=0",
-                f"train.batch={arguments.batch}", f"data.size={size}", f"data.max_size={size * 5 // 3}",
-                f"data.train_sizes=[{size}]", f"train.iterations={steps}", f"train.warmup={max(5, steps // 10)}",
-                f"train.ema={max(0.9, 1 - 3 / steps):.4f}", f"train.seed={seed}", f"train.precision={way}"]  # fmt: skip
-    data = {"train": some(train, arguments.images), "val": some(val, arguments.images)}
-    began = cpu()
-    with tempfile.TemporaryDirectory() as folder:
-        result = fcos.train(data, out=Path(folder) / "run", settings=settings, quiet=True)
-    assert result.metrics is not None
-    ap, ap50 = result.metrics.ap, result.metrics.ap50
-    return {"AP": ap, "AP50": ap50, "cpu": round(cpu() - began, 1)}
+    return short_run(arguments, seed, [f"train.precision={way}"])
 
 
 def read(path: Path) -> None:
@@ -72,17 +44,7 @@ def read(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="?", type=Path)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--read", type=Path)
-    parser.add_argument("--size", type=int, default=160)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=0)
-    parser.add_argument("--cpu", type=float, default=1e9)
-    arguments = parser.parse_args()
+    arguments = runs_parser(__doc__, steps=60).parse_args()
     if arguments.read is not None:
         read(arguments.read)
         return

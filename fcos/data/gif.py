@@ -18,6 +18,12 @@ def is_whole(data: bytes) -> bool:
         return False
 
 
+def ends_in_zeros(data: bytes) -> bool:
+    """Whether a file ends in zeros that are no end of a GIF: behind its end mark they mean nothing, and one without it
+    may still end in two of its own."""
+    return data.endswith(b"\0\0\0") and not data.rstrip(b"\0").endswith(b"\0;")
+
+
 def _table(flags: int) -> int:
     """Bytes of the table of colours that the flags of a header announce."""
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

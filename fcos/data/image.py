@@ -104,14 +104,14 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
         if jpeg.end >= 0:
             return _decode_jpeg(name, data, jpeg)
     image = _decode_pillow(name, data)
-    # a GIF has an end mark, behind which they mean nothing; one without it may still end in two of its own
-    lzw = data[:3] == b"GIF" and data.endswith(b"\0\0\0") and not data.rstrip(b"\0").endswith(b"\0;")
-    if lzw or (data.endswith(_ZEROS) and (jpeg is not None or data[:4] == b"RIFF" or data[4:8] == b"ftyp")):
+    is_gif = data.startswith(gif.SIGNATURE)
+    packed = jpeg is not None or data[:4] == b"RIFF" or data[4:8] == b"ftyp"
+    if gif.ends_in_zeros(data) if is_gif else packed and data.endswith(_ZEROS):
         # compressed data is never so; a download that broke off is, and these decoders take zeros for data
         warnings.warn(f"{name}: {_ENDS_IN_ZEROS}", ImageWarning, 2)
     elif data.startswith(png.SIGNATURE) and not png.is_whole(data):
         warnings.warn(f"{name}: the PNG is damaged, so a part of the image may be missing", ImageWarning, 2)
-    elif data.startswith(gif.SIGNATURE) and not gif.is_whole(data):
+    elif is_gif and not gif.is_whole(data):
         warnings.warn(f"{name}: the GIF breaks off, so a part of the image may be missing", ImageWarning, 2)
     return image
 

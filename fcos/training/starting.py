@@ -52,7 +52,8 @@ def start_for(config: Config, train: Dataset, init: str | None, device: str) -> 
     of 0.47 after the same steps, for images full of digits of 17 to 51 pixels, though the same detector is a good
     start for all other sets that were tried (docs/measurements/speed.md). So the question is put to the features that
     the classification layer will see, by a linear classifier of the objects' locations, with and without that FPN and
-    head: if it knows the classes clearly better without, the backbone alone is kept. Two seconds for fcos-lite0.
+    head: if it knows the classes clearly better without, the backbone alone is kept. 3 to 6 s of
+    one core for fcos-lite0. Every process of a run asks for itself: what process 0 came to is what they all get.
     """
     path = bundled(config)
     if init is not None or path is None or not len(train):

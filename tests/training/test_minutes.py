@@ -30,6 +30,7 @@ from fcos.training.plan import (
     size_for,
     tile_for,
 )
+from fcos.training.starting import Start
 
 CELLS = Facts(205, 3000, 3, 416, 0.10, 0.25, 0.5, upright=False, handed=False, judged=87)
 CHOSEN = {
@@ -367,6 +368,28 @@ def test_a_run_by_the_clock(tmp_path, monkeypatch, capfd):
     assert f"train.iterations={result.steps}" in words
     assert "data.color=0.25" in words
     assert result.metrics is not None
+
+
+def test_the_start_stands_in_the_plan_and_in_the_equal_command(tmp_path, monkeypatch, capfd):
+    """What the run starts from is asked once, at the size that was chosen, and not by the run itself again."""
+    asked = []
+
+    def start_for(config, train, init, device):
+        asked.append((config.data.size, init))
+        return Start("none", "as this test says")
+
+    monkeypatch.setattr(Budget, "left", 29.0)
+    monkeypatch.setattr(minutes, "start_for", start_for)
+    monkeypatch.setattr("fcos.training.program.start_for", None)
+    monkeypatch.setattr(minutes, "measure", lambda config, data, wish: Pace(0.5, 0.01, config.train.batch, 64))
+    data = make_shapes(tmp_path / "shapes", {"train": 12, "val": 3})
+    given = {"data.size": 64, "data.max_size": 96, "data.train_sizes": [64]}
+    budget = Budget(2, time.monotonic())
+    learn(tiny_config(), data, tmp_path / "run", minutes=budget, settings=given, init=None, quiet=False)
+    assert asked == [(64, None)]
+    assert "as this test says" in capfd.readouterr().err
+    words = shlex.split((tmp_path / "run" / "command.txt").read_text())
+    assert words[words.index("--init") + 1] == "none"
 
 
 def test_one_minute_too_few_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):

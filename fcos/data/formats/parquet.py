@@ -54,19 +54,20 @@ def _pages(named: list[str], file: Path) -> Iterator[Page]:
     key = hashlib.sha256(os.fsencode(f"{file.resolve()}/{stamp.st_size}/{stamp.st_mtime_ns}")).hexdigest()[:16]
     folder = cache_folder() / "parquet" / key
     try:
-        table = parquet.ParquetFile(open_file(file, PARQUET_LIMIT, DataError))
-        described = (table.schema_arrow.metadata or {}).get(b"huggingface")
-        if described and not named:
-            named += names_in(parse_json(described, f"{file}: its description", DataError))
-        columns = table.schema_arrow.names
-        if "objects" not in columns or "image" not in columns:
-            raise DataError(f"{file} has the columns {', '.join(columns[:8])}; image and objects are needed")
-        wanted = [c for c in ("image", "objects", "width", "height") if c in columns]
-        index = 0
-        for batch in table.iter_batches(batch_size=64, columns=wanted):
-            for row in batch.to_pylist():
-                index += 1
-                yield _row(mapping(row), file, folder, index)
+        with open_file(file, PARQUET_LIMIT, DataError) as opened:
+            table = parquet.ParquetFile(opened)
+            described = (table.schema_arrow.metadata or {}).get(b"huggingface")
+            if described and not named:
+                named += names_in(parse_json(described, f"{file}: its description", DataError))
+            columns = table.schema_arrow.names
+            if "objects" not in columns or "image" not in columns:
+                raise DataError(f"{file} has the columns {', '.join(columns[:8])}; image and objects are needed")
+            wanted = [c for c in ("image", "objects", "width", "height") if c in columns]
+            index = 0
+            for batch in table.iter_batches(batch_size=64, columns=wanted):
+                for row in batch.to_pylist():
+                    index += 1
+                    yield _row(mapping(row), file, folder, index)
     except FcosError:
         raise
     except Exception as error:  # pyarrow raises its own kinds, and OSError and ValueError
