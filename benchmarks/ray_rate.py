@@ -4,9 +4,9 @@ OMP_NUM_THREADS=1 python benchmarks/ray_rate.py rate [--images 600] [--rounds 1]
 OMP_NUM_THREADS=1 python benchmarks/ray_rate.py kill [--images 600]
 OMP_NUM_THREADS=1 python benchmarks/ray_rate.py memory --engine local|ray --images 100000
 
-Two nodes: two sets of Ray's processes on this machine, of one core each, joined over loopback. The rates are those
-between a quarter and 95 % of the images, so that starting counts apart. CPU seconds are of every process that the
-run started, Ray's own included. `rate` runs the ways in turn: predict (one process, two lanes), local, ray on two
+Two nodes: two sets of Ray's processes on this machine, each held to a core of its own, joined over loopback. The rates
+are those between a quarter and 95 % of the images, so that starting counts apart. CPU seconds are of every process that
+the run started, Ray's own included. `rate` runs the ways in turn: predict (one process, two lanes), local, ray on two
 nodes, ray with one worker. `memory`: so many links to nine small files, by a very small network; the largest resident
 memory of each kind of process.
 """
@@ -86,12 +86,16 @@ def nodes(meter: Meter, count: int = 2) -> Iterator[str]:
 
 
 NODES = """
+import os
 import sys
 from ray.cluster_utils import Cluster
 
+cores = sorted(os.sched_getaffinity(0))
 own = {"num_cpus": 1, "object_store_memory": 100 << 20}
+os.sched_setaffinity(0, cores[:1])  # which the processes of the node inherit
 cluster = Cluster(initialize_head=True, head_node_args={**own, "include_dashboard": False})
-for _ in range(int(sys.argv[1]) - 1):
+for k in range(1, int(sys.argv[1])):
+    os.sched_setaffinity(0, [cores[k % len(cores)]])
     cluster.add_node(**own)
 cluster.wait_for_nodes()
 print("address", cluster.address, flush=True)
@@ -106,7 +110,9 @@ def watch(words: list[str], done: Callable[[], int], total: int, meter: Meter, l
     command = [sys.executable, "-m", "fcos", *words]
     process = subprocess.Popen(command, env=environment(meter), stdout=lines, stderr=subprocess.PIPE)
     marks: list[tuple[int, float, float]] = []
-    while process.poll() is None:
+    running = True
+    while running:
+        running = process.poll() is None  # looked at once more after the end: the last part comes just before it
         count = done()
         if not marks and count >= total / 4:
             marks.append((count, time.monotonic(), meter.look()))
@@ -123,6 +129,11 @@ def watch(words: list[str], done: Callable[[], int], total: int, meter: Meter, l
 
 def parts(folder: Path) -> list[Path]:
     return list((folder / "parts").glob("part-*")) if (folder / "parts").is_dir() else []
+
+
+def images_done(folder: Path) -> int:
+    job = read_job(folder)
+    return len(parts(folder)) * job.size if job is not None else 0
 
 
 def links(folder: Path, count: int) -> Path:
@@ -169,7 +180,7 @@ def rate(count: int, rounds: int) -> dict[str, Any]:
                     def done(out: Path = out, name: str = name) -> int:
                         if name == "predict":
                             return Path(f"{out}.txt").read_bytes().count(b"\n")
-                        return len(parts(out))
+                        return images_done(out)
 
                     with Path(f"{out}.txt").open("wb") as lines:
                         told = watch(["predict", str(pictures), *OWN, *words, str(out)], done, count, meter, lines)

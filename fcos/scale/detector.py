@@ -164,25 +164,36 @@ class BatchDetector:
         return [os.fspath(path) if isinstance(path, os.PathLike) else str(path) for path in batch[self.column]]
 
     def rows(self, paths: Iterable[str]) -> list[Row]:
-        """A row for each image, in order. An image that upsets more than its reader is a row with that error too,
-        unless all do: then it is raised."""
-        paths = list(paths)
+        """A row for each image, in order, as `stream`."""
+        return list(self.stream(list(paths)))
+
+    def stream(self, paths: Sequence[str]) -> Iterator[Row]:
+        """A row for each image, in order, as they are done. An image that upsets more than its reader is a row with
+        that error too, unless all do: then it is raised. So the first rows wait for one that is better."""
         detector, scores, model = _opened(self.work)
-        rows: list[Row] = []
         upset: Exception | None = None
-        while len(rows) < len(paths):
+        good = False
+        held: list[Row] = []
+        done = 0
+        while done < len(paths):
             try:
-                for path, found in _found(detector, scores, paths[len(rows) :], self.work.batch):
-                    rows.append(to_row(path, found, model, __version__))
+                for path, found in _found(detector, scores, paths[done:], self.work.batch):
+                    held.append(to_row(path, found, model, __version__))
+                    done += 1
+                    good = good or not held[-1]["error"]
+                    if good or upset is None:
+                        yield from held
+                        held.clear()
             except FcosError:
                 raise
             except Exception as error:  # the one that was next, or one of the few that were in work beside it
                 upset = error
-                path = paths[len(rows)]
-                rows.append(to_row(path, _alone(detector, scores, path), model, __version__))
-        if upset is not None and all(row["error"] for row in rows):
+                held.append(to_row(paths[done], _alone(detector, scores, paths[done]), model, __version__))
+                done += 1
+                good = good or not held[-1]["error"]
+        if upset is not None and not good:
             raise upset
-        return rows
+        yield from held
 
 
 def _found(

@@ -1,8 +1,10 @@
-"""What computes the parts of a job, and how one part is done, wherever it is."""
+"""What computes the parts of a job, and how parts are done, wherever they are."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -46,12 +48,18 @@ def cores(engine: Engine) -> int:
     return engine.cpus or cpu_cores()
 
 
-def do_part(detector: BatchDetector, job: Job, number: int, starts: np.ndarray) -> Count:
-    """Detect in the images of a part and write it, unless it is there already."""
-    file = job.file(number)
-    if is_there(file):  # another worker did it, and was lost before it could say so
-        return count_part(file, job.form)
-    rows = detector.rows(job.paths(number, starts))
-    with whole(file) as temporary:
-        write_part(rows, job.form, temporary)
-    return count(rows)
+def do_parts(detector: BatchDetector, job: Job, numbers: Sequence[int], starts: np.ndarray) -> Iterator[Count]:
+    """Detect in the images of some parts, as one stream, and write each part when its rows are there, unless it was
+    already; what each part holds, in order."""
+    done = [is_there(job.file(number)) for number in numbers]  # by a worker that was lost before it said so
+    todo = [number for number, there in zip(numbers, done, strict=True) if not there]
+    rows = detector.stream([path for number in todo for path in job.paths(number, starts)])
+    for number, there in zip(numbers, done, strict=True):
+        file = job.file(number)
+        if there:
+            yield count_part(file, job.form)
+            continue
+        part = list(islice(rows, min(job.size, job.pictures - number * job.size)))
+        with whole(file) as temporary:
+            write_part(part, job.form, temporary)
+        yield count(part)

@@ -17,7 +17,7 @@ from ..errors import FcosError, one_line
 from ..remote import is_remote
 from .cluster import connected, told
 from .detector import BatchDetector, Work
-from .engine import Engine, cores, do_part
+from .engine import Engine, cores, do_parts
 from .job import Job
 from .rows import Count
 
@@ -38,7 +38,7 @@ class Worker:
         self.job, self.starts, self.detector = job, job.starts(), BatchDetector.of(work)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        counts = [do_part(self.detector, self.job, number, self.starts) for number in batch["part"].tolist()]
+        counts = list(do_parts(self.detector, self.job, batch["part"].tolist(), self.starts))
         return {
             "images": np.array([c.pictures for c in counts]),
             "failed": np.array([c.failed for c in counts]),
@@ -68,7 +68,7 @@ def run_on_ray(job: Job, missing: np.ndarray, work: Work, engine: Engine) -> Ite
         counts = parts.map_batches(
             Worker,
             fn_constructor_args=(job, work),
-            batch_size=1,
+            batch_size=None,
             batch_format="numpy",
             compute=data.ActorPoolStrategy(size=count),
             num_cpus=share.cpus,

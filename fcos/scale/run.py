@@ -13,9 +13,11 @@ from ..errors import FcosError, require
 from ..inference.stream import pick_lanes
 from ..terminal import Bar
 from .detector import BatchDetector, Work
-from .engine import Engine, do_part
+from .engine import Engine, do_parts
 from .job import Job, Order, open_job
 from .rows import Count
+
+_TOGETHER = 1000  # images of a stream: between two streams nothing is read ahead
 
 
 class Outcome(NamedTuple):
@@ -61,9 +63,10 @@ def detect_all(order: Order, work: Work, engine: Engine, tell: Callable[[str], N
 
 def _local(job: Job, missing: np.ndarray, work: Work, engine: Engine) -> Iterator[Count]:
     threads = engine.threads or engine.cpus or 0
-    lanes = pick_lanes(job.size, work.batch, threads)
+    lanes = pick_lanes(len(missing) * job.size, work.batch, threads)
     device = "cuda" if engine.gpus else "cpu" if engine.cpus else work.device
     detector = BatchDetector.of(replace(work, threads=threads, lanes=lanes, device=device))
     starts = job.starts()
-    for number in missing.tolist():
-        yield do_part(detector, job, number, starts)
+    together = max(1, _TOGETHER // job.size)
+    for first in range(0, len(missing), together):
+        yield from do_parts(detector, job, missing[first : first + together].tolist(), starts)
