@@ -259,7 +259,7 @@ def kill(count: int) -> dict[str, Any]:
             "parts before the second kill written again": sum(p.stat().st_mtime_ns != t for p, t in kept.items()),
             "exit code of --resume": again.returncode,
             "rows equal to local's": rows(out) == rows(folder / "local"),
-            "images of a part, share": round(job.size / job.pictures, 5),
+            "images of a part, share": round(job.size / job.images, 5),
         }
 
 

@@ -212,7 +212,7 @@ def results(
     check_suffix(file, (".json",), "COCO results are JSON", "the file")
     written = write_coco(folder, file, ids_by_path(data) if data is not None else None)
     left = f"; {plural(written.failed, 'image')} that could not be read left out" if written.failed else ""
-    boxes, images = plural(written.detections, "detection"), plural(written.pictures, "image")
+    boxes, images = plural(written.detections, "detection"), plural(written.images, "image")
     typer.echo(f"{boxes} in {images}: {file}, ids in {images_file(file)}{left}")
 
 

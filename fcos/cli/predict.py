@@ -233,10 +233,10 @@ def _in_parts(things: list[str], out: Path | None, parts: str, resume: bool, wor
     form: Form = "jsonl" if parts == "jsonl" else "parquet"
     outcome = detect_all(Order(out, tuple(things), form, resume=resume), work, engine, say)
     total, now = outcome.whole, outcome.now
-    rate = now.pictures / max(outcome.seconds, 1e-9)
-    boxes, pictures = plural(total.detections, "detection"), plural(total.pictures, "image")
-    earlier = f", {total.pictures - now.pictures:,} of them done before" if total.pictures > now.pictures else ""
-    say(f"{boxes} in {pictures}{earlier}: {url_of(out / 'parts')}; {rate:.1f} images a second")
+    rate = now.images / max(outcome.seconds, 1e-9)
+    boxes, images = plural(total.detections, "detection"), plural(total.images, "image")
+    earlier = f", {total.images - now.images:,} of them done before" if total.images > now.images else ""
+    say(f"{boxes} in {images}{earlier}: {url_of(out / 'parts')}; {rate:.1f} images a second")
     if total.failed:
         say(f"{plural(total.failed, 'image')} could not be read; their rows have the error")
         sys.exit(1)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Batch = TypeVar("Batch")
 _DIGITS = 12  # of the hash of the weights
+_UPSET = 32  # so many images that upset more than their reader, and none good between: it is not the images
 
 
 @dataclass(frozen=True)
@@ -169,44 +170,51 @@ class BatchDetector:
 
     def stream(self, paths: Sequence[str]) -> Iterator[Row]:
         """A row for each image, in order, as they are done. An image that upsets more than its reader is a row with
-        that error too, unless all do: then it is raised. So the first rows wait for one that is better."""
+        that error too, unless all do, or `_UPSET` of them since one that is good: then it is raised, since a device
+        that is gone would make an error of every image that is left. So the rows of such images wait for a good one."""
         detector, scores, model = _opened(self.work)
-        upset: Exception | None = None
+        last: Exception | None = None  # of what was upset; one only, since it keeps the pixels of its image
+        upset = 0  # images since one that is good
         good = False
         held: list[Row] = []
         done = 0
         while done < len(paths):
             try:
-                for path, found in _found(detector, scores, paths[done:], self.work.batch):
-                    held.append(to_row(path, found, model, __version__))
+                for path, detections in _detect_each(detector, scores, paths[done:], self.work.batch):
+                    held.append(to_row(path, detections, model, __version__))
                     done += 1
-                    good = good or not held[-1]["error"]
-                    if good or upset is None:
+                    if not held[-1]["error"]:
+                        good, upset, last = True, 0, None
+                    if not upset:
                         yield from held
                         held.clear()
             except FcosError:
                 raise
             except Exception as error:  # the one that was next, or one of the few that were in work beside it
-                upset = error
-                held.append(to_row(paths[done], _alone(detector, scores, paths[done]), model, __version__))
+                held.append(to_row(paths[done], _detect_alone(detector, scores, paths[done]), model, __version__))
                 done += 1
-                good = good or not held[-1]["error"]
-        if upset is not None and not good:
-            raise upset
+                if not held[-1]["error"]:
+                    good, upset, last = True, 0, None
+                    continue
+                upset, last = upset + 1, error
+                if upset == _UPSET:
+                    raise
+        if last is not None and not good:
+            raise last
         yield from held
 
 
-def _found(
+def _detect_each(
     detector: Detector | Composite, scores: Tensor, paths: Sequence[str], batch: int
 ) -> Iterator[tuple[str, Detections | FcosError]]:
-    for given, (_, _, found) in zip(paths, run(detector, [Path(p) for p in paths], scores, batch), strict=True):
-        yield given, found
+    for path, (_, _, detections) in zip(paths, run(detector, [Path(p) for p in paths], scores, batch), strict=True):
+        yield path, detections
 
 
-def _alone(detector: Detector | Composite, scores: Tensor, path: str) -> Detections | FcosError:
+def _detect_alone(detector: Detector | Composite, scores: Tensor, path: str) -> Detections | FcosError:
     """One image by itself, whatever happens."""
     try:
-        return next(found for _, found in _found(detector, scores, [path], 1))
+        return next(detections for _, detections in _detect_each(detector, scores, [path], 1))
     except Exception as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             torch.cuda.empty_cache()

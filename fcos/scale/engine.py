@@ -59,7 +59,7 @@ def do_parts(detector: BatchDetector, job: Job, numbers: Sequence[int], starts: 
         if there:
             yield count_part(file, job.form)
             continue
-        part = list(islice(rows, min(job.size, job.pictures - number * job.size)))
+        part = list(islice(rows, job.images_in(number)))
         with whole(file) as temporary:
             write_part(part, job.form, temporary)
         yield count(part)

@@ -44,12 +44,12 @@ _LIST = 1 << 40  # bytes of the list of paths
 
 @dataclass(frozen=True)
 class Job:
-    """A job in the folder `folder`: `pictures` paths in parts of `size`, each a file of the kind `form`; `model` is
+    """A job in the folder `folder`: `images` paths in parts of `size`, each a file of the kind `form`; `model` is
     `Work.digest`, `settings` what else decides the rows."""
 
     folder: Path
     sources: tuple[str, ...]
-    pictures: int
+    images: int
     size: int
     form: Form
     model: str
@@ -59,7 +59,11 @@ class Job:
     @property
     def parts(self) -> int:
         """How many parts there are."""
-        return -(-self.pictures // self.size)
+        return -(-self.images // self.size)
+
+    def images_in(self, part: int) -> int:
+        """How many images a part has: `size`, of the last one what is left."""
+        return min(self.size, self.images - part * self.size)
 
     def file(self, part: int) -> Path:
         """Where a part is when it is done."""
@@ -97,8 +101,7 @@ class Job:
             paths = [json.loads(line) for line in data.splitlines()]
         except (ValueError, RecursionError):
             paths = []
-        count = min(self.size, self.pictures - part * self.size)
-        if len(paths) != count or not all(isinstance(path, str) for path in paths):
+        if len(paths) != self.images_in(part) or not all(isinstance(path, str) for path in paths):
             raise DataError(f"{told} does not hold the paths it should; start a new job in another folder")
         return paths
 
@@ -173,10 +176,10 @@ def read_job(folder: Path) -> Job | None:
     told = read_json(file, kind=DataError)
     try:
         classes = Classes(tuple(told["classes"]["names"]), tuple(told["classes"]["ids"]))
-        pictures, size, form = int(told["images"]), int(told["size"]), told["form"]
-        if not (1 <= size <= _LARGEST and 1 <= pictures < 1 << 40 and form in ("parquet", "jsonl")):
+        images, size, form = int(told["images"]), int(told["size"]), told["form"]
+        if not (1 <= size <= _LARGEST and 1 <= images < 1 << 40 and form in ("parquet", "jsonl")):
             raise ValueError
-        return Job(folder, tuple(told["sources"]), pictures, size, form, told["model"], classes, dict(told["settings"]))
+        return Job(folder, tuple(told["sources"]), images, size, form, told["model"], classes, dict(told["settings"]))
     except (KeyError, TypeError, ValueError, OverflowError, FcosError):
         raise DataError(f"{file} does not describe a job of fcos predict") from None
 
@@ -189,21 +192,21 @@ def _deciding(work: Work) -> dict[str, Any]:
 
 
 def _new_job(order: Order, classes: Classes, model: str, settings: dict[str, Any]) -> Job:
-    pictures = 0
+    images = 0
     with whole(order.folder / "paths.jsonl") as file:
         with file.open("w", encoding="ascii") as listed:
             for line in _sorted(json.dumps(path) for path in _each(order)):
                 listed.write(line + "\n")
-                pictures += 1
-        if not pictures:
+                images += 1
+        if not images:
             raise DataError("there are no images to detect in")
-        size = max(1, min(_LARGEST, pictures // (_IN_WORK * max(1, order.workers))))
+        size = max(1, min(_LARGEST, images // (_IN_WORK * max(1, order.workers))))
         starts = _starts(file, size)
-    job = Job(order.folder, order.sources, pictures, size, order.form, model, classes, settings)
+    job = Job(order.folder, order.sources, images, size, order.form, model, classes, settings)
     write_whole(order.folder / "starts.npy", lambda p: _save(p, starts))
     told = {
         "sources": list(order.sources),
-        "images": pictures,
+        "images": images,
         "size": size,
         "form": order.form,
         "model": model,

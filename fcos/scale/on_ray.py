@@ -40,7 +40,7 @@ class Worker:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         counts = list(do_parts(self.detector, self.job, batch["part"].tolist(), self.starts))
         return {
-            "images": np.array([c.pictures for c in counts]),
+            "images": np.array([c.images for c in counts]),
             "failed": np.array([c.failed for c in counts]),
             "detections": np.array([c.detections for c in counts]),
             "errors": np.array(["\n".join(one_line(e) for e in c.errors) for c in counts], dtype=object),

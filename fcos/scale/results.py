@@ -16,7 +16,7 @@ from .job import read_job
 class Written(NamedTuple):
     """Images whose detections were written, images that could not be read, detections."""
 
-    pictures: int
+    images: int
     failed: int
     detections: int
 
@@ -47,4 +47,4 @@ def write_coco(folder: Path, target: Path, known: Mapping[Path, int] | None = No
     rows = zip(job.classes.names, job.classes.ids, strict=True)
     told = {"images": images, "categories": [{"id": id, "name": name} for name, id in rows]}
     write_whole(images_file(target), json.dumps(told))
-    return Written(len(paths), job.pictures - len(paths), detections)
+    return Written(len(paths), job.images - len(paths), detections)

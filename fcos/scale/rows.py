@@ -39,7 +39,7 @@ class Row(TypedDict):
 class Count(NamedTuple):
     """What a part holds: images, how many of them could not be read, detections, and the first errors."""
 
-    pictures: int = 0
+    images: int = 0
     failed: int = 0
     detections: int = 0
     errors: tuple[str, ...] = ()
@@ -47,9 +47,7 @@ class Count(NamedTuple):
     def plus(self, other: Count) -> Count:
         """Both together."""
         errors = (self.errors + other.errors)[:_TOLD]
-        return Count(
-            self.pictures + other.pictures, self.failed + other.failed, self.detections + other.detections, errors
-        )
+        return Count(self.images + other.images, self.failed + other.failed, self.detections + other.detections, errors)
 
 
 def to_row(path: str, found: Detections | FcosError, model: str, version: str) -> Row:
@@ -138,8 +136,8 @@ def count_part(path: Path, form: Form) -> Count:
         return count(list(read_part(path, form)))
     told = parse_json(kept[b"fcos"], f"{path}: its count", DataError)
     try:
-        pictures, failed, detections, errors = told
-        return Count(int(pictures), int(failed), int(detections), tuple(map(str, errors)))
+        images, failed, detections, errors = told
+        return Count(int(images), int(failed), int(detections), tuple(map(str, errors)))
     except (TypeError, ValueError):
         raise DataError(f"{path} does not count its rows; remove it, and --resume does that part again") from None
 

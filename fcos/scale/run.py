@@ -46,18 +46,18 @@ def detect_all(order: Order, work: Work, engine: Engine, tell: Callable[[str], N
     done = job.done()
     earlier, now = job.count(np.flatnonzero(done).tolist()), Count()
     began = time.perf_counter()
-    with Bar("detecting", job.pictures, "images", done=earlier.pictures, quiet=quiet) as bar:
+    with Bar("detecting", job.images, "images", done=earlier.images, quiet=quiet) as bar:
         missing = np.flatnonzero(~done)
         for part in runner(job, missing, work, engine) if len(missing) else iter(()):
             told = len(now.errors)
             now = now.plus(part)
             for line in now.errors[told:]:
                 tell(line)
-            bar.advance(part.pictures)
+            bar.advance(part.images)
     seconds = time.perf_counter() - began
     total = earlier.plus(now)
-    if total.pictures != job.pictures:
-        raise FcosError(f"{order.folder}: {total.pictures} of {job.pictures} images are there; go on with --resume")
+    if total.images != job.images:
+        raise FcosError(f"{order.folder}: {total.images} of {job.images} images are there; go on with --resume")
     return Outcome(total, now, seconds)
 
 

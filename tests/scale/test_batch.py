@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from fcos.errors import DataError, FcosError
 from fcos.inference.load import load
 from fcos.network import weights
 from fcos.scale import BatchDetector, detector
-from fcos.scale.job import _merged, _sorted, read_job
+from fcos.scale.detector import Work
+from fcos.scale.engine import Engine
+from fcos.scale.job import Order, _merged, _sorted, read_job
 from fcos.scale.rows import Row, count_part, read_part
+from fcos.scale.run import detect_all
 from fcos.types import Classes
 
 
@@ -151,6 +155,34 @@ def test_what_upsets_every_picture_is_raised(model, pictures, monkeypatch):
         BatchDetector(str(model), score=0, device="cpu")({"path": [str(pictures / "1.png")]})
 
 
+def test_a_device_that_goes_away_ends_the_job_and_is_no_error_of_every_image(model, pictures, monkeypatch, tmp_path):
+    """What was done before is there, whole; a resumed job does the rest, and no row is the device's fault."""
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(60):
+        (many / f"{number:03d}.png").symlink_to(pictures / "1.png")
+    real, left = detector.run, [10]
+
+    def run(network, paths, *rest):
+        for one in real(network, paths, *rest):
+            if not left[0]:
+                raise RuntimeError("the device is gone")
+            left[0] -= 1
+            yield one
+
+    monkeypatch.setattr(detector, "run", run)
+    work = Work((str(model),), score="0", device="cpu")
+    order = Order(tmp_path / "out", (str(many),), "jsonl", workers=1)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        detect_all(order, work, Engine(), print, quiet=True)
+    there = read_job(order.folder)
+    assert there is not None
+    assert there.done().sum() == 10 // there.size
+    left[0] = 1000
+    outcome = detect_all(replace(order, resume=True), work, Engine(), print, quiet=True)
+    assert outcome.whole[:2] == (60, 0)
+
+
 def test_mistakes_are_one_line(model):
     with pytest.raises(FcosError, match="no setting 'thread'; did you mean threads"):
         BatchDetector(str(model), thread=2)
@@ -188,7 +220,7 @@ def test_a_job_holds_every_picture_once(model, pictures, capsys, tmp_path, form)
     job = read_job(out)
     assert job is not None
     rows = list(job.rows())
-    assert len(rows) == len(want) == job.pictures
+    assert len(rows) == len(want) == job.images
     assert told(rows) == want
     assert [row["path"] for row in rows] == sorted(want, key=json.dumps)
     assert {row["model"].partition("@")[0] for row in rows} == {str(model)}
@@ -292,7 +324,7 @@ def test_odd_names_are_kept_or_written_out(model, tmp_path, capsys):
         assert {row["path"].rpartition("/")[2] for row in rows} == {
             "a b.png", "line\nbreak.png", "half \\udcff.png", '"quoted".png'
         }  # fmt: skip
-        assert count_part(job.file(0), job.form).pictures == 1
+        assert count_part(job.file(0), job.form).images == 1
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])

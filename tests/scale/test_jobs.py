@@ -92,7 +92,7 @@ def test_killed_thrice_every_picture_is_there_once(model, tmp_path):
     assert same(rows_of(whole), rows_of(out))
     job = read_job(out)
     assert job is not None
-    assert job.size / job.pictures < 0.01  # what was in work when it was killed
+    assert job.size / job.images < 0.01  # what was in work when it was killed
 
 
 def peak(words: list[str]) -> tuple[int, int]:
