@@ -3,7 +3,7 @@
     python benchmarks/towers.py [--size 640] [--rounds 5] [--threads 2] [--runtime torch]
 
 GFLOP by part and median milliseconds of the network alone, random weights, all variants alternating in one process.
-What each choice costs in AP needs training: docs/performance.md has a small study.
+What each choice costs in AP needs training: docs/measurements/speed.md has a small study.
 """
 
 from pathlib import Path

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..errors import FcosError, ImageWarning, OtherProcess, one_line
 from ..files import sources_kept
@@ -51,8 +52,16 @@ VERBS = {
 }
 
 
+class _InOrder(TyperGroup):
+    """The verbs in the order of VERBS; by itself typer puts those with verbs of their own last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [verb for verb in VERBS if verb in self.commands]
+
+
 def build() -> typer.Typer:
     app = typer.Typer(
+        cls=_InOrder,
         no_args_is_help=True,
         add_completion=True,
         pretty_exceptions_enable=False,

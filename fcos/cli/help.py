@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +17,12 @@ def command(
     from ..errors import FcosError, did_you_mean
 
     folder = documentation()
-    pages = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.md"))}
+    pages = in_order(folder)
     if topic is None:
         width = max(map(len, pages))
         for name, path in pages.items():
             typer.echo(f"{name:<{width}}  {title(path)}")
+        typer.echo("\nfcos help NAME shows a page; fcos VERB --help the options of a verb.")
         return
     name = topic.strip("/").removeprefix("docs/").removesuffix(".md")
     if name not in pages:
@@ -43,6 +45,14 @@ def documentation() -> Path:
 
     inside = ASSETS / "docs"
     return inside if inside.is_dir() else ASSETS.parents[1] / "docs"
+
+
+def in_order(folder: Path) -> dict[str, Path]:
+    """The pages by name: first those that index.md links to, in its order, which is that of what people do."""
+    index = folder / "index.md"
+    linked = re.findall(r"\]\(([\w/-]+\.md)", index.read_text(encoding="utf-8")) if index.is_file() else []
+    paths = dict.fromkeys([*(folder / name for name in linked), *sorted(folder.rglob("*.md"))])
+    return {p.relative_to(folder).with_suffix("").as_posix(): p for p in paths if p.is_file()}
 
 
 def title(path: Path) -> str:

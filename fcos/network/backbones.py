@@ -143,7 +143,7 @@ def _from_timm(cfg: ModelConfig, wanted: list[int]) -> tuple[Any, list[str], lis
 
 
 _ODD = (352, 416)  # no size that a backbone is made for, and odd numbers of cells at stride 32
-_OTHER = "choose a backbone that takes any size, such as resnet, convnext, efficientnet or swin (docs/training.md)"
+_OTHER = "choose a backbone that takes any size, such as resnet, convnext, efficientnet or swin (docs/models.md)"
 
 
 def _probe(name: str, options: dict[str, Any]) -> Any:

@@ -1,5 +1,5 @@
-"""What goes wrong in training, found in the reports of recent steps, with advice. docs/training.md has an example
-of each alarm.
+"""What goes wrong in training, found in the reports of recent steps, with advice. docs/runs.md lists
+them.
 
 Every function here looks at StepReports (oldest first) and gives an Alarm or None; `Watch` remembers which are on,
 so that each is told once, and again only after it has cleared.

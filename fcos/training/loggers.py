@@ -75,7 +75,7 @@ class Trackio(_Tool):
     def __init__(self, folder: Path, key: str, settings: dict[str, str], resumed: bool) -> None:
         os.environ.setdefault("TRACKIO_DIR", str(folder.resolve() / "trackio"))
         self.trackio: Any = require("trackio", "trackio")
-        with contextlib.redirect_stdout(io.StringIO()):  # where to look, which docs/training.md says too
+        with contextlib.redirect_stdout(io.StringIO()):  # where to look, which docs/runs.md says too
             self.run = self.trackio.init(
                 project=_PROJECT,
                 name=f"{folder.name}-{key}",
