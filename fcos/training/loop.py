@@ -342,9 +342,8 @@ class Trainer:
     def clip_gradients(self) -> Tensor:
         """Total gradient norm before clipping, a scalar on the device."""
         limit = self.config.train.clip or math.inf
-        return torch.nn.utils.clip_grad_norm_(
-            [p for p in self.network.parameters() if p.grad is not None], limit, foreach=True
-        )
+        learned = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        return torch.nn.utils.clip_grad_norm_(learned, limit, foreach=True)
 
     # ------------------------------------------------------------------ judging, saving
 
