@@ -191,6 +191,11 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
+def decimal(value: float, digits: int = 3) -> str:
+    """0.98432 -> '0.984'; '-' where there is nothing (nan)."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 @overload
 def plain(value: dict[str, Any]) -> dict[str, Any]: ...
 

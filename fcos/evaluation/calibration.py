@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
+from ..terminal import decimal, plain
 from .coco import flatten
 from .metrics import IGNORED, Curves, Floats, Ints, match_coco, overlaps
 
@@ -34,9 +35,10 @@ class Calibration:
         """JSON-ready; None for an empty bin."""
         return {
             "iou": self.iou,
-            "ece": None if np.isnan(self.ece) else self.ece,
-            **{k: [None if np.isnan(v) else v for v in getattr(self, k).tolist()] for k in ("score", "precision")},
-            "count": self.count.tolist(),
+            "ece": plain(self.ece),
+            "score": plain(self.score),
+            "precision": plain(self.precision),
+            "count": plain(self.count),
         }
 
 
@@ -151,13 +153,9 @@ def threshold_table(rows: Sequence[Threshold], precision: float, iou: float = 0.
         f"{'class':<{wide}}  {'score':>6}  {'precision':>9}  {'recall':>6}  objects",
     ]
     for r in rows:
-        numbers = f"{_show(r.score):>6}  {_show(r.precision):>9}  {_show(r.recall):>6}  {r.objects:>7}"
+        numbers = f"{decimal(r.score, 4):>6}  {decimal(r.precision, 4):>9}  {decimal(r.recall, 4):>6}  {r.objects:>7}"
         lines.append(f"{r.name:<{wide}}  {numbers}")
     if any(np.isnan(r.score) for r in rows):
         lines.append("-: no score of this class reaches that precision here")
     option = ",".join(f"{name}={np.float32(score)!s}" for name, score in score_option(rows).items())
     return "\n".join([*lines, f'fcos predict ... --score "{option}"'] if option else lines)
-
-
-def _show(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.4f}"

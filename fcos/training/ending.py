@@ -14,7 +14,7 @@ from ..data.splits import name_of
 from ..evaluation.coco import Metrics
 from ..evaluation.uncertainty import Interval
 from ..show.judged import mistakes
-from ..terminal import clock, plural, table
+from ..terminal import clock, decimal, plural, table
 from ..types import Detections
 from .outlook import Outlook
 
@@ -80,14 +80,14 @@ class Ending:
         if self.interval is not None and not math.isnan(self.interval.low):
             between = f" (95 % interval {self.interval.low:.3f} to {self.interval.high:.3f})"
         on = f"{plural(m.images, 'validation image')}, {plural(m.objects, 'object')}"
-        return f"AP {_show(m.ap)}{between}, AP50 {_show(m.ap50)}, AP75 {_show(m.ap75)} on {on}"
+        return f"AP {decimal(m.ap)}{between}, AP50 {decimal(m.ap50)}, AP75 {decimal(m.ap75)} on {on}"
 
     def lines(self) -> list[str]:
         """For a terminal."""
         lines = ["", f"done in {clock(self.seconds)}, {plural(self.steps, 'step')}", self.headline()]
         if self.metrics is not None and len(self.metrics.classes) > 1:
             rows = sorted((c for c in self.metrics.classes if c.objects), key=lambda c: c.ap)
-            shown = [(c.name[:32], f"{c.objects:,}", _show(c.ap), _show(c.ap50)) for c in rows[:_CLASSES]]
+            shown = [(c.name[:32], f"{c.objects:,}", decimal(c.ap), decimal(c.ap50)) for c in rows[:_CLASSES]]
             lines += table(("class", "objects", "AP", "AP50"), shown).splitlines()
             if len(rows) > _CLASSES:
                 lines.append(f"({plural(len(rows) - _CLASSES, 'class')} with a higher AP: report.html)")
@@ -112,7 +112,3 @@ class Ending:
         image = next((w.path for w in self.worst if w.path is not None), None)
         steps += [("detect", f"fcos predict {shlex.quote(str(image)) if image else 'IMAGE'} --model {run}")]
         return [*steps, ("export", f"fcos export --model {run} --format onnx")]
-
-
-def _show(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -14,7 +14,7 @@ import numpy as np
 from ..files import write_whole
 from ..show.axes import INK, LINES, MUTED, new_figure, style
 from ..show.page import Page
-from ..terminal import clock, plural, table
+from ..terminal import clock, decimal, plain, plural, table
 from .space import sort_ranges
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Tuned:
         """JSON-ready."""
         best = self.best
         return {
-            "trials": [{**vars(t), "ap": None if math.isnan(t.ap) else t.ap} for t in self.tried],
+            "trials": [{**vars(t), "ap": plain(t.ap)} for t in self.tried],
             "best": None if best is None else best.number,
             "importances": dict(self.importances),
             "command": None if best is None else best.command,
@@ -155,7 +155,7 @@ class Tuned:
             page.figure(self._course())
         page.heading("All trials")
         keys = list(self.about["space"])
-        rows = [[t.number, t.state, _ap(t), clock(t.seconds), *(_show(t.values.get(k)) for k in keys)]
+        rows = [[t.number, t.state, decimal(t.ap), clock(t.seconds), *(_show(t.values.get(k)) for k in keys)]
                 for t in self.tried if t.state != "waiting"]  # fmt: skip
         page.table(("trial", "", "AP", "time", *keys), rows, left=2)
         errors = [f"trial {t.number}: {t.error}" for t in self.tried if t.error]
@@ -247,10 +247,6 @@ def _between(tried: Tried) -> str:
     if not known or known.get("low") is None:
         return ""
     return f" (95 % interval {known['low']:.3f} to {known['high']:.3f})"
-
-
-def _ap(tried: Tried) -> str:
-    return "-" if math.isnan(tried.ap) else f"{tried.ap:.3f}"
 
 
 def _show(value: object) -> str:
