@@ -3,57 +3,25 @@
 Serious, so that `fcos doctor` exits with 1: images that cannot be read or are missing, boxes that had to
 be skipped, images of one split that stand in another as well, a class of another split that the training
 split never shows, and more than `SERIOUS_LOSS` of the boxes without a location to learn them. All else is a
-warning or a note.
+warning or a note (findings.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..config import Config
-from ..data.duplicates import Fingerprints, Twins, find_twins, fingerprint
 from ..terminal import percent, plain, plural, table
+from .findings import Finding, in_boxes, in_classes, in_images, in_locations, in_notes
 from .scan import Scan, class_pairs, scan
 from .search import NEAR, Option, measure_rates, search
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
-    from ..data.records import Record
-
-SERIOUS_LOSS = 0.05
-SAME_BOX = 0.9  # IoU of two boxes of one image that are one object marked twice
-TINY = 0.5  # a side below this share of the finest stride
-FEW = 20  # boxes of a class in the training split
-SPOTS = 8  # places of a finding that are kept to look at
-
-
-class Spot(NamedTuple):
-    """A place to look at: an image file, the boxes (x1, y1, x2, y2 in its pixels) that are meant, none for all of it,
-    and what to call it."""
-
-    path: Path
-    boxes: tuple[tuple[float, float, float, float], ...]
-    title: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing found: how bad, what, how often, and the first few places, in words and to look at."""
-
-    level: Literal["serious", "warning", "note"]
-    what: str
-    count: int
-    examples: tuple[str, ...] = ()
-    spots: tuple[Spot, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without what is to be looked at."""
-        return {"level": self.level, "what": self.what, "count": self.count, "examples": self.examples}
 
 
 @dataclass(frozen=True)
@@ -214,14 +182,14 @@ def diagnose(
     main = splits[trained_on]
     findings: list[Finding] = []
     for name, dataset in splits.items():
-        findings += _notes(name, dataset)
+        findings += in_notes(name, dataset)
     if images:
-        findings += _images(splits)
+        findings += in_images(splits)
     for name, dataset in splits.items():
-        findings += _boxes(name, dataset)
-    findings += _classes(splits, trained_on)
+        findings += in_boxes(name, dataset)
+    findings += in_classes(splits, trained_on)
     seen = scan(main, config)
-    findings += _locations(main, seen, config)
+    findings += in_locations(main, seen, config)
     today = best = None
     tried: tuple[Option, ...] = ()
     if tune and seen.boxes:
@@ -243,167 +211,6 @@ def diagnose(
         best=best,
         tried=tried,
     )
-
-
-def _notes(split: str, dataset: Dataset) -> list[Finding]:
-    """What the reader skipped or noticed. What it skipped is serious."""
-    return [
-        Finding(
-            "serious" if note.level == "skipped" else note.level,
-            f"{note.kind} ({split})",
-            note.count,
-            (note.example,) if note.example else (),
-            _named_in(note.example, dataset),
-        )
-        for note in dataset.notes
-    ]
-
-
-def _named_in(example: str, dataset: Dataset) -> tuple[Spot, ...]:
-    """The image that the example of a note names, with all its boxes; none where it names no image that is there."""
-    named = [r for r in dataset.records if r.path is not None and r.file_name and r.file_name in example]
-    best = max(named, key=lambda r: len(r.file_name), default=None)
-    return () if best is None else (_spot(best, range(len(best.boxes)), best.file_name),)
-
-
-def _spot(record: Record, rows: Iterable[int], title: str) -> Spot:
-    """Boxes `rows` of an image that has a file."""
-    assert record.path is not None
-    boxes = record.boxes[list(rows)].reshape(-1, 4).tolist()
-    return Spot(Path(record.path), tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in boxes), title)
-
-
-def _images(splits: Mapping[str, Dataset]) -> list[Finding]:
-    owners: list[tuple[str, Record]] = [(k, r) for k, d in splits.items() for r in d.records]
-    absent = [f"{k}: {r.file_name}" for k, r in owners if r.path is None]
-    present = [(k, r.path) for k, r in owners if r.path is not None]
-    findings = []
-    if absent:
-        known = "note" if not present else "serious"  # a pack of boxes alone is no broken data set
-        findings.append(Finding(known, "images without a file", len(absent), tuple(absent[:5])))  # type: ignore[arg-type]
-    prints: Fingerprints = fingerprint([p for _, p in present])
-    broken = [e for e in prints.error if e]
-    findings.append(Finding("serious", "images that cannot be read", len(broken), tuple(broken[:5])))
-    pairs = [t for t in find_twins(prints) if present[t.first][1] != present[t.second][1]]
-    across = [t for t in pairs if present[t.first][0] != present[t.second][0]]
-    within = [t for t in pairs if present[t.first][0] == present[t.second][0]]
-
-    def places(twins: list[Twins]) -> tuple[str, ...]:
-        return tuple(
-            " = ".join(f"{present[i][0]}/{Path(present[i][1]).name}" for i in (t.first, t.second)) for t in twins[:5]
-        )
-
-    def spots(twins: list[Twins]) -> tuple[Spot, ...]:
-        pairs = []
-        for t in twins[: SPOTS // 2]:
-            (split, first), (other, second) = present[t.first], present[t.second]
-            how = "same file" if t.same_file else f"{plural(t.bits, 'bit')} apart"
-            pairs += [Spot(Path(first), (), f"{split}/{Path(first).name}")]
-            pairs += [Spot(Path(second), (), f"{other}/{Path(second).name} ({how})")]
-        return tuple(pairs)
-
-    two, one = "pairs of images that are in two splits", "pairs of images that show the same, in one split"
-    findings.append(Finding("serious", two, len(across), places(across), spots(across)))
-    findings.append(Finding("warning", one, len(within), places(within), spots(within)))
-    return findings
-
-
-def _boxes(split: str, dataset: Dataset) -> list[Finding]:
-    twice: list[str] = []
-    torn: list[str] = []
-    spots: dict[bool, list[Spot]] = {True: [], False: []}
-    for record in dataset.records:
-        for i, j in same_boxes(record):
-            line = f"{record.file_name}: {dataset.classes.names[record.labels[i]]}"
-            same = bool(record.labels[i] == record.labels[j])
-            if record.path is not None and len(spots[same]) < SPOTS:
-                spots[same].append(_spot(record, (i, j), record.file_name))
-            if record.labels[i] == record.labels[j]:
-                twice.append(line)
-            else:
-                torn.append(f"{line} / {dataset.classes.names[record.labels[j]]}")
-    return [
-        Finding("warning", f"boxes marked twice ({split})", len(twice), tuple(twice[:5]), tuple(spots[True])),
-        Finding("warning", f"boxes marked as two classes ({split})", len(torn), tuple(torn[:5]), tuple(spots[False])),
-    ]
-
-
-def same_boxes(record: Record, least: float = SAME_BOX) -> list[tuple[int, int]]:
-    """Pairs i < j of an image's boxes with IoU > `least`, ignored boxes left out."""
-    rows = np.flatnonzero(~record.ignore)
-    b = record.boxes[rows].astype(np.float64)
-    inside = (np.minimum(b[:, None, 2:], b[None, :, 2:]) - np.maximum(b[:, None, :2], b[None, :, :2])).clip(0).prod(2)
-    area = (b[:, 2:] - b[:, :2]).prod(1)
-    i, j = np.nonzero(np.triu(inside > least * (area[:, None] + area[None] - inside), 1))
-    return list(zip(rows[i].tolist(), rows[j].tolist(), strict=True))
-
-
-def _classes(splits: Mapping[str, Dataset], trained_on: str) -> list[Finding]:
-    names = splits[trained_on].classes.names
-    here = dict(zip(names, splits[trained_on].counts().tolist(), strict=True))
-    never = {
-        name: split
-        for split, dataset in splits.items()
-        if split != trained_on
-        for name, count in zip(dataset.classes.names, dataset.counts().tolist(), strict=True)
-        if count and not here.get(name)
-    }
-    rare = [f"{n}: {c}" for n, c in sorted(here.items(), key=lambda kv: kv[1]) if 0 < c < FEW]
-    unused = [n for n, c in here.items() if c == 0 and n not in never]
-    unseen = tuple(f"{name} ({split})" for name, split in never.items())
-    bare = [r for r in splits[trained_on].records if len(r.boxes) == 0]
-    few = _of_classes(splits[trained_on], [line.rpartition(":")[0] for line in rare])
-    only = tuple(s for split in dict.fromkeys(never.values())
-                 for s in _of_classes(splits[split], [n for n, where in never.items() if where == split]))  # fmt: skip
-    empty = tuple(_spot(r, (), r.file_name) for r in bare if r.path is not None)[:SPOTS]
-    return [
-        Finding("serious", f"classes that {trained_on} never shows", len(never), unseen, only[:SPOTS]),
-        Finding("warning", f"classes with fewer than {FEW} boxes ({trained_on})", len(rare), tuple(rare[:5]), few),
-        Finding("note", "classes without a box anywhere", len(unused), tuple(unused[:5])),
-        Finding("note", f"images without boxes, which teach background ({trained_on})", len(bare), (), empty),
-    ]
-
-
-def _of_classes(dataset: Dataset, names: Sequence[str]) -> tuple[Spot, ...]:
-    """One box of each of the classes, where its image has a file."""
-    spots = []
-    for name in names[:SPOTS]:
-        label = dataset.classes.names.index(name)
-        for record in dataset.records:
-            rows = np.flatnonzero((record.labels == label) & ~record.ignore)
-            if len(rows) and record.path is not None:
-                spots.append(_spot(record, rows[:1].tolist(), f"{name}: {record.file_name}"))
-                break
-    return tuple(spots)
-
-
-def _locations(dataset: Dataset, seen: Scan, config: Config) -> list[Finding]:
-    finest = config.model.strides[0]
-    tiny = seen.size.min(axis=1) < TINY * finest if seen.boxes else np.zeros(0, bool)
-
-    def places(mask: np.ndarray) -> tuple[str, ...]:
-        rows = np.flatnonzero(mask)[:5]
-        return tuple(
-            f"{dataset.records[seen.image[k]].file_name}: {dataset.classes.names[seen.label[k]]} "
-            f"{seen.size[k, 0]:.0f}x{seen.size[k, 1]:.0f} px"
-            for k in rows
-        )
-
-    def spots(mask: np.ndarray) -> tuple[Spot, ...]:
-        rows = [k for k in np.flatnonzero(mask) if dataset.records[seen.image[k]].path is not None][:SPOTS]
-        return tuple(
-            _spot(dataset.records[seen.image[k]], [int(seen.row[k])],
-                  f"{dataset.classes.names[seen.label[k]]}, {seen.size[k, 0]:.0f}x{seen.size[k, 1]:.0f} px")
-            for k in rows
-        )  # fmt: skip
-
-    bad = seen.boxes > 0 and seen.no_location.mean() > SERIOUS_LOSS
-    kinds: tuple[tuple[Literal["serious", "warning"], str, np.ndarray], ...] = (
-        ("serious" if bad else "warning", "boxes without a location to learn them", seen.no_location),
-        ("warning", "boxes whose locations all learn a smaller box", seen.outranked),
-        ("warning", f"boxes with a side below {TINY * finest:g} px at this input size", tiny),
-    )
-    return [Finding(level, what, int(mask.sum()), places(mask), spots(mask)) for level, what, mask in kinds]
 
 
 def _levels(seen: Scan, config: Config) -> tuple[Level, ...]:

@@ -14,7 +14,8 @@ from ..show.axes import INK, MUTED, new_figure, style
 from ..show.draw import level_color
 from ..show.page import Page
 from ..terminal import data_name, percent
-from .doctor import Diagnosis, Finding
+from .doctor import Diagnosis
+from .findings import Finding
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

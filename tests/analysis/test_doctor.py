@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fcos.analysis import doctor, search
+from fcos.analysis import doctor, findings, search
 from fcos.analysis.search import Rates, lost_share
 from fcos.config import Config, DataConfig
 from fcos.data import duplicates
@@ -101,8 +101,8 @@ def test_fingerprints_use_every_core(monkeypatch, tmp_path):
 
 def test_a_box_marked_twice():
     boxes = [(0, 0, 50, 50, 0), (0, 0, 50, 49, 0), (1, 0, 50, 50, 1), (60, 60, 90, 90, 0)]
-    assert doctor.same_boxes(record(1, boxes)) == [(0, 1), (0, 2), (1, 2)]
-    found = {f.what: f.count for f in doctor._boxes("train", dataset([record(1, boxes)]))}
+    assert findings.same_boxes(record(1, boxes)) == [(0, 1), (0, 2), (1, 2)]
+    found = {f.what: f.count for f in findings.in_boxes("train", dataset([record(1, boxes)]))}
     assert found == {"boxes marked twice (train)": 1, "boxes marked as two classes (train)": 2}
 
 
@@ -130,7 +130,7 @@ def test_what_the_reader_skipped_is_serious():
         Note("boxes partly outside the image, kept and cut in training", 2, "annotation 1 of y.jpg", "warning"),
         Note("some remark"),
     )
-    found = doctor._notes("val", dataset([], notes=notes))
+    found = findings.in_notes("val", dataset([], notes=notes))
     assert [(f.level, f.count) for f in found] == [("serious", 1203), ("warning", 2), ("note", 1)]
     assert found[0].what == "boxes without an area, or with corners exchanged (val)"
     assert found[0].examples == ("annotation 5 (of 7; first: x) of x.jpg",)
@@ -194,8 +194,8 @@ def test_the_verdict_stands_on_top():
         "fix 1 serious problem before training: no boxes at all": (
             doctor.Finding("serious", "no boxes at all", 1), doctor.Finding("warning", "few boxes", 3)),
     }  # fmt: skip
-    for words, findings in found.items():
-        assert words in replace(d, findings=findings).text().splitlines()[0]
+    for words, several in found.items():
+        assert words in replace(d, findings=several).text().splitlines()[0]
 
 
 def test_the_page_stands_alone(tmp_path):
