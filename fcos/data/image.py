@@ -21,7 +21,9 @@ from ..config import ResizeRule
 from ..errors import ImageError, ImageWarning
 from ..readers import MB, open_file, read_bytes
 from . import gif, png
-from .jpeg import ORIENTATION, Header, Jpeg, count_scans, first_bits, parse_jpeg, valid_orientation
+from .jpeg import ORIENTATION, Header, Jpeg, count_scans, parse_jpeg, valid_orientation
+from .jpeg_end import ZEROS, tell_of_cut
+from .pixels import array_to_rgb, image_to_rgb
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -35,9 +37,7 @@ SUFFIXES = frozenset(
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "DIB", "WEBP", "TIFF", "JPEG2000", "AVIF")
 IMAGE_LIMIT = 1024 * MB  # bytes of a file
 MAX_SCANS = 100  # of a progressive JPEG, each of which costs as much as the whole image; cameras write about 10
-_ZEROS = bytes(64)
 _ENDS_IN_ZEROS = "the file ends in zeros, so the end of the image may be missing"
-STRIP = 1 << 22  # pixels that are converted at a time
 HEADER_BYTES = 1 << 15
 
 
@@ -75,7 +75,7 @@ def load_image(source: Any) -> np.ndarray:
         source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     if not isinstance(source, np.ndarray):
         raise ImageError(f"cannot take a {type(source).__name__} for an image; give a path, PIL image or array")
-    return _from_array(source)
+    return array_to_rgb(source)
 
 
 def read_image(source: str | Path | bytes) -> np.ndarray:
@@ -106,7 +106,7 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
     image = _decode_pillow(name, data)
     is_gif = data.startswith(gif.SIGNATURE)
     packed = jpeg is not None or data[:4] == b"RIFF" or data[4:8] == b"ftyp"
-    if gif.ends_in_zeros(data) if is_gif else packed and data.endswith(_ZEROS):
+    if gif.ends_in_zeros(data) if is_gif else packed and data.endswith(ZEROS):
         # compressed data is never so; a download that broke off is, and these decoders take zeros for data
         warnings.warn(f"{name}: {_ENDS_IN_ZEROS}", ImageWarning, 2)
     elif data.startswith(png.SIGNATURE) and not png.is_whole(data):
@@ -222,68 +222,10 @@ def _decode_jpeg(name: str, data: bytes, jpeg: Jpeg) -> np.ndarray:
     image = _opencv(data) if jpeg.components != 4 else None
     if image is None:
         image = _decode_pillow(name, data)
-        _tell_of_cut(name, data, jpeg, None)
+        tell_of_cut(name, data, jpeg, None)
         return image
-    _tell_of_cut(name, data, jpeg, image)
+    tell_of_cut(name, data, jpeg, image)
     return turn_image(image, jpeg.header.orientation)
-
-
-def _tell_of_cut(name: str, data: bytes, jpeg: Jpeg, image: np.ndarray | None) -> None:
-    """Warn of a JPEG whose end marker was patched on; `image`: what OpenCV made of it, where it did.
-
-    Where the only scan was cut, the rest is filled with one colour. Then other bytes in front of that marker change it,
-    while behind a whole scan nothing reads them. Where one of several was cut, or late ones are gone, the whole image
-    is there, but coarse.
-    """
-    if not jpeg.restarts:
-        warnings.warn(f"{name}: a part of the image is missing between its restart markers", ImageWarning, 4)
-    elif jpeg.scans == 1 and data.endswith(_ZEROS, jpeg.scan, jpeg.end) and _is_filled(data, jpeg):
-        warnings.warn(f"{name}: the image ends in zeros, so its end may be missing", ImageWarning, 4)
-    elif not jpeg.whole:
-        warnings.warn(f"{name}: scans at the end of the file are missing, so details are too", ImageWarning, 4)
-    elif jpeg.scans > 1 and _reads_on(data, jpeg.end, image):
-        warnings.warn(f"{name}: the end of the last scan is missing, and details with it", ImageWarning, 4)
-    elif jpeg.scans == 1 and (image is None or _ends_flat(image)) and _reads_on(data, jpeg.end):
-        warnings.warn(f"{name}: the end of the image is missing, and one colour fills it", ImageWarning, 4)
-
-
-def _ends_flat(image: np.ndarray) -> bool:
-    """Whether the last block of a decoded JPEG may be of one brightness; its colours mix with those beside it."""
-    height, width = image.shape[:2]
-    block = image[(height - 1) // 8 * 8 :, (width - 1) // 8 * 8 :]
-    return bool(np.ptp(block @ np.array([0.299, 0.587, 0.114])) < 8)
-
-
-def _is_filled(data: bytes, jpeg: Jpeg) -> bool:
-    """Whether the zeros at the end of the only scan are too few or too many for the image. Those of an image that is
-    flat there are as many as it takes: others in place of the last ones change it."""
-    start = first_bits(data, jpeg)
-    other = data[start : start + 24]
-    if _reads_on(data, jpeg.end):
-        return True
-    return other.count(0) < 12 and not _differs(data, data[: jpeg.end - 8] + other + data[jpeg.end :])
-
-
-_FILLER = bytes((219 + 37 * k) % 251 for k in range(512))  # begins with ones: a decoder itself puts zeros there
-# where a decoder waits for a restart marker, it takes nothing up to one
-_FILLER += b"".join(bytes((0xFF, 0xD0 + k)) + _FILLER[:40] for k in range(8))
-
-
-def _reads_on(data: bytes, end: int, image: np.ndarray | None = None) -> bool:
-    """Whether a JPEG, decoded to `image` where that is known, changes with other bytes in front of the marker at `end`.
-    (By Pillow: OpenCV would complain of them on stderr.)"""
-    return _differs(data, data[:end] + _FILLER + data[end:], image)
-
-
-def _differs(data: bytes, changed: bytes, image: np.ndarray | None = None) -> bool:
-    """Whether two JPEGs differ in their pixels; those of the first are `image` where they are known."""
-    try:
-        with _open(io.BytesIO(data)) as one, _open(io.BytesIO(changed)) as other:
-            if image is not None and np.array_equal(image, np.asarray(other.convert("RGB"))):
-                return False  # the usual case, without decoding both
-            return one.tobytes() != other.tobytes()
-    except Exception:
-        return True
 
 
 def _opencv(data: bytes) -> np.ndarray | None:
@@ -319,88 +261,15 @@ def _from_pillow(name: str, image: Image.Image, data: bytes) -> np.ndarray:
         image.load()
         if image.format == "TIFF":  # Pillow turns these while loading, and then drops the mark
             orientation = _pillow_orientation(image)
-            if image.info.get("compression") == "jpeg" and data.endswith(_ZEROS):  # its tables may lie at the end
+            if image.info.get("compression") == "jpeg" and data.endswith(ZEROS):  # its tables may lie at the end
                 warnings.warn(f"{name}: {_ENDS_IN_ZEROS}", ImageWarning, 4)
-        return turn_image(_to_rgb(name, image), orientation)
+        return turn_image(image_to_rgb(name, image), orientation)
     except ImageError:
         raise
     except MemoryError:
         raise ImageError(f"cannot read {name}: it does not fit into memory") from None
     except Exception as error:
         raise ImageError(f"cannot read {name}: {_cause(error, data)}") from None
-
-
-def _to_rgb(name: str, image: Image.Image) -> np.ndarray:
-    """A decoded image as RGB, strip by strip: a large one is never held in memory three times."""
-    width, height = image.size
-    if 0 in image.size:
-        raise ImageError(f"cannot read {name}: it has no pixels ({width}x{height})")
-    rows = max(1, STRIP // width)
-    if image.mode == "F" or (image.mode.startswith("I") and image.mode != "I;16"):
-        return _grey_to_rgb(name, np.asarray(image))
-    pixels = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, rows):
-        strip = image if rows >= height else image.crop((0, top, width, min(height, top + rows)))
-        strip.info = image.info
-        pixels[top : top + rows] = _strip_to_rgb(name, strip)
-    return pixels
-
-
-def _strip_to_rgb(name: str, image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I;16"):
-        return _grey_to_rgb(name, np.asarray(image))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return _over_white(np.asarray(image.convert("RGBA")))
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def _over_white(rgba: np.ndarray) -> np.ndarray:
-    """uint8 [H,W,4] laid on white, as Pillow does it."""
-    if (rgba[..., 3] == 255).all():
-        return np.ascontiguousarray(rgba[..., :3])
-    image = Image.fromarray(np.ascontiguousarray(rgba))
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
-
-
-def _from_array(array: np.ndarray) -> np.ndarray:
-    if array.ndim == 2:
-        array = array[..., None]
-    known = array.dtype in (np.uint8, np.uint16) or array.dtype.kind == "f"
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not known or 0 in array.shape:
-        raise ImageError(
-            f"an image must be [H,W,3] uint8 (or uint16, or float in 0..1), not {array.shape} {array.dtype}"
-        )
-    if array.dtype != np.uint8:
-        array = _levels("the image", array, most=1.0)
-    if array.shape[2] == 1:
-        return np.repeat(array, 3, axis=2)
-    return _over_white(array) if array.shape[2] == 4 else np.ascontiguousarray(array)
-
-
-def _grey_to_rgb(name: str, values: np.ndarray) -> np.ndarray:
-    return np.repeat(_levels(name, values)[..., None], 3, axis=2)
-
-
-def _levels(name: str, values: np.ndarray, most: float = 255.0) -> np.ndarray:
-    """Numbers of more than 8 bits as uint8: 0..65535 for whole numbers, 0..1 for floats, or 0..255 where `most` says
-    so and one of them is above 2. A few that are not finite are taken for black or white, with a warning."""
-    if values.dtype.kind != "f":
-        if values.dtype != np.uint16 and values.size and (int(values.min()) < 0 or int(values.max()) > 65535):
-            raise ImageError(f"cannot read {name}: its values lie in {values.min()}..{values.max()}, not in 0..65535")
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    values = values.astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.all():
-        bad = int(values.size - finite.sum())
-        if 2 * bad > values.size:
-            raise ImageError(f"cannot read {name}: {bad:,} of its {values.size:,} values are not finite")
-        warnings.warn(f"{name}: {bad:,} values are not finite; they are drawn black or white", ImageWarning, 4)
-    low, high = float(values[finite].min()), float(values[finite].max())
-    if low < -0.1 * max(1.0, high) or high > max(2.0, most * 1.01):
-        wanted = "0..1" if most == 1 else "0..1 or 0..255"
-        raise ImageError(f"cannot read {name}: its floats lie in {low:g}..{high:g}, not in {wanted}")
-    values = np.nan_to_num(values, nan=0.0, posinf=high, neginf=low)
-    return np.clip(values * (255 if high <= 2 else 1) + 0.5, 0, 255).astype(np.uint8)
 
 
 def _pillow_orientation(image: Image.Image) -> int:
