@@ -69,7 +69,7 @@ class Explanation:
             sides = " ".join(f"{v:.0f}" for v in s.distances)
             numbers = (f"{s.score:.3f}", f"{s.probability:.3f}", f"{s.centerness:.3f}")
             rows.append((number, s.label, *numbers, s.level, place, sides, len(s.silenced)))
-        head = ("", "class", "score", "class p", "centerness", "level", "location", "l t r b, px", "silenced")
+        head = ("", "class", "score", "class p", "centerness", "level", "location", "l t r b, px", "NMS dropped")
         return table(head, rows, left=2) if rows else "nothing was found"
 
     def draw(self) -> np.ndarray:

@@ -89,7 +89,7 @@ class TiledExplanation:
             rows.append((number, story.label, f"{story.score:.3f}", where + more, best.level, place, *counts))
         if not rows:
             return "\n".join([*lines, "nothing was found"])
-        head = ("", "class", "score", "seen by", "level", "location", "gave way", "silenced")
+        head = ("", "class", "score", "seen by", "level", "location", "gave way", "NMS dropped")
         return "\n".join([*lines, table(head, rows, left=2)])
 
     def draw(self) -> np.ndarray:

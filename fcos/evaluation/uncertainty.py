@@ -5,7 +5,7 @@ drawn without repeats: AP on a random half of them varies as AP on all of them d
 (subsampling: Politis, Romano and Wolf, 1999). The jackknife's pseudo-values (one image left out) say how many degrees
 of freedom that spread has (Satterthwaite, 1946): few, where a few images decide. The interval is Student's, for an AP
 on the scale of log(AP / (1 - AP)), so that it stays within 0..1. benchmarks/intervals.py measures how often it holds
-the truth; docs/evaluation.md has the table.
+the truth; docs/measurements/evaluation.md has the table.
 
 Each image is matched once by COCO's rule; a draw only says which count. Two detectors are judged on the same draws
 (paired), so that what is hard for both cancels in their difference. Chance in training (seeds) is not in the interval.

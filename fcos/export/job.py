@@ -121,8 +121,8 @@ class Result:
         else:
             lines.append(
                 f"beside torch, {plural(report.images, 'image')}, {plural(report.detections, 'detection')}: "
-                f"scores within {report.score:.1e}, boxes within {report.box:.1e} px "
-                f"at the same {plural(report.matched, 'location')}, {report.lost} of {report.judged} gone"
+                f"scores within {report.score:.2g}, boxes within {report.box:.2g} px "
+                f"in the {report.matched} that agree, {report.lost} of {report.judged} lost"
             )
             if report.ap and report.ap50:
                 lines.append(
