@@ -174,7 +174,9 @@ def script(name: str, images: str) -> str:
             parts.append(re.sub(r"^# ?", "", body, flags=re.M).strip() + "\n")
             continue
         drawn = [f"![{file}]({images}/{file})\n" for file in re.findall(r'"(\d-[\w-]+\.jpg)"', body)]
-        parts += [*drawn, "```python\n" + body.strip() + "\n```\n"]
+        code = "```python\n" + body.strip() + "\n```\n"
+        setup = ['<details markdown="1">', "<summary>The code in front of the steps</summary>\n", code, "</details>\n"]
+        parts += [*drawn, code] if drawn else setup
     return "\n".join(parts)
 
 

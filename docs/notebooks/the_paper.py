@@ -1,9 +1,10 @@
 # %% [markdown]
 # # The method in five images
 #
-# The method of the paper (arXiv 1904.01355), step by step, on one image and with the package's own functions: where
-# the grid looks, which location learns which box, what centerness is, what the losses are, and how predictions
-# become detections. Run it as a program, or cell by cell in an editor that knows `# %%`; every cell draws one image.
+# How does FCOS find objects? The method of the paper (arXiv 1904.01355) in five steps, on one image: where the grid
+# looks, which location learns which box, what centerness is, what the losses are, and how predictions become
+# detections. Each step is an image and the code that draws it, with the package's own functions. All of it is one
+# script, docs/notebooks/the_paper.py: run it as a program, or cell by cell in an editor that knows `# %%`.
 
 # %%
 from pathlib import Path
