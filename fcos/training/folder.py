@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger
 
 
+_BY_LEVEL = "positives_by_level"  # several numbers in a cell, "12 5 0"
 COLUMNS = (
     "step", "epoch", "lr", "loss", "classification", "box", "centerness", "centerness_excess", "mean_iou",
-    "positives", "positives_by_level", "ambiguous", "grad_norm", "images_per_second", "data_wait", "val_loss",
+    "positives", _BY_LEVEL, "ambiguous", "grad_norm", "images_per_second", "data_wait", "val_loss",
     "AP", "AP50", "AP75",
 )  # fmt: skip
 
@@ -164,10 +165,10 @@ class RunFolder:
             if whole and not {"step", "epoch", "loss"} <= set(reader.fieldnames or ()):
                 raise ValueError("its first line does not name the columns of a run")
             rows = list(reader)
+            levels = next((row[_BY_LEVEL] for row in rows if row.get(_BY_LEVEL)), "").count(" ")
             for row in rows:
-                for key, value in row.items():
-                    if key == "more" or (value and any(not _number(v) for v in value.split())):
-                        raise ValueError(f"the row of step {row['step'][:20]!r} is no row of numbers")
+                if not all(_fits(key, value, levels) for key, value in row.items()):
+                    raise ValueError(f"the row of step {row['step'][:20]!r} is no row of numbers")
         except (ValueError, csv.Error) as error:
             raise FcosError(
                 f"{self._metrics} is damaged ({error}); move it away, and --resume goes on with a new one"
@@ -194,6 +195,15 @@ def check_loggers(names: Sequence[str]) -> None:
 
 def _whole_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def _fits(column: str, cell: str, levels: int) -> bool:
+    """Whether a cell of metrics.csv is what its column holds; levels: the spaces in a cell of `_BY_LEVEL`."""
+    if column == "step":
+        return _whole_number(cell) is not None
+    if column == _BY_LEVEL and cell:
+        return cell.count(" ") == levels and all(map(_number, cell.split(" ")))
+    return column != "more" and (not cell or _number(cell))
 
 
 def _number(text: str) -> bool:

@@ -300,7 +300,15 @@ def other_shapes(path):
 
 DAMAGE = {
     "environment.json": [b"", b"[1, 2]", b'{"sources": {"data": 3}}', b"\xff\xfe\x00", b'{"sources": null}'],
-    "metrics.csv": [b"a,b\n1,2\n", b"\x00\x01\xff\n", b"step,epoch,loss\n1,2,three\n", b"step,epoch,loss\n1,2,3,4\n"],
+    "metrics.csv": [
+        b"a,b\n1,2\n",
+        b"\x00\x01\xff\n",
+        b"step,epoch,loss\n1,2,three\n",
+        b"step,epoch,loss\n1,2,3,4\n",
+        b"step,epoch,loss\n1,2,0.3\x0c16\n",
+        b"step,epoch,loss\n1.5,2,3\n",
+        b"step,epoch,loss,positives_by_level\n1,2,3,4 5\n2,2,3,4\n",
+    ],
     "checkpoint": [foreign, other_shapes, lambda p: p.write_bytes(p.read_bytes()[:99]), lambda p: p.write_text("no")],
 }
 
