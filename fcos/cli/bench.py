@@ -12,7 +12,9 @@ _MANY = "several with commas between"
 
 
 def command(
-    words: Annotated[list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Settings.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Then settings.")
+    ] = None,
     settings: Settings = None,
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help=f"{MODEL[:-1]}; {_MANY}.")] = None,
     runtime: Annotated[

@@ -20,7 +20,9 @@ WORDS = "KEY=VALUE"
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a setting. May be repeated; KEY=VALUE alone does the same."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting, such as data.size=416. May be repeated; --set may be left out.",
     ),
 ]
 MODEL = "Name, run folder or file of a model."
@@ -48,7 +50,7 @@ Split = Annotated[str | None, typer.Option("--split", help="Which split. Default
 Trust = Annotated[
     bool, typer.Option("--trust", help="Allow a .torchscript file. It is code and can do anything: trust its source.")
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+Device = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")
 

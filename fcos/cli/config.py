@@ -15,7 +15,9 @@ from .common import MODEL, MaybeModel, Settings, sort_words, the_one
 
 
 def command(
-    words: Annotated[list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Settings.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Then settings.")
+    ] = None,
     settings: Settings = None,
     model: MaybeModel = None,
     dialect: Annotated[

@@ -24,7 +24,7 @@ from .common import (
 
 def command(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set, all its splits; settings.")
+        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set, all its splits; then settings.")
     ] = None,
     settings: Settings = None,
     data: MaybeData = None,
@@ -35,7 +35,9 @@ def command(
     budget: Annotated[
         float, typer.Option("--budget", min=0.05, help="How many times today's FLOPs the advised settings may cost.")
     ] = 1.5,
-    images: Annotated[bool, typer.Option(" /--no-pictures", help="Look at boxes only and open no image.")] = True,
+    images: Annotated[
+        bool, typer.Option(" /--no-pictures", help="Look at boxes only and open no image.", show_default=False)
+    ] = True,
     search: Annotated[bool, typer.Option(help="Search for better settings.")] = True,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the result as one HTML page.")] = None,
     as_json: Json = False,

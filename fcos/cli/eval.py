@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 def command(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set with labels; settings.")
+        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set with labels; then settings.")
     ] = None,
     settings: Settings = None,
     data: MaybeData = None,

@@ -32,7 +32,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="IMAGE_OR_DATA|KEY=VALUE",
-            help="An image, to explain its detections; or a data set, to explain its missed objects; settings.",
+            help="An image, to explain its detections; or a data set, to explain its missed objects; then settings.",
         ),
     ] = None,
     settings: Settings = None,

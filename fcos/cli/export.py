@@ -13,7 +13,7 @@ from .common import MODEL, Json, MaybeModel, Settings, sort_words, the_one
 def command(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Settings to store."),
+        typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Then settings to store."),
     ] = None,
     settings: Settings = None,
     model: MaybeModel = None,

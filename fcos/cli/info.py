@@ -10,7 +10,9 @@ from .common import MODEL, Json, MaybeModel, Settings, sort_words, the_one
 
 
 def command(
-    words: Annotated[list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Settings.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Then settings.")
+    ] = None,
     settings: Settings = None,
     model: MaybeModel = None,
     size: Annotated[str | None, typer.Option("--size", help="Input as HxW or one number. Default: data.size.")] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..terminal import plural
-from .common import Settings, Split, open_to_judge
+from .common import Split, open_to_judge
 
 if TYPE_CHECKING:
     from ..zoo.models import Entry
@@ -77,7 +77,9 @@ def prepare(
     image: Annotated[
         list[Path] | None, typer.Option("--image", help="Image of the kind to come, for the check; may be repeated.")
     ] = None,
-    settings: Settings = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting. May be repeated.")
+    ] = None,
     background: Annotated[bool, typer.Option("--background", help="At low priority, with one thread.")] = False,
 ) -> None:
     """Make the graph that predict will run the model in, and check it.

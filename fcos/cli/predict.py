@@ -29,7 +29,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="IMAGE|KEY=VALUE",
-            help="Images, folders, patterns, videos, or - to read paths from standard input; settings.",
+            help="Images, folders, patterns, videos, or - to read paths from standard input; then settings.",
         ),
     ] = None,
     settings: Settings = None,

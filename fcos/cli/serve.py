@@ -11,7 +11,9 @@ from .common import MODEL, Device, Settings, Trust, sort_words
 
 
 def command(
-    words: Annotated[list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Settings.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Then settings.")
+    ] = None,
     settings: Settings = None,
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", help=f"[NAME=] {MODEL} It may be repeated.")

@@ -50,7 +50,9 @@ STUDIES = {
 
 def command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="One of the studies above.")],
-    words: Annotated[list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set; settings.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set; then settings.")
+    ] = None,
     settings: Settings = None,
     data: MaybeData = None,
     model: MaybeModel = None,

@@ -14,7 +14,9 @@ from .common import Device, Model, Settings, Trust, sort_words
 def command(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="VIDEO|KEY=VALUE", help="Video file, camera number, or address of a stream; settings."),
+        typer.Argument(
+            metavar="VIDEO|KEY=VALUE", help="Video file, camera number, or address of a stream; then settings."
+        ),
     ] = None,
     settings: Settings = None,
     model: Model = "fcos-lite0",
