@@ -12,6 +12,7 @@ import numpy as np
 
 from ..config import Config
 from ..data.duplicates import Fingerprints, Twins, find_twins, fingerprint
+from ..overlap import iou
 from ..terminal import plural
 from .scan import Scan
 
@@ -139,9 +140,7 @@ def same_boxes(record: Record, least: float = SAME_BOX) -> list[tuple[int, int]]
     """Pairs i < j of an image's boxes with IoU > `least`, ignored boxes left out."""
     rows = np.flatnonzero(~record.ignore)
     b = record.boxes[rows].astype(np.float64)
-    inside = (np.minimum(b[:, None, 2:], b[None, :, 2:]) - np.maximum(b[:, None, :2], b[None, :, :2])).clip(0).prod(2)
-    area = (b[:, 2:] - b[:, :2]).prod(1)
-    i, j = np.nonzero(np.triu(inside > least * (area[:, None] + area[None] - inside), 1))
+    i, j = np.nonzero(np.triu(iou(b[:, None], b[None]) > least, 1))
     return list(zip(rows[i].tolist(), rows[j].tolist(), strict=True))
 
 

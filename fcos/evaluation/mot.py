@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, require
+from ..overlap import iou
 from ..terminal import percent, plural, table
 
 Floats = NDArray[np.float64]
@@ -55,7 +56,7 @@ def track_metrics(truth: Sequence[FrameRows], result: Sequence[FrameRows]) -> Tr
     if len(truth) != len(result):
         raise DataError(f"the truth has {plural(len(truth), 'frame')}, the result {len(result)}")
     real, made = _numbered(truth), _numbered(result)
-    overlaps = [_iou(a[1], b[1]) for a, b in zip(truth, result, strict=True)]
+    overlaps = [iou(a[1].reshape(-1, 1, 4), b[1].reshape(1, -1, 4)) for a, b in zip(truth, result, strict=True)]
     hota, deta, assa = _hota(real, made, overlaps)
     idf1 = _idf1(real, made, overlaps)
     switches, misses, alarms = _clear(real, made, overlaps)
@@ -68,15 +69,6 @@ def _numbered(frames: Sequence[FrameRows]) -> list[NDArray[np.int64]]:
     """The ids of each frame as 0, 1, ..."""
     known: dict[int, int] = {}
     return [np.array([known.setdefault(int(i), len(known)) for i in ids], np.int64) for ids, _ in frames]
-
-
-def _iou(a: Floats, b: Floats) -> Floats:
-    a, b = a.reshape(-1, 4), b.reshape(-1, 4)
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    both = (high - low).clip(min=0).prod(axis=2)
-    areas = (a[:, 2:] - a[:, :2]).prod(axis=1)[:, None] + (b[:, 2:] - b[:, :2]).prod(axis=1)[None]
-    shares: Floats = both / np.maximum(areas - both, 1e-12)
-    return shares
 
 
 def _assign(worth: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

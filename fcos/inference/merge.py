@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..boxes import nms
 from ..config import DecodeConfig
 from ..data.records import Size, Window
+from ..overlap import area, iou, shared
 from ..types import Detections
 
 Floats = NDArray[np.float32]
@@ -120,7 +121,7 @@ def _merge_class(rows: Rows) -> Merged:
     unions = [left[list(group)] for group in _groups(rows.pick(left))]
     boxes = np.stack([_union(rows.boxes[u]) for u in unions]) if unions else rows.boxes[:0]
     # by area: a sliver at the edge must not pull the score of the rest down
-    weights = [np.maximum(_area(rows.boxes[u]), 1e-6) for u in unions]
+    weights = [np.maximum(area(rows.boxes[u]), 1e-6) for u in unions]
     means = [(rows.scores[u] * w).sum() / w.sum() for u, w in zip(unions, weights, strict=True)]
     scores = np.array(means, np.float32)
     alone = np.setdiff1d(left, np.concatenate(unions)) if unions else left
@@ -153,9 +154,9 @@ def _part_of(pieces: Rows, boxes: Floats, scores: Floats) -> Ints:
     for start in range(0, len(result), _ROWS):
         part = pieces.pick(np.arange(start, min(start + _ROWS, len(result))))
         box, frame, whole = part.boxes[:, None], part.frames[:, None], boxes[None]
-        looks = _iou(box, _through(whole, frame)) >= _SAME
+        looks = iou(box, _through(whole, frame)) >= _SAME
         beyond = np.concatenate((whole[..., :2] < frame[..., :2], whole[..., 2:] > frame[..., 2:]), axis=-1)
-        inside = _shared(box, whole) >= _INSIDE * _area(box)
+        inside = shared(box, whole) >= _INSIDE * area(box)
         fits = looks | (inside & (beyond & part.cut[:, None]).any(axis=-1))
         fits &= scores[None] >= _RATIO * part.scores[:, None]
         best = np.where(fits, scores[None], -1.0).argmax(axis=1)
@@ -173,7 +174,7 @@ def _groups(pieces: Rows) -> list[tuple[int, ...]]:
         members = first | second
         places = np.array(sorted(members))
         shown = _through(_union(pieces.boxes[places]), pieces.frames[places])
-        if (_iou(pieces.boxes[places], shown) >= _SAME).all():
+        if (iou(pieces.boxes[places], shown) >= _SAME).all():
             groups |= dict.fromkeys(members, members)
     return [tuple(sorted(group)) for group in dict.fromkeys(groups.values())]
 
@@ -195,8 +196,8 @@ def _pairs(pieces: Rows) -> Iterator[tuple[int, int]]:
         union = np.concatenate((np.minimum(boxes[a, :2], boxes[b, :2]), np.maximum(boxes[a, 2:], boxes[b, 2:])), axis=1)
         fits = np.ones(len(a), bool)
         for k in (a, b):
-            fits &= _iou(boxes[k], _through(union, frames[k])) >= _SAME
-        found.append((a[fits], b[fits], _iou(boxes[a[fits]], boxes[b[fits]])))
+            fits &= iou(boxes[k], _through(union, frames[k])) >= _SAME
+        found.append((a[fits], b[fits], iou(boxes[a[fits]], boxes[b[fits]])))
     if found:
         a, b, overlap = (np.concatenate(column) for column in zip(*found, strict=True))
         order = np.lexsort((b, a, -overlap))
@@ -208,23 +209,6 @@ def _through(boxes: Floats, frames: Floats) -> Floats:
     low = np.clip(boxes[..., :2], frames[..., :2], frames[..., 2:])
     high = np.clip(boxes[..., 2:], frames[..., :2], frames[..., 2:])
     return np.concatenate((low, high), axis=-1)
-
-
-def _area(boxes: Floats) -> Floats:
-    area: Floats = np.maximum(boxes[..., 2:] - boxes[..., :2], 0).prod(axis=-1)
-    return area
-
-
-def _shared(a: Floats, b: Floats) -> Floats:
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    area: Floats = np.maximum(sides, 0).prod(axis=-1)
-    return area
-
-
-def _iou(a: Floats, b: Floats) -> Floats:
-    shared = _shared(a, b)
-    result: Floats = shared / np.maximum(_area(a) + _area(b) - shared, 1e-9)
-    return result
 
 
 def _union(boxes: Floats) -> Floats:

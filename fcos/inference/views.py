@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..boxes import nms
 from ..data.classes import match_classes
 from ..errors import ConfigError
+from ..overlap import iou
 from ..types import Detections
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def fuse_boxes(
         sums, used = np.zeros((len(rows), 4)), 0
         totals, holds = np.zeros(len(rows)), np.zeros((len(rows), len(views)), bool)
         for row in rows.tolist():
-            overlap = np.where(holds[:used, origin[row]], 0.0, _iou(boxes[row], fused[:used]))
+            overlap = np.where(holds[:used, origin[row]], 0.0, iou(boxes[row], fused[:used]))
             best = int(overlap.argmax()) if used else -1
             if best < 0 or overlap[best] <= limit_iou:
                 best, used = used, used + 1
@@ -172,11 +173,3 @@ def fuse_boxes(
     joined, means, kinds = np.concatenate(all_boxes), np.concatenate(all_scores), np.concatenate(all_labels)
     order = np.argsort(-means, kind="stable")
     return joined[order], means[order], kinds[order]
-
-
-def _iou(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    both = sides.clip(min=0).prod(axis=1)
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    shares: NDArray[np.float64] = both / np.maximum(areas - both, 1e-12)
-    return shares

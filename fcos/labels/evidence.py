@@ -12,6 +12,7 @@ from ..analysis.explain import Raw
 from ..boxes import clip, nms, to_corners
 from ..decode import Candidates, finish, score, trim
 from ..inference.detector import Detector
+from ..overlap import area, iou, shared
 
 LEAST = 0.02  # class probability below which a location says nothing
 _MOST = 3000  # locations of one image
@@ -60,31 +61,23 @@ def weigh(raw: Raw, detector: Detector, mapping: Tensor, classes: int) -> Eviden
     pairs = trim(Candidates(corners[rows], joined[rows, labels], labels, spot[rows]), raw.size, cfg)
     loose = cfg.model_copy(update={"nms": "class", "nms_iou": 0.6, "max_detections": 300})
     kept, kept_scores = nms(pairs.boxes, pairs.scores, pairs.labels, loose)
-    found, _ = finish(pairs, kept, kept_scores, raw.size, cfg)
+    detections, _ = finish(pairs, kept, kept_scores, raw.size, cfg)
     known = torch.zeros(classes, dtype=torch.bool)
     known[mapping[known_labels]] = True
     boxes = (corners * raw.ratio).numpy()
     scores = joined.numpy()
-    peaks, peak_labels = (found.boxes * raw.ratio).numpy(), found.labels.numpy()
+    peaks, peak_labels = (detections.boxes * raw.ratio).numpy(), detections.labels.numpy()
     overlap = overlaps(boxes, peaks) >= 0.5
     votes = (overlap * np.where(scores > LEAST, scores, 0.0)[:, peak_labels]).sum(axis=0)
-    return Evidence(boxes, scores, peaks, peak_labels, found.scores.numpy(), votes, known.numpy())
+    return Evidence(boxes, scores, peaks, peak_labels, detections.scores.numpy(), votes, known.numpy())
 
 
 def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """IoU [A,B] of boxes a [A,4] and b [B,4]; 0 where both are empty."""
-    return _shared(a, b)[0]
+    return iou(a[:, None], b[None])
 
 
 def inside(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """[A,B]: the share of each box of a that lies in each of b."""
-    return _shared(a, b)[1]
-
-
-def _shared(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    both = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(np.clip(v[:, 2:] - v[:, :2], 0, None), axis=1) for v in (a, b)]
-    union = areas[0][:, None] + areas[1][None] - both
-    return both / np.maximum(union, 1e-9), both / np.maximum(areas[0][:, None], 1e-9)
+    both: np.ndarray = shared(a[:, None], b[None]) / np.maximum(area(a)[:, None], 1e-9)
+    return both

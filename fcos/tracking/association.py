@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import require
+from ..overlap import iou
 
 Floats = NDArray[np.float64]
 Pairs = list[tuple[int, int]]
@@ -17,12 +18,7 @@ _BUFFER = 0.15  # share of its sides by which a box is enlarged at each side (ar
 def overlaps(a: Floats, b: Floats) -> Floats:
     """IoU [A,B] of boxes a [A,4] and b [B,4], xyxy, each enlarged a little."""
     a, b = _enlarged(a), _enlarged(b)
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    both = (high - low).clip(min=0).prod(axis=2)
-    areas = (a[:, 2:] - a[:, :2]).prod(axis=1)[:, None] + (b[:, 2:] - b[:, :2]).prod(axis=1)[None]
-    shares: Floats = both / np.maximum(areas - both, 1e-12)
-    return shares
+    return iou(a[:, None], b[None])
 
 
 def pair(worth: Floats, allowed: NDArray[np.bool_]) -> Pairs:
