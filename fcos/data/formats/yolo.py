@@ -15,20 +15,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 
-from ...core_yaml import read_yaml
 from ...errors import DataError, ImageError
-from ...files import is_there
 from ...readers import read_json, read_lines
 from ...terminal import plural
 from ...types import Classes
-from ..assemble import ImageFile, Problems, Rows, assemble, check_classes, list_images
+from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..dataset import Dataset, Sources
-from ..image import SUFFIXES, image_size
+from ..image import image_size
 from ..pages import in_order
 from ..pairing import clean_name, folder_key
 from ..probe import Probe, stem_of
@@ -36,10 +33,10 @@ from ..registry import Format, ReadOptions
 from ..splits import ALIASES, canonical_split
 from ..tree import Tree
 from ..writing import Output, count, left_out, names_of, need_images, shares
+from ..yolo_yaml import DataFile
 
 _KEYS = ("train", "val", "test", "minival", *ALIASES)
 _NAMES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt", "class_names.txt")
-_MOST_CLASSES = 100_000
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -121,16 +118,15 @@ class _Labels:
 
 
 def _described(tree: Tree, file: Path, options: ReadOptions) -> Sources:
-    data = _load_darknet(file, tree) if file.suffix.lower() == ".data" else _load(file)
-    made = _Set(tree, file, _classes(data, file), _Labels(tree), options.strict)
+    data = DataFile.read(tree, file)
+    made = _Set(tree, file, data.classes(), _Labels(tree), options.strict)
     sources: Sources = {}
-    for key in (k for k in _KEYS if data.get(k)):
-        entries = data[key] if isinstance(data[key], list) else [data[key]]
-        places = [_place(tree, file, data, str(entry)) for entry in entries]
+    for key in (k for k in _KEYS if data.entries(k)):
+        places = [data.place(str(entry)) for entry in data.entries(key)]
         # Public files name test splits that few people have; training and validation have to be there.
         if all(p is None for p in places) and canonical_split(key) not in ("train", "val"):
             continue
-        sources[canonical_split(key)] = partial(_read_entries, made, data, canonical_split(key), entries)
+        sources[canonical_split(key)] = partial(_read_entries, made, data, key)
     if not sources:
         raise DataError(f"{file} names no images; it needs train: or val: with a folder or a list of images")
     for split in {s for s in tree.images.splits.values() if s} - set(sources):
@@ -140,88 +136,9 @@ def _described(tree: Tree, file: Path, options: ReadOptions) -> Sources:
     return {name: sources[name] for name in in_order(sources)}
 
 
-def _load(file: Path) -> dict[str, Any]:
-    data = read_yaml(file, kind=DataError, as_written=("names",))
-    if not isinstance(data, dict):
-        raise DataError(f"{file} must hold keys such as 'train:' and 'names:'")
-    return data
-
-
-def _load_darknet(file: Path, tree: Tree) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    for line in read_lines(file, kind=DataError):
-        key, equals, value = line.partition("=")
-        if equals and not key.lstrip().startswith("#"):
-            data[key.strip().lower()] = value.strip()
-    names = _place(tree, file, {}, str(data.get("names", "")))
-    if names is None or not is_there(names) or not names.is_file():
-        raise DataError(f"{file}: names: {data.get('names')} does not exist")
-    data["names"] = [line.strip() for line in read_lines(names, kind=DataError) if line.strip()]
-    return data
-
-
-def _classes(data: dict[str, Any], file: Path) -> Classes:
-    names = data.get("names")
-    if names is None and type(data.get("nc")) is int:
-        if not 0 <= data["nc"] <= _MOST_CLASSES:
-            raise DataError(f"{file}: nc is {data['nc']}; at most {_MOST_CLASSES:,} classes are read")
-        names = [f"class{k}" for k in range(data["nc"])]
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not all(isinstance(k, int) for k in names):
-        raise DataError(f"{file}: names must be a list of class names, or a mapping of numbers to names")
-    ids = tuple(sorted(names))
-    values = tuple(str(names[k]) for k in ids)
-    check_classes(values, file)
-    if type(data.get("nc")) is int and data["nc"] != len(ids):
-        raise DataError(f"{file}: nc is {data['nc']}, but it lists {plural(len(ids), 'name')}")
-    return Classes(values, ids)
-
-
-def _root(file: Path, data: dict[str, Any]) -> Path:
-    root = file.parent / str(data.get("path") or "")
-    return root if _inside(root, file.parent) and is_there(root) and root.is_dir() else file.parent
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    try:
-        return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
-    except ValueError:
-        return False
-
-
-def _place(tree: Tree, file: Path, data: dict[str, Any], entry: str) -> Path | None:
-    """The folder or list that an entry means, below the folder of the file or that of --pictures.
-
-    Files are written on other machines: Roboflow has ../train/images for train/images, others /content/set/train.
-    So leading folders are dropped until the rest is there.
-    """
-    if "\0" in entry or not entry.strip():
-        return None
-    entry = entry.replace("\\", "/")
-    roots = [_root(file, data), file.parent, *([tree.source.images] if tree.source.images else [])]
-    for root in roots:
-        if is_there(root / entry) and any(_inside(root / entry, r) for r in roots):
-            return root / entry
-    parts = clean_name(entry, file).split("/") if entry.strip("/. ") else []
-    for start in range(len(parts)):
-        for root in roots:
-            if is_there(root / Path(*parts[start:])):
-                return root / Path(*parts[start:])
-    return None
-
-
-def _read_entries(made: _Set, data: dict[str, Any], split: str, entries: list[Any]) -> Dataset:
-    problems = Problems(made.source, made.strict)
-    root = _root(made.source, data)
-    paths: list[Path] = []
-    for entry in entries:
-        place = _place(made.tree, made.source, data, str(entry))
-        if place is None:
-            outside = is_there(Path(str(entry))) or is_there(root / str(entry))
-            hint = f"is outside {made.source.parent}: --pictures {entry}" if outside else "does not exist"
-            raise DataError(f"{made.source}: {split}: {entry} {hint} (looked in {root} and {made.source.parent})")
-        paths += list_images(place) if place.is_dir() else _listed(place, root, problems)
+def _read_entries(made: _Set, data: DataFile, key: str) -> Dataset:
+    split, problems = canonical_split(key), Problems(made.source, made.strict)
+    paths = [path for entry in data.entries(key) for path in data.images(split, str(entry), problems)]
     return _read_images(made, split, paths, problems)
 
 
@@ -230,22 +147,6 @@ def _read_unnamed(made: _Set, split: str) -> Dataset:
     paths = [p for p, s in made.tree.images.splits.items() if s == split]
     problems.note(f"the split {split} is not named in {made.source.name}; its folder has images and labels")
     return _read_images(made, split, paths, problems)
-
-
-def _listed(file: Path, root: Path, problems: Problems) -> list[Path]:
-    """The images of a .txt list, each below the data set's folder; folders of other machines are dropped."""
-    if file.suffix.lower() != ".txt":
-        raise DataError(f"{file} is neither a folder nor a .txt list of images")
-    paths = []
-    for line in filter(None, map(str.strip, read_lines(file, kind=DataError))):
-        parts = clean_name(line, file).split("/")
-        options = (top / Path(*parts[start:]) for start in range(len(parts)) for top in (root, file.parent))
-        path = next((p for p in options if p.suffix.lower() in SUFFIXES and is_there(p) and p.is_file()), None)
-        if path is None:
-            problems.skip("images that are missing", line)
-        else:
-            paths.append(path)
-    return paths
 
 
 # --------------------------------------------------------------------------- without
