@@ -14,6 +14,8 @@ import torch
 
 from .errors import DeviceError, ModelError, one_line
 
+MOST_THREADS = 512  # of one process: where the system has no room for them, libgomp ends it
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -135,6 +137,12 @@ def pick_device(name: str = "auto") -> torch.device:
             reason = "there is no such device; the usual are cpu, cuda, cuda:1 and mps"
         raise DeviceError(f"device {name!r} cannot be used: {reason}; try --device cpu") from None
     return device
+
+
+def check_threads(number: int) -> None:
+    """ModelError for a number of CPU threads that the system may have no room for; 0 is all cores."""
+    if not 0 <= number <= MOST_THREADS:
+        raise ModelError(f"{number} threads are too many; give 0 to {MOST_THREADS}, 0 for all cores")
 
 
 @contextmanager

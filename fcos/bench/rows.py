@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import FcosError
-from ..machine import pick_device, torch_threads
+from ..machine import check_threads, pick_device, torch_threads
 from .timing import alternate, heading, products
 from .ways import Conditions, Loader, Setup, Way, torchvision_detector, way_of_torchvision
 
@@ -136,6 +136,7 @@ def bench(
     if against not in (None, TORCHVISION):
         raise FcosError(f"--against {against}: there is only {TORCHVISION}")
     conditions = conditions or Conditions()
+    check_threads(conditions.threads)
     models = ways.models or (() if against else ("fcos-lite0",))
     made: list[Way] = []
     with tempfile.TemporaryDirectory(prefix="fcos-bench-") as folder, torch_threads(conditions.threads):

@@ -30,7 +30,7 @@ def command(
     lanes: Annotated[
         list[str] | None, typer.Option("--lanes", help=f"Images computed side by side on the same threads; {_MANY}.")
     ] = None,
-    threads: Annotated[int, typer.Option("--threads", min=0, max=512, help="CPU threads; 0: the runtime chooses.")] = 0,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: the runtime chooses.")] = 0,
     rounds: Annotated[
         int,
         typer.Option("--rounds", min=1, max=1_000_000, help="How often each is measured, in turns; the median counts."),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
 from ..errors import DataError, did_you_mean
+from ..readers import uncollected
 from .dataset import Dataset, Sources
 from .pages import in_order
 from .registry import Format, ReadOptions, format_named, formats, recognise
@@ -30,7 +28,7 @@ def open_dataset(
     >>> len(data), data.records[0].boxes.shape[1]
     (4, 4)
     """
-    with _uncollected():
+    with uncollected():
         return _chosen(path, _sources(DataSource.of(path), ReadOptions(strict, inclusive)), split)
 
 
@@ -49,28 +47,15 @@ def _chosen(path: str | Path | DataSource, sources: Sources, split: str | None) 
 
 def open_judged(path: str | Path | DataSource, split: str | None = None) -> Dataset:
     """The split to judge in: the one that is named, else test, val, or the only one there is."""
-    with _uncollected():
+    with uncollected():
         sources = _sources(DataSource.of(path), ReadOptions())  # once: it looks at every file of a folder
         return _chosen(path, sources, split or default_split(list(sources), JUDGED))
 
 
 def open_splits(path: str | Path | DataSource, *, strict: bool = False, inclusive: bool = False) -> dict[str, Dataset]:
     """Every split that stands at `path`, by name ('train', 'val', 'test', 'trainval', ...)."""
-    with _uncollected():
+    with uncollected():
         return {name: load() for name, load in _sources(DataSource.of(path), ReadOptions(strict, inclusive)).items()}
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Inside, Python does not look for objects that only hold each other: among millions that are all kept it finds
-    none, and looks again and again, for a fifth of the time that opening takes."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def split_names(path: str | Path | DataSource) -> list[str]:

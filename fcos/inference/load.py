@@ -19,7 +19,7 @@ from ..export.about import DTYPES, Dtype
 from ..export.open import on_the_fly, open_runtime, own_placement
 from ..export.registry import FORMATS, KEPT, ON_DEVICE, ON_THE_FLY, OWN_THREADS, format_of
 from ..export.runtime import Runtime
-from ..machine import Placement, compiling, cpu_cores, pick_device
+from ..machine import Placement, check_threads, compiling, cpu_cores, pick_device
 from ..network.folding import fuse
 from ..types import Classes, Network, Predictions
 from ..zoo.find import find_weights, load_network
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ..network.model import FCOS
 
 RUNTIMES = ("auto", "own", "torch", "compile", *ON_THE_FLY)
-_MOST_THREADS = 512  # where the system has no room for them, libgomp ends the process
 LANED = ("auto", "own", "torch", *OWN_THREADS)  # several images may be in them at once, on a CPU
 
 
@@ -88,8 +87,7 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
     if device.type != "cpu" or (runtime or "auto") not in LANED:
         lanes = 1
     threads = placing.get("threads", 0)
-    if not 0 <= threads <= _MOST_THREADS:
-        raise ModelError(f"{threads} threads are too many; give 0 to {_MOST_THREADS}, 0 for all cores")
+    check_threads(threads)
     if kind is not None and kind.name == "torchscript" and not placing.get("trust", False):
         raise ModelError(f"{path} is TorchScript, which is code; if you trust who made it, say trust=True or --trust")
     if lanes > 1:

@@ -13,7 +13,7 @@ from fcos.bench.rows import Ways, bench
 from fcos.bench.timing import alternate
 from fcos.bench.ways import Conditions
 from fcos.cli import main
-from fcos.errors import FcosError
+from fcos.errors import FcosError, ModelError
 from fcos.inference import load as load_module
 from fcos.network import weights
 from fcos.network.info import describe_network
@@ -104,6 +104,11 @@ def test_threads_are_those_asked_for_and_the_callers_afterwards(model, monkeypat
     assert report.threads == 2
     assert set(seen) == {2}
     assert torch.get_num_threads() == 1
+
+
+def test_threads_that_no_system_has_room_for_are_one_line(model):
+    with pytest.raises(ModelError, match="513 threads are too many; give 0 to 512"):
+        bench(Ways([str(model)], sizes=["64"]), Conditions(threads=513, rounds=1))
 
 
 def test_the_peak_is_that_of_the_device_asked_for(model, monkeypatch):
