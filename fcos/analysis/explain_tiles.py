@@ -127,10 +127,10 @@ class _Places(NamedTuple):
         counts = [len(part) for part in self.looked.seen]
         ends = np.cumsum(counts)
         number = int(np.searchsorted(ends, row, side="right"))
-        found, window = self.looked.seen[number], self.looked.windows[number]
+        detections, window = self.looked.seen[number], self.looked.windows[number]
         inside = row - int(ends[number] - counts[number])
         xy, levels = self._grid(number)
-        point = int(found.points[inside])
+        point = int(detections.points[inside])
         x, y = xy[point].tolist()
         cut = [side for side, is_cut in zip(_SIDES, self.looked.rows.cut[row].tolist(), strict=True) if is_cut]
         side = max(window.bottom - window.top, window.right - window.left)
@@ -144,8 +144,8 @@ class _Places(NamedTuple):
         return Sight(
             (window.left, window.top, window.right, window.bottom),
             kind,
-            tuple(found.boxes[inside].tolist()),
-            float(found.scores[inside]),
+            tuple(detections.boxes[inside].tolist()),
+            float(detections.scores[inside]),
             tuple(cut),
             levels[point],
             (x, y),
@@ -190,8 +190,8 @@ def explain_tiles(detector: Detector, source: Source, tiling: Tiling, score: flo
         seen = places.sights(list(merged.members[number]))
         stories.append(TileStory(label, value, tuple(box), seen, places.sights(gone), places.sights(losers)))
     size: Size = image.size
-    found = Detections(final.boxes, final.scores, final.labels, final.points, final.names, size, name_of(source))
-    return TiledExplanation(preview(image), found, tuple(stories), len(looked.windows), sum(map(len, looked.seen)))
+    detections = Detections(final.boxes, final.scores, final.labels, final.points, final.names, size, name_of(source))
+    return TiledExplanation(preview(image), detections, tuple(stories), len(looked.windows), sum(map(len, looked.seen)))
 
 
 def _side(tile: tuple[int, int, int, int]) -> int:

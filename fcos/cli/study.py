@@ -297,10 +297,10 @@ def _ambiguity(settings: list[str], dataset: Dataset, model: str | None, placing
     if model is None or bare or all(r.path is None for r in dataset.records):
         return ambiguity_study(dataset, _config(model, settings))
     detector = _detector(model, settings, placing)
-    found = predict_dataset(detector, dataset, allow_missing=True)
+    detections = predict_dataset(detector, dataset, allow_missing=True)
     config = detector.config
-    whole = ambiguous_detections(found, dataset, sampling(config, 0.0))
-    shares = whole, ambiguous_detections(found, dataset, config)
+    whole = ambiguous_detections(detections, dataset, sampling(config, 0.0))
+    shares = whole, ambiguous_detections(detections, dataset, config)
     return replace(ambiguity_study(dataset, config), detections=shares)
 
 

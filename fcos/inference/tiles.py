@@ -138,8 +138,8 @@ def look(detector: Looker, image: Windows, tiling: Tiling, score: float = 0.0) -
         part = windows[start : start + count]
         images = [image.read(w, read_shape(w, image.size, detector.config.data)) for w in part]
         seen += [
-            _placed(found, window)
-            for found, window in zip(detector.detect(images, [None] * len(part), score, count), part, strict=True)
+            _placed(detections, window)
+            for detections, window in zip(detector.detect(images, [None] * len(part), score, count), part, strict=True)
         ]
     rows = rows_of(seen, windows, image.size)
     return Looked(tuple(windows), tuple(seen), rows, merge(rows))
@@ -179,8 +179,8 @@ def read_shape(window: Window, size: Size, data: DataConfig) -> Size | None:
     return max(1, round(height * ratio)), max(1, round(width * ratio))
 
 
-def _placed(found: Detections, window: Window) -> Detections:
+def _placed(detections: Detections, window: Window) -> Detections:
     """Detections of a window as it was read, in pixels of the image."""
-    height, width = found.size or (window.bottom - window.top, window.right - window.left)
+    height, width = detections.size or (window.bottom - window.top, window.right - window.left)
     factor = torch.tensor([(window.right - window.left) / width, (window.bottom - window.top) / height] * 2)
-    return replace(found, boxes=found.boxes * factor + torch.tensor([window.left, window.top] * 2))
+    return replace(detections, boxes=detections.boxes * factor + torch.tensor([window.left, window.top] * 2))

@@ -50,19 +50,19 @@ class Count(NamedTuple):
         return Count(self.images + other.images, self.failed + other.failed, self.detections + other.detections, errors)
 
 
-def to_row(path: str, found: Detections | FcosError, model: str, version: str) -> Row:
+def to_row(path: str, detections: Detections | FcosError, model: str, version: str) -> Row:
     """The row of an image from its detections, or from why there are none."""
     row = Row(
         path=text_name(path), width=0, height=0, boxes=[], labels=[], names=[], scores=[], error="", model=model,
         version=version,
     )  # fmt: skip
-    if isinstance(found, FcosError):
-        row["error"] = text_name(str(found)) or type(found).__name__
+    if isinstance(detections, FcosError):
+        row["error"] = text_name(str(detections)) or type(detections).__name__
         return row
-    row["height"], row["width"] = found.size or (0, 0)
-    boxes, scores, labels, _ = found.numpy()
+    row["height"], row["width"] = detections.size or (0, 0)
+    boxes, scores, labels, _ = detections.numpy()
     row["boxes"], row["scores"], row["labels"] = boxes.tolist(), scores.tolist(), labels.tolist()
-    row["names"] = [found.name(k) for k in range(len(found))]
+    row["names"] = [detections.name(k) for k in range(len(detections))]
     return row
 
 

@@ -72,10 +72,10 @@ def rows(detections: Detections) -> list[dict[str, Any]]:
     ]
 
 
-def result(name: str | None, found: Outcome, kept: Detections) -> dict[str, Any]:
+def result(name: str | None, outcome: Outcome, kept: Detections) -> dict[str, Any]:
     """One image of an answer."""
-    height, width = found.image.shape[:2]
-    seconds = {part: round(value, 6) for part, value in found.seconds.items()}
+    height, width = outcome.image.shape[:2]
+    seconds = {part: round(value, 6) for part, value in outcome.seconds.items()}
     return {"name": name, "width": width, "height": height, "detections": rows(kept), "seconds": seconds}
 
 
@@ -89,10 +89,10 @@ def failed(name: str | None, error: Exception) -> tuple[int, dict[str, Any]]:
     return 500, {"name": name, "error": "the server failed; its log says why"}
 
 
-def drawn(found: Outcome, kept: Detections) -> bytes:
+def drawn(outcome: Outcome, kept: Detections) -> bytes:
     """The image with the boxes on it, a JPEG file."""
     stream = io.BytesIO()
-    draw_detections(found.image, kept, score=0.0).save(stream, "JPEG", quality=92)
+    draw_detections(outcome.image, kept, score=0.0).save(stream, "JPEG", quality=92)
     return stream.getvalue()
 
 

@@ -70,16 +70,6 @@ def in_order(shares: Sequence[Sequence[T]], batch: int) -> list[T]:
     return cast(list[T], result)
 
 
-def validation_loss(network: FCOS, dataset: Dataset, config: Config, classes: Classes, over: Pass) -> Losses:
-    """The three losses of a whole data set, as floats in tensors, by the functions that training uses.
-
-    Images are resized as for evaluation, not augmented. The sums are divided once, by the counts of the whole
-    set, so that `over.batch` changes nothing but speed. Boxes of classes that the network does not know are ignored.
-    """
-    sums = loss_sums(network, dataset, config, classes, over)
-    return divided(torch.tensor(sums, dtype=torch.float64), config)
-
-
 def divided(sums: torch.Tensor, config: Config) -> Losses:
     """The losses from what `loss_sums` gave, [5] float64, added up over processes."""
     norm = normalizers(sums[3:], _divided_by_positives(config))
@@ -92,7 +82,12 @@ def _divided_by_positives(config: Config) -> LossConfig:
 
 @torch.no_grad()
 def loss_sums(network: FCOS, dataset: Dataset, config: Config, classes: Classes, over: Pass) -> list[float]:
-    """The three undivided losses and the two counts that divide them, over this process's batches of a data set."""
+    """The three undivided losses and the two counts that divide them, over this process's batches of a data set, by the
+    functions that training uses.
+
+    Images are resized as for evaluation, not augmented. The sums are divided once, by the counts of the whole set, so
+    that `over.batch` changes nothing but speed. Boxes of classes that the network does not know are ignored.
+    """
     network.eval()
     cfg = _divided_by_positives(config)
     device = over.device

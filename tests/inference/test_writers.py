@@ -197,3 +197,4 @@ def test_names_that_no_file_can_have_are_told_when_they_are_read(tmp_path):
     paths = [Path("a\0b.png"), tmp_path / "loop.png"]
     for outputs in (Outputs(), Outputs(tmp_path / "o", None, tmp_path / "y", tmp_path / "c.json")):
         Writer(outputs, paths, Classes(("a",)), {}).close()
+    assert (tmp_path / "c.json").read_text() == "[]"

@@ -19,7 +19,7 @@ from fcos.training.checkpoint import load_checkpoint
 from fcos.training.loop import Trainer
 from fcos.training.setup import initialise, wants_channels_last
 from fcos.training.step import in_layout_of
-from fcos.training.validation import Pass, validation_loss
+from fcos.training.validation import Pass, divided, loss_sums
 from fcos.types import Classes
 from fcos.zoo.find import load_network
 
@@ -138,6 +138,11 @@ def test_auto_batch_is_settled_once_and_kept(shapes, tmp_path, monkeypatch):
 
 
 # --------------------------------------------------------------------------- validation loss
+
+
+def validation_loss(network, dataset, config, classes, over):
+    """The losses of a whole data set, as one process has them."""
+    return divided(torch.tensor(loss_sums(network, dataset, config, classes, over), dtype=torch.float64), config)
 
 
 @pytest.mark.parametrize("padding", ["rounded", "exact"])
