@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from ..data.image import read_image
 from ..errors import ImageError
 from ..show.axes import INK, MUTED, new_figure, style
-from ..show.draw import level_color
+from ..show.draw import level_in_plot
 from ..show.page import Page
 from ..terminal import data_name, percent
 from .doctor import Diagnosis
@@ -93,10 +93,6 @@ def _axes(figure: Figure, title: str, x: str = "", y: str = "") -> Axes:
     return axes
 
 
-def _rgb(level: int) -> Any:
-    return tuple(c / 255 for c in level_color(level))
-
-
 def sizes_plot(d: Diagnosis) -> Figure:
     """Boxes by the longer side at the input size, those that no location learns in red."""
     figure = new_figure(_WIDE, 3.4)
@@ -117,7 +113,7 @@ def sizes_plot(d: Diagnosis) -> Figure:
     for i, level in enumerate(d.levels[:-1]):
         side = 2 * level.upper  # from the middle of a box it is half its longer side to the farthest edge
         if side <= bins[-1]:
-            axes.axvline(side, color=_rgb(i), linewidth=1.6)
+            axes.axvline(side, color=level_in_plot(i), linewidth=1.6)
             axes.text(side, axes.get_ylim()[1], f" middle leaves {level.name}", color=INK, fontsize=_SMALL, va="top")
     axes.legend(frameon=False, labelcolor=INK, loc="upper left")
     return figure
@@ -131,7 +127,7 @@ def levels_plot(d: Diagnosis) -> Figure:
         boxes = 100 * level.boxes / max(sum(v.boxes for v in d.levels), 1)
         positives = 100 * level.positives / max(sum(v.positives for v in d.levels), 1)
         for x, value, alpha in ((i - 0.2, boxes, 1.0), (i + 0.2, positives, 0.45)):
-            axes.bar(x, value, 0.38, color=_rgb(i), alpha=alpha)
+            axes.bar(x, value, 0.38, color=level_in_plot(i), alpha=alpha)
             axes.text(x, value, f"{value:.1f}", ha="center", va="bottom", fontsize=_SMALL, color=INK)
     axes.set_xticks(range(len(d.levels)), [f"{v.name}\nstride {v.stride}" for v in d.levels])
     axes.margins(y=0.15)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ..overlap import area
 from .image import resize
 from .records import Window
 
@@ -76,7 +77,7 @@ def cut_boxes(boxes: np.ndarray, ignore: np.ndarray, window: Window) -> tuple[np
     moved = boxes - np.array([left, top, left, top], dtype=np.float32)
     clipped = clip(moved, (bottom - top, right - left))
     # in double precision, where KEEP of a whole number is that number if it is one: exactly KEEP is enough
-    before, after = (_area(boxes.astype(np.float64)) for boxes in (moved, clipped))
+    before, after = (area(boxes.astype(np.float64)) for boxes in (moved, clipped))
     return clipped, after > 0, ignore | (after < KEEP * before)
 
 
@@ -165,12 +166,6 @@ def clip(boxes: np.ndarray, size: Size) -> np.ndarray:
     """Boxes cut to an image of (height, width)."""
     limit = np.array([size[1], size[0], size[1], size[0]], dtype=np.float32)
     result: np.ndarray = np.minimum(np.maximum(boxes, 0), limit)
-    return result
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    result: np.ndarray = sides[:, 0] * sides[:, 1]
     return result
 
 

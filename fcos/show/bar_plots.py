@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from .axes import INK, OURS, PAPER, READ, new_figure, style
 
+Columns = Mapping[str, Sequence[float | None]]  # shares 0..1; None and nan: no bar
 
-def bars(path: Path, title: str, names: list[str], columns: dict[str, list[float | None]], low: float = 0.0) -> None:
+
+def bars(path: Path, title: str, names: Sequence[str], columns: Columns, low: float = 0.0) -> None:
     """Horizontal bars in %, one group a name, one colour a column (here, as the original reads boxes, paper)."""
     figure = new_figure(9.6, 1.4 + 0.62 * len(names))
     axes = figure.add_subplot()
@@ -31,7 +34,7 @@ def bars(path: Path, title: str, names: list[str], columns: dict[str, list[float
     figure.savefig(path, format="png")
 
 
-def counts(path: Path, title: str, names: list[str], columns: dict[str, list[int]]) -> None:
+def counts(path: Path, title: str, names: Sequence[str], columns: Mapping[str, Sequence[int]]) -> None:
     """Horizontal bars of whole numbers, one group a name, one colour a column."""
     figure = new_figure(9.6, 1.4 + 0.62 * len(names))
     axes = figure.add_subplot()

@@ -68,6 +68,12 @@ def level_color(level: int) -> Color:
     return LEVELS[int(level) % len(LEVELS)]
 
 
+def level_in_plot(level: int) -> tuple[float, float, float]:
+    """`level_color` as matplotlib wants it, 0..1."""
+    red, green, blue = (c / 255 for c in level_color(level))
+    return red, green, blue
+
+
 @dataclass(frozen=True)
 class Marks:
     """Boxes to draw: boxes [G,4] xyxy in pixels, each under a tag with its name.

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..evaluation.metrics import Floats, Ints
 from .axes import INK, MUTED, POOLED, new_figure, shorten, style
-from .draw import level_color
+from .draw import level_in_plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def labels(told: Labels, path: str | Path, *, about: str = "") -> None:
 
     style(sizes, "Width and height at the network input", "width, px", "height, px")
     shown = np.arange(len(size)) if len(size) <= 4000 else np.linspace(0, len(size) - 1, 4000).astype(int)
-    colors = np.array([ALARM, *(_rgb(level_color(i)) for i in range(len(strides)))], dtype=object)
+    colors = np.array([ALARM, *(level_in_plot(i) for i in range(len(strides)))], dtype=object)
     if len(shown):
         side = np.maximum(size[shown], 0.5)
         dots = min(10.0, max(2.0, 4000 / len(shown)))
@@ -192,7 +192,7 @@ def _levels(rows: Sequence[Mapping[str, str]], strides: Sequence[int]) -> list[t
 
 def _line_color(key: str, place: int, lines: int) -> Any:
     if key.startswith("positives_by_level"):
-        return _rgb(level_color(place))
+        return level_in_plot(place)
     if key.startswith("AP"):
         return {"AP": POOLED[0], "AP50": "#2563eb", "AP75": "#93c5fd"}[key]
     return ("#2563eb", "#f59e0b", "#10b981", POOLED[0])[place] if lines > 1 else "#2563eb"
@@ -215,8 +215,3 @@ def _smooth(values: Sequence[float]) -> Floats:
     high = np.minimum(np.arange(len(values)) + width + 1, len(values))
     result: Floats = (total[high] - total[low]) / (high - low)
     return result
-
-
-def _rgb(color: tuple[int, int, int]) -> tuple[float, float, float]:
-    red, green, blue = (c / 255 for c in color)
-    return red, green, blue

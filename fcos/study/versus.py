@@ -180,18 +180,14 @@ class VersusStudy:
 
     def plot(self, path: Path) -> None:
         """Bars of AP and of AR@100 beside the paper's AP."""
-        from ..show.bar_plots import bars
+        from ..show.bar_plots import Columns, bars
 
-        columns = {
-            "AP here": [_bar(r.mean("AP")) for r in self.rows],
-            "AR@100 of proposals": [_bar(r.mean("AR100")) for r in self.rows],
+        columns: Columns = {
+            "AP here": [r.mean("AP") for r in self.rows],
+            "AR@100 of proposals": [r.mean("AR100") for r in self.rows],
             "paper AP (COCO, R-50)": [r.method.paper.get("AP") for r in self.rows],
         }
         bars(path, f"versus: AP and proposals, {data_name(self.data)}", [r.method.name for r in self.rows], columns)
-
-
-def _bar(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 @dataclass(frozen=True)
