@@ -174,4 +174,5 @@ def _usage(error: Any) -> str:
     given = cause.errors()[0].get("input") if hasattr(cause, "errors") else None  # pydantic's, in today's typer
     if isinstance(given, str) and given not in message:
         message = message.replace("': ", f"': {given!r}: ", 1)
-    return f"fcos: {one_line(message[:1].lower() + message[1:])}; see fcos {verb}{' ' if verb else ''}--help\n"
+    see = " See" if message.endswith("?") else "; see"
+    return f"fcos: {one_line(message[:1].lower() + message[1:])}{see} fcos {verb}{' ' if verb else ''}--help\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import DataError, did_you_mean
 from ..readers import uncollected
+from ..terminal import plural
 from .dataset import Dataset, Sources
 from .pages import in_order
 from .registry import Format, ReadOptions, format_named, formats, recognise
@@ -164,6 +165,9 @@ def _unclear(tree: Tree, readings: dict[str, Sources], failures: dict[str, DataE
         line = f"{path} is no annotation file of a known format: it is {recognise(tree.probe(tree.file))}; {options}"
     elif failures:
         line = f"{path} holds no data set that can be read: {'; '.join(reasons)}; {options}"
+    elif tree.images and not tree.annotations:
+        held = plural(len(tree.images), "image")
+        line = f"{path} holds no data set that is known: {held}, no labels; if they are elsewhere, add --labels FOLDER"
     else:
         held = f"{len(tree.images):,} images and {len(tree.annotations):,} files that could be annotations"
         line = f"{path} holds no data set that is known ({held}); {options}"

@@ -29,7 +29,7 @@ from fcos.types import Classes
         (["predict", ""], ["empty name"]),
         (["predict", "a.jpg", "--batch", "many"], ["--batch", "'many'"]),
         (["convert", "a.pth", "b.pth", "--to", "yolo"], ["--to", "'yolo'", "'torchvision'"]),
-        (["evaluate"], ["'evaluate'", "see fcos --help"]),
+        (["evaluate"], ["'evaluate'", "fcos --help"]),
         (["eval"], ["fcos eval DATA"]),
         (["eval", "runs/none"], ["no folder or file runs/none"]),
         (["eval", "--model", "runs/none"], ["no folder or file runs/none"]),

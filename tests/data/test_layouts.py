@@ -397,6 +397,13 @@ def test_what_was_found_is_shown_where_nothing_is_known(tmp_path):
     assert "--format NAME, --pictures FOLDER and --labels FOLDER" in str(caught.value)
 
 
+def test_images_alone_are_told_so(tmp_path):
+    for k in range(2):
+        image(tmp_path / f"{k}.jpg")
+    with pytest.raises(DataError, match=r"2 images, no labels; if they are elsewhere, add --labels FOLDER$"):
+        open_dataset(tmp_path)
+
+
 def test_a_reading_that_failed_says_why(tmp_path):
     image(tmp_path / "images" / "a.jpg")
     txt(tmp_path / "labels" / "other.txt")
