@@ -166,7 +166,7 @@ class DecodeConfig(Section):
     nms: Literal["class", "agnostic", "soft-linear", "soft-gaussian", "none"] = _f(
         "class", "NMS per class, over all classes, or soft-NMS per class"
     )
-    nms_iou: float = _f(0.6, "IoU above which the weaker box goes", ge=0, le=1)
+    nms_iou: float = _f(0.6, "a box that overlaps a better one by more than this IoU is dropped", ge=0, le=1)
     drop_empty: bool = _f(False, "boxes that clipping left without width or height go before NMS, as in mmdetection")
     nms_rule: Literal["torchvision", "mmcv"] = _f(
         "torchvision",
@@ -176,7 +176,10 @@ class DecodeConfig(Section):
     soft_sigma: float = _f(0.5, "width of Gaussian soft-NMS", gt=0)
     max_detections: int = _f(100, "detections kept per image", ge=1, le=1_000_000)
     shown: float | None = _f(
-        None, "lowest score shown where none is asked for; training stores that of the best F1; null: 0.5", ge=0, le=1
+        None,
+        "lowest score that is shown unless --score is given; training stores that of the best F1; null: 0.5",
+        ge=0,
+        le=1,
     )
 
     calibrated: bool = _f(False, "scores are probabilities of being right, by `calibration` (docs/evaluation.md)")
@@ -307,7 +310,7 @@ class TrainConfig(Section):
     compile: bool = _f(False, "torch.compile the network; on a CPU its first step takes minutes")
     checkpointing: bool = _f(False, "compute activations again in the backward pass: less memory, more time")
     freeze_stages: int = _f(0, "backbone stages kept fixed, counted from the stem (1: stem only)", ge=0, le=5)
-    balance: float = _f(0.0, "images of rare classes come oftener: threshold of repeat sampling; 0: off", ge=0)
+    balance: float = _f(0.0, "repeat images of rare classes: threshold of repeat sampling (LVIS); 0: off", ge=0)
     eval_every: int = _f(1, "epochs between evaluations; 0: only at the end", ge=0)
     eval_batch: Annotated[int, BeforeValidator(lambda v: 0 if v == "auto" else v)] = _f(
         0, "images that one process judges at once; auto: as many as it learns from at once", ge=0, le=4096
@@ -318,9 +321,9 @@ class TrainConfig(Section):
     log_every: int = _f(10, "steps between rows of metrics.csv", ge=1)
     keep: Literal["resume", "weights"] = _f(
         "resume",
-        "what stays at the end: the last checkpoint, to go on with, or the weights alone (a third)",
+        "what stays at the end: the last checkpoint, to resume from, or the weights alone (a third of the size)",
     )
-    plots: bool = _f(True, "plots and drawings in the run folder; off saves seconds a run")
+    plots: bool = _f(True, "draw plots into the run folder; false saves some seconds a run")
     logger: Annotated[
         tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...],
         BeforeValidator(lambda v: (v,) if isinstance(v, str) else v),
