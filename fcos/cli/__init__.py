@@ -108,6 +108,7 @@ def _with_torch(command: Callable[..., Any], spin: bool = True) -> Callable[...,
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; never shows a traceback for an FcosError."""
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
             stream.reconfigure(errors="backslashreplace")
@@ -155,6 +156,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "triton" not in sys.modules:  # which counts at the end what nobody collected, and complains
             gc.freeze()  # the interpreter looks through everything once more at its end, except this
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _open_closed() -> None:
+    """A stream that was closed before the start (`fcos ... >&-`) leads nowhere. Else there is none to write to, and the
+    next file that is opened has its number: what a library prints would stand in the user's file."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free, so this stream's own
+            os.set_inheritable(number, number <= 2)
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _drop_output() -> None:

@@ -34,7 +34,7 @@ def build(server: Server, ready: Callable[[], None] = lambda: None) -> FastAPI:
 
     app = FastAPI(
         title="fcos", version=__version__, description="An FCOS detector behind HTTP.", lifespan=life,
-        docs_url=None, redoc_url=None,
+        docs_url=None, redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
     app.state.server = server
     _errors(app)

@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from PIL.Image import DecompressionBombError
 from python_multipart.exceptions import FormParserError
@@ -127,11 +127,11 @@ def fetch(url: str, hosts: Sequence[str], limits: Limits, how: Asking = Asking()
 
     Raises Refused: 403 for another host or a private address, 400 for what is no such URL or cannot be had.
     """
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
-    except ValueError:
-        raise Refused(400, "the URL has no valid port") from None
+    except ValueError as error:  # "http://[::1", a port of 99999
+        raise Refused(400, f"the URL is none: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise Refused(400, "the URL must be http:// or https:// with a host, without a user")
     if parts.hostname not in hosts:
@@ -140,17 +140,19 @@ def fetch(url: str, hosts: Sequence[str], limits: Limits, how: Asking = Asking()
         rows = socket.getaddrinfo(
             parts.hostname, port or (443 if parts.scheme == "https" else 80), type=socket.SOCK_STREAM
         )
-    except OSError:
+    except (OSError, UnicodeError):  # the second for a name that is too long, or has an empty part
         raise Refused(400, f"there is no host {parts.hostname}") from None
     address = rows[0][4]
     if not how.private and not ipaddress.ip_address(address[0]).is_global:
         raise Refused(403, f"{parts.hostname} has a private address, from which nothing is fetched")
     try:
+        # what is no ASCII in it is quoted as browsers do; what is quoted stays
+        path = quote(parts._replace(scheme="", netloc="", fragment="").geturl(), safe="%/:=&?~+!$,;'@()*[]")
         with socket.create_connection((str(address[0]), int(address[1])), timeout=limits.timeout) as plain:
             context = ssl.create_default_context() if parts.scheme == "https" else None
             stream = plain if context is None else context.wrap_socket(plain, server_hostname=parts.hostname)
-            return _get(stream, parts.hostname, parts._replace(scheme="", netloc="").geturl(), limits, how)
-    except (OSError, http.client.HTTPException) as error:
+            return _get(stream, parts.hostname, path, limits, how)
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise Refused(
             400, f"cannot fetch {url}: {(str(error).splitlines() or [''])[0] or type(error).__name__}"
         ) from None
@@ -167,7 +169,7 @@ def _get(stream: socket.socket, host: str, path: str, limits: Limits, how: Askin
         raise Refused(400, f"{host} answered {answer.status}; redirects are not followed")
     parts = io.BytesIO()
     end = time.monotonic() + limits.timeout
-    while block := answer.read(1 << 16):
+    while block := answer.read1(1 << 16):  # what is there: `read` would wait for all of it, and for ever
         parts.write(block)
         if parts.tell() > limits.body:
             raise Refused(413, f"{host} sends more than {limits.body} bytes")

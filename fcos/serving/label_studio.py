@@ -102,8 +102,11 @@ def image_of(task: dict[str, Any], tags: Tags, studio: Studio, limits: Limits) -
             return base64.b64decode(place.partition(",")[2], validate=True)
         except (binascii.Error, ValueError):
             raise Refused(400, "a task's data URL is no base64") from None
-    url = urljoin(studio.address.rstrip("/") + "/", place)
-    asked, home = urlsplit(url), urlsplit(studio.address)
+    try:
+        url = urljoin(studio.address.rstrip("/") + "/", place)
+        asked, home = urlsplit(url), urlsplit(studio.address)
+    except ValueError as error:
+        raise Refused(400, f"a task's {tags.field} is no URL: {error}") from None
     if (asked.scheme, asked.netloc) != (home.scheme, home.netloc):
         raise Refused(403, f"images are fetched from {studio.address} only")
     return studio.ask(url, limits, Asking(studio.headers))

@@ -16,6 +16,7 @@ from uvicorn.supervisors import Multiprocess
 from ..errors import FcosError, OtherProcess
 from ..machine import cpu_cores
 from .app import build
+from .connection import Connection
 from .metrics import FOLDER
 from .options import ServeOptions
 from .server import Server, start
@@ -31,6 +32,7 @@ def run(options: ServeOptions, host: str, port: int, say: Callable[[str], None])
     common: dict[str, Any] = {
         "host": host, "port": port, "log_level": "warning", "access_log": False, "server_header": False,
         "timeout_graceful_shutdown": max(1, round(options.limits.grace)), "timeout_keep_alive": 30,
+        "http": Connection, "ws": "none",
     }  # fmt: skip
     if options.workers > 1:
         _several(options, common, say)

@@ -3,11 +3,14 @@ what is written of a video while it goes by."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TextIO
 
 import cv2
 import numpy as np
@@ -128,7 +131,7 @@ def write_frames(
     """Write what `files` asks for while the frames go by, and count; `each` is called with every frame. All files are
     there at the end, and none where an error ended it. Memory does not grow with the length."""
     outcome = VideoOutcome()
-    with _Text(files.lines) as lines, _Text(files.mot) as mot:
+    with _text(files.lines) as lines, _text(files.mot) as mot:
 
         def pass_by() -> Iterator[Frame]:
             for frame in frames:
@@ -138,6 +141,8 @@ def write_frames(
                     mot.write(_mot_rows(frame))
                 each(frame)
                 yield frame
+            for text in (lines, mot):  # a full disk is met before the video moves into place, not behind it
+                text.flush()
 
         if files.drawn is None:
             for _ in pass_by():
@@ -179,22 +184,12 @@ def _note(line: str) -> None:
     sys.stderr.write(f"fcos: {line}\n")
 
 
-class _Text:
-    """A text file that is written whole or not at all, or nothing."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._whole = None if path is None else whole(path)
-
-    def __enter__(self) -> _Text:
-        self._file = None if self._whole is None else self._whole.__enter__().open("w", encoding="utf-8")
-        return self
-
-    def write(self, text: str) -> None:
-        if self._file is not None:
-            self._file.write(text)
-
-    def __exit__(self, *error: object) -> None:
-        if self._file is not None:
-            self._file.close()
-        if self._whole is not None:
-            self._whole.__exit__(*error)  # type: ignore[arg-type]
+@contextmanager
+def _text(path: Path | None) -> Iterator[TextIO]:
+    """A text file that is written whole or not at all; without a path what is written goes nowhere."""
+    if path is None:
+        with open(os.devnull, "w", encoding="utf-8") as nothing:
+            yield nothing
+        return
+    with whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield file

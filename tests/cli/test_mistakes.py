@@ -1,6 +1,7 @@
 """Mistakes on the command line: one line that names the thing, the value and the fix, exit code 2."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -148,3 +149,18 @@ def test_an_output_that_is_full_is_one_line():
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stderr == "fcos: cannot write the output: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell of Unix closes them")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_lead_nowhere(tmp_path, closed):
+    """And no file that is opened later has their numbers, in which a library's words would then stand."""
+    program = "import os, sys; sys.argv[0] = 'fcos'; from fcos.cli import main\ntry: main(['--version'])\n"
+    program += "except SystemExit as end: assert end.code == 0\n"
+    program += "file = open('file', 'w'); assert file.fileno() > 2; os.write(1, b'words'); os.write(2, b'words')"
+    command = f'"{sys.executable}" -c "$PROGRAM" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, timeout=120, env={**os.environ, "PROGRAM": program}
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert (tmp_path / "file").read_bytes() == b""

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from fcos.errors import FcosError
 from fcos.files import WINDOWS, whole_folder, write_whole
 
 
@@ -43,3 +44,14 @@ def test_threads_that_write_leave_the_umask_alone(tmp_path, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda k: write_whole(tmp_path / f"{k % 8}.txt", f"{k}"), range(64)))
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted({p.name for p in paths})
+
+
+def test_a_full_disk_names_the_file_that_the_user_knows(tmp_path):
+    """Not the one it is first written to, where one writer calls another."""
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(FcosError, match=r"results\.json: No space left on device"):
+        write_whole(tmp_path / "results.json", lambda place: write_whole(place, full))
+    assert list(tmp_path.iterdir()) == []

@@ -22,7 +22,8 @@ class Files(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         known = self.headers["Authorization"] in ("Token k3y", "Bearer fresh")
         wanted = "*/*" in self.headers["Accept"]  # it answers 406 to others
-        good = self.path == "/data/upload/1/cat.jpg" and known and wanted
+        there = self.path in ("/data/upload/1/cat.jpg", "/data/upload/1/K%C3%A4tzchen.jpg")
+        good = there and known and wanted
         self.answer(200 if good else 404, CAT if good else b"")
 
     def do_POST(self):
@@ -82,17 +83,19 @@ def test_many_tasks_at_once_of_which_some_have_no_image(studio, monkeypatch, cap
     """Label Studio sends all chosen tasks in one request, wants as many rows, and leaves out those without a result."""
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", key)
     places = ["/data/upload/1/cat.jpg", "/data/upload/1/gone.jpg", "data:,aGVsbG8=", *["/data/upload/1/cat.jpg"] * 4]
+    places += ["http://[", "/data/upload/1/Kätzchen.jpg", "/data/\ud800.jpg"]
     tasks = [{"id": 10 + i, "data": {"picture": place}} for i, place in enumerate(places)]
+    tasks[1]["id"] = "11\nfcos: stopped"
     message = {"tasks": tasks, "label_config": CONFIG}
     with serving(label_studio=studio, limits=Limits(images=3)) as (address, _):
         status, _, body = ask(address, "/predict", json.dumps(message).encode(), content_type="application/json")
     assert status == 200
     rows = json.loads(body)["results"]
-    assert ["result" in row for row in rows] == [True, False, False, True, True, True, True]
+    assert ["result" in row for row in rows] == [True, False, False, True, True, True, True, False, True, False]
     assert rows[0]["result"]
-    assert all(row == rows[0] for row in rows[3:])
+    assert all(row == rows[0] for row in rows if "result" in row)
     assert "404" in rows[1]["error"]
-    assert "task 11: " in caplog.text
+    assert "task 11\\nfcos: stopped: " in caplog.text  # one line, whatever a task is called
 
 
 def test_a_key_that_is_refused_is_one_line(studio, monkeypatch):

@@ -1,5 +1,6 @@
 """`fcos serve`: the same detections as model(), public clients, limits, mistakes and malice."""
 
+import contextlib
 import http.server
 import io
 import json
@@ -27,6 +28,7 @@ from fcos.files import ASSETS
 from fcos.inference.load import load
 from fcos.serving import intake
 from fcos.serving.app import build
+from fcos.serving.connection import Connection
 from fcos.serving.options import Access, Limits, Placing, Refused, ServeOptions
 from fcos.serving.server import start
 
@@ -36,12 +38,15 @@ CAT = (ASSETS / "photos" / "cat.jpg").read_bytes()
 
 
 @contextmanager
-def serving(**changes):
-    """A server in a thread, as (address, its parts)."""
+def serving(patience=30, **changes):
+    """A server in a thread, as (address, its parts); patience: seconds until a request must have begun."""
     changes = {"settings": SMALL, "placing": Placing(device="cpu", runtime="torch", threads=2, lanes=2), **changes}
     options = ServeOptions(**changes)
     parts = start(options)
-    config = uvicorn.Config(build(parts), log_level="warning", access_log=False, lifespan="on")
+    config = uvicorn.Config(
+        build(parts), log_level="warning", access_log=False, lifespan="on", http=Connection, ws="none",
+        timeout_keep_alive=patience,
+    )  # fmt: skip
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -398,12 +403,15 @@ def test_reloading_and_urls_are_off_by_default(server):
         ("file:///etc/passwd", 400),
         ("http://user@localhost/x.jpg", 400),
         ("http://localhost:99999/", 400),
+        ("http://[::1", 400),
+        ("http://local\udcffhost/", 403),
+        (f"http://{'a' * 70}.example/x.jpg", 400),  # longer than a part of a name can be
         ("gopher://localhost/", 400),
         ("", 400),
     ],
 )
 def test_urls_lead_only_to_public_addresses_of_allowed_hosts(url, status):
-    hosts = ("localhost", "127.0.0.1", "::1", "169.254.169.254")
+    hosts = ("localhost", "127.0.0.1", "::1", "169.254.169.254", f"{'a' * 70}.example")
     with pytest.raises(Refused) as refused:
         intake.fetch(url, hosts, Limits())
     assert refused.value.status == status
@@ -413,6 +421,7 @@ def test_no_redirect_is_followed_and_bytes_are_limited(monkeypatch):
     """Fetching itself, against a server of this machine that passes for a public one."""
     answers = {
         "/cat.jpg": (200, CAT), "/moved": (302, b""), "/big": (200, b"x" * 5000), "/empty": (200, b""),
+        "/K%C3%A4tzchen%202.jpg?a=%2f": (200, CAT),
     }  # fmt: skip
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -435,7 +444,8 @@ def test_no_redirect_is_followed_and_bytes_are_limited(monkeypatch):
     monkeypatch.setattr(intake.ipaddress, "ip_address", lambda text: Public())
     base = f"http://localhost:{there.server_port}"
     try:
-        assert intake.fetch(base + "/cat.jpg", ["localhost"], Limits()) == CAT
+        for name in ("cat.jpg", "Kätzchen 2.jpg?a=%2f", "K%C3%A4tzchen%202.jpg?a=%2f#part"):
+            assert intake.fetch(f"{base}/{name}", ["localhost"], Limits()) == CAT
         for path, status in (("/moved", 400), ("/big", 413)):
             with pytest.raises(Refused) as refused:
                 intake.fetch(base + path, ["localhost"], Limits(body=4000))
@@ -526,6 +536,43 @@ def test_malformed_requests_never_break_it(server):
         assert b"Traceback" not in answer
     assert ask(server, "/health")[0] == 200
     assert detections(server, CAT)
+
+
+def test_a_request_that_never_begins_is_closed_and_those_in_work_are_not():
+    """Half headers, however slowly they go on, must not keep a connection: a thousand of them take every descriptor."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(CAT)
+    with serving(patience=1) as (address, _):
+        place = ("127.0.0.1", int(address.rpartition(":")[2]))
+        with contextlib.ExitStack() as stack:
+            silent, half, dripping, again, sending = (
+                stack.enter_context(socket.create_connection(place, timeout=20)) for _ in range(5)
+            )
+            half.sendall(b"GET /health HTTP/1.1\r\nHost: x")
+            again.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            first = b""
+            while not first.endswith(b"}"):
+                first += again.recv(4000)
+            assert b"200 OK" in first
+            again.sendall(b"GET /health HTTP")  # a second request on it, which stays half
+            sending.sendall(head)
+            for byte in b"GET /health HTTP":
+                with contextlib.suppress(OSError):  # it is closed meanwhile
+                    dripping.sendall(bytes([byte]))
+                time.sleep(0.1)
+            for connection in (silent, half, dripping, again):
+                told = b""
+                while part := connection.recv(4000):
+                    told += part
+                assert told.startswith(b"HTTP/1.1 408 "), told
+                assert json.loads(told.partition(b"\r\n\r\n")[2])["error"] == "no request arrived in time"
+            sending.sendall(CAT)  # its header was whole: the time of a request is another limit
+            assert b"200 OK" in sending.recv(4000)
+
+
+def test_what_is_no_http_gets_its_line_as_json(server):
+    answer = raw(server, b"\x16\x03\x01 hello\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"].startswith("this is no HTTP request")
 
 
 def test_an_error_nobody_expected_is_one_line(monkeypatch, caplog):

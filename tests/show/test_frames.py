@@ -1,6 +1,8 @@
 """Frames drawn and written: counts, numbers, files that are whole or not there."""
 
 import json
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +72,22 @@ def test_an_error_leaves_no_files(tmp_path):
     with pytest.raises(FcosError, match="the network is gone"):
         write_frames(broken(), INFO, files, Painter())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_disk_that_is_full_at_the_last_line_leaves_the_old_video(tmp_path, monkeypatch):
+    """The lines are small: they wait in memory until all frames are by, and only then does the disk refuse them."""
+
+    @contextmanager
+    def full(path):
+        yield Path("/dev/full")
+
+    monkeypatch.setattr("fcos.show.frames.whole", full)
+    files = VideoFiles(tmp_path / "a.mp4", tmp_path / "a.jsonl")
+    files.drawn.write_bytes(b"of before")
+    with pytest.raises((FcosError, OSError), match="No space left"):
+        write_frames(frames(5), INFO, files, Painter())
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a.mp4": b"of before"}
 
 
 def test_a_tracker_that_is_none():

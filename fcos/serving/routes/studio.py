@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from ...errors import FcosError
+from ...errors import FcosError, one_line
 from .. import label_studio
 from ..answers import Wanted, failed, to_json
 from ..engine import Engine, Outcome
@@ -52,7 +52,7 @@ async def annotate(server: Server, engine: Engine, request: Request, which: Want
         rows += [_row(engine, one, which, tags) for one in some]
     for task, row in zip(tasks, rows, strict=True):
         if "error" in row:
-            log.warning("Label Studio's task %s: %s", str(task.get("id"))[:40], row["error"])
+            log.warning("Label Studio's task %s: %s", one_line(str(task.get("id")), 40), row["error"])
     return Response(await asyncio.to_thread(to_json, {"results": rows}), media_type="application/json")
 
 
