@@ -179,8 +179,11 @@ def _fresh(folder: Path, suffix: str = "") -> Path:
 def disk_reason(error: BaseException) -> str | None:
     """What the system said about a failed write, such as "No space left on device"; None for other errors.
 
-    torch raises a RuntimeError on top of the OSError, safetensors an error of its own with the number in its text.
+    torch raises a RuntimeError on top of the OSError, safetensors an error of its own with the number in its text, and
+    OpenVINO one without a number.
     """
+    if "basic_ios::clear" in str(error):
+        return "the disk is full, or refuses the file"
     number = re.search(r"\(os error (\d+)\)", str(error))
     if number:
         return os.strerror(int(number[1]))

@@ -10,9 +10,12 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import typer
@@ -24,6 +27,8 @@ from ..files import sources_kept
 # Verbs that compute for minutes. Threads that wait for each other by spinning are quickest alone (an image in 20 ms,
 # in 33 without), but beside other programs a training step then takes 2 to 15 times as long; alone it gains 4 %.
 LONG = ("train", "forecast", "tune")
+
+_STOPPED = 130  # exit code after Ctrl-C, as a shell has it
 
 _MEMORY = re.compile("can't allocate memory|out of memory")  # torch has RuntimeErrors of its own for it
 
@@ -114,48 +119,80 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     show = warnings.showwarning
 
-    def tell(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    def warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
         if issubclass(category, ImageWarning):
             sys.stderr.write(f"fcos: note: {one_line(str(message))}\n")
         else:
             show(message, category, *place)
 
-    warnings.showwarning = tell  # type: ignore[assignment]
+    warnings.showwarning = warn  # type: ignore[assignment]
+    interrupted: list[int] = []
     try:
         words = list(arguments) if arguments is not None else None
         try:
-            with sources_kept():
+            with sources_kept(), _noted(interrupted):
                 code = build()(args=words, prog_name="fcos", standalone_mode=False)
         finally:
             sys.stdout.flush()  # a full disk is met here, not at the interpreter's end
+        if code == _STOPPED:  # what typer makes of a KeyboardInterrupt, without a word
+            raise KeyboardInterrupt
     except FcosError as error:
         if not isinstance(error, OtherProcess):
-            sys.stderr.write(f"fcos: {error}\n" + (f"{error.details}\n" if error.details else ""))
+            _tell(f"fcos: {error}\n" + (f"{error.details}\n" if error.details else ""))
         raise SystemExit(error.code) from None
     except KeyboardInterrupt:
-        sys.stderr.write("fcos: stopped\n")
-        raise SystemExit(130) from None
+        _tell("fcos: stopped\n")
+        raise SystemExit(_STOPPED) from None
     except BrokenPipeError:
         _drop_output()
         raise SystemExit(141) from None
     except OSError as error:
         what = "write the output" if error.filename is None else f"use {error.filename}"
-        sys.stderr.write(f"fcos: {one_line(f'cannot {what}: {error.strerror or error}')}\n")
+        _tell(f"fcos: {one_line(f'cannot {what}: {error.strerror or error}')}\n")
         _drop_output()
         raise SystemExit(2) from None
     except Exception as error:
+        if interrupted:  # which native code has made another error of
+            _tell("fcos: stopped\n")
+            raise SystemExit(_STOPPED) from None
         if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
             reason = f" ({one_line(str(error), 200)})" if str(error) else ""
-            sys.stderr.write(f"fcos: there is not enough memory{reason}; try a smaller data.size or batch\n")
+            _tell(f"fcos: there is not enough memory{reason}; try a smaller data.size or batch\n")
             raise SystemExit(2) from None
         if not hasattr(error, "format_message"):  # what a wrong command line raises; the class is typer's own
             raise
-        sys.stderr.write(_usage(error))
+        _tell(_usage(error))
         raise SystemExit(2) from None
     finally:
         if "triton" not in sys.modules:  # which counts at the end what nobody collected, and complains
             gc.freeze()  # the interpreter looks through everything once more at its end, except this
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+@contextlib.contextmanager
+def _noted(interrupted: list[int]) -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt as ever, and its number is kept in `interrupted`."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        interrupted.append(number)
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread() or (
+        signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield  # a program's own handler stays, and no thread but the main one may set any
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _tell(line: str) -> None:
+    """The last words on stderr; where it takes none, as on a full disk, the exit code alone tells."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(line)
 
 
 def _open_closed() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import FcosError
+from ..errors import FcosError, one_line
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -112,4 +112,4 @@ def open_own(model: str) -> tuple[Path, Dataset]:
 
 def say(line: str) -> None:
     """One line on stderr."""
-    typer.echo(f"fcos: {line}", err=True)
+    typer.echo(f"fcos: {one_line(line)}", err=True)

@@ -206,7 +206,7 @@ def _full_disk(folder: Path, out: Path) -> Iterator[None]:
             raise
         raise _no_room(out, reason) from error  # not the file beside it, which nobody asked for
     except Exception as error:
-        reason = disk_reason(error) or (_FULL if _is_full(folder) else None)
+        reason = _FULL if _is_full(folder) else disk_reason(error)
         if reason is None:
             raise
         raise _no_room(out, reason) from error

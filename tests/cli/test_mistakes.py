@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -164,3 +166,34 @@ def test_streams_that_are_closed_lead_nowhere(tmp_path, closed):
     )  # fmt: skip
     assert done.returncode == 0
     assert (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_ctrl_c_is_one_line(capsys, monkeypatch, swallowed):
+    """Also where native code, which was interrupted in the middle, makes another error of it."""
+
+    def interrupted(*_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            if not swallowed:
+                raise
+        raise ValueError("could not determine the shape of object type 'torch.storage.UntypedStorage'")
+
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("only the main thread is interrupted")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr("fcos.presets.resolve", interrupted)
+    try:
+        code, out, err = fcos(capsys, "config", "fcos-lite0")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, out, err) == (130, "", "fcos: stopped\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_an_error_that_cannot_be_told_has_its_exit_code_all_the_same():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "fcos", "models", "nonesuch"], stderr=full, timeout=120)
+    assert done.returncode == 2

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fcos.errors import FcosError
-from fcos.files import WINDOWS, whole_folder, write_whole
+from fcos.files import WINDOWS, disk_reason, whole_folder, write_whole
 
 
 @pytest.mark.skipif(WINDOWS, reason="permissions of POSIX")
@@ -55,3 +55,7 @@ def test_a_full_disk_names_the_file_that_the_user_knows(tmp_path):
     with pytest.raises(FcosError, match=r"results\.json: No space left on device"):
         write_whole(tmp_path / "results.json", lambda place: write_whole(place, full))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_openvino_says_of_a_full_disk_is_understood():
+    assert "full" in (disk_reason(RuntimeError("basic_ios::clear: iostream error")) or "")
