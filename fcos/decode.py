@@ -103,7 +103,7 @@ def finish(
 
 
 def score(probability: Tensor, centerness: Tensor, cfg: DecodeConfig) -> Tensor:
-    """Final score in 0..1 of class probability and centerness, both in 0..1."""
+    """Final score [...] in 0..1 of class probability and centerness, both 0..1 and of one shape."""
     if cfg.score == "class":
         return probability
     if cfg.score == "product":

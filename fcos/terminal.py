@@ -237,5 +237,6 @@ def clock(seconds: float) -> str:
 
 
 def some(values: Sequence[Any], limit: int = 5) -> str:
+    """The first `limit` of several values and the last one, for a message: 'a', 'b', ... 'z'."""
     text = ", ".join(repr(v) for v in values[:limit])
     return text + (f", ... {values[-1]!r}" if len(values) > limit else "")

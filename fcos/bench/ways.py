@@ -206,6 +206,7 @@ def torchvision_detector(size: str, folder: Path) -> tuple[Any, Path]:
 
 
 def way_of_torchvision(model: Any, size: str, batch: int, device: str) -> Way:
+    """torchvision's detector from JPEG bytes to detections, as it would be used; size as "480x640"."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
     where = pick_device(device)

@@ -30,7 +30,6 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
-    from ..evaluation.coco import Metrics
     from ..inference.composite import Composite
     from ..inference.detector import Detector
     from ..types import Detections
@@ -223,7 +222,7 @@ def command(
         result["scores_for_precision"] = {"precision": precision, "scores": score_option(rows)}
         more += [*([""] if more else []), threshold_table(rows, precision)]
     if out is not None:
-        _write(out, json.dumps(result, indent=2), metrics, seen, dataset, score)
+        _write(out, json.dumps(result, indent=2), seen, dataset, score)
         if "scores_for_precision" in result:
             write_whole(out / "scores.json", json.dumps(result["scores_for_precision"]["scores"], indent=1) + "\n")
     if as_json:
@@ -274,9 +273,7 @@ def _compare(
         typer.echo(f"\nwritten to {out}: comparison.json")
 
 
-def _write(
-    folder: Path, text: str, metrics: Metrics, seen: list[Detections], dataset: Dataset, score: float | None
-) -> None:
+def _write(folder: Path, text: str, seen: list[Detections], dataset: Dataset, score: float | None) -> None:
     from ..evaluation.results import write_results
     from ..files import write_whole
     from ..show.judged import draw_evaluation

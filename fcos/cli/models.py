@@ -182,7 +182,7 @@ def write_card(
     ] = None,
 ) -> None:
     """Write the model card: recipe, numbers, weaknesses, images of good and bad detections."""
-    from ..files import check_suffix
+    from ..files import check_suffix, write_whole
     from ..show.judged import draw_sheets
     from ..zoo import card
     from ..zoo.find import find_weights
@@ -195,7 +195,7 @@ def write_card(
     drawn = draw_sheets(path, images or card.photographs(), out)
     name = model if model in known_models() else path.stem
     text = card.card(name, path, card.Evidence(measured, run, told, drawn))
-    card.write(out, text)
+    write_whole(out, text)
     typer.echo(f"{out}{''.join(f', {file}' for file, _ in drawn)}")
 
 

@@ -135,5 +135,6 @@ def fit(
 
 
 def side(names: list[str], what: str) -> str:
+    """One side of a comparison, for a message: how many names there are and the first six; nothing for none."""
     shown = ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
     return f"{len(names)} {what} ({shown})" if names else ""

@@ -143,7 +143,7 @@ def mixup(first: Sample, second: Sample, rng: np.random.Generator) -> Sample:
 
 
 def color(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Brightness, contrast, saturation (each up to 40 % at strength 1) and hue (up to 18 degrees).
+    """Brightness, contrast, saturation (each up to 40 % at strength 1) and hue (18 degrees) of an image [H,W,3] uint8.
 
     All four are linear in RGB, so together they are one 3x4 matrix and one pass over the image.
     """
@@ -163,7 +163,7 @@ def color(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.nd
 
 
 def clip(boxes: np.ndarray, size: Size) -> np.ndarray:
-    """Boxes cut to an image of (height, width)."""
+    """Boxes [G,4] float32 xyxy cut to an image of (height, width)."""
     limit = np.array([size[1], size[0], size[1], size[0]], dtype=np.float32)
     result: np.ndarray = np.minimum(np.maximum(boxes, 0), limit)
     return result

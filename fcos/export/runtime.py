@@ -59,6 +59,7 @@ class EndToEndRuntime(Runtime):
 
 
 def wrap(run: Run, about: About, kind: str, name: str) -> Runtime:
+    """The runtime of a graph that ends in predictions, or in detections."""
     return (EndToEndRuntime if about.nms else Runtime)(run, about, kind, name)
 
 

@@ -42,6 +42,7 @@ def check(path: Path, content: bytes, *others: Path) -> None:
 
 
 def not_whole(path: Path) -> ModelError:
+    """What to raise for a file that is not as it was written."""
     return ModelError(
         f"{path} is not as fcos export wrote it: cut short, changed, or apart from its files; export it again"
     )

@@ -214,6 +214,7 @@ def check_file(path: str) -> None:
 
 
 def check_name(path: str) -> None:
+    """VideoError for a name that OpenCV cannot open."""
     try:
         path.encode()
     except UnicodeEncodeError:

@@ -50,7 +50,7 @@ def cores(engine: Engine) -> int:
 
 def do_parts(detector: BatchDetector, job: Job, numbers: Sequence[int], starts: np.ndarray) -> Iterator[Count]:
     """Detect in the images of some parts, as one stream, and write each part when its rows are there, unless it was
-    already; what each part holds, in order."""
+    already; what each part holds, in order. starts [parts + 1]: `Job.starts`."""
     done = [is_there(job.file(number)) for number in numbers]  # by a worker that was lost before it said so
     todo = [number for number, there in zip(numbers, done, strict=True) if not there]
     rows = detector.stream([path for number in todo for path in job.paths(number, starts)])

@@ -83,8 +83,8 @@ def run_on_ray(job: Job, missing: np.ndarray, work: Work, engine: Engine) -> Ite
 
 
 def blocks(missing: np.ndarray, workers: int) -> list[np.ndarray]:
-    """The parts in blocks, each handed to a worker as one: large ones first, since a block costs Ray some time, and
-    then smaller and smaller ones, so that all workers end together."""
+    """The numbers of the missing parts [M] in blocks, each handed to a worker as one: large ones first, since a block
+    costs Ray some time, and then smaller and smaller ones, so that all workers end together."""
     made = []
     while len(missing):
         size = min(_BLOCK, max(1, len(missing) // (4 * workers)))

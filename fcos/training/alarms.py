@@ -98,15 +98,15 @@ def never_seen(seen: AbstractSet[int], names: Sequence[str], boxes: Sequence[int
     lines = []
     if missed:
         lines.append(
-            f"no location learned {some(missed)} in an epoch, though the data has such boxes: they are too small for "
+            f"no location learned {_first(missed)} in an epoch, though the data has such boxes: they are too small for "
             "the first level, or lie under others; `fcos doctor` shows them, and a larger data.size helps"
         )
     if absent:
-        lines.append(f"the training data has no box of {some(absent)}; data.classes can leave classes out")
+        lines.append(f"the training data has no box of {_first(absent)}; data.classes can leave classes out")
     return Alarm("class never seen", ". ".join(lines))
 
 
-def some(names: Sequence[str], limit: int = 5) -> str:
+def _first(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more classes" if len(names) > limit else "")
 
 

@@ -114,7 +114,7 @@ def _open(source: Source, config: Config) -> dict[str, Dataset]:
     return open_splits(source.data, strict=source.strict, inclusive=config.data.inclusive_boxes)
 
 
-def check_data(config: Config, data: Mapping[str, Dataset]) -> None:
+def check_data(data: Mapping[str, Dataset]) -> None:
     """DataError where a run with `data` would end in an error after hours: no boxes, no image files, other classes."""
     train, val = data["train"], data.get("val")
     if not len(train) or not train.counts().sum():

@@ -69,7 +69,7 @@ class Trainer:
     """State and steps of one run; `run` is the loop. `data` is as the settings want it (`as_seen`)."""
 
     def __init__(self, config: Config, data: Mapping[str, Dataset], options: RunOptions) -> None:
-        check_data(config, data)
+        check_data(data)
         if config.train.logger:
             check_loggers(config.train.logger)
         self.config, self.options = config, options

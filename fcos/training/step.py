@@ -55,7 +55,7 @@ def backward_parts(
 
 
 def in_layout_of(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Images (B, 3, H, W) in the memory layout of the network's weights; another one would be converted at every
+    """Images [B,3,H,W] in the memory layout of the network's weights; another one would be converted at every
     convolution."""
     last = any(
         p.dim() == 4 and not p.is_contiguous() and p.is_contiguous(memory_format=torch.channels_last)

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..core_yaml import read_yaml
 from ..errors import ConfigError, FcosError
-from ..files import ASSETS, write_whole
+from ..files import ASSETS
 from ..network import weights
 from ..network.header import Name, Part
 from ..readers import TEXT_LIMIT, read_json
@@ -249,7 +249,3 @@ def _weaknesses(metrics: Mapping[str, Any] | None, facts: Facts) -> list[str]:
 def photographs() -> Path:
     """The bundled photographs as a data set, with the objects on them."""
     return ASSETS / "photos" / "instances.json"
-
-
-def write(path: Path, text: str) -> Path:
-    return write_whole(path, text)

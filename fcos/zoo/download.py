@@ -67,6 +67,7 @@ def source(remote: Remote) -> str:
 
 
 def sha256(path: Path) -> str:
+    """Of a file's bytes, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
