@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .terminal import plural
+
 if TYPE_CHECKING:
     from .data.dataset import Dataset
 
@@ -30,7 +32,7 @@ def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{name: importlib.metadata.version(name) for name in ("torchvision", "timm")},
-        "machine": f"{platform.machine()}, {processor()}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}, {processor()}, {plural(torch.get_num_threads(), 'thread')}",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "data": {k: {"root": str(d.root), "images": len(d), "sha256": data_hash(d)} for k, d in data.items()},
         **more,

@@ -18,6 +18,7 @@ import torch
 
 from ..errors import FcosError
 from ..machine import check_threads, pick_device, torch_threads
+from ..terminal import plural
 from .timing import alternate, heading, products
 from .ways import Conditions, Loader, Setup, Way, torchvision_detector, way_of_torchvision
 
@@ -97,8 +98,8 @@ class Report:
             [
                 *(line.rstrip() for line in lines),
                 "",
-                f"ratio: times as fast as {self.baseline}, same size and batch; medians of {self.rounds} "
-                "alternating rounds",
+                f"ratio: times as fast as {self.baseline}, same size and batch; medians of "
+                f"{plural(self.rounds, 'alternating round')}",
                 f"peak, the best of a matrix product and a 3x3 convolution here, in GFLOP/s: {peaks}",
                 *self.notes,
                 self.machine,
