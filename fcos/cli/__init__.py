@@ -117,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):  # names of files, which need be no UTF-8: read as the system reads them
+        sys.stdin.reconfigure(errors="surrogateescape")
     show = warnings.showwarning
 
     def warn(message: Warning | str, category: type[Warning], *place: Any) -> None:

@@ -1,5 +1,6 @@
 """Mistakes on the command line: one line that names the thing, the value and the fix, exit code 2."""
 
+import io
 import json
 import os
 import shutil
@@ -197,3 +198,18 @@ def test_an_error_that_cannot_be_told_has_its_exit_code_all_the_same():
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-m", "fcos", "models", "nonesuch"], stderr=full, timeout=120)
     assert done.returncode == 2
+
+
+def test_names_on_standard_input_need_be_no_utf8(tmp_path, capsys, monkeypatch):
+    """What the system gives is read as names of files are; the others are detected in."""
+    name = os.fsencode(tmp_path) + b"/\xff.png"
+    try:
+        with open(name, "wb") as file:
+            file.write(cv2.imencode(".png", np.zeros((48, 64, 3), np.uint8))[1].tobytes())
+    except OSError:
+        pytest.skip("this system takes no such name")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(name + b"\nnope.png\n"), encoding="utf-8"))
+    code, out, err = fcos(capsys, "predict", "-", "--json", "--runtime", "torch")
+    assert code == 1, err  # nope.png
+    assert [Path(json.loads(line)["file"]).name for line in out.splitlines()] == ["\udcff.png"]
+    assert "nope.png" in err
