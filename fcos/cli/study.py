@@ -148,9 +148,11 @@ def command(
             name, overrides, dataset, model, Placing(device=device, runtime="own", trust=trust), baseline or [], out
         )
     report = {"study": name, **result.to_dict(), "environment": environment({} if dataset is None else {name: dataset})}
-    if out is not None:
-        _write(out, name, json.dumps(report, indent=1), result)
-    typer.echo(json.dumps(report) if as_json else result.text())
+    try:
+        typer.echo(json.dumps(report) if as_json else result.text())
+    finally:  # where one of the two finds no room, the other keeps what was computed
+        if out is not None:
+            _write(out, name, json.dumps(report, indent=1), result)
 
 
 _LIST = "\n    ".join(f"{name:<12}{about}" for name, (_, about) in STUDIES.items())

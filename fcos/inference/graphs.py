@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -51,6 +52,7 @@ MOST = 8  # graphs that are kept; the one not used for longest goes first
 SAMPLES = 8  # images of the user that the check looks at beside the package's
 _TRIES = 3  # checks for want of detections to judge
 _LARGEST = 20_000_000  # pixels of such an image
+_PATIENCE = 1.0  # seconds of waiting in silence for another process
 _ROOM = 1 << 16  # bytes: a disk with less is full
 _STATE = "state.json"
 NEEDED = {"openvino": ("openvino",), "onnx": ("onnxruntime", "onnx", "onnxscript")}
@@ -203,12 +205,16 @@ def spread(paths: Sequence[Path]) -> list[Path]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
-        lock.acquire()
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except Timeout:  # a process of low priority may take minutes on a busy machine
+            sys.stderr.write("fcos: another process makes a graph of these weights; waiting for it\n")
+            lock.acquire()
     except (OSError, NotImplementedError) as error:
         raise NoCache(f"cannot keep graphs in {folder}: {disk_reason(error) or error}") from error
     try:

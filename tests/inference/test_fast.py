@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import filelock
 import numpy as np
@@ -495,6 +496,17 @@ def test_two_processes_make_one_graph(cache, file):
 
 
 @pytest.mark.slow
+def test_waiting_for_another_process_is_said(kept, file, monkeypatch, capsys):
+    monkeypatch.setattr(graphs, "_PATIENCE", 0.05)
+    held = filelock.FileLock(kept.parent / ".lock", thread_local=False)
+    held.acquire()
+    timer = threading.Timer(0.5, held.release)
+    timer.start()
+    graphs.make(Origin(file), "openvino", None)
+    timer.join()
+    assert capsys.readouterr().err == "fcos: another process makes a graph of these weights; waiting for it\n"
+
+
 def test_a_process_beside_this_one_makes_it(cache, file, monkeypatch):
     """The real thing: no other test waits for a process."""
     pytest.importorskip("openvino")

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
+from fcos import files
+from fcos.errors import FcosError
 from fcos.network import weights
 from fcos.types import Classes
 
@@ -43,6 +45,17 @@ def test_each_study_writes_numbers_text_and_an_image(work, capsys, tmp_path, nam
         whole, own = report["detections"]
         assert 0 <= whole[1] <= whole[0] <= 1
         assert own[0] <= whole[0]
+
+
+def test_what_was_computed_is_shown_where_it_cannot_be_written(capsys, tmp_path, monkeypatch):
+    def full(path, *_):
+        raise FcosError(f"cannot write {path}: the disk is full")
+
+    monkeypatch.setattr(files, "write_whole", full)
+    code, out, err = fcos(capsys, "study", "outputs", "--out", tmp_path)
+    assert code == 2
+    assert "anchors" in out
+    assert err == f"fcos: cannot write {tmp_path / 'outputs.json'}: the disk is full\n"
 
 
 def test_proposals_go_to_a_results_file(work, capsys, tmp_path):
