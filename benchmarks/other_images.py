@@ -64,6 +64,7 @@ from fcos.training.facts import gather, through_tiles
 from fcos.training.loop import Trainer
 from fcos.training.optimizer import Average
 from fcos.training.run import RunOptions
+from fcos.training.setup import known_classes
 from fcos.training.starting import start_for
 from fcos.types import Batch, Detections
 
@@ -225,6 +226,9 @@ def fcos_run(case: Case, config: Config, learned: Dataset, judged: Dataset) -> T
     with TemporaryDirectory() as folder:
         data = choose(Source({"train": learned}, holdout=0), config).data
         init = start_for(config, learned, None, "cpu").init if case.way == "starter" else "none"
+        known = known_classes(config, learned.classes, init)
+        if rate := rules.rate_for(config.train.lr, len(known), len(learned.classes)):
+            config = config.override({"train": {"lr": float(rate.value)}})
         options = RunOptions(Path(folder), init, device="cpu", quiet=True, deadline=ProcessorDeadline(case.seconds, 0))
         trainer = Trainer(config, data, options)
         began = time.process_time()

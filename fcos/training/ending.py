@@ -47,6 +47,12 @@ def worst(detections: Sequence[Detections], dataset: Dataset, metrics: Metrics) 
     )
 
 
+def began_best(rows: Sequence[Mapping[str, str]]) -> bool:
+    """Whether, by metrics.csv, no evaluation had a higher AP than that of what the run began from."""
+    judged = [(ap, -int(r["step"])) for r in rows if r.get("AP") and math.isfinite(ap := float(r["AP"]))]
+    return bool(judged) and max(judged)[1] == 0
+
+
 @dataclass(frozen=True)
 class Ending:
     """What a run came to. `metrics` and `interval` are of the best weights, None without validation; `sources` says

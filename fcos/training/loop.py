@@ -46,17 +46,17 @@ from .clock import Deadline
 from .console import Console
 from .data import check_data
 from .distributed import gather, join, one_line_for_lost_peers, require_same, synchronize_norms, together
-from .ending import Ending, worst
+from .ending import Ending, began_best, worst
 from .folder import RunFolder, check_loggers
 from .images import RunImages, draw_batch
-from .judging import Judge
+from .judging import NEVER, Judge
 from .monitor import StepReport, add_crowded, count_crowded, measure
 from .not_finite import stop
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
 from .outlook import outlook
 from .run import Around, Result, RunOptions
 from .saving import Saver, copied
-from .setup import be_deterministic, initialise, keep_memory, make_fabric, make_ready
+from .setup import be_deterministic, initialise, keep_memory, known_classes, make_fabric, make_ready
 from .step import Learned, backward_parts
 from .stop import Stopped, StopSignals
 from .summary import summary
@@ -113,9 +113,11 @@ class Trainer:
         require_same({"settings": config.dump(), "data": self.data_hash, "checkpoint": str(start_step)}, self.world)
 
         self.network = self.build()
+        worth_judging = False
         if stored is None:
             for line in initialise(self.network, config, self.classes, options.init):
                 self.console.note(line)
+            worth_judging = bool(known_classes(config, self.classes, options.init))
         self.average = make_ready(self.network, config, self.fabric.device)
         if self.world > 1:
             synchronize_norms(self.network.train())
@@ -130,6 +132,8 @@ class Trainer:
         self.deadline = options.deadline
         self.step = 0
         self.judging = Judge(config, self.data.get("val"), self.classes, self.around, self.images)
+        if worth_judging:
+            self.judging.at = NEVER
         self.saved_at: tuple[int, int] | None = None  # step and last evaluation of the newest checkpoint
         self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
         self.seconds = 0.0  # of this run before this process
@@ -438,7 +442,7 @@ class Trainer:
         self.saved_at = self.step, self.judging.at
         if isinstance(stored["normalizer"], list):  # one for each process
             self.normalizer = stored["normalizer"][self.rank % len(stored["normalizer"])]
-        self.folder.rewind(self.step)
+        self.folder.rewind(NEVER if self.judging.at == NEVER else self.step)
 
     def finish(self) -> Result:
         """The last files and words of a run; the first process writes them."""
@@ -458,6 +462,10 @@ class Trainer:
             outlook(self.folder.rows(), self.step, self.elapsed(), math.nan if interval is None else interval.error),
         )  # fmt: skip
         self.images.ending = ending
+        if metrics is not None and began_best(self.folder.rows()):
+            self.console.note(
+                f"{'note':>8}  no step made it better on the val split: best.safetensors is what it began from"
+            )
         self.draw(last=True)
         remove_checkpoints(self.folder.path, but=1 if self.config.train.keep == "resume" else 0)
         self.folder.finish(ending.to_dict())

@@ -21,6 +21,7 @@ from . import plan as rules
 from .clock import Budget, Deadline
 from .facts import gather, through_tiles
 from .sample import sample_run
+from .setup import known_classes
 from .starting import Start, start_for
 from .validation import eval_batch
 
@@ -112,7 +113,11 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     start = Start(wish.init, "")
     if wish.budget.minutes >= _PROBED:
         start = start_for(config, data["train"], wish.init, wish.device)
+    known = known_classes(config, data["train"].classes, start.init)
+    first_look = facts.judged * pace.image if known else 0.0
     chosen = {"model": model, "batch": batch, "size": size}
+    if (rate := rules.rate_for(config.train.lr, len(known), facts.classes)) and "train.lr" not in wish.given:
+        chosen["rate"] = rate
     if start.reason:
         chosen["start"] = rules.Choice("start", "backbone" if start.init else "detector", start.reason)
     if tile:
@@ -120,7 +125,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
             chosen["size"] = size._replace(reason="of a tile; the preset's, which its detector was trained at")
         why = f"the objects are too small for whole images, even at {rules.SIZES[-1]} px"
         chosen["tile"] = rules.Choice("tile", str(tile), "asked for" if tile == config.data.tile else why)
-    made = rules.make_plan(facts, pace, wish.budget.left, chosen, given)
+    made = rules.make_plan(facts, pace, wish.budget.left - first_look, chosen, given)
     if isinstance(made, str):
         raise ConfigError(f"minutes={wish.budget.minutes:g} is too short: {made}")
     deadline = Deadline(wish.budget.minutes * 60, made.tail, start=wish.budget.start)

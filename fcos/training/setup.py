@@ -178,6 +178,14 @@ def shares_classes(theirs: Classes, ours: Classes) -> bool:
     return not {_same_class(n) for n in theirs.names}.isdisjoint(map(_same_class, ours.names))
 
 
+def known_classes(config: Config, classes: Classes, init: str | None) -> list[str]:
+    """The classes that the detector which a run with this `init` (see `train`) begins from knows by their names."""
+    if init in ("none", "backbone") or (init is None and bundled(config) is None):
+        return []
+    theirs = set(map(_same_class, weights.header(find_weights(init or config.name))[1].names))
+    return [name for name in classes.names if _same_class(name) in theirs]
+
+
 def bundled(config: Config) -> Path | None:
     """The detector of this name in the package, where its backbone is the config's and no other weights were asked
     for."""

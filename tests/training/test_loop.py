@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from fcos.data.open import open_splits
 from fcos.errors import DataError, FcosError, ModelError
 from fcos.evaluation.program import evaluate
 from fcos.inference.composite import Looks, compose
+from fcos.inference.load import load
 from fcos.network import weights
 from fcos.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from fcos.training.loop import Trainer
 from fcos.training.not_finite import NotFinite
 from fcos.training.optimizer import learning_rate, parameter_groups
 from fcos.training.program import train
+from fcos.types import Classes
 from fcos.zoo.find import load_network
 
 
@@ -78,6 +81,51 @@ def test_a_stopped_run_resumes_to_the_same_bits(shapes, tmp_path, monkeypatch):
     assert equal_states(a["average"], b["average"])
     rows = [(r["step"], r["loss"], r["AP"]) for r in csv.DictReader((whole.folder / "metrics.csv").open())]
     assert rows == [(r["step"], r["loss"], r["AP"]) for r in csv.DictReader((cut.folder / "metrics.csv").open())]
+
+
+def test_what_a_run_begins_from_is_judged_where_it_knows_the_classes(shapes, tmp_path, capfd):
+    """A rate that destroys leaves the best weights those that it began from, and says so; new classes are not judged
+    before they are learned."""
+    first = run(shapes, tmp_path / "first", epochs=12)
+    known = evaluate(load(first.folder, device="cpu"), shapes["val"]).ap
+    assert known > 0.02
+    config = tiny_config(model={"backbone_norm": "batch"}, train={"epochs": 2, "optimizer": "sgd", "lr": 5.0})
+    capfd.readouterr()
+    second = learn(config, shapes, tmp_path / "second", init=str(first.folder), quiet=False)
+    rows = [r for r in csv.DictReader((second.folder / "metrics.csv").open()) if r["AP"]]
+    assert [int(r["step"]) for r in rows] == [0, 4, 8]
+    assert float(rows[0]["AP"]) == pytest.approx(known, abs=1e-6)
+    assert second.best_ap == pytest.approx(known, abs=1e-6)
+    assert "best.safetensors is what it began from" in capfd.readouterr().err
+    before, after = (weights.read(folder / "best.safetensors")[0] for folder in (first.folder, second.folder))
+    assert equal_states(before, after)
+
+    others = {k: replace(v, classes=Classes(("disk", "box"), v.classes.ids)) for k, v in shapes.items()}
+    third = learn(config.override({"train": {"lr": 1e-4}}), others, tmp_path / "third", init=str(first.folder))
+    rows = [r for r in csv.DictReader((third.folder / "metrics.csv").open()) if r["AP"]]
+    assert [int(r["step"]) for r in rows] == [4, 8]
+
+
+def test_the_start_is_judged_once_though_a_run_is_killed_after_it(shapes, tmp_path, monkeypatch):
+    first = run(shapes, tmp_path / "first", epochs=1)
+    config = tiny_config(model={"backbone_norm": "batch"}, train={"epochs": 2})
+    whole = learn(config, shapes, tmp_path / "whole", init=str(first.folder))
+    real = Trainer.save
+
+    def dies(self):
+        if self.judging.at == 0:
+            raise RuntimeError("killed")
+        real(self)
+
+    monkeypatch.setattr(Trainer, "save", dies)
+    with pytest.raises(RuntimeError, match="killed"):
+        learn(config, shapes, tmp_path / "cut", init=str(first.folder))
+    monkeypatch.setattr(Trainer, "save", real)
+    cut = train(shapes, out=tmp_path / "cut", resume=True, device="cpu", quiet=True)
+    assert equal_states(load_checkpoint(whole.folder)["model"], load_checkpoint(cut.folder)["model"])
+    judged = [[(r["step"], r["AP"]) for r in csv.DictReader((x.folder / "metrics.csv").open())] for x in (whole, cut)]
+    assert judged[0] == judged[1]
+    assert [step for step, ap in judged[0] if ap] == ["0", "4", "8"]
 
 
 def test_a_finished_run_can_be_extended(shapes, tmp_path):

@@ -27,6 +27,7 @@ from fcos.training.plan import (
     flips_for,
     make_plan,
     model_for,
+    rate_for,
     size_for,
     tile_for,
 )
@@ -189,6 +190,12 @@ def test_flips_follow_the_images():
     assert flips_for(CELLS).value == "left-right, up-down"
     assert flips_for(Facts(1, 1, 1, 1, 1, 1, 1, True, False, 0)).value == "left-right"
     assert flips_for(Facts(1, 1, 1, 1, 1, 1, 1, False, True, 0)).value == "none"
+
+
+@pytest.mark.parametrize(("known", "classes", "rate"), [(3, 3, "0.0001"), (2, 4, "0.0001"), (1, 3, None), (0, 0, None)])
+def test_known_classes_are_learned_gently(known, classes, rate):
+    choice = rate_for(1e-3, known, classes)
+    assert (choice.value if choice else None) == rate
 
 
 def test_a_plan_fills_the_time():
