@@ -101,7 +101,7 @@ MISTAKES = [
     (["forecast", "{shapes}", "--more-images", "9" * 30], ["--more-images", "1000000000"]),
     (["eval", "{shapes}", "--model", "{model}", "--ci", "--resamples", "9" * 25], ["--resamples", "100000"]),
     (["info", "{model}", "--classes", "9" * 25], ["--classes", "100000"]),
-    (["bench", "{model}", "--threads", "9" * 25], ["--threads", "512"]),
+    (["bench", "{model}", "--threads", "9" * 25], ["threads", "512"]),
     (["track", "v.mp4", "--every", "9" * 25], ["--every", "1000000000"]),
     (["tune", "{shapes}", "--hours", "inf"], ["--hours", "'inf'", "8760"]),
     (["study", "nms", "--data", "{shapes}"], ["--model"]),
