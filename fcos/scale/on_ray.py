@@ -22,6 +22,7 @@ from .job import Job
 from .rows import Count
 
 _BLOCK = 50  # parts of a block, at most
+_IMAGES = 2000  # images of a block, about: a worker tells of its parts when the block is done
 
 
 def workers(engine: Engine) -> int:
@@ -64,7 +65,7 @@ def run_on_ray(job: Job, missing: np.ndarray, work: Work, engine: Engine) -> Ite
         job = job if is_remote(job.folder) else replace(job, folder=job.folder.absolute())
         # Blocks that are there need no task of Ray to make them, which would wait without end for a core that the
         # workers hold, or, without a core, be a process for each block.
-        parts = data.from_arrow([pa.table({"part": group}) for group in blocks(missing, count)])
+        parts = data.from_arrow([pa.table({"part": group}) for group in blocks(missing, job.size, count)])
         counts = parts.map_batches(
             Worker,
             fn_constructor_args=(job, work),
@@ -82,12 +83,13 @@ def run_on_ray(job: Job, missing: np.ndarray, work: Work, engine: Engine) -> Ite
             raise told(error) from error
 
 
-def blocks(missing: np.ndarray, workers: int) -> list[np.ndarray]:
-    """The numbers of the missing parts [M] in blocks, each handed to a worker as one: large ones first, since a block
-    costs Ray some time, and then smaller and smaller ones, so that all workers end together."""
+def blocks(missing: np.ndarray, images: int, workers: int) -> list[np.ndarray]:
+    """The numbers of the missing parts [M], of so many `images` each, in blocks, each handed to a worker as one: large
+    ones first, since a block costs Ray some time, then smaller and smaller ones, so that all workers end together."""
     made = []
+    most = min(_BLOCK, max(1, _IMAGES // images))
     while len(missing):
-        size = min(_BLOCK, max(1, len(missing) // (4 * workers)))
+        size = min(most, max(1, len(missing) // (4 * workers)))
         made.append(missing[:size])
         missing = missing[size:]
     return made

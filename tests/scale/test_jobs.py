@@ -118,17 +118,19 @@ def test_memory_does_not_grow_with_the_number_of_images(model, tmp_path):
 # --------------------------------------------------------------------------- Ray
 
 
-def test_blocks_hold_every_part_once_and_get_smaller():
+@pytest.mark.parametrize("images", [1, 391, 1000])
+def test_blocks_hold_every_part_once_and_get_smaller(images):
     from fcos.scale.on_ray import blocks
 
     for count in (1, 2, 7, 500, 10_000):
         for workers in (1, 2, 16):
-            made = blocks(np.arange(count), workers)
+            made = blocks(np.arange(count), images, workers)
             assert np.concatenate(made).tolist() == list(range(count))
             sizes = [len(block) for block in made]
             assert sizes == sorted(sizes, reverse=True)
             assert sizes[-1] == 1
             assert max(sizes) <= 50
+            assert max(sizes) * images <= 2000  # a worker tells of its parts when the block is done
 
 
 @pytest.fixture(scope="module")
