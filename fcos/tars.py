@@ -7,6 +7,7 @@ one cannot be entered in the middle.
 from __future__ import annotations
 
 import os
+import stat
 import tarfile
 from functools import cache
 from pathlib import Path
@@ -38,6 +39,8 @@ def members(tar: Path, kind: type[FcosError] = FcosError) -> dict[str, Member]:
     is no plain tar file, or is damaged or cut short."""
     try:
         status = tar.stat()
+        if not stat.S_ISREG(status.st_mode):  # the opening of a pipe would wait
+            raise ValueError("it is no regular file")
         return _members(tar, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise kind(f"cannot read {tar}: {(error.strerror or str(error)).lower()}") from None

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import tarfile
+import threading
 
 import numpy as np
 import pytest
@@ -176,3 +178,20 @@ def test_a_shard_of_others(tmp_path):
     assert data.records[0].boxes.tolist() == [[1, 2, 31, 22.5], [0, 0, 5, 5]]
     assert data.records[0].labels.tolist() == [1, 0]
     assert not len(data.records[1].boxes)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+@pytest.mark.parametrize("look", [open_splits, lambda folder: tars.members(folder / "a.tar")])
+def test_a_pipe_in_place_of_a_shard_is_never_waited_for(tmp_path, look):
+    os.mkfifo(tmp_path / "a.tar")
+    told = []
+
+    def run():
+        with pytest.raises(FcosError) as error:
+            look(tmp_path)
+        told.append(str(error.value))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert told

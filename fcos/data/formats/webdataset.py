@@ -17,7 +17,7 @@ from typing import Any
 
 from ... import tars
 from ...errors import DataError
-from ...readers import MB, parse_json, read_bytes
+from ...readers import MB, open_file, parse_json, read_bytes
 from ..dataset import Dataset, Sources
 from ..image import IMAGE_LIMIT, SUFFIXES
 from ..pages import Page, Reading, listed_classes
@@ -30,6 +30,7 @@ from .huggingface import objects_of
 
 _IMAGES = 1000  # of a shard at most
 _BYTES = 512 * MB  # and about so many bytes
+_SHARD = 1 << 40  # bytes of a tar file at most
 _LOOKED = 8  # members that are looked at to know the format
 
 
@@ -37,11 +38,11 @@ def _sniff(probe: Probe) -> bool:
     """Whether an image and its JSON stand among the first files: other tar files are just tar files."""
     kinds: dict[str, set[str]] = {}
     try:
-        with tarfile.open(probe.path, "r:") as archive:
+        with open_file(probe.path, _SHARD, DataError) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for _, member in zip(range(_LOOKED), archive, strict=False):
                 key, suffix = _key(member.name)
                 kinds.setdefault(key, set()).add("image" if suffix in SUFFIXES else suffix)
-    except (tarfile.TarError, OSError, ValueError):
+    except (DataError, tarfile.TarError, OSError, ValueError):
         return False
     return any({"image", ".json"} <= kind for kind in kinds.values())
 
