@@ -490,3 +490,20 @@ def test_postscript_starts_no_program(tmp_path):
     for read in (read_image, image_size):
         with pytest.raises(ImageError, match="not an image in a known format"):
             read(tmp_path / "holiday.jpg")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_a_progressive_jpeg_whose_last_scan_was_filled_with_zeros_is_told_of(share):
+    """Zeros are codes as good as others: the scan has its end, and then some are left over."""
+    pixels = (np.add.outer(np.arange(90) * 2, np.arange(120) * 3) % 256).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=85, progressive=True)
+    data = file.getvalue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = load_image(data)
+    start = data.rfind(b"\xff\xda")
+    cut = data[: start + 10 + int(share * (len(data) - start))] + bytes(700) + b"\xff\xd9"
+    with pytest.warns(ImageWarning, match="ends in zeros"):
+        image = load_image(cut)
+    assert not np.array_equal(image, whole)
