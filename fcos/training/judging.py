@@ -27,7 +27,7 @@ from .run import Around
 from .stop import StopNow
 from .validation import Pass, divided, eval_batch, in_order, loss_sums, share, threshold_of
 
-NEVER = -1  # as the step of the last evaluation: before the first step there is one, of what the run begins from
+START_DUE = -1  # in place of the step of the last evaluation: what the run begins from is still to be judged
 
 
 class Share(NamedTuple):
@@ -41,8 +41,8 @@ class Share(NamedTuple):
 class Judge:
     """Evaluates the weights of a run on `data`, its validation split (None: there is none), and knows the best so far.
 
-    `best` is the best AP, `stale` the evaluations since, `at` the step of the last one (0: none yet; or `NEVER`) and
-    `ap` what it found, `shown` the score of the best F1 there, the lowest that its weights show;
+    `best` is the best AP, `stale` the evaluations since, `at` the step of the last one (0: none yet, or `START_DUE`)
+    and `ap` what it found, `shown` the score of the best F1 there, the lowest that its weights show;
     `metrics` are those of the last, `seen_best` the best one's detections and metrics, in the first process only.
     """
 
@@ -73,7 +73,7 @@ class Judge:
         if self.at == step or self.data is None:
             return False
         if step == 0:
-            return self.at == NEVER
+            return self.at == START_DUE
         every = self.config.train.eval_every
         return last or (every > 0 and epoch % every == 0)
 

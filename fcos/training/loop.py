@@ -49,7 +49,7 @@ from .distributed import gather, join, one_line_for_lost_peers, require_same, sy
 from .ending import Ending, began_best, worst
 from .folder import RunFolder, check_loggers
 from .images import RunImages, draw_batch
-from .judging import NEVER, Judge
+from .judging import START_DUE, Judge
 from .monitor import StepReport, add_crowded, count_crowded, measure
 from .not_finite import stop
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -113,11 +113,11 @@ class Trainer:
         require_same({"settings": config.dump(), "data": self.data_hash, "checkpoint": str(start_step)}, self.world)
 
         self.network = self.build()
-        worth_judging = False
+        start_due = False
         if stored is None:
             for line in initialise(self.network, config, self.classes, options.init):
                 self.console.note(line)
-            worth_judging = bool(known_classes(config, self.classes, options.init))
+            start_due = "val" in self.data and bool(known_classes(config, self.classes, options.init))
         self.average = make_ready(self.network, config, self.fabric.device)
         if self.world > 1:
             synchronize_norms(self.network.train())
@@ -132,8 +132,8 @@ class Trainer:
         self.deadline = options.deadline
         self.step = 0
         self.judging = Judge(config, self.data.get("val"), self.classes, self.around, self.images)
-        if worth_judging:
-            self.judging.at = NEVER
+        if start_due:
+            self.judging.at = START_DUE
         self.saved_at: tuple[int, int] | None = None  # step and last evaluation of the newest checkpoint
         self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
         self.seconds = 0.0  # of this run before this process
@@ -442,7 +442,7 @@ class Trainer:
         self.saved_at = self.step, self.judging.at
         if isinstance(stored["normalizer"], list):  # one for each process
             self.normalizer = stored["normalizer"][self.rank % len(stored["normalizer"])]
-        self.folder.rewind(NEVER if self.judging.at == NEVER else self.step)
+        self.folder.rewind(self.step - 1 if self.judging.at == START_DUE else self.step)
 
     def finish(self) -> Result:
         """The last files and words of a run; the first process writes them."""

@@ -173,11 +173,6 @@ def _layers(names: Sequence[str], others: Sequence[str]) -> str:
     return ", ".join(list(parts)[:12]) + (f" and {len(parts) - 12} more" if len(parts) > 12 else "") or "nothing"
 
 
-def shares_classes(theirs: Classes, ours: Classes) -> bool:
-    """Whether a detector knows one of our classes by its name."""
-    return not {_same_class(n) for n in theirs.names}.isdisjoint(map(_same_class, ours.names))
-
-
 def known_classes(config: Config, classes: Classes, init: str | None) -> list[str]:
     """The classes that the detector which a run with this `init` (see `train`) begins from knows by their names."""
     if init in ("none", "backbone") or (init is None and bundled(config) is None):

@@ -21,7 +21,7 @@ from ..network import weights
 from ..network.model import FCOS
 from ..points import make_points
 from ..types import Batch
-from .setup import bundled, initialise, shares_classes
+from .setup import bundled, initialise, known_classes
 from .step import in_layout_of
 
 BACKBONE = "backbone"
@@ -58,8 +58,7 @@ def start_for(config: Config, train: Dataset, init: str | None, device: str) -> 
     path = bundled(config)
     if init is not None or path is None or not len(train):
         return Start(init, "")
-    theirs = weights.header(path)[1]
-    if shares_classes(theirs, train.classes):
+    if known_classes(config, train.classes, None):
         return Start(None, "")
     images = tiled(train, config.data.tile)
     drawn = np.linspace(0, len(images) - 1, min(_IMAGES, len(images))).round().astype(int)

@@ -128,6 +128,17 @@ def test_the_start_is_judged_once_though_a_run_is_killed_after_it(shapes, tmp_pa
     assert [step for step, ap in judged[0] if ap] == ["0", "4", "8"]
 
 
+def test_without_images_to_judge_by_a_resume_keeps_the_rows_of_known_classes(shapes, tmp_path):
+    first = run(shapes, tmp_path / "first", epochs=1)
+    config = tiny_config(model={"backbone_norm": "batch"}, train={"epochs": 1})
+    learn(config, {"train": shapes["train"]}, tmp_path / "run", init=str(first.folder), holdout=0)
+    data = {"train": shapes["train"]}
+    settings = {"train": {"epochs": 2}}
+    train(data, out=tmp_path / "run", settings=settings, resume=True, device="cpu", quiet=True)
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert [int(r["step"]) for r in rows] == list(range(1, 9))
+
+
 def test_a_finished_run_can_be_extended(shapes, tmp_path):
     run(shapes, tmp_path / "run", epochs=1)
     longer = run(shapes, tmp_path / "run", resume=True, epochs=2)
