@@ -114,6 +114,8 @@ def _with_torch(command: Callable[..., Any], spin: bool = True) -> Callable[...,
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; never shows a traceback for an FcosError."""
     _open_closed()
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__ and os.name == "posix":
+        sys.stderr = io.TextIOWrapper(io.BufferedWriter(_Losing()), sys.stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
             stream.reconfigure(errors="backslashreplace")
@@ -191,8 +193,30 @@ def _noted(interrupted: list[int]) -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+class _Losing(io.RawIOBase):
+    """stderr, of which a line is lost where the disk is full (`2> log`): no report is worth the work that it tells of.
+    A reader that went away ends the run as ever."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return os.write(2, data)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return len(memoryview(data).cast("B"))
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+    def isatty(self) -> bool:
+        return os.isatty(2)
+
+
 def _tell(line: str) -> None:
-    """The last words on stderr; where it takes none, as on a full disk, the exit code alone tells."""
+    """The last words on stderr; where nobody reads them any more, the exit code alone tells."""
     with contextlib.suppress(OSError):
         sys.stderr.write(line)
 

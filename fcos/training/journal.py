@@ -172,7 +172,17 @@ def _backend(path: Path) -> JournalFileBackend:
         def release(self) -> None:
             self._held.release()
 
-    return journal.JournalFileBackend(str(path), lock_obj=Lock(str(path)))
+    class Backend(journal.JournalFileBackend):
+        """An error of the disk has the file's name."""
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            try:
+                super().append_logs(logs)
+            except OSError as error:
+                reason = error.strerror or error
+                raise FcosError(f"cannot write {path}: {reason}; make room, then the same command goes on") from error
+
+    return Backend(str(path), lock_obj=Lock(str(path)))
 
 
 def _mend(path: Path) -> None:

@@ -200,6 +200,20 @@ def test_an_error_that_cannot_be_told_has_its_exit_code_all_the_same():
     assert done.returncode == 2
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_report_that_the_disk_does_not_take_ends_nothing(tmp_path):
+    """`fcos train ... 2> log` on a full disk learns on; what it says on the way is lost."""
+    program = "import sys; sys.argv[0] = 'fcos'; import fcos.cli as cli\n"
+    program += "cli.build = lambda: lambda **_: [sys.stderr.write('a line\\n'), 0][1]\n"
+    program += "try: cli.main([])\nexcept SystemExit as end: print('code', end.code)"
+    command = [sys.executable, "-c", program]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "code 0\n")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("code 0\n", "a line\n")
+
+
 def test_names_on_standard_input_need_be_no_utf8(tmp_path, capsys, monkeypatch):
     """What the system gives is read as names of files are; the others are detected in."""
     name = os.fsencode(tmp_path) + b"/\xff.png"

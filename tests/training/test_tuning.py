@@ -319,6 +319,25 @@ def test_a_killed_search_loses_nothing_but_time(made, undrawn, tmp_path):
     assert "trial 2 was cut off; it is done again" in lines
 
 
+def test_a_journal_that_the_disk_does_not_take_is_named_and_the_search_goes_on(made, undrawn, tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def learn(out, settings, minutes, on_epoch):
+        if len(Folder(tmp_path / "t").tried()) == 3:
+            size = (tmp_path / "t" / "trials.log").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, before[1]))
+        return learner(near)(out, settings, minutes, on_epoch)
+
+    try:
+        with pytest.raises(FcosError, match=r"^cannot write .*trials\.log: File too large; make room, then"):
+            tune(search(trials=5), tmp_path / "t", str, learn)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    found = tune(search(trials=5), tmp_path / "t", str, learner(near))
+    assert [t.state for t in found.tried] == ["whole", "whole", "cut off", "whole", "whole", "whole"]
+
+
 def test_two_processes_share_a_folder(made, undrawn, tmp_path):
     """The second is called while the first is in the middle of a trial."""
     inner = []
