@@ -1,14 +1,15 @@
-"""What lighter heads cost in AP: equal steps from equal seeds, the body of a detector in the package and new heads.
+"""What lighter heads cost in AP: equal steps from equal seeds, the backbone of a detector in the package and new heads.
 
-    python benchmarks/heads.py DATA --out heads.jsonl [--model fcos-lite0] [--heads paper,shared,rt] [--seeds 3]
-        [--size 160] [--steps 200] [--batch 8] [--images 0] [--cpu 1e9]
+    python benchmarks/heads.py DATA --out heads.jsonl [--model fcos-lite0] [--heads paper,shared,rt,group,batch]
+        [--seeds 3] [--size 160] [--steps 200] [--batch 8] [--images 0] [--cpu 1e9]
     python benchmarks/heads.py --read heads.jsonl
 
 `paper`: towers of 4 + 4 convolutions with GroupNorm. `shared`: 4 convolutions that both branches share, with BatchNorm.
-`rt`: the same over an FPN of depthwise convolutions. All towers are of plain convolutions, as R-50's are. Each begins
-with the body alone: FPN and head are new. The runs of a seed see the same images in the same order. Each run is a line
-in --out; runs that are there are not done again, and none is begun after --cpu seconds of the processor. --images: how
-many to learn from and how many to judge by at most, 0 for all. Speed is benchmarks/r50.py's.
+`rt`: the same over an FPN of depthwise convolutions. These towers are of plain convolutions, as R-50's are; `group` and
+`batch` have the towers of the model itself, with GroupNorm and with BatchNorm. Each begins with the backbone alone: FPN
+and head are new. The runs of a seed see the same images in the same order. Each run is a line in --out; runs that are
+there are not done again, and none is begun after --cpu seconds of the processor. --images: how many to learn from and
+how many to judge by at most, 0 for all. Speed is benchmarks/r50.py's.
 """
 
 from __future__ import annotations
@@ -22,30 +23,33 @@ from typing import Any
 from common import fill, lines, runs_parser, short_run
 from scipy.stats import t
 
-SHARED = ("model.head_shared_convs=4", "model.head_convs=0", "model.head_norm=batch")
+PLAIN = "model.head_depthwise=false"
+SHARED = (PLAIN, "model.head_shared_convs=4", "model.head_convs=0", "model.head_norm=batch")
 HEADS = {
-    "paper": ("model.head_convs=4", "model.head_norm=group"),
+    "paper": (PLAIN, "model.head_convs=4", "model.head_norm=group"),
     "shared": SHARED,
     "rt": (*SHARED, "model.fpn_depthwise=true"),
+    "group": ("model.head_norm=group",),
+    "batch": ("model.head_norm=batch",),
 }
 
 
 def learn(arguments: argparse.Namespace, seed: int, head: str) -> dict[str, Any]:
-    more = ["model.head_depthwise=false", *HEADS[head]]
-    row = short_run(arguments, seed, more, model=arguments.model, init="backbone")
+    row = short_run(arguments, seed, HEADS[head], model=arguments.model, init="backbone")
     return {"steps": arguments.steps, "size": arguments.size, **row}
 
 
 def read(path: Path) -> None:
-    """A line for each head, and its difference from the paper's with a 95 % interval over the seeds."""
+    """A line for each head, and its difference from the first one's with a 95 % interval over the seeds."""
     by = {(row["head"], row["seed"]): row for row in lines(path)}
-    print("head      AP of each seed            AP50                       difference of AP from the paper's")
-    for head in dict.fromkeys(name for name, _ in by):
+    heads = list(dict.fromkeys(name for name, _ in by))
+    print(f"head      AP of each seed            AP50                       difference of AP from {heads[0]}'s")
+    for head in heads:
         mine = {seed: row for (name, seed), row in by.items() if name == head}
         shown = (", ".join(f"{row[key]:.3f}" for row in mine.values()) for key in ("AP", "AP50"))
-        gaps = [row["AP"] - by["paper", seed]["AP"] for seed, row in mine.items() if ("paper", seed) in by]
+        gaps = [row["AP"] - by[heads[0], seed]["AP"] for seed, row in mine.items() if (heads[0], seed) in by]
         told = ""
-        if head != "paper" and len(gaps) > 1:
+        if head != heads[0] and len(gaps) > 1:
             half = t.ppf(0.975, len(gaps) - 1) * statistics.stdev(gaps) / len(gaps) ** 0.5
             told = f"{statistics.mean(gaps):+.4f} +- {half:.4f} ({len(gaps)} seeds)"
         print(f"{head:<8}  " + "  ".join(f"{text:<25}" for text in shown) + f"  {told}")

@@ -173,6 +173,34 @@ def _constant_padding(network: nn.Module) -> None:
             )
 
 
+def split_norms(network: nn.Module) -> None:
+    """Let every GroupNorm be means and products over the channels as they lie. OpenVINO has the norm itself for the
+    channels of a group side by side only, and copies each map there and back: 5 to 7 % of a network."""
+    for parent in list(network.modules()):
+        for name, norm in list(parent.named_children()):
+            if isinstance(norm, nn.GroupNorm):
+                setattr(parent, name, _SplitNorm(norm))
+
+
+class _SplitNorm(nn.Module):
+    """GroupNorm of [N,C,H,W]."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        centered = x - self._of_groups(x)
+        scale = torch.rsqrt(self._of_groups(centered * centered) + self.norm.eps)
+        return centered * (scale * self.norm.weight.view(1, -1, 1, 1)) + self.norm.bias.view(1, -1, 1, 1)
+
+    def _of_groups(self, x: Tensor) -> Tensor:
+        """The mean over a channel's group and all its locations, [N,C,1,1]."""
+        groups, channels = self.norm.num_groups, self.norm.num_channels
+        means = x.mean(dim=(2, 3)).reshape(-1, groups, channels // groups).mean(dim=2, keepdim=True)
+        return means.expand(-1, -1, channels // groups).reshape(-1, channels, 1, 1)
+
+
 def example(about: About) -> tuple[Tensor, ...]:
     """Inputs to trace with. Where the size is free every level, and the size in steps, has two rows and three columns
     or more: the tracer takes an axis of length 1, or two of equal length, for always so."""

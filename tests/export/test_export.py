@@ -204,6 +204,23 @@ def test_nms_in_onnx_decides_as_torchvision():
         assert sorted(real.nonzero()[kept][:, 0].tolist()) == found[i].nonzero()[0].tolist()
 
 
+@pytest.mark.parametrize(("groups", "channels"), [(32, 96), (32, 256), (1, 6), (5, 5)])
+def test_a_norm_in_parts_is_the_norm(groups, channels):
+    """Also where the mean is far from zero, and on a map of one location."""
+    generator = torch.Generator().manual_seed(0)
+    norm = torch.nn.GroupNorm(groups, channels)
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    network = torch.nn.Sequential(torch.nn.Sequential(norm))
+    maps = [torch.randn(2, channels, *size, generator=generator) * 0.1 + 3 for size in ((5, 7), (1, 1))]
+    with torch.no_grad():
+        before = [network(x) for x in maps]
+        graph.split_norms(network)
+        assert not any(type(m) is torch.nn.GroupNorm for m in network[0].children())
+        for x, expected in zip(maps, before, strict=True):
+            torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("kind", "nms"),
     [("openvino", False), pytest.param("openvino", True, marks=pytest.mark.slow), ("torchscript", False)],

@@ -19,7 +19,7 @@ from ...network.model import FCOS
 from ...readers import MB, read_bytes
 from .. import seal
 from ..about import KEY, About, from_text
-from ..graph import build, example
+from ..graph import build, example, split_norms
 from ..int8 import quantize
 from ..runtime import Run
 from . import onnx as onnx_format
@@ -45,9 +45,11 @@ def _from_trace(network: FCOS, about: About) -> tuple[Any, list[str]]:
     """(model, names of the head's output convolutions) by way of TorchScript, a tenth of the time of ONNX."""
     import openvino
 
+    module = build(network, about)
+    split_norms(module)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated, and warns of each size it keeps free
-        traced = torch.jit.trace(build(network, about), example(about), check_trace=False)
+        traced = torch.jit.trace(module, example(about), check_trace=False)
     shape = [about.batch or -1, 3, *(about.size or (-1, -1))]
     kind = openvino.Type.u8 if about.pixels == "uint8" else openvino.Type.f32
     model = openvino.convert_model(traced, input=[(openvino.PartialShape(shape), kind)])
