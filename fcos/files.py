@@ -8,7 +8,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from errno import EISDIR
 from pathlib import Path
 from secrets import token_hex
 from stat import S_IMODE
@@ -134,12 +136,14 @@ def whole(path: str | Path) -> Iterator[Path]:
         with temporary.open("r+b") as written:  # Windows refuses to flush what is open for reading
             os.fsync(written.fileno())
         temporary.chmod(permissions)
-        temporary.replace(path)
-        if _commands:
-            with suppress(OSError):
-                status = path.stat()
-                _commands[-1].written.add((status.st_dev, status.st_ino))
-                _commands[-1].read.discard((status.st_dev, status.st_ino))  # a number is used again
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        waiting = _waiting.get()
+        if waiting is not None and not path.name.startswith(_MARK):
+            waiting.append((temporary, path))
+            temporary = None
+        else:
+            _place(temporary, path)
     except Exception as error:
         reason = None if isinstance(error, FcosError) else disk_reason(error)
         if reason is None or path.name.startswith(_MARK):  # the file around this one has the name that the user knows
@@ -148,6 +152,41 @@ def whole(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None and temporary.exists():
             temporary.unlink()
+
+
+def _place(temporary: Path, path: Path) -> None:
+    temporary.replace(path)
+    if _commands:
+        with suppress(OSError):
+            status = path.stat()
+            _commands[-1].written.add((status.st_dev, status.st_ino))
+            _commands[-1].read.discard((status.st_dev, status.st_ino))  # a number is used again
+
+
+_waiting: ContextVar[list[tuple[Path, Path]] | None] = ContextVar("waiting", default=None)
+
+
+@contextmanager
+def whole_set() -> Iterator[None]:
+    """Files that belong together. What this thread writes within it, by `write_whole` and `whole`, stays hidden beside
+    its place until the end, when all of it moves there; after an error none does, and all that was there before stays.
+    (Files of a URL are uploaded one by one.)"""
+    if _waiting.get() is not None:  # a part of a larger set
+        yield
+        return
+    files: list[tuple[Path, Path]] = []
+    token = _waiting.set(files)
+    try:
+        yield
+        for temporary, path in files:
+            try:
+                _place(temporary, path)
+            except OSError as error:
+                raise FcosError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        _waiting.reset(token)
+        for temporary, _ in files:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

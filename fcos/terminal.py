@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import re
 import sys
@@ -215,6 +216,26 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def hub_in_a_line() -> Iterator[None]:
+    """Within it stderr hears once that Hugging Face cannot be reached and is asked again, not each time."""
+    told = False
+
+    def once(record: logging.LogRecord) -> bool:
+        nonlocal told
+        if not told:
+            sys.stderr.write(f"fcos: trying again for up to a minute: {one_line(record.getMessage())}\n")
+        told = True
+        return False
+
+    log = logging.getLogger("huggingface_hub.utils._http")
+    log.addFilter(once)
+    try:
+        yield
+    finally:
+        log.removeFilter(once)
 
 
 def plural(count: int, noun: str) -> str:

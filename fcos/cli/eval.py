@@ -122,7 +122,7 @@ def command(
     from ..evaluation.coco import curves, evaluate, read_results
     from ..evaluation.program import learned_note
     from ..export.registry import format_of
-    from ..files import check_folder, write_whole
+    from ..files import check_folder, whole_set, write_whole
     from ..inference.composite import OWN, Composite, Looks
     from ..inference.load import load_together
     from ..inference.stream import Pace, pick_pace
@@ -222,9 +222,10 @@ def command(
         result["scores_for_precision"] = {"precision": precision, "scores": score_option(rows)}
         more += [*([""] if more else []), threshold_table(rows, precision)]
     if out is not None:
-        _write(out, json.dumps(result, indent=2), seen, dataset, score)
-        if "scores_for_precision" in result:
-            write_whole(out / "scores.json", json.dumps(result["scores_for_precision"]["scores"], indent=1) + "\n")
+        with whole_set():
+            _write(out, json.dumps(result, indent=2), seen, dataset, score)
+            if "scores_for_precision" in result:
+                write_whole(out / "scores.json", json.dumps(result["scores_for_precision"]["scores"], indent=1) + "\n")
     if as_json:
         typer.echo(json.dumps(result))
         return

@@ -68,7 +68,7 @@ def command(
 
     from ..data.runs import missing, run_of
     from ..errors import FcosError
-    from ..files import write_whole
+    from ..files import whole_set, write_whole
     from ..inference.load import load
 
     things, overrides = sort_words(words, settings)
@@ -117,10 +117,11 @@ def command(
     if out is not None:
         from PIL import Image
 
-        write_whole(out / "explain.json", json.dumps(report, indent=1) + "\n")
-        for name, pixels in drawn.items():
-            drawing = Image.fromarray(pixels)
-            write_whole(out / name, lambda path, drawing=drawing: drawing.save(path, quality=92))  # type: ignore[misc]
+        with whole_set():
+            write_whole(out / "explain.json", json.dumps(report, indent=1) + "\n")
+            for name, pixels in drawn.items():
+                drawing = Image.fromarray(pixels)
+                write_whole(out / name, lambda path, drawing=drawing: drawing.save(path, quality=92))  # type: ignore[misc]
     typer.echo(json.dumps(report) if as_json else text)
     if out is not None and not as_json:
         typer.echo(f"written to {out}: explain.json, {', '.join(drawn)}", err=True)

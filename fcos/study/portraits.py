@@ -50,7 +50,7 @@ class Portraits:
 def portraits(detector: Detector, images: Sequence[Path], folder: Path) -> Portraits:
     """Write centerness.png and architecture.png for the image with the clearest large detection, and
     detections on several levels, among the first of `images`. Raises DataError where nothing is found."""
-    from ..files import write_whole
+    from ..files import whole_set, write_whole
 
     best: tuple[float, Explanation, Story] | None = None
     images = images[:_LOOK]
@@ -63,8 +63,9 @@ def portraits(detector: Detector, images: Sequence[Path], folder: Path) -> Portr
     if best is None:
         raise DataError(f"nothing scores {_SCORE:g} or more in the {len(images)} images to draw")
     _, told, story = best
-    write_whole(folder / "centerness.png", lambda path: draw_centerness(told, story, path))
-    write_whole(folder / "architecture.png", lambda path: draw_architecture(detector, told, path))
+    with whole_set():
+        write_whole(folder / "centerness.png", lambda path: draw_centerness(told, story, path))
+        write_whole(folder / "architecture.png", lambda path: draw_architecture(detector, told, path))
     about = {k: v for k, v in vars(story).items() if k != "silenced"}
     return Portraits(detector.config.name, str(told.detections.source), ("centerness.png", "architecture.png"), about)
 

@@ -28,7 +28,7 @@ from ..network.model import FCOS
 from ..points import padded
 from ..readers import TEXT_LIMIT, read_json
 from ..terminal import clock, data_name, percent, plain, plural, table
-from ..training.folder import RunFolder
+from ..training.folder import RunFolder, alone
 from ..training.loop import Trainer
 from ..training.sample import Make
 from .ablation import BASE, ladder
@@ -209,7 +209,8 @@ def versus_study(data: Mapping[str, Dataset], plan: Plan) -> VersusStudy:
     """Train every method for every seed, learned from data["train"], judged by data["val"] after the last step.
 
     A run that has ended is read from its folder OUT/KEY-seedN, one that has begun goes on. `versus.txt` in OUT is
-    written anew after every run. Raises FcosError where the folder holds runs with other settings.
+    written anew after every run. Raises FcosError where the folder holds runs with other settings, or another process
+    is at it.
     """
     known = methods(plan.config)
     for key in plan.only:
@@ -224,6 +225,11 @@ def versus_study(data: Mapping[str, Dataset], plan: Plan) -> VersusStudy:
     if not as_seen(data["val"], plan.config.data).counts().any():
         raise DataError(f"{data['val'].root}: no boxes in {_judged(data['val'])}, so there is nothing to judge by")
     check_folder(plan.out)
+    with alone(plan.out, "study"):
+        return _all(data, plan, known)
+
+
+def _all(data: Mapping[str, Dataset], plan: Plan, known: Mapping[str, Method]) -> VersusStudy:
     chosen = {key: known[key] for key in (plan.only or known)}
     cells: dict[str, list[Cell]] = {key: [] for key in chosen}
     costs: dict[str, Cost] = {}

@@ -48,8 +48,8 @@ class Deadline:
     """When a run must be over, and how it keeps to that.
 
     seconds: that the whole may take. tail: of them, for judging, drawing and saving after the last step. used: those
-    gone before this process, of the processes that a resume goes on from. start: `time.monotonic()` when this process
-    was started. revised: whether the number of steps was lowered already.
+    gone before this process, of the processes that a resume goes on from. start: `time.monotonic()` when this part of
+    the run began. revised: whether the number of steps was lowered already.
     """
 
     seconds: float
@@ -103,12 +103,12 @@ class Deadline:
         return len(numbers) == 3 and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
 
     @classmethod
-    def again(cls, stored: Mapping[str, Any]) -> Deadline:
-        """That of a resumed run, which has what the processes before it left."""
+    def again(cls, stored: Mapping[str, Any], start: float) -> Deadline:
+        """That of a run resumed at `start` (`time.monotonic()`), which has what the processes before it left."""
         return cls(
             float(stored["seconds"]),
             float(stored["tail"]),
             float(stored["used"]),
-            time.monotonic() - process_age(),
+            start,
             bool(stored.get("revised")),
         )

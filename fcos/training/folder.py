@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,39 @@ COLUMNS = (
     "AP", "AP50", "AP75",
 )  # fmt: skip
 
-_RESULT = "result.json"
+RESULT = "result.json"
+
+
+def _hold(path: Path, what: str) -> FileLock | None:
+    """The lock of a folder, made where it is not there, which ends with this process; None where the file system has no
+    locks. FcosError where another process has it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / f"{what}.lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise FcosError(f"another {what} is writing into {path}; wait for its end, or give another --out") from None
+    except NotImplementedError:
+        return None
+    except OSError as error:
+        raise FcosError(f"cannot write into {path}: {error.strerror or error}") from error
+    return lock
+
+
+def _let_go(lock: FileLock | None) -> None:
+    if lock is not None:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """No other process makes a `what` of several runs in the folder meanwhile; errors as `RunFolder.hold`."""
+    lock = _hold(path, what)
+    try:
+        yield
+    finally:
+        _let_go(lock)
 
 
 class RunFolder:
@@ -49,28 +82,14 @@ class RunFolder:
         """Keep other runs out of the folder until `release` or the end of this process; FcosError when one is in it."""
         if not self.write:
             return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / "run.lock", timeout=0)
-            lock.acquire()
-        except Timeout:
-            raise FcosError(
-                f"another run is writing into {self.path}; wait for its end, or give another --out"
-            ) from None
-        except NotImplementedError:  # a file system without locks
-            return
-        except OSError as error:
-            raise FcosError(f"cannot write into {self.path}: {error.strerror or error}") from error
-        self._lock = lock
-        if (self.path / "config.yaml").exists():
+        self._lock = _hold(self.path, "run")
+        if self._lock is not None and (self.path / "config.yaml").exists():
             own(self.path)  # to be resumed: its files are read, and go on
 
     def release(self) -> None:
         """Let other runs in."""
-        if self._lock is not None:
-            (self.path / "run.lock").unlink(missing_ok=True)
-            self._lock.release()
-            self._lock = None
+        _let_go(self._lock)
+        self._lock = None
 
     def start(self, environment: Mapping[str, Any]) -> None:
         """Make the folder; FcosError when another run is in it. `describe` makes it a run, once it can be resumed."""
@@ -138,7 +157,7 @@ class RunFolder:
         rows = [r for r in self.rows() if r["step"].isdigit()]
         self._resumed = True
         steps = [_whole_number(row.get("step", "")) for row in rows]
-        (self.path / _RESULT).unlink(missing_ok=True)
+        (self.path / RESULT).unlink(missing_ok=True)
         for row, at in zip(rows, steps, strict=True):
             self._logged |= dict.fromkeys(scalars(row), at) if at is not None else {}
         kept = [row for row, at in zip(rows, steps, strict=True) if at is not None and at <= step]
@@ -178,11 +197,11 @@ class RunFolder:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write result.json, the last file of a run: from here on it is finished."""
         if self.write:
-            write_whole(self.path / _RESULT, json.dumps(result, indent=1))
+            write_whole(self.path / RESULT, json.dumps(result, indent=1))
 
     def finished(self) -> bool:
         """Whether the run has come to its end; one that was stopped or killed has not."""
-        return (self.path / _RESULT).is_file()
+        return (self.path / RESULT).is_file()
 
 
 def check_loggers(names: Sequence[str]) -> None:
@@ -214,10 +233,10 @@ def _number(text: str) -> bool:
     return True
 
 
-def next_folder(root: Path, name: str) -> Path:
-    """runs/NAME, or runs/NAME-2, -3 ... when it is taken."""
+def next_folder(root: Path, name: str, wanted: Callable[[Path], bool] = lambda path: False) -> Path:
+    """runs/NAME, or runs/NAME-2, -3 ... when it is taken; one that is there and `wanted` goes first."""
     path, number = root / name, 1
-    while path.exists():
+    while path.exists() and not wanted(path):
         number += 1
         path = root / f"{name}-{number}"
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +12,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data.dataset import Dataset
+from ..environment import data_hash
 from ..errors import ConfigError, DataError
 from ..evaluation.forecast import Between, Curve, fit, scatter
-from ..files import check_folder, write_whole
+from ..evaluation.uncertainty import Interval
+from ..files import check_folder, sweep, whole_set, write_whole
+from ..readers import TEXT_LIMIT, read_json
 from ..show.curves import Learned, learning_curves
 from ..terminal import plural
+from .checkpoint import checkpoints
+from .folder import RESULT, RunFolder, alone
 from .outlook import points
+from .stop import Stopped
 
 SHARES = (0.3, 0.55, 1.0)  # of the images, and of the time of a run
 RUNS = sum(SHARES) + len(SHARES) - 1  # times of a whole run that all of them take: the last of both is the same run
 _FEWEST = 10  # images of the smallest part
+_ASKED = "asked.json"
 
 
 class Scored(NamedTuple):
@@ -78,12 +86,13 @@ class Forecast:
 
     def write(self, folder: Path) -> Path:
         """forecast.json and forecast.png, both curves; the path of the plot."""
-        write_whole(folder / "forecast.json", json.dumps(self.to_dict(), indent=1))
         sides = (
             Learned("minutes of a run", self.by_time, self.time, self.by_time[-1][0] + self.minutes),
             Learned("images to learn from", self.by_images, self.number, self.by_images[-1][0] + self.images),
         )
-        return write_whole(folder / "forecast.png", lambda path: learning_curves(sides, path))
+        with whole_set():
+            write_whole(folder / "forecast.json", json.dumps(self.to_dict(), indent=1))
+            return write_whole(folder / "forecast.png", lambda path: learning_curves(sides, path))
 
 
 def measured(data: Mapping[str, Dataset], learn: Learn, minutes: float, more: tuple[float, int]) -> Forecast:
@@ -115,22 +124,93 @@ def forecast(
     data: Mapping[str, Dataset], out: Path, minutes: float, more: tuple[float, int], **options: Any
 ) -> Forecast:
     """Train on parts of `data` ("train" and "val") in the folder `out`, `minutes` in all, and say what `more` minutes
-    and images would bring. `options` are those of `fcos.train`."""
+    and images would bring. `options` are those of `fcos.train`.
+
+    Called again with the same data, minutes and options it goes on where it stopped: a run that has ended is read, one
+    that was stopped or killed resumes. FcosError where `out` holds something else, or another process is at it.
+    """
+    check_folder(out)
+    asked = _asked(data, minutes, options)
+    with alone(out, "forecast"):
+        _check_same(out, asked)
+        result = measured(data, _learn(data, out, options), minutes, more)
+        result.write(out)
+    return result
+
+
+def unfinished(data: Mapping[str, Dataset], out: Path, minutes: float, options: Mapping[str, Any]) -> bool:
+    """Whether `out` holds the beginning of the forecast that would be asked for."""
+    return _stored(out) == _asked(data, minutes, options) and not (out / "forecast.json").is_file()
+
+
+def _asked(data: Mapping[str, Dataset], minutes: float, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What two calls for one folder must agree in."""
+    told = {"model": options.get("model"), "settings": list(options.get("settings", ()))}  # as JSON gives it back
+    hashes = {name: data_hash(data[name]) for name in ("train", "val") if name in data}
+    return {"minutes": minutes, **told, "data": hashes}
+
+
+def _stored(out: Path) -> object:
+    file = out / _ASKED
+    return read_json(file, TEXT_LIMIT) if file.is_file() else None
+
+
+def _check_same(out: Path, asked: dict[str, Any]) -> None:
+    """Keep what is asked for in a new folder; FcosError where another holds something else."""
+    stored = _stored(out)
+    if stored is None:
+        sweep(out)
+        if [p.name for p in out.iterdir() if p.name != "forecast.lock"]:
+            raise DataError(f"{out} is not empty; give another --out")
+    elif stored != asked:
+        was: Mapping[str, Any] = stored if isinstance(stored, dict) else {}
+        differs = next(key for key, value in asked.items() if was.get(key) != value)
+        known = "" if differs == "data" else f" ({was.get(differs)}, not {asked[differs]})"
+        if any(_begun(folder) for folder in out.iterdir()):
+            raise ConfigError(f"{out} holds a forecast with other {differs}{known}; give another --out, or the same")
+    write_whole(out / _ASKED, json.dumps(asked, indent=1) + "\n")
+
+
+def _begun(folder: Path) -> bool:
+    return bool(checkpoints(folder)) or RunFolder(folder, write=False).finished()
+
+
+def _learn(data: Mapping[str, Dataset], out: Path, options: Mapping[str, Any]) -> Learn:
+    """Run, resume or read a run in a folder of its own."""
     from .program import train
 
-    check_folder(out)
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty; give another --out")
-
     def learn(name: str, part: Dataset, time: float) -> Scored:
+        folder, seen = out / name, {"train": part, "val": data["val"]}
         try:
-            result = train({"train": part, "val": data["val"]}, minutes=time, out=out / name, quiet=True, **options)
+            if RunFolder(folder, write=False).finished():
+                pass
+            elif checkpoints(folder):
+                train(seen, out=folder, resume=True, quiet=True, device=options.get("device", "auto"))
+            else:
+                train(seen, minutes=time, out=folder, quiet=True, **options)
         except ConfigError as error:
             raise ConfigError(f"the run {name} of the forecast: {error}; give the forecast more --minutes") from error
-        if result.metrics is None or np.isnan(result.metrics.ap):
-            return Scored(0.0, np.nan)
-        return Scored(result.metrics.ap, np.nan if result.interval is None else result.interval.error)
+        except Stopped as stop:
+            raise Stopped(f"stopped in {folder}; the same command goes on", stop.code - 128) from None
+        return scored(folder)
 
-    result = measured(data, learn, minutes, more)
-    result.write(out)
-    return result
+    return learn
+
+
+def scored(folder: Path) -> Scored:
+    """How a run that has ended was judged, by its files."""
+    ap: object = None
+    interval: object = None
+    if (folder / "metrics.json").is_file():
+        ap = _value(read_json(folder / "metrics.json", TEXT_LIMIT), "AP")
+        interval = _value(read_json(folder / RESULT, TEXT_LIMIT), "AP")
+    if not isinstance(ap, int | float) or not math.isfinite(ap):
+        return Scored(0.0, math.nan)
+    ends = [_value(interval, key) for key in ("value", "low", "high")]
+    if not all(isinstance(end, int | float) for end in ends):
+        return Scored(float(ap), math.nan)
+    return Scored(float(ap), Interval(*ends).error)
+
+
+def _value(stored: object, key: str) -> Any:
+    return stored.get(key) if isinstance(stored, dict) else None

@@ -436,7 +436,7 @@ class Trainer:
         before, now = stored["config"]["train"], self.config.train
         if (before["iterations"], before["epochs"]) == (now.iterations, now.epochs):  # else made longer or shorter
             self.total = min(stored.get("total", self.total), self.total)  # the time may have lowered it, nothing else
-            self.deadline = Deadline.again(stored["deadline"]) if stored.get("deadline") else None
+            self.deadline = Deadline.again(stored["deadline"], self.options.began) if stored.get("deadline") else None
         self.step = stored["step"]
         self.judging.restore(stored)
         self.saved_at = self.step, self.judging.at

@@ -159,6 +159,7 @@ def train(
         on_epoch=on_epoch,
         deadline=planned.deadline if planned else None,
         url=url,
+        began=began,
     )
     trainer = Trainer(full, chosen.data, options)
     if planned is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,7 +32,7 @@ class RunOptions:
     told; `notes` are lines to tell first. `on_step(step, report)` is called after every optimiser step, with the steps
     done so far, and `on_epoch(epoch, metrics)` after every epoch, with those of its evaluation or None; both in the
     first process only. `deadline` ends the run in time, by fewer steps than the settings have. `url`: where the
-    folder is kept, `out` being the copy that the run works in.
+    folder is kept, `out` being the copy that the run works in. `began`: `time.monotonic()` when it was asked for.
     """
 
     out: Path
@@ -47,6 +48,7 @@ class RunOptions:
     on_epoch: Callable[[float, Metrics | None], object] | None = None
     deadline: Deadline | None = None
     url: str | None = None
+    began: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)

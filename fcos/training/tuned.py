@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import write_whole
+from ..files import whole_set, write_whole
 from ..show.axes import INK, LINES, MUTED, new_figure, style
 from ..show.page import Page
 from ..terminal import clock, decimal, plain, plural, table
@@ -132,8 +132,13 @@ class Tuned:
 
     def write(self) -> Path:
         """tune.html, and command.txt with the best trial's command."""
-        if self.best is not None:
-            write_whole(self.folder / "command.txt", f"{self.best.command}\n")
+        page = self._page()
+        with whole_set():
+            if self.best is not None:
+                write_whole(self.folder / "command.txt", f"{self.best.command}\n")
+            return page.write(self.folder / "tune.html")
+
+    def _page(self) -> Page:
         page = Page("Search of settings")
         page.contents()
         page.heading("Result")
@@ -165,7 +170,7 @@ class Tuned:
         facts = [("trials of", f"{self.about['minutes']:g} minutes"), ("model", self.about["model"])]
         facts += [("stays", " ".join(self.about["fixed"]) or "as planned"), *self.about["space"].items()]
         page.facts(facts)
-        return page.write(self.folder / "tune.html")
+        return page
 
     def _course(self) -> Figure:
         """AP by trial, and the best so far."""

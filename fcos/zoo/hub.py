@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import ModelError, require
 from ..network import weights
-from ..terminal import plural
+from ..terminal import hub_in_a_line, plural
 from ..version import __version__
 
 WEIGHTS = "model.safetensors"
@@ -33,7 +33,8 @@ def download(name: str) -> Path:
     hub = require("huggingface_hub", "hub")
     repo, revision = parse(name)
     try:
-        path = hub.hf_hub_download(repo, WEIGHTS, revision=revision, library_name="fcos")
+        with hub_in_a_line():
+            path = hub.hf_hub_download(repo, WEIGHTS, revision=revision, library_name="fcos")
     except Exception as error:  # whatever its client raises: the name, the network or the token
         raise ModelError(_explain(error, name)) from error
     return Path(path)

@@ -87,3 +87,19 @@ def test_what_learned_from_tiles_is_judged_through_tiles_unless_told_otherwise(w
     code, _, err = fcos(capsys, "predict", data.records[0].path, "--model", file, "--json")
     assert code == 0, err
     assert "--tile 48" in err
+
+
+def test_where_one_file_cannot_be_written_all_others_stay_as_they_were(work, capsys, tmp_path):
+    """A full disk does that; here a folder has the name of the last file."""
+    last = "scores.json"
+    options = ("--model", work / "model.safetensors", "--out", tmp_path, "--precision", "0.5")
+    (tmp_path / last).mkdir()
+    (tmp_path / "metrics.json").write_text("old")
+    code, _, err = fcos(capsys, "eval", work / "shapes", *options)
+    assert (code, last in err.splitlines()[-1]) == (2, True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["metrics.json", last])
+    assert (tmp_path / "metrics.json").read_text() == "old"
+    (tmp_path / last).rmdir()
+    assert fcos(capsys, "eval", work / "shapes", *options)[0] == 0
+    assert (tmp_path / last).is_file()
+    assert (tmp_path / "metrics.json").read_text() != "old"

@@ -1,4 +1,4 @@
-"""Files written whole: their permissions."""
+"""Files written whole, alone and together: what stays after an error, and their permissions."""
 
 import os
 import tempfile
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fcos.errors import FcosError
-from fcos.files import WINDOWS, disk_reason, whole_folder, write_whole
+from fcos.files import WINDOWS, disk_reason, whole, whole_folder, whole_set, write_whole
 
 
 @pytest.mark.skipif(WINDOWS, reason="permissions of POSIX")
@@ -59,3 +59,50 @@ def test_a_full_disk_names_the_file_that_the_user_knows(tmp_path):
 
 def test_what_openvino_says_of_a_full_disk_is_understood():
     assert "full" in (disk_reason(RuntimeError("basic_ios::clear: iostream error")) or "")
+
+
+def _old(folder):
+    for name in "abc":
+        (folder / name).write_text("old")
+
+
+def _write(contents):
+    with whole_set():
+        for path, content in contents.items():
+            write_whole(path, content)
+
+
+def _there(folder):
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+def test_files_that_belong_together_are_all_new_or_all_old(tmp_path):
+    _old(tmp_path)
+    with whole_set():
+        write_whole(tmp_path / "a", "new")
+        with whole_set(), whole(tmp_path / "b") as path:  # a part of the set
+            write_whole(path, "half")
+            path.write_text("new")
+        assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "old"
+    assert _there(tmp_path) == {"a": "new", "b": "new", "c": "old"}
+
+    def full(path):
+        path.write_text("ha")
+        raise OSError(28, "No space left on device")
+
+    _old(tmp_path)
+    with pytest.raises(FcosError, match=r"cannot write .*c: No space left"):
+        _write({tmp_path / "a": "new", tmp_path / "new": "new", tmp_path / "c": full})
+    assert _there(tmp_path) == {"a": "old", "b": "old", "c": "old"}
+    write_whole(tmp_path / "a", "new")  # and the set has ended
+    assert _there(tmp_path)["a"] == "new"
+
+
+def test_a_folder_in_the_place_of_one_of_them_is_met_before_any_moves(tmp_path):
+    _old(tmp_path)
+    (tmp_path / "b").unlink()
+    (tmp_path / "b").mkdir()
+    with pytest.raises(FcosError, match=r"cannot write .*b: Is a directory"):
+        _write({tmp_path / "a": "new", tmp_path / "b": "new"})
+    assert _there(tmp_path) == {"a": "old", "c": "old"}
+    assert list((tmp_path / "b").iterdir()) == []

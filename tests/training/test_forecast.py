@@ -6,8 +6,9 @@ import pytest
 from tiny import fcos, make_shapes
 
 from fcos.data.open import open_splits
-from fcos.errors import DataError
-from fcos.training.forecast import RUNS, Scored, measured
+from fcos.errors import ConfigError, DataError, FcosError
+from fcos.training.folder import alone
+from fcos.training.forecast import RUNS, Scored, forecast, measured
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,53 @@ def test_without_images_to_judge_by_or_with_too_few_it_says_so(shapes):
     few = {"train": shapes["train"].subset(range(20)), "val": shapes["val"]}
     with pytest.raises(DataError, match="20 images are too few"):
         measured(few, lambda *_: 0.5, 10, (15, 200))
+
+
+class Runs:
+    """In place of `fcos.train`: the files that a run leaves. The run named in `killed` ends after its checkpoint."""
+
+    def __init__(self, killed=""):
+        self.killed, self.begun = killed, []
+
+    def __call__(self, data, *, out, resume=False, **_):
+        self.begun.append((out.name, resume))
+        out.mkdir(exist_ok=True)
+        (out / "checkpoint-00000003.pt").write_bytes(b"")
+        if out.name == self.killed:
+            raise KeyboardInterrupt
+        ap = 0.1 + 0.01 * len(data["train"])
+        (out / "metrics.json").write_text(json.dumps({"AP": ap}))
+        (out / "result.json").write_text(json.dumps({"AP": {"value": ap, "low": ap - 0.02, "high": ap + 0.02}}))
+
+
+@pytest.mark.parametrize("killed", ["time-0.3", "images-22", "images-40"])
+def test_the_same_again_goes_on_where_it_stopped_and_does_nothing_twice(shapes, tmp_path, monkeypatch, killed):
+    def ask(runs, out=tmp_path / "out", minutes=10.0, **options):
+        monkeypatch.setattr("fcos.training.program.train", runs)
+        return forecast(shapes, out, minutes, (15.0, 200), **{"model": None, "settings": [], **options})
+
+    fresh, first, second, third = Runs(), Runs(killed), Runs(), Runs()
+    whole = ask(fresh, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        ask(first)
+    assert ask(second).to_dict() == whole.to_dict()
+    assert second.begun[0] == (killed, True)
+    assert [name for name, _ in first.begun[:-1] + second.begun] == [name for name, _ in fresh.begun]
+    assert ask(third).to_dict() == whole.to_dict()
+    assert not third.begun
+    with pytest.raises(ConfigError, match=r"holds a forecast with other minutes \(10.0, not 20.0\)"):
+        ask(Runs(), minutes=20.0)
+    with pytest.raises(ConfigError, match="other settings"):
+        ask(Runs(), settings=["data.size=64"])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="is not empty"):
+        ask(Runs(), tmp_path / "mine")
+
+
+def test_two_at_once_in_one_folder_are_refused(shapes, tmp_path):
+    with alone(tmp_path, "forecast"), pytest.raises(FcosError, match="another forecast is writing into"):
+        forecast(shapes, tmp_path, 10.0, (15.0, 200))
 
 
 def test_bad_lines(capsys, tmp_path):

@@ -170,3 +170,16 @@ def test_without_the_extra_the_error_is_the_install_line(monkeypatch, model):
         find_weights("hf://me/shapes")
     with pytest.raises(MissingExtra, match=r"pip install .*\[hub\]"):
         hub.push(model / "last.safetensors", "hf://me/shapes", "a card")
+
+
+def test_a_network_that_is_not_there_is_told_of_in_one_line(server, monkeypatch, capfd):
+    """Its client tries again and again, and tells of each."""
+    closed = "http://127.0.0.1:9"
+    monkeypatch.setattr(constants, "ENDPOINT", closed)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", closed + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with pytest.raises(ModelError, match="cannot be reached"):
+        hub.download("hf://me/shapes")
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) <= 1
+    assert all(line.startswith("fcos: trying again for up to a minute") for line in told)
