@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -257,5 +258,5 @@ def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int
         boxes = np.array([m.box for m in rows])
         colors = [_COLORS[m.stage] for m in rows]
         images.append(draw_boxes(pixels, Marks(boxes, range(len(rows)), texts, colors=colors)))
-        titles.append(f"{record.file_name}: {len(rows)} of {int(_solid(record).sum())} missed")
+        titles.append(f"{len(rows)} of {int(_solid(record).sum())} missed: {Path(record.file_name).name}")
     return sheet(images, titles=titles, cell=cell)

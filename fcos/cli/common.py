@@ -39,8 +39,8 @@ Views = Annotated[
 ]
 DATA = "Data set, a folder or a file; the format is recognised (fcos help data)."
 Format = Annotated[str | None, typer.Option("--format", help="Format of the data, if it is not recognised.")]
-Pictures = Annotated[
-    Path | None, typer.Option("--pictures", help="Folder of the images, if they are not beside the labels.")
+ImagesIn = Annotated[
+    Path | None, typer.Option("--images", help="Folder of the images, if they are not beside the labels.")
 ]
 Labels = Annotated[
     Path | None, typer.Option("--labels", help="Folder or file of the labels, if they are not beside the images.")
@@ -83,11 +83,11 @@ def settings_of(model: str, settings: Sequence[str]) -> Config:
     return read_settings(model)[0].override(*settings, source="command line")
 
 
-def data_source(path: str | Path, format: str | None, pictures: Path | None, labels: Path | None) -> DataSource:
+def data_source(path: str | Path, format: str | None, images_in: Path | None, labels: Path | None) -> DataSource:
     """The data set that a command line names, with what it says about how to read it."""
     from ..data.tree import DataSource
 
-    return DataSource(Path(path), format, pictures, labels)
+    return DataSource(Path(path), format, images_in, labels)
 
 
 def open_to_judge(path: str | Path | DataSource, split: str | None) -> Dataset:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import WORDS, Format, Labels, Pictures, Settings, data_source, settings_of, sort_words
+from .common import WORDS, Format, ImagesIn, Labels, Settings, data_source, settings_of, sort_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     strict: Strict = False,
     format: Format = None,
-    pictures: Pictures = None,
+    images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
     """Show format, splits, classes with ids and counts, and what was noticed while reading."""
@@ -37,7 +37,7 @@ def info(
 
     from ..data.open import open_dataset, open_splits
 
-    source = data_source(path, format, pictures, labels)
+    source = data_source(path, format, images_in, labels)
     if split:
         one = open_dataset(source, split, strict=strict)
         splits = {one.split: one}
@@ -82,11 +82,11 @@ def convert(
     strict: Strict = False,
     rename: Rename = None,
     format: Format = None,
-    pictures: Pictures = None,
+    images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
     """Write all splits in another format, and say what it cannot hold."""
-    splits = _read(data_source(source, format, pictures, labels), destination, strict)
+    splits = _read(data_source(source, format, images_in, labels), destination, strict)
     _write(_renamed(splits, rename), destination, to, link)
 
 
@@ -100,7 +100,7 @@ def split(
     link: Link = False,
     strict: Strict = False,
     format: Format = None,
-    pictures: Pictures = None,
+    images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
     """Move a share of the training images to a new val split: each class in proportion, near-duplicates together.
@@ -112,7 +112,7 @@ def split(
     from ..data.splits import TAUGHT, default_split
     from ..errors import DataError
 
-    splits = _read(data_source(source, format, pictures, labels), destination, strict)
+    splits = _read(data_source(source, format, images_in, labels), destination, strict)
     name = default_split(list(splits), TAUGHT)
     if name is None:
         raise DataError(f"{source} has the splits {', '.join(splits)}, and none of them is train")
@@ -234,7 +234,7 @@ def show(
         Path | None, typer.Option("--out", "-o", help="Image file to write. Default: SPLIT.jpg in this folder.")
     ] = None,
     format: Format = None,
-    pictures: Pictures = None,
+    images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
     """Draw a sheet of images with their boxes."""
@@ -251,7 +251,7 @@ def show(
         raise ConfigError(f"{things[0]!r} is no setting; write KEY=VALUE")
     if overrides and not augment:
         raise ConfigError("settings change nothing here without --augment")
-    source = data_source(path, format, pictures, labels)
+    source = data_source(path, format, images_in, labels)
     if split:
         dataset = open_dataset(source, split)
     else:

@@ -9,11 +9,11 @@ import typer
 
 from .common import (
     Format,
+    ImagesIn,
     Json,
     Labels,
     MaybeData,
     Model,
-    Pictures,
     Settings,
     data_source,
     settings_of,
@@ -36,13 +36,13 @@ def command(
         float, typer.Option("--budget", min=0.05, help="How many times today's FLOPs the advised settings may cost.")
     ] = 1.5,
     images: Annotated[
-        bool, typer.Option(" /--no-pictures", help="Look at boxes only and open no image.", show_default=False)
+        bool, typer.Option(" /--no-images", help="Look at boxes only and open no image.", show_default=False)
     ] = True,
     search: Annotated[bool, typer.Option(help="Search for better settings.")] = True,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the result as one HTML page.")] = None,
     as_json: Json = False,
     format: Format = None,
-    pictures: Pictures = None,
+    images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
     """Check a data set before training. Exit code 1: something serious was found.
@@ -69,7 +69,7 @@ def command(
     if size is not None:
         longest = round(size * config.data.max_size / config.data.size)
         config = config.override({"data": {"size": size, "max_size": longest}})
-    source = data_source(named, format, pictures, labels)
+    source = data_source(named, format, images_in, labels)
     splits = {name: as_seen(dataset, config.data) for name, dataset in open_splits(source).items()}
     diagnosis = diagnose(splits, config, images=images, budget=budget, tune=search)
     if as_json:

@@ -10,12 +10,12 @@ import typer
 from .common import (
     Device,
     Format,
+    ImagesIn,
     Json,
     Labels,
     MaybeData,
     Models,
     Overlap,
-    Pictures,
     Settings,
     Split,
     Trust,
@@ -104,14 +104,14 @@ def command(
         help="Judge tracks: two MOTChallenge files, truth first. Gives HOTA, IDF1, MOTA.",
     ),
     format: Format = None,
-    pictures: Pictures = None,
+    images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
     """Measure how good a model or a results file is, or compare two.
 
     \b
     fcos eval my_data --model runs/mine
-    fcos eval runs/mine              # on the images it was judged by
+    fcos eval runs/mine              # on the images that training kept back
     fcos eval my_data --detections results.json
     fcos eval my_data --compare runs/one runs/two
     """
@@ -132,26 +132,28 @@ def command(
     named = the_one(things, data, "--data")
     if mot is not None:
         if named or model or detections or compare:
-            raise FcosError("--mot judges two MOTChallenge files; leave out the data set and what to judge on it")
+            raise FcosError(
+                "--mot compares two MOTChallenge files; leave out the data set, --model, --detections and --compare"
+            )
         _tracks(*mot, as_json)
         return
     if named is not None and not model and not detections and not compare and run_of(named) is not None:
         named, model = None, [named]
     if named is not None and not model and not detections and not compare:
-        what = f"add what to judge on {named}: --model MODEL, --detections FILE or --compare A B"
+        what = f"say what to measure on {named}: --model MODEL, --detections FILE or --compare A B"
         raise FcosError(missing(named) or what)
     if named is None and not model:
         raise FcosError("give the data set to judge on: fcos eval DATA --model MODEL (a run folder needs none)")
     if bool(model) + (detections is not None) + (compare is not None) != 1:
-        raise FcosError("give one of --model, --detections and --compare: that is what is judged")
+        raise FcosError("give one of --model, --detections and --compare")
     if detections is not None and overrides:
         raise FcosError(f"{overrides[0]!r} is a setting of a model; with --detections there is none")
     check_folder(out)
     if class_agnostic and precision is not None:
-        raise FcosError("--precision gives a score for each class, which --class-agnostic takes for one")
+        raise FcosError("--precision finds a score for each class; --class-agnostic has only one class: leave one out")
     if named is not None:
         data = Path(named)
-        dataset = open_to_judge(data_source(data, format, pictures, labels), split)
+        dataset = open_to_judge(data_source(data, format, images_in, labels), split)
         for note in filter(None, (learned_note(name, dataset) for name in model or compare or ())):
             say(note)
     else:
@@ -177,16 +179,18 @@ def command(
         )
         used = detector.looks.tile if isinstance(detector, Composite) else None
         if own and used is not None:
-            say(f"{names[0]} learned from tiles of {used} pixels and is judged through such; --tile none: whole images")
+            say(
+                f"{names[0]} learned from tiles of {used} pixels and looks at tiles here too; --tile none: whole images"
+            )
         tiles[names[0]] = used
-        return _detect(detector, dataset, data, pace.batch, allow_missing)
+        return _detect(detector, dataset, pace.batch, allow_missing)
 
     def read(path: str | Path) -> tuple[list[Detections], Dataset]:
         return read_results(path, dataset), dataset
 
     if compare is not None:
         if precision is not None:
-            raise FcosError("--precision is of one model; leave out --compare")
+            raise FcosError("--precision is for one model; leave out --compare")
         (first, dataset_a), (second, dataset_b) = (
             read(thing) if thing.lower().endswith((".json", ".json.gz")) else judge([thing]) for thing in compare
         )
@@ -229,21 +233,22 @@ def command(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    on = f"{dataset.root}, on what it was judged by in training" if named is None else str(data)
-    typer.echo(f"{result['model'] or detections} on {on}, split {dataset.split}\n")
+    own_images = ", the images that the run was judged by" if named is None else ""
+    on = f"{dataset.root if named is None else data}, split {dataset.split}{own_images}"
+    typer.echo(f"{result['model'] or detections} on {on}\n")
     typer.echo("\n".join([metrics.table(), *([""] if more else []), *more]))
     if out is not None:
         typer.echo(f"\nwritten to {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.is_file()))}")
 
 
 def _detect(
-    detector: Detector | Composite, dataset: Dataset, data: Path, batch: int, allow_missing: bool
+    detector: Detector | Composite, dataset: Dataset, batch: int, allow_missing: bool
 ) -> tuple[list[Detections], Dataset]:
     """What a model finds, and the data set under the model's choice of classes."""
     from ..evaluation.program import detect
     from ..terminal import plural
 
-    say(f"{plural(len(dataset), 'image')} of {data}, split {dataset.split}")
+    say(f"{plural(len(dataset), 'image')} of {dataset.root}, split {dataset.split}")
     return detect(detector, dataset, batch, allow_missing=allow_missing)
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .common import (
     Device,
     Format,
+    ImagesIn,
     Json,
     Labels,
     Model,
     Overlap,
-    Pictures,
     Settings,
     Split,
     Tile,
@@ -26,19 +26,26 @@ from .common import (
     the_one,
 )
 
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
+
+NAME = "fcos-lite0"
+
 
 def command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="IMAGE_OR_DATA|KEY=VALUE",
-            help="An image, to explain its detections; or a data set, to explain its missed objects; then settings.",
+            help="An image: explain its detections. A data set or run folder: explain missed objects. Then settings.",
         ),
     ] = None,
     settings: Settings = None,
-    model: Model = "fcos-lite0",
+    model: Model = NAME,
     data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set, to explain its missed objects.")] = None,
-    image: Annotated[int | None, typer.Option("--image", help="Only the image with this id.")] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="NAME|ID", help="Only this image of the data.")
+    ] = None,
     split: Split = None,
     score: Annotated[
         float | None,
@@ -52,17 +59,17 @@ def command(
     tile: Tile = None,
     overlap: Overlap = 0.2,
     format: Format = None,
-    pictures: Pictures = None,
+    images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
     """Why a box is there, or why an object was missed.
 
     \b
     fcos explain photo.jpg --out story               # where each box came from
-    fcos explain my_data --model runs/mine           # why objects were missed
-    fcos explain --model runs/mine                   # the same, held-out images
-    fcos explain my_data --image 3 --model runs/mine    # objects of one image
-    fcos explain big.jpg --tile 640 --out story      # which tile saw what
+    fcos explain runs/mine                          # why objects were missed
+    fcos explain runs/mine --image 0012.jpg         # objects of one image
+    fcos explain my_data --model runs/mine          # in other data
+    fcos explain big.jpg --tile 640 --out story     # which tile saw what
     """
     import json
 
@@ -73,12 +80,15 @@ def command(
 
     things, overrides = sort_words(words, settings)
     source = the_one(things, data, "--data")
+    if source is not None and model == NAME and data is None and _is_run(source):
+        model = source
+        source = None
     if source is None and run_of(model) is None:
-        raise FcosError(missing(model) or "give an image or a data set to explain: fcos explain IMAGE_OR_DATA")
+        raise FcosError(missing(model) or "give an image, a data set or a run folder: fcos explain IMAGE_OR_DATA")
     if source is not None and (data is not None or _is_data(source)):
         data, source = Path(source), None
     if source is not None and image is not None:
-        raise FcosError("--image is the id of an image of --data")
+        raise FcosError("--image chooses an image of a data set; to explain one file leave it out")
     if tile is not None and source is None:
         raise FcosError("--tile explains the detections of an image; leave it out, or give an image")
     detector = load(model, runtime="own", device=device, trust=trust, overrides=overrides)
@@ -102,16 +112,17 @@ def command(
         from ..analysis.misses import gallery, miss_study
         from ..data.classes import as_seen
 
-        given = None if data is None else data_source(data, format, pictures, labels)
+        given = None if data is None else data_source(data, format, images_in, labels)
         opened = open_to_judge(given, split) if given is not None else open_own(model)[1]
         dataset = as_seen(opened, detector.config.data, detector.classes.names[0])
         if limit and image is None:
             dataset = dataset.subset(range(min(limit, len(dataset))))
-        study = miss_study(detector, dataset, score, image)
+        number = None if image is None else _image_id(dataset, image)
+        study = miss_study(detector, dataset, score, number)
         text, report = study.text(), study.to_dict()
         if image is not None:
             text = "\n".join([text, "", *_lines(study)])
-            dataset = dataset.subset([i for i, r in enumerate(dataset.records) if r.id == image])
+            dataset = dataset.subset([i for i, r in enumerate(dataset.records) if r.id == number])
         if out is not None:
             drawn = {"worst.jpg": gallery(study, dataset)}
     if out is not None:
@@ -132,13 +143,33 @@ def _is_data(path: str) -> bool:
     return Path(path).is_dir() or path.lower().endswith((".json", ".json.gz", ".yaml", ".yml"))
 
 
+def _is_run(path: str) -> bool:
+    """Whether this is a run folder or its weights, not an image that lies in one."""
+    from ..data.runs import run_of
+
+    return (Path(path).is_dir() or path.lower().endswith((".safetensors", ".pt"))) and run_of(path) is not None
+
+
+def _image_id(dataset: Dataset, image: str) -> int:
+    """The id of the image that is called so, with or without its folders, or has this id."""
+    from ..errors import DataError
+
+    named = {r.id for r in dataset.records if image in (r.file_name, Path(r.file_name).name)}
+    named = named or {r.id for r in dataset.records if image == str(r.id)}
+    if len(named) != 1:
+        which = f"{len(named)} images" if named else "no image"
+        fix = "give its folder too" if named else "give a file name or an id"
+        raise DataError(f"{dataset.root} has {which} {image} in the split {dataset.split}; {fix}")
+    return named.pop()
+
+
 def _lines(study: object) -> list[str]:
     """One line for each missed object of an image."""
     from ..analysis.misses import MissStudy
 
     assert isinstance(study, MissStudy)
     return [
-        f"{m.label} at ({', '.join(f'{v:.0f}' for v in m.box)}): {m.stage}; best IoU {m.best_iou:.2f}, "
-        f"best score of its class {m.best_score:.3f}"
+        f"{m.label} at ({', '.join(f'{v:.0f}' for v in m.box)}): {m.stage}; best IoU {m.best_iou:.2f} (boxes of score "
+        f"{study.score:.2g} or more), best score {m.best_score:.2f} (boxes of IoU 0.5 or more)"
         for m in study.misses
     ]

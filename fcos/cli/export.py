@@ -45,7 +45,7 @@ def command(
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", help="For int8: data set with images like those to come.")
     ] = None,
-    images: Annotated[int, typer.Option("--pictures", min=1, help="For int8: how many of these images to use.")] = 200,
+    images: Annotated[int, typer.Option("--images", min=1, help="For int8: how many of these images to use.")] = 200,
     data: Annotated[
         Path | None, typer.Option("--data", "-d", help="Data set for the check; AP is then compared too.")
     ] = None,

@@ -11,10 +11,10 @@ from .common import (
     DATA,
     Device,
     Format,
+    ImagesIn,
     Json,
     Labels,
     MaybeModel,
-    Pictures,
     Settings,
     data_source,
     sort_words,
@@ -48,7 +48,7 @@ def command(
     device: Device = "auto",
     as_json: Json = False,
     format: Format = None,
-    pictures: Pictures = None,
+    images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
     """Estimate what more time and images would bring. It makes five short runs.
@@ -70,7 +70,7 @@ def command(
     named = the_one(things, data, "--data")
     if named is None:
         raise FcosError("give the data set: fcos forecast DATA")
-    source = Source(data_source(named, format, pictures, labels), holdout=holdout)
+    source = Source(data_source(named, format, images_in, labels), holdout=holdout)
     chosen = choose(source, resolve(model or "fcos-lite0", changes))
     options = {"model": model, "settings": changes, "device": device}
     folder = out or next_folder(

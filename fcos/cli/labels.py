@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import DATA, MODEL, Format, Json, Labels, MaybeData, Model, Pictures, data_source, say, the_one
+from .common import DATA, MODEL, Format, ImagesIn, Json, Labels, MaybeData, Model, data_source, say, the_one
 
 app = typer.Typer(help="Find mistakes in labels, correct them, propose new ones.", no_args_is_help=True)
 
@@ -37,7 +37,7 @@ def check(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML page for the review.")] = None,
     as_json: Json = False,
     format: Format = None,
-    pictures: Pictures = None,
+    images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
     """Find labels that are probably wrong: missing, superfluous, wrong class, shifted, doubled.
@@ -58,7 +58,7 @@ def check(
         raise FcosError("give the data set to check: fcos labels check DATA")
     if out is not None:
         check_suffix(out, PAGE, "the page is one HTML file")
-    source = data_source(named, format, pictures, labels)
+    source = data_source(named, format, images_in, labels)
     result = run(source, model=model, folds=folds, minutes=minutes, split=split, seed=seed)
     typer.echo(json.dumps(result.to_dict()) if as_json else result.text())
     if out is not None:
@@ -75,7 +75,7 @@ def apply(
     ] = None,
     to: Annotated[str | None, typer.Option("--to", help="Format to write. Default: that of the data.")] = None,
     format: Format = None,
-    pictures: Pictures = None,
+    images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
     """Write a corrected copy of the data set. The original stays as it is.
@@ -85,7 +85,7 @@ def apply(
     """
     from ..labels.applying import apply as run
 
-    source = None if data is None else data_source(data, format, pictures, labels)
+    source = None if data is None else data_source(data, format, images_in, labels)
     typer.echo(run(decisions, data=source, to=to, out=out).text())
 
 

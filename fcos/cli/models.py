@@ -178,7 +178,7 @@ def write_card(
     ] = None,
     images: Annotated[
         str | None,
-        typer.Option("--pictures", help="Data set whose images to draw. Default: the photographs of the package."),
+        typer.Option("--images", help="Data set whose images to draw. Default: the photographs of the package."),
     ] = None,
 ) -> None:
     """Write the model card: recipe, numbers, weaknesses, images of good and bad detections."""

@@ -10,11 +10,11 @@ import typer
 from .common import (
     Device,
     Format,
+    ImagesIn,
     Json,
     Labels,
     MaybeData,
     MaybeModel,
-    Pictures,
     Settings,
     Split,
     Trust,
@@ -86,7 +86,7 @@ def command(
     device: Device = "auto",
     trust: Trust = False,
     format: Format = None,
-    pictures: Pictures = None,
+    images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
     """Repeat the paper's studies, its numbers beside yours.
@@ -111,7 +111,7 @@ def command(
     needs = STUDIES[name][0]
     things, overrides = sort_words(words, settings)
     named = the_one(things, data, "--data")
-    source = data_source(named, format, pictures, labels) if named is not None else None
+    source = data_source(named, format, images_in, labels) if named is not None else None
     if "data" in needs and source is None:
         raise FcosError(f"the study {name} needs --data DATA")
     if "model" in needs and model is None:

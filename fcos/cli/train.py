@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import FcosError
-from .common import DATA, Device, Format, Labels, Pictures, Settings, data_source, sort_words, the_one
+from .common import DATA, Device, Format, ImagesIn, Labels, Settings, data_source, sort_words, the_one
 
 
 def command(
@@ -86,7 +86,7 @@ def command(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at faulty boxes instead of skipping them.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
     format: Format = None,
-    pictures: Pictures = None,
+    images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
     """Train a detector. Everything about the run goes into one folder; open its report.html.
@@ -111,7 +111,7 @@ def command(
     named = the_one(things, data, "--data")
     changes += [f"train.epochs={epochs}"] if epochs is not None else []
     changes += ["train.deterministic=true"] if deterministic else []
-    source = data_source(named, format, pictures, labels) if named is not None else None
+    source = data_source(named, format, images_in, labels) if named is not None else None
     options: dict[str, Any] = {
         "model": model,
         "settings": changes,

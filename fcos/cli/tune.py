@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import DATA, Device, Format, Json, Labels, Pictures, Settings, data_source, say, sort_words, the_one
+from .common import DATA, Device, Format, ImagesIn, Json, Labels, Settings, data_source, say, sort_words, the_one
 
 
 def command(
@@ -39,7 +39,7 @@ def command(
     device: Device = "auto",
     as_json: Json = False,
     format: Format = None,
-    pictures: Pictures = None,
+    images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
     """Search for better settings by many short runs.
@@ -63,7 +63,7 @@ def command(
     named = the_one(things, data, "--data")
     if named is None:
         raise FcosError("give the data set to learn from: fcos tune DATA --hours 6")
-    source = Source(data_source(named, format, pictures, labels), val, split, holdout, quiet=True)
+    source = Source(data_source(named, format, images_in, labels), val, split, holdout, quiet=True)
     folder = out or Path("runs") / f"tune-{Path(named).resolve().stem}"
     search = Search(source, changes, model, init, hours, minutes, trials, device)
     result = tune(search, folder, say)

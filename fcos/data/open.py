@@ -155,7 +155,7 @@ def _key(name: str) -> str:
 
 def _unclear(tree: Tree, readings: dict[str, Sources], failures: dict[str, DataError]) -> DataError:
     path = tree.source.path
-    options = "--format NAME, --pictures FOLDER and --labels FOLDER settle it"
+    options = "--format NAME, --images FOLDER and --labels FOLDER settle it"
     tree_lines = tree.describe(recognise)
     reasons = [f"{name}: {str(error).splitlines()[0]}" for name, error in failures.items()]
     if readings:

@@ -69,7 +69,7 @@ class Tree:
     def __init__(self, source: DataSource) -> None:
         self.source = source
         path = source.path
-        for place, option in ((source.images, "--pictures"), (source.labels, "--labels")):
+        for place, option in ((source.images, "--images"), (source.labels, "--labels")):
             if place is not None and not place.exists():
                 raise DataError(f"{option} {place}: there is no such file or folder")
         if not _exists(path):
@@ -93,7 +93,7 @@ class Tree:
 
     @cached_property
     def images(self) -> Images:
-        """The images: below --pictures, else below the path; for a single file below its folder, or the one above."""
+        """The images: below --images, else below the path; for a single file below its folder, or the one above."""
         chosen = self.source.images or (self.source.path if self.source.labels else None)
         if chosen is not None:
             chosen = chosen if chosen.is_dir() else chosen.parent

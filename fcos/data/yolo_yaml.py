@@ -66,7 +66,7 @@ class DataFile:
         return root if _inside(root, beside) and is_there(root) and root.is_dir() else beside
 
     def place(self, entry: str) -> Path | None:
-        """The folder or list that an entry means, below the folder of the file or that of --pictures.
+        """The folder or list that an entry means, below the folder of the file or that of --images.
 
         Files are written on other machines: Roboflow has ../train/images for train/images, others /content/set/train.
         So leading folders are dropped until the rest is there.
@@ -92,7 +92,7 @@ class DataFile:
         if place is None:
             beside = self.file.parent
             outside = is_there(Path(entry)) or is_there(self.root / entry)
-            hint = f"is outside {beside}: --pictures {entry}" if outside else "does not exist"
+            hint = f"is outside {beside}: --images {entry}" if outside else "does not exist"
             raise DataError(f"{self.file}: {split}: {entry} {hint} (looked in {self.root} and {beside})")
         return list_images(place) if place.is_dir() else _listed(place, self.root, problems)
 

@@ -213,7 +213,7 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=_PATIENCE)
         except Timeout:  # a process of low priority may take minutes on a busy machine
-            sys.stderr.write("fcos: another process makes a graph of these weights; waiting for it\n")
+            sys.stderr.write("fcos: another process prepares the fast form of this model; waiting for it\n")
             lock.acquire()
     except (OSError, NotImplementedError) as error:
         raise NoCache(f"cannot keep graphs in {folder}: {disk_reason(error) or error}") from error

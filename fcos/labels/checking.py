@@ -212,6 +212,6 @@ def _warn_of_learned(model: str | Path, data: str | Path | DataSource | Dataset)
     learned = stored_sources(folder)["data"]
     if learned is not None and Path(learned).resolve() == DataSource.of(data).path.resolve():
         sys.stderr.write(
-            f"fcos: note: {model} has learned from {learned} and would agree with their labels; judge the "
-            "others with --split, or leave --model out\n"
+            f"fcos: note: {model} has learned from {learned}, so it would agree with mistakes in these labels; "
+            "check another split with --split, or leave --model out\n"
         )

@@ -67,7 +67,7 @@ def out_of_fold(
         allowed = max(left, 0) / folds / max(seconds, 1e-6)
         steps = max(1, min(wanted, int(allowed)))
         epochs = steps / steps_each
-        told = f"{folds} models of {MODEL}, each trained on the other folds for {epochs:.1f} epochs"
+        told = f"{folds} models of {MODEL}, each trained on the other parts of the data for {epochs:.1f} epochs"
         if not quiet:
             limit = "" if steps == wanted else "; with more --minutes they judge better"
             sys.stderr.write(f"fcos: {told}: about {clock(folds * steps * seconds)}{limit}\n")

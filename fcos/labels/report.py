@@ -126,7 +126,7 @@ class Check:
             f"{head}; judged by {self.judge}",
             self.sentence(),
             "",
-            table(("kind", "listed", "boxes wrong so, %", "seen of injected, %"), rows),
+            table(("kind", "listed", "estimated errors, % of boxes", "planted errors seen, %"), rows),
         ]
         if self.findings:
             shown = [(f"{100 * f.chance:.0f}", TITLES[f.suspect.kind], f.file, f.words) for f in self.findings[:first]]

@@ -229,8 +229,9 @@ class Trainer:
             return
         total = self.deadline.look(self.step, self.total)
         if total < self.total:
-            fewer = f"{total} in place of {self.total}" if total > self.step else f"{total}, the time is up"
-            self.console.note(f"    time  steps: {fewer}")
+            over = total == self.step
+            why = "is up: the run ends after" if over else f"is short for {self.total} steps on this machine now:"
+            self.console.note(f"    time  {why} {plural(total, 'step')}")
             self.total = total
             self.console.shorten(total)
             self.save()

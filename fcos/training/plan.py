@@ -161,6 +161,7 @@ def make_plan(
         looks = evaluations(facts, pace, seconds, epochs)
         steps -= math.ceil((looks - 1) * facts.judged * pace.image / pace.step)
     epochs = steps * pace.batch / max(facts.images, 1)
+    rounds = steps / max(math.ceil(facts.images / pace.batch), 1)  # as training counts epochs: the last batch is short
     size, flips = pace.size, flips_for(facts)
     settings: Settings = {
         "train.batch": pace.batch,
@@ -188,7 +189,7 @@ def make_plan(
     times = times if facts.judged else "never"
     rows += [
         Choice(
-            "steps", f"{steps:,}", f"{epochs:.1f} epochs at {pace.step:.2f} s a step; lowered once if it gets slower"
+            "steps", f"{steps:,}", f"{rounds:.1f} epochs at {pace.step:.2f} s a step; fewer if the machine gets slower"
         ),
         Choice("judged", times, f"{plural(facts.judged, 'image')} to judge by; {tail:.0f} s are kept for the end"),
     ]

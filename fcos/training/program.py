@@ -195,7 +195,7 @@ def data_words(source: Source, model: str | Config, options: Mapping[str, object
     stored = source.stored()
     words = [stored["data"] or "DATA", "--model", model.name if isinstance(model, Config) else model]
     named = {"val": stored["val"], "split": source.split, "holdout": source.holdout, "format": stored.get("format"),
-             "pictures": stored.get("images"), "labels": stored.get("labels"), **options}  # fmt: skip
+             "images": stored.get("images"), "labels": stored.get("labels"), **options}  # fmt: skip
     return words + [word for key, value in named.items() if value is not None for word in (f"--{key}", str(value))]
 
 

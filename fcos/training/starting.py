@@ -89,10 +89,11 @@ def judge(whole: Tensor, alone: Tensor, image: Tensor) -> Start:
     mean = gain.mean()
     sums = torch.zeros(int(image.max()) + 1, dtype=gain.dtype).index_add_(0, image, gain - mean)
     error = sums.square().sum().sqrt() / len(gain)
-    told = f"(log loss {whole.mean():.2f}, with fresh ones {alone.mean():.2f})"
+    told = f"(log loss {whole.mean():.2f}, fresh {alone.mean():.2f}; lower is better)"
     if mean > _SURE * error:
-        return Start(BACKBONE, f"the detector's FPN and head hide what tells your classes apart {told}")
-    return Start(None, f"the detector's FPN and head tell your classes apart {told}")
+        return Start(BACKBONE, f"fresh FPN and head tell your classes apart better {told}")
+    better = "tell your classes apart" if mean <= 0 else "are kept, fresh ones are not surely better"
+    return Start(None, f"the detector's FPN and head {better} {told}")
 
 
 class Seen(NamedTuple):

@@ -49,8 +49,8 @@ predict holiday.png --model m.safetensors --out .
 predict v.mp4 --model m.safetensors --out .
 track v.mp4 --model m.safetensors --out .
 explain boxes.jpg --model m.safetensors --out .
-explain --data named/explain.json --pictures set/images --model m.safetensors --out named
-eval --data named/metrics.json --pictures set/images --model m.safetensors --out named
+explain --data named/explain.json --images set/images --model m.safetensors --out named
+eval --data named/metrics.json --images set/images --model m.safetensors --out named
 eval set --detections detections.json --out .
 eval --data named/comparison.json --compare detections.json detections.json --resamples 10 --out named
 study recall --data named/recall.json --out named
@@ -59,7 +59,7 @@ data show set --split train --out {image}
 models pack m.safetensors m.safetensors
 models card m.safetensors facts.md --facts facts.md
 export m.safetensors --out m.safetensors
-doctor set --no-search --no-pictures --out holiday.png
+doctor set --no-search --no-images --out holiday.png
 labels check set --model m.safetensors --out holiday.png
 models card m.safetensors holiday.png
 convert m.pth holiday.png
@@ -111,7 +111,7 @@ def test_results_are_written_anew_by_the_same_command(base, tmp_path, monkeypatc
     for line in (
         "eval set --model m.safetensors --out results",
         "predict boxes.jpg --model m.safetensors --coco found.json",
-        "doctor set --no-search --no-pictures --out page.html",
+        "doctor set --no-search --no-images --out page.html",
         "data show set --out sheet.jpg",
     ):
         for _ in range(2):

@@ -120,7 +120,7 @@ def test_format_pictures_and_labels_in_every_verb(tmp_path, capsys):
     elsewhere.mkdir()
     for split in ("train", "val"):
         (data / f"instances_{split}.json").rename(elsewhere / f"{split}.json")
-    both = ("--pictures", data, "--labels", elsewhere, "--format", "coco")
+    both = ("--images", data, "--labels", elsewhere, "--format", "coco")
     code, out, _ = fcos(capsys, "data", "info", tmp_path, "--json", *both)
     assert code == 0
     assert {name: facts["images"] for name, facts in json.loads(out).items()} == {"train": 4, "val": 3}
@@ -131,7 +131,7 @@ def test_format_pictures_and_labels_in_every_verb(tmp_path, capsys):
         assert code in (0, 1), err
     results = tmp_path / "results.json"
     results.write_text("[]")
-    code, out, err = fcos(capsys, "eval", elsewhere, "--pictures", data, "--detections", results)
+    code, out, err = fcos(capsys, "eval", elsewhere, "--images", data, "--detections", results)
     assert code == 0, err
     code, _, err = fcos(capsys, "data", "info", data, "--format", "cocoo")
     assert code == 2

@@ -339,7 +339,7 @@ def test_a_yaml_opens_nothing_outside_unless_told(tmp_path):
     txt(tmp_path / "secret" / "pics" / "a.txt")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "data.yaml").write_text(f"train: {tmp_path}/secret/pics\nnames: [cat]\n")
-    with pytest.raises(DataError, match=r"is outside .*--pictures"):
+    with pytest.raises(DataError, match=r"is outside .*--images"):
         open_dataset(tmp_path / "set")
     check(tmp_path / "set", {"train": 1}, "yolo", images=tmp_path / "secret" / "pics")
 
@@ -394,7 +394,7 @@ def test_what_was_found_is_shown_where_nothing_is_known(tmp_path):
         "x.xml: XML <plist>",
     ):
         assert text in caught.value.details
-    assert "--format NAME, --pictures FOLDER and --labels FOLDER" in str(caught.value)
+    assert "--format NAME, --images FOLDER and --labels FOLDER" in str(caught.value)
 
 
 def test_images_alone_are_told_so(tmp_path):

@@ -504,7 +504,7 @@ def test_waiting_for_another_process_is_said(kept, file, monkeypatch, capsys):
     timer.start()
     graphs.make(Origin(file), "openvino", None)
     timer.join()
-    assert capsys.readouterr().err == "fcos: another process makes a graph of these weights; waiting for it\n"
+    assert capsys.readouterr().err == "fcos: another process prepares the fast form of this model; waiting for it\n"
 
 
 def test_a_process_beside_this_one_makes_it(cache, file, monkeypatch):

@@ -145,7 +145,7 @@ def test_a_run_that_has_learned_from_the_data_is_named(world, tmp_path, capsys):
         told = {"sources": {**sources, "data": str(learned)}}
         (tmp_path / folder / "environment.json").write_text(json.dumps(told))
         _warn_of_learned(tmp_path / folder, world[3])
-        assert ("would agree with their labels" in capsys.readouterr().err) is warned
+        assert ("would agree with mistakes" in capsys.readouterr().err) is warned
     _warn_of_learned("fcos-lite0", world[3])
     assert capsys.readouterr().err == ""
 

@@ -53,7 +53,7 @@ def test_models_are_trained_out_of_fold_within_a_budget_that_is_said(capsys, tmp
     before = set(os.listdir(tmp_path))
     code, said, told = fcos(capsys, "labels", "check", data, "--folds", "2", "--minutes", "0.1")
     assert code == 0
-    assert "each trained on the other folds for" in told
+    assert "each trained on the other parts of the data for" in told
     assert "18 images" in said
     assert set(os.listdir(tmp_path)) == before
     shutil.rmtree(data)

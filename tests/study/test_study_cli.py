@@ -1,6 +1,7 @@
 """Studies, doctor and explain as commands: what they write, and mistakes in one line."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,6 +85,12 @@ def test_explain_and_doctor_write_their_files(work, capsys, tmp_path):
     report = json.loads(out)
     assert report["objects"] == report["found"] + sum(report["stages"].values())
     assert (tmp_path / "all" / "worst.jpg").exists()
+    for which in (image.name, str(report["misses"][0]["image"])):  # by its name, by its id
+        code, out, err = fcos(capsys, "explain", "--data", work / "shapes", *model, "--json", "--image", which)
+        assert code == 0, err
+        one = json.loads(out)
+        of_it = [m for m in report["misses"] if which in (Path(m["file"]).name, str(m["image"]))]
+        assert one["misses"] == of_it
     code, out, err = fcos(capsys, "doctor", "--data", work / "shapes", *model, "--json", "--out", tmp_path / "d.html")
     assert code in (0, 1), err
     assert json.loads(out)["trained_on"] == "train"
@@ -128,7 +135,8 @@ MISTAKES = [
     (["explain", "{boxes}", "--model", "{model}"], ["boxes.json"]),
     (["explain", "{folder}", "--model", "{model}"], ["{folder}"]),
     (["explain", "{gone}", "--data", "{shapes}"], ["--data"]),
-    (["explain", "--data", "{shapes}", "--image", "99", "--model", "{model}"], ["99"]),
+    (["explain", "--data", "{shapes}", "--image", "99", "--model", "{model}"], ["no image 99"]),
+    (["explain", "--data", "{shapes}", "--image", "a.jpg", "--model", "{model}"], ["no image a.jpg"]),
     (["explain", "--data", "{shapes}", "--model", "{other}"], ["disc", "cat"]),
     (["explain", "--data", "{broken}", "--model", "{model}"], ["a.jpg"]),
     (["explain", "--data", "{empty}", "--model", "{model}"], ["empty.json"]),
@@ -162,7 +170,7 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, words, work, capsys, t
 
 
 def test_images_that_lie_elsewhere(work, capsys, tmp_path):
-    """--pictures, --labels and --format settle by hand what study and explain read."""
+    """--images, --labels and --format settle by hand what study and explain read."""
     images = tmp_path / "elsewhere"
     images.mkdir()
     for path in (work / "shapes" / "images" / "val").iterdir():
@@ -172,7 +180,7 @@ def test_images_that_lie_elsewhere(work, capsys, tmp_path):
     lonely.write_bytes((work / "shapes" / "instances_val.json").read_bytes())
     told = ["--data", lonely.parent, "--model", work / "model.safetensors", "--json"]
     for verb in (["study", "ambiguity"], ["explain"]):
-        code, out, err = fcos(capsys, *verb, *told, "--pictures", images, "--format", "coco")
+        code, out, err = fcos(capsys, *verb, *told, "--images", images, "--format", "coco")
         assert code == 0, err
         json.loads(out)
     code, _, err = fcos(capsys, "explain", *told, "--format", "cocoa")

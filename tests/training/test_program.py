@@ -148,8 +148,9 @@ def test_a_run_knows_what_it_was_judged_by(finished, capsys, tmp_path):
         assert evaluate(result.folder / "best.safetensors").images == result.metrics.images
         code, out, _ = fcos(capsys, "eval", result.folder, "--json")
         assert (code, json.loads(out)["AP"]) == (0, result.metrics.ap)
-        code, out, _ = fcos(capsys, "explain", "--model", result.folder, "--json")
-        assert (code, json.loads(out)["objects"]) == (0, result.metrics.objects)
+        for words in (["--model", result.folder], [result.folder]):
+            code, out, _ = fcos(capsys, "explain", *words, "--json")
+            assert (code, json.loads(out)["objects"]) == (0, result.metrics.objects)
     for judged, count in ((data / "instances_train.json", 16), (data, 0)):  # the second: its test split
         code, _, err = fcos(capsys, "eval", judged, "--model", held.folder)
         assert (code, f"learned from {count} of the 20 images that it is judged on" in err) == (0, count > 0), err
