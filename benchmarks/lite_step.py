@@ -57,7 +57,7 @@ def steps(name: str, size: int, batch: int) -> dict[str, Callable[[], None]]:
 
         return step
 
-    return {"fp32": way(False, False), "bf16, torch": way(True, False), "bf16, four windows": way(True, True)}
+    return {"fp32": way(False, False), "bf16, torch": way(True, False), "bf16, ours": way(True, True)}
 
 
 def main() -> None:

@@ -207,7 +207,13 @@ class TowerLayer(nn.Module):
 
     def forward(self, x: Tensor, level: int) -> Tensor:
         x = self.conv(x)
-        x = self.norm[level](x) if isinstance(self.norm, nn.ModuleList) else self.norm(x)
+        if isinstance(self.norm, nn.ModuleList):
+            x = self.norm[level](x)
+        elif x.dtype == torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled():
+            with torch.autocast("cpu", enabled=False):  # in bfloat16 its gradient takes five times as long
+                x = self.norm(x.float()).to(x.dtype)
+        else:
+            x = self.norm(x)
         return F.relu(x, inplace=True)
 
 

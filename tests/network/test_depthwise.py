@@ -1,4 +1,4 @@
-"""The gradient of a 5x5 depthwise convolution in four windows is torch's own; elsewhere nothing is changed."""
+"""The gradients of 5x5 and of strided depthwise convolutions are torch's own; elsewhere nothing is changed."""
 
 import pytest
 import torch
@@ -31,9 +31,10 @@ def gradients(way, x, weight, bias, layout):
     ("height", "width", "stride", "padding"),
     [(9, 12, 1, 2), (5, 5, 1, 2), (1, 3, 1, 2), (11, 8, 2, 0), (10, 7, 2, 2), (6, 6, 3, 1)],
 )
-def test_it_is_torchs_gradient(always, height, width, stride, padding, layout):
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_it_is_torchs_gradient(always, kernel, height, width, stride, padding, layout):
     generator = torch.Generator().manual_seed(3)
-    shapes = ((2, 6, height, width), (6, 1, 5, 5), (6,))
+    shapes = ((2, 6, height, width), (6, 1, kernel, kernel), (6,))
     given = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes]
     theirs = gradients(lambda a, b, c: F.conv2d(a, b, c, stride, padding, 1, 6), *given, layout)
     ours = gradients(lambda a, b, c: convolve(a, b, c, Grid(stride, padding, 6)), *given, layout)
@@ -59,19 +60,35 @@ def test_under_autocast_the_sums_are_those_of_bf16():
     assert (weight.grad - exact.grad).abs().max() < 0.02 * exact.grad.abs().max()
 
 
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_the_gradient_of_a_strided_input_is_that_of_float32_rounded(kernel):
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(2, 8, 11, 11, generator=generator).bfloat16().requires_grad_()
+    weight = torch.randn(8, 1, kernel, kernel, generator=generator).bfloat16()
+    out = convolve(x, weight, None, Grid(2, 1, 8))
+    given = torch.randn(out.shape, generator=generator).bfloat16()
+    out.backward(given)
+    exact = x.detach().float().requires_grad_()
+    F.conv2d(exact, weight.float(), None, 2, 1, 1, 8).backward(given.float())
+    torch.testing.assert_close(x.grad, exact.grad.bfloat16(), rtol=0.01, atol=1e-6)
+
+
 def test_only_where_it_pays():
-    x = torch.randn(1, 4, 8, 8)
-    learned = torch.randn(4, 1, 5, 5, requires_grad=True)
-    assert not pays(x, learned, None, 4)  # float32
+    x, plain, strided = torch.randn(1, 4, 8, 8), Grid(1, 2, 4), Grid(2, 2, 4)
+    learned, small = torch.randn(4, 1, 5, 5, requires_grad=True), torch.randn(4, 1, 3, 3, requires_grad=True)
+    assert not pays(x, learned, None, plain)  # float32
     with torch.autocast("cpu", torch.bfloat16):
-        assert pays(x, learned, None, 4)
-        assert not pays(x, learned.detach(), None, 4)
-        assert not pays(x, learned, torch.zeros(4, requires_grad=True), 4)
-        assert not pays(x, torch.randn(4, 1, 3, 3, requires_grad=True), None, 4)
-        assert not pays(x, torch.randn(4, 4, 5, 5, requires_grad=True), None, 1)
+        assert pays(x, learned, None, plain)
+        assert not pays(x, learned.detach(), None, plain)
+        assert not pays(x, learned, torch.zeros(4, requires_grad=True), plain)
+        assert not pays(x, small, None, plain)
+        assert not pays(x, small, None, strided)  # nobody asks for the gradient of x
+        assert pays(x.requires_grad_(), small.detach(), None, strided)
+        assert not pays(x, small, None, plain)
+        assert not pays(x, torch.randn(4, 4, 5, 5, requires_grad=True), None, Grid(1, 2, 1))
         with torch.no_grad():
-            assert not pays(x, learned, None, 4)
-            assert torch.equal(convolve(x, learned, None, Grid(1, 2, 4)), F.conv2d(x, learned, None, 1, 2, 1, 4))
+            assert not pays(x, learned, None, plain)
+            assert torch.equal(convolve(x, learned, None, plain), F.conv2d(x, learned, None, 1, 2, 1, 4))
 
 
 def test_a_whole_network_has_the_gradient_of_torch_under_autocast(monkeypatch):
@@ -89,7 +106,7 @@ def test_a_whole_network_has_the_gradient_of_torch_under_autocast(monkeypatch):
         with torch.autocast("cpu", torch.bfloat16):
             network.train()(images).logits.float().square().sum().backward()
         found.append({k: p.grad.clone() for k, p in network.named_parameters() if p.grad is not None})
-    assert len(taken) == 9  # two of stage 3, three of stage 5, four of stage 6
+    assert len(taken) == 10  # two of stage 3, one of stage 4 (strided), three of stage 5, four of stage 6
     assert found[0].keys() == found[1].keys()
     for key, theirs in found[0].items():
         assert (found[1][key] - theirs).norm() <= 0.05 * theirs.norm() + 1e-6, key
