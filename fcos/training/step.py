@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ..config import Config
+from ..errors import ConfigError
 from ..losses import Assignment, Normalizers, Positives, fcos_loss
-from ..types import Batch, Losses
+from ..terminal import plural
+from ..types import Batch, Losses, Predictions
 
 
 class Part(NamedTuple):
@@ -45,13 +47,27 @@ def backward_parts(
         with fabric.no_backward_sync(model, enabled=i + 1 < len(batches)):
             exact = cfg.data.padding == "exact"  # as the published implementations, see DataConfig
             images = batch.padded_with(cfg.model.mean) if exact else batch.images
-            pred = model(in_layout_of(model, images))
+            pred = _predictions(model, in_layout_of(model, images))
             losses = fcos_loss(pred, learns, cfg.loss, cfg.model, norm)
             fabric.backward(losses.total())
         learned = pred.distances.detach()[learns.positives.image, learns.positives.point].float()
         parts.append(Part(Losses(*(x.detach() for x in losses)), learned, learns.positives))
         del pred, losses  # or they would live on beside the next part's
     return parts
+
+
+def _predictions(model: Any, images: torch.Tensor) -> Predictions:
+    try:
+        result: Predictions = model(images)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        size = f"{images.shape[2]}x{images.shape[3]}"
+        raise ConfigError(
+            f"BatchNorm cannot learn from one location, and {plural(len(images), 'image')} of {size} pixels leave no more "
+            "on the coarsest level; give train.batch=2, a larger data.size, or another norm than batch"
+        ) from error
+    return result
 
 
 def in_layout_of(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -85,6 +85,14 @@ def test_blocks_do_not_lie_in_each_other():
     assert not {id(b) for b in blocks} & {id(m) for m in inside}
 
 
+def test_batchnorm_of_a_single_location_is_one_line(shapes, tmp_path):
+    model = {"head_norm": "batch", "strides": (8, 16, 32)}
+    sections = {"assign": {"ranges": (16.0, 32.0)}, "data": {"size": 32, "max_size": 32}, "train": {"batch": 1}}
+    run = trainer(shapes, tmp_path / "run", model=model, **sections)
+    with pytest.raises(ConfigError, match=r"cannot learn from one location, and 1 image of 32x32 .* train\.batch=2"):
+        first_step(run)
+
+
 # --------------------------------------------------------------------------- batch size
 
 
