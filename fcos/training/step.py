@@ -64,8 +64,8 @@ def _predictions(model: Any, images: torch.Tensor) -> Predictions:
             raise
         size = f"{images.shape[2]}x{images.shape[3]}"
         raise ConfigError(
-            f"BatchNorm cannot learn from one location, and {plural(len(images), 'image')} of {size} pixels leave no more "
-            "on the coarsest level; give train.batch=2, a larger data.size, or another norm than batch"
+            f"BatchNorm cannot learn from one location, and {plural(len(images), 'image')} of {size} pixels leave no "
+            "more on the coarsest level; give train.batch=2, a larger data.size, or another norm than batch"
         ) from error
     return result
 
