@@ -65,7 +65,7 @@ def command(
             typer.echo(
                 line.rstrip()
                 + "\n"
-                + textwrap.fill(about, columns - 1, initial_indent="    ", subsequent_indent="    ")
+                + textwrap.fill(about, max(columns - 1, 20), initial_indent="    ", subsequent_indent="    ")
             )
 
 

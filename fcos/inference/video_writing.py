@@ -39,7 +39,10 @@ def write_video(
         if first is None:
             raise VideoError(f"there are no frames to write to {path}")
         program = find_ffmpeg()
-        put, close = _by_ffmpeg(program, target, first, rate, sound) if program else _by_opencv(target, first, rate)
+        if program:
+            put, close = _by_ffmpeg(program, (path, target), first, rate, sound)
+        else:
+            put, close = _by_opencv(target, first, rate)
         if not program:
             say("ffmpeg is not on this machine: the video is MPEG-4 without sound, and browsers do not play it")
         try:
@@ -65,7 +68,9 @@ def _uneven(program: str) -> str:
     return "-vsync" if version and (int(version[1]), int(version[2])) < (5, 1) else "-fps_mode"
 
 
-def _by_ffmpeg(program: str, target: Path, first: Frame, rate: float, sound: Path | None) -> _Writer:
+def _by_ffmpeg(program: str, place: tuple[Path, Path], first: Frame, rate: float, sound: Path | None) -> _Writer:
+    """`place`: the name that a person gave, and that to write to."""
+    name, target = place
     height, width = first.image.shape[:2]
     given = ["-f", "matroska", "-i", "-"]
     more = ["-i", f"file:{sound}"] if sound is not None else []
@@ -98,10 +103,9 @@ def _by_ffmpeg(program: str, target: Path, first: Frame, rate: float, sound: Pat
         with contextlib.suppress(BrokenPipeError):
             pipe.close()
         said = process.stderr.read().decode(errors="replace").strip() if process.stderr is not None else ""
-        if process.wait() != 0:
-            raise VideoError(
-                f"ffmpeg could not write the video: {said.splitlines()[-1] if said else 'no reason given'}"
-            )
+        if (code := process.wait()) != 0:
+            ended = f"it was ended by signal {-code}" if code < 0 else f"it ended with code {code}"
+            raise VideoError(f"ffmpeg could not write {name}: {said.splitlines()[-1] if said else ended}")
 
     return put, close
 

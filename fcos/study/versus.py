@@ -18,7 +18,7 @@ from ..data.classes import as_seen
 from ..errors import ConfigError, DataError, did_you_mean
 from ..evaluation.coco import evaluate
 from ..evaluation.uncertainty import Draws, intervals
-from ..files import check_folder, write_whole
+from ..files import check_folder, own, write_whole
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.proposals import proposer
@@ -351,6 +351,7 @@ class _Run:
             if isinstance(stored, dict) and {k: stored.get(k) for k in asked} == asked:
                 numbers: dict[str, Any] = {k: math.nan if v is None else v for k, v in stored["numbers"].items()}
                 return Cell(**numbers)
+        own(file)
         cell = self._judge(folder, int(RunFolder(folder, write=False).rows()[-1]["step"]))
         write_whole(file, json.dumps({**asked, "numbers": plain(asdict(cell))}, indent=1) + "\n")
         return cell

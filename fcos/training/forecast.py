@@ -16,7 +16,7 @@ from ..environment import data_hash
 from ..errors import ConfigError, DataError
 from ..evaluation.forecast import Between, Curve, fit, scatter
 from ..evaluation.uncertainty import Interval
-from ..files import check_folder, sweep, whole_set, write_whole
+from ..files import check_folder, own, sweep, whole_set, write_whole
 from ..readers import TEXT_LIMIT, read_json
 from ..show.curves import Learned, learning_curves
 from ..terminal import plural
@@ -158,11 +158,14 @@ def _stored(out: Path) -> object:
 def _check_same(out: Path, asked: dict[str, Any]) -> None:
     """Keep what is asked for in a new folder; FcosError where another holds something else."""
     stored = _stored(out)
+    own(out / _ASKED)
+    if stored == asked:
+        return
     if stored is None:
         sweep(out)
         if [p.name for p in out.iterdir() if p.name != "forecast.lock"]:
             raise DataError(f"{out} is not empty; give another --out")
-    elif stored != asked:
+    else:
         was: Mapping[str, Any] = stored if isinstance(stored, dict) else {}
         differs = next(key for key, value in asked.items() if was.get(key) != value)
         known = "" if differs == "data" else f" ({was.get(differs)}, not {asked[differs]})"

@@ -227,3 +227,11 @@ def test_names_on_standard_input_need_be_no_utf8(tmp_path, capsys, monkeypatch):
     assert code == 1, err  # nope.png
     assert [Path(json.loads(line)["file"]).name for line in out.splitlines()] == ["\udcff.png"]
     assert "nope.png" in err
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "4", "no"])
+def test_a_terminal_without_width_gets_its_settings_all_the_same(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    code, out, err = fcos(capsys, "config", "fcos-lite0")
+    assert (code, err) == (0, "")
+    assert "train.lr" in out

@@ -321,6 +321,17 @@ def test_without_ffmpeg_opencv_writes_and_one_line_says_so(tmp_path, monkeypatch
         assert [number_of(f.image) for f in reader] == list(range(10))
 
 
+def test_an_ffmpeg_that_is_killed_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):
+    """As a limit of a file's size does it, without a word of ffmpeg."""
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nkill -XFSZ $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(video_writing, "find_ffmpeg", lambda: str(program))
+    with pytest.raises(VideoError, match=r"could not write .*out\.mp4: it was ended by signal"):
+        write_video(tmp_path / "out.mp4", [Frame(0, 0.0, picture(0))], 10.0)
+    assert not (tmp_path / "out.mp4").exists()
+
+
 def test_a_video_that_cannot_be_finished_leaves_what_was_there(tmp_path):
     out = tmp_path / "out.mp4"
     out.write_bytes(b"before")

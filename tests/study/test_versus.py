@@ -14,6 +14,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from fcos.data.open import open_splits
 from fcos.errors import FcosError
+from fcos.files import sources_kept
 from fcos.presets import preset
 from fcos.study.rivals import RPN, RetinaNet, RivalTrainer, rival
 from fcos.study.versus import Cell, Cost, Method, MethodRow, Plan, VersusStudy, methods, versus_study
@@ -236,6 +237,10 @@ def test_the_study_trains_tabulates_and_goes_on(tmp_path, capsys):
     assert all(line.endswith("seed 0, which is there already") for line in told[3:])
     changed = {p.parent.name for p in kept if p.stat().st_mtime_ns != kept[p]}
     assert changed == {"rpn-seed0"}
+    fewer = {**data, "val": data["val"].subset([0])}
+    with sources_kept():  # as in a command: what it judged before is read, and written anew
+        judged = versus_study(fewer, Plan(config, tmp_path / "out", only=("fcos",), device="cpu"))
+    assert judged.judged == "1 image of val"
     with pytest.raises(FcosError, match="other settings"):
         versus_study(data, Plan(config.override("train.lr=0.1"), tmp_path / "out", only=("fcos",), device="cpu"))
     with pytest.raises(FcosError, match="did you mean rpn"):

@@ -7,6 +7,7 @@ from tiny import fcos, make_shapes
 
 from fcos.data.open import open_splits
 from fcos.errors import ConfigError, DataError, FcosError
+from fcos.files import sources_kept
 from fcos.training.folder import alone
 from fcos.training.forecast import RUNS, Scored, forecast, measured
 
@@ -68,7 +69,8 @@ class Runs:
 def test_the_same_again_goes_on_where_it_stopped_and_does_nothing_twice(shapes, tmp_path, monkeypatch, killed):
     def ask(runs, out=tmp_path / "out", minutes=10.0, **options):
         monkeypatch.setattr("fcos.training.program.train", runs)
-        return forecast(shapes, out, minutes, (15.0, 200), **{"model": None, "settings": [], **options})
+        with sources_kept():  # as in a command
+            return forecast(shapes, out, minutes, (15.0, 200), **{"model": None, "settings": [], **options})
 
     fresh, first, second, third = Runs(), Runs(killed), Runs(), Runs()
     whole = ask(fresh, tmp_path / "whole")
