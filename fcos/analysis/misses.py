@@ -117,7 +117,7 @@ class MissStudy:
         if worst:
             lines += ["", table(("class", *STAGES), [(k, *(v[s] for s in STAGES)) for k, v in worst])]
         return "\n".join(
-            [*lines, "", "TIDE, of all detections whatever their score, false alarms counted too:", self.tide.text()]
+            [*lines, "", "TIDE: what each kind of error costs, counted on detections of any score:", self.tide.text()]
         )
 
 

@@ -28,7 +28,7 @@ def command(
         str | None,
         typer.Option(
             "--dialect",
-            help="Dialect of the checkpoint, where its tensors do not show it: original-2019, adelaidet-iou, ...",
+            help="Dialect of the checkpoint, if its tensors do not show it: original-2019, adelaidet-iou, ...",
         ),
     ] = None,
     names: Annotated[Path | None, typer.Option("--names", help="Text file with one class name on each line.")] = None,

@@ -32,7 +32,7 @@ def info(
     images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
-    """Show format, splits, classes with ids and counts, and what was noticed while reading."""
+    """Show format, splits, classes with ids and counts, and what looks wrong while reading."""
     import json
 
     from ..data.open import open_dataset, open_splits
@@ -77,7 +77,7 @@ To = Annotated[str | None, typer.Option("--to", help="Format to write. Default: 
 def convert(
     source: PathArgument,
     destination: Destination,
-    to: Annotated[str, typer.Option(help="Format to write: coco, yolo, voc, ... (docs/formats.md).")],
+    to: Annotated[str, typer.Option(help="Format to write: coco, yolo, voc, ... (fcos help formats).")],
     link: Link = False,
     strict: Strict = False,
     rename: Rename = None,
@@ -85,7 +85,11 @@ def convert(
     images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
-    """Write all splits in another format, and say what it cannot hold."""
+    """Write all splits in another format, and say what it cannot hold.
+
+    \b
+    fcos data convert my_data as_yolo --to yolo
+    """
     splits = _read(data_source(source, format, images_in, labels), destination, strict)
     _write(_renamed(splits, rename), destination, to, link)
 
@@ -198,7 +202,7 @@ def results(
     file: Annotated[Path, typer.Argument(help="COCO results to write; the list of images goes beside it.")],
     data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set whose image ids to write.")] = None,
 ) -> None:
-    """Write COCO results from the rows of a large prediction (docs/scale.md).
+    """Write COCO results from the rows of a large prediction (fcos help scale).
 
     \b
     fcos data results rows results.json

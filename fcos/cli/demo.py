@@ -17,7 +17,7 @@ def command(
     device: Device = "auto",
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Train for more or fewer epochs.")] = None,
 ) -> None:
-    """See the whole job at work: make data, train, judge, draw. Offline, in minutes."""
+    """See the whole job at work: detect, make data, train, evaluate. Offline, in minutes."""
     from ..demo.run import demo
     from ..errors import FcosError
     from ..files import check_folder

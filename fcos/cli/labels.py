@@ -32,7 +32,7 @@ def check(
         ),
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Only this split. Default: all.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the parts and of the made errors.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the parts and of the planted errors.")] = 0,
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many suspects to put on the page.")] = 200,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML page for the review.")] = None,
     as_json: Json = False,

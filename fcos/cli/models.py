@@ -25,7 +25,7 @@ Metrics = Annotated[
 def models(
     context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout.")] = False
 ) -> None:
-    """The models that --model takes; download, pack, card, push."""
+    """List the models; download one; pack, describe or publish your own."""
     import json
 
     if context.invoked_subcommand is not None:
@@ -75,18 +75,17 @@ def download(name: Annotated[str, typer.Argument(help="Name from `fcos models`, 
 def prepare(
     model: Annotated[str, typer.Argument(help="Name, run folder or file.")],
     image: Annotated[
-        list[Path] | None, typer.Option("--image", help="Image of the kind to come, for the check; may be repeated.")
+        list[Path] | None, typer.Option("--image", help="Image for the check, with objects in it. May be repeated.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting. May be repeated.")
     ] = None,
     background: Annotated[bool, typer.Option("--background", help="At low priority, with one thread.")] = False,
 ) -> None:
-    """Make the graph that predict will run the model in, and check it.
+    """Make the fast form (graph) of a model for this machine, and check it.
 
-    It is made for this machine, by OpenVINO or ONNX Runtime where one is
-    installed, and kept in the cache folder. Without this, predict starts
-    in torch and has it made in the background.
+    It needs OpenVINO or ONNX Runtime, and is kept in the cache folder.
+    Without this, predict begins with torch and makes it in the background.
     """
     import os
 

@@ -40,16 +40,17 @@ def command(
     queue: Annotated[
         int, typer.Option("--queue", min=1, help="Images that may wait. Further requests get status 503.")
     ] = 64,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds until the answer.")] = 30.0,
-    grace: Annotated[float, typer.Option("--grace", min=0, help="Seconds to finish in when told to stop.")] = 10.0,
-    megabytes: Annotated[int, typer.Option("--max-mb", min=1, help="Largest request.")] = 32,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Most seconds that an answer may take.")] = 30.0,
+    grace: Annotated[float, typer.Option("--grace", min=0, help="Seconds for open requests at a stop.")] = 10.0,
+    megabytes: Annotated[int, typer.Option("--max-mb", min=1, help="Largest request in MB.")] = 32,
     megapixels: Annotated[int, typer.Option("--max-megapixels", min=1, help="Largest image.")] = 50,
     images: Annotated[int, typer.Option("--max-images", min=1, help="Most images in a request.")] = 16,
     admin: Annotated[
         str | None, typer.Option("--admin-token", envvar="FCOS_ADMIN_TOKEN", help="Allows reloading, with this token.")
     ] = None,
     cors: Annotated[
-        list[str] | None, typer.Option("--cors", help="Web page that may ask, such as https://example.org.")
+        list[str] | None,
+        typer.Option("--cors", help="Other web page that may use the API, such as https://example.org."),
     ] = None,
     allow_url: Annotated[
         list[str] | None, typer.Option("--allow-url", help="Host from which images may be fetched by URL.")

@@ -116,7 +116,7 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
             ("run/train_batch_0.jpg", "The first batch; dots are the locations that learn, coloured by level"),
         ],
     )
-    verdict = "as wanted" if metrics.ap50 >= WANTED else f"below the {WANTED:.2f} it should reach"
+    verdict = "as expected" if metrics.ap50 >= WANTED else f"below the {WANTED:.2f} it should reach"
     scenes = f"{metrics.images} held-out scenes"
     console.note(f"AP50 {metrics.ap50:.3f}, AP {metrics.ap:.3f} on {scenes}, {verdict}; {clock(seconds)}")
     console.note(f"look:  {out / 'report.html'}, {out / 'detections.jpg'}")

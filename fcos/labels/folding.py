@@ -69,7 +69,7 @@ def out_of_fold(
         epochs = steps / steps_each
         told = f"{folds} models of {MODEL}, each trained on the other parts of the data for {epochs:.1f} epochs"
         if not quiet:
-            limit = "" if steps == wanted else "; with more --minutes they judge better"
+            limit = "" if steps == wanted else "; more --minutes make a better check"
             sys.stderr.write(f"fcos: {told}: about {clock(folds * steps * seconds)}{limit}\n")
         judges = []
         for number, (part, rest) in enumerate(zip(parts, rests, strict=True), 1):

@@ -79,17 +79,17 @@ class Check:
 
     def assumes(self) -> list[str]:
         """What the promise stands on, line by line."""
-        blind = f"The judge sees {percent(self.seen, 0)} % of the annotated boxes."
+        blind = f"The model sees {percent(self.seen, 0)} % of the annotated boxes."
         return [
             blind,
             f"The chances come from this data set: {percent(SHARE, 0)} % of its boxes were spoiled in each of the five "
             f"ways in {ROUNDS} copies, and scored by the same model.",
-            "Real errors score as the injected ones do. Real mistakes are often milder (a class taken for its "
-            "neighbour): then fewer are found than the injected ones promise.",
-            "How many real errors there are is estimated from the scores: right annotations get rarer with the score "
-            "at least as fast at the end of the list as before. Where the model is wrong in a way of its own (a kind "
-            "of object that it never finds), it promises too many.",
-            "Your decisions correct the promise: after each, the odds of what is left are scaled by what you found.",
+            "Assumed: real errors get the scores of these planted ones. Real errors are often milder; then the "
+            "estimate is too low.",
+            "Assumed: the higher the score, the faster right annotations get rare. If the model has a weakness of its "
+            "own (a kind of object that it never finds), this is not so, and the estimate is too high.",
+            "Your decisions correct the estimate: after each, the chances of the others of its kind are scaled by what "
+            "you found.",
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Check:
             share = f"{percent(mean, 1)} ({percent(low, 1)} to {percent(high, 1)})"
             rows.append((TITLES[kind], len(listed), share, percent(self.curves[kind].found, 0)))
         lines = [
-            f"{head}; judged by {self.judge}",
+            f"{head}; compared with {self.judge}",
             self.sentence(),
             "",
             table(("kind", "listed", "estimated errors, % of boxes", "planted errors seen, %"), rows),
@@ -134,8 +134,8 @@ class Check:
         if self.seen < _BLIND:
             lines.insert(
                 1,
-                f"The judge sees only {percent(self.seen, 0)} % of the annotated boxes: do not believe it. Give a "
-                "better --model, or more --minutes.",
+                f"The model sees only {percent(self.seen, 0)} % of the annotated boxes, so do not trust this list: "
+                "give a better --model, or more --minutes.",
             )
         lines += [f"not read: {line}" for line in self.unread[:5]]
         return "\n".join(lines)

@@ -114,7 +114,7 @@ class Ending:
             where = f" --data {shlex.quote(str(val or data))}" + ("" if val else " --split val")
             where = "" if self.sources.get("held_out") else where  # the run knows which images those are
             steps += [("evaluate", f"fcos eval --model {run}{where}" if where else f"fcos eval {run}")]
-            steps += [("explain", f"fcos explain --model {run}{where}")]
+            steps += [("explain", f"fcos explain --model {run}{where}" if where else f"fcos explain {run}")]
         image = next((w.path for w in self.worst if w.path is not None), None)
         steps += [("detect", f"fcos predict {shlex.quote(str(image)) if image else 'IMAGE'} --model {run}")]
         return [*steps, ("export", f"fcos export --model {run} --format onnx")]

@@ -38,7 +38,7 @@ from fcos.types import Classes
         (["eval", "runs/none"], ["no folder or file runs/none"]),
         (["eval", "--model", "runs/none"], ["no folder or file runs/none"]),
         (["explain", "--model", "runs/none"], ["no folder or file runs/none"]),
-        (["eval", "."], ["judge on .", "--model MODEL"]),
+        (["eval", "."], ["measure on .", "--model MODEL"]),
         (["doctor"], ["fcos doctor DATA"]),
         (["bench", "fcos-lite0", "--batch="], ["--batch", "whole numbers"]),
         (["models", "pack", "fcos-lite0", "a.safetensors", "--licence", "x" * 1001], ["--licence", "1,001", "1,000"]),

@@ -109,8 +109,8 @@ def test_a_blind_judge_is_not_believed(world):
     blind.network.colours = ((1, 2, 3), (3, 2, 1))
     told = check(truth, model=blind, quiet=True)
     assert told.seen < 0.1
-    assert "do not believe it" in told.text()
-    assert "do not believe it" not in check(truth, model=world[0], quiet=True).text()
+    assert "do not trust this list" in told.text()
+    assert "do not trust this list" not in check(truth, model=world[0], quiet=True).text()
 
 
 def test_the_python_door(world):
