@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -126,8 +127,9 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
         why = f"the objects are too small for whole images, even at {rules.SIZES[-1]} px"
         chosen["tile"] = rules.Choice("tile", str(tile), "asked for" if tile == config.data.tile else why)
     made = rules.make_plan(facts, pace, wish.budget.left - first_look, chosen, given)
-    if isinstance(made, str):
-        raise ConfigError(f"minutes={wish.budget.minutes:g} is too short: {made}")
+    if isinstance(made, rules.TooShort):
+        enough = math.ceil(10 * (wish.budget.minutes + made.missing / 60)) / 10
+        raise ConfigError(f"minutes={wish.budget.minutes:g} is too short: {made.reason}; give {enough:g} minutes")
     deadline = Deadline(wish.budget.minutes * 60, made.tail, start=wish.budget.start)
     spent = clock(wish.budget.minutes * 60 - wish.budget.left)
     head = f"the plan for {clock(wish.budget.minutes * 60)} (minutes:seconds), {spent} of which are gone:"

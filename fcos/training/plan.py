@@ -42,6 +42,13 @@ class Choice(NamedTuple):
     reason: str
 
 
+class TooShort(NamedTuple):
+    """Why there is no plan, and how many more seconds it takes."""
+
+    reason: str
+    missing: int
+
+
 @dataclass(frozen=True)
 class Plan:
     """settings: of the run, train.iterations among them. choices: the same in words. tail: seconds after the last
@@ -137,7 +144,7 @@ def flips_for(facts: Facts) -> Choice:
 
 def make_plan(
     facts: Facts, pace: Pace, seconds: float, chosen: Mapping[str, Choice], given: Mapping[str, object]
-) -> Plan | str:
+) -> Plan | TooShort:
     """The plan for `seconds` from now to the end of the process, or the reason why there is none, with what it takes.
 
     chosen: "model", "batch" and "size", and "tile" if any, as they are settled. given: settings of the user, by their
@@ -150,9 +157,10 @@ def make_plan(
     steps = int((seconds - tail) / (pace.step + look))
     if steps < LEAST:
         missing = math.ceil(LEAST * (pace.step + look) + tail - seconds) + 1
-        return (
-            f"there is time for {plural(max(steps, 0), 'step')} of training here, at {pace.step:.2f} s a step, and "
-            f"fewer than {LEAST} teach nothing; give {missing} s more"
+        return TooShort(
+            f"there is time for {plural(max(steps, 0), 'step')} of training here, at {pace.step:.2f} s a step, and a "
+            f"run needs {LEAST}",
+            missing,
         )
     epochs = steps * pace.batch / max(facts.images, 1)
     if every:

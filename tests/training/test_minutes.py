@@ -22,6 +22,7 @@ from fcos.training.plan import (
     Choice,
     Pace,
     Plan,
+    TooShort,
     batch_for,
     command,
     flips_for,
@@ -255,10 +256,10 @@ def test_without_images_to_judge_by_nothing_is_judged():
 
 
 def test_too_little_time_says_what_it_takes():
-    reason = make_plan(CELLS, Pace(1.0, 0.05, 4, 320), 20, CHOSEN, {})
-    assert isinstance(reason, str)
-    assert "1.00 s a step" in reason
-    plan = make_plan(CELLS, Pace(1.0, 0.05, 4, 320), 20 + float(reason.split("give ")[1].split(" s")[0]), CHOSEN, {})
+    short = make_plan(CELLS, Pace(1.0, 0.05, 4, 320), 20, CHOSEN, {})
+    assert isinstance(short, TooShort)
+    assert "1.00 s a step" in short.reason
+    plan = make_plan(CELLS, Pace(1.0, 0.05, 4, 320), 20 + short.missing, CHOSEN, {})
     assert isinstance(plan, Plan)
 
 
@@ -407,6 +408,8 @@ def test_one_minute_too_few_is_one_line_and_leaves_nothing(tmp_path, monkeypatch
     with pytest.raises(ConfigError, match="minutes=1 is too short") as refused:
         learn(tiny_config(), data, tmp_path / "run", minutes=1)
     assert "\n" not in str(refused.value)
+    enough = float(str(refused.value).split("give ")[1].split(" minutes")[0])
+    assert 40 * 3.0 / 60 < enough < 40 * 3.0 / 60 + 1  # the least number of steps, and half a minute around them
     assert not (tmp_path / "run").exists()
 
 
