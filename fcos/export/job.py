@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _ROOM = 1 << 16  # bytes: a disk with less is full
 _FULL = os.strerror(errno.ENOSPC)
+_TICK = 20.0  # seconds between two signs of life while a file is written
 _COMPARED = 16  # images of --data that are compared box by box; AP takes all
 
 
@@ -164,7 +166,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as folder:
         draft = Path(folder) / out.name
         say(f"writing {chosen.name}, {about.dtype}")
-        with _full_disk(Path(folder), out):
+        with _full_disk(Path(folder), out), ticking(lambda so_far: say(f"still writing, {so_far}")):
             write_export(network, about, chosen.name, draft, _calibration(job, reference, about))
         seconds = time.perf_counter() - started
         say(f"written in {clock(seconds)}; comparing what it detects with torch")
@@ -193,6 +195,26 @@ def _target(job: Job, chosen: Format, name: str) -> Path:
     if out.is_dir() and not (out / chosen.mark).is_file():
         raise ModelError(f"{out} is a folder of something else; name the model's own: --out {out / Path(name).name}")
     return out
+
+
+@contextmanager
+def ticking(tell: Callable[[str], None], every: float = _TICK) -> Iterator[None]:
+    """A sign of life during work that cannot say how far it is: every `every` seconds `tell` gets the time so far, from
+    another thread, and not once the block is left."""
+    over = threading.Event()
+    began = time.perf_counter()
+
+    def tick() -> None:
+        while not over.wait(every):
+            tell(clock(time.perf_counter() - began))
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

@@ -5,6 +5,8 @@ import importlib.util
 import re
 import shutil
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from fcos.decode import decode
 from fcos.errors import FcosError, MissingExtra, ModelError
 from fcos.export import check, graph
 from fcos.export.about import About
-from fcos.export.job import Job, run
+from fcos.export.job import Job, run, ticking
 from fcos.export.open import read_about, write_export
 from fcos.export.registry import FORMATS
 from fcos.inference.detector import Detector
@@ -566,3 +568,20 @@ def test_a_missing_extra_is_told_before_a_model_is_looked_for(monkeypatch):
     for job in (Job("no-such-model", "onnx"), Job("no-such-model", "html"), Job("no-such-model", out=Path("m.xml"))):
         with pytest.raises(MissingExtra, match=r"pip install .*\[(onnx|openvino)\]"):
             run(job)
+
+
+def test_a_long_export_shows_signs_of_life_while_it_writes():
+    lines, told = [], threading.Event()
+
+    def tell(so_far):
+        lines.append(so_far)
+        told.set()
+
+    with ticking(tell, every=0.01):
+        assert told.wait(60)
+    assert re.fullmatch(r"\d+:\d\d", lines[0])
+    count = len(lines)
+    time.sleep(0.05)
+    assert len(lines) == count
+    with pytest.raises(ValueError, match="as this test wants"), ticking(tell, every=60):
+        raise ValueError("as this test wants")
