@@ -50,14 +50,18 @@ def data_hash(dataset: Dataset) -> str:
 
 
 def _commit() -> str | None:
-    try:
-        here = Path(__file__).parent
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
-        )
+    def git(*words: str) -> str:
+        command = ["git", "--no-optional-locks", *words]
+        return subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        ).stdout.strip()
+
+    try:  # not describe --dirty: it writes the index, and leaves a lock behind where it is killed
+        name = git("describe", "--always")
+        changed = bool(name) and git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return f"{name}-dirty" if changed else name or None
 
 
 def processor() -> str:

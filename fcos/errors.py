@@ -57,7 +57,7 @@ class ImageError(DataError):
 
 
 class ImageWarning(UserWarning):
-    """An image that was read, but not as it was meant; the message is one line."""
+    """An image that was read, but not as it was meant, or a folder that was not; the message is one line."""
 
 
 class ModelError(FcosError):

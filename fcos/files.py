@@ -6,20 +6,23 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from errno import EISDIR
+from errno import EDQUOT, EFBIG, EISDIR, ELOOP, ENOENT, ENOSPC, ENOTDIR
 from pathlib import Path
 from secrets import token_hex
 from stat import S_IMODE
 
 from . import remote
-from .errors import FcosError
+from .errors import DataError, FcosError, ImageWarning
 
 WINDOWS = os.name == "nt"
 _MARK = ".writing-"
+_FULL = (ENOSPC, EDQUOT, EFBIG)
+_NO_ROOM = re.compile(r"basic_ios::clear|\d requested and \d+ written")  # OpenVINO, numpy
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -119,8 +122,8 @@ def whole(path: str | Path) -> Iterator[Path]:
     nothing does. Errors as `write_whole`. Of a URL it is a file of this machine, which is uploaded at the end."""
     path = Path(path)
     if remote.is_remote(path):
-        with tempfile.TemporaryDirectory(prefix="fcos-") as folder:
-            near = Path(folder) / path.name
+        with scratch() as folder:
+            near = folder / path.name
             near.touch()
             yield near
             remote.put(near, path)
@@ -219,9 +222,9 @@ def disk_reason(error: BaseException) -> str | None:
     """What the system said about a failed write, such as "No space left on device"; None for other errors.
 
     torch raises a RuntimeError on top of the OSError, safetensors an error of its own with the number in its text, and
-    OpenVINO one without a number.
+    OpenVINO and numpy errors without a number.
     """
-    if "basic_ios::clear" in str(error):
+    if _NO_ROOM.search(str(error)):
         return "the disk is full, or refuses the file"
     number = re.search(r"\(os error (\d+)\)", str(error))
     if number:
@@ -234,6 +237,35 @@ def disk_reason(error: BaseException) -> str | None:
     return None
 
 
+@contextmanager
+def scratch(what: str = "") -> Iterator[Path]:
+    """A folder for what is needed within the `with` alone, where the system keeps such (TMPDIR); `what`: a word of its
+    name. FcosError, with what to do, where that cannot be written or is full."""
+    fix = "set TMPDIR to a folder with room"
+    try:
+        made = tempfile.TemporaryDirectory(prefix=f"fcos-{what}")
+    except OSError as error:
+        raise FcosError(f"cannot make a temporary folder: {error.strerror or error}; {fix}") from error
+    with made as folder:
+        try:
+            yield Path(folder)
+        except Exception as error:
+            if not _is_full(error):
+                raise
+            reason = disk_reason(error)
+            raise FcosError(f"cannot write temporary files in {Path(folder).parent}: {reason}; {fix}") from error
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a write failed for want of room, as `disk_reason` tells it."""
+    if _NO_ROOM.search(str(error)) or re.search(rf"\(os error ({'|'.join(map(str, _FULL))})\)", str(error)):
+        return True
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno in _FULL):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
+
+
 def sweep(folder: Path) -> None:
     """Remove what a killed `write_whole` left half written in `folder`."""
     for path in folder.glob(f"{_MARK}*"):
@@ -242,7 +274,8 @@ def sweep(folder: Path) -> None:
 
 def folders_below(root: Path) -> Iterator[Path]:
     """`root` and every folder in it, deeply. Links are followed, but no folder is entered twice; hidden ones are left
-    out, as are those that cannot be read, and those that a link names and `root` itself lies in."""
+    out, as are those that a link names and `root` itself lies in, and, with a note, those that cannot be read.
+    DataError where that is `root`."""
     seen = around(root)
     rest = [root]
     while rest:
@@ -254,10 +287,22 @@ def folders_below(root: Path) -> Iterator[Path]:
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
                 inner = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
-        except OSError:
+        except OSError as error:
+            left_out(folder, root, error)
             continue
         yield folder
         rest += [folder / name for name in sorted(inner, reverse=True)]
+
+
+def left_out(folder: str | Path, root: str | Path, error: OSError) -> None:
+    """Tell that a folder, met on a walk below `root`, cannot be read; DataError where it is `root`. One that is gone is
+    nothing to tell."""
+    if error.errno in (ENOENT, ENOTDIR, ELOOP):
+        return
+    reason = error.strerror or error
+    if os.fspath(folder) == os.fspath(root):
+        raise DataError(f"cannot read the folder {folder}: {reason}") from error
+    warnings.warn(f"the folder {folder} cannot be read ({reason}), so what is in it is left out", ImageWarning, 3)
 
 
 def around(root: str | Path) -> set[tuple[int, int]]:

@@ -7,16 +7,15 @@ ratios mean something on a machine that is busy with other things.
 from __future__ import annotations
 
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import FcosError
+from ..files import scratch
 from ..machine import check_threads, pick_device, torch_threads
 from ..terminal import plural
 from .timing import alternate, heading, products
@@ -140,12 +139,12 @@ def bench(
     check_threads(conditions.threads)
     models = ways.models or (() if against else ("fcos-lite0",))
     made: list[Way] = []
-    with tempfile.TemporaryDirectory(prefix="fcos-bench-") as folder, torch_threads(conditions.threads):
-        loader = Loader(conditions, Path(folder))
+    with scratch("bench-") as folder, torch_threads(conditions.threads):
+        loader = Loader(conditions, folder)
         sources = [(name, loader.source(name)) for name in models]
         for size in ways.sizes or (None,):
             if against:
-                theirs, file = torchvision_detector(size or "640", Path(folder))
+                theirs, file = torchvision_detector(size or "640", folder)
                 made += [way_of_torchvision(theirs, size or "640", batch, conditions.device) for batch in ways.batches]
                 sources_here = [("the same, converted", file), *sources]
             else:

@@ -10,12 +10,13 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from ..errors import DataError
-from ..files import around
+from ..files import around, left_out
 from ..remote import is_remote, local
 from .image import SUFFIXES
 from .pairing import Images
@@ -105,9 +106,11 @@ class Tree:
         if is_generic(folder.name) or split_of_folder(folder.name):
             folder = folder.parent
         images = _walk(folder, _NEAR_DEPTH, MAX_FILES // 10, whole=False)[0]
+        names: list[Path] = []
         if not images and folder != self.root and folder.resolve().parent != folder.resolve():
             above = folder.resolve().parent
-            names = [p for p in sorted(above.iterdir()) if is_generic(p.name) or split_of_folder(p.name)]
+            with suppress(OSError):
+                names = sorted(p for p in above.iterdir() if is_generic(p.name) or split_of_folder(p.name))
             images = [i for p in names for i in _walk(p, _NEAR_DEPTH, MAX_FILES // 10, whole=False)[0]]
             folder = above
         return Images(folder, images)
@@ -241,7 +244,8 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
                 continue
             seen.add((status.st_dev, status.st_ino))
             entries = list(os.scandir(folder))
-        except OSError:
+        except OSError as error:
+            left_out(folder, root if whole else "", error)  # else it is looked into for want of a better place
             continue
         for entry in entries:
             count += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..errors import ModelError
+from ..files import scratch
 from ..machine import Placement
 from ..types import Classes
 from .about import About, Dtype
@@ -94,7 +94,7 @@ def on_the_fly(network: FCOS, config: Config, classes: Classes, place: Placement
     if not chosen.computes(stored, place.dtype):
         raise ModelError(f"{place.runtime} computes in {', '.join(chosen.dtypes)}, not {place.dtype}")
     about = About(config, classes, dtype=stored)
-    with tempfile.TemporaryDirectory(prefix="fcos-") as folder:
-        path = Path(folder) / f"model{chosen.suffix}"
+    with scratch() as folder:
+        path = folder / f"model{chosen.suffix}"
         write_export(network, about, chosen.name, path)
         return open_runtime(path, place)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from ..data.dataset import Dataset
 from ..data.duplicates import alike
 from ..data.splits import name_of
 from ..errors import DataError
+from ..files import scratch
 from ..inference.detector import Detector
 from ..terminal import clock, plural
 from ..training.program import train
@@ -58,10 +58,10 @@ def out_of_fold(
     """(a judge for each fold that has learned from the others, who they are in words). A few steps are timed first;
     what the whole will take is said before it begins, and fits into `minutes`."""
     parts = folds_of(dataset, folds, seed, quiet=quiet)
-    with tempfile.TemporaryDirectory(prefix="fcos-labels-") as folder:
+    with scratch("labels-") as folder:
         rests = [_rest(dataset, part) for part in parts]
         began = time.perf_counter()
-        steps_each, seconds = _probe(rests[0], Path(folder) / "probe", seed)
+        steps_each, seconds = _probe(rests[0], folder / "probe", seed)
         wanted = _EPOCHS * steps_each
         left = (_LONGEST if minutes is None else minutes) * 60 - (time.perf_counter() - began)
         allowed = max(left, 0) / folds / max(seconds, 1e-6)
@@ -73,7 +73,7 @@ def out_of_fold(
             sys.stderr.write(f"fcos: {told}: about {clock(folds * steps * seconds)}{limit}\n")
         judges = []
         for number, (part, rest) in enumerate(zip(parts, rests, strict=True), 1):
-            detector = _learn(rest, Path(folder) / f"fold{number}", seed, steps)
+            detector = _learn(rest, folder / f"fold{number}", seed, steps)
             judges.append(Judge(detector, part))
             if not quiet:
                 sys.stderr.write(f"fcos: model {number} of {folds} is trained\n")

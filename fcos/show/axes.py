@@ -5,6 +5,7 @@ matplotlib loads only when a figure is made, and without a display.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ COLORS = ("#2563eb", "#f59e0b", "#10b981", "#db2777", "#7c3aed", "#6b7280")
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a HOME without room for its cache
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     return Figure(figsize=(width, height), dpi=130, layout="constrained", facecolor="white")

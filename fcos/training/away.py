@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from .. import remote
 from ..errors import FcosError
-from ..files import files_below
+from ..files import files_below, scratch
 
 _NOT_SENT = ("run.lock",)
 _STATE = "checkpoint-"
@@ -48,8 +47,8 @@ class Away:
         for name in sorted(here, key=lambda name: (name.startswith(_STATE), name)):
             if self._sent.get(name) == here[name]:
                 continue
-            with tempfile.TemporaryDirectory(prefix="fcos-") as folder:
-                copy = Path(folder) / "file"
+            with scratch() as folder:
+                copy = folder / "file"
                 try:
                     shutil.copyfile(self.folder / name, copy)  # training may write to it meanwhile
                 except FileNotFoundError:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 from ..config import Config
 from ..data.dataset import Dataset
 from ..data.loader import train_loader
+from ..files import scratch
 from .ahead import Ahead
 from .loop import Trainer
 from .run import RunOptions
@@ -24,8 +23,8 @@ def sample_run(
     """(the trainer, what does its next step) of `config` on `data`, as training has them, in a folder that is deleted
     in the end. It never judges, draws or logs. init, device: as of `fcos.train`."""
     quick = config.override({"train": {"plots": False, "logger": [], "iterations": 10_000, "val_loss": False}})
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = make(quick, data, RunOptions(Path(folder) / "pace", init, device=device, quiet=True))
+    with scratch() as folder:
+        trainer = make(quick, data, RunOptions(folder / "pace", init, device=device, quiet=True))
         loader = Ahead(iter(train_loader(trainer.data["train"], trainer.config)), trainer.fabric.device)
         try:
             yield trainer, lambda: trainer.train_step(loader)

@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fcos.errors import FcosError
-from fcos.files import WINDOWS, disk_reason, whole, whole_folder, whole_set, write_whole
+from fcos.data.tree import _walk
+from fcos.errors import DataError, FcosError, ImageWarning
+from fcos.files import WINDOWS, disk_reason, scratch, whole, whole_folder, whole_set, write_whole
+from fcos.inference.sources import images_below
 
 
 @pytest.mark.skipif(WINDOWS, reason="permissions of POSIX")
@@ -57,8 +59,9 @@ def test_a_full_disk_names_the_file_that_the_user_knows(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_openvino_says_of_a_full_disk_is_understood():
+def test_what_openvino_and_numpy_say_of_a_full_disk_is_understood():
     assert "full" in (disk_reason(RuntimeError("basic_ios::clear: iostream error")) or "")
+    assert "full" in (disk_reason(OSError("15360 requested and 8064 written")) or "")  # numpy
 
 
 def _old(folder):
@@ -106,3 +109,42 @@ def test_a_folder_in_the_place_of_one_of_them_is_met_before_any_moves(tmp_path):
         _write({tmp_path / "a": "new", tmp_path / "b": "new"})
     assert _there(tmp_path) == {"a": "old", "c": "old"}
     assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_temporary_files_without_room_or_place_are_one_line_that_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for error in (OSError(28, "No space left on device"), RuntimeError("basic_ios::clear: iostream error")):
+        with pytest.raises(FcosError, match=r"cannot write temporary files in .*; set TMPDIR to a folder with room"):
+            _fail(error)
+    with pytest.raises(ValueError, match="another"):
+        _fail(ValueError("another"))
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(FcosError, match=r"cannot make a temporary folder: .*; set TMPDIR"):
+        _fail(ValueError())
+
+
+def _fail(error):
+    with scratch() as folder:
+        (folder / "a").write_text("half")
+        raise error
+
+
+def test_a_folder_that_cannot_be_read_is_told_of(tmp_path, monkeypatch):
+    """The system refuses; as root, which may read everything, that is played."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for place in ("1.jpg", "a/2.jpg", "a/b/3.jpg"):
+        (tmp_path / place).write_bytes(b"")
+    real, refused = os.scandir, tmp_path / "a"
+
+    def scandir(folder):
+        if os.fspath(folder) == os.fspath(refused):
+            raise PermissionError(13, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for walk in (images_below, lambda root: _walk(root, 5, 99)[0]):
+        with pytest.warns(ImageWarning, match=r"a cannot be read \(Permission denied\), so what is in it is left out"):
+            assert [path.name for path in walk(tmp_path)] == ["1.jpg"]
+        with pytest.raises(DataError, match=r"cannot read the folder .*a: Permission denied"):
+            list(walk(refused))

@@ -1,0 +1,33 @@
+"""What a result says it was made with: the commit, asked for without a write to the repository."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from fcos import environment
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not on this machine")
+def test_the_commit_is_asked_for_without_a_write_to_the_repository(tmp_path, monkeypatch):
+    """A process that was killed while git wrote its index left a lock there, which stopped every commit after it."""
+
+    def git(*words):
+        named = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        return subprocess.run(["git", *named, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
+    assert environment._commit() is None
+    file = tmp_path / "a"
+    file.write_text("1")
+    git("init", "-q")
+    git("add", "a")
+    git("commit", "-qm", "first")
+    name = git("rev-parse", "--short", "HEAD").strip()
+    os.utime(file, (1, 1))  # git would look at its content, and note the new time in the index
+    index = (tmp_path / ".git" / "index").read_bytes()
+    assert environment._commit() == name
+    file.write_text("2")
+    assert environment._commit() == f"{name}-dirty"
+    assert (tmp_path / ".git" / "index").read_bytes() == index
