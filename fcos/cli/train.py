@@ -135,7 +135,7 @@ def command(
     if engine != "ray":
         raise FcosError(f"there is no engine {engine!r}; choose from local, ray")
     if out is None:
-        raise FcosError("--engine ray begins again by itself where a run stands; name its folder with --out")
+        raise FcosError("--engine ray restarts a lost run from its folder, so it needs one: --out FOLDER")
     import os
 
     from ..scale.training import Cluster, train_on_ray

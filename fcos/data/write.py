@@ -30,7 +30,7 @@ def convert(
     """
     target = Path(destination)
     if model and format_named(to).name not in SCORED:
-        raise DataError(f"the format {to} has no place for what a model proposes; choose from {', '.join(SCORED)}")
+        raise DataError(f"the format {to} cannot hold proposals with their scores; choose from {', '.join(SCORED)}")
     writers = {name: form.write for name, form in formats().items() if form.write is not None}
     write = writers.get(format_named(to).name)
     if write is None:

@@ -218,7 +218,7 @@ def check_name(path: str) -> None:
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise VideoError(f"{path!a} is no text in UTF-8, and OpenCV takes no such name; rename it") from None
+        raise VideoError(f"{path!a} is not UTF-8, and OpenCV cannot open such a name; rename it") from None
 
 
 def _checked(image: Pixels) -> Pixels:

@@ -168,6 +168,6 @@ def test_bad_input_is_one_line(capsys, world, tmp_path, arguments, line):
 
 
 def test_a_format_without_a_place_for_scores_takes_no_proposals(world, tmp_path):
-    with pytest.raises(DataError, match="voc has no place for what a model proposes; choose from labelstudio, cvat"):
+    with pytest.raises(DataError, match="voc cannot hold proposals with their scores; choose from labelstudio, cvat"):
         convert({"all": world[1]}, tmp_path / "out", "voc", model="some model")
     assert not (tmp_path / "out").exists()
