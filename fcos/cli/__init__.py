@@ -30,6 +30,8 @@ LONG = ("train", "forecast", "tune")
 
 _STOPPED = 130  # exit code after Ctrl-C, as a shell has it
 
+_HERE = os.path.dirname(os.path.dirname(__file__))  # warnings from below it are the program's own
+
 _MEMORY = re.compile("can't allocate memory|out of memory")  # torch has RuntimeErrors of its own for it
 
 # verb -> module; a module holds `app` (a typer group) or `command`, the verb's function.
@@ -124,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show = warnings.showwarning
 
     def warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
-        if issubclass(category, ImageWarning):
+        ours = category is UserWarning and bool(place) and str(place[0]).startswith(_HERE)
+        if issubclass(category, ImageWarning) or ours:
             sys.stderr.write(f"fcos: note: {one_line(str(message))}\n")
         else:
             show(message, category, *place)
@@ -162,6 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
             reason = f" ({one_line(str(error), 200)})" if str(error) else ""
             _tell(f"fcos: there is not enough memory{reason}; try a smaller data.size or batch\n")
+            raise SystemExit(2) from None
+        if "can't start new thread" in str(error):
+            _tell(
+                "fcos: the system refuses another thread; raise its limits (ulimit -u, ulimit -v), or ask for fewer\n"
+            )
             raise SystemExit(2) from None
         if not hasattr(error, "format_message"):  # what a wrong command line raises; the class is typer's own
             raise

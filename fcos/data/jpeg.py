@@ -38,6 +38,7 @@ class Jpeg(NamedTuple):
     sampling: tuple[tuple[int, int, int], ...] = ()  # (id, horizontal, vertical) of each component
     interval: int = 0  # blocks between two restart markers; 0: there are none
     restarts: bool = True  # whether every scan has all its restart markers
+    details: bool = False  # whether the last scan sends details (AC) of the first component alone, the brightness
 
 
 def parse_jpeg(data: bytes) -> Jpeg | None:
@@ -87,13 +88,14 @@ def count_scans(data: bytes, jpeg: Jpeg) -> Jpeg:
     coefficient of each component first without its last bits, and these bit by bit later (T.81, G.1.1.1). So many
     blocks after each restart marker make known how many of these there must be."""
     missing: dict[int, list[int]] = {}  # component -> bits still to come of each of 64 coefficients
-    at, scans, found = jpeg.scan, 0, None
+    at, scans, found, details = jpeg.scan, 0, None, False
     interval, restarts = jpeg.interval, True
     while at + 5 <= len(data):
         scans += 1
         end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
         components = data[at + 5 : min(at + 5 + 2 * data[at + 4], end) : 2]
         first, last, bits = data[end - 3 : end] if jpeg.progressive and end <= len(data) else (0, 63, 0)
+        details = first > 0 and bool(jpeg.sampling) and components == bytes(jpeg.sampling[0][:1])
         for component in components:
             left = missing.setdefault(component, [1] * 64)
             left[first : last + 1] = [bits & 15] * len(left[first : last + 1])
@@ -111,7 +113,8 @@ def count_scans(data: bytes, jpeg: Jpeg) -> Jpeg:
             break
         at = found.start()
     whole = len(missing) >= jpeg.components and not any(any(left) for left in missing.values())
-    return jpeg._replace(scans=scans, whole=whole, end=found.start() if found else -1, restarts=restarts)
+    stop = found.start() if found else -1
+    return jpeg._replace(scans=scans, whole=whole, end=stop, restarts=restarts, details=details)
 
 
 def first_bits(data: bytes, jpeg: Jpeg) -> int:

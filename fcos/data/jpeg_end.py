@@ -27,7 +27,7 @@ def tell_of_cut(name: str, data: bytes, jpeg: Jpeg, image: np.ndarray | None) ->
     """
     if not jpeg.restarts:
         warnings.warn(f"{name}: a part of the image is missing between its restart markers", ImageWarning, 4)
-    elif data.endswith(ZEROS, jpeg.scan, jpeg.end) and _is_filled(data, jpeg):
+    elif data.endswith(ZEROS, jpeg.scan, jpeg.end) and (jpeg.details or _is_filled(data, jpeg)):
         warnings.warn(f"{name}: the image ends in zeros, so its end may be missing", ImageWarning, 4)
     elif not jpeg.whole:
         warnings.warn(f"{name}: scans at the end of the file are missing, so details are too", ImageWarning, 4)
@@ -46,7 +46,8 @@ def _ends_flat(image: np.ndarray) -> bool:
 
 def _is_filled(data: bytes, jpeg: Jpeg) -> bool:
     """Whether the zeros at the end of the last scan are too few or too many for the image. Those of an image that is
-    flat there are as many as it takes: others in place of the last ones change it."""
+    flat there are as many as it takes: others in place of the last ones change it. (Not so where that scan sends
+    details: a run of blocks without any is one code, and the code for one such block alone is not of zeros.)"""
     start = first_bits(data, jpeg)
     other = data[start : start + 24]
     if _reads_on(data, jpeg.end):

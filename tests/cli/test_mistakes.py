@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import fcos, make_shapes
 
+import fcos as fcos_package
 from fcos.config import Config
 from fcos.export.about import About
 from fcos.export.formats import torchscript
@@ -235,3 +237,34 @@ def test_a_terminal_without_width_gets_its_settings_all_the_same(capsys, monkeyp
     code, out, err = fcos(capsys, "config", "fcos-lite0")
     assert (code, err) == (0, "")
     assert "train.lr" in out
+
+
+def test_a_thread_that_the_system_refuses_is_one_line(capsys, monkeypatch):
+    def refused(*_, **__):
+        raise RuntimeError("can't start new thread")  # as `threading` says it under ulimit -u
+
+    monkeypatch.setattr("fcos.cli.config.describe", refused, raising=False)
+    monkeypatch.setattr("fcos.config.describe", refused)
+    code, _, err = fcos(capsys, "config", "fcos-lite0")
+    assert (code, err.count("\n"), "ulimit -u" in err) == (2, 1, True)
+
+
+def test_a_warning_of_the_program_itself_is_one_line(capsys, monkeypatch):
+    """Not two with the place in its code: an image that a run skips."""
+
+    real = fcos_package.config.describe
+
+    def warned(config):
+        warnings.warn("skipped: a.jpg", stacklevel=1)
+        return real(config)
+
+    code = warned.__code__.replace(co_filename=str(Path(fcos_package.__file__).parent / "training" / "ahead.py"))
+    warned.__code__ = code
+    monkeypatch.setattr("fcos.config.describe", warned)
+    monkeypatch.setattr("fcos.cli.config.describe", warned, raising=False)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back what the command changes
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        _, _, err = fcos(capsys, "config", "fcos-lite0")
+    assert "fcos: note: skipped: a.jpg\n" in err
+    assert "ahead.py" not in err

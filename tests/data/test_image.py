@@ -507,3 +507,25 @@ def test_a_progressive_jpeg_whose_last_scan_was_filled_with_zeros_is_told_of(sha
     with pytest.warns(ImageWarning, match="ends in zeros"):
         image = load_image(cut)
     assert not np.array_equal(image, whole)
+
+
+@pytest.mark.parametrize(
+    ("seed", "quality", "share", "count"), [(24, 50, 0.4, 64), (11, 95, 0.8, 150), (27, 90, 0.95, 64)]
+)
+def test_zeros_that_a_last_scan_takes_for_its_own_are_told_of(seed, quality, share, count):
+    """A decoder finds nothing wrong with them; but an encoder says in one code that the rest is flat."""
+    rng = np.random.default_rng(seed)
+    height, width = (int(n) for n in rng.integers(40, 200, 2))
+    coarse = rng.normal(size=(height // 8 + 2, width // 8 + 2, 3))
+    smooth = Image.fromarray(np.uint8(np.clip(128 + 50 * coarse, 0, 255))).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    noise = rng.normal(size=(height, width, 1)) * rng.choice([0, 2, 6, 15])
+    pixels = np.uint8(np.clip(np.asarray(smooth).astype(float) + noise, 0, 255))
+    pixels = np.ascontiguousarray(pixels[..., 0]) if seed % 2 else pixels
+    data = encoded(Image.fromarray(pixels), "JPEG", quality=quality, progressive=True)
+    start, end = data.rfind(b"\xff\xda") + 10, data.rfind(b"\xff\xd9")
+    assert not is_told(data)
+    assert is_told(data[: start + int(share * (end - start))] + bytes(count) + b"\xff\xd9")
+    pixels[height // 8 :] = 200  # one that is whole, and flat there, has no zeros
+    assert not is_told(encoded(Image.fromarray(pixels), "JPEG", quality=quality, progressive=True))
