@@ -286,10 +286,13 @@ def count_workers(wanted: int, item_bytes: int) -> int:
 
 def _start_worker(_: int) -> None:
     # Signals reach a whole process group. The training process decides when to stop and may need its batch for
-    # that, so a worker lets Ctrl-C pass, and lives on for a while after the SIGTERM of torchrun or SLURM.
+    # that, so a worker lets Ctrl-C pass, and lives on for a while after the SIGTERM of torchrun or SLURM, or the end of
+    # a terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda *_: signal.alarm(_GRACE))
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -156,7 +156,7 @@ class Trainer:
     # ------------------------------------------------------------------ the loop
 
     def run(self) -> Result:
-        """Train to the end. SIGINT or SIGTERM raise Stopped, with a checkpoint to resume from."""
+        """Train to the end. SIGINT, SIGTERM or SIGHUP raise Stopped, with a checkpoint to resume from."""
         per_epoch, start = self.sampler.steps_per_epoch, self.step
         for line in self.options.notes:
             self.console.note(line)

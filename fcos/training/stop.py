@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM ask a run to stop where it can be resumed; a second one stops it at once."""
+"""Ctrl-C, SIGTERM and a terminal that is closed ask a run to stop where it can be resumed; a second Ctrl-C or SIGTERM
+stops it at once."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 
 from ..errors import FcosError
 
+_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 _SAME = 1.0  # seconds within which a second signal is the same one, delivered to a process group and passed on
 
 
@@ -28,7 +30,8 @@ class StopNow(KeyboardInterrupt):
 
 
 class StopSignals:
-    """While entered, SIGINT and SIGTERM set `number` and the program goes on; its loop looks when it can stop.
+    """While entered, SIGINT, SIGTERM and SIGHUP set `number` and the program goes on; its loop looks when it can stop.
+    A SIGHUP that was ignored before, as `nohup` has it, still is.
 
     Outside the main thread, where Python takes no signals, there is `ask_all`.
     """
@@ -43,7 +46,10 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {n: signal.signal(n, self._ask) for n in (signal.SIGINT, signal.SIGTERM)}
+            numbers = [signal.SIGINT, signal.SIGTERM]
+            if _HANGUP is not None and signal.getsignal(_HANGUP) != signal.SIG_IGN:
+                numbers.append(_HANGUP)
+            self._before = {n: signal.signal(n, self._ask) for n in numbers}
         self._entered.add(self)
         return self
 
@@ -61,7 +67,7 @@ class StopSignals:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.number and now - self._when > _SAME:
+        if self.number and number != _HANGUP and now - self._when > _SAME:
             raise KeyboardInterrupt
         if not self.number:
             self.number, self._when = number, now

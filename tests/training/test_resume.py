@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -118,6 +119,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(begin, undisturbed, tm
             5,
             5,
         ),  # in the middle of a step: it is finished first
+        (signal.SIGHUP, "fcos.training.optimizer:Average.update", 3, 3),  # the terminal is closed
         (
             signal.SIGTERM,
             "fcos.training.judging:evaluate",
@@ -135,6 +137,15 @@ def test_a_signal_stops_cleanly(begin, undisturbed, tmp_path, number, where, cal
     assert log.read_text() == f"fcos: stopped at step {step} of {STEPS}; {how}\n"
     assert load_checkpoint(folder)["step"] == step
     assert run(fcos(go_on(folder)), log) == 0, log.read_text()
+    same_end_but_settings(folder, undisturbed)
+
+
+def test_under_nohup_a_closed_terminal_is_no_matter(begin, undisturbed, tmp_path):
+    folder, log = tmp_path / "run", tmp_path / "log"
+    workers = ["data.workers=1"]
+    hangup = at("fcos.training.optimizer:Average.update", 3, signal.SIGHUP)
+    ignored = partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)
+    assert run(fcos([*begin, "--out", folder, *workers], ignored, hangup), log) == 0, log.read_text()
     same_end_but_settings(folder, undisturbed)
 
 
