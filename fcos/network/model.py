@@ -210,8 +210,9 @@ class TowerLayer(nn.Module):
         if isinstance(self.norm, nn.ModuleList):
             x = self.norm[level](x)
         elif x.dtype == torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled():
+            wide = next(self.norm.parameters(), x).dtype  # float32 under autocast, else that of x
             with torch.autocast("cpu", enabled=False):  # in bfloat16 its gradient takes five times as long
-                x = self.norm(x.float()).to(x.dtype)
+                x = self.norm(x.to(wide)).to(x.dtype)
         else:
             x = self.norm(x)
         return F.relu(x, inplace=True)
