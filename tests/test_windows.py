@@ -37,6 +37,7 @@ GUARDED = {  # where such a name stands behind a question for it
     ("training/clock.py", "sysconf"),  # AttributeError is caught
     ("data/loader.py", "statvfs"),  # only where there is a /dev/shm
     ("data/loader.py", "SIGALRM"),
+    ("data/loader.py", "SIGHUP"),
     ("data/loader.py", "alarm"),
     ("cli/models.py", "nice"),
     ("serving/metrics.py", "kill"),

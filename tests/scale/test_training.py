@@ -77,7 +77,7 @@ def test_what_cannot_go_well_is_said_before_ray_starts(begin, tmp_path, capsys, 
     out = ["--engine", "ray", "--out", tmp_path / "run"]
     assert "there is no engine 'rey'; choose from local, ray" in said("--engine", "rey")
     assert "--address is for --engine ray" in said("--address", "auto")
-    assert "name its folder with --out" in said("--engine", "ray")
+    assert "so it needs one: --out FOLDER" in said("--engine", "ray")
     assert "minutes are planned for one process" in said(*out, "--minutes", "3")
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     assert "OMP_NUM_THREADS=many: give the cores of each worker" in said(*out)
