@@ -131,7 +131,8 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(begin, undisturbed, tm
 def test_a_signal_stops_cleanly(begin, undisturbed, tmp_path, number, where, call, step):
     folder, log = tmp_path / "run", tmp_path / "log"
     workers = ["data.workers=1"]  # they get the signal too
-    status = run(fcos([*begin, "--out", folder, *workers], at(where, call, number)), log)
+    usual = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
+    status = run(fcos([*begin, "--out", folder, *workers], usual, at(where, call, number)), log)
     assert status == 128 + number, log.read_text()
     how = f"go on with: fcos train --resume --out {folder}"
     assert log.read_text() == f"fcos: stopped at step {step} of {STEPS}; {how}\n"
