@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -289,3 +291,23 @@ def _fail(error: Exception, what: str, kind: type[FcosError], url: str) -> NoRet
         if _may_pass(error):
             reason += f" (tried {TRIES} times)"
     raise kind(f"cannot {what}: {reason}") from error
+
+
+@contextlib.contextmanager
+def hub_in_a_line() -> Iterator[None]:
+    """Within it stderr hears once that Hugging Face cannot be reached and is asked again, not each time."""
+    told = False
+
+    def once(record: logging.LogRecord) -> bool:
+        nonlocal told
+        if not told:
+            sys.stderr.write(f"fcos: trying again for up to a minute: {one_line(record.getMessage())}\n")
+        told = True
+        return False
+
+    log = logging.getLogger("huggingface_hub.utils._http")
+    log.addFilter(once)
+    try:
+        yield
+    finally:
+        log.removeFilter(once)

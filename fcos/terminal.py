@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 T = TypeVar("T")
-PLAIN_SECONDS = 20.0  # between progress lines where there is no terminal
+PLAIN_SECONDS = 20.0  # between lines of progress where there is no bar
 SMALLEST = 32  # pixels of a side
 
 
@@ -219,23 +219,23 @@ def plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def hub_in_a_line() -> Iterator[None]:
-    """Within it stderr hears once that Hugging Face cannot be reached and is asked again, not each time."""
-    told = False
+def ticking(tell: Callable[[str], None], every: float = PLAIN_SECONDS) -> Iterator[None]:
+    """A sign of life during work that cannot say how far it is: every `every` seconds `tell` gets the time so far, from
+    another thread, and not once the block is left."""
+    over = threading.Event()
+    began = time.perf_counter()
 
-    def once(record: logging.LogRecord) -> bool:
-        nonlocal told
-        if not told:
-            sys.stderr.write(f"fcos: trying again for up to a minute: {one_line(record.getMessage())}\n")
-        told = True
-        return False
+    def tick() -> None:
+        while not over.wait(every):
+            tell(clock(time.perf_counter() - began))
 
-    log = logging.getLogger("huggingface_hub.utils._http")
-    log.addFilter(once)
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        log.removeFilter(once)
+        over.set()
+        thread.join()
 
 
 def plural(count: int, noun: str) -> str:

@@ -28,6 +28,9 @@ from ..files import sources_kept
 # in 33 without), but beside other programs a training step then takes 2 to 15 times as long; alone it gains 4 %.
 LONG = ("train", "forecast", "tune")
 
+# Names that options had, which are still understood and not shown.
+_BEFORE = {"pictures": "images", "no-pictures": "no-images"}
+
 _STOPPED = 130  # exit code after Ctrl-C, as a shell has it
 
 _HERE = os.path.dirname(os.path.dirname(__file__))  # warnings from below it are the program's own
@@ -73,6 +76,7 @@ def build() -> typer.Typer:
         add_completion=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
+        context_settings={"token_normalize_func": lambda name: _BEFORE.get(name, name)},
         help="FCOS, the anchor-free object detector: train, evaluate, explain, export.",
     )
     for verb, name in VERBS.items():

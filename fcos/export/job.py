@@ -7,7 +7,6 @@ import errno
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from ..inference.detector import Detector
 from ..inference.load import load
 from ..machine import Placement
 from ..network.model import FCOS
-from ..terminal import clock, plural
+from ..terminal import clock, plural, ticking
 from ..zoo.find import find_weights
 from . import check
 from .about import DTYPES, About
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
 _ROOM = 1 << 16  # bytes: a disk with less is full
 _FULL = os.strerror(errno.ENOSPC)
-_TICK = 20.0  # seconds between two signs of life while a file is written
 _COMPARED = 16  # images of --data that are compared box by box; AP takes all
 
 
@@ -195,26 +193,6 @@ def _target(job: Job, chosen: Format, name: str) -> Path:
     if out.is_dir() and not (out / chosen.mark).is_file():
         raise ModelError(f"{out} is a folder of something else; name the model's own: --out {out / Path(name).name}")
     return out
-
-
-@contextmanager
-def ticking(tell: Callable[[str], None], every: float = _TICK) -> Iterator[None]:
-    """A sign of life during work that cannot say how far it is: every `every` seconds `tell` gets the time so far, from
-    another thread, and not once the block is left."""
-    over = threading.Event()
-    began = time.perf_counter()
-
-    def tick() -> None:
-        while not over.wait(every):
-            tell(clock(time.perf_counter() - began))
-
-    thread = threading.Thread(target=tick, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import ModelError, did_you_mean
-from ..terminal import hub_in_a_line, plural
+from ..remote import hub_in_a_line
+from ..terminal import plural
 from .lite import REDUCTIONS, SCALES, LiteBackbone
 
 # Registry packages that hold ImageNet weights of a timm backbone (Apache-2.0), tried before timm's hub.

@@ -67,8 +67,8 @@ class _Depthwise(torch.autograd.Function):
         to_x = _to_input(grad, x, weight, ctx.grid) if ctx.needs_input_grad[0] else None
         to_weight = None
         if ctx.needs_input_grad[1]:
-            narrow = weight.shape[3] <= 3
-            to_weight = _to_weight(grad, x, weight, ctx.grid) if narrow else _by_windows(grad, x, weight, ctx.grid)
+            way = _by_windows if weight.shape[3] in (5, 7) else _to_weight  # windows cover odd widths
+            to_weight = way(grad, x, weight, ctx.grid)
         return to_x, to_weight, None, None
 
 

@@ -147,6 +147,12 @@ def test_code_is_loaded_by_every_verb_alike(line, tmp_path, capsys, monkeypatch)
         assert bool(loaded) == trust
 
 
+def test_an_option_is_understood_by_the_name_it_had(capsys):
+    code, out, err = fcos(capsys, "data", "info", "nowhere", "--pictures", "nope")
+    assert (code, out, err) == fcos(capsys, "data", "info", "nowhere", "--images", "nope")
+    assert err == "fcos: --images nope: there is no such file or folder\n"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_an_output_that_is_full_is_one_line():
     with open("/dev/full", "w") as full:

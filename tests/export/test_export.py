@@ -21,7 +21,7 @@ from fcos.decode import decode
 from fcos.errors import FcosError, MissingExtra, ModelError
 from fcos.export import check, graph
 from fcos.export.about import About
-from fcos.export.job import Job, run, ticking
+from fcos.export.job import Job, run
 from fcos.export.open import read_about, write_export
 from fcos.export.registry import FORMATS
 from fcos.inference.detector import Detector
@@ -30,6 +30,7 @@ from fcos.inference.proposals import proposer
 from fcos.network import weights
 from fcos.points import make_points
 from fcos.presets import with_dialect
+from fcos.terminal import ticking
 from fcos.types import Classes, Detections, Predictions
 
 NEEDS = {

@@ -31,7 +31,7 @@ def gradients(way, x, weight, bias, layout):
     ("height", "width", "stride", "padding"),
     [(9, 12, 1, 2), (5, 5, 1, 2), (1, 3, 1, 2), (11, 8, 2, 0), (10, 7, 2, 2), (6, 6, 3, 1)],
 )
-@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("kernel", [3, 4, 5])
 def test_it_is_torchs_gradient(always, kernel, height, width, stride, padding, layout):
     generator = torch.Generator().manual_seed(3)
     shapes = ((2, 6, height, width), (6, 1, kernel, kernel), (6,))
@@ -42,9 +42,10 @@ def test_it_is_torchs_gradient(always, kernel, height, width, stride, padding, l
         torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
 
 
-def test_numbers_by_finite_differences(always):
+@pytest.mark.parametrize("kernel", [4, 5, 7])
+def test_numbers_by_finite_differences(always, kernel):
     x = torch.randn(1, 2, 6, 5, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(2, 1, 5, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda a, b: convolve(a, b, None, Grid(1, 2, 2)), (x, weight))
 
 
