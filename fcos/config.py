@@ -283,6 +283,9 @@ class TrainConfig(Section):
         le=65536,
     )
     accumulate: int = _f(1, "a step's images are computed in this many parts", ge=1, le=65536)
+    lanes: Annotated[int, BeforeValidator(lambda v: 0 if v == "auto" else v)] = _f(
+        0, "parts of a step that a CPU computes at once; auto: 2 for depthwise backbones, else 1", ge=0, le=64
+    )
     optimizer: Literal["sgd", "adamw"] = _f("sgd", "SGD with momentum, or AdamW")
     lr: float = _f(0.01, "learning rate of the head at the given batch", gt=0)
     backbone_lr: float = _f(1.0, "factor of the learning rate of the backbone", ge=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -95,6 +96,12 @@ class Batch:
             image[:, height:] = fill
             image[:, :height, width:] = fill
         return images
+
+    def split(self, parts: int) -> list[Batch]:
+        """In order, at most so many batches of one image and more, on the same memory."""
+        count = max(1, min(parts, len(self)))
+        edges = [len(self) * i // count for i in range(count + 1)]
+        return [Batch(self.images[a:b], self.sizes[a:b], self.targets[a:b], self.ids[a:b]) for a, b in pairwise(edges)]
 
     def __len__(self) -> int:
         return len(self.images)

@@ -48,6 +48,11 @@ class Backbone(nn.Module):
                     for parameter in module.parameters(recurse=False):
                         parameter.requires_grad_(False)
 
+    @property
+    def depthwise(self) -> bool:
+        """Whether it has depthwise convolutions: many short layers, which a CPU computes in another way best."""
+        return any(m.groups == m.in_channels > 1 for m in self.modules() if isinstance(m, nn.Conv2d))
+
     def forward(self, images: Tensor) -> list[Tensor]:
         result: list[Tensor] = self.body(images)
         return [x.permute(0, 3, 1, 2) for x in result] if self.channels_last else result

@@ -34,12 +34,16 @@ _RENEW = 60.0  # seconds at least between two drawings while a run goes on
 # --------------------------------------------------------------------------- single images
 
 
-def draw_batch(batch: Batch, points: Points, index: Tensor, names: Sequence[str], limit: int = 8) -> np.ndarray:
-    """Augmented images of a batch with their boxes and the points that learn them, coloured by level."""
+def draw_batch(
+    parts: Sequence[tuple[Batch, Tensor]], points: Points, names: Sequence[str], limit: int = 8
+) -> np.ndarray:
+    """Augmented images of a step with their boxes and the points that learn them (the index of each part's assignment),
+    coloured by level."""
     import cv2
 
     images = []
-    for i in range(min(limit, len(batch))):
+    flat = [(batch, index, i) for batch, index in parts for i in range(len(batch))]
+    for batch, index, i in flat[:limit]:
         height, width = batch.sizes[i]
         pixels = batch.images[i].permute(1, 2, 0)[:height, :width].cpu().numpy().copy()
         target = batch.targets[i].to("cpu")

@@ -50,6 +50,7 @@ from .ending import Ending, began_best, worst
 from .folder import RunFolder, check_loggers
 from .images import RunImages, draw_batch
 from .judging import START_DUE, Judge
+from .lanes import Lanes, lanes_for
 from .monitor import StepReport, add_crowded, count_crowded, measure
 from .not_finite import stop
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -138,6 +139,8 @@ class Trainer:
         self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
         self.seconds = 0.0  # of this run before this process
         self._points: dict[tuple[int, int], Points] = {}
+        lanes = lanes_for(self.network.train(), config.train, self.fabric.device) if self.world == 1 else 1
+        self.lanes = Lanes(self.network, self.fabric, lanes) if lanes > 1 else None
         together(lambda: self.begin(stored), self.world)
         whole_epoch = self.sampler.steps_per_epoch + -self.step % self.sampler.steps_per_epoch
         self.watch = Watch(self.classes.names, self.data["train"].counts().tolist(), whole_epoch)
@@ -199,10 +202,16 @@ class Trainer:
                 return self.finish()
         finally:
             self.console.stop()
-            self.saver.close()
-            self.folder.close()
             loader.close()
-            self.folder.release()
+            self.close()
+
+    def close(self) -> None:
+        """End its threads, close its files and let go of the folder."""
+        self.saver.close()
+        if self.lanes is not None:
+            self.lanes.close()
+        self.folder.close()
+        self.folder.release()
 
     def log(self, report: StepReport) -> None:
         """A row of metrics.csv and a look for alarms when it is time, and the progress bar."""
@@ -257,7 +266,7 @@ class Trainer:
         """One optimiser step over the parts of a batch; the normalisers count all parts and processes first."""
         cfg = self.config
         began = time.perf_counter()
-        batches = next(loader)
+        batches = next(loader) if self.lanes is None else self.lanes.split(next(loader))
         waited = time.perf_counter() - began
         torch.manual_seed(self.seed())
 
@@ -291,9 +300,13 @@ class Trainer:
         index = [assign_batch(points, b.targets, cfg.assign) for b in batches]
         assigned = [Assignment.of(points, b.targets, i) for b, i in zip(batches, index, strict=True)]
         norm = self.normalize(torch.stack([count(a.positives, cfg.loss) for a in assigned]).sum(dim=0))
-        parts = backward_parts(self.fabric, self.model, list(zip(batches, assigned, strict=True)), norm, cfg)
+        both = list(zip(batches, assigned, strict=True))
+        if self.lanes is not None:
+            parts = self.lanes.backward(both, norm, cfg)
+        else:
+            parts = backward_parts(self.fabric, self.model, both, norm, cfg)
         if self.first and cfg.train.plots and self.step in (0, self.sampler.steps_per_epoch):
-            drawn = draw_batch(batches[0], points, index[0], self.classes.names)
+            drawn = draw_batch(list(zip(batches, index, strict=True)), points, self.classes.names)
             save_image(self.folder.path / f"train_batch_{self.step // self.sampler.steps_per_epoch}.jpg", drawn)
         sums = measure(parts, points, norm, cfg.loss, len(self.classes))
         if (self.step + 1) % cfg.train.log_every == 0 or self.step + 1 == self.total:

@@ -30,5 +30,4 @@ def sample_run(
             yield trainer, lambda: trainer.train_step(loader)
         finally:
             loader.close()
-            trainer.folder.close()
-            trainer.folder.release()
+            trainer.close()

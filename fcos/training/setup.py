@@ -86,7 +86,7 @@ def wants_channels_last(network: FCOS, asked: bool | str, device: torch.device) 
         return bool(asked)
     if device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2":
         return True
-    return any(m.groups == m.in_channels > 1 for m in network.backbone.modules() if isinstance(m, torch.nn.Conv2d))
+    return network.backbone.depthwise
 
 
 def make_ready(network: FCOS, config: Config, device: torch.device) -> Average | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -45,20 +45,28 @@ def backward_parts(
     parts = []
     for i, (batch, learns) in enumerate(batches):
         with fabric.no_backward_sync(model, enabled=i + 1 < len(batches)):
-            exact = cfg.data.padding == "exact"  # as the published implementations, see DataConfig
-            images = batch.padded_with(cfg.model.mean) if exact else batch.images
-            pred = _predictions(model, in_layout_of(model, images))
-            losses = fcos_loss(pred, learns, cfg.loss, cfg.model, norm)
-            fabric.backward(losses.total())
-        learned = pred.distances.detach()[learns.positives.image, learns.positives.point].float()
-        parts.append(Part(Losses(*(x.detach() for x in losses)), learned, learns.positives))
-        del pred, losses  # or they would live on beside the next part's
+            loss, part = part_of(lambda images: model(in_layout_of(model, images)), batch, learns, norm, cfg)
+            fabric.backward(loss)
+        parts.append(part)
+        del loss  # or its graph would live on beside the next part's
     return parts
 
 
-def _predictions(model: Any, images: torch.Tensor) -> Predictions:
+def part_of(
+    predict: Callable[[Tensor], Predictions], batch: Batch, learns: Assignment, norm: Normalizers, cfg: Config
+) -> tuple[Tensor, Part]:
+    """Forward and loss of one part: the loss to go backward from, and what stays."""
+    exact = cfg.data.padding == "exact"  # as the published implementations, see DataConfig
+    images = batch.padded_with(cfg.model.mean) if exact else batch.images
+    pred = _predictions(predict, images)
+    losses = fcos_loss(pred, learns, cfg.loss, cfg.model, norm)
+    learned = pred.distances.detach()[learns.positives.image, learns.positives.point].float()
+    return losses.total(), Part(Losses(*(x.detach() for x in losses)), learned, learns.positives)
+
+
+def _predictions(predict: Callable[[Tensor], Predictions], images: Tensor) -> Predictions:
     try:
-        result: Predictions = model(images)
+        return predict(images)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -67,7 +75,6 @@ def _predictions(model: Any, images: torch.Tensor) -> Predictions:
             f"BatchNorm cannot learn from one location, and {plural(len(images), 'image')} of {size} pixels leave no "
             "more on the coarsest level; give train.batch=2, a larger data.size, or another norm than batch"
         ) from error
-    return result
 
 
 def in_layout_of(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:

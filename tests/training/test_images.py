@@ -185,8 +185,8 @@ def test_a_batch_is_drawn_with_its_points(shapes, tmp_path):
     (batch,) = next(iter(train_loader(shapes["train"], config)))
     points = make_points(tuple(batch.images.shape[-2:]), config.model, config.assign)
     index = assign_batch(points, batch.targets, config.assign)
-    drawn = report.draw_batch(batch, points, index, shapes["train"].classes.names)
-    bare = report.draw_batch(batch, points, torch.full_like(index, -1), shapes["train"].classes.names)
+    drawn = report.draw_batch([(batch, index)], points, shapes["train"].classes.names)
+    bare = report.draw_batch([(batch, torch.full_like(index, -1))], points, shapes["train"].classes.names)
     changed = drawn[(drawn != bare).any(axis=2)].astype(int)
     levels = set(points.level[(index >= 0).any(dim=0)].tolist())
     for level in levels:  # each level's colour is among what the points changed
