@@ -1,5 +1,6 @@
 """Lanes: parts of a step at once, the same step."""
 
+import threading
 import time
 
 import pytest
@@ -71,6 +72,35 @@ def test_a_lane_that_is_late_changes_no_bit(shapes, tmp_path, monkeypatch):
     _, _, found = first_step(shapes, tmp_path / "late", 2, accumulate=5)
     for name, gradient in expected.items():
         assert torch.equal(found[name], gradient), name
+
+
+def test_other_threads_keep_their_share_of_the_cores(shapes, tmp_path):
+    """torch gives a new thread the number that any thread set last: a lane's would slow down all that come later."""
+    run, _, _ = first_step(shapes, tmp_path / "run", 2)
+    found = []
+    other = threading.Thread(target=lambda: found.append((torch.ones(8) + 1, torch.get_num_threads())))
+    other.start()
+    other.join()
+    assert found[0][1] == torch.get_num_threads() == 2
+    assert [run.lanes._pool.submit(torch.get_num_threads).result() for _ in range(2)] == [1, 1]
+
+
+def test_a_lane_that_cannot_start_ends_in_an_error(monkeypatch):
+    """And not in a wait for ever: the second thread is one too many for the system."""
+    start, begun = threading.Thread.start, []
+
+    def few(self):
+        if self.name.startswith("lane"):
+            begun.append(self)
+            if len(begun) > 1:
+                raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", few)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Lanes(nn.Linear(1, 1), None, 2)
+    begun[0].join(10)
+    assert not begun[0].is_alive()
 
 
 def test_a_run_in_lanes_resumes_bit_by_bit(shapes, tmp_path):
