@@ -170,8 +170,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             if line[0]["AP50"] is None:
                 axes.axvline(line[0]["ms"], color="#64748b", ls=":", lw=1)
                 axes.annotate(
-                    f"{model}, its time alone", (line[0]["ms"], 1), xycoords=("data", "axes fraction"), rotation=90,
-                    va="top", ha="right", fontsize=7, color="#475569",
+                    f"{model}, its time alone", (line[0]["ms"], 0.01), xycoords=("data", "axes fraction"), rotation=90,
+                    va="bottom", ha="right", fontsize=7, color="#475569",
                 )  # fmt: skip
                 continue
             x, y = [r["ms"] for r in line], [100 * r["AP50"] for r in line]
