@@ -16,8 +16,11 @@ from ..data.splits import name_of
 from ..errors import DataError
 from ..files import scratch
 from ..inference.detector import Detector
+from ..presets import resolve
 from ..terminal import clock, plural
+from ..training.plan import rate_for
 from ..training.program import train
+from ..training.setup import known_classes
 
 MODEL = "fcos-lite0"
 _EPOCHS = 12  # enough from the package's detector; a budget may make it less
@@ -95,14 +98,15 @@ def _probe(dataset: Dataset, folder: Path, seed: int) -> tuple[int, float]:
     times: list[float] = []
     _learn(dataset, folder, seed, _PROBE, times)
     spans = sorted(b - a for a, b in pairwise(times))
-    from ..presets import resolve
-
     batch = resolve(MODEL).train.batch
     return max(1, -(-len(dataset) // batch)), spans[len(spans) // 2]
 
 
 def _learn(dataset: Dataset, folder: Path, seed: int, steps: int, times: list[float] | None = None) -> Detector:
     ticks = [] if times is None else times
+    config = resolve(MODEL)
+    known = known_classes(config, dataset.classes, None)
+    gentle = rate_for(config.train.lr, len(known), len(dataset.classes))
     result = train(
         {"train": dataset},
         model=MODEL,
@@ -111,6 +115,7 @@ def _learn(dataset: Dataset, folder: Path, seed: int, steps: int, times: list[fl
         quiet=True,
         settings={
             "train.iterations": steps,
+            "train.lr": config.train.lr if gentle is None else float(gentle.value),
             "train.seed": seed,
             "train.plots": False,
             "train.eval_every": 0,

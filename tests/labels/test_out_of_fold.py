@@ -3,6 +3,7 @@
 import os
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from PIL import Image
 from tiny import fcos, make_shapes
 
 from fcos.errors import DataError
+from fcos.labels import folding
 from fcos.labels.folding import folds_of
+from fcos.types import Classes
 
 
 @pytest.fixture
@@ -45,6 +48,24 @@ def test_every_image_once_and_near_duplicates_together(pictures):
 def test_too_few_images(pictures):
     with pytest.raises(DataError, match="2 images cannot be split into 3 folds"):
         folds_of(pictures.subset([0, 20]), 3, quiet=True)
+
+
+@pytest.mark.parametrize(("names", "rate"), [(("car", "horse"), 1e-4), (("knight", "horse", "rook"), 1e-3)])
+def test_classes_that_the_package_knows_are_learned_gently(pictures, monkeypatch, names, rate):
+    """Else much of what it knows would be lost, as in a run with --minutes."""
+    asked = []
+
+    def train(data, *, settings, on_step, **_):
+        asked.append(settings["train.lr"])
+        for step in range(4):
+            on_step(step, None)
+        return SimpleNamespace(detector=None)
+
+    monkeypatch.setattr(folding, "train", train)
+    known = replace(pictures, classes=Classes(names, tuple(range(len(names)))))
+    judges, _ = folding.out_of_fold(known, 2, 1.0, quiet=True)
+    assert asked == [rate] * 3  # one run is to see how long a step takes
+    assert sorted(i for judge in judges for i in judge.records) == list(range(50))
 
 
 @pytest.mark.slow
