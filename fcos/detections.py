@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast, overload
 
 import numpy as np
 import torch
@@ -141,10 +141,10 @@ class Detections:
     @overload
     def __getitem__(self, keep: int) -> Detection: ...
     @overload
-    def __getitem__(self, keep: str | Mask) -> Detections: ...
-    def __getitem__(self, keep: int | str | Mask) -> Detection | Detections:
-        """One detection by its number; by class name, mask, slice or numbers those that are selected. FcosError for a
-        name that is no class."""
+    def __getitem__(self, keep: str | Sequence[str] | Mask) -> Detections: ...
+    def __getitem__(self, keep: int | str | Sequence[str] | Mask) -> Detection | Detections:
+        """One detection by its number; by class name or names, mask, slice or numbers those that are selected.
+        FcosError for a name that is no class."""
         if isinstance(keep, int | np.integer):
             if not -len(self) <= keep < len(self):
                 raise IndexError(f"there are {len(self)} detections, no number {keep}")
@@ -152,6 +152,11 @@ class Detections:
             return next(iter(self._rows(slice(start, start + 1))))
         if isinstance(keep, str):
             return self._rows(self.labels == self._label(keep))
+        if isinstance(keep, Sequence):
+            if any(isinstance(name, str) for name in keep):
+                wanted = [self._label(str(name)) for name in keep]
+                return self._rows(torch.isin(self.labels, self.labels.new_tensor(wanted)))
+            keep = cast("Mask", keep)
         return self._rows(keep)
 
     def __eq__(self, other: object) -> bool:

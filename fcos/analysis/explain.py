@@ -70,7 +70,13 @@ class Explanation:
             numbers = (f"{s.score:.3f}", f"{s.probability:.3f}", f"{s.centerness:.3f}")
             rows.append((number, s.label, *numbers, s.level, place, sides, len(s.silenced)))
         head = ("", "class", "score", "class p", "centerness", "level", "location", "l t r b, px", "NMS dropped")
-        return table(head, rows, left=2) if rows else "nothing was found"
+        if not rows:
+            return "nothing was found"
+        return (
+            f"{table(head, rows, left=2)}\n"
+            "score: from class probability (class p) and centerness at the location that made the box; level: of the\n"
+            "pyramid; l t r b: its distances to the sides of the box; NMS dropped: weaker boxes of the same object"
+        )
 
     def draw(self) -> np.ndarray:
         """The image with every box, its location and the lines to its sides, coloured by level."""

@@ -116,9 +116,8 @@ class MissStudy:
         worst = sorted(self.by_class.items(), key=lambda kv: -sum(kv[1].values()))[:8]
         if worst:
             lines += ["", table(("class", *STAGES), [(k, *(v[s] for s in STAGES)) for k, v in worst])]
-        return "\n".join(
-            [*lines, "", "TIDE: what each kind of error costs, counted on detections of any score:", self.tide.text()]
-        )
+        tide = ["", "TIDE: what each kind of error costs, counted on detections of any score:", self.tide.text()]
+        return "\n".join([*lines, *tide, "", "what each stage means, and what helps: fcos help explain"])
 
 
 def miss_study(detector: Detector, dataset: Dataset, score: float | None = None, image: int | None = None) -> MissStudy:

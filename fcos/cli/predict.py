@@ -314,7 +314,7 @@ def _tell(outcome: Outcome, outputs: Outputs, as_json: bool, seconds: float, how
     from ..inference.writers import images_file
     from ..terminal import plural
 
-    if not as_json:
+    if not as_json and (outcome.images or outcome.detections):
         drawn = outputs.file or outputs.folder
         where = f", drawn in {drawn}" if drawn is not None and outcome.images else ""
         rate = outcome.images / max(seconds, 1e-9)

@@ -14,6 +14,8 @@ from .registry import Format, ReadOptions, format_named, formats, recognise
 from .splits import JUDGED, canonical_split, default_split, name_of
 from .tree import DataSource, Tree
 
+RUN_FILE = "environment.json"  # a folder with it is a training run
+
 
 def open_dataset(
     path: str | Path | DataSource, split: str | None = None, *, strict: bool = False, inclusive: bool = False
@@ -168,6 +170,8 @@ def _unclear(tree: Tree, readings: dict[str, Sources], failures: dict[str, DataE
     elif tree.images and not tree.annotations:
         held = plural(len(tree.images), "image")
         line = f"{path} holds no data set that is known: {held}, no labels; if they are elsewhere, add --labels FOLDER"
+    elif path.is_dir() and (path / RUN_FILE).is_file():
+        line = f"{path} is a run folder, not a data set; give the data that it learned from, or {options}"
     else:
         held = f"{len(tree.images):,} images and {len(tree.annotations):,} files that could be annotations"
         line = f"{path} holds no data set that is known ({held}); {options}"

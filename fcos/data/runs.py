@@ -9,18 +9,16 @@ from .. import remote
 from ..errors import DataError
 from ..readers import read_json
 from .dataset import Dataset, merge
-from .open import open_dataset, open_splits, split_names
+from .open import RUN_FILE, open_dataset, open_splits, split_names
 from .splits import hold_out, name_of, taught_splits
 from .tree import DataSource
-
-_SURROUNDINGS = "environment.json"
 
 
 def run_of(model: str | Path) -> Path | None:
     """The run folder that `model` is, or in which its file lies; None where it is something else."""
     path = Path(model).expanduser()
     folder = path if path.is_dir() else path.parent
-    return folder if path.exists() and (folder / _SURROUNDINGS).is_file() else None
+    return folder if path.exists() and (folder / RUN_FILE).is_file() else None
 
 
 def missing(name: str | Path) -> str:
@@ -33,7 +31,7 @@ def missing(name: str | Path) -> str:
 def stored_sources(folder: Path) -> dict[str, Any]:
     """Where the data of a run came from: data, val, split and held_out of its environment.json, None where they were
     objects. DataError that names the file when it cannot be read."""
-    file = folder / _SURROUNDINGS
+    file = folder / RUN_FILE
     try:
         stored = read_json(file, kind=DataError)
     except DataError as error:

@@ -118,10 +118,10 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
     )
     verdict = "as expected" if metrics.ap50 >= WANTED else f"below the {WANTED:.2f} it should reach"
     scenes = f"{metrics.images} held-out scenes"
-    console.note(f"AP50 {metrics.ap50:.3f}, AP {metrics.ap:.3f} on {scenes}, {verdict}; {clock(seconds)}")
+    console.note(f"AP50 {metrics.ap50:.3f}, AP {metrics.ap:.3f} on {scenes}, {verdict}, in {clock(seconds)} minutes")
     console.note(f"look:  {out / 'report.html'}, {out / 'detections.jpg'}")
     console.note("next:  fcos data info YOUR_DATA")
-    console.note("       fcos train YOUR_DATA --model fcos-lite0")
+    console.note("       fcos train YOUR_DATA --minutes 15")
     return DemoResult(out, metrics, seconds)
 
 
@@ -134,5 +134,6 @@ def _photographs(out: Path, device: str, console: Console) -> None:
     for path in photographs():
         detections = detector(path)
         images.append(np.asarray(detections.draw()))
-        console.note(f"   {path.name}: {detections.summary()}")
+        told = detections.summary() if len(detections) else f"none of the {len(detector.classes)} classes it knows"
+        console.note(f"   {path.name}: {told}")
     save_image(out / "photographs.jpg", sheet(images, columns=2, cell=560))

@@ -6,16 +6,19 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.dataset import Dataset
 from ..data.splits import name_of
+from ..errors import install_line
 from ..evaluation.coco import Metrics
 from ..evaluation.uncertainty import Interval
 from ..show.judged import mistakes
 from ..terminal import clock, decimal, plural, table
 from ..types import Detections
+from .clock import Deadline
 from .outlook import Outlook
 
 _CLASSES = 10  # rows of the table; report.html has all
@@ -56,7 +59,7 @@ def began_best(rows: Sequence[Mapping[str, str]]) -> bool:
 @dataclass(frozen=True)
 class Ending:
     """What a run came to. `metrics` and `interval` are of the best weights, None without validation; `sources` says
-    where the data came from, as environment.json."""
+    where the data came from, as environment.json; `deadline` is that of a run with --minutes."""
 
     folder: Path
     steps: int
@@ -65,6 +68,7 @@ class Ending:
     interval: Interval | None
     worst: tuple[Worst, ...]
     sources: Mapping[str, Any]
+    deadline: Deadline | None = None
     outlook: Outlook | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,7 +94,10 @@ class Ending:
 
     def lines(self) -> list[str]:
         """For a terminal."""
-        lines = ["", f"done in {clock(self.seconds)}, {plural(self.steps, 'step')}", self.headline()]
+        taken = f"in {clock(self.seconds)}"
+        if self.deadline is not None:  # which began before the plan was made
+            taken = f"after {clock(self.deadline.spent())} of {clock(self.deadline.seconds)}"
+        lines = ["", f"done {taken} (minutes:seconds), {plural(self.steps, 'step')}", self.headline()]
         if self.metrics is not None and len(self.metrics.classes) > 1:
             rows = sorted((c for c in self.metrics.classes if c.objects), key=lambda c: c.ap)
             shown = [(c.name[:32], f"{c.objects:,}", decimal(c.ap), decimal(c.ap50)) for c in rows[:_CLASSES]]
@@ -109,12 +116,9 @@ class Ending:
         """(what for, command) with the paths of this run."""
         run = shlex.quote(str(self.folder))
         steps = [("report", str(self.folder / "report.html"))]
-        data, val = self.sources.get("data"), self.sources.get("val")
-        if self.metrics is not None and (val or data):
-            where = f" --data {shlex.quote(str(val or data))}" + ("" if val else " --split val")
-            where = "" if self.sources.get("held_out") else where  # the run knows which images those are
-            steps += [("evaluate", f"fcos eval --model {run}{where}" if where else f"fcos eval {run}")]
-            steps += [("explain", f"fcos explain --model {run}{where}" if where else f"fcos explain {run}")]
+        if self.metrics is not None and (self.sources.get("val") or self.sources.get("data")):
+            steps += [("evaluate", f"fcos eval {run}"), ("explain", f"fcos explain {run}")]
         image = next((w.path for w in self.worst if w.path is not None), None)
         steps += [("detect", f"fcos predict {shlex.quote(str(image)) if image else 'IMAGE'} --model {run}")]
-        return [*steps, ("export", f"fcos export --model {run} --format onnx")]
+        first = "" if find_spec("onnx") else f"    # first: {install_line('onnx')}"
+        return [*steps, ("export", f"fcos export --model {run} --format onnx{first}")]

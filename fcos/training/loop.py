@@ -239,8 +239,10 @@ class Trainer:
         total = self.deadline.look(self.step, self.total)
         if total < self.total:
             over = total == self.step
-            why = "is up: the run ends after" if over else f"is short for {self.total} steps on this machine now:"
-            self.console.note(f"    time  {why} {plural(total, 'step')}")
+            told = f"is up: the run ends after {plural(total, 'step')}"
+            if not over:
+                told = f"is too short for {self.total} steps at this pace; the run will have {total}"
+            self.console.note(f"    time  {told}")
             self.total = total
             self.console.shorten(total)
             self.save()
@@ -473,6 +475,7 @@ class Trainer:
         ending = Ending(
             self.folder.path, self.step, self.elapsed(), metrics, interval,
             worst(detections, self.data["val"], metrics) if metrics is not None else (), self.options.sources,
+            self.deadline,
             outlook(self.folder.rows(), self.step, self.elapsed(), math.nan if interval is None else interval.error),
         )  # fmt: skip
         self.images.ending = ending

@@ -337,6 +337,13 @@ def test_what_is_no_data_set(name, tmp_path):
         open_dataset(tmp_path)
 
 
+def test_a_run_folder_is_no_data_set(tmp_path):
+    (tmp_path / "environment.json").write_text("{}")
+    (tmp_path / "results.png").write_bytes(b"")
+    with pytest.raises(DataError, match="is a run folder, not a data set; give the data that it learned from"):
+        open_dataset(tmp_path)
+
+
 # --------------------------------------------------------------------------- choosing classes
 
 

@@ -35,6 +35,8 @@ def test_iterating_and_selecting():
     assert found[1] == Detection((0.5, 0.25, 8.0, 9.0), "cat", 0.5, 0, 6) == list(found)[1]
     assert found[-1].score == 0.25
     assert found["dog"].boxes.tolist() == [BOXES[0], BOXES[2]]
+    assert found[["dog"]] == found["dog"]
+    assert found[["cat", "dog"]] == found[("dog", "cat")] == found
     masks = (found.scores >= 0.5, (found.scores >= 0.5).numpy(), [True, True, False], slice(2), [0, 1])
     for mask in masks:
         assert found[mask] == found[:2]
@@ -44,6 +46,8 @@ def test_iterating_and_selecting():
         found[3]
     with pytest.raises(FcosError, match="no class 'dgo'; did you mean dog"):
         found["dgo"]
+    with pytest.raises(FcosError, match="no class 'dgo'; did you mean dog"):
+        found[["cat", "dgo"]]
     assert found[:0]["cat"].names == ("cat", "dog")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import time
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from fcos.errors import ConfigError, DataError, FcosError, MissingExtra
 from fcos.evaluation.program import evaluate
 from fcos.network import weights
 from fcos.training.checkpoint import checkpoints
+from fcos.training.clock import Deadline
 from fcos.training.data import Source, choose
 from fcos.training.ending import Ending
 from fcos.training.folder import RunFolder
@@ -94,8 +96,7 @@ def test_the_last_words_hold_what_to_do_next(finished, capfd):
     assert "done in " in said
     assert f"AP {result.metrics.ap:.3f} (95 % interval " in said
     assert "on 10 validation images" in said
-    data = json.loads((result.folder / "environment.json").read_text())["sources"]["data"]
-    assert f"fcos eval --model {result.folder} --data {data} --split val" in said
+    assert f"fcos eval {result.folder}\n" in said
     assert f"fcos export --model {result.folder}" in said
     page = (result.folder / "report.html").read_text()
     assert page.index("Result</h2>") < page.index("The run</h2>") < page.index("Settings and surroundings</h2>")
@@ -190,6 +191,13 @@ def test_who_finds_nothing_is_told_where_to_look(finished):
     assert not finished[0].metrics.ap50 or not finished[0].metrics.hint()
     ending = Ending(finished[0].folder, 8, 1.0, m, None, (), {"data": "/d"})
     assert any("fcos train --resume --out" in line for line in ending.lines())
+
+
+def test_minutes_are_counted_from_the_shell_to_the_end(finished):
+    deadline = Deadline(180.0, 5.0, used=100.0, start=time.monotonic() - 60.0)
+    ending = Ending(finished[0].folder, 8, 75.0, None, None, (), {}, deadline)
+    assert ending.lines()[1] == "done after 2:40 of 3:00 (minutes:seconds), 8 steps"
+    assert replace(ending, deadline=None).lines()[1] == "done in 1:15 (minutes:seconds), 8 steps"
 
 
 @pytest.mark.parametrize("option", ["model", "init", "config", "dialect", "holdout"])
