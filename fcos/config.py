@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .core_yaml import dump_yaml, parse_yaml, read_yaml
-from .errors import ConfigError, nearest
+from .errors import ConfigError, nearest, plain
 
 ResizeRule = Literal["nearest", "short-exact", "two-step", "half-up", "floor"]
 Sides = Annotated[
@@ -461,7 +461,7 @@ def _merge(data: dict[str, Any], changes: dict[str, Any], source: str, prefix: s
             data[key] = value
 
 
-_SYNONYMS = {
+SYNONYMS = {  # what other programs call them
     "learning_rate": "train.lr",
     "batch_size": "train.batch",
     "num_epochs": "train.epochs",
@@ -472,18 +472,22 @@ _SYNONYMS = {
 }
 
 
-def _suggest(key: str) -> str:
+def nearest_setting(key: str) -> str | None:
+    """The setting that `key`, with or without its section, is most likely meant to be: "train.lr" for "lrr"."""
     known = [row[0] for row in describe(Config())]
     tail = key.rpartition(".")[2]
-    meant = nearest(tail, _SYNONYMS, cutoff=0.75)
+    meant = nearest(tail, SYNONYMS, cutoff=0.75)
     by_tail = {k.rpartition(".")[2]: k for k in known}
     close = nearest(tail, by_tail)
     if meant:
-        return f"; did you mean {_SYNONYMS[meant[0]]}?"
+        return SYNONYMS[meant[0]]
     same_section = nearest(key, known, cutoff=0.8)
-    if same_section or close:
-        return f"; did you mean {same_section[0] if same_section else by_tail[close[0]]}?"
-    return "; `fcos config` lists all settings"
+    return same_section[0] if same_section else by_tail[close[0]] if close else None
+
+
+def _suggest(key: str) -> str:
+    near = nearest_setting(key)
+    return f"; did you mean {near}?" if near else "; `fcos config` lists all settings"
 
 
 def _validate(data: dict[str, Any], source: str) -> Config:
@@ -492,6 +496,6 @@ def _validate(data: dict[str, Any], source: str) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
-        message = first["msg"].removeprefix("Value error, ")
+        message = plain(first["msg"])
         where = f"{key}={first['input']!r}: " if key and not isinstance(first["input"], dict) else ""
         raise ConfigError(f"{source}: {where}{message[0].lower()}{message[1:]}") from error

@@ -6,8 +6,10 @@ The command line prints the line and exits with code 2; nobody sees a traceback 
 import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import cast
@@ -93,6 +95,52 @@ def did_you_mean(name: object, known: Iterable[str], otherwise: str, count: int 
     """The end of a message about a name that does not exist: the nearest that do, or `otherwise`."""
     near = nearest(name, known, count)
     return f"did you mean {' or '.join(near)}?" if near else otherwise
+
+
+def or_near(path: str | Path) -> str:
+    """The end of a message about a path that does not exist: "; did you mean RUNS/MINE?" where something near it does,
+    else empty. A mistake may be in each of its parts."""
+    path = Path(path)
+    there = path if path.is_absolute() else Path(".") / path
+    missing: list[str] = []
+    while not _is_folder(there):
+        if there == there.parent:  # not even its drive
+            return ""
+        missing.append(there.name)
+        there = there.parent
+    for name in reversed(missing):
+        if not os.path.lexists(there / name):
+            near = _sibling(there, name)
+            if near is None:
+                return ""
+            name = near
+        there = there / name
+    return f"; did you mean {there}?" if missing else ""
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that is too long, or that no system takes
+        return False
+
+
+def _sibling(folder: Path, name: str) -> str | None:
+    """The name in `folder` that is nearest to `name`, among the first 2,000; a common suffix makes none near."""
+    try:
+        with os.scandir(folder) as entries:
+            known = [entry.name for entry in islice(entries, 2000)]
+    except OSError:
+        return None
+    stem = os.path.splitext(name)[0]
+    close = nearest(name, known, 5)
+    return next((other for other in close if nearest(stem, [os.path.splitext(other)[0]])), None)
+
+
+def plain(reason: str) -> str:
+    """What pydantic says of a wrong value, in the middle of a sentence and said once: "it should be a valid number"."""
+    reason = reason.replace("Value error, ", "").replace("Input should be", "it should be")
+    return re.sub(r", unable to (parse|interpret)\b.*", "", reason)
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from .errors import DeviceError, ModelError, one_line
+
+if TYPE_CHECKING:  # imported late: the command line asks for the cache folder, and --help and TAB cannot wait for torch
+    import torch
 
 MOST_THREADS = 512  # of one process: where the system has no room for them, libgomp ends it
 
@@ -23,7 +25,7 @@ class Placement:
     number format (fp32, bf16, fp16, int8), and, on a CPU, `lanes`, how many threads of the caller may be in it at
     once, with `threads` of the runtime's own each (0: its choice)."""
 
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = field(default_factory=lambda: pick_device("cpu"))
     runtime: str = "torch"
     dtype: str = "fp32"
     threads: int = 0
@@ -91,6 +93,8 @@ def has_bf16(device: torch.device) -> bool:
     `torch.cuda.is_bf16_supported()` counts their emulation. So does oneDNN on x86 processors that have AVX-512
     without its bf16 part.
     """
+    import torch
+
     if device.type == "cuda":
         if torch.version.hip is not None:  # AMD's numbers mean something else; torch knows those cards
             return bool(torch.cuda.is_bf16_supported())
@@ -121,6 +125,8 @@ def training_dtype(precision: str, device: torch.device) -> str:
 
 def pick_device(name: str = "auto") -> torch.device:
     """'auto' (CUDA, MPS, CPU, in this order), or a device by name; DeviceError when it is not there."""
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -150,6 +156,8 @@ def torch_threads(number: int) -> Iterator[None]:
     """torch computes with `number` threads inside, 0: as before, and with those of before afterwards.
 
     torch counts them for each thread, and a new thread begins with the number that any thread set last."""
+    import torch
+
     before = torch.get_num_threads()
     if number not in (0, before):  # setting it costs a pool of threads even where nothing changes
         torch.set_num_threads(number)

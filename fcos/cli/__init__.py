@@ -21,7 +21,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ..errors import FcosError, ImageWarning, OtherProcess, one_line
+from ..errors import FcosError, ImageWarning, OtherProcess, nearest, one_line, plain
 from ..files import sources_kept
 
 # Verbs that compute for minutes. Threads that wait for each other by spinning are quickest alone (an image in 20 ms,
@@ -256,10 +256,32 @@ def _usage(error: Any) -> str:
     if type(error).__name__ == "NoArgsIsHelpError":
         return message + "\n"
     verb = " ".join(error.ctx.command_path.split()[1:]) if getattr(error, "ctx", None) else ""
-    message = message.replace("Value error, ", "").replace(": Input should be", ": it should be").rstrip(".")
+    if hasattr(error, "possibilities") and hasattr(error, "option_name"):
+        message = _unknown_option(error)
+    message = plain(message).rstrip(".")
     cause = error.__cause__ or error.__context__
     given = cause.errors()[0].get("input") if hasattr(cause, "errors") else None  # pydantic's, in today's typer
     if isinstance(given, str) and given not in message:
         message = message.replace("': ", f"': {given!r}: ", 1)
     see = " See" if message.endswith("?") else "; see"
     return f"fcos: {one_line(message[:1].lower() + message[1:])}{see} fcos {verb}{' ' if verb else ''}--help\n"
+
+
+def _unknown_option(error: Any) -> str:
+    """What is wrong with an option that does not exist: the nearest that does, or the setting that it looks like."""
+    message = f"no such option: {error.option_name}"
+    if not error.option_name.startswith("--") or error.ctx is None:
+        return message
+    word, command = error.option_name.removeprefix("--"), error.ctx.command
+    names = [o[2:] for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("--")]
+    near = nearest(word, names)
+    if "set" in names:
+        from ..config import SYNONYMS, describe, nearest_setting
+        from ..presets import preset
+
+        key = nearest_setting(word.replace("-", "_"))
+        if key is not None and nearest(word, (*near, key.rpartition(".")[2], *SYNONYMS)) != near:
+            value = {row[0]: row[1] for row in describe(preset("fcos-lite0"))}[key]
+            example = f"{value:g}" if type(value) in (int, float) else str(value) if isinstance(value, str) else "VALUE"
+            return f"{message}; settings are KEY=VALUE: {key}={example}"
+    return f"{message}; did you mean --{near[0]}?" if near else message

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import remote
-from ..errors import DataError
+from ..errors import DataError, or_near
 from ..readers import read_json
 from .dataset import Dataset, merge
 from .open import RUN_FILE, open_dataset, open_splits, split_names
@@ -25,7 +25,7 @@ def missing(name: str | Path) -> str:
     """ "there is no folder or file NAME" where `name` is written as a path and nothing is there; else empty."""
     path = Path(name).expanduser()
     named = not remote.is_remote(name) and (path.parent != Path() or bool(path.suffix))
-    return f"there is no folder or file {path}" if named and not path.exists() else ""
+    return f"there is no folder or file {path}{or_near(path)}" if named and not path.exists() else ""
 
 
 def stored_sources(folder: Path) -> dict[str, Any]:

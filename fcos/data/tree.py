@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import DataError, or_near
 from ..files import around, left_out
 from ..remote import is_remote, local
 from .image import SUFFIXES
@@ -72,9 +72,9 @@ class Tree:
         path = source.path
         for place, option in ((source.images, "--images"), (source.labels, "--labels")):
             if place is not None and not place.exists():
-                raise DataError(f"{option} {place}: there is no such file or folder")
+                raise DataError(f"{option} {place}: there is no such file or folder{or_near(place)}")
         if not _exists(path):
-            raise DataError(f"there is no file or folder {path}")
+            raise DataError(f"there is no file or folder {path}{or_near(path)}")
         if suffix_of(path.name) in ARCHIVES and path.is_file():
             raise DataError(f"{path} is an archive; unpack it first, then give the folder")
         labels = source.labels or path

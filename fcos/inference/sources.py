@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import remote
 from ..data.image import SUFFIXES, load_image
-from ..errors import DataError
+from ..errors import DataError, or_near
 from ..files import files_below, folders_below
 
 if TYPE_CHECKING:
@@ -91,5 +91,5 @@ def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out:
                 raise DataError(f"no file matches {source}")
             paths.update((m, None) for m in matches if not m.is_dir())
         else:
-            raise DataError(f"there is no image or folder {source}")
+            raise DataError(f"there is no image or folder {source}{or_near(path)}")
     return list(paths)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import ModelError
+from ..errors import ModelError, plain
 from ..readers import parse_json
 from ..types import Classes
 
@@ -86,8 +86,8 @@ def parse(text: str | bytes, kind: type[T], path: object) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "it"
-        reason = first["msg"].removeprefix("Value error, ")
-        raise ModelError(f"{path}: its fcos metadata cannot be read: {where}: {reason.lower()}") from None
+        reason = plain(first["msg"]).lower()
+        raise ModelError(f"{path}: its fcos metadata cannot be read: {where}: {reason}") from None
 
 
 def parse_mapping(text: str, path: object) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import remote
 from ..config import Config
-from ..errors import ModelError, did_you_mean
+from ..errors import ModelError, nearest, or_near
 from ..machine import cache_folder
 from ..network import weights
 from ..network.model import FCOS
@@ -35,14 +35,18 @@ def find_weights(name: str | Path) -> Path:
     if path.is_file():
         return path
     if path.suffix:
-        raise ModelError(f"there is no model file {path}")
+        raise ModelError(f"there is no model file {path}{or_near(path)}")
     known = known_models()
     entry = known.get(str(name))
     if entry is None:
-        hint = did_you_mean(name, known, f"`fcos models` lists them: {', '.join(known)}")
+        near = nearest(name, known)
+        hint = f"; did you mean {near[0]}?" if near else or_near(path)
         if path.parent != Path():  # more likely a run than a name
-            raise ModelError(f"there is no folder or file {path}, and no model of that name; {hint}")
-        raise ModelError(f"there is no model called {str(name)!r}; {hint}")
+            raise ModelError(
+                f"there is no folder or file {path}, and no model of that name{hint or '; `fcos models` lists them'}"
+            )
+        listed = f"; `fcos models` lists them: {', '.join(known)}"
+        raise ModelError(f"there is no model called {str(name)!r}{hint or listed}")
     if (bundled := entry.bundled()) is not None:
         return bundled
     if entry.remote is not None:

@@ -45,6 +45,18 @@ from fcos.types import Classes
         (["bench", "fcos-lite0", "--batch="], ["--batch", "whole numbers"]),
         (["models", "pack", "fcos-lite0", "a.safetensors", "--licence", "x" * 1001], ["--licence", "1,001", "1,000"]),
         (["explain"], ["fcos explain"]),
+        (["train", "D", "--minuts", "3"], ["no such option: --minuts; did you mean --minutes? See"]),
+        (
+            ["train", "D", "--lrr", "1"],
+            ["no such option: --lrr; settings are KEY=VALUE: train.lr=0.0", "; see fcos train"],
+        ),
+        (["train", "D", "--imgsz", "640"], ["KEY=VALUE: data.size="]),
+        (["train", "D", "--batch-size", "4"], ["KEY=VALUE: train.batch="]),
+        (["train", "D", "--zzzz"], ["no such option: --zzzz; see"]),
+        (["data", "info", "D", "--lr", "1"], ["no such option: --lr; see"]),  # it takes no settings
+        (["train", "D", "--minutes", "abc"], ["'--minutes': 'abc': it should be a valid number; see"]),
+        (["config", "train.lr=fast"], ["train.lr='fast': it should be a valid number\n"]),
+        (["config", "train.compile=maybe"], ["train.compile='maybe': it should be a valid boolean\n"]),
     ],
 )
 def test_wrong_command_lines_are_one_line(capsys, arguments, words):
@@ -52,6 +64,26 @@ def test_wrong_command_lines_are_one_line(capsys, arguments, words):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("fcos: ")
     assert not [word for word in words if word not in err], err
+
+
+def test_paths_that_are_nearly_right(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("mydata", "runs/mine", "runs/other"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "photo.jpg").touch()
+    for line, end in (
+        ("data info mydat", "mydat; did you mean mydata?"),
+        ("train mydat", "mydat; did you mean mydata?"),
+        ("predict phto.jpg", "phto.jpg; did you mean photo.jpg?"),
+        ("predict photo.jpg --model run/mine", "run/mine, and no model of that name; did you mean runs/mine?"),
+        ("predict photo.jpg --model runs/min", "runs/min, and no model of that name; did you mean runs/mine?"),
+        ("predict photo.jpg --model runs/zzzz", "no model of that name; `fcos models` lists them"),
+        ("predict photo.jpg --model fcos-lite9", "'fcos-lite9'; did you mean fcos-lite2?"),
+        ("eval runs/min", "there is no folder or file runs/min; did you mean runs/mine?"),
+    ):
+        code, out, err = fcos(capsys, *line.split())
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.endswith(f"{end}\n"), err
 
 
 def test_no_verb_shows_the_help(capsys):

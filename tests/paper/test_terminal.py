@@ -8,7 +8,7 @@ import pytest
 
 import fcos
 from fcos import terminal
-from fcos.errors import ConfigError, did_you_mean
+from fcos.errors import ConfigError, did_you_mean, or_near
 from fcos.points import padded
 from fcos.terminal import Bar, parse_shape, plural, track
 
@@ -84,6 +84,23 @@ def test_padded_is_the_smallest_multiple_that_holds_it():
         multiples = [n * divisor for n in range(1, 1000)]
         expected = tuple(next(m for m in multiples if m >= side) for side in (height, width))
         assert padded((height, width), divisor) == expected
+
+
+def test_or_near(tmp_path):
+    for name in ("runs/mine", "runs/yours", "Photo.jpg"):
+        (tmp_path / name).mkdir(parents=True)
+    for given, near in (
+        ("run/mine", "runs/mine"),
+        ("rnus/mien", "runs/mine"),
+        ("photo.jpeg", "Photo.jpg"),
+        ("x.jpg", None),  # a suffix alone makes no two names near
+        ("run/zzz", None),  # nothing there is near
+        ("runs/mine/best.safetensors", None),
+        ("runs/mine", None),  # it is there
+        ("x" * 5000, None),
+        ("a\0b", None),
+    ):
+        assert or_near(tmp_path / given) == (f"; did you mean {tmp_path / near}?" if near else ""), given
 
 
 def test_did_you_mean():
