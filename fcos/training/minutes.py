@@ -20,7 +20,7 @@ from ..machine import Placement, pick_device
 from ..terminal import clock
 from . import plan as rules
 from .clock import Budget, Deadline
-from .facts import gather, through_tiles
+from .facts import Facts, gather, through_tiles
 from .sample import sample_run
 from .setup import known_classes
 from .starting import Start, start_for
@@ -79,7 +79,8 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     """
     cuda = pick_device(wish.device).type == "cuda"
     facts = gather(dict(data))
-    model = rules.model_for(wish.budget.minutes, facts, cuda)
+    time_there_is = rules.Time(wish.budget.minutes)
+    model = rules.model_for(time_there_is, facts, cuda)
     if wish.model is not None:
         model = rules.Choice("model", wish.model, "asked for")
     batch = rules.batch_for(facts, cuda)
@@ -89,6 +90,12 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
         config = resolve(model.value, {**asked, **rules.sides(config.data.size)})
     if "train.batch" in wish.given:
         batch = rules.Choice("batch", str(config.train.batch), "asked for")
+    if model.value == rules.SMALLEST and wish.model is None and not any(key in wish.given for key in _SIZED):
+        brief = measure(config, {"train": data["train"]}, wish, brief=True)
+        epochs = epochs_of(facts, brief, wish.budget.left)
+        steps = epochs * facts.images / brief.batch
+        model = rules.model_for(time_there_is._replace(steps=steps, epochs=epochs), facts, cuda)
+        config = resolve(model.value, asked)
     pace = measure(config, data, wish)
     tile = config.data.tile
     if not any(key in wish.given for key in _SIZED):
@@ -101,8 +108,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     facts = through_tiles(facts, data["train"], tile)
     size = rules.Choice("size", str(config.data.size), "asked for")
     if "data.size" not in wish.given and not tile:
-        steps = (wish.budget.left - rules.ending(facts, pace)) / pace.step
-        size = rules.size_for(facts, config.data.size, max(steps, 0) * pace.batch / max(facts.images, 1))
+        size = rules.size_for(facts, config.data.size, epochs_of(facts, pace, wish.budget.left))
     if int(size.value) != pace.size:
         pace = pace.at(int(size.value))
         if pace.size > config.data.size:  # not only the number of pixels counts then, memory does too
@@ -138,6 +144,12 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     return Prepared(final, deadline, made, lines, facts.judged * pace.image, start)
 
 
+def epochs_of(facts: Facts, pace: rules.Pace, seconds: float) -> float:
+    """How many epochs there are in the seconds, the end of the run taken off."""
+    steps = (seconds - rules.ending(facts, pace)) / pace.step
+    return max(steps, 0.0) * pace.batch / max(facts.images, 1)
+
+
 def affordable(val: Dataset | None, tile: int, pace: rules.Pace, seconds: float) -> bool:
     """Whether judging through tiles takes no more than a quarter of the seconds, by the pace of whole images."""
     if not tile or val is None:
@@ -152,16 +164,18 @@ def more_steps(done: int, now: float, end: float, latest: float) -> bool:
     return now < latest and (done < 6 or (now < end and done < 40))
 
 
-def measure(config: Config, data: Mapping[str, Dataset], wish: Wish) -> rules.Pace:
+def measure(config: Config, data: Mapping[str, Dataset], wish: Wish, *, brief: bool = False) -> rules.Pace:
     """Seconds of a step and of judging an image, by doing some in a run that is thrown away: `more_steps`, two at
-    least."""
+    least; `brief`: six at most."""
     val = data.get("val")
     judged = 2 if config.data.tile else _JUDGED
     few = {"train": data["train"], **({} if val is None else {"val": val.subset(range(min(judged, len(val))))})}
     times: list[float] = []
     with sample_run(config, few, wish.init, wish.device) as (trainer, step):
         whole = wish.budget.minutes * 60
-        end, latest = (time.monotonic() + seconds for seconds in (min(20.0, 0.05 * whole), 0.15 * whole))
+        end, latest = (
+            time.monotonic() + seconds for seconds in (0.0 if brief else min(20.0, 0.05 * whole), 0.15 * whole)
+        )
         while len(times) < 2 or more_steps(len(times), time.monotonic(), end, latest):
             began = time.perf_counter()
             step()

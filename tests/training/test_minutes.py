@@ -22,6 +22,7 @@ from fcos.training.plan import (
     Choice,
     Pace,
     Plan,
+    Time,
     TooShort,
     batch_for,
     command,
@@ -42,7 +43,7 @@ CHOSEN = {
 }
 
 
-class Time:
+class TurnedClock:
     """A clock that a test turns."""
 
     def __init__(self):
@@ -52,9 +53,14 @@ class Time:
         return self.now
 
 
+def paced(step, image):
+    """What stands for `minutes.measure`: these seconds."""
+    return lambda config, data, wish, brief=False: Pace(step, image, config.train.batch, 64)
+
+
 @pytest.fixture
 def turned(monkeypatch):
-    made = Time()
+    made = TurnedClock()
     monkeypatch.setattr(clock, "time", made)
     return made
 
@@ -139,9 +145,41 @@ def test_timing_steps_ends_on_a_busy_machine():
 
 
 def test_the_model_goes_with_the_machine_and_the_time():
-    assert model_for(15, CELLS, cuda=False).value == "fcos-lite0"
-    assert model_for(120, CELLS, cuda=False).value == "fcos-lite2"
-    assert model_for(15, CELLS, cuda=True).value == "fcos-lite2"
+    assert model_for(Time(15), CELLS, cuda=False).value == "fcos-lite0"  # before it is known what there is time for
+    assert model_for(Time(15, 600, 12), CELLS, cuda=False).value == "fcos-lite1"
+    assert model_for(Time(15, 590, 12), CELLS, cuda=False).value == "fcos-lite0"
+    assert model_for(Time(15, 2000, 3.9), CELLS, cuda=False).value == "fcos-lite0"  # many images
+    assert model_for(Time(120), CELLS, cuda=False).value == "fcos-lite2"
+    assert model_for(Time(15), CELLS, cuda=True).value == "fcos-lite2"
+
+
+@pytest.mark.parametrize(
+    ("step", "given", "model", "expected"),
+    [
+        (0.2, {}, None, "fcos-lite1"),  # 5 minutes of 0.2 s are over 600 steps
+        (1.0, {}, None, "fcos-lite0"),
+        (0.2, {}, "fcos-lite0", "fcos-lite0"),
+        (0.2, {"data.size": "320"}, None, "fcos-lite0"),  # of whose steps one knows nothing
+    ],
+)
+def test_a_larger_model_is_timed_where_there_is_time_for_it(monkeypatch, tmp_path, step, given, model, expected):
+    timed = []
+
+    def measure(config, data, wish, brief=False):
+        timed.append((config.name, brief))
+        return Pace(step * len(timed), 0.01, config.train.batch, config.data.size)
+
+    monkeypatch.setattr(minutes, "measure", measure)
+    monkeypatch.setattr(minutes, "start_for", lambda *_: Start(None, ""))
+    data = open_splits(make_shapes(tmp_path / "shapes", {"train": 12, "val": 3}))
+    wish = minutes.Wish(Budget(5, time.monotonic()), given, model, "cpu", None)
+    planned = minutes.prepare(
+        wish, lambda preset, changes: resolve(preset, [f"{k}={v}" for k, v in {**changes, **given}.items()]), data
+    )
+    asked = model is not None or bool(given)
+    assert timed == [*([] if asked else [("fcos-lite0", True)]), (expected, False)]
+    assert planned.config.name == expected
+    assert planned.config.data.size == (416 if expected == "fcos-lite1" else 320)
 
 
 def test_few_images_are_learned_in_small_batches():
@@ -232,7 +270,7 @@ def test_evaluations_that_the_user_asks_for_are_in_the_time(every):
 def test_a_size_that_the_user_asks_for_is_timed_as_it_will_be_learned(monkeypatch, tmp_path):
     timed = []
 
-    def measure(config, data, wish):
+    def measure(config, data, wish, brief=False):
         timed.append(config.data)
         return Pace(0.1, 0.01, config.train.batch, config.data.size)
 
@@ -361,7 +399,9 @@ def test_a_run_by_the_clock(tmp_path, monkeypatch, capfd):
     """Pace and time are given, so that nothing depends on this machine; the run is real."""
     monkeypatch.setattr(Budget, "left", 29.0)
     monkeypatch.setattr(Deadline, "look", lambda self, step, total: 45 if step >= 30 else total)
-    monkeypatch.setattr(minutes, "measure", lambda config, data, wish: Pace(0.3, 0.01, config.train.batch, 64))
+    monkeypatch.setattr(
+        minutes, "measure", lambda config, data, wish, brief=False: Pace(0.3, 0.01, config.train.batch, 64)
+    )
     data = make_shapes(tmp_path / "shapes", {"train": 12, "val": 3})
     config = tiny_config(train={"epochs": 30})
     given = {"data.size": 64, "data.max_size": 96, "data.train_sizes": [64], "data.color": 0.25}
@@ -391,7 +431,9 @@ def test_the_start_stands_in_the_plan_and_in_the_equal_command(tmp_path, monkeyp
     monkeypatch.setattr(Budget, "left", 29.0)
     monkeypatch.setattr(minutes, "start_for", start_for)
     monkeypatch.setattr("fcos.training.program.start_for", None)
-    monkeypatch.setattr(minutes, "measure", lambda config, data, wish: Pace(0.5, 0.01, config.train.batch, 64))
+    monkeypatch.setattr(
+        minutes, "measure", lambda config, data, wish, brief=False: Pace(0.5, 0.01, config.train.batch, 64)
+    )
     data = make_shapes(tmp_path / "shapes", {"train": 12, "val": 3})
     given = {"data.size": 64, "data.max_size": 96, "data.train_sizes": [64]}
     budget = Budget(2, time.monotonic())
@@ -403,7 +445,9 @@ def test_the_start_stands_in_the_plan_and_in_the_equal_command(tmp_path, monkeyp
 
 
 def test_one_minute_too_few_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(minutes, "measure", lambda config, data, wish: Pace(3.0, 0.1, config.train.batch, 64))
+    monkeypatch.setattr(
+        minutes, "measure", lambda config, data, wish, brief=False: Pace(3.0, 0.1, config.train.batch, 64)
+    )
     data = make_shapes(tmp_path / "shapes", {"train": 12, "val": 3})
     with pytest.raises(ConfigError, match="minutes=1 is too short") as refused:
         learn(tiny_config(), data, tmp_path / "run", minutes=1)
