@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from . import complete
 from .common import MODEL, Device, Json, Settings, Trust, sort_words
 
 _MANY = "several with commas between"
@@ -13,17 +14,30 @@ _MANY = "several with commas between"
 
 def command(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Then settings.")
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL|KEY=VALUE", autocompletion=complete.model_or_setting, help=f"{MODEL} Then settings."
+        ),
     ] = None,
     settings: Settings = None,
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help=f"{MODEL[:-1]}; {_MANY}.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", autocompletion=complete.models, help=f"{MODEL[:-1]}; {_MANY}.")
+    ] = None,
     runtime: Annotated[
         list[str] | None,
-        typer.Option("--runtime", help=f"torch, compile, onnx, openvino, tensorrt; {_MANY}. Otherwise the file's own."),
+        typer.Option(
+            "--runtime",
+            autocompletion=complete.runtimes,
+            help=f"torch, compile, onnx, openvino, tensorrt; {_MANY}. Otherwise the file's own.",
+        ),
     ] = None,
     dtype: Annotated[
         list[str] | None,
-        typer.Option("--dtype", help=f"fp32, bf16, fp16, int8; {_MANY}. Otherwise the file's own."),
+        typer.Option(
+            "--dtype",
+            autocompletion=complete.dtypes,
+            help=f"fp32, bf16, fp16, int8; {_MANY}. Otherwise the file's own.",
+        ),
     ] = None,
     size: Annotated[list[str] | None, typer.Option("--size", help=f"Image size, HxW or one number; {_MANY}.")] = None,
     batch: Annotated[list[str] | None, typer.Option("--batch", help=f"Images at a time; {_MANY}.")] = None,
@@ -36,7 +50,12 @@ def command(
         typer.Option("--rounds", min=1, max=1_000_000, help="How often each is measured, in turns; the median counts."),
     ] = 5,
     against: Annotated[
-        str | None, typer.Option("--against", help="torchvision: compare with its fcos_resnet50_fpn, the same weights.")
+        str | None,
+        typer.Option(
+            "--against",
+            autocompletion=complete.among("torchvision"),
+            help="torchvision: compare with its fcos_resnet50_fpn, the same weights.",
+        ),
     ] = None,
     device: Device = "auto",
     trust: Trust = False,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FcosError, one_line
+from . import complete
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -22,14 +23,18 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
+        autocompletion=complete.settings,
         help="Change a setting, such as data.size=416. May be repeated; --set may be left out.",
     ),
 ]
 MODEL = "Name, run folder or file of a model."
-Model = Annotated[str, typer.Option("--model", "-m", help=MODEL)]
-MaybeModel = Annotated[str | None, typer.Option("--model", "-m", help=MODEL)]
+Model = Annotated[str, typer.Option("--model", "-m", autocompletion=complete.models, help=MODEL)]
+MaybeModel = Annotated[str | None, typer.Option("--model", "-m", autocompletion=complete.models, help=MODEL)]
 Models = Annotated[
-    list[str] | None, typer.Option("--model", "-m", help=f"{MODEL[:-1]}; give it several times to combine models.")
+    list[str] | None,
+    typer.Option(
+        "--model", "-m", autocompletion=complete.models, help=f"{MODEL[:-1]}; give it several times to combine models."
+    ),
 ]
 Tile = Annotated[str | None, typer.Option("--tile", help="Cut large images into tiles of this many pixels, or auto.")]
 Overlap = Annotated[float, typer.Option("--overlap", help="How much tiles overlap: a share of their side, 0 to 0.9.")]
@@ -38,7 +43,10 @@ Views = Annotated[
     typer.Option("--tta", help="Look at mirrored or resized copies too, and combine: flip,0.8,1.2 or some of these."),
 ]
 DATA = "Data set, a folder or a file; the format is recognised (fcos help data)."
-Format = Annotated[str | None, typer.Option("--format", help="Format of the data, if it is not recognised.")]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", autocompletion=complete.formats, help="Format of the data, if it is not recognised."),
+]
 ImagesIn = Annotated[
     Path | None, typer.Option("--images", help="Folder of the images, if they are not beside the labels.")
 ]
@@ -46,11 +54,19 @@ Labels = Annotated[
     Path | None, typer.Option("--labels", help="Folder or file of the labels, if they are not beside the images.")
 ]
 MaybeData = Annotated[Path | None, typer.Option("--data", "-d", help=DATA)]
-Split = Annotated[str | None, typer.Option("--split", help="Which split. Default: test, else val, else the only one.")]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split", autocompletion=complete.splits, help="Which split. Default: test, else val, else the only one."
+    ),
+]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Allow a .torchscript file. It is code and can do anything: trust its source.")
 ]
-Device = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", autocompletion=complete.devices, help="Where to compute: auto, cpu, cuda, cuda:1, mps."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")
 

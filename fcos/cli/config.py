@@ -11,17 +11,24 @@ from typing import Annotated
 
 import typer
 
+from . import complete
 from .common import MODEL, MaybeModel, Settings, sort_words, the_one
 
 
 def command(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Then settings.")
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL|KEY=VALUE", autocompletion=complete.model_or_setting, help=f"{MODEL} Then settings."
+        ),
     ] = None,
     settings: Settings = None,
     model: MaybeModel = None,
     dialect: Annotated[
-        str | None, typer.Option("--dialect", help="Follow another implementation, such as detectron2.")
+        str | None,
+        typer.Option(
+            "--dialect", autocompletion=complete.dialects, help="Follow another implementation, such as detectron2."
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")] = None,
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Print YAML, ready for --config.")] = False,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from . import complete
 from .common import WORDS, Settings, sort_words
 
 SourceName = Literal["auto", "torchvision", "detectron2", "adelaidet", "original", "mmdet"]
@@ -17,7 +18,10 @@ def command(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint of another code base; with --to, a model of fcos.")],
     out: Annotated[Path, typer.Argument(help="File to write: .safetensors; with --to: .pth or .pkl.")],
     words: Annotated[
-        list[str] | None, typer.Argument(metavar=WORDS, help="Settings to store in the converted file.")
+        list[str] | None,
+        typer.Argument(
+            metavar=WORDS, autocompletion=complete.settings, help="Settings to store in the converted file."
+        ),
     ] = None,
     settings: Settings = None,
     source: Annotated[
@@ -28,6 +32,7 @@ def command(
         str | None,
         typer.Option(
             "--dialect",
+            autocompletion=complete.dialects,
             help="Dialect of the checkpoint, if its tensors do not show it: original-2019, adelaidet-iou, ...",
         ),
     ] = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import complete
 from .common import WORDS, Format, ImagesIn, Labels, Settings, data_source, settings_of, sort_words
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ Strict = Annotated[bool, typer.Option("--strict", help="Stop at faulty boxes ins
 @app.command()
 def info(
     path: PathArgument,
-    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    split: Annotated[str | None, typer.Option(autocompletion=complete.splits, help="Only this split.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     strict: Strict = False,
     format: Format = None,
@@ -70,14 +71,22 @@ Rename = Annotated[
         "--rename", metavar="OLD=NEW", help="OLD=NEW: rename a class, or join it to another. May be repeated."
     ),
 ]
-To = Annotated[str | None, typer.Option("--to", help="Format to write. Default: that of the source.")]
+To = Annotated[
+    str | None,
+    typer.Option("--to", autocompletion=complete.formats, help="Format to write. Default: that of the source."),
+]
 
 
 @app.command()
 def convert(
     source: PathArgument,
     destination: Destination,
-    to: Annotated[str, typer.Option(help="Format to write: coco, yolo, voc, ... (fcos help formats).")],
+    to: Annotated[
+        str,
+        typer.Option(
+            autocompletion=complete.formats, help="Format to write: coco, yolo, voc, ... (fcos help formats)."
+        ),
+    ],
     link: Link = False,
     strict: Strict = False,
     rename: Rename = None,
@@ -224,14 +233,20 @@ def results(
 def show(
     path: PathArgument,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar=WORDS, help="Settings for --augment: data.mosaic=0.5")
+        list[str] | None,
+        typer.Argument(metavar=WORDS, autocompletion=complete.settings, help="Settings for --augment: data.mosaic=0.5"),
     ] = None,
     settings: Settings = None,
-    split: Annotated[str | None, typer.Option(help="Which split. Default: train, else the first.")] = None,
+    split: Annotated[
+        str | None, typer.Option(autocompletion=complete.splits, help="Which split. Default: train, else the first.")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, max=400, help="Images on the sheet.")] = 16,
     augment: Annotated[bool, typer.Option("--augment", help="Show them as training sees them.")] = False,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Model whose training settings --augment uses.")
+        str,
+        typer.Option(
+            "--model", "-m", autocompletion=complete.models, help="Model whose training settings --augment uses."
+        ),
     ] = "fcos-lite0",
     seed: Annotated[int, typer.Option(min=0, help="Another number shows other images.")] = 0,
     out: Annotated[

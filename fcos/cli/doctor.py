@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from . import complete
 from .common import (
     Format,
     ImagesIn,
@@ -24,7 +25,12 @@ from .common import (
 
 def command(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set, all its splits; then settings.")
+        list[str] | None,
+        typer.Argument(
+            metavar="DATA|KEY=VALUE",
+            autocompletion=complete.path_or_setting,
+            help="Data set, all its splits; then settings.",
+        ),
     ] = None,
     settings: Settings = None,
     data: MaybeData = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import complete
 from .common import (
     Device,
     Format,
@@ -37,7 +38,12 @@ if TYPE_CHECKING:
 
 def command(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set with labels; then settings.")
+        list[str] | None,
+        typer.Argument(
+            metavar="DATA|KEY=VALUE",
+            autocompletion=complete.path_or_setting,
+            help="Data set with labels; then settings.",
+        ),
     ] = None,
     settings: Settings = None,
     data: MaybeData = None,
@@ -53,6 +59,7 @@ def command(
     runtime: str = typer.Option(
         None,
         "--runtime",
+        autocompletion=complete.runtimes,
         help="torch, compile, onnx, openvino, tensorrt; auto: make the fastest first. Default: torch.",
     ),
     score: float = typer.Option(
@@ -66,7 +73,11 @@ def command(
         False, "--allow-missing", help="Continue if the data has classes that the model does not know."
     ),
     compare: tuple[str, str] = typer.Option(
-        None, "--compare", metavar="A B", help="Compare two models or results files, with intervals of the difference."
+        None,
+        "--compare",
+        metavar="A B",
+        autocompletion=complete.models,
+        help="Compare two models or results files, with intervals of the difference.",
     ),
     ci: bool = typer.Option(False, "--ci", help="Add 95 % intervals: how much AP would change on other images."),
     resamples: int = typer.Option(
@@ -85,7 +96,10 @@ def command(
         help="Find the lowest score of each class that keeps this precision (IoU 0.5).",
     ),
     dtype: str = typer.Option(
-        None, "--dtype", help="fp32, bf16, fp16; auto: the fastest that passed its check. Default: fp32."
+        None,
+        "--dtype",
+        autocompletion=complete.dtypes,
+        help="fp32, bf16, fp16; auto: the fastest that passed its check. Default: fp32.",
     ),
     threads: int = typer.Option(0, "--threads", min=0, help="CPU threads; 0: all cores."),
     lanes: int = typer.Option(0, "--lanes", min=0, help="Batches computed side by side on a CPU; 0: chosen for you."),

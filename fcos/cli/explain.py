@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import complete
 from .common import (
     Device,
     Format,
@@ -37,6 +38,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="IMAGE_OR_DATA|KEY=VALUE",
+            autocompletion=complete.path_or_setting,
             help="An image: explain its detections. A data set or run folder: explain missed objects. Then settings.",
         ),
     ] = None,

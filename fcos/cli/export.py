@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from . import complete
 from .common import MODEL, Json, MaybeModel, Settings, sort_words, the_one
 
 
 def command(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Then settings to store."),
+        typer.Argument(
+            metavar="MODEL|KEY=VALUE", autocompletion=complete.model_or_setting, help=f"{MODEL} Then settings to store."
+        ),
     ] = None,
     settings: Settings = None,
     model: MaybeModel = None,
@@ -22,6 +25,7 @@ def command(
         typer.Option(
             "--format",
             "-f",
+            autocompletion=complete.exports,
             help="onnx, openvino, tensorrt, torchscript, executorch, coreml, litert, html, triton. Default: by --out.",
         ),
     ] = None,
@@ -41,7 +45,10 @@ def command(
     nms: Annotated[
         bool, typer.Option("--nms", help="Put decoding and NMS into the file: it then gives boxes.")
     ] = False,
-    dtype: Annotated[str | None, typer.Option("--dtype", help="fp32, fp16 or int8. Default: fp32; html: fp16.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", autocompletion=complete.dtypes, help="fp32, fp16 or int8. Default: fp32; html: fp16."),
+    ] = None,
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", help="For int8: data set with images like those to come.")
     ] = None,
@@ -50,7 +57,12 @@ def command(
         Path | None, typer.Option("--data", "-d", help="Data set for the check; AP is then compared too.")
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="Split of --data. Default: test, else val, else the only one.")
+        str | None,
+        typer.Option(
+            "--split",
+            autocompletion=complete.splits,
+            help="Split of --data. Default: test, else val, else the only one.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

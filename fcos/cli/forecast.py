@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from . import complete
 from .common import (
     DATA,
     Device,
@@ -24,7 +25,10 @@ from .common import (
 
 def command(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set; then settings.")
+        list[str] | None,
+        typer.Argument(
+            metavar="DATA|KEY=VALUE", autocompletion=complete.path_or_setting, help="Data set; then settings."
+        ),
     ] = None,
     settings: Settings = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,

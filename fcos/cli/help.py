@@ -9,9 +9,17 @@ from typing import Annotated
 
 import typer
 
+from . import complete
+
+
+def _topics(incomplete: str) -> list[str]:
+    return complete.among(*in_order(documentation()))(incomplete)
+
 
 def command(
-    topic: Annotated[str | None, typer.Argument(help="A page, such as quickstart or tiles.")] = None,
+    topic: Annotated[
+        str | None, typer.Argument(autocompletion=_topics, help="A page, such as quickstart or tiles.")
+    ] = None,
 ) -> None:
     """Read a page of the documentation; without TOPIC, list all."""
     from ..errors import FcosError, did_you_mean

@@ -6,12 +6,16 @@ from typing import Annotated
 
 import typer
 
+from . import complete
 from .common import MODEL, Json, MaybeModel, Settings, sort_words, the_one
 
 
 def command(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Then settings.")
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL|KEY=VALUE", autocompletion=complete.model_or_setting, help=f"{MODEL} Then settings."
+        ),
     ] = None,
     settings: Settings = None,
     model: MaybeModel = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from . import complete
 from .common import DATA, MODEL, Format, ImagesIn, Json, Labels, MaybeData, Model, data_source, say, the_one
 
 app = typer.Typer(help="Find mistakes in labels, correct them, propose new ones.", no_args_is_help=True)
@@ -17,7 +18,13 @@ def check(
     path: Annotated[Path | None, typer.Argument(metavar="DATA", help=DATA)] = None,
     data: MaybeData = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help=f"{MODEL[:-1]} that has not learned from these images.")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            autocompletion=complete.models,
+            help=f"{MODEL[:-1]} that has not learned from these images.",
+        ),
     ] = None,
     folds: Annotated[
         int, typer.Option("--folds", min=2, max=20, help="Without --model: how many models to train.")
@@ -31,7 +38,9 @@ def check(
             help="Without --model: minutes for all their training. Default: by the size of the set.",
         ),
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Only this split. Default: all.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", autocompletion=complete.splits, help="Only this split. Default: all.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the parts and of the planted errors.")] = 0,
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many suspects to put on the page.")] = 200,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML page for the review.")] = None,
@@ -73,7 +82,10 @@ def apply(
     data: Annotated[
         Path | None, typer.Option("--data", "-d", help=f"{DATA} Default: the folder that was checked.")
     ] = None,
-    to: Annotated[str | None, typer.Option("--to", help="Format to write. Default: that of the data.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", autocompletion=complete.formats, help="Format to write. Default: that of the data."),
+    ] = None,
     format: Format = None,
     images_in: ImagesIn = None,
     labels: Labels = None,
@@ -92,7 +104,14 @@ def apply(
 @app.command()
 def propose(
     images: Annotated[list[str], typer.Argument(metavar="IMAGES", help="Images, folders, patterns.")],
-    to: Annotated[str, typer.Option("--to", help="label-studio, cvat, labelme, coco, yolo.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            autocompletion=complete.among("label-studio", "cvat", "labelme", "coco", "yolo"),
+            help="label-studio, cvat, labelme, coco, yolo.",
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder.")],
     model: Model = "fcos-lite0",
     score: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..terminal import plural
+from . import complete
 from .common import Split, open_to_judge
 
 if TYPE_CHECKING:
@@ -63,7 +64,11 @@ def models(
 
 
 @app.command("download")
-def download(name: Annotated[str, typer.Argument(help="Name from `fcos models`, or hf://owner/name.")]) -> None:
+def download(
+    name: Annotated[
+        str, typer.Argument(autocompletion=complete.models, help="Name from `fcos models`, or hf://owner/name.")
+    ],
+) -> None:
     """Fetch a model's weights now, and print where they are."""
 
     from ..zoo.find import find_weights
@@ -73,12 +78,15 @@ def download(name: Annotated[str, typer.Argument(help="Name from `fcos models`, 
 
 @app.command("prepare")
 def prepare(
-    model: Annotated[str, typer.Argument(help="Name, run folder or file.")],
+    model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Name, run folder or file.")],
     image: Annotated[
         list[Path] | None, typer.Option("--image", help="Image for the check, with objects in it. May be repeated.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", autocompletion=complete.settings, help="Change a setting. May be repeated."
+        ),
     ] = None,
     background: Annotated[bool, typer.Option("--background", help="At low priority, with one thread.")] = False,
 ) -> None:
@@ -120,7 +128,7 @@ def prepare(
 
 @app.command("pack")
 def pack(
-    model: Annotated[str, typer.Argument(help="Run folder, file or name.")],
+    model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Run folder, file or name.")],
     out: Annotated[Path, typer.Argument(help="File to write: .safetensors.")],
     metrics: Metrics = None,
     licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, such as Apache-2.0.")] = "",
@@ -168,7 +176,7 @@ def pack(
 
 @app.command("card")
 def write_card(
-    model: Annotated[str, typer.Argument(help="Name, run folder or file.")],
+    model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Name, run folder or file.")],
     out: Annotated[Path, typer.Argument(help="Markdown file to write; its images go beside it.")],
     metrics: Metrics = None,
     run: Annotated[Path | None, typer.Option("--run", help="Run folder, for the recipe.")] = None,
@@ -200,7 +208,7 @@ def write_card(
 
 @app.command("push")
 def push(
-    model: Annotated[str, typer.Argument(help="Run folder, file or name.")],
+    model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Run folder, file or name.")],
     repository: Annotated[str, typer.Argument(help="hf://owner/name")],
     metrics: Metrics = None,
     facts: Annotated[Path | None, typer.Option("--facts", help="YAML of facts for the card.")] = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FcosError, one_line
+from . import complete
 from .common import Device, Models, Overlap, Settings, Tile, Trust, Views, say, sort_words
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="IMAGE|KEY=VALUE",
+            autocompletion=complete.path_or_setting,
             help="Images, folders, patterns, videos, or - to read paths from standard input; then settings.",
         ),
     ] = None,
@@ -61,11 +63,17 @@ def command(
         str | None,
         typer.Option(
             "--runtime",
+            autocompletion=complete.runtimes,
             help="torch, compile, onnx, openvino, tensorrt; auto: make the fastest first. Default: what is ready.",
         ),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="fp32, bf16 or fp16. Default: the fastest that passed its check.")
+        str | None,
+        typer.Option(
+            "--dtype",
+            autocompletion=complete.dtypes,
+            help="fp32, bf16 or fp16. Default: the fastest that passed its check.",
+        ),
     ] = None,
     batch: Annotated[
         int, typer.Option("--batch", min=1, max=10**6, help="Images of one size in one forward pass.")
@@ -85,7 +93,9 @@ def command(
     engine: Annotated[
         str | None,
         typer.Option(
-            "--engine", help="For very many images: local or ray. Writes rows to the folder --out (fcos help scale)."
+            "--engine",
+            autocompletion=complete.engines,
+            help="For very many images: local or ray. Writes rows to the folder --out (fcos help scale).",
         ),
     ] = None,
     parts: Annotated[str, typer.Option("--parts", help="With --engine, files to write: parquet or jsonl.")] = "parquet",

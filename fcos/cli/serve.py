@@ -7,25 +7,37 @@ from typing import Annotated
 
 import typer
 
+from . import complete
 from .common import MODEL, Device, Settings, Trust, sort_words
 
 
 def command(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help=f"{MODEL} Then settings.")
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL|KEY=VALUE", autocompletion=complete.model_or_setting, help=f"{MODEL} Then settings."
+        ),
     ] = None,
     settings: Settings = None,
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help=f"[NAME=] {MODEL} It may be repeated.")
+        list[str] | None,
+        typer.Option("--model", "-m", autocompletion=complete.models, help=f"[NAME=] {MODEL} It may be repeated."),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0: a free one.")] = 8000,
     device: Device = "auto",
     trust: Trust = False,
     runtime: Annotated[
-        str, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
+        str,
+        typer.Option(
+            "--runtime",
+            autocompletion=complete.runtimes,
+            help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.",
+        ),
     ] = "auto",
-    dtype: Annotated[str | None, typer.Option("--dtype", help="fp32, bf16 or fp16.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", autocompletion=complete.dtypes, help="fp32, bf16 or fp16.")
+    ] = None,
     threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")] = 0,
     lanes: Annotated[
         int, typer.Option("--lanes", min=0, help="Images computed side by side on a CPU; 0: chosen for you.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import complete
 from .common import (
     Device,
     Format,
@@ -49,9 +50,14 @@ STUDIES = {
 
 
 def command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of the studies above.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", autocompletion=complete.among(*STUDIES), help="One of the studies above.")
+    ],
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set; then settings.")
+        list[str] | None,
+        typer.Argument(
+            metavar="DATA|KEY=VALUE", autocompletion=complete.path_or_setting, help="Data set; then settings."
+        ),
     ] = None,
     settings: Settings = None,
     data: MaybeData = None,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from . import complete
 from .common import Device, Model, Settings, Trust, sort_words
 
 
@@ -15,7 +16,9 @@ def command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="VIDEO|KEY=VALUE", help="Video file, camera number, or address of a stream; then settings."
+            metavar="VIDEO|KEY=VALUE",
+            autocompletion=complete.path_or_setting,
+            help="Video file, camera number, or address of a stream; then settings.",
         ),
     ] = None,
     settings: Settings = None,
@@ -24,7 +27,12 @@ def command(
         Path, typer.Option("--out", "-o", help="Folder for the video, the JSON lines and the MOTChallenge file.")
     ] = Path("tracks"),
     tracker: Annotated[
-        str, typer.Option("--tracker", help="How boxes are joined to tracks: bytetrack or ocsort.")
+        str,
+        typer.Option(
+            "--tracker",
+            autocompletion=complete.among("bytetrack", "ocsort"),
+            help="How boxes are joined to tracks: bytetrack or ocsort.",
+        ),
     ] = "bytetrack",
     every: Annotated[int, typer.Option("--every", min=1, max=10**9, help="Look at every Nth frame only.")] = 1,
     score: Annotated[
@@ -56,7 +64,12 @@ def command(
     device: Device = "auto",
     trust: Trust = False,
     runtime: Annotated[
-        str | None, typer.Option("--runtime", help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.")
+        str | None,
+        typer.Option(
+            "--runtime",
+            autocompletion=complete.runtimes,
+            help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.",
+        ),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, max=10**6, help="Frames in one forward pass.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each frame.")] = False,

@@ -8,19 +8,27 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import FcosError
+from . import complete
 from .common import DATA, Device, Format, ImagesIn, Labels, Settings, data_source, sort_words, the_one
 
 
 def command(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set; then settings.")
+        list[str] | None,
+        typer.Argument(
+            metavar="DATA|KEY=VALUE", autocompletion=complete.path_or_setting, help="Data set; then settings."
+        ),
     ] = None,
     settings: Settings = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,
     val: Annotated[str | None, typer.Option("--val", help="Data set to judge by, if DATA has no val split.")] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="Splits to learn from, such as train,val. Then no images are kept for judging."),
+        typer.Option(
+            "--split",
+            autocompletion=complete.splits,
+            help="Splits to learn from, such as train,val. Then no images are kept for judging.",
+        ),
     ] = None,
     holdout: Annotated[
         float | None,
@@ -31,7 +39,13 @@ def command(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Preset to train. Default: fcos-lite0; `fcos models` lists all.")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            autocompletion=complete.presets,
+            help="Preset to train. Default: fcos-lite0; `fcos models` lists all.",
+        ),
     ] = None,
     minutes: Annotated[
         float | None,
@@ -43,6 +57,7 @@ def command(
         str | None,
         typer.Option(
             "--init",
+            autocompletion=complete.starts,
             help="Start from this detector (name, run folder or file). backbone: from the backbone of the package's "
             "detector. none: from the backbone's ImageNet weights. Default: the package's detector or its backbone.",
         ),
@@ -52,7 +67,9 @@ def command(
     dialect: Annotated[
         str | None,
         typer.Option(
-            "--dialect", help="Follow another implementation: original, adelaidet, detectron2, mmdet or torchvision."
+            "--dialect",
+            autocompletion=complete.dialects,
+            help="Follow another implementation: original, adelaidet, detectron2, mmdet or torchvision.",
         ),
     ] = None,
     epochs: Annotated[
@@ -71,7 +88,12 @@ def command(
     devices: Annotated[int, typer.Option("--devices", min=1, help="Processes on this machine, one for each GPU.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Number of machines.")] = 1,
     engine: Annotated[
-        str, typer.Option("--engine", help="local, or ray: the processes are workers of Ray (fcos help scale).")
+        str,
+        typer.Option(
+            "--engine",
+            autocompletion=complete.engines,
+            help="local, or ray: the processes are workers of Ray (fcos help scale).",
+        ),
     ] = "local",
     address: Annotated[
         str | None, typer.Option("--address", help="With --engine ray, address of a running Ray, or auto.")

@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from . import complete
 from .common import DATA, Device, Format, ImagesIn, Json, Labels, Settings, data_source, say, sort_words, the_one
 
 
 def command(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="DATA|KEY=VALUE", help="Data set; then settings.")
+        list[str] | None,
+        typer.Argument(
+            metavar="DATA|KEY=VALUE", autocompletion=complete.path_or_setting, help="Data set; then settings."
+        ),
     ] = None,
     settings: Settings = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,
@@ -26,13 +30,22 @@ def command(
         int | None, typer.Option("--trials", min=1, help="How many trials. Default: as many as the time allows.")
     ] = None,
     val: Annotated[str | None, typer.Option("--val", help="Data set to judge by, if DATA has no val split.")] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Splits to learn from, such as train,val.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", autocompletion=complete.splits, help="Splits to learn from, such as train,val."),
+    ] = None,
     holdout: Annotated[
         float | None,
         typer.Option("--holdout", min=0.0, help="Share of the images kept for judging, if there is no val split."),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Preset to train. Default: fcos-lite0.")] = None,
-    init: Annotated[str | None, typer.Option("--init", help="Start from this detector, as in fcos train.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", autocompletion=complete.presets, help="Preset to train. Default: fcos-lite0."),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option("--init", autocompletion=complete.starts, help="Start from this detector, as in fcos train."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the search. Default: runs/tune-NAME.")
     ] = None,
