@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -64,18 +64,23 @@ class Lanes:
     def __init__(self, network: nn.Module, fabric: Any, count: int) -> None:
         self.network, self.fabric, self.count = network, fabric, count
         self._learned = [p for p in network.parameters() if p.requires_grad]
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        """Its threads, from the first step on: the loader's processes are forked before that."""
         threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(count, "lane", initializer=partial(_take, max(1, threads // count)))
-        all_there = threading.Barrier(count + 1)
+        pool = ThreadPoolExecutor(self.count, "lane", initializer=partial(_take, max(1, threads // self.count)))
+        all_there = threading.Barrier(self.count + 1)
         try:
-            for _ in range(count):
-                self._pool.submit(all_there.wait)
+            for _ in range(self.count):
+                pool.submit(all_there.wait)
             all_there.wait()
         except BaseException:  # a thread that cannot be started, or Ctrl-C: the others wait no longer
             all_there.abort()
-            self.close()
+            pool.shutdown(wait=True, cancel_futures=True)
             raise
         torch.set_num_threads(threads)  # a new thread begins with the number that any thread set last
+        return pool
 
     def split(self, batches: Sequence[Batch]) -> list[Batch]:
         """The parts of a step, each cut into one for every lane."""
@@ -116,4 +121,5 @@ class Lanes:
             torch._foreach_add_(old, new)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        if "_pool" in vars(self):
+            self._pool.shutdown(wait=True, cancel_futures=True)

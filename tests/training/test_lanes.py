@@ -98,7 +98,7 @@ def test_a_lane_that_cannot_start_ends_in_an_error(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", few)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        Lanes(nn.Linear(1, 1), None, 2)
+        _ = Lanes(nn.Linear(1, 1), None, 2)._pool
     begun[0].join(10)
     assert not begun[0].is_alive()
 
