@@ -97,7 +97,7 @@ class Ending:
         taken = f"in {clock(self.seconds)}"
         if self.deadline is not None:  # which began before the plan was made
             taken = f"after {clock(self.deadline.spent())} of {clock(self.deadline.seconds)}"
-        lines = ["", f"done {taken} (minutes:seconds), {plural(self.steps, 'step')}", self.headline()]
+        lines = ["", f"done {taken}, {plural(self.steps, 'step')}", self.headline()]
         if self.metrics is not None and len(self.metrics.classes) > 1:
             rows = sorted((c for c in self.metrics.classes if c.objects), key=lambda c: c.ap)
             shown = [(c.name[:32], f"{c.objects:,}", decimal(c.ap), decimal(c.ap50)) for c in rows[:_CLASSES]]

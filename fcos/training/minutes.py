@@ -79,8 +79,8 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     """
     cuda = pick_device(wish.device).type == "cuda"
     facts = gather(dict(data))
-    time_there_is = rules.Time(wish.budget.minutes)
-    model = rules.model_for(time_there_is, facts, cuda)
+    spendable = rules.Time(wish.budget.minutes)
+    model = rules.model_for(spendable, facts, cuda)
     if wish.model is not None:
         model = rules.Choice("model", wish.model, "asked for")
     batch = rules.batch_for(facts, cuda)
@@ -94,7 +94,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
         brief = measure(config, {"train": data["train"]}, wish, brief=True)
         epochs = epochs_of(facts, brief, wish.budget.left)
         steps = epochs * facts.images / brief.batch
-        model = rules.model_for(time_there_is._replace(steps=steps, epochs=epochs), facts, cuda)
+        model = rules.model_for(spendable._replace(steps=steps, epochs=epochs), facts, cuda)
         config = resolve(model.value, asked)
     pace = measure(config, data, wish)
     tile = config.data.tile

@@ -196,8 +196,8 @@ def test_who_finds_nothing_is_told_where_to_look(finished):
 def test_minutes_are_counted_from_the_shell_to_the_end(finished):
     deadline = Deadline(180.0, 5.0, used=100.0, start=time.monotonic() - 60.0)
     ending = Ending(finished[0].folder, 8, 75.0, None, None, (), {}, deadline)
-    assert ending.lines()[1] == "done after 2:40 of 3:00 (minutes:seconds), 8 steps"
-    assert replace(ending, deadline=None).lines()[1] == "done in 1:15 (minutes:seconds), 8 steps"
+    assert ending.lines()[1] == "done after 2:40 of 3:00, 8 steps"
+    assert replace(ending, deadline=None).lines()[1] == "done in 1:15, 8 steps"
 
 
 @pytest.mark.parametrize("option", ["model", "init", "config", "dialect", "holdout"])
