@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..config import from_dict, load_yaml
 from ..data.dataset import Dataset
 from ..environment import data_hash
 from ..errors import ConfigError, DataError
@@ -45,7 +46,8 @@ Learn = Callable[[str, Dataset, float], Scored]
 @dataclass(frozen=True)
 class Forecast:
     """`by_time` and `by_images`: (minutes of a run, AP) and (images, AP) as measured, with the curves through them;
-    `noise`: the scatter of the whole run's AP; `minutes` and `images` more are what is asked about."""
+    `noise`: the scatter of the whole run's AP; `minutes` and `images` more are what is asked about; `model`: the preset
+    that all runs took."""
 
     by_time: tuple[tuple[float, float], ...]
     by_images: tuple[tuple[float, float], ...]
@@ -54,6 +56,7 @@ class Forecast:
     noise: float
     minutes: float
     images: int
+    model: str = ""
 
     @property
     def more_time(self) -> Between:
@@ -68,8 +71,9 @@ class Forecast:
     def text(self) -> str:
         """Two lines, in points of AP."""
         time, number = self.by_time[-1][0], int(self.by_images[-1][0])
+        taught = f"{time:.3g} minutes{self.model and f' of {self.model}'}"
         return (
-            f"after {time:.3g} minutes on {plural(number, 'image')}: AP {100 * self.by_time[-1][1]:.1f}\n"
+            f"after {taught} on {plural(number, 'image')}: AP {100 * self.by_time[-1][1]:.1f}\n"
             f"{self.minutes:g} more minutes: {points(self.more_time)}; "
             f"{plural(self.images, 'more image')}: {points(self.more_images)}"
         )
@@ -82,6 +86,7 @@ class Forecast:
             "more_minutes": {"minutes": self.minutes, **self.more_time._asdict()},
             "more_images": {"images": self.images, **self.more_images._asdict()},
             "scatter": self.noise,
+            "model": self.model,
         }
 
     def write(self, folder: Path) -> Path:
@@ -98,8 +103,8 @@ class Forecast:
 def measured(data: Mapping[str, Dataset], learn: Learn, minutes: float, more: tuple[float, int]) -> Forecast:
     """The forecast from runs that `learn` does, `minutes` all together; `more` minutes and images are asked about.
 
-    Parts of the images are drawn with one order, so that a larger one holds the smaller. DataError where there is
-    nothing to judge by or too little to take a part of.
+    The whole run comes first. Parts of the images are drawn with one order, so that a larger one holds the smaller.
+    DataError where there is nothing to judge by or too little to take a part of.
     """
     train, whole = data["train"], minutes / RUNS
     if "val" not in data:
@@ -108,10 +113,11 @@ def measured(data: Mapping[str, Dataset], learn: Learn, minutes: float, more: tu
         raise DataError(f"{train.root}: {plural(len(train), 'image')} are too few to learn from a part of them")
     order = np.random.default_rng(0).permutation(len(train))
     parts = [train.subset(sorted(order[: round(share * len(train))].tolist())) for share in SHARES]
+    last = learn(_whole(train), parts[-1], whole)
     by_time = [(share * whole, learn(f"time-{share:g}", train, share * whole)) for share in SHARES[:-1]]
-    by_images = [(float(len(part)), learn(f"images-{len(part)}", part, whole)) for part in parts]
-    last = by_images[-1][1]
+    by_images = [(float(len(part)), learn(f"images-{len(part)}", part, whole)) for part in parts[:-1]]
     by_time.append((whole, last))
+    by_images.append((float(len(train)), last))
 
     def curve(measured: Sequence[tuple[float, Scored]]) -> Curve:
         return fit([x for x, _ in measured], [s.ap for _, s in measured], [scatter(s.error) for _, s in measured])
@@ -134,6 +140,7 @@ def forecast(
     with alone(out, "forecast"):
         _check_same(out, asked)
         result = measured(data, _learn(data, out, options), minutes, more)
+        result = replace(result, model=model_of(out / _whole(data["train"])))
         result.write(out)
     return result
 
@@ -179,18 +186,23 @@ def _begun(folder: Path) -> bool:
 
 
 def _learn(data: Mapping[str, Dataset], out: Path, options: Mapping[str, Any]) -> Learn:
-    """Run, resume or read a run in a folder of its own."""
+    """Run, resume or read a run in a folder of its own. All take the detector that the first run took, since with less
+    time `--minutes` may take another, and a curve through two says nothing."""
     from .program import train
+
+    first: list[Path] = []
 
     def learn(name: str, part: Dataset, time: float) -> Scored:
         folder, seen = out / name, {"train": part, "val": data["val"]}
+        told = {**options, "model": options.get("model") or (model_of(first[0]) if first else None)}
+        first.append(folder)
         try:
             if RunFolder(folder, write=False).finished():
                 pass
             elif checkpoints(folder):
                 train(seen, out=folder, resume=True, quiet=True, device=options.get("device", "auto"))
             else:
-                train(seen, minutes=time, out=folder, quiet=True, **options)
+                train(seen, minutes=time, out=folder, quiet=True, **told)
         except ConfigError as error:
             raise ConfigError(f"the run {name} of the forecast: {error}; give the forecast more --minutes") from error
         except Stopped as stop:
@@ -198,6 +210,17 @@ def _learn(data: Mapping[str, Dataset], out: Path, options: Mapping[str, Any]) -
         return scored(folder)
 
     return learn
+
+
+def _whole(train: Dataset) -> str:
+    """The name of the run on all images for all of a run's time."""
+    return f"images-{len(train)}"
+
+
+def model_of(folder: Path) -> str:
+    """The name of the preset of a run."""
+    file = folder / "config.yaml"
+    return from_dict(load_yaml(file), str(file)).name
 
 
 def scored(folder: Path) -> Scored:

@@ -139,7 +139,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     deadline = Deadline(wish.budget.minutes * 60, made.tail, start=wish.budget.start)
     spent = clock(wish.budget.minutes * 60 - wish.budget.left)
     head = f"the plan for {clock(wish.budget.minutes * 60)} (minutes:seconds), {spent} of which are gone:"
-    lines = [head, *made.text().splitlines()]
+    lines = [head, *made.text().splitlines(), "the run:"]
     final = resolve(model.value, made.settings)
     return Prepared(final, deadline, made, lines, facts.judged * pace.image, start)
 

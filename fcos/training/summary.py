@@ -37,7 +37,7 @@ def summary(
         ("pixels", f"shorter side {_range(sizes)} in training{early}, {config.data.size} after"),
         (
             "steps",
-            f"{sampler.total_steps} of {plural(config.train.batch, 'image')} "
+            f"{sampler.total_steps:,} of {plural(config.train.batch, 'image')} "
             f"({epochs} epoch{'' if epochs == '1' else 's'}), "
             f"{config.train.optimizer} lr {config.train.lr:g}, on {where} in {dtype}",
         ),

@@ -26,8 +26,8 @@ def test_the_runs_take_the_time_in_all_and_a_part_holds_the_smaller_ones(shapes,
 
     found = measured(shapes, learn, 2 * RUNS, (15.0, 40))
     assert sum(minutes for *_, minutes in asked) == pytest.approx(2 * RUNS)
-    assert [len(files) for _, files, _ in asked] == [40, 40, 12, 22, 40]
-    assert asked[2][1] < asked[3][1] < asked[4][1]
+    assert [len(files) for _, files, _ in asked] == [40, 40, 40, 12, 22]
+    assert asked[3][1] < asked[4][1] < asked[0][1]
     assert len({name for name, *_ in asked}) == 5
     truth = 0.2 * 2**-0.3 * (1 - 2**-0.5)
     assert found.more_images.low <= truth <= found.more_images.high
@@ -52,11 +52,14 @@ class Runs:
     """In place of `fcos.train`: the files that a run leaves. The run named in `killed` ends after its checkpoint."""
 
     def __init__(self, killed=""):
-        self.killed, self.begun = killed, []
+        self.killed, self.begun, self.models = killed, [], []
 
-    def __call__(self, data, *, out, resume=False, **_):
+    def __call__(self, data, *, out, resume=False, model=None, **_):
         self.begun.append((out.name, resume))
         out.mkdir(exist_ok=True)
+        if not resume:
+            self.models.append(model)
+            (out / "config.yaml").write_text(f"name: {model or 'fcos-lite1'}\n")
         (out / "checkpoint-00000003.pt").write_bytes(b"")
         if out.name == self.killed:
             raise KeyboardInterrupt
@@ -77,6 +80,9 @@ def test_the_same_again_goes_on_where_it_stopped_and_does_nothing_twice(shapes, 
     with pytest.raises(KeyboardInterrupt):
         ask(first)
     assert ask(second).to_dict() == whole.to_dict()
+    assert whole.text().startswith("after 2.6 minutes of fcos-lite1 on 40 images")
+    assert fresh.models == [None] + ["fcos-lite1"] * 4  # the first takes what it likes, the others the same
+    assert first.models + second.models == fresh.models
     assert second.begun[0] == (killed, True)
     assert [name for name, _ in first.begun[:-1] + second.begun] == [name for name, _ in fresh.begun]
     assert ask(third).to_dict() == whole.to_dict()
