@@ -16,7 +16,7 @@ from fcos.config import Config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]  # fmt: skip
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.M | re.S)
@@ -163,7 +163,7 @@ def test_every_page_has_its_place_in_the_site():
 def test_help_shows_a_page(capsys):
     listed = [line.split()[0] for line in main_says(capsys, ["help"], 0, "tiles ").split("\n\n")[0].splitlines()]
     assert listed[0] == "quickstart"
-    assert sorted(listed) == sorted(p.relative_to(ROOT / "docs").with_suffix("").as_posix() for p in PAGES[2:])
+    assert sorted(listed) == sorted(p.relative_to(ROOT / "docs").with_suffix("").as_posix() for p in PAGES[3:])
     assert main_says(capsys, ["help", "tiles"], 0, "#") == (ROOT / "docs" / "tiles.md").read_text(encoding="utf-8")
     main_says(capsys, ["help", "tile"], 2, "tiles")
 
@@ -175,3 +175,10 @@ def main_says(capsys, arguments, code, word):
     assert ended.value.code == code
     assert word in (said.err if code else said.out)
     return said.out
+
+
+def test_one_version_everywhere():
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.M)[1] == told
+    assert re.search(r"^## (\S+) - ", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)[1] == told
+    assert importlib.import_module("fcos.version").__version__ == told
