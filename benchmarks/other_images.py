@@ -24,10 +24,11 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import cv2
@@ -164,16 +165,26 @@ def grids(folder: Path, split: str, count: int, shape: tuple[int, int] = (5, 7))
 # --------------------------------------------------------------------------- fcos
 
 
-def planned(learned: Dataset, seconds: float, short: bool) -> Config:
-    """The settings that `fcos train --minutes` comes to, where so many seconds of processor time are for training."""
+def planned(
+    learned: Dataset,
+    seconds: float,
+    short: bool,
+    model: str = MODEL,
+    given: Mapping[str, object] = MappingProxyType({}),
+) -> Config:
+    """The settings that `fcos train --minutes` comes to, where so many seconds of processor time are for training, with
+    a model and settings that are given."""
     if short:
-        return preset(MODEL).override(
+        return preset(model).override(
             {"data": {"workers": 0, "size": 64, "max_size": 107, "train_sizes": (64,)}},
             {"train": {"batch": 2, "iterations": 3, "warmup": 1, "plots": False, "logger": [], "eval_every": 0}},
         )
     facts = gather({"train": learned})
-    choices = {"model": rules.Choice("model", MODEL, ""), "batch": rules.batch_for(facts, False)}
-    config = preset(MODEL).override({"data": {"workers": 0}, "train": {"batch": int(choices["batch"].value)}})
+    batch = rules.batch_for(facts, False)._replace(
+        **({"value": str(given["train.batch"])} if "train.batch" in given else {})
+    )
+    choices = {"model": rules.Choice("model", model, ""), "batch": batch}
+    config = preset(model).override({"data": {"workers": 0}, "train": {"batch": int(batch.value)}}, nested(given))
 
     def pace(config: Config) -> rules.Pace:
         step = seconds_a_step(config, {"train": learned}, "cpu")
@@ -184,18 +195,20 @@ def planned(learned: Dataset, seconds: float, short: bool) -> Config:
         facts = through_tiles(facts, learned, tile)
         config = config.override({"data": {"tile": tile}})
         choices["tile"] = rules.Choice("tile", str(tile), "")
+    if "data.size" in given:
+        config = config.override(nested(rules.sides(config.data.size)))
     now = pace(config)
-    if not tile:
+    if not tile and "data.size" not in given:
         epochs = seconds / now.step * now.batch / max(facts.images, 1)
         now = now.at(int(rules.size_for(facts, config.data.size, epochs).value))
     choices["size"] = rules.Choice("size", str(now.size), "")
-    made = rules.make_plan(facts, now, seconds + rules.ending(facts, now), choices, {})
-    if isinstance(made, str):
-        raise SystemExit(f"--seconds {seconds:g} are too few: {made}")
+    made = rules.make_plan(facts, now, seconds + rules.ending(facts, now), choices, given)
+    if isinstance(made, rules.TooShort):
+        raise SystemExit(f"--seconds {seconds:g} are too few: {made.reason}")
     return config.override(nested(made.settings), {"train": {"plots": False, "logger": [], "eval_every": 0}})
 
 
-def nested(settings: rules.Settings) -> dict[str, dict[str, object]]:
+def nested(settings: Mapping[str, object]) -> dict[str, dict[str, object]]:
     """{"train.batch": 4} -> {"train": {"batch": 4}}."""
     result: dict[str, dict[str, object]] = {}
     for key, value in settings.items():

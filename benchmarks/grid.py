@@ -1,0 +1,84 @@
+"""Whether `fcos train --minutes` chooses well: its plan beside a grid made by hand, in equal processor time.
+
+    python benchmarks/grid.py [--data ../shared/data] [--seconds 150] [--sets bccd,digits,small,voc3] [--out runs/grid]
+        [--rows plan,lite1,...] [--seeds 1]
+
+Each row of the grid is the plan with one thing changed, and planned anew around it: the model, the batch, the learning
+rate, the size. The sets, and how a run is trained and judged, are those of other_images.py: one thread, seconds of
+training in processor time. What begins from the detector in the package, except "voc3", whose images that detector has
+learned: there it begins from ImageNet weights. Each case is a line of OUT/grid.jsonl, and is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from common import fill, lines, print_heading
+from other_images import MODEL, SETS, Case, opened, planned, words
+from other_images import run as judged_run
+
+GRID: dict[str, tuple[str, dict[str, object]]] = {
+    "plan": (MODEL, {}),
+    "lite1": ("fcos-lite1", {}),
+    "lite2": ("fcos-lite2", {}),
+    "batch 8": (MODEL, {"train.batch": 8}),
+    "batch 2": (MODEL, {"train.batch": 2}),
+    "lr 0.0005": (MODEL, {"train.lr": 0.0005}),
+    "lr 0.002": (MODEL, {"train.lr": 0.002}),
+    "size 256": (MODEL, {"data.size": 256}),
+    "size 384": (MODEL, {"data.size": 384}),
+}
+
+
+def measured(chosen: argparse.Namespace, set: str, row: str, seed: int, seconds: float) -> dict[str, Any]:
+    """A case and what it came to."""
+    learned, judged = opened(set, chosen.data, chosen.out, False)
+    model, given = GRID[row]
+    config = planned(learned, seconds, False, model, given)
+    way = "imagenet" if set == "voc3" else "starter"
+    line = judged_run(Case(set, way, seed, seconds), config, learned, judged)
+    found = {k: v for k, v in line.items() if k not in ("set", "seed", "seconds")}
+    print(set, row, found, flush=True)
+    return found
+
+
+def main() -> None:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="folder of bccd, voc2007 and the others"
+    )
+    made.add_argument("--out", type=Path, default=Path("runs/grid"))
+    made.add_argument("--seconds", type=float, default=150.0, help="of processor time for training a case (150)")
+    made.add_argument("--sets", type=words(SETS), default=["bccd", "digits", "small", "voc3"])
+    made.add_argument("--rows", type=words(tuple(GRID)), default=list(GRID))
+    made.add_argument("--seeds", type=int, default=1)
+    chosen = made.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    print_heading()
+    file = chosen.out / "grid.jsonl"
+    cases = [
+        {"set": name, "row": row, "seed": seed, "seconds": chosen.seconds}
+        for seed in range(chosen.seeds)
+        for name in chosen.sets
+        for row in chosen.rows
+    ]
+    fill(file, cases, partial(measured, chosen), 1e9)
+    here = [line for line in lines(file) if line["seconds"] == chosen.seconds]
+    print("| set | " + " | ".join(chosen.rows) + " | plan / best |")
+    for name in chosen.sets:
+        by_row = {row: [li["AP"] for li in here if li["set"] == name and li["row"] == row] for row in chosen.rows}
+        means = {row: sum(aps) / len(aps) for row, aps in by_row.items() if aps}
+        cells = " | ".join(f"{means[row]:.3f}" if row in means else "-" for row in chosen.rows)
+        share = f"{means['plan'] / max(means.values()):.3f}" if "plan" in means else "-"
+        print(f"| {name} | {cells} | {share} |")
+
+
+if __name__ == "__main__":
+    main()
