@@ -63,6 +63,10 @@ Split = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust", help="Allow a .torchscript file. It is code and can do anything: trust its source.")
 ]
+Calibrated = Annotated[
+    bool,
+    typer.Option("--calibrated", help="Scores as probabilities, of a calibrated model: 0.7 means that 70% are right."),
+]
 Device = Annotated[
     str,
     typer.Option("--device", autocompletion=complete.devices, help="Where to compute: auto, cpu, cuda, cuda:1, mps."),

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import FcosError, one_line
 from . import complete
-from .common import Device, Models, Overlap, Settings, Tile, Trust, Views, say, sort_words
+from .common import Calibrated, Device, Models, Overlap, Settings, Tile, Trust, Views, say, sort_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +47,7 @@ def command(
             help="Lowest score to show. Default: the model's own. By class: person=0.4,dog=0.5 or FILE.json.",
         ),
     ] = None,
+    calibrated: Calibrated = False,
     proposals: Annotated[
         bool, typer.Option("--proposals", help="Give the 1000 best boxes of any class instead.")
     ] = False,
@@ -142,6 +143,7 @@ def command(
     from ..inference.writers import Outcome, Writer
 
     things, overrides = sort_words(words, settings)
+    overrides += ["decode.calibrated=true"] if calibrated else []
     if not things:
         raise FcosError("give the images or a folder to detect in: fcos predict IMAGE")
     if data is not None and coco is None:

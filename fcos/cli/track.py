@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from . import complete
-from .common import Device, Model, Settings, Trust, sort_words
+from .common import Calibrated, Device, Model, Settings, Trust, sort_words
 
 
 def command(
@@ -62,6 +62,7 @@ def command(
         ),
     ] = 0.05,
     device: Device = "auto",
+    calibrated: Calibrated = False,
     trust: Trust = False,
     runtime: Annotated[
         str | None,
@@ -93,6 +94,7 @@ def command(
     from ..tracking.tracks import TrackConfig
 
     things, overrides = sort_words(words, settings)
+    overrides += ["decode.calibrated=true"] if calibrated else []
     if len(things) != 1:
         raise FcosError("give one video: fcos track VIDEO")
     (source,) = things

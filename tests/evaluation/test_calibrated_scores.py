@@ -101,6 +101,13 @@ def test_packing_again_adds_lines_and_changes_nothing_else(work, capsys, tmp_pat
         assert torch.equal(a.boxes, b.boxes)
     probable, _ = detect(load(again, device="cpu", overrides=["decode.calibrated=true"]), data)
     assert evaluate(probable, data).ap == pytest.approx(evaluate(before, data).ap, abs=1e-9)  # the order within a class
+    photo = data.records[0].path
+    asked = ("predict", photo, "--score", "0", "--json", "--device", "cpu", "--model")
+    spoken = fcos(capsys, *asked, again, "--calibrated")[1]
+    assert spoken == fcos(capsys, *asked, again, "decode.calibrated=true")[1]
+    assert spoken != fcos(capsys, *asked, again)[1]
+    code, _, err = fcos(capsys, *asked, file, "--calibrated")
+    assert (code, "never calibrated; see fcos models pack --calibrate" in err) == (2, True)
     card = tmp_path / "card.md"
     assert fcos(capsys, "models", "card", again, card)[0] == 0
     assert "fitted on 10 images of shapes, val" in card.read_text()
