@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import complete
+
+_LOGS = "measurements/"
 
 
 def _topics(incomplete: str) -> list[str]:
@@ -27,10 +30,13 @@ def command(
     folder = documentation()
     pages = in_order(folder)
     if topic is None:
-        width = max(map(len, pages))
-        for name, path in pages.items():
+        shown = {name: path for name, path in pages.items() if not name.startswith(_LOGS)}
+        width = max(map(len, shown))
+        for name, path in shown.items():
             typer.echo(f"{name:<{width}}  {title(path)}")
+        logs = ", ".join(name.removeprefix(_LOGS) for name in pages if name not in shown)
         typer.echo("\nfcos help NAME shows a page; fcos VERB --help the options of a verb.")
+        typer.echo(f"How the numbers were measured: fcos help {_LOGS}NAME, NAME being\n{textwrap.fill(logs, 78)}")
         return
     name = topic.strip("/").removeprefix("docs/").removesuffix(".md")
     if name not in pages:

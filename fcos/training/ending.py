@@ -23,6 +23,7 @@ from .outlook import Outlook
 
 _CLASSES = 10  # rows of the table; report.html has all
 _WORST = 3
+_APART = 0.08  # of a class's best score from that of all classes, from which on it is told
 
 
 class Worst(NamedTuple):
@@ -59,7 +60,8 @@ def began_best(rows: Sequence[Mapping[str, str]]) -> bool:
 @dataclass(frozen=True)
 class Ending:
     """What a run came to. `metrics` and `interval` are of the best weights, None without validation; `sources` says
-    where the data came from, as environment.json; `deadline` is that of a run with --minutes."""
+    where the data came from, as environment.json; `deadline` is that of a run with --minutes; `in_vain`: nothing was
+    better than what it began from."""
 
     folder: Path
     steps: int
@@ -70,6 +72,7 @@ class Ending:
     sources: Mapping[str, Any]
     deadline: Deadline | None = None
     outlook: Outlook | None = None
+    in_vain: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: result.json."""
@@ -92,20 +95,51 @@ class Ending:
         on = f"{plural(m.images, 'validation image')}, {plural(m.objects, 'object')}"
         return f"AP {decimal(m.ap)}{between}, AP50 {decimal(m.ap50)}, AP75 {decimal(m.ap75)} on {on}"
 
-    def lines(self) -> list[str]:
-        """For a terminal."""
+    def taken(self) -> str:
+        """How long it took, and its steps: "in 1:32, 54 steps"."""
         taken = f"in {clock(self.seconds)}"
         if self.deadline is not None:  # which began before the plan was made
             taken = f"after {clock(self.deadline.spent())} of {clock(self.deadline.seconds)}"
-        lines = ["", f"done {taken}, {plural(self.steps, 'step')}", self.headline()]
+        return f"{taken}, {plural(self.steps, 'step')}"
+
+    def vain(self) -> str:
+        """What to know where training did not help, else nothing."""
+        if not self.in_vain:
+            return ""
+        return (
+            "training did not help: this is the detector that it began from, which scored higher on the validation "
+            "images (best.safetensors); last.safetensors is what was learned"
+        )
+
+    def scores(self) -> str:
+        """A hint where one score for all classes suits some of them badly, else nothing."""
+        if self.metrics is None or len(self.metrics.classes) < 2:
+            return ""
+        apart = [c for c in self.metrics.classes if c.f1 > 0 and abs(c.threshold - self.metrics.threshold) >= _APART]
+        if not apart:
+            return ""
+        apart.sort(key=lambda c: -abs(c.threshold - self.metrics.threshold))  # type: ignore[union-attr]
+        own = ",".join(f"{c.name}={math.floor(100 * c.threshold) / 100:.2f}" for c in apart[:_WORST])
+        common = math.floor(100 * self.metrics.threshold) / 100
+        return f"shown from score {common:.2f}; classes with another best score: --score {shlex.quote(own)}"
+
+    def lines(self) -> list[str]:
+        """For a terminal."""
+        lines = ["", f"done {self.taken()}", self.headline()]
+        lines += [self.vain()] if self.in_vain else []
         if self.metrics is not None and len(self.metrics.classes) > 1:
             rows = sorted((c for c in self.metrics.classes if c.objects), key=lambda c: c.ap)
-            shown = [(c.name[:32], f"{c.objects:,}", decimal(c.ap), decimal(c.ap50)) for c in rows[:_CLASSES]]
-            lines += table(("class", "objects", "AP", "AP50"), shown).splitlines()
+            shown = [
+                (c.name[:32], f"{c.objects:,}", *(decimal(v) for v in (c.ap, c.ap50, c.f1, c.threshold)))
+                for c in rows[:_CLASSES]
+            ]
+            lines += table(("class", "objects", "AP", "AP50", "best F1", "at score"), shown).splitlines()
             if len(rows) > _CLASSES:
                 lines.append(f"({plural(len(rows) - _CLASSES, 'class')} with a higher AP: report.html)")
         if self.metrics is not None and (hint := self.metrics.hint()):
             lines += [hint, f"longer:   fcos train --resume --out {shlex.quote(str(self.folder))} --epochs MORE"]
+        if scores := self.scores():
+            lines.append(f"{'scores:':<9} {scores}")
         if self.outlook is not None:
             lines.append(f"{'more:':<9} {self.outlook}")
         if self.worst:

@@ -22,7 +22,7 @@ from ..show import run_plots
 from ..show.draw import Marks, draw_boxes, level_color, sheet
 from ..show.judged import draw_evaluation, draw_validation
 from ..show.page import Page
-from ..terminal import clock, plural
+from ..terminal import plural
 from ..types import Batch, Detections, Points
 from .ending import Ending
 from .folder import RunFolder
@@ -136,7 +136,10 @@ def write_run_page(
     page.contents()
     page.heading("Result" if ending is not None else "So far")
     if ending is not None:
-        page.text(f"Done in {clock(ending.seconds)}, {plural(ending.steps, 'step')}. {ending.headline()}.")
+        page.text(f"Done {ending.taken()}. {ending.headline()}.")
+        for line in (ending.vain(), ending.scores()):
+            if line:
+                page.text(f"{line[0].upper()}{line[1:]}.")
         if ending.outlook is not None:
             page.text(f"{ending.outlook}.")
         if ending.worst:

@@ -60,7 +60,7 @@ from .saving import Saver, copied
 from .setup import be_deterministic, initialise, keep_memory, known_classes, make_fabric, make_ready
 from .step import Learned, backward_parts
 from .stop import Stopped, StopSignals
-from .summary import summary
+from .summary import Steps, summary
 
 _RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
 _MOST = 10_000  # images of a validation split for which it is made; of more it is narrow and takes minutes
@@ -241,7 +241,7 @@ class Trainer:
             over = total == self.step
             told = f"is up: the run ends after {plural(total, 'step')}"
             if not over:
-                told = f"is too short for {self.total} steps at this pace; the run will have {total}"
+                told = f"is too short for {self.total:,} steps at this pace; the run will have {total:,}"
             self.console.note(f"    time  {told}")
             self.total = total
             self.console.shorten(total)
@@ -477,12 +477,9 @@ class Trainer:
             worst(detections, self.data["val"], metrics) if metrics is not None else (), self.options.sources,
             self.deadline,
             outlook(self.folder.rows(), self.step, self.elapsed(), math.nan if interval is None else interval.error),
+            metrics is not None and began_best(self.folder.rows()),
         )  # fmt: skip
         self.images.ending = ending
-        if metrics is not None and began_best(self.folder.rows()):
-            self.console.note(
-                f"{'note':>8}  no step made it better on the val split: best.safetensors is what it began from"
-            )
         self.draw(last=True)
         remove_checkpoints(self.folder.path, but=1 if self.config.train.keep == "resume" else 0)
         self.folder.finish(ending.to_dict())
@@ -496,4 +493,5 @@ class Trainer:
         self.images.renew(lambda: [*self.summary(), ("alarms", "\n".join(self.folder.alarms()) or "none")], last)
 
     def summary(self) -> list[tuple[str, str]]:
-        return summary(self.config, self.network, self.data, self.sampler, self.around)
+        steps = Steps(self.total, self.sampler.steps_per_epoch)
+        return summary(self.config, self.network, self.data, steps, self.around)

@@ -30,6 +30,7 @@ LEAST, MOST = 0.5, 60 * 24 * 14  # minutes
 _SIZED = ("data.tile", "data.size", "data.max_size", "data.train_sizes")
 _SETTLED = ("train.epochs", "train.iterations")
 _PROBED = 2  # minutes from which on there are seconds to ask what to start from
+_MARGIN = 1.15  # more minutes than are just enough: the next time the machine may be slower
 _JUDGED = 6  # images that are judged for the pace
 
 Resolve = Callable[[str, Mapping[str, object]], Config]
@@ -134,7 +135,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
         chosen["tile"] = rules.Choice("tile", str(tile), "asked for" if tile == config.data.tile else why)
     made = rules.make_plan(facts, pace, wish.budget.left - first_look, chosen, given)
     if isinstance(made, rules.TooShort):
-        enough = math.ceil(10 * (wish.budget.minutes + made.missing / 60)) / 10
+        enough = math.ceil(2 * _MARGIN * (wish.budget.minutes + made.missing / 60)) / 2
         raise ConfigError(f"minutes={wish.budget.minutes:g} is too short: {made.reason}; give {enough:g} minutes")
     deadline = Deadline(wish.budget.minutes * 60, made.tail, start=wish.budget.start)
     spent = clock(wish.budget.minutes * 60 - wish.budget.left)

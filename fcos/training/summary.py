@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
 
 from ..config import Config
 from ..data.dataset import Dataset
-from ..data.sampler import Sampler
 from ..data.tiles import empty_share
 from ..machine import has_bf16, training_dtype
 from ..terminal import plural
 from .run import Around
 
+_CLASSES = 10  # lines of a split; labels.png and `fcos data info` have all
+
+
+class Steps(NamedTuple):
+    """Of the run in all, and of an epoch."""
+
+    total: int
+    per_epoch: int
+
 
 def summary(
-    config: Config, network: nn.Module, data: Mapping[str, Dataset], sampler: Sampler, around: Around
+    config: Config, network: nn.Module, data: Mapping[str, Dataset], steps: Steps, around: Around
 ) -> list[tuple[str, str]]:
     """(word, what it is) of the model, the data, sizes, steps and place of a run."""
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
@@ -28,22 +37,32 @@ def summary(
     slow = [("slow", "train.precision=bf16 is emulated on this CPU: fp32 is far faster")] if emulated else []
     where = f"{around.world} x {device.type}" if around.world > 1 else str(device)
     dtype = training_dtype(config.train.precision, device)
-    epochs = f"{sampler.total_steps / sampler.steps_per_epoch:.3g}"
+    epochs = f"{steps.total / steps.per_epoch:.3g}"
     return [
         ("model", f"{config.name}, {config.model.backbone} backbone, {trained / 1e6:.1f} M trainable parameters"),
-        *[(k, d.summary()) for k, d in data.items()],
+        *[(k, brief(d)) for k, d in data.items()],
         *tiles(data["train"], config.data.tile),
         *([] if "val" in data else [("val", "none, so nothing is judged: --val DATA")]),
         ("pixels", f"shorter side {_range(sizes)} in training{early}, {config.data.size} after"),
         (
             "steps",
-            f"{sampler.total_steps:,} of {plural(config.train.batch, 'image')} "
+            f"{steps.total:,} of {plural(config.train.batch, 'image')} "
             f"({epochs} epoch{'' if epochs == '1' else 's'}), "
             f"{config.train.optimizer} lr {config.train.lr:g}, on {where} in {dtype}",
         ),
         *slow,
         ("folder", str(around.folder.path)),
     ]
+
+
+def brief(dataset: Dataset) -> str:
+    """The summary of a data set with at most ten of its classes."""
+    lines = dataset.summary().splitlines()
+    classes = [i for i, line in enumerate(lines) if line.startswith("  ") and not line.startswith("  note")]
+    if len(classes) > _CLASSES:
+        spare = classes[_CLASSES:]
+        lines[spare[0] : spare[-1] + 1] = [f"  and {plural(len(spare), 'class')} more"]
+    return "\n".join(lines)
 
 
 def tiles(train: Dataset, size: int) -> list[tuple[str, str]]:

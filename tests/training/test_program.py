@@ -22,7 +22,9 @@ from fcos.training.data import Source, choose
 from fcos.training.ending import Ending
 from fcos.training.folder import RunFolder
 from fcos.training.program import _changes, train
+from fcos.training.summary import brief
 from fcos.training.validation import threshold_of
+from fcos.types import Classes
 
 QUIET = {"device": "cpu", "quiet": True}
 
@@ -198,6 +200,28 @@ def test_minutes_are_counted_from_the_shell_to_the_end(finished):
     ending = Ending(finished[0].folder, 8, 75.0, None, None, (), {}, deadline)
     assert ending.lines()[1] == "done after 2:40 of 3:00, 8 steps"
     assert replace(ending, deadline=None).lines()[1] == "done in 1:15, 8 steps"
+
+
+def test_classes_whose_best_score_is_another_are_named(finished):
+    m = finished[0].metrics
+    a, b = (replace(c, f1=0.9, threshold=t) for c, t in zip(m.classes, (0.419, 0.55), strict=True))
+    ending = Ending(finished[0].folder, 8, 1.0, replace(m, threshold=0.519, classes=(a, b)), None, (), {})
+    assert ending.scores() == f"shown from score 0.51; classes with another best score: --score {a.name}=0.41"
+    assert f"scores:   {ending.scores()}" in ending.lines()
+    near = replace(m, threshold=0.5, classes=(replace(a, threshold=0.45), b))
+    assert not replace(ending, metrics=near).scores()  # they differ little
+    assert not replace(
+        ending, metrics=replace(m, classes=(replace(a, f1=0.0, threshold=0.1), b), threshold=0.5)
+    ).scores()
+
+
+def test_a_run_names_at_most_ten_classes_of_a_split(tmp_path):
+    made = open_splits(make_shapes(tmp_path / "shapes", {"train": 4}))["train"]
+    assert brief(made) == made.summary()
+    many = replace(made, classes=Classes(tuple(f"c{i}" for i in range(13)), tuple(range(1, 14))))
+    lines = brief(many).splitlines()
+    assert [line.split(" (")[0].strip() for line in lines[1:11]] == [f"c{i}" for i in range(10)]
+    assert lines[11:] == ["  and 3 classes more"]
 
 
 @pytest.mark.parametrize("option", ["model", "init", "config", "dialect", "holdout"])
