@@ -38,7 +38,9 @@ def command(
     model: Models = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder for the drawn images; for one image also a file such as found.jpg."),
+        typer.Option(
+            "--out", "-o", help="Folder for the drawn images; for one image also a file. Default: predictions."
+        ),
     ] = None,
     score: Annotated[
         str | None,
