@@ -42,6 +42,7 @@ from ..network import weights
 from ..network.folding import fuse
 from ..network.header import Part, parse
 from ..readers import read_bytes
+from ..terminal import ticking
 from ..types import Classes
 from ..version import __version__
 from ..zoo.download import sha256
@@ -56,6 +57,7 @@ _PATIENCE = 1.0  # seconds of waiting in silence for another process
 _ROOM = 1 << 16  # bytes: a disk with less is full
 _STATE = "state.json"
 NEEDED = {"openvino": ("openvino",), "onnx": ("onnxruntime", "onnx", "onnxscript")}
+_TAKES = {"openvino": "some seconds", "onnx": "a minute or two"}
 _CPU = torch.device("cpu")
 Text = Annotated[str, Field(max_length=10_000)]
 
@@ -189,10 +191,14 @@ def make(origin: Origin, runtime: str, samples: Sequence[Path] | None = (), stor
     """
     target = origin.folder(runtime, stored)
     with _alone(target.parent):
+        _sweep(target.parent)
         graph = _read(target, runtime)
         if graph is None or not graph.whole:
-            graph = _write(origin, target, runtime, stored)
-        if samples is not None and not graph.failed:
+            with _told(origin, runtime):
+                graph = _write(origin, target, runtime, stored)
+                if samples is not None and not graph.failed:
+                    graph = _checked(origin, graph, samples)
+        elif samples is not None and not graph.failed:
             graph = _checked(origin, graph, samples)
         _forget(target.parent, target)
     return graph
@@ -213,14 +219,30 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=_PATIENCE)
         except Timeout:  # a process of low priority may take minutes on a busy machine
-            sys.stderr.write("fcos: another process prepares the fast form of this model; waiting for it\n")
-            lock.acquire()
+            _say("another process prepares the fast form of a model; waiting for it (--runtime torch does without)")
+            with ticking(lambda so_far: _say(f"still waiting, {so_far}; --runtime torch does without")):
+                lock.acquire()
     except (OSError, NotImplementedError) as error:
         raise NoCache(f"cannot keep graphs in {folder}: {disk_reason(error) or error}") from error
     try:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _told(origin: Origin, runtime: str) -> Iterator[None]:
+    """Say that a graph is being made, and every while that it still is: nobody should take the silence for a fault."""
+    _say(
+        f"preparing {origin.config.name} for this machine ({runtime}), only this first time; it takes {_TAKES[runtime]}"
+    )
+    with ticking(lambda so_far: _say(f"still preparing, {so_far}")):
+        yield
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"fcos: {line}\n")
+    sys.stderr.flush()
 
 
 def _read(folder: Path, runtime: str) -> Graph | None:
@@ -317,13 +339,17 @@ def _images(samples: Sequence[Path]) -> Iterator[np.ndarray]:
                 yield read_image(path)
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left half made: whoever holds the lock is the only one that makes a graph."""
+    for path in folder.glob(".making-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _forget(folder: Path, kept: Path) -> None:
-    """Remove all but the graphs used last, and what a killed process left half made."""
+    """Remove all but the graphs used last."""
     used: list[tuple[float, Path]] = []
     for path in folder.iterdir():
-        if path.name.startswith(".making-"):
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.is_dir() and path != kept:
+        if path.is_dir() and path != kept:
             with suppress(OSError):
                 used.append(((path / _STATE).stat().st_mtime, path))
     for _, path in sorted(used, reverse=True)[MOST - 1 :]:

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
+from functools import partial
 
 import filelock
 import numpy as np
@@ -498,13 +500,56 @@ def test_two_processes_make_one_graph(cache, file):
 @pytest.mark.slow
 def test_waiting_for_another_process_is_said(kept, file, monkeypatch, capsys):
     monkeypatch.setattr(graphs, "_PATIENCE", 0.05)
-    held = filelock.FileLock(kept.parent / ".lock", thread_local=False)
-    held.acquire()
-    timer = threading.Timer(0.5, held.release)
-    timer.start()
+    held = threading.Event()
+
+    def other():  # a thread of its own: filelock refuses to wait for a lock of the same one
+        with filelock.FileLock(kept.parent / ".lock"):
+            held.set()
+            time.sleep(0.6)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert held.wait(10)
+    monkeypatch.setattr(graphs, "ticking", partial(graphs.ticking, every=0.1))
     graphs.make(Origin(file), "openvino", None)
-    timer.join()
-    assert capsys.readouterr().err == "fcos: another process prepares the fast form of this model; waiting for it\n"
+    thread.join()
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first.startswith("fcos: another process prepares the fast form of a model; waiting for it")
+    assert rest
+    assert all(line.startswith("fcos: still waiting, 0:0") and "--runtime torch" in line for line in rest)
+
+
+def test_making_a_graph_is_said_at_once_and_goes_on_being_said(cache, file, monkeypatch, capsys):
+    def write(network, about, runtime, path):
+        said.append(capsys.readouterr().err)
+        time.sleep(0.3)
+        path.write_bytes(b"a graph")
+
+    said = []
+    monkeypatch.setattr(graphs, "write_export", write)
+    monkeypatch.setattr(graphs, "ticking", partial(graphs.ticking, every=0.05))
+    graphs.make(Origin(file), "onnx", None)
+    assert len(said) == 1
+    assert said[0].startswith(f"fcos: preparing {Origin(file).config.name} for this machine (onnx)")
+    assert "a minute or two" in said[0]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert all(line.startswith("fcos: still preparing, 0:0") for line in lines)
+
+
+def test_a_graph_that_is_there_is_not_announced(kept, file, capsys):
+    graphs.make(Origin(file), "openvino")
+    assert capsys.readouterr().err == ""
+
+
+def test_what_a_killed_process_left_is_gone_before_the_next_graph_is_written(cache, file, monkeypatch):
+    left = cache / "graphs" / ".making-killed"
+    left.mkdir(parents=True)
+    (left / "model.onnx").write_bytes(b"half")
+    seen = []
+    monkeypatch.setattr(graphs, "write_export", lambda *_: seen.append(left.exists()))
+    graphs.make(Origin(file), "onnx", None)
+    assert seen == [False]
 
 
 def test_a_process_beside_this_one_makes_it(cache, file, monkeypatch):
