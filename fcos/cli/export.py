@@ -74,8 +74,8 @@ def command(
         --calibrate my_data --data my_data
 
     \b
-    A file that fails the check is kept as OUT.rejected. The exit code is
-    then 1.
+    The file gets its name only if it detects the same as torch, within
+    limits. Else it is OUT.rejected, and the exit code is 1.
     """
     import json
     import sys

@@ -118,28 +118,39 @@ class Result:
         report = self.report
         if report is None:
             lines.append(f"not checked: {self.format} cannot run here")
-        else:
-            lines.append(
-                f"beside torch, {plural(report.images, 'image')}, {plural(report.detections, 'detection')}: "
-                f"scores within {report.score:.2g}, boxes within {report.box:.2g} px "
-                f"in the {report.matched} that agree, {report.lost} of {report.judged} lost"
-            )
-            if report.ap and report.ap50:
-                lines.append(
-                    f"AP {report.ap[0]:.4f} before, {report.ap[1]:.4f} after; "
-                    f"AP50 {report.ap50[0]:.4f} before, {report.ap50[1]:.4f} after"
-                )
+        elif report.images:
+            lines += _compared(report, about.dtype)
         if self.wrong:
             lines += [f"rejected: {line}" for line in self.wrong]
-        elif self.format == "html":
-            lines.append(
-                f"good; next: open {self.file} in a browser" if report else f"next: open {self.file} in a browser"
-            )
-        elif self.format == "triton":
-            lines.append(f"good; next: tritonserver --model-repository={self.file.resolve().parent}")
         elif report is not None:
-            lines.append(f"good; next: fcos predict IMAGE --model {self.file}")
+            lines.append(f"good: every difference is within the limits for {about.dtype}")
+        if not self.wrong and self.format == "html":
+            lines.append(f"next: open {self.file} in a browser")
+        elif not self.wrong and report is not None and self.format == "triton":
+            lines.append(f"next: tritonserver --model-repository={self.file.resolve().parent}")
+        elif not self.wrong and report is not None:
+            lines.append(f"next: fcos predict IMAGE --model {self.file}")
         return "\n".join(lines)
+
+
+def _compared(report: check.Report, dtype: str) -> list[str]:
+    """The comparison with torch in words."""
+    least = "" if dtype == "fp32" else f" of score {check.SURE:g} or more"
+    lost = f", {report.lost} lost" if report.lost else ""
+    other = report.detections - report.matched
+    lines = [
+        f"beside torch on {plural(report.images, 'image')}: {report.judged - report.lost} of "
+        f"{plural(report.judged, 'detection')}{least} found again{lost}",
+        f"{report.matched} of all {plural(report.detections, 'detection')}{' of any score' if least else ''} come from "
+        f"the same location: scores differ by {report.score:.2g} at most, boxes by {report.box:.2g} px"
+        + (f"; the other {other:,} from elsewhere, or not at all" if other else ""),
+    ]
+    if report.ap and report.ap50:
+        lines.append(
+            f"AP {report.ap[0]:.4f} before, {report.ap[1]:.4f} after; "
+            f"AP50 {report.ap50[0]:.4f} before, {report.ap50[1]:.4f} after"
+        )
+    return lines
 
 
 def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
@@ -163,7 +174,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as folder:
         draft = Path(folder) / out.name
-        say(f"writing {chosen.name}, {about.dtype}")
+        say(f"{name}: writing {chosen.name}, {about.dtype}, to {out}")
         with _full_disk(Path(folder), out), ticking(lambda so_far: say(f"still writing, {so_far}")):
             write_export(network, about, chosen.name, draft, _calibration(job, reference, about))
         seconds = time.perf_counter() - started

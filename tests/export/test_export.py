@@ -21,7 +21,7 @@ from fcos.decode import decode
 from fcos.errors import FcosError, MissingExtra, ModelError
 from fcos.export import check, graph
 from fcos.export.about import About
-from fcos.export.job import Job, run
+from fcos.export.job import Job, Result, run
 from fcos.export.open import read_about, write_export
 from fcos.export.registry import FORMATS
 from fcos.inference.detector import Detector
@@ -427,6 +427,27 @@ def test_what_the_check_calls_wrong():
         (line,) = check.verdict(report(**values), dtype)
         assert words in line
     assert check.verdict(report(lost=10, score=0.2, share=0.2, ap50=(0.80, 0.795)), "int8") == []
+
+
+def test_the_comparison_is_told_in_words():
+    def told(dtype, **changed):
+        about = About(tiny_config(), Classes(NAMES), dtype=dtype)
+        values = {"score": 0.0015, "box": 0.33, "share": 5e-4, "matched": 180, "lost": 1, "judged": 36, **changed}
+        result = Result(Path("m.onnx"), 1, 1.0, about, "onnx", check.Report(9, 181, **values), [])
+        return result.text().splitlines()[1:]
+
+    lines = told("fp16")
+    assert lines[0] == "beside torch on 9 images: 35 of 36 detections of score 0.3 or more found again, 1 lost"
+    assert lines[1].startswith("180 of all 181 detections of any score come from the same location")
+    assert "scores differ by 0.0015 at most, boxes by 0.33 px" in lines[1]
+    assert lines[1].endswith("the other 1 from elsewhere, or not at all")
+    assert lines[2:] == [
+        "good: every difference is within the limits for fp16", "next: fcos predict IMAGE --model m.onnx"
+    ]  # fmt: skip
+    lines = told("fp32", matched=181, lost=0, judged=181, ap=(0.4, 0.39), ap50=(0.7, 0.6))
+    assert lines[0] == "beside torch on 9 images: 181 of 181 detections found again"
+    assert lines[1].endswith("boxes by 0.33 px")
+    assert lines[2] == "AP 0.4000 before, 0.3900 after; AP50 0.7000 before, 0.6000 after"
 
 
 def test_differences_are_measured_at_the_same_location():

@@ -384,7 +384,7 @@ def test_one_html_file_detects_from_disk_and_sends_nothing(files):
     _, result, _ = files
     assert not result.wrong
     assert result.report.share < 1e-4  # the check ran in Chromium
-    assert "good; next: open" in result.text()
+    assert "good: every difference is within the limits for fp32\nnext: open" in result.text()
     assert html.read(result.file).classes.names == NAMES
     with Browser() as browser:
         tab = browser.open(result.file.as_uri())
