@@ -132,7 +132,7 @@ class MethodRow:
             return self.cells[0].low, self.cells[0].high
         values = [c.AP for c in self.cells]
         half = _T95[min(len(values), len(_T95)) - 1] * float(np.std(values, ddof=1)) / len(values) ** 0.5
-        return self.mean("AP") - half, self.mean("AP") + half
+        return max(self.mean("AP") - half, 0.0), min(self.mean("AP") + half, 1.0)
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,7 @@ def test_the_interval_is_over_seeds_or_over_images():
         return MethodRow("a", Method("A", ()), Cost(0, 1.0, 1.0, 9, 9), cells)
 
     assert row(0.2).interval() == (0.1, 0.3)
+    assert row(0.2, 0.3).interval() == pytest.approx((0.0, 0.8853))  # 0.25 -+ 12.706 * 0.05; no AP is below 0
     low, high = row(0.2, 0.3, 0.4).interval()  # mean 0.3, s 0.1, t(2) 4.303: half 4.303 * 0.1 / sqrt(3)
     assert (low, high) == pytest.approx((0.3 - 0.24843, 0.3 + 0.24843), abs=1e-4)
     study = VersusStudy("d", "2 steps", "4 images of val", (row(0.2), row(float("nan"))))
