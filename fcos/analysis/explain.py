@@ -41,13 +41,15 @@ class Story:
 @dataclass(frozen=True, repr=False)
 class Explanation:
     """An image [H,W,3] with its detections and their stories, in the same order, and for each level its
-    name and the maps [h,w] of the highest class probability and of the centerness."""
+    name and the maps [h,w] of the highest class probability and of the centerness. `peaks`: the class that is
+    surest anywhere on each level."""
 
     image: np.ndarray
     detections: Detections
     stories: tuple[Story, ...]
     levels: tuple[int, ...]
     maps: tuple[tuple[str, np.ndarray, np.ndarray], ...]
+    peaks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return self.text()
@@ -65,17 +67,18 @@ class Explanation:
         """For a terminal."""
         rows = []
         for number, s in enumerate(self.stories, 1):
-            place = f"({s.location[0]:.0f}, {s.location[1]:.0f})"
+            place = f"{s.level} {s.location[0]:.0f},{s.location[1]:.0f}"
             sides = " ".join(f"{v:.0f}" for v in s.distances)
             numbers = (f"{s.score:.3f}", f"{s.probability:.3f}", f"{s.centerness:.3f}")
-            rows.append((number, s.label, *numbers, s.level, place, sides, len(s.silenced)))
-        head = ("", "class", "score", "class p", "centerness", "level", "location", "l t r b, px", "NMS dropped")
+            rows.append((number, s.label, *numbers, place, sides, len(s.silenced)))
+        head = ("", "class", "score", "prob", "center", "at", "l t r b, px", "NMS")
         if not rows:
             return "nothing was found"
         return (
             f"{table(head, rows, left=2)}\n"
-            "score: from class probability (class p) and centerness at the location that made the box; level: of the\n"
-            "pyramid; l t r b: its distances to the sides of the box; NMS dropped: weaker boxes of the same object"
+            "score: from prob (class probability) and center (centerness) at the location\n"
+            "that made the box; at: that location, its level and x,y in px; l t r b: from\n"
+            "there to the sides of the box; NMS: weaker boxes of the same object, dropped"
         )
 
     def draw(self) -> np.ndarray:
@@ -95,15 +98,19 @@ class Explanation:
         return canvas
 
     def draw_maps(self, cell: int = 300) -> np.ndarray:
-        """A sheet: above the highest class probability of each level, below its centerness, over the image."""
+        """A sheet: above the highest class probability of each level, below its centerness, over the image. Titles say
+        the highest value, and its class; at the bottom is the scale of the colours."""
         images, titles = [], []
-        for kind, values in (
-            ("class probability", [classes for _, classes, _ in self.maps]),
-            ("centerness", [centerness for _, _, centerness in self.maps]),
-        ):
-            images += [_over(self.image, v) for v in values]
-            titles += [f"{name} {kind}" for name, _, _ in self.maps]
-        return sheet(images, columns=len(self.maps), titles=titles, cell=cell)
+        levels = [f"{name}, stride {1 << int(name[1:])}" for name, _, _ in self.maps]
+        peaks = [f" ({name})" for name in self.peaks] or [""] * len(levels)
+        for level, peak, (_, classes, _) in zip(levels, peaks, self.maps, strict=True):
+            images.append(_over(self.image, classes))
+            titles.append(f"{level}: class, up to {classes.max():.2f}{peak}")
+        for level, (_, _, centerness) in zip(levels, self.maps, strict=True):
+            images.append(_over(self.image, centerness))
+            titles.append(f"{level}: centerness, up to {centerness.max():.2f}")
+        maps = sheet(images, columns=len(self.maps), titles=titles, cell=cell)
+        return np.concatenate([maps, _scale(maps.shape[1], cell)])
 
 
 class Raw:
@@ -174,7 +181,9 @@ def explain(detector: Detector, source: Source, score: float | None = None) -> E
     detections = Detections(
         final.boxes * scale, final.scores, final.labels, final.points, names, (height, width), name_of(source)
     )
-    return Explanation(image, detections, tuple(stories), tuple(level[spot[shown]].tolist()), _maps(raw))
+    levels = tuple(level[spot[shown]].tolist())
+    maps, best = _maps(raw)
+    return Explanation(image, detections, tuple(stories), levels, maps, tuple(names[k] for k in best))
 
 
 def who_silenced(boxes: Tensor, labels: Tensor, kept: Tensor, kind: str, least: float) -> Tensor:
@@ -200,10 +209,12 @@ def who_silenced(boxes: Tensor, labels: Tensor, kept: Tensor, kind: str, least: 
     return silencer
 
 
-def _maps(raw: Raw) -> tuple[tuple[str, np.ndarray, np.ndarray], ...]:
-    best = raw.predictions.logits.amax(dim=1).sigmoid().cpu().numpy()
+def _maps(raw: Raw) -> tuple[tuple[tuple[str, np.ndarray, np.ndarray], ...], list[int]]:
+    """The maps of each level, and the surest class on each."""
+    highest, label = raw.predictions.logits.max(dim=1)
+    best, labels = highest.sigmoid().cpu().numpy(), label.cpu().numpy()
     centerness = raw.predictions.centerness.sigmoid().cpu().numpy()
-    result = []
+    result, surest = [], []
     for grid in raw.points.grids:
         part = slice(grid.start, grid.start + grid.cells)
         # the cells that lie on the image, not on the padding
@@ -212,7 +223,8 @@ def _maps(raw: Raw) -> tuple[tuple[str, np.ndarray, np.ndarray], ...]:
         shape = (grid.height, grid.width)
         name = f"P{grid.stride.bit_length() - 1}"
         result.append((name, best[part].reshape(shape)[cut], centerness[part].reshape(shape)[cut]))
-    return tuple(result)
+        surest.append(int(labels[part].reshape(shape)[cut].flat[result[-1][1].argmax()]))
+    return tuple(result), surest
 
 
 def _over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -224,3 +236,11 @@ def _over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     heat = cv2.applyColorMap((values.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
     heat = cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)[..., ::-1]
     return (0.35 * grey[..., None] + 0.65 * heat).astype(np.uint8)
+
+
+def _scale(width: int, cell: int) -> np.ndarray:
+    """A strip [h,width,3] with the colours from 0 to 1."""
+    ramp = np.tile(np.linspace(0, 255, cell).astype(np.uint8), (max(1, cell // 20), 1))
+    colors = cv2.applyColorMap(ramp, cv2.COLORMAP_VIRIDIS)[..., ::-1]
+    key = sheet([colors], titles=["colours: 0 (dark) to 1 (yellow)"], cell=cell)[:, :width]
+    return np.pad(key, ((0, 0), (0, width - key.shape[1]), (0, 0)), "edge")

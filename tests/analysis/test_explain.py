@@ -9,6 +9,7 @@ from matching import assert_same_detections
 from scripted import GREY, TRUTH, detector
 from tiny import NAMES, tiny_config
 
+from fcos.analysis import explain as explaining
 from fcos.analysis.explain import explain, who_silenced
 from fcos.analysis.explain_tiles import explain_tiles
 from fcos.analysis.misses import STAGES, gallery, miss_study
@@ -43,7 +44,35 @@ def test_the_story_of_two_boxes():
     assert story.draw().shape == GREY.shape
     assert [m[1].shape for m in story.maps] == [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]
     assert story.maps[0][1][4, 4] == pytest.approx(0.81, abs=1e-5)
+    assert story.peaks[:2] == ("cat", "dog")  # the point (88, 88) is of P4
     assert story.draw_maps().ndim == 3
+
+
+def test_the_story_fits_a_terminal_of_80_columns():
+    rows = [((36, 36), (12, 12, 60, 60), 0, 0.81, 0.64)]
+    story = explain(detector(rows), GREY, score=0.3)
+    wide = replace(
+        story.stories[0], label="pottedplant", location=(1216.0, 1264.0), distances=(1202.0, 1259.0, 1152.0, 1211.0)
+    )
+    assert max(map(len, replace(story, stories=(wide,) * 9).text().splitlines())) <= 80
+
+
+def test_the_maps_are_named_with_level_stride_and_the_surest_class(monkeypatch):
+    rows = [((36, 36), (12, 12, 60, 60), 0, 0.81, 0.64), ((88, 88), (70, 70, 110, 110), 1, 0.9, 0.9)]
+    story = explain(detector(rows), GREY)
+    seen = []
+    honest = explaining.sheet
+
+    def sheet(images, columns=None, titles=None, cell=320):
+        seen.extend(titles)
+        return honest(images, columns, titles, cell)
+
+    monkeypatch.setattr(explaining, "sheet", sheet)
+    story.draw_maps()
+    assert seen[:2] == ["P3, stride 8: class, up to 0.81 (cat)", "P4, stride 16: class, up to 0.90 (dog)"]
+    assert [title.partition(":")[0] for title in seen[:5]] == [f"P{k}, stride {2**k}" for k in range(3, 8)]
+    assert seen[5].startswith("P3, stride 8: centerness, up to 0.64")
+    assert "0 (dark) to 1" in seen[10]
 
 
 def test_pixels_are_those_of_the_image():
