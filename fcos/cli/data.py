@@ -33,7 +33,7 @@ def info(
     images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
-    """Show format, splits, classes with ids and counts, and what looks wrong while reading."""
+    """Show format, splits, classes with counts, and what looks wrong."""
     import json
 
     from ..data.open import open_dataset, open_splits
@@ -116,7 +116,9 @@ def split(
     images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
-    """Move a share of the training images to a new val split: each class in proportion, near-duplicates together.
+    """Move a share of the training images to a new val split.
+
+    Each class gives its share, and near-duplicates stay together.
 
     \b
     fcos data split my_images parted --holdout 0.2
@@ -211,7 +213,9 @@ def results(
     file: Annotated[Path, typer.Argument(help="COCO results to write; the list of images goes beside it.")],
     data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set whose image ids to write.")] = None,
 ) -> None:
-    """Write COCO results from the rows of a large prediction (fcos help scale).
+    """Write COCO results from the rows of a large prediction.
+
+    See fcos help scale.
 
     \b
     fcos data results rows results.json

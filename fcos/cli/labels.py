@@ -49,7 +49,9 @@ def check(
     images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
-    """Find labels that are probably wrong: missing, superfluous, wrong class, shifted, doubled.
+    """Find labels that are probably wrong.
+
+    They are missing, superfluous, of the wrong class, shifted or doubled.
 
     \b
     fcos labels check my_data --out review.html
@@ -121,7 +123,9 @@ def propose(
         int | None, typer.Option("--uncertain", help="Only this many images: those worth labelling first.")
     ] = None,
 ) -> None:
-    """Propose labels for images without any, with their scores, for a labelling tool.
+    """Propose labels for images without any, with scores.
+
+    They are for a labelling tool, where a person looks at them.
 
     \b
     fcos labels propose photos --model runs/mine --to label-studio --out tasks --uncertain 100

@@ -26,7 +26,7 @@ Metrics = Annotated[
 def models(
     context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout.")] = False
 ) -> None:
-    """List the models; download one; pack, describe or publish your own."""
+    """List the models; download, pack, describe or publish one."""
     import json
 
     if context.invoked_subcommand is not None:
@@ -90,9 +90,10 @@ def prepare(
     ] = None,
     background: Annotated[bool, typer.Option("--background", help="At low priority, with one thread.")] = False,
 ) -> None:
-    """Make the fast form (graph) of a model for this machine, and check it.
+    """Make the fast form of a model for this machine, and check it.
 
-    It needs OpenVINO or ONNX Runtime, and is kept in the cache folder.
+    The fast form (graph) needs OpenVINO or ONNX Runtime. It is kept in the
+    cache folder.
     Without this, predict begins with torch and makes it in the background.
     """
     import os
@@ -138,7 +139,7 @@ def pack(
     ] = None,
     split: Split = None,
 ) -> None:
-    """Write a model as one small file, with its recipe and numbers inside.
+    """Write a model as one small file, recipe and numbers inside.
 
     With --calibrate the file can also turn its scores into probabilities, where decode.calibrated=true asks for it.
     """
@@ -188,7 +189,7 @@ def write_card(
         typer.Option("--images", help="Data set whose images to draw. Default: the photographs of the package."),
     ] = None,
 ) -> None:
-    """Write the model card: recipe, numbers, weaknesses, images of good and bad detections."""
+    """Write the model card: recipe, numbers, weaknesses, images."""
     from ..files import check_suffix, write_whole
     from ..show.judged import draw_sheets
     from ..zoo import card
@@ -216,7 +217,7 @@ def push(
     half: Annotated[bool, typer.Option("--half", help="Store float16, half the size.")] = False,
     private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
 ) -> None:
-    """Put a model on the Hugging Face Hub: safetensors, config.json and a card."""
+    """Put a model and its card on the Hugging Face Hub."""
     from ..readers import read_text
     from ..zoo import card, hub
     from ..zoo.find import find_weights
