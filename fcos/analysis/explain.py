@@ -241,6 +241,6 @@ def _over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _scale(width: int, cell: int) -> np.ndarray:
     """A strip [h,width,3] with the colours from 0 to 1."""
     ramp = np.tile(np.linspace(0, 255, cell).astype(np.uint8), (max(1, cell // 20), 1))
-    colors = cv2.applyColorMap(ramp, cv2.COLORMAP_VIRIDIS)[..., ::-1]
+    colors = cv2.applyColorMap(ramp, cv2.COLORMAP_VIRIDIS)[..., ::-1].astype(np.uint8)
     key = sheet([colors], titles=["colours: 0 (dark) to 1 (yellow)"], cell=cell)[:, :width]
     return np.pad(key, ((0, 0), (0, width - key.shape[1]), (0, 0)), "edge")
