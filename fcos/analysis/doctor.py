@@ -8,6 +8,7 @@ warning or a note (findings.py).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..config import Config
+from ..errors import one_line
 from ..terminal import percent, plain, plural, table
 from .findings import Finding, in_boxes, in_classes, in_images, in_locations, in_notes
 from .scan import Scan, class_pairs, scan
@@ -22,6 +24,9 @@ from .search import NEAR, Option, measure_rates, search
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
+
+
+_SHOWN = 5  # places of a finding in a terminal
 
 
 @dataclass(frozen=True)
@@ -101,11 +106,15 @@ class Diagnosis:
         )
         return result
 
+    def advice(self, finding: Finding) -> str:
+        """What to do about a finding in this data."""
+        return finding.do.replace("DATA", shlex.quote(self.data))
+
     def verdict(self) -> str:
         """Whether one can train on the data as it is, and what to mend first."""
         counts = {level: [f for f in self.findings if f.level == level] for level in ("serious", "warning")}
         if counts["serious"]:
-            first = "; ".join(f.what for f in counts["serious"][:3])
+            first = "; ".join(f.told for f in counts["serious"][:3])
             return f"fix {plural(len(counts['serious']), 'serious problem')} before training: {first}"
         if counts["warning"]:
             return f"ready to train; {plural(len(counts['warning']), 'thing')} worth a look first"
@@ -119,8 +128,9 @@ class Diagnosis:
         )
         lines.append("")
         for finding in self.findings:
-            where = f": {'; '.join(finding.examples[:2])}" if finding.examples else ""
-            lines.append(f"{finding.level:<8} {finding.count:>6,}  {finding.what}{where}")
+            lines.append(f"{finding.level:<8} {finding.count:>6,}  {finding.told}")
+            lines += [f"{'':17}{place}" for place in map(one_line, finding.places(_SHOWN))]
+            lines += [f"{'':17}what to do: {self.advice(finding)}"] if finding.do else []
         if not self.findings:
             lines.append("no problems found")
         n, boxes = self.numbers(), self.scan.boxes
@@ -149,11 +159,11 @@ class Diagnosis:
                 table(("kept by", "lost by", "locations"), [(a, b, f"{c:,}") for a, b, c in self.pairs[:5]], 2),
             ]
         if self.today is not None and self.best is not None:
-            lines += ["", _advice(self.today, self.best)]
+            lines += ["", _advice(self.data, self.today, self.best)]
         return "\n".join(lines)
 
 
-def _advice(today: Option, best: Option) -> str:
+def _advice(data: str, today: Option, best: Option) -> str:
     def line(o: Option) -> str:
         return (
             f"lose {percent(o.lost)} % of the boxes' locations to other boxes; recall {percent(o.recall)} %, "
@@ -167,16 +177,22 @@ def _advice(today: Option, best: Option) -> str:
     loss = f"{percent(abs(gain))} points {'less' if gain > 0 else 'more'} lost"
     cost = f"for {abs(price):.0%} {'more' if price > 0 else 'fewer'} FLOPs" if abs(price) >= 0.005 else "at no cost"
     told = f"{loss} {cost}"
-    return f"these settings {line(today)}\n{kind} settings {line(best)}\n  {told}\n  {best.config_lines()}"
+    return f"these settings {line(today)}\n{kind} settings {line(best)}\n  {told}\n  {best.command(data)}"
 
 
 def diagnose(
-    splits: Mapping[str, Dataset], config: Config, *, images: bool = True, budget: float = 1.5, tune: bool = True
+    splits: Mapping[str, Dataset],
+    config: Config,
+    *,
+    images: bool = True,
+    budget: float = 1.5,
+    tune: bool = True,
+    called: str | None = None,
 ) -> Diagnosis:
     """Examine all splits; the locations are those of the split that trains ('train', 'trainval', else the first).
 
     `images`: read every image (unreadable, twice, in two splits). `tune`: search better settings that
-    cost at most `budget` times what `config` costs.
+    cost at most `budget` times what `config` costs. `called`: the name of the data; None: the file it came from.
     """
     trained_on = next((k for k in ("train", "trainval") if k in splits), next(iter(splits)))
     main = splits[trained_on]
@@ -196,7 +212,7 @@ def diagnose(
         today, best, tried = search(main, config, measure_rates(config, len(main.classes)), budget)
     order = {"serious": 0, "warning": 1, "note": 2}
     return Diagnosis(
-        data=str(main.root),
+        data=str(main.root) if called is None else called,
         splits={k: (len(d), sum(len(r.boxes) for r in d.records)) for k, d in splits.items()},
         trained_on=trained_on,
         classes=main.classes.names,

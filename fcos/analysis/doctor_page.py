@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from ..data.dataset import EXAMPLES
 from ..data.image import read_image
 from ..errors import ImageError
 from ..show.axes import INK, MUTED, new_figure, style
@@ -33,19 +34,19 @@ _NUMBERED = 12  # classes whose shares are written into the cells
 def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
     """Write the page."""
     d = diagnosis
-    page = Page(f"{data_name(d.data)}: the doctor's report")
+    page = Page(f"{data_name(d.data) or d.data}: the doctor's report")
     page.text(f"Verdict: {d.verdict()}.")
     page.table(("split", "images", "boxes"), [(k, f"{p:,}", f"{b:,}") for k, (p, b) in d.splits.items()])
     page.heading("Findings")
     if d.findings:
-        rows = [(f.level, f.what, "; ".join(f.examples[:3]), f"{f.count:,}") for f in d.findings]
-        page.table(("", "what", "such as", "count"), rows, left=3)
+        rows = [(f.level, f.told, "; ".join(f.places(EXAMPLES)), d.advice(f), f"{f.count:,}") for f in d.findings]
+        page.table(("", "what", "where", "what to do", "count"), rows, left=4)
     else:
         page.text("No problems found.")
     for finding in d.findings:
         tiles, titles = _thumbnails(finding)
         if tiles:
-            page.tiles(tiles, titles, f"{finding.what}: {min(len(tiles), finding.count):,} of {finding.count:,}")
+            page.tiles(tiles, titles, f"{finding.told}: {min(len(tiles), finding.count):,} of {finding.count:,}")
     page.heading(f"What FCOS sees at input {d.size[0]}/{d.size[1]} ({d.trained_on})")
     n = d.numbers()
     rows2 = [
@@ -79,7 +80,7 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
             [(k, percent(o.lost), percent(o.recall), f"{o.points:,.0f}", f"{o.gflop:.2f}") for k, o in options],
         )
         if d.best != d.today:
-            page.code(d.best.config_lines())
+            page.code(d.best.command(d.data))
         else:
             page.text("Nothing within this budget loses less than the present settings.")
         if d.tried:

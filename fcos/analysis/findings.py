@@ -3,6 +3,7 @@ and the locations that learn the boxes. All give `Finding`s, also of what is the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ..config import Config
+from ..data.dataset import EXAMPLES
 from ..data.duplicates import Fingerprints, Twins, find_twins, fingerprint
 from ..overlap import iou
 from ..terminal import plural
@@ -36,6 +38,39 @@ class Spot(NamedTuple):
     title: str
 
 
+_ONE = {  # of what is counted, and what goes with it
+    "pairs": "pair", "boxes": "box", "images": "image", "classes": "class", "label rows": "label row",
+    "label files": "label file", "objects or files": "object or file", "objects": "object",
+    "annotations": "annotation",
+}  # fmt: skip
+_WITH_ONE = (("that are ", "that is "), ("that show ", "that shows "), ("learn them", "learn it"),
+             ("which teach ", "which teaches "), ("used as images", "used as an image"))  # fmt: skip
+# by words of a finding: what to do about it, the first that fits
+_DO = (
+    ("that are in two splits", "delete one of each pair, best the one in val; or put both splits into one and part "
+                               "it anew: fcos data split DATA NEW"),
+    ("that show the same, in one split", "delete one of each pair, unless you want both"),
+    ("boxes marked twice", "delete one of the two boxes; fcos labels check DATA finds more of this kind"),
+    ("as two classes", "keep the box with the right class; fcos labels check DATA helps to choose"),
+    ("never shows", "move images of these classes into the training split, or leave them out: data.classes=[...]"),
+    ("with fewer than", "add images of these classes, or expect them to be found badly"),
+    ("without a box anywhere", "nothing, or take them off the list of classes"),
+    ("teach background", "nothing if they show no object of your classes; else mark their objects"),
+    ("without a location", "train at a larger input (data.size=...), or in tiles (fcos help tiles)"),
+    ("learn a smaller box", "a larger input often helps (data.size=...)"),
+    ("with a side below", "train at a larger input (data.size=...), or in tiles (fcos help tiles)"),
+    ("images that cannot be read", "replace these files or delete them; they are left out"),
+    ("label files that cannot be read", "correct these files or delete them; they are left out"),
+    ("label rows that cannot be used", "correct these lines or delete them; they are left out"),
+    ("images that are missing", "put the files where they belong, name their folder with --images-in, or take them off "
+                                "the list"),
+    ("images without a file", "put the files where they belong, or name their folder with --images-in"),
+    ("partly outside", "nothing, they are cut; if there are many, see whether boxes and images belong together"),
+    ("is not the one", "put back the images that the annotations were made for"),
+    ("of a class that is not listed", "add the class to the list, or delete these objects"),
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing found: how bad, what, how often, and the first few places, in words and to look at."""
@@ -46,9 +81,34 @@ class Finding:
     examples: tuple[str, ...] = ()
     spots: tuple[Spot, ...] = ()
 
+    @property
+    def told(self) -> str:
+        """`what`, as it is said beside the count."""
+        text = self.what
+        many = next((k for k in _ONE if re.match(rf"{k}\b", text)), None)
+        if self.count != 1 or many is None:
+            return text
+        text = _ONE[many] + text[len(many) :]
+        for several, one in _WITH_ONE:
+            text = text.replace(several, one, 1)
+        return text
+
+    @property
+    def do(self) -> str:
+        """What to do about it; empty for a note that asks for nothing."""
+        known = next((advice for words, advice in _DO if words in self.what), "")
+        return known or ("correct them in the annotation file; they are left out" if self.level == "serious" else "")
+
+    def places(self, most: int) -> list[str]:
+        """The first of the examples, and how many more there are."""
+        shown = list(self.examples[:most])
+        left = self.count - len(shown)
+        return [*shown, f"and {left:,} more"] if shown and left > 0 else shown
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without what is to be looked at."""
-        return {"level": self.level, "what": self.what, "count": self.count, "examples": self.examples}
+        told = {"level": self.level, "what": self.what, "count": self.count}
+        return {**told, "examples": self.examples, "do": self.do}
 
 
 def in_notes(split: str, dataset: Dataset) -> list[Finding]:
@@ -58,18 +118,26 @@ def in_notes(split: str, dataset: Dataset) -> list[Finding]:
             "serious" if note.level == "skipped" else note.level,
             f"{note.kind} ({split})",
             note.count,
-            (note.example,) if note.example else (),
-            _named_in(note.example, dataset),
+            (note.example, *note.more) if note.example else (),
+            _named_in((note.example, *note.more), dataset),
         )
         for note in dataset.notes
     ]
 
 
-def _named_in(example: str, dataset: Dataset) -> tuple[Spot, ...]:
-    """The image that the example of a note names, with all its boxes; none where it names no image that is there."""
-    named = [r for r in dataset.records if r.path is not None and r.file_name and r.file_name in example]
-    best = max(named, key=lambda r: len(r.file_name), default=None)
-    return () if best is None else (_spot(best, range(len(best.boxes)), best.file_name),)
+def _named_in(examples: Sequence[str], dataset: Dataset) -> tuple[Spot, ...]:
+    """The images that the examples of a note name, with all their boxes; none where they name none that is there."""
+    best: dict[str, Record] = {}
+    for record in dataset.records:
+        if record.path is None or not record.file_name:
+            continue
+        for example in examples:
+            if record.file_name in example and (
+                example not in best or len(record.file_name) > len(best[example].file_name)
+            ):
+                best[example] = record
+    named = {best[e].file_name: best[e] for e in examples if e in best}
+    return tuple(_spot(r, range(len(r.boxes)), name) for name, r in named.items())[:SPOTS]
 
 
 def _spot(record: Record, rows: Iterable[int], title: str) -> Spot:
@@ -87,17 +155,18 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
     findings = []
     if absent:
         known = "note" if not present else "serious"  # a pack of boxes alone is no broken data set
-        findings.append(Finding(known, "images without a file", len(absent), tuple(absent[:5])))  # type: ignore[arg-type]
+        findings.append(Finding(known, "images without a file", len(absent), tuple(absent[:EXAMPLES])))  # type: ignore[arg-type]
     prints: Fingerprints = fingerprint([p for _, p in present])
     broken = [e for e in prints.error if e]
-    findings.append(Finding("serious", "images that cannot be read", len(broken), tuple(broken[:5])))
+    findings.append(Finding("serious", "images that cannot be read", len(broken), tuple(broken[:EXAMPLES])))
     pairs = [t for t in find_twins(prints) if present[t.first][1] != present[t.second][1]]
     across = [t for t in pairs if present[t.first][0] != present[t.second][0]]
     within = [t for t in pairs if present[t.first][0] == present[t.second][0]]
 
     def places(twins: list[Twins]) -> tuple[str, ...]:
         return tuple(
-            " = ".join(f"{present[i][0]}/{Path(present[i][1]).name}" for i in (t.first, t.second)) for t in twins[:5]
+            " = ".join(f"{present[i][0]}/{Path(present[i][1]).name}" for i in (t.first, t.second))
+            for t in twins[:EXAMPLES]
         )
 
     def spots(twins: list[Twins]) -> tuple[Spot, ...]:
@@ -131,8 +200,10 @@ def in_boxes(split: str, dataset: Dataset) -> list[Finding]:
             else:
                 torn.append(f"{line} / {dataset.classes.names[record.labels[j]]}")
     return [
-        Finding("warning", f"boxes marked twice ({split})", len(twice), tuple(twice[:5]), tuple(spots[True])),
-        Finding("warning", f"boxes marked as two classes ({split})", len(torn), tuple(torn[:5]), tuple(spots[False])),
+        Finding("warning", f"boxes marked twice ({split})", len(twice), tuple(twice[:EXAMPLES]), tuple(spots[True])),
+        Finding(
+            "warning", f"boxes marked as two classes ({split})", len(torn), tuple(torn[:EXAMPLES]), tuple(spots[False])
+        ),
     ]
 
 
@@ -165,8 +236,10 @@ def in_classes(splits: Mapping[str, Dataset], trained_on: str) -> list[Finding]:
     empty = tuple(_spot(r, (), r.file_name) for r in bare if r.path is not None)[:SPOTS]
     return [
         Finding("serious", f"classes that {trained_on} never shows", len(never), unseen, only[:SPOTS]),
-        Finding("warning", f"classes with fewer than {FEW} boxes ({trained_on})", len(rare), tuple(rare[:5]), few),
-        Finding("note", "classes without a box anywhere", len(unused), tuple(unused[:5])),
+        Finding(
+            "warning", f"classes with fewer than {FEW} boxes ({trained_on})", len(rare), tuple(rare[:EXAMPLES]), few
+        ),
+        Finding("note", "classes without a box anywhere", len(unused), tuple(unused[:EXAMPLES])),
         Finding("note", f"images without boxes, which teach background ({trained_on})", len(bare), (), empty),
     ]
 
@@ -190,7 +263,7 @@ def in_locations(dataset: Dataset, seen: Scan, config: Config) -> list[Finding]:
     tiny = seen.size.min(axis=1) < TINY * finest if seen.boxes else np.zeros(0, bool)
 
     def places(mask: np.ndarray) -> tuple[str, ...]:
-        rows = np.flatnonzero(mask)[:5]
+        rows = np.flatnonzero(mask)[:EXAMPLES]
         return tuple(
             f"{dataset.records[seen.image[k]].file_name}: {dataset.classes.names[seen.label[k]]} "
             f"{seen.size[k, 0]:.0f}x{seen.size[k, 1]:.0f} px"

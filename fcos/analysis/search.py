@@ -9,6 +9,7 @@ asks for less than today's cost.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -50,6 +51,10 @@ class Option:
         strides = ",".join(map(str, self.strides))
         ranges = ",".join(f"{r:g}" for r in self.ranges)
         return f"data.size={self.size} data.max_size={self.max_size} model.strides=[{strides}] assign.ranges=[{ranges}]"
+
+    def command(self, data: str) -> str:
+        """The command that trains with them, quoted for the shell."""
+        return shlex.join(["fcos", "train", data, *self.config_lines().split()])
 
 
 @dataclass(frozen=True)

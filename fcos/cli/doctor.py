@@ -57,6 +57,7 @@ def command(
     fcos doctor my_data --model fcos-lite0 --out doctor.html
     """
     import json
+    import shlex
 
     from ..analysis.doctor import diagnose
     from ..data.classes import as_seen
@@ -77,11 +78,14 @@ def command(
         config = config.override({"data": {"size": size, "max_size": longest}})
     source = data_source(named, format, images_in, labels)
     splits = {name: as_seen(dataset, config.data) for name, dataset in open_splits(source).items()}
-    diagnosis = diagnose(splits, config, images=images, budget=budget, tune=search)
+    diagnosis = diagnose(splits, config, images=images, budget=budget, tune=search, called=str(named))
     if as_json:
         typer.echo(json.dumps({**diagnosis.to_dict(), "environment": environment(splits)}))
     else:
         typer.echo(diagnosis.text())
+        if out is None:
+            page = shlex.join(["fcos", "doctor", str(named), "--out", "doctor.html"])
+            typer.echo(f"\nthe places in pictures: {page}\nmore: fcos help doctor")
     if out is not None:
         from ..analysis.doctor_page import write_page
 

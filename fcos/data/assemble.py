@@ -6,8 +6,9 @@ What cannot be used is named, counted and left out, or refused in strict mode.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from ..errors import DataError, ImageError
 from ..files import text_name
-from .dataset import Note
+from .dataset import EXAMPLES, Note
 from .ids import Id
 from .image import SUFFIXES, image_header, turn_boxes
 from .records import Boxes, Records, Size, Table
@@ -29,23 +30,32 @@ class Problems:
     strict: bool
     _kinds: dict[str, Note] = field(default_factory=dict)
 
-    def skip(self, what: str, where: str, count: int = 1) -> None:
-        """Something is left out: `what` names the kind ('boxes without an area'), `where` the first of them."""
+    def skip(self, what: str, where: str, count: int = 1, more: Iterable[str] = ()) -> None:
+        """Something is left out: `what` names the kind ('boxes without an area'), `where` the first of them, `more`
+        others, of which the first few are kept."""
         if self.strict:
             raise DataError(f"{self.source}: {what}: {where}")
-        self._count(what, where, count, "skipped")
+        self._count(what, where, count, "skipped", more)
 
-    def warn(self, what: str, where: str, count: int = 1) -> None:
+    def warn(self, what: str, where: str, count: int = 1, more: Iterable[str] = ()) -> None:
         """Something that is kept, strict or not, and may hurt all the same."""
-        self._count(what, where, count, "warning")
+        self._count(what, where, count, "warning", more)
 
     def note(self, what: str, where: str = "", count: int = 1) -> None:
         """Something worth knowing that is no fault, strict or not."""
         self._count(what, where, count, "note")
 
-    def _count(self, kind: str, where: str, count: int, level: Literal["skipped", "warning", "note"]) -> None:
-        before = self._kinds.get(kind, Note(kind, 0, where, level))
-        self._kinds[kind] = replace(before, count=before.count + count)
+    def _count(
+        self, kind: str, where: str, count: int, level: Literal["skipped", "warning", "note"], more: Iterable[str] = ()
+    ) -> None:
+        before = self._kinds.get(kind)
+        if before is None:
+            self._kinds[kind] = Note(kind, count, where, level, tuple(islice(more, EXAMPLES - 1)))
+            return
+        told = before.more
+        if len(told) < EXAMPLES - 1:
+            told = (*told, *islice((where, *more), EXAMPLES - 1 - len(told)))
+        self._kinds[kind] = replace(before, count=before.count + count, more=told)
 
     def notes(self) -> tuple[Note, ...]:
         """In the order in which the kinds were first met."""
@@ -232,9 +242,11 @@ def _check_boxes(images: list[ImageFile], sizes: np.ndarray, rows: Rows, problem
     )
     for bad, what in kinds:
         if bad.any():
-            problems.skip(what, name(int(np.flatnonzero(bad)[0])), int(bad.sum()))
+            first, *others = map(int, np.flatnonzero(bad)[:EXAMPLES])
+            problems.skip(what, name(first), int(bad.sum()), map(name, others))
     keep = finite & solid & inside
     if (keep & over).any():
-        first = int(np.flatnonzero(keep & over)[0])
-        problems.warn("boxes partly outside the image, kept and cut in training", name(first), int((keep & over).sum()))
+        first, *others = map(int, np.flatnonzero(keep & over)[:EXAMPLES])
+        what = "boxes partly outside the image, kept and cut in training"
+        problems.warn(what, name(first), int((keep & over).sum()), map(name, others))
     return rows.select(keep)

@@ -19,19 +19,22 @@ from ..types import Classes
 from .ids import Id
 from .records import Record, Records
 
+EXAMPLES = 20  # places of one kind of thing that are kept
+
 
 @dataclass(frozen=True)
 class Note:
     """One kind of thing worth knowing about a data set: what it is, how often it was met, and where first.
 
     level: 'skipped' is left out of the data set, 'warning' is kept and may hurt, 'note' is no fault. `example`
-    is empty where the kind says all. `str(note)` is a line for a person.
+    is empty where the kind says all; `more` are further ones, `EXAMPLES` in all. `str(note)` is a line for a person.
     """
 
     kind: str
     count: int = 1
     example: str = ""
     level: Literal["skipped", "warning", "note"] = "note"
+    more: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __str__(self) -> str:
         line = f"skipped: {self.kind}" if self.level == "skipped" else self.kind

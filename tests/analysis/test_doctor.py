@@ -1,6 +1,8 @@
 """The doctor: twins, same boxes, what it calls serious, the search, and the page."""
 
 import json
+import re
+import shlex
 import shutil
 import threading
 from dataclasses import replace
@@ -169,6 +171,8 @@ def test_search_stays_within_the_budget_and_gains():
     same, alone, _ = search.search(dataset(records), CONFIG, rates, budget=0.01)
     assert alone == same
     assert best.config_lines().startswith("data.size=")
+    words = shlex.split(best.command("my data"))
+    assert words == ["fcos", "train", "my data", *best.config_lines().split()]
 
 
 def test_no_advice_that_costs_more_than_it_gains(monkeypatch):
@@ -196,6 +200,54 @@ def test_the_verdict_stands_on_top():
     }  # fmt: skip
     for words, several in found.items():
         assert words in replace(d, findings=several).text().splitlines()[0]
+
+
+def test_one_is_singular_and_each_serious_thing_says_what_to_do(tmp_path):
+    one = write(tmp_path / "0.png", photo(0))
+    again = write(tmp_path / "again.jpg", photo(0), cv2.IMWRITE_JPEG_QUALITY, 60)
+    train = dataset([record(1, [(10, 10, 90, 90, 0), (10, 10, 90, 89, 0)], one)])
+    val = dataset([record(1, [(10, 10, 90, 90, 1)], again)], "val")
+    d = doctor.diagnose({"train": train, "val": val}, CONFIG, tune=False, called="my data")
+    text = d.text()
+    assert text.startswith("my data: fix 2 serious problems before training")
+    for words in ("pair of images that is in two splits", "box marked twice (train)", "class that train never shows"):
+        assert words in text
+    assert "fcos data split 'my data' NEW" in text
+    assert all(f.do for f in d.findings if f.level == "serious")
+    twice = replace(d.findings[0], what="boxes without a location to learn them", count=2)
+    assert twice.told == "boxes without a location to learn them"
+    assert replace(twice, count=1).told == "box without a location to learn it"
+
+
+def test_all_bad_rows_are_listed_up_to_a_limit_that_is_said(tmp_path):
+    from fcos.analysis.doctor_page import write_page
+
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    for i in range(27):
+        write(tmp_path / "images" / "train" / f"p{i:02}.png", photo(i))
+        (tmp_path / "labels" / "train" / f"p{i:02}.txt").write_text("0 0.5 0.5 0.3 0.3\n0 what\n")
+    (tmp_path / "data.yaml").write_text("train: images/train\nval: images/train\nnames: [a]\n")
+    splits = {"train": open_splits(tmp_path)["train"]}
+    d = doctor.diagnose(splits, CONFIG, images=False, tune=False)
+    (rows,) = (f for f in d.findings if f.what == "label rows that cannot be used (train)")
+    assert rows.count == 27
+    for page, most in ((d.text(), 5), (write_page(tmp_path / "page.html", d).read_text(), 20)):
+        assert len(re.findall(r"p\d\d\.txt, line 2", page)) == most
+        assert f"and {27 - most} more" in page
+
+
+def test_bad_boxes_of_one_file_are_all_named(tmp_path):
+    write(tmp_path / "0.png", photo(0))
+    (tmp_path / "instances_train.json").write_text(json.dumps({
+        "images": [{"id": 1, "file_name": "0.png", "width": 128, "height": 128}],
+        "annotations": [{"id": k, "image_id": 1, "category_id": 1, "bbox": [5, 5, 0, 9]} for k in (11, 12, 13)]
+        + [{"id": 14, "image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 20]}],
+        "categories": [{"id": 1, "name": "a"}],
+    }))  # fmt: skip
+    (found,) = findings.in_notes("train", open_splits(tmp_path)["train"])
+    assert [re.search(r"annotation (\d+)", line)[1] for line in found.examples] == ["11", "12", "13"]
+    assert len(found.spots) == 1  # they are of one image
 
 
 def test_the_page_stands_alone(tmp_path):

@@ -186,7 +186,7 @@ def _images(
     if names and alone:
         problems.note("no image files found, only annotations", names[0], len(names))
     elif missing:
-        problems.skip("images that are missing", missing[0], len(missing))
+        problems.skip("images that are missing", missing[0], len(missing), missing[1:])
     ids = [key for image in listed if (key := id_of(image["id"])) is not None]
     numbers = settle(ids)
     renamed = [str(key) for key, number in numbers.items() if spelled(key) != number]
