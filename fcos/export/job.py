@@ -126,7 +126,7 @@ class Result:
             lines.append(f"good: every difference is within the limits for {about.dtype}")
         if not self.wrong and self.format == "html":
             lines.append(f"next: open {self.file} in a browser")
-        elif not self.wrong and report is not None and self.format == "triton":
+        elif not self.wrong and self.format == "triton":
             lines.append(f"next: tritonserver --model-repository={self.file.resolve().parent}")
         elif not self.wrong and report is not None:
             lines.append(f"next: fcos predict IMAGE --model {self.file}")
