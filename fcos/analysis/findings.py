@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ..config import Config
-from ..data.dataset import EXAMPLES
+from ..data.dataset import EXAMPLES, Note
 from ..data.duplicates import Fingerprints, Twins, find_twins, fingerprint
 from ..overlap import iou
 from ..terminal import plural
@@ -45,41 +45,29 @@ _ONE = {  # of what is counted, and what goes with it
 }  # fmt: skip
 _WITH_ONE = (("that are ", "that is "), ("that show ", "that shows "), ("learn them", "learn it"),
              ("which teach ", "which teaches "), ("used as images", "used as an image"))  # fmt: skip
-# by words of a finding: what to do about it, the first that fits
+# what to do about the notes of the readers, by words of theirs
 _DO = (
-    ("that are in two splits", "delete one of each pair, best the one in val; or put both splits into one and part "
-                               "it anew: fcos data split DATA NEW"),
-    ("that show the same, in one split", "delete one of each pair, unless you want both"),
-    ("boxes marked twice", "delete one of the two boxes; fcos labels check DATA finds more of this kind"),
-    ("as two classes", "keep the box with the right class; fcos labels check DATA helps to choose"),
-    ("never shows", "move images of these classes into the training split, or leave them out: data.classes=[...]"),
-    ("with fewer than", "add images of these classes, or expect them to be found badly"),
-    ("without a box anywhere", "nothing, or take them off the list of classes"),
-    ("teach background", "nothing if they show no object of your classes; else mark their objects"),
-    ("without a location", "train at a larger input (data.size=...), or in tiles (fcos help tiles)"),
-    ("learn a smaller box", "a larger input often helps (data.size=...)"),
-    ("with a side below", "train at a larger input (data.size=...), or in tiles (fcos help tiles)"),
-    ("images that cannot be read", "replace these files or delete them; they are left out"),
-    ("label files that cannot be read", "correct these files or delete them; they are left out"),
-    ("label rows that cannot be used", "correct these lines or delete them; they are left out"),
-    ("images that are missing", "put the files where they belong, name their folder with --images-in, or take them off "
-                                "the list"),
-    ("images without a file", "put the files where they belong, or name their folder with --images-in"),
+    ("cannot be read", "correct these files or delete them; they are left out"),
+    ("cannot be used", "correct these lines or delete them; they are left out"),
+    ("are missing", "put the files where they belong, name their folder with --images, or take them off the list"),
     ("partly outside", "nothing, they are cut; if there are many, see whether boxes and images belong together"),
     ("is not the one", "put back the images that the annotations were made for"),
-    ("of a class that is not listed", "add the class to the list, or delete these objects"),
-)  # fmt: skip
+    ("not listed", "add the class to the list, or delete these objects"),
+)
+_LARGER = "train at a larger input (data.size=...), or in tiles (fcos help tiles)"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: how bad, what, how often, and the first few places, in words and to look at."""
+    """One thing found: how bad, what, how often, the first few places, in words and to look at, and what to do about
+    it, empty where nothing is asked for; DATA stands there for the data set."""
 
     level: Literal["serious", "warning", "note"]
     what: str
     count: int
     examples: tuple[str, ...] = ()
     spots: tuple[Spot, ...] = ()
+    do: str = ""
 
     @property
     def told(self) -> str:
@@ -92,12 +80,6 @@ class Finding:
         for several, one in _WITH_ONE:
             text = text.replace(several, one, 1)
         return text
-
-    @property
-    def do(self) -> str:
-        """What to do about it; empty for a note that asks for nothing."""
-        known = next((advice for words, advice in _DO if words in self.what), "")
-        return known or ("correct them in the annotation file; they are left out" if self.level == "serious" else "")
 
     def places(self, most: int) -> list[str]:
         """The first of the examples, and how many more there are."""
@@ -120,9 +102,16 @@ def in_notes(split: str, dataset: Dataset) -> list[Finding]:
             note.count,
             (note.example, *note.more) if note.example else (),
             _named_in((note.example, *note.more), dataset),
+            _asked_by(note),
         )
         for note in dataset.notes
     ]
+
+
+def _asked_by(note: Note) -> str:
+    """What to do about a note."""
+    otherwise = "correct them in the annotation file; they are left out" if note.level == "skipped" else ""
+    return next((advice for words, advice in _DO if words in note.kind), otherwise)
 
 
 def _named_in(examples: Sequence[str], dataset: Dataset) -> tuple[Spot, ...]:
@@ -155,10 +144,12 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
     findings = []
     if absent:
         known = "note" if not present else "serious"  # a pack of boxes alone is no broken data set
-        findings.append(Finding(known, "images without a file", len(absent), tuple(absent[:EXAMPLES])))  # type: ignore[arg-type]
+        do = "put the files where they belong, or name their folder with --images"
+        findings.append(Finding(known, "images without a file", len(absent), tuple(absent[:EXAMPLES]), (), do))  # type: ignore[arg-type]
     prints: Fingerprints = fingerprint([p for _, p in present])
     broken = [e for e in prints.error if e]
-    findings.append(Finding("serious", "images that cannot be read", len(broken), tuple(broken[:EXAMPLES])))
+    do = "replace these files or delete them; they are left out"
+    findings.append(Finding("serious", "images that cannot be read", len(broken), tuple(broken[:EXAMPLES]), (), do))
     pairs = [t for t in find_twins(prints) if present[t.first][1] != present[t.second][1]]
     across = [t for t in pairs if present[t.first][0] != present[t.second][0]]
     within = [t for t in pairs if present[t.first][0] == present[t.second][0]]
@@ -179,8 +170,10 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
         return tuple(pairs)
 
     two, one = "pairs of images that are in two splits", "pairs of images that show the same, in one split"
-    findings.append(Finding("serious", two, len(across), places(across), spots(across)))
-    findings.append(Finding("warning", one, len(within), places(within), spots(within)))
+    do = "delete one of each pair, best the one in val or test"
+    findings.append(Finding("serious", two, len(across), places(across), spots(across), do))
+    do = "delete one of each pair, unless you want both"
+    findings.append(Finding("warning", one, len(within), places(within), spots(within), do))
     return findings
 
 
@@ -200,9 +193,21 @@ def in_boxes(split: str, dataset: Dataset) -> list[Finding]:
             else:
                 torn.append(f"{line} / {dataset.classes.names[record.labels[j]]}")
     return [
-        Finding("warning", f"boxes marked twice ({split})", len(twice), tuple(twice[:EXAMPLES]), tuple(spots[True])),
         Finding(
-            "warning", f"boxes marked as two classes ({split})", len(torn), tuple(torn[:EXAMPLES]), tuple(spots[False])
+            "warning",
+            f"boxes marked twice ({split})",
+            len(twice),
+            tuple(twice[:EXAMPLES]),
+            tuple(spots[True]),
+            "delete one of the two boxes; fcos labels check DATA finds more of this kind",
+        ),
+        Finding(
+            "warning",
+            f"boxes marked as two classes ({split})",
+            len(torn),
+            tuple(torn[:EXAMPLES]),
+            tuple(spots[False]),
+            "keep the box with the right class; fcos labels check DATA helps to choose",
         ),
     ]
 
@@ -235,12 +240,38 @@ def in_classes(splits: Mapping[str, Dataset], trained_on: str) -> list[Finding]:
                  for s in _of_classes(splits[split], [n for n, where in never.items() if where == split]))  # fmt: skip
     empty = tuple(_spot(r, (), r.file_name) for r in bare if r.path is not None)[:SPOTS]
     return [
-        Finding("serious", f"classes that {trained_on} never shows", len(never), unseen, only[:SPOTS]),
         Finding(
-            "warning", f"classes with fewer than {FEW} boxes ({trained_on})", len(rare), tuple(rare[:EXAMPLES]), few
+            "serious",
+            f"classes that {trained_on} never shows",
+            len(never),
+            unseen,
+            only[:SPOTS],
+            "move images of these classes into the training split, or leave them out: data.classes=[...]",
         ),
-        Finding("note", "classes without a box anywhere", len(unused), tuple(unused[:EXAMPLES])),
-        Finding("note", f"images without boxes, which teach background ({trained_on})", len(bare), (), empty),
+        Finding(
+            "warning",
+            f"classes with fewer than {FEW} boxes ({trained_on})",
+            len(rare),
+            tuple(rare[:EXAMPLES]),
+            few,
+            "add images of these classes, or expect them to be found badly",
+        ),
+        Finding(
+            "note",
+            "classes without a box anywhere",
+            len(unused),
+            tuple(unused[:EXAMPLES]),
+            (),
+            "nothing, or take them off the list of classes",
+        ),
+        Finding(
+            "note",
+            f"images without boxes, which teach background ({trained_on})",
+            len(bare),
+            (),
+            empty,
+            "nothing if they show no object of your classes; else mark their objects",
+        ),
     ]
 
 
@@ -279,9 +310,10 @@ def in_locations(dataset: Dataset, seen: Scan, config: Config) -> list[Finding]:
         )  # fmt: skip
 
     bad = seen.boxes > 0 and seen.no_location.mean() > SERIOUS_LOSS
-    kinds: tuple[tuple[Literal["serious", "warning"], str, np.ndarray], ...] = (
-        ("serious" if bad else "warning", "boxes without a location to learn them", seen.no_location),
-        ("warning", "boxes whose locations all learn a smaller box", seen.outranked),
-        ("warning", f"boxes with a side below {TINY * finest:g} px at this input size", tiny),
+    often = "a larger input often helps (data.size=...)"
+    kinds: tuple[tuple[Literal["serious", "warning"], str, np.ndarray, str], ...] = (
+        ("serious" if bad else "warning", "boxes without a location to learn them", seen.no_location, _LARGER),
+        ("warning", "boxes whose locations all learn a smaller box", seen.outranked, often),
+        ("warning", f"boxes with a side below {TINY * finest:g} px at this input size", tiny, _LARGER),
     )
-    return [Finding(level, what, int(mask.sum()), places(mask), spots(mask)) for level, what, mask in kinds]
+    return [Finding(level, what, int(mask.sum()), places(mask), spots(mask), do) for level, what, mask, do in kinds]

@@ -212,7 +212,7 @@ def test_one_is_singular_and_each_serious_thing_says_what_to_do(tmp_path):
     assert text.startswith("my data: fix 2 serious problems before training")
     for words in ("pair of images that is in two splits", "box marked twice (train)", "class that train never shows"):
         assert words in text
-    assert "fcos data split 'my data' NEW" in text
+    assert "fcos labels check 'my data' finds more" in text
     assert all(f.do for f in d.findings if f.level == "serious")
     twice = replace(d.findings[0], what="boxes without a location to learn them", count=2)
     assert twice.told == "boxes without a location to learn them"
