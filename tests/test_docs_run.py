@@ -35,7 +35,17 @@ LOGS = {  # pages whose commands took hours, or are run by another test
 }
 PAGES = [page for page in ALL if not name(page).startswith(tuple(LOGS)) and FENCE.search(page.read_text("utf-8"))]
 SHELL = ("", "sh", "bash", "console")
-OTHERS = ("pip ", "python -m venv", ". .venv", "git clone", "cd ", "pytest", "ruff ", "mypy")  # .ci/run does them
+OTHERS = (
+    "pip ",
+    "python -m venv",
+    "python3 -m venv",
+    ". .venv",
+    "git clone",
+    "cd ",
+    "pytest",
+    "ruff ",
+    "mypy",
+)  # .ci/run does them
 NOTE = re.compile(r"<!-- not run: (?:`([^`]+)`: )?(.+?) -->")
 NOTED = re.compile(r"((?:<!-- not run:[^>]*-->\s*)*)^( *)```(\w*)[^\n]*\n(.*?)^\2```", re.M | re.S)
 # two steps that change next to nothing, so that the detector of the package goes on to detect

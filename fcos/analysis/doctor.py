@@ -181,18 +181,12 @@ def _advice(data: str, today: Option, best: Option) -> str:
 
 
 def diagnose(
-    splits: Mapping[str, Dataset],
-    config: Config,
-    *,
-    images: bool = True,
-    budget: float = 1.5,
-    tune: bool = True,
-    called: str | None = None,
+    splits: Mapping[str, Dataset], config: Config, *, images: bool = True, budget: float = 1.5, tune: bool = True
 ) -> Diagnosis:
     """Examine all splits; the locations are those of the split that trains ('train', 'trainval', else the first).
 
     `images`: read every image (unreadable, twice, in two splits). `tune`: search better settings that
-    cost at most `budget` times what `config` costs. `called`: the name of the data; None: the file it came from.
+    cost at most `budget` times what `config` costs.
     """
     trained_on = next((k for k in ("train", "trainval") if k in splits), next(iter(splits)))
     main = splits[trained_on]
@@ -212,7 +206,7 @@ def diagnose(
         today, best, tried = search(main, config, measure_rates(config, len(main.classes)), budget)
     order = {"serious": 0, "warning": 1, "note": 2}
     return Diagnosis(
-        data=str(main.root) if called is None else called,
+        data=str(main.root),
         splits={k: (len(d), sum(len(r.boxes) for r in d.records)) for k, d in splits.items()},
         trained_on=trained_on,
         classes=main.classes.names,

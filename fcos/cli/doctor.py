@@ -58,6 +58,7 @@ def command(
     """
     import json
     import shlex
+    from dataclasses import replace
 
     from ..analysis.doctor import diagnose
     from ..data.classes import as_seen
@@ -78,7 +79,7 @@ def command(
         config = config.override({"data": {"size": size, "max_size": longest}})
     source = data_source(named, format, images_in, labels)
     splits = {name: as_seen(dataset, config.data) for name, dataset in open_splits(source).items()}
-    diagnosis = diagnose(splits, config, images=images, budget=budget, tune=search, called=str(named))
+    diagnosis = replace(diagnose(splits, config, images=images, budget=budget, tune=search), data=str(named))
     if as_json:
         typer.echo(json.dumps({**diagnosis.to_dict(), "environment": environment(splits)}))
     else:

@@ -207,7 +207,7 @@ def test_one_is_singular_and_each_serious_thing_says_what_to_do(tmp_path):
     again = write(tmp_path / "again.jpg", photo(0), cv2.IMWRITE_JPEG_QUALITY, 60)
     train = dataset([record(1, [(10, 10, 90, 90, 0), (10, 10, 90, 89, 0)], one)])
     val = dataset([record(1, [(10, 10, 90, 90, 1)], again)], "val")
-    d = doctor.diagnose({"train": train, "val": val}, CONFIG, tune=False, called="my data")
+    d = replace(doctor.diagnose({"train": train, "val": val}, CONFIG, tune=False), data="my data")
     text = d.text()
     assert text.startswith("my data: fix 2 serious problems before training")
     for words in ("pair of images that is in two splits", "box marked twice (train)", "class that train never shows"):
