@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import cv2
-import torch
 from common import fill, lines, print_heading
-from other_images import MODEL, SETS, Case, opened, planned, words
+from other_images import MODEL, Case, cases_options, cases_parser, opened, planned, words
 from other_images import run as judged_run
 
 GRID: dict[str, tuple[str, dict[str, object]]] = {
@@ -48,19 +45,9 @@ def measured(chosen: argparse.Namespace, set: str, row: str, seed: int, seconds:
 
 
 def main() -> None:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument(
-        "--data", type=Path, default=Path("../shared/data"), help="folder of bccd, voc2007 and the others"
-    )
-    made.add_argument("--out", type=Path, default=Path("runs/grid"))
-    made.add_argument("--seconds", type=float, default=150.0, help="of processor time for training a case (150)")
-    made.add_argument("--sets", type=words(SETS), default=["bccd", "digits", "small", "voc3"])
+    made = cases_parser(__doc__, "runs/grid", ("bccd", "digits", "small", "voc3"))
     made.add_argument("--rows", type=words(tuple(GRID)), default=list(GRID))
-    made.add_argument("--seeds", type=int, default=1)
-    chosen = made.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    chosen.out.mkdir(parents=True, exist_ok=True)
+    chosen = cases_options(made)
     print_heading()
     file = chosen.out / "grid.jsonl"
     cases = [

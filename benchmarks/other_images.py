@@ -430,22 +430,34 @@ def words(known: Sequence[str]) -> Callable[[str], list[str]]:
     return parse
 
 
-def main() -> None:
-    """All cases, those that are missing."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def cases_parser(doc: str | None, out: str, sets: Sequence[str]) -> argparse.ArgumentParser:
+    """What this script and grid.py share: --data, --out, --seconds, --sets and --seeds."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="folder of bccd, voc2007 and the others"
     )
-    made.add_argument("--out", type=Path, default=Path("runs/other-images"))
+    made.add_argument("--out", type=Path, default=Path(out))
     made.add_argument("--seconds", type=float, default=150.0, help="of processor time for training a case (150)")
-    made.add_argument("--sets", type=words(SETS), default=list(SETS))
-    made.add_argument("--ways", type=words(WAYS), default=list(WAYS))
+    made.add_argument("--sets", type=words(SETS), default=list(sets))
     made.add_argument("--seeds", type=int, default=1)
-    made.add_argument("--short", action="store_true", help="8 images and few steps: shows only that it runs")
+    return made
+
+
+def cases_options(made: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options, with one thread and the folder there."""
     chosen = made.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     chosen.out.mkdir(parents=True, exist_ok=True)
+    return chosen
+
+
+def main() -> None:
+    """All cases, those that are missing."""
+    made = cases_parser(__doc__, "runs/other-images", SETS)
+    made.add_argument("--ways", type=words(WAYS), default=list(WAYS))
+    made.add_argument("--short", action="store_true", help="8 images and few steps: shows only that it runs")
+    chosen = cases_options(made)
     file = chosen.out / ("short.jsonl" if chosen.short else "cases.jsonl")
     lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
     done = {Case(*(line[field] for field in Case._fields)) for line in lines}

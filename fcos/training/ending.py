@@ -115,13 +115,18 @@ class Ending:
         """A hint where one score for all classes suits some of them badly, else nothing."""
         if self.metrics is None or len(self.metrics.classes) < 2:
             return ""
-        apart = [c for c in self.metrics.classes if c.f1 > 0 and abs(c.threshold - self.metrics.threshold) >= _APART]
+        common = self.metrics.threshold
+        apart = [c for c in self.metrics.classes if c.f1 > 0 and abs(c.threshold - common) >= _APART]
         if not apart:
             return ""
-        apart.sort(key=lambda c: -abs(c.threshold - self.metrics.threshold))  # type: ignore[union-attr]
-        own = ",".join(f"{c.name}={math.floor(100 * c.threshold) / 100:.2f}" for c in apart[:_WORST])
-        common = math.floor(100 * self.metrics.threshold) / 100
-        return f"shown from score {common:.2f}; classes with another best score: --score {shlex.quote(own)}"
+
+        def cut(score: float) -> str:
+            """Down to two digits, so that the detection with this score is shown."""
+            return f"{math.floor(100 * score) / 100:.2f}"
+
+        farthest = sorted(apart, key=lambda c: -abs(c.threshold - common))[:_WORST]
+        own = shlex.quote(",".join(f"{c.name}={cut(c.threshold)}" for c in farthest))
+        return f"shown from score {cut(common)}; classes with another best score: --score {own}"
 
     def lines(self) -> list[str]:
         """For a terminal."""
