@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
+from scipy.stats import t
 
 import fcos
 from fcos.bench.timing import heading
@@ -81,24 +83,52 @@ def runs_parser(doc: str | None, steps: int) -> argparse.ArgumentParser:
     return made
 
 
+def short_settings(arguments: argparse.Namespace, seed: int) -> list[str]:
+    """The settings of a run of --steps at --size that only its end judges."""
+    size, steps = arguments.size, arguments.steps
+    return ["train.plots=false", "train.val_loss=false", "train.eval_every=0", "data.workers=0",
+            f"train.batch={arguments.batch}", f"data.size={size}", f"data.max_size={size * 5 // 3}",
+            f"data.train_sizes=[{size}]", f"train.iterations={steps}", f"train.warmup={max(5, steps // 10)}",
+            f"train.ema={max(0.9, 1 - 3 / steps):.4f}", f"train.seed={seed}"]  # fmt: skip
+
+
+def short_data(arguments: argparse.Namespace) -> dict[str, Dataset]:
+    """What a short run learns from and what judges it, at most --images of each."""
+    splits = open_splits(arguments.data)
+    train = splits["train"] if "train" in splits else splits["trainval"]
+    val = splits["val"] if "val" in splits else splits["test"]
+    return {"train": _some(train, arguments.images), "val": _some(val, arguments.images)}
+
+
 def short_run(
     arguments: argparse.Namespace, seed: int, more: Sequence[str], model: str | None = None, init: str | None = None
 ) -> dict[str, Any]:
     """AP of one run of --steps at --size with the settings `more`, and the CPU seconds it took."""
-    splits = open_splits(arguments.data)
-    train = splits["train"] if "train" in splits else splits["trainval"]
-    val = splits["val"] if "val" in splits else splits["test"]
-    size, steps = arguments.size, arguments.steps
-    settings = ["train.plots=false", "train.val_loss=false", "train.eval_every=0", "data.workers=0",
-                f"train.batch={arguments.batch}", f"data.size={size}", f"data.max_size={size * 5 // 3}",
-                f"data.train_sizes=[{size}]", f"train.iterations={steps}", f"train.warmup={max(5, steps // 10)}",
-                f"train.ema={max(0.9, 1 - 3 / steps):.4f}", f"train.seed={seed}", *more]  # fmt: skip
-    data = {"train": _some(train, arguments.images), "val": _some(val, arguments.images)}
+    settings = [*short_settings(arguments, seed), *more]
     began = cpu()
     with tempfile.TemporaryDirectory() as folder:
-        result = fcos.train(data, out=Path(folder) / "run", model=model, init=init, settings=settings, quiet=True)
+        out = Path(folder) / "run"
+        result = fcos.train(short_data(arguments), out=out, model=model, init=init, settings=settings, quiet=True)
     assert result.metrics is not None
     return {"AP": result.metrics.ap, "AP50": result.metrics.ap50, "cpu": round(cpu() - began, 1)}
+
+
+def show_differences(path: Path, key: str) -> None:
+    """A line for each `key` of the runs in a file of JSON lines, and its difference from the first one's, with a 95 %
+    interval over the seeds."""
+    by = {(row[key], row["seed"]): row for row in lines(path)}
+    names = list(dict.fromkeys(name for name, _ in by))
+    wide = max((len(name) for name in names), default=0)
+    print(f"{key:<{wide}}  AP of each seed            AP50                       difference of AP from {names[0]}'s")
+    for name in names:
+        mine = {seed: row for (other, seed), row in by.items() if other == name}
+        shown = (", ".join(f"{row[what]:.3f}" for row in mine.values()) for what in ("AP", "AP50"))
+        gaps = [row["AP"] - by[names[0], seed]["AP"] for seed, row in mine.items() if (names[0], seed) in by]
+        told = ""
+        if name != names[0] and len(gaps) > 1:
+            half = t.ppf(0.975, len(gaps) - 1) * statistics.stdev(gaps) / len(gaps) ** 0.5
+            told = f"{statistics.mean(gaps):+.4f} +- {half:.4f} ({len(gaps)} seeds)"
+        print(f"{name:<{wide}}  " + "  ".join(f"{text:<25}" for text in shown) + f"  {told}")
 
 
 def _some(dataset: Dataset, most: int) -> Dataset:

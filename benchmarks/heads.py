@@ -15,13 +15,10 @@ how many to judge by at most, 0 for all. Speed is benchmarks/r50.py's.
 from __future__ import annotations
 
 import argparse
-import statistics
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from common import fill, lines, runs_parser, short_run
-from scipy.stats import t
+from common import fill, runs_parser, short_run, show_differences
 
 PLAIN = "model.head_depthwise=false"
 SHARED = (PLAIN, "model.head_shared_convs=4", "model.head_convs=0", "model.head_norm=batch")
@@ -39,33 +36,17 @@ def learn(arguments: argparse.Namespace, seed: int, head: str) -> dict[str, Any]
     return {"steps": arguments.steps, "size": arguments.size, **row}
 
 
-def read(path: Path) -> None:
-    """A line for each head, and its difference from the first one's with a 95 % interval over the seeds."""
-    by = {(row["head"], row["seed"]): row for row in lines(path)}
-    heads = list(dict.fromkeys(name for name, _ in by))
-    print(f"head      AP of each seed            AP50                       difference of AP from {heads[0]}'s")
-    for head in heads:
-        mine = {seed: row for (name, seed), row in by.items() if name == head}
-        shown = (", ".join(f"{row[key]:.3f}" for row in mine.values()) for key in ("AP", "AP50"))
-        gaps = [row["AP"] - by[heads[0], seed]["AP"] for seed, row in mine.items() if (heads[0], seed) in by]
-        told = ""
-        if head != heads[0] and len(gaps) > 1:
-            half = t.ppf(0.975, len(gaps) - 1) * statistics.stdev(gaps) / len(gaps) ** 0.5
-            told = f"{statistics.mean(gaps):+.4f} +- {half:.4f} ({len(gaps)} seeds)"
-        print(f"{head:<8}  " + "  ".join(f"{text:<25}" for text in shown) + f"  {told}")
-
-
 def main() -> None:
     parser = runs_parser(__doc__, steps=200)
     parser.add_argument("--model", default="fcos-lite0")
     parser.add_argument("--heads", default="paper,shared,rt")
     arguments = parser.parse_args()
     if arguments.read is not None:
-        read(arguments.read)
+        show_differences(arguments.read, "head")
         return
     cases = [{"seed": seed, "head": head} for seed in range(arguments.seeds) for head in arguments.heads.split(",")]
     fill(arguments.out, cases, partial(learn, arguments), arguments.cpu)
-    read(arguments.out)
+    show_differences(arguments.out, "head")
 
 
 if __name__ == "__main__":
