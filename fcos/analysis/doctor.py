@@ -108,7 +108,7 @@ class Diagnosis:
 
     def advice(self, finding: Finding) -> str:
         """What to do about a finding in this data."""
-        return finding.do.replace("DATA", shlex.quote(self.data))
+        return finding.kind.do.replace("DATA", shlex.quote(self.data))
 
     def verdict(self) -> str:
         """Whether one can train on the data as it is, and what to mend first."""
@@ -130,7 +130,7 @@ class Diagnosis:
         for finding in self.findings:
             lines.append(f"{finding.level:<8} {finding.count:>6,}  {finding.told}")
             lines += [f"{'':17}{place}" for place in map(one_line, finding.places(_SHOWN))]
-            lines += [f"{'':17}what to do: {self.advice(finding)}"] if finding.do else []
+            lines += [f"{'':17}what to do: {self.advice(finding)}"] if finding.kind.do else []
         if not self.findings:
             lines.append("no problems found")
         n, boxes = self.numbers(), self.scan.boxes

@@ -3,7 +3,6 @@ and the locations that learn the boxes. All give `Finding`s, also of what is the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ..config import Config
-from ..data.dataset import EXAMPLES, Note
+from ..data import kinds
+from ..data.dataset import EXAMPLES
 from ..data.duplicates import Fingerprints, Twins, find_twins, fingerprint
+from ..data.kinds import Kind
 from ..overlap import iou
 from ..terminal import plural
 from .scan import Scan
@@ -38,48 +39,69 @@ class Spot(NamedTuple):
     title: str
 
 
-_ONE = {  # of what is counted, and what goes with it
-    "pairs": "pair", "boxes": "box", "images": "image", "classes": "class", "label rows": "label row",
-    "label files": "label file", "objects or files": "object or file", "objects": "object",
-    "annotations": "annotation",
-}  # fmt: skip
-_WITH_ONE = (("that are ", "that is "), ("that show ", "that shows "), ("learn them", "learn it"),
-             ("which teach ", "which teaches "), ("used as images", "used as an image"))  # fmt: skip
-# what to do about the notes of the readers, by words of theirs
-_DO = (
-    ("cannot be read", "correct these files or delete them; they are left out"),
-    ("cannot be used", "correct these lines or delete them; they are left out"),
-    ("are missing", "put the files where they belong, name their folder with --images, or take them off the list"),
-    ("partly outside", "nothing, they are cut; if there are many, see whether boxes and images belong together"),
-    ("is not the one", "put back the images that the annotations were made for"),
-    ("not listed", "add the class to the list, or delete these objects"),
-)
 _LARGER = "train at a larger input (data.size=...), or in tiles (fcos help tiles)"
+_NO_FILE = Kind(
+    "images without a file",
+    "image without a file",
+    "put the files where they belong, or name their folder with --images",
+)
+_ACROSS = Kind(
+    "pairs of images that are in two splits",
+    "pair of images that is in two splits",
+    "delete one of each pair, best the one in val or test",
+)
+_WITHIN = Kind(
+    "pairs of images that show the same, in one split",
+    "pair of images that shows the same, in one split",
+    "delete one of each pair, unless you want both",
+)
+_TWICE = Kind(
+    "boxes marked twice",
+    "box marked twice",
+    "delete one of the two boxes; fcos labels check DATA finds more of this kind",
+)
+_TORN = Kind(
+    "boxes marked as two classes",
+    "box marked as two classes",
+    "keep the box with the right class; fcos labels check DATA helps to choose",
+)
+_RARE = Kind(
+    f"classes with fewer than {FEW} boxes",
+    f"class with fewer than {FEW} boxes",
+    "add images of these classes, or expect them to be found badly",
+)
+_UNUSED = Kind(
+    "classes without a box anywhere",
+    "class without a box anywhere",
+    "nothing, or take them off the list of classes",
+)
+_BACKGROUND = Kind(
+    "images without boxes, which teach background",
+    "image without boxes, which teaches background",
+    "nothing if they show no object of your classes; else mark their objects",
+)
+_UNLEARNED = Kind("boxes without a location to learn them", "box without a location to learn it", _LARGER)
+_OUTRANKED = Kind(
+    "boxes whose locations all learn a smaller box",
+    "box whose locations all learn a smaller box",
+    "a larger input often helps (data.size=...)",
+)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: how bad, what, how often, the first few places, in words and to look at, and what to do about
-    it, empty where nothing is asked for; DATA stands there for the data set."""
+    """One thing found: how bad, what, how often, and the first few places, in words and to look at."""
 
     level: Literal["serious", "warning", "note"]
-    what: str
+    kind: Kind
     count: int
     examples: tuple[str, ...] = ()
     spots: tuple[Spot, ...] = ()
-    do: str = ""
 
     @property
     def told(self) -> str:
-        """`what`, as it is said beside the count."""
-        text = self.what
-        many = next((k for k in _ONE if re.match(rf"{k}\b", text)), None)
-        if self.count != 1 or many is None:
-            return text
-        text = _ONE[many] + text[len(many) :]
-        for several, one in _WITH_ONE:
-            text = text.replace(several, one, 1)
-        return text
+        """What was found, as it is said beside the count."""
+        return self.kind.told(self.count)
 
     def places(self, most: int) -> list[str]:
         """The first of the examples, and how many more there are."""
@@ -89,8 +111,8 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without what is to be looked at."""
-        told = {"level": self.level, "what": self.what, "count": self.count}
-        return {**told, "examples": self.examples, "do": self.do}
+        told = {"level": self.level, "what": self.kind.many, "count": self.count}
+        return {**told, "examples": self.examples, "do": self.kind.do}
 
 
 def in_notes(split: str, dataset: Dataset) -> list[Finding]:
@@ -98,20 +120,13 @@ def in_notes(split: str, dataset: Dataset) -> list[Finding]:
     return [
         Finding(
             "serious" if note.level == "skipped" else note.level,
-            f"{note.kind} ({split})",
+            note.kind.at(split),
             note.count,
             (note.example, *note.more) if note.example else (),
             _named_in((note.example, *note.more), dataset),
-            _asked_by(note),
         )
         for note in dataset.notes
     ]
-
-
-def _asked_by(note: Note) -> str:
-    """What to do about a note."""
-    otherwise = "correct them in the annotation file; they are left out" if note.level == "skipped" else ""
-    return next((advice for words, advice in _DO if words in note.kind), otherwise)
 
 
 def _named_in(examples: Sequence[str], dataset: Dataset) -> tuple[Spot, ...]:
@@ -144,12 +159,10 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
     findings = []
     if absent:
         known = "note" if not present else "serious"  # a pack of boxes alone is no broken data set
-        do = "put the files where they belong, or name their folder with --images"
-        findings.append(Finding(known, "images without a file", len(absent), tuple(absent[:EXAMPLES]), (), do))  # type: ignore[arg-type]
+        findings.append(Finding(known, _NO_FILE, len(absent), tuple(absent[:EXAMPLES])))  # type: ignore[arg-type]
     prints: Fingerprints = fingerprint([p for _, p in present])
     broken = [e for e in prints.error if e]
-    do = "replace these files or delete them; they are left out"
-    findings.append(Finding("serious", "images that cannot be read", len(broken), tuple(broken[:EXAMPLES]), (), do))
+    findings.append(Finding("serious", kinds.UNREADABLE, len(broken), tuple(broken[:EXAMPLES])))
     pairs = [t for t in find_twins(prints) if present[t.first][1] != present[t.second][1]]
     across = [t for t in pairs if present[t.first][0] != present[t.second][0]]
     within = [t for t in pairs if present[t.first][0] == present[t.second][0]]
@@ -169,11 +182,8 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
             pairs += [Spot(Path(second), (), f"{other}/{Path(second).name} ({how})")]
         return tuple(pairs)
 
-    two, one = "pairs of images that are in two splits", "pairs of images that show the same, in one split"
-    do = "delete one of each pair, best the one in val or test"
-    findings.append(Finding("serious", two, len(across), places(across), spots(across), do))
-    do = "delete one of each pair, unless you want both"
-    findings.append(Finding("warning", one, len(within), places(within), spots(within), do))
+    findings.append(Finding("serious", _ACROSS, len(across), places(across), spots(across)))
+    findings.append(Finding("warning", _WITHIN, len(within), places(within), spots(within)))
     return findings
 
 
@@ -193,22 +203,8 @@ def in_boxes(split: str, dataset: Dataset) -> list[Finding]:
             else:
                 torn.append(f"{line} / {dataset.classes.names[record.labels[j]]}")
     return [
-        Finding(
-            "warning",
-            f"boxes marked twice ({split})",
-            len(twice),
-            tuple(twice[:EXAMPLES]),
-            tuple(spots[True]),
-            "delete one of the two boxes; fcos labels check DATA finds more of this kind",
-        ),
-        Finding(
-            "warning",
-            f"boxes marked as two classes ({split})",
-            len(torn),
-            tuple(torn[:EXAMPLES]),
-            tuple(spots[False]),
-            "keep the box with the right class; fcos labels check DATA helps to choose",
-        ),
+        Finding("warning", _TWICE.at(split), len(twice), tuple(twice[:EXAMPLES]), tuple(spots[True])),
+        Finding("warning", _TORN.at(split), len(torn), tuple(torn[:EXAMPLES]), tuple(spots[False])),
     ]
 
 
@@ -239,39 +235,16 @@ def in_classes(splits: Mapping[str, Dataset], trained_on: str) -> list[Finding]:
     only = tuple(s for split in dict.fromkeys(never.values())
                  for s in _of_classes(splits[split], [n for n, where in never.items() if where == split]))  # fmt: skip
     empty = tuple(_spot(r, (), r.file_name) for r in bare if r.path is not None)[:SPOTS]
+    unshown = Kind(
+        f"classes that {trained_on} never shows",
+        f"class that {trained_on} never shows",
+        "move images of these classes into the training split, or leave them out: data.classes=[...]",
+    )
     return [
-        Finding(
-            "serious",
-            f"classes that {trained_on} never shows",
-            len(never),
-            unseen,
-            only[:SPOTS],
-            "move images of these classes into the training split, or leave them out: data.classes=[...]",
-        ),
-        Finding(
-            "warning",
-            f"classes with fewer than {FEW} boxes ({trained_on})",
-            len(rare),
-            tuple(rare[:EXAMPLES]),
-            few,
-            "add images of these classes, or expect them to be found badly",
-        ),
-        Finding(
-            "note",
-            "classes without a box anywhere",
-            len(unused),
-            tuple(unused[:EXAMPLES]),
-            (),
-            "nothing, or take them off the list of classes",
-        ),
-        Finding(
-            "note",
-            f"images without boxes, which teach background ({trained_on})",
-            len(bare),
-            (),
-            empty,
-            "nothing if they show no object of your classes; else mark their objects",
-        ),
+        Finding("serious", unshown, len(never), unseen, only[:SPOTS]),
+        Finding("warning", _RARE.at(trained_on), len(rare), tuple(rare[:EXAMPLES]), few),
+        Finding("note", _UNUSED, len(unused), tuple(unused[:EXAMPLES])),
+        Finding("note", _BACKGROUND.at(trained_on), len(bare), (), empty),
     ]
 
 
@@ -310,10 +283,10 @@ def in_locations(dataset: Dataset, seen: Scan, config: Config) -> list[Finding]:
         )  # fmt: skip
 
     bad = seen.boxes > 0 and seen.no_location.mean() > SERIOUS_LOSS
-    often = "a larger input often helps (data.size=...)"
-    kinds: tuple[tuple[Literal["serious", "warning"], str, np.ndarray, str], ...] = (
-        ("serious" if bad else "warning", "boxes without a location to learn them", seen.no_location, _LARGER),
-        ("warning", "boxes whose locations all learn a smaller box", seen.outranked, often),
-        ("warning", f"boxes with a side below {TINY * finest:g} px at this input size", tiny, _LARGER),
+    small = f"with a side below {TINY * finest:g} px at this input size"
+    found: tuple[tuple[Literal["serious", "warning"], Kind, np.ndarray], ...] = (
+        ("serious" if bad else "warning", _UNLEARNED, seen.no_location),
+        ("warning", _OUTRANKED, seen.outranked),
+        ("warning", Kind(f"boxes {small}", f"box {small}", _LARGER), tiny),
     )
-    return [Finding(level, what, int(mask.sum()), places(mask), spots(mask), do) for level, what, mask, do in kinds]
+    return [Finding(level, kind, int(mask.sum()), places(mask), spots(mask)) for level, kind, mask in found]

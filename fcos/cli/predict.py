@@ -169,7 +169,9 @@ def command(
     outputs = _outputs(out, yolo, coco, as_json, len(paths))
     lanes = lanes or pick_lanes(len(paths), batch, threads)
     if runtime in (None, "auto") and not moving and len(paths) < PAYS and not os.environ.get("FCOS_RUNTIME"):
-        runtime = "own"  # a graph takes longer to start than it saves
+        if runtime == "auto":
+            say(f"fewer than {PAYS} images: torch computes, since a graph takes longer to start than it saves")
+        runtime = "own"
     detector = load_together(
         model or ["fcos-lite0"],
         Looks(tile, overlap, parse_views(tta)),

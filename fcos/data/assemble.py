@@ -16,9 +16,11 @@ import numpy as np
 
 from ..errors import DataError, ImageError
 from ..files import text_name
+from . import kinds
 from .dataset import EXAMPLES, Note
 from .ids import Id
 from .image import SUFFIXES, image_header, turn_boxes
+from .kinds import Kind
 from .records import Boxes, Records, Size, Table
 
 
@@ -28,25 +30,25 @@ class Problems:
 
     source: Path
     strict: bool
-    _kinds: dict[str, Note] = field(default_factory=dict)
+    _kinds: dict[Kind, Note] = field(default_factory=dict)
 
-    def skip(self, what: str, where: str, count: int = 1, more: Iterable[str] = ()) -> None:
-        """Something is left out: `what` names the kind ('boxes without an area'), `where` the first of them, `more`
+    def skip(self, what: Kind, where: str, count: int = 1, more: Iterable[str] = ()) -> None:
+        """Something is left out: `where` is the first of the kind, `more` are
         others, of which the first few are kept."""
         if self.strict:
-            raise DataError(f"{self.source}: {what}: {where}")
+            raise DataError(f"{self.source}: {what.many}: {where}")
         self._count(what, where, count, "skipped", more)
 
-    def warn(self, what: str, where: str, count: int = 1, more: Iterable[str] = ()) -> None:
+    def warn(self, what: Kind, where: str, count: int = 1, more: Iterable[str] = ()) -> None:
         """Something that is kept, strict or not, and may hurt all the same."""
         self._count(what, where, count, "warning", more)
 
-    def note(self, what: str, where: str = "", count: int = 1) -> None:
+    def note(self, what: Kind, where: str = "", count: int = 1) -> None:
         """Something worth knowing that is no fault, strict or not."""
         self._count(what, where, count, "note")
 
     def _count(
-        self, kind: str, where: str, count: int, level: Literal["skipped", "warning", "note"], more: Iterable[str] = ()
+        self, kind: Kind, where: str, count: int, level: Literal["skipped", "warning", "note"], more: Iterable[str] = ()
     ) -> None:
         before = self._kinds.get(kind)
         if before is None:
@@ -150,7 +152,7 @@ def _merge_twins(images: list[ImageFile], rows: Rows, problems: Problems) -> Row
     for index, image in enumerate(images):
         target[index] = first.setdefault(image.file_name, index)
         if target[index] != index:
-            problems.note("images listed twice, boxes put together", image.file_name)
+            problems.note(kinds.LISTED_TWICE, image.file_name)
     if len(first) == len(images):
         return rows
     keep_images = np.flatnonzero(target == np.arange(len(images)))
@@ -186,14 +188,14 @@ def _measure(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[n
     for index, image in enumerate(images):
         if image.path is None:
             if image.size is None:
-                problems.skip("images without a size that are missing", image.file_name)
+                problems.skip(kinds.MISSING_SIZE, image.file_name)
                 usable[index] = False
             sizes[index] = image.size or (0, 0)
             continue
         try:
             header = image_header(image.path)
         except ImageError as error:
-            problems.skip("images that cannot be read", str(error))
+            problems.skip(kinds.UNREADABLE, str(error))
             usable[index] = False
             continue
         shown = header.displayed
@@ -203,7 +205,7 @@ def _measure(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[n
         if image.size != (header.height, header.width):
             given = f"{image.size[1]}x{image.size[0]}"
             problems.skip(
-                "images whose size is not the one the annotations were made for",
+                kinds.OTHER_SIZE,
                 f"{image.file_name} is {shown[1]}x{shown[0]}, the annotation file says {given}",
             )
             usable[index] = False
@@ -211,12 +213,12 @@ def _measure(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[n
         mine = rows.owner == index
         far = rows.boxes[mine][:, 2:].max(axis=0, initial=-np.inf)
         if (far > np.array([header.width, header.height]) + 1).any() and (far <= np.array(shown[::-1]) + 1).all():
-            problems.note("images rotated by EXIF whose listed size is not rotated, but the boxes are", image.file_name)
+            problems.note(kinds.TURNED_ALONE, image.file_name)
         else:
             rows.boxes[mine] = turn_boxes(rows.boxes[mine], header.orientation, shown)
             if rows.extent is not None and header.orientation >= 5:
                 rows.extent[mine] = rows.extent[mine][:, ::-1]
-            problems.note("images rotated by EXIF, boxes turned with them", image.file_name)
+            problems.note(kinds.TURNED, image.file_name)
     return sizes, usable
 
 
@@ -235,18 +237,17 @@ def _check_boxes(images: list[ImageFile], sizes: np.ndarray, rows: Rows, problem
         inside = (boxes[:, 2] > 0) & (boxes[:, 3] > 0) & (boxes[:, 0] < width) & (boxes[:, 1] < height)
         # Half a pixel over the edge is rounding.
         over = (boxes[:, :2] < -0.5).any(axis=1) | (boxes[:, 2] > width + 0.5) | (boxes[:, 3] > height + 0.5)
-    kinds = (
-        (~finite, "boxes that are not finite"),
-        (finite & ~solid, "boxes without an area, or with corners exchanged"),
-        (finite & solid & ~inside, "boxes wholly outside the image"),
+    faults = (
+        (~finite, kinds.NOT_FINITE),
+        (finite & ~solid, kinds.NO_AREA),
+        (finite & solid & ~inside, kinds.OUTSIDE),
     )
-    for bad, what in kinds:
+    for bad, what in faults:
         if bad.any():
             first, *others = map(int, np.flatnonzero(bad)[:EXAMPLES])
             problems.skip(what, name(first), int(bad.sum()), map(name, others))
     keep = finite & solid & inside
     if (keep & over).any():
         first, *others = map(int, np.flatnonzero(keep & over)[:EXAMPLES])
-        what = "boxes partly outside the image, kept and cut in training"
-        problems.warn(what, name(first), int((keep & over).sum()), map(name, others))
+        problems.warn(kinds.PARTLY_OUTSIDE, name(first), int((keep & over).sum()), map(name, others))
     return rows.select(keep)

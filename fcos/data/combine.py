@@ -10,8 +10,10 @@ import numpy as np
 from ..errors import DataError, did_you_mean
 from ..terminal import some
 from ..types import Classes
+from . import kinds
 from .dataset import Dataset, Note, merge
 from .duplicates import alike
+from .kinds import Kind
 from .pages import in_order
 from .splits import TAUGHT, draw_holdout, hold_out
 
@@ -81,7 +83,7 @@ def _with_places(parts: Sequence[Mapping[str, Dataset]]) -> list[Mapping[str, Da
         if list(part) == ["all"]:
             whole = part["all"]
             told = f"{whole.root} has no splits: its images are in {place}; use fcos data split first"
-            part = {place: replace(whole, split=place, notes=(*whole.notes, Note(told, len(whole))))}
+            part = {place: replace(whole, split=place, notes=(*whole.notes, Note(Kind(told), len(whole))))}
         placed.append(part)
     return placed
 
@@ -97,5 +99,5 @@ def _own_ids(dataset: Dataset) -> Dataset:
     if len(set(ids)) == len(ids):
         return dataset
     records = tuple(replace(record, id=k) for k, record in enumerate(dataset.records, 1))
-    note = Note("image ids that are in both sets: all images get new numbers", len(ids) - len(set(ids)))
+    note = Note(kinds.NEW_NUMBERS, len(ids) - len(set(ids)))
     return replace(dataset, records=records, notes=(*dataset.notes, note))

@@ -17,6 +17,7 @@ from ..errors import DataError, did_you_mean, one_line
 from ..terminal import plural, some
 from ..types import Classes
 from .ids import Id
+from .kinds import Kind
 from .records import Record, Records
 
 EXAMPLES = 20  # places of one kind of thing that are kept
@@ -30,14 +31,14 @@ class Note:
     is empty where the kind says all; `more` are further ones, `EXAMPLES` in all. `str(note)` is a line for a person.
     """
 
-    kind: str
+    kind: Kind
     count: int = 1
     example: str = ""
     level: Literal["skipped", "warning", "note"] = "note"
     more: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __str__(self) -> str:
-        line = f"skipped: {self.kind}" if self.level == "skipped" else self.kind
+        line = f"skipped: {self.kind.many}" if self.level == "skipped" else self.kind.many
         if self.example:
             return f"{line} ({self.count:,}; first: {one_line(self.example)})"
         return f"{line} ({self.count:,})" if self.count > 1 else line

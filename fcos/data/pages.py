@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import DataError, ImageError
 from ..readers import read_lines
 from ..types import Classes
+from . import kinds
 from .assemble import ImageFile, Problems, Rows, assemble, check_classes
 from .dataset import Dataset, Sources
 from .image import SUFFIXES, image_header
@@ -186,21 +187,21 @@ class Reading:
         alone = not any(e.image for e in entries)
         if entries and alone:
             first = entries[0].file or entries[0].name
-            problems.note("no image files found, only annotations", f"{first}", len(entries))
+            problems.note(kinds.ONLY_ANNOTATIONS, f"{first}", len(entries))
         draft = _Draft(self, problems)
         for entry in entries:
             pages = self.pages(entry.file) if entry.file else [Page(entry.name, None, ())]
             where = entry.file.name if entry.file else entry.name
             if entry.image is None and not alone:
-                problems.skip("images that are missing", str(entry.file or entry.name))
+                problems.skip(kinds.MISSING, str(entry.file or entry.name))
                 continue
             if entry.file is None:
-                problems.note(f"images without an {self.noun}, used as images without objects", entry.name)
+                problems.note(kinds.without(f"an {self.noun}", kinds.UNLABELLED), entry.name)
             for page in pages:
                 draft.add(page, entry.image, where, self._name(entry, page))
         unused = self._unlabelled(split, entries)
         if unused:
-            problems.note(f"images without an {self.noun}, left out", unused[0].name, len(unused))
+            problems.note(kinds.without(f"an {self.noun}", kinds.LEFT_OUT), unused[0].name, len(unused))
         return draft.dataset(split)
 
     def _name(self, entry: _Entry, page: Page) -> str:
@@ -254,10 +255,10 @@ class Reading:
                 paths = self.tree.images.locate(names, file, wanted)
             alone = not any(paths)
             if pages and alone:
-                problems.note("no image files found, only annotations", names[0], len(names))
+                problems.note(kinds.ONLY_ANNOTATIONS, names[0], len(names))
             for page, name, image in zip(pages, names, paths, strict=True):
                 if image is None and not alone:
-                    problems.skip("images that are missing", name)
+                    problems.skip(kinds.MISSING, name)
                     continue
                 draft.add(page, image, file.name, name)
         return draft.dataset(split)
@@ -277,7 +278,7 @@ class _Draft:
 
     def add(self, page: Page, image: Path | None, where: str, name: str) -> None:
         for problem in page.problems:
-            self.problems.skip("objects or files that cannot be used", f"{where}: {problem}")
+            self.problems.skip(kinds.OBJECTS, f"{where}: {problem}")
         size, scale = page.size, (1.0, 1.0)
         if page.shares:
             size, scale = _scale(page.size, image)
@@ -293,7 +294,7 @@ class _Draft:
                 continue
             if known is None:
                 what = f"{where}, {place or f'object {number}'}: {label!r}"
-                self.problems.skip("objects of a class that is not listed", what)
+                self.problems.skip(kinds.UNLISTED, what)
                 continue
             x1, y1, x2, y2 = box
             self.rows.append((index, known, ignore, area, x1 * width, y1 * height, x2 * width, y2 * height))

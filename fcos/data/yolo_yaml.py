@@ -13,6 +13,7 @@ from ..files import is_there
 from ..readers import read_lines
 from ..terminal import plural
 from ..types import Classes
+from . import kinds
 from .assemble import Problems, check_classes, list_images
 from .image import SUFFIXES
 from .pairing import clean_name
@@ -134,7 +135,7 @@ def _listed(file: Path, root: Path, problems: Problems) -> list[Path]:
         options = (top / Path(*parts[start:]) for start in range(len(parts)) for top in (root, file.parent))
         path = next((p for p in options if p.suffix.lower() in SUFFIXES and is_there(p) and p.is_file()), None)
         if path is None:
-            problems.skip("images that are missing", line)
+            problems.skip(kinds.MISSING, line)
         else:
             paths.append(path)
     return paths

@@ -191,6 +191,7 @@ def evaluate(
         class_agnostic=class_agnostic,
         backend=used,
         seconds=time.perf_counter() - started,
+        split=dataset.split,
     )
 
 

@@ -44,7 +44,8 @@ class Metrics:
     other COCO numbers allow the largest of `max_detections`. `voc_ap50` is the mean of the all-point VOC
     AP, `voc_ap50_11` of the 11-point one. `threshold` is the score with the best F1 over all classes
     pooled, at IoU 0.5, and `f1` that F1. `intervals` are the 95 % intervals of AP, AP50 and AP75, where they were
-    asked for. Printed, it is a short table; `table()` has all of it.
+    asked for; `split` is what the images are of, empty where that is not known. Printed, it is a short table;
+    `table()` has all of it.
     """
 
     ap: float
@@ -71,6 +72,7 @@ class Metrics:
     backend: str
     seconds: float
     intervals: Mapping[str, Interval] | None = None
+    split: str = ""
 
     def __repr__(self) -> str:
         """A short table: the numbers that people compare, and the classes, the weakest first."""
@@ -127,7 +129,8 @@ class Metrics:
         ignored = f" (and {self.ignored:,} ignored)" if self.ignored else ""
         counts = ((self.images, "image"), (self.objects, "object"), (self.detections, "detection"))
         images, objects, detections = (plural(n, what) for n, what in counts)
-        return f"{images}, {objects}{ignored}, {detections}"
+        judged = f" of {self.split}" if self.split not in ("", "all") else ""
+        return f"{images}{judged}, {objects}{ignored}, {detections}"
 
     def _weakest(self) -> tuple[tuple[str, ...], list[tuple[str, ...]], int]:
         """Head and rows of the classes with objects, the lowest AP first, and how many more there are."""

@@ -15,9 +15,10 @@ import pytest
 from fcos.analysis import doctor, findings, search
 from fcos.analysis.search import Rates, lost_share
 from fcos.config import Config, DataConfig
-from fcos.data import duplicates
+from fcos.data import duplicates, kinds
 from fcos.data.dataset import Dataset, Note
 from fcos.data.duplicates import dhash, find_twins, fingerprint, near_hashes
+from fcos.data.kinds import Kind
 from fcos.data.open import open_splits
 from fcos.data.records import Record
 from fcos.types import Classes
@@ -104,7 +105,7 @@ def test_fingerprints_use_every_core(monkeypatch, tmp_path):
 def test_a_box_marked_twice():
     boxes = [(0, 0, 50, 50, 0), (0, 0, 50, 49, 0), (1, 0, 50, 50, 1), (60, 60, 90, 90, 0)]
     assert findings.same_boxes(record(1, boxes)) == [(0, 1), (0, 2), (1, 2)]
-    found = {f.what: f.count for f in findings.in_boxes("train", dataset([record(1, boxes)]))}
+    found = {f.kind.many: f.count for f in findings.in_boxes("train", dataset([record(1, boxes)]))}
     assert found == {"boxes marked twice (train)": 1, "boxes marked as two classes (train)": 2}
 
 
@@ -114,7 +115,7 @@ def test_leakage_and_unseen_classes_are_serious(tmp_path):
     train = dataset([record(1, [(10, 10, 90, 90, 0)], one), record(2, [], two)])
     val = dataset([record(1, [(10, 10, 90, 90, 1)], again), record(2, [], three)], "val")
     d = doctor.diagnose({"train": train, "val": val}, CONFIG, tune=False)
-    serious = {f.what: f.count for f in d.findings if f.level == "serious"}
+    serious = {f.kind.many: f.count for f in d.findings if f.level == "serious"}
     assert serious == {"pairs of images that are in two splits": 1, "classes that train never shows": 1}
     assert d.serious
     clean = doctor.diagnose({"train": train}, CONFIG, tune=False)
@@ -124,25 +125,42 @@ def test_leakage_and_unseen_classes_are_serious(tmp_path):
 def test_what_the_reader_skipped_is_serious():
     notes = (
         Note(
-            "boxes without an area, or with corners exchanged",
+            kinds.NO_AREA,
             1203,
             "annotation 5 (of 7; first: x) of x.jpg",
             "skipped",
         ),
-        Note("boxes partly outside the image, kept and cut in training", 2, "annotation 1 of y.jpg", "warning"),
-        Note("some remark"),
+        Note(kinds.PARTLY_OUTSIDE, 2, "annotation 1 of y.jpg", "warning"),
+        Note(Kind("some remark")),
     )
     found = findings.in_notes("val", dataset([], notes=notes))
     assert [(f.level, f.count) for f in found] == [("serious", 1203), ("warning", 2), ("note", 1)]
-    assert found[0].what == "boxes without an area, or with corners exchanged (val)"
+    assert found[0].kind.many == "boxes without an area, or with corners exchanged (val)"
     assert found[0].examples == ("annotation 5 (of 7; first: x) of x.jpg",)
+
+
+def test_every_kind_says_one_and_what_is_left_out_says_what_to_do():
+    """One thing is not said as many, and whoever loses rows learns what to do."""
+    every = {name: kind for name, kind in vars(kinds).items() if isinstance(kind, Kind)}
+    assert len(every) > 15
+    for name, kind in every.items():
+        first = kind.many.split()[0]
+        if (first.endswith("s") and " that " in kind.many) or first in ("boxes", "images"):
+            assert kind.told(1).split()[0] != first, name
+        assert kind.told(2) == kind.many
+        if "cannot" in kind.many or "missing" in kind.many or "not in the file" in kind.many:
+            assert kind.do, name
+    assert kinds.NO_AREA.at("val").told(1) == "box without an area, or with corners exchanged (val)"
+    bare = kinds.without("a label file", kinds.UNLABELLED)
+    assert bare.told(1) == "image without a label file, used as an image without objects"
+    assert bare.told(7) == "images without a label file, used as images without objects"
 
 
 def test_small_boxes_between_the_points_are_serious_when_many():
     boxes = [(5, 5, 11, 11, 0), (1, 1, 7, 7, 1)]
     d = doctor.diagnose({"train": dataset([record(1, boxes)])}, CONFIG, images=False, tune=False)
     assert d.numbers()["best_possible_recall"] == 0.5
-    assert [f.what for f in d.findings if f.level == "serious"] == ["boxes without a location to learn them"]
+    assert [f.kind.many for f in d.findings if f.level == "serious"] == ["boxes without a location to learn them"]
     assert [v.boxes for v in d.levels] == [1, 0, 0, 0, 0]
     assert d.together.tolist() == [[1, 1], [1, 1]]
     assert json.dumps(d.to_dict(), allow_nan=False)
@@ -194,9 +212,9 @@ def test_the_verdict_stands_on_top():
     d = doctor.diagnose({"train": train}, CONFIG, images=False, tune=False)
     found = {
         "ready to train": (),
-        "worth a look": (doctor.Finding("warning", "few boxes", 3),),
+        "worth a look": (doctor.Finding("warning", Kind("few boxes"), 3),),
         "fix 1 serious problem before training: no boxes at all": (
-            doctor.Finding("serious", "no boxes at all", 1), doctor.Finding("warning", "few boxes", 3)),
+            doctor.Finding("serious", Kind("no boxes at all"), 1), doctor.Finding("warning", Kind("few boxes"), 3)),
     }  # fmt: skip
     for words, several in found.items():
         assert words in replace(d, findings=several).text().splitlines()[0]
@@ -213,10 +231,7 @@ def test_one_is_singular_and_each_serious_thing_says_what_to_do(tmp_path):
     for words in ("pair of images that is in two splits", "box marked twice (train)", "class that train never shows"):
         assert words in text
     assert "fcos labels check 'my data' finds more" in text
-    assert all(f.do for f in d.findings if f.level == "serious")
-    twice = replace(d.findings[0], what="boxes without a location to learn them", count=2)
-    assert twice.told == "boxes without a location to learn them"
-    assert replace(twice, count=1).told == "box without a location to learn it"
+    assert all(f.kind.do for f in d.findings if f.level == "serious")
 
 
 def test_all_bad_rows_are_listed_up_to_a_limit_that_is_said(tmp_path):
@@ -230,7 +245,7 @@ def test_all_bad_rows_are_listed_up_to_a_limit_that_is_said(tmp_path):
     (tmp_path / "data.yaml").write_text("train: images/train\nval: images/train\nnames: [a]\n")
     splits = {"train": open_splits(tmp_path)["train"]}
     d = doctor.diagnose(splits, CONFIG, images=False, tune=False)
-    (rows,) = (f for f in d.findings if f.what == "label rows that cannot be used (train)")
+    (rows,) = (f for f in d.findings if f.kind.many == "label rows that cannot be used (train)")
     assert rows.count == 27
     for page, most in ((d.text(), 5), (write_page(tmp_path / "page.html", d).read_text(), 20)):
         assert len(re.findall(r"p\d\d\.txt, line 2", page)) == most
@@ -294,7 +309,7 @@ def test_every_finding_with_an_image_is_shown(tmp_path):
         }  # fmt: skip
         (tmp_path / f"instances_{split}.json").write_text(json.dumps(content))
     d = doctor.diagnose(open_splits(tmp_path), CONFIG, tune=False)
-    shown = {f.what: len(f.spots) for f in d.findings}
+    shown = {f.kind.many: len(f.spots) for f in d.findings}
     for words, count in (
         ("two splits", 2), ("show the same, in one split", 2), ("marked twice", 1), ("as two classes", 1),
         ("without an area", 1), ("partly outside", 1), ("never shows", 1), ("without boxes", 2), ("fewer than", 2),

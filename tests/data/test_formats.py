@@ -7,7 +7,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from fcos.data import kinds
 from fcos.data.dataset import Note
+from fcos.data.kinds import Kind
 from fcos.data.open import open_dataset, open_splits
 from fcos.errors import DataError
 
@@ -72,7 +74,7 @@ def test_inclusive_boxes_end_one_pixel_earlier(tmp_path):
     dataset = open_dataset(path, inclusive=True)
     assert dataset.records[0].boxes.tolist() == [[10, 20, 39, 59]]
     assert dataset.notes[1] == Note(
-        "boxes without an area, or with corners exchanged",
+        kinds.NO_AREA,
         1,
         "annotation 901 of a.jpg, corners (5, 5, 5, 5)",
         "skipped",
@@ -579,4 +581,4 @@ def test_a_yolo_place_too_long_for_any_file_is_one_line(key, tmp_path):
 
 
 def test_a_note_is_one_line_whatever_the_file_is_called():
-    assert str(Note("left out", 2, "a\nb.png")) == r"left out (2; first: a\nb.png)"
+    assert str(Note(Kind("left out"), 2, "a\nb.png")) == r"left out (2; first: a\nb.png)"

@@ -32,6 +32,7 @@ def test_every_way_gives_the_same_numbers(work, capsys):
     expected = evaluate(predict_dataset(model, data), data)
     assert expected.images == 4
     assert expected.ap50 > 0
+    assert "4 images of test, " in str(expected)
     for one in (model, work / "model.safetensors", str(work / "model.safetensors")):
         for where in (data, work / "shapes", str(work / "shapes")):
             assert evaluate(one, where).numbers() == pytest.approx(expected.numbers(), abs=0, rel=0, nan_ok=True)

@@ -19,10 +19,12 @@ import numpy as np
 from ...errors import DataError
 from ...json_rows import read_json_rows
 from ...types import Classes
+from .. import kinds
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..coco_columns import ABSENT, Columns, float_of
 from ..dataset import Dataset, Sources
 from ..ids import Id, id_of, look_up, settle, spelled
+from ..kinds import Kind
 from ..pages import in_order
 from ..pairing import clean_name
 from ..probe import Probe, stem_of
@@ -113,7 +115,7 @@ def _read(path: Path, split: str, tree: Tree, options: ReadOptions) -> Dataset:
     problems = Problems(path, options.strict)
     listed = _list(data, "images", path)
     if "annotations" not in data:
-        problems.note("the file has no annotations")
+        problems.note(kinds.NO_ANNOTATIONS)
     classes, label_of = _classes(_list(data, "categories", path), annotations, path, problems)
     images, index_of = _images(listed, path, split, tree, problems)
     del data, listed  # of COCO's size they are most of the memory that opening takes
@@ -151,7 +153,8 @@ def _classes(
         head = rows[0]
         unused = all(category != head[0] for category in set(map(_plain, annotations.categories.tolist())))
         if head[2].get("supercategory") in ("none", None) and unused:
-            problems.note(f"the class {head[1]!r} (id {head[0]}) only groups the others and has no boxes: left out")
+            told = f"the class {head[1]!r} (id {head[0]}) only groups the others and has no boxes: left out"
+            problems.note(Kind(told))
             rows = rows[1:]
     names = tuple(row[1] for row in rows)
     check_classes(names, path)
@@ -184,14 +187,14 @@ def _images(
     missing = [name for name, place in zip(names, paths, strict=True) if place is None]
     alone = len(missing) == len(names)
     if names and alone:
-        problems.note("no image files found, only annotations", names[0], len(names))
+        problems.note(kinds.ONLY_ANNOTATIONS, names[0], len(names))
     elif missing:
-        problems.skip("images that are missing", missing[0], len(missing), missing[1:])
+        problems.skip(kinds.MISSING, missing[0], len(missing), missing[1:])
     ids = [key for image in listed if (key := id_of(image["id"])) is not None]
     numbers = settle(ids)
     renamed = [str(key) for key, number in numbers.items() if spelled(key) != number]
     if renamed:
-        problems.note("image ids are not numbers; numbered 1, 2, ...", renamed[0], len(renamed))
+        problems.note(kinds.NO_NUMBERS, renamed[0], len(renamed))
     images: list[ImageFile] = []
     index_of: dict[Id, int] = {}
     for image, key, name, place in zip(listed, ids, names, paths, strict=True):
@@ -201,7 +204,7 @@ def _images(
         if index_of.get(key, -1) >= 0:
             if images[index_of[key]].file_name != name:
                 raise DataError(f"{path}: the image id {key!r} belongs to two images, {name} is one of them")
-            problems.note("images listed twice, boxes put together", name)
+            problems.note(kinds.LISTED_TWICE, name)
             continue
         index_of[key] = len(images)
         height, width = float_of(image.get("height")), float_of(image.get("width"))
@@ -225,10 +228,10 @@ def _rows(
         return f"annotation {row if ids[row] is ABSENT else ids[row]}"
 
     for bad, what, key, values in (
-        (owner == -2, "annotations of an image id that is not in the file", "image_id", annotations.images),
+        (owner == -2, kinds.NO_SUCH_IMAGE, "image_id", annotations.images),
         (
             (owner >= 0) & (labels < 0),
-            "annotations of a category id that is not in the file",
+            kinds.NO_SUCH_CATEGORY,
             "category_id",
             annotations.categories,
         ),

@@ -23,9 +23,11 @@ from ...errors import DataError, ImageError
 from ...readers import read_json, read_lines
 from ...terminal import plural
 from ...types import Classes
+from .. import kinds
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..dataset import Dataset, Sources
 from ..image import image_size
+from ..kinds import Kind
 from ..pages import in_order
 from ..pairing import clean_name, folder_key
 from ..probe import Probe, stem_of
@@ -145,7 +147,7 @@ def _read_entries(made: _Set, data: DataFile, key: str) -> Dataset:
 def _read_unnamed(made: _Set, split: str) -> Dataset:
     problems = Problems(made.source, made.strict)
     paths = [p for p, s in made.tree.images.splits.items() if s == split]
-    problems.note(f"the split {split} is not named in {made.source.name}; its folder has images and labels")
+    problems.note(Kind(f"the split {split} is not named in {made.source.name}; its folder has images and labels"))
     return _read_images(made, split, paths, problems)
 
 
@@ -234,7 +236,7 @@ def _read_images(made: _Set, split: str, paths: list[Path], problems: Problems) 
         try:
             lines = read_lines(labels, kind=DataError)
         except DataError as error:
-            problems.skip("label files that cannot be read", str(error))
+            problems.skip(kinds.LABEL_FILES, str(error))
             continue
         height, width = size or (1, 1)
         for number, line in enumerate(lines, 1):
@@ -243,13 +245,13 @@ def _read_images(made: _Set, split: str, paths: list[Path], problems: Problems) 
             try:
                 label, (x1, y1, x2, y2) = _row(line, label_of)
             except ValueError as error:
-                problems.skip("label rows that cannot be used", f"{labels}, line {number}: {error}")
+                problems.skip(kinds.LABEL_ROWS, f"{labels}, line {number}: {error}")
                 continue
             rows.append((index, label, x1 * width, y1 * height, x2 * width, y2 * height))
             names.append((labels, number))
     if bare:
-        kind = "no image has a label file: is 'labels' beside 'images'?" if bare == len(paths) else ""
-        problems.note(kind or "images without a label file, used as images without objects", count=bare)
+        none = bare == len(paths)
+        problems.note(kinds.NO_LABELS if none else kinds.without("a label file", kinds.UNLABELLED), count=bare)
     table = np.array(rows, dtype=np.float64).reshape(-1, 6)
     flat = Rows(
         table[:, 0].astype(np.int64),

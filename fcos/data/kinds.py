@@ -1,0 +1,89 @@
+"""What may be noticed in a data set: each kind in words for many and for one, with what to do about it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """`many` and `one` stand behind a number; `one` is empty where it is the same. `do` says what to do about it, empty
+    where nothing is asked for; DATA stands there for the data set."""
+
+    many: str
+    one: str = ""
+    do: str = ""
+
+    def told(self, count: int) -> str:
+        """What is said behind the count."""
+        return self.one if count == 1 and self.one else self.many
+
+    def at(self, place: str) -> Kind:
+        """The same, with a place in brackets behind it."""
+        return self._replace(many=f"{self.many} ({place})", one=f"{self.one or self.many} ({place})")
+
+
+_FILES = "correct these files or delete them; they are left out"
+_LINES = "correct these lines or delete them; they are left out"
+_BOXES = "correct them in the annotation file; they are left out"
+_LOST = "put the files where they belong, name their folder with --images, or take them off the list"
+_UNLISTED = "add the class to the list, or delete these objects"
+
+# --------------------------------------------------------------------------- images and files
+
+ONLY_ANNOTATIONS = Kind("no image files found, only annotations")
+MISSING = Kind("images that are missing", "image that is missing", _LOST)
+MISSING_SIZE = Kind("images without a size that are missing", "image without a size that is missing", _LOST)
+UNREADABLE = Kind(
+    "images that cannot be read",
+    "image that cannot be read",
+    "replace these files or delete them; they are left out",
+)
+OTHER_SIZE = Kind(
+    "images whose size is not the one the annotations were made for",
+    "image whose size is not the one the annotations were made for",
+    "put back the images that the annotations were made for",
+)
+TURNED_ALONE = Kind(
+    "images rotated by EXIF whose listed size is not rotated, but the boxes are",
+    "image rotated by EXIF whose listed size is not rotated, but the boxes are",
+)
+TURNED = Kind("images rotated by EXIF, boxes turned with them", "image rotated by EXIF, boxes turned with it")
+LISTED_TWICE = Kind("images listed twice, boxes put together", "image listed twice, boxes put together")
+NEW_NUMBERS = Kind("image ids that are in both sets: all images get new numbers")
+NO_NUMBERS = Kind("image ids are not numbers; numbered 1, 2, ...")
+NO_LABELS = Kind("no image has a label file: is 'labels' beside 'images'?")
+NO_ANNOTATIONS = Kind("the file has no annotations")
+
+# --------------------------------------------------------------------------- rows
+
+LABEL_FILES = Kind("label files that cannot be read", "label file that cannot be read", _FILES)
+LABEL_ROWS = Kind("label rows that cannot be used", "label row that cannot be used", _LINES)
+OBJECTS = Kind("objects or files that cannot be used", "object or file that cannot be used", _LINES)
+UNLISTED = Kind("objects of a class that is not listed", "object of a class that is not listed", _UNLISTED)
+NO_SUCH_IMAGE = Kind(
+    "annotations of an image id that is not in the file", "annotation of an image id that is not in the file", _BOXES
+)
+NO_SUCH_CATEGORY = Kind(
+    "annotations of a category id that is not in the file",
+    "annotation of a category id that is not in the file",
+    _BOXES,
+)
+NOT_FINITE = Kind("boxes that are not finite", "box that is not finite", _BOXES)
+NO_AREA = Kind(
+    "boxes without an area, or with corners exchanged", "box without an area, or with corners exchanged", _BOXES
+)
+OUTSIDE = Kind("boxes wholly outside the image", "box wholly outside the image", _BOXES)
+PARTLY_OUTSIDE = Kind(
+    "boxes partly outside the image, kept and cut in training",
+    "box partly outside the image, kept and cut in training",
+    "nothing, they are cut; if there are many, see whether boxes and images belong together",
+)
+
+
+def without(what: str, then: str) -> Kind:
+    """Images without a file of some kind, and how they are used."""
+    return Kind(f"images without {what}, {then}", f"image without {what}, {then.replace('images', 'an image')}")
+
+
+UNLABELLED = "used as images without objects"
+LEFT_OUT = "left out"
