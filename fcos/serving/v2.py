@@ -13,6 +13,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,8 @@ def _split(body: bytes, head_length: str | None) -> tuple[bytes, bytes]:
 
 
 def _sources(given: dict[str, Any], rest: bytes, limits: Limits) -> list[bytes | Pixels]:
+    if len(given["shape"]) > 4:
+        raise Refused(400, f"images have a shape of one or four sides, not {len(given['shape'])}")
     shape = [int(side) for side in given["shape"]]
     size = (given.get("parameters") or {}).get("binary_data_size")
     raw = None if size is None else rest[: int(size)]
@@ -97,26 +100,46 @@ def _sources(given: dict[str, Any], rest: bytes, limits: Limits) -> list[bytes |
     if shape and shape[0] > limits.images:
         raise Refused(413, f"the request holds {shape[0]} images; at most {limits.images} are taken")
     if given["datatype"] == "BYTES":
-        files = _files(raw) if raw is not None else [_from_text(text) for text in np.ravel(given["data"]).tolist()]
-        if len(shape) != 1 or len(files) != shape[0]:
-            raise Refused(400, f"BYTES must have the shape [N]; the shape is {shape}, and {len(files)} were sent")
-        return list(files)
+        if len(shape) != 1:
+            raise Refused(400, f"BYTES must have the shape [N], not {shape}")
+        values: list[Any] = _flat(given["data"]) if raw is None else [*_files(raw, shape[0])]
+        _check_count(len(values), shape)
+        return [value if isinstance(value, bytes) else _from_text(value) for value in values]
     if given["datatype"] != "UINT8" or len(shape) != 4 or shape[3] != 3:
         raise Refused(400, f"images must be UINT8 [N,H,W,3], or BYTES [N]; not {given['datatype']} {shape}")
     if shape[1] * shape[2] > limits.pixels:
         raise Refused(413, f"an image of {shape[2]}x{shape[1]} pixels; at most {limits.pixels} in all are taken")
-    values: NDArray[Any] = np.frombuffer(raw, np.uint8) if raw is not None else np.ravel(np.asarray(given["data"]))
-    if values.size != math.prod(shape):
-        raise Refused(400, f"{shape} needs {math.prod(shape)} values, not {values.size}")
-    if raw is None and (values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255):
-        raise Refused(400, "UINT8 values are whole numbers in 0..255")
-    return list(np.ascontiguousarray(values.astype(np.uint8).reshape(shape)))
+    if raw is None:
+        numbers = _flat(given["data"])
+        _check_count(len(numbers), shape)
+        if set(map(type, numbers)) != {int} or min(numbers) < 0 or max(numbers) > 255:
+            raise Refused(400, "UINT8 values are whole numbers in 0..255")
+        raw = bytes(numbers)
+    _check_count(len(raw), shape)
+    return list(np.frombuffer(raw, np.uint8).reshape(shape).copy())
 
 
-def _files(raw: bytes) -> list[bytes]:
-    """BYTES in binary: each a length in four bytes, little end first, then the bytes."""
-    parts, at = [], 0
-    while at < len(raw):
+def _check_count(count: int, shape: Sequence[int]) -> None:
+    if count != math.prod(shape):
+        raise Refused(400, f"{list(shape)} needs {math.prod(shape)} values, not {count}")
+
+
+def _flat(data: Any) -> list[Any]:
+    """The values of lists in lists, all of one depth and length, in order. numpy is not asked for this: of texts it
+    makes an array in which each has the room of the longest."""
+    values: list[Any] = data if isinstance(data, list) else [data]
+    while values and set(map(type, values)) == {list}:
+        if len(set(map(len, values))) > 1:
+            raise Refused(400, "the lists of the data differ in length")
+        values = list(chain.from_iterable(values))
+    return values
+
+
+def _files(raw: bytes, most: int) -> list[bytes]:
+    """BYTES in binary: each a length in four bytes, little end first, then the bytes. Read until one is too many."""
+    parts: list[bytes] = []
+    at = 0
+    while at < len(raw) and len(parts) <= most:
         (length,) = struct.unpack_from("<I", raw, at)
         at += 4
         if at + length > len(raw):
@@ -126,8 +149,10 @@ def _files(raw: bytes) -> list[bytes]:
     return parts
 
 
-def _from_text(text: str) -> bytes:
+def _from_text(text: Any) -> bytes:
     try:
+        if not isinstance(text, str):
+            raise TypeError
         return base64.b64decode(text, validate=True)
     except (binascii.Error, TypeError, ValueError):
         raise Refused(400, "BYTES in JSON must be base64") from None
