@@ -25,10 +25,14 @@ from .server import Server
 def build(server: Server, ready: Callable[[], None] = lambda: None) -> FastAPI:
     """The application around loaded models; `ready` is called when it begins to answer."""
 
+    models = pages.BrowserModels()
+
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         ready()
         yield
+        models.stop()
+        server.fetching.shutdown(wait=False, cancel_futures=True)
         grace = server.limits.grace
         await asyncio.gather(*(asyncio.to_thread(engine.stop, grace) for engine in server.engines.values()))
 
@@ -41,7 +45,7 @@ def build(server: Server, ready: Callable[[], None] = lambda: None) -> FastAPI:
     detect.add(app, server)
     protocol.add(app, server)
     upkeep.add(app, server)
-    pages.add(app, server.engines)
+    pages.add(app, server.engines, models)
     if server.options.label_studio is not None:
         studio.add(app, server)
     if server.options.access.origins:

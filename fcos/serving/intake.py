@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import io
 import ipaddress
+import itertools
 import socket
 import ssl
 import time
@@ -15,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from PIL.Image import DecompressionBombError
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import File, FormParser, parse_options_header
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from ..data.image import image_header
@@ -23,6 +24,8 @@ from ..errors import ImageError
 from .options import Limits, Refused
 
 _DRAIN = 4  # times the limit of a body
+_FIELDS = 100  # of a form, beside its files; nothing reads them, and a million takes a minute
+_BLOCK = 1 << 20  # bytes of a form between two looks at the clock
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,9 @@ async def read_body(request: Request, limits: Limits, deadline: float) -> bytes:
     return b"".join(parts)
 
 
-def uploads(body: bytes, content_type: str, limits: Limits) -> list[Upload]:
+def uploads(body: bytes, content_type: str, limits: Limits, deadline: float) -> list[Upload]:
     """The images of a body: every file of a multipart form, or the body itself. Refused: 400 for a form that is
-    broken or holds no file, 413 for too many files."""
+    broken or holds no file, 413 for too many files or fields, 504 where reading it passes the deadline."""
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         if not body:
@@ -76,6 +79,11 @@ def uploads(body: bytes, content_type: str, limits: Limits) -> list[Upload]:
     if not boundary:
         raise Refused(400, "the form names no boundary")
     files: list[Upload] = []
+    fields = itertools.count(1)
+
+    def skip(_: Field) -> None:
+        if next(fields) > _FIELDS:
+            raise Refused(413, f"the form has more than {_FIELDS} fields; send images as files")
 
     def take(file: File) -> None:
         if len(files) >= limits.images:
@@ -87,10 +95,13 @@ def uploads(body: bytes, content_type: str, limits: Limits) -> list[Upload]:
 
     try:
         parser = FormParser(
-            "multipart/form-data", lambda field: None, take, boundary=boundary,
+            "multipart/form-data", skip, take, boundary=boundary,
             config={"MAX_MEMORY_FILE_SIZE": limits.body + 1, "MAX_BODY_SIZE": limits.body + 1},
         )  # fmt: skip
-        parser.write(body)
+        for start in range(0, len(body), _BLOCK):
+            if time.monotonic() > deadline:
+                raise Refused(504, "the deadline passed while the form was read")
+            parser.write(body[start : start + _BLOCK])
         parser.finalize()
     except (FormParserError, ValueError, KeyError, AssertionError) as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -34,20 +34,29 @@ _THEIRS = {
 
 
 class BrowserModels:
-    """The ONNX file and its description for each engine, written when first asked for, again after a reload."""
+    """The ONNX file and its description for each engine, written when first asked for, again after a reload or where
+    it failed: one at a time, in a thread of its own, so that those who wait for it hold none of those that answer."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: dict[str, tuple[object, bytes, str]] = {}
+        self._writer = ThreadPoolExecutor(1, "browser-model")
+        self._kept: dict[str, tuple[object, Future[tuple[bytes, str]]]] = {}
 
-    def of(self, engine: Engine) -> tuple[bytes, str]:
-        """(ONNX file, JSON about it); takes up to a minute at the first call. FcosError where it cannot be had."""
-        with self._lock:
-            kept = self._kept.get(engine.name)
-            if kept is None or kept[0] is not engine.detector:
-                graph, about = _written(engine)
-                kept = self._kept[engine.name] = (engine.detector, graph, about_text(about))
-            return kept[1], kept[2]
+    async def of(self, engine: Engine) -> tuple[bytes, str]:
+        """(ONNX file, JSON about it); takes up to some minutes at the first call. FcosError where it cannot be had."""
+        detector, written = self._kept.get(engine.name, (None, None))
+        if written is None or detector is not engine.detector or (written.done() and written.exception() is not None):
+            written = self._writer.submit(_files_of, engine)
+            self._kept[engine.name] = (engine.detector, written)
+        return await asyncio.shield(asyncio.wrap_future(written))  # one who stops waiting stops nobody else
+
+    def stop(self) -> None:
+        """Write no more."""
+        self._writer.shutdown(wait=False, cancel_futures=True)
+
+
+def _files_of(engine: Engine) -> tuple[bytes, str]:
+    graph, about = _written(engine)
+    return graph, about_text(about)
 
 
 def _written(engine: Engine) -> tuple[bytes, About]:
@@ -65,9 +74,8 @@ def _written(engine: Engine) -> tuple[bytes, About]:
     return Path(path).read_bytes(), about
 
 
-def add(app: FastAPI, engines: dict[str, Engine]) -> None:
+def add(app: FastAPI, engines: dict[str, Engine], models: BrowserModels) -> None:
     """The routes."""
-    models = BrowserModels()
 
     def page(name: str) -> Response:
         return Response((WEB / name).read_bytes(), media_type="text/html; charset=utf-8")
@@ -99,7 +107,7 @@ def add(app: FastAPI, engines: dict[str, Engine]) -> None:
         if name not in engines:
             raise Refused(404, f"there is no model {name[:80]!r}; models: {', '.join(engines)}")
         try:
-            return await asyncio.to_thread(models.of, engines[name])
+            return await models.of(engines[name])
         except FcosError as error:
             raise Refused(501, f"this network cannot be had for the browser: {error}") from None
 

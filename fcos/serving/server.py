@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ..errors import FcosError
 from .engine import Engine
 from .metrics import Metrics
 from .options import Limits, Refused, ServeOptions
+
+T = TypeVar("T")
+_FETCHES = 16  # at once, from other hosts
+
+
+def _fetching() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_FETCHES, "fetch")
 
 
 @dataclass(frozen=True)
@@ -17,6 +29,16 @@ class Server:
     options: ServeOptions
     engines: dict[str, Engine]
     metrics: Metrics
+    fetching: ThreadPoolExecutor = field(default_factory=_fetching)
+
+    async def fetched(self, work: Callable[[], T], deadline: float) -> T:
+        """What `work` gets from another host. It has threads of its own: a slow host must hold none of those that
+        answer. Refused (504) at the deadline, a time of `time.monotonic`."""
+        try:
+            async with asyncio.timeout(max(deadline - time.monotonic(), 0.0)):
+                return await asyncio.get_running_loop().run_in_executor(self.fetching, work)
+        except TimeoutError:
+            raise Refused(504, "what had to be fetched did not arrive in time") from None
 
     @property
     def limits(self) -> Limits:

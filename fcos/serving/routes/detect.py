@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
@@ -109,9 +110,9 @@ async def _pictures(server: Server, request: Request, deadline: float) -> list[U
     kind = request.headers.get("content-type", "")
     if _is_json(request):
         url = await asyncio.to_thread(_url, body)
-        data = await asyncio.to_thread(fetch, url, server.options.access.hosts, server.limits)
+        data = await server.fetched(partial(fetch, url, server.options.access.hosts, server.limits), deadline)
         return [Upload(data, url)]
-    return await asyncio.to_thread(uploads, body, kind, server.limits)
+    return await asyncio.to_thread(uploads, body, kind, server.limits, deadline)
 
 
 def _url(body: bytes) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -42,13 +42,15 @@ async def annotate(server: Server, engine: Engine, request: Request, which: Want
     limits = server.limits
     studio = label_studio.Studio(server.options.label_studio or "", os.environ.get("LABEL_STUDIO_API_KEY"))
     tasks, tags = await asyncio.to_thread(label_studio.read, await read_body(request, limits, deadline))
-    studio = await asyncio.to_thread(studio.signed, limits)
+    studio = await server.fetched(partial(studio.signed, limits), deadline)
     end = time.monotonic() + _PATIENCE
     rows: list[dict[str, Any]] = []
     for first in range(0, len(tasks), limits.images):
         until = min(time.monotonic() + limits.timeout, end)
-        take = partial(label_studio.image_of, tags=tags, studio=studio, limits=limits)
-        some = await _outcomes(engine, tasks[first : first + limits.images], take, which.least, until)
+        part = tasks[first : first + limits.images]
+        taking = (partial(label_studio.image_of, task, tags, studio, limits) for task in part)
+        images = await asyncio.gather(*(server.fetched(take, until) for take in taking), return_exceptions=True)
+        some = await _outcomes(engine, images, which.least, until)
         rows += [_row(engine, one, which, tags) for one in some]
     for task, row in zip(tasks, rows, strict=True):
         if "error" in row:
@@ -57,14 +59,9 @@ async def annotate(server: Server, engine: Engine, request: Request, which: Want
 
 
 async def _outcomes(
-    engine: Engine,
-    tasks: Sequence[dict[str, Any]],
-    take: Callable[[dict[str, Any]], bytes],
-    least: float,
-    deadline: float,
+    engine: Engine, images: Sequence[bytes | BaseException], least: float, deadline: float
 ) -> list[Outcome | Exception]:
-    """What becomes of each task's image, which `take` gets."""
-    images = await asyncio.gather(*(asyncio.to_thread(take, task) for task in tasks), return_exceptions=True)
+    """What becomes of each image, or of the error that stands for it."""
     computed = iter(await compute(engine, [i for i in images if isinstance(i, bytes)], least, deadline))
     outcomes: list[Outcome | Exception] = []
     for image in images:
