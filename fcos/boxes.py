@@ -44,7 +44,8 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
     sides = (high - low).clamp(min=0)
     both = sides[..., 0] * sides[..., 1]
-    return both / (area(a)[:, None] + area(b)[None, :] - both)
+    union = area(a)[:, None] + area(b)[None, :] - both
+    return both / union.clamp(min=torch.finfo(union.dtype).tiny)  # two empty boxes share nothing
 
 
 def distance_overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,7 +161,7 @@ def _first_of_nms(boxes: Tensor, scores: Tensor, labels: Tensor, limit_iou: floa
 
 
 def _soft_nms(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: DecodeConfig) -> tuple[Tensor, Tensor]:
-    """Soft-NMS (Bodla et al., arXiv 1704.04503), per class; boxes that fall below `cfg.threshold` end it."""
+    """Soft-NMS (Bodla et al., arXiv 1704.04503), per class; boxes that fall below a tenth of `cfg.threshold` end it."""
     left = scores.clone()
     keep: list[Tensor] = []
     kept: list[Tensor] = []

@@ -56,7 +56,10 @@ def _commit() -> str | None:
             command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
         ).stdout.strip()
 
-    try:  # not describe --dirty: it writes the index, and leaves a lock behind where it is killed
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != Path(__file__).resolve().parents[1]:
+            return None  # installed somewhere inside another project
+        # not describe --dirty: it writes the index, and leaves a lock behind where it is killed
         name = git("describe", "--always")
         changed = bool(name) and git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):

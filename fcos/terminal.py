@@ -161,11 +161,17 @@ def parse_shape(text: str) -> tuple[int, int]:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> str:
     """Aligned columns; the first `left` of them flush left, numbers flush right."""
+    from rich.cells import cell_len  # signs of some scripts are two columns wide
+
     cells = [[one_line(str(c)) for c in row] for row in [head, *rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    widths = [max(cell_len(row[i]) for row in cells) for i in range(len(head))]
+
+    def padded(cell: str, width: int, first: bool) -> str:
+        gap = " " * (width - cell_len(cell))
+        return cell + gap if first else gap + cell
+
     lines = [
-        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in cells
+        "  ".join(padded(c, w, i < left) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in cells
     ]
     return "\n".join(line.rstrip() for line in lines)
 

@@ -45,7 +45,8 @@ class Level:
 class Diagnosis:
     """What `diagnose` found. `counts` [C] boxes of each class by split; `together` [C,C] images that show
     both classes; `scan` of the split that trains; `pairs` as in `AmbiguityStudy`. `today` and `best` are
-    settings judged on a part of the images, `tried` all that the search looked at."""
+    settings judged on a part of the images, `tried` all that the search looked at. `told`: words of the command line
+    that name the model and its settings and say how to read the data."""
 
     data: str
     splits: dict[str, tuple[int, int]]
@@ -61,6 +62,7 @@ class Diagnosis:
     today: Option | None
     best: Option | None
     tried: tuple[Option, ...] = field(repr=False)
+    told: tuple[str, ...] = ()
 
     @property
     def serious(self) -> bool:
@@ -109,6 +111,10 @@ class Diagnosis:
     def advice(self, finding: Finding) -> str:
         """What to do about a finding in this data."""
         return finding.kind.do.replace("DATA", shlex.quote(self.data))
+
+    def command(self) -> str:
+        """The command that trains with the best settings; empty where none were searched."""
+        return "" if self.best is None else self.best.command(self.data, self.told)
 
     def verdict(self) -> str:
         """Whether one can train on the data as it is, and what to mend first."""
@@ -159,11 +165,11 @@ class Diagnosis:
                 table(("kept by", "lost by", "locations"), [(a, b, f"{c:,}") for a, b, c in self.pairs[:5]], 2),
             ]
         if self.today is not None and self.best is not None:
-            lines += ["", _advice(self.data, self.today, self.best)]
+            lines += ["", _advice(self.today, self.best, self.command())]
         return "\n".join(lines)
 
 
-def _advice(data: str, today: Option, best: Option) -> str:
+def _advice(today: Option, best: Option, command: str) -> str:
     def line(o: Option) -> str:
         return (
             f"lose {percent(o.lost)} % of the boxes' locations to other boxes; recall {percent(o.recall)} %, "
@@ -177,7 +183,7 @@ def _advice(data: str, today: Option, best: Option) -> str:
     loss = f"{percent(abs(gain))} points {'less' if gain > 0 else 'more'} lost"
     cost = f"for {abs(price):.0%} {'more' if price > 0 else 'fewer'} FLOPs" if abs(price) >= 0.005 else "at no cost"
     told = f"{loss} {cost}"
-    return f"these settings {line(today)}\n{kind} settings {line(best)}\n  {told}\n  {best.command(data)}"
+    return f"these settings {line(today)}\n{kind} settings {line(best)}\n  {told}\n  {command}"
 
 
 def diagnose(

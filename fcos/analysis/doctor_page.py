@@ -11,7 +11,7 @@ import numpy as np
 from ..data.dataset import EXAMPLES
 from ..data.image import read_image
 from ..errors import ImageError
-from ..show.axes import INK, MUTED, new_figure, style
+from ..show.axes import INK, MUTED, class_name, new_figure, style
 from ..show.draw import level_in_plot
 from ..show.page import Page
 from ..terminal import data_name, percent
@@ -80,7 +80,7 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
             [(k, percent(o.lost), percent(o.recall), f"{o.points:,.0f}", f"{o.gflop:.2f}") for k, o in options],
         )
         if d.best != d.today:
-            page.code(d.best.command(d.data))
+            page.code(d.command())
         else:
             page.text("Nothing within this budget loses less than the present settings.")
         if d.tried:
@@ -148,7 +148,7 @@ def classes_plot(d: Diagnosis) -> Figure:
         left += values
     for y, total in enumerate(left):
         axes.text(total, y, f" {int(total):,}", va="center", fontsize=_SMALL, color=INK)
-    axes.set_yticks(range(len(order)), [d.classes[k] for k in order], fontsize=_SMALL)
+    axes.set_yticks(range(len(order)), [class_name(d.classes[k]) for k in order], fontsize=_SMALL)
     axes.invert_yaxis()
     axes.margins(x=0.08, y=0.01)
     axes.legend(frameon=False, labelcolor=INK, loc="lower right")
@@ -171,7 +171,7 @@ def together_plot(d: Diagnosis) -> Figure:
             if row != column:
                 color = "white" if value > 0.55 else INK
                 axes.text(column, row, f"{100 * value:.0f} %", ha="center", va="center", fontsize=_SMALL, color=color)
-    names = [d.classes[k] for k in shown]
+    names = [class_name(d.classes[k]) for k in shown]
     axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=_SMALL)
     axes.set_yticks(range(len(shown)), names, fontsize=_SMALL)
     bar = figure.colorbar(image, ax=axes, shrink=0.6)

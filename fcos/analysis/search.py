@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..config import Config
+from ..errors import ConfigError
 from ..points import level_shapes
 from ..terminal import track
 from .common import scenes_by_size
@@ -52,9 +54,9 @@ class Option:
         ranges = ",".join(f"{r:g}" for r in self.ranges)
         return f"data.size={self.size} data.max_size={self.max_size} model.strides=[{strides}] assign.ranges=[{ranges}]"
 
-    def command(self, data: str) -> str:
-        """The command that trains with them, quoted for the shell."""
-        return shlex.join(["fcos", "train", data, *self.config_lines().split()])
+    def command(self, data: str, told: Sequence[str] = ()) -> str:
+        """The command that trains with them, quoted for the shell; `told`: the other words of the command line."""
+        return shlex.join(["fcos", "train", data, *told, *self.config_lines().split()])
 
 
 @dataclass(frozen=True)
@@ -111,22 +113,21 @@ def option(dataset: Dataset, config: Config, rates: Rates) -> Option:
 
 
 def variants(config: Config, factors: Sequence[float], strides: Sequence[tuple[int, ...]] = STRIDES) -> list[Config]:
-    """All settings that the search tries: input sizes that are multiples `factors` of that of `config`."""
+    """All settings that the search tries: input sizes that are multiples `factors` of that of `config`. What this model
+    cannot have is left out."""
     result = []
     aspect = config.data.max_size / config.data.size
     for factor in factors:
         size = max(64, round(config.data.size * factor / 32) * 32) if factor != 1 else config.data.size
         for levels in strides:
             for limit in RANGES:
-                result.append(
-                    config.override(
-                        {
-                            "data": {"size": size, "max_size": round(size * aspect)},
-                            "model": {"strides": levels},
-                            "assign": {"ranges": tuple(limit * s for s in levels[:-1])},
-                        }
-                    )
-                )
+                change = {
+                    "data": {"size": size, "max_size": round(size * aspect)},
+                    "model": {"strides": levels},
+                    "assign": {"ranges": tuple(limit * s for s in levels[:-1])},
+                }
+                with suppress(ConfigError):
+                    result.append(config.override(change))
     return result
 
 

@@ -30,7 +30,8 @@ class Row:
     to boxes; `network`: the network's part of it. `gflop`: of one image, 2 per multiply-add. `share`: of the
     peak of this dtype, reached by the network, 0..1. `lanes`: images detected at once, in which case
     `milliseconds` is the time from one result to the next. `megabytes`: what loading and the first image added
-    to the process. `ratio`: how many times as fast as the baseline of the same size and batch."""
+    to the process. `ratio`: how many times as fast as the baseline of the same size and batch, None where
+    that has no row."""
 
     model: str
     runtime: str
@@ -44,7 +45,7 @@ class Row:
     gflop: float | None
     share: float | None
     megabytes: float | None
-    ratio: float
+    ratio: float | None
 
 
 _COLUMNS = (  # of the table: title, field of the row, format
@@ -184,7 +185,9 @@ def _measure(ways: Sequence[Way], conditions: Conditions, against: str | None, n
     rows = []
     for i, way in enumerate(ways):
         whole, network = times["whole", i] / way.calls, times.get(("network", i))
-        first.setdefault((way.size, way.batch), whole)
+        if not against or way.baseline:
+            first.setdefault((way.size, way.batch), whole)
+        base = first.get((way.size, way.batch))
         share = None
         if way.gflop is not None and way.dtype in peaks:
             share = way.gflop * way.batch / (network or whole) / peaks[way.dtype]
@@ -197,7 +200,7 @@ def _measure(ways: Sequence[Way], conditions: Conditions, against: str | None, n
                 gflop=way.gflop,
                 share=share,
                 megabytes=way.megabytes,
-                ratio=first[way.size, way.batch] / whole,
+                ratio=None if base is None else base / whole,
             )
         )
     machine, versions = heading()

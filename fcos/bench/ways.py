@@ -52,6 +52,7 @@ class Way:
     megabytes: float | None = None
     lanes: int = 1
     calls: int = 1  # batches in one `whole`
+    baseline: bool = False  # what --against compares with
 
 
 class Setup(NamedTuple):
@@ -217,7 +218,7 @@ def way_of_torchvision(model: Any, size: str, batch: int, device: str) -> Way:
     def whole() -> Any:
         return model([decode_jpeg(file, ImageReadMode.RGB).to(where) / 255 for file in files])
 
-    return Way("torchvision fcos_resnet50_fpn", "eager", "fp32", f"{shape[0]}x{shape[1]}", batch, whole)
+    return Way("torchvision fcos_resnet50_fpn", "eager", "fp32", f"{shape[0]}x{shape[1]}", batch, whole, baseline=True)
 
 
 def image(shape: tuple[int, int]) -> bytes:

@@ -92,6 +92,14 @@ def the_one(things: Sequence[str], given: str | Path | None, option: str) -> str
     return named[0] if named else None
 
 
+def refuse(context: typer.Context, what: str, *names: str) -> None:
+    """FcosError for options that were given where they mean nothing; names as the command's parameters have them."""
+    options = {param.name: param.opts[0] for param in context.command.params}
+    given = [options[n] for n in names if getattr(context.get_parameter_source(n), "name", "") == "COMMANDLINE"]
+    if given:
+        raise FcosError(f"{what} takes no {' and no '.join(given)}; leave {'it' if len(given) == 1 else 'them'} out")
+
+
 def settings_of(model: str, settings: Sequence[str]) -> Config:
     """The settings of a preset or of a model, a run folder or a file, with those of the command line."""
     from ..presets import PRESETS, resolve
@@ -120,14 +128,15 @@ def open_to_judge(path: str | Path | DataSource, split: str | None) -> Dataset:
     return dataset
 
 
-def open_own(model: str) -> tuple[Path, Dataset]:
-    """The folder of a run, and what it was judged by; DataError where the model is no run."""
+def open_own(model: str, split: str | None = None) -> tuple[Path, Dataset]:
+    """The folder of a run, and what it was judged by, or that split of its data; DataError where the model is no
+    run."""
     from ..data.runs import judged_by
     from ..evaluation.program import run_to_judge
     from ..zoo.describe import read_settings
 
     run = run_to_judge(model)
-    return run, judged_by(run, inclusive=read_settings(run)[0].data.inclusive_boxes)
+    return run, judged_by(run, split, inclusive=read_settings(run)[0].data.inclusive_boxes)
 
 
 def say(line: str) -> None:

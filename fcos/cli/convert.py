@@ -8,13 +8,14 @@ from typing import Annotated, Literal
 import typer
 
 from . import complete
-from .common import WORDS, Settings, sort_words
+from .common import WORDS, Settings, refuse, sort_words
 
 SourceName = Literal["auto", "torchvision", "detectron2", "adelaidet", "original", "mmdet"]
 TargetName = Literal["torchvision", "detectron2", "adelaidet", "original", "mmdet"]
 
 
 def command(
+    context: typer.Context,
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint of another code base; with --to, a model of fcos.")],
     out: Annotated[Path, typer.Argument(help="File to write: .safetensors; with --to: .pth or .pkl.")],
     words: Annotated[
@@ -57,6 +58,9 @@ def command(
     if things:
         raise ConfigError(f"{things[0]!r} is no setting; write KEY=VALUE")
     if target is not None:
+        refuse(context, "--to", "source", "dialect", "names")
+        if overrides:
+            raise ConfigError(f"{overrides[0]!r}: settings are stored in a file of fcos; --to takes none")
         if out.suffix not in (".pth", ".pt", ".pkl"):
             raise ModelError(f"{out} must end in .pth or .pkl with --to {target}")
         count, needs = export(find_weights(checkpoint), out, target, fold=fold)

@@ -79,13 +79,17 @@ def command(
         config = config.override({"data": {"size": size, "max_size": longest}})
     source = data_source(named, format, images_in, labels)
     splits = {name: as_seen(dataset, config.data) for name, dataset in open_splits(source).items()}
-    diagnosis = replace(diagnose(splits, config, images=images, budget=budget, tune=search), data=str(named))
+    given = {"--model": model, "--format": format, "--images": images_in, "--labels": labels}
+    told = [f"{word}" for pair in given.items() if pair[1] not in (None, "fcos-lite0") for word in pair] + overrides
+    found = diagnose(splits, config, images=images, budget=budget, tune=search)
+    diagnosis = replace(found, data=str(named), told=tuple(told))
     if as_json:
         typer.echo(json.dumps({**diagnosis.to_dict(), "environment": environment(splits)}))
     else:
         typer.echo(diagnosis.text())
         if out is None:
-            page = shlex.join(["fcos", "doctor", str(named), "--out", "doctor.html"])
+            sized = [] if size is None else ["--size", str(size)]
+            page = shlex.join(["fcos", "doctor", str(named), *told, *sized, "--out", "doctor.html"])
             typer.echo(f"\nthe places in pictures: {page}\nmore: fcos help doctor")
     if out is not None:
         from ..analysis.doctor_page import write_page

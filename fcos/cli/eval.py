@@ -24,6 +24,7 @@ from .common import (
     data_source,
     open_own,
     open_to_judge,
+    refuse,
     say,
     sort_words,
     the_one,
@@ -36,7 +37,14 @@ if TYPE_CHECKING:
     from ..types import Detections
 
 
+# what means nothing for detections that are there already
+_OF_MODEL = (
+    "batch", "device", "runtime", "dtype", "threads", "lanes", "trust", "tile", "overlap", "tta", "allow_missing",
+)  # fmt: skip
+
+
 def command(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -149,6 +157,7 @@ def command(
             raise FcosError(
                 "--mot compares two MOTChallenge files; leave out the data set, --model, --detections and --compare"
             )
+        refuse(context, "--mot", *(set(context.params) - {"mot", "as_json"}))
         _tracks(*mot, as_json)
         return
     if named is not None and not model and not detections and not compare and run_of(named) is not None:
@@ -162,6 +171,10 @@ def command(
         raise FcosError("give one of --model, --detections and --compare")
     if detections is not None and overrides:
         raise FcosError(f"{overrides[0]!r} is a setting of a model; with --detections there is none")
+    if detections is not None or (compare is not None and all(map(_is_results, compare))):
+        refuse(context, "a file of detections", *_OF_MODEL)
+    if compare is not None:
+        refuse(context, "--compare", "voc_plus_one", "score", "ci", "precision")
     check_folder(out)
     if class_agnostic and precision is not None:
         raise FcosError("--precision finds a score for each class; --class-agnostic has only one class: leave one out")
@@ -171,7 +184,10 @@ def command(
         for note in filter(None, (learned_note(name, dataset) for name in model or compare or ())):
             say(note)
     else:
-        data, dataset = open_own(model[0] if model else "")
+        refuse(context, "a run without a data set", "format", "images_in", "labels")
+        data, dataset = open_own(model[0] if model else "", split)
+        if split is not None and (note := learned_note(data, dataset)):
+            say(note)
     own, tile = tile is None, None if tile in ("0", "none") else tile
     looks = Looks(OWN if own else tile, overlap, parse_views(tta))
 
@@ -203,10 +219,8 @@ def command(
         return read_results(path, dataset), dataset
 
     if compare is not None:
-        if precision is not None:
-            raise FcosError("--precision is for one model; leave out --compare")
         (first, dataset_a), (second, dataset_b) = (
-            read(thing) if thing.lower().endswith((".json", ".json.gz")) else judge([thing]) for thing in compare
+            read(thing) if _is_results(thing) else judge([thing]) for thing in compare
         )
         if dataset_a.classes != dataset_b.classes:
             raise FcosError(f"{compare[0]} and {compare[1]} judge different classes of {data}")
@@ -241,18 +255,19 @@ def command(
         more += [*([""] if more else []), threshold_table(rows, precision)]
     if out is not None:
         with whole_set():
-            _write(out, json.dumps(result, indent=2), seen, dataset, score)
+            files = _write(out, json.dumps(result, indent=2), seen, dataset, score)
             if "scores_for_precision" in result:
-                write_whole(out / "scores.json", json.dumps(result["scores_for_precision"]["scores"], indent=1) + "\n")
+                text = json.dumps(result["scores_for_precision"]["scores"], indent=1) + "\n"
+                files.append(write_whole(out / "scores.json", text))
     if as_json:
         typer.echo(json.dumps(result))
         return
-    own_images = ", the images that the run was judged by" if named is None else ""
+    own_images = ", the images that the run was judged by" if named is None and split is None else ""
     on = f"{dataset.root if named is None else data}, split {dataset.split}{own_images}"
     typer.echo(f"{result['model'] or detections} on {on}\n")
     typer.echo("\n".join([metrics.table(), *([""] if more else []), *more]))
     if out is not None:
-        typer.echo(f"\nwritten to {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.is_file()))}")
+        typer.echo(f"\nwritten to {out}: {', '.join(sorted(file.name for file in files))}")
 
 
 def _detect(
@@ -293,14 +308,22 @@ def _compare(
         typer.echo(f"\nwritten to {out}: comparison.json")
 
 
-def _write(folder: Path, text: str, seen: list[Detections], dataset: Dataset, score: float | None) -> None:
+def _is_results(thing: str) -> bool:
+    """Whether it is a file of detections, not a model."""
+    return thing.lower().endswith((".json", ".json.gz"))
+
+
+def _write(folder: Path, text: str, seen: list[Detections], dataset: Dataset, score: float | None) -> list[Path]:
+    """The files of an evaluation."""
     from ..evaluation.results import write_results
     from ..files import write_whole
     from ..show.judged import draw_evaluation
 
-    write_whole(folder / "metrics.json", text + "\n")
-    write_whole(folder / "detections.json", lambda p: write_results(p, seen, dataset))
-    draw_evaluation(folder, seen, dataset, score)
+    return [
+        write_whole(folder / "metrics.json", text + "\n"),
+        write_whole(folder / "detections.json", lambda p: write_results(p, seen, dataset)),
+        *draw_evaluation(folder, seen, dataset, score),
+    ]
 
 
 def _tracks(truth: Path, result: Path, as_json: bool) -> None:

@@ -23,6 +23,7 @@ from .common import (
     data_source,
     open_own,
     open_to_judge,
+    refuse,
     sort_words,
     the_one,
 )
@@ -34,6 +35,7 @@ NAME = "fcos-lite0"
 
 
 def command(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -115,7 +117,9 @@ def command(
         from ..data.classes import as_seen
 
         given = None if data is None else data_source(data, format, images_in, labels)
-        opened = open_to_judge(given, split) if given is not None else open_own(model)[1]
+        if given is None:
+            refuse(context, "a run without a data set", "format", "images_in", "labels")
+        opened = open_to_judge(given, split) if given is not None else open_own(model, split)[1]
         dataset = as_seen(opened, detector.config.data, detector.classes.names[0])
         if limit and image is None:
             dataset = dataset.subset(range(min(limit, len(dataset))))

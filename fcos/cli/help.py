@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import textwrap
@@ -48,6 +49,7 @@ def command(
     from rich.console import Console
     from rich.markdown import Markdown
 
+    os.environ.setdefault("LESS", "-R")  # or less shows the codes of colours as text
     console = Console()
     with console.pager(styles=True):
         console.print(Markdown(text))

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import FcosError, one_line
 from . import complete
-from .common import Calibrated, Device, Models, Overlap, Settings, Tile, Trust, Views, say, sort_words
+from .common import Calibrated, Device, Models, Overlap, Settings, Tile, Trust, Views, refuse, say, sort_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 def command(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -138,11 +139,12 @@ def command(
     from ..inference.load import load_together
     from ..inference.proposals import proposer
     from ..inference.scores import parse_scores
-    from ..inference.sources import find_images
+    from ..inference.sources import find_images, videos_apart, videos_in
     from ..inference.stream import pick_lanes, run
-    from ..inference.video import is_video
+    from ..inference.video import called, is_video
     from ..inference.views import parse_views
-    from ..inference.writers import Outcome, Writer
+    from ..inference.writers import Outcome, Writer, unique_names
+    from ..terminal import plural
 
     things, overrides = sort_words(words, settings)
     overrides += ["decode.calibrated=true"] if calibrated else []
@@ -154,19 +156,26 @@ def command(
         from ..scale.detector import Work
         from ..scale.engine import Engine
 
-        _refuse("--engine", proposals=proposals, json=as_json, coco=coco, yolo=yolo, data=data)
+        refuse(context, "--engine", "proposals", "as_json", "coco", "yolo", "data", "every")
         work = Work(
             tuple(model or ["fcos-lite0"]), tuple(overrides), score or "", device, runtime, dtype, threads, lanes or 1,
             batch, trust, tile, overlap, tta,
         )  # fmt: skip
         _in_parts(things, out, parts, resume, work, Engine(engine, address, gpus, cpus, threads))
         return
-    _refuse("a run without --engine", resume=resume, address=address, gpus=gpus, cpus=cpus)
-    moving = [thing for thing in things if is_video(thing)]
+    refuse(context, "a run without --engine", "parts", "resume", "address", "gpus", "cpus")
+    moving, still = videos_apart(things)
+    if not moving:
+        refuse(context, "a run without a video", "every")
     if moving and (proposals or coco or yolo):
         raise FcosError("--proposals, --coco and --yolo are for images; a video gives a drawn video and JSON lines")
-    paths = find_images([t for t in things if t not in moving], out=out) if len(moving) < len(things) else []
+    paths = find_images(still, out=out) if still else []
+    for folder in still:
+        if count := videos_in(folder):
+            say(f"{folder} has {plural(count, 'video')}, which {'is' if count == 1 else 'are'} left out; name each")
     outputs = _outputs(out, yolo, coco, as_json, len(paths))
+    if moving and (outputs.file or (out is not None and out.suffix and is_video(out) and not out.is_dir())):
+        raise FcosError(f"--out {out}: of a video several files are written; name a folder")
     lanes = lanes or pick_lanes(len(paths), batch, threads)
     if runtime in (None, "auto") and not moving and len(paths) < PAYS and not os.environ.get("FCOS_RUNTIME"):
         if runtime == "auto":
@@ -192,7 +201,10 @@ def command(
             raise FcosError("--proposals are of one model that looks once: no --tile, no --tta, no second --model")
         detector = proposer(detector)
     scores = parse_scores(score or str(detector.shown), detector.classes, detector.shown)
-    broken = [_video(source, detector, scores, (every, batch), outputs.folder, as_json) for source in moving]
+    broken = []
+    for source, name in zip(moving, unique_names([Path(f"{called(source)}.mp4") for source in moving]), strict=True):
+        place = None if outputs.folder is None else outputs.folder / name
+        broken.append(_video(source, detector, scores, (every, batch), place, as_json))
     if not paths:
         sys.exit(1 if any(broken) else 0)
     writer = Writer(outputs, paths, detector.classes, ids_by_path(data) if data is not None else None)
@@ -222,13 +234,6 @@ def command(
         say(f"nothing scores {scores.min():.2g} or more; to see weaker detections: --score 0.1")
     if outcome.broken or any(broken):
         sys.exit(1)
-
-
-def _refuse(what: str, **given: object) -> None:
-    """FcosError for an option that means nothing there."""
-    wrong = [f"--{name}" for name, value in given.items() if value is not None and value is not False]
-    if wrong:
-        raise FcosError(f"{what} takes no {' and no '.join(wrong)}; see docs/scale.md")
 
 
 def _in_parts(things: list[str], out: Path | None, parts: str, resume: bool, work: Work, engine: Engine) -> None:
@@ -266,20 +271,18 @@ def _video(
     out: Path | None,
     as_json: bool,
 ) -> bool:
-    """Detect in a video: a drawn one and JSON lines in the folder `out`. rhythm: each Nth frame, frames in a pass.
-    Whether it broke off."""
+    """Detect in a video: a drawn one and JSON lines, `out` with a suffix each. rhythm: each Nth frame, frames in a
+    pass. Whether it broke off."""
     from dataclasses import replace
 
-    from ..files import file_name
-    from ..inference.video import Frame, Reader, frame_line, stream
+    from ..inference.video import Frame, Reader, called, frame_line, stream
     from ..show.frames import Painter, VideoFiles, write_frames
     from ..terminal import Bar, plural
 
     place = int(source) if source.isascii() and source.isdigit() else source
-    name = f"camera{source}" if isinstance(place, int) else file_name(Path(source.split("?")[0]).stem or "stream")
-    with Reader(place) as reader, Bar(name, reader.info.frames or None, "frames") as bar:
+    with Reader(place) as reader, Bar(called(source), reader.info.frames or None, "frames") as bar:
         sound = Path(source) if not reader.info.live else None
-        files = VideoFiles() if out is None else VideoFiles(out / f"{name}.mp4", out / f"{name}.jsonl", None, sound)
+        files = VideoFiles() if out is None else VideoFiles(Path(f"{out}.mp4"), Path(f"{out}.jsonl"), None, sound)
 
         def shown() -> Iterator[Frame]:
             every, batch = rhythm
@@ -290,7 +293,7 @@ def _video(
         def each(frame: Frame) -> None:
             bar.advance()
             if as_json and frame.detections is not None:
-                typer.echo(frame_line(frame))
+                typer.echo(frame_line(frame, source))
 
         outcome = write_frames(shown(), reader.info, files, Painter(), each)
     where = "" if out is None else f"; written: {files.drawn}, {files.lines}"

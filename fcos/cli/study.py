@@ -21,6 +21,7 @@ from .common import (
     Trust,
     data_source,
     open_to_judge,
+    refuse,
     settings_of,
     sort_words,
     the_one,
@@ -49,7 +50,19 @@ STUDIES = {
 }
 
 
+_WITH_DATA = tuple(set(STUDIES) - {"outputs", "ablation"})
+_ONLY = {  # options that mean nothing to the other studies
+    "split": _WITH_DATA,
+    "limit": _WITH_DATA,
+    "seeds": ("ablation", "versus"),
+    **dict.fromkeys(("minutes", "epochs", "methods"), ("versus",)),
+    "baseline": ("proposals",),
+    **dict.fromkeys(("step", "network", "inside", "machine", "loading"), ("scaling",)),
+}
+
+
 def command(
+    context: typer.Context,
     name: Annotated[
         str, typer.Argument(metavar="NAME", autocompletion=complete.among(*STUDIES), help="One of the studies above.")
     ],
@@ -122,15 +135,10 @@ def command(
         raise FcosError(f"the study {name} needs --data DATA")
     if "model" in needs and model is None:
         raise FcosError(f"the study {name} needs --model MODEL")
-    alone = {"--minutes": minutes, "--epochs": epochs, "--methods": methods or None}
-    for option, value in alone.items():
-        if value is not None and name != "versus":
-            raise FcosError(f"{option} is for the study versus, not {name}")
+    refuse(context, f"the study {name}", *(option for option, studies in _ONLY.items() if name not in studies))
     if minutes is not None and (epochs is not None or not 0 < minutes <= 60 * 24 * 14):
         raise FcosError("--minutes is a time for each run, above 0, instead of --epochs, such as --minutes 10")
     check_folder(out)  # before hours of computing
-    if baseline and name != "proposals":
-        raise FcosError(f"--baseline is for the study proposals, not {name}")
     dataset: Dataset | None
     if name == "ablation":
         assert source is not None

@@ -84,9 +84,9 @@ def command(
     fcos track street.mp4 --no-video --json
     """
     from ..errors import FcosError
-    from ..files import check_folder, file_name
+    from ..files import check_folder
     from ..inference.load import load
-    from ..inference.video import Frame, Reader, frame_line, stream
+    from ..inference.video import Frame, Reader, called, frame_line, stream
     from ..show.frames import Painter, VideoFiles, write_frames
     from ..terminal import Bar, plural
     from ..tracking.counting import parse_line, parse_zone
@@ -110,7 +110,7 @@ def command(
         config = TrackConfig(high=min(score, config.high), low=min(score, config.low), start=score, patience=patience)
     chosen = make_tracker(tracker, config)
     place = int(source) if source.isascii() and source.isdigit() and len(source) < 4 else source
-    name = f"camera{source}" if isinstance(place, int) else file_name(Path(source.split("?")[0]).stem or "stream")
+    name = called(source)
     with Reader(place) as reader:
         files = VideoFiles(
             out / f"{name}.mp4" if draw else None, out / f"{name}.jsonl", out / f"{name}.txt",

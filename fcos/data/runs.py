@@ -55,10 +55,12 @@ def stored_data(told: dict[str, Any], folder: Path) -> DataSource:
     return DataSource(Path(told["data"]), told["format"], *given)
 
 
-def judged_by(folder: Path, *, inclusive: bool = False) -> Dataset:
-    """What the run in `folder` was judged by: its --val, the part that it held out, or its val split. `inclusive` as in
-    `open_dataset`. DataError where nothing was, or where the data is gone."""
+def judged_by(folder: Path, split: str | None = None, *, inclusive: bool = False) -> Dataset:
+    """What the run in `folder` was judged by: its --val, the part that it held out, or its val split; with `split`,
+    that of its data. `inclusive` as in `open_dataset`. DataError where nothing was, or where the data is gone."""
     told = stored_sources(folder)
+    if split is not None:
+        return open_dataset(stored_data(told, folder), split, inclusive=inclusive)
     if told["val"] is not None:
         return open_dataset(told["val"], inclusive=inclusive)
     source = stored_data(told, folder)

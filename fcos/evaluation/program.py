@@ -44,7 +44,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     Args:
         model: a Detector, the name, run folder or file of one, or a list with the Detections of each image of `data`.
         data: a Dataset, or the path of one; left out: what the run of the model was judged by (`model` is its folder).
-        split: of a path; left out: test, else val, else the only one.
+        split: of a path, or of the data of the run; left out: test, else val, else the only one.
         batch: images that go through the network together, 8.
         tile: look in tiles of so many pixels or "auto"; None: whole images. Left out, a Detector that learned from
             tiles (`data.tile`) is judged through such, as it was in training.
@@ -82,8 +82,8 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     else:
         assert run is not None
         assert isinstance(model, Detector)
-        dataset = judged_by(run, inclusive=model.config.data.inclusive_boxes)
-    if data is not None and (note := learned_note(given, dataset)):
+        dataset = judged_by(run, options.get("split"), inclusive=model.config.data.inclusive_boxes)
+    if (data is not None or options.get("split") is not None) and (note := learned_note(given, dataset)):
         sys.stderr.write(f"fcos: {note}\n")
     if isinstance(model, Detector):
         model = compose([model], Looks(options.get("tile", OWN)))

@@ -283,11 +283,12 @@ class Detector:
     def points(self, size: Sequence[int]) -> Points:
         """The points of a network input of (height, width), kept for the next image of that size."""
         key = (int(size[0]), int(size[1]))
-        if key not in self._points:
+        points = self._points.get(key)
+        if points is None:  # several threads may come here at once
             if len(self._points) > 64:  # a folder of odd sizes must not fill the memory
                 self._points.clear()
-            self._points[key] = make_points(key, self.config.model, self.config.assign, self.device)
-        return self._points[key]
+            points = self._points[key] = make_points(key, self.config.model, self.config.assign, self.device)
+        return points
 
 
 def _fit(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:

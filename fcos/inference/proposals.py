@@ -22,6 +22,7 @@ def proposer(detector: Detector, most: int = 1000) -> Detector:
 
     cfg = detector.config.decode
     changes = {"threshold": 0.0, "nms": "agnostic", "max_detections": most, "topk": max(most, cfg.topk), "shown": 0.0}
-    config = detector.config.override({"decode": changes})
+    of_classes = {"calibrated": False, "calibration": ()}
+    config = detector.config.override({"decode": {**changes, **of_classes}})
     classes = Classes(("object",), detector.classes.ids[:1])
     return detector.replace(network=highest, config=config, classes=classes)

@@ -129,7 +129,7 @@ class Looked:
     merged: Merged
 
 
-def look(detector: Looker, image: Windows, tiling: Tiling, score: float = 0.0) -> Looked:
+def look(detector: Looker, image: Windows, tiling: Tiling) -> Looked:
     """Detect in each window of an image, and merge."""
     windows = tiling.windows(image.size)
     seen: list[Detections] = []
@@ -139,7 +139,7 @@ def look(detector: Looker, image: Windows, tiling: Tiling, score: float = 0.0) -
         images = [image.read(w, read_shape(w, image.size, detector.config.data)) for w in part]
         seen += [
             _placed(detections, window)
-            for detections, window in zip(detector.detect(images, [None] * len(part), score, count), part, strict=True)
+            for detections, window in zip(detector.detect(images, [None] * len(part), 0.0, count), part, strict=True)
         ]
     rows = rows_of(seen, windows, image.size)
     return Looked(tuple(windows), tuple(seen), rows, merge(rows))
@@ -155,8 +155,9 @@ def detect_tiles(
     windows = tiling.windows(image.size)
     if len(windows) == 1:
         return detector.detect([image.read(windows[0])], [name], score)[0]
-    looked = look(detector, image, tiling, score)
-    return replace(kept(looked, detector)[0], size=image.size, source=name)
+    # a weak box of the whole image, or of the next tile, may still say that a stronger one is a piece
+    found = kept(look(detector, image, tiling), detector)[0]
+    return replace(found[found.scores >= score], size=image.size, source=name)
 
 
 def kept(looked: Looked, detector: Looker) -> tuple[Detections, NDArray[np.int64]]:

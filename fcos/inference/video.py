@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from ..data.image import SUFFIXES as PICTURES
 from ..errors import FcosError, ImageError
+from ..files import file_name
 from ..readers import open_file
 from ..remote import is_remote
 from ..types import Detections
@@ -81,6 +82,13 @@ def is_video(source: object) -> bool:
     if is_remote(text) and Path(text.partition("?")[0]).suffix.lower() in PICTURES:
         return False
     return text.lower().startswith(_SCHEMES) or Path(text).suffix.lower() in SUFFIXES
+
+
+def called(source: str) -> str:
+    """What the files are called that are made of a source: the name of its file or stream, or its camera."""
+    if source.isascii() and source.isdigit():
+        return f"camera{source}"
+    return file_name(Path(source.split("?")[0]).stem or "stream")
 
 
 class Reader:
@@ -317,12 +325,13 @@ class ahead(Iterator[T]):
         self._over = True
 
 
-def frame_line(frame: Frame) -> str:
-    """One JSON object: frame, time in seconds, and detections with boxes xyxy in pixels; of a
-    video that was tracked only those of its objects, with their numbers."""
+def frame_line(frame: Frame, source: str = "") -> str:
+    """One JSON object: file (the `source`, where it is given), frame, time in seconds, and detections with boxes xyxy
+    in pixels; of a video that was tracked only those of its objects, with their numbers."""
     seen = frame.detections if frame.detections is not None else Detections.empty()
     rows: list[dict[str, Any]] = seen.to_dict()["detections"]
     if seen.track_ids is not None:
         numbers = seen.track_ids.tolist()
         rows = [{"track": number, **row} for number, row in zip(numbers, rows, strict=True) if number >= 0]
-    return json.dumps({"frame": frame.index, "time": round(frame.time, 4), "detections": rows}, ensure_ascii=False)
+    told = {"frame": frame.index, "time": round(frame.time, 4), "detections": rows}
+    return json.dumps({"file": source, **told} if source else told, ensure_ascii=False)

@@ -125,6 +125,7 @@ def fuse(seen: Sequence[Detections], detector: Detector, fusion: Fusion = "wbf")
         labels,
         torch.full((len(boxes),), -1),
         names=detector.classes.names,
+        ids=detector.classes.ids,
         size=seen[0].size,
         source=seen[0].source,
     )

@@ -32,7 +32,7 @@ def fuse(network: FCOS, dtype: torch.dtype = torch.float32) -> FCOS:
         rest = [m for m in (getattr(norm, name, None) for name in ("drop", "act")) if m is not None]
         fused.backbone.set_submodule(names[norm], nn.Sequential(*rest) if rest else nn.Identity())
     for layer in fused.head.modules():
-        if isinstance(layer, TowerLayer) and isinstance(layer.norm, nn.ModuleList):
+        if isinstance(layer, TowerLayer) and isinstance(layer.norm, nn.ModuleList) and _is_norm(layer.norm[0]):
             _fuse_levels(layer)
     fused.to(memory_format=torch.channels_last)
     head = fused.head
@@ -45,6 +45,11 @@ def fuse(network: FCOS, dtype: torch.dtype = torch.float32) -> FCOS:
             if isinstance(module, DeformableConv2d):  # torchvision has it in float32 only
                 module.float()
     return fused
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether it is still to be folded; of a network that was fused before it is a convolution."""
+    return isinstance(module, nn.BatchNorm2d)
 
 
 def _fuse_levels(layer: TowerLayer) -> None:

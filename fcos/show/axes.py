@@ -38,6 +38,8 @@ def style(axes: Axes, title: str, x: str = "", y: str = "") -> None:
         spine.set_visible(False)
 
 
-def shorten(name: str, limit: int = 22) -> str:
-    """`name`, cut in the middle: long names often differ only at the end."""
-    return name if len(name) <= limit else f"{name[: limit - limit // 2 - 1]}…{name[-(limit // 2) :]}"
+def class_name(name: str, limit: int = 22) -> str:
+    """A name as a plot writes it, whatever it is: cut in the middle, since long names often differ only at the end;
+    dollars are no formula, and an underscore in front does not hide it from the legend."""
+    short = name if len(name) <= limit else f"{name[: limit - limit // 2 - 1]}…{name[-(limit // 2) :]}"
+    return ("\u200b" if short.startswith("_") else "") + short.replace("$", r"\$")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..evaluation.metrics import Curve, Curves, Floats, Ints, voc_ap
-from .axes import INK, LINES, MUTED, POOLED, new_figure, shorten
+from .axes import INK, LINES, MUTED, POOLED, class_name, new_figure
 from .draw import label_color
 
 if TYPE_CHECKING:
@@ -93,12 +93,12 @@ def confusion_matrix(
     axes.set_facecolor("#f6f7f9")
     size = 10 if numbers else 7
     axes.set_xticks(
-        range(classes + 1), [*map(shorten, names), "missed"], rotation=90 if classes > 6 else 35, fontsize=size
+        range(classes + 1), [*map(class_name, names), "missed"], rotation=90 if classes > 6 else 35, fontsize=size
     )
     if classes <= 6:
         for tick in axes.get_xticklabels():
             tick.set(ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(classes + 1), [*map(shorten, names), "background"], fontsize=size)
+    axes.set_yticks(range(classes + 1), [*map(class_name, names), "background"], fontsize=size)
     axes.tick_params(length=0, colors=INK)
     axes.set_xlabel("found as", color=MUTED, fontsize=11)
     axes.set_ylabel("truth", color=MUTED, fontsize=11)
@@ -155,7 +155,7 @@ def _class_lines(axes: Axes, names: Sequence[str], lines: list[tuple[float, Curv
     for place, (value, k, curve) in enumerate(known):
         grey = many and place >= WEAKEST
         color = "#cbd0d8" if grey else _dark(label_color(place if many else k))
-        label = None if grey else f"{shorten(names[k])}   {_text(value)}"
+        label = None if grey else f"{class_name(names[k])}   {_text(value)}"
         x, y = points(curve)
         width = 0.8 if grey else 1.6
         axes.plot(x, y, color=color, linewidth=width, alpha=0.7 if grey else 0.95, label=label, zorder=2 + (not grey))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..evaluation.metrics import Floats, Ints
-from .axes import INK, MUTED, POOLED, new_figure, shorten, style
+from .axes import INK, MUTED, POOLED, class_name, new_figure, style
 from .draw import level_in_plot
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def _class_bars(axes: Axes, counts: Sequence[int], names: Sequence[str]) -> None
         if k is not None:
             axes.text(counts[k], y, f" {counts[k]:,}", va="center", fontsize=8, color=INK if counts[k] else ALARM)
     hidden = len(order) - NAMED_BARS + 1
-    axes.set_yticks(range(len(rows)), [f"{hidden} more" if k is None else shorten(names[k]) for k in rows], fontsize=9)
+    axes.set_yticks(
+        range(len(rows)), [f"{hidden} more" if k is None else class_name(names[k]) for k in rows], fontsize=9
+    )
     for tick, k in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_color(MUTED if k is None else INK if counts[k] else ALARM)
         tick.set_fontstyle("italic" if k is None else "normal")

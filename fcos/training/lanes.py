@@ -112,6 +112,8 @@ class Lanes:
         for parameter, gradient in zip(self._learned, gradients, strict=True):
             if gradient is None:
                 continue
+            if gradient.stride() != parameter.stride():  # as `backward` has it; fused optimizers read memory in order
+                gradient = torch.empty_like(parameter).copy_(gradient)
             if parameter.grad is None:
                 parameter.grad = gradient
             else:

@@ -193,6 +193,29 @@ def test_search_stays_within_the_budget_and_gains():
     assert words == ["fcos", "train", "my data", *best.config_lines().split()]
 
 
+def test_the_search_leaves_out_what_the_model_cannot_have():
+    """Inputs above the largest there is, and strides that a neck does not make."""
+    high = CONFIG.override({"data": {"size": 4200, "max_size": 7000}})
+    tried = search.variants(high, (1.0, 2.0))
+    assert tried
+    assert max(v.data.size for v in tried) <= 8192
+    assert search.variants(CONFIG.override({"data": {"size": 8000, "max_size": 8192}}), (2.0,)) == []
+
+
+def test_the_advised_commands_name_what_was_diagnosed(tmp_path, capsys):
+    from tiny import fcos, make_shapes
+
+    data = make_shapes(tmp_path / "my shapes", {"train": 6, "val": 2})
+    words = ("--model", "fcos-lite1", "--budget", "4", "--no-images", "data.size=64", "data.max_size=107")
+    code, out, err = fcos(capsys, "doctor", data, *words)
+    assert code == 0, err
+    (page,) = (line for line in out.splitlines() if "doctor.html" in line)
+    said = ["--model", "fcos-lite1", "data.size=64", "data.max_size=107"]
+    assert shlex.split(page.partition(": ")[2]) == ["fcos", "doctor", str(data), *said, "--out", "doctor.html"]
+    advised = [shlex.split(line) for line in out.splitlines() if line.strip().startswith("fcos train")]
+    assert all(command[:7] == ["fcos", "train", str(data), *said] for command in advised)
+
+
 def test_no_advice_that_costs_more_than_it_gains(monkeypatch):
     """A larger input at 41 % more FLOPs for a hundredth of a point was called better."""
     records = [record(1, [(10, 10, 60, 60, 0)])]

@@ -63,6 +63,19 @@ def test_what_cannot_run_is_a_note(model):
             bench(Ways([str(model)], sizes=[wrong]))
 
 
+def test_the_baseline_is_torchvisions_own_size_alone(monkeypatch, model):
+    """A row of another size is compared with nothing, and not with itself."""
+    from fcos.bench import rows
+
+    theirs = rows.Way("theirs", "eager", "fp32", "64x64", 1, lambda: None, baseline=True)
+    ours = [rows.Way("ours", "torch", "fp32", size, 1, lambda: None) for size in ("64x64", "32x32")]
+    monkeypatch.setattr(rows, "products", lambda dtype, device: [])
+    report = rows._measure([ours[0], theirs, *ours], Conditions(rounds=1), "torchvision", [])
+    assert [row.ratio is None for row in report.rows][3:] == [True]
+    assert report.rows[1].ratio == 1.0
+    assert report.text().splitlines()[4].split()[-1] == "-"
+
+
 def test_a_compiler_that_fails_is_a_note(model, monkeypatch):
     """As torch's C++ does where it is told to leave out the instructions it needs, or where there is no compiler."""
 

@@ -3,6 +3,7 @@
 import json
 import os
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -235,13 +236,39 @@ def test_who_finds_nothing_is_told_of_a_lower_score(work, capsys, tmp_path):
     assert (code, "nothing scores" in err) == (0, False)
 
 
-def test_track_begins_tracks_at_the_models_own_score(work, capsys, tmp_path):
-    path = sorted((work / "shapes" / "images" / "val").iterdir())[0]
-    frame = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    clip = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, frame.shape[1::-1])
-    for _ in range(4):
+def clip_of(path, image, frames=4):
+    frame = cv2.imdecode(np.fromfile(image, np.uint8), cv2.IMREAD_COLOR)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clip = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, frame.shape[1::-1])
+    for _ in range(frames):
         clip.write(frame)
     clip.release()
+
+
+def test_videos_of_one_name_keep_files_of_their_own_and_patterns_find_them(work, capsys, tmp_path, monkeypatch):
+    image = sorted((work / "shapes" / "images" / "val").iterdir())[0]
+    for folder, frames in (("a", 2), ("b", 3)):
+        clip_of(tmp_path / folder / "clip.mp4", image, frames)
+    (tmp_path / "a" / "still.png").write_bytes(image.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    model = ("--model", work / "run")
+    code, out, err = fcos(capsys, "predict", "a/clip.mp4", "b/*.mp4", *model, "--out", "found", "--json")
+    assert code == 0, err
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["file"] for line in lines] == ["a/clip.mp4"] * 2 + ["b/clip.mp4"] * 3
+    assert sorted(p.name for p in Path("found").iterdir()) == ["clip-2.jsonl", "clip-2.mp4", "clip.jsonl", "clip.mp4"]
+    assert [len(Path("found", name).read_text().splitlines()) for name in ("clip.jsonl", "clip-2.jsonl")] == [2, 3]
+    code, out, err = fcos(capsys, "predict", "a", *model, "--out", "still")
+    assert (code, "a has 1 video, which is left out; name each" in err) == (0, True), err
+    code, out, err = fcos(capsys, "predict", "a/*", *model, "--out", "both")
+    assert (code, {p.suffix for p in Path("both").iterdir()}) == (0, {".mp4", ".jsonl", ".png"}), err
+    for out in ("found.jpg", "found.mp4"):
+        code, _, err = fcos(capsys, "predict", "a/clip.mp4", *model, "--out", out)
+        assert (code, f"--out {out}: of a video several files are written; name a folder" in err) == (2, True), err
+
+
+def test_track_begins_tracks_at_the_models_own_score(work, capsys, tmp_path):
+    clip_of(tmp_path / "clip.mp4", sorted((work / "shapes" / "images" / "val").iterdir())[0])
     for shown, any_object in (("0", True), ("1", False)):
         arguments = ("track", tmp_path / "clip.mp4", "--model", work / "run", "--no-video", "--out", tmp_path / shown)
         code, out, _ = fcos(capsys, *arguments, f"decode.shown={shown}", "decode.threshold=0")

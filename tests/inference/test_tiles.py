@@ -94,6 +94,29 @@ def test_a_cut_box_gives_way_to_the_whole_one():
     assert boxes_of(found) == [(50, 20, 80, 40)]
 
 
+class Doubter(Looker):
+    """What is cut it is sure of, what is whole it is not."""
+
+    def detect(self, images, names, score=0.0, batch=1):
+        seen = []
+        for d in super().detect(images, names, score, batch):
+            whole = (d.boxes[:, 2] < d.size[1]) & (d.boxes[:, 0] > 0)
+            d.scores[whole] = 0.4
+            seen.append(d[d.scores >= score])
+        return seen
+
+
+def test_what_is_shown_from_a_score_on_is_what_was_found_from_that_score_on():
+    """A weak box of the whole object still says that a strong one is a piece of it."""
+    image = paint((64, 112), (9, 50, 20, 80, 40))
+    every = detect_tiles(Doubter([(9, 0, 0.9)]), Held(image), Tiling(64, 0.25, whole=False))
+    assert boxes_of(every) == [(50, 20, 80, 40)]
+    for score in (0.1, 0.5, 0.95):
+        shown = detect_tiles(Doubter([(9, 0, 0.9)]), Held(image), Tiling(64, 0.25, whole=False), score=score)
+        expected = every[every.scores >= score]
+        assert (boxes_of(shown), shown.scores.tolist()) == (boxes_of(expected), expected.scores.tolist())
+
+
 def test_two_halves_become_one():
     image = paint((64, 112), (9, 30, 20, 90, 40))  # no tile holds it
     found = detect_tiles(Looker([(9, 0, 0.8)]), Held(image), Tiling(64, 0.25, whole=False))

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from fcos.errors import ConfigError
+from fcos.inference.composite import Looks, compose
+from fcos.inference.load import load
 from fcos.inference.views import View, fuse_boxes, mirror, parse_views
 from fcos.types import Detections
 
@@ -61,6 +63,13 @@ def test_classes_and_distant_boxes_stay_apart():
     assert labels.tolist() == [0, 0, 1]
     np.testing.assert_allclose(scores, [0.45, 0.4, 0.35], rtol=1e-6)
     np.testing.assert_allclose(boxes, [[0, 0, 10, 10], [50, 50, 60, 60], [0, 0, 10, 10]], rtol=1e-6)
+
+
+def test_what_views_saw_together_keeps_the_ids_of_the_classes():
+    detector = load("fcos-lite0", runtime="torch", device="cpu")
+    image = np.zeros((64, 64, 3), np.uint8)
+    plain, seen = detector(image, score=0.0), compose([detector], Looks(views=parse_views("flip")))(image, score=0.0)
+    assert seen.ids == plain.ids == detector.classes.ids
 
 
 def test_nothing_seen_is_nothing():

@@ -84,6 +84,9 @@ def test_fused_network_gives_the_same(body, dialect, model, left):
         for a, b in zip(network(images), fused(images), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
         half = fuse(network.float(), torch.bfloat16)(images)
+    with torch.inference_mode():
+        for a, b in zip(fused(images), fuse(fused, torch.float64)(images), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)  # as an export of a loaded detector does
     assert half.distances.dtype == torch.float32
     assert half.logits.dtype == torch.bfloat16
     assert any(isinstance(m, nn.BatchNorm2d) for m in network.modules())  # the original stays as it was

@@ -266,6 +266,15 @@ def test_soft_nms_equals_a_plain_loop(rule):
     assert lowered.tolist() == pytest.approx([s for _, s in expected], rel=1e-4)
 
 
+def test_soft_nms_is_not_disturbed_by_empty_boxes():
+    """Two boxes without an area overlap by 0 of 0, which must not hide what comes after them."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 5, 5], [5, 5, 5, 5], [20, 20, 30, 30]])
+    scores = torch.tensor([0.9, 0.5, 0.4, 0.3])
+    keep, lowered = nms(boxes, scores, torch.zeros(4, dtype=torch.int64), DecodeConfig(nms="soft-gaussian"))
+    assert keep.tolist() == [0, 1, 2, 3]
+    assert lowered.tolist() == pytest.approx(scores.tolist())
+
+
 def test_clip_before_or_after_nms():
     points = make_points(SIZE, MODEL, ASSIGN)
     pred = empty_prediction(points)

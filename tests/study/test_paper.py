@@ -135,6 +135,15 @@ def proposals(network, data, baselines=None):
     return paper.proposals_study(cache(proposing, one, 0.0), one, proposing.config, baselines)
 
 
+def test_a_calibrated_detector_proposes_too():
+    """Its lines are of classes, of which a proposer has one."""
+    lines = [(1.0, -0.5), (1.1, -0.4)]
+    known = LOOSE.override({"decode": {"calibration": lines, "calibrated": True}})
+    found = proposer(Detector(Noise(2), known, CLASSES), most=20)(GREY)
+    plain = proposer(Detector(Noise(2), LOOSE, CLASSES), most=20)(GREY)
+    torch.testing.assert_close(found.scores, plain.scores)
+
+
 def test_proposals_are_the_best_boxes_whatever_their_class_and_score(world):
     network = Detector(Noise(2), LOOSE, CLASSES)
     found = proposer(network, most=50)(GREY)

@@ -287,4 +287,4 @@ def test_options_of_versus_are_refused_elsewhere(tmp_path, capsys):
     make_shapes(tmp_path / "shapes", {"train": 1, "val": 1})
     code, _, err = fcos(capsys, "study", "recall", "--data", tmp_path / "shapes", "--epochs", "3")
     assert code == 2
-    assert "--epochs is for the study versus" in err
+    assert "takes no --epochs" in err

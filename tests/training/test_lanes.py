@@ -59,6 +59,30 @@ def test_a_step_in_lanes_is_the_step(shapes, tmp_path, accumulate):
             torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
 
 
+def test_gradients_lie_in_memory_as_their_weights_do(shapes, tmp_path, monkeypatch):
+    """A fused optimizer reads memory in order, whatever the strides say, and `torch.autograd.grad` has its own."""
+    run, _, expected = first_step(shapes, tmp_path / "lanes", 2)
+    turned = [p for p in run.network.parameters() if p.dim() == 4 and min(p.shape) > 1 and p.requires_grad]
+    assert turned
+    run.network.zero_grad(set_to_none=True)
+    learn = run.lanes._learn
+
+    def flip(g):
+        return g.contiguous(memory_format=torch.channels_last if g.is_contiguous() else torch.contiguous_format)
+
+    def other_layout(*task):
+        part, gradients = learn(*task)
+        return part, [g if g is None or g.dim() != 4 else flip(g) for g in gradients]
+
+    monkeypatch.setattr(run.lanes, "_learn", other_layout)
+    run.step = 0
+    one_step(run, next(iter(train_loader(run.data["train"], run.config))))
+    for name, parameter in run.network.named_parameters():
+        if parameter.grad is not None:
+            assert parameter.grad.stride() == parameter.stride(), name
+            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
 def test_a_lane_that_is_late_changes_no_bit(shapes, tmp_path, monkeypatch):
     """The gradients are added in the order of the parts, whichever thread is done first."""
     _, _, expected = first_step(shapes, tmp_path / "plain", 2, accumulate=5)

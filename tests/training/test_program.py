@@ -154,6 +154,20 @@ def test_a_run_knows_what_it_was_judged_by(finished, capsys, tmp_path):
         for words in (["--model", result.folder], [result.folder]):
             code, out, _ = fcos(capsys, "explain", *words, "--json")
             assert (code, json.loads(out)["objects"]) == (0, result.metrics.objects)
+    for words, images in (([], 4), (["--split", "test"], 4), (["--split", "train"], 20)):  # the data of the run
+        code, out, err = fcos(capsys, "eval", held.folder, "--json", *words)
+        told = json.loads(out)
+        assert (code, told["split"], told["images"]) == (0, words[-1] if words else "holdout", images)
+        assert ("learned from 16 of the 20" in err) == (images == 20)
+    assert evaluate(held.folder, split="test").split == "test"
+    code, _, err = fcos(capsys, "eval", held.folder, "--split", "nonsense")
+    assert (code, "nonsense" in err) == (2, True)
+    code, out, _ = fcos(capsys, "explain", held.folder, "--split", "train", "--json")
+    assert (code, json.loads(out)["images"]) == (0, 20)
+    for verb in ("eval", "explain"):
+        code, _, err = fcos(capsys, verb, held.folder, "--images", data)
+        assert (code, "a run without a data set takes no --images; leave it out" in err) == (2, True), err
+    capsys.readouterr()
     for judged, count in ((data / "instances_train.json", 16), (data, 0)):  # the second: its test split
         code, _, err = fcos(capsys, "eval", judged, "--model", held.folder)
         assert (code, f"learned from {count} of the 20 images that it is judged on" in err) == (0, count > 0), err
