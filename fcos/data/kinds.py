@@ -49,6 +49,16 @@ TURNED_ALONE = Kind(
 )
 TURNED = Kind("images rotated by EXIF, boxes turned with them", "image rotated by EXIF, boxes turned with it")
 LISTED_TWICE = Kind("images listed twice, boxes put together", "image listed twice, boxes put together")
+IN_NO_LIST = Kind(
+    "images that are in no list, left out",
+    "image that is in no list, left out",
+    "add them to train.txt or another list, if they are to be used",
+)
+EMPTY_LISTS = Kind(
+    "split lists that name no image that is here",
+    "split list that names no image that is here",
+    "correct the names in the list, or delete it",
+)
 NEW_NUMBERS = Kind("image ids that are in both sets: all images get new numbers")
 NO_NUMBERS = Kind("image ids are not numbers; numbered 1, 2, ...")
 NO_LABELS = Kind("no image has a label file: is 'labels' beside 'images'?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import cache, partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from ..errors import DataError, did_you_mean
 from ..readers import uncollected
 from ..terminal import plural
 from .dataset import Dataset, Sources
+from .lists import share_out, told
 from .pages import in_order
 from .registry import Format, ReadOptions, format_named, formats, recognise
 from .splits import JUDGED, canonical_split, default_split, name_of
@@ -121,7 +123,7 @@ def _parted(tree: Tree, sources: Sources) -> Sources:
         return sources
     load = cache(sources["all"])
     whole = load()
-    parts: dict[str, list[int]] = {}
+    named: dict[str, list[int]] = defaultdict(list)
     for split, lines in lists.items():
         wanted = {_key(line) for line in lines}
         short = {name.rpartition("/")[2] for name in wanted}
@@ -130,14 +132,20 @@ def _parted(tree: Tree, sources: Sources) -> Sources:
             folder, _, last = key.rpartition("/")
             # One of the two may know fewer folders than the other.
             if key in wanted or last in wanted or (not folder and last in short):
-                parts.setdefault(split, []).append(index)
+                named[split].append(index)
+    records, splits = whole.records, tree.images.splits
+
+    def split_of(index: int) -> str | None:
+        path = records[index].path
+        return splits.get(path) if path is not None else None
+
+    parts, notes = share_out(named, range(len(records)), lists, split_of, lambda k: name_of(records[k]))
     if not parts and len(by_folder) > 1:
-        for index, record in enumerate(whole.records):
-            named = tree.images.splits.get(record.path) if record.path is not None else None
-            parts.setdefault(named or "all", []).append(index)
+        for index in range(len(records)):
+            parts.setdefault(split_of(index) or "all", []).append(index)
     if not parts:
-        return {"all": load}
-    return {name: partial(_part, load, parts[name], name) for name in in_order(parts)}
+        return told({"all": load}, notes)
+    return told({name: partial(_part, load, parts[name], name) for name in in_order(parts)}, notes)
 
 
 def _part(load: object, indices: list[int], name: str) -> Dataset:

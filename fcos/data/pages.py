@@ -22,8 +22,9 @@ from ..readers import read_lines
 from ..types import Classes
 from . import kinds
 from .assemble import ImageFile, Problems, Rows, assemble, check_classes
-from .dataset import Dataset, Sources
+from .dataset import Dataset, Note, Sources
 from .image import SUFFIXES, image_header
+from .lists import share_out, told
 from .pairing import clean_name, folder_key
 from .probe import stem_of
 from .records import Size
@@ -126,29 +127,33 @@ class Reading:
         if not self.files:
             return {}
         if self.one_each:
-            parts = self._parts_of_images()
-            return {s: partial(self._read_each, s, parts[s]) for s in in_order(parts)}
+            parts, notes = self._parts_of_images()
+            return told({s: partial(self._read_each, s, parts[s]) for s in in_order(parts)}, notes)
         return self._parts_of_files()
 
     # ----------------------------------------------------------------------- a file for each image
 
-    def _parts_of_images(self) -> dict[str, list[_Entry]]:
+    def _parts_of_images(self) -> tuple[dict[str, list[_Entry]], tuple[Note, ...]]:
         tree = self.tree
         entries = [_Entry(f, tree.pair(f), "") for f in self.files]
         if not any(e.image for e in entries):  # the files name their images, perhaps otherwise than themselves
             entries = [self._by_stated_name(e) for e in entries] if len(tree.images) else entries
-        listed = self._listed(entries)
+        named = self._listed(entries)
+        listed, notes = share_out(named, entries, tree.lists, self._split_of, lambda e: str(e.file))
         if listed:
-            return listed
+            return listed, notes
         parts: dict[str, list[_Entry]] = defaultdict(list)
         for entry in entries:
-            assert entry.file is not None
-            inside = self.pages(entry.file)[0].split if self.splits_inside else ""
-            split = inside or tree.split_of(entry.file)
-            split = split or (tree.images.splits.get(entry.image) if entry.image else None)
-            parts[split or "all"].append(entry)
+            parts[self._split_of(entry) or "all"].append(entry)
         _several_sets(tree, {s: [e.file for e in part if e.file] for s, part in parts.items()})
-        return dict(parts)
+        return dict(parts), notes
+
+    def _split_of(self, entry: _Entry) -> str | None:
+        """What the file says, or its folders, or those of its image."""
+        assert entry.file is not None
+        inside = self.pages(entry.file)[0].split if self.splits_inside else ""
+        split = inside or self.tree.split_of(entry.file)
+        return split or (self.tree.images.splits.get(entry.image) if entry.image else None)
 
     def _by_stated_name(self, entry: _Entry) -> _Entry:
         assert entry.file is not None
@@ -159,7 +164,8 @@ class Reading:
         return _Entry(entry.file, image, page.name)
 
     def _listed(self, entries: list[_Entry]) -> dict[str, list[_Entry]]:
-        """The entries by split lists (train.txt, ImageSets/Main/val.txt); empty where there are none that fit."""
+        """The entries by split lists (train.txt, ImageSets/Main/val.txt); none of a list that fits nothing, and none at
+        all where no list names a file."""
         by_stem: dict[str, list[_Entry]] = defaultdict(list)
         for entry in entries:
             assert entry.file is not None
@@ -179,7 +185,7 @@ class Reading:
                     same = [e for e in same if e.file and folder_key(self.tree.folders(e.file))[-len(key) :] == key]
                 hits += len(same) == 1
                 part.append(same[0] if len(same) == 1 else _Entry(None, self.tree.images.pair(folders, stem), name))
-            parts[split] = part
+            parts[split] = part if any(e.file or e.image for e in part) else []
         return parts if hits else {}
 
     def _read_each(self, split: str, entries: list[_Entry]) -> Dataset:

@@ -2,13 +2,16 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from fcos.data import kinds
 from fcos.data.open import open_dataset, open_splits, split_names
+from fcos.data.splits import taught_splits
 from fcos.data.tree import DataSource, Tree
 from fcos.errors import DataError
 
@@ -182,6 +185,65 @@ def test_split_lists(kind, form, place, tmp_path):
     (tmp_path / place / "train.txt").write_text("".join(form.format(s) + "\n" for s in ("a b", "b")))
     (tmp_path / place / "valid.txt").write_text(form.format("c"))
     check(tmp_path, {"train": 2, "val": 1}, kind)
+
+
+def listed(root, kind, lists, names="abcdefghij"):
+    """A set of flat folders, and its lists: split -> names."""
+    for stem in names:
+        image(root / "images" / f"{stem}.jpg")
+        if kind == "voc":
+            xml(root / "annotations" / f"{stem}.xml")
+        elif kind == "yolo":
+            txt(root / "labels" / f"{stem}.txt")
+    if kind == "coco":
+        coco(root / "annotations.json", [f"{stem}.jpg" for stem in names])
+    for split, stems in lists.items():
+        (root / f"{split}.txt").write_text("".join(f"{stem}.jpg\n" for stem in stems))
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo", "coco"])
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_images_in_no_list_are_learned_where_no_list_is_train(kind, split, tmp_path):
+    listed(tmp_path, kind, {split: "cj"})
+    splits = open_splits(tmp_path, strict=True)
+    assert {name: sorted(r.path.stem for r in part.records) for name, part in splits.items()} == {
+        "train": list("abdefghi"),
+        split: ["c", "j"],
+    }
+    assert taught_splits(splits, None, tmp_path) == ["train"]
+    assert not any(part.notes for part in splits.values())
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo", "coco"])
+@pytest.mark.parametrize("taught", ["train", "trainval"])
+def test_images_in_no_list_are_told_where_a_list_is_train(kind, taught, tmp_path):
+    listed(tmp_path, kind, {taught: "abcde", "val": "fg"})
+    splits = open_splits(tmp_path)
+    assert {name: len(part) for name, part in splits.items()} == {taught: 5, "val": 2}
+    (note,) = [note for part in splits.values() for note in part.notes]
+    assert (note.kind, note.count, note.level) == (kinds.IN_NO_LIST, 3, "note")
+    assert [Path(name).stem for name in (note.example, *note.more)] == list("hij")
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo", "coco"])
+def test_a_list_that_names_nothing_is_told(kind, tmp_path):
+    listed(tmp_path, kind, {"val": "xyz"})
+    (whole,) = open_splits(tmp_path).values()
+    assert (whole.split, len(whole)) == ("all", 10)
+    assert [str(note) for note in whole.notes] == ["split lists that name no image that is here (1; first: val: x.jpg)"]
+    (tmp_path / "test.txt").write_text("c.jpg\n")
+    splits = open_splits(tmp_path)
+    assert {name: len(part) for name, part in splits.items()} == {"train": 9, "test": 1}
+    assert all([(n.kind, n.level) for n in p.notes] == [(kinds.EMPTY_LISTS, "warning")] for p in splits.values())
+
+
+def test_the_folder_of_an_image_in_no_list_says_its_split(tmp_path):
+    names = [f"{folder}/{k}.jpg" for folder in ("test", "more") for k in range(2)]
+    for name in (*names, "more/2.jpg"):
+        image(tmp_path / name)
+    coco(tmp_path / "all.json", [*names, "more/2.jpg"])
+    (tmp_path / "val.txt").write_text("more/2.jpg\n")
+    check(tmp_path, {"train": 2, "val": 1, "test": 2}, "coco")
 
 
 def test_a_split_list_with_a_name_that_looks_like_a_table(tmp_path):

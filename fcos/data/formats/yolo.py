@@ -10,7 +10,6 @@ import csv
 import io
 import os
 import re
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -28,6 +27,7 @@ from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..dataset import Dataset, Sources
 from ..image import image_size
 from ..kinds import Kind
+from ..lists import share_out, told
 from ..pages import in_order
 from ..pairing import clean_name, folder_key
 from ..probe import Probe, stem_of
@@ -165,16 +165,19 @@ def _bare(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     made = _Set(tree, tree.root, _bare_classes(tree, sorted(matched)), labels, options.strict)
     folders = {image.parent for image in have}
     images = [image for image in tree.images.paths if image.parent in folders]
-    parts: dict[str, list[Path]] = defaultdict(list)
+    named: dict[str, list[Path]] = {}
     for split, lines in tree.lists.items():
         keys = {clean_name(line, tree.root).rpartition("/")[2].casefold() for line in lines}
-        parts[split] = [i for i in images if i.name.casefold() in keys or i.stem.casefold() in keys]
-    if not any(parts.values()):
-        parts = defaultdict(list)
+        named[split] = [i for i in images if i.name.casefold() in keys or i.stem.casefold() in keys]
+
+    def split_of(image: Path) -> str | None:
+        return tree.images.splits[image] or (tree.split_of(pairs[image]) if image in have else None)
+
+    parts, notes = share_out(named, images, tree.lists, split_of, str)
+    if not parts:
         for image in images:
-            split_name = tree.images.splits[image] or tree.split_of(pairs[image]) if image in have else None
-            parts[split_name or tree.images.splits[image] or "all"].append(image)
-    return {s: partial(_read_bare, made, s, parts[s]) for s in in_order(parts) if parts[s]}
+            parts.setdefault(split_of(image) or "all", []).append(image)
+    return told({s: partial(_read_bare, made, s, parts[s]) for s in in_order(parts)}, notes)
 
 
 def _read_bare(made: _Set, split: str, images: list[Path]) -> Dataset:

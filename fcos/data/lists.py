@@ -1,0 +1,64 @@
+"""Images parted by split lists (train.txt, ImageSets/Main/val.txt), and what becomes of those that no list names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from . import kinds
+from .dataset import EXAMPLES, Dataset, Note, Sources
+from .splits import TAUGHT
+
+T = TypeVar("T", bound=Hashable)
+
+
+def share_out(
+    named: Mapping[str, list[T]],
+    whole: Sequence[T],
+    lines: Mapping[str, Sequence[str]],
+    split_of: Callable[[T], str | None],
+    called: Callable[[T], str],
+) -> tuple[dict[str, list[T]], tuple[Note, ...]]:
+    """(parts, what to tell): `named` are those of `whole` that each list names, `lines` the lists, `split_of` the split
+    that a folder says, `called` a name for messages.
+
+    What no list names goes to the split of its folder, else to train, unless a list has parted that already (trainval
+    is train too): then it is left out with a note. No parts where no list fits.
+    """
+    parts = {split: part for split, part in named.items() if part}
+    empty = [f"{split}: {', '.join(lines[split][:1])}" for split in lines if split not in parts]
+    notes = [Note(kinds.EMPTY_LISTS, len(empty), empty[0], "warning", tuple(empty[1:]))] if empty else []
+    if not parts:
+        return {}, tuple(notes)
+    listed = {*parts, *(TAUGHT if any(split in parts for split in TAUGHT) else ())}
+    known = {thing for part in parts.values() for thing in part}
+    left = []
+    for thing in whole:
+        if thing in known:
+            continue
+        split = split_of(thing) or TAUGHT[0]
+        if split in listed:
+            left.append(thing)
+        else:
+            parts.setdefault(split, []).append(thing)
+    if left:
+        first, *more = map(called, left[:EXAMPLES])
+        notes.append(Note(kinds.IN_NO_LIST, len(left), first, "note", tuple(more)))
+    return parts, tuple(notes)
+
+
+def told(sources: Sources, notes: Sequence[Note]) -> Sources:
+    """The same splits with `notes` behind their own: each with the warnings, the first with all."""
+    warnings = tuple(note for note in notes if note.level == "warning")
+    return {
+        name: partial(_told, load, warnings if number else tuple(notes))
+        for number, (name, load) in enumerate(sources.items())
+    }
+
+
+def _told(load: Callable[[], Dataset], notes: tuple[Note, ...]) -> Dataset:
+    dataset = load()
+    own = (n for n in dataset.notes if n.kind not in (kinds.EMPTY_LISTS, kinds.IN_NO_LIST))  # a closer look was taken
+    return replace(dataset, notes=(*own, *notes))
