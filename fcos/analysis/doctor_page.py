@@ -13,6 +13,7 @@ from ..data.image import read_image
 from ..errors import ImageError
 from ..show.axes import INK, MUTED, class_name, new_figure, style
 from ..show.draw import level_in_plot
+from ..show.fonts import families
 from ..show.page import Page
 from ..terminal import data_name, percent
 from .doctor import Diagnosis
@@ -148,7 +149,9 @@ def classes_plot(d: Diagnosis) -> Figure:
         left += values
     for y, total in enumerate(left):
         axes.text(total, y, f" {int(total):,}", va="center", fontsize=_SMALL, color=INK)
-    axes.set_yticks(range(len(order)), [class_name(d.classes[k]) for k in order], fontsize=_SMALL)
+    axes.set_yticks(
+        range(len(order)), [class_name(d.classes[k]) for k in order], fontsize=_SMALL, fontfamily=families(d.classes)
+    )
     axes.invert_yaxis()
     axes.margins(x=0.08, y=0.01)
     axes.legend(frameon=False, labelcolor=INK, loc="lower right")
@@ -172,8 +175,9 @@ def together_plot(d: Diagnosis) -> Figure:
                 color = "white" if value > 0.55 else INK
                 axes.text(column, row, f"{100 * value:.0f} %", ha="center", va="center", fontsize=_SMALL, color=color)
     names = [class_name(d.classes[k]) for k in shown]
-    axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=_SMALL)
-    axes.set_yticks(range(len(shown)), names, fontsize=_SMALL)
+    family = families(names)
+    axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=_SMALL, fontfamily=family)
+    axes.set_yticks(range(len(shown)), names, fontsize=_SMALL, fontfamily=family)
     bar = figure.colorbar(image, ax=axes, shrink=0.6)
     bar.ax.tick_params(colors=MUTED)
     bar.outline.set_visible(False)

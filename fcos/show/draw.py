@@ -6,7 +6,6 @@ of the image, so that a 100-pixel thumbnail and a 6000-pixel scan look alike on 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..inference.sources import Source, load_source
+from .fonts import font_file
 
 if TYPE_CHECKING:
     from ..types import Detections
@@ -179,7 +179,7 @@ def sheet(
     # a column is as wide as its widest image, a row as high as its highest: no lakes of background
     lines = [scaled[i : i + columns] for i in range(0, len(scaled), columns)]
     widths = [max((row[c].shape[1] for row in lines if c < len(row)), default=cell) for c in range(columns)]
-    font = _font(max(10, round(cell / 22)))
+    font = _font(max(10, round(cell / 22)), font_file("".join(titles or ())))
     caption = round(font.size * 1.7) if titles is not None else 0
     heights = [max(s.shape[0] for s in row) + caption for row in lines] or [cell]
     canvas = Image.new("RGB", (sum(widths) + gap * (columns + 1), sum(heights) + gap * (len(heights) + 1)), BACKGROUND)
@@ -315,7 +315,7 @@ def _tag(text: str, color: Color, font_size: float, width: int, height: int) -> 
     color = (int(color[0]), int(color[1]), int(color[2]))
     size = font_size
     while True:
-        font = _font(size)
+        font = _font(size, font_file(text))
         pad = max(2, round(size * 0.32))
         w, h = math.ceil(font.getlength(text)) + 2 * pad, round(size * 1.42)
         if (w <= width and h <= height) or size <= 7:
@@ -340,14 +340,9 @@ def _text_color(color: Color) -> Color:
 
 
 @lru_cache(64)
-def _font(size: float) -> Any:
-    """DejaVu Sans, which comes with matplotlib (found without importing it), or else PIL's own font."""
-    spec = importlib.util.find_spec("matplotlib")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
-        if path.is_file():
-            return ImageFont.truetype(str(path), size)
-    return ImageFont.load_default(size)
+def _font(size: float, path: Path | None) -> Any:
+    """A font file in a size, or else PIL's own font."""
+    return ImageFont.load_default(size) if path is None else ImageFont.truetype(str(path), size)
 
 
 def _shorten(text: str, font: Any, width: float) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from ..evaluation.metrics import Curve, Curves, Floats, Ints, voc_ap
 from .axes import INK, LINES, MUTED, POOLED, class_name, new_figure
 from .draw import label_color
+from .fonts import families
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,14 +92,18 @@ def confusion_matrix(
         shown = np.ma.masked_where(~cells | (matrix == 0), share)
         axes.imshow(shown, cmap=colors, vmin=-0.15, vmax=1, aspect="equal")
     axes.set_facecolor("#f6f7f9")
-    size = 10 if numbers else 7
+    size, family = 10 if numbers else 7, families(names)
     axes.set_xticks(
-        range(classes + 1), [*map(class_name, names), "missed"], rotation=90 if classes > 6 else 35, fontsize=size
+        range(classes + 1),
+        [*map(class_name, names), "missed"],
+        rotation=90 if classes > 6 else 35,
+        fontsize=size,
+        fontfamily=family,
     )
     if classes <= 6:
         for tick in axes.get_xticklabels():
             tick.set(ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(classes + 1), [*map(class_name, names), "background"], fontsize=size)
+    axes.set_yticks(range(classes + 1), [*map(class_name, names), "background"], fontsize=size, fontfamily=family)
     axes.tick_params(length=0, colors=INK)
     axes.set_xlabel("found as", color=MUTED, fontsize=11)
     axes.set_ylabel("truth", color=MUTED, fontsize=11)
@@ -171,7 +176,7 @@ def _finish(figure: Figure, axes: Axes, path: str | Path) -> None:
         [labels[i] for i in order],
         loc="outside right upper",
         frameon=False,
-        fontsize=9,
+        prop={"family": families(labels), "size": 9},
         labelcolor=INK,
     )
     figure.savefig(path)

@@ -13,6 +13,7 @@ import numpy as np
 from ..evaluation.metrics import Floats, Ints
 from .axes import INK, MUTED, POOLED, class_name, new_figure, style
 from .draw import level_in_plot
+from .fonts import families
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,9 +99,8 @@ def _class_bars(axes: Axes, counts: Sequence[int], names: Sequence[str]) -> None
         if k is not None:
             axes.text(counts[k], y, f" {counts[k]:,}", va="center", fontsize=8, color=INK if counts[k] else ALARM)
     hidden = len(order) - NAMED_BARS + 1
-    axes.set_yticks(
-        range(len(rows)), [f"{hidden} more" if k is None else class_name(names[k]) for k in rows], fontsize=9
-    )
+    shown = [f"{hidden} more" if k is None else class_name(names[k]) for k in rows]
+    axes.set_yticks(range(len(rows)), shown, fontsize=9, fontfamily=families(shown))
     for tick, k in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_color(MUTED if k is None else INK if counts[k] else ALARM)
         tick.set_fontstyle("italic" if k is None else "normal")

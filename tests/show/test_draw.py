@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fcos.show import draw
+from fcos.errors import ImageWarning
+from fcos.show import draw, fonts
 from fcos.types import Detections
 
+SIGN = "\u24cb"  # a V in a circle: STIX, which comes with matplotlib too, has it, DejaVu Sans has not
 NAMES = ("cat", "a rather long class name", "naïve façade", "диван", "x")
 
 
@@ -166,3 +168,45 @@ def test_many_boxes_in_a_large_image_leave_it_to_be_seen() -> None:
         grey(2000, 2000), draw.Marks(boxes, np.zeros(400, np.int64), ("person",), np.full(400, 0.5))
     )
     assert (drawn != 120).any(axis=2).mean() < 0.5
+
+
+@pytest.fixture
+def no_fonts_known():
+    fonts._other.cache_clear()
+    yield
+    fonts._other.cache_clear()
+
+
+def test_what_the_usual_font_lacks_another_of_the_system_writes(monkeypatch, no_fonts_known):
+    usual = fonts.font_file("cat")
+    stix = usual.parent / "STIXGeneral.ttf"
+    monkeypatch.setattr(fonts, "_system", lambda: (usual.parent / "no font.ttf", stix))
+    assert fonts.font_file("диван") == usual
+    assert fonts.font_file(f"cat {SIGN}") == stix
+    assert fonts.families(["cat", SIGN]) == ["DejaVu Sans", "STIXGeneral"]
+
+
+def test_signs_that_no_font_has_are_told_of_once(monkeypatch, no_fonts_known, recwarn):
+    monkeypatch.setattr(fonts, "_system", lambda: ())
+    for _ in range(3):
+        assert fonts.font_file(SIGN) == fonts.font_file("cat")
+    (told,) = [w for w in recwarn if issubclass(w.category, ImageWarning)]
+    assert f"no font here can write {SIGN}" in str(told.message)
+
+
+def test_plots_write_any_class_name(tmp_path):
+    """Dollars are no formula, and an underscore in front hides no class from the legend."""
+    from fcos.show import run_plots
+    from fcos.show.axes import class_name, new_figure
+
+    names = ("$_$", r"$\foo$", "_background_", "a_b")
+    told = run_plots.Labels(
+        [3, 2, 1, 1], names, np.array([1, 2]), np.ones((7, 2)) * 20, np.ones((7, 2)) / 2, np.zeros(7, int), (8, 16)
+    )
+    run_plots.labels(told, tmp_path / "labels.png")
+    figure = new_figure(4, 4)
+    axes = figure.add_subplot()
+    for name in names:
+        axes.plot([0, 1], [0, 1], label=class_name(name))
+    figure.savefig(tmp_path / "legend.png")
+    assert len(axes.get_legend_handles_labels()[0]) == len(names)
