@@ -74,7 +74,7 @@ def rows(detections: Detections) -> list[dict[str, Any]]:
 
 def result(name: str | None, outcome: Outcome, kept: Detections) -> dict[str, Any]:
     """One image of an answer."""
-    height, width = outcome.image.shape[:2]
+    height, width = outcome.size
     seconds = {part: round(value, 6) for part, value in outcome.seconds.items()}
     return {"name": name, "width": width, "height": height, "detections": rows(kept), "seconds": seconds}
 
@@ -89,10 +89,10 @@ def failed(name: str | None, error: Exception) -> tuple[int, dict[str, Any]]:
     return 500, {"name": name, "error": "the server failed; its log says why"}
 
 
-def drawn(outcome: Outcome, kept: Detections) -> bytes:
-    """The image with the boxes on it, a JPEG file."""
+def drawn(data: bytes, kept: Detections) -> bytes:
+    """An image's file with the boxes on it, a JPEG file. It is decoded once more, since no pixels are kept for it."""
     stream = io.BytesIO()
-    draw_detections(outcome.image, kept, score=0.0).save(stream, "JPEG", quality=92)
+    draw_detections(data, kept, score=0.0).save(stream, "JPEG", quality=92)
     return stream.getvalue()
 
 

@@ -6,9 +6,10 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,22 +20,26 @@ from ..errors import FcosError
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..inference.sources import load_source
-from ..inference.stream import pick_lanes
+from ..inference.stream import PIXELS_AHEAD, pick_lanes
 from ..terminal import plural
 from ..types import Detections
+from .intake import check_size
 from .metrics import Metrics
 from .options import Placing, Refused, ServeOptions
+from .room import Room
 
 Pixels = NDArray[np.uint8]
 Task = Callable[[Detector, Pixels], Any]  # something else than detecting that needs the network, such as explaining
 _MANY = 1 << 20  # as many images as one likes
+_LATE = "the deadline passed before the image's turn came; ask again later"
+_NOTHING: Pixels = np.zeros((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One image's pixels [H,W,3], its detections (or what the task gave), and seconds by part."""
+    """One image's height and width, its detections (or what the task gave), and seconds by part."""
 
-    image: Pixels
+    size: tuple[int, int]
     result: Any
     seconds: dict[str, float]
 
@@ -46,7 +51,8 @@ class _Job:
     deadline: float
     task: Task | None
     future: Future[Outcome] = field(default_factory=Future)
-    image: Pixels = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
+    image: Pixels = field(default_factory=lambda: _NOTHING)
+    room: int = 0  # pixels of the engine's room that it has taken
     decoded: float = 0.0  # when
     decoding: float = 0.0  # seconds
 
@@ -54,7 +60,7 @@ class _Job:
         """Fail where the deadline has passed."""
         if time.monotonic() < self.deadline:
             return False
-        _fail(self, Refused(504, "the deadline passed before the image's turn came; ask again later"))
+        _fail(self, Refused(504, _LATE))
         return True
 
 
@@ -70,6 +76,7 @@ class Engine:
         self._pending = 0
         self._lock = threading.Lock()
         self._rate = 0.0  # images a second, lately
+        self._room = Room(PIXELS_AHEAD)
         self._ready: queue.Queue[_Job | None] = queue.Queue()
         lanes = self.detector.placement.lanes
         self._together = 1 if lanes > 1 else options.placing.batch
@@ -106,27 +113,29 @@ class Engine:
         self.detector = fresh
 
     def submit(
-        self, source: bytes | Pixels, score: float, deadline: float, task: Task | None = None
-    ) -> Future[Outcome]:
-        """Detections of at least `score` in an image, as the bytes of its file or as pixels [H,W,3] uint8 RGB.
+        self, sources: Sequence[bytes | Pixels], score: float, deadline: float, task: Task | None = None
+    ) -> list[Future[Outcome]]:
+        """Detections of at least `score` in each image, the bytes of its file or pixels [H,W,3] uint8 RGB.
 
-        `deadline` is a time of `time.monotonic`. Raises Refused (503) at once where too many wait; the future raises
-        Refused (504) for a deadline that passed, and ImageError for bytes that are no image.
+        `deadline` is a time of `time.monotonic`. Raises Refused (503) at once where not all find a place in the queue;
+        a future raises Refused: 413 for too many pixels, 504 for a deadline that passed; and ImageError for bytes that
+        are no image.
         """
         with self._lock:
             if self.stopped:
                 raise Refused(503, "the server is stopping", 1)
-            if self._pending >= self.options.limits.queue:
+            if self._pending + len(sources) > self.options.limits.queue:
                 wait = self._pending / self._rate if self._rate else 1.0
                 raise Refused(
                     503, f"{plural(self._pending, 'image')} in front already; ask again later", max(1, round(wait))
                 )
-            self._pending += 1
+            self._pending += len(sources)
         self.metrics.queue.labels(self.name).set(self._pending)
-        job = _Job(source, score, deadline, task)
-        job.future.add_done_callback(self._done)
-        self._readers.submit(self._decode, job)
-        return job.future
+        jobs = [_Job(source, score, deadline, task) for source in sources]
+        for job in jobs:
+            job.future.add_done_callback(partial(self._done, job))
+            self._readers.submit(self._decode, job)
+        return [job.future for job in jobs]
 
     def stop(self, grace: float) -> None:
         """Finish what was submitted, for at most `grace` seconds."""
@@ -135,27 +144,46 @@ class Engine:
         while self._pending and time.monotonic() < end:
             time.sleep(0.01)
         self._readers.shutdown(wait=False, cancel_futures=True)
+        self._room.close()
         for _ in self._lanes:
             self._ready.put(None)
 
-    def _done(self, _: Future[Outcome]) -> None:
+    def _done(self, job: _Job, _: Future[Outcome]) -> None:
         with self._lock:
             self._pending -= 1
         self.metrics.queue.labels(self.name).set(self._pending)
+        self._drop(job)
+
+    def _drop(self, job: _Job) -> None:
+        """Hold nothing for an image any more; it may be in the queue still, where its request was given up."""
+        with self._lock:
+            room, job.room = job.room, 0
+        job.source, job.image = b"", _NOTHING
+        self._room.give_back(room)
 
     def _decode(self, job: _Job) -> None:
         if job.future.cancelled() or job.late():
             return
-        begun = time.monotonic()
         try:
-            job.image = load_source(job.source)
+            source = job.source
+            # pixels that came as such are held by their request, whether there is room or not
+            pixels = check_size(source, self.options.limits) if isinstance(source, bytes) else 0
+            if not self._room.take(pixels, job.deadline):
+                raise Refused(504, _LATE)
+            job.room = pixels
+            begun = time.monotonic()
+            if not job.future.cancelled():
+                job.image = load_source(source)
         except Exception as error:
             _fail(job, error)
             return
         job.source = b""
         job.decoded = time.monotonic()
         job.decoding = job.decoded - begun
-        self._ready.put(job)
+        if job.future.cancelled():  # while it waited or was decoded
+            self._drop(job)
+        else:
+            self._ready.put(job)
 
     def _work(self) -> None:
         if self.detector.placement.threads:  # torch counts them for each thread
@@ -208,7 +236,8 @@ class Engine:
             seconds = {"decode": job.decoding, "wait": begun - job.decoded, "network": took}
             for name, value in seconds.items():
                 self.metrics.seconds.labels(name).observe(value)
-            job.future.set_result(Outcome(job.image, result, seconds))
+            height, width = job.image.shape[:2]
+            job.future.set_result(Outcome((height, width), result, seconds))
 
 
 def _fail(job: _Job, error: Exception) -> None:

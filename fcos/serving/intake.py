@@ -86,8 +86,8 @@ def uploads(body: bytes, content_type: str, limits: Limits, deadline: float) -> 
             raise Refused(413, f"the form has more than {_FIELDS} fields; send images as files")
 
     def take(file: File) -> None:
-        if len(files) >= limits.images:
-            raise Refused(413, f"the request holds more than {limits.images} images")
+        if len(files) >= limits.together:
+            raise Refused(413, f"the request holds more than {limits.together} images")
         file.file_object.seek(0)
         name = file.file_name.decode(errors="replace") if file.file_name else None
         files.append(Upload(file.file_object.read(), name))
@@ -111,8 +111,8 @@ def uploads(body: bytes, content_type: str, limits: Limits, deadline: float) -> 
     return files
 
 
-def check_size(data: bytes, limits: Limits) -> None:
-    """Refused (413) for an image whose header names too many pixels; ImageError (400) for no image at all."""
+def check_size(data: bytes, limits: Limits) -> int:
+    """Pixels, by the header. Refused (413) where these are too many; ImageError (400) for no image at all."""
     try:
         height, width = image_header(data).displayed
     except ImageError as error:
@@ -121,6 +121,7 @@ def check_size(data: bytes, limits: Limits) -> None:
         raise
     if height * width > limits.pixels:
         raise Refused(413, f"the image has {width}x{height} pixels; at most {limits.pixels} in all are decoded")
+    return height * width
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,11 @@ class Limits:
     timeout: float = 30.0
     grace: float = 10.0
 
+    @property
+    def together(self) -> int:
+        """Images of one request that are taken: what is more than the queue holds would never find room in it."""
+        return min(self.images, self.queue)
+
 
 @dataclass(frozen=True)
 class Placing:

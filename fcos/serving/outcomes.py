@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from ..errors import FcosError
 from .engine import Engine, Outcome, Pixels, Task
-from .intake import check_size
 from .options import Refused
 
 log = logging.getLogger("fcos.serving")
@@ -18,21 +17,13 @@ log = logging.getLogger("fcos.serving")
 async def compute(
     engine: Engine, sources: Sequence[bytes | Pixels], least: float, deadline: float, task: Task | None = None
 ) -> list[Outcome | Exception]:
-    """Each image through the engine. An image that is refused fails alone, except where too many wait already."""
-    limits = engine.options.limits
-
-    async def one(source: bytes | Pixels) -> Outcome:
-        if isinstance(source, bytes):
-            await asyncio.to_thread(check_size, source, limits)
-        return await asyncio.wrap_future(engine.submit(source, least, deadline, task))
-
-    if len(sources) > limits.images:
-        raise Refused(413, f"{len(sources)} images; at most {limits.images} in a request")
-    outcomes = await _finish([asyncio.ensure_future(one(source)) for source in sources], deadline)
-    full = next((e for e in outcomes if isinstance(e, Refused) and e.status == 503), None)
-    if full is not None:
-        raise full
-    return outcomes
+    """Each image through the engine. An image that is refused fails alone; Refused for all: 413 where they are more
+    than fit, 503 where too many wait already."""
+    most = engine.options.limits.together
+    if len(sources) > most:
+        raise Refused(413, f"{len(sources)} images; at most {most} in a request")
+    futures = engine.submit(sources, least, deadline, task)
+    return await _finish([asyncio.wrap_future(future) for future in futures], deadline)
 
 
 async def _finish(futures: Sequence[asyncio.Future[Outcome]], deadline: float) -> list[Outcome | Exception]:

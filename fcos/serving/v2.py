@@ -97,8 +97,8 @@ def _sources(given: dict[str, Any], rest: bytes, limits: Limits) -> list[bytes |
         raise Refused(400, f"binary_data_size says {size} bytes, {len(rest)} follow")
     if any(side < 1 for side in shape):
         raise Refused(400, f"the shape {shape} holds no image")
-    if shape and shape[0] > limits.images:
-        raise Refused(413, f"the request holds {shape[0]} images; at most {limits.images} are taken")
+    if shape and shape[0] > limits.together:
+        raise Refused(413, f"the request holds {shape[0]} images; at most {limits.together} are taken")
     if given["datatype"] == "BYTES":
         if len(shape) != 1:
             raise Refused(400, f"BYTES must have the shape [N], not {shape}")

@@ -1,17 +1,21 @@
 """Some requests of `fcos serve` must not hold up the others, nor take what the machine does not have."""
 
+import gc
 import json
 import socket
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_serve import CAT, ask, detections, form, serving
+from PIL import Image
+from test_serve import CAT, ask, detections, encoded, form, held, serving
 
 from fcos.errors import ModelError
-from fcos.serving import intake, pages
+from fcos.serving import engine, intake, pages
 from fcos.serving.options import Access, Limits, Refused
+from fcos.serving.room import Room
 
 MANY = 40  # more than asyncio's default pool has threads
 
@@ -77,3 +81,106 @@ def test_a_form_of_many_fields_or_past_the_deadline_is_not_read_on():
     with pytest.raises(Refused, match="deadline") as refused:
         intake.uploads(body, kind, Limits(), time.monotonic() - 1)
     assert refused.value.status == 504
+
+
+def picture(side):
+    return encoded(Image.new("RGB", (side, side), "grey"), "PNG")
+
+
+def until(holds):
+    """Wait for what is going to be so."""
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """References to the pixels of every image that the server decodes. Room is for a million of them."""
+    references, load_source = [], engine.load_source
+
+    def load(source):
+        pixels = load_source(source)
+        references.append(weakref.ref(pixels))
+        return pixels
+
+    monkeypatch.setattr(engine, "load_source", load)
+    monkeypatch.setattr(engine, "PIXELS_AHEAD", 1_000_000)
+    return references
+
+
+def alive(references):
+    gc.collect()
+    return sum(reference() is not None for reference in references)
+
+
+def test_few_large_images_are_held_decoded_and_all_are_answered(decoded):
+    body, kind = form(*[(f"{side}.png", picture(side)) for side in [600] * 6 + [1500] + [600] * 5])
+    with serving() as (address, parts), ThreadPoolExecutor(3) as clients:
+        with held(parts.engines["fcos-lite0"]):  # two small ones, which leave room for two of 600 x 600
+            waiting = [clients.submit(ask, address, data=body, content_type=kind) for _ in range(3)]
+            until(lambda: len(decoded) >= 4)
+            time.sleep(0.5)
+            assert len(decoded) == alive(decoded) == 4
+        for one in waiting:
+            status, _, answer = one.result()
+            told = json.loads(answer)["results"]
+            assert (status, [image["width"] for image in told]) == (200, [600] * 6 + [1500] + [600] * 5)
+            assert all("detections" in image for image in told)
+        until(lambda: alive(decoded) == 0)
+
+
+def test_a_request_that_is_given_up_leaves_no_pixels_behind(decoded):
+    body, kind = form(*[("a.png", picture(600))] * 4)
+    with serving(limits=Limits(timeout=1.0)) as (address, parts):
+        with held(parts.engines["fcos-lite0"]):
+            for count in (4, 6):
+                answer = json.loads(ask(address, data=body, content_type=kind)[2])
+                assert all("deadline" in image["error"] for image in answer["results"])
+                assert len(decoded) == count  # the second request found room
+                until(lambda: alive(decoded) == 2)  # those in the lanes
+        assert ask(address, data=picture(600))[0] == 200
+
+
+def test_small_images_do_not_keep_a_large_one_waiting():
+    room, later, order = Room(100), time.monotonic() + 20, []
+    assert room.take(60, later)
+    assert not room.take(50, time.monotonic() + 0.05)
+    assert room.take(40, later)
+
+    def take(pixels):
+        order.append(pixels if room.take(pixels, later) else None)
+
+    large, small = (threading.Thread(target=take, args=(pixels,)) for pixels in (1000, 10))
+    large.start()
+    time.sleep(0.2)
+    small.start()
+    room.give_back(40)
+    time.sleep(0.2)
+    assert not order  # there is room for the small one, which came later
+    room.give_back(60)
+    until(lambda: order == [1000])
+    room.close()
+    small.join(20)
+    assert order == [1000, None]
+
+
+def test_a_request_finds_places_for_all_its_images_or_none(decoded):
+    limits = Limits(queue=4)
+    with serving(limits=limits) as (address, parts):
+        for count, right in ((4, 200), (5, 413), (8, 413)):
+            body, kind = form(*[("cat.jpg", CAT)] * count)
+            status, _, answer = ask(address, data=body, content_type=kind)
+            assert status == right, answer
+            if status == 413:
+                assert json.loads(answer)["error"] == "the request holds more than 4 images"
+        assert len(decoded) == 4
+        body, kind = form(*[("cat.jpg", CAT)] * 3)
+        with held(parts.engines["fcos-lite0"]):  # which takes two places
+            status, headers, answer = ask(address, data=body, content_type=kind)
+            assert status == 503
+            assert int(headers["retry-after"]) >= 1
+            assert "2 images in front already" in json.loads(answer)["error"]
+        assert ask(address, data=body, content_type=kind)[0] == 200
+        assert len(decoded) == 4 + 2 + 3  # nothing of what was refused

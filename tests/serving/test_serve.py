@@ -312,7 +312,7 @@ def held(engine):
         begun.release()
         gate.wait(20)
 
-    held = [engine.submit(CAT, 0.0, time.monotonic() + 30, hold) for _ in engine._lanes]
+    held = engine.submit([CAT] * len(engine._lanes), 0.0, time.monotonic() + 30, hold)
     for _ in held:
         assert begun.acquire(timeout=20)
     try:

@@ -72,7 +72,7 @@ def add(app: FastAPI, server: Server) -> None:
         if "image/jpeg" in request.headers.get("accept", ""):
             if len(sent) != 1:
                 raise Refused(400, "one image at a time can be drawn; ask for JSON, or send them one by one")
-            return await _draw(outcomes[0], which)
+            return await _draw(sent[0], outcomes[0], which)
         return await asyncio.to_thread(_answer, server, engine, sent, outcomes, which)
 
     @app.post("/explain", openapi_extra=_BODY, summary="Why each box of one image is there")
@@ -90,7 +90,7 @@ def add(app: FastAPI, server: Server) -> None:
         one = outcomes[0]
         if isinstance(one, Exception):
             raise one
-        height, width = one.image.shape[:2]
+        height, width = one.size
         told = {"model": engine.name, "name": sent[0].name, "width": width, "height": height, **one.result}
         return Response(await asyncio.to_thread(to_json, told), media_type=JSON)
 
@@ -125,10 +125,10 @@ def _url(body: bytes) -> str:
     return url
 
 
-async def _draw(outcome: Outcome | Exception, which: Wanted) -> Response:
+async def _draw(upload: Upload, outcome: Outcome | Exception, which: Wanted) -> Response:
     if isinstance(outcome, Exception):
         raise outcome
-    return Response(await asyncio.to_thread(lambda: drawn(outcome, which.of(outcome.result))), media_type="image/jpeg")
+    return Response(await asyncio.to_thread(drawn, upload.data, which.of(outcome.result)), media_type="image/jpeg")
 
 
 def _answer(

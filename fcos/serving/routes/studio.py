@@ -45,9 +45,9 @@ async def annotate(server: Server, engine: Engine, request: Request, which: Want
     studio = await server.fetched(partial(studio.signed, limits), deadline)
     end = time.monotonic() + _PATIENCE
     rows: list[dict[str, Any]] = []
-    for first in range(0, len(tasks), limits.images):
+    for first in range(0, len(tasks), limits.together):
         until = min(time.monotonic() + limits.timeout, end)
-        part = tasks[first : first + limits.images]
+        part = tasks[first : first + limits.together]
         taking = (partial(label_studio.image_of, task, tags, studio, limits) for task in part)
         images = await asyncio.gather(*(server.fetched(take, until) for take in taking), return_exceptions=True)
         some = await _outcomes(engine, images, which.least, until)
@@ -77,5 +77,4 @@ async def _outcomes(
 def _row(engine: Engine, outcome: Outcome | Exception, which: Wanted, tags: label_studio.Tags) -> dict[str, Any]:
     if isinstance(outcome, Exception):
         return {"error": failed(None, outcome)[1]["error"]}
-    height, width = outcome.image.shape[:2]
-    return label_studio.annotation(which.of(outcome.result), (height, width), tags, engine.name)
+    return label_studio.annotation(which.of(outcome.result), outcome.size, tags, engine.name)
