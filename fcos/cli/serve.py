@@ -65,7 +65,8 @@ def command(
         typer.Option("--cors", help="Other web page that may use the API, such as https://example.org."),
     ] = None,
     allow_url: Annotated[
-        list[str] | None, typer.Option("--allow-url", help="Host from which images may be fetched by URL.")
+        list[str] | None,
+        typer.Option("--allow-url", help="Host from which images may be fetched by URL, such as example.org."),
     ] = None,
     label_studio: Annotated[
         str | None,
@@ -87,7 +88,7 @@ def command(
 
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, "serve")
-    from ..serving.options import Access, Limits, Placing, ServeOptions
+    from ..serving.options import Access, Limits, Placing, ServeOptions, bare_host
     from ..serving.run import run
 
     things, overrides = sort_words(words, settings)
@@ -97,7 +98,7 @@ def command(
         tuple(overrides),
         Placing(device, runtime, dtype, threads, lanes, batch, wait / 1000, trust),
         Limits(megabytes << 20, megapixels * 1_000_000, images, queue, timeout, grace),
-        Access(token, admin, tuple(cors or ()), tuple(allow_url or ())),
+        Access(token, admin, tuple(cors or ()), tuple(bare_host(host) for host in allow_url or ())),
         workers,
         label_studio,
     )

@@ -146,12 +146,11 @@ def fetch(url: str, hosts: Sequence[str], limits: Limits, how: Asking = Asking()
         raise Refused(400, f"the URL is none: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise Refused(400, "the URL must be http:// or https:// with a host, without a user")
-    if parts.hostname not in hosts:
+    if parts.hostname not in [host.lower() for host in hosts]:
         raise Refused(403, f"the server does not fetch from {parts.hostname}; start it with --allow-url")
     try:
-        rows = socket.getaddrinfo(
-            parts.hostname, port or (443 if parts.scheme == "https" else 80), type=socket.SOCK_STREAM
-        )
+        port = port or (443 if parts.scheme == "https" else 80)
+        rows = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):  # the second for a name that is too long, or has an empty part
         raise Refused(400, f"there is no host {parts.hostname}") from None
     address = rows[0][4]
@@ -161,18 +160,22 @@ def fetch(url: str, hosts: Sequence[str], limits: Limits, how: Asking = Asking()
         # what is no ASCII in it is quoted as browsers do; what is quoted stays
         path = quote(parts._replace(scheme="", netloc="", fragment="").geturl(), safe="%/:=&?~+!$,;'@()*[]")
         with socket.create_connection((str(address[0]), int(address[1])), timeout=limits.timeout) as plain:
-            context = ssl.create_default_context() if parts.scheme == "https" else None
-            stream = plain if context is None else context.wrap_socket(plain, server_hostname=parts.hostname)
-            return _get(stream, parts.hostname, path, limits, how)
+            if parts.scheme == "http":
+                return _get(plain, http.client.HTTPConnection(parts.hostname, port), path, limits, how)
+            context = ssl.create_default_context()
+            stream = context.wrap_socket(plain, server_hostname=parts.hostname)
+            connection = http.client.HTTPSConnection(parts.hostname, port, context=context)
+            return _get(stream, connection, path, limits, how)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise Refused(
             400, f"cannot fetch {url}: {(str(error).splitlines() or [''])[0] or type(error).__name__}"
         ) from None
 
 
-def _get(stream: socket.socket, host: str, path: str, limits: Limits, how: Asking) -> bytes:
-    connection = http.client.HTTPConnection(host)
-    connection.sock = stream
+def _get(
+    stream: socket.socket, connection: http.client.HTTPConnection, path: str, limits: Limits, how: Asking
+) -> bytes:
+    connection.sock, host = stream, connection.host
     # some hosts, Label Studio among them, refuse who asks for images only
     headers = {"Accept": "*/*", **how.headers}
     connection.request("GET" if how.body is None else "POST", path or "/", how.body, headers)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
-from ..errors import FcosError
+from ..errors import FcosError, one_line
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,14 @@ class ServeOptions:
     access: Access = Access()
     workers: int = 1  # processes, each with the models
     label_studio: str | None = None  # its address, where one is served
+
+
+def bare_host(given: str) -> str:
+    """A host's name or address, in lower case; FcosError where there is more, such as a scheme or a port."""
+    host = given.strip().lower()
+    if re.fullmatch(r"[^\s/:@?#\[\]]+|[0-9a-f:.]*:[0-9a-f:.]*", host) is None:
+        raise FcosError(f"--allow-url {one_line(given, 80)}: give a host alone, such as example.org")
+    return host
 
 
 class Refused(FcosError):

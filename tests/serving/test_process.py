@@ -129,6 +129,9 @@ def iter_until(stream, part, times):
         (("--port", "x"), "port"),
         (("--runtime", "steam"), "steam"),
         (("--set", "decode.nothing=1"), "nothing"),
+        (("--allow-url", "https://example.org"), "--allow-url https://example.org: give a host alone"),
+        (("--allow-url", "example.org:8080"), "such as example.org"),
+        (("--allow-url", ""), "such as example.org"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, line):

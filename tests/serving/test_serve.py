@@ -29,7 +29,7 @@ from fcos.inference.load import load
 from fcos.serving import intake
 from fcos.serving.app import build
 from fcos.serving.connection import Connection
-from fcos.serving.options import Access, Limits, Placing, Refused, ServeOptions
+from fcos.serving.options import Access, Limits, Placing, Refused, ServeOptions, bare_host
 from fcos.serving.server import start
 
 PHOTOS = sorted((ASSETS / "photos").glob("*.jpg"))
@@ -385,6 +385,19 @@ def test_several_models_and_reload(tmp_path):
         assert ask(address, "/models/other/reload", b"", x_admin_token="boss")[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("given", "host"),
+    [
+        ("Example.org", "example.org"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("a-b.c_d", "a-b.c_d"),
+    ],
+)
+def test_hosts_are_compared_in_lower_case(given, host):
+    assert bare_host(given) == host
+
+
 def test_reloading_and_urls_are_off_by_default(server):
     assert ask(server, "/models/fcos-lite0/reload", b"")[0] == 403
     body = b'{"url": "http://example.org/cat.jpg"}'
@@ -424,9 +437,12 @@ def test_no_redirect_is_followed_and_bytes_are_limited(monkeypatch):
         "/K%C3%A4tzchen%202.jpg?a=%2f": (200, CAT),
     }  # fmt: skip
 
+    named = []
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             status, body = answers[self.path]
+            named.append(self.headers["Host"])
             self.send_response(status)
             self.send_header("Location", "http://127.0.0.1/")
             self.end_headers()
@@ -445,7 +461,9 @@ def test_no_redirect_is_followed_and_bytes_are_limited(monkeypatch):
     base = f"http://localhost:{there.server_port}"
     try:
         for name in ("cat.jpg", "Kätzchen 2.jpg?a=%2f", "K%C3%A4tzchen%202.jpg?a=%2f#part"):
-            assert intake.fetch(f"{base}/{name}", ["localhost"], Limits()) == CAT
+            assert intake.fetch(f"{base}/{name}", ["LocalHost"], Limits()) == CAT
+        assert intake.fetch(f"{base.replace('localhost', 'LOCALHOST')}/cat.jpg", ["localhost"], Limits()) == CAT
+        assert set(named) == {f"localhost:{there.server_port}"}
         for path, status in (("/moved", 400), ("/big", 413)):
             with pytest.raises(Refused) as refused:
                 intake.fetch(base + path, ["localhost"], Limits(body=4000))
