@@ -20,6 +20,7 @@ from .guard import Guard
 from .options import Refused
 from .routes import detect, protocol, studio, upkeep
 from .server import Server
+from .v2 import LENGTH
 
 
 def build(server: Server, ready: Callable[[], None] = lambda: None) -> FastAPI:
@@ -48,12 +49,12 @@ def build(server: Server, ready: Callable[[], None] = lambda: None) -> FastAPI:
     pages.add(app, server.engines, models)
     if server.options.label_studio is not None:
         studio.add(app, server)
-    if server.options.access.origins:
+    app.add_middleware(Guard, access=server.options.access, metrics=server.metrics)
+    if server.options.access.origins:  # around the guard: a page may read its refusals too
         app.add_middleware(
             CORSMiddleware, allow_origins=list(server.options.access.origins), allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
+            allow_headers=["authorization", "content-type", LENGTH], expose_headers=[LENGTH, "retry-after"],
         )  # fmt: skip
-    app.add_middleware(Guard, access=server.options.access, metrics=server.metrics)
     return app
 
 

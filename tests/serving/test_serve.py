@@ -367,6 +367,23 @@ def test_a_token_is_wanted_by_all_but_health_and_page_files():
         assert ask(address, reload, b"", x_admin_token="boss", **token)[0] == 200
 
 
+def test_pages_of_other_hosts_read_answers_and_refusals():
+    access = Access(token="s3cret", origins=("https://example.org",))
+    page, allowed = {"origin": "https://example.org"}, "access-control-allow-origin"
+    with serving(access=access) as (address, _):
+        for token, right in (("s3cret", 200), ("wrong", 401)):
+            status, headers, _ = ask(address, "/models", authorization=f"Bearer {token}", **page)
+            assert (status, headers[allowed]) == (right, "https://example.org")
+            assert headers["x-content-type-options"] == "nosniff"
+        assert allowed not in ask(address, "/models", origin="https://elsewhere.example")[1]
+        asking = "authorization, content-type, inference-header-content-length"
+        request = urllib.request.Request(f"{address}/v2/models/fcos-lite0/infer", method="OPTIONS", headers={
+            "Origin": page["origin"], "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": asking,
+        })  # fmt: skip
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert (answer.status, answer.headers[allowed]) == (200, "https://example.org")
+
+
 def test_several_models_and_reload(tmp_path):
     copy = tmp_path / "mine.safetensors"
     copy.write_bytes((ASSETS / "fcos-lite0.safetensors").read_bytes())
