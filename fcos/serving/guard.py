@@ -94,13 +94,16 @@ def allowed(headers: Headers, token: str | None) -> bool:
     if token is None:
         return True
     scheme, _, given = headers.get("authorization", "").partition(" ")
-    given = given.strip()
+    sent = given.encode("latin-1").strip()  # the bytes, of which the headers make Latin-1
     if scheme.lower() == "basic":
         try:
-            given = base64.b64decode(given, validate=True).partition(b":")[2].decode()
+            sent = base64.b64decode(sent, validate=True).partition(b":")[2]
         except ValueError:
             return False
-    return hmac.compare_digest(given.encode(), token.encode()) and scheme.lower() in ("bearer", "basic")
+    right = token.encode(errors="surrogateescape")
+    # most clients send UTF-8, some Latin-1
+    same = hmac.compare_digest(sent, right) | hmac.compare_digest(sent.decode("latin-1").encode(), right)
+    return same and scheme.lower() in ("bearer", "basic")
 
 
 async def _refuse(send: Send, status: int, line: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:

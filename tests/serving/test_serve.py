@@ -1,5 +1,6 @@
 """`fcos serve`: the same detections as model(), public clients, limits, mistakes and malice."""
 
+import base64
 import contextlib
 import http.server
 import io
@@ -365,6 +366,20 @@ def test_a_token_is_wanted_by_all_but_health_and_page_files():
         assert ask(address, reload, b"", x_admin_token="boss")[0] == 401
         assert ask(address, reload, b"", x_admin_token="bos", **token)[0] == 403
         assert ask(address, reload, b"", x_admin_token="boss", **token)[0] == 200
+
+
+@pytest.mark.parametrize("sent", ["schlüssel à".encode(), "schlüssel à".encode("latin-1")])
+def test_a_token_beyond_ascii(sent):
+    """HTTP does not say how such a header is written: curl and browsers differ."""
+    with serving(access=Access(token="schlüssel à")) as (address, _):
+        head = b"GET /models HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: "
+        basic = b"Basic " + base64.b64encode(b"me:" + sent)
+        for authorization, right in (
+            (b"Bearer " + sent, b" 200 "),
+            (basic, b" 200 "),
+            (b"Bearer " + sent[:-1], b" 401 "),
+        ):
+            assert right in raw(address, head + authorization + b"\r\n\r\n")[:16], authorization
 
 
 def test_pages_of_other_hosts_read_answers_and_refusals():
