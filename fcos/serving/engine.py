@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -246,9 +247,10 @@ def _fail(job: _Job, error: Exception) -> None:
 
 
 def split_name(model: str) -> tuple[str, str]:
-    """(name in requests, source) of `--model`: NAME=SOURCE, or the last part of the source's path."""
+    """(name in requests, source) of `--model`: NAME=SOURCE, or, as for a file with = in its name, the last part of the
+    source's path."""
     name, equals, source = model.partition("=")
-    if equals and name and "/" not in name:
+    if equals and name and "/" not in name and not os.path.exists(model):
         return name, source
     last = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
     return last.removesuffix(".safetensors"), model

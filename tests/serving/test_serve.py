@@ -27,7 +27,7 @@ import uvicorn
 
 from fcos.files import ASSETS
 from fcos.inference.load import load
-from fcos.serving import intake
+from fcos.serving import engine, intake
 from fcos.serving.app import build
 from fcos.serving.connection import Connection
 from fcos.serving.options import Access, Limits, Placing, Refused, ServeOptions, bare_host
@@ -415,6 +415,14 @@ def test_several_models_and_reload(tmp_path):
         assert detections(address, CAT, "?model=other&score=0") == detections(address, CAT)  # the old ones stay
         copy.write_bytes((ASSETS / "fcos-lite0.safetensors").read_bytes())
         assert ask(address, "/models/other/reload", b"", x_admin_token="boss")[0] == 200
+
+
+def test_a_model_file_with_an_equals_sign_in_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert engine.split_name("m=1.safetensors") == ("m", "1.safetensors")
+    (tmp_path / "m=1.safetensors").write_bytes(b"")
+    assert engine.split_name("m=1.safetensors") == ("m=1", "m=1.safetensors")
+    assert engine.split_name("other=m=1.safetensors") == ("other", "m=1.safetensors")
 
 
 @pytest.mark.parametrize(
