@@ -97,8 +97,11 @@ def apply(
     \b
     fcos labels apply decisions.json --out my_data_corrected
     """
+    from ..errors import FcosError
     from ..labels.applying import apply as run
 
+    if data is None and (format, images_in, labels) != (None, None, None):
+        raise FcosError("--format, --images and --labels say how --data is read; give that too")
     source = None if data is None else data_source(data, format, images_in, labels)
     typer.echo(run(decisions, data=source, to=to, out=out).text())
 

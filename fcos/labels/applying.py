@@ -27,7 +27,8 @@ _NEAR = 0.05  # pixels: the page keeps two decimals
 @dataclass(frozen=True)
 class Applied:
     """What became of the decisions: `changes` of each action that was done, images `by_hand` that hold an annotation
-    accepted as wrong, which nobody has mended yet, and `lost`: what the format cannot hold, in lines."""
+    accepted as wrong, which nobody has mended yet, and `lost`: what was noticed in the data (what is left out of it is
+    not in the copy), and what the format cannot hold, in lines."""
 
     out: Path
     changes: Mapping[str, int]
@@ -50,14 +51,12 @@ def apply(
 ) -> Applied:
     """Write a corrected copy of the data set to the new folder `out`; the original is never touched.
 
-    decisions: the JSON file that the page saved. data: the data set, left out: where it was when it was checked. to: a
+    decisions: the JSON file that the page saved. data: the data set, left out: where and as it was checked. to: a
     format, left out: that of the data. "fix" does what the page proposed, "accept" leaves the annotation as it is and
     lists it, "reject" leaves it. Raises DataError where the file holds no decisions, or one that fits no annotation.
     """
     rows, named = _read(Path(decisions))
-    if data is None and is_remote(named):  # the file may be a stranger's, and nothing goes over the network unasked
-        raise DataError(f"{decisions} is about {named}; if you want that to be fetched, say --data {named}")
-    source = DataSource.of(data if data is not None else named)
+    source = DataSource.of(data) if data is not None else _source(named, decisions)
     splits = open_splits(source)
     target = Path(out).resolve()
     check_outside(target, source)
@@ -80,12 +79,24 @@ def apply(
             if of == split:
                 records[index] = _mend(records[index], orders, dataset, changes)
         mended[split] = replace(dataset, records=tuple(records))
-    lost = convert(mended, target, to or next(iter(splits.values())).format)
+    lost = [f"{split}: {note}" for split, dataset in splits.items() for note in dataset.notes]
+    lost += convert(mended, target, to or next(iter(splits.values())).format)
     return Applied(Path(out), changes, by_hand, lost)
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
-    """(decisions, the data set that they are about); DataError with what is wrong."""
+def _source(named: Mapping[str, str | None], decisions: str | Path) -> DataSource:
+    """The data set that the decisions are about; DataError where they do not say, or it would have to be fetched."""
+    if named["data"] is None:
+        raise DataError(f"{decisions} does not say what data it is about; give it with --data")
+    far = next((place for place in named.values() if place is not None and is_remote(place)), None)
+    if far is not None:  # the file may be a stranger's, and nothing goes over the network unasked
+        raise DataError(f"{decisions} is about {far}; if you want that to be fetched, say --data {far}")
+    images, labels = (None if place is None else Path(place) for place in (named["images"], named["labels"]))
+    return DataSource(Path(named["data"]), named["format"], images, labels)
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, str | None]]:
+    """(decisions, the data set that they are about: data, format, images, labels); DataError with what is wrong."""
     told = read_json(path, kind=DataError)
     if (
         not isinstance(told, dict)
@@ -97,7 +108,10 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
         fault = _fault(row)
         if fault:
             raise DataError(f"{path}: decision {number}: {fault}")
-    return told["decisions"], str(told.get("data"))
+    named = {key: told.get(key) for key in ("data", "format", "images", "labels")}
+    if not all(value is None or isinstance(value, str) for value in named.values()):
+        raise DataError(f"{path}: data, format, images and labels must be texts; give the data with --data")
+    return told["decisions"], named
 
 
 def _fault(row: Any) -> str | None:

@@ -72,7 +72,7 @@ def judge_all(
         rates[kind] = tuple(min(v * things, 1.0) for v in curve.rate())
     looked = [s.own >= _SEEN for _, s in scores.given[SPURIOUS]]
     seen = sum(looked) / max(len(looked), 1)
-    return Check(dataset, "", tuple(findings), rates, curves, tuple(unread), seen)  # type: ignore[arg-type]
+    return Check(dataset, DataSource(dataset.root), "", tuple(findings), rates, curves, tuple(unread), seen)  # type: ignore[arg-type]
 
 
 class Scores:
@@ -189,7 +189,8 @@ def check(
         if not quiet and not isinstance(model, Detector):
             _warn_of_learned(model, data)
         judges, told = [Judge(_detector(model, dataset), range(len(dataset)))], _called(model)
-    return replace(judge_all(dataset, splits, judges, seed=seed, quiet=quiet), judge=told)
+    result = replace(judge_all(dataset, splits, judges, seed=seed, quiet=quiet), judge=told)
+    return result if isinstance(data, Dataset) else replace(result, source=DataSource.of(data))
 
 
 def _detector(model: str | Path | Detector, dataset: Dataset) -> Detector:

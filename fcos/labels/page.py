@@ -27,12 +27,12 @@ def write_page(path: str | Path, check: Check, limit: int = 200) -> Path:
     shown = check.findings[:limit]
     images = {str(f.image): _image(check, f.image) for f in shown}
     rows = [_row(check, f, number) for number, f in enumerate(shown)]
-    name = data_name(str(check.data.root))
+    name = data_name(str(check.source))
     digest = hashlib.sha256(json.dumps([r["decision"] for r in rows], sort_keys=True).encode()).hexdigest()[:12]
     told: dict[str, Any] = {
         "title": f"{name}: labels to look at",
         "id": digest,
-        "data": str(check.data.root),
+        "source": source_of(check),
         "promise": check.sentence(min(50, len(shown)) or 50),
         "assumes": check.assumes(),
         "images": images,
@@ -42,6 +42,13 @@ def write_page(path: str | Path, check: Check, limit: int = 200) -> Path:
     template = (ASSETS / "labels" / "review.html").read_text(encoding="utf-8")
     before, after = template.split("/*DATA*/")
     return write_whole(path, before + text + after)
+
+
+def source_of(check: Check) -> dict[str, str | None]:
+    """What the decisions say of the data set: where it is, and how it was said to be read."""
+    s = check.source
+    given = {"data": s.path, "format": s.format, "images": s.images, "labels": s.labels}
+    return {key: None if value is None else str(value) for key, value in given.items()}
 
 
 def _image(check: Check, index: int) -> str:

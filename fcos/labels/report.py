@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..data.dataset import Dataset
+from ..data.tree import DataSource
 from ..terminal import data_name, percent, plain, plural, table
 from .calibrate import Curve, expected
 from .inject import CLASS, DUPLICATE, MISSING, ROUNDS, SHARE, SHIFTED, SPURIOUS
@@ -49,12 +50,14 @@ class Finding:
 class Check:
     """What was found, most likely wrong first; no annotation stands there twice.
 
-    data: the images that were judged, all splits together; judge: by whom. rates: for each kind the share of boxes that
-    are wrong so: mean, and the 90 % interval. curves: see `calibrate`. unread: images that could not be read. seen: the
-    share of the annotated boxes at which the judge sees their class; one that sees few accuses what it cannot see.
+    data: the images that were judged, all splits together; source: where they are; judge: by whom. rates:
+    for each kind the share of boxes that are wrong so: mean, and the 90 % interval. curves: see `calibrate`. unread:
+    images that could not be read. seen: the share of the annotated boxes at which the judge sees their class; one that
+    sees few accuses what it cannot see.
     """
 
     data: Dataset = field(repr=False)
+    source: DataSource
     judge: str
     findings: tuple[Finding, ...] = field(repr=False)
     rates: Mapping[str, tuple[float, float, float]]
@@ -98,7 +101,7 @@ class Check:
         boxes = sum(int((~r.ignore).sum()) for r in self.data.records)
         result: dict[str, Any] = plain(
             {
-                "data": str(self.data.root),
+                "data": str(self.source),
                 "judge": self.judge,
                 "images": len(self.data),
                 "boxes": boxes,
@@ -116,7 +119,7 @@ class Check:
     def text(self, first: int = 20) -> str:
         """For a terminal."""
         boxes = sum(int((~r.ignore).sum()) for r in self.data.records)
-        head = f"{data_name(str(self.data.root))}: {plural(len(self.data), 'image')}, {plural(boxes, 'box')}"
+        head = f"{data_name(str(self.source))}: {plural(len(self.data), 'image')}, {plural(boxes, 'box')}"
         rows = []
         for kind, (mean, low, high) in self.rates.items():
             listed = [f for f in self.findings if f.suspect.kind == kind]

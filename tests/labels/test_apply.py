@@ -82,6 +82,31 @@ def test_an_address_in_the_file_is_not_fetched(tmp_path):
     file = write(tmp_path / "decisions.json", "http://127.0.0.1:1/set", [])
     with pytest.raises(DataError, match="if you want that to be fetched, say --data http://127"):
         apply(file, out=tmp_path / "out")
+    told = {"fcos": "label decisions", "data": str(tmp_path), "images": "http://127.0.0.1:1/set", "decisions": []}
+    file.write_text(json.dumps(told))
+    with pytest.raises(DataError, match="if you want that to be fetched, say --data http://127"):
+        apply(file, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ({}, "does not say what data it is about; give it with --data"),
+        ({"data": "x", "images": 3}, "data, format, images and labels must be texts"),
+    ],
+)
+def test_a_data_set_that_is_not_said_is_one_line(tmp_path, source, line):
+    file = tmp_path / "decisions.json"
+    file.write_text(json.dumps({"fcos": "label decisions", **source, "decisions": []}))
+    with pytest.raises(DataError, match=line):
+        apply(file, out=tmp_path / "out")
+
+
+def test_how_to_read_belongs_to_the_data(world, tmp_path, capsys):
+    file = write(tmp_path / "decisions.json", world[0], [])
+    code, _, said = fcos(capsys, "labels", "apply", file, "--out", tmp_path / "out", "--format", "coco")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "say how --data is read; give that too" in said
 
 
 @pytest.mark.parametrize(

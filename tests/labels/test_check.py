@@ -12,7 +12,8 @@ from scripted import CONFIG
 from tiny import fcos, make_shapes
 
 import fcos as package
-from fcos.data.open import open_dataset
+from fcos.data.open import open_dataset, open_splits
+from fcos.data.tree import DataSource
 from fcos.data.write import convert
 from fcos.export.browser import Browser, find_chromium
 from fcos.inference.detector import Detector
@@ -150,6 +151,32 @@ def test_a_run_that_has_learned_from_the_data_is_named(world, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_the_decisions_know_how_the_data_was_read(world, tmp_path, capsys):
+    """Splits in files of their own, images elsewhere, a box that cannot be used: the copy has all the rest."""
+    data = make_shapes(tmp_path / "shapes", {"train": 12, "val": 4}, seed=5)
+    (data / "images").rename(tmp_path / "elsewhere")
+    file = data / "instances_val.json"
+    told = json.loads(file.read_text())
+    told["annotations"].append({**told["annotations"][0], "id": 900, "bbox": [5, 5, 0, 9]})
+    file.write_text(json.dumps(told))
+    source = DataSource(data, "coco", tmp_path / "elsewhere")
+    result = check(source, model=world[0], quiet=True)
+    assert result.to_dict()["data"] == str(data)
+    page = write_page(tmp_path / "review.html", result).read_text()
+    shown = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert shown["title"].startswith("shapes:")
+    decisions = {"fcos": "label decisions", "version": 1, **shown["source"], "decisions": []}
+    (tmp_path / "decisions.json").write_text(json.dumps(decisions))
+    code, out, err = fcos(capsys, "labels", "apply", tmp_path / "decisions.json", "--out", tmp_path / "copy")
+    assert (code, err) == (0, "")
+    assert "val: skipped: boxes without an area, or with corners exchanged (1; first:" in out
+    before, after = open_splits(source), open_splits(tmp_path / "copy")
+    assert list(after) == ["train", "val"]
+    for split, part in after.items():
+        assert [len(r.boxes) for r in part.records] == [len(r.boxes) for r in before[split].records]
+        assert all(r.path is not None for r in part.records)
+
+
 def press(tab, keys):
     for key in keys:
         tab.evaluate(f"document.body.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', bubbles: true}})), 0")
@@ -171,6 +198,8 @@ def test_a_review_by_keys(result, tmp_path):
         press(tab, ["u"])
         told = tab.evaluate("review.decisions()")
         assert [d["action"] for d in told["decisions"]] == ["fix", "reject"]
+        source = result.source
+        assert [told[k] for k in ("data", "format", "images", "labels")] == [str(source.path), None, None, None]
         first = result.findings[0]
         assert (told["decisions"][0]["kind"], told["decisions"][0]["file"]) == (first.suspect.kind, first.file)
         press(tab, ["ArrowRight", "ArrowLeft", "z"])
