@@ -257,8 +257,9 @@ class Reading:
                     )
             wanted = split if split != "all" else None
             paths = [p.path for p in pages]
-            if None in paths:
-                paths = self.tree.images.locate(names, file, wanted)
+            if None in paths:  # the format has unpacked the others
+                found = self.tree.images.locate(names, file, wanted)
+                paths = [known or there for known, there in zip(paths, found, strict=True)]
             alone = not any(paths)
             if pages and alone:
                 problems.note(kinds.ONLY_ANNOTATIONS, names[0], len(names))

@@ -12,7 +12,7 @@ from limits import limits
 from PIL import Image
 
 from fcos.data.dataset import Dataset
-from fcos.data.open import open_splits
+from fcos.data.open import open_dataset, open_splits
 from fcos.data.probe import Probe, peek_json
 from fcos.data.records import Record
 from fcos.data.registry import formats
@@ -256,6 +256,31 @@ def test_the_root_of_an_xml_file(text, root, tmp_path):
 def test_the_beginning_of_a_json_file(text, value):
     got = peek_json(text)
     assert got == value or value is None
+
+
+def test_a_row_of_parquet_without_its_image_leaves_the_others(tmp_path, monkeypatch):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    pixels = {}
+    for name, grey in (("a.png", 10), ("b.png", 20), ("c.png", 30)):
+        Image.new("L", (20, 20), grey).save(tmp_path / name)
+        pixels[name] = (tmp_path / name).read_bytes()
+    (folder / "b.png").write_bytes(pixels["b.png"])  # one lies beside the file
+    objects = {"bbox": [[1.0, 2.0, 3.0, 4.0]], "category": [0]}
+    rows = [
+        {"image": {"bytes": pixels["a.png"], "path": "a.png"}, "objects": objects},
+        {"image": {"bytes": None, "path": "b.png"}, "objects": objects},
+        {"image": {"bytes": None, "path": "gone.png"}, "objects": objects},
+        {"image": {"bytes": pixels["c.png"], "path": "c.png"}, "objects": objects},
+    ]
+    parquet.write_table(arrow.Table.from_pylist(rows), folder / "train.parquet")
+    dataset = open_dataset(folder)
+    assert [r.path.read_bytes() for r in dataset.records] == [pixels[n] for n in ("a.png", "b.png", "c.png")]
+    assert [str(n) for n in dataset.notes] == ["skipped: images that are missing (1; first: gone.png)"]
 
 
 def test_damaged_parquet(tmp_path, monkeypatch):
