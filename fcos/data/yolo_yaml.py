@@ -25,7 +25,7 @@ _MOST_CLASSES = 100_000
 @dataclass(frozen=True)
 class DataFile:
     """A file that describes a set, and its keys: train, val and so on, a folder or list of images or several; names;
-    path, from where they count."""
+    path, from where they count; kpt_shape, of labels with keypoints."""
 
     tree: Tree
     file: Path
@@ -58,6 +58,16 @@ class DataFile:
         if type(count) is int and count != len(ids):
             raise DataError(f"{self.file}: nc is {count}, but it lists {plural(len(ids), 'name')}")
         return Classes(values, ids)
+
+    def keypoints(self) -> int:
+        """How many numbers of keypoints stand behind each box: K * D of kpt_shape, 0 without it; DataError where that
+        is no such shape."""
+        shape = self.keys.get("kpt_shape")
+        if shape is None:
+            return 0
+        if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n < 10_000 for n in shape)):
+            raise DataError(f"{self.file}: kpt_shape must be [number of keypoints, 2 or 3], not {str(shape)[:40]}")
+        return int(shape[0] * shape[1])
 
     @property
     def root(self) -> Path:

@@ -392,6 +392,29 @@ def test_yolo_worked_by_hand(tmp_path):
     assert [r.id for r in dataset.records] == [1, 2]
 
 
+def test_yolo_keypoints_are_no_polygon(tmp_path):
+    """Worked by hand: the box of a row is its first four numbers, whatever the keypoints are."""
+    rows = (
+        "0 0.5 0.5 0.2 0.5 0.45 0.3 2 0.55 0.3 0\n"
+        "0 0.5 0.5 0.2 0.5\n"  # no keypoints
+        "0 0.1 0.25 0.3 0.25 0.2 0.75\n"  # a polygon
+    )
+    content = {"train": "images/train", "names": ["person"], "kpt_shape": [2, 3]}
+    yolo(tmp_path, rows, content)
+    dataset = open_dataset(tmp_path)
+    np.testing.assert_allclose(dataset.records[0].boxes, [[40, 20, 60, 60]], rtol=1e-6)
+    (note,) = dataset.notes
+    assert (note.count, note.level) == (2, "skipped")
+    assert "line 2: 5 numbers; a box with the keypoints of kpt_shape has 11" in note.example
+    flat = "0 0.5 0.5 0.2 0.5 0.1 0.1 0.2 0.2\n"  # without visibility: an even count
+    yolo(tmp_path, flat, {**content, "kpt_shape": [2, 2]})
+    np.testing.assert_allclose(open_dataset(tmp_path).records[0].boxes, [[40, 20, 60, 60]], rtol=1e-6)
+    for odd in (17, [17], [0, 3], ["a", 3], [1.5, 2]):
+        yolo(tmp_path, flat, {**content, "kpt_shape": odd})
+        with pytest.raises(DataError, match=r"kpt_shape must be \[number of keypoints, 2 or 3\]"):
+            open_dataset(tmp_path)
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -83,13 +83,15 @@ def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
 
 @dataclass(frozen=True)
 class _Set:
-    """What is common to the splits of a set: its file or folder, the classes, and where labels lie."""
+    """What is common to the splits of a set: its file or folder, the classes, where labels lie, and how many numbers of
+    keypoints stand behind a box."""
 
     tree: Tree
     source: Path
     classes: Classes
     labels: _Labels
     strict: bool
+    keypoints: int = 0
 
 
 class _Labels:
@@ -121,7 +123,7 @@ class _Labels:
 
 def _described(tree: Tree, file: Path, options: ReadOptions) -> Sources:
     data = DataFile.read(tree, file)
-    made = _Set(tree, file, data.classes(), _Labels(tree), options.strict)
+    made = _Set(tree, file, data.classes(), _Labels(tree), options.strict, data.keypoints())
     sources: Sources = {}
     for key in (k for k in _KEYS if data.entries(k)):
         places = [data.place(str(entry)) for entry in data.entries(key)]
@@ -246,7 +248,7 @@ def _read_images(made: _Set, split: str, paths: list[Path], problems: Problems) 
             if not line.strip():
                 continue
             try:
-                label, (x1, y1, x2, y2) = _row(line, label_of)
+                label, (x1, y1, x2, y2) = _row(line, label_of, made.keypoints)
             except ValueError as error:
                 problems.skip(kinds.LABEL_ROWS, f"{labels}, line {number}: {error}")
                 continue
@@ -268,8 +270,9 @@ def _read_images(made: _Set, split: str, paths: list[Path], problems: Problems) 
     return Dataset(records, made.classes, "yolo", split, made.source, problems.notes())
 
 
-def _row(line: str, label_of: dict[int, int]) -> tuple[int, tuple[float, float, float, float]]:
-    """`class x y w h`, or `class x y x y x y ...` (a polygon), in shares of the image -> label, corners."""
+def _row(line: str, label_of: dict[int, int], keypoints: int) -> tuple[int, tuple[float, float, float, float]]:
+    """`class x y w h` and so many numbers of keypoints, or `class x y x y x y ...` (a polygon) in a set without any, in
+    shares of the image -> label, corners."""
     fields = line.split()
     try:
         values = [float(v) for v in fields]
@@ -278,8 +281,10 @@ def _row(line: str, label_of: dict[int, int]) -> tuple[int, tuple[float, float, 
     if not values[0].is_integer() or int(values[0]) not in label_of:
         raise ValueError(f"there is no class {fields[0][:40]}")
     label, numbers = label_of[int(values[0])], values[1:]
-    if len(numbers) == 4:
-        x, y, w, h = numbers
+    if keypoints and len(numbers) != 4 + keypoints:
+        raise ValueError(f"{len(fields)} numbers; a box with the keypoints of kpt_shape has {5 + keypoints}")
+    if keypoints or len(numbers) == 4:
+        x, y, w, h = numbers[:4]
         box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
     elif len(numbers) >= 6 and len(numbers) % 2 == 0:
         xs, ys = numbers[::2], numbers[1::2]
