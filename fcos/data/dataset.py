@@ -80,8 +80,9 @@ class Dataset:
         images, classes = plural(len(self), "image"), plural(len(self.classes), "class")
         return f"Dataset({self.root}, {self.split}: {images}, {classes}, {self.format})"
 
-    def subset(self, indices: Sequence[int]) -> Dataset:
-        """The records at `indices`, in that order."""
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Dataset:
+        """The records at `indices`, in that order, -1 being the last; or those that a bool mask [N] selects. DataError
+        for anything else."""
         return replace(self, records=self.packed.take(indices))
 
     def with_classes(self, names: Sequence[str]) -> Dataset:

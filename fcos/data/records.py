@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import torch
 
+from ..errors import DataError
+from ..terminal import plural
 from ..types import Target
 
 _NONE = -1  # no window, no whole, no path
@@ -237,8 +239,9 @@ class Records(Sequence[Record]):
     __hash__ = None  # type: ignore[assignment]
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Records:
-        """The records at `indices`, in that order."""
-        at = np.asarray(indices, np.int64).reshape(-1)
+        """The records at `indices`, in that order, -1 being the last; or those that a bool mask [N] selects. DataError
+        for anything else."""
+        at = _places(indices, len(self))
         table = self.table
         starts, rows = _rows(table.starts, at)
         return Records(
@@ -336,6 +339,22 @@ def _numbers(ids: Sequence[int]) -> np.ndarray:
         return np.array(ids, np.int64)
     except OverflowError:
         return np.array(ids, object)
+
+
+def _places(indices: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
+    """Indices or a bool mask of `count` records as indices [M] int64 in 0..count-1."""
+    given = np.asarray(indices)
+    if given.dtype == bool:
+        if given.shape != (count,):
+            raise DataError(f"a mask of shape {given.shape} for {plural(count, 'record')}; give one bool for each")
+        return np.flatnonzero(given)
+    if given.size and given.dtype.kind not in "iu":
+        raise DataError(f"records are chosen by whole numbers or a bool mask, not by {given.dtype}")
+    at = given.astype(np.int64).reshape(-1)
+    wrong = at[(at < -count) | (at >= count)]
+    if len(wrong):
+        raise DataError(f"there is no record {wrong[0]}: there are {count:,}, from 0 on")
+    return np.where(at < 0, at + count, at)
 
 
 def _rows(starts: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

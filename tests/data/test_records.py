@@ -85,6 +85,18 @@ def test_choices_are_those_of_the_objects():
     for at in (rng.integers(0, 40, 60).tolist(), [], [7]):
         for a, b in zip(data.subset(at).records, [rows[i] for i in at], strict=True):
             same(a, b)
+    mask = rng.random(40) < 0.5
+    for part in (data.subset(mask), data.subset(mask.tolist())):
+        assert part.packed == Records.of([r for r, chosen in zip(rows, mask, strict=True) if chosen])
+    assert data.subset([-1, 0, -40]).packed == Records.of([rows[-1], rows[0], rows[0]])
+    for wrong, line in (
+        (mask[:9], r"a mask of shape \(9,\) for 40 records"),
+        ([3, 40], "there is no record 40: there are 40, from 0 on"),
+        ([-41], "there is no record -41"),
+        ([1.0, 2.0], "by whole numbers or a bool mask, not by float64"),
+    ):
+        with pytest.raises(DataError, match=line):
+            data.subset(wrong)
     for a, b in zip(data.with_classes(["c", "a"]).records, rows, strict=True):
         keep = b.labels != 1
         same(a, b.pick(keep, np.array([1, 9, 0])[b.labels[keep]]))
