@@ -38,10 +38,8 @@ def word(value: Any) -> str:
 
 
 def yes(value: Any) -> bool:
-    """True for true, 1, '1', 'true', 'yes'; False for everything else."""
-    return value is True or (isinstance(value, int | float) and value == 1) or (
-        isinstance(value, str) and value.strip().lower() in ("1", "true", "yes")
-    )  # fmt: skip
+    """True for true, 1, '1', '1.0', 'true', 'yes'; False for everything else."""
+    return value is True or number(value) == 1 or word(value).lower() in ("true", "yes")
 
 
 def size(height: Any, width: Any) -> Size | None:

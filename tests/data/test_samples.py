@@ -274,6 +274,13 @@ def test_plain_csv(text, tmp_path):
     assert rows(dataset) == {"a.jpg": [("dog", 10, 20, 40, 60, False)], "b.jpg": []}
 
 
+@pytest.mark.parametrize(("mark", "ignored"), [("1", True), ("1.0", True), ("True", True), ("0.0", False), ("", False)])
+def test_a_csv_keeps_its_marks_when_pandas_has_rewritten_it(mark, ignored, tmp_path):
+    text = f"filename,class,xmin,ymin,xmax,ymax,ignore\na.jpg,dog,10,20,40,60,{mark}\n"
+    put(tmp_path, {"train.csv": text}, ["a.jpg"])
+    assert rows(open_dataset(tmp_path)) == {"a.jpg": [("dog", 10, 20, 40, 60, ignored)]}
+
+
 def test_create_ml(tmp_path):
     entries = [
         {"image": "a.jpg", "annotations": [
