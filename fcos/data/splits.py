@@ -25,7 +25,7 @@ def draw_holdout(dataset: Dataset, share: float, seed: int, together: Sequence[S
     """
     if not 0 < share < 1:
         raise DataError(f"--holdout {share:g} is not a share of the images; give one between 0 and 1, such as 0.1")
-    units = _units(dataset, together)
+    units = units_of(dataset, together, 3)
     order = sorted(range(len(units)), key=lambda u: hashlib.sha256(f"{seed}/{min(units[u])}".encode()).digest())
     shown = _classes_of(dataset)
     classes = [frozenset().union(*(shown[name] for name in units[u])) for u in range(len(units))]
@@ -65,14 +65,14 @@ def draw_holdout(dataset: Dataset, share: float, seed: int, together: Sequence[S
     return sorted(held)
 
 
-def _units(dataset: Dataset, together: Sequence[Sequence[int]]) -> list[set[str]]:
-    """The names of the images, those that belong on one side in one set. Groups that hold over a third of all images
-    (frames of one film) say nothing and are not heard."""
+def units_of(dataset: Dataset, together: Sequence[Sequence[int]], parts: int) -> list[set[str]]:
+    """The names of the images, those that belong on one side in one set. A group of `together` that holds over one of
+    `parts` equal parts of all images (frames of one film) says nothing, would fill a part, and is not heard."""
     names = [name_of(r) for r in dataset.records]
     unit = {name: {name} for name in names}
     for group in together:
         joined = set().union(*(unit[names[i]] for i in group))
-        if 3 * len(joined) <= len(unit):
+        if parts * len(joined) <= len(unit):
             unit |= dict.fromkeys(joined, joined)
     return list({id(members): members for members in unit.values()}.values())
 

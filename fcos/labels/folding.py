@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..data.dataset import Dataset
 from ..data.duplicates import alike
-from ..data.splits import name_of
+from ..data.splits import name_of, units_of
 from ..errors import DataError
 from ..files import scratch
 from ..inference.detector import Detector
@@ -42,12 +42,7 @@ def folds_of(dataset: Dataset, count: int, seed: int = 0, *, quiet: bool = False
     names = [name_of(record) for record in dataset.records]
     if len(set(names)) < count:
         raise DataError(f"{dataset.root}: {plural(len(dataset), 'image')} cannot be split into {count} folds")
-    unit = {name: {name} for name in names}
-    for group in alike([record.path for record in dataset.records], quiet=quiet):
-        joined = set().union(*(unit[names[i]] for i in group))
-        if count * len(joined) <= len(unit):  # a film of frames all alike says nothing, and would fill a fold
-            unit |= dict.fromkeys(joined, joined)
-    units = list({id(u): u for u in unit.values()}.values())
+    units = units_of(dataset, alike([record.path for record in dataset.records], quiet=quiet), count)
     units.sort(key=lambda u: (-len(u), hashlib.sha256(f"{seed}/{min(u)}".encode()).digest()))
     folds: list[set[str]] = [set() for _ in range(count)]
     for members in units:  # the large ones first, each into the smallest fold
