@@ -138,6 +138,7 @@ def command(
     fcos eval my_data --compare runs/one runs/two
     """
     import json
+    from dataclasses import replace
 
     from ..data.runs import missing, run_of
     from ..errors import FcosError
@@ -231,6 +232,13 @@ def command(
         return
     seen, dataset = read(detections) if detections is not None else judge(model)
     metrics = evaluate(seen, dataset, class_agnostic=class_agnostic, voc_plus_one=voc_plus_one)
+    more: list[str] = []
+    if ci:
+        from ..evaluation.uncertainty import Draws, intervals, method
+
+        around = intervals(seen, dataset, Draws(resamples, seed), class_agnostic=class_agnostic)
+        metrics = replace(metrics, intervals=around)
+        more += [method(len(dataset), resamples, seed), *(f"{k:<4}  {v}" for k, v in around.items())]
     result = {
         "data": str(data),
         "split": dataset.split,
@@ -240,13 +248,6 @@ def command(
         "detections_file": str(detections) if detections is not None else None,
         **metrics.to_dict(),
     }
-    more: list[str] = []
-    if ci:
-        from ..evaluation.uncertainty import Draws, intervals, method
-
-        around = intervals(seen, dataset, Draws(resamples, seed), class_agnostic=class_agnostic)
-        result["intervals"] = {k: v.to_dict() for k, v in around.items()}
-        more += [method(len(dataset), resamples, seed), *(f"{k:<4}  {v}" for k, v in around.items())]
     if precision is not None:
         from ..evaluation.calibration import score_option, threshold_table, thresholds
 
@@ -318,7 +319,11 @@ def _write(folder: Path, text: str, seen: list[Detections], dataset: Dataset, sc
     from ..evaluation.results import write_results
     from ..files import write_whole
     from ..show.judged import draw_evaluation
+    from ..terminal import plural
 
+    odd = sum(int(((d.scores < 0) | (d.scores > 1)).sum()) for d in seen)
+    if odd:
+        say(f"{plural(odd, 'score')} outside 0..1, which no probability is: left out of reliability.png")
     return [
         write_whole(folder / "metrics.json", text + "\n"),
         write_whole(folder / "detections.json", lambda p: write_results(p, seen, dataset)),

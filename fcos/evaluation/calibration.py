@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.classes import match_classes
 from ..errors import DataError
 from ..terminal import decimal, plain
+from ..types import Classes
 from .coco import flatten
 from .metrics import IGNORED, Curves, Floats, Ints, match_coco, overlaps
 
@@ -43,10 +45,12 @@ class Calibration:
 
 
 def calibration(detections: Sequence[Detections], dataset: Dataset, *, iou: float = 0.5, bins: int = 10) -> Calibration:
-    """Reliability of all detections, detections[i] being those of dataset.records[i]."""
+    """Reliability of all detections with a score in 0..1, detections[i] being those of dataset.records[i]. Another
+    score, which the results of somebody else may have, is no probability."""
     flat, truth = flatten(detections, dataset)
     status = match_coco(flat, truth, overlaps(flat, truth, minimum=iou), iou)
-    scores, right = flat.scores[status != IGNORED], status[status != IGNORED] == 1
+    judged = (status != IGNORED) & (flat.scores >= 0) & (flat.scores <= 1)
+    scores, right = flat.scores[judged], status[judged] == 1
     place = np.minimum((scores * bins).astype(np.int64), bins - 1)
     count = np.bincount(place, minlength=bins).astype(np.int64)
     sums = (np.bincount(place, weights=v, minlength=bins) for v in (scores, right))
@@ -80,8 +84,8 @@ def fit(
     scores = np.clip(flat.scores[judged], 1e-6, 1 - 1e-6)
     logits = np.log(scores) - np.log1p(-scores)
     everyone = _line(logits, right, (1.0, 0.0), 1e-3)
-    label = {name: k for k, name in enumerate(dataset.classes.names)}
-    mine = [labels == label.get(name, -1) for name in names]
+    asked = Classes(tuple(names), tuple(range(len(names))))
+    mine = [labels == label for label in match_classes(asked, dataset.classes, allow_missing=True)]
     return tuple(_line(logits[m], right[m], everyone, _PRIOR) for m in mine)
 
 

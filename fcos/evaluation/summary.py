@@ -159,7 +159,7 @@ class Metrics:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; None stands where nothing could be counted."""
+        """JSON-ready; None stands where nothing could be counted. `intervals` are among them where they are there."""
         limit = max(self.max_detections)
         return {
             **{name: plain(value) for name, value in self.numbers().items()},
@@ -187,6 +187,7 @@ class Metrics:
             "class_agnostic": self.class_agnostic,
             "backend": self.backend,
             "seconds": round(self.seconds, 3),
+            **({"intervals": {k: v.to_dict() for k, v in self.intervals.items()}} if self.intervals else {}),
         }
 
     def table(self, width: int = 100) -> str:

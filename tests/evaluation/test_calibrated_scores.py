@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from judging import dataset, found, record
 from tiny import equal_states, fcos, learn, make_shapes, tiny_config
 
 from fcos.config import Config, DecodeConfig
@@ -111,6 +112,24 @@ def test_packing_again_adds_lines_and_changes_nothing_else(work, capsys, tmp_pat
     card = tmp_path / "card.md"
     assert fcos(capsys, "models", "card", again, card)[0] == 0
     assert "fitted on 10 images of shapes, val" in card.read_text()
+
+
+def test_a_class_has_its_line_however_its_name_is_written():
+    """'Traffic Light' of the model is 'traffic_light' of the data, as in detection."""
+    rng = np.random.default_rng(3)
+    boxes = [[0, 0, 10, 10], [100, 0, 110, 10]]
+    data = dataset(*(record(k, boxes, [0, 1]) for k in range(200)), names=("traffic_light", "Dog"))
+    results = []
+    for _ in range(200):  # most of the first class is wrong, most of the second right
+        place = [
+            [0, 0, 10, 10] if rng.random() < 0.1 else [50, 50, 60, 60],
+            boxes[1] if rng.random() < 0.9 else [0] * 4,
+        ]
+        results.append(found(place, rng.uniform(0.4, 0.6, 2).tolist(), [0, 1]))
+    lines = fit(results, data, ("dog", "Traffic Light", "zebra"))
+    assert lines[:2] == fit(results, data, ("Dog", "traffic_light"))
+    assert lines[0] != lines[1]
+    assert lines[2] not in lines[:2]  # the line of all
 
 
 def test_nothing_right_cannot_be_calibrated(work):

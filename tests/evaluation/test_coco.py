@@ -18,6 +18,7 @@ from fcos.errors import DataError, FcosError
 from fcos.evaluation.coco import confusion_matrix, curves, evaluate, flatten
 from fcos.evaluation.metrics import confusion, match_coco, match_voc, overlaps, precision_recall, voc_ap
 from fcos.evaluation.results import read_results, write_results
+from fcos.evaluation.uncertainty import intervals
 from fcos.inference.dataset import Progress, predict_dataset
 from fcos.machine import Placement
 from fcos.show import plots
@@ -475,6 +476,29 @@ def test_eval_prints_one_json_object_and_writes_the_folder(coco_folder, capsys):
     written = {path.name for path in (coco_folder / "out").iterdir()}
     assert written >= {"metrics.json", "detections.json", "pr.png", "f1.png", "confusion.png", "reliability.png"}
     assert json.loads((coco_folder / "out" / "metrics.json").read_text()) == result
+
+
+def test_scores_that_are_no_probabilities_are_left_out_of_the_reliability(coco_folder, capsys):
+    rows = json.loads((coco_folder / "found.json").read_text())
+    odd = [{**rows[0], "score": score} for score in (-3.5, 7.0)]
+    (coco_folder / "odd.json").write_text(json.dumps([*rows, *odd]))
+    run = ("--data", coco_folder / "instances_val.json", "--detections", coco_folder / "odd.json")
+    cli(*run, "--out", coco_folder / "out")
+    told = capsys.readouterr().err.splitlines()
+    assert told[1:] == ["fcos: 2 scores outside 0..1, which no probability is: left out of reliability.png"]
+    assert (coco_folder / "out" / "reliability.png").is_file()
+
+
+def test_the_intervals_are_among_the_numbers(coco_folder, capsys):
+    run = ("--data", coco_folder / "instances_val.json", "--detections", coco_folder / "found.json", "--json")
+    cli(*run, "--ci")
+    told = json.loads(capsys.readouterr().out)
+    data = open_dataset(coco_folder / "instances_val.json")
+    seen = read_results(coco_folder / "found.json", data)
+    metrics = replace(evaluate(seen, data), intervals=intervals(seen, data))
+    assert metrics.to_dict()["intervals"] == told["intervals"]
+    assert set(told["intervals"]) == {"AP", "AP50", "AP75"}
+    assert "intervals" not in evaluate(seen, data).to_dict()
 
 
 def test_eval_takes_test_then_val_and_says_so(coco_folder, capsys):
