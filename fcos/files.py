@@ -286,7 +286,7 @@ def folders_below(root: Path) -> Iterator[Path]:
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
-                inner = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
+                inner = [e.name for e in entries if not e.name.startswith(".") and _is_folder(e)]
         except OSError as error:
             left_out(folder, root, error)
             continue
@@ -316,11 +316,18 @@ def around(root: str | Path) -> set[tuple[int, int]]:
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """Every file in the folders of `folders_below`, hidden ones and what a killed `write_whole` left aside."""
+    """All but folders in the folders of `folders_below`, hidden files and what a killed `write_whole` left aside."""
     for folder in folders_below(root):
         with os.scandir(folder) as entries:
-            names = [e.name for e in entries if not e.name.startswith(".")]
+            names = [e.name for e in entries if not e.name.startswith(".") and not _is_folder(e)]
         yield from (folder / name for name in names)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, or into a folder that is closed to us
+        return False
 
 
 def is_there(path: Path) -> bool:

@@ -14,7 +14,7 @@ from fcos.errors import ConfigError, FcosError, ModelError, one_line
 from fcos.export.about import About
 from fcos.export.formats import torchscript
 from fcos.export.open import read_about
-from fcos.files import write_whole
+from fcos.files import files_below, write_whole
 from fcos.inference.load import load
 from fcos.inference.sources import find_images
 from fcos.network.checkpoints import read_checkpoint
@@ -30,6 +30,14 @@ def test_links_in_a_circle_are_walked_once(tmp_path, monkeypatch):
     os.symlink("..", "loop/a/up")
     for pattern in ("loop", "loop/**", "**/*.jpg", "loop/**/b/**", "loop/*/b/*.jpg"):
         assert [p.name for p in find_images([pattern])] == ["x.jpg"], pattern
+
+
+def test_a_link_to_itself_hides_nothing_beside_it(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.jpg")
+    os.symlink("self", tmp_path / "self")
+    (tmp_path / "inner").mkdir()
+    assert find_images([str(tmp_path)]) == [tmp_path / "x.jpg"]
+    assert {p.name for p in files_below(tmp_path)} == {"x.jpg", "self"}
 
 
 def test_a_link_out_to_everything_is_not_followed(tmp_path):

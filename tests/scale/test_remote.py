@@ -19,6 +19,7 @@ from fcos.inference.load import load
 from fcos.network import weights
 from fcos.readers import read_bytes
 from fcos.scale.job import read_job
+from fcos.training.away import Away
 from fcos.training.checkpoint import load_checkpoint
 from fcos.types import Classes
 
@@ -202,6 +203,26 @@ def test_predict_reads_from_a_store_and_writes_into_it(store, model, tmp_path, c
     assert code == 1
     assert "6 of them done before" in err
     assert by_name(Path("s3://box/rows")) == by_name(tmp_path / "near")
+
+
+def test_a_run_with_folders_in_it_is_uploaded_file_by_file(tmp_path, monkeypatch):
+    """TensorBoard and trackio write into a folder of the run."""
+    for name in ("config.yaml", "tensorboard/events.1", "trackio/media/a.png", "run.lock"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    sent, gone = {}, []
+    monkeypatch.setattr(remote, "put", lambda source, url: sent.update({url: source.read_text()}))
+    monkeypatch.setattr(remote, "remove", gone.append)
+    away = Away(tmp_path, "s3://box/run")
+    away.push()
+    names = ("config.yaml", "tensorboard/events.1", "trackio/media/a.png")
+    assert sent == {f"s3://box/run/{name}": name for name in names}
+    (tmp_path / "tensorboard" / "events.2").write_text("more")
+    (tmp_path / "config.yaml").unlink()
+    sent.clear()
+    away.push()
+    assert sent == {"s3://box/run/tensorboard/events.2": "more"}
+    assert gone == ["s3://box/run/config.yaml"]
 
 
 @pytest.mark.slow
