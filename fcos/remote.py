@@ -102,7 +102,7 @@ def below(path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> It
 
 def local(path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> Path:
     """A copy of a remote file, or of a whole folder, in the cache folder; what lies there and has not changed since is
-    not fetched again. A path of this machine as it is."""
+    not fetched again, where the server tells of changes. A path of this machine as it is."""
     if not is_remote(path):
         return Path(path)
     url = url_of(path).rstrip("/")
@@ -115,10 +115,11 @@ def local(path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> Pa
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(lambda one: _fetched(one, place / _inside(one, url, kind), kind), files))
     wanted = {place / _inside(one, url, kind) for one in files}
-    for old in place.rglob("*"):  # what is gone there is gone here
-        if old.is_file() and old not in wanted and not old.name.endswith(_STAMP):
-            old.unlink()
-            _stamp(old).unlink(missing_ok=True)
+    with _keeping(url, kind):
+        for old in place.rglob("*"):  # what is gone there is gone here
+            if old not in wanted and not old.name.endswith(_STAMP) and old.is_file() and not _arriving(old):
+                old.unlink(missing_ok=True)
+                _stamp(old).unlink(missing_ok=True)
     return place
 
 
@@ -162,10 +163,34 @@ def put(source: Path, path: str | os.PathLike[str], kind: type[FcosError] = Fcos
 # --------------------------------------------------------------------------- inside
 
 _STAMP = ".fcos-stamp"
+_FETCHING = ".fetching-"
+_LONG = 6 * 3600  # seconds without a byte after which a download is one that was killed
+# What says which version of a file is there: s3, gs and http, then hf, then times.
+_VERSION = ("ETag", "etag", "Content-MD5", "Digest", "xet_hash", "blob_id", "LastModified", "Last-Modified", "mtime")
 
 
 def _stamp(place: Path) -> Path:
     return place.with_name(f".{place.name}{_STAMP}")
+
+
+def _arriving(path: Path) -> bool:
+    """Whether this is a download, perhaps of another process, that goes on."""
+    if not path.name.startswith(_FETCHING):
+        return False
+    try:
+        return time.time() - path.stat().st_mtime < _LONG
+    except FileNotFoundError:
+        return True
+
+
+@contextlib.contextmanager
+def _keeping(url: str, kind: type[FcosError]) -> Iterator[None]:
+    """What the system says against the copy of a URL is `kind`, one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise kind(f"cannot keep a copy of {url} in {place_of(url).parent}: {reason}") from error
 
 
 def _inside(url: str, folder: str, kind: type[FcosError]) -> str:
@@ -180,23 +205,22 @@ def _fetched(url: str, place: Path, kind: type[FcosError]) -> Path:
     """The file at `place`, fetched unless it is there and the same."""
     about = _trying(lambda: _files(url).info(url), f"read {url}", kind, url)
     size = about.get("size")
-    version = one_line(str(about.get("ETag") or about.get("etag") or about.get("LastModified") or about.get("mtime")))
-    version = f"{version} {size}"
-    try:
-        if place.is_file() and _stamp(place).read_text() == version:
+    version = next((one_line(str(about[key])) for key in _VERSION if about.get(key)), "")
+    told = f"{version} {size}"
+    with contextlib.suppress(OSError):
+        if version and place.is_file() and _stamp(place).read_text() == told:
             return place
-    except OSError:
-        pass
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=place.parent, prefix=".fetching-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _download(url, size, file, kind)
-        _stamp(place).unlink(missing_ok=True)
-        os.replace(name, place)
-        _stamp(place).write_text(version)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with _keeping(url, kind):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=place.parent, prefix=_FETCHING)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                _download(url, size, file, kind)
+            _stamp(place).unlink(missing_ok=True)
+            os.replace(name, place)
+            _stamp(place).write_text(told)
+        finally:
+            Path(name).unlink(missing_ok=True)
     return place
 
 

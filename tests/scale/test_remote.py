@@ -2,6 +2,9 @@
 
 import json
 import os
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -110,6 +113,109 @@ def test_a_copy_is_fetched_once_and_again_when_it_changes(store, monkeypatch):
     client.put_object(Bucket="box", Key="copy.bin", Body=two)
     assert remote.local("s3://box/copy.bin").read_bytes() == two
     assert not list(place.parent.glob(".fetching-*"))
+
+
+class Web(SimpleHTTPRequestHandler):
+    """A plain web server, which tells when a file changed unless `silent`. It has no ETag."""
+
+    silent = False
+
+    def log_message(self, *_):
+        pass
+
+    def send_header(self, keyword, value):
+        if not (self.silent and keyword == "Last-Modified"):
+            super().send_header(keyword, value)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_web_file_that_keeps_its_size_is_fetched_when_it_changes(silent, tmp_path, monkeypatch):
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(Web, "silent", silent)
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"one")
+    os.utime(file, (1e9, 1e9))
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Web, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/a.bin"
+        place = remote.local(url)
+        assert place.read_bytes() == b"one"
+        kept = place.stat().st_ino, place.stat().st_mtime_ns
+        again = remote.local(url).stat()
+        assert (
+            (again.st_ino, again.st_mtime_ns) == kept
+        ) is not silent  # without a version nothing says it is the same
+        file.write_bytes(b"two")
+        os.utime(file, (1e9 + 60, 1e9 + 60))
+        assert remote.local(url).read_bytes() == b"two"
+        server.shutdown()
+
+
+class Store:
+    """A file system of fsspec with the folder s3://box/d: for each name what `info` says beside the size, and its
+    bytes."""
+
+    def __init__(self, files):
+        self.files = files
+        self.asked = []
+
+    def isfile(self, url):
+        return url.rpartition("/")[2] in self.files
+
+    def find(self, url):
+        return [f"{url}/{name}" for name in self.files]
+
+    def info(self, url):
+        about, data = self.files[url.rpartition("/")[2]]
+        return {"size": len(data), "type": "file", **about}
+
+    def cat_file(self, url, start=0, end=None):
+        self.asked.append(url.rpartition("/")[2])
+        return self.files[url.rpartition("/")[2]][1][start:end]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"blob_id": "1", "xet_hash": None, "last_commit": None}, {"blob_id": "2", "xet_hash": None}),
+        ({"blob_id": "1", "xet_hash": "x"}, {"blob_id": "1", "xet_hash": "y"}),
+        ({"ETag": "", "LastModified": "1"}, {"ETag": "", "LastModified": "2"}),
+        ({"etag": "1", "mtime": "0"}, {"etag": "2", "mtime": "0"}),
+        ({"Content-MD5": "1"}, {"Content-MD5": "2"}),
+    ],
+)
+def test_every_store_tells_of_a_change_in_its_own_way(before, after, monkeypatch):
+    store = Store({"a": (before, b"one")})
+    monkeypatch.setattr(remote, "_files", lambda url: store)
+    assert [remote.local("hf://datasets/me/d/a").read_bytes() for _ in range(2)] == [b"one"] * 2
+    assert store.asked == ["a"]
+    store.files["a"] = (after, b"two")
+    assert remote.local("hf://datasets/me/d/a").read_bytes() == b"two"
+    assert store.asked == ["a"] * 2
+
+
+def test_a_folder_that_another_process_fetches_too(monkeypatch):
+    """What it has half fetched stays; what one that was killed left hours ago goes, as does what is gone there."""
+    store = Store({"a": ({"ETag": "1"}, b"one"), "b": ({"ETag": "1"}, b"two")})
+    monkeypatch.setattr(remote, "_files", lambda url: store)
+    place = remote.local("s3://box/d")
+    theirs, old = place / ".fetching-theirs", place / ".fetching-old"
+    theirs.touch()
+    old.touch()
+    os.utime(old, (1e9, 1e9))
+    del store.files["b"]
+    assert remote.local("s3://box/d") == place
+    assert sorted(p.name for p in place.iterdir() if "stamp" not in p.name) == [".fetching-theirs", "a"]
+
+
+def test_a_copy_that_cannot_be_kept_is_one_line(monkeypatch):
+    store = Store({"a": ({"ETag": "1"}, b"one")})
+    monkeypatch.setattr(remote, "_files", lambda url: store)
+    place = remote.place_of("s3://box/d/a")
+    place.mkdir(parents=True)
+    (place / "x").touch()
+    with pytest.raises(DataError, match=r"^cannot keep a copy of s3://box/d/a in .*: is a directory$"):
+        remote.local("s3://box/d/a", DataError)
 
 
 def test_what_is_written_appears_whole_or_not_at_all(store):
