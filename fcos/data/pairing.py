@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import DataError
 from .splits import is_generic, split_of_folder
 
+_Folders = tuple[str, ...]
 _PLAIN = re.compile(r"[\w-][\w. -]*(?:/[\w-][\w. -]*)*")  # no folder of it is . or ..
 
 
@@ -76,7 +77,7 @@ class Images:
             return self.paths[exact[0]] if exact else None
         if exact:
             return self.paths[exact[0]]
-        own = next((s for s in map(split_of_folder, reversed(folders)) if s), None)
+        own = _split_in(tuple(folders))
         free = [i for i in self._by_stem.get(stem.casefold(), []) if not _conflict(own, self.split(i))]
         return self.paths[free[0]] if len(free) == 1 else None
 
@@ -86,7 +87,7 @@ class Images:
 
     def split(self, index: int) -> str | None:
         """The split that the innermost telling folder of an image names."""
-        return next((s for s in map(split_of_folder, reversed(self._relative[index][:-1])) if s), None)
+        return _split_in(self._relative[index][:-1])
 
     @cached_property
     def splits(self) -> dict[Path, str | None]:
@@ -96,54 +97,138 @@ class Images:
     def locate(self, names: Sequence[str], near: Path, split: str | None) -> list[Path | None]:
         """Where the images are that a file names.
 
-        They are taken from the one folder that holds most of them; what is left from others, where the name stands
-        only once. Folders of another split are left alone. A suffix or a letter's case may differ.
+        They are taken from the one folder that holds most of them. What is left is taken from others: where the image
+        lies in all folders of the name, if there is such a one. Folders of another split are left alone. A suffix or a
+        letter's case may differ.
         """
-        paths: list[Path | None] = [None] * len(names)
-        options: list[list[tuple[tuple[str, ...], int]]] = []  # for each name: (folder, image)
-        for name in names:
-            parts = tuple(name.split("/"))
-            hits = self._by_name.get(parts[-1].casefold()) or self._by_stem.get(
-                os.path.splitext(parts[-1])[0].casefold(), []
-            )
-            options.append(
-                [(self._base(i, parts), i) for i in hits if not _conflict(split, self._folder_split(i, parts))]
-            )
+        groups: dict[str, list[int]] = defaultdict(list)  # the numbers of names that differ in their folders alone
+        for k, name in enumerate(names):
+            groups[name.rpartition("/")[2].casefold()].append(k)
         home = near.relative_to(self.root).parts if near.is_relative_to(self.root) else ()
-        rest = [k for k, choice in enumerate(options) if choice]
-        first = True
-        while rest:
-            votes = Counter(base for k in rest for base in {b for b, _ in options[k]})
-            best = max(votes, key=lambda b: (votes[b], _agrees(b, split), _common(b, home), -len(b), b))
-            left = []
-            for k in rest:
-                mine = [i for base, i in options[k] if base == best]
-                if not mine or (not first and len({i for _, i in options[k]}) > 1):
-                    left.append(k)
-                    continue
+        asked = [_folded(name.split("/")[:-1]) for name in names]
+        hits = {
+            key: _Hits(self._relative, self._by_name.get(key) or self._by_stem.get(os.path.splitext(key)[0], []))
+            for key in groups
+        }
+        votes = Counter(base for key, ks in groups.items() for base in hits[key].votes([asked[k] for k in ks]))
+        free = {base for base in votes if not _conflict(split, _split_in(base))}
+        if not free:
+            return [None] * len(names)
+        order = sorted(free, key=lambda base: (_agrees(base, split), _common(base, home), -len(base), base))
+        rank = {base: number for number, base in enumerate(order)}
+        best = max(free, key=lambda base: (votes[base], rank[base]))
+
+        paths: list[Path | None] = [None] * len(names)
+        options: dict[int, list[tuple[_Folders, int]]] = {}
+        for key, members in groups.items():
+            for k in members:
+                mine = hits[key].inside(best, asked[k])
                 exact = [i for i in mine if self._relative[i][-1] == names[k].rpartition("/")[2]]
                 if exact or len(mine) == 1:
                     paths[k] = self.paths[(exact or mine)[0]]
-            if len(left) == len(rest):
-                for k in rest:
-                    options[k] = [(b, i) for b, i in options[k] if b != best]
-                left = [k for k in rest if options[k]]
-            rest, first = left, False
+                elif not mine:
+                    options[k] = [choice for choice in hits[key].whole(asked[k]) if choice[0] in free] or [
+                        choice for choice in hits[key].all(asked[k]) if choice[0] in free
+                    ]
+        for k, image in _settle(options, rank).items():
+            paths[k] = self.paths[image]
         return paths
 
-    def _folder_split(self, index: int, name: tuple[str, ...]) -> str | None:
-        """As `split`, but what the file's own name says is no conflict."""
-        base = self._base(index, name)
-        return next((s for s in map(split_of_folder, reversed(base)) if s), None)
 
-    def _base(self, index: int, name: tuple[str, ...]) -> tuple[str, ...]:
-        """The folder of an image without the folders that its name in the file has too."""
-        folders = self._relative[index][:-1]
-        asked = name[:-1]
-        same = 0
-        while same < min(len(folders), len(asked)) and folders[-1 - same].casefold() == asked[-1 - same].casefold():
-            same += 1
+class _Hits:
+    """The images that some names could mean which differ in their folders alone. The base of an image, for such a name,
+    is its folder without the folders at the end that the name has too. The folders of names come case-folded."""
+
+    def __init__(self, relative: Sequence[_Folders], images: Sequence[int]) -> None:
+        self.folders = {i: relative[i][:-1] for i in images}
+
+    @cached_property
+    def _in(self) -> dict[_Folders, list[int]]:
+        table: dict[_Folders, list[int]] = defaultdict(list)
+        for image, folders in self.folders.items():
+            table[_folded(folders)].append(image)
+        return table
+
+    @cached_property
+    def _ends(self) -> dict[_Folders, list[int]]:
+        table: dict[_Folders, list[int]] = defaultdict(list)
+        for folders, images in self._in.items():
+            for start in range(len(folders) + 1):
+                table[folders[start:]] += images
+        return table
+
+    def votes(self, asked: Sequence[_Folders]) -> list[_Folders]:
+        """Bases, each as often as there are folders below it where one of the names has an image: v1 holds a single
+        0.jpg, however many of v1/0.jpg, v2/0.jpg, v3/0.jpg are asked for. Images and names are gone through one after
+        the other, since the pairs of them may be millions."""
+        if len(asked) == len(self.folders) == 1:
+            return [self._base(i, asked[0]) for i in self.folders]
+        ends = Counter(folders[start:] for folders in asked for start in range(len(folders) + 1))
+        places: set[tuple[_Folders, _Folders]] = set()  # a base, and the folders below it
+        for folders in self.folders.values():
+            folded = _folded(folders)
+            for at in range(len(folders), -1, -1):
+                count = ends[folded[at:]]
+                if not count:
+                    break
+                if not at or count > ends[folded[at - 1 :]]:  # some name has these folders and no more
+                    places.add((folders[:at], folded[at:]))
+        return [base for base, _ in places]
+
+    def inside(self, base: _Folders, asked: _Folders) -> list[int]:
+        """The images that have this base for a name, in order."""
+        found: Iterable[int] = self.folders
+        if len(self.folders) > 1:
+            above = _folded(base)
+            found = [i for start in range(len(asked) + 1) for i in self._in.get(above + asked[start:], ())]
+        return sorted(i for i in found if self._base(i, asked) == base)
+
+    def whole(self, asked: _Folders) -> list[tuple[_Folders, int]]:
+        """Base and image, of the images that lie in all folders of a name."""
+        return [(self._base(i, asked), i) for i in self._ends.get(asked, ())]
+
+    def all(self, asked: _Folders) -> list[tuple[_Folders, int]]:
+        """Base and image, of all images."""
+        return [(self._base(i, asked), i) for i in self.folders]
+
+    def _base(self, image: int, asked: _Folders) -> _Folders:
+        folders = self.folders[image]
+        same = _common(_folded(folders)[::-1], asked[::-1]) if asked else 0
         return folders[: len(folders) - same]
+
+
+def _settle(options: dict[int, list[tuple[_Folders, int]]], rank: dict[_Folders, int]) -> dict[int, int]:
+    """The image of each name that has one option, or comes to have one where the base of most options is dropped, then
+    that of most that are left, and so on."""
+    found = {k: choice[0][1] for k, choice in options.items() if len(choice) == 1}
+    members: dict[_Folders, list[int]] = defaultdict(list)
+    for k, choice in options.items():
+        if len(choice) > 1:
+            for base in {base for base, _ in choice}:
+                members[base].append(k)
+    votes = {base: len(names) for base, names in members.items()}
+    while votes:
+        best = max(votes, key=lambda base: (votes[base], rank[base]))
+        del votes[best]
+        for k in members[best]:
+            if k in found:
+                continue
+            options[k] = [choice for choice in options[k] if choice[0] != best]
+            if len(options[k]) == 1:
+                (base, found[k]) = options[k][0]
+                votes[base] -= 1
+                if not votes[base]:
+                    del votes[base]
+    return found
+
+
+def _folded(folders: Iterable[str]) -> _Folders:
+    return tuple([folder.casefold() for folder in folders])
+
+
+def _split_in(folders: _Folders) -> str | None:
+    """The split that the innermost telling folder names."""
+    return next((s for s in map(split_of_folder, reversed(folders)) if s), None)
 
 
 def _conflict(wanted: str | None, there: str | None) -> bool:
