@@ -54,15 +54,17 @@ def assign_batch(points: Points, targets: Sequence[Target], cfg: AssignConfig) -
 
     if len(boxes):
         rank = smallest_first(boxes, cfg)
-        best = torch.full((len(targets) * count,), len(boxes), dtype=torch.int64, device=device)
+        # int32, since torch 2.11 has no least of int64 on Apple's GPUs
+        smallest = rank.int()
+        best = torch.full((len(targets) * count,), len(boxes), dtype=torch.int32, device=device)
         for level, grid in enumerate(points.grids):
             cell, fits = _near(points, level, grid, boxes, cfg)
             spot = torch.where(fits, image[:, None] * count + cell, 0)
-            cost = torch.where(fits, rank[:, None], len(boxes))
+            cost = torch.where(fits, smallest[:, None], len(boxes))
             best.scatter_reduce_(0, spot.flatten(), cost.flatten(), "amin")
         by_rank = torch.full((len(boxes) + 1,), NEGATIVE, dtype=torch.int64, device=device)
         by_rank[rank] = within
-        index = by_rank[best].view(len(targets), count)
+        index = by_rank[best.long()].view(len(targets), count)
 
     if any_ignored:
         inside = (to_distances(points.xy[None], ignored_boxes[:, None]).amin(dim=2) > 0).float()
@@ -127,10 +129,12 @@ def smallest_first(boxes: Tensor, cfg: AssignConfig) -> Tensor:
         cost = -(1e8 - area(boxes, cfg.area_plus_one))
     elif cfg.area_rule == "rounded":
         cost = area(boxes, cfg.area_plus_one)
-    else:  # products of float32 differences are exact in float64
-        cost = area(boxes.double(), cfg.area_plus_one)
+    else:  # products of float32 differences are exact in float64, which Apple's GPUs do not have
+        wide = (boxes.cpu() if boxes.device.type == "mps" else boxes).double()
+        cost = area(wide, cfg.area_plus_one)
     order = cost.argsort(stable=True)
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    return rank.to(boxes.device)
 
 
 def _near(points: Points, level: int, grid: Grid, boxes: Tensor, cfg: AssignConfig) -> tuple[Tensor, Tensor]:

@@ -363,7 +363,7 @@ class Trainer:
         """Total gradient norm before clipping, a scalar on the device."""
         limit = self.config.train.clip or math.inf
         learned = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        return torch.nn.utils.clip_grad_norm_(learned, limit, foreach=True)
+        return torch.nn.utils.clip_grad_norm_(learned, limit)
 
     # ------------------------------------------------------------------ judging, saving
 

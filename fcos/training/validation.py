@@ -103,8 +103,8 @@ def loss_sums(network: FCOS, dataset: Dataset, config: Config, classes: Classes,
         with over.autocast():
             pred = network(part.padded_with(config.model.mean) if config.data.padding == "exact" else part.images)
         losses = fcos_loss(pred, assigned, cfg, config.model, Normalizers(one, one, one))
-        sums += torch.stack(list(losses)).double().cpu()
-        counts += count(assigned.positives, cfg).double().cpu()
+        sums += torch.stack(list(losses)).cpu().double()  # on the CPU, since Apple's GPUs have no float64
+        counts += count(assigned.positives, cfg).cpu().double()
     return [*sums.tolist(), *counts.tolist()]
 
 
