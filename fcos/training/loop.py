@@ -233,10 +233,12 @@ class Trainer:
         self.console.step(done, report, cfg.batch)
 
     def keep_time(self) -> None:
-        """Fewer steps where a deadline asks for it, which a checkpoint keeps: a resume sees the same run."""
+        """Fewer steps where a deadline asks for it, which a checkpoint keeps: a resume sees the same run. The clock of
+        the first process counts for all."""
         if self.deadline is None:
             return
-        total = self.deadline.look(self.step, self.total)
+        total = self.deadline.look(self.step, self.total) if self.first else self.total
+        total = int(self.fabric.broadcast(total))
         if total < self.total:
             over = total == self.step
             told = f"is up: the run ends after {plural(total, 'step')}"

@@ -25,7 +25,7 @@ from fcos.data.sampler import Sampler
 from fcos.errors import ConfigError, DeviceError
 from fcos.network import weights
 from fcos.presets import PRESETS, preset
-from fcos.training.checkpoint import load_checkpoint
+from fcos.training.checkpoint import load_checkpoint, save_checkpoint
 from fcos.training.distributed import launched, synchronize_norms
 from fcos.training.replay import replay
 from fcos.training.validation import in_order, share
@@ -314,6 +314,28 @@ def test_a_lost_process_is_one_line(begin, tmp_path):
     assert lines[0].startswith("fcos: process 0 of 2 has lost the others")
     assert lines[0].endswith(f"go on with: fcos train --resume --out {out}")
     assert load_checkpoint(out)["step"] in (0, 2)
+
+
+def out_of_time(step: int):
+    """The clock of this process says that the time is up after `step`."""
+    from fcos.training.clock import Deadline
+
+    def look(self, done, total):
+        return done if done >= step else total
+
+    Deadline.look = look
+
+
+def test_a_run_of_minutes_that_two_go_on_with_ends_for_both_by_the_clock_of_the_first(begin, tmp_path):
+    out = tmp_path / "run"
+    stop = at("fcos.training.optimizer:Average.update", 2, signal.SIGTERM)
+    assert run(fcos([*begin, "--out", out], stop), tmp_path / "log") == 143
+    stored = {k: v for k, v in load_checkpoint(out).items() if k != "file"}
+    save_checkpoint(out, 2, {**stored, "deadline": {"seconds": 600.0, "tail": 1.0, "used": 10.0}})
+    again = ["train", "--resume", "--out", out, "--device", "cpu", "--quiet"]
+    assert together(again, tmp_path, partial(out_of_time, 4)) == ([0, 0], ["", ""])
+    assert [r["step"] for r in rows(out) if r["loss"]] == ["1", "2", "3", "4"]
+    assert load_checkpoint(out)["total"] == 4
 
 
 def rows(folder):
