@@ -18,7 +18,7 @@ from ..points import make_points, padded
 from ..presets import PRESETS
 from ..terminal import plural
 from ..types import Target
-from .step import in_layout_of
+from .step import in_layout_of, predictions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -158,5 +158,5 @@ def made_up_step(network: FCOS, config: Config, classes: int, device: torch.devi
     images = torch.randint(0, 256, (number, 3, height, width), dtype=torch.uint8, device=device)
     images = in_layout_of(network, images)
     assigned = Assignment.of(points, targets, assign_batch(points, targets, config.assign))
-    losses = fcos_loss(network.train()(images), assigned, config.loss, config.model)
+    losses = fcos_loss(predictions(network.train(), images), assigned, config.loss, config.model)
     losses.total().backward()

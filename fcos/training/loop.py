@@ -120,14 +120,14 @@ class Trainer:
                 self.console.note(line)
             start_due = "val" in self.data and bool(known_classes(config, self.classes, options.init))
         self.average = make_ready(self.network, config, self.fabric.device)
+        if not config.train.batch:  # before norms are synchronised: a process would wait there for one that ran out
+            config = self.config = self.with_batch(config)
         if self.world > 1:
             synchronize_norms(self.network.train())
         optimizer = make_optimizer(self.network, config.train)
         forward = torch.compile(self.network, dynamic=True) if config.train.compile else self.network
         self.model, self.optimizer = self.fabric.setup(forward, optimizer)
 
-        if not config.train.batch:
-            config = self.config = self.with_batch(config)
         self.sampler = Sampler(self.data["train"], config.data, config.train, self.rank, self.world)
         self.total = self.sampler.total_steps  # fewer where the time is short; the sampler's plan stays
         self.deadline = options.deadline
@@ -333,9 +333,11 @@ class Trainer:
 
     def with_batch(self, config: Config) -> Config:
         """`config` with the batch that fits on every process."""
-        batch, line = auto_batch(self.network, config, len(self.classes), self.fabric, len(self.data["train"]))
+        images = len(self.data["train"])
+        mine = together(lambda: auto_batch(self.network, config, len(self.classes), self.fabric, images), self.world)
+        batch, line = min(gather(mine, self.world))
         self.console.note(line)
-        return config.override({"train": {"batch": min(gather(batch, self.world))}})
+        return config.override({"train": {"batch": batch}})
 
     def points(self, batch: Batch) -> Points:
         key = (batch.images.shape[-2], batch.images.shape[-1])

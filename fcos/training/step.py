@@ -58,13 +58,14 @@ def part_of(
     """Forward and loss of one part: the loss to go backward from, and what stays."""
     exact = cfg.data.padding == "exact"  # as the published implementations, see DataConfig
     images = batch.padded_with(cfg.model.mean) if exact else batch.images
-    pred = _predictions(predict, images)
+    pred = predictions(predict, images)
     losses = fcos_loss(pred, learns, cfg.loss, cfg.model, norm)
     learned = pred.distances.detach()[learns.positives.image, learns.positives.point].float()
     return losses.total(), Part(Losses(*(x.detach() for x in losses)), learned, learns.positives)
 
 
-def _predictions(predict: Callable[[Tensor], Predictions], images: Tensor) -> Predictions:
+def predictions(predict: Callable[[Tensor], Predictions], images: Tensor) -> Predictions:
+    """Those of images [B,3,H,W] in training; ConfigError where a BatchNorm has one location to learn from."""
     try:
         return predict(images)
     except ValueError as error:

@@ -338,6 +338,24 @@ def test_a_run_of_minutes_that_two_go_on_with_ends_for_both_by_the_clock_of_the_
     assert load_checkpoint(out)["total"] == 4
 
 
+def little_room():
+    """This process has no memory to spare."""
+    import fcos.training.batch_size
+
+    fcos.training.batch_size.free_bytes = lambda device: 1
+
+
+def test_two_processes_with_unlike_memory_settle_on_the_batch_of_the_smaller(tmp_path):
+    """The first tries one image and the second goes on to two: neither waits for the other's BatchNorm meanwhile."""
+    data, settings = make_shapes(tmp_path / "shapes", {"train": 32}), tmp_path / "tiny.yaml"
+    config = tiny_config(**CASES["batchnorm"]).override({"train": {"batch": "auto", "iterations": 1}})
+    settings.write_text(config.dump())
+    arguments = ["train", "--data", data, "--config", settings, "--init", "none", "--device", "cpu", "--quiet"]
+    arguments += ["--out", tmp_path / "run", "--holdout", "0"]
+    assert together(arguments, tmp_path, little_room) == ([0, 0], ["", ""])
+    assert load_checkpoint(tmp_path / "run")["config"]["train"]["batch"] == 2
+
+
 def rows(folder):
     with (folder / "metrics.csv").open() as file:
         return list(csv.DictReader(file))

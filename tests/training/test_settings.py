@@ -91,6 +91,9 @@ def test_batchnorm_of_a_single_location_is_one_line(shapes, tmp_path):
     run = trainer(shapes, tmp_path / "run", model=model, **sections)
     with pytest.raises(ConfigError, match=r"cannot learn from one location, and 1 image of 32x32 .* train\.batch=2"):
         first_step(run)
+    sections["train"]["batch"] = "auto"
+    with pytest.raises(ConfigError, match=r"cannot learn from one location, and 1 image of 32x32 .* train\.batch=2"):
+        trainer(shapes, tmp_path / "auto", model=model, **sections)
 
 
 # --------------------------------------------------------------------------- batch size
