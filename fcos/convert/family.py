@@ -108,7 +108,7 @@ class Family:
 def fit(
     state: Mapping[str, Tensor], config: Config, num_classes: int, unknown: list[str], source: str
 ) -> dict[str, Tensor]:
-    """`state` in the order and types of the network that `config` describes.
+    """`state` in the order and types of the network that `config` describes; float16 stays, at half the size.
 
     Counters of BatchNorm that the file lacks start at 0. ModelError lists both sides where they differ.
     """
@@ -131,7 +131,13 @@ def fit(
             f"{source} does not fit {config.model.backbone} with {num_classes} classes: "
             + "; ".join(filter(None, sides))
         )
-    return {k: state.get(k, torch.zeros(v.shape, dtype=v.dtype)) for k, v in wanted.items()}
+    return {
+        k: _typed(state[k], v.dtype) if k in state else v.new_zeros(v.shape, device="cpu") for k, v in wanted.items()
+    }
+
+
+def _typed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor if tensor.dtype == torch.float16 and dtype.is_floating_point else tensor.to(dtype)
 
 
 def side(names: list[str], what: str) -> str:

@@ -234,13 +234,17 @@ def _family(state: Mapping[str, Tensor], source: str) -> tuple[Family, list[str]
 
 
 def _stored_names(info: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """The class names that mmdetection writes beside the weights; none for COCO's 80, whose ids are known here."""
+    """The class names that mmdetection writes beside the weights; none for COCO's 80 in its order, whose ids are
+    known here."""
     meta = info.get("meta", {})
     for words in (meta, meta.get("dataset_meta")):
         for key in ("classes", "CLASSES"):
             names = words.get(key) if isinstance(words, Mapping) else None
             if isinstance(names, tuple | list) and len(names) == count and all(isinstance(n, str) for n in names):
-                return () if {n.replace("_", " ") for n in names} == set(COCO_80.names) else tuple(names)
+                plain = tuple(n.replace("_", " ") for n in names)
+                if set(plain) != set(COCO_80.names):
+                    return tuple(names)
+                return () if plain == COCO_80.names else plain
     return ()
 
 

@@ -9,6 +9,7 @@ from variants import distinct, shapes_of, variant
 from fcos.cli import main
 from fcos.convert.translate import export_state, needs
 from fcos.network import weights
+from fcos.zoo.find import load_network
 
 SMALL = {"backbone": "resnet18", "stride_in_1x1": False, "fpn_channels": 32, "head_channels": 32, "head_convs": 1}
 
@@ -55,6 +56,20 @@ def test_there_and_back(tmp_path, capsys, theirs, suffix):
         returned = torch.load(back, weights_only=True)["model"]
     assert returned.keys() == theirs.keys()
     assert all(torch.equal(returned[k], theirs[k]) for k in theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.float16])
+def test_a_checkpoint_of_another_precision_gives_a_model_that_loads(tmp_path, theirs, dtype):
+    path, ours = tmp_path / "model.pth", tmp_path / "ours.safetensors"
+    given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in theirs.items()}
+    torch.save({"model": given}, path)
+    assert run("convert", path, ours) == 0
+    network, config, _ = load_network(ours)
+    stored = weights.read(ours)[0]
+    floats = {v.dtype for v in stored.values() if v.is_floating_point()}
+    assert floats == {torch.float16 if dtype == torch.float16 else torch.float32}
+    again = export_state(network.state_dict(), config, "detectron2")
+    assert all(torch.equal(again[k], given[k].to(again[k].dtype)) for k in again)
 
 
 def test_mistakes_are_one_line(tmp_path, capsys, theirs):

@@ -207,6 +207,8 @@ def test_the_class_names_that_mmdetection_stores():
     coco = from_state(base("mmdet")).classes
     again = from_state(base("mmdet"), {"meta": {"CLASSES": tuple(n.replace(" ", "_") for n in coco.names)}}).classes
     assert again == coco
+    turned = tuple(n.replace(" ", "_") for n in coco.names[::-1])  # learned in another order than COCO's
+    assert from_state(base("mmdet"), {"meta": {"CLASSES": turned}}).classes.names == coco.names[::-1]
 
 
 def test_deformable_convs_under_the_names_of_old_mmdetection():
