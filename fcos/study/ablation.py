@@ -15,7 +15,7 @@ from ..config import Config
 from ..files import write_whole
 from ..terminal import data_name, percent, plain, plural, table
 from ..training.folder import RunFolder, alone
-from .cells import trained
+from .cells import check_batch, trained
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -106,8 +106,10 @@ def ablation_study(
 
     `ablation.txt` in `out` is written anew after every step, so a long study can be read while it goes on.
     Called again with the same `out` it goes on where it stopped: finished runs are read, a begun one resumes.
-    Raises FcosError where a folder holds a run with other settings, or another process is at it.
+    Raises FcosError where a folder holds a run with other settings, or another process is at it; ConfigError for
+    train.batch=auto.
     """
+    check_batch(config)
     steps: list[AblationStep] = []
     name = str(data["train"].root)
     with alone(Path(out), "study"):

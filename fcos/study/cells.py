@@ -11,7 +11,7 @@ import torch
 
 from ..config import Config
 from ..data.dataset import Dataset
-from ..errors import FcosError
+from ..errors import ConfigError, FcosError
 from ..readers import read_text
 from ..training.checkpoint import checkpoints
 from ..training.data import Source, choose
@@ -23,6 +23,12 @@ from ..training.sample import Make, sample_run
 from ..training.stop import Stopped
 
 _STEPS = 7  # that are timed, the first two not counted
+
+
+def check_batch(config: Config) -> None:
+    """ConfigError for train.batch=auto: runs of a study are compared, and read by their settings."""
+    if not config.train.batch:
+        raise ConfigError("train.batch=auto may differ from run to run; give a number, such as train.batch=8")
 
 
 def trained(

@@ -204,7 +204,7 @@ def proposals_study(
 ) -> PaperStudy:
     """Class-agnostic proposals: AR@100 and AR@1000 with and without centerness (table 6).
 
-    cached, config: of `fcos.predict.proposer` on the data as one class, cached with `least=0`. `baselines`:
+    cached, config: of `fcos.inference.proposals.proposer` on the data as one class, cached with `least=0`. `baselines`:
     other detectors' proposals by name.
     """
     rows = [Row("RPN with FPN (paper)", {}, {"AR@100": 0.447, "AR@1000": 0.569})]

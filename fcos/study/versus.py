@@ -32,7 +32,7 @@ from ..training.folder import RunFolder, alone
 from ..training.loop import Trainer
 from ..training.sample import Make
 from .ablation import BASE, ladder
-from .cells import Stopwatch, seconds_a_step, trained
+from .cells import Stopwatch, check_batch, seconds_a_step, trained
 from .rivals import Rival, RivalDetector, RivalProposer, RivalTrainer, rival
 
 if TYPE_CHECKING:
@@ -217,8 +217,7 @@ def versus_study(data: Mapping[str, Dataset], plan: Plan) -> VersusStudy:
         if key not in known:
             hint = did_you_mean(key, known, f"choose from {', '.join(known)}")
             raise ConfigError(f"--methods: there is no {key!r}; {hint}")
-    if plan.config.train.batch == 0:
-        raise ConfigError("train.batch=auto would differ from method to method; give a number, such as train.batch=8")
+    check_batch(plan.config)
     for dataset in data.values():
         if absent := next((r.file_name for r in dataset.records if r.path is None), None):
             raise DataError(f"{dataset.root}: {absent} has no file; put the images where the annotations say")

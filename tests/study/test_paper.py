@@ -10,6 +10,7 @@ from scripted import CLASSES, CONFIG, GREY, TRUTH, detector
 from fcos.analysis.explain import Raw
 from fcos.boxes import iou
 from fcos.decode import decode_image
+from fcos.errors import ConfigError
 from fcos.inference.detector import Detector
 from fcos.inference.proposals import proposer
 from fcos.losses import centerness_target
@@ -184,6 +185,14 @@ def test_the_ladder_changes_one_thing_at_a_time():
     assert last.model_copy(update={"name": CONFIG.name}) == CONFIG
     assert steps[-1][1].loss.quality == "iou"
     assert all(s[1].train == CONFIG.train for s in steps)
+
+
+def test_the_ablation_wants_a_batch_that_is_the_same_in_every_run(tmp_path):
+    from fcos.study.ablation import ablation_study
+
+    with pytest.raises(ConfigError, match=r"train\.batch=auto may differ from run to run; give a number"):
+        ablation_study({}, CONFIG.override({"train": {"batch": "auto"}}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -255,6 +255,7 @@ MISTAKES = [
     (["--split", "tset"], "tset"),
     (["--split", "train"], "--split train is what is learned from"),
     (["train.batch=0"], "train.batch"),
+    (["train.batch=auto"], "give a number"),
 ]
 
 
