@@ -147,7 +147,10 @@ class BatchDetector:
             for name in given.schema.names:
                 if name not in table.schema.names:
                     table = table.append_column(name, given.column(name))
-            made = table if isinstance(given, pa.Table) else table.combine_chunks().to_batches()[0]
+            made = table
+            if isinstance(given, pa.RecordBatch):
+                parts = [column.combine_chunks() for column in table.columns]  # to_batches() has none for no rows
+                made = pa.RecordBatch.from_arrays(parts, schema=table.schema)
         elif hasattr(given, "assign"):  # pandas
             paths = self._paths({key: given[key].tolist() for key in given.columns}, list(given.columns))
             made = given.assign(**columns(self.rows(paths)))

@@ -112,6 +112,9 @@ def test_no_rows_are_a_table_with_all_columns(model):
     empty = detect(pa.table({"path": pa.array([], pa.string())}))
     assert empty.num_rows == 0
     assert empty.schema.field("boxes").type == pa.list_(pa.list_(pa.float32()))
+    batch = detect(pa.RecordBatch.from_pydict({"path": pa.array([], pa.string()), "mine": pa.array([], pa.int64())}))
+    assert isinstance(batch, pa.RecordBatch)
+    assert (batch.num_rows, batch.schema.names) == (0, [*empty.schema.names, "mine"])
 
 
 def test_it_travels_and_loads_once_in_a_process(model, pictures, monkeypatch):
