@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -160,53 +161,56 @@ class Trainer:
 
     def run(self) -> Result:
         """Train to the end. SIGINT, SIGTERM or SIGHUP raise Stopped, with a checkpoint to resume from."""
+        with closing(self):
+            for line in self.options.notes:
+                self.console.note(line)
+            self.console.start(self.summary(), self.total, self.step)
+            if self.config.train.compile:
+                self.console.note("compile   the first step waits for torch.compile, minutes on a CPU")
+            data = self.data["train"]
+            batches = train_loader(data, self.config, rank=self.rank, world=self.world, start_step=self.step)
+            with (
+                closing(Ahead(iter(batches), self.fabric.device)) as loader,
+                self.signals,
+                one_line_for_lost_peers(self.world, self.rank, self.folder.path),
+            ):
+                return self.steps(loader)
+
+    def steps(self, loader: Ahead) -> Result:
+        """All that are left, with what is due between them: judging, saving, drawing."""
         per_epoch, start = self.sampler.steps_per_epoch, self.step
-        for line in self.options.notes:
-            self.console.note(line)
-        self.console.start(self.summary(), self.total, self.step)
-        if self.config.train.compile:
-            self.console.note("compile   the first step waits for torch.compile, minutes on a CPU")
-        batches = train_loader(self.data["train"], self.config, rank=self.rank, world=self.world, start_step=self.step)
-        loader = Ahead(iter(batches), self.fabric.device)
-        try:
-            with self.signals, one_line_for_lost_peers(self.world, self.rank, self.folder.path):
-                while True:
-                    done = self.step  # a resumed run may find that only the evaluation of its last step is left
-                    end_of_epoch = done % per_epoch == 0 or done == self.total
-                    if end_of_epoch and self.judging.due(done, done // per_epoch, done == self.total):
-                        self.judge(done / per_epoch)
-                    if end_of_epoch and done > start and self.first and self.options.on_epoch is not None:
-                        self.options.on_epoch(
-                            done / per_epoch, self.judging.metrics if self.judging.at == done else None
-                        )
-                    if end_of_epoch or done % self.config.train.save_every == 0:
-                        self.save()
-                    if end_of_epoch and self.first:
-                        self.draw()
-                    self.stop_if_asked()
-                    if done >= self.total:
-                        break
-                    if self.config.train.patience and self.judging.stale >= self.config.train.patience:
-                        self.console.note(f"stopped early: no better AP for {plural(self.judging.stale, 'evaluation')}")
-                        break
-                    with compiling():
-                        report = self.train_step(loader)
-                    if self.config.train.compile and done == start:
-                        self.console.note(f"compile   done; the first step took {clock(report.seconds)}")
-                    self.log(report)
-                    self.keep_time()
-                    if self.first and self.options.on_step is not None:
-                        self.options.on_step(self.step, report)
-                together(self.saver.wait, self.world)
-                self.console.stop()
-                return self.finish()
-        finally:
-            self.console.stop()
-            loader.close()
-            self.close()
+        while True:
+            done = self.step  # a resumed run may find that only the evaluation of its last step is left
+            end_of_epoch = done % per_epoch == 0 or done == self.total
+            if end_of_epoch and self.judging.due(done, done // per_epoch, done == self.total):
+                self.judge(done / per_epoch)
+            if end_of_epoch and done > start and self.first and self.options.on_epoch is not None:
+                self.options.on_epoch(done / per_epoch, self.judging.metrics if self.judging.at == done else None)
+            if end_of_epoch or done % self.config.train.save_every == 0:
+                self.save()
+            if end_of_epoch and self.first:
+                self.draw()
+            self.stop_if_asked()
+            if done >= self.total:
+                break
+            if self.config.train.patience and self.judging.stale >= self.config.train.patience:
+                self.console.note(f"stopped early: no better AP for {plural(self.judging.stale, 'evaluation')}")
+                break
+            with compiling():
+                report = self.train_step(loader)
+            if self.config.train.compile and done == start:
+                self.console.note(f"compile   done; the first step took {clock(report.seconds)}")
+            self.log(report)
+            self.keep_time()
+            if self.first and self.options.on_step is not None:
+                self.options.on_step(self.step, report)
+        together(self.saver.wait, self.world)
+        self.console.stop()
+        return self.finish()
 
     def close(self) -> None:
-        """End its threads, close its files and let go of the folder."""
+        """End its threads, remove the bar, close its files and let go of the folder."""
+        self.console.stop()
         self.saver.close()
         if self.lanes is not None:
             self.lanes.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,15 +162,15 @@ def train(
         url=url,
         began=began,
     )
-    trainer = Trainer(full, chosen.data, options)
-    if planned is None:
-        return trainer.run()
-    words = data_words(source, model or full.name, {"init": start.init, "config": config, "dialect": dialect})
-    equal = {**planned.plan.settings, **given_settings(settings, None)}
-    write_whole(folder / "command.txt", command(words, equal) + "\n")
-    result = trainer.run()
-    write_whole(folder / "command.txt", command(words, {**equal, "train.iterations": trainer.total}) + "\n")
-    return result
+    with closing(Trainer(full, chosen.data, options)) as trainer:
+        if planned is None:
+            return trainer.run()
+        words = data_words(source, model or full.name, {"init": start.init, "config": config, "dialect": dialect})
+        equal = {**planned.plan.settings, **given_settings(settings, None)}
+        write_whole(folder / "command.txt", command(words, equal) + "\n")
+        result = trainer.run()
+        write_whole(folder / "command.txt", command(words, {**equal, "train.iterations": trainer.total}) + "\n")
+        return result
 
 
 def started_again() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from ..config import Config
 from ..data.dataset import Dataset
@@ -25,9 +25,7 @@ def sample_run(
     quick = config.override({"train": {"plots": False, "logger": [], "iterations": 10_000, "val_loss": False}})
     with scratch() as folder:
         trainer = make(quick, data, RunOptions(folder / "pace", init, device=device, quiet=True))
-        loader = Ahead(iter(train_loader(trainer.data["train"], trainer.config)), trainer.fabric.device)
-        try:
-            yield trainer, lambda: trainer.train_step(loader)
-        finally:
-            loader.close()
-            trainer.close()
+        with closing(trainer):
+            batches = train_loader(trainer.data["train"], trainer.config)
+            with closing(Ahead(iter(batches), trainer.fabric.device)) as loader:
+                yield trainer, lambda: trainer.train_step(loader)

@@ -21,6 +21,7 @@ from fcos.training.loop import Trainer
 from fcos.training.not_finite import NotFinite
 from fcos.training.optimizer import learning_rate, parameter_groups
 from fcos.training.program import train
+from fcos.training.sample import sample_run
 from fcos.types import Classes
 from fcos.zoo.find import load_network
 
@@ -206,6 +207,27 @@ def test_learning_rate_by_hand():
     assert [learning_rate(s, 100, cosine) for s in (0, 50, 100)] == pytest.approx([1, 0.6, 0.2])
     constant = TrainConfig(warmup=500, warmup_rule="constant", warmup_start=1 / 3)
     assert learning_rate(0, 90_000, constant) == learning_rate(499, 90_000, constant) == pytest.approx(1 / 3)
+
+
+def test_a_run_whose_images_find_no_memory_lets_go_of_its_folder(shapes, tmp_path, monkeypatch):
+    """Its process may go on, as in a notebook: the run can be resumed there."""
+    config = tiny_config(data={"cache": "ram"}, train={"iterations": 1, "eval_every": 0})
+    monkeypatch.setattr("fcos.data.cache.free_memory", lambda: 0)
+    with pytest.raises(DataError, match="cache=ram needs"):
+        learn(config, shapes, tmp_path / "run")
+    with pytest.raises(DataError, match="cache=ram needs"), sample_run(config, shapes, "none", "cpu", kept := Kept()):
+        pass
+    monkeypatch.undo()
+    assert kept.trainer.folder._lock is None
+    assert train(shapes, out=tmp_path / "run", resume=True, device="cpu", quiet=True).steps == 1
+
+
+class Kept:
+    """Makes a Trainer and keeps it."""
+
+    def __call__(self, *arguments):
+        self.trainer = Trainer(*arguments)
+        return self.trainer
 
 
 def test_groups_hold_every_trainable_weight_once():
