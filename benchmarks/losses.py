@@ -21,6 +21,7 @@ is a line in --out; runs that are there are not done again, and none is begun af
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -65,12 +66,16 @@ ClassLoss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits, wanted, keep)
 
 class Method(NamedTuple):
     """How a run learns: its assignment (None: FCOS's), its loss of classes (None: focal, and centerness beside), its
-    settings, and whether distances are distributions."""
+    settings, whether distances are distributions, with which part of their loss, and the first distances in
+    strides."""
 
     assign: Assign | None = None
     classes: ClassLoss | None = None
     settings: tuple[str, ...] = ()
     bins: bool = False
+    start: float = 1.0
+    part: float = 0.25
+    ratio: float = 0.0
 
 
 # --------------------------------------------------------------------------- assignments
@@ -202,6 +207,15 @@ METHODS = {
     "atss-quality": Method(assign=atss, classes=quality_focal, settings=("decode.score=class",)),
     "task": Method(assign=task, classes=quality_focal, settings=("decode.score=class",)),
     "bins": Method(bins=True),
+    "bins alone": Method(bins=True, part=0.0),
+    "relu": Method(settings=("model.regression=relu",)),
+    "relu start 4": Method(settings=("model.regression=relu",), start=math.exp(4.0)),
+    "log": Method(ratio=1.0),
+    "log 0.5": Method(ratio=0.5),
+    "log 2": Method(ratio=2.0),
+    "start 2": Method(start=2.0),
+    "start 4": Method(start=4.0),
+    "start 6": Method(start=6.0),
 }
 
 
@@ -216,10 +230,12 @@ class MethodTrainer(Trainer):
         network = super().build()
         if self.method.bins:
             network.head = BinHead(network.cfg, len(self.classes))
+        if self.method.start != 1.0:
+            torch.nn.init.constant_(network.head.box_distances.bias, math.log(self.method.start))
         return network
 
     def learn(self, batches: list[Batch]) -> Learned:
-        if self.method == Method(settings=self.method.settings):
+        if self.method == Method(settings=self.method.settings, start=self.method.start):
             return super().learn(batches)
         (batch,) = batches
         points = self.points(batch)
@@ -233,7 +249,11 @@ class MethodTrainer(Trainer):
             head = self.network.head
             assert isinstance(head, BinHead)
             weights = centerness_target(pos.distances)
-            more = 0.25 * (head.loss(pos) * weights).sum() / norm.box
+            more = self.method.part * (head.loss(pos) * weights).sum() / norm.box
+            losses = losses._replace(box=losses.box + more)
+        if self.method.ratio:
+            told = pred.distances[pos.image, pos.point].clamp(min=1e-3).log() - pos.distances.log()
+            more = self.method.ratio * (told.abs().mean(dim=1) * centerness_target(pos.distances)).sum() / norm.box
             losses = losses._replace(box=losses.box + more)
         self.fabric.backward(losses.total())
         part = Part(Losses(*(x.detach() for x in losses)), pred.distances.detach()[pos.image, pos.point].float(), pos)

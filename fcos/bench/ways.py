@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -232,6 +233,6 @@ def image(shape: tuple[int, int]) -> bytes:
 def _resident() -> float:
     """Megabytes of memory this process holds; nan where the system does not say."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     except (OSError, ValueError, IndexError):
         return math.nan
