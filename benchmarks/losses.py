@@ -73,6 +73,7 @@ class Method(NamedTuple):
     classes: ClassLoss | None = None
     settings: tuple[str, ...] = ()
     bins: bool = False
+    open: bool = False
     start: float = 1.0
     part: float = 0.25
     ratio: float = 0.0
@@ -196,6 +197,16 @@ class BinHead(Head):
         return -(at_low * (low + 1 - wanted) + at_high * (wanted - low)).mean(dim=1)
 
 
+class OpenHead(Head):
+    """Distances are relu(x) as ever, but what is below zero learns as what is above."""
+
+    def distances(self, x: Tensor, level: int) -> Tensor:
+        raw = self.box_distances(x).float()
+        assert self.scales is not None
+        raw = raw * self.scales[level]
+        return (raw + (F.relu(raw) - raw).detach()) * self.cfg.strides[level]
+
+
 # --------------------------------------------------------------------------- the runs
 
 METHODS = {
@@ -208,14 +219,17 @@ METHODS = {
     "task": Method(assign=task, classes=quality_focal, settings=("decode.score=class",)),
     "bins": Method(bins=True),
     "bins alone": Method(bins=True, part=0.0),
-    "relu": Method(settings=("model.regression=relu",)),
-    "relu start 4": Method(settings=("model.regression=relu",), start=math.exp(4.0)),
+    "exp 1": Method(settings=("model.regression=exp",)),
+    "exp 2": Method(settings=("model.regression=exp",), start=2.0),
+    "exp 4": Method(settings=("model.regression=exp",), start=4.0),
     "log": Method(ratio=1.0),
     "log 0.5": Method(ratio=0.5),
     "log 2": Method(ratio=2.0),
-    "start 2": Method(start=2.0),
-    "start 4": Method(start=4.0),
-    "start 6": Method(start=6.0),
+    "log 4": Method(ratio=4.0),
+    "open": Method(open=True),
+    "open 4": Method(open=True, start=4.0),
+    "relu 4": Method(start=4.0),
+    "relu 8": Method(start=8.0),
 }
 
 
@@ -230,8 +244,11 @@ class MethodTrainer(Trainer):
         network = super().build()
         if self.method.bins:
             network.head = BinHead(network.cfg, len(self.classes))
+        if self.method.open:
+            network.head = OpenHead(network.cfg, len(self.classes))
         if self.method.start != 1.0:
-            torch.nn.init.constant_(network.head.box_distances.bias, math.log(self.method.start))
+            raw = math.log(self.method.start) if network.cfg.regression == "exp" else self.method.start
+            torch.nn.init.constant_(network.head.box_distances.bias, raw)
         return network
 
     def learn(self, batches: list[Batch]) -> Learned:
