@@ -133,10 +133,9 @@ def open_own(model: str, split: str | None = None) -> tuple[Path, Dataset]:
     run."""
     from ..data.runs import judged_by
     from ..evaluation.program import run_to_judge
-    from ..zoo.describe import read_settings
 
     run = run_to_judge(model)
-    return run, judged_by(run, split, inclusive=read_settings(run)[0].data.inclusive_boxes)
+    return run, judged_by(run, split)
 
 
 def say(line: str) -> None:

@@ -1,8 +1,9 @@
-"""Classes of a model and of a data set, matched by name; the data as the model sees it."""
+"""Classes of a model and of a data set, matched by name; the data as the model sees it, and as it learns from it."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +11,12 @@ import numpy as np
 from ..errors import DataError, nearest
 from ..terminal import some
 from ..types import Classes
+from . import kinds
+from .dataset import Dataset, Note
+from .records import Records
 
 if TYPE_CHECKING:
     from ..config import DataConfig
-    from .dataset import Dataset
 
 UNKNOWN = -1  # a class of the model that the data does not have
 
@@ -55,6 +58,26 @@ def as_seen(dataset: Dataset, data: DataConfig, name: str = "object") -> Dataset
     if data.classes:
         dataset = dataset.with_classes(data.classes)
     return dataset.as_single_class(name) if data.single_class else dataset
+
+
+def as_learned(dataset: Dataset, data: DataConfig) -> Dataset:
+    """What a model with the settings `data` learns from: the boxes of COCO files as `inclusive` has them where
+    `data.inclusive_boxes` says so. It is judged by the file's own, as pycocotools does."""
+    wanted = data.inclusive_boxes and dataset.format == "coco" and not dataset.inclusive
+    return inclusive(dataset) if wanted else dataset
+
+
+def inclusive(dataset: Dataset) -> Dataset:
+    """The data set with x2 and y2 one pixel less, as the original code reads COCO files; boxes of one pixel or less
+    are left out, with a note."""
+    table = dataset.packed.table
+    sides = table.xywh - np.array([0, 0, 1, 1])
+    boxes = np.concatenate([sides[:, :2], sides[:, :2] + sides[:, 2:]], axis=1).astype(np.float32)
+    solid: np.ndarray = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
+    records = Records(replace(table, boxes=boxes, xywh=sides)).keep(solid)
+    lost = int((~solid).sum())
+    notes = (Note(kinds.ONE_PIXEL, lost, level="skipped"),) if lost else ()
+    return replace(dataset, records=records, notes=(*dataset.notes, *notes), inclusive=True)
 
 
 def _fold(name: str) -> str:

@@ -47,7 +47,8 @@ class Note:
 @dataclass(frozen=True, repr=False)
 class Dataset:
     """Records, classes and where they came from. `notes`: one for each kind of thing worth knowing. `aliases`: other
-    ids of the annotation file for a record's `id`: texts, and images listed twice.
+    ids of the annotation file for a record's `id`: texts, and images listed twice. `inclusive`: boxes end one pixel
+    earlier than in the file (`data.inclusive_boxes`), to learn from, not to judge by.
 
     >>> data = fcos.open_dataset("my_data")
     >>> data
@@ -63,6 +64,7 @@ class Dataset:
     root: Path
     notes: tuple[Note, ...] = ()
     aliases: Mapping[Id, int] = field(default_factory=dict, repr=False)
+    inclusive: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "records", Records.of(self.records))

@@ -82,6 +82,10 @@ NOT_FINITE = Kind("boxes that are not finite", "box that is not finite", _BOXES)
 NO_AREA = Kind(
     "boxes without an area, or with corners exchanged", "box without an area, or with corners exchanged", _BOXES
 )
+ONE_PIXEL = Kind(
+    "boxes of one pixel or less, which end where they begin with data.inclusive_boxes",
+    "box of one pixel or less, which ends where it begins with data.inclusive_boxes",
+)
 OUTSIDE = Kind("boxes wholly outside the image", "box wholly outside the image", _BOXES)
 PARTLY_OUTSIDE = Kind(
     "boxes partly outside the image, kept and cut in training",

@@ -55,16 +55,16 @@ def stored_data(told: dict[str, Any], folder: Path) -> DataSource:
     return DataSource(Path(told["data"]), told["format"], *given)
 
 
-def judged_by(folder: Path, split: str | None = None, *, inclusive: bool = False) -> Dataset:
+def judged_by(folder: Path, split: str | None = None) -> Dataset:
     """What the run in `folder` was judged by: its --val, the part that it held out, or its val split; with `split`,
-    that of its data. `inclusive` as in `open_dataset`. DataError where nothing was, or where the data is gone."""
+    that of its data. DataError where nothing was, or where the data is gone."""
     told = stored_sources(folder)
     if split is not None:
-        return open_dataset(stored_data(told, folder), split, inclusive=inclusive)
+        return open_dataset(stored_data(told, folder), split)
     if told["val"] is not None:
-        return open_dataset(told["val"], inclusive=inclusive)
+        return open_dataset(told["val"])
     source = stored_data(told, folder)
-    splits = open_splits(source, inclusive=inclusive)
+    splits = open_splits(source)
     if told["held_out"] is not None:
         learned = [splits[name] for name in taught_splits(splits, told["split"], source.path)]
         return hold_out(merge(learned), told["held_out"])[1]

@@ -81,8 +81,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
         dataset = open_judged(data, options.get("split"))
     else:
         assert run is not None
-        assert isinstance(model, Detector)
-        dataset = judged_by(run, options.get("split"), inclusive=model.config.data.inclusive_boxes)
+        dataset = judged_by(run, options.get("split"))
     if (data is not None or options.get("split") is not None) and (note := learned_note(given, dataset)):
         sys.stderr.write(f"fcos: {note}\n")
     if isinstance(model, Detector):

@@ -12,9 +12,10 @@ from ..analysis.common import scenes_by_size, stack
 from ..analysis.scan import class_pairs, scan
 from ..assign import candidate_pairs
 from ..config import Config
+from ..data.classes import inclusive
 from ..points import make_points
 from ..terminal import percent, plain, plural, table
-from .recall import inclusive, p4_only, sampling
+from .recall import p4_only, sampling
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset

@@ -3,7 +3,7 @@ location, or anchor, learns. No detector finds the others, however well it is tr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import torch
 from ..analysis.common import scenes_by_size, stack
 from ..analysis.scan import scan
 from ..config import Config
+from ..data.classes import inclusive
 from ..points import make_points
 from ..terminal import percent, plain, plural, table, track
 from .anchors import match
@@ -120,16 +121,6 @@ def recall_study(dataset: Dataset, config: Config, *, both: bool = True) -> Reca
 
 def _pair(values: list[float]) -> tuple[float, float | None]:
     return values[0], values[1] if len(values) > 1 else None
-
-
-def inclusive(dataset: Dataset) -> Dataset:
-    """The data set with x2 and y2 one pixel less, as the original code reads COCO files."""
-    records = []
-    for record in dataset.records:
-        boxes = record.boxes - np.array([0, 0, 1, 1], np.float32)
-        keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        records.append(replace(record, boxes=boxes, xywh=None).pick(keep))
-    return replace(dataset, records=tuple(records))
 
 
 def retinanet_recall(dataset: Dataset, config: Config, *, original: bool = False) -> tuple[float, float, float]:

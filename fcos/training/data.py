@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..data.classes import as_seen, match_classes
+from ..data.classes import as_learned, as_seen, match_classes
 from ..data.dataset import Dataset, merge
 from ..data.duplicates import alike
 from ..data.open import open_dataset, open_splits
@@ -61,10 +61,17 @@ class Chosen:
 def choose(source: Source, config: Config, held: Sequence[str] | None = None, resumed: bool = False) -> Chosen:
     """Open the data of a run; `held` are the images that it held out when it began, `resumed` whether it has begun.
 
-    `test` is never chosen, neither to learn from nor to judge by, unless it is the only split or named. Raises
-    DataError with what to do.
+    "train" has the boxes that are learned (`as_learned`), "val" those of the file. `test` is never chosen, neither to
+    learn from nor to judge by, unless it is the only split or named. Raises DataError with what to do.
     """
-    splits = _open(source, config)
+    chosen = _parts(source, config, held, resumed)
+    chosen.data["train"] = as_learned(chosen.data["train"], config.data)
+    return chosen
+
+
+def _parts(source: Source, config: Config, held: Sequence[str] | None, resumed: bool) -> Chosen:
+    """Both, with the boxes of the file."""
+    splits = _open(source)
     name = source.data if isinstance(source.data, str | Path | DataSource) else "the data"
     wanted = taught_splits(splits, source.split, name)
     data = {"train": as_seen(merge([splits[s] for s in wanted]), config.data)}
@@ -72,7 +79,7 @@ def choose(source: Source, config: Config, held: Sequence[str] | None = None, re
     if source.val is not None:
         given = source.val
         if not isinstance(given, Dataset):
-            given = open_dataset(given, strict=source.strict, inclusive=config.data.inclusive_boxes)
+            given = open_dataset(given, strict=source.strict)
         data["val"] = as_seen(given, config.data)
     elif "val" in splits and not learned:
         data["val"] = as_seen(splits["val"], config.data)
@@ -106,12 +113,12 @@ def _held_out(dataset: Dataset, source: Source, seed: int) -> Chosen:
     return Chosen({"train": train, "val": val}, names, [line])
 
 
-def _open(source: Source, config: Config) -> dict[str, Dataset]:
+def _open(source: Source) -> dict[str, Dataset]:
     if isinstance(source.data, Dataset):
         return {"train": source.data}
     if isinstance(source.data, Mapping):
         return dict(source.data)
-    return open_splits(source.data, strict=source.strict, inclusive=config.data.inclusive_boxes)
+    return open_splits(source.data, strict=source.strict)
 
 
 def check_data(data: Mapping[str, Dataset]) -> None:

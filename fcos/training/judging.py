@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..config import Config
+from ..data.classes import as_learned
 from ..data.dataset import Dataset
 from ..data.tiles import tiled
 from ..errors import FcosError
@@ -116,7 +117,8 @@ class Judge:
     def _losses(self, network: FCOS, data: Dataset, batch: int) -> list[float]:
         around = self.around
         over = Pass(around.fabric.device, batch, around.fabric.autocast, around.rank, around.world)
-        return loss_sums(network, tiled(data, self.config.data.tile), self.config, self.classes, over)
+        data = tiled(as_learned(data, self.config.data), self.config.data.tile)
+        return loss_sums(network, data, self.config, self.classes, over)
 
     def _count(self, shares: Sequence[Share], step: int, epoch: float, keep: Callable[[], None]) -> None:
         """The numbers of an evaluation from what all processes found."""

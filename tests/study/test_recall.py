@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from fcos.analysis.scan import scan
 from fcos.assign import assign, candidate_pairs, candidates
 from fcos.config import AssignConfig, Config, DataConfig, ModelConfig
+from fcos.data.classes import inclusive
 from fcos.data.dataset import Dataset
 from fcos.data.records import Record
 from fcos.points import make_points
 from fcos.study.ambiguity import ambiguity_study, ambiguous_detections
 from fcos.study.anchors import anchor_shapes, match, match_plainly
-from fcos.study.recall import inclusive, p4_only, recall_study, retinanet_recall, sampling
+from fcos.study.recall import p4_only, recall_study, retinanet_recall, sampling
 from fcos.types import Classes, Detections
 
 NATIVE = Config(data=DataConfig(size=256, max_size=256))

@@ -5,13 +5,18 @@ import multiprocessing
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from judging import dataset, record
 from tiny import fcos, learn, make_shapes, tiny_config
 
 from fcos.analysis.misses import miss_study
 from fcos.config import Config
+from fcos.data import kinds
+from fcos.data.classes import as_learned
 from fcos.data.open import open_splits
+from fcos.data.runs import judged_by
 from fcos.data.splits import name_of
 from fcos.errors import ConfigError, DataError, FcosError, MissingExtra
 from fcos.evaluation.program import evaluate
@@ -274,6 +279,37 @@ def test_who_learns_from_val_is_not_judged(shapes):
     assert set(chosen.data) == {"train"}
     assert len(chosen.data["train"]) == 26
     assert "nothing is kept for judging" in chosen.lines[0]
+
+
+@pytest.mark.parametrize("splits", [{"train": 12, "val": 4}, {"train": 20}])
+def test_inclusive_boxes_are_learned_and_judging_is_by_those_of_the_file(splits, tmp_path):
+    """As the authors' code with pycocotools: the same boxes whether the run or the data set is named."""
+    folder = make_shapes(tmp_path / "shapes", splits, seed=3)
+    config = tiny_config(data={"inclusive_boxes": True})
+    files = open_splits(folder)
+    for data in (folder, files):
+        chosen = choose(Source(data), config)
+        plain = choose(Source(data), tiny_config())
+        before, after = plain.data["train"].packed.table, chosen.data["train"].packed.table
+        assert np.array_equal(after.boxes, before.boxes - [0, 0, 1, 1])
+        assert np.array_equal(after.xywh, before.xywh - [0, 0, 1, 1])
+        assert chosen.data["val"] == plain.data["val"]
+        assert chosen.held_out == plain.held_out
+    opened = choose(Source(open_splits(folder, inclusive=True)), config)  # not twice
+    assert np.array_equal(opened.data["train"].packed.table.boxes, after.boxes)
+    chosen = choose(Source(folder), config)
+    (tmp_path / "run").mkdir()
+    told = {"sources": {**Source(folder).stored(), "held_out": chosen.held_out}}
+    (tmp_path / "run" / "environment.json").write_text(json.dumps(told))
+    assert judged_by(tmp_path / "run").records == chosen.data["val"].records
+
+
+def test_boxes_of_a_pixel_are_told_where_they_cannot_be_learned():
+    rows = dataset(record(1, [[5, 5, 6, 9], [10, 20, 40, 60]], [0, 0]))
+    learned = as_learned(rows, tiny_config(data={"inclusive_boxes": True}).data)
+    assert learned.records[0].boxes.tolist() == [[10, 20, 39, 59]]
+    assert [(n.kind, n.count, n.level) for n in learned.notes] == [(kinds.ONE_PIXEL, 1, "skipped")]
+    assert as_learned(rows, tiny_config().data) is rows
 
 
 def test_data_that_cannot_be_judged_by_is_refused_before_the_start(shapes, tmp_path):

@@ -123,7 +123,7 @@ def _read(path: Path, split: str, tree: Tree, options: ReadOptions) -> Dataset:
     del annotations, index_of
     records = assemble(images, rows, problems)
     aliases = {alias: image.id for image in images for alias in image.ids if alias != image.id}
-    return Dataset(records, classes, "coco", split, path, problems.notes(), aliases)
+    return Dataset(records, classes, "coco", split, path, problems.notes(), aliases, options.inclusive)
 
 
 def _list(data: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
