@@ -4,7 +4,7 @@ and the locations that learn the boxes. All give `Finding`s, also of what is the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -163,28 +163,64 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
     prints: Fingerprints = fingerprint([p for _, p in present])
     broken = [e for e in prints.error if e]
     findings.append(Finding("serious", kinds.UNREADABLE, len(broken), tuple(broken[:EXAMPLES])))
-    pairs = [t for t in find_twins(prints) if present[t.first][1] != present[t.second][1]]
-    across = [t for t in pairs if present[t.first][0] != present[t.second][0]]
-    within = [t for t in pairs if present[t.first][0] == present[t.second][0]]
+    across, within = _twins(prints, present)
 
-    def places(twins: list[Twins]) -> tuple[str, ...]:
+    def places(twins: _Nearest) -> tuple[str, ...]:
         return tuple(
-            " = ".join(f"{present[i][0]}/{Path(present[i][1]).name}" for i in (t.first, t.second))
-            for t in twins[:EXAMPLES]
+            " = ".join(f"{present[i][0]}/{Path(present[i][1]).name}" for i in (t.first, t.second)) for t in twins.pairs
         )
 
-    def spots(twins: list[Twins]) -> tuple[Spot, ...]:
-        pairs = []
-        for t in twins[: SPOTS // 2]:
+    def spots(twins: _Nearest) -> tuple[Spot, ...]:
+        shown = []
+        for t in twins.pairs[: SPOTS // 2]:
             (split, first), (other, second) = present[t.first], present[t.second]
-            how = "same file" if t.same_file else f"{plural(t.bits, 'bit')} apart"
-            pairs += [Spot(Path(first), (), f"{split}/{Path(first).name}")]
-            pairs += [Spot(Path(second), (), f"{other}/{Path(second).name} ({how})")]
-        return tuple(pairs)
+            how = "same file" if not t.other_file else f"{plural(t.bits, 'bit')} apart"
+            shown += [Spot(Path(first), (), f"{split}/{Path(first).name}")]
+            shown += [Spot(Path(second), (), f"{other}/{Path(second).name} ({how})")]
+        return tuple(shown)
 
-    findings.append(Finding("serious", _ACROSS, len(across), places(across), spots(across)))
-    findings.append(Finding("warning", _WITHIN, len(within), places(within), spots(within)))
+    findings.append(Finding("serious", _ACROSS, across.count, places(across), spots(across)))
+    findings.append(Finding("warning", _WITHIN, within.count, places(within), spots(within)))
     return findings
+
+
+class _Pair(NamedTuple):
+    """Two images that are one, by number; the nearest pair comes first."""
+
+    other_file: bool
+    bits: int
+    first: int
+    second: int
+
+
+@dataclass
+class _Nearest:
+    """How many pairs there are, and the nearest of them."""
+
+    count: int = 0
+    pairs: list[_Pair] = field(default_factory=list)
+
+    def add(self, twins: Twins, wanted: np.ndarray) -> None:
+        rows = np.flatnonzero(wanted)
+        self.count += len(rows)
+        nearest = np.argsort((~twins.same_file[rows] * 64 + twins.bits[rows]).astype(np.uint8), kind="stable")
+        for k in rows[nearest[:EXAMPLES]].tolist():
+            same, bits = bool(twins.same_file[k]), int(twins.bits[k])
+            self.pairs.append(_Pair(not same, bits, int(twins.first[k]), int(twins.second[k])))
+        self.pairs = sorted(self.pairs)[:EXAMPLES]
+
+
+def _twins(prints: Fingerprints, present: Sequence[tuple[str, str | Path]]) -> tuple[_Nearest, _Nearest]:
+    """Pairs of images (split, path) in two splits, and in one; a file that is listed twice is no pair."""
+    splits = np.unique([split for split, _ in present], return_inverse=True)[1]
+    files = np.unique([str(path) for _, path in present], return_inverse=True)[1]
+    across, within = _Nearest(), _Nearest()
+    for twins in find_twins(prints):
+        two = files[twins.first] != files[twins.second]
+        parted = splits[twins.first] != splits[twins.second]
+        across.add(twins, two & parted)
+        within.add(twins, two & ~parted)
+    return across, within
 
 
 def in_boxes(split: str, dataset: Dataset) -> list[Finding]:

@@ -8,12 +8,13 @@ paper) have chance hashes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from .image import IMAGE_LIMIT, read_image
 RADIUS = 5  # bits of 64
 ALIKE = 8.0  # mean difference of the thumbnails, of 255
 _SIDE = 16
+_PAIRS = 1 << 22  # that are compared at once
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,14 @@ class Fingerprints:
     error: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Twins:
-    """Two images (numbers in the list given) that are one: `same_file` byte for byte, `bits` that differ."""
+class Twins(NamedTuple):
+    """Pairs of images (numbers in the list given, first < second) that are one, [Q] each: `same_file` byte for byte,
+    `bits` that differ."""
 
-    first: int
-    second: int
-    same_file: bool
-    bits: int
+    first: np.ndarray
+    second: np.ndarray
+    same_file: np.ndarray
+    bits: np.ndarray
 
 
 def fingerprint(paths: Sequence[Path], label: str = "images", *, quiet: bool = False) -> Fingerprints:
@@ -79,44 +81,12 @@ def dhash(grey: np.ndarray) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def near_hashes(hashes: np.ndarray, radius: int = RADIUS) -> np.ndarray:
-    """All pairs [Q,2] (i < j) of hashes [N] uint64 that differ in at most `radius` bits."""
-    edges = np.linspace(0, 64, radius + 2).round().astype(int)
-    pairs: list[np.ndarray] = []
-    for low, high in pairwise(edges.tolist()):
-        mask = np.uint64(((1 << high) - 1) ^ ((1 << low) - 1))
-        band = hashes & mask
-        order = np.argsort(band, kind="stable")
-        starts = np.flatnonzero(band[order][1:] != band[order][:-1]) + 1
-        for members in np.split(order, starts):
-            for k in range(len(members) - 1):  # against all later ones of the bucket
-                others = members[k + 1 :]
-                close = others[np.bitwise_count(hashes[others] ^ hashes[members[k]]) <= radius]
-                if len(close):
-                    pairs.append(np.sort(np.stack((np.full(len(close), members[k]), close), axis=1), axis=1))
-    if not pairs:
-        return np.zeros((0, 2), np.int64)
-    return np.unique(np.concatenate(pairs), axis=0)
-
-
-def find_twins(prints: Fingerprints) -> list[Twins]:
-    """Pairs of readable images that show the same, nearest first."""
-    readable = np.array([not e for e in prints.error], bool)
-    rows = np.flatnonzero(readable)
-    twins = []
-    for i, j in rows[near_hashes(prints.hash[rows])].tolist():
-        same = prints.digest[i] == prints.digest[j]
-        difference = np.abs(prints.thumb[i].astype(np.float32) - prints.thumb[j]).mean()
-        if same or difference <= ALIKE:
-            bits = int(np.bitwise_count(prints.hash[i] ^ prints.hash[j]))
-            twins.append(Twins(i, j, same, bits))
-    return sorted(twins, key=lambda t: (not t.same_file, t.bits))
-
-
-def alike(paths: Sequence[Path | None], *, quiet: bool = False) -> list[list[int]]:
-    """Groups of numbers in `paths` that show the same, by `find_twins`; each number is in one group at most."""
-    there = [i for i, path in enumerate(paths) if path is not None]
-    parent = list(range(len(paths)))
+def find_groups(prints: Fingerprints) -> list[np.ndarray]:
+    """Numbers of readable images that show the same, in order, each in one group at most: an image is like one of its
+    group, which may be like a third."""
+    rows = np.flatnonzero([not e for e in prints.error])
+    hashes, thumbs = prints.hash[rows], prints.thumb[rows].reshape(-1, _SIDE**2)
+    parent = list(range(len(rows)))
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -124,10 +94,68 @@ def alike(paths: Sequence[Path | None], *, quiet: bool = False) -> list[list[int
             i = parent[i]
         return i
 
+    edges = np.linspace(0, 64, RADIUS + 2).round().astype(int).tolist()
+    masks = [np.uint64(((1 << high) - 1) ^ ((1 << low) - 1)) for low, high in pairwise(edges)]
+    for number, mask in enumerate(masks):
+        band = hashes & mask
+        order = np.argsort(band, kind="stable")
+        starts = np.flatnonzero(band[order][1:] != band[order][:-1]) + 1
+        for members in np.split(order, starts):
+            groups = np.array([root(i) for i in members.tolist()])
+            joined = 0  # the member behind the last that joined others to its group
+            for k in range(len(members) - 1):  # with all later ones of the bucket that are not of its group yet
+                if k in (0, joined) and (groups[k:] == groups[k]).all():
+                    break
+                differ = hashes[members[k + 1 :]] ^ hashes[members[k]]
+                near = np.bitwise_count(differ) <= RADIUS
+                if not near.any():
+                    continue
+                for before in masks[:number]:
+                    near &= differ & before != 0  # else they have met
+                others = np.flatnonzero(near & (groups[k + 1 :] != groups[k])) + k + 1
+                if len(others):
+                    others = others[_same_thumbs(thumbs[members[k], None], thumbs[members[others]])[0]]
+                for other in np.unique(groups[others]):
+                    groups[groups == other] = groups[k]
+                    parent[other] = int(groups[k])
+                    joined = k + 1
+    found: dict[int, list[int]] = {}
+    for i, row in enumerate(rows.tolist()):
+        found.setdefault(root(i), []).append(row)
+    return [np.array(members) for members in found.values() if len(members) > 1]
+
+
+def find_twins(prints: Fingerprints) -> Iterator[Twins]:
+    """All pairs of readable images that show the same, some at a time: of n alike frames there are n (n - 1) / 2."""
+    digests = np.unique(np.array(prints.digest), return_inverse=True)[1]
+    for members in find_groups(prints):
+        hashes, thumbs = prints.hash[members], prints.thumb[members].reshape(-1, _SIDE**2)
+        step = max(1, _PAIRS // len(members))
+        for start in range(0, len(members), step):
+            some = slice(start, start + step)
+            bits = np.bitwise_count(hashes[some, None] ^ hashes[start:])
+            i, j = np.nonzero(np.triu((bits <= RADIUS) & _same_thumbs(thumbs[some], thumbs[start:]), 1))
+            first, second = members[start + i], members[start + j]
+            yield Twins(first, second, digests[first] == digests[second], bits[i, j])
+
+
+def _same_thumbs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Whether thumbnails [A,256] and [B,256] agree, [A,B]: the sum of the differences is at most 256 * ALIKE. It lies
+    between the Euclidean distance and 16 times that, which is quick to have and decides for most."""
+    limit = ALIKE * a.shape[1]
+    x, y = a.astype(np.float32), b.astype(np.float32)
+    square = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
+    slack = 64  # above what float32 rounds
+    same: np.ndarray = square <= limit**2 / a.shape[1] - slack
+    i, j = np.nonzero(~same & (square <= limit**2 + slack))
+    for start in range(0, len(i), _PAIRS // a.shape[1]):
+        one, two = i[start : start + _PAIRS // a.shape[1]], j[start : start + _PAIRS // a.shape[1]]
+        same[one, two] = np.abs(a[one].astype(np.int16) - b[two]).sum(1) <= limit
+    return same
+
+
+def alike(paths: Sequence[Path | None], *, quiet: bool = False) -> list[list[int]]:
+    """Groups of numbers in `paths` that show the same, by `find_groups`; each number is in one group at most."""
+    there = [i for i, path in enumerate(paths) if path is not None]
     prints = fingerprint([path for path in paths if path is not None], "comparing", quiet=quiet)
-    for pair in find_twins(prints):
-        parent[root(there[pair.first])] = root(there[pair.second])
-    groups: dict[int, list[int]] = {}
-    for i in there:
-        groups.setdefault(root(i), []).append(i)
-    return [members for members in groups.values() if len(members) > 1]
+    return [[there[i] for i in members] for members in find_groups(prints)]

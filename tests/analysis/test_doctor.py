@@ -17,7 +17,7 @@ from fcos.analysis.search import Rates, lost_share
 from fcos.config import Config, DataConfig
 from fcos.data import duplicates, kinds
 from fcos.data.dataset import Dataset, Note
-from fcos.data.duplicates import dhash, find_twins, fingerprint, near_hashes
+from fcos.data.duplicates import Fingerprints, dhash, find_groups, find_twins, fingerprint
 from fcos.data.kinds import Kind
 from fcos.data.open import open_splits
 from fcos.data.records import Record
@@ -54,19 +54,96 @@ def test_dhash_compares_neighbours():
     assert dhash(rising[:, ::-1].copy()) == 0
 
 
-def test_near_hashes_are_all_pairs_within_the_radius():
+def prints_of(hashes, thumbs):
+    """Fingerprints of images whose files differ."""
+    names = tuple(str(k) for k in range(len(hashes)))
+    return Fingerprints(
+        np.array(hashes, np.uint64), np.array(thumbs, np.uint8).reshape(-1, 16, 16), names, ("",) * len(names)
+    )
+
+
+def listed(prints):
+    """All pairs, as first, second, same file, bits."""
+    return sorted(
+        (i, j, same, bits)
+        for t in find_twins(prints)
+        for i, j, same, bits in zip(*map(np.ndarray.tolist, t), strict=True)
+    )
+
+
+@pytest.mark.parametrize("most", [1 << 22, 50])
+def test_twins_are_all_pairs_within_the_radius_with_like_thumbnails(most, monkeypatch):
+    monkeypatch.setattr(duplicates, "_PAIRS", max(most, 256))
     rng = np.random.default_rng(0)
     base = rng.integers(0, 2**63, 40, dtype=np.uint64)
     flips = [np.uint64(sum(1 << int(b) for b in rng.choice(64, k, replace=False))) for k in range(8) for _ in range(5)]
-    hashes = np.concatenate([base, base ^ np.array(flips, np.uint64), base[:1]])
+    hashes = np.concatenate([base, base ^ np.array(flips, np.uint64), base[:1], base[:3] ^ np.uint64(1)])
+    # steps of noise around the limit, and of brightness: a mean difference of 8 and less, or of more
+    thumbs = rng.integers(90, 110, (len(hashes), 1, 1)) + rng.integers(-9, 9, (len(hashes), 16, 16))
+    thumbs[-1] = thumbs[2] + 8
+    thumbs[-2] = thumbs[1] + np.where(np.arange(256).reshape(16, 16) == 0, 9, 8)
+    prints = prints_of(hashes, thumbs)
     plain = [
-        (i, j)
+        (i, j, False, int(hashes[i] ^ hashes[j]).bit_count())
         for i in range(len(hashes))
         for j in range(i + 1, len(hashes))
-        if int(hashes[i] ^ hashes[j]).bit_count() <= 5
+        if int(hashes[i] ^ hashes[j]).bit_count() <= 5 and np.abs(thumbs[i] - thumbs[j]).mean() <= 8
     ]
-    assert [tuple(p) for p in near_hashes(hashes).tolist()] == plain
-    assert len(near_hashes(hashes[:0])) == 0
+    assert listed(prints) == plain
+    assert 20 < len(plain) < 40
+    assert (2, len(hashes) - 1) in [row[:2] for row in plain]
+    assert (1, len(hashes) - 2) not in [row[:2] for row in plain]
+    assert listed(prints_of([], [])) == []
+
+
+def test_groups_are_chains_of_twins():
+    """Each image is like the next, the first not like the last; one that only shares the hash stays alone."""
+    thumbs = [np.full(256, 40 + 6 * k) for k in range(6)] + [np.full(256, 200)]
+    prints = prints_of([7] * 7, thumbs)
+    assert [members.tolist() for members in find_groups(prints)] == [[0, 1, 2, 3, 4, 5]]
+    assert [row[:2] for row in listed(prints)] == [(k, k + 1) for k in range(5)]
+
+
+def test_the_work_grows_with_the_images_that_are_alike(monkeypatch):
+    """Not with their pairs: frames of a camera that stands still are all alike."""
+    compared = []
+    honest = duplicates._same_thumbs
+    monkeypatch.setattr(duplicates, "_same_thumbs", lambda a, b: compared.append(len(a) * len(b)) or honest(a, b))
+    rng = np.random.default_rng(0)
+
+    def work(count):
+        compared.clear()
+        flips = np.array([1 << int(b) for b in rng.integers(0, 64, count)], np.uint64)
+        groups = find_groups(prints_of(np.uint64(12345) ^ flips, rng.integers(60, 64, (count, 256))))
+        assert [len(members) for members in groups] == [count]
+        return sum(compared)
+
+    once, twice = work(400), work(800)
+    assert twice <= 2.2 * once
+
+
+def test_pairs_are_counted_and_the_nearest_named(tmp_path):
+    """Forty alike images, half of them in another split, two of them one file."""
+    paths = [tmp_path / f"{k}.png" for k in range(40)]
+    for k, path in enumerate(paths):
+        pixels = photo(1)
+        pixels[0, 0] = k
+        write(path, pixels)
+    paths[39].write_bytes(paths[0].read_bytes())
+    train = dataset([record(k, [], path) for k, path in enumerate(paths[:20])])
+    val = dataset([record(k, [], path) for k, path in enumerate(paths[20:])], "val")
+    found = {f.kind.many: f for f in findings.in_images({"train": train, "val": val})}
+    across = found["pairs of images that are in two splits"]
+    within = found["pairs of images that show the same, in one split"]
+    assert (across.count, within.count) == (400, 380)
+    assert across.examples[:2] == ("train/0.png = val/39.png", "train/0.png = val/20.png")
+    assert [spot.title for spot in across.spots[:4]] == [
+        "train/0.png",
+        "val/39.png (same file)",
+        "train/0.png",
+        "val/20.png (0 bits apart)",
+    ]
+    assert len(across.examples) == len(within.examples) == 20
 
 
 def test_twins_are_found_through_recompression_but_flat_images_are_not(tmp_path):
@@ -81,7 +158,7 @@ def test_twins_are_found_through_recompression_but_flat_images_are_not(tmp_path)
     copy.write_bytes(paths[0].read_bytes())
     (tmp_path / "cut.jpg").write_bytes(paths[1].read_bytes()[:200])
     prints = fingerprint([*paths, copy, tmp_path / "cut.jpg", tmp_path / "none.png"])
-    found = {(t.first, t.second): t.same_file for t in find_twins(prints)}
+    found = {(i, j): same for i, j, same, _ in listed(prints)}
     assert found == {(0, 1): False, (0, 5): True, (1, 5): False}
     assert [bool(e) for e in prints.error] == [False] * 6 + [True, True]
     assert "cut.jpg" in prints.error[6]
