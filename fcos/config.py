@@ -295,6 +295,7 @@ class TrainConfig(Section):
     decay_norm: bool = _f(True, "weight decay acts on norms and biases too")
     bias_lr: float = _f(1.0, "factor of the learning rate of biases; 2 in the original", gt=0)
     bias_decay: bool = _f(True, "weight decay acts on biases; not in the original")
+    bias_of_norms: bool = _f(False, "bias_lr and bias_decay act on the biases of norms too; they do in the original")
     schedule: Literal["step", "cosine", "constant"] = _f("step", "shape of the learning rate")
     milestones: tuple[Share, ...] = _f((0.667, 0.889), "drops of the step schedule, as shares of the run")
     gamma: float = _f(0.1, "factor of each drop", gt=0, lt=1)

@@ -127,6 +127,7 @@ _ORIGINAL_MODEL = {**_CAFFE, "mean": _CAFFE_MEAN, "backbone_norm_eps": 0.0}
 _ORIGINAL_TRAIN = {
     "bias_lr": 2.0,
     "bias_decay": False,
+    "bias_of_norms": True,
     "warmup_rule": "constant",
     "warmup_start": 1 / 3,
     "warmup": 500,

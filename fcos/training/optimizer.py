@@ -43,7 +43,7 @@ def parameter_groups(network: FCOS, cfg: TrainConfig) -> list[dict[str, Any]]:
         factor = 1.0
         if name.startswith("backbone."):
             factor = cfg.backbone_lr * cfg.layer_decay ** _depth(name, network)
-        is_bias = name.endswith("bias") and id(parameter) not in norms
+        is_bias = name.endswith("bias") and (cfg.bias_of_norms or id(parameter) not in norms)
         decay = cfg.weight_decay
         if (is_bias and not cfg.bias_decay) or (not cfg.decay_norm and parameter.ndim <= 1):
             decay = 0.0

@@ -347,5 +347,6 @@ def test_pixels_body_and_schedule(name, mean, std, bgr, in_1x1, eps, inclusive, 
     assert model.head_bias == (name != "mmdet-2019")
     assert data.inclusive_boxes == inclusive
     assert (train.bias_lr, train.bias_decay) == (bias_lr, bias_decay)
+    assert train.bias_of_norms == name.startswith("original")
     assert (train.warmup_rule, train.warmup) == warmup[:2]
     assert train.warmup_start == pytest.approx(warmup[2])

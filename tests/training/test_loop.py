@@ -16,6 +16,7 @@ from fcos.evaluation.program import evaluate
 from fcos.inference.composite import Looks, compose
 from fcos.inference.load import load
 from fcos.network import weights
+from fcos.presets import with_dialect
 from fcos.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from fcos.training.loop import Trainer
 from fcos.training.not_finite import NotFinite
@@ -241,6 +242,22 @@ def test_groups_hold_every_trainable_weight_once():
     assert by_id[id(network.head.class_logits.bias)]["weight_decay"] == 0.0
     last = [p for n, p in network.backbone.body.named_parameters() if p.requires_grad][-1]
     assert by_id[id(last)]["factor"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "factor", "decay"),
+    [("original", 2.0, 0.0), ("original-2019", 2.0, 0.0), ("mmdet", 1.0, 1e-4), ("adelaidet", 1.0, 1e-4)],
+)
+def test_the_biases_of_norms_are_learned_as_the_dialect_has_it(dialect, factor, decay):
+    """The original goes by names alone: whatever is called a bias; mmdetection spares norms."""
+    config = with_dialect(tiny_config(), dialect)
+    network = weights.build(config, 2)
+    norms = [m for m in network.head.modules() if isinstance(m, torch.nn.GroupNorm)]
+    groups = {id(p): g for g in parameter_groups(network, config.train) for p in g["params"]}
+    assert norms
+    for norm in norms:
+        assert (groups[id(norm.bias)]["factor"], groups[id(norm.bias)]["weight_decay"]) == (factor, decay)
+        assert (groups[id(norm.weight)]["factor"], groups[id(norm.weight)]["weight_decay"]) == (1.0, 1e-4)
 
 
 def test_checkpoints_are_whole_and_two(shapes, tmp_path):
