@@ -128,8 +128,9 @@ def solid(boxes: Tensor) -> Tensor:
 
 def _above(values: Tensor, limit: float) -> Tensor:
     """Flat positions [K] of what lies above; NumPy finds few among many several times faster than torch on a CPU."""
+    if values.dtype in (torch.bfloat16, torch.float16):
+        values = values.float()  # else torch rounds the limit to their type
     if values.device.type == "cpu":
-        values = values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
         return torch.from_numpy(np.flatnonzero(values.numpy() > values.numpy().dtype.type(limit)))
     return (values.reshape(-1) > limit).nonzero()[:, 0]
 

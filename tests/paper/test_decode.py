@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from apple import Apple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matching import assert_same_detections
@@ -235,6 +236,18 @@ def test_other_precisions_find_the_same(dtype):
     (a,) = decode(pred, points, [SIZE], DecodeConfig())
     (b,) = decode(Predictions(*(v.to(dtype) for v in pred)), points, [SIZE], DecodeConfig())
     assert_same_detections(a, b, box=1e-3, score=1e-6)
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_a_bf16_logit_just_above_the_threshold_is_found_on_any_device(device):
+    """-2.9375 lies above the limit of -2.9395; rounded to bf16 the limit would be -2.9375 itself."""
+    with Apple():
+        points = make_points(SIZE, MODEL, ASSIGN, device)
+        pred = Predictions(*(value.bfloat16()[0].to(device) for value in empty_prediction(points)))
+        pred.logits[7, 1] = -2.9375
+        cfg = DecodeConfig(threshold=1 / (1 + math.exp(2.9395)), threshold_on="class")
+        found = select(pred, points, cfg)
+        assert (found.points.tolist(), found.labels.tolist()) == ([7], [1])
 
 
 def plain_soft_nms(boxes, scores, labels, cfg):
