@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -74,12 +75,14 @@ class Trainer:
         check_data(data)
         if config.train.logger:
             check_loggers(config.train.logger)
-        self.config, self.options = config, options
+        self.config = config
         self.data = {**data, "train": tiled(data["train"], config.data.tile)}
         self.classes: Classes = data["train"].classes
         self.fabric = make_fabric(config, options.device, options.devices, options.nodes)
         join(self.fabric.device.type)
         self.fabric.launch()
+        # each process has asked what to start from, and on unlike machines may have come to another answer
+        self.options = options = replace(options, init=self.fabric.broadcast(options.init))
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
         self.first = self.rank == 0
         self.console = Console(quiet=options.quiet or not self.first)

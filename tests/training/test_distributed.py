@@ -356,6 +356,30 @@ def test_two_processes_with_unlike_memory_settle_on_the_batch_of_the_smaller(tmp
     assert load_checkpoint(tmp_path / "run")["config"]["train"]["batch"] == 2
 
 
+def begun(config, data: Path, known: Path, out: Path):
+    """Process target: what a process starts from whose own answer is `known` in the first, nothing in the others."""
+    from fcos.training.loop import Trainer
+
+    mine = str(known) if os.environ["RANK"] == "0" else "none"
+    trainer = Trainer(config, open_splits(data), options(out / "run", init=mine))
+    torch.save(trainer.average.network.state_dict(), out / f"rank-{trainer.rank}.pt")
+    (out / f"due-{trainer.rank}").write_text(str(trainer.judging.at))
+    trainer.close()
+
+
+def test_all_processes_start_from_what_the_first_does(data, tmp_path):
+    """Their averages too, which judge images on each; and the start is judged by all or by none."""
+    config, known = case("sgd"), tmp_path / "known.safetensors"
+    torch.manual_seed(9)
+    weights.save(known, weights.build(config, 2).state_dict(), config, open_splits(data)["train"].classes)
+    port = free_port()
+    work = partial(begun, config, data, known, tmp_path)
+    running = [start(work, tmp_path / f"log-{r}", as_torchrun(r, 2, port)) for r in range(2)]
+    assert [finish(p) for p in running] == [0, 0], (tmp_path / "log-0").read_text()
+    assert equal_states(*(torch.load(tmp_path / f"rank-{r}.pt") for r in range(2)))
+    assert (tmp_path / "due-0").read_text() == (tmp_path / "due-1").read_text()
+
+
 def rows(folder):
     with (folder / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
