@@ -42,6 +42,18 @@ class Runtime:
         return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
 
+def in_parts(run: Run, most: int) -> Run:
+    """`run` for any number of images where the graph takes at most so many at once."""
+
+    def whole(*inputs: Tensor) -> tuple[Tensor, ...]:
+        if len(inputs[0]) <= most:
+            return run(*inputs)
+        parts = [run(*(v[at : at + most] for v in inputs)) for at in range(0, len(inputs[0]), most)]
+        return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+
+    return whole
+
+
 class EndToEndRuntime(Runtime):
     """A graph with decoding and NMS inside: `detect` instead of Predictions."""
 

@@ -24,6 +24,7 @@ from fcos.export.about import About
 from fcos.export.job import Job, Result, run
 from fcos.export.open import read_about, write_export
 from fcos.export.registry import FORMATS
+from fcos.export.runtime import in_parts
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
 from fcos.inference.proposals import proposer
@@ -583,6 +584,23 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_export(work, tmp_path, capsys
         assert "Traceback" not in err
         assert out.read_bytes() == b"old"
         assert list(disk.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("count", [0, 3, 4, 9])
+def test_a_graph_of_any_batch_up_to_a_limit_takes_more_in_parts(count):
+    """As an engine of TensorRT does, which is built for at most 16."""
+    asked = []
+
+    def four(images, sizes):
+        asked.append(len(images))
+        return images.sum(dim=1), sizes * 2
+
+    images, sizes = torch.arange(2 * count).view(count, 2), torch.arange(count)
+    whole = in_parts(four, 4)(images, sizes)
+    assert torch.equal(whole[0], images.sum(dim=1))
+    assert torch.equal(whole[1], sizes * 2)
+    assert max(asked) <= 4
+    assert sum(asked) == count
 
 
 def test_a_missing_extra_is_told_before_a_model_is_looked_for(monkeypatch):

@@ -14,7 +14,7 @@ from ...files import write_whole
 from ...machine import Placement
 from ...network.model import FCOS
 from ..about import About, from_text, read_side_file, write_side_file
-from ..runtime import Run
+from ..runtime import Run, in_parts
 from . import onnx as onnx_format
 
 _BATCHES = (1, 1, 16)  # smallest, usual and largest of a free batch
@@ -83,4 +83,4 @@ def runtime(path: Path, about: About, place: Placement) -> Run:
         stream.synchronize()  # the inputs may go away
         return tuple(outputs)
 
-    return run
+    return run if about.batch else in_parts(run, _BATCHES[-1])
