@@ -129,6 +129,7 @@ def command(
     import json
     import os
     import time
+    from dataclasses import replace
 
     import torch
 
@@ -207,6 +208,7 @@ def command(
         broken.append(_video(source, detector, scores, (every, batch), place, as_json))
     if not paths:
         sys.exit(1 if any(broken) else 0)
+    outputs = replace(outputs, inclusive=detector.config.data.inclusive_boxes)
     writer = Writer(outputs, paths, detector.classes, ids_by_path(data) if data is not None else None)
     outcome = Outcome()
     wide = min(48, max((len(one_line(str(p))) for p in paths), default=0))

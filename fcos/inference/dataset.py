@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from .detector import Detector
 
 
+_LAST_PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])
+
+
 def _to_stderr(line: str) -> None:
     sys.stderr.write(f"fcos: {line}\n")
 
@@ -32,6 +36,12 @@ class Progress(NamedTuple):
     quiet: bool = False
 
 
+def as_in_file(detections: Detections, inclusive: bool) -> Detections:
+    """Detections as a results file has them: those of a model that learned `inclusive` boxes (`data.inclusive_boxes`)
+    end one pixel further, since x2 is for it the last pixel inside."""
+    return replace(detections, boxes=detections.boxes + _LAST_PIXEL.to(detections.boxes)) if inclusive else detections
+
+
 def predict_dataset(
     detector: Detector | Composite,
     dataset: Dataset,
@@ -40,7 +50,8 @@ def predict_dataset(
     allow_missing: bool = False,
     progress: Progress = Progress(),
 ) -> list[Detections]:
-    """Run a detector over every image, decoding ahead of the network; labels become those of the data set.
+    """Run a detector over every image, decoding ahead of the network; labels become those of the data set, and corners
+    those of its file (`as_in_file`).
 
     An image that cannot be read counts as one without detections; `progress.report` gets a line about it, about
     model classes that the data lacks (their detections are dropped) and about images whose size differs
@@ -68,7 +79,7 @@ def predict_dataset(
             if seen.size is not None and tuple(seen.size) != tuple(record.size):
                 resized.append(record.file_name)
             labels = to_data.to(seen.labels.device)[seen.labels]
-            kept = seen[labels != UNKNOWN].to("cpu")
+            kept = as_in_file(seen[labels != UNKNOWN].to("cpu"), detector.config.data.inclusive_boxes)
             results.append(
                 Detections(
                     kept.boxes,

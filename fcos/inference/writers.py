@@ -18,6 +18,7 @@ from ..errors import FcosError
 from ..files import check_kept, file_name, own, real, whole_set, write_whole
 from ..readers import read_json
 from ..types import Classes, Detections
+from .dataset import as_in_file
 from .stream import _AHEAD, PIXELS_AHEAD
 
 SUFFIXES = (*DRAWN, *WRITTEN)  # of the one file that one image may become
@@ -38,12 +39,14 @@ class Outcome:
 @dataclass(frozen=True)
 class Outputs:
     """Where to write: a folder of annotated images, or the one file for one image, whose suffix says what (see
-    `Detections.save`); a folder of YOLO txt; a file of COCO results."""
+    `Detections.save`); a folder of YOLO txt; a file of COCO results, whose boxes are those of a model that learned
+    `inclusive` ones."""
 
     folder: Path | None = None
     file: Path | None = None
     yolo: Path | None = None
     coco: Path | None = None
+    inclusive: bool = False
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
@@ -107,7 +110,8 @@ class Writer:
             height, width = image.shape[:2]
             entry = {"id": self.ids[number], "file_name": str(self.paths[number]), "width": width, "height": height}
             self._images.append(entry)
-            self._rows += detections.to_coco(self.ids[number], self.classes.ids)
+            told = as_in_file(detections, self.outputs.inclusive)
+            self._rows += told.to_coco(self.ids[number], self.classes.ids)
         self._pending.append(
             (image.shape[0] * image.shape[1], self._pool.submit(self._write, number, image, detections))
         )

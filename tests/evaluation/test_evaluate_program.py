@@ -43,6 +43,29 @@ def test_every_way_gives_the_same_numbers(work, capsys):
     assert json.loads(out)["AP50"] == expected.ap50
 
 
+def test_a_model_of_inclusive_boxes_is_judged_and_writes_as_the_file_counts(work, capsys, tmp_path):
+    """For the original dialect x2 is the last pixel inside, and its results are a pixel wider than its corners."""
+    import json
+
+    state, config, classes = weights.read(work / "model.safetensors")[0], tiny_config(), Classes(NAMES, (2, 7))
+    config = config.override({"data": {"inclusive_boxes": True}})
+    file = weights.save(tmp_path / "inclusive.safetensors", state, config, classes)
+    model, data = load(file, device="cpu"), open_dataset(work / "shapes", "test")
+    inside = model(str(data.records[0].path), score=0.0).boxes
+    judged = predict_dataset(model, data)[0].boxes
+    torch.testing.assert_close(judged - torch.tensor([0.0, 0, 1, 1]), inside)
+    images = sorted({r.path.parent for r in data.records})
+    words = ("--model", file, "--score", "0", "--coco", tmp_path / "results.json", "--data", work / "shapes")
+    code, _, err = fcos(capsys, "predict", *images, *words)
+    assert code == 0, err
+    numbers = []
+    for words in (("--model", file), ("--detections", tmp_path / "results.json")):
+        code, out, err = fcos(capsys, "eval", work / "shapes", *words, "--json")
+        assert code == 0, err
+        numbers.append(json.loads(out)["AP"])
+    assert numbers[0] == pytest.approx(numbers[1], abs=1e-3)
+
+
 def test_what_cannot_be_judged_is_one_line(work):
     with pytest.raises(FcosError, match="nowhere"):
         evaluate("nowhere", work / "shapes")

@@ -168,7 +168,7 @@ def test_a_run_knows_what_it_was_judged_by(finished, capsys, tmp_path):
     code, _, err = fcos(capsys, "eval", held.folder, "--split", "nonsense")
     assert (code, "nonsense" in err) == (2, True)
     code, out, _ = fcos(capsys, "explain", held.folder, "--split", "train", "--json")
-    assert (code, json.loads(out)["images"]) == (0, 20)
+    assert (code, json.loads(out)["objects"]) == (0, int(open_splits(data)["train"].counts().sum()))
     for verb in ("eval", "explain"):
         code, _, err = fcos(capsys, verb, held.folder, "--images", data)
         assert (code, "a run without a data set takes no --images; leave it out" in err) == (2, True), err
@@ -194,7 +194,7 @@ def test_numbers_print_as_a_table(finished):
     m = result.metrics
     lines = repr(m).splitlines()
     assert lines[0] == f"AP {m.ap:.3f}  AP50 {m.ap50:.3f}  AP75 {m.ap75:.3f}"
-    assert lines[2].startswith(f"10 images, {m.objects} objects, {m.detections} detection")
+    assert lines[2].startswith(f"10 images of val, {m.objects} objects, {m.detections} detection")
     assert {line.split()[0] for line in lines[5:]} == {"disc", "square"}
     assert str(result).startswith(repr(result) + f"\nAP {m.ap:.3f} [{result.interval.low:.3f}, ")
     html = result._repr_html_()
