@@ -3,6 +3,7 @@ and the locations that learn the boxes. All give `Finding`s, also of what is the
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..data import kinds
 from ..data.dataset import EXAMPLES
 from ..data.duplicates import Fingerprints, Twins, find_twins, fingerprint
 from ..data.kinds import Kind
+from ..errors import ImageWarning
 from ..overlap import iou
 from ..terminal import plural
 from .scan import Scan
@@ -152,7 +154,7 @@ def _spot(record: Record, rows: Iterable[int], title: str) -> Spot:
 
 
 def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
-    """Images that are not there, cannot be read, or are there twice."""
+    """Images that are not there, cannot be read, are damaged, or are there twice."""
     owners: list[tuple[str, Record]] = [(k, r) for k, d in splits.items() for r in d.records]
     absent = [f"{k}: {r.file_name}" for k, r in owners if r.path is None]
     present = [(k, r.path) for k, r in owners if r.path is not None]
@@ -160,9 +162,12 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
     if absent:
         known = "note" if not present else "serious"  # a pack of boxes alone is no broken data set
         findings.append(Finding(known, _NO_FILE, len(absent), tuple(absent[:EXAMPLES])))  # type: ignore[arg-type]
-    prints: Fingerprints = fingerprint([p for _, p in present])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ImageWarning)
+        prints = fingerprint([p for _, p in present])
     broken = [e for e in prints.error if e]
     findings.append(Finding("serious", kinds.UNREADABLE, len(broken), tuple(broken[:EXAMPLES])))
+    findings.append(_damaged(told, [p for _, p in present]))
     across, within = _twins(prints, present)
 
     def places(twins: _Nearest) -> tuple[str, ...]:
@@ -182,6 +187,17 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
     findings.append(Finding("serious", _ACROSS, across.count, places(across), spots(across)))
     findings.append(Finding("warning", _WITHIN, within.count, places(within), spots(within)))
     return findings
+
+
+def _damaged(told: Sequence[warnings.WarningMessage], paths: Sequence[Path]) -> Finding:
+    """Images of which their decoding warned, with the name in front; what else was warned of is passed on."""
+    texts = sorted({str(w.message) for w in told if issubclass(w.category, ImageWarning)})
+    for w in told:
+        if not issubclass(w.category, ImageWarning):
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+    shown = [next((p for p in paths if text.startswith(f"{p}: ")), None) for text in texts[:SPOTS]]
+    spots = tuple(Spot(Path(p), (), Path(p).name) for p in shown if p is not None)
+    return Finding("warning", kinds.DAMAGED, len(texts), tuple(texts[:EXAMPLES]), spots)
 
 
 class _Pair(NamedTuple):

@@ -53,7 +53,7 @@ class Twins(NamedTuple):
 
 
 def fingerprint(paths: Sequence[Path], label: str = "images", *, quiet: bool = False) -> Fingerprints:
-    """Read every image once."""
+    """Read every image once. Warns (ImageWarning), naming the file, of each that is damaged."""
     with ThreadPoolExecutor(cpu_cores()) as pool:
         rows = list(track(pool.map(_fingerprint, paths), len(paths), label, unit="images", quiet=quiet))
     return Fingerprints(
@@ -67,9 +67,9 @@ def fingerprint(paths: Sequence[Path], label: str = "images", *, quiet: bool = F
 def _fingerprint(path: Path) -> tuple[int, np.ndarray, str, str]:
     try:
         data = read_bytes(path, IMAGE_LIMIT, ImageError)
-        grey = cv2.cvtColor(read_image(data), cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(read_image(data, str(path)), cv2.COLOR_RGB2GRAY)
     except ImageError as error:
-        return 0, np.zeros((_SIDE, _SIDE), np.uint8), "", str(error).replace("the image", str(path), 1)
+        return 0, np.zeros((_SIDE, _SIDE), np.uint8), "", str(error)
     thumb = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     return dhash(grey), thumb, sha256(data).hexdigest(), ""
 

@@ -78,17 +78,19 @@ def load_image(source: Any) -> np.ndarray:
     return array_to_rgb(source)
 
 
-def read_image(source: str | Path | bytes) -> np.ndarray:
+def read_image(source: str | Path | bytes, name: str | None = None) -> np.ndarray:
     """An image as uint8 RGB [H,W,3], turned upright by its EXIF orientation.
 
-    `source` is a path or the file's bytes. Grey becomes three equal channels, 16 bits become 8 by a fixed
-    factor (never by the image's own range, so that brightness keeps its meaning), transparency is laid
-    over white as most viewers do, and of an animation the first frame is read.
+    `source` is a path or the file's bytes, `name` what errors and warnings call it in place of its path.
+
+    Grey becomes three equal channels, 16 bits become 8 by a fixed factor (never by the image's own range, so that
+    brightness keeps its meaning), transparency is laid over white as most viewers do, and of an animation the first
+    frame is read.
     Raises ImageError for a file that is missing, empty, cut short, no image, over 179 megapixels or 1 GB (the
     variables FCOS_MAX_MEGAPIXELS and FCOS_MAX_MB raise these limits). Warns (ImageWarning) of an image whose end is
     missing although the file looks whole, and of floats that are not finite.
     """
-    name = "the image" if isinstance(source, bytes) else str(source)
+    name = name or ("the image" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else read_bytes(source, IMAGE_LIMIT, ImageError)
     if not data:
         raise ImageError(f"cannot read {name}: the file is empty")

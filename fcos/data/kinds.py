@@ -38,6 +38,11 @@ UNREADABLE = Kind(
     "image that cannot be read",
     "replace these files or delete them; they are left out",
 )
+DAMAGED = Kind(
+    "images that are damaged, of which a part may be missing",
+    "image that is damaged, of which a part may be missing",
+    "look at them; replace or delete those whose boxes lie in the missing part",
+)
 OTHER_SIZE = Kind(
     "images whose size is not the one the annotations were made for",
     "image whose size is not the one the annotations were made for",

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import threading
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from fcos.data.duplicates import Fingerprints, dhash, find_groups, find_twins, f
 from fcos.data.kinds import Kind
 from fcos.data.open import open_splits
 from fcos.data.records import Record
+from fcos.errors import ImageWarning
 from fcos.types import Classes
 
 CONFIG = Config(data=DataConfig(size=128, max_size=256))
@@ -162,6 +164,26 @@ def test_twins_are_found_through_recompression_but_flat_images_are_not(tmp_path)
     assert found == {(0, 1): False, (0, 5): True, (1, 5): False}
     assert [bool(e) for e in prints.error] == [False] * 6 + [True, True]
     assert "cut.jpg" in prints.error[6]
+
+
+def test_damaged_images_are_named(tmp_path):
+    """All of them, though the same is wrong with each; nothing is left to be told on stderr."""
+    whole = cv2.imencode(".jpg", photo(1))[1].tobytes()
+    paths = [tmp_path / f"{k}.jpg" for k in range(4)]
+    for k, path in enumerate(paths):
+        path.write_bytes(whole if k == 3 else whole[: len(whole) * (k + 3) // 8] + b"\xff\xd9")
+    with warnings.catch_warnings(record=True) as told:
+        found = {
+            f.kind: f for f in findings.in_images({"train": dataset([record(k, [], p) for k, p in enumerate(paths)])})
+        }
+    assert not told
+    damaged = found[kinds.DAMAGED]
+    assert (damaged.level, damaged.count) == ("warning", 3)
+    assert [e.partition(": ")[0] for e in damaged.examples] == list(map(str, paths[:3]))
+    assert [spot.path for spot in damaged.spots] == paths[:3]
+    assert found[kinds.UNREADABLE].count == 0
+    with pytest.warns(ImageWarning, match="1.jpg: .* missing"):
+        fingerprint(paths[1:2])
 
 
 def test_fingerprints_use_every_core(monkeypatch, tmp_path):
