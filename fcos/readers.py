@@ -79,7 +79,8 @@ def open_file(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] =
             os.close(handle)
             raise
     except OSError as error:
-        inside = tars.split(path) if isinstance(error, NotADirectoryError) else None
+        # below a file: Windows says that there is no such file
+        inside = tars.split(path) if isinstance(error, NotADirectoryError | FileNotFoundError) else None
         if inside is not None:
             return BytesIO(tars.read(*inside, limit, kind))
         raise kind(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None

@@ -6,7 +6,7 @@ one cannot be entered in the middle.
 
 from __future__ import annotations
 
-import os
+import posixpath
 import stat
 import tarfile
 from functools import cache
@@ -72,7 +72,7 @@ def _members(tar: Path, size: int, changed: int) -> dict[str, Member]:
     with tarfile.open(tar, "r:") as archive:
         for member in archive:
             if member.isreg() and not member.sparse:
-                places[os.path.normpath(member.name)] = Member(member.offset_data, member.size)
+                places[posixpath.normpath(member.name)] = Member(member.offset_data, member.size)
         end = archive.offset
     with tar.open("rb") as file:
         file.seek(end)

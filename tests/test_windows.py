@@ -1,11 +1,14 @@
 """Windows, imitated where it is not: what it lacks is taken away, what it refuses is refused."""
 
 import ast
+import errno
+import io
 import multiprocessing
 import ntpath
 import os
 import pickle
 import signal
+import tarfile
 from pathlib import Path, PureWindowsPath
 
 import pytest
@@ -24,6 +27,7 @@ from fcos.errors import DataError, FcosError
 from fcos.export import browser
 from fcos.inference.writers import unique_names
 from fcos.machine import cpu_cores
+from fcos.readers import read_bytes
 
 SOURCES = sorted(Path(fcos.__file__).parent.rglob("*.py"))
 UNIX_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "posix", "curses", "readline"}
@@ -83,6 +87,29 @@ def test_a_loader_process_starts_without_sigalrm(monkeypatch):
     finally:
         torch.set_num_threads(threads)
     assert seen == [signal.SIGINT]
+
+
+def test_a_file_inside_a_tar_file_is_read(tmp_path, monkeypatch):
+    """Windows says of a path below a file that it is not there, and its own separator is another than that of tar."""
+    tar, honest = tmp_path / "a.tar", os.open
+    with tarfile.open(tar, "w") as archive:
+        member = tarfile.TarInfo("./photos//a.txt")
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"one"))
+
+    def refuse(path, *rest, **more):
+        try:
+            return honest(path, *rest, **more)
+        except NotADirectoryError:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "path", ntpath)
+    assert read_bytes(tar / "photos" / "a.txt") == b"one"
+    with pytest.raises(FcosError, match="there is no such file in the tar file"):
+        read_bytes(tar / "photos" / "b.txt")
+    with pytest.raises(FcosError, match="no such file or directory"):
+        read_bytes(tmp_path / "b.tar" / "a.txt")
 
 
 def test_no_chromium_is_driven_there(windows, monkeypatch):
