@@ -38,6 +38,7 @@ UNIX_NAMES = {
 }  # fmt: skip
 GUARDED = {  # where such a name stands behind a question for it
     ("machine.py", "sched_getaffinity"),
+    ("bench/ways.py", "sysconf"),  # behind a file of /proc
     ("training/clock.py", "sysconf"),  # AttributeError is caught
     ("data/loader.py", "statvfs"),  # only where there is a /dev/shm
     ("data/loader.py", "SIGALRM"),

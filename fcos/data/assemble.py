@@ -185,6 +185,8 @@ def _measure(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[n
     """
     sizes = np.zeros((len(images), 2), dtype=np.int64)
     usable = np.ones(len(images), dtype=bool)
+    order = np.argsort(rows.owner, kind="stable")
+    starts = np.searchsorted(rows.owner, np.arange(len(images) + 1), sorter=order)
     for index, image in enumerate(images):
         if image.path is None:
             if image.size is None:
@@ -210,7 +212,7 @@ def _measure(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[n
             )
             usable[index] = False
             continue
-        mine = rows.owner == index
+        mine = order[starts[index] : starts[index + 1]]
         far = rows.boxes[mine][:, 2:].max(axis=0, initial=-np.inf)
         if (far > np.array([header.width, header.height]) + 1).any() and (far <= np.array(shown[::-1]) + 1).all():
             problems.note(kinds.TURNED_ALONE, image.file_name)

@@ -7,8 +7,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from fcos.data import kinds
+from fcos.data import assemble, kinds
 from fcos.data.dataset import Note
+from fcos.data.image import turn_boxes
+from fcos.data.jpeg import Header
 from fcos.data.kinds import Kind
 from fcos.data.open import open_dataset, open_splits
 from fcos.errors import DataError
@@ -318,6 +320,35 @@ def test_exif_rotation_and_the_size_that_the_file_gives(tmp_path):
     tall = [note(1, [10, 60, 30, 38])]  # reaches y = 98: only possible in the displayed image
     dataset = open_dataset(coco(tmp_path / "val.json", [entry(1, "a.jpg", 100, 80)], tall))
     assert dataset.records[0].boxes.tolist() == [[10, 60, 40, 98]]
+
+
+class Owners(np.ndarray):
+    """Counts the numbers that are looked at one by one."""
+
+    looks = 0
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **more):
+        type(self).looks += max(map(np.size, inputs))
+        return getattr(ufunc, method)(*(np.asarray(i) for i in inputs), **more)
+
+
+def test_rows_of_many_turned_images_are_found_at_once(monkeypatch):
+    """In whatever order they stand; the work does not grow with images times rows."""
+    images, each = 200, 5
+    monkeypatch.setattr(assemble, "image_header", lambda path: Header(80, 100, 6))
+    rng = np.random.default_rng(0)
+    owner = rng.permutation(np.repeat(np.arange(images), each))
+    corners = rng.integers(0, 40, (len(owner), 2))
+    boxes = np.hstack([corners, corners + 30]).astype(float)
+    rows = assemble.Rows(
+        owner.view(Owners), boxes.copy(), np.zeros(len(owner), int), np.zeros(len(owner), bool),
+        np.full(len(owner), np.nan), str, np.full((len(owner), 2), (30.0, 30.0)),
+    )  # fmt: skip
+    entries = [assemble.ImageFile(k, f"{k}.jpg", Path(f"{k}.jpg"), (80, 100)) for k in range(images)]
+    records = assemble.assemble(entries, rows, assemble.Problems(Path("a.json"), False))
+    for k, record in enumerate(records):
+        np.testing.assert_allclose(record.boxes, turn_boxes(boxes[owner == k], 6, (100, 80)))
+    assert Owners.looks < 20 * len(owner)
 
 
 def test_text_ids_are_numbered(tmp_path):
