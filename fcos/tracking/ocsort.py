@@ -8,6 +8,7 @@ time does not stay.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ class _Frame(NamedTuple):
 class OcSort(Follower):
     """Ids for the detections of a video, frame by frame."""
 
+    _before = -math.inf  # when the last frame was
+
     def update(self, detections: Detections, time: float) -> Ids:
         """The id of each detection [D], -1 for none: too weak, or not yet seen twice. See `Tracker`."""
         config = self.config
@@ -57,6 +60,7 @@ class OcSort(Follower):
         taken = {i for _, i in (*pairs, *recovered)}
         self.tracks = [t for t in self.tracks if t.certain or t.seen == time]
         self._begin([i for i in first if i not in taken], detections, boxes, time, ids)
+        self._before = time
         return ids
 
     def _match(
@@ -84,7 +88,8 @@ class OcSort(Follower):
             track = tracks[row]
             if not track.certain:
                 track.certain, track.number = True, self._number()
-            _update_again(track, boxes[i], time)
+            if track.seen < self._before:
+                _update_again(track, boxes[i], time)
             track.meet(boxes[i], time)
             track.kept = track.motion.copy()
             ids[i] = track.number
@@ -112,7 +117,7 @@ def _center(box: Floats) -> Floats:
 
 
 def _update_again(track: Track, box: Floats, time: float) -> None:
-    """Where the object was out of sight: its motion from the last sight on, over a straight line to `box`."""
+    """Of an object that was out of sight: its motion from the last sight on, over a straight line to `box`."""
     gap = time - track.seen
     steps = round(gap / _STEP)
     if track.kept is None or steps < 2:

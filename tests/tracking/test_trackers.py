@@ -49,6 +49,21 @@ def test_an_object_keeps_its_id_through_a_blind_time(kind):
     assert ids[19] == ids[45] == [1]
 
 
+@pytest.mark.parametrize("rate", [5, 10, 15, 25, 30])
+def test_only_who_was_out_of_sight_is_followed_again(rate, monkeypatch):
+    """A step of a slow video is no blind time: each sight is learned once. After 0.4 seconds without one the line
+    between is learned too, 30 points a second, the last of them the new sight."""
+    updates = []
+    honest = Motion.update
+    monkeypatch.setattr(Motion, "update", lambda motion, box: updates.append(box) or honest(motion, box))
+    tracker = OcSort()
+    follow(tracker, [([at(k)], [0.9]) for k in range(20)], rate)
+    assert len(updates) == 19
+    tracker.update(as_detections([], []), 19 / rate + 0.2)
+    assert tracker.update(as_detections([at(22)], [0.9]), 19 / rate + 0.4).tolist() == [1]
+    assert len(updates) == 19 + 12
+
+
 @TRACKERS
 def test_after_patience_it_is_someone_new(kind):
     frames = [([at(3 * k)], [0.9]) if not 20 <= k < 70 else ([], []) for k in range(80)]
