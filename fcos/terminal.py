@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 import sys
 import threading
@@ -189,8 +190,8 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def data_name(root: str) -> str:
     """A short name of a data set: the folder, also where `root` is a file in it."""
-    path = Path(root)
-    return path.parent.name if path.suffix else path.name
+    path = Path(os.path.abspath(root))
+    return path.parent.name if path.suffix and not os.path.isdir(path) else path.name
 
 
 def percent(value: float | None, digits: int = 2) -> str:

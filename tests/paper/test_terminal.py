@@ -10,7 +10,7 @@ import fcos
 from fcos import terminal
 from fcos.errors import ConfigError, did_you_mean, or_near
 from fcos.points import padded
-from fcos.terminal import Bar, parse_shape, plural, track
+from fcos.terminal import Bar, data_name, parse_shape, plural, track
 
 
 @pytest.fixture
@@ -133,3 +133,13 @@ def test_plain():
 )  # fmt: skip
 def test_plurals_are_english(count, noun, words):
     assert plural(count, noun) == words
+
+
+def test_a_data_set_is_called_by_its_folder(tmp_path, monkeypatch):
+    """With a dot in it too, and where it is the folder that one stands in."""
+    (tmp_path / "coco.v2").mkdir()
+    (tmp_path / "coco.v2" / "train.json").touch()
+    monkeypatch.chdir(tmp_path / "coco.v2")
+    for root in (tmp_path / "coco.v2", tmp_path / "coco.v2" / "train.json", ".", "train.json", "/gone/coco.v2/a.json"):
+        assert data_name(str(root)) == "coco.v2"
+    assert data_name("data/shapes") == "shapes"
