@@ -219,6 +219,7 @@ METHODS = {
     "task": Method(assign=task, classes=quality_focal, settings=("decode.score=class",)),
     "bins": Method(bins=True),
     "bins alone": Method(bins=True, part=0.0),
+    "bins log": Method(settings=("model.regression=bins", "loss.log_weight=1")),
     "exp 1": Method(settings=("model.regression=exp",)),
     "exp 2": Method(settings=("model.regression=exp",), start=2.0),
     "exp 4": Method(settings=("model.regression=exp",), start=4.0),

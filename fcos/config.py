@@ -79,7 +79,9 @@ class ModelConfig(Section):
         "regression", "tower that carries the centerness branch (improved version: regression)"
     )
     scale: bool = _f(True, "one trainable factor per level in front of the distances")
-    regression: Literal["relu", "exp"] = _f("relu", "distances are relu(x) or exp(x)")
+    regression: Literal["relu", "exp", "bins"] = _f(
+        "relu", "distances are relu(x), exp(x), or the mean of how likely 0 to 16 strides are (arXiv 2006.04388)"
+    )
     normalize: bool = _f(True, "distances are predicted in units of the level's stride")
     prior: float = _f(0.01, "initial class probability", gt=0, lt=1)
 
@@ -96,6 +98,8 @@ class ModelConfig(Section):
             raise ValueError(f"the first stride must be 4, 8, 16 or 32, not {self.strides[0]}")
         if self.neck == "hrfpn" and (self.strides[0] != 8 or len(self.strides) < 3):
             raise ValueError(f"neck=hrfpn needs the strides 8, 16, 32 and maybe more, not {self.strides}")
+        if self.regression == "bins" and not self.normalize:
+            raise ValueError("regression=bins counts in strides: set normalize=true")
         return self
 
 
@@ -135,6 +139,7 @@ class LossConfig(Section):
     focal_gamma: float = _f(2.0, "focusing exponent of the focal loss", ge=0)
     box: Literal["giou", "iou", "linear_iou", "diou"] = _f("giou", "1 - GIoU, -log IoU, 1 - IoU or 1 - DIoU")
     iou_plus_one: bool = _f(False, "IoU as (i + 1) / (u + 1), in stride units when distances are normalised")
+    log_weight: float = _f(0.0, "added to it: this times the mean of |log(predicted / true)| of l, t, r, b", ge=0)
     box_weights: Literal["centerness", "none"] = _f("centerness", "weight of each positive in the box loss")
     quality: Literal["centerness", "iou"] = _f("centerness", "what the centerness branch learns")
     normalizer: Literal["positives", "moving-average"] = _f(

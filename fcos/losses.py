@@ -126,6 +126,15 @@ def fcos_loss(
 
 def box_loss(predicted: Tensor, truth: Tensor, cfg: LossConfig) -> tuple[Tensor, Tensor]:
     """(loss [M], IoU [M]) of distances [M,4] >= 0 from the same points, in the unit that `iou_plus_one` counts."""
+    loss, overlap = _overlap_loss(predicted, truth, cfg)
+    if cfg.log_weight:
+        ratio = predicted.clamp(min=1e-3).log() - truth.clamp(min=1e-3).log()
+        loss = loss + cfg.log_weight * ratio.abs().mean(dim=1)
+    return loss, overlap
+
+
+def _overlap_loss(predicted: Tensor, truth: Tensor, cfg: LossConfig) -> tuple[Tensor, Tensor]:
+    """(loss [M], IoU [M]) by the overlap alone."""
     intersection, union, enclosing = distance_overlap(predicted, truth)
     if cfg.iou_plus_one:
         overlap = (intersection + 1.0) / (union + 1.0)

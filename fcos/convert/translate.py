@@ -132,6 +132,8 @@ def export_state(state: Mapping[str, Tensor], config: Config, to: str) -> dict[s
     """Weights of this package under the names and in the shapes of the family `to`; bit-exact."""
     if to not in FAMILIES:
         raise ModelError(f"cannot convert to {to!r}; families: {', '.join(FAMILIES)}")
+    if config.model.regression == "bins":
+        raise ModelError(f"model.regression=bins: {to} has no distances of this kind")
     return FAMILIES[to].spell(state, config)
 
 

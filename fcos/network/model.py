@@ -15,6 +15,7 @@ from .backbones import Backbone, DeformableConv2d
 
 # exp() of the first paper overflows to inf on a wild step; e^12 px is far outside any image
 _MAX_EXPONENT = 12.0
+BINS = 17  # of regression=bins: distances of 0 to 16 strides, twice what a level learns
 
 
 class FCOS(nn.Module):
@@ -120,7 +121,7 @@ class Head(nn.Module):
         self.regression = Tower(inputs, width, cfg.head_convs, cfg)
         width = width if cfg.head_convs else inputs
         self.class_logits = nn.Conv2d(width, num_classes, 3, padding=1)
-        self.box_distances = nn.Conv2d(width, 4, 3, padding=1)
+        self.box_distances = nn.Conv2d(width, 4 * BINS if cfg.regression == "bins" else 4, 3, padding=1)
         self.centerness = nn.Conv2d(width, 1, 3, padding=1)
         self.scales = nn.Parameter(torch.ones(len(cfg.strides))) if cfg.scale else None
         self.reset_outputs()
@@ -159,8 +160,18 @@ class Head(nn.Module):
             raw = raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw
             if self.scales is not None:
                 raw = raw * self.scales[level]
+            if self.cfg.regression == "bins":
+                return _mean_of_bins(raw) * self.cfg.strides[level]
             positive = F.relu(raw) if self.cfg.regression == "relu" else raw.clamp(max=_MAX_EXPONENT).exp()
             return positive * self.cfg.strides[level] if self.cfg.normalize else positive
+
+
+def _mean_of_bins(x: Tensor) -> Tensor:
+    """[N,4,H,W]: the mean of 0 to BINS - 1 when x [N,4*BINS,H,W] says how likely each is, side by side (2006.04388)."""
+    likely = x.unflatten(1, (4, BINS)).softmax(dim=2)
+    steps = torch.arange(BINS, dtype=x.dtype, device=x.device).view(BINS, 1, 1)
+    mean: Tensor = (likely * steps).sum(dim=2)
+    return mean
 
 
 class Tower(nn.Module):

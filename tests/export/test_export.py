@@ -107,6 +107,19 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("exported")
 
 
+def test_distances_of_bins_are_in_the_graph(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    config = config_of(model={"regression": "bins"})
+    network, classes = network_of(config), Classes(NAMES, (2, 7))
+    path = tmp_path / "bins.onnx"
+    write_export(network, About(config, classes, 1, (64, 96)), "onnx", path)
+    image = noise(64, 96, 3)
+    same(
+        load(path, device="cpu")(image, score=0.0), Detector(network, config, classes, size=(64, 96))(image, score=0.0)
+    )
+
+
 # tracing takes seconds, most with free sizes; the quick ones have every branch of decoding in the graph
 QUICK = {("fcos", False, None), *((name, True, (96, 96)) for name in ("original", "detectron2", "torchvision"))}
 EXPORTS = [

@@ -7,7 +7,7 @@ import torch
 from tiny import equal_states, tiny_config
 from torch import nn
 
-from fcos.errors import ModelError
+from fcos.errors import ConfigError, ModelError
 from fcos.network import weights
 from fcos.network.backbones import match_state
 from fcos.network.info import describe_network
@@ -28,6 +28,7 @@ from fcos.zoo.find import load_network
         {"regression": "exp", "normalize": False, "centerness_on": "classification", "scale": False},
         {"strides": (4, 8, 16, 32, 64), "extra_from": "body"},
         {"head_deformable": True, "head_bias": False, "bgr": True},
+        {"regression": "bins", "scale": False},
     ],
 )
 def test_one_prediction_for_each_point(size, changes):
@@ -49,6 +50,37 @@ def test_a_fresh_network_starts_at_the_prior():
         out = network(torch.zeros(1, 3, 64, 64))
     assert torch.sigmoid(out.logits).mean().item() == pytest.approx(0.01, rel=0.2)
     assert (out.distances > 0).float().mean() > 0.9  # no dead regression at the start
+
+
+def test_distances_as_the_mean_of_bins_by_hand():
+    """Where one number of strides is certain it is the distance; 2 or 3, as likely, are 2.5; nothing known is 8."""
+    head = weights.build(tiny_config(model={"regression": "bins"}), 3).head
+    stride = head.cfg.strides[1]
+    sides = ([3], [2, 3], [16], list(range(17)))
+    with torch.no_grad():
+        head.box_distances.weight.zero_()
+        bias = head.box_distances.bias.view(4, 17).fill_(-40.0)
+        for side, likely in enumerate(sides):
+            bias[side, likely] = 40.0
+        found = head.distances(torch.zeros(1, head.box_distances.in_channels, 2, 5), 1)
+    assert found.shape == (1, 4, 2, 5)
+    wanted = torch.tensor([3, 2.5, 16, 8]) * stride
+    torch.testing.assert_close(found, wanted.view(1, 4, 1, 1).expand(1, 4, 2, 5))
+    with pytest.raises(ConfigError, match="normalize=true"):
+        tiny_config(model={"regression": "bins", "normalize": False})
+
+
+def test_bins_learn_at_every_distance():
+    """A relu at zero learns nothing; a mean of bins has a gradient everywhere."""
+    head = weights.build(tiny_config(model={"regression": "bins"}), 3).head
+    for strides in (0.0, 0.4, 15.9):
+        with torch.no_grad():
+            steps = torch.arange(17.0)
+            head.box_distances.weight.zero_()
+            head.box_distances.bias.copy_((-((steps - strides) ** 2)).repeat(4))
+        head.zero_grad()
+        head.distances(torch.zeros(1, head.box_distances.in_channels, 1, 1), 0).sum().backward()
+        assert head.box_distances.bias.grad.abs().max() > 0.01, strides
 
 
 def test_uint8_and_float_images_are_the_same():

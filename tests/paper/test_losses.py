@@ -149,6 +149,17 @@ def test_a_batch_without_objects_has_a_loss_and_gradients():
     assert all(v.grad is not None and torch.isfinite(v.grad).all() for v in leaves)
 
 
+def test_logarithms_of_distances_by_hand():
+    """Twice or half of each distance is log 2 away, in any unit; a distance of 0 is far away, not infinitely."""
+    truth = torch.tensor([[2.0, 4.0, 8.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    found = torch.tensor([[4.0, 2.0, 8.0, 1.0], [0.0, 1.0, 1.0, 1.0]])
+    plain, overlap = box_loss(found, truth, LOSS)
+    more, same = box_loss(found, truth, LOSS.model_copy(update={"log_weight": 3.0}))
+    assert torch.equal(overlap, same)
+    expected = [3 * 2 * math.log(2) / 4, 3 * math.log(1000) / 4]
+    assert (more - plain).tolist() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("quality", ["centerness", "iou"])
 @pytest.mark.parametrize("weights", ["centerness", "none"])
 def test_parts_add_up_to_the_whole(quality, weights):
