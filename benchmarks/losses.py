@@ -12,7 +12,13 @@
   atss          assignment by ATSS, anchors of 8 strides (1912.02424)
   atss-quality  both
   task          assignment and classes by task alignment, 13 locations a box (2108.07755), but from the first step
-  bins          distances as distributions over 0 to 16 strides (2006.04388), the mean of which is the distance
+  log, log 2    1 and 2 times |log(predicted / true)| of the distances is added to the box loss (`loss.log_weight`)
+  bins          distances as distributions over 0 to 16 strides and their loss (2006.04388); the mean is the distance
+  bins alone    the same without that loss (`model.regression=bins`)
+  bins log      with `loss.log_weight=1` in its place
+  exp 2         distances are exp(x), 2 strides at the start
+  relu 4        relu(x) as `fcos`, 4 strides at the start in place of 2
+  open 4        and what is below zero learns too
 
 All begin from ImageNet weights of the backbone, and the runs of a seed see the same images in the same order. Each run
 is a line in --out; runs that are there are not done again, and none is begun after --cpu seconds of the processor.
@@ -31,13 +37,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from common import cpu, fill, runs_parser, short_data, short_settings, show_differences
-from torch import Tensor, nn
+from torch import Tensor
 
 from fcos.assign import assign_batch
 from fcos.boxes import iou, to_corners, to_distances
 from fcos.config import LossConfig, ModelConfig
 from fcos.losses import Assignment, Normalizers, Positives, box_loss, centerness_target, fcos_loss
-from fcos.network.model import FCOS, Head
+from fcos.network.model import BINS, FCOS, Head
 from fcos.presets import preset
 from fcos.training.loop import Trainer
 from fcos.training.monitor import measure
@@ -49,7 +55,7 @@ NEAREST = 9  # locations of a level that ATSS looks at for a box
 SIDE = 8.0  # of its anchors, in strides
 ALIGNED = 13  # locations that learn a box by task alignment
 SHARP = 6.0  # its power of the IoU
-BINS = 16  # strides that a distribution of distances reaches
+PART = 0.25  # weight of the loss of distributions
 
 
 class Assigned(NamedTuple):
@@ -66,17 +72,15 @@ ClassLoss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits, wanted, keep)
 
 class Method(NamedTuple):
     """How a run learns: its assignment (None: FCOS's), its loss of classes (None: focal, and centerness beside), its
-    settings, whether distances are distributions, with which part of their loss, and the first distances in
-    strides."""
+    settings, whether distances are distributions, whether those below zero learn, and the first distances in strides
+    (0: as ever)."""
 
     assign: Assign | None = None
     classes: ClassLoss | None = None
     settings: tuple[str, ...] = ()
     bins: bool = False
     open: bool = False
-    start: float = 1.0
-    part: float = 0.25
-    ratio: float = 0.0
+    start: float = 0.0
 
 
 # --------------------------------------------------------------------------- assignments
@@ -165,13 +169,11 @@ def varifocal(logits: Tensor, wanted: Tensor, keep: Tensor) -> Tensor:
 
 
 class BinHead(Head):
-    """Predicts, for each side, how likely each of 0 to BINS strides is; the distance is the mean. What the last
-    forward pass predicted stays in `told` [N,P,4,BINS + 1]."""
+    """A head of `model.regression=bins` that keeps what the last forward pass said of each side: `told` [N,P,4,BINS],
+    how likely each number of strides is."""
 
     def __init__(self, cfg: ModelConfig, num_classes: int) -> None:
         super().__init__(cfg, num_classes)
-        self.box_distances = nn.Conv2d(self.box_distances.in_channels, 4 * (BINS + 1), 3, padding=1)
-        self.reset_outputs()
         self._rows: list[Tensor] = []
         self.told = torch.empty(0)
 
@@ -182,17 +184,16 @@ class BinHead(Head):
         return pred
 
     def distances(self, x: Tensor, level: int) -> Tensor:
-        number, _, height, width = x.shape
-        raw = self.box_distances(x).float().view(number, 4, BINS + 1, height, width)
-        self._rows.append(raw.permute(0, 3, 4, 1, 2).flatten(1, 2))
-        steps = torch.arange(BINS + 1.0).view(1, 1, -1, 1, 1)
-        return (raw.softmax(dim=2) * steps).sum(dim=2) * self.cfg.strides[level]
+        likely = self.box_distances(x).float().unflatten(1, (4, BINS))
+        self._rows.append(likely.permute(0, 3, 4, 1, 2).flatten(1, 2))
+        steps = torch.arange(float(BINS)).view(BINS, 1, 1)
+        return (likely.softmax(dim=2) * steps).sum(dim=2) * self.cfg.strides[level]
 
     def loss(self, pos: Positives) -> Tensor:
         """[M]: cross entropy of each positive with the two bins beside its distances, mean of the sides."""
-        wanted = (pos.distances / pos.stride[:, None]).clamp(0, BINS - 1e-3)
+        wanted = (pos.distances / pos.stride[:, None]).clamp(0, BINS - 1 - 1e-3)
         low = wanted.floor()
-        logs = self.told[pos.image, pos.point].log_softmax(dim=-1)  # [M,4,BINS + 1]
+        logs = self.told[pos.image, pos.point].log_softmax(dim=-1)  # [M,4,BINS]
         at_low, at_high = (logs.gather(2, (low.long() + i)[..., None])[..., 0] for i in (0, 1))
         return -(at_low * (low + 1 - wanted) + at_high * (wanted - low)).mean(dim=1)
 
@@ -217,20 +218,14 @@ METHODS = {
     "atss": Method(assign=atss),
     "atss-quality": Method(assign=atss, classes=quality_focal, settings=("decode.score=class",)),
     "task": Method(assign=task, classes=quality_focal, settings=("decode.score=class",)),
-    "bins": Method(bins=True),
-    "bins alone": Method(bins=True, part=0.0),
+    "bins": Method(settings=("model.regression=bins",), bins=True),
+    "bins alone": Method(settings=("model.regression=bins",)),
     "bins log": Method(settings=("model.regression=bins", "loss.log_weight=1")),
-    "exp 1": Method(settings=("model.regression=exp",)),
     "exp 2": Method(settings=("model.regression=exp",), start=2.0),
-    "exp 4": Method(settings=("model.regression=exp",), start=4.0),
-    "log": Method(ratio=1.0),
-    "log 0.5": Method(ratio=0.5),
-    "log 2": Method(ratio=2.0),
-    "log 4": Method(ratio=4.0),
-    "open": Method(open=True),
+    "log": Method(settings=("loss.log_weight=1",)),
+    "log 2": Method(settings=("loss.log_weight=2",)),
     "open 4": Method(open=True, start=4.0),
     "relu 4": Method(start=4.0),
-    "relu 8": Method(start=8.0),
 }
 
 
@@ -247,7 +242,7 @@ class MethodTrainer(Trainer):
             network.head = BinHead(network.cfg, len(self.classes))
         if self.method.open:
             network.head = OpenHead(network.cfg, len(self.classes))
-        if self.method.start != 1.0:
+        if self.method.start:
             raw = math.log(self.method.start) if network.cfg.regression == "exp" else self.method.start
             torch.nn.init.constant_(network.head.box_distances.bias, raw)
         return network
@@ -267,11 +262,7 @@ class MethodTrainer(Trainer):
             head = self.network.head
             assert isinstance(head, BinHead)
             weights = centerness_target(pos.distances)
-            more = self.method.part * (head.loss(pos) * weights).sum() / norm.box
-            losses = losses._replace(box=losses.box + more)
-        if self.method.ratio:
-            told = pred.distances[pos.image, pos.point].clamp(min=1e-3).log() - pos.distances.log()
-            more = self.method.ratio * (told.abs().mean(dim=1) * centerness_target(pos.distances)).sum() / norm.box
+            more = PART * (head.loss(pos) * weights).sum() / norm.box
             losses = losses._replace(box=losses.box + more)
         self.fabric.backward(losses.total())
         part = Part(Losses(*(x.detach() for x in losses)), pred.distances.detach()[pos.image, pos.point].float(), pos)
