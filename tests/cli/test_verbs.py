@@ -274,3 +274,20 @@ def test_track_begins_tracks_at_the_models_own_score(work, capsys, tmp_path):
         code, out, _ = fcos(capsys, *arguments, f"decode.shown={shown}", "decode.threshold=0")
         assert code == 0, out
         assert (not out.startswith("0 objects in 4 frames")) == any_object, out
+
+
+def test_less_is_told_that_a_page_has_colours(capsys, monkeypatch):
+    """Or it shows their codes as text, as pydoc starts it on Python 3.11."""
+    import pydoc
+    import sys
+
+    seen = []
+    monkeypatch.setenv("LESS", "")
+    monkeypatch.delenv("LESS")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(pydoc, "pager", lambda text: seen.append((text, os.environ.get("LESS"))))
+    code, _, err = fcos(capsys, "help", "quickstart")
+    assert code == 0, err
+    ((text, options),) = seen
+    assert "Quickstart" in text
+    assert options == "-R"
