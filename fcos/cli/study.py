@@ -135,7 +135,10 @@ def command(
         raise FcosError(f"the study {name} needs --data DATA")
     if "model" in needs and model is None:
         raise FcosError(f"the study {name} needs --model MODEL")
-    refuse(context, f"the study {name}", *(option for option, studies in _ONLY.items() if name not in studies))
+    for option, studies in _ONLY.items():
+        if name not in studies:
+            other = f", unlike {' and '.join(studies)}," if len(studies) < 3 else ""
+            refuse(context, f"the study {name}{other}", option)
     if minutes is not None and (epochs is not None or not 0 < minutes <= 60 * 24 * 14):
         raise FcosError("--minutes is a time for each run, above 0, instead of --epochs, such as --minutes 10")
     check_folder(out)  # before hours of computing

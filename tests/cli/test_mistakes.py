@@ -48,7 +48,7 @@ from fcos.types import Classes
         (["predict", "a.jpg", "--every", "7"], ["a run without a video takes no --every"]),
         (["predict", "a.jpg", "--parts", "jsonl"], ["a run without --engine takes no --parts"]),
         (["study", "ablation", "D", "--limit", "5"], ["the study ablation takes no --limit; leave it out"]),
-        (["study", "recall", "D", "--seeds", "5"], ["the study recall takes no --seeds"]),
+        (["study", "recall", "D", "--seeds", "5"], ["the study recall, unlike ablation and versus, takes no --seeds"]),
         (["convert", "a", "b.pth", "--to", "mmdet", "--names", "n.txt"], ["--to takes no --names"]),
         (["convert", "a", "b.pth", "--to", "mmdet", "train.lr=1"], ["'train.lr=1'", "--to takes none"]),
         (["bench", "fcos-lite0", "--batch="], ["--batch", "whole numbers"]),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fcos.config import Config
 from fcos.convert.names import COCO_80, COCO_91, class_names
 from fcos.data.classes import match_classes
 from fcos.data.open import open_dataset
@@ -46,7 +47,7 @@ def fires_once_for_each_output(classes):
         assert score == 0
         return [found for _ in images]
 
-    return SimpleNamespace(classes=classes, placement=Placement(), network=None, detect=detect)
+    return SimpleNamespace(classes=classes, config=Config(), placement=Placement(), network=None, detect=detect)
 
 
 @pytest.mark.parametrize("family", ["torchvision", "detectron2", "adelaidet", "original", "mmdet"])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from judging import cli, dataset, found, record, scenes
 from PIL import Image
 
+from fcos.config import Config
 from fcos.data.classes import match_classes
 from fcos.data.open import open_dataset
 from fcos.errors import DataError, FcosError
@@ -420,6 +421,7 @@ class FakeDetector:
     """A dog and an "a" in every image."""
 
     classes = Classes(("dog", "a", "b"))
+    config = Config()
     placement = Placement()
     network = None
 

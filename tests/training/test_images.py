@@ -166,7 +166,7 @@ def test_labels_of_many_classes_most_without_boxes(tmp_path):
     report.draw_labels(tmp_path / "labels.png", dataset(seen, record(2), names=names), tiny_config())
     with Image.open(tmp_path / "labels.png") as image:
         assert min(image.size) > 400
-    assert len({axes.shorten(name) for name in names}) == 80
+    assert len({axes.class_name(name) for name in names}) == 80
 
 
 def test_labels_of_one_class_without_a_box(tmp_path):
