@@ -1,5 +1,6 @@
 """Mistakes on the command line: one line that names the thing, the value and the fix, exit code 2."""
 
+import importlib
 import io
 import json
 import os
@@ -233,6 +234,8 @@ def test_ctrl_c_is_one_line(capsys, monkeypatch, swallowed):
 
     if threading.current_thread() is not threading.main_thread():
         pytest.skip("only the main thread is interrupted")
+    importlib.import_module("fcos.zoo.describe")  # which keeps what it finds by that name when it is first imported
+
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr("fcos.presets.resolve", interrupted)
     try:
