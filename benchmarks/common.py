@@ -8,6 +8,7 @@ import resource
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,14 @@ def short_run(
         result = fcos.train(short_data(arguments), out=out, model=model, init=init, settings=settings, quiet=True)
     assert result.metrics is not None
     return {"AP": result.metrics.ap, "AP50": result.metrics.ap50, "cpu": round(cpu() - began, 1)}
+
+
+def compare_runs(arguments: argparse.Namespace, key: str, names: Sequence[str], run: Callable[..., Any]) -> None:
+    """`run(arguments, seed, key)` of each of `names` in each seed, and how they differ; with --read only the latter."""
+    if arguments.read is None:
+        cases = [{"seed": seed, key: name} for seed in range(arguments.seeds) for name in names]
+        fill(arguments.out, cases, partial(run, arguments), arguments.cpu)
+    show_differences(arguments.read or arguments.out, key)
 
 
 def show_differences(path: Path, key: str) -> None:

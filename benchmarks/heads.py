@@ -15,10 +15,9 @@ how many to judge by at most, 0 for all. Speed is benchmarks/r50.py's.
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from typing import Any
 
-from common import fill, runs_parser, short_run, show_differences
+from common import compare_runs, runs_parser, short_run
 
 PLAIN = "model.head_depthwise=false"
 SHARED = (PLAIN, "model.head_shared_convs=4", "model.head_convs=0", "model.head_norm=batch")
@@ -41,12 +40,7 @@ def main() -> None:
     parser.add_argument("--model", default="fcos-lite0")
     parser.add_argument("--heads", default="paper,shared,rt")
     arguments = parser.parse_args()
-    if arguments.read is not None:
-        show_differences(arguments.read, "head")
-        return
-    cases = [{"seed": seed, "head": head} for seed in range(arguments.seeds) for head in arguments.heads.split(",")]
-    fill(arguments.out, cases, partial(learn, arguments), arguments.cpu)
-    show_differences(arguments.out, "head")
+    compare_runs(arguments, "head", arguments.heads.split(","), learn)
 
 
 if __name__ == "__main__":

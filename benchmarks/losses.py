@@ -30,13 +30,12 @@ import argparse
 import math
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from common import cpu, fill, runs_parser, short_data, short_settings, show_differences
+from common import compare_runs, cpu, runs_parser, short_data, short_settings
 from torch import Tensor
 
 from fcos.assign import assign_batch
@@ -330,12 +329,7 @@ def main() -> None:
     parser.add_argument("--model", default="fcos-lite0")
     parser.add_argument("--methods", default=",".join(METHODS))
     arguments = parser.parse_args()
-    if arguments.read is not None:
-        show_differences(arguments.read, "method")
-        return
-    cases = [{"seed": s, "method": m} for s in range(arguments.seeds) for m in arguments.methods.split(",")]
-    fill(arguments.out, cases, partial(learn, arguments), arguments.cpu)
-    show_differences(arguments.out, "method")
+    compare_runs(arguments, "method", arguments.methods.split(","), learn)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ from .common import (
 )
 
 
+NAME = "fcos-lite0"
+
+
 def command(
     words: Annotated[
         list[str] | None,
@@ -34,7 +37,7 @@ def command(
     ] = None,
     settings: Settings = None,
     data: MaybeData = None,
-    model: Model = "fcos-lite0",
+    model: Model = NAME,
     size: Annotated[
         int | None, typer.Option("--size", min=32, help="Shorter side of the input in pixels. Default: the model's.")
     ] = None,
@@ -79,8 +82,9 @@ def command(
         config = config.override({"data": {"size": size, "max_size": longest}})
     source = data_source(named, format, images_in, labels)
     splits = {name: as_seen(dataset, config.data) for name, dataset in open_splits(source).items()}
-    given = {"--model": model, "--format": format, "--images": images_in, "--labels": labels}
-    told = [f"{word}" for pair in given.items() if pair[1] not in (None, "fcos-lite0") for word in pair] + overrides
+    other = None if model == NAME else model
+    given = {"--model": other, "--format": format, "--images": images_in, "--labels": labels}
+    told = [str(word) for pair in given.items() if pair[1] is not None for word in pair] + overrides
     found = diagnose(splits, config, images=images, budget=budget, tune=search)
     diagnosis = replace(found, data=str(named), told=tuple(told))
     if as_json:

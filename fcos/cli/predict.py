@@ -140,9 +140,9 @@ def command(
     from ..inference.load import load_together
     from ..inference.proposals import proposer
     from ..inference.scores import parse_scores
-    from ..inference.sources import find_images, videos_apart, videos_in
+    from ..inference.sources import find_images
     from ..inference.stream import pick_lanes, run
-    from ..inference.video import called, is_video
+    from ..inference.video import called, is_video, videos_apart, videos_in
     from ..inference.views import parse_views
     from ..inference.writers import Outcome, Writer, unique_names
     from ..terminal import plural

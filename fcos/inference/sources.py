@@ -16,7 +16,6 @@ from .. import remote
 from ..data.image import SUFFIXES, load_image
 from ..errors import DataError, or_near
 from ..files import files_below, folders_below
-from .video import is_video
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,24 +47,15 @@ def _matching(pattern: str) -> set[Path]:
     return paths
 
 
-def videos_apart(sources: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(videos, the others) of what a command line names; a pattern stands for the files that it means."""
+def expanded(sources: Sequence[str]) -> list[str]:
+    """What a command line names, each pattern as the files that it means; one that means none stays as it is."""
     named: list[str] = []
     for source in sources:
-        pattern = "://" not in source and glob.has_magic(source) and not os.path.lexists(os.path.expanduser(source))
-        meant = sorted(map(os.fspath, _matching(os.path.expanduser(source)))) if pattern else []
+        place = os.path.expanduser(source)
+        pattern = "://" not in source and glob.has_magic(source) and not os.path.lexists(place)
+        meant = sorted(map(os.fspath, _matching(place))) if pattern else []
         named += [m for m in meant if not os.path.isdir(m)] or [source]
-    moving = [source for source in named if is_video(source)]
-    return moving, [source for source in named if source not in moving]
-
-
-def videos_in(folder: str) -> int:
-    """How many videos stand in a folder, not deeper; images that move count as images there."""
-    try:
-        with os.scandir(folder) as entries:
-            return sum(Path(e.name).suffix.lower() not in SUFFIXES and is_video(e.path) for e in entries)
-    except OSError:  # no folder, or none that can be read
-        return 0
+    return named
 
 
 def images_below(folder: Path, out: Path | None = None) -> Iterator[Path]:

@@ -29,6 +29,7 @@ from ..files import file_name
 from ..readers import open_file
 from ..remote import is_remote
 from ..types import Detections
+from .sources import expanded
 
 if TYPE_CHECKING:
     from .composite import Composite
@@ -82,6 +83,21 @@ def is_video(source: object) -> bool:
     if is_remote(text) and Path(text.partition("?")[0]).suffix.lower() in PICTURES:
         return False
     return text.lower().startswith(_SCHEMES) or Path(text).suffix.lower() in SUFFIXES
+
+
+def videos_apart(sources: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(videos, the others) of what a command line names; a pattern stands for the files that it means."""
+    named = expanded(sources)
+    return [s for s in named if is_video(s)], [s for s in named if not is_video(s)]
+
+
+def videos_in(folder: str) -> int:
+    """How many videos stand in a folder, not deeper; images that move count as images there."""
+    try:
+        with os.scandir(folder) as entries:
+            return sum(Path(e.name).suffix.lower() not in PICTURES and is_video(e.path) for e in entries)
+    except OSError:  # no folder, or none that can be read
+        return 0
 
 
 def called(source: str) -> str:
