@@ -22,7 +22,6 @@ from .common import (
     the_one,
 )
 
-
 NAME = "fcos-lite0"
 
 
