@@ -202,6 +202,9 @@ def planned(
         epochs = seconds / now.step * now.batch / max(facts.images, 1)
         now = now.at(int(rules.size_for(facts, config.data.size, epochs).value))
     choices["size"] = rules.Choice("size", str(now.size), "")
+    if config.train.linear_probe:
+        choices["probe"], fitting = rules.probe_for(config.train.linear_probe, facts, now, seconds)
+        seconds -= fitting
     made = rules.make_plan(facts, now, seconds + rules.ending(facts, now), choices, given)
     if isinstance(made, rules.TooShort):
         raise SystemExit(f"--seconds {seconds:g} are too few: {made.reason}")
@@ -218,19 +221,23 @@ def nested(settings: Mapping[str, object]) -> dict[str, dict[str, object]]:
 
 
 class ProcessorDeadline(Deadline):
-    """Ends a run when its processor time is used up, however long that takes by the clock."""
+    """Ends a run when its processor time is used up, counted from here, however long that takes by the clock."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.began, self.first = time.process_time(), (0, 0.0)  # the first look, and what was used by then
 
     def look(self, step: int, total: int) -> int:
-        if not hasattr(self, "began"):
-            self.began, self.first = time.process_time(), step
-            return total
-        used, done = time.process_time() - self.began, step - self.first
+        used = time.process_time() - self.began
+        if not self.first[0]:
+            self.first = (step, used)
         if used >= self.seconds:
             return step
         if self.revised or used < LOOK * self.seconds:
             return total
         self.revised = True
-        return min(total, step + max(1, int((self.seconds - used) * done / used)))
+        pace = (used - self.first[1]) / max(step - self.first[0], 1)
+        return min(total, step + max(1, int((self.seconds - used) / pace)))
 
 
 def fcos_run(case: Case, config: Config, learned: Dataset, judged: Dataset) -> Trained:
@@ -240,11 +247,13 @@ def fcos_run(case: Case, config: Config, learned: Dataset, judged: Dataset) -> T
         data = choose(Source({"train": learned}, holdout=0), config).data
         init = start_for(config, learned, None, "cpu").init if case.way == "starter" else "none"
         known = known_classes(config, learned.classes, init)
-        if rate := rules.rate_for(config.train.lr, len(known), len(learned.classes)):
+        steps = config.train.iterations if init is None and config.train.linear_probe else math.inf
+        rate = rules.rate_for(config.train.lr, len(known), len(learned.classes), steps)
+        if rate and config.train.lr == preset(config.name).train.lr:  # not given
             config = config.override({"train": {"lr": float(rate.value)}})
         options = RunOptions(Path(folder), init, device="cpu", quiet=True, deadline=ProcessorDeadline(case.seconds, 0))
-        trainer = Trainer(config, data, options)
         began = time.process_time()
+        trainer = Trainer(config, data, options)
         trainer.run()
         used = time.process_time() - began
         detector = compose([load(folder, device="cpu", runtime="own")], Looks(OWN))

@@ -319,6 +319,9 @@ class TrainConfig(Section):
     compile: bool = _f(False, "torch.compile the network; on a CPU its first step takes minutes")
     checkpointing: bool = _f(False, "compute activations again in the backward pass: less memory, more time")
     freeze_stages: int = _f(0, "backbone stages kept fixed, counted from the stem (1: stem only)", ge=0, le=5)
+    linear_probe: int = _f(
+        0, "fit new classes to this many images before the first step (linear probing, 2202.10054); 0: fresh", ge=0
+    )
     balance: float = _f(0.0, "repeat images of rare classes: threshold of repeat sampling (LVIS); 0: off", ge=0)
     eval_every: int = _f(1, "epochs between evaluations; 0: only at the end", ge=0)
     eval_batch: Annotated[int, BeforeValidator(lambda v: 0 if v == "auto" else v)] = _f(

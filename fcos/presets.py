@@ -83,6 +83,7 @@ def _lite(level: int, size: int, channels: int, depthwise: bool = False) -> Call
                 clip=10.0,
                 ema=0.998,
                 freeze_stages=2,
+                linear_probe=100,
             ),
         )
 

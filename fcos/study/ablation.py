@@ -85,7 +85,7 @@ class AblationStudy:
 
 def ladder(config: Config) -> list[tuple[str, Config, float | None]]:
     """(name, config, the paper's AP) of every step, all with the training budget of `config`."""
-    current, result = config.override(BASE), []
+    current, result = config.override(BASE, {"train": {"linear_probe": 0}}), []  # the paper's start
     for name, change, paper in LADDER:
         current = current.override(change)
         result.append((name, current, paper))

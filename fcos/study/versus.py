@@ -341,7 +341,7 @@ class _Run:
     def cell(self, seed: int, cost: Cost) -> Cell:
         """Train with a seed and judge; read where that was done."""
         folder = self._folder(seed)
-        budget = {"train": {"seed": seed, **({"iterations": cost.steps} if cost.steps else {})}}
+        budget = {"train": {"seed": seed, "linear_probe": 0, **({"iterations": cost.steps} if cost.steps else {})}}
         learned = {"train": self.data["train"]}
         config = trained(self.config.override(budget), learned, folder, self.plan.device, self.make)
         file = folder / "judged.json"

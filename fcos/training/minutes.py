@@ -22,7 +22,7 @@ from . import plan as rules
 from .clock import Budget, Deadline
 from .facts import Facts, gather, through_tiles
 from .sample import sample_run
-from .setup import known_classes
+from .setup import bundled, known_classes
 from .starting import Start, start_for
 from .validation import eval_batch
 
@@ -122,9 +122,14 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     if wish.budget.minutes >= _PROBED:
         start = start_for(config, data["train"], wish.init, wish.device)
     known = known_classes(config, data["train"].classes, start.init)
-    first_look = facts.judged * pace.image if known else 0.0
+    left = wish.budget.left - (facts.judged * pace.image if known else 0.0)  # what it begins from is judged
     chosen = {"model": model, "batch": batch, "size": size}
-    if (rate := rules.rate_for(config.train.lr, len(known), facts.classes)) and "train.lr" not in wish.given:
+    if config.train.linear_probe and len(known) < facts.classes:
+        chosen["probe"], fitting = rules.probe_for(config.train.linear_probe, facts, pace, left)
+        left -= fitting
+    fitted = "probe" in chosen and start.init is None and bundled(config) is not None
+    steps = epochs_of(facts, pace, left) * facts.images / pace.batch if fitted else math.inf
+    if (rate := rules.rate_for(config.train.lr, len(known), facts.classes, steps)) and "train.lr" not in wish.given:
         chosen["rate"] = rate
     if start.reason:
         chosen["start"] = rules.Choice("start", "backbone" if start.init else "detector", start.reason)
@@ -133,7 +138,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
             chosen["size"] = size._replace(reason="of a tile; the preset's, which its detector was trained at")
         why = f"the objects are too small for whole images, even at {rules.SIZES[-1]} px"
         chosen["tile"] = rules.Choice("tile", str(tile), "asked for" if tile == config.data.tile else why)
-    made = rules.make_plan(facts, pace, wish.budget.left - first_look, chosen, given)
+    made = rules.make_plan(facts, pace, left, chosen, given)
     if isinstance(made, rules.TooShort):
         enough = math.ceil(2 * _MARGIN * (wish.budget.minutes + made.missing / 60)) / 2
         raise ConfigError(f"minutes={wish.budget.minutes:g} is too short: {made.reason}; give {enough:g} minutes")

@@ -22,7 +22,9 @@ def sample_run(
 ) -> Iterator[tuple[Trainer, Callable[[], object]]]:
     """(the trainer, what does its next step) of `config` on `data`, as training has them, in a folder that is deleted
     in the end. It never judges, draws or logs. init, device: as of `fcos.train`."""
-    quick = config.override({"train": {"plots": False, "logger": [], "iterations": 10_000, "val_loss": False}})
+    quick = config.override(
+        {"train": {"plots": False, "logger": [], "iterations": 10_000, "val_loss": False, "linear_probe": 0}}
+    )
     with scratch() as folder:
         trainer = make(quick, data, RunOptions(folder / "pace", init, device=device, quiet=True))
         with closing(trainer):

@@ -21,8 +21,8 @@ from ..network import weights
 from ..network.model import FCOS
 from ..points import make_points
 from ..types import Batch
+from .probing import class_inputs
 from .setup import bundled, initialise, known_classes
-from .step import in_layout_of
 
 BACKBONE = "backbone"
 _IMAGES = 32  # that are looked at, evenly drawn
@@ -113,7 +113,8 @@ def _look(networks: list[FCOS], images: Dataset, config: Config) -> Seen:
     for number, batch in enumerate(eval_batches(images, config)):
         where, label = _drawn(batch, config, len(images.classes), rng)
         for network, kept in zip(networks, features, strict=True):
-            kept.append(_inputs(network, batch)[where])
+            maps = class_inputs(network, batch)
+            kept.append(torch.cat([m.flatten(1).T for m in maps])[where])
         labels.append(label)
         numbers.append(torch.full((len(where),), number))
         if number >= 2 * _FOLDS - 1 and sum(map(len, labels)) >= 2 * _ENOUGH:
@@ -134,17 +135,6 @@ def _drawn(batch: Batch, config: Config, classes: int, rng: np.random.Generator)
     others = none[torch.from_numpy(rng.permutation(len(none))[: len(chosen)])]
     label = torch.cat((objects.label[chosen], torch.full((len(others),), classes)))
     return torch.cat((objects.point[chosen], others)), label
-
-
-def _inputs(network: FCOS, batch: Batch) -> Tensor:
-    """What the classification layer sees at every point of one image, [P,C] float32 on the CPU."""
-    maps: list[Tensor] = []
-    hook = network.head.class_logits.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0][0]))
-    images = batch.images.to(next(network.parameters()).device)
-    with torch.no_grad():
-        network(in_layout_of(network, images))
-    hook.remove()
-    return torch.cat([m.flatten(1).T for m in maps]).float().cpu()
 
 
 def log_losses(features: Tensor, label: Tensor, image: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ CASES = {
         "model": {"scale": True},
         "train": {"optimizer": "sgd", "lr": 0.01, "clip": 1.0, "ema": 0.9, "freeze_stages": 1, "backbone_lr": 0.5},
     },
-    "adamw": {"loss": {"box_weights": "none"}, "train": {"optimizer": "adamw", "lr": 0.001}},
+    "adamw": {"loss": {"box_weights": "none"}, "train": {"optimizer": "adamw", "lr": 0.001, "linear_probe": 5}},
     "moving-average": {"loss": {"normalizer": "moving-average"}, "train": {"optimizer": "sgd"}},
     "batchnorm": {"model": {"backbone_norm": "batch", "head_norm": "batch"}, "train": {"optimizer": "sgd"}},
 }

@@ -239,6 +239,14 @@ def test_known_classes_are_learned_gently(known, classes, rate):
     assert (choice.value if choice else None) == rate
 
 
+def test_few_steps_from_a_fitted_layer_are_brisk():
+    """Twice the usual rate up to 600 steps, where nothing is known; what is known is still learned gently."""
+    assert rate_for(1e-3, 0, 3, 600).value == "0.002"
+    assert rate_for(1e-3, 0, 3, 601) is None
+    assert rate_for(1e-3, 1, 3, 100) is None
+    assert rate_for(1e-3, 2, 3, 100).value == "0.0001"
+
+
 def test_a_plan_fills_the_time():
     plan = make_plan(CELLS, Pace(0.5, 0.05, 4, 320), 600, CHOSEN, {})
     assert isinstance(plan, Plan)

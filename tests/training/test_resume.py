@@ -32,7 +32,7 @@ def data(tmp_path_factory):
 def begin(data, tmp_path_factory):
     """Arguments that start a run."""
     settings = tmp_path_factory.mktemp("settings") / "tiny.yaml"
-    changes = {"ema": 0.9, "save_every": 3, "epochs": 2, "schedule": "constant", "warmup": 0}
+    changes = {"ema": 0.9, "save_every": 3, "epochs": 2, "schedule": "constant", "warmup": 0, "linear_probe": 8}
     settings.write_text(tiny_config(model={"backbone_norm": "batch"}, data={"color": 0.3}, train=changes).dump())
     return ["train", "--data", data, "--config", settings, "--init", "none", "--device", "cpu", "--quiet"]
 
