@@ -162,16 +162,21 @@ class Trainer:
 
     def probe(self, known: Sequence[str]) -> None:
         """Fit the class layer to the first process's images, for all."""
+        images = min(self.config.train.linear_probe, len(self.data["train"]))
+        new = len(self.classes) - len(known)
+        if not new:
+            return
+        told = f"the layer of {plural(new, 'new class')} is fitted to {plural(images, 'image')} before the first step"
+        self.console.note(f"linear probe: {told}")
         self.network.to(self.fabric.device)
 
-        def fit() -> str:
-            return fit_classes(self.network, self.data["train"], self.config, known) if self.first else ""
+        def fit() -> None:
+            if self.first:
+                fit_classes(self.network, self.data["train"], self.config, known)
 
-        told = together(fit, self.world)
+        together(fit, self.world)
         layer = self.network.head.class_logits
         layer.load_state_dict(self.fabric.broadcast({k: v.cpu() for k, v in layer.state_dict().items()}))
-        if told:
-            self.console.note(told)
 
     def build(self) -> FCOS:
         """The network with fresh weights."""

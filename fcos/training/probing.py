@@ -22,7 +22,6 @@ from ..data.loader import eval_batches
 from ..losses import gather_positives
 from ..network.model import FCOS
 from ..points import make_points
-from ..terminal import plural
 from ..types import NEGATIVE, Batch
 from .step import in_layout_of
 
@@ -40,31 +39,32 @@ class Rows(NamedTuple):
     weight: Tensor
 
 
-def fit_classes(network: FCOS, data: Dataset, config: Config, known: Sequence[str]) -> str:
+def fit_classes(network: FCOS, data: Dataset, config: Config, known: Sequence[str]) -> int:
     """Fit the rows of the class layer whose names are not in `known` to `train.linear_probe` images of `data`, evenly
-    drawn, as far as these show them, and leave all else as it is. In words what was done; "" for nothing: no image, no
-    object, no fresh row.
+    drawn, as far as these show them, and leave all else as it is. How many rows were fitted: 0 without an image, an
+    object or a fresh row, or where no number comes out.
     """
     new = torch.tensor([name not in set(known) for name in data.classes.names])
     if not new.any() or not len(data):
-        return ""
+        return 0
     number = min(config.train.linear_probe, len(data))
     drawn = np.linspace(0, len(data) - 1, number).round().astype(int)
     rows = seen(network, data.subset(sorted(set(drawn.tolist()))), config)
     if rows is None:  # training says which image, and what to do
-        return ""
+        return 0
     shown = torch.zeros(len(new) + 1, dtype=torch.bool).index_fill_(0, rows.label, True)[:-1]
     fresh = (new & shown).nonzero()[:, 0]  # a row without any object would learn that there is none
     if not len(fresh):
-        return ""
+        return 0
     wanted = (rows.label[:, None] == fresh).float()
     weights, bias = fitted(rows, wanted, config)
+    if not (weights.isfinite().all() and bias.isfinite().all()):
+        return 0
     layer = network.head.class_logits
     with torch.no_grad():
         layer.weight[fresh] = weights.T.reshape(-1, *layer.weight.shape[1:]).to(layer.weight)
         layer.bias[fresh] = bias.to(layer.weight)  # type: ignore[index]
-    classes = plural(len(fresh), "class" if len(fresh) == len(new) else "new class")
-    return f"linear probe: the layer of {classes} was fitted to {plural(number, 'image')} before the first step"
+    return len(fresh)
 
 
 def seen(network: FCOS, images: Dataset, config: Config) -> Rows | None:

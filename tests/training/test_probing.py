@@ -104,8 +104,7 @@ def test_the_loss_falls_and_all_else_stays(data):
     model = network()
     before, loss = {k: v.clone() for k, v in model.state_dict().items()}, focal(model, data)
     model.train()
-    told = fit_classes(model, data, CONFIG, [])
-    assert told == "linear probe: the layer of 2 classes was fitted to 6 images before the first step"
+    assert fit_classes(model, data, CONFIG, []) == 2
     assert model.training
     changed = [k for k, v in model.state_dict().items() if not torch.equal(v, before[k])]
     assert changed == ["head.class_logits.weight", "head.class_logits.bias"]
@@ -115,8 +114,7 @@ def test_the_loss_falls_and_all_else_stays(data):
 def test_a_known_class_keeps_its_row(data):
     model = network()
     before = model.head.class_logits.weight.clone()
-    told = fit_classes(model, data, CONFIG, ["disc"])
-    assert told == "linear probe: the layer of 1 new class was fitted to 6 images before the first step"
+    assert fit_classes(model, data, CONFIG, ["disc"]) == 1
     after = model.head.class_logits.weight
     assert torch.equal(after[0], before[0])
     assert not torch.equal(after[1], before[1])
@@ -128,7 +126,7 @@ def test_a_class_without_an_object_stays_fresh(data):
     before = model.head.class_logits.state_dict()["bias"].clone()
     squares = replace(data, records=[r for r in data.records if len(r.boxes) and (r.labels == 1).all()])
     assert len(squares) > 0
-    assert "of 1 new class was fitted" in fit_classes(model, squares, CONFIG, [])
+    assert fit_classes(model, squares, CONFIG, []) == 1
     after = model.head.class_logits.bias.detach()
     assert float(after[0]) == float(before[0])
     assert float(after[1]) != float(before[1])
@@ -138,27 +136,28 @@ def test_nothing_to_fit(data, tmp_path):
     """Known classes; no image; images without an object; an image that cannot be read is for training to name."""
     model = network()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    assert fit_classes(model, data, CONFIG, ["disc", "square"]) == ""
-    assert fit_classes(model, data.subset([]), CONFIG, []) == ""
+    assert fit_classes(model, data, CONFIG, ["disc", "square"]) == 0
+    assert fit_classes(model, data.subset([]), CONFIG, []) == 0
     empty = data.subset([i for i, r in enumerate(data.records) if not len(r.boxes)])
     assert len(empty) > 0
-    assert fit_classes(model, empty, CONFIG, []) == ""
+    assert fit_classes(model, empty, CONFIG, []) == 0
     broken = open_dataset(make_shapes(tmp_path, {"train": 2}))
     for file in (tmp_path / "images/train").iterdir():
         file.write_bytes(b"no image any more")
     with pytest.warns(UserWarning, match="not an image"):
-        assert fit_classes(model, broken, CONFIG, []) == ""
+        assert fit_classes(model, broken, CONFIG, []) == 0
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_a_run_begins_with_it(folder, tmp_path):
-    """The class loss of the first step is below that of a run without, and the log says why; another network is the
-    same but for that layer."""
+def test_a_run_begins_with_it(folder, tmp_path, capsys):
+    """The class loss of the first step is below that of a run without, and the terminal says why."""
     first = {}
     for images in (0, 6):
         config = CONFIG.override({"train": {"linear_probe": images, "warmup": 0}})
-        trainer = Trainer(config, open_splits(folder), options(tmp_path / str(images)))
+        trainer = Trainer(config, open_splits(folder), options(tmp_path / str(images), quiet=False))
         trainer.run()
+        told = "linear probe: the layer of 2 new classes is fitted to 6 images before the first step"
+        assert (told in " ".join(capsys.readouterr().err.split())) == bool(images)
         first[images] = float(trainer.folder.rows()[0]["classification"])
     assert first[6] < 0.8 * first[0]
 
