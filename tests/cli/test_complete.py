@@ -72,7 +72,17 @@ FILES = ["a.jpg", "fcos-demo/", "mydata/", "runs/"]  # without the one that a sh
         ("train D ", []),
         ("train D tr", [key + "=" for key, _, _ in describe(Config()) if key.startswith("train.")]),
         ("train D d", [f"{section}." for section in ("decode", "data")]),
-        ("train D train.l", ["train.lanes=", "train.lr=", "train.layer_decay=", "train.log_every=", "train.logger="]),
+        (
+            "train D train.l",
+            [
+                "train.lanes=",
+                "train.lr=",
+                "train.layer_decay=",
+                "train.linear_probe=",
+                "train.log_every=",
+                "train.logger=",
+            ],
+        ),
         (
             "train D train.lr",
             ["train.lr=", f"train.lr={preset('fcos-lite0').train.lr}"],
