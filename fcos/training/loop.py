@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -57,7 +57,7 @@ from .monitor import StepReport, add_crowded, count_crowded, measure
 from .not_finite import stop
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
 from .outlook import outlook
-from .probing import fit_classes
+from .probing import probe
 from .run import Around, Result, RunOptions
 from .saving import Saver, copied
 from .setup import be_deterministic, initialise, keep_memory, known_classes, make_fabric, make_ready
@@ -125,8 +125,7 @@ class Trainer:
                 self.console.note(line)
             known = known_classes(config, self.classes, options.init)
             start_due = "val" in self.data and bool(known)
-            if config.train.linear_probe:
-                self.probe(known)
+            probe(self.network, self.data["train"], config, known, self.around)
         self.average = make_ready(self.network, config, self.fabric.device)
         if not config.train.batch:  # before norms are synchronised: a process would wait there for one that ran out
             config = self.config = self.with_batch(config)
@@ -159,24 +158,6 @@ class Trainer:
             self.folder.describe(config)
 
         together(describe, self.world)
-
-    def probe(self, known: Sequence[str]) -> None:
-        """Fit the class layer to the first process's images, for all."""
-        images = min(self.config.train.linear_probe, len(self.data["train"]))
-        new = len(self.classes) - len(known)
-        if not new:
-            return
-        told = f"the layer of {plural(new, 'new class')} is fitted to {plural(images, 'image')} before the first step"
-        self.console.note(f"linear probe: {told}")
-        self.network.to(self.fabric.device)
-
-        def fit() -> None:
-            if self.first:
-                fit_classes(self.network, self.data["train"], self.config, known)
-
-        together(fit, self.world)
-        layer = self.network.head.class_logits
-        layer.load_state_dict(self.fabric.broadcast({k: v.cpu() for k, v in layer.state_dict().items()}))
 
     def build(self) -> FCOS:
         """The network with fresh weights."""

@@ -124,7 +124,7 @@ def probe_for(usual: int, facts: Facts, pace: Pace, seconds: float) -> tuple[Cho
     """How many images the layer of new classes is fitted to before the first step, and the seconds that this takes: the
     preset's, fewer where it would be more than a tenth of the time.
 
-    On digits 150 steps at 192 px from the package's detector gave AP 0.72 with it and 0.29 without; on bccd 200 gave
+    On digits 150 steps at 192 px from the package's detector gave AP 0.74 with it and 0.29 without; on bccd 200 gave
     0.493 and 0.483. It took the processor time of 20 to 35 such steps (docs/measurements/training.md).
     """
     each = 0.6 * pace.step / pace.batch  # forward alone, one at a time

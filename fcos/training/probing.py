@@ -1,7 +1,7 @@
 """Linear probing: fresh rows of the class layer are fitted to what it sees before the first step (2202.10054).
 
 A fresh row knows nothing of its class, and the steps in which it learns also change the features below it, by
-gradients that mean little yet. A convex fit to features that stand still takes seconds and replaces those steps.
+gradients that mean little yet. A fit to features that stand still takes seconds and replaces those steps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from ..data.loader import eval_batches
 from ..losses import gather_positives
 from ..network.model import FCOS
 from ..points import make_points
+from ..terminal import plural
 from ..types import NEGATIVE, Batch
+from .distributed import together
+from .run import Around
 from .step import in_layout_of
 
 _POSITIVES = _NEGATIVES = 80  # locations of an image that are looked at, at most
@@ -39,12 +42,29 @@ class Rows(NamedTuple):
     weight: Tensor
 
 
+def probe(network: FCOS, data: Dataset, config: Config, known: Sequence[str], around: Around) -> None:
+    """`fit_classes` by the first process of a run, for all, on its device; told before, as it takes seconds. `known`:
+    the classes whose rows are not new."""
+    new = len(data.classes) - len(known)
+    if not config.train.linear_probe or not new:
+        return
+    images = plural(min(config.train.linear_probe, len(data)), "image")
+    around.console.note(
+        f"linear probe: the layer of {plural(new, 'new class')} is fitted to {images} before the first step"
+    )
+    network.to(around.fabric.device)
+    together(lambda: fit_classes(network, data, config, known) if around.first else 0, around.world)
+    layer = network.head.class_logits
+    layer.load_state_dict(around.fabric.broadcast({k: v.cpu() for k, v in layer.state_dict().items()}))
+
+
 def fit_classes(network: FCOS, data: Dataset, config: Config, known: Sequence[str]) -> int:
     """Fit the rows of the class layer whose names are not in `known` to `train.linear_probe` images of `data`, evenly
     drawn, as far as these show them, and leave all else as it is. How many rows were fitted: 0 without an image, an
     object or a fresh row, or where no number comes out.
     """
-    new = torch.tensor([name not in set(known) for name in data.classes.names])
+    old = set(known)
+    new = torch.tensor([name not in old for name in data.classes.names])
     if not new.any() or not len(data):
         return 0
     number = min(config.train.linear_probe, len(data))
