@@ -17,6 +17,8 @@ from .terminal import plural
 if TYPE_CHECKING:
     from .data.dataset import Dataset
 
+RUN_FILE = "environment.json"  # it lies in the folder of a training run, and in no other
+
 
 def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
     """Where a result comes from: command, versions, commit, machine, date, and a hash of the annotations."""

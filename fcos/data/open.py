@@ -6,6 +6,7 @@ from collections import defaultdict
 from functools import cache, partial
 from pathlib import Path
 
+from ..environment import RUN_FILE
 from ..errors import DataError, did_you_mean
 from ..readers import uncollected
 from ..terminal import plural
@@ -15,8 +16,6 @@ from .pages import in_order
 from .registry import Format, ReadOptions, format_named, formats, recognise
 from .splits import JUDGED, canonical_split, default_split, name_of
 from .tree import DataSource, Tree
-
-RUN_FILE = "environment.json"  # a folder with it is a training run
 
 
 def open_dataset(

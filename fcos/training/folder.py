@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ..config import Config
+from ..environment import RUN_FILE
 from ..errors import FcosError, require
 from ..files import disk_reason, own, sweep, write_whole
 from ..readers import read_lines, read_text
@@ -97,7 +98,7 @@ class RunFolder:
             return
         if (self.path / "config.yaml").exists():
             raise FcosError(f"{self.path} holds a run already; give another --out, or --resume it")
-        write_whole(self.path / "environment.json", json.dumps(environment, indent=1))
+        write_whole(self.path / RUN_FILE, json.dumps(environment, indent=1))
         write_whole(self._metrics, ",".join(COLUMNS) + "\n")
 
     def describe(self, config: Config) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..data.dataset import Dataset
+from ..environment import RUN_FILE
 from ..errors import FcosError
 from ..evaluation.coco import Metrics
 from ..files import write_whole
@@ -158,7 +159,7 @@ def write_run_page(
     page.heading("The run")
     page.facts([(k, _brief(v)) for k, v in facts])
     page.heading("Settings and surroundings")
-    for name in ("config.yaml", "environment.json"):
+    for name in ("config.yaml", RUN_FILE):
         if (folder / name).is_file():
             try:
                 text = read_text(folder / name)

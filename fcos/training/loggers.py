@@ -21,6 +21,7 @@ from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from ..config import Config, describe
+from ..environment import RUN_FILE
 from ..errors import require
 from ..readers import read_bytes
 
@@ -30,7 +31,7 @@ _PROJECT = "fcos"
 
 def open_loggers(names: Sequence[str], folder: Path, config: Config, resumed: bool) -> list[Logger]:
     """The loggers called `names` for the run in `folder`; MissingExtra for one whose package is not installed."""
-    key = hashlib.sha256(read_bytes(folder / "environment.json")).hexdigest()[:12]  # a name no other run has
+    key = hashlib.sha256(read_bytes(folder / RUN_FILE)).hexdigest()[:12]  # a name no other run has
     settings = {k: str(v) for k, v, _ in describe(config)}
     made: list[Logger] = []
     for name in names:

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..core_yaml import read_yaml
+from ..environment import RUN_FILE
 from ..errors import ConfigError, FcosError, plain
 from ..files import ASSETS
 from ..network import weights
@@ -120,7 +121,7 @@ def recipe(run: Path) -> dict[str, Any]:
     """Command (without the folders in front of its paths), date, versions and machine of a run folder; empty where it
     says nothing."""
     try:
-        stored = read_json(run / "environment.json", TEXT_LIMIT)
+        stored = read_json(run / RUN_FILE, TEXT_LIMIT)
     except FcosError:
         return {}
     if not isinstance(stored, dict):

@@ -173,30 +173,28 @@ def test_wrapping_folders(wraps, tmp_path):
 @pytest.mark.parametrize("form", ["{}", "{}.jpg", "images/{}.jpg", "./images/{}.jpg", "/home/me/set/images/{}.jpg"])
 @pytest.mark.parametrize("kind", ["voc", "yolo", "coco"])
 def test_split_lists(kind, form, place, tmp_path):
-    for stem in ("a b", "b", "c"):
-        image(tmp_path / "images" / f"{stem}.jpg")
-        if kind == "voc":
-            xml(tmp_path / "annotations" / f"{stem}.xml")
-        elif kind == "yolo":
-            txt(tmp_path / "labels" / f"{stem}.txt")
-    if kind == "coco":
-        coco(tmp_path / "result.json", ["a b.jpg", "b.jpg", "c.jpg"])
+    flat(tmp_path, kind, ("a b", "b", "c"))
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
     (tmp_path / place / "train.txt").write_text("".join(form.format(s) + "\n" for s in ("a b", "b")))
     (tmp_path / place / "valid.txt").write_text(form.format("c"))
     check(tmp_path, {"train": 2, "val": 1}, kind)
 
 
-def listed(root, kind, lists, names="abcdefghij"):
-    """A set of flat folders, and its lists: split -> names."""
-    for stem in names:
+def flat(root, kind, stems):
+    """A set of flat folders."""
+    for stem in stems:
         image(root / "images" / f"{stem}.jpg")
         if kind == "voc":
             xml(root / "annotations" / f"{stem}.xml")
         elif kind == "yolo":
             txt(root / "labels" / f"{stem}.txt")
     if kind == "coco":
-        coco(root / "annotations.json", [f"{stem}.jpg" for stem in names])
+        coco(root / "annotations.json", [f"{stem}.jpg" for stem in stems])
+
+
+def listed(root, kind, lists, names="abcdefghij"):
+    """A set of flat folders, and its lists: split -> names."""
+    flat(root, kind, names)
     for split, stems in lists.items():
         (root / f"{split}.txt").write_text("".join(f"{stem}.jpg\n" for stem in stems))
 
