@@ -118,6 +118,8 @@ class Trainer:
         start_step = None if stored is None else stored["step"]
         require_same({"settings": config.dump(), "data": self.data_hash, "checkpoint": str(start_step)}, self.world)
 
+        for line in options.notes:
+            self.console.note(line)
         self.network = self.build()
         start_due = False
         if stored is None:
@@ -168,8 +170,6 @@ class Trainer:
     def run(self) -> Result:
         """Train to the end. SIGINT, SIGTERM or SIGHUP raise Stopped, with a checkpoint to resume from."""
         with closing(self):
-            for line in self.options.notes:
-                self.console.note(line)
             self.console.start(self.summary(), self.total, self.step)
             if self.config.train.compile:
                 self.console.note("compile   the first step waits for torch.compile, minutes on a CPU")
