@@ -20,15 +20,16 @@ from other_images import MODEL, Case, cases_options, cases_parser, opened, plann
 from other_images import run as judged_run
 
 GRID: dict[str, tuple[str, dict[str, object]]] = {
-    "plan": (MODEL, {}),
+    "plan": ("", {}),
+    "lite0": (MODEL, {}),
     "lite1": ("fcos-lite1", {}),
     "lite2": ("fcos-lite2", {}),
     "batch 8": (MODEL, {"train.batch": 8}),
     "batch 2": (MODEL, {"train.batch": 2}),
     "lr 0.0005": (MODEL, {"train.lr": 0.0005}),
     "lr 0.002": (MODEL, {"train.lr": 0.002}),
-    "size 256": (MODEL, {"data.size": 256}),
-    "size 384": (MODEL, {"data.size": 384}),
+    **{f"size {size}": (MODEL, {"data.size": size}) for size in (256, 320, 384, 416, 512)},
+    **{f"lite1 {size}": ("fcos-lite1", {"data.size": size}) for size in (320, 416, 512)},
 }
 
 

@@ -169,13 +169,13 @@ def planned(
     learned: Dataset,
     seconds: float,
     short: bool,
-    model: str = MODEL,
+    model: str = "",
     given: Mapping[str, object] = MappingProxyType({}),
 ) -> Config:
     """The settings that `fcos train --minutes` comes to, where so many seconds of processor time are for training, with
-    a model and settings that are given."""
+    settings that are given, and a model, if it is."""
     if short:
-        return preset(model).override(
+        return preset(model or rules.SMALLEST).override(
             {"data": {"workers": 0, "size": 64, "max_size": 107, "train_sizes": (64,)}},
             {"train": {"batch": 2, "iterations": 3, "warmup": 1, "plots": False, "logger": [], "eval_every": 0}},
         )
@@ -183,13 +183,21 @@ def planned(
     batch = rules.batch_for(facts, False)._replace(
         **({"value": str(given["train.batch"])} if "train.batch" in given else {})
     )
-    choices = {"model": rules.Choice("model", model, ""), "batch": batch}
-    config = preset(model).override({"data": {"workers": 0}, "train": {"batch": int(batch.value)}}, nested(given))
 
     def pace(config: Config) -> rules.Pace:
         step = seconds_a_step(config, {"train": learned}, "cpu")
         return rules.Pace(step, 0.0, config.train.batch, config.data.size)
 
+    def resolved(model: str) -> Config:
+        return preset(model).override({"data": {"workers": 0}, "train": {"batch": int(batch.value)}}, nested(given))
+
+    def time_at(pace: rules.Pace) -> rules.Time:
+        steps = seconds / pace.step
+        return rules.Time(seconds / 60, steps, steps * pace.batch / max(facts.images, 1))
+
+    model = model or rules.model_for(time_at(pace(resolved(rules.SMALLEST))), facts, False).value
+    config = resolved(model)
+    choices = {"model": rules.Choice("model", model, ""), "batch": batch}
     tile = rules.tile_for(facts, config.data.size)
     if tile:
         facts = through_tiles(facts, learned, tile)
@@ -199,8 +207,7 @@ def planned(
         config = config.override(nested(rules.sides(config.data.size)))
     now = pace(config)
     if not tile and "data.size" not in given:
-        epochs = seconds / now.step * now.batch / max(facts.images, 1)
-        now = now.at(int(rules.size_for(facts, config.data.size, epochs).value))
+        now = now.at(int(rules.size_for(facts, config.data.size, time_at(now)).value))
     choices["size"] = rules.Choice("size", str(now.size), "")
     if config.train.linear_probe:
         choices["probe"], fitting = rules.probe_for(config.train.linear_probe, facts, now, seconds)
@@ -478,7 +485,7 @@ def main() -> None:
             if not missing:
                 continue
             learned, judged = opened(name, chosen.data, chosen.out, chosen.short)
-            config = planned(learned, chosen.seconds, chosen.short)
+            config = planned(learned, chosen.seconds, chosen.short, MODEL)
             for case in missing:
                 line = {**run(case, config, learned, judged), "environment": environment({})}
                 with file.open("a", encoding="utf-8") as out:

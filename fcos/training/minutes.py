@@ -80,8 +80,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     """
     cuda = pick_device(wish.device).type == "cuda"
     facts = gather(dict(data))
-    spendable = rules.Time(wish.budget.minutes)
-    model = rules.model_for(spendable, facts, cuda)
+    model = rules.model_for(rules.Time(wish.budget.minutes), facts, cuda)
     if wish.model is not None:
         model = rules.Choice("model", wish.model, "asked for")
     batch = rules.batch_for(facts, cuda)
@@ -93,9 +92,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
         batch = rules.Choice("batch", str(config.train.batch), "asked for")
     if model.value == rules.SMALLEST and wish.model is None and not any(key in wish.given for key in _SIZED):
         brief = measure(config, {"train": data["train"]}, wish, brief=True)
-        epochs = epochs_of(facts, brief, wish.budget.left)
-        steps = epochs * facts.images / brief.batch
-        model = rules.model_for(spendable._replace(steps=steps, epochs=epochs), facts, cuda)
+        model = rules.model_for(time_in(facts, brief, wish.budget.left), facts, cuda)
         config = resolve(model.value, asked)
     pace = measure(config, data, wish)
     tile = config.data.tile
@@ -109,7 +106,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     facts = through_tiles(facts, data["train"], tile)
     size = rules.Choice("size", str(config.data.size), "asked for")
     if "data.size" not in wish.given and not tile:
-        size = rules.size_for(facts, config.data.size, epochs_of(facts, pace, wish.budget.left))
+        size = rules.size_for(facts, config.data.size, time_in(facts, pace, wish.budget.left))
     if int(size.value) != pace.size:
         pace = pace.at(int(size.value))
         if pace.size > config.data.size:  # not only the number of pixels counts then, memory does too
@@ -128,7 +125,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
         chosen["probe"], fitting = rules.probe_for(config.train.linear_probe, facts, pace, left)
         left -= fitting
     fitted = "probe" in chosen and start.init is None and bundled(config) is not None
-    steps = epochs_of(facts, pace, left) * facts.images / pace.batch if fitted else math.inf
+    steps = time_in(facts, pace, left).steps if fitted else math.inf
     if (rate := rules.rate_for(config.train.lr, len(known), facts.classes, steps)) and "train.lr" not in wish.given:
         chosen["rate"] = rate
     if start.reason:
@@ -150,10 +147,10 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     return Prepared(final, deadline, made, lines, facts.judged * pace.image, start)
 
 
-def epochs_of(facts: Facts, pace: rules.Pace, seconds: float) -> float:
-    """How many epochs there are in the seconds, the end of the run taken off."""
-    steps = (seconds - rules.ending(facts, pace)) / pace.step
-    return max(steps, 0.0) * pace.batch / max(facts.images, 1)
+def time_in(facts: Facts, pace: rules.Pace, seconds: float) -> rules.Time:
+    """What there is in the seconds, the end of the run taken off."""
+    steps = max((seconds - rules.ending(facts, pace)) / pace.step, 0.0)
+    return rules.Time(seconds / 60, steps, steps * pace.batch / max(facts.images, 1))
 
 
 def affordable(val: Dataset | None, tile: int, pace: rules.Pace, seconds: float) -> bool:

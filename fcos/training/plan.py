@@ -18,11 +18,11 @@ LEAST = 40  # steps below which a run is not worth its name: a new class layer h
 SIZES = (256, 320, 416, 512)
 _PIXELS = 14.0  # of the shorter side of a box at the network's input, which nine boxes of ten should have
 _ROOM = 2.0  # sides of a tile by the longer side of what it should hold
-SMALLEST = "fcos-lite0"
+SMALLEST, _SMALLEST_AT = "fcos-lite0", 320  # and pixels of its input's shorter side
 _STEPS, _AT_LEAST = 300, 2.0  # steps and epochs that fcos-lite1 should have; it was not tried with fewer
 _FIT = 2.0  # seconds of one core in which a layer of a few classes is fitted to its rows; twice that for 20
 _BRISK = 600  # steps up to which twice the usual learning rate was tried and not worse
-_EPOCHS = 4.0  # to be had before pixels are spent on more than the preset's size
+_EPOCHS, _LARGER = 4.0, 1.5 * LEAST  # epochs and steps to be left where pixels are spent on more than the preset's size
 
 
 class Pace(NamedTuple):
@@ -69,7 +69,7 @@ class Plan:
 
 
 class Time(NamedTuple):
-    """What there is time for: minutes in all, and steps and epochs of the smallest detector."""
+    """What there is time for: minutes to spend, and steps and epochs of the smallest detector, or of another one."""
 
     minutes: float
     steps: float = 0.0
@@ -79,9 +79,14 @@ class Time(NamedTuple):
 def model_for(time: Time, facts: Facts, cuda: bool) -> Choice:
     """The preset. A GPU takes the largest detector in the package. A CPU takes the smallest where time is short, else
     fcos-lite1, whose steps take twice as long; fcos-lite2 where there is an hour, and 20 seconds an image (judgement).
+    Where a tenth of the boxes is under 14 pixels for the smallest, fcos-lite1 needs little time: its detector has
+    learned at 416 px.
 
     In equal time of one core fcos-lite1 was better on bccd whether it was short or long: AP 0.616 after 312 steps,
     0.620 after 624, 0.624 after 1,248; fcos-lite0 0.602 after 624, 0.608 after 1,248, 0.612 after 2,600 (bccd).
+    In 150 s of one core: small digits 0.32 after 58 steps and 0.21 to 0.27 after 70 to 48; tiny ones, in tiles, 0.213
+    after 83 and 0.194 after 158; COCO's 60 no difference to be seen; large digits and bccd none either, at 320 px
+    (training).
     """
     if cuda:
         return Choice("model", "fcos-lite2", "the most accurate in the package, on a GPU")
@@ -89,6 +94,8 @@ def model_for(time: Time, facts: Facts, cuda: bool) -> Choice:
         return Choice("model", "fcos-lite2", "there is time for the largest: 20 seconds an image and more")
     if time.steps >= 2 * _STEPS and time.epochs >= 2 * _AT_LEAST:
         return Choice("model", "fcos-lite1", "there is time for the larger one, which learns more from a step")
+    if facts.small * _SMALLEST_AT < _PIXELS and time.steps >= 2 * _LARGER:
+        return Choice("model", "fcos-lite1", f"a tenth of the boxes is under {_PIXELS:.0f} px at {_SMALLEST_AT}")
     return Choice("model", SMALLEST, "the fastest in the package")
 
 
@@ -134,19 +141,21 @@ def probe_for(usual: int, facts: Facts, pace: Pace, seconds: float) -> tuple[Cho
     return Choice("probe", str(images), told), each * images + fit
 
 
-def size_for(facts: Facts, usual: int, epochs: float) -> Choice:
+def size_for(facts: Facts, usual: int, time: Time) -> Choice:
     """The input's shorter side: the preset's, which its detector was trained at.
 
     More where a tenth of the boxes would be smaller than 14 pixels and there is time for the pixels; less where there
     is not even time for two epochs (both judgement). Larger than needed gave nothing and cost steps: AP 0.588 at
-    384 px, 0.604 at 320 (bccd). `epochs`: to be had at `usual`.
+    384 px, 0.604 at 320 (bccd). `time`: what there is at `usual`.
     """
-    if epochs < 2 and usual > SIZES[0]:
+    if time.epochs < 2 and usual > SIZES[0]:
         smaller = max([s for s in SIZES if s < usual], default=usual)
-        return Choice("size", str(smaller), f"at {usual} px there is time for {epochs:.1f} epochs only")
+        return Choice("size", str(smaller), f"at {usual} px there is time for {time.epochs:.1f} epochs only")
     wanted = usual
     for size in SIZES:
-        if size > usual and facts.small * wanted < _PIXELS and epochs * (usual / size) ** 2 >= _EPOCHS:
+        left = (usual / size) ** 2  # of the steps
+        enough = time.epochs * left >= _EPOCHS and time.steps * left >= _LARGER
+        if size > usual and facts.small * wanted < _PIXELS and enough:
             wanted = size
     if wanted > usual:
         return Choice("size", str(wanted), f"a tenth of the boxes is under {facts.small * usual:.0f} px at {usual}")

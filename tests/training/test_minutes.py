@@ -149,6 +149,10 @@ def test_the_model_goes_with_the_machine_and_the_time():
     assert model_for(Time(15, 600, 12), CELLS, cuda=False).value == "fcos-lite1"
     assert model_for(Time(15, 590, 12), CELLS, cuda=False).value == "fcos-lite0"
     assert model_for(Time(15, 2000, 3.9), CELLS, cuda=False).value == "fcos-lite0"  # many images
+    small = replace(CELLS, small=0.04)  # 12.8 px at 320
+    assert model_for(Time(3, 120, 12), small, cuda=False).value == "fcos-lite1"
+    assert model_for(Time(3, 119, 12), small, cuda=False).value == "fcos-lite0"
+    assert model_for(Time(3, 120, 12), CELLS, cuda=False).value == "fcos-lite0"
     assert model_for(Time(120), CELLS, cuda=False).value == "fcos-lite2"
     assert model_for(Time(15), CELLS, cuda=True).value == "fcos-lite2"
 
@@ -188,17 +192,20 @@ def test_few_images_are_learned_in_small_batches():
 
 
 @pytest.mark.parametrize(
-    ("small", "epochs", "size"),
+    ("small", "steps", "epochs", "size"),
     [
-        (0.10, 12, "320"),  # a tenth of the boxes is under 32 px: enough
-        (0.03, 20, "512"),  # under 9.6 px; 416 gives 12.5, 512 gives 15.4, and 20 / 2.56 epochs are left
-        (0.03, 9, "416"),  # 512 would leave 3.5 epochs
-        (0.03, 5, "320"),  # there is no time for more pixels
-        (0.10, 1.5, "256"),  # not even for these
+        (0.10, 600, 12, "320"),  # a tenth of the boxes is under 32 px: enough
+        (0.03, 1000, 20, "512"),  # under 9.6 px; 416 gives 12.5, 512 gives 15.4, and 20 / 2.56 epochs are left
+        (0.03, 450, 9, "416"),  # 512 would leave 3.5 epochs
+        (0.03, 250, 5, "320"),  # there is no time for more pixels
+        (0.10, 75, 1.5, "256"),  # not even for these
+        (0.03, 110, 20, "416"),  # few images: 512 would leave 43 steps, and a run needs 40
+        (0.03, 100, 20, "320"),  # 416 would leave 59
     ],
 )
-def test_the_size_follows_the_boxes_and_the_time(small, epochs, size):
-    assert size_for(Facts(205, 3000, 3, 416, small, 0.25, 0.5, True, False, 87), 320, epochs).value == size
+def test_the_size_follows_the_boxes_and_the_time(small, steps, epochs, size):
+    facts = Facts(205, 3000, 3, 416, small, 0.25, 0.5, True, False, 87)
+    assert size_for(facts, 320, Time(1, steps, epochs)).value == size
 
 
 @pytest.mark.parametrize(
