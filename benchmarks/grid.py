@@ -1,12 +1,13 @@
 """Whether `fcos train --minutes` chooses well: its plan beside a grid made by hand, in equal processor time.
 
-    python benchmarks/grid.py [--data ../shared/data] [--seconds 150] [--sets bccd,digits,small,voc3] [--out runs/grid]
-        [--rows plan,lite1,...] [--seeds 1]
+    python benchmarks/grid.py [--data ../shared/data] [--seconds 150] [--sets bccd,digits,small,voc3,coco]
+        [--out runs/grid] [--rows plan,lite1,...] [--seeds 1]
 
-Each row of the grid is the plan with one thing changed, and planned anew around it: the model, the batch, the learning
-rate, the size. The sets, and how a run is trained and judged, are those of other_images.py: one thread, seconds of
-training in processor time. What begins from the detector in the package, except "voc3", whose images that detector has
-learned: there it begins from ImageNet weights. Each case is a line of OUT/grid.jsonl, and is not done again.
+"plan" is what the command chooses. Each other row is fcos-lite0, or the model that it names, with one thing changed,
+and planned anew around it: the batch, the learning rate, the size. The sets, and how a run is trained and judged, are
+those of other_images.py: one thread, seconds of training in processor time. It begins from the detector in the
+package, except "voc3", whose images that detector has learned: there it begins from ImageNet weights. Each case is a
+line of OUT/grid.jsonl, and is not done again.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def measured(chosen: argparse.Namespace, set: str, row: str, seed: int, seconds:
 
 
 def main() -> None:
-    made = cases_parser(__doc__, "runs/grid", ("bccd", "digits", "small", "voc3"))
+    made = cases_parser(__doc__, "runs/grid", ("bccd", "digits", "small", "voc3", "coco"))
     made.add_argument("--rows", type=words(tuple(GRID)), default=list(GRID))
     chosen = cases_options(made)
     print_heading()
