@@ -137,14 +137,24 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
         chosen["tile"] = rules.Choice("tile", str(tile), "asked for" if tile == config.data.tile else why)
     made = rules.make_plan(facts, pace, left, chosen, given)
     if isinstance(made, rules.TooShort):
-        enough = math.ceil(2 * _MARGIN * (wish.budget.minutes + made.missing / 60)) / 2
-        raise ConfigError(f"minutes={wish.budget.minutes:g} is too short: {made.reason}; give {enough:g} minutes")
+        more = enough(wish.budget.minutes, made.missing)
+        raise ConfigError(f"minutes={wish.budget.minutes:g} is too short: {made.reason}; give {more:g} minutes")
     deadline = Deadline(wish.budget.minutes * 60, made.tail, start=wish.budget.start)
     spent = clock(wish.budget.minutes * 60 - wish.budget.left)
     head = f"the plan for {clock(wish.budget.minutes * 60)} (minutes:seconds), {spent} of which are gone:"
-    lines = [head, *made.text().splitlines(), "the run:"]
     final = resolve(model.value, made.settings)
+    lines = [head, *made.text().splitlines()]
+    planned = final.train.iterations
+    if planned < rules.FEW and 2 * len(known) < facts.classes:
+        more = enough(wish.budget.minutes, (rules.FEW - planned) * pace.step)
+        lines.append(f"{planned} steps are few to learn new classes from; give {more:g} minutes for about {rules.FEW}")
+    lines.append("the run:")
     return Prepared(final, deadline, made, lines, facts.judged * pace.image, start)
+
+
+def enough(minutes: float, missing: float) -> float:
+    """The minutes that have so many more seconds, a margin included, in halves."""
+    return math.ceil(2 * _MARGIN * (minutes + missing / 60)) / 2
 
 
 def time_in(facts: Facts, pace: rules.Pace, seconds: float) -> rules.Time:

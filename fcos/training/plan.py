@@ -15,6 +15,7 @@ from .facts import Facts
 Settings = dict[str, object]
 
 LEAST = 40  # steps below which a run is not worth its name: a new class layer has barely left its start
+FEW = 100  # below which the plan says that more minutes would pay, where classes are new (judgement)
 SIZES = (256, 320, 416, 512)
 _PIXELS = 14.0  # of the shorter side of a box at the network's input, which nine boxes of ten should have
 _ROOM = 2.0  # sides of a tile by the longer side of what it should hold

@@ -186,6 +186,30 @@ def test_a_larger_model_is_timed_where_there_is_time_for_it(monkeypatch, tmp_pat
     assert planned.config.data.size == (416 if expected == "fcos-lite1" else 320)
 
 
+@pytest.mark.parametrize(("step", "told"), [(2.5, True), (0.9, False)])
+def test_few_steps_are_told_with_the_minutes_that_would_have_more(monkeypatch, tmp_path, step, told):
+    monkeypatch.setattr(Budget, "left", 150.0)
+    monkeypatch.setattr(
+        minutes, "measure", lambda config, data, wish, brief=False: Pace(step, 0.01, config.train.batch, 320)
+    )
+    monkeypatch.setattr(minutes, "start_for", lambda *_: Start(None, ""))
+    data = open_splits(make_shapes(tmp_path / "shapes", {"train": 12, "val": 3}))
+    wish = minutes.Wish(Budget(3, time.monotonic()), {"data.size": "320"}, "fcos-lite0", "cpu", None)
+
+    def resolved(preset, changes):
+        return resolve(preset, [*(f"{k}={v}" for k, v in changes.items()), "data.size=320"])
+
+    planned = minutes.prepare(wish, resolved, data)
+    steps = planned.config.train.iterations
+    assert (steps < 100) == told
+    line = [line for line in planned.lines if "steps are few to learn" in line]
+    assert bool(line) == told
+    if told:
+        more = float(line[0].split("give ")[1].split(" minutes")[0])
+        assert line[0].startswith(f"{steps} steps are few")
+        assert 3 + (100 - steps) * step / 60 <= more <= 1.15 * (3 + (100 - steps) * step / 60) + 0.5
+
+
 def test_few_images_are_learned_in_small_batches():
     assert batch_for(CELLS, cuda=False).value == "4"
     assert batch_for(Facts(5000, 1, 1, 1, 1, 1, 1, True, False, 0), cuda=False).value == "8"
