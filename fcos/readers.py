@@ -26,7 +26,7 @@ from xml.parsers import expat
 from pydantic_core import from_json
 
 from . import remote, tars
-from .errors import FcosError
+from .errors import FcosError, ImageError, or_near
 from .files import noticed
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ def open_file(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] =
         inside = tars.split(path) if isinstance(error, NotADirectoryError | FileNotFoundError) else None
         if inside is not None:
             return BytesIO(tars.read(*inside, limit, kind))
-        raise kind(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+        named = isinstance(error, FileNotFoundError) and not issubclass(kind, ImageError)  # thousands may be missing
+        told = f"{(error.strerror or str(error)).lower()}{or_near(path) if named else ''}"
+        raise kind(f"cannot read {path}: {told}") from None
     except ValueError:  # NUL in the name, or a surrogate that no file system takes
         raise kind(f"cannot read {str(path)!r}: no file can have this name") from None
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from fcos.core_yaml import dump_yaml, parse_yaml, read_yaml
-from fcos.errors import DataError
+from fcos.errors import DataError, ImageError
 from fcos.readers import parse_json, read_bytes, read_json, read_lines, read_text, read_xml
 
 READERS = (read_bytes, read_text, read_lines, read_json, read_yaml, read_xml)
@@ -41,6 +41,15 @@ def test_only_regular_files_are_read(tmp_path, monkeypatch, read):
     assert "directory" in refused(read, tmp_path)
     for name in ("a\0b", "\ud800"):
         assert "no file can have this name" in refused(read, name)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_the_nearest_name_is_offered_but_not_for_images_which_may_be_thousands(tmp_path, read):
+    (tmp_path / "baseline.json").touch()
+    assert refused(read, tmp_path / "basline.json").endswith(f"; did you mean {tmp_path / 'baseline.json'}?")
+    assert refused(read, tmp_path / "other.txt").endswith("no such file or directory")
+    with pytest.raises(ImageError, match=r"no such file or directory$"):
+        read(tmp_path / "basline.json", kind=ImageError)
 
 
 def test_the_limit_can_be_raised(tmp_path, monkeypatch):
