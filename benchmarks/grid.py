@@ -20,8 +20,8 @@ from common import fill, lines, print_heading
 from other_images import MODEL, Case, cases_options, cases_parser, opened, planned, words
 from other_images import run as judged_run
 
-GRID: dict[str, tuple[str, dict[str, object]]] = {
-    "plan": ("", {}),
+GRID: dict[str, tuple[str | None, dict[str, object]]] = {
+    "plan": (None, {}),
     "lite0": (MODEL, {}),
     "lite1": ("fcos-lite1", {}),
     "lite2": ("fcos-lite2", {}),
@@ -38,9 +38,8 @@ def measured(chosen: argparse.Namespace, set: str, row: str, seed: int, seconds:
     """A case and what it came to."""
     learned, judged = opened(set, chosen.data, chosen.out, False)
     model, given = GRID[row]
-    config = planned(learned, seconds, False, model, given)
-    way = "imagenet" if set == "voc3" else "starter"
-    line = judged_run(Case(set, way, seed, seconds), config, learned, judged)
+    way, init = ("imagenet", "none") if set == "voc3" else ("starter", None)
+    line = judged_run(Case(set, way, seed, seconds), planned(learned, seconds, init, model, given), learned, judged)
     found = {k: v for k, v in line.items() if k not in ("set", "seed", "seconds")}
     print(set, row, found, flush=True)
     return found

@@ -50,6 +50,7 @@ from fcos.data.loader import train_loader
 from fcos.data.open import open_dataset, open_splits
 from fcos.demo.digits import NAMES, digits_dataset, make_scene
 from fcos.environment import environment
+from fcos.errors import ConfigError
 from fcos.evaluation.coco import evaluate
 from fcos.evaluation.uncertainty import Draws, intervals
 from fcos.inference.composite import OWN, Looks, compose
@@ -59,14 +60,12 @@ from fcos.network.backbones import Backbone, load_backbone_weights
 from fcos.presets import preset
 from fcos.study.cells import seconds_a_step
 from fcos.training import plan as rules
-from fcos.training.clock import LOOK, Deadline
+from fcos.training.clock import LOOK, Budget, Deadline
 from fcos.training.data import Source, choose
-from fcos.training.facts import gather, through_tiles
 from fcos.training.loop import Trainer
+from fcos.training.minutes import Wish, prepare
 from fcos.training.optimizer import Average
 from fcos.training.run import RunOptions
-from fcos.training.setup import known_classes
-from fcos.training.starting import start_for
 from fcos.types import Batch, Detections
 
 SETS = ("bccd", "voc3", "coco", "digits", "small")
@@ -165,57 +164,56 @@ def grids(folder: Path, split: str, count: int, shape: tuple[int, int] = (5, 7))
 # --------------------------------------------------------------------------- fcos
 
 
+class Planned(NamedTuple):
+    """The settings of a run, and what it starts from, as of `fcos.train`."""
+
+    config: Config
+    init: str | None
+
+
+class TrainingBudget(Budget):
+    """Of which nothing goes but by training: neither planning nor judging counts."""
+
+    @property
+    def left(self) -> float:
+        return self.minutes * 60 + rules.CLOSING
+
+
 def planned(
     learned: Dataset,
     seconds: float,
-    short: bool,
-    model: str = "",
+    init: str | None,
+    model: str | None = MODEL,
     given: Mapping[str, object] = MappingProxyType({}),
-) -> Config:
-    """The settings that `fcos train --minutes` comes to, where so many seconds of processor time are for training, with
-    settings that are given, and a model, if it is."""
-    if short:
-        return preset(model or rules.SMALLEST).override(
-            {"data": {"workers": 0, "size": 64, "max_size": 107, "train_sizes": (64,)}},
-            {"train": {"batch": 2, "iterations": 3, "warmup": 1, "plots": False, "logger": [], "eval_every": 0}},
-        )
-    facts = gather({"train": learned})
-    batch = rules.batch_for(facts, False)._replace(
-        **({"value": str(given["train.batch"])} if "train.batch" in given else {})
-    )
+) -> Planned:
+    """What `fcos train --minutes` comes to, where so many seconds of processor time are for training, with a start, a
+    model and settings that are given, or None."""
 
-    def pace(config: Config) -> rules.Pace:
+    def resolved(name: str, settings: Mapping[str, object]) -> Config:
+        return preset(name).override({"data": {"workers": 0}}, nested(settings), nested(given))
+
+    def timed(config: Config, *_: object, **__: object) -> rules.Pace:
         step = seconds_a_step(config, {"train": learned}, "cpu")
         return rules.Pace(step, 0.0, config.train.batch, config.data.size)
 
-    def resolved(model: str) -> Config:
-        return preset(model).override({"data": {"workers": 0}, "train": {"batch": int(batch.value)}}, nested(given))
+    wish = Wish(TrainingBudget(seconds / 60, 0.0), given, model, "cpu", init)
+    try:
+        made = prepare(wish, resolved, {"train": learned}, timed)
+    except ConfigError as error:
+        raise SystemExit(f"--seconds {seconds:g}: {error}") from None
+    quiet = {"train": {"plots": False, "logger": [], "eval_every": 0}}
+    return Planned(made.config.override(quiet), made.start.init)
 
-    def time_at(pace: rules.Pace) -> rules.Time:
-        steps = seconds / pace.step
-        return rules.Time(seconds / 60, steps, steps * pace.batch / max(facts.images, 1))
 
-    model = model or rules.model_for(time_at(pace(resolved(rules.SMALLEST))), facts, False).value
-    config = resolved(model)
-    choices = {"model": rules.Choice("model", model, ""), "batch": batch}
-    tile = rules.tile_for(facts, config.data.size)
-    if tile:
-        facts = through_tiles(facts, learned, tile)
-        config = config.override({"data": {"tile": tile}})
-        choices["tile"] = rules.Choice("tile", str(tile), "")
-    if "data.size" in given:
-        config = config.override(nested(rules.sides(config.data.size)))
-    now = pace(config)
-    if not tile and "data.size" not in given:
-        now = now.at(int(rules.size_for(facts, config.data.size, time_at(now)).value))
-    choices["size"] = rules.Choice("size", str(now.size), "")
-    if config.train.linear_probe:
-        choices["probe"], fitting = rules.probe_for(config.train.linear_probe, facts, now, seconds)
-        seconds -= fitting
-    made = rules.make_plan(facts, now, seconds + rules.ending(facts, now), choices, given)
-    if isinstance(made, rules.TooShort):
-        raise SystemExit(f"--seconds {seconds:g} are too few: {made.reason}")
-    return config.override(nested(made.settings), {"train": {"plots": False, "logger": [], "eval_every": 0}})
+def short(init: str | None) -> Planned:
+    """Three steps that show only that a case runs."""
+    return Planned(
+        preset(MODEL).override(
+            {"data": {"workers": 0, "size": 64, "max_size": 107, "train_sizes": (64,)}},
+            {"train": {"batch": 2, "iterations": 3, "warmup": 1, "plots": False, "logger": [], "eval_every": 0}},
+        ),
+        init,
+    )
 
 
 def nested(settings: Mapping[str, object]) -> dict[str, dict[str, object]]:
@@ -247,18 +245,14 @@ class ProcessorDeadline(Deadline):
         return min(total, step + max(1, int((self.seconds - used) / pace)))
 
 
-def fcos_run(case: Case, config: Config, learned: Dataset, judged: Dataset) -> Trained:
+def fcos_run(case: Case, plan: Planned, learned: Dataset, judged: Dataset) -> Trained:
     """Train fcos and judge it as `fcos eval` does, through tiles where it learned from tiles."""
-    config = config.override({"train": {"seed": case.seed}})
+    config = plan.config.override({"train": {"seed": case.seed}})
     with TemporaryDirectory() as folder:
         data = choose(Source({"train": learned}, holdout=0), config).data
-        init = start_for(config, learned, None, "cpu").init if case.way == "starter" else "none"
-        known = known_classes(config, learned.classes, init)
-        steps = config.train.iterations if init is None and config.train.linear_probe else math.inf
-        rate = rules.rate_for(config.train.lr, len(known), len(learned.classes), steps)
-        if rate and config.train.lr == preset(config.name).train.lr:  # not given
-            config = config.override({"train": {"lr": float(rate.value)}})
-        options = RunOptions(Path(folder), init, device="cpu", quiet=True, deadline=ProcessorDeadline(case.seconds, 0))
+        options = RunOptions(
+            Path(folder), plan.init, device="cpu", quiet=True, deadline=ProcessorDeadline(case.seconds, 0)
+        )
         began = time.process_time()
         trainer = Trainer(config, data, options)
         trainer.run()
@@ -349,10 +343,10 @@ def rate(share: float, config: Config) -> float:
     return config.train.lr * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def torchvision_run(case: Case, config: Config, learned: Dataset, judged: Dataset) -> Trained:
+def torchvision_run(case: Case, plan: Planned, learned: Dataset, judged: Dataset) -> Trained:
     """Train torchvision's class until the time is used, and judge its averaged weights."""
     torch.manual_seed(case.seed)
-    config = config.override({"train": {"seed": case.seed}, "data": {"tile": 0}})
+    config = plan.config.override({"train": {"seed": case.seed}, "data": {"tile": 0}})
     shift = int(case.way == "tv-ssdlite")
     network = rival(case.way, config, len(learned.classes), resized=True)
     weights = [p for p in network.parameters() if p.requires_grad]
@@ -401,10 +395,11 @@ def detect(network: nn.Module, judged: Dataset, shift: int) -> list[Detections]:
 # --------------------------------------------------------------------------- the cases
 
 
-def run(case: Case, config: Config, learned: Dataset, judged: Dataset) -> dict[str, Any]:
+def run(case: Case, plan: Planned, learned: Dataset, judged: Dataset) -> dict[str, Any]:
     """The line of a case."""
     way = torchvision_run if case.way.startswith("tv-") else fcos_run
-    detections, steps, used = way(case, config, learned, judged)
+    detections, steps, used = way(case, plan, learned, judged)
+    config = plan.config
     metrics = evaluate(detections, judged)
     chance = intervals(detections, judged, Draws(200))["AP"]
     tile = 0 if case.way.startswith("tv-") else config.data.tile
@@ -485,9 +480,12 @@ def main() -> None:
             if not missing:
                 continue
             learned, judged = opened(name, chosen.data, chosen.out, chosen.short)
-            config = planned(learned, chosen.seconds, chosen.short, MODEL)
+            plans: dict[str | None, Planned] = {}
             for case in missing:
-                line = {**run(case, config, learned, judged), "environment": environment({})}
+                init = None if case.way == "starter" else "none"
+                if init not in plans:
+                    plans[init] = short(init) if chosen.short else planned(learned, case.seconds, init)
+                line = {**run(case, plans[init], learned, judged), "environment": environment({})}
                 with file.open("a", encoding="utf-8") as out:
                     out.write(json.dumps(line) + "\n")
                 lines.append(line)

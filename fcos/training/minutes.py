@@ -34,6 +34,7 @@ _MARGIN = 1.15  # more minutes than are just enough: the next time the machine m
 _JUDGED = 6  # images that are judged for the pace
 
 Resolve = Callable[[str, Mapping[str, object]], Config]
+Timed = Callable[..., rules.Pace]  # as `measure`
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,14 @@ def check(minutes: float, given: Mapping[str, object], processes: int) -> None:
         raise ConfigError("minutes are planned for one process; leave out --devices and --nodes, or give train.epochs")
 
 
-def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepared:
+def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Timed | None = None) -> Prepared:
     """Time the likely configs and plan the rest of the minutes.
 
-    `resolve(model, settings)` is the config of a preset with those settings below the user's. Raises ConfigError where
+    `resolve(model, settings)` is the config of a preset with those settings below the user's. `timed`: another way to
+    time a config than `measure`. Raises ConfigError where
     there is no time for a run, with what it takes.
     """
+    timed = timed or measure
     cuda = pick_device(wish.device).type == "cuda"
     facts = gather(dict(data))
     model = rules.model_for(rules.Time(wish.budget.minutes), facts, cuda)
@@ -91,10 +94,10 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
     if "train.batch" in wish.given:
         batch = rules.Choice("batch", str(config.train.batch), "asked for")
     if model.value == rules.SMALLEST and wish.model is None and not any(key in wish.given for key in _SIZED):
-        brief = measure(config, {"train": data["train"]}, wish, brief=True)
+        brief = timed(config, {"train": data["train"]}, wish, brief=True)
         model = rules.model_for(time_in(facts, brief, wish.budget.left), facts, cuda)
         config = resolve(model.value, asked)
-    pace = measure(config, data, wish)
+    pace = timed(config, data, wish)
     tile = config.data.tile
     if not any(key in wish.given for key in _SIZED):
         tile = rules.tile_for(facts, config.data.size)
@@ -102,7 +105,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
             tile = 0
         elif tile:
             asked["data.tile"] = tile
-            pace = measure(resolve(model.value, asked), data, wish)
+            pace = timed(resolve(model.value, asked), data, wish)
     facts = through_tiles(facts, data["train"], tile)
     size = rules.Choice("size", str(config.data.size), "asked for")
     if "data.size" not in wish.given and not tile:
@@ -111,7 +114,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset]) -> Prepar
         pace = pace.at(int(size.value))
         if pace.size > config.data.size:  # not only the number of pixels counts then, memory does too
             larger = {"train.batch": pace.batch, **rules.sides(pace.size)}
-            pace = measure(resolve(model.value, larger), data, wish)
+            pace = timed(resolve(model.value, larger), data, wish)
     given = dict(wish.given)
     given |= {"train.eval_every": config.train.eval_every} if "train.eval_every" in given else {}
     config = resolve(model.value, {**asked, **rules.sides(pace.size)})

@@ -21,6 +21,7 @@ _PIXELS = 14.0  # of the shorter side of a box at the network's input, which nin
 _ROOM = 2.0  # sides of a tile by the longer side of what it should hold
 SMALLEST, _SMALLEST_AT = "fcos-lite0", 320  # and pixels of its input's shorter side
 _STEPS, _AT_LEAST = 300, 2.0  # steps and epochs that fcos-lite1 should have, small objects apart
+CLOSING = 5.0  # seconds of drawing, writing the report and ending the process
 _FIT = 2.0  # seconds of one core in which a layer of a few classes is fitted to its rows; twice that for 20
 _BRISK = 600  # steps up to which twice the usual learning rate was tried and not worse
 _EPOCHS, _LARGER = 4.0, 1.5 * LEAST  # epochs and steps to be left where pixels are spent on more than the preset's size
@@ -263,7 +264,7 @@ def sides(size: int) -> Settings:
 def ending(facts: Facts, pace: Pace) -> float:
     """Seconds after the last step: judging, intervals, drawings, the report, the end of the process. A third more than
     measured, since nothing can be taken back by then."""
-    return 1.3 * facts.judged * pace.image + 5.0 + 20 * pace.image
+    return 1.3 * facts.judged * pace.image + CLOSING + 20 * pace.image
 
 
 def evaluations(facts: Facts, pace: Pace, seconds: float, epochs: float) -> int:
