@@ -1,6 +1,6 @@
 """What one reaches on other people's images in equal processor time: fcos beside torchvision's detector classes.
 
-    python benchmarks/other_images.py [--data ../shared/data] [--seconds 150] [--sets bccd,voc3,coco,digits,small]
+    python benchmarks/other_images.py [--data ../shared/data] [--seconds 150] [--sets bccd,voc3,coco,digits,small,tiny]
         [--ways starter,imagenet,tv-fcos,tv-retinanet,tv-ssdlite] [--seeds 1] [--out runs/other-images] [--short]
 
 Ways: fcos as `fcos train --minutes` plans it, from the detector in the package or its backbone ("starter") and from
@@ -68,10 +68,10 @@ from fcos.training.optimizer import Average
 from fcos.training.run import RunOptions
 from fcos.types import Batch, Detections
 
-SETS = ("bccd", "voc3", "coco", "digits", "small")
+SETS = ("bccd", "voc3", "coco", "digits", "small", "tiny")
 WAYS = ("starter", "imagenet", "tv-fcos", "tv-retinanet", "tv-ssdlite")
 VOC3 = ("car", "cat", "chair")
-CELL = 96  # pixels of a scene in the grid of the set of small objects: its digits are 16 to 48 pixels long
+CELL = 96  # pixels of a scene in the made sets: its digits are 16 to 48 pixels long
 MODEL = "fcos-lite0"
 
 
@@ -118,10 +118,10 @@ def opened(name: str, shared: Path, made: Path, short: bool) -> tuple[Dataset, D
         splits = open_splits(folder)
         learned, judged = splits["train"], splits["val"]
     else:
-        folder = made / "small"
+        folder = made / name
         if not folder.is_dir():
             for split, count in (("train", 60), ("val", 20)):
-                grids(folder, split, count)
+                digit_grids(folder, split, count, MADE[name])
         splits = open_splits(folder)
         learned, judged = splits["train"], splits["val"]
     if short:
@@ -134,20 +134,41 @@ def with_objects(dataset: Dataset, most: int) -> Dataset:
     return dataset.subset([i for i, r in enumerate(dataset.records) if (~r.ignore).any()][:most])
 
 
-def grids(folder: Path, split: str, count: int, shape: tuple[int, int] = (5, 7)) -> None:
-    """Images of 672 x 480 with about 85 small digits each (100 detections are judged): scenes of the demo, side by
-    side."""
+class Layout(NamedTuple):
+    """A made set: its seed, cells of a side in pixels in rows and columns, the grey between them, and how many of the
+    cells show a scene of the demo (None: all)."""
+
+    seed: int
+    shape: tuple[int, int]
+    side: int = CELL
+    ground: int = 0
+    shown: int | None = None
+
+
+MADE = {
+    "small": Layout(7, (5, 7)),  # 672 x 480 pixels with about 85 digits of 16 to 48 pixels (100 detections are judged)
+    "tiny": Layout(11, (15, 20), 64, 40, 24),  # 1280 x 960 with about 60 of 10 to 32
+}
+
+
+def digit_grids(folder: Path, split: str, count: int, layout: Layout) -> None:
+    """Images full of small digits: scenes of the demo, side by side."""
     (folder / split).mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
+    (rows, columns), side = layout.shape, layout.side
     for number in range(count):
-        rng = np.random.default_rng([7, ("train", "val").index(split), number])
-        canvas = np.zeros((shape[0] * CELL, shape[1] * CELL, 3), np.uint8)
-        for row, column in np.ndindex(*shape):
+        rng = np.random.default_rng([layout.seed, ("train", "val").index(split), number])
+        canvas = np.full((rows * side, columns * side, 3), layout.ground, np.uint8)
+        cells = range(rows * columns)
+        for cell in cells if layout.shown is None else rng.choice(cells, layout.shown, replace=False):
             scene = make_scene(rng, split, (CELL, CELL))
-            top, left = row * CELL, column * CELL
-            canvas[top : top + CELL, left : left + CELL] = scene.image
-            for (x1, y1, x2, y2), label in zip(scene.boxes.tolist(), scene.labels.tolist(), strict=True):
+            row, column = divmod(int(cell), columns)
+            top, left, scale = row * side, column * side, side / CELL
+            canvas[top : top + side, left : left + side] = cv2.resize(
+                scene.image, (side, side), interpolation=cv2.INTER_AREA
+            )
+            for (x1, y1, x2, y2), label in zip((scene.boxes * scale).tolist(), scene.labels.tolist(), strict=True):
                 bbox = [x1 + left, y1 + top, x2 - x1, y2 - y1]
                 boxes.append(
                     {"id": len(boxes) + 1, "image_id": number + 1, "category_id": label + 1, "bbox": bbox,
