@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,7 @@ def imports_of(name: str, path: Path, known: dict[str, Path]) -> dict[str, bool]
     return found
 
 
+@cache
 def graph() -> dict[str, dict[str, bool]]:
     known = modules()
     return {name: imports_of(name, path, known) for name, path in known.items() if name != "fcos"}

@@ -92,7 +92,9 @@ def test_a_compiler_that_fails_is_a_note(model, monkeypatch):
         bench(Ways([str(model)], ["compile"], sizes=["64"]), Conditions(rounds=1))
 
 
-def test_lanes_are_rows_of_their_own(model):
+def test_lanes_are_rows_of_their_own(model, monkeypatch):
+    honest = load_module.Compiled  # with a compiler that has no work: nothing is asked of its code here
+    monkeypatch.setattr(load_module, "Compiled", lambda network: honest(network, lambda graph, _: graph.forward))
     report = bench(
         Ways([str(model)], ["torch", "compile"], sizes=["64"], batches=[1, 2], lanes=[1, 2]),
         Conditions(threads=2, rounds=1),
@@ -141,7 +143,7 @@ def test_the_peak_is_that_of_the_device_asked_for(model, monkeypatch):
 
 
 def test_a_network_is_compiled_once_for_each_state_of_its_images(model, tmp_path, monkeypatch):
-    """Two models at three sizes and two batches: torch neither gives up nor compiles the same again."""
+    """Two models at two sizes and two batches: torch neither gives up nor compiles the same again."""
     compiled = []
 
     def backend(graph, _):
@@ -154,11 +156,11 @@ def test_a_network_is_compiled_once_for_each_state_of_its_images(model, tmp_path
     paths = [str(model), str(tmp_path / "other.safetensors")]
     shutil.copy(*paths)
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        report = bench(Ways(paths, ["compile"], sizes=["64", "96", "64x128"], batches=[1, 2]), Conditions(rounds=1))
-    assert len(report.rows) == 2 * 3 * 2
+        report = bench(Ways(paths, ["compile"], sizes=["64", "64x96"], batches=[1, 2]), Conditions(rounds=1))
+    assert len(report.rows) == 2 * 2 * 2
     assert not torch._inductor.config.freezing
     # one size, then any size, then any batch
-    assert len(compiled) <= 2 * 4
+    assert len(compiled) <= 2 * 3
 
 
 def test_ways_take_turns():

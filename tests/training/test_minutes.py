@@ -314,6 +314,7 @@ def test_a_size_that_the_user_asks_for_is_timed_as_it_will_be_learned(monkeypatc
         return Pace(0.1, 0.01, config.train.batch, config.data.size)
 
     monkeypatch.setattr(minutes, "measure", measure)
+    monkeypatch.setattr(minutes, "start_for", lambda *_: Start(None, ""))
     data = open_splits(make_shapes(tmp_path / "shapes", {"train": 12, "val": 3}))
     wish = minutes.Wish(Budget(5, time.monotonic()), {"data.size": "416"}, None, "cpu", None)
 
