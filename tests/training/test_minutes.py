@@ -295,6 +295,23 @@ def test_what_the_user_settled_is_not_planned():
     assert "flips" not in {c.name for c in plan.choices}
 
 
+def test_images_that_are_seen_often_are_mixed():
+    few, often = (make_plan(CELLS, Pace(step, 0.05, 4, 320), 600, CHOSEN, {}) for step in (0.5, 0.25))
+    assert few.settings["data.crop"] == 0
+    assert "data.mosaic" not in few.settings
+    epochs = often.settings["train.iterations"] * 4 / CELLS.images
+    assert epochs > 40
+    assert often.settings["data.crop"] == 0.3
+    assert often.settings["data.mosaic"] == 0.5
+    assert often.settings["data.plain_epochs"] == round(epochs / 10)
+    in_tiles = make_plan(CELLS, Pace(0.25, 0.05, 4, 320), 600, {**CHOSEN, "tile": Choice("tile", "192", "")}, {})
+    assert in_tiles.settings["data.crop"] == 0.3
+    assert "data.mosaic" not in in_tiles.settings
+    without = make_plan(CELLS, Pace(0.25, 0.05, 4, 320), 600, CHOSEN, {"data.mosaic": 0})
+    told = [{c.name for c in plan.choices} & {"mosaic", "crop"} for plan in (few, often, in_tiles, without)]
+    assert told == [set(), {"mosaic"}, {"crop"}, set()]
+
+
 @pytest.mark.parametrize("every", [1, 2, 5])
 def test_evaluations_that_the_user_asks_for_are_in_the_time(every):
     pace = Pace(0.5, 0.05, 4, 320)
