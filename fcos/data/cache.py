@@ -21,6 +21,21 @@ from .image import read_image, resize, resized_shape
 from .records import Record, Size
 
 
+def kept_shape(size: Size, data: DataConfig) -> Size:
+    """The shape an image of `size` is kept at: never enlarged, large enough for every size drawn in training."""
+    side = data.largest_side()
+    if data.crop > 0:
+        side = round(side * max(1.0, data.crop_scale[1]))
+    shape = resized_shape(size, side, round(data.max_size * side / data.size), data.round)
+    return shape if shape[0] < size[0] else size
+
+
+def kept_bytes(dataset: Dataset, data: DataConfig) -> int:
+    """The memory that `data.cache=ram` takes."""
+    shapes = np.array([kept_shape(record.size, data) for record in dataset.records], np.int64).reshape(-1, 2)
+    return int(3 * shapes.prod(axis=1).sum())
+
+
 class Reader:
     """Record index -> its image, uint8 RGB [H,W,3], through the cache that `data.cache` names.
 
@@ -77,15 +92,8 @@ class Reader:
         return image
 
     def _kept(self, index: int) -> Size:
-        """The shape an image is kept at: never enlarged, large enough for every size drawn in training."""
         assert self.data is not None
-        data = self.data
-        side = data.largest_side()
-        if data.crop > 0:
-            side = round(side * max(1.0, data.crop_scale[1]))
-        shape = resized_shape(self.records[index].size, side, round(data.max_size * side / data.size), data.round)
-        own = self.records[index].size
-        return shape if shape[0] < own[0] else own
+        return kept_shape(self.records[index].size, self.data)
 
     def _shrunk(self, index: int) -> np.ndarray:
         how = self.data.resample if self.data is not None else "auto"

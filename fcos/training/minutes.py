@@ -10,13 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import Config
+from ..data.cache import kept_bytes
 from ..data.dataset import Dataset
-from ..errors import ConfigError
+from ..data.image import read_image
+from ..errors import ConfigError, ImageError
 from ..inference.composite import OWN, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.tiles import Tiling
-from ..machine import Placement, pick_device
+from ..machine import Placement, cpu_cores, free_memory, pick_device
 from ..terminal import clock
 from . import plan as rules
 from .clock import Budget, Deadline
@@ -31,7 +33,7 @@ _SIZED = ("data.tile", "data.size", "data.max_size", "data.train_sizes")
 _SETTLED = ("train.epochs", "train.iterations")
 _PROBED = 2  # minutes from which on there are seconds to ask what to start from
 _MARGIN = 1.15  # more minutes than are just enough: the next time the machine may be slower
-_JUDGED = 6  # images that are judged for the pace
+_JUDGED, _KEPT = 6, 32  # images that are judged for the pace, and that are kept in memory for it
 
 Resolve = Callable[[str, Mapping[str, object]], Config]
 Timed = Callable[..., rules.Pace]  # as `measure`
@@ -115,6 +117,17 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
         if pace.size > config.data.size:  # not only the number of pixels counts then, memory does too
             larger = {"train.batch": pace.batch, **rules.sides(pace.size)}
             pace = timed(resolve(model.value, larger), data, wish)
+    cache, filling = None, 0.0
+    if "data.cache" not in wish.given and not tile:
+        sized = resolve(model.value, {**asked, **rules.sides(pace.size), "data.crop": 0.3})
+        decoding = seconds_to_decode(data["train"])
+        epochs, need = time_in(facts, pace, wish.budget.left).epochs, kept_bytes(data["train"], sized.data)
+        cache = rules.cache_for(decoding, pace, epochs, need, free_memory())
+        if cache:
+            asked["data.cache"], filling = cache.value, decoding * facts.images
+            kept = {"train": drawn(data["train"], _KEPT)}
+            quicker = timed(resolve(model.value, {**asked, **rules.sides(pace.size)}), kept, wish, brief=True)
+            pace = pace._replace(step=min(quicker.step, pace.step))
     given = dict(wish.given)
     given |= {"train.eval_every": config.train.eval_every} if "train.eval_every" in given else {}
     config = resolve(model.value, {**asked, **rules.sides(pace.size)})
@@ -123,7 +136,8 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
         start = start_for(config, data["train"], wish.init, wish.device)
     known = known_classes(config, data["train"].classes, start.init)
     left = wish.budget.left - (facts.judged * pace.image if known else 0.0)  # what it begins from is judged
-    chosen = {"model": model, "batch": batch, "size": size}
+    left -= filling
+    chosen = {"model": model, "batch": batch, "size": size, **({"cache": cache} if cache else {})}
     if config.train.linear_probe and len(known) < facts.classes:
         chosen["probe"], fitting = rules.probe_for(config.train.linear_probe, facts, pace, left)
         left -= fitting
@@ -158,6 +172,25 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
 def enough(minutes: float, missing: float) -> float:
     """The minutes that have so many more seconds, a margin included, in halves."""
     return math.ceil(2 * _MARGIN * (minutes + missing / 60)) / 2
+
+
+def drawn(dataset: Dataset, most: int) -> Dataset:
+    """At most so many images, evenly."""
+    return dataset.subset(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int))
+
+
+def seconds_to_decode(dataset: Dataset) -> float:
+    """Of an image, where all cores decode: by a few of them, one after another. What cannot be read is left to
+    training."""
+    times = []
+    for record in drawn(dataset, _JUDGED).records:
+        began = time.perf_counter()
+        try:
+            read_image(str(record.path))
+        except ImageError:
+            continue
+        times.append(time.perf_counter() - began)
+    return float(np.median(times)) / cpu_cores() if times else 0.0
 
 
 def time_in(facts: Facts, pace: rules.Pace, seconds: float) -> rules.Time:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fcos import terminal
 from fcos.config import DataConfig
-from fcos.data.cache import Reader
+from fcos.data.cache import Reader, kept_bytes
 from fcos.data.dataset import Dataset
 from fcos.data.records import Record
 from fcos.types import Classes
@@ -56,6 +56,7 @@ def test_filling_memory_leaves_stdout_alone(dataset, monkeypatch, capsys):
     monkeypatch.setattr(terminal, "PLAIN_SECONDS", 0.0)
     reader = Reader(dataset, DataConfig(cache="ram", size=32, max_size=64))
     assert [int(reader.read(i).max()) for i in (0, 1)] == [1, 2]
+    assert reader.memory.numel() == kept_bytes(dataset, reader.data) == 2 * 3 * 32 * 48
     out, err = capsys.readouterr()
     assert out == ""
     assert "caching 2/2" in err

@@ -25,6 +25,7 @@ from fcos.training.plan import (
     Time,
     TooShort,
     batch_for,
+    cache_for,
     command,
     flips_for,
     make_plan,
@@ -208,6 +209,42 @@ def test_few_steps_are_told_with_the_minutes_that_would_have_more(monkeypatch, t
         more = float(line[0].split("give ")[1].split(" minutes")[0])
         assert line[0].startswith(f"{steps} steps are few")
         assert 3 + (100 - steps) * step / 60 <= more <= 1.15 * (3 + (100 - steps) * step / 60) + 0.5
+
+
+@pytest.mark.parametrize(
+    ("decoding", "epochs", "need", "kept"),
+    [(0.05, 3, 250, True), (0.01, 3, 250, False), (0.05, 2.9, 250, False), (0.05, 3, 251, False)],
+)
+def test_what_is_slow_to_decode_and_fits_is_kept_in_memory(decoding, epochs, need, kept):
+    assert (cache_for(decoding, Pace(1.0, 0.1, 4, 320), epochs, need, 1000) is not None) is kept
+
+
+@pytest.mark.parametrize(("decoding", "given"), [(0.04, {}), (0.04, {"data.cache": "none"}), (0.001, {})])
+def test_a_plan_with_images_in_memory_pays_for_filling_it(monkeypatch, tmp_path, decoding, given):
+    timed = []
+
+    def measure(config, data, wish, brief=False):
+        timed.append((config.data.cache, len(data["train"])))
+        return Pace(0.8 if config.data.cache == "none" else 0.6, 0.01, config.train.batch, 320)
+
+    monkeypatch.setattr(Budget, "left", 150.0)
+    monkeypatch.setattr(minutes, "measure", measure)
+    monkeypatch.setattr(minutes, "seconds_to_decode", lambda _: decoding)
+    monkeypatch.setattr(minutes, "start_for", lambda *_: Start(None, ""))
+    data = open_splits(make_shapes(tmp_path / "shapes", {"train": 48, "val": 3}))
+    wish = minutes.Wish(Budget(3, time.monotonic()), given, "fcos-lite0", "cpu", None)
+
+    def resolved(preset, changes):
+        return resolve(preset, [f"{k}={v}" for k, v in {**changes, **given}.items()])
+
+    planned = minutes.prepare(wish, resolved, data)
+    kept = decoding > 0.01 and not given
+    assert planned.config.data.cache == ("ram" if kept else "none")
+    assert timed == [("none", 48), *([("ram", 32)] if kept else [])]
+    assert ("cache" in {c.name for c in planned.plan.choices}) is kept
+    steps, step = planned.config.train.iterations, 0.6 if kept else 0.8
+    left = 150 - planned.plan.tail - (48 * decoding if kept else 0)
+    assert left - 12 < steps * step <= left  # the layer of classes is fitted in less than that
 
 
 def test_few_images_are_learned_in_small_batches():
