@@ -79,8 +79,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
     """Time the likely configs and plan the rest of the minutes.
 
     `resolve(model, settings)` is the config of a preset with those settings below the user's. `timed`: another way to
-    time a config than `measure`. Raises ConfigError where
-    there is no time for a run, with what it takes.
+    time a config than `measure`. Raises ConfigError where there is no time for a run, with what it takes.
     """
     timed = timed or measure
     cuda = pick_device(wish.device).type == "cuda"
@@ -119,15 +118,13 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
             pace = timed(resolve(model.value, larger), data, wish)
     cache, filling = None, 0.0
     if "data.cache" not in wish.given and not tile:
-        sized = resolve(model.value, {**asked, **rules.sides(pace.size), "data.crop": 0.3})
-        decoding = seconds_to_decode(data["train"])
-        epochs, need = time_in(facts, pace, wish.budget.left).epochs, kept_bytes(data["train"], sized.data)
-        cache = rules.cache_for(decoding, pace, epochs, need, free_memory())
-        if cache:
-            asked["data.cache"], filling = cache.value, decoding * facts.images
-            kept = {"train": drawn(data["train"], _KEPT)}
-            quicker = timed(resolve(model.value, {**asked, **rules.sides(pace.size)}), kept, wish, brief=True)
-            pace = pace._replace(step=min(quicker.step, pace.step))
+        sized = resolve(model.value, {**asked, **rules.sides(pace.size), "data.crop": 0.3})  # which takes the most
+        cache, filling = in_memory(sized, data["train"], pace, wish.budget.left)
+    if cache:
+        asked["data.cache"] = cache.value
+        few = {"train": drawn(data["train"], _KEPT)}
+        quicker = timed(resolve(model.value, {**asked, **rules.sides(pace.size)}), few, wish, brief=True)
+        pace = pace._replace(step=min(quicker.step, pace.step))
     given = dict(wish.given)
     given |= {"train.eval_every": config.train.eval_every} if "train.eval_every" in given else {}
     config = resolve(model.value, {**asked, **rules.sides(pace.size)})
@@ -177,6 +174,14 @@ def enough(minutes: float, missing: float) -> float:
 def drawn(dataset: Dataset, most: int) -> Dataset:
     """At most so many images, evenly."""
     return dataset.subset(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int))
+
+
+def in_memory(config: Config, train: Dataset, pace: rules.Pace, seconds: float) -> tuple[rules.Choice | None, float]:
+    """Whether to keep the decoded images in memory, and the seconds that filling it takes."""
+    decoding = seconds_to_decode(train)
+    epochs = seconds / pace.step * pace.batch / max(len(train), 1)
+    chosen = rules.cache_for(decoding, pace, epochs, kept_bytes(train, config.data), free_memory())
+    return chosen, decoding * len(train) if chosen else 0.0
 
 
 def seconds_to_decode(dataset: Dataset) -> float:
