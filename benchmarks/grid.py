@@ -7,7 +7,7 @@
 and planned anew around it: the batch, the learning rate, the size. The sets, and how a run is trained and judged, are
 those of other_images.py: one thread, seconds of training in processor time. It begins from the detector in the
 package, except "voc3", whose images that detector has learned: there it begins from ImageNet weights. Each case is a
-line of OUT/grid.jsonl, and is not done again.
+line of OUT/grid.jsonl, and is not done again. Rows that give a size learn from whole images, not from tiles.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ the ImageNet weights of its backbone, in bf16 where the processor has it; torchv
 SSDLite's head and extra layers, as their classes compute, on the same backbone with the same ImageNet weights
 (torchvision's own FPN of 256 channels for the first two). All see the same augmented images at the same size from the
 same loader, in batches of the same size, with the same optimiser, schedule by the time used, and averaged weights.
-SSD scales images to a square, as its class does. Only fcos learns from tiles, where its plan says so.
+SSD scales images to a square, as its class does. Only fcos learns from tiles and mosaics, where its plan says so.
 
 The seconds are of training, in processor time, loading included, on one thread: other programs on the machine do not
 count. Planning and judging are not counted for anybody. Each case is one line of OUT/cases.jsonl; a case that is there
@@ -367,7 +367,7 @@ def rate(share: float, config: Config) -> float:
 def torchvision_run(case: Case, plan: Planned, learned: Dataset, judged: Dataset) -> Trained:
     """Train torchvision's class until the time is used, and judge its averaged weights."""
     torch.manual_seed(case.seed)
-    config = plan.config.override({"train": {"seed": case.seed}, "data": {"tile": 0}})
+    config = plan.config.override({"train": {"seed": case.seed}, "data": {"tile": 0, "mosaic": 0.0}})
     shift = int(case.way == "tv-ssdlite")
     network = rival(case.way, config, len(learned.classes), resized=True)
     weights = [p for p in network.parameters() if p.requires_grad]

@@ -115,7 +115,7 @@ def or_near(path: str | Path) -> str:
                 return ""
             name = near
         there = there / name
-    return f"; did you mean {there}?" if missing else ""
+    return f"; did you mean {there}?" if not os.path.lexists(path) else ""  # else it is a link to nowhere
 
 
 def _is_folder(path: Path) -> bool:

@@ -37,9 +37,12 @@ def cpu_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+UNKNOWN = 1 << 62  # bytes of free memory: let the allocation decide
+
+
 def free_memory() -> int:
     """Bytes that this process may still take: of the machine, or of its container where that has a limit."""
-    free = 1 << 62  # unknown: let the allocation decide
+    free = UNKNOWN
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

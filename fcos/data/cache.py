@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from .. import tars
 from ..config import DataConfig
 from ..errors import DataError, ImageError
 from ..files import write_whole
-from ..machine import cache_folder, cpu_cores, free_memory
+from ..machine import UNKNOWN, cache_folder, cpu_cores, free_memory
 from ..readers import parse_array
 from ..terminal import track
 from .dataset import Dataset
@@ -32,8 +33,23 @@ def kept_shape(size: Size, data: DataConfig) -> Size:
 
 def kept_bytes(dataset: Dataset, data: DataConfig) -> int:
     """The memory that `data.cache=ram` takes."""
-    shapes = np.array([kept_shape(record.size, data) for record in dataset.records], np.int64).reshape(-1, 2)
-    return int(3 * shapes.prod(axis=1).sum())
+    sizes, counts = np.unique(dataset.packed.table.sizes, axis=0, return_counts=True)
+    kept = [kept_shape((height, width), data) for height, width in sizes.tolist()]
+    return sum(3 * height * width * count for (height, width), count in zip(kept, counts.tolist(), strict=True))
+
+
+def room() -> int:
+    """The bytes that `data.cache=ram` may take here; 0 where that is not known."""
+    free = free_memory()
+    if free >= UNKNOWN:
+        return 0
+    if torch.multiprocessing.get_start_method() != "fork":  # processes then share it through a file there
+        try:
+            place = os.statvfs("/dev/shm")
+        except (AttributeError, OSError):
+            return 0
+        free = min(free, place.f_bavail * place.f_frsize)
+    return free
 
 
 class Reader:

@@ -170,11 +170,11 @@ class Trainer:
     def run(self) -> Result:
         """Train to the end. SIGINT, SIGTERM or SIGHUP raise Stopped, with a checkpoint to resume from."""
         with closing(self):
+            data = self.data["train"]  # which may be decoded into memory first, with a bar of its own
+            batches = train_loader(data, self.config, rank=self.rank, world=self.world, start_step=self.step)
             self.console.start(self.summary(), self.total, self.step)
             if self.config.train.compile:
                 self.console.note("compile   the first step waits for torch.compile, minutes on a CPU")
-            data = self.data["train"]
-            batches = train_loader(data, self.config, rank=self.rank, world=self.world, start_step=self.step)
             with (
                 closing(Ahead(iter(batches), self.fabric.device)) as loader,
                 self.signals,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import Config
-from ..data.cache import kept_bytes
+from ..data.cache import kept_bytes, room
 from ..data.dataset import Dataset
 from ..data.image import read_image
 from ..errors import ConfigError, ImageError
@@ -18,7 +18,7 @@ from ..inference.composite import OWN, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.tiles import Tiling
-from ..machine import Placement, cpu_cores, free_memory, pick_device
+from ..machine import Placement, cpu_cores, pick_device
 from ..terminal import clock
 from . import plan as rules
 from .clock import Budget, Deadline
@@ -118,13 +118,19 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
             pace = timed(resolve(model.value, larger), data, wish)
     cache, filling = None, 0.0
     if "data.cache" not in wish.given and not tile:
+        there, decoding = time_in(facts, pace, wish.budget.left), seconds_to_decode(data["train"])
         sized = resolve(model.value, {**asked, **rules.sides(pace.size), "data.crop": 0.3})  # which takes the most
-        cache, filling = in_memory(sized, data["train"], pace, wish.budget.left)
-    if cache:
-        asked["data.cache"] = cache.value
-        few = {"train": drawn(data["train"], _KEPT)}
-        quicker = timed(resolve(model.value, {**asked, **rules.sides(pace.size)}), few, wish, brief=True)
-        pace = pace._replace(step=min(quicker.step, pace.step))
+        cache = rules.cache_for(decoding, pace, there, kept_bytes(data["train"], sized.data), room())
+        if cache:
+            kept = resolve(model.value, {**asked, **rules.sides(pace.size), "data.cache": cache.value})
+            quicker = timed(kept, {"train": drawn(data["train"], _KEPT)}, wish, brief=True)
+            filling = decoding * facts.images
+            if there.steps * (pace.step - quicker.step) > filling:
+                pace, asked["data.cache"] = pace._replace(step=quicker.step), cache.value
+            else:
+                cache, filling = None, 0.0
+        if not cache and there.epochs > rules.OFTEN:
+            pace = pace._replace(step=pace.step + rules.MORE_READ * decoding * pace.batch)
     given = dict(wish.given)
     given |= {"train.eval_every": config.train.eval_every} if "train.eval_every" in given else {}
     config = resolve(model.value, {**asked, **rules.sides(pace.size)})
@@ -151,7 +157,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
         chosen["tile"] = rules.Choice("tile", str(tile), "asked for" if tile == config.data.tile else why)
     made = rules.make_plan(facts, pace, left, chosen, given)
     if isinstance(made, rules.TooShort):
-        more = enough(wish.budget.minutes, made.missing)
+        more = math.ceil(2 * _MARGIN * (wish.budget.minutes + made.missing / 60)) / 2
         raise ConfigError(f"minutes={wish.budget.minutes:g} is too short: {made.reason}; give {more:g} minutes")
     deadline = Deadline(wish.budget.minutes * 60, made.tail, start=wish.budget.start)
     spent = clock(wish.budget.minutes * 60 - wish.budget.left)
@@ -160,28 +166,16 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
     lines = [head, *made.text().splitlines()]
     planned = final.train.iterations
     if planned < rules.FEW and 2 * len(known) < facts.classes:
-        more = enough(wish.budget.minutes, (rules.FEW - planned) * pace.step)
-        lines.append(f"{planned} steps are few to learn new classes from; give {more:g} minutes for about {rules.FEW}")
+        lines.append(f"{planned} steps are few to learn new classes from: more minutes would pay")
     lines.append("the run:")
     return Prepared(final, deadline, made, lines, facts.judged * pace.image, start)
 
 
-def enough(minutes: float, missing: float) -> float:
-    """The minutes that have so many more seconds, a margin included, in halves."""
-    return math.ceil(2 * _MARGIN * (minutes + missing / 60)) / 2
-
-
 def drawn(dataset: Dataset, most: int) -> Dataset:
-    """At most so many images, evenly."""
-    return dataset.subset(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int))
-
-
-def in_memory(config: Config, train: Dataset, pace: rules.Pace, seconds: float) -> tuple[rules.Choice | None, float]:
-    """Whether to keep the decoded images in memory, and the seconds that filling it takes."""
-    decoding = seconds_to_decode(train)
-    epochs = seconds / pace.step * pace.batch / max(len(train), 1)
-    chosen = rules.cache_for(decoding, pace, epochs, kept_bytes(train, config.data), free_memory())
-    return chosen, decoding * len(train) if chosen else 0.0
+    """At most so many images, evenly, of those with objects where there are any."""
+    shown = np.flatnonzero([(~record.ignore).any() for record in dataset.records])
+    shown = shown if len(shown) else np.arange(len(dataset))
+    return dataset.subset(shown[np.linspace(0, len(shown) - 1, min(most, len(shown))).round().astype(int)])
 
 
 def seconds_to_decode(dataset: Dataset) -> float:

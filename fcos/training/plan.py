@@ -15,7 +15,7 @@ from .facts import Facts
 Settings = dict[str, object]
 
 LEAST = 40  # steps below which a run is not worth its name: a new class layer has barely left its start
-FEW = 100  # below which the plan says that more minutes would pay, where classes are new (judgement)
+FEW = 100  # steps below which the plan says that more minutes would pay, where classes are new (judgement)
 SIZES = (256, 320, 416, 512)
 _PIXELS = 14.0  # of the shorter side of a box at the network's input, which nine boxes of ten should have
 _ROOM = 2.0  # sides of a tile by the longer side of what it should hold
@@ -23,7 +23,8 @@ SMALLEST, _SMALLEST_AT = "fcos-lite0", 320  # and pixels of its input's shorter 
 _STEPS, _AT_LEAST = 300, 2.0  # steps and epochs that fcos-lite1 should have, small objects apart
 CLOSING = 5.0  # seconds of drawing, writing the report and ending the process
 _FIT = 2.0  # seconds of one core in which a layer of a few classes is fitted to its rows; twice that for 20
-_OFTEN = 25  # epochs from which on images would be learned by heart
+OFTEN = 25  # epochs from which on images would be learned by heart
+MORE_READ = 1.5  # images more that are read for each, where half of them are mosaics of four
 _BRISK = 600  # steps up to which twice the usual learning rate was tried and not worse
 _EPOCHS, _LARGER = 4.0, 1.5 * LEAST  # epochs and steps to be left where pixels are spent on more than the preset's size
 
@@ -144,16 +145,16 @@ def probe_for(usual: int, facts: Facts, pace: Pace, seconds: float) -> tuple[Cho
     return Choice("probe", str(images), told), each * images + fit
 
 
-def cache_for(decoding: float, pace: Pace, epochs: float, need: int, free: int) -> Choice | None:
+def cache_for(decoding: float, pace: Pace, time: Time, need: int, room: int) -> Choice | None:
     """Decoded images are kept in memory, shrunk to what training asks for, where decoding is a twentieth of a step or
-    more. They are all decoded once for it, so only from three epochs on, and in a quarter of the free memory
-    (judgement).
+    more. They are all decoded once for it, so only from three epochs and 100 steps on, and in a quarter of the free
+    memory (judgement).
 
-    decoding: seconds of the whole machine for an image. need, free: bytes. With photographs of 12 megapixels a step of
+    decoding: seconds of the whole machine for an image. need, room: bytes. With photographs of 12 megapixels a step of
     four took 1.53 s of one core without and 1.12 s with it; of mosaics 2.00 s and 1.04 s (training).
     """
     share = decoding * pace.batch / pace.step
-    if share < 0.05 or epochs < 3 or need > free / 4:
+    if share < 0.05 or time.epochs < 3 or time.steps < FEW or need > room / 4:
         return None
     return Choice("cache", "ram", f"decoding is {100 * min(share, 1):.0f} % of a step; {need / 1e6:,.0f} MB in memory")
 
@@ -204,24 +205,24 @@ def flips_for(facts: Facts) -> Choice:
     return Choice("flips", "left-right, up-down", "up and down look alike")
 
 
-def mixing_for(epochs: float, tiled: bool) -> tuple[Settings, Choice | None]:
-    """What keeps images that are seen often from being learned by heart: from 25 epochs on half of them are mosaics
-    but for the last tenth of the run, and three of ten others are cropped. Tiles are only cropped (mosaics of them were
-    not tried).
+def mixing_for(epochs: float, mosaics: bool) -> tuple[Settings, Choice | None]:
+    """What keeps images that are seen often from being learned by heart: from 25 epochs on half of them are mosaics,
+    but for the last tenth of the planned steps, four epochs at least, and three of ten others are cropped. `mosaics`:
+    whether there may be some; of tiles they were not tried.
 
     From ImageNet weights, 30 minutes of one core, with mosaics and without: 100 images of VOC's cars, cats and chairs,
-    59 epochs, AP 0.269 and 0.239; bccd, 33 epochs, 0.621 and 0.616; digits, 47 epochs, 0.915 and 0.909
-    (docs/measurements/studies.md). The crops are judgement.
+    59 epochs, AP 0.269 and 0.239; bccd, 33 epochs, 0.621 and 0.616; digits, 47 epochs, 0.915 and 0.909;
+    one seed, so only their agreeing says something (docs/measurements/studies.md). The crops, and 25, are judgement.
     """
-    often = epochs > _OFTEN
+    often = epochs > OFTEN
     settings: Settings = {"data.crop": 0.3 if often else 0.0}
     if not often:
         return settings, None
     told = f"{epochs:.0f} epochs: the same images would be learned by heart"
-    if tiled:
+    if not mosaics:
         return settings, Choice("crop", "3 of 10", told)
     settings |= {"data.mosaic": 0.5, "data.plain_epochs": max(4, round(epochs / 10))}
-    return settings, Choice("mosaic", "5 of 10", told)
+    return settings, Choice("mosaic", "5 of 10", f"{told}; 3 of 10 others are cropped")
 
 
 def make_plan(
@@ -253,7 +254,7 @@ def make_plan(
     epochs = steps * pace.batch / max(facts.images, 1)
     rounds = steps / max(math.ceil(facts.images / pace.batch), 1)  # as training counts epochs: the last batch is short
     size, flips = pace.size, flips_for(facts)
-    mixing, mixed = mixing_for(epochs, "tile" in chosen)
+    mixing, mixed = mixing_for(rounds, "tile" not in chosen and "data.mosaic" not in given)
     settings: Settings = {
         "train.batch": pace.batch,
         "train.iterations": steps,

@@ -1,6 +1,7 @@
 """Images kept: where, and without a word on stdout."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ from PIL import Image
 
 from fcos import terminal
 from fcos.config import DataConfig
-from fcos.data.cache import Reader, kept_bytes
+from fcos.data import cache
+from fcos.data.cache import Reader, kept_bytes, room
 from fcos.data.dataset import Dataset
 from fcos.data.records import Record
+from fcos.machine import UNKNOWN
 from fcos.types import Classes
 
 
@@ -50,6 +53,17 @@ def test_images_are_kept_in_the_cache_folder(platform, variables, folder, datase
     assert len(kept) == 1
     np.save(kept[0], np.full_like(first, 77))  # only who reads it there sees this
     assert (Reader(dataset, data).read(0) == 77).all()
+
+
+def test_no_room_where_the_memory_is_not_known(monkeypatch):
+    monkeypatch.setattr(cache, "free_memory", lambda: 5000)
+    monkeypatch.setattr("torch.multiprocessing.get_start_method", lambda: "fork")
+    assert room() == 5000
+    monkeypatch.setattr("torch.multiprocessing.get_start_method", lambda: "forkserver")
+    monkeypatch.setattr(cache.os, "statvfs", lambda _: SimpleNamespace(f_bavail=3, f_frsize=1000), raising=False)
+    assert room() == 3000
+    monkeypatch.setattr(cache, "free_memory", lambda: UNKNOWN)
+    assert room() == 0
 
 
 def test_filling_memory_leaves_stdout_alone(dataset, monkeypatch, capsys):

@@ -48,6 +48,8 @@ def test_the_nearest_name_is_offered_but_not_for_images_which_may_be_thousands(t
     (tmp_path / "baseline.json").touch()
     assert refused(read, tmp_path / "basline.json").endswith(f"; did you mean {tmp_path / 'baseline.json'}?")
     assert refused(read, tmp_path / "other.txt").endswith("no such file or directory")
+    (tmp_path / "link.json").symlink_to("gone.json")
+    assert refused(read, tmp_path / "link.json").endswith("no such file or directory")
     with pytest.raises(ImageError, match=r"no such file or directory$"):
         read(tmp_path / "basline.json", kind=ImageError)
 

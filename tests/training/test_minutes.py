@@ -188,7 +188,7 @@ def test_a_larger_model_is_timed_where_there_is_time_for_it(monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize(("step", "told"), [(2.5, True), (0.9, False)])
-def test_few_steps_are_told_with_the_minutes_that_would_have_more(monkeypatch, tmp_path, step, told):
+def test_few_steps_for_new_classes_are_told(monkeypatch, tmp_path, step, told):
     monkeypatch.setattr(Budget, "left", 150.0)
     monkeypatch.setattr(
         minutes, "measure", lambda config, data, wish, brief=False: Pace(step, 0.01, config.train.batch, 320)
@@ -205,31 +205,39 @@ def test_few_steps_are_told_with_the_minutes_that_would_have_more(monkeypatch, t
     assert (steps < 100) == told
     line = [line for line in planned.lines if "steps are few to learn" in line]
     assert bool(line) == told
-    if told:
-        more = float(line[0].split("give ")[1].split(" minutes")[0])
-        assert line[0].startswith(f"{steps} steps are few")
-        assert 3 + (100 - steps) * step / 60 <= more <= 1.15 * (3 + (100 - steps) * step / 60) + 0.5
+    assert all(said.startswith(f"{steps} steps are few") for said in line)
 
 
 @pytest.mark.parametrize(
-    ("decoding", "epochs", "need", "kept"),
-    [(0.05, 3, 250, True), (0.01, 3, 250, False), (0.05, 2.9, 250, False), (0.05, 3, 251, False)],
+    ("decoding", "steps", "epochs", "need", "kept"),
+    [
+        (0.05, 100, 3, 250, True),
+        (0.01, 100, 3, 250, False),
+        (0.05, 99, 3, 250, False),
+        (0.05, 100, 2.9, 250, False),
+        (0.05, 100, 3, 251, False),
+    ],
 )
-def test_what_is_slow_to_decode_and_fits_is_kept_in_memory(decoding, epochs, need, kept):
-    assert (cache_for(decoding, Pace(1.0, 0.1, 4, 320), epochs, need, 1000) is not None) is kept
+def test_what_is_slow_to_decode_and_fits_is_kept_in_memory(decoding, steps, epochs, need, kept):
+    made = cache_for(decoding, Pace(1.0, 0.1, 4, 320), Time(3, steps, epochs), need, 1000)
+    assert (made is not None) is kept
 
 
-@pytest.mark.parametrize(("decoding", "given"), [(0.04, {}), (0.04, {"data.cache": "none"}), (0.001, {})])
-def test_a_plan_with_images_in_memory_pays_for_filling_it(monkeypatch, tmp_path, decoding, given):
+@pytest.mark.parametrize(
+    ("decoding", "given", "quick"),
+    [(0.04, {}, 0.6), (0.04, {}, 0.795), (0.04, {"data.cache": "none"}, 0.6), (0.001, {}, 0.6)],
+)
+def test_a_plan_with_images_in_memory_pays_for_filling_it(monkeypatch, tmp_path, decoding, given, quick):
     timed = []
 
     def measure(config, data, wish, brief=False):
         timed.append((config.data.cache, len(data["train"])))
-        return Pace(0.8 if config.data.cache == "none" else 0.6, 0.01, config.train.batch, 320)
+        return Pace(0.8 if config.data.cache == "none" else quick, 0.01, config.train.batch, 320)
 
     monkeypatch.setattr(Budget, "left", 150.0)
     monkeypatch.setattr(minutes, "measure", measure)
     monkeypatch.setattr(minutes, "seconds_to_decode", lambda _: decoding)
+    monkeypatch.setattr(minutes, "room", lambda: 1 << 40)
     monkeypatch.setattr(minutes, "start_for", lambda *_: Start(None, ""))
     data = open_splits(make_shapes(tmp_path / "shapes", {"train": 48, "val": 3}))
     wish = minutes.Wish(Budget(3, time.monotonic()), given, "fcos-lite0", "cpu", None)
@@ -238,13 +246,23 @@ def test_a_plan_with_images_in_memory_pays_for_filling_it(monkeypatch, tmp_path,
         return resolve(preset, [f"{k}={v}" for k, v in {**changes, **given}.items()])
 
     planned = minutes.prepare(wish, resolved, data)
-    kept = decoding > 0.01 and not given
+    tried = decoding > 0.01 and not given
+    kept = tried and quick < 0.7  # else nothing is gained
     assert planned.config.data.cache == ("ram" if kept else "none")
-    assert timed == [("none", 48), *([("ram", 32)] if kept else [])]
+    assert timed == [("none", 48), *([("ram", 32)] if tried else [])]
     assert ("cache" in {c.name for c in planned.plan.choices}) is kept
     steps, step = planned.config.train.iterations, 0.6 if kept else 0.8
     left = 150 - planned.plan.tail - (48 * decoding if kept else 0)
     assert left - 12 < steps * step <= left  # the layer of classes is fitted in less than that
+
+
+def test_images_that_are_timed_have_objects_where_there_are_some(tmp_path):
+    data = open_splits(make_shapes(tmp_path / "shapes", {"train": 12}))["train"]
+    empty = [replace(record, ignore=np.ones(len(record.boxes), bool)) for record in data.records]
+    mostly = replace(data, records=(*empty[:7], data.records[7], *empty[8:]))
+    assert [record.id for record in minutes.drawn(mostly, 4).records] == [data.records[7].id]
+    assert len(minutes.drawn(replace(data, records=tuple(empty)), 4)) == 4
+    assert [record.id for record in minutes.drawn(data, 2).records] == [data.records[0].id, data.records[-1].id]
 
 
 def test_few_images_are_learned_in_small_batches():
@@ -336,7 +354,7 @@ def test_images_that_are_seen_often_are_mixed():
     few, often = (make_plan(CELLS, Pace(step, 0.05, 4, 320), 600, CHOSEN, {}) for step in (0.5, 0.25))
     assert few.settings["data.crop"] == 0
     assert "data.mosaic" not in few.settings
-    epochs = often.settings["train.iterations"] * 4 / CELLS.images
+    epochs = often.settings["train.iterations"] / 52  # of 205 images by 4, the last batch filled up
     assert epochs > 40
     assert often.settings["data.crop"] == 0.3
     assert often.settings["data.mosaic"] == 0.5
@@ -346,7 +364,8 @@ def test_images_that_are_seen_often_are_mixed():
     assert "data.mosaic" not in in_tiles.settings
     without = make_plan(CELLS, Pace(0.25, 0.05, 4, 320), 600, CHOSEN, {"data.mosaic": 0})
     told = [{c.name for c in plan.choices} & {"mosaic", "crop"} for plan in (few, often, in_tiles, without)]
-    assert told == [set(), {"mosaic"}, {"crop"}, set()]
+    assert told == [set(), {"mosaic"}, {"crop"}, {"crop"}]
+    assert "data.plain_epochs" not in without.settings
 
 
 @pytest.mark.parametrize("every", [1, 2, 5])
