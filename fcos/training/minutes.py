@@ -123,7 +123,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
         cache = rules.cache_for(decoding, pace, there, kept_bytes(data["train"], sized.data), room())
         if cache:
             kept = resolve(model.value, {**asked, **rules.sides(pace.size), "data.cache": cache.value})
-            quicker = timed(kept, {"train": drawn(data["train"], _KEPT)}, wish, brief=True)
+            quicker = timed(kept, {"train": drawn(data["train"], _KEPT)}, wish)  # a few would be read ahead: not brief
             filling = decoding * facts.images
             if there.steps * (pace.step - quicker.step) > filling:
                 pace, asked["data.cache"] = pace._replace(step=quicker.step), cache.value
