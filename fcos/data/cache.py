@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,10 +45,9 @@ def room() -> int:
         return 0
     if torch.multiprocessing.get_start_method() != "fork":  # processes then share it through a file there
         try:
-            place = os.statvfs("/dev/shm")
-        except (AttributeError, OSError):
+            free = min(free, shutil.disk_usage("/dev/shm").free)
+        except OSError:
             return 0
-        free = min(free, place.f_bavail * place.f_frsize)
     return free
 
 

@@ -60,7 +60,7 @@ def test_no_room_where_the_memory_is_not_known(monkeypatch):
     monkeypatch.setattr("torch.multiprocessing.get_start_method", lambda: "fork")
     assert room() == 5000
     monkeypatch.setattr("torch.multiprocessing.get_start_method", lambda: "forkserver")
-    monkeypatch.setattr(cache.os, "statvfs", lambda _: SimpleNamespace(f_bavail=3, f_frsize=1000), raising=False)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3000))
     assert room() == 3000
     monkeypatch.setattr(cache, "free_memory", lambda: UNKNOWN)
     assert room() == 0
