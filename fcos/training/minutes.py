@@ -118,18 +118,18 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
             pace = timed(resolve(model.value, larger), data, wish)
     cache, filling = None, 0.0
     if "data.cache" not in wish.given and not tile:
-        there, decoding = time_in(facts, pace, wish.budget.left), seconds_to_decode(data["train"])
+        uncached, decoding = time_in(facts, pace, wish.budget.left), seconds_to_decode(data["train"])
         sized = resolve(model.value, {**asked, **rules.sides(pace.size), "data.crop": 0.3})  # which takes the most
-        cache = rules.cache_for(decoding, pace, there, kept_bytes(data["train"], sized.data), room())
+        cache = rules.cache_for(decoding, pace, uncached, kept_bytes(data["train"], sized.data), room())
         if cache:
             kept = resolve(model.value, {**asked, **rules.sides(pace.size), "data.cache": cache.value})
             quicker = timed(kept, {"train": drawn(data["train"], _KEPT)}, wish)  # a few would be read ahead: not brief
             filling = decoding * facts.images
-            if there.steps * (pace.step - quicker.step) > filling:
+            if uncached.steps * (pace.step - quicker.step) > filling:
                 pace, asked["data.cache"] = pace._replace(step=quicker.step), cache.value
             else:
                 cache, filling = None, 0.0
-        if not cache and there.epochs > rules.OFTEN:
+        if not cache and uncached.epochs > rules.OFTEN and "data.mosaic" not in wish.given:
             pace = pace._replace(step=pace.step + rules.MORE_READ * decoding * pace.batch)
     given = dict(wish.given)
     given |= {"train.eval_every": config.train.eval_every} if "train.eval_every" in given else {}
@@ -173,7 +173,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
 
 def drawn(dataset: Dataset, most: int) -> Dataset:
     """At most so many images, evenly, of those with objects where there are any."""
-    shown = np.flatnonzero([(~record.ignore).any() for record in dataset.records])
+    shown = np.unique(dataset.packed.owner[~dataset.packed.table.ignore])
     shown = shown if len(shown) else np.arange(len(dataset))
     return dataset.subset(shown[np.linspace(0, len(shown) - 1, min(most, len(shown))).round().astype(int)])
 
