@@ -54,18 +54,18 @@ def room() -> int:
 class Reader:
     """Record index -> its image, uint8 RGB [H,W,3], through the cache that `data.cache` names.
 
-    Without a config images are read from their files as they are. Raises ImageError for an image that
-    cannot be read or whose size is not the record's.
+    Without settings images are read from their files as they are. quiet: no bar while they are decoded into memory.
+    Raises ImageError for an image that cannot be read or whose size is not the record's.
     """
 
-    def __init__(self, dataset: Dataset, data: DataConfig | None = None) -> None:
+    def __init__(self, dataset: Dataset, data: DataConfig | None = None, quiet: bool = False) -> None:
         self.records = dataset.records
         self.data = data
         self.memory: torch.Tensor | None = None
         self.folder: Path | None = None
         self._last: tuple[Path | None, np.ndarray] = (None, np.zeros((0, 0, 3), np.uint8))
         if data is not None and data.cache == "ram":
-            self._fill()
+            self._fill(quiet)
         elif data is not None and data.cache == "disk":
             self.folder = cache_folder() / "pictures"
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ class Reader:
         how = self.data.resample if self.data is not None else "auto"
         return resize(self._decode(index), self._kept(index), how)
 
-    def _fill(self) -> None:
+    def _fill(self, quiet: bool) -> None:
         """Decode all images into one block, which loader processes share."""
         self.shapes = [self._kept(index) for index in range(len(self.records))]
         lengths = np.array([3 * h * w for h, w in self.shapes], dtype=np.int64)
@@ -138,7 +138,7 @@ class Reader:
 
         with ThreadPoolExecutor(cpu_cores()) as pool:
             work = pool.map(one, range(len(self.records)))
-            for _ in track(work, len(self.records), "caching", unit="images"):
+            for _ in work if quiet else track(work, len(self.records), "caching", unit="images"):
                 pass
         if torch.multiprocessing.get_start_method() != "fork":
             memory.share_memory_()  # forked processes share it anyway

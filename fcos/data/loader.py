@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import cv2
@@ -26,6 +26,7 @@ from .image import resized_shape
 from .records import Size
 from .sampler import IMAGE_STREAM, Sampler, Step, canvas
 
+_PREFETCH = 2  # items that each worker prepares in advance
 _GRACE = 10  # seconds that a worker lives on after SIGTERM
 SMALLEST_SIDE = 1e-3  # pixels; thinner boxes teach nothing and divide by zero
 
@@ -156,20 +157,35 @@ def fill_color(config: Config) -> Color:
 # --------------------------------------------------------------------------- loaders
 
 
-class _Steps(torch.utils.data.Dataset[Any]):
-    """Step number -> the batches of this process. Errors travel as values, so that they stay one line."""
+class _Plans:
+    """The plans of the steps from `start` on. They are made here and not by the workers, as late as may be, so that
+    `sampler.plain_from` may change on the way."""
 
-    def __init__(self, source: Source, sampler: Sampler) -> None:
-        self.source, self.sampler = source, sampler
+    def __init__(self, sampler: Sampler, start: int) -> None:
+        self.sampler, self.steps = sampler, range(start, sampler.total_steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Step]:
+        for step in self.steps:
+            self.sampler.reached = step + 1
+            yield self.sampler.plan(step)
+
+
+class _Steps(torch.utils.data.Dataset[Any]):
+    """The plan of a step -> the batches of this process, whose `parts` are places in the step's batch. Errors travel as
+    values, so that they stay one line."""
+
+    def __init__(self, source: Source, parts: list[range]) -> None:
+        self.source, self.parts = source, parts
         self.fill = fill_color(source.config)
 
-    def __getitem__(self, step: int) -> tuple[list[Batch] | FcosError, dict[str, str]]:
+    def __getitem__(self, plan: Step) -> tuple[list[Batch] | FcosError, dict[str, str]]:
         failures = _Failures()
-        plan = self.sampler.plan(step)
         batches = []
         try:
-            for part in range(self.source.config.train.accumulate):
-                slots = self.sampler.slots(part)
+            for slots in self.parts:
                 samples = [train_sample(self.source, plan, slot, failures) for slot in slots]
                 batches.append(to_batch(samples, plan.canvas, self.fill, [plan.records[slot] for slot in slots]))
         except FcosError as error:
@@ -206,7 +222,7 @@ class _Groups(torch.utils.data.Dataset[Any]):
 class Loader:
     """Iterates batches in order. `skipped`: path -> reason for every image that could not be read."""
 
-    def __init__(self, source: Any, keys: range, workers: int, item_bytes: int) -> None:
+    def __init__(self, source: Any, keys: range | _Plans, workers: int, item_bytes: int) -> None:
         self.source, self.keys = source, keys
         self.workers = count_workers(workers, item_bytes)
         self.skipped: dict[str, str] = {}
@@ -220,7 +236,7 @@ class Loader:
             batch_size=None,
             sampler=self.keys,
             num_workers=self.workers,
-            prefetch_factor=2 if self.workers else None,
+            prefetch_factor=_PREFETCH if self.workers else None,
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # leaves the global random state alone
         )
@@ -235,24 +251,25 @@ class Loader:
                 yield item
 
 
-def train_loader(dataset: Dataset, config: Config, *, rank: int = 0, world: int = 1, start_step: int = 0) -> Loader:
+def train_loader(
+    dataset: Dataset, config: Config, *, sampler: Sampler | None = None, start_step: int = 0, quiet: bool = False
+) -> Loader:
     """Steps start_step.. to the end of training; each item is the list of this process's batches, one for
     each accumulation step. The images are uint8 [N,3,H,W]; boxes are in the resized frame, cut to it.
 
-    An image that cannot be read is replaced by the next one and warned about once. `.sampler` knows
-    steps_per_epoch and total_steps. Raises ConfigError and DataError as `Sampler`, ImageError when twenty
-    images in a row cannot be read.
+    sampler: says what each step sees; left out: the one of `config`, for a single process. quiet: no bar while
+    images are decoded into memory. An image that cannot be read is replaced by the next one and warned about once.
+    Raises ConfigError and DataError as `Sampler`, ImageError when twenty images in a row cannot be read.
     """
     if all(record.path is None for record in dataset.records) and len(dataset):
         raise DataError(f"{dataset.root}: there are annotations but no images to train on")
-    sampler = Sampler(dataset, config.data, config.train, rank, world)
-    reader = Reader(dataset, config.data)
+    sampler = sampler or Sampler(dataset, config.data, config.train)
+    reader = Reader(dataset, config.data, quiet)
     side = config.data.largest_side()
-    item_bytes = 3 * config.train.batch // world * side * round(config.data.max_size * side / config.data.size)
-    steps = range(start_step, sampler.total_steps)
-    loader = Loader(_Steps(Source(dataset, reader, config), sampler), steps, config.data.workers, item_bytes)
-    loader.sampler = sampler  # type: ignore[attr-defined]
-    return loader
+    item_bytes = 3 * config.train.batch // sampler.world * side * round(config.data.max_size * side / config.data.size)
+    parts = [sampler.slots(part) for part in range(config.train.accumulate)]
+    steps = _Steps(Source(dataset, reader, config), parts)
+    return Loader(steps, _Plans(sampler, start_step), config.data.workers, item_bytes)
 
 
 def eval_batches(dataset: Dataset, config: Config, batch: int = 1, *, rank: int = 0, world: int = 1) -> Loader:

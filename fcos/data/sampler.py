@@ -1,7 +1,7 @@
 """Which images a training step sees, at which size: a pure function of (seed, step).
 
-Nothing is remembered from step to step, so resuming needs only the step number, and no split over processes
-or accumulation steps changes the data.
+Nothing is remembered from step to step, so resuming needs only the step number (and `plain_from`, where a run was
+shortened), and no split over processes or accumulation steps changes the data.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Step(NamedTuple):
 
 
 class Sampler:
-    """The order of images. `plan(step)` depends on nothing but the arguments given here and the step.
+    """The order of images. `plan(step)` depends on nothing but the arguments given here, the step and `plain_from`,
+    the step at which mosaic and mixup end: `data.plain_epochs` before the last.
 
     Raises ConfigError when the batch cannot be split evenly over processes and accumulation steps, and
     DataError for a data set without images.
@@ -57,6 +58,8 @@ class Sampler:
         self.count = round(float(self.repeats.sum()))
         self.steps_per_epoch = -(-self.count // train.batch)
         self.total_steps = train.iterations or train.epochs * self.steps_per_epoch
+        self.plain_from = self._plain_start(self.total_steps)
+        self.reached = 0  # the step after the last that a loader planned
         self._orders: dict[int, np.ndarray] = {}
 
     def plan(self, step: int) -> Step:
@@ -68,15 +71,22 @@ class Sampler:
             resized_shape((height, width), short, longest, self.data.round)
             for height, width in self.sizes[records].tolist()
         )
-        last_epoch = -(-self.total_steps // self.steps_per_epoch)
         return Step(
             epoch,
             tuple(int(r) for r in records),
             tuple(range(index * batch, (index + 1) * batch)),
             frames,
             canvas(frames, self.data.divisor),
-            epoch >= last_epoch - self.data.plain_epochs,
+            step >= self.plain_from,
         )
+
+    def earlier_plain(self, total: int) -> int:
+        """The `plain_from` of a run that shall have no more than `total` steps: as many epochs before its end, but
+        after what loaders have planned (and one step more, which they may plan while this is set)."""
+        return min(self.plain_from, max(self._plain_start(total), self.reached + 1))
+
+    def _plain_start(self, total: int) -> int:
+        return max(0, -(-total // self.steps_per_epoch) - self.data.plain_epochs) * self.steps_per_epoch
 
     def slots(self, part: int) -> range:
         """Places in the step's batch that belong to accumulation step `part` of this process."""

@@ -138,7 +138,7 @@ class Trainer:
         self.model, self.optimizer = self.fabric.setup(forward, optimizer)
 
         self.sampler = Sampler(self.data["train"], config.data, config.train, self.rank, self.world)
-        self.total = self.sampler.total_steps  # fewer where the time is short; the sampler's plan stays
+        self.total = self.sampler.total_steps  # fewer where the time is short; the order and the sizes of images stay
         self.deadline = options.deadline
         self.step = 0
         self.judging = Judge(config, self.data.get("val"), self.classes, self.around, self.images)
@@ -170,8 +170,8 @@ class Trainer:
     def run(self) -> Result:
         """Train to the end. SIGINT, SIGTERM or SIGHUP raise Stopped, with a checkpoint to resume from."""
         with closing(self):
-            data = self.data["train"]  # which may be decoded into memory first, with a bar of its own
-            batches = train_loader(data, self.config, rank=self.rank, world=self.world, start_step=self.step)
+            data, quiet = self.data["train"], self.console.quiet  # images may be decoded into memory first, with a bar
+            batches = train_loader(data, self.config, sampler=self.sampler, start_step=self.step, quiet=quiet)
             self.console.start(self.summary(), self.total, self.step)
             if self.config.train.compile:
                 self.console.note("compile   the first step waits for torch.compile, minutes on a CPU")
@@ -256,6 +256,8 @@ class Trainer:
                 told = f"is too short for {self.total:,} steps at this pace; the run will have {total:,}"
             self.console.note(f"    time  {told}")
             self.total = total
+            plain = self.fabric.all_reduce(float(self.sampler.earlier_plain(total)), reduce_op="max")
+            self.sampler.plain_from = int(plain)
             self.console.shorten(total)
             self.save()
 
@@ -424,6 +426,7 @@ class Trainer:
                 "data": self.data_hash,
                 "seconds": self.elapsed(),
                 "total": self.total,
+                "plain_from": self.sampler.plain_from,
                 "deadline": None if self.deadline is None else self.deadline.stored(),
             }
             self.saver.start(partial(self.write, self.step, copied(state), self.about()))
@@ -466,6 +469,7 @@ class Trainer:
         before, now = stored["config"]["train"], self.config.train
         if (before["iterations"], before["epochs"]) == (now.iterations, now.epochs):  # else made longer or shorter
             self.total = min(stored.get("total", self.total), self.total)  # the time may have lowered it, nothing else
+            self.sampler.plain_from = min(stored.get("plain_from", self.sampler.plain_from), self.sampler.plain_from)
             self.deadline = Deadline.again(stored["deadline"], self.options.began) if stored.get("deadline") else None
         self.step = stored["step"]
         self.judging.restore(stored)

@@ -28,6 +28,6 @@ def sample_run(
     with scratch() as folder:
         trainer = make(quick, data, RunOptions(folder / "pace", init, device=device, quiet=True))
         with closing(trainer):
-            batches = train_loader(trainer.data["train"], trainer.config)
+            batches = train_loader(trainer.data["train"], trainer.config, sampler=trainer.sampler, quiet=True)
             with closing(Ahead(iter(batches), trainer.fabric.device)) as loader:
                 yield trainer, lambda: trainer.train_step(loader)

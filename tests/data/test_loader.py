@@ -86,7 +86,8 @@ def test_workers_change_nothing_and_leave_the_global_random_state_alone(dataset)
 def test_every_split_of_a_step_holds_the_same_images(dataset, world, accumulate):
     whole = flat(train_loader(dataset, config(BUSY)))
     settings = config(BUSY, accumulate=accumulate)
-    ranks = [list(train_loader(dataset, settings, rank=r, world=world)) for r in range(world)]
+    samplers = [Sampler(dataset, settings.data, settings.train, rank, world) for rank in range(world)]
+    ranks = [list(train_loader(dataset, settings, sampler=sampler)) for sampler in samplers]
     for step, expected in enumerate(whole):
         # Part a of rank r is slice number a * world + r of the step.
         parts = [[ranks[r][step][a]] for a in range(accumulate) for r in range(world)]
@@ -95,7 +96,7 @@ def test_every_split_of_a_step_holds_the_same_images(dataset, world, accumulate)
 
 def test_batch_that_cannot_be_split(dataset):
     with pytest.raises(ConfigError, match=r"train\.batch=8 cannot be split over 3 processes"):
-        train_loader(dataset, config(), world=3)
+        Sampler(dataset, config().data, config().train, 0, 3)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8, 30])
@@ -167,6 +168,33 @@ def test_mosaic_stops_for_the_last_epochs(dataset):
     settings = config({"plain_epochs": 1, "mosaic": 1.0}, epochs=3)
     sampler = Sampler(dataset, settings.data, settings.train)
     assert [sampler.plan(s).plain for s in range(6)] == [False] * 4 + [True] * 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_mosaic_stops_earlier_in_a_run_that_was_shortened(dataset, workers):
+    """Ten epochs of two steps; after the fifth step the run shall have eleven, so epochs 4 and 5 are plain. What
+    workers had made ready by then stays: five steps more."""
+    settings = config(BUSY | {"plain_epochs": 2, "mosaic": 1.0, "workers": workers}, epochs=10)
+    sampler = Sampler(dataset, settings.data, settings.train)
+    assert [sampler.plain_from, sampler.earlier_plain(20), sampler.earlier_plain(11)] == [16, 16, 8]
+    batches = iter(train_loader(dataset, settings, sampler=sampler))
+    seen = [next(batches) for _ in range(5)]
+    sampler.plain_from = sampler.earlier_plain(11)
+    assert sampler.plain_from == (8 if workers == 0 else 10)
+    seen += list(batches)
+    again = Sampler(dataset, settings.data, settings.train)
+    again.plain_from = sampler.plain_from  # as a run that is resumed has it
+    ours, resumed, whole = (
+        flat(steps)[:11]
+        for steps in (seen, train_loader(dataset, settings, sampler=again), train_loader(dataset, settings))
+    )
+    for step in range(11):
+        same(ours[step], resumed[step])
+        assert [row[4] for row in ours[step]] == [row[4] for row in whole[step]]
+    changed = [
+        any((a[0] != b[0]).any() for a, b in zip(*steps, strict=True)) for steps in zip(ours, whole, strict=True)
+    ]
+    assert changed == [step >= sampler.plain_from for step in range(11)]
 
 
 def test_images_without_augmentation_are_where_they_should_be(dataset):

@@ -79,7 +79,7 @@ def steps(jobs, data: Path, out: Path):
             real()
 
         trainer.optimizer.step = step
-        loader = train_loader(splits["train"], config, rank=trainer.rank, world=trainer.world)
+        loader = train_loader(splits["train"], config, sampler=trainer.sampler)
         for batches in loader:
             seen.append([(list(b.ids), sum(len(t.boxes) for t in b.targets)) for b in batches])
             norms.append(one_step(trainer, batches).grad_norm)

@@ -293,7 +293,14 @@ def test_a_checkpoint_that_lacks_a_value_is_one_line(tmp_path):
         torch.save({k: v for k, v in whole.items() if k != key}, file)
         with pytest.raises(ModelError, match=key):
             load_checkpoint(tmp_path)
-    for key, value in (("step", -1), ("stale", -3), ("total", 2**63), ("total", "7"), ("seconds", math.nan)):
+    for key, value in (
+        ("step", -1),
+        ("stale", -3),
+        ("total", 2**63),
+        ("total", "7"),
+        ("plain_from", "7"),
+        ("seconds", math.nan),
+    ):
         torch.save({**whole, key: value}, file)
         with pytest.raises(ModelError, match="its steps or its time cannot be read"):
             load_checkpoint(tmp_path)
