@@ -142,7 +142,7 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
     grid = figure.subplots(lines, columns, squeeze=False).flat
     for axes in grid:
         axes.set_axis_off()
-    end = max((float(row["step"]) for row in rows), default=1.0)
+    end = max([1.0, *(float(row["step"]) for row in rows)])  # a run may be judged before its first step
     for axes, (title, series, scale) in zip(figure.axes, drawn, strict=False):
         axes.set_axis_on()
         style(axes, title, "step")

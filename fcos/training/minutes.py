@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ..config import Config
 from ..data.cache import kept_bytes, room
@@ -18,9 +19,10 @@ from ..inference.composite import OWN, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.tiles import Tiling
-from ..machine import Placement, cpu_cores, pick_device
+from ..machine import Placement, cpu_cores, pick_device, training_dtype
 from ..terminal import clock
 from . import plan as rules
+from .batch_size import CPU_SHARE, free_bytes
 from .clock import Budget, Deadline
 from .facts import Facts, gather, through_tiles
 from .sample import sample_run
@@ -33,6 +35,8 @@ _SIZED = ("data.tile", "data.size", "data.max_size", "data.train_sizes")
 _SETTLED = ("train.epochs", "train.iterations")
 _PROBED = 2  # minutes from which on there are seconds to ask what to start from
 _MARGIN = 1.15  # more minutes than are just enough: the next time the machine may be slower
+_HALVED = 0.55  # of the memory of a step in fp32, in bf16
+_UNSEEN = 0.7  # of a GPU's free memory, for a step that was not tried there (judgement)
 _JUDGED, _KEPT = 6, 32  # images that are judged for the pace, and that are kept in memory for it
 
 Resolve = Callable[[str, Mapping[str, object]], Config]
@@ -82,21 +86,27 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
     time a config than `measure`. Raises ConfigError where there is no time for a run, with what it takes.
     """
     timed = timed or measure
-    cuda = pick_device(wish.device).type == "cuda"
+    device = pick_device(wish.device)
+    cuda = device.type == "cuda"
     facts = gather(dict(data))
+    batch = rules.batch_for(facts, cuda)
     model = rules.model_for(rules.Time(wish.budget.minutes), facts, cuda)
     if wish.model is not None:
-        model = rules.Choice("model", wish.model, "asked for")
-    batch = rules.batch_for(facts, cuda)
-    asked: rules.Settings = {"train.batch": int(batch.value)}
-    config = resolve(model.value, asked)
-    if "data.size" in wish.given:  # timed at the sizes that will be learned at
-        config = resolve(model.value, {**asked, **rules.sides(config.data.size)})
+        model = rules.Choice("model", wish.model, rules.ASKED)
+    own = resolve(model.value, {"train.batch": int(batch.value)})
     if "train.batch" in wish.given:
-        batch = rules.Choice("batch", str(config.train.batch), "asked for")
+        batch = rules.Choice("batch", str(own.train.batch), rules.ASKED)
+    memory = step_room(device, own.train.precision)
+    side = own.data.size if "data.size" in wish.given else 0
+    model, batch = rules.in_memory(model, batch, memory, side)
+    asked: rules.Settings = {"train.batch": int(batch.value)}
+    # where the size is the user's, timed at the sizes that will be learned at
+    config = resolve(model.value, {**asked, **rules.sides(side)} if side else asked)
     if model.value == rules.SMALLEST and wish.model is None and not any(key in wish.given for key in _SIZED):
         brief = timed(config, {"train": data["train"]}, wish, brief=True)
         model = rules.model_for(time_in(facts, brief, wish.budget.left), facts, cuda)
+        model, batch = rules.in_memory(model, batch, memory)
+        asked["train.batch"] = int(batch.value)
         config = resolve(model.value, asked)
     pace = timed(config, data, wish)
     tile = config.data.tile
@@ -108,9 +118,10 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
             asked["data.tile"] = tile
             pace = timed(resolve(model.value, asked), data, wish)
     facts = through_tiles(facts, data["train"], tile)
-    size = rules.Choice("size", str(config.data.size), "asked for")
+    size = rules.Choice("size", str(config.data.size), rules.ASKED)
     if "data.size" not in wish.given and not tile:
-        size = rules.size_for(facts, config.data.size, time_in(facts, pace, wish.budget.left))
+        most = max((s for s in rules.SIZES if rules.step_bytes(model.value, pace.batch, s) <= memory), default=0)
+        size = rules.size_for(facts, config.data.size, time_in(facts, pace, wish.budget.left), most)
     if int(size.value) != pace.size:
         pace = pace.at(int(size.value))
         if pace.size > config.data.size:  # not only the number of pixels counts then, memory does too
@@ -154,7 +165,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
         if "data.size" not in wish.given:
             chosen["size"] = size._replace(reason="of a tile; the preset's, which its detector was trained at")
         why = f"the objects are too small for whole images, even at {rules.SIZES[-1]} px"
-        chosen["tile"] = rules.Choice("tile", str(tile), "asked for" if tile == config.data.tile else why)
+        chosen["tile"] = rules.Choice("tile", str(tile), rules.ASKED if tile == config.data.tile else why)
     made = rules.make_plan(facts, pace, left, chosen, given)
     if isinstance(made, rules.TooShort):
         more = math.ceil(2 * _MARGIN * (wish.budget.minutes + made.missing / 60)) / 2
@@ -169,6 +180,12 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
         lines.append(f"{planned} steps are few to learn new classes from: more minutes would pay")
     lines.append("the run:")
     return Prepared(final, deadline, made, lines, facts.judged * pace.image, start)
+
+
+def step_room(device: torch.device, precision: str) -> float:
+    """The bytes that a training step may take there, as many as it would in fp32."""
+    share = _UNSEEN if device.type == "cuda" else CPU_SHARE
+    return share * free_bytes(device) / (_HALVED if training_dtype(precision, device) == "bf16" else 1.0)
 
 
 def drawn(dataset: Dataset, most: int) -> Dataset:

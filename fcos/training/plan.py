@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..presets import PRESETS
 from ..terminal import plural
 from .facts import Facts
 
@@ -26,6 +27,9 @@ _FIT = 2.0  # seconds of one core in which a layer of a few classes is fitted to
 OFTEN = 25  # epochs from which on images would be learned by heart
 MORE_READ = 1.5  # images more that are read for each, where half of them are mosaics of four
 _BRISK = 600  # steps up to which twice the usual learning rate was tried and not worse
+ASKED = "asked for"  # the reason of what the user settled
+# Bytes that a training step in fp32 holds for each pixel of its padded images, smallest model first (training)
+_BYTES = {"fcos-lite0": 850, "fcos-lite1": 1090, "fcos-lite2": 1190}
 _EPOCHS, _LARGER = 4.0, 1.5 * LEAST  # epochs and steps to be left where pixels are spent on more than the preset's size
 
 
@@ -112,6 +116,33 @@ def batch_for(facts: Facts, cuda: bool) -> Choice:
     return Choice("batch", "8", f"{plural(facts.images, 'image')}: there are steps enough")
 
 
+def step_bytes(model: str, batch: int, size: int) -> float:
+    """The memory that a training step in fp32 takes at most; 0 for a model that was not measured."""
+    longest = size + 32  # of the three sizes to learn at
+    return _BYTES.get(model, 0) * batch * longest * longest * 5 / 3
+
+
+def in_memory(model: Choice, batch: Choice, room: float, size: int = 0) -> tuple[Choice, Choice]:
+    """Both as they are where a step of them fits into `room` bytes. Else fewer images, down to 4; a smaller model; 2
+    images or 1. What the user settled stays; `size` is the input's, 0: each model's own."""
+    names, most = list(_BYTES), int(batch.value)
+    models = [model.value] if model.reason == ASKED else names[names.index(model.value) :: -1]
+    batches = [most] if batch.reason == ASKED else [most >> times for times in range(most.bit_length())]
+    tried = [(name, n) for name in models for n in batches if n >= min(4, most)] + [(models[-1], n) for n in batches]
+
+    def need(name: str, images: int) -> float:
+        return step_bytes(name, images, size or (PRESETS[name]().data.size if name in PRESETS else 0))
+
+    name, images = next((one for one in tried if need(*one) <= room), tried[-1])
+    why = f"a step of more would take {{:.1f}} GB, and there is room for {room / 1e9:.1f}"
+    if name != model.value:
+        larger = need(models[models.index(name) - 1], min(4, most))
+        model = Choice("model", name, why.format(larger / 1e9))
+    if images != most:
+        batch = Choice("batch", str(images), why.format(need(name, 2 * images) / 1e9))
+    return model, batch
+
+
 def rate_for(usual: float, known: int, classes: int, steps: float = math.inf) -> Choice | None:
     """A tenth of the usual learning rate where the detector that it starts from knows half of the classes or more;
     twice the usual where it knows none, for few `steps` (infinite: no such detector, or not known); else None.
@@ -159,12 +190,12 @@ def cache_for(decoding: float, pace: Pace, time: Time, need: int, room: int) -> 
     return Choice("cache", "ram", f"decoding is {100 * min(share, 1):.0f} % of a step; {need / 1e6:,.0f} MB in memory")
 
 
-def size_for(facts: Facts, usual: int, time: Time) -> Choice:
+def size_for(facts: Facts, usual: int, time: Time, most: int = SIZES[-1]) -> Choice:
     """The input's shorter side: the preset's, which its detector was trained at.
 
     More where a tenth of the boxes would be smaller than 14 pixels and there is time for the pixels; less where there
     is not even time for two epochs (both judgement). Larger than needed gave nothing and cost steps: AP 0.588 at
-    384 px, 0.604 at 320 (bccd). `time`: what there is at `usual`.
+    384 px, 0.604 at 320 (bccd). `time`: what there is at `usual`. most: what there is memory for.
     """
     if time.epochs < 2 and usual > SIZES[0]:
         smaller = max([s for s in SIZES if s < usual], default=usual)
@@ -173,7 +204,7 @@ def size_for(facts: Facts, usual: int, time: Time) -> Choice:
     for size in SIZES:
         left = (usual / size) ** 2  # of the steps
         enough = time.epochs * left >= _EPOCHS and time.steps * left >= _LARGER
-        if size > usual and facts.small * wanted < _PIXELS and enough:
+        if usual < size <= most and facts.small * wanted < _PIXELS and enough:
             wanted = size
     if wanted > usual:
         return Choice("size", str(wanted), f"a tenth of the boxes is under {facts.small * usual:.0f} px at {usual}")

@@ -107,6 +107,11 @@ def test_columns_of_metrics_csv_as_series():
     assert run_plots._levels([{"step": "1", "positives": "3"}], (8, 16)) == [("positives", "")]
 
 
+def test_curves_of_a_run_that_was_judged_before_its_first_step(tmp_path, recwarn):
+    run_plots.results([{"step": "0", "AP": "0.5"}], tmp_path / "a.png", (8, 16))
+    assert not [str(w.message) for w in recwarn]  # on a terminal each would be a line
+
+
 def test_a_run_folder_with_everything_on_one_page(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "_RENEW", 3600.0)
     run = RunFolder(tmp_path / "run <1>")

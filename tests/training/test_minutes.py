@@ -7,13 +7,17 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 from tiny import equal_states, learn, make_shapes, options, tiny_config
 
 from fcos.cli.common import sort_words
 from fcos.data.open import open_splits
 from fcos.errors import ConfigError
+from fcos.network.weights import build
+from fcos.points import padded
 from fcos.presets import resolve
 from fcos.training import clock, minutes
+from fcos.training.batch_size import made_up_step, peak_bytes
 from fcos.training.checkpoint import load_checkpoint
 from fcos.training.clock import Budget, Deadline, process_age
 from fcos.training.facts import Facts, orientation
@@ -28,10 +32,12 @@ from fcos.training.plan import (
     cache_for,
     command,
     flips_for,
+    in_memory,
     make_plan,
     model_for,
     rate_for,
     size_for,
+    step_bytes,
     tile_for,
 )
 from fcos.training.starting import Start
@@ -145,6 +151,62 @@ def test_timing_steps_ends_on_a_busy_machine():
     assert not minutes.more_steps(40, 100.0, 103.0, 109.0)
 
 
+@pytest.fixture(autouse=True)
+def memory(monkeypatch):
+    """As much as anything here asks for, whatever this machine has free."""
+    monkeypatch.setattr(minutes, "free_bytes", lambda device: 1 << 50)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "room", "size", "want"),
+    [
+        # fcos-lite2 at 512 px: 1190 bytes x 544 x 544 x 5/3 = 587 MB an image
+        ("fcos-lite2", 16, 9.5e9, 0, ("fcos-lite2", 16)),
+        ("fcos-lite2", 16, 9.3e9, 0, ("fcos-lite2", 8)),  # 9.39 GB
+        ("fcos-lite2", 16, 2.4e9, 0, ("fcos-lite2", 4)),
+        ("fcos-lite2", 16, 2.3e9, 0, ("fcos-lite1", 4)),  # at its own 416 px: 365 MB an image
+        ("fcos-lite2", 4, 1.4e9, 0, ("fcos-lite0", 4)),  # at 320 px: 175.5 MB an image
+        ("fcos-lite2", 4, 0.6e9, 0, ("fcos-lite0", 2)),
+        ("fcos-lite0", 4, 0.1e9, 0, ("fcos-lite0", 1)),  # the least there is, and training may still manage
+        ("fcos-lite1", 4, 1.4e9, 320, ("fcos-lite1", 4)),  # at 320 px: 225 MB an image
+    ],
+)
+def test_the_plan_fits_into_memory(name, images, room, size, want):
+    model, batch = in_memory(Choice("model", name, "r"), Choice("batch", str(images), "r"), room, size)
+    assert (model.value, int(batch.value)) == want
+    assert (model.reason == "r") == (model.value == name)
+    assert (batch.reason == "r") == (int(batch.value) == images)
+
+
+def test_what_is_asked_for_stays_whatever_memory_there_is():
+    batch = Choice("batch", "4", "")
+    asked = Choice("model", "fcos-lite2", "asked for")
+    assert in_memory(asked, batch, 1.3e9) == (
+        asked,
+        Choice("batch", "2", "a step of more would take 2.3 GB, and there is room for 1.3"),
+    )
+    model = Choice("model", "fcos-lite2", "")
+    smaller = Choice("model", "fcos-lite0", "a step of more would take 1.5 GB, and there is room for 1.3")
+    kept = Choice("batch", "4", "asked for")
+    assert in_memory(model, kept, 1.3e9) == (smaller, kept)
+    other = Choice("model", "fcos-r50", "asked for")  # nobody measured it: as it is
+    assert in_memory(other, batch, 1.0) == (other, batch)
+
+
+@pytest.mark.parametrize(("name", "size"), [("fcos-lite0", 160), ("fcos-lite1", 128), ("fcos-lite2", 128)])
+def test_the_memory_of_a_step_is_as_it_was_measured(name, size):
+    """Against torch's own storages: what a second image takes more; a small one here, of which odd edges are a larger
+    part."""
+    config = resolve(name, [f"data.size={size - 32}", f"data.max_size={size * 5 // 3}", f"data.train_sizes=[{size}]"])
+    network = build(config, 3)
+    network.backbone.train().freeze(config.train.freeze_stages)
+    cpu = torch.device("cpu")
+    one, two = (peak_bytes(lambda n=n: made_up_step(network, config, 3, cpu, n), cpu) for n in (1, 2))
+    height, width = padded((size, size * 5 // 3), config.data.divisor)
+    expected = step_bytes(name, 1, size - 32) * height * width / (size * size * 5 / 3)
+    assert two - one == pytest.approx(expected, rel=0.25)
+
+
 def test_the_model_goes_with_the_machine_and_the_time():
     assert model_for(Time(15), CELLS, cuda=False).value == "fcos-lite0"  # before it is known what there is time for
     assert model_for(Time(15, 600, 12), CELLS, cuda=False).value == "fcos-lite1"
@@ -185,6 +247,37 @@ def test_a_larger_model_is_timed_where_there_is_time_for_it(monkeypatch, tmp_pat
     assert timed == [*([] if asked else [("fcos-lite0", True)]), (expected, False)]
     assert planned.config.name == expected
     assert planned.config.data.size == (416 if expected == "fcos-lite1" else 320)
+
+
+@pytest.mark.parametrize(
+    ("small", "free", "given", "expected"),
+    [
+        # 40 % of it is for a step: of fcos-lite1 at 416 px 1.46 GB, of fcos-lite0 at 320 px 0.70 GB
+        (0.5, 4e9, {}, ("fcos-lite1", 4, 416)),
+        (0.5, 3e9, {}, ("fcos-lite0", 4, 320)),
+        (0.5, 1e9, {}, ("fcos-lite0", 2, 320)),
+        (0.5, 1e9, {"train.batch": "8"}, ("fcos-lite0", 8, 320)),
+        (0.03, 9e9, {}, ("fcos-lite1", 4, 512)),  # small objects want more pixels
+        (0.03, 4e9, {}, ("fcos-lite1", 4, 416)),  # of which a step would take 2.2 GB
+    ],
+)
+def test_plan_by_the_memory_that_is_free(monkeypatch, tmp_path, small, free, given, expected):
+    def measure(config, data, wish, brief=False):
+        return Pace(0.05, 0.01, config.train.batch, config.data.size)
+
+    facts = replace(CELLS, images=12, small=small, side=96, judged=3)
+    monkeypatch.setattr(minutes, "gather", lambda data: facts)
+    monkeypatch.setattr(minutes, "free_bytes", lambda device: free)
+    monkeypatch.setattr(minutes, "training_dtype", lambda *_: "fp32")
+    monkeypatch.setattr(minutes, "measure", measure)
+    monkeypatch.setattr(minutes, "start_for", lambda *_: Start(None, ""))
+    data = open_splits(make_shapes(tmp_path / "shapes", {"train": 12, "val": 3}))
+    wish = minutes.Wish(Budget(5, time.monotonic()), given, None, "cpu", None)
+    planned = minutes.prepare(
+        wish, lambda preset, changes: resolve(preset, [f"{k}={v}" for k, v in {**changes, **given}.items()]), data
+    )
+    config = planned.config
+    assert (config.name, config.train.batch, config.data.size) == expected
 
 
 @pytest.mark.parametrize(("step", "told"), [(2.5, True), (0.9, False)])
@@ -583,7 +676,8 @@ class Killed(Exception):
 
 def test_a_resume_has_the_steps_that_were_left(tmp_path):
     splits = open_splits(make_shapes(tmp_path / "shapes", {"train": 16, "val": 3}))
-    config = tiny_config(train={"iterations": 40, "ema": 0.9, "save_every": 100})
+    mosaics = {"mosaic": 1.0, "plain_epochs": 1, "workers": 0}
+    config = tiny_config(data=mosaics, train={"iterations": 40, "batch": 8, "ema": 0.9, "save_every": 100})
 
     def kill(step, report):
         if step == 5:
@@ -598,5 +692,6 @@ def test_a_resume_has_the_steps_that_were_left(tmp_path):
     assert load_checkpoint(tmp_path / "killed")["total"] == 6
     assert Trainer(config, splits, options(tmp_path / "killed", resume=True)).run().steps == 6
     ours, theirs = load_checkpoint(tmp_path / "killed"), load_checkpoint(tmp_path / "whole")
+    assert ours["plain_from"] == theirs["plain_from"] == 4  # the last epoch of two steps is without mosaics
     assert equal_states(ours["model"], theirs["model"])
     assert equal_states(ours["average"], theirs["average"])
