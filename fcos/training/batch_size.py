@@ -18,14 +18,12 @@ from ..points import make_points, padded
 from ..presets import PRESETS
 from ..terminal import plural
 from ..types import Target
+from .memory import CPU_SHARE, GPU_SHARE, free_bytes
 from .step import in_layout_of, predictions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-# Of the free memory; the rest is for fragments, the loader and evaluation. On a CPU a process keeps 2 to 2.5 times what
-# its steps hold, since sizes change from step to step (training).
-GPU_SHARE, CPU_SHARE = 0.85, 0.4
 GPU_LIMIT = 64  # images per process; larger batches are rarely wanted and need another learning rate
 
 
@@ -98,16 +96,6 @@ class _Tracker(TorchDispatchMode):
     @staticmethod
     def _storages(tree: Any) -> list[torch.UntypedStorage]:
         return [t.untyped_storage() for t in tree_leaves(tree) if isinstance(t, torch.Tensor)]
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that a step may use on `device`, this process's own cache included."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    from ..machine import free_memory
-
-    return free_memory()
 
 
 def auto_batch(network: FCOS, config: Config, classes: int, fabric: Fabric, images: int) -> tuple[int, str]:

@@ -53,6 +53,7 @@ from .folder import RunFolder, check_loggers
 from .images import RunImages, draw_batch
 from .judging import START_DUE, Judge
 from .lanes import Lanes, lanes_for
+from .memory import shortage
 from .monitor import StepReport, add_crowded, count_crowded, measure
 from .not_finite import stop
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -118,7 +119,7 @@ class Trainer:
         start_step = None if stored is None else stored["step"]
         require_same({"settings": config.dump(), "data": self.data_hash, "checkpoint": str(start_step)}, self.world)
 
-        for line in options.notes:
+        for line in (*options.notes, *shortage(config, self.fabric.device, self.world)):
             self.console.note(line)
         self.network = self.build()
         start_due = False

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from ..config import Config
 from ..data.cache import kept_bytes, room
@@ -19,12 +18,12 @@ from ..inference.composite import OWN, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.tiles import Tiling
-from ..machine import Placement, cpu_cores, pick_device, training_dtype
+from ..machine import Placement, cpu_cores, pick_device
 from ..terminal import clock
 from . import plan as rules
-from .batch_size import CPU_SHARE, free_bytes
 from .clock import Budget, Deadline
 from .facts import Facts, gather, through_tiles
+from .memory import step_room
 from .sample import sample_run
 from .setup import bundled, known_classes
 from .starting import Start, start_for
@@ -35,8 +34,6 @@ _SIZED = ("data.tile", "data.size", "data.max_size", "data.train_sizes")
 _SETTLED = ("train.epochs", "train.iterations")
 _PROBED = 2  # minutes from which on there are seconds to ask what to start from
 _MARGIN = 1.15  # more minutes than are just enough: the next time the machine may be slower
-_HALVED = 0.55  # of the memory of a step in fp32, in bf16
-_UNSEEN = 0.7  # of a GPU's free memory, for a step that was not tried there (judgement)
 _JUDGED, _KEPT = 6, 32  # images that are judged for the pace, and that are kept in memory for it
 
 Resolve = Callable[[str, Mapping[str, object]], Config]
@@ -120,7 +117,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
     facts = through_tiles(facts, data["train"], tile)
     size = rules.Choice("size", str(config.data.size), rules.ASKED)
     if "data.size" not in wish.given and not tile:
-        most = max((s for s in rules.SIZES if rules.step_bytes(model.value, pace.batch, s) <= memory), default=0)
+        most = max((s for s in rules.SIZES if rules.step_need(model.value, pace.batch, s) <= memory), default=0)
         size = rules.size_for(facts, config.data.size, time_in(facts, pace, wish.budget.left), most)
     if int(size.value) != pace.size:
         pace = pace.at(int(size.value))
@@ -180,12 +177,6 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
         lines.append(f"{planned} steps are few to learn new classes from: more minutes would pay")
     lines.append("the run:")
     return Prepared(final, deadline, made, lines, facts.judged * pace.image, start)
-
-
-def step_room(device: torch.device, precision: str) -> float:
-    """The bytes that a training step may take there, as many as it would in fp32."""
-    share = _UNSEEN if device.type == "cuda" else CPU_SHARE
-    return share * free_bytes(device) / (_HALVED if training_dtype(precision, device) == "bf16" else 1.0)
 
 
 def drawn(dataset: Dataset, most: int) -> Dataset:

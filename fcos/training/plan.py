@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ..presets import PRESETS
 from ..terminal import plural
 from .facts import Facts
+from .memory import step_bytes
 
 Settings = dict[str, object]
 
@@ -28,8 +29,7 @@ OFTEN = 25  # epochs from which on images would be learned by heart
 MORE_READ = 1.5  # images more that are read for each, where half of them are mosaics of four
 _BRISK = 600  # steps up to which twice the usual learning rate was tried and not worse
 ASKED = "asked for"  # the reason of what the user settled
-# Bytes that a training step in fp32 holds for each pixel of its padded images, smallest model first (training)
-_BYTES = {"fcos-lite0": 850, "fcos-lite1": 1090, "fcos-lite2": 1190}
+MODELS = ("fcos-lite0", "fcos-lite1", "fcos-lite2")  # by the memory of a step and by its time
 _EPOCHS, _LARGER = 4.0, 1.5 * LEAST  # epochs and steps to be left where pixels are spent on more than the preset's size
 
 
@@ -116,22 +116,22 @@ def batch_for(facts: Facts, cuda: bool) -> Choice:
     return Choice("batch", "8", f"{plural(facts.images, 'image')}: there are steps enough")
 
 
-def step_bytes(model: str, batch: int, size: int) -> float:
-    """The memory that a training step in fp32 takes at most; 0 for a model that was not measured."""
-    longest = size + 32  # of the three sizes to learn at
-    return _BYTES.get(model, 0) * batch * longest * longest * 5 / 3
+def step_need(model: str, batch: int, size: int) -> float:
+    """The bytes that a training step in fp32 takes at most; 0 for a model that was not measured."""
+    side, longest = size + 32, (size + 32) * 5 // 3  # as `sides` has them
+    return step_bytes(model, batch, side, longest)
 
 
 def in_memory(model: Choice, batch: Choice, room: float, size: int = 0) -> tuple[Choice, Choice]:
     """Both as they are where a step of them fits into `room` bytes. Else fewer images, down to 4; a smaller model; 2
     images or 1. What the user settled stays; `size` is the input's, 0: each model's own."""
-    names, most = list(_BYTES), int(batch.value)
-    models = [model.value] if model.reason == ASKED else names[names.index(model.value) :: -1]
+    most = int(batch.value)
+    models = [model.value] if model.reason == ASKED else list(MODELS[MODELS.index(model.value) :: -1])
     batches = [most] if batch.reason == ASKED else [most >> times for times in range(most.bit_length())]
     tried = [(name, n) for name in models for n in batches if n >= min(4, most)] + [(models[-1], n) for n in batches]
 
     def need(name: str, images: int) -> float:
-        return step_bytes(name, images, size or (PRESETS[name]().data.size if name in PRESETS else 0))
+        return step_need(name, images, size or (PRESETS[name]().data.size if name in PRESETS else 0))
 
     name, images = next((one for one in tried if need(*one) <= room), tried[-1])
     why = f"a step of more would take {{:.1f}} GB, and there is room for {room / 1e9:.1f}"
