@@ -138,7 +138,7 @@ class Reader:
 
         with ThreadPoolExecutor(cpu_cores()) as pool:
             work = pool.map(one, range(len(self.records)))
-            for _ in work if quiet else track(work, len(self.records), "caching", unit="images"):
+            for _ in track(work, len(self.records), "caching", unit="images", quiet=quiet):
                 pass
         if torch.multiprocessing.get_start_method() != "fork":
             memory.share_memory_()  # forked processes share it anyway

@@ -1,5 +1,5 @@
 """From records to batches: read, resize, augment, pad. Which images a step sees, and how they are changed,
-is a pure function of (seed, step), so resuming needs only the step number; see `sampler.py`."""
+is a pure function of (seed, step), and of where a shortened run ends its mosaics; see `sampler.py`."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ def count_workers(wanted: int, item_bytes: int) -> int:
     workers = wanted if wanted >= 0 else min(4, cores) if cores > 2 else cores - 1
     if workers and os.path.isdir("/dev/shm"):
         room = os.statvfs("/dev/shm")
-        if room.f_bavail * room.f_frsize < 3 * workers * item_bytes:
+        if room.f_bavail * room.f_frsize < (_PREFETCH + 1) * workers * item_bytes:
             warnings.warn(
                 f"/dev/shm is too small for {workers} loader processes (docker: --shm-size=2g); loading in one process",
                 stacklevel=3,

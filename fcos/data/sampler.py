@@ -34,7 +34,7 @@ class Step(NamedTuple):
 
 class Sampler:
     """The order of images. `plan(step)` depends on nothing but the arguments given here, the step and `plain_from`,
-    the step at which mosaic and mixup end: `data.plain_epochs` before the last.
+    the step at which mosaic and mixup end: `data.plain_epochs` before the end.
 
     Raises ConfigError when the batch cannot be split evenly over processes and accumulation steps, and
     DataError for a data set without images.

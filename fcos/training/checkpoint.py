@@ -94,7 +94,7 @@ def _checked(state: object) -> dict[str, Any]:
     if counted is not None and not (counted and all(n is None or isinstance(n, float | int) for n in counted)):
         raise ValueError("it is no checkpoint of fcos train: its count of positives cannot be read")
     spent, total = state.get("seconds", 0.0), state.get("total", 1)
-    counts = (state["step"], state["stale"], state["judged_at"] + 1, total, state.get("plain_from", 0))
+    counts = (state["step"], state["stale"], state["judged_at"] + 1, total, state.get("plain_from") or 0)
     counted_well = all(isinstance(count, int) and 0 <= count < 2**62 for count in counts)
     timed = isinstance(spent, float | int) and 0 <= spent < math.inf and Deadline.fits(state.get("deadline"))
     if not (counted_well and timed):

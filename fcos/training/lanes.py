@@ -23,7 +23,7 @@ from ..network.model import FCOS
 from ..types import Batch, Predictions
 from .step import Part, in_layout_of, part_of
 
-_AUTO = 2  # lanes of depthwise backbones where nobody says; what more bring on more cores was not measured
+AUTO = 2  # lanes of depthwise backbones where nobody says; what more bring on more cores was not measured
 
 
 def lanes_for(network: FCOS, train: TrainConfig, device: torch.device) -> int:
@@ -38,7 +38,7 @@ def lanes_for(network: FCOS, train: TrainConfig, device: torch.device) -> int:
         return 1
     if any(_needs_whole_batch(module) for module in network.modules()):
         return 1
-    auto = _AUTO if network.backbone.depthwise else 1
+    auto = AUTO if network.backbone.depthwise else 1
     return min(train.lanes or auto, threads)
 
 

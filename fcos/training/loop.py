@@ -47,13 +47,13 @@ from .checkpoint import (
 from .clock import Deadline
 from .console import Console
 from .data import check_data
-from .distributed import gather, join, one_line_for_lost_peers, require_same, synchronize_norms, together
+from .distributed import gather, join, launched, one_line_for_lost_peers, require_same, synchronize_norms, together
 from .ending import Ending, began_best, worst
 from .folder import RunFolder, check_loggers
 from .images import RunImages, draw_batch
 from .judging import START_DUE, Judge
 from .lanes import Lanes, lanes_for
-from .memory import shortage
+from .memory import keep_memory, shortage
 from .monitor import StepReport, add_crowded, count_crowded, measure
 from .not_finite import stop
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -61,7 +61,7 @@ from .outlook import outlook
 from .probing import probe
 from .run import Around, Result, RunOptions
 from .saving import Saver, copied
-from .setup import be_deterministic, initialise, keep_memory, known_classes, make_fabric, make_ready
+from .setup import be_deterministic, initialise, known_classes, make_fabric, make_ready
 from .step import Learned, backward_parts
 from .stop import Stopped, StopSignals
 from .summary import Steps, summary
@@ -119,7 +119,8 @@ class Trainer:
         start_step = None if stored is None else stored["step"]
         require_same({"settings": config.dump(), "data": self.data_hash, "checkpoint": str(start_step)}, self.world)
 
-        for line in (*options.notes, *shortage(config, self.fabric.device, self.world)):
+        here, _ = launched(options.devices, options.nodes)
+        for line in (*options.notes, *shortage(config, self.fabric.device, self.world, here)):
             self.console.note(line)
         self.network = self.build()
         start_due = False
@@ -244,8 +245,8 @@ class Trainer:
         self.console.step(done, report, cfg.batch)
 
     def keep_time(self) -> None:
-        """Fewer steps where a deadline asks for it, which a checkpoint keeps: a resume sees the same run. The clock of
-        the first process counts for all."""
+        """Fewer steps where a deadline asks for it, without mosaics at their end as planned; a checkpoint keeps both: a
+        resume sees the same run. The clock of the first process counts for all, and the loader that is furthest."""
         if self.deadline is None:
             return
         total = self.deadline.look(self.step, self.total) if self.first else self.total
@@ -257,7 +258,8 @@ class Trainer:
                 told = f"is too short for {self.total:,} steps at this pace; the run will have {total:,}"
             self.console.note(f"    time  {told}")
             self.total = total
-            plain = self.fabric.all_reduce(float(self.sampler.earlier_plain(total)), reduce_op="max")
+            plain = float(self.sampler.earlier_plain(total))
+            plain = self.fabric.all_reduce(plain, reduce_op="max") if self.world > 1 else plain
             self.sampler.plain_from = int(plain)
             self.console.shorten(total)
             self.save()
@@ -427,7 +429,7 @@ class Trainer:
                 "data": self.data_hash,
                 "seconds": self.elapsed(),
                 "total": self.total,
-                "plain_from": self.sampler.plain_from,
+                "plain_from": self.sampler.plain_from if self.total < self.sampler.total_steps else None,
                 "deadline": None if self.deadline is None else self.deadline.stored(),
             }
             self.saver.start(partial(self.write, self.step, copied(state), self.about()))
@@ -470,7 +472,8 @@ class Trainer:
         before, now = stored["config"]["train"], self.config.train
         if (before["iterations"], before["epochs"]) == (now.iterations, now.epochs):  # else made longer or shorter
             self.total = min(stored.get("total", self.total), self.total)  # the time may have lowered it, nothing else
-            self.sampler.plain_from = min(stored.get("plain_from", self.sampler.plain_from), self.sampler.plain_from)
+            if (plain := stored.get("plain_from")) is not None and self.total < self.sampler.total_steps:
+                self.sampler.plain_from = min(plain, self.sampler.plain_from)
             self.deadline = Deadline.again(stored["deadline"], self.options.began) if stored.get("deadline") else None
         self.step = stored["step"]
         self.judging.restore(stored)

@@ -1,57 +1,92 @@
-"""What a training step takes of the memory, and what there is for it."""
+"""What training takes of the memory, and what is free."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
+from contextlib import suppress
+
 import torch
 
-from ..config import Config
+from ..config import Config, TrainConfig
 from ..machine import free_memory, training_dtype
+from ..points import padded
 from ..presets import PRESETS
+from .lanes import AUTO
 
-# Of the free memory; the rest is for fragments, the loader and evaluation. On a CPU a process keeps 2 to 3 times what
-# its steps hold, since the shapes change from step to step (docs/measurements/training.md).
-GPU_SHARE, CPU_SHARE = 0.85, 0.4
-_UNSEEN = 0.7  # of a GPU's, for a step that was not tried there (judgement)
-# Bytes that a step in fp32 holds for each pixel of its padded images, and what bf16 has of them (the same page)
-PIXEL_BYTES = {"fcos-lite0": 850, "fcos-lite1": 1090, "fcos-lite2": 1190, "fcos-r50": 2110}
-_HALVED = 0.55
+# Bytes that a step in fp32 holds for each pixel of its padded images, with the backbone's norms folded and its first
+# stages frozen, as the presets have them, and a few classes; 80 take a tenth more. bf16 holds that share. (training)
+PIXEL_BYTES = {"fcos-lite0": 610, "fcos-lite1": 770, "fcos-lite2": 835, "fcos-r50": 1215}
+_BF16 = 0.5
+# Of the free memory, for a step: a process on a CPU comes to 3 to 4.5 times what its steps hold (training). A GPU where
+# the step was tried, and one where it was not (judgement).
+CPU_SHARE, GPU_SHARE, UNTRIED_GPU_SHARE = 0.22, 0.85, 0.7
 
 
-def step_bytes(model: str, batch: int, side: int, longest: int) -> float:
-    """The most that a step in fp32 takes of the preset `model` with images of `side` x `longest` pixels; 0 for one that
-    was not measured."""
-    return PIXEL_BYTES.get(model, 0) * batch * side * longest
+def keep_memory() -> None:
+    """Ask glibc to keep the large blocks of a step for the next one; giving them back to the system and
+    faulting them in again costs time on a CPU. Harmless elsewhere."""
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that a step may use on `device`, this process's own cache included."""
+    """Memory that training may take on `device`, what this process holds without use included."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return free_memory()
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # of runs before, which `keep_memory` kept
+    return max(free_memory(), 0)
 
 
-def step_room(device: torch.device, precision: str) -> float:
-    """The bytes that a step may take there, as many as it would in fp32. precision: `train.precision`."""
-    share = _UNSEEN if device.type == "cuda" else CPU_SHARE
-    return share * free_bytes(device) / (_HALVED if training_dtype(precision, device) == "bf16" else 1.0)
-
-
-def shortage(config: Config, device: torch.device, processes: int = 1) -> list[str]:
-    """A line to tell before the first step where a CPU's memory may not be enough for it: the system ends the process
-    then, without a word. Only for networks that were measured."""
+def step_bytes(config: Config, device: torch.device, world: int = 1) -> float:
+    """About what a training step of one of `world` processes holds at most, with images as wide as the settings allow;
+    0 where nobody measured it: another network, other frozen stages, activations computed again, torch.compile."""
     data, train = config.data, config.train
-    known = PRESETS.get(config.name)
-    if device.type != "cpu" or known is None or known().model != config.model or train.checkpointing:
-        return []
-    images = train.batch // (train.accumulate * processes)
+    known = PRESETS[config.name]() if config.name in PIXEL_BYTES else None
+    if known is None or known.model != config.model or known.train.freeze_stages != train.freeze_stages:
+        return 0.0
+    if train.checkpointing or train.compile:
+        return 0.0
     side = data.largest_side()
-    need = step_bytes(config.name, images, side, round(data.max_size * side / data.size))
-    room = step_room(device, train.precision) / processes
-    if need <= room or images < 2:
-        return []
-    parts = next(n for n in range(2, images + 1) if images % n == 0 and (need / n <= room or n == images))
-    told = (
-        f"training may take {need / room * free_bytes(device) / 1e9:.0f} GB and {free_bytes(device) / 1e9:.0f} are free"
+    height, width = padded((side, max(side, round(data.max_size * side / data.size))), data.divisor)
+    share = _BF16 if training_dtype(train.precision, device) == "bf16" else 1.0
+    lanes = (train.lanes or (1 if config.name == "fcos-r50" else AUTO)) if device.type == "cpu" and world == 1 else 1
+    return (
+        PIXEL_BYTES[config.name] * height * width * share * _at_once(train, min(lanes, torch.get_num_threads()), world)
     )
-    return [f"memory    {told}; train.accumulate={parts * train.accumulate} takes less and learns the same"]
+
+
+def _at_once(train: TrainConfig, lanes: int, world: int) -> int:
+    """Images of which activations are held at one time: the lanes compute pieces of different parts side by side."""
+    batch = train.batch // world
+    part = -(-batch // train.accumulate)
+    return min(batch, lanes * -(-part // lanes))
+
+
+def training_bytes(config: Config, device: torch.device, world: int = 1) -> float:
+    """What a process comes to beyond what it had before its first step; 0 where that is not known."""
+    return step_bytes(config, device, world) / (UNTRIED_GPU_SHARE if device.type == "cuda" else CPU_SHARE)
+
+
+def shortage(config: Config, device: torch.device, world: int = 1, here: int = 1) -> list[str]:
+    """A line to tell before the first step where a CPU's memory may not be enough for the `here` of `world` processes
+    that this machine has: the system ends a process then, without a word."""
+    need = here * training_bytes(config, device, world)
+    free = free_bytes(device) if need and device.type == "cpu" else need
+    if need <= free:
+        return []
+    batch, now = config.train.batch // world, config.train.accumulate
+    more = [n for n in range(now + 1, batch + 1) if batch % n == 0]
+    parts = [(n, here * training_bytes(config.override(f"train.accumulate={n}"), device, world)) for n in more]
+    least = min(parts, key=lambda one: one[1], default=(now, need))
+    number, takes = next((one for one in parts if one[1] <= free), least)
+    advice = f"train.accumulate={number} takes {takes / 1e9:.1f} and learns the same"
+    if takes > free:
+        smaller = "a smaller data.size or model, or train.checkpointing=true, takes less"
+        advice = f"{advice}; {smaller}" if takes < need else smaller
+    return [f"memory    training may take {need / 1e9:.1f} GB and {free / 1e9:.1f} are free; {advice}"]

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from ..terminal import clock
 from . import plan as rules
 from .clock import Budget, Deadline
 from .facts import Facts, gather, through_tiles
-from .memory import step_room
+from .memory import free_bytes, training_bytes
 from .sample import sample_run
 from .setup import bundled, known_classes
 from .starting import Start, start_for
@@ -37,7 +38,14 @@ _MARGIN = 1.15  # more minutes than are just enough: the next time the machine m
 _JUDGED, _KEPT = 6, 32  # images that are judged for the pace, and that are kept in memory for it
 
 Resolve = Callable[[str, Mapping[str, object]], Config]
-Timed = Callable[..., rules.Pace]  # as `measure`
+
+
+class Timed(Protocol):
+    """A way to time a config, as `measure` is one."""
+
+    def __call__(
+        self, config: Config, data: Mapping[str, Dataset], wish: Wish, *, brief: bool = False
+    ) -> rules.Pace: ...
 
 
 @dataclass(frozen=True)
@@ -89,25 +97,37 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
     batch = rules.batch_for(facts, cuda)
     model = rules.model_for(rules.Time(wish.budget.minutes), facts, cuda)
     if wish.model is not None:
-        model = rules.Choice("model", wish.model, rules.ASKED)
+        model = rules.Choice("model", wish.model, "asked for")
     own = resolve(model.value, {"train.batch": int(batch.value)})
     if "train.batch" in wish.given:
-        batch = rules.Choice("batch", str(own.train.batch), rules.ASKED)
-    memory = step_room(device, own.train.precision)
+        batch = rules.Choice("batch", str(own.train.batch), "asked for")
     side = own.data.size if "data.size" in wish.given else 0
-    model, batch = rules.in_memory(model, batch, memory, side)
-    asked: rules.Settings = {"train.batch": int(batch.value)}
+    settled = {"model"} if wish.model is not None else set()
+    settled |= {"batch"} if "train.batch" in wish.given else set()
+    free = free_bytes(device)
+
+    def need(name: str, images: int, size: int = side) -> float:
+        config = resolve(name, {"train.batch": images, **(rules.sides(size) if size else {})})
+        return math.inf if config.train.batch % config.train.accumulate else training_bytes(config, device)
+
+    def fit(model: rules.Choice) -> tuple[rules.Choice, rules.Choice]:
+        return rules.in_memory(model, batch, need, free, settled)
+
+    largest = model
+    model, fewer = fit(model)
+    asked: rules.Settings = {"train.batch": int(fewer.value)}
     # where the size is the user's, timed at the sizes that will be learned at
     config = resolve(model.value, {**asked, **rules.sides(side)} if side else asked)
-    if model.value == rules.SMALLEST and wish.model is None and not any(key in wish.given for key in _SIZED):
+    sized = any(key in wish.given for key in _SIZED)
+    if model.value == rules.SMALLEST and model is largest and wish.model is None and not sized:
         brief = timed(config, {"train": data["train"]}, wish, brief=True)
-        model = rules.model_for(time_in(facts, brief, wish.budget.left), facts, cuda)
-        model, batch = rules.in_memory(model, batch, memory)
-        asked["train.batch"] = int(batch.value)
+        model, fewer = fit(rules.model_for(time_in(facts, brief, wish.budget.left), facts, cuda))
+        asked["train.batch"] = int(fewer.value)
         config = resolve(model.value, asked)
+    batch = fewer
     pace = timed(config, data, wish)
     tile = config.data.tile
-    if not any(key in wish.given for key in _SIZED):
+    if not sized:
         tile = rules.tile_for(facts, config.data.size)
         if not affordable(data.get("val"), tile, pace, wish.budget.left):
             tile = 0
@@ -115,9 +135,9 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
             asked["data.tile"] = tile
             pace = timed(resolve(model.value, asked), data, wish)
     facts = through_tiles(facts, data["train"], tile)
-    size = rules.Choice("size", str(config.data.size), rules.ASKED)
+    size = rules.Choice("size", str(config.data.size), "asked for")
     if "data.size" not in wish.given and not tile:
-        most = max((s for s in rules.SIZES if rules.step_need(model.value, pace.batch, s) <= memory), default=0)
+        most = max((s for s in rules.SIZES if need(model.value, pace.batch, s) <= free), default=0)
         size = rules.size_for(facts, config.data.size, time_in(facts, pace, wish.budget.left), most)
     if int(size.value) != pace.size:
         pace = pace.at(int(size.value))
@@ -127,8 +147,9 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
     cache, filling = None, 0.0
     if "data.cache" not in wish.given and not tile:
         uncached, decoding = time_in(facts, pace, wish.budget.left), seconds_to_decode(data["train"])
-        sized = resolve(model.value, {**asked, **rules.sides(pace.size), "data.crop": 0.3})  # which takes the most
-        cache = rules.cache_for(decoding, pace, uncached, kept_bytes(data["train"], sized.data), room())
+        whole = resolve(model.value, {**asked, **rules.sides(pace.size), "data.crop": 0.3})  # which takes the most
+        left_over = max(0, room() - round(need(model.value, pace.batch, pace.size)))
+        cache = rules.cache_for(decoding, pace, uncached, kept_bytes(data["train"], whole.data), left_over)
         if cache:
             kept = resolve(model.value, {**asked, **rules.sides(pace.size), "data.cache": cache.value})
             quicker = timed(kept, {"train": drawn(data["train"], _KEPT)}, wish)  # a few would be read ahead: not brief
@@ -162,7 +183,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
         if "data.size" not in wish.given:
             chosen["size"] = size._replace(reason="of a tile; the preset's, which its detector was trained at")
         why = f"the objects are too small for whole images, even at {rules.SIZES[-1]} px"
-        chosen["tile"] = rules.Choice("tile", str(tile), rules.ASKED if tile == config.data.tile else why)
+        chosen["tile"] = rules.Choice("tile", str(tile), "asked for" if tile == config.data.tile else why)
     made = rules.make_plan(facts, pace, left, chosen, given)
     if isinstance(made, rules.TooShort):
         more = math.ceil(2 * _MARGIN * (wish.budget.minutes + made.missing / 60)) / 2

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..presets import PRESETS
 from ..terminal import plural
 from .facts import Facts
-from .memory import step_bytes
 
 Settings = dict[str, object]
 
@@ -28,7 +26,6 @@ _FIT = 2.0  # seconds of one core in which a layer of a few classes is fitted to
 OFTEN = 25  # epochs from which on images would be learned by heart
 MORE_READ = 1.5  # images more that are read for each, where half of them are mosaics of four
 _BRISK = 600  # steps up to which twice the usual learning rate was tried and not worse
-ASKED = "asked for"  # the reason of what the user settled
 MODELS = ("fcos-lite0", "fcos-lite1", "fcos-lite2")  # by the memory of a step and by its time
 _EPOCHS, _LARGER = 4.0, 1.5 * LEAST  # epochs and steps to be left where pixels are spent on more than the preset's size
 
@@ -116,31 +113,26 @@ def batch_for(facts: Facts, cuda: bool) -> Choice:
     return Choice("batch", "8", f"{plural(facts.images, 'image')}: there are steps enough")
 
 
-def step_need(model: str, batch: int, size: int) -> float:
-    """The bytes that a training step in fp32 takes at most; 0 for a model that was not measured."""
-    side, longest = size + 32, (size + 32) * 5 // 3  # as `sides` has them
-    return step_bytes(model, batch, side, longest)
-
-
-def in_memory(model: Choice, batch: Choice, room: float, size: int = 0) -> tuple[Choice, Choice]:
-    """Both as they are where a step of them fits into `room` bytes. Else fewer images, down to 4; a smaller model; 2
-    images or 1. What the user settled stays; `size` is the input's, 0: each model's own."""
+def in_memory(
+    model: Choice, batch: Choice, need: Callable[[str, int], float], free: int, settled: Collection[str]
+) -> tuple[Choice, Choice]:
+    """Both as they are where training with them needs at most the `free` bytes. Else fewer images a step, down to 4; a
+    smaller model; 2 images or 1 (judgement). need: bytes, of a model's name and a number of images. settled: "model" or
+    "batch" where the user chose it, which stays."""
     most = int(batch.value)
-    models = [model.value] if model.reason == ASKED else list(MODELS[MODELS.index(model.value) :: -1])
-    batches = [most] if batch.reason == ASKED else [most >> times for times in range(most.bit_length())]
-    tried = [(name, n) for name in models for n in batches if n >= min(4, most)] + [(models[-1], n) for n in batches]
-
-    def need(name: str, images: int) -> float:
-        return step_need(name, images, size or (PRESETS[name]().data.size if name in PRESETS else 0))
-
-    name, images = next((one for one in tried if need(*one) <= room), tried[-1])
-    why = f"a step of more would take {{:.1f}} GB, and there is room for {room / 1e9:.1f}"
-    if name != model.value:
-        larger = need(models[models.index(name) - 1], min(4, most))
-        model = Choice("model", name, why.format(larger / 1e9))
-    if images != most:
-        batch = Choice("batch", str(images), why.format(need(name, 2 * images) / 1e9))
-    return model, batch
+    names = [model.value] if "model" in settled else list(MODELS[MODELS.index(model.value) :: -1])
+    counts = [most] if "batch" in settled else [most >> times for times in range(most.bit_length())]
+    tried = [(name, n) for name in names for n in counts if n >= min(4, most)] + [(names[-1], n) for n in counts]
+    one = next((one for one in tried if need(*one) <= free), min(tried, key=lambda one: need(*one)))
+    if one == tried[0]:
+        return model, batch
+    more = need(*tried[tried.index(one) - 1])
+    why = f"with more training would take {more / 1e9:.1f} GB, and {free / 1e9:.1f} are free"
+    name, images = one
+    return (
+        model if name == model.value else Choice("model", name, why),
+        batch if images == most else Choice("batch", str(images), why),
+    )
 
 
 def rate_for(usual: float, known: int, classes: int, steps: float = math.inf) -> Choice | None:

@@ -3,7 +3,6 @@ initial weights."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 from collections.abc import Sequence
@@ -27,17 +26,6 @@ from ..zoo.find import find_weights
 from ..zoo.models import known_models
 from .distributed import launched
 from .optimizer import Average
-
-
-def keep_memory() -> None:
-    """Ask glibc to keep the large blocks of a step for the next one; giving them back to the system and
-    faulting them in again costs time on a CPU. Harmless elsewhere."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-    except (OSError, AttributeError):
-        pass
 
 
 def be_deterministic() -> None:

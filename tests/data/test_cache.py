@@ -74,3 +74,5 @@ def test_filling_memory_leaves_stdout_alone(dataset, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "caching 2/2" in err
+    Reader(dataset, DataConfig(cache="ram", size=32, max_size=64), quiet=True)
+    assert capsys.readouterr() == ("", "")
