@@ -148,7 +148,7 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
     if "data.cache" not in wish.given and not tile:
         uncached, decoding = time_in(facts, pace, wish.budget.left), seconds_to_decode(data["train"])
         whole = resolve(model.value, {**asked, **rules.sides(pace.size), "data.crop": 0.3})  # which takes the most
-        left_over = max(0, room() - round(need(model.value, pace.batch, pace.size)))
+        left_over = max(0, int(room() - min(need(model.value, pace.batch, pace.size), free)))
         cache = rules.cache_for(decoding, pace, uncached, kept_bytes(data["train"], whole.data), left_over)
         if cache:
             kept = resolve(model.value, {**asked, **rules.sides(pace.size), "data.cache": cache.value})

@@ -117,18 +117,21 @@ def in_memory(
     model: Choice, batch: Choice, need: Callable[[str, int], float], free: int, settled: Collection[str]
 ) -> tuple[Choice, Choice]:
     """Both as they are where training with them needs at most the `free` bytes. Else fewer images a step, down to 4; a
-    smaller model; 2 images or 1 (judgement). need: bytes, of a model's name and a number of images. settled: "model" or
-    "batch" where the user chose it, which stays."""
+    smaller model; 2 images or 1 (judgement). need: bytes, of a model's name and a number of images; infinite where it
+    cannot be. settled: "model" or "batch" where the user chose it, which stays."""
     most = int(batch.value)
     names = [model.value] if "model" in settled else list(MODELS[MODELS.index(model.value) :: -1])
     counts = [most] if "batch" in settled else [most >> times for times in range(most.bit_length())]
     tried = [(name, n) for name in names for n in counts if n >= min(4, most)] + [(names[-1], n) for n in counts]
-    one = next((one for one in tried if need(*one) <= free), min(tried, key=lambda one: need(*one)))
-    if one == tried[0]:
+    needs = {one: took for one in tried if (took := need(*one)) < math.inf}
+    fits = next(
+        (one for one, took in needs.items() if took <= free), min(needs, key=needs.__getitem__, default=tried[0])
+    )
+    if fits == tried[0]:
         return model, batch
-    more = need(*tried[tried.index(one) - 1])
-    why = f"with more training would take {more / 1e9:.1f} GB, and {free / 1e9:.1f} are free"
-    name, images = one
+    more = [*needs.values()][[*needs].index(fits) - 1]
+    why = f"training with more would take {more / 1e9:.1f} GB, and {free / 1e9:.1f} are free"
+    name, images = fits
     return (
         model if name == model.value else Choice("model", name, why),
         batch if images == most else Choice("batch", str(images), why),

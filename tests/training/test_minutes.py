@@ -185,10 +185,23 @@ def test_the_plan_fits_into_memory(name, images, free, settled, want):
     assert (batch.reason == "r") == (int(batch.value) == images)
 
 
+def test_a_batch_that_cannot_be_split_is_no_way_out():
+    """train.accumulate=8: images of a step in eights."""
+
+    def eights(name, images):
+        return gigabytes(name, images) if images % 8 == 0 else float("inf")
+
+    choices = Choice("model", "fcos-lite2", ""), Choice("batch", "8", "")
+    model, batch = in_memory(*choices, eights, int(17e9), ())
+    assert (model.value, batch.value) == ("fcos-lite1", "8")
+    assert model.reason == "training with more would take 24.0 GB, and 17.0 are free"
+    assert in_memory(choices[0], Choice("batch", "4", ""), eights, 0, ()) == (choices[0], Choice("batch", "4", ""))
+
+
 def test_the_plan_says_what_memory_it_would_have_taken():
     choices = Choice("model", "fcos-lite2", ""), Choice("batch", "4", "")
     model, batch = in_memory(*choices, gigabytes, int(5.5e9), ())
-    assert model == Choice("model", "fcos-lite0", "with more training would take 8.0 GB, and 5.5 are free")
+    assert model == Choice("model", "fcos-lite0", "training with more would take 8.0 GB, and 5.5 are free")
     assert batch is choices[1]
 
 
