@@ -19,14 +19,14 @@ FEW = 100  # steps below which the plan says that more minutes would pay, where 
 SIZES = (256, 320, 416, 512)
 _PIXELS = 14.0  # of the shorter side of a box at the network's input, which nine boxes of ten should have
 _ROOM = 2.0  # sides of a tile by the longer side of what it should hold
-SMALLEST, _SMALLEST_AT = "fcos-lite0", 320  # and pixels of its input's shorter side
+MODELS = ("fcos-lite0", "fcos-lite1", "fcos-lite2")  # by the memory of a step and by its time
+SMALLEST, _SMALLEST_AT = MODELS[0], 320  # and pixels of its input's shorter side
 _STEPS, _AT_LEAST = 300, 2.0  # steps and epochs that fcos-lite1 should have, small objects apart
 CLOSING = 5.0  # seconds of drawing, writing the report and ending the process
 _FIT = 2.0  # seconds of one core in which a layer of a few classes is fitted to its rows; twice that for 20
 OFTEN = 25  # epochs from which on images would be learned by heart
 MORE_READ = 1.5  # images more that are read for each, where half of them are mosaics of four
 _BRISK = 600  # steps up to which twice the usual learning rate was tried and not worse
-MODELS = ("fcos-lite0", "fcos-lite1", "fcos-lite2")  # by the memory of a step and by its time
 _EPOCHS, _LARGER = 4.0, 1.5 * LEAST  # epochs and steps to be left where pixels are spent on more than the preset's size
 
 
@@ -120,17 +120,14 @@ def in_memory(
     smaller model; 2 images or 1 (judgement). need: bytes, of a model's name and a number of images; infinite where it
     cannot be. settled: "model" or "batch" where the user chose it, which stays."""
     most = int(batch.value)
+    wanted = need(model.value, most)
+    if wanted <= free or wanted == math.inf:
+        return model, batch
     names = [model.value] if "model" in settled else list(MODELS[MODELS.index(model.value) :: -1])
     counts = [most] if "batch" in settled else [most >> times for times in range(most.bit_length())]
     tried = [(name, n) for name in names for n in counts if n >= min(4, most)] + [(names[-1], n) for n in counts]
-    needs = {one: took for one in tried if (took := need(*one)) < math.inf}
-    fits = next(
-        (one for one, took in needs.items() if took <= free), min(needs, key=needs.__getitem__, default=tried[0])
-    )
-    if fits == tried[0]:
-        return model, batch
-    more = [*needs.values()][[*needs].index(fits) - 1]
-    why = f"training with more would take {more / 1e9:.1f} GB, and {free / 1e9:.1f} are free"
+    fits = next((one for one in tried if need(*one) <= free), min(tried, key=lambda one: need(*one)))
+    why = f"{model.value} with {plural(most, 'image')} would take {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} are free"
     name, images = fits
     return (
         model if name == model.value else Choice("model", name, why),

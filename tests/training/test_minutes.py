@@ -194,14 +194,14 @@ def test_a_batch_that_cannot_be_split_is_no_way_out():
     choices = Choice("model", "fcos-lite2", ""), Choice("batch", "8", "")
     model, batch = in_memory(*choices, eights, int(17e9), ())
     assert (model.value, batch.value) == ("fcos-lite1", "8")
-    assert model.reason == "training with more would take 24.0 GB, and 17.0 are free"
+    assert model.reason == "fcos-lite2 with 8 images would take 24.0 GB, and 17.0 are free"
     assert in_memory(choices[0], Choice("batch", "4", ""), eights, 0, ()) == (choices[0], Choice("batch", "4", ""))
 
 
 def test_the_plan_says_what_memory_it_would_have_taken():
     choices = Choice("model", "fcos-lite2", ""), Choice("batch", "4", "")
     model, batch = in_memory(*choices, gigabytes, int(5.5e9), ())
-    assert model == Choice("model", "fcos-lite0", "training with more would take 8.0 GB, and 5.5 are free")
+    assert model == Choice("model", "fcos-lite0", "fcos-lite2 with 4 images would take 12.0 GB, and 5.5 are free")
     assert batch is choices[1]
 
 
