@@ -90,114 +90,181 @@ def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Ti
     `resolve(model, settings)` is the config of a preset with those settings below the user's. `timed`: another way to
     time a config than `measure`. Raises ConfigError where there is no time for a run, with what it takes.
     """
-    timed = timed or measure
-    device = pick_device(wish.device)
-    cuda = device.type == "cuda"
-    facts = gather(dict(data))
-    batch = rules.batch_for(facts, cuda)
-    model = rules.model_for(rules.Time(wish.budget.minutes), facts, cuda)
-    if wish.model is not None:
-        model = rules.Choice("model", wish.model, "asked for")
-    own = resolve(model.value, {"train.batch": int(batch.value)})
-    if "train.batch" in wish.given:
-        batch = rules.Choice("batch", str(own.train.batch), "asked for")
-    side = own.data.size if "data.size" in wish.given else 0
-    settled = {"model"} if wish.model is not None else set()
-    settled |= {"batch"} if "train.batch" in wish.given else set()
-    free = free_bytes(device)
+    choosing = _Choosing(wish, resolve, data, timed or measure)
+    choosing.take_model()
+    choosing.take_tile()
+    choosing.take_size()
+    choosing.take_cache()
+    choosing.take_start()
+    choosing.take_rate()
+    return choosing.planned()
 
-    def need(name: str, images: int, size: int = side) -> float:
-        config = resolve(name, {"train.batch": images, **(rules.sides(size) if size else {})})
-        return math.inf if config.train.batch % config.train.accumulate else training_bytes(config, device)
 
-    def fit(model: rules.Choice) -> tuple[rules.Choice, rules.Choice]:
-        return rules.in_memory(model, batch, need, free, settled)
+class _Choosing:
+    """The choices of a plan. Each `take_` makes one, or a few that hang together, and rests on those before it.
 
-    largest = model
-    model, fewer = fit(model)
-    asked: rules.Settings = {"train.batch": int(fewer.value)}
-    # where the size is the user's, timed at the sizes that will be learned at
-    config = resolve(model.value, {**asked, **rules.sides(side)} if side else asked)
-    sized = any(key in wish.given for key in _SIZED)
-    if model.value == rules.SMALLEST and model is largest and wish.model is None and not sized:
-        brief = timed(config, {"train": data["train"]}, wish, brief=True)
-        model, fewer = fit(rules.model_for(time_in(facts, brief, wish.budget.left), facts, cuda))
-        asked["train.batch"] = int(fewer.value)
-        config = resolve(model.value, asked)
-    batch = fewer
-    pace = timed(config, data, wish)
-    tile = config.data.tile
-    if not sized:
-        tile = rules.tile_for(facts, config.data.size)
-        if not affordable(data.get("val"), tile, pace, wish.budget.left):
-            tile = 0
-        elif tile:
-            asked["data.tile"] = tile
-            pace = timed(resolve(model.value, asked), data, wish)
-    facts = through_tiles(facts, data["train"], tile)
-    size = rules.Choice("size", str(config.data.size), "asked for")
-    if "data.size" not in wish.given and not tile:
-        most = max((s for s in rules.SIZES if need(model.value, pace.batch, s) <= free), default=0)
-        size = rules.size_for(facts, config.data.size, time_in(facts, pace, wish.budget.left), most)
-    if int(size.value) != pace.size:
-        pace = pace.at(int(size.value))
-        if pace.size > config.data.size:  # not only the number of pixels counts then, memory does too
-            larger = {"train.batch": pace.batch, **rules.sides(pace.size)}
-            pace = timed(resolve(model.value, larger), data, wish)
-    cache, filling = None, 0.0
-    if "data.cache" not in wish.given and not tile:
-        uncached, decoding = time_in(facts, pace, wish.budget.left), seconds_to_decode(data["train"])
-        whole = resolve(model.value, {**asked, **rules.sides(pace.size), "data.crop": 0.3})  # which takes the most
-        left_over = max(0, int(room() - min(need(model.value, pace.batch, pace.size), free)))
-        cache = rules.cache_for(decoding, pace, uncached, kept_bytes(data["train"], whole.data), left_over)
-        if cache:
-            kept = resolve(model.value, {**asked, **rules.sides(pace.size), "data.cache": cache.value})
-            quicker = timed(kept, {"train": drawn(data["train"], _KEPT)}, wish)  # a few would be read ahead: not brief
-            filling = decoding * facts.images
-            if uncached.steps * (pace.step - quicker.step) > filling:
-                pace, asked["data.cache"] = pace._replace(step=quicker.step), cache.value
+    asked: the settings so far, which stand below the user's. chosen: the same in words. pace: how quick they are.
+    facts: of the images, or of their tiles. spent: seconds that the choices take before the first step.
+    """
+
+    pace: rules.Pace
+    tile: int
+    start: Start
+    known: int  # classes that the start knows
+
+    def __init__(self, wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Timed) -> None:
+        self.wish, self.data, self.timed, self.resolve = wish, data, timed, resolve
+        self.device = pick_device(wish.device)
+        self.cuda = self.device.type == "cuda"
+        self.free = free_bytes(self.device)
+        self.facts = gather(dict(data))
+        self.asked: rules.Settings = {}
+        self.chosen: dict[str, rules.Choice] = {}
+        self.sized = any(key in wish.given for key in _SIZED)
+        self.spent = 0.0
+
+    def config(self, **more: object) -> Config:
+        """Of the choices so far, and of `more` settings of the data."""
+        own = {f"data.{name}": value for name, value in more.items()}
+        return self.resolve(self.chosen["model"].value, {**self.asked, **own})
+
+    def take_model(self) -> None:
+        """The preset and the images of a step, as the memory allows; the larger preset where a few timed steps of the
+        smallest say that there is time for it."""
+        wish, batch = self.wish, rules.batch_for(self.facts, self.cuda)
+        model = rules.model_for(rules.Time(wish.budget.minutes), self.facts, self.cuda)
+        if wish.model is not None:
+            model = rules.Choice("model", wish.model, "asked for")
+        own = self.resolve(model.value, {"train.batch": int(batch.value)})
+        if "train.batch" in wish.given:
+            batch = rules.Choice("batch", str(own.train.batch), "asked for")
+        if "data.size" in wish.given:  # timed at the sizes that will be learned at
+            self.asked |= rules.sides(own.data.size)
+        self._fit(model, batch)
+        if model.value == rules.SMALLEST and wish.model is None and not self.sized and self.chosen["model"] is model:
+            brief = self.timed(self.config(), {"train": self.data["train"]}, wish, brief=True)
+            self._fit(rules.model_for(self._time(brief), self.facts, self.cuda), batch)
+        self.pace = self.timed(self.config(), self.data, wish)
+
+    def _fit(self, model: rules.Choice, batch: rules.Choice) -> None:
+        """Both, or less where the memory asks for it."""
+        settled = {"model"} if self.wish.model is not None else set()
+        settled |= {"batch"} if "train.batch" in self.wish.given else set()
+        model, batch = rules.in_memory(model, batch, self._need, self.free, settled)
+        self.chosen |= {"model": model, "batch": batch}
+        self.asked["train.batch"] = int(batch.value)
+
+    def _need(self, name: str, images: int, size: int = 0) -> float:
+        """Bytes of training a preset with so many images a step, at another size than was asked for if any."""
+        sides = rules.sides(size) if size else {}
+        config = self.resolve(name, {**self.asked, **sides, "train.batch": images})
+        return math.inf if config.train.batch % config.train.accumulate else training_bytes(config, self.device)
+
+    def _time(self, pace: rules.Pace) -> rules.Time:
+        return time_in(self.facts, pace, self.wish.budget.left - self.spent)
+
+    def take_tile(self) -> None:
+        """Tiles of the images instead of whole ones, where the objects are too small otherwise."""
+        config = self.config()
+        self.tile = config.data.tile
+        if not self.sized:
+            self.tile = rules.tile_for(self.facts, config.data.size)
+            if not affordable(self.data.get("val"), self.tile, self.pace, self.wish.budget.left):
+                self.tile = 0
+            elif self.tile:
+                self.asked["data.tile"] = self.tile
+                self.pace = self.timed(self.config(), self.data, self.wish)
+        self.facts = through_tiles(self.facts, self.data["train"], self.tile)
+        if self.tile:
+            why = f"the objects are too small for whole images, even at {rules.SIZES[-1]} px"
+            told = "asked for" if self.tile == config.data.tile else why
+            self.chosen["tile"] = rules.Choice("tile", str(self.tile), told)
+
+    def take_size(self) -> None:
+        """The input's size."""
+        model, config = self.chosen["model"].value, self.config()
+        size = rules.Choice("size", str(config.data.size), "asked for")
+        if "data.size" not in self.wish.given:
+            if self.tile:
+                size = size._replace(reason="of a tile; the preset's, which its detector was trained at")
             else:
-                cache, filling = None, 0.0
-        if not cache and uncached.epochs > rules.OFTEN and "data.mosaic" not in wish.given:
-            pace = pace._replace(step=pace.step + rules.MORE_READ * decoding * pace.batch)
-    given = dict(wish.given)
-    given |= {"train.eval_every": config.train.eval_every} if "train.eval_every" in given else {}
-    config = resolve(model.value, {**asked, **rules.sides(pace.size)})
-    start = Start(wish.init, "")
-    if wish.budget.minutes >= _PROBED:
-        start = start_for(config, data["train"], wish.init, wish.device)
-    known = known_classes(config, data["train"].classes, start.init)
-    left = wish.budget.left - (facts.judged * pace.image if known else 0.0)  # what it begins from is judged
-    left -= filling
-    chosen = {"model": model, "batch": batch, "size": size, **({"cache": cache} if cache else {})}
-    if config.train.linear_probe and len(known) < facts.classes:
-        chosen["probe"], fitting = rules.probe_for(config.train.linear_probe, facts, pace, left)
-        left -= fitting
-    fitted = "probe" in chosen and start.init is None and bundled(config) is not None
-    steps = time_in(facts, pace, left).steps if fitted else math.inf
-    if (rate := rules.rate_for(config.train.lr, len(known), facts.classes, steps)) and "train.lr" not in wish.given:
-        chosen["rate"] = rate
-    if start.reason:
-        chosen["start"] = rules.Choice("start", "backbone" if start.init else "detector", start.reason)
-    if tile:
-        if "data.size" not in wish.given:
-            chosen["size"] = size._replace(reason="of a tile; the preset's, which its detector was trained at")
-        why = f"the objects are too small for whole images, even at {rules.SIZES[-1]} px"
-        chosen["tile"] = rules.Choice("tile", str(tile), "asked for" if tile == config.data.tile else why)
-    made = rules.make_plan(facts, pace, left, chosen, given)
-    if isinstance(made, rules.TooShort):
-        more = math.ceil(2 * _MARGIN * (wish.budget.minutes + made.missing / 60)) / 2
-        raise ConfigError(f"minutes={wish.budget.minutes:g} is too short: {made.reason}; give {more:g} minutes")
-    deadline = Deadline(wish.budget.minutes * 60, made.tail, start=wish.budget.start)
-    spent = clock(wish.budget.minutes * 60 - wish.budget.left)
-    head = f"the plan for {clock(wish.budget.minutes * 60)} (minutes:seconds), {spent} of which are gone:"
-    final = resolve(model.value, made.settings)
-    lines = [head, *made.text().splitlines()]
-    planned = final.train.iterations
-    if planned < rules.FEW and 2 * len(known) < facts.classes:
-        lines.append(f"{planned} steps are few to learn new classes from: more minutes would pay")
-    lines.append("the run:")
-    return Prepared(final, deadline, made, lines, facts.judged * pace.image, start)
+                fitting = (s for s in rules.SIZES if self._need(model, self.pace.batch, s) <= self.free)
+                size = rules.size_for(self.facts, config.data.size, self._time(self.pace), max(fitting, default=0))
+        self.chosen["size"] = size
+        if int(size.value) != self.pace.size:
+            self.pace = self.pace.at(int(size.value))
+            if self.pace.size > config.data.size:  # not only the number of pixels counts then, memory does too
+                self.asked |= rules.sides(self.pace.size)
+                self.pace = self.timed(self.config(), self.data, self.wish)
+        self.asked |= rules.sides(self.pace.size)
+
+    def take_cache(self) -> None:
+        """Whether decoded images stay in memory: where the timed steps are so much quicker that it pays."""
+        if "data.cache" in self.wish.given or self.tile:
+            return
+        train, pace, model = self.data["train"], self.pace, self.chosen["model"].value
+        uncached, decoding = self._time(pace), seconds_to_decode(train)
+        whole = self.config(crop=0.3)  # which takes the most
+        left_over = max(0, int(room() - min(self._need(model, pace.batch), self.free)))
+        cache = rules.cache_for(decoding, pace, uncached, kept_bytes(train, whole.data), left_over)
+        if cache:
+            kept = self.config(cache=cache.value)
+            # some images, and not briefly: a few would be read ahead
+            quicker = self.timed(kept, {"train": drawn(train, _KEPT)}, self.wish)
+            filling = decoding * self.facts.images
+            if uncached.steps * (pace.step - quicker.step) > filling:
+                self.pace, self.asked["data.cache"] = pace._replace(step=quicker.step), cache.value
+                self.chosen["cache"] = cache
+                self.spent += filling
+                return
+        if uncached.epochs > rules.OFTEN and "data.mosaic" not in self.wish.given:
+            self.pace = pace._replace(step=pace.step + rules.MORE_READ * decoding * pace.batch)
+
+    def take_start(self) -> None:
+        """What to begin from, and the fit of the layer of classes to a detector that does not know them all."""
+        wish, config = self.wish, self.config()
+        self.start = Start(wish.init, "")
+        if wish.budget.minutes >= _PROBED:
+            self.start = start_for(config, self.data["train"], wish.init, wish.device)
+        if self.start.reason:
+            name = "backbone" if self.start.init else "detector"
+            self.chosen["start"] = rules.Choice("start", name, self.start.reason)
+        self.known = len(known_classes(config, self.data["train"].classes, self.start.init))
+        if self.known:  # what it begins from is judged
+            self.spent += self.facts.judged * self.pace.image
+        if config.train.linear_probe and self.known < self.facts.classes:
+            left = wish.budget.left - self.spent
+            self.chosen["probe"], fitting = rules.probe_for(config.train.linear_probe, self.facts, self.pace, left)
+            self.spent += fitting
+
+    def take_rate(self) -> None:
+        """The learning rate, by what the start knows."""
+        config = self.config()
+        fitted = "probe" in self.chosen and self.start.init is None and bundled(config) is not None
+        steps = self._time(self.pace).steps if fitted else math.inf
+        rate = rules.rate_for(config.train.lr, self.known, self.facts.classes, steps)
+        if rate and "train.lr" not in self.wish.given:
+            self.chosen["rate"] = rate
+
+    def planned(self) -> Prepared:
+        """The plan of all choices, or ConfigError with what it would take."""
+        budget, pace, given = self.wish.budget, self.pace, dict(self.wish.given)
+        if "train.eval_every" in given:  # as a number
+            given["train.eval_every"] = self.config().train.eval_every
+        made = rules.make_plan(self.facts, pace, budget.left - self.spent, self.chosen, given)
+        if isinstance(made, rules.TooShort):
+            more = math.ceil(2 * _MARGIN * (budget.minutes + made.missing / 60)) / 2
+            raise ConfigError(f"minutes={budget.minutes:g} is too short: {made.reason}; give {more:g} minutes")
+        deadline = Deadline(budget.minutes * 60, made.tail, start=budget.start)
+        gone = clock(budget.minutes * 60 - budget.left)
+        head = f"the plan for {clock(budget.minutes * 60)} (minutes:seconds), {gone} of which are gone:"
+        final = self.resolve(self.chosen["model"].value, made.settings)
+        lines = [head, *made.text().splitlines()]
+        planned = final.train.iterations
+        if planned < rules.FEW and 2 * self.known < self.facts.classes:
+            lines.append(f"{planned} steps are few to learn new classes from: more minutes would pay")
+        lines.append("the run:")
+        return Prepared(final, deadline, made, lines, self.facts.judged * pace.image, self.start)
 
 
 def drawn(dataset: Dataset, most: int) -> Dataset:

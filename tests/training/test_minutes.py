@@ -497,6 +497,27 @@ def test_a_size_that_the_user_asks_for_is_timed_as_it_will_be_learned(monkeypatc
     assert planned.judging == pytest.approx(0.03)
 
 
+@pytest.mark.parametrize(
+    ("given", "side", "why"), [({}, 384, "too small for whole"), ({"data.tile": 96}, 96, "asked for")]
+)
+def test_tiles_are_chosen_with_their_reason_or_asked_for(monkeypatch, tmp_path, given, side, why):
+    def measure(config, data, wish, brief=False):
+        return Pace(0.05, 0.001, config.train.batch, config.data.size)
+
+    facts = replace(CELLS, small=0.0146, large=0.2, side=960, judged=3)
+    monkeypatch.setattr(minutes, "gather", lambda data: facts)
+    monkeypatch.setattr(minutes, "measure", measure)
+    monkeypatch.setattr(minutes, "start_for", lambda *_: Start(None, ""))
+    data = open_splits(make_shapes(tmp_path / "shapes", {"train": 12, "val": 3}))
+    wish = minutes.Wish(Budget(5, time.monotonic()), given, "fcos-lite0", "cpu", None)
+    planned = minutes.prepare(
+        wish, lambda preset, changes: resolve(preset, [f"{k}={v}" for k, v in {**changes, **given}.items()]), data
+    )
+    assert planned.config.data.tile == side
+    (row,) = [choice for choice in planned.plan.choices if choice.name == "tile"]
+    assert (row.value, why in row.reason) == (str(side), True)
+
+
 def test_without_images_to_judge_by_nothing_is_judged():
     plan = make_plan(replace(CELLS, judged=0), Pace(0.5, 0.05, 4, 320), 600, CHOSEN, {})
     assert [c.value for c in plan.choices if c.name == "judged"] == ["never"]
