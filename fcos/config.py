@@ -7,6 +7,8 @@ and in every export. Presets and dialects are in presets.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import starmap
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -380,12 +382,14 @@ class Config(Section):
         return self
 
     def override(self, *changes: dict[str, Any] | str, source: str = "override") -> Config:
-        """A copy with nested dicts or `"train.lr=0.01"` strings applied in order.
+        """A copy with dicts, {"train": {"lr": 0.01}} or {"train.lr": 0.01}, or "train.lr=0.01" applied in order.
 
         Raises ConfigError for an unknown key (with the nearest name) or a wrong value.
         """
         data = self.model_dump()
-        nested = [parse_assignment(change) if isinstance(change, str) else change for change in changes]
+        nested: list[dict[str, Any]] = []
+        for change in changes:
+            nested += [parse_assignment(change)] if isinstance(change, str) else starmap(_nested, change.items())
         for change in nested:
             _merge(data, change, source)
         chosen = any("shown" in part for change in nested if isinstance(part := change.get("decode"), dict))
@@ -415,13 +419,15 @@ def parse_assignment(text: str) -> dict[str, Any]:
     parsed: Any = parse_yaml(value, where, ConfigError) if value.strip() else ""
     if isinstance(parsed, str) and "," in parsed:
         parsed = parse_yaml(f"[{parsed}]", where, ConfigError)
-    nested: dict[str, Any] = {}
-    inner = nested
-    *path, last = key.strip().split(".")
-    for part in path:
-        inner = inner.setdefault(part, {})
-    inner[last] = parsed
-    return nested
+    return _nested(key.strip(), parsed)
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """{"train": {"lr": value}} of "train.lr"."""
+    inner: Any = dict(value) if isinstance(value, Mapping) else value
+    for part in reversed(str(key).split(".")):
+        inner = {part: inner}
+    return inner  # type: ignore[no-any-return]
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:

@@ -230,18 +230,10 @@ def _config(model: str | Config | None, settings: Settings, dialect: str | None,
 
 
 def _changes(settings: Settings) -> list[str | dict[str, Any]]:
-    """What `Config.override` takes; dots in the keys of a mapping lead into its sections."""
+    """What `Config.override` takes."""
     if isinstance(settings, str):
         raise ConfigError(f"settings={settings!r} is one text; give a mapping or a list, such as [{settings!r}]")
-    if not isinstance(settings, Mapping):
-        return list(settings)
-    changes: list[str | dict[str, Any]] = []
-    for key, value in settings.items():
-        nested: Any = dict(value) if isinstance(value, Mapping) else value
-        for part in reversed(str(key).split(".")):
-            nested = {part: nested}
-        changes.append(nested)
-    return changes
+    return [dict(settings)] if isinstance(settings, Mapping) else list(settings)
 
 
 def _stem(data: str | Path | DataSource | Dataset | Mapping[str, Dataset]) -> str:

@@ -66,6 +66,17 @@ def test_every_setting_has_a_meaning():
     assert all(about for _, _, about in describe(Config()))
 
 
+def test_dots_in_a_key_lead_into_its_section(tmp_path):
+    config = Config().override({"data.size": 256, "train": {"lr": 0.25}, "train.batch": 3})
+    assert (config.data.size, config.train.lr, config.train.batch) == (256, 0.25, 3)
+    with pytest.raises(ConfigError, match=r"unknown setting data\.sise; did you mean data\.size"):
+        Config().override({"data.sise": 256})
+    file = tmp_path / "mine.yaml"
+    file.write_text("data.size: 192\ntrain:\n  lr: 0.5\n")
+    config = resolve("fcos-lite0", file=file)
+    assert (config.data.size, config.train.lr) == (192, 0.5)
+
+
 def test_lists_and_numbers_on_the_command_line():
     config = preset("fcos-r50").override("data.train_sizes=320,352", "train.lr=1e-3", "data.classes=[cat, dog]")
     assert (config.data.train_sizes, config.train.lr, config.data.classes) == ((320, 352), 1e-3, ("cat", "dog"))
