@@ -1,7 +1,6 @@
 """The documentation holds: its links lead somewhere, its commands are commands, its Python imports what there is."""
 
 import ast
-import functools
 import importlib
 import re
 import shlex
@@ -64,11 +63,6 @@ def commands(page):
                     yield part
 
 
-@functools.cache
-def program():
-    return typer.main.get_command(build())
-
-
 def parse(command):
     """The error of a command line's form, else None. Values are not looked at: the files need not exist."""
     line = command.replace("[KEY=VALUE ...]", "").replace("[", "").replace("]", "")
@@ -76,7 +70,7 @@ def parse(command):
         words = shlex.split(line)[1:]
     except ValueError as error:
         return str(error)
-    group = program()
+    group = build()
     context = typer.Context(group, info_name="fcos")
     while words and hasattr(group, "commands") and words[0] in group.commands:
         group = group.commands[words.pop(0)]

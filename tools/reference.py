@@ -44,7 +44,7 @@ def cell(text: str) -> str:
 
 
 def command_line() -> str:
-    root: Any = typer.main.get_command(build())
+    root: Any = build()
     context = typer.Context(root, info_name="fcos")
     parts = [NOTE, "# Command line\n", "Settings (`train.lr=0.01`) may stand behind the options of every verb that has "
              "`--set`; [Settings](settings.md) lists them.\n"]  # fmt: skip
