@@ -101,17 +101,17 @@ class EndToEnd(nn.Module):
                 step_x = step_y = model.strides[level]
             else:
                 step_x, step_y = images.shape[-1] // columns, images.shape[-2] // rows
-            x = _places(columns, step_x, model.point_offset)[None].expand(rows, columns).reshape(-1)[cell]
-            y = _places(rows, step_y, model.point_offset)[:, None].expand(rows, columns).reshape(-1)[cell]
+            row = cell // columns
+            x = _places(cell - row * columns, step_x, model.point_offset)
+            y = _places(row, step_y, model.point_offset)
             sides = distances.gather(1, cell[..., None].expand(-1, -1, 4))
             levels.append((to_corners(torch.stack((x, y), dim=-1), sides), chosen, labels, cell + first))
             first = first + rows * columns
         return tuple(torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
 
 
-def _places(count: int, step: int, offset: float) -> Tensor:
-    """(index + offset) * step, float32 [count]; a product with a free axis has to be one of integers."""
-    index = torch.arange(count, dtype=torch.int64)
+def _places(index: Tensor, step: int, offset: float) -> Tensor:
+    """(index + offset) * step, float32; a product with a free axis has to be one of integers."""
     return (index * step).float() + (torch.ones_like(index) * step).float() * offset
 
 
