@@ -13,6 +13,7 @@ import torch
 
 from ..boxes import iou
 from ..data.image import read_image
+from ..decode import solid
 from ..types import Detections
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Report:
 
     `score` and `box` are the largest over detections of the same class at the same location, `box` in
     pixels and `share` as a share of the image's longer side. `lost` are detections of the reference
-    (of at least `SURE`, under low precision) without one of their class at IoU 0.5 in the other.
+    (`judged` of them: those with an area, under low precision of at least `SURE`) without one of their class at IoU
+    0.5 in the other.
     """
 
     images: int
@@ -88,7 +90,7 @@ def measure(expected: Sequence[Detections], actual: Sequence[Detections], sure: 
             score = max(score, _largest(a.scores[left] - b.scores[right]))
             shift = _largest(a.boxes[left] - b.boxes[right])
             box, share = max(box, shift), max(share, shift / max(a.size or (1, 1)))
-        wanted = a[a.scores >= sure]
+        wanted = a[(a.scores >= sure) & solid(a.boxes)]  # what has no area has no IoU, not even with itself
         judged += len(wanted)
         if len(wanted):
             near = (iou(wanted.boxes, b.boxes) >= 0.5) & (wanted.labels[:, None] == b.labels)

@@ -475,6 +475,9 @@ def test_differences_are_measured_at_the_same_location():
     assert report.score == pytest.approx(0.2)
     assert report.box == pytest.approx(2.0)
     assert report.share == pytest.approx(0.01)
+    flat = found([[10.0, 0, 10, 10], [50, 50, 90, 90]], [0.9, 0.8], [0, 1], [3, 4])  # one was cut off at the border
+    assert check.verdict(check.measure([flat], [flat]), "fp32") == []
+    assert check.measure([flat], [flat[:0]]).lost == 1
     nan = found([[0.0, 0, 10, 10]], [float("nan")], [0], [3])
     assert check.measure([a], [nan]).score == float("inf")
 
