@@ -330,7 +330,11 @@ class TrainConfig(Section):
         0, "images that one process judges at once; auto: as many as it learns from at once", ge=0, le=4096
     )
     val_loss: bool = _f(True, "each evaluation also takes the loss of the validation split: one more pass over it")
-    save_every: int = _f(500, "steps between checkpoints, besides one per epoch", ge=1)
+    save_every: int = _f(
+        500,
+        "steps between checkpoints, besides those of ends of epochs: of judged ones, and 50 steps apart",
+        ge=1,
+    )
     patience: int = _f(0, "stop after this many evaluations without a better AP; 0: never", ge=0)
     log_every: int = _f(10, "steps between rows of metrics.csv", ge=1)
     keep: Literal["resume", "weights"] = _f(

@@ -67,6 +67,7 @@ from .stop import Stopped, StopSignals
 from .summary import Steps, summary
 
 _RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
+_APART = 50  # steps between the checkpoints of ends of epochs
 _MOST = 10_000  # images of a validation split for which it is made; of more it is narrow and takes minutes
 
 
@@ -194,7 +195,7 @@ class Trainer:
                 self.judge(done / per_epoch)
             if end_of_epoch and done > start and self.first and self.options.on_epoch is not None:
                 self.options.on_epoch(done / per_epoch, self.judging.metrics if self.judging.at == done else None)
-            if end_of_epoch or done % self.config.train.save_every == 0:
+            if (end_of_epoch and self.worth_saving()) or done % self.config.train.save_every == 0:
                 self.save()
             if end_of_epoch and self.first:
                 self.draw()
@@ -436,6 +437,12 @@ class Trainer:
 
         together(lambda: write() if self.first else None, self.world)
         self.saved_at = now
+
+    def worth_saving(self) -> bool:
+        """Whether this end of an epoch is: where it was judged, at the end of the run, and some steps after the last
+        checkpoint. On a few images an epoch is as quick as its checkpoint."""
+        since = math.inf if self.saved_at is None else self.step - self.saved_at[0]
+        return since >= _APART or self.judging.at == self.step or self.step == self.total
 
     def write(self, step: int, state: dict[str, Any], about: tuple[Config, dict[str, Any]]) -> None:
         """The files of a checkpoint, from a copy of the state: the steps go on meanwhile."""
