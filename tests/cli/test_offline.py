@@ -61,7 +61,7 @@ VERBS = {
     "info": "info fcos-lite0",
     "config": "config fcos-lite0",
     "train": "train shapes --out again --model fcos-lite0 --epochs 1 data.size=64 data.train_sizes=[] data.workers=0",
-    "export": "export --model run --format onnx --out model.onnx",
+    "export": "export --model run --format onnx --out model.onnx --size 64",
 }
 
 

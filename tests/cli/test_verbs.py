@@ -28,7 +28,14 @@ def work(tmp_path_factory):
 
 
 def test_train_eval_predict(work, capsys, tmp_path):
-    settings = ["train.epochs=1", "data.size=64", "data.max_size=96", "data.train_sizes=[]", "model.backbone=plain"]
+    settings = [
+        "train.epochs=1",
+        "data.size=64",
+        "data.max_size=96",
+        "data.train_sizes=[]",
+        "model.backbone=plain",
+        "train.plots=false",
+    ]
     code, _, err = fcos(
         capsys, "train", "--data", work / "shapes", "--out", tmp_path / "run", "--device", "cpu", "--init", "none",
         "--model", "fcos-lite0", "model.backbone_weights=none", "train.batch=4", "data.workers=0", *settings,

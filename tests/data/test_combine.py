@@ -145,7 +145,8 @@ def test_a_run_on_two_places_is_resumed(tmp_path, capsys):
     for split in ("train", "val"):
         (data / f"instances_{split}.json").rename(elsewhere / f"{split}.json")
     settings = ["model.backbone=test_resnet", "model.backbone_weights=none", "train.batch=2", "data.workers=0",
-                "data.size=64", "data.max_size=96", "data.train_sizes=[]", "train.freeze_stages=0"]  # fmt: skip
+                "data.size=64", "data.max_size=96", "data.train_sizes=[]", "train.freeze_stages=0",
+                "train.plots=false"]  # fmt: skip
     run = tmp_path / "run"
     options = ["--out", run, "--init", "none", "--device", "cpu", "--quiet"]
     code, _, err = fcos(capsys, "train", data, "--labels", elsewhere, "--epochs", 1, *options, *settings)

@@ -58,7 +58,8 @@ def test_a_side_without_boxes(shapes):
 def test_the_command_records_the_part_and_a_resume_keeps_it(tmp_path, capsys):
     data = make_shapes(tmp_path / "shapes", {"train": 10})
     settings = ["model.backbone=test_resnet", "model.backbone_weights=none", "train.batch=2", "data.workers=0",
-                "data.size=64", "data.max_size=96", "data.train_sizes=[]", "train.freeze_stages=0"]  # fmt: skip
+                "data.size=64", "data.max_size=96", "data.train_sizes=[]", "train.freeze_stages=0",
+                "train.plots=false"]  # fmt: skip
     run = tmp_path / "run"
     options = ["--out", str(run), "--init", "none", "--device", "cpu", *settings]
     with pytest.raises(SystemExit, match="0"):

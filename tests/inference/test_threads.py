@@ -74,7 +74,7 @@ def test_exported_files_leave_the_number_alone(file, tmp_path, format):
     from fcos.export.job import Job, run
     from fcos.export.registry import FORMATS
 
-    made = run(Job(str(file), format, tmp_path / f"m{FORMATS[format].suffix}")).file
+    made = run(Job(str(file), format, tmp_path / f"m{FORMATS[format].suffix}", size="64")).file
     torch.set_num_threads(2)
     detector, seen = watched(load(made, threads=3, device="cpu", trust=True))
     detector(IMAGE)
