@@ -209,7 +209,7 @@ def test_nms_in_onnx_decides_as_torchvision():
     labels = torch.randint(0, 3, (2, 40))
     labels[0, :2] = 1
     program = torch.onnx.export(
-        Only(), (boxes, scores, labels), dynamo=True, verbose=False, input_names=["boxes", "scores", "labels"],
+        Only().eval(), (boxes, scores, labels), dynamo=True, verbose=False, input_names=["boxes", "scores", "labels"],
         custom_translation_table={torch.ops.fcos.nms.default: _nms},
     )  # fmt: skip
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
