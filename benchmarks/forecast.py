@@ -1,6 +1,7 @@
 """How often the intervals of `fcos forecast` hold the truth: by doing what they are about.
 
 python benchmarks/forecast.py DATA --out forecast-cases.jsonl [--size 64] [--steps 160] [--images 60] [--val 10,20,40]
+                              [--cases 10] [--first 0]
 python benchmarks/forecast.py --read forecast-cases.jsonl
 
 A case draws images to learn from and to judge by out of DATA, does the five runs of a forecast (a "minute" is --steps
@@ -80,7 +81,7 @@ def read(path: Path) -> None:
             for one in cases:
                 last = noise(one["time"][-1][2])
                 if about == "own":
-                    points = [[s, ap, one["time"][-1][2]] for s, ap in one["own"]]
+                    points = [[s, ap, one["time"][-1][2]] for s, ap in one["own"] if s > 0]  # not what it began from
                     truth = one["more_time"]
                 else:
                     points, truth = one[about], one[f"more_{about}"]
@@ -103,12 +104,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--val", default="10,20,40")
     parser.add_argument("--cases", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first case, which draws its images")
     parser.add_argument("--cpu", type=float, default=1e9)
     arguments = parser.parse_args()
     if arguments.read is not None:
         read(arguments.read)
         return
-    cases = [{"case": number} for number in range(arguments.cases)]
+    cases = [{"case": arguments.first + number} for number in range(arguments.cases)]
     fill(arguments.out, cases, partial(measured, arguments), arguments.cpu)
 
 

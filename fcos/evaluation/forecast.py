@@ -1,7 +1,10 @@
-"""What more time or more images would bring: AP as a power law of either, with its uncertainty.
+"""What more time or more images would bring: a learning curve of AP over either, with its uncertainty.
 
-AP(x) = a - b x^-c, the usual shape of learning curves (Hestness et al., 1712.00409). A handful of points does not fix
-three numbers, so all that fit are kept, each by how well it fits, and an interval is read off what they say.
+With t = (x / largest x measured)^-c, AP is a (1 - m t), a power law of what is missing from the ceiling a, the usual
+shape of learning curves (Hestness et al., 1712.00409); or a / (1 + t m / (1 - m)), the same near the ceiling, where far
+from it AP itself grows by a power law: a run that has hardly begun may gain more from the next minutes than from the
+last ones. A handful of points does not fix three numbers and a shape, so all that fit are kept, each by how well it
+fits, and an interval is read off what they say.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ NOISE = 0.01  # AP: what two runs of the same settings differ by, from other see
 SHARED = 0.75  # of the error that few images bring, what differs between two runs judged on the same ones (likewise)
 _LEVEL = 0.9  # of the intervals
 _DRAWS = 20_000
-_CEILINGS = 60  # values of a
-_RATES = np.linspace(0.1, 2.0, 39)  # of c
+_CEILINGS = 50  # values of a
+_MISSING = (np.arange(100) + 0.5) / 100  # of m
+_RATES = np.linspace(0.1, 3.0, 30)  # of c
 
 
 class Between(NamedTuple):
@@ -33,25 +37,34 @@ class Between(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """Power laws drawn by how well they fit: `a`, `b`, `c` [N] each, AP and x as given to `fit`."""
+    """Learning curves drawn by how well they fit: ceilings `a`, shares `m` of them that are missing at x = `last`,
+    rates `c`, and which grow from nothing by a power law, `slow` [N] each; AP and x as given to `fit`."""
 
     a: np.ndarray
-    b: np.ndarray
+    m: np.ndarray
     c: np.ndarray
+    slow: np.ndarray
+    last: float
 
     def at(self, x: float) -> Between:
         """AP there."""
-        return _between(self.a - self.b * x**-self.c)
+        return _between(self.all_at(x))
 
     def gain(self, x: float, more: float, noise: float = 0.0) -> Between:
         """What going from `x` to `x + more` adds to AP; with `noise`, the scatter of a run, what is seen of it when two
         runs are compared."""
-        added = self.b * (x**-self.c - (x + more) ** -self.c)
+        added = self.all_at(x + more) - self.all_at(x)
         value, low, high = _between(added)
         if noise > 0:
             seen = _between(added + np.random.default_rng(1).normal(0.0, noise * 2**0.5, len(added)))
             low, high = min(low, seen.low), max(high, seen.high)
         return Between(value, low, high)
+
+    def all_at(self, x: float) -> np.ndarray:
+        """AP there of each curve, [N]."""
+        t = (x / self.last) ** -self.c
+        values: np.ndarray = self.a * np.where(self.slow, 1 / (1 + t * self.m / (1 - self.m)), 1 - self.m * t)
+        return values
 
 
 def _between(values: np.ndarray) -> Between:
@@ -67,27 +80,23 @@ def scatter(error: float) -> float:
 
 
 def fit(x: Sequence[float], ap: Sequence[float], noise: float | Sequence[float] = NOISE) -> Curve:
-    """The power laws through AP (0..1) at the values x > 0 of time or number of images.
+    """The curves through AP (0..1) at the values x > 0 of time or number of images.
 
-    `noise`: standard deviation of each AP from run to run. All ceilings from the best AP seen to 1, all rates of 0.1 to
-    2 and all rising curves count alike before the points are seen. ConfigError for fewer than three different x.
+    `noise`: standard deviation of each AP from run to run. All ceilings from the best AP seen to 1, all shares that may
+    be missing, all rates of 0.1 to 3 and both shapes count alike before the points are seen. ConfigError for fewer than
+    three different x.
     """
     at, seen = np.asarray(x, np.float64), np.asarray(ap, np.float64)
     if len(np.unique(at)) < FEWEST or not (np.isfinite(seen).all() and (at > 0).all()):
         raise ConfigError(f"a curve needs {FEWEST} different amounts with their AP, not {len(np.unique(at))}")
-    rng = np.random.default_rng(0)
-    sure = 1 / np.broadcast_to(np.asarray(noise, np.float64), seen.shape) ** 2
-    ceilings = np.linspace(max(0.0, float((seen - 2 / np.sqrt(sure)).max())), 1.0, _CEILINGS)
-    a, c = (v.ravel() for v in np.meshgrid(ceilings, _RATES, indexing="ij"))
-    scale = float(np.exp(np.log(at).mean()))  # b is then of the size of AP at every rate
-    shape = (at / scale)[None] ** -c[:, None]  # [curves, points]
-    short = a[:, None] - seen[None]
-    weight = (sure * shape**2).sum(axis=1)
-    b = (sure * shape * short).sum(axis=1) / weight  # least squares, at each a and c
-    misfit = (sure * (short - b[:, None] * shape) ** 2).sum(axis=1)
-    likely = -0.5 * misfit - 0.5 * np.log(weight)
+    deviation = np.broadcast_to(np.asarray(noise, np.float64), seen.shape)
+    ceilings = np.linspace(max(0.01, float((seen - 2 * deviation).max())), 1.0, _CEILINGS)
+    grid = np.meshgrid(ceilings, _MISSING, _RATES, np.array([False, True]), indexing="ij")
+    a, m, c, slow = (values.ravel() for values in grid)
+    curves = Curve(a, m, c, slow, float(at.max()))
+    likely = np.zeros(len(a))
+    for amount, found, error in zip(at, seen, deviation, strict=True):
+        likely -= 0.5 * ((curves.all_at(amount) - found) / error) ** 2
     chance = np.exp(likely - likely.max())
-    chosen = rng.choice(len(a), size=_DRAWS, p=chance / chance.sum())
-    height = b[chosen] + rng.standard_normal(_DRAWS) / np.sqrt(weight[chosen])
-    rising = np.maximum(height, 0.0)  # more never makes it worse, on average
-    return Curve(a[chosen], rising * scale ** c[chosen], c[chosen])
+    chosen = np.random.default_rng(0).choice(len(a), size=_DRAWS, p=chance / chance.sum())
+    return Curve(a[chosen], m[chosen], c[chosen], slow[chosen], curves.last)

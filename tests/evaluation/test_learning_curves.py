@@ -1,4 +1,4 @@
-"""Power laws with known truth: the interval holds it."""
+"""Learning curves with known truth: the interval holds it."""
 
 import numpy as np
 import pytest
@@ -9,16 +9,23 @@ from fcos.evaluation.forecast import NOISE, fit, scatter
 X = np.array([0.3, 0.55, 1.0])
 
 
-def truth(rng):
+def power_law(rng):
     """A learning curve as they are: its ceiling, what is missing at x = 1, and its rate."""
     ceiling, missing, rate = rng.uniform(0.3, 0.9), rng.uniform(0.02, 0.25), rng.uniform(0.2, 1.2)
     return lambda x: ceiling - missing * np.asarray(x, float) ** -rate
 
 
+def late(rng):
+    """One that has hardly begun: from nothing, faster and faster, then slower and slower up to its ceiling."""
+    ceiling, middle, wide = rng.uniform(0.3, 0.9), rng.uniform(0.0, 1.0), rng.uniform(0.5, 1.5)
+    return lambda x: ceiling / (1 + np.exp((middle - np.log(np.asarray(x, float))) / wide))
+
+
+@pytest.mark.parametrize("truth", [power_law, late])
 @pytest.mark.parametrize(
     ("points", "more", "noise"), [(X, 0.5, 0.01), (X, 3.0, 0.01), (X, 1.0, 0.03), ([1 / 8, 1 / 4, 1 / 2, 1], 1.0, 0.01)]
 )
-def test_the_interval_holds_the_truth_in_eight_of_ten_cases_and_more(points, more, noise):
+def test_the_interval_holds_the_truth_in_eight_of_ten_cases_and_more(truth, points, more, noise):
     """The mean gain, and, in the wider interval, what is seen of it when one more run is judged."""
     points = np.asarray(points)
     rng, held, seen, wide = np.random.default_rng(1), 0, 0, []
@@ -33,7 +40,7 @@ def test_the_interval_holds_the_truth_in_eight_of_ten_cases_and_more(points, mor
         assert told.low <= gain.low <= gain.value == told.value <= gain.high <= told.high
     assert held >= 0.8 * 120, held / 120
     assert seen >= 0.8 * 120, seen / 120
-    assert np.median(wide) < 20 * noise  # an interval of everything would hold everything
+    assert np.median(wide) < (20 if truth is power_law else 25) * noise  # one of everything would hold everything
 
 
 def test_a_point_that_is_less_sure_counts_less():
