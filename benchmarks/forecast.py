@@ -24,6 +24,7 @@ from common import fill, lines
 import fcos
 from fcos.data.open import open_splits
 from fcos.evaluation.forecast import fit, scatter
+from fcos.training.outlook import outlook
 
 
 def measured(arguments: argparse.Namespace, case: int) -> dict[str, Any]:
@@ -80,18 +81,20 @@ def read(path: Path) -> None:
             held, wide = [], []
             for one in cases:
                 last = noise(one["time"][-1][2])
-                if about == "own":
-                    points = [[s, ap, one["time"][-1][2]] for s, ap in one["own"] if s > 0]  # not what it began from
-                    truth = one["more_time"]
-                else:
-                    points, truth = one[about], one[f"more_{about}"]
-                if len(points) < 3:
+                if about == "own":  # as a run of a minute tells it at its end
+                    rows = [{"step": str(int(step)), "AP": str(ap)} for step, ap in one["own"]]
+                    told = outlook(rows, int(one["own"][-1][0]), 60.0, one["time"][-1][2])
+                    if told is not None and name == "scatter":
+                        held.append(told.gain.low <= one["more_time"] <= told.gain.high)
+                        wide.append(told.gain.high - told.gain.low)
                     continue
+                points, truth = one[about], one[f"more_{about}"]
                 curve = fit([p[0] for p in points], [p[1] for p in points], [noise(p[2]) for p in points])
                 gain = curve.gain(points[-1][0], points[-1][0], last)
                 held.append(gain.low <= truth <= gain.high)
                 wide.append(gain.high - gain.low)
-            print(f"{name:8} {about:10} {sum(held):3} of {len(held):3}   {np.median(wide):.3f}")
+            if held:
+                print(f"{name:8} {about:10} {sum(held):3} of {len(held):3}   {np.median(wide):.3f}")
 
 
 def main() -> None:

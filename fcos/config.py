@@ -332,7 +332,7 @@ class TrainConfig(Section):
     val_loss: bool = _f(True, "each evaluation also takes the loss of the validation split: one more pass over it")
     save_every: int = _f(
         500,
-        "steps between checkpoints, besides those of ends of epochs: of judged ones, and 50 steps apart",
+        "steps between checkpoints; there are others at ends of epochs that are judged or 20 seconds after the last",
         ge=1,
     )
     patience: int = _f(0, "stop after this many evaluations without a better AP; 0: never", ge=0)
@@ -427,11 +427,12 @@ def parse_assignment(text: str) -> dict[str, Any]:
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
-    """{"train": {"lr": value}} of "train.lr"."""
-    inner: Any = dict(value) if isinstance(value, Mapping) else value
-    for part in reversed(str(key).split(".")):
-        inner = {part: inner}
-    return inner  # type: ignore[no-any-return]
+    """{"train": {"lr": value}} of "train.lr"; `value` stays as it is, a section as a dict."""
+    *path, last = str(key).split(".")
+    nested: dict[str, Any] = {last: dict(value) if isinstance(value, Mapping) else value}
+    for part in reversed(path):
+        nested = {part: nested}
+    return nested
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:

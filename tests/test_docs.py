@@ -1,9 +1,10 @@
 """The documentation holds: its links lead somewhere, its commands are commands, its Python imports what there is."""
 
 import ast
-import importlib
+import importlib.util
 import re
 import shlex
+import sys
 import tomllib
 from pathlib import Path
 
@@ -178,3 +179,13 @@ def test_one_version_everywhere():
     assert re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.M)[1] == told
     assert re.search(r"^## (\S+) - ", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)[1] == told
     assert importlib.import_module("fcos.version").__version__ == told
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the pages are written by Python 3.11")
+def test_the_reference_is_that_of_the_code():
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "tools" / "reference.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    for name, page in (("cli", tool.command_line), ("python", tool.python), ("settings", tool.settings)):
+        written = (ROOT / "docs" / "reference" / f"{name}.md").read_text()
+        assert written == page(), "run python tools/reference.py"

@@ -22,9 +22,9 @@ NOISE = 0.01  # AP: what two runs of the same settings differ by, from other see
 SHARED = 0.75  # of the error that few images bring, what differs between two runs judged on the same ones (likewise)
 _LEVEL = 0.9  # of the intervals
 _DRAWS = 20_000
-_CEILINGS = 50  # values of a
-_MISSING = (np.arange(100) + 0.5) / 100  # of m
-_RATES = np.linspace(0.1, 3.0, 30)  # of c
+_CEILINGS = 12  # values of a, for each m, c and shape
+_MISSING = (np.arange(200) + 0.5) / 200  # of m
+_RATES = np.linspace(0.1, 3.0, 59)  # of c
 
 
 class Between(NamedTuple):
@@ -38,12 +38,12 @@ class Between(NamedTuple):
 @dataclass(frozen=True)
 class Curve:
     """Learning curves drawn by how well they fit: ceilings `a`, shares `m` of them that are missing at x = `last`,
-    rates `c`, and which grow from nothing by a power law, `slow` [N] each; AP and x as given to `fit`."""
+    rates `c`, and which begin at nothing, `late` [N] each; AP and x as given to `fit`."""
 
     a: np.ndarray
     m: np.ndarray
     c: np.ndarray
-    slow: np.ndarray
+    late: np.ndarray
     last: float
 
     def at(self, x: float) -> Between:
@@ -63,7 +63,7 @@ class Curve:
     def all_at(self, x: float) -> np.ndarray:
         """AP there of each curve, [N]."""
         t = (x / self.last) ** -self.c
-        values: np.ndarray = self.a * np.where(self.slow, 1 / (1 + t * self.m / (1 - self.m)), 1 - self.m * t)
+        values: np.ndarray = self.a * np.where(self.late, 1 / (1 + t * self.m / (1 - self.m)), 1 - self.m * t)
         return values
 
 
@@ -82,21 +82,29 @@ def scatter(error: float) -> float:
 def fit(x: Sequence[float], ap: Sequence[float], noise: float | Sequence[float] = NOISE) -> Curve:
     """The curves through AP (0..1) at the values x > 0 of time or number of images.
 
-    `noise`: standard deviation of each AP from run to run. All ceilings from the best AP seen to 1, all shares that may
-    be missing, all rates of 0.1 to 3 and both shapes count alike before the points are seen. ConfigError for fewer than
-    three different x.
+    `noise`: standard deviation of each AP from run to run. All ceilings from two of these below the best AP seen to 1,
+    all shares that may be missing, all rates of 0.1 to 3 and both shapes count alike before the points are seen.
+    ConfigError for fewer than three different x.
     """
     at, seen = np.asarray(x, np.float64), np.asarray(ap, np.float64)
     if len(np.unique(at)) < FEWEST or not (np.isfinite(seen).all() and (at > 0).all()):
         raise ConfigError(f"a curve needs {FEWEST} different amounts with their AP, not {len(np.unique(at))}")
     deviation = np.broadcast_to(np.asarray(noise, np.float64), seen.shape)
-    ceilings = np.linspace(max(0.01, float((seen - 2 * deviation).max())), 1.0, _CEILINGS)
-    grid = np.meshgrid(ceilings, _MISSING, _RATES, np.array([False, True]), indexing="ij")
-    a, m, c, slow = (values.ravel() for values in grid)
-    curves = Curve(a, m, c, slow, float(at.max()))
-    likely = np.zeros(len(a))
+    lowest = max(0.01, float((seen - 2 * deviation).max()))
+    m, c, late = np.meshgrid(_MISSING, _RATES, [False, True], indexing="ij", sparse=True)
+    shapes = Curve(np.ones(1), m, c, late, float(at.max()))
+    # AP is a product with the ceiling: the best one has a formula, and the others fall off around it as a normal curve
+    square, product = np.full(1, 1e-12), np.zeros(1)
     for amount, found, error in zip(at, seen, deviation, strict=True):
-        likely -= 0.5 * ((curves.all_at(amount) - found) / error) ** 2
-    chance = np.exp(likely - likely.max())
-    chosen = np.random.default_rng(0).choice(len(a), size=_DRAWS, p=chance / chance.sum())
-    return Curve(a[chosen], m[chosen], c[chosen], slow[chosen], curves.last)
+        shape = shapes.all_at(amount) / error
+        square, product = square + shape**2, product + shape * (found / error)
+    best, spread = product / square, square**-0.5
+    low, high = np.clip(best - 4 * spread, lowest, 1.0), np.clip(best + 4 * spread, lowest, 1.0)
+    part = (np.arange(_CEILINGS) + 0.5) / _CEILINGS
+    a = low[..., None] + (high - low)[..., None] * part
+    likely = (product**2 / square)[..., None] / 2 - ((a - best[..., None]) / spread[..., None]) ** 2 / 2
+    chance = np.exp(likely - likely.max()) * (high - low)[..., None]
+    rng = np.random.default_rng(0)
+    which = np.unravel_index(rng.choice(chance.size, size=_DRAWS, p=chance.ravel() / chance.sum()), chance.shape)
+    between = (rng.random(_DRAWS) - 0.5) / _CEILINGS * (high - low)[which[:3]]
+    return Curve(a[which] + between, _MISSING[which[0]], _RATES[which[1]], which[2] == 1, shapes.last)

@@ -67,7 +67,7 @@ from .stop import Stopped, StopSignals
 from .summary import Steps, summary
 
 _RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
-_APART = 50  # steps between the checkpoints of ends of epochs
+_APART = 20.0  # seconds from a checkpoint to that of the end of an epoch which nothing judged
 _MOST = 10_000  # images of a validation split for which it is made; of more it is narrow and takes minutes
 
 
@@ -148,6 +148,7 @@ class Trainer:
         if start_due:
             self.judging.at = START_DUE
         self.saved_at: tuple[int, int] | None = None  # step and last evaluation of the newest checkpoint
+        self.saved_when = time.perf_counter()
         self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
         self.seconds = 0.0  # of this run before this process
         self._points: dict[tuple[int, int], Points] = {}
@@ -436,13 +437,14 @@ class Trainer:
             self.saver.start(partial(self.write, self.step, copied(state), self.about()))
 
         together(lambda: write() if self.first else None, self.world)
-        self.saved_at = now
+        self.saved_at, self.saved_when = now, time.perf_counter()
 
     def worth_saving(self) -> bool:
-        """Whether this end of an epoch is: where it was judged, at the end of the run, and some steps after the last
-        checkpoint. On a few images an epoch is as quick as its checkpoint."""
-        since = math.inf if self.saved_at is None else self.step - self.saved_at[0]
-        return since >= _APART or self.judging.at == self.step or self.step == self.total
+        """Whether this end of an epoch is: a judged one, the run's last, or one some seconds after the last checkpoint.
+        On a few images an epoch is as quick as its checkpoint. The clock of the first process counts for all."""
+        if self.saved_at is None or self.step in (self.judging.at, self.total):
+            return True
+        return bool(self.fabric.broadcast(time.perf_counter() - self.saved_when >= _APART))
 
     def write(self, step: int, state: dict[str, Any], about: tuple[Config, dict[str, Any]]) -> None:
         """The files of a checkpoint, from a copy of the state: the steps go on meanwhile."""

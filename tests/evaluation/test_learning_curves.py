@@ -21,26 +21,41 @@ def late(rng):
     return lambda x: ceiling / (1 + np.exp((middle - np.log(np.asarray(x, float))) / wide))
 
 
-@pytest.mark.parametrize("truth", [power_law, late])
+def bent(rng):
+    """One of a shape that no curve of `fit` has: the share that is missing falls exponentially."""
+    ceiling, scale, power = rng.uniform(0.3, 0.9), rng.uniform(0.2, 3.0), rng.uniform(0.5, 1.2)
+    return lambda x: ceiling * (1 - np.exp(-((np.asarray(x, float) / scale) ** power)))
+
+
+@pytest.mark.parametrize("truth", [power_law, late, bent])
 @pytest.mark.parametrize(
-    ("points", "more", "noise"), [(X, 0.5, 0.01), (X, 3.0, 0.01), (X, 1.0, 0.03), ([1 / 8, 1 / 4, 1 / 2, 1], 1.0, 0.01)]
+    ("points", "more", "noise"),
+    [
+        (X, 0.5, 0.01),
+        (X, 3.0, 0.01),
+        (X, 1.0, 0.03),
+        ([1 / 8, 1 / 4, 1 / 2, 1], 1.0, 0.01),
+        (np.linspace(0.15, 1, 30), 1.0, 0.01),
+    ],
 )
-def test_the_interval_holds_the_truth_in_eight_of_ten_cases_and_more(truth, points, more, noise):
-    """The mean gain, and, in the wider interval, what is seen of it when one more run is judged."""
+def test_the_interval_holds_the_truth(truth, points, more, noise):
+    """In eight of ten cases and more: what is seen of the gain when one more run is judged, and the mean gain. Of a
+    shape that it does not know in six of ten."""
     points = np.asarray(points)
-    rng, held, seen, wide = np.random.default_rng(1), 0, 0, []
-    for _ in range(120):
+    rng, held, seen, wide, gains = np.random.default_rng(1), 0, 0, [], []
+    for _ in range(80):
         real = truth(rng)
         measured = real(points) + rng.normal(0, noise, len(points))
         curve = fit(points, measured, noise)
         gain, told = curve.gain(1.0, more), curve.gain(1.0, more, noise)
-        held += gain.low <= real(1.0 + more) - real(1.0) <= gain.high
+        gains.append(real(1.0 + more) - real(1.0))
+        held += gain.low <= gains[-1] <= gain.high
         seen += told.low <= real(1.0 + more) + rng.normal(0, noise) - measured[-1] <= told.high
         wide.append(gain.high - gain.low)
         assert told.low <= gain.low <= gain.value == told.value <= gain.high <= told.high
-    assert held >= 0.8 * 120, held / 120
-    assert seen >= 0.8 * 120, seen / 120
-    assert np.median(wide) < (20 if truth is power_law else 25) * noise  # one of everything would hold everything
+    assert truth is bent or held >= 0.8 * 80, held / 80
+    assert seen >= (0.6 if truth is bent else 0.8) * 80, seen / 80
+    assert np.median(wide) < 2 * np.median(gains) + 2 * noise  # one of everything would hold everything
 
 
 def test_a_point_that_is_less_sure_counts_less():

@@ -110,6 +110,18 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(begin, undisturbed, tm
     assert log.read_text() == ""
 
 
+def test_killed_after_an_epoch_that_nothing_judged_it_goes_on_to_the_same_bits(begin, tmp_path):
+    """Such an end of an epoch has no checkpoint: the steps are done again from the one before."""
+    never, log = ["train.eval_every=0", "train.save_every=500"], tmp_path / "log"
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run(fcos([*begin, *never, "--out", whole]), log) == 0, log.read_text()
+    moment = at("fcos.training.optimizer:Average.update", STEPS - 2)
+    assert run(fcos([*begin, *never, "--out", cut], moment), log) == -signal.SIGKILL
+    assert load_checkpoint(cut)["step"] == 0 < STEPS // 2 < STEPS - 2  # the first epoch had ended
+    assert run(fcos(go_on(cut)), log) == 0, log.read_text()
+    same_end(cut, whole)
+
+
 @pytest.mark.parametrize(
     ("number", "where", "call", "step"),
     [
