@@ -100,11 +100,11 @@ def fit(x: Sequence[float], ap: Sequence[float], noise: float | Sequence[float] 
         square, product = square + shape**2, product + shape * (found / error)
     best, spread = product / square, square**-0.5
     low, high = np.clip(best - 4 * spread, lowest, 1.0), np.clip(best + 4 * spread, lowest, 1.0)
-    part = (np.arange(_CEILINGS) + 0.5) / _CEILINGS
-    a = low[..., None] + (high - low)[..., None] * part
+    wide = high - low + 1e-9  # where none is likely, the nearest that can be
+    a = low[..., None] + wide[..., None] * (np.arange(_CEILINGS) + 0.5) / _CEILINGS
     likely = (product**2 / square)[..., None] / 2 - ((a - best[..., None]) / spread[..., None]) ** 2 / 2
-    chance = np.exp(likely - likely.max()) * (high - low)[..., None]
+    chance = np.exp(likely - likely.max()) * wide[..., None]
     rng = np.random.default_rng(0)
     which = np.unravel_index(rng.choice(chance.size, size=_DRAWS, p=chance.ravel() / chance.sum()), chance.shape)
-    between = (rng.random(_DRAWS) - 0.5) / _CEILINGS * (high - low)[which[:3]]
+    between = (rng.random(_DRAWS) - 0.5) / _CEILINGS * wide[which[:3]]
     return Curve(a[which] + between, _MISSING[which[0]], _RATES[which[1]], which[2] == 1, shapes.last)

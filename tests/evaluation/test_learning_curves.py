@@ -88,6 +88,12 @@ def test_units_change_nothing():
     assert one.low <= one.value <= one.high
 
 
+@pytest.mark.parametrize("ap", [[0.9, 0.5, 0.1], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+def test_points_that_no_curve_fits_have_a_forecast_too(ap):
+    gain = fit([1, 2, 4], ap, 1e-5).gain(4, 4)
+    assert 0 <= gain.low <= gain.value <= gain.high <= 1
+
+
 def test_two_points_are_no_curve():
     with pytest.raises(ConfigError, match="3 different amounts"):
         fit([1, 2, 2], [0.1, 0.2, 0.2])
