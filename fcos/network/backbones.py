@@ -14,6 +14,7 @@ from ..config import ModelConfig
 from ..errors import ModelError, did_you_mean
 from ..remote import hub_in_a_line
 from ..terminal import plural
+from .halving import make_whole
 from .lite import REDUCTIONS, SCALES, LiteBackbone
 
 # Registry packages that hold ImageNet weights of a timm backbone (Apache-2.0), tried before timm's hub.
@@ -40,6 +41,7 @@ class Backbone(nn.Module):
             _stride_in_1x1(self.body, cfg.backbone)
         for stage in cfg.deformable_stages:
             _make_deformable(self.body, stage, cfg.backbone)
+        make_whole(self.body)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 if cfg.backbone_norm_eps is not None:

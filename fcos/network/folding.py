@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from .backbones import DeformableConv2d
 from .depthwise import Grid, convolve
+from .halving import Halving, whole
 from .lite import Conv2dSame
 from .model import FCOS, TowerLayer
 
@@ -137,9 +138,13 @@ def _folded_forward(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
         x, padding = pad_same(x, conv.kernel_size, conv.stride, conv.dilation), (0, 0)  # type: ignore[arg-type]
     even = conv.stride[0] == conv.stride[1] and padding[0] == padding[1] and tuple(conv.dilation) == (1, 1)
-    if even and not isinstance(padding, str):
-        return convolve(x, weight, shift, Grid(conv.stride[0], int(padding[0]), conv.groups))
-    return F.conv2d(x, weight, shift, conv.stride, padding, conv.dilation, conv.groups)
+
+    def compute(x: Tensor) -> Tensor:
+        if even and not isinstance(padding, str):
+            return convolve(x, weight, shift, Grid(conv.stride[0], int(padding[0]), conv.groups))
+        return F.conv2d(x, weight, shift, conv.stride, padding, conv.dilation, conv.groups)
+
+    return whole(compute, x) if isinstance(conv, Halving) else compute(x)
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from ..types import Predictions
 from .backbones import Backbone, DeformableConv2d
+from .halving import Halving
 
 # exp() of the first paper overflows to inf on a wild step; e^12 px is far outside any image
 _MAX_EXPONENT = 12.0
@@ -229,27 +230,12 @@ class TowerLayer(nn.Module):
         return F.relu(x, inplace=True)
 
 
-class _Halving(nn.Conv2d):
-    """A 3x3 convolution of stride 2 with a whole gradient.
-
-    In bfloat16 on a CPU torch 2.14 leaves parts of its weight gradient as memory was before, finite or not, where the
-    map is one location wide. Such a map is padded ahead, which gives the same sums.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and self.weight.requires_grad and x.device.type == "cpu" and x.shape[-1] == 1:
-            cast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-            if cast or x.dtype == torch.bfloat16:
-                return F.conv2d(F.pad(x, (1, 1, 1, 1)), self.weight, self.bias, self.stride)
-        return super().forward(x)
-
-
 def _conv3x3(inputs: int, outputs: int, depthwise: bool, stride: int = 1, bias: bool = True) -> nn.Module:
+    kind = Halving if stride == 2 else nn.Conv2d
     if not depthwise:
-        kind = _Halving if stride == 2 else nn.Conv2d
         return kind(inputs, outputs, 3, stride=stride, padding=1, bias=bias)
     return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=bias),
+        kind(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=bias),
         nn.Conv2d(inputs, outputs, 1, bias=bias),
     )
 
