@@ -79,7 +79,9 @@ def command(
     limit: Annotated[int, typer.Option("--limit", min=0, help="Only this many images; 0: all.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the numbers and plots.")] = None,
     as_json: Json = False,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="ablation, versus: how often each row is trained.")] = 1,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="ablation, versus: runs of each row, by seeds from train.seed on.")
+    ] = 1,
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="versus: minutes of training for each run, instead of epochs.")
     ] = None,
@@ -152,7 +154,14 @@ def command(
         out = out or Path("runs/versus")
         config = _config(model or "fcos-lite0", overrides)
         only = [word.strip() for word in methods.split(",") if word.strip()]
-        plan = {"config": config, "out": out, "seeds": range(seeds), "only": only, "minutes": minutes, "device": device}
+        plan = {
+            "config": config,
+            "out": out,
+            "seeds": _seeds(config, seeds),
+            "only": only,
+            "minutes": minutes,
+            "device": device,
+        }
         dataset, result = _versus(source, split, limit, plan)
     elif name == "scaling":
         assert model is not None
@@ -238,7 +247,13 @@ def _ablation(
     if missing:
         raise DataError(f"{data} has no {missing[0]} split (it has {', '.join(splits)}), which the ablation needs")
     config = _config(model or "fcos-lite0", settings)
-    return splits["val"], ablation_study(splits, config, out, range(seeds), device)
+    return splits["val"], ablation_study(splits, config, out, _seeds(config, seeds), device)
+
+
+def _seeds(config: Config, count: int) -> range:
+    """As many, from `train.seed` on: machines can share a study."""
+    first = config.train.seed
+    return range(first, first + count)
 
 
 def _versus(data: DataSource, split: str | None, limit: int, plan: dict[str, Any]) -> tuple[Dataset, Any]:

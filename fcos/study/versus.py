@@ -286,7 +286,7 @@ class _Run:
     def cost(self) -> Cost:
         """Measured at the first call, then read: a resumed run must have the steps it began with."""
         file = self.plan.out / f"{self.key}.json"
-        settings = self.config.model_dump(mode="json")
+        settings = self.config.override({"train": {"seed": 0}}).model_dump(mode="json")  # the same for every seed
         asked = {"settings": settings, "minutes": self.plan.minutes}
         if file.is_file():
             stored = read_json(file, TEXT_LIMIT)

@@ -244,6 +244,9 @@ def test_the_study_trains_tabulates_and_goes_on(tmp_path, capsys):
     assert judged.judged == "1 image of val"
     with pytest.raises(FcosError, match="other settings"):
         versus_study(data, Plan(config.override("train.lr=0.1"), tmp_path / "out", only=("fcos",), device="cpu"))
+    moved = Plan(config.override("train.seed=5"), tmp_path / "out", only=("fcos",), device="cpu", report=told.append)
+    assert len(versus_study(data, moved).rows[0].cells) == 1  # a run is its seed's, whichever the settings began with
+    assert told[-1].endswith("seed 0, which is there already")
     with pytest.raises(FcosError, match="did you mean rpn"):
         versus_study(data, Plan(config, tmp_path / "out", only=("rpm",), device="cpu"))
 
@@ -268,6 +271,21 @@ def test_mistakes_are_one_line(tmp_path, capsys, arguments, word):
     assert code == 2
     assert word in err.strip().splitlines()[-1]
     assert "Traceback" not in err
+
+
+def test_seeds_count_from_the_one_in_the_settings(tmp_path, capsys, monkeypatch):
+    make_shapes(tmp_path / "shapes", {"train": 1, "val": 1})
+    plans = []
+
+    def study(data, plan):
+        plans.append(plan)
+        raise FcosError("enough")
+
+    monkeypatch.setattr("fcos.study.versus.versus_study", study)
+    words = ("study", "versus", tmp_path / "shapes", "--out", tmp_path / "o", "--device", "cpu", "--seeds", "2")
+    for changes in ((), ("train.seed=4",)):
+        assert fcos(capsys, *words, *changes)[0] == 2
+    assert [list(plan.seeds) for plan in plans] == [[0, 1], [4, 5]]
 
 
 def test_nothing_to_judge_by_is_told_before_anything_is_trained(tmp_path, capsys):
