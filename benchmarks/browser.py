@@ -27,11 +27,11 @@ from PIL import Image
 from fcos.export.about import About
 from fcos.export.browser import Browser, Tab
 from fcos.export.formats.html import browser_model
-from fcos.files import ASSETS
 from fcos.inference.load import load
 from fcos.serving.app import build
 from fcos.serving.options import Placing, ServeOptions
 from fcos.serving.server import start
+from fcos.system.files import ASSETS
 from fcos.zoo.find import find_weights, load_network
 
 _TICK = os.sysconf("SC_CLK_TCK")

@@ -36,9 +36,9 @@ from fcos.convert.names import COCO_80
 from fcos.data.open import open_judged
 from fcos.evaluation import coco
 from fcos.evaluation.program import evaluate
-from fcos.files import write_whole
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
+from fcos.system.files import write_whole
 from fcos.types import Detections
 from fcos.zoo.find import find_weights
 

@@ -22,9 +22,9 @@ import numpy as np
 import fcos
 from fcos.data.dataset import Dataset, merge
 from fcos.data.open import open_splits
-from fcos.files import write_whole
 from fcos.inference.detector import Detector
 from fcos.labels.proposing import looks_at, select
+from fcos.system.files import write_whole
 
 SIZES = (10, 20, 40)
 

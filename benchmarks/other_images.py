@@ -49,7 +49,6 @@ from fcos.data.image import read_image
 from fcos.data.loader import train_loader
 from fcos.data.open import open_dataset, open_splits
 from fcos.demo.digits import NAMES, digits_dataset, make_scene
-from fcos.environment import environment
 from fcos.errors import ConfigError
 from fcos.evaluation.coco import evaluate
 from fcos.evaluation.uncertainty import Draws, intervals
@@ -59,6 +58,7 @@ from fcos.inference.load import load
 from fcos.network.backbones import Backbone, load_backbone_weights
 from fcos.presets import preset
 from fcos.study.cells import seconds_a_step
+from fcos.system.environment import environment
 from fcos.training import plan as rules
 from fcos.training.clock import LOOK, Budget, Deadline
 from fcos.training.data import Source, choose

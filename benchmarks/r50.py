@@ -29,7 +29,7 @@ from fcos.export.open import write_export
 from fcos.inference.load import load
 from fcos.network import weights
 from fcos.presets import preset
-from fcos.terminal import parse_shape
+from fcos.system.terminal import parse_shape
 from fcos.types import Classes
 from fcos.zoo.find import load_network
 

@@ -28,10 +28,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from fcos.files import ASSETS
 from fcos.inference.writers import images_file
 from fcos.scale.job import read_job
 from fcos.scale.results import write_coco
+from fcos.system.files import ASSETS
 
 TICK = os.sysconf("SC_CLK_TCK")
 OWN = ["--model", "fcos-lite0", "--runtime", "own"]

@@ -46,7 +46,7 @@ def make(source: Path, folder: Path, images: bool) -> Path:
     """val2017's boxes copied over until they are as many images as train2017; with files of their sizes if asked."""
     from PIL import Image
 
-    from fcos.readers import read_json
+    from fcos.system.readers import read_json
 
     target = folder / "instances_train.json"
     val = read_json(source)

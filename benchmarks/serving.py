@@ -31,7 +31,7 @@ from pathlib import Path
 
 from common import print_heading
 
-from fcos.files import ASSETS
+from fcos.system.files import ASSETS
 
 _TICK = os.sysconf("SC_CLK_TCK")
 

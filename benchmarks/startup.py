@@ -15,7 +15,7 @@ from statistics import median
 
 from common import options, parser, print_heading
 
-from fcos.files import ASSETS
+from fcos.system.files import ASSETS
 
 
 def seconds(code: list[str], threads: int) -> float:

@@ -27,10 +27,10 @@ from fcos.assign import assign_batch
 from fcos.bench.timing import alternate, synchronize
 from fcos.convert.translate import from_state
 from fcos.losses import Assignment, fcos_loss
-from fcos.machine import has_bf16
 from fcos.network import weights
 from fcos.network.folding import fold_frozen
 from fcos.points import make_points
+from fcos.system.machine import has_bf16
 from fcos.training.setup import keep_memory, wants_channels_last
 from fcos.training.step import in_layout_of
 from fcos.types import Target

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from .core_yaml import dump_yaml, parse_yaml, read_yaml
 from .errors import ConfigError, nearest, plain
+from .system.core_yaml import dump_yaml, parse_yaml, read_yaml
 
 ResizeRule = Literal["nearest", "short-exact", "two-step", "half-up", "floor"]
 Sides = Annotated[

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import FcosError, did_you_mean, require
-from .files import write_whole
+from .system.files import write_whole
 
 if TYPE_CHECKING:
     import pandas

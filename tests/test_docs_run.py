@@ -25,7 +25,7 @@ from torchvision.models.detection import fcos_resnet50_fpn
 
 import fcos
 from fcos.cli import main
-from fcos.files import ASSETS
+from fcos.system.files import ASSETS
 
 LOGS = {  # pages whose commands took hours, or are run by another test
     "docs/measurements": "logs of what was run once",

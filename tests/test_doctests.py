@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fcos
-from fcos.files import ASSETS
+from fcos.system.files import ASSETS
 
 MODULES = [
     "config", "data.dataset", "data.open", "detections", "errors", "evaluation.program", "analysis.explain",

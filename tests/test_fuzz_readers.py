@@ -20,7 +20,6 @@ from limits import Silent, Tally
 from PIL import Image
 
 from fcos.config import Config
-from fcos.core_yaml import dump_yaml, parse_yaml, read_yaml
 from fcos.data.dataset import Dataset
 from fcos.data.image import image_header, load_image
 from fcos.data.records import Record
@@ -28,7 +27,8 @@ from fcos.evaluation.results import read_results
 from fcos.export.about import About, from_text
 from fcos.inference.scores import parse_scores
 from fcos.network import weights
-from fcos.readers import parse_json, read_json, read_lines, read_text, read_xml
+from fcos.system.core_yaml import dump_yaml, parse_yaml, read_yaml
+from fcos.system.readers import parse_json, read_json, read_lines, read_text, read_xml
 from fcos.types import Classes
 
 CASES = [200, pytest.param(5000, marks=pytest.mark.slow)]

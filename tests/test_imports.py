@@ -17,6 +17,9 @@ PACKAGE = Path(fcos.__file__).parent
 # From bottom to top. A module may import from its own room and from those in front of it. "paper" is what lies
 # directly in fcos/; a module named in full stands where its name does, not where its room does.
 ORDER = [
+    "fcos.version",
+    "fcos.errors",
+    "system",
     "paper",
     "network",
     "convert",
@@ -40,23 +43,7 @@ ORDER = [
     "cli",
 ]
 # Inside the paper, from bottom to top: its words, its maths.
-WORDS = [
-    "version",
-    "errors",
-    "machine",
-    "remote",
-    "files",
-    "tars",
-    "readers",
-    "json_rows",
-    "core_yaml",
-    "detections",
-    "types",
-    "config",
-    "presets",
-    "terminal",
-    "environment",
-]
+WORDS = ["version", "errors", "detections", "types", "config", "presets"]
 MATHS = ["overlap", "boxes", "points", "assign", "losses", "decode"]
 # The arrows that run upward, each late, each with its reason.
 ALLOWED = {

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from tiny import make_shapes, tiny_config
 
 import fcos
-from fcos import files
 from fcos.data import loader
 from fcos.data.loader import eval_batches, train_loader
 from fcos.data.open import open_dataset, open_splits
@@ -26,8 +25,9 @@ from fcos.data.write import convert
 from fcos.errors import DataError, FcosError
 from fcos.export import browser
 from fcos.inference.writers import unique_names
-from fcos.machine import cpu_cores
-from fcos.readers import read_bytes
+from fcos.system import files
+from fcos.system.machine import cpu_cores
+from fcos.system.readers import read_bytes
 
 SOURCES = sorted(Path(fcos.__file__).parent.rglob("*.py"))
 UNIX_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "posix", "curses", "readline"}
@@ -37,7 +37,7 @@ UNIX_NAMES = {
     "signal": {"SIGKILL", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGCHLD", "alarm", "setitimer", "pthread_kill"},
 }  # fmt: skip
 GUARDED = {  # where such a name stands behind a question for it
-    ("machine.py", "sched_getaffinity"),
+    ("system/machine.py", "sched_getaffinity"),
     ("bench/ways.py", "sysconf"),  # behind a file of /proc
     ("training/clock.py", "sysconf"),  # AttributeError is caught
     ("data/loader.py", "statvfs"),  # only where there is a /dev/shm

@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from fcos.export.browser import Browser, Tab
-from fcos.files import ASSETS
+from fcos.system.files import ASSETS
 
 DOCS = Path(__file__).parents[1] / "docs" / "images"
 PHOTOS = [ASSETS / "photos" / f"{name}.jpg" for name in ("photographer", "cat", "astronaut", "coffee")]

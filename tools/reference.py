@@ -16,7 +16,7 @@ import typer
 import fcos
 from fcos.cli import build
 from fcos.config import Config, describe
-from fcos.files import write_whole
+from fcos.system.files import write_whole
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOT_RUN = {  # examples that tests/test_docs_run.py cannot run, and why

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..config import Config
 from ..errors import one_line
-from ..terminal import percent, plain, plural, table
+from ..system.terminal import percent, plain, plural, table
 from .findings import Finding, in_boxes, in_classes, in_images, in_locations, in_notes
 from .scan import Scan, class_pairs, scan
 from .search import NEAR, Option, measure_rates, search

@@ -15,7 +15,7 @@ from ..show.axes import INK, MUTED, class_name, new_figure, style
 from ..show.draw import level_in_plot
 from ..show.fonts import families
 from ..show.page import Page
-from ..terminal import data_name, percent
+from ..system.terminal import data_name, percent
 from .doctor import Diagnosis
 from .findings import Finding
 

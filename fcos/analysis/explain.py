@@ -17,7 +17,7 @@ from ..detections import as_png
 from ..inference.detector import Detector
 from ..inference.sources import Source, load_source, name_of
 from ..show.draw import Marks, draw_boxes, level_color, sheet
-from ..terminal import plain, table
+from ..system.terminal import plain, table
 from ..types import Detections, Points, Predictions
 
 

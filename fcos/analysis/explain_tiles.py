@@ -18,7 +18,7 @@ from ..inference.sources import Source, load_source, name_of
 from ..inference.stream import preview
 from ..inference.tiles import Held, Looked, Tiling, Windows, kept, look, read_shape
 from ..show.draw import Marks, draw_boxes, level_color
-from ..terminal import plain, plural, table
+from ..system.terminal import plain, plural, table
 from ..types import Detections
 from .explain import who_silenced
 

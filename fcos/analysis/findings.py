@@ -18,7 +18,7 @@ from ..data.duplicates import Fingerprints, Twins, find_twins, fingerprint
 from ..data.kinds import Kind
 from ..errors import ImageWarning
 from ..overlap import iou
-from ..terminal import plural
+from ..system.terminal import plural
 from .scan import Scan
 
 if TYPE_CHECKING:

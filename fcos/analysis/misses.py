@@ -33,7 +33,7 @@ from ..errors import DataError, ImageError
 from ..evaluation.metrics import match_image
 from ..inference.detector import Detector
 from ..show.draw import Marks, draw_boxes, sheet
-from ..terminal import percent, plain, plural, table, track
+from ..system.terminal import percent, plain, plural, table, track
 from ..types import Detections, Points, Predictions, Target
 from .common import label_mapping, on_cpu, with_files
 from .explain import Raw

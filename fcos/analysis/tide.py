@@ -18,7 +18,7 @@ import numpy as np
 
 from ..evaluation.coco import flatten
 from ..evaluation.metrics import CORRECT, Detected, Ints, Truth, curves_by_class, matches_coco, overlaps, voc_ap
-from ..terminal import percent, plain, table
+from ..system.terminal import percent, plain, table
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset

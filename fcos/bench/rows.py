@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from ..errors import FcosError
-from ..files import scratch
-from ..machine import check_threads, pick_device, torch_threads
-from ..terminal import plural
+from ..system.files import scratch
+from ..system.machine import check_threads, pick_device, torch_threads
+from ..system.terminal import plural
 from .timing import alternate, heading, products
 from .ways import Conditions, Loader, Setup, Way, torchvision_detector, way_of_torchvision
 

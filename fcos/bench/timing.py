@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..environment import environment
+from ..system.environment import environment
 
 _SIDE = 1024  # of the matrices whose product stands for the machine's peak
 _PAUSE = 0.02  # seconds

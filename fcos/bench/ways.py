@@ -16,11 +16,11 @@ from ..errors import FcosError, MissingExtra, ModelError
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..inference.stream import run
-from ..machine import pick_device
 from ..network import weights
 from ..network.info import describe_network, parse_size
 from ..presets import PRESETS, resolve
-from ..terminal import parse_shape
+from ..system.machine import pick_device
+from ..system.terminal import parse_shape
 from ..types import Classes
 from ..zoo.find import find_weights
 

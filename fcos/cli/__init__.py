@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import FcosError, ImageWarning, OtherProcess, nearest, one_line, plain
-from ..files import sources_kept
+from ..system.files import sources_kept
 
 # Verbs that compute for minutes. Threads that wait for each other by spinning are quickest alone (an image in 20 ms,
 # in 33 without), but beside other programs a training step then takes 2 to 15 times as long; alone it gains 4 %.

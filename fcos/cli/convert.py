@@ -50,8 +50,8 @@ def command(
     """
     from ..convert.translate import Asked, convert, export
     from ..errors import ConfigError, ModelError
-    from ..readers import read_lines
-    from ..terminal import plural
+    from ..system.readers import read_lines
+    from ..system.terminal import plural
     from ..zoo.find import find_weights
 
     things, overrides = sort_words(words, settings)

@@ -194,7 +194,7 @@ def _renamed(
 
 def _write(splits: dict[str, Dataset], destination: Path, to: str, link: bool) -> None:
     from ..data.write import convert as write
-    from ..terminal import plural
+    from ..system.terminal import plural
 
     lost = write(splits, destination, to, link=link)
     for name, dataset in splits.items():
@@ -221,10 +221,10 @@ def results(
     fcos data results rows results.json
     """
     from ..data.open import ids_by_path
-    from ..files import check_suffix
     from ..inference.writers import images_file
     from ..scale.results import write_coco
-    from ..terminal import plural
+    from ..system.files import check_suffix
+    from ..system.terminal import plural
 
     check_suffix(file, (".json",), "COCO results are JSON", "the file")
     written = write_coco(folder, file, ids_by_path(data) if data is not None else None)
@@ -265,9 +265,9 @@ def show(
 
     from ..data.open import open_dataset, open_splits
     from ..errors import ConfigError, DataError
-    from ..files import write_whole
     from ..show.draw import sheet
-    from ..terminal import plural
+    from ..system.files import write_whole
+    from ..system.terminal import plural
 
     things, overrides = sort_words(words, settings)
     if things:

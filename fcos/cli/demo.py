@@ -20,7 +20,7 @@ def command(
     """See the whole job at work: detect, make data, train, evaluate. Offline, in minutes."""
     from ..demo.run import demo
     from ..errors import FcosError
-    from ..files import check_folder
+    from ..system.files import check_folder
     from ..training.folder import next_folder
 
     check_folder(out)

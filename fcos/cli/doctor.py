@@ -65,9 +65,9 @@ def command(
     from ..analysis.doctor import diagnose
     from ..data.classes import as_seen
     from ..data.open import open_splits
-    from ..environment import environment
     from ..errors import FcosError
-    from ..files import PAGE, check_suffix
+    from ..system.environment import environment
+    from ..system.files import PAGE, check_suffix
 
     things, overrides = sort_words(words, settings)
     if out is not None:

@@ -145,11 +145,11 @@ def command(
     from ..evaluation.coco import curves, evaluate, read_results
     from ..evaluation.program import learned_note
     from ..export.registry import format_of
-    from ..files import check_folder, whole_set, write_whole
     from ..inference.composite import OWN, Composite, Looks
     from ..inference.load import load_together
     from ..inference.stream import Pace, pick_pace
     from ..inference.views import parse_views
+    from ..system.files import check_folder, whole_set, write_whole
 
     things, overrides = sort_words(words, settings)
     named = the_one(things, data, "--data")
@@ -276,7 +276,7 @@ def _detect(
 ) -> tuple[list[Detections], Dataset]:
     """What a model finds, and the data set under the model's choice of classes."""
     from ..evaluation.program import detect
-    from ..terminal import plural
+    from ..system.terminal import plural
 
     say(f"{plural(len(dataset), 'image')} of {dataset.root}, split {dataset.split}")
     return detect(detector, dataset, batch, allow_missing=allow_missing)
@@ -295,7 +295,7 @@ def _compare(
     import json
 
     from ..evaluation.uncertainty import compare
-    from ..files import write_whole
+    from ..system.files import write_whole
 
     judged = compare(first, second, dataset, **options)
     result = {"data": str(data), "split": dataset.split, "A": names[0], "B": names[1], **judged.to_dict()}
@@ -317,9 +317,9 @@ def _is_results(thing: str) -> bool:
 def _write(folder: Path, text: str, seen: list[Detections], dataset: Dataset, score: float | None) -> list[Path]:
     """The files of an evaluation."""
     from ..evaluation.results import write_results
-    from ..files import write_whole
     from ..show.judged import draw_evaluation
-    from ..terminal import plural
+    from ..system.files import write_whole
+    from ..system.terminal import plural
 
     odd = sum(int(((d.scores < 0) | (d.scores > 1)).sum()) for d in seen)
     if odd:

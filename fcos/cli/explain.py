@@ -79,8 +79,8 @@ def command(
 
     from ..data.runs import missing, run_of
     from ..errors import FcosError
-    from ..files import whole_set, write_whole
     from ..inference.load import load
+    from ..system.files import whole_set, write_whole
 
     things, overrides = sort_words(words, settings)
     source = the_one(things, data, "--data")

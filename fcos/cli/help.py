@@ -57,7 +57,7 @@ def command(
 
 def documentation() -> Path:
     """The folder of the pages: inside an installed package, beside it in a checkout."""
-    from ..files import ASSETS
+    from ..system.files import ASSETS
 
     inside = ASSETS / "docs"
     return inside if inside.is_dir() else ASSETS.parents[1] / "docs"

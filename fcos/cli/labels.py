@@ -60,9 +60,9 @@ def check(
     import json
 
     from ..errors import FcosError
-    from ..files import PAGE, check_suffix
     from ..labels.checking import check as run
     from ..labels.page import write_page
+    from ..system.files import PAGE, check_suffix
 
     named = the_one([str(path)] if path is not None else [], data, "--data")
     if named is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..terminal import plural
+from ..system.terminal import plural
 from . import complete
 from .common import Split, open_to_judge
 
@@ -190,8 +190,8 @@ def write_card(
     ] = None,
 ) -> None:
     """Write the model card: recipe, numbers, weaknesses, images."""
-    from ..files import check_suffix, write_whole
     from ..show.judged import draw_sheets
+    from ..system.files import check_suffix, write_whole
     from ..zoo import card
     from ..zoo.find import find_weights
     from ..zoo.models import known_models
@@ -218,7 +218,7 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
 ) -> None:
     """Put a model and its card on the Hugging Face Hub."""
-    from ..readers import read_text
+    from ..system.readers import read_text
     from ..zoo import card, hub
     from ..zoo.find import find_weights
 

@@ -145,7 +145,7 @@ def command(
     from ..inference.video import called, is_video, videos_apart, videos_in
     from ..inference.views import parse_views
     from ..inference.writers import Outcome, Writer, unique_names
-    from ..terminal import plural
+    from ..system.terminal import plural
 
     things, overrides = sort_words(words, settings)
     overrides += ["decode.calibrated=true"] if calibrated else []
@@ -241,10 +241,10 @@ def command(
 def _in_parts(things: list[str], out: Path | None, parts: str, resume: bool, work: Work, engine: Engine) -> None:
     """Detect in any number of images, on any number of machines, and write rows; ends with 1 where some failed."""
     from ..inference.video import is_video
-    from ..remote import url_of
     from ..scale.job import Order
     from ..scale.run import detect_all
-    from ..terminal import plural
+    from ..system.remote import url_of
+    from ..system.terminal import plural
 
     if out is None:
         raise FcosError("--engine writes rows in parts; name their folder with --out")
@@ -279,7 +279,7 @@ def _video(
 
     from ..inference.video import Frame, Reader, called, frame_line, stream
     from ..show.frames import Painter, VideoFiles, write_frames
-    from ..terminal import Bar, plural
+    from ..system.terminal import Bar, plural
 
     place = int(source) if source.isascii() and source.isdigit() else source
     with Reader(place) as reader, Bar(called(source), reader.info.frames or None, "frames") as bar:
@@ -308,8 +308,8 @@ def _video(
 
 def _outputs(out: Path | None, yolo: Path | None, coco: Path | None, as_json: bool, count: int) -> Outputs:
     """What to write; FcosError where a folder is a file, or one file is to hold several images."""
-    from ..files import check_folder, check_suffix
     from ..inference.writers import SUFFIXES, Outputs
+    from ..system.files import check_folder, check_suffix
 
     if out is None and not (as_json or coco or yolo):
         out = Path("predictions")
@@ -333,7 +333,7 @@ def _computed(detector: Detector | Composite) -> str:
 
 def _tell(outcome: Outcome, outputs: Outputs, as_json: bool, seconds: float, how: str) -> None:
     from ..inference.writers import images_file
-    from ..terminal import plural
+    from ..system.terminal import plural
 
     if not as_json and (outcome.images or outcome.detections):
         drawn = outputs.file or outputs.folder

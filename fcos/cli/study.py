@@ -121,10 +121,10 @@ def command(
     """
     import json
 
-    from ..environment import environment
     from ..errors import FcosError, did_you_mean
-    from ..files import check_folder
     from ..inference.load import Placing
+    from ..system.environment import environment
+    from ..system.files import check_folder
 
     if name not in STUDIES:
         hint = did_you_mean(name, STUDIES, f"choose from {', '.join(STUDIES)}")
@@ -339,7 +339,7 @@ def _ambiguity(settings: list[str], dataset: Dataset, model: str | None, placing
 
 
 def _write(folder: Path, name: str, text: str, result: Any) -> None:
-    from ..files import whole_set, write_whole
+    from ..system.files import whole_set, write_whole
 
     with whole_set():
         write_whole(folder / f"{name}.json", text + "\n")

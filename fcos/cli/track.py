@@ -84,11 +84,11 @@ def command(
     fcos track street.mp4 --no-video --json
     """
     from ..errors import FcosError
-    from ..files import check_folder
     from ..inference.load import load
     from ..inference.video import Frame, Reader, called, frame_line, stream
     from ..show.frames import Painter, VideoFiles, write_frames
-    from ..terminal import Bar, plural
+    from ..system.files import check_folder
+    from ..system.terminal import Bar, plural
     from ..tracking.counting import parse_line, parse_zone
     from ..tracking.follow import follow, make_tracker
     from ..tracking.tracks import TrackConfig
@@ -139,7 +139,7 @@ def command(
 
 
 def _counted(title: str, entered: dict[str, int], left: dict[str, int]) -> str:
-    from ..terminal import table
+    from ..system.terminal import table
 
     names = sorted({*entered, *left})
     rows = [(name, entered.get(name, 0), left.get(name, 0)) for name in names]

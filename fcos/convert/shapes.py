@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ModelError
-from ..terminal import plural
+from ..system.terminal import plural
 
 _RESNETS: dict[
     tuple[tuple[int, ...], int, int], str

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ..config import Config, ModelConfig
 from ..errors import ModelError
-from ..files import write_whole
 from ..network import weights
 from ..network.checkpoints import read_checkpoint
 from ..presets import PRESETS, preset, with_dialect
+from ..system.files import write_whole
 from ..types import Classes
 from .family import Family, Reading, fit, side
 from .names import COCO_80, class_names

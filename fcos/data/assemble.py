@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import DataError, ImageError
-from ..files import text_name
+from ..system.files import text_name
 from . import kinds
 from .dataset import EXAMPLES, Note
 from .ids import Id

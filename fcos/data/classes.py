@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DataError, nearest
-from ..terminal import some
+from ..system.terminal import some
 from ..types import Classes
 from . import kinds
 from .dataset import Dataset, Note

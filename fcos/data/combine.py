@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import DataError, did_you_mean
-from ..terminal import some
+from ..system.terminal import some
 from ..types import Classes
 from . import kinds
 from .dataset import Dataset, Note, merge

@@ -14,7 +14,7 @@ from typing import Literal, cast
 import numpy as np
 
 from ..errors import DataError, did_you_mean, one_line
-from ..terminal import plural, some
+from ..system.terminal import plural, some
 from ..types import Classes
 from .ids import Id
 from .kinds import Kind

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 
 from ..errors import ImageError
-from ..machine import cpu_cores
-from ..readers import read_bytes
-from ..terminal import track
+from ..system.machine import cpu_cores
+from ..system.readers import read_bytes
+from ..system.terminal import track
 from .image import IMAGE_LIMIT, read_image
 
 RADIUS = 5  # bits of 64

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from ..config import Config, DataConfig
 from ..errors import DataError, FcosError, ImageError
-from ..machine import cpu_cores
+from ..system.machine import cpu_cores
 from ..types import Batch, Target
 from . import augment
 from .augment import Color, Sample

@@ -6,10 +6,10 @@ from collections import defaultdict
 from functools import cache, partial
 from pathlib import Path
 
-from ..environment import RUN_FILE
 from ..errors import DataError, did_you_mean
-from ..readers import uncollected
-from ..terminal import plural
+from ..system.environment import RUN_FILE
+from ..system.readers import uncollected
+from ..system.terminal import plural
 from .dataset import Dataset, Sources
 from .lists import share_out, told
 from .pages import in_order

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError, ImageError
-from ..readers import read_lines
+from ..system.readers import read_lines
 from ..types import Classes
 from . import kinds
 from .assemble import ImageFile, Problems, Rows, assemble, check_classes

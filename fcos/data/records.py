@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError
-from ..terminal import plural
+from ..system.terminal import plural
 from ..types import Target
 
 _NONE = -1  # no window, no whole, no path

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .. import remote
-from ..environment import RUN_FILE
 from ..errors import DataError, or_near
-from ..readers import read_json
+from ..system import remote
+from ..system.environment import RUN_FILE
+from ..system.readers import read_json
 from .dataset import Dataset, merge
 from .open import open_dataset, open_splits, split_names
 from .splits import hold_out, name_of, taught_splits

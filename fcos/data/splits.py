@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import DataError
-from ..terminal import plural
+from ..system.terminal import plural
 from .dataset import Dataset
 from .records import Record
 

@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import DataError, or_near
-from ..files import around, left_out
-from ..remote import is_remote, local
+from ..system.files import around, left_out
+from ..system.remote import is_remote, local
 from .image import SUFFIXES
 from .pairing import Images
 from .probe import ARCHIVES, Probe, stem_of, suffix_of
@@ -177,7 +177,7 @@ class Tree:
             if len(main) > 1:
                 listed = ", ".join(str(p.relative_to(self.root)) for p in main)
                 raise DataError(f"{self.root} has several lists of the split {name}: {listed}; name the folder of one")
-            from ..readers import read_lines
+            from ..system.readers import read_lines
 
             lists[name] = [line.strip() for line in read_lines(main[0], kind=DataError) if line.strip()]
         return lists

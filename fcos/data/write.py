@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import DataError
-from ..files import whole_folder
-from ..terminal import some
+from ..system.files import whole_folder
+from ..system.terminal import some
 from ..types import Classes
 from .dataset import Dataset
 from .registry import format_named, formats

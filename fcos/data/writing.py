@@ -14,11 +14,11 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from .. import tars
 from ..errors import DataError, one_line
-from ..files import disk_reason, file_name, write_whole
-from ..readers import read_bytes
-from ..terminal import plural
+from ..system import tars
+from ..system.files import disk_reason, file_name, write_whole
+from ..system.readers import read_bytes
+from ..system.terminal import plural
 from ..types import Classes
 from .augment import clip
 from .dataset import Dataset

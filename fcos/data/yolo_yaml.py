@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core_yaml import read_yaml
 from ..errors import DataError
-from ..files import is_there
-from ..readers import read_lines
-from ..terminal import plural
+from ..system.core_yaml import read_yaml
+from ..system.files import is_there
+from ..system.readers import read_lines
+from ..system.terminal import plural
 from ..types import Classes
 from . import kinds
 from .assemble import Problems, check_classes, list_images

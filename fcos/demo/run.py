@@ -12,12 +12,12 @@ import numpy as np
 from ..config import AssignConfig, Config, DataConfig, ModelConfig, TrainConfig
 from ..data.open import open_splits
 from ..evaluation.coco import Metrics, evaluate
-from ..files import write_whole
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.load import load
 from ..show.draw import sheet
 from ..show.judged import draw_judged, save_image
-from ..terminal import clock
+from ..system.files import write_whole
+from ..system.terminal import clock
 from ..training.console import Console
 from ..training.images import write_page
 from ..training.program import train

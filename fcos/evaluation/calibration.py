@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.classes import match_classes
 from ..errors import DataError
-from ..terminal import decimal, plain
+from ..system.terminal import decimal, plain
 from ..types import Classes
 from .coco import flatten
 from .metrics import IGNORED, Curves, Floats, Ints, match_coco, overlaps

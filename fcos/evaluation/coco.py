@@ -16,7 +16,7 @@ import numpy as np
 from ..data.classes import match_classes
 from ..errors import DataError
 from ..inference.dataset import predict_dataset
-from ..terminal import plural
+from ..system.terminal import plural
 from ..types import Detections
 from .metrics import (
     Backend,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, require
 from ..overlap import iou
-from ..terminal import percent, plural, table
+from ..system.terminal import percent, plural, table
 
 Floats = NDArray[np.float64]
 FrameRows = tuple[NDArray[np.int64], Floats]
@@ -164,7 +164,7 @@ def mot_lines(frames: Sequence[tuple[NDArray[np.int64], Floats, Floats]], first:
 def read_mot(path: str | Path, frames: int = 0) -> list[FrameRows]:
     """The frames of a MOTChallenge file, at least `frames` of them. Rows marked 0 in the seventh column (left out of
     judging in ground truth) are left out. DataError names the line that cannot be read."""
-    from ..readers import read_lines
+    from ..system.readers import read_lines
 
     rows: dict[int, list[tuple[int, list[float]]]] = {}
     for number, line in enumerate(read_lines(path, kind=DataError), 1):

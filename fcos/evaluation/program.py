@@ -17,7 +17,7 @@ from ..inference.composite import OWN, Composite, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
-from ..terminal import plural
+from ..system.terminal import plural
 from ..types import Detections
 from . import coco
 from .coco import Metrics

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ..data.ids import Id, look_up
 from ..detections import Detections, Mask
 from ..errors import DataError
-from ..files import write_whole
-from ..readers import read_json
-from ..terminal import plural, some
+from ..system.files import write_whole
+from ..system.readers import read_json
+from ..system.terminal import plural, some
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset

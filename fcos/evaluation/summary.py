@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..terminal import decimal, html_table, plain, plural, table
+from ..system.terminal import decimal, html_table, plain, plural, table
 
 if TYPE_CHECKING:
     from .uncertainty import Interval

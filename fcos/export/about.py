@@ -9,9 +9,9 @@ from typing import Literal
 
 from ..config import Config, from_dict
 from ..errors import FcosError, ModelError
-from ..files import write_whole
 from ..network.header import StoredExport, parse
-from ..readers import TEXT_LIMIT, read_bytes
+from ..system.files import write_whole
+from ..system.readers import TEXT_LIMIT, read_bytes
 from ..types import Classes
 from . import seal
 

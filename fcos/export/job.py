@@ -22,12 +22,12 @@ from ..data.image import read_image
 from ..data.open import open_dataset, open_judged, split_names
 from ..data.splits import TAUGHT, default_split
 from ..errors import ConfigError, FcosError, ImageError, ModelError
-from ..files import check_kept, disk_reason
 from ..inference.detector import Detector
 from ..inference.load import load
-from ..machine import Placement
 from ..network.model import FCOS
-from ..terminal import clock, plural, ticking
+from ..system.files import check_kept, disk_reason
+from ..system.machine import Placement
+from ..system.terminal import clock, plural, ticking
 from ..zoo.find import find_weights
 from . import check
 from .about import DTYPES, About

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..config import Config
 from ..errors import ModelError
-from ..files import scratch
-from ..machine import Placement
+from ..system.files import scratch
+from ..system.machine import Placement
 from ..types import Classes
 from .about import About, Dtype
 from .registry import FORMATS, _known, format_of

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from ..errors import ModelError
-from ..readers import open_file
+from ..system.readers import open_file
 
 UNSET = "0" * 64
 GRAPH_LIMIT = 2 << 30  # bytes of a file that holds metadata and graph: protobuf's own limit

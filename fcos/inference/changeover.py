@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from ..machine import Placement
+from ..system.machine import Placement
 from ..types import Network, Predictions
 
 Running: TypeAlias = tuple[Network, Placement]  # a network, and where and how it computes

@@ -15,7 +15,7 @@ import torch
 from ..config import Config
 from ..data.records import Window
 from ..detections import Detections, Results
-from ..machine import Placement
+from ..system.machine import Placement
 from ..types import Classes
 from .sources import Source, load_source, name_of
 from .tiles import Held, Pixels, Windows, detect_tiles, parse_tile

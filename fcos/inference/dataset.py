@@ -12,7 +12,7 @@ import torch
 
 from ..data.classes import UNKNOWN, match_classes
 from ..errors import DataError, ImageError
-from ..terminal import Bar, plural, some
+from ..system.terminal import Bar, plural, some
 from ..types import Detections
 from .stream import run
 

@@ -20,9 +20,9 @@ from ..detections import Kept, Results
 from ..errors import ModelError
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
-from ..machine import Placement, torch_threads
 from ..points import make_points, padded
-from ..terminal import plural
+from ..system.machine import Placement, torch_threads
+from ..system.terminal import plural
 from ..types import Classes, Detections, Network, Points
 from .changeover import ChangeOver
 from .composite import Composite, Looks

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import FcosError, MissingExtra
-from ..machine import Placement
+from ..system.machine import Placement
 from . import graphs
 from .changeover import ChangeOver, Later, Running, opened, wait_for
 from .detector import Detector

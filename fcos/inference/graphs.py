@@ -30,19 +30,19 @@ from pydantic import Field
 
 from ..config import Config
 from ..data.image import image_size, read_image
-from ..environment import processor
 from ..errors import FcosError, ImageError, MissingExtra
 from ..export.about import About, Dtype
 from ..export.open import open_runtime, read_about, write_export
 from ..export.registry import FORMATS, KEPT
 from ..export.runtime import Runtime
-from ..files import disk_reason, own, write_whole
-from ..machine import Placement, cache_folder, has_bf16
 from ..network import weights
 from ..network.folding import fuse
 from ..network.header import Part, parse
-from ..readers import read_bytes
-from ..terminal import ticking
+from ..system.environment import processor
+from ..system.files import disk_reason, own, write_whole
+from ..system.machine import Placement, cache_folder, has_bf16
+from ..system.readers import read_bytes
+from ..system.terminal import ticking
 from ..types import Classes
 from ..version import __version__
 from ..zoo.download import sha256

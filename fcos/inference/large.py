@@ -12,7 +12,7 @@ import numpy as np
 from ..data.image import MAX_PIXELS, image_size, read_image
 from ..data.records import Size, Window
 from ..errors import ImageError, require
-from ..readers import open_file
+from ..system.readers import open_file
 from .tiles import Held, Pixels, Windows
 
 # GDAL knows a file by its content, and among its other formats are those that name more files, and addresses to fetch.

@@ -19,8 +19,8 @@ from ..export.about import DTYPES, Dtype
 from ..export.open import on_the_fly, open_runtime, own_placement
 from ..export.registry import FORMATS, KEPT, ON_DEVICE, ON_THE_FLY, OWN_THREADS, format_of
 from ..export.runtime import Runtime
-from ..machine import Placement, check_threads, compiling, cpu_cores, pick_device
 from ..network.folding import fuse
+from ..system.machine import Placement, check_threads, compiling, cpu_cores, pick_device
 from ..types import Classes, Network, Predictions
 from ..zoo.find import find_weights, load_network
 from . import fast, graphs

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..errors import FcosError, did_you_mean
-from ..readers import TEXT_LIMIT, read_json
-from ..terminal import some
+from ..system.readers import TEXT_LIMIT, read_json
+from ..system.terminal import some
 from ..types import Classes
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from .. import remote
 from ..data.image import SUFFIXES, load_image
 from ..errors import DataError, or_near
-from ..files import files_below, folders_below
+from ..system import remote
+from ..system.files import files_below, folders_below
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -16,8 +16,8 @@ from torch import Tensor
 from ..data.image import image_size, read_image
 from ..data.records import Window
 from ..errors import ImageError
-from ..machine import cpu_cores, pick_device
-from ..remote import is_remote
+from ..system.machine import cpu_cores, pick_device
+from ..system.remote import is_remote
 from ..types import Detections
 from .changeover import ChangeOver
 from .composite import Composite

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from ..data.image import SUFFIXES as PICTURES
 from ..errors import FcosError, ImageError
-from ..files import file_name
-from ..readers import open_file
-from ..remote import is_remote
+from ..system.files import file_name
+from ..system.readers import open_file
+from ..system.remote import is_remote
 from ..types import Detections
 from .sources import expanded
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import write_whole
+from ..system.files import write_whole
 from . import matroska
 from .video import Frame, VideoError, check_name
 

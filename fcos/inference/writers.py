@@ -15,8 +15,8 @@ import numpy as np
 
 from ..detections import DRAWN, WRITTEN
 from ..errors import FcosError
-from ..files import check_kept, file_name, own, real, whole_set, write_whole
-from ..readers import read_json
+from ..system.files import check_kept, file_name, own, real, whole_set, write_whole
+from ..system.readers import read_json
 from ..types import Classes, Detections
 from .dataset import as_in_file
 from .stream import _AHEAD, PIXELS_AHEAD

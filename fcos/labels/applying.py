@@ -15,9 +15,9 @@ from ..data.records import Record
 from ..data.tree import DataSource
 from ..data.write import check_outside, convert
 from ..errors import DataError
-from ..readers import read_json
-from ..remote import is_remote
-from ..terminal import plural
+from ..system.readers import read_json
+from ..system.remote import is_remote
+from ..system.terminal import plural
 from .inject import CLASS, DUPLICATE, MISSING, SHIFTED, SPURIOUS
 
 _ACTIONS = ("fix", "accept", "reject")

@@ -18,7 +18,7 @@ from ..data.tree import DataSource
 from ..errors import DataError, ImageError
 from ..inference.detector import Detector
 from ..inference.load import load
-from ..terminal import Bar
+from ..system.terminal import Bar
 from .calibrate import Curve, fit
 from .evidence import Evidence, gather, overlaps
 from .folding import Judge, out_of_fold

@@ -14,10 +14,10 @@ from ..data.dataset import Dataset
 from ..data.duplicates import alike
 from ..data.splits import name_of, units_of
 from ..errors import DataError
-from ..files import scratch
 from ..inference.detector import Detector
 from ..presets import resolve
-from ..terminal import clock, plural
+from ..system.files import scratch
+from ..system.terminal import clock, plural
 from ..training.plan import rate_for
 from ..training.program import train
 from ..training.setup import known_classes

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from ..data.image import read_image
-from ..files import ASSETS, write_whole
-from ..terminal import data_name, plain
+from ..system.files import ASSETS, write_whole
+from ..system.terminal import data_name, plain
 from .inject import CLASS, DUPLICATE, SPURIOUS
 from .report import Check, Finding
 

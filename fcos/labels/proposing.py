@@ -15,11 +15,11 @@ from ..data.image import read_image
 from ..data.records import Record
 from ..data.write import SCORED, check_new, convert
 from ..errors import DataError, ImageError
-from ..files import text_name
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..inference.sources import find_images
-from ..terminal import Bar, plural
+from ..system.files import text_name
+from ..system.terminal import Bar, plural
 from .evidence import Evidence, gather, overlaps
 
 TOOLS = {"label-studio": "labelstudio"} | {name: name for name in SCORED if name != "labelstudio"}

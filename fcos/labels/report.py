@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.dataset import Dataset
 from ..data.tree import DataSource
-from ..terminal import data_name, percent, plain, plural, table
+from ..system.terminal import data_name, percent, plain, plural, table
 from .calibrate import Curve, expected
 from .inject import CLASS, DUPLICATE, MISSING, ROUNDS, SHARE, SHIFTED, SPURIOUS
 from .suspicion import Suspect

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import ModelError, did_you_mean
-from ..remote import hub_in_a_line
-from ..terminal import plural
+from ..system.remote import hub_in_a_line
+from ..system.terminal import plural
 from .halving import make_whole
 from .lite import REDUCTIONS, SCALES, LiteBackbone
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from ..files import noticed
-from ..readers import check_archive
+from ..system.files import noticed
+from ..system.readers import check_archive
 
 WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net")
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote first before its zip files

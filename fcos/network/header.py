@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import ModelError, plain
-from ..readers import parse_json
+from ..system.readers import parse_json
 from ..types import Classes
 
 Name = Annotated[str, Field(max_length=1000)]

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..boxes import load_operators
 from ..config import Config
 from ..points import level_shapes, padded
-from ..terminal import parse_shape, plural
+from ..system.terminal import parse_shape, plural
 from .model import FCOS
 
 ANCHORS = 9  # a location's anchors in RetinaNet: 3 scales x 3 shapes (1904.01355, section 3.1)

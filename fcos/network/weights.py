@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..config import Config, from_dict
 from ..errors import FcosError, ModelError
-from ..files import noticed, write_whole
+from ..system.files import noticed, write_whole
 from ..types import Classes
 from .header import StoredAbout, StoredClasses, StoredWeights, parse, parse_mapping
 from .model import FCOS

@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 
 from ..errors import FcosError
-from ..files import is_there, whole
-from ..machine import cpu_cores
+from ..system.files import is_there, whole
+from ..system.machine import cpu_cores
 from .detector import BatchDetector
 from .job import Job
 from .rows import Count, count, count_part, write_part

@@ -26,11 +26,11 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import DataError, FcosError
-from ..files import check_folder, is_there, names_in, own, sweep, whole, write_whole
 from ..inference.sources import find_images, images_below
-from ..readers import open_file, parse_array, read_bytes, read_json
-from ..remote import is_file as remote_file
-from ..remote import is_remote, url_of
+from ..system.files import check_folder, is_there, names_in, own, sweep, whole, write_whole
+from ..system.readers import open_file, parse_array, read_bytes, read_json
+from ..system.remote import is_file as remote_file
+from ..system.remote import is_remote, url_of
 from ..types import Classes
 from .detector import Work
 from .rows import Count, Form, Row, count_part, read_part

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import FcosError, one_line
-from ..remote import is_remote
+from ..system.remote import is_remote
 from .cluster import connected, told
 from .detector import BatchDetector, Work
 from .engine import Engine, cores, do_parts

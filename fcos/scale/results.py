@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
-from ..files import whole, whole_set, write_whole
 from ..inference.writers import image_ids, images_file
+from ..system.files import whole, whole_set, write_whole
 from .job import read_job
 
 

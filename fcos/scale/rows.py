@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 from ..detections import Detections
 from ..errors import DataError, FcosError, require
-from ..files import text_name
-from ..readers import open_file, parse_json, read_lines
+from ..system.files import text_name
+from ..system.readers import open_file, parse_json, read_lines
 
 Form = Literal["parquet", "jsonl"]
 _LIMIT = 4096 << 20  # bytes of a part

@@ -23,9 +23,9 @@ from typing import Any, TextIO, cast
 import torch.distributed as dist
 
 from ..errors import DeviceError, FcosError, LostProcess, OtherProcess, require
-from ..files import is_there
-from ..machine import pick_device
-from ..remote import url_of
+from ..system.files import is_there
+from ..system.machine import pick_device
+from ..system.remote import url_of
 from ..training.distributed import RAY, gather
 from ..training.program import train
 from ..training.run import Result

@@ -22,7 +22,7 @@ from ..inference.detector import Detector
 from ..inference.load import load
 from ..inference.sources import load_source
 from ..inference.stream import PIXELS_AHEAD, pick_lanes
-from ..terminal import plural
+from ..system.terminal import plural
 from ..types import Detections
 from .intake import check_size
 from .metrics import Metrics

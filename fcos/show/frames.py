@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ..detections import Detections
 from ..evaluation.mot import mot_lines
-from ..files import whole, whole_set
 from ..inference.video import Frame, VideoInfo, frame_line
 from ..inference.video_writing import write_video
+from ..system.files import whole, whole_set
 from ..tracking.counting import Line, Zone, foot
 from .draw import PALETTE, Marks, draw_boxes
 

@@ -15,7 +15,7 @@ from ..errors import ImageError
 from ..evaluation.calibration import Calibration, calibration
 from ..evaluation.coco import confusion_matrix, curves, flatten
 from ..evaluation.metrics import Ints, match_image, matches_coco, overlaps
-from ..files import write_whole
+from ..system.files import write_whole
 from ..types import Detections
 from . import plots
 from .draw import Marks, draw_boxes, sheet, side_by_side

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ..files import write_whole
+from ..system.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..config import Config
-from ..files import write_whole
-from ..terminal import data_name, percent, plain, plural, table
+from ..system.files import write_whole
+from ..system.terminal import data_name, percent, plain, plural, table
 from ..training.folder import RunFolder, alone
 from .cells import check_batch, trained
 

@@ -14,7 +14,7 @@ from ..assign import candidate_pairs
 from ..config import Config
 from ..data.classes import inclusive
 from ..points import make_points
-from ..terminal import percent, plain, plural, table
+from ..system.terminal import percent, plain, plural, table
 from .recall import p4_only, sampling
 
 if TYPE_CHECKING:

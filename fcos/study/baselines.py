@@ -19,7 +19,7 @@ from torch import Tensor
 from ..analysis.common import with_files
 from ..data.image import read_image
 from ..errors import ModelError
-from ..terminal import track
+from ..system.terminal import track
 from ..types import Detections
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from ..data.image import read_image
 from ..decode import Candidates as Admitted
 from ..decode import admit, finish, trim
 from ..inference.detector import Detector
-from ..terminal import track
+from ..system.terminal import track
 from ..types import Detections
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import torch
 from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import ConfigError, FcosError
-from ..readers import read_text
+from ..system.readers import read_text
 from ..training.checkpoint import checkpoints
 from ..training.data import Source, choose
 from ..training.folder import RunFolder

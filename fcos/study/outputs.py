@@ -17,7 +17,7 @@ from ..config import Config
 from ..network.info import ANCHORS, parse_size
 from ..network.model import Head
 from ..points import level_shapes
-from ..terminal import plain, plural, table
+from ..system.terminal import plain, plural, table
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ..evaluation.metrics import Curve, match_coco, overlaps, precision_recall, 
 from ..losses import centerness_target
 from ..show.axes import COLORS, INK, MUTED, OURS, new_figure, style
 from ..show.bar_plots import bars
-from ..terminal import data_name, percent, plain, plural, table, track
+from ..system.terminal import data_name, percent, plain, plural, table, track
 from ..types import Detections
 from .cached import Candidates, redecode, redecode_all
 

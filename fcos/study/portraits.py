@@ -17,7 +17,7 @@ from ..analysis.explain import Explanation, Story, explain
 from ..errors import DataError
 from ..show.axes import INK, MUTED, new_figure
 from ..show.draw import Marks, draw_boxes, level_color
-from ..terminal import track
+from ..system.terminal import track
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ class Portraits:
 def portraits(detector: Detector, images: Sequence[Path], folder: Path) -> Portraits:
     """Write centerness.png and architecture.png for the image with the clearest large detection, and
     detections on several levels, among the first of `images`. Raises DataError where nothing is found."""
-    from ..files import whole_set, write_whole
+    from ..system.files import whole_set, write_whole
 
     best: tuple[float, Explanation, Story] | None = None
     images = images[:_LOOK]

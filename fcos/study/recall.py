@@ -15,7 +15,7 @@ from ..analysis.scan import scan
 from ..config import Config
 from ..data.classes import inclusive
 from ..points import make_points
-from ..terminal import percent, plain, plural, table, track
+from ..system.terminal import percent, plain, plural, table, track
 from .anchors import match
 
 if TYPE_CHECKING:

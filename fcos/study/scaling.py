@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..terminal import plain, table
+from ..system.terminal import plain, table
 from ..training.folder import RunFolder
 
 BUCKET = 25 * 2**20  # bytes that DistributedDataParallel sends at a time

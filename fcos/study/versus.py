@@ -18,16 +18,16 @@ from ..data.classes import as_seen
 from ..errors import ConfigError, DataError, did_you_mean
 from ..evaluation.coco import evaluate
 from ..evaluation.uncertainty import Draws, intervals
-from ..files import check_folder, own, write_whole
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.proposals import proposer
-from ..machine import Placement, pick_device
 from ..network import weights
 from ..network.model import FCOS
 from ..points import padded
-from ..readers import TEXT_LIMIT, read_json
-from ..terminal import clock, data_name, percent, plain, plural, table
+from ..system.files import check_folder, own, write_whole
+from ..system.machine import Placement, pick_device
+from ..system.readers import TEXT_LIMIT, read_json
+from ..system.terminal import clock, data_name, percent, plain, plural, table
 from ..training.folder import RunFolder, alone
 from ..training.loop import Trainer
 from ..training.sample import Make

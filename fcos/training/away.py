@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import remote
 from ..errors import FcosError
-from ..files import files_below, scratch
+from ..system import remote
+from ..system.files import files_below, scratch
 
 _NOT_SENT = ("run.lock",)
 _STATE = "checkpoint-"

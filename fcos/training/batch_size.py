@@ -16,7 +16,7 @@ from ..losses import Assignment, fcos_loss
 from ..network.model import FCOS
 from ..points import make_points, padded
 from ..presets import PRESETS
-from ..terminal import plural
+from ..system.terminal import plural
 from ..types import Target
 from .memory import CPU_SHARE, GPU_SHARE, free_bytes
 from .step import in_layout_of, predictions

@@ -12,9 +12,9 @@ from torch import nn
 
 from ..config import Config
 from ..errors import ConfigError, DataError, ModelError
-from ..files import write_whole
 from ..losses import Normalizers
-from ..readers import check_archive
+from ..system.files import write_whole
+from ..system.readers import check_archive
 from ..types import Batch, Classes, Losses
 from .clock import Deadline
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from ..terminal import Bar
+from ..system.terminal import Bar
 
 if TYPE_CHECKING:
     from ..evaluation.coco import Metrics

@@ -15,7 +15,7 @@ from ..data.open import open_dataset, open_splits
 from ..data.splits import draw_holdout, hold_out, taught_splits
 from ..data.tree import DataSource
 from ..errors import DataError
-from ..terminal import plural
+from ..system.terminal import plural
 
 HOLDOUT = 0.1  # of the training images, where there is nothing else to judge by
 _COMPARED = 5000  # images that are searched for near-duplicates; more would take minutes

@@ -16,7 +16,7 @@ from ..errors import install_line
 from ..evaluation.coco import Metrics
 from ..evaluation.uncertainty import Interval
 from ..show.judged import mistakes
-from ..terminal import clock, decimal, plural, table
+from ..system.terminal import clock, decimal, plural, table
 from ..types import Detections
 from .clock import Deadline
 from .outlook import Outlook

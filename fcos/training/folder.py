@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ..config import Config
-from ..environment import RUN_FILE
 from ..errors import FcosError, require
-from ..files import disk_reason, own, sweep, write_whole
-from ..readers import read_lines, read_text
+from ..system.environment import RUN_FILE
+from ..system.files import disk_reason, own, sweep, write_whole
+from ..system.readers import read_lines, read_text
 
 if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger

@@ -13,14 +13,14 @@ import numpy as np
 
 from ..config import from_dict, load_yaml
 from ..data.dataset import Dataset
-from ..environment import data_hash
 from ..errors import ConfigError, DataError
 from ..evaluation.forecast import Between, Curve, fit, scatter
 from ..evaluation.uncertainty import Interval
-from ..files import check_folder, own, sweep, whole_set, write_whole
-from ..readers import TEXT_LIMIT, read_json
 from ..show.curves import Learned, learning_curves
-from ..terminal import plural
+from ..system.environment import data_hash
+from ..system.files import check_folder, own, sweep, whole_set, write_whole
+from ..system.readers import TEXT_LIMIT, read_json
+from ..system.terminal import plural
 from .checkpoint import checkpoints
 from .folder import RESULT, RunFolder, alone
 from .outlook import points

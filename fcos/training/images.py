@@ -14,16 +14,16 @@ from torch import Tensor
 
 from ..config import Config
 from ..data.dataset import Dataset
-from ..environment import RUN_FILE
 from ..errors import FcosError
 from ..evaluation.coco import Metrics
-from ..files import write_whole
-from ..readers import read_text
 from ..show import run_plots
 from ..show.draw import Marks, draw_boxes, level_color, sheet
 from ..show.judged import draw_evaluation, draw_validation
 from ..show.page import Page
-from ..terminal import plural
+from ..system.environment import RUN_FILE
+from ..system.files import write_whole
+from ..system.readers import read_text
+from ..system.terminal import plural
 from ..types import Batch, Detections, Points
 from .ending import Ending
 from .folder import RunFolder

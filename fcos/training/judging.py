@@ -19,8 +19,8 @@ from ..inference.composite import OWN, Composite, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
-from ..machine import Placement
 from ..network.model import FCOS
+from ..system.machine import Placement
 from ..types import Classes, Detections
 from .distributed import gather, together
 from .images import RunImages

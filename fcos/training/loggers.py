@@ -21,9 +21,9 @@ from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from ..config import Config, describe
-from ..environment import RUN_FILE
 from ..errors import require
-from ..readers import read_bytes
+from ..system.environment import RUN_FILE
+from ..system.readers import read_bytes
 
 _JUDGED = ("AP", "AP50", "AP75", "val_loss")
 _PROJECT = "fcos"

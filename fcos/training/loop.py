@@ -20,16 +20,16 @@ from ..data.dataset import Dataset
 from ..data.loader import train_loader
 from ..data.sampler import Sampler
 from ..data.tiles import tiled
-from ..environment import data_hash, environment
 from ..errors import OtherProcess
 from ..evaluation.uncertainty import Draws, intervals
 from ..losses import Assignment, count, moving_average, normalizers
-from ..machine import compiling
 from ..network import weights
 from ..network.model import FCOS
 from ..points import make_points
 from ..show.judged import save_image
-from ..terminal import clock, plural
+from ..system.environment import data_hash, environment
+from ..system.machine import compiling
+from ..system.terminal import clock, plural
 from ..types import Batch, Classes, Points
 from .ahead import Ahead
 from .alarms import Watch

@@ -9,9 +9,9 @@ from contextlib import suppress
 import torch
 
 from ..config import Config, TrainConfig
-from ..machine import free_memory, training_dtype
 from ..points import padded
 from ..presets import PRESETS
+from ..system.machine import free_memory, training_dtype
 from .lanes import AUTO
 
 # Bytes that a step in fp32 holds for each pixel of its padded images, with the backbone's norms folded and its first

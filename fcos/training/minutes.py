@@ -19,8 +19,8 @@ from ..inference.composite import OWN, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.tiles import Tiling
-from ..machine import Placement, cpu_cores, pick_device
-from ..terminal import clock
+from ..system.machine import Placement, cpu_cores, pick_device
+from ..system.terminal import clock
 from . import plan as rules
 from .clock import Budget, Deadline
 from .facts import Facts, gather, through_tiles

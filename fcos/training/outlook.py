@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation.forecast import FEWEST, Between, fit, scatter
-from ..terminal import plural
+from ..system.terminal import plural
 
 _BEGINS = 0.15  # share of the steps from which an evaluation counts: before, the rate still rises
 _LESS = 2.0  # times the scatter, of an AP on the way: the rate had not fallen yet, as it has at a run's end

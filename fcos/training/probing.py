@@ -22,7 +22,7 @@ from ..data.loader import eval_batches
 from ..losses import gather_positives
 from ..network.model import FCOS
 from ..points import make_points
-from ..terminal import plural
+from ..system.terminal import plural
 from ..types import NEGATIVE, Batch
 from .distributed import together
 from .run import Around

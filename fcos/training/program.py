@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import remote
 from ..config import Config, from_dict, load_yaml
 from ..data.dataset import Dataset
 from ..data.runs import stored_data, stored_sources
 from ..data.tiles import tiled
 from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError
-from ..files import check_folder, is_there, write_whole
 from ..presets import resolve
+from ..system import remote
+from ..system.files import check_folder, is_there, write_whole
 from .away import begin_away
 from .checkpoint import load_checkpoint
 from .clock import Budget

@@ -17,7 +17,7 @@ from ..config import from_dict
 from ..losses import Assignment, Normalizers
 from ..network import weights
 from ..points import make_points
-from ..terminal import plural
+from ..system.terminal import plural
 from ..types import Batch, Predictions, Target
 from .checkpoint import load_step
 from .setup import make_fabric, make_ready

@@ -13,7 +13,7 @@ from ..evaluation.coco import Metrics
 from ..evaluation.uncertainty import Interval
 from ..inference.detector import Detector
 from ..inference.load import load
-from ..terminal import clock, plural
+from ..system.terminal import clock, plural
 from .clock import Deadline
 from .console import Console
 from .folder import RunFolder

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from ..config import Config
 from ..data.dataset import Dataset
 from ..data.loader import train_loader
-from ..files import scratch
+from ..system.files import scratch
 from .ahead import Ahead
 from .loop import Trainer
 from .run import RunOptions

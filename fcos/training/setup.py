@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ..config import Config
 from ..errors import ConfigError, DeviceError
-from ..machine import pick_device, training_dtype
 from ..network import weights
 from ..network.backbones import load_backbone_weights
 from ..network.folding import fold_frozen
 from ..network.model import FCOS
 from ..network.recompute import recompute
-from ..terminal import plural
+from ..system.machine import pick_device, training_dtype
+from ..system.terminal import plural
 from ..types import Classes
 from ..zoo.find import find_weights
 from ..zoo.models import known_models

@@ -16,10 +16,10 @@ from ..data.loader import eval_batches
 from ..data.tiles import tiled
 from ..errors import ImageError
 from ..losses import centerness_target, gather_positives
-from ..machine import pick_device
 from ..network import weights
 from ..network.model import FCOS
 from ..points import make_points
+from ..system.machine import pick_device
 from ..types import Batch
 from .probing import class_inputs
 from .setup import bundled, initialise, known_classes

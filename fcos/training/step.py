@@ -11,7 +11,7 @@ from torch import Tensor
 from ..config import Config
 from ..errors import ConfigError
 from ..losses import Assignment, Normalizers, Positives, fcos_loss
-from ..terminal import plural
+from ..system.terminal import plural
 from ..types import Batch, Losses, Predictions
 
 

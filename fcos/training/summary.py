@@ -11,8 +11,8 @@ from torch import nn
 from ..config import Config
 from ..data.dataset import Dataset
 from ..data.tiles import empty_share
-from ..machine import has_bf16, training_dtype
-from ..terminal import plural
+from ..system.machine import has_bf16, training_dtype
+from ..system.terminal import plural
 from .run import Around
 
 _CLASSES = 10  # lines of a split; labels.png and `fcos data info` have all

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import whole_set, write_whole
 from ..show.axes import INK, LINES, MUTED, new_figure, style
 from ..show.page import Page
-from ..terminal import clock, decimal, plain, plural, table
+from ..system.files import whole_set, write_whole
+from ..system.terminal import clock, decimal, plain, plural, table
 from .space import sort_ranges
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import torch
 from ..config import Config
 from ..errors import ConfigError, DataError, FcosError, require
 from ..evaluation.coco import Metrics
-from ..files import check_folder
-from ..terminal import clock, plural
+from ..system.files import check_folder
+from ..system.terminal import clock, plural
 from . import space as spaces
 from .clock import Budget
 from .data import Source, choose

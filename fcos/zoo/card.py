@@ -14,13 +14,13 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..core_yaml import read_yaml
-from ..environment import RUN_FILE
 from ..errors import ConfigError, FcosError, plain
-from ..files import ASSETS
 from ..network import weights
 from ..network.header import Name, Part
-from ..readers import TEXT_LIMIT, read_json
+from ..system.core_yaml import read_yaml
+from ..system.environment import RUN_FILE
+from ..system.files import ASSETS
+from ..system.readers import TEXT_LIMIT, read_json
 
 HEADLINE = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@100", "VOC_AP50", "VOC_AP50_11point")
 _CALIBRATED = (

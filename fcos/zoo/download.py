@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FcosError, ModelError
-from ..machine import cache_folder
-from ..remote import FAULTS
-from ..terminal import Bar
+from ..system.machine import cache_folder
+from ..system.remote import FAULTS
+from ..system.terminal import Bar
 
 TRIES = 4  # in a row without a single byte
 PAUSE = 1.0  # seconds before the second try, twice as long before each further one

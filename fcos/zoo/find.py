@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import remote
 from ..config import Config
 from ..errors import ModelError, nearest, or_near
-from ..machine import cache_folder
 from ..network import weights
 from ..network.model import FCOS
+from ..system import remote
+from ..system.machine import cache_folder
 from ..types import Classes
 from .download import Remote, fetch
 from .models import Entry, known_models

@@ -14,8 +14,8 @@ from typing import Any
 
 from ..errors import ModelError, require
 from ..network import weights
-from ..remote import hub_in_a_line
-from ..terminal import plural
+from ..system.remote import hub_in_a_line
+from ..system.terminal import plural
 from ..version import __version__
 
 WEIGHTS = "model.safetensors"

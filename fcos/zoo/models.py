@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 
 from ..config import Config
-from ..files import ASSETS
-from ..machine import cache_folder
 from ..presets import PRESETS, preset, with_dialect
+from ..system.files import ASSETS
+from ..system.machine import cache_folder
 from .download import Remote
 
 

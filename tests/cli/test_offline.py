@@ -10,7 +10,7 @@ import pytest
 from tiny import fcos, learn, make_shapes, tiny_config
 
 from fcos.data.open import open_splits
-from fcos.files import ASSETS
+from fcos.system.files import ASSETS
 
 
 @pytest.fixture(autouse=True)

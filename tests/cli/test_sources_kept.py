@@ -11,9 +11,9 @@ import torch
 from tiny import fcos, make_shapes, tiny_config
 
 from fcos.errors import FcosError
-from fcos.files import own, sources_kept, write_whole
 from fcos.network import weights
-from fcos.readers import read_text
+from fcos.system.files import own, sources_kept, write_whole
+from fcos.system.readers import read_text
 from fcos.types import Classes
 
 

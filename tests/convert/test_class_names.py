@@ -14,7 +14,7 @@ from fcos.data.classes import match_classes
 from fcos.data.open import open_dataset
 from fcos.errors import DataError
 from fcos.inference.dataset import Progress, predict_dataset
-from fcos.machine import Placement
+from fcos.system.machine import Placement
 from fcos.types import Classes, Detections
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcos import terminal
 from fcos.config import DataConfig
 from fcos.data import cache
 from fcos.data.cache import Reader, kept_bytes, room
 from fcos.data.dataset import Dataset
 from fcos.data.records import Record
-from fcos.machine import UNKNOWN
+from fcos.system import terminal
+from fcos.system.machine import UNKNOWN
 from fcos.types import Classes
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcos import json_rows
 from fcos.data.dataset import Dataset
 from fcos.data.open import open_dataset
 from fcos.data.records import Record, Records, Window
 from fcos.errors import DataError
+from fcos.system import json_rows
 from fcos.types import Classes
 
 

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from tiny import fcos, make_shapes, tiny_config
 
-from fcos import tars
 from fcos.data.loader import train_loader
 from fcos.data.open import open_dataset, open_splits
 from fcos.data.write import convert
 from fcos.errors import DataError, FcosError
-from fcos.readers import open_file, read_bytes
+from fcos.system import tars
+from fcos.system.readers import open_file, read_bytes
 
 
 def tar_of(path, files, kind=tarfile.PAX_FORMAT):

@@ -17,9 +17,9 @@ from fcos.data.registry import formats
 from fcos.data.splits import draw_holdout
 from fcos.data.tree import DataSource
 from fcos.data.write import convert
-from fcos.environment import data_hash
 from fcos.errors import DataError, FcosError
-from fcos.readers import read_bytes
+from fcos.system.environment import data_hash
+from fcos.system.readers import read_bytes
 from fcos.types import Classes
 
 NAMES = ("cat", "dög & <co>", "fish: fresh")

@@ -21,8 +21,8 @@ from fcos.evaluation.metrics import confusion, match_coco, match_voc, overlaps, 
 from fcos.evaluation.results import read_results, write_results
 from fcos.evaluation.uncertainty import intervals
 from fcos.inference.dataset import Progress, predict_dataset
-from fcos.machine import Placement
 from fcos.show import plots
+from fcos.system.machine import Placement
 from fcos.types import Classes
 
 CHECKS = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval_checks"

@@ -31,7 +31,7 @@ from fcos.inference.proposals import proposer
 from fcos.network import weights
 from fcos.points import make_points
 from fcos.presets import with_dialect
-from fcos.terminal import ticking
+from fcos.system.terminal import ticking
 from fcos.types import Classes, Detections, Predictions
 
 NEEDS = {

@@ -12,8 +12,8 @@ from tiny import NAMES, tiny_config
 from fcos.errors import DeviceError, ImageError
 from fcos.inference.detector import Detector
 from fcos.inference.sources import find_images, load_source
-from fcos.machine import pick_device
 from fcos.network import weights
+from fcos.system.machine import pick_device
 from fcos.types import Classes, Detections, Predictions
 
 

@@ -26,8 +26,8 @@ from fcos.inference.changeover import PAYS, ChangeOver
 from fcos.inference.graphs import Check, Graph, Origin
 from fcos.inference.load import load
 from fcos.inference.stream import Pace, pick_pace
-from fcos.machine import Placement, has_bf16
 from fcos.network import weights
+from fcos.system.machine import Placement, has_bf16
 from fcos.types import Classes, Predictions
 
 CPU = torch.device("cpu")

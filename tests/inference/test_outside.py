@@ -14,10 +14,10 @@ from fcos.errors import ConfigError, FcosError, ModelError, one_line
 from fcos.export.about import About
 from fcos.export.formats import torchscript
 from fcos.export.open import read_about
-from fcos.files import files_below, write_whole
 from fcos.inference.load import load
 from fcos.inference.sources import find_images
 from fcos.network.checkpoints import read_checkpoint
+from fcos.system.files import files_below, write_whole
 from fcos.types import Classes
 
 

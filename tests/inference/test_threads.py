@@ -9,8 +9,8 @@ from tiny import NAMES, tiny_config
 
 from fcos.inference.detector import Detector
 from fcos.inference.load import Compiled, load
-from fcos.machine import Placement, has_bf16, torch_threads, training_dtype
 from fcos.network import weights
+from fcos.system.machine import Placement, has_bf16, torch_threads, training_dtype
 from fcos.types import Classes, Predictions
 
 IMAGE = np.full((64, 64, 3), 127, np.uint8)

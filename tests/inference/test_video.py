@@ -18,7 +18,7 @@ from fcos.errors import ImageError
 from fcos.inference import video, video_writing
 from fcos.inference.video import Frame, Reader, VideoError, ahead, frame_line, is_video, stream
 from fcos.inference.video_writing import write_video
-from fcos.machine import Placement
+from fcos.system.machine import Placement
 from fcos.types import Classes, Detections
 
 needs_ffmpeg = pytest.mark.skipif(video_writing.find_ffmpeg() is None, reason="ffmpeg is not on this machine")

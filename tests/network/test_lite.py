@@ -12,9 +12,9 @@ from tiny import tiny_config
 from fcos import boxes
 from fcos.config import DecodeConfig, ModelConfig
 from fcos.errors import ModelError
-from fcos.files import ASSETS
 from fcos.network.backbones import Backbone
 from fcos.network.lite import SCALES, LiteBackbone
+from fcos.system.files import ASSETS
 
 
 @pytest.mark.parametrize("name", sorted(SCALES))

@@ -108,7 +108,7 @@ def store():
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch, tmp_path):
     """Short pauses, a cache of each test's own."""
-    from fcos import remote
+    from fcos.system import remote
 
     monkeypatch.setattr(remote, "PAUSE", 0.01)
     monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "cache"))

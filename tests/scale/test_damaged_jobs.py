@@ -13,7 +13,7 @@ from test_fuzz_verbs import attack, damaged, run
 from tiny import make_shapes, tiny_config
 
 from fcos.network import weights
-from fcos.readers import parse_array
+from fcos.system.readers import parse_array
 from fcos.types import Classes
 
 ODD = [None, -1, 0, 10**30, 1.5, "", "x", "\0", [], {}, [[1, 2]], True]

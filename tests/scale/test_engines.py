@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fcos.files import ASSETS
 from fcos.scale import BatchDetector
+from fcos.system.files import ASSETS
 
 PATHS = [*sorted(map(str, (ASSETS / "photos").glob("*.jpg")))[:4], "missing.jpg"]
 

@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
-from fcos import remote
 from fcos.data.open import open_splits
 from fcos.errors import DataError, FcosError, ModelError
-from fcos.files import write_whole
 from fcos.inference.load import load
 from fcos.network import weights
-from fcos.readers import read_bytes
 from fcos.scale.job import read_job
+from fcos.system import remote
+from fcos.system.files import write_whole
+from fcos.system.readers import read_bytes
 from fcos.training.away import Away
 from fcos.training.checkpoint import load_checkpoint
 from fcos.types import Classes

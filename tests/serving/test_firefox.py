@@ -11,8 +11,8 @@ from test_serve import serving
 
 from fcos.export.about import About
 from fcos.export.formats import html
-from fcos.files import ASSETS
 from fcos.inference.load import load
+from fcos.system.files import ASSETS
 from fcos.zoo.find import find_weights, load_network
 
 pytestmark = [

@@ -22,13 +22,13 @@ from fcos.export import check, seal
 from fcos.export.browser import Browser, find_chromium
 from fcos.export.formats import html
 from fcos.export.job import Job, judge, run
-from fcos.files import ASSETS
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
 from fcos.network import weights
 from fcos.points import make_points
 from fcos.presets import with_dialect
 from fcos.serving.options import Placing
+from fcos.system.files import ASSETS
 from fcos.types import Classes, Predictions
 
 WEB = ASSETS / "web"

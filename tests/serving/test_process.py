@@ -14,7 +14,7 @@ from tiny import fcos
 
 pytest.importorskip("fastapi", reason="pip install 'fcos-detector[serve]'")
 
-from fcos.files import ASSETS
+from fcos.system.files import ASSETS
 
 CAT = (ASSETS / "photos" / "cat.jpg").read_bytes()
 

@@ -25,13 +25,13 @@ pytest.importorskip("fastapi", reason="pip install 'fcos-detector[serve]'")
 
 import uvicorn
 
-from fcos.files import ASSETS
 from fcos.inference.load import load
 from fcos.serving import engine, intake
 from fcos.serving.app import build
 from fcos.serving.connection import Connection
 from fcos.serving.options import Access, Limits, Placing, Refused, ServeOptions, bare_host
 from fcos.serving.server import start
+from fcos.system.files import ASSETS
 
 PHOTOS = sorted((ASSETS / "photos").glob("*.jpg"))
 SMALL = ("data.size=192", "data.max_size=256")  # quick

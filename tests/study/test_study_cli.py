@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
-from fcos import files
 from fcos.errors import FcosError
 from fcos.network import weights
+from fcos.system import files
 from fcos.types import Classes
 
 

@@ -14,10 +14,10 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from fcos.data.open import open_splits
 from fcos.errors import FcosError
-from fcos.files import sources_kept
 from fcos.presets import preset
 from fcos.study.rivals import RPN, RetinaNet, RivalTrainer, rival
 from fcos.study.versus import Cell, Cost, Method, MethodRow, Plan, VersusStudy, methods, versus_study
+from fcos.system.files import sources_kept
 from fcos.types import Target
 
 CONFIG = tiny_config()

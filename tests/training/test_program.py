@@ -418,7 +418,7 @@ def test_a_notebook_shows_a_bar_where_it_can(monkeypatch):
     import sys
     import types
 
-    from fcos import terminal
+    from fcos.system import terminal
 
     kernel = type("ZMQInteractiveShell", (), {})()
     assert not terminal.in_notebook()

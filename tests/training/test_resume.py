@@ -79,7 +79,7 @@ MOMENTS = (
 MORE_MOMENTS = (
     at("fcos.training.checkpoint:write_whole", 1, after=True),  # a checkpoint is there, its weights to ship are not
     half_row(1),
-    at("fcos.files:os.fsync", 3),  # a file is written, but not in place
+    at("fcos.system.files:os.fsync", 3),  # a file is written, but not in place
     at("fcos.training.optimizer:Average.update", 1),
     half_save(2),
     at("fcos.training.loop:save_checkpoint", 1, after=True),

@@ -13,7 +13,7 @@ import pytest
 from fileserver import FileServer
 
 from fcos.errors import FcosError, ModelError
-from fcos.machine import cache_folder
+from fcos.system.machine import cache_folder
 from fcos.zoo import download
 from fcos.zoo.download import Remote, fetch
 

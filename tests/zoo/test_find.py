@@ -20,9 +20,9 @@ from fcos.config import Config
 from fcos.convert.names import COCO_80
 from fcos.data.open import open_dataset
 from fcos.errors import ModelError
-from fcos.files import ASSETS
 from fcos.network import weights
 from fcos.presets import PRESETS, preset
+from fcos.system.files import ASSETS
 from fcos.training.setup import initialise
 from fcos.types import Classes
 from fcos.zoo import models

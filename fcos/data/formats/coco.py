@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError
-from ...json_rows import read_json_rows
+from ...system.json_rows import read_json_rows
 from ...types import Classes
 from .. import kinds
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from ...readers import read_text
-from ...terminal import plural
+from ...system.readers import read_text
+from ...system.terminal import plural
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading, listed_classes
 from ..probe import Probe

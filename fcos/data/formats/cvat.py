@@ -15,7 +15,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from ...errors import DataError
-from ...readers import MB, read_xml
+from ...system.readers import MB, read_xml
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Box, Object, Page, Reading

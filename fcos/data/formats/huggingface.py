@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from ...core_yaml import parse_yaml
 from ...errors import DataError
-from ...readers import parse_json, read_lines, read_text
-from ...terminal import plural
+from ...system.core_yaml import parse_yaml
+from ...system.readers import parse_json, read_lines, read_text
+from ...system.terminal import plural
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading

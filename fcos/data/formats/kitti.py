@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...errors import DataError
-from ...readers import read_lines
-from ...terminal import plural
+from ...system.readers import read_lines
+from ...system.terminal import plural
 from ..dataset import Dataset, Sources
 from ..pages import ANY, Object, Page, Reading, listed_classes
 from ..probe import Probe

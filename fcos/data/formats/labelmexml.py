@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from ...errors import DataError
-from ...readers import read_xml
+from ...system.readers import read_xml
 from ..dataset import Sources
 from ..pages import Box, Object, Page, Reading, listed_classes
 from ..probe import Probe

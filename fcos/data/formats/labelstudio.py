@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from ...errors import DataError
-from ...readers import read_json
+from ...system.readers import read_json
 from ..dataset import Dataset, Sources
 from ..pages import Box, Object, Page, Reading, listed_classes
 from ..probe import Probe

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import DataError
-from ...readers import read_lines, read_text
+from ...system.readers import read_lines, read_text
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import DataError
-from ...terminal import plural
+from ...system.terminal import plural
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading

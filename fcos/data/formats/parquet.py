@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, FcosError, require
-from ...files import write_whole
-from ...machine import cache_folder
-from ...readers import PARQUET_LIMIT, open_file, parse_json, read_bytes
+from ...system.files import write_whole
+from ...system.machine import cache_folder
+from ...system.readers import PARQUET_LIMIT, open_file, parse_json, read_bytes
 from ..dataset import Dataset, Sources
 from ..image import IMAGE_LIMIT
 from ..pages import Page, Reading

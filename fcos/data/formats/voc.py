@@ -10,8 +10,8 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from ...errors import DataError
-from ...readers import read_lines, read_xml
-from ...terminal import plural
+from ...system.readers import read_lines, read_xml
+from ...system.terminal import plural
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..pages import Object, Page, Reading

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ... import tars
 from ...errors import DataError
-from ...readers import MB, open_file, parse_json, read_bytes
+from ...system import tars
+from ...system.readers import MB, open_file, parse_json, read_bytes
 from ..dataset import Dataset, Sources
 from ..image import IMAGE_LIMIT, SUFFIXES
 from ..pages import Page, Reading, listed_classes

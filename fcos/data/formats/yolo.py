@@ -19,8 +19,8 @@ import numpy as np
 import yaml
 
 from ...errors import DataError, ImageError
-from ...readers import read_json, read_lines
-from ...terminal import plural
+from ...system.readers import read_json, read_lines
+from ...system.terminal import plural
 from ...types import Classes
 from .. import kinds
 from ..assemble import ImageFile, Problems, Rows, assemble, check_classes

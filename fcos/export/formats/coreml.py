@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import ModelError, require
 from ...network.model import FCOS
-from ...readers import read_bytes
+from ...system.readers import read_bytes
 from .. import seal
 from ..about import KEY, About, from_text
 from ..graph import build, example

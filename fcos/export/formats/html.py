@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import ModelError
-from ...files import ASSETS, write_whole
 from ...network.model import FCOS
-from ...readers import read_bytes
+from ...system.files import ASSETS, write_whole
+from ...system.readers import read_bytes
 from ...types import Detections
 from .. import seal
 from ..about import About, from_text

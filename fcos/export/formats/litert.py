@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError, require
-from ...machine import Placement
 from ...network.model import FCOS
+from ...system.machine import Placement
 from ..about import About, from_text, read_side_file, write_side_file
 from ..graph import build, example
 from ..runtime import Run

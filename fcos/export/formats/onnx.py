@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError, require
-from ...machine import Placement
 from ...network.backbones import DeformableConv2d
 from ...network.model import FCOS
-from ...readers import read_bytes
+from ...system.machine import Placement
+from ...system.readers import read_bytes
 from .. import seal
 from ..about import KEY, About, from_text
 from ..graph import build, dynamic_shapes, example

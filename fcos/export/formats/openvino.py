@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError, require
-from ...machine import Placement
 from ...network.model import FCOS
-from ...readers import MB, read_bytes
+from ...system.machine import Placement
+from ...system.readers import MB, read_bytes
 from .. import seal
 from ..about import KEY, About, from_text
 from ..graph import build, example, split_norms

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ...errors import DeviceError, ModelError, require
-from ...files import write_whole
-from ...machine import Placement
 from ...network.model import FCOS
+from ...system.files import write_whole
+from ...system.machine import Placement
 from ..about import About, from_text, read_side_file, write_side_file
 from ..runtime import Run, in_parts
 from . import onnx as onnx_format

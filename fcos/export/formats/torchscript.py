@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError
-from ...machine import Placement, torch_threads
 from ...network.model import FCOS
-from ...readers import MB, check_archive, open_file
+from ...system.machine import Placement, torch_threads
+from ...system.readers import MB, check_archive, open_file
 from .. import seal
 from ..about import KEY, About, from_text
 from ..graph import build, example

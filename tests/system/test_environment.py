@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from fcos import environment
+from fcos.system import environment
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not on this machine")
@@ -17,8 +17,8 @@ def test_the_commit_is_asked_for_without_a_write_to_the_repository(tmp_path, mon
         named = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
         return subprocess.run(["git", *named, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
 
-    (tmp_path / "fcos").mkdir()
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "fcos" / "environment.py"))
+    (tmp_path / "fcos" / "system").mkdir(parents=True)
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "fcos" / "system" / "environment.py"))
     assert environment._commit() is None
     file = tmp_path / "a"
     file.write_text("1")
@@ -32,7 +32,7 @@ def test_the_commit_is_asked_for_without_a_write_to_the_repository(tmp_path, mon
     file.write_text("2")
     assert environment._commit() == f"{name}-dirty"
     assert (tmp_path / ".git" / "index").read_bytes() == index
-    inside = tmp_path / ".venv" / "site-packages" / "fcos"
+    inside = tmp_path / ".venv" / "site-packages" / "fcos" / "system"
     inside.mkdir(parents=True)
     monkeypatch.setattr(environment, "__file__", str(inside / "environment.py"))
     assert environment._commit() is None  # the repository is that of a project which has the package installed

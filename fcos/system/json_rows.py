@@ -9,7 +9,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
 
-from .errors import FcosError
+from ..errors import FcosError
 from .readers import JSON_LIMIT, MB, json_bytes, parse_json
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import DeviceError, ModelError, one_line
+from ..errors import DeviceError, ModelError, one_line
 
 if TYPE_CHECKING:  # imported late: the command line asks for the cache folder, and --help and TAB cannot wait for torch
     import torch

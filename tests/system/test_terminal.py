@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import fcos
-from fcos import terminal
 from fcos.errors import ConfigError, did_you_mean, or_near
 from fcos.points import padded
-from fcos.terminal import Bar, data_name, parse_shape, plural, track
+from fcos.system import terminal
+from fcos.system.terminal import Bar, data_name, parse_shape, plural, track
 
 
 @pytest.fixture
@@ -113,12 +113,13 @@ def test_did_you_mean():
 
 
 @pytest.mark.parametrize(
-    ("word", "home"), [("rich.progress", "terminal.py"), ("difflib", "errors.py"), ("XDG_CACHE_HOME", "machine.py")]
+    ("word", "home"),
+    [("rich.progress", "system/terminal.py"), ("difflib", "errors.py"), ("XDG_CACHE_HOME", "system/machine.py")],
 )
 def test_one_mechanism(word, home):
     package = Path(fcos.__file__).parent
     users = sorted(str(p.relative_to(package)) for p in package.rglob("*.py") if word in p.read_text())
-    assert users == [home]
+    assert users == [str(Path(home))]
 
 
 def test_plain():

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import FcosError
+from ..errors import FcosError
 
 _BLOCK = 512
 

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn, TypeVar
 
-from .errors import FcosError, MissingExtra, install_line, one_line, require
+from ..errors import FcosError, MissingExtra, install_line, one_line, require
 from .machine import cache_folder
 
 T = TypeVar("T")

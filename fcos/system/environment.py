@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .terminal import plural
 
 if TYPE_CHECKING:
-    from .data.dataset import Dataset
+    from ..data.dataset import Dataset
 
 RUN_FILE = "environment.json"  # it lies in the folder of a training run, and in no other
 
@@ -24,7 +24,7 @@ def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
     """Where a result comes from: command, versions, commit, machine, date, and a hash of the annotations."""
     import torch
 
-    from .version import __version__
+    from ..version import __version__
 
     return {
         "command": " ".join(["fcos", *sys.argv[1:]]),
@@ -59,7 +59,7 @@ def _commit() -> str | None:
         ).stdout.strip()
 
     try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != Path(__file__).resolve().parents[1]:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != Path(__file__).resolve().parents[2]:
             return None  # installed somewhere inside another project
         # not describe --dirty: it writes the index, and leaves a lock behind where it is killed
         name = git("describe", "--always")

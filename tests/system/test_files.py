@@ -8,8 +8,8 @@ import pytest
 
 from fcos.data.tree import _walk
 from fcos.errors import DataError, FcosError, ImageWarning
-from fcos.files import WINDOWS, disk_reason, scratch, whole, whole_folder, whole_set, write_whole
 from fcos.inference.sources import images_below
+from fcos.system.files import WINDOWS, disk_reason, scratch, whole, whole_folder, whole_set, write_whole
 
 
 @pytest.mark.skipif(WINDOWS, reason="permissions of POSIX")

@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from fcos.core_yaml import dump_yaml, parse_yaml, read_yaml
 from fcos.errors import DataError, ImageError
-from fcos.readers import parse_json, read_bytes, read_json, read_lines, read_text, read_xml
+from fcos.system.core_yaml import dump_yaml, parse_yaml, read_yaml
+from fcos.system.readers import parse_json, read_bytes, read_json, read_lines, read_text, read_xml
 
 READERS = (read_bytes, read_text, read_lines, read_json, read_yaml, read_xml)
 

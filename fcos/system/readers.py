@@ -25,8 +25,8 @@ from xml.parsers import expat
 
 from pydantic_core import from_json
 
+from ..errors import FcosError, ImageError, or_near
 from . import remote, tars
-from .errors import FcosError, ImageError, or_near
 from .files import noticed
 
 if TYPE_CHECKING:

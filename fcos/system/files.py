@@ -16,8 +16,8 @@ from pathlib import Path
 from secrets import token_hex
 from stat import S_IMODE
 
+from ..errors import DataError, FcosError, ImageWarning
 from . import remote
-from .errors import DataError, FcosError, ImageWarning
 
 WINDOWS = os.name == "nt"
 _MARK = ".writing-"
@@ -369,4 +369,4 @@ def check_suffix(path: Path, suffixes: tuple[str, ...], what: str, option: str =
 
 
 PAGE = (".html", ".htm")
-ASSETS = Path(__file__).parent / "assets"  # what the package ships: weights, photographs, digits
+ASSETS = Path(__file__).parent.parent / "assets"  # what the package ships: weights, photographs, digits

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
 
-from .errors import ConfigError, one_line
+from ..errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from .errors import FcosError
+from ..errors import FcosError
 from .readers import DEPTH, MB, read_text
 
 YAML_LIMIT = 16 * MB
