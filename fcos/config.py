@@ -7,15 +7,14 @@ and in every export. Presets and dialects are in presets.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import starmap
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import ConfigError, nearest, plain
-from .system.core_yaml import dump_yaml, parse_yaml, read_yaml
+from .changes import merge, nest, parse_assignment
+from .errors import ConfigError, plain
+from .system.core_yaml import dump_yaml
 
 ResizeRule = Literal["nearest", "short-exact", "two-step", "half-up", "floor"]
 Sides = Annotated[
@@ -393,9 +392,9 @@ class Config(Section):
         data = self.model_dump()
         nested: list[dict[str, Any]] = []
         for change in changes:
-            nested += [parse_assignment(change)] if isinstance(change, str) else starmap(_nested, change.items())
+            nested += [parse_assignment(change)] if isinstance(change, str) else starmap(nest, change.items())
         for change in nested:
-            _merge(data, change, source)
+            merge(data, change, source)
         chosen = any("shown" in part for change in nested if isinstance(part := change.get("decode"), dict))
         before, now = self.decode, data["decode"]
         if not chosen and (now["score"], now["calibrated"]) != (before.score, before.calibrated):
@@ -414,41 +413,10 @@ class Config(Section):
         return dump_yaml(self.model_dump(mode="json"))
 
 
-def parse_assignment(text: str) -> dict[str, Any]:
-    """`"train.lr=0.01"` -> {"train": {"lr": 0.01}}. Values are read as YAML."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"{text!r} is not a setting; write section.key=value, such as train.lr=0.01")
-    where = f"the value of {key.strip()}, {value!r},"
-    parsed: Any = parse_yaml(value, where, ConfigError) if value.strip() else ""
-    if isinstance(parsed, str) and "," in parsed:
-        parsed = parse_yaml(f"[{parsed}]", where, ConfigError)
-    return _nested(key.strip(), parsed)
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    """{"train": {"lr": value}} of "train.lr"; `value` stays as it is, a section as a dict."""
-    *path, last = str(key).split(".")
-    nested: dict[str, Any] = {last: dict(value) if isinstance(value, Mapping) else value}
-    for part in reversed(path):
-        nested = {part: nested}
-    return nested
-
-
-def load_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML config file as nested dicts; ConfigError when it is missing or not a mapping."""
-    data = read_yaml(path, kind=ConfigError)
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold sections such as 'train:', not a {type(data).__name__}")
-    return data
-
-
 def from_dict(data: dict[str, Any], source: str = "config") -> Config:
     """A whole config from nested dicts, such as one stored in a checkpoint."""
     base = Config().model_dump()
-    _merge(base, data, source)
+    merge(base, data, source)
     return _validate(base, source)
 
 
@@ -463,51 +431,6 @@ def describe(config: Config) -> list[tuple[str, Any, str]]:
         else:
             rows.append((name, value, info.description or ""))
     return rows
-
-
-def _merge(data: dict[str, Any], changes: dict[str, Any], source: str, prefix: str = "") -> None:
-    for key, value in changes.items():
-        if key not in data:
-            raise ConfigError(f"{source}: unknown setting {prefix}{key}{_suggest(prefix + str(key))}")
-        if isinstance(data[key], dict):
-            if not isinstance(value, dict):
-                raise ConfigError(f"{source}: {prefix}{key} is a section; write {prefix}{key}.NAME=value")
-            _merge(data[key], value, source, f"{prefix}{key}.")
-        elif isinstance(value, dict):
-            raise ConfigError(
-                f"{source}: {prefix}{key} is a single value, it has no {prefix}{key}.{next(iter(value), 'NAME')}"
-            )
-        else:
-            data[key] = value
-
-
-SYNONYMS = {  # what other programs call them
-    "learning_rate": "train.lr",
-    "batch_size": "train.batch",
-    "num_epochs": "train.epochs",
-    "imgsz": "data.size",
-    "image_size": "data.size",
-    "num_workers": "data.workers",
-    "amp": "train.precision",
-}
-
-
-def nearest_setting(key: str) -> str | None:
-    """The setting that `key`, with or without its section, is most likely meant to be: "train.lr" for "lrr"."""
-    known = [row[0] for row in describe(Config())]
-    tail = key.rpartition(".")[2]
-    meant = nearest(tail, SYNONYMS, cutoff=0.75)
-    by_tail = {k.rpartition(".")[2]: k for k in known}
-    close = nearest(tail, by_tail)
-    if meant:
-        return SYNONYMS[meant[0]]
-    same_section = nearest(key, known, cutoff=0.8)
-    return same_section[0] if same_section else by_tail[close[0]] if close else None
-
-
-def _suggest(key: str) -> str:
-    near = nearest_setting(key)
-    return f"; did you mean {near}?" if near else "; `fcos config` lists all settings"
 
 
 def _validate(data: dict[str, Any], source: str) -> Config:

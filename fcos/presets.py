@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .config import Config, DataConfig, ModelConfig, TrainConfig, load_yaml
+from .changes import load_yaml
+from .config import Config, DataConfig, ModelConfig, TrainConfig
 from .errors import ConfigError, did_you_mean
 
 # --------------------------------------------------------------------------- presets, by name

@@ -278,12 +278,14 @@ def _unknown_option(error: Any) -> str:
     names = [o[2:] for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("--")]
     near = nearest(word, names)
     if "set" in names:
-        from ..config import SYNONYMS, describe, nearest_setting
+        from ..changes import SYNONYMS, nearest_setting
+        from ..config import describe
         from ..presets import preset
 
-        key = nearest_setting(word.replace("-", "_"))
+        values = {row[0]: row[1] for row in describe(preset("fcos-lite0"))}
+        key = nearest_setting(word.replace("-", "_"), list(values))
         if key is not None and nearest(word, (*near, key.rpartition(".")[2], *SYNONYMS)) != near:
-            value = {row[0]: row[1] for row in describe(preset("fcos-lite0"))}[key]
+            value = values[key]
             example = f"{value:g}" if type(value) in (int, float) else str(value) if isinstance(value, str) else "VALUE"
             return f"{message}; settings are KEY=VALUE: {key}={example}"
     return f"{message}; did you mean --{near[0]}?" if near else message

@@ -39,7 +39,8 @@ def command(
     fcos config fcos-lite0
     fcos config runs/mine --yaml > mine.yaml
     """
-    from ..config import describe, load_yaml
+    from ..changes import load_yaml
+    from ..config import describe
     from ..presets import PRESETS, resolve, with_dialect
     from ..zoo.describe import read_settings
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..config import from_dict, load_yaml
+from ..changes import load_yaml
+from ..config import from_dict
 from ..data.dataset import Dataset
 from ..errors import ConfigError, DataError
 from ..evaluation.forecast import Between, Curve, fit, scatter

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..config import Config, from_dict, load_yaml
+from ..changes import load_yaml
+from ..config import Config, from_dict
 from ..data.dataset import Dataset
 from ..data.runs import stored_data, stored_sources
 from ..data.tiles import tiled

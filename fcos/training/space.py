@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..config import Config, describe, parse_assignment
+from ..changes import parse_assignment
+from ..config import Config, describe
 from ..errors import ConfigError
 from .plan import SIZES
 

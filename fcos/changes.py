@@ -1,0 +1,96 @@
+"""Changes to settings, as people write them: `train.lr=0.01`, nested or dotted names, YAML files, other names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError, nearest
+from .system.core_yaml import parse_yaml, read_yaml
+
+SYNONYMS = {  # what other programs call them
+    "learning_rate": "train.lr",
+    "batch_size": "train.batch",
+    "num_epochs": "train.epochs",
+    "imgsz": "data.size",
+    "image_size": "data.size",
+    "num_workers": "data.workers",
+    "amp": "train.precision",
+}
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """`"train.lr=0.01"` -> {"train": {"lr": 0.01}}. Values are read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"{text!r} is not a setting; write section.key=value, such as train.lr=0.01")
+    where = f"the value of {key.strip()}, {value!r},"
+    parsed: Any = parse_yaml(value, where, ConfigError) if value.strip() else ""
+    if isinstance(parsed, str) and "," in parsed:
+        parsed = parse_yaml(f"[{parsed}]", where, ConfigError)
+    return nest(key.strip(), parsed)
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """{"train": {"lr": value}} of "train.lr"; `value` stays as it is, a section as a dict."""
+    *path, last = str(key).split(".")
+    nested: dict[str, Any] = {last: dict(value) if isinstance(value, Mapping) else value}
+    for part in reversed(path):
+        nested = {part: nested}
+    return nested
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file of settings as nested dicts; ConfigError when it is missing or not a mapping."""
+    data = read_yaml(path, kind=ConfigError)
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold sections such as 'train:', not a {type(data).__name__}")
+    return data
+
+
+def merge(settings: dict[str, Any], changes: Mapping[str, Any], source: str) -> None:
+    """Put `changes` into `settings`, both of sections, in place; ConfigError for a name that `settings` lacks, with the
+    nearest that it has, and for a section where a value belongs or the other way round."""
+    _merge(settings, changes, source, "", names_of(settings))
+
+
+def names_of(settings: Mapping[str, Any]) -> list[str]:
+    """["train.lr", ...] of {"train": {"lr": ...}}, in order."""
+    return [
+        f"{key}.{name}" if name else key
+        for key, value in settings.items()
+        for name in (value if isinstance(value, Mapping) else ("",))
+    ]
+
+
+def _merge(data: dict[str, Any], changes: Mapping[str, Any], source: str, prefix: str, known: Sequence[str]) -> None:
+    for key, value in changes.items():
+        if key not in data:
+            near = nearest_setting(prefix + str(key), known)
+            advice = f"did you mean {near}?" if near else "`fcos config` lists all settings"
+            raise ConfigError(f"{source}: unknown setting {prefix}{key}; {advice}")
+        if isinstance(data[key], dict):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{source}: {prefix}{key} is a section; write {prefix}{key}.NAME=value")
+            _merge(data[key], value, source, f"{prefix}{key}.", known)
+        elif isinstance(value, dict):
+            raise ConfigError(
+                f"{source}: {prefix}{key} is a single value, it has no {prefix}{key}.{next(iter(value), 'NAME')}"
+            )
+        else:
+            data[key] = value
+
+
+def nearest_setting(key: str, known: Sequence[str]) -> str | None:
+    """The one of `known` that `key`, with or without its section, is most likely meant to be: "train.lr" for "lrr"."""
+    tail = key.rpartition(".")[2]
+    meant = nearest(tail, SYNONYMS, cutoff=0.75)
+    by_tail = {k.rpartition(".")[2]: k for k in known}
+    close = nearest(tail, by_tail)
+    if meant:
+        return SYNONYMS[meant[0]]
+    same_section = nearest(key, known, cutoff=0.8)
+    return same_section[0] if same_section else by_tail[close[0]] if close else None
