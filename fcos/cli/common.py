@@ -36,7 +36,12 @@ Models = Annotated[
         "--model", "-m", autocompletion=complete.models, help=f"{MODEL[:-1]}; give it several times to combine models."
     ),
 ]
-Tile = Annotated[str | None, typer.Option("--tile", help="Cut large images into tiles of this many pixels, or auto.")]
+Tile = Annotated[
+    str | None,
+    typer.Option(
+        "--tile", help="Look in tiles of so many pixels, or auto; none: whole images. Default: as the model learned."
+    ),
+]
 Overlap = Annotated[float, typer.Option("--overlap", help="How much tiles overlap: a share of their side, 0 to 0.9.")]
 Views = Annotated[
     str,
@@ -136,6 +141,12 @@ def open_own(model: str, split: str | None = None) -> tuple[Path, Dataset]:
 
     run = run_to_judge(model)
     return run, judged_by(run, split)
+
+
+def tell_tiles(model: str, tile: int | str | None) -> None:
+    """A line where a detector looks in tiles because its model learned from such, and nobody asked."""
+    if tile:
+        say(f"{model} learned from tiles of {tile} pixels and looks at tiles here too; --tile none: whole images")
 
 
 def say(line: str) -> None:

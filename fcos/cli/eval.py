@@ -19,6 +19,7 @@ from .common import (
     Overlap,
     Settings,
     Split,
+    Tile,
     Trust,
     Views,
     data_source,
@@ -27,6 +28,7 @@ from .common import (
     refuse,
     say,
     sort_words,
+    tell_tiles,
     the_one,
 )
 
@@ -112,11 +114,7 @@ def command(
     threads: int = typer.Option(0, "--threads", min=0, help="CPU threads; 0: all cores."),
     lanes: int = typer.Option(0, "--lanes", min=0, help="Batches computed side by side on a CPU; 0: chosen for you."),
     trust: Trust = False,
-    tile: str = typer.Option(
-        None,
-        "--tile",
-        help="Look in tiles of so many pixels, or auto; none: whole images. Default: as the model learned.",
-    ),
+    tile: Tile = None,
     overlap: Overlap = 0.2,
     tta: Views = "",
     mot: tuple[Path, Path] = typer.Option(
@@ -145,7 +143,7 @@ def command(
     from ..evaluation.coco import curves, evaluate, read_results
     from ..evaluation.program import learned_note
     from ..export.registry import format_of
-    from ..inference.composite import OWN, Composite, Looks
+    from ..inference.composite import OWN, Composite, Looks, tile_of
     from ..inference.load import load_together
     from ..inference.stream import Pace, pick_pace
     from ..inference.views import parse_views
@@ -189,8 +187,7 @@ def command(
         data, dataset = open_own(model[0] if model else "", split)
         if split is not None and (note := learned_note(data, dataset)):
             say(note)
-    own, tile = tile is None, None if tile in ("0", "none") else tile
-    looks = Looks(OWN if own else tile, overlap, parse_views(tta))
+    looks = Looks(tile_of(tile), overlap, parse_views(tta))
 
     tiles: dict[str, int | str | None] = {}
 
@@ -209,10 +206,8 @@ def command(
             overrides=overrides,
         )
         used = detector.looks.tile if isinstance(detector, Composite) else None
-        if own and used is not None:
-            say(
-                f"{names[0]} learned from tiles of {used} pixels and looks at tiles here too; --tile none: whole images"
-            )
+        if looks.tile == OWN:
+            tell_tiles(names[0], used)
         tiles[names[0]] = used
         return _detect(detector, dataset, pace.batch, allow_missing)
 

@@ -25,6 +25,7 @@ from .common import (
     open_to_judge,
     refuse,
     sort_words,
+    tell_tiles,
     the_one,
 )
 
@@ -97,7 +98,11 @@ def command(
         raise FcosError("--tile explains the detections of an image; leave it out, or give an image")
     detector = load(model, runtime="own", device=device, trust=trust, overrides=overrides)
     drawn = {}
-    if source is not None and tile is not None:
+    own = detector.config.data.tile
+    if source is not None and tile is None:
+        tell_tiles(model, own)
+    tile = str(own or "none") if tile is None else tile
+    if source is not None and tile not in ("0", "none"):
         from ..analysis.explain_tiles import explain_tiles
         from ..inference.tiles import parse_tile
 

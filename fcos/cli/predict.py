@@ -10,7 +10,20 @@ import typer
 
 from ..errors import FcosError, one_line
 from . import complete
-from .common import Calibrated, Device, Models, Overlap, Settings, Tile, Trust, Views, refuse, say, sort_words
+from .common import (
+    Calibrated,
+    Device,
+    Models,
+    Overlap,
+    Settings,
+    Tile,
+    Trust,
+    Views,
+    refuse,
+    say,
+    sort_words,
+    tell_tiles,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +148,7 @@ def command(
 
     from ..data.open import ids_by_path
     from ..inference.changeover import PAYS
-    from ..inference.composite import Looks
+    from ..inference.composite import OWN, Looks, tile_of
     from ..inference.detector import Detector
     from ..inference.load import load_together
     from ..inference.proposals import proposer
@@ -182,9 +195,10 @@ def command(
         if runtime == "auto":
             say(f"fewer than {PAYS} images: torch computes, since a graph takes longer to start than it saves")
         runtime = "own"
+    own = tile is None and not proposals
     detector = load_together(
         model or ["fcos-lite0"],
-        Looks(tile, overlap, parse_views(tta)),
+        Looks(OWN if own else tile_of(tile or "none"), overlap, parse_views(tta)),
         runtime=runtime,
         dtype=dtype,
         threads=threads,
@@ -193,8 +207,8 @@ def command(
         trust=trust,
         overrides=overrides,
     )
-    if tile is None and (learned := detector.config.data.tile):
-        say(f"{(model or [''])[0]} learned from tiles of {learned} pixels; to look through such: --tile {learned}")
+    if own:
+        tell_tiles((model or [""])[0], detector.config.data.tile)
     if proposals:
         if not (out or as_json or coco or yolo):
             raise FcosError("--proposals are many: name a file with --coco, or give --json, --yolo or --out")

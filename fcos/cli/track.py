@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from . import complete
-from .common import Calibrated, Device, Model, Settings, Trust, sort_words
+from .common import Calibrated, Device, Model, Overlap, Settings, Tile, Trust, sort_words, tell_tiles
 
 
 def command(
@@ -73,6 +73,8 @@ def command(
         ),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, max=10**6, help="Frames in one forward pass.")] = 1,
+    tile: Tile = None,
+    overlap: Overlap = 0.2,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each frame.")] = False,
     draw: Annotated[bool, typer.Option("--video/--no-video", help="Write a video with the tracks drawn.")] = True,
 ) -> None:
@@ -84,7 +86,8 @@ def command(
     fcos track street.mp4 --no-video --json
     """
     from ..errors import FcosError
-    from ..inference.load import load
+    from ..inference.composite import Looks, tile_of
+    from ..inference.load import load_together
     from ..inference.video import Frame, Reader, called, frame_line, stream
     from ..show.frames import Painter, VideoFiles, write_frames
     from ..system.files import check_folder
@@ -104,7 +107,10 @@ def command(
     painter = Painter(lines, zones)
     config = TrackConfig(patience=patience)
     make_tracker(tracker, config)  # an unknown name is told before a model is loaded
-    detector = load(model, runtime=runtime, device=device, trust=trust, overrides=overrides)
+    looks = Looks(tile_of(tile), overlap)
+    detector = load_together([model], looks, runtime=runtime, device=device, trust=trust, overrides=overrides)
+    if tile is None:
+        tell_tiles(model, detector.config.data.tile)
     score = detector.config.decode.shown if score is None else score
     if score is not None:
         config = TrackConfig(high=min(score, config.high), low=min(score, config.low), start=score, patience=patience)

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 OWN = "own"  # as a tile: that of the model's file, which `data.tile` kept in training; else the whole image
 
 
+def tile_of(word: str | int | None) -> str | int | None:
+    """The `tile` of a `Looks` as people write it: None for OWN, "none" or 0 for the whole image."""
+    return OWN if word is None else None if str(word) in ("none", "0") else word
+
+
 @dataclass(frozen=True)
 class Looks:
     """How to look: tile ("auto", a number of pixels, OWN, None: the whole image), overlap of tiles as a share, views of

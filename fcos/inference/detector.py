@@ -25,7 +25,7 @@ from ..system.machine import Placement, torch_threads
 from ..system.terminal import plural
 from ..types import Classes, Detections, Network, Points
 from .changeover import ChangeOver
-from .composite import Composite, Looks
+from .composite import OWN, Looks, compose
 from .sources import Source, load_source, name_of
 from .views import parse_views
 
@@ -154,12 +154,13 @@ class Detector:
         *,
         score: float | None = None,
         batch: int = 1,
-        tile: int | str | None = None,
+        tile: int | str | None = OWN,
         tta: str = "",
     ) -> Detections | Results:
         """The detections of one image, or a list of them for a list, with a score of at least `score` in 0..1: None
         for what is worth showing, 0 for all. `batch`: images of a list that go through the network together. `tile`:
-        cut a large image into tiles of so many pixels, or "auto". `tta`: look several times, such as "flip,0.8,1.2".
+        cut a large image into tiles of so many pixels, or "auto"; None: look at the whole image. Left out, a detector
+        that learned from tiles (`data.tile`) looks at such. `tta`: look several times, such as "flip,0.8,1.2".
 
         Raises ImageError for what cannot be read as an image, ConfigError for a `tile` or `tta` that makes no sense.
         """
@@ -178,14 +179,14 @@ class Detector:
         from .video import Reader, stream
 
         with Reader(source) as reader:
-            for frame in stream(self, reader, every=every, batch=batch, score=score):
+            for frame in stream(compose((self,), Looks(OWN)), reader, every=every, batch=batch, score=score):
                 if frame.detections is not None:
                     yield frame
 
     def _remembering(self, sources: list[Any], score: float, batch: int, looks: Looks) -> list[Detections]:
         """Detections that know their image: the file, or what was given."""
         images, names = [load_source(s) for s in sources], [name_of(s) for s in sources]
-        detections = (self if looks.plain else Composite((self,), looks)).detect(images, names, score, batch)
+        detections = compose((self,), looks).detect(images, names, score, batch)
         return [
             d if name is not None else replace(d, image=Kept(image, given))
             for d, name, image, given in zip(detections, names, images, sources, strict=True)

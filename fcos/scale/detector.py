@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, FcosError, ImageError, did_you_mean
-from ..inference.composite import Composite, Looks
+from ..inference.composite import Composite, Looks, tile_of
 from ..inference.detector import Detector
 from ..inference.load import load_together
 from ..inference.scores import parse_scores
@@ -84,7 +84,7 @@ def _opened(work: Work) -> tuple[Detector | Composite, Tensor, str]:
     """(detector, lowest scores [C], digest): one runtime for each process."""
     detector = load_together(
         work.models,
-        Looks(work.tile, work.overlap, parse_views(work.tta)),
+        Looks(tile_of(work.tile), work.overlap, parse_views(work.tta)),
         overrides=work.overrides,
         device=work.device,
         runtime=work.runtime or "own",  # the same rows whoever makes them, and when

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..analysis.explain import Explanation, explain
 from ..errors import FcosError
+from ..inference.composite import tile_of
 from ..inference.detector import Detector
 from ..inference.scores import parse_scores
 from ..show.draw import draw_detections
@@ -107,19 +109,28 @@ def explainer(score: float, maps: bool) -> Task:
 
 
 def tiler(score: float, tile: str) -> Task:
-    """The task of an engine that looks tile by tile. Refused (400) for another `tile` than auto or pixels from 128."""
-    if tile != "auto" and not (tile.isdecimal() and len(tile) < 6 and int(tile) >= _LEAST_TILE):
-        raise Refused(400, f"tile: write auto, or the side of a tile in pixels, {_LEAST_TILE} or more")
+    """The task of an engine that looks tile by tile, or at the whole image (none). Refused (400) for another `tile`
+    than these two, auto and pixels from 128."""
+    if tile not in ("auto", "none") and not (tile.isdecimal() and len(tile) < 6 and int(tile) >= _LEAST_TILE):
+        raise Refused(400, f"tile: write auto, none, or the side of a tile in pixels, {_LEAST_TILE} or more")
 
-    def task(detector: Detector, image: Pixels) -> Detections:
-        if tile == "auto":
-            return detector(image, score=score, tile="auto")
-        side, (height, width) = int(tile), image.shape[:2]
-        if height * width > _MOST_TILES * side**2:
-            raise Refused(413, f"{width}x{height} pixels make too many tiles of {side}; take larger ones, or auto")
-        return detector(image, score=score, tile=side)
+    if not tile.isdecimal():
+        return lambda detector, image: detector(image, score=score, tile=tile_of(tile))
+    return partial(_in_tiles, score, int(tile))
 
-    return task
+
+def as_learned(detector: Detector, score: float) -> Task | None:
+    """The task of an engine where nothing is asked: None for whole images, as most models learned."""
+    side = detector.config.data.tile
+    return partial(_in_tiles, score, side) if side else None
+
+
+def _in_tiles(score: float, side: int, detector: Detector, image: Pixels) -> Detections:
+    height, width = image.shape[:2]
+    if height * width > _MOST_TILES * side**2:
+        advice = "ask for larger ones with tile=640, or for tile=auto or tile=none"
+        raise Refused(413, f"{width}x{height} pixels make too many tiles of {side}; {advice}")
+    return detector(image, score=score, tile=side)
 
 
 def story_of(story: Explanation, classes: Classes, maps: bool) -> dict[str, Any]:

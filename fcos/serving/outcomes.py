@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from ..errors import FcosError
+from .answers import as_learned
 from .engine import Engine, Outcome, Pixels, Task
 from .options import Refused
 
@@ -17,12 +18,15 @@ log = logging.getLogger("fcos.serving")
 async def compute(
     engine: Engine, sources: Sequence[bytes | Pixels], least: float, deadline: float, task: Task | None = None
 ) -> list[Outcome | Exception]:
-    """Each image through the engine. An image that is refused fails alone; Refused for all: 413 where they are more
-    than fit, 503 where too many wait already."""
+    """Each image through the engine, by `task` where one is given; a model that learned from tiles looks at such.
+
+    An image that is refused fails alone; Refused for all: 413 where they are more than fit, 503 where too many wait
+    already.
+    """
     most = engine.options.limits.together
     if len(sources) > most:
         raise Refused(413, f"{len(sources)} images; at most {most} in a request")
-    futures = engine.submit(sources, least, deadline, task)
+    futures = engine.submit(sources, least, deadline, task or as_learned(engine.detector, least))
     return await _finish([asyncio.wrap_future(future) for future in futures], deadline)
 
 

@@ -108,9 +108,6 @@ def test_what_learned_from_tiles_is_judged_through_tiles_unless_told_otherwise(w
         assert told["AP"] == pytest.approx(expected.ap, abs=1e-9)
         assert told.get("tile") == tile
         assert ("learned from tiles of 48 pixels" in err) == noted
-    code, _, err = fcos(capsys, "predict", data.records[0].path, "--model", file, "--json")
-    assert code == 0, err
-    assert "--tile 48" in err
 
 
 def test_where_one_file_cannot_be_written_all_others_stay_as_they_were(work, capsys, tmp_path):

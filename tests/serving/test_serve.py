@@ -203,6 +203,17 @@ def test_tiles(server, model):
     assert equal(detections(server, large, "?score=0.1&tile=400"), expected)
 
 
+def test_tiles_as_the_model_learned(server, model):
+    """Of a file that says so they are looked at unasked, also by the other protocols; few enough of them."""
+    large = encoded(Image.open(io.BytesIO(CAT)).resize((902, 600)), "PNG")
+    with serving(settings=(*SMALL, "data.tile=400")) as (address, _):
+        assert equal(detections(address, large, "?score=0.1"), model(large, score=0.1, tile=400))
+        assert equal(detections(address, large, "?score=0.1&tile=none"), model(large, score=0.1))
+    with serving(settings=(*SMALL, "data.tile=96")) as (address, _):
+        status, _, body = ask(address, "/predict", encoded(Image.new("L", (1500, 1500)), "PNG"))
+        assert (status, "tile=none" in json.loads(body)["error"]) == (413, True)
+
+
 @pytest.mark.parametrize(
     "query", ["score=2", "score=cow=x", "score=/etc/passwd.json", "classes=nose", "max=-1", "max=x", "tile=x", "tile=3"]
 )

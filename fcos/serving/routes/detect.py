@@ -27,7 +27,10 @@ Score = Annotated[
 Names = Annotated[str | None, Query(alias="classes", description="Only these classes, separated by commas.")]
 Most = Annotated[int | None, Query(alias="max", ge=0, description="At most so many detections, the best ones.")]
 Model = Annotated[str | None, Query(description="Which model. Default: the first.")]
-Tile = Annotated[str | None, Query(description="Cut large images into tiles of so many pixels, or auto.")]
+Tile = Annotated[
+    str | None,
+    Query(description="Look in tiles of so many pixels, or auto; none: whole images. Default: as the model learned."),
+]
 Maps = Annotated[bool, Query(description="Class probability and centerness of each level, as grey PNG files.")]
 _BODY = {
     "requestBody": {
