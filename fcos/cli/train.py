@@ -119,6 +119,7 @@ def command(
     fcos train my_images --holdout 0               # learn from all images
     fcos train my_images --epochs 5 data.size=256  # a short run with small images
     fcos train --resume --epochs 50                # continue, past the end
+    fcos train --resume --minutes 15               # 15 minutes more
     fcos config fcos-lite0                         # every setting, explained
     """
     if replay is not None:

@@ -142,7 +142,8 @@ class Ending:
             if len(rows) > _CLASSES:
                 lines.append(f"({plural(len(rows) - _CLASSES, 'class')} with a higher AP: report.html)")
         if self.metrics is not None and (hint := self.metrics.hint()):
-            lines += [hint, f"longer:   fcos train --resume --out {shlex.quote(str(self.folder))} --epochs MORE"]
+            more = f"--minutes {self.deadline.seconds / 60:g}" if self.deadline is not None else "--epochs MORE"
+            lines += [hint, f"longer:   fcos train --resume --out {shlex.quote(str(self.folder))} {more}"]
         if scores := self.scores():
             lines.append(f"{'scores:':<9} {scores}")
         if self.outlook is not None:

@@ -483,7 +483,8 @@ class Trainer:
             self.total = min(stored.get("total", self.total), self.total)  # the time may have lowered it, nothing else
             if (plain := stored.get("plain_from")) is not None and self.total < self.sampler.total_steps:
                 self.sampler.plain_from = min(plain, self.sampler.plain_from)
-            self.deadline = Deadline.again(stored["deadline"], self.options.began) if stored.get("deadline") else None
+            if self.options.deadline is None and stored.get("deadline"):
+                self.deadline = Deadline.again(stored["deadline"], self.options.began)
         self.step = stored["step"]
         self.judging.restore(stored)
         self.saved_at = self.step, self.judging.at

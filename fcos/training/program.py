@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..changes import load_yaml
-from ..config import Config, from_dict
+from ..config import Config
 from ..data.dataset import Dataset
 from ..data.runs import stored_data, stored_sources
 from ..data.tiles import tiled
@@ -26,6 +26,7 @@ from .checkpoint import load_checkpoint
 from .clock import Budget
 from .data import Chosen, Source, choose
 from .folder import latest_folder, next_folder
+from .longer import lengthened
 from .loop import Trainer
 from .minutes import Prepared, Wish, check, prepare
 from .plan import command
@@ -92,7 +93,8 @@ def train(
     command.txt. What `settings` and `model` name is as they say (docs/training.md).
 
     Run: `out` is runs/NAME when left out. `resume` goes on with the run in `out` (left out: the latest in runs/), with
-    its data and settings; `settings` may change some, such as train.epochs. `device` is auto, cpu, cuda, cuda:1 or mps;
+    its data and settings; `settings` may change some, such as train.epochs, and `minutes` are then minutes more, from
+    where it stands. `device` is auto, cpu, cuda, cuda:1 or mps;
     `devices` and `nodes` start more processes, from a script only. `on_step(step, report)` is called after every
     optimiser step, `on_epoch(epoch, metrics)` after every epoch, metrics being None where it was not evaluated.
 
@@ -103,6 +105,10 @@ def train(
     url = remote.url_of(out) if out is not None and remote.is_remote(out) else None
     if not resume and started_again() and out is not None and is_there(Path(out) / "config.yaml"):
         resume, model, init, config, dialect, holdout, minutes = True, None, None, None, None, None, None
+    budget = minutes if minutes is None or isinstance(minutes, Budget) else Budget(minutes, began)
+    if budget is not None:
+        check(budget.minutes, given_settings(settings, config), devices * nodes)
+    longer = None
     if resume:
         given: dict[str, object] = {
             "model": model,
@@ -111,14 +117,14 @@ def train(
             "dialect": dialect,
             "holdout": holdout,
         }
-        given |= {"minutes": minutes}
         given |= {"split": split} if data is None else {}
         for name, value in given.items():
             if value is not None:
                 raise FcosError(f"--{name} was settled when the run began and cannot go with --resume; leave it out")
         out = begin_away(url, resume=True) if url is not None else out
         folder = Path(out) if out is not None else latest_folder(Path("runs"))
-        full = stored_config(folder).override(*_changes(settings), source="settings")
+        longer = lengthened(load_checkpoint(folder), _changes(settings), given_settings(settings, None), budget)
+        full = longer.config
         source, held = _source_of(folder, data, val, split, strict)
     else:
         if data is None:
@@ -130,11 +136,9 @@ def train(
     chosen: Chosen = choose(source, full, held, resumed=resume)
     planned: Prepared | None = None
     start = Start(None if init is None else str(init), "")
-    if minutes is not None:
-        budget = minutes if isinstance(minutes, Budget) else Budget(minutes, began)
+    if budget is not None and not resume:
         asked = model.name if isinstance(model, Config) else model
         wish = Wish(budget, given_settings(settings, config), asked, device, start.init)
-        check(budget.minutes, wish.given, devices * nodes)
 
         def resolved(preset: str, changes: Mapping[str, object]) -> Config:
             free = {key: value for key, value in changes.items() if key not in wish.given}
@@ -156,10 +160,10 @@ def train(
         nodes=nodes,
         quiet=quiet,
         sources={**source.stored(), "held_out": chosen.held_out},
-        notes=[*chosen.lines, *(planned.lines if planned else start.lines())],
+        notes=[*chosen.lines, *(longer.lines if longer else planned.lines if planned else start.lines())],
         on_step=on_step,
         on_epoch=on_epoch,
-        deadline=planned.deadline if planned else None,
+        deadline=longer.deadline if longer else planned.deadline if planned else None,
         url=url,
         began=began,
     )
@@ -199,12 +203,6 @@ def data_words(source: Source, model: str | Config, options: Mapping[str, object
     named = {"val": stored["val"], "split": source.split, "holdout": source.holdout, "format": stored.get("format"),
              "images": stored.get("images"), "labels": stored.get("labels"), **options}  # fmt: skip
     return words + [word for key, value in named.items() if value is not None for word in (f"--{key}", str(value))]
-
-
-def stored_config(folder: Path) -> Config:
-    """The config of the newest checkpoint of a run."""
-    stored = load_checkpoint(folder)
-    return from_dict(stored["config"], stored["file"])
 
 
 def _source_of(folder: Path, data: Any, val: Any, split: str | None, strict: bool) -> tuple[Source, list[str] | None]:

@@ -91,7 +91,7 @@ def tune(search: Search, out: Path, tell: Callable[[str], object], learn: Learn 
             folder.leave()
             raise
         _same(about, search, out)
-    plan = Trials(search, folder, about, tell, learn or _learn(search))
+    plan = Trials(search, folder, about, tell, learn or _learn(search, about["model"]))
     tell(plan.head())
     wrong: list[FcosError] = []
     drawn = time.monotonic()
@@ -168,7 +168,8 @@ def _same(about: Mapping[str, Any], search: Search, out: Path) -> None:
         raise ConfigError(f"{out} holds a search with {differs[0]} {was}, not {now}; give another --out, or the same")
 
 
-def _learn(search: Search) -> Learn:
+def _learn(search: Search, model: str) -> Learn:
+    """By `fcos.train`, the model that the search chose when it began."""
     source = search.source
 
     def learn(
@@ -179,7 +180,7 @@ def _learn(search: Search) -> Learn:
             val=source.val,
             split=source.split,
             holdout=source.holdout,
-            model=search.model,
+            model=model,
             init=search.init,
             out=out,
             settings=settings,

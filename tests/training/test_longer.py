@@ -1,0 +1,90 @@
+"""A finished run goes on: to more epochs, or for more minutes."""
+
+import time
+
+import pytest
+from tiny import fcos as command
+from tiny import make_shapes, tiny_config
+
+import fcos
+from fcos.errors import ConfigError, FcosError
+from fcos.training.checkpoint import checkpoints, load_checkpoint
+from fcos.training.clock import Budget
+from fcos.training.longer import lengthened
+from fcos.training.program import given_settings
+
+STEPS = {"train.iterations": 4, "train.batch": 8, "train.val_loss": False}
+
+
+def stored(**more):
+    """A checkpoint after 100 steps in 50 seconds, of a run that planned them."""
+    config = tiny_config(train={"iterations": 100, "epochs": 7}).model_dump(mode="json")
+    return {"config": config, "file": "c.pt", "step": 100, "seconds": 50.0, "deadline": None, **more}
+
+
+def goes_on(changes=(), budget=None, **more):
+    return lengthened(stored(**more), list(changes), given_settings(list(changes), None), budget)
+
+
+def test_epochs_take_the_place_of_planned_steps_unless_both_are_named():
+    train = goes_on(["train.epochs=50"]).config.train
+    assert (train.epochs, train.iterations) == (50, 0)
+    train = goes_on(["train.epochs=50", "train.iterations=300"]).config.train
+    assert (train.epochs, train.iterations) == (50, 300)
+    train = goes_on(["train.lr=0.1"]).config.train
+    assert (train.epochs, train.iterations, train.lr) == (7, 100, 0.1)
+
+
+def test_minutes_more_at_the_pace_of_the_run():
+    """A step took half a second. Of two minutes 20 seconds are kept for the end, where the run says so: 200 steps."""
+    now = time.monotonic()
+    longer = goes_on(budget=Budget(2, now), deadline={"seconds": 60, "tail": 20, "used": 55})
+    assert 295 <= longer.config.train.iterations <= 300
+    assert (longer.deadline.seconds, longer.deadline.tail, longer.deadline.used) == (120, 20, 0)
+    assert longer.deadline.start == now
+    assert longer.lines[0].startswith("goes on   for 2 minutes: about ")
+    half = goes_on(budget=Budget(2, now - 50), deadline={"seconds": 60, "tail": 20, "used": 55})  # 50 s are gone
+    assert 195 <= half.config.train.iterations <= 200
+
+
+def test_what_cannot_go_on_by_minutes_says_why():
+    with pytest.raises(ConfigError, match="no step of this run is saved"):
+        goes_on(budget=Budget(2, time.monotonic()), step=0)
+    with pytest.raises(ConfigError, match=r"too short for a step of this run; give 1\.[0-9] or more"):
+        goes_on(budget=Budget(1, time.monotonic() - 40), deadline={"seconds": 60, "tail": 20, "used": 55})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("longer")
+    make_shapes(folder / "shapes", {"train": 16, "val": 3})
+    result = fcos.train(
+        folder / "shapes",
+        model=tiny_config(),
+        settings=STEPS,
+        out=folder / "run",
+        init="none",
+        device="cpu",
+        quiet=True,
+    )
+    assert result.steps == 4
+    return folder / "run"
+
+
+def test_by_the_command(run, capsys):
+    with pytest.raises(FcosError, match=r"train\.epochs and minutes"):
+        fcos.train(out=run, resume=True, minutes=1, settings={"train.epochs": 3})
+    code, _, err = command(capsys, "train", "--resume", "--out", run, "--epochs", "3", "--device", "cpu")
+    assert code == 0, err
+    assert load_checkpoint(run)["step"] == 6  # two steps an epoch
+    assert ", 6 steps" in err
+    began = time.monotonic()
+    result = fcos.train(out=run, resume=True, minutes=0.5, device="cpu", quiet=True)
+    took = time.monotonic() - began
+    assert result.steps > 6
+    assert took <= 31
+    kept = load_checkpoint(run)
+    assert kept["deadline"]["seconds"] == 30
+    again = fcos.train(out=run, resume=True, device="cpu", quiet=True)  # nothing is left to do, and nothing is done
+    assert again.steps == result.steps
+    assert len(checkpoints(run)) == 1
