@@ -334,7 +334,7 @@ class TrainConfig(Section):
         "steps between checkpoints; there are others at ends of epochs that are judged or 20 seconds after the last",
         ge=1,
     )
-    patience: int = _f(0, "stop after this many evaluations without a better AP; 0: never", ge=0)
+    patience: int = _f(0, "stop after this many evaluations (train.eval_every) without a better AP; 0: never", ge=0)
     log_every: int = _f(10, "steps between rows of metrics.csv", ge=1)
     keep: Literal["resume", "weights"] = _f(
         "resume",

@@ -1,4 +1,4 @@
-"""What the studies share: boxes as the network sees them, tables for a terminal, a progress bar."""
+"""What the analyses share: boxes as the network sees them, classes, raw scores."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ from ..types import Classes, Points
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
+    from ..inference.detector import Detector
+
+
+def uncalibrated(detector: Detector) -> Detector:
+    """The detector with the network's own scores: what is explained are the parts that these are made of."""
+    if not detector.config.decode.calibrated:
+        return detector
+    return detector.replace(config=detector.config.override("decode.calibrated=false"))
 
 
 def label_mapping(model: Classes, data: Classes) -> Tensor:

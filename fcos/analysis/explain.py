@@ -19,6 +19,7 @@ from ..inference.sources import Source, load_source, name_of
 from ..show.draw import Marks, draw_boxes, level_color, sheet
 from ..system.terminal import plain, table
 from ..types import Detections, Points, Predictions
+from .common import uncalibrated
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,14 @@ class Raw:
 
 def explain(detector: Detector, source: Source, score: float | None = None) -> Explanation:
     """Why `detector` finds what it finds in one image; detections below `score` are left out (None: what
-    `fcos predict` leaves out).
+    `fcos predict` leaves out). Scores are the network's own, class x centerness, also where the detector calibrates
+    them.
 
     >>> story = fcos.explain(fcos.load("fcos-lite0", device="cpu"), "photo.jpg").stories[0]
     >>> story.label, story.level, story.score > 0.5
     ('cat', 'P5', True)
     """
+    detector = uncalibrated(detector)
     score = detector.shown if score is None else score
     image = load_source(source)
     raw = Raw(detector, image)

@@ -20,6 +20,7 @@ from ..inference.tiles import Held, Looked, Tiling, Windows, kept, look, read_sh
 from ..show.draw import Marks, draw_boxes, level_color
 from ..system.terminal import plain, plural, table
 from ..types import Detections
+from .common import uncalibrated
 from .explain import who_silenced
 
 _SIDES = ("left", "top", "right", "bottom")
@@ -168,6 +169,7 @@ class _Places(NamedTuple):
 def explain_tiles(detector: Detector, source: Source, tiling: Tiling, score: float | None = None) -> TiledExplanation:
     """Why `detector` finds what it finds in the tiles of one image; detections below `score` are left out (None: what
     `fcos predict` leaves out). ConfigError for an image that is one tile: that is the story of `explain`."""
+    detector = uncalibrated(detector)
     score = detector.shown if score is None else score
     image = open_windows(Path(source)) if isinstance(source, str | Path) else Held(load_source(source))
     if len(tiling.windows(image.size)) == 1:

@@ -35,7 +35,7 @@ from ..inference.detector import Detector
 from ..show.draw import Marks, draw_boxes, sheet
 from ..system.terminal import percent, plain, plural, table, track
 from ..types import Detections, Points, Predictions, Target
-from .common import label_mapping, on_cpu, with_files
+from .common import label_mapping, on_cpu, uncalibrated, with_files
 from .explain import Raw
 from .tide import Tide, tide
 
@@ -125,6 +125,7 @@ def miss_study(detector: Detector, dataset: Dataset, score: float | None = None,
     image. Missed is what no detection of at least `score` takes (None: what `fcos predict` shows). Crowd and
     difficult objects are left out. Raises DataError for an id that is not there and an image that is missing or
     cannot be read."""
+    detector = uncalibrated(detector)
     score = detector.shown if score is None else score
     records = [r for r in dataset.records if image is None or r.id == image]
     if not records:

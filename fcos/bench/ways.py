@@ -96,6 +96,8 @@ class Loader:
             detector = self.detector(name, path, setup)
             if shape is None:
                 shape = parse_size(None, detector.config) if detector.size is None else detector.size
+            if detector.size is not None and tuple(detector.size) != tuple(shape):
+                raise ModelError("its input is fixed at {}x{}".format(*detector.size))
             data = image(shape)
             detector(data, score=0.0)  # the first one compiles, where that is asked for
         except (MissingExtra, ModelError) as error:

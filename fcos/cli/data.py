@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import complete
-from .common import WORDS, Format, ImagesIn, Labels, Settings, data_source, settings_of, sort_words
+from .common import WORDS, Format, ImagesIn, Labels, Settings, data_source, refuse, settings_of, sort_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -235,6 +235,7 @@ def results(
 
 @app.command()
 def show(
+    context: typer.Context,
     path: PathArgument,
     words: Annotated[
         list[str] | None,
@@ -274,6 +275,8 @@ def show(
         raise ConfigError(f"{things[0]!r} is no setting; write KEY=VALUE")
     if overrides and not augment:
         raise ConfigError("settings change nothing here without --augment")
+    if not augment:
+        refuse(context, "a sheet without --augment", "model")
     source = data_source(path, format, images_in, labels)
     if split:
         dataset = open_dataset(source, split)
@@ -324,7 +327,7 @@ def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], s
     from ..data.tiles import tiled
     from ..show.draw import Marks, draw_boxes
 
-    config = settings_of(model, [*overrides, f"train.seed={seed}"])
+    config = settings_of(model, [f"train.seed={seed}", *overrides])
     dataset = tiled(as_seen(dataset, config.data), config.data.tile)
     sampler, source = Sampler(dataset, config.data, config.train), Source(dataset, Reader(dataset), config)
     images: list[np.ndarray] = []

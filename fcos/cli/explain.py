@@ -24,6 +24,7 @@ from .common import (
     open_own,
     open_to_judge,
     refuse,
+    say,
     sort_words,
     tell_tiles,
     the_one,
@@ -97,6 +98,10 @@ def command(
     if tile is not None and source is None:
         raise FcosError("--tile explains the detections of an image; leave it out, or give an image")
     detector = load(model, runtime="own", device=device, trust=trust, overrides=overrides)
+    if detector.config.decode.calibrated:
+        say("scores are explained as the network gives them, before they are calibrated")
+    if source is not None:
+        refuse(context, "the explanation of one image", "split", "limit", "format", "images_in", "labels")
     drawn = {}
     own = detector.config.data.tile
     if source is not None and tile is None:

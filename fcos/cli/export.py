@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from . import complete
-from .common import MODEL, Json, MaybeModel, Settings, sort_words, the_one
+from .common import MODEL, Json, MaybeModel, Settings, refuse, sort_words, the_one
 
 
 def command(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -83,6 +84,10 @@ def command(
     from ..export.job import Job, run
 
     things, overrides = sort_words(words, settings)
+    if calibrate is None:
+        refuse(context, "an export without --calibrate", "images")
+    if data is None:
+        refuse(context, "an export without --data", "split")
     named = the_one(things, model, "--model") or "fcos-lite0"
     result = run(
         Job(named, format, out, dynamic, size, nms, dtype, calibrate, images, data, split, overrides),

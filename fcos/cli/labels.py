@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from . import complete
-from .common import DATA, MODEL, Format, ImagesIn, Json, Labels, MaybeData, Model, data_source, say, the_one
+from .common import DATA, MODEL, Format, ImagesIn, Json, Labels, MaybeData, Model, data_source, refuse, say, the_one
 
 app = typer.Typer(help="Find mistakes in labels, correct them, propose new ones.", no_args_is_help=True)
 
 
 @app.command()
 def check(
+    context: typer.Context,
     path: Annotated[Path | None, typer.Argument(metavar="DATA", help=DATA)] = None,
     data: MaybeData = None,
     model: Annotated[
@@ -69,6 +70,8 @@ def check(
         raise FcosError("give the data set to check: fcos labels check DATA")
     if out is not None:
         check_suffix(out, PAGE, "the page is one HTML file")
+    if model is not None:
+        refuse(context, "a check with --model", "folds", "minutes")
     source = data_source(named, format, images_in, labels)
     result = run(source, model=model, folds=folds, minutes=minutes, split=split, seed=seed)
     typer.echo(json.dumps(result.to_dict()) if as_json else result.text())

@@ -10,7 +10,7 @@ import typer
 
 from ..system.terminal import plural
 from . import complete
-from .common import Split, open_to_judge
+from .common import Split, open_to_judge, refuse
 
 if TYPE_CHECKING:
     from ..zoo.models import Entry
@@ -129,6 +129,7 @@ def prepare(
 
 @app.command("pack")
 def pack(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Run folder, file or name.")],
     out: Annotated[Path, typer.Argument(help="File to write: .safetensors.")],
     metrics: Metrics = None,
@@ -148,6 +149,8 @@ def pack(
     from ..zoo import card
     from ..zoo.find import find_weights, load_network
 
+    if calibrate is None:
+        refuse(context, "pack without --calibrate", "split")
     if out.suffix != ".safetensors":
         raise ModelError(f"{out} must end in .safetensors")
     if len(licence) > 1000:
@@ -209,6 +212,7 @@ def write_card(
 
 @app.command("push")
 def push(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Run folder, file or name.")],
     repository: Annotated[str, typer.Argument(help="hf://owner/name")],
     metrics: Metrics = None,
@@ -224,6 +228,7 @@ def push(
 
     path = find_weights(model)
     if readme is not None:
+        refuse(context, "push with a card of your own", "metrics", "facts")
         text = read_text(readme)
     else:
         told = card.read_facts(facts) if facts is not None else None

@@ -170,9 +170,9 @@ def command(
         from ..scale.detector import Work
         from ..scale.engine import Engine
 
-        refuse(context, "--engine", "proposals", "as_json", "coco", "yolo", "data", "every")
+        refuse(context, "--engine", "proposals", "as_json", "coco", "yolo", "data", "every", "lanes")
         work = Work(
-            tuple(model or ["fcos-lite0"]), tuple(overrides), score or "", device, runtime, dtype, threads, lanes or 1,
+            tuple(model or ["fcos-lite0"]), tuple(overrides), score or "", device, runtime, dtype, threads, 1,
             batch, trust, tile, overlap, tta,
         )  # fmt: skip
         _in_parts(things, out, parts, resume, work, Engine(engine, address, gpus, cpus, threads))
@@ -210,6 +210,7 @@ def command(
     if own:
         tell_tiles((model or [""])[0], detector.config.data.tile)
     if proposals:
+        refuse(context, "--proposals", "calibrated")
         if not (out or as_json or coco or yolo):
             raise FcosError("--proposals are many: name a file with --coco, or give --json, --yolo or --out")
         if not isinstance(detector, Detector):

@@ -28,17 +28,19 @@ def command(
     device: Device = "auto",
     trust: Trust = False,
     runtime: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--runtime",
             autocompletion=complete.runtimes,
-            help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.",
+            help="torch, compile, onnx, openvino, tensorrt or auto, the fastest. Default: auto, or FCOS_RUNTIME.",
         ),
-    ] = "auto",
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option("--dtype", autocompletion=complete.dtypes, help="fp32, bf16 or fp16.")
     ] = None,
-    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")] = 0,
+    threads: Annotated[
+        int, typer.Option("--threads", min=0, help="CPU threads of each process; 0: share the cores.")
+    ] = 0,
     lanes: Annotated[
         int, typer.Option("--lanes", min=0, help="Images computed side by side on a CPU; 0: chosen for you.")
     ] = 0,
@@ -85,6 +87,7 @@ def command(
     Authorization: Bearer TOKEN.
     """
     from ..errors import require
+    from ..inference.load import fastest
 
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, "serve")
@@ -96,7 +99,7 @@ def command(
     options = ServeOptions(
         tuple([*things, *(model or [])] or ["fcos-lite0"]),
         tuple(overrides),
-        Placing(device, runtime, dtype, threads, lanes, batch, wait / 1000, trust),
+        Placing(device, runtime or fastest(), dtype, threads, lanes, batch, wait / 1000, trust),
         Limits(megabytes << 20, megapixels * 1_000_000, images, queue, timeout, grace),
         Access(token, admin, tuple(cors or ()), tuple(bare_host(host) for host in allow_url or ())),
         workers,

@@ -143,6 +143,8 @@ def command(
             refuse(context, f"the study {name}{other}", option)
     if minutes is not None and (epochs is not None or not 0 < minutes <= 60 * 24 * 14):
         raise FcosError("--minutes is a time for each run, above 0, instead of --epochs, such as --minutes 10")
+    if minutes is not None and (both := _names(overrides) & {"train.epochs", "train.iterations"}):
+        raise FcosError(f"{min(both)} and --minutes both say how long to train; leave one out")
     check_folder(out)  # before hours of computing
     dataset: Dataset | None
     if name == "ablation":
@@ -248,6 +250,11 @@ def _ablation(
         raise DataError(f"{data} has no {missing[0]} split (it has {', '.join(splits)}), which the ablation needs")
     config = _config(model or "fcos-lite0", settings)
     return splits["val"], ablation_study(splits, config, out, _seeds(config, seeds), device)
+
+
+def _names(settings: list[str]) -> set[str]:
+    """Of the settings that a command line gives."""
+    return {word.partition("=")[0].strip() for word in settings}
 
 
 def _seeds(config: Config, count: int) -> range:

@@ -111,9 +111,8 @@ def command(
     detector = load_together([model], looks, runtime=runtime, device=device, trust=trust, overrides=overrides)
     if tile is None:
         tell_tiles(model, detector.config.data.tile)
-    score = detector.config.decode.shown if score is None else score
-    if score is not None:
-        config = TrackConfig(high=min(score, config.high), low=min(score, config.low), start=score, patience=patience)
+    score = detector.shown if score is None else score
+    config = TrackConfig(high=min(score, config.high), low=min(score, config.low), start=score, patience=patience)
     chosen = make_tracker(tracker, config)
     place = int(source) if source.isascii() and source.isdigit() and len(source) < 4 else source
     name = called(source)

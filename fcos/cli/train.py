@@ -9,10 +9,11 @@ import typer
 
 from ..errors import FcosError
 from . import complete
-from .common import DATA, Device, Format, ImagesIn, Labels, Settings, data_source, sort_words, the_one
+from .common import DATA, Device, Format, ImagesIn, Labels, Settings, data_source, refuse, sort_words, the_one
 
 
 def command(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -123,6 +124,7 @@ def command(
     fcos config fcos-lite0                         # every setting, explained
     """
     if replay is not None:
+        refuse(context, "--replay", *(set(context.params) - {"replay", "device"}))
         from ..training.replay import replay as do_again
 
         typer.echo(do_again(replay, device).text())
@@ -153,6 +155,7 @@ def command(
     if engine == "local":
         if address is not None:
             raise FcosError("--address is for --engine ray")
+        refuse(context, "training without --engine ray", "restarts")
         train(source, out=out, devices=devices, nodes=nodes, **options)
         return
     if engine != "ray":

@@ -99,6 +99,11 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
     return _of_checkpoint(Origin(path, tuple(overrides)), place, runtime, dtype)
 
 
+def fastest() -> str | None:
+    """The `runtime` for a program that is not told one and may choose: auto, unless FCOS_RUNTIME stands for it."""
+    return None if os.environ.get("FCOS_RUNTIME") else "auto"
+
+
 def load_together(
     names: Sequence[str | Path], looks: Looks = Looks(), *, overrides: Sequence[str] = (), **placing: Unpack[Placing]
 ) -> Detector | Composite:

@@ -117,8 +117,12 @@ def fuse(seen: Sequence[Detections], detector: Detector, fusion: Fusion = "wbf")
         boxes, labels = boxes[keep], labels[keep]
     else:
         fused = fuse_boxes([(p.boxes.numpy(), p.scores.numpy(), p.labels.numpy()) for p in seen], _FUSE_IOU)
-        boxes, scores, labels = (torch.from_numpy(part[: decode.max_detections]) for part in fused)
+        boxes, scores, labels = (torch.from_numpy(part) for part in fused)
         boxes, scores = boxes.float(), scores.float()
+        if decode.nms == "agnostic":  # fusing looks at one class at a time
+            keep, scores = nms(boxes, scores, labels, decode)
+            boxes, labels = boxes[keep], labels[keep]
+        boxes, scores, labels = (part[: decode.max_detections] for part in (boxes, scores, labels))
     return Detections(
         boxes,
         scores,

@@ -17,7 +17,7 @@ from ..data.runs import run_of, stored_sources
 from ..data.tree import DataSource
 from ..errors import DataError, ImageError
 from ..inference.detector import Detector
-from ..inference.load import load
+from ..inference.load import fastest, load
 from ..system.terminal import Bar
 from .calibrate import Curve, fit
 from .evidence import Evidence, gather, overlaps
@@ -198,7 +198,7 @@ def _detector(model: str | Path | Detector, dataset: Dataset) -> Detector:
     if isinstance(model, Detector):
         return model
     label_mapping(load(model, runtime="own").classes, dataset.classes)
-    return load(model, runtime="auto", dtype="fp32")
+    return load(model, runtime=fastest(), dtype="fp32")
 
 
 def _called(model: str | Path | Detector) -> str:

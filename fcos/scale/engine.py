@@ -30,8 +30,8 @@ class Engine:
     cpus: int | None = None
     threads: int = 0
 
-    def check(self) -> None:
-        """FcosError for what does not go together."""
+    def check(self, device: str = "auto") -> None:
+        """FcosError for what does not go together, `device` (as of `fcos.load`) among it."""
         if self.name not in ENGINES:
             raise FcosError(f"there is no engine {self.name!r}; choose from {', '.join(ENGINES)}")
         if self.gpus is not None and self.cpus is not None:
@@ -41,6 +41,12 @@ class Engine:
                 raise FcosError(f"{name} {value}: give 1 or more")
         if self.name == "local" and (self.address is not None or (self.gpus or 1) > 1):
             raise FcosError("--address and several GPUs are for --engine ray; local is this process alone")
+        if self.gpus is not None and device not in ("auto", "cuda") and not (self.name == "local" and "cuda" in device):
+            raise FcosError(f"--gpus and --device {device} do not go together; leave one out")
+        if device.startswith("cuda") and self.cpus is not None:
+            raise FcosError(f"--cpus and --device {device} do not go together; leave one out")
+        if device not in ("auto", "cpu") and self.name == "ray" and self.gpus is None:
+            raise FcosError(f"--device {device}: with --engine ray say how many GPUs to use, such as --gpus 1")
 
 
 def cores(engine: Engine) -> int:

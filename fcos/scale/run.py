@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
 def detect_all(order: Order, work: Work, engine: Engine, tell: Callable[[str], None], quiet: bool = False) -> Outcome:
     """Detect in all images of an order and write them as parts; what is done already stays. `tell` gets a line for
     each of the first images that could not be read. FcosError as `open_job`, and where the engine fails."""
-    engine.check()
+    engine.check(work.device)
     if order.form == "parquet":
         require("pyarrow.parquet", "parquet")
     runner: Callable[[Job, np.ndarray, Work, Engine], Iterator[Count]] = _local
@@ -64,7 +64,9 @@ def detect_all(order: Order, work: Work, engine: Engine, tell: Callable[[str], N
 def _local(job: Job, missing: np.ndarray, work: Work, engine: Engine) -> Iterator[Count]:
     threads = engine.threads or engine.cpus or 0
     lanes = pick_lanes(len(missing) * job.size, work.batch, threads)
-    device = "cuda" if engine.gpus else "cpu" if engine.cpus else work.device
+    device = work.device
+    if device == "auto":
+        device = "cuda" if engine.gpus else "cpu" if engine.cpus else device
     detector = BatchDetector.of(replace(work, threads=threads, lanes=lanes, device=device))
     starts = job.starts()
     together = max(1, _TOGETHER // job.size)

@@ -265,7 +265,8 @@ class _Run:
     def __init__(self, key: str, method: Method, plan: Plan, data: Mapping[str, Dataset]) -> None:
         self.key, self.method, self.plan, self.data = key, method, plan, data
         learn = {"val_loss": False, "plots": False, "lanes": 1}  # the rivals have no lanes
-        fixed = {"data": {"single_class": method.one_class}, "train": learn}
+        one_class = method.one_class or plan.config.data.single_class
+        fixed = {"data": {"single_class": one_class}, "train": learn}
         self.config = plan.config.override(*method.changes, fixed)
         self.judged = as_seen(data["val"], self.config.data)
         self.classes = as_seen(data["train"], self.config.data).classes

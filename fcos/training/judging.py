@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -124,7 +123,7 @@ class Judge:
         """The numbers of an evaluation from what all processes found."""
         assert self.data is not None
         for line in dict.fromkeys(line for s in shares for line in s.lines):
-            sys.stderr.write(f"fcos: {line}\n")
+            self.around.console.note(f"fcos: {line}")
         detections = in_order([s.detections for s in shares], eval_batch(self.config, self.around.world))
         try:
             with self.around.signals.interruptible():

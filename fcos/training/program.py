@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..changes import load_yaml
-from ..config import Config
+from ..config import Config, describe
 from ..data.dataset import Dataset
 from ..data.runs import stored_data, stored_sources
 from ..data.tiles import tiled
 from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError
-from ..presets import resolve
+from ..presets import PRESETS, preset, resolve
 from ..system import remote
 from ..system.files import check_folder, is_there, write_whole
 from .away import begin_away
@@ -138,7 +138,9 @@ def train(
     start = Start(None if init is None else str(init), "")
     if budget is not None and not resume:
         asked = model.name if isinstance(model, Config) else model
-        wish = Wish(budget, given_settings(settings, config), asked, device, start.init)
+        wish = Wish(
+            budget, {**_of_model(model, dialect), **given_settings(settings, config)}, asked, device, start.init
+        )
 
         def resolved(preset: str, changes: Mapping[str, object]) -> Config:
             free = {key: value for key, value in changes.items() if key not in wish.given}
@@ -181,6 +183,16 @@ def train(
 def started_again() -> bool:
     """Whether torchrun (--max-restarts) started this process again, after one of the run was lost."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
+
+
+def _of_model(model: str | Config | None, dialect: str | None) -> dict[str, object]:
+    """The settings that a Config or a dialect has otherwise than the preset of its name: what a user has settled."""
+    if not isinstance(model, Config) and dialect is None:
+        return {}
+    mine = model if isinstance(model, Config) else resolve(model or "fcos-lite0", dialect=dialect)
+    usual = preset(mine.name) if mine.name in PRESETS else Config()
+    values = {key: value for key, value, _ in describe(usual)}
+    return {key: value for key, value, _ in describe(mine) if value != values[key]}
 
 
 def given_settings(settings: Settings, file: str | Path | None) -> dict[str, object]:
