@@ -139,7 +139,7 @@ def train(
     if budget is not None and not resume:
         asked = model.name if isinstance(model, Config) else model
         wish = Wish(
-            budget, {**_of_model(model, dialect), **given_settings(settings, config)}, asked, device, start.init
+            budget, {**settled_by(model, dialect), **given_settings(settings, config)}, asked, device, start.init
         )
 
         def resolved(preset: str, changes: Mapping[str, object]) -> Config:
@@ -185,7 +185,7 @@ def started_again() -> bool:
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
 
 
-def _of_model(model: str | Config | None, dialect: str | None) -> dict[str, object]:
+def settled_by(model: str | Config | None, dialect: str | None) -> dict[str, object]:
     """The settings that a Config or a dialect has otherwise than the preset of its name: what a user has settled."""
     if not isinstance(model, Config) and dialect is None:
         return {}

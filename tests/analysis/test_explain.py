@@ -91,6 +91,15 @@ def test_the_same_detections_as_the_detector():
     assert sorted(plain.points.tolist()) == sorted(story.detections.points.tolist())
 
 
+def test_scores_are_the_networks_own_where_the_detector_calibrates_them():
+    """Else class x centerness would not be the score, and a limit meant for probabilities would cut raw scores."""
+    lines = tuple((2.0, 1.0) for _ in NAMES)
+    plain = detector([((36, 36), (12, 12, 60, 60), 0, 0.8, 0.6)])
+    sure = plain.replace(config=plain.config.override({"decode": {"calibrated": True, "calibration": lines}}))
+    assert sure(GREY, score=0.0).scores.tolist() != plain(GREY, score=0.0).scores.tolist()
+    assert explain(sure, GREY).to_dict() == explain(plain, GREY).to_dict()
+
+
 def test_nothing_found():
     story = explain(detector([]), GREY)
     assert story.text() == "nothing was found"

@@ -7,7 +7,7 @@ import torch
 from fcos.errors import ConfigError
 from fcos.inference.composite import Looks, compose
 from fcos.inference.load import load
-from fcos.inference.views import View, fuse_boxes, mirror, parse_views
+from fcos.inference.views import View, fuse, fuse_boxes, mirror, parse_views
 from fcos.types import Detections
 
 
@@ -70,6 +70,20 @@ def test_what_views_saw_together_keeps_the_ids_of_the_classes():
     image = np.zeros((64, 64, 3), np.uint8)
     plain, seen = detector(image, score=0.0), compose([detector], Looks(views=parse_views("flip")))(image, score=0.0)
     assert seen.ids == plain.ids == detector.classes.ids
+
+
+def test_agnostic_nms_holds_after_several_looks():
+    """Two classes in one place, each seen by one view: by class both stay, as one class the stronger."""
+    detector = load("fcos-lite0", runtime="torch", device="cpu")
+    views = [
+        Detections(
+            torch.tensor([[0.0, 0, 50, 50]]), torch.tensor([s]), torch.tensor([k]), torch.tensor([0]), size=(64, 64)
+        )
+        for s, k in ((0.9, 3), (0.8, 5))
+    ]
+    assert fuse(views, detector).labels.tolist() == [3, 5]
+    agnostic = detector.replace(config=detector.config.override("decode.nms=agnostic"))
+    assert fuse(views, agnostic).labels.tolist() == [3]
 
 
 def test_nothing_seen_is_nothing():

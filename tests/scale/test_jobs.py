@@ -13,9 +13,27 @@ import torch
 from PIL import Image
 from tiny import NAMES, tiny_config
 
+from fcos.errors import FcosError
 from fcos.network import weights
+from fcos.scale.engine import Engine
 from fcos.scale.job import read_job
 from fcos.types import Classes
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "words"),
+    [
+        (Engine("ray"), "cuda", "how many GPUs"), (Engine("ray", gpus=2), "cpu", "--gpus and --device cpu"),
+        (Engine("ray", gpus=2), "cuda:1", "--gpus and --device"), (Engine(cpus=2), "cuda", "--cpus and --device"),
+        (Engine(gpus=1), "cpu", "--gpus and"), (Engine("ray"), "cpu", ""), (Engine("ray", gpus=2), "cuda", ""),
+        (Engine(gpus=1), "cuda:1", ""), (Engine(), "cuda:1", ""), (Engine(cpus=2), "cpu", ""), (Engine(), "auto", ""),
+    ],
+)  # fmt: skip
+def test_devices_that_contradict_the_engine(engine, device, words):
+    if not words:
+        return engine.check(device)
+    with pytest.raises(FcosError, match=words):
+        engine.check(device)
 
 
 @pytest.fixture(scope="module")

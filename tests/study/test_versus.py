@@ -16,7 +16,7 @@ from fcos.data.open import open_splits
 from fcos.errors import FcosError
 from fcos.presets import preset
 from fcos.study.rivals import RPN, RetinaNet, RivalTrainer, rival
-from fcos.study.versus import Cell, Cost, Method, MethodRow, Plan, VersusStudy, methods, versus_study
+from fcos.study.versus import Cell, Cost, Method, MethodRow, Plan, VersusStudy, _Run, methods, versus_study
 from fcos.system.files import sources_kept
 from fcos.types import Target
 
@@ -195,6 +195,16 @@ def test_rows_differ_in_the_method_and_in_nothing_else():
     assert (first.model.head_convs, first.model.regression, first.loss.box) == (4, "exp", "iou")
     assert (improved.model.head_convs, improved.model.regression, improved.loss.box) == (4, "relu", "giou")
     assert "fcos-own" not in methods(preset("fcos-r50"))  # it is the improved version
+
+
+def test_one_class_stays_one_class(tmp_path):
+    make_shapes(tmp_path / "shapes", {"train": 4, "val": 2})
+    data = open_splits(tmp_path / "shapes")
+    for single, counts in ((False, [2, 2, 1]), (True, [1, 1, 1])):
+        config = tiny_config(data={"single_class": single})
+        plan, known = Plan(config, tmp_path / "out", device="cpu"), methods(config)
+        runs = [_Run(key, known[key], plan, data) for key in ("fcos", "retinanet", "rpn")]
+        assert [len(run.classes) for run in runs] == counts
 
 
 def test_the_interval_is_over_seeds_or_over_images():

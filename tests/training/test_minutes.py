@@ -13,7 +13,7 @@ from tiny import equal_states, learn, make_shapes, options, tiny_config
 from fcos.cli.common import sort_words
 from fcos.data.open import open_splits
 from fcos.errors import ConfigError
-from fcos.presets import resolve
+from fcos.presets import preset, resolve
 from fcos.training import clock, minutes
 from fcos.training.checkpoint import load_checkpoint
 from fcos.training.clock import Budget, Deadline, process_age
@@ -36,6 +36,7 @@ from fcos.training.plan import (
     size_for,
     tile_for,
 )
+from fcos.training.program import settled_by
 from fcos.training.starting import Start
 
 CELLS = Facts(205, 3000, 3, 416, 0.10, 0.25, 0.5, upright=False, handed=False, judged=87)
@@ -437,6 +438,14 @@ def test_a_plan_fills_the_time():
     assert plan.settings["data.vertical_flip"] == 0.5
     assert plan.settings["data.train_sizes"] == [288, 320, 352]
     assert {c.name for c in plan.choices} >= {"model", "size", "batch", "flips", "steps", "judged"}
+
+
+def test_what_a_config_or_a_dialect_says_counts_as_settled():
+    changed = preset("fcos-lite0").override({"train.batch": 12, "data.flip": 0.0})
+    assert settled_by(changed, None) == {"train.batch": 12, "data.flip": 0.0}
+    assert settled_by(preset("fcos-lite0"), None) == settled_by("fcos-lite0", None) == settled_by(None, None) == {}
+    original = settled_by("fcos-lite0", "original")
+    assert original["train.warmup"] == resolve("fcos-lite0", dialect="original").train.warmup
 
 
 def test_what_the_user_settled_is_not_planned():

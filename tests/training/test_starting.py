@@ -65,6 +65,9 @@ def test_the_backbone_alone():
     for name, value in network.state_dict().items():
         assert torch.equal(value, (theirs if name.startswith("backbone.") else before)[name].to(value.dtype)), name
     assert "kept (backbone), fresh: fpn, head" in line
+    own = config.override({"model": {"backbone_weights": "mine.pth"}})
+    with pytest.raises(ConfigError, match=r"--init fcos-lite0 and model\.backbone_weights=mine\.pth both say"):
+        initialise(network, own, classes, "fcos-lite0")
     with pytest.raises(ConfigError, match="--init backbone: the package has no detector tiny"):
         initialise(weights.build(tiny_config(), 2), tiny_config(), classes, BACKBONE)
 

@@ -76,6 +76,20 @@ def told(settings):
     return dict(word.split("=", 1) for word in settings)
 
 
+def test_trials_learn_the_model_that_the_search_chose(made, undrawn, tmp_path, monkeypatch):
+    """Not the one that a plan for the settings of a trial would choose again."""
+    models = []
+
+    def train(data, **options):
+        models.append(options["model"])
+        raise FcosError("enough")
+
+    monkeypatch.setattr(tuning, "train", train)
+    with pytest.raises(FcosError, match="enough"):
+        tune(search(trials=3), tmp_path / "t", str)
+    assert set(models) == {ABOUT["model"]}
+
+
 def learner(ap, seen=None):
     """A `learn` that ends with `ap(settings)` and leaves the files of a run."""
 
