@@ -46,6 +46,11 @@ def one_line(text: str, limit: int = LONGEST) -> str:
     return text if len(text) <= limit else f"{text[: limit - limit // 3 - 5]} ... {text[-(limit // 3) :]}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says, or the kind of its error where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
 class ConfigError(FcosError):
     """A setting that does not exist or has a wrong value."""
 

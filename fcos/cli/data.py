@@ -265,7 +265,7 @@ def show(
     from PIL import Image
 
     from ..data.open import open_dataset, open_splits
-    from ..errors import ConfigError, DataError
+    from ..errors import ConfigError, DataError, first_line
     from ..show.draw import sheet
     from ..system.files import write_whole
     from ..system.terminal import plural
@@ -291,7 +291,7 @@ def show(
         drawn = Image.fromarray(sheet(images))
         write_whole(file, lambda p: drawn.save(p, quality=90))
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot write {file}: {str(error).splitlines()[0]}") from None
+        raise DataError(f"cannot write {file}: {first_line(error)}") from None
     typer.echo(f"{plural(len(images), 'image')} of {dataset.root} ({dataset.split}): {file}")
 
 

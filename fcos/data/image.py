@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..config import ResizeRule
-from ..errors import ImageError, ImageWarning
+from ..errors import ImageError, ImageWarning, first_line
 from ..system.readers import MB, open_file, read_bytes
 from . import gif, png
 from .jpeg import ORIENTATION, Header, Jpeg, count_scans, parse_jpeg, valid_orientation
@@ -300,5 +300,5 @@ def _cause(error: Exception, data: bytes) -> str:
     if isinstance(error, Image.DecompressionBombError):
         limit = f"the image is over the limit of {MAX_PIXELS // 10**6} megapixels"
         return f"{limit}; cut it into tiles, or set FCOS_MAX_MEGAPIXELS if there is memory for it"
-    text = (str(error).splitlines() or [""])[0] or type(error).__name__
+    text = first_line(error)
     return "the file is cut short" if "truncated" in text.lower() else f"{text[:1].lower()}{text[1:]}"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from functools import cache, partial
 from pathlib import Path
 
-from ..errors import DataError, did_you_mean
+from ..errors import DataError, did_you_mean, first_line
 from ..system.environment import RUN_FILE
 from ..system.readers import uncollected
 from ..system.terminal import plural
@@ -166,7 +166,7 @@ def _unclear(tree: Tree, readings: dict[str, Sources], failures: dict[str, DataE
     path = tree.source.path
     options = "--format NAME, --images FOLDER and --labels FOLDER settle it"
     tree_lines = tree.describe(recognise)
-    reasons = [f"{name}: {str(error).splitlines()[0]}" for name, error in failures.items()]
+    reasons = [f"{name}: {first_line(error)}" for name, error in failures.items()]
     if readings:
         found = "; ".join(f"as {name}: {', '.join(sources)}" for name, sources in readings.items())
         line = f"{path} can be read in {len(readings)} ways ({found}); choose one with --format {' or '.join(readings)}"

@@ -21,7 +21,7 @@ from ..data.classes import as_seen
 from ..data.image import read_image
 from ..data.open import open_dataset, open_judged, split_names
 from ..data.splits import TAUGHT, default_split
-from ..errors import ConfigError, FcosError, ImageError, ModelError
+from ..errors import ConfigError, FcosError, ImageError, ModelError, first_line
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..network.model import FCOS
@@ -270,7 +270,7 @@ def judge(
         exported = Detector(network, network.about.config, network.about.classes, place, network.about.size)
         report = check.compare(reference, exported, images)
     except Exception as error:  # a runtime has errors of its own
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         return check.Report(0, 0, 0, 0.0, 0.0, 0.0, 0, 0), [f"it cannot be run: {reason}"]
     if dataset is not None:
         say(f"AP on {plural(len(dataset.records), 'image')}, in torch and in {network.kind}")

@@ -30,7 +30,7 @@ from pydantic import Field
 
 from ..config import Config
 from ..data.image import image_size, read_image
-from ..errors import FcosError, ImageError, MissingExtra
+from ..errors import FcosError, ImageError, MissingExtra, first_line
 from ..export.about import About, Dtype
 from ..export.open import open_runtime, read_about, write_export
 from ..export.registry import FORMATS, KEPT
@@ -328,7 +328,7 @@ def _check(reference: Detector, graph: Graph, dtype: Dtype, images: Sequence[np.
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:1000]
+    return first_line(error)[:1000]
 
 
 def _images(samples: Sequence[Path]) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.image import MAX_PIXELS, image_size, read_image
 from ..data.records import Size, Window
-from ..errors import ImageError, require
+from ..errors import ImageError, first_line, require
 from ..system.readers import open_file
 from .tiles import Held, Pixels, Windows
 
@@ -35,7 +35,7 @@ class Raster:
             with rasterio.Env():  # without one GDAL writes what it thinks of a file to stderr
                 self._file = rasterio.open(path.absolute(), driver=_DRIVERS.get(path.suffix.lower(), "GTiff"))
         except Exception as error:  # rasterio's own errors are no OSError
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise ImageError(f"cannot read {path}: {reason}") from None
         kind = self._file.dtypes[0]
         if kind not in ("uint8", "uint16"):
@@ -64,7 +64,7 @@ class Raster:
             with require("rasterio", "tiff").Env():
                 bands: np.ndarray = self._file.read(sorted(set(self._bands)), **options)
         except Exception as error:
-            raise ImageError(f"cannot read {self.path}: {str(error).splitlines()[0]}") from None
+            raise ImageError(f"cannot read {self.path}: {first_line(error)}") from None
         return bands
 
     def _pixels(self, bands: np.ndarray) -> Pixels:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from ..errors import ModelError, did_you_mean
+from ..errors import ModelError, did_you_mean, first_line
 from ..system.remote import hub_in_a_line
 from ..system.terminal import plural
 from .halving import make_whole
@@ -163,7 +163,7 @@ def _probe(name: str, options: dict[str, Any]) -> Any:
             with torch.device(device):
                 return timm.create_model(name, features_only=True, pretrained=False, **options).eval()
         except Exception as error:
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            reason = first_line(error)
     raise ModelError(f"timm gives no feature maps of {name} ({reason}); {_OTHER}")
 
 
@@ -176,7 +176,7 @@ def _check_sizes(probe: Any, positions: list[int], name: str) -> None:
         with torch.no_grad():
             maps = probe(torch.zeros(1, 3, *_ODD, device=where))
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        reason = first_line(error)
         raise ModelError(f"{name} takes images of one size only ({reason}); {_OTHER}") from error
     last = _channels_last(probe)
     for position in positions:
@@ -219,7 +219,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ModelError(f"cannot read weights from {path}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"cannot read weights from {path}: {first_line(error)}") from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
             data = data[key]

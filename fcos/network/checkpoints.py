@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from ..system.files import noticed
 from ..system.readers import check_archive
 
@@ -87,7 +87,7 @@ def _load(path: Path) -> Any:
                 raise
             return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(f"cannot read the checkpoint {path}: {reason or type(error).__name__}") from error
 
 

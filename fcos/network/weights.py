@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..config import Config, from_dict
-from ..errors import FcosError, ModelError
+from ..errors import FcosError, ModelError, first_line
 from ..system.files import noticed, write_whole
 from ..types import Classes
 from .header import StoredAbout, StoredClasses, StoredWeights, parse, parse_mapping
@@ -89,7 +89,7 @@ def _read(path: Path, state: dict[str, Tensor] | None) -> tuple[Config, Classes,
                 state.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         hint = f"; for a checkpoint: fcos convert {path} OUT.safetensors" if path.suffix in _CHECKPOINTS else ""
-        raise ModelError(f"{path} is not a whole safetensors file: {str(error).splitlines()[0]}{hint}") from error
+        raise ModelError(f"{path} is not a whole safetensors file: {first_line(error)}{hint}") from error
     if metadata is None:
         raise ModelError(f"{path} holds weights but no fcos config; `fcos convert` reads other detectors' files")
     stored = parse(metadata, StoredWeights, path)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from ..errors import FcosError, one_line, require
+from ..errors import FcosError, first_line, one_line, require
 from .engine import Engine, cores
 
 _STORE = 256 << 20  # bytes of shared memory of a Ray that is started here: only counts pass through it
@@ -70,7 +70,7 @@ def connected(engine: Engine) -> Iterator[ModuleType]:
             ray.init(**asked, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
         except Exception as error:  # whatever its client raises
             where = f"at {engine.address}" if engine.address else "here"
-            raise FcosError(f"Ray cannot be used {where}: {one_line(str(error).strip().splitlines()[0])}") from None
+            raise FcosError(f"Ray cannot be used {where}: {one_line(first_line(error))}") from None
     try:
         yield ray
     finally:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import DataError, FcosError, ImageError, did_you_mean
+from ..errors import DataError, FcosError, ImageError, did_you_mean, first_line
 from ..inference.composite import Composite, Looks, tile_of
 from ..inference.detector import Detector
 from ..inference.load import load_together
@@ -221,4 +221,4 @@ def _detect_alone(detector: Detector | Composite, scores: Tensor, path: str) -> 
     except Exception as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             torch.cuda.empty_cache()
-        return ImageError(f"cannot detect in {path}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+        return ImageError(f"cannot detect in {path}: {type(error).__name__}: {first_line(error)}")

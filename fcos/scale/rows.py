@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 from ..detections import Detections
-from ..errors import DataError, FcosError, require
+from ..errors import DataError, FcosError, first_line, require
 from ..system.files import text_name
 from ..system.readers import open_file, parse_json, read_lines
 
@@ -146,7 +146,7 @@ def _readable(path: Path, read: Any) -> Any:
     try:
         return read()
     except Exception as error:  # pyarrow raises its own kinds, and OSError and ValueError
-        raise DataError(f"{path} is not Parquet that can be read: {(str(error).splitlines() or [''])[0]}") from None
+        raise DataError(f"{path} is not Parquet that can be read: {first_line(error)}") from None
 
 
 def _row(value: Any, path: Path) -> Row:

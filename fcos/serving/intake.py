@@ -20,7 +20,7 @@ from python_multipart.multipart import Field, File, FormParser, parse_options_he
 from starlette.requests import ClientDisconnect, Request
 
 from ..data.image import image_header
-from ..errors import ImageError
+from ..errors import ImageError, first_line
 from .options import Limits, Refused
 
 _DRAIN = 4  # times the limit of a body
@@ -104,7 +104,7 @@ def uploads(body: bytes, content_type: str, limits: Limits, deadline: float) -> 
             parser.write(body[start : start + _BLOCK])
         parser.finalize()
     except (FormParserError, ValueError, KeyError, AssertionError) as error:
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        reason = first_line(error)
         raise Refused(400, f"the form cannot be read: {reason}") from None
     if not files:
         raise Refused(400, "the form holds no file; send images as files")
@@ -167,9 +167,7 @@ def fetch(url: str, hosts: Sequence[str], limits: Limits, how: Asking = Asking()
             connection = http.client.HTTPSConnection(parts.hostname, port, context=context)
             return _get(stream, connection, path, limits, how)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise Refused(
-            400, f"cannot fetch {url}: {(str(error).splitlines() or [''])[0] or type(error).__name__}"
-        ) from None
+        raise Refused(400, f"cannot fetch {url}: {first_line(error)}") from None
 
 
 def _get(

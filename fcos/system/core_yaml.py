@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import FcosError
+from ..errors import FcosError, first_line
 from .readers import DEPTH, MB, read_text
 
 YAML_LIMIT = 16 * MB
@@ -48,7 +48,7 @@ def parse_yaml(
         for event in yaml.parse(text, Loader=loader):
             builder.take(event)
     except yaml.YAMLError as error:
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        reason = getattr(error, "problem", None) or first_line(error)
         if "nesting depth" in reason:
             reason = f"it is nested deeper than {DEPTH} levels"
         mark = getattr(error, "problem_mark", None)

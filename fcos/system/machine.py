@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DeviceError, ModelError, one_line
+from ..errors import DeviceError, ModelError, first_line, one_line
 
 if TYPE_CHECKING:  # imported late: the command line asks for the cache folder, and --help and TAB cannot wait for torch
     import torch
@@ -141,7 +141,7 @@ def pick_device(name: str = "auto") -> torch.device:
         if device.type not in ("cpu", "cuda") and not torch.get_device_module(device).is_available():
             raise RuntimeError("it is not available here")
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         if reason.startswith("Expected one of"):  # torch's list of all devices that anyone has
             reason = "there is no such device; the usual are cpu, cuda, cuda:1 and mps"
         raise DeviceError(f"device {name!r} cannot be used: {reason}; try --device cpu") from None

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import FcosError
+from ..errors import FcosError, first_line
 
 _BLOCK = 512
 
@@ -45,7 +45,7 @@ def members(tar: Path, kind: type[FcosError] = FcosError) -> dict[str, Member]:
     except OSError as error:
         raise kind(f"cannot read {tar}: {(error.strerror or str(error)).lower()}") from None
     except (tarfile.TarError, ValueError) as error:
-        raise kind(f"cannot read {tar}: it is no plain tar file, or damaged ({str(error).splitlines()[0]})") from None
+        raise kind(f"cannot read {tar}: it is no plain tar file, or damaged ({first_line(error)})") from None
 
 
 def read(tar: Path, name: str, limit: int, kind: type[FcosError] = FcosError) -> bytes:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..config import Config
-from ..errors import ConfigError, DataError, ModelError
+from ..errors import ConfigError, DataError, ModelError, first_line
 from ..losses import Normalizers
 from ..system.files import write_whole
 from ..system.readers import check_archive
@@ -60,7 +60,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
             state = torch.load(path, map_location="cpu", weights_only=True)
             return {**_checked(state), "file": str(path)}
         except Exception as error:  # a damaged file: the one before it may serve
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
     raise ModelError(
         f"no checkpoint in {folder} can be read ({path.name}: {reason}); start a new run, from the weights of this one "
         f"with --init {folder}"
@@ -237,7 +237,7 @@ def load_step(path: Path) -> dict[str, Any]:
         check_archive(path, ModelError)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ModelError(f"{path} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        raise ModelError(f"{path} cannot be read: {first_line(error)}") from error
     if not isinstance(state, dict) or state.get("kind") != _STEP:
         raise ModelError(f"{path} is not a step that training kept; those are called nan-STEP.pt")
     return state

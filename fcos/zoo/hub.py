@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError, require
+from ..errors import ModelError, first_line, require
 from ..network import weights
 from ..system.remote import hub_in_a_line
 from ..system.terminal import plural
@@ -97,5 +97,5 @@ def _explain(error: Exception, name: str) -> str:
             return text
     if status in (401, 403):
         return f"no permission for {name} (HTTP {status}): {login}"
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     return f"{name}: {reason}"

@@ -25,3 +25,16 @@ def test_the_hint_installs_from_where_the_package_is(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)}
     )
     assert elsewhere.stdout.strip() == "pip install 'fcos-detector[onnx]'", elsewhere.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(ValueError("a\nb"), "a"), (ValueError("\n\n a \nb"), "a"), (AssertionError(), "AssertionError"), (OSError("\n"), "OSError")],
+)  # fmt: skip
+def test_the_first_line_of_an_error_is_there_whatever_it_says(error, line):
+    assert errors.first_line(error) == line
+
+
+def test_nobody_takes_the_first_line_of_what_may_say_nothing():
+    package = Path(errors.__file__).parent
+    assert not [p for p in package.rglob("*.py") if "str(error).splitlines()[0]" in p.read_text()]

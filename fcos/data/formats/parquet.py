@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import DataError, FcosError, require
+from ...errors import DataError, FcosError, first_line, require
 from ...system.files import write_whole
 from ...system.machine import cache_folder
 from ...system.readers import PARQUET_LIMIT, open_file, parse_json, read_bytes
@@ -71,7 +71,7 @@ def _pages(named: list[str], file: Path) -> Iterator[Page]:
     except FcosError:
         raise
     except Exception as error:  # pyarrow raises its own kinds, and OSError and ValueError
-        raise DataError(f"{file} is not Parquet that can be read: {(str(error).splitlines() or [''])[0]}") from None
+        raise DataError(f"{file} is not Parquet that can be read: {first_line(error)}") from None
 
 
 def _row(row: dict[str, Any], file: Path, folder: Path, index: int) -> Page:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...errors import ModelError, require
+from ...errors import ModelError, first_line, require
 from ...network.model import FCOS
 from ...system.readers import read_bytes
 from .. import seal
@@ -53,5 +53,5 @@ def read(path: Path) -> About:
     try:
         spec = coremltools.utils.load_spec(str(path))
     except Exception as error:
-        raise ModelError(f"{path} is not a whole Core ML package: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{path} is not a whole Core ML package: {first_line(error)}") from error
     return from_text(dict(spec.description.metadata.userDefined).get(KEY), path)

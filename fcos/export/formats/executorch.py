@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...errors import ModelError, require
+from ...errors import ModelError, first_line, require
 from ...network.model import FCOS
 from ...system.files import write_whole
 from ...system.machine import Placement
@@ -43,7 +43,7 @@ def runtime(path: Path, about: About, place: Placement) -> Run:
     try:
         method = Runtime.get().load_program(path).load_method("forward")
     except RuntimeError as error:
-        raise ModelError(f"ExecuTorch cannot load {path}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"ExecuTorch cannot load {path}: {first_line(error)}") from error
     assert method is not None
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:

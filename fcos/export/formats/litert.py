@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import ModelError, require
+from ...errors import ModelError, first_line, require
 from ...network.model import FCOS
 from ...system.machine import Placement
 from ..about import About, from_text, read_side_file, write_side_file
@@ -37,7 +37,7 @@ def runtime(path: Path, about: About, place: Placement) -> Run:
         interpreter = interpreter_module.Interpreter(str(path), num_threads=place.threads or None)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"LiteRT cannot load {path}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"LiteRT cannot load {path}: {first_line(error)}") from error
     given = interpreter.get_input_details()
     # outputs are numbered in the order of the traced module
     wanted = sorted(interpreter.get_output_details(), key=lambda detail: detail["name"])

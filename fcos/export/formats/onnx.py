@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import ModelError, require
+from ...errors import ModelError, first_line, require
 from ...network.backbones import DeformableConv2d
 from ...network.model import FCOS
 from ...system.machine import Placement
@@ -76,7 +76,7 @@ def _plain_errors() -> Iterator[None]:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise ModelError(f"torch cannot write this network as ONNX: {str(cause).splitlines()[0]}") from error
+        raise ModelError(f"torch cannot write this network as ONNX: {first_line(cause)}") from error
 
 
 def _nms(boxes, scores, labels, iou: float, classes: int, limit: int):  # type: ignore[no-untyped-def]
@@ -119,7 +119,7 @@ def read(path: Path) -> About:
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:
-        raise ModelError(f"{path} is not a whole ONNX file: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{path} is not a whole ONNX file: {first_line(error)}") from error
     return from_text(next((entry.value for entry in model.metadata_props if entry.key == KEY), None), path)
 
 
@@ -136,7 +136,7 @@ def runtime(path: Path, about: About, place: Placement) -> Run:
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
-        raise ModelError(f"onnxruntime cannot load {path}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
     names = [value.name for value in session.get_inputs()]
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...errors import ModelError
+from ...errors import ModelError, first_line
 from ...network.model import FCOS
 from ...system.machine import Placement, torch_threads
 from ...system.readers import MB, check_archive, open_file
@@ -85,7 +85,7 @@ def _load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
             module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)
             return module
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{path} is not a whole TorchScript file: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{path} is not a whole TorchScript file: {first_line(error)}") from error
 
 
 def runtime(path: Path, about: About, place: Placement) -> Run:
