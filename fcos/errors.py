@@ -48,7 +48,7 @@ def one_line(text: str, limit: int = LONGEST) -> str:
 
 def first_line(error: BaseException) -> str:
     """The first line of what a library says, or the kind of its error where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return next(iter(str(error).strip().splitlines()), "").strip() or type(error).__name__
 
 
 class ConfigError(FcosError):

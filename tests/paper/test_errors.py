@@ -29,8 +29,13 @@ def test_the_hint_installs_from_where_the_package_is(tmp_path):
 
 @pytest.mark.parametrize(
     ("error", "line"),
-    [(ValueError("a\nb"), "a"), (ValueError("\n\n a \nb"), "a"), (AssertionError(), "AssertionError"), (OSError("\n"), "OSError")],
-)  # fmt: skip
+    [
+        (ValueError("a\nb"), "a"),
+        (ValueError("\n\n a \nb"), "a"),
+        (AssertionError(), "AssertionError"),
+        (OSError("\n"), "OSError"),
+    ],
+)
 def test_the_first_line_of_an_error_is_there_whatever_it_says(error, line):
     assert errors.first_line(error) == line
 
