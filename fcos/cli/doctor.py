@@ -84,8 +84,9 @@ def command(
     other = None if model == NAME else model
     given = {"--model": other, "--format": format, "--images": images_in, "--labels": labels}
     told = [str(word) for pair in given.items() if pair[1] is not None for word in pair] + overrides
+    learn = [config.name if other is not None and word == other else word for word in told]  # train takes a preset
     found = diagnose(splits, config, images=images, budget=budget, tune=search)
-    diagnosis = replace(found, data=str(named), told=tuple(told))
+    diagnosis = replace(found, data=str(named), told=tuple(learn))
     if as_json:
         typer.echo(json.dumps({**diagnosis.to_dict(), "environment": environment(splits)}))
     else:

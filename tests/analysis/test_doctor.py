@@ -24,6 +24,7 @@ from fcos.data.open import open_splits
 from fcos.data.records import Record
 from fcos.errors import ImageWarning
 from fcos.types import Classes
+from fcos.zoo.find import find_weights
 
 CONFIG = Config(data=DataConfig(size=128, max_size=256))
 
@@ -313,6 +314,20 @@ def test_the_advised_commands_name_what_was_diagnosed(tmp_path, capsys):
     assert shlex.split(page.partition(": ")[2]) == ["fcos", "doctor", str(data), *said, "--out", "doctor.html"]
     advised = [shlex.split(line) for line in out.splitlines() if line.strip().startswith("fcos train")]
     assert all(command[:7] == ["fcos", "train", str(data), *said] for command in advised)
+
+
+def test_the_advised_training_names_a_preset_where_a_file_was_diagnosed(tmp_path, capsys):
+    """`fcos train --model` takes no run and no file."""
+    from tiny import fcos, make_shapes
+
+    data, file = make_shapes(tmp_path / "shapes", {"train": 6}), tmp_path / "mine.safetensors"
+    file.write_bytes(find_weights("fcos-lite1").read_bytes())
+    code, out, err = fcos(capsys, "doctor", data, "--model", file, "--budget", "9", "--no-images", "data.size=64")
+    assert code == 0, err
+    (page,) = (line for line in out.splitlines() if "doctor.html" in line)
+    assert str(file) in page
+    (advised,) = (shlex.split(line) for line in out.splitlines() if line.strip().startswith("fcos train"))
+    assert advised[3:5] == ["--model", "fcos-lite1"]
 
 
 def test_no_advice_that_costs_more_than_it_gains(monkeypatch):
