@@ -189,7 +189,7 @@ def world(template, tmp_path, monkeypatch):
     def short(*data, minutes=None, settings=None, **others):
         if "out" in others and not others.get("resume"):
             shutil.rmtree(others["out"], ignore_errors=True)
-        return train(*data, settings=settings if others.get("resume") else SHORT, **others)
+        return train(*data, settings=(settings or ()) if others.get("resume") else SHORT, **others)
 
     monkeypatch.setattr(fcos, "train", short)
     return folder
