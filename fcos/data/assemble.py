@@ -19,7 +19,7 @@ from ..system.files import text_name
 from . import kinds
 from .dataset import EXAMPLES, Note
 from .ids import Id
-from .image import SUFFIXES, image_header, turn_boxes
+from .image import image_header, turn_boxes
 from .kinds import Kind
 from .records import Boxes, Records, Size, Table
 
@@ -138,11 +138,6 @@ def check_classes(names: Sequence[str], source: Path) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"{source} names the class {twice[0]!r} twice; rename one of them")
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Image files in a folder and its subfolders, sorted."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
 def _merge_twins(images: list[ImageFile], rows: Rows, problems: Problems) -> Rows:

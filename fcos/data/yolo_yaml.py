@@ -9,12 +9,12 @@ from typing import Any
 
 from ..errors import DataError
 from ..system.core_yaml import read_yaml
-from ..system.files import is_there
+from ..system.files import files_below, is_there
 from ..system.readers import read_lines
 from ..system.terminal import plural
 from ..types import Classes
 from . import kinds
-from .assemble import Problems, check_classes, list_images
+from .assemble import Problems, check_classes
 from .image import SUFFIXES
 from .pairing import clean_name
 from .tree import Tree
@@ -105,7 +105,9 @@ class DataFile:
             outside = is_there(Path(entry)) or is_there(self.root / entry)
             hint = f"is outside {beside}: --images {entry}" if outside else "does not exist"
             raise DataError(f"{self.file}: {split}: {entry} {hint} (looked in {self.root} and {beside})")
-        return list_images(place) if place.is_dir() else _listed(place, self.root, problems)
+        if not place.is_dir():
+            return _listed(place, self.root, problems)
+        return sorted(p for p in files_below(place) if p.suffix.lower() in SUFFIXES)
 
 
 def _yaml(file: Path) -> dict[str, Any]:

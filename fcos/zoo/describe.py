@@ -48,4 +48,4 @@ def read_settings(name: str | Path) -> tuple[Config, Classes]:
     if format_of(path) is not None:
         about = read_about(path)
         return about.config, about.classes
-    return weights.read(path)[1:3]
+    return weights.header(path)[:2]

@@ -471,6 +471,16 @@ def test_yolo_ways_to_name_the_images(content, tmp_path):
         assert dataset.classes.names == ("cat", "dog")
 
 
+def test_yolo_images_below_a_folder_as_everywhere(tmp_path):
+    """Hidden folders, which programs leave behind, are left out, and links to folders are followed."""
+    write_image(tmp_path / "images" / "train" / "a.jpg", 10, 10)
+    write_image(tmp_path / "images" / "train" / ".cache" / "c.jpg", 10, 10)
+    write_image(tmp_path / "more" / "b.jpg", 10, 10)
+    (tmp_path / "images" / "train" / "linked").symlink_to(tmp_path / "more")
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [a]\n")
+    assert {r.file_name.rpartition("/")[2] for r in open_dataset(tmp_path).records} == {"a.jpg", "b.jpg"}
+
+
 def test_yolo_labels_beside_the_images(tmp_path):
     write_image(tmp_path / "train/a.jpg")
     (tmp_path / "train/a.txt").write_text("0 .5 .5 .5 .5")
