@@ -52,21 +52,8 @@ def grid_anchors(grid: Grid, rounded: bool = False) -> Tensor:
     return torch.cat((centers[:, None] - half, centers[:, None] + half), dim=2).flatten(0, 1)
 
 
-def match_plainly(points: Points, boxes: Tensor, rounded: bool = False) -> Matched:
-    """The rule on all anchors x boxes [G,4] of one image."""
-    anchors = torch.cat([grid_anchors(g, rounded) for g in points.grids])
-    overlap = iou(anchors, boxes)
-    value, choice = overlap.max(dim=1)
-    best = overlap == overlap.amax(dim=0)
-    result = []
-    for least in (2.0, LOW, 0.0):
-        learns = (value >= POSITIVE) | (best.any(dim=1) & (value >= least))
-        result.append(torch.bincount(choice[learns], minlength=len(boxes)) > 0)
-    return Matched(*result)
-
-
 def match(points: Points, boxes: Tensor, image: Tensor, rounded: bool = False) -> Matched:
-    """The same for the boxes [G,4] of several images that share their points; image [G] rising.
+    """The rule for the boxes [G,4] of several images that share their points; image [G] rising.
 
     Pairs with IoU >= 0.4 are found near each box; the few boxes without one are compared with all anchors.
     """

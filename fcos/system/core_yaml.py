@@ -25,25 +25,21 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+
 _SPECIAL = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z")
 
 
-def read_yaml(
-    path: str | Path, limit: int = YAML_LIMIT, kind: type[FcosError] = FcosError, *, as_written: Sequence[str] = ()
-) -> Any:
+def read_yaml(path: str | Path, kind: type[FcosError] = FcosError, *, as_written: Sequence[str] = ()) -> Any:
     """The value in a YAML file, as `parse_yaml` has it."""
-    return parse_yaml(read_text(path, limit, kind), str(path), kind, as_written=as_written)
+    return parse_yaml(read_text(path, YAML_LIMIT, kind), str(path), kind, as_written=as_written)
 
 
-def parse_yaml(
-    text: str, source: str, kind: type[FcosError] = FcosError, *, as_written: Sequence[str] = (), nan: bool = False
-) -> Any:
+def parse_yaml(text: str, source: str, kind: type[FcosError] = FcosError, *, as_written: Sequence[str] = ()) -> Any:
     """YAML as text, numbers, true, false, null, lists and mappings, and nothing else (the core schema of YAML 1.2).
 
     So a date stays text, `no` is no truth value, 1e-4 is a number and 010 is text. Keys must be text or numbers and
     stand once. Scalars below the top-level keys `as_written` stay text: a class may be called 1.10 or null.
     Tags of other types, aliases that grow beyond a million values, more than 100 levels and numbers that are not
-    finite are refused (`nan` lets those pass).
+    finite are refused.
     """
     loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-    builder = _Builder(as_written, nan)
+    builder = _Builder(as_written)
     try:
         for event in yaml.parse(text, Loader=loader):
             builder.take(event)
@@ -98,9 +94,9 @@ class _Merge:
 class _Builder:
     """Values from the events of the parser, without recursion, counted."""
 
-    def __init__(self, as_written: Sequence[str], nan: bool) -> None:
+    def __init__(self, as_written: Sequence[str]) -> None:
         self.value: Any = None
-        self._as_written, self._nan = as_written, nan
+        self._as_written = as_written
         self._open: list[_Open] = []
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._nodes = self._documents = 0
@@ -202,9 +198,7 @@ class _Builder:
         if text in ("false", "False", "FALSE"):
             return False
         if _SPECIAL.match(text):
-            if not self._nan:
-                raise _at(event, f"{text} is no finite number")
-            return float(text.replace(".", ""))
+            raise _at(event, f"{text} is no finite number")
         if _INT.match(text):
             if len(text) > 300:
                 raise _at(event, "a number is too large")

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from fcos.analysis.scan import scan
 from fcos.assign import assign, candidate_pairs, candidates
+from fcos.boxes import iou
 from fcos.config import AssignConfig, Config, DataConfig, ModelConfig
 from fcos.data.classes import inclusive
 from fcos.data.dataset import Dataset
 from fcos.data.records import Record
 from fcos.points import make_points
 from fcos.study.ambiguity import ambiguity_study, ambiguous_detections
-from fcos.study.anchors import anchor_shapes, match, match_plainly
+from fcos.study.anchors import LOW, POSITIVE, Matched, anchor_shapes, grid_anchors, match
 from fcos.study.recall import p4_only, recall_study, retinanet_recall, sampling
 from fcos.types import Classes, Detections
 
@@ -157,6 +158,19 @@ def test_the_original_measures_boxes_one_pixel_wider():
     assert retinanet_recall(data, config) == (1, 1, 1)
     assert retinanet_recall(inclusive(data), config) == (0, 1, 1)
     assert retinanet_recall(inclusive(data), config, original=True) == (1, 1, 1)
+
+
+def match_plainly(points, boxes, rounded=False):
+    """The rule of `match`, on all anchors x boxes [G,4] of one image."""
+    anchors = torch.cat([grid_anchors(g, rounded) for g in points.grids])
+    overlap = iou(anchors, boxes)
+    value, choice = overlap.max(dim=1)
+    best = overlap == overlap.amax(dim=0)
+    result = []
+    for least in (2.0, LOW, 0.0):
+        learns = (value >= POSITIVE) | (best.any(dim=1) & (value >= least))
+        result.append(torch.bincount(choice[learns], minlength=len(boxes)) > 0)
+    return Matched(*result)
 
 
 def test_anchors_by_hand():
