@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,13 @@ from ..system import remote
 from ..system.files import check_folder, is_there, write_whole
 from .away import begin_away
 from .checkpoint import load_checkpoint
-from .clock import Budget
+from .clock import Budget, Deadline
 from .data import Chosen, Source, choose
 from .folder import latest_folder, next_folder
 from .longer import lengthened
 from .loop import Trainer
 from .minutes import Prepared, Wish, check, prepare
-from .plan import command
+from .plan import Plan, command
 from .run import Result, RunOptions
 from .starting import Start, start_for
 
@@ -108,76 +109,119 @@ def train(
     budget = minutes if minutes is None or isinstance(minutes, Budget) else Budget(minutes, began)
     if budget is not None:
         check(budget.minutes, given_settings(settings, config), devices * nodes)
-    longer = None
-    if resume:
-        given: dict[str, object] = {
-            "model": model,
-            "init": init,
-            "config": config,
-            "dialect": dialect,
-            "holdout": holdout,
-        }
-        given |= {"split": split} if data is None else {}
-        for name, value in given.items():
-            if value is not None:
-                raise FcosError(f"--{name} was settled when the run began and cannot go with --resume; leave it out")
-        out = begin_away(url, resume=True) if url is not None else out
-        folder = Path(out) if out is not None else latest_folder(Path("runs"))
-        longer = lengthened(load_checkpoint(folder), _changes(settings), given_settings(settings, None), budget)
-        full = longer.config
-        source, held = _source_of(folder, data, val, split, strict)
-    else:
-        if data is None:
-            raise DataError("give the data set to learn from: fcos train DATA")
-        source, held = Source(data, val, split, holdout, strict, quiet), None
-        full = _config(model, settings, dialect, config)
-        out = begin_away(url, resume=False) if url is not None else out
-        check_folder(Path(out) if out is not None else None)
-    chosen: Chosen = choose(source, full, held, resumed=resume)
-    planned: Prepared | None = None
-    start = Start(None if init is None else str(init), "")
-    if budget is not None and not resume:
-        asked = model.name if isinstance(model, Config) else model
-        wish = Wish(
-            budget, {**settled_by(model, dialect), **given_settings(settings, config)}, asked, device, start.init
-        )
-
-        def resolved(preset: str, changes: Mapping[str, object]) -> Config:
-            free = {key: value for key, value in changes.items() if key not in wish.given}
-            return _config(model or preset, [*_changes(free), *_changes(settings)], dialect, config)
-
-        planned = prepare(wish, resolved, chosen.data)
-        full, start = planned.config, planned.start
-    elif not resume:
-        start = start_for(full, chosen.data["train"], start.init, device)
-    if not resume:
-        full = with_learned_sizes(full, chosen.data["train"])
-        folder = Path(out) if out is not None else next_folder(Path("runs"), f"{full.name}-{_stem(source.data)}")
+    asked = _Asked(
+        data, val, split, holdout, strict, quiet, model, settings, config, dialect, init, device, budget
+    )  # fmt: skip
+    ready = _resumed(asked, out, url) if resume else _begun(asked, out, url)
     options = RunOptions(
-        out=folder,
-        init=start.init,
+        out=ready.folder,
+        init=ready.start.init,
         resume=resume,
         device=device,
         devices=devices,
         nodes=nodes,
         quiet=quiet,
-        sources={**source.stored(), "held_out": chosen.held_out},
-        notes=[*chosen.lines, *(longer.lines if longer else planned.lines if planned else start.lines())],
+        sources={**ready.source.stored(), "held_out": ready.chosen.held_out},
+        notes=[*ready.chosen.lines, *ready.lines],
         on_step=on_step,
         on_epoch=on_epoch,
-        deadline=longer.deadline if longer else planned.deadline if planned else None,
+        deadline=ready.deadline,
         url=url,
         began=began,
     )
-    with closing(Trainer(full, chosen.data, options)) as trainer:
-        if planned is None:
+    with closing(Trainer(ready.config, ready.chosen.data, options)) as trainer:
+        if ready.plan is None:
             return trainer.run()
-        words = data_words(source, model or full.name, {"init": start.init, "config": config, "dialect": dialect})
-        equal = {**planned.plan.settings, **given_settings(settings, None)}
-        write_whole(folder / "command.txt", command(words, equal) + "\n")
+        told = {"init": ready.start.init, "config": config, "dialect": dialect}
+        words = data_words(ready.source, model or ready.config.name, told)
+        equal = {**ready.plan.settings, **given_settings(settings, None)}
+        file = ready.folder / "command.txt"
+        write_whole(file, command(words, equal) + "\n")
         result = trainer.run()
-        write_whole(folder / "command.txt", command(words, {**equal, "train.iterations": trainer.total}) + "\n")
+        write_whole(file, command(words, {**equal, "train.iterations": trainer.total}) + "\n")
         return result
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `train` was asked for; see there."""
+
+    data: str | Path | DataSource | Dataset | Mapping[str, Dataset] | None
+    val: str | Path | Dataset | None
+    split: str | None
+    holdout: float | None
+    strict: bool
+    quiet: bool
+    model: str | Config | None
+    settings: Settings
+    config: str | Path | None
+    dialect: str | None
+    init: str | Path | None
+    device: str
+    budget: Budget | None
+
+    def check_resume(self) -> None:
+        """FcosError for what a run that goes on has settled."""
+        settled = ["model", "init", "config", "dialect", "holdout", *(["split"] if self.data is None else [])]
+        for name in settled:
+            if getattr(self, name) is not None:
+                raise FcosError(f"--{name} was settled when the run began and cannot go with --resume; leave it out")
+
+    def resolved(self, preset: str, planned: Settings = ()) -> Config:
+        """The config that is asked for, of `preset` where no model is; `planned` settings stand below the user's."""
+        changes = [*_changes(planned), *_changes(self.settings)]
+        return _config(self.model or preset, changes, self.dialect, self.config)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A run that can begin or go on. lines: to tell first. plan: of a run in a given time, None for others."""
+
+    config: Config
+    source: Source
+    chosen: Chosen
+    folder: Path
+    start: Start
+    lines: Sequence[str]
+    deadline: Deadline | None = None
+    plan: Plan | None = None
+
+
+def _resumed(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
+    asked.check_resume()
+    out = begin_away(url, resume=True) if url is not None else out
+    folder = Path(out) if out is not None else latest_folder(Path("runs"))
+    given = given_settings(asked.settings, None)
+    longer = lengthened(load_checkpoint(folder), _changes(asked.settings), given, asked.budget)
+    source, held = _source_of(folder, asked)
+    chosen = choose(source, longer.config, held, resumed=True)
+    return _Ready(longer.config, source, chosen, folder, Start(None, ""), longer.lines, longer.deadline)
+
+
+def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
+    if asked.data is None:
+        raise DataError("give the data set to learn from: fcos train DATA")
+    source = Source(asked.data, asked.val, asked.split, asked.holdout, asked.strict, asked.quiet)
+    config = asked.resolved("fcos-lite0")
+    out = begin_away(url, resume=False) if url is not None else out
+    check_folder(Path(out) if out is not None else None)
+    chosen = choose(source, config)
+    init = None if asked.init is None else str(asked.init)
+    planned: Prepared | None = None
+    if asked.budget is not None:
+        model = asked.model.name if isinstance(asked.model, Config) else asked.model
+        given = {**settled_by(asked.model, asked.dialect), **given_settings(asked.settings, asked.config)}
+
+        def resolve(preset: str, changes: Mapping[str, object]) -> Config:
+            return asked.resolved(preset, {key: value for key, value in changes.items() if key not in given})
+
+        planned = prepare(Wish(asked.budget, given, model, asked.device, init), resolve, chosen.data)
+    start = planned.start if planned else start_for(config, chosen.data["train"], init, asked.device)
+    config = with_learned_sizes(planned.config if planned else config, chosen.data["train"])
+    folder = Path(out) if out is not None else next_folder(Path("runs"), f"{config.name}-{_stem(source.data)}")
+    if planned is None:
+        return _Ready(config, source, chosen, folder, start, start.lines())
+    return _Ready(config, source, chosen, folder, start, planned.lines, planned.deadline, planned.plan)
 
 
 def started_again() -> bool:
@@ -217,8 +261,9 @@ def data_words(source: Source, model: str | Config, options: Mapping[str, object
     return words + [word for key, value in named.items() if value is not None for word in (f"--{key}", str(value))]
 
 
-def _source_of(folder: Path, data: Any, val: Any, split: str | None, strict: bool) -> tuple[Source, list[str] | None]:
-    """Where the run in `folder` has its data, and what it held out; what is given now goes first."""
+def _source_of(folder: Path, asked: _Asked) -> tuple[Source, list[str] | None]:
+    """Where the run in `folder` has its data, and what it held out; what is asked for now goes first."""
+    data, val, split = asked.data, asked.val, asked.split
     try:
         stored = stored_sources(folder)
     except DataError:
@@ -229,7 +274,7 @@ def _source_of(folder: Path, data: Any, val: Any, split: str | None, strict: boo
         data = stored_data(stored, folder)
         val, split = val if val is not None else stored["val"], stored["split"]
     held: list[str] | None = stored.get("held_out") if val is None else None
-    return Source(data, val, split, strict=strict), held
+    return Source(data, val, split, strict=asked.strict), held
 
 
 def _config(model: str | Config | None, settings: Settings, dialect: str | None, file: str | Path | None) -> Config:
