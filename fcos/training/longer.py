@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 from ..config import Config, from_dict
@@ -26,13 +28,14 @@ def lengthened(
     changes: Sequence[str | dict[str, Any]],
     given: Mapping[str, object],
     budget: Budget | None,
+    rows: Sequence[Mapping[str, str]] = (),
 ) -> Longer:
     """How the run of a checkpoint goes on: with `changes` to its settings, of which `given` are the names, and for
-    `budget`, if any, from now on.
+    `budget`, if any, from now on. rows: of its metrics.csv.
 
     Epochs that are asked for take the place of the steps that a plan of minutes wrote. More minutes are turned into
-    steps by what a step of this run has taken so far, its evaluations included. ConfigError where nothing was learned
-    yet, or where the minutes are over before a step.
+    steps by what a step of this run has taken so far. ConfigError where nothing was learned yet, or where the minutes
+    are over before a step.
     """
     config = from_dict(stored["config"], stored["file"]).override(*changes, source="settings")
     if budget is None:
@@ -43,13 +46,24 @@ def lengthened(
     if not step or seconds <= 0:
         raise ConfigError("--minutes: no step of this run is saved, so its pace is not known; leave it out")
     tail = float(stored["deadline"]["tail"]) if stored.get("deadline") else _TAIL * 60 * budget.minutes
-    more = int((budget.left - tail) * step / seconds)
+    each = _pace(seconds / step, config.train.batch, rows)
+    more = int((budget.left - tail) / each)
     if more < 1:
-        least = (60 * budget.minutes - budget.left + tail + seconds / step) / 60
+        least = (60 * budget.minutes - budget.left + tail + each) / 60
         raise ConfigError(f"--minutes {budget.minutes:g} is too short for a step of this run; give {least:.1f} or more")
-    line = f"goes on   for {budget.minutes:g} minutes: about {plural(more, 'step')} after the {step:,} that are done"
+    time = f"{budget.minutes:g} minute{'s' * (budget.minutes != 1)}"
+    line = f"goes on   for {time}: about {plural(more, 'step')} after the {step:,} that are done"
     return Longer(
         config.override({"train": {"iterations": step + more}}),
         Deadline(60 * budget.minutes, tail, start=budget.start),
         [line],
     )
+
+
+def _pace(whole: float, batch: int, rows: Sequence[Mapping[str, str]]) -> float:
+    """Seconds that a step will take, evaluations included. `whole` is the mean so far of all that was done; of what it
+    has beyond the steps themselves, by metrics.csv, half is taken to come again and half to have been the start and
+    the end. Should it be more, the clock lowers the number of steps."""
+    rates = [float(row["images_per_second"]) for row in rows if row.get("images_per_second")]
+    steps = [batch / rate for rate in rates if 0 < rate < math.inf]
+    return whole if not steps else (whole + min(median(steps), whole)) / 2

@@ -26,7 +26,7 @@ from .away import begin_away
 from .checkpoint import load_checkpoint
 from .clock import Budget, Deadline
 from .data import Chosen, Source, choose
-from .folder import latest_folder, next_folder
+from .folder import RunFolder, latest_folder, next_folder
 from .longer import lengthened
 from .loop import Trainer
 from .minutes import Prepared, Wish, check, prepare
@@ -192,7 +192,8 @@ def _resumed(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     out = begin_away(url, resume=True) if url is not None else out
     folder = Path(out) if out is not None else latest_folder(Path("runs"))
     given = given_settings(asked.settings, None)
-    longer = lengthened(load_checkpoint(folder), _changes(asked.settings), given, asked.budget)
+    stored, rows = load_checkpoint(folder), RunFolder(folder, write=False).rows()
+    longer = lengthened(stored, _changes(asked.settings), given, asked.budget, rows)
     source, held = _source_of(folder, asked)
     chosen = choose(source, longer.config, held, resumed=True)
     return _Ready(longer.config, source, chosen, folder, Start(None, ""), longer.lines, longer.deadline)

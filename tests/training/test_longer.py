@@ -47,6 +47,14 @@ def test_minutes_more_at_the_pace_of_the_run():
     assert 195 <= half.config.train.iterations <= 200
 
 
+def test_half_of_what_was_not_steps_is_taken_to_come_again():
+    """Steps of 8 images at 32 a second are a quarter of a second; all in all one took half. So 100 s are 266 steps."""
+    budget, rows = Budget(2, time.monotonic()), [{"images_per_second": "32"}, {"images_per_second": ""}, {}]
+    config = tiny_config(train={"iterations": 100, "batch": 8}).model_dump(mode="json")
+    told = stored(deadline={"seconds": 60, "tail": 20, "used": 55}, config=config)
+    assert 361 <= lengthened(told, [], {}, budget, rows).config.train.iterations <= 366
+
+
 def test_what_cannot_go_on_by_minutes_says_why():
     with pytest.raises(ConfigError, match="no step of this run is saved"):
         goes_on(budget=Budget(2, time.monotonic()), step=0)
