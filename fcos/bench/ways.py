@@ -99,7 +99,7 @@ class Loader:
             if detector.size is not None and tuple(detector.size) != tuple(shape):
                 raise ModelError("its input is fixed at {}x{}".format(*detector.size))
             data = image(shape)
-            detector(data, score=0.0)  # the first one compiles, where that is asked for
+            detector(data, score=0.0, tile=None)  # the first one compiles, where that is asked for
         except (MissingExtra, ModelError) as error:
             if (left := f"left out {name}: {error}") not in self.notes:
                 self.notes.append(left)
@@ -160,7 +160,7 @@ def _one_by_one(loaded: _Loaded, batch: int, data: bytes) -> Way:
     tensor = torch.stack([detector.prepare(np.zeros((*loaded.shape, 3), np.uint8))[0]] * batch).to(detector.device)
     files: list[Any] = [data] * batch
     alone = None if _ends_in_detections(detector) else lambda: network(tensor)
-    return loaded.way(batch, lambda: detector(files, score=0.0, batch=batch), alone)
+    return loaded.way(batch, lambda: detector(files, score=0.0, batch=batch, tile=None), alone)
 
 
 def _laned(loaded: _Loaded, batch: int, file: Path) -> Way:
