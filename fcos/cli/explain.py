@@ -105,9 +105,12 @@ def command(
     drawn = {}
     own = detector.config.data.tile
     if source is not None and tile is None:
-        tell_tiles(model, own)
-    tile = str(own or "none") if tile is None else tile
-    if source is not None and tile not in ("0", "none"):
+        from ..inference.sources import load_source
+
+        if own and max(load_source(source).shape[:2]) > own:  # else the image is one tile
+            tell_tiles(model, own)
+            tile = str(own)
+    if source is not None and tile not in (None, "0", "none"):
         from ..analysis.explain_tiles import explain_tiles
         from ..inference.tiles import parse_tile
 

@@ -43,5 +43,6 @@ def make_whole(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is nn.Conv2d and module.stride == (2, 2) and module.dilation == (1, 1):
             half = tuple(k // 2 for k in module.kernel_size)
-            if half != (0, 0) and module.padding == half:
+            odd = all(k % 2 for k in module.kernel_size)
+            if odd and half != (0, 0) and module.padding == half:
                 module.__class__ = Halving

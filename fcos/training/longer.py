@@ -50,7 +50,8 @@ def lengthened(
     more = int((budget.left - tail) / each)
     if more < 1:
         least = (60 * budget.minutes - budget.left + tail + each) / 60
-        raise ConfigError(f"--minutes {budget.minutes:g} is too short for a step of this run; give {least:.1f} or more")
+        enough = math.ceil(10 * least + 1) / 10
+        raise ConfigError(f"--minutes {budget.minutes:g} is too short for a step of this run; give {enough:g} or more")
     time = f"{budget.minutes:g} minute{'s' * (budget.minutes != 1)}"
     line = f"goes on   for {time}: about {plural(more, 'step')} after the {step:,} that are done"
     return Longer(

@@ -479,11 +479,12 @@ class Trainer:
         load_optimizer(self.optimizer, stored["optimizer"])
         self.seconds = float(stored.get("seconds", 0.0))
         before, now = stored["config"]["train"], self.config.train
-        if (before["iterations"], before["epochs"]) == (now.iterations, now.epochs):  # else made longer or shorter
+        same = (before["iterations"], before["epochs"]) == (now.iterations, now.epochs)
+        if same and self.options.deadline is None:  # else made longer or shorter
             self.total = min(stored.get("total", self.total), self.total)  # the time may have lowered it, nothing else
             if (plain := stored.get("plain_from")) is not None and self.total < self.sampler.total_steps:
                 self.sampler.plain_from = min(plain, self.sampler.plain_from)
-            if self.options.deadline is None and stored.get("deadline"):
+            if stored.get("deadline"):
                 self.deadline = Deadline.again(stored["deadline"], self.options.began)
         self.step = stored["step"]
         self.judging.restore(stored)

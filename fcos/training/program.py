@@ -237,7 +237,8 @@ def settled_by(model: str | Config | None, dialect: str | None) -> dict[str, obj
     mine = model if isinstance(model, Config) else resolve(model or "fcos-lite0", dialect=dialect)
     usual = preset(mine.name) if mine.name in PRESETS else Config()
     values = {key: value for key, value, _ in describe(usual)}
-    return {key: value for key, value, _ in describe(mine) if value != values[key]}
+    length = ("train.epochs", "train.iterations")  # the minutes stand for them
+    return {key: value for key, value, _ in describe(mine) if value != values[key] and key not in length}
 
 
 def given_settings(settings: Settings, file: str | Path | None) -> dict[str, object]:

@@ -98,15 +98,16 @@ def initialise(network: FCOS, config: Config, classes: Classes, init: str | None
         raise ConfigError(f"--init backbone: the package has no detector {config.name} with this backbone; give none")
     if init == "none" or (init is None and path is None):
         return [load_backbone_weights(network.backbone, config.model)]
-    if init is not None and config.model.backbone_weights not in ("auto", "none"):
-        raise ConfigError(
-            f"--init {init} and model.backbone_weights={config.model.backbone_weights} both say what to start from; "
-            "leave one out"
-        )
-    done = []
+    done, asked = [], init
     whole = init != "backbone"
     init = config.name if init is None or not whole else init
     state, settings, theirs, _ = weights.read(find_weights(init))
+    both = asked is not None and config.model.backbone_weights not in ("auto", "none")
+    if both and settings.model.backbone == config.model.backbone:
+        raise ConfigError(
+            f"--init {asked} and model.backbone_weights={config.model.backbone_weights} both say what to start from; "
+            "leave one out"
+        )
     if not whole:
         state = {k: v for k, v in state.items() if k.startswith("backbone.")}
     if settings.model.backbone != config.model.backbone:  # tensors of the same name and shape, but of another backbone
