@@ -29,7 +29,7 @@ def way(name, side, last, device):
     network = weights.build(config, CLASSES)
     make_ready(network, config, device)
     return (
-        lambda: made_up_step(network, config, CLASSES, device, IMAGES),
+        lambda: made_up_step(network, config, device, IMAGES),
         wants_channels_last(network, "auto", device) is last,
     )
 

@@ -98,8 +98,9 @@ class _Tracker(TorchDispatchMode):
         return [t.untyped_storage() for t in tree_leaves(tree) if isinstance(t, torch.Tensor)]
 
 
-def auto_batch(network: FCOS, config: Config, classes: int, fabric: Fabric, images: int) -> tuple[int, str]:
-    """`train.batch` for this machine, over the processes of `fabric`, and a line that says why.
+def auto_batch(network: FCOS, config: Config, fabric: Fabric, images: int, here: int) -> tuple[int, str]:
+    """`train.batch` for this machine, over the processes of `fabric`, and a line that says why. here: how many of
+    them are on this machine.
 
     On a GPU the step grows until memory runs out; on the CPU, where larger batches are not faster, two sizes are
     measured and the preset's batch is the most. A data set of `images` gives at least 8 steps an epoch. The
@@ -116,12 +117,12 @@ def auto_batch(network: FCOS, config: Config, classes: int, fabric: Fabric, imag
     if device.type == "cuda":
         room, tries = int(GPU_SHARE * free_bytes(device)) - state, 32
     else:
-        room, tries = int(CPU_SHARE * free_bytes(device) / world) - state, 2
+        room, tries = int(CPU_SHARE * free_bytes(device) / here) - state, 2
 
     def peak(number: int) -> int | None:
         try:
             with fabric.autocast():
-                return peak_bytes(lambda: made_up_step(network, config, classes, device, number), device)
+                return peak_bytes(lambda: made_up_step(network, config, device, number), device)
         finally:
             network.zero_grad(set_to_none=True)
 
@@ -135,7 +136,7 @@ def auto_batch(network: FCOS, config: Config, classes: int, fabric: Fabric, imag
     return fits * parts, line + (f", the preset's for {plural(preset, 'image')}" if fits * parts != preset else "")
 
 
-def made_up_step(network: FCOS, config: Config, classes: int, device: torch.device, number: int) -> None:
+def made_up_step(network: FCOS, config: Config, device: torch.device, number: int) -> None:
     """Forward and backward of `number` made-up images of the largest size that training draws."""
     data = config.data
     side = data.largest_side()
@@ -143,7 +144,7 @@ def made_up_step(network: FCOS, config: Config, classes: int, device: torch.devi
     height, width = padded((side, longer), data.divisor)
     points = make_points((height, width), config.model, config.assign, device)
     boxes = torch.tensor([[width * 0.1, height * 0.1, width * f, height * f] for f in (0.2, 0.4, 0.9)], device=device)
-    labels = torch.arange(3, device=device) % classes
+    labels = torch.arange(3, device=device) % network.num_classes
     targets = [Target(boxes, labels, torch.zeros(3, dtype=torch.bool, device=device))] * number
     images = torch.randint(0, 256, (number, 3, height, width), dtype=torch.uint8, device=device)
     images = in_layout_of(network, images)

@@ -120,8 +120,8 @@ class Trainer:
         start_step = None if stored is None else stored["step"]
         require_same({"settings": config.dump(), "data": self.data_hash, "checkpoint": str(start_step)}, self.world)
 
-        here, _ = launched(options.devices, options.nodes)
-        for line in (*options.notes, *shortage(config, self.fabric.device, self.world, here)):
+        self.here, _ = launched(options.devices, options.nodes)
+        for line in (*options.notes, *shortage(config, self.fabric.device, self.world, self.here)):
             self.console.note(line)
         self.network = self.build()
         start_due = False
@@ -350,8 +350,8 @@ class Trainer:
 
     def with_batch(self, config: Config) -> Config:
         """`config` with the batch that fits on every process."""
-        images = len(self.data["train"])
-        mine = together(lambda: auto_batch(self.network, config, len(self.classes), self.fabric, images), self.world)
+        images, here = len(self.data["train"]), self.here
+        mine = together(lambda: auto_batch(self.network, config, self.fabric, images, here), self.world)
         batch, line = min(gather(mine, self.world))
         self.console.note(line)
         return config.override({"train": {"batch": batch}})

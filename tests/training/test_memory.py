@@ -28,7 +28,7 @@ def test_the_memory_of_a_step_is_as_it_was_measured(name, side):
     config = resolve(name, [f"data.size={side}", f"data.max_size={side * 5 // 3}", f"data.train_sizes=[{side}]"])
     network = build(config, 3)
     make_ready(network, config, CPU)
-    two, four = (peak_bytes(lambda n=n: made_up_step(network.train(), config, 3, CPU, n), CPU) for n in (2, 4))
+    two, four = (peak_bytes(lambda n=n: made_up_step(network.train(), config, CPU, n), CPU) for n in (2, 4))
     expected = memory.step_bytes(config.override("train.batch=2", "train.accumulate=1"), CPU)
     assert four - two == pytest.approx(expected, rel=0.1)
 

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import importlib
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from fcos.errors import ConfigError, ModelError
 from fcos.evaluation.coco import evaluate
 from fcos.network import weights
 from fcos.network.recompute import find_blocks, recompute
-from fcos.training.batch_size import largest_batch, peak_bytes
+from fcos.training.batch_size import auto_batch, largest_batch, made_up_step, peak_bytes
 from fcos.training.checkpoint import load_checkpoint
 from fcos.training.loop import Trainer
 from fcos.training.setup import initialise, wants_channels_last
@@ -146,6 +148,17 @@ def test_auto_batch_is_settled_once_and_kept(shapes, tmp_path, monkeypatch):
     assert small.config.train.batch == 2  # one image for each part
     with pytest.raises(ConfigError, match=r"train\.batch=auto is settled when a training run starts"):
         train_loader(shapes["train"], tiny_config(train={"batch": "auto"}))
+
+
+def test_auto_batch_shares_the_memory_among_the_processes_of_this_machine(monkeypatch):
+    """Those on other machines have memory of their own."""
+    network, cpu = weights.build(tiny_config(), 3), torch.device("cpu")
+    one, two = (peak_bytes(lambda n=n: made_up_step(network, tiny_config(), cpu, n), cpu) for n in (1, 2))
+    state = 12 * sum(p.numel() for p in network.parameters())  # of several processes, at most
+    monkeypatch.setattr("fcos.training.batch_size.free_bytes", lambda _: int((one + 5.5 * (two - one) + state) / 0.22))
+    fabric = SimpleNamespace(device=cpu, world_size=2, autocast=nullcontext)
+    alone, both = (auto_batch(network, tiny_config(train={"batch": "auto"}), fabric, 1000, here)[0] for here in (1, 2))
+    assert 2 <= both < alone
 
 
 # --------------------------------------------------------------------------- validation loss
