@@ -166,9 +166,10 @@ def pack(
     if calibrate is not None:
         from ..evaluation.calibration import fit
         from ..evaluation.program import detect
-        from ..inference.load import load
+        from ..inference.composite import OWN, Looks
+        from ..inference.load import load_together
 
-        detector = load(model, runtime="torch", overrides=["decode.calibrated=false"])
+        detector = load_together([model], Looks(OWN), runtime="torch", overrides=["decode.calibrated=false"])
         detections, dataset = detect(detector, open_to_judge(calibrate, split))
         lines = [list(line) for line in fit(detections, dataset, classes.names)]
         config = config.override({"decode": {"calibration": lines}})

@@ -488,7 +488,8 @@ class Trainer:
                 self.deadline = Deadline.again(stored["deadline"], self.options.began)
         self.step = stored["step"]
         self.judging.restore(stored)
-        self.saved_at = self.step, self.judging.at
+        if same and self.options.deadline is None:  # else the next resume has to know what was asked for
+            self.saved_at = self.step, self.judging.at
         if isinstance(stored["normalizer"], list):  # one for each process
             self.normalizer = stored["normalizer"][self.rank % len(stored["normalizer"])]
         self.folder.rewind(self.step - 1 if self.judging.at == START_DUE else self.step)

@@ -340,8 +340,8 @@ def command(data: Sequence[str], settings: Mapping[str, Any]) -> str:
     """The equal command, without a clock: `data` are the words before the settings."""
 
     def show(value: object) -> str:
-        if isinstance(value, bool):
-            return str(value).lower()
+        if value is None or isinstance(value, bool):
+            return "null" if value is None else str(value).lower()
         return str(list(value)).replace(" ", "") if isinstance(value, list | tuple) else str(value)
 
     return shlex.join(["fcos", "train", *data, *(f"{key}={show(value)}" for key, value in settings.items())])

@@ -134,7 +134,8 @@ def train(
             return trainer.run()
         told = {"init": ready.start.init, "config": config, "dialect": dialect}
         words = data_words(ready.source, model or ready.config.name, told)
-        equal = {**ready.plan.settings, **given_settings(settings, None)}
+        own = settled_by(model, None) if isinstance(model, Config) else {}
+        equal = {**own, **ready.plan.settings, **given_settings(settings, None)}
         file = ready.folder / "command.txt"
         write_whole(file, command(words, equal) + "\n")
         result = trainer.run()

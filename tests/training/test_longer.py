@@ -96,3 +96,14 @@ def test_by_the_command(run, capsys):
     again = fcos.train(out=run, resume=True, device="cpu", quiet=True)  # nothing is left to do, and nothing is done
     assert again.steps == result.steps
     assert len(checkpoints(run)) == 1
+
+    class Killed(Exception):
+        pass
+
+    def kill(step, report):
+        raise Killed
+
+    with pytest.raises(Killed):  # before a checkpoint of its own
+        fcos.train(out=run, resume=True, settings={"train.epochs": 90_000}, device="cpu", quiet=True, on_step=kill)
+    kept = load_checkpoint(run)["config"]["train"]
+    assert (kept["epochs"], kept["iterations"]) == (90_000, 0)  # so a plain --resume goes on to there
