@@ -16,7 +16,7 @@ from common import options, parser, print_heading
 from fcos.bench.timing import alternate
 from fcos.data.open import open_splits
 from fcos.presets import resolve
-from fcos.training.sample import sample_run
+from fcos.training.planning.sample import sample_run
 
 
 def main() -> None:

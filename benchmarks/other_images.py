@@ -59,12 +59,12 @@ from fcos.network.backbones import Backbone, load_backbone_weights
 from fcos.presets import preset
 from fcos.study.cells import seconds_a_step
 from fcos.system.environment import environment
-from fcos.training import plan as rules
 from fcos.training.clock import LOOK, Budget, Deadline
 from fcos.training.data import Source, choose
 from fcos.training.loop import Trainer
-from fcos.training.minutes import Wish, prepare
 from fcos.training.optimizer import Average
+from fcos.training.planning import plan as rules
+from fcos.training.planning.minutes import Wish, prepare
 from fcos.training.run import RunOptions
 from fcos.types import Batch, Detections
 

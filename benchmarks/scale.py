@@ -128,8 +128,8 @@ def save_cost(rounds: int = 5) -> dict[str, float]:
 
     from fcos.network import weights
     from fcos.presets import resolve
-    from fcos.training.checkpoint import save_checkpoint
-    from fcos.training.saving import Saver, copied
+    from fcos.training.output.checkpoint import save_checkpoint
+    from fcos.training.output.saving import Saver, copied
 
     config = resolve("fcos-r50", ["model.backbone_weights=none"])
     network = weights.build(config, 80)

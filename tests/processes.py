@@ -131,7 +131,7 @@ def half_row(call: int):
 
 
 def _half_row(call):
-    from fcos.training.folder import RunFolder
+    from fcos.training.output.folder import RunFolder
 
     real, calls = RunFolder.record, []
 

@@ -33,6 +33,7 @@ ORDER = [
     "show",
     "analysis",
     "training",
+    "search",
     "labels",
     "study",
     "bench",

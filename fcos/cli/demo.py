@@ -21,7 +21,7 @@ def command(
     from ..demo.run import demo
     from ..errors import FcosError
     from ..system.files import check_folder
-    from ..training.folder import next_folder
+    from ..training.output.folder import next_folder
 
     check_folder(out)
     folder = out if out is not None else next_folder(Path(), "fcos-demo")

@@ -67,8 +67,8 @@ def command(
     from ..errors import FcosError
     from ..presets import resolve
     from ..training.data import Source, choose
-    from ..training.folder import next_folder
     from ..training.forecast import forecast, unfinished
+    from ..training.output.folder import next_folder
 
     things, changes = sort_words(words, settings)
     named = the_one(things, data, "--data")

@@ -69,8 +69,8 @@ def command(
     import json
 
     from ..errors import FcosError
+    from ..search.tuning import Search, tune
     from ..training.data import Source
-    from ..training.tuning import Search, tune
 
     things, changes = sort_words(words, settings)
     named = the_one(things, data, "--data")

@@ -18,8 +18,8 @@ from ..show.draw import sheet
 from ..show.judged import draw_judged, save_image
 from ..system.files import write_whole
 from ..system.terminal import clock
-from ..training.console import Console
-from ..training.images import write_page
+from ..training.output.console import Console
+from ..training.output.images import write_page
 from ..training.program import train
 from ..zoo.models import known_models
 from .digits import digits_dataset, photographs

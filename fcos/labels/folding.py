@@ -18,7 +18,7 @@ from ..inference.detector import Detector
 from ..presets import resolve
 from ..system.files import scratch
 from ..system.terminal import clock, plural
-from ..training.plan import rate_for
+from ..training.planning.plan import rate_for
 from ..training.program import train
 from ..training.setup import known_classes
 

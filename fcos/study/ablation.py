@@ -14,7 +14,7 @@ import numpy as np
 from ..config import Config
 from ..system.files import write_whole
 from ..system.terminal import data_name, percent, plain, plural, table
-from ..training.folder import RunFolder, alone
+from ..training.output.folder import RunFolder, alone
 from .cells import check_batch, trained
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..system.terminal import plain, table
-from ..training.folder import RunFolder
+from ..training.output.folder import RunFolder
 
 BUCKET = 25 * 2**20  # bytes that DistributedDataParallel sends at a time
 BACKWARD = 2 / 3  # share of a step: the backward pass costs twice the forward one

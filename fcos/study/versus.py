@@ -28,9 +28,9 @@ from ..system.files import check_folder, own, write_whole
 from ..system.machine import Placement, pick_device
 from ..system.readers import TEXT_LIMIT, read_json
 from ..system.terminal import clock, data_name, percent, plain, plural, table
-from ..training.folder import RunFolder, alone
 from ..training.loop import Trainer
-from ..training.sample import Make
+from ..training.output.folder import RunFolder, alone
+from ..training.planning.sample import Make
 from .ablation import BASE, ladder
 from .cells import Stopwatch, check_batch, seconds_a_step, trained
 from .rivals import Rival, RivalDetector, RivalProposer, RivalTrainer, rival

@@ -22,9 +22,9 @@ from ..system.environment import data_hash
 from ..system.files import check_folder, own, sweep, whole_set, write_whole
 from ..system.readers import TEXT_LIMIT, read_json
 from ..system.terminal import plural
-from .checkpoint import checkpoints
-from .folder import RESULT, RunFolder, alone
 from .outlook import points
+from .output.checkpoint import checkpoints
+from .output.folder import RESULT, RunFolder, alone
 from .stop import Stopped
 
 SHARES = (0.3, 0.55, 1.0)  # of the images, and of the time of a run

@@ -22,7 +22,7 @@ from ..network.model import FCOS
 from ..system.machine import Placement
 from ..types import Classes, Detections
 from .distributed import gather, together
-from .images import RunImages
+from .output.images import RunImages
 from .run import Around
 from .stop import StopNow
 from .validation import Pass, divided, eval_batch, in_order, loss_sums, share, threshold_of

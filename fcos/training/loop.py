@@ -33,9 +33,19 @@ from ..system.terminal import clock, plural
 from ..types import Batch, Classes, Points
 from .ahead import Ahead
 from .alarms import Watch
-from .away import Away
 from .batch_size import auto_batch
-from .checkpoint import (
+from .clock import Deadline
+from .data import check_data
+from .distributed import gather, join, launched, one_line_for_lost_peers, require_same, synchronize_norms, together
+from .judging import START_DUE, Judge
+from .lanes import Lanes, lanes_for
+from .memory import keep_memory, shortage
+from .monitor import StepReport, add_crowded, count_crowded, measure
+from .not_finite import stop
+from .optimizer import learning_rate, make_optimizer, set_learning_rate
+from .outlook import outlook
+from .output.away import Away
+from .output.checkpoint import (
     StepRecord,
     check_resumable,
     fill,
@@ -44,27 +54,17 @@ from .checkpoint import (
     remove_checkpoints,
     save_checkpoint,
 )
-from .clock import Deadline
-from .console import Console
-from .data import check_data
-from .distributed import gather, join, launched, one_line_for_lost_peers, require_same, synchronize_norms, together
-from .ending import Ending, began_best, worst
-from .folder import RunFolder, check_loggers
-from .images import RunImages, draw_batch
-from .judging import START_DUE, Judge
-from .lanes import Lanes, lanes_for
-from .memory import keep_memory, shortage
-from .monitor import StepReport, add_crowded, count_crowded, measure
-from .not_finite import stop
-from .optimizer import learning_rate, make_optimizer, set_learning_rate
-from .outlook import outlook
+from .output.console import Console
+from .output.ending import Ending, began_best, worst
+from .output.folder import RunFolder, check_loggers
+from .output.images import RunImages, draw_batch
+from .output.saving import Saver, copied
+from .output.summary import Steps, summary
 from .probing import probe
 from .run import Around, Result, RunOptions
-from .saving import Saver, copied
 from .setup import be_deterministic, initialise, known_classes, make_fabric, make_ready
 from .step import Learned, backward_parts
 from .stop import Stopped, StopSignals
-from .summary import Steps, summary
 
 _RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
 _APART = 20.0  # seconds from a checkpoint to that of the end of an epoch which nothing judged

@@ -10,8 +10,8 @@ from torch import nn
 
 from ..errors import FcosError, OtherProcess
 from ..types import Losses
-from .checkpoint import StepRecord, save_step
 from .distributed import gather, together
+from .output.checkpoint import StepRecord, save_step
 from .run import Around
 
 

@@ -22,17 +22,17 @@ from ..errors import ConfigError, DataError, FcosError
 from ..presets import PRESETS, preset, resolve
 from ..system import remote
 from ..system.files import check_folder, is_there, write_whole
-from .away import begin_away
-from .checkpoint import load_checkpoint
 from .clock import Budget, Deadline
 from .data import Chosen, Source, choose
-from .folder import RunFolder, latest_folder, next_folder
 from .longer import lengthened
 from .loop import Trainer
-from .minutes import Prepared, Wish, check, prepare
-from .plan import Plan, command
+from .output.away import begin_away
+from .output.checkpoint import load_checkpoint
+from .output.folder import RunFolder, latest_folder, next_folder
+from .planning.minutes import Prepared, Wish, check, prepare
+from .planning.plan import Plan, command
+from .planning.starting import Start, start_for
 from .run import Result, RunOptions
-from .starting import Start, start_for
 
 if TYPE_CHECKING:
     from ..evaluation.coco import Metrics
@@ -87,7 +87,7 @@ def train(
     below them a YAML file `config`, below that the conventions of a published implementation, `dialect`. `init` names
     the weights to start from: a detector (name, run folder, file), or "none" for those of the backbone alone; left out,
     the bundled detector of the same name, or "backbone", its backbone with a fresh FPN and head, where features without
-    those of the detector tell the classes clearly better (fcos/training/starting.py).
+    those of the detector tell the classes clearly better (fcos/training/planning/starting.py).
 
     Time: `minutes`, in place of train.epochs, is how long all of it may take, from this call to its end. The program
     looks at the data, times some steps and plans the rest; it tells the plan, and keeps the equal command in

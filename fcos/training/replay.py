@@ -19,7 +19,7 @@ from ..network import weights
 from ..points import make_points
 from ..system.terminal import plural
 from ..types import Batch, Predictions, Target
-from .checkpoint import load_step
+from .output.checkpoint import load_step
 from .setup import make_fabric, make_ready
 from .step import backward_parts
 

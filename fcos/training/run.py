@@ -15,9 +15,9 @@ from ..inference.detector import Detector
 from ..inference.load import load
 from ..system.terminal import clock, plural
 from .clock import Deadline
-from .console import Console
-from .folder import RunFolder
 from .monitor import StepReport
+from .output.console import Console
+from .output.folder import RunFolder
 from .stop import StopSignals
 
 

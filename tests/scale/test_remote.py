@@ -22,8 +22,8 @@ from fcos.scale.job import read_job
 from fcos.system import remote
 from fcos.system.files import write_whole
 from fcos.system.readers import read_bytes
-from fcos.training.away import Away
-from fcos.training.checkpoint import load_checkpoint
+from fcos.training.output.away import Away
+from fcos.training.output.checkpoint import load_checkpoint
 from fcos.types import Classes
 
 

@@ -16,7 +16,7 @@ from tiny import equal_states, make_shapes, tiny_config
 from fcos.cli import main
 from fcos.errors import FcosError, MissingExtra
 from fcos.network import weights
-from fcos.training.checkpoint import load_checkpoint
+from fcos.training.output.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -232,9 +232,9 @@ def test_a_run_of_the_ladder_that_was_killed_is_not_taken_for_finished(tmp_path)
     from fcos.data.open import open_splits
     from fcos.study.ablation import _run
     from fcos.study.cells import trained
-    from fcos.training.checkpoint import checkpoints
-    from fcos.training.folder import RunFolder
     from fcos.training.loop import Trainer
+    from fcos.training.output.checkpoint import checkpoints
+    from fcos.training.output.folder import RunFolder
 
     data = open_splits(make_shapes(tmp_path / "shapes", {"train": 8, "val": 4, "test": 2}))
     config, folder, calls = tiny_config(train={"epochs": 2}), tmp_path / "run", []

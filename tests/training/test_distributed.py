@@ -25,8 +25,8 @@ from fcos.data.sampler import Sampler
 from fcos.errors import ConfigError, DeviceError
 from fcos.network import weights
 from fcos.presets import PRESETS, preset
-from fcos.training.checkpoint import load_checkpoint, save_checkpoint
 from fcos.training.distributed import launched, synchronize_norms
+from fcos.training.output.checkpoint import load_checkpoint, save_checkpoint
 from fcos.training.replay import replay
 from fcos.training.validation import in_order, share
 

@@ -8,8 +8,8 @@ from tiny import fcos, make_shapes
 from fcos.data.open import open_splits
 from fcos.errors import ConfigError, DataError, FcosError
 from fcos.system.files import sources_kept
-from fcos.training.folder import alone
 from fcos.training.forecast import RUNS, Scored, forecast, measured
+from fcos.training.output.folder import alone
 
 
 @pytest.fixture(scope="module")

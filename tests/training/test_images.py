@@ -16,8 +16,8 @@ from fcos.evaluation.coco import evaluate
 from fcos.evaluation.metrics import precision_recall
 from fcos.show import axes, plots, run_plots
 from fcos.show.judged import mistakes, spread
-from fcos.training import images as report
-from fcos.training.folder import RunFolder
+from fcos.training.output import images as report
+from fcos.training.output.folder import RunFolder
 from fcos.types import Detections
 
 

@@ -12,10 +12,10 @@ from fcos.config import TrainConfig
 from fcos.data.loader import train_loader
 from fcos.data.open import open_splits
 from fcos.network import weights
-from fcos.training.checkpoint import load_checkpoint
 from fcos.training.lanes import Lanes, lanes_for
 from fcos.training.loop import Trainer
 from fcos.training.not_finite import NotFinite
+from fcos.training.output.checkpoint import load_checkpoint
 from fcos.training.replay import replay
 from fcos.types import Batch, Target
 

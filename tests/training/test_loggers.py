@@ -10,8 +10,8 @@ from tiny import tiny_config
 
 from fcos.config import Config
 from fcos.errors import ConfigError, MissingExtra
-from fcos.training.folder import RunFolder
-from fcos.training.loggers import scalars
+from fcos.training.output.folder import RunFolder
+from fcos.training.output.loggers import scalars
 
 ROWS = [
     {"step": 1, "epoch": 0.5, "loss": 3.0, "positives_by_level": "7 0", "lr": 0.1},

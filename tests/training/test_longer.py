@@ -8,9 +8,9 @@ from tiny import make_shapes, tiny_config
 
 import fcos
 from fcos.errors import ConfigError, FcosError
-from fcos.training.checkpoint import checkpoints, load_checkpoint
 from fcos.training.clock import Budget
 from fcos.training.longer import lengthened
+from fcos.training.output.checkpoint import checkpoints, load_checkpoint
 from fcos.training.program import given_settings
 
 STEPS = {"train.iterations": 4, "train.batch": 8, "train.val_loss": False}

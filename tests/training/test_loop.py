@@ -17,12 +17,12 @@ from fcos.inference.composite import Looks, compose
 from fcos.inference.load import load
 from fcos.network import weights
 from fcos.presets import with_dialect
-from fcos.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from fcos.training.loop import Trainer
 from fcos.training.not_finite import NotFinite
 from fcos.training.optimizer import learning_rate, parameter_groups
+from fcos.training.output.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from fcos.training.planning.sample import sample_run
 from fcos.training.program import train
-from fcos.training.sample import sample_run
 from fcos.types import Classes
 from fcos.zoo.find import load_network
 

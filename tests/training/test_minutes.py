@@ -14,12 +14,13 @@ from fcos.cli.common import sort_words
 from fcos.data.open import open_splits
 from fcos.errors import ConfigError
 from fcos.presets import preset, resolve
-from fcos.training import clock, minutes
-from fcos.training.checkpoint import load_checkpoint
+from fcos.training import clock
 from fcos.training.clock import Budget, Deadline, process_age
-from fcos.training.facts import Facts, orientation
 from fcos.training.loop import Trainer
-from fcos.training.plan import (
+from fcos.training.output.checkpoint import load_checkpoint
+from fcos.training.planning import minutes
+from fcos.training.planning.facts import Facts, orientation
+from fcos.training.planning.plan import (
     Choice,
     Pace,
     Plan,
@@ -36,8 +37,8 @@ from fcos.training.plan import (
     size_for,
     tile_for,
 )
+from fcos.training.planning.starting import Start
 from fcos.training.program import settled_by
-from fcos.training.starting import Start
 
 CELLS = Facts(205, 3000, 3, 416, 0.10, 0.25, 0.5, upright=False, handed=False, judged=87)
 CHOSEN = {

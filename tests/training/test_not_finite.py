@@ -9,9 +9,9 @@ from tiny import equal_states, learn, make_shapes, options, tiny_config
 from fcos.cli import main
 from fcos.data.open import open_splits
 from fcos.errors import ModelError
-from fcos.training.checkpoint import load_step
 from fcos.training.loop import Trainer
 from fcos.training.not_finite import NotFinite
+from fcos.training.output.checkpoint import load_step
 from fcos.training.replay import replay
 
 

@@ -13,9 +13,9 @@ from fcos.data.open import open_dataset, open_splits
 from fcos.losses import Assignment, fcos_loss
 from fcos.network import weights
 from fcos.points import make_points
-from fcos.training.facts import Facts
 from fcos.training.loop import Trainer
-from fcos.training.plan import Pace, probe_for
+from fcos.training.planning.facts import Facts
+from fcos.training.planning.plan import Pace, probe_for
 from fcos.training.probing import Rows, fit_classes, fitted, seen
 
 CONFIG = tiny_config(train={"linear_probe": 6})

@@ -21,13 +21,13 @@ from fcos.data.splits import name_of
 from fcos.errors import ConfigError, DataError, FcosError, MissingExtra
 from fcos.evaluation.program import evaluate
 from fcos.network import weights
-from fcos.training.checkpoint import checkpoints
 from fcos.training.clock import Deadline
 from fcos.training.data import Source, choose
-from fcos.training.ending import Ending
-from fcos.training.folder import RunFolder
+from fcos.training.output.checkpoint import checkpoints
+from fcos.training.output.ending import Ending
+from fcos.training.output.folder import RunFolder
+from fcos.training.output.summary import brief
 from fcos.training.program import _changes, train
-from fcos.training.summary import brief
 from fcos.training.validation import threshold_of
 from fcos.types import Classes
 
@@ -326,8 +326,10 @@ def test_data_that_cannot_be_judged_by_is_refused_before_the_start(shapes, tmp_p
 
 
 def test_a_missing_logger_is_told_before_anything_is_done(shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr("fcos.training.folder.find_spec", lambda name: None)
-    monkeypatch.setattr("fcos.training.folder.require", lambda m, e: (_ for _ in ()).throw(MissingExtra(f"needs {m}")))
+    monkeypatch.setattr("fcos.training.output.folder.find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "fcos.training.output.folder.require", lambda m, e: (_ for _ in ()).throw(MissingExtra(f"needs {m}"))
+    )
     with pytest.raises(MissingExtra, match="needs wandb"):
         learn(tiny_config(train={"logger": "wandb"}), shapes, tmp_path / "run")
     assert not (tmp_path / "run").exists()

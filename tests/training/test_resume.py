@@ -17,7 +17,7 @@ from tiny import equal_states, make_shapes, tiny_config
 
 from fcos.errors import FcosError, ModelError
 from fcos.network import weights
-from fcos.training.checkpoint import checkpoints, load_checkpoint, load_optimizer
+from fcos.training.output.checkpoint import checkpoints, load_checkpoint, load_optimizer
 
 STEPS = 8  # 16 images in batches of 4, 2 epochs
 CLOCKS = ("images_per_second", "data_wait")  # columns that differ from run to run
@@ -77,7 +77,8 @@ MOMENTS = (
     at("fcos.training.loop:Trainer.finish", 1),  # all is trained, the last words are missing
 )
 MORE_MOMENTS = (
-    at("fcos.training.checkpoint:write_whole", 1, after=True),  # a checkpoint is there, its weights to ship are not
+    # a checkpoint is there, its weights to ship are not
+    at("fcos.training.output.checkpoint:write_whole", 1, after=True),
     half_row(1),
     at("fcos.system.files:os.fsync", 3),  # a file is written, but not in place
     at("fcos.training.optimizer:Average.update", 1),
@@ -93,7 +94,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(begin, undisturbed, tm
     folder, log = tmp_path / "run", tmp_path / "log"
     for moment in (
         half_save(1),
-        at("fcos.training.folder:RunFolder.describe", 1),
+        at("fcos.training.output.folder:RunFolder.describe", 1),
     ):  # not a run yet: it is simply started again
         assert run(fcos([*begin, "--out", folder], moment), log) == -signal.SIGKILL
         assert not (folder / "config.yaml").exists()

@@ -7,7 +7,7 @@ import torch
 from tiny import make_shapes, tiny_config
 
 from fcos.data.open import open_splits
-from fcos.training.sample import sample_run
+from fcos.training.planning.sample import sample_run
 
 
 @pytest.mark.parametrize("breaks", [False, True])

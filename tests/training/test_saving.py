@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fcos.errors import FcosError
-from fcos.training.saving import Saver, copied
+from fcos.training.output.saving import Saver, copied
 
 
 def test_a_copy_is_apart_however_deep():

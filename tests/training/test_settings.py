@@ -17,8 +17,8 @@ from fcos.evaluation.coco import evaluate
 from fcos.network import weights
 from fcos.network.recompute import find_blocks, recompute
 from fcos.training.batch_size import auto_batch, largest_batch, made_up_step, peak_bytes
-from fcos.training.checkpoint import load_checkpoint
 from fcos.training.loop import Trainer
+from fcos.training.output.checkpoint import load_checkpoint
 from fcos.training.setup import initialise, wants_channels_last
 from fcos.training.step import in_layout_of
 from fcos.training.validation import Pass, divided, loss_sums
@@ -416,7 +416,7 @@ def test_images_come_in_the_layout_of_the_weights_and_the_step_is_the_same(shape
 def test_emulated_bf16_is_said(shapes, tmp_path, monkeypatch):
     run = trainer(shapes, tmp_path / "run", train={"precision": "bf16"})
     for there, said in ((True, False), (False, True)):
-        monkeypatch.setattr("fcos.training.summary.has_bf16", lambda device, there=there: there)
+        monkeypatch.setattr("fcos.training.output.summary.has_bf16", lambda device, there=there: there)
         assert ("slow" in dict(run.summary())) is said
 
 

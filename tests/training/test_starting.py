@@ -15,8 +15,8 @@ from fcos.demo.digits import NAMES, make_scene
 from fcos.errors import ConfigError
 from fcos.network import weights
 from fcos.presets import preset
+from fcos.training.planning.starting import BACKBONE, Start, _classifier, judge, log_losses, start_for
 from fcos.training.setup import bundled, initialise
-from fcos.training.starting import BACKBONE, Start, _classifier, judge, log_losses, start_for
 from fcos.types import Classes
 
 

@@ -10,16 +10,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..data.dataset import Dataset
-from ..data.splits import name_of
-from ..errors import install_line
-from ..evaluation.coco import Metrics
-from ..evaluation.uncertainty import Interval
-from ..show.judged import mistakes
-from ..system.terminal import clock, decimal, plural, table
-from ..types import Detections
-from .clock import Deadline
-from .outlook import Outlook
+from ...data.dataset import Dataset
+from ...data.splits import name_of
+from ...errors import install_line
+from ...evaluation.coco import Metrics
+from ...evaluation.uncertainty import Interval
+from ...show.judged import mistakes
+from ...system.terminal import clock, decimal, plural, table
+from ...types import Detections
+from ..clock import Deadline
+from ..outlook import Outlook
 
 _CLASSES = 10  # rows of the table; report.html has all
 _WORST = 3

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..config import Config
-from ..data.dataset import Dataset
-from ..errors import FcosError
-from ..evaluation.coco import Metrics
-from ..show import run_plots
-from ..show.draw import Marks, draw_boxes, level_color, sheet
-from ..show.judged import draw_evaluation, draw_validation
-from ..show.page import Page
-from ..system.environment import RUN_FILE
-from ..system.files import write_whole
-from ..system.readers import read_text
-from ..system.terminal import plural
-from ..types import Batch, Detections, Points
+from ...config import Config
+from ...data.dataset import Dataset
+from ...errors import FcosError
+from ...evaluation.coco import Metrics
+from ...show import run_plots
+from ...show.draw import Marks, draw_boxes, level_color, sheet
+from ...show.judged import draw_evaluation, draw_validation
+from ...show.page import Page
+from ...system.environment import RUN_FILE
+from ...system.files import write_whole
+from ...system.readers import read_text
+from ...system.terminal import plural
+from ...types import Batch, Detections, Points
 from .ending import Ending
 from .folder import RunFolder
 
@@ -67,7 +67,7 @@ def draw_batch(
 
 def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
     """labels.png: boxes of each class and image, their sizes, places and levels under `config`."""
-    from ..analysis.scan import scan
+    from ...analysis.scan import scan
 
     every = max(1, math.ceil(len(dataset) / _SCANNED))
     some = dataset.subset(range(0, len(dataset), every))

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..assign import assign_batch
-from ..config import Config
-from ..data.dataset import Dataset
-from ..data.loader import eval_batches
-from ..data.tiles import tiled
-from ..errors import ImageError
-from ..losses import centerness_target, gather_positives
-from ..network import weights
-from ..network.model import FCOS
-from ..points import make_points
-from ..system.machine import pick_device
-from ..types import Batch
-from .probing import class_inputs
-from .setup import bundled, initialise, known_classes
+from ...assign import assign_batch
+from ...config import Config
+from ...data.dataset import Dataset
+from ...data.loader import eval_batches
+from ...data.tiles import tiled
+from ...errors import ImageError
+from ...losses import centerness_target, gather_positives
+from ...network import weights
+from ...network.model import FCOS
+from ...points import make_points
+from ...system.machine import pick_device
+from ...types import Batch
+from ..probing import class_inputs
+from ..setup import bundled, initialise, known_classes
 
 BACKBONE = "backbone"
 _IMAGES = 32  # that are looked at, evenly drawn

@@ -10,25 +10,25 @@ from typing import Protocol
 
 import numpy as np
 
-from ..config import Config
-from ..data.cache import kept_bytes, room
-from ..data.dataset import Dataset
-from ..data.image import read_image
-from ..errors import ConfigError, ImageError
-from ..inference.composite import OWN, Looks, compose
-from ..inference.dataset import Progress, predict_dataset
-from ..inference.detector import Detector
-from ..inference.tiles import Tiling
-from ..system.machine import Placement, cpu_cores, pick_device
-from ..system.terminal import clock
+from ...config import Config
+from ...data.cache import kept_bytes, room
+from ...data.dataset import Dataset
+from ...data.image import read_image
+from ...errors import ConfigError, ImageError
+from ...inference.composite import OWN, Looks, compose
+from ...inference.dataset import Progress, predict_dataset
+from ...inference.detector import Detector
+from ...inference.tiles import Tiling
+from ...system.machine import Placement, cpu_cores, pick_device
+from ...system.terminal import clock
+from ..clock import Budget, Deadline
+from ..memory import free_bytes, training_bytes
+from ..setup import bundled, known_classes
+from ..validation import eval_batch
 from . import plan as rules
-from .clock import Budget, Deadline
 from .facts import Facts, gather, through_tiles
-from .memory import free_bytes, training_bytes
 from .sample import sample_run
-from .setup import bundled, known_classes
 from .starting import Start, start_for
-from .validation import eval_batch
 
 LEAST, MOST = 0.5, 60 * 24 * 14  # minutes
 _SIZED = ("data.tile", "data.size", "data.max_size", "data.train_sizes")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..system.terminal import plural
+from ...system.terminal import plural
 from .facts import Facts
 
 Settings = dict[str, object]

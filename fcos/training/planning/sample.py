@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 
-from ..config import Config
-from ..data.dataset import Dataset
-from ..data.loader import train_loader
-from ..system.files import scratch
-from .ahead import Ahead
-from .loop import Trainer
-from .run import RunOptions
+from ...config import Config
+from ...data.dataset import Dataset
+from ...data.loader import train_loader
+from ...system.files import scratch
+from ..ahead import Ahead
+from ..loop import Trainer
+from ..run import RunOptions
 
 Make = Callable[[Config, Mapping[str, Dataset], RunOptions], Trainer]
 

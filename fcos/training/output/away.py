@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import FcosError
-from ..system import remote
-from ..system.files import files_below, scratch
+from ...errors import FcosError
+from ...system import remote
+from ...system.files import files_below, scratch
 
 _NOT_SENT = ("run.lock",)
 _STATE = "checkpoint-"

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from ..data.dataset import Dataset
-from ..data.image import read_image
-from ..data.tiles import empty_share, tiled
-from ..errors import ImageError
+from ...data.dataset import Dataset
+from ...data.image import read_image
+from ...data.tiles import empty_share, tiled
+from ...errors import ImageError
 
 _LOOKED = 100  # images that are looked at
 _SIDE = 24  # pixels of a patch

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from ..system.terminal import Bar
+from ...system.terminal import Bar
 
 if TYPE_CHECKING:
-    from ..evaluation.coco import Metrics
-    from .monitor import StepReport
+    from ...evaluation.coco import Metrics
+    from ..monitor import StepReport
 
 
 class Console:

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ..config import Config
-from ..errors import ConfigError, DataError, ModelError, first_line
-from ..losses import Normalizers
-from ..system.files import write_whole
-from ..system.readers import check_archive
-from ..types import Batch, Classes, Losses
-from .clock import Deadline
+from ...config import Config
+from ...errors import ConfigError, DataError, ModelError, first_line
+from ...losses import Normalizers
+from ...system.files import write_whole
+from ...system.readers import check_archive
+from ...types import Batch, Classes, Losses
+from ..clock import Deadline
 
 KEEP = 2
 _STEP = "fcos step"

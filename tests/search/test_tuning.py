@@ -17,13 +17,13 @@ pytest.importorskip("optuna")
 from fcos.errors import ConfigError, FcosError, MissingExtra
 from fcos.evaluation.coco import evaluate
 from fcos.presets import preset
-from fcos.training import tuning
+from fcos.search import tuning
+from fcos.search.journal import Folder
+from fcos.search.space import OneOf, Range, draw, ends, sort_ranges, start, usual, words
+from fcos.search.tuned import Tuned
+from fcos.search.tuning import Search, tune
 from fcos.training.data import Source
-from fcos.training.journal import Folder
 from fcos.training.run import Result
-from fcos.training.space import OneOf, Range, draw, ends, sort_ranges, start, usual, words
-from fcos.training.tuned import Tuned
-from fcos.training.tuning import Search, tune
 
 ABOUT = {
     "asked": {},

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from ..config import Config
-from ..errors import FcosError, require
-from ..system.environment import RUN_FILE
-from ..system.files import disk_reason, own, sweep, write_whole
-from ..system.readers import read_lines, read_text
+from ...config import Config
+from ...errors import FcosError, require
+from ...system.environment import RUN_FILE
+from ...system.files import disk_reason, own, sweep, write_whole
+from ...system.readers import read_lines, read_text
 
 if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger

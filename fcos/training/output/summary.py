@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from ..config import Config
-from ..data.dataset import Dataset
-from ..data.tiles import empty_share
-from ..system.machine import has_bf16, training_dtype
-from ..system.terminal import plural
-from .run import Around
+from ...config import Config
+from ...data.dataset import Dataset
+from ...data.tiles import empty_share
+from ...system.machine import has_bf16, training_dtype
+from ...system.terminal import plural
+from ..run import Around
 
 _CLASSES = 10  # lines of a split; labels.png and `fcos data info` have all
 

@@ -21,14 +21,14 @@ from ..errors import ConfigError, DataError, FcosError, require
 from ..evaluation.coco import Metrics
 from ..system.files import check_folder
 from ..system.terminal import clock, plural
+from ..training.clock import Budget
+from ..training.data import Source, choose
+from ..training.planning.minutes import Wish, check, prepare
+from ..training.program import data_words, given_settings, train
+from ..training.run import Result
+from ..training.stop import Stopped
 from . import space as spaces
-from .clock import Budget
-from .data import Source, choose
 from .journal import Folder
-from .minutes import Wish, check, prepare
-from .program import data_words, given_settings, train
-from .run import Result
-from .stop import Stopped
 from .tuned import Tuned
 
 _TRIALS = 24  # that the hours are divided into, where nobody says how long one takes

@@ -20,10 +20,10 @@ from typing import Any
 from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
-from ..config import Config, describe
-from ..errors import require
-from ..system.environment import RUN_FILE
-from ..system.readers import read_bytes
+from ...config import Config, describe
+from ...errors import require
+from ...system.environment import RUN_FILE
+from ...system.readers import read_bytes
 
 _JUDGED = ("AP", "AP50", "AP75", "val_loss")
 _PROJECT = "fcos"
