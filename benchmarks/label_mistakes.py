@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from fcos.analysis.common import label_mapping
-from fcos.data.image import read_image
+from fcos.data.images.reading import read_image
 from fcos.inference.load import load
 from fcos.labels.checking import Scores, error_of, open_all
 from fcos.labels.evidence import gather

@@ -24,8 +24,8 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from fcos.data.augment import Sample, fit
-from fcos.data.image import read_image, resized_shape
+from fcos.data.images.reading import read_image, resized_shape
+from fcos.data.loading.augment import Sample, fit
 
 SIZE, LONGEST = 800, 1333
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -45,8 +45,8 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from fcos.config import Config
 from fcos.data.dataset import Dataset
-from fcos.data.image import read_image
-from fcos.data.loader import train_loader
+from fcos.data.images.reading import read_image
+from fcos.data.loading.loader import train_loader
 from fcos.data.open import open_dataset, open_splits
 from fcos.demo.digits import NAMES, digits_dataset, make_scene
 from fcos.errors import ConfigError

@@ -183,7 +183,7 @@ def store(source: Path, rounds: int = 5) -> dict[str, float]:
     import s3fs
     from moto.server import ThreadedMotoServer
 
-    from fcos.data.loader import train_loader
+    from fcos.data.loading.loader import train_loader
     from fcos.data.open import open_splits
     from fcos.data.write import convert
     from fcos.presets import resolve

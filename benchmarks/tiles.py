@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcos.data.image import read_image
+from fcos.data.images.reading import read_image
 from fcos.data.open import open_dataset
 from fcos.evaluation.coco import evaluate
 from fcos.inference.composite import Looks, compose

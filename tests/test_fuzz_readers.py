@@ -21,7 +21,7 @@ from PIL import Image
 
 from fcos.config import Config
 from fcos.data.dataset import Dataset
-from fcos.data.image import image_header, load_image
+from fcos.data.images.reading import image_header, load_image
 from fcos.data.records import Record
 from fcos.evaluation.results import read_results
 from fcos.export.about import About, from_text

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tiny import make_shapes, tiny_config
 
 import fcos
-from fcos.data import loader
-from fcos.data.loader import eval_batches, train_loader
+from fcos.data.loading import loader
+from fcos.data.loading.loader import eval_batches, train_loader
 from fcos.data.open import open_dataset, open_splits
 from fcos.data.write import convert
 from fcos.errors import DataError, FcosError
@@ -40,10 +40,10 @@ GUARDED = {  # where such a name stands behind a question for it
     ("system/machine.py", "sched_getaffinity"),
     ("bench/ways.py", "sysconf"),  # behind a file of /proc
     ("training/clock.py", "sysconf"),  # AttributeError is caught
-    ("data/loader.py", "statvfs"),  # only where there is a /dev/shm
-    ("data/loader.py", "SIGALRM"),
-    ("data/loader.py", "SIGHUP"),
-    ("data/loader.py", "alarm"),
+    ("data/loading/loader.py", "statvfs"),  # only where there is a /dev/shm
+    ("data/loading/loader.py", "SIGALRM"),
+    ("data/loading/loader.py", "SIGHUP"),
+    ("data/loading/loader.py", "alarm"),
     ("cli/models.py", "nice"),
     ("serving/metrics.py", "kill"),
     ("export/browser.py", "geteuid"),  # find_chromium gives None before

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..config import DataConfig
 from ..data.classes import match_classes
-from ..data.image import resized_shape
+from ..data.images.reading import resized_shape
 from ..errors import DataError
 from ..points import padded
 from ..types import Classes, Points

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ..data.dataset import EXAMPLES
-from ..data.image import read_image
+from ..data.images.reading import read_image
 from ..errors import ImageError
 from ..show.axes import INK, MUTED, class_name, new_figure, style
 from ..show.draw import level_in_plot

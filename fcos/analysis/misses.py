@@ -27,7 +27,7 @@ from torch import Tensor
 from ..assign import assign, candidates
 from ..boxes import clip, iou
 from ..config import AssignConfig, DecodeConfig
-from ..data.image import read_image
+from ..data.images.reading import read_image
 from ..decode import decode_image, select
 from ..errors import DataError, ImageError
 from ..evaluation.metrics import match_image

@@ -298,8 +298,8 @@ def show(
 def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
     import numpy as np
 
-    from ..data.cache import Reader
-    from ..data.loader import load_sample
+    from ..data.loading.cache import Reader
+    from ..data.loading.loader import load_sample
     from ..errors import ImageError
     from ..show.draw import Marks, draw_boxes
 
@@ -320,10 +320,10 @@ def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
 
 
 def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], seed: int) -> list[np.ndarray]:
-    from ..data.cache import Reader
     from ..data.classes import as_seen
-    from ..data.loader import Source, train_sample
-    from ..data.sampler import Sampler
+    from ..data.loading.cache import Reader
+    from ..data.loading.loader import Source, train_sample
+    from ..data.loading.sampler import Sampler
     from ..data.tiles import tiled
     from ..show.draw import Marks, draw_boxes
 

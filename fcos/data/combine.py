@@ -13,8 +13,8 @@ from ..types import Classes
 from . import kinds
 from .dataset import Dataset, Note, merge
 from .duplicates import alike
+from .formats.common.pages import in_order
 from .kinds import Kind
-from .pages import in_order
 from .splits import TAUGHT, draw_holdout, hold_out
 
 

@@ -23,7 +23,7 @@ from ..errors import ImageError
 from ..system.machine import cpu_cores
 from ..system.readers import read_bytes
 from ..system.terminal import track
-from .image import IMAGE_LIMIT, read_image
+from .images.reading import IMAGE_LIMIT, read_image
 
 RADIUS = 5  # bits of 64
 ALIKE = 8.0  # mean difference of the thumbnails, of 255

@@ -11,8 +11,8 @@ from ..system.environment import RUN_FILE
 from ..system.readers import uncollected
 from ..system.terminal import plural
 from .dataset import Dataset, Sources
-from .lists import share_out, told
-from .pages import in_order
+from .formats.common.lists import share_out, told
+from .formats.common.pages import in_order
 from .registry import Format, ReadOptions, format_named, formats, recognise
 from .splits import JUDGED, canonical_split, default_split, name_of
 from .tree import DataSource, Tree

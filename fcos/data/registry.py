@@ -15,7 +15,7 @@ from .probe import Probe
 from .tree import Tree
 
 if TYPE_CHECKING:
-    from .writing import Output
+    from .formats.common.writing import Output
 
 NAMES = (
     *("coco", "yolo", "voc", "labelstudio", "labelme", "labelmexml", "cvat", "ndjson", "huggingface"),

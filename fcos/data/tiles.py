@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .augment import cut_boxes
 from .dataset import Dataset
+from .loading.augment import cut_boxes
 from .records import Record, Size, Window
 
 OVERLAP = 0.2  # of two neighbours, as a share of the side

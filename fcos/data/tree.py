@@ -18,8 +18,8 @@ from pathlib import Path
 from ..errors import DataError, or_near
 from ..system.files import around, left_out
 from ..system.remote import is_remote, local
-from .image import SUFFIXES
-from .pairing import Images
+from .formats.common.pairing import Images
+from .images.reading import SUFFIXES
 from .probe import ARCHIVES, Probe, stem_of, suffix_of
 from .splits import is_generic, split_of_folder
 

@@ -11,9 +11,9 @@ from ..system.files import whole_folder
 from ..system.terminal import some
 from ..types import Classes
 from .dataset import Dataset
+from .formats.common.writing import Output, disk_error, renamed
 from .registry import format_named, formats
 from .tree import DataSource
-from .writing import Output, disk_error, renamed
 
 SCORED = ("labelstudio", "cvat", "labelme", "coco", "yolo")  # formats with a place for scores and who proposes
 

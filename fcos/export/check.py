@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..boxes import iou
-from ..data.image import read_image
+from ..data.images.reading import read_image
 from ..decode import solid
 from ..types import Detections
 

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from ..data.classes import as_seen
-from ..data.image import read_image
+from ..data.images.reading import read_image
 from ..data.open import open_dataset, open_judged, split_names
 from ..data.splits import TAUGHT, default_split
 from ..errors import ConfigError, FcosError, ImageError, ModelError, first_line

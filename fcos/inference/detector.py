@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import Config
-from ..data.image import resize, resized_shape
+from ..data.images.reading import resize, resized_shape
 from ..decode import calibrated, decode
 from ..detections import Kept, Results
 from ..errors import ModelError

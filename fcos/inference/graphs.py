@@ -29,7 +29,7 @@ import torch
 from pydantic import Field
 
 from ..config import Config
-from ..data.image import image_size, read_image
+from ..data.images.reading import image_size, read_image
 from ..errors import FcosError, ImageError, MissingExtra, first_line
 from ..export.about import About, Dtype
 from ..export.open import open_runtime, read_about, write_export

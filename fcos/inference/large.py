@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.image import MAX_PIXELS, image_size, read_image
+from ..data.images.reading import MAX_PIXELS, image_size, read_image
 from ..data.records import Size, Window
 from ..errors import ImageError, first_line, require
 from ..system.readers import open_file

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from ..data.image import SUFFIXES, load_image
+from ..data.images.reading import SUFFIXES, load_image
 from ..errors import DataError, or_near
 from ..system import remote
 from ..system.files import files_below, folders_below
@@ -24,7 +24,7 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Tensor | Imag
 
 
 def load_source(source: Source) -> np.ndarray:
-    """Any source as [H,W,3] uint8 RGB, see `fcos.data.image.load_image`; ImageError where it cannot be one."""
+    """Any source as [H,W,3] uint8 RGB, see `fcos.data.images.reading.load_image`; ImageError where it cannot be one."""
     return load_image(source)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.image import image_size, read_image
+from ..data.images.reading import image_size, read_image
 from ..data.records import Window
 from ..errors import ImageError
 from ..system.machine import cpu_cores, pick_device

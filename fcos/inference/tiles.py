@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import Config, DataConfig
-from ..data.image import resize
+from ..data.images.reading import resize
 from ..data.records import Size, Window
 from ..data.tiles import OVERLAP, cut_windows
 from ..errors import ConfigError

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.image import SUFFIXES as PICTURES
+from ..data.images.reading import SUFFIXES as PICTURES
 from ..errors import FcosError, ImageError
 from ..system.files import file_name
 from ..system.readers import open_file

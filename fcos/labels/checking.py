@@ -11,7 +11,7 @@ import numpy as np
 
 from ..analysis.common import label_mapping, with_files
 from ..data.dataset import Dataset, merge
-from ..data.image import read_image
+from ..data.images.reading import read_image
 from ..data.open import open_splits
 from ..data.runs import run_of, stored_sources
 from ..data.tree import DataSource

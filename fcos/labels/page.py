@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..data.image import read_image
+from ..data.images.reading import read_image
 from ..system.files import ASSETS, write_whole
 from ..system.terminal import data_name, plain
 from .inject import CLASS, DUPLICATE, SPURIOUS

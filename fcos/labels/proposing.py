@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.dataset import Dataset
-from ..data.image import read_image
+from ..data.images.reading import read_image
 from ..data.records import Record
 from ..data.write import SCORED, check_new, convert
 from ..errors import DataError, ImageError

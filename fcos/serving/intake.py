@@ -19,7 +19,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from ..data.image import image_header
+from ..data.images.reading import image_header
 from ..errors import ImageError, first_line
 from .options import Limits, Refused
 

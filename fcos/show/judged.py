@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.dataset import Dataset
-from ..data.image import read_image
+from ..data.images.reading import read_image
 from ..errors import ImageError
 from ..evaluation.calibration import Calibration, calibration
 from ..evaluation.coco import confusion_matrix, curves, flatten
@@ -152,7 +152,7 @@ def show(detector: Detector, record: Record, classes: Classes, score: float = SC
     import numpy as np
 
     from ..data.classes import match_classes
-    from ..data.image import read_image
+    from ..data.images.reading import read_image
     from .draw import Marks, draw_boxes
 
     pixels = read_image(str(record.path))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..analysis.common import with_files
-from ..data.image import read_image
+from ..data.images.reading import read_image
 from ..errors import ModelError
 from ..system.terminal import track
 from ..types import Detections

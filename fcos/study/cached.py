@@ -18,7 +18,7 @@ from ..analysis.explain import Raw
 from ..assign import assign
 from ..boxes import nms, to_corners
 from ..config import Config, DecodeConfig
-from ..data.image import read_image
+from ..data.images.reading import read_image
 from ..decode import Candidates as Admitted
 from ..decode import admit, finish, trim
 from ..inference.detector import Detector

@@ -17,8 +17,8 @@ from torch import Tensor
 from ..assign import assign_batch
 from ..config import Config
 from ..data.dataset import Dataset
-from ..data.loader import train_loader
-from ..data.sampler import Sampler
+from ..data.loading.loader import train_loader
+from ..data.loading.sampler import Sampler
 from ..data.tiles import tiled
 from ..errors import OtherProcess
 from ..evaluation.uncertainty import Draws, intervals

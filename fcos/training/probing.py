@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..assign import assign_batch
 from ..config import Config
 from ..data.dataset import Dataset
-from ..data.loader import eval_batches
+from ..data.loading.loader import eval_batches
 from ..losses import gather_positives
 from ..network.model import FCOS
 from ..points import make_points

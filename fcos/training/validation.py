@@ -15,7 +15,7 @@ from ..assign import assign_batch
 from ..config import Config, LossConfig
 from ..data.classes import UNKNOWN, match_classes
 from ..data.dataset import Dataset
-from ..data.loader import eval_batches
+from ..data.loading.loader import eval_batches
 from ..evaluation.coco import Metrics
 from ..losses import Assignment, Normalizers, count, fcos_loss, normalizers
 from ..network.model import FCOS

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcos.data import augment
-from fcos.data.augment import Sample
+from fcos.data.loading import augment
+from fcos.data.loading.augment import Sample
 from fcos.data.records import Window
 
 FILL = (0, 0, 0)

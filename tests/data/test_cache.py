@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from fcos.config import DataConfig
-from fcos.data import cache
-from fcos.data.cache import Reader, kept_bytes, room
 from fcos.data.dataset import Dataset
+from fcos.data.loading import cache
+from fcos.data.loading.cache import Reader, kept_bytes, room
 from fcos.data.records import Record
 from fcos.system import terminal
 from fcos.system.machine import UNKNOWN

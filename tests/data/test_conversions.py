@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fcos.data.dataset import Dataset
-from fcos.data.image import image_header
+from fcos.data.images.reading import image_header
 from fcos.data.open import open_splits
 from fcos.data.records import Record
 from fcos.data.registry import formats

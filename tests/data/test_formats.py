@@ -7,10 +7,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from fcos.data import assemble, kinds
+from fcos.data import kinds
 from fcos.data.dataset import Note
-from fcos.data.image import turn_boxes
-from fcos.data.jpeg import Header
+from fcos.data.formats.common import assemble
+from fcos.data.images.jpeg import Header
+from fcos.data.images.reading import turn_boxes
 from fcos.data.kinds import Kind
 from fcos.data.open import open_dataset, open_splits
 from fcos.errors import DataError

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from fcos.data.image import (
+from fcos.data.images.reading import (
     image_header,
     image_size,
     load_image,

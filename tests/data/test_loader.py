@@ -7,7 +7,7 @@ from PIL import Image
 
 from fcos.config import Config
 from fcos.data.dataset import Dataset
-from fcos.data.loader import Sampler, count_workers, eval_batches, train_loader
+from fcos.data.loading.loader import Sampler, count_workers, eval_batches, train_loader
 from fcos.data.records import Record
 from fcos.errors import ConfigError, DataError, ImageError
 from fcos.types import Classes

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fcos.data import pairing
-from fcos.data.pairing import Images
+from fcos.data.formats.common import pairing
+from fcos.data.formats.common.pairing import Images
 
 ROOT = Path("/r")
 

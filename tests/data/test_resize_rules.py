@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.models.detection.transform import _resize_image_and_masks
 
-from fcos.data.image import resized_shape
+from fcos.data.images.reading import resized_shape
 
 
 def test_floor_equals_torchvision_on_many_sizes():

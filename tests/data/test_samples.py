@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcos.data.coco_columns import box_of_runs
+from fcos.data.formats.common.coco_columns import box_of_runs
 from fcos.data.open import open_dataset, open_splits
 from fcos.data.write import convert
 from fcos.errors import DataError

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tiny import fcos, make_shapes, tiny_config
 
-from fcos.data.loader import train_loader
+from fcos.data.loading.loader import train_loader
 from fcos.data.open import open_dataset, open_splits
 from fcos.data.write import convert
 from fcos.errors import DataError, FcosError

@@ -5,12 +5,12 @@ import pytest
 from PIL import Image
 
 from fcos.config import Config
-from fcos.data.augment import cut
-from fcos.data.cache import Reader
 from fcos.data.dataset import Dataset
-from fcos.data.loader import load_sample, train_loader
+from fcos.data.loading.augment import cut
+from fcos.data.loading.cache import Reader
+from fcos.data.loading.loader import load_sample, train_loader
+from fcos.data.loading.sampler import Sampler
 from fcos.data.records import Record, Window
-from fcos.data.sampler import Sampler
 from fcos.data.tiles import empty_share, tiled
 from fcos.errors import ConfigError
 from fcos.types import Classes

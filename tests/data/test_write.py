@@ -10,7 +10,7 @@ from PIL import Image
 from processes import small_disk
 
 from fcos.data.dataset import Dataset
-from fcos.data.image import load_image
+from fcos.data.images.reading import load_image
 from fcos.data.open import open_dataset, open_splits
 from fcos.data.records import Record
 from fcos.data.registry import formats

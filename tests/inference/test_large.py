@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcos.data.image import read_image
+from fcos.data.images.reading import read_image
 from fcos.data.records import Window
 from fcos.detections import Detections
 from fcos.errors import ImageError

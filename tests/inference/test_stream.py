@@ -14,7 +14,7 @@ from matching import assert_same_detections
 from PIL import Image
 from tiny import NAMES, tiny_config
 
-from fcos.data.image import read_image
+from fcos.data.images.reading import read_image
 from fcos.errors import ImageError
 from fcos.inference import stream
 from fcos.inference.detector import Detector

@@ -15,7 +15,7 @@ from PIL import Image
 from test_serve import CAT, PHOTOS, ask, odd_pictures, serving
 from tiny import NAMES, fcos, tiny_config
 
-from fcos.data.image import read_image
+from fcos.data.images.reading import read_image
 from fcos.decode import decode
 from fcos.errors import ModelError
 from fcos.export import check, seal

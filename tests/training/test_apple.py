@@ -5,7 +5,7 @@ import torch
 from apple import Apple
 from tiny import make_shapes, options, tiny_config
 
-from fcos.data.loader import train_loader
+from fcos.data.loading.loader import train_loader
 from fcos.data.open import open_splits
 from fcos.points import make_points
 from fcos.training.loop import Trainer

@@ -19,9 +19,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fcos.config import Config
-from fcos.data.loader import train_loader
+from fcos.data.loading.loader import train_loader
+from fcos.data.loading.sampler import Sampler
 from fcos.data.open import open_splits
-from fcos.data.sampler import Sampler
 from fcos.errors import ConfigError, DeviceError
 from fcos.network import weights
 from fcos.presets import PRESETS, preset
@@ -585,7 +585,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from fcos.cli import main
-from fcos.data.sampler import Sampler
+from fcos.data.loading.sampler import Sampler
 
 old, plain = Sampler.__init__, DistributedDataParallel.__init__
 

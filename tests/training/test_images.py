@@ -182,7 +182,7 @@ def test_labels_of_one_class_without_a_box(tmp_path):
 
 def test_a_batch_is_drawn_with_its_points(shapes, tmp_path):
     from fcos.assign import assign_batch
-    from fcos.data.loader import train_loader
+    from fcos.data.loading.loader import train_loader
     from fcos.points import make_points
     from fcos.show.draw import level_color
 

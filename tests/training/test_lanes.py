@@ -9,7 +9,7 @@ from tiny import equal_states, learn, make_shapes, one_step, options, tiny_confi
 from torch import nn
 
 from fcos.config import TrainConfig
-from fcos.data.loader import train_loader
+from fcos.data.loading.loader import train_loader
 from fcos.data.open import open_splits
 from fcos.network import weights
 from fcos.training.lanes import Lanes, lanes_for

@@ -158,7 +158,7 @@ def test_accumulation_gives_the_same_gradients(shapes, tmp_path):
         trainer.network.double()
         trainer.optimizer.step = lambda: None
         trainer.optimizer.zero_grad = lambda: None
-        from fcos.data.loader import train_loader
+        from fcos.data.loading.loader import train_loader
 
         one_step(trainer, next(iter(train_loader(shapes["train"], config))))
         gradients.append({n: p.grad.clone() for n, p in trainer.network.named_parameters() if p.grad is not None})
@@ -214,7 +214,7 @@ def test_learning_rate_by_hand():
 def test_a_run_whose_images_find_no_memory_lets_go_of_its_folder(shapes, tmp_path, monkeypatch):
     """Its process may go on, as in a notebook: the run can be resumed there."""
     config = tiny_config(data={"cache": "ram"}, train={"iterations": 1, "eval_every": 0})
-    monkeypatch.setattr("fcos.data.cache.free_memory", lambda: 0)
+    monkeypatch.setattr("fcos.data.loading.cache.free_memory", lambda: 0)
     with pytest.raises(DataError, match="cache=ram needs"):
         learn(config, shapes, tmp_path / "run")
     with pytest.raises(DataError, match="cache=ram needs"), sample_run(config, shapes, "none", "cpu", kept := Kept()):

@@ -8,7 +8,7 @@ from tiny import make_shapes, options, tiny_config
 from torchvision.ops import sigmoid_focal_loss
 
 from fcos.assign import assign_batch
-from fcos.data.loader import eval_batches
+from fcos.data.loading.loader import eval_batches
 from fcos.data.open import open_dataset, open_splits
 from fcos.losses import Assignment, fcos_loss
 from fcos.network import weights

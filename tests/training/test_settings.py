@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import equal_states, learn, make_shapes, one_step, options, tiny_config
 
-from fcos.data.loader import train_loader
+from fcos.data.loading.loader import train_loader
 from fcos.data.open import open_splits
 from fcos.errors import ConfigError, ModelError
 from fcos.evaluation.coco import evaluate

@@ -20,18 +20,18 @@ from ...errors import DataError
 from ...system.json_rows import read_json_rows
 from ...types import Classes
 from .. import kinds
-from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
-from ..coco_columns import ABSENT, Columns, float_of
 from ..dataset import Dataset, Sources
 from ..ids import Id, id_of, look_up, settle, spelled
 from ..kinds import Kind
-from ..pages import in_order
-from ..pairing import clean_name
 from ..probe import Probe, stem_of
 from ..registry import Format, ReadOptions
 from ..splits import split_of_file
 from ..tree import Tree
-from ..writing import Output, count, names_of
+from .common.assemble import ImageFile, Problems, Rows, assemble, check_classes
+from .common.coco_columns import ABSENT, Columns, float_of
+from .common.pages import in_order
+from .common.pairing import clean_name
+from .common.writing import Output, count, names_of
 
 _PREFIX = re.compile(r"^_?(instances|annotations?|labels)[._-]*", re.IGNORECASE)
 _WHOLE = ("_annotations.coco", "annotations", "instances", "labels", "coco", "result", "dataset")

@@ -12,12 +12,12 @@ from typing import Any
 from ...errors import DataError
 from ...system.readers import read_json
 from ..dataset import Dataset, Sources
-from ..pages import Object, Page, Reading, listed_classes
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..values import dicts, mapping, number, word
-from ..writing import Output, left_out, names_of, short
+from .common.pages import Object, Page, Reading, listed_classes
+from .common.values import dicts, mapping, number, word
+from .common.writing import Output, left_out, names_of, short
 
 _NAMES = ("image", "imagefilename", "imageFilename")
 

@@ -17,12 +17,12 @@ from ...errors import DataError
 from ...system.readers import read_text
 from ...system.terminal import plural
 from ..dataset import Dataset, Sources
-from ..pages import Object, Page, Reading, listed_classes
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..values import number, size, yes
-from ..writing import Output, names_of, short
+from .common.pages import Object, Page, Reading, listed_classes
+from .common.values import number, size, yes
+from .common.writing import Output, names_of, short
 
 _LIMIT = 4096 << 20
 COLUMNS = {

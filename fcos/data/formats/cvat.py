@@ -18,12 +18,12 @@ from ...errors import DataError
 from ...system.readers import MB, read_xml
 from ...types import Classes
 from ..dataset import Dataset, Sources
-from ..pages import Box, Object, Page, Reading
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..values import NAN, around, number, size, turned, yes
-from ..writing import Output, attribute, left_out, names_of, short, text
+from .common.pages import Box, Object, Page, Reading
+from .common.values import NAN, around, number, size, turned, yes
+from .common.writing import Output, attribute, left_out, names_of, short, text
 
 _LIMIT = 2048 * MB
 _MOST_FRAMES = 10_000_000

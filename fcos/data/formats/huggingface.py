@@ -19,12 +19,12 @@ from ...system.readers import parse_json, read_lines, read_text
 from ...system.terminal import plural
 from ...types import Classes
 from ..dataset import Dataset, Sources
-from ..pages import Object, Page, Reading
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..values import NAN, dicts, mapping, number, word, yes
-from ..writing import Output, names_of, need_images, short
+from .common.pages import Object, Page, Reading
+from .common.values import NAN, dicts, mapping, number, word, yes
+from .common.writing import Output, names_of, need_images, short
 
 _LIMIT = 4096 << 20
 _BOXES = ("bbox", "bboxes", "boxes", "box")

@@ -13,12 +13,12 @@ from ...errors import DataError
 from ...system.readers import read_lines
 from ...system.terminal import plural
 from ..dataset import Dataset, Sources
-from ..pages import ANY, Object, Page, Reading, listed_classes
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..values import number
-from ..writing import Output, stems_of
+from .common.pages import ANY, Object, Page, Reading, listed_classes
+from .common.values import number
+from .common.writing import Output, stems_of
 
 
 def _sniff(probe: Probe) -> bool:

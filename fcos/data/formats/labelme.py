@@ -14,12 +14,12 @@ from typing import Any
 from ...errors import DataError
 from ...system.readers import read_json
 from ..dataset import Dataset, Sources
-from ..pages import Box, Object, Page, Reading, listed_classes
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..values import around, bounds, dicts, mapping, number, size, word, yes
-from ..writing import Output, names_of, short
+from .common.pages import Box, Object, Page, Reading, listed_classes
+from .common.values import around, bounds, dicts, mapping, number, size, word, yes
+from .common.writing import Output, names_of, short
 
 
 def _sniff(probe: Probe) -> bool:

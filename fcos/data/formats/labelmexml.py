@@ -12,11 +12,11 @@ from xml.etree.ElementTree import Element
 from ...errors import DataError
 from ...system.readers import read_xml
 from ..dataset import Sources
-from ..pages import Box, Object, Page, Reading, listed_classes
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..values import around, number, size, yes
+from .common.pages import Box, Object, Page, Reading, listed_classes
+from .common.values import around, number, size, yes
 
 
 def sniff(probe: Probe) -> bool:

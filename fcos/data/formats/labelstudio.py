@@ -17,12 +17,12 @@ from urllib.parse import quote, unquote
 from ...errors import DataError
 from ...system.readers import read_json
 from ..dataset import Dataset, Sources
-from ..pages import Box, Object, Page, Reading, listed_classes
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..values import NAN, bounds, dicts, mapping, number, size, turned, word
-from ..writing import Output, attribute, names_of, shares
+from .common.pages import Box, Object, Page, Reading, listed_classes
+from .common.values import NAN, bounds, dicts, mapping, number, size, turned, word
+from .common.writing import Output, attribute, names_of, shares
 
 _KINDS = ("rectanglelabels", "polygonlabels", "ellipselabels", "labels")
 

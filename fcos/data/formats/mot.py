@@ -16,12 +16,12 @@ from ...errors import DataError
 from ...system.readers import read_lines, read_text
 from ...types import Classes
 from ..dataset import Dataset, Sources
-from ..pages import Object, Page, Reading
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..values import number, size
-from ..writing import Output, need_images, short
+from .common.pages import Object, Page, Reading
+from .common.values import number, size
+from .common.writing import Output, need_images, short
 
 # fmt: off
 NAMES = (

@@ -15,13 +15,13 @@ from ...errors import DataError
 from ...system.readers import parse_json, read_lines
 from ...types import Classes
 from ..dataset import Dataset, Sources
-from ..pages import Object, Page, Reading
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..splits import canonical_split
 from ..tree import Tree
-from ..values import around, mapping, number, size, word
-from ..writing import Output, left_out, names_of, shares
+from .common.pages import Object, Page, Reading
+from .common.values import around, mapping, number, size, word
+from .common.writing import Output, left_out, names_of, shares
 
 _LIMIT = 4096 << 20
 

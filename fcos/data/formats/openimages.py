@@ -16,12 +16,12 @@ from ...errors import DataError
 from ...system.terminal import plural
 from ...types import Classes
 from ..dataset import Dataset, Sources
-from ..pages import Object, Page, Reading
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..values import number, yes
-from ..writing import Output, need_images, shares, stems_of
+from .common.pages import Object, Page, Reading
+from .common.values import number, yes
+from .common.writing import Output, need_images, shares, stems_of
 from .csv import read_rows
 
 _NEEDED = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")

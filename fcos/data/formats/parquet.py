@@ -18,13 +18,13 @@ from ...system.files import write_whole
 from ...system.machine import cache_folder
 from ...system.readers import PARQUET_LIMIT, open_file, parse_json, read_bytes
 from ..dataset import Dataset, Sources
-from ..image import IMAGE_LIMIT
-from ..pages import Page, Reading
+from ..images.reading import IMAGE_LIMIT
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..values import mapping, size, word
-from ..writing import Output, names_of, need_images
+from .common.pages import Page, Reading
+from .common.values import mapping, size, word
+from .common.writing import Output, names_of, need_images
 from .huggingface import names_in, numbered, objects_of, readme_names
 
 _ENDS = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "RIFF": ".webp"}

@@ -14,13 +14,13 @@ from ...errors import DataError
 from ...system.readers import read_json
 from ...types import Classes
 from ..dataset import Dataset, Sources
-from ..pages import Object, Page, Reading
 from ..probe import Probe, stem_of
 from ..registry import Format, ReadOptions
 from ..splits import WORDS
 from ..tree import Tree
-from ..values import bounds, dicts, mapping, size, word
-from ..writing import Output, names_of, short
+from .common.pages import Object, Page, Reading
+from .common.values import bounds, dicts, mapping, size, word
+from .common.writing import Output, names_of, short
 
 
 def _sniff(probe: Probe) -> bool:

@@ -14,13 +14,13 @@ from ...system.readers import read_lines, read_xml
 from ...system.terminal import plural
 from ...types import Classes
 from ..dataset import Dataset, Sources
-from ..pages import Object, Page, Reading
 from ..probe import Probe
 from ..records import Size
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..writing import Output, short, stems_of, text
 from . import labelmexml
+from .common.pages import Object, Page, Reading
+from .common.writing import Output, short, stems_of, text
 
 # fmt: off
 VOC_NAMES = (

@@ -19,13 +19,13 @@ from ...errors import DataError
 from ...system import tars
 from ...system.readers import MB, open_file, parse_json, read_bytes
 from ..dataset import Dataset, Sources
-from ..image import IMAGE_LIMIT, SUFFIXES
-from ..pages import Page, Reading, listed_classes
+from ..images.reading import IMAGE_LIMIT, SUFFIXES
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from ..values import mapping, size
-from ..writing import Output, names_of, need_images
+from .common.pages import Page, Reading, listed_classes
+from .common.values import mapping, size
+from .common.writing import Output, names_of, need_images
 from .huggingface import objects_of
 
 _IMAGES = 1000  # of a shard at most

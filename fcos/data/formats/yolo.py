@@ -23,19 +23,19 @@ from ...system.readers import read_json, read_lines
 from ...system.terminal import plural
 from ...types import Classes
 from .. import kinds
-from ..assemble import ImageFile, Problems, Rows, assemble, check_classes
 from ..dataset import Dataset, Sources
-from ..image import image_size
+from ..images.reading import image_size
 from ..kinds import Kind
-from ..lists import share_out, told
-from ..pages import in_order
-from ..pairing import clean_name, folder_key
 from ..probe import Probe, stem_of
 from ..registry import Format, ReadOptions
 from ..splits import ALIASES, canonical_split
 from ..tree import Tree
-from ..writing import Output, count, left_out, names_of, need_images, shares
-from ..yolo_yaml import DataFile
+from .common.assemble import ImageFile, Problems, Rows, assemble, check_classes
+from .common.lists import share_out, told
+from .common.pages import in_order
+from .common.pairing import clean_name, folder_key
+from .common.writing import Output, count, left_out, names_of, need_images, shares
+from .common.yolo_yaml import DataFile
 
 _KEYS = ("train", "val", "test", "minival", *ALIASES)
 _NAMES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt", "class_names.txt")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ...data.dataset import Dataset
-from ...data.image import read_image
+from ...data.images.reading import read_image
 from ...data.tiles import empty_share, tiled
 from ...errors import ImageError
 

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from ...config import Config
-from ...data.cache import kept_bytes, room
 from ...data.dataset import Dataset
-from ...data.image import read_image
+from ...data.images.reading import read_image
+from ...data.loading.cache import kept_bytes, room
 from ...errors import ConfigError, ImageError
 from ...inference.composite import OWN, Looks, compose
 from ...inference.dataset import Progress, predict_dataset

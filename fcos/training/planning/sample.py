@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 
 from ...config import Config
 from ...data.dataset import Dataset
-from ...data.loader import train_loader
+from ...data.loading.loader import train_loader
 from ...system.files import scratch
 from ..ahead import Ahead
 from ..loop import Trainer

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ...assign import assign_batch
 from ...config import Config
 from ...data.dataset import Dataset
-from ...data.loader import eval_batches
+from ...data.loading.loader import eval_batches
 from ...data.tiles import tiled
 from ...errors import ImageError
 from ...losses import centerness_target, gather_positives

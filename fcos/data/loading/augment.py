@@ -10,9 +10,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ..overlap import area
-from .image import resize
-from .records import Window
+from ...overlap import area
+from ..images.reading import resize
+from ..records import Window
 
 KEEP = 0.3  # a box of which less than this share is left becomes a region to ignore
 Color = tuple[int, int, int]

@@ -14,17 +14,17 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from ..errors import DataError, one_line
-from ..system import tars
-from ..system.files import disk_reason, file_name, write_whole
-from ..system.readers import read_bytes
-from ..system.terminal import plural
-from ..types import Classes
-from .augment import clip
-from .dataset import Dataset
-from .image import IMAGE_LIMIT
-from .records import Record
-from .splits import WORDS
+from ....errors import DataError, one_line
+from ....system import tars
+from ....system.files import disk_reason, file_name, write_whole
+from ....system.readers import read_bytes
+from ....system.terminal import plural
+from ....types import Classes
+from ...dataset import Dataset
+from ...images.reading import IMAGE_LIMIT
+from ...loading.augment import clip
+from ...records import Record
+from ...splits import WORDS
 
 _NO_PRIVILEGE = 1314  # Windows' ERROR_PRIVILEGE_NOT_HELD
 _FOLDERS = frozenset(("images", "JPEGImages", "all", *WORDS))

@@ -17,19 +17,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import DataError, ImageError
-from ..system.readers import read_lines
-from ..types import Classes
-from . import kinds
+from ....errors import DataError, ImageError
+from ....system.readers import read_lines
+from ....types import Classes
+from ... import kinds
+from ...dataset import Dataset, Note, Sources
+from ...images.reading import SUFFIXES, image_header
+from ...probe import stem_of
+from ...records import Size
+from ...splits import ORDER, split_of_file
+from ...tree import Tree
 from .assemble import ImageFile, Problems, Rows, assemble, check_classes
-from .dataset import Dataset, Note, Sources
-from .image import SUFFIXES, image_header
 from .lists import share_out, told
 from .pairing import clean_name, folder_key
-from .probe import stem_of
-from .records import Size
-from .splits import ORDER, split_of_file
-from .tree import Tree
 
 Box = tuple[float, float, float, float]
 ANY = "*any class*"  # the class of a region that is to be ignored whatever the class is

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from ..errors import DataError
-from .splits import is_generic, split_of_folder
+from ....errors import DataError
+from ...splits import is_generic, split_of_folder
 
 _Folders = tuple[str, ...]
 _PLAIN = re.compile(r"[\w-][\w. -]*(?:/[\w-][\w. -]*)*")  # no folder of it is . or ..

@@ -14,14 +14,14 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import DataError, ImageError
-from ..system.files import text_name
-from . import kinds
-from .dataset import EXAMPLES, Note
-from .ids import Id
-from .image import image_header, turn_boxes
-from .kinds import Kind
-from .records import Boxes, Records, Size, Table
+from ....errors import DataError, ImageError
+from ....system.files import text_name
+from ... import kinds
+from ...dataset import EXAMPLES, Note
+from ...ids import Id
+from ...images.reading import image_header, turn_boxes
+from ...kinds import Kind
+from ...records import Boxes, Records, Size, Table
 
 
 @dataclass

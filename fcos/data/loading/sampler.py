@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..config import DataConfig, TrainConfig
-from ..errors import ConfigError, DataError
-from ..points import padded
-from .dataset import Dataset
-from .image import resized_shape
-from .records import Size
-from .tiles import empty_share
+from ...config import DataConfig, TrainConfig
+from ...errors import ConfigError, DataError
+from ...points import padded
+from ..dataset import Dataset
+from ..images.reading import resized_shape
+from ..records import Size
+from ..tiles import empty_share
 
 ORDER_STREAM, SIZE_STREAM, IMAGE_STREAM = 1, 2, 3  # keep the random numbers of each purpose apart
 

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from ..errors import ImageWarning
+from ...errors import ImageWarning
 from .jpeg import Jpeg, first_bits
 
 ZEROS = bytes(64)  # an end that no compressed data has

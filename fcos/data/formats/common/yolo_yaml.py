@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from ..system.core_yaml import read_yaml
-from ..system.files import files_below, is_there
-from ..system.readers import read_lines
-from ..system.terminal import plural
-from ..types import Classes
-from . import kinds
+from ....errors import DataError
+from ....system.core_yaml import read_yaml
+from ....system.files import files_below, is_there
+from ....system.readers import read_lines
+from ....system.terminal import plural
+from ....types import Classes
+from ... import kinds
+from ...images.reading import SUFFIXES
+from ...tree import Tree
 from .assemble import Problems, check_classes
-from .image import SUFFIXES
 from .pairing import clean_name
-from .tree import Tree
 
 _MOST_CLASSES = 100_000
 

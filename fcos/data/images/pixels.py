@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from ..errors import ImageError, ImageWarning
+from ...errors import ImageError, ImageWarning
 
 _STRIP = 1 << 22  # pixels that are converted at a time
 

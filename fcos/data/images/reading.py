@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..config import ResizeRule
-from ..errors import ImageError, ImageWarning, first_line
-from ..system.readers import MB, open_file, read_bytes
+from ...config import ResizeRule
+from ...errors import ImageError, ImageWarning, first_line
+from ...system.readers import MB, open_file, read_bytes
 from . import gif, png
 from .jpeg import ORIENTATION, Header, Jpeg, count_scans, parse_jpeg, valid_orientation
 from .jpeg_end import ZEROS, tell_of_cut

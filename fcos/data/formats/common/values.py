@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from ...records import Size
 from .pages import Box
-from .records import Size
 
 NAN = float("nan")
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from . import kinds
-from .dataset import EXAMPLES, Dataset, Note, Sources
-from .splits import TAUGHT
+from ... import kinds
+from ...dataset import EXAMPLES, Dataset, Note, Sources
+from ...splits import TAUGHT
 
 T = TypeVar("T", bound=Hashable)
 

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ..config import Config, DataConfig
-from ..errors import DataError, FcosError, ImageError
-from ..system.machine import cpu_cores
-from ..types import Batch, Target
+from ...config import Config, DataConfig
+from ...errors import DataError, FcosError, ImageError
+from ...system.machine import cpu_cores
+from ...types import Batch, Target
+from ..dataset import Dataset
+from ..images.reading import resized_shape
+from ..records import Size
 from . import augment
 from .augment import Color, Sample
 from .cache import Reader
-from .dataset import Dataset
-from .image import resized_shape
-from .records import Size
 from .sampler import IMAGE_STREAM, Sampler, Step, canvas
 
 _PREFETCH = 2  # items that each worker prepares in advance

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ....errors import DataError
 
 ABSENT = "no value"  # a text of our own, known by identity: None may stand in a file
 

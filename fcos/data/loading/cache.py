@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..config import DataConfig
-from ..errors import DataError, ImageError
-from ..system import tars
-from ..system.files import write_whole
-from ..system.machine import UNKNOWN, cache_folder, cpu_cores, free_memory
-from ..system.readers import parse_array
-from ..system.terminal import track
-from .dataset import Dataset
-from .image import read_image, resize, resized_shape
-from .records import Record, Size
+from ...config import DataConfig
+from ...errors import DataError, ImageError
+from ...system import tars
+from ...system.files import write_whole
+from ...system.machine import UNKNOWN, cache_folder, cpu_cores, free_memory
+from ...system.readers import parse_array
+from ...system.terminal import track
+from ..dataset import Dataset
+from ..images.reading import read_image, resize, resized_shape
+from ..records import Record, Size
 
 
 def kept_shape(size: Size, data: DataConfig) -> Size:
