@@ -23,6 +23,7 @@ from typer.core import TyperGroup
 
 from ..errors import FcosError, ImageWarning, OtherProcess, nearest, one_line, plain
 from ..system.files import sources_kept
+from ..system.stderr import say
 
 # Verbs that compute for minutes. Threads that wait for each other by spinning are quickest alone (an image in 20 ms,
 # in 33 without), but beside other programs a training step then takes 2 to 15 times as long; alone it gains 4 %.
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
         ours = category is UserWarning and bool(place) and str(place[0]).startswith(_HERE)
         if issubclass(category, ImageWarning) or ours:
-            sys.stderr.write(f"fcos: note: {one_line(str(message))}\n")
+            say(f"note: {message}")
         else:
             show(message, category, *place)
 
@@ -151,35 +152,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise KeyboardInterrupt
     except FcosError as error:
         if not isinstance(error, OtherProcess):
-            _tell(f"fcos: {error}\n" + (f"{error.details}\n" if error.details else ""))
+            say(str(error), details=error.details)
         raise SystemExit(error.code) from None
     except KeyboardInterrupt:
-        _tell("fcos: stopped\n")
+        say("stopped")
         raise SystemExit(_STOPPED) from None
     except BrokenPipeError:
         _drop_output()
         raise SystemExit(141) from None
     except OSError as error:
         what = "write the output" if error.filename is None else f"use {error.filename}"
-        _tell(f"fcos: {one_line(f'cannot {what}: {error.strerror or error}')}\n")
+        say(f"cannot {what}: {error.strerror or error}")
         _drop_output()
         raise SystemExit(2) from None
     except Exception as error:
         if interrupted:  # which native code has made another error of
-            _tell("fcos: stopped\n")
+            say("stopped")
             raise SystemExit(_STOPPED) from None
         if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
             reason = f" ({one_line(str(error), 200)})" if str(error) else ""
-            _tell(f"fcos: there is not enough memory{reason}; try a smaller data.size or batch\n")
+            say(f"there is not enough memory{reason}; try a smaller data.size or batch")
             raise SystemExit(2) from None
         if "can't start new thread" in str(error):
-            _tell(
-                "fcos: the system refuses another thread; raise its limits (ulimit -u, ulimit -v), or ask for fewer\n"
-            )
+            say("the system refuses another thread; raise its limits (ulimit -u, ulimit -v), or ask for fewer")
             raise SystemExit(2) from None
         if not hasattr(error, "format_message"):  # what a wrong command line raises; the class is typer's own
             raise
-        _tell(_usage(error))
+        if type(error).__name__ == "NoArgsIsHelpError":  # no verb was given
+            typer.echo(str(error.format_message()).strip(), err=True)
+        else:
+            say(_usage(error))
         raise SystemExit(2) from None
     finally:
         if "triton" not in sys.modules:  # which counts at the end what nobody collected, and complains
@@ -229,12 +231,6 @@ class _Losing(io.RawIOBase):
         return os.isatty(2)
 
 
-def _tell(line: str) -> None:
-    """The last words on stderr; where nobody reads them any more, the exit code alone tells."""
-    with contextlib.suppress(OSError):
-        sys.stderr.write(line)
-
-
 def _open_closed() -> None:
     """A stream that was closed before the start (`fcos ... >&-`) leads nowhere. Else there is none to write to, and the
     next file that is opened has its number: what a library prints would stand in the user's file."""
@@ -253,10 +249,8 @@ def _drop_output() -> None:
 
 
 def _usage(error: Any) -> str:
-    """A wrong option or argument as one line; the help itself where no verb was given."""
+    """A wrong option or argument as one line."""
     message = str(error.format_message()).strip()
-    if type(error).__name__ == "NoArgsIsHelpError":
-        return message + "\n"
     verb = " ".join(error.ctx.command_path.split()[1:]) if getattr(error, "ctx", None) else ""
     if hasattr(error, "possibilities") and hasattr(error, "option_name"):
         message = _unknown_option(error)
@@ -266,7 +260,7 @@ def _usage(error: Any) -> str:
     if isinstance(given, str) and given not in message:
         message = message.replace("': ", f"': {given!r}: ", 1)
     see = " See" if message.endswith("?") else "; see"
-    return f"fcos: {one_line(message[:1].lower() + message[1:])}{see} fcos {verb}{' ' if verb else ''}--help\n"
+    return f"{one_line(message[:1].lower() + message[1:])}{see} fcos {verb}{' ' if verb else ''}--help"
 
 
 def _unknown_option(error: Any) -> str:

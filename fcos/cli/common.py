@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import FcosError, one_line
+from ..errors import FcosError
+from ..system.stderr import say
 from . import complete
 
 if TYPE_CHECKING:
@@ -147,8 +148,3 @@ def tell_tiles(model: str, tile: int | str | None) -> None:
     """A line where a detector looks in tiles because its model learned from such, and nobody asked."""
     if tile:
         say(f"{model} learned from tiles of {tile} pixels and looks at tiles here too; --tile none: whole images")
-
-
-def say(line: str) -> None:
-    """One line on stderr."""
-    typer.echo(f"fcos: {one_line(line)}", err=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..system.stderr import say
 from . import complete
 from .common import (
     Device,
@@ -26,7 +27,6 @@ from .common import (
     open_own,
     open_to_judge,
     refuse,
-    say,
     sort_words,
     tell_tiles,
     the_one,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..system.stderr import say
 from . import complete
 from .common import (
     Device,
@@ -24,7 +25,6 @@ from .common import (
     open_own,
     open_to_judge,
     refuse,
-    say,
     sort_words,
     tell_tiles,
     the_one,

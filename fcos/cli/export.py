@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..system.stderr import say
 from . import complete
 from .common import MODEL, Json, MaybeModel, Settings, refuse, sort_words, the_one
 
@@ -91,7 +92,7 @@ def command(
     named = the_one(things, model, "--model") or "fcos-lite0"
     result = run(
         Job(named, format, out, dynamic, size, nms, dtype, calibrate, images, data, split, overrides),
-        say=lambda line: typer.echo(f"fcos: {line}", err=True),
+        say=say,
     )
     typer.echo(json.dumps(result.to_dict()) if as_json else result.text())
     if result.wrong:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ..system.stderr import say
 from . import complete
-from .common import DATA, MODEL, Format, ImagesIn, Json, Labels, MaybeData, Model, data_source, refuse, say, the_one
+from .common import DATA, MODEL, Format, ImagesIn, Json, Labels, MaybeData, Model, data_source, refuse, the_one
 
 app = typer.Typer(help="Find mistakes in labels, correct them, propose new ones.", no_args_is_help=True)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FcosError, one_line
+from ..system.stderr import say
 from . import complete
 from .common import (
     Calibrated,
@@ -20,7 +21,6 @@ from .common import (
     Trust,
     Views,
     refuse,
-    say,
     sort_words,
     tell_tiles,
 )
@@ -233,7 +233,7 @@ def command(
     for number, (path, image, seen) in enumerate(detected):
         if isinstance(seen, FcosError):
             outcome.broken.append(str(seen))
-            typer.echo(f"fcos: {seen}", err=True)
+            say(str(seen))
             continue
         shown = seen[seen.scores >= scores[seen.labels]]
         writer.add(number, image, shown)

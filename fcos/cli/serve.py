@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..system.stderr import say
 from . import complete
 from .common import MODEL, Device, Settings, Trust, sort_words
 
@@ -105,4 +106,4 @@ def command(
         workers,
         label_studio,
     )
-    run(options, host, port, say=lambda line: typer.echo(f"fcos: {line}", err=True))
+    run(options, host, port, say=say)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..system.stderr import say
 from . import complete
 from .common import Calibrated, Device, Model, Overlap, Settings, Tile, Trust, sort_words, tell_tiles
 
@@ -139,7 +140,7 @@ def command(
     written = [p for p in (files.drawn, files.lines, files.mot) if p is not None]
     typer.echo(f"written: {', '.join(str(p) for p in written)}", err=as_json)
     if reader.broken:
-        typer.echo(f"fcos: {reader.broken}", err=True)
+        say(reader.broken)
         sys.exit(1)
 
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ..system.stderr import say
 from . import complete
-from .common import DATA, Device, Format, ImagesIn, Json, Labels, Settings, data_source, say, sort_words, the_one
+from .common import DATA, Device, Format, ImagesIn, Json, Labels, Settings, data_source, sort_words, the_one
 
 
 def command(

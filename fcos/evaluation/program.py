@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..inference.composite import OWN, Composite, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
+from ..system.stderr import say
 from ..system.terminal import plural
 from ..types import Detections
 from . import coco
@@ -83,7 +83,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
         assert run is not None
         dataset = judged_by(run, options.get("split"))
     if (data is not None or options.get("split") is not None) and (note := learned_note(given, dataset)):
-        sys.stderr.write(f"fcos: {note}\n")
+        say(note)
     if isinstance(model, Detector):
         model = compose([model], Looks(options.get("tile", OWN)))
     if isinstance(model, Detector | Composite):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from ..data.classes import UNKNOWN, match_classes
 from ..errors import DataError, ImageError
+from ..system.stderr import say
 from ..system.terminal import Bar, plural, some
 from ..types import Detections
 from .stream import run
@@ -25,14 +25,10 @@ if TYPE_CHECKING:
 _LAST_PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])
 
 
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(f"fcos: {line}\n")
-
-
 class Progress(NamedTuple):
     """What is told on the way: `report` gets lines; a bar on stderr shows rate and time left, unless `quiet`."""
 
-    report: Callable[[str], None] = _to_stderr
+    report: Callable[[str], None] = say
     quiet: bool = False
 
 

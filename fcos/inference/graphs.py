@@ -15,7 +15,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -42,6 +41,7 @@ from ..system.environment import processor
 from ..system.files import disk_reason, own, write_whole
 from ..system.machine import Placement, cache_folder, has_bf16
 from ..system.readers import read_bytes
+from ..system.stderr import say
 from ..system.terminal import ticking
 from ..types import Classes
 from ..version import __version__
@@ -219,8 +219,8 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=_PATIENCE)
         except Timeout:  # a process of low priority may take minutes on a busy machine
-            _say("another process prepares the fast form of a model; waiting for it (--runtime torch does without)")
-            with ticking(lambda so_far: _say(f"still waiting, {so_far}; --runtime torch does without")):
+            say("another process prepares the fast form of a model; waiting for it (--runtime torch does without)")
+            with ticking(lambda so_far: say(f"still waiting, {so_far}; --runtime torch does without")):
                 lock.acquire()
     except (OSError, NotImplementedError) as error:
         raise NoCache(f"cannot keep graphs in {folder}: {disk_reason(error) or error}") from error
@@ -233,16 +233,11 @@ def _alone(folder: Path) -> Iterator[None]:
 @contextmanager
 def _told(origin: Origin, runtime: str) -> Iterator[None]:
     """Say that a graph is being made, and every while that it still is: nobody should take the silence for a fault."""
-    _say(
+    say(
         f"preparing {origin.config.name} for this machine ({runtime}), only this first time; it takes {_TAKES[runtime]}"
     )
-    with ticking(lambda so_far: _say(f"still preparing, {so_far}")):
+    with ticking(lambda so_far: say(f"still preparing, {so_far}")):
         yield
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"fcos: {line}\n")
-    sys.stderr.flush()
 
 
 def _read(folder: Path, runtime: str) -> Graph | None:

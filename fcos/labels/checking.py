@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..data.tree import DataSource
 from ..errors import DataError, ImageError
 from ..inference.detector import Detector
 from ..inference.load import fastest, load
+from ..system.stderr import say
 from ..system.terminal import Bar
 from .calibrate import Curve, fit
 from .evidence import Evidence, gather, overlaps
@@ -212,7 +212,7 @@ def _warn_of_learned(model: str | Path, data: str | Path | DataSource | Dataset)
         return
     learned = stored_sources(folder)["data"]
     if learned is not None and Path(learned).resolve() == DataSource.of(data).path.resolve():
-        sys.stderr.write(
-            f"fcos: note: {model} has learned from {learned}, so it would agree with mistakes in these labels; "
-            "check another split with --split, or leave --model out\n"
+        say(
+            f"note: {model} has learned from {learned}, so it would agree with mistakes in these labels; "
+            "check another split with --split, or leave --model out"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from ..errors import DataError
 from ..inference.detector import Detector
 from ..presets import resolve
 from ..system.files import scratch
+from ..system.stderr import say
 from ..system.terminal import clock, plural
 from ..training.planning.plan import rate_for
 from ..training.program import train
@@ -68,13 +68,13 @@ def out_of_fold(
         told = f"{folds} models of {MODEL}, each trained on the other parts of the data for {epochs:.1f} epochs"
         if not quiet:
             limit = "" if steps == wanted else "; more --minutes make a better check"
-            sys.stderr.write(f"fcos: {told}: about {clock(folds * steps * seconds)}{limit}\n")
+            say(f"{told}: about {clock(folds * steps * seconds)}{limit}")
         judges = []
         for number, (part, rest) in enumerate(zip(parts, rests, strict=True), 1):
             detector = _learn(rest, folder / f"fold{number}", seed, steps)
             judges.append(Judge(detector, part))
             if not quiet:
-                sys.stderr.write(f"fcos: model {number} of {folds} is trained\n")
+                say(f"model {number} of {folds} is trained")
     return judges, told
 
 

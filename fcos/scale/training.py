@@ -26,6 +26,7 @@ from ..errors import DeviceError, FcosError, LostProcess, OtherProcess, require
 from ..system.files import is_there
 from ..system.machine import pick_device
 from ..system.remote import url_of
+from ..system.stderr import say
 from ..training.distributed import RAY, gather
 from ..training.program import train
 from ..training.run import Result
@@ -253,7 +254,7 @@ def _as_torchrun_would(options: dict[str, Any], rank: int, world: int) -> dict[s
     os.environ["GROUP_RANK"] = os.environ["NODE_RANK"]
     os.environ["TORCHELASTIC_RESTART_COUNT"] = str(int(again))
     if again and not options.get("resume") and rank == 0:
-        sys.stderr.write(f"fcos: a worker was lost; all go on from the newest checkpoint in {options['out']}\n")
+        say(f"a worker was lost; all go on from the newest checkpoint in {options['out']}")
     return options
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from ..errors import FcosError
+from ..system.stderr import say
 from .options import ServeOptions
 
 if TYPE_CHECKING:
@@ -21,12 +21,7 @@ def application(options: ServeOptions, line: str) -> FastAPI:
     from .server import start
 
     try:
-        return build(start(options), lambda: _say(line))
+        return build(start(options), lambda: say(line))
     except FcosError as error:
-        _say(str(error))
+        say(str(error))
         raise SystemExit(STARTUP_FAILURE) from None
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"fcos: {line}\n")
-    sys.stderr.flush()

@@ -4,7 +4,6 @@ what is written of a video while it goes by."""
 from __future__ import annotations
 
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from ..evaluation.mot import mot_lines
 from ..inference.video import Frame, VideoInfo, frame_line
 from ..inference.video_writing import write_video
 from ..system.files import whole, whole_set
+from ..system.stderr import say
 from ..tracking.counting import Line, Zone, foot
 from .draw import PALETTE, Marks, draw_boxes
 
@@ -147,7 +147,7 @@ def write_frames(
                 pass
         else:
             drawn = (replace(frame, image=painter.paint(frame)) for frame in pass_by())
-            write_video(files.drawn, drawn, info.rate, sound=files.sound, say=_note)
+            write_video(files.drawn, drawn, info.rate, sound=files.sound, say=say)
     return outcome
 
 
@@ -176,10 +176,6 @@ def _mot_rows(frame: Frame) -> str:
     assert known.track_ids is not None
     rows = (known.track_ids.numpy(), known.boxes.double().numpy(), known.scores.double().numpy())
     return mot_lines([rows], first=frame.index + 1)
-
-
-def _note(line: str) -> None:
-    sys.stderr.write(f"fcos: {line}\n")
 
 
 @contextmanager

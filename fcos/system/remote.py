@@ -13,7 +13,6 @@ import hashlib
 import logging
 import os
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from typing import Any, NoReturn, TypeVar
 
 from ..errors import FcosError, MissingExtra, install_line, one_line, require
 from .machine import cache_folder
+from .stderr import say
 
 T = TypeVar("T")
 TRIES = 5
@@ -325,7 +325,7 @@ def hub_in_a_line() -> Iterator[None]:
     def once(record: logging.LogRecord) -> bool:
         nonlocal told
         if not told:
-            sys.stderr.write(f"fcos: trying again for up to a minute: {one_line(record.getMessage())}\n")
+            say(f"trying again for up to a minute: {record.getMessage()}")
         told = True
         return False
 

@@ -11,7 +11,6 @@ import hashlib
 import http.client
 import os
 import re
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +22,7 @@ from typing import Any
 from ..errors import FcosError, ModelError
 from ..system.machine import cache_folder
 from ..system.remote import FAULTS
+from ..system.stderr import say
 from ..system.terminal import Bar
 
 TRIES = 4  # in a row without a single byte
@@ -88,7 +88,7 @@ def fetch(remote: Remote) -> Path:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            _say(f"another process downloads {remote.name}; waiting for it")
+            say(f"another process downloads {remote.name}; waiting for it")
             lock.acquire()
     except (OSError, NotImplementedError) as error:
         raise FcosError(
@@ -98,7 +98,7 @@ def fetch(remote: Remote) -> Path:
         if path.is_file():
             if remote.fits(path):
                 return path
-            _say(f"{path} is damaged; downloading it again")
+            say(f"{path} is damaged; downloading it again")
         _complete(remote, path)
     finally:
         lock.release()
@@ -210,7 +210,3 @@ def _unreachable(remote: Remote, path: Path, reason: str) -> str:
 
 def _reason(error: Any) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"fcos: {line}\n")
