@@ -14,7 +14,6 @@ from ..system.stderr import say
 from . import complete
 
 if TYPE_CHECKING:
-    from ..config import Config
     from ..data.dataset import Dataset
     from ..data.tree import DataSource
 
@@ -104,17 +103,6 @@ def refuse(context: typer.Context, what: str, *names: str) -> None:
     given = [options[n] for n in names if getattr(context.get_parameter_source(n), "name", "") == "COMMANDLINE"]
     if given:
         raise FcosError(f"{what} takes no {' and no '.join(given)}; leave {'it' if len(given) == 1 else 'them'} out")
-
-
-def settings_of(model: str, settings: Sequence[str]) -> Config:
-    """The settings of a preset or of a model, a run folder or a file, with those of the command line."""
-    from ..presets import PRESETS, resolve
-
-    if model in PRESETS:
-        return resolve(model, settings)
-    from ..zoo.describe import read_settings
-
-    return read_settings(model)[0].override(*settings, source="command line")
 
 
 def data_source(path: str | Path, format: str | None, images_in: Path | None, labels: Path | None) -> DataSource:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import complete
-from .common import WORDS, Format, ImagesIn, Labels, Settings, data_source, refuse, settings_of, sort_words
+from .common import WORDS, Format, ImagesIn, Labels, Settings, data_source, refuse, sort_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -326,6 +326,7 @@ def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], s
     from ..data.loading.sampler import Sampler
     from ..data.tiles import tiled
     from ..show.draw import Marks, draw_boxes
+    from ..zoo.describe import settings_of
 
     config = settings_of(model, [f"train.seed={seed}", *overrides])
     dataset = tiled(as_seen(dataset, config.data), config.data.tile)

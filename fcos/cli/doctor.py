@@ -17,7 +17,6 @@ from .common import (
     Model,
     Settings,
     data_source,
-    settings_of,
     sort_words,
     the_one,
 )
@@ -68,6 +67,7 @@ def command(
     from ..errors import FcosError
     from ..system.environment import environment
     from ..system.files import PAGE, check_suffix
+    from ..zoo.describe import settings_of
 
     things, overrides = sort_words(words, settings)
     if out is not None:

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..config import Config
+from ..data.open import open_splits
+from ..errors import DataError
 from ..system.files import write_whole
 from ..system.terminal import data_name, percent, plain, plural, table
 from ..training.output.folder import RunFolder, alone
+from .asked import Asked, Judged
 from .cells import check_batch, trained
 
 if TYPE_CHECKING:
@@ -131,3 +134,16 @@ def _run(config: Config, data: Mapping[str, Dataset], folder: Path, device: str)
     judged = [row for row in RunFolder(folder, write=False).rows() if row["AP"]]
     ap, ap50, ap75 = (float(judged[-1][k]) if judged else math.nan for k in ("AP", "AP50", "AP75"))
     return ap, ap50, ap75
+
+
+def run(asked: Asked) -> Judged:
+    """The study as it is asked for: learned from is train, judged by val."""
+    splits = open_splits(asked.source())
+    missing = [k for k in ("train", "val") if k not in splits]
+    if missing:
+        raise DataError(
+            f"{asked.data} has no {missing[0]} split (it has {', '.join(splits)}), which the ablation needs"
+        )
+    config = asked.config("fcos-lite0")
+    out, device = asked.out or Path("runs/ablation"), asked.placing.get("device", "auto")
+    return splits["val"], ablation_study(splits, config, out, asked.seed_range(config), device)

@@ -4,7 +4,7 @@ the smallest. Where all of them are of one class, the location's class is right 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,11 @@ from ..analysis.scan import class_pairs, scan
 from ..assign import candidate_pairs
 from ..config import Config
 from ..data.classes import inclusive
+from ..inference.dataset import predict_dataset
 from ..points import make_points
 from ..system.terminal import percent, plain, plural, table
+from ..zoo.models import known_models
+from .asked import Asked, Judged
 from .recall import p4_only, sampling
 
 if TYPE_CHECKING:
@@ -140,3 +143,17 @@ def ambiguous_detections(detections: Sequence[Detections], dataset: Dataset, con
             several += int((boxes_at[fired] > 1).sum())
             mixed += int((classes_at[fired] > 1).sum())
     return (several / total, mixed / total) if total else (float("nan"), float("nan"))
+
+
+def run(asked: Asked) -> Judged:
+    """The study as it is asked for, with detections of a model that has weights where the images are at hand."""
+    dataset, model = asked.dataset(), asked.model
+    bare = model in known_models() and known_models()[model].path() is None  # a preset without weights detects nothing
+    if model is None or bare or all(r.path is None for r in dataset.records):
+        return dataset, ambiguity_study(dataset, asked.config())
+    detector = asked.detector()
+    detections = predict_dataset(detector, dataset, allow_missing=True)
+    config = detector.config
+    whole = ambiguous_detections(detections, dataset, sampling(config, 0.0))
+    shares = whole, ambiguous_detections(detections, dataset, config)
+    return dataset, replace(ambiguity_study(dataset, config), detections=shares)

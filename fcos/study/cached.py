@@ -16,7 +16,7 @@ from torch import Tensor
 from ..analysis.common import label_mapping, on_cpu, with_files
 from ..analysis.explain import Raw
 from ..assign import assign
-from ..boxes import nms, to_corners
+from ..boxes import iou, nms, to_corners
 from ..config import Config, DecodeConfig
 from ..data.images.reading import read_image
 from ..decode import Candidates as Admitted
@@ -132,3 +132,10 @@ def redecode_all(cached: Sequence[Candidates], config: Config, **changes: object
     """Every image under config.decode with `changes`."""
     cfg = config.decode.model_copy(update=changes)
     return [redecode(c, cfg) for c in cached]
+
+
+def own_iou(c: Candidates) -> Tensor:
+    """[K] highest IoU of each candidate with a true box of its class, 0 where there is none."""
+    if not len(c.truth) or not len(c.boxes):
+        return torch.zeros(len(c.boxes))
+    return (iou(c.boxes, c.truth) * (c.labels[:, None] == c.truth_labels[None])).amax(dim=1)

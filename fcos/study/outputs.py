@@ -18,6 +18,7 @@ from ..network.info import ANCHORS, parse_size
 from ..network.model import Head
 from ..points import level_shapes
 from ..system.terminal import plain, plural, table
+from .asked import Asked, Judged
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,8 @@ def outputs_study(config: Config, classes: int = 80) -> OutputsStudy:
         counts["all"] = sum(counts.values())
         counts["parameters"] = sum(p.numel() for layer in layers for p in layer.parameters())
     return OutputsStudy(size, classes, sum(r * c for r, c in shapes), fcos, anchors)
+
+
+def run(asked: Asked) -> Judged:
+    """The study as it is asked for."""
+    return None, outputs_study(asked.config())

@@ -13,11 +13,14 @@ import cv2
 import numpy as np
 import torch
 
+from ..analysis.common import with_files
 from ..analysis.explain import Explanation, Story, explain
+from ..demo.digits import photographs
 from ..errors import DataError
 from ..show.axes import INK, MUTED, new_figure
 from ..show.draw import Marks, draw_boxes, level_color
 from ..system.terminal import track
+from .asked import Asked, Judged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -287,3 +290,12 @@ def _map(axes: Axes, values: np.ndarray, colors: str, frame: Any = None, limits:
         if frame is not None:
             spine.set_color(tuple(c / 255 for c in frame))
             spine.set_linewidth(2)
+
+
+def run(asked: Asked) -> Judged:
+    """The study as it is asked for: images of a data set, else the photographs of the demo."""
+    dataset, images = None, photographs()
+    if asked.data is not None:
+        dataset = asked.dataset()
+        images = [r.path for r in with_files(dataset).records if r.path is not None]
+    return dataset, portraits(asked.detector(), images, asked.out or Path("figures"))

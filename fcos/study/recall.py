@@ -17,6 +17,7 @@ from ..data.classes import inclusive
 from ..points import make_points
 from ..system.terminal import percent, plain, plural, table, track
 from .anchors import match
+from .asked import Asked, Judged
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -144,3 +145,9 @@ def retinanet_recall(dataset: Dataset, config: Config, *, original: bool = False
             learned += torch.stack(matched).sum(dim=1).numpy()
     none, some, every = (learned / boxes if boxes else np.full(3, np.nan)).tolist()
     return none, some, every
+
+
+def run(asked: Asked) -> Judged:
+    """The study as it is asked for."""
+    dataset = asked.dataset()
+    return dataset, recall_study(dataset, asked.config())

@@ -12,9 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, FcosError
+from ..network import weights
 from ..system.terminal import plain, table
 from ..training.output.folder import RunFolder
+from ..zoo.describe import read_settings
+from ..zoo.models import known_models
+from .asked import Asked, Judged
 
 BUCKET = 25 * 2**20  # bytes that DistributedDataParallel sends at a time
 BACKWARD = 2 / 3  # share of a step: the backward pass costs twice the forward one
@@ -138,3 +142,30 @@ def measured_step(run: Path, batch: int) -> float:
     if not kept or kept[len(kept) // 2] <= 0:
         raise DataError(f"{file} has no step with its time; give it with --step SECONDS")
     return kept[len(kept) // 2]
+
+
+def run(asked: Asked) -> Judged:
+    """The study as it is asked for."""
+    given, model = dict(asked.own), asked.named()
+    dataset = asked.dataset("train") if asked.data is not None else None
+    bad = [key for key, value in given.items() if value is not None and not 1e-6 <= value <= 1e6]
+    if bad:
+        option = "gpus-per-machine" if bad[0] == "machine" else bad[0]
+        raise FcosError(f"--{option} {given[bad[0]]}: give a number from 0.000001 to 1,000,000")
+    config = asked.config()
+    bare = model in known_models() and known_models()[model].path() is None
+    classes = len(dataset.classes) if dataset is not None else 80 if bare else len(read_settings(model)[1])
+    if not config.train.batch:
+        raise FcosError("the images of a step are not known; give them with --set train.batch=16")
+    source = "as given"
+    if given["step"] is None:
+        if not Path(model).is_dir():
+            raise FcosError(f"{model} is no run, so the time of a step is not known; give it with --step SECONDS")
+        given |= {"step": measured_step(Path(model), config.train.batch)}
+        source = f"median of {Path(model) / 'metrics.csv'}, waiting for data left out"
+    network = weights.build(config, classes)
+    size = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
+    images = config.train.iterations * config.train.batch
+    if not images and dataset is not None:
+        images = config.train.epochs * len(dataset)
+    return dataset, scaling_study(Cluster(images=config.train.batch, gradients=size, total=images, **given), source)

@@ -15,7 +15,9 @@ import torch
 
 from ..config import Config
 from ..data.classes import as_seen
-from ..errors import ConfigError, DataError, did_you_mean
+from ..data.open import open_splits
+from ..data.splits import taught_splits
+from ..errors import ConfigError, DataError, FcosError, did_you_mean
 from ..evaluation.coco import evaluate
 from ..evaluation.uncertainty import Draws, intervals
 from ..inference.dataset import Progress, predict_dataset
@@ -31,7 +33,9 @@ from ..system.terminal import clock, data_name, percent, plain, plural, table
 from ..training.loop import Trainer
 from ..training.output.folder import RunFolder, alone
 from ..training.planning.sample import Make
+from ..zoo.describe import settings_of
 from .ablation import BASE, ladder
+from .asked import Asked, Judged
 from .cells import Stopwatch, check_batch, seconds_a_step, trained
 from .rivals import Rival, RivalDetector, RivalProposer, RivalTrainer, rival
 
@@ -379,3 +383,33 @@ class _Run:
 
 def _unsaid(line: str) -> None:
     """Lines about each pass over the images would be told again for every run."""
+
+
+def run(asked: Asked) -> Judged:
+    """The study as it is asked for: learned from is train, or trainval; judged by the split asked for, else val, else
+    test."""
+    own, settings = asked.own, list(asked.settings)
+    minutes, epochs = own.get("minutes"), own.get("epochs")
+    if minutes is not None and (epochs is not None or not 0 < minutes <= 60 * 24 * 14):
+        raise FcosError("--minutes is a time for each run, above 0, instead of --epochs, such as --minutes 10")
+    given = {word.partition("=")[0].strip() for word in settings}
+    if minutes is not None and (both := given & {"train.epochs", "train.iterations"}):
+        raise FcosError(f"{min(both)} and --minutes both say how long to train; leave one out")
+    settings += [f"train.epochs={epochs}", "train.iterations=0"] if epochs is not None else []
+    config = settings_of(asked.model or "fcos-lite0", settings)
+    only = [word.strip() for word in own.get("methods", "").split(",") if word.strip()]
+    out, device = asked.out or Path("runs/versus"), asked.placing.get("device", "auto")
+    plan = Plan(config, out, asked.seed_range(config), only, minutes, device)
+    splits, split = open_splits(asked.source()), asked.split
+    (taught,) = taught_splits(splits, None, asked.source())
+    judged = split or next((k for k in ("val", "test") if k in splits), "val")
+    if judged == split == taught:
+        raise DataError(
+            f"--split {split} is what is learned from; name another to judge by (it has {', '.join(splits)})"
+        )
+    if judged not in splits or judged == taught:
+        fix = "" if split else "; to keep a part for that: fcos data split"
+        had = ", ".join(splits)
+        raise DataError(f"{asked.data} has no {judged} split to judge by beside {taught} (it has {had}){fix}")
+    dataset = asked.limited(splits[judged])
+    return dataset, versus_study({"train": splits[taught], "val": dataset}, plan)

@@ -39,6 +39,13 @@ def describe_model(
     return describe_network(network, config, parse_size(size, config), layers)
 
 
+def settings_of(model: str, overrides: Sequence[str] = ()) -> Config:
+    """The settings of a preset or of a model, a run folder or a file, with changes to them."""
+    if model in PRESETS:
+        return resolve(model, overrides)
+    return read_settings(model)[0].override(*overrides, source="command line")
+
+
 def read_settings(name: str | Path) -> tuple[Config, Classes]:
     """(config, classes) of a model name, run folder or file, a checkpoint or an exported one."""
     from ..network import weights

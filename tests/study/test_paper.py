@@ -15,9 +15,13 @@ from fcos.inference.detector import Detector
 from fcos.inference.proposals import proposer
 from fcos.losses import centerness_target
 from fcos.points import make_points
-from fcos.study import paper
+from fcos.study import centerness, oracle
 from fcos.study.ablation import ladder
 from fcos.study.cached import cache, redecode
+from fcos.study.centerness import centerness_study
+from fcos.study.oracle import oracle_study
+from fcos.study.proposals import proposals_study
+from fcos.study.suppression import nms_study
 from fcos.types import Predictions
 
 LOOSE = CONFIG.override({"decode": {"threshold": 0.05}})
@@ -64,6 +68,7 @@ def test_the_cache_decodes_as_the_decoder(world, changes):
             assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
 
 
+DECODING = {"centerness": centerness_study, "nms": nms_study, "oracle": oracle_study}
 ROWS = [
     ((44, 36), (20, 20, 60, 60), 0, 0.7, 0.6),
     ((28, 28), (24, 24, 64, 64), 0, 0.9, 0.9),  # sure, and badly placed
@@ -75,7 +80,7 @@ def test_computed_centerness_is_that_of_the_predicted_box(world):
     c = cache(detector(ROWS), world((*TRUTH, 0, 0)))[0]
     row = int((c.probability - 0.7).abs().argmin())
     expected = centerness_target(torch.tensor([24.0, 16, 16, 24]))
-    torch.testing.assert_close(paper.centerness_of_box(c)[row], expected)
+    torch.testing.assert_close(centerness.centerness_of_box(c)[row], expected)
 
 
 def test_oracles_by_hand(world):
@@ -83,13 +88,13 @@ def test_oracles_by_hand(world):
     inside = c.owner == 0
     assert int(inside.sum()) == 16  # the points 28, 36, 44, 52 of P3; 20 and 60 lie on the edge
     assert not inside[c.spot == c.spot[int((c.probability - 0.4).abs().argmin())]].any()
-    sure = paper.true_class(c)
+    sure = oracle.true_class(c)
     assert sure.probability[inside].unique().tolist() == [1.0]
-    centered = paper.true_centerness(c)
+    centered = oracle.true_centerness(c)
     middle = (c.xy == torch.tensor([44.0, 36.0])).all(dim=1) & inside
     torch.testing.assert_close(centered.centerness[middle], centerness_target(torch.tensor([[24.0, 16, 16, 24]])))
-    assert (paper.true_box(c).boxes[inside] == torch.tensor([20.0, 20, 60, 60])).all()
-    assert torch.equal(paper.true_box(c).boxes[~inside], c.boxes[~inside])
+    assert (oracle.true_box(c).boxes[inside] == torch.tensor([20.0, 20, 60, 60])).all()
+    assert torch.equal(oracle.true_box(c).boxes[~inside], c.boxes[~inside])
 
 
 def test_true_nms_keeps_one_box_for_each_object(world):
@@ -103,7 +108,7 @@ def test_true_nms_keeps_one_box_for_each_object(world):
     c = cache(detector(rows), data)[0]
     plain = redecode(c, CONFIG.decode)
     assert len(plain) == 2  # the neighbour was lost
-    mended = redecode(*paper.perfect_nms(c, CONFIG))
+    mended = redecode(*oracle.perfect_nms(c, CONFIG))
     assert mended.boxes.round().tolist() == [[26, 20, 66, 60], [20, 20, 60, 60], [90, 90, 120, 120]]
     assert float(iou(mended.boxes[:1], mended.boxes[1:2])) > CONFIG.decode.nms_iou
 
@@ -116,7 +121,7 @@ def test_every_study_gives_its_table(world, tmp_path):
         if name == "proposals":
             study = proposals(detector(ROWS), data)
         else:
-            study = getattr(paper, f"{name}_study")(cached, data, CONFIG)
+            study = DECODING[name](cached, data, CONFIG)
         tables[name] = {r.name: r.numbers for r in study.rows}
         assert study.to_dict()["study"] == name
         assert name in study.text()
@@ -126,14 +131,14 @@ def test_every_study_gives_its_table(world, tmp_path):
     assert tables["oracle"]["as predicted"]["AP75"] == 0.0
     assert tables["oracle"]["IoU as centerness"]["AP75"] == pytest.approx(0.5)
     assert tables["oracle"]["true box"]["AP75"] == pytest.approx(1.0)
-    assert "33.5" in paper.centerness_study(cached, data, CONFIG).text()
-    advice = paper.nms_study(cached, data, CONFIG).advice
+    assert "33.5" in centerness_study(cached, data, CONFIG).text()
+    advice = nms_study(cached, data, CONFIG).advice
     assert CONFIG.override(*advice.split())
 
 
 def proposals(network, data, baselines=None):
     one, proposing = data.as_single_class(), proposer(network)
-    return paper.proposals_study(cache(proposing, one, 0.0), one, proposing.config, baselines)
+    return proposals_study(cache(proposing, one, 0.0), one, proposing.config, baselines)
 
 
 def test_a_calibrated_detector_proposes_too():
@@ -173,7 +178,7 @@ def test_an_empty_image_and_a_silent_network(world):
     cached = cache(detector([]), data)
     assert len(redecode(cached[0], CONFIG.decode)) == 0
     for name in ("centerness", "nms", "oracle"):
-        assert getattr(paper, f"{name}_study")(cached, data, CONFIG).to_dict()
+        assert DECODING[name](cached, data, CONFIG).to_dict()
     assert proposals(detector([]), data).to_dict()
 
 
