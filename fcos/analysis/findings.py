@@ -47,6 +47,8 @@ _NO_FILE = Kind(
     "image without a file",
     "put the files where they belong, or name their folder with --images",
 )
+# splits of which the first is a part of the second, as VOC and COCO publish them
+_NESTED = ({"train", "trainval"}, {"val", "trainval"}, {"minival", "trainval"}, {"minival", "val"})
 _ACROSS = Kind(
     "pairs of images that are in two splits",
     "pair of images that is in two splits",
@@ -227,14 +229,17 @@ class _Nearest:
 
 
 def _twins(prints: Fingerprints, present: Sequence[tuple[str, str | Path]]) -> tuple[_Nearest, _Nearest]:
-    """Pairs of images (split, path) in two splits, and in one; a file that is listed twice is no pair."""
-    splits = np.unique([split for split, _ in present], return_inverse=True)[1]
+    """Pairs of images (split, path) in two splits, and in one. A file that is listed twice in a split is no pair,
+    nor one of a split that is a part of another."""
+    names, splits = np.unique([split for split, _ in present], return_inverse=True)
+    nested = np.array([{a, b} in _NESTED for a in names for b in names], bool).reshape(len(names), len(names))
     files = np.unique([str(path) for _, path in present], return_inverse=True)[1]
     across, within = _Nearest(), _Nearest()
     for twins in find_twins(prints):
         two = files[twins.first] != files[twins.second]
         parted = splits[twins.first] != splits[twins.second]
-        across.add(twins, two & parted)
+        part = nested[splits[twins.first], splits[twins.second]]
+        across.add(twins, parted & (two | ~part))
         within.add(twins, two & ~parted)
     return across, within
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..system.stderr import say
 from . import complete
 from .common import WORDS, Format, ImagesIn, Labels, Settings, data_source, refuse, sort_words
 
@@ -118,7 +119,7 @@ def split(
 ) -> None:
     """Move a share of the training images to a new val split.
 
-    Each class gives its share, and near-duplicates stay together.
+    Each class gives its share, and near-duplicates stay together unless they are a third of all.
 
     \b
     fcos data split my_images parted --holdout 0.2
@@ -133,6 +134,8 @@ def split(
         raise DataError(f"{source} has the splits {', '.join(splits)}, and none of them is train")
     if "val" in splits:
         raise DataError(f"{source} has a val split already: {len(splits['val']):,} images")
+    if name == "test":
+        say(f"note: {source} has no other split than test; its images become train and val")
     whole = splits.pop(name)
     train, val = split_dataset(whole, holdout, seed)
     _write({"train": train, "val": val, **splits}, destination, to or whole.format, link)
@@ -220,15 +223,19 @@ def results(
     \b
     fcos data results rows results.json
     """
-    from ..data.open import ids_by_path
+    from ..data.open import numbers_of
     from ..inference.writers import images_file
     from ..scale.results import write_coco
     from ..system.files import check_suffix
     from ..system.terminal import plural
 
     check_suffix(file, (".json",), "COCO results are JSON", "the file")
-    written = write_coco(folder, file, ids_by_path(data) if data is not None else None)
+    written = write_coco(folder, file, numbers_of(data) if data is not None else None)
     left = f"; {plural(written.failed, 'image')} that could not be read left out" if written.failed else ""
+    if written.foreign:
+        say(f"{file} leaves out {plural(written.foreign, 'detection')} of classes that {data} does not have")
+    if written.limited:
+        say("the rows hold what reached the lowest score shown; to judge the model by them predict with --score 0")
     boxes, images = plural(written.detections, "detection"), plural(written.images, "image")
     typer.echo(f"{boxes} in {images}: {file}, ids in {images_file(file)}{left}")
 

@@ -146,7 +146,7 @@ def command(
 
     import torch
 
-    from ..data.open import ids_by_path
+    from ..data.open import numbers_of
     from ..inference.changeover import PAYS
     from ..inference.composite import OWN, Looks, tile_of
     from ..inference.detector import Detector
@@ -224,7 +224,7 @@ def command(
     if not paths:
         sys.exit(1 if any(broken) else 0)
     outputs = replace(outputs, inclusive=detector.config.data.inclusive_boxes)
-    writer = Writer(outputs, paths, detector.classes, ids_by_path(data) if data is not None else None)
+    writer = Writer(outputs, paths, detector.classes, numbers_of(data) if data is not None else None)
     outcome = Outcome()
     wide = min(48, max((len(one_line(str(p))) for p in paths), default=0))
     # for COCO results what falls below the limit is counted
@@ -246,6 +246,8 @@ def command(
             typer.echo(f"{one_line(str(path)):<{wide}}  {one_line(shown.summary())}")
         del image, seen, shown  # while the next one is waited for, a large image would be held twice
     writer.close()
+    if writer.foreign:
+        say(f"{coco} leaves out {plural(writer.foreign, 'detection')} of classes that {data} does not have")
     _tell(outcome, outputs, as_json, time.perf_counter() - began, _computed(detector))
     if outcome.images and not outcome.detections and float(scores.max()) > 0.1:
         say(f"nothing scores {scores.min():.2g} or more; to see weaker detections: --score 0.1")

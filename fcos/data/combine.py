@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,17 +16,21 @@ from .dataset import Dataset, Note, merge
 from .duplicates import alike
 from .formats.common.pages import in_order
 from .kinds import Kind
-from .splits import TAUGHT, draw_holdout, hold_out
+from .splits import TAUGHT, draw_holdout, hold_out, parted
 
 
 def split_dataset(dataset: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
     """(train, val): `share` (0..1) of the images is held out.
 
     By image, the same for the same names and seed; each class in proportion; images that show the same fall on one
-    side. Every image is read once for that. Raises DataError as `draw_holdout`.
+    side, and a UserWarning tells of a group that is too large for one. Every image is read once for that. Raises
+    DataError as `draw_holdout`.
     """
     twins = alike([record.path for record in dataset.records])
-    train, val = hold_out(dataset, draw_holdout(dataset, share, seed, twins))
+    held = draw_holdout(dataset, share, seed, twins)
+    if line := parted(dataset, twins, held):
+        warnings.warn(line, UserWarning, stacklevel=1)
+    train, val = hold_out(dataset, held)
     return replace(train, split="train"), replace(val, split="val")
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import DataError, did_you_mean, first_line
 from ..system.environment import RUN_FILE
 from ..system.readers import uncollected
 from ..system.terminal import plural
+from ..types import Classes
 from .dataset import Dataset, Sources
 from .formats.common.lists import share_out, told
 from .formats.common.pages import in_order
@@ -67,10 +70,18 @@ def split_names(path: str | Path | DataSource) -> list[str]:
     return list(_sources(DataSource.of(path), ReadOptions()))
 
 
-def ids_by_path(path: str | Path | DataSource) -> dict[Path, int]:
-    """Image ids of every split of a data set, by the resolved path of the image."""
-    records = (r for dataset in open_splits(path).values() for r in dataset.records)
-    return {r.path.resolve(): r.id for r in records if r.path is not None}
+class Numbers(NamedTuple):
+    """How a data set numbers what it holds, all splits together: image ids by resolved path, and the classes."""
+
+    ids: Mapping[Path, int]
+    classes: Classes
+
+
+def numbers_of(path: str | Path | DataSource) -> Numbers:
+    """The numbers of the data set at `path`. Raises DataError as `open_dataset`."""
+    splits = list(open_splits(path).values())
+    records = (r for dataset in splits for r in dataset.records)
+    return Numbers({r.path.resolve(): r.id for r in records if r.path is not None}, splits[0].classes)
 
 
 def _sources(source: DataSource, options: ReadOptions) -> Sources:

@@ -77,6 +77,20 @@ def units_of(dataset: Dataset, together: Sequence[Sequence[int]], parts: int) ->
     return list({id(members): members for members in unit.values()}.values())
 
 
+def parted(dataset: Dataset, together: Sequence[Sequence[int]], held: Iterable[str]) -> str:
+    """A line where images that show the same, a group of `together`, are on both sides; empty where none are."""
+    names, away = [name_of(r) for r in dataset.records], set(held)
+    sides = [sum(names[i] in away for i in group) for group in together]
+    torn = [group for group, n in zip(together, sides, strict=True) if 0 < n < len({names[i] for i in group})]
+    if not torn:
+        return ""
+    largest = max(torn, key=len)
+    return (
+        f"{plural(len(largest), 'image')} that show the same, such as {names[largest[0]]}, are too many to stay "
+        "together: some are learned from and some judge, so AP will be too high"
+    )
+
+
 def _classes_of(dataset: Dataset) -> dict[str, frozenset[int]]:
     """The labels on each image by name, -1 for one without boxes."""
     shown: dict[str, frozenset[int]] = {}

@@ -186,7 +186,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
         size = sum(_size(p) for p in files)
         for file in files:
             target = out.with_name(file.name + (".rejected" if wrong else ""))
-            _replace(file, target)
+            _replace(file, target, merge=chosen.name == "triton")
     where = out.with_name(out.name + ".rejected") if wrong else out
     return Result(where, size, seconds, about, chosen.name, report, wrong)
 
@@ -381,8 +381,12 @@ def _size(path: Path) -> int:
     return sum(p.stat().st_size for p in path.rglob("*")) if path.is_dir() else path.stat().st_size
 
 
-def _replace(source: Path, target: Path) -> None:
-    """Move a file or folder into place."""
+def _replace(source: Path, target: Path, merge: bool = False) -> None:
+    """Move a file or folder into place; `merge`: a folder's entries one by one, and others that stand there stay."""
+    if merge and source.is_dir() and target.is_dir():
+        for entry in sorted(source.iterdir()):
+            _replace(entry, target / entry.name)
+        return
     if target.is_dir():
         shutil.rmtree(target)
     source.replace(target)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from ..data.classes import UNKNOWN, match_classes
+from ..data.open import Numbers
 from ..detections import DRAWN, WRITTEN
 from ..errors import FcosError
 from ..system.files import check_kept, file_name, own, real, whole_set, write_whole
 from ..system.readers import read_json
+from ..system.stderr import say
+from ..system.terminal import plural
 from ..types import Classes, Detections
 from .dataset import as_in_file
 from .stream import _AHEAD, PIXELS_AHEAD
@@ -87,16 +92,47 @@ def image_ids(paths: Sequence[Path], known: Mapping[Path, int] | None = None) ->
     return [next(free) if id is None else id for id in ids]
 
 
-class Writer:
-    """Writes as the detections come in, while the network goes on: what `outputs` asks for, of `paths`. `known`: image
-    ids of a data set by resolved path."""
+class ResultIds:
+    """The numbers of COCO results: an id of each of `paths` (`image_ids`), a category of each of the model's classes.
+    Both are those of a data set, where its `numbers` are given: a class that it lacks has none. `report` gets a line
+    where an image cannot have its own, since two splits use it."""
 
     def __init__(
-        self, outputs: Outputs, paths: Sequence[Path], classes: Classes, known: Mapping[Path, int] | None = None
+        self,
+        paths: Sequence[Path],
+        classes: Classes,
+        numbers: Numbers | None = None,
+        report: Callable[[str], object] = say,
+    ) -> None:
+        known = {} if numbers is None else numbers.ids
+        self.images = image_ids(paths, known)
+        self.classes = classes if numbers is None else numbers.classes
+        labels = range(len(classes)) if numbers is None else match_classes(classes, self.classes, allow_missing=True)
+        self.categories = [None if label == UNKNOWN else self.classes.ids[label] for label in labels]
+        other = [path for path, id in zip(paths, self.images, strict=True) if known.get(real(path), id) != id]
+        if other:
+            report(
+                f"{plural(len(other), 'image')}, such as {other[0].name}, cannot have the data set's own id: another "
+                "split has it too; detect in the images of one split at a time"
+            )
+
+    def beside(self, images: Sequence[Mapping[str, Any]]) -> str:
+        """The JSON of the list that stands beside the results: images and categories, with their ids."""
+        rows = zip(self.classes.names, self.classes.ids, strict=True)
+        return json.dumps({"images": list(images), "categories": [{"id": id, "name": name} for name, id in rows]})
+
+
+class Writer:
+    """Writes as the detections come in, while the network goes on: what `outputs` asks for, of `paths`. `numbers`:
+    those of a data set, for COCO results."""
+
+    def __init__(
+        self, outputs: Outputs, paths: Sequence[Path], classes: Classes, numbers: Numbers | None = None
     ) -> None:
         self.outputs, self.paths, self.classes = outputs, paths, classes
         self.names = unique_names(paths)
-        self.ids = image_ids(paths, known) if outputs.coco is not None else []
+        self.ids = ResultIds(paths if outputs.coco is not None else (), classes, numbers)
+        self.foreign = 0  # detections of classes that the data set lacks, which its results cannot have
         self._keep_sources()
         self._rows: list[dict[str, Any]] = []
         self._images: list[dict[str, Any]] = []
@@ -107,11 +143,14 @@ class Writer:
         """Take the detections of `paths[number]`, whose pixels are `image`; FcosError when those of an earlier one
         could not be written."""
         if self.outputs.coco is not None:
-            height, width = image.shape[:2]
-            entry = {"id": self.ids[number], "file_name": str(self.paths[number]), "width": width, "height": height}
-            self._images.append(entry)
+            height, width = detections.size or image.shape[:2]  # of a very large image `image` is a small copy
+            id, name = self.ids.images[number], str(self.paths[number])
+            self._images.append({"id": id, "file_name": name, "width": width, "height": height})
             told = as_in_file(detections, self.outputs.inclusive)
-            self._rows += told.to_coco(self.ids[number], self.classes.ids)
+            known = [self.ids.categories[k] is not None for k in told.labels.tolist()]
+            own = told[torch.tensor(known, dtype=torch.bool)]
+            self.foreign += len(told) - len(own)
+            self._rows += own.to_coco(id, [-1 if k is None else k for k in self.ids.categories])
         self._pending.append(
             (image.shape[0] * image.shape[1], self._pool.submit(self._write, number, image, detections))
         )
@@ -125,11 +164,9 @@ class Writer:
             while self._pending:
                 self._pending.popleft()[1].result()
         if self.outputs.coco is not None:
-            rows = zip(self.classes.names, self.classes.ids, strict=True)
-            told = {"images": self._images, "categories": [{"id": id, "name": name} for name, id in rows]}
             with whole_set():
                 write_whole(self.outputs.coco, json.dumps(self._rows))
-                write_whole(images_file(self.outputs.coco), json.dumps(told))
+                write_whole(images_file(self.outputs.coco), self.ids.beside(self._images))
 
     def _write(self, number: int, image: np.ndarray, detections: Detections) -> None:
         if self.outputs.file is not None:

@@ -15,6 +15,7 @@ from ..data.records import Record
 from ..data.tree import DataSource
 from ..data.write import check_outside, convert
 from ..errors import DataError
+from ..overlap import iou
 from ..system.readers import read_json
 from ..system.remote import is_remote
 from ..system.terminal import plural
@@ -22,6 +23,9 @@ from .inject import CLASS, DUPLICATE, MISSING, SHIFTED, SPURIOUS
 
 _ACTIONS = ("fix", "accept", "reject")
 _NEAR = 0.05  # pixels: the page keeps two decimals
+
+
+_THERE = 0.9  # IoU from which an annotated box of the class is the one to add
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def apply(
             by_hand.append(row["file"])
         elif row["action"] == "fix":
             todo.setdefault(place, []).append(row)
-    changes = dict.fromkeys(("added", "renamed", "moved", "removed"), 0)
+    changes = dict.fromkeys(("added", "renamed", "moved", "removed", "there already"), 0)
     mended = {}
     for split, dataset in splits.items():
         records = list(dataset.records)
@@ -91,6 +95,8 @@ def _source(named: Mapping[str, str | None], decisions: str | Path) -> DataSourc
     far = next((place for place in named.values() if place is not None and is_remote(place)), None)
     if far is not None:  # the file may be a stranger's, and nothing goes over the network unasked
         raise DataError(f"{decisions} is about {far}; if you want that to be fetched, say --data {far}")
+    if not Path(named["data"]).exists():
+        raise DataError(f"{decisions} is about {named['data']}, which is not here; give the data with --data")
     images, labels = (None if place is None else Path(place) for place in (named["images"], named["labels"]))
     return DataSource(Path(named["data"]), named["format"], images, labels)
 
@@ -153,7 +159,12 @@ def _mend(record: Record, orders: Sequence[dict[str, Any]], dataset: Dataset, ch
         kind = order["kind"]
         label = _label(order["proposed"]["label"], dataset) if kind in (MISSING, CLASS, SHIFTED) else -1
         if kind == MISSING:
-            new.append(([float(v) for v in order["proposed"]["box"]], label))
+            box = [float(v) for v in order["proposed"]["box"]]
+            alike = np.flatnonzero(labels == label)
+            if len(alike) and float(iou(np.array([box]), boxes[alike]).max()) >= _THERE:
+                changes["there already"] += 1
+                continue
+            new.append((box, label))
             changes["added"] += 1
             continue
         row = _find(boxes, labels, order["annotated"], names, gone)

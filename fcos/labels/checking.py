@@ -12,13 +12,14 @@ from ..analysis.common import label_mapping, with_files
 from ..data.dataset import Dataset, merge
 from ..data.images.reading import read_image
 from ..data.open import open_splits
-from ..data.runs import run_of, stored_sources
+from ..data.runs import learned_from, run_of
+from ..data.splits import canonical_split
 from ..data.tree import DataSource
 from ..errors import DataError, ImageError
 from ..inference.detector import Detector
 from ..inference.load import fastest, load
 from ..system.stderr import say
-from ..system.terminal import Bar
+from ..system.terminal import Bar, plural
 from .calibrate import Curve, fit
 from .evidence import Evidence, gather, overlaps
 from .folding import Judge, out_of_fold
@@ -37,9 +38,10 @@ def open_all(data: str | Path | DataSource | Dataset, split: str | None = None) 
         return with_files(data), [data.split] * len(data)
     splits = open_splits(data)
     if split is not None:
-        if split not in splits:
+        known = split if split in splits else canonical_split(split)
+        if known not in splits:
             raise DataError(f"{data} has no split {split!r}; there are: {', '.join(splits)}")
-        splits = {split: splits[split]}
+        splits = {known: splits[known]}
     whole = merge(list(splits.values()))
     return with_files(whole), [name for name, part in splits.items() for _ in part.records]
 
@@ -187,7 +189,7 @@ def check(
         judges, told = out_of_fold(dataset, folds, minutes, seed=seed, quiet=quiet)
     else:
         if not quiet and not isinstance(model, Detector):
-            _warn_of_learned(model, data)
+            _warn_of_learned(model, dataset, splits)
         judges, told = [Judge(_detector(model, dataset), range(len(dataset)))], _called(model)
     result = replace(judge_all(dataset, splits, judges, seed=seed, quiet=quiet), judge=told)
     return result if isinstance(data, Dataset) else replace(result, source=DataSource.of(data))
@@ -205,14 +207,18 @@ def _called(model: str | Path | Detector) -> str:
     return model.config.name if isinstance(model, Detector) else str(model)
 
 
-def _warn_of_learned(model: str | Path, data: str | Path | DataSource | Dataset) -> None:
-    """A line on stderr where a run has learned from the data that it is to judge."""
+def _warn_of_learned(model: str | Path, dataset: Dataset, splits: Sequence[str]) -> None:
+    """A line on stderr where a run has learned from images that it is to judge; `splits`: that of each record."""
     folder = run_of(model)
-    if folder is None or isinstance(data, Dataset):
+    if folder is None:
         return
-    learned = stored_sources(folder)["data"]
-    if learned is not None and Path(learned).resolve() == DataSource.of(data).path.resolve():
+    names = np.array(splits)
+    parts = {name: dataset.subset(np.flatnonzero(names == name)) for name in dict.fromkeys(splits)}
+    learned = {name: learned_from(folder, replace(part, split=name)) for name, part in parts.items()}
+    if sum(learned.values()):
+        others = [name for name, count in learned.items() if not count]
+        other = f"check the split {others[0]} with --split" if others else "give images that it has not seen"
         say(
-            f"note: {model} has learned from {learned}, so it would agree with mistakes in these labels; "
-            "check another split with --split, or leave --model out"
+            f"note: {model} has learned from {plural(sum(learned.values()), 'image')} of these, so it would agree with "
+            f"mistakes in their labels; {other}, or leave --model out"
         )

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..data.images.reading import read_image
 from ..system.files import ASSETS, write_whole
+from ..system.remote import is_remote
 from ..system.terminal import data_name, plain
 from .inject import CLASS, DUPLICATE, SPURIOUS
 from .report import Check, Finding
@@ -47,8 +48,11 @@ def write_page(path: str | Path, check: Check, limit: int = 200) -> Path:
 def source_of(check: Check) -> dict[str, str | None]:
     """What the decisions say of the data set: where it is, and how it was said to be read."""
     s = check.source
-    given = {"data": s.path, "format": s.format, "images": s.images, "labels": s.labels}
-    return {key: None if value is None else str(value) for key, value in given.items()}
+    given = {"data": s.path, "images": s.images, "labels": s.labels}
+    return {
+        key: None if value is None else str(value) if is_remote(value) else str(Path(value).absolute())
+        for key, value in given.items()
+    } | {"format": s.format}
 
 
 def _image(check: Check, index: int) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..config import DecodeConfig
 from ..data.dataset import Dataset
 from ..data.images.reading import read_image
 from ..data.records import Record
 from ..data.write import SCORED, check_new, convert
+from ..decode import calibrated
 from ..errors import DataError, ImageError
 from ..inference.detector import Detector
 from ..inference.load import load
@@ -72,13 +74,16 @@ def propose(
         raise DataError(f"none of the {plural(len(unread), 'image')} can be read: {unread[0]}")
     order = range(len(looks)) if uncertain is None else select(looks, uncertain)
     least = detector.shown if score is None else score
+    decode = detector.config.decode
     chosen = [looks[i] for i in order]
     records = []
     for number, look in enumerate(chosen, 1):
         e = look.evidence
-        keep = e.peak_scores >= least
-        keep &= _apart(e, detector.config.decode.nms_iou)
-        records.append(_record(number, look, keep))
+        if decode.calibrated and decode.calibration:  # as `fcos predict` shows them
+            scores = calibrated(torch.from_numpy(e.peak_scores), torch.from_numpy(e.peak_labels), decode)
+            e = replace(e, peak_scores=scores.numpy())
+        keep = (e.peak_scores >= least) & _apart(e, decode)
+        records.append(_record(number, replace(look, evidence=e), keep))
     dataset = Dataset(tuple(records), detector.classes, "proposed", "all", Path(str(named[0])))
     source = detector.config.name if isinstance(model, Detector) else str(model)
     lost = convert({"all": dataset}, out, TOOLS[to], model=source)
@@ -181,14 +186,14 @@ class _Features:
         return total
 
 
-def _apart(evidence: Evidence, limit: float) -> np.ndarray:
+def _apart(evidence: Evidence, decode: DecodeConfig) -> np.ndarray:
     """[D] the peaks that the detector's own NMS would leave: evidence keeps some more of them."""
     keep = np.ones(len(evidence.peaks), bool)
     iou = overlaps(evidence.peaks, evidence.peaks)
     for d in range(len(keep)):
         if keep[d]:
-            same = evidence.peak_labels == evidence.peak_labels[d]
-            keep[d + 1 :] &= ~(same & (iou[d] > limit))[d + 1 :]
+            same = (evidence.peak_labels == evidence.peak_labels[d]) | (decode.nms == "agnostic")
+            keep[d + 1 :] &= ~(same & (iou[d] > decode.nms_iou))[d + 1 :]
     return keep
 
 

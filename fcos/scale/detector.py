@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..config import Config
 from ..errors import DataError, FcosError, ImageError, did_you_mean, first_line
 from ..inference.composite import Composite, Looks, tile_of
 from ..inference.detector import Detector
@@ -57,15 +58,15 @@ class Work:
     overlap: float = 0.2
     tta: str = ""
 
-    def check(self) -> Classes:
-        """The classes of what is detected, from the files alone; FcosError for what would fail later in each
+    def check(self) -> tuple[Config, Classes]:
+        """Settings and classes of what is detected, from the files alone; FcosError for what would fail later in each
         process."""
         settings = [read_settings(name) for name in self.models]
         config, classes = settings[0]
         config = config.override(*self.overrides, source="command line")
         parse_views(self.tta)
         parse_scores(self.score or str(config.decode.lowest_shown), classes, config.decode.lowest_shown)
-        return classes
+        return config, classes
 
     def digest(self) -> str:
         """Names and hashes of the weights: fcos-lite0@1f0c...; of several models joined by +."""

@@ -45,7 +45,8 @@ _LIST = 1 << 40  # bytes of the list of paths
 @dataclass(frozen=True)
 class Job:
     """A job in the folder `folder`: `images` paths in parts of `size`, each a file of the kind `form`; `model` is
-    `Work.digest`, `settings` what else decides the rows."""
+    `Work.digest`, `settings` what else decides the rows; `inclusive`: the corners of its boxes are the last pixels
+    inside (`data.inclusive_boxes`)."""
 
     folder: Path
     sources: tuple[str, ...]
@@ -55,6 +56,7 @@ class Job:
     model: str
     classes: Classes
     settings: dict[str, Any]
+    inclusive: bool = False
 
     @property
     def parts(self) -> int:
@@ -112,6 +114,33 @@ class Job:
             total = total.plus(count_part(self.file(part), self.form))
         return total
 
+    def write(self) -> None:
+        """Write job.json, by which the folder is a job."""
+        told = {
+            "sources": list(self.sources),
+            "images": self.images,
+            "size": self.size,
+            "form": self.form,
+            "model": self.model,
+            "classes": {"names": list(self.classes.names), "ids": list(self.classes.ids)},
+            "settings": self.settings,
+            "inclusive": self.inclusive,
+        }
+        write_whole(self.folder / "job.json", json.dumps(told, indent=1) + "\n")
+
+    def check_reachable(self) -> None:
+        """FcosError where the next images have relative paths and none of them is found: the job would count them as
+        unreadable for good."""
+        left = np.flatnonzero(~self.done())
+        if not len(left):
+            return
+        paths = self.paths(int(left[0]), self.starts())
+        if not any(is_remote(path) or Path(path).is_absolute() or Path(path).exists() for path in paths):
+            raise FcosError(
+                f"{self.folder}: none of the next images is found from here, such as {paths[0]}; go on in the folder "
+                "in which the job was begun"
+            )
+
     def rows(self) -> Iterator[Row]:
         """All rows in the order of the list; DataError where the job is not done."""
         open_parts = int((~self.done()).sum())
@@ -141,12 +170,16 @@ def open_job(order: Order, work: Work) -> Job:
     far = is_remote(order.folder)
     if not far:
         check_folder(order.folder)
-    classes, model, settings = work.check(), work.digest(), _deciding(work)
+    (config, classes), model, settings = work.check(), work.digest(), _deciding(work)
     there = read_job(order.folder)
     if there is None:
         if not order.resume and names_in(order.folder):
             raise FcosError(f"--out {order.folder} is not empty; name a new folder")
-        return _new_job(order, classes, model, settings)
+        images, size = _listed(order)
+        inclusive = config.data.inclusive_boxes
+        job = Job(order.folder, order.sources, images, size, order.form, model, classes, settings, inclusive)
+        job.write()
+        return job
     if not order.resume:
         raise FcosError(f"{order.folder} holds a job already; --resume goes on with it, or name another folder")
     changed = {
@@ -165,6 +198,7 @@ def open_job(order: Order, work: Work) -> Job:
         own(order.folder)
         sweep(order.folder)
         sweep(order.folder / "parts")
+    there.check_reachable()
     return there
 
 
@@ -179,7 +213,17 @@ def read_job(folder: Path) -> Job | None:
         images, size, form = int(told["images"]), int(told["size"]), told["form"]
         if not (1 <= size <= _LARGEST and 1 <= images < 1 << 40 and form in ("parquet", "jsonl")):
             raise ValueError
-        return Job(folder, tuple(told["sources"]), images, size, form, told["model"], classes, dict(told["settings"]))
+        return Job(
+            folder,
+            tuple(told["sources"]),
+            images,
+            size,
+            form,
+            told["model"],
+            classes,
+            dict(told["settings"]),
+            bool(told.get("inclusive", False)),
+        )
     except (KeyError, TypeError, ValueError, OverflowError, FcosError):
         raise DataError(f"{file} does not describe a job of fcos predict") from None
 
@@ -191,7 +235,8 @@ def _deciding(work: Work) -> dict[str, Any]:
     return {**settings, "overrides": list(work.overrides)}
 
 
-def _new_job(order: Order, classes: Classes, model: str, settings: dict[str, Any]) -> Job:
+def _listed(order: Order) -> tuple[int, int]:
+    """Write the list of images and where its parts begin: (images, images of a part)."""
     images = 0
     with whole(order.folder / "paths.jsonl") as file:
         with file.open("w", encoding="ascii") as listed:
@@ -202,19 +247,8 @@ def _new_job(order: Order, classes: Classes, model: str, settings: dict[str, Any
             raise DataError("there are no images to detect in")
         size = max(1, min(_LARGEST, images // (_IN_WORK * max(1, order.workers))))
         starts = _starts(file, size)
-    job = Job(order.folder, order.sources, images, size, order.form, model, classes, settings)
     write_whole(order.folder / "starts.npy", lambda p: _save(p, starts))
-    told = {
-        "sources": list(order.sources),
-        "images": images,
-        "size": size,
-        "form": order.form,
-        "model": model,
-        "classes": {"names": list(classes.names), "ids": list(classes.ids)},
-        "settings": settings,
-    }
-    write_whole(order.folder / "job.json", json.dumps(told, indent=1) + "\n")
-    return job
+    return images, size
 
 
 def _save(path: Path, values: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from ..data.classes import as_learned, as_seen, match_classes
 from ..data.dataset import Dataset, merge
 from ..data.duplicates import alike
 from ..data.open import open_dataset, open_splits
-from ..data.splits import draw_holdout, hold_out, taught_splits
+from ..data.splits import draw_holdout, hold_out, parted, taught_splits
 from ..data.tree import DataSource
 from ..errors import DataError
 from ..system.terminal import plural
@@ -86,7 +87,7 @@ def _parts(source: Source, config: Config, held: Sequence[str] | None, resumed: 
     if "val" in data:
         if source.holdout:
             raise DataError(f"--holdout is for data without a validation part; here that is {data['val'].root}")
-        return Chosen(data)
+        return Chosen(data, lines=_learned_too(data["train"], data["val"]))
     if held is not None:
         data["train"], data["val"] = hold_out(data["train"], held)
         return Chosen(data, list(held))
@@ -95,6 +96,16 @@ def _parts(source: Source, config: Config, held: Sequence[str] | None, resumed: 
     if learned and source.holdout is None:
         return Chosen(data, lines=["val is learned from, so nothing is kept for judging; --holdout 0.1 keeps a tenth"])
     return _held_out(data["train"], source, config.train.seed)
+
+
+def _learned_too(train: Dataset, val: Dataset) -> list[str]:
+    """A line where images are learned from and judged by."""
+    learned = {os.path.abspath(r.path) for r in train.records if r.path is not None}
+    both = [r.file_name for r in val.records if r.path is not None and os.path.abspath(r.path) in learned]
+    if not both:
+        return []
+    count = f"{len(both):,} of the {plural(len(val), 'image')} to judge by"
+    return [f"{count} are learned from too, such as {both[0]}: AP will be too high; fcos doctor lists them"]
 
 
 def _held_out(dataset: Dataset, source: Source, seed: int) -> Chosen:
@@ -110,7 +121,7 @@ def _held_out(dataset: Dataset, source: Source, seed: int) -> Chosen:
     how = "by class" + (", near-duplicates together" if compared else "")
     kept = f"{plural(len(val), 'image')} of {len(dataset):,} held out for judging, {how}"
     line = kept if share is not None else f"no val split: {kept}; --holdout 0 learns from all"
-    return Chosen({"train": train, "val": val}, names, [line])
+    return Chosen({"train": train, "val": val}, names, [line, *filter(None, [parted(dataset, twins, names)])])
 
 
 def _open(source: Source) -> dict[str, Dataset]:

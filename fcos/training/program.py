@@ -210,6 +210,10 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     chosen = choose(source, config)
     init = None if asked.init is None else str(asked.init)
     planned: Prepared | None = None
+    lines: list[str] = []
+    if asked.budget is None and not isinstance(asked.model, Config):
+        usual = _config(asked.model, (), asked.dialect, None)
+        config, lines = around_size(config, usual, given_settings(asked.settings, asked.config))
     if asked.budget is not None:
         model = asked.model.name if isinstance(asked.model, Config) else asked.model
         given = {**settled_by(asked.model, asked.dialect), **given_settings(asked.settings, asked.config)}
@@ -222,7 +226,7 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     config = with_learned_sizes(planned.config if planned else config, chosen.data["train"])
     folder = Path(out) if out is not None else next_folder(Path("runs"), f"{config.name}-{_stem(source.data)}")
     if planned is None:
-        return _Ready(config, source, chosen, folder, start, start.lines())
+        return _Ready(config, source, chosen, folder, start, [*lines, *start.lines()])
     return _Ready(config, source, chosen, folder, start, planned.lines, planned.deadline, planned.plan)
 
 
@@ -300,6 +304,26 @@ def _stem(data: str | Path | DataSource | Dataset | Mapping[str, Dataset]) -> st
     if isinstance(data, Mapping):
         data = next(iter(data.values()))
     return (data.root if isinstance(data, Dataset) else DataSource.of(data).path).resolve().stem
+
+
+def around_size(config: Config, usual: Config, given: Mapping[str, object]) -> tuple[Config, list[str]]:
+    """The config with the sizes at which it learns, and the limit of the longer side, in the proportion of `usual` to a
+    `data.size` that is `given` without them; what is told of it."""
+    size, before = config.data.size, usual.data
+    if "data.size" not in given or size == before.size:
+        return config, []
+    factor = size / before.size
+    changed: dict[str, object] = {}
+    if "data.train_sizes" not in given and before.train_sizes:
+        sides = {max(32, round(side * factor / 32) * 32) for side in before.train_sizes}
+        changed["train_sizes"] = tuple(sorted(sides))
+    if "data.max_size" not in given:
+        changed["max_size"] = max(size, round(before.max_size * factor))
+    if not changed:
+        return config, []
+    told = " ".join(f"data.{key}={str(value).replace(' ', '')}" for key, value in changed.items())
+    told = told.replace("(", "[").replace(",)", "]").replace(")", "]")
+    return config.override({"data": changed}), [f"around data.size={size}: {told}"]
 
 
 def with_learned_sizes(config: Config, dataset: Dataset) -> Config:

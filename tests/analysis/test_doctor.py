@@ -202,6 +202,19 @@ def test_fingerprints_use_every_core(monkeypatch, tmp_path):
     assert prints.error == ("",) * 4
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "pairs"), [("train", "val", 1), ("train", "trainval", 0), ("test", "trainval", 1)]
+)
+def test_one_file_in_two_splits_is_a_leak_unless_one_is_a_part_of_the_other(tmp_path, first, second, pairs):
+    files = [write(tmp_path / f"{k}.png", photo(k)) for k in range(3)]
+    splits = {
+        first: dataset([record(k, [], files[k]) for k in (0, 1)], first),
+        second: dataset([record(k, [], files[k]) for k in (1, 2)], second),
+    }
+    found = {f.kind.many: f.count for f in findings.in_images(splits)}
+    assert found["pairs of images that are in two splits"] == pairs
+
+
 def test_a_box_marked_twice():
     boxes = [(0, 0, 50, 50, 0), (0, 0, 50, 49, 0), (1, 0, 50, 50, 1), (60, 60, 90, 90, 0)]
     assert findings.same_boxes(record(1, boxes)) == [(0, 1), (0, 2), (1, 2)]

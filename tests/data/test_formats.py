@@ -137,6 +137,14 @@ def test_image_listed_twice_becomes_one(tmp_path):
     assert any("listed twice" in str(n) for n in dataset.notes)
 
 
+def test_one_file_under_two_names_is_one_image(tmp_path):
+    Image.new("RGB", (100, 80)).save(tmp_path / "a.jpg")
+    images = [entry(5, "a.jpg"), entry(6, f"../{tmp_path.name}/a.jpg")]
+    path = coco(tmp_path / "val.json", images, [note(5, [1, 1, 9, 9]), note(6, [2, 2, 9, 9])])
+    dataset = open_dataset(path)
+    assert [len(r.boxes) for r in dataset.records] == [2]
+
+
 def test_one_id_for_two_images_is_an_error(tmp_path):
     path = coco(tmp_path / "val.json", [entry(5, "a.jpg"), entry(5, "b.jpg")], [])
     with pytest.raises(DataError, match="image id 5 belongs to two images"):

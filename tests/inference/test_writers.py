@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
+from fcos.data.open import Numbers
 from fcos.errors import FcosError
 from fcos.inference.writers import Outputs, Writer, image_ids, unique_names
 from fcos.network import weights
@@ -196,5 +198,22 @@ def test_names_that_no_file_can_have_are_told_when_they_are_read(tmp_path):
     os.symlink("loop.png", tmp_path / "loop.png")
     paths = [Path("a\0b.png"), tmp_path / "loop.png"]
     for outputs in (Outputs(), Outputs(tmp_path / "o", None, tmp_path / "y", tmp_path / "c.json")):
-        Writer(outputs, paths, Classes(("a",)), {}).close()
+        Writer(outputs, paths, Classes(("a",))).close()
     assert (tmp_path / "c.json").read_text() == "[]"
+
+
+def test_results_have_the_numbers_of_a_data_set(tmp_path, capsys):
+    """Images and categories as the data set numbers them; a class that it lacks is left out, and counted."""
+    paths = [tmp_path / "train" / "1.jpg", tmp_path / "val" / "1.jpg"]
+    numbers = Numbers({paths[0]: 5, paths[1]: 5}, Classes(("cat", "Square"), (3, 9)))
+    writer = Writer(Outputs(coco=tmp_path / "r.json"), paths, CLASSES, numbers)
+    assert "1.jpg, cannot have the data set's own id" in capsys.readouterr().err
+    for number, label in enumerate((1, 0)):
+        found = one()
+        writer.add(number, PIXELS, replace(found, labels=torch.full_like(found.labels, label)))
+    writer.close()
+    rows = json.loads((tmp_path / "r.json").read_text())
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [(5, 9)] * len(one())
+    assert writer.foreign == len(one())
+    told = json.loads((tmp_path / "r.images.json").read_text())
+    assert told["categories"] == [{"id": 3, "name": "cat"}, {"id": 9, "name": "Square"}]

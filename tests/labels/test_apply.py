@@ -144,3 +144,21 @@ def test_the_original_is_never_written_to(world, tmp_path):
         apply(tmp_path / "no.json", data=data, out=tmp_path / "x")
     assert snapshot(data) == before
     assert apply(file, out=tmp_path / "same").text().endswith("nothing changed")
+
+
+def test_an_object_that_is_there_already_is_not_added_again(world, tmp_path, capsys):
+    data, splits = world
+    record, names = next(r for r in splits["train"].records if len(r.boxes)), splits["train"].classes.names
+    there = {"label": names[record.labels[0]], "box": (record.boxes[0] + 0.1).tolist()}
+    file = write(tmp_path / "decisions.json", data, [decision("missing", record, names, proposed=there)])
+    code, said, err = fcos(capsys, "labels", "apply", file, "--out", tmp_path / "mended")
+    assert (code, err) == (0, "")
+    assert "1 there already" in said
+    assert len(open_splits(tmp_path / "mended")["train"].records[0].boxes) == len(splits["train"].records[0].boxes)
+
+
+def test_data_that_is_gone_is_named(tmp_path, capsys):
+    file = write(tmp_path / "decisions.json", tmp_path / "nowhere", [])
+    code, _, err = fcos(capsys, "labels", "apply", file, "--out", tmp_path / "mended")
+    assert code == 2
+    assert "give the data with --data" in err

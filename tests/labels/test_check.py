@@ -138,16 +138,24 @@ def test_bad_input_is_one_line(capsys, world, arguments, line):
 
 
 def test_a_run_that_has_learned_from_the_data_is_named(world, tmp_path, capsys):
-    from fcos.labels.checking import _warn_of_learned
+    from fcos.labels.checking import _warn_of_learned, open_all
 
+    data = make_shapes(tmp_path / "shapes", {"train": 4, "val": 2}, seed=5)
     sources = dict.fromkeys(("val", "split", "held_out", "format", "images", "labels"))
-    for folder, learned, warned in (("a", world[3], True), ("b", tmp_path, False)):
-        (tmp_path / folder).mkdir()
+    for folder, learned, split, warned in (
+        ("a", data, None, "from 4 images of these"),
+        ("a", data, "train", "give images that it has not seen"),
+        ("a", data, "val", ""),
+        ("b", tmp_path / "other", None, ""),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
         told = {"sources": {**sources, "data": str(learned)}}
         (tmp_path / folder / "environment.json").write_text(json.dumps(told))
-        _warn_of_learned(tmp_path / folder, world[3])
-        assert ("would agree with mistakes" in capsys.readouterr().err) is warned
-    _warn_of_learned("fcos-lite0", world[3])
+        _warn_of_learned(tmp_path / folder, *open_all(data, split))
+        err = capsys.readouterr().err
+        assert warned in err
+        assert bool(err) is bool(warned)
+    _warn_of_learned("fcos-lite0", *open_all(data))
     assert capsys.readouterr().err == ""
 
 

@@ -21,13 +21,14 @@ from fcos.data.splits import name_of
 from fcos.errors import ConfigError, DataError, FcosError, MissingExtra
 from fcos.evaluation.program import evaluate
 from fcos.network import weights
+from fcos.presets import preset
 from fcos.training.clock import Deadline
 from fcos.training.data import Source, choose
 from fcos.training.output.checkpoint import checkpoints
 from fcos.training.output.ending import Ending
 from fcos.training.output.folder import RunFolder
 from fcos.training.output.summary import brief
-from fcos.training.program import _changes, train
+from fcos.training.program import _changes, around_size, train
 from fcos.training.validation import threshold_of
 from fcos.types import Classes
 
@@ -430,3 +431,16 @@ def test_a_notebook_shows_a_bar_where_it_can(monkeypatch):
         assert terminal.in_notebook() == there
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
     assert not terminal.in_notebook()
+
+
+def test_a_size_brings_the_sizes_at_which_it_learns_along(shapes, tmp_path):
+    """`data.size` alone is what a person says; the preset's sizes in training follow in proportion, which is told."""
+    usual = preset("fcos-lite0")
+    given = {"data.size": "160"}
+    config, lines = around_size(usual.override("data.size=160"), usual, given)
+    assert config.data.train_sizes == (128, 160, 192)
+    assert config.data.max_size == 266
+    assert lines == ["around data.size=160: data.train_sizes=[128,160,192] data.max_size=266"]
+    fixed = usual.override("data.size=160", "data.train_sizes=[96]", "data.max_size=200")
+    assert around_size(fixed, usual, {**given, "data.train_sizes": "[96]", "data.max_size": "200"}) == (fixed, [])
+    assert around_size(usual, usual, {}) == (usual, [])

@@ -5,6 +5,7 @@ What cannot be used is named, counted and left out, or refused in strict mode.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -142,10 +143,11 @@ def check_classes(names: Sequence[str], source: Path) -> None:
 
 def _merge_twins(images: list[ImageFile], rows: Rows, problems: Problems) -> Rows:
     """Give the boxes of every image that is listed twice to its first entry, without exact repeats."""
-    first: dict[str, int] = {}
+    first: dict[str, int] = {}  # by file, however its name is written; by name where there is none
     target = np.arange(len(images))
     for index, image in enumerate(images):
-        target[index] = first.setdefault(image.file_name, index)
+        file = image.file_name if image.path is None else os.path.normpath(image.path)
+        target[index] = first.setdefault(file, index)
         if target[index] != index:
             problems.note(kinds.LISTED_TWICE, image.file_name)
     if len(first) == len(images):
