@@ -239,10 +239,14 @@ class Detections:
         """COCO results rows: bbox is [x, y, width, height]. The category is the class's id in its data set, `ids`,
         or `category_ids[label]` where given; the label itself where no ids are known."""
         ids = self.ids if category_ids is None else category_ids
+        if category_ids is not None and len(self) and int(self.labels.max()) >= len(ids):
+            raise FcosError(
+                f"category_ids has {len(ids)} numbers, and there is a detection of class {self.labels.max()}"
+            )
         return [
             {
-                "image_id": image_id,
-                "category_id": ids[d.label] if d.label < len(ids) else d.label,
+                "image_id": int(image_id),
+                "category_id": int(ids[d.label]) if d.label < len(ids) else d.label,
                 "bbox": [d.box[0], d.box[1], d.box[2] - d.box[0], d.box[3] - d.box[1]],
                 "score": d.score,
             }
@@ -307,6 +311,10 @@ class Detections:
         return text.getvalue()
 
     def _rows(self, keep: Mask) -> Detections:
+        if isinstance(keep, slice) or (isinstance(keep, np.ndarray) and any(step < 0 for step in keep.strides)):
+            keep = torch.from_numpy(np.arange(len(self))[keep].copy())  # torch knows no steps backward
+        elif isinstance(keep, tuple):
+            keep = list(keep)
         return replace(
             self,
             boxes=self.boxes[keep].reshape(-1, 4),

@@ -102,6 +102,15 @@ def did_you_mean(name: object, known: Iterable[str], otherwise: str, count: int 
     return f"did you mean {' or '.join(near)}?" if near else otherwise
 
 
+def check_names(given: Iterable[str], known: Iterable[str], of: str) -> None:
+    """ConfigError for an option of a function that it does not have."""
+    names = list(known)
+    for name in given:
+        if name not in names:
+            hint = did_you_mean(name, names, f"choose from {', '.join(names)}")
+            raise ConfigError(f"{of} has no option {name!r}; {hint}")
+
+
 def or_near(path: str | Path) -> str:
     """The end of a message about a path that does not exist: "; did you mean RUNS/MINE?" where something near it does,
     else empty. A mistake may be in each of its parts."""

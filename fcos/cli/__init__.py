@@ -146,6 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             with sources_kept(), _noted(interrupted):
                 code = build()(args=words, prog_name="fcos", standalone_mode=False)
+        except SystemExit:
+            if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # by which the library met a closed pipe
+                raise BrokenPipeError from None
+            raise
         finally:
             sys.stdout.flush()  # a full disk is met here, not at the interpreter's end
         if code == _STOPPED:  # what typer makes of a KeyboardInterrupt, without a word

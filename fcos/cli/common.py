@@ -107,9 +107,11 @@ def refuse(context: typer.Context, what: str, *names: str) -> None:
 
 def data_source(path: str | Path, format: str | None, images_in: Path | None, labels: Path | None) -> DataSource:
     """The data set that a command line names, with what it says about how to read it."""
+    from dataclasses import replace
+
     from ..data.tree import DataSource
 
-    return DataSource(Path(path), format, images_in, labels)
+    return replace(DataSource.of(path), format=format, images=images_in, labels=labels)
 
 
 def open_to_judge(path: str | Path | DataSource, split: str | None) -> Dataset:

@@ -184,6 +184,8 @@ def command(
     if moving and (proposals or coco or yolo):
         raise FcosError("--proposals, --coco and --yolo are for images; a video gives a drawn video and JSON lines")
     paths = find_images(still, out=out) if still else []
+    if not paths and not moving:
+        raise FcosError("standard input names no images")
     for folder in still:
         if count := videos_in(folder):
             say(f"{folder} has {plural(count, 'video')}, which {'is' if count == 1 else 'are'} left out; name each")
@@ -229,7 +231,7 @@ def command(
     wide = min(48, max((len(one_line(str(p))) for p in paths), default=0))
     # for COCO results what falls below the limit is counted
     detected = run(detector, paths, torch.zeros_like(scores) if coco is not None else scores, batch)
-    began = time.perf_counter()
+    began, heard = time.perf_counter(), True
     for number, (path, image, seen) in enumerate(detected):
         if isinstance(seen, FcosError):
             outcome.broken.append(str(seen))
@@ -240,10 +242,14 @@ def command(
         outcome.images += 1
         outcome.detections += len(shown)
         outcome.dropped += len(seen) - len(shown)
-        if as_json:
-            typer.echo(json.dumps(shown.to_dict(), ensure_ascii=False))
-        else:
-            typer.echo(f"{one_line(str(path)):<{wide}}  {one_line(shown.summary())}")
+        line = f"{one_line(str(path)):<{wide}}  {one_line(shown.summary())}"
+        try:
+            if heard:
+                typer.echo(json.dumps(shown.to_dict(), ensure_ascii=False) if as_json else line)
+        except BrokenPipeError:  # nobody reads on (| head); what is written to files is wanted all the same
+            heard = False
+            if outputs.nothing:
+                raise
         del image, seen, shown  # while the next one is waited for, a large image would be held twice
     writer.close()
     if writer.foreign:
@@ -251,6 +257,8 @@ def command(
     _tell(outcome, outputs, as_json, time.perf_counter() - began, _computed(detector))
     if outcome.images and not outcome.detections and float(scores.max()) > 0.1:
         say(f"nothing scores {scores.min():.2g} or more; to see weaker detections: --score 0.1")
+    if not heard:
+        raise BrokenPipeError
     if outcome.broken or any(broken):
         sys.exit(1)
 

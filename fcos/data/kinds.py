@@ -54,6 +54,11 @@ TURNED_ALONE = Kind(
 )
 TURNED = Kind("images rotated by EXIF, boxes turned with them", "image rotated by EXIF, boxes turned with it")
 LISTED_TWICE = Kind("images listed twice, boxes put together", "image listed twice, boxes put together")
+NO_LABEL_FOLDER = Kind(
+    "images in folders without any label file, left out",
+    "image in a folder without any label file, left out",
+    "put an empty label file beside each, if they show nothing and are to be learned as background",
+)
 IN_NO_LIST = Kind(
     "images that are in no list, left out",
     "image that is in no list, left out",

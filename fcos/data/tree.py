@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import DataError, or_near
+from ..system.environment import RUN_FILE
 from ..system.files import around, left_out
 from ..system.remote import is_remote, local
 from .formats.common.pairing import Images
@@ -52,7 +53,9 @@ class DataSource:
 
     @staticmethod
     def of(path: str | Path | DataSource) -> DataSource:
-        """A path alone, or a source as it is."""
+        """A path alone, or a source as it is. DataError for an empty name, which would mean the current folder."""
+        if isinstance(path, str) and not path.strip():
+            raise DataError("an empty name was given for a data set; for this folder write .")
         return path if isinstance(path, DataSource) else DataSource(Path(path))
 
     def __str__(self) -> str:
@@ -152,10 +155,11 @@ class Tree:
         return self.images.pair(folders, stem)
 
     def with_empty(self, files: Sequence[Path]) -> list[Path]:
-        """`files` and the empty ones of the same kind beside them: an image without objects has an empty file."""
-        kinds = {(f.parent, f.suffix.lower()) for f in files}
+        """`files` and the empty ones of the same kind beside them, or in a folder of the same name (val/label_2 for
+        train/label_2): an image without objects has an empty file."""
+        kinds = {(f.parent.name, f.suffix.lower()) for f in files}
         taken = set(files)
-        beside = (p for p in self.annotations if (p.parent, p.suffix.lower()) in kinds and p not in taken)
+        beside = (p for p in self.annotations if (p.parent.name, p.suffix.lower()) in kinds and p not in taken)
         return sorted([*files, *(p for p in beside if not self.probe(p).text.strip())])
 
     def split_of(self, path: Path) -> str | None:
@@ -247,6 +251,8 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
         except OSError as error:
             left_out(folder, root if whole else "", error)  # else it is looked into for want of a better place
             continue
+        if level and _is_run(entries):
+            continue
         for entry in entries:
             count += 1
             if count > limit:
@@ -268,6 +274,11 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
             elif name.lower().endswith(ANNOTATIONS):
                 annotations.append(entry.path)
     return _in_order(images), _in_order(annotations)
+
+
+def _is_run(entries: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether a folder is one of a training run, whose images are plots."""
+    return {RUN_FILE, "config.yaml", "metrics.csv"} <= {entry.name for entry in entries}
 
 
 def _in_order(paths: list[str]) -> list[Path]:

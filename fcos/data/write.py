@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import DataError
-from ..system.files import whole_folder
+from ..system.files import real, whole_folder
 from ..system.terminal import some
 from ..types import Classes
 from .dataset import Dataset
@@ -55,7 +55,7 @@ def check_new(target: Path) -> None:
 def check_outside(target: Path, source: DataSource) -> None:
     """DataError where `target`, which is to become a new folder, lies in the data set that is read: it would be two
     data sets in one folder then, and no longer open."""
-    target, origin = target.resolve(), source.path.resolve()
+    target, origin = real(target), real(source.path)
     if target == origin or origin in target.parents or (origin.is_file() and target == origin.parent):
         raise DataError(
             f"{target} lies in the data set itself, {source.path}, which is never changed; name another folder"

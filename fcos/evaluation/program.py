@@ -7,18 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, TypedDict, Unpack
 
-from ..data.classes import as_seen
+import torch
+from torch import Tensor
+
+from ..data.classes import UNKNOWN, as_seen, match_classes
 from ..data.dataset import Dataset
 from ..data.open import open_judged
 from ..data.runs import judged_by, learned_from, missing, run_of
-from ..errors import DataError
+from ..errors import ConfigError, DataError, check_names
 from ..inference.composite import OWN, Composite, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..system.stderr import say
 from ..system.terminal import plural
-from ..types import Detections
+from ..types import Classes, Detections
 from . import coco
 from .coco import Metrics
 from .uncertainty import intervals
@@ -71,6 +74,9 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     person        2  0...  1.000
     cat           1  0...  1.000
     """
+    check_names(options, Options.__annotations__, "fcos.evaluate")
+    if isinstance(data, Dataset) and options.get("split") is not None:
+        raise ConfigError("split is of a path; the data set that was given is one split already")
     run = run_to_judge(model) if data is None else None
     given = model
     if isinstance(model, str | Path):
@@ -91,7 +97,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
             model, dataset, options.get("batch", 8), allow_missing=options.get("allow_missing", False)
         )
     else:
-        detections = list(model)
+        detections = _fitting(list(model), dataset, options.get("allow_missing", False))
     agnostic = options.get("class_agnostic", False)
     metrics = coco.evaluate(
         detections, dataset, class_agnostic=agnostic, voc_plus_one=options.get("voc_plus_one", False)
@@ -99,6 +105,33 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     if options.get("ci", False):
         metrics = replace(metrics, intervals=intervals(detections, dataset, class_agnostic=agnostic))
     return metrics
+
+
+def _fitting(given: Sequence[Detections], dataset: Dataset, allow_missing: bool) -> list[Detections]:
+    """Detections of each image of `dataset` in its order, with its labels; DataError where they are of others."""
+    if len(given) != len(dataset):
+        raise DataError(f"there are detections of {plural(len(given), 'image')}, and {len(dataset):,} to judge by")
+    mappings: dict[tuple[str, ...], Tensor] = {}
+    fitting = []
+    for seen, record in zip(given, dataset.records, strict=True):
+        if not isinstance(seen, Detections):
+            raise DataError(f"a list to judge holds Detections, one for each image, not {type(seen).__name__}")
+        if seen.source is not None and Path(seen.source).name != Path(record.file_name).name:
+            raise DataError(
+                f"detections of {Path(seen.source).name} stand where {record.file_name} is judged; give them in the "
+                "order of the data"
+            )
+        if seen.names and seen.names != dataset.classes.names:
+            if seen.names not in mappings:
+                classes = Classes(seen.names, tuple(range(len(seen.names))))
+                mapping = match_classes(classes, dataset.classes, allow_missing=allow_missing)
+                mappings[seen.names] = torch.from_numpy(mapping)
+            labels = mappings[seen.names][seen.labels.cpu()]
+            seen = replace(seen, labels=labels.to(seen.labels.device), names=())[labels != UNKNOWN]
+        if len(seen) and not 0 <= int(seen.labels.min()) <= int(seen.labels.max()) < len(dataset.classes):
+            raise DataError(f"{record.file_name}: a detection has a label beyond the {len(dataset.classes)} classes")
+        fitting.append(seen)
+    return fitting
 
 
 def learned_note(model: object, dataset: Dataset) -> str:

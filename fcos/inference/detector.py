@@ -17,7 +17,7 @@ from ..config import Config
 from ..data.images.reading import resize, resized_shape
 from ..decode import calibrated, decode
 from ..detections import Kept, Results
-from ..errors import ModelError
+from ..errors import ConfigError, ModelError
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
 from ..points import make_points, padded
@@ -106,6 +106,11 @@ class Detector:
             raise ModelError(f"{result.file} was rejected: {'; '.join(result.wrong)}")
         return result
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, also one in another process, computes in torch where this one chose a graph, which belongs to it."""
+        plain = self.in_torch()
+        return Detector, (plain.network, plain.config, plain.classes, plain.placement, plain.size)
+
     @property
     def device(self) -> torch.device:
         return self.placement.device
@@ -165,6 +170,10 @@ class Detector:
         Raises ImageError for what cannot be read as an image, ConfigError for a `tile` or `tta` that makes no sense.
         """
         score = self.shown if score is None else score
+        if not 0 <= score <= 1:
+            raise ConfigError(f"score={score}: give a number from 0 to 1")
+        if batch < 1:
+            raise ConfigError(f"batch={batch}: give 1 or more")
         looks = Looks(tile, views=parse_views(tta))
         if isinstance(source, list | tuple):
             return Results(self._remembering(list(source), score, batch, looks))
@@ -242,11 +251,11 @@ class Detector:
         height, width = self.size or padded(shape, data.divisor)
         if (height, width) == tuple(shape):
             return tensor, shape
-        values = torch.tensor(fill)
+        values = torch.tensor(fill, dtype=torch.float32, device="cpu")
         if not tensor.is_floating_point():
             values = values.round().to(tensor.dtype)
         # the channels of a pixel lie side by side, as OpenCV gives them and channels_last networks take them
-        canvas = torch.empty((height, width, 3), dtype=tensor.dtype)
+        canvas = torch.empty((height, width, 3), dtype=tensor.dtype, device="cpu")
         canvas[: shape[0], : shape[1]] = tensor.permute(1, 2, 0)
         canvas[shape[0] :] = values
         canvas[: shape[0], shape[1] :] = values
@@ -265,7 +274,7 @@ class Detector:
         """Detections in pixels of an image of (height, width), with names, at least `score`."""
         detections = detections.to("cpu")
         height, width = detections.size or size
-        ratio = torch.tensor([size[1] / width, size[0] / height] * 2)
+        ratio = torch.tensor([size[1] / width, size[0] / height] * 2, dtype=torch.float32, device="cpu")
         if self.config.decode.calibrated:
             probability = calibrated(detections.scores, detections.labels, self.config.decode)
             order = probability.argsort(descending=True, stable=True)  # best first over all classes, as before

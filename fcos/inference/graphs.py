@@ -29,7 +29,7 @@ from pydantic import Field
 
 from ..config import Config
 from ..data.images.reading import image_size, read_image
-from ..errors import FcosError, ImageError, MissingExtra, first_line
+from ..errors import FcosError, ImageError, MissingExtra, ModelError, first_line
 from ..export.about import About, Dtype
 from ..export.open import open_runtime, read_about, write_export
 from ..export.registry import FORMATS, KEPT
@@ -107,6 +107,11 @@ class Origin:
     @cached_property
     def _digest(self) -> str:
         return sha256(self.path)
+
+    def check_same(self) -> None:
+        """ModelError where the file has changed since a graph of it was looked for, so that it holds other weights."""
+        if "_digest" in vars(self) and (not self.path.is_file() or sha256(self.path) != self._digest):
+            raise ModelError(f"{self.path} has changed since the model was loaded; load it again")
 
     def folder(self, runtime: str, stored: Dtype) -> Path:
         """Where the graph of this for a runtime is kept, or would be."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..errors import FcosError, ModelError, require
+from ..errors import FcosError, ModelError, check_names, require
 from ..export.about import DTYPES, Dtype
 from ..export.open import on_the_fly, open_runtime, own_placement
 from ..export.registry import FORMATS, KEPT, ON_DEVICE, ON_THE_FLY, OWN_THREADS, format_of
@@ -73,6 +73,7 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
     >>> fcos.load("fcos-lite0", device="cpu")
     Detector(fcos-lite0, 20 classes, torch fp32 on cpu)
     """
+    check_names(placing, Placing.__annotations__, "fcos.load")
     runtime, dtype, lanes = placing.get("runtime"), placing.get("dtype"), placing.get("lanes", 1)
     dtype = None if dtype == "auto" else dtype
     _check_choice("runtime", runtime, RUNTIMES)
@@ -96,7 +97,7 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
     if kind is not None:
         place = replace(place, dtype=dtype or own_placement(path).dtype)
         return _around(open_runtime(path, place, overrides), place)
-    return _of_checkpoint(Origin(path, tuple(overrides)), place, runtime, dtype)
+    return _of_checkpoint(Origin(path.absolute(), tuple(overrides)), place, runtime, dtype)
 
 
 def fastest() -> str | None:
@@ -180,6 +181,7 @@ def _read(origin: Origin) -> tuple[FCOS, Config, Classes]:
 
 
 def _torch_of(origin: Origin, place: Placement) -> Detector:
+    origin.check_same()
     return _in_torch(*_read(origin), place)
 
 

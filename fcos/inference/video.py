@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.images.reading import SUFFIXES as PICTURES
-from ..errors import FcosError, ImageError
+from ..errors import ConfigError, FcosError, ImageError
 from ..system.files import file_name
 from ..system.readers import open_file
 from ..system.remote import is_remote
@@ -265,6 +265,8 @@ def stream(
     many passes run at once as the detector has lanes. With `every` N only each Nth frame is detected in, and the others
     come through with None. score: the lowest kept; None: what the model shows.
     """
+    if every < 1 or batch < 1:
+        raise ConfigError(f"every={every}, batch={batch}: give 1 or more")
     lowest = detector.shown if score is None else score
     live = isinstance(frames, Reader) and frames.info.live
     lanes = max(1, detector.placement.lanes)

@@ -53,6 +53,11 @@ class Outputs:
     coco: Path | None = None
     inclusive: bool = False
 
+    @property
+    def nothing(self) -> bool:
+        """Whether no file is written."""
+        return self.folder is None and self.file is None and self.yolo is None and self.coco is None
+
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
     """A file name without folder and suffix for each image, none twice, whatever the case of its letters and the
@@ -76,19 +81,20 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
 
 def image_ids(paths: Sequence[Path], known: Mapping[Path, int] | None = None) -> list[int]:
     """A COCO image id for each image, none twice: that of `known` (by resolved path), else the number that its name
-    is, as in COCO's own files, else the lowest that is free.
+    is, as in COCO's own files, else the lowest that is free. Beside `known` ones others come behind all of these.
 
     >>> image_ids([Path("cat.jpg"), Path("2.jpg"), Path("dog.jpg"), Path("a/7.jpg"), Path("b/7.jpg")])
     [1, 2, 3, 7, 4]
     """
     known = known or {}
-    wanted = [known.get(real(path), _number(path.stem)) for path in paths]
+    wanted = [known.get(real(path), None if known else _number(path.stem)) for path in paths]
     ids: list[int | None] = []
     used: set[int] = set()
     for want in wanted:
         ids.append(None if want is None or want in used else want)
         used |= {want} if want is not None else set()
-    free = (n for n in range(1, len(paths) + len(used) + 1) if n not in used)
+    least = max([0, *known.values()]) + 1  # a number of the data set is never another image's
+    free = (n for n in range(least, least + len(paths) + len(used) + 1) if n not in used)
     return [next(free) if id is None else id for id in ids]
 
 
@@ -109,6 +115,10 @@ class ResultIds:
         self.classes = classes if numbers is None else numbers.classes
         labels = range(len(classes)) if numbers is None else match_classes(classes, self.classes, allow_missing=True)
         self.categories = [None if label == UNKNOWN else self.classes.ids[label] for label in labels]
+        strange = [path for path in paths if known and real(path) not in known]
+        if strange:
+            count = f"{plural(len(strange), 'image')}, such as {strange[0].name},"
+            report(f"{count} {'is' if len(strange) == 1 else 'are'} not in the data set, and numbered behind its own")
         other = [path for path, id in zip(paths, self.images, strict=True) if known.get(real(path), id) != id]
         if other:
             report(

@@ -169,3 +169,22 @@ def torch_threads(number: int) -> Iterator[None]:
     finally:
         if torch.get_num_threads() != before:
             torch.set_num_threads(before)
+
+
+@contextmanager
+def usual_torch() -> Iterator[None]:
+    """torch as training needs it, whatever the caller has set: gradients, numbers of 32 bits, tensors on the CPU unless
+    said otherwise."""
+    import torch
+
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    torch.set_default_dtype(torch.float32)
+    if device.type != "cpu":  # each call of torch costs more where one is set
+        torch.set_default_device("cpu")
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        if device.type != "cpu":
+            torch.set_default_device(device)

@@ -21,7 +21,8 @@ from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError
 from ..presets import PRESETS, preset, resolve
 from ..system import remote
-from ..system.files import check_folder, is_there, write_whole
+from ..system.files import check_folder, is_there, real, write_whole
+from ..system.machine import usual_torch
 from .clock import Budget, Deadline
 from .data import Chosen, Source, choose
 from .longer import lengthened
@@ -129,7 +130,7 @@ def train(
         url=url,
         began=began,
     )
-    with closing(Trainer(ready.config, ready.chosen.data, options)) as trainer:
+    with usual_torch(), closing(Trainer(ready.config, ready.chosen.data, options)) as trainer:
         if ready.plan is None:
             return trainer.run()
         told = {"init": ready.start.init, "config": config, "dialect": dialect}
@@ -207,6 +208,7 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     config = asked.resolved("fcos-lite0")
     out = begin_away(url, resume=False) if url is not None else out
     check_folder(Path(out) if out is not None else None)
+    _check_apart(out, source)
     chosen = choose(source, config)
     init = None if asked.init is None else str(asked.init)
     planned: Prepared | None = None
@@ -228,6 +230,15 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     if planned is None:
         return _Ready(config, source, chosen, folder, start, [*lines, *start.lines()])
     return _Ready(config, source, chosen, folder, start, planned.lines, planned.deadline, planned.plan)
+
+
+def _check_apart(out: str | Path | None, source: Source) -> None:
+    """DataError where the run would lie right in its data: its plots would be images to learn from."""
+    if out is None or not isinstance(source.data, str | Path | DataSource):
+        return
+    data = DataSource.of(source.data).path
+    if real(Path(out)) == real(data):
+        raise DataError(f"--out {out} is the data set itself; name a folder for the run")
 
 
 def started_again() -> bool:

@@ -20,6 +20,8 @@ from .models import Entry, known_models
 def find_weights(name: str | Path) -> Path:
     """The weights file behind a model name, an hf:// repository, a run folder or a path, downloaded where that is
     needed; ModelError that says what to do."""
+    if isinstance(name, str) and not name.strip():
+        raise ModelError("an empty name was given for a model")
     if str(name).startswith("hf:/"):
         from .hub import download
 

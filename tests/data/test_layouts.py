@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -508,3 +509,60 @@ def test_opening_leaves_the_collector_of_python_as_it_was(tmp_path):
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_a_split_that_is_not_there_is_not_another(tmp_path):
+    """Leading folders of an entry are dropped, but not the one that says which split it is."""
+    for name in ("a", "b"):
+        (tmp_path / "images" / "train").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "labels" / "train").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / "images" / "train" / f"{name}.jpg")
+        (tmp_path / "labels" / "train" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "data.yaml").write_text("train: ../images/train\nval: ../valid/images\nnames: [q]\n")
+    with pytest.raises(DataError, match=r"val: \.\./valid/images does not exist"):
+        open_splits(tmp_path)
+
+
+def test_the_plots_of_a_run_are_no_images_of_the_data_it_lies_in(tmp_path):
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.jpg")
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    Image.new("RGB", (20, 20)).save(run / "val_0.jpg")
+    for name in ("environment.json", "config.yaml", "metrics.csv"):
+        (run / name).write_text("{}")
+    assert [r.file_name for r in open_splits(tmp_path)["all"].records] == ["a.jpg"]
+
+
+def test_images_beside_no_label_file_are_told(tmp_path):
+    for name in ("x/a", "y/b"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / "images" / f"{name}.jpg")
+    (tmp_path / "labels" / "x").mkdir(parents=True)
+    (tmp_path / "labels" / "x" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (dataset,) = open_splits(tmp_path).values()
+    assert len(dataset) == 1
+    assert any("without any label file" in str(note) for note in dataset.notes), dataset.notes
+
+
+@pytest.mark.parametrize("to", ["kitti", "openimages"])
+def test_classes_called_by_numbers_and_a_split_without_boxes_come_back(tmp_path, to):
+    from fcos.data.write import convert
+    from fcos.demo.digits import digits_dataset
+
+    splits = dict(open_splits(digits_dataset(tmp_path / "digits", {"train": 3, "val": 2}, size=(64, 64))))
+    nothing = replace(splits["val"], records=tuple(replace_boxes(r) for r in splits["val"].records))
+    convert({"train": splits["train"], "val": nothing}, tmp_path / "out", to)
+    again = open_splits(tmp_path / "out")
+    assert len(again["train"]) == 3
+    assert to != "kitti" or len(again["val"]) == 2
+    assert again["train"].counts().sum() == splits["train"].counts().sum()
+
+
+def replace_boxes(record):
+    """The same image without objects."""
+    keep = np.zeros(0, int)
+    return replace(
+        record, boxes=record.boxes[keep], labels=record.labels[keep], ignore=record.ignore[keep],
+        areas=record.areas[keep], xywh=record.exact()[keep],
+    )  # fmt: skip

@@ -1,13 +1,16 @@
 """Names in annotation files find their images, whatever folders stand in them, in a time that grows with the names."""
 
+import json
 import random
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fcos.data.formats.common import pairing
 from fcos.data.formats.common.pairing import Images
+from fcos.data.open import open_dataset
 
 ROOT = Path("/r")
 
@@ -45,6 +48,9 @@ def plainly(paths, names):
     )
     for k, choice in list(options.items()):
         mine = [p for base, p in choice if base == best]
+        mine = [p for p in mine if len(p.parts) == max(len(q.parts) for q in mine)]
+        alike = {p: spelt_alike(p, names[k]) for p in mine}
+        mine = [p for p in mine if alike[p] == max(alike.values())]
         exact = [p for p in mine if p.name == Path(names[k]).name]
         if mine:
             found[k] = exact[0] if exact else mine[0] if len(mine) == 1 else None
@@ -60,7 +66,24 @@ def plainly(paths, names):
                 del options[k]
         best = most(Counter(base for choice in options.values() for base in {base for base, _ in choice}))
         options = {k: [(base, p) for base, p in choice if base != best] for k, choice in options.items()}
-    return found
+    here = {k: whole_name(p, names[k]) for k, p in enumerate(found) if p is not None}
+    return [
+        None if not here.get(k, True) and any(found[j] == p and here[j] for j in here) else p
+        for k, p in enumerate(found)
+    ]
+
+
+def spelt_alike(path, name):
+    """How many parts at the end of both are the same to the letter."""
+    both = list(zip(reversed(path.parts), reversed(name.split("/")), strict=False))
+    return next((k for k, (a, b) in enumerate(both) if a != b), len(both))
+
+
+def whole_name(path, name):
+    """Whether the image lies in all folders of a name, whatever the case of their letters."""
+    asked = [part.casefold() for part in name.split("/")[:-1]]
+    folders = [part.casefold() for part in path.relative_to(ROOT).parts[:-1]]
+    return not asked or folders[-len(asked) :] == asked
 
 
 def test_images_are_found_as_by_all_pairs():
@@ -114,3 +137,35 @@ def test_the_work_grows_with_the_names(way, monkeypatch):
 
     once, twice = work(20), work(40)
     assert twice <= max(2.2 * once, 1)
+
+
+def _set(folder, names, shown=None):
+    """A COCO set of these image names, each image with a colour of its own; `shown`: those whose files are there."""
+    for number, name in enumerate(names):
+        if shown is None or name in shown:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 30), (number * 20, 0, 0)).save(folder / name)
+    images = [{"id": k, "file_name": name, "width": 40, "height": 30} for k, name in enumerate(names, 1)]
+    rows = [{"id": k, "image_id": k, "category_id": 1, "bbox": [1, 1, 5, 5]} for k in range(1, len(names) + 1)]
+    told = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "cat"}]}
+    (folder / "train.json").write_text(json.dumps(told))
+    return {r.file_name: r.path for r in open_dataset(folder / "train.json").records}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cam/1.jpg", "1.jpg", "2.jpg"),
+        ("v1/1.jpg", "v2/1.jpg", "1.jpg"),
+        ("day1/cam/1.jpg", "cam/1.jpg"),
+        ("A/t.png", "a/t.png"),
+    ],
+)
+def test_an_image_in_a_folder_and_one_above_it_are_two(tmp_path, names):
+    assert _set(tmp_path, names) == {name: tmp_path / name for name in names}
+
+
+def test_an_image_of_another_folder_does_not_stand_for_one_that_is_missing(tmp_path):
+    found = _set(tmp_path, ("cam/1.jpg", "1.jpg", "2.jpg"), ("1.jpg", "2.jpg"))
+    assert found["1.jpg"] == tmp_path / "1.jpg"
+    assert found.get("cam/1.jpg") is None

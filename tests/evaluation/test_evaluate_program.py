@@ -1,11 +1,13 @@
 """`fcos.evaluate`: a model or detections, a path or a data set, the same numbers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos import evaluate, open_dataset
-from fcos.errors import DataError, FcosError, ModelError
+from fcos.errors import ConfigError, DataError, FcosError, ModelError
 from fcos.inference.composite import Looks, compose
 from fcos.inference.dataset import predict_dataset
 from fcos.inference.load import load
@@ -124,3 +126,29 @@ def test_where_one_file_cannot_be_written_all_others_stay_as_they_were(work, cap
     assert fcos(capsys, "eval", work / "shapes", *options)[0] == 0
     assert (tmp_path / last).is_file()
     assert (tmp_path / "metrics.json").read_text() != "old"
+
+
+def test_detections_of_a_list_are_judged_by_the_names_of_their_classes(work):
+    """A model numbers its classes as it likes; labels mean what their names say."""
+    data = open_dataset(work / "shapes", "test")
+    model = load(work / "model.safetensors", device="cpu")
+    raw = [model(r.path, score=0) for r in data.records]
+    assert evaluate(raw, data).numbers() == pytest.approx(evaluate(model, data).numbers(), nan_ok=True)
+    turned = [replace(d, labels=1 - d.labels, names=NAMES[::-1]) for d in raw]
+    assert evaluate(turned, data).numbers() == pytest.approx(evaluate(raw, data).numbers(), nan_ok=True)
+    for wrong, words in (
+        (raw[:-1], "detections of 3 images, and 4 to judge by"),
+        (raw[::-1], "in the order of the data"),
+        ([replace(d, names=(), labels=d.labels + 5, source=None) for d in raw], "beyond the 2 classes"),
+        ([1, 2, 3, 4], "holds Detections"),
+    ):
+        with pytest.raises(DataError, match=words):
+            evaluate(wrong, data)
+
+
+def test_options_that_mean_nothing_are_named(work):
+    data = open_dataset(work / "shapes", "test")
+    with pytest.raises(ConfigError, match="did you mean split"):
+        evaluate(work / "model.safetensors", data, spilt="train")
+    with pytest.raises(ConfigError, match="one split already"):
+        evaluate(work / "model.safetensors", data, split="train")

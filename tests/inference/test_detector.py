@@ -1,6 +1,9 @@
 """Any source in, the same detections out, in pixels of the image as displayed."""
 
+import copy
+import io
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -9,8 +12,10 @@ from matching import assert_same_detections
 from PIL import Image
 from tiny import NAMES, tiny_config
 
-from fcos.errors import DeviceError, ImageError
+from fcos.errors import ConfigError, DeviceError, ImageError
+from fcos.inference.changeover import ChangeOver
 from fcos.inference.detector import Detector
+from fcos.inference.load import load
 from fcos.inference.sources import find_images, load_source
 from fcos.network import weights
 from fcos.system.machine import pick_device
@@ -124,3 +129,45 @@ def test_finding_images(tmp_path):
     assert len(find_images([str(sub)], out=sub)) == 1  # asked for by name
     assert len(find_images([str(tmp_path)], out=tmp_path)) == 3
     assert find_images(["-"], ["x.jpg\n", "\n", "y z.jpg\n"])[1].name == "y z.jpg"
+
+
+def test_a_detector_is_copied_and_pickled(detector, image):
+    for other in (copy.deepcopy(detector), pickle.loads(pickle.dumps(detector))):
+        assert other(image, score=0) == detector(image, score=0)
+
+
+def test_a_detector_that_may_change_over_is_copied_as_it_is_in_torch(image):
+    one = load("fcos-lite0", device="cpu")
+    other = copy.deepcopy(one)
+    assert not isinstance(other.network, ChangeOver)
+    assert other.classes == one.classes
+
+
+def test_default_types_of_the_caller_do_not_matter(detector, image):
+    expected = detector(image, score=0)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = detector(image, score=0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.boxes.dtype == torch.float32
+    assert found == expected
+
+
+@pytest.mark.parametrize("wrong", [{"score": 2.0}, {"score": float("nan")}, {"batch": 0}])
+def test_numbers_out_of_range_are_told(detector, image, wrong):
+    with pytest.raises(ConfigError, match="give"):
+        detector([image], **wrong)
+    if "batch" in wrong:
+        with pytest.raises(ConfigError, match="1 or more"):
+            list(detector.stream([image], **wrong))
+
+
+def test_a_misspelt_option_is_named():
+    with pytest.raises(ConfigError, match="did you mean device"):
+        load("fcos-lite0", devce="cpu")
+
+
+def test_a_file_that_is_no_image_source_is_told(detector):
+    with pytest.raises(ImageError, match="cannot take a BytesIO"):
+        detector(io.BytesIO(b"x"))

@@ -52,7 +52,7 @@ def test_ids_by_hand():
         3,
     ]
     known = {Path("/data/b.jpg"): 1, Path("/data/1.jpg"): 5}
-    assert image_ids([Path("/data/1.jpg"), Path("/data/b.jpg"), Path("/data/c.jpg")], known) == [5, 1, 2]
+    assert image_ids([Path("/data/1.jpg"), Path("/data/b.jpg"), Path("/data/2.jpg")], known) == [5, 1, 6]
 
 
 part = st.text("aA-2é7²", min_size=1, max_size=4)

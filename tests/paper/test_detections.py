@@ -176,3 +176,18 @@ def test_boxes_lie_right_on_a_rotated_photograph(tmp_path):
         by_image = np.asarray(found.draw(opened))
     assert by_image.shape == (100, 60, 3)
     np.testing.assert_array_equal(by_image, np.asarray(found.draw(tmp_path / "phone.jpg")))
+
+
+def test_indices_as_of_a_list():
+    boxes = torch.arange(12.0).reshape(3, 4)
+    found = Detections(boxes, torch.tensor([0.9, 0.6, 0.3]), torch.tensor([0, 1, 0]), torch.zeros(3, dtype=torch.int64))
+    assert [round(s, 1) for s in found[::-1].scores.tolist()] == [0.3, 0.6, 0.9]
+    assert [round(s, 1) for s in found[np.arange(3)[::-1]].scores.tolist()] == [0.3, 0.6, 0.9]
+    assert [round(s, 1) for s in found[(0, 2)].scores.tolist()] == [0.9, 0.3]
+
+
+def test_category_ids_have_to_reach_every_class():
+    found = Detections(torch.zeros(1, 4), torch.ones(1), torch.tensor([2]), torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(FcosError, match="category_ids has 2 numbers"):
+        found.to_coco(category_ids=[1, 2])
+    assert json.dumps(found.to_coco(image_id=np.int64(3), category_ids=[1, 2, 7]))

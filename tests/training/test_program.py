@@ -444,3 +444,32 @@ def test_a_size_brings_the_sizes_at_which_it_learns_along(shapes, tmp_path):
     fixed = usual.override("data.size=160", "data.train_sizes=[96]", "data.max_size=200")
     assert around_size(fixed, usual, {**given, "data.train_sizes": "[96]", "data.max_size": "200"}) == (fixed, [])
     assert around_size(usual, usual, {}) == (usual, [])
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_training_learns_whatever_its_caller_has_switched_off(shapes, tmp_path, around):
+    config = tiny_config(train={"iterations": 1})
+    with around():
+        assert learn(config, shapes, tmp_path / "run").steps == 1
+
+
+def test_training_computes_in_32_bits_whatever_its_caller_prefers(shapes, tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert learn(tiny_config(train={"iterations": 1}), shapes, tmp_path / "run").steps == 1
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_run_does_not_lie_right_in_its_data(shapes):
+    with pytest.raises(DataError, match="is the data set itself"):
+        learn(tiny_config(train={"iterations": 1}), shapes, shapes)
+
+
+def test_images_that_are_learned_and_judged_by_are_told(shapes):
+    splits = open_splits(shapes)
+    data = {"train": splits["train"], "val": splits["train"].subset(range(3))}
+    lines = choose(Source(data), tiny_config()).lines
+    assert "3 of the 3 images to judge by are learned from too" in lines[0]
+    assert not choose(Source(shapes), tiny_config()).lines

@@ -92,7 +92,8 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
                 x1, y1, x2, y2 = (f"{v:.8f}" for v in shares(box, record))
                 table.writerow([stem, "fcos", codes[label], 1, x1, x2, y1, y2, 0, 0, int(ignore), 0, 0])
             output.image(record, f"{split}/{stem}{suffix}")
-        output.text(f"{split}-annotations-bbox.csv", buffer.getvalue())
+        if buffer.getvalue().count("\n") > 1:  # a table without a row is of no split
+            output.text(f"{split}-annotations-bbox.csv", buffer.getvalue())
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\n").writerows([("LabelName", "DisplayName"), *zip(codes, names, strict=True)])
     output.text("class-descriptions-boxable.csv", buffer.getvalue())

@@ -67,7 +67,7 @@ def load_image(source: Any) -> np.ndarray:
         return read_image(Path(source))
     if isinstance(source, Image.Image):
         return _from_pillow("the image", source, b"")
-    if hasattr(source, "detach"):  # a tensor; torch is not needed to know one
+    if hasattr(source, "detach") and hasattr(source, "cpu"):  # a tensor; torch is not needed to know one
         tensor = source.detach().cpu()
         first, last = (tensor.shape[0], tensor.shape[2]) if tensor.ndim == 3 else (0, 0)
         if first in (1, 3) or (first == 4 and last not in (1, 3, 4)):

@@ -122,7 +122,7 @@ class Images:
         options: dict[int, list[tuple[_Folders, int]]] = {}
         for key, members in groups.items():
             for k in members:
-                mine = hits[key].inside(best, asked[k])
+                mine = self._nearest(names[k], hits[key].inside(best, asked[k]))
                 exact = [i for i in mine if self._relative[i][-1] == names[k].rpartition("/")[2]]
                 if exact or len(mine) == 1:
                     paths[k] = self.paths[(exact or mine)[0]]
@@ -132,7 +132,28 @@ class Images:
                     ]
         for k, image in _settle(options, rank).items():
             paths[k] = self.paths[image]
+        claims: dict[Path, list[int]] = defaultdict(list)
+        for k, path in enumerate(paths):
+            if path is not None:
+                claims[path].append(k)
+        for (
+            path,
+            ks,
+        ) in claims.items():  # of two names for one image the one whose folders it does not lie in is missing
+            folders = _folded(path.relative_to(self.root).parts[:-1])
+            whole = [k for k in ks if folders[len(folders) - len(asked[k]) :] == asked[k]]
+            for k in ks if whole else ():
+                if k not in whole:
+                    paths[k] = None
         return paths
+
+    def _nearest(self, name: str, images: Sequence[int]) -> list[int]:
+        """Of images with one base for a name those that share most folders with it, by the very letters if any do."""
+        deepest = max((len(self._relative[i]) for i in images), default=0)
+        images = [i for i in images if len(self._relative[i]) == deepest]
+        parts = tuple(name.split("/"))
+        alike = {i: _common(self._relative[i][::-1], parts[::-1]) for i in images}
+        return [i for i in images if alike[i] == max(alike.values())]
 
 
 class _Hits:

@@ -15,6 +15,7 @@ from ....system.terminal import plural
 from ....types import Classes
 from ... import kinds
 from ...images.reading import SUFFIXES
+from ...splits import split_of_folder
 from ...tree import Tree
 from .assemble import Problems, check_classes
 from .pairing import clean_name
@@ -80,7 +81,7 @@ class DataFile:
         """The folder or list that an entry means, below the folder of the file or that of --images.
 
         Files are written on other machines: Roboflow has ../train/images for train/images, others /content/set/train.
-        So leading folders are dropped until the rest is there.
+        So leading folders are dropped until the rest is there, but not the one that names the split.
         """
         if "\0" in entry or not entry.strip():
             return None
@@ -91,7 +92,8 @@ class DataFile:
             if is_there(root / entry) and any(_inside(root / entry, r) for r in roots):
                 return root / entry
         parts = clean_name(entry, self.file).split("/") if entry.strip("/. ") else []
-        for start in range(len(parts)):
+        split = max((k for k, part in enumerate(parts) if split_of_folder(part)), default=len(parts) - 1)
+        for start in range(split + 1):
             for root in roots:
                 if is_there(root / Path(*parts[start:])):
                     return root / Path(*parts[start:])
