@@ -33,6 +33,7 @@ from ..errors import DataError, ImageError
 from ..evaluation.metrics import match_image
 from ..inference.detector import Detector
 from ..show.draw import Marks, draw_boxes, sheet
+from ..system.stderr import say
 from ..system.terminal import percent, plain, plural, table, track
 from ..types import Detections, Points, Predictions, Target
 from .common import label_mapping, on_cpu, uncalibrated, with_files
@@ -123,8 +124,8 @@ class MissStudy:
 def miss_study(detector: Detector, dataset: Dataset, score: float | None = None, image: int | None = None) -> MissStudy:
     """Explain every missed object of a data set, or of the image whose id is `image`; one forward pass a
     image. Missed is what no detection of at least `score` takes (None: what `fcos predict` shows). Crowd and
-    difficult objects are left out. Raises DataError for an id that is not there and an image that is missing or
-    cannot be read."""
+    difficult objects are left out, as are those of an image that cannot be read. Raises DataError for an id that is
+    not there or an image that is missing, ImageError where that one cannot be read."""
     detector = uncalibrated(detector)
     score = detector.shown if score is None else score
     records = [r for r in dataset.records if image is None or r.id == image]
@@ -136,8 +137,17 @@ def miss_study(detector: Detector, dataset: Dataset, score: float | None = None,
     names = dataset.classes.names
     misses: list[Miss] = []
     final: list[Detections] = []
+    unread: set[int] = set()
     for record in track(records, len(records), "explaining"):
-        raw = Raw(detector, read_image(str(record.path)))
+        try:
+            raw = Raw(detector, read_image(str(record.path)))
+        except ImageError as error:
+            if image is not None:
+                raise
+            say(f"{error}; its objects are left out")
+            final.append(Detections.empty())
+            unread.add(record.id)
+            continue
         truth = torch.from_numpy(record.boxes) / raw.ratio
         labels = torch.from_numpy(record.labels)
         cfg = detector.config
@@ -155,7 +165,7 @@ def miss_study(detector: Detector, dataset: Dataset, score: float | None = None,
     by_class: dict[str, dict[str, int]] = {}
     for miss in misses:
         by_class.setdefault(miss.label, dict.fromkeys(STAGES, 0))[miss.stage] += 1
-    objects = sum(int(_solid(r).sum()) for r in records)
+    objects = sum(int(_solid(r).sum()) for r in records if r.id not in unread)
     return MissStudy(str(dataset.root), score, objects, tuple(misses), by_class, tide(final, dataset), tuple(final))
 
 

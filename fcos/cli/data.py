@@ -197,8 +197,11 @@ def _renamed(
 
 def _write(splits: dict[str, Dataset], destination: Path, to: str, link: bool) -> None:
     from ..data.write import convert as write
+    from ..errors import FcosError
     from ..system.terminal import plural
 
+    if link and to in ("parquet", "webdataset"):
+        raise FcosError(f"--link: {to} holds the images themselves; leave it out")
     lost = write(splits, destination, to, link=link)
     for name, dataset in splits.items():
         for note in dataset.notes:

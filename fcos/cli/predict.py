@@ -71,7 +71,7 @@ def command(
     coco: Annotated[
         Path | None, typer.Option("--coco", help="Write COCO results to this file, and the list of images beside it.")
     ] = None,
-    yolo: Annotated[Path | None, typer.Option("--yolo", help="Write YOLO label files to this folder.")] = None,
+    yolo: Annotated[Path | None, typer.Option("--yolo", help="Write YOLO files with scores to this folder.")] = None,
     data: Annotated[
         Path | None, typer.Option("--data", "-d", help="Data set of the images; --coco then writes its image ids.")
     ] = None,

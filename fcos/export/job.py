@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -318,6 +318,8 @@ def plan(job: Job, chosen: Format, reference: Detector) -> About:
     from ..network.info import parse_size
 
     config = reference.config
+    if config.decode.calibrated and (chosen.name == "html" or (chosen.name == "triton" and job.nms)):
+        raise ConfigError(f"{chosen.name} shows plain scores, not calibrated ones; export with decode.calibrated=false")
     free = left_free(job, chosen)
     size = None if "size" in free else parse_size(job.size, config)
     batch = None if "batch" in free else 1
@@ -367,7 +369,12 @@ def _images(dataset: Dataset | None) -> list[np.ndarray] | None:
     if dataset is None:
         return None
     step = max(len(dataset.records) // _COMPARED, 1)
-    return [read_image(r.path) for r in dataset.records[::step][:_COMPARED] if r.path is not None]
+    images = []
+    for record in dataset.records[::step][:_COMPARED]:
+        if record.path is not None:
+            with suppress(ImageError):
+                images.append(read_image(record.path))
+    return images
 
 
 def _judge(detector: Detector, dataset: Dataset) -> Metrics:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from ..data.images.reading import MAX_PIXELS, image_size, read_image
 from ..data.records import Size, Window
@@ -19,6 +21,7 @@ from .tiles import Held, Pixels, Windows
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 _HELD = 50_000_000  # pixels up to which an image is simply read
 _MAX_SIDE = 1_000_000
+_ORIENTATION = 274  # the tag
 _ANY = 1 << 50  # bytes: it is read in parts
 
 
@@ -42,6 +45,11 @@ class Raster:
             raise ImageError(f"cannot read {path} in tiles: its pixels are {kind}; write it with 8 or 16 bits")
         if max(self.size) > _MAX_SIDE:
             raise ImageError(f"cannot read {path}: a side is over the limit of {_MAX_SIDE:,} pixels")
+        kinds = [band.name for band in self._file.colorinterp]
+        odd = ("palette" in kinds and "numbers of a palette") or ("alpha" in kinds and "transparent")
+        if odd or _turned(path):
+            what = f"its pixels are {odd}" if odd else "it is to be turned (EXIF orientation)"
+            raise ImageError(f"cannot read {path} in tiles: {what}; write it as plain RGB, upright")
         self._deep = kind == "uint16"
         self._bands = (1, 2, 3) if self._file.count >= 3 else (1, 1, 1)
 
@@ -85,6 +93,21 @@ def open_windows(path: str | Path) -> Windows:
         if height * width > _HELD:
             return Raster(path)
     return Held(read_image(path))
+
+
+def _turned(path: Path) -> bool:
+    """Whether a TIFF says that it is not upright, of which rasterio does not tell."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            if start[2:3] + start[3:4] not in (b"*\0", b"\0*"):
+                return False
+            tags = ImageFileDirectory_v2(start)
+            file.seek(tags.next)
+            tags.load(file)
+            return tags.get(_ORIENTATION, 1) not in (0, 1)
+    except (OSError, SyntaxError, struct.error):
+        return False
 
 
 def _size(path: Path) -> Sequence[int]:

@@ -122,19 +122,13 @@ def tiler(score: float, tile: str) -> Task:
 def as_learned(detector: Detector, score: float) -> Task | None:
     """The task of an engine where nothing is asked: None for whole images, as most models learned."""
     side = detector.config.data.tile
-    return partial(_in_few_tiles, score, side) if side else None
-
-
-def _in_few_tiles(score: float, side: int, detector: Detector, image: Pixels) -> Detections:
-    """The whole image where there would be too many: nobody asked for tiles, and not every protocol can."""
-    few = image.shape[0] * image.shape[1] <= _MOST_TILES * side**2
-    return detector(image, score=score, tile=side if few else None)
+    return partial(_in_tiles, score, side) if side else None
 
 
 def _in_tiles(score: float, side: int, detector: Detector, image: Pixels) -> Detections:
     height, width = image.shape[:2]
     if height * width > _MOST_TILES * side**2:
-        advice = "ask for larger ones with tile=640, or for tile=auto or tile=none"
+        advice = "send a smaller image, or ask for tile=auto or tile=none"
         raise Refused(413, f"{width}x{height} pixels make too many tiles of {side}; {advice}")
     return detector(image, score=score, tile=side)
 

@@ -144,3 +144,22 @@ def test_boxes_lie_where_they_belong_on_a_smaller_copy():
     assert 24 <= columns.min() <= 26
     assert 74 <= columns.max() <= 76
     assert rows.max() <= 51
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ({"exif": {274: 6}}, "EXIF orientation"),
+        ({"mode": "RGBA"}, "transparent"),
+        ({"mode": "P"}, "numbers of a palette"),
+        ({"exif": {274: 1}}, ""),
+    ],
+)
+def test_a_file_that_would_look_otherwise_in_windows_is_refused(tmp_path, made, words):
+    path = tmp_path / "a.tif"
+    Image.fromarray(pixels()).convert(made.get("mode", "RGB")).save(path, tiffinfo=made.get("exif", {}))
+    if words:
+        with pytest.raises(ImageError, match=words):
+            large.Raster(path)
+    else:
+        assert large.Raster(path).size == (200, 300)

@@ -210,8 +210,11 @@ def test_tiles_as_the_model_learned(server, model):
         assert equal(detections(address, large, "?score=0.1"), model(large, score=0.1, tile=400))
         assert equal(detections(address, large, "?score=0.1&tile=none"), model(large, score=0.1))
     with serving(settings=(*SMALL, "data.tile=96")) as (address, _):
-        huge = encoded(Image.open(io.BytesIO(CAT)).resize((1500, 1500)), "PNG")  # too many tiles: as a whole
-        assert equal(detections(address, huge, "?score=0.1"), model(huge, score=0.1))
+        huge = encoded(Image.open(io.BytesIO(CAT)).resize((1500, 1500)), "PNG")
+        status, _, body = ask(address, "/predict?score=0.1", huge)
+        assert status == 413
+        assert "too many tiles of 96" in json.loads(body)["error"]
+        assert equal(detections(address, huge, "?score=0.1&tile=none"), model(huge, score=0.1))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import numpy as np
 from ....errors import DataError, one_line
 from ....system import tars
 from ....system.files import disk_reason, file_name, write_whole
+from ....system.machine import cache_folder
 from ....system.readers import read_bytes
 from ....system.terminal import plural
 from ....types import Classes
@@ -83,7 +84,7 @@ class Output:
         path.parent.mkdir(parents=True, exist_ok=True)
         if tars.split(record.path) is not None:
             write_whole(path, read_bytes(record.path, IMAGE_LIMIT, DataError))
-        elif self.link:
+        elif self.link and cache_folder().resolve() not in record.path.resolve().parents:  # which may be emptied
             try:
                 path.symlink_to(record.path.resolve())
             except OSError as error:
