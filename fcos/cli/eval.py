@@ -168,10 +168,13 @@ def command(
         raise FcosError("give the data set to judge on: fcos eval DATA --model MODEL (a run folder needs none)")
     if bool(model) + (detections is not None) + (compare is not None) != 1:
         raise FcosError("give one of --model, --detections and --compare")
-    if detections is not None and overrides:
-        raise FcosError(f"{overrides[0]!r} is a setting of a model; with --detections there is none")
-    if detections is not None or (compare is not None and all(map(_is_results, compare))):
+    alone = detections is not None or (compare is not None and all(map(_is_results, compare)))
+    if alone and overrides:
+        raise FcosError(f"{overrides[0]!r} is a setting of a model, and there is none beside a file of detections")
+    if alone:
         refuse(context, "a file of detections", *_OF_MODEL)
+    if not ci and compare is None:
+        refuse(context, "a run without --ci and --compare", "resamples", "seed")
     if compare is not None:
         refuse(context, "--compare", "voc_plus_one", "score", "ci", "precision")
     check_folder(out)
