@@ -232,25 +232,26 @@ def command(
     # for COCO results what falls below the limit is counted
     detected = run(detector, paths, torch.zeros_like(scores) if coco is not None else scores, batch)
     began, heard = time.perf_counter(), True
-    for number, (path, image, seen) in enumerate(detected):
-        if isinstance(seen, FcosError):
-            outcome.broken.append(str(seen))
-            say(str(seen))
-            continue
-        shown = seen[seen.scores >= scores[seen.labels]]
-        writer.add(number, image, shown)
-        outcome.images += 1
-        outcome.detections += len(shown)
-        outcome.dropped += len(seen) - len(shown)
-        line = f"{one_line(str(path)):<{wide}}  {one_line(shown.summary())}"
-        try:
-            if heard:
-                typer.echo(json.dumps(shown.to_dict(), ensure_ascii=False) if as_json else line)
-        except BrokenPipeError:  # nobody reads on (| head); what is written to files is wanted all the same
-            heard = False
-            if outputs.nothing:
-                raise
-        del image, seen, shown  # while the next one is waited for, a large image would be held twice
+    with writer.kept():
+        for number, (path, image, seen) in enumerate(detected):
+            if isinstance(seen, FcosError):
+                outcome.broken.append(str(seen))
+                say(str(seen))
+                continue
+            shown = seen[seen.scores >= scores[seen.labels]]
+            writer.add(number, image, shown)
+            outcome.images += 1
+            outcome.detections += len(shown)
+            outcome.dropped += len(seen) - len(shown)
+            line = f"{one_line(str(path)):<{wide}}  {one_line(shown.summary())}"
+            try:
+                if heard:
+                    typer.echo(json.dumps(shown.to_dict(), ensure_ascii=False) if as_json else line)
+            except BrokenPipeError:  # nobody reads on (| head); what is written to files is wanted all the same
+                heard = False
+                if outputs.nothing:
+                    raise
+            del image, seen, shown  # while the next one is waited for, a large image would be held twice
     writer.close()
     if writer.foreign:
         say(f"{coco} leaves out {plural(writer.foreign, 'detection')} of classes that {data} does not have")

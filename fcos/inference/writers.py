@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,20 @@ class Writer:
             with whole_set():
                 write_whole(self.outputs.coco, json.dumps(self._rows))
                 write_whole(images_file(self.outputs.coco), self.ids.beside(self._images))
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within it Ctrl-C leaves the COCO results so far beside their place, as NAME.partial.json."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.outputs.coco is not None and self._images:
+                place = self.outputs.coco.with_suffix(".partial.json")
+                with whole_set():
+                    write_whole(place, json.dumps(self._rows))
+                    write_whole(images_file(place), self.ids.beside(self._images))
+                say(f"{place} has the results so far, of {plural(len(self._images), 'image')}")
+            raise
 
     def _write(self, number: int, image: np.ndarray, detections: Detections) -> None:
         if self.outputs.file is not None:

@@ -217,3 +217,21 @@ def test_results_have_the_numbers_of_a_data_set(tmp_path, capsys):
     assert writer.foreign == len(one())
     told = json.loads((tmp_path / "r.images.json").read_text())
     assert told["categories"] == [{"id": 3, "name": "cat"}, {"id": 9, "name": "Square"}]
+
+
+def test_a_stopped_run_leaves_what_it_has(tmp_path, capsys):
+    paths = [tmp_path / "1.jpg", tmp_path / "2.jpg"]
+    (tmp_path / "r.json").write_text("of an earlier run")
+    writer = Writer(Outputs(coco=tmp_path / "r.json"), paths, CLASSES)
+
+    def stopped():
+        with writer.kept():
+            writer.add(0, PIXELS, one())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert len(json.loads((tmp_path / "r.partial.json").read_text())) == 1
+    assert len(json.loads((tmp_path / "r.partial.images.json").read_text())["images"]) == 1
+    assert (tmp_path / "r.json").read_text() == "of an earlier run"
+    assert "results so far, of 1 image" in capsys.readouterr().err
