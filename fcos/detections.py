@@ -245,8 +245,8 @@ class Detections:
             )
         return [
             {
-                "image_id": int(image_id),
-                "category_id": int(ids[d.label]) if d.label < len(ids) else d.label,
+                "image_id": _plain(image_id),
+                "category_id": _plain(ids[d.label]) if d.label < len(ids) else d.label,
                 "bbox": [d.box[0], d.box[1], d.box[2] - d.box[0], d.box[3] - d.box[1]],
                 "score": d.score,
             }
@@ -366,6 +366,11 @@ class Results(list[Detections]):
     def _repr_png_(self) -> bytes | None:
         some = Results(self[:16])  # a notebook is no place for a thousand
         return as_png(some.draw()) if some and all(d._drawable() for d in some) else None
+
+
+def _plain(number: int) -> int:
+    """NumPy's numbers as Python's, which JSON can hold."""
+    return int(number) if isinstance(number, np.integer) else number
 
 
 def as_png(image: Image) -> bytes:

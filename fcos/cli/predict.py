@@ -185,7 +185,8 @@ def command(
         raise FcosError("--proposals, --coco and --yolo are for images; a video gives a drawn video and JSON lines")
     paths = find_images(still, out=out) if still else []
     if not paths and not moving:
-        raise FcosError("standard input names no images")
+        say("there are no images to detect in, and nothing is written")
+        return
     for folder in still:
         if count := videos_in(folder):
             say(f"{folder} has {plural(count, 'video')}, which {'is' if count == 1 else 'are'} left out; name each")

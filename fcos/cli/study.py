@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,9 +25,6 @@ from .common import (
     sort_words,
     the_one,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def command(

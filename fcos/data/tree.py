@@ -251,8 +251,7 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
         except OSError as error:
             left_out(folder, root if whole else "", error)  # else it is looked into for want of a better place
             continue
-        if level and _is_run(entries):
-            continue
+        plots = level and _is_run(entries)
         for entry in entries:
             count += 1
             if count > limit:
@@ -269,6 +268,8 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
             if inside:
                 if level < depth:
                     stack.append((entry.path, level + 1))
+            elif plots:
+                continue
             elif os.path.splitext(name)[1].lower() in SUFFIXES:
                 images.append(entry.path)
             elif name.lower().endswith(ANNOTATIONS):
@@ -277,7 +278,7 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
 
 
 def _is_run(entries: Sequence[os.DirEntry[str]]) -> bool:
-    """Whether a folder is one of a training run, whose images are plots."""
+    """Whether a folder is one of a training run, whose own images are plots."""
     return {RUN_FILE, "config.yaml", "metrics.csv"} <= {entry.name for entry in entries}
 
 

@@ -97,7 +97,10 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
             model, dataset, options.get("batch", 8), allow_missing=options.get("allow_missing", False)
         )
     else:
-        detections = _fitting(list(model), dataset, options.get("allow_missing", False))
+        detections = list(model)
+        _check_order(detections, dataset)
+        if not options.get("class_agnostic", False):
+            detections = _named_as(detections, dataset, options.get("allow_missing", False))
     agnostic = options.get("class_agnostic", False)
     metrics = coco.evaluate(
         detections, dataset, class_agnostic=agnostic, voc_plus_one=options.get("voc_plus_one", False)
@@ -107,20 +110,27 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     return metrics
 
 
-def _fitting(given: Sequence[Detections], dataset: Dataset, allow_missing: bool) -> list[Detections]:
-    """Detections of each image of `dataset` in its order, with its labels; DataError where they are of others."""
+def _check_order(given: Sequence[Detections], dataset: Dataset) -> None:
+    """DataError where the detections are not one by one of the images of `dataset`."""
     if len(given) != len(dataset):
         raise DataError(f"there are detections of {plural(len(given), 'image')}, and {len(dataset):,} to judge by")
-    mappings: dict[tuple[str, ...], Tensor] = {}
-    fitting = []
     for seen, record in zip(given, dataset.records, strict=True):
         if not isinstance(seen, Detections):
             raise DataError(f"a list to judge holds Detections, one for each image, not {type(seen).__name__}")
-        if seen.source is not None and Path(seen.source).name != Path(record.file_name).name:
+        names = {Path(record.file_name).name, *([record.path.name] if record.path is not None else [])}
+        if seen.source is not None and Path(seen.source).name not in names:
             raise DataError(
                 f"detections of {Path(seen.source).name} stand where {record.file_name} is judged; give them in the "
                 "order of the data"
             )
+
+
+def _named_as(given: Sequence[Detections], dataset: Dataset, allow_missing: bool) -> list[Detections]:
+    """The detections with the labels of `dataset`, whose names mean what those of the detections do; DataError for a
+    label without a class."""
+    mappings: dict[tuple[str, ...], Tensor] = {}
+    found = []
+    for seen, record in zip(given, dataset.records, strict=True):
         if seen.names and seen.names != dataset.classes.names:
             if seen.names not in mappings:
                 classes = Classes(seen.names, tuple(range(len(seen.names))))
@@ -130,8 +140,8 @@ def _fitting(given: Sequence[Detections], dataset: Dataset, allow_missing: bool)
             seen = replace(seen, labels=labels.to(seen.labels.device), names=())[labels != UNKNOWN]
         if len(seen) and not 0 <= int(seen.labels.min()) <= int(seen.labels.max()) < len(dataset.classes):
             raise DataError(f"{record.file_name}: a detection has a label beyond the {len(dataset.classes)} classes")
-        fitting.append(seen)
-    return fitting
+        found.append(seen)
+    return found
 
 
 def learned_note(model: object, dataset: Dataset) -> str:

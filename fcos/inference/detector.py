@@ -109,7 +109,7 @@ class Detector:
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, also one in another process, computes in torch where this one chose a graph, which belongs to it."""
         plain = self.in_torch()
-        return Detector, (plain.network, plain.config, plain.classes, plain.placement, plain.size)
+        return type(self), (plain.network, plain.config, plain.classes, plain.placement, plain.size)
 
     @property
     def device(self) -> torch.device:

@@ -84,6 +84,14 @@ class _State(Part):
     tries: int = 0
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (-1, -1)
+    return status.st_size, status.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class Origin:
     """What graphs are made of: a weights file of this package, and the settings given with it."""
@@ -105,19 +113,22 @@ class Origin:
         return self._read[1]
 
     @cached_property
-    def _digest(self) -> str:
-        return sha256(self.path)
+    def _file(self) -> tuple[tuple[int, int], str]:
+        """Size and time of the file, and the hash of what it held then."""
+        return _stamp(self.path), sha256(self.path)
 
     def check_same(self) -> None:
         """ModelError where the file has changed since a graph of it was looked for, so that it holds other weights."""
-        if "_digest" in vars(self) and (not self.path.is_file() or sha256(self.path) != self._digest):
+        if "_file" not in vars(self) or self._file[0] == _stamp(self.path):
+            return
+        if not self.path.is_file() or sha256(self.path) != self._file[1]:
             raise ModelError(f"{self.path} has changed since the model was loaded; load it again")
 
     def folder(self, runtime: str, stored: Dtype) -> Path:
         """Where the graph of this for a runtime is kept, or would be."""
         config = self.config
         facts = {
-            "weights": self._digest,
+            "weights": self._file[1],
             "network": config.model.model_dump(mode="json"),
             "classes": len(self.classes),
             "input": (config.data.divisor, About(config, self.classes).pixels),

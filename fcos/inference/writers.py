@@ -101,8 +101,9 @@ def image_ids(paths: Sequence[Path], known: Mapping[Path, int] | None = None) ->
 
 class ResultIds:
     """The numbers of COCO results: an id of each of `paths` (`image_ids`), a category of each of the model's classes.
-    Both are those of a data set, where its `numbers` are given: a class that it lacks has none. `report` gets a line
-    where an image cannot have its own, since two splits use it."""
+    Both are those of a data set, where its `numbers` are given: a class that it lacks has none. The categories stay the
+    model's where it knows none of the classes, as of proposals. `report` gets a line where an image cannot have its
+    own id, since two splits use it, and where it has none."""
 
     def __init__(
         self,
@@ -113,14 +114,26 @@ class ResultIds:
     ) -> None:
         known = {} if numbers is None else numbers.ids
         self.images = image_ids(paths, known)
-        self.classes = classes if numbers is None else numbers.classes
-        labels = range(len(classes)) if numbers is None else match_classes(classes, self.classes, allow_missing=True)
-        self.categories = [None if label == UNKNOWN else self.classes.ids[label] for label in labels]
-        strange = [path for path in paths if known and real(path) not in known]
+        self.classes, self.categories = classes, list[int | None](classes.ids)
+        if numbers is None:
+            return
+        labels = match_classes(classes, numbers.classes, allow_missing=True)
+        if (labels != UNKNOWN).any():
+            self.classes = numbers.classes
+            self.categories = [None if label == UNKNOWN else self.classes.ids[label] for label in labels]
+        elif len(classes) > 1:
+            report("the data set has none of the model's classes; the categories are the model's")
+        places = [real(path) for path in paths]
+        strange = [path for path, place in zip(paths, places, strict=True) if place not in known]
         if strange:
             count = f"{plural(len(strange), 'image')}, such as {strange[0].name},"
             report(f"{count} {'is' if len(strange) == 1 else 'are'} not in the data set, and numbered behind its own")
-        other = [path for path, id in zip(paths, self.images, strict=True) if known.get(real(path), id) != id]
+        owners = dict(zip(self.images, places, strict=True))
+        other = [
+            path
+            for path, place, id in zip(paths, places, self.images, strict=True)
+            if known.get(place, id) != id and owners[known[place]] != place
+        ]
         if other:
             report(
                 f"{plural(len(other), 'image')}, such as {other[0].name}, cannot have the data set's own id: another "

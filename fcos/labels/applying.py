@@ -160,7 +160,7 @@ def _mend(record: Record, orders: Sequence[dict[str, Any]], dataset: Dataset, ch
         label = _label(order["proposed"]["label"], dataset) if kind in (MISSING, CLASS, SHIFTED) else -1
         if kind == MISSING:
             box = [float(v) for v in order["proposed"]["box"]]
-            alike = np.flatnonzero(labels == label)
+            alike = np.array([k for k in np.flatnonzero((labels == label) & ~record.ignore) if k not in gone], int)
             if len(alike) and float(iou(np.array([box]), boxes[alike]).max()) >= _THERE:
                 changes["there already"] += 1
                 continue

@@ -39,6 +39,7 @@ _SORTED = 200_000  # paths that are sorted in memory at a time
 _RUNS = 200  # sorted files that are merged at a time
 _LARGEST = 1000  # images of a part
 _IN_WORK = 256  # of the images at most one in so many is lost per worker, where it is killed
+_LOOKED_AT = 20  # parts that are asked whether their images are there
 _LIST = 1 << 40  # bytes of the list of paths
 
 
@@ -132,13 +133,15 @@ class Job:
         """FcosError where the next images have relative paths and none of them is found: the job would count them as
         unreadable for good."""
         left = np.flatnonzero(~self.done())
-        if not len(left):
+        if any(source != "-" and Path(os.path.expanduser(source)).exists() for source in self.sources):
             return
-        paths = self.paths(int(left[0]), self.starts())
-        if not any(is_remote(path) or Path(path).is_absolute() or Path(path).exists() for path in paths):
+        some = left[np.unique(np.linspace(0, len(left) - 1, min(len(left), _LOOKED_AT), dtype=np.int64))]
+        starts = self.starts()
+        paths = [path for part in some.tolist() for path in self.paths(part, starts)]
+        if paths and not any(is_remote(path) or Path(path).is_absolute() or Path(path).exists() for path in paths):
             raise FcosError(
-                f"{self.folder}: none of the next images is found from here, such as {paths[0]}; go on in the folder "
-                "in which the job was begun"
+                f"{self.folder}: its images are not found from here, such as {paths[0]}; go on in the folder in which "
+                "the job was begun"
             )
 
     def rows(self) -> Iterator[Row]:

@@ -31,7 +31,7 @@ from .output.away import begin_away
 from .output.checkpoint import load_checkpoint
 from .output.folder import RunFolder, latest_folder, next_folder
 from .planning.minutes import Prepared, Wish, check, prepare
-from .planning.plan import Plan, command
+from .planning.plan import Plan, command, shown, sides
 from .planning.starting import Start, start_for
 from .run import Result, RunOptions
 
@@ -205,17 +205,17 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     if asked.data is None:
         raise DataError("give the data set to learn from: fcos train DATA")
     source = Source(asked.data, asked.val, asked.split, asked.holdout, asked.strict, asked.quiet)
-    config = asked.resolved("fcos-lite0")
+    sizes: dict[str, object] = {}
+    if asked.budget is None and not isinstance(asked.model, Config):
+        usual = _config(asked.model, (), asked.dialect, None)
+        sizes = around_size(usual, given_settings(asked.settings, asked.config))
+    config = asked.resolved("fcos-lite0", sizes)
     out = begin_away(url, resume=False) if url is not None else out
     check_folder(Path(out) if out is not None else None)
     _check_apart(out, source)
     chosen = choose(source, config)
     init = None if asked.init is None else str(asked.init)
     planned: Prepared | None = None
-    lines: list[str] = []
-    if asked.budget is None and not isinstance(asked.model, Config):
-        usual = _config(asked.model, (), asked.dialect, None)
-        config, lines = around_size(config, usual, given_settings(asked.settings, asked.config))
     if asked.budget is not None:
         model = asked.model.name if isinstance(asked.model, Config) else asked.model
         given = {**settled_by(asked.model, asked.dialect), **given_settings(asked.settings, asked.config)}
@@ -228,7 +228,8 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     config = with_learned_sizes(planned.config if planned else config, chosen.data["train"])
     folder = Path(out) if out is not None else next_folder(Path("runs"), f"{config.name}-{_stem(source.data)}")
     if planned is None:
-        return _Ready(config, source, chosen, folder, start, [*lines, *start.lines()])
+        told = [f"sizes     {shown(sizes)}, around the data.size that was given"] if sizes else []
+        return _Ready(config, source, chosen, folder, start, [*told, *start.lines()])
     return _Ready(config, source, chosen, folder, start, planned.lines, planned.deadline, planned.plan)
 
 
@@ -317,24 +318,16 @@ def _stem(data: str | Path | DataSource | Dataset | Mapping[str, Dataset]) -> st
     return (data.root if isinstance(data, Dataset) else DataSource.of(data).path).resolve().stem
 
 
-def around_size(config: Config, usual: Config, given: Mapping[str, object]) -> tuple[Config, list[str]]:
-    """The config with the sizes at which it learns, and the limit of the longer side, in the proportion of `usual` to a
-    `data.size` that is `given` without them; what is told of it."""
-    size, before = config.data.size, usual.data
-    if "data.size" not in given or size == before.size:
-        return config, []
-    factor = size / before.size
-    changed: dict[str, object] = {}
-    if "data.train_sizes" not in given and before.train_sizes:
-        sides = {max(32, round(side * factor / 32) * 32) for side in before.train_sizes}
-        changed["train_sizes"] = tuple(sorted(sides))
-    if "data.max_size" not in given:
-        changed["max_size"] = max(size, round(before.max_size * factor))
-    if not changed:
-        return config, []
-    told = " ".join(f"data.{key}={str(value).replace(' ', '')}" for key, value in changed.items())
-    told = told.replace("(", "[").replace(",)", "]").replace(")", "]")
-    return config.override({"data": changed}), [f"around data.size={size}: {told}"]
+def around_size(usual: Config, given: Mapping[str, object]) -> dict[str, object]:
+    """What goes with a `data.size` that a user has `given` in place of the `usual` one and without them: the limit of
+    the longer side, and the sizes at which a preset learns that has several."""
+    size = str(given.get("data.size", usual.data.size))
+    if not size.isdecimal() or int(size) == usual.data.size:
+        return {}
+    changes = sides(int(size))
+    if not usual.data.train_sizes:
+        del changes["data.train_sizes"]
+    return {key: value for key, value in changes.items() if key not in given}
 
 
 def with_learned_sizes(config: Config, dataset: Dataset) -> Config:

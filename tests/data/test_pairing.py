@@ -66,24 +66,35 @@ def plainly(paths, names):
                 del options[k]
         best = most(Counter(base for choice in options.values() for base in {base for base, _ in choice}))
         options = {k: [(base, p) for base, p in choice if base != best] for k, choice in options.items()}
-    here = {k: whole_name(p, names[k]) for k, p in enumerate(found) if p is not None}
-    return [
-        None if not here.get(k, True) and any(found[j] == p and here[j] for j in here) else p
-        for k, p in enumerate(found)
-    ]
+    return [None if p is not None and another(k, p, found, names) else p for k, p in enumerate(found)]
+
+
+def another(k, path, found, names):
+    """Whether name `k` means another image than `path`, by what the other names for it say."""
+    rivals = [names[j].split("/") for j, p in enumerate(found) if p == path and j != k]
+    mine, image = names[k].split("/"), list(path.relative_to(ROOT).parts)
+    exact = [name for name in rivals if name[-1] == image[-1]]
+    if exact and mine[-1] != image[-1]:
+        return True
+    rivals = exact if mine[-1] == image[-1] else rivals
+    depth = same_folders(image, mine)
+    deeper = max((same_folders(image, name) for name in rivals), default=0)
+    if deeper > depth:  # no folder of this test is one that says nothing
+        return True
+    whole = any(same_folders(image, name) == len(name) - 1 == depth for name in rivals)
+    return whole and len(mine) - 1 > depth == 0
+
+
+def same_folders(image, name):
+    """How many folders at the end of both are the same, whatever the case of their letters."""
+    pairs = list(zip(reversed(image[:-1]), reversed(name[:-1]), strict=False))
+    return next((n for n, (a, b) in enumerate(pairs) if a.casefold() != b.casefold()), len(pairs))
 
 
 def spelt_alike(path, name):
     """How many parts at the end of both are the same to the letter."""
     both = list(zip(reversed(path.parts), reversed(name.split("/")), strict=False))
     return next((k for k, (a, b) in enumerate(both) if a != b), len(both))
-
-
-def whole_name(path, name):
-    """Whether the image lies in all folders of a name, whatever the case of their letters."""
-    asked = [part.casefold() for part in name.split("/")[:-1]]
-    folders = [part.casefold() for part in path.relative_to(ROOT).parts[:-1]]
-    return not asked or folders[-len(asked) :] == asked
 
 
 def test_images_are_found_as_by_all_pairs():
@@ -169,3 +180,28 @@ def test_an_image_of_another_folder_does_not_stand_for_one_that_is_missing(tmp_p
     found = _set(tmp_path, ("cam/1.jpg", "1.jpg", "2.jpg"), ("1.jpg", "2.jpg"))
     assert found["1.jpg"] == tmp_path / "1.jpg"
     assert found.get("cam/1.jpg") is None
+
+
+@pytest.mark.parametrize(
+    ("names", "there", "expected"),
+    [
+        (("cam/1.jpg", "1.jpg"), "images/cam/1.jpg", ("images/cam/1.jpg", None)),
+        (("1.jpg", "1.JPG"), "1.jpg", ("1.jpg", None)),
+        (("a.jpg", "a.png"), "a.png", (None, "a.png")),
+        (("images/0.jpg", "0.jpg"), "images/0.jpg", ("images/0.jpg", "images/0.jpg")),
+        (("train/a.jpg", "/home/me/c1/train/a.jpg"), "train/a.jpg", ("train/a.jpg", "train/a.jpg")),
+    ],
+)
+def test_several_names_for_one_image(names, there, expected):
+    found = Images(ROOT, [ROOT / there]).locate(names, ROOT, None)
+    assert found == [None if name is None else ROOT / name for name in expected]
+
+
+def test_images_of_two_cameras_in_one_folder_stay_two(tmp_path):
+    found = _set(tmp_path, ("1.jpg",))
+    assert list(found) == ["1.jpg"]
+    told = json.loads((tmp_path / "train.json").read_text())
+    told["images"] = [{**told["images"][0], "id": k, "file_name": f"cam{k}/1.jpg"} for k in (1, 2)]
+    told["annotations"] = [{**told["annotations"][0], "id": k, "image_id": k} for k in (1, 2)]
+    (tmp_path / "train.json").write_text(json.dumps(told))
+    assert [len(r.boxes) for r in open_dataset(tmp_path / "train.json").records] == [1, 1]

@@ -136,6 +136,8 @@ def test_detections_of_a_list_are_judged_by_the_names_of_their_classes(work):
     assert evaluate(raw, data).numbers() == pytest.approx(evaluate(model, data).numbers(), nan_ok=True)
     turned = [replace(d, labels=1 - d.labels, names=NAMES[::-1]) for d in raw]
     assert evaluate(turned, data).numbers() == pytest.approx(evaluate(raw, data).numbers(), nan_ok=True)
+    agnostic = [replace(d, names=("object",), labels=torch.zeros_like(d.labels)) for d in raw]
+    assert evaluate(agnostic, data, class_agnostic=True).ap50 > 0
     for wrong, words in (
         (raw[:-1], "detections of 3 images, and 4 to judge by"),
         (raw[::-1], "in the order of the data"),

@@ -433,17 +433,24 @@ def test_a_notebook_shows_a_bar_where_it_can(monkeypatch):
     assert not terminal.in_notebook()
 
 
-def test_a_size_brings_the_sizes_at_which_it_learns_along(shapes, tmp_path):
-    """`data.size` alone is what a person says; the preset's sizes in training follow in proportion, which is told."""
+def test_a_size_brings_the_sizes_at_which_it_learns_along():
+    """`data.size` alone is what a person says; the preset's sizes in training follow, as with `--minutes`."""
     usual = preset("fcos-lite0")
-    given = {"data.size": "160"}
-    config, lines = around_size(usual.override("data.size=160"), usual, given)
-    assert config.data.train_sizes == (128, 160, 192)
-    assert config.data.max_size == 266
-    assert lines == ["around data.size=160: data.train_sizes=[128,160,192] data.max_size=266"]
-    fixed = usual.override("data.size=160", "data.train_sizes=[96]", "data.max_size=200")
-    assert around_size(fixed, usual, {**given, "data.train_sizes": "[96]", "data.max_size": "200"}) == (fixed, [])
-    assert around_size(usual, usual, {}) == (usual, [])
+    assert around_size(usual, {"data.size": "640"}) == {"data.train_sizes": [608, 640, 672], "data.max_size": 1066}
+    assert around_size(usual, {"data.size": 640, "data.max_size": 700}) == {"data.train_sizes": [608, 640, 672]}
+    assert around_size(usual, {"data.size": "640", "data.max_size": "700", "data.train_sizes": "[640]"}) == {}
+    assert around_size(usual, {}) == around_size(usual, {"data.size": str(usual.data.size)}) == {}
+    assert around_size(usual.override("data.train_sizes=[]"), {"data.size": "640"}) == {"data.max_size": 1066}
+
+
+def test_the_sizes_are_those_of_the_run(shapes, tmp_path, capsys):
+    words = ("train", shapes, "--model", "fcos-lite0", "--init", "none", "--out", tmp_path / "run", "--device", "cpu")
+    small = ("train.iterations=1", "train.batch=2", "data.workers=0", "train.plots=false", "data.size=640")
+    code, _, err = fcos(capsys, *words, *small)
+    assert code == 0, err
+    assert "data.max_size=1066 data.train_sizes=[608,640,672]" in err
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    assert "max_size: 1066" in config
 
 
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])

@@ -11,7 +11,7 @@ const Fcos = (() => {
     return rest < 0.5 ? low : rest > 0.5 ? low + 1 : low % 2 === 0 ? low : low + 1;
   };
 
-  // [height, width] after scaling to `size`, at most `max_size`; the rules of fcos.data.image.resized_shape.
+  // [height, width] after scaling to `size`, at most `max_size`; the rules of fcos.data.images.reading.resized_shape.
   function resizedShape(size, data) {
     const low = Math.min(...size), high = Math.max(...size);
     const short = data.size, longest = data.max_size;

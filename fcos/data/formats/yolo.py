@@ -167,7 +167,7 @@ def _bare(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     made = _Set(tree, tree.root, _bare_classes(tree, sorted(matched)), labels, options.strict)
     folders = {image.parent for image in have}
     images = [image for image in tree.images.paths if image.parent in folders]
-    away = [str(image.relative_to(tree.images.root)) for image in tree.images.paths if image.parent not in folders]
+    away = [image for image in tree.images.paths if image.parent not in folders]
     named: dict[str, list[Path]] = {}
     for split, lines in tree.lists.items():
         keys = {clean_name(line, tree.root).rpartition("/")[2].casefold() for line in lines}
@@ -181,7 +181,8 @@ def _bare(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
         for image in images:
             parts.setdefault(split_of(image) or "all", []).append(image)
     if away:
-        notes = (*notes, Note(kinds.NO_LABEL_FOLDER, len(away), away[0], "note", tuple(away[1:EXAMPLES])))
+        first, *more = (str(image.relative_to(tree.images.root)) for image in away[:EXAMPLES])
+        notes = (*notes, Note(kinds.NO_LABEL_FOLDER, len(away), first, "note", tuple(more)))
     return told({s: partial(_read_bare, made, s, parts[s]) for s in in_order(parts)}, notes)
 
 

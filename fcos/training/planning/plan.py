@@ -313,6 +313,11 @@ def make_plan(
     return Plan(settings, tuple(rows), tail)
 
 
+def shown(settings: Mapping[str, Any]) -> str:
+    """Settings as a command line has them."""
+    return " ".join(_words(settings))
+
+
 def sides(size: int) -> Settings:
     """The settings of an input size: its limit of the longer side, and three sizes to learn at."""
     return {
@@ -339,9 +344,13 @@ def evaluations(facts: Facts, pace: Pace, seconds: float, epochs: float) -> int:
 def command(data: Sequence[str], settings: Mapping[str, Any]) -> str:
     """The equal command, without a clock: `data` are the words before the settings."""
 
+    return shlex.join(["fcos", "train", *data, *_words(settings)])
+
+
+def _words(settings: Mapping[str, Any]) -> list[str]:
     def show(value: object) -> str:
         if value is None or isinstance(value, bool):
             return "null" if value is None else str(value).lower()
         return str(list(value)).replace(" ", "") if isinstance(value, list | tuple) else str(value)
 
-    return shlex.join(["fcos", "train", *data, *(f"{key}={show(value)}" for key, value in settings.items())])
+    return [f"{key}={show(value)}" for key, value in settings.items()]

@@ -23,6 +23,7 @@ from ...ids import Id
 from ...images.reading import image_header, turn_boxes
 from ...kinds import Kind
 from ...records import Boxes, Records, Size, Table
+from .pairing import one_name
 
 
 @dataclass
@@ -147,10 +148,11 @@ def _merge_twins(images: list[ImageFile], rows: Rows, problems: Problems) -> Row
     target = np.arange(len(images))
     for index, image in enumerate(images):
         file = image.file_name if image.path is None else os.path.normpath(image.path)
-        target[index] = first.setdefault(file, index)
+        before = first.setdefault(file, index)
+        target[index] = before if one_name(images[before].file_name, image.file_name) else index
         if target[index] != index:
             problems.note(kinds.LISTED_TWICE, image.file_name)
-    if len(first) == len(images):
+    if (target == np.arange(len(images))).all():
         return rows
     keep_images = np.flatnonzero(target == np.arange(len(images)))
     merged = np.zeros(len(images), dtype=bool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -136,24 +136,47 @@ class Images:
         for k, path in enumerate(paths):
             if path is not None:
                 claims[path].append(k)
-        for (
-            path,
-            ks,
-        ) in claims.items():  # of two names for one image the one whose folders it does not lie in is missing
-            folders = _folded(path.relative_to(self.root).parts[:-1])
-            whole = [k for k in ks if folders[len(folders) - len(asked[k]) :] == asked[k]]
-            for k in ks if whole else ():
-                if k not in whole:
-                    paths[k] = None
+        for path, ks in claims.items():
+            for k in _others(path.relative_to(self.root).parts, {k: names[k].split("/") for k in ks}):
+                paths[k] = None
         return paths
 
-    def _nearest(self, name: str, images: Sequence[int]) -> list[int]:
+    def _nearest(self, name: str, images: Sequence[int]) -> Sequence[int]:
         """Of images with one base for a name those that share most folders with it, by the very letters if any do."""
-        deepest = max((len(self._relative[i]) for i in images), default=0)
+        if len(images) < 2:
+            return images
+        deepest = max(len(self._relative[i]) for i in images)
         images = [i for i in images if len(self._relative[i]) == deepest]
         parts = tuple(name.split("/"))
         alike = {i: _common(self._relative[i][::-1], parts[::-1]) for i in images}
         return [i for i in images if alike[i] == max(alike.values())]
+
+
+def _others(image: Sequence[str], names: Mapping[int, Sequence[str]]) -> set[int]:
+    """Which of several names for one image mean another one, which is missing: those that are written otherwise where
+    one has its very letters; that leave out a telling folder of it which another has (1.jpg beside cam/1.jpg, of
+    cam/1.jpg); or that have a telling folder of their own and none of its (cam/1.jpg beside 1.jpg, of 1.jpg)."""
+    if len(names) < 2:
+        return set()
+    exact = {k for k, name in names.items() if name[-1] == image[-1]} or set(names)
+    folders = _folded(image[:-1])
+    asked = {k: _folded(names[k][:-1]) for k in exact}
+    shared = {k: _common(folders[::-1], asked[k][::-1]) for k in exact}
+    most = max(shared.values())
+    near = {k for k in exact if all(map(is_generic, folders[len(folders) - most : len(folders) - shared[k]]))}
+    whole = {k for k in near if shared[k] == len(asked[k])}
+    known = {k for k in near if not all(map(is_generic, folders[len(folders) - shared[k] :]))}
+    own = {k for k in near if not all(map(is_generic, asked[k][: len(asked[k]) - shared[k]]))}
+    kept = near - (own - known) if whole else near
+    return set(names) - kept
+
+
+def one_name(a: str, b: str) -> bool:
+    """Whether two names of one image may mean the same: folders that tell something are those of the other, from the
+    end on."""
+    first, second = ([f for f in _folded(name.split("/")[:-1]) if not is_generic(f)] for name in (a, b))
+    short = min(len(first), len(second))
+    return first[len(first) - short :] == second[len(second) - short :]
 
 
 class _Hits:

@@ -15,7 +15,7 @@ from ....system.terminal import plural
 from ....types import Classes
 from ... import kinds
 from ...images.reading import SUFFIXES
-from ...splits import split_of_folder
+from ...splits import is_generic, split_of_folder
 from ...tree import Tree
 from .assemble import Problems, check_classes
 from .pairing import clean_name
@@ -92,7 +92,8 @@ class DataFile:
             if is_there(root / entry) and any(_inside(root / entry, r) for r in roots):
                 return root / entry
         parts = clean_name(entry, self.file).split("/") if entry.strip("/. ") else []
-        split = max((k for k, part in enumerate(parts) if split_of_folder(part)), default=len(parts) - 1)
+        naming = (k for k, part in enumerate(parts) if split_of_folder(part) and all(map(is_generic, parts[k + 1 :])))
+        split = min(naming, default=len(parts) - 1)
         for start in range(split + 1):
             for root in roots:
                 if is_there(root / Path(*parts[start:])):
