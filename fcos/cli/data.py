@@ -217,7 +217,7 @@ def _write(splits: dict[str, Dataset], destination: Path, to: str, link: bool) -
 def results(
     folder: Annotated[Path, typer.Argument(help="Folder that fcos predict --engine wrote.")],
     file: Annotated[Path, typer.Argument(help="COCO results to write; the list of images goes beside it.")],
-    data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set whose image ids to write.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set whose ids to write.")] = None,
 ) -> None:
     """Write COCO results from the rows of a large prediction.
 

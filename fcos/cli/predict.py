@@ -73,7 +73,8 @@ def command(
     ] = None,
     yolo: Annotated[Path | None, typer.Option("--yolo", help="Write YOLO files with scores to this folder.")] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", "-d", help="Data set of the images; --coco then writes its image ids.")
+        Path | None,
+        typer.Option("--data", "-d", help="Data set of the images; --coco then writes its ids."),
     ] = None,
     device: Device = "auto",
     runtime: Annotated[
@@ -165,7 +166,7 @@ def command(
     if not things:
         raise FcosError("give the images or a folder to detect in: fcos predict IMAGE")
     if data is not None and coco is None:
-        raise FcosError("--data gives the image ids that --coco writes; add --coco FILE")
+        raise FcosError("--data gives the ids that --coco writes; add --coco FILE")
     if engine is not None:
         from ..scale.detector import Work
         from ..scale.engine import Engine

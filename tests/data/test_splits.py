@@ -13,7 +13,7 @@ from fcos.data.dataset import Dataset, merge
 from fcos.data.duplicates import alike
 from fcos.data.open import open_dataset
 from fcos.data.records import Record
-from fcos.data.splits import draw_holdout, hold_out, name_of
+from fcos.data.splits import draw_holdout, hold_out, name_of, parted
 from fcos.errors import DataError
 from fcos.types import Classes
 
@@ -127,3 +127,11 @@ def test_images_that_are_alike_are_grouped(tmp_path):
                 paths.append(tmp_path / name)
     assert alike([None, *paths]) == [[1, 2], [3, 4], [5, 6]]
     assert alike([]) == []
+
+
+def test_a_group_too_large_for_one_side_is_told():
+    """Of twelve images five show the same; they cannot all stand on the side of a fifth."""
+    dataset = labelled(*[[0]] * 12)
+    names = [name_of(r) for r in dataset.records]
+    assert parted(dataset, [[0, 1, 2, 3, 4]], [names[3], names[9]]).startswith("5 images that show the same, such as")
+    assert parted(dataset, [[0, 1], [3, 9]], [names[3], names[9]]) == ""

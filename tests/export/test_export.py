@@ -641,3 +641,19 @@ def test_a_long_export_shows_signs_of_life_while_it_writes():
     assert len(lines) == count
     with pytest.raises(ValueError, match="as this test wants"), ticking(tell, every=60):
         raise ValueError("as this test wants")
+
+
+def test_a_folder_with_other_versions_keeps_them(tmp_path):
+    """Triton's folder of a model holds versions of it, and what its owner puts there."""
+    from fcos.export.job import _replace
+
+    for folder, files in (
+        ("new", ("1/model.onnx", "config.pbtxt")),
+        ("old", ("1/model.onnx", "1/x", "2/model.onnx", "labels.txt")),
+    ):
+        for file in files:
+            (tmp_path / folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / file).write_text(folder)
+    _replace(tmp_path / "new", tmp_path / "old", merge=True)
+    found = {str(p.relative_to(tmp_path / "old")): p.read_text() for p in (tmp_path / "old").rglob("*") if p.is_file()}
+    assert found == {"1/model.onnx": "new", "config.pbtxt": "new", "2/model.onnx": "old", "labels.txt": "old"}

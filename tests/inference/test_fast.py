@@ -595,3 +595,16 @@ def test_the_pace_that_is_best_where_none_is_asked_for(monkeypatch):
     assert pick_pace(1000, Pace(4, 3), 2, "cpu") == Pace(4, 3)
     monkeypatch.setattr(stream, "pick_device", lambda name: torch.device("meta"))  # a GPU
     assert pick_pace(1000, best, 2) == Pace(8, 1)
+
+
+def test_a_file_that_changed_since_is_not_read_for_the_same_model(tmp_path):
+    file = tmp_path / "m.safetensors"
+    file.write_bytes(b"one")
+    origin = graphs.Origin(file)
+    origin.check_same()  # nothing was looked for yet
+    assert origin._file[1]
+    file.touch()
+    origin.check_same()  # another time, the same bytes
+    file.write_bytes(b"two")
+    with pytest.raises(ModelError, match="load it again"):
+        origin.check_same()

@@ -216,6 +216,9 @@ def test_the_model_goes_with_the_machine_and_the_time():
     assert model_for(Time(3, 120, 12), small, cuda=False).value == "fcos-lite1"
     assert model_for(Time(3, 119, 12), small, cuda=False).value == "fcos-lite0"
     assert model_for(Time(3, 120, 12), CELLS, cuda=False).value == "fcos-lite0"
+    assert model_for(Time(15, 1990, 12), CELLS, cuda=False, bare=True).value == "fcos-lite0"
+    assert model_for(Time(15, 2000, 12), CELLS, cuda=False, bare=True).value == "fcos-lite1"
+    assert model_for(Time(3, 120, 12), small, cuda=False, bare=True).value == "fcos-lite0"
     assert model_for(Time(120), CELLS, cuda=False).value == "fcos-lite2"
     assert model_for(Time(15), CELLS, cuda=True).value == "fcos-lite2"
 

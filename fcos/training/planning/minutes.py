@@ -132,7 +132,7 @@ class _Choosing:
         """The preset and the images of a step, as the memory allows; the larger preset where a few timed steps of the
         smallest say that there is time for it."""
         wish, batch = self.wish, rules.batch_for(self.facts, self.cuda)
-        model = rules.model_for(rules.Time(wish.budget.minutes), self.facts, self.cuda)
+        model = rules.model_for(rules.Time(wish.budget.minutes), self.facts, self.cuda, wish.init == "none")
         if wish.model is not None:
             model = rules.Choice("model", wish.model, "asked for")
         own = self.resolve(model.value, {"train.batch": int(batch.value)})
@@ -143,7 +143,7 @@ class _Choosing:
         self._fit(model, batch)
         if model.value == rules.SMALLEST and wish.model is None and not self.sized and self.chosen["model"] is model:
             brief = self.timed(self.config(), {"train": self.data["train"]}, wish, brief=True)
-            self._fit(rules.model_for(self._time(brief), self.facts, self.cuda), batch)
+            self._fit(rules.model_for(self._time(brief), self.facts, self.cuda, wish.init == "none"), batch)
         self.pace = self.timed(self.config(), self.data, wish)
 
     def _fit(self, model: rules.Choice, batch: rules.Choice) -> None:

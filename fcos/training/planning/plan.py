@@ -22,6 +22,7 @@ _ROOM = 2.0  # sides of a tile by the longer side of what it should hold
 MODELS = ("fcos-lite0", "fcos-lite1", "fcos-lite2")  # by the memory of a step and by its time
 SMALLEST, _SMALLEST_AT = MODELS[0], 320  # and pixels of its input's shorter side
 _STEPS, _AT_LEAST = 300, 2.0  # steps and epochs that fcos-lite1 should have, small objects apart
+_BARE_STEPS = 1000  # and from ImageNet weights alone
 CLOSING = 5.0  # seconds of drawing, writing the report and ending the process
 _FIT = 2.0  # seconds of one core in which a layer of a few classes is fitted to its rows; twice that for 20
 OFTEN = 25  # epochs from which on images would be learned by heart
@@ -81,25 +82,27 @@ class Time(NamedTuple):
     epochs: float = 0.0
 
 
-def model_for(time: Time, facts: Facts, cuda: bool) -> Choice:
+def model_for(time: Time, facts: Facts, cuda: bool, bare: bool = False) -> Choice:
     """The preset. A GPU takes the largest detector in the package. A CPU takes the smallest where time is short, else
     fcos-lite1, whose steps take twice as long; fcos-lite2 where there is an hour, and 20 seconds an image (judgement).
     Where a tenth of the boxes is under 14 pixels for the smallest, fcos-lite1 needs little time: its detector has
-    learned at 416 px.
+    learned at 416 px. `bare`: learning begins from the ImageNet weights of the backbone alone.
 
     In equal time of one core fcos-lite1 was better on bccd whether it was short or long: AP 0.616 after 312 steps,
     0.620 after 624, 0.624 after 1,248; fcos-lite0 0.602 after 624, 0.608 after 1,248, 0.612 after 2,600 (bccd).
     In 150 s of one core: small digits 0.32 after 58 steps and 0.21 to 0.27 after 70 to 48; tiny ones, in tiles, 0.213
     after 83 and 0.194 after 158; COCO's 60 no difference to be seen; large digits and bccd none either, at 320 px
-    (training).
+    (training). From ImageNet weights alone, in 600 s of one core, VOC of three classes: 0.22, 0.18 and 0.15 after 398,
+    400 and 353 steps, and 0.26 and 0.25 of fcos-lite0 after 723 and 871; digits in 300 s 0.832 after 388 and 0.860
+    after 684 (training).
     """
     if cuda:
         return Choice("model", "fcos-lite2", "the most accurate in the package, on a GPU")
     if time.minutes * 60 / max(facts.images, 1) >= 20 and time.minutes >= 60:
         return Choice("model", "fcos-lite2", "there is time for the largest: 20 seconds an image and more")
-    if time.steps >= 2 * _STEPS and time.epochs >= 2 * _AT_LEAST:
+    if time.steps >= 2 * (_BARE_STEPS if bare else _STEPS) and time.epochs >= 2 * _AT_LEAST:
         return Choice("model", "fcos-lite1", "there is time for the larger one, which learns more from a step")
-    if facts.small * _SMALLEST_AT < _PIXELS and time.steps >= 2 * _LARGER:
+    if not bare and facts.small * _SMALLEST_AT < _PIXELS and time.steps >= 2 * _LARGER:
         return Choice("model", "fcos-lite1", f"a tenth of the boxes is under {_PIXELS:.0f} px at {_SMALLEST_AT}")
     return Choice("model", SMALLEST, "the fastest in the package")
 
