@@ -298,7 +298,7 @@ import sys, time
 sys.path[:0] = {paths!r}
 from pathlib import Path
 import test_tuning
-from fcos.training import tuning
+from fcos.search import tuning
 tuning.begin = lambda search: dict(test_tuning.ABOUT, asked=tuning._asked(search))
 done = []
 def learn(out, settings, minutes, on_epoch):

@@ -445,7 +445,14 @@ def test_a_size_brings_the_sizes_at_which_it_learns_along():
 
 def test_the_sizes_are_those_of_the_run(shapes, tmp_path, capsys):
     words = ("train", shapes, "--model", "fcos-lite0", "--init", "none", "--out", tmp_path / "run", "--device", "cpu")
-    small = ("train.iterations=1", "train.batch=2", "data.workers=0", "train.plots=false", "data.size=640")
+    small = (
+        "model.backbone_weights=none",
+        "train.iterations=1",
+        "train.batch=2",
+        "data.workers=0",
+        "train.plots=false",
+        "data.size=640",
+    )
     code, _, err = fcos(capsys, *words, *small)
     assert code == 0, err
     assert "data.max_size=1066 data.train_sizes=[608,640,672]" in err
