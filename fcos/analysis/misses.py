@@ -165,8 +165,10 @@ def miss_study(detector: Detector, dataset: Dataset, score: float | None = None,
     by_class: dict[str, dict[str, int]] = {}
     for miss in misses:
         by_class.setdefault(miss.label, dict.fromkeys(STAGES, 0))[miss.stage] += 1
-    objects = sum(int(_solid(r).sum()) for r in records if r.id not in unread)
-    return MissStudy(str(dataset.root), score, objects, tuple(misses), by_class, tide(final, dataset), tuple(final))
+    looked_at = [(record, seen) for record, seen in zip(records, final, strict=True) if record.id not in unread]
+    objects = sum(int(_solid(record).sum()) for record, _ in looked_at)
+    costs = tide([seen for _, seen in looked_at], replace(dataset, records=tuple(record for record, _ in looked_at)))
+    return MissStudy(str(dataset.root), score, objects, tuple(misses), by_class, costs, tuple(final))
 
 
 def _solid(record: Record) -> np.ndarray:

@@ -188,9 +188,12 @@ class Writer:
             while self._pending:
                 self._pending.popleft()[1].result()
         if self.outputs.coco is not None:
-            with whole_set():
-                write_whole(self.outputs.coco, json.dumps(self._rows))
-                write_whole(images_file(self.outputs.coco), self.ids.beside(self._images))
+            self._results(self.outputs.coco)
+
+    def _results(self, file: Path) -> None:
+        with whole_set():
+            write_whole(file, json.dumps(self._rows))
+            write_whole(images_file(file), self.ids.beside(self._images))
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -200,9 +203,7 @@ class Writer:
         except KeyboardInterrupt:
             if self.outputs.coco is not None and self._images:
                 place = self.outputs.coco.with_suffix(".partial.json")
-                with whole_set():
-                    write_whole(place, json.dumps(self._rows))
-                    write_whole(images_file(place), self.ids.beside(self._images))
+                self._results(place)
                 say(f"{place} has the results so far, of {plural(len(self._images), 'image')}")
             raise
 

@@ -23,8 +23,6 @@ from .inject import CLASS, DUPLICATE, MISSING, SHIFTED, SPURIOUS
 
 _ACTIONS = ("fix", "accept", "reject")
 _NEAR = 0.05  # pixels: the page keeps two decimals
-
-
 _THERE = 0.9  # IoU from which an annotated box of the class is the one to add
 
 

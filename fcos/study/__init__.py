@@ -10,7 +10,7 @@ suppression.py score rules and NMS         } once (cached.py), as tables with th
 oracle.py      one output at a time true   } paper's numbers (compared.py)
 proposals.py   FCOS as a proposer          } beside baselines.py
 ablation.py    the paper's ladder, trained
-versus.py      FCOS, RetinaNet and an RPN (rivals.py), trained on one backbone and FPN
+versus.py      FCOS, RetinaNet and an RPN (rivals.py), trained on one backbone and FPN; its table (versus_table.py)
 scaling.py     the time of a step on more GPUs, estimated
 cells.py       training runs of a study, each in a folder of its own, resumed or read
 portraits.py   centerness and the architecture, drawn from a model

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 Settings = Mapping[str, object] | Sequence[str | dict[str, Any]]
 
 
+@usual_torch()
 def train(
     data: str | Path | DataSource | Dataset | Mapping[str, Dataset] | None = None,
     *,
@@ -130,7 +131,7 @@ def train(
         url=url,
         began=began,
     )
-    with usual_torch(), closing(Trainer(ready.config, ready.chosen.data, options)) as trainer:
+    with closing(Trainer(ready.config, ready.chosen.data, options)) as trainer:
         if ready.plan is None:
             return trainer.run()
         told = {"init": ready.start.init, "config": config, "dialect": dialect}

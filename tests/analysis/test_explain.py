@@ -14,7 +14,7 @@ from fcos.analysis.explain import explain, who_silenced
 from fcos.analysis.explain_tiles import explain_tiles
 from fcos.analysis.misses import STAGES, gallery, miss_study
 from fcos.analysis.tide import tide
-from fcos.errors import ConfigError
+from fcos.errors import ConfigError, ImageError
 from fcos.inference.composite import Composite, Looks
 from fcos.inference.detector import Detector
 from fcos.inference.tiles import Tiling
@@ -163,6 +163,21 @@ def test_found_and_difficult_objects_are_no_misses(world):
     assert study.misses == ()
     assert study.objects == 1
     assert study.tide.ap50 == pytest.approx(1.0)
+
+
+def test_an_image_that_cannot_be_read_is_told_and_its_objects_are_left_out(world, capsys, tmp_path):
+    data = world((*TRUTH, 0, 0))
+    found = detector([((36, 36), TRUTH, 0, 0.9, 0.9)])
+    alone = miss_study(found, data)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    other = replace(data.records[0], id=99, path=broken, file_name="broken.png")
+    study = miss_study(found, replace(data, records=(*data.records, other)))
+    assert (study.objects, study.misses, study.tide) == (alone.objects, alone.misses, alone.tide)
+    assert len(study.detections) == 2  # one for each image
+    assert "its objects are left out" in capsys.readouterr().err
+    with pytest.raises(ImageError):
+        miss_study(detector([]), replace(data, records=(*data.records, other)), image=99)
 
 
 def test_an_unknown_image_is_one_line(world):

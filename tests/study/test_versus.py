@@ -16,7 +16,8 @@ from fcos.data.open import open_splits
 from fcos.errors import FcosError
 from fcos.presets import preset
 from fcos.study.rivals import RPN, RetinaNet, RivalTrainer, rival
-from fcos.study.versus import Cell, Cost, Method, MethodRow, Plan, VersusStudy, _Run, methods, versus_study
+from fcos.study.versus import Plan, _Run, methods, versus_study
+from fcos.study.versus_table import Cell, Cost, Method, MethodRow, VersusStudy
 from fcos.system.files import sources_kept
 from fcos.types import Target
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -238,9 +240,15 @@ def _opencv(data: bytes) -> np.ndarray | None:
 
 
 def _decode_pillow(name: str, data: bytes) -> np.ndarray:
+    with _in_a_line(name, data), _open(io.BytesIO(data)) as image:
+        return _from_pillow(name, image, data)
+
+
+@contextmanager
+def _in_a_line(name: str, data: bytes) -> Iterator[None]:
+    """Whatever a decoder raises within it becomes an ImageError."""
     try:
-        with _open(io.BytesIO(data)) as image:
-            return _from_pillow(name, image, data)
+        yield
     except ImageError:
         raise
     except MemoryError:
@@ -257,7 +265,7 @@ def _open(file: IO[bytes]) -> Image.Image:
 
 
 def _from_pillow(name: str, image: Image.Image, data: bytes) -> np.ndarray:
-    try:
+    with _in_a_line(name, data):
         _refuse_huge(name, image.height, image.width)
         orientation = _pillow_orientation(image)
         image.load()
@@ -266,12 +274,6 @@ def _from_pillow(name: str, image: Image.Image, data: bytes) -> np.ndarray:
             if image.info.get("compression") == "jpeg" and data.endswith(ZEROS):  # its tables may lie at the end
                 warnings.warn(f"{name}: {_ENDS_IN_ZEROS}", ImageWarning, 4)
         return turn_image(image_to_rgb(name, image), orientation)
-    except ImageError:
-        raise
-    except MemoryError:
-        raise ImageError(f"cannot read {name}: it does not fit into memory") from None
-    except Exception as error:
-        raise ImageError(f"cannot read {name}: {_cause(error, data)}") from None
 
 
 def _pillow_orientation(image: Image.Image) -> int:
