@@ -32,7 +32,8 @@ LONG = ("train", "forecast", "tune")
 # Names that options had, which are still understood and not shown.
 _BEFORE = {"pictures": "images", "no-pictures": "no-images"}
 
-_STOPPED = 130  # exit code after Ctrl-C, as a shell has it
+_STOPPED = 130  # exit code after Ctrl-C, as a shell has it; after another signal it is 128 and its number
+_ENDING = ("SIGTERM", "SIGHUP")  # signals that end a command as Ctrl-C does, so that nothing half written stays
 
 _HERE = os.path.dirname(os.path.dirname(__file__))  # warnings from below it are the program's own
 
@@ -160,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(error.code) from None
     except KeyboardInterrupt:
         say("stopped")
-        raise SystemExit(_STOPPED) from None
+        raise SystemExit(_stopped_by(interrupted)) from None
     except BrokenPipeError:
         _drop_output()
         raise SystemExit(141) from None
@@ -172,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if interrupted:  # which native code has made another error of
             say("stopped")
-            raise SystemExit(_STOPPED) from None
+            raise SystemExit(_stopped_by(interrupted)) from None
         if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
             reason = f" ({one_line(str(error), 200)})" if str(error) else ""
             say(f"there is not enough memory{reason}; try a smaller data.size or batch")
@@ -195,9 +196,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def _noted(interrupted: list[int]) -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt as ever, and its number is kept in `interrupted`."""
+    """Ctrl-C raises KeyboardInterrupt as ever, as do the signals that ask a program to end, unless they are ignored (as
+    `nohup` has it); its number is kept in `interrupted`. Processes that are forked within end by them as ever."""
+    process = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process and number != signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         interrupted.append(number)
         signal.default_int_handler(number, frame)
 
@@ -206,11 +213,21 @@ def _noted(interrupted: list[int]) -> Iterator[None]:
     ):
         yield  # a program's own handler stays, and no thread but the main one may set any
         return
-    signal.signal(signal.SIGINT, stop)
+    asking = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, *asking)}
+    caught = [n for n, handler in before.items() if n == signal.SIGINT or handler is signal.SIG_DFL]
+    for number in caught:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in caught:
+            signal.signal(number, before[number])
+
+
+def _stopped_by(interrupted: list[int]) -> int:
+    """The exit code of a command that was stopped."""
+    return 128 + interrupted[0] if interrupted else _STOPPED
 
 
 class _Losing(io.RawIOBase):

@@ -20,7 +20,7 @@ from ..system.environment import RUN_FILE
 from ..system.files import around, left_out
 from ..system.remote import is_remote, local
 from .formats.common.pairing import Images
-from .images.reading import SUFFIXES
+from .images.reading import SUFFIXES, UNREAD, tell_unread
 from .probe import ARCHIVES, Probe, stem_of, suffix_of
 from .splits import is_generic, split_of_folder
 
@@ -237,6 +237,7 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
     that `root` lies in."""
     images: list[str] = []
     annotations: list[str] = []
+    unread: list[str] = []
     seen = around(root)
     stack = [(os.fspath(root), 0)]
     count = 0
@@ -270,10 +271,14 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
                     stack.append((entry.path, level + 1))
             elif plots:
                 continue
-            elif os.path.splitext(name)[1].lower() in SUFFIXES:
+            elif (suffix := os.path.splitext(name)[1].lower()) in SUFFIXES:
                 images.append(entry.path)
+            elif suffix in UNREAD:
+                unread.append(entry.path)
             elif name.lower().endswith(ANNOTATIONS):
                 annotations.append(entry.path)
+    if whole:
+        tell_unread(root, unread)
     return _in_order(images), _in_order(annotations)
 
 

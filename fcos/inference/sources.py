@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from ..data.images.reading import SUFFIXES, load_image
+from ..data.images.reading import SUFFIXES, UNREAD, load_image, tell_unread
 from ..errors import DataError, or_near
 from ..system import remote
 from ..system.files import files_below, folders_below
@@ -67,9 +67,14 @@ def images_below(folder: Path, out: Path | None = None) -> Iterator[Path]:
                 yield Path(url)
         return
     own = out.resolve() if out is not None and folder.resolve() in out.resolve().parents else None
+    unread = []
     for path in files_below(folder):
-        if path.suffix.lower() in SUFFIXES and path.is_file() and (own is None or own not in path.resolve().parents):
+        suffix = path.suffix.lower()
+        if suffix in SUFFIXES and path.is_file() and (own is None or own not in path.resolve().parents):
             yield path
+        elif suffix in UNREAD:
+            unread.append(path)
+    tell_unread(folder, unread)
 
 
 def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out: Path | None = None) -> list[Path]:

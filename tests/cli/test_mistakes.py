@@ -229,13 +229,16 @@ def test_streams_that_are_closed_lead_nowhere(tmp_path, closed):
     assert (tmp_path / "file").read_bytes() == b""
 
 
-@pytest.mark.parametrize("swallowed", [False, True])
-def test_ctrl_c_is_one_line(capsys, monkeypatch, swallowed):
+@pytest.mark.parametrize(
+    ("name", "swallowed"), [("SIGINT", False), ("SIGINT", True), ("SIGTERM", False), ("SIGHUP", True)]
+)
+def test_ctrl_c_and_signals_to_end_are_one_line(capsys, monkeypatch, name, swallowed):
     """Also where native code, which was interrupted in the middle, makes another error of it."""
+    number = getattr(signal, name, signal.SIGTERM)  # Windows has no SIGHUP
 
     def interrupted(*_):
         try:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         except KeyboardInterrupt:
             if not swallowed:
                 raise
@@ -250,9 +253,10 @@ def test_ctrl_c_is_one_line(capsys, monkeypatch, swallowed):
     try:
         code, out, err = fcos(capsys, "config", "fcos-lite0")
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGINT, before)
-    assert (code, out, err) == (130, "", "fcos: stopped\n")
+    assert (code, out, err) == (128 + number, "", "fcos: stopped\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")

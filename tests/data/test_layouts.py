@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tiny import make_shapes
 
 from fcos.data import kinds
 from fcos.data.open import open_dataset, open_splits, split_names
 from fcos.data.splits import taught_splits
 from fcos.data.tree import DataSource, Tree
-from fcos.errors import DataError
+from fcos.errors import DataError, ImageWarning
+from fcos.inference.sources import find_images
 
 BOX = (10, 20, 40, 60)  # of every image, xyxy
 SIZE = (100, 80)  # width, height
@@ -566,3 +568,14 @@ def replace_boxes(record):
         record, boxes=record.boxes[keep], labels=record.labels[keep], ignore=record.ignore[keep],
         areas=record.areas[keep], xywh=record.exact()[keep],
     )  # fmt: skip
+
+
+def test_images_of_formats_that_are_not_read_are_told_of(tmp_path):
+    make_shapes(tmp_path, {"train": 3})
+    for name in ("b.heic", "a.HEIC", "c.nef"):
+        (tmp_path / "images" / "train" / name).write_bytes(b"x")
+    told = "3 files in .* left out .*a.HEIC.: .heic, .nef images are not read; convert to JPEG or PNG"
+    with pytest.warns(ImageWarning, match=told):
+        assert len(open_dataset(tmp_path)) == 3
+    with pytest.warns(ImageWarning, match=told):
+        assert len(find_images([str(tmp_path)])) == 3

@@ -99,9 +99,8 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     output.text("class-descriptions-boxable.csv", buffer.getvalue())
     lost = ["Open Images: image ids, class ids and areas are not kept; boxes are cut at the edge of their image"]
     if empty:
-        lost.append(
-            f"Open Images: {plural(empty, 'image')} without objects left out, as the format has no row for them"
-        )
+        told = "copied, and in no table, as the format has no row for them"
+        lost.append(f"Open Images: {plural(empty, 'image')} without objects {told}")
     if renamed:
         lost.append(f"Open Images: {plural(renamed, 'image')} with a new name, as an ImageID has no folder")
     ignored = sum(int(r.ignore.sum()) for d in splits.values() for r in d.records)

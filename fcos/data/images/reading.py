@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from ...config import ResizeRule
 from ...errors import ImageError, ImageWarning, first_line
 from ...system.readers import MB, open_file, read_bytes
+from ...system.terminal import plural
 from . import gif, png
 from .jpeg import ORIENTATION, Header, Jpeg, count_scans, parse_jpeg, valid_orientation
 from .jpeg_end import ZEROS, tell_of_cut
@@ -32,6 +33,15 @@ SUFFIXES = frozenset(
     for name in (
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"),
         *("ppm", "pgm", "pbm", "pnm", "jp2", "avif"),
+    )
+)
+# Images that a folder may hold and that are not read, so they are told of: of telephones, raw ones of cameras, of
+# medicine, of film and drawing programs.
+UNREAD = frozenset(
+    f".{name}"
+    for name in (
+        *("heic", "heif", "jxl", "tga", "psd", "exr", "hdr", "dcm", "dicom", "pcx"),
+        *("dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2"),
     )
 )
 # Pillow's names. Its other formats are rare, and EPS among them starts Ghostscript.
@@ -54,6 +64,14 @@ MAX_PIXELS = _max_pixels()  # a small file can claim to be huge
 if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2 + 1
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # below the limit that is an error
+
+
+def tell_unread(folder: str | Path, paths: Sequence[str | Path]) -> None:
+    """Tell of the files below a folder, if any, that are images of `UNREAD` formats."""
+    if paths:
+        kinds = ", ".join(sorted({os.path.splitext(p)[1].lower() for p in paths}))
+        files = f"{plural(len(paths), 'file')} in {folder} left out (first: {min(str(p) for p in paths)})"
+        warnings.warn(f"{files}: {kinds} images are not read; convert to JPEG or PNG", ImageWarning, 3)
 
 
 def load_image(source: Any) -> np.ndarray:
