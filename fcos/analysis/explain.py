@@ -18,8 +18,9 @@ from ..inference.detector import Detector
 from ..inference.sources import Source, load_source, name_of
 from ..show.draw import Marks, draw_boxes, level_color, sheet
 from ..system.terminal import plain, table
-from ..types import Detections, Points, Predictions
+from ..types import Detections
 from .common import uncalibrated
+from .raw import Raw
 
 
 @dataclass(frozen=True)
@@ -112,19 +113,6 @@ class Explanation:
             titles.append(f"{level}: centerness, up to {centerness.max():.2f}")
         maps = sheet(images, columns=len(self.maps), titles=titles, cell=cell)
         return np.concatenate([maps, _scale(maps.shape[1], cell)])
-
-
-class Raw:
-    """What a detector's network says about one image before anything is dropped, in pixels of the input."""
-
-    def __init__(self, detector: Detector, image: np.ndarray) -> None:
-        tensor, self.size = detector.prepare(image)
-        self.points: Points = detector.points(tensor.shape[-2:])
-        with torch.inference_mode():
-            predicted = detector.network(tensor[None].to(detector.device))
-        self.predictions = Predictions(*(v[0].float() for v in predicted))
-        height, width = image.shape[:2]
-        self.ratio = torch.tensor([width / self.size[1], height / self.size[0]] * 2)
 
 
 def explain(detector: Detector, source: Source, score: float | None = None) -> Explanation:

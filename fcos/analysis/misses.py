@@ -14,30 +14,26 @@ An object is found when a final detection of its class with at least `score` tak
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
-from ..assign import assign, candidates
-from ..boxes import clip, iou
-from ..config import AssignConfig, DecodeConfig
+from ..boxes import iou
 from ..data.images.reading import read_image
-from ..decode import decode_image, select
 from ..errors import DataError, ImageError
 from ..evaluation.metrics import match_image
 from ..inference.detector import Detector
+from ..inference.tiles import Held, Tiling
 from ..show.draw import Marks, draw_boxes, sheet
 from ..system.stderr import say
 from ..system.terminal import percent, plain, plural, table, track
-from ..types import Detections, Points, Predictions, Target
-from .common import label_mapping, on_cpu, uncalibrated, with_files
-from .explain import Raw
+from ..types import Detections, Target
+from .common import label_mapping, uncalibrated, with_files
+from .raw import raw_parts
+from .seen import Seen, see
 from .tide import Tide, tide
 
 if TYPE_CHECKING:
@@ -121,11 +117,18 @@ class MissStudy:
         return "\n".join([*lines, *tide, "", "what each stage means, and what helps: fcos help explain"])
 
 
-def miss_study(detector: Detector, dataset: Dataset, score: float | None = None, image: int | None = None) -> MissStudy:
+def miss_study(
+    detector: Detector,
+    dataset: Dataset,
+    score: float | None = None,
+    image: int | None = None,
+    tiling: Tiling | None = None,
+) -> MissStudy:
     """Explain every missed object of a data set, or of the image whose id is `image`; one forward pass a
-    image. Missed is what no detection of at least `score` takes (None: what `fcos predict` shows). Crowd and
-    difficult objects are left out, as are those of an image that cannot be read. Raises DataError for an id that is
-    not there or an image that is missing, ImageError where that one cannot be read."""
+    image, or one for each of its tiles by `tiling`. Missed is what no detection of at least `score` takes (None: what
+    `fcos predict` shows). Crowd and difficult objects are left out, as are those of an image that cannot be read.
+    Raises DataError for an id that is not there or an image that is missing, ImageError where that one cannot be
+    read."""
     detector = uncalibrated(detector)
     score = detector.shown if score is None else score
     records = [r for r in dataset.records if image is None or r.id == image]
@@ -140,7 +143,7 @@ def miss_study(detector: Detector, dataset: Dataset, score: float | None = None,
     unread: set[int] = set()
     for record in track(records, len(records), "explaining"):
         try:
-            raw = Raw(detector, read_image(str(record.path)))
+            parts = list(raw_parts(detector, Held(read_image(str(record.path))), tiling))
         except ImageError as error:
             if image is not None:
                 raise
@@ -148,26 +151,19 @@ def miss_study(detector: Detector, dataset: Dataset, score: float | None = None,
             final.append(Detections.empty())
             unread.add(record.id)
             continue
-        truth = torch.from_numpy(record.boxes) / raw.ratio
-        labels = torch.from_numpy(record.labels)
-        cfg = detector.config
-        detections = decode_image(raw.predictions, raw.points, raw.size, cfg.decode).to("cpu")
-        to_data = mapping[detections.labels]
-        detections = replace(detections, labels=to_data)[to_data >= 0]
-        strong = candidates_of(raw.predictions, raw.points, raw.size, cfg.decode, mapping)
-        target = Target(truth, labels, torch.from_numpy(record.ignore))
-        shown = detections[detections.scores >= score]
-        stages = stages_of(target, lost_by_grid(raw.points, target, cfg.assign), shown, strong, score)
+        seen = see(detector, parts, record, mapping)
+        stages = stages_of(seen, score)
         for k, (stage, overlap, best) in stages.items():
             box = tuple(record.boxes[k].tolist())
-            misses.append(Miss(record.id, record.file_name, names[labels[k]], box, stage, overlap, best))
-        final.append(replace(detections, boxes=detections.boxes * raw.ratio, names=names, size=record.size))
+            misses.append(Miss(record.id, record.file_name, names[record.labels[k]], box, stage, overlap, best))
+        boxes = seen.detections.boxes * seen.ratio
+        final.append(replace(seen.detections, boxes=boxes, names=names, size=record.size))
     by_class: dict[str, dict[str, int]] = {}
     for miss in misses:
         by_class.setdefault(miss.label, dict.fromkeys(STAGES, 0))[miss.stage] += 1
-    looked_at = [(record, seen) for record, seen in zip(records, final, strict=True) if record.id not in unread]
+    looked_at = [(record, found) for record, found in zip(records, final, strict=True) if record.id not in unread]
     objects = sum(int(_solid(record).sum()) for record, _ in looked_at)
-    costs = tide([seen for _, seen in looked_at], replace(dataset, records=tuple(record for record, _ in looked_at)))
+    costs = tide([found for _, found in looked_at], replace(dataset, records=tuple(record for record, _ in looked_at)))
     return MissStudy(str(dataset.root), score, objects, tuple(misses), by_class, costs, tuple(final))
 
 
@@ -175,47 +171,14 @@ def _solid(record: Record) -> np.ndarray:
     return ~record.ignore
 
 
-def candidates_of(
-    pred: Predictions, points: Points, size: tuple[int, int], cfg: DecodeConfig, mapping: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(boxes [K,4], scores [K], labels [K] of the data) of everything above a thousandth, before top-k and NMS."""
-    loose = cfg.model_copy(
-        update={"threshold": min(cfg.threshold, 1e-3), "topk": len(points.xy) * pred.logits.shape[1]}
-    )
-    boxes, scores, labels, _ = (v.cpu() for v in select(pred, points, loose))
-    labels = mapping[labels]
-    keep = labels >= 0
-    return clip(boxes, size)[keep], scores[keep], labels[keep]
-
-
-def lost_by_grid(points: Points, target: Target, cfg: AssignConfig) -> dict[int, str]:
-    """{row of each object to judge: the stage before the network that lost it, "" where none did}."""
-    rows = (~target.ignore).nonzero()[:, 0]
-    points = on_cpu(points)
-    may = candidates(points, target.boxes[rows], cfg).any(dim=0).tolist()
-    learns = set(assign(points, target.boxes[rows], cfg).unique().tolist())
-    return {
-        row: "no location" if not may[k] else "outranked" if k not in learns else ""
-        for k, row in enumerate(rows.tolist())
-    }
-
-
-def stages_of(
-    target: Target,
-    before: Mapping[int, str],
-    shown: Detections,
-    strong: tuple[Tensor, Tensor, Tensor],
-    score: float,
-) -> dict[int, tuple[str, float, float]]:
-    """{row of the missed object: (stage, best IoU of a box with enough score, best score of its class)}.
-
-    The target and what is shown, the detections of at least `score`, in pixels of the input; `before`: see
-    `lost_by_grid`; `strong`: boxes, scores and labels of all candidates before NMS.
-    """
+def stages_of(seen: Seen, score: float) -> dict[int, tuple[str, float, float]]:
+    """{row of each object that no detection of at least `score` takes: (stage, best IoU of a box with enough score,
+    best score of its class)}."""
+    target, shown = seen.target, seen.detections[seen.detections.scores >= score]
     taken = _taken(shown, target)
-    boxes, scores, classes = strong
+    boxes, scores, classes = seen.strong
     result = {}
-    for row, lost in before.items():
+    for row, lost in seen.before.items():
         if taken[row]:
             continue
         overlap = iou(target.boxes[row][None], boxes)[0] if len(boxes) else boxes.new_zeros(0)

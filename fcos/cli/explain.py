@@ -82,6 +82,7 @@ def command(
     from ..data.runs import missing, run_of
     from ..errors import FcosError
     from ..inference.load import load
+    from ..inference.tiles import parse_tile
     from ..system.files import whole_set, write_whole
 
     things, overrides = sort_words(words, settings)
@@ -95,8 +96,6 @@ def command(
         data, source = Path(source), None
     if source is not None and image is not None:
         raise FcosError("--image chooses an image of a data set; to explain one file leave it out")
-    if tile is not None and source is None:
-        raise FcosError("--tile explains the detections of an image; leave it out, or give an image")
     detector = load(model, runtime="own", device=device, trust=trust, overrides=overrides)
     if detector.config.decode.calibrated:
         say("scores are explained as the network gives them, before they are calibrated")
@@ -112,7 +111,6 @@ def command(
             tile = str(own)
     if source is not None and tile not in (None, "0", "none"):
         from ..analysis.explain_tiles import explain_tiles
-        from ..inference.tiles import parse_tile
 
         told = explain_tiles(detector, source, parse_tile(tile, detector, overlap), score)
         text, report = told.text(), told.to_dict()
@@ -137,7 +135,11 @@ def command(
         if limit and image is None:
             dataset = dataset.subset(range(min(limit, len(dataset))))
         number = None if image is None else _image_id(dataset, image)
-        study = miss_study(detector, dataset, score, number)
+        if own and tile is None:
+            tell_tiles(model, own)
+        chosen = str(own or "none") if tile is None else tile
+        tiling = None if chosen in ("0", "none") else parse_tile(chosen, detector, overlap)
+        study = miss_study(detector, dataset, score, number, tiling)
         text, report = study.text(), study.to_dict()
         if image is not None:
             text = "\n".join([text, "", *_lines(study)])

@@ -128,6 +128,12 @@ class Looked:
     rows: Rows
     merged: Merged
 
+    @staticmethod
+    def of(windows: Sequence[Window], seen: Sequence[Detections], size: Size) -> Looked:
+        """What `windows` of an image of (height, width) saw, merged."""
+        rows = rows_of(seen, windows, size)
+        return Looked(tuple(windows), tuple(seen), rows, merge(rows))
+
 
 def look(detector: Looker, image: Windows, tiling: Tiling) -> Looked:
     """Detect in each window of an image, and merge."""
@@ -141,8 +147,7 @@ def look(detector: Looker, image: Windows, tiling: Tiling) -> Looked:
             _placed(detections, window)
             for detections, window in zip(detector.detect(images, [None] * len(part), 0.0, count), part, strict=True)
         ]
-    rows = rows_of(seen, windows, image.size)
-    return Looked(tuple(windows), tuple(seen), rows, merge(rows))
+    return Looked.of(windows, seen, image.size)
 
 
 def detect_tiles(

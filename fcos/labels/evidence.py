@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..analysis.explain import Raw
+from ..analysis.raw import Raw, own_tiling, raw_parts
 from ..boxes import clip, nms, to_corners
+from ..config import DecodeConfig
+from ..data.records import Size, Window
 from ..decode import Candidates, finish, score, trim
 from ..inference.detector import Detector
+from ..inference.merge import cut_sides
+from ..inference.tiles import Held
 from ..overlap import area, iou, shared
 
 LEAST = 0.02  # class probability below which a location says nothing
-_MOST = 3000  # locations of one image
+_MOST = 3000  # locations of one image or tile
+_PEAKS = 300  # and peaks
+_TILES = 10  # times as many of an image in tiles, at most
 
 
 @dataclass(frozen=True)
@@ -38,9 +45,55 @@ class Evidence:
 
 
 def gather(detector: Detector, image: np.ndarray, mapping: Tensor, classes: int) -> Evidence:
-    """The evidence of one image [H,W,3] uint8. mapping [M]: the data's label of each class of the model, -1 for none;
-    `classes`: C of the data."""
-    return weigh(Raw(detector, image), detector, mapping, classes)
+    """The evidence of one image [H,W,3] uint8, through the tiles that the model learned from, if any. mapping [M]: the
+    data's label of each class of the model, -1 for none; `classes`: C of the data."""
+    held = Held(image)
+    raws = raw_parts(detector, held, own_tiling(detector))
+    parts = [(raw.window, weigh(raw, detector, mapping, classes)) for raw in raws]
+    if len(parts) == 1:
+        return parts[0][1]
+    return _together([_whole(evidence, window, held.size) for window, evidence in parts], detector)
+
+
+def _whole(evidence: Evidence, window: Window, size: Size) -> Evidence:
+    """That of a tile without pieces, which an inner edge of it cuts: another tile shows the whole of them."""
+    frame = np.array([[window.left, window.top, window.right, window.bottom]], np.float32)
+
+    def uncut(boxes: np.ndarray) -> np.ndarray:
+        cut: np.ndarray = np.logical_or.reduce(cut_sides(boxes, np.repeat(frame, len(boxes), axis=0), size), axis=1)
+        return ~cut
+
+    places, peaks = uncut(evidence.boxes), uncut(evidence.peaks)
+    kept = (evidence.peaks[peaks], evidence.peak_labels[peaks], evidence.peak_scores[peaks], evidence.votes[peaks])
+    return Evidence(evidence.boxes[places], evidence.scores[places], *kept, evidence.known)
+
+
+def _together(parts: Sequence[Evidence], detector: Detector) -> Evidence:
+    """The evidence of all tiles of an image; a peak that several saw has the votes of the one where it has most."""
+    peaks = np.concatenate([p.peaks for p in parts])
+    labels = np.concatenate([p.peak_labels for p in parts])
+    scores = np.concatenate([p.peak_scores for p in parts])
+    loose = _loose(detector.config.decode, _PEAKS * min(len(parts), _TILES))
+    kept, kept_scores = nms(torch.from_numpy(peaks), torch.from_numpy(scores), torch.from_numpy(labels), loose)
+    chosen = kept.numpy()
+    peaks, labels = peaks[chosen], labels[chosen]
+    votes = np.max([_votes(p.boxes, p.scores, peaks, labels) for p in parts], axis=0)
+    boxes, each = np.concatenate([p.boxes for p in parts]), np.concatenate([p.scores for p in parts])
+    if len(boxes) > _MOST * _TILES and each.shape[1]:
+        surest = np.sort(np.argsort(-each.max(axis=1), kind="stable")[: _MOST * _TILES])
+        boxes, each = boxes[surest], each[surest]
+    return Evidence(boxes, each, peaks, labels, kept_scores.numpy(), votes, parts[0].known)
+
+
+def _loose(cfg: DecodeConfig, most: int) -> DecodeConfig:
+    return cfg.model_copy(update={"nms": "class", "nms_iou": 0.6, "max_detections": most})
+
+
+def _votes(boxes: np.ndarray, scores: np.ndarray, peaks: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many locations, by their scores [K,C], have a box [K,4] that is the peak's [D,4], of its class [D]."""
+    same = overlaps(boxes, peaks) >= 0.5
+    votes: np.ndarray = (same * np.where(scores > LEAST, scores, 0.0)[:, labels]).sum(axis=0)
+    return votes
 
 
 def weigh(raw: Raw, detector: Detector, mapping: Tensor, classes: int) -> Evidence:
@@ -59,16 +112,13 @@ def weigh(raw: Raw, detector: Detector, mapping: Tensor, classes: int) -> Eviden
     joined[:, mapping[known_labels]] = score(probability[spot], centerness[:, None].expand(-1, len(known_labels)), cfg)
     rows, labels = (joined > LEAST).nonzero(as_tuple=True)
     pairs = trim(Candidates(corners[rows], joined[rows, labels], labels, spot[rows]), raw.size, cfg)
-    loose = cfg.model_copy(update={"nms": "class", "nms_iou": 0.6, "max_detections": 300})
-    kept, kept_scores = nms(pairs.boxes, pairs.scores, pairs.labels, loose)
+    kept, kept_scores = nms(pairs.boxes, pairs.scores, pairs.labels, _loose(cfg, _PEAKS))
     detections, _ = finish(pairs, kept, kept_scores, raw.size, cfg)
     known = torch.zeros(classes, dtype=torch.bool)
     known[mapping[known_labels]] = True
-    boxes = (corners * raw.ratio).numpy()
-    scores = joined.numpy()
-    peaks, peak_labels = (detections.boxes * raw.ratio).numpy(), detections.labels.numpy()
-    overlap = overlaps(boxes, peaks) >= 0.5
-    votes = (overlap * np.where(scores > LEAST, scores, 0.0)[:, peak_labels]).sum(axis=0)
+    boxes, peaks = raw.placed(corners).numpy(), raw.placed(detections.boxes).numpy()
+    scores, peak_labels = joined.numpy(), detections.labels.numpy()
+    votes = _votes(boxes, scores, peaks, peak_labels)
     return Evidence(boxes, scores, peaks, peak_labels, detections.scores.numpy(), votes, known.numpy())
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..analysis.common import label_mapping, on_cpu, with_files
-from ..analysis.explain import Raw
+from ..analysis.raw import Raw
 from ..assign import assign
 from ..boxes import iou, nms, to_corners
 from ..config import Config, DecodeConfig

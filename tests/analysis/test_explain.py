@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from fcos.analysis.tide import tide
 from fcos.errors import ConfigError, ImageError
 from fcos.inference.composite import Composite, Looks
 from fcos.inference.detector import Detector
-from fcos.inference.tiles import Tiling
+from fcos.inference.tiles import Tiling, parse_tile
 from fcos.network import weights
 from fcos.types import Classes, Detections
 
@@ -178,6 +179,62 @@ def test_an_image_that_cannot_be_read_is_told_and_its_objects_are_left_out(world
     assert "its objects are left out" in capsys.readouterr().err
     with pytest.raises(ImageError):
         miss_study(detector([]), replace(data, records=(*data.records, other)), image=99)
+
+
+FOUR = Tiling(128, overlap=0.0, whole=False)  # of an image of 256 pixels, which a network for 128 sees at half its size
+
+
+@pytest.fixture
+def large(world, tmp_path):
+    def make(*boxes):
+        data = world(*boxes)
+        cv2.imwrite(str(tmp_path / "1.png"), np.full((256, 256, 3), 127, np.uint8))
+        return replace(data, records=(replace(data.records[0], size=(256, 256)),))
+
+    return make
+
+
+def test_objects_are_looked_for_in_every_tile(large):
+    """The network says the same of each tile, so a cat at one place in each."""
+    cats = [(20 + x, 20 + y, 60 + x, 60 + y, 0, 0) for x in (0, 128) for y in (0, 128)]
+    cat = detector([((36, 36), TRUTH, 0, 0.9, 0.9)])
+    study = miss_study(cat, large(*cats), tiling=FOUR)
+    assert (study.objects, study.misses) == (4, ())
+    assert study.tide.ap50 == pytest.approx(1.0)
+    dogs = [(*row[:4], 1, 0) for row in cats[1:3]]
+    study = miss_study(cat, large(cats[0], *dogs), tiling=FOUR)
+    assert [(m.stage, m.box) for m in study.misses] == [("wrong class", row[:4]) for row in dogs]
+    assert len(miss_study(cat, large(*cats)).misses) == 4  # looked at whole, the one box is twice as large
+
+
+@pytest.mark.parametrize("stage", ["suppressed", "box too poor", "below threshold"])
+def test_stages_in_a_tile(large, stage):
+    """The cases above, all in the fourth tile; what stands in the others is of no object."""
+    rows, truth = CASES[stage]
+    moved = [(*(v + 128 for v in row[:4]), *row[4:]) for row in truth]
+    study = miss_study(detector(rows), large(*moved), tiling=FOUR)
+    assert [m.stage for m in study.misses] == [stage]
+
+
+def test_what_is_too_small_in_the_whole_image_is_not_in_a_tile(large):
+    data = large((140, 140, 152, 152, 0, 0))
+    assert [m.stage for m in miss_study(detector([]), data).misses] == ["no location"]
+    assert [m.stage for m in miss_study(detector([]), data, tiling=FOUR).misses] == ["below threshold"]
+
+
+def test_an_object_that_every_tile_cuts_counts_where_most_of_it_is(large):
+    study = miss_study(detector([]), large((90, 20, 150, 60, 0, 0), (126, 126, 130, 129, 0, 0)), tiling=FOUR)
+    assert [m.stage for m in study.misses] == ["below threshold", "no location"]
+
+
+def test_answers_through_tiles_are_those_of_prediction(in_tiles, tmp_path, world):
+    network, image = in_tiles
+    cv2.imwrite(str(tmp_path / "1.png"), image[..., ::-1])
+    data = world(*[(10, 10, 40, 40, 0, 0)])
+    data = replace(data, classes=Classes(NAMES), records=(replace(data.records[0], size=image.shape[:2]),))
+    study = miss_study(network, data, 0.0, tiling=parse_tile(64, network))
+    (found,) = Composite((network,), Looks(tile=64)).detect([image], [None])
+    assert_same_detections(study.detections[0], found, box=1e-3, score=1e-5)
 
 
 def test_an_unknown_image_is_one_line(world):

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from judging import dataset, record
+from scripted import CONFIG, GREY, detector
 
 from fcos.labels.calibrate import expected, fit
 from fcos.labels.checking import caught
-from fcos.labels.evidence import Evidence, overlaps
+from fcos.labels.evidence import Evidence, gather, overlaps
 from fcos.labels.inject import CLASS, DUPLICATE, KINDS, MISSING, SHIFTED, SPURIOUS, spoil
 from fcos.labels.suspicion import Asked, suspects
 
@@ -230,3 +232,19 @@ def test_few_errors_say_little_and_a_higher_score_is_never_less_suspicious():
     assert low <= mean <= high
     assert fit(np.array([0.5]), np.array([0.1, 0.2]), 1).mean(np.array([0.9])).shape == (1,)
     assert expected([], []) == (0.0, 0, 0)
+
+
+@pytest.mark.parametrize(("row", "columns"), [((20, 20, 60, 60), (0, 102, 128)), ((20, 20, 127, 60), (128,))])
+def test_a_model_of_tiles_is_asked_through_its_tiles(row, columns):
+    """Tiles of 128 pixels of an image of 256, and the whole of it; the network says the same of each. A box that the
+    right edge of its tile cuts is no evidence, but at the edge of the image."""
+    tiles = CONFIG.override("data.tile=128")
+    model = detector([((36, 36), row, 0, 0.9, 0.9)], tiles)
+    told = gather(model, np.full((256, 256, 3), 127, np.uint8), torch.arange(2), 2)
+    alone = gather(detector([((36, 36), row, 0, 0.9, 0.9)]), GREY, torch.arange(2), 2)
+    boxes = {(row[0] + x, row[1] + y, row[2] + x, row[3] + y) for x in columns for y in (0, 102, 128)}
+    boxes |= {tuple(2 * v for v in row)}  # the whole image, at half its size
+    assert {tuple(np.round(box).tolist()) for box in told.peaks} == boxes
+    assert {tuple(np.round(box).tolist()) for box in told.boxes} == boxes
+    np.testing.assert_allclose(told.votes, alone.votes[0])
+    np.testing.assert_allclose(told.peak_scores, alone.peak_scores[0])

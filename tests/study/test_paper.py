@@ -7,7 +7,7 @@ import torch
 from matching import assert_same_detections
 from scripted import CLASSES, CONFIG, GREY, TRUTH, detector
 
-from fcos.analysis.explain import Raw
+from fcos.analysis.raw import Raw
 from fcos.boxes import iou
 from fcos.decode import decode_image
 from fcos.errors import ConfigError
