@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .changes import merge, nest, parse_assignment
-from .errors import ConfigError, plain
+from .errors import ConfigError, worded
 from .system.core_yaml import dump_yaml
 
 ResizeRule = Literal["nearest", "short-exact", "two-step", "half-up", "floor"]
@@ -439,6 +439,6 @@ def _validate(data: dict[str, Any], source: str) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
-        message = plain(first["msg"])
+        message = worded(first["msg"])
         where = f"{key}={first['input']!r}: " if key and not isinstance(first["input"], dict) else ""
         raise ConfigError(f"{source}: {where}{message[0].lower()}{message[1:]}") from error

@@ -151,7 +151,7 @@ def _sibling(folder: Path, name: str) -> str | None:
     return next((other for other in close if nearest(stem, [os.path.splitext(other)[0]])), None)
 
 
-def plain(reason: str) -> str:
+def worded(reason: str) -> str:
     """What pydantic says of a wrong value, in the middle of a sentence and said once: "it should be a valid number"."""
     reason = reason.replace("Value error, ", "").replace("Input should be", "it should be")
     return re.sub(r", unable to (parse|interpret)\b.*", "", reason)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..config import Config
 from ..errors import one_line
-from ..system.terminal import percent, plain, plural, table
+from ..system.terminal import json_ready, percent, plural, table
 from .findings import Finding, in_boxes, in_classes, in_images, in_locations, in_notes
 from .scan import Scan, class_pairs, scan
 from .search import NEAR, Option, measure_rates, search
@@ -86,7 +86,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        result: dict[str, Any] = plain(
+        result: dict[str, Any] = json_ready(
             {
                 "data": self.data,
                 "splits": {k: {"images": p, "boxes": b} for k, (p, b) in self.splits.items()},

@@ -17,7 +17,7 @@ from ..detections import as_png
 from ..inference.detector import Detector
 from ..inference.sources import Source, load_source, name_of
 from ..show.draw import Marks, draw_boxes, level_color, sheet
-from ..system.terminal import plain, table
+from ..system.terminal import json_ready, table
 from ..types import Detections
 from .common import uncalibrated
 from .raw import Raw
@@ -62,7 +62,8 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the maps."""
-        result: dict[str, Any] = plain({"file": self.detections.source, "detections": [vars(s) for s in self.stories]})
+        detections = [vars(s) for s in self.stories]
+        result: dict[str, Any] = json_ready({"file": self.detections.source, "detections": detections})
         return result
 
     def text(self) -> str:

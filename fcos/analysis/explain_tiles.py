@@ -18,7 +18,7 @@ from ..inference.sources import Source, load_source, name_of
 from ..inference.stream import preview
 from ..inference.tiles import Held, Looked, Tiling, Windows, kept, look, read_shape
 from ..show.draw import Marks, draw_boxes, level_color
-from ..system.terminal import plain, plural, table
+from ..system.terminal import json_ready, plural, table
 from ..types import Detections
 from .common import uncalibrated
 from .explain import who_silenced
@@ -71,7 +71,7 @@ class TiledExplanation:
             {k: [vars(s) for s in v] if k in ("seen", "gave_way", "silenced") else v for k, v in vars(story).items()}
             for story in self.stories
         ]
-        told: dict[str, Any] = plain(
+        told: dict[str, Any] = json_ready(
             {"file": self.detections.source, "tiles": self.windows, "seen": self.rows, "detections": stories}
         )
         return told

@@ -29,7 +29,7 @@ from ..inference.detector import Detector
 from ..inference.tiles import Held, Tiling
 from ..show.draw import Marks, draw_boxes, sheet
 from ..system.stderr import say
-from ..system.terminal import percent, plain, plural, table, track
+from ..system.terminal import json_ready, percent, plural, table, track
 from ..types import Detections, Target
 from .common import label_mapping, uncalibrated, with_files
 from .raw import raw_parts
@@ -86,7 +86,7 @@ class MissStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return plain(
+        return json_ready(
             {
                 "data": self.data,
                 "score": self.score,

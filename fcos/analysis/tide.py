@@ -18,7 +18,7 @@ import numpy as np
 
 from ..evaluation.coco import flatten
 from ..evaluation.metrics import CORRECT, Detected, Ints, Truth, curves_by_class, matches_coco, overlaps, voc_ap
-from ..system.terminal import percent, plain, table
+from ..system.terminal import json_ready, percent, table
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -39,7 +39,7 @@ class Tide:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        result: dict[str, Any] = plain(vars(self))
+        result: dict[str, Any] = json_ready(vars(self))
         return result
 
     def text(self) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ..errors import FcosError, ImageWarning, OtherProcess, nearest, one_line, plain
+from ..errors import FcosError, ImageWarning, OtherProcess, nearest, one_line, worded
 from ..system.files import sources_kept
 from ..system.stderr import say
 
@@ -275,7 +275,7 @@ def _usage(error: Any) -> str:
     verb = " ".join(error.ctx.command_path.split()[1:]) if getattr(error, "ctx", None) else ""
     if hasattr(error, "possibilities") and hasattr(error, "option_name"):
         message = _unknown_option(error)
-    message = plain(message).rstrip(".")
+    message = worded(message).rstrip(".")
     cause = error.__cause__ or error.__context__
     given = cause.errors()[0].get("input") if hasattr(cause, "errors") else None  # pydantic's, in today's typer
     if isinstance(given, str) and given not in message:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.classes import match_classes
 from ..errors import DataError
-from ..system.terminal import decimal, plain
+from ..system.terminal import decimal, json_ready
 from ..types import Classes
 from .coco import flatten
 from .metrics import IGNORED, Curves, Floats, Ints, match_coco, overlaps
@@ -37,10 +37,10 @@ class Calibration:
         """JSON-ready; None for an empty bin."""
         return {
             "iou": self.iou,
-            "ece": plain(self.ece),
-            "score": plain(self.score),
-            "precision": plain(self.precision),
-            "count": plain(self.count),
+            "ece": json_ready(self.ece),
+            "score": json_ready(self.score),
+            "precision": json_ready(self.precision),
+            "count": json_ready(self.count),
         }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..system.terminal import decimal, html_table, plain, plural, table
+from ..system.terminal import decimal, html_table, json_ready, plural, table
 
 if TYPE_CHECKING:
     from .uncertainty import Interval
@@ -162,21 +162,21 @@ class Metrics:
         """JSON-ready; None stands where nothing could be counted. `intervals` are among them where they are there."""
         limit = max(self.max_detections)
         return {
-            **{name: plain(value) for name, value in self.numbers().items()},
-            "best_F1": plain(self.f1),
-            "best_F1_score": plain(self.threshold),
+            **{name: json_ready(value) for name, value in self.numbers().items()},
+            "best_F1": json_ready(self.f1),
+            "best_F1_score": json_ready(self.threshold),
             "per_class": [
                 {
                     "name": row.name,
                     "id": row.id,
                     "objects": row.objects,
-                    "AP": plain(row.ap),
-                    "AP50": plain(row.ap50),
-                    f"AR@{limit}": plain(row.ar),
-                    "VOC_AP50": plain(row.voc_ap50),
-                    "VOC_AP50_11point": plain(row.voc_ap50_11),
-                    "best_F1": plain(row.f1),
-                    "best_F1_score": plain(row.threshold),
+                    "AP": json_ready(row.ap),
+                    "AP50": json_ready(row.ap50),
+                    f"AR@{limit}": json_ready(row.ar),
+                    "VOC_AP50": json_ready(row.voc_ap50),
+                    "VOC_AP50_11point": json_ready(row.voc_ap50_11),
+                    "best_F1": json_ready(row.f1),
+                    "best_F1_score": json_ready(row.threshold),
                 }
                 for row in self.classes
             ],

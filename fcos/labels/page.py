@@ -15,7 +15,7 @@ import numpy as np
 from ..data.images.reading import read_image
 from ..system.files import ASSETS, write_whole
 from ..system.remote import is_remote
-from ..system.terminal import data_name, plain
+from ..system.terminal import data_name, json_ready
 from .inject import CLASS, DUPLICATE, SPURIOUS
 from .report import Check, Finding
 
@@ -72,7 +72,7 @@ def _row(check: Check, finding: Finding, number: int) -> dict[str, Any]:
     own = [r for r in (s.row, s.other) if r >= 0]
     beside = [b for k, b in enumerate(record.boxes) if k not in own][:_BESIDE]
     predicted = None if s.kind in (SPURIOUS, DUPLICATE) else s.box
-    result: dict[str, Any] = plain(
+    result: dict[str, Any] = json_ready(
         {
             "id": number,
             "kind": s.kind,
@@ -107,7 +107,7 @@ def decision_of(check: Check, finding: Finding) -> dict[str, Any]:
         box = record.boxes[s.row] if s.kind == CLASS else s.box
         proposed = {"label": names[s.label], "box": _short(box)}
     where = {"kind": s.kind, "split": finding.split, "file": finding.file}
-    result: dict[str, Any] = plain({**where, "annotated": annotated, "proposed": proposed})
+    result: dict[str, Any] = json_ready({**where, "annotated": annotated, "proposed": proposed})
     return result
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.dataset import Dataset
 from ..data.tree import DataSource
-from ..system.terminal import data_name, percent, plain, plural, table
+from ..system.terminal import data_name, json_ready, percent, plural, table
 from .calibrate import Curve, expected
 from .inject import CLASS, DUPLICATE, MISSING, ROUNDS, SHARE, SHIFTED, SPURIOUS
 from .suspicion import Suspect
@@ -42,7 +42,8 @@ class Finding:
         """JSON-ready."""
         s = self.suspect
         told = {"kind": s.kind, "chance": self.chance, "split": self.split, "file": self.file, "row": s.row}
-        result: dict[str, Any] = plain({**told, "box": s.box, "label": s.label, "words": self.words, "fix": self.fix})
+        told |= {"box": s.box, "label": s.label, "words": self.words, "fix": self.fix}
+        result: dict[str, Any] = json_ready(told)
         return result
 
 
@@ -99,7 +100,7 @@ class Check:
         """JSON-ready: the promise, the rates and the findings."""
         n, about, low, high = self.promise()
         boxes = sum(int((~r.ignore).sum()) for r in self.data.records)
-        result: dict[str, Any] = plain(
+        result: dict[str, Any] = json_ready(
             {
                 "data": str(self.source),
                 "judge": self.judge,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import ModelError, plain
+from ..errors import ModelError, worded
 from ..system.readers import parse_json
 from ..types import Classes
 
@@ -86,7 +86,7 @@ def parse(text: str | bytes, kind: type[T], path: object) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "it"
-        reason = plain(first["msg"]).lower()
+        reason = worded(first["msg"]).lower()
         raise ModelError(f"{path}: its fcos metadata cannot be read: {where}: {reason}") from None
 
 

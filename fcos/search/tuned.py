@@ -14,7 +14,7 @@ import numpy as np
 from ..show.axes import INK, LINES, MUTED, new_figure, style
 from ..show.page import Page
 from ..system.files import whole_set, write_whole
-from ..system.terminal import clock, decimal, plain, plural, table
+from ..system.terminal import clock, decimal, json_ready, plural, table
 from .space import sort_ranges
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Tuned:
         """JSON-ready."""
         best = self.best
         return {
-            "trials": [{**vars(t), "ap": plain(t.ap)} for t in self.tried],
+            "trials": [{**vars(t), "ap": json_ready(t.ap)} for t in self.tried],
             "best": None if best is None else best.number,
             "importances": dict(self.importances),
             "command": None if best is None else best.command,

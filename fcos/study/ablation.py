@@ -15,7 +15,7 @@ from ..config import Config
 from ..data.open import open_splits
 from ..errors import DataError
 from ..system.files import write_whole
-from ..system.terminal import data_name, percent, plain, plural, table
+from ..system.terminal import data_name, json_ready, percent, plural, table
 from ..training.output.folder import RunFolder, alone
 from .asked import Asked, Judged
 from .cells import check_batch, trained
@@ -61,7 +61,7 @@ class AblationStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        result: dict[str, Any] = plain({**vars(self), "steps": [vars(s) for s in self.steps]})
+        result: dict[str, Any] = json_ready({**vars(self), "steps": [vars(s) for s in self.steps]})
         return result
 
     def text(self) -> str:

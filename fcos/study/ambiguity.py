@@ -15,7 +15,7 @@ from ..config import Config
 from ..data.classes import inclusive
 from ..inference.dataset import predict_dataset
 from ..points import make_points
-from ..system.terminal import percent, plain, plural, table
+from ..system.terminal import json_ready, percent, plural, table
 from ..zoo.models import known_models
 from .asked import Asked, Judged
 from .recall import p4_only, sampling
@@ -57,7 +57,7 @@ class AmbiguityStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        result: dict[str, Any] = plain({**vars(self), "rows": [vars(r) for r in self.rows]})
+        result: dict[str, Any] = json_ready({**vars(self), "rows": [vars(r) for r in self.rows]})
         return result
 
     def text(self) -> str:

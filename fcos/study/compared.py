@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..evaluation.coco import evaluate
 from ..show.bar_plots import bars
-from ..system.terminal import data_name, percent, plain, plural, table
+from ..system.terminal import data_name, json_ready, percent, plural, table
 from ..types import Detections
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class PaperStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return plain(
+        return json_ready(
             {k: v for k, v in vars(self).items() if k not in ("rows", "extra", "drawing")}
             | {"rows": [vars(r) for r in self.rows]}
         )

@@ -17,7 +17,7 @@ from ..config import Config
 from ..network.info import ANCHORS, parse_size
 from ..network.model import Head
 from ..points import level_shapes
-from ..system.terminal import plain, plural, table
+from ..system.terminal import json_ready, plural, table
 from .asked import Asked, Judged
 
 
@@ -39,7 +39,7 @@ class OutputsStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        result: dict[str, Any] = plain({**vars(self), "ratio": self.ratio, "paper": 9})
+        result: dict[str, Any] = json_ready({**vars(self), "ratio": self.ratio, "paper": 9})
         return result
 
     def text(self) -> str:

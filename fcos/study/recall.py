@@ -15,7 +15,7 @@ from ..analysis.scan import scan
 from ..config import Config
 from ..data.classes import inclusive
 from ..points import make_points
-from ..system.terminal import percent, plain, plural, table, track
+from ..system.terminal import json_ready, percent, plural, table, track
 from .anchors import match
 from .asked import Asked, Judged
 
@@ -51,7 +51,7 @@ class RecallStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        result: dict[str, Any] = plain({**vars(self), "rows": [vars(r) for r in self.rows]})
+        result: dict[str, Any] = json_ready({**vars(self), "rows": [vars(r) for r in self.rows]})
         return result
 
     def text(self) -> str:

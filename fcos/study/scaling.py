@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import DataError, FcosError
 from ..network import weights
-from ..system.terminal import plain, table
+from ..system.terminal import json_ready, table
 from ..training.output.folder import RunFolder
 from ..zoo.describe import read_settings
 from ..zoo.models import known_models
@@ -67,7 +67,7 @@ class ScalingStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        told: dict[str, Any] = plain({**asdict(self), "assumptions": self.assumptions()})
+        told: dict[str, Any] = json_ready({**asdict(self), "assumptions": self.assumptions()})
         return told
 
     def assumptions(self) -> list[str]:

@@ -28,7 +28,7 @@ from ..points import padded
 from ..system.files import check_folder, own, write_whole
 from ..system.machine import Placement, pick_device
 from ..system.readers import TEXT_LIMIT, read_json
-from ..system.terminal import clock, plain, plural
+from ..system.terminal import clock, json_ready, plural
 from ..training.loop import Trainer
 from ..training.output.folder import RunFolder, alone
 from ..training.planning.sample import Make
@@ -236,7 +236,7 @@ class _Run:
                 return Cell(**numbers)
         own(file)
         cell = self._judge(folder, int(RunFolder(folder, write=False).rows()[-1]["step"]))
-        write_whole(file, json.dumps({**asked, "numbers": plain(asdict(cell))}, indent=1) + "\n")
+        write_whole(file, json.dumps({**asked, "numbers": json_ready(asdict(cell))}, indent=1) + "\n")
         return cell
 
     def _judge(self, folder: Path, steps: int) -> Cell:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..system.terminal import data_name, percent, plain, table
+from ..system.terminal import data_name, json_ready, percent, table
 
 _T95 = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t by degrees of freedom
 CITED = (
@@ -101,7 +101,7 @@ class VersusStudy:
             }
             for r in self.rows
         ]
-        return plain({"data": self.data, "budget": self.budget, "judged": self.judged, "rows": rows})
+        return json_ready({"data": self.data, "budget": self.budget, "judged": self.judged, "rows": rows})
 
     def text(self) -> str:
         """For a terminal."""

@@ -205,21 +205,21 @@ def decimal(value: float, digits: int = 3) -> str:
 
 
 @overload
-def plain(value: dict[str, Any]) -> dict[str, Any]: ...
+def json_ready(value: dict[str, Any]) -> dict[str, Any]: ...
 
 
 @overload
-def plain(value: Any) -> Any: ...
+def json_ready(value: Any) -> Any: ...
 
 
-def plain(value: Any) -> Any:
+def json_ready(value: Any) -> Any:
     """JSON-ready: numpy numbers and arrays become Python's, NaN becomes None."""
     if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): json_ready(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [json_ready(v) for v in value]
     if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+        return json_ready(value.tolist())
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..errors import ConfigError, FcosError, plain
+from ..errors import ConfigError, FcosError, worded
 from ..network import weights
 from ..network.header import Name, Part
 from ..system.core_yaml import read_yaml
@@ -59,7 +59,7 @@ def read_facts(path: str | Path) -> Facts:
         return TypeAdapter(Facts).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {plain(first['msg']).lower()}") from None
+        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {worded(first['msg']).lower()}") from None
 
 
 class _OfClass(Part):
@@ -103,7 +103,7 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "it"
         raise FcosError(
-            f"{path} is not the result of fcos eval --json ({where}: {plain(first['msg']).lower()}); make it with that"
+            f"{path} is not the result of fcos eval --json ({where}: {worded(first['msg']).lower()}); make it with that"
         ) from None
     return metrics
 

@@ -124,7 +124,7 @@ def test_one_mechanism(word, home):
 
 def test_plain():
     given = {"a": np.float32(0.5), 2: [np.nan, np.array([1, 2])], "c": (np.int64(3), None)}
-    assert terminal.plain(given) == {"a": 0.5, "2": [None, [1, 2]], "c": [3, None]}
+    assert terminal.json_ready(given) == {"a": 0.5, "2": [None, [1, 2]], "c": [3, None]}
 
 
 @pytest.mark.parametrize(
