@@ -12,6 +12,7 @@ from torch import Tensor
 from ..config import DataConfig
 from ..data.classes import match_classes
 from ..data.images.reading import resized_shape
+from ..data.loading.augment import clip
 from ..errors import DataError
 from ..points import padded
 from ..types import Classes, Points
@@ -60,7 +61,8 @@ def scenes_by_size(dataset: Dataset, data: DataConfig) -> dict[tuple[int, int], 
     for index, record in enumerate(dataset.records):
         height, width = resized_shape(record.size, data.size, data.max_size, data.round)
         ratio = np.array([width / record.size[1], height / record.size[0]] * 2, np.float32)
-        scene = Scene(index, record.boxes * ratio, record.labels, record.ignore)
+        boxes = clip(record.boxes, record.size)  # as training cuts them
+        scene = Scene(index, boxes * ratio, record.labels, record.ignore)
         groups.setdefault(padded((height, width), data.divisor), []).append(scene)
     return groups
 

@@ -47,7 +47,7 @@ def see(detector: Detector, parts: Sequence[Raw], record: Record, mapping: Tenso
         target = Target(torch.from_numpy(record.boxes) / raw.ratio, labels, ignore)
         detections = decode_image(raw.predictions, raw.points, raw.size, cfg.decode).to("cpu")
         strong = candidates_of(raw.predictions, raw.points, raw.size, cfg.decode, mapping)
-        before = lost_by_grid(raw.points, target, cfg.assign)
+        before = lost_by_grid(raw.points, replace(target, boxes=clip(target.boxes, raw.size)), cfg.assign)
         return Seen(target, _of_data(detections, mapping), strong, before, raw.ratio)
     target = Target(torch.from_numpy(record.boxes), labels, ignore)
     looked = Looked.of([raw.window for raw in parts], [_answer(raw, cfg.decode) for raw in parts], record.size)

@@ -11,7 +11,7 @@ from ..system.environment import RUN_FILE
 from ..system.readers import read_json
 from .dataset import Dataset, merge
 from .open import open_dataset, open_splits, split_names
-from .splits import hold_out, name_of, taught_splits
+from .splits import hold_out, name_of, taught_splits, val_is_learned
 from .tree import DataSource
 
 
@@ -40,7 +40,8 @@ def stored_sources(folder: Path) -> dict[str, Any]:
     sources = stored.get("sources") if isinstance(stored, dict) else None
     if not isinstance(sources, dict):
         raise DataError(f"{file} does not say what data the run used; give it with --data")
-    told = {key: sources.get(key) for key in ("data", "val", "split", "held_out", "format", "images", "labels")}
+    keys = ("data", "val", "judged_by", "split", "held_out", "format", "images", "labels")
+    told = {key: sources.get(key) for key in keys}
     held = told["held_out"]
     texts = [*(told[key] for key in told if key != "held_out"), *(held if isinstance(held, list) else ())]
     if not all(v is None or isinstance(v, str) for v in texts) or not isinstance(held, list | None):
@@ -64,12 +65,14 @@ def judged_by(folder: Path, split: str | None = None) -> Dataset:
         return open_dataset(stored_data(told, folder), split)
     if told["val"] is not None:
         return open_dataset(told["val"])
+    if told["judged_by"] is not None:
+        raise DataError(f"the run in {folder} was judged by a Dataset of Python; name a data set")
     source = stored_data(told, folder)
     splits = open_splits(source)
+    taught = taught_splits(splits, told["split"], source.path)
     if told["held_out"] is not None:
-        learned = [splits[name] for name in taught_splits(splits, told["split"], source.path)]
-        return hold_out(merge(learned), told["held_out"])[1]
-    if "val" not in splits:
+        return hold_out(merge([splits[name] for name in taught]), told["held_out"])[1]
+    if "val" not in splits or val_is_learned(splits, taught):
         raise DataError(f"the run in {folder} had no images to judge by; name a data set")
     return splits["val"]
 

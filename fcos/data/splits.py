@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -98,6 +98,11 @@ def _classes_of(dataset: Dataset) -> dict[str, frozenset[int]]:
         labels = frozenset(int(x) for x in np.unique(record.labels[~record.ignore]))
         shown[name_of(record)] = shown.get(name_of(record), frozenset()) | labels
     return {name: labels or frozenset((-1,)) for name, labels in shown.items()}
+
+
+def val_is_learned(splits: Collection[str], taught: Collection[str]) -> bool:
+    """Whether what is learned, `taught_splits`, has the images of a val split, so that it cannot judge."""
+    return "val" in taught or ("trainval" in taught and "val" in splits)
 
 
 def hold_out(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, Dataset]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, require
 from ..overlap import iou
-from ..system.terminal import percent, plural, table
+from ..system.terminal import json_ready, percent, plural, table
 
 Floats = NDArray[np.float64]
 FrameRows = tuple[NDArray[np.int64], Floats]
@@ -41,7 +41,8 @@ class TrackMetrics:
     frames: int
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        result: dict[str, Any] = json_ready(asdict(self))
+        return result
 
     def text(self) -> str:
         """A table for a terminal, in %."""

@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.images import gif
+from ..data.images.reading import IMAGE_LIMIT
 from ..data.images.reading import SUFFIXES as PICTURES
 from ..errors import ConfigError, FcosError, ImageError
 from ..system.files import file_name
-from ..system.readers import open_file
+from ..system.readers import open_file, read_bytes
 from ..system.remote import is_remote
 from ..types import Detections
 from .sources import expanded
@@ -74,7 +76,8 @@ class VideoInfo:
 
 
 def is_video(source: object) -> bool:
-    """Whether a source is a moving image: a camera number, the address of a stream, or a file's suffix."""
+    """Whether a source is a moving image: a camera number, the address of a stream, or a file's suffix; a GIF that is
+    there if it has a second image."""
     if isinstance(source, int):
         return True
     text = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
@@ -82,6 +85,11 @@ def is_video(source: object) -> bool:
         return not Path(text).exists()  # a camera, unless a folder has that name
     if is_remote(text) and Path(text.partition("?")[0]).suffix.lower() in PICTURES:
         return False
+    if text.lower().endswith(".gif") and os.path.isfile(text):
+        try:
+            return gif.moves(read_bytes(text, IMAGE_LIMIT, ImageError))
+        except ImageError:
+            return False  # as an image it is told what is wrong with it
     return text.lower().startswith(_SCHEMES) or Path(text).suffix.lower() in SUFFIXES
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import ModelError, worded
+from ..errors import DataError, ModelError, one_line, worded
 from ..system.readers import parse_json
 from ..types import Classes
 
@@ -33,6 +33,18 @@ class StoredClasses(Part):
 
     def classes(self) -> Classes:
         return Classes(tuple(self.names), tuple(self.ids))
+
+
+def check_storable(classes: Classes, root: object) -> None:
+    """DataError, which names the data set `root`, for classes that a model's file cannot hold."""
+    try:
+        StoredClasses(names=list(classes.names), ids=list(classes.ids))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = first["loc"][-1] if first["loc"] else 0
+        name = one_line(classes.names[place] if isinstance(place, int) else "", 60)
+        reason = worded(first["msg"]).lower()
+        raise DataError(f"{root}: the class {name!r} cannot be kept in a model's file: {reason}") from None
 
 
 class StoredAbout(Part):

@@ -47,7 +47,7 @@ def save(
         "format": _FORMAT,
         "config": config.model_dump_json(),
         "classes": json.dumps({"names": classes.names, "ids": classes.ids}),
-        "about": json.dumps(dict(about or {})),
+        "about": json.dumps(dict(about or {}), allow_nan=False),  # `load` takes no other
     }
     return write_whole(path, lambda p: save_file(tensors, p, metadata={"fcos": json.dumps(metadata)}))
 

@@ -36,9 +36,14 @@ def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
         **{name: importlib.metadata.version(name) for name in ("torchvision", "timm")},
         "machine": f"{platform.machine()}, {processor()}, {plural(torch.get_num_threads(), 'thread')}",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "data": {k: {"root": str(d.root), "images": len(d), "sha256": data_hash(d)} for k, d in data.items()},
+        "data": data_facts(data),
         **more,
     }
+
+
+def data_facts(data: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
+    """What `environment` keeps of each data set."""
+    return {k: {"root": str(d.root), "images": len(d), "sha256": data_hash(d)} for k, d in data.items()}
 
 
 def data_hash(dataset: Dataset) -> str:

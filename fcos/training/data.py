@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from ..data.classes import as_learned, as_seen, match_classes
 from ..data.dataset import Dataset, merge
 from ..data.duplicates import alike
 from ..data.open import open_dataset, open_splits
-from ..data.splits import draw_holdout, hold_out, parted, taught_splits
+from ..data.splits import draw_holdout, hold_out, parted, taught_splits, val_is_learned
 from ..data.tree import DataSource
 from ..errors import DataError
+from ..network.header import check_storable
 from ..system.terminal import plural
 
 HOLDOUT = 0.1  # of the training images, where there is nothing else to judge by
@@ -46,6 +47,8 @@ class Source:
             told["format"] = named.format
         if isinstance(self.val, str | Path):
             told["val"] = str(Path(self.val).resolve())
+        elif self.val is not None:
+            told["judged_by"] = "a Dataset"  # which nothing here leads to
         return told
 
 
@@ -76,14 +79,20 @@ def _parts(source: Source, config: Config, held: Sequence[str] | None, resumed: 
     name = source.data if isinstance(source.data, str | Path | DataSource) else "the data"
     wanted = taught_splits(splits, source.split, name)
     data = {"train": as_seen(merge([splits[s] for s in wanted]), config.data)}
-    learned = "val" in wanted or ("trainval" in wanted and "val" in splits)
+    learned = val_is_learned(splits, wanted)
+    lines: list[str] = []
     if source.val is not None:
         given = source.val
         if not isinstance(given, Dataset):
             given = open_dataset(given, strict=source.strict)
         data["val"] = as_seen(given, config.data)
+        if len(given) and not data["val"].counts().sum():
+            raise DataError(f"{given.root}: the {given.split} split has no objects to judge by; give others with --val")
     elif "val" in splits and not learned:
         data["val"] = as_seen(splits["val"], config.data)
+        if len(splits["val"]) and not data["val"].counts().sum():
+            lines.append("the val split has no objects, so it says nothing of AP: it is left out")
+            del data["val"]
     if "val" in data:
         if source.holdout:
             raise DataError(f"--holdout is for data without a validation part; here that is {data['val'].root}")
@@ -92,10 +101,11 @@ def _parts(source: Source, config: Config, held: Sequence[str] | None, resumed: 
         data["train"], data["val"] = hold_out(data["train"], held)
         return Chosen(data, list(held))
     if source.holdout == 0 or resumed:
-        return Chosen(data)
+        return Chosen(data, lines=lines)
     if learned and source.holdout is None:
         return Chosen(data, lines=["val is learned from, so nothing is kept for judging; --holdout 0.1 keeps a tenth"])
-    return _held_out(data["train"], source, config.train.seed)
+    chosen = _held_out(data["train"], source, config.train.seed)
+    return replace(chosen, lines=[*lines, *chosen.lines])
 
 
 def _learned_too(train: Dataset, val: Dataset) -> list[str]:
@@ -144,6 +154,7 @@ def check_data(data: Mapping[str, Dataset]) -> None:
                 f"{dataset.root}: the {dataset.split} split names {plural(len(absent), 'image')} without a file, such "
                 f"as {absent[0]}; put the images where the annotations say"
             )
+    check_storable(train.classes, train.root)
     if val is not None:
         if not len(val):
             raise DataError(f"{val.root}: the {val.split} split has no images to judge by; give others with --val DATA")

@@ -68,6 +68,10 @@ class Judge:
         self.at, self.ap = stored.get("judged_at", stored["step"]), stored.get("AP")
         self.shown = stored.get("shown")
 
+    def forget(self) -> None:
+        """As if nothing had been judged: what was best is so by other images."""
+        self.best, self.stale, self.at, self.ap, self.shown = -math.inf, 0, 0, None, None
+
     def due(self, step: int, epoch: int, last: bool) -> bool:
         """Whether to evaluate after `step`, where `epoch` ends."""
         if self.at == step or self.data is None:
@@ -140,7 +144,7 @@ class Judge:
         )  # fmt: skip
         self.metrics, self.at, self.ap = metrics, step, metrics.ap
         self.shown = threshold_of(metrics)
-        self.stale += 1
+        self.stale += not math.isnan(metrics.ap)  # where nothing can be judged nothing gets better or worse
         if metrics.ap > self.best:
             self.best, self.stale, self.seen_best = metrics.ap, 0, (detections, metrics)
             keep()

@@ -117,6 +117,7 @@ class Trainer:
             be_deterministic()
         stored = together(lambda: load_checkpoint(self.folder.path) if options.resume else None, self.world)
         self.data_hash = data_hash(self.data["train"])
+        self.val_hash = data_hash(self.data["val"]) if "val" in self.data else None
         start_step = None if stored is None else stored["step"]
         require_same({"settings": config.dump(), "data": self.data_hash, "checkpoint": str(start_step)}, self.world)
 
@@ -405,7 +406,8 @@ class Trainer:
         config = self.config
         if config.decode.shown is None and self.judging.shown is not None:
             config = config.override({"decode": {"shown": self.judging.shown}})
-        return config, {"step": self.step, "AP": self.judging.ap}
+        ap = self.judging.ap
+        return config, {"step": self.step, "AP": None if ap is None or math.isnan(ap) else ap}
 
     def export(self, name: str, state: Mapping[str, Tensor], about: tuple[Config, dict[str, Any]]) -> None:
         config, facts = about
@@ -429,6 +431,7 @@ class Trainer:
                 **self.judging.state(),
                 "normalizer": normalizer,
                 "data": self.data_hash,
+                "val": self.val_hash,
                 "seconds": self.elapsed(),
                 "total": self.total,
                 "plain_from": self.sampler.plain_from if self.total < self.sampler.total_steps else None,
@@ -468,6 +471,7 @@ class Trainer:
             self.folder.start(environment(self.data, classes=list(self.classes.names), sources=sources))
         else:
             self.restore(stored)
+            self.folder.moved(self.options.sources, self.data)
         self.images.begin()
 
     def restore(self, stored: Mapping[str, Any]) -> None:
@@ -488,6 +492,9 @@ class Trainer:
                 self.deadline = Deadline.again(stored["deadline"], self.options.began)
         self.step = stored["step"]
         self.judging.restore(stored)
+        if stored.get("val") and self.val_hash not in (None, stored["val"]):
+            self.console.note("it is judged by other images from here on, so the best weights are chosen anew")
+            self.judging.forget()
         if same and self.options.deadline is None:  # else the next resume has to know what was asked for
             self.saved_at = self.step, self.judging.at
         if isinstance(stored["normalizer"], list):  # one for each process

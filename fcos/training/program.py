@@ -15,6 +15,7 @@ import numpy as np
 from ..changes import load_yaml
 from ..config import Config, describe
 from ..data.dataset import Dataset
+from ..data.loading.augment import clip
 from ..data.runs import stored_data, stored_sources
 from ..data.tiles import tiled
 from ..data.tree import DataSource
@@ -214,6 +215,7 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     out = begin_away(url, resume=False) if url is not None else out
     check_folder(Path(out) if out is not None else None)
     _check_apart(out, source)
+    config = without_learned(config, given_settings(asked.settings, None))
     chosen = choose(source, config)
     init = None if asked.init is None else str(asked.init)
     planned: Prepared | None = None
@@ -222,7 +224,8 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
         given = {**settled_by(asked.model, asked.dialect), **given_settings(asked.settings, asked.config)}
 
         def resolve(preset: str, changes: Mapping[str, object]) -> Config:
-            return asked.resolved(preset, {key: value for key, value in changes.items() if key not in given})
+            made = asked.resolved(preset, {key: value for key, value in changes.items() if key not in given})
+            return without_learned(made, given_settings(asked.settings, None))
 
         planned = prepare(Wish(asked.budget, given, model, asked.device, init), resolve, chosen.data)
     start = planned.start if planned else start_for(config, chosen.data["train"], init, asked.device)
@@ -252,7 +255,7 @@ def settled_by(model: str | Config | None, dialect: str | None) -> dict[str, obj
     """The settings that a Config or a dialect has otherwise than the preset of its name: what a user has settled."""
     if not isinstance(model, Config) and dialect is None:
         return {}
-    mine = model if isinstance(model, Config) else resolve(model or "fcos-lite0", dialect=dialect)
+    mine = without_learned(model, {}) if isinstance(model, Config) else resolve(model or "fcos-lite0", dialect=dialect)
     usual = preset(mine.name) if mine.name in PRESETS else Config()
     values = {key: value for key, value, _ in describe(usual)}
     length = ("train.epochs", "train.iterations")  # the minutes stand for them
@@ -293,6 +296,8 @@ def _source_of(folder: Path, asked: _Asked) -> tuple[Source, list[str] | None]:
     if data is None:
         data = stored_data(stored, folder)
         val, split = val if val is not None else stored["val"], stored["split"]
+        if val is None and stored["judged_by"] is not None:
+            raise DataError(f"the run in {folder} was judged by a Dataset of Python; pass it again, as val")
     held: list[str] | None = stored.get("held_out") if val is None else None
     return Source(data, val, split, strict=asked.strict), held
 
@@ -331,12 +336,22 @@ def around_size(usual: Config, given: Mapping[str, object]) -> dict[str, object]
     return {key: value for key, value in changes.items() if key not in given}
 
 
+def without_learned(config: Config, given: Mapping[str, object]) -> Config:
+    """The config without what belongs to the weights that it comes from, but for what is `given` by name: the
+    calibration of scores and, where training has left its sizes in it, the lowest score shown."""
+    decode = config.decode
+    theirs = decode.calibrated or bool(config.data.learned_boxes)
+    changes = {"calibrated": False, "calibration": (), "shown": None if theirs else decode.shown}
+    kept = {name: getattr(decode, name) for name in changes if f"decode.{name}" in given}
+    return config.override({"decode": changes | kept})
+
+
 def with_learned_sizes(config: Config, dataset: Dataset) -> Config:
     """The config with the sizes of the boxes that are learned and of the images they are on, for `--tile auto`."""
     records = [r for r in tiled(dataset, config.data.tile).records if not r.ignore.all()]
     if not records:
         return config
-    boxes = np.concatenate([r.boxes[~r.ignore] for r in records])
+    boxes = np.concatenate([clip(r.boxes[~r.ignore], r.size) for r in records])
     lengths = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
     sides = np.repeat([min(r.size) for r in records], [int((~r.ignore).sum()) for r in records])
     small, middle, large = np.quantile(lengths, (0.05, 0.5, 0.95)).round(1).tolist()

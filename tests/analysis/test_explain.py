@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from matching import assert_same_detections
-from scripted import GREY, TRUTH, detector
+from scripted import CONFIG, GREY, TRUTH, detector
 from tiny import NAMES, tiny_config
 
 from fcos.analysis import explain as explaining
 from fcos.analysis.explain import explain, who_silenced
 from fcos.analysis.explain_tiles import explain_tiles
 from fcos.analysis.misses import STAGES, gallery, miss_study
+from fcos.analysis.scan import scan
 from fcos.analysis.tide import tide
 from fcos.errors import ConfigError, ImageError
 from fcos.inference.composite import Composite, Looks
@@ -179,6 +180,13 @@ def test_an_image_that_cannot_be_read_is_told_and_its_objects_are_left_out(world
     assert "its objects are left out" in capsys.readouterr().err
     with pytest.raises(ImageError):
         miss_study(detector([]), replace(data, records=(*data.records, other)), image=99)
+
+
+def test_a_box_that_goes_beyond_the_image_is_learned_as_training_cuts_it(world):
+    """Uncut it is too long for every level; 40 pixels of it are in the image."""
+    data = world((-3000, 20, 40, 60, 0, 0))
+    assert [m.stage for m in miss_study(detector([]), data).misses] == ["below threshold"]
+    assert scan(data, CONFIG).recall == 1.0
 
 
 FOUR = Tiling(128, overlap=0.0, whole=False)  # of an image of 256 pixels, which a network for 128 sees at half its size

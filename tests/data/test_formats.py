@@ -180,6 +180,11 @@ def test_file_names_never_lead_out_of_the_folder(name, tmp_path):
         ('{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "id 1 appears twice"),
         ('{"images": []}', "names no classes"),
         ('{"images": [], "categories": [{"id": [], "name": "a"}]}', "must be a whole number"),
+        ('{"images": [], "categories": [{"id": 1.5, "name": "a"}]}', "must be a whole number, not 1.5"),
+        (
+            '{"images": [], "categories": [{"id": 100000000000000002, "name": "a"}]}',
+            "category id 100000000000000002 is too large; number them from 1 on",
+        ),
     ],
 )
 def test_broken_files_give_one_line(text, message, tmp_path):

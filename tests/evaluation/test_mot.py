@@ -49,6 +49,7 @@ def test_ids_that_change_places_once_by_hand():
 def test_nothing_and_only_one_side():
     none = [(np.zeros(0, np.int64), np.zeros((0, 4)))] * 4
     assert np.isnan(track_metrics(none, none).hota)
+    assert json.loads(json.dumps(track_metrics(none, none).to_dict(), allow_nan=False))["hota"] is None
     missed = track_metrics(still([1]), none)
     assert (missed.hota, missed.misses, missed.mota) == (0.0, 4, 0.0)
     false = track_metrics(none, still([1]))

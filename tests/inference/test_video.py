@@ -7,16 +7,18 @@ import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import tiny_config
 
 from fcos.errors import ImageError
 from fcos.inference import video, video_writing
-from fcos.inference.video import Frame, Reader, VideoError, ahead, frame_line, is_video, stream
+from fcos.inference.video import Frame, Reader, VideoError, ahead, frame_line, is_video, stream, videos_apart
 from fcos.inference.video_writing import write_video
 from fcos.system.machine import Placement
 from fcos.types import Classes, Detections
@@ -73,6 +75,18 @@ class Counter:
 def test_what_is_a_video():
     assert all(is_video(s) for s in (0, "a.MP4", "rtsp://camera/1", "https://x/y.m3u8"))
     assert not any(is_video(s) for s in ("a.jpg", "folder", np.zeros(3), "mp4"))
+
+
+def test_a_gif_of_one_image_is_no_video(tmp_path):
+    images = [Image.fromarray(np.full((8, 9, 3), v, np.uint8)) for v in (0, 90, 200)]
+    images[0].save(tmp_path / "still.gif", comment="a,;!")
+    images[0].save(tmp_path / "moves.GIF", save_all=True, append_images=images[1:])
+    (tmp_path / "broken.gif").write_bytes(b"GIF89a")
+    (tmp_path / "empty.gif").touch()
+    video, image = videos_apart([str(p) for p in sorted(tmp_path.iterdir())])
+    assert [Path(p).name for p in video] == ["moves.GIF"]
+    assert len(image) == 3
+    assert is_video(tmp_path / "to_be_written.gif")
 
 
 def test_every_frame_of_a_file_in_order_with_its_time(clip):

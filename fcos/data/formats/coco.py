@@ -36,6 +36,7 @@ from .common.writing import Output, count, names_of
 _PREFIX = re.compile(r"^_?(instances|annotations?|labels)[._-]*", re.IGNORECASE)
 _WHOLE = ("_annotations.coco", "annotations", "instances", "labels", "coco", "result", "dataset")
 _OTHERS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info", "densepose")  # of COCO itself
+_MOST_ID = 2**53  # that every program reads from JSON as it is, and that a model's file keeps
 _YEAR = re.compile(r"[_-]?((19|20)\d\d)$")
 
 
@@ -164,11 +165,14 @@ def _classes(
 
 def _integer(value: Any, what: str) -> int:
     try:
-        if isinstance(value, bool) or int(value) != float(value):
+        number = int(value)
+        if isinstance(value, bool) or (not isinstance(value, int) and number != float(value)):
             raise ValueError
-        return int(value)
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"{what} must be a whole number, not {value!r}") from None
+    if abs(number) > _MOST_ID:
+        raise DataError(f"{what} {number} is too large; number them from 1 on")
+    return number
 
 
 def _images(

@@ -1,4 +1,5 @@
-"""What the blocks of a GIF file say of its first image being whole; decoders are content once they have all pixels."""
+"""What the blocks of a GIF file say: whether its first image is whole, since decoders are content once they have all
+pixels, and whether it has more than one."""
 
 from __future__ import annotations
 
@@ -16,6 +17,20 @@ def is_whole(data: bytes) -> bool:
         return data[at] == _IMAGE and _behind(data, at + 11 + _table(data[at + 9])) <= len(data)
     except IndexError:
         return False
+
+
+def moves(data: bytes) -> bool:
+    """Whether a GIF has a second image."""
+    images, at = 0, 13
+    try:
+        at += _table(data[10])
+        while images < 2 and data[at] in (_EXTENSION, _IMAGE):
+            is_image = data[at] == _IMAGE
+            images += is_image
+            at = _behind(data, at + 11 + _table(data[at + 9]) if is_image else at + 2)
+    except IndexError:
+        pass
+    return images > 1
 
 
 def ends_in_zeros(data: bytes) -> bool:

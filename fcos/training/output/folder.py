@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ...config import Config
-from ...errors import FcosError, require
-from ...system.environment import RUN_FILE
+from ...errors import DataError, FcosError, require
+from ...system.environment import RUN_FILE, data_facts
 from ...system.files import disk_reason, own, sweep, write_whole
-from ...system.readers import read_lines, read_text
+from ...system.readers import read_json, read_lines, read_text
 
 if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger
+
+    from ...data.dataset import Dataset
 
 
 _BY_LEVEL = "positives_by_level"  # several numbers in a cell, "12 5 0"
@@ -100,6 +102,19 @@ class RunFolder:
             raise FcosError(f"{self.path} holds a run already; give another --out, or --resume it")
         write_whole(self.path / RUN_FILE, json.dumps(environment, indent=1))
         write_whole(self._metrics, ",".join(COLUMNS) + "\n")
+
+    def moved(self, sources: Mapping[str, Any], data: Mapping[str, Dataset]) -> None:
+        """Remember where the data is from now on, where a run that goes on is given others."""
+        file = self.path / RUN_FILE
+        if not self.write or not file.is_file():
+            return
+        try:
+            stored = read_json(file, kind=DataError)
+        except DataError:  # nobody can read it, and the run goes on all the same
+            return
+        if isinstance(stored, dict) and stored.get("sources") != dict(sources):
+            content = {**stored, "sources": dict(sources), "data": data_facts(data)}
+            write_whole(file, json.dumps(content, indent=1))
 
     def describe(self, config: Config) -> None:
         """Write config.yaml and open the logs of `train.logger`; remove what a killed process left half written."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...data.dataset import Dataset
 from ...data.images.reading import read_image
+from ...data.loading.augment import clip
 from ...data.tiles import empty_share, tiled
 from ...errors import ImageError
 
@@ -43,7 +44,8 @@ def gather(data: dict[str, Dataset]) -> Facts:
     """The facts of a run's data; a few dozen images are read."""
     train = data["train"]
     sides = np.array([min(r.size) for r in train.records], float)
-    shares = [(r.boxes[~r.ignore, 2:] - r.boxes[~r.ignore, :2]) / max(min(r.size), 1) for r in train.records]
+    seen = [clip(r.boxes[~r.ignore], r.size) for r in train.records]
+    shares = [(boxes[:, 2:] - boxes[:, :2]) / max(min(r.size), 1) for boxes, r in zip(seen, train.records, strict=True)]
     share = np.concatenate(shares) if shares else np.zeros((0, 2))
     small, middle = (float(v) for v in np.quantile(share.min(axis=1), (0.1, 0.5))) if len(share) else (1.0, 1.0)
     large = float(np.quantile(share.max(axis=1), 0.95)) if len(share) else 1.0

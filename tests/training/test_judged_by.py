@@ -1,0 +1,124 @@
+"""What a run is judged by, and remembers to have been judged by; what it does not take over from another model."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny import make_shapes, tiny_config
+
+import fcos
+from fcos.data.open import open_splits
+from fcos.data.runs import judged_by
+from fcos.errors import DataError
+from fcos.training.program import train
+
+STEPS = {"train.iterations": 2, "train.plots": False}
+QUIET = {"device": "cpu", "quiet": True, "init": "none"}
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    return make_shapes(tmp_path / "shapes", {"train": 12, "val": 4})
+
+
+def without_objects(dataset, crowd=False):
+    def emptied(record):
+        if crowd:
+            return replace(record, ignore=np.ones(len(record.boxes), bool))
+        none = np.zeros(0, bool)
+        return replace(
+            record, boxes=record.boxes[:0], labels=record.labels[:0], ignore=none, areas=record.areas[:0], xywh=None
+        )
+
+    return replace(dataset, records=tuple(map(emptied, dataset.records)))
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_a_val_split_without_objects_judges_nothing_and_the_weights_can_be_read(shapes, tmp_path, capsys, crowd):
+    splits = open_splits(shapes)
+    splits["val"] = without_objects(splits["val"], crowd)
+    out = tmp_path / "run"
+    result = train(splits, model=tiny_config(), out=out, settings=STEPS, device="cpu", init="none")
+    told = capsys.readouterr().err
+    assert "the val split has no objects" in told
+    assert "held out for judging" in told  # a tenth of the others
+    assert result.metrics is not None
+    assert len(result.detector.classes) == 2
+    with pytest.raises(DataError, match="no objects to judge by; give others with --val"):
+        train(splits["train"], val=splits["val"], model=tiny_config(), out=tmp_path / "b", settings=STEPS, **QUIET)
+
+
+def test_nothing_held_out_and_nothing_to_judge_by(shapes, tmp_path):
+    splits = open_splits(shapes)
+    splits["val"] = without_objects(splits["val"])
+    result = train(splits, model=tiny_config(), out=tmp_path / "a", settings=STEPS, holdout=0, **QUIET)
+    assert result.metrics is None
+    assert len(result.detector.classes) == 2
+
+
+def test_classes_that_no_model_file_holds_are_refused_before_the_first_step(shapes, tmp_path):
+    data = open_splits(shapes)["train"]
+    for classes, words in (
+        (replace(data.classes, names=("disc", "s" * 1001)), "'sss.*1000 characters"),
+        (replace(data.classes, ids=(1, 2**60)), "'square' .*less than"),
+    ):
+        with pytest.raises(DataError, match=words):
+            train(replace(data, classes=classes), model=tiny_config(), out=tmp_path / "run", settings=STEPS, **QUIET)
+
+
+def test_what_was_learned_does_not_judge(shapes, tmp_path):
+    """Neither val beside train, nor val beside a trainval that has it."""
+    for name, split in (("a", "train,val"), ("b", "trainval")):
+        if split == "trainval":
+            (shapes / "instances_trainval.json").write_text((shapes / "instances_train.json").read_text())
+            (shapes / "images" / "train").rename(shapes / "images" / "trainval")
+        train(shapes, split=split, model=tiny_config(), out=tmp_path / name, settings=STEPS, **QUIET)
+        with pytest.raises(DataError, match="had no images to judge by"):
+            judged_by(tmp_path / name)
+
+
+def test_a_resume_with_another_val_is_remembered_and_begins_the_best_anew(shapes, tmp_path, capsys):
+    other = make_shapes(tmp_path / "other", {"val": 3}, seed=5)
+    out = tmp_path / "run"
+    train(shapes, model=tiny_config(), out=out, settings=STEPS, **QUIET)
+    facts = json.loads((out / "environment.json").read_text())
+    result = train(out=out, val=other, resume=True, settings={"train.iterations": 4}, device="cpu")
+    assert "judged by other images from here on" in capsys.readouterr().err
+    assert result.metrics.images == 3
+    assert len(judged_by(out)) == 3
+    assert fcos.evaluate(out).ap == result.metrics.ap == result.best_ap
+    now = json.loads((out / "environment.json").read_text())
+    assert now["data"]["val"]["images"] == 3
+    assert {k: v for k, v in now.items() if k not in ("sources", "data")} == {
+        k: v for k, v in facts.items() if k not in ("sources", "data")
+    }
+    again = train(out=out, resume=True, settings={"train.iterations": 6}, device="cpu")
+    assert again.metrics.images == 3
+    assert "other images" not in capsys.readouterr().err
+
+
+def test_a_dataset_that_judged_is_not_another_one(shapes, tmp_path):
+    val = open_splits(make_shapes(tmp_path / "other", {"val": 3}, seed=5))["val"]
+    out = tmp_path / "run"
+    assert train(shapes, val=val, model=tiny_config(), out=out, settings=STEPS, **QUIET).metrics.images == 3
+    with pytest.raises(DataError, match="judged by a Dataset of Python; name a data set"):
+        fcos.evaluate(out)
+    with pytest.raises(DataError, match="pass it again, as val"):
+        train(out=out, resume=True, settings={"train.iterations": 4}, device="cpu", quiet=True)
+    more = {"train.iterations": 4}
+    assert train(out=out, val=val, resume=True, settings=more, device="cpu", quiet=True).metrics.images == 3
+
+
+def test_a_config_of_a_trained_model_leaves_its_score_and_calibration_behind(shapes, tmp_path):
+    lines = ((2.0, 1.0), (1.0, 0.5), (1.0, 0.0))  # of three classes; here are two
+    learned = {"decode": {"shown": 0.123, "calibrated": True, "calibration": lines}}
+    used = tiny_config().override(learned, {"data": {"learned_side": 64, "learned_boxes": (10, 20, 30)}})
+    result = train(shapes, model=used, out=tmp_path / "a", settings=STEPS, **QUIET)
+    decode = result.detector.config.decode
+    assert (decode.calibrated, decode.calibration) == (False, ())
+    assert decode.shown != 0.123
+    result = train(shapes, model=used, out=tmp_path / "b", settings={**STEPS, "decode.shown": 0.3}, **QUIET)
+    assert result.detector.config.decode.shown == 0.3
+    mine = tiny_config().override("decode.shown=0.2")  # of no model
+    assert train(shapes, model=mine, out=tmp_path / "c", settings=STEPS, **QUIET).detector.shown == 0.2
