@@ -26,6 +26,7 @@ from ..system.files import check_folder, is_there, real, write_whole
 from ..system.machine import usual_torch
 from .clock import Budget, Deadline
 from .data import Chosen, Source, choose
+from .distributed import launched
 from .longer import lengthened
 from .loop import Trainer
 from .output.away import begin_away
@@ -111,7 +112,8 @@ def train(
         resume, model, init, config, dialect, holdout, minutes = True, None, None, None, None, None, None
     budget = minutes if minutes is None or isinstance(minutes, Budget) else Budget(minutes, began)
     if budget is not None:
-        check(budget.minutes, given_settings(settings, config), devices * nodes)
+        here, machines = launched(devices, nodes)
+        check(budget.minutes, given_settings(settings, config), here * machines)
     asked = _Asked(
         data, val, split, holdout, strict, quiet, model, settings, config, dialect, init, device, budget
     )  # fmt: skip

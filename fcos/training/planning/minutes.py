@@ -81,7 +81,10 @@ def check(minutes: float, given: Mapping[str, object], processes: int) -> None:
     if both:
         raise ConfigError(f"{both[0]} and minutes both say how long to train; leave one out")
     if processes > 1:
-        raise ConfigError("minutes are planned for one process; leave out --devices and --nodes, or give train.epochs")
+        raise ConfigError(
+            f"minutes are planned for one process, and here are {processes}; start one (without --devices, --nodes and "
+            "torchrun), or give train.epochs"
+        )
 
 
 def prepare(wish: Wish, resolve: Resolve, data: Mapping[str, Dataset], timed: Timed | None = None) -> Prepared:
