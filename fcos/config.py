@@ -208,6 +208,15 @@ class DecodeConfig(Section):
         return 0.5 if self.calibrated else {"product": 0.25, "class": 0.3}.get(self.score, 0.5)
 
 
+def _names(value: object) -> object:
+    """One name alone is a list of one, and a number is a name too."""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return (str(value),) if value != "" else ()
+    if isinstance(value, list | tuple):
+        return tuple(str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in value)
+    return value
+
+
 class DataConfig(Section):
     """How images become tensors, in training and after."""
 
@@ -254,7 +263,9 @@ class DataConfig(Section):
     plain_epochs: int = _f(0, "last epochs without mosaic and mixup", ge=0)
     workers: int = _f(-1, "loader processes; -1: as the machine suggests, 0: in the training process", ge=-1, le=1024)
     cache: Literal["none", "ram", "disk"] = _f("none", "keep decoded, resized images")
-    classes: tuple[str, ...] = _f((), "train and judge only these classes; empty: all")
+    classes: Annotated[tuple[str, ...], BeforeValidator(_names)] = _f(
+        (), "train and judge only these classes; empty: all"
+    )
     single_class: bool = _f(False, "all objects are one class")
 
     @model_validator(mode="after")

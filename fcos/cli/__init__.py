@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
@@ -34,6 +35,8 @@ _BEFORE = {"pictures": "images", "no-pictures": "no-images"}
 
 _STOPPED = 130  # exit code after Ctrl-C, as a shell has it; after another signal it is 128 and its number
 _ENDING = ("SIGTERM", "SIGHUP")  # signals that end a command as Ctrl-C does, so that nothing half written stays
+_OWN = (*LONG, "serve")  # verbs that take these signals themselves, and else wait in code that no handler interrupts
+_SAME = 1.0  # seconds within which a second of them is the same wish
 
 _HERE = os.path.dirname(os.path.dirname(__file__))  # warnings from below it are the program's own
 
@@ -145,7 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         words = list(arguments) if arguments is not None else None
         try:
-            with sources_kept(), _noted(interrupted):
+            verb = next((word for word in (sys.argv[1:] if words is None else words) if not word.startswith("-")), "")
+            with sources_kept(), _noted(interrupted, () if verb in _OWN else _ENDING):
                 code = build()(args=words, prog_name="fcos", standalone_mode=False)
         except SystemExit:
             if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # by which the library met a closed pipe
@@ -195,27 +199,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _noted(interrupted: list[int]) -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt as ever, as do the signals that ask a program to end, unless they are ignored (as
-    `nohup` has it); its number is kept in `interrupted`. Processes that are forked within end by them as ever."""
-    process = os.getpid()
+def _noted(interrupted: list[int], ending: Sequence[str]) -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt as ever, as do the signals `ending`, which ask a program to end; its number is
+    kept in `interrupted`. What somebody else has set stays: handlers of a program, and what `nohup`, or a script that
+    goes on meanwhile, ignores. Processes that are forked within end by these signals as ever."""
+    process, when = os.getpid(), 0.0
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal when
         if os.getpid() != process and number != signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
+        if interrupted and number != signal.SIGINT and time.monotonic() - when < _SAME:
+            return  # sent once more, while what is half written is removed
         interrupted.append(number)
+        when = time.monotonic()
         signal.default_int_handler(number, frame)
 
-    if threading.current_thread() is not threading.main_thread() or (
-        signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
-        yield  # a program's own handler stays, and no thread but the main one may set any
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other may set any
         return
-    asking = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, *asking)}
-    caught = [n for n, handler in before.items() if n == signal.SIGINT or handler is signal.SIG_DFL]
+    numbers = [getattr(signal, name) for name in ending if hasattr(signal, name)]
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, *numbers)}
+    usual = (signal.default_int_handler, signal.SIG_DFL)
+    caught = [n for n, handler in before.items() if handler is usual[n != signal.SIGINT]]
     for number in caught:
         signal.signal(number, stop)
     try:

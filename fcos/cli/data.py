@@ -113,6 +113,7 @@ def split(
     to: To = None,
     link: Link = False,
     strict: Strict = False,
+    rename: Rename = None,
     format: Format = None,
     images_in: ImagesIn = None,
     labels: Labels = None,
@@ -128,7 +129,7 @@ def split(
     from ..data.splits import TAUGHT, default_split
     from ..errors import DataError
 
-    splits = _read(data_source(source, format, images_in, labels), destination, strict)
+    splits = _renamed(_read(data_source(source, format, images_in, labels), destination, strict), rename)
     name = default_split(list(splits), TAUGHT)
     if name is None:
         raise DataError(f"{source} has the splits {', '.join(splits)}, and none of them is train")

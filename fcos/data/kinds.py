@@ -74,9 +74,24 @@ NO_NUMBERS = Kind("image ids are not numbers; numbered 1, 2, ...")
 NO_LABELS = Kind("no image has a label file: is 'labels' beside 'images'?")
 NO_ANNOTATIONS = Kind("the file has no annotations")
 
+UNREAD = Kind(
+    "annotation files that cannot be read, left out with their images",
+    "annotation file that cannot be read, left out with its image",
+    "correct these files; an empty one says that its image shows nothing",
+)
+UNFINISHED = Kind(
+    "images whose task has no finished annotation, left out",
+    "image whose task has no finished annotation, left out",
+    "finish them in the tool; one that shows nothing is submitted without a box",
+)
+
 # --------------------------------------------------------------------------- rows
 
-LABEL_FILES = Kind("label files that cannot be read", "label file that cannot be read", _FILES)
+LABEL_FILES = Kind(
+    "label files that cannot be read, left out with their images",
+    "label file that cannot be read, left out with its image",
+    "correct these files; an empty one says that its image shows nothing",
+)
 LABEL_ROWS = Kind("label rows that cannot be used", "label row that cannot be used", _LINES)
 OBJECTS = Kind("objects or files that cannot be used", "object or file that cannot be used", _LINES)
 UNLISTED = Kind("objects of a class that is not listed", "object of a class that is not listed", _UNLISTED)

@@ -16,6 +16,7 @@ from ..types import Classes
 from .dataset import Dataset, Sources
 from .formats.common.lists import share_out, told
 from .formats.common.pages import in_order
+from .probe import suffix_of
 from .registry import Format, ReadOptions, format_named, formats, recognise
 from .splits import JUDGED, canonical_split, default_split, name_of
 from .tree import DataSource, Tree
@@ -93,6 +94,8 @@ def _sources(source: DataSource, options: ReadOptions) -> Sources:
         files = tree.matching(form.suffixes, form.sniff)
         if not files and tree.file is not None and _asked_for(form, tree.file, source):
             files = [tree.file]  # its own reader says best what is wrong with it
+        elif not files and source.format is not None and tree.file is None:
+            files = [path for path in tree.annotations if suffix_of(path.name) in form.suffixes]
         if not files:
             continue
         try:

@@ -59,6 +59,7 @@ def formats() -> dict[str, Format]:
 def format_named(name: str) -> Format:
     """The format of that name; DataError with all names where there is none."""
     known = formats()
+    name = "labelstudio" if name.lower() == "label-studio" else name  # as labels propose calls it
     if name.lower() not in known:
         raise DataError(f"there is no format {name!r}; formats: {', '.join(known)}")
     return known[name.lower()]

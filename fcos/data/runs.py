@@ -72,7 +72,7 @@ def judged_by(folder: Path, split: str | None = None) -> Dataset:
     taught = taught_splits(splits, told["split"], source.path)
     if told["held_out"] is not None:
         return hold_out(merge([splits[name] for name in taught]), told["held_out"])[1]
-    if "val" not in splits or val_is_learned(splits, taught):
+    if "val" not in splits or val_is_learned(splits, taught) or not splits["val"].counts().sum():
         raise DataError(f"the run in {folder} had no images to judge by; name a data set")
     return splits["val"]
 

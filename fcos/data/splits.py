@@ -151,7 +151,9 @@ def taught_splits(splits: Iterable[str], asked: str | None, name: object) -> lis
             f"is held out for judging; or learn from all with --split {rest} --holdout 0"
         )
     if absent or not wanted:
-        missing = f"no split called {absent[0]}" if absent else "no split called train; choose one with --split"
+        missing = f"no split called {absent[0]}" if absent else "no split called train; choose with --split"
+        if not absent and len(there) > 1:
+            missing += f", or several, as {','.join(there[:2])}"
         raise DataError(f"{name} has {missing}; it has {', '.join(there)}")
     return wanted
 

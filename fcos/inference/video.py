@@ -24,11 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.images import gif
-from ..data.images.reading import IMAGE_LIMIT
 from ..data.images.reading import SUFFIXES as PICTURES
 from ..errors import ConfigError, FcosError, ImageError
 from ..system.files import file_name
-from ..system.readers import open_file, read_bytes
+from ..system.readers import open_file
 from ..system.remote import is_remote
 from ..types import Detections
 from .sources import expanded
@@ -87,16 +86,17 @@ def is_video(source: object) -> bool:
         return False
     if text.lower().endswith(".gif") and os.path.isfile(text):
         try:
-            return gif.moves(read_bytes(text, IMAGE_LIMIT, ImageError))
-        except ImageError:
+            with open_file(text, _ANY, ImageError) as file:
+                return gif.moves(file)
+        except (ImageError, OSError):
             return False  # as an image it is told what is wrong with it
     return text.lower().startswith(_SCHEMES) or Path(text).suffix.lower() in SUFFIXES
 
 
 def videos_apart(sources: Sequence[str]) -> tuple[list[str], list[str]]:
     """(videos, the others) of what a command line names; a pattern stands for the files that it means."""
-    named = expanded(sources)
-    return [s for s in named if is_video(s)], [s for s in named if not is_video(s)]
+    named = [(source, is_video(source)) for source in expanded(sources)]
+    return [s for s, moving in named if moving], [s for s, moving in named if not moving]
 
 
 def videos_in(folder: str) -> int:

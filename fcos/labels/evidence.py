@@ -22,7 +22,7 @@ from ..overlap import area, iou, shared
 LEAST = 0.02  # class probability below which a location says nothing
 _MOST = 3000  # locations of one image or tile
 _PEAKS = 300  # and peaks
-_TILES = 10  # times as many of an image in tiles, at most
+_MORE, _TILES = 4, 10  # times as many locations and peaks of an image in tiles, at most
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def gather(detector: Detector, image: np.ndarray, mapping: Tensor, classes: int)
 
 
 def _whole(evidence: Evidence, window: Window, size: Size) -> Evidence:
-    """That of a tile without pieces, which an inner edge of it cuts: another tile shows the whole of them."""
+    """That of a tile without boxes that end at an inner edge of it: mostly pieces of what another tile shows whole."""
     frame = np.array([[window.left, window.top, window.right, window.bottom]], np.float32)
 
     def uncut(boxes: np.ndarray) -> np.ndarray:
@@ -77,10 +77,15 @@ def _together(parts: Sequence[Evidence], detector: Detector) -> Evidence:
     kept, kept_scores = nms(torch.from_numpy(peaks), torch.from_numpy(scores), torch.from_numpy(labels), loose)
     chosen = kept.numpy()
     peaks, labels = peaks[chosen], labels[chosen]
-    votes = np.max([_votes(p.boxes, p.scores, peaks, labels) for p in parts], axis=0)
+    votes = np.zeros(len(peaks))
+    for part in parts:
+        if len(part.boxes):
+            low, high = part.boxes[:, :2].min(axis=0), part.boxes[:, 2:].max(axis=0)
+            near = np.flatnonzero(((peaks[:, :2] < high) & (peaks[:, 2:] > low)).all(axis=1))
+            votes[near] = np.maximum(votes[near], _votes(part.boxes, part.scores, peaks[near], labels[near]))
     boxes, each = np.concatenate([p.boxes for p in parts]), np.concatenate([p.scores for p in parts])
-    if len(boxes) > _MOST * _TILES and each.shape[1]:
-        surest = np.sort(np.argsort(-each.max(axis=1), kind="stable")[: _MOST * _TILES])
+    if len(boxes) > _MOST * _MORE and each.shape[1]:
+        surest = np.sort(np.argsort(-each.max(axis=1), kind="stable")[: _MOST * _MORE])
         boxes, each = boxes[surest], each[surest]
     return Evidence(boxes, each, peaks, labels, kept_scores.numpy(), votes, parts[0].known)
 

@@ -41,10 +41,10 @@ def check_storable(classes: Classes, root: object) -> None:
         StoredClasses(names=list(classes.names), ids=list(classes.ids))
     except ValidationError as error:
         first = error.errors()[0]
-        place = first["loc"][-1] if first["loc"] else 0
-        name = one_line(classes.names[place] if isinstance(place, int) else "", 60)
+        place = first["loc"][-1] if first["loc"] else ""
+        which = f"the class {one_line(classes.names[place], 60)!r}" if isinstance(place, int) else "its classes"
         reason = worded(first["msg"]).lower()
-        raise DataError(f"{root}: the class {name!r} cannot be kept in a model's file: {reason}") from None
+        raise DataError(f"{root}: {which} cannot be kept in a model's file: {reason}") from None
 
 
 class StoredAbout(Part):

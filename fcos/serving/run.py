@@ -6,7 +6,6 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -41,8 +40,7 @@ def run(options: ServeOptions, host: str, port: int, say: Callable[[str], None])
     server = start(options)
     _tell(server, say)
     socket, line = _listen(common)
-    with suppress(KeyboardInterrupt):  # which uvicorn raises once more when it has ended as it should
-        uvicorn.Server(uvicorn.Config(build(server, partial(say, line)), **common)).run(sockets=[socket])
+    uvicorn.Server(uvicorn.Config(build(server, partial(say, line)), **common)).run(sockets=[socket])
 
 
 def _several(options: ServeOptions, common: dict[str, Any], say: Callable[[str], None]) -> None:

@@ -146,7 +146,9 @@ def check_data(data: Mapping[str, Dataset]) -> None:
     """DataError where a run with `data` would end in an error after hours: no boxes, no image files, other classes."""
     train, val = data["train"], data.get("val")
     if not len(train) or not train.counts().sum():
-        raise DataError(f"{train.root}: no boxes to learn from in the {train.split} split")
+        faults = [note for note in train.notes if note.level == "skipped"]
+        why = f"; {faults[0]}" if faults else ""
+        raise DataError(f"{train.root}: no boxes to learn from in the {train.split} split{why}")
     for dataset in data.values():
         absent = [r.file_name for r in dataset.records if r.path is None]
         if absent:

@@ -70,7 +70,7 @@ class Judge:
 
     def forget(self) -> None:
         """As if nothing had been judged: what was best is so by other images."""
-        self.best, self.stale, self.at, self.ap, self.shown = -math.inf, 0, 0, None, None
+        self.best, self.stale, self.at, self.ap, self.shown = -math.inf, 0, min(self.at, 0), None, None
 
     def due(self, step: int, epoch: int, last: bool) -> bool:
         """Whether to evaluate after `step`, where `epoch` ends."""

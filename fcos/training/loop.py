@@ -492,14 +492,17 @@ class Trainer:
                 self.deadline = Deadline.again(stored["deadline"], self.options.began)
         self.step = stored["step"]
         self.judging.restore(stored)
-        if stored.get("val") and self.val_hash not in (None, stored["val"]):
+        before = stored.get("val") or self.folder.val_hash()
+        anew = before is not None and self.val_hash not in (None, before)
+        self.val_hash = self.val_hash or before
+        if anew:
             self.console.note("it is judged by other images from here on, so the best weights are chosen anew")
             self.judging.forget()
         if same and self.options.deadline is None:  # else the next resume has to know what was asked for
             self.saved_at = self.step, self.judging.at
         if isinstance(stored["normalizer"], list):  # one for each process
             self.normalizer = stored["normalizer"][self.rank % len(stored["normalizer"])]
-        self.folder.rewind(self.step - 1 if self.judging.at == START_DUE else self.step)
+        self.folder.rewind(self.step - 1 if self.judging.at == START_DUE else self.step, judged=not anew)
 
     def finish(self) -> Result:
         """The last files and words of a run; the first process writes them."""

@@ -297,9 +297,10 @@ def _source_of(folder: Path, asked: _Asked) -> tuple[Source, list[str] | None]:
         stored = {}
     if data is None:
         data = stored_data(stored, folder)
-        val, split = val if val is not None else stored["val"], stored["split"]
-        if val is None and stored["judged_by"] is not None:
-            raise DataError(f"the run in {folder} was judged by a Dataset of Python; pass it again, as val")
+    split = stored.get("split") if split is None else split
+    val = stored.get("val") if val is None else val
+    if val is None and stored.get("judged_by") is not None:
+        raise DataError(f"the run in {folder} was judged by a Dataset of Python; pass it again, as val")
     held: list[str] | None = stored.get("held_out") if val is None else None
     return Source(data, val, split, strict=asked.strict), held
 

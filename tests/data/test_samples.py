@@ -68,7 +68,6 @@ def test_label_studio(tmp_path):
             ("cat", 40, 24, 60, 56, False),
             ("dog", 0, 0, 10, 8, True),
         ],
-        "b c.jpg": [],
     }
 
 

@@ -5,12 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from tiny import make_shapes, tiny_config
 
 import fcos
 from fcos.data.open import open_splits
 from fcos.data.runs import judged_by
 from fcos.errors import DataError
+from fcos.training.output.checkpoint import checkpoints
+from fcos.training.output.folder import RunFolder
 from fcos.training.program import train
 
 STEPS = {"train.iterations": 2, "train.plots": False}
@@ -55,6 +58,11 @@ def test_nothing_held_out_and_nothing_to_judge_by(shapes, tmp_path):
     result = train(splits, model=tiny_config(), out=tmp_path / "a", settings=STEPS, holdout=0, **QUIET)
     assert result.metrics is None
     assert len(result.detector.classes) == 2
+    file = shapes / "instances_val.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "annotations": []}))
+    train(shapes, model=tiny_config(), out=tmp_path / "b", settings=STEPS, holdout=0, **QUIET)
+    with pytest.raises(DataError, match="had no images to judge by"):
+        judged_by(tmp_path / "b")
 
 
 def test_classes_that_no_model_file_holds_are_refused_before_the_first_step(shapes, tmp_path):
@@ -108,6 +116,36 @@ def test_a_dataset_that_judged_is_not_another_one(shapes, tmp_path):
         train(out=out, resume=True, settings={"train.iterations": 4}, device="cpu", quiet=True)
     more = {"train.iterations": 4}
     assert train(out=out, val=val, resume=True, settings=more, device="cpu", quiet=True).metrics.images == 3
+
+
+def test_a_resume_with_the_same_data_keeps_what_judges(shapes, tmp_path):
+    """Named once more, as a path or as Datasets."""
+    other = make_shapes(tmp_path / "other", {"val": 3}, seed=5)
+    out = tmp_path / "run"
+    train(shapes, val=other, model=tiny_config(), out=out, settings=STEPS, **QUIET)
+    facts = json.loads((out / "environment.json").read_text())
+    for data, steps in ((shapes, 3), ({"train": open_splits(shapes)["train"]}, 4)):
+        result = train(data, out=out, resume=True, settings={"train.iterations": steps}, device="cpu", quiet=True)
+        assert result.metrics.images == len(judged_by(out)) == 3
+    assert json.loads((out / "environment.json").read_text())["sources"] == facts["sources"]
+
+
+def test_other_images_are_noticed_in_a_run_of_an_older_version(shapes, tmp_path, capsys):
+    """Whose checkpoint does not know what judged; what the rows of metrics.csv say of AP was so by other images."""
+    other = make_shapes(tmp_path / "other", {"val": 3}, seed=5)
+    out = tmp_path / "run"
+    train(shapes, model=tiny_config(), out=out, settings=STEPS, **QUIET)
+    file = checkpoints(out)[-1]
+    stored = torch.load(file, weights_only=True)
+    del stored["val"]
+    stored["best"] = 0.9
+    torch.save(stored, file)
+    result = train(out=out, val=other, resume=True, settings={"train.iterations": 4}, device="cpu")
+    assert "judged by other images from here on" in capsys.readouterr().err
+    assert result.best_ap == result.metrics.ap < 0.9
+    rows = RunFolder(out, write=False).rows()
+    assert [bool(row["AP"]) for row in rows if row["step"] == "2"] in ([False], [False, False])
+    assert rows[-1]["AP"]
 
 
 def test_a_config_of_a_trained_model_leaves_its_score_and_calibration_behind(shapes, tmp_path):

@@ -1,14 +1,18 @@
 """CSV with a row for each box: filename, width, height, class, xmin, ymin, xmax, ymax, as tutorials of TensorFlow have
-it, under the usual other names of columns too, or without names as keras-retinanet has it (path,x1,y1,x2,y2,class).
+it, under the usual other names of columns too, or without names as keras-retinanet has it (path,x1,y1,x2,y2,class). A
+box may also be a corner, width and height, or a column `bbox` with [x, y, width, height]. Without a column of classes
+all are "object".
 
 Defined by nobody; see https://github.com/datitran/raccoon_dataset and https://github.com/fizyr/keras-retinanet. Corners
-are taken as they are. A row with empty fields is an image without objects.
+are taken as they are; where all of a file lie in 0..1 they are shares of the image. A row with empty fields is an image
+without objects.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ from ..dataset import Dataset, Sources
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from .common.pages import Object, Page, Reading, listed_classes
+from .common.pages import Box, Object, Page, Reading, listed_classes
 from .common.values import number, size, yes
 from .common.writing import Output, names_of, short
 
@@ -28,15 +32,21 @@ _LIMIT = 4096 << 20
 COLUMNS = {
     "name": ("filename", "file_name", "image", "image_path", "path", "file", "image_name", "img", "image_id"),
     "label": ("class", "label", "class_name", "name", "category", "classname", "label_name", "category_name"),
-    "x1": ("xmin", "x1", "x_min", "left", "xtl", "bbox_x1", "bbox_xmin"),
-    "y1": ("ymin", "y1", "y_min", "top", "ytl", "bbox_y1", "bbox_ymin"),
+    "x1": ("xmin", "x1", "x_min", "left", "xtl", "bbox_x1", "bbox_xmin", "bbox_x", "x"),
+    "y1": ("ymin", "y1", "y_min", "top", "ytl", "bbox_y1", "bbox_ymin", "bbox_y", "y"),
     "x2": ("xmax", "x2", "x_max", "right", "xbr", "bbox_x2", "bbox_xmax"),
     "y2": ("ymax", "y2", "y_max", "bottom", "ybr", "bbox_y2", "bbox_ymax"),
     "width": ("width", "image_width", "img_width"),
     "height": ("height", "image_height", "img_height"),
     "ignore": ("ignore", "difficult", "iscrowd"),
+    "w": ("bbox_width", "bbox_w", "box_width", "w"),
+    "h": ("bbox_height", "bbox_h", "box_height", "h"),
+    "box": ("bbox",),
 }  # fmt: skip
-_NEEDED = ("name", "label", "x1", "y1", "x2", "y2")
+_COMMA = re.compile(r"\d+,(\d{1,2}|\d{4,})")  # with a comma for decimals; 1,024 may be a thousand
+_ALONE = "object"  # the class where no column names one
+_CORNERS = ("x1", "y1", "x2", "y2")
+_SIDES = ("x1", "y1", "w", "h")
 
 
 def _columns(head: Sequence[str]) -> dict[str, int]:
@@ -46,7 +56,15 @@ def _columns(head: Sequence[str]) -> dict[str, int]:
         at = next((lower.index(name) for name in names if name in lower), None)
         if at is not None:
             columns[key] = at
+    if {"x1", "y1", "width", "height"} <= set(columns) and not {"x2", "w"} & set(columns):
+        columns["w"], columns["h"] = columns.pop("width"), columns.pop("height")  # of the box, then
     return columns
+
+
+def _missing(columns: Mapping[str, int]) -> list[str]:
+    """The columns that a file of boxes needs besides, by the way of giving a box that is nearest."""
+    ways = [[key for key in ("name", *way) if key not in columns] for way in (_CORNERS, _SIDES, ("box",))]
+    return min(ways, key=len)
 
 
 def _bare(row: Sequence[str]) -> bool:
@@ -57,7 +75,7 @@ def _bare(row: Sequence[str]) -> bool:
 
 def _sniff(probe: Probe) -> bool:
     rows = list(_rows("\n".join(probe.lines[:3])))
-    return bool(rows) and (all(key in _columns(rows[0]) for key in _NEEDED) or all(_bare(row) for row in rows))
+    return bool(rows) and (not _missing(_columns(rows[0])) or all(_bare(row) for row in rows))
 
 
 def _rows(text: str) -> Any:
@@ -84,7 +102,10 @@ def _parse(file: Path) -> list[Page]:
         raise DataError(f"{file} is empty")
     at = _columns(rows[0])
     start = 1
-    if not all(key in at for key in _NEEDED):
+    if missing := _missing(at):
+        if not _bare(rows[0]):
+            wanted = "; ".join(f"none for {key} ({', '.join(COLUMNS[key][:4])} ...)" for key in missing)
+            raise DataError(f"{file}: of the columns {', '.join(rows[0])[:200]} there is {wanted}; rename them")
         at, start = dict(zip(("name", "x1", "y1", "x2", "y2", "label"), range(6), strict=True)), 0
     pages: dict[str, Page] = {}
     objects: dict[str, list[Object]] = {}
@@ -96,11 +117,26 @@ def _parse(file: Path) -> list[Page]:
         if name not in pages:
             objects[name] = []
             pages[name] = Page(name, size(cell.get("height"), cell.get("width")), objects[name])
-        corners = [cell[key] for key in ("x1", "y1", "x2", "y2")]
-        if any(corners) or cell["label"]:
-            x1, y1, x2, y2 = (number(v) for v in corners)
-            objects[name].append(Object(cell["label"], (x1, y1, x2, y2), yes(cell.get("ignore")), where=f"row {line}"))
-    return list(pages.values())
+        given = _given(cell)
+        label = cell.get("label", _ALONE)
+        if any(given) or cell.get("label"):
+            objects[name].append(Object(label, _box(cell, given), yes(cell.get("ignore")), where=f"row {line}"))
+    corners = [v for rows in objects.values() for o in rows for v in o.box]
+    shares = any(0 < v < 1 for v in corners) and all(0 <= v <= 1 for v in corners)
+    return [page._replace(shares=shares) for page in pages.values()]
+
+
+def _given(cell: Mapping[str, str]) -> list[str]:
+    """The four fields of a box, as texts."""
+    if "x2" not in cell and "w" not in cell and "box" in cell:
+        fields = cell["box"].strip("[]()").split(",")
+        return fields if len(fields) == 4 else [cell["box"]] * 4
+    return [cell[key] for key in (_CORNERS if "x2" in cell else _SIDES)]
+
+
+def _box(cell: Mapping[str, str], given: Sequence[str]) -> Box:
+    x1, y1, x2, y2 = (number(v.replace(",", ".") if _COMMA.fullmatch(v) else v) for v in given)
+    return (x1, y1, x2, y2) if "x2" in cell else (x1, y1, x1 + x2, y1 + y2)
 
 
 def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:

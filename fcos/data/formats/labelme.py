@@ -41,7 +41,8 @@ def _parse(file: Path) -> list[Page]:
             problems.append(f"shape {index} is a {kind[:40]} and has no area")
             continue
         flags = mapping(shape.get("flags"))
-        ignore = any(yes(flags.get(key)) for key in ("ignore", "difficult", "iscrowd", "crowd"))
+        marks = ("ignore", "difficult", "iscrowd", "crowd")
+        ignore = any(yes(flags.get(key)) for key in marks) or yes(shape.get("difficult"))  # X-AnyLabeling's
         objects.append(Object(word(shape.get("label")), box, ignore, where=f"shape {index}"))
     name = word(data.get("imagePath")).replace("\\", "/").rpartition("/")[2]
     return [Page(name, size(data.get("imageHeight"), data.get("imageWidth")), objects, problems=problems)]

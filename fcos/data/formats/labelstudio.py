@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from ...errors import DataError
 from ...system.readers import read_json
+from .. import kinds
 from ..dataset import Dataset, Sources
 from ..probe import Probe
 from ..registry import Format, ReadOptions
@@ -25,17 +26,28 @@ from .common.values import NAN, bounds, dicts, mapping, number, size, turned, wo
 from .common.writing import Output, attribute, names_of, shares
 
 _KINDS = ("rectanglelabels", "polygonlabels", "ellipselabels", "labels")
+_OTHERS = ("brushlabels", "keypointlabels", "vectorlabels", "bitmasklabels")  # drawn things that are no boxes
 
 
 def _sniff(probe: Probe) -> bool:
     first = probe.first()
     tasks = isinstance(first.get("data"), dict) and bool({"annotations", "completions", "predictions"} & set(first))
-    return tasks or (isinstance(first.get("label"), list) and "image" in first and _small(first["label"]))
+    return tasks or _is_short(first)
 
 
-def _small(labels: list[Any]) -> bool:
-    """The short export (JSON-MIN)."""
-    return not labels or (isinstance(labels[0], dict) and any(k in labels[0] for k in _KINDS))
+def _is_short(task: dict[str, Any]) -> bool:
+    """Whether a task is one of the short export (JSON-MIN): what the tool says of an annotation, or its boxes, stand
+    beside the image."""
+    about = {"annotator", "annotation_id"} <= set(task) and "bbox" not in task
+    return "data" not in task and (about or bool(_short(task)))
+
+
+def _short(task: dict[str, Any]) -> list[dict[str, Any]]:
+    """The values of a task of the short export, under whatever name the boxes have there."""
+    for rows in task.values():
+        if isinstance(rows, list) and rows and isinstance(rows[0], dict) and set(rows[0]) & {*_KINDS, *_OTHERS}:
+            return dicts(rows)
+    return []
 
 
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
@@ -49,13 +61,13 @@ def _parse(tree: Tree, file: Path) -> list[Page]:
         name = _name(tree, task)
         if not name:
             raise DataError(f"{file}: task {word(task.get('id')) or number_of} names no image")
-        if isinstance(task.get("label"), list):  # JSON-MIN: the values stand in the task itself
-            results = [{"value": v, **v} for v in dicts(task["label"])]
-        else:
-            given = dicts(task.get("annotations")) or dicts(task.get("completions"))
-            kept = [a for a in given if a.get("was_cancelled") is not True]
-            results = dicts(kept[-1].get("result")) if kept else []
-        pages.append(_page(name, results))
+        if _is_short(task):  # JSON-MIN: the values stand in the task itself
+            pages.append(_page(name, [{"value": v, **v} for v in _short(task)]))
+            continue
+        given = dicts(task.get("annotations")) or dicts(task.get("completions"))
+        kept = [a for a in given if a.get("was_cancelled") is not True]
+        page = _page(name, dicts(kept[-1].get("result")) if kept else [])
+        pages.append(page if kept else page._replace(left_out=kinds.UNFINISHED))
     return pages
 
 
@@ -78,7 +90,10 @@ def _page(name: str, results: list[dict[str, Any]]) -> Page:
         names = next((value[k] for k in _KINDS if isinstance(value.get(k), list) and value[k]), None)
         frame = frame or size(result.get("original_height"), result.get("original_width"))
         if names is None:
-            continue  # a choice, a text, a relation
+            drawn = next((k for k in _OTHERS if value.get(k)), "")
+            if drawn:
+                problems.append(f"result {index} is of {drawn}; boxes, polygons and ellipses are read")
+            continue  # else a choice, a text, a relation
         if number(result.get("image_rotation", 0)) not in (0.0,):
             problems.append(f"result {index} was drawn on an image turned in the tool")
             continue

@@ -225,28 +225,27 @@ def _bare_classes(tree: Tree, labels: list[Path]) -> Classes:
 
 
 def _read_images(made: _Set, split: str, paths: list[Path], problems: Problems) -> Dataset:
-    images = []
+    images: list[ImageFile] = []
     rows: list[tuple[int, int, float, float, float, float]] = []
     names: list[tuple[Path, int]] = []
     bare = 0
     label_of = {id: label for label, id in enumerate(made.classes.ids)}
     roots = (made.tree.images.root, made.source.parent, made.source)
-    for index, path in enumerate(paths):
+    for path in paths:
+        labels = made.labels.of(path)
+        try:
+            lines = read_lines(labels, kind=DataError) if (labelled := labels.exists()) else []
+        except DataError as error:
+            problems.skip(kinds.LABEL_FILES, str(error))
+            continue
+        bare += not labelled
         try:
             size = image_size(path)
         except ImageError:
             size = None  # `assemble` reports it
         root = next((r for r in roots if path.is_relative_to(r)), path.parent)
+        index = len(images)
         images.append(ImageFile(index + 1, path.relative_to(root).as_posix(), path, size))
-        labels = made.labels.of(path)
-        if not labels.exists():
-            bare += 1
-            continue
-        try:
-            lines = read_lines(labels, kind=DataError)
-        except DataError as error:
-            problems.skip(kinds.LABEL_FILES, str(error))
-            continue
         height, width = size or (1, 1)
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -294,7 +293,8 @@ def _row(line: str, label_of: dict[int, int], keypoints: int) -> tuple[int, tupl
         xs, ys = numbers[::2], numbers[1::2]
         box = (min(xs), min(ys), max(xs), max(ys))
     else:
-        raise ValueError(f"{len(fields)} numbers; a box has 5, a polygon an odd count from 7")
+        last = "; is the sixth a score? Leave it out" if len(fields) == 6 else ""
+        raise ValueError(f"{len(fields)} numbers; a box has 5, a polygon an odd count from 7{last}")
     if max(box) > 2:
         raise ValueError(f"{line.strip()[:60]!r} is not in shares of the image (0..1)")
     return label, box

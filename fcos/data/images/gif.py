@@ -3,6 +3,8 @@ pixels, and whether it has more than one."""
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 SIGNATURE = b"GIF8"
 _IMAGE, _EXTENSION = 0x2C, 0x21
 
@@ -19,17 +21,20 @@ def is_whole(data: bytes) -> bool:
         return False
 
 
-def moves(data: bytes) -> bool:
-    """Whether a GIF has a second image."""
-    images, at = 0, 13
-    try:
-        at += _table(data[10])
-        while images < 2 and data[at] in (_EXTENSION, _IMAGE):
-            is_image = data[at] == _IMAGE
-            images += is_image
-            at = _behind(data, at + 11 + _table(data[at + 9]) if is_image else at + 2)
-    except IndexError:
-        pass
+def moves(file: BinaryIO) -> bool:
+    """Whether a GIF has a second image; read up to there. No for what is no GIF."""
+    head = file.read(13)
+    if len(head) < 13 or not head.startswith(SIGNATURE):
+        return False
+    file.seek(_table(head[10]), 1)
+    images = 0
+    while images < 2 and (kind := file.read(1)) in (bytes([_EXTENSION]), bytes([_IMAGE])):
+        rest = file.read(9 if kind[0] == _IMAGE else 1)
+        if kind[0] == _IMAGE:
+            images += 1
+            file.seek(_table(rest[8]) + 1 if len(rest) == 9 else 0, 1)
+        while (size := file.read(1)) not in (b"", b"\0"):
+            file.seek(size[0], 1)
     return images > 1
 
 

@@ -112,9 +112,21 @@ class RunFolder:
             stored = read_json(file, kind=DataError)
         except DataError:  # nobody can read it, and the run goes on all the same
             return
-        if isinstance(stored, dict) and stored.get("sources") != dict(sources):
-            content = {**stored, "sources": dict(sources), "data": data_facts(data)}
-            write_whole(file, json.dumps(content, indent=1))
+        if not isinstance(stored, dict):
+            return
+        facts, now = data_facts(data), dict(sources)
+        before = stored.get("sources")
+        if now["data"] is None and isinstance(before, dict) and _hash_in(stored, "train") == facts["train"]["sha256"]:
+            now = {**before, **{key: now.get(key) for key in ("val", "judged_by", "held_out") if key in now}}
+        if before != now:
+            write_whole(file, json.dumps({**stored, "sources": now, "data": facts}, indent=1))
+
+    def val_hash(self) -> str | None:
+        """That of the images that the run was judged by, as `start` and `moved` have noted it."""
+        try:
+            return _hash_in(read_json(self.path / RUN_FILE, kind=DataError), "val")
+        except DataError:
+            return None
 
     def describe(self, config: Config) -> None:
         """Write config.yaml and open the logs of `train.logger`; remove what a killed process left half written."""
@@ -164,8 +176,9 @@ class RunFolder:
             logger.finalize("success" if sys.exception() is None else "failed")
         self._loggers = []
 
-    def rewind(self, step: int) -> None:
-        """Drop rows of metrics.csv past `step`, so that a resumed run has none twice, and half a row at the end."""
+    def rewind(self, step: int, judged: bool = True) -> None:
+        """Drop rows of metrics.csv past `step`, so that a resumed run has none twice, and half a row at the end.
+        Without `judged` earlier rows lose their AP and validation loss too, which were so by other images."""
         if not self.write:
             return
         from .loggers import scalars
@@ -177,6 +190,8 @@ class RunFolder:
         for row, at in zip(rows, steps, strict=True):
             self._logged |= dict.fromkeys(scalars(row), at) if at is not None else {}
         kept = [row for row, at in zip(rows, steps, strict=True) if at is not None and at <= step]
+        for row in () if judged else kept:
+            row.update(dict.fromkeys(("val_loss", "AP", "AP50", "AP75"), ""))
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
@@ -218,6 +233,13 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether the run has come to its end; one that was stopped or killed has not."""
         return (self.path / RESULT).is_file()
+
+
+def _hash_in(stored: Any, split: str) -> str | None:
+    """The hash of a split in the content of an environment.json, as far as it has one."""
+    for key in ("data", split, "sha256"):
+        stored = stored.get(key) if isinstance(stored, dict) else None
+    return stored if isinstance(stored, str) else None
 
 
 def check_loggers(names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from ....types import Classes
 from ... import kinds
 from ...dataset import Dataset, Note, Sources
 from ...images.reading import SUFFIXES, image_header
+from ...kinds import Kind
 from ...probe import stem_of
 from ...records import Size
 from ...splits import ORDER, split_of_file
@@ -52,6 +53,7 @@ class Page(NamedTuple):
     name: the image's file name as the file has it; '' where the annotation file is called as the image.
     size: (height, width) that the boxes were made for, None where the file does not say. shares: the boxes are in
     shares of the image (0..1). split: where the file itself says it. path: the image, where the format knows it.
+    left_out: why the image is not used, where nobody knows what it shows.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Page(NamedTuple):
     split: str = ""
     problems: Sequence[str] = ()
     path: Path | None = None
+    left_out: Kind | None = None
 
 
 class _Entry(NamedTuple):
@@ -92,20 +95,21 @@ class Reading:
     noun: str = "annotation file"
     source: Path | None = None
     _pages: dict[Path, list[Page]] = field(default_factory=dict)
+    _one_split: bool = False
 
     @property
     def root(self) -> Path:
         return self.source or (self.files[0] if len(self.files) == 1 and not self.one_each else self.tree.root)
 
     def pages(self, file: Path) -> list[Page]:
-        """The pages of a file, read once. A file of one image that cannot be read is a page with a problem."""
+        """The pages of a file, read once. A file of one image that cannot be read is a page that is left out."""
         if file not in self._pages:
             try:
                 self._pages[file] = list(self.parse(file))
             except DataError as error:
                 if not self.one_each:
                     raise
-                self._pages[file] = [Page("", None, (), problems=(str(error),))]
+                self._pages[file] = [Page("", None, (), problems=(str(error),), left_out=kinds.UNREAD)]
         return self._pages[file]
 
     @cached_property
@@ -204,6 +208,9 @@ class Reading:
             if entry.file is None:
                 problems.note(kinds.without(f"an {self.noun}", kinds.UNLABELLED), entry.name)
             for page in pages:
+                if page.left_out is not None:
+                    problems.skip(page.left_out, f"{where}: {page.problems[0]}" if page.problems else where)
+                    continue
                 draft.add(page, entry.image, where, self._name(entry, page))
         unused = self._unlabelled(split, entries)
         if unused:
@@ -237,6 +244,7 @@ class Reading:
                     parts[name].append(file)
             else:
                 parts[split_of_file(stem_of(file)) or self.tree.split_of(file) or "all"].append(file)
+        self._one_split = len(parts) == 1
         return {s: partial(self._read_files, s, parts[s]) for s in in_order(parts)}
 
     def _path_name(self, path: Path) -> str:
@@ -247,6 +255,7 @@ class Reading:
         problems = Problems(files[0] if len(files) == 1 else self.root, self.strict)
         draft = _Draft(self, problems)
         owner: dict[str, Path] = {}
+        used: set[Path] = set()
         for file in files:
             pages = [p for p in self.pages(file) if not p.split or p.split == split]
             names = [self._path_name(p.path) if p.path else clean_name(p.name, file) for p in pages]
@@ -266,9 +275,22 @@ class Reading:
             for page, name, image in zip(pages, names, paths, strict=True):
                 if image is None and not alone:
                     problems.skip(kinds.MISSING, name)
-                    continue
-                draft.add(page, image, file.name, name)
+                elif page.left_out is not None:
+                    problems.note(page.left_out, name)
+                else:
+                    draft.add(page, image, file.name, name)
+            used.update(filter(None, paths))
+        unused = self._unnamed(split, used)
+        if unused:
+            problems.note(kinds.without(f"a row in an {self.noun}", kinds.LEFT_OUT), unused[0].name, len(unused))
         return draft.dataset(split)
+
+    def _unnamed(self, split: str, used: Collection[Path]) -> list[Path]:
+        """Images in the folders of those of this split that no file speaks of, where no other split may have them."""
+        folders = {path.parent for path in used}
+        splits, paths = self.tree.images.splits, self.tree.images.paths
+        mine = (p for p in paths if p not in used and p.parent in folders)
+        return [p for p in mine if splits[p] == split or (split == "all" and self._one_split)]
 
 
 class _Draft:

@@ -22,7 +22,7 @@ from ....system.readers import read_bytes
 from ....system.terminal import plural
 from ....types import Classes
 from ...dataset import Dataset
-from ...images.reading import IMAGE_LIMIT
+from ...images.reading import IMAGE_LIMIT, SUFFIXES
 from ...loading.augment import clip
 from ...records import Record
 from ...splits import WORDS
@@ -164,6 +164,8 @@ def names_of(dataset: Dataset) -> list[str]:
         while len(parts) > 1 and (parts[0] in _FOLDERS or re.fullmatch(r"(train|val|test)(19|20)\d\d", parts[0])):
             parts = parts[1:]
         name = "/".join(map(file_name, parts))
+        if record.path is not None and os.path.splitext(name)[1].lower() not in SUFFIXES:  # as data sets may name them
+            name += record.path.suffix
         # Names that differ only in their suffix, or in case, would share a label file.
         if taken.setdefault(os.path.splitext(name)[0].casefold(), index) != index:
             stem, suffix = os.path.splitext(name)

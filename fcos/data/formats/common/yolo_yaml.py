@@ -107,7 +107,9 @@ class DataFile:
             beside = self.file.parent
             outside = is_there(Path(entry)) or is_there(self.root / entry)
             hint = f"is outside {beside}: --images {entry}" if outside else "does not exist"
-            raise DataError(f"{self.file}: {split}: {entry} {hint} (looked in {self.root} and {beside})")
+            places = f"{self.root}" if self.root == beside else f"{self.root} and {beside}"
+            fix = "" if outside or split != "val" else f"; delete the line {split}: if there is none"
+            raise DataError(f"{self.file}: {split}: {entry} {hint} (looked in {places}){fix}")
         if not place.is_dir():
             return _listed(place, self.root, problems)
         return sorted(p for p in files_below(place) if p.suffix.lower() in SUFFIXES)

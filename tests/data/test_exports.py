@@ -1,0 +1,181 @@
+"""Files as labelling tools export them, with what people leave in them."""
+
+import shutil
+
+import numpy as np
+import pytest
+from test_samples import put, region, rows
+from tiny import fcos, make_shapes
+
+from fcos.config import Config
+from fcos.data.open import open_dataset, open_splits
+from fcos.data.tree import DataSource
+from fcos.data.write import convert
+from fcos.errors import DataError
+from fcos.training.data import check_data
+
+
+def notes(dataset):
+    return "\n".join(map(str, dataset.notes))
+
+
+# --------------------------------------------------------------------------- what nobody knows is no background
+
+
+@pytest.mark.parametrize("to", ["voc", "yolo", "labelme", "supervisely"])
+def test_an_image_whose_labels_cannot_be_read_is_left_out(to, tmp_path):
+    """Not taken for one that shows nothing."""
+    convert(open_splits(make_shapes(tmp_path / "a", {"train": 5})), tmp_path / "b", to)
+    labels = {"voc": "Annotations", "yolo": "labels/train", "labelme": "train", "supervisely": "train/ann"}[to]
+    suffix = {"voc": ".xml", "yolo": ".txt"}.get(to, ".json")
+    names = sorted(p for p in (tmp_path / "b" / labels).iterdir() if p.suffix == suffix)
+    whole = open_dataset(tmp_path / "b", "train")
+    content = names[0].read_bytes()
+    names[0].write_bytes(content[: 2 * len(content) // 3] + b"\xe4\xff\x00")
+    dataset = open_dataset(tmp_path / "b", "train")
+    assert len(dataset) == len(whole) - 1 == 4
+    assert "cannot be read, left out with their images (1; first: " in notes(dataset)
+    with pytest.raises(DataError, match="cannot be read"):
+        open_dataset(tmp_path / "b", "train", strict=True)
+
+
+def test_tasks_without_a_finished_annotation_are_left_out(tmp_path):
+    done = {"data": {"image": "a.jpg"}, "annotations": [{"result": [region(10, 20, 30, 40, "dog")]}]}
+    empty = {"data": {"image": "b.jpg"}, "annotations": [{"result": []}]}
+    others = [
+        {"data": {"image": "c.jpg"}, "annotations": []},
+        {"data": {"image": "d.jpg"}, "annotations": [{"was_cancelled": True, "result": []}]},
+        {"data": {"image": "e.jpg"}, "annotations": [], "predictions": [{"result": [region(1, 1, 5, 5, "dog")]}]},
+    ]
+    put(tmp_path, {"x.json": [done, empty, *others]}, [f"{n}.jpg" for n in "abcde"])
+    dataset = open_dataset(tmp_path)
+    assert rows(dataset) == {"a.jpg": [("dog", 10, 16, 40, 48, False)], "b.jpg": []}
+    assert "images whose task has no finished annotation, left out (3; first: c.jpg)" in notes(dataset)
+    put(tmp_path, {"x.json": others, "labels.txt": "dog\n"}, [])
+    with pytest.raises(DataError, match="no image can be used; images whose task has no finished annotation"):
+        open_dataset(tmp_path)
+
+
+def test_drawn_things_of_label_studio_that_are_no_boxes_are_told(tmp_path):
+    point = {"type": "keypointlabels", "value": {"x": 1, "y": 2, "keypointlabels": ["dog"]}}
+    brush = {"type": "brushlabels", "value": {"format": "rle", "rle": [1], "brushlabels": ["dog"]}}
+    results = [point, brush, region(10, 20, 30, 40, "dog")]
+    put(tmp_path, {"x.json": [{"data": {"image": "a.jpg"}, "annotations": [{"result": results}]}]}, ["a.jpg"])
+    dataset = open_dataset(tmp_path)
+    assert len(dataset.records[0].boxes) == 1
+    assert "result 1 is of keypointlabels; boxes, polygons and ellipses are read" in notes(dataset)
+    assert "(2; " in notes(dataset)
+
+
+@pytest.mark.parametrize("tag", ["label", "bbox"])
+def test_the_short_export_of_label_studio_whatever_comes_first(tmp_path, tag):
+    value = {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 0, "rectanglelabels": ["dog"],
+             "original_width": 100, "original_height": 80}  # fmt: skip
+    about = {"annotator": 1, "annotation_id": 1, "created_at": "", "lead_time": 1.5}
+    tasks = [{"image": "/data/upload/1/b.jpg", "id": 1, **about}, {"image": "a.jpg", "id": 2, tag: [value], **about}]
+    put(tmp_path, {"x.json": tasks}, ["a.jpg", "b.jpg"])
+    dataset = open_dataset(tmp_path)
+    assert dataset.format == "labelstudio"
+    assert rows(dataset) == {"a.jpg": [("dog", 10, 16, 40, 48, False)], "b.jpg": []}
+
+
+# --------------------------------------------------------------------------- CSV
+
+CSV = {
+    "left,top,width,height": "10,16,30,32",
+    "bbox_x,bbox_y,bbox_width,bbox_height": "10,16,30,32",
+    "x,y,w,h": "10,16,30,32",
+    "bbox": '"[10, 16, 30.0, 32]"',
+    "x1,y1,x2,y2": "0.1,0.2,0.4,0.6",  # shares of 100 x 80
+}
+
+
+@pytest.mark.parametrize("head", CSV)
+def test_boxes_of_csv_however_they_are_given(tmp_path, head):
+    text = f"image,label,{head}\na.jpg,dog,{CSV[head]}\n"
+    put(tmp_path, {"x.csv": text}, ["a.jpg"])
+    assert rows(open_dataset(tmp_path, strict=True)) == {"a.jpg": [("dog", 10, 16, 40, 48, False)]}
+
+
+def test_csv_with_the_commas_of_europe_and_without_classes(tmp_path):
+    put(tmp_path, {"x.csv": "image;xmin;ymin;xmax;ymax\na.jpg;10,0;16;40,00;48,5\n"}, ["a.jpg"])
+    assert rows(open_dataset(tmp_path)) == {"a.jpg": [("object", 10, 16, 40, 48.5, False)]}
+    put(tmp_path, {"x.csv": 'image,xmin,ymin,xmax,ymax\na.jpg,10,16,40,"1,024"\n'}, ["a.jpg"])
+    with pytest.raises(DataError, match="not finite"):  # a thousand and some, or one
+        open_dataset(tmp_path, strict=True)
+
+
+def test_images_without_a_row_are_told(tmp_path):
+    put(tmp_path, {"x.csv": "image,label,x1,y1,x2,y2\na.jpg,dog,10,16,40,48\n"}, ["a.jpg", "b.jpg", "c.jpg"])
+    assert "images without a row in an annotation file, left out (2; first: b.jpg)" in notes(open_dataset(tmp_path))
+    put(tmp_path, {"x.csv": "image,label,x1,y1,x2,y2\na.jpg,dog,10,16,40,48\nb.jpg,,,,,\nc.jpg,,,,,\n"}, [])
+    assert "without a row" not in notes(open_dataset(tmp_path))
+
+
+def test_a_format_that_is_named_says_what_is_missing(tmp_path):
+    put(tmp_path, {"x.csv": "image,label,xmin,ymin,xmax\na.jpg,dog,10,16,40\n"}, ["a.jpg"])
+    with pytest.raises(DataError, match=r"none for y2 \(ymax, y2, .*\); rename them"):
+        open_dataset(DataSource(tmp_path, format="csv"))
+
+
+# --------------------------------------------------------------------------- names and words
+
+
+@pytest.mark.parametrize("to", ["yolo", "coco", "csv", "labelstudio", "createml", "openimages"])
+def test_names_without_a_suffix_get_that_of_their_image(tmp_path, to):
+    content = {"images": [{"id": 1, "file_name": "000442"}], "categories": [{"id": 1, "name": "dog"}],
+               "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 16, 30, 32]}]}  # fmt: skip
+    put(tmp_path / "a", {"x.json": content}, ["images/000442.jpg"])
+    convert({"train": open_dataset(tmp_path / "a")}, tmp_path / "b", to)
+    dataset = open_dataset(tmp_path / "b", "train")
+    assert [name for (name,) in [rows(dataset).keys()]] == ["000442.jpg"]
+    np.testing.assert_allclose(dataset.records[0].boxes, [[10, 16, 40, 48]], atol=0.02)
+
+
+def test_one_class_alone_and_numbers_are_names():
+    for given in ("person", ["person"], ("person",)):
+        assert Config().override({"data.classes": given}).data.classes == ("person",)
+    assert Config().override("data.classes=traffic light").data.classes == ("traffic light",)
+    assert Config().override("data.classes=100").data.classes == ("100",)
+    assert Config().override("data.classes=100,cat").data.classes == ("100", "cat")
+    assert Config().override("data.classes=").data.classes == ()
+
+
+def test_why_there_is_nothing_to_learn(tmp_path):
+    files = {"labels/a.txt": "0 0.5 0.5 0.1 0.1 0.9\n", "data.yaml": "train: images\nnames: [dog]\n"}
+    put(tmp_path, files, ["images/a.jpg"])
+    with pytest.raises(DataError, match=r"no boxes to learn from .*6 numbers.* is the sixth a score\? Leave it out"):
+        check_data({"train": open_dataset(tmp_path)})
+
+
+def test_splits_of_any_name_can_be_learned_together(tmp_path, capsys):
+    make_shapes(tmp_path, {"task1": 3, "task2": 3})
+    code, _, err = fcos(capsys, "train", tmp_path, "--out", tmp_path / "run")
+    assert (code, "choose with --split, or several, as instances_task1,instances_task2" in err) == (2, True), err
+
+
+def test_split_renames_a_class(tmp_path, capsys):
+    make_shapes(tmp_path / "a", {"train": 6})
+    file = tmp_path / "a" / "instances_train.json"
+    file.write_text(file.read_text().replace('"disc"', '"disc "'))
+    code, _, err = fcos(capsys, "data", "split", tmp_path / "a", tmp_path / "b")
+    assert (code, "--rename 'disc '=NAME" in err) == (2, True)
+    code, _, err = fcos(capsys, "data", "split", tmp_path / "a", tmp_path / "b", "--rename", "disc =disc")
+    assert code == 0, err
+    assert open_splits(tmp_path / "b")["train"].classes.names == ("disc", "square")
+
+
+def test_a_val_of_data_yaml_that_is_not_there_says_what_to_do(tmp_path):
+    convert(open_splits(make_shapes(tmp_path / "a", {"train": 4, "val": 2})), tmp_path / "b", "yolo")
+    shutil.rmtree(tmp_path / "b" / "images" / "val")
+    with pytest.raises(DataError, match=r"does not exist \(looked in [^ ]*\); delete the line val: if there is none"):
+        open_splits(tmp_path / "b")
+
+
+def test_the_difficult_of_x_anylabeling(tmp_path):
+    shapes = [
+        {"label": "dog", "shape_type": "rectangle", "points": [[10, 16], [40, 48]], "difficult": hard}
+        for hard in (True, False)
+    ]
+    put(tmp_path, {"a.json": {"shapes": shapes, "imagePath": "a.jpg", "imageHeight": 80, "imageWidth": 100}}, ["a.jpg"])
+    assert [row[-1] for row in rows(open_dataset(tmp_path))["a.jpg"]] == [True, False]
