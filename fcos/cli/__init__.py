@@ -209,7 +209,7 @@ def _noted(interrupted: list[int], ending: Sequence[str]) -> Iterator[None]:
         nonlocal when
         if os.getpid() != process and number != signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             return
         if interrupted and number != signal.SIGINT and time.monotonic() - when < _SAME:
             return  # sent once more, while what is half written is removed

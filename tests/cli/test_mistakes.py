@@ -249,13 +249,17 @@ def test_ctrl_c_and_signals_to_end_are_one_line(capsys, monkeypatch, name, swall
     importlib.import_module("fcos.zoo.describe")  # which keeps what it finds by that name when it is first imported
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    others = {
+        n: signal.signal(n, signal.SIG_DFL) for n in {number, signal.SIGTERM} - {signal.SIGINT}
+    }  # as without nohup
     monkeypatch.setattr("fcos.presets.resolve", interrupted)
     try:
         code, out, err = fcos(capsys, "config", "fcos-lite0")
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
-        signal.signal(signal.SIGINT, before)
+        for n, handler in {signal.SIGINT: before, **others}.items():
+            signal.signal(n, handler)
     assert (code, out, err) == (128 + number, "", "fcos: stopped\n")
 
 

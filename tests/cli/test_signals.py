@@ -1,4 +1,4 @@
-"""A command that is asked to end leaves things as they were."""
+"""A command that is asked to end leaves things as they were, also where the tests run under `nohup`."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ def test_nothing_half_written_stays(tmp_path, number):
     work = fcos(
         ["data", "show", tmp_path / "data", "--out", tmp_path / "a.jpg"], at("fcos.system.files:_place", 1, number)
     )
-    assert run(work, tmp_path / "log") == 128 + number
+    assert run(partial(_usual, work), tmp_path / "log") == 128 + number
     assert {p.name for p in tmp_path.iterdir()} == before | {"log"}
     assert (tmp_path / "log").read_text() == "fcos: stopped\n"
 
@@ -26,7 +26,7 @@ def test_a_script_in_the_background_is_ended_as_well(tmp_path):
     """There Ctrl-C is ignored, and nothing else."""
     ended = at("fcos.system.files:_place", 1, signal.SIGTERM)
     work = partial(_with_ignored, fcos(["data", "show", made(tmp_path), "--out", tmp_path / "a.jpg"], ended))
-    assert run(work, tmp_path / "log") == 128 + signal.SIGTERM
+    assert run(partial(_usual, work), tmp_path / "log") == 128 + signal.SIGTERM
     assert not list(tmp_path.glob(".writing-*"))
 
 
@@ -42,7 +42,8 @@ def made(folder):
 
 def test_a_second_signal_does_not_cut_the_cleaning_short(tmp_path):
     twice = partial(_twice, "fcos.system.files:_place")
-    assert run(fcos(["data", "show", made(tmp_path), "--out", tmp_path / "a.jpg"], twice), tmp_path / "log") == 143
+    work = fcos(["data", "show", made(tmp_path), "--out", tmp_path / "a.jpg"], twice)
+    assert run(partial(_usual, work), tmp_path / "log") == 143
     assert not list(tmp_path.glob(".writing-*"))
 
 
@@ -71,3 +72,8 @@ def test_a_run_that_waits_for_others_ends_at_once(tmp_path):
     process.join(60)
     assert process.exitcode == -signal.SIGTERM
     assert time.monotonic() - began < 20
+
+
+def _usual(work):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    work()

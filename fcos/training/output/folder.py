@@ -106,7 +106,7 @@ class RunFolder:
     def moved(self, sources: Mapping[str, Any], data: Mapping[str, Dataset]) -> None:
         """Remember where the data is from now on, where a run that goes on is given others."""
         file = self.path / RUN_FILE
-        if not self.write or not file.is_file():
+        if not self.write or not file.is_file() or "data" not in sources:  # which a study does not tell
             return
         try:
             stored = read_json(file, kind=DataError)
