@@ -156,6 +156,8 @@ class Trainer:
         lanes = lanes_for(self.network.train(), config.train, self.fabric.device) if self.world == 1 else 1
         self.lanes = Lanes(self.network, self.fabric, lanes) if lanes > 1 else None
         together(lambda: self.begin(stored), self.world)
+        if stored is not None:  # when every process has read where the data was
+            together(lambda: self.folder.moved(self.options.sources, self.data), self.world)
         whole_epoch = self.sampler.steps_per_epoch + -self.step % self.sampler.steps_per_epoch
         self.watch = Watch(self.classes.names, self.data["train"].counts().tolist(), whole_epoch)
         self.save()
@@ -471,7 +473,6 @@ class Trainer:
             self.folder.start(environment(self.data, classes=list(self.classes.names), sources=sources))
         else:
             self.restore(stored)
-            self.folder.moved(self.options.sources, self.data)
         self.images.begin()
 
     def restore(self, stored: Mapping[str, Any]) -> None:
