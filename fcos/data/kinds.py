@@ -22,7 +22,6 @@ class Kind(NamedTuple):
         return self._replace(many=f"{self.many} ({place})", one=f"{self.one or self.many} ({place})")
 
 
-_FILES = "correct these files or delete them; they are left out"
 _LINES = "correct these lines or delete them; they are left out"
 _BOXES = "correct them in the annotation file; they are left out"
 _LOST = "put the files where they belong, name their folder with --images, or take them off the list"
@@ -74,11 +73,6 @@ NO_NUMBERS = Kind("image ids are not numbers; numbered 1, 2, ...")
 NO_LABELS = Kind("no image has a label file: is 'labels' beside 'images'?")
 NO_ANNOTATIONS = Kind("the file has no annotations")
 
-UNREAD = Kind(
-    "annotation files that cannot be read, left out with their images",
-    "annotation file that cannot be read, left out with its image",
-    "correct these files; an empty one says that its image shows nothing",
-)
 UNFINISHED = Kind(
     "images whose task has no finished annotation, left out",
     "image whose task has no finished annotation, left out",

@@ -109,7 +109,7 @@ class ImageFile:
 def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> Records:
     """Check images and boxes, merge images listed twice, and group the boxes by image."""
     if not images:
-        if any(note.kind in (kinds.UNREAD, kinds.LABEL_FILES, kinds.UNFINISHED) for note in problems.notes()):
+        if any(note.kind in (kinds.LABEL_FILES, kinds.UNFINISHED) for note in problems.notes()):
             raise DataError(f"{problems.source}: no image can be used; {'; '.join(map(str, problems.notes()))}")
         raise DataError(f"{problems.source} lists no images, or the folders it names hold none")
     rows = _merge_twins(images, rows, problems)

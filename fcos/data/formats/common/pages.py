@@ -109,7 +109,7 @@ class Reading:
             except DataError as error:
                 if not self.one_each:
                     raise
-                self._pages[file] = [Page("", None, (), problems=(str(error),), left_out=kinds.UNREAD)]
+                self._pages[file] = [Page("", None, (), problems=(str(error),), left_out=kinds.LABEL_FILES)]
         return self._pages[file]
 
     @cached_property
