@@ -20,7 +20,7 @@ DTYPES = ("fp32", "bf16", "fp16", "int8")
 EXPORTS = ("onnx", "openvino", "tensorrt", "torchscript", "executorch", "coreml", "litert", "html", "triton")
 FORMATS = (
     *("coco", "yolo", "voc", "labelstudio", "labelme", "labelmexml", "cvat", "ndjson", "huggingface"),
-    *("parquet", "webdataset", "openimages", "csv", "createml", "kitti", "mot", "supervisely"),
+    *("parquet", "webdataset", "openimages", "csv", "createml", "kitti", "mot", "supervisely", "via"),
 )
 
 _PLAIN = re.compile(r"[\w./+@%-]+")  # names that no shell has to quote

@@ -111,6 +111,17 @@ PARTLY_OUTSIDE = Kind(
     "box partly outside the image, kept and cut in training",
     "nothing, they are cut; if there are many, see whether boxes and images belong together",
 )
+_AS = "a box is read as x, y of a corner, width, height: write them so, in all of the file"
+CORNERS = Kind(
+    "boxes that go beyond the image, as if all were x1, y1, x2, y2",
+    "box that goes beyond the image, as if all were x1, y1, x2, y2",
+    _AS,
+)
+CENTRES = Kind(
+    "boxes that go beyond the image, as if all were x, y of the centre, width, height",
+    "box that goes beyond the image, as if all were x, y of the centre, width, height",
+    _AS,
+)
 
 
 def without(what: str, then: str) -> Kind:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     *("coco", "yolo", "voc", "labelstudio", "labelme", "labelmexml", "cvat", "ndjson", "huggingface"),
-    *("parquet", "webdataset", "openimages", "csv", "createml", "kitti", "mot", "supervisely"),
+    *("parquet", "webdataset", "openimages", "csv", "createml", "kitti", "mot", "supervisely", "via"),
 )
 
 

@@ -176,7 +176,7 @@ _GENERIC = frozenset((
     "annot", "annots", "ann", "anns", "anno", "annos", "xml", "xmls", "json", "jsons", "txt", "txts", "csv", "bbox",
     "bboxes", "box", "boxes", "gt", "groundtruth", "instance", "instances", "object", "objects", "obj", "detection",
     "det", "data", "dataset", "set", "split", "splits", "part", "subset", "main", "imagesets", "image_sets", "lists",
-    "coco", "voc", "yolo", "labelme", "kitti", "createml", "left", "colored", "raw",
+    "coco", "voc", "yolo", "labelme", "kitti", "createml", "via", "left", "colored", "raw",
 ))
 # fmt: on
 

@@ -121,6 +121,48 @@ def test_a_format_that_is_named_says_what_is_missing(tmp_path):
 # --------------------------------------------------------------------------- names and words
 
 
+_OWN = ["cat.jpg", "my cat (1).jpg", "kühe.jpg"]  # and as Label Studio calls them after an upload
+_UPLOADS = ["0a1b2c3d-cat", "11111111-my_cat_1", "22222222-k%C3%BChe"]
+
+
+def _box_file(stem: str, to: str) -> str:
+    if to == "yolo":
+        return "0 0.25 0.5 0.3 0.4\n"
+    return (
+        f"<annotation><filename>{stem}</filename><size><width>100</width><height>80</height></size><object><name>dog"
+        "</name><bndbox><xmin>11</xmin><ymin>25</ymin><xmax>40</xmax><ymax>56</ymax></bndbox></object></annotation>"
+    )
+
+
+def _upload_files(to: str, stems: list[str]) -> dict[str, object]:
+    if to == "coco":
+        images = [{"id": k, "file_name": rf"..\upload\1\{stem}.jpg"} for k, stem in enumerate(stems)]
+        boxes = [{"id": k, "image_id": k, "category_id": 0, "bbox": [10, 24, 30, 32]} for k in range(len(stems))]
+        return {"result.json": {"images": images, "categories": [{"id": 0, "name": "dog"}], "annotations": boxes}}
+    folder, suffix = ("labels", "txt") if to == "yolo" else ("Annotations", "xml")
+    files: dict[str, object] = {f"{folder}/{stem}.{suffix}": _box_file(stem, to) for stem in stems}
+    return files | ({"classes.txt": "dog\n"} if to == "yolo" else {})
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
+def test_exports_of_label_studio_find_the_images_that_were_uploaded(to, tmp_path):
+    put(tmp_path, _upload_files(to, _UPLOADS), [f"images/{name}" for name in _OWN])
+    dataset = open_dataset(tmp_path)
+    assert sorted(r.path.name for r in dataset.records) == sorted(_OWN)
+    for record in dataset.records:
+        np.testing.assert_allclose(record.boxes, [[10, 24, 40, 56]], atol=0.01)
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
+def test_two_uploads_of_one_name_are_not_told_apart(to, tmp_path):
+    """Nobody knows which of them the image is: it gets no boxes of either."""
+    stems = ["0a1b2c3d-cat", "4e5f6a7b-cat", "33333333-dog"]
+    put(tmp_path, _upload_files(to, stems), ["images/cat.jpg", "images/dog.jpg"])
+    found = {r.path.name: len(r.boxes) for r in open_dataset(tmp_path).records}
+    assert found.pop("dog.jpg") == 1
+    assert not any(found.values())
+
+
 @pytest.mark.parametrize("to", ["yolo", "coco", "csv", "labelstudio", "createml", "openimages"])
 def test_names_without_a_suffix_get_that_of_their_image(tmp_path, to):
     content = {"images": [{"id": 1, "file_name": "000442"}], "categories": [{"id": 1, "name": "dog"}],
@@ -179,3 +221,21 @@ def test_the_difficult_of_x_anylabeling(tmp_path):
     ]
     put(tmp_path, {"a.json": {"shapes": shapes, "imagePath": "a.jpg", "imageHeight": 80, "imageWidth": 100}}, ["a.jpg"])
     assert [row[-1] for row in rows(open_dataset(tmp_path))["a.jpg"]] == [True, False]
+
+
+@pytest.mark.parametrize(("written", "told"), [("sizes", ""), ("corners", "x1, y1, x2, y2"), ("centres", "the centre")])
+def test_boxes_that_are_written_otherwise_than_they_are_read_are_told(written, told, tmp_path):
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 45, (12, 2))
+    side = rng.uniform(20, 35, (12, 2))
+    first = corner + side / 2 if written == "centres" else corner
+    second = corner + side if written == "corners" else side
+    boxes = np.concatenate([first, second], axis=1).round(2).tolist()
+    content = {"images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}],
+               "categories": [{"id": 1, "name": "dog"}],
+               "annotations": [{"id": k, "image_id": 1, "category_id": 1, "bbox": box}
+                               for k, box in enumerate(boxes, 1)]}  # fmt: skip
+    put(tmp_path, {"x.json": content}, ["a.jpg"])
+    said = notes(open_dataset(tmp_path))
+    assert ("as if all were" in said) == bool(told)
+    assert told in said

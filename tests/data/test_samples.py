@@ -290,6 +290,86 @@ def test_create_ml(tmp_path):
     assert rows(open_dataset(tmp_path, strict=True)) == {"a.jpg": [("dog", 10, 20, 40, 60, False)], "b.jpg": []}
 
 
+_RECT = {"name": "rect", "x": 10, "y": 20, "width": 30, "height": 40}
+_ENTRIES = {
+    "a.jpg100": {"filename": "a.jpg", "size": 100, "file_attributes": {}, "regions": [
+        {"shape_attributes": _RECT, "region_attributes": {"class": "dog"}},
+        {"shape_attributes": {"name": "circle", "cx": 50, "cy": 40, "r": 10}, "region_attributes": {"class": "cat"}},
+        {"shape_attributes": {"name": "ellipse", "cx": 50, "cy": 40, "rx": 20, "ry": 10, "theta": 1.5707963267948966},
+         "region_attributes": {"class": "cat"}},
+        {"shape_attributes": {"name": "polygon", "all_points_x": [5, 9, 7], "all_points_y": [1, 2, 8]},
+         "region_attributes": {"class": "dog", "ignore": "1"}}]},
+    "b.jpg-1": {"filename": "b.jpg", "size": -1, "file_attributes": {}, "regions": []},
+}  # fmt: skip
+_VIA = {
+    "a.jpg": [
+        ("dog", 10, 20, 40, 60, False),
+        ("cat", 40, 30, 60, 50, False),
+        ("cat", 40, 20, 60, 60, False),
+        ("dog", 5, 1, 9, 8, True),
+    ],
+    "b.jpg": [],
+}
+
+
+@pytest.mark.parametrize("version", ["annotations", "project", "first"])
+def test_via(version, tmp_path):
+    content = json.loads(json.dumps(_ENTRIES))
+    if version == "first":
+        for entry in content.values():
+            entry["regions"] = {str(k): region for k, region in enumerate(entry["regions"])}
+    whole = {"_via_settings": {}, "_via_img_metadata": content} if version == "project" else content
+    put(tmp_path, {"train/via_region_data.json": whole}, ["train/a.jpg", "train/b.jpg"])
+    assert rows(open_dataset(tmp_path, "train", strict=True)) == _VIA
+
+
+def test_via_csv(tmp_path):
+    head = "#filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+    lines = [head]
+    for entry in _ENTRIES.values():
+        for region in entry["regions"] or [{"shape_attributes": {}, "region_attributes": {}}]:
+            cells = [json.dumps(region[k]).replace('"', '""') for k in ("shape_attributes", "region_attributes")]
+            lines.append(f'{entry["filename"]},{entry["size"]},"{{}}",4,0,"{cells[0]}","{cells[1]}"')
+    put(tmp_path, {"via_export.csv": "\n".join(lines)}, ["a.jpg", "b.jpg"])
+    assert rows(open_dataset(tmp_path, strict=True)) == _VIA
+
+
+def test_via_3(tmp_path):
+    project = {
+        "project": {"pid": "__VIA_PROJECT_ID__", "data_format_version": "3.1.1", "vid_list": ["1", "2"]},
+        "config": {},
+        "attribute": {"1": {"aname": "kind", "type": 4, "options": {"0": "dog", "1": "cat"}}},
+        "file": {"1": {"fid": "1", "fname": "a.jpg", "type": 2}, "2": {"fid": "2", "fname": "b.jpg", "type": 2}},
+        "metadata": {
+            "1_x": {"vid": "1", "flg": 0, "z": [], "xy": [2, 10, 20, 30, 40], "av": {"1": "0"}},
+            "1_y": {"vid": "1", "flg": 0, "z": [], "xy": [7, 5, 1, 9, 2, 7, 8], "av": {"1": "1"}},
+        },
+        "view": {"1": {"fid_list": ["1"]}, "2": {"fid_list": ["2"]}},
+    }
+    put(tmp_path, {"project.json": project}, ["a.jpg", "b.jpg"])
+    found = {"a.jpg": [("dog", 10, 20, 40, 60, False), ("cat", 5, 1, 9, 8, False)], "b.jpg": []}
+    assert rows(open_dataset(tmp_path, strict=True)) == found
+
+
+def test_the_class_of_via_is_an_attribute(tmp_path):
+    def entry(**attributes):
+        return {"a.jpg1": {"filename": "a.jpg", "size": 1, "regions": [
+            {"shape_attributes": _RECT, "region_attributes": attributes}]}}  # fmt: skip
+
+    def names(number, content):
+        put(tmp_path / str(number), {"x.json": content}, ["a.jpg"])
+        return [row[0] for row in rows(open_dataset(tmp_path / str(number), strict=True))["a.jpg"]]
+
+    assert names(1, entry(animal="dog")) == ["dog"]  # the only one
+    assert names(2, entry(colour="red", Name="dog")) == ["dog"]  # the one that is called as classes are
+    assert names(3, entry(animal={"dog": True, "cat": False})) == ["dog"]  # ticked
+    assert names(4, entry()) == ["object"]
+    with pytest.raises(DataError, match=r"which attribute is the class\? Regions have colour, animal"):
+        names(5, entry(colour="red", animal="dog"))
+    with pytest.raises(DataError, match=r"region 1 has no 'animal', or more than one"):
+        names(6, entry(animal={"dog": True, "cat": True}) | {"b": entry(animal="cat")["a.jpg1"]})
+
+
 def test_kitti(tmp_path):
     text = (
         "Car 0.00 0 -1.57 10.00 20.00 40.00 60.00 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"

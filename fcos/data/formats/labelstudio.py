@@ -7,9 +7,7 @@ https://labelstud.io/guide/predictions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -51,14 +49,13 @@ def _short(task: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
-    parse = partial(_parse, tree)
-    return Reading("labelstudio", tree, files, parse, options.strict, classes=listed_classes).sources()
+    return Reading("labelstudio", tree, files, _parse, options.strict, classes=listed_classes).sources()
 
 
-def _parse(tree: Tree, file: Path) -> list[Page]:
+def _parse(file: Path) -> list[Page]:
     pages = []
     for number_of, task in enumerate(dicts(read_json(file, kind=DataError, nan=True)), 1):
-        name = _name(tree, task)
+        name = _name(task)
         if not name:
             raise DataError(f"{file}: task {word(task.get('id')) or number_of} names no image")
         if _is_short(task):  # JSON-MIN: the values stand in the task itself
@@ -71,15 +68,12 @@ def _parse(tree: Tree, file: Path) -> list[Page]:
     return pages
 
 
-def _name(tree: Tree, task: dict[str, Any]) -> str:
-    """The image of a task: an upload has eight characters and a dash in front of its name."""
+def _name(task: dict[str, Any]) -> str:
+    """The image of a task."""
     values = mapping(task.get("data")) or task
     texts = [values.get(key) for key in ("image", "img", "photo", "picture", "ocr", *values)]
     text = next((t for t in texts if isinstance(t, str) and "." in t), "")
-    path = unquote(text.partition("?d=")[2] or text.partition("?")[0])
-    last = path.rpartition("/")[2]
-    upload = re.fullmatch(r"[0-9a-f]{8}-(.+)", last)
-    return upload[1] if upload and not tree.images.has(last) and tree.images.has(upload[1]) else path
+    return unquote(text.partition("?d=")[2] or text.partition("?")[0])
 
 
 def _page(name: str, results: list[dict[str, Any]]) -> Page:

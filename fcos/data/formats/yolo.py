@@ -10,6 +10,7 @@ import csv
 import io
 import os
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -33,7 +34,7 @@ from ..tree import Tree
 from .common.assemble import ImageFile, Problems, Rows, assemble, check_classes
 from .common.lists import share_out, told
 from .common.pages import in_order
-from .common.pairing import clean_name, folder_key
+from .common.pairing import as_uploaded, clean_name, folder_key, uploaded
 from .common.writing import Output, count, left_out, names_of, need_images, shares
 from .common.yolo_yaml import DataFile
 
@@ -101,9 +102,21 @@ class _Labels:
         self.tree = tree
 
     @cached_property
+    def _texts(self) -> list[Path]:
+        return [p for p in self.tree.annotations if p.suffix.lower() == ".txt" and p.name.lower() not in _NAMES]
+
+    @cached_property
     def _by_key(self) -> dict[tuple[str, ...], Path]:
-        texts = [p for p in self.tree.annotations if p.suffix.lower() == ".txt" and p.name.lower() not in _NAMES]
-        return {(*folder_key(self.tree.folders(p)), stem_of(p).casefold()): p for p in texts}
+        return {(*folder_key(self.tree.folders(p)), stem_of(p).casefold()): p for p in self._texts}
+
+    @cached_property
+    def _by_upload(self) -> dict[tuple[str, ...], list[Path]]:
+        """Those that are called by what Label Studio made of the name of their image."""
+        table: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+        for path in self._texts:
+            if before := uploaded(stem_of(path)):
+                table[*folder_key(self.tree.folders(path)), before].append(path)
+        return table
 
     def of(self, image: Path) -> Path:
         """images/train/a.jpg -> labels/train/a.txt, or beside the image, or in the parallel folder of --labels."""
@@ -118,7 +131,11 @@ class _Labels:
         beside = image.with_suffix(".txt")
         root = self.tree.images.root
         folders = image.relative_to(root).parts[:-1] if image.is_relative_to(root) else ()
-        return self._by_key.get((*folder_key(folders), image.stem.casefold()), beside)
+        key = folder_key(folders)
+        if found := self._by_key.get((*key, image.stem.casefold())):
+            return found
+        uploads = self._by_upload.get((*key, as_uploaded(image.stem)), [])
+        return uploads[0] if len(uploads) == 1 and not beside.is_file() else beside
 
 
 def _described(tree: Tree, file: Path, options: ReadOptions) -> Sources:

@@ -253,4 +253,21 @@ def _check_boxes(images: list[ImageFile], sizes: np.ndarray, rows: Rows, problem
     if (keep & over).any():
         first, *others = map(int, np.flatnonzero(keep & over)[:EXAMPLES])
         problems.warn(kinds.PARTLY_OUTSIDE, name(first), int((keep & over).sum()), map(name, others))
+        if misread := _misread(rows.boxes[finite], height[finite], width[finite]):
+            problems.warn(misread, name(first), int((keep & over).sum()), map(name, others))
     return rows.select(keep)
+
+
+def _misread(boxes: np.ndarray, height: np.ndarray, width: np.ndarray) -> Kind | None:
+    """What boxes [G,4] look like that go beyond their image and would not, were their numbers something else than a
+    corner with width and height; None for ten boxes or fewer, or where less than a tenth of them go beyond."""
+    x, y, right, bottom = boxes.T
+    w, h = right - x, bottom - y
+    over = (right > width + 2) | (bottom > height + 2)
+    if len(boxes) <= 10 or over.mean() < 0.1:
+        return None
+    if ((w > x) & (h > y) & (w <= width + 1) & (h <= height + 1)).all():
+        return kinds.CORNERS
+    half = np.abs(w) / 2, np.abs(h) / 2
+    inside = (x - half[0] >= -1) & (y - half[1] >= -1) & (x + half[0] <= width + 1) & (y + half[1] <= height + 1)
+    return kinds.CENTRES if inside.all() else None

@@ -8,7 +8,7 @@ what cannot be used. The checks of boxes and images are those of `assemble.py`.
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -30,7 +30,7 @@ from ...splits import ORDER, split_of_file
 from ...tree import Tree
 from .assemble import ImageFile, Problems, Rows, assemble, check_classes
 from .lists import share_out, told
-from .pairing import clean_name, folder_key
+from .pairing import clean_name, folder_key, uploaded
 
 Box = tuple[float, float, float, float]
 ANY = "*any class*"  # the class of a region that is to be ignored whatever the class is
@@ -139,7 +139,7 @@ class Reading:
 
     def _parts_of_images(self) -> tuple[dict[str, list[_Entry]], tuple[Note, ...]]:
         tree = self.tree
-        entries = [_Entry(f, tree.pair(f), "") for f in self.files]
+        entries = _one_each([_Entry(f, tree.pair(f), "") for f in self.files])
         if not any(e.image for e in entries):  # the files name their images, perhaps otherwise than themselves
             entries = [self._by_stated_name(e) for e in entries] if len(tree.images) else entries
         named = self._listed(entries)
@@ -291,6 +291,13 @@ class Reading:
         splits, paths = self.tree.images.splits, self.tree.images.paths
         mine = (p for p in paths if p not in used and p.parent in folders)
         return [p for p in mine if splits[p] == split or (split == "all" and self._one_split)]
+
+
+def _one_each(entries: list[_Entry]) -> list[_Entry]:
+    """No image for files that would share one under names of uploads: they are of several images of one name."""
+    claims = Counter(e.image for e in entries if e.image and e.file and uploaded(stem_of(e.file)))
+    doubtful = {image for image, count in claims.items() if count > 1}
+    return [e._replace(image=None) if e.image in doubtful else e for e in entries] if doubtful else entries
 
 
 class _Draft:

@@ -8,12 +8,29 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from ....errors import DataError
 from ...splits import is_generic, split_of_folder
 
 _Folders = tuple[str, ...]
 _PLAIN = re.compile(r"[\w-][\w. -]*(?:/[\w-][\w. -]*)*")  # no folder of it is . or ..
+
+
+_UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)", re.DOTALL)  # what Label Studio calls a file that was uploaded
+_LOST = re.compile(r"[^-\w.]")
+
+
+def uploaded(stem: str) -> str:
+    """The stem of a file before Label Studio put eight characters in front, in the letters that it keeps; '' for one
+    that it has not named."""
+    match = _UPLOAD.fullmatch(unquote(stem))
+    return as_uploaded(match[1]) if match else ""
+
+
+def as_uploaded(stem: str) -> str:
+    """A stem in the letters that Label Studio keeps, in lower case: spaces become _, brackets and such are left out."""
+    return _LOST.sub("", stem.strip().replace(" ", "_")).casefold()
 
 
 def clean_name(name: str, source: Path) -> str:
@@ -63,6 +80,26 @@ class Images:
             table[(*folder_key(parts[:-1]), os.path.splitext(parts[-1])[0].casefold())].append(index)
         return table
 
+    @cached_property
+    def _by_upload(self) -> dict[str, list[int]]:
+        table: dict[str, list[int]] = defaultdict(list)
+        for index, parts in enumerate(self._relative):
+            table[as_uploaded(os.path.splitext(parts[-1])[0])].append(index)
+        table.pop("", None)
+        return table
+
+    def _called(self, name: str, uploads: Mapping[str, int]) -> list[int]:
+        """The images of that name (without folders, folded), else of that stem, else those that were uploaded under it
+        and have their own names here; none where two names of `uploads`, how many there are of each, mean one image."""
+        stem = os.path.splitext(name)[0]
+        before = uploaded(stem)
+        return (
+            self._by_name.get(name)
+            or self._by_stem.get(stem)
+            or self._by_stem.get(unquote(stem).casefold())
+            or (self._by_upload.get(before, []) if before and uploads.get(before, 1) == 1 else [])
+        )
+
     def pair(self, folders: Sequence[str], stem: str) -> Path | None:
         """The image that belongs to an annotation file: same stem, in the parallel folder, or the only one so called.
 
@@ -78,12 +115,9 @@ class Images:
         if exact:
             return self.paths[exact[0]]
         own = _split_in(tuple(folders))
-        free = [i for i in self._by_stem.get(stem.casefold(), []) if not _conflict(own, self.split(i))]
+        alike = self._by_stem.get(stem.casefold()) or self._by_upload.get(uploaded(stem), [])
+        free = [i for i in alike if not _conflict(own, self.split(i))]
         return self.paths[free[0]] if len(free) == 1 else None
-
-    def has(self, name: str) -> bool:
-        """Whether an image is called so, in whatever folder."""
-        return name.rpartition("/")[2].casefold() in self._by_name
 
     def split(self, index: int) -> str | None:
         """The split that the innermost telling folder of an image names."""
@@ -106,10 +140,8 @@ class Images:
             groups[name.rpartition("/")[2].casefold()].append(k)
         home = near.relative_to(self.root).parts if near.is_relative_to(self.root) else ()
         asked = [_folded(name.split("/")[:-1]) for name in names]
-        hits = {
-            key: _Hits(self._relative, self._by_name.get(key) or self._by_stem.get(os.path.splitext(key)[0], []))
-            for key in groups
-        }
+        uploads = Counter(uploaded(os.path.splitext(key)[0]) for key in groups)
+        hits = {key: _Hits(self._relative, self._called(key, uploads)) for key in groups}
         votes = Counter(base for key, ks in groups.items() for base in hits[key].votes([asked[k] for k in ks]))
         free = {base for base in votes if not _conflict(split, _split_in(base))}
         if not free:
