@@ -54,6 +54,11 @@ _ACROSS = Kind(
     "pair of images that is in two splits",
     "delete one of each pair, best the one in val or test",
 )
+_SHARED = Kind(
+    "files that two splits list",
+    "file that two splits list",
+    "take each off one of the two lists; or remove val from the data file, and training keeps a tenth of train back",
+)
 _WITHIN = Kind(
     "pairs of images that show the same, in one split",
     "pair of images that shows the same, in one split",
@@ -170,7 +175,7 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
     broken = [e for e in prints.error if e]
     findings.append(Finding("serious", kinds.UNREADABLE, len(broken), tuple(broken[:EXAMPLES])))
     findings.append(_damaged(told, [p for _, p in present]))
-    across, within = _twins(prints, present)
+    shared, across, within = _twins(prints, present)
 
     def places(twins: _Nearest) -> tuple[str, ...]:
         return tuple(
@@ -186,6 +191,7 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
             shown += [Spot(Path(second), (), f"{other}/{Path(second).name} ({how})")]
         return tuple(shown)
 
+    findings.append(Finding("serious", _SHARED, shared.count, places(shared), spots(shared)))
     findings.append(Finding("serious", _ACROSS, across.count, places(across), spots(across)))
     findings.append(Finding("warning", _WITHIN, within.count, places(within), spots(within)))
     return findings
@@ -228,20 +234,21 @@ class _Nearest:
         self.pairs = sorted(self.pairs)[:EXAMPLES]
 
 
-def _twins(prints: Fingerprints, present: Sequence[tuple[str, str | Path]]) -> tuple[_Nearest, _Nearest]:
-    """Pairs of images (split, path) in two splits, and in one. A file that is listed twice in a split is no pair,
-    nor one of a split that is a part of another."""
+def _twins(prints: Fingerprints, present: Sequence[tuple[str, str | Path]]) -> tuple[_Nearest, _Nearest, _Nearest]:
+    """Pairs of images (split, path) in two splits that are one file, that are two, and pairs in one split. A file that
+    is listed twice in a split is no pair, nor one of a split that is a part of another."""
     names, splits = np.unique([split for split, _ in present], return_inverse=True)
     nested = np.array([{a, b} in _NESTED for a in names for b in names], bool).reshape(len(names), len(names))
     files = np.unique([str(path) for _, path in present], return_inverse=True)[1]
-    across, within = _Nearest(), _Nearest()
+    shared, across, within = _Nearest(), _Nearest(), _Nearest()
     for twins in find_twins(prints):
         two = files[twins.first] != files[twins.second]
         parted = splits[twins.first] != splits[twins.second]
         part = nested[splits[twins.first], splits[twins.second]]
-        across.add(twins, parted & (two | ~part))
+        shared.add(twins, parted & ~two & ~part)
+        across.add(twins, parted & two)
         within.add(twins, two & ~parted)
-    return across, within
+    return shared, across, within
 
 
 def in_boxes(split: str, dataset: Dataset) -> list[Finding]:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..analysis.explain import Explanation, explain
+from ..analysis.raw import own_tiling
 from ..errors import FcosError
 from ..inference.composite import tile_of
 from ..inference.detector import Detector
@@ -99,9 +100,17 @@ def drawn(data: bytes, kept: Detections) -> bytes:
 
 
 def explainer(score: float, maps: bool) -> Task:
-    """The task of an engine that tells why each box is there; see `fcos.explain`."""
+    """The task of an engine that tells why each box is there; see `fcos.explain`. Refused (400) for an image that the
+    model looks at in several tiles, whose boxes are not those of the image as a whole."""
 
     def task(detector: Detector, image: Pixels) -> dict[str, Any]:
+        tiling = own_tiling(detector)
+        if tiling and len(tiling.windows(image.shape[:2])) > 1:
+            raise Refused(
+                400,
+                f"explain: this model looks at this image in tiles of {tiling.tile} px, and the server explains whole "
+                f"images alone; run fcos explain IMAGE --tile {tiling.tile}",
+            )
         story = explain(detector, image, score)
         return story_of(story, detector.classes, maps)
 

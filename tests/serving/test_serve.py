@@ -209,6 +209,10 @@ def test_tiles_as_the_model_learned(server, model):
     with serving(settings=(*SMALL, "data.tile=400")) as (address, _):
         assert equal(detections(address, large, "?score=0.1"), model(large, score=0.1, tile=400))
         assert equal(detections(address, large, "?score=0.1&tile=none"), model(large, score=0.1))
+        status, _, body = ask(address, "/explain", large)  # not the story of other boxes than those of /predict
+        assert (status, "in tiles of 400 px" in json.loads(body)["error"]) == (400, True)
+        small = encoded(Image.open(io.BytesIO(CAT)).resize((380, 300)), "PNG")
+        assert ask(address, "/explain", small)[0] == 200
     with serving(settings=(*SMALL, "data.tile=96")) as (address, _):
         huge = encoded(Image.open(io.BytesIO(CAT)).resize((1500, 1500)), "PNG")
         status, _, body = ask(address, "/predict?score=0.1", huge)
