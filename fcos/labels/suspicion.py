@@ -157,20 +157,21 @@ class _Scene:
         for g in self.asked:
             if not self.known[g] or not len(e.boxes):
                 continue
-            rivals = e.scores * support[:, g, None]  # [K,C]
-            own = rivals[:, self.labels[g]].max()
+            near = np.flatnonzero(support[:, g])  # the N locations that may be rivals
+            rivals = e.scores[near] * support[near, g, None]  # [N,C]
+            own = rivals[:, self.labels[g]].max(initial=0.0)
             # what another annotation of that class explains is no rival
-            for i in range(len(self.rows)):
-                if i != g:
-                    nearer = self.overlap[:, i] > np.minimum(self.overlap[:, g], 0.5)
-                    rivals[nearer, self.labels[i]] = 0
-            if len(self.ignored):
-                covered = overlaps(e.boxes, self.ignored) > np.minimum(self.overlap[:, g], 0.5)[:, None]
-                for i, label in enumerate(self.ignored_labels):
-                    rivals[covered[:, i], label] = 0
+            least = np.minimum(self.overlap[near, g], 0.5)[:, None]
+            nearer = self.overlap[near] > least
+            nearer[:, g] = False
+            covered = overlaps(e.boxes[near], self.ignored) > least
+            for hidden, labels in ((nearer, self.labels), (covered, self.ignored_labels)):
+                places, by = np.nonzero(hidden)
+                rivals[places, labels[by]] = 0
             rivals[:, self.labels[g]] = 0
-            place, label = np.unravel_index(rivals.argmax(), rivals.shape)
-            seen = rivals[place, label]
+            seen = rivals.max(initial=0.0)
+            row, label = np.unravel_index(rivals.argmax(), rivals.shape) if seen > 0 else (0, 0)
+            place = near[row] if seen > 0 else 0
             dim = float((self.own[:, g] * self.overlap[:, g]).max(initial=0.0))
             numbers = (seen, own, self.overlap[place, g])
             result.append(
@@ -184,9 +185,9 @@ class _Scene:
             if not self.known[g] or not len(e.boxes):
                 continue
             weight = self.own[:, g] * _step(self.overlap[:, g], 0.05, 0.3)
-            for i in range(len(self.rows)):
-                if i != g and self.labels[i] == self.labels[g]:
-                    weight = np.where(self.overlap[:, i] > self.overlap[:, g], 0, weight)
+            near = np.flatnonzero(weight)
+            others = np.flatnonzero(self.labels == self.labels[g])
+            weight[near[(self.overlap[np.ix_(near, others)] > self.overlap[near, g, None]).any(axis=1)]] = 0
             place = int(weight.argmax())
             if weight[place] <= 0:
                 continue

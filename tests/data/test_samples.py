@@ -290,6 +290,19 @@ def test_create_ml(tmp_path):
     assert rows(open_dataset(tmp_path, strict=True)) == {"a.jpg": [("dog", 10, 20, 40, 60, False)], "b.jpg": []}
 
 
+def test_label_studio_csv(tmp_path):
+    box = {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 0, "original_width": 100, "original_height": 80}
+    cell = json.dumps([box | {"rectanglelabels": ["dog"]}]).replace('"', '""')
+    text = (
+        "annotation_id,annotator,created_at,id,image,label,lead_time,updated_at\n"
+        f'1,1,2026-11-29T10:00:00Z,7,/data/upload/3/1a2b3c4d-a.jpg,"{cell}",3.5,2026-11-29T10:00:00Z\n'
+        "2,1,2026-11-29T10:00:00Z,8,/data/upload/3/5e6f7a8b-b.jpg,,2.5,2026-11-29T10:00:00Z\n"
+    )
+    put(tmp_path, {"project-1-at-2026.csv": text}, ["a.jpg", "b.jpg"])
+    found = {"a.jpg": [("dog", 10, 16, 40, 48, False)], "b.jpg": []}
+    assert {name.rpartition("-")[2]: row for name, row in rows(open_dataset(tmp_path, strict=True)).items()} == found
+
+
 _RECT = {"name": "rect", "x": 10, "y": 20, "width": 30, "height": 40}
 _ENTRIES = {
     "a.jpg100": {"filename": "a.jpg", "size": 100, "file_attributes": {}, "regions": [

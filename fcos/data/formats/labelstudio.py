@@ -1,4 +1,4 @@
-"""Label Studio: a JSON list of tasks, with boxes in per cent of the image.
+"""Label Studio: a JSON list of tasks, or its CSV, with boxes in per cent of the image.
 
 Defined at https://labelstud.io/guide/export and https://labelstud.io/tags/rectanglelabels: x and y of the corner
 before rotation, which is clockwise about that corner. What a model proposes is a prediction of the task:
@@ -7,6 +7,7 @@ https://labelstud.io/guide/predictions.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,16 @@ from ..tree import Tree
 from .common.pages import Box, Object, Page, Reading, listed_classes
 from .common.values import NAN, bounds, dicts, mapping, number, size, turned, word
 from .common.writing import Output, attribute, names_of, shares
+from .csv import read_rows
 
 _KINDS = ("rectanglelabels", "polygonlabels", "ellipselabels", "labels")
 _OTHERS = ("brushlabels", "keypointlabels", "vectorlabels", "bitmasklabels")  # drawn things that are no boxes
 
 
 def _sniff(probe: Probe) -> bool:
+    if probe.suffix == ".csv":
+        head = probe.lines[0].split(",") if probe.lines else []
+        return {"annotation_id", "annotator"} <= {name.strip('" ') for name in head}
     first = probe.first()
     tasks = isinstance(first.get("data"), dict) and bool({"annotations", "completions", "predictions"} & set(first))
     return tasks or _is_short(first)
@@ -54,7 +59,8 @@ def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
 
 def _parse(file: Path) -> list[Page]:
     pages = []
-    for number_of, task in enumerate(dicts(read_json(file, kind=DataError, nan=True)), 1):
+    tasks = _rows(file) if file.suffix.lower() == ".csv" else dicts(read_json(file, kind=DataError, nan=True))
+    for number_of, task in enumerate(tasks, 1):
         name = _name(task)
         if not name:
             raise DataError(f"{file}: task {word(task.get('id')) or number_of} names no image")
@@ -66,6 +72,19 @@ def _parse(file: Path) -> list[Page]:
         page = _page(name, dicts(kept[-1].get("result")) if kept else [])
         pages.append(page if kept else page._replace(left_out=kinds.UNFINISHED))
     return pages
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """The tasks of a CSV export: those of the short export, with lists as JSON in a cell."""
+    head, *rows = read_rows(file) or [[]]
+    return [{key: _cell(text) for key, text in zip(head, row, strict=False)} for row in rows]
+
+
+def _cell(text: str) -> Any:
+    try:
+        return json.loads(text) if text.startswith("[") else text
+    except (ValueError, RecursionError):
+        return text
 
 
 def _name(task: dict[str, Any]) -> str:
@@ -174,4 +193,4 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     return lines + note
 
 
-FORMAT = Format("labelstudio", "Label Studio JSON", (".json",), _sniff, _sources, _write)
+FORMAT = Format("labelstudio", "Label Studio JSON", (".json", ".csv"), _sniff, _sources, _write)
