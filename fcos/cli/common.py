@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from . import complete
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..data.tree import DataSource
+    from ..inference.video import Reader
 
 WORDS = "KEY=VALUE"
 Settings = Annotated[
@@ -132,6 +134,16 @@ def open_own(model: str, split: str | None = None) -> tuple[Path, Dataset]:
 
     run = run_to_judge(model)
     return run, judged_by(run, split)
+
+
+@contextmanager
+def ended_by_signals(reader: Reader) -> Iterator[None]:
+    """Within it Ctrl-C and the like are the end of a live source, which has no other: what came before is written. A
+    second one stops at once."""
+    from ..system.stop import StopSignals
+
+    with StopSignals(reader.end) if reader.info.live else nullcontext():
+        yield
 
 
 def tell_tiles(model: str, tile: int | str | None) -> None:

@@ -20,6 +20,7 @@ from .common import (
     Tile,
     Trust,
     Views,
+    ended_by_signals,
     refuse,
     sort_words,
     tell_tiles,
@@ -307,11 +308,12 @@ def _video(
 
     from ..inference.video import Frame, Reader, called, frame_line, stream
     from ..show.frames import Painter, VideoFiles, write_frames
+    from ..system.remote import is_remote
     from ..system.terminal import Bar, plural
 
     place = int(source) if source.isascii() and source.isdigit() else source
     with Reader(place) as reader, Bar(called(source), reader.info.frames or None, "frames") as bar:
-        sound = Path(source) if not reader.info.live else None
+        sound = Path(source) if not reader.info.live and not is_remote(source) else None
         files = VideoFiles() if out is None else VideoFiles(Path(f"{out}.mp4"), Path(f"{out}.jsonl"), None, sound)
 
         def shown() -> Iterator[Frame]:
@@ -325,13 +327,15 @@ def _video(
             if as_json and frame.detections is not None:
                 typer.echo(frame_line(frame, source))
 
-        outcome = write_frames(shown(), reader.info, files, Painter(), each)
-    where = "" if out is None else f"; written: {files.drawn}, {files.lines}"
+        with ended_by_signals(reader):
+            outcome = write_frames(shown(), reader.info, files, Painter(), each)
+    written = [str(file) for file in (None if outcome.undrawn else files.drawn, files.lines) if file is not None]
+    where = f"; written: {', '.join(written)}" if written else ""
     boxes, frames = plural(outcome.detections, "detection"), plural(outcome.detected, "frame")
     typer.echo(f"{source}: {boxes} in {frames}{where}", err=as_json)
     if reader.broken:
         say(reader.broken)
-    return bool(reader.broken)
+    return bool(reader.broken or outcome.undrawn)
 
 
 def _outputs(out: Path | None, yolo: Path | None, coco: Path | None, as_json: bool, count: int) -> Outputs:

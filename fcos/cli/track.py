@@ -10,7 +10,7 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import Calibrated, Device, Model, Overlap, Settings, Tile, Trust, sort_words, tell_tiles
+from .common import Calibrated, Device, Model, Overlap, Settings, Tile, Trust, ended_by_signals, sort_words, tell_tiles
 
 
 def command(
@@ -92,6 +92,7 @@ def command(
     from ..inference.video import Frame, Reader, called, frame_line, stream
     from ..show.frames import Painter, VideoFiles, write_frames
     from ..system.files import check_folder
+    from ..system.remote import is_remote
     from ..system.terminal import Bar, plural
     from ..tracking.counting import parse_line, parse_zone
     from ..tracking.follow import follow, make_tracker
@@ -120,7 +121,7 @@ def command(
     with Reader(place) as reader:
         files = VideoFiles(
             out / f"{name}.mp4" if draw else None, out / f"{name}.jsonl", out / f"{name}.txt",
-            Path(source) if draw and not reader.info.live else None,
+            Path(source) if draw and not reader.info.live and not is_remote(source) else None,
         )  # fmt: skip
         frames = follow(stream(detector, reader, every=every, batch=batch, score=config.low), chosen)
         with Bar("tracking", reader.info.frames or None, "frames") as bar:
@@ -130,17 +131,20 @@ def command(
                 if as_json and frame.detections is not None:
                     typer.echo(frame_line(frame))
 
-            outcome = write_frames(frames, reader.info, files, painter, each)
+            with ended_by_signals(reader):
+                outcome = write_frames(frames, reader.info, files, painter, each)
     objects, frames_read = plural(len(outcome.objects), "object"), plural(outcome.frames, "frame")
     typer.echo(f"{objects} in {frames_read}, detected in {outcome.detected}", err=as_json)
     for text, line in zip(count_line or [], lines, strict=True):
         typer.echo(_counted(f"line {text}", line.entered, line.left), err=as_json)
     for text, area in zip(zone or [], zones, strict=True):
         typer.echo(_counted(f"zone {text}", area.entered, area.left), err=as_json)
-    written = [p for p in (files.drawn, files.lines, files.mot) if p is not None]
+    drawn = None if outcome.undrawn else files.drawn
+    written = [p for p in (drawn, files.lines, files.mot) if p is not None]
     typer.echo(f"written: {', '.join(str(p) for p in written)}", err=as_json)
     if reader.broken:
         say(reader.broken)
+    if reader.broken or outcome.undrawn:
         sys.exit(1)
 
 

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,6 +40,7 @@ SUFFIXES = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", "
 _SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 _ANY = 1 << 50  # bytes: videos are long
 _AHEAD = 4  # frames read while the network works
+_HELD = 16  # frames that wait for the network at most, besides those of a pass
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a live source is opened again
 _TIME, _RATE, _COUNT = 0, 5, 7  # cv2.CAP_PROP_POS_MSEC, _FPS, _FRAME_COUNT, without waiting for the import
 _USUAL_RATE = 25.0  # frames a second where a source does not say
@@ -123,14 +123,15 @@ class Reader:
 
     def __init__(self, source: VideoSource) -> None:
         self.broken = ""
-        self._stop = threading.Event()
+        self._stop, self._ended = threading.Event(), threading.Event()
         self._using = threading.Lock()  # OpenCV hangs where one thread releases what another reads
         if isinstance(source, str | os.PathLike | int):
             self._name = str(source)
-            live = isinstance(source, int) or self._name.lower().startswith(_SCHEMES)
-            self._open: Callable[[], Any] | None = lambda: _capture(source, live)
+            stream = isinstance(source, int) or self._name.lower().startswith(_SCHEMES)
+            self._open: Callable[[], Any] | None = lambda: _capture(source, stream)
             self._capture = self._open()
             rate, count = self._capture.get(_RATE), self._capture.get(_COUNT)
+            live = stream and not (self._name.lower().startswith("http") and count > 0)  # a server may have files
             self.info = VideoInfo(
                 rate if 0 < rate < 1000 else _USUAL_RATE, 0 if live else max(0, int(min(count, 1e9))), live
             )
@@ -146,12 +147,17 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def end(self) -> None:
+        """What has been read of a live source is all there is; from any thread."""
+        self._ended.set()
+
     def close(self) -> None:
         """Stop reading; the source is given back."""
         self._stop.set()
-        if self._capture is not None:
-            with self._using:
-                self._capture.release()
+        self._ended.set()
+        if self._capture is not None and self._using.acquire(timeout=2.0):  # else a source that is silent is read from
+            self._capture.release()
+            self._using.release()
 
     def __iter__(self) -> Iterator[Frame]:
         if self._arrays is not None:
@@ -180,12 +186,23 @@ class Reader:
 
     def _newest(self) -> Iterator[Frame]:
         """The newest frame of a live source each time; a thread takes what comes, so that nothing piles up."""
-        box: queue.Queue[tuple[int, float, Pixels] | None] = queue.Queue(maxsize=1)
+        box: queue.Queue[tuple[int, float, Pixels] | BaseException | None] = queue.Queue(maxsize=1)
         began = time.monotonic()
 
         def grab() -> None:
+            end: BaseException | None = None
+            try:
+                take()
+            except BaseException as error:  # the caller's thread raises it
+                end = error
+            while not self._stop.is_set():  # behind the last frame, which is still to be taken
+                with contextlib.suppress(queue.Full):
+                    box.put(end, timeout=0.1)
+                    break
+
+        def take() -> None:
             index, failures = 0, 0
-            while not self._stop.is_set():
+            while not self._stop.is_set() and not self._ended.is_set():
                 with self._using:
                     there, image = self._capture.read() if not self._stop.is_set() else (False, _NOTHING)
                 if there:
@@ -200,7 +217,7 @@ class Reader:
                     break
                 with self._using:
                     self._capture.release()
-                if self._stop.wait(_PAUSES[failures]):
+                if self._ended.wait(_PAUSES[failures]) or self._stop.is_set():
                     break
                 failures += 1
                 with contextlib.suppress(VideoError):
@@ -208,25 +225,32 @@ class Reader:
                     capture = self._open()
                     with self._using:
                         self._capture = capture
-            while not self._stop.is_set():  # behind the last frame, which is still to be taken
-                with contextlib.suppress(queue.Full):
-                    box.put(None, timeout=0.1)
-                    break
 
         threading.Thread(target=grab, daemon=True).start()
-        while (taken := box.get()) is not None:
+        while True:
+            try:
+                taken = box.get(timeout=0.5)
+            except queue.Empty:  # a source that is silent is not waited for at the end
+                if self._ended.is_set():
+                    return
+                continue
+            if taken is None:
+                return
+            if isinstance(taken, BaseException):
+                raise taken
             yield Frame(*taken)
 
 
-def _capture(source: str | os.PathLike[str] | int, live: bool) -> Any:
+def _capture(source: str | os.PathLike[str] | int, stream: bool) -> Any:
+    """`stream`: a camera, or an address."""
     import cv2
 
     name = source if isinstance(source, int) else os.fspath(source)
-    if not live and not isinstance(name, int):
+    if not stream and not isinstance(name, int):
         check_file(name)
     capture = cv2.VideoCapture(name)
     if not capture.isOpened():
-        what = "camera" if isinstance(source, int) else "stream" if live else "video"
+        what = "camera" if isinstance(source, int) else "stream" if stream else "video"
         hint = "is it connected and free?" if what == "camera" else "is it a video, in a format that OpenCV reads?"
         raise VideoError(f"cannot open the {what} {name}; {hint}")
     return capture
@@ -271,7 +295,7 @@ def stream(
     """`frames` with their detections, in order. Reading runs ahead of the network, the network ahead of the caller,
     but not on a live source, of which a frame is taken when a lane is free for it; `batch` frames share a pass, and as
     many passes run at once as the detector has lanes. With `every` N only each Nth frame is detected in, and the others
-    come through with None. score: the lowest kept; None: what the model shows.
+    come through with None. score: the lowest kept; None: what the model shows. Of what lies between them few are held.
     """
     if every < 1 or batch < 1:
         raise ConfigError(f"every={every}, batch={batch}: give 1 or more")
@@ -280,31 +304,60 @@ def stream(
     lanes = max(1, detector.placement.lanes)
     most = lanes - 1 if live else lanes  # passes that may be under way while the next is prepared
     with ThreadPoolExecutor(lanes) as workers:
-        work: deque[tuple[list[Frame], Future[list[Detections]]]] = deque()
+        held: deque[tuple[Frame, _Pass | None]] = deque()  # in order, with the pass that a frame has a part in
+        filling, under_way = _Pass(), 0
         waiting = iter(frames) if live else ahead(frames, _AHEAD + batch)
-        try:
-            while True:
-                part = list(islice(waiting, batch * every))
-                if part:
-                    chosen = [f.image for f in part if f.index % every == 0]
-                    done = workers.submit(detector.detect, chosen, [None] * len(chosen), lowest, batch)
-                    work.append((part, done))
-                if not work:
+
+        def send() -> None:
+            nonlocal filling, under_way
+            names = [None] * len(filling.images)
+            filling.done = workers.submit(detector.detect, filling.images, names, lowest, batch)
+            filling, under_way = _Pass(), under_way + 1
+
+        def leaving(over: bool = False) -> Iterator[Frame]:
+            """What is done; and what is under way where that is too much, or nothing more comes."""
+            nonlocal under_way
+            while held:
+                frame, one = held[0]
+                if one is None:
+                    yield held.popleft()[0]
+                    continue
+                wait = over or under_way > most or len(held) > _HELD + batch
+                if one.done is None or not (wait or one.done.done()):
                     return
-                if len(work) > most or not part:
-                    yield from _with_detections(*work.popleft(), every)
+                detections = one.done.result()[one.taken]
+                one.taken += 1
+                under_way -= one.taken == len(one.images)
+                held.popleft()
+                yield Frame(frame.index, frame.time, frame.image, detections)
+
+        try:
+            for frame in waiting:
+                chosen = frame.index % every == 0
+                held.append((frame, filling if chosen else None))
+                if chosen:
+                    filling.images.append(frame.image)
+                    if len(filling.images) == batch:
+                        send()
+                yield from leaving()
+            if filling.images:
+                send()
+            yield from leaving(over=True)
         finally:
             if isinstance(waiting, ahead):
                 waiting.close()
-            for _, left in work:
-                left.cancel()
+            for _, one in held:
+                if one is not None and one.done is not None:
+                    one.done.cancel()
 
 
-def _with_detections(part: Sequence[Frame], done: Future[list[Detections]], every: int) -> Iterator[Frame]:
-    results = iter(done.result())
-    for frame in part:
-        seen = next(results) if frame.index % every == 0 else None
-        yield Frame(frame.index, frame.time, frame.image, seen)
+@dataclass
+class _Pass:
+    """Images of frames that share a forward pass, what comes of them, and how many of the results are taken."""
+
+    images: list[Pixels] = field(default_factory=list)
+    done: Future[list[Detections]] | None = None
+    taken: int = 0
 
 
 class ahead(Iterator[T]):

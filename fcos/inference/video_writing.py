@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,6 +16,10 @@ import numpy as np
 from ..system.files import write_whole
 from . import matroska
 from .video import Frame, VideoError, check_name
+
+
+class WritingError(VideoError):
+    """A video that cannot be written, though there are frames."""
 
 
 def find_ffmpeg() -> str | None:
@@ -26,9 +32,9 @@ def write_video(
 ) -> int:
     """Write the images of frames to a video that browsers play (H.264 in .mp4), whole or not at all; how many.
 
-    ffmpeg of this machine does it, keeps the time of each frame, and copies the sound of the video `sound`. Without
-    ffmpeg OpenCV writes MPEG-4 at `rate` frames a second, which browsers do not play and which has no sound; `say` gets
-    a line about it.
+    ffmpeg of this machine does it, keeps the time of each frame, and takes over the sound of the video `sound`, as AAC,
+    which every MP4 can hold. Without ffmpeg OpenCV writes MPEG-4 at `rate` frames a second, which browsers do not play
+    and which has no sound; `say` gets a line about it. WritingError where neither can.
     """
     count = 0
 
@@ -74,13 +80,18 @@ def _by_ffmpeg(program: str, place: tuple[Path, Path], first: Frame, rate: float
     height, width = first.image.shape[:2]
     given = ["-f", "matroska", "-i", "-"]
     more = ["-i", f"file:{sound}"] if sound is not None else []
-    kept = ["-map", "0:v", "-map", "1:a?", "-c:a", "copy", "-shortest"] if sound is not None else []
+    kept = ["-map", "0:v", "-map", "1:a?", "-c:a", "aac"] if sound is not None else []
     even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "veryfast"]
     ticks = ["-enc_time_base", "1:90000", "-video_track_timescale", "90000"]  # every usual rate is whole in them
     ticks += [_uneven(program), "vfr"]
     command = [program, "-y", "-loglevel", "error", *given, *more, *kept, *even, *ticks, "-movflags", "+faststart"]
+    told = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads meanwhile would fill up
     process = subprocess.Popen(
-        [*command, "-f", "mp4", str(target)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*command, "-f", "mp4", str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=told,
+        start_new_session=True,  # Ctrl-C is for us alone: what came before it is to be written
     )
     assert process.stdin is not None
     pipe = process.stdin
@@ -91,21 +102,26 @@ def _by_ffmpeg(program: str, place: tuple[Path, Path], first: Frame, rate: float
         nonlocal count, last
         image = frame.image
         if image.shape[:2] != (height, width):
-            raise VideoError(f"a frame has {image.shape[1]}x{image.shape[0]} pixels, the first {width}x{height}")
+            raise _other_size(image, width, height)
         even = count / rate  # times are told in milliseconds, which no steady rate is
         last = max(even if abs(frame.time - even) < 1.5e-3 else frame.time, last + 1e-4)
-        with contextlib.suppress(BrokenPipeError):  # close() tells why
+        try:
             for part in (*(() if count else (matroska.header(width, height, rate),)), *matroska.frame(image, last)):
                 pipe.write(part)
+        except BrokenPipeError:
+            raise WritingError(f"ffmpeg stopped before the end of {name}") from None  # close() tells why
         count += 1
 
     def close() -> None:
         with contextlib.suppress(BrokenPipeError):
             pipe.close()
-        said = process.stderr.read().decode(errors="replace").strip() if process.stderr is not None else ""
-        if (code := process.wait()) != 0:
+        code = process.wait()
+        with told:
+            told.seek(max(0, told.seek(0, os.SEEK_END) - 4096))
+            said = told.read().decode(errors="replace").strip()
+        if code != 0:
             ended = f"it was ended by signal {-code}" if code < 0 else f"it ended with code {code}"
-            raise VideoError(f"ffmpeg could not write {name}: {said.splitlines()[-1] if said else ended}")
+            raise WritingError(f"ffmpeg could not write {name}: {said.splitlines()[-1] if said else ended}")
 
     return put, close
 
@@ -117,9 +133,15 @@ def _by_opencv(target: Path, first: Frame, rate: float) -> _Writer:
     height, width = first.image.shape[:2]
     writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
     if not writer.isOpened():
-        raise VideoError("OpenCV cannot write a video here; install ffmpeg")
+        raise WritingError("OpenCV cannot write a video here; install ffmpeg")
 
     def put(frame: Frame) -> None:
+        if frame.image.shape[:2] != (height, width):  # OpenCV would leave it out without a word
+            raise _other_size(frame.image, width, height)
         writer.write(np.ascontiguousarray(frame.image[..., ::-1]))
 
     return put, writer.release
+
+
+def _other_size(image: np.ndarray, width: int, height: int) -> WritingError:
+    return WritingError(f"a frame has {image.shape[1]}x{image.shape[0]} pixels, the first {width}x{height}")

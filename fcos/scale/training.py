@@ -27,10 +27,10 @@ from ..system.files import is_there
 from ..system.machine import pick_device
 from ..system.remote import url_of
 from ..system.stderr import say
+from ..system.stop import StopSignals
 from ..training.distributed import RAY, gather
 from ..training.program import train
 from ..training.run import Result
-from ..training.stop import StopSignals
 from .cluster import connected, reason
 from .engine import Engine
 

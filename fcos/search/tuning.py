@@ -20,13 +20,13 @@ from ..config import Config
 from ..errors import ConfigError, DataError, FcosError, require
 from ..evaluation.coco import Metrics
 from ..system.files import check_folder
+from ..system.stop import Stopped
 from ..system.terminal import clock, plural
 from ..training.clock import Budget
 from ..training.data import Source, choose
 from ..training.planning.minutes import Wish, check, prepare
 from ..training.program import data_words, given_settings, train
 from ..training.run import Result
-from ..training.stop import Stopped
 from . import space as spaces
 from .journal import Folder
 from .tuned import Tuned

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..detections import Detections
 from ..evaluation.mot import mot_lines
 from ..inference.video import Frame, VideoInfo, frame_line
-from ..inference.video_writing import write_video
+from ..inference.video_writing import WritingError, write_video
 from ..system.files import whole, whole_set
 from ..system.stderr import say
 from ..tracking.counting import Line, Zone, foot
@@ -113,12 +113,14 @@ class VideoFiles:
 
 @dataclass
 class VideoOutcome:
-    """Frames that were read and detected in, detections, and the numbers of the objects that were followed."""
+    """Frames that were read and detected in, detections, and the numbers of the objects that were followed. undrawn:
+    why there is no drawn video, where there should be one."""
 
     frames: int = 0
     detected: int = 0
     detections: int = 0
     objects: set[int] = field(default_factory=set)
+    undrawn: str = ""
 
 
 def write_frames(
@@ -129,7 +131,8 @@ def write_frames(
     each: Callable[[Frame], None] = lambda frame: None,
 ) -> VideoOutcome:
     """Write what `files` asks for while the frames go by, and count; `each` is called with every frame. All files are
-    there at the end, and none where an error ended it. Memory does not grow with the length."""
+    there at the end, and none where an error ended it; but where only the drawn video cannot be written, the others
+    are. Memory does not grow with the length."""
     outcome = VideoOutcome()
     with whole_set(), _text(files.lines) as lines, _text(files.mot) as mot:
 
@@ -142,12 +145,16 @@ def write_frames(
                 each(frame)
                 yield frame
 
-        if files.drawn is None:
-            for _ in pass_by():
-                pass
-        else:
-            drawn = (replace(frame, image=painter.paint(frame)) for frame in pass_by())
-            write_video(files.drawn, drawn, info.rate, sound=files.sound, say=say)
+        passing = pass_by()
+        if files.drawn is not None:
+            drawn = (replace(frame, image=painter.paint(frame)) for frame in passing)
+            try:
+                write_video(files.drawn, drawn, info.rate, sound=files.sound, say=say)
+            except WritingError as error:
+                outcome.undrawn = str(error)
+                say(f"{error}; going on without a drawn video")
+        for _ in passing:
+            pass
     return outcome
 
 

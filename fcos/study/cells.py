@@ -13,6 +13,7 @@ from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import ConfigError, FcosError
 from ..system.readers import read_text
+from ..system.stop import Stopped
 from ..training.data import Source, choose
 from ..training.loop import Trainer
 from ..training.output.checkpoint import checkpoints
@@ -20,7 +21,6 @@ from ..training.output.folder import RunFolder
 from ..training.planning.sample import Make, sample_run
 from ..training.program import with_learned_sizes
 from ..training.run import RunOptions
-from ..training.stop import Stopped
 
 _STEPS = 7  # that are timed, the first two not counted
 

@@ -21,11 +21,11 @@ from ..show.curves import Learned, learning_curves
 from ..system.environment import data_hash
 from ..system.files import check_folder, own, sweep, whole_set, write_whole
 from ..system.readers import TEXT_LIMIT, read_json
+from ..system.stop import Stopped
 from ..system.terminal import plural
 from .outlook import points
 from .output.checkpoint import checkpoints
 from .output.folder import RESULT, RunFolder, alone
-from .stop import Stopped
 
 SHARES = (0.3, 0.55, 1.0)  # of the images, and of the time of a run
 RUNS = sum(SHARES) + len(SHARES) - 1  # times of a whole run that all of them take: the last of both is the same run

@@ -20,11 +20,11 @@ from ..inference.detector import Detector
 from ..inference.load import load
 from ..network.model import FCOS
 from ..system.machine import Placement
+from ..system.stop import StopNow
 from ..types import Classes, Detections
 from .distributed import gather, together
 from .output.images import RunImages
 from .run import Around
-from .stop import StopNow
 from .validation import Pass, divided, eval_batch, in_order, loss_sums, share, threshold_of
 
 START_DUE = -1  # in place of the step of the last evaluation: what the run begins from is still to be judged

@@ -29,6 +29,7 @@ from ..points import make_points
 from ..show.judged import save_image
 from ..system.environment import data_hash, environment
 from ..system.machine import compiling
+from ..system.stop import Stopped, StopSignals
 from ..system.terminal import clock, plural
 from ..types import Batch, Classes, Points
 from .ahead import Ahead
@@ -64,7 +65,6 @@ from .probing import probe
 from .run import Around, Result, RunOptions
 from .setup import be_deterministic, initialise, known_classes, make_fabric, make_ready
 from .step import Learned, backward_parts
-from .stop import Stopped, StopSignals
 
 _RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
 _APART = 20.0  # seconds from a checkpoint to that of the end of an epoch which nothing judged

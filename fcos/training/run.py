@@ -13,12 +13,12 @@ from ..evaluation.coco import Metrics
 from ..evaluation.uncertainty import Interval
 from ..inference.detector import Detector
 from ..inference.load import load
+from ..system.stop import StopSignals
 from ..system.terminal import clock, plural
 from .clock import Deadline
 from .monitor import StepReport
 from .output.console import Console
 from .output.folder import RunFolder
-from .stop import StopSignals
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import os
 import subprocess
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from fcos.errors import ImageError
 from fcos.inference import video, video_writing
 from fcos.inference.video import Frame, Reader, VideoError, ahead, frame_line, is_video, stream, videos_apart
 from fcos.inference.video_writing import write_video
+from fcos.show.frames import Painter, VideoFiles, write_frames
 from fcos.system.machine import Placement
 from fcos.types import Classes, Detections
 
@@ -118,6 +120,22 @@ def test_arrays_are_a_source_too():
     assert [int(f.detections.boxes[0, 0]) for f in frames] == list(range(5))
     with pytest.raises(ImageError, match="a frame must be uint8"):
         list(Reader([np.zeros((4, 4))]))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_of_a_long_gap_between_two_detections_few_frames_are_held(batch):
+    """Not all that lie between, which may be minutes."""
+    given = 0
+
+    def frames():
+        nonlocal given
+        for given in range(400):
+            yield Frame(given, given / 10, picture(given % 20))
+
+    for frame in stream(Counter(seconds=0.05), frames(), every=100, batch=batch):
+        if batch == 1:
+            assert given - frame.index <= 40
+    assert frame.index == given == 399
 
 
 def test_a_caller_may_stop_early(clip):
@@ -269,6 +287,45 @@ def test_a_camera_that_sends_jpegs_over_http_gives_its_newest_frame_and_is_opene
     assert "is gone" in reader.broken
 
 
+def test_the_end_of_a_live_source_keeps_what_came_before(monkeypatch):
+    """As Ctrl-C has it, which is its only end."""
+    monkeypatch.setattr(video, "_capture", lambda source, stream: Camera(itertools.count()))
+    with Reader(0) as reader:
+        frames = iter(reader)
+        first = next(frames)
+        reader.end()
+        rest = list(frames)
+    assert first.index <= rest[-1].index if rest else True
+    assert not reader.broken
+
+
+def test_what_goes_wrong_in_the_thread_that_reads_comes_out(monkeypatch):
+    class Bad(Camera):
+        def read(self):
+            raise MemoryError("no room")
+
+    monkeypatch.setattr(video, "_capture", lambda source, stream: Bad(itertools.count()))
+    with Reader(0) as reader, pytest.raises(MemoryError, match="no room"):
+        list(reader)
+
+
+def test_a_file_behind_http_has_an_end(clip):
+    class Files(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(clip.parent)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with Reader(f"http://127.0.0.1:{server.server_address[1]}/clip.avi") as reader:
+            assert not reader.info.live
+            assert [number_of(f.image) for f in reader] == list(range(20))
+        assert reader.broken == ""
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_reading_ahead_is_bounded_and_passes_errors_on():
     made = []
 
@@ -309,6 +366,54 @@ def test_a_written_video_plays_in_browsers_and_keeps_rate_and_sound(tmp_path):
 
 
 @needs_ffmpeg
+@pytest.mark.parametrize("codec", ["pcm_u8", "adpcm_ms", "wmav2"])
+def test_sound_that_mp4_cannot_hold_or_that_ends_early_costs_no_frame(codec, tmp_path):
+    sound = tmp_path / "with sound.avi"
+    subprocess.run(
+        [video_writing.find_ffmpeg(), "-loglevel", "error",
+         "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=2",
+         "-f", "lavfi", "-i", "sine=duration=0.5", "-c:a", codec, str(sound)], check=True,
+    )  # fmt: skip
+    write_video(tmp_path / "out.mp4", (Frame(i, i / 10, picture(i)) for i in range(20)), 10.0, sound=sound)
+    with Reader(tmp_path / "out.mp4") as reader:
+        assert [number_of(f.image) for f in reader] == list(range(20))
+
+
+@pytest.mark.parametrize("last", ["exit 3", "cat > /dev/null"])
+def test_an_ffmpeg_that_complains_much_or_ends_early_holds_nobody_up(last, tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\nyes 'a line of complaint' | head -n 20000 >&2\n{last}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(video_writing, "find_ffmpeg", lambda: str(program))
+    taken = 0
+
+    def frames():
+        nonlocal taken
+        for taken in range(5000):
+            yield Frame(taken, taken / 10, picture(taken % 20))
+
+    if last == "exit 3":
+        with pytest.raises(VideoError, match=r"could not write .*out\.mp4: a line of complaint"):
+            write_video(tmp_path / "out.mp4", frames(), 10.0)
+        assert taken < 4999
+    else:
+        assert write_video(tmp_path / "out.mp4", frames(), 10.0) == 5000
+
+
+def test_without_a_drawn_video_the_lines_are_there(tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(video_writing, "find_ffmpeg", lambda: str(program))
+    files = VideoFiles(tmp_path / "o.mp4", tmp_path / "o.jsonl")
+    frames = stream(Counter(), (Frame(i, i / 10, picture(i % 20)) for i in range(300)))
+    outcome = write_frames(frames, video.VideoInfo(10.0, 300, False), files, Painter())
+    assert "it ended with code 3" in outcome.undrawn
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == outcome.frames == 300
+    assert not (tmp_path / "o.mp4").exists()
+
+
+@needs_ffmpeg
 @pytest.mark.parametrize("rate", [10.0, 30000 / 1001])
 def test_a_written_video_keeps_the_time_of_each_frame(tmp_path, rate):
     """A steady rate to the tick, and uneven times to the millisecond."""
@@ -333,6 +438,9 @@ def test_without_ffmpeg_opencv_writes_and_one_line_says_so(tmp_path, monkeypatch
     assert "browsers do not play it" in said[0]
     with Reader(tmp_path / "out.mp4") as reader:
         assert [number_of(f.image) for f in reader] == list(range(10))
+    two = [Frame(0, 0.0, picture(0)), Frame(1, 0.1, picture(1, (40, 64)))]
+    with pytest.raises(VideoError, match="a frame has 64x40 pixels, the first 64x48"):
+        write_video(tmp_path / "two.mp4", two, 10.0, say=said.append)
 
 
 def test_an_ffmpeg_that_is_killed_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):

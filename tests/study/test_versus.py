@@ -149,9 +149,9 @@ def test_a_study_that_was_stopped_tells_how_to_go_on(tmp_path):
     import signal
 
     from fcos.study.cells import trained
+    from fcos.system.stop import Stopped
     from fcos.training.loop import Trainer
     from fcos.training.run import RunOptions
-    from fcos.training.stop import Stopped
 
     data = open_splits(make_shapes(tmp_path / "shapes", {"train": 4}))
     config = tiny_config(train={"iterations": 3})

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -31,15 +31,15 @@ class StopNow(KeyboardInterrupt):
 
 class StopSignals:
     """While entered, SIGINT, SIGTERM and SIGHUP set `number` and the program goes on; its loop looks when it can stop.
-    A SIGHUP that was ignored before, as `nohup` has it, still is.
+    A SIGHUP that was ignored before, as `nohup` has it, still is. `asked` is called by the first of them.
 
     Outside the main thread, where Python takes no signals, there is `ask_all`.
     """
 
     _entered: ClassVar[set[StopSignals]] = set()
 
-    def __init__(self) -> None:
-        self.number = 0
+    def __init__(self, asked: Callable[[], None] = lambda: None) -> None:
+        self.number, self._asked = 0, asked
         self._when = 0.0
         self._inside = False
         self._before: dict[int, Any] = {}
@@ -71,6 +71,7 @@ class StopSignals:
             raise KeyboardInterrupt
         if not self.number:
             self.number, self._when = number, now
+            self._asked()
             if self._inside:
                 raise StopNow
 
