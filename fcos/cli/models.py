@@ -121,7 +121,7 @@ def prepare(
         for dtype, check in graph.checks.items():
             typer.echo(f"  {dtype}: {'; '.join(check.doubts) or 'good'}\n    {check.told}")
 
-    fast.prepare(origin, image or (), say)
+    fast.prepare(origin, image or (), say, again=not background)
     choice = fast.choose(origin, None)
     used = f"{choice.graph.runtime} {choice.dtype}" if choice.graph is not None else "torch fp32"
     typer.echo(f"predict computes in {used}")

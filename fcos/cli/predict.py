@@ -255,7 +255,6 @@ def command(
                 if outputs.nothing:
                     raise
             del image, seen, shown  # while the next one is waited for, a large image would be held twice
-    writer.close()
     if writer.foreign:
         say(f"{coco} leaves out {plural(writer.foreign, 'detection')} of classes that {data} does not have")
     _tell(outcome, outputs, as_json, time.perf_counter() - began, _computed(detector))

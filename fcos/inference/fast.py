@@ -78,11 +78,18 @@ def prepared(origin: Origin, place: Placement, dtype: str | None, in_torch: InTo
     return _detector(origin, lambda: in_torch(place), _open(choice.graph, place, choice.dtype))
 
 
-def prepare(origin: Origin, samples: Sequence[Path] = (), say: Callable[[Graph], None] = lambda graph: None) -> None:
-    """Make and check graphs until one is good in fp32; `say` hears of each. NoCache where nothing can be kept."""
+def prepare(
+    origin: Origin,
+    samples: Sequence[Path] = (),
+    say: Callable[[Graph], None] = lambda graph: None,
+    *,
+    again: bool = False,
+) -> None:
+    """Make and check graphs until one is good in fp32; `say` hears of each; `again` as `graphs.make`. NoCache where
+    nothing can be kept."""
     for runtime in graphs.runtimes():
         with suppress(MissingExtra):
-            graph = graphs.make(origin, runtime, samples)
+            graph = graphs.make(origin, runtime, samples, again=again)
             say(graph)
             if graph.passes("fp32"):
                 return

@@ -56,6 +56,7 @@ _LARGEST = 20_000_000  # pixels of such an image
 _PATIENCE = 1.0  # seconds of waiting in silence for another process
 _ROOM = 1 << 16  # bytes: a disk with less is full
 _STATE = "state.json"
+_SCARCE = r"could not create a primitive|out of memory|bad[_ ]alloc|cannot allocate"  # what libraries say of no memory
 NEEDED = {"openvino": ("openvino",), "onnx": ("onnxruntime", "onnx", "onnxscript")}
 _TAKES = {"openvino": "some seconds", "onnx": "a minute or two"}
 _CPU = torch.device("cpu")
@@ -182,6 +183,11 @@ class Graph:
         except FcosError:
             return False
 
+    @property
+    def bad(self) -> bool:
+        """Whether it cannot be made, or is not used in any dtype that it was checked in."""
+        return bool(self.failed) or (bool(self.checks) and all(check.wrong for check in self.checks.values()))
+
     def open(self, place: Placement) -> Runtime:
         """The graph as a Network; ModelError where it is damaged."""
         with suppress(OSError):
@@ -199,17 +205,25 @@ def find(origin: Origin, runtime: str, stored: Dtype = "fp32") -> Graph | None:
     return _read(origin.folder(runtime, stored), runtime)
 
 
-def make(origin: Origin, runtime: str, samples: Sequence[Path] | None = (), stored: Dtype = "fp32") -> Graph:
+def make(
+    origin: Origin,
+    runtime: str,
+    samples: Sequence[Path] | None = (),
+    stored: Dtype = "fp32",
+    *,
+    again: bool = False,
+) -> Graph:
     """The kept graph, made where there is none that is whole, and checked where it was not; one process at a time.
 
-    samples: images of the kind that will come, for the check; None: without a check. Raises ModelError for weights
+    samples: images of the kind that will come, for the check; None: without a check. again: also where one is known to
+    be impossible or wrong. Raises ModelError for weights
     that cannot be read, MissingExtra, NoCache.
     """
     target = origin.folder(runtime, stored)
     with _alone(target.parent):
         _sweep(target.parent)
         graph = _read(target, runtime)
-        if graph is None or not graph.whole:
+        if graph is None or not graph.whole or (again and graph.bad):
             with _told(origin, runtime):
                 graph = _write(origin, target, runtime, stored)
                 if samples is not None and not graph.failed:
@@ -280,6 +294,7 @@ def _write(origin: Origin, target: Path, runtime: str, stored: Dtype) -> Graph:
         except Exception as error:  # toolchains have errors of their own
             if disk_reason(error) or shutil.disk_usage(target.parent).free < _ROOM:
                 raise OSError(disk_reason(error) or "the disk is full") from error
+            _no_shortage(error)
             failed = _first_line(error)
             for path in draft.iterdir():
                 path.unlink()
@@ -328,6 +343,7 @@ def _check(reference: Detector, graph: Graph, dtype: Dtype, images: Sequence[np.
         other = reference.replace(network=graph.open(place), placement=place)
         report = check.compare(reference, other, images)
     except Exception as error:  # a runtime has errors of its own
+        _no_shortage(error)
         reason = f"it cannot be run: {_first_line(error)}"
         return Check(wrong=[reason], doubts=[reason], judged=0, told=reason)
     wrong = check.verdict(report, dtype)
@@ -336,6 +352,13 @@ def _check(reference: Detector, graph: Graph, dtype: Dtype, images: Sequence[np.
         f"boxes within {report.share:.1e} of a side, {report.lost} gone"
     )
     return Check(wrong=wrong, doubts=wrong or check.doubts(report, dtype), judged=report.judged, told=told)
+
+
+def _no_shortage(error: Exception) -> None:
+    """NoCache for an error that says more of this moment than of the graph, which must not be remembered of it."""
+    scarce = isinstance(error, MemoryError | OSError) or re.search(_SCARCE, str(error), re.IGNORECASE)
+    if scarce:
+        raise NoCache(f"the fast form of the model was not made: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from .tiles import Held, Pixels, Windows
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 _HELD = 50_000_000  # pixels up to which an image is simply read
 _MAX_SIDE = 1_000_000
-_ORIENTATION = 274  # the tag
+_PHOTOMETRIC, _ORIENTATION = 262, 274  # the tags
 _ANY = 1 << 50  # bytes: it is read in parts
 
 
@@ -47,7 +47,9 @@ class Raster:
             raise ImageError(f"cannot read {path}: a side is over the limit of {_MAX_SIDE:,} pixels")
         kinds = [band.name for band in self._file.colorinterp]
         odd = ("palette" in kinds and "numbers of a palette") or ("alpha" in kinds and "transparent")
-        if odd or _turned(path):
+        tags = _tags(path)
+        self._negative = tags.get(_PHOTOMETRIC) == 0  # white is 0
+        if odd or tags.get(_ORIENTATION, 1) not in (0, 1):
             what = f"its pixels are {odd}" if odd else "it is to be turned (EXIF orientation)"
             raise ImageError(f"cannot read {path} in tiles: {what}; write it as plain RGB, upright")
         self._deep = kind == "uint16"
@@ -81,6 +83,8 @@ class Raster:
         image = np.moveaxis(bands, 0, 2)
         if self._deep:
             image = (image.astype(np.uint32) + 128) // 257
+        if self._negative:
+            image = 255 - image
         return np.ascontiguousarray(image.astype(np.uint8))
 
 
@@ -95,19 +99,19 @@ def open_windows(path: str | Path) -> Windows:
     return Held(read_image(path))
 
 
-def _turned(path: Path) -> bool:
-    """Whether a TIFF says that it is not upright, of which rasterio does not tell."""
+def _tags(path: Path) -> Mapping[int, Any]:
+    """What a TIFF says of itself by number, of which rasterio does not tell all; nothing of another file."""
     try:
         with path.open("rb") as file:
             start = file.read(8)
-            if start[2:3] + start[3:4] not in (b"*\0", b"\0*"):
-                return False
+            if start[2:4] in (b"+\0", b"\0+"):  # BigTIFF
+                start += file.read(8)
             tags = ImageFileDirectory_v2(start)
             file.seek(tags.next)
             tags.load(file)
-            return tags.get(_ORIENTATION, 1) not in (0, 1)
+            return tags
     except (OSError, SyntaxError, struct.error):
-        return False
+        return {}
 
 
 def _size(path: Path) -> Sequence[int]:

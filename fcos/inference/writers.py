@@ -197,10 +197,12 @@ class Writer:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Within it Ctrl-C leaves the COCO results so far beside their place, as NAME.partial.json."""
+        """Within it Ctrl-C, or a file that cannot be written, leaves the COCO results so far beside their place, as
+        NAME.partial.json. At its end all is written."""
         try:
             yield
-        except KeyboardInterrupt:
+            self.close()
+        except (KeyboardInterrupt, FcosError):
             if self.outputs.coco is not None and self._images:
                 place = self.outputs.coco.with_suffix(".partial.json")
                 self._results(place)
@@ -208,13 +210,15 @@ class Writer:
             raise
 
     def _write(self, number: int, image: np.ndarray, detections: Detections) -> None:
-        if self.outputs.file is not None:
-            detections.save(self.outputs.file)
+        target = self.outputs.file
         if self.outputs.folder is not None:
-            drawn = detections.draw(image)
             suffix = self._suffix(number) if max(image.shape[:2]) <= _JPEG_SIDE else ".png"
             target = self.outputs.folder / f"{self.names[number]}{suffix}"
+        if target is not None and target.suffix.lower() in DRAWN:
+            drawn = detections.draw(image)
             write_whole(target, lambda p: drawn.save(p, quality=92))
+        elif target is not None:
+            detections.save(target)
         if self.outputs.yolo is not None:
             write_whole(self.outputs.yolo / f"{self.names[number]}.txt", detections.to_yolo())
 

@@ -59,8 +59,14 @@ def read(path: str | os.PathLike[str], limit: int, kind: type[FcosError] = FcosE
 
     def once() -> bytes:
         files = _files(url)
-        data: bytes = files.cat_file(url, start=0, end=limit + 1) if _ranged(url) else files.cat_file(url)
-        return data
+        if _ranged(url):
+            ranged: bytes = files.cat_file(url, start=0, end=limit + 1)
+            return ranged
+        data = bytearray()
+        with _web_stream(files, url) as stream:  # a web server may send for ever
+            while len(data) <= limit and (part := stream.read(1 << 20)):
+                data += part
+        return bytes(data)
 
     data = _trying(once, f"read {url}", kind, url)
     if len(data) > limit:
@@ -266,6 +272,15 @@ def _files(url: str) -> Any:
     if scheme == "s3":
         files.retries = 1
     return files
+
+
+def _web_stream(files: Any, url: str) -> Any:
+    """A file of a web server as it comes in. (`files.open` would ask for its size first, and take a server's fault for
+    a file that is not there.)"""
+    session = require("fsspec.asyn", "cloud").sync(files.loop, files.set_session)
+    return require("fsspec.implementations.http", "cloud").HTTPStreamFile(
+        files, url, loop=files.loop, session=session
+    )
 
 
 def _trying(once: Callable[[], T], what: str, kind: type[FcosError], url: str) -> T:

@@ -322,6 +322,27 @@ def test_a_network_that_cannot_be_exported_is_remembered(cache, file, monkeypatc
         load(file, device="cpu", runtime="openvino")
 
 
+def test_a_lack_of_memory_is_not_remembered_and_a_person_may_ask_again(cache, file, monkeypatch):
+    errors = iter([MemoryError(), RuntimeError("could not create a primitive"), RuntimeError("no such operator")])
+    real = graphs.write_export
+
+    def write(network, about, runtime, path):
+        error = next(errors, None)
+        if error is not None:
+            raise error
+        real(network, about, runtime, path)
+
+    monkeypatch.setattr(graphs, "write_export", write)
+    for _ in range(2):
+        with pytest.raises(graphs.NoCache, match="was not made"):
+            graphs.make(Origin(file), "openvino", None)
+        assert graphs.find(Origin(file), "openvino") is None
+    assert graphs.make(Origin(file), "openvino", None).failed == "no such operator"
+    assert graphs.make(Origin(file), "openvino", None).failed == "no such operator"
+    pytest.importorskip("openvino")
+    assert not graphs.make(Origin(file), "openvino", None, again=True).failed
+
+
 def test_a_wrong_graph_is_never_used(cache, file, monkeypatch):
     """An export whose weights are another network's: the check sees it, and torch computes."""
     pytest.importorskip("openvino")

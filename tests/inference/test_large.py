@@ -150,6 +150,7 @@ def test_boxes_lie_where_they_belong_on_a_smaller_copy():
     ("made", "words"),
     [
         ({"exif": {274: 6}}, "EXIF orientation"),
+        ({"exif": {274: 6}, "big": True}, "EXIF orientation"),
         ({"mode": "RGBA"}, "transparent"),
         ({"mode": "P"}, "numbers of a palette"),
         ({"exif": {274: 1}}, ""),
@@ -157,9 +158,22 @@ def test_boxes_lie_where_they_belong_on_a_smaller_copy():
 )
 def test_a_file_that_would_look_otherwise_in_windows_is_refused(tmp_path, made, words):
     path = tmp_path / "a.tif"
-    Image.fromarray(pixels()).convert(made.get("mode", "RGB")).save(path, tiffinfo=made.get("exif", {}))
+    image = Image.fromarray(pixels()).convert(made.get("mode", "RGB"))
+    image.save(path, tiffinfo=made.get("exif", {}), big_tiff=made.get("big", False))
     if words:
         with pytest.raises(ImageError, match=words):
             large.Raster(path)
     else:
         assert large.Raster(path).size == (200, 300)
+
+
+def test_a_tiff_whose_white_is_0_looks_as_it_does_whole(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    grey = pixels()[..., 0]
+    path = tmp_path / "a.tif"
+    shape = {"height": grey.shape[0], "width": grey.shape[1], "count": 1, "dtype": "uint8"}
+    with rasterio.open(path, "w", driver="GTiff", photometric="MINISWHITE", **shape) as file:
+        file.write(grey, 1)
+    whole = read_image(path)
+    assert (whole[..., 0] == 255 - grey).all()
+    np.testing.assert_array_equal(large.Raster(path).read(Window(0, 0, *grey.shape)), whole)

@@ -100,6 +100,31 @@ def test_what_cannot_be_written_is_an_error(tmp_path):
         writer.close()
 
 
+def test_an_image_that_cannot_be_written_leaves_the_results_so_far(tmp_path, capsys):
+    (tmp_path / "out" / "b.jpg").mkdir(parents=True)
+    sources = [tmp_path / "in" / name for name in ("a.jpg", "b.jpg")]
+    writer = Writer(Outputs(tmp_path / "out", None, None, tmp_path / "r.json"), sources, CLASSES)
+
+    def run():
+        with writer.kept():
+            for number, path in enumerate(sources):
+                writer.add(number, PIXELS, one(str(path)))
+
+    with pytest.raises(FcosError, match=r"b\.jpg"):
+        run()
+    assert not (tmp_path / "r.json").exists()
+    assert {row["image_id"] for row in json.loads((tmp_path / "r.partial.json").read_text())} == {1, 2}
+    assert "r.partial.json has the results so far, of 2 images" in capsys.readouterr().err
+
+
+def test_the_one_file_is_drawn_on_the_pixels_that_were_looked_at(tmp_path):
+    """Of a large image a smaller copy; its file is not decoded again."""
+    writer = Writer(Outputs(None, tmp_path / "found.png"), [tmp_path / "missing.tif"], CLASSES)
+    with writer.kept():
+        writer.add(0, PIXELS, one(str(tmp_path / "missing.tif")))
+    assert Image.open(tmp_path / "found.png").size == PIXELS.shape[1::-1]
+
+
 def test_a_image_that_is_no_jpeg_any_more_becomes_png(tmp_path):
     writer = Writer(Outputs(tmp_path / "out"), [tmp_path / "wide.bmp"], CLASSES)
     writer.add(0, np.zeros((1, 70000, 3), np.uint8), one())

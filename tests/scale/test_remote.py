@@ -1,10 +1,11 @@
 """Images, annotations, weights and outputs in a store: as on disk, whatever the server does on the way."""
 
+import contextlib
 import json
 import os
 import threading
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -89,6 +90,8 @@ def test_a_web_server_gives_files_and_outlasts_the_same_faults(store, model, cap
     with pytest.raises(DataError, match=r"\(tried 5 times\)"):
         read_bytes(f"{web}/a.png", kind=DataError)
     faults.plan = []
+    with pytest.raises(DataError, match="larger than 0 MB"):
+        read_bytes(f"{web}/a.png", 1000, DataError)
     assert remote.local(f"{web}/a.png").read_bytes() == content
     here = model.parent / "a.png"
     here.write_bytes(content)
@@ -98,6 +101,33 @@ def test_a_web_server_gives_files_and_outlasts_the_same_faults(store, model, cap
         assert code == 0, err
         told.append(json.loads(out)["detections"])
     assert told[0] == told[1] != []
+
+
+def test_a_web_server_that_sends_for_ever_is_left_at_the_limit():
+    sent = 0
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self):  # the name that http.server calls
+            nonlocal sent
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while sent < 400:
+                    self.wfile.write(bytes(1 << 20))
+                    sent += 1
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(DataError, match="larger than 8 MB"):
+            read_bytes(f"http://127.0.0.1:{server.server_address[1]}/a.jpg", 8 << 20, DataError)
+        assert sent < 100
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_copy_is_fetched_once_and_again_when_it_changes(store, monkeypatch):
