@@ -87,7 +87,7 @@ def command(
     If FCOS_TOKEN is set in the environment, every request needs the header
     Authorization: Bearer TOKEN.
     """
-    from ..errors import require
+    from ..errors import FcosError, require
     from ..inference.load import fastest
 
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
@@ -97,12 +97,17 @@ def command(
 
     things, overrides = sort_words(words, settings)
     token = os.environ.get("FCOS_TOKEN") or None
+    if not host.strip():
+        raise FcosError("--host is empty; give an address, such as 127.0.0.1 or 0.0.0.0 for all")
+    for option, address in (("--label-studio", label_studio), *(("--cors", page) for page in cors or ())):
+        if address is not None and address != "*" and not address.startswith(("http://", "https://")):
+            raise FcosError(f"{option} {address!r} is no address; write it with http:// or https:// in front")
     options = ServeOptions(
         tuple([*things, *(model or [])] or ["fcos-lite0"]),
         tuple(overrides),
         Placing(device, runtime or fastest(), dtype, threads, lanes, batch, wait / 1000, trust),
         Limits(megabytes << 20, megapixels * 1_000_000, images, queue, timeout, grace),
-        Access(token, admin, tuple(cors or ()), tuple(bare_host(host) for host in allow_url or ())),
+        Access(token, admin or None, tuple(cors or ()), tuple(bare_host(host) for host in allow_url or ())),
         workers,
         label_studio,
     )

@@ -24,6 +24,13 @@ def cut_windows(size: Size, side: int, overlap: float = OVERLAP) -> list[Window]
     ]
 
 
+def count_windows(size: Size, side: int, overlap: float = OVERLAP) -> int:
+    """How many `cut_windows` gives."""
+    step = max(1, round(side * (1 - overlap)))
+    down, across = (1 if length <= side else -(-(length - side) // step) + 1 for length in size)
+    return down * across
+
+
 def _starts(length: int, side: int, overlap: float) -> list[int]:
     if length <= side:
         return [0]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..config import Config, DataConfig
 from ..data.images.reading import resize
 from ..data.records import Size, Window
-from ..data.tiles import OVERLAP, cut_windows
+from ..data.tiles import OVERLAP, count_windows, cut_windows
 from ..errors import ConfigError
 from ..types import Classes, Detections
 from .merge import Merged, Rows, merge, rows_of
@@ -93,11 +93,23 @@ class Tiling:
         windows = cut_windows(size, self.tile, self.overlap)
         if len(windows) == 1 or not self.whole:
             return windows
-        side = self.tile
-        while self.overlap * side < self.largest and 2 * side < max(size):  # what a tile cuts, a larger one may hold
-            side *= 2
-            windows += cut_windows(size, side, self.overlap)
+        windows += [window for side in self._larger(size) for window in cut_windows(size, side, self.overlap)]
         return [*windows, Window(0, 0, *size)]
+
+    def count(self, size: Size) -> int:
+        """How many `windows` gives, without making them."""
+        count = count_windows(size, self.tile, self.overlap)
+        if count == 1 or not self.whole:
+            return count
+        return count + sum(count_windows(size, side, self.overlap) for side in self._larger(size)) + 1
+
+    def _larger(self, size: Size) -> list[int]:
+        """The sides of the larger tiles of an image: what a tile cuts, a larger one may hold."""
+        sides, side = [], self.tile
+        while self.overlap * side < self.largest and 2 * side < max(size):
+            side *= 2
+            sides.append(side)
+        return sides
 
 
 def parse_tile(text: str | int, detector: Looker, overlap: float = OVERLAP, batch: int = 4) -> Tiling:

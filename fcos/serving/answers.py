@@ -21,28 +21,33 @@ from ..errors import FcosError
 from ..inference.composite import tile_of
 from ..inference.detector import Detector
 from ..inference.scores import parse_scores
+from ..inference.tiles import parse_tile
 from ..show.draw import draw_detections
 from ..types import Classes, Detections
 from .engine import Outcome, Pixels, Task
 from .options import Refused
 
 _LEAST_TILE = 128  # smaller ones would only cost time
-_MOST_TILES = 200  # of one image, their overlap not counted: seconds of a lane
+_MOST_TILES = 400  # of one image, all sizes together: seconds of a lane
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which detections a request wants: the least score of each class [C], and at most how many."""
+    """Which detections a request wants: the least score of each class [C], and at most how many. `names`: of the
+    classes."""
 
     scores: torch.Tensor
     most: int | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def least(self) -> float:
         return float(self.scores.min()) if len(self.scores) else 0.0
 
     def of(self, detections: Detections) -> Detections:
-        """Those, best first."""
+        """Those, best first. Refused (503) where the model was loaded anew meanwhile and has other classes."""
+        if tuple(detections.names) != self.names:
+            raise Refused(503, "the model was loaded anew meanwhile, with other classes; ask again", 1)
         return detections[detections.scores >= self.scores[detections.labels]][: self.most]
 
 
@@ -62,7 +67,7 @@ def wanted(classes: Classes, shown: float, score: str | None, names: str | None,
             raise Refused(400, f"classes: the model has no class {unknown[0] if unknown else names!r}")
         off = torch.tensor([name not in chosen for name in classes.names])
         scores = scores.masked_fill(off, 2.0)  # no score reaches it
-    return Wanted(scores, most)
+    return Wanted(scores, most, tuple(classes.names))
 
 
 def rows(detections: Detections) -> list[dict[str, Any]]:
@@ -105,7 +110,8 @@ def explainer(score: float, maps: bool) -> Task:
 
     def task(detector: Detector, image: Pixels) -> dict[str, Any]:
         tiling = own_tiling(detector)
-        if tiling and len(tiling.windows(image.shape[:2])) > 1:
+        height, width = image.shape[:2]
+        if tiling and tiling.count((height, width)) > 1:
             raise Refused(
                 400,
                 f"explain: this model looks at this image in tiles of {tiling.tile} px, and the server explains whole "
@@ -123,9 +129,7 @@ def tiler(score: float, tile: str) -> Task:
     if tile not in ("auto", "none") and not (tile.isdecimal() and len(tile) < 6 and int(tile) >= _LEAST_TILE):
         raise Refused(400, f"tile: write auto, none, or the side of a tile in pixels, {_LEAST_TILE} or more")
 
-    if not tile.isdecimal():
-        return lambda detector, image: detector(image, score=score, tile=tile_of(tile))
-    return partial(_in_tiles, score, int(tile))
+    return partial(_in_tiles, score, tile_of(tile))
 
 
 def as_learned(detector: Detector, score: float) -> Task | None:
@@ -134,12 +138,13 @@ def as_learned(detector: Detector, score: float) -> Task | None:
     return partial(_in_tiles, score, side) if side else None
 
 
-def _in_tiles(score: float, side: int, detector: Detector, image: Pixels) -> Detections:
+def _in_tiles(score: float, tile: int | str | None, detector: Detector, image: Pixels) -> Detections:
     height, width = image.shape[:2]
-    if height * width > _MOST_TILES * side**2:
-        advice = "send a smaller image, or ask for tile=auto or tile=none"
-        raise Refused(413, f"{width}x{height} pixels make too many tiles of {side}; {advice}")
-    return detector(image, score=score, tile=side)
+    tiling = None if tile is None else parse_tile(tile, detector)
+    if tiling is not None and (count := tiling.count((height, width))) > _MOST_TILES:
+        advice = "send a smaller image, or ask for larger tiles or tile=none"
+        raise Refused(413, f"{width}x{height} pixels make {count:,} tiles of {tiling.tile} and more; {advice}")
+    return detector(image, score=score, tile=tile)
 
 
 def story_of(story: Explanation, classes: Classes, maps: bool) -> dict[str, Any]:

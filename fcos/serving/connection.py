@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,13 +12,27 @@ if TYPE_CHECKING:
 else:
     from uvicorn.protocols.http.auto import AutoHTTPProtocol as Protocol
 
+_LEAST = 1 << 16  # bytes of an answer that a client reads in `timeout_keep_alive` seconds
 _STATUS = {400: b"400 Bad Request", 408: b"408 Request Timeout"}
 
 
 class Connection(Protocol):
     """uvicorn's, which waits for the end of a header as long as the client likes: some thousand half headers would take
     every descriptor. Here a connection on which no request begins within `timeout_keep_alive` seconds is closed. What
-    is no HTTP gets its one line as JSON, as every error does."""
+    is no HTTP gets its one line as JSON, as every error does. An answer that is not read is dropped."""
+
+    _left = math.inf  # bytes of an answer that were not read when it was last looked
+
+    def timeout_keep_alive_handler(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        if not left:
+            super().timeout_keep_alive_handler()
+        elif left > self._left - _LEAST:  # uvicorn would wait for the client as long as it likes
+            self.transport.abort()
+        else:
+            self._left = left
+            again = self.timeout_keep_alive_handler
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, again)
 
     _timer: asyncio.TimerHandle | None = None
 
@@ -26,6 +41,7 @@ class Connection(Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
+        self._left = math.inf
         super().data_received(data)
         self._watch()
 
@@ -56,6 +72,8 @@ class Connection(Protocol):
     def _end(self, status: int, line: str) -> None:
         body = json.dumps({"error": line}).encode()
         head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        if not self.transport.is_closing():
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        elif not self.transport.is_closing():
             self.transport.write(head % (_STATUS[status], len(body)) + body)
             self.transport.close()

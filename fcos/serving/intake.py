@@ -7,11 +7,13 @@ import http.client
 import io
 import ipaddress
 import itertools
+import json
 import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from PIL.Image import DecompressionBombError
@@ -23,8 +25,10 @@ from ..data.images.reading import image_header
 from ..errors import ImageError, first_line
 from .options import Limits, Refused
 
+_ARRIVING = 16  # times the limit of a body, of all bodies that are arriving
 _DRAIN = 4  # times the limit of a body
 _FIELDS = 100  # of a form, beside its files; nothing reads them, and a million takes a minute
+_NESTED = 2_000_000  # lists and objects of JSON
 _BLOCK = 1 << 20  # bytes of a form between two looks at the clock
 
 
@@ -36,16 +40,24 @@ class Upload:
     name: str | None = None
 
 
-async def read_body(request: Request, limits: Limits, deadline: float) -> bytes:
+@dataclass
+class Bodies:
+    """Bytes of all requests that are still arriving."""
+
+    held: int = 0
+
+
+async def read_body(request: Request, limits: Limits, deadline: float, bodies: Bodies) -> bytes:
     """The whole body. Refused: 413 over the limit, by the length it claims or by what arrives; 408 for one that has
-    not arrived in time; 415 for a compressed one, whose size would be anyone's guess."""
+    not arrived in time; 415 for a compressed one, whose size would be anyone's guess; 503 where too much is arriving
+    at once."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refused(415, "compressed bodies are not read; send the image as it is")
     claimed = request.headers.get("content-length", "")
     size = int(claimed) if claimed.isdigit() else 0
     patience = _DRAIN * limits.body  # a client that is still sending does not hear an answer: read on, keeping nothing
     parts: list[bytes] = []
-    arrived = 0
+    arrived = kept = 0
     try:
         async with asyncio.timeout(max(deadline - time.monotonic(), 0.0)):
             if size <= patience:
@@ -55,16 +67,29 @@ async def read_body(request: Request, limits: Limits, deadline: float) -> bytes:
                         break
                     if max(arrived, size) > limits.body:
                         parts.clear()
-                    else:
-                        parts.append(part)
+                        continue
+                    if bodies.held + len(part) > _ARRIVING * limits.body:
+                        raise Refused(503, "too much is being sent at once; ask again later", 1)
+                    bodies.held, kept = bodies.held + len(part), kept + len(part)
+                    parts.append(part)
     except TimeoutError:
         raise Refused(408, "the request did not arrive in time") from None
     except ClientDisconnect:
         raise Refused(400, "the request ended early") from None
+    finally:
+        bodies.held -= kept
     size = max(size, arrived)
     if size > limits.body:
         raise Refused(413, f"the request has {size} bytes or more; at most {limits.body} are read")
     return b"".join(parts)
+
+
+def parse_body(body: bytes) -> Any:
+    """The value of a JSON body; ValueError or RecursionError for none, Refused (413) for one of more lists and objects
+    than are parsed in a second, which would hold up everybody."""
+    if body.count(b"[") + body.count(b"{") > _NESTED:
+        raise Refused(413, f"the JSON has more than {_NESTED:,} lists and objects; send images as files or binary data")
+    return json.loads(body)
 
 
 def uploads(body: bytes, content_type: str, limits: Limits, deadline: float) -> list[Upload]:

@@ -80,10 +80,9 @@ def parse_config(text: str) -> Tags:
     raise Refused(400, "the labelling configuration has no RectangleLabels for an Image")
 
 
-def read(body: bytes) -> tuple[list[dict[str, Any]], Tags]:
+def read(message: Any) -> tuple[list[dict[str, Any]], Tags]:
     """The tasks of a request and the tags of its configuration; Refused (400) for another form."""
     try:
-        message = json.loads(body)
         tasks = message["tasks"]
         if not all(isinstance(task["data"], dict) for task in tasks):
             raise ValueError

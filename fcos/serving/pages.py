@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -65,13 +66,27 @@ def _written(engine: Engine) -> tuple[bytes, About]:
     if kind is None:
         network, config, classes = load_network(path, engine.options.settings)
         about = About(config, classes)
-        return browser_model(network.eval(), about), about
+        return browser_model(network.eval(), _plain(about)), about
     if kind is not FORMATS["onnx"]:
         raise ModelError(f"{path} is for {kind.name}; a browser runs checkpoints and ONNX files")
     about = read_about(path)
     if about.nms:
         raise ModelError(f"{path} ends in detections; a browser needs one exported without --nms")
-    return Path(path).read_bytes(), about
+    return Path(path).read_bytes(), _plain(about)
+
+
+def _plain(about: About) -> About:
+    """ModelError for a model whose scores are calibrated, which the page does not do."""
+    if about.config.decode.calibrated:
+        raise ModelError("the page computes plain scores, not calibrated ones; serve with decode.calibrated=false")
+    return about
+
+
+@cache
+def _vendored(name: str, packed: bool) -> bytes:
+    """A file of `_THEIRS`, as it lies there or unpacked; kept, since many ask."""
+    data = (WEB / "vendor" / f"{name}.gz").read_bytes()
+    return data if packed else gzip.decompress(data)
 
 
 def add(app: FastAPI, engines: dict[str, Engine], models: BrowserModels) -> None:
@@ -95,12 +110,11 @@ def add(app: FastAPI, engines: dict[str, Engine], models: BrowserModels) -> None
             return Response(data, media_type=_OURS[name], headers={"Cache-Control": "no-cache"})
         if name not in _THEIRS:
             raise Refused(404, "there is no such file")
-        data = await asyncio.to_thread((WEB / "vendor" / f"{name}.gz").read_bytes)
         headers = {"Cache-Control": "max-age=86400", "Vary": "Accept-Encoding"}
-        if "gzip" in request.headers.get("accept-encoding", ""):
+        packed = "gzip" in request.headers.get("accept-encoding", "")
+        if packed:
             headers["Content-Encoding"] = "gzip"
-        else:
-            data = await asyncio.to_thread(gzip.decompress, data)
+        data = await asyncio.to_thread(_vendored, name, packed)
         return Response(data, media_type=_THEIRS[name], headers=headers)
 
     async def model(name: str) -> tuple[bytes, str]:

@@ -70,6 +70,7 @@ def _listen(common: dict[str, Any]) -> tuple[Any, str]:
         raise FcosError(f"cannot listen on {host}:{port}; another program may use it: choose --port") from None
     socket.listen(2048)
     shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host
+    shown = f"[{shown}]" if ":" in shown else shown
     return socket, f"ready: http://{shown}:{socket.getsockname()[1]}  (its API: /docs)"
 
 

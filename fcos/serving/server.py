@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from ..errors import FcosError
 from .engine import Engine
+from .intake import Bodies
 from .metrics import Metrics
 from .options import Limits, Refused, ServeOptions
 
@@ -30,6 +32,8 @@ class Server:
     engines: dict[str, Engine]
     metrics: Metrics
     fetching: ThreadPoolExecutor = field(default_factory=_fetching)
+    drawing: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))  # images at once
+    bodies: Bodies = field(default_factory=Bodies)
 
     async def fetched(self, work: Callable[[], T], deadline: float) -> T:
         """What `work` gets from another host. It has threads of its own: a slow host must hold none of those that

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..types import Detections
 from .engine import Pixels
+from .intake import parse_body
 from .options import Limits, Refused
 
 LENGTH = "inference-header-content-length"  # header: bytes of the JSON in front of binary tensors
@@ -61,7 +62,7 @@ def read(body: bytes, head_length: str | None, limits: Limits) -> InferRequest:
     """The request; Refused (400, 413) for one that is not well formed or asks for too much."""
     try:
         head, rest = _split(body, head_length)
-        message = json.loads(head)
+        message = parse_body(head)
         (given,) = message["inputs"]
         if given["name"] != "images":
             raise Refused(400, f"the input is called images, not {str(given['name'])[:80]!r}")

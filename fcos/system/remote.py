@@ -278,9 +278,7 @@ def _web_stream(files: Any, url: str) -> Any:
     """A file of a web server as it comes in. (`files.open` would ask for its size first, and take a server's fault for
     a file that is not there.)"""
     session = require("fsspec.asyn", "cloud").sync(files.loop, files.set_session)
-    return require("fsspec.implementations.http", "cloud").HTTPStreamFile(
-        files, url, loop=files.loop, session=session
-    )
+    return require("fsspec.implementations.http", "cloud").HTTPStreamFile(files, url, loop=files.loop, session=session)
 
 
 def _trying(once: Callable[[], T], what: str, kind: type[FcosError], url: str) -> T:

@@ -1,5 +1,6 @@
 """Some requests of `fcos serve` must not hold up the others, nor take what the machine does not have."""
 
+import contextlib
 import gc
 import json
 import socket
@@ -184,3 +185,67 @@ def test_a_request_finds_places_for_all_its_images_or_none(decoded):
             assert "2 images in front already" in json.loads(answer)["error"]
         assert ask(address, data=body, content_type=kind)[0] == 200
         assert len(decoded) == 4 + 2 + 3  # nothing of what was refused
+
+
+@pytest.mark.parametrize("query", ["?tile=128", "?tile=auto"])
+def test_a_long_thin_image_makes_no_end_of_tiles(query):
+    long = encoded(Image.new("RGB", (80_000, 1)), "PNG")
+    with serving() as (address, _):
+        status, _, body = ask(address, f"/predict{query}", long)
+        assert status == 413
+        assert "80000x1 pixels make" in json.loads(body)["error"]
+
+
+def test_an_answer_that_nobody_reads_is_dropped(monkeypatch):
+    """Its bytes would stay until the client goes."""
+    monkeypatch.setattr(pages, "_vendored", lambda name, packed: bytes(32 << 20))
+    with serving(patience=1) as (address, _):
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"GET /web/ort.wasm HTTP/1.1\r\nHost: a\r\n\r\n")
+            time.sleep(4)
+            taken = 0
+            with contextlib.suppress(ConnectionError):
+                while part := client.recv(1 << 20):
+                    taken += len(part)
+        assert taken < 32 << 20
+
+
+def test_a_slow_reader_gets_all_of_its_answer(monkeypatch):
+    size = 12 << 20
+    monkeypatch.setattr(pages, "_vendored", lambda name, packed: bytes(size))
+    with serving(patience=1) as (address, _):
+        host, port = address.removeprefix("http://").split(":")
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            client.connect((host, int(port)))
+            client.sendall(b"GET /web/ort.wasm HTTP/1.1\r\nHost: a\r\n\r\n")
+            taken, end = 0, time.monotonic() + 4
+            while taken < size:
+                taken += len(client.recv(1 << 17))
+                if time.monotonic() < end:
+                    time.sleep(0.05)
+        assert taken >= size
+
+
+def test_json_of_millions_of_lists_is_not_parsed():
+    body = b'{"inputs":[' + b"[]," * 3_000_000 + b"[]]}"
+    with serving() as (address, _):
+        begun = time.monotonic()
+        status, _, answer = ask(address, "/v2/models/fcos-lite0/infer", body, content_type="application/json")
+        assert (status, "2,000,000 lists" in json.loads(answer)["error"]) == (413, True)
+        assert time.monotonic() - begun < 5
+
+
+def test_uploads_that_stop_halfway_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(intake, "_ARRIVING", 2)
+    with serving(limits=Limits(body=1 << 20, timeout=20.0)) as (address, _):
+        host, port = address.removeprefix("http://").split(":")
+        head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+        clients = [socket.create_connection((host, int(port))) for _ in range(2)]
+        for client in clients:
+            client.sendall(head + bytes(990_000))
+        until(lambda: ask(address, "/predict", bytes(300_000))[0] == 503)
+        for client in clients:
+            client.close()
+        until(lambda: ask(address, "/predict", CAT)[0] == 200)

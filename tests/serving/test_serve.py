@@ -217,8 +217,15 @@ def test_tiles_as_the_model_learned(server, model):
         huge = encoded(Image.open(io.BytesIO(CAT)).resize((1500, 1500)), "PNG")
         status, _, body = ask(address, "/predict?score=0.1", huge)
         assert status == 413
-        assert "too many tiles of 96" in json.loads(body)["error"]
+        assert "pixels make 535 tiles of 96" in json.loads(body)["error"]
         assert equal(detections(address, huge, "?score=0.1&tile=none"), model(huge, score=0.1))
+
+
+@pytest.mark.parametrize(("query", "words"), [("scores=0.3", "did you mean score"), ("maps=1", "there are score")])
+def test_an_option_that_means_nothing_is_told(server, query, words):
+    status, _, body = ask(server, f"/predict?{query}", CAT)
+    assert status == 400
+    assert words in json.loads(body)["error"]
 
 
 @pytest.mark.parametrize(

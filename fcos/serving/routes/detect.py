@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -11,9 +10,10 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 
+from ...errors import did_you_mean
 from ..answers import Wanted, drawn, explainer, failed, result, tiler, to_json, wanted
 from ..engine import Engine, Outcome
-from ..intake import Upload, fetch, read_body, uploads
+from ..intake import Upload, fetch, parse_body, read_body, uploads
 from ..options import Refused
 from ..outcomes import compute
 from ..server import Server
@@ -63,30 +63,37 @@ def add(app: FastAPI, server: Server) -> None:
         """`Accept: image/jpeg` gives the drawn image. Of several images, one that cannot be read has `error` in
         place of `detections`; where none can be read the status is the first one's, 400 or 413."""
         model, tile = way
+        _check_options(request, ("score", "classes", "max", "model", "tile"))
         deadline = time.monotonic() + server.limits.timeout
         engine = server.engine(model)
         detector = engine.detector
         which = wanted(detector.classes, detector.shown, score, names, most)
+        body = await read_body(request, server.limits, deadline, server.bodies)
         if server.options.label_studio is not None and _is_json(request):
-            return await studio.annotate(server, engine, request, which, deadline)
+            message = await asyncio.to_thread(_message, body)
+            if not isinstance(message, dict) or "url" not in message:
+                return await studio.annotate(server, engine, message, which, deadline)
         task = None if tile is None else tiler(which.least, tile)
-        sent = await _pictures(server, request, deadline)
+        sent = await _pictures(server, request, body, deadline)
         outcomes = await compute(engine, [upload.data for upload in sent], which.least, deadline, task)
         if "image/jpeg" in request.headers.get("accept", ""):
             if len(sent) != 1:
                 raise Refused(400, "one image at a time can be drawn; ask for JSON, or send them one by one")
-            return await _draw(sent[0], outcomes[0], which)
+            async with server.drawing:  # it is decoded once more, besides what the engine has room for
+                return await _draw(sent[0], outcomes[0], which)
         return await asyncio.to_thread(_answer, server, engine, sent, outcomes, which)
 
     @app.post("/explain", openapi_extra=_BODY, summary="Why each box of one image is there")
     async def explain(request: Request, score: Score = None, model: Model = None, maps: Maps = True) -> Response:
         """For each detection its level, location, distances to the sides, class probability, centerness and the boxes
         it silenced; for each level its heat maps."""
+        _check_options(request, ("score", "model", "maps"))
         deadline = time.monotonic() + server.limits.timeout
         engine = server.engine(model)
         detector = engine.detector
         which = wanted(detector.classes, detector.shown, score, None, None)
-        sent = await _pictures(server, request, deadline)
+        body = await read_body(request, server.limits, deadline, server.bodies)
+        sent = await _pictures(server, request, body, deadline)
         if len(sent) != 1:
             raise Refused(400, "one image at a time is explained")
         outcomes = await compute(engine, [sent[0].data], 0.0, deadline, explainer(which.least, maps))
@@ -103,13 +110,20 @@ async def _way(model: Model = None, tile: Tile = None) -> tuple[str | None, str 
     return model, tile
 
 
+def _check_options(request: Request, known: Sequence[str]) -> None:
+    """Refused (400) for a word of the query that means nothing here."""
+    for name in request.query_params:
+        if name not in known:
+            hint = did_you_mean(name, known, f"there are {', '.join(known)}")
+            raise Refused(400, f"there is no option {name[:80]!r}; {hint}")
+
+
 def _is_json(request: Request) -> bool:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == JSON
 
 
-async def _pictures(server: Server, request: Request, deadline: float) -> list[Upload]:
+async def _pictures(server: Server, request: Request, body: bytes, deadline: float) -> list[Upload]:
     """What a request sends: bytes, a form, or, where hosts are allowed, {"url": ...}."""
-    body = await read_body(request, server.limits, deadline)
     kind = request.headers.get("content-type", "")
     if _is_json(request):
         url = await asyncio.to_thread(_url, body)
@@ -118,11 +132,17 @@ async def _pictures(server: Server, request: Request, deadline: float) -> list[U
     return await asyncio.to_thread(uploads, body, kind, server.limits, deadline)
 
 
-def _url(body: bytes) -> str:
+def _message(body: bytes) -> Any:
+    """The value of a JSON body; None where it is no JSON."""
     try:
-        url = json.loads(body)["url"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        url = None
+        return parse_body(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _url(body: bytes) -> str:
+    message = _message(body)
+    url = message.get("url") if isinstance(message, dict) else None
     if not isinstance(url, str):
         raise Refused(400, 'JSON must be {"url": "https://..."}; better send the image\'s bytes')
     return url

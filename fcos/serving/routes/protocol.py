@@ -57,7 +57,7 @@ def add(app: FastAPI, server: Server) -> None:
         """Input `images`: UINT8 [N,H,W,3], or BYTES [N], each an image's file. Parameters: score, classes, max."""
         deadline = time.monotonic() + server.limits.timeout
         engine = server.engine(name)
-        body = await read_body(request, server.limits, deadline)
+        body = await read_body(request, server.limits, deadline, server.bodies)
         asked = await asyncio.to_thread(v2.read, body, request.headers.get(v2.LENGTH), server.limits)
         detector = engine.detector
         which = _parameters(partial(wanted, detector.classes, detector.shown), asked.parameters)

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 
 from ...errors import FcosError, one_line
 from .. import label_studio
 from ..answers import Wanted, failed, to_json
 from ..engine import Engine, Outcome
-from ..intake import read_body
 from ..outcomes import compute
 from ..server import Server
 
@@ -36,12 +35,12 @@ def add(app: FastAPI, server: Server) -> None:
         return {}
 
 
-async def annotate(server: Server, engine: Engine, request: Request, which: Wanted, deadline: float) -> Response:
+async def annotate(server: Server, engine: Engine, message: Any, which: Wanted, deadline: float) -> Response:
     """Pre-annotations of Label Studio's tasks. It sends all that a person has chosen in one request and wants as many
     rows back; one without a result, as for an image that cannot be had, it logs and leaves out."""
     limits = server.limits
     studio = label_studio.Studio(server.options.label_studio or "", os.environ.get("LABEL_STUDIO_API_KEY"))
-    tasks, tags = await asyncio.to_thread(label_studio.read, await read_body(request, limits, deadline))
+    tasks, tags = await asyncio.to_thread(label_studio.read, message)
     studio = await server.fetched(partial(studio.signed, limits), deadline)
     end = time.monotonic() + _PATIENCE
     rows: list[dict[str, Any]] = []
