@@ -6,7 +6,7 @@ import io
 import json
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast, overload
@@ -82,7 +82,8 @@ class Detections:
     """What was found in one image, best first.
 
     boxes [D,4] float32 xyxy in pixels of the image, scores [D] in 0..1, labels [D] int64, points [D]
-    int64: the index of the location that fired (see `Points`). `names` are the class names and `ids` the
+    int64: the index of the location that fired (see `Points`), -1 or left out where none did, as of other programs.
+    Arrays and lists become tensors. `names` are the class names and `ids` the
     classes' ids in their data set, `size` the (height, width) of the image and `source` its path, where known.
     `track_ids` [D] int64 are the objects' numbers in a video that was tracked, -1 for none.
 
@@ -107,7 +108,7 @@ class Detections:
     boxes: Tensor
     scores: Tensor
     labels: Tensor
-    points: Tensor
+    points: Tensor = None  # type: ignore[assignment]  # None: -1 for each
     names: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
     source: str | None = None
@@ -116,7 +117,14 @@ class Detections:
     track_ids: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("boxes", torch.float32), ("scores", torch.float32), ("labels", torch.int64)):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):  # numbers of another program
+                value = torch.tensor(np.asarray(value), dtype=kind)
+                object.__setattr__(self, name, value.reshape(-1, 4) if name == "boxes" and not len(value) else value)
         count = len(self.boxes)
+        points = torch.full((count,), -1) if self.points is None else torch.as_tensor(self.points)
+        object.__setattr__(self, "points", points)
         if self.boxes.shape != (count, 4):
             raise ValueError(f"boxes must be [D,4], not {tuple(self.boxes.shape)}")
         for name in ("scores", "labels", "points"):
@@ -302,13 +310,10 @@ class Detections:
         raise FcosError(f"cannot write {path}: detections become .jpg, .png, .json, .txt (YOLO) or .csv")
 
     def _csv(self) -> str:
-        import csv
+        return csv_text(("name", "score", "x1", "y1", "x2", "y2", "label"), self._cells())
 
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(("name", "score", "x1", "y1", "x2", "y2", "label"))
-        rows.writerows((d.name, f"{d.score:.4f}", *(f"{v:.2f}" for v in d.box), d.label) for d in self)
-        return text.getvalue()
+    def _cells(self) -> Iterator[tuple[object, ...]]:
+        return ((d.name, f"{d.score:.4f}", *(f"{v:.2f}" for v in d.box), d.label) for d in self)
 
     def _rows(self, keep: Mask) -> Detections:
         if isinstance(keep, slice) or (isinstance(keep, np.ndarray) and any(step < 0 for step in keep.strides)):
@@ -360,12 +365,40 @@ class Results(list[Detections]):
         titles = [Path(d.source).name if d.source else str(k) for k, d in enumerate(self, 1)]
         return Pillow.fromarray(sheet([np.asarray(d.draw()) for d in self], columns, titles))
 
+    def save(self, path: str | Path) -> Path:
+        """Write a table of all, .csv with the file of each, or .json, a list of `to_dict`. FcosError for another
+        suffix, or where the file cannot be written."""
+        path = Path(path)
+        if path.suffix.lower() == ".csv":
+            return write_whole(path, table(self))
+        if path.suffix.lower() == ".json":
+            content = [detections.to_dict() for detections in self]
+            return write_whole(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        raise FcosError(f"cannot write {path}: detections of several images become .csv or .json")
+
     def __repr__(self) -> str:
         return "[" + ",\n ".join(repr(d) for d in self) + "]"
 
     def _repr_png_(self) -> bytes | None:
         some = Results(self[:16])  # a notebook is no place for a thousand
         return as_png(some.draw()) if some and all(d._drawable() for d in some) else None
+
+
+def table(several: Iterable[Detections]) -> str:
+    """A row for each detection of several images, as CSV: file, name, score 0..1, x1, y1, x2, y2 in pixels, label."""
+    head = ("file", "name", "score", "x1", "y1", "x2", "y2", "label")
+    return csv_text(head, ((each.source or "", *row) for each in several for row in each._cells()))
+
+
+def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV."""
+    import csv
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _plain(number: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 PROGRAM = Path(__file__).with_name("typed_user.py")
 HEAD = 'import fcos\n\nmodel = fcos.load()\nfound = model("photo.jpg")\n'
 WRONG = {
-    'model("photo.jpg", score="all")': "__call__",
+    'model("photo.jpg", score=["all"])': "__call__",
     'model.replace(colour="red")': "colour",
     'fcos.load("fcos-lite0", decive="cpu")': "decive",
     "[d.nmae for d in found]": "nmae",

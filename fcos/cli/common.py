@@ -70,6 +70,10 @@ Split = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust", help="Allow a .torchscript file. It is code and can do anything: trust its source.")
 ]
+Classes = Annotated[
+    str | None,
+    typer.Option("--classes", metavar="NAME,NAME", help="Only these of the model's classes, such as dog,cat."),
+]
 Calibrated = Annotated[
     bool,
     typer.Option("--calibrated", help="Scores as probabilities, of a calibrated model: 0.7 means that 70% are right."),

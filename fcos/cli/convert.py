@@ -48,6 +48,8 @@ def command(
     fcos convert fcos_resnet50_fpn_coco.pth tv.safetensors
     fcos convert tv.safetensors back.pth --to torchvision
     """
+    import shlex
+
     from ..convert.translate import Asked, convert, export
     from ..errors import ConfigError, ModelError
     from ..system.readers import read_lines
@@ -84,4 +86,4 @@ def command(
         f"{out}: {plural(len(converted.state), 'tensor')}, dialect {converted.config.dialect}, "
         f"{plural(len(converted.classes), 'class')}"
     )
-    typer.echo(f"next: fcos predict IMAGE --model {out}")
+    typer.echo(f"next: fcos predict IMAGE --model {shlex.quote(str(out))}")

@@ -13,6 +13,7 @@ from ..system.stderr import say
 from . import complete
 from .common import (
     Calibrated,
+    Classes,
     Device,
     Models,
     Overlap,
@@ -64,6 +65,7 @@ def command(
             help="Lowest score to show. Default: the model's own. By class: person=0.4,dog=0.5 or FILE.json.",
         ),
     ] = None,
+    classes: Classes = None,
     calibrated: Calibrated = False,
     proposals: Annotated[
         bool, typer.Option("--proposals", help="Give the 1000 best boxes of any class instead.")
@@ -71,6 +73,9 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each image.")] = False,
     coco: Annotated[
         Path | None, typer.Option("--coco", help="Write COCO results to this file, and the list of images beside it.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write a table to this file, a row for each detection.")
     ] = None,
     yolo: Annotated[Path | None, typer.Option("--yolo", help="Write YOLO files with scores to this folder.")] = None,
     data: Annotated[
@@ -154,12 +159,12 @@ def command(
     from ..inference.detector import Detector
     from ..inference.load import load_together
     from ..inference.proposals import proposer
-    from ..inference.scores import parse_scores
+    from ..inference.scores import only, parse_scores
     from ..inference.sources import find_images
     from ..inference.stream import pick_lanes, run
     from ..inference.video import called, is_video, videos_apart, videos_in
     from ..inference.views import parse_views
-    from ..inference.writers import Outcome, Writer, unique_names
+    from ..inference.writers import Outcome, Outputs, Writer, unique_names
     from ..system.terminal import plural
 
     things, overrides = sort_words(words, settings)
@@ -172,7 +177,7 @@ def command(
         from ..scale.detector import Work
         from ..scale.engine import Engine
 
-        refuse(context, "--engine", "proposals", "as_json", "coco", "yolo", "data", "every", "lanes")
+        refuse(context, "--engine", "classes", "proposals", "as_json", "coco", "csv", "yolo", "data", "every", "lanes")
         work = Work(
             tuple(model or ["fcos-lite0"]), tuple(overrides), score or "", device, runtime, dtype, threads, 1,
             batch, trust, tile, overlap, tta,
@@ -183,8 +188,8 @@ def command(
     moving, still = videos_apart(things)
     if not moving:
         refuse(context, "a run without a video", "every")
-    if moving and (proposals or coco or yolo):
-        raise FcosError("--proposals, --coco and --yolo are for images; a video gives a drawn video and JSON lines")
+    if moving and (proposals or coco or yolo or csv):
+        raise FcosError("--proposals, --coco, --yolo and --csv are for images; a video gives a video and JSON lines")
     paths = find_images(still, out=out) if still else []
     if not paths and not moving:
         say("there are no images to detect in, and nothing is written")
@@ -192,7 +197,7 @@ def command(
     for folder in still:
         if count := videos_in(folder):
             say(f"{folder} has {plural(count, 'video')}, which {'is' if count == 1 else 'are'} left out; name each")
-    outputs = _outputs(out, yolo, coco, as_json, len(paths))
+    outputs = _outputs(out, Outputs(None, None, yolo, coco, csv=csv), as_json, len(paths))
     if moving and (outputs.file or (out is not None and out.suffix and is_video(out) and not out.is_dir())):
         raise FcosError(f"--out {out}: of a video several files are written; name a folder")
     lanes = lanes or pick_lanes(len(paths), batch, threads)
@@ -216,12 +221,15 @@ def command(
         tell_tiles((model or [""])[0], detector.config.data.tile)
     if proposals:
         refuse(context, "--proposals", "calibrated")
-        if not (out or as_json or coco or yolo):
-            raise FcosError("--proposals are many: name a file with --coco, or give --json, --yolo or --out")
+        if not (out or as_json or coco or yolo or csv):
+            raise FcosError("--proposals are many: name a file with --coco, or give --json, --csv, --yolo or --out")
         if not isinstance(detector, Detector):
             raise FcosError("--proposals are of one model that looks once: no --tile, no --tta, no second --model")
         detector = proposer(detector)
     scores = parse_scores(score or str(detector.shown), detector.classes, detector.shown)
+    least = torch.zeros_like(scores)
+    if classes is not None:
+        scores, least = (only(each, classes, detector.classes) for each in (scores, least))
     broken = []
     for source, name in zip(moving, unique_names([Path(f"{called(source)}.mp4") for source in moving]), strict=True):
         place = None if outputs.folder is None else outputs.folder / name
@@ -233,7 +241,7 @@ def command(
     outcome = Outcome()
     wide = min(48, max((len(one_line(str(p))) for p in paths), default=0))
     # for COCO results what falls below the limit is counted
-    detected = run(detector, paths, torch.zeros_like(scores) if coco is not None else scores, batch)
+    detected = run(detector, paths, least if coco is not None else scores, batch)
     began, heard = time.perf_counter(), True
     with writer.kept():
         for number, (path, image, seen) in enumerate(detected):
@@ -258,8 +266,10 @@ def command(
     if writer.foreign:
         say(f"{coco} leaves out {plural(writer.foreign, 'detection')} of classes that {data} does not have")
     _tell(outcome, outputs, as_json, time.perf_counter() - began, _computed(detector))
-    if outcome.images and not outcome.detections and float(scores.max()) > 0.1:
-        say(f"nothing scores {scores.min():.2g} or more; to see weaker detections: --score 0.1")
+    if outcome.images and not outcome.detections and float(scores[scores <= 1].max()) > 0.1:
+        what = f"{scores.min():.2g} or more" if len(scores[scores <= 1].unique()) == 1 else "as much as is asked for"
+        of = "of these classes " if classes is not None else ""
+        say(f"nothing {of}scores {what}; to see weaker detections: --score 0.1")
     if not heard:
         raise BrokenPipeError
     if outcome.broken or any(broken):
@@ -303,8 +313,7 @@ def _video(
 ) -> bool:
     """Detect in a video: a drawn one and JSON lines, `out` with a suffix each. rhythm: each Nth frame, frames in a
     pass. Whether it broke off."""
-    from dataclasses import replace
-
+    from ..inference.scores import of_classes
     from ..inference.video import Frame, Reader, called, frame_line, stream
     from ..show.frames import Painter, VideoFiles, write_frames
     from ..system.remote import is_remote
@@ -317,9 +326,8 @@ def _video(
 
         def shown() -> Iterator[Frame]:
             every, batch = rhythm
-            for frame in stream(detector, reader, every=every, batch=batch, score=float(scores.min())):
-                seen = frame.detections
-                yield frame if seen is None else replace(frame, detections=seen[seen.scores >= scores[seen.labels]])
+            seen = stream(detector, reader, every=every, batch=batch, score=float(scores.min().clamp(max=1)))
+            yield from of_classes(seen, scores)
 
         def each(frame: Frame) -> None:
             bar.advance()
@@ -337,22 +345,28 @@ def _video(
     return bool(reader.broken or outcome.undrawn)
 
 
-def _outputs(out: Path | None, yolo: Path | None, coco: Path | None, as_json: bool, count: int) -> Outputs:
-    """What to write; FcosError where a folder is a file, or one file is to hold several images."""
-    from ..inference.writers import SUFFIXES, Outputs
+def _outputs(out: Path | None, others: Outputs, as_json: bool, count: int) -> Outputs:
+    """What to write, of `others` and `out`; FcosError where a folder is a file, or one file is to hold several
+    images."""
+    from dataclasses import replace
+
+    from ..inference.writers import SUFFIXES
     from ..system.files import check_folder, check_suffix
 
-    if out is None and not (as_json or coco or yolo):
+    if out is None and not as_json and others.nothing:
         out = Path("predictions")
-    check_folder(yolo, "--yolo")
-    if coco is not None:
-        check_suffix(coco, (".json",), "COCO results are JSON", "--coco")
+    check_folder(others.yolo, "--yolo")
+    if others.coco is not None:
+        check_suffix(others.coco, (".json",), "COCO results are JSON", "--coco")
+    if others.csv is not None:
+        check_suffix(others.csv, (".csv",), "a table is CSV", "--csv")
     if out is None or out.is_dir() or out.suffix.lower() not in SUFFIXES:
         check_folder(out)
-        return Outputs(out, None, yolo, coco)
+        return replace(others, folder=out)
     if count > 1:
-        raise FcosError(f"--out {out} is one file, but there are {count} images; name a folder")
-    return Outputs(None, out, yolo, coco)
+        also = "; a table of all: --csv FILE" if out.suffix.lower() == ".csv" else ""
+        raise FcosError(f"--out {out} is one file, but there are {count} images; name a folder{also}")
+    return replace(others, file=out)
 
 
 def _computed(detector: Detector | Composite) -> str:
@@ -363,12 +377,15 @@ def _computed(detector: Detector | Composite) -> str:
 
 
 def _tell(outcome: Outcome, outputs: Outputs, as_json: bool, seconds: float, how: str) -> None:
+    from ..detections import DRAWN
     from ..inference.writers import images_file
     from ..system.terminal import plural
 
     if not as_json and (outcome.images or outcome.detections):
         drawn = outputs.file or outputs.folder
-        where = f", drawn in {drawn}" if drawn is not None and outcome.images else ""
+        how_so = "drawn in" if outputs.file is None or outputs.file.suffix.lower() in DRAWN else "written to"
+        where = f", {how_so} {drawn}" if drawn is not None and outcome.images else ""
+        where += f", table: {outputs.csv}" if outputs.csv is not None and outcome.images else ""
         rate = outcome.images / max(seconds, 1e-9)
         boxes, images = plural(outcome.detections, "detection"), plural(outcome.images, "image")
         typer.echo(f"{boxes} in {images}{where}; {rate:.1f} images a second, {how}", err=True)

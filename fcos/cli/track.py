@@ -10,7 +10,19 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import Calibrated, Device, Model, Overlap, Settings, Tile, Trust, ended_by_signals, sort_words, tell_tiles
+from .common import (
+    Calibrated,
+    Classes,
+    Device,
+    Model,
+    Overlap,
+    Settings,
+    Tile,
+    Trust,
+    ended_by_signals,
+    sort_words,
+    tell_tiles,
+)
 
 
 def command(
@@ -40,6 +52,7 @@ def command(
         float | None,
         typer.Option("--score", min=0, max=1, help="Score from which a track begins. Default: the model's own."),
     ] = None,
+    classes: Classes = None,
     patience: Annotated[
         float,
         typer.Option(
@@ -86,9 +99,12 @@ def command(
     fcos track street.mp4 --count-line 0,300,640,300
     fcos track street.mp4 --no-video --json
     """
+    import torch
+
     from ..errors import FcosError
     from ..inference.composite import Looks, tile_of
     from ..inference.load import load_together
+    from ..inference.scores import of_classes, only
     from ..inference.video import Frame, Reader, called, frame_line, stream
     from ..show.frames import Painter, VideoFiles, write_frames
     from ..system.files import check_folder
@@ -116,6 +132,9 @@ def command(
     score = detector.shown if score is None else score
     config = TrackConfig(high=min(score, config.high), low=min(score, config.low), start=score, patience=patience)
     chosen = make_tracker(tracker, config)
+    least = torch.full((len(detector.classes),), config.low)
+    if classes is not None:
+        least = only(least, classes, detector.classes)
     place = int(source) if source.isascii() and source.isdigit() and len(source) < 4 else source
     name = called(source)
     with Reader(place) as reader:
@@ -123,7 +142,8 @@ def command(
             out / f"{name}.mp4" if draw else None, out / f"{name}.jsonl", out / f"{name}.txt",
             Path(source) if draw and not reader.info.live and not is_remote(source) else None,
         )  # fmt: skip
-        frames = follow(stream(detector, reader, every=every, batch=batch, score=config.low), chosen)
+        seen = stream(detector, reader, every=every, batch=batch, score=config.low)
+        frames = follow(of_classes(seen, least), chosen)
         with Bar("tracking", reader.info.frames or None, "frames") as bar:
 
             def each(frame: Frame) -> None:

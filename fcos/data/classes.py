@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,14 @@ def match_classes(model: Classes, data: Classes, *, allow_missing: bool = False)
             f"(it knows {some(model.names)}){hint}"
         )
     return mapping
+
+
+def find_class(name: str, names: Sequence[str]) -> int:
+    """The number of the class of that name, by the same rule; -1 where there is none."""
+    if name in names:
+        return names.index(name)
+    near = [k for k, other in enumerate(names) if _fold(other) == _fold(name)]
+    return near[0] if len(near) == 1 else UNKNOWN
 
 
 def as_seen(dataset: Dataset, data: DataConfig, name: str = "object") -> Dataset:

@@ -24,6 +24,7 @@ from ..system.terminal import plural
 from ..types import Classes, Detections
 from . import coco
 from .coco import Metrics
+from .results import read_results
 from .uncertainty import intervals
 
 Judged: TypeAlias = "Detector | Composite | str | Path | Sequence[Detections]"
@@ -45,7 +46,8 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     """COCO and VOC numbers of a model on annotated images, or of detections that are there already.
 
     Args:
-        model: a Detector, the name, run folder or file of one, or a list with the Detections of each image of `data`.
+        model: a Detector, the name, run folder or file of one; a list with the Detections of each image of `data`, or
+            a COCO results file (.json) of any program.
         data: a Dataset, or the path of one; left out: what the run of the model was judged by (`model` is its folder).
         split: of a path, or of the data of the run; left out: test, else val, else the only one.
         batch: images that go through the network together, 8.
@@ -77,9 +79,12 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     check_names(options, Options.__annotations__, "fcos.evaluate")
     if isinstance(data, Dataset) and options.get("split") is not None:
         raise ConfigError("split is of a path; the data set that was given is one split already")
+    results = isinstance(model, str | Path) and str(model).lower().endswith((".json", ".json.gz"))
+    if results and data is None:
+        raise ConfigError(f"{model} is a results file; give the data set that it is judged by too")
     run = run_to_judge(model) if data is None else None
     given = model
-    if isinstance(model, str | Path):
+    if isinstance(model, str | Path) and not results:
         model = load(model, runtime="own")
     if isinstance(data, Dataset):
         dataset = data
@@ -88,8 +93,14 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     else:
         assert run is not None
         dataset = judged_by(run, options.get("split"))
-    if (data is not None or options.get("split") is not None) and (note := learned_note(given, dataset)):
+    if (
+        (data is not None or options.get("split") is not None)
+        and not results
+        and (note := learned_note(given, dataset))
+    ):
         say(note)
+    if isinstance(model, str | Path):
+        model = read_results(model, dataset)
     if isinstance(model, Detector):
         model = compose([model], Looks(options.get("tile", OWN)))
     if isinstance(model, Detector | Composite):

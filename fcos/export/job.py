@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -125,11 +126,11 @@ class Result:
         elif report is not None:
             lines.append(f"good: every difference is within the limits for {about.dtype}")
         if not self.wrong and self.format == "html":
-            lines.append(f"next: open {self.file} in a browser")
+            lines.append(f"next: open {shlex.quote(str(self.file))} in a browser")
         elif not self.wrong and self.format == "triton":
-            lines.append(f"next: tritonserver --model-repository={self.file.resolve().parent}")
+            lines.append(f"next: tritonserver --model-repository={shlex.quote(str(self.file.resolve().parent))}")
         elif not self.wrong and report is not None:
-            lines.append(f"next: fcos predict IMAGE --model {self.file}")
+            lines.append(f"next: fcos predict IMAGE --model {shlex.quote(str(self.file))}")
         return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from ..system.terminal import plural
 from ..types import Classes, Detections, Network, Points
 from .changeover import ChangeOver
 from .composite import OWN, Looks, compose
+from .scores import parse_scores, reached
 from .sources import Source, load_source, name_of
 from .views import parse_views
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .video import Frame, VideoSource
 
 S = TypeVar("S", bound="Source")
+Scores: TypeAlias = "float | str | Mapping[str, float]"  # the lowest of all classes, or by class
 Sources: TypeAlias = "list[S] | tuple[S, ...]"
 
 
@@ -138,7 +140,7 @@ class Detector:
         self,
         source: Source,
         *,
-        score: float | None = ...,
+        score: Scores | None = ...,
         batch: int = ...,
         tile: int | str | None = ...,
         tta: str = ...,
@@ -148,7 +150,7 @@ class Detector:
         self,
         source: Sources[S],
         *,
-        score: float | None = ...,
+        score: Scores | None = ...,
         batch: int = ...,
         tile: int | str | None = ...,
         tta: str = ...,
@@ -157,18 +159,26 @@ class Detector:
         self,
         source: Source | Sources[S],
         *,
-        score: float | None = None,
+        score: Scores | None = None,
         batch: int = 1,
         tile: int | str | None = OWN,
         tta: str = "",
     ) -> Detections | Results:
         """The detections of one image, or a list of them for a list, with a score of at least `score` in 0..1: None
-        for what is worth showing, 0 for all. `batch`: images of a list that go through the network together. `tile`:
-        cut a large image into tiles of so many pixels, or "auto"; None: look at the whole image. Left out, a detector
-        that learned from tiles (`data.tile`) looks at such. `tta`: look several times, such as "flip,0.8,1.2".
+        for what is worth showing, 0 for all; by class {"dog": 0.3} or "0.5,dog=0.3". `batch`: images of a list that go
+        through the network together. `tile`: cut a large image into tiles of so many pixels, or "auto"; None: look at
+        the whole image. Left out, a detector that learned from tiles (`data.tile`) looks at such. `tta`: look several
+        times, such as "flip,0.8,1.2".
 
         Raises ImageError for what cannot be read as an image, ConfigError for a `tile` or `tta` that makes no sense.
         """
+        if isinstance(score, str | Mapping):
+            scores = parse_scores(score, self.classes, self.shown)
+            lowest = float(scores.min()) if len(scores) else 1.0
+            found = self(source, score=lowest, batch=batch, tile=tile, tta=tta)
+            if isinstance(found, Detections):
+                return reached(found, scores)
+            return Results(reached(one, scores) for one in found)
         score = self.shown if score is None else score
         if not 0 <= score <= 1:
             raise ConfigError(f"score={score}: give a number from 0 to 1")
@@ -280,7 +290,7 @@ class Detector:
             order = probability.argsort(descending=True, stable=True)  # best first over all classes, as before
             detections = replace(detections[order], scores=probability[order])
         return Detections(
-            boxes=detections.boxes.float() * ratio,
+            boxes=self._scaled(detections.boxes.float(), ratio, size),
             scores=detections.scores.float(),
             labels=detections.labels,
             points=detections.points,
@@ -289,6 +299,14 @@ class Detector:
             source=name,
             ids=self.classes.ids,
         )[detections.scores >= score]
+
+    def _scaled(self, boxes: Tensor, ratio: Tensor, size: Sequence[int]) -> Tensor:
+        """Boxes of the input in pixels of the image of (height, width); what was cut to the input ends in the image,
+        where rounding would leave it a hundred-thousandth of a pixel outside."""
+        boxes = boxes * ratio
+        if self.config.decode.clip in ("before", "after"):
+            boxes = boxes.minimum(boxes.new_tensor([size[1], size[0]] * 2))
+        return boxes
 
     def points(self, size: Sequence[int]) -> Points:
         """The points of a network input of (height, width), kept for the next image of that size."""

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 
+from ..data.classes import UNKNOWN, find_class
 from ..errors import FcosError, did_you_mean
 from ..system.readers import TEXT_LIMIT, read_json
 from ..system.terminal import some
-from ..types import Classes
+from ..types import Classes, Detections
+
+if TYPE_CHECKING:
+    from .video import Frame
+
+_NEVER = 2.0  # a score that no detection has
 
 
-def parse_scores(text: str, classes: Classes, default: float = 0.5) -> Tensor:
-    """The lowest score shown of each class [C], from "0.4", "person=0.5,dog=0.2", "0.4,person=0.5" or the
-    path of a JSON file {"person": 0.5}; classes that are not named have the bare number, else `default`.
+def parse_scores(text: str | Mapping[str, object], classes: Classes, default: float = 0.5) -> Tensor:
+    """The lowest score shown of each class [C], from "0.4", "person=0.5,dog=0.2", "0.4,person=0.5", the path of a JSON
+    file {"person": 0.5}, or what such a file holds; classes that are not named have the bare number, else `default`.
 
     Raises FcosError for an unknown class, a score outside 0..1 and a file that cannot be read.
     """
-    if text.lower().endswith(".json"):
+    named: Any
+    if isinstance(text, Mapping):
+        named = text
+    elif text.lower().endswith(".json"):
         named = read_json(text, TEXT_LIMIT)
         if not isinstance(named, dict):
             raise FcosError(f'--score: {text} must hold {{"class": score}}, not a {type(named).__name__}')
@@ -27,10 +40,8 @@ def parse_scores(text: str, classes: Classes, default: float = 0.5) -> Tensor:
             name, equals, value = part.rpartition("=")
             named[name.strip() if equals else ""] = value
     scores = {}
-    for name, value in named.items():
-        if name and name not in classes.names:
-            known = did_you_mean(name, classes.names, f"there are {some(classes.names, 10)}")
-            raise FcosError(f"--score: the model has no class {name!r}; {known}")
+    for given, value in named.items():
+        name = class_named(str(given), classes, "--score") if given else ""
         try:
             scores[name] = float(value)
         except (TypeError, ValueError):
@@ -40,3 +51,33 @@ def parse_scores(text: str, classes: Classes, default: float = 0.5) -> Tensor:
             raise FcosError(f"--score: {value!r}{of} is no score in 0..1; write 0.4, person=0.5,dog=0.2 or FILE.json")
     other = scores.get("", default)
     return torch.tensor([scores.get(name, other) for name in classes.names], dtype=torch.float32)
+
+
+def only(scores: Tensor, text: str, classes: Classes) -> Tensor:
+    """`scores` [C] with one that no detection reaches for all classes but those that `text` names, "dog,cat". FcosError
+    for a name that is no class, and for no name at all."""
+    chosen = {class_named(name.strip(), classes, "--classes") for name in text.split(",") if name.strip()}
+    if not chosen:
+        raise FcosError(f"--classes {text!r} names none; write such as {','.join(classes.names[:2])}")
+    return scores.masked_fill(torch.tensor([name not in chosen for name in classes.names]), _NEVER)
+
+
+def reached(detections: Detections, scores: Tensor) -> Detections:
+    """Those that reach the score of their class, of `scores` [C]."""
+    return detections[detections.scores >= scores.to(detections.scores)[detections.labels]]
+
+
+def of_classes(frames: Iterable[Frame], scores: Tensor) -> Iterator[Frame]:
+    """Frames with those of their detections that reach the score of their class, of `scores` [C]."""
+    for frame in frames:
+        seen = frame.detections
+        yield frame if seen is None else replace(frame, detections=reached(seen, scores))
+
+
+def class_named(name: str, classes: Classes, option: str) -> str:
+    """The class of that name; upper case, spaces and the like do not matter. FcosError where there is none."""
+    label = find_class(name, classes.names)
+    if label == UNKNOWN:
+        known = did_you_mean(name, classes.names, f"there are {some(classes.names, 10)}")
+        raise FcosError(f"{option}: the model has no class {name!r}; {known}")
+    return classes.names[label]

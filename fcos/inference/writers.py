@@ -17,7 +17,7 @@ import torch
 
 from ..data.classes import UNKNOWN, match_classes
 from ..data.open import Numbers
-from ..detections import DRAWN, WRITTEN
+from ..detections import DRAWN, WRITTEN, table
 from ..errors import FcosError
 from ..system.files import check_kept, file_name, own, real, whole_set, write_whole
 from ..system.readers import read_json
@@ -46,18 +46,19 @@ class Outcome:
 class Outputs:
     """Where to write: a folder of annotated images, or the one file for one image, whose suffix says what (see
     `Detections.save`); a folder of YOLO txt; a file of COCO results, whose boxes are those of a model that learned
-    `inclusive` ones."""
+    `inclusive` ones; a CSV file with a row for each detection."""
 
     folder: Path | None = None
     file: Path | None = None
     yolo: Path | None = None
     coco: Path | None = None
     inclusive: bool = False
+    csv: Path | None = None
 
     @property
     def nothing(self) -> bool:
         """Whether no file is written."""
-        return self.folder is None and self.file is None and self.yolo is None and self.coco is None
+        return all(place is None for place in (self.folder, self.file, self.yolo, self.coco, self.csv))
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
@@ -160,6 +161,7 @@ class Writer:
         self._keep_sources()
         self._rows: list[dict[str, Any]] = []
         self._images: list[dict[str, Any]] = []
+        self._seen: list[Detections] = []  # for the table
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: deque[tuple[int, Future[None]]] = deque()  # pixels, and their writing
 
@@ -175,6 +177,8 @@ class Writer:
             own = told[torch.tensor(known, dtype=torch.bool)]
             self.foreign += len(told) - len(own)
             self._rows += own.to_coco(id, [-1 if k is None else k for k in self.ids.categories])
+        if self.outputs.csv is not None:
+            self._seen.append(detections)
         self._pending.append(
             (image.shape[0] * image.shape[1], self._pool.submit(self._write, number, image, detections))
         )
@@ -189,6 +193,8 @@ class Writer:
                 self._pending.popleft()[1].result()
         if self.outputs.coco is not None:
             self._results(self.outputs.coco)
+        if self.outputs.csv is not None:
+            write_whole(self.outputs.csv, table(self._seen))
 
     def _results(self, file: Path) -> None:
         with whole_set():
@@ -197,8 +203,8 @@ class Writer:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Within it Ctrl-C, or a file that cannot be written, leaves the COCO results so far beside their place, as
-        NAME.partial.json. At its end all is written."""
+        """Within it Ctrl-C, or a file that cannot be written, leaves the COCO results and the table so far beside their
+        places, as NAME.partial.json and .csv. At its end all is written."""
         try:
             yield
             self.close()
@@ -207,6 +213,9 @@ class Writer:
                 place = self.outputs.coco.with_suffix(".partial.json")
                 self._results(place)
                 say(f"{place} has the results so far, of {plural(len(self._images), 'image')}")
+            if self.outputs.csv is not None and self._seen:
+                place = write_whole(self.outputs.csv.with_suffix(".partial.csv"), table(self._seen))
+                say(f"{place} has the rows so far, of {plural(len(self._seen), 'image')}")
             raise
 
     def _write(self, number: int, image: np.ndarray, detections: Detections) -> None:
@@ -228,7 +237,7 @@ class Writer:
     def _keep_sources(self) -> None:
         """FcosError where one of the images would be written over."""
         folder, file = self.outputs.folder, self.outputs.file
-        targets = [file] if file is not None else []
+        targets = [place for place in (file, self.outputs.csv) if place is not None]
         if folder is not None:
             targets += [folder / f"{name}{self._suffix(k)}" for k, name in enumerate(self.names)]
         sources = {real(path) for path in self.paths}

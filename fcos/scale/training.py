@@ -27,7 +27,7 @@ from ..system.files import is_there
 from ..system.machine import pick_device
 from ..system.remote import url_of
 from ..system.stderr import say
-from ..system.stop import StopSignals
+from ..system.stop import StopSignals, go_on
 from ..training.distributed import RAY, gather
 from ..training.program import train
 from ..training.run import Result
@@ -139,7 +139,7 @@ def train_on_ray(data: Any = None, *, out: str | Path, cluster: Cluster | None =
     for failed in sorted((end for end in ended.values() if isinstance(end, _Failed)), key=lambda end: end.told):
         raise failed.error()
     if not isinstance(first, Result):
-        raise FcosError(f"the run ended without a word; go on with: fcos train --engine ray --resume --out {out}")
+        raise FcosError(f"the run ended without a word; {go_on(out, '--engine', 'ray')}")
     return first
 
 
@@ -217,7 +217,7 @@ def _fit(ray: ModuleType, cluster: Cluster, job: _Job) -> dict[int, Result | _Fa
             raise failed[0]
         raise FcosError(
             f"workers were lost more often than --max-restarts {cluster.restarts} allows; the last time: "
-            f"{reason(failed[0])}; go on with: fcos train --engine ray --resume --out {job.options['out']}"
+            f"{reason(failed[0])}; {go_on(job.options['out'], '--engine', 'ray')}"
         ) from failed[0]
     return ended
 

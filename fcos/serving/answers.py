@@ -20,7 +20,7 @@ from ..analysis.raw import own_tiling
 from ..errors import FcosError
 from ..inference.composite import tile_of
 from ..inference.detector import Detector
-from ..inference.scores import parse_scores
+from ..inference.scores import only, parse_scores
 from ..inference.tiles import parse_tile
 from ..show.draw import draw_detections
 from ..types import Classes, Detections
@@ -58,15 +58,9 @@ def wanted(classes: Classes, shown: float, score: str | None, names: str | None,
         raise Refused(400, "score: a number, or numbers by class such as person=0.4,dog=0.5")
     try:
         scores = parse_scores(str(shown) if score is None else score, classes, shown)
+        scores = scores if names is None else only(scores, names, classes)
     except FcosError as error:
         raise Refused(400, str(error).removeprefix("--")) from None
-    if names is not None:
-        chosen = [name.strip() for name in names.split(",") if name.strip()]
-        unknown = [name for name in chosen if name not in classes.names]
-        if unknown or not chosen:
-            raise Refused(400, f"classes: the model has no class {unknown[0] if unknown else names!r}")
-        off = torch.tensor([name not in chosen for name in classes.names])
-        scores = scores.masked_fill(off, 2.0)  # no score reaches it
     return Wanted(scores, most, tuple(classes.names))
 
 

@@ -4,6 +4,7 @@ stops it at once."""
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import threading
 import time
@@ -23,6 +24,11 @@ class Stopped(FcosError):
     def __init__(self, line: str, number: int) -> None:
         super().__init__(line)
         self.code = 128 + number
+
+
+def go_on(folder: object, *more: str) -> str:
+    """How a run is gone on with, for the end of a message. more: further words of the command."""
+    return f"go on with: {shlex.join(['fcos', 'train', *more, '--resume', '--out', str(folder)])}"
 
 
 class StopNow(KeyboardInterrupt):

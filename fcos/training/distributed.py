@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import DeviceError, FcosError, LostProcess, OtherProcess
 from ..network.folding import activation
+from ..system.stop import go_on
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -142,7 +143,7 @@ def one_line_for_lost_peers(world: int, rank: int, folder: object) -> Iterator[N
             raise
         raise LostProcess(
             f"process {rank} of {world} has lost the others: one of them was killed, has crashed or cannot be reached; "
-            f"go on with: fcos train --resume --out {folder}"
+            f"{go_on(folder)}"
         ) from error
 
 

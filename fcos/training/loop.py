@@ -29,7 +29,7 @@ from ..points import make_points
 from ..show.judged import save_image
 from ..system.environment import data_hash, environment
 from ..system.machine import compiling
-from ..system.stop import Stopped, StopSignals
+from ..system.stop import Stopped, StopSignals, go_on
 from ..system.terminal import clock, plural
 from ..types import Batch, Classes, Points
 from .ahead import Ahead
@@ -282,7 +282,7 @@ class Trainer:
         if not self.first:
             raise OtherProcess("stopped", 128 + number)
         raise Stopped(
-            f"stopped at step {self.step} of {self.total}; go on with: fcos train --resume --out {self.kept}",
+            f"stopped at step {self.step} of {self.total}; {go_on(self.kept)}",
             number,
         )
 

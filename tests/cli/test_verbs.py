@@ -1,5 +1,6 @@
 """The command line as a user meets it: results on stdout, one-line errors, exit codes."""
 
+import csv
 import json
 import os
 from itertools import pairwise
@@ -241,6 +242,35 @@ def test_who_finds_nothing_is_told_of_a_lower_score(work, capsys, tmp_path):
     assert "nothing scores 1 or more; to see weaker detections: --score 0.1" in err
     code, _, err = fcos(capsys, *common, "--score", "0")
     assert (code, "nothing scores" in err) == (0, False)
+    code, _, err = fcos(capsys, *common, "--score", f"{NAMES[0]}=1,{NAMES[1]}=0.9999")
+    assert "nothing scores as much as is asked for; to see weaker" in err
+
+
+def test_classes_alone_and_a_table(work, capsys, tmp_path):
+    """The rows of the table are those of --json, of the classes that were named."""
+    images = sorted((work / "shapes" / "images" / "val").iterdir())
+    common = ("predict", *images, "--model", work / "run", "--score", "0")
+    code, out, err = fcos(capsys, *common, "--json")
+    assert code == 0, err
+    every = [(t["file"], d) for t in map(json.loads, out.splitlines()) for d in t["detections"]]
+    assert {d["label"] for _, d in every} == set(NAMES)
+    code, _, err = fcos(capsys, *common, "--classes", NAMES[1].upper(), "--csv", tmp_path / "all.csv")
+    assert code == 0, err
+    assert "table:" in err
+    with (tmp_path / "all.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    wanted = [(file, d) for file, d in every if d["label"] == NAMES[1]]
+    assert [row["file"] for row in rows] == [file for file, _ in wanted]
+    assert [row["name"] for row in rows] == [NAMES[1]] * len(wanted)
+    corners = np.array([[float(row[k]) for k in ("x1", "y1", "x2", "y2")] for row in rows])
+    np.testing.assert_allclose(corners, [d["box"] for _, d in wanted], atol=0.006)
+    for words, told in (
+        (("--classes", "cow"), "--classes: the model has no class 'cow'"),
+        (("--csv", tmp_path / "x.txt"), "a table is CSV"),
+        (("--out", tmp_path / "x.csv"), "a table of all: --csv FILE"),
+    ):
+        code, _, err = fcos(capsys, *common, *words)
+        assert (code, told in err) == (2, True), err
 
 
 def clip_of(path, image, frames=4):

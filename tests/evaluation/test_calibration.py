@@ -10,7 +10,7 @@ from judging import cli, dataset, found, record
 from fcos.errors import FcosError
 from fcos.evaluation.calibration import calibration, score_option, threshold_table, thresholds
 from fcos.evaluation.coco import curves
-from fcos.inference.scores import parse_scores
+from fcos.inference.scores import only, parse_scores
 from fcos.show.judged import reliability_plot
 from fcos.types import Classes
 
@@ -100,3 +100,14 @@ def test_eval_gives_scores_that_predict_takes(coco_folder, capsys):
     assert parse_scores(str(coco_folder / "out" / "scores.json"), Classes(("cell",))).tolist() == [0.75]
     with pytest.raises(FcosError, match="--class-agnostic"):
         cli(*arguments, "--precision", "0.9", "--class-agnostic")
+
+
+def test_classes_alone_and_written_otherwise():
+    classes = Classes(("dog", "traffic light", "Dog2"))
+    assert parse_scores("Traffic_Light=0.2", classes).tolist() == pytest.approx([0.5, 0.2, 0.5])
+    assert parse_scores({"dog": 0.25}, classes, 0.4).tolist() == pytest.approx([0.25, 0.4, 0.4])
+    scores = only(parse_scores("0.3", classes), "DOG, traffic-light", classes)
+    assert scores.tolist() == pytest.approx([0.3, 0.3, 2.0])
+    for text, words in (("cow", "has no class 'cow'"), ("dgo", "did you mean dog"), (" , ", "names none")):
+        with pytest.raises(FcosError, match=words):
+            only(scores, text, classes)

@@ -12,12 +12,13 @@ from matching import assert_same_detections
 from PIL import Image
 from tiny import NAMES, tiny_config
 
-from fcos.errors import ConfigError, DeviceError, ImageError
+from fcos.errors import ConfigError, DeviceError, FcosError, ImageError
 from fcos.inference.changeover import ChangeOver
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
 from fcos.inference.sources import find_images, load_source
 from fcos.network import weights
+from fcos.system.files import ASSETS
 from fcos.system.machine import pick_device
 from fcos.types import Classes, Detections, Predictions
 
@@ -171,3 +172,40 @@ def test_a_misspelt_option_is_named():
 def test_a_file_that_is_no_image_source_is_told(detector):
     with pytest.raises(ImageError, match="cannot take a BytesIO"):
         detector(io.BytesIO(b"x"))
+
+
+def test_numbers_of_another_program_are_detections():
+    found = Detections(boxes=[[1, 2, 30, 40]], scores=np.array([0.5]), labels=[1], names=("a", "b"))
+    assert (found.boxes.dtype, found.labels.dtype) == (torch.float32, torch.int64)
+    assert found.points.tolist() == [-1]
+    assert [(d.name, d.box) for d in found] == [("b", (1.0, 2.0, 30.0, 40.0))]
+    assert len(Detections([], [], [])) == 0
+    with pytest.raises(ValueError, match="scores must be"):
+        Detections([[1, 2, 3, 4]], [0.5, 0.6], [1])
+
+
+def test_scores_by_class_and_a_table_of_several_images(tmp_path):
+    model = load("fcos-lite0", device="cpu", runtime="torch")
+    photos = [ASSETS / "photos" / name for name in ("cat.jpg", "photographer.jpg")]
+    every = model(photos, score=0.05)
+    chosen = model(photos, score={"cat": 0.1, "person": 0.9})
+    assert chosen == model(photos, score="cat=0.1,person=0.9")
+    least = {"cat": 0.1, "person": 0.9}
+    for seen, kept in zip(every, chosen, strict=True):
+        limits = torch.tensor([least.get(seen.names[k], model.shown) for k in seen.labels.tolist()])
+        assert kept == seen[seen.scores >= limits]
+    rows = every.save(tmp_path / "all.csv").read_text().splitlines()
+    assert len(rows) == 1 + sum(map(len, every))
+    assert rows[1].startswith(f"{photos[0]},{every[0][0].name},{every[0][0].score:.4f},")
+    assert json.loads(every.save(tmp_path / "all.json").read_text()) == [seen.to_dict() for seen in every]
+    with pytest.raises(FcosError, match=r"\.csv or \.json"):
+        every.save(tmp_path / "all.txt")
+
+
+def test_no_box_ends_outside_the_image():
+    model = load("fcos-lite0", device="cpu", runtime="torch")
+    for path in sorted((ASSETS / "photos").glob("*.jpg")):
+        seen = model(path, score=0)
+        height, width = seen.size
+        assert (seen.boxes >= 0).all()
+        assert (seen.boxes <= torch.tensor([width, height] * 2)).all()
