@@ -80,7 +80,7 @@ def main():
         detector = load(options.model, device="cpu", overrides=["decode.max_detections=1000"])
         print(f"{len(dataset)} images of {options.side}x{options.side}, {sum(dataset.counts())} objects")
         print("                  AP    AP50  small  medium  large   seconds an image")
-        tile = parse_tile(options.tile, detector).tile
+        tile = parse_tile(options.tile, detector.config.data).tile
         scale = detector.config.data.size / tile
         full = round(options.side * scale)  # the whole at the scale of the tiles: what they are to come near to
         larger = detector.replace(config=detector.config.override({"data": {"size": full, "max_size": full}}))

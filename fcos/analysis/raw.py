@@ -38,7 +38,7 @@ class Raw:
 def own_tiling(detector: Detector) -> Tiling | None:
     """The tiles that the model learned from, and so looks through; None for whole images."""
     tile = detector.config.data.tile
-    return parse_tile(tile, detector) if tile else None
+    return parse_tile(tile, detector.config.data) if tile else None
 
 
 def raw_parts(detector: Detector, image: Windows, tiling: Tiling | None) -> Iterator[Raw]:

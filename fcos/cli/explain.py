@@ -112,7 +112,7 @@ def command(
     if source is not None and tile not in (None, "0", "none"):
         from ..analysis.explain_tiles import explain_tiles
 
-        told = explain_tiles(detector, source, parse_tile(tile, detector, overlap), score)
+        told = explain_tiles(detector, source, parse_tile(tile, detector.config.data, overlap), score)
         text, report = told.text(), told.to_dict()
         if out is not None:
             drawn = {"boxes.jpg": told.draw()}
@@ -138,7 +138,7 @@ def command(
         if own and tile is None:
             tell_tiles(model, own)
         chosen = str(own or "none") if tile is None else tile
-        tiling = None if chosen in ("0", "none") else parse_tile(chosen, detector, overlap)
+        tiling = None if chosen in ("0", "none") else parse_tile(chosen, detector.config.data, overlap)
         study = miss_study(detector, dataset, score, number, tiling)
         text, report = study.text(), study.to_dict()
         if image is not None:

@@ -206,6 +206,8 @@ def command(
             say(f"fewer than {PAYS} images: torch computes, since a graph takes longer to start than it saves")
         runtime = "own"
     own = tile is None and not proposals
+    if tile in ("none", "0"):
+        refuse(context, f"--tile {tile}", "overlap")
     detector = load_together(
         model or ["fcos-lite0"],
         Looks(OWN if own else tile_of(tile or "none"), overlap, parse_views(tta)),
@@ -217,6 +219,8 @@ def command(
         trust=trust,
         overrides=overrides,
     )
+    if own and not detector.config.data.tile:
+        refuse(context, "a model of whole images without --tile", "overlap")
     if own:
         tell_tiles((model or [""])[0], detector.config.data.tile)
     if proposals:

@@ -342,6 +342,8 @@ def _choice(job: Job) -> Format:
         raise ConfigError(f"--nms is for {able}; with {chosen.name} decoding and NMS follow the graph")
     if job.dtype == "int8" and job.calibrate is None:
         raise ConfigError("int8 needs images to set its ranges: add --calibrate DATA, the training data")
+    if job.dtype == "int8" and job.images < 1:
+        raise ConfigError(f"int8 needs images to set its ranges; images={job.images} are none")
     if job.calibrate is not None and job.dtype != "int8":
         raise ConfigError("--calibrate is for --dtype int8; other numbers need no images")
     return chosen

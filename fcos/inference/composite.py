@@ -105,7 +105,7 @@ class Composite:
     def _detect(self, image: Pixels | Windows, name: str | None, score: float, batch: int) -> Detections:
         windows: Windows = Held(image) if isinstance(image, np.ndarray) else image
         if self.looks.tile is not None:
-            tiling = parse_tile(self.looks.tile, self.detectors[0], self.looks.overlap, max(batch, 4))
+            tiling = parse_tile(self.looks.tile, self.detectors[0].config.data, self.looks.overlap, max(batch, 4))
             return detect_tiles(_Whole(self), windows, tiling, score=score, name=name)
         pixels = windows.image if isinstance(windows, Held) else windows.read(Window(0, 0, *windows.size))
         seen = detect_views(self.detectors, pixels, self.looks.views, self.looks.fusion)

@@ -70,7 +70,9 @@ def images_below(folder: Path, out: Path | None = None) -> Iterator[Path]:
     unread = []
     for path in files_below(folder):
         suffix = path.suffix.lower()
-        if suffix in SUFFIXES and path.is_file() and (own is None or own not in path.resolve().parents):
+        # a link that leads nowhere is told when it is read
+        here = path.is_file() or (path.is_symlink() and not path.exists())
+        if suffix in SUFFIXES and here and (own is None or own not in path.resolve().parents):
             yield path
         elif suffix in UNREAD:
             unread.append(path)

@@ -112,8 +112,8 @@ class Tiling:
         return sides
 
 
-def parse_tile(text: str | int, detector: Looker, overlap: float = OVERLAP, batch: int = 4) -> Tiling:
-    """The tiling of "auto" or a number of pixels.
+def parse_tile(text: str | int, data: DataConfig, overlap: float = OVERLAP, batch: int = 4) -> Tiling:
+    """The tiling of "auto" or a number of pixels, for a model with the settings `data`.
 
     "auto" goes by the boxes that the model learned, which its file keeps: tiles of the size of the images they were on,
     so that objects come out as large as the network knows them, and larger tiles only until their overlap holds 95 % of
@@ -121,7 +121,6 @@ def parse_tile(text: str | int, detector: Looker, overlap: float = OVERLAP, batc
     whole image.
     """
     if str(text) == "auto":
-        data = detector.config.data
         largest = data.learned_boxes[-1] if data.learned_boxes else math.inf
         return Tiling(max(data.learned_side or data.size, _LEAST), overlap, batch=batch, largest=largest)
     try:

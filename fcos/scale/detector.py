@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..errors import DataError, FcosError, ImageError, did_you_mean, first_line
-from ..inference.composite import Composite, Looks, tile_of
+from ..errors import ConfigError, DataError, FcosError, ImageError, did_you_mean, first_line
+from ..export.about import DTYPES
+from ..inference.composite import OWN, Composite, Looks, tile_of
 from ..inference.detector import Detector
-from ..inference.load import load_together
+from ..inference.load import RUNTIMES, load_together
 from ..inference.scores import parse_scores
 from ..inference.stream import run
+from ..inference.tiles import parse_tile
 from ..inference.views import parse_views
 from ..types import Classes, Detections
 from ..version import __version__
@@ -66,6 +68,12 @@ class Work:
         config = config.override(*self.overrides, source="command line")
         parse_views(self.tta)
         parse_scores(self.score or str(config.decode.lowest_shown), classes, config.decode.lowest_shown)
+        tile = tile_of(self.tile)
+        if tile not in (None, OWN):
+            parse_tile(tile, config.data, self.overlap)
+        for option, value, known in (("--runtime", self.runtime, RUNTIMES), ("--dtype", self.dtype, DTYPES)):
+            if value is not None and value not in known:
+                raise ConfigError(f"{option} {value!r} is none; choose from {', '.join(known)}")
         return config, classes
 
     def digest(self) -> str:

@@ -134,7 +134,7 @@ def as_learned(detector: Detector, score: float) -> Task | None:
 
 def _in_tiles(score: float, tile: int | str | None, detector: Detector, image: Pixels) -> Detections:
     height, width = image.shape[:2]
-    tiling = None if tile is None else parse_tile(tile, detector)
+    tiling = None if tile is None else parse_tile(tile, detector.config.data)
     if tiling is not None and (count := tiling.count((height, width))) > _MOST_TILES:
         advice = "send a smaller image, or ask for larger tiles or tile=none"
         raise Refused(413, f"{width}x{height} pixels make {count:,} tiles of {tiling.tile} and more; {advice}")

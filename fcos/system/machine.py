@@ -151,7 +151,7 @@ def pick_device(name: str = "auto") -> torch.device:
 def check_threads(number: int) -> None:
     """ModelError for a number of CPU threads that the system may have no room for; 0 is all cores."""
     if not 0 <= number <= MOST_THREADS:
-        raise ModelError(f"{number} threads are too many; give 0 to {MOST_THREADS}, 0 for all cores")
+        raise ModelError(f"{number} threads cannot be; give 0 to {MOST_THREADS}, 0 for all cores")
 
 
 @contextmanager

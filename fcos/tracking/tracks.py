@@ -19,6 +19,7 @@ from ..types import Detections
 from .motion import Floats, Motion
 
 Ids = NDArray[np.int64]
+_SIGHTS, _SPAN = 8, 0.2  # sights of an object that are kept at least, and seconds
 NONE = -1  # the id of a detection that belongs to no track
 
 
@@ -67,11 +68,14 @@ class Track:
     history: list[tuple[float, Floats]] = field(default_factory=list)  # (time, box) of the newest sights
     kept: Motion | None = None  # the motion at the last sight, for a tracker that goes on from there
 
-    def meet(self, box: Floats, time: float, keep: int = 8) -> None:
+    def meet(self, box: Floats, time: float) -> None:
         """The object was seen at `box`."""
         self.motion.update(box)
         self.seen = time
-        self.history = [*self.history[-keep:], (time, box)]
+        first = max(0, len(self.history) - _SIGHTS)
+        while first > 0 and time - self.history[first][0] < _SPAN:  # at many frames a second eight are a moment
+            first -= 1
+        self.history = [*self.history[first:], (time, box)]
 
 
 class Follower:

@@ -7,6 +7,7 @@ what no file can know (data and its licence, targets, published results to stand
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -129,8 +130,17 @@ def recipe(run: Path) -> dict[str, Any]:
     keys = ("command", "date", "commit", "fcos", "torch", "machine", "gpu")
     told = {k: stored[k] for k in keys if isinstance(stored.get(k), str) and stored[k]}
     if "command" in told:  # /home/me/data/voc2007 is nobody's business
-        told["command"] = re.sub(r"(^|[\s=,])(?:[A-Za-z]:|~)?[/\\]\S*[/\\](?=\S)", r"\1", told["command"])
+        told["command"] = _without_folders(told["command"])
     return told
+
+
+def _without_folders(command: str) -> str:
+    """A command whose paths and addresses are the last names of them."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an open quotation mark
+        words = command.split()
+    return shlex.join(re.sub(r"[^=,]*[/\\](?=[^/\\])", "", word.rstrip("/\\")) for word in words)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@ safetensors with the config inside."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import Config
 from ..errors import ModelError, nearest, or_near
+from ..export.registry import format_of
 from ..network import weights
 from ..network.model import FCOS
 from ..system import remote
@@ -15,6 +17,8 @@ from ..system.machine import cache_folder
 from ..types import Classes
 from .download import Remote, fetch
 from .models import Entry, known_models
+
+_WEIGHTS = ("best.safetensors", "last.safetensors")  # of a run folder, the first that is there
 
 
 def find_weights(name: str | Path) -> Path:
@@ -25,16 +29,20 @@ def find_weights(name: str | Path) -> Path:
     if str(name).startswith("hf:/"):
         from .hub import download
 
-        return download(str(name))
+        return download(re.sub("^hf:/+", "hf://", str(name)))  # a Path has one slash less
     if remote.is_remote(name):
         return _from_far(remote.url_of(name))
     path = Path(name).expanduser()
-    if path.is_dir():
-        for candidate in ("best.safetensors", "last.safetensors"):
+    if path.is_dir() and format_of(path) is None:
+        for candidate in _WEIGHTS:
             if (path / candidate).is_file():
                 return path / candidate
-        raise ModelError(f"{path} holds neither best.safetensors nor last.safetensors")
-    if path.is_file():
+        inside = sorted({p.parent for p in path.glob("*/*.safetensors") if p.name in _WEIGHTS})
+        hint = f"; did you mean {inside[0]}?" if inside else ""
+        if served := next(path.glob("*/model.onnx"), None):
+            hint = f"; it is a folder for Triton, and {served} is the model"
+        raise ModelError(f"{path} holds neither {' nor '.join(_WEIGHTS)}{hint}")
+    if path.exists():
         return path
     if path.suffix:
         raise ModelError(f"there is no model file {path}{or_near(path)}")

@@ -240,7 +240,7 @@ def test_answers_through_tiles_are_those_of_prediction(in_tiles, tmp_path, world
     cv2.imwrite(str(tmp_path / "1.png"), image[..., ::-1])
     data = world(*[(10, 10, 40, 40, 0, 0)])
     data = replace(data, classes=Classes(NAMES), records=(replace(data.records[0], size=image.shape[:2]),))
-    study = miss_study(network, data, 0.0, tiling=parse_tile(64, network))
+    study = miss_study(network, data, 0.0, tiling=parse_tile(64, network.config.data))
     (found,) = Composite((network,), Looks(tile=64)).detect([image], [None])
     assert_same_detections(study.detections[0], found, box=1e-3, score=1e-5)
 

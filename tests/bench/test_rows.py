@@ -122,7 +122,7 @@ def test_threads_are_those_asked_for_and_the_callers_afterwards(model, monkeypat
 
 
 def test_threads_that_no_system_has_room_for_are_one_line(model):
-    with pytest.raises(ModelError, match="513 threads are too many; give 0 to 512"):
+    with pytest.raises(ModelError, match="513 threads cannot be; give 0 to 512"):
         bench(Ways([str(model)], sizes=["64"]), Conditions(threads=513, rounds=1))
 
 

@@ -45,6 +45,16 @@ def test_every_way_gives_the_same_numbers(work, capsys):
     assert json.loads(out)["AP50"] == expected.ap50
 
 
+def test_a_results_file_is_judged_as_detections_are(work, capsys, tmp_path):
+    words = ("predict", work / "shapes" / "images" / "test", "--model", work / "model.safetensors", "--score", "0")
+    code, _, err = fcos(capsys, *words, "--coco", tmp_path / "r.json", "--data", work / "shapes")
+    assert code == 0, err
+    expected = evaluate(work / "model.safetensors", work / "shapes", split="test")
+    assert evaluate(tmp_path / "r.json", work / "shapes", split="test").ap == pytest.approx(expected.ap, abs=1e-6)
+    with pytest.raises(ConfigError, match="give the data set that it is judged by"):
+        evaluate(tmp_path / "r.json")
+
+
 def test_a_model_of_inclusive_boxes_is_judged_and_writes_as_the_file_counts(work, capsys, tmp_path):
     """For the original dialect x2 is the last pixel inside, and its results are a pixel wider than its corners."""
     import json

@@ -209,3 +209,9 @@ def test_no_box_ends_outside_the_image():
         height, width = seen.size
         assert (seen.boxes >= 0).all()
         assert (seen.boxes <= torch.tensor([width, height] * 2)).all()
+
+
+def test_a_link_that_leads_nowhere_is_named_as_other_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "dead.jpg").symlink_to(tmp_path / "missing.jpg")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert [p.name for p in find_images([str(tmp_path)])] == ["a.png", "dead.jpg"]

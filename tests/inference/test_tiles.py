@@ -244,15 +244,15 @@ def test_tiles_go_through_the_network_in_batches():
 
 def test_which_tile_auto_means():
     detector = Looker([])
-    assert parse_tile("auto", detector) == Tiling(64)
+    assert parse_tile("auto", detector.config.data) == Tiling(64)
     detector.config = detector.config.override({"data": {"learned_side": 480, "learned_boxes": (10, 40, 150)}})
-    assert parse_tile("auto", detector) == Tiling(480, largest=150)
-    assert parse_tile("100", detector, 0.5) == Tiling(100, 0.5)
+    assert parse_tile("auto", detector.config.data) == Tiling(480, largest=150)
+    assert parse_tile("100", detector.config.data, 0.5) == Tiling(100, 0.5)
     for wrong in ("ten", "5", "-3"):
         with pytest.raises(ConfigError, match="--tile"):
-            parse_tile(wrong, detector)
+            parse_tile(wrong, detector.config.data)
     with pytest.raises(ConfigError, match="--overlap"):
-        parse_tile("100", detector, 0.95)
+        parse_tile("100", detector.config.data, 0.95)
 
 
 def join(seen, windows, size, looker):

@@ -15,6 +15,7 @@ from tiny import NAMES, tiny_config
 
 from fcos.errors import FcosError
 from fcos.network import weights
+from fcos.scale.detector import Work
 from fcos.scale.engine import Engine
 from fcos.scale.job import read_job
 from fcos.types import Classes
@@ -211,3 +212,11 @@ def test_a_killed_worker_of_ray_costs_only_its_part(model, tmp_path, nodes):
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items()), "a whole part was written again"
     rows = rows_of(out)
     assert len(rows) == len({row["path"] for row in rows}) == 900
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"), [({"tile": "abc"}, "abc"), ({"runtime": "fast"}, "choose from"), ({"dtype": "x"}, "x")]
+)
+def test_what_could_never_run_is_told_before_a_job_begins(model, wrong, words):
+    with pytest.raises(FcosError, match=words):
+        Work((str(model),), **wrong).check()

@@ -9,7 +9,7 @@ from fcos.evaluation.mot import track_metrics
 from fcos.tracking.bytetrack import ByteTrack
 from fcos.tracking.motion import Motion
 from fcos.tracking.ocsort import OcSort
-from fcos.tracking.tracks import TrackConfig
+from fcos.tracking.tracks import Track, TrackConfig
 
 pytest.importorskip("scipy", reason="tracking needs scipy: pip install 'fcos-detector[track]'")
 TRACKERS = pytest.mark.parametrize("kind", [ByteTrack, OcSort])
@@ -145,3 +145,12 @@ def test_limits():
     for wrong in ({"high": 2.0}, {"patience": -1.0}, {"first_iou": float("nan")}):
         with pytest.raises(ConfigError, match="of a tracker"):
             TrackConfig(**wrong)
+
+
+@pytest.mark.parametrize("rate", [30, 120, 240])
+def test_the_way_so_far_is_measured_over_the_same_time_at_any_rate(rate):
+    track = Track(1, 0, Motion(np.array([0.0, 0, 10, 10]), 0.0), 0.0)
+    for k in range(rate):
+        track.meet(np.array([k / rate * 60, 0, k / rate * 60 + 10, 10]), k / rate)
+    assert track.history[-1][0] - track.history[0][0] >= 0.2
+    assert len(track.history) <= max(9, 0.2 * rate + 2)

@@ -13,6 +13,7 @@ from fcos.data.records import Record
 from fcos.errors import ConfigError, FcosError
 from fcos.network import weights
 from fcos.show import judged
+from fcos.system.environment import RUN_FILE
 from fcos.types import Classes, Detections
 from fcos.zoo import card
 
@@ -171,3 +172,17 @@ def test_facts_of_the_wrong_kind_end_in_a_line(tmp_path, text):
     (tmp_path / "facts.yaml").write_text(text)
     with pytest.raises(ConfigError, match=text.partition(":")[0]):
         card.read_facts(tmp_path / "facts.yaml")
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("fcos train ../../clients/acme/voc --out runs/x", "fcos train voc --out x"),
+        ("fcos train ~me/secret/voc/ data.size=320", "fcos train voc data.size=320"),
+        ("fcos train s3://bucket/x --init=/home/me/w.safetensors", "fcos train x --init=w.safetensors"),
+        ("fcos train '/home/me/my data/voc'", "fcos train voc"),
+    ],
+)
+def test_nobody_learns_where_the_data_lay(command, told, tmp_path):
+    (tmp_path / RUN_FILE).write_text(json.dumps({"command": command}))
+    assert card.recipe(tmp_path)["command"] == told

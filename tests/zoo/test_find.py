@@ -429,3 +429,16 @@ def test_a_file_whose_header_lies_about_the_type_of_its_numbers_is_refused(tmp_p
         path.write_bytes(len(raw).to_bytes(8, "little") + raw + whole[end:])
         with pytest.raises(ModelError, match=r"a\.safetensors.* is stored as \w+, and only"):
             load_network(path)
+
+
+def test_a_folder_without_weights_names_what_lies_in_it(tmp_path):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "best.safetensors").touch()
+    with pytest.raises(ModelError, match=r"holds neither .*; did you mean .*runs/mine\?"):
+        find_weights(tmp_path / "runs")
+    (tmp_path / "repo" / "1").mkdir(parents=True)
+    (tmp_path / "repo" / "1" / "model.onnx").touch()
+    with pytest.raises(ModelError, match=r"folder for Triton, and .*model\.onnx is the model"):
+        find_weights(tmp_path / "repo")
+    (tmp_path / "a.mlpackage").mkdir()
+    assert find_weights(tmp_path / "a.mlpackage") == tmp_path / "a.mlpackage"

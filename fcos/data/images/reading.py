@@ -316,7 +316,7 @@ def _cause(error: Exception, data: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
         if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
             return "HEIC is not supported; convert it to JPEG"
-        return "not an image in a known format (JPEG, PNG, WebP, GIF, TIFF, BMP)"
+        return "not an image in a known format (JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000)"
     if isinstance(error, Image.DecompressionBombError):
         limit = f"the image is over the limit of {MAX_PIXELS // 10**6} megapixels"
         return f"{limit}; cut it into tiles, or set FCOS_MAX_MEGAPIXELS if there is memory for it"
