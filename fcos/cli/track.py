@@ -141,6 +141,7 @@ def command(
         files = VideoFiles(
             out / f"{name}.mp4" if draw else None, out / f"{name}.jsonl", out / f"{name}.txt",
             Path(source) if draw and not reader.info.live and not is_remote(source) else None,
+            out / f"{name}.counts.json" if lines or zones else None,
         )  # fmt: skip
         seen = stream(detector, reader, every=every, batch=batch, score=config.low)
         frames = follow(of_classes(seen, least), chosen)
@@ -160,7 +161,7 @@ def command(
     for text, area in zip(zone or [], zones, strict=True):
         typer.echo(_counted(f"zone {text}", area.entered, area.left), err=as_json)
     drawn = None if outcome.undrawn else files.drawn
-    written = [p for p in (drawn, files.lines, files.mot) if p is not None]
+    written = [p for p in (drawn, files.lines, files.mot, files.counts) if p is not None]
     typer.echo(f"written: {', '.join(str(p) for p in written)}", err=as_json)
     if reader.broken:
         say(reader.broken)

@@ -181,6 +181,8 @@ class Reader:
             stamp = at if at > 0 or index == 0 else index / self.info.rate
             yield Frame(index, stamp, np.ascontiguousarray(image[..., ::-1]))
             index += 1
+        if index == 0 and not self._stop.is_set():
+            raise VideoError(f"{self._name} has no frame that can be read; is it a video?")
         if self.info.frames and index < self.info.frames * 0.99 - 1:  # containers count a frame too many
             self.broken = f"{self._name} ends after {index} of {self.info.frames} frames; the rest cannot be decoded"
 

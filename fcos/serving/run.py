@@ -64,10 +64,15 @@ def _several(options: ServeOptions, common: dict[str, Any], say: Callable[[str],
 def _listen(common: dict[str, Any]) -> tuple[Any, str]:
     """(the socket, what to say when all is ready). FcosError when the address cannot be had."""
     host, port = common["host"], common["port"]
+    log = logging.getLogger("uvicorn.error")
     try:
-        socket = uvicorn.Config("", **common).bind_socket()
+        config = uvicorn.Config("", **common)
+        log.disabled = True  # it would say the same in other words
+        socket = config.bind_socket()
     except SystemExit:
         raise FcosError(f"cannot listen on {host}:{port}; another program may use it: choose --port") from None
+    finally:
+        log.disabled = False
     socket.listen(2048)
     shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host
     shown = f"[{shown}]" if ":" in shown else shown

@@ -3,13 +3,14 @@ what is written of a video while it goes by."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from ..detections import Detections
 from ..evaluation.mot import mot_lines
 from ..inference.video import Frame, VideoInfo, frame_line
 from ..inference.video_writing import WritingError, write_video
-from ..system.files import whole, whole_set
+from ..system.files import whole, whole_set, write_whole
 from ..system.stderr import say
 from ..tracking.counting import Line, Zone, foot
 from .draw import PALETTE, Marks, draw_boxes
@@ -103,12 +104,13 @@ def _say(image: Pixels, text: str, at: tuple[int, int], width: int) -> None:
 @dataclass(frozen=True)
 class VideoFiles:
     """What is written of a video; None is left out. drawn: .mp4. lines: JSON lines, one a frame. mot: MOTChallenge txt
-    of tracks. sound: the video whose sound goes into `drawn`."""
+    of tracks. sound: the video whose sound goes into `drawn`. counts: JSON of what crossed lines and entered zones."""
 
     drawn: Path | None = None
     lines: Path | None = None
     mot: Path | None = None
     sound: Path | None = None
+    counts: Path | None = None
 
 
 @dataclass
@@ -155,7 +157,20 @@ def write_frames(
                 say(f"{error}; going on without a drawn video")
         for _ in passing:
             pass
+        if files.counts is not None:
+            write_whole(files.counts, json.dumps(_counts(painter), ensure_ascii=False, indent=1) + "\n")
     return outcome
+
+
+def _counts(painter: Painter) -> dict[str, list[dict[str, Any]]]:
+    """What a painter's lines and zones have counted, by class."""
+
+    def told(counter: Line | Zone) -> dict[str, Any]:
+        return {"in": dict(counter.entered), "out": dict(counter.left)}
+
+    lines = [{"line": [*line.start, *line.end], **told(line)} for line in painter.lines]
+    zones = [{"zone": [v for c in z.corners for v in c], **told(z), "inside": z.inside} for z in painter.zones]
+    return {"lines": lines, "zones": zones}
 
 
 def _count(frame: Frame, painter: Painter, outcome: VideoOutcome) -> None:

@@ -35,7 +35,8 @@ def frames(count=20, every=1):
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_walk_is_followed_counted_drawn_and_written(tmp_path, every):
     painter = Painter([parse_line("100,0,100,96")], [parse_zone("60,0,224,0,224,96,60,96")])
-    files = VideoFiles(tmp_path / "a.mp4", tmp_path / "a.jsonl", tmp_path / "a.txt")
+    names = ("a.mp4", "a.jsonl", "a.txt")
+    files = VideoFiles(*(tmp_path / name for name in names), counts=tmp_path / "a.counts.json")
     taken = []
     outcome = write_frames(
         follow(frames(every=every), make_tracker("bytetrack")), INFO, files, painter, lambda f: taken.append(f.index)
@@ -44,6 +45,11 @@ def test_a_walk_is_followed_counted_drawn_and_written(tmp_path, every):
     assert taken == list(range(20))
     assert painter.lines[0].entered.total() + painter.lines[0].left.total() == 1
     assert dict(painter.zones[0].entered) == {"cat": 1}
+    counts = json.loads(files.counts.read_text())
+    (line,), (zone,) = counts["lines"], counts["zones"]
+    assert line["line"] == [100, 0, 100, 96]
+    assert {**line["in"], **line["out"]} == {"cat": 1}
+    assert zone == {"zone": [60, 0, 224, 0, 224, 96, 60, 96], "in": {"cat": 1}, "out": {}, "inside": 1}
     rows = [json.loads(line) for line in files.lines.read_text().splitlines()]
     assert [row["frame"] for row in rows] == list(range(0, 20, every))
     assert all([d["track"] for d in row["detections"]] == [1] for row in rows)

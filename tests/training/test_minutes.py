@@ -288,6 +288,33 @@ def test_plan_by_the_memory_that_is_free(monkeypatch, tmp_path, small, free, giv
     assert (config.name, config.train.batch, config.data.size) == expected
 
 
+@pytest.mark.parametrize(
+    ("init", "model", "given", "bins"),
+    [
+        ("none", None, {}, True),
+        (None, None, {}, False),  # the detector in the package does without
+        ("none", "fcos-lite2", {}, True),
+        ("none", "fcos-r50", {}, False),  # the paper's stays the paper's
+        ("none", None, {"model.regression": "exp"}, False),
+        ("none", None, {"model.normalize": "false"}, False),
+        ("none", None, {"loss.log_weight": "0"}, False),
+    ],
+)
+def test_boxes_are_bins_where_all_but_the_backbone_is_fresh(monkeypatch, tmp_path, init, model, given, bins):
+    monkeypatch.setattr(minutes, "measure", lambda *_, **__: Pace(0.3, 0.01, 4, 320))
+    monkeypatch.setattr(minutes, "start_for", lambda *_: Start(init, ""))
+    monkeypatch.setattr(minutes, "known_classes", lambda *_: [])
+    data = open_splits(make_shapes(tmp_path / "shapes", {"train": 12, "val": 3}))
+    wish = minutes.Wish(Budget(5, time.monotonic()), given, model, "cpu", init)
+    planned = minutes.prepare(
+        wish, lambda preset, changes: resolve(preset, [f"{k}={v}" for k, v in {**changes, **given}.items()]), data
+    )
+    assert (planned.config.model.regression == "bins") is bins
+    assert (planned.config.loss.log_weight == 1) is bins
+    assert ("boxes  bins" in planned.plan.text()) is bins
+    assert ("model.regression" in planned.plan.settings) is bins
+
+
 @pytest.mark.parametrize(("step", "told"), [(2.5, True), (0.9, False)])
 def test_few_steps_for_new_classes_are_told(monkeypatch, tmp_path, step, told):
     monkeypatch.setattr(Budget, "left", 150.0)

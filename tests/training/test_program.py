@@ -451,13 +451,13 @@ def test_the_sizes_are_those_of_the_run(shapes, tmp_path, capsys):
         "train.batch=2",
         "data.workers=0",
         "train.plots=false",
-        "data.size=640",
+        "data.size=96",
     )
     code, _, err = fcos(capsys, *words, *small)
     assert code == 0, err
-    assert "data.max_size=1066 data.train_sizes=[608,640,672]" in err
+    assert "data.max_size=160 data.train_sizes=[64,96,128]" in err
     config = (tmp_path / "run" / "config.yaml").read_text()
-    assert "max_size: 1066" in config
+    assert "max_size: 160" in config
 
 
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])

@@ -141,6 +141,10 @@ class _Choosing:
         own = self.resolve(model.value, {"train.batch": int(batch.value)})
         if "train.batch" in wish.given:
             batch = rules.Choice("batch", str(own.train.batch), "asked for")
+        boxes = rules.boxes_for(model.value, wish.init == "none", wish.given)
+        if boxes and own.model.regression == "relu" and own.model.normalize:  # as the preset has it
+            self.asked |= rules.BINS
+            self.chosen["boxes"] = boxes
         if "data.size" in wish.given:  # timed at the sizes that will be learned at
             self.asked |= rules.sides(own.data.size)
         self._fit(model, batch)
