@@ -179,8 +179,9 @@ for name, losses in rows.items():
 # %% [markdown]
 # ## 5. From predictions to detections
 #
-# Score = class probability x centerness (its square root in the journal version). Candidates above a threshold, the
-# best of each level, then NMS: of boxes of one class that overlap, the best stays. Nothing else is done.
+# Score = class probability x centerness; its square root, which ranks the same, in the journal version and in the
+# code of both. Candidates above a threshold, the best of each level, then NMS: of boxes of one class that overlap, the
+# best stays. Nothing else is done.
 
 # %%
 candidates = trim(select(raw, points, config.decode), size, config.decode)
