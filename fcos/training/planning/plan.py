@@ -166,7 +166,7 @@ def boxes_for(model: str, bare: bool, given: Collection[str]) -> Choice | None:
     without, they helped cells alone, so there the heads stay as they are.
 
     In equal time of one core, with them and without: bccd 0.546 and 0.526 (300 s), 0.626 and 0.607 (1,440 s); digits
-    0.860 and 0.825 (300 s); VOC of three classes 0.190 and 0.191, 0.221 and SEED1 (600 s, two seeds) (training).
+    0.860 and 0.825 (300 s); VOC of three classes 0.190 and 0.191, 0.221 and 0.204 (600 s, two seeds) (training).
     """
     if not bare or model not in MODELS or set(BINS) & set(given):
         return None
