@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ..data.tree import DataSource
     from ..inference.video import Reader
 
+_LEARNING = (  # settings of the data that only training and judging use
+    *("classes", "single_class", "flip", "vertical_flip", "crop", "crop_scale", "color", "mosaic", "mixup"),
+    *("plain_epochs", "workers", "cache", "train_sizes", "first_sizes", "first_share"),
+)
 WORDS = "KEY=VALUE"
 Settings = Annotated[
     list[str] | None,
@@ -138,6 +142,16 @@ def open_own(model: str, split: str | None = None) -> tuple[Path, Dataset]:
 
     run = run_to_judge(model)
     return run, judged_by(run, split)
+
+
+def check_detecting(overrides: Sequence[str]) -> None:
+    """FcosError for a setting that detecting does not use."""
+    for setting in overrides:
+        key, _, value = setting.partition("=")
+        section, _, name = key.strip().partition(".")
+        if section in ("train", "loss") or (section == "data" and name in _LEARNING):
+            only = f"; for some classes only: --classes {value}" if name == "classes" else ""
+            raise FcosError(f"{setting} is for training, and detecting does not use it; leave it out{only}")
 
 
 @contextmanager

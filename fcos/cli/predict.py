@@ -21,6 +21,7 @@ from .common import (
     Tile,
     Trust,
     Views,
+    check_detecting,
     ended_by_signals,
     refuse,
     sort_words,
@@ -168,6 +169,7 @@ def command(
     from ..system.terminal import plural
 
     things, overrides = sort_words(words, settings)
+    check_detecting(overrides)
     overrides += ["decode.calibrated=true"] if calibrated else []
     if not things:
         raise FcosError("give the images or a folder to detect in: fcos predict IMAGE")

@@ -9,7 +9,7 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import MODEL, Device, Settings, Trust, sort_words
+from .common import MODEL, Device, Settings, Trust, check_detecting, sort_words
 
 
 def command(
@@ -96,6 +96,7 @@ def command(
     from ..serving.run import run
 
     things, overrides = sort_words(words, settings)
+    check_detecting(overrides)
     token = os.environ.get("FCOS_TOKEN") or None
     if not host.strip():
         raise FcosError("--host is empty; give an address, such as 127.0.0.1 or 0.0.0.0 for all")

@@ -19,6 +19,7 @@ from .common import (
     Settings,
     Tile,
     Trust,
+    check_detecting,
     ended_by_signals,
     sort_words,
     tell_tiles,
@@ -115,6 +116,7 @@ def command(
     from ..tracking.tracks import TrackConfig
 
     things, overrides = sort_words(words, settings)
+    check_detecting(overrides)
     overrides += ["decode.calibrated=true"] if calibrated else []
     if len(things) != 1:
         raise FcosError("give one video: fcos track VIDEO")
