@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -155,13 +155,18 @@ def check_detecting(overrides: Sequence[str]) -> None:
 
 
 @contextmanager
-def ended_by_signals(reader: Reader) -> Iterator[None]:
-    """Within it Ctrl-C and the like are the end of a live source, which has no other: what came before is written. A
-    second one stops at once."""
+def ended_by_signals(reader: Reader, ended: list[int]) -> Iterator[None]:
+    """Within it Ctrl-C and the like are the end of a live source, which has no other: what came before is written, and
+    `ended` gets the signal's number. A second one stops at once."""
     from ..system.stop import StopSignals
 
-    with StopSignals(reader.end) if reader.info.live else nullcontext():
+    if not reader.info.live:
         yield
+        return
+    with StopSignals(reader.end) as signals:
+        yield
+    if signals.number:
+        ended.append(signals.number)
 
 
 def tell_tiles(model: str, tile: int | str | None) -> None:

@@ -236,10 +236,13 @@ def command(
     least = torch.zeros_like(scores)
     if classes is not None:
         scores, least = (only(each, classes, detector.classes) for each in (scores, least))
-    broken = []
+    broken: list[bool] = []
+    ended: list[int] = []
     for source, name in zip(moving, unique_names([Path(f"{called(source)}.mp4") for source in moving]), strict=True):
         place = None if outputs.folder is None else outputs.folder / name
-        broken.append(_video(source, detector, scores, (every, batch), place, as_json))
+        broken.append(_video(source, detector, scores, (every, batch), place, as_json, ended))
+        if ended and (len(broken) < len(moving) or paths):  # Ctrl-C is of the command, not of one camera
+            sys.exit(128 + ended[0])
     if not paths:
         sys.exit(1 if any(broken) else 0)
     outputs = replace(outputs, inclusive=detector.config.data.inclusive_boxes)
@@ -316,9 +319,10 @@ def _video(
     rhythm: tuple[int, int],
     out: Path | None,
     as_json: bool,
+    ended: list[int],
 ) -> bool:
     """Detect in a video: a drawn one and JSON lines, `out` with a suffix each. rhythm: each Nth frame, frames in a
-    pass. Whether it broke off."""
+    pass. ended: gets the signal that ended a live source. Whether it broke off."""
     from ..inference.scores import of_classes
     from ..inference.video import Frame, Reader, called, frame_line, stream
     from ..show.frames import Painter, VideoFiles, write_frames
@@ -340,7 +344,7 @@ def _video(
             if as_json and frame.detections is not None:
                 typer.echo(frame_line(frame, source))
 
-        with ended_by_signals(reader):
+        with ended_by_signals(reader, ended):
             outcome = write_frames(shown(), reader.info, files, Painter(), each)
     written = [str(file) for file in (None if outcome.undrawn else files.drawn, files.lines) if file is not None]
     where = f"; written: {', '.join(written)}" if written else ""

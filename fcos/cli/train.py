@@ -134,8 +134,6 @@ def command(
 
     things, changes = sort_words(words, settings)
     named = the_one(things, data, "--data")
-    # in front: a number of steps on the same line counts, one of a file or of a plan does not
-    changes = ([f"train.epochs={epochs}", "train.iterations=0"] if epochs is not None else []) + changes
     changes += ["train.deterministic=true"] if deterministic else []
     source = data_source(named, format, images_in, labels) if named is not None else None
     options: dict[str, Any] = {
@@ -144,6 +142,7 @@ def command(
         "val": val,
         "split": split,
         "holdout": holdout,
+        "epochs": epochs,
         "minutes": None if minutes is None else Budget.of_process(minutes),
         "init": init,
         "config": config,

@@ -56,6 +56,8 @@ class DataSource:
         """A path alone, or a source as it is. DataError for an empty name, which would mean the current folder."""
         if isinstance(path, str) and not path.strip():
             raise DataError("an empty name was given for a data set; for this folder write .")
+        if not isinstance(path, str | os.PathLike | DataSource):
+            raise DataError(f"a data set is a path, a DataSource or a Dataset, not {type(path).__name__}")
         return path if isinstance(path, DataSource) else DataSource(Path(path))
 
     def __str__(self) -> str:

@@ -30,6 +30,7 @@ from ..system.readers import open_file
 from ..system.remote import is_remote
 from ..types import Detections
 from .sources import expanded
+from .stream import PIXELS_AHEAD
 
 if TYPE_CHECKING:
     from .composite import Composite
@@ -40,7 +41,6 @@ SUFFIXES = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", "
 _SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 _ANY = 1 << 50  # bytes: videos are long
 _AHEAD = 4  # frames read while the network works
-_HELD = 16  # frames that wait for the network at most, besides those of a pass
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a live source is opened again
 _TIME, _RATE, _COUNT = 0, 5, 7  # cv2.CAP_PROP_POS_MSEC, _FPS, _FRAME_COUNT, without waiting for the import
 _USUAL_RATE = 25.0  # frames a second where a source does not say
@@ -297,7 +297,8 @@ def stream(
     """`frames` with their detections, in order. Reading runs ahead of the network, the network ahead of the caller,
     but not on a live source, of which a frame is taken when a lane is free for it; `batch` frames share a pass, and as
     many passes run at once as the detector has lanes. With `every` N only each Nth frame is detected in, and the others
-    come through with None. score: the lowest kept; None: what the model shows. Of what lies between them few are held.
+    come through with None. score: the lowest kept; None: what the model shows. Of what lies between no more is held
+    than of images that are read ahead; a pass may be sent with fewer frames then.
     """
     if every < 1 or batch < 1:
         raise ConfigError(f"every={every}, batch={batch}: give 1 or more")
@@ -308,6 +309,7 @@ def stream(
     with ThreadPoolExecutor(lanes) as workers:
         held: deque[tuple[Frame, _Pass | None]] = deque()  # in order, with the pass that a frame has a part in
         filling, under_way = _Pass(), 0
+        skipped = 0  # pixels of the frames between that wait
         waiting = iter(frames) if live else ahead(frames, _AHEAD + batch)
 
         def send() -> None:
@@ -318,13 +320,14 @@ def stream(
 
         def leaving(over: bool = False) -> Iterator[Frame]:
             """What is done; and what is under way where that is too much, or nothing more comes."""
-            nonlocal under_way
+            nonlocal under_way, skipped
             while held:
                 frame, one = held[0]
                 if one is None:
+                    skipped -= frame.image.shape[0] * frame.image.shape[1]
                     yield held.popleft()[0]
                     continue
-                wait = over or under_way > most or len(held) > _HELD + batch
+                wait = over or under_way > most or skipped > PIXELS_AHEAD
                 if one.done is None or not (wait or one.done.done()):
                     return
                 detections = one.done.result()[one.taken]
@@ -340,6 +343,10 @@ def stream(
                 if chosen:
                     filling.images.append(frame.image)
                     if len(filling.images) == batch:
+                        send()
+                else:
+                    skipped += frame.image.shape[0] * frame.image.shape[1]
+                    if skipped > PIXELS_AHEAD and not under_way and filling.images:
                         send()
                 yield from leaving()
             if filling.images:

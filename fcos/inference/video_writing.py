@@ -33,8 +33,9 @@ def write_video(
     """Write the images of frames to a video that browsers play (H.264 in .mp4), whole or not at all; how many.
 
     ffmpeg of this machine does it, keeps the time of each frame, and takes over the sound of the video `sound`, as AAC,
-    which every MP4 can hold. Without ffmpeg OpenCV writes MPEG-4 at `rate` frames a second, which browsers do not play
-    and which has no sound; `say` gets a line about it. WritingError where neither can.
+    which every MP4 can hold, and as long as the frames last. Without ffmpeg OpenCV writes MPEG-4 at `rate` frames a
+    second, which browsers do not play and which has no sound; `say` gets a line about it. WritingError where neither
+    can.
     """
     count = 0
 
@@ -80,7 +81,7 @@ def _by_ffmpeg(program: str, place: tuple[Path, Path], first: Frame, rate: float
     height, width = first.image.shape[:2]
     given = ["-f", "matroska", "-i", "-"]
     more = ["-i", f"file:{sound}"] if sound is not None else []
-    kept = ["-map", "0:v", "-map", "1:a?", "-c:a", "aac"] if sound is not None else []
+    kept = ["-map", "0:v", "-map", "1:a?", "-c:a", "aac", "-af", "apad", "-shortest"] if sound is not None else []
     even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "veryfast"]
     ticks = ["-enc_time_base", "1:90000", "-video_track_timescale", "90000"]  # every usual rate is whole in them
     ticks += [_uneven(program), "vfr"]

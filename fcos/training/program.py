@@ -54,6 +54,7 @@ def train(
     val: str | Path | Dataset | None = None,
     split: str | None = None,
     holdout: float | None = None,
+    epochs: int | None = None,
     minutes: float | Budget | None = None,
     init: str | Path | None = None,
     config: str | Path | None = None,
@@ -93,9 +94,10 @@ def train(
     the bundled detector of the same name, or "backbone", its backbone with a fresh FPN and head, where features without
     those of the detector tell the classes clearly better (fcos/training/planning/starting.py).
 
-    Time: `minutes`, in place of train.epochs, is how long all of it may take, from this call to its end. The program
-    looks at the data, times some steps and plans the rest; it tells the plan, and keeps the equal command in
-    command.txt. What `settings` and `model` name is as they say (docs/training.md).
+    Time: `epochs` is train.epochs, how often to go through the images. `minutes`, in its place, is how long all of it
+    may take, from this call to its end. The program looks at the data, times some steps and plans the rest; it tells
+    the plan, and keeps the equal command in command.txt. What `settings` and `model` name is as they say
+    (docs/training.md).
 
     Run: `out` is runs/NAME when left out. `resume` goes on with the run in `out` (left out: the latest in runs/), with
     its data and settings; `settings` may change some, such as train.epochs, and `minutes` are then minutes more, from
@@ -107,6 +109,8 @@ def train(
     that says what to do: DataError, ConfigError, ModelError, DeviceError, MissingExtra; Stopped after Ctrl-C.
     """
     began = time.monotonic()
+    if epochs is not None:  # in front: a number of steps among the settings counts, one of a file or of a plan does not
+        settings = [{"train.epochs": epochs, "train.iterations": 0}, *_changes(settings)]
     url = remote.url_of(out) if out is not None and remote.is_remote(out) else None
     if not resume and started_again() and out is not None and is_there(Path(out) / "config.yaml"):
         resume, model, init, config, dialect, holdout, minutes = True, None, None, None, None, None, None

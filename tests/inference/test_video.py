@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import re
+import signal
 import subprocess
 import threading
 import time
@@ -15,12 +17,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny_config
+from tiny import fcos, tiny_config
 
 from fcos.errors import ImageError
 from fcos.inference import video, video_writing
 from fcos.inference.video import Frame, Reader, VideoError, ahead, frame_line, is_video, stream, videos_apart
 from fcos.inference.video_writing import write_video
+from fcos.network import weights
 from fcos.show.frames import Painter, VideoFiles, write_frames
 from fcos.system.machine import Placement
 from fcos.types import Classes, Detections
@@ -123,9 +126,10 @@ def test_arrays_are_a_source_too():
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_of_a_long_gap_between_two_detections_few_frames_are_held(batch):
+def test_of_a_long_gap_between_two_detections_few_frames_are_held(batch, monkeypatch):
     """Not all that lie between, which may be minutes."""
     given = 0
+    monkeypatch.setattr(video, "PIXELS_AHEAD", 20 * 48 * 64)
 
     def frames():
         nonlocal given
@@ -133,9 +137,29 @@ def test_of_a_long_gap_between_two_detections_few_frames_are_held(batch):
             yield Frame(given, given / 10, picture(given % 20))
 
     for frame in stream(Counter(seconds=0.05), frames(), every=100, batch=batch):
-        if batch == 1:
-            assert given - frame.index <= 40
+        assert given - frame.index <= 40
     assert frame.index == given == 399
+
+
+@pytest.mark.parametrize(("every", "batch"), [(1, 8), (10, 1), (30, 1), (5, 4)])
+def test_as_many_passes_run_at_once_as_there_are_lanes(every, batch):
+    class Slow(Counter):
+        now = most = 0
+
+        def detect(self, images, names, score=0.0, batch=1):
+            with lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+            time.sleep(0.05)
+            with lock:
+                self.now -= 1
+            return super().detect(images, names, score, batch)
+
+    lock, detector = threading.Lock(), Slow()
+    detector.placement = Placement(lanes=3)
+    frames = (Frame(k, k / 10, picture(k % 20)) for k in range(20 * every * batch))
+    assert [f.index for f in stream(detector, frames, every=every, batch=batch)] == list(range(20 * every * batch))
+    assert detector.most == 3
 
 
 def test_a_caller_may_stop_early(clip):
@@ -294,9 +318,39 @@ def test_the_end_of_a_live_source_keeps_what_came_before(monkeypatch):
         frames = iter(reader)
         first = next(frames)
         reader.end()
-        rest = list(frames)
-    assert first.index <= rest[-1].index if rest else True
+        rest = [frame.index for frame in frames]
+    assert rest == sorted(rest)
+    assert min(rest, default=first.index + 1) > first.index
+    assert len(rest) <= 2  # what was read already
     assert not reader.broken
+
+
+def test_ctrl_c_on_a_camera_writes_what_came_before(tmp_path, capsys):
+    """And is the end of the command: of other sources that were named nothing is begun."""
+    camera = Network(each=100_000)
+    weights.save(
+        tmp_path / "m.safetensors", weights.build(tiny_config(), 1).state_dict(), tiny_config(), Classes(("square",))
+    )
+    lines = tmp_path / "out" / "video.jsonl"
+
+    def stop():
+        end = time.monotonic() + 60
+        while camera.sent < 40 and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=stop, daemon=True).start()
+    try:
+        words = ("--model", tmp_path / "m.safetensors", "--out", tmp_path / "out", "--score", "0", "--device", "cpu")
+        code, out, err = fcos(capsys, "predict", camera.address, "rtsp://127.0.0.1:9/never", *words)
+    finally:
+        camera.server.shutdown()
+        camera.server.server_close()
+    assert code == 130, (out, err)
+    assert lines.read_text().count("\n") >= 1
+    assert (tmp_path / "out" / "video.mp4").is_file()
+    assert "never" not in out + err
 
 
 def test_what_goes_wrong_in_the_thread_that_reads_comes_out(monkeypatch):
@@ -366,17 +420,25 @@ def test_a_written_video_plays_in_browsers_and_keeps_rate_and_sound(tmp_path):
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize("codec", ["pcm_u8", "adpcm_ms", "wmav2"])
-def test_sound_that_mp4_cannot_hold_or_that_ends_early_costs_no_frame(codec, tmp_path):
+@pytest.mark.parametrize("codec", ["pcm_u8", "adpcm_ms", "wmav2", "mp3", ""])
+@pytest.mark.parametrize("seconds", [0.5, 8])
+def test_sound_of_any_kind_and_length_costs_and_adds_no_frame(codec, seconds, tmp_path):
     sound = tmp_path / "with sound.avi"
+    heard = ["-c:a", codec] if codec else ["-an"]
     subprocess.run(
         [video_writing.find_ffmpeg(), "-loglevel", "error",
          "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=2",
-         "-f", "lavfi", "-i", "sine=duration=0.5", "-c:a", codec, str(sound)], check=True,
+         "-f", "lavfi", "-i", f"sine=duration={seconds}", *heard, str(sound)], check=True,
     )  # fmt: skip
     write_video(tmp_path / "out.mp4", (Frame(i, i / 10, picture(i)) for i in range(20)), 10.0, sound=sound)
     with Reader(tmp_path / "out.mp4") as reader:
         assert [number_of(f.image) for f in reader] == list(range(20))
+    told = subprocess.run(
+        [video_writing.find_ffmpeg(), "-i", str(tmp_path / "out.mp4")], capture_output=True, text=True
+    ).stderr
+    assert ("Audio: aac" in told) == bool(codec)
+    length = re.search(r"Duration: 00:00:(\d+\.\d+)", told)
+    assert 1.9 <= float(length[1]) <= 2.2
 
 
 @pytest.mark.parametrize("last", ["exit 3", "cat > /dev/null"])

@@ -487,3 +487,14 @@ def test_images_that_are_learned_and_judged_by_are_told(shapes):
     lines = choose(Source(data), tiny_config()).lines
     assert "3 of the 3 images to judge by are learned from too" in lines[0]
     assert not choose(Source(shapes), tiny_config()).lines
+
+
+def test_epochs_as_on_the_command_line(shapes, tmp_path):
+    config = tiny_config(train={"iterations": 1, "batch": 4})
+    count = len(open_splits(shapes)["train"])
+    result = train(shapes, model=config, epochs=2, out=tmp_path / "run", init="none", device="cpu", quiet=True)
+    assert result.steps == 2 * -(-count // 4)
+    again = train(out=tmp_path / "run", resume=True, epochs=3, device="cpu", quiet=True)
+    assert again.steps == 3 * -(-count // 4)
+    with pytest.raises(DataError, match="not TensorDataset"):
+        train(torch.utils.data.TensorDataset(torch.zeros(2)))
