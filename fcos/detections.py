@@ -123,8 +123,10 @@ class Detections:
                 value = torch.tensor(np.asarray(value), dtype=kind)
                 object.__setattr__(self, name, value.reshape(-1, 4) if name == "boxes" and not len(value) else value)
         count = len(self.boxes)
-        points = torch.full((count,), -1) if self.points is None else torch.as_tensor(self.points)
-        object.__setattr__(self, "points", points)
+        none = torch.full((count,), -1, device=self.boxes.device)
+        object.__setattr__(self, "points", none if self.points is None else torch.as_tensor(self.points))
+        if self.track_ids is not None:
+            object.__setattr__(self, "track_ids", torch.as_tensor(self.track_ids))
         if self.boxes.shape != (count, 4):
             raise ValueError(f"boxes must be [D,4], not {tuple(self.boxes.shape)}")
         for name in ("scores", "labels", "points"):

@@ -55,8 +55,8 @@ _ACROSS = Kind(
     "delete one of each pair, best the one in val or test",
 )
 _SHARED = Kind(
-    "files that two splits list",
-    "file that two splits list",
+    "cases of one file in the lists of two splits",
+    "case of one file in the lists of two splits",
     "take each off one of the two lists; or remove val from the data file, and training keeps a tenth of train back",
 )
 _WITHIN = Kind(

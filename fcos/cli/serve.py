@@ -100,9 +100,11 @@ def command(
     token = os.environ.get("FCOS_TOKEN") or None
     if not host.strip():
         raise FcosError("--host is empty; give an address, such as 127.0.0.1 or 0.0.0.0 for all")
-    for option, address in (("--label-studio", label_studio), *(("--cors", page) for page in cors or ())):
-        if address is not None and address != "*" and not address.startswith(("http://", "https://")):
-            raise FcosError(f"{option} {address!r} is no address; write it with http:// or https:// in front")
+    if label_studio is not None and not label_studio.startswith(("http://", "https://")):
+        raise FcosError(f"--label-studio {label_studio!r} is no address; write it with http:// or https:// in front")
+    for page in cors or ():
+        if page not in ("*", "null") and "://" not in page:
+            raise FcosError(f"--cors {page!r} is no address of a page; write it with http:// or https:// in front")
     options = ServeOptions(
         tuple([*things, *(model or [])] or ["fcos-lite0"]),
         tuple(overrides),

@@ -48,7 +48,8 @@ class Raster:
         kinds = [band.name for band in self._file.colorinterp]
         odd = ("palette" in kinds and "numbers of a palette") or ("alpha" in kinds and "transparent")
         tags = _tags(path)
-        self._negative = tags.get(_PHOTOMETRIC) == 0  # white is 0
+        # white is 0; of 16 bits `read_image` leaves it so
+        self._negative = tags.get(_PHOTOMETRIC) == 0 and kind == "uint8"
         if odd or tags.get(_ORIENTATION, 1) not in (0, 1):
             what = f"its pixels are {odd}" if odd else "it is to be turned (EXIF orientation)"
             raise ImageError(f"cannot read {path} in tiles: {what}; write it as plain RGB, upright")

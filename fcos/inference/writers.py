@@ -162,6 +162,7 @@ class Writer:
         self._rows: list[dict[str, Any]] = []
         self._images: list[dict[str, Any]] = []
         self._seen: list[Detections] = []  # for the table
+        self._done = False  # the COCO results are written
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: deque[tuple[int, Future[None]]] = deque()  # pixels, and their writing
 
@@ -193,6 +194,7 @@ class Writer:
                 self._pending.popleft()[1].result()
         if self.outputs.coco is not None:
             self._results(self.outputs.coco)
+            self._done = True
         if self.outputs.csv is not None:
             write_whole(self.outputs.csv, table(self._seen))
 
@@ -209,7 +211,7 @@ class Writer:
             yield
             self.close()
         except (KeyboardInterrupt, FcosError):
-            if self.outputs.coco is not None and self._images:
+            if self.outputs.coco is not None and self._images and not self._done:
                 place = self.outputs.coco.with_suffix(".partial.json")
                 self._results(place)
                 say(f"{place} has the results so far, of {plural(len(self._images), 'image')}")
@@ -235,7 +237,10 @@ class Writer:
         return ".png" if self.paths[number].suffix.lower() == ".png" else ".jpg"
 
     def _keep_sources(self) -> None:
-        """FcosError where one of the images would be written over."""
+        """FcosError where one of the images would be written over, or one result by another."""
+        named = [place for place in (self.outputs.file, self.outputs.coco, self.outputs.csv) if place is not None]
+        if len({real(place) for place in named}) < len(named):
+            raise FcosError(f"{named[-1]} is named for two results; give each a file of its own")
         folder, file = self.outputs.folder, self.outputs.file
         targets = [place for place in (file, self.outputs.csv) if place is not None]
         if folder is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
     from ..version import __version__
 
     return {
-        "command": " ".join(["fcos", *sys.argv[1:]]),
+        "command": shlex.join(["fcos", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "fcos": __version__,
         "commit": _commit(),

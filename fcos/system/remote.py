@@ -278,7 +278,9 @@ def _web_stream(files: Any, url: str) -> Any:
     """A file of a web server as it comes in. (`files.open` would ask for its size first, and take a server's fault for
     a file that is not there.)"""
     session = require("fsspec.asyn", "cloud").sync(files.loop, files.set_session)
-    return require("fsspec.implementations.http", "cloud").HTTPStreamFile(files, url, loop=files.loop, session=session)
+    return require("fsspec.implementations.http", "cloud").HTTPStreamFile(
+        files, url, loop=files.loop, session=session, **files.kwargs
+    )
 
 
 def _trying(once: Callable[[], T], what: str, kind: type[FcosError], url: str) -> T:

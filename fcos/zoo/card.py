@@ -136,11 +136,19 @@ def recipe(run: Path) -> dict[str, Any]:
 
 def _without_folders(command: str) -> str:
     """A command whose paths and addresses are the last names of them."""
+    lexer = shlex.shlex(command, posix=True)
+    lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", ""  # a backslash is of a path of Windows
     try:
-        words = shlex.split(command)
+        words = list(lexer)
     except ValueError:  # an open quotation mark
         words = command.split()
-    return shlex.join(re.sub(r"[^=,]*[/\\](?=[^/\\])", "", word.rstrip("/\\")) for word in words)
+    return shlex.join(map(_last_name, words))
+
+
+def _last_name(word: str) -> str:
+    option, path = re.fullmatch(r"((?:--?)?[\w.-]+=)?(.*)", word, re.DOTALL).groups()  # type: ignore[union-attr]
+    path = path.partition("?")[0] if "://" in path else path  # behind it there may be a key
+    return (option or "") + re.sub(r".*[/\\](?=[^/\\])", "", path.rstrip("/\\"), flags=re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -33,16 +33,18 @@ def find_weights(name: str | Path) -> Path:
     if remote.is_remote(name):
         return _from_far(remote.url_of(name))
     path = Path(name).expanduser()
-    if path.is_dir() and format_of(path) is None:
+    if path.is_dir():
         for candidate in _WEIGHTS:
             if (path / candidate).is_file():
                 return path / candidate
+        if format_of(path) is not None:  # .mlpackage
+            return path
         inside = sorted({p.parent for p in path.glob("*/*.safetensors") if p.name in _WEIGHTS})
         hint = f"; did you mean {inside[0]}?" if inside else ""
         if served := next(path.glob("*/model.onnx"), None):
             hint = f"; it is a folder for Triton, and {served} is the model"
         raise ModelError(f"{path} holds neither {' nor '.join(_WEIGHTS)}{hint}")
-    if path.exists():
+    if path.is_file():
         return path
     if path.suffix:
         raise ModelError(f"there is no model file {path}{or_near(path)}")

@@ -212,7 +212,7 @@ def test_one_file_in_two_splits_is_a_leak_unless_one_is_a_part_of_the_other(tmp_
         second: dataset([record(k, [], files[k]) for k in (1, 2)], second),
     }
     found = {f.kind.many: f.count for f in findings.in_images(splits)}
-    assert found["files that two splits list"] == pairs
+    assert found["cases of one file in the lists of two splits"] == pairs
 
 
 def test_a_box_marked_twice():

@@ -154,13 +154,30 @@ def test_exports_of_label_studio_find_the_images_that_were_uploaded(to, tmp_path
 
 
 @pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
-def test_two_uploads_of_one_name_are_not_told_apart(to, tmp_path):
-    """Nobody knows which of them the image is: it gets no boxes of either."""
-    stems = ["0a1b2c3d-cat", "4e5f6a7b-cat", "33333333-dog"]
+@pytest.mark.parametrize(
+    ("stems", "boxes"),
+    [
+        (["0a1b2c3d-cat", "4e5f6a7b-cat", "33333333-dog"], {"dog.jpg": 1}),  # nobody knows which cat.jpg is
+        (["0a1b2c3d-cat", "cat", "33333333-dog"], {"cat.jpg": 1, "dog.jpg": 1}),  # its own file has it
+        (["0a1b2c3d-cat", "4e5f6a7b-cat", "cat"], {"cat.jpg": 1}),
+        (["20240101-cat", "cat", "dog"], {"cat.jpg": 1, "dog.jpg": 1}),  # a date
+    ],
+)
+def test_an_image_has_the_boxes_of_one_file(to, stems, boxes, tmp_path):
     put(tmp_path, _upload_files(to, stems), ["images/cat.jpg", "images/dog.jpg"])
     found = {r.path.name: len(r.boxes) for r in open_dataset(tmp_path).records}
-    assert found.pop("dog.jpg") == 1
-    assert not any(found.values())
+    assert {name: count for name, count in found.items() if count} == boxes
+
+
+def test_two_uploads_alone_give_their_image_no_boxes(tmp_path):
+    put(tmp_path / "voc", _upload_files("voc", [*_UPLOADS[:1], "4e5f6a7b-cat"]), ["images/cat.jpg"])
+    assert not any(r.path for r in open_dataset(tmp_path / "voc").records)  # only annotations are left
+    for k, stem in enumerate(["0a1b2c3d-cat", "4e5f6a7b-cat", "33333333-dog"]):
+        box = {"x": 10, "y": 20, "width": 30, "height": 40, "rectanglelabels": ["dog"]}
+        task = {"data": {"image": f"/data/upload/{k}/{stem}.jpg"}, "annotations": [{"result": [{"value": box}]}]}
+        put(tmp_path / "two", {f"p{k}.json": [task]}, [])
+    put(tmp_path / "two", {}, ["cat.jpg", "dog.jpg"])
+    assert [r.path.name for r in open_dataset(tmp_path / "two").records if r.path] == ["dog.jpg"]
 
 
 @pytest.mark.parametrize("to", ["yolo", "coco", "csv", "labelstudio", "createml", "openimages"])

@@ -117,6 +117,11 @@ def test_an_image_that_cannot_be_written_leaves_the_results_so_far(tmp_path, cap
     assert "r.partial.json has the results so far, of 2 images" in capsys.readouterr().err
 
 
+def test_one_file_for_two_results_is_refused(tmp_path):
+    with pytest.raises(FcosError, match="is named for two results"):
+        Writer(Outputs(None, tmp_path / "a.csv", csv=tmp_path / "a.csv"), [tmp_path / "a.jpg"], CLASSES)
+
+
 def test_the_one_file_is_drawn_on_the_pixels_that_were_looked_at(tmp_path):
     """Of a large image a smaller copy; its file is not decoded again."""
     writer = Writer(Outputs(None, tmp_path / "found.png"), [tmp_path / "missing.tif"], CLASSES)

@@ -181,6 +181,9 @@ def test_facts_of_the_wrong_kind_end_in_a_line(tmp_path, text):
         ("fcos train ~me/secret/voc/ data.size=320", "fcos train voc data.size=320"),
         ("fcos train s3://bucket/x --init=/home/me/w.safetensors", "fcos train x --init=w.safetensors"),
         ("fcos train '/home/me/my data/voc'", "fcos train voc"),
+        ("fcos train '/home/Doe, John/voc' 'data.classes=[\"a\"]'", "fcos train voc 'data.classes=[\"a\"]'"),
+        ("fcos train 's3://bucket/x?sig=SECRET'", "fcos train x"),
+        (r"fcos train C:\Users\bob\clients\voc --out=D:\runs\x", "fcos train voc --out=x"),
     ],
 )
 def test_nobody_learns_where_the_data_lay(command, told, tmp_path):

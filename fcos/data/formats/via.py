@@ -48,7 +48,7 @@ def _sniff(probe: Probe) -> bool:
     if probe.suffix == ".csv":
         return bool(probe.lines) and all(column in probe.lines[0] for column in _COLUMNS)
     value = mapping(probe.json)
-    third = all(isinstance(value.get(key), dict) for key in ("project", "attribute", "file", "metadata"))
+    third = "pid" in mapping(value.get("project")) and {"attribute", "file"} <= set(value)
     first = mapping(next(iter(mapping(value.get(_PROJECT, value)).values()), None))
     return third or _PROJECT in value or {"filename", "size", "regions"} <= set(first)
 
@@ -208,6 +208,8 @@ def _box(shape: dict[str, Any]) -> Box | None:
 def _half_sides(rx: float, ry: float, shape: dict[str, Any]) -> tuple[float, float]:
     """Half of the sides of the box around an ellipse that may be turned (`theta`, in radians)."""
     theta = number(shape.get("theta", 0))
+    if not math.isfinite(theta):
+        return NAN, NAN
     return (
         math.hypot(rx * math.cos(theta), ry * math.sin(theta)),
         math.hypot(rx * math.sin(theta), ry * math.cos(theta)),

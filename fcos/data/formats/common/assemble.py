@@ -253,7 +253,9 @@ def _check_boxes(images: list[ImageFile], sizes: np.ndarray, rows: Rows, problem
     if (keep & over).any():
         first, *others = map(int, np.flatnonzero(keep & over)[:EXAMPLES])
         problems.warn(kinds.PARTLY_OUTSIDE, name(first), int((keep & over).sum()), map(name, others))
-        if misread := _misread(rows.boxes[finite], height[finite], width[finite]):
+        # where a file has corners they are no misread sizes
+        misread = None if rows.extent is None else _misread(rows.boxes[finite], height[finite], width[finite])
+        if misread:
             problems.warn(misread, name(first), int((keep & over).sum()), map(name, others))
     return rows.select(keep)
 

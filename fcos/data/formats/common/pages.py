@@ -8,7 +8,7 @@ what cannot be used. The checks of boxes and images are those of `assemble.py`.
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -30,7 +30,7 @@ from ...splits import ORDER, split_of_file
 from ...tree import Tree
 from .assemble import ImageFile, Problems, Rows, assemble, check_classes
 from .lists import share_out, told
-from .pairing import clean_name, folder_key, uploaded
+from .pairing import clean_name, count_uploads, folder_key, uploaded
 
 Box = tuple[float, float, float, float]
 ANY = "*any class*"  # the class of a region that is to be ignored whatever the class is
@@ -139,9 +139,10 @@ class Reading:
 
     def _parts_of_images(self) -> tuple[dict[str, list[_Entry]], tuple[Note, ...]]:
         tree = self.tree
-        entries = _one_each([_Entry(f, tree.pair(f), "") for f in self.files])
-        if not any(e.image for e in entries):  # the files name their images, perhaps otherwise than themselves
-            entries = [self._by_stated_name(e) for e in entries] if len(tree.images) else entries
+        paired = [_Entry(f, tree.pair(f), "") for f in self.files]
+        entries = _one_each(paired)
+        if not any(e.image for e in paired):  # the files name their images, perhaps otherwise than themselves
+            entries = _one_each([self._by_stated_name(e) for e in entries]) if len(tree.images) else entries
         named = self._listed(entries)
         listed, notes = share_out(named, entries, tree.lists, self._split_of, lambda e: str(e.file))
         if listed:
@@ -256,6 +257,8 @@ class Reading:
         draft = _Draft(self, problems)
         owner: dict[str, Path] = {}
         used: set[Path] = set()
+        every = {clean_name(p.name, file) for file in self.files for p in self.pages(file) if p.path is None}
+        uploads = count_uploads(every)
         for file in files:
             pages = [p for p in self.pages(file) if not p.split or p.split == split]
             names = [self._path_name(p.path) if p.path else clean_name(p.name, file) for p in pages]
@@ -267,7 +270,7 @@ class Reading:
             wanted = split if split != "all" else None
             paths = [p.path for p in pages]
             if None in paths:  # the format has unpacked the others
-                found = self.tree.images.locate(names, file, wanted)
+                found = self.tree.images.locate(names, file, wanted, uploads)
                 paths = [known or there for known, there in zip(paths, found, strict=True)]
             alone = not any(paths)
             if pages and alone:
@@ -294,10 +297,26 @@ class Reading:
 
 
 def _one_each(entries: list[_Entry]) -> list[_Entry]:
-    """No image for files that would share one under names of uploads: they are of several images of one name."""
-    claims = Counter(e.image for e in entries if e.image and e.file and uploaded(stem_of(e.file)))
-    doubtful = {image for image, count in claims.items() if count > 1}
-    return [e._replace(image=None) if e.image in doubtful else e for e in entries] if doubtful else entries
+    """No image for a file that has it by the name of an upload, where it is another file's own or that of two uploads:
+    they are of several images of one name."""
+    claims: dict[Path, list[int]] = defaultdict(list)
+    for k, entry in enumerate(entries):
+        if entry.image is not None:
+            claims[entry.image].append(k)
+    result = list(entries)
+    for image, ks in claims.items():
+        foreign = [k for k in ks if _named(entries[k]).casefold() != image.stem.casefold()]
+        uploads = [k for k in foreign if uploaded(_named(entries[k]))]
+        if len(ks) > 1:
+            for k in uploads:
+                result[k] = entries[k]._replace(image=None)
+    return result
+
+
+def _named(entry: _Entry) -> str:
+    """The stem by which an entry has its image: of the name that its file states, or of the file."""
+    name = entry.name or (entry.file.name if entry.file else "")
+    return stem_of(Path(name.rpartition("/")[2]))
 
 
 class _Draft:

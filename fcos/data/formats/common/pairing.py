@@ -28,6 +28,12 @@ def uploaded(stem: str) -> str:
     return as_uploaded(match[1]) if match else ""
 
 
+def count_uploads(names: Iterable[str]) -> Counter[str]:
+    """How many different names there are of each that was uploaded, and of each that was not and is called so."""
+    stems = {os.path.splitext(name.rpartition("/")[2])[0].casefold() for name in names}
+    return Counter(uploaded(stem) or as_uploaded(stem) for stem in stems)
+
+
 def as_uploaded(stem: str) -> str:
     """A stem in the letters that Label Studio keeps, in lower case: spaces become _, brackets and such are left out."""
     return _LOST.sub("", stem.strip().replace(" ", "_")).casefold()
@@ -128,19 +134,21 @@ class Images:
         """The split that the folders of each image name."""
         return {path: self.split(index) for index, path in enumerate(self.paths)}
 
-    def locate(self, names: Sequence[str], near: Path, split: str | None) -> list[Path | None]:
+    def locate(
+        self, names: Sequence[str], near: Path, split: str | None, uploads: Mapping[str, int] | None = None
+    ) -> list[Path | None]:
         """Where the images are that a file names.
 
         They are taken from the one folder that holds most of them. What is left is taken from others: where the image
         lies in all folders of the name, if there is such a one. Folders of another split are left alone. A suffix or a
-        letter's case may differ.
+        letter's case may differ. uploads: `count_uploads` of all names of the set; left out, of these.
         """
         groups: dict[str, list[int]] = defaultdict(list)  # the numbers of names that differ in their folders alone
         for k, name in enumerate(names):
             groups[name.rpartition("/")[2].casefold()].append(k)
         home = near.relative_to(self.root).parts if near.is_relative_to(self.root) else ()
         asked = [_folded(name.split("/")[:-1]) for name in names]
-        uploads = Counter(uploaded(os.path.splitext(key)[0]) for key in groups)
+        uploads = count_uploads(names) if uploads is None else uploads
         hits = {key: _Hits(self._relative, self._called(key, uploads)) for key in groups}
         votes = Counter(base for key, ks in groups.items() for base in hits[key].votes([asked[k] for k in ks]))
         free = {base for base in votes if not _conflict(split, _split_in(base))}
