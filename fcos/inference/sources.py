@@ -20,6 +20,7 @@ from ..system.files import files_below, folders_below
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+PIXELS_AHEAD = 178_000_000  # of the images that are held decoded at once; one larger image is held alone
 Source: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Tensor | Image"
 
 

@@ -23,12 +23,12 @@ from .changeover import ChangeOver
 from .composite import Composite
 from .detector import Detector
 from .large import open_windows
+from .sources import PIXELS_AHEAD
 from .tiles import Held, Windows
 
 _Reading = tuple[Path, Future[np.ndarray | Windows]]
 _Detected = tuple[Path, np.ndarray, Detections | ImageError]  # pixels, and what is in them
 _AHEAD = 4  # images decoded while the network works
-PIXELS_AHEAD = 178_000_000  # of the images that are held decoded at once; one larger image is held alone
 _DRAWN = 4096  # longer side in pixels of what is drawn of a large image
 _TOGETHER = 8  # images in a pass of a GPU
 _LANES = 4  # more take memory for little

@@ -29,8 +29,7 @@ from ..system.files import file_name
 from ..system.readers import open_file
 from ..system.remote import is_remote
 from ..types import Detections
-from .sources import expanded
-from .stream import PIXELS_AHEAD
+from .sources import PIXELS_AHEAD, expanded
 
 if TYPE_CHECKING:
     from .composite import Composite

@@ -25,7 +25,8 @@ from ..system.stderr import say
 from ..system.terminal import plural
 from ..types import Classes, Detections
 from .dataset import as_in_file
-from .stream import _AHEAD, PIXELS_AHEAD
+from .sources import PIXELS_AHEAD
+from .stream import _AHEAD
 
 SUFFIXES = (*DRAWN, *WRITTEN)  # of the one file that one image may become
 _LONGEST = 200  # bytes of a name: file systems take 255, and there is more to it than the stem

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from ..errors import FcosError
 from ..inference.detector import Detector
 from ..inference.load import load
-from ..inference.sources import load_source
-from ..inference.stream import PIXELS_AHEAD, pick_lanes
+from ..inference.sources import PIXELS_AHEAD, load_source
+from ..inference.stream import pick_lanes
 from ..system.terminal import plural
 from ..types import Detections
 from .intake import check_size
