@@ -386,19 +386,20 @@ class Results(list[Detections]):
         return as_png(some.draw()) if some and all(d._drawable() for d in some) else None
 
 
-def table(several: Iterable[Detections]) -> str:
-    """A row for each detection of several images, as CSV: file, name, score 0..1, x1, y1, x2, y2 in pixels, label."""
-    head = ("file", "name", "score", "x1", "y1", "x2", "y2", "label")
-    return csv_text(head, ((each.source or "", *row) for each in several for row in each._cells()))
+def table(several: Iterable[Detections], head: bool = True) -> str:
+    """A row for each detection of several images, as CSV: file, name, score 0..1, x1, y1, x2, y2 in pixels, label.
+    head: their names in front."""
+    names = ("file", "name", "score", "x1", "y1", "x2", "y2", "label") if head else ()
+    return csv_text(names, ((each.source or "", *row) for each in several for row in each._cells()))
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as CSV."""
+    """A table as CSV, without a head where there is none."""
     import csv
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
+    writer.writerows([head] if head else [])
     writer.writerows(rows)
     return text.getvalue()
 

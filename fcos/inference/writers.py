@@ -162,7 +162,7 @@ class Writer:
         self._keep_sources()
         self._rows: list[dict[str, Any]] = []
         self._images: list[dict[str, Any]] = []
-        self._seen: list[Detections] = []  # for the table
+        self._table = [table(())]  # its head, and the rows of each image
         self._done = False  # the COCO results are written
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: deque[tuple[int, Future[None]]] = deque()  # pixels, and their writing
@@ -180,7 +180,7 @@ class Writer:
             self.foreign += len(told) - len(own)
             self._rows += own.to_coco(id, [-1 if k is None else k for k in self.ids.categories])
         if self.outputs.csv is not None:
-            self._seen.append(detections)
+            self._table.append(table([detections], head=False))
         self._pending.append(
             (image.shape[0] * image.shape[1], self._pool.submit(self._write, number, image, detections))
         )
@@ -197,7 +197,7 @@ class Writer:
             self._results(self.outputs.coco)
             self._done = True
         if self.outputs.csv is not None:
-            write_whole(self.outputs.csv, table(self._seen))
+            write_whole(self.outputs.csv, "".join(self._table))
 
     def _results(self, file: Path) -> None:
         with whole_set():
@@ -216,9 +216,9 @@ class Writer:
                 place = self.outputs.coco.with_suffix(".partial.json")
                 self._results(place)
                 say(f"{place} has the results so far, of {plural(len(self._images), 'image')}")
-            if self.outputs.csv is not None and self._seen:
-                place = write_whole(self.outputs.csv.with_suffix(".partial.csv"), table(self._seen))
-                say(f"{place} has the rows so far, of {plural(len(self._seen), 'image')}")
+            if self.outputs.csv is not None and len(self._table) > 1:
+                place = write_whole(self.outputs.csv.with_suffix(".partial.csv"), "".join(self._table))
+                say(f"{place} has the rows so far, of {plural(len(self._table) - 1, 'image')}")
             raise
 
     def _write(self, number: int, image: np.ndarray, detections: Detections) -> None:
