@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from tiny import fcos, make_shapes
 
 import fcos as fcos_package
-from fcos.config import Config
+from fcos.cli.common import _LEARNING
+from fcos.config import Config, DataConfig
 from fcos.export.about import About
 from fcos.export.formats import torchscript
 from fcos.types import Classes
@@ -339,3 +340,10 @@ def test_a_warning_of_the_program_itself_is_one_line(capsys, monkeypatch):
         _, _, err = fcos(capsys, "config", "fcos-lite0")
     assert "fcos: note: skipped: a.jpg\n" in err
     assert "ahead.py" not in err
+
+
+def test_settings_of_training_are_settings():
+    """Those that predict refuses; a name that is gone would let its successor through."""
+    assert set(_LEARNING) < set(DataConfig.model_fields)
+    used = {"size", "max_size", "tile", "divisor", "resample", "round", "padding", "inclusive_boxes"}
+    assert set(DataConfig.model_fields) - set(_LEARNING) == used | {"learned_side", "learned_boxes"}
