@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -248,6 +248,12 @@ class Reading:
         self._one_split = len(parts) == 1
         return {s: partial(self._read_files, s, parts[s]) for s in in_order(parts)}
 
+    @cached_property
+    def _uploads(self) -> Mapping[str, int]:
+        """`count_uploads` of all names of the set."""
+        pages = ((file, page) for file in self.files for page in self.pages(file))
+        return count_uploads({clean_name(page.name, file) for file, page in pages if page.path is None})
+
     def _path_name(self, path: Path) -> str:
         root = self.tree.images.root
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
@@ -257,8 +263,6 @@ class Reading:
         draft = _Draft(self, problems)
         owner: dict[str, Path] = {}
         used: set[Path] = set()
-        every = {clean_name(p.name, file) for file in self.files for p in self.pages(file) if p.path is None}
-        uploads = count_uploads(every)
         for file in files:
             pages = [p for p in self.pages(file) if not p.split or p.split == split]
             names = [self._path_name(p.path) if p.path else clean_name(p.name, file) for p in pages]
@@ -270,7 +274,7 @@ class Reading:
             wanted = split if split != "all" else None
             paths = [p.path for p in pages]
             if None in paths:  # the format has unpacked the others
-                found = self.tree.images.locate(names, file, wanted, uploads)
+                found = self.tree.images.locate(names, file, wanted, lambda: self._uploads)
                 paths = [known or there for known, there in zip(paths, found, strict=True)]
             alone = not any(paths)
             if pages and alone:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -94,17 +94,16 @@ class Images:
         table.pop("", None)
         return table
 
-    def _called(self, name: str, uploads: Mapping[str, int]) -> list[int]:
+    def _called(self, name: str, uploads: Callable[[], Mapping[str, int]]) -> list[int]:
         """The images of that name (without folders, folded), else of that stem, else those that were uploaded under it
         and have their own names here; none where two names of `uploads`, how many there are of each, mean one image."""
         stem = os.path.splitext(name)[0]
+        found = self._by_name.get(name) or self._by_stem.get(stem)
+        if found or not ("%" in stem or "-" in stem):  # most
+            return found or []
         before = uploaded(stem)
-        return (
-            self._by_name.get(name)
-            or self._by_stem.get(stem)
-            or self._by_stem.get(unquote(stem).casefold())
-            or (self._by_upload.get(before, []) if before and uploads.get(before, 1) == 1 else [])
-        )
+        alike = self._by_stem.get(unquote(stem).casefold()) or self._by_upload.get(before, [])
+        return alike if not before or uploads().get(before, 1) == 1 else []
 
     def pair(self, folders: Sequence[str], stem: str) -> Path | None:
         """The image that belongs to an annotation file: same stem, in the parallel folder, or the only one so called.
@@ -135,7 +134,11 @@ class Images:
         return {path: self.split(index) for index, path in enumerate(self.paths)}
 
     def locate(
-        self, names: Sequence[str], near: Path, split: str | None, uploads: Mapping[str, int] | None = None
+        self,
+        names: Sequence[str],
+        near: Path,
+        split: str | None,
+        uploads: Callable[[], Mapping[str, int]] | None = None,
     ) -> list[Path | None]:
         """Where the images are that a file names.
 
@@ -148,7 +151,7 @@ class Images:
             groups[name.rpartition("/")[2].casefold()].append(k)
         home = near.relative_to(self.root).parts if near.is_relative_to(self.root) else ()
         asked = [_folded(name.split("/")[:-1]) for name in names]
-        uploads = count_uploads(names) if uploads is None else uploads
+        uploads = uploads or cache(lambda: count_uploads(names))
         hits = {key: _Hits(self._relative, self._called(key, uploads)) for key in groups}
         votes = Counter(base for key, ks in groups.items() for base in hits[key].votes([asked[k] for k in ks]))
         free = {base for base in votes if not _conflict(split, _split_in(base))}
