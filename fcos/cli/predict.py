@@ -324,7 +324,8 @@ def _video(
     """Detect in a video: a drawn one and JSON lines, `out` with a suffix each. rhythm: each Nth frame, frames in a
     pass. ended: gets the signal that ended a live source. Whether it broke off."""
     from ..inference.scores import of_classes
-    from ..inference.video import Frame, Reader, called, frame_line, stream
+    from ..inference.video import Frame, Reader, called, frame_line
+    from ..inference.video_stream import stream
     from ..show.frames import Painter, VideoFiles, write_frames
     from ..system.remote import is_remote
     from ..system.terminal import Bar, plural

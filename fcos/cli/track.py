@@ -106,7 +106,8 @@ def command(
     from ..inference.composite import Looks, tile_of
     from ..inference.load import load_together
     from ..inference.scores import of_classes, only
-    from ..inference.video import Frame, Reader, called, frame_line, stream
+    from ..inference.video import Frame, Reader, called, frame_line
+    from ..inference.video_stream import stream
     from ..show.frames import Painter, VideoFiles, write_frames
     from ..system.files import check_folder
     from ..system.remote import is_remote

@@ -195,7 +195,8 @@ class Detector:
         """Frames of a video file, camera (a number), stream (an address) or any iterable of uint8 [H,W,3] RGB arrays,
         with their detections: `Frame(index, time, image, detections)`. `every` N: each Nth frame only. A live source
         gives its newest frame, a file every one. Raises VideoError for what cannot be opened."""
-        from .video import Reader, stream
+        from .video import Reader
+        from .video_stream import stream
 
         with Reader(source) as reader:
             for frame in stream(compose((self,), Looks(OWN)), reader, every=every, batch=batch, score=score):

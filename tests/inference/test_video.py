@@ -20,8 +20,9 @@ from PIL import Image
 from tiny import fcos, tiny_config
 
 from fcos.errors import ImageError
-from fcos.inference import video, video_writing
-from fcos.inference.video import Frame, Reader, VideoError, ahead, frame_line, is_video, stream, videos_apart
+from fcos.inference import video, video_stream, video_writing
+from fcos.inference.video import Frame, Reader, VideoError, frame_line, is_video, videos_apart
+from fcos.inference.video_stream import ahead, stream
 from fcos.inference.video_writing import write_video
 from fcos.network import weights
 from fcos.show.frames import Painter, VideoFiles, write_frames
@@ -129,7 +130,7 @@ def test_arrays_are_a_source_too():
 def test_of_a_long_gap_between_two_detections_few_frames_are_held(batch, monkeypatch):
     """Not all that lie between, which may be minutes."""
     given = 0
-    monkeypatch.setattr(video, "PIXELS_AHEAD", 20 * 48 * 64)
+    monkeypatch.setattr(video_stream, "PIXELS_AHEAD", 20 * 48 * 64)
 
     def frames():
         nonlocal given

@@ -1,0 +1,152 @@
+"""Detections of moving images: frames are read while the network works, and what was found comes out in their order."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import ConfigError
+from ..types import Detections
+from .sources import PIXELS_AHEAD
+from .video import Frame, Pixels, Reader
+
+if TYPE_CHECKING:
+    from .composite import Composite
+    from .detector import Detector
+
+_AHEAD = 4  # frames read while the network works
+
+T = TypeVar("T")
+
+
+def stream(
+    detector: Detector | Composite,
+    frames: Iterable[Frame],
+    *,
+    every: int = 1,
+    batch: int = 1,
+    score: float | None = None,
+) -> Iterator[Frame]:
+    """`frames` with their detections, in order. Reading runs ahead of the network, the network ahead of the caller,
+    but not on a live source, of which a frame is taken when a lane is free for it; `batch` frames share a pass, and as
+    many passes run at once as the detector has lanes. With `every` N only each Nth frame is detected in, and the others
+    come through with None. score: the lowest kept; None: what the model shows. Of what lies between no more is held
+    than of images that are read ahead; a pass may be sent with fewer frames then.
+    """
+    if every < 1 or batch < 1:
+        raise ConfigError(f"every={every}, batch={batch}: give 1 or more")
+    lowest = detector.shown if score is None else score
+    live = isinstance(frames, Reader) and frames.info.live
+    lanes = max(1, detector.placement.lanes)
+    most = lanes - 1 if live else lanes  # passes that may be under way while the next is prepared
+    with ThreadPoolExecutor(lanes) as workers:
+        held: deque[tuple[Frame, _Pass | None]] = deque()  # in order, with the pass that a frame has a part in
+        filling, under_way = _Pass(), 0
+        skipped = 0  # pixels of the frames between that wait
+        waiting = iter(frames) if live else ahead(frames, _AHEAD + batch)
+
+        def send() -> None:
+            nonlocal filling, under_way
+            names = [None] * len(filling.images)
+            filling.done = workers.submit(detector.detect, filling.images, names, lowest, batch)
+            filling, under_way = _Pass(), under_way + 1
+
+        def leaving(over: bool = False) -> Iterator[Frame]:
+            """What is done; and what is under way where that is too much, or nothing more comes."""
+            nonlocal under_way, skipped
+            while held:
+                frame, one = held[0]
+                if one is None:
+                    skipped -= frame.image.shape[0] * frame.image.shape[1]
+                    yield held.popleft()[0]
+                    continue
+                wait = over or under_way > most or skipped > PIXELS_AHEAD
+                if one.done is None or not (wait or one.done.done()):
+                    return
+                detections = one.done.result()[one.taken]
+                one.taken += 1
+                under_way -= one.taken == len(one.images)
+                held.popleft()
+                yield Frame(frame.index, frame.time, frame.image, detections)
+
+        try:
+            for frame in waiting:
+                chosen = frame.index % every == 0
+                held.append((frame, filling if chosen else None))
+                if chosen:
+                    filling.images.append(frame.image)
+                    if len(filling.images) == batch:
+                        send()
+                else:
+                    skipped += frame.image.shape[0] * frame.image.shape[1]
+                    if skipped > PIXELS_AHEAD and not under_way and filling.images:
+                        send()
+                yield from leaving()
+            if filling.images:
+                send()
+            yield from leaving(over=True)
+        finally:
+            if isinstance(waiting, ahead):
+                waiting.close()
+            for _, one in held:
+                if one is not None and one.done is not None:
+                    one.done.cancel()
+
+
+@dataclass
+class _Pass:
+    """Images of frames that share a forward pass, what comes of them, and how many of the results are taken."""
+
+    images: list[Pixels] = field(default_factory=list)
+    done: Future[list[Detections]] | None = None
+    taken: int = 0
+
+
+class ahead(Iterator[T]):
+    """The items of an iterable, read in a thread that stays up to `count` ahead; its errors come out here."""
+
+    def __init__(self, items: Iterable[T], count: int) -> None:
+        self._queue: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=max(1, count))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(items,), daemon=True)
+        self._thread.start()
+        self._over = False
+
+    def _read(self, items: Iterable[T]) -> None:
+        try:
+            for item in items:
+                if not self._give((True, item)):
+                    return
+            self._give((False, None))
+        except BaseException as error:  # the caller's thread raises it
+            self._give((False, error))
+
+    def _give(self, item: tuple[bool, Any]) -> bool:
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Full):
+                self._queue.put(item, timeout=0.1)
+                return True
+        return False
+
+    def __next__(self) -> T:
+        if self._over:
+            raise StopIteration
+        more, item = self._queue.get()
+        if more:
+            result: T = item
+            return result
+        self._over = True
+        if item is not None:
+            raise item
+        raise StopIteration
+
+    def close(self) -> None:
+        """Read no more."""
+        self._stop.set()
+        self._over = True
