@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import FcosError, did_you_mean, require
-from .system.files import write_whole
+from .system.files import csv_text, write_whole
 
 if TYPE_CHECKING:
     import pandas
@@ -312,7 +312,7 @@ class Detections:
         raise FcosError(f"cannot write {path}: detections become .jpg, .png, .json, .txt (YOLO) or .csv")
 
     def _csv(self) -> str:
-        return csv_text(("name", "score", "x1", "y1", "x2", "y2", "label"), self._cells())
+        return csv_text([("name", "score", "x1", "y1", "x2", "y2", "label"), *self._cells()])
 
     def _cells(self) -> Iterator[tuple[object, ...]]:
         return ((d.name, f"{d.score:.4f}", *(f"{v:.2f}" for v in d.box), d.label) for d in self)
@@ -389,19 +389,8 @@ class Results(list[Detections]):
 def table(several: Iterable[Detections], head: bool = True) -> str:
     """A row for each detection of several images, as CSV: file, name, score 0..1, x1, y1, x2, y2 in pixels, label.
     head: their names in front."""
-    names = ("file", "name", "score", "x1", "y1", "x2", "y2", "label") if head else ()
-    return csv_text(names, ((each.source or "", *row) for each in several for row in each._cells()))
-
-
-def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as CSV, without a head where there is none."""
-    import csv
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([head] if head else [])
-    writer.writerows(rows)
-    return text.getvalue()
+    names = [("file", "name", "score", "x1", "y1", "x2", "y2", "label")] if head else []
+    return csv_text([*names, *((each.source or "", *row) for each in several for row in each._cells())])
 
 
 def _plain(number: int) -> int:

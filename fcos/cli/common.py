@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..data.tree import DataSource
     from ..inference.video import Reader
+    from ..system.stop import StopSignals
 
 _LEARNING = (  # settings of the data that only training and judging use
     *("classes", "single_class", "flip", "vertical_flip", "crop", "crop_scale", "color", "mosaic", "mixup"),
@@ -155,18 +156,14 @@ def check_detecting(overrides: Sequence[str]) -> None:
 
 
 @contextmanager
-def ended_by_signals(reader: Reader, ended: list[int]) -> Iterator[None]:
-    """Within it Ctrl-C and the like are the end of a live source, which has no other: what came before is written, and
-    `ended` gets the signal's number. A second one stops at once."""
+def ended_by_signals(reader: Reader) -> Iterator[StopSignals]:
+    """Within it Ctrl-C and the like are the end of a live source, which has no other: what came before is written. A
+    second one stops at once. `number` of what is given is the signal, 0 for none."""
     from ..system.stop import StopSignals
 
-    if not reader.info.live:
-        yield
-        return
-    with StopSignals(reader.end) as signals:
-        yield
-    if signals.number:
-        ended.append(signals.number)
+    signals = StopSignals(reader.end)
+    with signals if reader.info.live else nullcontext():
+        yield signals
 
 
 def tell_tiles(model: str, tile: int | str | None) -> None:

@@ -237,12 +237,12 @@ def command(
     if classes is not None:
         scores, least = (only(each, classes, detector.classes) for each in (scores, least))
     broken: list[bool] = []
-    ended: list[int] = []
     for source, name in zip(moving, unique_names([Path(f"{called(source)}.mp4") for source in moving]), strict=True):
         place = None if outputs.folder is None else outputs.folder / name
-        broken.append(_video(source, detector, scores, (every, batch), place, as_json, ended))
-        if ended and (len(broken) < len(moving) or paths):  # Ctrl-C is of the command, not of one camera
-            sys.exit(128 + ended[0])
+        broke_off, signal = _video(source, detector, scores, (every, batch), place, as_json)
+        broken.append(broke_off)
+        if signal and (len(broken) < len(moving) or paths):  # it is of the command, not of one camera
+            sys.exit(128 + signal)
     if not paths:
         sys.exit(1 if any(broken) else 0)
     outputs = replace(outputs, inclusive=detector.config.data.inclusive_boxes)
@@ -319,10 +319,9 @@ def _video(
     rhythm: tuple[int, int],
     out: Path | None,
     as_json: bool,
-    ended: list[int],
-) -> bool:
+) -> tuple[bool, int]:
     """Detect in a video: a drawn one and JSON lines, `out` with a suffix each. rhythm: each Nth frame, frames in a
-    pass. ended: gets the signal that ended a live source. Whether it broke off."""
+    pass. Whether it broke off, and the signal that ended a live source, 0 for none."""
     from ..inference.scores import of_classes
     from ..inference.video import Frame, Reader, called, frame_line
     from ..inference.video_stream import stream
@@ -345,7 +344,7 @@ def _video(
             if as_json and frame.detections is not None:
                 typer.echo(frame_line(frame, source))
 
-        with ended_by_signals(reader, ended):
+        with ended_by_signals(reader) as signals:
             outcome = write_frames(shown(), reader.info, files, Painter(), each)
     written = [str(file) for file in (None if outcome.undrawn else files.drawn, files.lines) if file is not None]
     where = f"; written: {', '.join(written)}" if written else ""
@@ -353,7 +352,7 @@ def _video(
     typer.echo(f"{source}: {boxes} in {frames}{where}", err=as_json)
     if reader.broken:
         say(reader.broken)
-    return bool(reader.broken or outcome.undrawn)
+    return bool(reader.broken or outcome.undrawn), signals.number
 
 
 def _outputs(out: Path | None, others: Outputs, as_json: bool, count: int) -> Outputs:

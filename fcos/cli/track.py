@@ -155,7 +155,7 @@ def command(
                 if as_json and frame.detections is not None:
                     typer.echo(frame_line(frame))
 
-            with ended_by_signals(reader, []):
+            with ended_by_signals(reader):
                 outcome = write_frames(frames, reader.info, files, painter, each)
     objects, frames_read = plural(len(outcome.objects), "object"), plural(outcome.frames, "frame")
     typer.echo(f"{objects} in {frames_read}, detected in {outcome.detected}", err=as_json)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...system.files import csv_text
 from ...system.readers import read_text
 from ...system.terminal import plural
 from ..dataset import Dataset, Sources
@@ -145,19 +146,17 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     ignored = sum(int(r.ignore.sum()) for d in splits.values() for r in d.records)
     head = ["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax", *(["ignore"] if ignored else [])]
     for split, dataset in splits.items():
-        buffer = io.StringIO(newline="")
-        table = csv.writer(buffer, lineterminator="\n")
-        table.writerow(head)
+        rows: list[list[object]] = [[*head]]
         for record, name in zip(dataset.records, names_of(dataset), strict=True):
             height, width = record.size
             for (x1, y1, x2, y2), label, ignore in output.rows(record):
                 row = [name, width, height, output.classes.names[label], short(x1), short(y1), short(x2), short(y2)]
-                table.writerow([*row, int(ignore)] if ignored else row)
+                rows.append([*row, int(ignore)] if ignored else row)
             if not len(record.boxes):
                 empty += 1
-                table.writerow([name, width, height, *[""] * (len(head) - 3)])
+                rows.append([name, width, height, *[""] * (len(head) - 3)])
             output.image(record, f"images/{split}/{name}")
-        output.text(f"{split}_labels.csv", buffer.getvalue())
+        output.text(f"{split}_labels.csv", csv_text(rows))
     lines = ["CSV: image ids, class ids and areas are not kept; labels.txt holds the order of the classes"]
     if empty:
         lines.append(f"CSV: {plural(empty, 'image')} without objects: rows with empty fields, which some refuse")

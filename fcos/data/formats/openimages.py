@@ -6,13 +6,12 @@ class-descriptions-boxable.csv (LabelName,DisplayName).
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from ...errors import DataError
+from ...system.files import csv_text
 from ...system.terminal import plural
 from ...types import Classes
 from ..dataset import Dataset, Sources
@@ -82,21 +81,18 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     empty = 0
     stems, renamed = stems_of(splits)
     for split, dataset in splits.items():
-        buffer = io.StringIO(newline="")
-        table = csv.writer(buffer, lineterminator="\n")
-        table.writerow(_HEAD)
+        rows: list[list[object]] = [[*_HEAD]]
         for index, record in enumerate(dataset.records):
             stem, suffix = stems[split, index]
             empty += not len(record.boxes)
             for box, label, ignore in output.rows(record, cut=True):
                 x1, y1, x2, y2 = (f"{v:.8f}" for v in shares(box, record))
-                table.writerow([stem, "fcos", codes[label], 1, x1, x2, y1, y2, 0, 0, int(ignore), 0, 0])
+                rows.append([stem, "fcos", codes[label], 1, x1, x2, y1, y2, 0, 0, int(ignore), 0, 0])
             output.image(record, f"{split}/{stem}{suffix}")
-        if buffer.getvalue().count("\n") > 1:  # a table without a row is of no split
-            output.text(f"{split}-annotations-bbox.csv", buffer.getvalue())
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerows([("LabelName", "DisplayName"), *zip(codes, names, strict=True)])
-    output.text("class-descriptions-boxable.csv", buffer.getvalue())
+        if len(rows) > 1:  # a table without a row is of no split
+            output.text(f"{split}-annotations-bbox.csv", csv_text(rows))
+    described = [("LabelName", "DisplayName"), *zip(codes, names, strict=True)]
+    output.text("class-descriptions-boxable.csv", csv_text(described))
     lost = ["Open Images: image ids, class ids and areas are not kept; boxes are cut at the edge of their image"]
     if empty:
         told = "copied, and in no table, as the format has no row for them"

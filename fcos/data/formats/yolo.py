@@ -6,8 +6,6 @@ Defined at https://docs.ultralytics.com/datasets/detect/ and by darknet (https:/
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections import defaultdict
@@ -20,6 +18,7 @@ import numpy as np
 import yaml
 
 from ...errors import DataError, ImageError
+from ...system.files import csv_text
 from ...system.readers import read_json, read_lines
 from ...system.terminal import plural
 from ...types import Classes
@@ -354,15 +353,13 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
 
 def _scores(splits: Mapping[str, Dataset], output: Output) -> str:
     """A table of the score of each row of a label file, and the model that proposes it."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("image", "row", "class", "score", "source"))
+    table: list[tuple[object, ...]] = [("image", "row", "class", "score", "source")]
     for dataset in splits.values():
         for record, name in zip(dataset.records, names_of(dataset), strict=True):
             rows = zip(record.labels, record.ignore, output.scores(record), strict=True)
             kept = [(output.classes.names[label], score) for label, ignore, score in rows if not ignore]
-            table.writerows((name, k, label, score, output.model) for k, (label, score) in enumerate(kept, 1))
-    return text.getvalue()
+            table.extend((name, k, label, score, output.model) for k, (label, score) in enumerate(kept, 1))
+    return csv_text(table)
 
 
 FORMAT = Format("yolo", "YOLO", (".yaml", ".yml", ".data", ".txt"), _sniff, _sources, _write)
