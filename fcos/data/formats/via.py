@@ -30,6 +30,8 @@ _ALONE = "object"  # the class where no region has an attribute
 _PROJECT = "_via_img_metadata"
 _COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
 _THIRD = ("", "point", "rect", "circle", "ellipse", "line", "polyline", "polygon", "polygon", "circle of points")
+_IGNORE = ("ignore", "difficult", "iscrowd")  # attributes that are no class
+_ELLIPSE = ("cx", "cy", "rx", "ry")
 
 
 class _Region(NamedTuple):
@@ -147,7 +149,7 @@ def _shape(xy: Any) -> dict[str, Any]:
     name = _THIRD[kind] if isinstance(kind, int) and 0 <= kind < len(_THIRD) else word(kind)
     if name in ("polygon", "polyline"):
         return {"name": name, "all_points_x": values[::2], "all_points_y": values[1::2]}
-    keys = {"rect": ("x", "y", "width", "height"), "circle": ("cx", "cy", "r"), "ellipse": ("cx", "cy", "rx", "ry")}
+    keys = {"rect": ("x", "y", "width", "height"), "circle": ("cx", "cy", "r"), "ellipse": _ELLIPSE}
     return {"name": name, **dict(zip(keys.get(name, ()), values, strict=False))}
 
 
@@ -155,7 +157,7 @@ def _class_attribute(file: Path, regions: _Regions) -> str:
     """The attribute that is the class; '' where regions have none."""
     names = dict.fromkeys(name for _, each in regions for region in each for name in region.attributes)
     usual = [name for wanted in CLASS for name in names if name.strip().lower() == wanted]
-    rest = [name for name in names if name.strip().lower() not in ("ignore", "difficult", "iscrowd")]
+    rest = [name for name in names if name.strip().lower() not in _IGNORE]
     if usual or len(rest) < 2:
         return (usual or rest or [""])[0]
     raise DataError(
@@ -175,7 +177,7 @@ def _page(name: str, regions: list[_Region], key: str) -> Page:
         if not label:
             problems.append(f"{region.where} has no {key!r}, or more than one")
             continue
-        ignore = any(yes(_chosen(region.attributes.get(k))) for k in ("ignore", "difficult", "iscrowd"))
+        ignore = any(yes(_chosen(region.attributes[k])) for k in _IGNORE if k in region.attributes)
         objects.append(Object(label, box, ignore, where=region.where))
     return Page(name, None, objects, problems=problems)
 
@@ -191,12 +193,13 @@ def _chosen(value: Any) -> str:
 def _box(shape: dict[str, Any]) -> Box | None:
     """The box around a shape, NaN where a number is missing; None where it is no area."""
     kind = word(shape.get("name"))
-    value = {key: number(shape.get(key)) for key in ("x", "y", "width", "height", "cx", "cy", "r", "rx", "ry")}
     if kind == "rect":
-        return value["x"], value["y"], value["x"] + value["width"], value["y"] + value["height"]
+        x, y, width, height = (number(shape.get(key)) for key in ("x", "y", "width", "height"))
+        return x, y, x + width, y + height
     if kind in ("circle", "ellipse"):
-        rx, ry = (value["r"], value["r"]) if kind == "circle" else _half_sides(value["rx"], value["ry"], shape)
-        return value["cx"] - rx, value["cy"] - ry, value["cx"] + rx, value["cy"] + ry
+        cx, cy, a, b = (number(shape.get(k)) for k in (("cx", "cy", "r", "r") if kind == "circle" else _ELLIPSE))
+        rx, ry = (a, b) if kind == "circle" else _half_sides(a, b, shape)
+        return cx - rx, cy - ry, cx + rx, cy + ry
     if kind in ("polygon", "polyline"):
         xs, ys = (shape.get(key) for key in ("all_points_x", "all_points_y"))
         if not isinstance(xs, list) or not isinstance(ys, list) or not xs or len(xs) != len(ys):
