@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .data.dataset import Dataset
     from .data.open import open_dataset
     from .errors import FcosError
-    from .evaluation.program import evaluate
+    from .evaluation.program import compare, evaluate
     from .inference.detector import Detector
     from .inference.load import load
     from .presets import preset
@@ -32,6 +32,7 @@ _WHERE = {
     "Detector": "inference.detector",
     "load": "inference.load",
     "FcosError": "errors",
+    "compare": "evaluation.program",
     "evaluate": "evaluation.program",
     "explain": "analysis.explain",
     "train": "training.program",
@@ -46,6 +47,7 @@ __all__ = [
     "Detections",
     "Detector",
     "FcosError",
+    "compare",
     "evaluate",
     "explain",
     "load",

@@ -292,10 +292,10 @@ def _compare(
 ) -> None:
     import json
 
-    from ..evaluation.uncertainty import compare
+    from ..evaluation.uncertainty import compare_detections
     from ..system.files import write_whole
 
-    judged = compare(first, second, dataset, **options)
+    judged = compare_detections(first, second, dataset, **options)
     result = {"data": str(data), "split": dataset.split, "A": names[0], "B": names[1], **judged.to_dict()}
     if out is not None:
         write_whole(out / "comparison.json", json.dumps(result, indent=2) + "\n")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import DataError, did_you_mean, first_line
 from ..system.environment import RUN_FILE
@@ -16,6 +16,7 @@ from ..types import Classes
 from .dataset import Dataset, Sources
 from .formats.common.lists import share_out, told
 from .formats.common.pages import in_order
+from .in_python import dataset_of
 from .probe import suffix_of
 from .registry import Format, ReadOptions, format_named, formats, recognise
 from .splits import JUDGED, canonical_split, default_split, name_of
@@ -23,21 +24,38 @@ from .tree import DataSource, Tree
 
 
 def open_dataset(
-    path: str | Path | DataSource, split: str | None = None, *, strict: bool = False, inclusive: bool = False
+    path: str | Path | DataSource | Iterable[Mapping[str, Any]],
+    split: str | None = None,
+    *,
+    classes: Sequence[str] = (),
+    strict: bool = False,
+    inclusive: bool = False,
 ) -> Dataset:
-    """One split of the data set at `path`, a file or a folder of any known format.
+    """One split of the data set at `path`, a file or a folder of any known format; or rows that your program holds.
 
-    `split` may be left out when there is only one; 'valid' and 'validation' mean 'val'. `strict` turns
-    everything that would be skipped with a note into a DataError. `inclusive`: x2 = x + w - 1 for COCO
-    boxes, as the original implementation. A `DataSource` says the format, or other folders for the images and the
-    annotations. Raises DataError with one line for anything that cannot be used.
+    `split` may be left out when there is only one; 'valid' and 'validation' mean 'val'. `classes`: only the boxes of
+    these classes, in this order. `strict` turns everything that would be skipped with a note into a DataError.
+    `inclusive`: x2 = x + w - 1 for COCO boxes, as the original implementation. A `DataSource` says the format, or
+    other folders for the images and the annotations.
+
+    Rows: for each image a mapping with `image`, the path of its file, `boxes` [G,4], the corners x1, y1, x2, y2 in
+    pixels of the image as displayed, `labels` [G], names of classes or their numbers in `classes`, and, if need be,
+    `ignore` [G] bool. `split` is what they are called.
+
+    Raises DataError with one line for anything that cannot be used.
 
     >>> data = fcos.open_dataset("my_data")
     >>> len(data), data.records[0].boxes.shape[1]
     (4, 4)
+    >>> row = {"image": "my_data/cat.jpg", "boxes": [[20, 30, 200, 210]], "labels": ["cat"]}
+    >>> fcos.open_dataset([row], "train")
+    Dataset(...my_data, train: 1 image, 1 class, python)
     """
     with uncollected():
-        return _chosen(path, _sources(DataSource.of(path), ReadOptions(strict, inclusive)), split)
+        if not isinstance(path, str | Path | DataSource):
+            return dataset_of(path, split or "all", classes=classes, strict=strict)
+        dataset = _chosen(path, _sources(DataSource.of(path), ReadOptions(strict, inclusive)), split)
+    return dataset.with_classes(classes) if classes else dataset
 
 
 def _chosen(path: str | Path | DataSource, sources: Sources, split: str | None) -> Dataset:

@@ -1,4 +1,4 @@
-"""Judge a model on a data set: the function behind `fcos eval`."""
+"""Judge a model on a data set, or two: the functions behind `fcos eval`."""
 
 from __future__ import annotations
 
@@ -25,21 +25,33 @@ from ..types import Classes, Detections
 from . import coco
 from .coco import Metrics
 from .results import read_results
-from .uncertainty import intervals
+from .uncertainty import Comparison, Draws, compare_detections, intervals
 
 Judged: TypeAlias = "Detector | Composite | str | Path | Sequence[Detections]"
 
 
-class Options(TypedDict, total=False):
-    """What `evaluate` may be told; see there."""
+class Looking(TypedDict, total=False):
+    """What both functions may be told about data and models; see `evaluate`."""
 
     split: str | None
     batch: int
     tile: int | str | None
-    ci: bool
     allow_missing: bool
     class_agnostic: bool
+
+
+class Options(Looking, total=False):
+    """What `evaluate` may be told; see there."""
+
+    ci: bool
     voc_plus_one: bool
+
+
+class CompareOptions(Looking, total=False):
+    """What `compare` may be told; see there."""
+
+    resamples: int
+    seed: int
 
 
 def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options: Unpack[Options]) -> Metrics:
@@ -77,41 +89,9 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     cat           1  0...  1.000
     """
     check_names(options, Options.__annotations__, "fcos.evaluate")
-    if isinstance(data, Dataset) and options.get("split") is not None:
-        raise ConfigError("split is of a path; the data set that was given is one split already")
-    results = isinstance(model, str | Path) and str(model).lower().endswith((".json", ".json.gz"))
-    if results and data is None:
-        raise ConfigError(f"{model} is a results file; give the data set that it is judged by too")
-    run = run_to_judge(model) if data is None else None
-    given = model
-    if isinstance(model, str | Path) and not results:
-        model = load(model, runtime="own")
-    if isinstance(data, Dataset):
-        dataset = data
-    elif data is not None:
-        dataset = open_judged(data, options.get("split"))
-    else:
-        assert run is not None
-        dataset = judged_by(run, options.get("split"))
-    if (
-        (data is not None or options.get("split") is not None)
-        and not results
-        and (note := learned_note(given, dataset))
-    ):
-        say(note)
-    if isinstance(model, str | Path):
-        model = read_results(model, dataset)
-    if isinstance(model, Detector):
-        model = compose([model], Looks(options.get("tile", OWN)))
-    if isinstance(model, Detector | Composite):
-        detections, dataset = detect(
-            model, dataset, options.get("batch", 8), allow_missing=options.get("allow_missing", False)
-        )
-    else:
-        detections = list(model)
-        _check_order(detections, dataset)
-        if not options.get("class_agnostic", False):
-            detections = _named_as(detections, dataset, options.get("allow_missing", False))
+    run = run_to_judge(model) if data is None and not _is_results(model) else None
+    dataset = _dataset(model, data, run, options.get("split"))
+    detections, dataset = _seen(model, dataset, options, told=data is not None or options.get("split") is not None)
     agnostic = options.get("class_agnostic", False)
     metrics = coco.evaluate(
         detections, dataset, class_agnostic=agnostic, voc_plus_one=options.get("voc_plus_one", False)
@@ -119,6 +99,74 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     if options.get("ci", False):
         metrics = replace(metrics, intervals=intervals(detections, dataset, class_agnostic=agnostic))
     return metrics
+
+
+def compare(first: Judged, second: Judged, data: Dataset | str | Path, **options: Unpack[CompareOptions]) -> Comparison:
+    """Which of two models is better on the same annotated images, and whether so few images can tell.
+
+    Args:
+        first, second: as the `model` of `evaluate`: Detectors, names, run folders, files, results files, or lists of
+            Detections.
+        data: a Dataset, or the path of one.
+        split, batch, tile, allow_missing, class_agnostic: as of `evaluate`.
+        resamples: how many random halves of the images the intervals come from, 1,000; `seed`: of these halves, 0.
+
+    Returns a Comparison: `first`, `second` and `difference` (second less first) hold an Interval `value, low, high` in
+    -1..1 for "AP", "AP50" and "AP75", `p` the chance of a difference this large were both equally good.
+
+    Raises:
+        DataError: data that cannot be used, or two models that judge different classes. ModelError: no such model.
+
+    >>> judged = fcos.compare("fcos-lite0", "fcos-lite1", "my_data")
+    >>> judged.images, judged.difference["AP50"].value, judged.p["AP50"]
+    (4, 0.0, 1.0)
+    """
+    check_names(options, CompareOptions.__annotations__, "fcos.compare")
+    draws = Draws(options.get("resamples", Draws().resamples), options.get("seed", Draws().seed))
+    if draws.resamples < 10 or draws.seed < 0:
+        raise ConfigError(f"resamples={draws.resamples}, seed={draws.seed}: give 10 or more, and 0 or more")
+    dataset = _dataset(first, data, None, options.get("split"))
+    (a, judged), (b, other) = (_seen(model, dataset, options, told=True) for model in (first, second))
+    if judged.classes != other.classes:
+        raise DataError(f"the two models judge different classes of {dataset.root}")
+    return compare_detections(a, b, judged, draws, class_agnostic=options.get("class_agnostic", False))
+
+
+def _is_results(model: object) -> bool:
+    """Whether it names a file of detections, not a model."""
+    return isinstance(model, str | Path) and str(model).lower().endswith((".json", ".json.gz"))
+
+
+def _dataset(model: Judged, data: Dataset | str | Path | None, run: Path | None, split: str | None) -> Dataset:
+    """What to judge by; that of the run where no data is given."""
+    if isinstance(data, Dataset):
+        if split is not None:
+            raise ConfigError("split is of a path; the data set that was given is one split already")
+        return data
+    if data is not None:
+        return open_judged(data, split)
+    if run is None:
+        raise ConfigError(f"{model} is a results file; give the data set that it is judged by too")
+    return judged_by(run, split)
+
+
+def _seen(model: Judged, dataset: Dataset, options: Looking, told: bool) -> tuple[list[Detections], Dataset]:
+    """The detections of a model, or those given, and the data set as the model sees it. `told`: whether to say that it
+    learned from these images."""
+    if told and not _is_results(model) and (note := learned_note(model, dataset)):
+        say(note)
+    if isinstance(model, str | Path):
+        model = read_results(model, dataset) if _is_results(model) else load(model, runtime="own")
+    if isinstance(model, Detector):
+        model = compose([model], Looks(options.get("tile", OWN)))
+    allow_missing = options.get("allow_missing", False)
+    if isinstance(model, Detector | Composite):
+        return detect(model, dataset, options.get("batch", 8), allow_missing=allow_missing)
+    detections = list(model)
+    _check_order(detections, dataset)
+    if not options.get("class_agnostic", False):
+        detections = _named_as(detections, dataset, allow_missing)
+    return detections, dataset
 
 
 def _check_order(given: Sequence[Detections], dataset: Dataset) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..system.terminal import plural
 from .coco import flatten
 from .metrics import CORRECT, IGNORED, Detected, Floats, Ints, Truth, match_coco, overlaps
 
@@ -66,7 +67,7 @@ class Interval:
         return {k: float(v) if np.isfinite(v) else None for k, v in vars(self).items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """AP, AP50 and AP75 of two detectors on the same images and of the second less the first, with
     intervals. `p`: chance of a difference this large, either way, were the two equally good (Student's test)."""
@@ -78,6 +79,15 @@ class Comparison:
     images: int
     resamples: int
     seed: int
+
+    def __repr__(self) -> str:
+        gap, p = self.difference["AP"], self.p["AP"]
+        around = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+        return f"Comparison(AP {around}, p {p:.3f}; {plural(self.images, 'image')})"
+
+    def __str__(self) -> str:
+        """What `print` shows."""
+        return self.text()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -124,7 +134,7 @@ def intervals(
     return share_intervals(judge(_matches(detections, dataset, class_agnostic), plan), plan)
 
 
-def compare(
+def compare_detections(
     first: Sequence[Detections],
     second: Sequence[Detections],
     dataset: Dataset,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -31,7 +31,7 @@ from ..system.environment import data_hash, environment
 from ..system.machine import compiling
 from ..system.stop import Stopped, StopSignals, go_on
 from ..system.terminal import clock, plural
-from ..types import Batch, Classes, Points
+from ..types import Batch, Classes, Points, Target
 from .ahead import Ahead
 from .alarms import Watch
 from .batch_size import auto_batch
@@ -321,7 +321,7 @@ class Trainer:
         """
         cfg = self.config
         points = self.points(batches[0])
-        index = [assign_batch(points, b.targets, cfg.assign) for b in batches]
+        index = [self.assign(points, b.targets) for b in batches]
         assigned = [Assignment.of(points, b.targets, i) for b, i in zip(batches, index, strict=True)]
         norm = self.normalize(torch.stack([count(a.positives, cfg.loss) for a in assigned]).sum(dim=0))
         both = list(zip(batches, assigned, strict=True))
@@ -336,6 +336,11 @@ class Trainer:
         if (self.step + 1) % cfg.train.log_every == 0 or self.step + 1 == self.total:
             add_crowded(sums, count_crowded(points, [t for b in batches for t in b.targets], cfg.assign))
         return Learned(sums, [p.losses for p in parts], norm)
+
+    def assign(self, points: Points, targets: Sequence[Target]) -> Tensor:
+        """What each location learns, [N,P] int64 as `assign_batch` gives it; for another rule than the settings know
+        (docs/own-loop.md)."""
+        return assign_batch(points, targets, self.config.assign)
 
     def not_finite(self, batches: list[Batch], learned: Learned, gradient: float) -> NoReturn:
         """Keep the step whole and raise NotFinite."""

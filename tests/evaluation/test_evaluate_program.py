@@ -164,3 +164,45 @@ def test_options_that_mean_nothing_are_named(work):
         evaluate(work / "model.safetensors", data, spilt="train")
     with pytest.raises(ConfigError, match="one split already"):
         evaluate(work / "model.safetensors", data, split="train")
+
+
+def test_two_models_are_compared_as_the_command_does(work, capsys, tmp_path):
+    import json
+
+    from fcos import compare
+
+    state, config, classes = weights.read(work / "model.safetensors")[:3]
+    torch.manual_seed(4)
+    state = {k: v + 0.05 * torch.randn_like(v) if v.is_floating_point() else v for k, v in state.items()}
+    weights.save(tmp_path / "other.safetensors", state, config, classes)
+    names = (work / "model.safetensors", tmp_path / "other.safetensors")
+    words = ("--compare", *names, "--split", "test", "--resamples", 50, "--json")
+    code, out, err = fcos(capsys, "eval", work / "shapes", *words)
+    assert code == 0, err
+    told = json.loads(out)
+    judged = compare(*names, work / "shapes", split="test", resamples=50)
+    for key in ("first", "second", "difference", "p", "images", "resamples", "seed"):
+        assert judged.to_dict()[key] == told[key], key
+    data = open_dataset(work / "shapes", "test")
+    first, second = (evaluate(load(name, device="cpu"), data).ap for name in names)
+    assert judged.difference["AP"].value == pytest.approx(second - first)
+    assert str(judged) == judged.text()
+    assert "4 images" in repr(judged)
+    found = [predict_dataset(load(name, device="cpu"), data) for name in names]
+    assert compare(*found, data, resamples=50).to_dict() == judged.to_dict()
+
+
+def test_what_cannot_be_compared_is_one_line(work):
+    from fcos import compare
+
+    model, data = work / "model.safetensors", work / "shapes"
+    with pytest.raises(ConfigError, match="resamples=3"):
+        compare(model, model, data, split="test", resamples=3)
+    with pytest.raises(ConfigError, match="split is of a path"):
+        compare(model, model, open_dataset(data, "test"), split="test")
+    with pytest.raises(FcosError, match="ci"):
+        compare(model, model, data, ci=True)
+    one = load(model, device="cpu")
+    single = one.replace(config=one.config.override({"data": {"single_class": True}}))
+    with pytest.raises(DataError, match="judge different classes"):
+        compare(model, single, data, split="test")

@@ -17,7 +17,7 @@ from fcos.evaluation.uncertainty import (
     Draws,
     Interval,
     average_precision,
-    compare,
+    compare_detections,
     draw,
     hits_needed,
     intervals,
@@ -144,7 +144,7 @@ def test_a_difference_without_spread():
 def test_an_interval_always_holds_its_number(scene):
     data, results = scene
     others = [replace(d, scores=d.scores.flip(0), labels=d.labels * 0) for d in results]
-    judged = compare(results, others, data, Draws(12))
+    judged = compare_detections(results, others, data, Draws(12))
     for row in (judged.first, judged.second, judged.difference):
         for one in row.values():
             if np.isfinite(one.low):
@@ -201,22 +201,22 @@ def test_what_both_find_hard_cancels():
         shifted = (torch.tensor(boxes, dtype=torch.float32) + 4).tolist()  # IoU 0.73
         second.append(found(shifted[: len(first[-1])], first[-1].scores.tolist(), [0] * len(first[-1])))
     data = dataset(*records, names=("a",))
-    same = compare(first, first, data, Draws(200))
+    same = compare_detections(first, first, data, Draws(200))
     assert same.difference["AP"] == Interval(0, 0, 0)
     assert same.p["AP"] == 1
-    judged = compare(first, second, data, Draws(200))
+    judged = compare_detections(first, second, data, Draws(200))
     assert judged.difference["AP"].high < 0
     assert judged.p["AP"] < 1e-6
     assert judged.difference["AP50"].value == pytest.approx(0)
     wide, narrow = judged.first["AP"], judged.difference["AP"]
     assert narrow.high - narrow.low < wide.high - wide.low
-    assert compare(first, second, data, Draws(200)) == judged  # the seed decides
+    assert compare_detections(first, second, data, Draws(200)) == judged  # the seed decides
     assert judged.to_dict()["difference"]["AP"]["high"] < 0
 
 
 def test_nothing_to_count():
     for data, results in ((dataset(), []), (dataset(record(1)), [found()])):
-        judged = compare(results, results, data, Draws(10))
+        judged = compare_detections(results, results, data, Draws(10))
         assert np.isnan(judged.difference["AP"].value)
         assert np.isnan(judged.p["AP"])
         assert json.loads(json.dumps(judged.to_dict()))["first"]["AP"]["low"] is None

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -166,6 +167,30 @@ def test_accumulation_gives_the_same_gradients(shapes, tmp_path):
         for name, gradient in gradients[0].items():
             close = 1e-6 * float(gradient.abs().max()) + 1e-12  # the divisor of the box loss is a sum in float32
             torch.testing.assert_close(other[name], gradient, rtol=0, atol=close, msg=name)
+
+
+class OfHalves(Trainer):
+    """Locations learn the boxes of the left half of an image only."""
+
+    def assign(self, points, targets):
+        index = super().assign(points, targets)
+        return index.where(points.xy[:, 0] < 40, -1)
+
+
+def test_a_rule_of_ones_own_says_what_locations_learn(shapes, tmp_path):
+    """docs/own-loop.md; the whole program goes on around it, a resume too."""
+    config = tiny_config(train={"epochs": 1, "save_every": 1})
+    counts = {}
+    for kind in (Trainer, OfHalves):
+        counts[kind] = []
+        told = replace(options(tmp_path / kind.__name__), on_step=lambda _, report, k=kind: counts[k].append(report))
+        with closing(kind(config, shapes, told)) as trainer:
+            assert trainer.run().metrics.images == 6
+    counts = {kind: sum(report.positives for report in reports) for kind, reports in counts.items()}
+    assert 0 < counts[OfHalves] < counts[Trainer]
+    again = replace(options(tmp_path / "OfHalves"), resume=True)
+    with closing(OfHalves(config.override("train.epochs=2"), shapes, again)) as trainer:
+        assert trainer.run().steps == 8
 
 
 def test_nan_stops_before_the_weights_change(shapes, tmp_path):

@@ -1,0 +1,131 @@
+"""Annotations that a program holds are the data set that the same annotations in a file are."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import make_shapes
+
+import fcos
+from fcos.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    make_shapes(folder, {"train": 5})
+    return folder
+
+
+def rows_of(data, convert=lambda values: values):
+    return [
+        {
+            "image": str(r.path),
+            "boxes": convert(r.boxes.tolist()),
+            "labels": [data.classes.names[k] for k in r.labels],
+            "ignore": r.ignore.tolist(),
+        }
+        for r in data.records
+    ]
+
+
+@pytest.mark.parametrize("convert", [lambda v: v, np.array, torch.tensor], ids=["lists", "arrays", "tensors"])
+def test_rows_are_the_data_set_that_a_file_is(shapes, convert):
+    expected = fcos.open_dataset(shapes, "train")
+    found = fcos.open_dataset(rows_of(expected, convert), "train", classes=expected.classes.names)
+    assert found.classes.names == expected.classes.names
+    assert (found.split, len(found)) == ("train", len(expected))
+    for a, b in zip(found.records, expected.records, strict=True):
+        assert (a.path, a.size, a.file_name.rpartition("/")[2]) == (b.path, b.size, b.file_name.rpartition("/")[2])
+        np.testing.assert_array_equal(a.boxes, b.boxes)
+        np.testing.assert_array_equal(a.labels, b.labels)
+        np.testing.assert_array_equal(a.ignore, b.ignore)
+        np.testing.assert_allclose(a.areas, (b.boxes[:, 2] - b.boxes[:, 0]) * (b.boxes[:, 3] - b.boxes[:, 1]))
+
+
+def test_numbers_are_classes_where_these_are_named(shapes):
+    data = fcos.open_dataset(shapes, "train")
+    rows = rows_of(data)
+    numbered = [{**row, "labels": np.array(r.labels)} for row, r in zip(rows, data.records, strict=True)]
+    found = fcos.open_dataset(numbered, classes=data.classes.names)
+    assert found.counts().tolist() == data.counts().tolist()
+    with pytest.raises(DataError, match=r"row \d .*the label \d is no class; name them: classes"):
+        fcos.open_dataset(numbered)
+    with pytest.raises(DataError, match=r"the label 1 is no class; there are 1 class"):
+        fcos.open_dataset(numbered, classes=["one"])
+
+
+def test_a_choice_of_classes_is_that_of_a_file(shapes):
+    data = fcos.open_dataset(shapes, "train")
+    one = data.classes.names[1]
+    of_file, of_rows = (
+        fcos.open_dataset(shapes, "train", classes=[one]),
+        fcos.open_dataset(rows_of(data), classes=[one]),
+    )
+    assert of_file.classes.names == of_rows.classes.names == (one,)
+    assert of_file.counts().tolist() == of_rows.counts().tolist() == [data.counts()[1]]
+    assert len(of_file) == len(of_rows) == len(data)  # the others teach what it is not
+
+
+def test_edges_are_those_of_files(tmp_path):
+    """EXIF rotation, an image without objects, one listed twice, one that is missing, faulty boxes."""
+    image = Image.new("RGB", (80, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown as 40 x 80
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("L", (30, 20)).save(tmp_path / "grey.png")
+    rows = [
+        {"image": tmp_path / "turned.jpg", "boxes": [[5, 50, 35, 78]], "labels": ["a"]},
+        {"image": tmp_path / "grey.png", "boxes": [], "labels": []},
+        {"image": tmp_path / "turned.jpg", "boxes": [[5, 50, 35, 78], [1, 1, 9, 9]], "labels": ["a", "b"]},
+        {"image": tmp_path / "missing.png", "boxes": [[1, 1, 9, 9]], "labels": ["b"]},
+        {"image": tmp_path / "grey.png", "boxes": [[9, 9, 3, 12], [0, 0, float("nan"), 3]], "labels": ["a", "b"]},
+    ]
+    data = fcos.open_dataset(rows)
+    assert [(r.file_name, r.size, len(r.boxes)) for r in data.records] == [
+        ("turned.jpg", (80, 40), 2),
+        ("grey.png", (20, 30), 0),
+    ]
+    told = "\n".join(map(str, data.notes))
+    for part in ("listed twice", "missing.png", "corners (9, 9, 3, 12)", "corners (0, 0, nan, 3)"):
+        assert part in told
+    with pytest.raises(DataError):
+        fcos.open_dataset(rows, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ("photo.jpg", "row 0 is a str; give a mapping with image, boxes and labels"),
+        ({"image": "a.jpg", "labels": []}, "row 0 has no boxes"),
+        ({"image": "a.jpg", "boxes": [], "label": []}, "row 0 has a key 'label'; did you mean labels"),
+        ({"image": np.zeros((3, 3)), "boxes": [], "labels": []}, "image is a ndarray; give the path of a file"),
+        ({"image": "a.jpg", "boxes": [[1, 2, 3]], "labels": ["a"]}, "row 0 (a.jpg): boxes are not rows of four"),
+        ({"image": "a.jpg", "boxes": [1, 2, 3, 4], "labels": ["a"]}, "boxes are not rows of four numbers"),
+        ({"image": "a.jpg", "boxes": 3, "labels": ["a"]}, "boxes is a int; give a list"),
+        ({"image": "a.jpg", "boxes": [[1, 2, 3, "x"]], "labels": ["a"]}, "boxes are not rows of four numbers"),
+        ({"image": "a.jpg", "boxes": [[1, 2, 3, 4]], "labels": "a"}, "labels is a str; give a list"),
+        ({"image": "a.jpg", "boxes": [[1, 2, 3, 4]], "labels": []}, "1 boxes, 0 labels and 0 ignore"),
+        ({"image": "a.jpg", "boxes": [[1, 2, 3, 4]], "labels": [1.5]}, "a label is 1.5; give the name of a class"),
+        ({"image": "a.jpg", "boxes": [[1, 2, 3, 4]], "labels": [True]}, "a label is True"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(row, line):
+    with pytest.raises(DataError) as error:
+        fcos.open_dataset([row])
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rows", [[], 5, None])
+def test_no_rows_are_no_data_set(rows):
+    with pytest.raises(DataError):
+        fcos.open_dataset(rows)
+
+
+def test_no_class_is_no_data_set(shapes):
+    images = [str(r.path) for r in fcos.open_dataset(shapes, "train").records]
+    with pytest.raises(DataError, match="names no classes"):
+        fcos.open_dataset([{"image": images[0], "boxes": [], "labels": []}])
+    with pytest.raises(DataError, match="names the class 'a' twice"):
+        fcos.open_dataset([{"image": images[0], "boxes": [], "labels": []}], classes=["a", "a"])
