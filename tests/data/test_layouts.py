@@ -364,6 +364,24 @@ def test_yolo_without_yaml(file, tmp_path):
     check(tmp_path, {"all": 1}, "yolo")
 
 
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        ("0 dog\n1 hot dog\n", ("dog", "hot dog")),
+        ("0: dog\n1: cat\n\n", ("dog", "cat")),
+        ("0,dog\n1,cat", ("dog", "cat")),
+        ("1 euro\n2 euro\n", ("1 euro", "2 euro")),  # a name may begin with a number
+        ("0 dog\n2 cat\n", ("0 dog", "2 cat")),
+        ("0\n1\n", ("0", "1")),
+    ],
+)
+def test_class_names_with_their_numbers_in_front(lines, names, tmp_path):
+    image(tmp_path / "images" / "a.jpg")
+    txt(tmp_path / "labels" / "a.txt", 1)
+    (tmp_path / "classes.txt").write_text(lines)
+    assert open_dataset(tmp_path).classes.names == names
+
+
 def test_yolo_without_any_names(tmp_path):
     for k in range(3):
         image(tmp_path / "images" / f"{k}.jpg")

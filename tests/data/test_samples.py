@@ -116,6 +116,23 @@ def test_labelme(tmp_path):
     assert any("shape 4 is a point" in str(n) for n in dataset.notes)
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_labelmes_word_for_a_region_to_ignore(tmp_path, listed):
+    shapes = [
+        {"label": name, "shape_type": "rectangle", "points": [[10, 20], [40, 60]], "flags": {}}
+        for name in ("dog", "cat", "__ignore__")
+    ]
+    content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": "a.jpg", "imageData": None,
+               "imageHeight": 80, "imageWidth": 100}  # fmt: skip
+    put(tmp_path, {"a.json": content}, ["a.jpg"])
+    if listed:
+        (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ncat\ndog\n")
+    dataset = open_dataset(tmp_path)
+    assert dataset.classes.names == ("cat", "dog")
+    assert sorted(name for name, *_, ignore in rows(dataset)["a.jpg"] if ignore) == ["cat", "dog"]  # whatever it is
+    assert dataset.counts().tolist() == [1, 1]
+
+
 LABELME_XML = """<annotation><filename>
 a.jpg
 </filename><folder>street</folder><source><sourceImage>The MIT-CSAIL database of objects and scenes</sourceImage>

@@ -17,9 +17,11 @@ from ..dataset import Dataset, Sources
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from .common.pages import Box, Object, Page, Reading, listed_classes
+from .common.pages import ANY, Box, Object, Page, Reading, listed_classes
 from .common.values import around, bounds, dicts, mapping, number, size, word, yes
 from .common.writing import Output, names_of, short
+
+_IGNORE = "__ignore__"  # the tool's own name for a region where nothing is learned
 
 
 def _sniff(probe: Probe) -> bool:
@@ -43,7 +45,8 @@ def _parse(file: Path) -> list[Page]:
         flags = mapping(shape.get("flags"))
         marks = ("ignore", "difficult", "iscrowd", "crowd")
         ignore = any(yes(flags.get(key)) for key in marks) or yes(shape.get("difficult"))  # X-AnyLabeling's
-        objects.append(Object(word(shape.get("label")), box, ignore, where=f"shape {index}"))
+        label = word(shape.get("label"))
+        objects.append(Object(ANY if label == _IGNORE else label, box, ignore, where=f"shape {index}"))
     name = word(data.get("imagePath")).replace("\\", "/").rpartition("/")[2]
     return [Page(name, size(data.get("imageHeight"), data.get("imageWidth")), objects, problems=problems)]
 

@@ -19,6 +19,7 @@ from ..dataset import Dataset, Sources
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
+from .common.lists import read_names
 from .common.pages import Object, Page, Reading
 from .common.values import number, size
 from .common.writing import Output, need_images, short
@@ -46,7 +47,7 @@ def _classes(reading: Reading) -> Classes | None:
     listed = {}
     for file in reading.tree.annotations:
         if file.name.lower() == "labels.txt":
-            listed[tuple(n.strip() for n in read_lines(file, kind=DataError) if n.strip())] = file
+            listed[read_names(file)] = file
     if len(listed) > 1:
         raise DataError(f"{' and '.join(map(str, listed.values()))} name different classes; remove one of them")
     names = next(iter(listed), NAMES)

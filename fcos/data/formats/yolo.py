@@ -31,7 +31,7 @@ from ..registry import Format, ReadOptions
 from ..splits import ALIASES, canonical_split
 from ..tree import Tree
 from .common.assemble import ImageFile, Problems, Rows, assemble, check_classes
-from .common.lists import share_out, told
+from .common.lists import read_names, share_out, told
 from .common.pages import in_order
 from .common.pairing import as_uploaded, clean_name, folder_key, uploaded
 from .common.writing import Output, count, left_out, names_of, need_images, shares
@@ -212,7 +212,7 @@ def _bare_classes(tree: Tree, labels: list[Path]) -> Classes:
     listed = {}
     for file in files:
         if not all(_is_row(line) for line in tree.probe(file).lines[:5]) or not tree.probe(file).lines:
-            listed[tuple(line.strip() for line in read_lines(file, kind=DataError) if line.strip())] = file
+            listed[read_names(file)] = file
     if not listed:
         for file in notes:
             data = read_json(file, kind=DataError)

@@ -1,17 +1,31 @@
-"""Images parted by split lists (train.txt, ImageSets/Main/val.txt), and what becomes of those that no list names."""
+"""Lists in text files: of class names, and of the images of a split (train.txt, ImageSets/Main/val.txt)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
+from ....errors import DataError
+from ....system.readers import read_lines
 from ... import kinds
 from ...dataset import EXAMPLES, Dataset, Note, Sources
 from ...splits import TAUGHT
 
 T = TypeVar("T", bound=Hashable)
+_NUMBERED = re.compile(r"(\d+)(?:\s*[:,;=]\s*|\s+)(\S.*)")  # 0 person, 0: person
+
+
+def read_names(file: Path) -> tuple[str, ...]:
+    """Class names, one a line; numbers in front of them are none of theirs where they count from 0."""
+    names = [name for line in read_lines(file, kind=DataError) if (name := line.strip())]
+    numbered = [_NUMBERED.fullmatch(name) for name in names]
+    if len(names) > 1 and all(found and int(found[1]) == k for k, found in enumerate(numbered)):
+        names = [found[2] for found in numbered if found]
+    return tuple(names)
 
 
 def share_out(

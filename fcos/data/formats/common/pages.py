@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ....errors import DataError, ImageError
-from ....system.readers import read_lines
 from ....types import Classes
 from ... import kinds
 from ...dataset import Dataset, Note, Sources
@@ -29,7 +28,7 @@ from ...records import Size
 from ...splits import ORDER, split_of_file
 from ...tree import Tree
 from .assemble import ImageFile, Problems, Rows, assemble, check_classes
-from .lists import share_out, told
+from .lists import read_names, share_out, told
 from .pairing import clean_name, count_uploads, folder_key, uploaded
 
 Box = tuple[float, float, float, float]
@@ -402,8 +401,7 @@ def listed_classes(reading: Reading) -> Classes | None:
     """Class names from labels.txt or classes.txt, one a line, with ids from 1; None where there is no such file."""
     files = [f for f in reading.tree.annotations if f.name.lower() in ("labels.txt", "classes.txt")]
     for file in sorted(files, key=lambda f: len(f.parts))[:1]:
-        lines = (line.strip() for line in read_lines(file, kind=DataError))
-        names = tuple(line for line in lines if line and line not in ("__ignore__", "_background_"))
+        names = tuple(name for name in read_names(file) if name not in ("__ignore__", "_background_"))
         return Classes(names, tuple(range(1, len(names) + 1)))
     return None
 

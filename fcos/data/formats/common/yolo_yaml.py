@@ -18,6 +18,7 @@ from ...images.reading import SUFFIXES
 from ...splits import is_generic, split_of_folder
 from ...tree import Tree
 from .assemble import Problems, check_classes
+from .lists import read_names
 from .pairing import clean_name
 
 _MOST_CLASSES = 100_000
@@ -131,7 +132,7 @@ def _darknet(tree: Tree, file: Path) -> dict[str, Any]:
     names = DataFile(tree, file, {}).place(str(keys.get("names", "")))
     if names is None or not is_there(names) or not names.is_file():
         raise DataError(f"{file}: names: {keys.get('names')} does not exist")
-    keys["names"] = [line.strip() for line in read_lines(names, kind=DataError) if line.strip()]
+    keys["names"] = list(read_names(names))
     return keys
 
 
