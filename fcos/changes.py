@@ -25,6 +25,8 @@ def parse_assignment(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"{text!r} is not a setting; write section.key=value, such as train.lr=0.01")
+    if key.strip() == "dialect":
+        raise ConfigError(f"{text!r} is no setting but a whole set of them; give --dialect {value.strip() or 'NAME'}")
     where = f"the value of {key.strip()}, {value!r},"
     parsed: Any = parse_yaml(value, where, ConfigError) if value.strip() else ""
     if isinstance(parsed, str) and "," in parsed:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .config import AssignConfig, ModelConfig
-from .types import Grid, Points
+from .config import AssignConfig, Config, ModelConfig
+from .errors import ModelError
+from .types import Grid, Points, Predictions
 
 
 def padded(size: tuple[int, int], divisor: int) -> tuple[int, int]:
@@ -55,3 +56,14 @@ def make_points(
         level=per_point([float(i) for i in range(len(grids))]).long(),
         grids=tuple(grids),
     )
+
+
+def check_points(predictions: Predictions, wanted: int, config: Config) -> None:
+    """ModelError where a backbone has maps of another size than the `wanted` locations are laid out for, as some have
+    of images whose sides are no multiple of 32."""
+    given = predictions.logits.shape[1]
+    if given != wanted:
+        raise ModelError(
+            f"{config.model.backbone} has {given:,} locations where there should be {wanted:,}: data.divisor="
+            f"{config.data.divisor} does not suit it; give data.divisor=32"
+        )

@@ -195,6 +195,7 @@ def write_card(
 ) -> None:
     """Write the model card: recipe, numbers, weaknesses, images."""
     from ..show.judged import draw_sheets
+    from ..system import remote
     from ..system.files import check_suffix, write_whole
     from ..zoo import card
     from ..zoo.find import find_weights
@@ -205,7 +206,8 @@ def write_card(
     measured = card.read_metrics(metrics) if metrics is not None else None
     path = find_weights(model)
     drawn = draw_sheets(path, images or card.photographs(), out)
-    name = model if model in known_models() else path.stem
+    # as it is loaded; a run folder by its name, whatever the way to it
+    name = model if model in known_models() or remote.is_remote(model) else Path(model).expanduser().resolve().name
     text = card.card(name, path, card.Evidence(measured, run, told, drawn))
     write_whole(out, text)
     typer.echo(f"{out}{''.join(f', {file}' for file, _ in drawn)}")

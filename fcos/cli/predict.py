@@ -192,14 +192,15 @@ def command(
         refuse(context, "a run without a video", "every")
     if moving and (proposals or coco or yolo or csv):
         raise FcosError("--proposals, --coco, --yolo and --csv are for images; a video gives a video and JSON lines")
-    paths = find_images(still, out=out) if still else []
+    others = Outputs(None, None, yolo, coco, csv=csv)
+    paths = find_images(still, out=_drawn_in(out, others, as_json)) if still else []
     if not paths and not moving:
         say("there are no images to detect in, and nothing is written")
         return
     for folder in still:
         if count := videos_in(folder):
             say(f"{folder} has {plural(count, 'video')}, which {'is' if count == 1 else 'are'} left out; name each")
-    outputs = _outputs(out, Outputs(None, None, yolo, coco, csv=csv), as_json, len(paths))
+    outputs = _outputs(out, others, as_json, len(paths))
     if moving and (outputs.file or (out is not None and out.suffix and is_video(out) and not out.is_dir())):
         raise FcosError(f"--out {out}: of a video several files are written; name a folder")
     lanes = lanes or pick_lanes(len(paths), batch, threads)
@@ -355,6 +356,11 @@ def _video(
     return bool(reader.broken or outcome.undrawn), signals.number
 
 
+def _drawn_in(out: Path | None, others: Outputs, as_json: bool) -> Path | None:
+    """The folder or file of --out, or the one that is written to where nothing is asked for."""
+    return Path("predictions") if out is None and not as_json and others.nothing else out
+
+
 def _outputs(out: Path | None, others: Outputs, as_json: bool, count: int) -> Outputs:
     """What to write, of `others` and `out`; FcosError where a folder is a file, or one file is to hold several
     images."""
@@ -363,8 +369,7 @@ def _outputs(out: Path | None, others: Outputs, as_json: bool, count: int) -> Ou
     from ..inference.writers import SUFFIXES
     from ..system.files import check_folder, check_suffix
 
-    if out is None and not as_json and others.nothing:
-        out = Path("predictions")
+    out = _drawn_in(out, others, as_json)
     check_folder(others.yolo, "--yolo")
     if others.coco is not None:
         check_suffix(others.coco, (".json",), "COCO results are JSON", "--coco")

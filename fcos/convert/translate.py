@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config, ModelConfig
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from ..network import weights
 from ..network.checkpoints import read_checkpoint
 from ..presets import PRESETS, preset, with_dialect
@@ -119,6 +119,8 @@ def convert(path: str | Path, out: str | Path, asked: Asked | None = None, *, fo
         converted = from_state(state, info, asked)
     except ModelError as error:
         raise ModelError(f"cannot convert {path}: {error}") from None
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:  # a tensor that has not the shape of its name
+        raise ModelError(f"cannot convert {path}: its tensors have unexpected shapes ({first_line(error)})") from error
     if fold:
         folded, config = fold_pixels(converted.state, converted.config)
         reason = "channel order and deviation folded into the first convolution: RGB, 0..255, minus the mean"
@@ -130,11 +132,15 @@ def convert(path: str | Path, out: str | Path, asked: Asked | None = None, *, fo
 
 def export_state(state: Mapping[str, Tensor], config: Config, to: str) -> dict[str, Tensor]:
     """Weights of this package under the names and in the shapes of the family `to`; bit-exact."""
-    if to not in FAMILIES:
-        raise ModelError(f"cannot convert to {to!r}; families: {', '.join(FAMILIES)}")
+    _check_family(to)
     if config.model.regression == "bins":
         raise ModelError(f"model.regression=bins: {to} has no distances of this kind")
     return FAMILIES[to].spell(state, config)
+
+
+def _check_family(to: str) -> None:
+    if to not in FAMILIES:
+        raise ModelError(f"cannot convert to {to!r}; families: {', '.join(FAMILIES)}")
 
 
 def export(model: str | Path, out: str | Path, to: str, *, fold: bool = False) -> tuple[int, list[str]]:
@@ -143,6 +149,7 @@ def export(model: str | Path, out: str | Path, to: str, *, fold: bool = False) -
     Returns (number of tensors, what the other side's config must say). `out` may end in .pth or .pkl. `fold` puts
     the difference between the pixels of this model and the family's usual ones into the first convolution.
     """
+    _check_family(to)
     state, config, _, _ = weights.read(model)
     state = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
     if fold:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from torch import Tensor
 
-from ..data.classes import as_seen
+from ..data.classes import as_seen, match_classes
 from ..data.images.reading import read_image
 from ..data.open import open_dataset, open_judged, split_names
 from ..data.splits import TAUGHT, default_split
@@ -170,6 +170,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     dataset = None
     if job.data is not None:
         dataset = as_seen(open_judged(job.data, job.split), reference.config.data, reference.classes.names[0])
+        match_classes(reference.classes, dataset.classes)  # before minutes of writing
     network: Any = reference.network
     started = time.perf_counter()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -198,6 +199,7 @@ def _target(job: Job, chosen: Format, name: str) -> Path:
         out = (job.out or Path(name + chosen.suffix)).expanduser()
         if out.suffix.lower() != chosen.suffix:
             raise ModelError(f"{out} must end in {chosen.suffix} for --format {chosen.name}")
+        _check_free(out, chosen)
         return out
     out = (job.out or Path("model_repository") / name).expanduser()
     if out.is_file() or format_of(out) is not None:
@@ -205,6 +207,18 @@ def _target(job: Job, chosen: Format, name: str) -> Path:
     if out.is_dir() and not (out / chosen.mark).is_file():
         raise ModelError(f"{out} is a folder of something else; name the model's own: --out {out / Path(name).name}")
     return out
+
+
+def _check_free(out: Path, chosen: Format) -> None:
+    """ModelError where something else than an earlier export would be replaced."""
+    for place in (out, out.with_name(f"{out.name}.rejected")):
+        if place.is_dir() and not (chosen.mark and (place / chosen.mark).is_file()):
+            raise ModelError(f"{place} is a folder of something else; give another --out")
+    if chosen.beside:
+        other = out.with_suffix(chosen.beside)
+        check_kept(other)
+        if other.exists() and not out.exists():
+            raise ModelError(f"{other} is in the way of the one that goes with {out.name}; give another --out")
 
 
 @contextmanager
@@ -238,17 +252,18 @@ def _reference(job: Job) -> tuple[Detector, str]:
         path = find_weights(job.model)
         if format_of(path) is not None:
             raise ModelError(f"{path} is exported already; export the checkpoint it came from")
-        name = Path(job.model).name.removesuffix(".safetensors")
+        given = Path(job.model)
+        name = (given.resolve() if given.exists() else given).name.removesuffix(".safetensors")  # of "." the folder's
         return load(path, device="cpu", runtime="torch", overrides=job.settings), name
-    given = job.model.in_torch()
-    network = given.network
-    if not isinstance(network, FCOS) or given.placement.dtype != "fp32":
-        how = f"{given.placement.runtime}, {given.placement.dtype}"
+    model = job.model.in_torch()
+    network = model.network
+    if not isinstance(network, FCOS) or model.placement.dtype != "fp32":
+        how = f"{model.placement.runtime}, {model.placement.dtype}"
         raise ModelError(f"this model runs in {how}; load it in torch and fp32 to export it")
-    config = given.config.override(*job.settings, source="settings")
-    if given.device.type != "cpu":
+    config = model.config.override(*job.settings, source="settings")
+    if model.device.type != "cpu":
         network = copy.deepcopy(network).to("cpu")
-    return given.replace(network=network, config=config, placement=Placement()), config.name
+    return model.replace(network=network, config=config, placement=Placement()), config.name
 
 
 def judge(

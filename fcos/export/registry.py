@@ -16,7 +16,8 @@ from .about import Dtype
 class Format:
     """A file format: its name on the command line, its suffix ("": a folder, chosen by name only), whether its batch
     and size can stay free and decoding and NMS be part of it, and the dtypes it holds, the usual one first. Of a
-    folder, `runs` is the file inside that a runtime here opens, `mark` one by which it is known.
+    folder, `runs` is the file inside that a runtime here opens, `mark` one by which it is known. `beside`: the suffix
+    of a second file.
     `needs` are modules that writing and checking it takes, of the extra `extra`."""
 
     name: str
@@ -29,6 +30,7 @@ class Format:
     needs: tuple[str, ...] = ()
     runs: str = ""
     mark: str = ""
+    beside: str = ""
 
     @property
     def module(self) -> ModuleType:
@@ -70,6 +72,7 @@ FORMATS = {
             "OpenVINO, .xml with .bin beside it",
             "openvino",
             (*_ONNX, "openvino"),
+            beside=".bin",
         ),
         Format(
             "tensorrt",
@@ -92,6 +95,7 @@ FORMATS = {
             "Core ML, for Apple devices",
             "coreml",
             ("coremltools",),
+            mark="Manifest.json",
         ),
         Format(
             "litert",

@@ -20,7 +20,7 @@ from ..detections import Kept, Results
 from ..errors import ConfigError, ModelError
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
-from ..points import make_points, padded
+from ..points import check_points, make_points, padded
 from ..system.machine import Placement, torch_threads
 from ..system.terminal import plural
 from ..types import Classes, Detections, Network, Points
@@ -279,7 +279,9 @@ class Detector:
             if isinstance(self.network, EndToEndRuntime):
                 return self.network.detect(images.to(self.device), sizes)
             predictions = self.network(images.to(self.device))
-            return decode(predictions, self.points(images.shape[-2:]), sizes, self.config.decode)
+            points = self.points(images.shape[-2:])
+            check_points(predictions, len(points.xy), self.config)
+            return decode(predictions, points, sizes, self.config.decode)
 
     def finish(self, detections: Detections, size: tuple[int, int], name: str | None, score: float) -> Detections:
         """Detections in pixels of an image of (height, width), with names, at least `score`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -98,12 +99,15 @@ def prepare(
 def background(origin: Origin, place: Placement | None, samples: Sequence[Path]) -> Running | None:
     """Have a process of low priority make what is missing, and wait for it; then the graph in fp32 where `place` says
     how it is to run. None where there is no good graph, or the interpreter ends before."""
-    command = [sys.executable, "-m", "fcos", "models", "prepare", str(origin.path.resolve()), "--background"]
+    # -P: what lies in the current folder is no module, as for the command itself; a clone is found all the same
+    command = [sys.executable, "-P", "-m", "fcos", "models", "prepare", str(origin.path.resolve()), "--background"]
     command += [word for path in graphs.spread(samples) for word in ("--image", str(path.resolve()))]
     command += [word for setting in origin.overrides for word in ("--set", setting)]
     quiet = subprocess.DEVNULL
     try:  # it goes on where this process ends first: the next one will find the graph
-        process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=quiet, stdout=quiet, stderr=quiet, env=_with_package(), start_new_session=True
+        )
     except OSError:
         return None
     if not wait_for(lambda: process.poll() is not None) or place is None:
@@ -115,6 +119,12 @@ def background(origin: Origin, place: Placement | None, samples: Sequence[Path])
     with suppress(FcosError):
         return opened(lambda: _open(graph, place, "fp32"))
     return None
+
+
+def _with_package() -> dict[str, str]:
+    """The environment in which another Python finds this package where this one did."""
+    here = str(Path(__file__).resolve().parents[2])
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
 
 
 def _open(graph: Graph, place: Placement, dtype: str) -> Running:

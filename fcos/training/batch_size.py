@@ -14,7 +14,7 @@ from ..assign import assign_batch
 from ..config import Config
 from ..losses import Assignment, fcos_loss
 from ..network.model import FCOS
-from ..points import make_points, padded
+from ..points import check_points, make_points, padded
 from ..presets import PRESETS
 from ..system.terminal import plural
 from ..types import Target
@@ -149,5 +149,7 @@ def made_up_step(network: FCOS, config: Config, device: torch.device, number: in
     images = torch.randint(0, 256, (number, 3, height, width), dtype=torch.uint8, device=device)
     images = in_layout_of(network, images)
     assigned = Assignment.of(points, targets, assign_batch(points, targets, config.assign))
-    losses = fcos_loss(predictions(network.train(), images), assigned, config.loss, config.model)
+    found = predictions(network.train(), images)
+    check_points(found, assigned.index.shape[1], config)
+    losses = fcos_loss(found, assigned, config.loss, config.model)
     losses.total().backward()

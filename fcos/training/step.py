@@ -11,6 +11,7 @@ from torch import Tensor
 from ..config import Config
 from ..errors import ConfigError
 from ..losses import Assignment, Normalizers, Positives, fcos_loss
+from ..points import check_points
 from ..system.terminal import plural
 from ..types import Batch, Losses, Predictions
 
@@ -59,6 +60,7 @@ def part_of(
     exact = cfg.data.padding == "exact"  # as the published implementations, see DataConfig
     images = batch.padded_with(cfg.model.mean) if exact else batch.images
     pred = predictions(predict, images)
+    check_points(pred, learns.index.shape[1], cfg)
     losses = fcos_loss(pred, learns, cfg.loss, cfg.model, norm)
     learned = pred.distances.detach()[learns.positives.image, learns.positives.point].float()
     return losses.total(), Part(Losses(*(x.detach() for x in losses)), learned, learns.positives)

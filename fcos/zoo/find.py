@@ -33,7 +33,10 @@ def find_weights(name: str | Path) -> Path:
     if remote.is_remote(name):
         return _from_far(remote.url_of(name))
     path = Path(name).expanduser()
-    if path.is_dir():
+    known = known_models()
+    # a folder that happens to be called like a model hides it only if it is one
+    hidden = str(name) in known and not any((path / file).is_file() for file in _WEIGHTS)
+    if path.is_dir() and not hidden:
         for candidate in _WEIGHTS:
             if (path / candidate).is_file():
                 return path / candidate
@@ -48,7 +51,6 @@ def find_weights(name: str | Path) -> Path:
         return path
     if path.suffix:
         raise ModelError(f"there is no model file {path}{or_near(path)}")
-    known = known_models()
     entry = known.get(str(name))
     if entry is None:
         near = nearest(name, known)

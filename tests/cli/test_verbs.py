@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,6 +47,17 @@ def test_train_eval_predict(work, capsys, tmp_path):
     code, out, err = fcos(capsys, "eval", "--model", tmp_path / "run", "--data", work / "shapes", "--json")
     assert code == 0, err
     assert json.loads(out)["images"] == 5  # the test split
+
+
+def test_what_predict_drew_is_no_image_to_detect_in(work, capsys, tmp_path, monkeypatch):
+    shutil.copytree(work / "shapes" / "images" / "val", tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    counts = []
+    for _ in range(2):
+        code, out, err = fcos(capsys, "predict", ".", "--model", work / "run", "--device", "cpu")
+        assert code == 0, err
+        counts.append(len(out.splitlines()))
+    assert counts == [4, 4]
 
 
 def test_predict_goes_on_past_a_broken_image(work, capsys, tmp_path):

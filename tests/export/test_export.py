@@ -18,7 +18,7 @@ from processes import small_disk
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos.decode import decode
-from fcos.errors import FcosError, MissingExtra, ModelError
+from fcos.errors import DataError, FcosError, MissingExtra, ModelError
 from fcos.export import check, graph
 from fcos.export.about import About
 from fcos.export.job import Job, Result, run
@@ -641,6 +641,42 @@ def test_a_long_export_shows_signs_of_life_while_it_writes():
     assert len(lines) == count
     with pytest.raises(ValueError, match="as this test wants"), ticking(tell, every=60):
         raise ValueError("as this test wants")
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("keep.torchscript", "keep.torchscript/thesis.txt"),
+        ("keep.torchscript", "keep.torchscript.rejected/thesis.txt"),
+        ("keep.mlpackage", "keep.mlpackage/thesis.txt"),
+        ("keep.xml", "keep.bin"),
+    ],
+)
+def test_what_is_no_export_stays(work, tmp_path, monkeypatch, name, there):
+    monkeypatch.setattr("fcos.export.registry.Format.check_installed", lambda form: None)
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_text("years of work")
+    with pytest.raises(ModelError, match="give another --out"):
+        run(Job(str(work / "model.safetensors"), out=tmp_path / name))
+    assert (tmp_path / there).read_text() == "years of work"
+
+
+def test_a_model_in_the_current_folder_is_called_as_the_folder(work, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine").mkdir()
+    shutil.copy(work / "model.safetensors", tmp_path / "mine" / "best.safetensors")
+    monkeypatch.chdir(tmp_path / "mine")
+    code, _, err = fcos(capsys, "export", "--model", ".", "--format", "torchscript", "--size", "64")
+    assert code == 0, err
+    assert (tmp_path / "mine" / "mine.torchscript").is_file()
+
+
+def test_classes_that_do_not_fit_are_told_before_anything_is_written(work, tmp_path, monkeypatch):
+    state, config, _ = weights.read(work / "model.safetensors")[:3]
+    other = weights.save(tmp_path / "other.safetensors", state, config, Classes(("cup", "plate")))
+    monkeypatch.setattr("fcos.export.job.write_export", lambda *_: pytest.fail("it was written first"))
+    with pytest.raises(DataError, match="disc"):
+        run(Job(str(other), out=tmp_path / "x.torchscript", data=work / "shapes"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other.safetensors"]
 
 
 def test_a_folder_with_other_versions_keeps_them(tmp_path):

@@ -573,14 +573,17 @@ def test_what_a_killed_process_left_is_gone_before_the_next_graph_is_written(cac
     assert seen == [False]
 
 
-def test_a_process_beside_this_one_makes_it(cache, file, monkeypatch):
-    """The real thing: no other test waits for a process."""
+def test_a_process_beside_this_one_makes_it(cache, file, tmp_path, monkeypatch):
+    """The real thing: no other test waits for a process. What lies in the current folder is none of its modules."""
     pytest.importorskip("openvino")
     monkeypatch.undo()
     monkeypatch.setenv("FCOS_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "typer.py").write_text("open('ran', 'w')\n")
     running = fast.background(Origin(file), Placement(threads=1), ())
     assert running is not None
     assert running[1].runtime == "openvino"
+    assert not (tmp_path / "ran").exists()
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     detector = load(file, device="cpu", runtime="torch")
     with torch.inference_mode():

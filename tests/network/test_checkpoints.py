@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fcos.convert.translate import read_checkpoint
 from fcos.errors import ModelError
+from fcos.network.checkpoints import _ALLOWED, read_checkpoint
 
 STATE = OrderedDict(a=torch.arange(6.0).view(2, 3), b=torch.tensor([1, 2]))
 
@@ -157,3 +157,50 @@ def test_missing_and_empty(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "x.pth")
     with pytest.raises(ModelError, match="no named tensors"):
         read_checkpoint(tmp_path / "x.pth")
+
+
+class Forged:
+    """A pickle that builds an array of objects over bytes of its own choice, as numpy's constructor would."""
+
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize("name", ["x.pkl", "x.pth", "zip.pth"])
+def test_numpys_own_constructors_are_not_within_reach(tmp_path, name):
+    """np.ndarray((1,), "O", memory) reads an address that the file says, and setting its item writes there."""
+    forged = Forged(np.ndarray, ((1,), Forged(np.dtype, ("O8",)), Forged(bytearray, (bytes(8),))))
+    made = Forged(OrderedDict, ([("a", forged)],))
+    whole = {"model": {k: v.numpy() for k, v in STATE.items()} | {"bad": made}, "other": forged}
+    if name == "zip.pth":
+        torch.save(whole, tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(pickle.dumps(whole, 2))
+    read, _ = read_checkpoint(tmp_path / name)
+    assert read.keys() == STATE.keys()
+    for kind in (np.ndarray, np.dtype):
+        assert kind not in _ALLOWED.values()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8", "<f2", "<i8", ">i4", "|u1", "|i1", "|b1"])
+def test_arrays_of_every_kind_of_number_come_as_they_are(tmp_path, protocol, kind):
+    value = np.arange(12).reshape(3, 4).astype(kind)
+    whole = {"plain": value, "turned": np.asfortranarray(value), "none": value[:0], "one": value[0, 0]}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(whole | {"text": np.array(["a"]), "any": np.array([None])}, protocol))
+    read, _ = read_checkpoint(tmp_path / "x.pkl")
+    assert sorted(read) == ["none", "plain", "turned"]
+    for name in read:
+        np.testing.assert_array_equal(read[name].numpy(), whole[name])
+        assert read[name].numpy().dtype == whole[name].dtype.newbyteorder("=")
+
+
+def test_an_array_that_is_longer_than_its_bytes_is_one_line(tmp_path):
+    array = np.zeros(4, np.float32)
+    shape = pickle.dumps({"a": array, "b": array}, 2).replace(b"K\x04\x85", b"M\xff\xff\x85")
+    (tmp_path / "x.pkl").write_bytes(shape)
+    with pytest.raises(ModelError, match=r"cannot read the checkpoint .*x\.pkl: cannot reshape"):
+        read_checkpoint(tmp_path / "x.pkl")

@@ -2,14 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from tiny import equal_states, tiny_config
 from torch import nn
 
+from fcos.config import ModelConfig
 from fcos.errors import ConfigError, ModelError
+from fcos.inference.detector import Detector
 from fcos.network import weights
-from fcos.network.backbones import match_state
+from fcos.network.backbones import Backbone, load_backbone_weights, match_state
 from fcos.network.info import describe_network
 from fcos.points import make_points
 from fcos.presets import preset
@@ -162,13 +165,75 @@ def test_files_that_are_no_model(tmp_path):
 def test_body_weights_by_name_by_order_and_not_at_all():
     wanted = {"a.weight": torch.zeros(4, 3), "b.weight": torch.zeros(5), "b.num_batches_tracked": torch.tensor(0)}
     by_name = {"b.weight": torch.ones(5), "a.weight": torch.ones(4, 3), "head": torch.ones(9)}
-    other = {"x.0": torch.ones(4, 3), "x.1": torch.ones(5), "fc": torch.ones(7)}
+    other = {"stem.weight": torch.ones(4, 3), "norm.weight": torch.ones(5), "fc": torch.ones(7)}
     for state in (by_name, other):
         got = match_state(state, wanted, "file")
         assert got["a.weight"].sum() == 12
         assert got["b.weight"].sum() == 5
     with pytest.raises(ModelError, match=r"file does not fit: 2 of 3 .*a\.weight.*left over.*x\.0"):
         match_state({"x.0": torch.ones(4, 4), "x.1": torch.ones(5)}, wanted, "file")
+
+
+def test_other_names_are_no_order_where_they_stand_by_alphabet():
+    """As safetensors lists them: all four of a norm have one shape, so shapes cannot tell them apart."""
+    kinds = ("weight", "bias", "running_mean", "running_var")
+    wanted = {f"{layer}.{kind}": torch.zeros(8) for layer in ("bn2", "bn10") for kind in kinds}
+    theirs = {f"layers.{k}.{kind}": torch.rand(8) for k in (2, 10) for kind in kinds}
+    got = match_state(theirs, wanted, "file")
+    assert all(torch.equal(got[a], theirs[b]) for a, b in zip(wanted, theirs, strict=True))
+    with pytest.raises(ModelError, match="file does not fit: 8 of 8"):
+        match_state(dict(sorted(theirs.items())), wanted, "file")
+    turned = {f"layers.{k}.{kind}": torch.rand(8) for k in (2, 10) for kind in reversed(kinds)}
+    with pytest.raises(ModelError, match="file does not fit: 8 of 8"):
+        match_state(turned, wanted, "file")
+
+
+def test_deformable_stages_start_from_the_weights_of_plain_ones(tmp_path):
+    """The offsets, which no classifier has, start at zero; the rest is as in a plain backbone."""
+    asked = ModelConfig(backbone="resnet26", backbone_weights="none")
+    plain = Backbone(asked)
+    torch.save(plain.body.state_dict(), tmp_path / "plain.pth")
+    cfg = asked.model_copy(update={"deformable_stages": (4,), "backbone_weights": str(tmp_path / "plain.pth")})
+    bent = Backbone(cfg)
+    assert "plain.pth" in load_backbone_weights(bent, cfg)
+    state = bent.body.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in plain.body.state_dict().items())
+    offsets = [v for k, v in state.items() if ".offset." in k]
+    assert offsets
+    assert not any(v.any() for v in offsets)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
+def test_backbone_weights_are_read_as_checkpoints_are(tmp_path, suffix):
+    """One reader: detectron2's pickles of arrays too, and advice that is safe to follow."""
+    import pickle
+
+    from safetensors.torch import save_file
+
+    cfg = tiny_config().model
+    state = Backbone(cfg).body.state_dict()
+    path = tmp_path / f"body{suffix}"
+    if suffix == ".pkl":
+        path.write_bytes(pickle.dumps({"model": {k: v.numpy() for k, v in state.items()}}))
+    else:
+        (save_file if suffix == ".safetensors" else torch.save)(state, path)
+    backbone = Backbone(cfg)
+    load_backbone_weights(backbone, cfg.model_copy(update={"backbone_weights": str(path)}))
+    assert equal_states(backbone.body.state_dict(), state)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ModelError) as error:
+        load_backbone_weights(backbone, cfg.model_copy(update={"backbone_weights": str(path)}))
+    assert str(path) in str(error.value)
+    assert "weights_only" not in str(error.value)
+
+
+def test_a_padding_that_does_not_suit_the_backbone_is_one_line(tmp_path):
+    """convnext takes whole patches only: at sides that are no multiple of 32 its maps have fewer cells."""
+    config = tiny_config(model={"backbone": "test_convnext", "strides": (8, 16)}, data={"divisor": 4, "max_size": 68})
+    detector = Detector(weights.build(config, 2).eval(), config, Classes(("a", "b")))
+    assert detector(np.zeros((64, 64, 3), np.uint8), score=0) is not None
+    with pytest.raises(ModelError, match=r"test_convnext has \d+ locations where there should be \d+.*data.divisor=32"):
+        detector(np.zeros((64, 68, 3), np.uint8))
 
 
 def test_transfer_keeps_what_fits():

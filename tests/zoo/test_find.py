@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,6 +156,18 @@ def test_the_bundled_detector_is_the_default(assets, tmp_path, capsys):
     labels = {d["label"] for d in json.loads(out)["detections"]}
     assert labels <= set(NAMES)
     assert labels
+
+
+def test_a_folder_called_like_a_model_hides_it_only_if_it_is_one(assets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fake_bundle(assets)
+    (tmp_path / "fcos-lite0").mkdir()
+    assert find_weights("fcos-lite0") == assets / "fcos-lite0.safetensors"
+    (tmp_path / "fcos-lite0" / "last.safetensors").touch()
+    assert find_weights("fcos-lite0") == Path("fcos-lite0/last.safetensors")
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ModelError, match="mine holds neither"):
+        find_weights("mine")
 
 
 def test_models_table(assets, cache, capsys):
