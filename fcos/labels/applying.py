@@ -16,6 +16,7 @@ from ..data.tree import DataSource
 from ..data.write import check_outside, convert
 from ..errors import DataError
 from ..overlap import iou
+from ..system.files import is_there
 from ..system.readers import read_json
 from ..system.remote import is_remote
 from ..system.terminal import plural
@@ -93,7 +94,7 @@ def _source(named: Mapping[str, str | None], decisions: str | Path) -> DataSourc
     far = next((place for place in named.values() if place is not None and is_remote(place)), None)
     if far is not None:  # the file may be a stranger's, and nothing goes over the network unasked
         raise DataError(f"{decisions} is about {far}; if you want that to be fetched, say --data {far}")
-    if not Path(named["data"]).exists():
+    if not is_there(Path(named["data"])):
         raise DataError(f"{decisions} is about {named['data']}, which is not here; give the data with --data")
     images, labels = (None if place is None else Path(place) for place in (named["images"], named["labels"]))
     return DataSource(Path(named["data"]), named["format"], images, labels)
@@ -165,7 +166,8 @@ def _mend(record: Record, orders: Sequence[dict[str, Any]], dataset: Dataset, ch
             new.append((box, label))
             changes["added"] += 1
             continue
-        row = _find(boxes, labels, order["annotated"], names, gone)
+        solid = [k for k in np.flatnonzero(~record.ignore).tolist() if k not in gone]  # what a check judges
+        row = _find(boxes, labels, order["annotated"], names, solid)
         if row is None:
             raise DataError(
                 f"{dataset.root}: {record.file_name} has no {order['annotated']['label']} box at "
@@ -207,10 +209,8 @@ def _label(name: str, dataset: Dataset) -> int:
 
 
 def _find(
-    boxes: np.ndarray, labels: np.ndarray, annotated: dict[str, Any], names: Sequence[str], gone: set[int]
+    boxes: np.ndarray, labels: np.ndarray, annotated: dict[str, Any], names: Sequence[str], rows: Sequence[int]
 ) -> int | None:
-    """The row of an annotation by its label and corners."""
+    """The row of an annotation by its label and corners, among `rows`."""
     near = np.abs(boxes - np.array(annotated["box"], float)).max(axis=1, initial=0.0) <= _NEAR
-    return next(
-        (int(k) for k in np.flatnonzero(near) if names[labels[k]] == annotated["label"] and k not in gone), None
-    )
+    return next((k for k in rows if near[k] and names[labels[k]] == annotated["label"]), None)

@@ -146,6 +146,28 @@ def test_the_original_is_never_written_to(world, tmp_path):
     assert apply(file, out=tmp_path / "same").text().endswith("nothing changed")
 
 
+@pytest.mark.parametrize(("kind", "added"), [("spurious", -1), ("shifted", 0)])
+def test_a_crowd_in_the_same_place_stays(tmp_path, kind, added):
+    """The check judges boxes that are not ignored; the crowd has the same class and corners, and comes first."""
+    data = make_shapes(tmp_path / "shapes", {"train": 4}, seed=5)
+    file = data / "instances_train.json"
+    told = json.loads(file.read_text())
+    first = told["annotations"][0]
+    told["annotations"].insert(0, {**first, "id": 900, "iscrowd": 1})
+    file.write_text(json.dumps(told))
+    dataset = open_splits(data)["train"]
+    before = next(r for r in dataset.records if r.ignore.any())
+    row = int(np.flatnonzero(~before.ignore & (before.boxes == before.boxes[before.ignore]).all(axis=1))[0])
+    names = dataset.classes.names
+    proposed = {"label": names[before.labels[row]], "box": [3.0, 4.0, 23.5, 30.25]}
+    order = decision(kind, before, names, row=row, proposed=proposed)
+    apply(write(tmp_path / "decisions.json", data, [order]), out=tmp_path / "mended")
+    after = next(r for r in open_splits(tmp_path / "mended")["train"].records if r.file_name == before.file_name)
+    assert after.ignore.sum() == 1
+    np.testing.assert_array_equal(after.boxes[after.ignore], before.boxes[before.ignore])
+    assert len(after.boxes) == len(before.boxes) + added
+
+
 def test_an_object_that_is_there_already_is_not_added_again(world, tmp_path, capsys):
     data, splits = world
     record, names = next(r for r in splits["train"].records if len(r.boxes)), splits["train"].classes.names
@@ -157,8 +179,9 @@ def test_an_object_that_is_there_already_is_not_added_again(world, tmp_path, cap
     assert len(open_splits(tmp_path / "mended")["train"].records[0].boxes) == len(splits["train"].records[0].boxes)
 
 
-def test_data_that_is_gone_is_named(tmp_path, capsys):
-    file = write(tmp_path / "decisions.json", tmp_path / "nowhere", [])
+@pytest.mark.parametrize("name", ["nowhere", "n" * 5000])  # no folder can be called the second
+def test_data_that_is_gone_is_named(tmp_path, capsys, name):
+    file = write(tmp_path / "decisions.json", tmp_path / name, [])
     code, _, err = fcos(capsys, "labels", "apply", file, "--out", tmp_path / "mended")
     assert code == 2
     assert "give the data with --data" in err
