@@ -37,6 +37,11 @@ def label_mapping(model: Classes, data: Classes) -> Tensor:
     return torch.from_numpy(mapping)
 
 
+def known_labels(mapping: Tensor, data: Classes) -> np.ndarray:
+    """[C] bool: which classes of the data the model knows, by `label_mapping`."""
+    return np.isin(np.arange(len(data)), mapping.numpy())
+
+
 def with_files(dataset: Dataset) -> Dataset:
     """The data set as it is; DataError where an image has no file."""
     absent = next((r for r in dataset.records if r.path is None), None)

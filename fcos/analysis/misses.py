@@ -2,6 +2,7 @@
 
 An object is found when a final detection of its class with at least `score` takes it by COCO's rule at IoU
 0.5. For a missed one the stages are asked in order:
+- unknown class: the model does not know the object's class, so it can never find it;
 - no location: no location may learn it at this input size (too small, or between the points);
 - outranked: locations may, but in the truth of this image all of them learn smaller boxes;
 - suppressed: the network gave its class with IoU >= 0.5 and enough score, but NMS or a limit on the number of
@@ -31,7 +32,7 @@ from ..show.draw import Marks, draw_boxes, sheet
 from ..system.stderr import say
 from ..system.terminal import json_ready, percent, plural, table, track
 from ..types import Detections, Target
-from .common import label_mapping, uncalibrated, with_files
+from .common import known_labels, label_mapping, uncalibrated, with_files
 from .raw import raw_parts
 from .seen import Seen, see
 from .tide import Tide, tide
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..data.records import Record
 
-STAGES = ("no location", "outranked", "suppressed", "wrong class", "box too poor", "below threshold")
+UNKNOWN = "unknown class"
+STAGES = (UNKNOWN, "no location", "outranked", "suppressed", "wrong class", "box too poor", "below threshold")
 _COLORS = dict(
     zip(
         STAGES,
-        ((120, 120, 120), (150, 0, 195), (255, 135, 0), (225, 45, 45), (255, 210, 45), (30, 150, 255)),
+        ((0, 0, 0), (120, 120, 120), (150, 0, 195), (255, 135, 0), (225, 45, 45), (255, 210, 45), (30, 150, 255)),
         strict=True,
     )
 )
@@ -104,7 +106,8 @@ class MissStudy:
         hits = self.objects - len(self.misses)
         total = max(self.objects, 1)
         rows = [("none: found", f"{hits:,}", percent(hits / total, 1))]
-        rows += [(k, f"{n:,}", percent(n / total, 1)) for k, n in self.counts().items()]
+        stages = {k: n for k, n in self.counts().items() if n or k != UNKNOWN}
+        rows += [(k, f"{n:,}", percent(n / total, 1)) for k, n in stages.items()]
         lines = [
             f"{self.data}: {plural(self.objects, 'object')}",
             f"found: a detection of its class, of score {self.score:g} or more, overlaps it by IoU 0.5",
@@ -112,7 +115,7 @@ class MissStudy:
         ]
         worst = sorted(self.by_class.items(), key=lambda kv: -sum(kv[1].values()))[:8]
         if worst:
-            lines += ["", table(("class", *STAGES), [(k, *(v[s] for s in STAGES)) for k, v in worst])]
+            lines += ["", table(("class", *stages), [(k, *(v[s] for s in stages)) for k, v in worst])]
         tide = ["", "TIDE: what each kind of error costs, counted on detections of any score:", self.tide.text()]
         return "\n".join([*lines, *tide, "", "what each stage means, and what helps: fcos help explain"])
 
@@ -137,7 +140,7 @@ def miss_study(
         raise DataError(f"{dataset.root} has {which} in the split {dataset.split}")
     dataset = with_files(replace(dataset, records=tuple(records)))
     mapping = label_mapping(detector.classes, dataset.classes)
-    names = dataset.classes.names
+    names, known = dataset.classes.names, known_labels(mapping, dataset.classes)
     misses: list[Miss] = []
     final: list[Detections] = []
     unread: set[int] = set()
@@ -152,7 +155,7 @@ def miss_study(
             unread.add(record.id)
             continue
         seen = see(detector, parts, record, mapping)
-        stages = stages_of(seen, score)
+        stages = stages_of(seen, score, known)
         for k, (stage, overlap, best) in stages.items():
             box = tuple(record.boxes[k].tolist())
             misses.append(Miss(record.id, record.file_name, names[record.labels[k]], box, stage, overlap, best))
@@ -171,9 +174,9 @@ def _solid(record: Record) -> np.ndarray:
     return ~record.ignore
 
 
-def stages_of(seen: Seen, score: float) -> dict[int, tuple[str, float, float]]:
+def stages_of(seen: Seen, score: float, known: np.ndarray) -> dict[int, tuple[str, float, float]]:
     """{row of each object that no detection of at least `score` takes: (stage, best IoU of a box with enough score,
-    best score of its class)}."""
+    best score of its class)}; known [C] bool: classes that the model knows."""
     target, shown = seen.target, seen.detections[seen.detections.scores >= score]
     taken = _taken(shown, target)
     boxes, scores, classes = seen.strong
@@ -183,7 +186,9 @@ def stages_of(seen: Seen, score: float) -> dict[int, tuple[str, float, float]]:
             continue
         overlap = iou(target.boxes[row][None], boxes)[0] if len(boxes) else boxes.new_zeros(0)
         mine, enough = classes == target.labels[row], scores >= score
-        if lost:
+        if not known[target.labels[row]]:
+            stage = UNKNOWN
+        elif lost:
             stage = lost
         elif (mine & enough & (overlap >= NEAR)).any():
             stage = "suppressed"

@@ -37,7 +37,7 @@ class Curve:
     share [E] and weight [E]: shares of real errors among the things of this kind, and how much the data speak for
     each, summing to 1; a [E] and b [E] of the right ones at each share, which fall 1 + bend [E] times as fast beyond
     `knee`. found: the part of injected errors that gets a score at all. most: the highest share that the scores allow,
-    whatever the right ones do.
+    whatever the right ones do. measured: False where there was too little to learn from, so that all this is a guess.
     """
 
     share: np.ndarray
@@ -48,6 +48,7 @@ class Curve:
     most: float
     bend: np.ndarray
     knee: float
+    measured: bool = True
 
     def chance(self, score: np.ndarray) -> np.ndarray:
         """[E,S] of scores [S]: the chance of being wrong at each share."""
@@ -76,9 +77,11 @@ def fit(injected: np.ndarray, given: np.ndarray, tried: int) -> Curve:
     annotations as they are."""
     injected, given = np.asarray(injected, float), np.asarray(given, float)
     found = len(injected) / max(tried, 1)
-    if len(injected) < 5 or len(given) < 5:  # too little to learn from: a usual shape, and every share is as good
+    if len(injected) < 5 or len(given) < 5:  # too little to learn from: a guess
         shares, nothing = np.linspace(0, 0.1, _SHARES), np.zeros(_SHARES)
-        return Curve(shares, np.full(_SHARES, 1 / _SHARES), nothing, nothing + 1, found, 0.1, nothing, 0.0)
+        return Curve(
+            shares, np.full(_SHARES, 1 / _SHARES), nothing, nothing + 1, found, 0.1, nothing, 0.0, measured=False
+        )
     x = _logit(np.concatenate([injected, given]))
     y = np.concatenate([np.ones(len(injected)), np.zeros(len(given))])
     # each injected copy is one more look at the same errors: they weigh as the given ones do, no more

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..analysis.common import label_mapping, with_files
+from ..analysis.common import known_labels, label_mapping, with_files
 from ..data.dataset import Dataset, merge
 from ..data.images.reading import read_image
 from ..data.open import open_splits
@@ -49,12 +49,17 @@ def open_all(data: str | Path | DataSource | Dataset, split: str | None = None) 
 def judge_all(
     dataset: Dataset, splits: Sequence[str], judges: Sequence[Judge], *, seed: int = 0, quiet: bool = False
 ) -> Check:
-    """Every record by the judge that has not learned from it, with the calibration from spoiled copies."""
-    scores = Scores(dataset, seed)
+    """Every record by the judge that has not learned from it, with the calibration from spoiled copies. DataError where
+    no image can be read."""
+    mappings = [label_mapping(judge.detector.classes, dataset.classes) for judge in judges]
+    # the folds know all classes, a model that was named perhaps not
+    known = np.all([known_labels(mapping, dataset.classes) for mapping in mappings], axis=0)
+    if not any(known[r.labels[~r.ignore]].any() for r in dataset.records):
+        raise DataError(f"{dataset.root} has no boxes of a class that the model knows; give another --model")
+    scores = Scores(dataset, seed, known=known)
     unread = []
     with Bar("looking", sum(len(j.records) for j in judges), "images", quiet=quiet) as bar:
-        for judge in judges:
-            mapping = label_mapping(judge.detector.classes, dataset.classes)
+        for judge, mapping in zip(judges, mappings, strict=True):
             for index in judge.records:
                 record = dataset.records[index]
                 try:
@@ -65,31 +70,50 @@ def judge_all(
                 finally:
                     bar.advance()
                 scores.add(index, gather(judge.detector, pixels, mapping, len(dataset.classes)))
+    if not scores.images:
+        raise DataError(f"{dataset.root}: none of the {plural(len(unread), 'image')} can be read: {unread[0]}")
     curves, given = scores.ranked()
     findings = [replace(f, split=splits[f.image]) for f in _listed(dataset, given, curves)]
-    boxes = max(sum(int((~r.ignore).sum()) for r in dataset.records), 1)
     rates = {}
     for kind, curve in curves.items():
-        things = len(given[kind]) / boxes / max(curve.found, 0.05)
-        rates[kind] = tuple(min(v * things, 1.0) for v in curve.rate())
+        things = len(given[kind]) / max(scores.boxes, 1) / max(curve.found, 0.05)
+        if curve.measured:
+            mean, low, high = (min(v * things, 1.0) for v in curve.rate())
+            rates[kind] = (mean, low, high)
     looked = [s.own >= _SEEN for _, s in scores.given[SPURIOUS]]
     seen = sum(looked) / max(len(looked), 1)
-    return Check(dataset, DataSource(dataset.root), "", tuple(findings), rates, curves, tuple(unread), seen)  # type: ignore[arg-type]
+    return Check(
+        *(dataset, DataSource(dataset.root), "", tuple(findings), rates, curves, tuple(unread), seen),
+        planted={kind: count for kind, count in scores.tried.items() if count},
+        unknown=_count_boxes(dataset, np.flatnonzero(~known)),
+    )
+
+
+def _count_boxes(dataset: Dataset, labels: np.ndarray) -> dict[str, int]:
+    """The boxes to judge of some classes that have any, by name."""
+    counts = sum(np.bincount(r.labels[~r.ignore], minlength=len(dataset.classes)) for r in dataset.records)
+    return {dataset.classes.names[k]: int(counts[k]) for k in labels.tolist() if counts[k]}
 
 
 class Scores:
-    """The suspects of the set as it is, and the scores of errors that were put into copies of it."""
+    """The suspects of the set as it is, and the scores of errors that were put into copies of it; known [C] bool: the
+    classes that are judged, all by default. images and boxes: how many were, so far."""
 
-    def __init__(self, dataset: Dataset, seed: int = 0, share: float = SHARE, rounds: int = ROUNDS) -> None:
+    def __init__(self, dataset: Dataset, seed: int = 0, *, known: np.ndarray | None = None) -> None:
         self.dataset = dataset
-        self.copies = [spoil(dataset, share, 1000 * seed + k) for k in range(rounds)]
+        self.known = np.ones(len(dataset.classes), bool) if known is None else known
+        self.copies = [spoil(dataset, SHARE, 1000 * seed + k, known=self.known) for k in range(ROUNDS)]
+        self.images = self.boxes = 0
         self.given: dict[str, list[tuple[int, Suspect]]] = {kind: [] for kind in KINDS}
         self.injected: dict[str, list[tuple[int, Suspect]]] = {kind: [] for kind in KINDS}
         self.tried = dict.fromkeys(KINDS, 0)
 
     def add(self, index: int, evidence: Evidence) -> None:
         """What the evidence of one image says of its annotations, true and spoiled."""
-        for suspect in suspects(evidence, self.dataset.records[index]):
+        record = self.dataset.records[index]
+        self.images += 1
+        self.boxes += int((~record.ignore & self.known[record.labels]).sum())
+        for suspect in suspects(evidence, record):
             self.given[suspect.kind].append((index, suspect))
         for copy in self.copies:
             spoiled = copy[index]
@@ -176,7 +200,8 @@ def check(
     stay in one fold). `split`: only this one; left out, all splits. The order and the promise come from known errors
     that are put into copies of the annotations (`seed`).
 
-    Raises DataError for data that cannot be judged, ModelError.
+    Boxes of classes that the model does not know are not judged. Raises DataError for data that cannot be judged,
+    ModelError.
 
     >>> result = fcos.labels.check("my_data", model="fcos-lite0", quiet=True)
     >>> result.promise(50)[0] <= 50

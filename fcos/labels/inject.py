@@ -28,33 +28,43 @@ class Spoiled:
     lost_labels: np.ndarray
 
 
-def spoil(dataset: Dataset, share: float = SHARE, seed: int = 0, kinds: Sequence[str] = KINDS) -> list[Spoiled]:
+def spoil(
+    dataset: Dataset,
+    share: float = SHARE,
+    seed: int = 0,
+    kinds: Sequence[str] = KINDS,
+    known: np.ndarray | None = None,
+) -> list[Spoiled]:
     """The records of `dataset` with `share` (0..1) of its boxes spoiled in each of the kinds, no box twice.
 
-    Ignored boxes are left as they are. A class is changed into any other of the set with equal chance. A shifted box
+    Ignored boxes are left as they are, and those of classes that are not `known` [C] bool (None: all are): nobody could
+    see what is wrong with them. A class is changed into any other known one with equal chance. A shifted box
     has an IoU of 0.4 to 0.7 with what it was, by moving, growing or shrinking. A box too many has the shape of
     another box of the set at a place where it meets no box by more than 0.2. A duplicate has an IoU of 0.6 to 0.9.
     """
     rng = np.random.default_rng(seed)
-    solid = [(i, j) for i, r in enumerate(dataset.records) for j in np.flatnonzero(~r.ignore).tolist()]
+    labels = np.arange(len(dataset.classes)) if known is None else np.flatnonzero(known)
+    judged = [np.flatnonzero(~r.ignore & np.isin(r.labels, labels)) for r in dataset.records]
+    solid = [(i, j) for i, rows in enumerate(judged) for j in rows.tolist()]
     # of a small set a few more, or there is nothing to learn from
     number = max(round(share * len(solid)), min(4, len(solid) // 10), 1) if solid else 0
     order = [solid[k] for k in rng.permutation(len(solid))]
     plan: dict[int, list[tuple[int, str]]] = {}
     at = 0
     for kind in kinds:
-        if kind == CLASS and len(dataset.classes) < 2:
+        if kind == CLASS and len(labels) < 2:
             continue
         for i, j in order[at : at + number]:
             plan.setdefault(i, []).append((j, kind))
         at += number
-    shapes = np.array([r.boxes[j, 2:] - r.boxes[j, :2] for r in dataset.records for j in np.flatnonzero(~r.ignore)])
-    return [_spoil(r, plan.get(i, []), shapes, len(dataset.classes), rng) for i, r in enumerate(dataset.records)]
+    shapes = np.array([dataset.records[i].boxes[j, 2:] - dataset.records[i].boxes[j, :2] for i, j in solid])
+    return [_spoil(r, plan.get(i, []), shapes, labels, rng) for i, r in enumerate(dataset.records)]
 
 
 def _spoil(
-    record: Record, errors: list[tuple[int, str]], shapes: np.ndarray, classes: int, rng: np.random.Generator
+    record: Record, errors: list[tuple[int, str]], shapes: np.ndarray, known: np.ndarray, rng: np.random.Generator
 ) -> Spoiled:
+    """known: the labels that may be changed and given, in order."""
     boxes, labels, ignore = record.boxes.copy(), record.labels.copy(), record.ignore.copy()
     told = [""] * len(boxes)
     gone: list[int] = []
@@ -63,7 +73,8 @@ def _spoil(
         if kind == MISSING:
             gone.append(j)
         elif kind == CLASS:
-            labels[j] = (labels[j] + 1 + rng.integers(classes - 1)) % classes
+            place = int(np.searchsorted(known, labels[j]))
+            labels[j] = known[(place + 1 + rng.integers(len(known) - 1)) % len(known)]
             told[j] = kind
         elif kind == SHIFTED:
             other = _near(boxes[j], record.size, (0.4, 0.7), rng)
@@ -76,7 +87,7 @@ def _spoil(
         else:
             other = _elsewhere(record, shapes, rng)
             if other is not None:
-                more.append((other, int(rng.choice(labels)), kind))
+                more.append((other, int(rng.choice(labels[np.isin(labels, known)])), kind))
     stay = np.setdiff1d(np.arange(len(boxes)), gone)
     new = np.array([m[0] for m in more], np.float32).reshape(-1, 4)
     boxes = np.concatenate([boxes[stay], new]).astype(np.float32)

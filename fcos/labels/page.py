@@ -77,6 +77,7 @@ def _row(check: Check, finding: Finding, number: int) -> dict[str, Any]:
             "id": number,
             "kind": s.kind,
             "chance": round(finding.chance, 4),
+            "measured": check.curves[s.kind].measured,
             "image": str(finding.image),
             "size": [record.size[1], record.size[0]],
             "file": finding.file,

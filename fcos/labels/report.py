@@ -12,7 +12,7 @@ from ..data.dataset import Dataset
 from ..data.tree import DataSource
 from ..system.terminal import data_name, json_ready, percent, plural, table
 from .calibrate import Curve, expected
-from .inject import CLASS, DUPLICATE, MISSING, ROUNDS, SHARE, SHIFTED, SPURIOUS
+from .inject import CLASS, DUPLICATE, MISSING, ROUNDS, SHIFTED, SPURIOUS
 from .suspicion import Suspect
 
 _BLIND = 0.5  # share of the annotated boxes that a judge has to see
@@ -51,10 +51,12 @@ class Finding:
 class Check:
     """What was found, most likely wrong first; no annotation stands there twice.
 
-    data: the images that were judged, all splits together; source: where they are; judge: by whom. rates:
-    for each kind the share of boxes that are wrong so: mean, and the 90 % interval. curves: see `calibrate`. unread:
-    images that could not be read. seen: the share of the annotated boxes at which the judge sees their class; one that
-    sees few accuses what it cannot see.
+    data: the images that were judged, all splits together; source: where they are; judge: by whom. rates: for each kind
+    the share of boxes that are wrong so: mean, and the 90 % interval; none where the data are too few to tell. curves:
+    of each kind that was planted, see `calibrate`. unread: images that could not be read. seen: the share of the
+    annotated boxes at which the judge sees their class; one that sees few accuses what it cannot see. planted: known
+    errors of each kind, in all copies; unknown: boxes of each class that the judge does not know, so that nobody judged
+    them.
     """
 
     data: Dataset = field(repr=False)
@@ -65,6 +67,8 @@ class Check:
     curves: Mapping[str, Curve] = field(repr=False)
     unread: tuple[str, ...] = ()
     seen: float = 1.0
+    planted: Mapping[str, int] = field(default_factory=dict)
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
     def promise(self, first: int = 50) -> tuple[int, float, int, int]:
         """(n, about, low, high): of the first n findings, about so many are wrong, with the 90 % interval."""
@@ -79,15 +83,19 @@ class Check:
         n, about, low, high = self.promise(first)
         if not n:
             return "Nothing is suspicious enough to be listed."
-        return f"Of the first {n} suspects about {about:.0f} are wrong ({low} to {high})."
+        told = f"Of the first {n} suspects about {about:.0f} are wrong ({low} to {high})."
+        guessed = [f for f in self.findings[:n] if not self.curves[f.suspect.kind].measured]
+        if not guessed:
+            return told
+        of = "all" if len(guessed) == n else f"{len(guessed)} of them"
+        return f"{told} For {of} that is a guess: the data are too few to tell."
 
     def assumes(self) -> list[str]:
         """What the promise stands on, line by line."""
         blind = f"The model sees {percent(self.seen, 0)} % of the annotated boxes."
         return [
             blind,
-            f"The chances come from this data set: {percent(SHARE, 0)} % of its boxes were spoiled in each of the five "
-            f"ways in {ROUNDS} copies, and scored by the same model.",
+            self._planted(),
             "Assumed: real errors get the scores of these planted ones. Real errors are often milder; then the "
             "estimate is too low.",
             "Assumed: the higher the score, the faster right annotations get rare. If the model has a weakness of its "
@@ -95,6 +103,18 @@ class Check:
             "Your decisions correct the estimate: after each, the chances of the others of its kind are scaled by what "
             "you found.",
         ]
+
+    def _planted(self) -> str:
+        """What the chances come from."""
+        if not self.planted:
+            return "No known errors could be planted in this data set, so all chances are guesses."
+        counts = ", ".join(f"{TITLES[kind]} {count:,}" for kind, count in self.planted.items())
+        told = (
+            f"The chances come from this data set: known errors were planted in {ROUNDS} copies of its annotations "
+            f"({counts}), and scored by the same model."
+        )
+        guessed = [TITLES[kind] for kind, curve in self.curves.items() if not curve.measured]
+        return f"{told} The data are too few for {', '.join(guessed)}: these chances are guesses." if guessed else told
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the promise, the rates and the findings."""
@@ -107,9 +127,11 @@ class Check:
                 "images": len(self.data),
                 "boxes": boxes,
                 "promise": {"first": n, "wrong": about, "low": low, "high": high},
-                "rates": {k: {"mean": m, "low": a, "high": b} for k, (m, a, b) in self.rates.items()},
+                "rates": {k: _rate(self.rates.get(k)) for k in self.curves},
                 "found": {k: c.found for k, c in self.curves.items()},
                 "assumes": self.assumes(),
+                "planted": self.planted,
+                "unknown": self.unknown,
                 "unread": list(self.unread),
                 "seen": self.seen,
                 "findings": [f.to_dict() for f in self.findings],
@@ -122,10 +144,11 @@ class Check:
         boxes = sum(int((~r.ignore).sum()) for r in self.data.records)
         head = f"{data_name(str(self.source))}: {plural(len(self.data), 'image')}, {plural(boxes, 'box')}"
         rows = []
-        for kind, (mean, low, high) in self.rates.items():
+        for kind, curve in self.curves.items():
             listed = [f for f in self.findings if f.suspect.kind == kind]
-            share = f"{percent(mean, 1)} ({percent(low, 1)} to {percent(high, 1)})"
-            rows.append((TITLES[kind], len(listed), share, percent(self.curves[kind].found, 0)))
+            rate = self.rates.get(kind)
+            share = "-" if rate is None else "{} ({} to {})".format(*(percent(v, 1) for v in rate))
+            rows.append((TITLES[kind], len(listed), share, percent(curve.found, 0)))
         lines = [
             f"{head}; compared with {self.judge}",
             self.sentence(),
@@ -133,7 +156,7 @@ class Check:
             table(("kind", "listed", "estimated errors, % of boxes", "planted errors seen, %"), rows),
         ]
         if self.findings:
-            shown = [(f"{100 * f.chance:.0f}", TITLES[f.suspect.kind], f.file, f.words) for f in self.findings[:first]]
+            shown = [(self._percent(f), TITLES[f.suspect.kind], f.file, f.words) for f in self.findings[:first]]
             lines += ["", table(("wrong, %", "kind", "image", "why"), shown, left=4)]
         if self.seen < _BLIND:
             lines.insert(
@@ -141,8 +164,21 @@ class Check:
                 f"The model sees only {percent(self.seen, 0)} % of the annotated boxes, so do not trust this list: "
                 "give a better --model, or more --minutes.",
             )
+        if self.unknown:
+            classes = ", ".join(f"{name} ({plural(count, 'box')})" for name, count in list(self.unknown.items())[:20])
+            more = f" and {plural(len(self.unknown) - 20, 'class')} more" if len(self.unknown) > 20 else ""
+            those = "it" if len(self.unknown) == 1 else "them"
+            lines.append(f"not checked: {classes}{more}: the model does not know {those}")
         lines += [f"not read: {line}" for line in self.unread[:5]]
         return "\n".join(lines)
+
+    def _percent(self, finding: Finding) -> str:
+        """The chance of being wrong, - where it is a guess."""
+        return f"{100 * finding.chance:.0f}" if self.curves[finding.suspect.kind].measured else "-"
+
+
+def _rate(rate: tuple[float, float, float] | None) -> dict[str, float] | None:
+    return None if rate is None else dict(zip(("mean", "low", "high"), rate, strict=True))
 
 
 def in_words(suspect: Suspect, dataset: Dataset, labels: np.ndarray, boxes: np.ndarray) -> tuple[str, str]:

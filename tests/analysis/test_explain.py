@@ -133,7 +133,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("stage", [s for s in STAGES if s != "outranked"])
+@pytest.mark.parametrize("stage", [s for s in STAGES if s not in ("outranked", "unknown class")])
 def test_each_stage(world, stage):
     rows, truth = CASES[stage]
     data = world(*truth)
@@ -143,6 +143,22 @@ def test_each_stage(world, stage):
     assert study.objects == len(truth)
     assert stage in study.text()
     assert gallery(study, data, cell=64).ndim == 3
+
+
+def test_a_class_that_the_model_does_not_know_is_said(world):
+    """Whatever else would explain it: the second is too small for any location too."""
+    data = world((*TRUTH, 2, 0), (5, 5, 11, 11, 2, 0), (80, 80, 120, 120, 0, 0))
+    data = replace(data, classes=Classes(("cat", "dog", "teapot")))
+    study = miss_study(detector([((36, 36), TRUTH, 1, 0.9, 0.9)]), data)
+    assert [(m.label, m.stage) for m in study.misses] == [
+        ("teapot", "unknown class"),
+        ("teapot", "unknown class"),
+        ("cat", "below threshold"),
+    ]
+    assert study.by_class["teapot"]["unknown class"] == 2
+    assert "unknown class" in study.text()
+    assert gallery(study, data, cell=64).ndim == 3
+    assert "unknown class" not in miss_study(detector([]), world((*TRUTH, 0, 0))).text()
 
 
 def test_outranked(world):

@@ -1,6 +1,7 @@
 """`fcos labels check` from the command line to the page, on a set whose every mistake is known."""
 
 import json
+import re
 import time
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ import fcos as package
 from fcos.data.open import open_dataset, open_splits
 from fcos.data.tree import DataSource
 from fcos.data.write import convert
+from fcos.errors import DataError
 from fcos.export.browser import Browser, find_chromium
 from fcos.inference.detector import Detector
 from fcos.labels.checking import check
@@ -22,7 +24,7 @@ from fcos.labels.evidence import overlaps
 from fcos.labels.inject import MISSING, spoil
 from fcos.labels.page import write_page
 from fcos.points import make_points
-from fcos.types import Predictions
+from fcos.types import Classes, Predictions
 
 needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here: apt install chromium")
 
@@ -112,6 +114,81 @@ def test_a_blind_judge_is_not_believed(world):
     assert told.seen < 0.1
     assert "do not trust this list" in told.text()
     assert "do not trust this list" not in check(truth, model=world[0], quiet=True).text()
+
+
+def test_a_guess_is_not_shown_as_measured(world):
+    """Three boxes, of which few can be spoiled: their errors are too few for an estimate."""
+    detector, truth, _, _ = world
+    numbers = [i for i, r in enumerate(truth.records) if len(r.boxes)][:2]
+    told = check(truth.subset(numbers), model=detector, quiet=True)
+    assert not told.rates
+    rows = [line for line in told.text().splitlines() if line.startswith(("missing box", "wrong class"))]
+    assert rows
+    assert all(line.split()[3] == "-" for line in rows)
+    assert set(told.to_dict()["rates"].values()) == {None}
+    planted = next(line for line in told.assumes() if "planted" in line)
+    counts = {kind: int(number) for kind, number in re.findall(r"(missing box|wrong class) (\d+)", planted)}
+    assert counts == {"missing box": told.planted["missing"], "wrong class": told.planted["class"]}
+    assert counts["missing box"] == 12  # one in each copy
+    assert "guesses" in planted
+
+
+def test_the_planted_errors_are_counted(world, result):
+    _, _, _, folder = world
+    number = max(round(0.05 * sum(len(r.boxes) for r in result.data.records)), 4)
+    assert result.planted["missing"] == 12 * number
+    assert f"missing box {12 * number}" in " ".join(result.assumes())
+    # no shape has two boxes, and of fewer than five such pairs nothing can be learned
+    assert [kind for kind, curve in result.curves.items() if not curve.measured] == ["duplicate"]
+    assert "too few for two boxes for one object: these chances are guesses" in " ".join(result.assumes())
+    assert folder.name in result.text()
+
+
+def test_classes_that_the_model_lacks_are_named_and_left_out(world, tmp_path):
+    """A teapot beside each shape: no error of theirs is planted, and the rest is judged as without them."""
+    detector, truth, _, _ = world
+    teapots = Classes((*truth.classes.names, "teapot"), ())
+    records = []
+    for r in truth.records:
+        more = np.array([[1, 1, 20, 20]], np.float32)
+        records.append(
+            replace(
+                r,
+                boxes=np.concatenate([r.boxes, more]),
+                labels=np.append(r.labels, 2),
+                ignore=np.append(r.ignore, False),
+                areas=np.append(r.areas, 361.0),
+                xywh=None,
+            )
+        )
+    told = check(replace(truth, records=tuple(records), classes=teapots), model=detector, quiet=True)
+    assert told.unknown == {"teapot": len(truth)}
+    assert f"not checked: teapot ({len(truth)} boxes): the model does not know it" in told.text()
+    alone = check(truth, model=detector, quiet=True)
+    assert alone.unknown == {}
+    assert "not checked" not in alone.text()
+    for kind in ("missing", "class", "shifted", "spurious"):
+        assert told.planted[kind] == pytest.approx(alone.planted[kind], abs=12)
+        assert told.curves[kind].found == pytest.approx(alone.curves[kind].found, abs=0.1)
+    for copy in spoil(
+        replace(truth, records=tuple(records), classes=teapots), 0.3, known=np.array([True, True, False])
+    ):
+        assert sum(copy.record.labels == 2) == 1
+        assert 2 not in copy.lost_labels
+    only = replace(truth.records[0], boxes=more, labels=np.array([2]), ignore=np.zeros(1, bool), areas=np.ones(1))
+    with pytest.raises(DataError, match="no boxes of a class that the model knows"):
+        check(replace(truth, records=(only,), classes=teapots), model=detector, quiet=True)
+
+
+def test_images_that_cannot_be_read(world, tmp_path, capsys):
+    detector, truth, _, _ = world
+    (tmp_path / "bad.png").write_text("no image")
+    bad = [replace(r, path=tmp_path / "bad.png") for r in truth.records[:3]]
+    with pytest.raises(DataError, match=r"none of the 3 images can be read: .*bad\.png"):
+        check(replace(truth, records=tuple(bad)), model=detector, quiet=True)
+    told = check(replace(truth, records=(*truth.records, bad[0])), model=detector, quiet=True)
+    assert len(told.unread) == 1
+    assert "not read: " in told.text()
 
 
 def test_the_python_door(world):
