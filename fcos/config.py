@@ -309,7 +309,9 @@ class TrainConfig(Section):
     layer_decay: float = _f(1.0, "factor of the learning rate per backbone stage, from the top down", gt=0, le=1)
     momentum: float = _f(0.9, "SGD momentum or AdamW beta1", ge=0, lt=1)
     weight_decay: float = _f(1e-4, "weight decay", ge=0)
-    decay_norm: bool = _f(True, "weight decay acts on norms and biases too")
+    decay_norm: bool | Literal["biases"] = _f(
+        True, "weight decay acts on norms and biases too; biases: on biases, not on norms, as detectron2"
+    )
     bias_lr: float = _f(1.0, "factor of the learning rate of biases; 2 in the original", gt=0)
     bias_decay: bool = _f(True, "weight decay acts on biases; not in the original")
     bias_of_norms: bool = _f(False, "bias_lr and bias_decay act on the biases of norms too; they do in the original")
@@ -330,7 +332,12 @@ class TrainConfig(Section):
     )
     compile: bool = _f(False, "torch.compile the network; on a CPU its first step takes minutes")
     checkpointing: bool = _f(False, "compute activations again in the backward pass: less memory, more time")
-    freeze_stages: int = _f(0, "backbone stages kept fixed, counted from the stem (1: stem only)", ge=0, le=5)
+    freeze_stages: int = _f(
+        0,
+        "backbone stages kept fixed, counted from the stem (1: stem only; 2 in every published implementation)",
+        ge=0,
+        le=5,
+    )
     linear_probe: int = _f(
         0, "fit new classes to this many images before the first step (linear probing, 2202.10054); 0: fresh", ge=0
     )

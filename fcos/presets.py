@@ -126,7 +126,10 @@ _CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
 _MEAN = (123.675, 116.28, 103.53)
 _REGION = {"range_rule": "inclusive", "center_rule": "region", "area_rule": "rounded"}
 _ORIGINAL_MODEL = {**_CAFFE, "mean": _CAFFE_MEAN, "backbone_norm_eps": 0.0}
+_FROZEN = {"freeze_stages": 2}  # the stem and layer1, in all five
+_DETECTRON2_TRAIN = {**_FROZEN, "decay_norm": "biases"}
 _ORIGINAL_TRAIN = {
+    **_FROZEN,
     "bias_lr": 2.0,
     "bias_decay": False,
     "bias_of_norms": True,
@@ -142,6 +145,7 @@ _ADELAIDET: dict[str, Any] = {
     "loss": {"iou_plus_one": True},
     "decode": {"clip": "after"},
     "data": {"resample": "pil", "round": "two-step", "padding": "exact"},
+    "train": _DETECTRON2_TRAIN,
 }
 
 DIALECTS: dict[str, dict[str, Any]] = {
@@ -175,13 +179,14 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "loss": {"box_weights": "none", "normalizer": "moving-average", "normalizer_scope": "process"},
         "decode": {"threshold": 0.2, "threshold_on": "score", "clip": "after"},
         "data": {"resample": "pil", "round": "two-step", "padding": "exact"},
+        "train": _DETECTRON2_TRAIN,
     },
     "mmdet": {
         "model": {**_CAFFE, "mean": _MEAN},
         "assign": _REGION,
         "decode": _MMDET_DECODE,
         "data": {"resample": "linear", "round": "half-up", "padding": "exact"},
-        "train": {"bias_lr": 2.0, "bias_decay": False, "warmup_start": 1 / 3, "warmup": 500},
+        "train": {**_FROZEN, "bias_lr": 2.0, "bias_decay": False, "warmup_start": 1 / 3, "warmup": 500},
     },
     "mmdet-2019": {
         "model": {
@@ -197,6 +202,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "decode": {**_MMDET_DECODE, "nms_iou": 0.5},
         "data": {"resample": "linear", "round": "half-up", "padding": "exact"},
         "train": {
+            **_FROZEN,
             "bias_lr": 2.0,
             "bias_decay": False,
             "warmup_rule": "constant",
@@ -211,6 +217,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "loss": {"box_weights": "none", "normalizer_scope": "process"},
         "decode": {"threshold": 0.2, "threshold_on": "score"},
         "data": {"resample": "torch", "round": "floor", "padding": "exact"},
+        "train": _FROZEN,
     },
 }
 

@@ -120,7 +120,7 @@ def convert(path: str | Path, out: str | Path, asked: Asked | None = None, *, fo
     except ModelError as error:
         raise ModelError(f"cannot convert {path}: {error}") from None
     except (KeyError, IndexError, ValueError, RuntimeError) as error:  # a tensor that has not the shape of its name
-        raise ModelError(f"cannot convert {path}: its tensors have unexpected shapes ({first_line(error)})") from error
+        raise ModelError(f"cannot convert {path}: it is not built as its names say ({first_line(error)})") from error
     if fold:
         folded, config = fold_pixels(converted.state, converted.config)
         reason = "channel order and deviation folded into the first convolution: RGB, 0..255, minus the mean"

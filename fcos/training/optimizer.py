@@ -45,7 +45,10 @@ def parameter_groups(network: FCOS, cfg: TrainConfig) -> list[dict[str, Any]]:
             factor = cfg.backbone_lr * cfg.layer_decay ** _depth(name, network)
         is_bias = name.endswith("bias") and (cfg.bias_of_norms or id(parameter) not in norms)
         decay = cfg.weight_decay
-        if (is_bias and not cfg.bias_decay) or (not cfg.decay_norm and parameter.ndim <= 1):
+        spared = (
+            parameter.ndim <= 1 if cfg.decay_norm is False else cfg.decay_norm == "biases" and id(parameter) in norms
+        )
+        if spared or (is_bias and not cfg.bias_decay):
             decay = 0.0
         factor *= cfg.bias_lr if is_bias else 1.0
         group = groups.setdefault(

@@ -7,7 +7,7 @@ from golden import keys
 from variants import LISTS, distinct, shapes_of, variant
 
 from fcos.convert.recognise import recognise
-from fcos.convert.translate import FAMILIES, Asked, export_state, from_state
+from fcos.convert.translate import FAMILIES, Asked, convert, export_state, from_state
 from fcos.errors import ModelError
 from fcos.network.model import HRFPN
 from fcos.points import level_shapes
@@ -168,6 +168,63 @@ def test_the_config_in_an_mmdetection_file_tells_its_loss_sampling_and_nms():
     old = "center_sampling=False, loss_bbox=dict(type='IoULoss'), test_cfg=dict(nms=dict(type='nms', iou_thr=0.5))"
     found = from_state(state, {"meta": {"config": old}}).config
     assert (found.loss.box, found.decode.nms_iou, found.assign.center_radius) == ("iou", 0.5, 0)
+
+
+PIPELINES = """
+train_pipeline = [
+    dict(type='RandomResize', scale=[(1333, 480), (1333, 960)], keep_ratio=True),
+    dict(type='Resize', scale=(1333, 800), keep_ratio=True)]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(640, 384), keep_ratio=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'scale_factor'))
+]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (PIPELINES, (384, 640)),
+        (
+            "test_pipeline = [\n    dict(\n        scale=(\n            640,\n            384,\n        ),\n    )]\n",
+            (384, 640),
+        ),
+        ("dict(type='MultiScaleFlipAug', img_scale=(600, 400), flip=False)", (400, 600)),
+        ("scale=(1333, 800)), dict(scale=(1000, 600))", (800, 1333)),  # not sure: as published
+    ],
+)
+def test_the_size_and_limits_of_a_custom_model_are_those_of_its_config(text, size):
+    limits = "test_cfg=dict(nms_pre=500, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.6), max_per_img=300)"
+    found = from_state(base("mmdet"), {"meta": {"cfg": f"model=dict({limits})\n{text}"}})
+    assert (found.config.data.size, found.config.data.max_size) == size
+    assert (found.config.decode.topk, found.config.decode.max_detections) == (500, 300)
+    told = " ".join(found.reasons)
+    assert "decode.topk" in told
+    assert ("data.size" in told) == (size != (800, 1333))
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        ("bbox_head.scales.0.scale", (2,)),
+        ("backbone.layer1.0.conv2.weight", None),
+        ("bbox_head.conv_cls.weight", (80,)),
+        ("neck.fpn_convs.0.conv.weight", ()),
+    ],
+)
+def test_a_tensor_that_is_not_what_its_name_says_is_one_line(tmp_path, monkeypatch, key, shape):
+    state = dict(base("mmdet"))
+    assert key in state
+    if shape is None:
+        del state[key]
+    else:
+        state[key] = torch.ones(shape)
+    monkeypatch.setattr("fcos.convert.translate.read_checkpoint", lambda path: (state, {}))
+    with pytest.raises(ModelError, match=r"cannot convert .*odd\.pth") as error:
+        convert(tmp_path / "odd.pth", tmp_path / "out.safetensors")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_a_config_written_one_item_a_line():

@@ -272,10 +272,18 @@ def test_groups_hold_every_trainable_weight_once():
 
 @pytest.mark.parametrize(
     ("dialect", "factor", "decay"),
-    [("original", 2.0, 0.0), ("original-2019", 2.0, 0.0), ("mmdet", 1.0, 1e-4), ("adelaidet", 1.0, 1e-4)],
+    [
+        ("original", 2.0, 0.0),
+        ("original-2019", 2.0, 0.0),
+        ("mmdet", 1.0, 1e-4),
+        ("torchvision", 1.0, 1e-4),
+        ("adelaidet", 1.0, 0.0),
+        ("detectron2", 1.0, 0.0),
+    ],
 )
-def test_the_biases_of_norms_are_learned_as_the_dialect_has_it(dialect, factor, decay):
-    """The original goes by names alone: whatever is called a bias; mmdetection spares norms."""
+def test_norms_are_learned_as_the_dialect_has_it(dialect, factor, decay):
+    """The original goes by names alone: whatever is called a bias; mmdetection spares norms of that, and detectron2
+    (WEIGHT_DECAY_NORM 0) of all weight decay. Each keeps the stem and the first stage as they were."""
     config = with_dialect(tiny_config(), dialect)
     network = weights.build(config, 2)
     norms = [m for m in network.head.modules() if isinstance(m, torch.nn.GroupNorm)]
@@ -283,7 +291,11 @@ def test_the_biases_of_norms_are_learned_as_the_dialect_has_it(dialect, factor, 
     assert norms
     for norm in norms:
         assert (groups[id(norm.bias)]["factor"], groups[id(norm.bias)]["weight_decay"]) == (factor, decay)
-        assert (groups[id(norm.weight)]["factor"], groups[id(norm.weight)]["weight_decay"]) == (1.0, 1e-4)
+        whole = 0.0 if dialect in ("adelaidet", "detectron2") else 1e-4
+        assert (groups[id(norm.weight)]["factor"], groups[id(norm.weight)]["weight_decay"]) == (1.0, whole)
+    bias = network.head.class_logits.bias
+    assert groups[id(bias)]["weight_decay"] == (0.0 if dialect.startswith(("original", "mmdet")) else 1e-4)
+    assert config.train.freeze_stages == 2
 
 
 @pytest.mark.parametrize(

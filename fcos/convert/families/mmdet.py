@@ -82,10 +82,24 @@ def _from_config(text: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
         others["loss"] = {"box": loss[1].lower()}
     limit = re.search(r"nms=dict\([^)]*iou_thr(?:eshold)?=([\d.]+)", text)
     least = re.search(r"\bscore_thr=([\d.]+)", text)
-    if limit or least:
-        others["decode"] = {key: float(match[1]) for key, match in (("nms_iou", limit), ("threshold", least)) if match}
+    pre, most = re.search(r"test_cfg=dict\(.*?nms_pre=(\d+)", text, re.S), re.search(r"\bmax_per_img=(\d+)", text)
+    decode: dict[str, Any] = {k: float(m[1]) for k, m in (("nms_iou", limit), ("threshold", least)) if m}
+    decode |= {k: int(m[1]) for k, m in (("topk", pre), ("max_detections", most)) if m}
+    if decode:
+        others["decode"] = decode
+    if size := _test_size(text):
+        others["data"] = {"size": size[0], "max_size": size[1]}
     read = [*sorted(model), *(f"{section}.{key}" for section, values in others.items() for key in values)]
     return model, others, [f"{', '.join(read)} as in the config that the file carries"] if read else []
+
+
+def _test_size(text: str) -> tuple[int, int] | None:
+    """(shorter, longer) side of the images that are tested: those of the test pipeline, or all sides that the file
+    names where they are the same; None where nothing is sure."""
+    pipeline = re.search(r"\btest_pipeline\s*=\s*\[(.*?)\n?\]\s*(?:\n|$)", text, re.S)
+    named = re.findall(r"\b(?:img_)?scale=\(\s*(\d+),\s*(\d+),?\s*\)", pipeline[1] if pipeline else text)
+    sizes = {(min(sides), max(sides)) for pair in named if (sides := (int(pair[0]), int(pair[1])))}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 FAMILY = Family(
