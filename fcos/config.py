@@ -183,7 +183,8 @@ class DecodeConfig(Section):
     max_detections: int = _f(100, "detections kept per image", ge=1, le=1_000_000)
     shown: float | None = _f(
         None,
-        "lowest score that is shown unless --score is given; training stores that of the best F1; null: 0.5",
+        "lowest score that is shown unless --score is given; training stores that of the best F1; null: 0.5, "
+        "but 0.25 of a product of two probabilities and 0.3 of the class alone",
         ge=0,
         le=1,
     )

@@ -131,7 +131,8 @@ def _above(values: Tensor, limit: float) -> Tensor:
     if values.dtype in (torch.bfloat16, torch.float16):
         values = values.float()  # else torch rounds the limit to their type
     if values.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(values.numpy() > values.numpy().dtype.type(limit)))
+        numbers = values.detach().numpy()
+        return torch.from_numpy(np.flatnonzero(numbers > numbers.dtype.type(limit)))
     return (values.reshape(-1) > limit).nonzero()[:, 0]
 
 

@@ -120,6 +120,7 @@ class Detections:
         for name, kind in (("boxes", torch.float32), ("scores", torch.float32), ("labels", torch.int64)):
             value = getattr(self, name)
             if not isinstance(value, Tensor):  # numbers of another program
+                value = self._numbers(value) if name == "labels" else value
                 value = torch.tensor(np.asarray(value), dtype=kind)
                 object.__setattr__(self, name, value.reshape(-1, 4) if name == "boxes" and not len(value) else value)
         count = len(self.boxes)
@@ -134,6 +135,19 @@ class Detections:
                 raise ValueError(f"{name} must be [{count}], not {tuple(getattr(self, name).shape)}")
         if self.track_ids is not None and self.track_ids.shape != (count,):
             raise ValueError(f"track_ids must be [{count}], not {tuple(self.track_ids.shape)}")
+
+    def _numbers(self, labels: Any) -> np.ndarray:
+        """Labels as numbers where they are names: those of `names`, which are all that occur where none are given."""
+        values = np.asarray(labels)
+        if values.dtype.kind != "U":
+            return values
+        if not self.names:
+            object.__setattr__(self, "names", tuple(sorted(set(values.tolist()))))
+        known = {name: k for k, name in enumerate(self.names)}
+        unknown = next((name for name in values.tolist() if name not in known), None)
+        if unknown is not None:
+            raise ValueError(f"the label {unknown!r} is none of the names {', '.join(self.names)}")
+        return np.array([known[name] for name in values.tolist()], dtype=np.int64)
 
     @staticmethod
     def empty() -> Detections:
@@ -266,6 +280,8 @@ class Detections:
     def to_yolo(self) -> str:
         """YOLO's txt with scores, a line for each detection: class, centre x, centre y, width, height as shares of
         the image, score."""
+        if self.size is None and len(self):
+            raise FcosError("YOLO's boxes are shares of the image; give its size to these Detections: (height, width)")
         height, width = self.size or (1, 1)
         lines = []
         for (x1, y1, x2, y2), _, score, label, _ in self:

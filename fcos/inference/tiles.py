@@ -83,7 +83,7 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if self.tile < _LEAST:
-            raise ConfigError(f"--tile {self.tile} is too small; give at least {_LEAST} pixels, or auto")
+            raise ConfigError(f"tile {self.tile} is too small; give at least {_LEAST} pixels, or auto")
         if not 0 <= self.overlap <= 0.9:
             raise ConfigError(f"--overlap {self.overlap:g} is no share of a tile; give 0 to 0.9, such as 0.2")
 
@@ -126,7 +126,7 @@ def parse_tile(text: str | int, data: DataConfig, overlap: float = OVERLAP, batc
     try:
         return Tiling(int(text), overlap, batch=batch)
     except ValueError:
-        raise ConfigError(f"--tile {text!r} is neither a number of pixels nor auto") from None
+        raise ConfigError(f"tile {text!r} is neither a number of pixels nor auto") from None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Info:
 
     name: str
     dialect: str
+    range_rule: str
     backbone: str
     classes: int
     size: tuple[int, int]
@@ -66,11 +67,12 @@ class Info:
             "",
             "level  stride  grid        points   learns boxes with max(l,t,r,b) in",
         ]
+        brackets = {"strict": "()", "inclusive": "[]"}.get(self.range_rule, "(]")
         for level in self.levels:
             grid = f"{level['height']}x{level['width']}"
             lines.append(
                 f"P{level['level']:<5}{level['stride']:>7}  {grid:<10}{level['points']:>8}   "
-                f"({level['lower']:g}, {level['upper']:g}] px"
+                f"{brackets[0]}{level['lower']:g}, {level['upper']:g}{brackets[1]} px"
             )
         lines += [
             "",
@@ -118,6 +120,7 @@ def describe_network(network: FCOS, config: Config, size: tuple[int, int], layer
     return Info(
         name=config.name,
         dialect=config.dialect,
+        range_rule=config.assign.range_rule,
         backbone=config.model.backbone,
         classes=network.num_classes,
         size=size,

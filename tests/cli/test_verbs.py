@@ -49,6 +49,16 @@ def test_train_eval_predict(work, capsys, tmp_path):
     assert json.loads(out)["images"] == 5  # the test split
 
 
+def test_a_dialect_is_no_setting(capsys):
+    """It would change the label of a model and nothing else."""
+    code, _, err = fcos(capsys, "config", "fcos-r50", "dialect=detectron2")
+    assert code == 2
+    assert "'dialect=detectron2' is no setting but a whole set of them; give --dialect detectron2" in err
+    code, out, _ = fcos(capsys, "config", "fcos-r50", "--dialect", "detectron2")
+    assert code == 0
+    assert "dialect: detectron2" in out
+
+
 def test_what_predict_drew_is_no_image_to_detect_in(work, capsys, tmp_path, monkeypatch):
     shutil.copytree(work / "shapes" / "images" / "val", tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

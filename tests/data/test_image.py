@@ -2,6 +2,7 @@ import io
 import re
 import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -100,6 +101,16 @@ def test_transparency_lies_over_white(form):
     pixels = read_image(encoded(Image.fromarray(rgba), form, **({"lossless": True} if form == "WEBP" else {})))
     assert pixels[0, 0].tolist() == [200, 100, 50]
     assert pixels[0, 3].tolist() == [255, 255, 255]
+
+
+def test_the_transparent_grey_of_sixteen_bits_lies_over_white():
+    """A PNG may name one grey that is transparent; with 8 bits Pillow lays it on white by itself."""
+    values = np.array([[0, 257, 65535, 514]], np.uint16)
+    data = encoded(Image.fromarray(values), "PNG")
+    chunk = b"tRNS" + (257).to_bytes(2, "big")
+    chunk = (2).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    at = data.index(b"IDAT") - 4
+    assert read_image(data[:at] + chunk + data[at:])[0, :, 0].tolist() == [0, 255, 255, 2]
 
 
 def test_transparent_palette():

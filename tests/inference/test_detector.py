@@ -112,6 +112,9 @@ def test_formats():
     )  # fmt: skip
     assert found.to_coco(4, [2, 7]) == [{"image_id": 4, "category_id": 7, "bbox": [10, 20, 20, 40], "score": 0.5}]
     assert found.to_yolo() == "1 0.100000 0.400000 0.100000 0.400000 0.500000\n"
+    with pytest.raises(FcosError, match="give its size"):
+        Detections([[10, 20, 30, 60]], [0.5], [1]).to_yolo()
+    assert Detections([], [], []).to_yolo() == ""
     assert '"label": "square"' in json.dumps(found.to_dict())
     assert len(found[found.scores > 0.9]) == 0
     with pytest.raises(ValueError, match="scores must be"):
@@ -182,6 +185,16 @@ def test_numbers_of_another_program_are_detections():
     assert len(Detections([], [], [])) == 0
     with pytest.raises(ValueError, match="scores must be"):
         Detections([[1, 2, 3, 4]], [0.5, 0.6], [1])
+
+
+def test_labels_may_be_names():
+    boxes, scores = [[0, 0, 2, 2], [1, 1, 3, 3]], [0.9, 0.4]
+    found = Detections(boxes, scores, ["dog", "cat"])
+    assert (found.names, found.labels.tolist()) == (("cat", "dog"), [1, 0])
+    found = Detections(boxes, scores, np.array(["dog", "cat"]), names=("dog", "cup", "cat"))
+    assert (found.names, found.labels.tolist(), found[0].name) == (("dog", "cup", "cat"), [0, 2], "dog")
+    with pytest.raises(ValueError, match="the label 'dog' is none of the names cat, cup"):
+        Detections(boxes, scores, ["dog", "cat"], names=("cat", "cup"))
 
 
 def test_scores_by_class_and_a_table_of_several_images(tmp_path):

@@ -33,7 +33,7 @@ def tell_of_cut(name: str, data: bytes, jpeg: Jpeg, image: np.ndarray | None) ->
         warnings.warn(f"{name}: scans at the end of the file are missing, so details are too", ImageWarning, 4)
     elif jpeg.scans > 1 and _reads_on(data, jpeg.end, image):
         warnings.warn(f"{name}: the end of the last scan is missing, and details with it", ImageWarning, 4)
-    elif jpeg.scans == 1 and (image is None or _ends_flat(image)) and _reads_on(data, jpeg.end):
+    elif jpeg.scans == 1 and (image is None or _ends_flat(image)) and _reads_on(data, jpeg.end, image):
         warnings.warn(f"{name}: the end of the image is missing, and one colour fills it", ImageWarning, 4)
 
 

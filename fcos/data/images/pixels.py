@@ -31,7 +31,10 @@ def image_to_rgb(name: str, image: Image.Image) -> np.ndarray:
 
 def _strip_to_rgb(name: str, image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
-        return _grey_to_rgb(name, np.asarray(image))
+        values = np.asarray(image)
+        pixels = _grey_to_rgb(name, values)
+        pixels[values == image.info.get("transparency", -1)] = 255  # the grey that a PNG names, on white
+        return pixels
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return _over_white(np.asarray(image.convert("RGBA")))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
