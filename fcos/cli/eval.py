@@ -335,6 +335,6 @@ def _tracks(truth: Path, result: Path, as_json: bool) -> None:
 
     from ..evaluation.mot import read_mot, track_metrics
 
-    made = read_mot(result, len(read_mot(truth)))
-    metrics = track_metrics(read_mot(truth, len(made)), made)
+    made = read_mot(result, len(read_mot(truth, truth=True)))
+    metrics = track_metrics(read_mot(truth, len(made), truth=True), made)
     typer.echo(json.dumps(metrics.to_dict()) if as_json else metrics.text())

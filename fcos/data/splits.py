@@ -77,17 +77,20 @@ def units_of(dataset: Dataset, together: Sequence[Sequence[int]], parts: int) ->
     return list({id(members): members for members in unit.values()}.values())
 
 
-def parted(dataset: Dataset, together: Sequence[Sequence[int]], held: Iterable[str]) -> str:
-    """A line where images that show the same, a group of `together`, are on both sides; empty where none are."""
-    names, away = [name_of(r) for r in dataset.records], set(held)
-    sides = [sum(names[i] in away for i in group) for group in together]
-    torn = [group for group, n in zip(together, sides, strict=True) if 0 < n < len({names[i] for i in group})]
+def parted(
+    dataset: Dataset, together: Sequence[Sequence[int]], *parts: Iterable[str], so: str = "AP will be too high"
+) -> str:
+    """A line, ending in `so`, where images that show the same, a group of `together`, are on several sides: the names
+    of each of `parts`, and all other images. Empty where none are."""
+    names = [name_of(r) for r in dataset.records]
+    side = {name: number for number, part in enumerate(parts) for name in part}
+    torn = [group for group in together if len({side.get(names[i], -1) for i in group}) > 1]
     if not torn:
         return ""
     largest = max(torn, key=len)
     return (
         f"{plural(len(largest), 'image')} that show the same, such as {names[largest[0]]}, are too many to stay "
-        "together: some are learned from and some judge, so AP will be too high"
+        f"together: some are learned from and some judge, so {so}"
     )
 
 

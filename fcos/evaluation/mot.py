@@ -162,12 +162,13 @@ def mot_lines(frames: Sequence[tuple[NDArray[np.int64], Floats, Floats]], first:
     return "".join(lines)
 
 
-def read_mot(path: str | Path, frames: int = 0) -> list[FrameRows]:
-    """The frames of a MOTChallenge file, at least `frames` of them. Rows marked 0 in the seventh column (left out of
-    judging in ground truth) are left out. DataError names the line that cannot be read."""
+def read_mot(path: str | Path, frames: int = 0, *, truth: bool = False) -> list[FrameRows]:
+    """The frames of a MOTChallenge file, at least `frames` of them. In ground truth (`truth`) rows with 0 in the
+    seventh column are left out, as they are not judged; in a result that is a score. DataError names the line that
+    cannot be read, and an id that a frame has twice."""
     from ..system.readers import read_lines
 
-    rows: dict[int, list[tuple[int, list[float]]]] = {}
+    rows: dict[int, dict[int, list[float]]] = {}
     for number, line in enumerate(read_lines(path, kind=DataError), 1):
         if not line.strip():
             continue
@@ -181,13 +182,20 @@ def read_mot(path: str | Path, frames: int = 0) -> list[FrameRows]:
                 f"{path}: line {number} is no MOTChallenge row: {line[:60]!r}; "
                 "write frame,id,left,top,width,height,score,-1,-1,-1"
             ) from None
-        if len(values) > 6 and values[6] == 0:
+        if not (frame.is_integer() and identity.is_integer()):
+            raise DataError(f"{path}: line {number}: frame {frame:g} and id {identity:g} have to be whole numbers")
+        if width < 0 or height < 0:
+            raise DataError(f"{path}: line {number}: width {width:g} and height {height:g} must not be below 0")
+        if truth and len(values) > 6 and values[6] == 0:
             continue
-        rows.setdefault(int(frame), []).append((int(identity), [x, y, x + width, y + height]))
+        boxes = rows.setdefault(int(frame), {})
+        if int(identity) in boxes:
+            raise DataError(
+                f"{path}: line {number}: frame {frame:.0f} has the id {identity:.0f} twice; "
+                "give each object of a frame an id of its own"
+            )
+        boxes[int(identity)] = [x, y, x + width, y + height]
     last = max((*rows, frames), default=0)
-    made = {
-        k: (np.array([i for i, _ in of], np.int64), np.array([box for _, box in of], np.float64))
-        for k, of in rows.items()
-    }
+    made = {k: (np.array(list(of), np.int64), np.array(list(of.values()), np.float64)) for k, of in rows.items()}
     none = np.zeros(0, np.int64), np.zeros((0, 4))
     return [made.get(k, none) for k in range(1, last + 1)]

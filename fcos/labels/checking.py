@@ -91,7 +91,8 @@ def judge_all(
 
 def _count_boxes(dataset: Dataset, labels: np.ndarray) -> dict[str, int]:
     """The boxes to judge of some classes that have any, by name."""
-    counts = sum(np.bincount(r.labels[~r.ignore], minlength=len(dataset.classes)) for r in dataset.records)
+    solid = np.concatenate([r.labels[~r.ignore] for r in dataset.records])
+    counts = np.bincount(solid, minlength=len(dataset.classes))
     return {dataset.classes.names[k]: int(counts[k]) for k in labels.tolist() if counts[k]}
 
 
@@ -197,8 +198,8 @@ def check(
 
     Judged by `model`, a Detector, name or path of one that has not learned from these images; or, left out, by
     `folds` models, each trained from the package's detector on the other folds within `minutes` in all (near-duplicates
-    stay in one fold). `split`: only this one; left out, all splits. The order and the promise come from known errors
-    that are put into copies of the annotations (`seed`).
+    stay in one fold, unless they are too many for one, which is said). `split`: only this one; left out, all splits.
+    The order and the promise come from known errors that are put into copies of the annotations (`seed`).
 
     Boxes of classes that the model does not know are not judged. Raises DataError for data that cannot be judged,
     ModelError.

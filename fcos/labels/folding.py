@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..data.dataset import Dataset
 from ..data.duplicates import alike
-from ..data.splits import name_of, units_of
+from ..data.splits import name_of, parted, units_of
 from ..errors import DataError
 from ..inference.detector import Detector
 from ..presets import resolve
@@ -38,15 +38,23 @@ class Judge:
 
 def folds_of(dataset: Dataset, count: int, seed: int = 0, *, quiet: bool = False) -> list[list[int]]:
     """Numbers of the records of each of `count` folds: all once, near-duplicates together, alike in size; the same for
-    the same names and seed, whatever their order. DataError where there are fewer images than folds."""
+    the same names and seed, whatever their order. A group that would fill more than a fold, as the frames of a film, is
+    torn, and a line on stderr says so. DataError for less than two folds, and where there are fewer images than folds.
+    """
+    if count < 2:
+        raise DataError(f"--folds {count}: give 2 or more; each part is judged by a model that has learned the others")
     names = [name_of(record) for record in dataset.records]
     if len(set(names)) < count:
         raise DataError(f"{dataset.root}: {plural(len(dataset), 'image')} cannot be split into {count} folds")
-    units = units_of(dataset, alike([record.path for record in dataset.records], quiet=quiet), count)
+    twins = alike([record.path for record in dataset.records], quiet=quiet)
+    units = units_of(dataset, twins, count)
     units.sort(key=lambda u: (-len(u), hashlib.sha256(f"{seed}/{min(u)}".encode()).digest()))
     folds: list[set[str]] = [set() for _ in range(count)]
     for members in units:  # the large ones first, each into the smallest fold
         min(folds, key=len).update(members)
+    line = parted(dataset, twins, *folds, so="mistakes that they share may not be seen")
+    if line and not quiet:
+        say(line)
     return [[i for i, name in enumerate(names) if name in fold] for fold in folds]
 
 

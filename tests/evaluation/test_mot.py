@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import fcos
 
 from fcos.errors import DataError
 from fcos.evaluation.mot import mot_lines, read_mot, track_metrics
@@ -78,7 +79,38 @@ def test_a_file_comes_back(tmp_path):
 def test_rows_left_out_of_judging(tmp_path):
     path = tmp_path / "gt.txt"
     path.write_text("1,1,0,0,10,10,1,1,1.0\n1,2,0,0,10,10,0,1,1.0\n")
-    assert read_mot(path)[0][0].tolist() == [1]
+    assert read_mot(path, truth=True)[0][0].tolist() == [1]
+    assert read_mot(path)[0][0].tolist() == [1, 2]  # in a result it is a score
+
+
+def test_a_result_of_score_0_counts(tmp_path, capsys):
+    truth, result = tmp_path / "gt.txt", tmp_path / "result.txt"
+    truth.write_text("1,1,0,0,10,10,1\n1,2,50,50,10,10,0\n2,1,0,0,10,10,1\n")
+    result.write_text("1,7,0,0,10,10,0\n2,7,0,0,10,10,0.0\n")
+    code, out, _ = fcos(capsys, "eval", "--mot", truth, result, "--json")
+    told = json.loads(out)
+    assert (code, told["misses"], round(told["hota"], 9), told["objects"]) == (0, 0, 1.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("1,1,5,5,10,10,1", "line 2: frame 1 has the id 1 twice"),
+        ("1.5,2,0,0,1,1,1", "line 2: frame 1.5 and id 2 have to be whole numbers"),
+        ("1,2.5,0,0,1,1,1", "line 2: frame 1 and id 2.5 have to be whole numbers"),
+        ("1,2,0,0,-1,1,1", "line 2: width -1 and height 1 must not be below 0"),
+        ("1,2,0,0,1,-1,1", "line 2: width 1 and height -1 must not be below 0"),
+    ],
+)
+@pytest.mark.parametrize("truth", [True, False])
+def test_rows_that_no_video_has(tmp_path, line, told, truth):
+    path = tmp_path / "gt.txt"
+    path.write_text("1,1,0,0,10,10,1\n" + line + "\n")
+    with pytest.raises(DataError, match=f"{path.name}: {told}"):
+        read_mot(path, truth=truth)
+    # one that is left out of judging may share its id
+    path.write_text("1,1,0,0,10,10,1\n1,1,0,0,10,10,0\n")
+    assert read_mot(path, truth=True)[0][0].tolist() == [1]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from tiny import fcos, make_shapes
 
 from fcos.errors import DataError
 from fcos.labels import folding
+from fcos.labels.checking import check
 from fcos.labels.folding import folds_of
 from fcos.types import Classes
 
@@ -43,6 +44,27 @@ def test_every_image_once_and_near_duplicates_together(pictures):
     names = [{turned.records[i].file_name for i in fold} for fold in again]
     assert names == [{pictures.records[i].file_name for i in fold} for fold in folds]
     assert folds_of(pictures, 3, seed=2, quiet=True) != folds
+
+
+def test_a_film_that_no_fold_can_hold_is_said(pictures, capsys):
+    """Twelve frames of 15 images show the same; each frame has its own file."""
+    film = [replace(pictures.records[0], id=900 + k, file_name=f"frame {k}.png") for k in range(12)]
+    whole = replace(pictures, records=(*film, *pictures.records[20:23]))
+    folds = folds_of(whole, 3)
+    assert sorted(i for fold in folds for i in fold) == list(range(15))
+    told = capsys.readouterr().err
+    assert "12 images that show the same, such as frame 0.png, are too many to stay together" in told
+    assert "AP" not in told
+    folds_of(pictures, 3)
+    assert "show the same" not in capsys.readouterr().err
+    folds_of(whole, 3, quiet=True)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("folds", [1, 0, -2])
+def test_less_than_two_folds_is_one_line(pictures, folds):
+    with pytest.raises(DataError, match=f"--folds {folds}: give 2 or more"):
+        check(pictures, folds=folds, quiet=True)
 
 
 def test_too_few_images(pictures):
