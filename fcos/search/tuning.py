@@ -10,7 +10,7 @@ import gc
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ import torch
 from ..config import Config
 from ..errors import ConfigError, DataError, FcosError, require
 from ..evaluation.coco import Metrics
+from ..system.environment import HASHES, check_same, data_hashes
 from ..system.files import check_folder
 from ..system.stop import Stopped
 from ..system.terminal import clock, plural
@@ -74,7 +75,7 @@ def tune(search: Search, out: Path, tell: Callable[[str], object], learn: Learn 
     """Search in the folder `out` until the time is up or the trials are done; what is there already counts.
 
     `tell` gets a line for each trial. Raises ConfigError for ranges that no config can have, for a search that differs
-    from the one in the folder, and where there is no time for two trials; MissingExtra without Optuna.
+    from the one in the folder, in its data too, and where there is no time for two trials; MissingExtra without Optuna.
     """
     for module in ("optuna", "sklearn"):  # which Optuna needs to say what mattered
         require(module, "tune")
@@ -85,12 +86,14 @@ def tune(search: Search, out: Path, tell: Callable[[str], object], learn: Learn 
     folder = Folder(out)
     with folder.alone():
         about = folder.about()
-        try:
-            about = about or folder.begin(begin(search))
-        except BaseException:
-            folder.leave()
-            raise
-        _same(about, search, out)
+        if about:
+            _same(about, search, out)
+        else:
+            try:
+                about = folder.begin(begin(search))
+            except BaseException:
+                folder.leave()
+                raise
     plan = Trials(search, folder, about, tell, learn or _learn(search, about["model"]))
     tell(plan.head())
     wrong: list[FcosError] = []
@@ -133,6 +136,7 @@ def begin(search: Search) -> dict[str, Any]:
     epochs = planned.config.train.iterations * planned.config.train.batch / max(len(data["train"]), 1)
     return {
         "asked": _asked(search),
+        HASHES: _hashes(search),
         "minutes": minutes,
         "model": planned.config.name,
         "fixed": fixed,
@@ -160,12 +164,15 @@ def _asked(search: Search) -> dict[str, Any]:
 
 
 def _same(about: Mapping[str, Any], search: Search, out: Path) -> None:
-    asked = {**_asked(search), "minutes": search.minutes or about["minutes"]}
     stored = {**about["asked"], "minutes": about["minutes"]}
-    differs = [key for key, value in asked.items() if value != stored.get(key)]
-    if differs:
-        was, now = stored.get(differs[0]), asked[differs[0]]
-        raise ConfigError(f"{out} holds a search with {differs[0]} {was}, not {now}; give another --out, or the same")
+    check_same(out, "a search", stored, {**_asked(search), "minutes": search.minutes or about["minutes"]})
+    check_same(out, "a search", about, {HASHES: _hashes(search)})
+
+
+def _hashes(search: Search) -> dict[str, str]:
+    """Of the data, before anything is held out of it: which images that are follows from them and the settings."""
+    _, fixed = spaces.sort_ranges(search.words)
+    return data_hashes(choose(replace(search.source, holdout=0), _config(search, fixed)).data)
 
 
 def _learn(search: Search, model: str) -> Learn:

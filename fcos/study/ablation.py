@@ -109,8 +109,8 @@ def ablation_study(
 
     `ablation.txt` in `out` is written anew after every step, so a long study can be read while it goes on.
     Called again with the same `out` it goes on where it stopped: finished runs are read, a begun one resumes.
-    Raises FcosError where a folder holds a run with other settings, or another process is at it; ConfigError for
-    train.batch=auto.
+    Raises FcosError where a folder holds a run with other settings or of other data, or another process is at it;
+    ConfigError for train.batch=auto.
     """
     check_batch(config)
     steps: list[AblationStep] = []

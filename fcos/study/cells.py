@@ -11,8 +11,9 @@ import torch
 
 from ..config import Config
 from ..data.dataset import Dataset
-from ..errors import ConfigError, FcosError
-from ..system.readers import read_text
+from ..errors import ConfigError
+from ..system.environment import HASHES, RUN_FILE, check_same, data_hashes, hashes_in
+from ..system.readers import read_json, read_text
 from ..system.stop import Stopped
 from ..training.data import Source, choose
 from ..training.loop import Trainer
@@ -37,17 +38,21 @@ def trained(
     """Train into `folder`, or go on there, unless the run has ended; returns the config as it was trained.
 
     Learned from is data["train"], judged by is data["val"] where there is one. Every run starts from the weights of
-    the backbone alone. Raises FcosError where the folder holds a run with other settings.
+    the backbone alone. Raises ConfigError where the folder holds a run with other settings or of other data.
     """
     config = with_learned_sizes(config, data["train"])  # as training keeps it
     settings = folder / "config.yaml"
-    if settings.exists() and read_text(settings) != config.dump():
-        raise FcosError(f"{folder} holds a run with other settings; give another --out")
-    if not RunFolder(folder, write=False).finished():
-        begun = bool(checkpoints(folder))
+    if settings.exists():
+        check_same(folder, "a run", {"settings": read_text(settings)}, {"settings": config.dump()})
+    seen = choose(Source({k: v for k, v in data.items() if k in ("train", "val")}, holdout=0), config).data
+    finished, begun = RunFolder(folder, write=False).finished(), bool(checkpoints(folder))
+    if finished or begun:
+        file = folder / RUN_FILE
+        stored = {HASHES: hashes_in(read_json(file) if file.is_file() else None)}
+        check_same(folder, "a run", stored, {HASHES: data_hashes(seen)})
+    if not finished:
         if not begun:
             settings.unlink(missing_ok=True)  # stopped before anything was saved
-        seen = choose(Source({k: v for k, v in data.items() if k in ("train", "val")}, holdout=0), config).data
         trainer = make(config, seen, RunOptions(folder, init="none", resume=begun, device=device, quiet=True))
         try:
             trainer.run()

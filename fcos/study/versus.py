@@ -25,6 +25,7 @@ from ..inference.proposals import proposer
 from ..network import weights
 from ..network.model import FCOS
 from ..points import padded
+from ..system.environment import HASHES, check_same, data_hash
 from ..system.files import check_folder, own, write_whole
 from ..system.machine import Placement, pick_device
 from ..system.readers import TEXT_LIMIT, read_json
@@ -91,8 +92,8 @@ def versus_study(data: Mapping[str, Dataset], plan: Plan) -> VersusStudy:
     """Train every method for every seed, learned from data["train"], judged by data["val"] after the last step.
 
     A run that has ended is read from its folder OUT/KEY-seedN, one that has begun goes on. `versus.txt` in OUT is
-    written anew after every run. Raises FcosError where the folder holds runs with other settings, or another process
-    is at it.
+    written anew after every run. Raises FcosError where the folder holds runs with other settings or of other data, or
+    another process is at it.
     """
     known = methods(plan.config)
     for key in plan.only:
@@ -173,8 +174,7 @@ class _Run:
         asked = {"settings": settings, "minutes": self.plan.minutes}
         if file.is_file():
             stored = read_json(file, TEXT_LIMIT)
-            if not isinstance(stored, dict) or {k: stored.get(k) for k in asked} != asked:
-                raise ConfigError(f"{file} is of a study with other settings; give another --out")
+            check_same(file, "a study", stored, asked)
             return Cost(**stored["cost"])
         step = seconds_a_step(self.config, {"train": self.data["train"]}, self.plan.device, self.make)
         network = self._fresh().eval()
@@ -228,9 +228,9 @@ class _Run:
         learned = {"train": self.data["train"]}
         config = trained(self.config.override(budget), learned, folder, self.plan.device, self.make)
         file = folder / "judged.json"
-        asked = {"settings": config.model_dump(mode="json"), "images": [r.file_name for r in self.judged.records]}
+        asked = {"settings": config.model_dump(mode="json"), HASHES: data_hash(self.judged)}
         if file.is_file():
-            stored = read_json(file, 64 * TEXT_LIMIT)
+            stored = read_json(file, TEXT_LIMIT)
             if isinstance(stored, dict) and {k: stored.get(k) for k in asked} == asked:
                 numbers: dict[str, Any] = {k: math.nan if v is None else v for k, v in stored["numbers"].items()}
                 return Cell(**numbers)

@@ -13,12 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
 from .terminal import plural
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
 RUN_FILE = "environment.json"  # it lies in the folder of a training run, and in no other
+HASHES = "sha256"  # under which `data_hashes` are kept and compared
+_SAID = 60  # characters of a value that an error repeats
 
 
 def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
@@ -55,6 +58,36 @@ def data_hash(dataset: Dataset) -> str:
         for array in (record.boxes, record.labels, record.ignore):
             digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def data_hashes(data: Mapping[str, Dataset]) -> dict[str, str]:
+    """`data_hash` of what is learned from and judged by: "train" and "val", as far as they are there."""
+    return {name: data_hash(data[name]) for name in ("train", "val") if name in data}
+
+
+def hashes_in(stored: object) -> dict[str, str]:
+    """The `data_hashes` in the content of an environment.json, as far as it has them."""
+    data = stored.get("data") if isinstance(stored, dict) else None
+    facts = data if isinstance(data, dict) else {}
+    told = {k: v.get("sha256") for k, v in facts.items() if k in ("train", "val") and isinstance(v, dict)}
+    return {k: v for k, v in told.items() if isinstance(v, str)}
+
+
+def check_same(place: Path, what: str, stored: object, asked: Mapping[str, Any]) -> None:
+    """ConfigError where `place`, which holds `what` ("a run"), was not begun with what is `asked` for now: what is
+    `stored` there differs in one of its keys, of which `HASHES` is that of the data."""
+    known: Mapping[str, Any] = stored if isinstance(stored, dict) else {}
+    key = next((key for key, value in asked.items() if known.get(key) != value), None)
+    if key is None:
+        return
+    was, now = known.get(key), asked[key]
+    if key == HASHES:
+        before = was if isinstance(was, dict) else {}
+        parts = " and ".join(name for name in ("train", "val") if before.get(name) != now.get(name))
+        changed = f"images or labels of {parts} changed"
+        raise ConfigError(f"{place} holds {what} of other data: {changed}; give another --out")
+    told = f" ({was}, not {now})" if len(f"{was}{now}") <= _SAID and not isinstance(now, Mapping) else ""
+    raise ConfigError(f"{place} holds {what} with other {key}{told}; give another --out, or the same {key}")
 
 
 def _commit() -> str | None:

@@ -18,7 +18,7 @@ from ..errors import ConfigError, DataError
 from ..evaluation.forecast import Between, Curve, fit, scatter
 from ..evaluation.uncertainty import Interval
 from ..show.curves import Learned, learning_curves
-from ..system.environment import data_hash
+from ..system.environment import HASHES, check_same, data_hashes
 from ..system.files import check_folder, own, sweep, whole_set, write_whole
 from ..system.readers import TEXT_LIMIT, read_json
 from ..system.stop import Stopped
@@ -154,8 +154,7 @@ def unfinished(data: Mapping[str, Dataset], out: Path, minutes: float, options: 
 def _asked(data: Mapping[str, Dataset], minutes: float, options: Mapping[str, Any]) -> dict[str, Any]:
     """What two calls for one folder must agree in."""
     told = {"model": options.get("model"), "settings": list(options.get("settings", ()))}  # as JSON gives it back
-    hashes = {name: data_hash(data[name]) for name in ("train", "val") if name in data}
-    return {"minutes": minutes, **told, "data": hashes}
+    return {"minutes": minutes, **told, HASHES: data_hashes(data)}
 
 
 def _stored(out: Path) -> object:
@@ -173,12 +172,8 @@ def _check_same(out: Path, asked: dict[str, Any]) -> None:
         sweep(out)
         if [p.name for p in out.iterdir() if p.name != "forecast.lock"]:
             raise DataError(f"{out} is not empty; give another --out")
-    else:
-        was: Mapping[str, Any] = stored if isinstance(stored, dict) else {}
-        differs = next(key for key, value in asked.items() if was.get(key) != value)
-        known = "" if differs == "data" else f" ({was.get(differs)}, not {asked[differs]})"
-        if any(_begun(folder) for folder in out.iterdir()):
-            raise ConfigError(f"{out} holds a forecast with other {differs}{known}; give another --out, or the same")
+    elif any(_begun(folder) for folder in out.iterdir()):
+        check_same(out, "a forecast", stored, asked)
     write_whole(out / _ASKED, json.dumps(asked, indent=1) + "\n")
 
 

@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import fcos, make_shapes
+from tiny import fcos, make_shapes, relabel
 
 pytest.importorskip("optuna")
 
@@ -41,8 +42,6 @@ ABOUT = {
 
 def metrics(ap):
     """Metrics that say this AP."""
-    from dataclasses import replace
-
     from fcos.data.dataset import Dataset
     from fcos.types import Classes
 
@@ -54,9 +53,10 @@ def made(monkeypatch):
     """A search whose beginning costs nothing; its settings are (data, ABOUT)."""
 
     def begin(search):
-        return {**ABOUT, "asked": tuning._asked(search), "minutes": search.minutes or 3.0}
+        return {**ABOUT, "asked": tuning._asked(search), "minutes": search.minutes or 3.0, "sha256": {}}
 
     monkeypatch.setattr(tuning, "begin", begin)
+    monkeypatch.setattr(tuning, "_hashes", lambda search: {})
     # after each trial the memory of a network is given back; there is none here, and half a second each adds up
     monkeypatch.setattr(tuning.gc, "collect", lambda: 0)
 
@@ -226,10 +226,26 @@ def test_the_same_command_goes_on(made, undrawn, tmp_path):
     assert len(found.whole) == 5
     assert tune(search(trials=5), tmp_path / "t", str, learner(near, seen)).whole == found.whole
     assert len(seen) == 2
-    with pytest.raises(ConfigError, match=r"holds a search with model None, not fcos-lite2"):
+    with pytest.raises(ConfigError, match=r"holds a search with other model \(None, not fcos-lite2\)"):
         tune(search(model="fcos-lite2"), tmp_path / "t", str, learner(near))
-    with pytest.raises(ConfigError, match=r"minutes 3\.0, not 5"):
+    with pytest.raises(ConfigError, match=r"other minutes \(3\.0, not 5\)"):
         tune(search(minutes=5), tmp_path / "t", str, learner(near))
+
+
+def test_trials_on_corrected_labels_are_another_search(monkeypatch, undrawn, tmp_path):
+    def begin(search):
+        return {**ABOUT, "asked": tuning._asked(search), "sha256": tuning._hashes(search)}
+
+    monkeypatch.setattr(tuning, "begin", begin)
+    data = make_shapes(tmp_path / "data", {"train": 4, "val": 2, "test": 2})
+    asked, seen = search(source=Source(data), minutes=3.0, trials=1), []
+    tune(asked, tmp_path / "t", str, learner(near))
+    relabel(data, "test")  # which no trial looks at
+    tune(asked, tmp_path / "t", str, learner(near, seen))
+    relabel(data, "val")
+    with pytest.raises(ConfigError, match=r"a search of other data: images or labels of val changed; give another"):
+        tune(replace(asked, trials=2), tmp_path / "t", str, learner(near, seen))
+    assert not seen
 
 
 def test_a_trial_that_is_worse_at_the_same_time_is_given_up(made, undrawn, tmp_path, monkeypatch):
@@ -299,7 +315,8 @@ sys.path[:0] = {paths!r}
 from pathlib import Path
 import test_tuning
 from fcos.search import tuning
-tuning.begin = lambda search: dict(test_tuning.ABOUT, asked=tuning._asked(search))
+tuning.begin = lambda search: dict(test_tuning.ABOUT, asked=tuning._asked(search), sha256={{}})
+tuning._hashes = lambda search: {{}}
 done = []
 def learn(out, settings, minutes, on_epoch):
     if len(done) == 2:

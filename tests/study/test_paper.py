@@ -262,3 +262,35 @@ def test_a_run_of_the_ladder_that_was_killed_is_not_taken_for_finished(tmp_path)
     assert _run(config, data, folder, "cpu") == first
     assert RunFolder(folder, write=False).finished()
     assert len(checkpoints(folder)) == 1
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_run_of_other_labels_is_not_read_as_one_of_these(tmp_path, split):
+    from tiny import make_shapes, relabel, tiny_config
+
+    from fcos.data.open import open_splits
+    from fcos.study.cells import trained
+    from fcos.training.loop import Trainer
+
+    folder, calls = make_shapes(tmp_path / "shapes", {"train": 4, "val": 2}), []
+    config = tiny_config(train={"iterations": 1})
+
+    def make(*parts):
+        calls.append(parts)
+        return Trainer(*parts)
+
+    def again():
+        return trained(config, open_splits(folder), tmp_path / "run", "cpu", make)
+
+    again()
+    again()
+    assert len(calls) == 1
+    relabel(folder, split)
+    with pytest.raises(ConfigError, match=rf"run of other data: images or labels of {split} changed; give another"):
+        again()
+    (tmp_path / "run" / "result.json").unlink()  # killed before its end: half of it learned the old labels
+    with pytest.raises(ConfigError, match="other data"):
+        again()
+    relabel(folder, split)
+    again()
+    assert len(calls) == 2

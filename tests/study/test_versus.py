@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny import fcos, make_shapes, options, tiny_config
+from tiny import fcos, make_shapes, options, relabel, tiny_config
 from torch import nn
 from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -260,6 +260,17 @@ def test_the_study_trains_tabulates_and_goes_on(tmp_path, capsys):
     assert told[-1].endswith("seed 0, which is there already")
     with pytest.raises(FcosError, match="did you mean rpn"):
         versus_study(data, Plan(config, tmp_path / "out", only=("rpm",), device="cpu"))
+
+    # corrected labels: what judges is used anew, what was learned from is another study
+    one = Plan(config, tmp_path / "out", only=("fcos",), device="cpu")
+    versus_study(data, one)
+    file = tmp_path / "out" / "fcos-seed0" / "judged.json"
+    before = file.stat().st_mtime_ns
+    with sources_kept():
+        versus_study(open_splits(relabel(tmp_path / "shapes", "val")), one)
+    assert file.stat().st_mtime_ns != before
+    with pytest.raises(FcosError, match="labels of train changed; give another --out"):
+        versus_study(open_splits(relabel(tmp_path / "shapes", "train")), one)
 
 
 MISTAKES = [

@@ -91,6 +91,10 @@ def test_the_same_again_goes_on_where_it_stopped_and_does_nothing_twice(shapes, 
         ask(Runs(), minutes=20.0)
     with pytest.raises(ConfigError, match="other settings"):
         ask(Runs(), settings=["data.size=64"])
+    monkeypatch.setattr("fcos.training.program.train", Runs())
+    corrected = {**shapes, "val": shapes["val"].subset(range(7))}
+    with pytest.raises(ConfigError, match="of other data: images or labels of val changed"):
+        forecast(corrected, tmp_path / "out", 10.0, (15.0, 200), model=None, settings=[])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="is not empty"):

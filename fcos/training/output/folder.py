@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from ...config import Config
 from ...errors import DataError, FcosError, require
-from ...system.environment import RUN_FILE, data_facts
+from ...system.environment import RUN_FILE, data_facts, hashes_in
 from ...system.files import disk_reason, own, sweep, write_whole
 from ...system.readers import read_json, read_lines, read_text
 
@@ -116,7 +116,11 @@ class RunFolder:
             return
         facts, now = data_facts(data), dict(sources)
         before = stored.get("sources")
-        if now["data"] is None and isinstance(before, dict) and _hash_in(stored, "train") == facts["train"]["sha256"]:
+        if (
+            now["data"] is None
+            and isinstance(before, dict)
+            and hashes_in(stored).get("train") == facts["train"]["sha256"]
+        ):
             now = {**before, **{key: now.get(key) for key in ("val", "judged_by", "held_out") if key in now}}
         if before != now:
             write_whole(file, json.dumps({**stored, "sources": now, "data": facts}, indent=1))
@@ -124,7 +128,7 @@ class RunFolder:
     def val_hash(self) -> str | None:
         """That of the images that the run was judged by, as `start` and `moved` have noted it."""
         try:
-            return _hash_in(read_json(self.path / RUN_FILE, kind=DataError), "val")
+            return hashes_in(read_json(self.path / RUN_FILE, kind=DataError)).get("val")
         except DataError:
             return None
 
@@ -233,13 +237,6 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether the run has come to its end; one that was stopped or killed has not."""
         return (self.path / RESULT).is_file()
-
-
-def _hash_in(stored: Any, split: str) -> str | None:
-    """The hash of a split in the content of an environment.json, as far as it has one."""
-    for key in ("data", split, "sha256"):
-        stored = stored.get(key) if isinstance(stored, dict) else None
-    return stored if isinstance(stored, str) else None
 
 
 def check_loggers(names: Sequence[str]) -> None:
