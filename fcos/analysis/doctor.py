@@ -9,7 +9,7 @@ warning or a note (findings.py).
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,10 +43,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found. `counts` [C] boxes of each class by split; `together` [C,C] images that show
-    both classes; `scan` of the split that trains; `pairs` as in `AmbiguityStudy`. `today` and `best` are
-    settings judged on a part of the images, `tried` all that the search looked at. `told`: words of the command line
-    that name the model and its settings and say how to read the data."""
+    """What `diagnose` found. `counts` [C] boxes of each of `classes`, those of the split that trains, by split;
+    `together` [C,C] images that show both classes; `scan` of the split that trains; `pairs` as in `AmbiguityStudy`.
+    `today` and `best` are settings judged on a part of the images, `tried` all that the search looked at. `told`: words
+    of the command line that name the model and its settings and say how to read the data."""
 
     data: str
     splits: dict[str, tuple[int, int]]
@@ -216,7 +216,7 @@ def diagnose(
         splits={k: (len(d), sum(len(r.boxes) for r in d.records)) for k, d in splits.items()},
         trained_on=trained_on,
         classes=main.classes.names,
-        counts={k: tuple(d.counts().tolist()) for k, d in splits.items()},
+        counts={k: _counts(d, main.classes.names) for k, d in splits.items()},
         together=_together(main),
         size=(config.data.size, config.data.max_size),
         scan=seen,
@@ -227,6 +227,12 @@ def diagnose(
         best=best,
         tried=tried,
     )
+
+
+def _counts(dataset: Dataset, names: Sequence[str]) -> tuple[int, ...]:
+    """The boxes of each of the classes `names`: a split may have them in another order, and others beside."""
+    own = dict(zip(dataset.classes.names, dataset.counts().tolist(), strict=True))
+    return tuple(own.get(name, 0) for name in names)
 
 
 def _levels(seen: Scan, config: Config) -> tuple[Level, ...]:

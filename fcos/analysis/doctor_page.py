@@ -27,6 +27,8 @@ _CLASSES = 40  # shown in a plot
 _TILE = 240  # pixels of a thumbnail
 _AROUND = 96  # pixels of the surroundings that a small box is shown in
 _MARKS = ((220, 38, 38), (37, 99, 235))  # of the first and the second box of a pair
+_SPLITS = ("#64748b", "#60a5fa", "#f59e0b", "#a3a3a3", "#10b981", "#db2777", "#7c3aed")  # colours of splits
+_HATCHES = ("", "//", "..")  # for more splits than there are colours
 _WIDE = 4.6  # inches of a plot: narrow, so that a telephone shows its letters at nearly their size
 _SMALL = 10  # points
 _NUMBERED = 12  # classes whose shares are written into the cells
@@ -143,9 +145,11 @@ def classes_plot(d: Diagnosis) -> Figure:
     more = f" (the first {_CLASSES} of {len(d.classes)})" if len(d.classes) > _CLASSES else ""
     axes = _axes(figure, f"Boxes by class{more}", "boxes", "")
     left = np.zeros(len(order))
-    for (name, counts), color in zip(d.counts.items(), ("#64748b", "#60a5fa", "#f59e0b", "#a3a3a3"), strict=False):
-        values = np.array(counts)[order] if len(counts) == len(d.classes) else np.zeros(len(order))
-        axes.barh(range(len(order)), values, left=left, color=color, label=name)
+    for number, (name, counts) in enumerate(d.counts.items()):
+        values = np.array(counts)[order]
+        hatch = _HATCHES[number // len(_SPLITS) % len(_HATCHES)]
+        color = _SPLITS[number % len(_SPLITS)]
+        axes.barh(range(len(order)), values, left=left, color=color, hatch=hatch, label=name)
         left += values
     for y, total in enumerate(left):
         axes.text(total, y, f" {int(total):,}", va="center", fontsize=_SMALL, color=INK)

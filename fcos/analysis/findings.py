@@ -3,6 +3,7 @@ and the locations that learn the boxes. All give `Finding`s, also of what is the
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ _NO_FILE = Kind(
     "image without a file",
     "put the files where they belong, or name their folder with --images",
 )
+_GONE = (kinds.MISSING, kinds.MISSING_SIZE, kinds.UNREADABLE)  # of which no picture can be shown
 # splits of which the first is a part of the second, as VOC and COCO publish them
 _NESTED = ({"train", "trainval"}, {"val", "trainval"}, {"minival", "trainval"}, {"minival", "val"})
 _ACROSS = Kind(
@@ -132,7 +134,7 @@ def in_notes(split: str, dataset: Dataset) -> list[Finding]:
             note.kind.at(split),
             note.count,
             (note.example, *note.more) if note.example else (),
-            _named_in((note.example, *note.more), dataset),
+            () if note.kind in _GONE else _named_in((note.example, *note.more), dataset),
         )
         for note in dataset.notes
     ]
@@ -145,12 +147,18 @@ def _named_in(examples: Sequence[str], dataset: Dataset) -> tuple[Spot, ...]:
         if record.path is None or not record.file_name:
             continue
         for example in examples:
-            if record.file_name in example and (
-                example not in best or len(record.file_name) > len(best[example].file_name)
-            ):
+            longer = example not in best or len(record.file_name) > len(best[example].file_name)
+            if longer and record.file_name in example and _names(example, record):
                 best[example] = record
     named = {best[e].file_name: best[e] for e in examples if e in best}
     return tuple(_spot(r, range(len(r.boxes)), name) for name, r in named.items())[:SPOTS]
+
+
+def _names(example: str, record: Record) -> bool:
+    """Whether an example names the image: its name alone, or its whole path, and not the end or part of another's."""
+    if str(record.path) in example:
+        return True
+    return re.search(rf"(?<![\w.\-/\\]){re.escape(record.file_name)}(?![\w\-/\\]|\.\w)", example) is not None
 
 
 def _spot(record: Record, rows: Iterable[int], title: str) -> Spot:

@@ -415,6 +415,55 @@ def test_bad_boxes_of_one_file_are_all_named(tmp_path):
     assert len(found.spots) == 1  # they are of one image
 
 
+@pytest.mark.parametrize(
+    ("example", "shown"),
+    [
+        ("annotation 3 of 1.jpg", "1.jpg"),
+        ("1.jpg, bbox [1]", "1.jpg"),
+        ("PATH: cut short", "1.jpg"),
+        ("annotation 3 of sub/1.jpg", "sub/1.jpg"),
+        ("annotation 3 of 11.jpg", None),
+        ("annotation 3 of other/1.jpg", None),
+        ("annotation 3 of a-1.jpg", None),
+        ("annotation 3 of 1.jpg.png", None),
+    ],
+)
+def test_a_note_is_shown_by_the_image_that_it_names(tmp_path, example, shown):
+    records = []
+    for number, name in enumerate(("1.jpg", "sub/1.jpg"), 1):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        one = record(number, [], write(tmp_path / name, photo(number)))
+        records.append(replace(one, file_name=name))
+    example = example.replace("PATH", str(tmp_path / "1.jpg"))
+    (told,) = findings.in_notes("val", dataset(records, notes=(Note(kinds.NO_AREA, 1, example, "skipped"),)))
+    assert [spot.title for spot in told.spots] == ([] if shown is None else [shown])
+    (told,) = findings.in_notes("val", dataset(records, notes=(Note(kinds.MISSING, 1, "copy of 1.jpg", "skipped"),)))
+    assert (told.examples, told.spots) == (("copy of 1.jpg",), ())
+
+
+def test_boxes_by_class_go_by_name(tmp_path):
+    """A split with the classes in another order, one with fewer, one with more, and six splits in all on the page."""
+    from fcos.analysis.doctor_page import classes_plot, write_page
+
+    box = (5, 5, 60, 70)
+    splits = {
+        "train": dataset([record(1, [(*box, 0)] * 3 + [(*box, 1)])]),
+        "val": dataset([record(1, [(*box, 0)] * 2)], "val", names=("b", "a")),
+        "test": dataset([record(1, [(*box, 0)] * 4)], "test", names=("b",)),
+        "odd": dataset([record(1, [(*box, 0)] * 7 + [(*box, 1)] * 5)], "odd", names=("c", "a")),
+        "five": dataset([record(1, [(*box, 1)])], "five"),
+        "six": dataset([record(1, [(*box, 1)])], "six"),
+    }
+    d = doctor.diagnose(splits, CONFIG, images=False, tune=False)
+    assert d.classes == ("a", "b")
+    assert d.counts == {"train": (3, 1), "val": (0, 2), "test": (0, 4), "odd": (5, 0), "five": (0, 1), "six": (0, 1)}
+    (axes,) = classes_plot(d).axes
+    assert [text.get_text().strip() for text in axes.texts] == ["8", "9"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(splits)
+    assert len({bars.patches[0].get_facecolor() for bars in axes.containers}) == 6
+    write_page(tmp_path / "page.html", d)
+
+
 def test_the_page_stands_alone(tmp_path):
     data = dataset([record(1, [(5, 5, 60, 70, 0), (9, 9, 40, 40, 1)])])
     d = doctor.diagnose({"train": data}, CONFIG, images=False, tune=False)
