@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -56,7 +57,7 @@ def test_a_dialect_is_no_setting(capsys):
     assert "'dialect=detectron2' is no setting but a whole set of them; give --dialect detectron2" in err
     code, out, _ = fcos(capsys, "config", "fcos-r50", "--dialect", "detectron2")
     assert code == 0
-    assert "dialect: detectron2" in out
+    assert re.search(r"^dialect +detectron2", out, re.M)
 
 
 def test_what_predict_drew_is_no_image_to_detect_in(work, capsys, tmp_path, monkeypatch):
