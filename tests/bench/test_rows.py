@@ -142,6 +142,7 @@ def test_the_peak_is_that_of_the_device_asked_for(model, monkeypatch):
     assert asked == ["cpu"]
 
 
+@pytest.mark.slow
 def test_a_network_is_compiled_once_for_each_state_of_its_images(model, tmp_path, monkeypatch):
     """Two models at two sizes and two batches: torch neither gives up nor compiles the same again."""
     compiled = []

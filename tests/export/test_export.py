@@ -121,7 +121,7 @@ def test_distances_of_bins_are_in_the_graph(tmp_path):
 
 
 # tracing takes seconds, most with free sizes; the quick ones have every branch of decoding in the graph
-QUICK = {("fcos", False, None), *((name, True, (96, 96)) for name in ("original", "detectron2", "torchvision"))}
+QUICK = {("fcos", False, None), *((name, True, (96, 96)) for name in ("original", "torchvision"))}
 EXPORTS = [
     pytest.param(d, n, s, id=f"{d}-{'nms' if n else 'predictions'}-{'fixed' if s else 'free'}",
                  marks=() if (d, n, s) in QUICK else pytest.mark.slow)

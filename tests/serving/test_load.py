@@ -53,7 +53,7 @@ def test_slow_hosts_hold_up_nobody(monkeypatch):
         is_global = True
 
     monkeypatch.setattr(intake.ipaddress, "ip_address", lambda text: Public())
-    limits, access = Limits(timeout=6.0), Access(hosts=("localhost",))
+    limits, access = Limits(timeout=3.0), Access(hosts=("localhost",))
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         serving(limits=limits, access=access) as (address, _),
@@ -204,7 +204,7 @@ def test_an_answer_that_nobody_reads_is_dropped(monkeypatch, more):
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as client:
             client.sendall(b"GET /web/ort.wasm HTTP/1.1\r\nHost: a\r\n" + more + b"\r\n")
-            time.sleep(5)
+            time.sleep(3.5)
             taken = 0
             with contextlib.suppress(ConnectionError):
                 while part := client.recv(1 << 20):
@@ -221,7 +221,7 @@ def test_a_slow_reader_gets_all_of_its_answer(monkeypatch):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
             client.connect((host, int(port)))
             client.sendall(b"GET /web/ort.wasm HTTP/1.1\r\nHost: a\r\n\r\n")
-            taken, end = 0, time.monotonic() + 6
+            taken, end = 0, time.monotonic() + 4
             while taken < size and (part := client.recv(1 << 15)):
                 taken += len(part)
                 if time.monotonic() < end:  # 320 KB a second

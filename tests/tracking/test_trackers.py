@@ -33,13 +33,14 @@ def mean_scores(kind, rate, seeds):
 
 
 @TRACKERS
-def test_on_clips_with_crossings_and_occlusion(kind):
-    """The `trackers` package (2.6.1, its ByteTrack and OC-SORT) reaches HOTA 0.826 and 0.737 on these twelve clips."""
-    hota, idf1 = mean_scores(kind, 30, range(20, 32))
+@pytest.mark.parametrize("clips", [4, pytest.param(12, marks=pytest.mark.slow)])
+def test_on_clips_with_crossings_and_occlusion(kind, clips):
+    """The `trackers` package (2.6.1, its ByteTrack and OC-SORT) reaches HOTA 0.826 and 0.737 on the twelve clips."""
+    hota, idf1 = mean_scores(kind, 30, range(20, 20 + clips))
     assert hota > 0.826 - 0.005
     assert idf1 > 0.94
-    _, slow = mean_scores(kind, 10, range(20, 32))
-    assert idf1 - slow < 0.05
+    _, slow = mean_scores(kind, 10, range(20, 20 + clips))
+    assert idf1 - slow < (0.05 if clips == 12 else 0.08)
 
 
 @TRACKERS

@@ -73,13 +73,13 @@ def rows(folder):
 MOMENTS = (
     half_save(1),  # in a checkpoint, with none but that of step 0
     at("fcos.training.judging:evaluate", 1),  # at the end of an epoch
-    half_row(2),
     at("fcos.training.loop:Trainer.finish", 1),  # all is trained, the last words are missing
 )
 MORE_MOMENTS = (
     # a checkpoint is there, its weights to ship are not
     at("fcos.training.output.checkpoint:write_whole", 1, after=True),
     half_row(1),
+    half_row(2),
     at("fcos.system.files:os.fsync", 3),  # a file is written, but not in place
     at("fcos.training.optimizer:Average.update", 1),
     half_save(2),
