@@ -85,6 +85,8 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
         _check_choice("FCOS_RUNTIME", runtime, RUNTIMES)
     if kind is not None and runtime in (None, "auto", "own"):
         runtime = kind.name
+    if lanes < 1:
+        raise ModelError(f"lanes={lanes}: give 1 or more")
     if device.type != "cpu" or (runtime or "auto") not in LANED:
         lanes = 1
     threads = placing.get("threads", 0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,9 +21,10 @@ from ..inference.composite import OWN, Composite, Looks, tile_of
 from ..inference.detector import Detector
 from ..inference.load import RUNTIMES, load_together
 from ..inference.scores import parse_scores
-from ..inference.stream import run
+from ..inference.stream import Pace, pick_pace, run
 from ..inference.tiles import parse_tile
 from ..inference.views import parse_views
+from ..system.machine import check_threads
 from ..types import Classes, Detections
 from ..version import __version__
 from ..zoo.describe import read_settings
@@ -43,7 +46,8 @@ class Work:
 
     models: names, run folders or files; several are put together. score: lowest score shown, as of `fcos predict
     --score`; empty: that of the model. threads and lanes: as of `fcos.load`, of one process. tile, overlap, tta: as of
-    `fcos predict`. batch: images of one size that share a pass.
+    `fcos predict`. batch: images of one size that share a pass. batch and lanes of 0: chosen for the device, as by
+    `fcos eval`. ConfigError for numbers that cannot be, ModelError for such a number of threads.
     """
 
     models: tuple[str, ...] = ("fcos-lite0",)
@@ -59,6 +63,17 @@ class Work:
     tile: str | int | None = None
     overlap: float = 0.2
     tta: str = ""
+
+    def __post_init__(self) -> None:
+        for name, number in (("batch", self.batch), ("lanes", self.lanes)):
+            if not isinstance(number, Integral) or number < 0:
+                raise ConfigError(f"{name}={number!r}: give 1 or more, or 0: chosen for you")
+        check_threads(self.threads)
+
+    def pace(self) -> Pace:
+        """Batch and lanes, chosen where they are 0."""
+        asked = Pace(self.batch, self.lanes)
+        return asked if all(asked) else pick_pace(sys.maxsize, asked, self.threads, self.device)
 
     def check(self) -> tuple[Config, Classes]:
         """Settings and classes of what is detected, from the files alone; FcosError for what would fail later in each
@@ -99,7 +114,7 @@ def _opened(work: Work) -> tuple[Detector | Composite, Tensor, str]:
         runtime=work.runtime or "own",  # the same rows whoever makes them, and when
         dtype=work.dtype,
         threads=work.threads,
-        lanes=work.lanes,
+        lanes=work.pace().lanes,
         trust=work.trust,
     )
     scores = parse_scores(work.score or str(detector.shown), detector.classes, detector.shown)
@@ -185,35 +200,55 @@ class BatchDetector:
         that error too, unless all do, or `_UPSET` of them since one that is good: then it is raised, since a device
         that is gone would make an error of every image that is left. So the rows of such images wait for a good one."""
         detector, scores, model = _opened(self.work)
-        last: Exception | None = None  # of what was upset; one only, since it keeps the pixels of its image
-        upset = 0  # images since one that is good
-        good = False
-        held: list[Row] = []
-        done = 0
-        while done < len(paths):
+        batch = self.work.pace().batch
+        held = _HeldRows()
+        while held.seen < len(paths):
             try:
-                for path, detections in _detect_each(detector, scores, paths[done:], self.work.batch):
-                    held.append(to_row(path, detections, model, __version__))
-                    done += 1
-                    if not held[-1]["error"]:
-                        good, upset, last = True, 0, None
-                    if not upset:
-                        yield from held
-                        held.clear()
+                for path, detections in _detect_each(detector, scores, paths[held.seen :], batch):
+                    held.add(to_row(path, detections, model, __version__))
+                    yield from held.ready()
             except FcosError:
                 raise
             except Exception as error:  # the one that was next, or one of the few that were in work beside it
-                held.append(to_row(paths[done], _detect_alone(detector, scores, paths[done]), model, __version__))
-                done += 1
-                if not held[-1]["error"]:
-                    good, upset, last = True, 0, None
-                    continue
-                upset, last = upset + 1, error
-                if upset == _UPSET:
-                    raise
-        if last is not None and not good:
-            raise last
-        yield from held
+                path = paths[held.seen]
+                held.add(to_row(path, _detect_alone(detector, scores, path), model, __version__), error)
+        yield from held.rest()
+
+
+class _HeldRows:
+    """Rows of a stream that wait for a good one, since those before it upset more than their reader. seen: rows so far;
+    upset: of them since a good one; last: what the last was upset by, one only, since it keeps the pixels of its
+    image."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.seen = self.upset = 0
+        self.good = False
+        self.last: Exception | None = None
+
+    def add(self, row: Row, error: Exception | None = None) -> None:
+        """The next row, and what its image was upset by; that is raised where it is one too many."""
+        self.rows.append(row)
+        self.seen += 1
+        if not row["error"]:
+            self.good, self.upset, self.last = True, 0, None
+        elif error is not None:
+            self.upset, self.last = self.upset + 1, error
+            if self.upset == _UPSET:
+                raise error
+
+    def ready(self) -> list[Row]:
+        """The rows that need not wait, once."""
+        if self.upset:
+            return []
+        rows, self.rows = self.rows, []
+        return rows
+
+    def rest(self) -> list[Row]:
+        """What is left at the end; raises what upset the last image where none was good."""
+        if self.last is not None and not self.good:
+            raise self.last
+        return self.rows
 
 
 def _detect_each(

@@ -105,6 +105,31 @@ def test_a_batch_of_any_kind_gives_the_detectors_own_detections(model, pictures)
         assert all("cannot read" in row["error"] and row["path"] in row["error"] for row in got if row["error"])
 
 
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ({"batch": -1}, "batch=-1: give 1 or more, or 0: chosen for you"),
+        ({"batch": "2"}, "batch='2': give 1 or more"),
+        ({"lanes": -1}, "lanes=-1: give 1 or more, or 0: chosen for you"),
+        ({"threads": -1}, "-1 threads cannot be"),
+    ],
+)
+def test_numbers_that_cannot_be_are_one_line_at_once(setting, line):
+    with pytest.raises(FcosError, match=line):
+        BatchDetector("no model is read yet", **setting)
+
+
+def test_numbers_that_are_chosen_change_no_row(model, pictures):
+    paths = sorted(map(str, pictures.rglob("*.png")))
+    plain = BatchDetector(str(model), score=0, device="cpu")({"path": paths})
+    chosen = BatchDetector(str(model), score=0, device="cpu", batch=0, lanes=0, threads=2)({"path": paths})
+    assert told(in_rows(chosen)) == told(in_rows(plain))
+    assert Work(batch=0, lanes=0, threads=2, device="cpu").pace() == (1, 2)
+    assert Work(batch=3, lanes=0, threads=2, device="cpu").pace() == (3, 1)
+    with pytest.raises(FcosError, match="lanes=0: give 1 or more"):
+        load(model, device="cpu", lanes=0)
+
+
 def test_no_rows_are_a_table_with_all_columns(model):
     pa = pytest.importorskip("pyarrow")
     detect = BatchDetector(str(model), score=0, device="cpu")
