@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..system.stderr import say
 from . import complete
 from .common import (
     Format,
@@ -79,6 +80,10 @@ def command(
     if size is not None:
         longest = round(size * config.data.max_size / config.data.size)
         config = config.override({"data": {"size": size, "max_size": longest}})
+    if config.data.tile:
+        say(
+            f"data.tile={config.data.tile}: the doctor looks at whole images, not at the tiles that a model learns from"
+        )
     source = data_source(named, format, images_in, labels)
     splits = {name: as_seen(dataset, config.data) for name, dataset in open_splits(source).items()}
     other = None if model == NAME else model

@@ -73,7 +73,11 @@ def command(
         help="torch, compile, onnx, openvino, tensorrt; auto: make the fastest first. Default: torch.",
     ),
     score: float = typer.Option(
-        None, "--score", min=0, max=1, help="Score threshold of the confusion matrix. Default: that of the best F1."
+        None,
+        "--score",
+        min=0,
+        max=1,
+        help="Score threshold of the confusion matrix of --out. Default: that of the best F1.",
     ),
     class_agnostic: bool = typer.Option(False, "--class-agnostic", help="Treat all classes as one (proposals)."),
     voc_plus_one: bool = typer.Option(
@@ -177,6 +181,8 @@ def command(
         refuse(context, "a run without --ci and --compare", "resamples", "seed")
     if compare is not None:
         refuse(context, "--compare", "voc_plus_one", "score", "ci", "precision")
+    if out is None:
+        refuse(context, "a run without --out", "score")
     check_folder(out)
     if class_agnostic and precision is not None:
         raise FcosError("--precision finds a score for each class; --class-agnostic has only one class: leave one out")

@@ -96,6 +96,8 @@ def command(
         data, source = Path(source), None
     if source is not None and image is not None:
         raise FcosError("--image chooses an image of a data set; to explain one file leave it out")
+    if image is not None:
+        refuse(context, "--image", "limit")
     detector = load(model, runtime="own", device=device, trust=trust, overrides=overrides)
     if detector.config.decode.calibrated:
         say("scores are explained as the network gives them, before they are calibrated")
@@ -132,7 +134,7 @@ def command(
             refuse(context, "a run without a data set", "format", "images_in", "labels")
         opened = open_to_judge(given, split) if given is not None else open_own(model, split)[1]
         dataset = as_seen(opened, detector.config.data, detector.classes.names[0])
-        if limit and image is None:
+        if limit:
             dataset = dataset.subset(range(min(limit, len(dataset))))
         number = None if image is None else _image_id(dataset, image)
         if own and tile is None:

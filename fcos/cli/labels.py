@@ -44,7 +44,7 @@ def check(
         str | None, typer.Option("--split", autocompletion=complete.splits, help="Only this split. Default: all.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the parts and of the planted errors.")] = 0,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many suspects to put on the page.")] = 200,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many suspects to put on the page of --out.")] = 200,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML page for the review.")] = None,
     as_json: Json = False,
     format: Format = None,
@@ -71,6 +71,8 @@ def check(
         raise FcosError("give the data set to check: fcos labels check DATA")
     if out is not None:
         check_suffix(out, PAGE, "the page is one HTML file")
+    if out is None:
+        refuse(context, "a check without --out", "limit")
     if model is not None:
         refuse(context, "a check with --model", "folds", "minutes")
     source = data_source(named, format, images_in, labels)

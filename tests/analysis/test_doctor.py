@@ -329,6 +329,17 @@ def test_the_advised_commands_name_what_was_diagnosed(tmp_path, capsys):
     assert all(command[:7] == ["fcos", "train", str(data), *said] for command in advised)
 
 
+def test_tiles_are_said_to_be_looked_at_whole(tmp_path, capsys):
+    from tiny import fcos, make_shapes
+
+    data = make_shapes(tmp_path / "shapes", {"train": 2})
+    words = ("doctor", data, "--no-images", "--no-search")
+    assert "whole images" not in fcos(capsys, *words)[2]
+    code, _, err = fcos(capsys, *words, "data.tile=320")
+    assert (code, err.count("\n")) == (0, 1)
+    assert "data.tile=320: the doctor looks at whole images" in err
+
+
 def test_the_advised_training_names_a_preset_where_a_file_was_diagnosed(tmp_path, capsys):
     """`fcos train --model` takes no run and no file."""
     from tiny import fcos, make_shapes
