@@ -29,6 +29,7 @@ from .report import Check, Finding, in_words
 from .suspicion import Asked, Suspect, suspects
 
 _SEEN = 0.2  # score of its class from which an annotated box counts as seen
+_FEW = round(1 / SHARE)  # boxes below which the copies show the same few errors again and again
 _LEAST = 0.02  # chance of being wrong below which nothing is listed
 
 
@@ -133,7 +134,8 @@ class Scores:
             if not self.tried[kind]:
                 continue
             scores, injected = rank(self.given[kind], self.injected[kind])
-            curves[kind] = fit(injected, scores, self.tried[kind])
+            curve = fit(injected, scores, self.tried[kind])
+            curves[kind] = replace(curve, measured=curve.measured and self.boxes >= _FEW)
             given[kind] = [(i, replace(s, score=float(v))) for (i, s), v in zip(self.given[kind], scores, strict=True)]
         return curves, given
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .boost import grow
+from .boost import Forest, grow
 from .inject import CLASS, DUPLICATE, MISSING
 from .suspicion import Suspect
 
@@ -24,38 +24,59 @@ def rank(given: Sequence[Item], injected: Sequence[Item], seed: int = 0) -> tupl
 
     Where there are too few to learn from, their own scores.
     """
-    own = [np.array([s.score for _, s in items], float) for items in (given, injected)]
-    if len(injected) < _FEW or len(given) < _FEW or given[0][1].kind == DUPLICATE:
-        return own[0], own[1]
-    least = float(np.quantile(own[1], 0.02))
-    half = [np.array([_coin(i, seed) for i, _ in items]) for items in (given, injected)]
-    if not all(0 < h.sum() < len(h) for h in half):
-        return own[0], own[1]
+    groups = right, wrong = _Group(given, seed), _Group(injected, seed)
+    if min(len(given), len(injected)) < _FEW or given[0][1].kind == DUPLICATE:
+        return right.own, wrong.own
+    if not all(_both(group.half) for group in groups):
+        return right.own, wrong.own
     # what is usual comes from the other half too: a suspect must not tell of itself
-    tables = [_Table([s for (_, s), h in zip(given, half[0], strict=True) if h != side]) for side in (0, 1)]
+    tables = [_Table([s for (_, s), half in zip(given, right.half, strict=True) if half != side]) for side in (0, 1)]
     # what looks less suspicious than almost all known errors stays behind
-    result = [0.01 * o for o in own]
-    worth = [np.flatnonzero(o >= least) for o in own]
-    half = [h[keep] for h, keep in zip(half, worth, strict=True)]
-    rows = [
-        np.array([tables[h].row(items[k][1]) for k, h in zip(keep.tolist(), hs.tolist(), strict=True)])
-        for items, keep, hs in zip((given, injected), worth, half, strict=True)
-    ]
-    if not all(0 < h.sum() < len(h) for h in half):
-        return own[0], own[1]
+    least = float(np.quantile(wrong.own, 0.02))
+    for group in groups:
+        group.choose(least, tables)
+    if not all(_both(group.side) for group in groups):
+        return right.own, wrong.own
     for side in (0, 1):
-        learn = [h != side for h in half]
-        x = np.concatenate([r[keep] for r, keep in zip(rows, learn, strict=True)])
-        y = np.repeat([0.0, 1.0], [int(keep.sum()) for keep in learn])
+        facts = [group.rows[group.side != side] for group in groups]
+        y = np.repeat([0.0, 1.0], [len(rows) for rows in facts])
         # as many of the one as of the other, or the trees see only what is frequent
         weight = np.where(y == 1, np.sqrt((y == 0).sum() / (y == 1).sum()), 1.0)
-        forest = grow(x, y, weight)
-        for values, r, h, keep, o in zip(result, rows, half, worth, own, strict=True):
-            mine = keep[h == side]
-            plain = np.clip(o[mine], 1e-3, 1 - 1e-3)
-            # together with their own scores, which grow where the leaves of a tree stay level
-            values[mine] = 1 / (1 + np.exp(-forest.log_odds(r[h == side])) * (1 - plain) / plain)
-    return result[0], result[1]
+        forest = grow(np.concatenate(facts), y, weight)
+        for group in groups:
+            group.judge(forest, side)
+    return right.scores, wrong.scores
+
+
+class _Group:
+    """N suspects of one kind: the annotations as they are, or the known errors. own [N]: their own scores; half [N]: 0
+    or 1, by their image; scores [N]: what they are ranked by. Of them M are worth learning from: chosen [M] their
+    numbers, side [M] their halves, rows [M,F] their facts."""
+
+    def __init__(self, items: Sequence[Item], seed: int) -> None:
+        self.items = items
+        self.own = np.array([s.score for _, s in items], float)
+        self.half = np.array([_coin(i, seed) for i, _ in items])
+        self.scores = 0.01 * self.own
+
+    def choose(self, least: float, tables: Sequence[_Table]) -> None:
+        """Those whose own score is `least` or more, each with what is usual by the table of its half."""
+        self.chosen = np.flatnonzero(self.own >= least)
+        self.side = self.half[self.chosen]
+        pairs = zip(self.chosen.tolist(), self.side.tolist(), strict=True)
+        self.rows = np.array([tables[side].row(self.items[k][1]) for k, side in pairs])
+
+    def judge(self, forest: Forest, side: int) -> None:
+        """The scores of the chosen ones of one half, by the forest of the other."""
+        mine = self.chosen[self.side == side]
+        own = np.clip(self.own[mine], 1e-3, 1 - 1e-3)
+        # together with their own scores, which grow where the leaves of a tree stay level
+        self.scores[mine] = 1 / (1 + np.exp(-forest.log_odds(self.rows[self.side == side])) * (1 - own) / own)
+
+
+def _both(half: np.ndarray) -> bool:
+    """Whether there are some of each half."""
+    return bool(0 < half.sum() < len(half))
 
 
 class _Table:
