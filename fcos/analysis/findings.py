@@ -156,9 +156,8 @@ def _named_in(examples: Sequence[str], dataset: Dataset) -> tuple[Spot, ...]:
 
 def _names(example: str, record: Record) -> bool:
     """Whether an example names the image: its name alone, or its whole path, and not the end or part of another's."""
-    if str(record.path) in example:
-        return True
-    return re.search(rf"(?<![\w.\-/\\]){re.escape(record.file_name)}(?![\w\-/\\]|\.\w)", example) is not None
+    path, name = re.escape(str(record.path)), re.escape(record.file_name)
+    return re.search(rf"(?:{path}|(?<![\w.\-/\\]){name})(?![\w\-/\\]|\.\w)", example) is not None
 
 
 def _spot(record: Record, rows: Iterable[int], title: str) -> Spot:

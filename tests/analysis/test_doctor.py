@@ -433,6 +433,7 @@ def test_bad_boxes_of_one_file_are_all_named(tmp_path):
         ("1.jpg, bbox [1]", "1.jpg"),
         ("PATH: cut short", "1.jpg"),
         ("annotation 3 of sub/1.jpg", "sub/1.jpg"),
+        ("PATH.png: cut short", None),
         ("annotation 3 of 11.jpg", None),
         ("annotation 3 of other/1.jpg", None),
         ("annotation 3 of a-1.jpg", None),
