@@ -253,7 +253,7 @@ class DataConfig(Section):
         "rounded",
         "colour of padding: the pixel mean in whole grey levels, which keeps images uint8, or exact",
     )
-    inclusive_boxes: bool = _f(False, "x2 = x + w - 1 for boxes from COCO files, as the original")
+    inclusive_boxes: bool = _f(False, "learn x2 = x + w - 1, as the original; detections have x2 = x + w")
     flip: float = _f(0.5, "chance of a horizontal flip", ge=0, le=1)
     vertical_flip: float = _f(0.0, "chance of a vertical flip (microscopes, aerial images)", ge=0, le=1)
     crop: float = _f(0.0, "chance of a random crop / large-scale jitter", ge=0, le=1)

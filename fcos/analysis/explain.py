@@ -144,7 +144,7 @@ def explain(detector: Detector, source: Source, score: float | None = None) -> E
 
     def rows(chosen: Tensor) -> tuple[dict[str, Any], ...]:
         silenced, _ = finish(candidates, chosen, scores[chosen], raw.size, cfg)
-        columns = (silenced.boxes * scale, silenced.labels, silenced.scores, xy[silenced.points] * scale[:2])
+        columns = (raw.placed(silenced.boxes), silenced.labels, silenced.scores, xy[silenced.points] * scale[:2])
         return tuple(
             {"box": box, "label": names[label], "score": confidence, "location": place}
             for box, label, confidence, place in zip(*(c.tolist() for c in columns), strict=True)
@@ -165,13 +165,13 @@ def explain(detector: Detector, source: Source, score: float | None = None) -> E
                 f"P{points.grids[int(level[p])].stride.bit_length() - 1}",
                 (x, y),
                 tuple((raw.predictions.distances[p].cpu() * scale).tolist()),
-                tuple((box * scale).tolist()),
+                tuple(raw.placed(box).tolist()),
                 rows(losers),
             )
         )
     height, width = image.shape[:2]
     detections = Detections(
-        final.boxes * scale, final.scores, final.labels, final.points, names, (height, width), name_of(source)
+        raw.placed(final.boxes), final.scores, final.labels, final.points, names, (height, width), name_of(source)
     )
     levels = tuple(level[spot[shown]].tolist())
     maps, best = _maps(raw)

@@ -159,8 +159,7 @@ def miss_study(
         for k, (stage, overlap, best) in stages.items():
             box = tuple(record.boxes[k].tolist())
             misses.append(Miss(record.id, record.file_name, names[record.labels[k]], box, stage, overlap, best))
-        boxes = seen.detections.boxes * seen.ratio
-        final.append(replace(seen.detections, boxes=boxes, names=names, size=record.size))
+        final.append(replace(seen.final, names=names, size=record.size))
     by_class: dict[str, dict[str, int]] = {}
     for miss in misses:
         by_class.setdefault(miss.label, dict.fromkeys(STAGES, 0))[miss.stage] += 1

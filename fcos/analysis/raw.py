@@ -17,7 +17,7 @@ from ..types import Points, Predictions
 class Raw:
     """What the network says about one image [H,W,3] uint8, or about a window of one, in pixels of the input.
 
-    ratio, offset [4]: a box xyxy of the input times the first and plus the second is one of the image."""
+    ratio, shift [4]: a box xyxy of the input times the first and plus the second is one of the image."""
 
     def __init__(self, detector: Detector, image: np.ndarray, window: Window | None = None) -> None:
         tensor, self.size = detector.prepare(image)
@@ -28,11 +28,16 @@ class Raw:
         self.window = window or Window(0, 0, *image.shape[:2])
         top, left, bottom, right = self.window
         self.ratio = torch.tensor([(right - left) / self.size[1], (bottom - top) / self.size[0]] * 2)
-        self.offset = torch.tensor([left, top] * 2)
+        self._last_pixel = detector.last_pixel
+        self.shift = torch.tensor([left, top] * 2) + self._last_pixel
 
     def placed(self, boxes: Tensor) -> Tensor:
         """Boxes [D,4] xyxy of the input in pixels of the image."""
-        return boxes * self.ratio + self.offset
+        return boxes * self.ratio + self.shift
+
+    def seen(self, boxes: Tensor) -> Tensor:
+        """Boxes [G,4] xyxy of the window in pixels of the input, as the network learned such."""
+        return (boxes - self._last_pixel) / self.ratio
 
 
 def own_tiling(detector: Detector) -> Tiling | None:

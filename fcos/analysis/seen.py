@@ -28,13 +28,13 @@ class Seen(NamedTuple):
     """One image as a detector sees it. target: its objects; detections: the answer, with labels of the data; strong:
     (boxes [K,4], scores [K], labels [K]) of everything above a thousandth, before top-k and NMS; before: {row of each
     object to judge: the stage before the network that lost it, "" where none did}. In pixels of the input where the
-    image is looked at whole, else of the image; `ratio` [4] makes those of the image of them."""
+    image is looked at whole, else of the image; `final`: the detections in pixels of the image."""
 
     target: Target
     detections: Detections
     strong: tuple[Tensor, Tensor, Tensor]
     before: dict[int, str]
-    ratio: Tensor
+    final: Detections
 
 
 def see(detector: Detector, parts: Sequence[Raw], record: Record, mapping: Tensor) -> Seen:
@@ -44,18 +44,20 @@ def see(detector: Detector, parts: Sequence[Raw], record: Record, mapping: Tenso
     cfg = detector.config
     if len(parts) == 1:
         (raw,) = parts
-        target = Target(torch.from_numpy(record.boxes) / raw.ratio, labels, ignore)
+        target = Target(raw.seen(torch.from_numpy(record.boxes)), labels, ignore)
         detections = decode_image(raw.predictions, raw.points, raw.size, cfg.decode).to("cpu")
         strong = candidates_of(raw.predictions, raw.points, raw.size, cfg.decode, mapping)
         before = lost_by_grid(raw.points, replace(target, boxes=clip(target.boxes, raw.size)), cfg.assign)
-        return Seen(target, _of_data(detections, mapping), strong, before, raw.ratio)
+        answer = _of_data(detections, mapping)
+        return Seen(target, answer, strong, before, replace(answer, boxes=raw.placed(answer.boxes)))
     target = Target(torch.from_numpy(record.boxes), labels, ignore)
     looked = Looked.of([raw.window for raw in parts], [_answer(raw, cfg.decode) for raw in parts], record.size)
     merged = kept(looked, detector)[0]
     columns = [_whole_candidates(raw, cfg.decode, mapping, record.size) for raw in parts]
     boxes, scores, classes = (torch.cat(column) for column in zip(*columns, strict=True))
     before = _lost_by_grids(parts, record, cfg.assign)
-    return Seen(target, _of_data(merged, mapping), (boxes, scores, classes), before, torch.ones(4))
+    answer = _of_data(merged, mapping)
+    return Seen(target, answer, (boxes, scores, classes), before, answer)
 
 
 def _of_data(detections: Detections, mapping: Tensor) -> Detections:
@@ -88,7 +90,7 @@ def _lost_by_grids(parts: Sequence[Raw], record: Record, cfg: AssignConfig) -> d
         boxes, keep, ignore = cut_boxes(record.boxes, record.ignore, raw.window)
         sides = boxes[:, 2:] - boxes[:, :2]
         shown.append(np.where(keep, sides.clip(0).prod(axis=1), 0.0))
-        visible = torch.from_numpy(boxes[keep]) / raw.ratio  # cut_boxes has moved them into the window
+        visible = raw.seen(torch.from_numpy(boxes[keep]))  # cut_boxes has moved them into the window
         target = Target(visible, torch.from_numpy(record.labels[keep]), torch.from_numpy(ignore[keep]))
         rows = np.flatnonzero(keep).tolist()
         stages.append({rows[k]: stage for k, stage in lost_by_grid(raw.points, target, cfg).items()})

@@ -150,7 +150,6 @@ def command(
     import json
     import os
     import time
-    from dataclasses import replace
 
     import torch
 
@@ -246,7 +245,6 @@ def command(
             sys.exit(128 + signal)
     if not paths:
         sys.exit(1 if any(broken) else 0)
-    outputs = replace(outputs, inclusive=detector.config.data.inclusive_boxes)
     writer = Writer(outputs, paths, detector.classes, numbers_of(data) if data is not None else None)
     outcome = Outcome()
     wide = min(48, max((len(one_line(str(p))) for p in paths), default=0))

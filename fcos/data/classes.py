@@ -70,10 +70,10 @@ def as_seen(dataset: Dataset, data: DataConfig, name: str = "object") -> Dataset
 
 
 def as_learned(dataset: Dataset, data: DataConfig) -> Dataset:
-    """What a model with the settings `data` learns from: the boxes of COCO files as `inclusive` has them where
-    `data.inclusive_boxes` says so. It is judged by the file's own, as pycocotools does."""
-    wanted = data.inclusive_boxes and dataset.format == "coco" and not dataset.inclusive
-    return inclusive(dataset) if wanted else dataset
+    """What a model with the settings `data` learns from: the boxes as `inclusive` has them where
+    `data.inclusive_boxes` says so. It is judged by the file's own, as pycocotools does: its detections are a pixel
+    longer than what the network says (`Detector.last_pixel`)."""
+    return inclusive(dataset) if data.inclusive_boxes and not dataset.inclusive else dataset
 
 
 def inclusive(dataset: Dataset) -> Dataset:

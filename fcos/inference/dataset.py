@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,20 +21,11 @@ if TYPE_CHECKING:
     from .detector import Detector
 
 
-_LAST_PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])
-
-
 class Progress(NamedTuple):
     """What is told on the way: `report` gets lines; a bar on stderr shows rate and time left, unless `quiet`."""
 
     report: Callable[[str], None] = say
     quiet: bool = False
-
-
-def as_in_file(detections: Detections, inclusive: bool) -> Detections:
-    """Detections as a results file has them: those of a model that learned `inclusive` boxes (`data.inclusive_boxes`)
-    end one pixel further, since x2 is for it the last pixel inside."""
-    return replace(detections, boxes=detections.boxes + _LAST_PIXEL.to(detections.boxes)) if inclusive else detections
 
 
 def predict_dataset(
@@ -46,8 +36,7 @@ def predict_dataset(
     allow_missing: bool = False,
     progress: Progress = Progress(),
 ) -> list[Detections]:
-    """Run a detector over every image, decoding ahead of the network; labels become those of the data set, and corners
-    those of its file (`as_in_file`).
+    """Run a detector over every image, decoding ahead of the network; labels become those of the data set.
 
     An image that cannot be read counts as one without detections; `progress.report` gets a line about it, about
     model classes that the data lacks (their detections are dropped) and about images whose size differs
@@ -75,7 +64,7 @@ def predict_dataset(
             if seen.size is not None and tuple(seen.size) != tuple(record.size):
                 resized.append(record.file_name)
             labels = to_data.to(seen.labels.device)[seen.labels]
-            kept = as_in_file(seen[labels != UNKNOWN].to("cpu"), detector.config.data.inclusive_boxes)
+            kept = seen[labels != UNKNOWN].to("cpu")
             results.append(
                 Detections(
                     kept.boxes,

@@ -130,6 +130,13 @@ class Detector:
         return self.replace(network=network, placement=placement)
 
     @property
+    def last_pixel(self) -> Tensor:
+        """[4] what a box xyxy of the network, in pixels of the image, lacks of one that is x2 - x1 wide: for a network
+        that learned `data.inclusive_boxes`, x2 and y2 are the last pixel inside."""
+        further = 1.0 if self.config.data.inclusive_boxes else 0.0
+        return torch.tensor([0.0, 0.0, further, further], dtype=torch.float32, device="cpu")
+
+    @property
     def shown(self) -> float:
         """The lowest score shown where none is asked for: the model's own, that of the best F1 on what it was judged
         by in training, else 0.5."""
@@ -306,7 +313,7 @@ class Detector:
     def _scaled(self, boxes: Tensor, ratio: Tensor, size: Sequence[int]) -> Tensor:
         """Boxes of the input in pixels of the image of (height, width); what was cut to the input ends in the image,
         where rounding would leave it a hundred-thousandth of a pixel outside."""
-        boxes = boxes * ratio
+        boxes = boxes * ratio + self.last_pixel
         if self.config.decode.clip in ("before", "after"):
             boxes = boxes.minimum(boxes.new_tensor([size[1], size[0]] * 2))
         return boxes

@@ -24,7 +24,6 @@ from ..system.readers import read_json
 from ..system.stderr import say
 from ..system.terminal import plural
 from ..types import Classes, Detections
-from .dataset import as_in_file
 from .sources import PIXELS_AHEAD
 from .stream import _AHEAD
 
@@ -46,14 +45,12 @@ class Outcome:
 @dataclass(frozen=True)
 class Outputs:
     """Where to write: a folder of annotated images, or the one file for one image, whose suffix says what (see
-    `Detections.save`); a folder of YOLO txt; a file of COCO results, whose boxes are those of a model that learned
-    `inclusive` ones; a CSV file with a row for each detection."""
+    `Detections.save`); a folder of YOLO txt; a file of COCO results; a CSV file with a row for each detection."""
 
     folder: Path | None = None
     file: Path | None = None
     yolo: Path | None = None
     coco: Path | None = None
-    inclusive: bool = False
     csv: Path | None = None
 
     @property
@@ -174,10 +171,9 @@ class Writer:
             height, width = detections.size or image.shape[:2]  # of a very large image `image` is a small copy
             id, name = self.ids.images[number], str(self.paths[number])
             self._images.append({"id": id, "file_name": name, "width": width, "height": height})
-            told = as_in_file(detections, self.outputs.inclusive)
-            known = [self.ids.categories[k] is not None for k in told.labels.tolist()]
-            own = told[torch.tensor(known, dtype=torch.bool)]
-            self.foreign += len(told) - len(own)
+            known = [self.ids.categories[k] is not None for k in detections.labels.tolist()]
+            own = detections[torch.tensor(known, dtype=torch.bool)]
+            self.foreign += len(detections) - len(own)
             self._rows += own.to_coco(id, [-1 if k is None else k for k in self.ids.categories])
         if self.outputs.csv is not None:
             self._table.append(table([detections], head=False))

@@ -46,8 +46,7 @@ _LIST = 1 << 40  # bytes of the list of paths
 @dataclass(frozen=True)
 class Job:
     """A job in the folder `folder`: `images` paths in parts of `size`, each a file of the kind `form`; `model` is
-    `Work.digest`, `settings` what else decides the rows; `inclusive`: the corners of its boxes are the last pixels
-    inside (`data.inclusive_boxes`)."""
+    `Work.digest`, `settings` what else decides the rows."""
 
     folder: Path
     sources: tuple[str, ...]
@@ -57,7 +56,6 @@ class Job:
     model: str
     classes: Classes
     settings: dict[str, Any]
-    inclusive: bool = False
 
     @property
     def parts(self) -> int:
@@ -125,7 +123,6 @@ class Job:
             "model": self.model,
             "classes": {"names": list(self.classes.names), "ids": list(self.classes.ids)},
             "settings": self.settings,
-            "inclusive": self.inclusive,
         }
         write_whole(self.folder / "job.json", json.dumps(told, indent=1) + "\n")
 
@@ -173,14 +170,13 @@ def open_job(order: Order, work: Work) -> Job:
     far = is_remote(order.folder)
     if not far:
         check_folder(order.folder)
-    (config, classes), model, settings = work.check(), work.digest(), _deciding(work)
+    (_, classes), model, settings = work.check(), work.digest(), _deciding(work)
     there = read_job(order.folder)
     if there is None:
         if not order.resume and names_in(order.folder):
             raise FcosError(f"--out {order.folder} is not empty; name a new folder")
         images, size = _listed(order)
-        inclusive = config.data.inclusive_boxes
-        job = Job(order.folder, order.sources, images, size, order.form, model, classes, settings, inclusive)
+        job = Job(order.folder, order.sources, images, size, order.form, model, classes, settings)
         job.write()
         return job
     if not order.resume:
@@ -225,7 +221,6 @@ def read_job(folder: Path) -> Job | None:
             told["model"],
             classes,
             dict(told["settings"]),
-            bool(told.get("inclusive", False)),
         )
     except (KeyError, TypeError, ValueError, OverflowError, FcosError):
         raise DataError(f"{file} does not describe a job of fcos predict") from None

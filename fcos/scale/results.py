@@ -34,7 +34,6 @@ def write_coco(folder: Path, target: Path, numbers: Numbers | None = None) -> Wr
     paths = [Path(row["path"]) for row in job.rows() if not row["error"]]
     ids = ResultIds(paths, job.classes, numbers)
     images, detections, foreign = [], 0, 0
-    further = 1 if job.inclusive else 0  # see `as_in_file`
     with whole_set():
         with whole(target) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.write("[")
@@ -50,7 +49,7 @@ def write_coco(folder: Path, target: Path, numbers: Numbers | None = None) -> Wr
                     if category is None:
                         foreign += 1
                         continue
-                    box = [x1, y1, x2 + further - x1, y2 + further - y1]
+                    box = [x1, y1, x2 - x1, y2 - y1]
                     one = {"image_id": id, "category_id": category, "bbox": box, "score": score}
                     file.write(f"{',' if detections else ''}\n{json.dumps(one)}")
                     detections += 1

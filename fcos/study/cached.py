@@ -40,7 +40,8 @@ class Candidates:
     boxes [K,4] unclipped, distances [K,4] l, t, r, b, probability [K] of the class, centerness [K], labels
     [K] of the data set, spot [K] number of the location, level [K]. owner [K]: row of the true box that the
     location learns (whole box, smallest wins), -1 for none. truth [G,4], truth_labels [G]: without ignored
-    boxes. size: (height, width) without padding; ratio [4]: to pixels of the image.
+    boxes. size: (height, width) without padding; a box times ratio [4] plus shift [4] is in
+    pixels of the image.
     """
 
     boxes: Tensor
@@ -56,6 +57,7 @@ class Candidates:
     truth_labels: Tensor
     size: tuple[int, int]
     ratio: Tensor
+    shift: Tensor
 
 
 def cache(detector: Detector, dataset: Dataset, least: float = LEAST) -> list[Candidates]:
@@ -69,7 +71,7 @@ def cache(detector: Detector, dataset: Dataset, least: float = LEAST) -> list[Ca
 def _image(detector: Detector, record: Record, mapping: Tensor, least: float) -> Candidates:
     raw = Raw(detector, read_image(str(record.path)))
     keep = torch.from_numpy(~record.ignore)
-    truth = (torch.from_numpy(record.boxes) / raw.ratio)[keep]
+    truth = raw.seen(torch.from_numpy(record.boxes))[keep]
     truth_labels = torch.from_numpy(record.labels)[keep]
     probability = raw.predictions.logits.sigmoid().cpu()
     centerness = raw.predictions.centerness.sigmoid().cpu()
@@ -104,6 +106,7 @@ def _image(detector: Detector, record: Record, mapping: Tensor, least: float) ->
         truth_labels=truth_labels,
         size=raw.size,
         ratio=raw.ratio,
+        shift=raw.shift,
     )
 
 
@@ -125,7 +128,7 @@ def redecode(c: Candidates, cfg: DecodeConfig, keep: Tensor | None = None) -> De
         kept = rest.scores.argsort(descending=True, stable=True)[: cfg.max_detections]
         final = rest.scores[kept]
     detections, _ = finish(rest, kept, final, c.size, cfg)
-    return replace(detections, boxes=detections.boxes * c.ratio, size=None)
+    return replace(detections, boxes=detections.boxes * c.ratio + c.shift, size=None)
 
 
 def redecode_all(cached: Sequence[Candidates], config: Config, **changes: object) -> list[Detections]:

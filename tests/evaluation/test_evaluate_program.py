@@ -56,16 +56,30 @@ def test_a_results_file_is_judged_as_detections_are(work, capsys, tmp_path):
 
 
 def test_a_model_of_inclusive_boxes_is_judged_and_writes_as_the_file_counts(work, capsys, tmp_path):
-    """For the original dialect x2 is the last pixel inside, and its results are a pixel wider than its corners."""
+    """For the original dialect x2 is the last pixel inside; what comes out is x2 - x1 wide all the same, wherever."""
     import json
+
+    from fcos.analysis.explain import explain
+    from fcos.analysis.misses import miss_study
+    from fcos.study.cached import cache, redecode_all
 
     state, config, classes = weights.read(work / "model.safetensors")[0], tiny_config(), Classes(NAMES, (2, 7))
     config = config.override({"data": {"inclusive_boxes": True}})
     file = weights.save(tmp_path / "inclusive.safetensors", state, config, classes)
     model, data = load(file, device="cpu"), open_dataset(work / "shapes", "test")
-    inside = model(str(data.records[0].path), score=0.0).boxes
-    judged = predict_dataset(model, data)[0].boxes
-    torch.testing.assert_close(judged - torch.tensor([0.0, 0, 1, 1]), inside)
+    photo = str(data.records[0].path)
+    plain = load(work / "model.safetensors", device="cpu")(photo, score=0.0)
+    found = model(photo, score=0.0)
+    ends = torch.tensor([80.0, 64, 80, 64])  # of the image, which no box leaves
+    torch.testing.assert_close(found.boxes, (plain.boxes + torch.tensor([0.0, 0, 1, 1])).minimum(ends))
+    assert found.to_coco()[0]["bbox"][2] == pytest.approx(float(found.boxes[0, 2] - found.boxes[0, 0]))
+    for same in (
+        predict_dataset(model, data)[0],
+        redecode_all(cache(model, data), model.config)[0],
+        miss_study(model, data).detections[0],
+        explain(model, photo, score=0.0).detections,
+    ):
+        torch.testing.assert_close(same.boxes.minimum(ends), found.boxes)
     images = sorted({r.path.parent for r in data.records})
     words = ("--model", file, "--score", "0", "--coco", tmp_path / "results.json", "--data", work / "shapes")
     code, _, err = fcos(capsys, "predict", *images, *words)

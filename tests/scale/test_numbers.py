@@ -17,7 +17,7 @@ CLASSES = Classes(("cat", "dog"), (3, 9))
 def job(folder, paths, rows=None, **more):
     """A job of one part, done where `rows` are given."""
     folder.mkdir()
-    made = Job(folder, ("nowhere",), len(paths), len(paths), "jsonl", "m", CLASSES, {"score": "", **more}, True)
+    made = Job(folder, ("nowhere",), len(paths), len(paths), "jsonl", "m", CLASSES, {"score": "", **more})
     lines = [json.dumps(str(path)) + "\n" for path in paths]
     (folder / "paths.jsonl").write_text("".join(lines))
     np.save(folder / "starts.npy", np.array([0, sum(map(len, lines))], np.int64))
@@ -36,14 +36,14 @@ def row(path, label):
 
 
 def test_results_of_rows_are_numbered_as_the_data_set(tmp_path):
-    """Corners that are the last pixels inside end one further in a file, and a class that the data lacks has no id."""
+    """A class that the data lacks has no id."""
     paths = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
     job(tmp_path / "job", paths, [row(paths[0], 0), row(paths[1], 1)])
     numbers = Numbers({paths[0]: 7, paths[1]: 8}, Classes(("Dog",), (4,)))
     written = write_coco(tmp_path / "job", tmp_path / "r.json", numbers)
     assert (written.images, written.detections, written.foreign, written.limited) == (2, 1, 1, True)
     (only,) = json.loads((tmp_path / "r.json").read_text())
-    assert only == {"image_id": 8, "category_id": 4, "bbox": [1.0, 2.0, 11.0, 7.0], "score": 0.5}
+    assert only == {"image_id": 8, "category_id": 4, "bbox": [1.0, 2.0, 10.0, 6.0], "score": 0.5}
 
 
 def test_a_job_knows_where_it_is_not(tmp_path, monkeypatch):

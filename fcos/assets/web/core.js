@@ -298,10 +298,12 @@ const Fcos = (() => {
     }
     const across = image.width / size[1], down = image.height / size[0];
     const scaled = (values) => values.map((v, i) => v * (i % 2 ? down : across));
+    const further = about.config.data.inclusive_boxes ? 1 : 0; // x2 and y2 of such a network are the last pixel inside
+    const placed = (box) => scaled(box).map((v, i) => (i > 1 ? v + further : v));
     const told = new Map(kept.map((k) => [k, []]));
     for (const c of candidates) if (c.by && told.has(c.by)) told.get(c.by).push(c);
     const row = (c) => ({
-      class: c.class, label: names[c.class] ?? String(c.class), score: c.score, box: scaled(c.box), location: scaled(c.location),
+      class: c.class, label: names[c.class] ?? String(c.class), score: c.score, box: placed(c.box), location: scaled(c.location),
     });
     const detections = kept.map((k) => ({
       ...row(k),
