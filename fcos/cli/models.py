@@ -194,7 +194,7 @@ def write_card(
     ] = None,
 ) -> None:
     """Write the model card: recipe, numbers, weaknesses, images."""
-    from ..show.judged import draw_sheets
+    from ..show.sheets import draw_sheets
     from ..system import remote
     from ..system.files import check_suffix, write_whole
     from ..zoo import card

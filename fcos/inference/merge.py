@@ -112,27 +112,31 @@ def merge(rows: Rows) -> Merged:
 
 
 def _merge_class(rows: Rows) -> Merged:
-    pieces = np.flatnonzero(rows.cut.any(axis=1))
-    whole = np.flatnonzero(~rows.cut.any(axis=1))
-    owner = np.full(len(rows.scores), -1, np.int64)
+    """`merge` for one class. `whole`, `pieces`, `left` and `alone` are numbers of rows; a whole box or a union is
+    counted in the order of the result: whole rows, then unions of pieces, then pieces that stay alone."""
+    is_piece = rows.cut.any(axis=1)
+    whole, pieces = np.flatnonzero(~is_piece), np.flatnonzero(is_piece)
+    owner = np.full(len(rows.scores), -1, np.int64)  # of each row the box of the result that it gives way to
     owner[pieces] = _part_of(rows.pick(pieces), rows.boxes[whole], rows.scores[whole])
     whole_scores = _raised(rows.scores[whole], rows.scores, owner)
+
     left = pieces[owner[pieces] < 0]
     unions = [left[list(group)] for group in _groups(rows.pick(left))]
-    boxes = np.stack([_union(rows.boxes[u]) for u in unions]) if unions else rows.boxes[:0]
+    union_boxes = np.stack([_union(rows.boxes[u]) for u in unions]) if unions else rows.boxes[:0]
     # by area: a sliver at the edge must not pull the score of the rest down
     weights = [np.maximum(area(rows.boxes[u]), 1e-6) for u in unions]
     means = [(rows.scores[u] * w).sum() / w.sum() for u, w in zip(unions, weights, strict=True)]
-    scores = np.array(means, np.float32)
+    union_scores = np.array(means, np.float32)
+
+    # a union is a whole box: what is left of its object in other windows gives way to it
     alone = np.setdiff1d(left, np.concatenate(unions)) if unions else left
-    # a joined box is a whole one: what is left of its object in other windows gives way to it
-    late = _part_of(rows.pick(alone), boxes, scores)
-    scores = _raised(scores, rows.scores[alone], late)
-    owner[alone] = np.where(late >= 0, late + len(whole), -1)
-    alone = alone[late < 0]
+    union_of = _part_of(rows.pick(alone), union_boxes, union_scores)
+    union_scores = _raised(union_scores, rows.scores[alone], union_of)
+    owner[alone] = np.where(union_of >= 0, len(whole) + union_of, -1)
+    alone = alone[union_of < 0]
     return Merged(
-        np.concatenate((rows.boxes[whole], boxes, rows.boxes[alone])),
-        np.concatenate((whole_scores, scores, rows.scores[alone])),
+        np.concatenate((rows.boxes[whole], union_boxes, rows.boxes[alone])),
+        np.concatenate((whole_scores, union_scores, rows.scores[alone])),
         np.full(len(whole) + len(unions) + len(alone), rows.labels[0] if len(rows.labels) else 0, np.int64),
         (*((i,) for i in whole.tolist()), *(tuple(u.tolist()) for u in unions), *((i,) for i in alone.tolist())),
         owner,

@@ -6,7 +6,7 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,59 +44,85 @@ def stream(
     lowest = detector.shown if score is None else score
     live = isinstance(frames, Reader) and frames.info.live
     lanes = max(1, detector.placement.lanes)
-    most = lanes - 1 if live else lanes  # passes that may be under way while the next is prepared
     with ThreadPoolExecutor(lanes) as workers:
-        held: deque[tuple[Frame, _Pass | None]] = deque()  # in order, with the pass that a frame has a part in
-        filling, under_way = _Pass(), 0
-        skipped = 0  # pixels of the frames between that wait
+
+        def detect(images: list[Pixels]) -> Future[list[Detections]]:
+            return workers.submit(detector.detect, images, [None] * len(images), lowest, batch)
+
+        passes = _Passes(detect, batch, lanes - 1 if live else lanes)
         waiting = iter(frames) if live else ahead(frames, _AHEAD + batch)
-
-        def send() -> None:
-            nonlocal filling, under_way
-            names = [None] * len(filling.images)
-            filling.done = workers.submit(detector.detect, filling.images, names, lowest, batch)
-            filling, under_way = _Pass(), under_way + 1
-
-        def leaving(over: bool = False) -> Iterator[Frame]:
-            """What is done; and what is under way where that is too much, or nothing more comes."""
-            nonlocal under_way, skipped
-            while held:
-                frame, one = held[0]
-                if one is None:
-                    skipped -= frame.image.shape[0] * frame.image.shape[1]
-                    yield held.popleft()[0]
-                    continue
-                wait = over or under_way > most or skipped > PIXELS_AHEAD
-                if one.done is None or not (wait or one.done.done()):
-                    return
-                detections = one.done.result()[one.taken]
-                one.taken += 1
-                under_way -= one.taken == len(one.images)
-                held.popleft()
-                yield Frame(frame.index, frame.time, frame.image, detections)
-
         try:
             for frame in waiting:
-                chosen = frame.index % every == 0
-                held.append((frame, filling if chosen else None))
-                if chosen:
-                    filling.images.append(frame.image)
-                    if len(filling.images) == batch:
-                        send()
+                if frame.index % every == 0:
+                    passes.add(frame)
                 else:
-                    skipped += frame.image.shape[0] * frame.image.shape[1]
-                    if skipped > PIXELS_AHEAD and not under_way and filling.images:
-                        send()
-                yield from leaving()
-            if filling.images:
-                send()
-            yield from leaving(over=True)
+                    passes.let_through(frame)
+                yield from passes.leaving()
+            passes.send()
+            yield from passes.leaving(over=True)
         finally:
             if isinstance(waiting, ahead):
                 waiting.close()
-            for _, one in held:
-                if one is not None and one.done is not None:
-                    one.done.cancel()
+            passes.cancel()
+
+
+class _Passes:
+    """Forward passes over frames, `batch` in each, by `detect`; `most` of them may be under way while the next one
+    fills. Frames leave in the order in which they came."""
+
+    def __init__(self, detect: Callable[[list[Pixels]], Future[list[Detections]]], batch: int, most: int) -> None:
+        self.detect, self.batch, self.most = detect, batch, most
+        self.held: deque[tuple[Frame, _Pass | None]] = deque()  # in order, with the pass that a frame has a part in
+        self.filling = _Pass()
+        self.under_way = 0
+        self.between = 0  # pixels of the frames between that wait
+
+    def add(self, frame: Frame) -> None:
+        """A frame to detect in."""
+        self.held.append((frame, self.filling))
+        self.filling.images.append(frame.image)
+        if len(self.filling.images) == self.batch:
+            self.send()
+
+    def let_through(self, frame: Frame) -> None:
+        """A frame to hand on as it is."""
+        self.held.append((frame, None))
+        self.between += _pixels(frame)
+        if self.between > PIXELS_AHEAD and not self.under_way:
+            self.send()
+
+    def send(self) -> None:
+        """Detect in what has come together, if anything."""
+        if self.filling.images:
+            self.filling.done = self.detect(self.filling.images)
+            self.filling, self.under_way = _Pass(), self.under_way + 1
+
+    def leaving(self, over: bool = False) -> Iterator[Frame]:
+        """What is done; and what is under way where that is too much, or nothing more comes."""
+        while self.held:
+            frame, one = self.held[0]
+            if one is None:
+                self.between -= _pixels(frame)
+                yield self.held.popleft()[0]
+                continue
+            wait = over or self.under_way > self.most or self.between > PIXELS_AHEAD
+            if one.done is None or not (wait or one.done.done()):
+                return
+            detections = one.done.result()[one.taken]
+            one.taken += 1
+            self.under_way -= one.taken == len(one.images)
+            self.held.popleft()
+            yield Frame(frame.index, frame.time, frame.image, detections)
+
+    def cancel(self) -> None:
+        """Begin no more of them."""
+        for _, one in self.held:
+            if one is not None and one.done is not None:
+                one.done.cancel()
+
+
+def _pixels(frame: Frame) -> int:
+    return int(frame.image.shape[0] * frame.image.shape[1])
 
 
 @dataclass

@@ -12,7 +12,7 @@ from fcos.cli import main
 from fcos.data.records import Record
 from fcos.errors import ConfigError, FcosError
 from fcos.network import weights
-from fcos.show import judged
+from fcos.show import sheets
 from fcos.system.environment import RUN_FILE
 from fcos.types import Classes, Detections
 from fcos.zoo import card
@@ -142,10 +142,10 @@ def test_match_by_hand():
         (60, 0, 100, 30, 0),  # on the box to ignore
         (0, 60, 20, 80, 0),  # on nothing
     ]
-    hit, used = judged.match(found(*rows), record(), np.array([1, 0]))
+    hit, used = sheets.match(found(*rows), record(), np.array([1, 0]))
     assert hit.tolist() == [1, 0, 0, -1, 0]
     assert used.tolist() == [True, False, False]
-    hit, used = judged.match(found(), record(), np.array([1, 0]))
+    hit, used = sheets.match(found(), record(), np.array([1, 0]))
     assert (len(hit), used.any()) == (0, False)
 
 
@@ -156,13 +156,13 @@ def test_a_image_is_coloured_by_what_is_right(tmp_path):
         classes = Classes(("b", "a"))
 
         def __call__(self, _, score):
-            assert score == judged.SCORE
+            assert score == sheets.SCORE
             return found((0, 0, 40, 40, 1), (10, 60, 30, 90, 1))
 
-    shown = judged.show(Fake(), record(tmp_path / "p.png"), Classes(("a", "b")))
+    shown = sheets.show(Fake(), record(tmp_path / "p.png"), Classes(("a", "b")))
     assert (shown.hits, shown.misses, shown.alarms, shown.good) == (1, 1, 1, False)
     assert shown.text() == "p: 1 found, 1 missed, 1 false"
-    for y, x, color in ((39, 20, judged.GREEN), (89, 20, judged.RED), (89, 70, judged.ORANGE)):
+    for y, x, color in ((39, 20, sheets.GREEN), (89, 20, sheets.RED), (89, 70, sheets.ORANGE)):
         near = shown.pixels[y - 4 : y + 5, x].astype(int)
         assert np.abs(near - np.array(color)).sum(axis=1).min() < 40, (y, x)
 
