@@ -46,7 +46,7 @@ def select(pred: Predictions, points: Points, cfg: DecodeConfig) -> Candidates:
     """
     classes = pred.logits.shape[1]
     # a touch below the limit: the exact comparison follows on the few that are left
-    likely = _above(pred.logits, _logit(_least_class_probability(cfg)) - 1e-3)
+    likely = _above(pred.logits, _logit(least_class_probability(cfg)) - 1e-3)
     spot = likely // classes
     probability = torch.sigmoid(torch.take(pred.logits, likely).float())
     centerness = torch.sigmoid(pred.centerness[spot].float())
@@ -136,7 +136,7 @@ def _above(values: Tensor, limit: float) -> Tensor:
     return (values.reshape(-1) > limit).nonzero()[:, 0]
 
 
-def _least_class_probability(cfg: DecodeConfig) -> float:
+def least_class_probability(cfg: DecodeConfig) -> float:
     """Class probability below which no centerness can lift a candidate over the threshold."""
     if cfg.threshold_on == "class" or cfg.score in ("class", "product"):
         return cfg.threshold

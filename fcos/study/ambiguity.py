@@ -12,7 +12,7 @@ from ..analysis.common import scenes_by_size, stack
 from ..analysis.scan import class_pairs, scan
 from ..assign import candidate_pairs
 from ..config import Config
-from ..data.classes import inclusive
+from ..data.classes import as_seen, inclusive
 from ..inference.dataset import predict_dataset
 from ..points import make_points
 from ..system.terminal import json_ready, percent, plural, table
@@ -150,9 +150,12 @@ def run(asked: Asked) -> Judged:
     dataset, model = asked.dataset(), asked.model
     bare = model in known_models() and known_models()[model].path() is None  # a preset without weights detects nothing
     if model is None or bare or all(r.path is None for r in dataset.records):
-        return dataset, ambiguity_study(dataset, asked.config())
+        config = asked.config()
+        dataset = as_seen(dataset, config.data)
+        return dataset, ambiguity_study(dataset, config)
     detector = asked.detector()
-    detections = predict_dataset(detector, dataset, allow_missing=True)
+    dataset = asked.judged(detector)
+    detections = predict_dataset(detector, dataset)
     config = detector.config
     whole = ambiguous_detections(detections, dataset, sampling(config, 0.0))
     shares = whole, ambiguous_detections(detections, dataset, config)

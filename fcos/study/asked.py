@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..config import Config
+from ..data.classes import as_seen, match_classes
 from ..data.dataset import Dataset
 from ..data.open import open_judged
 from ..data.tree import DataSource
@@ -77,11 +78,19 @@ class Asked:
         """The model, loaded."""
         return load(self.named(), overrides=self.settings, **self.placing)
 
+    def judged(self, detector: Detector) -> Dataset:
+        """The images as `detector` sees them, as `fcos eval` judges it: under its `data.classes` and
+        `data.single_class`. DataError where it does not know all of their classes."""
+        dataset = as_seen(self.dataset(), detector.config.data, detector.classes.names[0])
+        match_classes(detector.classes, dataset.classes)
+        return dataset
+
     def seed_range(self, config: Config) -> range:
         """As many seeds, from `train.seed` on: machines can share a study."""
         return range(config.train.seed, config.train.seed + self.seeds)
 
     def on_cached(self, study: Callable[[Sequence[Candidates], Dataset, Config], Told]) -> Judged:
         """A study that only decodes: the network runs once over the images."""
-        dataset, detector = self.dataset(), self.detector()
+        detector = self.detector()
+        dataset = self.judged(detector)
         return dataset, study(cache(detector, dataset), dataset, detector.config)

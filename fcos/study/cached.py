@@ -1,7 +1,8 @@
 """Head outputs of a data set, computed once, from which any decoding is a matter of seconds.
 
 Kept are all pairs of location and class above `least`, and, so that oracles have something to mend, the true
-class of every location that learns a box.
+class of every location that learns a box. Of these, what lies below what is kept of all others counts only where an
+oracle lifts it: the truth must not choose who is detected.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from ..boxes import iou, nms, to_corners
 from ..config import Config, DecodeConfig
 from ..data.images.reading import read_image
 from ..decode import Candidates as Admitted
-from ..decode import admit, finish, trim
+from ..decode import admit, finish, least_class_probability, trim
+from ..errors import ImageError
 from ..inference.detector import Detector
+from ..system.stderr import say
 from ..system.terminal import track
 from ..types import Detections
 
@@ -41,7 +44,7 @@ class Candidates:
     [K] of the data set, spot [K] number of the location, level [K]. owner [K]: row of the true box that the
     location learns (whole box, smallest wins), -1 for none. truth [G,4], truth_labels [G]: without ignored
     boxes. size: (height, width) without padding; a box times ratio [4] plus shift [4] is in
-    pixels of the image.
+    pixels of the image. floor: the least probability of which all pairs are here.
     """
 
     boxes: Tensor
@@ -58,18 +61,26 @@ class Candidates:
     size: tuple[int, int]
     ratio: Tensor
     shift: Tensor
+    floor: float
 
 
-def cache(detector: Detector, dataset: Dataset, least: float = LEAST) -> list[Candidates]:
-    """One forward pass over every image; pairs with a class probability above `least` are kept. DataError
-    where an image has no file."""
+def cache(detector: Detector, dataset: Dataset, least: float | None = None) -> list[Candidates]:
+    """One forward pass over every image; pairs with a class probability above `least` are kept: a hundredth, or what
+    the detector's own decoding takes where that is less. An image that cannot be read counts as one in which nothing
+    is found, and a line says so. DataError where an image has no file."""
     records = with_files(dataset).records
     mapping = label_mapping(detector.classes, dataset.classes)
+    if least is None:
+        least = min(LEAST, least_class_probability(detector.config.decode))
     return [_image(detector, r, mapping, least) for r in track(records, len(dataset), "one pass")]
 
 
 def _image(detector: Detector, record: Record, mapping: Tensor, least: float) -> Candidates:
-    raw = Raw(detector, read_image(str(record.path)))
+    try:
+        raw = Raw(detector, read_image(str(record.path)))
+    except ImageError as error:
+        say(f"counted as an image without detections: {error}")
+        return _unread(record)
     keep = torch.from_numpy(~record.ignore)
     truth = raw.seen(torch.from_numpy(record.boxes))[keep]
     truth_labels = torch.from_numpy(record.labels)[keep]
@@ -83,6 +94,7 @@ def _image(detector: Detector, record: Record, mapping: Tensor, least: float) ->
     wanted = probability > least
     if int(wanted.sum()) > _MOST:
         wanted &= probability >= probability.flatten().topk(_MOST).values[-1]
+    floor = float(probability[wanted].min()) if wanted.any() else least
     to_model = torch.full((int(max(mapping.max(), truth_labels.max() if len(truth_labels) else 0)) + 1,), -1)
     known = mapping >= 0
     to_model[mapping[known]] = known.nonzero()[:, 0]
@@ -107,6 +119,30 @@ def _image(detector: Detector, record: Record, mapping: Tensor, least: float) ->
         size=raw.size,
         ratio=raw.ratio,
         shift=raw.shift,
+        floor=floor,
+    )
+
+
+def _unread(record: Record) -> Candidates:
+    """No candidates, and the truth as it is."""
+    none, numbers = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+    keep = torch.from_numpy(~record.ignore)
+    return Candidates(
+        boxes=torch.zeros(0, 4),
+        distances=torch.zeros(0, 4),
+        probability=none,
+        centerness=none,
+        labels=numbers,
+        spot=numbers,
+        level=numbers,
+        owner=numbers,
+        xy=torch.zeros(0, 2),
+        truth=torch.from_numpy(record.boxes)[keep],
+        truth_labels=torch.from_numpy(record.labels)[keep],
+        size=record.size,
+        ratio=torch.ones(4),
+        shift=torch.zeros(4),
+        floor=0.0,
     )
 
 
@@ -117,7 +153,8 @@ def redecode(c: Candidates, cfg: DecodeConfig, keep: Tensor | None = None) -> De
     whatever NMS says (the NMS oracle); all others then go through NMS among themselves.
     """
     ends = torch.arange(1, int(c.level.max()) + 2 if len(c.level) else 2)
-    rows, scores = admit(c.probability, c.centerness, c.level, ends, cfg)
+    probability = torch.where(c.probability >= c.floor, c.probability, 0.0)
+    rows, scores = admit(probability, c.centerness, c.level, ends, cfg)
     safe = torch.zeros(len(rows), dtype=torch.bool) if keep is None else keep[rows]
     fixed = Admitted(c.boxes[rows[safe]], scores[safe], c.labels[rows[safe]], c.spot[rows[safe]])
     rest = Admitted(c.boxes[rows[~safe]], scores[~safe], c.labels[rows[~safe]], c.spot[rows[~safe]])

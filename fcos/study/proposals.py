@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def run(asked: Asked) -> Judged:
     """The study as it is asked for; weights of torchvision's detectors beside (`baselines`)."""
-    dataset, detector = asked.dataset(), asked.detector()
+    detector = asked.detector()
+    dataset = asked.judged(detector)
     loaded = {path.name: load_baseline(path, detector.config.data) for path in asked.own["baseline"]}
     detector, dataset = proposer(detector), dataset.as_single_class()
     others = {f"{b.name} ({file})": baseline_proposals(b, dataset) for file, b in loaded.items()}

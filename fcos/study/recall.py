@@ -13,7 +13,7 @@ import torch
 from ..analysis.common import scenes_by_size, stack
 from ..analysis.scan import scan
 from ..config import Config
-from ..data.classes import inclusive
+from ..data.classes import as_seen, inclusive
 from ..points import make_points
 from ..system.terminal import json_ready, percent, plural, table, track
 from .anchors import match
@@ -149,5 +149,6 @@ def retinanet_recall(dataset: Dataset, config: Config, *, original: bool = False
 
 def run(asked: Asked) -> Judged:
     """The study as it is asked for."""
-    dataset = asked.dataset()
-    return dataset, recall_study(dataset, asked.config())
+    config = asked.config()
+    dataset = as_seen(asked.dataset(), config.data)
+    return dataset, recall_study(dataset, config)

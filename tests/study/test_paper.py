@@ -294,3 +294,20 @@ def test_a_run_of_other_labels_is_not_read_as_one_of_these(tmp_path, split):
     relabel(folder, split)
     again()
     assert len(calls) == 2
+
+
+def test_the_truth_does_not_choose_who_is_detected(world):
+    """Network outputs below a hundredth: a study finds what the decoder finds, no true pair without its rivals."""
+    data = world((*TRUTH, 0, 0))
+    low = Noise(4)
+    low.predictions = low.predictions._replace(logits=low.predictions.logits - 6)  # most below a hundredth
+    for changes in ({"threshold": 0.001}, {"threshold": 0.04, "threshold_on": "score"}, {"threshold": 0.0}):
+        network = Detector(low, LOOSE.override({"decode": changes}), CLASSES)
+        raw = Raw(network, GREY)
+        expected = decode_image(raw.predictions, raw.points, raw.size, network.config.decode)
+        assert len(expected)
+        assert_same_detections(redecode(cache(network, data)[0], network.config.decode), expected)
+    network = Detector(low, LOOSE.override({"decode": {"threshold": 0.001}}), CLASSES)
+    kept = cache(network, data, 0.01)[0]  # more than is asked for is not there, the true ones neither
+    strict = network.config.override({"decode": {"threshold": 0.01}}).decode
+    assert_same_detections(redecode(kept, network.config.decode), redecode(kept, strict))
