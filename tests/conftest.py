@@ -6,9 +6,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 import torch
 
+# a busy machine is no fault of the code
+hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("shared")
 torch.set_num_threads(1)
 _cache = tempfile.TemporaryDirectory(prefix="fcos-tests-")
 os.environ["FCOS_CACHE"] = _cache.name  # nothing of the person's own decides, and nothing is left behind

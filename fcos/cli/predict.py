@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import FcosError, one_line
+from ..errors import FcosError
 from ..system.stderr import say
 from . import complete
 from .common import (
@@ -22,23 +22,13 @@ from .common import (
     Trust,
     Views,
     check_detecting,
-    ended_by_signals,
     refuse,
     sort_words,
     tell_tiles,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import Tensor
-
-    from ..inference.composite import Composite
-    from ..inference.detector import Detector
-    from ..inference.writers import Outcome, Outputs
-    from ..scale.detector import Work
-    from ..scale.engine import Engine
-    from ..scale.rows import Form
+    from ..inference.writers import Outputs
 
 
 def command(
@@ -147,13 +137,10 @@ def command(
     An image that cannot be read is reported, and the others go on. The exit
     code is then 1.
     """
-    import json
     import os
-    import time
 
     import torch
 
-    from ..data.open import numbers_of
     from ..inference.changeover import PAYS
     from ..inference.composite import OWN, Looks, tile_of
     from ..inference.detector import Detector
@@ -161,11 +148,12 @@ def command(
     from ..inference.proposals import proposer
     from ..inference.scores import only, parse_scores
     from ..inference.sources import find_images
-    from ..inference.stream import pick_lanes, run
-    from ..inference.video import called, is_video, videos_apart, videos_in
+    from ..inference.stream import pick_lanes
+    from ..inference.video import is_video, videos_apart, videos_in
     from ..inference.views import parse_views
-    from ..inference.writers import Outcome, Outputs, Writer, unique_names
+    from ..inference.writers import Outputs
     from ..system.terminal import plural
+    from .predict_run import Asked, images, in_parts, videos
 
     things, overrides = sort_words(words, settings)
     check_detecting(overrides)
@@ -183,7 +171,7 @@ def command(
             tuple(model or ["fcos-lite0"]), tuple(overrides), score or "", device, runtime, dtype, threads, 1,
             batch, trust, tile, overlap, tta,
         )  # fmt: skip
-        _in_parts(things, out, parts, resume, work, Engine(engine, address, gpus, cpus, threads))
+        in_parts(things, out, parts, resume, work, Engine(engine, address, gpus, cpus, threads))
         return
     refuse(context, "a run without --engine", "parts", "resume", "address", "gpus", "cpus")
     moving, still = videos_apart(things)
@@ -236,122 +224,12 @@ def command(
     least = torch.zeros_like(scores)
     if classes is not None:
         scores, least = (only(each, classes, detector.classes) for each in (scores, least))
-    broken: list[bool] = []
-    for source, name in zip(moving, unique_names([Path(f"{called(source)}.mp4") for source in moving]), strict=True):
-        place = None if outputs.folder is None else outputs.folder / name
-        broke_off, signal = _video(source, detector, scores, (every, batch), place, as_json)
-        broken.append(broke_off)
-        if signal and (len(broken) < len(moving) or paths):  # it is of the command, not of one camera
-            sys.exit(128 + signal)
-    if not paths:
-        sys.exit(1 if any(broken) else 0)
-    writer = Writer(outputs, paths, detector.classes, numbers_of(data) if data is not None else None)
-    outcome = Outcome()
-    wide = min(48, max((len(one_line(str(p))) for p in paths), default=0))
-    # for COCO results what falls below the limit is counted
-    detected = run(detector, paths, least if coco is not None else scores, batch)
-    began, heard = time.perf_counter(), True
-    with writer.kept():
-        for number, (path, image, seen) in enumerate(detected):
-            if isinstance(seen, FcosError):
-                outcome.broken.append(str(seen))
-                say(str(seen))
-                continue
-            shown = seen[seen.scores >= scores[seen.labels]]
-            writer.add(number, image, shown)
-            outcome.images += 1
-            outcome.detections += len(shown)
-            outcome.dropped += len(seen) - len(shown)
-            line = f"{one_line(str(path)):<{wide}}  {one_line(shown.summary())}"
-            try:
-                if heard:
-                    typer.echo(json.dumps(shown.to_dict(), ensure_ascii=False) if as_json else line)
-            except BrokenPipeError:  # nobody reads on (| head); what is written to files is wanted all the same
-                heard = False
-                if outputs.nothing:
-                    raise
-            del image, seen, shown  # while the next one is waited for, a large image would be held twice
-    if writer.foreign:
-        say(f"{coco} leaves out {plural(writer.foreign, 'detection')} of classes that {data} does not have")
-    _tell(outcome, outputs, as_json, time.perf_counter() - began, _computed(detector))
-    if outcome.images and not outcome.detections and float(scores[scores <= 1].max()) > 0.1:
-        what = f"{scores.min():.2g} or more" if len(scores[scores <= 1].unique()) == 1 else "as much as is asked for"
-        of = "of these classes " if classes is not None else ""
-        say(f"nothing {of}scores {what}; to see weaker detections: --score 0.1")
-    if not heard:
-        raise BrokenPipeError
-    if outcome.broken or any(broken):
+    asked = Asked(detector, scores, least, batch, as_json, of_some=classes is not None)
+    broken = bool(moving) and videos(asked, moving, every, outputs.folder, more=bool(paths))
+    if paths:
+        broken |= images(asked, paths, outputs, data)
+    if broken:
         sys.exit(1)
-
-
-def _in_parts(things: list[str], out: Path | None, parts: str, resume: bool, work: Work, engine: Engine) -> None:
-    """Detect in any number of images, on any number of machines, and write rows; ends with 1 where some failed."""
-    from ..inference.video import is_video
-    from ..scale.job import Order
-    from ..scale.run import detect_all
-    from ..system.remote import url_of
-    from ..system.terminal import plural
-
-    if out is None:
-        raise FcosError("--engine writes rows in parts; name their folder with --out")
-    if parts not in ("parquet", "jsonl"):
-        raise FcosError(f"--parts {parts!r}: write parquet or jsonl")
-    moving = [thing for thing in things if is_video(thing)]
-    if moving:
-        raise FcosError(f"{moving[0]}: --engine is for images; leave it out for a video")
-    form: Form = "jsonl" if parts == "jsonl" else "parquet"
-    outcome = detect_all(Order(out, tuple(things), form, resume=resume), work, engine, say)
-    total, now = outcome.whole, outcome.now
-    rate = now.images / max(outcome.seconds, 1e-9)
-    boxes, images = plural(total.detections, "detection"), plural(total.images, "image")
-    earlier = f", {total.images - now.images:,} of them done before" if total.images > now.images else ""
-    say(f"{boxes} in {images}{earlier}: {url_of(out / 'parts')}; {rate:.1f} images a second")
-    if total.failed:
-        say(f"{plural(total.failed, 'image')} could not be read; their rows have the error")
-        sys.exit(1)
-
-
-def _video(
-    source: str,
-    detector: Detector | Composite,
-    scores: Tensor,
-    rhythm: tuple[int, int],
-    out: Path | None,
-    as_json: bool,
-) -> tuple[bool, int]:
-    """Detect in a video: a drawn one and JSON lines, `out` with a suffix each. rhythm: each Nth frame, frames in a
-    pass. Whether it broke off, and the signal that ended a live source, 0 for none."""
-    from ..inference.scores import of_classes
-    from ..inference.video import Frame, Reader, called, frame_line
-    from ..inference.video_stream import stream
-    from ..show.frames import Painter, VideoFiles, write_frames
-    from ..system.remote import is_remote
-    from ..system.terminal import Bar, plural
-
-    place = int(source) if source.isascii() and source.isdigit() else source
-    with Reader(place) as reader, Bar(called(source), reader.info.frames or None, "frames") as bar:
-        sound = Path(source) if not reader.info.live and not is_remote(source) else None
-        files = VideoFiles() if out is None else VideoFiles(Path(f"{out}.mp4"), Path(f"{out}.jsonl"), None, sound)
-
-        def shown() -> Iterator[Frame]:
-            every, batch = rhythm
-            seen = stream(detector, reader, every=every, batch=batch, score=float(scores.min().clamp(max=1)))
-            yield from of_classes(seen, scores)
-
-        def each(frame: Frame) -> None:
-            bar.advance()
-            if as_json and frame.detections is not None:
-                typer.echo(frame_line(frame, source))
-
-        with ended_by_signals(reader) as signals:
-            outcome = write_frames(shown(), reader.info, files, Painter(), each)
-    written = [str(file) for file in (None if outcome.undrawn else files.drawn, files.lines) if file is not None]
-    where = f"; written: {', '.join(written)}" if written else ""
-    boxes, frames = plural(outcome.detections, "detection"), plural(outcome.detected, "frame")
-    typer.echo(f"{source}: {boxes} in {frames}{where}", err=as_json)
-    if reader.broken:
-        say(reader.broken)
-    return bool(reader.broken or outcome.undrawn), signals.number
 
 
 def _drawn_in(out: Path | None, others: Outputs, as_json: bool) -> Path | None:
@@ -380,32 +258,3 @@ def _outputs(out: Path | None, others: Outputs, as_json: bool, count: int) -> Ou
         also = "; a table of all: --csv FILE" if out.suffix.lower() == ".csv" else ""
         raise FcosError(f"--out {out} is one file, but there are {count} images; name a folder{also}")
     return replace(others, file=out)
-
-
-def _computed(detector: Detector | Composite) -> str:
-    """In what the images were computed, such as "torch fp32, then openvino fp32"."""
-    first, last = detector.placement, detector.running
-    names = [f"{place.runtime} {place.dtype}" for place in (first, last)]
-    return ", then ".join(dict.fromkeys(names))
-
-
-def _tell(outcome: Outcome, outputs: Outputs, as_json: bool, seconds: float, how: str) -> None:
-    from ..detections import DRAWN
-    from ..inference.writers import images_file
-    from ..system.terminal import plural
-
-    if not as_json and (outcome.images or outcome.detections):
-        drawn = outputs.file or outputs.folder
-        how_so = "drawn in" if outputs.file is None or outputs.file.suffix.lower() in DRAWN else "written to"
-        where = f", {how_so} {drawn}" if drawn is not None and outcome.images else ""
-        where += f", table: {outputs.csv}" if outputs.csv is not None and outcome.images else ""
-        rate = outcome.images / max(seconds, 1e-9)
-        boxes, images = plural(outcome.detections, "detection"), plural(outcome.images, "image")
-        typer.echo(f"{boxes} in {images}{where}; {rate:.1f} images a second, {how}", err=True)
-    if outputs.coco is not None:
-        say(f"{outputs.coco}: the ids of the images are in {images_file(outputs.coco)}")
-        if outcome.dropped:
-            say(
-                f"{outputs.coco} leaves out {plural(outcome.dropped, 'detection')} below the lowest score shown; "
-                "to judge the model by it write all: --score 0"
-            )
