@@ -80,7 +80,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     >>> metrics.images, 0 <= metrics.ap <= metrics.ap50 <= 1
     (4, True)
     >>> print(fcos.evaluate("fcos-lite0", "my_data", ci=True))
-    AP 0... [...]  AP50 1.000 [...]  AP75 1.000 [...]
+    AP 0... [...]  AP50 1.000  AP75 1.000
     small -  medium -  large 0...
     4 images, 3 objects (and 1 ignored), ... detections
     <BLANKLINE>

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..system.terminal import plural
+from ..system.terminal import decimal, plural
 from .coco import flatten
 from .metrics import CORRECT, IGNORED, Detected, Floats, Ints, Truth, match_coco, overlaps
 
@@ -48,7 +48,8 @@ class Matches(NamedTuple):
 
 @dataclass(frozen=True)
 class Interval:
-    """A number 0..1 and its 95 % interval, which holds it; nan where nothing could be counted."""
+    """A number 0..1 and its 95 % interval, which holds it; nan where nothing could be counted, and where the images do
+    not tell how far it strays: fewer than two hold objects, or every draw of them gives the same number."""
 
     value: float
     low: float
@@ -60,7 +61,14 @@ class Interval:
         return (self.high - self.low) / (2 * NormalDist().inv_cdf((1 + COVERED) / 2))
 
     def __str__(self) -> str:
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        return self.text()
+
+    def text(self, sign: str = "") -> str:
+        """For a terminal; "-" for what is not known, `sign` "+" for a difference."""
+        if not np.isfinite(self.value):
+            return "-"
+        ends = f"[{self.low:{sign}.4f}, {self.high:{sign}.4f}]" if np.isfinite(self.low) else "-"
+        return f"{self.value:{sign}.4f} {ends}"
 
     def to_dict(self) -> dict[str, float | None]:
         """JSON-ready."""
@@ -82,8 +90,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         gap, p = self.difference["AP"], self.p["AP"]
-        around = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
-        return f"Comparison(AP {around}, p {p:.3f}; {plural(self.images, 'image')})"
+        return f"Comparison(AP {gap.text('+')}, p {decimal(p)}; {plural(self.images, 'image')})"
 
     def __str__(self) -> str:
         """What `print` shows."""
@@ -105,9 +112,8 @@ class Comparison:
         """For a terminal."""
         lines = [f"{'':<5} {'A':<24} {'B':<24} {'B - A':<27} p"]
         for name in NAMES:
-            d = self.difference[name]
-            gap = f"{d.value:+.4f} [{d.low:+.4f}, {d.high:+.4f}]"
-            p = "<0.001" if self.p[name] < 0.001 else f"{self.p[name]:.3f}"
+            gap = self.difference[name].text("+")
+            p = "<0.001" if self.p[name] < 0.001 else decimal(self.p[name])
             lines.append(f"{name:<5} {self.first[name]!s:<24} {self.second[name]!s:<24} {gap:<27} {p}")
         lines.append(method(self.images, self.resamples, self.seed) + "; the same for A and B")
         lines.append("p: chance of a difference this large, either way, were the two equally good")
@@ -142,11 +148,22 @@ def compare_detections(
     *,
     class_agnostic: bool = False,
 ) -> Comparison:
-    """Two detectors on one data set, judged on the same draws."""
+    """Two detectors on one data set, judged on the same draws. p is not below 2 ** (1 - n) where they differ in n
+    images: by chance alone all n would favour one of the two that often."""
     plan = draw(len(dataset), *draws)
     a, b = (judge(_matches(detections, dataset, class_agnostic), plan) for detections in (first, second))
     difference, p = differences(a, b, plan)
+    apart = sum(not _alike(one, other) for one, other in zip(first, second, strict=True))
+    p = {name: float(np.maximum(value, min(1.0, 2.0 ** (1 - apart)))) for name, value in p.items()}
     return Comparison(share_intervals(a, plan), share_intervals(b, plan), difference, p, len(dataset), *draws)
+
+
+def _alike(a: Detections, b: Detections) -> bool:
+    """Whether both found the same in an image."""
+    if len(a) != len(b):
+        return False
+    pairs = ((a.boxes, b.boxes), (a.scores, b.scores), (a.labels, b.labels))
+    return all(bool((x.cpu() == y.cpu()).all()) for x, y in pairs)
 
 
 class Plan(NamedTuple):
@@ -159,7 +176,8 @@ class Plan(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """AP, AP50, AP75 of the data as they are [3], of each half [B,3] and with each group left out [G,3]."""
+    """AP, AP50, AP75 of the data as they are [3], of each half [B,3] and with each group left out [G,3]; nan but for
+    the first where fewer than two images hold objects."""
 
     value: Floats
     halves: Floats
@@ -188,6 +206,9 @@ def judge(matches: Sequence[Matches], plan: Plan) -> Judged:
     rows = (np.ones((1, images), np.int64), plan.halves, plan.left_out)
     by_iou = (average_precision(matches, weights) for weights in rows)
     value, halves, left_out = (np.stack([v.mean(axis=1), v[:, 0], v[:, 5]], axis=1) for v in by_iou)
+    holding = np.count_nonzero(sum((one.objects for one in matches), np.zeros(images, np.int64)))
+    if holding < 2:
+        halves, left_out = np.full_like(halves, np.nan), np.full_like(left_out, np.nan)
     return Judged(value[0], halves, left_out)
 
 
@@ -198,7 +219,7 @@ def share_intervals(judged: Judged, plan: Plan) -> dict[str, Interval]:
         value = float(judged.value[k])
         error, freedom = spread(judged.halves[:, k], judged.left_out[:, k], plan)
         reach = student(freedom) * error
-        if not np.isfinite(error):
+        if not error > 0:
             rows[name] = Interval(value, float("nan"), float("nan"))
         elif 0 < value < 1:
             with np.errstate(over="ignore"):
@@ -216,7 +237,7 @@ def differences(a: Judged, b: Judged, plan: Plan) -> tuple[dict[str, Interval], 
     for k, name in enumerate(NAMES):
         gap = float(b.value[k] - a.value[k])
         error, freedom = spread((b.halves - a.halves)[:, k], (b.left_out - a.left_out)[:, k], plan)
-        reach = student(freedom) * error
+        reach = student(freedom) * error if error > 0 else float("nan")
         rows[name] = Interval(gap, gap - reach, gap + reach)
         p[name] = two_sided(gap, error, freedom)
     return rows, p
