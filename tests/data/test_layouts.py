@@ -344,6 +344,19 @@ def test_other_files_of_coco_beside_the_instances(tmp_path):
     check(tmp_path, {"val": 1}, "coco")
 
 
+def test_images_that_a_coco_file_does_not_list_are_told(tmp_path):
+    """Where no other split may have them: not where the splits share a folder."""
+    for k in range(4):
+        image(tmp_path / "images" / f"{k}.jpg")
+    coco(tmp_path / "annotations.json", ["0.jpg", "1.jpg"])
+    told = [str(note) for note in open_dataset(tmp_path).notes]
+    assert "images without an entry in the annotation file, left out (2; first: 2.jpg)" in told
+    (tmp_path / "annotations.json").rename(tmp_path / "train.json")
+    coco(tmp_path / "val.json", ["2.jpg", "3.jpg"])
+    for data in open_splits(tmp_path).values():
+        assert not any("left out" in str(note) for note in data.notes)
+
+
 def test_two_files_for_one_split_need_a_choice(tmp_path):
     image(tmp_path / "a.jpg")
     for name in ("train_v1.json", "v2_train.json"):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,7 +60,8 @@ def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
         named = {"all" if stem.lower() in _WHOLE and not _split_of(tree, tree.file) else name: tree.file}
     else:
         named = _named(tree, files)
-    return {n: partial(_read, named[n], n, tree, options) for n in in_order(named)}
+    one = len(named) == 1
+    return {n: partial(_read, _File(named[n], n, one), tree, options) for n in in_order(named)}
 
 
 def _named(tree: Tree, files: list[Path]) -> dict[str, Path]:
@@ -104,8 +105,17 @@ def _split_of(tree: Tree, file: Path) -> str | None:
     return split_of_file(stem_of(file)) or parent
 
 
-def _read(path: Path, split: str, tree: Tree, options: ReadOptions) -> Dataset:
+class _File(NamedTuple):
+    """An annotation file, the split that it is, and whether there is no other."""
+
+    path: Path
+    split: str
+    alone: bool
+
+
+def _read(file: _File, tree: Tree, options: ReadOptions) -> Dataset:
     """One COCO file as a Dataset. Raises DataError for anything that is not the format."""
+    path, split = file.path, file.split
     data, parts = read_json_rows(path, "annotations", partial(Columns.of, path), DataError, nan=True)
     annotations = Columns.together(parts)
     del parts
@@ -118,7 +128,7 @@ def _read(path: Path, split: str, tree: Tree, options: ReadOptions) -> Dataset:
     if "annotations" not in data:
         problems.note(kinds.NO_ANNOTATIONS)
     classes, label_of = _classes(_list(data, "categories", path), annotations, path, problems)
-    images, index_of = _images(listed, path, split, tree, problems)
+    images, index_of = _images(listed, file, tree, problems)
     del data, listed  # of COCO's size they are most of the memory that opening takes
     rows = _rows(annotations, index_of, label_of, options.inclusive, problems)
     del annotations, index_of
@@ -176,8 +186,9 @@ def _integer(value: Any, what: str) -> int:
 
 
 def _images(
-    listed: list[dict[str, Any]], path: Path, split: str, tree: Tree, problems: Problems
+    listed: list[dict[str, Any]], file: _File, tree: Tree, problems: Problems
 ) -> tuple[list[ImageFile], dict[Id, int]]:
+    path, split, _ = file
     names = []
     for image in listed:
         named = isinstance(image.get("file_name"), str) and image["file_name"]
@@ -194,6 +205,9 @@ def _images(
         problems.note(kinds.ONLY_ANNOTATIONS, names[0], len(names))
     elif missing:
         problems.skip(kinds.MISSING, missing[0], len(missing), missing[1:])
+    unlisted = tree.images.beside({place for place in paths if place is not None}, split, file.alone)
+    if unlisted:
+        problems.note(kinds.without("an entry in the annotation file", kinds.LEFT_OUT), unlisted[0].name, len(unlisted))
     ids = [key for image in listed if (key := id_of(image["id"])) is not None]
     numbers = settle(ids)
     renamed = [str(key) for key, number in numbers.items() if spelled(key) != number]

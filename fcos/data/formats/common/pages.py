@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -286,17 +286,10 @@ class Reading:
                 else:
                     draft.add(page, image, file.name, name)
             used.update(filter(None, paths))
-        unused = self._unnamed(split, used)
+        unused = self.tree.images.beside(used, split, self._one_split)
         if unused:
             problems.note(kinds.without(f"a row in an {self.noun}", kinds.LEFT_OUT), unused[0].name, len(unused))
         return draft.dataset(split)
-
-    def _unnamed(self, split: str, used: Collection[Path]) -> list[Path]:
-        """Images in the folders of those of this split that no file speaks of, where no other split may have them."""
-        folders = {path.parent for path in used}
-        splits, paths = self.tree.images.splits, self.tree.images.paths
-        mine = (p for p in paths if p not in used and p.parent in folders)
-        return [p for p in mine if splits[p] == split or (split == "all" and self._one_split)]
 
 
 def _one_each(entries: list[_Entry]) -> list[_Entry]:

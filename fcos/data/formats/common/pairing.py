@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -132,6 +132,13 @@ class Images:
     def splits(self) -> dict[Path, str | None]:
         """The split that the folders of each image name."""
         return {path: self.split(index) for index, path in enumerate(self.paths)}
+
+    def beside(self, used: Collection[Path], split: str, one_split: bool) -> list[Path]:
+        """Images in the folders of those `used` by a split that it does not use, where no other split may have them:
+        in folders of that split, or where there is one split, "all"."""
+        folders = {path.parent for path in used}
+        mine = (p for p in self.paths if p not in used and p.parent in folders)
+        return [p for p in mine if self.splits[p] == split or (split == "all" and one_split)]
 
     def locate(
         self,
