@@ -47,6 +47,27 @@ class Asked:
     of_some: bool
 
 
+class _Listener:
+    """Whoever reads standard output. Once nobody does (| head), what is written to files is wanted all the same, unless
+    reading is `needed`, since nothing else comes of the command or it has no end."""
+
+    def __init__(self, needed: bool) -> None:
+        self.needed, self.gone = needed, False
+
+    def tell(self, line: str) -> None:
+        try:
+            if not self.gone:
+                typer.echo(line)
+        except BrokenPipeError:
+            self.gone = True
+            self.check(self.needed)
+
+    def check(self, at_once: bool = True) -> None:
+        """BrokenPipeError where nobody reads any more, which ends the command as it ends others."""
+        if self.gone and at_once:
+            raise BrokenPipeError
+
+
 def images(asked: Asked, paths: Sequence[Path], outputs: Outputs, data: Path | None) -> bool:
     """Detect in images, a line for each, and write what `outputs` says, with the ids of `data`. Whether some could not
     be read."""
@@ -55,7 +76,7 @@ def images(asked: Asked, paths: Sequence[Path], outputs: Outputs, data: Path | N
     wide = min(48, max((len(one_line(str(p))) for p in paths), default=0))
     # for COCO results what falls below the limit is counted
     detected = run(asked.detector, paths, asked.least if outputs.coco is not None else asked.scores, asked.batch)
-    began, heard = time.perf_counter(), True
+    began, listener = time.perf_counter(), _Listener(needed=outputs.nothing)
     with writer.kept():
         for number, (path, image, seen) in enumerate(detected):
             if isinstance(seen, FcosError):
@@ -68,13 +89,7 @@ def images(asked: Asked, paths: Sequence[Path], outputs: Outputs, data: Path | N
             outcome.detections += len(shown)
             outcome.dropped += len(seen) - len(shown)
             line = f"{one_line(str(path)):<{wide}}  {one_line(shown.summary())}"
-            try:
-                if heard:
-                    typer.echo(json.dumps(shown.to_dict(), ensure_ascii=False) if asked.as_json else line)
-            except BrokenPipeError:  # nobody reads on (| head); what is written to files is wanted all the same
-                heard = False
-                if outputs.nothing:
-                    raise
+            listener.tell(json.dumps(shown.to_dict(), ensure_ascii=False) if asked.as_json else line)
             del image, seen, shown  # while the next one is waited for, a large image would be held twice
     if writer.foreign:
         say(f"{outputs.coco} leaves out {plural(writer.foreign, 'detection')} of classes that {data} does not have")
@@ -84,8 +99,7 @@ def images(asked: Asked, paths: Sequence[Path], outputs: Outputs, data: Path | N
         what = f"{limits.min():.2g} or more" if len(limits.unique()) == 1 else "as much as is asked for"
         of = "of these classes " if asked.of_some else ""
         say(f"nothing {of}scores {what}; to see weaker detections: --score 0.1")
-    if not heard:
-        raise BrokenPipeError
+    listener.check()
     return bool(outcome.broken)
 
 
@@ -114,10 +128,12 @@ def _video(asked: Asked, source: str, every: int, out: Path | None) -> tuple[boo
             seen = stream(asked.detector, reader, every=every, batch=asked.batch, score=lowest)
             yield from of_classes(seen, asked.scores)
 
+        listener = _Listener(needed=out is None or reader.info.live)
+
         def each(frame: Frame) -> None:
             bar.advance()
             if asked.as_json and frame.detections is not None:
-                typer.echo(frame_line(frame, source))
+                listener.tell(frame_line(frame, source))
 
         with ended_by_signals(reader) as signals:
             outcome = write_frames(shown(), reader.info, files, Painter(), each)
@@ -127,6 +143,7 @@ def _video(asked: Asked, source: str, every: int, out: Path | None) -> tuple[boo
     typer.echo(f"{source}: {boxes} in {frames}{where}", err=asked.as_json)
     if reader.broken:
         say(reader.broken)
+    listener.check()
     return bool(reader.broken or outcome.undrawn), signals.number
 
 

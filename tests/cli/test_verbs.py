@@ -351,3 +351,25 @@ def test_less_is_told_that_a_page_has_colours(capsys, monkeypatch):
     ((text, options),) = seen
     assert "Quickstart" in text
     assert options == "-R"
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_where_nobody_reads_files_are_written_all_the_same(monkeypatch, needed):
+    from fcos.cli import predict_run
+
+    heard = []
+
+    def echo(line):
+        if len(heard) == 2:
+            raise BrokenPipeError
+        heard.append(line)
+
+    monkeypatch.setattr(predict_run.typer, "echo", echo)
+    listener, done = predict_run._Listener(needed), []
+    with pytest.raises(BrokenPipeError):
+        for line in "abcde":
+            listener.tell(line)
+            done.append(line)
+        listener.check()
+    assert heard == ["a", "b"]
+    assert done == (["a", "b"] if needed else ["a", "b", "c", "d", "e"])
