@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -193,7 +194,8 @@ def search_plot(d: Diagnosis) -> Figure:
     figure = new_figure(_WIDE, 4.0)
     axes = _axes(figure, "Settings within the budget", "GFLOP an image", "lost, %")
     groups = sorted({o.strides for o in d.tried})
-    for strides, color in zip(groups, ("#2563eb", "#f59e0b", "#10b981", "#db2777", "#7c3aed", "#6b7280"), strict=False):
+    colors = cycle(("#2563eb", "#f59e0b", "#10b981", "#db2777", "#7c3aed", "#6b7280"))
+    for strides, color in zip(groups, colors, strict=False):
         mine = [o for o in d.tried if o.strides == strides]
         name = f"P{strides[0].bit_length() - 1}-P{strides[-1].bit_length() - 1}"
         axes.scatter([o.gflop for o in mine], [100 * o.lost for o in mine], s=22, color=color, alpha=0.75, label=name)

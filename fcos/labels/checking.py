@@ -15,7 +15,7 @@ from ..data.open import open_splits
 from ..data.runs import learned_from, run_of
 from ..data.splits import canonical_split
 from ..data.tree import DataSource
-from ..errors import DataError, ImageError
+from ..errors import ConfigError, DataError, ImageError
 from ..inference.detector import Detector
 from ..inference.load import fastest, load
 from ..system.stderr import say
@@ -210,6 +210,8 @@ def check(
     >>> result.promise(50)[0] <= 50
     True
     """
+    if seed < 0:
+        raise ConfigError(f"seed={seed}: give 0 or more")
     dataset, splits = open_all(data, split)
     if not any((~r.ignore).any() for r in dataset.records):
         raise DataError(f"{dataset.root} has no boxes to check")
