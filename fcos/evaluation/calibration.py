@@ -145,8 +145,18 @@ def thresholds(curves: Curves, precision: float, *, iou: float = 0.5) -> tuple[T
 
 def score_option(rows: Sequence[Threshold]) -> dict[str, float]:
     """What `fcos predict --score` takes: class -> score; 1 for a class that never reaches the precision, so
-    that it is not shown; classes without objects are left out."""
-    return {r.name: 1.0 if np.isnan(r.score) else r.score for r in rows if r.objects}
+    that it is not shown; classes without objects are left out, and those whose score is above 1, which the results of
+    somebody else may have. A score is a float32, as those of detections are, and not above the threshold."""
+    return {r.name: 1.0 if np.isnan(r.score) else float(_below(r.score)) for r in rows if r.objects and not r.score > 1}
+
+
+def _below(score: float) -> np.float32:
+    """The nearest float32 that is not above `score`."""
+    near = np.float32(score)
+    return near if float(near) <= score else np.nextafter(near, np.float32(-np.inf))
+
+
+_UNWRITABLE = ',="\\$`!'  # signs that the option, or the shell around it, reads as something else
 
 
 def threshold_table(rows: Sequence[Threshold], precision: float, iou: float = 0.5) -> str:
@@ -161,5 +171,12 @@ def threshold_table(rows: Sequence[Threshold], precision: float, iou: float = 0.
         lines.append(f"{r.name:<{wide}}  {numbers}")
     if any(np.isnan(r.score) for r in rows):
         lines.append("-: no score of this class reaches that precision here")
-    option = ",".join(f"{name}={np.float32(score)!s}" for name, score in score_option(rows).items())
-    return "\n".join([*lines, f'fcos predict ... --score "{option}"'] if option else lines)
+    if any(r.score > 1 for r in rows):
+        lines.append("a score above 1 is no score of fcos predict, and is left out of what follows")
+    scores = score_option(rows)
+    if any(set(name) & set(_UNWRITABLE) or not name.isprintable() for name in scores):
+        lines.append("fcos predict ... --score FILE.json, the scores.json of --out: not all names can be written here")
+    elif scores:
+        option = ",".join(f"{name}={np.float32(score)!s}" for name, score in scores.items())
+        lines.append(f'fcos predict ... --score "{option}"')
+    return "\n".join(lines)

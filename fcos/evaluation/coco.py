@@ -83,16 +83,16 @@ def flatten(
     if bad.any():
         first = records[int(image[bad][0])]
         raise DataError(f"{plural(int(bad.sum()), 'detection')} not in finite numbers, the first in {first.file_name}")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(dataset.classes):
+    truth_labels = column([r.labels for r in records], np.int64)
+    if class_agnostic:
+        labels, truth_labels = np.zeros_like(labels), np.zeros_like(truth_labels)
+    elif len(labels) and not 0 <= labels.min() <= labels.max() < len(dataset.classes):
         raise ValueError(f"labels {labels.min()}..{labels.max()} do not fit {len(dataset.classes)} classes")
     rank = np.lexsort((-scores, image))  # stable
     extent = column([_extent_of(d) for d in ordered], np.float64, 2)
     sides = boxes[:, 2:] - boxes[:, :2]
     extent = np.where(np.abs(extent - sides) < 1e-6, extent, sides)  # boxes may have been changed since
     exact = column([r.exact() for r in records], np.float64, 4)
-    truth_labels = column([r.labels for r in records], np.int64)
-    if class_agnostic:
-        labels, truth_labels = np.zeros_like(labels), np.zeros_like(truth_labels)
     truth = Truth(
         np.concatenate([exact[:, :2], exact[:, :2] + exact[:, 2:]], axis=1),
         truth_labels,

@@ -8,7 +8,7 @@ import torch
 from judging import cli, dataset, found, record
 
 from fcos.errors import FcosError
-from fcos.evaluation.calibration import calibration, score_option, threshold_table, thresholds
+from fcos.evaluation.calibration import Threshold, calibration, score_option, threshold_table, thresholds
 from fcos.evaluation.coco import curves
 from fcos.inference.scores import only, parse_scores
 from fcos.show.judged import reliability_plot
@@ -65,6 +65,22 @@ def test_thresholds_by_hand():
     assert option == "a=0.6,b=1.0,c=1.0"  # of float32, and not 0.6000000238418579
     scores = parse_scores(option, Classes(names))
     assert scores.tolist() == [torch.tensor(a.score).item(), 1, 1, 0.5]
+
+
+def test_the_option_is_one_that_predict_takes():
+    above = Threshold("b", 3.5, 1.0, 1.0, 1)
+    for score in (0.123456789, 0.1, 0.7, 1.0):
+        rows = (Threshold("a", score, 1.0, 1.0, 1), above)
+        table = threshold_table(rows, 0.9)
+        kept = score_option(rows)
+        assert list(kept) == ["a"]  # no detection of fcos scores 3.5
+        assert "a score above 1 is no score of fcos predict" in table
+        option = table.splitlines()[-1].partition('"')[2].rstrip('"')
+        for given in (option, kept):
+            read = float(parse_scores(given, Classes(("a", "b")))[0])
+            assert score - 1e-7 < read <= score
+    for name in ("cat, big", "a=b"):
+        assert "--score FILE.json" in threshold_table((Threshold(name, 0.5, 1.0, 1.0, 1),), 0.9).splitlines()[-1]
 
 
 def test_scores_by_class(tmp_path):

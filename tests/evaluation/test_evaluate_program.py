@@ -220,3 +220,13 @@ def test_what_cannot_be_compared_is_one_line(work):
     single = one.replace(config=one.config.override({"data": {"single_class": True}}))
     with pytest.raises(DataError, match="judge different classes"):
         compare(model, single, data, split="test")
+
+
+def test_labels_beyond_the_classes_are_one_class_with_all_others_where_all_are_one():
+    from judging import dataset, found, record
+
+    data = dataset(record(1, [[10, 10, 50, 50]], [0]))
+    results = [found([[10, 10, 50, 50]], [0.9], [5])]
+    assert evaluate(results, data, class_agnostic=True).ap == pytest.approx(1)
+    with pytest.raises(DataError, match="label beyond the 2 classes"):
+        evaluate(results, data)
