@@ -12,8 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.open import split_names
 from ..errors import DataError, FcosError
 from ..network import weights
+from ..system.environment import RUN_FILE
+from ..system.readers import read_json
 from ..system.terminal import json_ready, table
 from ..training.output.folder import RunFolder
 from ..zoo.describe import read_settings
@@ -144,10 +147,20 @@ def measured_step(run: Path, batch: int) -> float:
     return kept[len(kept) // 2]
 
 
+def processes_of(run: Path) -> int | None:
+    """How many processes a run had, each on a GPU of its own; None where its folder does not tell."""
+    file = run / RUN_FILE
+    stored = read_json(file) if file.is_file() else None
+    count = stored.get("processes") if isinstance(stored, dict) else None
+    return count if isinstance(count, int) and count > 0 else None
+
+
 def run(asked: Asked) -> Judged:
     """The study as it is asked for."""
     given, model = dict(asked.own), asked.named()
-    dataset = asked.dataset("train") if asked.data is not None else None
+    dataset = None
+    if asked.data is not None:
+        dataset = asked.dataset("train" if "train" in split_names(asked.source()) else None)
     bad = [key for key, value in given.items() if value is not None and not 1e-6 <= value <= 1e6]
     if bad:
         option = "gpus-per-machine" if bad[0] == "machine" else bad[0]
@@ -157,15 +170,20 @@ def run(asked: Asked) -> Judged:
     classes = len(dataset.classes) if dataset is not None else 80 if bare else len(read_settings(model)[1])
     if not config.train.batch:
         raise FcosError("the images of a step are not known; give them with --set train.batch=16")
-    source = "as given"
+    source, gpus = "as given", 1
+    if Path(model).is_dir():
+        known = processes_of(Path(model))
+        gpus = known or 1
+        source += "" if known else "; the run does not tell how many GPUs it had: taken for one"
     if given["step"] is None:
         if not Path(model).is_dir():
             raise FcosError(f"{model} is no run, so the time of a step is not known; give it with --step SECONDS")
         given |= {"step": measured_step(Path(model), config.train.batch)}
-        source = f"median of {Path(model) / 'metrics.csv'}, waiting for data left out"
+        source = source.replace("as given", f"median of {Path(model) / 'metrics.csv'}, waiting for data left out")
     network = weights.build(config, classes)
     size = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
     images = config.train.iterations * config.train.batch
     if not images and dataset is not None:
         images = config.train.epochs * len(dataset)
-    return dataset, scaling_study(Cluster(images=config.train.batch, gradients=size, total=images, **given), source)
+    each = max(1, config.train.batch // gpus)  # train.batch is of all processes together
+    return dataset, scaling_study(Cluster(images=each, gradients=size, total=images, **given), source)

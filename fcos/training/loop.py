@@ -368,8 +368,8 @@ class Trainer(Learner):
     def begin(self, stored: Mapping[str, Any] | None) -> None:
         """Open the run folder, or go on from what is stored there."""
         if stored is None:
-            sources = dict(self.options.sources)
-            self.folder.start(environment(self.data, classes=list(self.classes.names), sources=sources))
+            names, sources = list(self.classes.names), dict(self.options.sources)
+            self.folder.start(environment(self.data, classes=names, sources=sources, processes=self.world))
         else:
             self.restore(stored)
         self.images.begin()

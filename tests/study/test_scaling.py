@@ -88,3 +88,31 @@ def test_as_a_command(capsys, tmp_path):
     assert code == 2
     assert "is no run" in err
     assert "--step SECONDS" in err
+
+
+@pytest.mark.parametrize(("processes", "images"), [(4, 4), (1, 16), (None, 16)])
+def test_a_run_of_several_gpus_is_not_one_of_one(capsys, tmp_path, processes, images):
+    """Four GPUs that see 16 images a second and 16 a step in all take a second for 4 images each."""
+    from tiny import make_shapes, tiny_config
+
+    from fcos.network import weights
+    from fcos.training.output.folder import COLUMNS
+    from fcos.types import Classes
+
+    data, folder = make_shapes(tmp_path / "shapes", {"val": 2}), tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(tiny_config(train={"batch": 16}).dump())
+    config = tiny_config(train={"batch": 16})
+    state = weights.build(config, 2).state_dict()
+    weights.save(folder / "last.safetensors", state, config, Classes(("disc", "square")))
+    rows = [{"step": k, "loss": 1, "images_per_second": 16, "data_wait": 0} for k in (1, 2)]
+    lines = [",".join(str(row.get(name, "")) for name in COLUMNS) for row in rows]
+    (folder / "metrics.csv").write_text("\n".join([",".join(COLUMNS), *lines, ""]))
+    told = {"classes": ["disc", "square"], **({} if processes is None else {"processes": processes})}
+    (folder / "environment.json").write_text(json.dumps(told))
+    words = ("study", "scaling", "--model", folder, "--data", data / "instances_val.json", "--json")
+    code, out, err = fcos(capsys, *words, "--out", tmp_path / "out")
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["cluster"]["images"], report["cluster"]["step"]) == (images, 1)
+    assert ("does not tell how many GPUs" in report["source"]) == (processes is None)
