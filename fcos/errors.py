@@ -5,6 +5,7 @@ The command line prints the line and exits with code 2; nobody sees a traceback 
 
 import difflib
 import importlib
+import operator
 import os
 import re
 import sys
@@ -109,6 +110,12 @@ def check_names(given: Iterable[str], known: Iterable[str], of: str) -> None:
         if name not in names:
             hint = did_you_mean(name, names, f"choose from {', '.join(names)}")
             raise ConfigError(f"{of} has no option {name!r}; {hint}")
+
+
+def check_count(name: str, value: object) -> None:
+    """ConfigError for an option that is no whole number of 1 or more."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
+        raise ConfigError(f"{name}={value!r}: give a whole number, 1 or more")
 
 
 def or_near(path: str | Path) -> str:

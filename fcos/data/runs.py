@@ -31,7 +31,7 @@ def missing(name: str | Path) -> str:
 
 def stored_sources(folder: Path) -> dict[str, Any]:
     """Where the data of a run came from: data, val, split and held_out of its environment.json, None where they were
-    objects. DataError that names the file when it cannot be read."""
+    objects, with the root of a Dataset. DataError that names the file when it cannot be read."""
     file = folder / RUN_FILE
     try:
         stored = read_json(file, kind=DataError)
@@ -40,7 +40,7 @@ def stored_sources(folder: Path) -> dict[str, Any]:
     sources = stored.get("sources") if isinstance(stored, dict) else None
     if not isinstance(sources, dict):
         raise DataError(f"{file} does not say what data the run used; give it with --data")
-    keys = ("data", "val", "judged_by", "split", "held_out", "format", "images", "labels")
+    keys = ("data", "root", "val", "judged_by", "split", "held_out", "format", "images", "labels")
     told = {key: sources.get(key) for key in keys}
     held = told["held_out"]
     texts = [*(told[key] for key in told if key != "held_out"), *(held if isinstance(held, list) else ())]
@@ -82,7 +82,7 @@ def learned_from(folder: Path, dataset: Dataset) -> int:
     try:
         told = stored_sources(folder)
         if told["data"] is None:
-            return 0
+            return _learned_from_objects(told, dataset)
         source, root = Path(told["data"]).resolve(), dataset.root.resolve()
         if source not in (root, *root.parents) and root not in source.parents:
             return 0
@@ -93,3 +93,11 @@ def learned_from(folder: Path, dataset: Dataset) -> int:
         return 0
     held = set(told["held_out"] or ())
     return sum(name_of(record) not in held for record in dataset.records)
+
+
+def _learned_from_objects(told: dict[str, Any], dataset: Dataset) -> int:
+    """The same for a run that was given a Dataset and held some of its images out: all others of a Dataset that lies
+    in the same folder and has those, too."""
+    names, held = [name_of(record) for record in dataset.records], set(told["held_out"] or ())
+    elsewhere = told["root"] is not None and Path(told["root"]) != dataset.root.resolve()
+    return sum(name not in held for name in names) if held and held.issubset(names) and not elsewhere else 0

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, TypedDict, Unpack
 
 import torch
-from torch import Tensor
 
 from ..data.classes import UNKNOWN, as_seen, match_classes
 from ..data.dataset import Dataset
 from ..data.open import open_judged
 from ..data.runs import judged_by, learned_from, missing, run_of
-from ..errors import ConfigError, DataError, check_names
+from ..errors import ConfigError, DataError, check_count, check_names
 from ..inference.composite import OWN, Composite, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..system.stderr import say
-from ..system.terminal import plural
+from ..system.terminal import plural, some
 from ..types import Classes, Detections
 from . import coco
 from .coco import Metrics
@@ -89,6 +89,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     cat           1  0...  1.000
     """
     check_names(options, Options.__annotations__, "fcos.evaluate")
+    _check_batch(options)
     run = run_to_judge(model) if data is None and not _is_results(model) else None
     dataset = _dataset(model, data, run, options.get("split"))
     detections, dataset = _seen(model, dataset, options, told=data is not None or options.get("split") is not None)
@@ -122,14 +123,20 @@ def compare(first: Judged, second: Judged, data: Dataset | str | Path, **options
     (4, 0.0, 1.0)
     """
     check_names(options, CompareOptions.__annotations__, "fcos.compare")
+    _check_batch(options)
     draws = Draws(options.get("resamples", Draws().resamples), options.get("seed", Draws().seed))
-    if draws.resamples < 10 or draws.seed < 0:
-        raise ConfigError(f"resamples={draws.resamples}, seed={draws.seed}: give 10 or more, and 0 or more")
+    if not all(isinstance(number, int) for number in draws) or draws.resamples < 10 or draws.seed < 0:
+        raise ConfigError(f"resamples={draws.resamples!r}, seed={draws.seed!r}: give 10 or more, and 0 or more")
     dataset = _dataset(first, data, None, options.get("split"))
     (a, judged), (b, other) = (_seen(model, dataset, options, told=True) for model in (first, second))
     if judged.classes != other.classes:
         raise DataError(f"the two models judge different classes of {dataset.root}")
     return compare_detections(a, b, judged, draws, class_agnostic=options.get("class_agnostic", False))
+
+
+def _check_batch(options: Looking) -> None:
+    """ConfigError for a number of images that no pass can have."""
+    check_count("batch", options.get("batch", 8))
 
 
 def _is_results(model: object) -> bool:
@@ -171,11 +178,15 @@ def _seen(model: Judged, dataset: Dataset, options: Looking, told: bool) -> tupl
 
 def _check_order(given: Sequence[Detections], dataset: Dataset) -> None:
     """DataError where the detections are not one by one of the images of `dataset`."""
+    other = next((one for one in given if not isinstance(one, Detections)), None)
+    if other is not None:
+        rows = (
+            "; rows of COCO's results go into a .json file, whose path is given" if isinstance(other, Mapping) else ""
+        )
+        raise DataError(f"a list to judge holds Detections, one for each image, not {type(other).__name__}{rows}")
     if len(given) != len(dataset):
         raise DataError(f"there are detections of {plural(len(given), 'image')}, and {len(dataset):,} to judge by")
     for seen, record in zip(given, dataset.records, strict=True):
-        if not isinstance(seen, Detections):
-            raise DataError(f"a list to judge holds Detections, one for each image, not {type(seen).__name__}")
         names = {Path(record.file_name).name, *([record.path.name] if record.path is not None else [])}
         if seen.source is not None and Path(seen.source).name not in names:
             raise DataError(
@@ -185,21 +196,28 @@ def _check_order(given: Sequence[Detections], dataset: Dataset) -> None:
 
 
 def _named_as(given: Sequence[Detections], dataset: Dataset, allow_missing: bool) -> list[Detections]:
-    """The detections with the labels of `dataset`, whose names mean what those of the detections do; DataError for a
-    label without a class."""
-    mappings: dict[tuple[str, ...], Tensor] = {}
+    """The detections with the labels of `dataset`, whose names mean what those of the detections do: the names of all
+    images together, as each may name only what was found there. Those of other classes are left out, with a note.
+    DataError for a label without a class."""
+    names = tuple(dict.fromkeys(name for seen in given for name in seen.names))
+    numbered = any(len(seen) and not seen.names for seen in given)  # by the data's own numbers
+    label_of: dict[str, int] = {}
+    if names:
+        mapping = match_classes(Classes(names), dataset.classes, allow_missing=allow_missing or numbered)
+        label_of = dict(zip(names, mapping.tolist(), strict=True))
     found = []
+    other: Counter[str] = Counter()
     for seen, record in zip(given, dataset.records, strict=True):
         if seen.names and seen.names != dataset.classes.names:
-            if seen.names not in mappings:
-                classes = Classes(seen.names, tuple(range(len(seen.names))))
-                mapping = match_classes(classes, dataset.classes, allow_missing=allow_missing)
-                mappings[seen.names] = torch.from_numpy(mapping)
-            labels = mappings[seen.names][seen.labels.cpu()]
+            labels = torch.tensor([label_of[name] for name in seen.names])[seen.labels.cpu()]
+            other.update(seen.name(int(row)) for row in (labels == UNKNOWN).nonzero())
             seen = replace(seen, labels=labels.to(seen.labels.device), names=())[labels != UNKNOWN]
         if len(seen) and not 0 <= int(seen.labels.min()) <= int(seen.labels.max()) < len(dataset.classes):
             raise DataError(f"{record.file_name}: a detection has a label beyond the {len(dataset.classes)} classes")
         found.append(seen)
+    if other:
+        count = plural(other.total(), "detection")
+        say(f"note: {count} of classes that the data does not have, left out: {some([*other])}")
     return found
 
 

@@ -46,7 +46,7 @@ class Matches(NamedTuple):
     objects: Ints
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Interval:
     """A number 0..1 and its 95 % interval, which holds it; nan where nothing could be counted, and where the images do
     not tell how far it strays: fewer than two hold objects, or every draw of them gives the same number."""
@@ -59,6 +59,10 @@ class Interval:
     def error(self) -> float:
         """The standard error that an interval of this width has where it is normal; nan where nothing was counted."""
         return (self.high - self.low) / (2 * NormalDist().inv_cdf((1 + COVERED) / 2))
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{key}={v}" if np.isfinite(v) else f"{key}=-" for key, v in vars(self).items())
+        return f"Interval({numbers})"
 
     def __str__(self) -> str:
         return self.text()
@@ -122,7 +126,7 @@ class Comparison:
 
 def method(images: int, resamples: int, seed: int) -> str:
     """One line that says how the intervals were made."""
-    return f"95 % intervals: {resamples:,} random halves of {images:,} images, seed {seed}"
+    return f"95 % intervals: {resamples:,} random halves of {plural(images, 'image')}, seed {seed}"
 
 
 class Draws(NamedTuple):

@@ -17,7 +17,7 @@ from ..config import Config
 from ..data.images.reading import resize, resized_shape
 from ..decode import calibrated, decode
 from ..detections import Kept, Results
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError, check_count
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
 from ..points import check_points, make_points, padded
@@ -189,8 +189,7 @@ class Detector:
         score = self.shown if score is None else score
         if not 0 <= score <= 1:
             raise ConfigError(f"score={score}: give a number from 0 to 1")
-        if batch < 1:
-            raise ConfigError(f"batch={batch}: give 1 or more")
+        check_count("batch", batch)
         looks = Looks(tile, views=parse_views(tta))
         if isinstance(source, list | tuple):
             return Results(self._remembering(list(source), score, batch, looks))

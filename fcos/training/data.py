@@ -45,6 +45,8 @@ class Source:
             places = {"data": named.path, "images": named.images, "labels": named.labels}
             told |= {key: None if path is None else str(path.resolve()) for key, path in places.items()}
             told["format"] = named.format
+        elif isinstance(self.data, Dataset):
+            told["root"] = str(self.data.root.resolve())
         if isinstance(self.val, str | Path):
             told["val"] = str(Path(self.val).resolve())
         elif self.val is not None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
-from fcos import evaluate, open_dataset
+from fcos import compare, evaluate, open_dataset
 from fcos.errors import ConfigError, DataError, FcosError, ModelError
 from fcos.inference.composite import Looks, compose
 from fcos.inference.dataset import predict_dataset
@@ -167,13 +167,69 @@ def test_detections_of_a_list_are_judged_by_the_names_of_their_classes(work):
         (raw[::-1], "in the order of the data"),
         ([replace(d, names=(), labels=d.labels + 5, source=None) for d in raw], "beyond the 2 classes"),
         ([1, 2, 3, 4], "holds Detections"),
+        ([{"image_id": 1}] * 9, "one for each image, not dict; rows of COCO's results go into a .json file"),
     ):
         with pytest.raises(DataError, match=words):
             evaluate(wrong, data)
 
 
+def test_the_names_of_a_list_are_those_of_all_its_images_together(capsys):
+    """Each image may name only what was found in it, in any order."""
+    from judging import dataset, record
+
+    from fcos import Detections
+
+    first, second = [10.0, 10, 50, 50], [60.0, 60, 90, 90]
+    data = dataset(record(1, [first], [0]), record(2, [second], [1]), record(3, [first, second], [0, 1]))
+    a, b = data.classes.names
+    none = Detections([], [], [])
+    given = [Detections([first], [1], [a]), Detections([second], [1], [b]), Detections([second, first], [1, 1], [b, a])]
+    assert evaluate(given, data).ap == pytest.approx(1)
+    assert evaluate([none, *given[1:]], data).ap == pytest.approx((0.5 + 1) / 2, abs=0.01)  # one of two, and all
+    assert capsys.readouterr().err == ""
+    with pytest.raises(DataError, match=f"does not know 1 of the data's 2 classes: '{b}'.*allow_missing=True"):
+        evaluate([given[0], none, given[0]], data)
+    assert evaluate([given[0], none, given[0]], data, allow_missing=True).ap == pytest.approx(0.5)
+    odd = [*given[:2], Detections([second, first], [1, 1], ["Rbcs", a])]
+    assert evaluate(odd, data).ap == pytest.approx((1 + 0.5) / 2, abs=0.01)
+    assert "1 detection of classes that the data does not have, left out: 'Rbcs'" in capsys.readouterr().err
+    assert compare(given, odd, data, resamples=10).difference["AP"].value == pytest.approx(-0.25, abs=0.01)
+
+
+def test_a_run_of_a_dataset_in_memory_knows_what_it_learned_from(tmp_path):
+    import json
+
+    from fcos.evaluation.program import learned_note
+
+    whole = open_dataset(make_shapes(tmp_path / "shapes", {"train": 8}), "train")
+    rows = [
+        {"image": r.path, "boxes": r.boxes, "labels": [whole.classes.names[k] for k in r.labels]} for r in whole.records
+    ]
+    data = open_dataset(rows)
+    held = [data.records[2].file_name]
+    for told, judged, words in (
+        ({"held_out": held}, data, "learned from 7 of the 8 images"),
+        ({"held_out": held, "root": str(data.root.resolve())}, data, "learned from 7 of the 8 images"),
+        ({"held_out": held, "root": str(tmp_path)}, data, ""),  # other images of these names
+        ({"held_out": held}, data.subset([2]), ""),  # which were kept for judging
+        ({"held_out": ["other.jpg"]}, data, ""),
+        ({"held_out": None}, data, ""),
+    ):
+        run = tmp_path / "run"
+        run.mkdir(exist_ok=True)
+        (run / "environment.json").write_text(json.dumps({"sources": {"data": None, **told}}))
+        note = learned_note(run, judged)
+        assert words in note
+        assert bool(note) is bool(words)
+
+
 def test_options_that_mean_nothing_are_named(work):
     data = open_dataset(work / "shapes", "test")
+    for batch in (0, -1, "8", 2.5, True):
+        with pytest.raises(ConfigError, match=f"batch={batch!r}: give a whole number, 1 or more"):
+            evaluate(work / "model.safetensors", data, batch=batch)
+    with pytest.raises(ConfigError, match="seed='a'"):
+        compare(work / "model.safetensors", work / "model.safetensors", data, seed="a")
     with pytest.raises(ConfigError, match="did you mean split"):
         evaluate(work / "model.safetensors", data, spilt="train")
     with pytest.raises(ConfigError, match="one split already"):
@@ -182,8 +238,6 @@ def test_options_that_mean_nothing_are_named(work):
 
 def test_two_models_are_compared_as_the_command_does(work, capsys, tmp_path):
     import json
-
-    from fcos import compare
 
     state, config, classes = weights.read(work / "model.safetensors")[:3]
     torch.manual_seed(4)
@@ -207,8 +261,6 @@ def test_two_models_are_compared_as_the_command_does(work, capsys, tmp_path):
 
 
 def test_what_cannot_be_compared_is_one_line(work):
-    from fcos import compare
-
     model, data = work / "model.safetensors", work / "shapes"
     with pytest.raises(ConfigError, match="resamples=3"):
         compare(model, model, data, split="test", resamples=3)
