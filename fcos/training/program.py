@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..changes import load_yaml
-from ..config import Config, describe
+from ..config import Config, describe, from_dict
 from ..data.dataset import Dataset
 from ..data.loading.augment import clip
 from ..data.runs import stored_data, stored_sources
@@ -170,12 +170,15 @@ class _Asked:
     device: str
     budget: Budget | None
 
-    def check_resume(self) -> None:
-        """FcosError for what a run that goes on has settled."""
-        settled = ["model", "init", "config", "dialect", "holdout", *(["split"] if self.data is None else [])]
-        for name in settled:
-            if getattr(self, name) is not None:
-                raise FcosError(f"--{name} was settled when the run began and cannot go with --resume; leave it out")
+    def check_resume(self, model: str, split: str | None) -> None:
+        """FcosError for what a run with this model and split has settled otherwise."""
+        settled = {"model": model, "init": None, "config": None, "dialect": None, "holdout": None}
+        for name, has in {**settled, **({"split": split} if self.data is None else {})}.items():
+            if getattr(self, name) not in (None, has):
+                told = f" ({has})" if has is not None else ""
+                raise FcosError(
+                    f"--{name} was settled when the run began{told} and cannot go with --resume; leave it out"
+                )
 
     def resolved(self, preset: str, planned: Settings = ()) -> Config:
         """The config that is asked for, of `preset` where no model is; `planned` settings stand below the user's."""
@@ -198,11 +201,11 @@ class _Ready:
 
 
 def _resumed(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
-    asked.check_resume()
     out = begin_away(url, resume=True) if url is not None else out
     folder = Path(out) if out is not None else latest_folder(Path("runs"))
     given = given_settings(asked.settings, None)
     stored, rows = load_checkpoint(folder), RunFolder(folder, write=False).rows()
+    asked.check_resume(from_dict(stored["config"], stored["file"]).name, _stored_split(folder))
     longer = lengthened(stored, _changes(asked.settings), given, asked.budget, rows)
     source, held = _source_of(folder, asked)
     chosen = choose(source, longer.config, held, resumed=True)
@@ -288,6 +291,15 @@ def data_words(source: Source, model: str | Config, options: Mapping[str, object
     named = {"val": stored["val"], "split": source.split, "holdout": source.holdout, "format": stored.get("format"),
              "images": stored.get("images"), "labels": stored.get("labels"), **options}  # fmt: skip
     return words + [word for key, value in named.items() if value is not None for word in (f"--{key}", str(value))]
+
+
+def _stored_split(folder: Path) -> str | None:
+    """The splits that the run in `folder` learns from, where it was told which and remembers it."""
+    try:
+        split: str | None = stored_sources(folder)["split"]
+    except DataError:
+        return None
+    return split
 
 
 def _source_of(folder: Path, asked: _Asked) -> tuple[Source, list[str] | None]:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 import time
 from dataclasses import replace
 
@@ -248,6 +249,15 @@ def test_a_run_names_at_most_ten_classes_of_a_split(tmp_path):
 def test_a_resume_takes_nothing_that_was_settled(finished, option):
     with pytest.raises(FcosError, match=f"--{option} was settled when the run began"):
         train(out=finished[0].folder, resume=True, **{option: 0.5 if option == "holdout" else "x"})
+
+
+def test_a_resume_takes_the_model_that_the_run_has(finished, shapes, tmp_path):
+    """As a script for SLURM says it, the first time and after that, with the data."""
+    folder = shutil.copytree(finished[0].folder, tmp_path / "run")
+    name = tiny_config().name
+    assert train(shapes, out=folder, resume=True, model=name, **QUIET).steps == finished[0].steps
+    with pytest.raises(FcosError, match=rf"--model was settled when the run began \({name}\)"):
+        train(out=folder, resume=True, model="fcos-r101")
 
 
 # --------------------------------------------------------------------------- what it learns from

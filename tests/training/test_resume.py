@@ -293,6 +293,33 @@ def test_damaged_momenta_are_one_line(kind, names):
                 load_optimizer(optimizer(), state)
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize(("saved", "now"), [(0, 1), (1, 0)])
+def test_momenta_of_another_memory_layout_are_those_of_their_weights(kind, saved, now):
+    """A fused step equals the plain one, which goes by the place of a value and not by its address."""
+    layouts = (torch.contiguous_format, torch.channels_last)
+    random = torch.Generator().manual_seed(0)
+    first, *gradients = (torch.randn(4, 3, 3, 3, generator=random) for _ in range(3))
+
+    def after_a_step(weight, gradient, state=None, **options):
+        options |= {"momentum": 0.9} if kind is torch.optim.SGD else {}
+        optimizer = kind([weight], lr=0.1, **options)
+        if state is not None:
+            load_optimizer(optimizer, copy.deepcopy(state))
+        weight.grad = torch.empty_like(weight).copy_(gradient)
+        optimizer.step()
+        return optimizer.state_dict()
+
+    before = torch.nn.Parameter(first.clone(memory_format=layouts[saved]))
+    state = after_a_step(before, gradients[0])
+    ends = []
+    for fused in (False, True):
+        weight = torch.nn.Parameter(before.detach().clone(memory_format=layouts[now]))
+        after_a_step(weight, gradients[1], state, fused=fused)
+        ends.append(weight.detach())
+    torch.testing.assert_close(*ends)
+
+
 def test_a_checkpoint_that_lacks_a_value_is_one_line(tmp_path):
     """Each of them, those that may be None too."""
     whole = {

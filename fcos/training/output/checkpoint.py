@@ -168,6 +168,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
         ) from error
     for group, mine in zip(optimizer.param_groups, ours, strict=True):
         group.update(mine)
+    _lay_out(optimizer)
 
 
 def _check_momenta(optimizer: torch.optim.Optimizer) -> None:
@@ -186,6 +187,15 @@ def _check_momenta(optimizer: torch.optim.Optimizer) -> None:
                 raise TypeError(f"{name} of a weight of {list(weight.shape)} is {what}")
             if name == "step" and not 0 <= float(value) < math.inf:  # a number is made a tensor when it is loaded
                 raise TypeError(f"a weight has taken {float(value):g} steps")
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Momenta as the weights lie in memory, whatever those of the run that saved them did: a fused optimiser of the CPU
+    goes through both in the order of memory."""
+    for weight, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                kept[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 class StepRecord(NamedTuple):
