@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
@@ -10,8 +11,10 @@ from typing import Any, NotRequired, TypedDict, cast
 import numpy as np
 
 from ..errors import DataError, did_you_mean
-from ..system.terminal import plural
+from ..system.terminal import plural, some
 from ..types import Classes
+from . import kinds
+from .classes import UNKNOWN, find_class
 from .dataset import Dataset
 from .formats.common.assemble import ImageFile, Problems, Rows, assemble, check_classes
 
@@ -31,11 +34,13 @@ def dataset_of(
     rows: Iterable[Mapping[str, Any]], split: str = "all", *, classes: Sequence[str] = (), strict: bool = False
 ) -> Dataset:
     """The rows as a data set; see `Row`. `classes`: names in the order of the labels; left out, all names that occur,
-    by alphabet. Objects of other names are left out. Boxes and images are checked as those of a file."""
+    by alphabet. Objects of other names are left out, with a note; with `strict`, DataError for one that only differs in
+    upper case, spaces and the like. Boxes and images are checked as those of a file."""
     if not isinstance(rows, Iterable):
         raise DataError(f"a data set is a path or rows with image, boxes and labels, not {type(rows).__name__}")
     given = [_checked(k, row) for k, row in enumerate(rows)]
-    names = tuple(classes) or _names(given)
+    classes = class_names(classes)
+    names = classes or _names(given)
     root = _root([Path(row["image"]) for row in given])
     number: dict[str | int, int] = {name: k for k, name in enumerate(names)}
     number |= {k: k for k in range(len(names))} if classes else {}
@@ -60,11 +65,36 @@ def dataset_of(
         lambda k: f"object {place[k] + 1} ({labels[k]})",
     )
     problems = Problems(root, strict)
+    for name, count in Counter(x for x in labels if x not in number).items():
+        near = find_class(str(name), names)
+        if near == UNKNOWN:
+            problems.note(kinds.NOT_CHOSEN, repr(name), count)
+        else:
+            problems.skip(kinds.UNLISTED, f"{name!r}; did you mean {names[near]!r}?", count)
     files = [Path(row["image"]) for row in given]
     images = [ImageFile(k, _name(file, root), file, None) for k, file in enumerate(files, 1)]
     records = assemble(images, flat.select(known >= 0), problems)
     ids = tuple(range(1, len(names) + 1))
     return Dataset(records, Classes(names, ids), "python", split, root, problems.notes())
+
+
+def class_names(given: Any) -> tuple[str, ...]:
+    """The names of classes that a person gives: one, several, or by their numbers from 0; DataError for others."""
+    if isinstance(given, str):
+        return (given,)
+    if isinstance(given, Classes):
+        return given.names
+    if isinstance(given, Mapping):
+        if sorted(given, key=str) != sorted(range(len(given)), key=str):
+            raise DataError(f"classes has the numbers {some([*given])}; number them 0, 1, ... or give a list of names")
+        given = [given[k] for k in range(len(given))]
+    if not isinstance(given, Iterable):
+        raise DataError(f"classes is a {type(given).__name__}; give a list of names")
+    names = tuple(given)
+    odd = next((name for name in names if not isinstance(name, str)), None)
+    if odd is not None:
+        raise DataError(f"classes holds {odd!r}; give names")
+    return tuple(map(str, names))
 
 
 def _checked(k: int, row: Mapping[str, Any]) -> Row:

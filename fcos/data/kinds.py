@@ -89,6 +89,9 @@ LABEL_FILES = Kind(
 LABEL_ROWS = Kind("label rows that cannot be used", "label row that cannot be used", _LINES)
 OBJECTS = Kind("objects or files that cannot be used", "object or file that cannot be used", _LINES)
 UNLISTED = Kind("objects of a class that is not listed", "object of a class that is not listed", _UNLISTED)
+NOT_CHOSEN = Kind(
+    "objects of other classes than the chosen, left out", "object of another class than the chosen, left out"
+)
 NO_SUCH_IMAGE = Kind(
     "annotations of an image id that is not in the file", "annotation of an image id that is not in the file", _BOXES
 )

@@ -16,7 +16,8 @@ from ..types import Classes
 from .dataset import Dataset, Sources
 from .formats.common.lists import share_out, told
 from .formats.common.pages import in_order
-from .in_python import dataset_of
+from .images.reading import SUFFIXES
+from .in_python import class_names, dataset_of
 from .probe import suffix_of
 from .registry import Format, ReadOptions, format_named, formats, recognise
 from .splits import JUDGED, canonical_split, default_split, name_of
@@ -34,7 +35,7 @@ def open_dataset(
     """One split of the data set at `path`, a file or a folder of any known format; or rows that your program holds.
 
     `split` may be left out when there is only one; 'valid' and 'validation' mean 'val'. `classes`: only the boxes of
-    these classes, in this order. `strict` turns everything that would be skipped with a note into a DataError.
+    these classes, in this order; a list of names, one name, or names by their numbers from 0. `strict` turns everything that would be skipped with a note into a DataError.
     `inclusive`: x2 = x + w - 1 for COCO boxes, as the original implementation. A `DataSource` says the format, or
     other folders for the images and the annotations.
 
@@ -51,11 +52,12 @@ def open_dataset(
     >>> fcos.open_dataset([row], "train")
     Dataset(...my_data, train: 1 image, 1 class, python)
     """
+    names = class_names(classes)
     with uncollected():
         if not isinstance(path, str | Path | DataSource):
-            return dataset_of(path, split or "all", classes=classes, strict=strict)
+            return dataset_of(path, split or "all", classes=names, strict=strict)
         dataset = _chosen(path, _sources(DataSource.of(path), ReadOptions(strict, inclusive)), split)
-    return dataset.with_classes(classes) if classes else dataset
+    return dataset.with_classes(names) if names else dataset
 
 
 def _chosen(path: str | Path | DataSource, sources: Sources, split: str | None) -> Dataset:
@@ -202,6 +204,8 @@ def _unclear(tree: Tree, readings: dict[str, Sources], failures: dict[str, DataE
     if readings:
         found = "; ".join(f"as {name}: {', '.join(sources)}" for name, sources in readings.items())
         line = f"{path} can be read in {len(readings)} ways ({found}); choose one with --format {' or '.join(readings)}"
+    elif tree.file is not None and tree.file.suffix.lower() in SUFFIXES:
+        return DataError(f"{path} is an image; give the file or folder of its annotations, or rows: [{{'image': ...}}]")
     elif tree.file is not None:
         line = f"{path} is no annotation file of a known format: it is {recognise(tree.probe(tree.file))}; {options}"
     elif failures:

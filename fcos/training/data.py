@@ -13,9 +13,9 @@ from ..data.classes import as_learned, as_seen, match_classes
 from ..data.dataset import Dataset, merge
 from ..data.duplicates import alike
 from ..data.open import open_dataset, open_splits
-from ..data.splits import draw_holdout, hold_out, parted, taught_splits, val_is_learned
+from ..data.splits import ORDER, WORDS, draw_holdout, hold_out, parted, taught_splits, val_is_learned
 from ..data.tree import DataSource
-from ..errors import DataError
+from ..errors import DataError, did_you_mean
 from ..network.header import check_storable
 from ..system.terminal import plural
 
@@ -80,6 +80,7 @@ def _parts(source: Source, config: Config, held: Sequence[str] | None, resumed: 
     splits = _open(source)
     name = source.data if isinstance(source.data, str | Path | DataSource) else "the data"
     wanted = taught_splits(splits, source.split, name)
+    _check_used(splits, wanted)
     data = {"train": as_seen(merge([splits[s] for s in wanted]), config.data)}
     learned = val_is_learned(splits, wanted)
     lines: list[str] = []
@@ -139,13 +140,34 @@ def _held_out(dataset: Dataset, source: Source, seed: int) -> Chosen:
 def _open(source: Source) -> dict[str, Dataset]:
     if isinstance(source.data, Dataset):
         return {"train": source.data}
-    if isinstance(source.data, Mapping):
-        return dict(source.data)
-    return open_splits(source.data, strict=source.strict)
+    if not isinstance(source.data, Mapping):
+        return open_splits(source.data, strict=source.strict)
+    named = [part.strip() for part in (source.split or "").split(",")]
+    splits: dict[str, Dataset] = {}
+    for key, dataset in source.data.items():
+        if not isinstance(dataset, Dataset):
+            raise DataError(f"{key!r} is a {type(dataset).__name__}; give a Dataset: fcos.open_dataset(...)")
+        split = key if key in named else WORDS.get(str(key).lower(), key)
+        if split in splits:
+            raise DataError(f"two of {', '.join(map(repr, source.data))} mean {split}; give one")
+        splits[split] = dataset
+    return splits
+
+
+def _check_used(splits: Mapping[str, Dataset], wanted: Sequence[str]) -> None:
+    """DataError for a name that a person has given to a Dataset and that nothing uses; a data set may have such."""
+    for name, dataset in splits.items():
+        if name not in WORDS and name not in wanted and dataset.split != name:
+            hint = did_you_mean(name, ORDER, f"choose from {', '.join(ORDER)}, or name it with split")
+            raise DataError(f"nothing uses the data called {name!r}; {hint}")
 
 
 def check_data(data: Mapping[str, Dataset]) -> None:
     """DataError where a run with `data` would end in an error after hours: no boxes, no image files, other classes."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("train"), Dataset):
+        raise DataError(
+            'the data of a run is a mapping with Datasets, {"train": ..., "val": ...}, and val may be left out'
+        )
     train, val = data["train"], data.get("val")
     if not len(train) or not train.counts().sum():
         faults = [note for note in train.notes if note.level == "skipped"]

@@ -67,6 +67,44 @@ def test_a_choice_of_classes_is_that_of_a_file(shapes):
     assert len(of_file) == len(of_rows) == len(data)  # the others teach what it is not
 
 
+def test_objects_of_classes_that_are_not_chosen_are_counted(shapes):
+    data = fcos.open_dataset(shapes, "train")
+    a, b = data.classes.names
+    only = fcos.open_dataset(rows_of(data), classes=[a], strict=True)  # no fault: it was asked for
+    assert [str(n) for n in only.notes] == [
+        f"objects of other classes than the chosen, left out ({data.counts()[1]}; first: {b!r})"
+    ]
+    (note,) = fcos.open_dataset(rows_of(data), classes=[a.upper(), b]).notes
+    assert (note.level, note.count) == ("skipped", data.counts()[0])
+    assert f"{a!r}; did you mean {a.upper()!r}?" in str(note)
+    with pytest.raises(DataError, match=f"{a!r}; did you mean {a.upper()!r}"):
+        fcos.open_dataset(rows_of(data), classes=[a.upper(), b], strict=True)
+
+
+def test_classes_are_names_however_they_are_given(shapes):
+    data = fcos.open_dataset(shapes, "train")
+    a, b = data.classes.names
+    for where in (shapes, rows_of(data)):
+        for given in ({0: a, 1: b}, {1: b, 0: a}, data.classes, np.array([a, b]), (name for name in (a, b))):
+            assert fcos.open_dataset(where, classes=given).classes.names == (a, b)
+        assert fcos.open_dataset(where, classes=b).classes.names == (b,)
+        for given, line in (
+            ({1: a, 2: b}, "classes has the numbers 1, 2; number them 0, 1"),
+            ({a: 0, b: 1}, "number them 0, 1"),
+            ([1, 2], "classes holds 1; give names"),
+            (3, "classes is a int; give a list of names"),
+        ):
+            with pytest.raises(DataError, match=line):
+                fcos.open_dataset(where, classes=given)
+
+
+def test_an_image_is_no_data_set(shapes):
+    with pytest.raises(DataError) as error:
+        fcos.open_dataset(next(shapes.rglob("*.jpg"), None) or next(shapes.rglob("*.png")))
+    assert "is an image; give the file or folder of its annotations" in str(error.value)
+    assert not error.value.details
+
+
 def test_edges_are_those_of_files(tmp_path):
     """EXIF rotation, an image without objects, one listed twice, one that is missing, faulty boxes."""
     image = Image.new("RGB", (80, 40))

@@ -24,7 +24,7 @@ from fcos.evaluation.program import evaluate
 from fcos.network import weights
 from fcos.presets import preset
 from fcos.training.clock import Deadline
-from fcos.training.data import Source, choose
+from fcos.training.data import Source, check_data, choose
 from fcos.training.output.checkpoint import checkpoints
 from fcos.training.output.ending import Ending
 from fcos.training.output.folder import RunFolder
@@ -283,6 +283,30 @@ def test_without_val_a_tenth_is_held_out_and_test_is_left_alone(tmp_path):
     assert set(choose(Source(data), tiny_config(), None, resumed=True).data) == {"train"}
     with pytest.raises(DataError, match=r"no split called val; it has train, test\. Leave --split out"):
         choose(Source(data, split="train,val"), tiny_config())
+
+
+def test_the_datasets_of_a_mapping_are_called_as_splits_are(shapes):
+    whole = open_splits(shapes)
+    train, val = whole["train"], whole["val"]
+    for given in ({"train": train, "valid": val}, {"Training": train, "validation": val}):
+        chosen = choose(Source(given), tiny_config())
+        assert (len(chosen.data["train"]), len(chosen.data["val"]), chosen.held_out) == (16, 10, None)
+    own = choose(Source({"a": train, "val": val}, split="a"), tiny_config())
+    assert (len(own.data["train"]), len(own.data["val"])) == (16, 10)
+    named = replace(val, split="extra")  # as a data set may have one more
+    assert choose(Source({"train": train, "extra": named}), tiny_config()).held_out
+    for given, line in (
+        ({"train": train, "vall": val}, "nothing uses the data called 'vall'; did you mean val?"),
+        ({"train": train, "zzz": val}, "nothing uses the data called 'zzz'; choose from train"),
+        ({"train": train, "val": val, "valid": val}, "two of 'train', 'val', 'valid' mean val"),
+        ({"train": str(shapes)}, "'train' is a str; give a Dataset"),
+        ({}, "no split called train"),
+    ):
+        with pytest.raises(DataError, match=line):
+            choose(Source(given), tiny_config())
+    for given in ({"val": val}, train, {"train": shapes}, None):
+        with pytest.raises(DataError, match="is a mapping with Datasets"):
+            check_data(given)
 
 
 def test_who_learns_from_val_is_not_judged(shapes):
