@@ -35,9 +35,9 @@ def open_dataset(
     """One split of the data set at `path`, a file or a folder of any known format; or rows that your program holds.
 
     `split` may be left out when there is only one; 'valid' and 'validation' mean 'val'. `classes`: only the boxes of
-    these classes, in this order; a list of names, one name, or names by their numbers from 0. `strict` turns everything that would be skipped with a note into a DataError.
-    `inclusive`: x2 = x + w - 1 for COCO boxes, as the original implementation. A `DataSource` says the format, or
-    other folders for the images and the annotations.
+    these classes, in this order; a list of names, one name, or names by their numbers from 0. `strict` turns everything
+    that would be skipped with a note into a DataError. `inclusive`: x2 = x + w - 1 for COCO boxes, as the original
+    implementation. A `DataSource` says the format, or other folders for the images and the annotations.
 
     Rows: for each image a mapping with `image`, the path of its file, `boxes` [G,4], the corners x1, y1, x2, y2 in
     pixels of the image as displayed, `labels` [G], names of classes or their numbers in `classes`, and, if need be,
