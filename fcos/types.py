@@ -76,6 +76,11 @@ class Batch:
     targets: list[Target]
     ids: list[int] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if not len(self.images) == len(self.sizes) == len(self.targets):
+            counts = f"{len(self.images)} images, {len(self.sizes)} sizes and {len(self.targets)} targets"
+            raise ValueError(f"a batch has one size and one target for each image, not {counts}")
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """On another device; `non_blocking` only from pinned memory, where the program need not wait for the copy."""
         return replace(

@@ -6,10 +6,10 @@ images is done in `assemble.py`, once for all formats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, overload
 
 import numpy as np
 
@@ -55,6 +55,9 @@ class Dataset:
     Dataset(my_data/instances.json, all: 4 images, 3 classes, coco)
     >>> data.with_classes(["cat"])
     Dataset(my_data/instances.json, all: 4 images, 1 class, coco)
+    >>> data[0].file_name, len(data[:2])
+    ('astronaut.jpg', 2)
+    >>> lost = data.save("as_yolo", "yolo")
     """
 
     records: Sequence[Record]
@@ -76,6 +79,27 @@ class Dataset:
     def packed(self) -> Records:
         """The records, with what they offer beside a sequence: their columns, and whole selections of them."""
         return cast(Records, self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    @overload
+    def __getitem__(self, which: int) -> Record: ...
+    @overload
+    def __getitem__(self, which: slice | Sequence[int] | np.ndarray) -> Dataset: ...
+    def __getitem__(self, which: int | slice | Sequence[int] | np.ndarray) -> Record | Dataset:
+        """One record by its number; by a slice, numbers or a mask the data set of those."""
+        if isinstance(which, int | np.integer):
+            return self.records[which]
+        return self.subset(range(len(self))[which] if isinstance(which, slice) else which)
+
+    def save(self, folder: str | Path, format: str = "coco", *, link: bool = False) -> list[str]:
+        """Write a new folder in any format that `fcos data convert` writes (docs/formats.md), images copied, or linked
+        with `link`. Returns a line for each thing that the format cannot hold. DataError where the folder holds
+        something already, or the format cannot be written."""
+        from .write import convert
+
+        return convert({self.split: self}, folder, format, link=link)
 
     def __repr__(self) -> str:
         """One line; `summary` says more."""

@@ -19,7 +19,7 @@ from ..data.dataset import Dataset
 from ..data.loading.loader import train_loader
 from ..data.loading.sampler import Sampler
 from ..data.tiles import tiled
-from ..errors import OtherProcess
+from ..errors import ConfigError, OtherProcess
 from ..evaluation.uncertainty import Draws, intervals
 from ..network import weights
 from ..network.model import FCOS
@@ -324,6 +324,7 @@ class Trainer(Learner):
 
         def write() -> None:
             state = {
+                "trainer": type(self).__qualname__,
                 "config": self.config.model_dump(mode="json"),
                 "classes": {"names": list(self.classes.names), "ids": list(self.classes.ids)},
                 "model": self.network.state_dict(),
@@ -375,6 +376,12 @@ class Trainer(Learner):
         self.images.begin()
 
     def restore(self, stored: Mapping[str, Any]) -> None:
+        mine, theirs = type(self).__qualname__, stored.get("trainer", type(self).__qualname__)
+        if mine != theirs:  # it would go on by other rules without a word
+            raise ConfigError(
+                f"{self.folder.path} is a run of {theirs}, not of {mine}: make that trainer again, with "
+                "RunOptions(out, resume=True)"
+            )
         for line in check_resumable(stored, self.config, self.classes, self.data_hash, self.folder.path):
             self.console.note(line)
         fill(self.network, stored["model"], stored["file"])

@@ -102,7 +102,8 @@ def train(
     Run: `out` is runs/NAME when left out. `resume` goes on with the run in `out` (left out: the latest in runs/), with
     its data and settings; `settings` may change some, such as train.epochs, and `minutes` are then minutes more, from
     where it stands. `device` is auto, cpu, cuda, cuda:1 or mps;
-    `devices` and `nodes` start more processes, from a script only. `on_step(step, report)` is called after every
+    `devices` and `nodes` start more processes, from a script only: each runs it from its beginning, so other work in it
+    belongs into a script of its own. `on_step(step, report)` is called after every
     optimiser step, `on_epoch(epoch, metrics)` after every epoch, metrics being None where it was not evaluated.
 
     Returns a Result: `.metrics` of the best weights, `.detector` with them, `.folder`. Raises FcosError, with one line

@@ -167,3 +167,29 @@ def test_no_class_is_no_data_set(shapes):
         fcos.open_dataset([{"image": images[0], "boxes": [], "labels": []}])
     with pytest.raises(DataError, match="names the class 'a' twice"):
         fcos.open_dataset([{"image": images[0], "boxes": [], "labels": []}], classes=["a", "a"])
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
+def test_rows_are_saved_as_a_folder_that_commands_read(shapes, tmp_path, to):
+    data = fcos.open_dataset(rows_of(fcos.open_dataset(shapes, "train")), "train")
+    told = data.save(tmp_path / "out", to)
+    assert all(isinstance(line, str) for line in told)
+    again = fcos.open_dataset(tmp_path / "out")
+    assert again.split == "train"
+    assert dict(zip(again.classes.names, again.counts().tolist(), strict=True)) == dict(
+        zip(data.classes.names, data.counts().tolist(), strict=True)
+    )
+    with pytest.raises(DataError, match="is there already"):
+        data.save(tmp_path / "out", to)
+    with pytest.raises(DataError, match="yolo"):
+        data.save(tmp_path / "more", "yoho")
+
+
+def test_a_data_set_is_a_sequence_of_records(shapes):
+    data = fcos.open_dataset(shapes, "train")
+    assert [r.id for r in data] == [r.id for r in data.records]
+    assert data[-1].id == data.records[len(data) - 1].id
+    assert [r.id for r in data[1:3]] == [r.id for r in list(data)[1:3]]
+    assert [r.id for r in data[np.array([True, False, False, False, True])]] == [data[0].id, data[4].id]
+    with pytest.raises(IndexError):
+        data[99]

@@ -12,7 +12,7 @@ from tiny import equal_states, learn, make_shapes, one_step, options, tiny_confi
 
 from fcos.config import TrainConfig
 from fcos.data.open import open_splits
-from fcos.errors import DataError, FcosError, ModelError
+from fcos.errors import ConfigError, DataError, FcosError, ModelError
 from fcos.evaluation.program import evaluate
 from fcos.inference.composite import Looks, compose
 from fcos.inference.load import load
@@ -189,6 +189,8 @@ def test_a_rule_of_ones_own_says_what_locations_learn(shapes, tmp_path):
     counts = {kind: sum(report.positives for report in reports) for kind, reports in counts.items()}
     assert 0 < counts[OfHalves] < counts[Trainer]
     again = replace(options(tmp_path / "OfHalves"), resume=True)
+    with pytest.raises(ConfigError, match="is a run of OfHalves, not of Trainer: make that trainer again"):
+        Trainer(config.override("train.epochs=2"), shapes, again)
     with closing(OfHalves(config.override("train.epochs=2"), shapes, again)) as trainer:
         assert trainer.run().steps == 8
 
