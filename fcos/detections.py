@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .errors import FcosError, did_you_mean, require
 from .system.files import csv_text, write_whole
+from .system.names import UNKNOWN, find_class
 
 if TYPE_CHECKING:
     import pandas
@@ -79,13 +80,14 @@ class Kept:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """What was found in one image, best first.
+    """What was found in one image: by a detector best first, else in the order that is given.
 
     boxes [D,4] float32 xyxy in pixels of the image, scores [D] in 0..1, labels [D] int64, points [D]
     int64: the index of the location that fired (see `Points`), -1 or left out where none did, as of other programs.
-    Arrays and lists become tensors. `names` are the class names and `ids` the
+    Arrays and lists become tensors; labels may be names there. `names` are the class names and `ids` the
     classes' ids in their data set, `size` the (height, width) of the image and `source` its path, where known.
     `track_ids` [D] int64 are the objects' numbers in a video that was tracked, -1 for none.
+    ValueError for shapes that do not fit, for labels beyond `names` and for arrays and lists that are not finite.
 
     >>> found = Detections(
     ...     torch.tensor([[10.0, 20.0, 50.0, 90.0], [5.0, 5.0, 9.0, 9.0]]), torch.tensor([0.9, 0.4]),
@@ -117,11 +119,17 @@ class Detections:
     track_ids: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for name in ("names", "ids"):
+            given = getattr(self, name)
+            if not isinstance(given, tuple):
+                object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         for name, kind in (("boxes", torch.float32), ("scores", torch.float32), ("labels", torch.int64)):
             value = getattr(self, name)
             if not isinstance(value, Tensor):  # numbers of another program
                 value = self._numbers(value) if name == "labels" else value
                 value = torch.tensor(np.asarray(value), dtype=kind)
+                if not bool(torch.isfinite(value).all()):
+                    raise ValueError(f"{name} must be finite numbers, not {value[~torch.isfinite(value)][0].item()}")
                 object.__setattr__(self, name, value.reshape(-1, 4) if name == "boxes" and not len(value) else value)
         count = len(self.boxes)
         none = torch.full((count,), -1, device=self.boxes.device)
@@ -133,6 +141,11 @@ class Detections:
         for name in ("scores", "labels", "points"):
             if getattr(self, name).shape != (count,):
                 raise ValueError(f"{name} must be [{count}], not {tuple(getattr(self, name).shape)}")
+        if self.names and count and self.labels.device.type == "cpu":  # of a GPU it would have to be waited for
+            low, high = int(self.labels.min()), int(self.labels.max())
+            if low < 0 or high >= len(self.names):
+                odd = low if low < 0 else high
+                raise ValueError(f"the label {odd} is none of 0..{len(self.names) - 1}: {', '.join(self.names[:10])}")
         if self.track_ids is not None and self.track_ids.shape != (count,):
             raise ValueError(f"track_ids must be [{count}], not {tuple(self.track_ids.shape)}")
 
@@ -168,7 +181,7 @@ class Detections:
     def __getitem__(self, keep: str | Sequence[str] | Mask) -> Detections: ...
     def __getitem__(self, keep: int | str | Sequence[str] | Mask) -> Detection | Detections:
         """One detection by its number; by class name or names, mask, slice or numbers those that are selected.
-        FcosError for a name that is no class."""
+        Upper case, spaces, "-" and "_" do not matter in names. FcosError for a name that is no class."""
         if isinstance(keep, int | np.integer):
             if not -len(self) <= keep < len(self):
                 raise IndexError(f"there are {len(self)} detections, no number {keep}")
@@ -351,10 +364,11 @@ class Detections:
         return self.names[label] if 0 <= label < len(self.names) else str(label)
 
     def _label(self, name: str) -> int:
-        if name not in self.names:
+        label = find_class(name, self.names)
+        if label == UNKNOWN:
             hint = did_you_mean(name, self.names, f"there are {', '.join(self.names[:10]) or 'no names'}")
             raise FcosError(f"the model has no class {name!r}; {hint}")
-        return self.names.index(name)
+        return label
 
     def _drawable(self) -> bool:
         return (self.image is not None and self.image.get() is not None) or (
@@ -393,6 +407,25 @@ class Results(list[Detections]):
             content = [detections.to_dict() for detections in self]
             return write_whole(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
         raise FcosError(f"cannot write {path}: detections of several images become .csv or .json")
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A table of all: file, and the columns of `Detections.to_pandas` (extra: pandas)."""
+        pd = require("pandas", "pandas")
+        several: Sequence[Detections] = self or [Detections.empty()]
+        tables = [one.to_pandas() for one in several]
+        for one, part in zip(several, tables, strict=True):
+            part.insert(0, "file", one.source or "")
+        full = [part for part in tables if len(part)] or tables[:1]  # an empty one has no say in the types
+        frame: pandas.DataFrame = pd.concat(full, ignore_index=True)
+        return frame
+
+    def to_coco(self, image_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """COCO results rows of all; the images are numbered `image_ids`, or 1, 2, ... FcosError where there are more or
+        fewer of these."""
+        ids = range(1, len(self) + 1) if image_ids is None else image_ids
+        if len(ids) != len(self):
+            raise FcosError(f"image_ids has {len(ids)} numbers for {len(self)} images; give one for each")
+        return [row for one, number in zip(self, ids, strict=True) for row in one.to_coco(number)]
 
     def __repr__(self) -> str:
         return "[" + ",\n ".join(repr(d) for d in self) + "]"

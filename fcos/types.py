@@ -7,7 +7,7 @@ x2 - x1. Labels are 0..C-1. A point that learns no box has index -1, one inside 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from .detections import Detections as Detections
+from .errors import ConfigError, FcosError
+from .system.terminal import some
 
 NEGATIVE = -1  # the point learns "no object"
 IGNORED = -2  # the point is left out of the classification loss
@@ -39,6 +41,25 @@ class Classes:
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def class_names(given: object, error: type[FcosError] = ConfigError) -> tuple[str, ...]:
+    """The names of classes that a person gives: one, several, or by their numbers from 0; `error` for others."""
+    if isinstance(given, str):
+        return (given,)
+    if isinstance(given, Classes):
+        return given.names
+    if isinstance(given, Mapping):
+        if set(given) != set(range(len(given))):
+            raise error(f"classes has the numbers {some([*given])}; number them 0, 1, ... or give a list of names")
+        given = [given[k] for k in range(len(given))]
+    if not isinstance(given, Iterable):
+        raise error(f"classes is a {type(given).__name__}; give a list of names")
+    names = tuple(given)
+    odd = next((name for name in names if not isinstance(name, str)), None)
+    if odd is not None:
+        raise error(f"classes holds {odd!r}; give names")
+    return tuple(map(str, names))
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DataError, nearest
+from ..system.names import UNKNOWN, fold
 from ..system.terminal import some
 from ..types import Classes
 from . import kinds
@@ -18,8 +18,6 @@ from .records import Records
 
 if TYPE_CHECKING:
     from ..config import DataConfig
-
-UNKNOWN = -1  # a class of the model that the data does not have
 
 
 def match_classes(model: Classes, data: Classes, *, allow_missing: bool = False) -> np.ndarray:
@@ -31,10 +29,10 @@ def match_classes(model: Classes, data: Classes, *, allow_missing: bool = False)
     exact = {name: k for k, name in enumerate(data.names)}
     folded: dict[str, list[int]] = {}
     for k, name in enumerate(data.names):
-        folded.setdefault(_fold(name), []).append(k)
+        folded.setdefault(fold(name), []).append(k)
     mapping = np.full(len(model), UNKNOWN, np.int64)
     for label, name in enumerate(model.names):
-        near = folded.get(_fold(name), [])
+        near = folded.get(fold(name), [])
         # "Cell" must not take the place of "cell" where the model has both.
         free = len(near) == 1 and (data.names[near[0]] == name or data.names[near[0]] not in model.names)
         mapping[label] = exact.get(name, near[0] if free else UNKNOWN)
@@ -51,14 +49,6 @@ def match_classes(model: Classes, data: Classes, *, allow_missing: bool = False)
             f"(it knows {some(model.names)}){hint}"
         )
     return mapping
-
-
-def find_class(name: str, names: Sequence[str]) -> int:
-    """The number of the class of that name, by the same rule; -1 where there is none."""
-    if name in names:
-        return names.index(name)
-    near = [k for k, other in enumerate(names) if _fold(other) == _fold(name)]
-    return near[0] if len(near) == 1 else UNKNOWN
 
 
 def as_seen(dataset: Dataset, data: DataConfig, name: str = "object") -> Dataset:
@@ -87,7 +77,3 @@ def inclusive(dataset: Dataset) -> Dataset:
     lost = int((~solid).sum())
     notes = (Note(kinds.ONE_PIXEL, lost, level="skipped"),) if lost else ()
     return replace(dataset, records=records, notes=(*dataset.notes, *notes), inclusive=True)
-
-
-def _fold(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()

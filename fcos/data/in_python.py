@@ -11,10 +11,10 @@ from typing import Any, NotRequired, TypedDict, cast
 import numpy as np
 
 from ..errors import DataError, did_you_mean
-from ..system.terminal import plural, some
-from ..types import Classes
+from ..system.names import UNKNOWN, find_class
+from ..system.terminal import plural
+from ..types import Classes, class_names
 from . import kinds
-from .classes import UNKNOWN, find_class
 from .dataset import Dataset
 from .formats.common.assemble import ImageFile, Problems, Rows, assemble, check_classes
 
@@ -39,7 +39,7 @@ def dataset_of(
     if not isinstance(rows, Iterable):
         raise DataError(f"a data set is a path or rows with image, boxes and labels, not {type(rows).__name__}")
     given = [_checked(k, row) for k, row in enumerate(rows)]
-    classes = class_names(classes)
+    classes = class_names(classes, DataError)
     names = classes or _names(given)
     root = _root([Path(row["image"]) for row in given])
     number: dict[str | int, int] = {name: k for k, name in enumerate(names)}
@@ -76,25 +76,6 @@ def dataset_of(
     records = assemble(images, flat.select(known >= 0), problems)
     ids = tuple(range(1, len(names) + 1))
     return Dataset(records, Classes(names, ids), "python", split, root, problems.notes())
-
-
-def class_names(given: Any) -> tuple[str, ...]:
-    """The names of classes that a person gives: one, several, or by their numbers from 0; DataError for others."""
-    if isinstance(given, str):
-        return (given,)
-    if isinstance(given, Classes):
-        return given.names
-    if isinstance(given, Mapping):
-        if sorted(given, key=str) != sorted(range(len(given)), key=str):
-            raise DataError(f"classes has the numbers {some([*given])}; number them 0, 1, ... or give a list of names")
-        given = [given[k] for k in range(len(given))]
-    if not isinstance(given, Iterable):
-        raise DataError(f"classes is a {type(given).__name__}; give a list of names")
-    names = tuple(given)
-    odd = next((name for name in names if not isinstance(name, str)), None)
-    if odd is not None:
-        raise DataError(f"classes holds {odd!r}; give names")
-    return tuple(map(str, names))
 
 
 def _checked(k: int, row: Mapping[str, Any]) -> Row:

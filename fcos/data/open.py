@@ -12,12 +12,12 @@ from ..errors import DataError, did_you_mean, first_line
 from ..system.environment import RUN_FILE
 from ..system.readers import uncollected
 from ..system.terminal import plural
-from ..types import Classes
+from ..types import Classes, class_names
 from .dataset import Dataset, Sources
 from .formats.common.lists import share_out, told
 from .formats.common.pages import in_order
 from .images.reading import SUFFIXES
-from .in_python import class_names, dataset_of
+from .in_python import dataset_of
 from .probe import suffix_of
 from .registry import Format, ReadOptions, format_named, formats, recognise
 from .splits import JUDGED, canonical_split, default_split, name_of
@@ -52,7 +52,7 @@ def open_dataset(
     >>> fcos.open_dataset([row], "train")
     Dataset(...my_data, train: 1 image, 1 class, python)
     """
-    names = class_names(classes)
+    names = class_names(classes, DataError)
     with uncollected():
         if not isinstance(path, str | Path | DataSource):
             return dataset_of(path, split or "all", classes=names, strict=strict)

@@ -10,7 +10,7 @@ from typing import TypeAlias, TypedDict, Unpack
 
 import torch
 
-from ..data.classes import UNKNOWN, as_seen, match_classes
+from ..data.classes import as_seen, match_classes
 from ..data.dataset import Dataset
 from ..data.open import open_judged
 from ..data.runs import judged_by, learned_from, missing, run_of
@@ -19,6 +19,7 @@ from ..inference.composite import OWN, Composite, Looks, compose
 from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
+from ..system.names import UNKNOWN
 from ..system.stderr import say
 from ..system.terminal import plural, some
 from ..types import Classes, Detections

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ..data.classes import UNKNOWN, match_classes
+from ..data.classes import match_classes
 from ..errors import DataError, ImageError
+from ..system.names import UNKNOWN
 from ..system.stderr import say
 from ..system.terminal import Bar, plural, some
 from ..types import Detections

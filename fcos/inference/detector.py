@@ -23,7 +23,7 @@ from ..export.runtime import EndToEndRuntime
 from ..points import check_points, make_points, padded
 from ..system.machine import Placement, torch_threads
 from ..system.terminal import plural
-from ..types import Classes, Detections, Network, Points
+from ..types import Classes, Detections, Network, Points, class_names
 from .changeover import ChangeOver
 from .composite import OWN, Looks, compose
 from .scores import parse_scores, reached
@@ -78,6 +78,17 @@ class Detector:
     _points: dict[tuple[int, int], Points] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.classes, Classes):
+            object.__setattr__(self, "classes", Classes(class_names(self.classes)))
+        for name, kind in (("config", Config), ("placement", Placement)):
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigError(f"{name} is a {type(getattr(self, name)).__name__}; give a {kind.__name__}")
+        if self.size is not None:
+            object.__setattr__(self, "size", _pair(self.size))
+        logits = getattr(getattr(self.network, "head", None), "class_logits", None)
+        told = getattr(logits, "out_channels", len(self.classes))
+        if told != len(self.classes):
+            raise ModelError(f"the network tells {plural(told, 'class')} apart, and {len(self.classes)} are named")
         lines, classes = len(self.config.decode.calibration), len(self.classes)
         if lines not in (0, 1, classes):
             raise ModelError(
@@ -326,6 +337,14 @@ class Detector:
                 self._points.clear()
             points = self._points[key] = make_points(key, self.config.model, self.config.assign, self.device)
         return points
+
+
+def _pair(size: object) -> tuple[int, int]:
+    """(height, width) in pixels; ConfigError for anything else."""
+    sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else ()
+    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
+        raise ConfigError(f"size={size!r}: give (height, width) in pixels")
+    return int(sides[0]), int(sides[1])
 
 
 def _fit(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..data.classes import UNKNOWN, find_class
 from ..errors import FcosError, did_you_mean
+from ..system.names import UNKNOWN, find_class
 from ..system.readers import TEXT_LIMIT, read_json
 from ..system.terminal import some
 from ..types import Classes, Detections

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.classes import UNKNOWN, match_classes
+from ..data.classes import match_classes
 from ..data.open import Numbers
 from ..detections import DRAWN, WRITTEN, table
 from ..errors import FcosError
 from ..system.files import check_kept, file_name, own, real, whole_set, write_whole
+from ..system.names import UNKNOWN
 from ..system.readers import read_json
 from ..system.stderr import say
 from ..system.terminal import plural

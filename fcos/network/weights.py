@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from ..config import Config, from_dict
 from ..errors import FcosError, ModelError, first_line
 from ..system.files import noticed, write_whole
-from ..types import Classes
+from ..types import Classes, class_names
 from .header import StoredAbout, StoredClasses, StoredWeights, parse, parse_mapping
 from .model import FCOS
 
@@ -38,10 +38,15 @@ def save(
 ) -> Path:
     """Write weights, config, class names and ids to one .safetensors file.
 
-    Of half the size with `halved(state)`; `load` and `load_state` give float32 again.
+    Of half the size with `halved(state)`; `load` and `load_state` give float32 again. ModelError where the weights tell
+    another number of classes apart.
     """
     from safetensors.torch import save_file
 
+    classes = classes if isinstance(classes, Classes) else Classes(class_names(classes))
+    logits = state.get("head.class_logits.bias")
+    if logits is not None and len(logits) != len(classes):
+        raise ModelError(f"{path}: the weights tell {len(logits)} classes apart, and {len(classes)} are named")
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
     metadata = {
         "format": _FORMAT,

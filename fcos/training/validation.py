@@ -13,13 +13,14 @@ import torch
 
 from ..assign import assign_batch
 from ..config import Config, LossConfig
-from ..data.classes import UNKNOWN, match_classes
+from ..data.classes import match_classes
 from ..data.dataset import Dataset
 from ..data.loading.loader import eval_batches
 from ..evaluation.coco import Metrics
 from ..losses import Assignment, Normalizers, count, fcos_loss, normalizers
 from ..network.model import FCOS
 from ..points import make_points
+from ..system.names import UNKNOWN
 from ..types import Classes, Losses
 
 T = TypeVar("T")

@@ -12,7 +12,8 @@ from matching import assert_same_detections
 from PIL import Image
 from tiny import NAMES, tiny_config
 
-from fcos.errors import ConfigError, DeviceError, FcosError, ImageError
+from fcos.detections import Results
+from fcos.errors import ConfigError, DeviceError, FcosError, ImageError, ModelError
 from fcos.inference.changeover import ChangeOver
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
@@ -119,6 +120,75 @@ def test_formats():
     assert len(found[found.scores > 0.9]) == 0
     with pytest.raises(ValueError, match="scores must be"):
         Detections(torch.zeros(2, 4), torch.zeros(1), torch.zeros(2), torch.zeros(2))
+
+
+def test_detections_made_by_hand_are_checked():
+    boxes, name = [[0, 0, 9, 9], [1, 1, 5, 5]], "square"
+    kept = Detections(boxes, [0.1, 0.9], [0, 0], names=name)
+    assert kept.names == (name,)
+    assert kept.scores.tolist() == pytest.approx([0.1, 0.9])  # in the order given
+    assert Detections(boxes, [0.1, 0.9], [0, 1], names=list(NAMES)).names == NAMES
+    for label in (-1, 2):
+        for labels in ([0, label], torch.tensor([0, label]), np.array([0, label])):
+            with pytest.raises(ValueError, match=f"the label {label} is none of 0..1"):
+                Detections(boxes, [0.1, 0.9], labels, names=NAMES)
+    assert len(Detections(boxes, [0.1, 0.9], [0, 7])) == 2  # without names any number may be one
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"boxes must be finite numbers, not {bad}"):
+            Detections([[0, 0, bad, 9]], [0.5], [0])
+        with pytest.raises(ValueError, match="scores must be finite"):
+            Detections([[0, 0, 9, 9]], np.array([bad]), [0])
+
+
+def test_upper_case_and_the_like_do_not_matter_in_names():
+    found = Detections([[0, 0, 9, 9]] * 3, [0.9, 0.8, 0.7], [0, 1, 1], names=("traffic light", "cat"))
+    assert len(found["Traffic-Light"]) == 1
+    assert len(found["CAT"]) == len(found[["Cat"]]) == 2
+    both = Detections([[0, 0, 9, 9]] * 2, [0.9, 0.8], [0, 1], names=("Cat", "cat"))
+    assert both["cat"].labels.tolist() == [1]
+    for unclear in ("CAT", "dog"):
+        with pytest.raises(FcosError, match="no class"):
+            both[unclear]
+
+
+def test_several_images_are_one_table_and_one_list_of_results():
+    some = Results([Detections([[0, 0, 9, 5]] * 2, [0.5, 0.25], [1, 0], names=NAMES, ids=(4, 7), source="a.jpg"),
+                    Detections.empty(), Detections([[1, 1, 5, 5]], [1.0], [0], names=NAMES, ids=(4, 7))])  # fmt: skip
+    rows = some.to_coco([11, 12, 13])
+    assert [(r["image_id"], r["category_id"], r["bbox"]) for r in rows] == [
+        (11, 7, [0, 0, 9, 5]), (11, 4, [0, 0, 9, 5]), (13, 4, [1, 1, 4, 4])
+    ]  # fmt: skip
+    assert [r["image_id"] for r in some.to_coco()] == [1, 1, 3]
+    with pytest.raises(FcosError, match="image_ids has 1 numbers for 3 images"):
+        some.to_coco([1])
+    pytest.importorskip("pandas", reason="pip install 'fcos-detector[pandas]'")
+    table = some.to_pandas()
+    assert table["file"].tolist() == ["a.jpg", "a.jpg", ""]
+    assert table["name"].tolist() == [NAMES[1], NAMES[0], NAMES[0]]
+    assert list(Results().to_pandas().columns) == list(table.columns)
+    assert len(Results().to_pandas()) == 0
+
+
+def test_parts_that_do_not_fit_are_told(detector, tmp_path):
+    assert detector.replace(classes=["a", "b"]).classes == Classes(("a", "b"))
+    assert detector.replace(size=[64, 96]).size == (64, 96)
+    for changes, error, line in (
+        ({"classes": ["a"]}, ModelError, "the network tells 2 classes apart, and 1 are named"),
+        ({"classes": 2}, ConfigError, "classes is a int; give a list of names"),
+        ({"classes": [1, 2]}, ConfigError, "classes holds 1; give names"),
+        ({"size": 320}, ConfigError, r"size=320: give \(height, width\)"),
+        ({"size": (320, 0)}, ConfigError, "give .height, width"),
+        ({"placement": "cuda"}, ConfigError, "placement is a str; give a Placement"),
+        ({"config": "tiny"}, ConfigError, "config is a str; give a Config"),
+    ):
+        with pytest.raises(error, match=line):
+            detector.replace(**changes)
+    state = detector.network.state_dict()
+    with pytest.raises(ModelError, match=r"w.safetensors: the weights tell 2 classes apart, and 1 are named"):
+        weights.save(tmp_path / "w.safetensors", state, detector.config, Classes(("a",)))
+    assert not list(tmp_path.iterdir())
+    weights.save(tmp_path / "w.safetensors", state, detector.config, ["a", "b"])
+    assert weights.read(tmp_path / "w.safetensors")[2].names == ("a", "b")
 
 
 def test_finding_images(tmp_path):
