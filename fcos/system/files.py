@@ -282,6 +282,11 @@ def sweep(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def half_written(path: Path) -> bool:
+    """Whether `write_whole` is at it, or was when it was killed."""
+    return path.name.startswith(_MARK)
+
+
 def folders_below(root: Path) -> Iterator[Path]:
     """`root` and every folder in it, deeply. Links are followed, but no folder is entered twice; hidden ones are left
     out, as are those that a link names and `root` itself lies in, and, with a note, those that cannot be read.

@@ -106,9 +106,12 @@ def below(path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> It
             yield full
 
 
-def local(path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> Path:
+def local(
+    path: str | os.PathLike[str], kind: type[FcosError] = FcosError, stays: Callable[[Path], bool] = lambda path: False
+) -> Path:
     """A copy of a remote file, or of a whole folder, in the cache folder; what lies there and has not changed since is
-    not fetched again, where the server tells of changes. A path of this machine as it is."""
+    not fetched again, where the server tells of changes, and what is gone there is removed but for what `stays`. A path
+    of this machine as it is."""
     if not is_remote(path):
         return Path(path)
     url = url_of(path).rstrip("/")
@@ -123,7 +126,8 @@ def local(path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> Pa
     wanted = {place / _inside(one, url, kind) for one in files}
     with _keeping(url, kind):
         for old in place.rglob("*"):  # what is gone there is gone here
-            if old not in wanted and not old.name.endswith(_STAMP) and old.is_file() and not _arriving(old):
+            passing = old.name.endswith(_STAMP) or _arriving(old) or stays(old)
+            if old not in wanted and old.is_file() and not passing:
                 old.unlink(missing_ok=True)
                 _stamp(old).unlink(missing_ok=True)
     return place

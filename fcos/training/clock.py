@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 LOOK = 0.6  # share of the training time after which the number of steps may be lowered, once
+_OLDEST = 600.0  # seconds that a process may have been importing
 _PACE = 60  # steps that the pace is the mean of
 
 
-def process_age() -> float:
+def process_age(proc: Path = Path("/proc")) -> float:
     """Seconds since this process was started by the shell: imports count. Where the system does not tell, its
-    processor time, which is most of that."""
+    processor time, which is most of that; nor does a container that counts its own time, and processes by the host's.
+    """
+    used = time.process_time()
     try:
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        up = float(Path("/proc/uptime").read_text().split()[0])
-        return up - ticks / os.sysconf("SC_CLK_TCK")
+        ticks = int((proc / "self" / "stat").read_text().rpartition(")")[2].split()[19])
+        age = float((proc / "uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError, AttributeError):
-        return time.process_time()
+        return used
+    return age if used <= age < _OLDEST else used
 
 
 class Budget(NamedTuple):

@@ -23,8 +23,9 @@ from fcos.scale.job import read_job
 from fcos.system import remote
 from fcos.system.files import write_whole
 from fcos.system.readers import read_bytes
-from fcos.training.output.away import Away
+from fcos.training.output.away import Away, begin_away
 from fcos.training.output.checkpoint import load_checkpoint
+from fcos.training.output.folder import RunFolder
 from fcos.types import Classes
 
 
@@ -359,6 +360,43 @@ def test_a_run_with_folders_in_it_is_uploaded_file_by_file(tmp_path, monkeypatch
     away.push()
     assert sent == {"s3://box/run/tensorboard/events.2": "more"}
     assert gone == ["s3://box/run/config.yaml"]
+
+
+def test_a_resume_leaves_the_folder_of_a_run_that_works_there_alone(store, tmp_path, monkeypatch):
+    """Nothing is fetched or removed; once it has ended, what it had no time to upload stays, and is uploaded."""
+    _, client = store
+    monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "cache"))
+    for name in ("config.yaml", "checkpoint-00000004.pt"):
+        client.put_object(Bucket="box", Key=f"runs/working/{name}", Body=name.encode())
+    folder = remote.place_of("s3://box/runs/working")
+    running = RunFolder(folder)
+    running.hold()
+    mine = ("checkpoint-00000002.pt", "checkpoint-00000099.pt", ".writing-abcd.pt", "old.png", "config.yaml")
+    for name in mine:
+        (folder / name).write_text("newer")
+    with pytest.raises(FcosError, match="another run is writing into"):
+        begin_away("s3://box/runs/working", resume=True)
+    assert {p.name for p in folder.iterdir()} == {*mine, "run.lock"}
+    assert (folder / "config.yaml").read_text() == "newer"
+    running.release()
+    assert begin_away("s3://box/runs/working", resume=True) == folder
+    kept = {p.name for p in folder.iterdir() if not p.name.endswith(".fcos-stamp")}
+    assert kept == {"config.yaml", "checkpoint-00000004.pt", "checkpoint-00000099.pt", ".writing-abcd.pt"}
+    away = Away(folder, "s3://box/runs/working")
+    away.known()
+    away.push()
+    assert remote.names("s3://box/runs/working") == ["checkpoint-00000004.pt", "checkpoint-00000099.pt", "config.yaml"]
+
+
+def test_a_new_run_does_not_empty_the_folder_of_one_that_has_uploaded_nothing(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "cache"))
+    running = RunFolder(remote.place_of("s3://box/runs/new"))
+    running.hold()
+    with pytest.raises(FcosError, match="another run is writing into"):
+        begin_away("s3://box/runs/new", resume=False)
+    assert (running.path / "run.lock").is_file()
+    running.release()
+    assert not list(begin_away("s3://box/runs/new", resume=False).glob("*"))
 
 
 @pytest.mark.slow

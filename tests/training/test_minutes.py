@@ -1,6 +1,9 @@
 """Minutes in: the rules by hand-worked cases, the clock under made times, the plan as a command, and the resume."""
 
+import os
 import shlex
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -29,6 +32,7 @@ from fcos.training.planning.plan import (
     batch_for,
     cache_for,
     command,
+    ending,
     flips_for,
     in_memory,
     make_plan,
@@ -135,10 +139,23 @@ def test_a_damaged_deadline_is_seen(broken):
 
 
 def test_a_process_knows_its_age():
-    age = process_age()
-    assert 0 < age < 3600
-    time.sleep(0.05)
-    assert process_age() >= age
+    """By ps, which asks the system too."""
+    code = "import time; time.sleep(1.2); from fcos.training.clock import process_age; print(process_age())"
+    began = time.monotonic()
+    age = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 1.2 <= age <= time.monotonic() - began + 0.02
+
+
+@pytest.mark.parametrize(("up", "believed"), [(130.0, 30.0), (40.0, None), (1e6, None), (None, None)])
+def test_a_container_that_counts_its_own_time_tells_no_age(tmp_path, monkeypatch, up, believed):
+    """The process began 100 s after the start of the host and has computed for 3 s."""
+    monkeypatch.setattr("fcos.training.clock.time.process_time", lambda: 3.0)
+    (tmp_path / "self").mkdir()
+    fields = [*["0"] * 19, str(100 * os.sysconf("SC_CLK_TCK")), "0"]
+    (tmp_path / "self" / "stat").write_text(f"7 (a (b) c) {' '.join(fields)}")
+    if up is not None:
+        (tmp_path / "uptime").write_text(f"{up} 1.0")
+    assert process_age(tmp_path) == pytest.approx(3.0 if believed is None else believed)
 
 
 def test_timing_steps_ends_on_a_busy_machine():
@@ -513,6 +530,34 @@ def test_evaluations_that_the_user_asks_for_are_in_the_time(every):
     assert 0.95 * 600 < steps * 0.5 + plan.tail + looks * 87 * 0.05 <= 600
     assert "train.eval_every" not in plan.settings
     assert [c.value for c in plan.choices if c.name == "judged"] == [f"{-(-looks // 1):.0f} times"]
+
+
+@pytest.mark.parametrize("seconds", range(440, 1300, 20))
+def test_a_run_is_judged_as_often_as_its_plan_says(seconds):
+    """Counted over its steps: at the end, and after epochs whose number `train.eval_every` divides; an epoch of 205
+    images by 4 has 52 steps."""
+    plan = make_plan(CELLS, Pace(0.5, 0.05, 4, 320), seconds, CHOSEN, {})
+    steps, every = plan.settings["train.iterations"], plan.settings["train.eval_every"]
+    looks = sum(done == steps or (every > 0 and done % (52 * every) == 0) for done in range(1, steps + 1))
+    told = "once, at the end" if looks == 1 else f"{looks} times"
+    assert [c.value for c in plan.choices if c.name == "judged"] == [told]
+    assert looks <= 5
+
+
+def test_the_end_has_time_for_many_images_to_judge_by():
+    """3,000 images of 60 detections took 25 s of one core after the last step, beside the 0.05 s of each detecting."""
+    few, many = (ending(replace(CELLS, judged=n), Pace(0.5, 0.05, 4, 320)) for n in (0, 3000))
+    assert many - few >= 3000 * 0.05 + 24
+
+
+def test_a_batch_by_the_memory_is_planned_with(tmp_path):
+    """`train.batch=auto`, whose number is not known before the network is there; a part of the steps is timed."""
+    data = open_splits(make_shapes(tmp_path / "shapes", {"train": 12}))
+    config = tiny_config(train={"batch": "auto"})
+    wish = minutes.Wish(Budget(0.5, time.monotonic()), {}, None, "cpu", "none")
+    pace = minutes.measure(config, data, wish, brief=True)
+    assert pace.batch > 0
+    assert pace.image == pytest.approx(pace.step / pace.batch)
 
 
 def test_a_size_that_the_user_asks_for_is_timed_as_it_will_be_learned(monkeypatch, tmp_path):

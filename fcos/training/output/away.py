@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from ...errors import FcosError
 from ...system import remote
-from ...system.files import files_below, scratch
+from ...system.files import files_below, half_written, scratch
+from .folder import alone
 
 _NOT_SENT = ("run.lock",)
 _STATE = "checkpoint-"
@@ -17,17 +19,27 @@ _STATE = "checkpoint-"
 
 def begin_away(url: str, resume: bool) -> Path:
     """The folder of this machine in which the run of `url` works. For a resume it holds what is in the store; a new run
-    begins empty. FcosError where the store has no such run, or one that is not to be resumed."""
-    there = remote.names(url)
+    begins empty. FcosError where the store has no such run, one that is not to be resumed, or where a process of this
+    machine works in that folder."""
+    there, folder = remote.names(url), remote.place_of(url)
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes of this machine
     if resume:
         if not there:
             raise FcosError(f"there is no run at {url}")
-        return remote.local(url)
+        newest = max((name for name in there if name.startswith(_STATE)), default="")
+
+        def stays(path: Path) -> bool:
+            """What a run has here and not in the store: its lock, and what it had no time to upload."""
+            newer = path.name.startswith(_STATE) and path.name > newest
+            return newer or path.name in _NOT_SENT or half_written(path)
+
+        with alone(folder, "run") if first else nullcontext():
+            return remote.local(url, stays=stays)
     if "config.yaml" in there:
         raise FcosError(f"{url} holds a run already; give another --out, or --resume it")
-    folder = remote.place_of(url)
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes of this machine
-        shutil.rmtree(folder, ignore_errors=True)
+    if first:
+        with alone(folder, "run"):
+            shutil.rmtree(folder, ignore_errors=True)
     return folder
 
 
@@ -61,8 +73,10 @@ class Away:
                 del self._sent[name]
 
     def known(self) -> None:
-        """What lies here is in the store already: a resume begins so."""
-        self._sent = dict(self._files())
+        """What lies here and in the store is the same: a resume begins so."""
+        if self.url is not None:
+            there = {url.removeprefix(self.url).lstrip("/") for url in remote.below(self.url)}
+            self._sent = {name: state for name, state in self._files() if name in there}
 
     def _files(self) -> Iterator[tuple[str, tuple[int, int]]]:
         for path in files_below(self.folder):

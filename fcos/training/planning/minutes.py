@@ -343,4 +343,4 @@ def measure(config: Config, data: Mapping[str, Dataset], wish: Wish, *, brief: b
                 image = (time.perf_counter() - began) / len(few["val"])
     # the first step warms up; a quarter of the others are quicker than this: the number of steps can only be lowered
     quick = float(np.quantile(times[1:], 0.25))
-    return rules.Pace(quick, image or quick / config.train.batch, trainer.config.train.batch, config.data.size)
+    return rules.Pace(quick, image or quick / trainer.config.train.batch, trainer.config.train.batch, config.data.size)

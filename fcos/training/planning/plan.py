@@ -23,6 +23,7 @@ MODELS = ("fcos-lite0", "fcos-lite1", "fcos-lite2")  # by the memory of a step a
 SMALLEST, _SMALLEST_AT = MODELS[0], 320  # and pixels of its input's shorter side
 _STEPS, _AT_LEAST = 300, 2.0  # steps and epochs that fcos-lite1 should have, small objects apart
 _BARE_STEPS = 1000  # and from ImageNet weights alone
+COUNTED = 0.008  # seconds of an image's scores, intervals and drawings: 3,000 of 60 detections, 25 s of one core
 CLOSING = 5.0  # seconds of drawing, writing the report and ending the process
 _FIT = 2.0  # seconds of one core in which a layer of a few classes is fitted to its rows; twice that for 20
 OFTEN = 25  # epochs from which on images would be learned by heart
@@ -293,8 +294,10 @@ def make_plan(
     else:
         looks = evaluations(facts, pace, seconds, epochs)
         steps -= math.ceil((looks - 1) * facts.judged * pace.image / pace.step)
-    epochs = steps * pace.batch / max(facts.images, 1)
     rounds = steps / max(math.ceil(facts.images / pace.batch), 1)  # as training counts epochs: the last batch is short
+    if not every:
+        every = math.ceil(rounds / looks)
+        looks = math.ceil(rounds / every)
     size, flips = pace.size, flips_for(facts)
     mixing, mixed = mixing_for(rounds, "tile" not in chosen and "data.mosaic" not in given)
     settings: Settings = {
@@ -302,7 +305,7 @@ def make_plan(
         "train.iterations": steps,
         "train.warmup": min(100, max(5, steps // 10)),
         "train.ema": 0.998 if steps >= 1500 else round(max(0.9, 1 - 3 / steps), 4),
-        "train.eval_every": max(1, round(epochs / looks)) if looks > 1 else 0,
+        "train.eval_every": every if looks > 1 else 0,
         "train.val_loss": False,
         **sides(size),
         **({"data.tile": int(chosen["tile"].value)} if "tile" in chosen else {}),
@@ -352,7 +355,7 @@ def sides(size: int) -> Settings:
 def ending(facts: Facts, pace: Pace) -> float:
     """Seconds after the last step: judging, intervals, drawings, the report, the end of the process. A third more than
     measured, since nothing can be taken back by then."""
-    return 1.3 * facts.judged * pace.image + CLOSING + 20 * pace.image
+    return facts.judged * (1.3 * pace.image + COUNTED) + CLOSING + 20 * pace.image
 
 
 def evaluations(facts: Facts, pace: Pace, seconds: float, epochs: float) -> int:
