@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,21 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     for part in reversed(path):
         nested = {part: nested}
     return nested
+
+
+def as_words(settings: object) -> tuple[str, ...]:
+    """Settings as "section.key=value" each: of one such text, of {"decode.nms_iou": 0.5} or {"decode": {...}}, or of
+    several of these; ConfigError for anything else."""
+    if isinstance(settings, str):
+        return (settings,)
+    if isinstance(settings, Mapping):
+        told: dict[str, object] = {}
+        for key, value in settings.items():
+            told |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
+        return tuple(f"{key}={json.dumps(value, default=str)}" for key, value in told.items())
+    if not isinstance(settings, Sequence):
+        raise ConfigError(f'settings are texts, as in ["decode.nms_iou=0.5"], or a mapping, not {settings!r}')
+    return tuple(word for one in settings for word in as_words(one))
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:

@@ -411,6 +411,9 @@ class Config(Section):
         data = self.model_dump()
         nested: list[dict[str, Any]] = []
         for change in changes:
+            if not isinstance(change, str | dict):
+                words = """give "train.lr=0.01" or {"train.lr": 0.01}"""
+                raise ConfigError(f"{source}: {change!r} is no change of settings; {words}")
             nested += [parse_assignment(change)] if isinstance(change, str) else starmap(nest, change.items())
         for change in nested:
             merge(data, change, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,6 +16,8 @@ from ..boxes import iou, nms
 from ..decode import Candidates, finish, select, trim
 from ..detections import as_png
 from ..inference.detector import Detector
+from ..inference.load import load
+from ..inference.scores import Scores, lowest
 from ..inference.sources import Source, load_source, name_of
 from ..show.draw import Marks, draw_boxes, level_color, sheet
 from ..system.terminal import json_ready, table
@@ -116,17 +119,19 @@ class Explanation:
         return np.concatenate([maps, _scale(maps.shape[1], cell)])
 
 
-def explain(detector: Detector, source: Source, score: float | None = None) -> Explanation:
-    """Why `detector` finds what it finds in one image; detections below `score` are left out (None: what
-    `fcos predict` leaves out). Scores are the network's own, class x centerness, also where the detector calibrates
-    them.
+def explain(detector: Detector | str | Path, source: Source, score: Scores | None = None) -> Explanation:
+    """Why `detector`, or that of a name, run folder or file, finds what it finds in one image. Detections below
+    `score`, which is as of `Detector`, are left out (None: what `fcos predict` leaves out). Scores are the network's
+    own, class x centerness, also where the detector calibrates them.
 
     >>> story = fcos.explain(fcos.load("fcos-lite0", device="cpu"), "photo.jpg").stories[0]
     >>> story.label, story.level, story.score > 0.5
     ('cat', 'P5', True)
     """
+    if not isinstance(detector, Detector):
+        detector = load(detector, runtime="own")
     detector = uncalibrated(detector)
-    score = detector.shown if score is None else score
+    least = lowest(score, detector.classes, detector.shown)
     image = load_source(source)
     raw = Raw(detector, image)
     cfg, points = detector.config.decode, raw.points
@@ -137,7 +142,7 @@ def explain(detector: Detector, source: Source, score: float | None = None) -> E
     silencer = who_silenced(boxes, labels, kept, cfg.nms, cfg.nms_iou)
     kept, kept_scores = kept[: cfg.max_detections], kept_scores[: cfg.max_detections]
     final, shown = finish(candidates, kept, kept_scores, raw.size, cfg)
-    chosen = final.scores >= score
+    chosen = final.scores >= (least[final.labels] if isinstance(least, Tensor) else least)
     final, shown = final[chosen], shown[chosen]
     xy, level = points.xy.cpu(), points.level.cpu()
     names, scale = detector.classes.names, raw.ratio

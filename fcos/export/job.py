@@ -49,7 +49,7 @@ class ExportOptions(TypedDict, total=False):
 
     format: str | None
     dynamic: str | None
-    size: str | None
+    size: str | int | tuple[int, int] | None
     nms: bool
     dtype: str | None
     calibrate: str | Path | None
@@ -173,8 +173,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
         match_classes(reference.classes, dataset.classes)  # before minutes of writing
     network: Any = reference.network
     started = time.perf_counter()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as folder:
+    with _beside(out) as folder:
         draft = Path(folder) / out.name
         say(f"{name}: writing {chosen.name}, {about.dtype}, to {out}")
         with _full_disk(Path(folder), out), ticking(lambda so_far: say(f"still writing, {so_far}")):
@@ -193,12 +192,23 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     return Result(where, size, seconds, about, chosen.name, report, wrong)
 
 
+def _beside(out: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder beside `out`, to write in; FcosError where there can be none."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-")
+    except OSError as error:
+        raise FcosError(f"cannot write {out}: {out.parent}: {error.strerror or error}") from error
+
+
 def _target(job: Job, chosen: Format, name: str) -> Path:
     """Where to write; ModelError for a name that is not of the format, or a folder that holds something else."""
     if chosen.suffix:
         out = (job.out or Path(name + chosen.suffix)).expanduser()
         if out.suffix.lower() != chosen.suffix:
-            raise ModelError(f"{out} must end in {chosen.suffix} for --format {chosen.name}")
+            suffixes = ", ".join(f.suffix for f in FORMATS.values() if f.suffix)
+            other = "" if job.format is not None else f"; other formats end in one of {suffixes}"
+            raise ModelError(f"{out} must end in {chosen.suffix} for --format {chosen.name}{other}")
         _check_free(out, chosen)
         return out
     out = (job.out or Path("model_repository") / name).expanduser()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..config import Config
 from ..data.images.reading import resize, resized_shape
 from ..decode import calibrated, decode
 from ..detections import Kept, Results
-from ..errors import ConfigError, ModelError, check_count
+from ..errors import ConfigError, ModelError, check_count, check_names
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
 from ..points import check_points, make_points, padded
@@ -26,7 +26,7 @@ from ..system.terminal import plural
 from ..types import Classes, Detections, Network, Points, class_names
 from .changeover import ChangeOver
 from .composite import OWN, Looks, compose
-from .scores import parse_scores, reached
+from .scores import Scores, lowest, of_classes, reached
 from .sources import Source, load_source, name_of
 from .views import parse_views
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from .video import Frame, VideoSource
 
 S = TypeVar("S", bound="Source")
-Scores: TypeAlias = "float | str | Mapping[str, float]"  # the lowest of all classes, or by class
 Sources: TypeAlias = "list[S] | tuple[S, ...]"
 
 
@@ -107,14 +106,27 @@ class Detector:
     def export(self, out: str | Path, **options: Unpack[ExportOptions]) -> Result:
         """Write the model for another runtime, and check that it still detects the same.
 
-        `out` ends in .onnx, .xml (OpenVINO), .engine (TensorRT), .torchscript, .pte, .mlpackage or .tflite. Options,
-        as of `fcos export`: `dynamic`, `size`, `nms`, `dtype`, `calibrate`, `images`, `data`, `split`. Returns what was
-        written and how it compares. Raises ModelError where the file fails its check (it stays as OUT.rejected),
-        ConfigError for options that do not fit, MissingExtra.
-        """
-        from ..export.job import Job, run
+        `out` ends in .onnx, .xml (OpenVINO), .engine (TensorRT), .torchscript, .pte, .mlpackage, .tflite or .html (a
+        page that detects); `format="triton"` makes a folder of it. Other options, as of `fcos export`:
 
-        result = run(Job(self, out=Path(out), **options))
+        dynamic: "batch,size", "batch", "size" or "none", what the input leaves free.
+        size: the fixed input in pixels, "320x480", (320, 480) or 320.
+        nms: True to decode in the graph.
+        dtype: "fp32", "fp16" or "int8", which takes `calibrate`, the path of a data set, and `images`, how many of it.
+        data: the path of a data set to compare AP on, and its `split`.
+
+        Returns what was written and how it compares. Raises ModelError where the file fails its check (it stays as
+        OUT.rejected), ConfigError for options that do not fit, MissingExtra.
+        """
+        from ..export import job
+
+        check_names(options, job.ExportOptions.__annotations__, "Detector.export")
+        told: dict[str, Any] = {**options}
+        size = options.get("size")
+        if size is not None and not isinstance(size, str):
+            height, width = _pair((size, size) if isinstance(size, int) else size)
+            told["size"] = f"{height}x{width}"
+        result = job.run(job.Job(self, out=Path(out), **told))
         if result.wrong:
             raise ModelError(f"{result.file} was rejected: {'; '.join(result.wrong)}")
         return result
@@ -190,33 +202,35 @@ class Detector:
 
         Raises ImageError for what cannot be read as an image, ConfigError for a `tile` or `tta` that makes no sense.
         """
-        if isinstance(score, str | Mapping):
-            scores = parse_scores(score, self.classes, self.shown)
-            lowest = float(scores.min()) if len(scores) else 1.0
-            found = self(source, score=lowest, batch=batch, tile=tile, tta=tta)
+        least = lowest(score, self.classes, self.shown)
+        if isinstance(least, Tensor):
+            found = self(source, score=float(least.min()), batch=batch, tile=tile, tta=tta)
             if isinstance(found, Detections):
-                return reached(found, scores)
-            return Results(reached(one, scores) for one in found)
-        score = self.shown if score is None else score
-        if not 0 <= score <= 1:
-            raise ConfigError(f"score={score}: give a number from 0 to 1")
+                return reached(found, least)
+            return Results(reached(one, least) for one in found)
         check_count("batch", batch)
         looks = Looks(tile, views=parse_views(tta))
         if isinstance(source, list | tuple):
-            return Results(self._remembering(list(source), score, batch, looks))
-        return self._remembering([source], score, 1, looks)[0]
+            return Results(self._remembering(list(source), least, batch, looks))
+        return self._remembering([source], least, 1, looks)[0]
 
     def stream(
-        self, source: VideoSource, *, every: int = 1, batch: int = 1, score: float | None = None
+        self, source: VideoSource, *, every: int = 1, batch: int = 1, score: Scores | None = None
     ) -> Iterator[Frame]:
         """Frames of a video file, camera (a number), stream (an address) or any iterable of uint8 [H,W,3] RGB arrays,
-        with their detections: `Frame(index, time, image, detections)`. `every` N: each Nth frame only. A live source
-        gives its newest frame, a file every one. Raises VideoError for what cannot be opened."""
+        PIL images or tensors, with their detections: `Frame(index, time, image, detections)`. `score`: as of a call.
+        `every` N: each Nth frame only. A live source gives its newest frame, a file every one. Raises VideoError for
+        what cannot be opened."""
         from .video import Reader
         from .video_stream import stream
 
+        check_count("every", every)
+        check_count("batch", batch)
+        least = lowest(score, self.classes, self.shown)
         with Reader(source) as reader:
-            for frame in stream(compose((self,), Looks(OWN)), reader, every=every, batch=batch, score=score):
+            first = float(least.min()) if isinstance(least, Tensor) else least
+            frames = stream(compose((self,), Looks(OWN)), reader, every=every, batch=batch, score=first)
+            for frame in of_classes(frames, least) if isinstance(least, Tensor) else frames:
                 if frame.detections is not None:
                     yield frame
 

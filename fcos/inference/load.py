@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
+from ..changes import as_words
 from ..config import Config
 from ..errors import ModelError, check_names, require
 from ..export.about import DTYPES, Dtype
@@ -31,6 +32,7 @@ from .graphs import Origin
 if TYPE_CHECKING:
     from ..network.model import FCOS
 
+Overrides: TypeAlias = "str | Mapping[str, object] | Sequence[str | Mapping[str, object]]"
 RUNTIMES = ("auto", "own", "torch", "compile", *ON_THE_FLY)
 LANED = ("auto", "own", "torch", *OWN_THREADS)  # several images may be in them at once, on a CPU
 
@@ -46,12 +48,12 @@ class Placing(TypedDict, total=False):
     trust: bool
 
 
-def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **placing: Unpack[Placing]) -> Detector:
+def load(name: str | Path = "fcos-lite0", *, overrides: Overrides = (), **placing: Unpack[Placing]) -> Detector:
     """A Detector by model name, run folder or file, checkpoint or exported.
 
     Args:
         name: a name of `fcos models`, a run folder, a file, or hf://owner/name.
-        overrides: settings such as "decode.nms_iou=0.5".
+        overrides: settings such as ["decode.nms_iou=0.5"] or {"decode.nms_iou": 0.5}.
         device: auto (CUDA, MPS, CPU, in this order), cpu, cuda, cuda:1, mps.
         runtime: torch, compile, onnx, openvino, tensorrt, or auto: the fastest that is installed and keeps the
             detections. An exported file runs in its own runtime. Left out, a checkpoint runs in a graph that an
@@ -74,6 +76,7 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
     Detector(fcos-lite0, 20 classes, torch fp32 on cpu)
     """
     check_names(placing, Placing.__annotations__, "fcos.load")
+    changes = as_words(overrides)
     runtime, dtype, lanes = placing.get("runtime"), placing.get("dtype"), placing.get("lanes", 1)
     dtype = None if dtype == "auto" else dtype
     _check_choice("runtime", runtime, RUNTIMES)
@@ -98,8 +101,8 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Sequence[str] = (), **pl
     place = Placement(device, runtime or "torch", dtype or "fp32", threads, lanes)
     if kind is not None:
         place = replace(place, dtype=dtype or own_placement(path).dtype)
-        return _around(open_runtime(path, place, overrides), place)
-    return _of_checkpoint(Origin(path.absolute(), tuple(overrides)), place, runtime, dtype)
+        return _around(open_runtime(path, place, changes), place)
+    return _of_checkpoint(Origin(path.absolute(), changes), place, runtime, dtype)
 
 
 def fastest() -> str | None:
@@ -108,7 +111,7 @@ def fastest() -> str | None:
 
 
 def load_together(
-    names: Sequence[str | Path], looks: Looks = Looks(), *, overrides: Sequence[str] = (), **placing: Unpack[Placing]
+    names: Sequence[str | Path], looks: Looks = Looks(), *, overrides: Overrides = (), **placing: Unpack[Placing]
 ) -> Detector | Composite:
     """Models that look together, in several ways: each as `load` reads it, the detector itself where nothing more is
     asked for. The first one's classes and settings of decoding count; the others must know the same classes."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from ..errors import FcosError, did_you_mean
+from ..errors import ConfigError, FcosError, did_you_mean
 from ..system.names import UNKNOWN, find_class
 from ..system.readers import TEXT_LIMIT, read_json
 from ..system.terminal import some
@@ -18,6 +18,7 @@ from ..types import Classes, Detections
 if TYPE_CHECKING:
     from .video import Frame
 
+Scores: TypeAlias = "float | str | Mapping[str, float]"  # the lowest of all classes, or by class
 _NEVER = 2.0  # a score that no detection has
 
 
@@ -51,6 +52,19 @@ def parse_scores(text: str | Mapping[str, object], classes: Classes, default: fl
             raise FcosError(f"--score: {value!r}{of} is no score in 0..1; write 0.4, person=0.5,dog=0.2 or FILE.json")
     other = scores.get("", default)
     return torch.tensor([scores.get(name, other) for name in classes.names], dtype=torch.float32)
+
+
+def lowest(score: Scores | None, classes: Classes, shown: float) -> float | Tensor:
+    """The lowest score of all classes, 0..1, or of each [C], `shown` where none is given. FcosError for others."""
+    if isinstance(score, str | Mapping):
+        return parse_scores(score, classes, shown)
+    try:
+        number = float(shown if score is None else score)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise ConfigError(f"score={score!r}: give a number from 0 to 1")
+    return number
 
 
 def only(scores: Tensor, text: str, classes: Classes) -> Tensor:

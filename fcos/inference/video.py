@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from ..data.images import gif
 from ..data.images.reading import SUFFIXES as PICTURES
@@ -27,7 +29,7 @@ from ..system.files import file_name
 from ..system.readers import open_file
 from ..system.remote import is_remote
 from ..types import Detections
-from .sources import expanded
+from .sources import expanded, load_source
 
 Pixels = NDArray[np.uint8]
 SUFFIXES = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".gif"))
@@ -38,7 +40,7 @@ _TIME, _RATE, _COUNT = 0, 5, 7  # cv2.CAP_PROP_POS_MSEC, _FPS, _FRAME_COUNT, wit
 _USUAL_RATE = 25.0  # frames a second where a source does not say
 _NOTHING = np.zeros((0, 0, 3), np.uint8)
 
-VideoSource = str | os.PathLike[str] | int | Iterable[Pixels]
+VideoSource = str | os.PathLike[str] | int | Iterable["Pixels | Image.Image | Tensor"]
 
 
 class VideoError(FcosError):
@@ -126,7 +128,7 @@ class Reader:
             self.info = VideoInfo(
                 rate if 0 < rate < 1000 else _USUAL_RATE, 0 if live else max(0, int(min(count, 1e9))), live
             )
-            self._arrays: Iterator[Pixels] | None = None
+            self._arrays: Iterator[object] | None = None
         else:
             self._name, self._open, self._capture = "frames", None, None
             self._arrays = iter(source)
@@ -270,7 +272,10 @@ def check_name(path: str) -> None:
         raise VideoError(f"{path!a} is not UTF-8, and OpenCV cannot open such a name; rename it") from None
 
 
-def _checked(image: Pixels) -> Pixels:
+def _checked(image: object) -> Pixels:
+    """A frame of the caller's: an array of pixels as they are, a PIL image or tensor as any image."""
+    if isinstance(image, Image.Image | Tensor):
+        return load_source(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ImageError(f"a frame must be uint8 [H,W,3] RGB, not {got}")

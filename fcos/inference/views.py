@@ -46,6 +46,8 @@ def parse_views(text: str) -> tuple[View, ...]:
 
     ConfigError for anything else.
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"--tta {text!r}: write flip, scales, or both: flip,0.8,1.2")
     flip, scales = False, [1.0]
     for word in (part.strip() for part in text.split(",")):
         if word in ("flip", ""):

@@ -3,6 +3,7 @@ safetensors with the config inside."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ _WEIGHTS = ("best.safetensors", "last.safetensors")  # of a run folder, the firs
 def find_weights(name: str | Path) -> Path:
     """The weights file behind a model name, an hf:// repository, a run folder or a path, downloaded where that is
     needed; ModelError that says what to do."""
+    if not isinstance(name, str | os.PathLike):
+        raise ModelError(f"a model is a name, a run folder or a file, not {type(name).__name__}")
     if isinstance(name, str) and not name.strip():
         raise ModelError("an empty name was given for a model")
     if str(name).startswith("hf:/"):

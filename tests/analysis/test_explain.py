@@ -16,12 +16,24 @@ from fcos.analysis.explain_tiles import explain_tiles
 from fcos.analysis.misses import STAGES, gallery, miss_study
 from fcos.analysis.scan import scan
 from fcos.analysis.tide import tide
-from fcos.errors import ConfigError, ImageError
+from fcos.errors import ConfigError, ImageError, ModelError
 from fcos.inference.composite import Composite, Looks
 from fcos.inference.detector import Detector
 from fcos.inference.tiles import Tiling, parse_tile
 from fcos.network import weights
 from fcos.types import Classes, Detections
+
+
+def test_a_model_may_be_named(tmp_path):
+    torch.manual_seed(0)
+    config = tiny_config(decode={"threshold": 0.0, "max_detections": 5})
+    network = weights.build(config, len(NAMES))
+    file = weights.save(tmp_path / "best.safetensors", network.state_dict(), config, Classes(NAMES))
+    expected = explain(Detector(network.eval(), config, Classes(NAMES)), GREY, score=0)
+    for name in (file, str(file), tmp_path):
+        assert_same_detections(explain(name, GREY, score=0).detections, expected.detections)
+    with pytest.raises(ModelError, match="no model called"):
+        explain("fcos-lite9", GREY)
 
 
 def test_the_story_of_two_boxes():
@@ -33,6 +45,10 @@ def test_the_story_of_two_boxes():
     ]
     story = explain(detector(rows), GREY, score=0.3)
     assert [s.label for s in story.stories] == ["dog", "cat", "dog"]
+    assert [s.label for s in explain(detector(rows), GREY, {"dog": 0.8, "cat": 0.7}).stories] == ["dog", "cat"]
+    for score in (2, -0.5, [0.5]):
+        with pytest.raises(ConfigError, match="give a number from 0 to 1"):
+            explain(detector(rows), GREY, score)
     cat = story.stories[1]
     assert cat.score == pytest.approx(0.72, abs=1e-4)  # sqrt(.81 * .64)
     assert (cat.probability, cat.centerness) == (pytest.approx(0.81, abs=1e-5), pytest.approx(0.64, abs=1e-5))

@@ -18,7 +18,7 @@ from processes import small_disk
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos.decode import decode
-from fcos.errors import DataError, FcosError, MissingExtra, ModelError
+from fcos.errors import ConfigError, DataError, FcosError, MissingExtra, ModelError
 from fcos.export import check, graph
 from fcos.export.about import About
 from fcos.export.job import Job, Result, run
@@ -389,8 +389,23 @@ def test_a_detector_exports_itself(work, tmp_path, monkeypatch):
         same(found, one)
     with pytest.raises(ModelError, match="load it in torch"):
         exported.export(tmp_path / "again.torchscript")
-    with pytest.raises(FcosError, match=r"must end in \.onnx"):
+    with pytest.raises(FcosError, match=r"must end in \.onnx for --format onnx; other formats end in one of .*\.html"):
         detector.export(tmp_path / "m.txt")
+    for options, line in (
+        ({"sise": 64}, "Detector.export has no option 'sise'; did you mean size"),
+        ({"size": 0}, "give .height, width. in pixels"),
+        ({"size": (64,)}, "give .height, width. in pixels"),
+        ({"size": 64.5}, "give .height, width. in pixels"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            detector.export(tmp_path / "m.torchscript", **options)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FcosError, match=r"cannot write .*file.m\.torchscript: .*file: "):
+        detector.export(tmp_path / "file" / "m.torchscript")
+    for size, expected in (((64, 96), (64, 96)), (64, (64, 64))):
+        assert (
+            load(detector.export(tmp_path / "n.torchscript", size=size).file, device="cpu", trust=True).size == expected
+        )
     monkeypatch.setattr(check, "LIMITS", {**check.LIMITS, "fp32": (-1.0, -1.0, 0.0)})
     with pytest.raises(ModelError, match="was rejected: scores differ"):
         detector.export(tmp_path / "bad.torchscript", size="64x96")

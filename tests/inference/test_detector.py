@@ -169,6 +169,46 @@ def test_several_images_are_one_table_and_one_list_of_results():
     assert len(Results().to_pandas()) == 0
 
 
+def test_a_stream_takes_scores_as_a_call_does(detector, image):
+    other = image[::-1].copy()
+    for score in (None, 0, 0.505, {NAMES[0]: 0.505}, f"1,{NAMES[1]}=0.5"):
+        streamed = [frame.detections for frame in detector.stream([image, Image.fromarray(other)], score=score)]
+        called = [detector(one, score=score) for one in (image, other)]
+        assert all(torch.equal(a.boxes, b.boxes) for a, b in zip(streamed, called, strict=True))
+    assert len(streamed[0]) < len(detector(image, score=0))
+
+
+def test_several_images_in_one_array_are_told(detector, image):
+    for several in (np.stack([image, image]), torch.from_numpy(np.stack([image, image])).permute(0, 3, 1, 2)):
+        with pytest.raises(ImageError, match="are 2 images; give them one by one, as a list"):
+            detector(several)
+        assert len(detector([*several])) == 2
+
+
+def test_settings_around_a_model_are_taken_in_every_form(detector, tmp_path):
+    file = weights.save(tmp_path / "w.safetensors", detector.network.state_dict(), detector.config, Classes(NAMES))
+    for overrides in (
+        "decode.nms_iou=0.25", ["decode.nms_iou=0.25"], {"decode.nms_iou": 0.25}, {"decode": {"nms_iou": 0.25}},
+        [{"decode": {"nms_iou": 0.25}}],
+    ):  # fmt: skip
+        model = load(file, overrides=overrides, device="cpu", runtime="torch")
+        assert model.config.decode.nms_iou == 0.25
+    chosen = {
+        "data.train_sizes": (64, 96),
+        "data.classes": ["a, b", "1"],
+        "decode.calibrated": False,
+        "decode.shown": None,
+    }
+    config = load(file, overrides=chosen, device="cpu", runtime="torch").config
+    assert (config.data.train_sizes, config.data.classes) == ((64, 96), ("a, b", "1"))
+    assert config.decode.shown is None
+    for wrong in (3, [3]):
+        with pytest.raises(ConfigError, match="or a mapping, not 3"):
+            load(file, overrides=wrong)
+    with pytest.raises(ModelError, match="a name, a run folder or a file, not NoneType"):
+        load(None)
+
+
 def test_parts_that_do_not_fit_are_told(detector, tmp_path):
     assert detector.replace(classes=["a", "b"]).classes == Classes(("a", "b"))
     assert detector.replace(size=[64, 96]).size == (64, 96)
@@ -228,9 +268,21 @@ def test_default_types_of_the_caller_do_not_matter(detector, image):
     assert found == expected
 
 
-@pytest.mark.parametrize("wrong", [{"score": 2.0}, {"score": float("nan")}, {"batch": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"score": 2.0},
+        {"score": float("nan")},
+        {"score": [0.5]},
+        {"batch": 0},
+        {"batch": 2.5},
+        {"batch": "a"},
+        {"tta": True},
+        {"tta": ["flip"]},
+    ],
+)
 def test_numbers_out_of_range_are_told(detector, image, wrong):
-    with pytest.raises(ConfigError, match="give"):
+    with pytest.raises(ConfigError, match=r"give|write flip"):
         detector([image], **wrong)
     if "batch" in wrong:
         with pytest.raises(ConfigError, match="1 or more"):

@@ -122,8 +122,12 @@ def test_arrays_are_a_source_too():
     with Reader(picture(i) for i in range(5)) as reader:
         frames = list(stream(Counter(), reader))
     assert [int(f.detections.boxes[0, 0]) for f in frames] == list(range(5))
-    with pytest.raises(ImageError, match="a frame must be uint8"):
-        list(Reader([np.zeros((4, 4))]))
+    pixels = picture(3)
+    given = [pixels, Image.fromarray(pixels), torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(pixels)]
+    assert all(np.array_equal(frame.image, pixels) for frame in Reader(given))
+    for other in (np.zeros((4, 4)), "photo.jpg", 3):
+        with pytest.raises(ImageError, match="a frame must be uint8"):
+            list(Reader([other]))
 
 
 @pytest.mark.parametrize("batch", [1, 3])

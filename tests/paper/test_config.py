@@ -17,6 +17,9 @@ def test_every_preset_under_every_dialect(name, dialect):
 
 
 def test_later_sources_win(tmp_path):
+    for wrong in (3, None, [("data.size", 256)]):
+        with pytest.raises(ConfigError, match="is no change of settings; give"):
+            Config().override(wrong)
     file = tmp_path / "mine.yaml"
     file.write_text("train: {lr: 0.5, batch: 3}\ndecode: {nms_iou: 0.7}\n")
     config = resolve("fcos-lite0", ["train.lr=1e-4"], "mmdet", file)

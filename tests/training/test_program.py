@@ -58,6 +58,13 @@ def finished(shapes, tmp_path_factory):
     return result, told
 
 
+def test_what_cannot_be_called_is_told_at_once(shapes, tmp_path):
+    for name in ("on_step", "on_epoch"):
+        with pytest.raises(ConfigError, match=f"{name}=3 cannot be called"):
+            train(shapes, out=tmp_path / "run", **{name: 3})
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_path_gives_a_detector_with_its_numbers(shapes, finished):
     result, told = finished
     assert result.metrics.images == 10

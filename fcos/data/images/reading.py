@@ -93,6 +93,8 @@ def load_image(source: Any) -> np.ndarray:
         if first in (1, 3) or (first == 4 and last not in (1, 3, 4)):
             tensor = tensor.permute(1, 2, 0)
         source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if isinstance(source, np.ndarray) and source.ndim == 4:
+        raise ImageError(f"{list(source.shape)} are {len(source)} images; give them one by one, as a list: [*images]")
     if not isinstance(source, np.ndarray):
         raise ImageError(f"cannot take a {type(source).__name__} for an image; give a path, PIL image or array")
     return array_to_rgb(source)
