@@ -13,7 +13,7 @@ from ..data.classes import as_learned, as_seen, match_classes
 from ..data.dataset import Dataset, merge
 from ..data.duplicates import alike
 from ..data.open import open_dataset, open_splits
-from ..data.splits import ORDER, WORDS, draw_holdout, hold_out, parted, taught_splits, val_is_learned
+from ..data.splits import ORDER, WORDS, draw_holdout, hold_out, name_of, parted, taught_splits, val_is_learned
 from ..data.tree import DataSource
 from ..errors import DataError, did_you_mean
 from ..network.header import check_storable
@@ -99,7 +99,10 @@ def _parts(source: Source, config: Config, held: Sequence[str] | None, resumed: 
     if "val" in data:
         if source.holdout:
             raise DataError(f"--holdout is for data without a validation part; here that is {data['val'].root}")
-        return Chosen(data, lines=_learned_too(data["train"], data["val"]))
+        if held is not None:  # they were not learned from so far, and what judges may be changed back
+            there = {name_of(r) for r in data["train"].records}
+            data["train"] = hold_out(data["train"], there.intersection(held))[0]
+        return Chosen(data, None if held is None else list(held), _learned_too(data["train"], data["val"]))
     if held is not None:
         data["train"], data["val"] = hold_out(data["train"], held)
         return Chosen(data, list(held))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..data.dataset import Dataset
-from ..data.loading.loader import train_loader
+from ..data.loading.loader import one_line_for_lost_loaders, train_loader
 from ..data.loading.sampler import Sampler
 from ..data.tiles import tiled
 from ..errors import ConfigError, OtherProcess
@@ -179,7 +179,8 @@ class Trainer(Learner):
             with (
                 closing(Ahead(iter(batches), self.fabric.device)) as loader,
                 self.signals,
-                one_line_for_lost_peers(self.world, self.rank, self.folder.path),
+                one_line_for_lost_peers(self.world, self.rank, self.kept),
+                one_line_for_lost_loaders(go_on(self.kept)),
             ):
                 return self.steps(loader)
 
@@ -392,11 +393,11 @@ class Trainer(Learner):
         before, now = stored["config"]["train"], self.config.train
         same = (before["iterations"], before["epochs"]) == (now.iterations, now.epochs)
         if same and self.options.deadline is None:  # else made longer or shorter
-            self.total = min(stored.get("total", self.total), self.total)  # the time may have lowered it, nothing else
+            if stored.get("deadline"):  # which may have lowered the steps; else they go by the images that are there
+                self.total = min(stored.get("total", self.total), self.total)
+                self.deadline = Deadline.again(stored["deadline"], self.options.began)
             if (plain := stored.get("plain_from")) is not None and self.total < self.sampler.total_steps:
                 self.sampler.plain_from = min(plain, self.sampler.plain_from)
-            if stored.get("deadline"):
-                self.deadline = Deadline.again(stored["deadline"], self.options.began)
         self.step = stored["step"]
         self.judging.restore(stored)
         before = stored.get("val") or self.folder.val_hash()

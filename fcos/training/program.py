@@ -321,8 +321,7 @@ def _source_of(folder: Path, asked: _Asked) -> tuple[Source, list[str] | None]:
     val = stored.get("val") if val is None else val
     if val is None and stored.get("judged_by") is not None:
         raise DataError(f"the run in {folder} was judged by a Dataset of Python; pass it again, as val")
-    held: list[str] | None = stored.get("held_out") if val is None else None
-    return Source(data, val, split, strict=asked.strict), held
+    return Source(data, val, split, strict=asked.strict), stored.get("held_out")
 
 
 def _config(model: str | Config | None, settings: Settings, dialect: str | None, file: str | Path | None) -> Config:

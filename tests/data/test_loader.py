@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -252,6 +253,23 @@ def test_unreadable_images_are_replaced_and_named_once(dataset, tmp_path):
         with pytest.raises(ImageError, match="not an image") as error:
             list(train_loader(broken(dataset, range(11), tmp_path), config({"workers": 1})))
     assert "\n" not in str(error.value)
+
+
+def test_tiles_of_a_damaged_image_are_one_image(dataset, tmp_path):
+    """24 tiles of it in a row, then one that can be read; and twenty images that cannot be read are too many."""
+    damaged = broken(dataset, [4], tmp_path)
+    tile = replace(damaged.records[4], window=(0, 0, 20, 20), whole=damaged.records[4].size)
+    tiles = replace(damaged, records=(*[tile] * 24, damaged.records[5]))
+    with pytest.warns(UserWarning, match="broken4") as caught:
+        ids = {id for parts in train_loader(tiles, config()) for id in parts[0].ids}
+    assert len(caught) == 1
+    assert ids == set(range(25))
+    lost = [replace(damaged.records[4], path=tmp_path / f"none{k}.jpg") for k in range(20)]
+    steps = train_loader(replace(damaged, records=(*lost, damaged.records[5])), config())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ImageError):
+            list(steps)
 
 
 def test_evaluation_sees_every_image_once_and_unchanged(dataset, tmp_path):

@@ -106,6 +106,23 @@ def test_a_resume_with_another_val_is_remembered_and_begins_the_best_anew(shapes
     assert "other images" not in capsys.readouterr().err
 
 
+def test_what_was_held_out_is_not_learned_when_something_else_judges(tmp_path):
+    other = make_shapes(tmp_path / "other", {"val": 3}, seed=5)
+    out = tmp_path / "run"
+    shapes = make_shapes(tmp_path / "only train", {"train": 12})
+    train(shapes, model=tiny_config(), out=out, settings=STEPS, holdout=0.25, **QUIET)
+    begun = json.loads((out / "environment.json").read_text())
+    held = begun["sources"]["held_out"]
+    for steps in (4, 6):  # what judges is remembered, and so is what was held out
+        given = other if steps == 4 else None
+        train(out=out, val=given, resume=True, settings={"train.iterations": steps}, device="cpu", quiet=True)
+        now = json.loads((out / "environment.json").read_text())
+        assert now["sources"]["held_out"] == held
+        assert now["data"]["train"] == begun["data"]["train"]
+        assert now["data"]["train"]["images"] == 12 - len(held)
+        assert len(judged_by(out)) == 3
+
+
 def test_a_dataset_that_judged_is_not_another_one(shapes, tmp_path):
     val = open_splits(make_shapes(tmp_path / "other", {"val": 3}, seed=5))["val"]
     out = tmp_path / "run"

@@ -2,6 +2,10 @@
 
 import csv
 import math
+import multiprocessing
+import os
+import signal
+import time
 from contextlib import closing
 from dataclasses import replace
 
@@ -370,3 +374,34 @@ def test_a_checkpoint_of_other_values_is_one_line(tmp_path, key, value):
     torch.save({**state, key: value}, path)
     with pytest.raises(ModelError, match="it is no checkpoint of fcos train"):
         load_checkpoint(tmp_path / "run")
+
+
+def test_a_killed_loader_process_is_one_line(shapes, tmp_path):
+    """Whatever the program does when torch hears of it."""
+
+    def kill(step, report):
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+        time.sleep(0.2)  # the signal comes here
+
+    config = tiny_config(data={"workers": 1}, train={"iterations": 50})
+    with pytest.raises(FcosError, match=r"data\.workers=0 .*--shm-size.*fcos train --resume --out .*run") as lost:
+        Trainer(config, shapes, options(tmp_path / "run", on_step=kill)).run()
+    assert "\n" not in str(lost.value)
+
+
+def test_more_images_in_a_resume_are_more_steps(tmp_path):
+    """16 images by 4 are 4 steps, 24 are 6: two epochs end after 8 and 12."""
+    few, more = ({"train": open_splits(make_shapes(tmp_path / str(n), {"train": n}))["train"]} for n in (16, 24))
+    config = tiny_config(train={"epochs": 2, "save_every": 1})
+
+    class Enough(Exception):
+        pass
+
+    def stop(step, report):
+        if step == 3:
+            raise Enough
+
+    with pytest.raises(Enough):
+        Trainer(config, few, options(tmp_path / "run", on_step=stop)).run()
+    assert Trainer(config, more, options(tmp_path / "run", resume=True)).run().steps == 12

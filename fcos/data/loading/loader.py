@@ -7,6 +7,8 @@ import os
 import signal
 import warnings
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -27,6 +29,7 @@ from .cache import Reader
 from .sampler import IMAGE_STREAM, Sampler, Step, canvas
 
 _PREFETCH = 2  # items that each worker prepares in advance
+_TRIED = 20  # image files in a row, until training ends
 _GRACE = 10  # seconds that a worker lives on after SIGTERM
 SMALLEST_SIDE = 1e-3  # pixels; thinner boxes teach nothing and divide by zero
 
@@ -56,15 +59,23 @@ def load_sample(dataset: Dataset, reader: Reader, index: int) -> Sample:
 
 
 def _load_or_next(dataset: Dataset, reader: Reader, index: int, failures: _Failures) -> Sample:
-    """The record, or the next one that can be read: a blank image would teach that nothing is there."""
+    """The record, or the next one that can be read: a blank image would teach that nothing is there. Of an image that
+    cannot be read no further tile is tried."""
     last: ImageError | None = None
-    for step in range(min(len(dataset), 20)):
+    failed: set[Path | None] = set()
+    for step in range(len(dataset)):
         at = (index + step) % len(dataset)
+        path = dataset.records[at].path
+        if path in failed:
+            continue
         try:
             return load_sample(dataset, reader, at)
         except ImageError as error:
-            failures.add(error, dataset.records[at].path)
+            failures.add(error, path)
+            failed.add(path)
             last = error
+        if len(failed) == _TRIED:
+            break
     raise last or DataError(f"{dataset.root}: there are no images")
 
 
@@ -284,6 +295,21 @@ def eval_batches(dataset: Dataset, config: Config, batch: int = 1, *, rank: int 
     groups = [order[at : at + batch] for at in range(0, len(order), batch)]
     item_bytes = 3 * batch * config.data.size * config.data.max_size
     return Loader(_Groups(dataset, config, groups), range(rank, len(groups), world), config.data.workers, item_bytes)
+
+
+@contextmanager
+def one_line_for_lost_loaders(advice: str = "") -> Iterator[None]:
+    """Inside, the end of a loader process that something killed is FcosError. torch raises it wherever the program is,
+    by a signal. advice: to end the line with."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise FcosError(
+            "a process that loads images was killed, mostly because memory ran out; use less with data.workers=0 or a "
+            "smaller data.size, or give more (of shared memory: docker run --shm-size=2g)" + (advice and f"; {advice}")
+        ) from error
 
 
 def count_workers(wanted: int, item_bytes: int) -> int:
