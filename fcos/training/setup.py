@@ -15,7 +15,7 @@ from torch import Tensor
 from ..config import Config
 from ..errors import ConfigError, DeviceError
 from ..network import weights
-from ..network.backbones import load_backbone_weights
+from ..network.backbones import RANDOM, load_backbone_weights
 from ..network.folding import fold_frozen
 from ..network.model import FCOS
 from ..network.recompute import recompute
@@ -97,7 +97,7 @@ def initialise(network: FCOS, config: Config, classes: Classes, init: str | None
     if init == "backbone" and path is None:
         raise ConfigError(f"--init backbone: the package has no detector {config.name} with this backbone; give none")
     if init == "none" or (init is None and path is None):
-        return [load_backbone_weights(network.backbone, config.model)]
+        return [_of_backbone(network, config)]
     done, asked = [], init
     whole = init != "backbone"
     init = config.name if init is None or not whole else init
@@ -112,7 +112,7 @@ def initialise(network: FCOS, config: Config, classes: Classes, init: str | None
         state = {k: v for k, v in state.items() if k.startswith("backbone.")}
     if settings.model.backbone != config.model.backbone:  # tensors of the same name and shape, but of another backbone
         state = {k: v for k, v in state.items() if not k.startswith("backbone.")}
-        done.append(load_backbone_weights(network.backbone, config.model))
+        done.append(_of_backbone(network, config))
     shared: list[str] = []
     if whole and theirs.names != classes.names:  # the same number of other classes is no reason to keep their layer
         state, shared = _with_shared_classes(network, state, theirs, classes)
@@ -127,6 +127,14 @@ def initialise(network: FCOS, config: Config, classes: Classes, init: str | None
         more = f" and {len(shared) - 8} more" if len(shared) > 8 else ""
         done.append(f"it knows {len(shared)} of the {len(classes)} classes already: {', '.join(shared[:8])}{more}")
     return done
+
+
+def _of_backbone(network: FCOS, config: Config) -> str:
+    """Fill the backbone alone; the line says where stages stay random."""
+    line, stages = load_backbone_weights(network.backbone, config.model), config.train.freeze_stages
+    if line == RANDOM and stages:
+        line += f", and train.freeze_stages={stages} keeps {plural(stages, 'stage')} so; give train.freeze_stages=0"
+    return line
 
 
 # COCO's names beside VOC's, for the same objects.
