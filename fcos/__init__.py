@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .config import Config
     from .data.dataset import Dataset
     from .data.open import open_dataset
+    from .data.tree import DataSource
     from .errors import FcosError
     from .evaluation.program import compare, evaluate
     from .inference.detector import Detector
@@ -27,6 +28,7 @@ from .version import __version__
 _WHERE = {
     "Config": "config",
     "preset": "presets",
+    "DataSource": "data.tree",
     "Dataset": "data.dataset",
     "open_dataset": "data.open",
     "Detector": "inference.detector",
@@ -43,6 +45,7 @@ _ROOMS = ("labels",)  # whose functions are public: fcos.labels.check
 
 __all__ = [
     "Config",
+    "DataSource",
     "Dataset",
     "Detections",
     "Detector",

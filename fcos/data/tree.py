@@ -38,7 +38,12 @@ class DataSource:
     """Where a data set is, and what a person has said about how to read it.
 
     path: its file or folder. format: the name of a format, None to recognise it. images and labels: where the
-    images and the annotation files lie, None for below `path`.
+    images and the annotation files lie, None for below `path`. Texts become paths.
+
+    >>> from pathlib import Path
+    >>> source = fcos.DataSource(Path("my_data/instances.json"), format="coco", images=Path("my_data"))
+    >>> fcos.open_dataset(source)
+    Dataset(my_data/instances.json, all: 4 images, 3 classes, coco)
     """
 
     path: Path
@@ -48,8 +53,8 @@ class DataSource:
 
     def __post_init__(self) -> None:
         for place in ("path", "images", "labels"):
-            if (given := getattr(self, place)) is not None and is_remote(given):
-                object.__setattr__(self, place, local(given, DataError))
+            if (given := getattr(self, place)) is not None:
+                object.__setattr__(self, place, local(given, DataError) if is_remote(given) else Path(given))
 
     @staticmethod
     def of(path: str | Path | DataSource) -> DataSource:

@@ -110,6 +110,10 @@ def train(
     that says what to do: DataError, ConfigError, ModelError, DeviceError, MissingExtra; Stopped after Ctrl-C.
     """
     began = time.monotonic()
+    for name, given, kinds in (("model", model, Config | str | None), ("init", init, os.PathLike | str | None)):
+        if not isinstance(given, kinds):
+            other = "a preset, or a Config" if name == "model" else "a model, or its run folder or file"
+            raise ConfigError(f"{name} is a {type(given).__name__}; give the name of {other}")
     for name, callback in (("on_step", on_step), ("on_epoch", on_epoch)):
         if callback is not None and not callable(callback):
             raise ConfigError(f"{name}={callback!r} cannot be called; give a function")

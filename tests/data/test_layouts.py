@@ -610,3 +610,10 @@ def test_images_of_formats_that_are_not_read_are_told_of(tmp_path):
         assert len(open_dataset(tmp_path)) == 3
     with pytest.warns(ImageWarning, match=told):
         assert len(find_images([str(tmp_path)])) == 3
+
+
+def test_a_source_takes_its_folders_as_texts_too(tmp_path):
+    make_shapes(tmp_path, {"train": 2})
+    texts = DataSource(str(tmp_path), images=str(tmp_path / "images"))
+    assert texts == DataSource(tmp_path, images=tmp_path / "images")
+    assert len(open_dataset(texts)) == 2

@@ -21,6 +21,7 @@ from fcos.data.runs import judged_by
 from fcos.data.splits import name_of
 from fcos.errors import ConfigError, DataError, FcosError, MissingExtra
 from fcos.evaluation.program import evaluate
+from fcos.inference.detector import Detector
 from fcos.network import weights
 from fcos.presets import preset
 from fcos.training.clock import Deadline
@@ -62,6 +63,13 @@ def test_what_cannot_be_called_is_told_at_once(shapes, tmp_path):
     for name in ("on_step", "on_epoch"):
         with pytest.raises(ConfigError, match=f"{name}=3 cannot be called"):
             train(shapes, out=tmp_path / "run", **{name: 3})
+    detector = Detector(weights.build(tiny_config(), 2), tiny_config(), Classes(("a", "b")))
+    for name, line in (
+        ("model", "model is a Detector; give the name of a preset, or a Config"),
+        ("init", "init is a Detector; give the name of a model, or its run folder or file"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            train(shapes, out=tmp_path / "run", **{name: detector})
     assert not (tmp_path / "run").exists()
 
 
