@@ -6,9 +6,9 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..errors import DeviceError, ModelError, first_line, one_line
@@ -16,6 +16,7 @@ from ..errors import DeviceError, ModelError, first_line, one_line
 if TYPE_CHECKING:  # imported late: the command line asks for the cache folder, and --help and TAB cannot wait for torch
     import torch
 
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 MOST_THREADS = 512  # of one process: where the system has no room for them, libgomp ends it
 
 
@@ -40,22 +41,43 @@ def cpu_cores() -> int:
 UNKNOWN = 1 << 62  # bytes of free memory: let the allocation decide
 
 
-def free_memory() -> int:
-    """Bytes that this process may still take: of the machine, or of its container where that has a limit."""
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes that this process may still take: of the machine, or of the group of processes that it is in, such as a
+    container or a job, where one around it has a limit. root: of the file system that tells."""
     free = UNKNOWN
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+    with suppress(OSError, ValueError, IndexError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 free = int(line.split()[1]) * 1024
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            used = int((group / "memory.current").read_text()) - int(kept["inactive_file"])
-            free = min(free, int(limit) - used)
-    except (OSError, ValueError, KeyError):
-        pass
-    return free
+    return min([free, *map(_left_in, _groups(root))])
+
+
+def _groups(root: Path) -> list[Path]:
+    """The folders of the control groups that count this process's memory, of version 1 and 2, up to the outermost."""
+    found = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/memory"]  # a container sees its own at the top
+    with suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            if kinds and "memory" not in kinds.split(","):
+                continue
+            top, inner = found[bool(kinds)], PurePosixPath(path.lstrip("/"))
+            if ".." not in inner.parts:
+                found += [top / part for part in (inner, *inner.parents) if part.parts]
+    return found
+
+
+def _left_in(group: Path) -> int:
+    """Bytes until the limit of a control group; what files it could drop counts as free."""
+    for limit, used, kept in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with suppress(OSError, ValueError, KeyError):
+            most = (group / limit).read_text().strip()
+            if most != "max":
+                stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                return int(most) - int((group / used).read_text()) + int(stat[kept])
+    return UNKNOWN
 
 
 @contextmanager
@@ -174,10 +196,11 @@ def torch_threads(number: int) -> Iterator[None]:
 @contextmanager
 def usual_torch() -> Iterator[None]:
     """torch as training needs it, whatever the caller has set: gradients, numbers of 32 bits, tensors on the CPU unless
-    said otherwise."""
+    said otherwise. Afterwards all is as the caller had it, what `train.deterministic` has set too."""
     import torch
 
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    strict, cublas = torch.get_deterministic_debug_mode(), os.environ.get(CUBLAS)
     torch.set_default_dtype(torch.float32)
     if device.type != "cpu":  # each call of torch costs more where one is set
         torch.set_default_device("cpu")
@@ -188,3 +211,7 @@ def usual_torch() -> Iterator[None]:
         torch.set_default_dtype(dtype)
         if device.type != "cpu":
             torch.set_default_device(device)
+        if torch.get_deterministic_debug_mode() != strict:
+            torch.set_deterministic_debug_mode(strict)
+            os.environ.pop(CUBLAS, None)
+            os.environ.update({} if cublas is None else {CUBLAS: cublas})

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..changes import load_yaml
-from ..config import from_dict
+from ..config import Config, from_dict
 from ..data.dataset import Dataset
 from ..errors import ConfigError, DataError
 from ..evaluation.forecast import Between, Curve, fit, scatter
@@ -153,8 +153,15 @@ def unfinished(data: Mapping[str, Dataset], out: Path, minutes: float, options: 
 
 def _asked(data: Mapping[str, Dataset], minutes: float, options: Mapping[str, Any]) -> dict[str, Any]:
     """What two calls for one folder must agree in."""
-    told = {"model": options.get("model"), "settings": list(options.get("settings", ()))}  # as JSON gives it back
-    return {"minutes": minutes, **told, HASHES: data_hashes(data)}
+    model, config, settings = (options.get(key) for key in ("model", "config", "settings"))
+    told = {
+        "model": model.model_dump(mode="json") if isinstance(model, Config) else model,
+        "settings": dict(settings) if isinstance(settings, Mapping) else list(settings or ()),
+        "config": None if config is None else load_yaml(Path(config)),
+        **{key: None if options.get(key) is None else str(options[key]) for key in ("init", "dialect")},
+    }
+    as_read: dict[str, Any] = json.loads(json.dumps({"minutes": minutes, **told}, default=str))
+    return {**as_read, HASHES: data_hashes(data)}
 
 
 def _stored(out: Path) -> object:

@@ -24,6 +24,7 @@ from ..evaluation.uncertainty import Draws, intervals
 from ..network import weights
 from ..network.model import FCOS
 from ..system.environment import data_hash, environment
+from ..system.files import write_whole
 from ..system.machine import compiling
 from ..system.stop import Stopped, StopSignals, go_on
 from ..system.terminal import clock, plural
@@ -93,7 +94,7 @@ class Trainer(Learner):
         self.images = RunImages(self.folder, config, self.data)
         self.began = time.perf_counter()
         try:
-            with one_line_for_lost_peers(self.world, self.rank, self.folder.path):
+            with one_line_for_lost_peers(self.world, self.rank, self.kept):
                 together(self.folder.hold, self.world)
                 self.set_up()
         except BaseException:
@@ -159,6 +160,7 @@ class Trainer(Learner):
         def describe() -> None:
             self.saver.wait()  # a folder is a run once it holds a checkpoint
             self.folder.describe(config)
+            self.tell_command()
 
         together(describe, self.world)
 
@@ -367,6 +369,11 @@ class Trainer(Learner):
         """Seconds of the run, those before a resume included."""
         return self.seconds + time.perf_counter() - self.began
 
+    def tell_command(self) -> None:
+        """command.txt, by the steps that there are now."""
+        if self.first and self.options.equal is not None:
+            write_whole(self.folder.path / "command.txt", self.options.equal(self.total) + "\n")
+
     def begin(self, stored: Mapping[str, Any] | None) -> None:
         """Open the run folder, or go on from what is stored there."""
         if stored is None:
@@ -383,7 +390,7 @@ class Trainer(Learner):
                 f"{self.folder.path} is a run of {theirs}, not of {mine}: make that trainer again, with "
                 "RunOptions(out, resume=True)"
             )
-        for line in check_resumable(stored, self.config, self.classes, self.data_hash, self.folder.path):
+        for line in check_resumable(stored, self.config, self.classes, self.data_hash, self.kept):
             self.console.note(line)
         fill(self.network, stored["model"], stored["file"])
         if self.average is not None:
@@ -425,7 +432,7 @@ class Trainer(Learner):
         if metrics is not None:
             self.images.judged(detections, metrics)
         ending = Ending(
-            self.folder.path, self.step, self.elapsed(), metrics, interval,
+            self.options.url or self.folder.path, self.step, self.elapsed(), metrics, interval,
             worst(detections, self.data["val"], metrics) if metrics is not None else (), self.options.sources,
             self.deadline,
             outlook(self.folder.rows(), self.step, self.elapsed(), math.nan if interval is None else interval.error),
@@ -434,6 +441,7 @@ class Trainer(Learner):
         self.images.ending = ending
         self.draw(last=True)
         remove_checkpoints(self.folder.path, but=1 if self.config.train.keep == "resume" else 0)
+        self.tell_command()
         self.folder.finish(ending.to_dict())
         self.away.push()
         for line in ending.lines():

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,10 @@ from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError
 from ..presets import PRESETS, preset, resolve
 from ..system import remote
-from ..system.files import check_folder, is_there, real, write_whole
+from ..system.files import check_folder, is_there, real
 from ..system.machine import usual_torch
 from .clock import Budget, Deadline
-from .data import Chosen, Source, choose
+from .data import Chosen, Source, check_data, choose
 from .distributed import launched
 from .longer import lengthened
 from .loop import Trainer
@@ -130,6 +131,14 @@ def train(
         data, val, split, holdout, strict, quiet, model, settings, config, dialect, init, device, budget
     )  # fmt: skip
     ready = _resumed(asked, out, url) if resume else _begun(asked, out, url)
+
+    def equal(plan: Plan, steps: int) -> str:
+        told = {"init": ready.start.init, "config": config, "dialect": dialect}
+        words = data_words(ready.source, model or ready.config.name, told)
+        own = settled_by(model, None) if isinstance(model, Config) else {}
+        planned = {**own, **plan.settings, **given_settings(settings, None)}
+        return command(words, {**planned, "train.iterations": steps})
+
     options = RunOptions(
         out=ready.folder,
         init=ready.start.init,
@@ -145,19 +154,10 @@ def train(
         deadline=ready.deadline,
         url=url,
         began=began,
+        equal=None if ready.plan is None else partial(equal, ready.plan),
     )
     with closing(Trainer(ready.config, ready.chosen.data, options)) as trainer:
-        if ready.plan is None:
-            return trainer.run()
-        told = {"init": ready.start.init, "config": config, "dialect": dialect}
-        words = data_words(ready.source, model or ready.config.name, told)
-        own = settled_by(model, None) if isinstance(model, Config) else {}
-        equal = {**own, **ready.plan.settings, **given_settings(settings, None)}
-        file = ready.folder / "command.txt"
-        write_whole(file, command(words, equal) + "\n")
-        result = trainer.run()
-        write_whole(file, command(words, {**equal, "train.iterations": trainer.total}) + "\n")
-        return result
+        return trainer.run()
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,7 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     _check_apart(out, source)
     config = without_learned(config, given_settings(asked.settings, None))
     chosen = choose(source, config)
+    check_data(chosen.data)
     init = None if asked.init is None else str(asked.init)
     planned: Prepared | None = None
     if asked.budget is not None:

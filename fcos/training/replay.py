@@ -37,7 +37,7 @@ class Replay:
     losses: list[list[float]]
     recorded_norm: float
     grad_norm: float
-    weights: list[str]  # tensors that were not finite before the step
+    weights: list[str]  # parameters that were not finite before the step
     heaviest: tuple[str, float]  # the weight of largest magnitude among the finite ones
     first: str | None  # module whose output was the first that is not finite
     images: list[str]  # with predictions that are not finite
@@ -97,6 +97,7 @@ def replay(path: str | Path, device: str = "auto") -> Replay:
     config = from_dict(stored["config"], str(path)).override({"train": {"compile": False}})
     fabric = make_fabric(config, device, 1, 1)
     network = weights.build(config, len(stored["classes"]))
+    learned = {name for name, _ in network.named_parameters()}  # BatchNorm's statistics are of after the step
     network.load_state_dict(stored["model"])
     make_ready(network, config, fabric.device)
     model: Any = fabric.setup_module(network)
@@ -123,7 +124,7 @@ def replay(path: str | Path, device: str = "auto") -> Replay:
         losses=[[float(x) for x in part.losses] for part in parts],
         recorded_norm=stored["grad_norm"],
         grad_norm=float(torch.nn.utils.get_total_norm(list(gradients.values()))),
-        weights=[n for n, t in stored["model"].items() if not _finite(t)],
+        weights=[n for n, t in stored["model"].items() if n in learned and not _finite(t)],
         heaviest=max(
             ((n, float(p.detach().abs().nan_to_num(0.0, 0.0, 0.0).max())) for n, p in network.named_parameters()),
             key=lambda pair: pair[1],

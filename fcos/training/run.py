@@ -33,6 +33,7 @@ class RunOptions:
     done so far, and `on_epoch(epoch, metrics)` after every epoch, with those of its evaluation or None; both in the
     first process only. `deadline` ends the run in time, by fewer steps than the settings have. `url`: where the
     folder is kept, `out` being the copy that the run works in. `began`: `time.monotonic()` when it was asked for.
+    `equal(steps)`: the command that trains so many steps without a clock, for a run in a given time.
     """
 
     out: Path
@@ -49,6 +50,7 @@ class RunOptions:
     deadline: Deadline | None = None
     url: str | None = None
     began: float = field(default_factory=time.monotonic)
+    equal: Callable[[int], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..network.backbones import RANDOM, load_backbone_weights
 from ..network.folding import fold_frozen
 from ..network.model import FCOS
 from ..network.recompute import recompute
-from ..system.machine import pick_device, training_dtype
+from ..system.machine import CUBLAS, pick_device, training_dtype
 from ..system.terminal import plural
 from ..types import Classes
 from ..zoo.find import find_weights
@@ -29,8 +29,9 @@ from .optimizer import Average
 
 
 def be_deterministic() -> None:
-    """Let torch refuse operations whose result differs from run to run; cuBLAS needs its own word."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    """Let torch refuse operations whose result differs from run to run; cuBLAS needs its own word. `usual_torch` takes
+    both back."""
+    os.environ.setdefault(CUBLAS, ":4096:8")
     torch.use_deterministic_algorithms(True)
 
 

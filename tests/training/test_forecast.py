@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from tiny import fcos, make_shapes
+from tiny import fcos, make_shapes, tiny_config
 
 from fcos.data.open import open_splits
 from fcos.errors import ConfigError, DataError, FcosError
 from fcos.system.files import sources_kept
-from fcos.training.forecast import RUNS, Scored, forecast, measured
+from fcos.training.forecast import RUNS, Scored, forecast, measured, unfinished
 from fcos.training.output.folder import alone
 
 
@@ -91,6 +91,9 @@ def test_the_same_again_goes_on_where_it_stopped_and_does_nothing_twice(shapes, 
         ask(Runs(), minutes=20.0)
     with pytest.raises(ConfigError, match="other settings"):
         ask(Runs(), settings=["data.size=64"])
+    for changed in ({"init": "none"}, {"dialect": "original"}, {"model": tiny_config()}):
+        with pytest.raises(ConfigError, match=f"with other {next(iter(changed))}"):
+            ask(Runs(), **changed)
     monkeypatch.setattr("fcos.training.program.train", Runs())
     corrected = {**shapes, "val": shapes["val"].subset(range(7))}
     with pytest.raises(ConfigError, match="of other data: images or labels of val changed"):
@@ -99,6 +102,25 @@ def test_the_same_again_goes_on_where_it_stopped_and_does_nothing_twice(shapes, 
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="is not empty"):
         ask(Runs(), tmp_path / "mine")
+
+
+def test_settings_of_python_count_with_their_values(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr("fcos.training.program.train", Runs("images-40"))
+    (tmp_path / "a.yaml").write_text("train: {lr: 0.001}")
+    (tmp_path / "b.yaml").write_text("train: {lr: 0.002}")
+    asked = [
+        {"settings": {"data.train_sizes": (64, 96)}},
+        {"settings": {"data.train_sizes": (64,)}},
+        {"config": tmp_path / "a.yaml"},
+        {"config": tmp_path / "b.yaml"},
+        {"init": tmp_path},
+        {},
+    ]
+    for number, options in enumerate(asked):
+        out = tmp_path / f"out{number}"
+        with pytest.raises(KeyboardInterrupt):
+            forecast(shapes, out, 10.0, (15.0, 200), **options)
+        assert [unfinished(shapes, out, 10.0, other) for other in asked] == [k == number for k in range(len(asked))]
 
 
 def test_two_at_once_in_one_folder_are_refused(shapes, tmp_path):

@@ -15,11 +15,12 @@ from tiny import equal_states, learn, make_shapes, options, tiny_config
 
 from fcos.cli.common import sort_words
 from fcos.data.open import open_splits
-from fcos.errors import ConfigError
+from fcos.errors import ConfigError, DataError
 from fcos.presets import preset, resolve
 from fcos.training import clock
 from fcos.training.clock import Budget, Deadline, process_age
 from fcos.training.loop import Trainer
+from fcos.training.output.away import Away
 from fcos.training.output.checkpoint import load_checkpoint
 from fcos.training.planning import minutes
 from fcos.training.planning.facts import Facts, orientation
@@ -717,6 +718,9 @@ def test_a_run_by_the_clock(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(
         minutes, "measure", lambda config, data, wish, brief=False: Pace(0.3, 0.01, config.train.batch, 64)
     )
+    pushed = []
+    files = (tmp_path / "run").glob
+    monkeypatch.setattr(Away, "push", lambda self: pushed.extend(path.read_text() for path in files("command.txt")))
     data = make_shapes(tmp_path / "shapes", {"train": 12, "val": 3})
     config = tiny_config(train={"epochs": 30})
     given = {"data.size": 64, "data.max_size": 96, "data.train_sizes": [64], "data.color": 0.25}
@@ -731,6 +735,8 @@ def test_a_run_by_the_clock(tmp_path, monkeypatch, capfd):
     assert stored["config"]["data"]["color"] == 0.25
     words = shlex.split((tmp_path / "run" / "command.txt").read_text())
     assert f"train.iterations={result.steps}" in words
+    assert shlex.split(pushed[-1]) == words  # what a store holds
+    assert any(f"train.iterations={planned}" in shlex.split(told) for told in pushed)
     assert "data.color=0.25" in words
     assert result.metrics is not None
 
@@ -770,6 +776,12 @@ def test_one_minute_too_few_is_one_line_and_leaves_nothing(tmp_path, monkeypatch
     enough = float(str(refused.value).split("give ")[1].split(" minutes")[0])
     assert 40 * 3.0 / 60 < enough < 40 * 3.0 / 60 + 1  # the least number of steps, and half a minute around them
     assert not (tmp_path / "run").exists()
+
+
+def test_nothing_to_learn_from_is_told_before_the_plan(tmp_path):
+    train = open_splits(make_shapes(tmp_path / "shapes", {"train": 4}))["train"]
+    with pytest.raises(DataError, match="no boxes to learn from in the train split"):
+        learn(tiny_config(), {"train": train.subset([]), "val": train}, tmp_path / "run", minutes=1)
 
 
 class Scripted(Deadline):

@@ -53,6 +53,19 @@ def test_a_poisoned_weight_is_found(shapes, tmp_path, capsys, checkpointing):
     assert "first output not finite: head.class_logits" in text
 
 
+def test_statistics_that_the_step_itself_spoiled_are_not_to_blame(shapes, tmp_path):
+    """BatchNorm takes in what the poisoned weight gives before anybody looks at the loss."""
+    run = trainer(shapes, tmp_path / "run")
+    name, weight = next(iter(run.network.backbone.named_parameters()))
+    with torch.no_grad():
+        weight.view(-1)[0] = math.nan
+    with pytest.raises(NotFinite):
+        run.run()
+    file = tmp_path / "run" / "nan-00000000.pt"
+    assert any("running_mean" in key and value.isnan().any() for key, value in load_step(file)["model"].items())
+    assert replay(file, "cpu").weights == [f"backbone.{name}"]
+
+
 def test_the_file_holds_the_step_whole(shapes, tmp_path):
     run = trainer(shapes, tmp_path / "run")
     with torch.no_grad():

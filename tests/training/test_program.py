@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -236,6 +237,15 @@ def test_minutes_are_counted_from_the_shell_to_the_end(finished):
     ending = Ending(finished[0].folder, 8, 75.0, None, None, (), {}, deadline)
     assert ending.lines()[1] == "done after 2:40 of 3:00, 8 steps"
     assert replace(ending, deadline=None).lines()[1] == "done in 1:15, 8 steps"
+
+
+def test_a_run_in_a_store_names_its_place_there(finished):
+    m = replace(finished[0].metrics, ap=0.0, ap50=0.0, ap75=0.0)
+    lines = Ending("s3://box/runs/mine", 8, 1.0, m, None, (), {"data": "/d"}).lines()
+    assert any("fcos train --resume --out s3://box/runs/mine " in line for line in lines)
+    assert "report:   s3://box/runs/mine/report.html" in lines
+    assert "detect:   fcos predict IMAGE --model s3://box/runs/mine" in lines
+    assert not any("fcos eval" in line for line in lines)  # which takes a run of this machine
 
 
 def test_classes_whose_best_score_is_another_are_named(finished):
@@ -523,6 +533,19 @@ def test_training_computes_in_32_bits_whatever_its_caller_prefers(shapes, tmp_pa
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_a_run_that_is_the_same_each_time_leaves_torch_as_it_was(shapes, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    inside = []
+    settings = {"train.iterations": 1, "train.deterministic": True}
+    learn(
+        tiny_config(), shapes, tmp_path / "run", settings=settings,
+        on_step=lambda *_: inside.append(torch.are_deterministic_algorithms_enabled()),
+    )  # fmt: skip
+    assert inside == [True]
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
 
 
 def test_a_run_does_not_lie_right_in_its_data(shapes):

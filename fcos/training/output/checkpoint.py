@@ -123,9 +123,9 @@ def fill(network: nn.Module, state: Mapping[str, torch.Tensor], file: str) -> No
 
 
 def check_resumable(
-    stored: Mapping[str, Any], config: Config, classes: Classes, data_hash: str, folder: Path
+    stored: Mapping[str, Any], config: Config, classes: Classes, data_hash: str, folder: str
 ) -> list[str]:
-    """Lines to tell before going on from `stored` with these settings and this data.
+    """Lines to tell before going on from `stored`, of the run kept in `folder`, with these settings and this data.
 
     Raises DataError for other classes, ConfigError for settings that the stored state cannot go on with.
     """

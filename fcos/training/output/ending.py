@@ -59,11 +59,11 @@ def began_best(rows: Sequence[Mapping[str, str]]) -> bool:
 
 @dataclass(frozen=True)
 class Ending:
-    """What a run came to. `metrics` and `interval` are of the best weights, None without validation; `sources` says
-    where the data came from, as environment.json; `deadline` is that of a run with --minutes; `in_vain`: nothing was
-    better than what it began from."""
+    """What a run came to. `kept`: its folder, or the URL where that is kept; `metrics` and `interval` are of the best
+    weights, None without validation; `sources` says where the data came from, as environment.json; `deadline` is that
+    of a run with --minutes; `in_vain`: nothing was better than what it began from."""
 
-    folder: Path
+    kept: Path | str
     steps: int
     seconds: float
     metrics: Metrics | None
@@ -143,7 +143,7 @@ class Ending:
                 lines.append(f"({plural(len(rows) - _CLASSES, 'class')} with a higher AP: report.html)")
         if self.metrics is not None and (hint := self.metrics.hint()):
             more = f"--minutes {self.deadline.seconds / 60:g}" if self.deadline is not None else "--epochs MORE"
-            lines += [hint, f"longer:   fcos train --resume --out {shlex.quote(str(self.folder))} {more}"]
+            lines += [hint, f"longer:   fcos train --resume --out {shlex.quote(str(self.kept))} {more}"]
         if scores := self.scores():
             lines.append(f"{'scores:':<9} {scores}")
         if self.outlook is not None:
@@ -154,9 +154,10 @@ class Ending:
 
     def next(self) -> list[tuple[str, str]]:
         """(what for, command) with the paths of this run."""
-        run = shlex.quote(str(self.folder))
-        steps = [("report", str(self.folder / "report.html"))]
-        if self.metrics is not None and (self.sources.get("val") or self.sources.get("data")):
+        run = shlex.quote(str(self.kept))
+        steps = [("report", f"{str(self.kept).rstrip('/')}/report.html")]
+        here = isinstance(self.kept, Path)  # else there is no telling from afar what judged it
+        if here and self.metrics is not None and (self.sources.get("val") or self.sources.get("data")):
             steps += [("evaluate", f"fcos eval {run}"), ("explain", f"fcos explain {run}")]
         image = next((w.path for w in self.worst if w.path is not None), None)
         steps += [("detect", f"fcos predict {shlex.quote(str(image)) if image else 'IMAGE'} --model {run}")]

@@ -1,0 +1,69 @@
+"""What the machine has, by made-up files of the system."""
+
+import pytest
+
+from fcos.system.machine import UNKNOWN, free_memory
+
+GB = 10**9
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 90000000 kB\nMemAvailable: 50000000 kB\n")
+    return tmp_path
+
+
+def group(root, path, limit, used, dropped, version=2):
+    """The files of a control group. `dropped`: bytes of files that it may drop."""
+    folder = root / "sys/fs/cgroup" / path
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("max", "current", "") if version == 2 else ("limit_in_bytes", "usage_in_bytes", "total_")
+    (folder / f"memory.{names[0]}").write_text(f"{limit}\n")
+    (folder / f"memory.{names[1]}").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file 1\n{names[2]}inactive_file {dropped}\n")
+
+
+def test_a_machine_without_groups(root):
+    assert free_memory(root) == 50_000_000 * 1024
+    assert free_memory(root / "nowhere") == UNKNOWN
+
+
+def test_a_container_sees_its_own_group_at_the_top(root):
+    (root / "proc/self/cgroup").write_text("0::/\n")
+    group(root, "", 8 * GB, 5 * GB, GB)
+    assert free_memory(root) == 4 * GB
+    group(root, "", "max", 5 * GB, GB)
+    assert free_memory(root) == 50_000_000 * 1024
+
+
+def test_the_smallest_limit_around_a_process_counts(root):
+    """A job of SLURM, a unit of systemd: groups in groups."""
+    (root / "proc/self/cgroup").write_text("0::/system.slice/job_7/step_0\n")
+    group(root, "", "max", 60 * GB, GB)
+    group(root, "system.slice/job_7", 6 * GB, 5 * GB, GB)
+    group(root, "system.slice/job_7/step_0", "max", 5 * GB, GB)
+    assert free_memory(root) == 2 * GB
+    group(root, "system.slice/job_7/step_0", 9 * GB, 8 * GB, 0)
+    assert free_memory(root) == GB
+    group(root, "system.slice/other", GB, GB, 0)
+    assert free_memory(root) == GB
+
+
+def test_version_1_of_control_groups(root):
+    (root / "proc/self/cgroup").write_text("12:cpu,cpuacct:/x\n7:memory:/docker/abc\n1:name=systemd:/y\n0::/z\n")
+    group(root, "memory", 2**63 - 4096, 60 * GB, GB, version=1)  # no limit
+    assert free_memory(root) == 50_000_000 * 1024
+    group(root, "memory/docker/abc", 4 * GB, 3 * GB, 2 * GB, version=1)
+    assert free_memory(root) == 3 * GB
+    (root / "proc/self/cgroup").unlink()
+    group(root, "memory", 3 * GB, 2 * GB, GB, version=1)  # as a container has it
+    assert free_memory(root) == 2 * GB
+
+
+@pytest.mark.parametrize("broken", ["", "x", "0::/../..", ":::", "7:memory"])
+def test_what_cannot_be_read_sets_no_limit(root, broken):
+    (root / "proc/self/cgroup").write_text(broken)
+    (root / "sys/fs/cgroup").mkdir(parents=True)
+    (root / "sys/fs/cgroup/memory.max").write_text("many")
+    assert free_memory(root) == 50_000_000 * 1024
