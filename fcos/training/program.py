@@ -17,6 +17,7 @@ from ..changes import load_yaml
 from ..config import Config, describe, from_dict
 from ..data.dataset import Dataset
 from ..data.loading.augment import clip
+from ..data.loading.loader import one_line_for_lost_loaders
 from ..data.runs import stored_data, stored_sources
 from ..data.tiles import tiled
 from ..data.tree import DataSource
@@ -46,6 +47,7 @@ Settings = Mapping[str, object] | Sequence[str | dict[str, Any]]
 
 
 @usual_torch()
+@one_line_for_lost_loaders()
 def train(
     data: str | Path | DataSource | Dataset | Mapping[str, Dataset] | None = None,
     *,

@@ -155,8 +155,9 @@ class Ending:
     def next(self) -> list[tuple[str, str]]:
         """(what for, command) with the paths of this run."""
         run = shlex.quote(str(self.kept))
-        steps = [("report", f"{str(self.kept).rstrip('/')}/report.html")]
-        here = isinstance(self.kept, Path)  # else there is no telling from afar what judged it
+        here = isinstance(self.kept, Path)
+        page = self.kept / "report.html" if isinstance(self.kept, Path) else f"{self.kept.rstrip('/')}/report.html"
+        steps = [("report", str(page))]
         if here and self.metrics is not None and (self.sources.get("val") or self.sources.get("data")):
             steps += [("evaluate", f"fcos eval {run}"), ("explain", f"fcos explain {run}")]
         image = next((w.path for w in self.worst if w.path is not None), None)

@@ -127,9 +127,11 @@ class _Choosing:
         self.spent = 0.0
 
     def config(self, **more: object) -> Config:
-        """Of the choices so far, and of `more` settings of the data."""
+        """Of the choices so far, and of `more` settings of the data. Images are kept nowhere unless `more` says so: to
+        time a few steps, all of them would be decoded."""
         own = {f"data.{name}": value for name, value in more.items()}
-        return self.resolve(self.chosen["model"].value, {**self.asked, **own})
+        config = self.resolve(self.chosen["model"].value, {**self.asked, **own})
+        return config.override({"data": {"cache": more.get("cache", "none")}})
 
     def take_model(self) -> None:
         """The preset and the images of a step, as the memory allows; the larger preset where a few timed steps of the
@@ -206,18 +208,23 @@ class _Choosing:
         self.asked |= rules.sides(self.pace.size)
 
     def take_cache(self) -> None:
-        """Whether decoded images stay in memory: where the timed steps are so much quicker that it pays."""
-        if "data.cache" in self.wish.given or self.tile:
-            return
+        """Whether decoded images stay in memory: where the timed steps are so much quicker that it pays. Where the user
+        says so, how quick they are then."""
         train, pace, model = self.data["train"], self.pace, self.chosen["model"].value
+        if "data.cache" in self.wish.given:
+            asked = self.resolve(model, self.asked).data.cache
+            if asked != "none":
+                self.pace = pace._replace(step=min(pace.step, self._cached(asked).step))
+                self.spent += seconds_to_decode(train) * len(train)
+            return
+        if self.tile:
+            return
         uncached, decoding = self._time(pace), seconds_to_decode(train)
         whole = self.config(crop=0.3)  # which takes the most
         left_over = max(0, int(room() - min(self._need(model, pace.batch), self.free)))
         cache = rules.cache_for(decoding, pace, uncached, kept_bytes(train, whole.data), left_over)
         if cache:
-            kept = self.config(cache=cache.value)
-            # some images, and not briefly: a few would be read ahead
-            quicker = self.timed(kept, {"train": drawn(train, _KEPT)}, self.wish)
+            quicker = self._cached(cache.value)
             filling = decoding * self.facts.images
             if uncached.steps * (pace.step - quicker.step) > filling:
                 self.pace, self.asked["data.cache"] = pace._replace(step=quicker.step), cache.value
@@ -226,6 +233,10 @@ class _Choosing:
                 return
         if uncached.epochs > rules.OFTEN and "data.mosaic" not in self.wish.given:
             self.pace = pace._replace(step=pace.step + rules.MORE_READ * decoding * pace.batch)
+
+    def _cached(self, cache: str) -> rules.Pace:
+        """The pace with some images kept there; not timed briefly, as a few steps would be read ahead."""
+        return self.timed(self.config(cache=cache), {"train": drawn(self.data["train"], _KEPT)}, self.wish)
 
     def take_start(self) -> None:
         """What to begin from, and the fit of the layer of classes to a detector that does not know them all."""
