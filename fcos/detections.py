@@ -152,6 +152,8 @@ class Detections:
     def _numbers(self, labels: Any) -> np.ndarray:
         """Labels as numbers where they are names: those of `names`, which are all that occur where none are given."""
         values = np.asarray(labels)
+        if values.dtype.kind == "O" and all(isinstance(value, str) for value in values.tolist()):  # as pandas has them
+            values = values.astype(str)
         if values.dtype.kind != "U":
             return values
         if not self.names:

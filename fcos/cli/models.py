@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -207,7 +208,11 @@ def write_card(
     path = find_weights(model)
     drawn = draw_sheets(path, images or card.photographs(), out)
     # as it is loaded; a run folder by its name, whatever the way to it
-    name = model if model in known_models() or remote.is_remote(model) else Path(model).expanduser().resolve().name
+    name = (
+        model
+        if model in known_models() or remote.is_remote(model)
+        else Path(os.path.abspath(Path(model).expanduser())).name
+    )
     text = card.card(name, path, card.Evidence(measured, run, told, drawn))
     write_whole(out, text)
     typer.echo(f"{out}{''.join(f', {file}' for file, _ in drawn)}")

@@ -34,24 +34,11 @@ from ..system.terminal import Bar, plural
 from .common import ended_by_signals
 
 
-@dataclass(frozen=True)
-class Asked:
-    """How to detect: the score of each class [C] from which a detection is shown, the least [C] that is looked at,
-    images in a pass, whether JSON is printed, and whether some classes only are asked for."""
-
-    detector: Detector | Composite
-    scores: Tensor
-    least: Tensor
-    batch: int
-    as_json: bool
-    of_some: bool
-
-
-class _Listener:
+class Listener:
     """Whoever reads standard output. Once nobody does (| head), what is written to files is wanted all the same, unless
     reading is `needed`, since nothing else comes of the command or it has no end."""
 
-    def __init__(self, needed: bool) -> None:
+    def __init__(self, needed: bool = True) -> None:
         self.needed, self.gone = needed, False
 
     def tell(self, line: str) -> None:
@@ -68,6 +55,20 @@ class _Listener:
             raise BrokenPipeError
 
 
+@dataclass(frozen=True)
+class Asked:
+    """How to detect: the score of each class [C] from which a detection is shown, the least [C] that is looked at,
+    images in a pass, whether JSON is printed, and whether some classes only are asked for."""
+
+    detector: Detector | Composite
+    scores: Tensor
+    least: Tensor
+    batch: int
+    as_json: bool
+    of_some: bool
+    listener: Listener
+
+
 def images(asked: Asked, paths: Sequence[Path], outputs: Outputs, data: Path | None) -> bool:
     """Detect in images, a line for each, and write what `outputs` says, with the ids of `data`. Whether some could not
     be read."""
@@ -76,7 +77,8 @@ def images(asked: Asked, paths: Sequence[Path], outputs: Outputs, data: Path | N
     wide = min(48, max((len(one_line(str(p))) for p in paths), default=0))
     # for COCO results what falls below the limit is counted
     detected = run(asked.detector, paths, asked.least if outputs.coco is not None else asked.scores, asked.batch)
-    began, listener = time.perf_counter(), _Listener(needed=outputs.nothing)
+    began, listener = time.perf_counter(), asked.listener
+    listener.needed = outputs.nothing
     with writer.kept():
         for number, (path, image, seen) in enumerate(detected):
             if isinstance(seen, FcosError):
@@ -99,7 +101,6 @@ def images(asked: Asked, paths: Sequence[Path], outputs: Outputs, data: Path | N
         what = f"{limits.min():.2g} or more" if len(limits.unique()) == 1 else "as much as is asked for"
         of = "of these classes " if asked.of_some else ""
         say(f"nothing {of}scores {what}; to see weaker detections: --score 0.1")
-    listener.check()
     return bool(outcome.broken)
 
 
@@ -128,12 +129,12 @@ def _video(asked: Asked, source: str, every: int, out: Path | None) -> tuple[boo
             seen = stream(asked.detector, reader, every=every, batch=asked.batch, score=lowest)
             yield from of_classes(seen, asked.scores)
 
-        listener = _Listener(needed=out is None or reader.info.live)
+        asked.listener.needed = out is None or reader.info.live
 
         def each(frame: Frame) -> None:
             bar.advance()
             if asked.as_json and frame.detections is not None:
-                listener.tell(frame_line(frame, source))
+                asked.listener.tell(frame_line(frame, source))
 
         with ended_by_signals(reader) as signals:
             outcome = write_frames(shown(), reader.info, files, Painter(), each)
@@ -143,7 +144,6 @@ def _video(asked: Asked, source: str, every: int, out: Path | None) -> tuple[boo
     typer.echo(f"{source}: {boxes} in {frames}{where}", err=asked.as_json)
     if reader.broken:
         say(reader.broken)
-    listener.check()
     return bool(reader.broken or outcome.undrawn), signals.number
 
 

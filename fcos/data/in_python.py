@@ -96,7 +96,10 @@ def _checked(k: int, row: Mapping[str, Any]) -> Row:
     where = f"row {k} ({os.fspath(image)})"
     labels = [_label(where, x) for x in _listed(where, "labels", row["labels"])]
     boxes = _boxes(where, row["boxes"])
-    ignore = np.array(_listed(where, "ignore", row.get("ignore", [False] * len(labels))), dtype=bool)
+    marks = _listed(where, "ignore", row.get("ignore", [False] * len(labels)))
+    if not all(isinstance(mark, bool | int | np.bool_ | np.integer) and int(mark) in (0, 1) for mark in marks):
+        raise DataError(f"{where}: ignore is not a list of True and False, one for each box")
+    ignore = np.array(marks, dtype=bool)
     if not len(boxes) == len(labels) == len(ignore):
         counts = f"{len(boxes)} boxes, {len(labels)} labels and {len(ignore)} ignore"
         raise DataError(f"{where}: {counts}; give as many of each")

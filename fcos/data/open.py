@@ -53,6 +53,10 @@ def open_dataset(
     Dataset(...my_data, train: 1 image, 1 class, python)
     """
     names = class_names(classes, DataError)
+    if isinstance(path, Dataset):
+        raise DataError("this is a Dataset already; .with_classes([...]) and slices take parts of it")
+    if isinstance(path, Mapping):
+        raise DataError("rows are a list of mappings, one for each image; give [row, ...]")
     with uncollected():
         if not isinstance(path, str | Path | DataSource):
             return dataset_of(path, split or "all", classes=names, strict=strict)

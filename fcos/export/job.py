@@ -183,7 +183,8 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
         report, wrong = judge(reference, draft / chosen.runs if chosen.runs else draft, dataset, say)
         if wrong and _is_full(Path(folder)):  # some toolchains do not look whether all was written
             raise _no_room(out, _FULL)
-        files = sorted(p for p in Path(folder).iterdir() if not p.name.startswith("."))
+        # the file itself first: what goes with it is then known for its own, whenever this ends
+        files = sorted((p for p in Path(folder).iterdir() if p.name[0] != "."), key=lambda p: (p.name != out.name, p))
         size = sum(_size(p) for p in files)
         for file in files:
             target = out.with_name(file.name + (".rejected" if wrong else ""))
@@ -263,7 +264,7 @@ def _reference(job: Job) -> tuple[Detector, str]:
         if format_of(path) is not None:
             raise ModelError(f"{path} is exported already; export the checkpoint it came from")
         given = Path(job.model)
-        name = (given.resolve() if given.exists() else given).name.removesuffix(".safetensors")  # of "." the folder's
+        name = Path(os.path.abspath(given)).name.removesuffix(".safetensors")  # of "." the folder's
         return load(path, device="cpu", runtime="torch", overrides=job.settings), name
     model = job.model.in_torch()
     network = model.network

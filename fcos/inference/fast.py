@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -122,8 +123,10 @@ def background(origin: Origin, place: Placement | None, samples: Sequence[Path])
 
 
 def _with_package() -> dict[str, str]:
-    """The environment in which another Python finds this package where this one did."""
+    """The environment in which another Python finds this package where this one did; as it is for an installed one."""
     here = str(Path(__file__).resolve().parents[2])
+    if here in (os.path.realpath(sysconfig.get_path(name)) for name in ("purelib", "platlib")):
+        return dict(os.environ)
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
 
 

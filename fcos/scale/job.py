@@ -207,6 +207,8 @@ def read_job(folder: Path) -> Job | None:
     if not is_there(file):
         return None
     told = read_json(file, kind=DataError)
+    if isinstance(told, dict) and told.get("inclusive"):
+        raise DataError(f"{file} is a job of an earlier version, whose boxes end a pixel earlier; give another --out")
     try:
         classes = Classes(tuple(told["classes"]["names"]), tuple(told["classes"]["ids"]))
         images, size, form = int(told["images"]), int(told["size"]), told["form"]

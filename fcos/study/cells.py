@@ -11,6 +11,7 @@ import torch
 
 from ..config import Config
 from ..data.dataset import Dataset
+from ..data.tiles import tiled
 from ..errors import ConfigError
 from ..system.environment import HASHES, RUN_FILE, check_same, data_hashes, hashes_in
 from ..system.readers import read_json, read_text
@@ -49,7 +50,8 @@ def trained(
     if finished or begun:
         file = folder / RUN_FILE
         stored = {HASHES: hashes_in(read_json(file) if file.is_file() else None)}
-        check_same(folder, "a run", stored, {HASHES: data_hashes(seen)})
+        learned = {**seen, "train": tiled(seen["train"], config.data.tile)}  # as the run tells of it
+        check_same(folder, "a run", stored, {HASHES: data_hashes(learned)})
     if not finished:
         if not begun:
             settings.unlink(missing_ok=True)  # stopped before anything was saved

@@ -365,7 +365,7 @@ def test_where_nobody_reads_files_are_written_all_the_same(monkeypatch, needed):
         heard.append(line)
 
     monkeypatch.setattr(predict_run.typer, "echo", echo)
-    listener, done = predict_run._Listener(needed), []
+    listener, done = predict_run.Listener(needed), []
 
     def work():
         for line in "abcde":

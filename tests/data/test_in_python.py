@@ -144,6 +144,14 @@ def test_edges_are_those_of_files(tmp_path):
         ({"image": "a.jpg", "boxes": [[1, 2, 3, "x"]], "labels": ["a"]}, "boxes are not rows of four numbers"),
         ({"image": "a.jpg", "boxes": [[1, 2, 3, 4]], "labels": "a"}, "labels is a str; give a list"),
         ({"image": "a.jpg", "boxes": [[1, 2, 3, 4]], "labels": []}, "1 boxes, 0 labels and 0 ignore"),
+        (
+            {"image": "a.jpg", "boxes": [[1, 2, 3, 4]], "labels": ["a"], "ignore": [[True]]},
+            "ignore is not a list of True and False",
+        ),
+        (
+            {"image": "a.jpg", "boxes": [[1, 2, 3, 4]], "labels": ["a"], "ignore": ["False"]},
+            "ignore is not a list of True and False",
+        ),
         ({"image": "a.jpg", "boxes": [[1, 2, 3, 4]], "labels": [1.5]}, "a label is 1.5; give the name of a class"),
         ({"image": "a.jpg", "boxes": [[1, 2, 3, 4]], "labels": [True]}, "a label is True"),
     ],

@@ -313,6 +313,7 @@ def test_labels_may_be_names():
     boxes, scores = [[0, 0, 2, 2], [1, 1, 3, 3]], [0.9, 0.4]
     found = Detections(boxes, scores, ["dog", "cat"])
     assert (found.names, found.labels.tolist()) == (("cat", "dog"), [1, 0])
+    assert Detections(boxes, scores, np.array(["dog", "cat"], dtype=object)).labels.tolist() == [1, 0]
     found = Detections(boxes, scores, np.array(["dog", "cat"]), names=("dog", "cup", "cat"))
     assert (found.names, found.labels.tolist(), found[0].name) == (("dog", "cup", "cat"), [0, 2], "dog")
     with pytest.raises(ValueError, match="the label 'dog' is none of the names cat, cup"):

@@ -60,7 +60,7 @@ def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
         named = {"all" if stem.lower() in _WHOLE and not _split_of(tree, tree.file) else name: tree.file}
     else:
         named = _named(tree, files)
-    one = len(named) == 1
+    one = len(named) == 1 and tree.file is None  # else other files may list what this one does not
     return {n: partial(_read, _File(named[n], n, one), tree, options) for n in in_order(named)}
 
 
@@ -205,8 +205,8 @@ def _images(
         problems.note(kinds.ONLY_ANNOTATIONS, names[0], len(names))
     elif missing:
         problems.skip(kinds.MISSING, missing[0], len(missing), missing[1:])
-    unlisted = tree.images.beside({place for place in paths if place is not None}, split, file.alone)
-    if unlisted:
+    used = {place for place in paths if place is not None}
+    if file.alone and (unlisted := tree.images.beside(used, split, True)):
         problems.note(kinds.without("an entry in the annotation file", kinds.LEFT_OUT), unlisted[0].name, len(unlisted))
     ids = [key for image in listed if (key := id_of(image["id"])) is not None]
     numbers = settle(ids)

@@ -22,7 +22,8 @@ def begin_away(url: str, resume: bool) -> Path:
     begins empty. FcosError where the store has no such run, one that is not to be resumed, or where a process of this
     machine works in that folder."""
     there, folder = remote.names(url), remote.place_of(url)
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes of this machine
+    # of several processes of this machine, as torchrun or srun counts them
+    first = (os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID", "0")) == "0"
     if resume:
         if not there:
             raise FcosError(f"there is no run at {url}")
