@@ -208,11 +208,8 @@ def write_card(
     path = find_weights(model)
     drawn = draw_sheets(path, images or card.photographs(), out)
     # as it is loaded; a run folder by its name, whatever the way to it
-    name = (
-        model
-        if model in known_models() or remote.is_remote(model)
-        else Path(os.path.abspath(Path(model).expanduser())).name
-    )
+    known = model in known_models() or remote.is_remote(model)
+    name = model if known else Path(os.path.abspath(Path(model).expanduser())).name
     text = card.card(name, path, card.Evidence(measured, run, told, drawn))
     write_whole(out, text)
     typer.echo(f"{out}{''.join(f', {file}' for file, _ in drawn)}")

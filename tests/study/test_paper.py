@@ -230,7 +230,8 @@ def test_the_ablation_trains_every_step(tmp_path):
         ablation_study(data, tiny_config(train={"lr": 0.1}), tmp_path / "out", device="cpu")
 
 
-def test_a_run_of_the_ladder_that_was_killed_is_not_taken_for_finished(tmp_path):
+@pytest.mark.parametrize("tile", [0, 64])
+def test_a_run_of_the_ladder_that_was_killed_is_not_taken_for_finished(tmp_path, tile):
     """report.html is renewed while a run goes on; only result.json, the last file of a run, says that it has ended."""
     from tiny import make_shapes, tiny_config
 
@@ -242,7 +243,7 @@ def test_a_run_of_the_ladder_that_was_killed_is_not_taken_for_finished(tmp_path)
     from fcos.training.output.folder import RunFolder
 
     data = open_splits(make_shapes(tmp_path / "shapes", {"train": 8, "val": 4, "test": 2}))
-    config, folder, calls = tiny_config(train={"epochs": 2}), tmp_path / "run", []
+    config, folder, calls = tiny_config(train={"epochs": 2}, data={"tile": tile}), tmp_path / "run", []
 
     def make(config, data, options):
         calls.append(options)
