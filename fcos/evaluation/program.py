@@ -202,9 +202,11 @@ def _named_as(given: Sequence[Detections], dataset: Dataset, allow_missing: bool
     DataError for a label without a class."""
     names = tuple(dict.fromkeys(name for seen in given for name in seen.names))
     numbered = any(len(seen) and not seen.names for seen in given)  # by the data's own numbers
+    found_alone = all(len(seen.labels.unique()) == len(seen.names) for seen in given)  # names say what was found there
     label_of: dict[str, int] = {}
     if names:
-        mapping = match_classes(Classes(names), dataset.classes, allow_missing=allow_missing or numbered)
+        missing_too = allow_missing or numbered or found_alone
+        mapping = match_classes(Classes(names), dataset.classes, allow_missing=missing_too)
         label_of = dict(zip(names, mapping.tolist(), strict=True))
     found = []
     other: Counter[str] = Counter()

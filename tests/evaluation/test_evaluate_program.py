@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tiny import NAMES, fcos, make_shapes, tiny_config
@@ -187,9 +188,14 @@ def test_the_names_of_a_list_are_those_of_all_its_images_together(capsys):
     assert evaluate(given, data).ap == pytest.approx(1)
     assert evaluate([none, *given[1:]], data).ap == pytest.approx((0.5 + 1) / 2, abs=0.01)  # one of two, and all
     assert capsys.readouterr().err == ""
+    assert evaluate([given[0], none, given[0]], data).ap == pytest.approx(0.5)  # the other class was not found
+    knows = [
+        replace(seen, names=(a, "cup"), labels=torch.zeros(len(seen), dtype=torch.int64))
+        for seen in (given[0], none, given[0])
+    ]
     with pytest.raises(DataError, match=f"does not know 1 of the data's 2 classes: '{b}'.*allow_missing=True"):
-        evaluate([given[0], none, given[0]], data)
-    assert evaluate([given[0], none, given[0]], data, allow_missing=True).ap == pytest.approx(0.5)
+        evaluate(knows, data)
+    assert evaluate(knows, data, allow_missing=True).ap == pytest.approx(0.5)
     odd = [*given[:2], Detections([second, first], [1, 1], ["Rbcs", a])]
     assert evaluate(odd, data).ap == pytest.approx((1 + 0.5) / 2, abs=0.01)
     assert "1 detection of classes that the data does not have, left out: 'Rbcs'" in capsys.readouterr().err
@@ -282,3 +288,22 @@ def test_labels_beyond_the_classes_are_one_class_with_all_others_where_all_are_o
     assert evaluate(results, data, class_agnostic=True).ap == pytest.approx(1)
     with pytest.raises(DataError, match="label beyond the 2 classes"):
         evaluate(results, data)
+
+
+def test_a_class_that_no_detection_names_was_not_found(work):
+    """Labels that are names name what was found; a model names all that it knows, and must know the data's classes."""
+    from fcos import Detections
+
+    data = open_dataset(work / "shapes", "test")
+    first = data.classes.names[0]
+    kept = [r.labels == 0 for r in data.records]
+    found = [
+        Detections(r.boxes[keep], np.ones(keep.sum()), np.array([first] * int(keep.sum()), dtype=object))
+        for r, keep in zip(data.records, kept, strict=True)
+    ]
+    metrics = evaluate(found, data)
+    assert [row.ap for row in metrics.classes if row.name == first] == [pytest.approx(1.0)]
+    assert [row.ap for row in metrics.classes if row.name != first] == [0.0]
+    named = [replace(one, names=(first, "none of them")) for one in found]
+    with pytest.raises(DataError, match="does not know"):
+        evaluate(named, data)
