@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .data.dataset import Dataset
     from .data.open import open_dataset
     from .data.tree import DataSource
+    from .data.write import save_dataset
     from .errors import FcosError
     from .evaluation.program import compare, evaluate
     from .inference.detector import Detector
@@ -31,6 +32,7 @@ _WHERE = {
     "DataSource": "data.tree",
     "Dataset": "data.dataset",
     "open_dataset": "data.open",
+    "save_dataset": "data.write",
     "Detector": "inference.detector",
     "load": "inference.load",
     "FcosError": "errors",
@@ -56,6 +58,7 @@ __all__ = [
     "load",
     "open_dataset",
     "preset",
+    "save_dataset",
     "train",
     "__version__",
 ]

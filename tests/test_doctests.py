@@ -12,7 +12,7 @@ import fcos
 from fcos.system.files import ASSETS
 
 MODULES = [
-    "config", "data.dataset", "data.open", "data.tree", "detections", "errors", "evaluation.program",
+    "config", "data.dataset", "data.open", "data.write", "data.tree", "detections", "errors", "evaluation.program",
     "analysis.explain", "inference.detector", "inference.load", "inference.writers", "presets", "training.program",
 ]  # fmt: skip
 

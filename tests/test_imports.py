@@ -52,7 +52,6 @@ ALLOWED = {
     ("fcos.detections", "fcos.inference.sources"),  # Detections.crop
     # Detector.export: an export is judged by AP, and so by evaluation, data sets and detectors, all above the Detector
     ("fcos.inference.detector", "fcos.export.job"),
-    ("fcos.data.dataset", "fcos.data.write"),  # Dataset.save: the formats make data sets
     ("fcos.__main__", "fcos.cli"),
 }
 

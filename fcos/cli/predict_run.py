@@ -35,23 +35,25 @@ from .common import ended_by_signals
 
 
 class Listener:
-    """Whoever reads standard output. Once nobody does (| head), what is written to files is wanted all the same, unless
-    reading is `needed`, since nothing else comes of the command or it has no end."""
+    """Whoever reads standard output. Once nobody does (| head), what is written to files is wanted all the same."""
 
-    def __init__(self, needed: bool = True) -> None:
-        self.needed, self.gone = needed, False
+    def __init__(self) -> None:
+        self.gone = False
 
-    def tell(self, line: str) -> None:
+    def tell(self, line: str, needed: bool) -> None:
+        """`needed`: whether the command ends at once where nobody reads, since nothing else comes of it or it has no
+        end."""
         try:
             if not self.gone:
                 typer.echo(line)
         except BrokenPipeError:
             self.gone = True
-            self.check(self.needed)
+        if needed:
+            self.check()
 
-    def check(self, at_once: bool = True) -> None:
+    def check(self) -> None:
         """BrokenPipeError where nobody reads any more, which ends the command as it ends others."""
-        if self.gone and at_once:
+        if self.gone:
             raise BrokenPipeError
 
 
@@ -77,8 +79,7 @@ def images(asked: Asked, paths: Sequence[Path], outputs: Outputs, data: Path | N
     wide = min(48, max((len(one_line(str(p))) for p in paths), default=0))
     # for COCO results what falls below the limit is counted
     detected = run(asked.detector, paths, asked.least if outputs.coco is not None else asked.scores, asked.batch)
-    began, listener = time.perf_counter(), asked.listener
-    listener.needed = outputs.nothing
+    began = time.perf_counter()
     with writer.kept():
         for number, (path, image, seen) in enumerate(detected):
             if isinstance(seen, FcosError):
@@ -91,7 +92,8 @@ def images(asked: Asked, paths: Sequence[Path], outputs: Outputs, data: Path | N
             outcome.detections += len(shown)
             outcome.dropped += len(seen) - len(shown)
             line = f"{one_line(str(path)):<{wide}}  {one_line(shown.summary())}"
-            listener.tell(json.dumps(shown.to_dict(), ensure_ascii=False) if asked.as_json else line)
+            line = json.dumps(shown.to_dict(), ensure_ascii=False) if asked.as_json else line
+            asked.listener.tell(line, needed=outputs.nothing)
             del image, seen, shown  # while the next one is waited for, a large image would be held twice
     if writer.foreign:
         say(f"{outputs.coco} leaves out {plural(writer.foreign, 'detection')} of classes that {data} does not have")
@@ -129,12 +131,10 @@ def _video(asked: Asked, source: str, every: int, out: Path | None) -> tuple[boo
             seen = stream(asked.detector, reader, every=every, batch=asked.batch, score=lowest)
             yield from of_classes(seen, asked.scores)
 
-        asked.listener.needed = out is None or reader.info.live
-
         def each(frame: Frame) -> None:
             bar.advance()
             if asked.as_json and frame.detections is not None:
-                asked.listener.tell(frame_line(frame, source))
+                asked.listener.tell(frame_line(frame, source), needed=out is None or reader.info.live)
 
         with ended_by_signals(reader) as signals:
             outcome = write_frames(shown(), reader.info, files, Painter(), each)

@@ -57,7 +57,6 @@ class Dataset:
     Dataset(my_data/instances.json, all: 4 images, 1 class, coco)
     >>> data[0].file_name, len(data[:2])
     ('astronaut.jpg', 2)
-    >>> lost = data.save("as_yolo", "yolo")
     """
 
     records: Sequence[Record]
@@ -92,14 +91,6 @@ class Dataset:
         if isinstance(which, int | np.integer):
             return self.records[which]
         return self.subset(range(len(self))[which] if isinstance(which, slice) else which)
-
-    def save(self, folder: str | Path, format: str = "coco", *, link: bool = False) -> list[str]:
-        """Write a new folder in any format that `fcos data convert` writes (docs/formats.md), images copied, or linked
-        with `link`. Returns a line for each thing that the format cannot hold. DataError where the folder holds
-        something already, or the format cannot be written."""
-        from .write import convert
-
-        return convert({self.split: self}, folder, format, link=link)
 
     def __repr__(self) -> str:
         """One line; `summary` says more."""

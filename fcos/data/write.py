@@ -18,6 +18,22 @@ from .tree import DataSource
 SCORED = ("labelstudio", "cvat", "labelme", "coco", "yolo")  # formats with a place for scores and who proposes
 
 
+def save_dataset(
+    data: Dataset | Mapping[str, Dataset], folder: str | Path, format: str = "coco", *, link: bool = False
+) -> list[str]:
+    """Write a data set, or several by the name of their split, to a new folder in any format that `fcos data convert`
+    writes (docs/formats.md); images are copied, or linked with `link`.
+
+    Returns a line for each thing that the format cannot hold. Raises DataError where the folder holds something
+    already, the format cannot be written, or the splits have different classes.
+
+    >>> lost = fcos.save_dataset(fcos.open_dataset("my_data"), "as_yolo", "yolo")
+    >>> fcos.open_dataset("as_yolo")
+    Dataset(as_yolo/data.yaml, ...: 4 images, 3 classes, yolo)
+    """
+    return convert({data.split: data} if isinstance(data, Dataset) else data, folder, format, link=link)
+
+
 def convert(
     splits: Mapping[str, Dataset], destination: str | Path, to: str, *, link: bool = False, model: str = ""
 ) -> list[str]:

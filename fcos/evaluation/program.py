@@ -90,7 +90,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     cat           1  0...  1.000
     """
     check_names(options, Options.__annotations__, "fcos.evaluate")
-    _check_batch(options)
+    check_count("batch", options.get("batch", 8))
     run = run_to_judge(model) if data is None and not _is_results(model) else None
     dataset = _dataset(model, data, run, options.get("split"))
     detections, dataset = _seen(model, dataset, options, told=data is not None or options.get("split") is not None)
@@ -124,7 +124,7 @@ def compare(first: Judged, second: Judged, data: Dataset | str | Path, **options
     (4, 0.0, 1.0)
     """
     check_names(options, CompareOptions.__annotations__, "fcos.compare")
-    _check_batch(options)
+    check_count("batch", options.get("batch", 8))
     draws = Draws(options.get("resamples", Draws().resamples), options.get("seed", Draws().seed))
     if not all(isinstance(number, int) for number in draws) or draws.resamples < 10 or draws.seed < 0:
         raise ConfigError(f"resamples={draws.resamples!r}, seed={draws.seed!r}: give 10 or more, and 0 or more")
@@ -133,11 +133,6 @@ def compare(first: Judged, second: Judged, data: Dataset | str | Path, **options
     if judged.classes != other.classes:
         raise DataError(f"the two models judge different classes of {dataset.root}")
     return compare_detections(a, b, judged, draws, class_agnostic=options.get("class_agnostic", False))
-
-
-def _check_batch(options: Looking) -> None:
-    """ConfigError for a number of images that no pass can have."""
-    check_count("batch", options.get("batch", 8))
 
 
 def _is_results(model: object) -> bool:

@@ -365,11 +365,11 @@ def test_where_nobody_reads_files_are_written_all_the_same(monkeypatch, needed):
         heard.append(line)
 
     monkeypatch.setattr(predict_run.typer, "echo", echo)
-    listener, done = predict_run.Listener(needed), []
+    listener, done = predict_run.Listener(), []
 
     def work():
         for line in "abcde":
-            listener.tell(line)
+            listener.tell(line, needed)
             done.append(line)
         listener.check()
 

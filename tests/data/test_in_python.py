@@ -180,7 +180,7 @@ def test_no_class_is_no_data_set(shapes):
 @pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
 def test_rows_are_saved_as_a_folder_that_commands_read(shapes, tmp_path, to):
     data = fcos.open_dataset(rows_of(fcos.open_dataset(shapes, "train")), "train")
-    told = data.save(tmp_path / "out", to)
+    told = fcos.save_dataset(data, tmp_path / "out", to)
     assert all(isinstance(line, str) for line in told)
     again = fcos.open_dataset(tmp_path / "out")
     assert again.split == "train"
@@ -188,9 +188,9 @@ def test_rows_are_saved_as_a_folder_that_commands_read(shapes, tmp_path, to):
         zip(data.classes.names, data.counts().tolist(), strict=True)
     )
     with pytest.raises(DataError, match="is there already"):
-        data.save(tmp_path / "out", to)
+        fcos.save_dataset({"train": data}, tmp_path / "out", to)
     with pytest.raises(DataError, match="yolo"):
-        data.save(tmp_path / "more", "yoho")
+        fcos.save_dataset(data, tmp_path / "more", "yoho")
 
 
 def test_a_data_set_is_a_sequence_of_records(shapes):
