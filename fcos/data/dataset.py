@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import DataError, did_you_mean, one_line
 from ..system.terminal import plural, some
-from ..types import Classes
+from ..types import Classes, class_names
 from .ids import Id
 from .kinds import Kind
 from .records import Record, Records
@@ -108,7 +108,7 @@ class Dataset:
         Images left without boxes stay: they teach what is none of these classes. Raises DataError for
         an unknown name.
         """
-        known = self.classes.names
+        names, known = class_names(names, DataError), self.classes.names
         for name in names:
             if name not in known:
                 hint = did_you_mean(name, known, f"there are: {some(known, 20)}")

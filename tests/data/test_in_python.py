@@ -63,6 +63,7 @@ def test_a_choice_of_classes_is_that_of_a_file(shapes):
         fcos.open_dataset(rows_of(data), classes=[one]),
     )
     assert of_file.classes.names == of_rows.classes.names == (one,)
+    assert data.with_classes(one).classes == data.with_classes([one]).classes  # a text is one name
     assert of_file.counts().tolist() == of_rows.counts().tolist() == [data.counts()[1]]
     assert len(of_file) == len(of_rows) == len(data)  # the others teach what it is not
 
