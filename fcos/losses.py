@@ -174,7 +174,7 @@ class _FocalSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, where: Tensor, keep: Tensor | None, alpha: float, gamma: float) -> Tensor:
-        accurate = logits if logits.dtype == torch.float64 else logits.float()
+        accurate = (logits if logits.dtype == torch.float64 else logits.float()).contiguous()
         value, slope = _focal_term(accurate, gamma)
         value, slope = value.mul_(1 - alpha), slope.mul_(1 - alpha)
         if keep is not None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..errors import FcosError, did_you_mean
+from ..system.names import UNKNOWN, find_class
 from ..system.terminal import decimal, html_table, json_ready, plural, table
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Metrics:
     AP, `voc_ap50_11` of the 11-point one. `threshold` is the score with the best F1 over all classes
     pooled, at IoU 0.5, and `f1` that F1. `intervals` are the 95 % intervals of AP, AP50 and AP75, where they were
     asked for; `split` is what the images are of, empty where that is not known. Printed, it is a short table;
-    `table()` has all of it.
+    `table()` has all of it, and `metrics["dog"]` the numbers of one class.
     """
 
     ap: float
@@ -73,6 +75,16 @@ class Metrics:
     seconds: float
     intervals: Mapping[str, Interval] | None = None
     split: str = ""
+
+    def __getitem__(self, name: str) -> ClassMetrics:
+        """The numbers of one class, by its name; upper case, spaces, "-" and "_" do not matter. FcosError for a name
+        that is no class."""
+        names = [row.name for row in self.classes]
+        label = find_class(name, names)
+        if label == UNKNOWN:
+            hint = did_you_mean(name, names, f"there are {', '.join(names[:10])}")
+            raise FcosError(f"there is no class {name!r}; {hint}")
+        return self.classes[label]
 
     def __repr__(self) -> str:
         """A short table: the numbers that people compare, and the classes, the weakest first."""

@@ -104,52 +104,30 @@ class Trainer(Learner):
 
     def set_up(self) -> None:
         """The network, the optimiser and the order of images, fresh or as a checkpoint has them."""
-        config, options = self.config, self.options
+        config, device = self.config, self.fabric.device
         torch.manual_seed(config.train.seed)
-        if self.fabric.device.type == "cpu":
+        if device.type == "cpu":
             keep_memory()
         if config.train.deterministic:
             be_deterministic()
-        stored = together(lambda: load_checkpoint(self.folder.path) if options.resume else None, self.world)
-        self.data_hash = data_hash(self.data["train"])
-        self.val_hash = data_hash(self.data["val"]) if "val" in self.data else None
-        start_step = None if stored is None else stored["step"]
-        require_same({"settings": config.dump(), "data": self.data_hash, "checkpoint": str(start_step)}, self.world)
-
-        self.here, _ = launched(options.devices, options.nodes)
-        for line in (*options.notes, *shortage(config, self.fabric.device, self.world, self.here)):
+        stored = together(lambda: load_checkpoint(self.folder.path) if self.options.resume else None, self.world)
+        self.check_equal(None if stored is None else stored["step"])
+        self.here, _ = launched(self.options.devices, self.options.nodes)
+        for line in (*self.options.notes, *shortage(config, device, self.world, self.here)):
             self.console.note(line)
-        self.network = self.build()
-        start_due = False
-        if stored is None:
-            for line in initialise(self.network, config, self.classes, options.init):
-                self.console.note(line)
-            known = known_classes(config, self.classes, options.init)
-            start_due = "val" in self.data and bool(known)
-            probe(self.network, self.data["train"], config, known, self.around)
-        self.average = make_ready(self.network, config, self.fabric.device)
-        if not config.train.batch:  # before norms are synchronised: a process would wait there for one that ran out
-            config = self.config = self.with_batch(config)
-        if self.world > 1:
-            synchronize_norms(self.network.train())
-        optimizer = make_optimizer(self.network, config.train)
-        forward = torch.compile(self.network, dynamic=True) if config.train.compile else self.network
-        self.model, self.optimizer = self.fabric.setup(forward, optimizer)
-
-        self.sampler = Sampler(self.data["train"], config.data, config.train, self.rank, self.world)
+        judged_at = self.make_network(fresh=stored is None)
+        self.make_optimizer()
+        self.sampler = Sampler(self.data["train"], self.config.data, self.config.train, self.rank, self.world)
         self.total = self.sampler.total_steps  # fewer where the time is short; the order and the sizes of images stay
-        self.deadline = options.deadline
+        self.deadline = self.options.deadline
         self.step = 0
-        self.judging = Judge(config, self.data.get("val"), self.classes, self.around, self.images)
-        if start_due:
-            self.judging.at = START_DUE
+        self.judging = Judge(self.config, self.data.get("val"), self.classes, self.around, self.images)
+        self.judging.at = judged_at
         self.saved_at: tuple[int, int] | None = None  # step and last evaluation of the newest checkpoint
         self.saved_when = time.perf_counter()
         self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
         self.seconds = 0.0  # of this run before this process
         self._points: dict[tuple[int, int], Points] = {}
-        lanes = lanes_for(self.network.train(), config.train, self.fabric.device) if self.world == 1 else 1
-        self.lanes = Lanes(self.network, self.fabric, lanes) if lanes > 1 else None
         together(lambda: self.begin(stored), self.world)
         if stored is not None:  # when every process has read where the data was
             together(lambda: self.folder.moved(self.options.sources, self.data), self.world)
@@ -159,10 +137,45 @@ class Trainer(Learner):
 
         def describe() -> None:
             self.saver.wait()  # a folder is a run once it holds a checkpoint
-            self.folder.describe(config)
+            self.folder.describe(self.config)
             self.tell_command()
 
         together(describe, self.world)
+
+    def check_equal(self, step: int | None) -> None:
+        """Remember the hashes of the data. FcosError where the processes differ in these, in the settings or in the
+        `step` of their checkpoint, None for a fresh run."""
+        self.data_hash = data_hash(self.data["train"])
+        self.val_hash = data_hash(self.data["val"]) if "val" in self.data else None
+        require_same({"settings": self.config.dump(), "data": self.data_hash, "checkpoint": str(step)}, self.world)
+
+    def make_network(self, fresh: bool) -> int:
+        """The network, with the weights that a `fresh` run starts from, and its average; the batch of settings that
+        leave it open. Returns what `Judge.at` begins with: whether these weights are still to be judged."""
+        config, init = self.config, self.options.init
+        judged_at = 0
+        self.network = self.build()
+        if fresh:
+            for line in initialise(self.network, config, self.classes, init):
+                self.console.note(line)
+            known = known_classes(config, self.classes, init)
+            judged_at = START_DUE if "val" in self.data and known else 0
+            probe(self.network, self.data["train"], config, known, self.around)
+        self.average = make_ready(self.network, config, self.fabric.device)
+        if not config.train.batch:  # before norms are synchronised: a process would wait there for one that ran out
+            self.config = self.with_batch(config)
+        return judged_at
+
+    def make_optimizer(self) -> None:
+        """The optimiser, and the network as a step runs it: on the device, compiled or in lanes, by the settings."""
+        config = self.config.train
+        if self.world > 1:
+            synchronize_norms(self.network.train())
+        optimizer = make_optimizer(self.network, config)
+        forward = torch.compile(self.network, dynamic=True) if config.compile else self.network
+        self.model, self.optimizer = self.fabric.setup(forward, optimizer)
+        lanes = lanes_for(self.network.train(), config, self.fabric.device) if self.world == 1 else 1
+        self.lanes = Lanes(self.network, self.fabric, lanes) if lanes > 1 else None
 
     def build(self) -> FCOS:
         """The network with fresh weights."""

@@ -120,6 +120,9 @@ def train(
     for name, callback in (("on_step", on_step), ("on_epoch", on_epoch)):
         if callback is not None and not callable(callback):
             raise ConfigError(f"{name}={callback!r} cannot be called; give a function")
+    told = given_settings(settings, None)
+    if epochs is not None and str(told.get("train.epochs", epochs)) != str(epochs):
+        raise ConfigError(f"epochs are {epochs} and train.epochs is {told['train.epochs']}; give one of them")
     if epochs is not None:  # in front: a number of steps among the settings counts, one of a file or of a plan does not
         settings = [{"train.epochs": epochs, "train.iterations": 0}, *_changes(settings)]
     url = remote.url_of(out) if out is not None and remote.is_remote(out) else None

@@ -303,6 +303,9 @@ def test_a_class_that_no_detection_names_was_not_found(work):
     ]
     metrics = evaluate(found, data)
     assert [row.ap for row in metrics.classes if row.name == first] == [pytest.approx(1.0)]
+    assert metrics[first.upper()].ap == pytest.approx(1.0)
+    with pytest.raises(FcosError, match=f"no class '{first}s'; did you mean {first}"):
+        metrics[f"{first}s"]
     assert [row.ap for row in metrics.classes if row.name != first] == [0.0]
     named = [replace(one, names=(first, "none of them")) for one in found]
     with pytest.raises(DataError, match="does not know"):

@@ -67,6 +67,8 @@ def test_focal_equals_torchvision_and_leaves_ignored_points_out():
     expected = torchvision.ops.sigmoid_focal_loss(pred.logits, truth, alpha=0.25, gamma=2.0)
     expected = expected[index != IGNORED].sum()
     assert focal_sum(pred.logits, index, pos, 0.25, 2.0).item() == pytest.approx(expected.item(), rel=1e-12)
+    turned = pred.logits.permute(2, 0, 1).contiguous().permute(1, 2, 0)  # the same numbers in another memory layout
+    assert focal_sum(turned, index, pos, 0.25, 2.0).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("gamma", [2.0, 1.5, 0.0])
