@@ -568,7 +568,7 @@ def test_epochs_as_on_the_command_line(shapes, tmp_path):
     assert result.steps == 2 * -(-count // 4)
     again = train(out=tmp_path / "run", resume=True, epochs=3, device="cpu", quiet=True)
     assert again.steps == 3 * -(-count // 4)
-    with pytest.raises(ConfigError, match="epochs are 5 and train.epochs is 7"):
+    with pytest.raises(ConfigError, match=r"epochs are 5 and train\.epochs is 7"):
         train(shapes, epochs=5, settings=["train.epochs=7"])
     with pytest.raises(DataError, match="not TensorDataset"):
         train(torch.utils.data.TensorDataset(torch.zeros(2)))
