@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import complete
-from .common import MODEL, Device, Json, Settings, Trust, sort_words
+from .common import MODEL, Device, Json, Settings, Trust, dtype_option, runtime_option, sort_words
 
 _MANY = "several with commas between"
 
@@ -23,21 +23,9 @@ def command(
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", autocompletion=complete.models, help=f"{MODEL[:-1]}; {_MANY}.")
     ] = None,
-    runtime: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--runtime",
-            autocompletion=complete.runtimes,
-            help=f"torch, compile, onnx, openvino, tensorrt; {_MANY}. Otherwise the file's own.",
-        ),
-    ] = None,
+    runtime: Annotated[list[str] | None, runtime_option(f"; {_MANY}. Otherwise the file's own.")] = None,
     dtype: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dtype",
-            autocompletion=complete.dtypes,
-            help=f"fp32, bf16, fp16, int8; {_MANY}. Otherwise the file's own.",
-        ),
+        list[str] | None, dtype_option(f"fp32, bf16, fp16, int8; {_MANY}. Otherwise the file's own.")
     ] = None,
     size: Annotated[list[str] | None, typer.Option("--size", help=f"Image size, HxW or one number; {_MANY}.")] = None,
     batch: Annotated[list[str] | None, typer.Option("--batch", help=f"Images at a time; {_MANY}.")] = None,

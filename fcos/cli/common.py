@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -87,8 +87,21 @@ Device = Annotated[
     str,
     typer.Option("--device", autocompletion=complete.devices, help="Where to compute: auto, cpu, cuda, cuda:1, mps."),
 ]
+Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")]
+Lanes = Annotated[int, typer.Option("--lanes", min=0, help="Images computed side by side on a CPU; 0: chosen for you.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")
+
+
+def runtime_option(rest: str) -> Any:
+    """Make the option --runtime; `rest` stands in its help behind the names of the runtimes."""
+    names = ", ".join(name for name in complete.RUNTIMES if name != "auto")
+    return typer.Option("--runtime", autocompletion=complete.runtimes, help=names + rest)
+
+
+def dtype_option(help: str) -> Any:
+    """Make the option --dtype; the help says which of the types a verb takes."""
+    return typer.Option("--dtype", autocompletion=complete.dtypes, help=help)
 
 
 def sort_words(words: Sequence[str] | None, settings: Sequence[str] | None) -> tuple[list[str], list[str]]:

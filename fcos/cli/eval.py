@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from ..errors import FcosError
 from ..system.stderr import say
 from . import complete
 from .common import (
@@ -20,13 +22,16 @@ from .common import (
     Overlap,
     Settings,
     Split,
+    Threads,
     Tile,
     Trust,
     Views,
     data_source,
+    dtype_option,
     open_own,
     open_to_judge,
     refuse,
+    runtime_option,
     sort_words,
     tell_tiles,
     the_one,
@@ -34,6 +39,7 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
+    from ..evaluation.uncertainty import Comparison
     from ..inference.composite import Composite
     from ..inference.detector import Detector
     from ..types import Detections
@@ -43,6 +49,22 @@ if TYPE_CHECKING:
 _OF_MODEL = (
     "batch", "device", "runtime", "dtype", "threads", "lanes", "trust", "tile", "overlap", "tta", "allow_missing",
 )  # fmt: skip
+
+
+class _Asked(NamedTuple):
+    """What to judge: models together, a file of detections, or two of either beside each other."""
+
+    models: list[str] | None
+    detections: Path | None
+    compare: tuple[str, str] | None
+
+
+class _Judged(NamedTuple):
+    """What was found, the data set as the model sees it, and the tiles that it looked at, None for whole images."""
+
+    detections: list[Detections]
+    dataset: Dataset
+    tile: int | str | None = None
 
 
 def command(
@@ -58,75 +80,86 @@ def command(
     settings: Settings = None,
     data: MaybeData = None,
     model: Models = None,
-    detections: Path = typer.Option(
-        None, "--detections", help="Judge this COCO results file (.json, .json.gz) instead of a model."
-    ),
+    detections: Annotated[
+        Path | None,
+        typer.Option("--detections", help="Judge this COCO results file (.json, .json.gz) instead of a model."),
+    ] = None,
     split: Split = None,
-    out: Path = typer.Option(None, "--out", "-o", help="Folder for metrics.json, detections.json and plots."),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for metrics.json, detections.json and plots.")
+    ] = None,
     as_json: Json = False,
-    batch: int = typer.Option(0, "--batch", min=0, help="Images in one forward pass; 0: chosen for you."),
+    batch: Annotated[int, typer.Option("--batch", min=0, help="Images in one forward pass; 0: chosen for you.")] = 0,
     device: Device = "auto",
-    runtime: str = typer.Option(
-        None,
-        "--runtime",
-        autocompletion=complete.runtimes,
-        help="torch, compile, onnx, openvino, tensorrt; auto: make the fastest first. Default: torch.",
-    ),
-    score: float = typer.Option(
-        None,
-        "--score",
-        min=0,
-        max=1,
-        help="Score threshold of the confusion matrix of --out. Default: that of the best F1.",
-    ),
-    class_agnostic: bool = typer.Option(False, "--class-agnostic", help="Treat all classes as one (proposals)."),
-    voc_plus_one: bool = typer.Option(
-        False, "--voc-plus-one", help="The detections are in VOC pixels (x2 - x1 + 1 wide); compute VOC's numbers so."
-    ),
-    allow_missing: bool = typer.Option(
-        False, "--allow-missing", help="Continue if the data has classes that the model does not know."
-    ),
-    compare: tuple[str, str] = typer.Option(
-        None,
-        "--compare",
-        metavar="A B",
-        autocompletion=complete.models,
-        help="Compare two models or results files, with intervals of the difference.",
-    ),
-    ci: bool = typer.Option(False, "--ci", help="Add 95 % intervals: how much AP would change on other images."),
-    resamples: int = typer.Option(
-        1000,
-        "--resamples",
-        min=10,
-        max=100_000,
-        help="How many random halves of the images the intervals are computed from.",
-    ),
-    seed: int = typer.Option(0, "--seed", min=0, help="Seed of these halves."),
-    precision: float = typer.Option(
-        None,
-        "--precision",
-        min=0,
-        max=1,
-        help="Find the lowest score of each class that keeps this precision (IoU 0.5).",
-    ),
-    dtype: str = typer.Option(
-        None,
-        "--dtype",
-        autocompletion=complete.dtypes,
-        help="fp32, bf16, fp16; auto: the fastest that passed its check. Default: fp32.",
-    ),
-    threads: int = typer.Option(0, "--threads", min=0, help="CPU threads; 0: all cores."),
-    lanes: int = typer.Option(0, "--lanes", min=0, help="Batches computed side by side on a CPU; 0: chosen for you."),
+    runtime: Annotated[str | None, runtime_option("; auto: make the fastest first. Default: torch.")] = None,
+    score: Annotated[
+        float | None,
+        typer.Option(
+            "--score",
+            min=0,
+            max=1,
+            help="Score threshold of the confusion matrix of --out. Default: that of the best F1.",
+        ),
+    ] = None,
+    class_agnostic: Annotated[
+        bool, typer.Option("--class-agnostic", help="Treat all classes as one (proposals).")
+    ] = False,
+    voc_plus_one: Annotated[
+        bool,
+        typer.Option(
+            "--voc-plus-one", help="The detections are in VOC pixels (x2 - x1 + 1 wide); compute VOC's numbers so."
+        ),
+    ] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Continue if the data has classes that the model does not know.")
+    ] = False,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--compare",
+            metavar="A B",
+            autocompletion=complete.models,
+            help="Compare two models or results files, with intervals of the difference.",
+        ),
+    ] = None,
+    ci: Annotated[
+        bool, typer.Option("--ci", help="Add 95 % intervals: how much AP would change on other images.")
+    ] = False,
+    resamples: Annotated[
+        int,
+        typer.Option(
+            "--resamples",
+            min=10,
+            max=100_000,
+            help="How many random halves of the images the intervals are computed from.",
+        ),
+    ] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of these halves.")] = 0,
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            "--precision", min=0, max=1, help="Find the lowest score of each class that keeps this precision (IoU 0.5)."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None, dtype_option("fp32, bf16, fp16; auto: the fastest that passed its check. Default: fp32.")
+    ] = None,
+    threads: Threads = 0,
+    lanes: Annotated[
+        int, typer.Option("--lanes", min=0, help="Batches computed side by side on a CPU; 0: chosen for you.")
+    ] = 0,
     trust: Trust = False,
     tile: Tile = None,
     overlap: Overlap = 0.2,
     tta: Views = "",
-    mot: tuple[Path, Path] = typer.Option(
-        None,
-        "--mot",
-        metavar="TRUTH RESULT",
-        help="Judge tracks: two MOTChallenge files, truth first. Gives HOTA, IDF1, MOTA.",
-    ),
+    mot: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--mot",
+            metavar="TRUTH RESULT",
+            help="Judge tracks: two MOTChallenge files, truth first. Gives HOTA, IDF1, MOTA.",
+        ),
+    ] = None,
     format: Format = None,
     images_in: ImagesIn = None,
     labels: Labels = None,
@@ -142,10 +175,9 @@ def command(
     import json
     from dataclasses import replace
 
-    from ..data.runs import missing, run_of
-    from ..errors import FcosError
+    from ..data.runs import run_of
     from ..evaluation.coco import curves, evaluate, read_results
-    from ..evaluation.program import learned_note
+    from ..evaluation.program import is_results, learned_note
     from ..export.registry import format_of
     from ..inference.composite import OWN, Composite, Looks, tile_of
     from ..inference.load import load_together
@@ -155,52 +187,35 @@ def command(
 
     things, overrides = sort_words(words, settings)
     named = the_one(things, data, "--data")
+    asked = _Asked(model, detections, compare)
     if mot is not None:
-        if named or model or detections or compare:
+        if named or any(asked):
             raise FcosError(
                 "--mot compares two MOTChallenge files; leave out the data set, --model, --detections and --compare"
             )
         refuse(context, "--mot", *(set(context.params) - {"mot", "as_json"}))
         _tracks(*mot, as_json)
         return
-    if named is not None and not model and not detections and not compare and run_of(named) is not None:
-        named, model = None, [named]
-    if named is not None and not model and not detections and not compare:
-        what = f"say what to measure on {named}: --model MODEL, --detections FILE or --compare A B"
-        raise FcosError(missing(named) or what)
-    if named is None and not model:
-        raise FcosError("give the data set to judge on: fcos eval DATA --model MODEL (a run folder needs none)")
-    if bool(model) + (detections is not None) + (compare is not None) != 1:
-        raise FcosError("give one of --model, --detections and --compare")
-    alone = detections is not None or (compare is not None and all(map(_is_results, compare)))
-    if alone and overrides:
-        raise FcosError(f"{overrides[0]!r} is a setting of a model, and there is none beside a file of detections")
-    if alone:
-        refuse(context, "a file of detections", *_OF_MODEL)
-    if not ci and compare is None:
-        refuse(context, "a run without --ci and --compare", "resamples", "seed")
-    if compare is not None:
-        refuse(context, "--compare", "voc_plus_one", "score", "ci", "precision")
-    if out is None:
-        refuse(context, "a run without --out", "score")
+    if named is not None and not any(asked) and run_of(named) is not None:
+        asked, named = _Asked([named], None, None), None
+    models = asked.models or []
+    _check(context, named, asked, overrides)
     check_folder(out)
     if class_agnostic and precision is not None:
         raise FcosError("--precision finds a score for each class; --class-agnostic has only one class: leave one out")
     if named is not None:
         data = Path(named)
         dataset = open_to_judge(data_source(data, format, images_in, labels), split)
-        for note in filter(None, (learned_note(name, dataset) for name in model or compare or ())):
+        for note in filter(None, (learned_note(name, dataset) for name in models or compare or ())):
             say(note)
     else:
         refuse(context, "a run without a data set", "format", "images_in", "labels")
-        data, dataset = open_own(model[0] if model else "", split)
+        data, dataset = open_own(models[0], split)
         if split is not None and (note := learned_note(data, dataset)):
             say(note)
     looks = Looks(tile_of(tile), overlap, parse_views(tta))
 
-    tiles: dict[str, int | str | None] = {}
-
-    def judge(names: list[str]) -> tuple[list[Detections], Dataset]:
+    def judge(names: list[str]) -> _Judged:
         pace = pick_pace(len(dataset), Pace(batch, lanes), threads, device)
         kept = runtime == "auto" and not any(map(format_of, names))  # the numbers of a model are those of fp32
         detector = load_together(
@@ -217,24 +232,28 @@ def command(
         used = detector.looks.tile if isinstance(detector, Composite) else None
         if looks.tile == OWN:
             tell_tiles(names[0], used)
-        tiles[names[0]] = used
-        return _detect(detector, dataset, pace.batch, allow_missing)
+        return _Judged(*_detect(detector, dataset, pace.batch, allow_missing), used)
 
-    def read(path: str | Path) -> tuple[list[Detections], Dataset]:
-        return read_results(path, dataset), dataset
+    def read(path: str | Path) -> _Judged:
+        return _Judged(read_results(path, dataset), dataset)
 
     if compare is not None:
-        (first, dataset_a), (second, dataset_b) = (
-            read(thing) if _is_results(thing) else judge([thing]) for thing in compare
-        )
-        if dataset_a.classes != dataset_b.classes:
+        first, second = (read(thing) if is_results(thing) else judge([thing]) for thing in compare)
+        if first.dataset.classes != second.dataset.classes:
             raise FcosError(f"{compare[0]} and {compare[1]} judge different classes of {data}")
-        from ..evaluation.uncertainty import Draws
+        from ..evaluation.uncertainty import Draws, compare_detections
 
-        options = {"draws": Draws(resamples, seed), "class_agnostic": class_agnostic}
-        _compare(compare, first, second, dataset_a, data, out, as_json, options)
+        comparison = compare_detections(
+            first.detections,
+            second.detections,
+            first.dataset,
+            Draws(resamples, seed),
+            class_agnostic=class_agnostic,
+        )
+        where = {"data": str(data), "split": first.dataset.split}
+        _tell_comparison(comparison, compare, where, out, as_json)
         return
-    seen, dataset = read(detections) if detections is not None else judge(model)
+    seen, dataset, used = read(detections) if detections is not None else judge(models)
     metrics = evaluate(seen, dataset, class_agnostic=class_agnostic, voc_plus_one=voc_plus_one)
     more: list[str] = []
     if ci:
@@ -246,8 +265,8 @@ def command(
     result = {
         "data": str(data),
         "split": dataset.split,
-        "model": " + ".join(model) if model else None,
-        **({"tile": tiles[model[0]], "overlap": overlap} if model and tiles[model[0]] else {}),
+        "model": " + ".join(models) if models else None,
+        **({"tile": used, "overlap": overlap} if used else {}),
         **({"tta": tta} if tta else {}),
         "detections_file": str(detections) if detections is not None else None,
         **metrics.to_dict(),
@@ -275,6 +294,32 @@ def command(
         typer.echo(f"\nwritten to {out}: {', '.join(sorted(file.name for file in files))}")
 
 
+def _check(context: typer.Context, named: str | None, asked: _Asked, overrides: Sequence[str]) -> None:
+    """Refuse a command line that does not say what to judge on which data, or has an option that means nothing beside
+    the others. `named`: the data set, None for that of a run."""
+    from ..data.runs import missing
+    from ..evaluation.program import is_results
+
+    models, detections, compare = asked
+    if named is not None and not any(asked):
+        what = f"say what to measure on {named}: --model MODEL, --detections FILE or --compare A B"
+        raise FcosError(missing(named) or what)
+    if named is None and not models:
+        raise FcosError("give the data set to judge on: fcos eval DATA --model MODEL (a run folder needs none)")
+    if bool(models) + (detections is not None) + (compare is not None) != 1:
+        raise FcosError("give one of --model, --detections and --compare")
+    if detections is not None or (compare is not None and all(map(is_results, compare))):
+        if overrides:
+            raise FcosError(f"{overrides[0]!r} is a setting of a model, and there is none beside a file of detections")
+        refuse(context, "a file of detections", *_OF_MODEL)
+    if not context.params["ci"] and compare is None:
+        refuse(context, "a run without --ci and --compare", "resamples", "seed")
+    if compare is not None:
+        refuse(context, "--compare", "voc_plus_one", "score", "ci", "precision")
+    if context.params["out"] is None:
+        refuse(context, "a run without --out", "score")
+
+
 def _detect(
     detector: Detector | Composite, dataset: Dataset, batch: int, allow_missing: bool
 ) -> tuple[list[Detections], Dataset]:
@@ -286,36 +331,24 @@ def _detect(
     return detect(detector, dataset, batch, allow_missing=allow_missing)
 
 
-def _compare(
-    names: tuple[str, str],
-    first: list[Detections],
-    second: list[Detections],
-    dataset: Dataset,
-    data: Path,
-    out: Path | None,
-    as_json: bool,
-    options: dict[str, Any],
+def _tell_comparison(
+    comparison: Comparison, names: tuple[str, str], where: dict[str, str], out: Path | None, as_json: bool
 ) -> None:
+    """Write comparison.json to `out`, and print. `where`: the data and its split."""
     import json
 
-    from ..evaluation.uncertainty import compare_detections
     from ..system.files import write_whole
 
-    judged = compare_detections(first, second, dataset, **options)
-    result = {"data": str(data), "split": dataset.split, "A": names[0], "B": names[1], **judged.to_dict()}
+    result = {**where, "A": names[0], "B": names[1], **comparison.to_dict()}
     if out is not None:
         write_whole(out / "comparison.json", json.dumps(result, indent=2) + "\n")
     if as_json:
         typer.echo(json.dumps(result))
         return
-    typer.echo(f"A: {names[0]}\nB: {names[1]}\non {data}, split {dataset.split}\n\n{judged.text()}")
+    on = f"{where['data']}, split {where['split']}"
+    typer.echo(f"A: {names[0]}\nB: {names[1]}\non {on}\n\n{comparison.text()}")
     if out is not None:
         typer.echo(f"\nwritten to {out}: comparison.json")
-
-
-def _is_results(thing: str) -> bool:
-    """Whether it is a file of detections, not a model."""
-    return thing.lower().endswith((".json", ".json.gz"))
 
 
 def _write(folder: Path, text: str, seen: list[Detections], dataset: Dataset, score: float | None) -> list[Path]:

@@ -9,7 +9,7 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import MODEL, Json, MaybeModel, Settings, refuse, sort_words, the_one
+from .common import MODEL, Json, MaybeModel, Settings, dtype_option, refuse, sort_words, the_one
 
 
 def command(
@@ -49,7 +49,7 @@ def command(
     ] = False,
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", autocompletion=complete.dtypes, help="fp32, fp16 or int8. Default: fp32; html: fp16."),
+        dtype_option("fp32, fp16 or int8. Default: fp32; html: fp16."),
     ] = None,
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", help="For int8: data set with images like those to come.")

@@ -15,14 +15,18 @@ from .common import (
     Calibrated,
     Classes,
     Device,
+    Lanes,
     Models,
     Overlap,
     Settings,
+    Threads,
     Tile,
     Trust,
     Views,
     check_detecting,
+    dtype_option,
     refuse,
+    runtime_option,
     sort_words,
     tell_tiles,
 )
@@ -74,30 +78,15 @@ def command(
         typer.Option("--data", "-d", help="Data set of the images; --coco then writes its ids."),
     ] = None,
     device: Device = "auto",
-    runtime: Annotated[
-        str | None,
-        typer.Option(
-            "--runtime",
-            autocompletion=complete.runtimes,
-            help="torch, compile, onnx, openvino, tensorrt; auto: make the fastest first. Default: what is ready.",
-        ),
-    ] = None,
+    runtime: Annotated[str | None, runtime_option("; auto: make the fastest first. Default: what is ready.")] = None,
     dtype: Annotated[
-        str | None,
-        typer.Option(
-            "--dtype",
-            autocompletion=complete.dtypes,
-            help="fp32, bf16 or fp16. Default: the fastest that passed its check.",
-        ),
+        str | None, dtype_option("fp32, bf16 or fp16. Default: the fastest that passed its check.")
     ] = None,
     batch: Annotated[
         int, typer.Option("--batch", min=1, max=10**6, help="Images of one size in one forward pass.")
     ] = 1,
-    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all cores.")] = 0,
-    lanes: Annotated[
-        int,
-        typer.Option("--lanes", min=0, help="Images computed side by side on a CPU; 0: chosen for you."),
-    ] = 0,
+    threads: Threads = 0,
+    lanes: Lanes = 0,
     trust: Trust = False,
     tile: Tile = None,
     overlap: Overlap = 0.2,

@@ -9,7 +9,7 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import MODEL, Device, Settings, Trust, check_detecting, sort_words
+from .common import MODEL, Device, Lanes, Settings, Trust, check_detecting, dtype_option, runtime_option, sort_words
 
 
 def command(
@@ -28,23 +28,12 @@ def command(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0: a free one.")] = 8000,
     device: Device = "auto",
     trust: Trust = False,
-    runtime: Annotated[
-        str | None,
-        typer.Option(
-            "--runtime",
-            autocompletion=complete.runtimes,
-            help="torch, compile, onnx, openvino, tensorrt or auto, the fastest. Default: auto, or FCOS_RUNTIME.",
-        ),
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", autocompletion=complete.dtypes, help="fp32, bf16 or fp16.")
-    ] = None,
+    runtime: Annotated[str | None, runtime_option(" or auto, the fastest. Default: auto, or FCOS_RUNTIME.")] = None,
+    dtype: Annotated[str | None, dtype_option("fp32, bf16 or fp16.")] = None,
     threads: Annotated[
         int, typer.Option("--threads", min=0, help="CPU threads of each process; 0: share the cores.")
     ] = 0,
-    lanes: Annotated[
-        int, typer.Option("--lanes", min=0, help="Images computed side by side on a CPU; 0: chosen for you.")
-    ] = 0,
+    lanes: Lanes = 0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images in one forward pass, if there is one lane.")] = 8,
     wait: Annotated[
         float, typer.Option("--wait-ms", min=0, help="Milliseconds that an image waits for others to join it.")

@@ -21,6 +21,7 @@ from .common import (
     Trust,
     check_detecting,
     ended_by_signals,
+    runtime_option,
     sort_words,
     tell_tiles,
 )
@@ -79,14 +80,7 @@ def command(
     device: Device = "auto",
     calibrated: Calibrated = False,
     trust: Trust = False,
-    runtime: Annotated[
-        str | None,
-        typer.Option(
-            "--runtime",
-            autocompletion=complete.runtimes,
-            help="torch, compile, onnx, openvino, tensorrt or auto, the fastest.",
-        ),
-    ] = None,
+    runtime: Annotated[str | None, runtime_option(" or auto, the fastest.")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, max=10**6, help="Frames in one forward pass.")] = 1,
     tile: Tile = None,
     overlap: Overlap = 0.2,

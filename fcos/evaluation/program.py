@@ -91,7 +91,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     """
     check_names(options, Options.__annotations__, "fcos.evaluate")
     check_count("batch", options.get("batch", 8))
-    run = run_to_judge(model) if data is None and not _is_results(model) else None
+    run = run_to_judge(model) if data is None and not is_results(model) else None
     dataset = _dataset(model, data, run, options.get("split"))
     detections, dataset = _seen(model, dataset, options, told=data is not None or options.get("split") is not None)
     agnostic = options.get("class_agnostic", False)
@@ -135,7 +135,7 @@ def compare(first: Judged, second: Judged, data: Dataset | str | Path, **options
     return compare_detections(a, b, judged, draws, class_agnostic=options.get("class_agnostic", False))
 
 
-def _is_results(model: object) -> bool:
+def is_results(model: object) -> bool:
     """Whether it names a file of detections, not a model."""
     return isinstance(model, str | Path) and str(model).lower().endswith((".json", ".json.gz"))
 
@@ -156,10 +156,10 @@ def _dataset(model: Judged, data: Dataset | str | Path | None, run: Path | None,
 def _seen(model: Judged, dataset: Dataset, options: Looking, told: bool) -> tuple[list[Detections], Dataset]:
     """The detections of a model, or those given, and the data set as the model sees it. `told`: whether to say that it
     learned from these images."""
-    if told and not _is_results(model) and (note := learned_note(model, dataset)):
+    if told and not is_results(model) and (note := learned_note(model, dataset)):
         say(note)
     if isinstance(model, str | Path):
-        model = read_results(model, dataset) if _is_results(model) else load(model, runtime="own")
+        model = read_results(model, dataset) if is_results(model) else load(model, runtime="own")
     if isinstance(model, Detector):
         model = compose([model], Looks(options.get("tile", OWN)))
     allow_missing = options.get("allow_missing", False)
