@@ -320,6 +320,11 @@ class Records(Sequence[Record]):
         self.table = _table([_array(x) for x in state])
 
 
+def evenly(count: int, most: int) -> np.ndarray:
+    """Numbers of at most `most` of `count` things [M] int64, rising, spread from the first to the last."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(np.int64)
+
+
 def _shared(array: np.ndarray) -> torch.Tensor | np.ndarray:
     if array.dtype == object:
         return array

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..data.classes import as_seen, match_classes
 from ..data.images.reading import read_image
 from ..data.open import open_dataset, open_judged, split_names
+from ..data.records import evenly
 from ..data.splits import TAUGHT, default_split
 from ..errors import ConfigError, FcosError, ImageError, ModelError, first_line
 from ..inference.detector import Detector
@@ -384,11 +385,10 @@ def _calibration(job: Job, detector: Detector, about: About) -> Iterator[Tensor]
     names = split_names(job.calibrate)
     dataset = open_dataset(job.calibrate, default_split(names, TAUGHT) or names[0])
     paths = [record.path for record in dataset.records if record.path is not None]
-    step = max(len(paths) / job.images, 1.0)
     fixed = detector.replace(size=about.size)
-    for i in range(min(job.images, len(paths))):
+    for i in evenly(len(paths), job.images).tolist():
         try:
-            image = read_image(paths[int(i * step)])
+            image = read_image(paths[i])
         except ImageError:
             continue
         yield as_pixels(fixed.prepare(image)[0][None], about)
@@ -397,9 +397,8 @@ def _calibration(job: Job, detector: Detector, about: About) -> Iterator[Tensor]
 def _images(dataset: Dataset | None) -> list[np.ndarray] | None:
     if dataset is None:
         return None
-    step = max(len(dataset.records) // _COMPARED, 1)
     images = []
-    for record in dataset.records[::step][:_COMPARED]:
+    for record in dataset.subset(evenly(len(dataset), _COMPARED)).records:
         if record.path is not None:
             with suppress(ImageError):
                 images.append(read_image(record.path))

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..data.records import evenly
 from ..errors import FcosError, MissingExtra
 from ..system.machine import Placement
 from . import graphs
@@ -102,7 +103,8 @@ def background(origin: Origin, place: Placement | None, samples: Sequence[Path])
     how it is to run. None where there is no good graph, or the interpreter ends before."""
     # -P: what lies in the current folder is no module, as for the command itself; a clone is found all the same
     command = [sys.executable, "-P", "-m", "fcos", "models", "prepare", str(origin.path.resolve()), "--background"]
-    command += [word for path in graphs.spread(samples) for word in ("--image", str(path.resolve()))]
+    for k in evenly(len(samples), graphs.SAMPLES):
+        command += ["--image", str(samples[k].resolve())]
     command += [word for setting in origin.overrides for word in ("--set", setting)]
     quiet = subprocess.DEVNULL
     try:  # it goes on where this process ends first: the next one will find the graph

@@ -234,11 +234,6 @@ def make(
     return graph
 
 
-def spread(paths: Sequence[Path]) -> list[Path]:
-    """A few of many images, from the first to the last."""
-    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(SAMPLES, len(paths))).round().astype(int)]
-
-
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout

@@ -25,6 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from ..data.records import evenly
 from ..errors import DataError, FcosError
 from ..inference.sources import find_images, images_below
 from ..system.files import check_folder, is_there, names_in, own, sweep, whole, write_whole
@@ -132,7 +133,7 @@ class Job:
         left = np.flatnonzero(~self.done())
         if any(source != "-" and Path(os.path.expanduser(source)).exists() for source in self.sources):
             return
-        some = left[np.unique(np.linspace(0, len(left) - 1, min(len(left), _LOOKED_AT), dtype=np.int64))]
+        some = left[evenly(len(left), _LOOKED_AT)]
         starts = self.starts()
         paths = [path for part in some.tolist() for path in self.paths(part, starts)]
         if paths and not any(is_remote(path) or Path(path).is_absolute() or Path(path).exists() for path in paths):

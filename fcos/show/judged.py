@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data.dataset import Dataset
 from ..data.images.reading import read_image
+from ..data.records import evenly
 from ..errors import ImageError
 from ..evaluation.calibration import Calibration, calibration
 from ..evaluation.coco import confusion_matrix, curves, flatten
@@ -54,7 +55,7 @@ def draw_judged(
 def spread(dataset: Dataset, count: int) -> list[int]:
     """Numbers of `count` records with boxes (of all, where none has any), evenly over the data set."""
     some = [i for i, r in enumerate(dataset.records) if len(r.boxes)] or list(range(len(dataset)))
-    return [some[i] for i in np.linspace(0, len(some) - 1, min(count, len(some))).round().astype(int)]
+    return [some[i] for i in evenly(len(some), count)]
 
 
 def mistakes(detections: Sequence[Detections], dataset: Dataset, score: float, iou: float = 0.5) -> tuple[Ints, Ints]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.records import evenly
 from ..evaluation.metrics import Floats, Ints
 from .axes import INK, MUTED, POOLED, class_name, new_figure, style
 from .draw import level_in_plot
@@ -48,7 +49,7 @@ def labels(told: Labels, path: str | Path, *, about: str = "") -> None:
     sizes, places, levels, images = (figure.add_subplot(grid[i, j]) for i in (0, 1) for j in (1, 2))
 
     style(sizes, "Width and height at the network input", "width, px", "height, px")
-    shown = np.arange(len(size)) if len(size) <= 4000 else np.linspace(0, len(size) - 1, 4000).astype(int)
+    shown = evenly(len(size), 4000)
     colors = np.array([ALARM, *(level_in_plot(i) for i in range(len(strides)))], dtype=object)
     if len(shown):
         side = np.maximum(size[shown], 0.5)

@@ -19,6 +19,7 @@ from ..assign import assign_batch
 from ..config import Config
 from ..data.dataset import Dataset
 from ..data.loading.loader import eval_batches
+from ..data.records import evenly
 from ..losses import gather_positives
 from ..network.model import FCOS
 from ..points import make_points
@@ -67,9 +68,7 @@ def fit_classes(network: FCOS, data: Dataset, config: Config, known: Sequence[st
     new = torch.tensor([name not in old for name in data.classes.names])
     if not new.any() or not len(data):
         return 0
-    number = min(config.train.linear_probe, len(data))
-    drawn = np.linspace(0, len(data) - 1, number).round().astype(int)
-    rows = seen(network, data.subset(sorted(set(drawn.tolist()))), config)
+    rows = seen(network, data.subset(evenly(len(data), config.train.linear_probe)), config)
     if rows is None:  # training says which image, and what to do
         return 0
     shown = torch.zeros(len(new) + 1, dtype=torch.bool).index_fill_(0, rows.label, True)[:-1]

@@ -11,7 +11,7 @@ import pytest
 
 from fcos.data.dataset import Dataset
 from fcos.data.open import open_dataset
-from fcos.data.records import Record, Records, Window
+from fcos.data.records import Record, Records, Window, evenly
 from fcos.errors import DataError
 from fcos.system import json_rows
 from fcos.types import Classes
@@ -253,3 +253,15 @@ def test_a_coco_file_in_pieces_is_the_same_data_set(tmp_path, monkeypatch):
     assert len(whole.notes) == 4
     assert len(whole.packed.table.boxes) == 403
     assert int(whole.packed.table.ignore.sum()) == 46
+
+
+def test_numbers_are_drawn_evenly():
+    assert evenly(199, 3).tolist() == [0, 99, 198]
+    assert evenly(3, 9).tolist() == [0, 1, 2]
+    assert evenly(0, 9).tolist() == []
+    for count in range(1, 200, 7):
+        for most in range(2, 40):
+            drawn = evenly(count, most).tolist()
+            assert len(set(drawn)) == min(most, count)  # none twice
+            assert drawn == sorted(drawn)
+            assert (drawn[0], drawn[-1]) == (0, count - 1)

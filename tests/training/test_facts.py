@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from tiny import make_shapes
 
+from fcos.data.in_python import dataset_of
 from fcos.data.open import open_splits
 from fcos.training.planning.facts import orientation
 
@@ -64,6 +65,19 @@ def test_houses_stand(tmp_path):
 def test_without_objects_nothing_is_turned(tmp_path):
     dataset = images(tmp_path, disc, count=6)
     assert orientation(dataset) == (True, False)  # too few to say
+
+
+def test_images_of_the_whole_set_are_looked_at(tmp_path):
+    """In the first 100 of 199 images nothing has an up; in the others things stand."""
+    rows = []
+    for k in range(199):
+        pixels = np.full((48, 48, 3), 100, np.uint8)
+        (disc if k < 100 else house)(pixels[8:40, 8:40], None)
+        file = tmp_path / f"{k:03}.png"
+        cv2.imencode(".png", pixels)[1].tofile(file)
+        rows.append({"image": str(file), "boxes": [[8, 8, 40, 40]], "labels": ["thing"]})
+    assert orientation(dataset_of(rows[:100]))[0] is False
+    assert orientation(dataset_of(rows))[0] is True
 
 
 def test_letters_are_not_their_mirror_images(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 from ...data.dataset import Dataset
 from ...data.images.reading import read_image
 from ...data.loading.augment import clip
+from ...data.records import evenly
 from ...data.tiles import empty_share, tiled
 from ...errors import ImageError
 
@@ -79,9 +80,8 @@ def orientation(dataset: Dataset) -> tuple[bool, bool]:
 
 def _patches(dataset: Dataset) -> dict[int, list[np.ndarray]]:
     """By class, the objects of images drawn evenly from the set."""
-    step = max(1, len(dataset) // _LOOKED)
     objects: dict[int, list[np.ndarray]] = {}
-    for record in dataset.records[::step][:_LOOKED]:
+    for record in dataset.subset(evenly(len(dataset), _LOOKED)).records:
         try:
             grey = cv2.cvtColor(read_image(str(record.path)), cv2.COLOR_RGB2GRAY)
         except ImageError:

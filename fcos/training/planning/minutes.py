@@ -14,6 +14,7 @@ from ...config import Config
 from ...data.dataset import Dataset
 from ...data.images.reading import read_image
 from ...data.loading.cache import kept_bytes, room
+from ...data.records import evenly
 from ...errors import ConfigError, ImageError
 from ...inference.composite import OWN, Looks, compose
 from ...inference.dataset import Progress, predict_dataset
@@ -289,7 +290,7 @@ def drawn(dataset: Dataset, most: int) -> Dataset:
     """At most so many images, evenly, of those with objects where there are any."""
     shown = np.unique(dataset.packed.owner[~dataset.packed.table.ignore])
     shown = shown if len(shown) else np.arange(len(dataset))
-    return dataset.subset(shown[np.linspace(0, len(shown) - 1, min(most, len(shown))).round().astype(int)])
+    return dataset.subset(shown[evenly(len(shown), most)])
 
 
 def seconds_to_decode(dataset: Dataset) -> float:

@@ -13,6 +13,7 @@ from ...assign import assign_batch
 from ...config import Config
 from ...data.dataset import Dataset
 from ...data.loading.loader import eval_batches
+from ...data.records import evenly
 from ...data.tiles import tiled
 from ...errors import ImageError
 from ...losses import centerness_target, gather_positives
@@ -61,7 +62,6 @@ def start_for(config: Config, train: Dataset, init: str | None, device: str) -> 
     if known_classes(config, train.classes, None):
         return Start(None, "")
     images = tiled(train, config.data.tile)
-    drawn = np.linspace(0, len(images) - 1, min(_IMAGES, len(images))).round().astype(int)
     config = config.override({"data": {"workers": 0}})
     where = pick_device(device)
     rng = torch.random.get_rng_state()
@@ -71,9 +71,8 @@ def start_for(config: Config, train: Dataset, init: str | None, device: str) -> 
     initialise(whole, config, train.classes, None)
     initialise(alone, config, train.classes, BACKBONE)
     try:
-        seen = _look(
-            [whole.to(where).eval(), alone.to(where).eval()], images.subset(sorted(set(drawn.tolist()))), config
-        )
+        looked = images.subset(evenly(len(images), _IMAGES))
+        seen = _look([whole.to(where).eval(), alone.to(where).eval()], looked, config)
     except ImageError:
         return Start(None, "")  # training says which image, and what to do
     if int((seen.label < len(train.classes)).sum()) < _LEAST or len(seen.image.unique()) < 2 * _FOLDS:
