@@ -15,8 +15,9 @@ from . import kinds
 from .dataset import Dataset, Note, merge
 from .duplicates import alike
 from .formats.common.pages import in_order
+from .holdout import draw_holdout, hold_out, parted
 from .kinds import Kind
-from .splits import TAUGHT, draw_holdout, hold_out, parted
+from .splits import TAUGHT
 
 
 def split_dataset(dataset: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:

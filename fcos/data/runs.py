@@ -10,8 +10,9 @@ from ..system import remote
 from ..system.environment import RUN_FILE
 from ..system.readers import read_json
 from .dataset import Dataset, merge
+from .holdout import hold_out
 from .open import open_dataset, open_splits, split_names
-from .splits import hold_out, name_of, taught_splits, val_is_learned
+from .splits import name_of, taught_splits, val_is_learned
 from .tree import DataSource
 
 

@@ -1,132 +1,12 @@
-"""A validation part for data that has none."""
+"""What splits and images are called, and which splits are learned from and judged in."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
-
-import numpy as np
+from collections.abc import Collection, Iterable, Sequence
 
 from ..errors import DataError
-from ..system.terminal import plural
-from .dataset import Dataset
 from .records import Record
-
-
-def draw_holdout(dataset: Dataset, share: float, seed: int, together: Sequence[Sequence[int]] = ()) -> list[str]:
-    """File names of `share` (0..1) of the images, at least one; the same for the same names, labels and seed.
-
-    Each class has about that share of its images among them, rarest first; the last image of a class stays where it
-    is learned. The order of the data does not matter, and an image that is listed twice falls on one side, as do those
-    whose numbers are in one group of `together` (near-duplicates). DataError when nothing with boxes would be left on
-    one of the sides.
-    """
-    if not 0 < share < 1:
-        raise DataError(f"--holdout {share:g} is not a share of the images; give one between 0 and 1, such as 0.1")
-    units = units_of(dataset, together, 3)
-    order = sorted(range(len(units)), key=lambda u: hashlib.sha256(f"{seed}/{min(units[u])}".encode()).digest())
-    shown = _classes_of(dataset)
-    classes = [frozenset().union(*(shown[name] for name in units[u])) for u in range(len(units))]
-    left: dict[int, int] = {}  # images of each class that are learned; -1: those without boxes
-    for name in shown:
-        for label in shown[name]:
-            left[label] = left.get(label, 0) + 1
-    need = {label: share * number for label, number in left.items()}
-    total = max(1, round(share * len(shown)))
-    held: set[str] = set()
-
-    def take(candidates: Iterable[int], spare: bool, enough: Callable[[], bool]) -> None:
-        for u in candidates:
-            if enough() or len(held) >= total:
-                return
-            names = units[u] - held
-            taken = {label: sum(label in shown[name] for name in names) for label in classes[u]}
-            last = any(label >= 0 and left[label] <= n for label, n in taken.items())
-            if not names or len(names) > total - len(held) or (spare and last):
-                continue
-            held.update(names)
-            for label, n in taken.items():
-                left[label] -= n
-                need[label] -= n
-
-    for label in sorted(need, key=lambda k: (left[k], k)):
-        mine = [u for u in order if label in classes[u]]
-        take(mine, True, lambda label=label: need[label] < 0.5)  # type: ignore[misc]
-    take(order, True, lambda: False)
-    take(order, False, lambda: False)  # rather a class that is judged alone than too few images
-    for part in hold_out(dataset, held):
-        if not any((~r.ignore).any() for r in part.records):
-            raise DataError(
-                f"--holdout {share:g} of the {plural(len(dataset), 'image')} of {dataset.root} leaves one side "
-                "without boxes; give another share or another train.seed"
-            )
-    return sorted(held)
-
-
-def units_of(dataset: Dataset, together: Sequence[Sequence[int]], parts: int) -> list[set[str]]:
-    """The names of the images, those that belong on one side in one set. A group of `together` that holds over one of
-    `parts` equal parts of all images (frames of one film) says nothing, would fill a part, and is not heard."""
-    names = [name_of(r) for r in dataset.records]
-    unit = {name: {name} for name in names}
-    for group in together:
-        joined = set().union(*(unit[names[i]] for i in group))
-        if parts * len(joined) <= len(unit):
-            unit |= dict.fromkeys(joined, joined)
-    return list({id(members): members for members in unit.values()}.values())
-
-
-def parted(
-    dataset: Dataset, together: Sequence[Sequence[int]], *parts: Iterable[str], so: str = "AP will be too high"
-) -> str:
-    """A line, ending in `so`, where images that show the same, a group of `together`, are on several sides: the names
-    of each of `parts`, and all other images. Empty where none are."""
-    names = [name_of(r) for r in dataset.records]
-    side = {name: number for number, part in enumerate(parts) for name in part}
-    torn = [group for group in together if len({side.get(names[i], -1) for i in group}) > 1]
-    if not torn:
-        return ""
-    largest = max(torn, key=len)
-    return (
-        f"{plural(len(largest), 'image')} that show the same, such as {names[largest[0]]}, are too many to stay "
-        f"together: some are learned from and some judge, so {so}"
-    )
-
-
-def _classes_of(dataset: Dataset) -> dict[str, frozenset[int]]:
-    """The labels on each image by name, -1 for one without boxes."""
-    shown: dict[str, frozenset[int]] = {}
-    for record in dataset.records:
-        labels = frozenset(int(x) for x in np.unique(record.labels[~record.ignore]))
-        shown[name_of(record)] = shown.get(name_of(record), frozenset()) | labels
-    return {name: labels or frozenset((-1,)) for name, labels in shown.items()}
-
-
-def val_is_learned(splits: Collection[str], taught: Collection[str]) -> bool:
-    """Whether what is learned, `taught_splits`, has the images of a val split, so that it cannot judge."""
-    return "val" in taught or ("trainval" in taught and "val" in splits)
-
-
-def hold_out(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, Dataset]:
-    """(the rest, the images called `names`). DataError when one of them is not there."""
-    held = set(names)
-    called = [name_of(r) for r in dataset.records]
-    missing = held.difference(called)
-    if missing:
-        raise DataError(
-            f"{dataset.root}: {len(missing)} of the images that the run held out are gone, such as {min(missing)}"
-        )
-    return (
-        dataset.subset([k for k, name in enumerate(called) if name not in held]),
-        replace(dataset.subset([k for k, name in enumerate(called) if name in held]), split="holdout", notes=()),
-    )
-
-
-def name_of(record: Record) -> str:
-    """What an image is called in its data set."""
-    return record.file_name or (str(record.path) if record.path is not None else str(record.id))
-
 
 TAUGHT = ("train", "trainval")  # from which splits to learn, and in which to judge, unless one is named
 JUDGED = ("test", "val")
@@ -159,6 +39,16 @@ def taught_splits(splits: Iterable[str], asked: str | None, name: object) -> lis
             missing += f", or several, as {','.join(there[:2])}"
         raise DataError(f"{name} has {missing}; it has {', '.join(there)}")
     return wanted
+
+
+def val_is_learned(splits: Collection[str], taught: Collection[str]) -> bool:
+    """Whether what is learned, `taught_splits`, has the images of a val split, so that it cannot judge."""
+    return "val" in taught or ("trainval" in taught and "val" in splits)
+
+
+def name_of(record: Record) -> str:
+    """What an image is called in its data set."""
+    return record.file_name or (str(record.path) if record.path is not None else str(record.id))
 
 
 # --------------------------------------------------------------------------- what folders and files are called

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..data.dataset import Dataset
 from ..data.duplicates import alike
-from ..data.splits import name_of, parted, units_of
+from ..data.holdout import parted, units_of
+from ..data.splits import name_of
 from ..errors import DataError
 from ..inference.detector import Detector
 from ..presets import resolve

@@ -12,8 +12,9 @@ from ..config import Config
 from ..data.classes import as_learned, as_seen, match_classes
 from ..data.dataset import Dataset, merge
 from ..data.duplicates import alike
+from ..data.holdout import draw_holdout, hold_out, parted
 from ..data.open import open_dataset, open_splits
-from ..data.splits import ORDER, WORDS, draw_holdout, hold_out, name_of, parted, taught_splits, val_is_learned
+from ..data.splits import ORDER, WORDS, name_of, taught_splits, val_is_learned
 from ..data.tree import DataSource
 from ..errors import DataError, did_you_mean
 from ..network.header import check_storable

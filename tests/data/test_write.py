@@ -10,11 +10,11 @@ from PIL import Image
 from processes import small_disk
 
 from fcos.data.dataset import Dataset
+from fcos.data.holdout import draw_holdout
 from fcos.data.images.reading import load_image
 from fcos.data.open import open_dataset, open_splits
 from fcos.data.records import Record
 from fcos.data.registry import formats
-from fcos.data.splits import draw_holdout
 from fcos.data.tree import DataSource
 from fcos.data.write import convert
 from fcos.errors import DataError, FcosError

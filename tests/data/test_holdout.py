@@ -1,4 +1,4 @@
-"""A validation part for data that has none."""
+"""Images held out to judge by, for data that has no validation part."""
 
 import json
 from pathlib import Path
@@ -11,9 +11,10 @@ from tiny import make_shapes
 from fcos.cli import main
 from fcos.data.dataset import Dataset, merge
 from fcos.data.duplicates import alike
+from fcos.data.holdout import draw_holdout, hold_out, parted
 from fcos.data.open import open_dataset
 from fcos.data.records import Record
-from fcos.data.splits import draw_holdout, hold_out, name_of, parted
+from fcos.data.splits import name_of
 from fcos.errors import DataError
 from fcos.types import Classes
 
