@@ -29,6 +29,8 @@ RADIUS = 5  # bits of 64
 ALIKE = 8.0  # mean difference of the thumbnails, of 255
 _SIDE = 16
 _PAIRS = 1 << 22  # that are compared at once
+_EDGES = np.linspace(0, 64, RADIUS + 2).round().astype(int).tolist()
+_BANDS = [np.uint64((1 << high) - (1 << low)) for low, high in pairwise(_EDGES)]  # masks of the bits
 
 
 @dataclass(frozen=True)
@@ -82,47 +84,69 @@ def dhash(grey: np.ndarray) -> int:
 
 
 def find_groups(prints: Fingerprints) -> list[np.ndarray]:
-    """Numbers of readable images that show the same, in order, each in one group at most: an image is like one of its
-    group, which may be like a third."""
+    """Groups of two or more images that show the same, as numbers into `prints`; images that cannot be read are left
+    out. Likeness is passed on: if A is like B and B like C, all three are one group."""
     rows = np.flatnonzero([not e for e in prints.error])
     hashes, thumbs = prints.hash[rows], prints.thumb[rows].reshape(-1, _SIDE**2)
-    parent = list(range(len(rows)))
+    sets = _Sets(len(rows))
+    for number, band in enumerate(_BANDS):
+        for members in _equal(hashes & band):
+            _join(members, hashes[members], thumbs[members], _BANDS[:number], sets)
+    return [rows[members] for members in sets.members() if len(members) > 1]
 
-    def root(i: int) -> int:
+
+class _Sets:
+    """The numbers 0..count-1, each in one set; sets are joined by giving the root of one another parent."""
+
+    def __init__(self, count: int) -> None:
+        self.parent = list(range(count))
+
+    def root(self, i: int) -> int:
+        """The number that stands for the set of `i`."""
+        parent = self.parent
         while parent[i] != i:
             parent[i] = parent[parent[i]]
             i = parent[i]
         return i
 
-    edges = np.linspace(0, 64, RADIUS + 2).round().astype(int).tolist()
-    masks = [np.uint64(((1 << high) - 1) ^ ((1 << low) - 1)) for low, high in pairwise(edges)]
-    for number, mask in enumerate(masks):
-        band = hashes & mask
-        order = np.argsort(band, kind="stable")
-        starts = np.flatnonzero(band[order][1:] != band[order][:-1]) + 1
-        for members in np.split(order, starts):
-            groups = np.array([root(i) for i in members.tolist()])
-            joined = 0  # the member behind the last that joined others to its group
-            for k in range(len(members) - 1):  # with all later ones of the bucket that are not of its group yet
-                if k in (0, joined) and (groups[k:] == groups[k]).all():
-                    break
-                differ = hashes[members[k + 1 :]] ^ hashes[members[k]]
-                near = np.bitwise_count(differ) <= RADIUS
-                if not near.any():
-                    continue
-                for before in masks[:number]:
-                    near &= differ & before != 0  # else they have met
-                others = np.flatnonzero(near & (groups[k + 1 :] != groups[k])) + k + 1
-                if len(others):
-                    others = others[_same_thumbs(thumbs[members[k], None], thumbs[members[others]])[0]]
-                for other in np.unique(groups[others]):
-                    groups[groups == other] = groups[k]
-                    parent[other] = int(groups[k])
-                    joined = k + 1
-    found: dict[int, list[int]] = {}
-    for i, row in enumerate(rows.tolist()):
-        found.setdefault(root(i), []).append(row)
-    return [np.array(members) for members in found.values() if len(members) > 1]
+    def members(self) -> list[list[int]]:
+        """The sets, each in rising order, by their first numbers."""
+        found: dict[int, list[int]] = {}
+        for i in range(len(self.parent)):
+            found.setdefault(self.root(i), []).append(i)
+        return list(found.values())
+
+
+def _equal(values: np.ndarray) -> list[np.ndarray]:
+    """Positions of equal values: a rising array for each value that is there more than once."""
+    order = np.argsort(values, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(values[order])) + 1)
+    return [part for part in parts if len(part) > 1]
+
+
+def _join(
+    members: np.ndarray, hashes: np.ndarray, thumbs: np.ndarray, earlier: Sequence[np.uint64], sets: _Sets
+) -> None:
+    """Join the sets of `members` [K] that show the same, by their hashes [K] and thumbnails [K,256]. Those that agree
+    in one of the `earlier` bands have been compared."""
+    groups = np.array([sets.root(i) for i in members.tolist()])
+    joined = 0  # the member behind the last that joined others to its group
+    for k in range(len(members) - 1):  # with all later ones that are not of its group yet
+        if k in (0, joined) and (groups[k:] == groups[k]).all():
+            return
+        differ = hashes[k + 1 :] ^ hashes[k]
+        near = (np.bitwise_count(differ) <= RADIUS) & (groups[k + 1 :] != groups[k])
+        if not near.any():
+            continue
+        for band in earlier:
+            near &= differ & band != 0
+        others = np.flatnonzero(near) + k + 1
+        if len(others):
+            others = others[_same_thumbs(thumbs[k, None], thumbs[others])[0]]
+        for other in np.unique(groups[others]):
+            groups[groups == other] = groups[k]
+            sets.parent[other] = int(groups[k])
+            joined = k + 1
 
 
 def find_twins(prints: Fingerprints) -> Iterator[Twins]:

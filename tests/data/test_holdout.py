@@ -3,14 +3,12 @@
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from tiny import make_shapes
 
 from fcos.cli import main
 from fcos.data.dataset import Dataset, merge
-from fcos.data.duplicates import alike
 from fcos.data.holdout import draw_holdout, hold_out, parted
 from fcos.data.open import open_dataset
 from fcos.data.records import Record
@@ -115,19 +113,6 @@ def test_near_duplicates_fall_on_one_side(seed):
     assert len(held) == 8
     assert all(len(held & set(group)) in (0, 3) for group in groups)
     assert draw_holdout(data, 0.2, seed, [list(range(40))])  # one film: its frames say nothing
-
-
-def test_images_that_are_alike_are_grouped(tmp_path):
-    rng = np.random.default_rng(0)
-    paths = []
-    for i in range(4):
-        pixels = cv2.resize(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8), (64, 64))
-        for name, value in ((f"{i}.png", pixels), (f"{i}-again.png", np.clip(pixels.astype(int) + 3, 0, 255))):
-            if i != 3 or name == "3.png":
-                cv2.imwrite(str(tmp_path / name), value.astype(np.uint8))
-                paths.append(tmp_path / name)
-    assert alike([None, *paths]) == [[1, 2], [3, 4], [5, 6]]
-    assert alike([]) == []
 
 
 def test_a_group_too_large_for_one_side_is_told():
