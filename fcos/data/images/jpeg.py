@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from PIL import Image
 
 ORIENTATION = 0x0112  # the tag of EXIF
+_EOI, _SOS, _DRI = 0xD9, 0xDA, 0xDD  # markers: end of image, start of scan, restart interval
 _FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 
 
@@ -26,7 +28,7 @@ class Header(NamedTuple):
 
 
 class Jpeg(NamedTuple):
-    """What the segments in front of the compressed data say, and after `count_scans` what its scans are."""
+    """What the segments in front of the compressed data say, and after `with_scans` what its scans are."""
 
     header: Header
     components: int
@@ -62,15 +64,15 @@ def parse_jpeg(data: bytes) -> Jpeg | None:
         if marker in _FRAMES and at + 10 <= len(data):
             size, components = struct.unpack_from(">HH", data, at + 5), data[at + 9]
             progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
-            told = data[at + 10 : min(at + 10 + 3 * components, len(data))]
+            table = data[at + 10 : min(at + 10 + 3 * components, len(data))]
             sampling = tuple(
-                (id, both >> 4 or 1, both & 15 or 1) for id, both in zip(told[::3], told[1::3], strict=False)
+                (id, both >> 4 or 1, both & 15 or 1) for id, both in zip(table[::3], table[1::3], strict=False)
             )
-        elif marker == 0xDD and at + 6 <= len(data):
+        elif marker == _DRI and at + 6 <= len(data):
             interval = struct.unpack_from(">H", data, at + 4)[0]
         elif marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
             orientation = _exif_orientation(data[at + 4 : at + 2 + length])
-        elif marker == 0xDA:
+        elif marker == _SOS:
             if size is None or 0 in size:
                 return None
             header = Header(size[0], size[1], orientation)
@@ -83,38 +85,65 @@ _SEGMENT = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # among compressed data
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 
-def count_scans(data: bytes, jpeg: Jpeg) -> Jpeg:
-    """With the number of scans, and whether together they are the whole image: those of a progressive one send each
-    coefficient of each component first without its last bits, and these bit by bit later (T.81, G.1.1.1). So many
-    blocks after each restart marker make known how many of these there must be."""
+def with_scans(data: bytes, jpeg: Jpeg) -> Jpeg:
+    """`jpeg` with what its scans say. A progressive image sends each coefficient first without its last bits and those
+    later (T.81, G.1.1.1); `whole` is whether all bits arrived. From the restart interval follows how many restart
+    markers each scan must have."""
+    scans = list(_scans(data, jpeg))
     missing: dict[int, list[int]] = {}  # component -> bits still to come of each of 64 coefficients
-    at, scans, found, details = jpeg.scan, 0, None, False
-    interval, restarts = jpeg.interval, True
-    while at + 5 <= len(data):
-        scans += 1
-        end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
-        components = data[at + 5 : min(at + 5 + 2 * data[at + 4], end) : 2]
-        first, last, bits = data[end - 3 : end] if jpeg.progressive and end <= len(data) else (0, 63, 0)
-        details = first > 0 and bool(jpeg.sampling) and components == bytes(jpeg.sampling[0][:1])
-        for component in components:
+    for scan in scans:
+        for component in scan.components:
             left = missing.setdefault(component, [1] * 64)
-            left[first : last + 1] = [bits & 15] * len(left[first : last + 1])
-        found = _SEGMENT.search(data, end)
+            left[scan.first : scan.last + 1] = [scan.bits] * len(left[scan.first : scan.last + 1])
+    brightness = bytes(jpeg.sampling[0][:1]) if jpeg.sampling else None
+    return jpeg._replace(
+        scans=len(scans),
+        whole=len(missing) >= jpeg.components and not any(map(any, missing.values())),
+        end=scans[-1].end if scans else -1,
+        restarts=all(scan.restarts for scan in scans),
+        details=bool(scans) and scans[-1].first > 0 and scans[-1].components == brightness,
+    )
+
+
+class _Scan(NamedTuple):
+    """components: their ids. first, last: its coefficients, of 64. bits: how many of each are still to come after it.
+    restarts: whether it has all its restart markers. end: offset of the next scan or of the end marker, -1: none."""
+
+    components: bytes
+    first: int
+    last: int
+    bits: int
+    restarts: bool
+    end: int
+
+
+def _scans(data: bytes, jpeg: Jpeg) -> Iterator[_Scan]:
+    at, interval = jpeg.scan, jpeg.interval
+    while at + 5 <= len(data):
+        begin = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
+        components = data[at + 5 : min(at + 5 + 2 * data[at + 4], begin) : 2]
+        first, last, bits = data[begin - 3 : begin] if jpeg.progressive and begin <= len(data) else (0, 63, 0)
+        found = _SEGMENT.search(data, begin)
+        restarts = True
         if interval:
             stop = found.start() if found else len(data)
             needed = -(-_blocks(jpeg, components) // interval) - 1
-            restarts = restarts and sum(1 for _ in _RESTART.finditer(data, end, stop)) >= needed
-        while found and data[found.start() + 1] not in (0xDA, 0xD9) and found.start() + 4 <= len(data):
-            start = found.start()  # tables between two scans
-            if data[start + 1] == 0xDD and start + 6 <= len(data):
-                interval = struct.unpack_from(">H", data, start + 4)[0]
-            found = _SEGMENT.search(data, start + 2 + struct.unpack_from(">H", data, start + 2)[0])
-        if not found or data[found.start() + 1] != 0xDA:
-            break
-        at = found.start()
-    whole = len(missing) >= jpeg.components and not any(any(left) for left in missing.values())
-    stop = found.start() if found else -1
-    return jpeg._replace(scans=scans, whole=whole, end=stop, restarts=restarts, details=details)
+            restarts = sum(1 for _ in _RESTART.finditer(data, begin, stop)) >= needed
+        at, interval = _behind_tables(data, found.start() if found else -1, interval)
+        yield _Scan(components, first, last, bits & 15, restarts, at)
+        if at < 0 or data[at + 1] != _SOS:
+            return
+
+
+def _behind_tables(data: bytes, at: int, interval: int) -> tuple[int, int]:
+    """Walk from the marker at `at` over the tables between two scans: (offset of the next scan or of the end marker, -1
+    for none; the restart interval by then)."""
+    while at >= 0 and data[at + 1] not in (_SOS, _EOI) and at + 4 <= len(data):
+        if data[at + 1] == _DRI and at + 6 <= len(data):
+            interval = struct.unpack_from(">H", data, at + 4)[0]
+        found = _SEGMENT.search(data, at + 2 + struct.unpack_from(">H", data, at + 2)[0])
+        at = found.start() if found else -1
+    return at, interval
 
 
 def first_bits(data: bytes, jpeg: Jpeg) -> int:

@@ -24,7 +24,7 @@ from ...errors import ImageError, ImageWarning, first_line
 from ...system.readers import MB, open_file, read_bytes
 from ...system.terminal import plural
 from . import gif, png
-from .jpeg import ORIENTATION, Header, Jpeg, count_scans, parse_jpeg, valid_orientation
+from .jpeg import ORIENTATION, Header, Jpeg, parse_jpeg, valid_orientation, with_scans
 from .jpeg_end import ZEROS, tell_of_cut
 from .pixels import array_to_rgb, image_to_rgb
 
@@ -122,7 +122,7 @@ def read_image(source: str | Path | bytes, name: str | None = None) -> np.ndarra
         scans = data.count(b"\xff\xda")
         if scans > MAX_SCANS:
             raise ImageError(f"cannot read {name}: it has {scans} scans, and at most {MAX_SCANS} are decoded")
-        jpeg = count_scans(data, jpeg)
+        jpeg = with_scans(data, jpeg)
         # Four components (CMYK) go to Pillow, which knows Adobe's inversion. So does a file without an end
         # marker: OpenCV fills the missing part with grey, Pillow says whether anything is missing.
         if jpeg.end >= 0:
