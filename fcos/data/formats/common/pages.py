@@ -293,8 +293,8 @@ class Reading:
 
 
 def _one_each(entries: list[_Entry]) -> list[_Entry]:
-    """No image for a file that has it by the name of an upload, where it is another file's own or that of two uploads:
-    they are of several images of one name."""
+    """Take the image from a file that found it by its Label Studio upload name only, if another file claims the same
+    image: several uploads had one name, and nobody knows which is meant."""
     claims: dict[Path, list[int]] = defaultdict(list)
     for k, entry in enumerate(entries):
         if entry.image is not None:
@@ -321,8 +321,9 @@ class _Draft:
     def __init__(self, reading: Reading, problems: Problems) -> None:
         self.reading, self.problems = reading, problems
         self.classes = reading.known
-        self.label_of: dict[str | int, int] = {name: k for k, name in enumerate(self.classes.names)}
-        self.label_of |= {id: k for k, id in enumerate(self.classes.ids)}
+        self.labels_of: dict[str | int, Sequence[int]] = {name: (k,) for k, name in enumerate(self.classes.names)}
+        self.labels_of |= {id: (k,) for k, id in enumerate(self.classes.ids)}
+        self.labels_of[ANY] = range(len(self.classes))
         self.images: list[ImageFile] = []
         self.rows: list[tuple[float, ...]] = []
         self.where: list[tuple[str, str, str | int]] = []
@@ -330,26 +331,19 @@ class _Draft:
     def add(self, page: Page, image: Path | None, where: str, name: str) -> None:
         for problem in page.problems:
             self.problems.skip(kinds.OBJECTS, f"{where}: {problem}")
-        size, scale = page.size, (1.0, 1.0)
-        if page.shares:
-            size, scale = _scale(page.size, image)
+        size, (width, height) = _scale(page.size, image) if page.shares else (page.size, (1.0, 1.0))
         index = len(self.images)
-        width, height = scale
         for number, (label, box, ignore, area, place) in enumerate(page.objects, 1):
-            known = self.label_of.get(label)
-            if label == ANY:
-                x1, y1, x2, y2 = box
-                for k in range(len(self.classes)):
-                    self.rows.append((index, k, True, area, x1 * width, y1 * height, x2 * width, y2 * height))
-                    self.where.append((place or f"object {number}", where, "ignore"))
-                continue
-            if known is None:
-                what = f"{where}, {place or f'object {number}'}: {label!r}"
-                self.problems.skip(kinds.UNLISTED, what)
+            place = place or f"object {number}"
+            labels = self.labels_of.get(label)
+            if labels is None:
+                self.problems.skip(kinds.UNLISTED, f"{where}, {place}: {label!r}")
                 continue
             x1, y1, x2, y2 = box
-            self.rows.append((index, known, ignore, area, x1 * width, y1 * height, x2 * width, y2 * height))
-            self.where.append((place or f"object {number}", where, label))
+            for k in labels:
+                row = (index, k, ignore or label == ANY, area, x1 * width, y1 * height, x2 * width, y2 * height)
+                self.rows.append(row)
+                self.where.append((place, where, "ignore" if label == ANY else label))
         self.images.append(ImageFile(index + 1, name, image, size))
 
     def dataset(self, split: str) -> Dataset:
