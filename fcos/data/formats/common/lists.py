@@ -20,7 +20,8 @@ _NUMBERED = re.compile(r"(\d+)(?:\s*[:,;=]\s*|\s+)(\S.*)")  # 0 person, 0: perso
 
 
 def read_names(file: Path) -> tuple[str, ...]:
-    """Class names, one a line; numbers in front of them are none of theirs where they count from 0."""
+    """Class names, one a line. If every line begins with its number, counted from 0 (0 cat, 1 dog), the numbers are
+    dropped."""
     names = [name for line in read_lines(file, kind=DataError) if (name := line.strip())]
     numbered = [_NUMBERED.fullmatch(name) for name in names]
     if len(names) > 1 and all(found and int(found[1]) == k for k, found in enumerate(numbered)):

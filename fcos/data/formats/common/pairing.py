@@ -29,7 +29,8 @@ def uploaded(stem: str) -> str:
 
 
 def count_uploads(names: Iterable[str]) -> Counter[str]:
-    """How many different names there are of each that was uploaded, and of each that was not and is called so."""
+    """Count different names by the stem that each had before Label Studio renamed it; one that it has not renamed
+    counts as what it would have become (`as_uploaded`)."""
     stems = {os.path.splitext(name.rpartition("/")[2])[0].casefold() for name in names}
     return Counter(uploaded(stem) or as_uploaded(stem) for stem in stems)
 
@@ -203,9 +204,10 @@ class Images:
 
 
 def _others(image: Sequence[str], names: Mapping[int, Sequence[str]]) -> set[int]:
-    """Which of several names for one image mean another one, which is missing: those that are written otherwise where
-    one has its very letters; that leave out a telling folder of it which another has (1.jpg beside cam/1.jpg, of
-    cam/1.jpg); or that have a telling folder of their own and none of its (cam/1.jpg beside 1.jpg, of 1.jpg)."""
+    """Of several names that found one image, those that must mean another one, which is missing. A name loses to one
+    that has the image's very letters, if it has not; to one that has a telling folder of the image, if it leaves that
+    out (1.jpg to cam/1.jpg, of cam/1.jpg); and, if it has a telling folder of its own and none of the image's, to one
+    that has none of its own (cam/1.jpg to 1.jpg, of 1.jpg)."""
     if len(names) < 2:
         return set()
     exact = {k for k, name in names.items() if name[-1] == image[-1]} or set(names)
