@@ -66,7 +66,7 @@ def _of_data(detections: Detections, mapping: Tensor) -> Detections:
 
 
 def _answer(raw: Raw, cfg: DecodeConfig) -> Detections:
-    """Of one tile alone, in pixels of the image."""
+    """The detections of one tile, in pixels of the image."""
     detections = decode_image(raw.predictions, raw.points, raw.size, cfg).to("cpu")
     return replace(detections, boxes=raw.placed(detections.boxes))
 

@@ -154,8 +154,8 @@ class Detector:
 
     @property
     def last_pixel(self) -> Tensor:
-        """[4] what a box xyxy of the network, in pixels of the image, lacks of one that is x2 - x1 wide: for a network
-        that learned `data.inclusive_boxes`, x2 and y2 are the last pixel inside."""
+        """[4] what to add to the network's boxes xyxy, in pixels of the image, so that x2 - x1 is their width: 1 for x2
+        and y2 if it learned `data.inclusive_boxes`, where these are the last pixel inside, else 0."""
         further = 1.0 if self.config.data.inclusive_boxes else 0.0
         return torch.tensor([0.0, 0.0, further, further], dtype=torch.float32, device="cpu")
 

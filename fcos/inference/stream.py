@@ -1,4 +1,4 @@
-"""Detect in many images: find the sources, run the detector, write what was asked for."""
+"""Detect in many images: decoding runs ahead of the network, and the network ahead of the caller."""
 
 from __future__ import annotations
 

@@ -82,7 +82,8 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
 
 def image_ids(paths: Sequence[Path], known: Mapping[Path, int] | None = None) -> list[int]:
     """A COCO image id for each image, none twice: that of `known` (by resolved path), else the number that its name
-    is, as in COCO's own files, else the lowest that is free. Beside `known` ones others come behind all of these.
+    is, as in COCO's own files, else the lowest that is free. If some ids are `known`, the
+    others are numbered after the largest of them.
 
     >>> image_ids([Path("cat.jpg"), Path("2.jpg"), Path("dog.jpg"), Path("a/7.jpg"), Path("b/7.jpg")])
     [1, 2, 3, 7, 4]

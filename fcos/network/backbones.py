@@ -15,7 +15,7 @@ from ..errors import ModelError, did_you_mean, first_line
 from ..system.remote import hub_in_a_line
 from ..system.terminal import plural
 from .checkpoints import read_checkpoint
-from .halving import make_whole
+from .halving import avoid_faulty_code
 from .lite import REDUCTIONS, SCALES, LiteBackbone
 
 # Registry packages that hold ImageNet weights of a timm backbone (Apache-2.0), tried before timm's hub.
@@ -44,7 +44,7 @@ class Backbone(nn.Module):
             _stride_in_1x1(self.body, cfg.backbone)
         for stage in cfg.deformable_stages:
             _make_deformable(self.body, stage, cfg.backbone)
-        make_whole(self.body)
+        avoid_faulty_code(self.body)
         self.frozen: set[nn.Module] = set()
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):

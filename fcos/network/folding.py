@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from .backbones import DeformableConv2d
 from .depthwise import Grid, convolve
-from .halving import Halving, whole
+from .halving import Halving, widened
 from .lite import Conv2dSame
 from .model import FCOS, TowerLayer
 
@@ -144,7 +144,7 @@ def _folded_forward(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
             return convolve(x, weight, shift, Grid(conv.stride[0], int(padding[0]), conv.groups))
         return F.conv2d(x, weight, shift, conv.stride, padding, conv.dilation, conv.groups)
 
-    return whole(compute, x) if isinstance(conv, Halving) else compute(x)
+    return widened(compute, x) if isinstance(conv, Halving) else compute(x)
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 On Intel's processors with AMX, oneDNN 3.12 (torch 2.14) leaves parts of the output of such a convolution, or of its
 weight's gradient, as memory was before, where the output is one column wide. Two more columns of zeros at the right
-give a second column of output, which is cut off again: the same sums, by code that is whole.
+give a second column of output, which is cut off again: the same sums, by code without that fault.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ _WIDEST = 2  # columns of an input whose output is one column wide
 
 
 class Halving(nn.Conv2d):
-    """A convolution of stride 2, padded by half its kernel, that is whole."""
+    """A convolution of stride 2, padded by half its kernel, that avoids oneDNN's faulty code (see above)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return whole(super().forward, x)
+        return widened(super().forward, x)
 
 
-def whole(halve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """What `halve` makes of x [N,C,H,W], by code that is whole; `halve` is the convolution of a `Halving`."""
+def widened(halve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Compute `halve(x)`, the convolution of a `Halving`, x [N,C,H,W]. In bfloat16 on a CPU a narrow x gets two more
+    columns, and the output loses what they add."""
     if _in_bfloat16(x) and x.shape[-1] <= _WIDEST:
         return halve(F.pad(x, (0, 2)))[..., :1]
     return halve(x)
@@ -38,8 +39,9 @@ def _in_bfloat16(x: Tensor) -> bool:
     return cast or x.dtype == torch.bfloat16
 
 
-def make_whole(network: nn.Module) -> None:
-    """Let every convolution of `network` that `Halving` is about be one; names and weights stay."""
+def avoid_faulty_code(network: nn.Module) -> None:
+    """Turn every convolution of `network` with stride 2 and padding kernel // 2 into a `Halving`; names and
+    weights stay."""
     for module in network.modules():
         if type(module) is nn.Conv2d and module.stride == (2, 2) and module.dilation == (1, 1):
             half = tuple(k // 2 for k in module.kernel_size)

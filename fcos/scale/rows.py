@@ -45,7 +45,7 @@ class Count(NamedTuple):
     errors: tuple[str, ...] = ()
 
     def plus(self, other: Count) -> Count:
-        """Both together."""
+        """The sum of two counts."""
         errors = (self.errors + other.errors)[:_TOLD]
         return Count(self.images + other.images, self.failed + other.failed, self.detections + other.detections, errors)
 

@@ -201,7 +201,7 @@ def _learn(search: Search, model: str) -> Learn:
 
 
 class Trials:
-    """Doing them, one after another, in this process."""
+    """Run trials one after another in this process."""
 
     def __init__(
         self, search: Search, folder: Folder, about: dict[str, Any], tell: Callable[[str], object], learn: Learn

@@ -81,8 +81,8 @@ class Sampler:
         )
 
     def earlier_plain(self, total: int) -> int:
-        """The `plain_from` of a run that shall have no more than `total` steps: as many epochs before its end, but
-        after what loaders have planned (and one step more, which they may plan while this is set)."""
+        """The new `plain_from` of a run that is cut to `total` steps: `plain_epochs` before its end, but not before the
+        second step that the loaders have yet to plan; the first they may be planning right now."""
         return min(self.plain_from, max(self._plain_start(total), self.reached + 1))
 
     def _plain_start(self, total: int) -> int:

@@ -209,8 +209,8 @@ class _Choosing:
         self.asked |= rules.sides(self.pace.size)
 
     def take_cache(self) -> None:
-        """Whether decoded images stay in memory: where the timed steps are so much quicker that it pays. Where the user
-        says so, how quick they are then."""
+        """Keep decoded images in memory if the timed steps are so much quicker that it pays. If the user chose a cache,
+        only measure how quick the steps are with it."""
         train, pace, model = self.data["train"], self.pace, self.chosen["model"].value
         if "data.cache" in self.wish.given:
             asked = self.resolve(model, self.asked).data.cache
