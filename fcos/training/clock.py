@@ -102,8 +102,9 @@ class Deadline:
         """Whether `again` can read it: what `stored` gave, or nothing."""
         if stored is None:
             return True
-        numbers = [stored.get(key) for key in ("seconds", "tail", "used")] if isinstance(stored, dict) else []
-        return len(numbers) == 3 and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
+        keys = ("seconds", "tail", "used", "revised")
+        numbers = [stored.get(key) for key in keys] if isinstance(stored, dict) else []
+        return len(numbers) == len(keys) and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
 
     @classmethod
     def again(cls, stored: Mapping[str, Any], start: float) -> Deadline:
@@ -113,5 +114,5 @@ class Deadline:
             float(stored["tail"]),
             float(stored["used"]),
             start,
-            bool(stored.get("revised")),
+            bool(stored["revised"]),
         )

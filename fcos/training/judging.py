@@ -27,8 +27,6 @@ from .output.images import RunImages
 from .run import Around
 from .validation import Pass, divided, eval_batch, in_order, loss_sums, share, threshold_of
 
-START_DUE = -1  # in place of the step of the last evaluation: what the run begins from is still to be judged
-
 
 class Share(NamedTuple):
     """What one process found in its share of the validation split: detections, lines to tell, sums of the losses."""
@@ -41,9 +39,10 @@ class Share(NamedTuple):
 class Judge:
     """Evaluates the weights of a run on `data`, its validation split (None: there is none), and knows the best so far.
 
-    `best` is the best AP, `stale` the evaluations since, `at` the step of the last one (0: none yet, or `START_DUE`)
-    and `ap` what it found, `shown` the score of the best F1 there, the lowest that its weights show;
-    `metrics` are those of the last, `seen_best` the best one's detections and metrics, in the first process only.
+    `best` is the best AP, `stale` the evaluations since, `at` the step of the last one (0: none yet), `ap` what it
+    found and `shown` the score of the best F1 there, the lowest that its weights show. `start_due`: what the run begins
+    from is still to be judged. `metrics` are those of the last, `seen_best` the best one's detections and metrics, in
+    the first process only.
     """
 
     def __init__(
@@ -53,6 +52,7 @@ class Judge:
         self.best = -math.inf
         self.stale = 0
         self.at = 0
+        self.start_due = False
         self.ap: float | None = None
         self.shown: float | None = None
         self.metrics: Metrics | None = None
@@ -60,24 +60,32 @@ class Judge:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
-        return {"best": self.best, "stale": self.stale, "judged_at": self.at, "AP": self.ap, "shown": self.shown}
+        return {
+            "best": self.best,
+            "stale": self.stale,
+            "judged_at": self.at,
+            "start_due": self.start_due,
+            "AP": self.ap,
+            "shown": self.shown,
+        }
 
     def restore(self, stored: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.best, self.stale = stored["best"], stored["stale"]
-        self.at, self.ap = stored.get("judged_at", stored["step"]), stored.get("AP")
-        self.shown = stored.get("shown")
+        self.best, self.stale, self.ap, self.shown = stored["best"], stored["stale"], stored["AP"], stored["shown"]
+        self.at, self.start_due = stored["judged_at"], stored["start_due"]
 
     def forget(self) -> None:
-        """As if nothing had been judged: what was best is so by other images."""
-        self.best, self.stale, self.at, self.ap, self.shown = -math.inf, 0, min(self.at, 0), None, None
+        """Forget the best so far: it was measured on other images."""
+        self.best, self.stale, self.at, self.ap, self.shown = -math.inf, 0, 0, None, None
 
     def due(self, step: int, epoch: int, last: bool) -> bool:
         """Whether to evaluate after `step`, where `epoch` ends."""
-        if self.at == step or self.data is None:
+        if self.data is None:
             return False
         if step == 0:
-            return self.at == START_DUE
+            return self.start_due
+        if self.at == step:
+            return False
         every = self.config.train.eval_every
         return last or (every > 0 and epoch % every == 0)
 
@@ -93,7 +101,7 @@ class Judge:
             seen = [s for s in shares if s is not None]
             if len(seen) == around.world:
                 together(lambda: self._count(seen, step, epoch, keep) if around.first else None, around.world)
-        self.stale, self.at = around.fabric.broadcast((self.stale, self.at))
+        self.stale, self.at, self.start_due = around.fabric.broadcast((self.stale, self.at, self.start_due))
 
     def _look(self, network: FCOS) -> Share | None:
         """This process's share of the validation split; None when a signal cut it short."""
@@ -142,7 +150,7 @@ class Judge:
             {"step": step, "epoch": epoch, "val_loss": loss, "AP": metrics.ap, "AP50": metrics.ap50,
              "AP75": metrics.ap75}
         )  # fmt: skip
-        self.metrics, self.at, self.ap = metrics, step, metrics.ap
+        self.metrics, self.at, self.start_due, self.ap = metrics, step, False, metrics.ap
         self.shown = threshold_of(metrics)
         self.stale += not math.isnan(metrics.ap)  # where nothing can be judged nothing gets better or worse
         if metrics.ap > self.best:
@@ -152,8 +160,7 @@ class Judge:
         self.around.console.judged(epoch, metrics, best=self.stale == 0)
 
     def best_again(self) -> tuple[list[Detections], Metrics | None]:
-        """What the best weights find, looked at again where this process has not seen it: they are of before a
-        resume."""
+        """Detections and metrics of the best weights; detected again if they were found before a resume."""
         if self.seen_best is not None:
             return self.seen_best
         around, file = self.around, self.around.folder.path / "best.safetensors"

@@ -1,4 +1,4 @@
-"""What a step of training changes, and the step."""
+"""One training step, and the state that it changes."""
 
 from __future__ import annotations
 
@@ -131,14 +131,14 @@ class Learner:
             self._points[key] = make_points(key, self.config.model, self.config.assign, self.fabric.device)
         return self._points[key]
 
-    def normalize(self, plural: Tensor) -> Any:
+    def normalize(self, counts: Tensor) -> Any:
         """Divisors of the losses from this process's counts [2]."""
         cfg, world = self.config.loss, 1
         if cfg.normalizer_scope == "world" and self.world > 1:
-            plural, world = self.fabric.all_reduce(plural, reduce_op="sum"), self.world
+            counts, world = self.fabric.all_reduce(counts, reduce_op="sum"), self.world
         if cfg.normalizer == "moving-average":
-            self.normalizer = moving_average(self.normalizer, float(plural[0]), cfg)
-        return normalizers(plural, cfg, world, self.normalizer)
+            self.normalizer = moving_average(self.normalizer, float(counts[0]), cfg)
+        return normalizers(counts, cfg, world, self.normalizer)
 
     def seed(self) -> int:
         """Of dropout and drop path in this step: the same after a resume, different in every process."""

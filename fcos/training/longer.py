@@ -42,10 +42,10 @@ def lengthened(
         if "train.epochs" in given and "train.iterations" not in given:
             config = config.override({"train": {"iterations": 0}})
         return Longer(config, None, [])
-    step, seconds = stored["step"], float(stored.get("seconds", 0.0))
+    step, seconds = stored["step"], float(stored["seconds"])
     if not step or seconds <= 0:
         raise ConfigError("--minutes: no step of this run is saved, so its pace is not known; leave it out")
-    tail = float(stored["deadline"]["tail"]) if stored.get("deadline") else _TAIL * 60 * budget.minutes
+    tail = float(stored["deadline"]["tail"]) if stored["deadline"] else _TAIL * 60 * budget.minutes
     each = _pace(seconds / step, config.train.batch, rows)
     more = int((budget.left - tail) / each)
     if more < 1:

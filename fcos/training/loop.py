@@ -35,7 +35,7 @@ from .batch_size import auto_batch
 from .clock import Deadline
 from .data import check_data
 from .distributed import gather, join, launched, one_line_for_lost_peers, require_same, synchronize_norms, together
-from .judging import START_DUE, Judge
+from .judging import Judge
 from .lanes import Lanes, lanes_for
 from .learner import Learner
 from .memory import keep_memory, shortage
@@ -115,15 +115,15 @@ class Trainer(Learner):
         self.here, _ = launched(self.options.devices, self.options.nodes)
         for line in (*self.options.notes, *shortage(config, device, self.world, self.here)):
             self.console.note(line)
-        judged_at = self.make_network(fresh=stored is None)
+        start_due = self.make_network(fresh=stored is None)
         self.make_optimizer()
         self.sampler = Sampler(self.data["train"], self.config.data, self.config.train, self.rank, self.world)
         self.total = self.sampler.total_steps  # fewer where the time is short; the order and the sizes of images stay
         self.deadline = self.options.deadline
         self.step = 0
         self.judging = Judge(self.config, self.data.get("val"), self.classes, self.around, self.images)
-        self.judging.at = judged_at
-        self.saved_at: tuple[int, int] | None = None  # step and last evaluation of the newest checkpoint
+        self.judging.start_due = start_due
+        self.saved_at: tuple[int, int, bool] | None = None  # what `_now` was at the newest checkpoint
         self.saved_when = time.perf_counter()
         self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
         self.seconds = 0.0  # of this run before this process
@@ -149,22 +149,22 @@ class Trainer(Learner):
         self.val_hash = data_hash(self.data["val"]) if "val" in self.data else None
         require_same({"settings": self.config.dump(), "data": self.data_hash, "checkpoint": str(step)}, self.world)
 
-    def make_network(self, fresh: bool) -> int:
+    def make_network(self, fresh: bool) -> bool:
         """The network, with the weights that a `fresh` run starts from, and its average; the batch of settings that
-        leave it open. Returns what `Judge.at` begins with: whether these weights are still to be judged."""
+        leave it open. Returns whether these weights are to be judged before the first step."""
         config, init = self.config, self.options.init
-        judged_at = 0
+        start_due = False
         self.network = self.build()
         if fresh:
             for line in initialise(self.network, config, self.classes, init):
                 self.console.note(line)
             known = known_classes(config, self.classes, init)
-            judged_at = START_DUE if "val" in self.data and known else 0
+            start_due = "val" in self.data and bool(known)
             probe(self.network, self.data["train"], config, known, self.around)
         self.average = make_ready(self.network, config, self.fabric.device)
         if not config.train.batch:  # before norms are synchronised: a process would wait there for one that ran out
             self.config = self.with_batch(config)
-        return judged_at
+        return start_due
 
     def make_optimizer(self) -> None:
         """The optimiser, and the network as a step runs it: on the device, compiled or in lanes, by the settings."""
@@ -307,7 +307,7 @@ class Trainer(Learner):
     # ------------------------------------------------------------------ judging, saving
 
     @property
-    def judged(self) -> FCOS:
+    def shipped(self) -> FCOS:
         """The network that is evaluated and shipped: the average where there is one."""
         return self.average.network if self.average is not None else self.network
 
@@ -315,7 +315,7 @@ class Trainer(Learner):
         """Evaluate the weights on the validation split and keep the best."""
         self.network.eval()
         self.judging.judge(
-            self.judged, self.step, epoch, lambda: self.export("best", self.judged.state_dict(), self.about())
+            self.shipped, self.step, epoch, lambda: self.export("best", self.shipped.state_dict(), self.about())
         )
 
     def about(self) -> tuple[Config, dict[str, Any]]:
@@ -333,7 +333,7 @@ class Trainer(Learner):
     def save(self) -> None:
         """Everything needed to go on, unless the newest checkpoint has it; written by the first process, in a thread
         (`Saver`): `together(self.saver.wait, ...)` where the files must be there."""
-        now = self.step, self.judging.at
+        now = self._now
         if self.saved_at == now:
             return
         normalizer = gather(self.normalizer, self.world)  # of each process, where they count apart
@@ -361,8 +361,8 @@ class Trainer(Learner):
         self.saved_at, self.saved_when = now, time.perf_counter()
 
     def worth_saving(self) -> bool:
-        """Whether this end of an epoch is: a judged one, the run's last, or one some seconds after the last checkpoint.
-        On a few images an epoch is as quick as its checkpoint. The clock of the first process counts for all."""
+        """Whether to save at this end of an epoch: if it was judged, is the last, or comes some seconds after the last
+        checkpoint. On a few images an epoch is as quick as its checkpoint. The first process's clock counts for all."""
         if self.saved_at is None or self.step in (self.judging.at, self.total):
             return True
         return bool(self.fabric.broadcast(time.perf_counter() - self.saved_when >= _APART))
@@ -372,6 +372,11 @@ class Trainer(Learner):
         save_checkpoint(self.folder.path, step, state)
         self.export("last", state["average"] or state["model"], about)
         self.away.push()
+
+    @property
+    def _now(self) -> tuple[int, int, bool]:
+        """What tells two checkpoints of a run apart: the steps, and what was judged."""
+        return self.step, self.judging.at, self.judging.start_due
 
     @property
     def kept(self) -> str:
@@ -397,7 +402,7 @@ class Trainer(Learner):
         self.images.begin()
 
     def restore(self, stored: Mapping[str, Any]) -> None:
-        mine, theirs = type(self).__qualname__, stored.get("trainer", type(self).__qualname__)
+        mine, theirs = type(self).__qualname__, stored["trainer"]
         if mine != theirs:  # it would go on by other rules without a word
             raise ConfigError(
                 f"{self.folder.path} is a run of {theirs}, not of {mine}: make that trainer again, with "
@@ -409,35 +414,35 @@ class Trainer(Learner):
         if self.average is not None:
             fill(self.average.network, stored["average"] or stored["model"], stored["file"])
         load_optimizer(self.optimizer, stored["optimizer"])
-        self.seconds = float(stored.get("seconds", 0.0))
+        self.seconds = float(stored["seconds"])
         before, now = stored["config"]["train"], self.config.train
         same = (before["iterations"], before["epochs"]) == (now.iterations, now.epochs)
         if same and self.options.deadline is None:  # else made longer or shorter
-            if stored.get("deadline"):  # which may have lowered the steps; else they go by the images that are there
-                self.total = min(stored.get("total", self.total), self.total)
+            if stored["deadline"]:  # which may have lowered the steps; else they go by the images that are there
+                self.total = min(stored["total"], self.total)
                 self.deadline = Deadline.again(stored["deadline"], self.options.began)
-            if (plain := stored.get("plain_from")) is not None and self.total < self.sampler.total_steps:
+            if (plain := stored["plain_from"]) is not None and self.total < self.sampler.total_steps:
                 self.sampler.plain_from = min(plain, self.sampler.plain_from)
         self.step = stored["step"]
         self.judging.restore(stored)
-        before = stored.get("val") or self.folder.val_hash()
+        before = stored["val"] or self.folder.val_hash()  # which version 1.0.0 kept there alone
         anew = before is not None and self.val_hash not in (None, before)
         self.val_hash = self.val_hash or before
         if anew:
             self.console.note("it is judged by other images from here on, so the best weights are chosen anew")
             self.judging.forget()
         if same and self.options.deadline is None:  # else the next resume has to know what was asked for
-            self.saved_at = self.step, self.judging.at
-        if isinstance(stored["normalizer"], list):  # one for each process
+            self.saved_at = self._now
+        if stored["normalizer"] is not None:  # one for each process
             self.normalizer = stored["normalizer"][self.rank % len(stored["normalizer"])]
-        self.folder.rewind(self.step - 1 if self.judging.at == START_DUE else self.step, judged=not anew)
+        self.folder.rewind(self.step - self.judging.start_due, judged=not anew)
 
     def finish(self) -> Result:
         """The last files and words of a run; the first process writes them."""
         best = self.judging.best if self.judging.best > -math.inf else math.nan
         if not self.first:
             return Result(self.folder.path, self.step, best, None, None, self.elapsed(), self.options.device)
-        self.export("last", self.judged.state_dict(), self.about())
+        self.export("last", self.shipped.state_dict(), self.about())
         detections, metrics = self.judging.best_again()
         interval = None
         if metrics is not None and len(detections) <= _MOST:

@@ -140,7 +140,7 @@ def test_a_rivals_run_goes_on_to_the_same_weights(tmp_path):
     again = make(tmp_path / "cut", resume=True)
     assert again.step == 2
     again.run()
-    for a, b in zip(whole.judged.state_dict().values(), again.judged.state_dict().values(), strict=True):
+    for a, b in zip(whole.shipped.state_dict().values(), again.shipped.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 

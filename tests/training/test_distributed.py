@@ -331,7 +331,7 @@ def test_a_run_of_minutes_that_two_go_on_with_ends_for_both_by_the_clock_of_the_
     stop = at("fcos.training.optimizer:Average.update", 2, signal.SIGTERM)
     assert run(fcos([*begin, "--out", out], stop), tmp_path / "log") == 143
     stored = {k: v for k, v in load_checkpoint(out).items() if k != "file"}
-    save_checkpoint(out, 2, {**stored, "deadline": {"seconds": 600.0, "tail": 1.0, "used": 10.0}})
+    save_checkpoint(out, 2, {**stored, "deadline": {"seconds": 600.0, "tail": 1.0, "used": 10.0, "revised": False}})
     again = ["train", "--resume", "--out", out, "--device", "cpu", "--quiet"]
     assert together(again, tmp_path, partial(out_of_time, 4)) == ([0, 0], ["", ""])
     assert [r["step"] for r in rows(out) if r["loss"]] == ["1", "2", "3", "4"]
@@ -363,7 +363,7 @@ def begun(config, data: Path, known: Path, out: Path):
     mine = str(known) if os.environ["RANK"] == "0" else "none"
     trainer = Trainer(config, open_splits(data), options(out / "run", init=mine))
     torch.save(trainer.average.network.state_dict(), out / f"rank-{trainer.rank}.pt")
-    (out / f"due-{trainer.rank}").write_text(str(trainer.judging.at))
+    (out / f"due-{trainer.rank}").write_text(str(trainer.judging.start_due))
     trainer.close()
 
 

@@ -122,7 +122,7 @@ def test_the_start_is_judged_once_though_a_run_is_killed_after_it(shapes, tmp_pa
     real = Trainer.save
 
     def dies(self):
-        if self.judging.at == 0:
+        if not self.judging.start_due:
             raise RuntimeError("killed")
         real(self)
 

@@ -324,13 +324,17 @@ def test_a_checkpoint_that_lacks_a_value_is_one_line(tmp_path):
     """Each of them, those that may be None too."""
     whole = {
         "step": 1, "config": {"model": {}, "train": {}}, "classes": {"names": ["a"]}, "model": {}, "average": None,
-        "optimizer": {}, "best": 0.0, "stale": 0, "judged_at": 0, "AP": None, "normalizer": None, "data": "",
+        "optimizer": {}, "best": 0.0, "stale": 0, "judged_at": 0, "start_due": False, "AP": None, "shown": None, "normalizer": None, "trainer": "Trainer",
+        "data": "", "val": None, "seconds": 1.0, "total": 2, "plain_from": None, "deadline": None,
     }  # fmt: skip
     file = tmp_path / "checkpoint-00000001.pt"
     torch.save(whole, file)
     assert load_checkpoint(tmp_path)["step"] == 1
     for key in whole:
         torch.save({k: v for k, v in whole.items() if k != key}, file)
+        if key == "start_due":  # a checkpoint of version 1.0.0
+            assert load_checkpoint(tmp_path)["start_due"] is False
+            continue
         with pytest.raises(ModelError, match=key):
             load_checkpoint(tmp_path)
     for key, value in (
@@ -342,5 +346,5 @@ def test_a_checkpoint_that_lacks_a_value_is_one_line(tmp_path):
         ("seconds", math.nan),
     ):
         torch.save({**whole, key: value}, file)
-        with pytest.raises(ModelError, match="its steps or its time cannot be read"):
+        with pytest.raises(ModelError, match=f"its steps or its time cannot be read|{key} is missing or of another kind"):
             load_checkpoint(tmp_path)

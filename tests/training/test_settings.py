@@ -332,7 +332,7 @@ def test_fine_tuning_lists_what_is_kept(shapes, tmp_path):
     state = network.state_dict()
     kept = int(line.split(": ")[1].split()[0])
     assert kept == len(state) - 2
-    theirs = first.judged.state_dict()
+    theirs = first.shipped.state_dict()
     assert all(torch.equal(state[k], theirs[k]) for k in state if not k.startswith("head.class_logits."))
     wide = tiny_config(model={"head_channels": 32})
     (line,) = initialise(weights.build(wide, 2), wide, Classes(("disc", "square")), str(tmp_path / "first"))
@@ -345,7 +345,7 @@ def test_a_class_of_the_same_name_keeps_its_row(shapes, tmp_path):
     """What the other detector knows of "square" goes where "Square" stands here; other rows stay fresh."""
     first = trainer(shapes, tmp_path / "first")
     first.run()
-    layer = first.judged.state_dict()["head.class_logits.weight"], first.judged.state_dict()["head.class_logits.bias"]
+    layer = first.shipped.state_dict()["head.class_logits.weight"], first.shipped.state_dict()["head.class_logits.bias"]
     disc, square = (first.classes.names.index(name) for name in ("disc", "square"))
     network = weights.build(first.config, 3)
     fresh = network.head.class_logits.weight.clone(), network.head.class_logits.bias.clone()
@@ -376,7 +376,7 @@ def test_a_detector_with_another_body_gives_its_fpn_and_head_only(shapes, tmp_pa
     line, rest = initialise(network, other, Classes(("disc", "square")), str(tmp_path / "first"))
     assert line == "backbone starts from random weights"
     assert "fpn" in rest.split("fresh: ")[0]
-    theirs = first.judged.state_dict()
+    theirs = first.shipped.state_dict()
     for key, value in network.state_dict().items():
         if key.startswith("backbone."):
             assert torch.equal(value, before[key]), key

@@ -77,27 +77,44 @@ _PLAIN: dict[str, type | tuple[type, ...]] = {
     "best": float,
     "stale": int,
     "judged_at": int,
+    "start_due": bool,
     "AP": (float, type(None)),
+    "shown": (float, type(None)),
     "normalizer": (list, type(None)),
+    "trainer": str,
     "data": str,
+    "val": (str, type(None)),
+    "seconds": (float, int),
+    "total": int,
+    "plain_from": (int, type(None)),
+    "deadline": (dict, type(None)),
 }
+
+
+def _completed(state: dict[str, Any]) -> dict[str, Any]:
+    """`state` with what checkpoints of version 1.0.0 lack; they have -1 where the start was still to be judged."""
+    if "start_due" in state:
+        return state
+    due = state.get("judged_at") == -1
+    return {"trainer": "Trainer", "val": None, "plain_from": None, **state, "start_due": due} | (
+        {"judged_at": 0} if due else {}
+    )
 
 
 def _checked(state: object) -> dict[str, Any]:
     """`state` when it is what `save_checkpoint` was given by a run; ValueError otherwise."""
     if not isinstance(state, dict):
         raise ValueError("it is no checkpoint of fcos train")
+    state = _completed(state)
     for key, kind in _PLAIN.items():
         if key not in state or not isinstance(state[key], kind):
             raise ValueError(f"it is no checkpoint of fcos train: {key} is missing or of another kind")
     counted = state["normalizer"]
     if counted is not None and not (counted and all(n is None or isinstance(n, float | int) for n in counted)):
         raise ValueError("it is no checkpoint of fcos train: its count of positives cannot be read")
-    spent, total = state.get("seconds", 0.0), state.get("total", 1)
-    counts = (state["step"], state["stale"], state["judged_at"] + 1, total, state.get("plain_from") or 0)
-    counted_well = all(isinstance(count, int) and 0 <= count < 2**62 for count in counts)
-    timed = isinstance(spent, float | int) and 0 <= spent < math.inf and Deadline.fits(state.get("deadline"))
-    if not (counted_well and timed):
+    counts = (state["step"], state["stale"], state["judged_at"], state["total"], state["plain_from"] or 0)
+    counted_well = all(0 <= count < 2**62 for count in counts)
+    if not (counted_well and 0 <= state["seconds"] < math.inf and Deadline.fits(state["deadline"])):
         raise ValueError("it is no checkpoint of fcos train: its steps or its time cannot be read")
     names = state["classes"].get("names")
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
@@ -145,7 +162,7 @@ def check_resumable(
                 f"train.{key} cannot change in a resume: {folder} has {before['train'][key]!r}{fix}; "
                 f"or start a new run with --init {folder}"
             )
-    if stored.get("data", data_hash) != data_hash:
+    if stored["data"] != data_hash:
         return [f"the training data is not what it was when {folder} was saved; images will come in another order"]
     return []
 

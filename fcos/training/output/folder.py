@@ -182,7 +182,7 @@ class RunFolder:
 
     def rewind(self, step: int, judged: bool = True) -> None:
         """Drop rows of metrics.csv past `step`, so that a resumed run has none twice, and half a row at the end.
-        Without `judged` earlier rows lose their AP and validation loss too, which were so by other images."""
+        Without `judged` earlier rows lose their AP and validation loss too, which were measured on other images."""
         if not self.write:
             return
         from .loggers import scalars

@@ -347,7 +347,7 @@ def measure(config: Config, data: Mapping[str, Dataset], wish: Wish, *, brief: b
         if val is not None:
             trainer.network.eval()
             placement = Placement(trainer.fabric.device)
-            detector = compose([Detector(trainer.judged, config, trainer.classes, placement)], Looks(OWN))
+            detector = compose([Detector(trainer.shipped, config, trainer.classes, placement)], Looks(OWN))
             for _ in range(2):  # the first time warms up
                 began = time.perf_counter()
                 quiet = Progress(lambda _: None, True)
