@@ -20,7 +20,7 @@ from .images.reading import SUFFIXES
 from .in_python import dataset_of
 from .probe import suffix_of
 from .registry import Format, ReadOptions, format_named, formats, recognise
-from .splits import JUDGED, canonical_split, default_split, name_of
+from .splits import JUDGED, canonical_split, check_split, default_split, name_of
 from .tree import DataSource, Tree
 
 
@@ -130,7 +130,10 @@ def _sources(source: DataSource, options: ReadOptions) -> Sources:
         if sources:
             readings[form.name] = sources
     if len(readings) == 1:
-        return _parted(tree, next(iter(readings.values())))
+        sources = _parted(tree, next(iter(readings.values())))
+        for name in sources:
+            check_split(name, source)
+        return sources
     if not readings and len(failures) == 1:
         raise next(iter(failures.values()))
     raise _unclear(tree, readings, failures)

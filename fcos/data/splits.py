@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 from ..errors import DataError
+from ..system.files import file_name
 from .records import Record
 
 TAUGHT = ("train", "trainval")  # from which splits to learn, and in which to judge, unless one is named
@@ -77,6 +78,12 @@ _GENERIC = frozenset((
 def canonical_split(name: str) -> str:
     """'valid' -> 'val' and the like; other names as they are, in lower case."""
     return WORDS.get(name.lower(), name.lower())
+
+
+def check_split(name: str, place: object) -> None:
+    """DataError for the name of a split of `place` that no folder can have, or that leads to another folder."""
+    if not name.strip() or name[0] == "." or re.search(r"[/\\\x00-\x1f\x7f]", name) or file_name(name) != name:
+        raise DataError(f"{place}: a split is called {name[:80]!r}, which is no name of a folder; rename it there")
 
 
 def split_of_folder(name: str) -> str | None:

@@ -26,6 +26,7 @@ from .splits import is_generic, split_of_folder
 
 MAX_FILES = 3_000_000
 MAX_DEPTH = 12
+UNSEEN = (".", "__MACOSX")  # what files and folders begin with that are passed over
 _NEAR_DEPTH = 4  # below the folder of a single file that was named
 ANNOTATIONS = (
     *(".json", ".json.gz", ".jsonl", ".ndjson", ".xml", ".txt", ".csv", ".parquet"),
@@ -267,7 +268,7 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
                     raise DataError(f"{root} holds more than {limit:,} files; name the folder of one data set")
                 return _in_order(images), _in_order(annotations)
             name = entry.name
-            if name.startswith((".", "__MACOSX")):
+            if name.startswith(UNSEEN):
                 continue
             try:
                 inside = entry.is_dir()

@@ -13,6 +13,7 @@ from ..types import Classes
 from .dataset import Dataset
 from .formats.common.writing import Output, disk_error, renamed
 from .registry import format_named, formats
+from .splits import check_split
 from .tree import DataSource
 
 SCORED = ("labelstudio", "cvat", "labelme", "coco", "yolo")  # formats with a place for scores and who proposes
@@ -52,6 +53,8 @@ def convert(
     if write is None:
         raise DataError(f"the format {to} is only read; formats to write: {', '.join(writers)}")
     check_new(target)
+    for name in splits:
+        check_split(name, "the data set to write")
     classes = _same_classes(splits)
     _check_names(classes)
     try:

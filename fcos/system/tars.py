@@ -10,7 +10,7 @@ import posixpath
 import stat
 import tarfile
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from ..errors import FcosError, first_line
@@ -35,8 +35,8 @@ def split(path: str | Path) -> tuple[Path, str] | None:
 
 
 def members(tar: Path, kind: type[FcosError] = FcosError) -> dict[str, Member]:
-    """The files in a tar file by name, in order; of a name that appears twice, the last. `kind` with one line for what
-    is no plain tar file, or is damaged or cut short."""
+    """The files in a tar file by name, in order; of a name that appears twice, the last. No name leads out of the tar
+    file. `kind` with one line for what is no plain tar file, or is damaged or cut short."""
     try:
         status = tar.stat()
         if not stat.S_ISREG(status.st_mode):  # the opening of a pipe would wait
@@ -66,13 +66,20 @@ def read(tar: Path, name: str, limit: int, kind: type[FcosError] = FcosError) ->
     return data
 
 
+def _inside(name: str) -> str:
+    """A member's name as a path that stays in the tar file: without a leading slash and steps upwards (on Windows
+    without a drive, too), as tar unpacks it; empty where nothing is left."""
+    name = PurePath(name).as_posix()[len(PurePath(name).drive) :]
+    return posixpath.normpath(f"/{name}").lstrip("/")
+
+
 @cache
 def _members(tar: Path, size: int, changed: int) -> dict[str, Member]:
     places: dict[str, Member] = {}
     with tarfile.open(tar, "r:") as archive:
         for member in archive:
-            if member.isreg() and not member.sparse:
-                places[posixpath.normpath(member.name)] = Member(member.offset_data, member.size)
+            if member.isreg() and not member.sparse and (name := _inside(member.name)):
+                places[name] = Member(member.offset_data, member.size)
         end = archive.offset
     with tar.open("rb") as file:
         file.seek(end)

@@ -104,7 +104,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
         for number in range(files):
             name = f"data/{split}-{number:05d}-of-{files:05d}.parquet"
             output.folder("data")
-            with parquet.ParquetWriter(str(output.target / name), schema) as writer:
+            with parquet.ParquetWriter(str(output.at(name)), schema) as writer:
                 last = min((number + 1) * _ROWS, len(dataset))
                 for first in range(number * _ROWS, last, _GROUP):
                     rows = [_written(dataset, k, names[k]) for k in range(first, min(first + _GROUP, last))]

@@ -225,7 +225,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
         entries: dict[str, Any] = {}
         for record, name in zip(dataset.records, names_of(dataset), strict=True):
             output.image(record, f"{split}/{name}")
-            written = output.target / split / name
+            written = output.at(f"{split}/{name}")
             size = written.stat().st_size if written.exists() else -1  # as the tool has it for what it does not know
             entries[f"{name}{size}"] = {
                 "filename": name,

@@ -26,6 +26,7 @@ from ...images.reading import IMAGE_LIMIT, SUFFIXES
 from ...loading.augment import clip
 from ...records import Record
 from ...splits import WORDS
+from ...tree import UNSEEN
 
 _NO_PRIVILEGE = 1314  # Windows' ERROR_PRIVILEGE_NOT_HELD
 _FOLDERS = frozenset(("images", "JPEGImages", "all", *WORDS))
@@ -50,16 +51,23 @@ class Output:
     name: str = ""
     model: str = ""
 
+    def at(self, name: str) -> Path:
+        """A path below the target; DataError for a name that leads elsewhere, as one from a stranger's file may."""
+        path = self.target / name
+        if not path.is_relative_to(self.target) or os.pardir in path.relative_to(self.target).parts:
+            raise DataError(f"{name!r} leads out of the folder that is written; correct the name")
+        return path
+
     def folder(self, name: str) -> Path:
         """A folder below the target, made where it is not there."""
-        path = self.target / name
+        path = self.at(name)
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def text(self, name: str, content: str) -> None:
         """A text file below the target. The target is new, so half a file is nobody's loss: only the whole set is
         kept or swept away."""
-        path = self.target / name
+        path = self.at(name)
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8", newline="\n")
@@ -74,11 +82,11 @@ class Output:
 
     def whole(self, name: str, content: bytes) -> None:
         """A binary file below the target."""
-        write_whole(self.target / name, content)
+        write_whole(self.at(name), content)
 
     def image(self, record: Record, name: str) -> None:
         """The image of a record, copied or linked; nothing where the record has none."""
-        path = self.target / name
+        path = self.at(name)
         if record.path is None or path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,11 +156,18 @@ def need_images(splits: Mapping[str, Dataset], title: str) -> None:
 
 def renamed(splits: Mapping[str, Dataset]) -> list[str]:
     """The line for images whose names no file holds safely; `names_of` gives them others."""
-    odd = [r.file_name for dataset in splits.values() for r in dataset.records if _ODD.search(r.file_name)]
+    odd = [r.file_name for d in splits.values() for r in d.records if "/".join(_parts(r.file_name)) != r.file_name]
     if not odd:
         return []
-    why = "a control character, a backslash, outer spaces or what is no UTF-8"
+    why = "a control character, a backslash, outer spaces, a dot in front, or what is no UTF-8"
     return [f"another name for {plural(len(odd), 'image')} whose own has {why} (first: {one_line(odd[0])})"]
+
+
+def _parts(name: str) -> list[str]:
+    """The folders and the file of an image's name as a new file can have them: none leads out of its folder, and none
+    is passed over when the set is read."""
+    parts = [part for part in _ODD.sub("_", name).split("/") if part not in ("", os.curdir, os.pardir)]
+    return [f"_{part}" if part.startswith(UNSEEN) else part for part in parts] or ["_"]
 
 
 def names_of(dataset: Dataset) -> list[str]:
@@ -160,7 +175,7 @@ def names_of(dataset: Dataset) -> list[str]:
     taken: dict[str, int] = {}
     names = []
     for index, record in enumerate(dataset.records):
-        parts = _ODD.sub("_", record.file_name).split("/")
+        parts = _parts(record.file_name)
         while len(parts) > 1 and (parts[0] in _FOLDERS or re.fullmatch(r"(train|val|test)(19|20)\d\d", parts[0])):
             parts = parts[1:]
         name = "/".join(map(file_name, parts))
