@@ -19,7 +19,7 @@ from ..presets import resolve
 from ..system.files import scratch
 from ..system.stderr import say
 from ..system.terminal import clock, plural
-from ..training.planning.plan import rate_for
+from ..training.planning.rules import rate_for
 from ..training.program import train
 from ..training.setup import known_classes
 

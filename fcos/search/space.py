@@ -10,7 +10,7 @@ from typing import Protocol
 from ..changes import parse_assignment
 from ..config import Config, describe
 from ..errors import ConfigError
-from ..training.planning.plan import SIZES
+from ..training.planning.rules import SIZES
 
 Value = str | float | int
 

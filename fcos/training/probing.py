@@ -20,7 +20,7 @@ from ..config import Config
 from ..data.dataset import Dataset
 from ..data.loading.loader import eval_batches
 from ..data.records import evenly
-from ..losses import gather_positives
+from ..losses import Positives, gather_positives
 from ..network.model import FCOS
 from ..points import make_points
 from ..system.terminal import plural
@@ -91,16 +91,13 @@ def seen(network: FCOS, images: Dataset, config: Config) -> Rows | None:
     where no image can be read."""
     rng = np.random.default_rng(config.train.seed)
     config = config.override({"data": {"workers": 0}})
-    device = torch.device("cpu")
     found: list[Rows] = []
     training = network.training
     network.eval()
     for batch in eval_batches(images, config):
-        points = make_points((batch.images.shape[-2], batch.images.shape[-1]), config.model, config.assign, device)
-        index = assign_batch(points, batch.targets, config.assign)
-        objects = gather_positives(points, batch.targets, index)
+        _, objects, none = learned(batch, config)
         own = _some(torch.arange(len(objects.point)), _POSITIVES, rng)
-        others = _some((index[0] == NEGATIVE).nonzero()[:, 0], _NEGATIVES, rng)
+        others = _some(none, _NEGATIVES, rng)
         around = torch.cat([F.unfold(m[None], 3, padding=1)[0].T for m in class_inputs(network, batch)])
         found.append(
             Rows(
@@ -111,6 +108,15 @@ def seen(network: FCOS, images: Dataset, config: Config) -> Rows | None:
         )
     network.train(training)
     return Rows(*map(torch.cat, zip(*found, strict=True))) if found else None
+
+
+def learned(batch: Batch, config: Config) -> tuple[Tensor, Positives, Tensor]:
+    """What the one image of a batch teaches: (the object [P] of each point, as of `assign_batch`; the points that learn
+    one; the numbers [B] of those that learn that nothing is there)."""
+    size = (batch.images.shape[-2], batch.images.shape[-1])
+    points = make_points(size, config.model, config.assign, torch.device("cpu"))
+    index = assign_batch(points, batch.targets, config.assign)
+    return index[0], gather_positives(points, batch.targets, index), (index[0] == NEGATIVE).nonzero()[:, 0]
 
 
 class _Some(NamedTuple):

@@ -35,9 +35,9 @@ from .output.away import begin_away
 from .output.checkpoint import load_checkpoint
 from .output.folder import RunFolder, latest_folder, next_folder
 from .planning.minutes import Prepared, Wish, check, prepare
-from .planning.plan import Plan, command, shown, sides
-from .planning.starting import Start, start_for
+from .planning.rules import Plan, command, shown, sides
 from .run import Result, RunOptions
+from .starting import Start, start_for
 
 if TYPE_CHECKING:
     from ..evaluation.coco import Metrics
@@ -95,7 +95,7 @@ def train(
     below them a YAML file `config`, below that the conventions of a published implementation, `dialect`. `init` names
     the weights to start from: a detector (name, run folder, file), or "none" for those of the backbone alone; left out,
     the bundled detector of the same name, or "backbone", its backbone with a fresh FPN and head, where features without
-    those of the detector tell the classes clearly better (fcos/training/planning/starting.py).
+    those of the detector tell the classes clearly better (fcos/training/starting.py).
 
     Time: `epochs` is train.epochs, how often to go through the images. `minutes`, in its place, is how long all of it
     may take, from this call to its end. The program looks at the data, times some steps and plans the rest; it tells

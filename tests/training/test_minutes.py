@@ -18,9 +18,9 @@ from fcos.training.output.away import Away
 from fcos.training.output.checkpoint import load_checkpoint
 from fcos.training.planning import minutes
 from fcos.training.planning.facts import Facts
-from fcos.training.planning.plan import Pace
-from fcos.training.planning.starting import Start
+from fcos.training.planning.rules import Pace
 from fcos.training.program import settled_by
+from fcos.training.starting import Start
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_plan_by_the_memory_that_is_free(monkeypatch, tmp_path, small, free, giv
         return Pace(0.05, 0.01, config.train.batch, config.data.size)
 
     facts = Facts(12, 3000, 3, 96, small, 0.25, 0.5, upright=False, handed=False, judged=3)
-    monkeypatch.setattr(minutes, "gather", lambda data: facts)
+    monkeypatch.setattr(minutes, "facts_of", lambda data: facts)
     monkeypatch.setattr(minutes, "free_bytes", lambda device: free)
     monkeypatch.setattr(minutes, "measure", measure)
     monkeypatch.setattr(minutes, "start_for", lambda *_: Start(None, ""))
@@ -277,7 +277,7 @@ def test_tiles_are_chosen_with_their_reason_or_asked_for(monkeypatch, tmp_path, 
         return Pace(0.05, 0.001, config.train.batch, config.data.size)
 
     facts = Facts(205, 3000, 3, 960, 0.0146, 0.25, 0.2, upright=False, handed=False, judged=3)
-    monkeypatch.setattr(minutes, "gather", lambda data: facts)
+    monkeypatch.setattr(minutes, "facts_of", lambda data: facts)
     monkeypatch.setattr(minutes, "measure", measure)
     monkeypatch.setattr(minutes, "start_for", lambda *_: Start(None, ""))
     data = open_splits(make_shapes(tmp_path / "shapes", {"train": 12, "val": 3}))

@@ -15,7 +15,7 @@ from fcos.network import weights
 from fcos.points import make_points
 from fcos.training.loop import Trainer
 from fcos.training.planning.facts import Facts
-from fcos.training.planning.plan import Pace, probe_for
+from fcos.training.planning.rules import Pace, probe_for
 from fcos.training.probing import Rows, fit_classes, fitted, seen
 
 CONFIG = tiny_config(train={"linear_probe": 6})

@@ -15,8 +15,8 @@ from fcos.demo.digits import NAMES, make_scene
 from fcos.errors import ConfigError
 from fcos.network import weights
 from fcos.presets import preset
-from fcos.training.planning.starting import BACKBONE, Start, _classifier, judge, log_losses, start_for
 from fcos.training.setup import bundled, initialise
+from fcos.training.starting import BACKBONE, Start, _classifier, better_start, log_losses, start_for
 from fcos.types import Classes
 
 
@@ -48,11 +48,11 @@ def test_a_difference_counts_by_its_standard_error_over_images():
     same gains as twelve locations of three images are no surer than three."""
     gains = torch.tensor([1.0, 1.0, 4.0])
     image = torch.arange(3)
-    assert judge(gains, torch.zeros(3), image).init == BACKBONE  # 2 > 2 * 0.82
-    assert judge(gains - 0.5, torch.zeros(3), image).init is None  # 1.5 < 2 * 0.82
-    assert judge(gains.repeat(4) - 0.5, torch.zeros(12), image.repeat(4)).init is None
-    assert judge(torch.zeros(3), gains, image).init is None
-    assert "2.00" in judge(gains, torch.zeros(3), image).reason
+    assert better_start(gains, torch.zeros(3), image).init == BACKBONE  # 2 > 2 * 0.82
+    assert better_start(gains - 0.5, torch.zeros(3), image).init is None  # 1.5 < 2 * 0.82
+    assert better_start(gains.repeat(4) - 0.5, torch.zeros(12), image.repeat(4)).init is None
+    assert better_start(torch.zeros(3), gains, image).init is None
+    assert "2.00" in better_start(gains, torch.zeros(3), image).reason
 
 
 def test_the_backbone_alone():

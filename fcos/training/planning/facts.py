@@ -41,7 +41,7 @@ class Facts:
     judged: int
 
 
-def gather(data: dict[str, Dataset]) -> Facts:
+def facts_of(data: dict[str, Dataset]) -> Facts:
     """The facts of a run's data; a few dozen images are read."""
     train = data["train"]
     sides = np.array([min(r.size) for r in train.records], float)

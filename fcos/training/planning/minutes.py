@@ -25,11 +25,11 @@ from ...system.terminal import clock
 from ..clock import Budget, Deadline
 from ..memory import free_bytes, training_bytes
 from ..setup import bundled, known_classes
+from ..starting import Start, start_for
 from ..validation import eval_batch
-from . import plan as rules
-from .facts import Facts, gather, through_tiles
+from . import rules
+from .facts import Facts, facts_of, through_tiles
 from .sample import sample_run
-from .starting import Start, start_for
 
 LEAST, MOST = 0.5, 60 * 24 * 14  # minutes
 _SIZED = ("data.tile", "data.size", "data.max_size", "data.train_sizes")
@@ -121,7 +121,7 @@ class _Choosing:
         self.device = pick_device(wish.device)
         self.cuda = self.device.type == "cuda"
         self.free = free_bytes(self.device)
-        self.facts = gather(dict(data))
+        self.facts = facts_of(dict(data))
         self.asked: rules.Settings = {}
         self.chosen: dict[str, rules.Choice] = {}
         self.sized = any(key in wish.given for key in _SIZED)

@@ -8,7 +8,7 @@ import pytest
 from fcos.cli.common import sort_words
 from fcos.presets import resolve
 from fcos.training.planning.facts import Facts
-from fcos.training.planning.plan import (
+from fcos.training.planning.rules import (
     Choice,
     Pace,
     Plan,

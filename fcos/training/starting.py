@@ -9,21 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...assign import assign_batch
-from ...config import Config
-from ...data.dataset import Dataset
-from ...data.loading.loader import eval_batches
-from ...data.records import evenly
-from ...data.tiles import tiled
-from ...errors import ImageError
-from ...losses import centerness_target, gather_positives
-from ...network import weights
-from ...network.model import FCOS
-from ...points import make_points
-from ...system.machine import pick_device
-from ...types import Batch
-from ..probing import class_inputs
-from ..setup import bundled, initialise, known_classes
+from ..config import Config
+from ..data.dataset import Dataset
+from ..data.loading.loader import eval_batches
+from ..data.records import evenly
+from ..data.tiles import tiled
+from ..errors import ImageError
+from ..losses import centerness_target
+from ..network import weights
+from ..network.model import FCOS
+from ..system.machine import pick_device
+from ..types import Batch, Classes
+from .probing import class_inputs, learned
+from .setup import bundled, initialise, known_classes
 
 BACKBONE = "backbone"
 _IMAGES = 32  # that are looked at, evenly drawn
@@ -64,24 +62,29 @@ def start_for(config: Config, train: Dataset, init: str | None, device: str) -> 
     images = tiled(train, config.data.tile)
     config = config.override({"data": {"workers": 0}})
     where = pick_device(device)
-    rng = torch.random.get_rng_state()
-    torch.manual_seed(config.train.seed)
-    whole, alone = weights.build(config, len(train.classes)), weights.build(config, len(train.classes))
-    torch.random.set_rng_state(rng)
-    initialise(whole, config, train.classes, None)
-    initialise(alone, config, train.classes, BACKBONE)
+    networks = [network.to(where).eval() for network in _both(config, train.classes)]
     try:
-        looked = images.subset(evenly(len(images), _IMAGES))
-        seen = _look([whole.to(where).eval(), alone.to(where).eval()], looked, config)
+        seen = _look(networks, images.subset(evenly(len(images), _IMAGES)), config)
     except ImageError:
         return Start(None, "")  # training says which image, and what to do
     if int((seen.label < len(train.classes)).sum()) < _LEAST or len(seen.image.unique()) < 2 * _FOLDS:
         return Start(None, "")
     own, fresh = (log_losses(x, seen.label, seen.image) for x in seen.features)
-    return judge(own, fresh, seen.image)
+    return better_start(own, fresh, seen.image)
 
 
-def judge(whole: Tensor, alone: Tensor, image: Tensor) -> Start:
+def _both(config: Config, classes: Classes) -> tuple[FCOS, FCOS]:
+    """The network that begins with all of the detector, and the one that begins with its backbone alone."""
+    rng = torch.random.get_rng_state()
+    torch.manual_seed(config.train.seed)
+    whole, alone = weights.build(config, len(classes)), weights.build(config, len(classes))
+    torch.random.set_rng_state(rng)
+    initialise(whole, config, classes, None)
+    initialise(alone, config, classes, BACKBONE)
+    return whole, alone
+
+
+def better_start(whole: Tensor, alone: Tensor, image: Tensor) -> Start:
     """The start by the log losses [M] of the same locations with all of the detector and with its backbone alone. The
     standard error is that of the mean over images [M], since locations of one image are alike."""
     gain = whole - alone
@@ -123,12 +126,8 @@ def _look(networks: list[FCOS], images: Dataset, config: Config) -> Seen:
 
 def _drawn(batch: Batch, config: Config, classes: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """(the point of each object of one image that is nearest to its middle, and as many that learn none; labels)."""
-    size = (batch.images.shape[-2], batch.images.shape[-1])
-    points = make_points(size, config.model, config.assign, torch.device("cpu"))
-    index = assign_batch(points, batch.targets, config.assign)
-    objects = gather_positives(points, batch.targets, index)
-    none = (index[0] == -1).nonzero()[:, 0]
-    which = index[0][objects.point]
+    index, objects, none = learned(batch, config)
+    which = index[objects.point]
     best = [int(torch.where(which == i, centerness_target(objects.distances), -1.0).argmax()) for i in which.unique()]
     chosen = torch.tensor(best, dtype=torch.int64)[torch.from_numpy(rng.permutation(len(best))[:_EACH])]
     others = none[torch.from_numpy(rng.permutation(len(none))[: len(chosen)])]
