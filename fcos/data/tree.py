@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ..errors import DataError, or_near
 from ..system.environment import RUN_FILE
-from ..system.files import around, left_out
 from ..system.remote import is_remote, local
+from ..system.walk import parents_of, tell_unreadable
 from .formats.common.pairing import Images
 from .images.reading import SUFFIXES, UNREAD, tell_unread
 from .probe import ARCHIVES, Probe, stem_of, suffix_of
@@ -246,7 +246,7 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
     images: list[str] = []
     annotations: list[str] = []
     unread: list[str] = []
-    seen = around(root)
+    seen = parents_of(root)
     stack = [(os.fspath(root), 0)]
     count = 0
     while stack:
@@ -258,7 +258,7 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
             seen.add((status.st_dev, status.st_ino))
             entries = list(os.scandir(folder))
         except OSError as error:
-            left_out(folder, root if whole else "", error)  # else it is looked into for want of a better place
+            tell_unreadable(folder, root if whole else "", error)  # else it is looked into for want of a better place
             continue
         plots = level and _is_run(entries)
         for entry in entries:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data.images.reading import SUFFIXES, UNREAD, load_image, tell_unread
 from ..errors import DataError, or_near
 from ..system import remote
-from ..system.files import files_below, folders_below
+from ..system.walk import files_below, folders_below
 
 if TYPE_CHECKING:
     from PIL.Image import Image

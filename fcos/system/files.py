@@ -1,4 +1,4 @@
-"""Files and folders are written whole or not at all."""
+"""Files and folders are written whole or not at all, and never over what the command reads."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import os
 import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from errno import EDQUOT, EFBIG, EISDIR, ELOOP, ENOENT, ENOSPC, ENOTDIR
+from errno import EDQUOT, EFBIG, EISDIR, ENOSPC
 from pathlib import Path
 from secrets import token_hex
 from stat import S_IMODE
 
-from ..errors import DataError, FcosError, ImageWarning
+from ..errors import FcosError
 from . import remote
 
 WINDOWS = os.name == "nt"
@@ -119,8 +118,12 @@ def write_whole(path: str | Path, content: bytes | str | Callable[[Path], object
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to; what is there at the end of the `with` moves into place, and after an error
-    nothing does. Errors as `write_whole`. Of a URL it is a file of this machine, which is uploaded at the end."""
+    """A path to write to; what is there at the end of the `with` becomes `path`, and after an error nothing does.
+    Errors as `write_whole`.
+
+    It lies beside `path` and is moved to it. Within a `whole_set` the set does that at its end. For a URL it is a file
+    of this machine, which is uploaded.
+    """
     path = Path(path)
     if remote.is_remote(path):
         with scratch() as folder:
@@ -287,62 +290,7 @@ def half_written(path: Path) -> bool:
     return path.name.startswith(_MARK)
 
 
-def folders_below(root: Path) -> Iterator[Path]:
-    """`root` and every folder in it, deeply. Links are followed, but no folder is entered twice; hidden ones are left
-    out, as are those that a link names and `root` itself lies in, and, with a note, those that cannot be read.
-    DataError where that is `root`."""
-    seen = around(root)
-    rest = [root]
-    while rest:
-        folder = rest.pop()
-        try:
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                inner = [e.name for e in entries if not e.name.startswith(".") and _is_folder(e)]
-        except OSError as error:
-            left_out(folder, root, error)
-            continue
-        yield folder
-        rest += [folder / name for name in sorted(inner, reverse=True)]
-
-
-def left_out(folder: str | Path, root: str | Path, error: OSError) -> None:
-    """Tell that a folder, met on a walk below `root`, cannot be read; DataError where it is `root`. One that is gone is
-    nothing to tell."""
-    if error.errno in (ENOENT, ENOTDIR, ELOOP):
-        return
-    reason = error.strerror or error
-    if os.fspath(folder) == os.fspath(root):
-        raise DataError(f"cannot read the folder {folder}: {reason}") from error
-    warnings.warn(f"the folder {folder} cannot be read ({reason}), so what is in it is left out", ImageWarning, 3)
-
-
-def around(root: str | Path) -> set[tuple[int, int]]:
-    """Device and number of each folder that `root` lies in: a link that leads there would lead to everything."""
-    seen = set()
-    for folder in Path(root).resolve().parents:
-        with suppress(OSError):
-            status = folder.stat()
-            seen.add((status.st_dev, status.st_ino))
-    return seen
-
-
-def files_below(root: Path) -> Iterator[Path]:
-    """All but folders in the folders of `folders_below`, hidden files and what a killed `write_whole` left aside."""
-    for folder in folders_below(root):
-        with os.scandir(folder) as entries:
-            names = [e.name for e in entries if not e.name.startswith(".") and not _is_folder(e)]
-        yield from (folder / name for name in names)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself, or into a folder that is closed to us
-        return False
+# --------------------------------------------------------------------------- checks of what a person named
 
 
 def is_there(path: Path) -> bool:

@@ -17,7 +17,8 @@ from fcos.export.open import read_about
 from fcos.inference.load import load
 from fcos.inference.sources import find_images
 from fcos.network.checkpoints import read_checkpoint
-from fcos.system.files import files_below, write_whole
+from fcos.system.files import write_whole
+from fcos.system.walk import files_below
 from fcos.types import Classes
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ...errors import FcosError
 from ...system import remote
-from ...system.files import files_below, half_written, scratch
+from ...system.files import half_written, scratch
+from ...system.walk import files_below
 from .folder import alone
 
 _NOT_SENT = ("run.lock",)

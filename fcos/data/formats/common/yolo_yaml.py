@@ -9,9 +9,10 @@ from typing import Any
 
 from ....errors import DataError
 from ....system.core_yaml import read_yaml
-from ....system.files import files_below, is_there
+from ....system.files import is_there
 from ....system.readers import read_lines
 from ....system.terminal import plural
+from ....system.walk import files_below
 from ....types import Classes
 from ... import kinds
 from ...images.reading import SUFFIXES
