@@ -16,7 +16,8 @@ from ..dataset import Dataset, Sources
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from .common.pages import ANY, Object, Page, Reading, listed_classes
+from .common.pages import ANY, Object, Page, listed_classes
+from .common.per_image import FilePerImage
 from .common.values import number
 from .common.writing import Output, stems_of
 
@@ -37,7 +38,7 @@ def _is_row(fields: list[str]) -> bool:
 
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     files = tree.with_empty(files)
-    reading = Reading("kitti", tree, files, _parse, options.strict, one_each=True, classes=listed_classes)
+    reading = FilePerImage("kitti", tree, files, _parse, options.strict, classes=listed_classes)
     return reading.sources()
 
 

@@ -17,7 +17,8 @@ from ..dataset import Dataset, Sources
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from .common.pages import ANY, Box, Object, Page, Reading, listed_classes
+from .common.pages import ANY, Box, Object, Page, listed_classes
+from .common.per_image import FilePerImage
 from .common.values import around, bounds, dicts, mapping, number, size, word, yes
 from .common.writing import Output, names_of, short
 
@@ -30,7 +31,7 @@ def _sniff(probe: Probe) -> bool:
 
 
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
-    return Reading("labelme", tree, files, _parse, options.strict, one_each=True, classes=listed_classes).sources()
+    return FilePerImage("labelme", tree, files, _parse, options.strict, classes=listed_classes).sources()
 
 
 def _parse(file: Path) -> list[Page]:

@@ -15,7 +15,8 @@ from ..dataset import Sources
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
-from .common.pages import Box, Object, Page, Reading, listed_classes
+from .common.pages import Box, Object, Page, listed_classes
+from .common.per_image import FilePerImage
 from .common.values import around, number, size, yes
 
 
@@ -27,8 +28,8 @@ def sniff(probe: Probe) -> bool:
 
 
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
-    return Reading(
-        "labelmexml", tree, files, _parse, options.strict, one_each=True, classes=listed_classes, noun="XML file"
+    return FilePerImage(
+        "labelmexml", tree, files, _parse, options.strict, classes=listed_classes, noun="XML file"
     ).sources()
 
 

@@ -19,6 +19,7 @@ from ..registry import Format, ReadOptions
 from ..splits import WORDS
 from ..tree import Tree
 from .common.pages import Object, Page, Reading
+from .common.per_image import FilePerImage
 from .common.values import bounds, dicts, mapping, size, word
 from .common.writing import Output, names_of, short
 
@@ -31,9 +32,7 @@ def _sniff(probe: Probe) -> bool:
 
 
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
-    return Reading(
-        "supervisely", tree, files, _parse, options.strict, one_each=True, classes=partial(_classes, tree)
-    ).sources()
+    return FilePerImage("supervisely", tree, files, _parse, options.strict, classes=partial(_classes, tree)).sources()
 
 
 def _classes(tree: Tree, reading: Reading) -> Classes | None:

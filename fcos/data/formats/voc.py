@@ -20,6 +20,7 @@ from ..registry import Format, ReadOptions
 from ..tree import Tree
 from . import labelmexml
 from .common.pages import Object, Page, Reading
+from .common.per_image import FilePerImage
 from .common.writing import Output, short, stems_of, text
 
 # fmt: off
@@ -35,9 +36,7 @@ def _sniff(probe: Probe) -> bool:
 
 
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
-    reading = Reading(
-        "voc", tree, files, _parse, options.strict, one_each=True, classes=_classes, noun="XML file"
-    )  # fmt: skip
+    reading = FilePerImage("voc", tree, files, _parse, options.strict, classes=_classes, noun="XML file")
     return reading.sources()
 
 
