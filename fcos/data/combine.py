@@ -11,7 +11,6 @@ import numpy as np
 from ..errors import DataError, did_you_mean
 from ..system.terminal import some
 from ..types import Classes
-from . import kinds
 from .dataset import Dataset, Note, merge
 from .duplicates import alike
 from .formats.common.pages import in_order
@@ -74,7 +73,7 @@ def merge_sets(parts: Sequence[Mapping[str, Dataset]]) -> dict[str, Dataset]:
             for name, d in part.items()
             if name == split
         ]
-        joined[split] = replace(_own_ids(merge(same)), split=split)
+        joined[split] = replace(merge(same), split=split)
     return joined
 
 
@@ -98,12 +97,3 @@ def _relabelled(dataset: Dataset, classes: Classes, labels: np.ndarray) -> Datas
     """`labels` [C] int64: the new label of each old one."""
     records = dataset.packed.labelled(labels[dataset.packed.table.labels])
     return replace(dataset, records=records, classes=classes)
-
-
-def _own_ids(dataset: Dataset) -> Dataset:
-    ids = [record.id for record in dataset.records]
-    if len(set(ids)) == len(ids):
-        return dataset
-    records = tuple(replace(record, id=k) for k, record in enumerate(dataset.records, 1))
-    note = Note(kinds.NEW_NUMBERS, len(ids) - len(set(ids)))
-    return replace(dataset, records=records, notes=(*dataset.notes, note))

@@ -6,8 +6,10 @@ images is done in `assemble.py`, once for all formats.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Literal, cast, overload
 
@@ -16,6 +18,7 @@ import numpy as np
 from ..errors import DataError, did_you_mean, one_line
 from ..system.terminal import plural, some
 from ..types import Classes, class_names
+from . import kinds
 from .ids import Id
 from .kinds import Kind
 from .records import Record, Records
@@ -149,19 +152,34 @@ class Dataset:
 
 
 def merge(parts: Sequence[Dataset]) -> Dataset:
-    """Several splits as one; DataError when their classes differ."""
+    """Several splits as one; DataError when their classes differ. Image ids that meet are numbered anew, with a note:
+    formats without ids number each split from 1."""
     first = parts[0]
     for part in parts[1:]:
         if part.classes.names != first.classes.names:
             raise DataError(f"{part.root}: the splits {first.split} and {part.split} have different classes")
     if len(parts) == 1:
         return first
+    records = [r for p in parts for r in p.records]
+    ids = [r.id for r in records]
+    notes = [n for p in parts for n in p.notes]
+    numbers = [{r.id: r.id for r in p.records} for p in parts]
+    if meet := len(ids) - len(set(ids)):
+        records = [replace(r, id=k) for k, r in enumerate(records, 1)]
+        places = count(1)
+        numbers = [{r.id: next(places) for r in p.records} for p in parts]
+        notes.append(Note(kinds.NEW_NUMBERS, meet))
+    # of numbers given anew those of the file say nothing, but texts do, unless two parts have the same
+    told = [
+        (alias, of[id]) for p, of in zip(parts, numbers, strict=True) for alias, id in p.aliases.items() if id in of
+    ]
+    often = Counter(alias for alias, _ in told)
     return replace(
         first,
-        records=tuple(r for p in parts for r in p.records),
+        records=records,
         split="+".join(p.split for p in parts),
-        notes=tuple(n for p in parts for n in p.notes),
-        aliases={alias: id for p in parts for alias, id in p.aliases.items()},
+        notes=tuple(notes),
+        aliases={alias: id for alias, id in told if often[alias] == 1 and not (meet and isinstance(alias, int))},
     )
 
 

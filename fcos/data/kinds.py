@@ -68,7 +68,7 @@ EMPTY_LISTS = Kind(
     "split list that names no image that is here",
     "correct the names in the list, or delete it",
 )
-NEW_NUMBERS = Kind("image ids that are in both sets: all images get new numbers")
+NEW_NUMBERS = Kind("image ids that are of several images: all images get new numbers")
 NO_NUMBERS = Kind("image ids are not numbers; numbered 1, 2, ...")
 NO_LABELS = Kind("no image has a label file: is 'labels' beside 'images'?")
 NO_ANNOTATIONS = Kind("the file has no annotations")

@@ -1,17 +1,21 @@
 """Parting, joining and renaming data sets."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny import fcos, make_shapes
 
 from fcos.data.combine import merge_sets, rename_classes, split_dataset
-from fcos.data.dataset import Dataset
+from fcos.data.dataset import Dataset, merge
 from fcos.data.open import open_splits
 from fcos.data.records import Record
+from fcos.detections import Detections
 from fcos.errors import DataError
+from fcos.evaluation.results import read_results, write_results
 from fcos.types import Classes
 
 
@@ -74,6 +78,53 @@ def test_merge_joins_classes_by_name_and_splits_by_theirs(tmp_path):
     ]
     assert len({r.id for r in both["train"].records}) == 9
     assert any("get new numbers" in str(n) for n in both["train"].notes)
+
+
+def yolo_set(folder, stems):
+    """A YOLO set, whose splits are numbered from 1 each; each image has as many boxes as its place in all of them."""
+    (folder / "data.yaml").parent.mkdir(parents=True)
+    (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat]\n")
+    number = 0
+    for split, names in stems.items():
+        for name in names:
+            number += 1
+            for kind in ("images", "labels"):
+                (folder / kind / split).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (100, 50)).save(folder / "images" / split / f"{name}.png")
+            rows = "".join(f"0 {0.1 * k + 0.1} 0.5 0.1 0.2\n" for k in range(number))
+            (folder / "labels" / split / f"{name}.txt").write_text(rows)
+    return folder
+
+
+def test_splits_put_together_have_an_id_for_each_image(tmp_path):
+    """Results that are written of them come back image by image."""
+    splits = open_splits(yolo_set(tmp_path / "y", {"train": "abc", "val": "de"}))
+    assert [[r.id for r in part] for part in splits.values()] == [[1, 2, 3], [1, 2]]
+    whole = merge(list(splits.values()))
+    assert len({r.id for r in whole}) == 5
+    assert any("get new numbers (2)" in str(note) for note in whole.notes)
+    found = [
+        Detections(
+            torch.from_numpy(r.boxes), torch.full((len(r.boxes),), 0.5), torch.from_numpy(r.labels), names=("cat",)
+        )
+        for r in whole
+    ]
+    write_results(tmp_path / "r.json", found, whole)
+    assert [len(one) for one in read_results(tmp_path / "r.json", whole)] == [1, 2, 3, 4, 5]
+
+
+def test_ids_that_do_not_meet_are_kept_and_texts_lead_to_the_new_numbers(tmp_path):
+    def part(split, ids, aliases):
+        made = noise_set(tmp_path / split, len(ids))
+        records = [replace(r, id=id) for r, id in zip(made, ids, strict=True)]
+        return replace(made, records=records, split=split, aliases=aliases)
+
+    apart = merge([part("train", [3, 9], {"x": 9, 4: 3}), part("val", [5], {"y": 5})])
+    assert [r.id for r in apart] == [3, 9, 5]
+    assert apart.aliases == {"x": 9, 4: 3, "y": 5}
+    meeting = merge([part("train", [1, 2], {"a": 1, "b": 2, 7: 1}), part("val", [1, 2], {"c": 1, "b": 2})])
+    assert [r.id for r in meeting] == [1, 2, 3, 4]
+    assert meeting.aliases == {"a": 1, "c": 3}  # b is of two images, and 7 may be another's
 
 
 @pytest.mark.parametrize(
