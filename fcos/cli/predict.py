@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,8 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from ..inference.composite import Composite
+    from ..inference.detector import Detector
     from ..inference.writers import Outputs
 
 
@@ -126,15 +129,10 @@ def command(
     An image that cannot be read is reported, and the others go on. The exit
     code is then 1.
     """
-    import os
-
     import torch
 
-    from ..inference.changeover import PAYS
     from ..inference.composite import OWN, Looks, tile_of
-    from ..inference.detector import Detector
     from ..inference.load import load_together
-    from ..inference.proposals import proposer
     from ..inference.scores import only, parse_scores
     from ..inference.sources import find_images
     from ..inference.stream import pick_lanes
@@ -180,10 +178,8 @@ def command(
     if moving and (outputs.file or (out is not None and out.suffix and is_video(out) and not out.is_dir())):
         raise FcosError(f"--out {out}: of a video several files are written; name a folder")
     lanes = lanes or pick_lanes(len(paths), batch, threads)
-    if runtime in (None, "auto") and not moving and len(paths) < PAYS and not os.environ.get("FCOS_RUNTIME"):
-        if runtime == "auto":
-            say(f"fewer than {PAYS} images: torch computes, since a graph takes longer to start than it saves")
-        runtime = "own"
+    if not moving:
+        runtime = _runtime(runtime, len(paths))
     own = tile is None and not proposals
     if tile in ("none", "0"):
         refuse(context, f"--tile {tile}", "overlap")
@@ -206,9 +202,7 @@ def command(
         refuse(context, "--proposals", "calibrated")
         if not (out or as_json or coco or yolo or csv):
             raise FcosError("--proposals are many: name a file with --coco, or give --json, --csv, --yolo or --out")
-        if not isinstance(detector, Detector):
-            raise FcosError("--proposals are of one model that looks once: no --tile, no --tta, no second --model")
-        detector = proposer(detector)
+        detector = _proposer(detector)
     scores = parse_scores(score or str(detector.shown), detector.classes, detector.shown)
     least = torch.zeros_like(scores)
     if classes is not None:
@@ -220,6 +214,28 @@ def command(
     asked.listener.check()
     if broken:
         sys.exit(1)
+
+
+def _runtime(asked: str | None, count: int) -> str | None:
+    """The runtime for `count` images: that of --runtime, but the model's own for few images where it is left out or
+    auto and FCOS_RUNTIME is not set."""
+    from ..inference.changeover import PAYS
+
+    if asked not in (None, "auto") or count >= PAYS or os.environ.get("FCOS_RUNTIME"):
+        return asked
+    if asked == "auto":
+        say(f"fewer than {PAYS} images: torch computes, since a graph takes longer to start than it saves")
+    return "own"
+
+
+def _proposer(detector: Detector | Composite) -> Detector:
+    """A detector that gives the best boxes of any class; FcosError where several models or looks are combined."""
+    from ..inference.detector import Detector
+    from ..inference.proposals import proposer
+
+    if not isinstance(detector, Detector):
+        raise FcosError("--proposals are of one model that looks once: no --tile, no --tta, no second --model")
+    return proposer(detector)
 
 
 def _drawn_in(out: Path | None, others: Outputs, as_json: bool) -> Path | None:
