@@ -166,6 +166,7 @@ class Detections:
 
     @staticmethod
     def empty() -> Detections:
+        """The detections of an image in which nothing was found, D = 0, without names."""
         none = torch.zeros(0, dtype=torch.int64)
         return Detections(torch.zeros(0, 4), torch.zeros(0), none, none)
 
@@ -222,7 +223,7 @@ class Detections:
         return ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing"
 
     def to(self, device: torch.device | str) -> Detections:
-        """The same on another device."""
+        """The same on another device: boxes, scores, labels, points and track_ids."""
         return replace(
             self,
             boxes=self.boxes.to(device),
@@ -233,7 +234,7 @@ class Detections:
         )
 
     def name(self, row: int) -> str:
-        """Class name of one detection, or its label as text where names are unknown."""
+        """Class name of one detection, or its label as text where names are unknown. IndexError beyond the end."""
         return self._name(int(self.labels[row]))
 
     def numpy(self) -> Arrays:

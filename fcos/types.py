@@ -75,9 +75,11 @@ class Target:
 
     @staticmethod
     def empty() -> Target:
+        """The target of an image without objects."""
         return Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Target:
+        """On another device; `non_blocking` only from pinned memory, where the program need not wait for the copy."""
         return Target(*(x.to(device, non_blocking=non_blocking) for x in (self.boxes, self.labels, self.ignore)))
 
     def pin_memory(self) -> Target:
@@ -147,6 +149,7 @@ class Grid(NamedTuple):
 
     @property
     def cells(self) -> int:
+        """Number of points of the level: height x width."""
         return self.height * self.width
 
 
@@ -179,6 +182,7 @@ class Losses(NamedTuple):
     centerness: Tensor
 
     def total(self) -> Tensor:
+        """The sum of the three, a scalar: what a training step minimises."""
         return self.classification + self.box + self.centerness
 
 

@@ -134,10 +134,15 @@ def signature(name: str, thing: Any) -> str:
 
 
 def docstring(thing: Any) -> str:
-    """The text, with its `>>>` examples fenced."""
+    """The text, with its `>>>` examples fenced, and what stands under Args and Raises as a list."""
     out: list[str] = []
     inside = False
     for line in (inspect.getdoc(thing) or "").splitlines():
+        if line in ("Args:", "Raises:"):
+            out += [line, ""]
+            continue
+        if not inside:
+            line = re.sub(r"^ {4}(?=[\w, ]+: )", "- ", re.sub(r"^ {8}(?=\S)", "  ", line))
         starts = line.lstrip().startswith(">>>")
         if starts and not inside:
             out.append("\n```pycon")

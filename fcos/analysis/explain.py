@@ -120,9 +120,18 @@ class Explanation:
 
 
 def explain(detector: Detector | str | Path, source: Source, score: Scores | None = None) -> Explanation:
-    """Why `detector`, or that of a name, run folder or file, finds what it finds in one image. Detections below
-    `score`, which is as of `Detector`, are left out (None: what `fcos predict` leaves out). Scores are the network's
-    own, class x centerness, also where the detector calibrates them.
+    """Say why a detector finds what it finds in one image: which locations fired, and what NMS removed.
+
+    Args:
+        detector: a Detector, or the name, run folder or file of one.
+        source: an image, as of a call of the Detector.
+        score: leave out detections below it, as of a call; None: what `fcos predict` leaves out.
+
+    Scores are the network's own, class x centerness, also where the detector calibrates them.
+
+    Raises:
+        ImageError: a source that cannot be read as an image. ModelError: no such model.
+        ConfigError, FcosError: a `score`, as of a call of the Detector.
 
     >>> story = fcos.explain(fcos.load("fcos-lite0", device="cpu"), "photo.jpg").stories[0]
     >>> story.label, story.level, story.score > 0.5

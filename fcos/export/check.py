@@ -49,6 +49,11 @@ class Report:
     ap50: tuple[float, float] | None = None  # before and after, 0..1
     ap: tuple[float, float] | None = None
 
+    @staticmethod
+    def nothing() -> Report:
+        """The report of an export that could not be run: no image was compared."""
+        return Report(0, 0, 0, 0.0, 0.0, 0.0, 0, 0)
+
 
 def bundled_images() -> list[np.ndarray]:
     """The package's photos [H,W,3], each as it is and as a tall part of odd size, and a strip of one."""

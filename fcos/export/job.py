@@ -299,7 +299,7 @@ def judge(
         report = check.compare(reference, exported, images)
     except Exception as error:  # a runtime has errors of its own
         reason = first_line(error)
-        return check.Report(0, 0, 0, 0.0, 0.0, 0.0, 0, 0), [f"it cannot be run: {reason}"]
+        return check.Report.nothing(), [f"it cannot be run: {reason}"]
     if dataset is not None:
         say(f"AP on {plural(len(dataset.records), 'image')}, in torch and in {network.kind}")
         before, after = (_judge(d, dataset) for d in (check.like(reference, exported), exported))
@@ -316,7 +316,7 @@ def _judge_page(
     try:
         seen = kind.module.detect(path, images)
     except FcosError as error:
-        return check.Report(0, 0, 0, 0.0, 0.0, 0.0, 0, 0), [f"it cannot be run: {error}"]
+        return check.Report.nothing(), [f"it cannot be run: {error}"]
     if seen is None:
         return None, []
     expected = reference.replace(size=about.size).detect(images, [None] * len(images))

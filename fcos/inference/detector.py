@@ -106,17 +106,22 @@ class Detector:
     def export(self, out: str | Path, **options: Unpack[ExportOptions]) -> Result:
         """Write the model for another runtime, and check that it still detects the same.
 
-        `out` ends in .onnx, .xml (OpenVINO), .engine (TensorRT), .torchscript, .pte, .mlpackage, .tflite or .html (a
-        page that detects); `format="triton"` makes a folder of it. Other options, as of `fcos export`:
+        Args:
+            out: the file, which ends in .onnx, .xml (OpenVINO), .engine (TensorRT), .torchscript, .pte, .mlpackage,
+                .tflite or .html (a page that detects); the folder with `format="triton"`.
+            format: as of `fcos export`; left out: by `out`.
+            dynamic: what the input leaves free: "batch,size", "batch", "size" or "none".
+            size: the fixed input in pixels, "320x480", (320, 480) or 320.
+            nms: True to decode in the graph.
+            dtype: "fp32", "fp16" or "int8".
+            calibrate, images: for int8, the path of a data set, and how many of its images to use.
+            data, split: the path of a data set to compare AP on, and its split.
 
-        dynamic: "batch,size", "batch", "size" or "none", what the input leaves free.
-        size: the fixed input in pixels, "320x480", (320, 480) or 320.
-        nms: True to decode in the graph.
-        dtype: "fp32", "fp16" or "int8", which takes `calibrate`, the path of a data set, and `images`, how many of it.
-        data: the path of a data set to compare AP on, and its `split`.
+        Returns what was written and how it compares.
 
-        Returns what was written and how it compares. Raises ModelError where the file fails its check (it stays as
-        OUT.rejected), ConfigError for options that do not fit, MissingExtra.
+        Raises:
+            ModelError: a file that fails its check; it stays as OUT.rejected. ConfigError: options that do not fit.
+            MissingExtra: a package that the format needs is not installed.
         """
         from ..export import job
 
@@ -138,6 +143,7 @@ class Detector:
 
     @property
     def device(self) -> torch.device:
+        """Where images are computed at first, that of `placement`."""
         return self.placement.device
 
     @property
@@ -194,13 +200,21 @@ class Detector:
         tile: int | str | None = OWN,
         tta: str = "",
     ) -> Detections | Results:
-        """The detections of one image, or a list of them for a list, with a score of at least `score` in 0..1: None
-        for what is worth showing, 0 for all; by class {"dog": 0.3} or "0.5,dog=0.3". `batch`: images of a list that go
-        through the network together. `tile`: cut a large image into tiles of so many pixels, or "auto"; None: look at
-        the whole image. Left out, a detector that learned from tiles (`data.tile`) looks at such. `tta`: look several
-        times, such as "flip,0.8,1.2".
+        """Detect in one image, or in each of a list: the Detections of the one, or a list of Detections (Results).
 
-        Raises ImageError for what cannot be read as an image, ConfigError for a `tile` or `tta` that makes no sense.
+        Args:
+            source: a path, the bytes of an image file, a PIL image, an array [H,W], [H,W,3] or [H,W,4] or a tensor of
+                such shapes or [1|3|4,H,W], RGB, uint8, uint16 or float in 0..1; or a list of these.
+            score: the lowest score that is given, 0..1: 0 gives all, None what is worth showing (`shown`). By class:
+                {"dog": 0.3} or "0.5,dog=0.3".
+            batch: images of a list that go through the network together, 1.
+            tile: cut a large image into tiles of so many pixels, or "auto"; None: look at the whole image. Left out, a
+                detector that learned from tiles (`data.tile`) looks at such.
+            tta: look several times and put the boxes together, such as "flip,0.8,1.2"; "" once.
+
+        Raises:
+            ImageError: a source that cannot be read as an image. ConfigError: a `score`, `batch`, `tile` or `tta` that
+            makes no sense. FcosError: a score for a class that the detector does not know.
         """
         least = lowest(score, self.classes, self.shown)
         if isinstance(least, Tensor):
@@ -217,10 +231,19 @@ class Detector:
     def stream(
         self, source: VideoSource, *, every: int = 1, batch: int = 1, score: Scores | None = None
     ) -> Iterator[Frame]:
-        """Frames of a video file, camera (a number), stream (an address) or any iterable of uint8 [H,W,3] RGB arrays,
-        PIL images or tensors, with their detections: `Frame(index, time, image, detections)`. `score`: as of a call.
-        `every` N: each Nth frame only. A live source gives its newest frame, a file every one. Raises VideoError for
-        what cannot be opened."""
+        """Detect in a video, frame by frame: `Frame(index, time, image, detections)`. A live source gives its newest
+        frame, a file every one.
+
+        Args:
+            source: a video file, a camera (a number), a stream (an address), or any iterable of uint8 [H,W,3] RGB
+                arrays, PIL images or tensors.
+            every: look at each Nth frame only, 1.
+            batch: frames that go through the network together, 1.
+            score: as of a call.
+
+        Raises:
+            VideoError: a source that cannot be opened. ConfigError, FcosError: as of a call.
+        """
         from .video import Reader
         from .video_stream import stream
 
