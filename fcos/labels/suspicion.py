@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypedDict, Unpack
 
 import numpy as np
 
@@ -45,6 +46,16 @@ class Suspect:
     overlap: float
     given: int = -1
     facts: tuple[float, ...] = ()
+
+
+class _Says(TypedDict):
+    """What the model says of a suspect, under the names that `Suspect` has."""
+
+    box: np.ndarray
+    label: int
+    seen: float
+    own: float
+    overlap: float
 
 
 @dataclass(frozen=True)
@@ -87,69 +98,78 @@ class _Scene:
         self.crowd = beside.max(axis=1, initial=0.0)
         self.size = record.size
 
-    def _suspect(
-        self,
-        what: tuple[str, float],
-        at: int,
-        seen: tuple[np.ndarray, int],
-        numbers: tuple[float, float, float],
-        facts: Sequence[float] = (),
-    ) -> Suspect:
-        """what: kind and score; at: number of the annotation; seen: box and label; numbers: seen, own, overlap."""
-        (kind, score), (box, label) = what, seen
-        x1, y1, x2, y2 = (float(v) for v in box)
-        row = int(self.rows[at]) if at >= 0 else -1
-        given = int(self.labels[at]) if at >= 0 else -1
-        shape = _shape(box if at < 0 else self.boxes[at], self.size)
-        more = tuple(float(v) for v in (*shape, *facts))
-        looks, own, overlap = (float(v) for v in numbers)
+    def _suspect(self, kind: str, score: float, at: int, facts: Sequence[float] = (), **says: Unpack[_Says]) -> Suspect:
+        """The suspect that is annotation number `at`, -1 for none. `facts`: what else may tell, beside its shape."""
+        x1, y1, x2, y2 = (float(v) for v in says["box"])
+        shape = _shape(says["box"] if at < 0 else self.boxes[at], self.size)
         return Suspect(
-            kind, float(score), row, -1, (x1, y1, x2, y2), int(label), looks, own, overlap, given=given, facts=more
+            kind,
+            float(score),
+            row=int(self.rows[at]) if at >= 0 else -1,
+            other=-1,
+            box=(x1, y1, x2, y2),
+            label=int(says["label"]),
+            seen=float(says["seen"]),
+            own=float(says["own"]),
+            overlap=float(says["overlap"]),
+            given=int(self.labels[at]) if at >= 0 else -1,
+            facts=tuple(float(v) for v in (*shape, *facts)),
         )
 
     def missing(self) -> list[Suspect]:
         e, mine = self.e, self.peaks
         if not len(mine):
             return []
-        boxes, labels_of, scores = e.peaks[mine], e.peak_labels[mine], e.peak_scores[mine]
-        every = np.concatenate([self.boxes, self.ignored])
-        labels = np.concatenate([self.labels, self.ignored_labels])
-        explained, nearest, parts = np.zeros(len(mine)), np.zeros(len(mine)), np.zeros((len(mine), 4))
-        if len(every):
-            iou, part = overlaps(boxes, every), inside(boxes, every)
-            whole = inside(every, boxes).T
-            same = labels[None] == labels_of[:, None]
-            nearest = iou.max(axis=1)
-            parts = np.stack(
-                [(iou * same).max(axis=1), (part * same).max(axis=1), part.max(axis=1), whole.max(axis=1)], 1
-            )
-            # the same class near by: a poorer box of that object, a part of it, or the group that it is in
-            own = np.maximum.reduce([_step(iou, 0.1, 0.45), _step(part, 0.5, 0.9), 0.7 * _step(whole, 0.6, 0.95)])
-            other = _step(iou, 0.35, 0.65)  # another class in that place: `class` asks for it
-            explained = np.where(same, own, other).max(axis=1)
-            if len(self.ignored):
-                crowd = _step(inside(boxes, self.ignored), 0.4, 0.7).max(axis=1)
-                explained = np.maximum(explained, crowd)
-        # a peak beside a better one of its class or place is a part of that
-        beside = overlaps(boxes, e.peaks)
-        higher = e.peak_scores[None] > scores[:, None]
-        alike = e.peak_labels[None] == labels_of[:, None]
-        within = inside(boxes, e.peaks) * (higher & alike)
-        second = np.maximum(_step(beside * higher, 0.3, 0.6), _step(within, 0.6, 0.95)).max(axis=1, initial=0.0)
+        boxes, labels, scores = e.peaks[mine], e.peak_labels[mine], e.peak_scores[mine]
+        explained, nearest, parts = self._explained(boxes, labels)
+        second, rival = self._beside(boxes, labels, scores)
         value = scores * (1 - explained) * (1 - second)
         agree = np.log1p(e.votes[mine])
-        # the best other class in the same place
-        rival = ((beside > 0.5) * ~alike * e.peak_scores[None]).max(axis=1, initial=0.0)
         return [
             self._suspect(
-                (MISSING, value[d]),
+                MISSING,
+                value[d],
                 -1,
-                (boxes[d], labels_of[d]),
-                (scores[d], 0.0, nearest[d]),
                 (*parts[d], second[d], agree[d], rival[d], explained[d]),
+                box=boxes[d],
+                label=labels[d],
+                seen=scores[d],
+                own=0.0,
+                overlap=nearest[d],
             )
             for d in range(len(mine))
         ]
+
+    def _explained(self, peaks: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How far any annotation explains each peak [D] (boxes [D,4], labels [D]); the IoU with the nearest [D]; and
+        [D,4]: the IoU and the share of the peak inside one of its class, that inside any, and of any inside it."""
+        boxes = np.concatenate([self.boxes, self.ignored])
+        if not len(boxes):
+            return np.zeros(len(peaks)), np.zeros(len(peaks)), np.zeros((len(peaks), 4))
+        iou, part = overlaps(peaks, boxes), inside(peaks, boxes)
+        whole = inside(boxes, peaks).T
+        same = np.concatenate([self.labels, self.ignored_labels])[None] == labels[:, None]
+        parts = [(iou * same).max(axis=1), (part * same).max(axis=1), part.max(axis=1), whole.max(axis=1)]
+        # the same class near by: a poorer box of that object, a part of it, or the group that it is in
+        own = np.maximum.reduce([_step(iou, 0.1, 0.45), _step(part, 0.5, 0.9), 0.7 * _step(whole, 0.6, 0.95)])
+        other = _step(iou, 0.35, 0.65)  # another class in that place: `class` asks for it
+        explained = np.where(same, own, other).max(axis=1)
+        if len(self.ignored):
+            crowd = _step(inside(peaks, self.ignored), 0.4, 0.7).max(axis=1)
+            explained = np.maximum(explained, crowd)
+        return explained, iou.max(axis=1), np.stack(parts, 1)
+
+    def _beside(self, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How far each peak [D] is part of a better one of its class or place; and the score of the best peak of
+        another class in its place."""
+        e = self.e
+        beside = overlaps(boxes, e.peaks)
+        higher = e.peak_scores[None] > scores[:, None]
+        alike = e.peak_labels[None] == labels[:, None]
+        within = inside(boxes, e.peaks) * (higher & alike)
+        second = np.maximum(_step(beside * higher, 0.3, 0.6), _step(within, 0.6, 0.95)).max(axis=1, initial=0.0)
+        rival = ((beside > 0.5) * ~alike * e.peak_scores[None]).max(axis=1, initial=0.0)
+        return second, rival
 
     def classes(self) -> list[Suspect]:
         e, result = self.e, []
@@ -173,9 +193,18 @@ class _Scene:
             row, label = np.unravel_index(rivals.argmax(), rivals.shape) if seen > 0 else (0, 0)
             place = near[row] if seen > 0 else 0
             dim = float((self.own[:, g] * self.overlap[:, g]).max(initial=0.0))
-            numbers = (seen, own, self.overlap[place, g])
             result.append(
-                self._suspect((CLASS, seen * (1 - own)), g, (e.boxes[place], int(label)), numbers, (self.crowd[g], dim))
+                self._suspect(
+                    CLASS,
+                    seen * (1 - own),
+                    g,
+                    (self.crowd[g], dim),
+                    box=e.boxes[place],
+                    label=int(label),
+                    seen=seen,
+                    own=own,
+                    overlap=self.overlap[place, g],
+                )
             )
         return result
 
@@ -197,8 +226,19 @@ class _Scene:
             overlap = float(overlaps(team.box[None], self.boxes[g][None])[0, 0])
             own = float(self.own[place, g])
             facts = (*self._differ(g, team), *self._others(g, own, weight * (near < 0.5)))
-            numbers = (own, own, overlap)
-            result.append(self._suspect((SHIFTED, own * (1 - overlap)), g, (team.box, self.labels[g]), numbers, facts))
+            result.append(
+                self._suspect(
+                    SHIFTED,
+                    own * (1 - overlap),
+                    g,
+                    facts,
+                    box=team.box,
+                    label=self.labels[g],
+                    seen=own,
+                    own=own,
+                    overlap=overlap,
+                )
+            )
         return result
 
     def _differ(self, g: int, team: _Team) -> tuple[float, ...]:
@@ -237,9 +277,18 @@ class _Scene:
             best = float(self.overlap[:, g].max(initial=0.0))
             seen = max(own, 0.7 * any_class)
             loose = float((self.own[:, g] * self.overlap[:, g]).max(initial=0.0))
-            numbers = (any_class, own, best)
             result.append(
-                self._suspect((SPURIOUS, 1 - seen), g, (self.boxes[g], self.labels[g]), numbers, (self.crowd[g], loose))
+                self._suspect(
+                    SPURIOUS,
+                    1 - seen,
+                    g,
+                    (self.crowd[g], loose),
+                    box=self.boxes[g],
+                    label=self.labels[g],
+                    seen=any_class,
+                    own=own,
+                    overlap=best,
+                )
             )
         return result
 
@@ -265,11 +314,17 @@ class _Scene:
                         best = max(best, min(fits[a, 0], fits[b, 1]))
             poorer = i if _fit(fits, 0) < _fit(fits, 1) else j
             kept = j if poorer == i else i
-            numbers = (best, _fit(fits, 0 if poorer == i else 1), pairs[i, j])
             one = self._suspect(
-                (DUPLICATE, pairs[i, j] * (1 - best)), int(poorer), (self.boxes[kept], self.labels[kept]), numbers
+                DUPLICATE,
+                pairs[i, j] * (1 - best),
+                int(poorer),
+                box=self.boxes[kept],
+                label=self.labels[kept],
+                seen=best,
+                own=_fit(fits, 0 if poorer == i else 1),
+                overlap=pairs[i, j],
             )
-            result.append(_with_other(one, int(self.rows[kept])))
+            result.append(replace(one, other=int(self.rows[kept])))
         return result
 
 
@@ -287,10 +342,6 @@ class _Team:
 
 def _fit(fits: np.ndarray, column: int) -> float:
     return float(fits[:, column].max(initial=0.0))
-
-
-def _with_other(suspect: Suspect, other: int) -> Suspect:
-    return replace(suspect, other=other)
 
 
 def _shape(box: np.ndarray, size: tuple[int, int]) -> tuple[float, float, float]:
