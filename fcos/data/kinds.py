@@ -53,6 +53,11 @@ TURNED_ALONE = Kind(
 )
 TURNED = Kind("images rotated by EXIF, boxes turned with them", "image rotated by EXIF, boxes turned with it")
 LISTED_TWICE = Kind("images listed twice, boxes put together", "image listed twice, boxes put together")
+NO_SPLIT = Kind(
+    "images without a split beside others that have one, in the split all",
+    "image without a split beside others that have one, in the split all",
+    "give them a split in the annotation file, or learn from them too: --split train,all",
+)
 NO_LABEL_FOLDER = Kind(
     "images in folders without any label file, left out",
     "image in a folder without any label file, left out",

@@ -137,22 +137,29 @@ class Tree:
         return path.relative_to(self.root).parts[:-1]
 
     def matching(self, suffixes: Sequence[str], sniff: Callable[[Probe], bool]) -> list[Path]:
-        """The annotation files that `sniff` takes for its own. Of a folder of many alike only a sample is opened."""
+        """The annotation files that `sniff` takes for its own. Of a folder of many alike only a sample is opened,
+        if that tells something."""
         groups: dict[tuple[Path, str], list[Path]] = defaultdict(list)
         for path in self.annotations:
             suffix = suffix_of(path.name)
             if suffix in suffixes:
                 groups[path.parent, suffix].append(path)
-        taken: list[Path] = []
-        for group in groups.values():
-            if len(group) > 30:
-                sample = [group[round(k * (len(group) - 1) / 9)] for k in range(10)]
-                verdicts = {sniff(self.probe(path)) for path in sample}
-                if len(verdicts) == 1:
-                    taken += group if True in verdicts else []
-                    continue
-            taken += [path for path in group if sniff(self.probe(path))]
-        return sorted(taken)
+        return sorted(path for group in groups.values() for path in self._sniffed(group, sniff))
+
+    def _sniffed(self, group: list[Path], sniff: Callable[[Probe], bool]) -> list[Path]:
+        if len(group) > 30:
+            sample = [group[round(k * (len(group) - 1) / 9)] for k in range(10)]
+            verdicts = {sniff(self.probe(path)) for path in sample}
+            if verdicts == {True}:
+                return group
+            if verdicts == {False}:
+                if any(self.probe(path).text.strip() for path in sample):
+                    return []
+                # Empty files, as images without objects have them, tell nothing of the others.
+                filled = [path for path in group if path.stat().st_size]
+                if len(filled) < len(group):
+                    return self._sniffed(filled, sniff)
+        return [path for path in group if sniff(self.probe(path))]
 
     def pair(self, path: Path) -> Path | None:
         """The image that belongs to an annotation file."""

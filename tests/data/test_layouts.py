@@ -592,6 +592,23 @@ def test_classes_called_by_numbers_and_a_split_without_boxes_come_back(tmp_path,
     assert again["train"].counts().sum() == splits["train"].counts().sum()
 
 
+@pytest.mark.parametrize("kind", ["kitti", "yolo"])
+def test_label_files_with_objects_are_found_among_many_empty_ones(tmp_path, kind):
+    """Of many alike only a sample is opened: here it is of images without objects."""
+    labels, images = ("label_2", "image_2") if kind == "kitti" else ("labels", "images")
+    for k in range(60):
+        image(tmp_path / images / f"{k:03d}.png")
+        (tmp_path / labels).mkdir(exist_ok=True)
+        text = {5: "", 8: "\n"}.get(k, "")
+        if k in (3, 41):
+            text = "Car 0 0 0 10 20 40 60 1 1 1 1 1 1 1\n" if kind == "kitti" else "0 0.25 0.5 0.3 0.5\n"
+        (tmp_path / labels / f"{k:03d}.txt").write_text(text)
+    dataset = open_dataset(tmp_path, strict=True)
+    assert dataset.format == kind
+    assert [k for k, record in enumerate(dataset) if len(record.boxes)] == [3, 41]
+    assert len(dataset) == 60
+
+
 def replace_boxes(record):
     """The same image without objects."""
     keep = np.zeros(0, int)

@@ -221,6 +221,33 @@ def test_cvat_tracks(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("form", ["cvat", "ndjson"])
+def test_an_image_without_a_split_is_in_no_other(tmp_path, form):
+    """CVAT calls the subset of what nobody has sorted Default."""
+    given = {"a.jpg": "Train", "b.jpg": "Validation", "c.jpg": "Default" if form == "cvat" else None}
+    if form == "cvat":
+        images = "".join(f'<image name="{n}" subset="{s}" width="100" height="80"/>' for n, s in given.items())
+        meta = "<meta><task><labels><label><name>dog</name></label></labels></task></meta>"
+        text = f"<annotations>{meta}{images}</annotations>"
+    else:
+        lines = [{"type": "dataset", "class_names": {"0": "dog"}}]
+        lines += [
+            {"type": "image", "file": n, "annotations": {}} | ({"split": s} if s else {}) for n, s in given.items()
+        ]
+        text = "\n".join(map(json.dumps, lines))
+    put(tmp_path, {"annotations.xml" if form == "cvat" else "x.ndjson": text}, list(given))
+    splits = open_splits(tmp_path, strict=True)
+    assert {name: [*rows(part)] for name, part in splits.items()} == {
+        "train": ["a.jpg"],
+        "val": ["b.jpg"],
+        "all": ["c.jpg"],
+    }
+    told = [str(note) for part in splits.values() for note in part.notes]
+    assert [line for line in told if "without a split" in line] == [
+        "images without a split beside others that have one, in the split all (1; first: c.jpg)"
+    ]
+
+
 def test_ultralytics_ndjson(tmp_path):
     lines = [
         {"type": "dataset", "task": "detect", "name": "x", "class_names": {"0": "dog", "1": "cat"}},
@@ -430,6 +457,26 @@ def test_mot(tmp_path):
         "000002.jpg": [("car", 11, 20, 41, 60, False)],
         "000003.jpg": [],
     }
+
+
+@pytest.mark.parametrize("images", ["{}/cam1/img1/{}", "frames/{}/cam1/img1/{}"])
+def test_mot_sequences_of_one_name_have_their_own_frames(tmp_path, images):
+    boxes = {"train": "1,1,11,21,30,40,1,1,1\n", "test": "2,1,1,1,5,5,1,1,1\n"}
+    home = "{}/cam1" if images.startswith("{") else "labels/{}/cam1"
+    names = [images.format(split, f"{k:06d}.jpg") for split, n in (("train", 5), ("test", 3)) for k in range(1, n + 1)]
+    put(tmp_path, {f"{home.format(split)}/gt/gt.txt": text for split, text in boxes.items()}, names)
+    for split, part in open_splits(tmp_path, strict=True).items():
+        assert sorted(r.path.relative_to(tmp_path).as_posix() for r in part) == sorted(n for n in names if split in n)
+        assert [len(r.boxes) for r in part] == {"train": [1, 0, 0, 0, 0], "test": [0, 1, 0]}[split]
+
+
+def test_mot_frames_elsewhere_are_taken_where_one_sequence_may_mean_them(tmp_path):
+    put(
+        tmp_path,
+        {"truth/cam1/gt/gt.txt": "1,1,11,21,30,40,1,1,1\n"},
+        [f"video/x/cam1/img1/{k:06d}.jpg" for k in (1, 2)],
+    )
+    assert len(open_dataset(tmp_path, strict=True)) == 2
 
 
 def test_supervisely(tmp_path):

@@ -102,6 +102,22 @@ def test_images_with_odd_names_keep_their_boxes(tmp_path, to):
         np.testing.assert_allclose(record.boxes, [[20 + number, 15, 40 + number, 35]], atol=0.01)
 
 
+@pytest.mark.parametrize("to", [name for name, form in formats().items() if form.write is not None])
+def test_names_that_only_folders_tell_apart_stay_two_images(tmp_path, to):
+    names = ("x/y.jpg", "x_y.jpg", "X/y_.jpg", "x y.jpg")
+    rows = []
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (100, 50), (80 * number, 0, 0)).save(tmp_path / name)
+        rows.append({"image": tmp_path / name, "boxes": [[20 + number, 15, 40 + number, 35]], "labels": ["cat"]})
+    convert({"train": open_dataset(rows)}, tmp_path / "out", to)
+    after = open_splits(DataSource(tmp_path / "out", format=to), strict=True)["train"]
+    assert len(after) == len(names)
+    for record in after.records:
+        number = round(int(load_image(read_bytes(record.path))[0, 0, 0]) / 80)
+        np.testing.assert_allclose(record.boxes, [[20 + number, 15, 40 + number, 35]], atol=0.01)
+
+
 def test_all_splits_through_all_formats(tmp_path):
     boxes = [(1, 2, 30, 40, 0, False), (0, 0, 90, 60, 2, True)]
     splits = {s: dataset_of(tmp_path / s, boxes, s, name=f"{s} 1.png") for s in ("train", "val", "test")}

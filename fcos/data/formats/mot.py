@@ -21,6 +21,7 @@ from ..registry import Format, ReadOptions
 from ..tree import Tree
 from .common.lists import read_names
 from .common.pages import Object, Page, Reading
+from .common.pairing import folder_key
 from .common.values import number, size
 from .common.writing import Output, need_images, short
 
@@ -54,15 +55,19 @@ def _classes(reading: Reading) -> Classes | None:
     return Classes(names, tuple(range(1, len(names) + 1)))
 
 
+def _home(file: Path) -> Path:
+    """The folder of the sequence that a gt.txt describes."""
+    return file.parent.parent if file.parent.name.lower() == "gt" else file.parent
+
+
 def _parse(tree: Tree, file: Path) -> list[Page]:
-    home = file.parent.parent if file.parent.name.lower() == "gt" else file.parent
+    home = _home(file)
     info = home / "seqinfo.ini"
     keys = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", read_text(info, kind=DataError), re.M)) if info.exists() else {}
     frame_size = size(keys.get("imHeight"), keys.get("imWidth"))
     images = {}
-    for path in tree.images.paths:
-        inside = path.is_relative_to(home) or path.parent.parent.name == home.name
-        if inside and path.stem.isdecimal() and len(path.stem) < 10:
+    for path in _frames(tree, file, home):
+        if path.stem.isdecimal() and len(path.stem) < 10:
             images[int(path.stem)] = path
     objects: dict[int, list[Object]] = defaultdict(list)
     problems: list[str] = []
@@ -95,6 +100,23 @@ def _parse(tree: Tree, file: Path) -> list[Page]:
     if problems and pages:
         pages[0] = pages[0]._replace(problems=problems)
     return pages
+
+
+def _frames(tree: Tree, file: Path, home: Path) -> list[Path]:
+    """The images of a sequence: those below its folder; where there are none, those of a folder of the same name that
+    lies in parallel, or is the only one while no other sequence is called so."""
+    below = [path for path in tree.images.paths if path.is_relative_to(home)]
+    if below:
+        return below
+    alike = [path for path in tree.images.paths if path.parent.parent.name == home.name]
+    key, root = folder_key(tree.folders(file)), tree.images.root
+    keys = {path.parent: folder_key(path.relative_to(root).parts[:-1]) for path in alike}
+    parallel = [
+        folder for folder, other in keys.items() if all(a == b for a, b in zip(key[::-1], other[::-1], strict=False))
+    ]
+    others = [p for p in tree.annotations if p.name.lower() == "gt.txt" and _home(p).name == home.name and p != file]
+    chosen = parallel if len(parallel) == 1 else [] if others or len(keys) > 1 else [*keys]
+    return [path for path in alike if path.parent in chosen]
 
 
 def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ...errors import DataError
 from ...system.readers import read_json
+from ...system.terminal import plural
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..probe import Probe, stem_of
@@ -21,7 +22,7 @@ from ..tree import Tree
 from .common.pages import Object, Page, Reading
 from .common.per_image import FilePerImage
 from .common.values import bounds, dicts, mapping, size, word
-from .common.writing import Output, names_of, short
+from .common.writing import Output, short, stems_of
 
 
 def _sniff(probe: Probe) -> bool:
@@ -67,9 +68,12 @@ def _tag(tag: dict[str, Any]) -> str:
 
 def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     names = output.classes.names
+    renamed = 0
     for split, dataset in splits.items():
-        for record, name in zip(dataset.records, names_of(dataset), strict=True):
-            name = name.replace("/", "_")
+        stems, new = stems_of({split: dataset}, spaces=True)
+        renamed += new
+        for index, record in enumerate(dataset.records):
+            name = "".join(stems[split, index])
             objects = [
                 {
                     "classTitle": names[label],
@@ -89,6 +93,8 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     tags = [{"name": "ignore", "value_type": "none", "color": "#888888"}]
     output.json("meta.json", {"classes": classes, "tags": tags, "projectType": "images"})
     lines = ["Supervisely: image ids, class ids and areas are not kept"]
+    if renamed:
+        lines.append(f"Supervisely: {plural(renamed, 'image')} with a new name, as all of a split lie in one folder")
     ignored = sum(int(r.ignore.sum()) for d in splits.values() for r in d.records)
     return lines + ([f"Supervisely: {ignored:,} crowd or difficult boxes carry the tag 'ignore'"] if ignored else [])
 

@@ -19,7 +19,7 @@ import numpy as np
 from ....errors import DataError, ImageError
 from ....types import Classes
 from ... import kinds
-from ...dataset import Dataset, Sources
+from ...dataset import EXAMPLES, Dataset, Note, Sources
 from ...images.reading import image_header
 from ...kinds import Kind
 from ...probe import stem_of
@@ -27,7 +27,7 @@ from ...records import Size
 from ...splits import ORDER, split_of_file
 from ...tree import Tree
 from .assemble import ImageFile, Problems, Rows, assemble, check_classes
-from .lists import read_names
+from .lists import read_names, told
 from .pairing import clean_name, count_uploads
 
 Box = tuple[float, float, float, float]
@@ -115,14 +115,25 @@ class Reading:
     def sources(self) -> Sources:
         """The splits: name -> function that reads it."""
         parts: dict[str, list[Path]] = defaultdict(list)
+        bare: list[str] = []
         for file in self.files:
-            if self.splits_inside and any(page.split for page in self.pages(file)):
-                for name in {page.split or "all" for page in self.pages(file)}:
-                    parts[name].append(file)
-            else:
-                parts[split_of_file(stem_of(file)) or self.tree.split_of(file) or "all"].append(file)
+            if not self._tells(file):
+                parts[self._own(file)].append(file)
+                continue
+            bare += [page.name for page in self.pages(file) if not page.split]
+            for name in {page.split or "all" for page in self.pages(file)}:
+                parts[name].append(file)
         self._one_split = len(parts) == 1
-        return {s: partial(self._read, s, parts[s]) for s in in_order(parts)}
+        notes = [Note(kinds.NO_SPLIT, len(bare), bare[0], "note", tuple(bare[1:EXAMPLES]))] if bare else []
+        return told({s: partial(self._read, s, parts[s]) for s in in_order(parts)}, notes)
+
+    def _tells(self, file: Path) -> bool:
+        """Whether a file says a split of its images; those of which it says none are then in "all"."""
+        return self.splits_inside and any(page.split for page in self.pages(file))
+
+    def _own(self, file: Path) -> str:
+        """The split that a file is by its name or folders."""
+        return split_of_file(stem_of(file)) or self.tree.split_of(file) or "all"
 
     @cached_property
     def _uploads(self) -> Mapping[str, int]:
@@ -140,7 +151,8 @@ class Reading:
         owner: dict[str, Path] = {}
         used: set[Path] = set()
         for file in files:
-            pages = [p for p in self.pages(file) if not p.split or p.split == split]
+            pages = self.pages(file)
+            pages = [p for p in pages if (p.split or "all") == split] if self._tells(file) else pages
             names = [self._path_name(p.path) if p.path else clean_name(p.name, file) for p in pages]
             for name in set(names):
                 if owner.setdefault(name, file) != file:

@@ -191,17 +191,20 @@ def names_of(dataset: Dataset) -> list[str]:
     return names
 
 
-def stems_of(splits: Mapping[str, Dataset]) -> tuple[dict[tuple[str, int], tuple[str, str]], int]:
+def stems_of(
+    splits: Mapping[str, Dataset], *, spaces: bool = False
+) -> tuple[dict[tuple[str, int], tuple[str, str]], int]:
     """((split, index) -> (stem, suffix), how many are new) for formats that keep all images in one folder.
 
-    A stem has no folders and no spaces: a split list ends a name at a space. One image in two splits keeps one name.
+    A stem has no folders, and without `spaces` none of these: a split list ends a name at a space. One image in two
+    splits keeps one name.
     """
     taken: dict[str, object] = {}
     stems: dict[tuple[str, int], tuple[str, str]] = {}
     renamed = 0
     for split, dataset in splits.items():
         for index, (record, name) in enumerate(zip(dataset.records, names_of(dataset), strict=True)):
-            stem, suffix = os.path.splitext(re.sub(r"[/\s]", "_", name))
+            stem, suffix = os.path.splitext(re.sub("/" if spaces else r"[/\s]", "_", name))
             who: object = record.path or (split, index)
             while taken.setdefault(stem.casefold(), who) != who:
                 stem = f"{stem}_{split}"
