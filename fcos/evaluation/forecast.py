@@ -47,12 +47,12 @@ class Curve:
     last: float
 
     def at(self, x: float) -> Between:
-        """AP there."""
+        """AP at `x`, by all curves together."""
         return _between(self.all_at(x))
 
     def gain(self, x: float, more: float, noise: float = 0.0) -> Between:
-        """What going from `x` to `x + more` adds to AP; with `noise`, the scatter of a run, what is seen of it when two
-        runs are compared."""
+        """What going from `x` to `x + more` adds to AP. With `noise`, the scatter of a run, the interval holds what a
+        comparison of two runs would show."""
         added = self.all_at(x + more) - self.all_at(x)
         value, low, high = _between(added)
         if noise > 0:
@@ -61,7 +61,7 @@ class Curve:
         return Between(value, low, high)
 
     def all_at(self, x: float) -> np.ndarray:
-        """AP there of each curve, [N]."""
+        """AP at `x` by each curve, [N]."""
         t = (x / self.last) ** -self.c
         values: np.ndarray = self.a * np.where(self.late, 1 / (1 + t * self.m / (1 - self.m)), 1 - self.m * t)
         return values
@@ -80,7 +80,7 @@ def scatter(error: float) -> float:
 
 
 def fit(x: Sequence[float], ap: Sequence[float], noise: float | Sequence[float] = NOISE) -> Curve:
-    """The curves through AP (0..1) at the values x > 0 of time or number of images.
+    """Fit curves through AP (0..1) at the values x > 0 of time or number of images.
 
     `noise`: standard deviation of each AP from run to run. All ceilings from two of these below the best AP seen to 1,
     all shares that may be missing, all rates of 0.1 to 3 and both shapes count alike before the points are seen.

@@ -109,7 +109,7 @@ def _extent(side: Detected | Truth) -> Floats:
 
 
 def match_coco(detections: Detected, truth: Truth, pairs: Pairs, iou: float) -> Ints:
-    """Status [D] by COCO's rule; see `matches_coco`."""
+    """Whether each detection is right, wrong or ignored (status [D]) by COCO's rule; see `matches_coco`."""
     box = matches_coco(detections, truth, pairs, iou)
     status = np.zeros(len(detections.scores), np.int64)
     status[box >= 0] = np.where(truth.ignore[box[box >= 0]], IGNORED, CORRECT)
@@ -316,7 +316,7 @@ def coco_arrays(
 
 
 def _xywh(side: Detected | Truth) -> Floats:
-    """COCO's form."""
+    """Boxes [.,4] as COCO has them: x, y, width, height."""
     return np.concatenate([side.boxes[:, :2], _extent(side)], axis=1)
 
 

@@ -67,7 +67,7 @@ def track_metrics(truth: Sequence[FrameRows], result: Sequence[FrameRows]) -> Tr
 
 
 def _numbered(frames: Sequence[FrameRows]) -> list[NDArray[np.int64]]:
-    """The ids of each frame as 0, 1, ..."""
+    """The ids of each frame, numbered anew: 0, 1, ... in the order in which they first occur."""
     known: dict[int, int] = {}
     return [np.array([known.setdefault(int(i), len(known)) for i in ids], np.int64) for ids, _ in frames]
 
@@ -127,7 +127,7 @@ def _idf1(real: Sequence[NDArray[np.int64]], made: Sequence[NDArray[np.int64]], 
 def _clear(
     real: Sequence[NDArray[np.int64]], made: Sequence[NDArray[np.int64]], overlaps: Sequence[Floats]
 ) -> tuple[int, int, int]:
-    """(changes of id, misses, false ones): pairs of the frame before stay where they still overlap."""
+    """(changes of id, misses, false detections) of CLEAR MOT. Pairs of the frame before stay if they still overlap."""
     before: dict[int, int] = {}  # object -> track, of its last sight
     now: dict[int, int] = {}
     switches = misses = alarms = 0

@@ -141,7 +141,7 @@ def is_results(model: object) -> bool:
 
 
 def _dataset(model: Judged, data: Dataset | str | Path | None, run: Path | None, split: str | None) -> Dataset:
-    """What to judge by; that of the run where no data is given."""
+    """The data set to judge by: the one given, or that of the run if none is."""
     if isinstance(data, Dataset):
         if split is not None:
             raise ConfigError("split is of a path; the data set that was given is one split already")
@@ -173,7 +173,7 @@ def _seen(model: Judged, dataset: Dataset, options: Looking, told: bool) -> tupl
 
 
 def _check_order(given: Sequence[Detections], dataset: Dataset) -> None:
-    """DataError where the detections are not one by one of the images of `dataset`."""
+    """Refuse, by a DataError, detections that are not one for each image of `dataset`, in its order."""
     other = next((one for one in given if not isinstance(one, Detections)), None)
     if other is not None:
         rows = (
@@ -192,9 +192,9 @@ def _check_order(given: Sequence[Detections], dataset: Dataset) -> None:
 
 
 def _named_as(given: Sequence[Detections], dataset: Dataset, allow_missing: bool) -> list[Detections]:
-    """The detections with the labels of `dataset`, whose names mean what those of the detections do: the names of all
-    images together, as each may name only what was found there. Those of other classes are left out, with a note.
-    DataError for a label without a class."""
+    """The detections with the labels that `dataset` has for their names. The names of all images are taken together, as
+    each may name only what was found there. Detections of other classes are left out, with a note. DataError for a
+    label without a class."""
     names = tuple(dict.fromkeys(name for seen in given for name in seen.names))
     numbered = any(len(seen) and not seen.names for seen in given)  # by the data's own numbers
     found_alone = all(len(seen.labels.unique()) == len(seen.names) for seen in given)  # names say what was found there

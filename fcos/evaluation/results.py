@@ -81,7 +81,7 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
 
 
 def _places(ids: tuple[Any, ...], table: dict[Id, int]) -> NDArray[np.int64]:
-    """What `table` has for each id of the file, -1 where it has none."""
+    """Look up each id of the file in `table`; -1 for an id that it does not have."""
     return np.array([table.get(i, -1) if type(i) is int else look_up(i, table, -1) for i in ids], np.int64)
 
 

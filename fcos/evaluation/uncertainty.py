@@ -189,7 +189,7 @@ class Judged(NamedTuple):
 
 
 def draw(images: int, resamples: int, seed: int) -> Plan:
-    """`resamples` halves of N images (an odd image falls to one side) and at most `GROUPS` groups to leave out."""
+    """Draw `resamples` halves of N images (an odd one falls to one side), and at most `GROUPS` groups to leave out."""
     rng = np.random.default_rng(seed)
     half = images // 2
     halves = np.zeros((resamples if half else 0, images), np.int64)
@@ -205,7 +205,7 @@ def draw(images: int, resamples: int, seed: int) -> Plan:
 
 
 def judge(matches: Sequence[Matches], plan: Plan) -> Judged:
-    """AP, AP50 and AP75 under every draw of the plan."""
+    """Compute AP, AP50 and AP75 under every draw of the plan."""
     images = plan.left_out.shape[1]
     rows = (np.ones((1, images), np.int64), plan.halves, plan.left_out)
     by_iou = (average_precision(matches, weights) for weights in rows)
@@ -248,8 +248,8 @@ def differences(a: Judged, b: Judged, plan: Plan) -> tuple[dict[str, Interval], 
 
 
 def spread(halves: Floats, left_out: Floats, plan: Plan) -> tuple[float, float]:
-    """(standard error, degrees of freedom) of a number whose draws are halves [B] and left_out [G]; draws without a
-    number are left out. nan where fewer than two are left."""
+    """(standard error, degrees of freedom) of a number that is halves [B] and left_out [G] under the draws. Draws that
+    give nan are left out; both are nan if fewer than two remain."""
     known = np.isfinite(halves)
     pseudo = left_out[np.isfinite(left_out)]
     if known.sum() < 2 or len(pseudo) < 2:

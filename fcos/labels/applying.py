@@ -54,9 +54,15 @@ def apply(
 ) -> Applied:
     """Write a corrected copy of the data set to the new folder `out`; the original is never touched.
 
-    decisions: the JSON file that the page saved. data: the data set, left out: where and as it was checked. to: a
-    format, left out: that of the data. "fix" does what the page proposed, "accept" leaves the annotation as it is and
-    lists it, "reject" leaves it. Raises DataError where the file holds no decisions, or one that fits no annotation.
+    Args:
+        decisions: the JSON file that the page saved. "fix" does what the page proposed, "accept" leaves the annotation
+            as it is and lists it, "reject" leaves it.
+        data: the data set; left out: where and as it was checked.
+        to: a format; left out: that of the data.
+        out: the new folder.
+
+    Raises:
+        DataError: a file that holds no decisions, or a decision that fits no annotation.
     """
     rows, named = _read(Path(decisions))
     source = DataSource.of(data) if data is not None else _source(named, decisions)
@@ -148,7 +154,7 @@ def _is_box(box: Any) -> bool:
 
 
 def _mend(record: Record, orders: Sequence[dict[str, Any]], dataset: Dataset, changes: dict[str, int]) -> Record:
-    """One record with its fixes done."""
+    """A record with its fixes done."""
     names = dataset.classes.names
     boxes, labels = record.boxes.astype(np.float64), record.labels.copy()
     exact, areas = record.exact().copy(), record.areas.copy()
@@ -197,7 +203,7 @@ def _mend(record: Record, orders: Sequence[dict[str, Any]], dataset: Dataset, ch
 
 
 def _corners_to_sides(box: np.ndarray) -> tuple[np.ndarray, float]:
-    """(x, y, width, height) and the area."""
+    """((x, y, width, height), area) of a box xyxy."""
     sides = np.concatenate([box[:2], box[2:] - box[:2]])
     return sides, float(sides[2] * sides[3])
 

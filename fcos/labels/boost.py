@@ -34,7 +34,7 @@ class Forest:
     trees: tuple[_Tree, ...]
 
     def log_odds(self, rows: np.ndarray) -> np.ndarray:
-        """[N] of rows [N,F]."""
+        """Log odds [N] that rows [N,F] are of kind 1."""
         bins = _binned(rows, self.edges)
         total = np.full(len(rows), self.start)
         for tree in self.trees:
@@ -43,7 +43,7 @@ class Forest:
 
 
 def grow(rows: np.ndarray, labels: np.ndarray, weight: np.ndarray, trees: int = 80) -> Forest:
-    """A forest for rows [N,F], labels [N] of 0 and 1, weight [N]."""
+    """Learn a forest from rows [N,F], labels [N] of 0 and 1, and weights [N]."""
     # bins as fine where the few are as where the many are
     parts = [np.linspace(0, 1, n + 1)[1:-1] for n in (_BINS // 2 + 1, _BINS // 2)]
     edges = np.stack(

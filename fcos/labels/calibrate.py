@@ -51,7 +51,7 @@ class Curve:
     measured: bool = True
 
     def chance(self, score: np.ndarray) -> np.ndarray:
-        """[E,S] of scores [S]: the chance of being wrong at each share."""
+        """The chance of being wrong [E,S], at each share, of things with scores [S]."""
         h = _logit(score)
         h = h + self.bend[:, None] * np.maximum(h - self.knee, 0)
         clean = (1 - self.share)[:, None] * np.exp(np.clip(self.a[:, None] - self.b[:, None] * h, -50, 50))
@@ -60,7 +60,7 @@ class Curve:
         return chance
 
     def mean(self, score: np.ndarray) -> np.ndarray:
-        """[S] of scores [S]: the chance of being wrong."""
+        """The chance of being wrong [S] of things with scores [S], the mean over the shares."""
         chance: np.ndarray = self.weight @ self.chance(score)
         return chance
 

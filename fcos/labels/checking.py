@@ -50,8 +50,8 @@ def open_all(data: str | Path | DataSource | Dataset, split: str | None = None) 
 def judge_all(
     dataset: Dataset, splits: Sequence[str], judges: Sequence[Judge], *, seed: int = 0, quiet: bool = False
 ) -> Check:
-    """Every record by the judge that has not learned from it, with the calibration from spoiled copies. DataError where
-    no image can be read."""
+    """Judge every record by the judge that has not learned from it, and calibrate by spoiled copies. DataError if no
+    image can be read."""
     mappings = [label_mapping(judge.detector.classes, dataset.classes) for judge in judges]
     # the folds know all classes, a model that was named perhaps not
     known = np.all([known_labels(mapping, dataset.classes) for mapping in mappings], axis=0)
@@ -91,7 +91,7 @@ def judge_all(
 
 
 def _count_boxes(dataset: Dataset, labels: np.ndarray) -> dict[str, int]:
-    """The boxes to judge of some classes that have any, by name."""
+    """How many boxes are to be judged of each of these classes, by name; classes without any are left out."""
     solid = np.concatenate([r.labels[~r.ignore] for r in dataset.records])
     counts = np.bincount(solid, minlength=len(dataset.classes))
     return {dataset.classes.names[k]: int(counts[k]) for k in labels.tolist() if counts[k]}
@@ -111,7 +111,7 @@ class Scores:
         self.tried = dict.fromkeys(KINDS, 0)
 
     def add(self, index: int, evidence: Evidence) -> None:
-        """What the evidence of one image says of its annotations, true and spoiled."""
+        """Judge the annotations of one image, true and spoiled, by its evidence."""
         record = self.dataset.records[index]
         self.images += 1
         self.boxes += int((~record.ignore & self.known[record.labels]).sum())
@@ -196,15 +196,24 @@ def check(
     seed: int = 0,
     quiet: bool = False,
 ) -> Check:
-    """Which annotations of `data` are wrong: missing, too many, of a wrong class, shifted, doubled.
+    """Find annotations that are wrong: missing, too many, of a wrong class, shifted, doubled.
 
-    Judged by `model`, a Detector, name or path of one that has not learned from these images; or, left out, by
-    `folds` models, each trained from the package's detector on the other folds within `minutes` in all (near-duplicates
-    stay in one fold, unless they are too many for one, which is said). `split`: only this one; left out, all splits.
-    The order and the promise come from known errors that are put into copies of the annotations (`seed`).
+    Args:
+        data: a data set with labels, or the path of one.
+        model: a Detector, or the name or path of one, that has not learned from these images. Left out: models are
+            trained from the package's detector, each judges the part of the data that it has not learned from.
+        folds: how many models are trained. Near-duplicates stay in one fold, unless they are too many for one, which is
+            said.
+        minutes: for all their training; left out: by the size of the set, an hour at most.
+        split: only this split; left out: all.
+        seed: of the folds, and of the known errors that are put into copies of the annotations, from which the order
+            and the promise come.
+        quiet: no progress bar and no lines on stderr.
 
-    Boxes of classes that the model does not know are not judged. Raises DataError for data that cannot be judged,
-    ModelError.
+    Boxes of classes that the model does not know are not judged.
+
+    Raises:
+        DataError: data that cannot be judged. ModelError: no such model. ConfigError: a `seed` below 0.
 
     >>> result = fcos.labels.check("my_data", model="fcos-lite0", quiet=True)
     >>> result.promise(50)[0] <= 50
@@ -238,7 +247,7 @@ def _called(model: str | Path | Detector) -> str:
 
 
 def _warn_of_learned(model: str | Path, dataset: Dataset, splits: Sequence[str]) -> None:
-    """A line on stderr where a run has learned from images that it is to judge; `splits`: that of each record."""
+    """Say on stderr that a run has learned from images that it is to judge; `splits`: the split of each record."""
     folder = run_of(model)
     if folder is None:
         return

@@ -56,7 +56,7 @@ def gather(detector: Detector, image: np.ndarray, mapping: Tensor, classes: int)
 
 
 def _whole(evidence: Evidence, window: Window, size: Size) -> Evidence:
-    """That of a tile without boxes that end at an inner edge of it: mostly pieces of what another tile shows whole."""
+    """The evidence of a tile, without boxes cut off at an inner edge: another tile mostly shows their objects whole."""
     frame = np.array([[window.left, window.top, window.right, window.bottom]], np.float32)
 
     def uncut(boxes: np.ndarray) -> np.ndarray:
@@ -95,14 +95,15 @@ def _loose(cfg: DecodeConfig, most: int) -> DecodeConfig:
 
 
 def _votes(boxes: np.ndarray, scores: np.ndarray, peaks: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many locations, by their scores [K,C], have a box [K,4] that is the peak's [D,4], of its class [D]."""
+    """Votes [D] for peaks [D,4] of labels [D]: the summed scores [K,C] of locations whose box [K,4] has an IoU of 0.5
+    with the peak and whose class is its."""
     same = overlaps(boxes, peaks) >= 0.5
     votes: np.ndarray = (same * np.where(scores > LEAST, scores, 0.0)[:, labels]).sum(axis=0)
     return votes
 
 
 def weigh(raw: Raw, detector: Detector, mapping: Tensor, classes: int) -> Evidence:
-    """As `gather`, of what the network said already."""
+    """The evidence of one image or tile, from what the network said of it; arguments as of `gather`."""
     cfg = detector.config.decode
     known_labels = (mapping >= 0).nonzero()[:, 0]
     probability = raw.predictions.logits.sigmoid().cpu()[:, known_labels]

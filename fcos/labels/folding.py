@@ -38,9 +38,11 @@ class Judge:
 
 
 def folds_of(dataset: Dataset, count: int, seed: int = 0, *, quiet: bool = False) -> list[list[int]]:
-    """Numbers of the records of each of `count` folds: all once, near-duplicates together, alike in size; the same for
-    the same names and seed, whatever their order. A group that would fill more than a fold, as the frames of a film, is
-    torn, and a line on stderr says so. DataError for less than two folds, and where there are fewer images than folds.
+    """Split the records into `count` folds, given by their numbers: each in one fold, near-duplicates together, folds
+    of about equal size. The same names and seed give the same folds, in whatever order the records are. A group that
+    would fill more than a fold, as the frames of a film, is split, and a line on stderr says so.
+
+    Raises DataError for less than two folds, and for fewer images than folds.
     """
     if count < 2:
         raise DataError(f"--folds {count}: give 2 or more; each part is judged by a model that has learned the others")
@@ -62,8 +64,8 @@ def folds_of(dataset: Dataset, count: int, seed: int = 0, *, quiet: bool = False
 def out_of_fold(
     dataset: Dataset, folds: int, minutes: float | None, *, seed: int = 0, quiet: bool = False
 ) -> tuple[list[Judge], str]:
-    """(a judge for each fold that has learned from the others, who they are in words). A few steps are timed first;
-    what the whole will take is said before it begins, and fits into `minutes`."""
+    """Train a judge for each fold on the others: (the judges, who they are in words). A few steps are timed first, so
+    that all fits into `minutes`; the time it will take is said before it begins."""
     parts = folds_of(dataset, folds, seed, quiet=quiet)
     with scratch("labels-") as folder:
         rests = [_rest(dataset, part) for part in parts]
@@ -88,7 +90,7 @@ def out_of_fold(
 
 
 def _rest(dataset: Dataset, part: Sequence[int]) -> Dataset:
-    """What is learned from where `part` is to be judged."""
+    """The data set without the records of `part`: what their judge learns from. DataError if no boxes are left."""
     held = set(part)
     rest = dataset.subset([i for i in range(len(dataset)) if i not in held])
     if not any((~r.ignore).any() for r in rest.records):
@@ -98,7 +100,7 @@ def _rest(dataset: Dataset, part: Sequence[int]) -> Dataset:
 
 
 def _probe(dataset: Dataset, folder: Path, seed: int) -> tuple[int, float]:
-    """(steps of an epoch, seconds of a step)."""
+    """Time a few steps of training: (steps of an epoch, seconds of a step)."""
     times: list[float] = []
     _learn(dataset, folder, seed, _PROBE, times)
     spans = sorted(b - a for a, b in pairwise(times))

@@ -64,7 +64,7 @@ def spoil(
 def _spoil(
     record: Record, errors: list[tuple[int, str]], shapes: np.ndarray, known: np.ndarray, rng: np.random.Generator
 ) -> Spoiled:
-    """known: the labels that may be changed and given, in order."""
+    """Put errors, each (row, kind), into a copy of a record. `known`: labels that may be changed and given, rising."""
     boxes, labels, ignore = record.boxes.copy(), record.labels.copy(), record.ignore.copy()
     told = [""] * len(boxes)
     gone: list[int] = []

@@ -55,12 +55,22 @@ def propose(
     score: float | None = None,
     uncertain: int | None = None,
 ) -> Proposed:
-    """Write the boxes that `model` proposes for images (files, folders, globs) to the new folder `out`, in a format of
-    labelling tools: label-studio, cvat, labelme, coco or yolo. Score and source stand beside each box where the format
-    can hold them, so that nobody takes a proposal for the truth.
+    """Write the boxes that a model proposes for images, as a start for a labelling tool.
 
-    score: the lowest one proposed, left out that of `fcos predict`. uncertain: only so many images, those worth
-    labelling first, in that order (`select`). Raises DataError, ModelError.
+    Args:
+        images: files, folders or globs.
+        model: a Detector, or the name, run folder or file of one.
+        to: label-studio, cvat, labelme, coco or yolo.
+        out: a new or empty folder.
+        score: the lowest score that is proposed; left out: that of `fcos predict`.
+        uncertain: only so many images, those worth labelling first, in that order (`select`).
+
+    Score and source stand beside each box where the format can hold them, so that nobody takes a proposal for the
+    truth.
+
+    Raises:
+        DataError: an unknown format, a folder that holds something, or no image that can be read.
+        ModelError: no such model.
     """
     if to not in TOOLS:
         raise DataError(f"proposals cannot be written as {to!r}; choose from {', '.join(TOOLS)}")
@@ -179,7 +189,7 @@ class _Features:
         self.last = deepest[0].float().mean(dim=(-2, -1)).cpu().numpy()
 
     def take(self, evidence: Evidence) -> np.ndarray:
-        """Of the image that was looked at last."""
+        """The features [F] of the image that was looked at last, whose evidence is given."""
         if self.last is not None:
             return self.last
         total: np.ndarray = evidence.scores.sum(axis=0) / max(len(evidence.scores), 1)
@@ -187,7 +197,7 @@ class _Features:
 
 
 def _apart(evidence: Evidence, decode: DecodeConfig) -> np.ndarray:
-    """[D] the peaks that the detector's own NMS would leave: evidence keeps some more of them."""
+    """Which peaks the detector's own NMS would leave, [D] bool; the NMS of `gather` leaves more."""
     keep = np.ones(len(evidence.peaks), bool)
     iou = overlaps(evidence.peaks, evidence.peaks)
     for d in range(len(keep)):

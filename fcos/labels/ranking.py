@@ -60,14 +60,14 @@ class _Group:
         self.scores = 0.01 * self.own
 
     def choose(self, least: float, tables: Sequence[_Table]) -> None:
-        """Those whose own score is `least` or more, each with what is usual by the table of its half."""
+        """Choose those whose own score is `least` or more; the table of its half adds to the facts of each."""
         self.chosen = np.flatnonzero(self.own >= least)
         self.side = self.half[self.chosen]
         pairs = zip(self.chosen.tolist(), self.side.tolist(), strict=True)
         self.rows = np.array([tables[side].row(self.items[k][1]) for k, side in pairs])
 
     def judge(self, forest: Forest, side: int) -> None:
-        """The scores of the chosen ones of one half, by the forest of the other."""
+        """Score the chosen ones of one half by the forest of the other."""
         mine = self.chosen[self.side == side]
         own = np.clip(self.own[mine], 1e-3, 1 - 1e-3)
         # together with their own scores, which grow where the leaves of a tree stay level
@@ -75,7 +75,7 @@ class _Group:
 
 
 def _both(half: np.ndarray) -> bool:
-    """Whether there are some of each half."""
+    """Whether both halves, 0 and 1, occur."""
     return bool(0 < half.sum() < len(half))
 
 

@@ -99,7 +99,7 @@ class _Scene:
         self.size = record.size
 
     def _suspect(self, kind: str, score: float, at: int, facts: Sequence[float] = (), **says: Unpack[_Says]) -> Suspect:
-        """The suspect that is annotation number `at`, -1 for none. `facts`: what else may tell, beside its shape."""
+        """A suspect of one kind. `at`: the number of its annotation, -1 for none; `facts`: what else may tell."""
         x1, y1, x2, y2 = (float(v) for v in says["box"])
         shape = _shape(says["box"] if at < 0 else self.boxes[at], self.size)
         return Suspect(
