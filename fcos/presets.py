@@ -92,6 +92,7 @@ def _lite(level: int, size: int, channels: int, depthwise: bool = False) -> Call
     return preset
 
 
+DEFAULT = "fcos-lite0"
 PRESETS: dict[str, Callable[[], Config]] = {
     "fcos-lite0": _lite(0, 320, 96, depthwise=True),
     "fcos-lite1": _lite(1, 416, 96, depthwise=True),
@@ -231,15 +232,19 @@ def with_dialect(config: Config, name: str) -> Config:
 
 
 def resolve(
-    name: str,
+    name: str | None,
     overrides: Iterable[str | dict[str, Any]] = (),
     dialect: str | None = None,
     file: str | Path | None = None,
 ) -> Config:
-    """preset < dialect < YAML file < `key=value` overrides."""
-    config = preset(name)
-    if dialect:
-        config = with_dialect(config, dialect)
-    if file:
-        config = config.override(load_yaml(file), source=str(file))
-    return config.override(*overrides, source="command line")
+    """preset < dialect < YAML file < `key=value` overrides. Without a `name` it is the preset that the file names, else
+    `DEFAULT`. ConfigError for a file with the settings of another preset or dialect than is asked for."""
+    told = load_yaml(file) if file else {}
+    theirs = told["name"] if told.get("name") in PRESETS else None
+    if theirs is not None and name not in (None, theirs):
+        raise ConfigError(f"{file} has the settings of {theirs}, not of {name}; give --model {theirs}, or another file")
+    if dialect and told.get("dialect", dialect) != dialect:
+        raise ConfigError(f"{file} has the settings of dialect {told['dialect']}; leave out --dialect {dialect}")
+    config = preset(name or theirs or DEFAULT)
+    config = with_dialect(config, dialect) if dialect else config
+    return config.override(told, source=str(file)).override(*overrides, source="command line")

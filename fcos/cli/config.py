@@ -45,8 +45,8 @@ def command(
     from ..zoo.describe import read_settings
 
     things, overrides = sort_words(words, settings)
-    named = the_one(things, model, "--model") or "fcos-lite0"
-    if named in PRESETS:
+    named = the_one(things, model, "--model")
+    if named is None or named in PRESETS:
         resolved = resolve(named, overrides, dialect, config)
     else:
         resolved = read_settings(named)[0]

@@ -15,7 +15,6 @@ from .common import (
     ImagesIn,
     Json,
     Labels,
-    MaybeModel,
     Settings,
     data_source,
     sort_words,
@@ -41,7 +40,15 @@ def command(
     more_images: Annotated[
         int, typer.Option("--more-images", min=1, max=10**9, help="Estimate what so many more images bring.")
     ] = 200,
-    model: MaybeModel = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            autocompletion=complete.presets,
+            help="Preset to train. Default: as fcos train --minutes chooses.",
+        ),
+    ] = None,
     holdout: Annotated[
         float | None,
         typer.Option("--holdout", min=0.0, help="Share of the images kept for judging, if there is no val split."),
@@ -75,7 +82,7 @@ def command(
     if named is None:
         raise FcosError("give the data set: fcos forecast DATA")
     source = Source(data_source(named, format, images_in, labels), holdout=holdout)
-    chosen = choose(source, resolve(model or "fcos-lite0", changes))
+    chosen = choose(source, resolve(model, changes))
     options = {"model": model, "settings": changes, "device": device}
     folder = out or next_folder(
         Path("runs"),

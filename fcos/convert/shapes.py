@@ -25,6 +25,7 @@ _RESNETS: dict[
     ((3, 4, 23, 3), 128, 128): "wide_resnet101_2",
 }
 _BASIC: dict[tuple[int, ...], str] = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
+WITHOUT_BOTTLENECKS = tuple(_BASIC.values())
 _RANGES = (64.0, 128.0, 256.0, 512.0)
 
 

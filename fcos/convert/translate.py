@@ -27,7 +27,7 @@ from .names import COCO_80, class_names
 from .pixels import fold_pixels
 from .recognise import FAMILIES, recognise
 from .rules import to_theirs
-from .shapes import model_settings
+from .shapes import WITHOUT_BOTTLENECKS, model_settings
 
 __all__ = [
     "FAMILIES",
@@ -98,6 +98,8 @@ def from_state(
         more = [*more, f"dialect {chosen}, as asked"]
     config = with_dialect(_preset(model["backbone"]), chosen)
     config = config.override({"model": model, "assign": assign}, settings, source=f"{family.name} checkpoint")
+    if model["backbone"] in WITHOUT_BOTTLENECKS:
+        config = config.override({"model": {"stride_in_1x1": False}})
     config = config.override(*asked.overrides, source="command line")
     return Converted(
         fit(translated, config, count, unknown, f"the {family.about} checkpoint"),

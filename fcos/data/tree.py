@@ -297,6 +297,12 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
     return _in_order(images), _in_order(annotations)
 
 
+def images_below(folder: Path) -> list[Path]:
+    """The images in a folder, deeply and in order, but not the drawings of training runs. DataError where it cannot be
+    read."""
+    return _walk(folder, MAX_DEPTH, MAX_FILES)[0]
+
+
 def _is_run(entries: Sequence[os.DirEntry[str]]) -> bool:
     """Whether a folder is one of a training run, whose own images are plots."""
     return {RUN_FILE, "config.yaml", "metrics.csv"} <= {entry.name for entry in entries}

@@ -295,7 +295,9 @@ def _make_deformable(network: nn.Module, stage: int, name: str) -> None:
     if layer is None:
         raise ModelError(f"model.deformable_stages needs a ResNet-style backbone; {name} has no layer{stage}")
     for block in layer:
-        old = block.conv2
+        old = getattr(block, "conv2", None)
+        if not isinstance(old, nn.Conv2d):
+            raise ModelError(f"model.deformable_stages needs blocks with a plain 3x3 convolution, which {name} lacks")
         block.conv2 = DeformableConv2d(
             old.in_channels, old.out_channels, stride=old.stride[0], groups=old.groups, bias=old.bias is not None
         )

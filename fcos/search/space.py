@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -47,6 +46,8 @@ class OneOf:
         return "|".join(self.values)
 
 
+_WHOLE = {key for key, value, _ in describe(Config()) if isinstance(value, int) and not isinstance(value, bool)}
+
 Space = dict[str, Range | OneOf]
 
 
@@ -85,7 +86,7 @@ def _parse(key: str, text: str) -> Range | OneOf | None:
     first, last = numbers
     if first is None or last is None or not first < last:
         raise ConfigError(f"{key}={text}: a range is LOW..HIGH, two numbers, such as train.lr=1e-4..1e-2")
-    return Range(first, last, whole=all(re.fullmatch(r"[+-]?\d+", t.strip()) for t in (low, high)))
+    return Range(first, last, whole=key in _WHOLE)
 
 
 def _number(text: str) -> float | None:

@@ -113,11 +113,13 @@ def begin(search: Search) -> dict[str, Any]:
     """What a fresh search settles for all its processes: the plan that it starts from, and what may change."""
     space, fixed = spaces.sort_ranges(search.words)
     hours = search.hours
-    minutes = search.minutes or (_USUAL_MINUTES if hours is None else max(_FEWEST_MINUTES, hours * 60 / _TRIALS))
+    minutes = search.minutes
+    if minutes is None:
+        minutes = _USUAL_MINUTES if hours is None else max(_FEWEST_MINUTES, hours * 60 / _TRIALS)
     if hours is not None and hours * 60 < 2 * minutes:
         raise ConfigError(f"in {hours:g} hours there is no time for two trials of {minutes:g} minutes; give more")
     base = _config(search, fixed)
-    check(minutes, given_settings(fixed, None), 1)
+    check(minutes, {**given_settings(fixed, None), **space}, 1)
     for settings in spaces.ends(space):
         base.override(*settings, source="--set")
     data = choose(search.source, base).data
@@ -165,7 +167,12 @@ def _asked(search: Search) -> dict[str, Any]:
 
 def _same(about: Mapping[str, Any], search: Search, out: Path) -> None:
     stored = {**about["asked"], "minutes": about["minutes"]}
-    check_same(out, "a search", stored, {**_asked(search), "minutes": search.minutes or about["minutes"]})
+    check_same(
+        out,
+        "a search",
+        stored,
+        {**_asked(search), "minutes": about["minutes"] if search.minutes is None else search.minutes},
+    )
     check_same(out, "a search", about, {HASHES: _hashes(search)})
 
 

@@ -45,16 +45,17 @@ def nms_study(cached: Sequence[Candidates], dataset: Dataset, config: Config) ->
     rows = [Row(rule, {f"IoU {k:g}": grid[rule, k] for k in NMS_IOU}) for rule in RULES]
     now = evaluate(redecode_all(cached, config), dataset).ap
 
-    def merit(cell: tuple[str, float]) -> tuple[float, bool]:  # the present rule wins a draw
+    def merit(cell: tuple[str, float]) -> tuple[float, bool, bool]:  # the present settings win a draw
         ap = -1.0 if np.isnan(grid[cell]) else round(grid[cell], 4)
-        return ap, RULES[cell[0]]["score"] == config.decode.score
+        return ap, RULES[cell[0]]["score"] == config.decode.score, cell[1] == config.decode.nms_iou
 
     rule, least = max(grid, key=merit)
     best = {"nms_iou": least, **RULES[rule]}
     swept = {t: evaluate(redecode_all(cached, config, threshold=t, **best), dataset).ap for t in THRESHOLDS}
     rows.append(Row("best, score >", {f"{t:g}": v for t, v in swept.items()}))
     known = {t: v for t, v in swept.items() if not np.isnan(v)}
-    threshold = max(known, key=lambda t: (round(known[t], 4), t)) if known else config.decode.threshold
+    present = config.decode.threshold
+    threshold = max(known, key=lambda t: (round(known[t], 4), t == present, t)) if known else present
     advice = " ".join(f"decode.{k}={v}" for k, v in {**best, "threshold": threshold}.items())
     note = f"AP of the present settings: {percent(now)}; of the best: {percent(swept.get(threshold, now))}"
     extra = {"grid": {rule: [grid[rule, k] for k in NMS_IOU] for rule in RULES}}

@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
     from ..version import __version__
 
     return {
-        "command": shlex.join(["fcos", *sys.argv[1:]]),
+        "command": _command(sys.argv),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "fcos": __version__,
         "commit": _commit(),
@@ -43,6 +43,16 @@ def environment(data: Mapping[str, Dataset], **more: Any) -> dict[str, Any]:
         "data": data_facts(data),
         **more,
     }
+
+
+def _command(words: Sequence[str]) -> str:
+    """What was typed: the verb of this package, or the script that called it without its folder."""
+    program = Path(words[0] if words else "")
+    if program.stem == "fcos" or program.parts[-2:] == ("fcos", "__main__.py"):
+        return shlex.join(["fcos", *words[1:]])
+    if program.suffix == ".py" and "ipykernel" not in program.name:
+        return shlex.join(["python", program.name, *words[1:]])
+    return "a Python session"
 
 
 def data_facts(data: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:

@@ -26,6 +26,7 @@ from ..system.terminal import plural
 from .outlook import points
 from .output.checkpoint import checkpoints
 from .output.folder import RESULT, RunFolder, alone
+from .planning.minutes import TooLittleTime, check
 
 SHARES = (0.3, 0.55, 1.0)  # of the images, and of the time of a run
 RUNS = sum(SHARES) + len(SHARES) - 1  # times of a whole run that all of them take: the last of both is the same run
@@ -101,17 +102,23 @@ class Forecast:
             return write_whole(folder / "forecast.png", lambda path: learning_curves(sides, path))
 
 
+def check_enough(data: Mapping[str, Dataset]) -> None:
+    """DataError where there is nothing to judge by or too little to take a part of."""
+    train = data["train"]
+    if "val" not in data:
+        raise DataError(f"{train.root}: a forecast needs images to judge by; give --holdout 0.1")
+    if len(train) * SHARES[0] < _FEWEST:
+        raise DataError(f"{train.root}: {plural(len(train), 'image')} are too few to learn from a part of them")
+
+
 def measured(data: Mapping[str, Dataset], learn: Learn, minutes: float, more: tuple[float, int]) -> Forecast:
     """The forecast from runs that `learn` does, `minutes` all together; `more` minutes and images are asked about.
 
     The whole run comes first. Parts of the images are drawn with one order, so that a larger one holds the smaller.
     DataError where there is nothing to judge by or too little to take a part of.
     """
+    check_enough(data)
     train, whole = data["train"], minutes / RUNS
-    if "val" not in data:
-        raise DataError(f"{train.root}: a forecast needs images to judge by; give --holdout 0.1 or --val")
-    if len(train) * SHARES[0] < _FEWEST:
-        raise DataError(f"{train.root}: {plural(len(train), 'image')} are too few to learn from a part of them")
     order = np.random.default_rng(0).permutation(len(train))
     parts = [train.subset(sorted(order[: round(share * len(train))].tolist())) for share in SHARES]
     last = learn(_whole(train), parts[-1], whole)
@@ -136,11 +143,15 @@ def forecast(
     Called again with the same data, minutes and options it goes on where it stopped: a run that has ended is read, one
     that was stopped or killed resumes. FcosError where `out` holds something else, or another process is at it.
     """
+    from .program import given_settings
+
+    check_enough(data)
+    check(minutes, given_settings(options.get("settings") or (), options.get("config")), 1)
     check_folder(out)
     asked = _asked(data, minutes, options)
     with alone(out, "forecast"):
         _check_same(out, asked)
-        result = measured(data, _learn(data, out, options), minutes, more)
+        result = measured(data, _learn(data, out, minutes, options), minutes, more)
         result = replace(result, model=model_of(out / _whole(data["train"])))
         result.write(out)
     return result
@@ -188,7 +199,7 @@ def _begun(folder: Path) -> bool:
     return bool(checkpoints(folder)) or RunFolder(folder, write=False).finished()
 
 
-def _learn(data: Mapping[str, Dataset], out: Path, options: Mapping[str, Any]) -> Learn:
+def _learn(data: Mapping[str, Dataset], out: Path, minutes: float, options: Mapping[str, Any]) -> Learn:
     """Run, resume or read a run in a folder of its own. All take the detector that the first run took, since with less
     time `--minutes` may take another, and a curve through two says nothing."""
     from .program import train
@@ -206,8 +217,12 @@ def _learn(data: Mapping[str, Dataset], out: Path, options: Mapping[str, Any]) -
                 train(seen, out=folder, resume=True, quiet=True, device=options.get("device", "auto"))
             else:
                 train(seen, minutes=time, out=folder, quiet=True, **told)
-        except ConfigError as error:
-            raise ConfigError(f"the run {name} of the forecast: {error}; give the forecast more --minutes") from error
+        except TooLittleTime as error:
+            whole = math.ceil(minutes * error.minutes / time)
+            raise ConfigError(
+                f"of {minutes:g} minutes the run {name} of the forecast has {time:.2g}, and needs {error.minutes:g}; "
+                f"give the forecast {whole} minutes"
+            ) from error
         except Stopped as stop:
             raise Stopped(f"stopped in {folder}; the same command goes on", stop.code - 128) from None
         return scored(folder)

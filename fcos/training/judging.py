@@ -28,6 +28,11 @@ from .run import Around
 from .validation import Pass, divided, eval_batch, in_order, loss_sums, share, threshold_of
 
 
+def how_judged(config: Config) -> tuple[object, ...]:
+    """What decides the AP of given weights on given images."""
+    return config.data.size, config.data.max_size, config.data.tile, config.decode.model_copy(update={"shown": None})
+
+
 class Share(NamedTuple):
     """What one process found in its share of the validation split: detections, lines to tell, sums of the losses."""
 

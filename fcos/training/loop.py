@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import Config
+from ..config import Config, from_dict
 from ..data.dataset import Dataset
 from ..data.loading.loader import one_line_for_lost_loaders, train_loader
 from ..data.loading.sampler import Sampler
@@ -35,7 +35,7 @@ from .batch_size import auto_batch
 from .clock import Deadline
 from .data import check_data
 from .distributed import gather, join, launched, one_line_for_lost_peers, require_same, synchronize_norms, together
-from .judging import Judge
+from .judging import Judge, how_judged
 from .lanes import Lanes, lanes_for
 from .learner import Learner
 from .memory import keep_memory, shortage
@@ -402,22 +402,25 @@ class Trainer(Learner):
         self.images.begin()
 
     def restore(self, stored: Mapping[str, Any]) -> None:
-        mine, theirs = type(self).__qualname__, stored["trainer"]
-        if mine != theirs:  # it would go on by other rules without a word
+        mine, other = type(self).__qualname__, stored["trainer"]
+        if mine != other:  # it would go on by other rules without a word
             raise ConfigError(
-                f"{self.folder.path} is a run of {theirs}, not of {mine}: make that trainer again, with "
+                f"{self.folder.path} is a run of {other}, not of {mine}: make that trainer again, with "
                 "RunOptions(out, resume=True)"
             )
-        for line in check_resumable(stored, self.config, self.classes, self.data_hash, self.kept):
+        lines = check_resumable(stored, self.config, self.classes, self.data_hash, self.kept)
+        for line in (*stored["damaged"], *lines):
             self.console.note(line)
         fill(self.network, stored["model"], stored["file"])
         if self.average is not None:
             fill(self.average.network, stored["average"] or stored["model"], stored["file"])
         load_optimizer(self.optimizer, stored["optimizer"])
         self.seconds = float(stored["seconds"])
-        before, now = stored["config"]["train"], self.config.train
-        same = (before["iterations"], before["epochs"]) == (now.iterations, now.epochs)
-        if same and self.options.deadline is None:  # else made longer or shorter
+        before = from_dict(stored["config"], stored["file"])
+        theirs, ours = before.train, self.config.train
+        same = (theirs.iterations, theirs.epochs) == (ours.iterations, ours.epochs)
+        as_planned = same and self.options.deadline is None  # else made longer or shorter
+        if as_planned:
             if stored["deadline"]:  # which may have lowered the steps; else they go by the images that are there
                 self.total = min(stored["total"], self.total)
                 self.deadline = Deadline.again(stored["deadline"], self.options.began)
@@ -425,13 +428,17 @@ class Trainer(Learner):
                 self.sampler.plain_from = min(plain, self.sampler.plain_from)
         self.step = stored["step"]
         self.judging.restore(stored)
-        before = stored["val"] or self.folder.val_hash()  # which version 1.0.0 kept there alone
-        anew = before is not None and self.val_hash not in (None, before)
-        self.val_hash = self.val_hash or before
+        if not as_planned:
+            self.judging.stale = 0  # who asks for more steps wants them done, also where `train.patience` was over
+        val_hash = stored["val"] or self.folder.val_hash()  # which version 1.0.0 kept there alone
+        other_images = val_hash is not None and self.val_hash not in (None, val_hash)
+        self.val_hash = self.val_hash or val_hash
+        anew = other_images or how_judged(before) != how_judged(self.config)
         if anew:
-            self.console.note("it is judged by other images from here on, so the best weights are chosen anew")
+            what = "by other images" if other_images else "at another size or by other rules"
+            self.console.note(f"it is judged {what} from here on, so the best weights are chosen anew")
             self.judging.forget()
-        if same and self.options.deadline is None:  # else the next resume has to know what was asked for
+        if as_planned:  # else the next resume has to know what was asked for
             self.saved_at = self._now
         if stored["normalizer"] is not None:  # one for each process
             self.normalizer = stored["normalizer"][self.rank % len(stored["normalizer"])]

@@ -33,7 +33,7 @@ from .longer import lengthened
 from .loop import Trainer
 from .output.away import begin_away
 from .output.checkpoint import load_checkpoint
-from .output.folder import RunFolder, latest_folder, next_folder
+from .output.folder import RunFolder, check_free, latest_folder, next_folder
 from .planning.minutes import Prepared, Wish, check, prepare
 from .planning.rules import Plan, command, shown, sides
 from .run import Result, RunOptions
@@ -113,10 +113,16 @@ def train(
     that says what to do: DataError, ConfigError, ModelError, DeviceError, MissingExtra; Stopped after Ctrl-C.
     """
     began = time.monotonic()
-    for name, given, kinds in (("model", model, Config | str | None), ("init", init, os.PathLike | str | None)):
+    for name, given, kinds, right in (
+        ("model", model, Config | str | None, "the name of a preset, or a Config"),
+        ("init", init, os.PathLike | str | None, "the name of a model, or its run folder or file"),
+        ("settings", settings, Mapping | Sequence, "a mapping or a list"),
+        ("split", split, str | None, 'its name, or several as "train,val"'),
+        ("holdout", holdout, float | int | None, "a share, such as 0.1"),
+        ("minutes", minutes, float | int | Budget | None, "a number"),
+    ):
         if not isinstance(given, kinds):
-            other = "a preset, or a Config" if name == "model" else "a model, or its run folder or file"
-            raise ConfigError(f"{name} is a {type(given).__name__}; give the name of {other}")
+            raise ConfigError(f"{name} is a {type(given).__name__}; give {right}")
     for name, callback in (("on_step", on_step), ("on_epoch", on_epoch)):
         if callback is not None and not callable(callback):
             raise ConfigError(f"{name}={callback!r} cannot be called; give a function")
@@ -193,7 +199,7 @@ class _Asked:
                     f"--{name} was settled when the run began{told} and cannot go with --resume; leave it out"
                 )
 
-    def resolved(self, preset: str, planned: Settings = ()) -> Config:
+    def resolved(self, preset: str | None, planned: Settings = ()) -> Config:
         """The config that is asked for, of `preset` where no model is; `planned` settings stand below the user's."""
         changes = [*_changes(planned), *_changes(self.settings)]
         return _config(self.model or preset, changes, self.dialect, self.config)
@@ -233,9 +239,11 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     if asked.budget is None and not isinstance(asked.model, Config):
         usual = _config(asked.model, (), asked.dialect, None)
         sizes = around_size(usual, given_settings(asked.settings, asked.config))
-    config = asked.resolved("fcos-lite0", sizes)
+    config = asked.resolved(None, sizes)
     out = begin_away(url, resume=False) if url is not None else out
     check_folder(Path(out) if out is not None else None)
+    if out is not None:
+        check_free(Path(out))
     _check_apart(out, source)
     config = without_learned(config, given_settings(asked.settings, None))
     chosen = choose(source, config)
@@ -245,6 +253,8 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     if asked.budget is not None:
         model = asked.model.name if isinstance(asked.model, Config) else asked.model
         given = {**settled_by(asked.model, asked.dialect), **given_settings(asked.settings, asked.config)}
+        if model is None and given.get("name") in PRESETS:  # a file's
+            model = str(given["name"])
 
         def resolve(preset: str, changes: Mapping[str, object]) -> Config:
             made = asked.resolved(preset, {key: value for key, value in changes.items() if key not in given})
@@ -278,7 +288,7 @@ def settled_by(model: str | Config | None, dialect: str | None) -> dict[str, obj
     """The settings that a Config or a dialect has otherwise than the preset of its name: what a user has settled."""
     if not isinstance(model, Config) and dialect is None:
         return {}
-    mine = without_learned(model, {}) if isinstance(model, Config) else resolve(model or "fcos-lite0", dialect=dialect)
+    mine = without_learned(model, {}) if isinstance(model, Config) else resolve(model, dialect=dialect)
     usual = preset(mine.name) if mine.name in PRESETS else Config()
     values = {key: value for key, value, _ in describe(usual)}
     length = ("train.epochs", "train.iterations")  # the minutes stand for them
@@ -291,7 +301,7 @@ def given_settings(settings: Settings, file: str | Path | None) -> dict[str, obj
     for change in [*([load_yaml(Path(file))] if file is not None else []), *_changes(settings)]:
         if isinstance(change, str):
             key, _, value = change.partition("=")
-            told[key] = value
+            told[key.strip()] = value.strip()
             continue
         for key, value in change.items():
             told |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
@@ -336,7 +346,7 @@ def _source_of(folder: Path, asked: _Asked) -> tuple[Source, list[str] | None]:
 
 def _config(model: str | Config | None, settings: Settings, dialect: str | None, file: str | Path | None) -> Config:
     if not isinstance(model, Config):
-        return resolve(model or "fcos-lite0", _changes(settings), dialect, file)
+        return resolve(model, _changes(settings), dialect, file)
     if dialect is not None or file is not None:
         raise ConfigError("a Config as model is complete; leave out dialect and config, or give the name of a preset")
     return model.override(*_changes(settings), source="settings")
@@ -346,7 +356,10 @@ def _changes(settings: Settings) -> list[str | dict[str, Any]]:
     """What `Config.override` takes."""
     if isinstance(settings, str):
         raise ConfigError(f"settings={settings!r} is one text; give a mapping or a list, such as [{settings!r}]")
-    return [dict(settings)] if isinstance(settings, Mapping) else list(settings)
+    changes: list[str | dict[str, Any]] = [dict(settings)] if isinstance(settings, Mapping) else list(settings)
+    if not all(isinstance(change, str | Mapping) for change in changes):
+        raise ConfigError(f'settings={settings!r}: give texts such as "train.lr=0.01", or mappings')
+    return changes
 
 
 def _stem(data: str | Path | DataSource | Dataset | Mapping[str, Dataset]) -> str:
@@ -359,10 +372,13 @@ def _stem(data: str | Path | DataSource | Dataset | Mapping[str, Dataset]) -> st
 def around_size(usual: Config, given: Mapping[str, object]) -> dict[str, object]:
     """What goes with a `data.size` that a user has `given` in place of the `usual` one and without them: the limit of
     the longer side, and the sizes at which a preset learns that has several."""
-    size = str(given.get("data.size", usual.data.size))
-    if not size.isdecimal() or int(size) == usual.data.size:
+    try:
+        size = int(float(str(given.get("data.size", usual.data.size))))
+    except (ValueError, OverflowError):  # what is no size is refused with the other settings
         return {}
-    changes = sides(int(size))
+    if size < 1 or size == usual.data.size:
+        return {}
+    changes = sides(size)
     if not usual.data.train_sizes:
         del changes["data.train_sizes"]
     return {key: value for key, value in changes.items() if key not in given}

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..assign import assign_batch
 from ..config import from_dict
+from ..errors import ModelError, first_line
 from ..losses import Assignment, Normalizers
 from ..network import weights
 from ..points import make_points
@@ -98,10 +99,13 @@ def replay(path: str | Path, device: str = "auto") -> Replay:
     fabric = make_fabric(config, device, 1, 1)
     network = weights.build(config, len(stored["classes"]))
     learned = {name for name, _ in network.named_parameters()}  # BatchNorm's statistics are of after the step
-    network.load_state_dict(stored["model"])
+    try:
+        network.load_state_dict(stored["model"])
+        batches = [_batch(b).to(fabric.device) for b in stored["batches"]]
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ModelError(f"{path} is damaged: {first_line(error)}") from error
     make_ready(network, config, fabric.device)
     model: Any = fabric.setup_module(network)
-    batches = [_batch(b).to(fabric.device) for b in stored["batches"]]
     height, width = batches[0].images.shape[-2:]
     points = make_points((height, width), config.model, config.assign, fabric.device)
     index = [assign_batch(points, b.targets, config.assign) for b in batches]

@@ -60,6 +60,9 @@ VARIANTS = {
         **IMAGENET,
         mean=(123.675, 116.28, 103.53),
     ),
+    "original-r18": variant("original", backbone="resnet18", stride_in_1x1=False),
+    "mmdet-r34": variant("mmdet", backbone="resnet34", stride_in_1x1=False),
+    "detectron2-r18": variant("detectron2", backbone="resnet18", stride_in_1x1=False),
     "torchvision-p6-from-c5": variant("torchvision", extra_from="body"),
     "torchvision-r101-bn": variant("torchvision", "fcos-r101", backbone_norm="batch"),
 }

@@ -634,3 +634,18 @@ def test_a_source_takes_its_folders_as_texts_too(tmp_path):
     texts = DataSource(str(tmp_path), images=str(tmp_path / "images"))
     assert texts == DataSource(tmp_path, images=tmp_path / "images")
     assert len(open_dataset(texts)) == 2
+
+
+def test_a_run_among_the_images_of_a_yolo_set_teaches_nothing(tmp_path):
+    """Its plots lie in a folder of images, and are none of them."""
+    images = tmp_path / "images" / "train"
+    for folder in (images, tmp_path / "labels" / "train", run := images / "run"):
+        folder.mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.new("RGB", (32, 32)).save(images / f"{name}.png")
+        (tmp_path / "labels" / "train" / f"{name}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [disc]\n")
+    for name in ("environment.json", "config.yaml", "metrics.csv"):
+        (run / name).write_text("{}")
+    Image.new("RGB", (32, 32)).save(run / "val_0.jpg")
+    assert [r.path.name for r in open_dataset(tmp_path).records] == ["a.png", "b.png"]

@@ -112,3 +112,8 @@ def test_hrnets_pyramid_has_a_prediction_for_every_point(strides):
 def test_hrnets_pyramid_begins_at_stride_8():
     with pytest.raises(ConfigError, match="neck=hrfpn needs the strides 8, 16, 32"):
         Config().override({"model": {"neck": "hrfpn", "strides": (16, 32, 64)}, "assign": {"ranges": (64.0, 128.0)}})
+
+
+def test_blocks_that_cannot_be_deformable_say_so():
+    with pytest.raises(ModelError, match="needs blocks with a plain 3x3 convolution, which res2net50_26w_4s lacks"):
+        Backbone(ModelConfig(backbone="res2net50_26w_4s", backbone_weights="none", deformable_stages=(4,)))

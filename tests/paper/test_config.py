@@ -27,6 +27,25 @@ def test_later_sources_win(tmp_path):
     assert (config.decode.nms_iou, config.decode.score) == (0.7, "product")
 
 
+def test_a_file_of_another_model_or_dialect_is_no_quiet_change_of_it(tmp_path):
+    """The whole of a config names both; without a name it is the preset that the file names."""
+    file = tmp_path / "all.yaml"
+    file.write_text(with_dialect(preset("fcos-lite1"), "mmdet").dump())
+    assert resolve(None, file=file) == resolve("fcos-lite1", file=file) == with_dialect(preset("fcos-lite1"), "mmdet")
+    with pytest.raises(ConfigError, match="has the settings of fcos-lite1, not of fcos-r50; give --model fcos-lite1"):
+        resolve("fcos-r50", file=file)
+    with pytest.raises(ConfigError, match="has the settings of dialect mmdet; leave out --dialect original"):
+        resolve(None, dialect="original", file=file)
+    file.write_text("name: a name of my own\ntrain: {lr: 0.5}\n")
+    assert resolve("fcos-r50", file=file).train.lr == 0.5
+    assert resolve(None, file=file).model == preset("fcos-lite0").model
+
+
+def test_a_zoom_range_the_wrong_way_round_is_refused():
+    with pytest.raises(ConfigError, match="crop_scale goes from the smaller zoom to the larger"):
+        Config().override("data.crop_scale=1.5,0.5")
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

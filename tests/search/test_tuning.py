@@ -133,6 +133,8 @@ def test_words_with_ranges_are_told_from_settings():
         "data.size": Range(256, 416, whole=True),
     }
     assert fixed == ["train.seed=1", "a=../b"]
+    crop, clip = sort_ranges(["data.crop=0..1", "train.clip=1..10"])[0].values()  # shares, however they are written
+    assert (crop, clip) == (Range(0.0, 1.0), Range(1.0, 10.0))
     assert [what.log for what in space.values() if isinstance(what, Range)] == [True, False]
 
 

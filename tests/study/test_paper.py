@@ -312,3 +312,12 @@ def test_the_truth_does_not_choose_who_is_detected(world):
     kept = cache(network, data, 0.01)[0]  # more than is asked for is not there, the true ones neither
     strict = network.config.override({"decode": {"threshold": 0.01}}).decode
     assert_same_detections(redecode(kept, network.config.decode), redecode(kept, strict))
+
+
+def test_where_nothing_differs_the_present_settings_are_advised(world):
+    """A detector that finds nothing has the same AP under every rule."""
+    data = world((100.0, 100.0, 101.0, 101.0, 0, 0))
+    config = CONFIG.override("decode.nms_iou=0.55", "decode.threshold=0.1")
+    advice = nms_study(cache(Detector(Noise(1), config, CLASSES), data), data, config).advice.split()
+    assert "decode.nms_iou=0.55" in advice
+    assert "decode.threshold=0.1" in advice

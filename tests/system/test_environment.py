@@ -36,3 +36,18 @@ def test_the_commit_is_asked_for_without_a_write_to_the_repository(tmp_path, mon
     inside.mkdir(parents=True)
     monkeypatch.setattr(environment, "__file__", str(inside / "environment.py"))
     assert environment._commit() is None  # the repository is that of a project which has the package installed
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["/usr/bin/fcos", "train", "my data"], "fcos train 'my data'"),
+        (["/lib/fcos/__main__.py", "eval", "a"], "fcos eval a"),
+        (["/home/me/learn.py", "--big"], "python learn.py --big"),
+        (["/lib/ipykernel_launcher.py", "-f", "/home/me/kernel.json"], "a Python session"),
+        (["-c"], "a Python session"),
+        ([""], "a Python session"),
+    ],
+)
+def test_the_command_is_what_was_typed(words, told):
+    assert environment._command(words) == told

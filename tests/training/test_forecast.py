@@ -48,6 +48,14 @@ def test_without_images_to_judge_by_or_with_too_few_it_says_so(shapes):
         measured(few, lambda *_: 0.5, 10, (15, 200))
 
 
+@pytest.mark.parametrize(("images", "settings"), [(20, {}), (40, {"train.epochs": 3})])
+def test_a_forecast_that_is_refused_leaves_nothing_behind(shapes, tmp_path, images, settings):
+    data = {"train": shapes["train"].subset(range(images)), "val": shapes["val"]}
+    with pytest.raises((DataError, ConfigError)):
+        forecast(data, tmp_path / "out", 10.0, (15, 200), settings=settings)
+    assert not (tmp_path / "out").exists()
+
+
 class Runs:
     """In place of `fcos.train`: the files that a run leaves. The run named in `killed` ends after its checkpoint."""
 

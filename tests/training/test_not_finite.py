@@ -105,3 +105,19 @@ def test_files_that_are_no_step(tmp_path):
     torch.save({"model": {}}, tmp_path / "other.pt")
     with pytest.raises(ModelError, match="is not a step that training kept"):
         replay(tmp_path / "other.pt")
+    torch.save({"kind": "fcos step"}, tmp_path / "empty.pt")
+    with pytest.raises(ModelError, match="config is missing or of another kind"):
+        replay(tmp_path / "empty.pt")
+
+
+@pytest.mark.parametrize("change", [{"model": {}}, {"batches": [{}]}, {"batches": [{"images": 3}]}])
+def test_a_step_that_was_changed_is_one_line(shapes, tmp_path, change):
+    run = trainer(shapes, tmp_path / "run")
+    with torch.no_grad():
+        run.network.head.centerness.bias.fill_(math.inf)
+    with pytest.raises(NotFinite):
+        run.run()
+    file = tmp_path / "run" / "nan-00000000.pt"
+    torch.save({**torch.load(file, weights_only=True), **change}, file)
+    with pytest.raises(ModelError, match=r"nan-00000000\.pt is damaged: "):
+        replay(file)

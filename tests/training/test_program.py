@@ -31,7 +31,7 @@ from fcos.training.output.checkpoint import checkpoints
 from fcos.training.output.ending import Ending
 from fcos.training.output.folder import RunFolder
 from fcos.training.output.summary import brief
-from fcos.training.program import _changes, around_size, train
+from fcos.training.program import _changes, around_size, given_settings, train
 from fcos.training.validation import threshold_of
 from fcos.types import Classes
 
@@ -498,6 +498,8 @@ def test_a_size_brings_the_sizes_at_which_it_learns_along():
     assert around_size(usual, {"data.size": "640"}) == {"data.train_sizes": [608, 640, 672], "data.max_size": 1066}
     assert around_size(usual, {"data.size": 640, "data.max_size": 700}) == {"data.train_sizes": [608, 640, 672]}
     assert around_size(usual, {"data.size": "640", "data.max_size": "700", "data.train_sizes": "[640]"}) == {}
+    assert around_size(usual, given_settings(["data.size = 640.0"], None)) == around_size(usual, {"data.size": 640})
+    assert around_size(usual, {"data.size": "inf"}) == around_size(usual, {"data.size": "-3"}) == {}
     assert around_size(usual, {}) == around_size(usual, {"data.size": str(usual.data.size)}) == {}
     assert around_size(usual.override("data.train_sizes=[]"), {"data.size": "640"}) == {"data.max_size": 1066}
 
@@ -572,3 +574,22 @@ def test_epochs_as_on_the_command_line(shapes, tmp_path):
         train(shapes, epochs=5, settings=["train.epochs=7"])
     with pytest.raises(DataError, match="not TensorDataset"):
         train(torch.utils.data.TensorDataset(torch.zeros(2)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"minutes": "15"}, {"settings": None}, {"settings": [None]}, {"holdout": "0.1"}, {"split": ["train"]}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_an_argument_of_another_kind_is_one_line(shapes, wrong):
+    with pytest.raises(ConfigError, match=f"^{next(iter(wrong))}"):
+        train(shapes, **wrong)
+
+
+def test_a_taken_folder_is_refused_before_anything_is_prepared(finished, shapes, monkeypatch):
+    def prepares(*_):
+        raise AssertionError
+
+    monkeypatch.setattr("fcos.training.program.choose", prepares)
+    with pytest.raises(FcosError, match="holds a run already; give another --out"):
+        train(shapes, out=finished[0].folder, **QUIET)

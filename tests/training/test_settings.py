@@ -18,7 +18,8 @@ from fcos.network import weights
 from fcos.network.recompute import find_blocks, recompute
 from fcos.training.batch_size import auto_batch, largest_batch, made_up_step, peak_bytes
 from fcos.training.loop import Trainer
-from fcos.training.output.checkpoint import load_checkpoint
+from fcos.training.output.checkpoint import checkpoints, load_checkpoint
+from fcos.training.program import train
 from fcos.training.setup import initialise, wants_channels_last
 from fcos.training.step import in_layout_of
 from fcos.training.validation import Pass, divided, loss_sums
@@ -460,3 +461,40 @@ def test_compile_gives_the_same_training(shapes, tmp_path):
         assert states[0][part].keys() == states[1][part].keys()
         assert not any("_orig_mod" in k for k in states[1][part])
     assert weights.read(tmp_path / "True" / "last.safetensors")[0].keys() == states[0]["model"].keys()
+
+
+def test_a_run_that_stopped_early_can_be_made_longer(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr("fcos.training.judging.evaluate", lambda *args: dataclasses.replace(evaluate(*args), ap=0.3))
+    config = tiny_config(train={"epochs": 9, "patience": 1, "val_loss": False})
+    first = learn(config, shapes, tmp_path / "run")
+    assert first.steps == 2 * 4
+    again = train(shapes, out=first.folder, resume=True, epochs=12, device="cpu", quiet=True)
+    assert again.steps == 3 * 4  # one epoch, which was not better either
+
+
+def test_a_run_that_is_judged_at_another_size_chooses_its_best_anew(shapes, tmp_path, capsys):
+    config = tiny_config(train={"epochs": 1, "val_loss": False})
+    first = learn(config, shapes, tmp_path / "run")
+    file = checkpoints(first.folder)[-1]
+    torch.save({**torch.load(file, weights_only=True), "best": 0.9}, file)
+    size = {"data.size": 32, "data.max_size": 64}
+    again = train(shapes, out=first.folder, resume=True, epochs=2, settings=size, device="cpu")
+    assert "it is judged at another size or by other rules from here on" in capsys.readouterr().err
+    assert again.best_ap == again.metrics.ap < 0.9
+
+
+def test_a_damaged_checkpoint_is_told_where_the_one_before_serves(shapes, tmp_path, capsys):
+    config = tiny_config(train={"epochs": 2, "save_every": 1, "val_loss": False, "keep": "resume"})
+
+    def stop(step, report):
+        if step == 3:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        learn(config, shapes, tmp_path / "run", on_step=stop)
+    *_, older, newest = checkpoints(tmp_path / "run")
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train(shapes, out=tmp_path / "run", resume=True, device="cpu")
+    step = int(older.stem.partition("-")[2])
+    assert f"{newest} cannot be read" in (told := capsys.readouterr().err)
+    assert f"the run goes on from step {step}" in told

@@ -26,7 +26,7 @@ def pixels(reading: Reading) -> tuple[dict[str, Any], list[str]]:
     mean, std = reading.info.get("pixel_mean"), reading.info.get("pixel_std")
     settings: dict[str, Any] = {}
     reasons = []
-    if not reading.backbone.startswith("resnet") or reading.backbone in ("resnet18", "resnet34"):
+    if not reading.backbone.startswith("resnet"):
         settings["stride_in_1x1"] = False
     if reading.backbone == "resnext101_32x8d":
         settings["std"] = RESNEXT_STD

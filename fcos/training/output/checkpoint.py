@@ -20,6 +20,20 @@ from ..clock import Deadline
 
 KEEP = 2
 _STEP = "fcos step"
+_STEP_KEPT: dict[str, type] = {
+    "config": dict,
+    "classes": list,
+    "model": dict,
+    "batches": list,
+    "normalizers": list,
+    "losses": list,
+    "seed": int,
+    "rng": torch.Tensor,
+    "step": int,
+    "files": list,
+    "world": int,
+    "grad_norm": float,
+}
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
@@ -48,19 +62,22 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
     """The newest checkpoint of a run that can be read (tensors and plain values only; no code is run), with its path
-    as "file". ModelError when there is none."""
+    as "file" and lines about newer ones that cannot be read as "damaged". ModelError when there is none."""
     paths = checkpoints(folder)
     if not paths:
         kept = any((folder / f"{name}.safetensors").is_file() for name in ("best", "last"))
         fix = f"start a new run from its weights with --init {folder}" if kept else "start the run without --resume"
         raise ModelError(f"{folder} holds no checkpoint to resume from; {fix}")
+    damaged: list[str] = []
     for path in reversed(paths):
         try:
             check_archive(path, ModelError)
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            return {**_checked(state), "file": str(path)}
+            state = _checked(torch.load(path, map_location="cpu", weights_only=True))
+            lines = [f"{line}; the run goes on from step {state['step']}" for line in damaged]
+            return {**state, "file": str(path), "damaged": lines}
         except Exception as error:  # a damaged file: the one before it may serve
             reason = first_line(error)
+            damaged.append(f"{path} cannot be read ({reason})")
     raise ModelError(
         f"no checkpoint in {folder} can be read ({path.name}: {reason}); start a new run, from the weights of this one "
         f"with --init {folder}"
@@ -267,4 +284,7 @@ def load_step(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} cannot be read: {first_line(error)}") from error
     if not isinstance(state, dict) or state.get("kind") != _STEP:
         raise ModelError(f"{path} is not a step that training kept; those are called nan-STEP.pt")
+    wrong = [key for key, kind in _STEP_KEPT.items() if not isinstance(state.get(key), kind)]
+    if wrong:
+        raise ModelError(f"{path} is not a step that training kept whole: {wrong[0]} is missing or of another kind")
     return state

@@ -98,8 +98,7 @@ class RunFolder:
         """Make the folder; FcosError when another run is in it. `describe` makes it a run, once it can be resumed."""
         if not self.write:
             return
-        if (self.path / "config.yaml").exists():
-            raise FcosError(f"{self.path} holds a run already; give another --out, or --resume it")
+        check_free(self.path)
         write_whole(self.path / RUN_FILE, json.dumps(environment, indent=1))
         write_whole(self._metrics, ",".join(COLUMNS) + "\n")
 
@@ -275,6 +274,12 @@ def next_folder(root: Path, name: str, wanted: Callable[[Path], bool] = lambda p
         number += 1
         path = root / f"{name}-{number}"
     return path
+
+
+def check_free(folder: Path) -> None:
+    """FcosError where a run is in the folder already."""
+    if (folder / "config.yaml").exists():
+        raise FcosError(f"{folder} holds a run already; give another --out, or --resume it")
 
 
 def latest_folder(root: Path) -> Path:

@@ -74,6 +74,14 @@ class Prepared:
     start: Start
 
 
+class TooLittleTime(ConfigError):
+    """There is no time for a run; `minutes`: how many it would take."""
+
+    def __init__(self, message: str, minutes: float) -> None:
+        super().__init__(message)
+        self.minutes = minutes
+
+
 def check(minutes: float, given: Mapping[str, object], processes: int) -> None:
     """ConfigError where the wish makes no sense."""
     if not LEAST <= minutes <= MOST:
@@ -273,7 +281,8 @@ class _Choosing:
         made = rules.make_plan(self.facts, pace, budget.left - self.spent, self.chosen, given)
         if isinstance(made, rules.TooShort):
             more = math.ceil(2 * _MARGIN * (budget.minutes + made.missing / 60)) / 2
-            raise ConfigError(f"minutes={budget.minutes:g} is too short: {made.reason}; give {more:g} minutes")
+            reason = f"minutes={budget.minutes:g} is too short: {made.reason}; give {more:g} minutes"
+            raise TooLittleTime(reason, more)
         deadline = Deadline(budget.minutes * 60, made.tail, start=budget.start)
         gone = clock(budget.minutes * 60 - budget.left)
         head = f"the plan for {clock(budget.minutes * 60)} (minutes:seconds), {gone} of which are gone:"

@@ -17,7 +17,7 @@ from ....types import Classes
 from ... import kinds
 from ...images.reading import SUFFIXES
 from ...splits import is_generic, split_of_folder
-from ...tree import Tree
+from ...tree import Tree, images_below
 from .assemble import Problems, check_classes
 from .lists import read_names
 from .pairing import clean_name
@@ -114,7 +114,7 @@ class DataFile:
             raise DataError(f"{self.file}: {split}: {entry} {hint} (looked in {places}){fix}")
         if not place.is_dir():
             return _listed(place, self.root, problems)
-        return sorted(p for p in files_below(place) if p.suffix.lower() in SUFFIXES)
+        return images_below(place)
 
 
 def _yaml(file: Path) -> dict[str, Any]:
