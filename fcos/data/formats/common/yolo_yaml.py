@@ -12,7 +12,6 @@ from ....system.core_yaml import read_yaml
 from ....system.files import is_there
 from ....system.readers import read_lines
 from ....system.terminal import plural
-from ....system.walk import files_below
 from ....types import Classes
 from ... import kinds
 from ...images.reading import SUFFIXES
