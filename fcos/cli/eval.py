@@ -193,7 +193,7 @@ def command(
             raise FcosError(
                 "--mot compares two MOTChallenge files; leave out the data set, --model, --detections and --compare"
             )
-        refuse(context, "--mot", *(set(context.params) - {"mot", "as_json"}))
+        refuse(context, "--mot", *(name for name in context.params if name not in ("mot", "as_json")))
         _tracks(*mot, as_json)
         return
     if named is not None and not any(asked) and run_of(named) is not None:
