@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from ..system.readers import uncollected
 from ..system.terminal import plural
 from ..types import Classes, class_names
 from .dataset import Dataset, Sources
-from .formats.common.lists import share_out, told
+from .formats.common.lists import named_in, share_out, told
 from .formats.common.pages import in_order
 from .images.reading import SUFFIXES
 from .in_python import dataset_of
@@ -163,16 +162,7 @@ def _parted(tree: Tree, sources: Sources) -> Sources:
         return sources
     load = cache(sources["all"])
     whole = load()
-    named: dict[str, list[int]] = defaultdict(list)
-    for split, lines in lists.items():
-        wanted = {_key(line) for line in lines}
-        short = {name.rpartition("/")[2] for name in wanted}
-        for index, record in enumerate(whole.records):
-            key = _key(name_of(record))
-            folder, _, last = key.rpartition("/")
-            # One of the two may know fewer folders than the other.
-            if key in wanted or last in wanted or (not folder and last in short):
-                named[split].append(index)
+    named = named_in(lists, [name_of(record) for record in whole.records], tree.root)
     records, splits = whole.records, tree.images.splits
 
     def split_of(index: int) -> str | None:
@@ -195,12 +185,6 @@ def _part(load: object, indices: list[int], name: str) -> Dataset:
     whole = load()
     assert isinstance(whole, Dataset)
     return replace(whole.subset(indices), split=name)
-
-
-def _key(name: str) -> str:
-    text = name.replace("\\", "/").removeprefix("./")
-    stem, dot, suffix = text.rpartition(".")
-    return (stem if dot and 1 < len(suffix) < 6 and "/" not in suffix else text).casefold()
 
 
 def _unclear(tree: Tree, readings: dict[str, Sources], failures: dict[str, DataError]) -> DataError:

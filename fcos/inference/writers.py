@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +18,7 @@ from ..data.classes import match_classes
 from ..data.open import Numbers
 from ..detections import DRAWN, WRITTEN, table
 from ..errors import FcosError
-from ..system.files import check_kept, file_name, own, real, whole_set, write_whole
+from ..system.files import check_kept, file_name, folded, own, real, whole_set, write_whole
 from ..system.names import UNKNOWN
 from ..system.readers import read_json
 from ..system.stderr import say
@@ -68,14 +67,14 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     ['a', 'a-3', 'a-2', 'c']
     """
     stems = [file_name(_short(path.stem)) for path in paths]
-    taken = {_folded(stem) for stem in stems}  # what is some image's own name stays its own
+    taken = {folded(stem) for stem in stems}  # what is some image's own name stays its own
     used: set[str] = set()
     names = []
     for stem in stems:
         name, number = stem, 2
-        while _folded(name) in used or (name != stem and _folded(name) in taken):
+        while folded(name) in used or (name != stem and folded(name) in taken):
             name, number = f"{stem}-{number}", number + 1
-        used.add(_folded(name))
+        used.add(folded(name))
         names.append(name)
     return names
 
@@ -297,8 +296,3 @@ def _number(stem: str) -> int | None:
 
 def _short(stem: str) -> str:
     return stem.encode("utf-8", "surrogateescape")[:_LONGEST].decode("utf-8", "ignore") or "image"
-
-
-def _folded(name: str) -> str:
-    """As a file system sees it that does not tell A from a, nor one spelling of é from another."""
-    return unicodedata.normalize("NFC", name.casefold())

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -43,6 +44,13 @@ def text_name(name: str) -> str:
     \\udcff.png
     """
     return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
+
+
+def folded(name: str) -> str:
+    """A name as a file system sees it that does not tell A from a, nor one spelling of é from another (that of macOS
+    from that of others)."""
+    name = name.casefold()
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 # --------------------------------------------------------------------------- sources

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -649,3 +650,63 @@ def test_a_run_among_the_images_of_a_yolo_set_teaches_nothing(tmp_path):
         (run / name).write_text("{}")
     Image.new("RGB", (32, 32)).save(run / "val_0.jpg")
     assert [r.path.name for r in open_dataset(tmp_path).records] == ["a.png", "b.png"]
+
+
+# --------------------------------------------------------------------------- names on several machines
+
+
+@pytest.mark.parametrize("kind", ["yolo", "listed", "voc", "coco"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_both_spellings_of_an_umlaut_are_one_name(tmp_path, kind, form):
+    """macOS spells ä as a with a mark behind it, and so do zip files from there."""
+    other = "NFD" if form == "NFC" else "NFC"
+    there, told = (unicodedata.normalize(f, "Grün/Bäume") for f in (form, other))
+    image(tmp_path / "images" / f"{there}.jpg")
+    if kind in ("yolo", "listed"):
+        txt(tmp_path / "labels" / f"{told}.txt")
+    if kind == "listed":
+        (tmp_path / "data.yaml").write_text("train: train.txt\nnames: [cat]\n")
+        (tmp_path / "train.txt").write_text(f"/content/images/{told}.jpg\n")
+    if kind == "voc":
+        xml(tmp_path / "annotations" / f"{told}.xml")
+    if kind == "coco":
+        coco(tmp_path / "annotations.json", [f"{told}.jpg"])
+    check(tmp_path, {"train" if kind == "listed" else "all": 1}, "yolo" if kind == "listed" else kind)
+
+
+def frames(root, kind, names):
+    """A set of images in folders below images/."""
+    for name in names:
+        image(root / "images" / f"{name}.jpg")
+        if kind == "yolo":
+            txt(root / "labels" / f"{name}.txt")
+        if kind == "voc":
+            xml(root / "annotations" / f"{name}.xml")
+    if kind == "coco":
+        coco(root / "annotations.json", [f"{name}.jpg" for name in names])
+
+
+def parts_of(root):
+    """Split -> the images, below images/, without suffix."""
+    return {
+        split: sorted(r.path.relative_to(root / "images").with_suffix("").as_posix() for r in part)
+        for split, part in open_splits(root).items()
+    }
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "coco"])
+@pytest.mark.parametrize("front", ["", "images/", "/content/data/images/", "./", "C:\\set\\images\\"])
+def test_lists_tell_frames_of_one_name_apart_by_their_folders(tmp_path, kind, front):
+    frames(tmp_path, kind, ["cam1/0001", "cam2/0001", "cam1/0002", "alone"])
+    (tmp_path / "train.txt").write_text(f"{front}cam1/0001.jpg\n{front}cam1/0002.jpg\n")
+    (tmp_path / "val.txt").write_text(f"{front}cam2/0001.jpg\n{front}alone.jpg\n")
+    assert parts_of(tmp_path) == {"train": ["cam1/0001", "cam1/0002"], "val": ["alone", "cam2/0001"]}
+
+
+@pytest.mark.parametrize("kind", ["yolo", "coco"])
+def test_a_list_of_another_machine_means_the_only_image_of_a_name(tmp_path, kind):
+    frames(tmp_path, kind, ["x/a", "x/b", "x/c"])
+    (tmp_path / "train.txt").write_text("/home/me/old/a.jpg\n/home/me/old/c.jpg\n")
+    (tmp_path / "val.txt").write_text("/home/me/old/b.jpg\n/home/me/older/c.jpg\nx/gone.jpg\n")
+    # two lists mean c by different paths, so it is in neither of them
+    assert parts_of(tmp_path) == {"train": ["x/a"], "val": ["x/b"]}

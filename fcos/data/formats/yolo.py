@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from ...errors import DataError, ImageError
-from ...system.files import csv_text
+from ...system.files import csv_text, folded
 from ...system.readers import read_json, read_lines
 from ...system.terminal import plural
 from ...types import Classes
@@ -31,9 +31,9 @@ from ..registry import Format, ReadOptions
 from ..splits import ALIASES, canonical_split
 from ..tree import Tree
 from .common.assemble import ImageFile, Problems, Rows, assemble, check_classes
-from .common.lists import read_names, share_out, told
+from .common.lists import named_in, read_names, share_out, told
 from .common.pages import in_order
-from .common.pairing import as_uploaded, clean_name, folder_key, uploaded
+from .common.pairing import as_uploaded, folder_key, uploaded
 from .common.writing import Output, count, left_out, names_of, need_images, shares
 from .common.yolo_yaml import DataFile
 
@@ -106,7 +106,7 @@ class _Labels:
 
     @cached_property
     def _by_key(self) -> dict[tuple[str, ...], Path]:
-        return {(*folder_key(self.tree.folders(p)), stem_of(p).casefold()): p for p in self._texts}
+        return {(*folder_key(self.tree.folders(p)), folded(stem_of(p))): p for p in self._texts}
 
     @cached_property
     def _by_upload(self) -> dict[tuple[str, ...], list[Path]]:
@@ -131,7 +131,7 @@ class _Labels:
         root = self.tree.images.root
         folders = image.relative_to(root).parts[:-1] if image.is_relative_to(root) else ()
         key = folder_key(folders)
-        if found := self._by_key.get((*key, image.stem.casefold())):
+        if found := self._by_key.get((*key, folded(image.stem))):
             return found
         uploads = self._by_upload.get((*key, as_uploaded(image.stem)), [])
         return uploads[0] if len(uploads) == 1 and not beside.is_file() else beside
@@ -184,10 +184,8 @@ def _bare(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     folders = {image.parent for image in have}
     images = [image for image in tree.images.paths if image.parent in folders]
     away = [image for image in tree.images.paths if image.parent not in folders]
-    named: dict[str, list[Path]] = {}
-    for split, lines in tree.lists.items():
-        keys = {clean_name(line, tree.root).rpartition("/")[2].casefold() for line in lines}
-        named[split] = [i for i in images if i.name.casefold() in keys or i.stem.casefold() in keys]
+    names = [image.relative_to(tree.images.root).as_posix() for image in images]
+    named = {split: [images[k] for k in numbers] for split, numbers in named_in(tree.lists, names, tree.root).items()}
 
     def split_of(image: Path) -> str | None:
         return tree.images.splits[image] or (tree.split_of(pairs[image]) if image in have else None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,10 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from ....errors import DataError
+from ....system.files import folded
 from ....system.readers import read_lines
 from ... import kinds
 from ...dataset import EXAMPLES, Dataset, Note, Sources
+from ...images.reading import SUFFIXES
 from ...splits import TAUGHT
+from .pairing import clean_name, folder_key
 
 T = TypeVar("T", bound=Hashable)
 _NUMBERED = re.compile(r"(\d+)(?:\s*[:,;=]\s*|\s+)(\S.*)")  # 0 person, 0: person
@@ -27,6 +32,63 @@ def read_names(file: Path) -> tuple[str, ...]:
     if len(names) > 1 and all(found and int(found[1]) == k for k, found in enumerate(numbered)):
         names = [found[2] for found in numbered if found]
     return tuple(names)
+
+
+def named_in(lists: Mapping[str, Sequence[str]], names: Sequence[str], source: Path) -> dict[str, list[int]]:
+    """The numbers of those of `names`, images with their folders, that the lines of each list mean, in order.
+
+    A line may know fewer folders than the name, or more; of images of one name it means those that share most of them
+    (`folder_key`), and none that lies in others. A line that so means none is that of the only image of its name which
+    no other line has: lists are written on other machines.
+    """
+    by_name: dict[str, list[int]] = defaultdict(list)
+    by_stem: dict[str, list[int]] = defaultdict(list)
+    for k, name in enumerate(names):
+        last = folded(name.rpartition("/")[2])
+        by_name[last].append(k)
+        by_stem[_stem(last)].append(k)
+    places: dict[str, tuple[str, ...]] = {}
+
+    def place(name: str) -> tuple[str, ...]:
+        folder = name.rpartition("/")[0]
+        if folder not in places:
+            places[folder] = folder_key(folder.split("/") if folder else ())
+        return places[folder]
+
+    found: dict[str, set[int]] = {split: set() for split in lists}
+    left: dict[int, set[tuple[str, str]]] = defaultdict(set)
+    for split, lines in lists.items():
+        for line in lines:
+            asked = clean_name(line, source)
+            last = folded(asked.rpartition("/")[2])
+            same = by_name.get(last) or by_stem.get(_stem(last), [])
+            mine = nearest(place(asked), {k: place(names[k]) for k in same})
+            found[split].update(mine)
+            if not mine and len(same) == 1:
+                left[same[0]].add((split, asked))
+    taken = set().union(*found.values())
+    for k, lines_of in left.items():
+        if k not in taken and len({asked for _, asked in lines_of}) == 1:
+            for split, _ in lines_of:
+                found[split].add(k)
+    return {split: sorted(numbers) for split, numbers in found.items()}
+
+
+def nearest(asked: tuple[str, ...], there: Mapping[T, tuple[str, ...]]) -> list[T]:
+    """Which of some things of one name lie in the folders asked for: those that share most with these, from the last
+    folder on, and have none that is another. Folders come as `folder_key`."""
+    shared = {
+        thing: (min(len(asked), len(folders)), len(asked) == len(folders))
+        for thing, folders in there.items()
+        if all(a == b for a, b in zip(asked[::-1], folders[::-1], strict=False))
+    }
+    best = max(shared.values(), default=None)
+    return [thing for thing, rank in shared.items() if rank == best]
+
+
+def _stem(name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix in SUFFIXES else name
 
 
 def share_out(

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from ....errors import DataError
+from ....system.files import folded
 from ...splits import is_generic, split_of_folder
 
 _Folders = tuple[str, ...]
@@ -31,13 +32,13 @@ def uploaded(stem: str) -> str:
 def count_uploads(names: Iterable[str]) -> Counter[str]:
     """Count different names by the stem that each had before Label Studio renamed it; one that it has not renamed
     counts as what it would have become (`as_uploaded`)."""
-    stems = {os.path.splitext(name.rpartition("/")[2])[0].casefold() for name in names}
+    stems = {folded(os.path.splitext(name.rpartition("/")[2])[0]) for name in names}
     return Counter(uploaded(stem) or as_uploaded(stem) for stem in stems)
 
 
 def as_uploaded(stem: str) -> str:
     """A stem in the letters that Label Studio keeps, in lower case: spaces become _, brackets and such are left out."""
-    return _LOST.sub("", stem.strip().replace(" ", "_")).casefold()
+    return _LOST.sub("", folded(stem.strip().replace(" ", "_")))
 
 
 def clean_name(name: str, source: Path) -> str:
@@ -70,21 +71,21 @@ class Images:
     def _by_name(self) -> dict[str, list[int]]:
         table: dict[str, list[int]] = defaultdict(list)
         for index, parts in enumerate(self._relative):
-            table[parts[-1].casefold()].append(index)
+            table[folded(parts[-1])].append(index)
         return table
 
     @cached_property
     def _by_stem(self) -> dict[str, list[int]]:
         table: dict[str, list[int]] = defaultdict(list)
         for index, parts in enumerate(self._relative):
-            table[os.path.splitext(parts[-1])[0].casefold()].append(index)
+            table[folded(os.path.splitext(parts[-1])[0])].append(index)
         return table
 
     @cached_property
     def _by_key(self) -> dict[tuple[str, ...], list[int]]:
         table: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for index, parts in enumerate(self._relative):
-            table[(*folder_key(parts[:-1]), os.path.splitext(parts[-1])[0].casefold())].append(index)
+            table[(*folder_key(parts[:-1]), folded(os.path.splitext(parts[-1])[0]))].append(index)
         return table
 
     @cached_property
@@ -103,7 +104,7 @@ class Images:
         if found or not ("%" in stem or "-" in stem):  # most
             return found or []
         before = uploaded(stem)
-        alike = self._by_stem.get(unquote(stem).casefold()) or self._by_upload.get(before, [])
+        alike = self._by_stem.get(folded(unquote(stem))) or self._by_upload.get(before, [])
         return alike if not before or uploads().get(before, 1) == 1 else []
 
     def pair(self, folders: Sequence[str], stem: str) -> Path | None:
@@ -112,7 +113,7 @@ class Images:
         `folders` are those of the file, from the root on. images/train/a.jpg, train/images/a.jpg and train/a.jpg are
         all parallel to labels/train/a.txt. None where there is no such image, or several with equal right.
         """
-        key = (*folder_key(folders), stem.casefold())
+        key = (*folder_key(folders), folded(stem))
         exact = self._by_key.get(key, [])
         if len(exact) > 1:  # a.jpg and a.png: nothing says which
             beside = [i for i in exact if self._relative[i][:-1] == tuple(folders)]
@@ -121,7 +122,7 @@ class Images:
         if exact:
             return self.paths[exact[0]]
         own = _split_in(tuple(folders))
-        alike = self._by_stem.get(stem.casefold()) or self._by_upload.get(uploaded(stem), [])
+        alike = self._by_stem.get(folded(stem)) or self._by_upload.get(uploaded(stem), [])
         free = [i for i in alike if not _conflict(own, self.split(i))]
         return self.paths[free[0]] if len(free) == 1 else None
 
@@ -156,7 +157,7 @@ class Images:
         """
         groups: dict[str, list[int]] = defaultdict(list)  # the numbers of names that differ in their folders alone
         for k, name in enumerate(names):
-            groups[name.rpartition("/")[2].casefold()].append(k)
+            groups[folded(name.rpartition("/")[2])].append(k)
         home = near.relative_to(self.root).parts if near.is_relative_to(self.root) else ()
         asked = [_folded(name.split("/")[:-1]) for name in names]
         uploads = uploads or cache(lambda: count_uploads(names))
@@ -262,13 +263,13 @@ class _Hits:
         ends = Counter(folders[start:] for folders in asked for start in range(len(folders) + 1))
         places: set[tuple[_Folders, _Folders]] = set()  # a base, and the folders below it
         for folders in self.folders.values():
-            folded = _folded(folders)
+            alike = _folded(folders)
             for at in range(len(folders), -1, -1):
-                count = ends[folded[at:]]
+                count = ends[alike[at:]]
                 if not count:
                     break
-                if not at or count > ends[folded[at - 1 :]]:  # some name has these folders and no more
-                    places.add((folders[:at], folded[at:]))
+                if not at or count > ends[alike[at - 1 :]]:  # some name has these folders and no more
+                    places.add((folders[:at], alike[at:]))
         return [base for base, _ in places]
 
     def inside(self, base: _Folders, asked: _Folders) -> list[int]:
@@ -319,7 +320,7 @@ def _settle(options: dict[int, list[tuple[_Folders, int]]], rank: dict[_Folders,
 
 
 def _folded(folders: Iterable[str]) -> _Folders:
-    return tuple([folder.casefold() for folder in folders])
+    return tuple([folded(folder) for folder in folders])
 
 
 def _split_in(folders: _Folders) -> str | None:
@@ -350,4 +351,4 @@ def _common(a: tuple[str, ...], b: tuple[str, ...]) -> int:
 def folder_key(folders: Iterable[str]) -> tuple[str, ...]:
     """Folders without those that only say what kind of files they hold; splits by their usual name."""
     named = [(split_of_folder(f), f) for f in folders]
-    return tuple(f"<{s}>" if s else f.casefold() for s, f in named if s or not is_generic(f))
+    return tuple(f"<{s}>" if s else folded(f) for s, f in named if s or not is_generic(f))

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ....errors import DataError
+from ....system.files import folded
 from ... import kinds
 from ...dataset import Dataset, Note, Sources
 from ...images.reading import SUFFIXES
 from ...probe import stem_of
 from ...tree import Tree
 from .assemble import Problems
-from .lists import share_out, told
+from .lists import nearest, share_out, told
 from .pages import Draft, Page, Reading, in_order
 from .pairing import clean_name, folder_key, uploaded
 
@@ -85,7 +86,7 @@ class FilePerImage(Reading):
         by_stem: dict[str, list[_Entry]] = defaultdict(list)
         for entry in entries:
             assert entry.file is not None
-            for stem in {stem_of(entry.file).casefold(), *([entry.image.stem.casefold()] if entry.image else [])}:
+            for stem in {folded(stem_of(entry.file)), *([folded(entry.image.stem)] if entry.image else [])}:
                 by_stem[stem].append(entry)
         parts: dict[str, list[_Entry]] = {}
         hits = 0
@@ -95,10 +96,10 @@ class FilePerImage(Reading):
                 name = clean_name(line, self.tree.root)
                 folders, stem = name.split("/")[:-1], name.rpartition("/")[2]
                 stem = os.path.splitext(stem)[0] if os.path.splitext(stem)[1].lower() in SUFFIXES else stem
-                same = by_stem.get(stem.casefold(), [])
+                same = by_stem.get(folded(stem), [])
                 if len(same) > 1:
-                    key = folder_key(folders)
-                    same = [e for e in same if e.file and folder_key(self.tree.folders(e.file))[-len(key) :] == key]
+                    places = {e: folder_key(self.tree.folders(e.file)) for e in same if e.file}
+                    same = nearest(folder_key(folders), places)
                 hits += len(same) == 1
                 part.append(same[0] if len(same) == 1 else _Entry(None, self.tree.images.pair(folders, stem), name))
             parts[split] = part if any(e.file or e.image for e in part) else []
@@ -156,7 +157,7 @@ def _without_guesses(entries: list[_Entry]) -> list[_Entry]:
             claims[entry.image].append(k)
     result = list(entries)
     for image, ks in claims.items():
-        foreign = [k for k in ks if _named(entries[k]).casefold() != image.stem.casefold()]
+        foreign = [k for k in ks if folded(_named(entries[k])) != folded(image.stem)]
         uploads = [k for k in foreign if uploaded(_named(entries[k]))]
         if len(ks) > 1:
             for k in uploads:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ....errors import DataError, one_line
 from ....system import tars
-from ....system.files import disk_reason, file_name, write_whole
+from ....system.files import disk_reason, file_name, folded, write_whole
 from ....system.machine import cache_folder
 from ....system.readers import read_bytes
 from ....system.terminal import plural
@@ -182,9 +182,9 @@ def names_of(dataset: Dataset) -> list[str]:
         if record.path is not None and os.path.splitext(name)[1].lower() not in SUFFIXES:  # as data sets may name them
             name += record.path.suffix
         # Names that differ only in their suffix, or in case, would share a label file.
-        if taken.setdefault(os.path.splitext(name)[0].casefold(), index) != index:
+        if taken.setdefault(folded(os.path.splitext(name)[0]), index) != index:
             stem, suffix = os.path.splitext(name)
-            while taken.setdefault(stem.casefold(), index) != index:
+            while taken.setdefault(folded(stem), index) != index:
                 stem += f"_{record.id}"
             name = stem + suffix
         names.append(name)
@@ -206,7 +206,7 @@ def stems_of(
         for index, (record, name) in enumerate(zip(dataset.records, names_of(dataset), strict=True)):
             stem, suffix = os.path.splitext(re.sub("/" if spaces else r"[/\s]", "_", name))
             who: object = record.path or (split, index)
-            while taken.setdefault(stem.casefold(), who) != who:
+            while taken.setdefault(folded(stem), who) != who:
                 stem = f"{stem}_{split}"
             renamed += stem + suffix != name
             stems[split, index] = (stem, suffix)

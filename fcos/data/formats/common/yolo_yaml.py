@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ....errors import DataError
 from ....system.core_yaml import read_yaml
-from ....system.files import is_there
+from ....system.files import folded, is_there
 from ....system.readers import read_lines
 from ....system.terminal import plural
 from ....types import Classes
@@ -112,8 +113,30 @@ class DataFile:
             fix = "" if outside or split != "val" else f"; delete the line {split}: if there is none"
             raise DataError(f"{self.file}: {split}: {entry} {hint} (looked in {places}){fix}")
         if not place.is_dir():
-            return _listed(place, self.root, problems)
+            return self._listed(place, problems)
         return images_below(place)
+
+    def _listed(self, file: Path, problems: Problems) -> list[Path]:
+        """The images of a .txt list, each below the data set's folder; folders of other machines are dropped."""
+        if file.suffix.lower() != ".txt":
+            raise DataError(f"{file} is neither a folder nor a .txt list of images")
+        paths = []
+        for line in filter(None, map(str.strip, read_lines(file, kind=DataError))):
+            parts = clean_name(line, file).split("/")
+            tops = (self.root, file.parent)
+            options = [top / Path(*parts[start:]) for start in range(len(parts)) for top in tops]
+            path = next((p for p in options if p.suffix.lower() in SUFFIXES and is_there(p) and p.is_file()), None)
+            path = path or next((p for o in options if (p := self._by_name.get(folded(o.as_posix())))), None)
+            if path is None:
+                problems.skip(kinds.MISSING, line)
+            else:
+                paths.append(path)
+        return paths
+
+    @cached_property
+    def _by_name(self) -> dict[str, Path]:
+        """All images, by their folded paths."""
+        return {folded(path.as_posix()): path for path in self.tree.images.paths}
 
 
 def _yaml(file: Path) -> dict[str, Any]:
@@ -141,19 +164,3 @@ def _inside(path: Path, folder: Path) -> bool:
         return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
     except ValueError:
         return False
-
-
-def _listed(file: Path, root: Path, problems: Problems) -> list[Path]:
-    """The images of a .txt list, each below the data set's folder; folders of other machines are dropped."""
-    if file.suffix.lower() != ".txt":
-        raise DataError(f"{file} is neither a folder nor a .txt list of images")
-    paths = []
-    for line in filter(None, map(str.strip, read_lines(file, kind=DataError))):
-        parts = clean_name(line, file).split("/")
-        options = (top / Path(*parts[start:]) for start in range(len(parts)) for top in (root, file.parent))
-        path = next((p for p in options if p.suffix.lower() in SUFFIXES and is_there(p) and p.is_file()), None)
-        if path is None:
-            problems.skip(kinds.MISSING, line)
-        else:
-            paths.append(path)
-    return paths
