@@ -119,7 +119,17 @@ def sizes_plot(d: Diagnosis) -> Figure:
         side = 2 * level.upper  # from the middle of a box it is half its longer side to the farthest edge
         if side <= bins[-1]:
             axes.axvline(side, color=level_in_plot(i), linewidth=1.6)
-            axes.text(side, axes.get_ylim()[1], f" middle leaves {level.name}", color=INK, fontsize=_SMALL, va="top")
+            left = side < (bins[0] * bins[-1]) ** 0.5  # of the middle of the axis, so that no text leaves the frame
+            axes.text(
+                side,
+                0.98 - 0.09 * i,  # one below the other: levels lie close together where images are small
+                f" middle leaves {level.name} ",
+                transform=axes.get_xaxis_transform(),
+                color=INK,
+                fontsize=_SMALL,
+                va="top",
+                ha="left" if left else "right",
+            )
     axes.legend(frameon=False, labelcolor=INK, loc="upper left")
     return figure
 

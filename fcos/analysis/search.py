@@ -31,6 +31,7 @@ SMALLER, LARGER = (0.5, 0.625, 0.75, 0.875), (1.0, 1.25, 1.5, 2.0)
 STRIDES = ((8, 16, 32, 64, 128), (8, 16, 32, 64), (8, 16, 32), (4, 8, 16, 32, 64), (4, 8, 16, 32, 64, 128))
 RANGES = (4.0, 8.0, 16.0)  # upper limit of a level, in strides; 8 is the paper's
 PRICE = 0.01  # share of the boxes' locations that twice the FLOPs have to save
+_SAME = 1.02  # of the FLOPs of the cheapest: so much may it cost to keep the levels as they are
 NEAR = 0.001  # a cheaper setting that loses at most this much more is preferred
 
 
@@ -151,6 +152,9 @@ def search(
     least = min(o.lost for o in everything)
     near = [o for o in everything if o.lost <= least + NEAR] or [today]
     best = min(near, key=lambda o: (o.gflop, o.lost))
+    levels = config.model.strides, config.assign.ranges
+    kept = [o for o in near if (o.strides, o.ranges) == levels and o.gflop <= _SAME * best.gflop]
+    best = min(kept, key=lambda o: (o.gflop, o.lost), default=best)  # other levels for nothing are no advice
     if today in near and best.gflop > 0.95 * today.gflop:
         best = today  # no advice without a gain
     if today.lost - best.lost < PRICE * (best.gflop / today.gflop - 1):

@@ -203,13 +203,16 @@ def _unclear(tree: Tree, readings: dict[str, Sources], failures: dict[str, DataE
         line = f"{path} holds no data set that can be read: {'; '.join(reasons)}; {options}"
     elif tree.images and not tree.annotations:
         held = plural(len(tree.images), "image")
-        line = f"{path} holds no data set that is known: {held}, no labels; if they are elsewhere, add --labels FOLDER"
+        line = (
+            f"{path} holds no data set that is known: {held}, no labels; if they are elsewhere, add --labels FOLDER; "
+            "if there are none, fcos labels propose makes the first ones"
+        )
     elif path.is_dir() and (path / RUN_FILE).is_file():
         line = f"{path} is a run folder, not a data set; give the data that it learned from, or {options}"
     else:
         held = f"{len(tree.images):,} images and {len(tree.annotations):,} files that could be annotations"
         line = f"{path} holds no data set that is known ({held}); {options}"
-    details = ["found:", *tree_lines]
+    details = ["found:", *tree_lines] if tree.file is None else []
     if reasons:
         details += ["tried:", *(f"  {reason}" for reason in reasons)]
     details.append(f"formats: {', '.join(formats())}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from .dataset import Dataset, Sources
+from .images.reading import SUFFIXES
 from .probe import Probe
 from .tree import Tree
 
@@ -83,4 +84,6 @@ def recognise(probe: Probe) -> str:
     if probe.suffix == ".xml":
         return f"XML <{probe.root}>" if probe.root else "no XML"
     first = probe.lines[0][:40] if probe.lines else ""
-    return f"begins {first!r}" if first else "empty or no text"
+    if first.lower().endswith(tuple(SUFFIXES)):
+        return "a list of images; give the data.yaml that names it"
+    return f"a text that begins {first!r}" if first else "empty or no text"

@@ -119,7 +119,10 @@ class Result:
         ]
         report = self.report
         if report is None:
-            lines.append(f"not checked: {self.format} cannot run here")
+            html = self.format == "html"
+            lines.append(
+                f"not checked: {'there is no Chromium or Chrome' if html else f'{self.format} cannot run'} here"
+            )
         elif report.images:
             lines += _compared(report, about.dtype)
         if self.wrong:

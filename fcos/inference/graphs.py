@@ -258,9 +258,9 @@ def _alone(folder: Path) -> Iterator[None]:
 @contextmanager
 def _told(origin: Origin, runtime: str) -> Iterator[None]:
     """Say that a graph is being made, and every while that it still is: nobody should take the silence for a fault."""
-    say(
-        f"preparing {origin.config.name} for this machine ({runtime}), only this first time; it takes {_TAKES[runtime]}"
-    )
+    path = origin.path
+    name = path.parent.name if path.stem in ("best", "last") else path.stem  # of a run, its folder
+    say(f"preparing {name} for this machine ({runtime}), only this first time; it takes {_TAKES[runtime]}")
     with ticking(lambda so_far: say(f"still preparing, {so_far}")):
         yield
 

@@ -485,7 +485,7 @@ def test_what_was_found_is_shown_where_nothing_is_known(tmp_path):
         "photos/  5 images",
         "meta.json: an object with 'author', 'year'",
         "dets.json: a list of detections (COCO results), not annotations",
-        "readme.txt: begins 'hello'",
+        "readme.txt: a text that begins 'hello'",
         "x.xml: XML <plist>",
     ):
         assert text in caught.value.details
@@ -495,7 +495,9 @@ def test_what_was_found_is_shown_where_nothing_is_known(tmp_path):
 def test_images_alone_are_told_so(tmp_path):
     for k in range(2):
         image(tmp_path / f"{k}.jpg")
-    with pytest.raises(DataError, match=r"2 images, no labels; if they are elsewhere, add --labels FOLDER$"):
+    with pytest.raises(
+        DataError, match=r"2 images, no labels; if they are elsewhere, .*; if there are none, fcos labels"
+    ):
         open_dataset(tmp_path)
 
 

@@ -551,7 +551,7 @@ def test_making_a_graph_is_said_at_once_and_goes_on_being_said(cache, file, monk
     monkeypatch.setattr(graphs, "ticking", partial(graphs.ticking, every=0.05))
     graphs.make(Origin(file), "onnx", None)
     assert len(said) == 1
-    assert said[0].startswith(f"fcos: preparing {Origin(file).config.name} for this machine (onnx)")
+    assert said[0].startswith(f"fcos: preparing {file.stem} for this machine (onnx)")
     assert "a minute or two" in said[0]
     lines = capsys.readouterr().err.splitlines()
     assert lines

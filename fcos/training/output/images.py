@@ -224,5 +224,5 @@ class RunImages:
                 self.detections = None
             rows, strides = self.run.rows(), self.config.model.strides
             write_whole(folder / "results.png", lambda p: run_plots.results(rows, p, strides))
-        write_run_page(folder, f"Training {self.config.name}", facts(), self.metrics, self.ending)
+        write_run_page(folder, f"Training {self.config.name}: {folder.name}", facts(), self.metrics, self.ending)
         self._drawn = time.monotonic()
