@@ -51,7 +51,8 @@ class Note:
 class Dataset:
     """Records, classes and where they came from. `notes`: one for each kind of thing worth knowing. `aliases`: other
     ids of the annotation file for a record's `id`: texts, and images listed twice. `inclusive`: boxes end one pixel
-    earlier than in the file (`data.inclusive_boxes`), to learn from, not to judge by.
+    earlier than in the file (`data.inclusive_boxes`), to learn from, not to judge by. `absent`: ids of the annotation
+    file whose images are missing or cannot be read; detections of them are passed over.
 
     >>> data = fcos.open_dataset("my_data")
     >>> data
@@ -70,6 +71,7 @@ class Dataset:
     notes: tuple[Note, ...] = ()
     aliases: Mapping[Id, int] = field(default_factory=dict, repr=False)
     inclusive: bool = False
+    absent: frozenset[Id] = field(default=frozenset(), repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "records", Records.of(self.records))
@@ -180,6 +182,7 @@ def merge(parts: Sequence[Dataset]) -> Dataset:
         split="+".join(p.split for p in parts),
         notes=tuple(notes),
         aliases={alias: id for alias, id in told if often[alias] == 1 and not (meet and isinstance(alias, int))},
+        absent=frozenset() if meet else frozenset(id for p in parts for id in p.absent),
     )
 
 

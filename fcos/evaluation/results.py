@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +43,8 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
     """A COCO results file (.json or .json.gz) as one `Detections` per record of `dataset`, best first.
 
     The file is a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}; ids are those
-    of the data set, or of its annotation file where they are texts or an image is listed twice.
+    of the data set, or of its annotation file where they are texts or an image is listed twice. Rows of images that it
+    lists but that are missing or cannot be read are left out, with a UserWarning.
     Boxes and scores stay float64, so that the file is judged as written; equal scores keep the file's order. Raises
     DataError: unreadable, no list, a row without a key, an id that the data set
     does not have, a number that is not finite, a negative width or height.
@@ -54,6 +57,18 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
     place: dict[Id, int] = {record.id: i for i, record in enumerate(records)}
     place |= {alias: place[id] for alias, id in dataset.aliases.items() if id in place}
     label_of: dict[Id, int] = {number: k for k, number in enumerate(dataset.classes.ids)}
+    absent = dict.fromkeys(dataset.absent.difference(place), 0)
+    gone = _places(image, absent) == 0 if absent else np.zeros(len(image), bool)
+    if gone.any():
+        warnings.warn(
+            f"{path}: {plural(int(gone.sum()), 'row')} left out, of images that {dataset.root} lists, but that are "
+            "missing or cannot be read",
+            UserWarning,
+            stacklevel=1,
+        )
+        keep = ~gone
+        image, category = tuple(compress(image, keep)), tuple(compress(category, keep))
+        boxes, scores = boxes[keep], scores[keep]
     position, labels = _places(image, place), _places(category, label_of)
     _check_known(path, "image_id", image, position, f"{plural(len(records), 'image')} of the data set")
     _check_known(path, "category_id", category, labels, f"classes of the data set (ids {some(dataset.classes.ids)})")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from fcos.data.ids import id_of, look_up, settle
 from fcos.data.open import open_dataset
@@ -110,3 +111,39 @@ def test_two_ids_of_one_file_name_are_one_image(tmp_path, ids):
     assert np.sort(results[0].boxes[:, 0].numpy()).tolist() == [1, 30]
     assert evaluate(results, data).ap == pytest.approx(1)
     assert len(read_results(found, data.subset([0]))) == 1
+
+
+def test_categories_by_numbers_in_texts(tmp_path):
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}],
+        "annotations": [
+            {"id": k, "image_id": 1, "category_id": id, "bbox": [10 * k, 20, 5, 5]}
+            for k, id in enumerate(("01", 2, "2", "03", 3.0))
+        ],
+        "categories": [{"id": "01", "name": "cat"}, {"id": 2, "name": "dog"}, {"id": "03", "name": "cow"}],
+    }
+    (tmp_path / "data.json").write_text(json.dumps(content))
+    dataset = open_dataset(tmp_path / "data.json", strict=True)
+    assert dataset.classes.ids == (1, 2, 3)
+    assert [dataset.classes.names[k] for k in dataset[0].labels] == ["cat", "dog", "dog", "cow", "cow"]
+
+
+@pytest.mark.parametrize("ids", [(1, 2, 3), ("a", "b", "c"), (7, "2", "x")])
+def test_detections_of_images_that_are_not_here_are_passed_over(tmp_path, ids):
+    """The annotation file lists them, so the results are of this set; an id that it does not know is refused still."""
+    names = ("here.jpg", "missing.jpg", "broken.jpg")
+    Image.new("RGB", (100, 80)).save(tmp_path / names[0])
+    (tmp_path / names[2]).write_bytes(b"\xff\xd8")
+    images = [{"id": id, "file_name": n, "width": 100, "height": 80} for id, n in zip(ids, names, strict=True)]
+    truth = [{"id": k, "image_id": id, "category_id": 1, "bbox": [10, 20, 30, 40]} for k, id in enumerate(ids)]
+    content = {"images": images, "annotations": truth, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "data.json").write_text(json.dumps(content))
+    found = [{"image_id": id, "category_id": 1, "bbox": [10, 20, 30, 40], "score": 0.9} for id in (*ids, ids[2])]
+    (tmp_path / "r.json").write_text(json.dumps(found))
+    data = open_dataset(tmp_path / "data.json")
+    with pytest.warns(UserWarning, match=r"r\.json: 3 rows left out, of images that .*data\.json lists"):
+        results = read_results(tmp_path / "r.json", data)
+    assert [one.boxes.tolist() for one in results] == [[[10, 20, 40, 60]]]
+    (tmp_path / "r.json").write_text(json.dumps([*found, {**found[0], "image_id": 99}]))
+    with pytest.warns(UserWarning, match="3 rows"), pytest.raises(DataError, match=r"unknown image_id \(99\)"):
+        read_results(tmp_path / "r.json", data)

@@ -221,6 +221,65 @@ def test_cvat_tracks(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_cvat_tracks_of_every_fifth_frame(tmp_path, named):
+    """A task with a frame step has the frames 10, 15, 20, 25 of the video."""
+    keys = "".join(
+        f'<box frame="{k}" xtl="{k}" ytl="0" xbr="{k + 10}" ybr="10" outside="0" keyframe="1"/>'
+        for k in (10, 20, 25, 28)
+    )
+    text = (
+        "<annotations><meta><task><size>4</size><start_frame>10</start_frame><frame_filter>step=5</frame_filter>"
+        "<labels><label><name>dog</name></label></labels></task></meta>"
+        f'<track id="0" label="dog">{keys}</track></annotations>'
+    )
+    images = [f"frame_{k:06d}.PNG" if named else f"still{k}.png" for k in (10, 15, 20, 25)]
+    put(tmp_path, {"annotations.xml": text}, images)
+    dataset = open_dataset(tmp_path)
+    x = (10, 15, 20, 25)  # at 15 half way
+    assert rows(dataset) == {name: [("dog", k, 0, k + 10, 10, False)] for name, k in zip(images, x, strict=True)}
+    assert [str(note) for note in dataset.notes if note.level == "skipped"] == [
+        "skipped: objects or files that cannot be used (1; first: annotations.xml: boxes of 1 frame that the task does "
+        "not have, such as 28)"
+    ]
+
+
+@pytest.mark.parametrize("form", ["csv", "labelme", "huggingface", "cvat", "createml", "via"])
+def test_an_object_without_a_class_is_left_out(tmp_path, form):
+    """An empty cell, null: it makes no class called ""."""
+    labelled = [("dog", 10), ("", 20)]
+    if form == "csv":
+        lines = [f"a.jpg,{x},20,40,60,{name}" for name, x in labelled]
+        files = {"labels.csv": "\n".join(["filename,xmin,ymin,xmax,ymax,class", *lines])}
+    elif form == "labelme":
+        shapes = [{"label": n or None, "shape_type": "rectangle", "points": [[x, 20], [40, 60]]} for n, x in labelled]
+        files = {"a.json": {"shapes": shapes, "imagePath": "a.jpg", "imageHeight": 80, "imageWidth": 100}}
+    elif form == "huggingface":
+        objects = {"bbox": [[x, 20, 40 - x, 40] for _, x in labelled], "categories": [n or True for n, _ in labelled]}
+        files = {"metadata.jsonl": json.dumps({"file_name": "a.jpg", "objects": objects})}
+    elif form == "cvat":
+        boxes = "".join(f'<box label="{n}" xtl="{x}" ytl="20" xbr="40" ybr="60"/>' for n, x in labelled)
+        files = {
+            "a.xml": f'<annotations><meta/><image name="a.jpg" width="100" height="80">{boxes}</image></annotations>'
+        }
+    elif form == "createml":
+        notes = [{"label": n, "coordinates": {"x": (x + 40) / 2, "y": 40, "width": 40 - x, "height": 40}}
+                 for n, x in labelled]  # fmt: skip
+        files = {"_annotations.createml.json": [{"image": "a.jpg", "annotations": notes}]}
+    else:
+        regions = [
+            {"shape_attributes": {"name": "rect", "x": x, "y": 20, "width": 40 - x, "height": 40},
+             "region_attributes": {"type": n}}
+            for n, x in labelled
+        ]  # fmt: skip
+        files = {"via.json": {"a.jpg1": {"filename": "a.jpg", "size": 1, "regions": regions, "file_attributes": {}}}}
+    put(tmp_path, files, ["a.jpg"])
+    dataset = open_dataset(tmp_path)
+    assert (dataset.format, dataset.classes.names) == (form, ("dog",))
+    assert rows(dataset) == {"a.jpg": [("dog", 10, 20, 40, 60, False)]}
+    assert [note.count for note in dataset.notes if note.level == "skipped"] == [1]
+
+
 @pytest.mark.parametrize("form", ["cvat", "ndjson"])
 def test_an_image_without_a_split_is_in_no_other(tmp_path, form):
     """CVAT calls the subset of what nobody has sorted Default."""

@@ -131,10 +131,12 @@ def _read(file: _File, tree: Tree, options: ReadOptions) -> Dataset:
     images, index_of = _images(listed, file, tree, problems)
     del data, listed  # of COCO's size they are most of the memory that opening takes
     rows = _rows(annotations, index_of, label_of, options.inclusive, problems)
-    del annotations, index_of
+    del annotations
     records = assemble(images, rows, problems)
     aliases = {alias: image.id for image in images for alias in image.ids if alias != image.id}
-    return Dataset(records, classes, "coco", split, path, problems.notes(), aliases, options.inclusive)
+    used = set(records.table.ids.tolist())
+    absent = frozenset(index_of).difference(id for image in images if image.id in used for id in image.ids)
+    return Dataset(records, classes, "coco", split, path, problems.notes(), aliases, options.inclusive, absent)
 
 
 def _list(data: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
@@ -162,7 +164,8 @@ def _classes(
     # Roboflow puts the group of all classes in front as a class of its own, with no boxes.
     if len(rows) > 1 and all(row[2].get("supercategory") == rows[0][1] for row in rows[1:]):
         head = rows[0]
-        unused = all(category != head[0] for category in set(map(_plain, annotations.categories.tolist())))
+        own = {_key(head): 0, head[0]: 0}
+        unused = all(look_up(category, own, -1) for category in set(map(_plain, annotations.categories.tolist())))
         if head[2].get("supercategory") in ("none", None) and unused:
             told = f"the class {head[1]!r} (id {head[0]}) only groups the others and has no boxes: left out"
             problems.note(Kind(told))
@@ -170,7 +173,14 @@ def _classes(
     names = tuple(row[1] for row in rows)
     check_classes(names, path)
     ids = tuple(row[0] for row in rows)
-    return Classes(names, ids), {id: label for label, id in enumerate(ids)}
+    keys = {_key(row): label for label, row in enumerate(rows)}  # "01" stands there for annotations of "01"
+    return Classes(names, ids), {id: label for label, id in enumerate(ids)} | keys
+
+
+def _key(row: tuple[int, str, dict[str, Any]]) -> Id:
+    """The id of a category as the file has it."""
+    key = id_of(row[2]["id"])
+    return row[0] if key is None else key
 
 
 def _integer(value: Any, what: str) -> int:

@@ -7,6 +7,7 @@ ends with its last box.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -16,6 +17,7 @@ from xml.etree.ElementTree import Element
 
 from ...errors import DataError
 from ...system.readers import MB, read_xml
+from ...system.terminal import plural
 from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..probe import Probe
@@ -41,10 +43,8 @@ def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     parse = partial(_parse, tree, labels)
 
     def classes(reading: Reading) -> Classes | None:
-        for file in reading.files:
-            reading.pages(file)
-        seen = {str(o.name) for file in reading.files for page in reading.pages(file) for o in page.objects}
-        names = tuple(dict.fromkeys([*labels, *sorted(seen)]))
+        seen = sorted(map(str, reading.seen))  # which reads the labels too
+        names = tuple(dict.fromkeys([*labels, *seen]))
         return Classes(names, tuple(range(1, len(names) + 1))) if labels else None
 
     return Reading("cvat", tree, files, parse, options.strict, classes=classes, splits_inside=True).sources()
@@ -110,31 +110,49 @@ def _box(shape: Element) -> Box | None:
 
 def _frames(tree: Tree, root: Element, file: Path) -> list[Page]:
     """A page for each frame of a video."""
+    wanted = _numbers(root)
     objects: dict[int, list[Object]] = defaultdict(list)
     total = 0
+    foreign: set[int] = set()
     for number_of, track in enumerate(root.iter("track")):
         for frame, box, shape in _seen(track):
             total += 1
             if total > _MOST_FRAMES:
                 raise DataError(f"{file}: its tracks have more than {_MOST_FRAMES:,} boxes")
+            if wanted is not None and frame not in wanted:
+                if frame == number(shape.get("frame")):  # not one in between
+                    foreign.add(frame)
+                continue
             label = track.get("label", "")
             objects[frame].append(_object(shape, label, box, f"track {track.get('id', number_of)} in frame {frame}"))
-    count = number(root.findtext(".//task/size") or root.findtext(".//meta//size"))
-    start = number(root.findtext(".//task/start_frame") or "0")
-    first = int(start) if 0 <= start < 1e9 else 0
-    last = first + int(count) if 1 <= count < _MOST_FRAMES else max(objects, default=-1) + 1
-    frames = range(first, last) if 1 <= count < _MOST_FRAMES else sorted(objects)
+    frames = sorted(objects) if wanted is None else wanted
     given = root.find(".//original_size")
     frame_size = size(given.findtext("height"), given.findtext("width")) if given is not None else None
     names = [f"frame_{frame:06d}.PNG" for frame in frames]
     images = [None] * len(names)
     if len(tree.images) and not any(tree.images.locate(names, file, None)):  # frames under other names, in order
         by_order = tree.images.paths
-        images = [by_order[f] if f < len(by_order) else None for f in frames]  # type: ignore[misc]
-    return [
+        places = range(len(names)) if len(by_order) == len(names) else frames
+        images = [by_order[k] if k < len(by_order) else None for k in places]  # type: ignore[misc]
+    pages = [
         Page(name, frame_size, objects.get(frame, []), path=path)
         for frame, name, path in zip(frames, names, images, strict=True)
     ]
+    if foreign and pages:
+        told = f"boxes of {plural(len(foreign), 'frame')} that the task does not have, such as {min(foreign)}"
+        pages[0] = pages[0]._replace(problems=[told])
+    return pages
+
+
+def _numbers(root: Element) -> range | None:
+    """The numbers of the frames of a task: its size, from start_frame on, every so many as frame_filter says; None
+    where it does not tell."""
+    count = number(root.findtext(".//task/size") or root.findtext(".//meta//size"))
+    start = number(root.findtext(".//task/start_frame") or "0")
+    first = int(start) if 0 <= start < 1e9 else 0
+    every = re.search(r"step\s*=\s*(\d{1,9})", root.findtext(".//task/frame_filter") or "")
+    step = max(1, int(every[1])) if every else 1
+    return range(first, first + int(count) * step, step) if 1 <= count < _MOST_FRAMES else None
 
 
 def _seen(track: Element) -> Iterator[tuple[int, Box, Element]]:

@@ -48,7 +48,7 @@ def numbered(named: list[str]) -> Callable[[Reading], Classes | None]:
     """The classes of files that number them, from the names that are known; `named` may fill while they are read."""
 
     def classes(reading: Reading) -> Classes | None:
-        seen = {o.name for file in reading.files for page in reading.pages(file) for o in page.objects}
+        seen = reading.seen
         numbers = [k for k in seen if isinstance(k, int)]
         if not numbers and not named:
             return None

@@ -38,7 +38,7 @@ def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     parse = partial(_parse, named)
 
     def classes(reading: Reading) -> Classes | None:
-        seen = {o.name for file in reading.files for page in reading.pages(file) for o in page.objects}
+        seen = reading.seen
         ids = sorted(named) or range(1 + max((k for k in seen if isinstance(k, int)), default=-1))
         return Classes(tuple(named.get(k, f"class{k}") for k in ids), tuple(ids))
 

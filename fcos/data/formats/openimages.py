@@ -39,7 +39,7 @@ def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     described = _descriptions(tree)
 
     def classes(reading: Reading) -> Classes:
-        seen = {str(o.name) for file in reading.files for page in reading.pages(file) for o in page.objects}
+        seen = map(str, reading.seen)
         names = tuple(dict.fromkeys([*described.values(), *sorted(seen)]))
         return Classes(names, tuple(range(1, len(names) + 1)))
 

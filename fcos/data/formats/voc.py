@@ -75,8 +75,7 @@ def _classes(reading: Reading) -> Classes | None:
             lines = [line.partition(":")[0] for line in lines if not line.startswith(("#", "background:"))]
         names = tuple(line.strip() for line in lines if line.strip())
         return Classes(names, tuple(range(1, len(names) + 1)))
-    seen = {o.name for file in reading.files for page in reading.pages(file) for o in page.objects}
-    return Classes(VOC_NAMES, tuple(range(1, len(VOC_NAMES) + 1))) if seen <= set(VOC_NAMES) else None
+    return Classes(VOC_NAMES, tuple(range(1, len(VOC_NAMES) + 1))) if reading.seen <= set(VOC_NAMES) else None
 
 
 def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:

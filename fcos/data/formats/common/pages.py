@@ -98,14 +98,17 @@ class Reading:
     def _parsed(self, file: Path) -> list[Page]:
         return list(self.parse(file))
 
+    @property
+    def seen(self) -> set[str | int]:
+        """The classes of all objects that have one."""
+        return {o.name for file in self.files for page in self.pages(file) for o in page.objects} - {""}
+
     @cached_property
     def known(self) -> Classes:
         """The classes of all splits together."""
         chosen = self.classes(self) if self.classes is not None else None
         if chosen is None:
-            names = sorted(
-                {str(o.name) for file in self.files for page in self.pages(file) for o in page.objects} - {ANY}
-            )
+            names = sorted({str(name) for name in self.seen} - {ANY})
             if not names:
                 raise DataError(f"{self.root}: no {self.noun} holds an object, so there are no classes")
             chosen = Classes(tuple(names), tuple(range(1, len(names) + 1)))
@@ -202,6 +205,9 @@ class Draft:
         for number, (label, box, ignore, area, place) in enumerate(page.objects, 1):
             place = place or f"object {number}"
             labels = self.labels_of.get(label)
+            if label == "":
+                self.problems.skip(kinds.OBJECTS, f"{where}, {place} has no class")
+                continue
             if labels is None:
                 self.problems.skip(kinds.UNLISTED, f"{where}, {place}: {label!r}")
                 continue
