@@ -276,66 +276,90 @@ def make_plan(
     chosen: "model", "batch" and "size", and "tile", "cache" and the like if any, as they are settled. given: settings
     of the user, by their name; what they settle is not planned.
     """
+    course = _course(facts, pace, seconds, given.get("train.eval_every"))
+    if isinstance(course, TooShort):
+        return course
+    steps, epochs = course.steps, course.epochs
+    mixing, mixed = mixing_for(epochs, "tile" not in chosen and "data.mosaic" not in given)
+    settings = {**_settings(facts, pace, course, chosen), **mixing}
+    settings = {key: value for key, value in settings.items() if key not in given}
+    rows = [chosen[key] for key in _ROWS if key in chosen]
+    if "data.flip" in settings and "data.vertical_flip" in settings:
+        rows.append(flips_for(facts))
+    if mixed and f"data.{mixed.name}" in settings:
+        rows.append(mixed)
+    times = "never" if not facts.judged else "once, at the end" if course.looks == 1 else f"{course.looks} times"
     tail = ending(facts, pace)
-    every = given.get("train.eval_every", 0)  # epochs, where the user says so: each step pays its share of a look
-    every = every if isinstance(every, int) else 0
-    look = facts.judged * pace.image * pace.batch / (every * max(facts.images, 1)) if every else 0.0
-    steps = int((seconds - tail) / (pace.step + look))
+    rows += [
+        Choice(
+            "steps", f"{steps:,}", f"{epochs:.1f} epochs at {pace.step:.2f} s a step; fewer if the machine gets slower"
+        ),
+        Choice("judged", times, f"{plural(facts.judged, 'image')} to judge by; {tail:.0f} s are kept for the end"),
+    ]
+    return Plan(settings, tuple(rows), tail)
+
+
+_ROWS = ("model", "start", "boxes", "tile", "size", "batch", "cache", "rate", "probe")  # of a plan, in order
+
+
+class _Course(NamedTuple):
+    """How long a run is: its steps, as epochs too (the last batch of one is short), and how often it is judged: `looks`
+    times, after each `every` epochs."""
+
+    steps: int
+    epochs: float
+    every: int
+    looks: int
+
+
+def _course(facts: Facts, pace: Pace, seconds: float, asked: object) -> _Course | TooShort:
+    """What `seconds` allow. asked: the epochs between two evaluations, where the user says so; then each step pays its
+    share of them."""
+    every = asked if isinstance(asked, int) else 0
+    one = facts.judged * pace.image  # seconds of an evaluation
+    share = one * pace.batch / (every * max(facts.images, 1)) if every else 0.0
+    tail = ending(facts, pace)
+    steps = int((seconds - tail) / (pace.step + share))
     if steps < LEAST:
-        missing = math.ceil(LEAST * (pace.step + look) + tail - seconds) + 1
+        missing = math.ceil(LEAST * (pace.step + share) + tail - seconds) + 1
         return TooShort(
             f"there is time for {plural(max(steps, 0), 'step')} of training here, at {pace.step:.2f} s a step, and a "
             f"run needs {LEAST}",
             missing,
         )
-    epochs = steps * pace.batch / max(facts.images, 1)
+    images = steps * pace.batch / max(facts.images, 1)
+    per_epoch = max(math.ceil(facts.images / pace.batch), 1)
     if every:
-        looks = math.ceil(epochs / every)
-    else:
-        looks = evaluations(facts, pace, seconds, epochs)
-        steps -= math.ceil((looks - 1) * facts.judged * pace.image / pace.step)
-    rounds = steps / max(math.ceil(facts.images / pace.batch), 1)  # as training counts epochs: the last batch is short
-    if not every:
-        every = math.ceil(rounds / looks)
-        looks = math.ceil(rounds / every)
-    size, flips = pace.size, flips_for(facts)
-    mixing, mixed = mixing_for(rounds, "tile" not in chosen and "data.mosaic" not in given)
+        return _Course(steps, steps / per_epoch, every, math.ceil(images / every))
+    looks = evaluations(facts, pace, seconds, images)
+    steps -= math.ceil((looks - 1) * one / pace.step)
+    every = math.ceil(steps / per_epoch / looks)
+    return _Course(steps, steps / per_epoch, every, math.ceil(steps / per_epoch / every))
+
+
+def _settings(facts: Facts, pace: Pace, course: _Course, chosen: Mapping[str, Choice]) -> Settings:
+    """The settings of a run of this length with what is `chosen`."""
     settings: Settings = {
         "train.batch": pace.batch,
-        "train.iterations": steps,
-        "train.warmup": min(100, max(5, steps // 10)),
-        "train.ema": 0.998 if steps >= 1500 else round(max(0.9, 1 - 3 / steps), 4),
-        "train.eval_every": every if looks > 1 else 0,
+        "train.iterations": course.steps,
+        "train.warmup": min(100, max(5, course.steps // 10)),
+        "train.ema": 0.998 if course.steps >= 1500 else round(max(0.9, 1 - 3 / course.steps), 4),
+        "train.eval_every": course.every if course.looks > 1 else 0,
         "train.val_loss": False,
-        **sides(size),
-        **({"data.tile": int(chosen["tile"].value)} if "tile" in chosen else {}),
-        **({"data.cache": chosen["cache"].value} if "cache" in chosen else {}),
-        **({"train.lr": float(chosen["rate"].value)} if "rate" in chosen else {}),
-        **(BINS if "boxes" in chosen else {}),
-        **({"train.linear_probe": int(chosen["probe"].value)} if "probe" in chosen else {}),
-        "data.flip": 0.0 if facts.handed else 0.5,
-        "data.vertical_flip": 0.0 if facts.handed or facts.upright else 0.5,
-        **mixing,
+        **sides(pace.size),
     }
-    settings = {key: value for key, value in settings.items() if key not in given}
-    rows = [
-        chosen[key]
-        for key in ("model", "start", "boxes", "tile", "size", "batch", "cache", "rate", "probe")
-        if key in chosen
-    ]
-    if "data.flip" in settings and "data.vertical_flip" in settings:
-        rows.append(flips)
-    if mixed and f"data.{mixed.name}" in settings:
-        rows.append(mixed)
-    times = "once, at the end" if looks == 1 else f"{looks} times"
-    times = times if facts.judged else "never"
-    rows += [
-        Choice(
-            "steps", f"{steps:,}", f"{rounds:.1f} epochs at {pace.step:.2f} s a step; fewer if the machine gets slower"
-        ),
-        Choice("judged", times, f"{plural(facts.judged, 'image')} to judge by; {tail:.0f} s are kept for the end"),
-    ]
-    return Plan(settings, tuple(rows), tail)
+    for name, key, kind in (
+        ("tile", "data.tile", int),
+        ("cache", "data.cache", str),
+        ("rate", "train.lr", float),
+        ("probe", "train.linear_probe", int),
+    ):
+        if name in chosen:
+            settings[key] = kind(chosen[name].value)
+    settings |= BINS if "boxes" in chosen else {}
+    settings["data.flip"] = 0.0 if facts.handed else 0.5
+    settings["data.vertical_flip"] = 0.0 if facts.handed or facts.upright else 0.5
+    return settings
 
 
 def shown(settings: Mapping[str, Any]) -> str:
