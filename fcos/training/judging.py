@@ -24,7 +24,7 @@ from ..system.stop import StopNow
 from ..types import Classes, Detections
 from .distributed import gather, together
 from .output.images import RunImages
-from .run import Around
+from .run import RunContext
 from .validation import Pass, divided, eval_batch, in_order, loss_sums, share, threshold_of
 
 
@@ -51,9 +51,9 @@ class Judge:
     """
 
     def __init__(
-        self, config: Config, data: Dataset | None, classes: Classes, around: Around, images: RunImages
+        self, config: Config, data: Dataset | None, classes: Classes, context: RunContext, images: RunImages
     ) -> None:
-        self.config, self.data, self.classes, self.around, self.images = config, data, classes, around, images
+        self.config, self.data, self.classes, self.context, self.images = config, data, classes, context, images
         self.best = -math.inf
         self.stale = 0
         self.at = 0
@@ -100,24 +100,24 @@ class Judge:
 
         A signal cuts it short; the resumed run then begins with it.
         """
-        around = self.around
-        with around.console.pause():
-            shares = gather(together(lambda: self._look(network), around.world), around.world)
+        context = self.context
+        with context.console.pause():
+            shares = gather(together(lambda: self._look(network), context.world), context.world)
             seen = [s for s in shares if s is not None]
-            if len(seen) == around.world:
-                together(lambda: self._count(seen, step, epoch, keep) if around.first else None, around.world)
-        self.stale, self.at, self.start_due = around.fabric.broadcast((self.stale, self.at, self.start_due))
+            if len(seen) == context.world:
+                together(lambda: self._count(seen, step, epoch, keep) if context.first else None, context.world)
+        self.stale, self.at, self.start_due = context.fabric.broadcast((self.stale, self.at, self.start_due))
 
     def _look(self, network: FCOS) -> Share | None:
         """This process's share of the validation split; None when a signal cut it short."""
         assert self.data is not None
-        around, batch = self.around, eval_batch(self.config, self.around.world)
+        context, batch = self.context, eval_batch(self.config, self.context.world)
         lines: list[str] = []
         try:
-            with around.signals.interruptible():
-                detector = Detector(network, self.config, self.classes, Placement(around.fabric.device))
-                part = self.data.subset(share(len(self.data), batch, around.rank, around.world))
-                progress = Progress(lines.append, around.console.quiet)
+            with context.signals.interruptible():
+                detector = Detector(network, self.config, self.classes, Placement(context.fabric.device))
+                part = self.data.subset(share(len(self.data), batch, context.rank, context.world))
+                progress = Progress(lines.append, context.console.quiet)
                 detections = predict_dataset(
                     self._looking(detector), part, batch, allow_missing=True, progress=progress
                 )
@@ -131,8 +131,8 @@ class Judge:
         return compose([detector], Looks(OWN))
 
     def _losses(self, network: FCOS, data: Dataset, batch: int) -> list[float]:
-        around = self.around
-        over = Pass(around.fabric.device, batch, around.fabric.autocast, around.rank, around.world)
+        context = self.context
+        over = Pass(context.fabric.device, batch, context.fabric.autocast, context.rank, context.world)
         data = tiled(as_learned(data, self.config.data), self.config.data.tile)
         return loss_sums(network, data, self.config, self.classes, over)
 
@@ -140,10 +140,10 @@ class Judge:
         """The numbers of an evaluation from what all processes found."""
         assert self.data is not None
         for line in dict.fromkeys(line for s in shares for line in s.lines):
-            self.around.console.note(f"fcos: {line}")
-        detections = in_order([s.detections for s in shares], eval_batch(self.config, self.around.world))
+            self.context.console.note(f"fcos: {line}")
+        detections = in_order([s.detections for s in shares], eval_batch(self.config, self.context.world))
         try:
-            with self.around.signals.interruptible():
+            with self.context.signals.interruptible():
                 metrics = evaluate(detections, self.data)
         except StopNow:
             return
@@ -151,7 +151,7 @@ class Judge:
         if self.config.train.val_loss:
             sums = torch.tensor([s.losses for s in shares], dtype=torch.float64).sum(dim=0)
             loss = float(divided(sums, self.config).total())
-        self.around.folder.record(
+        self.context.folder.record(
             {"step": step, "epoch": epoch, "val_loss": loss, "AP": metrics.ap, "AP50": metrics.ap50,
              "AP75": metrics.ap75}
         )  # fmt: skip
@@ -162,23 +162,23 @@ class Judge:
             self.best, self.stale, self.seen_best = metrics.ap, 0, (detections, metrics)
             keep()
         self.images.judged(detections, metrics)
-        self.around.console.judged(epoch, metrics, best=self.stale == 0)
+        self.context.console.judged(epoch, metrics, best=self.stale == 0)
 
     def best_again(self) -> tuple[list[Detections], Metrics | None]:
         """Detections and metrics of the best weights; detected again if they were found before a resume."""
         if self.seen_best is not None:
             return self.seen_best
-        around, file = self.around, self.around.folder.path / "best.safetensors"
+        context, file = self.context, self.context.folder.path / "best.safetensors"
         if self.data is None or not file.is_file():
             return [], None
-        batch = eval_batch(self.config, around.world)
+        batch = eval_batch(self.config, context.world)
         try:
-            detector = load(file, runtime="torch", device=str(around.fabric.device))
-            progress = Progress(quiet=around.console.quiet)
+            detector = load(file, runtime="torch", device=str(context.fabric.device))
+            progress = Progress(quiet=context.console.quiet)
             detections = predict_dataset(
                 self._looking(detector), self.data, batch, allow_missing=True, progress=progress
             )
         except FcosError as error:
-            around.console.note(f"the best weights cannot be judged again: {error}")
+            context.console.note(f"the best weights cannot be judged again: {error}")
             return [], None
         return detections, evaluate(detections, self.data)

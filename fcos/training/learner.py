@@ -27,7 +27,7 @@ from .optimizer import Average, learning_rate, set_learning_rate
 from .output.checkpoint import StepRecord
 from .output.folder import RunFolder
 from .output.images import draw_batch
-from .run import Around
+from .run import RunContext
 from .step import Learned, backward_parts
 
 
@@ -43,7 +43,7 @@ class Learner:
     world: int
     first: bool
     folder: RunFolder
-    around: Around
+    context: RunContext
     network: FCOS
     model: Any  # the network as its processes share it
     optimizer: Any
@@ -123,7 +123,7 @@ class Learner:
             "classes": list(self.classes.names),
             "files": [str(images[i].path) for b in batches for i in b.ids],
         }
-        stop(self.network, StepRecord(batches, learned.norm, learned.losses, self.seed()), facts, self.around)
+        stop(self.network, StepRecord(batches, learned.norm, learned.losses, self.seed()), facts, self.context)
 
     def points(self, batch: Batch) -> Points:
         key = (batch.images.shape[-2], batch.images.shape[-1])

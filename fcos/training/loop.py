@@ -58,7 +58,7 @@ from .output.images import RunImages
 from .output.saving import Saver, copied
 from .output.summary import Steps, summary
 from .probing import probe
-from .run import Around, Result, RunOptions
+from .run import Result, RunContext, RunOptions
 from .setup import be_deterministic, initialise, known_classes, make_fabric, make_ready
 
 _RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
@@ -90,7 +90,7 @@ class Trainer(Learner):
         if options.resume:
             self.away.known()
         self.folder = RunFolder(Path(self.fabric.broadcast(str(options.out))), write=self.first)
-        self.around = Around(self.fabric, self.rank, self.world, self.console, self.signals, self.folder)
+        self.context = RunContext(self.fabric, self.rank, self.world, self.console, self.signals, self.folder)
         self.images = RunImages(self.folder, config, self.data)
         self.began = time.perf_counter()
         try:
@@ -121,7 +121,7 @@ class Trainer(Learner):
         self.total = self.sampler.total_steps  # fewer where the time is short; the order and the sizes of images stay
         self.deadline = self.options.deadline
         self.step = 0
-        self.judging = Judge(self.config, self.data.get("val"), self.classes, self.around, self.images)
+        self.judging = Judge(self.config, self.data.get("val"), self.classes, self.context, self.images)
         self.judging.start_due = start_due
         self.saved_at: tuple[int, int, bool] | None = None  # what `_now` was at the newest checkpoint
         self.saved_when = time.perf_counter()
@@ -160,7 +160,7 @@ class Trainer(Learner):
                 self.console.note(line)
             known = known_classes(config, self.classes, init)
             start_due = "val" in self.data and bool(known)
-            probe(self.network, self.data["train"], config, known, self.around)
+            probe(self.network, self.data["train"], config, known, self.context)
         self.average = make_ready(self.network, config, self.fabric.device)
         if not config.train.batch:  # before norms are synchronised: a process would wait there for one that ran out
             self.config = self.with_batch(config)
@@ -479,4 +479,4 @@ class Trainer(Learner):
 
     def summary(self) -> list[tuple[str, str]]:
         steps = Steps(self.total, self.sampler.steps_per_epoch)
-        return summary(self.config, self.network, self.data, steps, self.around)
+        return summary(self.config, self.network, self.data, steps, self.context)

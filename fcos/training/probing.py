@@ -26,7 +26,7 @@ from ..points import make_points
 from ..system.terminal import plural
 from ..types import NEGATIVE, Batch
 from .distributed import together
-from .run import Around
+from .run import RunContext
 from .step import in_layout_of
 
 _POSITIVES = _NEGATIVES = 80  # locations of an image that are looked at, at most
@@ -43,20 +43,20 @@ class Rows(NamedTuple):
     weight: Tensor
 
 
-def probe(network: FCOS, data: Dataset, config: Config, known: Sequence[str], around: Around) -> None:
+def probe(network: FCOS, data: Dataset, config: Config, known: Sequence[str], context: RunContext) -> None:
     """`fit_classes` by the first process of a run, for all, on its device; told before, as it takes seconds. `known`:
     the classes whose rows are not new."""
     new = len(data.classes) - len(known)
     if not config.train.linear_probe or not new:
         return
     images = plural(min(config.train.linear_probe, len(data)), "image")
-    around.console.note(
+    context.console.note(
         f"linear probe: the layer of {plural(new, 'new class')} is fitted to {images} before the first step"
     )
-    network.to(around.fabric.device)
-    together(lambda: fit_classes(network, data, config, known) if around.first else 0, around.world)
+    network.to(context.fabric.device)
+    together(lambda: fit_classes(network, data, config, known) if context.first else 0, context.world)
     layer = network.head.class_logits
-    layer.load_state_dict(around.fabric.broadcast({k: v.cpu() for k, v in layer.state_dict().items()}))
+    layer.load_state_dict(context.fabric.broadcast({k: v.cpu() for k, v in layer.state_dict().items()}))
 
 
 def fit_classes(network: FCOS, data: Dataset, config: Config, known: Sequence[str]) -> int:

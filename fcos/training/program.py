@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,15 +132,15 @@ def train(
     if epochs is not None:  # in front: a number of steps among the settings counts, one of a file or of a plan does not
         settings = [{"train.epochs": epochs, "train.iterations": 0}, *_changes(settings)]
     url = remote.url_of(out) if out is not None and remote.is_remote(out) else None
-    if not resume and started_again() and out is not None and is_there(Path(out) / "config.yaml"):
-        resume, model, init, config, dialect, holdout, minutes = True, None, None, None, None, None, None
     budget = minutes if minutes is None or isinstance(minutes, Budget) else Budget(minutes, began)
-    if budget is not None:
-        here, machines = launched(devices, nodes)
-        check(budget.minutes, given_settings(settings, config), here * machines)
     asked = _Asked(
         data, val, split, holdout, strict, quiet, model, settings, config, dialect, init, device, budget
     )  # fmt: skip
+    if not resume and started_again() and out is not None and is_there(Path(out) / "config.yaml"):
+        asked, resume = asked.of_the_run(), True
+    if asked.budget is not None:
+        here, machines = launched(devices, nodes)
+        check(asked.budget.minutes, given_settings(settings, config), here * machines)
     ready = _resumed(asked, out, url) if resume else _begun(asked, out, url)
 
     def equal(plan: Plan, steps: int) -> str:
@@ -188,6 +188,10 @@ class _Asked:
     init: str | Path | None
     device: str
     budget: Budget | None
+
+    def of_the_run(self) -> _Asked:
+        """The same for a run that has begun, whose folder says what it was asked for then."""
+        return replace(self, model=None, holdout=None, config=None, dialect=None, init=None, budget=None)
 
     def check_resume(self, model: str, split: str | None) -> None:
         """FcosError for what a run with this model and split has settled otherwise."""

@@ -54,7 +54,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class Around:
+class RunContext:
     """What every part of a run uses: the processes it is (`fabric`, process `rank` of `world`), how it speaks, the
     signals that may stop it, and its folder."""
 

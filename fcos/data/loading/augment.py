@@ -34,7 +34,7 @@ class Sample(NamedTuple):
 
 class Frame(NamedTuple):
     """What an image is put into: (height, width) in pixels, the colour of what it does not cover, and how it is
-    resized (see `image.resize`)."""
+    resized (see `data.images.reading.resize`)."""
 
     size: Size
     fill: Color

@@ -63,6 +63,7 @@ class Sampler:
         self._orders: dict[int, np.ndarray] = {}
 
     def plan(self, step: int) -> Step:
+        """What step `step` (0 is the first) sees over all processes: records, sizes, and whether mosaics are over."""
         epoch, index = divmod(step, self.steps_per_epoch)
         batch = self.train.batch
         records = self._order(epoch)[index * batch : (index + 1) * batch]

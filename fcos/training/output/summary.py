@@ -13,7 +13,7 @@ from ...data.dataset import Dataset
 from ...data.tiles import empty_share
 from ...system.machine import has_bf16, training_dtype
 from ...system.terminal import plural
-from ..run import Around
+from ..run import RunContext
 
 _CLASSES = 10  # lines of a split; labels.png and `fcos data info` have all
 
@@ -26,16 +26,16 @@ class Steps(NamedTuple):
 
 
 def summary(
-    config: Config, network: nn.Module, data: Mapping[str, Dataset], steps: Steps, around: Around
+    config: Config, network: nn.Module, data: Mapping[str, Dataset], steps: Steps, context: RunContext
 ) -> list[tuple[str, str]]:
     """(word, what it is) of the model, the data, sizes, steps and place of a run."""
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     first, sizes = config.data.sides(0.0), config.data.sides()
     early = f" ({_range(first)} in the first {config.data.first_share:.0%})" if first != sizes else ""
-    device = around.fabric.device
+    device = context.fabric.device
     emulated = config.train.precision == "bf16" and not has_bf16(device)
     slow = [("slow", "train.precision=bf16 is emulated on this CPU: fp32 is far faster")] if emulated else []
-    where = f"{around.world} x {device.type}" if around.world > 1 else str(device)
+    where = f"{context.world} x {device.type}" if context.world > 1 else str(device)
     dtype = training_dtype(config.train.precision, device)
     epochs = f"{steps.total / steps.per_epoch:.3g}"
     return [
@@ -51,7 +51,7 @@ def summary(
             f"{config.train.optimizer} lr {config.train.lr:g}, on {where} in {dtype}",
         ),
         *slow,
-        ("folder", str(around.folder.path)),
+        ("folder", str(context.folder.path)),
     ]
 
 
