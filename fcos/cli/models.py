@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import DataError, first_line
+from ..system.stderr import say
 from ..system.terminal import plural
 from . import complete
 from .common import Split, open_to_judge, refuse
 
 if TYPE_CHECKING:
+    from ..data.dataset import Dataset
     from ..zoo.models import Entry
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -182,6 +185,7 @@ def pack(
 
 @app.command("card")
 def write_card(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Name, run folder or file.")],
     out: Annotated[Path, typer.Argument(help="Markdown file to write; its images go beside it.")],
     metrics: Metrics = None,
@@ -190,11 +194,20 @@ def write_card(
         Path | None, typer.Option("--facts", help="YAML: summary, data, data_licence, licence, targets, beside, notes.")
     ] = None,
     images: Annotated[
-        str | None,
-        typer.Option("--images", help="Data set whose images to draw. Default: the photographs of the package."),
+        Path | None,
+        typer.Option(
+            "--images",
+            help="Data set whose images to draw. Default: those that a run was judged by, else the package's.",
+        ),
     ] = None,
+    split: Split = None,
 ) -> None:
-    """Write the model card: recipe, numbers, weaknesses, images."""
+    """Write the model card: recipe, numbers, weaknesses, images.
+
+    Of a run folder the card has the recipe, the numbers and the images that
+    the run was judged by.
+    """
+    from ..data.runs import run_of
     from ..show.sheets import draw_sheets
     from ..system import remote
     from ..system.files import check_suffix, write_whole
@@ -206,13 +219,61 @@ def write_card(
     told = card.read_facts(facts) if facts is not None else None
     measured = card.read_metrics(metrics) if metrics is not None else None
     path = find_weights(model)
-    drawn = draw_sheets(path, images or card.photographs(), out)
-    # as it is loaded; a run folder by its name, whatever the way to it
+    own = run_of(path)
+    if images is None and own is None:
+        refuse(context, "a card without --images", "split")
+    dataset = open_to_judge(images, split) if images is not None else None
+    if dataset is None and own is not None:
+        dataset = _judged_by(own, split)
+    if measured is None and own is not None:
+        measured = _measured(path, own, dataset if images is None and split is None else None)
+    drawn = draw_sheets(path, dataset or open_to_judge(card.photographs(), None), out)
+    # as it is loaded; a path as it was given, but for the folders above this one
     known = model in known_models() or remote.is_remote(model)
-    name = model if known else Path(os.path.abspath(Path(model).expanduser())).name
-    text = card.card(name, path, card.Evidence(measured, run, told, drawn))
-    write_whole(out, text)
+    title = model if known else Path(os.path.abspath(Path(model).expanduser())).name
+    name = model if known else _from_here(model)
+    write_whole(out, card.card(name, path, card.Evidence(measured, run or own, told, drawn, title)))
     typer.echo(f"{out}{''.join(f', {file}' for file, _ in drawn)}")
+
+
+def _from_here(model: str) -> str:
+    """The path of a model as a card shows it: as given, without folders that are on this machine alone."""
+    path = Path(model).expanduser()
+    if not path.is_absolute():
+        return model
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+
+
+def _judged_by(run: Path, split: str | None) -> Dataset | None:
+    """The images that a run was judged by, or that split of its data; None, with a line that says why, where they
+    cannot be had and no split was asked for."""
+    from ..data.runs import judged_by
+
+    try:
+        return judged_by(run, split)
+    except DataError as error:
+        if split is not None:
+            raise
+        say(f"note: the card shows the package's photographs: {first_line(error)}")
+        return None
+
+
+def _measured(path: Path, run: Path, dataset: Dataset | None) -> dict[str, Any] | None:
+    """What metrics.json of a run says of its weights; None where it is not there, or of other weights."""
+    from ..data.runs import stored_sources
+    from ..network import weights
+    from ..zoo import card
+
+    file = run / "metrics.json"
+    if not file.is_file():
+        return None
+    try:
+        told = stored_sources(run)
+    except DataError:
+        told = {}
+    data = told.get("val") or told.get("data") or told.get("root") or "its data"
+    measured = card.read_metrics(file, {"data": data, "split": dataset.split if dataset is not None else "val"})
+    return measured if weights.header(path)[2].get("AP") == measured["AP"] else None
 
 
 @app.command("push")

@@ -66,7 +66,11 @@ def open_dataset(
 def _chosen(path: str | Path | DataSource, sources: Sources, split: str | None) -> Dataset:
     if split is None:
         if len(sources) > 1:
-            raise DataError(f"{path} has the splits {', '.join(sources)}; choose one")
+            first = next(iter(sources))
+            raise DataError(
+                f"{path} has the splits {', '.join(sources)}; choose one with --split {first} (in Python: "
+                f"split={first!r})"
+            )
         return next(iter(sources.values()))()
     name = canonical_split(split)
     there = name if name in sources else split if split in sources else None

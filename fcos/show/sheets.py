@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ..data.classes import match_classes
+from ..data.dataset import Dataset
 from ..data.images.reading import read_image
-from ..data.open import open_dataset
-from ..data.records import Record
+from ..data.records import Record, evenly
 from ..evaluation.metrics import match_image
 from ..inference.detector import Detector
 from ..inference.load import load
@@ -18,15 +18,15 @@ from ..types import Classes, Detections
 from .draw import Marks, draw_boxes, sheet
 from .judged import save_image
 
-SCORE = 0.5  # of the images
 _ON_A_SHEET = 4
+_LOOKED_AT = 200  # images at most
 IOU = 0.5
 GREEN, RED, ORANGE = (60, 170, 75), (225, 50, 50), (245, 150, 30)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One image drawn: hits, misses (objects not found) and false alarms at SCORE, for sorting and captions."""
+    """One image drawn: hits, misses (objects not found) and false alarms, for sorting and captions."""
 
     name: str
     pixels: np.ndarray
@@ -43,7 +43,7 @@ class Shown:
         return f"{self.name}: {', '.join([f'{self.hits} found', *wrong])}"
 
 
-def show(detector: Detector, record: Record, classes: Classes, score: float = SCORE) -> Shown:
+def show(detector: Detector, record: Record, classes: Classes, score: float) -> Shown:
     """Detections of one annotated image: green where they meet an object (IoU >= 0.5, same class), red where not;
     missed objects orange. Boxes to ignore excuse what lies on them."""
     pixels = read_image(str(record.path))
@@ -74,12 +74,14 @@ def match(detections: Detections, record: Record, mapping: np.ndarray) -> tuple[
     return hit, used
 
 
-def draw_sheets(model: str | Path, data: str | Path, out: Path, score: float = SCORE) -> list[tuple[str, str]]:
+def draw_sheets(model: str | Path, dataset: Dataset, out: Path) -> list[tuple[str, str]]:
     """Write OUT-good.jpg and OUT-bad.jpg, up to four images of an annotated data set each; (file name, caption)
-    of those there are. Bad images are those with most misses and false alarms."""
-    dataset = open_dataset(data)
+    of those there are. Bad images are those with most misses and false alarms among detections that the model shows.
+    Of many images some are looked at, spread over the data set."""
     detector = load(model, runtime="own", device="cpu")
-    shown = [show(detector, r, dataset.classes, score) for r in dataset.records if r.path is not None]
+    score = detector.shown
+    records = [r for r in dataset.records if r.path is not None]
+    shown = [show(detector, records[i], dataset.classes, score) for i in evenly(len(records), _LOOKED_AT)]
     good = sorted((s for s in shown if s.good and s.hits), key=lambda s: -s.hits)[:_ON_A_SHEET]
     bad = sorted((s for s in shown if not s.good), key=lambda s: -(s.misses + s.alarms))[:_ON_A_SHEET]
     written = []

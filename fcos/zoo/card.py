@@ -95,9 +95,12 @@ class _Measured(Part):
     per_class: list[_OfClass]
 
 
-def read_metrics(path: str | Path) -> dict[str, Any]:
-    """The object that `fcos eval --json` printed."""
+def read_metrics(path: str | Path, told: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The object that `fcos eval --json` printed. `told`: the data and split of a file that does not say them,
+    metrics.json of a run."""
     metrics: dict[str, Any] = read_json(path, TEXT_LIMIT)
+    if told is not None and isinstance(metrics, dict):
+        metrics = {**told, **metrics}
     try:
         _Measured.model_validate(metrics)
     except ValidationError as error:
@@ -154,16 +157,19 @@ def _last_name(word: str) -> str:
 @dataclass(frozen=True)
 class Evidence:
     """Where a card's statements come from: the result of `fcos eval --json` (None: the numbers that the weights file
-    itself keeps), the run folder, a person's facts, and images as (address, caption)."""
+    itself keeps), the run folder, a person's facts, and images as (address, caption). `title`: the heading, where the
+    name of the model is a path."""
 
     metrics: Mapping[str, Any] | None = None
     run: Path | None = None
     facts: Facts | None = None
     images: Sequence[tuple[str, str]] = ()
+    title: str = ""
 
 
 def card(name: str, path: str | Path, evidence: Evidence | None = None, *, front: bool = False) -> str:
-    """The card of the weights file `path` as Markdown; `front` puts the Hub's metadata in front."""
+    """The card of the weights file `path`, which --model takes by `name`, as Markdown; `front` puts the Hub's metadata
+    in front."""
     evidence = evidence or Evidence()
     metrics, run, facts = evidence.metrics, evidence.run, evidence.facts or Facts()
     path = Path(path)
@@ -176,7 +182,7 @@ def card(name: str, path: str | Path, evidence: Evidence | None = None, *, front
         lines += ["---", "library_name: fcos", "pipeline_tag: object-detection"]
         lines += [f"license: {licence.lower()}"] if licence else []
         lines += ["tags: [fcos, object-detection, anchor-free]", "---", ""]
-    lines += [f"# {name}", ""]
+    lines += [f"# {evidence.title or name}", ""]
     lines += [facts.summary.strip() or f"FCOS (arXiv 1904.01355) with the backbone {config.model.backbone}.", ""]
     rows = [
         ("backbone", config.model.backbone),
@@ -188,7 +194,7 @@ def card(name: str, path: str | Path, evidence: Evidence | None = None, *, front
         ("licence of the weights", licence),
     ]
     lines += ["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows if v), ""]
-    lines += ["```", f"fcos predict photo.jpg --model {name}", "```", ""]
+    lines += ["```", f"fcos predict photo.jpg --model {shlex.quote(name)}", "```", ""]
     lines += _section("Data", [facts.data.strip(), facts.data_licence and f"Licence: {facts.data_licence.strip()}"])
     lines += _recipe(made, facts)
     lines += _numbers(numbers, facts, metrics)

@@ -1,12 +1,13 @@
 """The model card says what the files say, and its images show what is right and what is not."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny_config
+from tiny import fcos, learn, make_shapes, tiny_config
 
 from fcos.cli import main
 from fcos.data.records import Record
@@ -90,6 +91,60 @@ def test_card_of_everything(model, tmp_path):
     assert "](discs-bad.jpg)" in text
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run judged by its val split, beside the data set that it learned from."""
+    folder = tmp_path_factory.mktemp("ran")
+    make_shapes(folder / "shapes", {"train": 10, "val": 5})
+    tiny = tiny_config(decode={"shown": 0.125})
+    return learn(tiny, folder / "shapes", folder / "runs" / "mine").folder
+
+
+def test_the_card_of_a_run_folder_is_of_what_lies_there(run, capsys, monkeypatch):
+    monkeypatch.chdir(run.parent.parent)
+    assert fcos(capsys, "models", "card", "runs/mine", "card.md")[0] == 0
+    text = (run.parent.parent / "card.md").read_text()
+    assert text.startswith("# mine\n")
+    assert "fcos predict photo.jpg --model runs/mine\n" in text  # which runs as it stands
+    assert "| machine |" in text  # the recipe
+    numbers = json.loads((run / "metrics.json").read_text())
+    assert "Measured with `fcos eval` on shapes val, 5 images." in text
+    assert f"| AP50 | {numbers['AP50']:.3f} |" in text
+    assert "| disc |" in text
+    assert "image" in text.partition("## Detections")[2]  # "image 0 ü", not the package's coffee
+    assert "score >= 0.125" in text
+    assert fcos(capsys, "models", "card", str(run), "again.md")[0] == 0
+    assert (run.parent.parent / "again.md").read_text().replace("again-", "card-") == text
+
+
+def test_numbers_of_other_weights_are_not_those_of_the_card(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "mine")
+    numbers = json.loads((run / "metrics.json").read_text())
+    (tmp_path / "mine" / "metrics.json").write_text(json.dumps({**numbers, "AP": 0.99}))
+    assert fcos(capsys, "models", "card", "mine", "card.md")[0] == 0
+    assert "0.990" not in (tmp_path / "card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "judged", "rc"), [((), "val", 0), (("--split", "train"), "train", 0), (("--split", "x"), "", 2)]
+)
+def test_the_images_of_a_card_are_of_one_split(options, judged, rc, run, model, tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sheets, "draw_sheets", lambda _, dataset, __: asked.append(dataset.split) or [])
+    card_of = ("models", "card", str(model), str(tmp_path / "card.md"))
+    assert fcos(capsys, *card_of, "--images", str(run.parent.parent / "shapes"), *options)[0] == rc
+    assert asked == [judged] * (rc == 0)
+
+
+def test_a_split_without_images_is_refused(model, tmp_path, capsys):
+    file = tmp_path / "alone.safetensors"
+    file.write_bytes((model / "last.safetensors").read_bytes())
+    code, _, told = fcos(capsys, "models", "card", str(file), str(tmp_path / "card.md"), "--split", "val")
+    assert code == 2
+    assert "takes no --split" in told
+
+
 def test_card_without_files_is_short_and_has_no_empty_parts(model):
     text = card.card("mine", model / "last.safetensors")
     assert "## Recipe" in text  # the step is in the file
@@ -156,10 +211,10 @@ def test_a_image_is_coloured_by_what_is_right(tmp_path):
         classes = Classes(("b", "a"))
 
         def __call__(self, _, score):
-            assert score == sheets.SCORE
+            assert score == 0.4
             return found((0, 0, 40, 40, 1), (10, 60, 30, 90, 1))
 
-    shown = sheets.show(Fake(), record(tmp_path / "p.png"), Classes(("a", "b")))
+    shown = sheets.show(Fake(), record(tmp_path / "p.png"), Classes(("a", "b")), 0.4)
     assert (shown.hits, shown.misses, shown.alarms, shown.good) == (1, 1, 1, False)
     assert shown.text() == "p: 1 found, 1 missed, 1 false"
     for y, x, color in ((39, 20, sheets.GREEN), (89, 20, sheets.RED), (89, 70, sheets.ORANGE)):
