@@ -158,6 +158,9 @@ class Check:
         if self.findings:
             shown = [(self._percent(f), TITLES[f.suspect.kind], f.file, f.words) for f in self.findings[:first]]
             lines += ["", table(("wrong, %", "kind", "image", "why"), shown, left=4)]
+        if (rest := len(self.findings) - first) > 0:
+            all_of_them = f"--out review.html --limit {len(self.findings)} or --json"
+            lines += ["", f"{rest:,} more {'is' if rest == 1 else 'are'} not shown here: see them with {all_of_them}"]
         if self.seen < _BLIND:
             lines.insert(
                 1,
@@ -189,7 +192,7 @@ def in_words(suspect: Suspect, dataset: Dataset, labels: np.ndarray, boxes: np.n
         return f"The model sees {seen} here (score {s.seen:.2f}), and no annotation explains it.", f"Add a {seen} box"
     mine = names[int(labels[s.row])]
     if s.kind == CLASS:
-        weak = "nothing of" if s.own < 0.05 else "less of"
+        weak = "nothing of" if s.own < 0.05 else "less of" if round(s.own, 2) < round(s.seen, 2) else "also"
         return (
             f"Annotated as {mine}. The model sees {seen} in this place ({s.seen:.2f}) and {weak} {mine} ({s.own:.2f}).",
             f"Call it {seen}",

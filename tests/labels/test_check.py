@@ -21,8 +21,10 @@ from fcos.export.browser import Browser, find_chromium
 from fcos.inference.detector import Detector
 from fcos.labels.checking import check
 from fcos.labels.evidence import overlaps
-from fcos.labels.inject import MISSING, spoil
+from fcos.labels.inject import CLASS, MISSING, spoil
 from fcos.labels.page import write_page
+from fcos.labels.report import in_words
+from fcos.labels.suspicion import Suspect
 from fcos.points import make_points
 from fcos.types import Classes, Predictions
 
@@ -95,6 +97,29 @@ def test_known_mistakes_come_first(world, result):
     assert chances == sorted(chances, reverse=True)
     rows = [(f.image, f.suspect.row) for f in result.findings if f.suspect.row >= 0]
     assert len(rows) == len(set(rows))
+
+
+@pytest.mark.parametrize(
+    ("seen", "own", "words"),
+    [
+        (0.8, 0.02, "sees square in this place (0.80) and nothing of disc (0.02)."),
+        (0.8, 0.3, "sees square in this place (0.80) and less of disc (0.30)."),
+        (0.20, 0.21, "sees square in this place (0.20) and also disc (0.21)."),
+        (0.204, 0.201, "sees square in this place (0.20) and also disc (0.20)."),
+    ],
+)
+def test_the_words_fit_the_numbers(seen, own, words, world):
+    _, truth, _, _ = world
+    suspect = Suspect(CLASS, 0.5, 0, -1, box=(0, 0, 9, 9), label=1, seen=seen, own=own, overlap=1.0)
+    assert in_words(suspect, truth, np.array([0]), np.zeros((1, 4)))[0].endswith(words)
+
+
+def test_the_text_says_how_many_more_there_are(result):
+    count = len(result.findings)
+    line = f"{count - 3:,} more are not shown here: see them with --out review.html --limit {count} or --json"
+    assert line in result.text(first=3).splitlines()
+    assert "1 more is not shown here" in result.text(first=count - 1)
+    assert "not shown" not in result.text(first=count)
 
 
 def test_a_clean_set_is_not_accused(world):
