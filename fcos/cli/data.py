@@ -60,7 +60,7 @@ def _facts(dataset: Dataset) -> dict[str, object]:
         "boxes": sum(len(r.boxes) for r in dataset.records),
         "ignored": sum(int(r.ignore.sum()) for r in dataset.records),
         "classes": [{"name": name, "id": id, "boxes": count} for name, id, count in rows],
-        "notes": [asdict(note) for note in dataset.notes],
+        "notes": [asdict(note) | {"kind": note.kind.many, "do": note.kind.do} for note in dataset.notes],
     }
 
 
@@ -197,10 +197,12 @@ def _renamed(
 
 
 def _write(splits: dict[str, Dataset], destination: Path, to: str, link: bool) -> None:
+    from ..data.registry import format_named
     from ..data.write import convert as write
     from ..errors import FcosError
     from ..system.terminal import plural
 
+    to = format_named(to).name
     if link and to in ("parquet", "webdataset"):
         raise FcosError(f"--link: {to} holds the images themselves; leave it out")
     lost = write(splits, destination, to, link=link)
@@ -266,7 +268,7 @@ def show(
     ] = "fcos-lite0",
     seed: Annotated[int, typer.Option(min=0, help="Another number shows other images.")] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Image file to write. Default: SPLIT.jpg in this folder.")
+        Path | None, typer.Option("--out", "-o", help="Image file to write. Default: SPLIT-sheet.jpg in this folder.")
     ] = None,
     format: Format = None,
     images_in: ImagesIn = None,
@@ -297,7 +299,7 @@ def show(
     if all(record.path is None for record in dataset.records):
         raise DataError(f"{dataset.root} has annotations but no images to show")
     images = _augmented(dataset, count, model, overrides, seed) if augment else _plain(dataset, count, seed)
-    file = out or Path(f"{dataset.split}{'-augmented' if augment else ''}.jpg")
+    file = out or Path(f"{dataset.split}-{'augmented' if augment else 'sheet'}.jpg")
     try:
         drawn = Image.fromarray(sheet(images))
         write_whole(file, lambda p: drawn.save(p, quality=90))

@@ -163,7 +163,9 @@ def command(
 
 def _is_data(path: str) -> bool:
     """Whether this is a data set, not an image."""
-    return Path(path).is_dir() or path.lower().endswith((".json", ".json.gz", ".yaml", ".yml"))
+    from ..data.tree import ANNOTATIONS
+
+    return Path(path).is_dir() or path.lower().endswith(ANNOTATIONS)
 
 
 def _is_run(path: str) -> bool:

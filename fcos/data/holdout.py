@@ -42,9 +42,11 @@ def draw_holdout(dataset: Dataset, share: float, seed: int, together: Sequence[S
             draw.take(unit, spare=spare)
     for part in hold_out(dataset, draw.held):
         if not any((~r.ignore).any() for r in part.records):
+            shown = sum(bool((~r.ignore).any()) for r in dataset.records)
+            fix = "give another share or another seed" if shown > 1 else "it takes two images with boxes at least"
             raise DataError(
                 f"--holdout {share:g} of the {plural(len(dataset), 'image')} of {dataset.root} leaves one side "
-                "without boxes; give another share or another train.seed"
+                f"without boxes; {fix}"
             )
     return sorted(draw.held)
 

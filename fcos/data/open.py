@@ -214,8 +214,11 @@ def _unclear(tree: Tree, readings: dict[str, Sources], failures: dict[str, DataE
     elif path.is_dir() and (path / RUN_FILE).is_file():
         line = f"{path} is a run folder, not a data set; give the data that it learned from, or {options}"
     else:
+        from .formats.yolo import nearly
+
         held = f"{len(tree.images):,} images and {len(tree.annotations):,} files that could be annotations"
-        line = f"{path} holds no data set that is known ({held}); {options}"
+        hint = nearly(tree)
+        line = f"{path} holds no data set that is known ({held}); {f'as YOLO: {hint}' if hint else options}"
     details = ["found:", *tree_lines] if tree.file is None else []
     if reasons:
         details += ["tried:", *(f"  {reason}" for reason in reasons)]

@@ -55,7 +55,9 @@ class DataSource:
     def __post_init__(self) -> None:
         for place in ("path", "images", "labels"):
             if (given := getattr(self, place)) is not None:
-                object.__setattr__(self, place, local(given, DataError) if is_remote(given) else Path(given))
+                object.__setattr__(
+                    self, place, local(given, DataError) if is_remote(given) else Path(os.path.expanduser(given))
+                )
 
     @staticmethod
     def of(path: str | Path | DataSource) -> DataSource:

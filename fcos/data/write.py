@@ -26,13 +26,18 @@ def save_dataset(
     writes (docs/formats.md); images are copied, or linked with `link`.
 
     Returns a line for each thing that the format cannot hold. Raises DataError where the folder holds something
-    already, the format cannot be written, or the splits have different classes.
+    already or lies in the data set itself, the format cannot be written, the splits have different classes, or a data
+    set was opened with `inclusive`.
 
     >>> lost = fcos.save_dataset(fcos.open_dataset("my_data"), "as_yolo", "yolo")
     >>> fcos.open_dataset("as_yolo")
     Dataset(as_yolo/data.yaml, ...: 4 images, 3 classes, yolo)
     """
-    return convert({data.split: data} if isinstance(data, Dataset) else data, folder, format, link=link)
+    splits = {data.split: data} if isinstance(data, Dataset) else data
+    for dataset in splits.values():
+        if dataset.format != "python":  # whose root is the folder of all images
+            check_outside(Path(folder), DataSource(dataset.root))
+    return convert(splits, folder, format, link=link)
 
 
 def convert(
@@ -53,8 +58,13 @@ def convert(
     if write is None:
         raise DataError(f"the format {to} is only read; formats to write: {', '.join(writers)}")
     check_new(target)
-    for name in splits:
+    for name, dataset in splits.items():
         check_split(name, "the data set to write")
+        if dataset.inclusive:
+            raise DataError(
+                f"{dataset.root} was opened with inclusive=True: its boxes end one pixel earlier than in the file, and "
+                "would be written so; open it without to write it"
+            )
     classes = _same_classes(splits)
     _check_names(classes)
     try:

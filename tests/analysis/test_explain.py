@@ -8,7 +8,7 @@ import pytest
 import torch
 from matching import assert_same_detections
 from scripted import CONFIG, GREY, TRUTH, detector
-from tiny import NAMES, tiny_config
+from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos.analysis import explain as explaining
 from fcos.analysis.explain import explain, who_silenced
@@ -16,6 +16,8 @@ from fcos.analysis.explain_tiles import explain_tiles
 from fcos.analysis.misses import STAGES, gallery, miss_study
 from fcos.analysis.scan import scan
 from fcos.analysis.tide import tide
+from fcos.data.open import open_splits
+from fcos.data.write import convert
 from fcos.errors import ConfigError, ImageError, ModelError
 from fcos.inference.composite import Composite, Looks
 from fcos.inference.detector import Detector
@@ -34,6 +36,19 @@ def test_a_model_may_be_named(tmp_path):
         assert_same_detections(explain(name, GREY, score=0).detections, expected.detections)
     with pytest.raises(ModelError, match="no model called"):
         explain("fcos-lite9", GREY)
+
+
+@pytest.mark.parametrize("to", ["csv", "ndjson", "cvat"])
+def test_a_file_of_annotations_is_a_data_set_whatever_its_format(tmp_path, capsys, to):
+    make_shapes(tmp_path / "set", {"train": 2})
+    convert(open_splits(tmp_path / "set"), tmp_path / "out", to)
+    files = [p for p in sorted((tmp_path / "out").rglob("*")) if p.suffix in (".csv", ".ndjson", ".xml")]
+    torch.manual_seed(0)
+    config, classes = tiny_config(), Classes(("disc", "square"))
+    model = weights.save(tmp_path / "m.safetensors", weights.build(config, 2).state_dict(), config, classes)
+    code, out, err = fcos(capsys, "explain", files[0], "--model", model)
+    assert code == 0, err
+    assert "object" in out
 
 
 def test_the_story_of_two_boxes():

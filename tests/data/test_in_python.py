@@ -1,5 +1,7 @@
 """Annotations that a program holds are the data set that the same annotations in a file are."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -192,6 +194,26 @@ def test_rows_are_saved_as_a_folder_that_commands_read(shapes, tmp_path, to):
         fcos.save_dataset({"train": data}, tmp_path / "out", to)
     with pytest.raises(DataError, match="yolo"):
         fcos.save_dataset(data, tmp_path / "more", "yoho")
+
+
+def test_what_would_be_written_wrongly_or_into_itself_is_refused(tmp_path):
+    folder = make_shapes(tmp_path / "set", {"train": 2})
+    data = fcos.open_dataset(folder, "train")
+    fcos.save_dataset(data, tmp_path / "voc", "voc")
+    with pytest.raises(DataError, match="lies in the data set itself"):
+        fcos.save_dataset(fcos.open_dataset(tmp_path / "voc"), tmp_path / "voc" / "new")
+    assert len(fcos.open_dataset(tmp_path / "voc")) == 2
+    with pytest.raises(DataError, match=r"inclusive=True: its boxes end one pixel earlier .* open it without"):
+        fcos.save_dataset(fcos.open_dataset(folder, "train", inclusive=True), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    fcos.save_dataset(data, tmp_path / "out")
+
+
+def test_a_home_folder_is_meant_by_its_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME" if os.name == "posix" else "USERPROFILE", str(tmp_path))
+    make_shapes(tmp_path / "set", {"train": 2})
+    assert len(fcos.open_dataset("~/set")) == 2
+    assert fcos.DataSource("~/set").path == tmp_path / "set"
 
 
 def test_a_data_set_is_a_sequence_of_records(shapes):

@@ -712,3 +712,59 @@ def test_a_list_of_another_machine_means_the_only_image_of_a_name(tmp_path, kind
     (tmp_path / "val.txt").write_text("/home/me/old/b.jpg\n/home/me/older/c.jpg\nx/gone.jpg\n")
     # two lists mean c by different paths, so it is in neither of them
     assert parts_of(tmp_path) == {"train": ["x/a"], "val": ["x/b"]}
+
+
+# --------------------------------------------------------------------------- YOLO as people write it
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("data.yaml", "nc: 2\nnames: [dog, cat]\n"),
+        ("data.yaml", "# a comment\n  nc: 2\n  names:\n    0: dog\n    1: cat\n"),
+        ("my set.yml", '"names": {0: dog, 1: cat}\n'),
+    ],
+)
+def test_names_of_a_yaml_that_names_no_images_are_heard(tmp_path, name, text):
+    image(tmp_path / "images" / "a.jpg")
+    txt(tmp_path / "labels" / "a.txt", 1)
+    (tmp_path / name).write_text(text)
+    check(tmp_path, {"all": 1}, "yolo")
+    assert open_dataset(tmp_path).classes.names == ("dog", "cat")
+    (tmp_path / "classes.txt").write_text("cow\nhen\n")
+    with pytest.raises(DataError, match="name different classes; remove one of them"):
+        open_dataset(tmp_path)
+
+
+def test_a_yaml_whose_keys_are_indented_describes_a_set(tmp_path):
+    image(tmp_path / "images" / "one" / "a.jpg")
+    txt(tmp_path / "labels" / "one" / "a.txt")
+    (tmp_path / "data.yaml").write_text("  train: images/one\n  names:\n    0: cat\n")
+    check(tmp_path, {"train": 1}, "yolo")
+
+
+def test_classes_as_pandas_writes_them(tmp_path):
+    image(tmp_path / "images" / "a.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0.0 0.25 0.5 0.3 0.5\n")
+    check(tmp_path, {"all": 1}, "yolo")
+    (tmp_path / "labels" / "a.txt").write_text("2.0 0.25 0.5 0.3 0.5\n")
+    assert open_dataset(tmp_path).classes.names == ("class0", "class1", "class2")
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("0 0.25 0.5 0.3 0.5 0.9", "6 numbers; .* is the sixth a score"),
+        ("0,0.25,0.5,0.3,0.5", "a row is made of numbers: class x y w h"),
+        ("0 25 50 30 50", r".* is not in shares of the image \(0\.\.1\)"),
+        ("0.5 0.25 0.5 0.3 0.5", "there is no class 0.5"),
+    ],
+)
+def test_label_files_that_are_nearly_of_yolo_are_told_why_not(tmp_path, row, told):
+    for name in "ab":
+        image(tmp_path / "images" / f"{name}.jpg")
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / f"{name}.txt").write_text(row + "\n")
+    with pytest.raises(DataError, match=rf"holds no data set that is known .*as YOLO: .*a\.txt, line 1: {told}"):
+        open_dataset(tmp_path)

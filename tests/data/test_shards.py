@@ -180,6 +180,31 @@ def test_a_shard_of_others(tmp_path):
     assert not len(data.records[1].boxes)
 
 
+def test_images_keep_their_names_through_shards(tmp_path):
+    """However often they are written again, and where two shards have an image of one name."""
+    names = ["a b.v2.jpg", "cam1/0001.jpg", "cam2/0001.jpg"]
+    rows = []
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 40)).save(tmp_path / "in" / name)
+        rows.append({"image": tmp_path / "in" / name, "boxes": [[1, 2, 30, 20]], "labels": ["dog"]})
+    data = open_dataset(rows, "train")
+    for k in range(3):
+        convert({"train": data}, tmp_path / str(k), "webdataset")
+        data = open_dataset(tmp_path / str(k))
+        assert [r.file_name for r in data] == names
+    convert({"train": data}, tmp_path / "yolo", "yolo")
+    found = {p.relative_to(tmp_path / "yolo/images/train").as_posix() for p in tmp_path.glob("yolo/images/**/*.jpg")}
+    assert found == set(names)
+    (tmp_path / "others").mkdir()
+    picture = (tmp_path / "in" / names[1]).read_bytes()
+    text = json.dumps({"objects": {"bbox": [[1, 2, 3, 4]], "categories": ["dog"]}}).encode()
+    for k in range(2):
+        tar_of(tmp_path / "others" / f"{k}.tar", {"0.jpg": picture, "0.json": text, f"x{k}.jpg": picture})
+    others = [r.file_name for r in open_dataset(tmp_path / "others")]
+    assert others == ["0.tar/0.jpg", "x0.jpg", "1.tar/0.jpg", "x1.jpg"]
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
 @pytest.mark.parametrize("look", [open_splits, lambda folder: tars.members(folder / "a.tar")])
 def test_a_pipe_in_place_of_a_shard_is_never_waited_for(tmp_path, look):

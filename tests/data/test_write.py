@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from processes import small_disk
+from tiny import make_shapes
 
 from fcos.data.dataset import Dataset
 from fcos.data.holdout import draw_holdout
@@ -184,6 +185,35 @@ def run(*arguments):
     from fcos.cli.data import app
 
     return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_a_sheet_takes_the_place_of_no_image(tmp_path, monkeypatch):
+    make_shapes(tmp_path / "d", {"train": 2})
+    monkeypatch.chdir(tmp_path)
+    Path("train.jpg").write_bytes(b"mine")
+    told = run("show", "d")
+    assert told.exit_code == 0, told.output
+    assert "train-sheet.jpg" in told.output
+    assert Path("train.jpg").read_bytes() == b"mine"
+    assert Image.open("train-sheet.jpg").size[0] > 80
+    assert "train-augmented.jpg" in run("show", "d", "--augment").output
+
+
+def test_notes_are_told_by_name(tmp_path):
+    make_shapes(tmp_path / "d", {"train": 2})
+    (tmp_path / "d" / "images" / "train" / "image 1 ü.png").unlink()
+    (note,) = json.loads(run("info", tmp_path / "d", "--json").output)["train"]["notes"]
+    assert note["kind"] == "images that are missing"
+    assert note["do"].startswith("put the files where they belong")
+    assert (note["count"], note["level"], note["example"]) == (1, "skipped", "image 1 ü.png")
+
+
+@pytest.mark.parametrize("to", ["parquet", "PARQUET", "WebDataset"])
+def test_links_into_files_that_hold_the_images_are_refused(tmp_path, to):
+    make_shapes(tmp_path / "d", {"train": 2})
+    told = run("convert", tmp_path / "d", tmp_path / "out", "--to", to, "--link")
+    assert isinstance(told.exception, FcosError)
+    assert f"--link: {to.lower()} holds the images themselves" in str(told.exception)
 
 
 def test_verbs(tmp_path):

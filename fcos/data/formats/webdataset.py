@@ -24,7 +24,7 @@ from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..tree import Tree
 from .common.pages import Page, Reading, listed_classes
-from .common.values import mapping, size
+from .common.values import mapping, size, word
 from .common.writing import Output, names_of, need_images
 from .huggingface import objects_of
 
@@ -48,7 +48,9 @@ def _sniff(probe: Probe) -> bool:
 
 
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
-    return Reading("webdataset", tree, files, _parse, options.strict, classes=listed_classes, noun="shard").sources()
+    return Reading(
+        "webdataset", tree, files, _parse, options.strict, classes=listed_classes, names_inside=True, noun="shard"
+    ).sources()
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -63,7 +65,7 @@ def _parse(file: Path) -> Iterator[Page]:
     for name in tars.members(file, DataError):
         key, suffix = _key(name)
         groups.setdefault(key, {})["image" if suffix in SUFFIXES else suffix] = name
-    for key, group in groups.items():
+    for group in groups.values():
         if "image" not in group:
             continue
         row: dict[str, Any] = {}
@@ -71,7 +73,8 @@ def _parse(file: Path) -> Iterator[Page]:
             text = tars.read(file, group[".json"], 64 * MB, DataError)
             row = mapping(parse_json(text, f"{file / group['.json']}", DataError, nan=True))
         objects = objects_of(row.get("objects"))
-        yield Page(key, size(row.get("height"), row.get("width")), *objects, path=file / group["image"])
+        name = word(row.get("file_name")) or group["image"]  # as before it became a member, if it says so
+        yield Page(name, size(row.get("height"), row.get("width")), *objects, path=file / group["image"])
 
 
 def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:

@@ -39,6 +39,8 @@ from .common.yolo_yaml import DataFile
 
 _KEYS = ("train", "val", "test", "minival", *ALIASES)
 _NAMES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt", "class_names.txt")
+_MOST_CLASSES = 100_000
+_LOOKED = 50  # label files that are looked at to say why none is one
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -47,8 +49,8 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 def _sniff(probe: Probe) -> bool:
     if probe.suffix in (".yaml", ".yml"):
-        keys = set(re.findall(r"^[\"']?(\w+)[\"']?\s*:", probe.text, re.MULTILINE))
-        return "names" in keys | ({"names"} if "nc" in keys else set()) and bool(keys & set(_KEYS))
+        keys = _keys(probe.text)
+        return bool(keys & {"names", "nc"}) and bool(keys & set(_KEYS))
     if probe.suffix == ".data":
         keys = set(re.findall(r"^\s*(\w+)\s*=", probe.text, re.MULTILINE))
         return "names" in keys and bool(keys & {"train", "valid"})
@@ -56,13 +58,46 @@ def _sniff(probe: Probe) -> bool:
     return bool(lines) and all(_is_row(line) for line in lines)
 
 
+def _keys(text: str) -> set[str]:
+    """The outermost keys of YAML."""
+    found = re.findall(r"^( *)[\"']?(\w+)[\"']?\s*:", text, re.MULTILINE)
+    indent = min((len(spaces) for spaces, _ in found), default=0)
+    return {key for spaces, key in found if len(spaces) == indent}
+
+
 def _is_row(line: str) -> bool:
     fields = line.split()
     if len(fields) != 5 and (len(fields) < 7 or len(fields) % 2 == 0):
         return False
-    if not fields[0].isdecimal() or not all(_NUMBER.fullmatch(f) for f in fields[1:]):
+    if not all(_NUMBER.fullmatch(f) for f in fields) or _class_of(fields[0]) is None:
         return False
     return all(-0.5 <= float(f) <= 1.5 for f in fields[1:])
+
+
+def _class_of(field: str) -> int | None:
+    """The number of a class, which some programs write as 0.0; None for anything else."""
+    if not _NUMBER.fullmatch(field):
+        return None
+    value = float(field)
+    return int(value) if value.is_integer() and 0 <= value < _MOST_CLASSES else None
+
+
+def nearly(tree: Tree) -> str:
+    """What is wrong with the first row of numbers of a label file that belongs to an image by its name, where it is no
+    row of this format; empty where there is no such."""
+    for path in [p for p in tree.annotations if p.suffix.lower() == ".txt" and tree.pair(p)][:_LOOKED]:
+        for number, line in enumerate(tree.probe(path).lines[:20], 1):
+            numbers = [_NUMBER.fullmatch(field) for field in line.replace(",", " ").split()]
+            if len(numbers) < 5 or not all(numbers) or _is_row(line):
+                continue
+            told = "the class is no whole number, or a value is far from 0..1"
+            try:
+                kind = _class_of(line.split()[0])
+                _row(line, {} if kind is None else {kind: 0}, 0)
+            except ValueError as error:
+                told = str(error)
+            return f"{path}, line {number}: {told}"
+    return ""
 
 
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
@@ -207,31 +242,38 @@ def _read_bare(made: _Set, split: str, images: list[Path]) -> Dataset:
 def _bare_classes(tree: Tree, labels: list[Path]) -> Classes:
     files = [p for p in tree.annotations if p.name.lower() in _NAMES or p.suffix.lower() == ".names"]
     notes = [p for p in tree.annotations if p.name.lower() == "notes.json"]  # Label Studio's
-    listed = {}
+    listed: dict[Classes, Path] = {}
     for file in files:
         if not all(_is_row(line) for line in tree.probe(file).lines[:5]) or not tree.probe(file).lines:
-            listed[read_names(file)] = file
+            listed[_counted(read_names(file))] = file
+    for file in (p for p in tree.annotations if p.suffix.lower() in (".yaml", ".yml")):
+        if "names" in _keys(tree.probe(file).text):  # but no images, or it would describe the set
+            listed[DataFile.read(tree, file).classes()] = file
     if not listed:
         for file in notes:
             data = read_json(file, kind=DataError)
             rows = data.get("categories") if isinstance(data, dict) else None
             if isinstance(rows, list) and all(isinstance(r, dict) and isinstance(r.get("id"), int) for r in rows):
-                listed[tuple(str(r.get("name")) for r in sorted(rows, key=lambda r: r["id"]))] = file
+                listed[_counted(tuple(str(r.get("name")) for r in sorted(rows, key=lambda r: r["id"])))] = file
     if len(listed) > 1:
         places = " and ".join(str(f.relative_to(tree.root)) for f in listed.values())
         raise DataError(f"{tree.root}: {places} name different classes; remove one of them")
     if listed:
-        names, file = next(iter(listed.items()))
-        check_classes(names, file)
-        return Classes(names, tuple(range(len(names))))
+        classes, file = next(iter(listed.items()))
+        check_classes(classes.names, file)
+        return classes
     most = -1
     for label in labels:
         for line in read_lines(label, kind=DataError):
-            first = line.split(maxsplit=1)[:1]
-            if first and first[0].isdecimal() and len(first[0]) < 6:
-                most = max(most, int(first[0]))
+            first = _class_of(line.split(maxsplit=1)[0]) if line.strip() else None
+            most = max(most, -1 if first is None else first)
     names = tuple(f"class{k}" for k in range(most + 1))
     check_classes(names, tree.root)
+    return _counted(names)
+
+
+def _counted(names: tuple[str, ...]) -> Classes:
+    """Classes that are numbered from 0."""
     return Classes(names, tuple(range(len(names))))
 
 

@@ -7,7 +7,7 @@ what cannot be used. The checks of boxes and images are those of `assemble.py`.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -69,8 +69,9 @@ class Reading:
     """How the files of one format are read, each of which names many images (see `per_image.py` for the others).
 
     classes: the classes and their labels by name or number, where the set says them; left out, all names that occur,
-    by alphabet. splits_inside: the pages say their split. noun: what a file is called in messages. source: what the
-    set is called; the tree's root where left out.
+    by alphabet. splits_inside: the pages say their split. names_inside: pages with a `path` are called by their `name`,
+    unless two of a split have it. noun: what a file is called in messages. source: what the set is called; the tree's
+    root where left out.
     """
 
     format: str
@@ -80,6 +81,7 @@ class Reading:
     strict: bool = False
     classes: Callable[[Reading], Classes | None] | None = None
     splits_inside: bool = False
+    names_inside: bool = False
     noun: str = "annotation file"
     source: Path | None = None
     _pages: dict[Path, list[Page]] = field(default_factory=dict)
@@ -144,19 +146,30 @@ class Reading:
         pages = ((file, page) for file in self.files for page in self.pages(file))
         return count_uploads({clean_name(page.name, file) for file, page in pages if page.path is None})
 
-    def _path_name(self, path: Path) -> str:
+    def _names(self, pages: Sequence[Page], file: Path, told: Mapping[str, int]) -> list[str]:
+        """What the images of a file are called. told: how often each name is that of an image with a `path`."""
+        names = []
         root = self.tree.images.root
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        for page in pages:
+            name = clean_name(page.name, file) if page.path is None or self.names_inside else ""
+            if page.path is None or told.get(name) == 1:
+                names.append(name)
+            else:
+                below = page.path.is_relative_to(root)
+                names.append(page.path.relative_to(root).as_posix() if below else page.path.name)
+        return names
 
     def _read(self, split: str, files: list[Path]) -> Dataset:
         problems = Problems(files[0] if len(files) == 1 else self.root, self.strict)
         draft = Draft(self, problems)
         owner: dict[str, Path] = {}
         used: set[Path] = set()
+        inside = ((p.name, file) for file in files for p in self.pages(file) if self.names_inside and p.path)
+        told = Counter(clean_name(name, file) for name, file in inside)
         for file in files:
             pages = self.pages(file)
             pages = [p for p in pages if (p.split or "all") == split] if self._tells(file) else pages
-            names = [self._path_name(p.path) if p.path else clean_name(p.name, file) for p in pages]
+            names = self._names(pages, file, told)
             for name in set(names):
                 if owner.setdefault(name, file) != file:
                     raise DataError(
