@@ -7,23 +7,20 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..config import Config, from_dict
+from ..config import Config
 from ..data.dataset import Dataset
 from ..data.loading.loader import one_line_for_lost_loaders, train_loader
 from ..data.loading.sampler import Sampler
 from ..data.tiles import tiled
-from ..errors import ConfigError, OtherProcess
+from ..errors import OtherProcess
 from ..evaluation.uncertainty import Draws, intervals
 from ..network import weights
 from ..network.model import FCOS
-from ..system.environment import data_hash, environment
+from ..system.environment import data_hash
 from ..system.files import write_whole
 from ..system.machine import compiling
 from ..system.stop import Stopped, StopSignals, go_on
@@ -32,41 +29,32 @@ from ..types import Classes, Points
 from .ahead import Ahead
 from .alarms import Watch
 from .batch_size import auto_batch
-from .clock import Deadline
 from .data import check_data
 from .distributed import gather, join, launched, one_line_for_lost_peers, require_same, synchronize_norms, together
-from .judging import Judge, how_judged
+from .judging import Judge
+from .keeper import Keeper
 from .lanes import Lanes, lanes_for
-from .learner import Learner
 from .memory import keep_memory, shortage
 from .monitor import StepReport
 from .optimizer import make_optimizer
 from .outlook import outlook
 from .output.away import Away
-from .output.checkpoint import (
-    check_resumable,
-    fill,
-    load_checkpoint,
-    load_optimizer,
-    remove_checkpoints,
-    save_checkpoint,
-)
+from .output.checkpoint import load_checkpoint, remove_checkpoints
 from .output.console import Console
 from .output.ending import Ending, began_best, worst
 from .output.folder import RunFolder, check_loggers
 from .output.images import RunImages
-from .output.saving import Saver, copied
+from .output.saving import Saver
 from .output.summary import Steps, summary
 from .probing import probe
 from .run import Result, RunContext, RunOptions
 from .setup import be_deterministic, initialise, known_classes, make_fabric, make_ready
 
 _RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
-_APART = 20.0  # seconds from a checkpoint to that of the end of an epoch which nothing judged
 _MOST = 10_000  # images of a validation split for which it is made; of more it is narrow and takes minutes
 
 
-class Trainer(Learner):
+class Trainer(Keeper):
     """State and steps of one run; `run` is the loop. `data` is as the settings want it (`as_seen`)."""
 
     def __init__(self, config: Config, data: Mapping[str, Dataset], options: RunOptions) -> None:
@@ -123,7 +111,7 @@ class Trainer(Learner):
         self.step = 0
         self.judging = Judge(self.config, self.data.get("val"), self.classes, self.context, self.images)
         self.judging.start_due = start_due
-        self.saved_at: tuple[int, int, bool] | None = None  # what `_now` was at the newest checkpoint
+        self.saved_at: tuple[int, int, bool] | None = None
         self.saved_when = time.perf_counter()
         self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
         self.seconds = 0.0  # of this run before this process
@@ -306,11 +294,6 @@ class Trainer(Learner):
 
     # ------------------------------------------------------------------ judging, saving
 
-    @property
-    def shipped(self) -> FCOS:
-        """The network that is evaluated and shipped: the average where there is one."""
-        return self.average.network if self.average is not None else self.network
-
     def judge(self, epoch: float) -> None:
         """Evaluate the weights on the validation split and keep the best."""
         self.network.eval()
@@ -318,131 +301,10 @@ class Trainer(Learner):
             self.shipped, self.step, epoch, lambda: self.export("best", self.shipped.state_dict(), self.about())
         )
 
-    def about(self) -> tuple[Config, dict[str, Any]]:
-        """What goes with the weights to ship: their settings, and where they come from."""
-        config = self.config
-        if config.decode.shown is None and self.judging.shown is not None:
-            config = config.override({"decode": {"shown": self.judging.shown}})
-        ap = self.judging.ap
-        return config, {"step": self.step, "AP": None if ap is None or math.isnan(ap) else ap}
-
-    def export(self, name: str, state: Mapping[str, Tensor], about: tuple[Config, dict[str, Any]]) -> None:
-        config, facts = about
-        weights.save(self.folder.path / f"{name}.safetensors", state, config, self.classes, about=facts)
-
-    def save(self) -> None:
-        """Everything needed to go on, unless the newest checkpoint has it; written by the first process, in a thread
-        (`Saver`): `together(self.saver.wait, ...)` where the files must be there."""
-        now = self._now
-        if self.saved_at == now:
-            return
-        normalizer = gather(self.normalizer, self.world)  # of each process, where they count apart
-
-        def write() -> None:
-            state = {
-                "trainer": type(self).__qualname__,
-                "config": self.config.model_dump(mode="json"),
-                "classes": {"names": list(self.classes.names), "ids": list(self.classes.ids)},
-                "model": self.network.state_dict(),
-                "average": self.average.network.state_dict() if self.average else None,
-                "optimizer": self.optimizer.state_dict(),
-                **self.judging.state(),
-                "normalizer": normalizer,
-                "data": self.data_hash,
-                "val": self.val_hash,
-                "seconds": self.elapsed(),
-                "total": self.total,
-                "plain_from": self.sampler.plain_from if self.total < self.sampler.total_steps else None,
-                "deadline": None if self.deadline is None else self.deadline.stored(),
-            }
-            self.saver.start(partial(self.write, self.step, copied(state), self.about()))
-
-        together(lambda: write() if self.first else None, self.world)
-        self.saved_at, self.saved_when = now, time.perf_counter()
-
-    def worth_saving(self) -> bool:
-        """Whether to save at this end of an epoch: if it was judged, is the last, or comes some seconds after the last
-        checkpoint. On a few images an epoch is as quick as its checkpoint. The first process's clock counts for all."""
-        if self.saved_at is None or self.step in (self.judging.at, self.total):
-            return True
-        return bool(self.fabric.broadcast(time.perf_counter() - self.saved_when >= _APART))
-
-    def write(self, step: int, state: dict[str, Any], about: tuple[Config, dict[str, Any]]) -> None:
-        """The files of a checkpoint, from a copy of the state: the steps go on meanwhile."""
-        save_checkpoint(self.folder.path, step, state)
-        self.export("last", state["average"] or state["model"], about)
-        self.away.push()
-
-    @property
-    def _now(self) -> tuple[int, int, bool]:
-        """What tells two checkpoints of a run apart: the steps, and what was judged."""
-        return self.step, self.judging.at, self.judging.start_due
-
-    @property
-    def kept(self) -> str:
-        """Where the run is kept, for a person: its folder or its URL."""
-        return self.options.url or str(self.folder.path)
-
-    def elapsed(self) -> float:
-        """Seconds of the run, those before a resume included."""
-        return self.seconds + time.perf_counter() - self.began
-
     def tell_command(self) -> None:
         """command.txt, by the steps that there are now."""
         if self.first and self.options.equal is not None:
             write_whole(self.folder.path / "command.txt", self.options.equal(self.total) + "\n")
-
-    def begin(self, stored: Mapping[str, Any] | None) -> None:
-        """Open the run folder, or go on from what is stored there."""
-        if stored is None:
-            names, sources = list(self.classes.names), dict(self.options.sources)
-            self.folder.start(environment(self.data, classes=names, sources=sources, processes=self.world))
-        else:
-            self.restore(stored)
-        self.images.begin()
-
-    def restore(self, stored: Mapping[str, Any]) -> None:
-        mine, other = type(self).__qualname__, stored["trainer"]
-        if mine != other:  # it would go on by other rules without a word
-            raise ConfigError(
-                f"{self.folder.path} is a run of {other}, not of {mine}: make that trainer again, with "
-                "RunOptions(out, resume=True)"
-            )
-        lines = check_resumable(stored, self.config, self.classes, self.data_hash, self.kept)
-        for line in (*stored["damaged"], *lines):
-            self.console.note(line)
-        fill(self.network, stored["model"], stored["file"])
-        if self.average is not None:
-            fill(self.average.network, stored["average"] or stored["model"], stored["file"])
-        load_optimizer(self.optimizer, stored["optimizer"])
-        self.seconds = float(stored["seconds"])
-        before = from_dict(stored["config"], stored["file"])
-        theirs, ours = before.train, self.config.train
-        same = (theirs.iterations, theirs.epochs) == (ours.iterations, ours.epochs)
-        as_planned = same and self.options.deadline is None  # else made longer or shorter
-        if as_planned:
-            if stored["deadline"]:  # which may have lowered the steps; else they go by the images that are there
-                self.total = min(stored["total"], self.total)
-                self.deadline = Deadline.again(stored["deadline"], self.options.began)
-            if (plain := stored["plain_from"]) is not None and self.total < self.sampler.total_steps:
-                self.sampler.plain_from = min(plain, self.sampler.plain_from)
-        self.step = stored["step"]
-        self.judging.restore(stored)
-        if not as_planned:
-            self.judging.stale = 0  # who asks for more steps wants them done, also where `train.patience` was over
-        val_hash = stored["val"] or self.folder.val_hash()  # which version 1.0.0 kept there alone
-        other_images = val_hash is not None and self.val_hash not in (None, val_hash)
-        self.val_hash = self.val_hash or val_hash
-        anew = other_images or how_judged(before) != how_judged(self.config)
-        if anew:
-            what = "by other images" if other_images else "at another size or by other rules"
-            self.console.note(f"it is judged {what} from here on, so the best weights are chosen anew")
-            self.judging.forget()
-        if as_planned:  # else the next resume has to know what was asked for
-            self.saved_at = self._now
-        if stored["normalizer"] is not None:  # one for each process
-            self.normalizer = stored["normalizer"][self.rank % len(stored["normalizer"])]
-        self.folder.rewind(self.step - self.judging.start_due, judged=not anew)
 
     def finish(self) -> Result:
         """The last files and words of a run; the first process writes them."""
@@ -456,13 +318,19 @@ class Trainer(Learner):
             interval = intervals(detections, self.data["val"], Draws(_RESAMPLES))["AP"]
         if metrics is not None:
             self.images.judged(detections, metrics)
+        rows, error = self.folder.rows(), math.nan if interval is None else interval.error
         ending = Ending(
-            self.options.url or self.folder.path, self.step, self.elapsed(), metrics, interval,
-            worst(detections, self.data["val"], metrics) if metrics is not None else (), self.options.sources,
-            self.deadline,
-            outlook(self.folder.rows(), self.step, self.elapsed(), math.nan if interval is None else interval.error),
-            metrics is not None and began_best(self.folder.rows()),
-        )  # fmt: skip
+            kept=self.options.url or self.folder.path,
+            steps=self.step,
+            seconds=self.elapsed(),
+            metrics=metrics,
+            interval=interval,
+            worst=worst(detections, self.data["val"], metrics) if metrics is not None else (),
+            sources=self.options.sources,
+            deadline=self.deadline,
+            outlook=outlook(rows, self.step, self.elapsed(), error),
+            in_vain=metrics is not None and began_best(rows),
+        )
         self.images.ending = ending
         self.draw(last=True)
         remove_checkpoints(self.folder.path, but=1 if self.config.train.keep == "resume" else 0)
