@@ -138,6 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
         ours = category is UserWarning and bool(place) and str(place[0]).startswith(_HERE)
+        if "missing from font" in str(message):
+            return  # matplotlib's, for each sign; show/fonts.py has said it in a line
         if issubclass(category, ImageWarning) or ours:
             say(f"note: {message}")
         else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data.classes import match_classes
-from ..errors import DataError
+from ..errors import DataError, one_line
 from ..system.terminal import decimal, json_ready
 from ..types import Classes
 from .coco import flatten
@@ -161,14 +161,15 @@ _UNWRITABLE = ',="\\$`!'  # signs that the option, or the shell around it, reads
 
 def threshold_table(rows: Sequence[Threshold], precision: float, iou: float = 0.5) -> str:
     """For a terminal: a table, and the option of `fcos predict` that uses it."""
-    wide = max([5, *(len(r.name) for r in rows)])
+    names = [one_line(r.name, 60) for r in rows]
+    wide = max([5, *map(len, names)])
     lines = [
         f"lowest score of each class with precision {precision:g} or more at IoU {iou:g}",
         f"{'class':<{wide}}  {'score':>6}  {'precision':>9}  {'recall':>6}  objects",
     ]
-    for r in rows:
+    for r, name in zip(rows, names, strict=True):
         numbers = f"{decimal(r.score, 4):>6}  {decimal(r.precision, 4):>9}  {decimal(r.recall, 4):>6}  {r.objects:>7}"
-        lines.append(f"{r.name:<{wide}}  {numbers}")
+        lines.append(f"{name:<{wide}}  {numbers}")
     if any(np.isnan(r.score) for r in rows):
         lines.append("-: no score of this class reaches that precision here")
     if any(r.score > 1 for r in rows):

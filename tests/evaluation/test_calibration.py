@@ -127,3 +127,10 @@ def test_classes_alone_and_written_otherwise():
     for text, words in (("cow", "has no class 'cow'"), ("dgo", "did you mean dog"), (" , ", "names none")):
         with pytest.raises(FcosError, match=words):
             only(scores, text, classes)
+
+
+def test_a_long_name_makes_no_wide_table():
+    rows = (Threshold("x" * 300, 0.5, 1.0, 1.0, 1), Threshold("cat", 0.25, 0.9, 0.5, 7))
+    lines = threshold_table(rows, 0.9).splitlines()[1:4]
+    assert [len(line) for line in lines] == [len(lines[0])] * 3
+    assert len(lines[0]) < 100

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import fcos, make_shapes
 
 from fcos.errors import ImageWarning
 from fcos.show import draw, fonts
@@ -192,6 +193,18 @@ def test_signs_that_no_font_has_are_told_of_once(monkeypatch, no_fonts_known, re
         assert fonts.font_file(SIGN) == fonts.font_file("cat")
     (told,) = [w for w in recwarn if issubclass(w.category, ImageWarning)]
     assert f"no font here can write {SIGN}" in str(told.message)
+
+
+def test_a_command_says_once_that_there_is_no_font(monkeypatch, no_fonts_known, recwarn, capsys, tmp_path):
+    """matplotlib says so of each sign that it draws."""
+    make_shapes(tmp_path / "set", {"train": 3})
+    file = tmp_path / "set" / "instances_train.json"
+    file.write_text(file.read_text().replace("disc", SIGN))
+    monkeypatch.setattr(fonts, "_system", lambda: ())
+    code, _, err = fcos(capsys, "doctor", tmp_path / "set", "--out", tmp_path / "page.html")
+    assert code in (0, 1), err
+    assert err.count(f"no font here can write {SIGN}") == 1
+    assert "Glyph" not in err + "".join(str(w.message) for w in recwarn)
 
 
 def test_plots_write_any_class_name(tmp_path):

@@ -106,7 +106,11 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     output.labels()
     lines = ["WebDataset: image ids are replaced by 1, 2, ...; class ids are replaced by 1, 2, ... in the same order"]
     if renamed:
-        lines.append(f"WebDataset: {renamed:,} names of images changed: a name there ends at its first dot")
+        what = "member is" if renamed == 1 else "members are"
+        lines.append(
+            f"WebDataset: {renamed:,} {what} called otherwise than the image: a name there ends at its first dot; "
+            "file_name in the JSON has the whole"
+        )
     return lines
 
 
