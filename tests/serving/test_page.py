@@ -245,6 +245,8 @@ def test_a_person_looks_at_a_picture(tmp_path):
         every = json.loads(ask(address, "/predict?score=0", CAT)[2])["results"][0]["detections"]
         tab = browser.open(address)
         tab.evaluate("fcosPage.ready")
+        assert tab.evaluate("document.title") == "fcos-lite0"
+        assert tab.evaluate("document.getElementById('classes').innerText").split()[:2] == ["aeroplane", "bicycle"]
         tab.give_files("#files", [ASSETS / "photos" / "cat.jpg", ASSETS / "photos" / "astronaut.jpg", broken])
         wait_for(tab, "fcosPage.state.images[0]?.found?.detections.length")
         boxes = "document.querySelectorAll('#list button').length"
@@ -390,11 +392,25 @@ def test_one_html_file_detects_from_disk_and_sends_nothing(files):
     with Browser() as browser:
         tab = browser.open(result.file.as_uri())
         wait_for(tab, "document.getElementById('status').textContent === 'ready, offline'")
+        listed = "[...document.querySelectorAll('#classes label')].map((l) => l.innerText.trim())"
+        assert tab.evaluate(listed) == sorted(NAMES)  # before an image is there
+        tab.evaluate("document.getElementById('none').click()")
+        assert tab.evaluate("document.querySelectorAll('#classes input:checked').length") == 0
+        tab.evaluate("document.getElementById('all').click()")
+        assert tab.evaluate("[document.title, document.querySelector('h1').innerText]") == ["small", "small"]
         tab.give_files("#files", [ASSETS / "photos" / "cat.jpg"])
         wait_for(tab, "fcosPage.state.images[0]?.found")
         assert tab.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'refused')") == "refused"
         asked = {url for url in browser.requests if not url.startswith(("data:", "blob:"))}
     assert asked <= {result.file.as_uri(), "about:blank", "http://127.0.0.1:9/"}
+
+
+def test_a_page_is_called_as_its_file(files):
+    """Two exports of one preset are told apart."""
+    page = html._page(b"", html.read(files[1].file), "a<b")
+    assert "<title>a&lt;b</title>" in page
+    assert "<h1>a&lt;b</h1>" in page
+    assert "<title>small</title>" in files[1].file.read_text()
 
 
 @pytest.mark.browser

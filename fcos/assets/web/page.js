@@ -353,11 +353,17 @@
 
   // ------------------------------------------------------------------ the panel
 
+  // Names by label: of what was found, or all of the model's before anything was.
+  function known(keep = () => true) {
+    const found = current()?.found;
+    return new Map(found ? found.detections.filter(keep).map((d) => [d.class, d.label])
+      : (model()?.classes || []).map((name, label) => [label, name]));
+  }
+
   function panel() {
     const found = current()?.found, all = found?.detections || [], boxes = shown();
     if (state.chosen && !boxes.includes(state.chosen)) state.chosen = null;
-    const names = new Map();
-    for (const d of all) if (d.score >= state.score || state.off.has(d.class)) names.set(d.class, d.label);
+    const names = known((d) => d.score >= state.score || state.off.has(d.class));
     $("classes").replaceChildren(...[...names].sort((a, b) => a[1].localeCompare(b[1])).map(([label, name]) => {
       const box = make("input", { type: "checkbox", checked: !state.off.has(label) });
       box.onchange = () => {
@@ -367,7 +373,7 @@
       };
       const dot = make("span", { className: "dot" });
       dot.style.background = color(label);
-      const count = all.filter((d) => d.class === label && d.score >= state.score).length;
+      const count = found ? all.filter((d) => d.class === label && d.score >= state.score).length : "";
       return make("label", {}, box, dot, name, make("span", { className: "number", textContent: count }));
     }));
     $("count").textContent = boxes.length ? `(${boxes.length} of ${all.length})` : "";
@@ -627,7 +633,7 @@
   $("zoom-fit").onclick = () => { fit(); render(); };
   $("score").oninput = (event) => score(event.target.value);
   $("all").onclick = () => { state.off.clear(); panel(); };
-  $("none").onclick = () => { for (const d of current()?.found?.detections || []) state.off.add(d.class); panel(); };
+  $("none").onclick = () => { for (const label of known().keys()) state.off.add(label); panel(); };
   $("map-kind").onchange = (event) => heatMap(event.target.value);
   $("map-level").onchange = (event) => heatMap(state.map.kind, event.target.selectedIndex);
   $("model").onchange = () => { score(model().shown); again(); };
@@ -650,14 +656,14 @@
   async function begin() {
     if (packed) {
       const about = JSON.parse(packed.textContent);
-      state.models = [{ name: about.config.name, classes: about.classes.names, shown: about.shown }];
+      state.models = [{ name: document.title, classes: about.classes.names, shown: about.shown }];
       $("model-label").hidden = $("local-label").hidden = true;
-      document.title = document.querySelector("h1").textContent = about.config.name;
       engine().then(() => say("ready, offline"), (error) => say(error.message, true));
     } else {
       state.models = (await (await ask("models")).json()).models;
       $("model").replaceChildren(...state.models.map((m) => make("option", { textContent: m.name })));
       $("model-label").hidden = state.models.length < 2;
+      if (state.models.length === 1) document.title = document.querySelector("h1").textContent = model().name;
     }
     promise();
     score(model().shown);

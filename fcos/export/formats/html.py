@@ -44,7 +44,7 @@ def write(network: FCOS, about: About, path: Path, images: Iterable[Tensor] = ()
     """Write the page around the graph; int8 is calibrated on `images` [1,3,H,W]. fp16 keeps the weights in half
     precision and computes in single: the file is half as large, and not slower."""
     graph = browser_model(network, about, images)
-    write_whole(path, seal.sealed(_page(graph, about).encode()))
+    write_whole(path, seal.sealed(_page(graph, about, path.stem).encode()))
 
 
 def browser_model(network: FCOS, about: About, images: Iterable[Tensor] = ()) -> bytes:
@@ -79,8 +79,8 @@ def about_text(about: About) -> str:
     return json.dumps({**json.loads(about.to_text()), "shown": about.config.decode.lowest_shown})
 
 
-def _page(graph: bytes, about: About) -> str:
-    """The page of the server with everything inside."""
+def _page(graph: bytes, about: About, title: str) -> str:
+    """The page of the server with everything inside, called `title`."""
 
     def text(name: str) -> str:
         return (WEB / name).read_text(encoding="utf-8")
@@ -110,6 +110,8 @@ def _page(graph: bytes, about: About) -> str:
         '<meta charset="utf-8">',
         f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
     )
+    for element in ("title", "h1"):
+        page = page.replace(f"<{element}>fcos<", f"<{element}>{html.escape(title)}<")
     page = page.replace('<link rel="stylesheet" href="web/style.css">', f"<style>\n{text('style.css')}</style>")
     page, count = re.subn(r'(<script src="web/[a-z]+\.js"></script>\n)+', lambda _: inside, page)
     assert count == 1
