@@ -154,8 +154,8 @@ class Dataset:
 
 
 def merge(parts: Sequence[Dataset]) -> Dataset:
-    """Several splits as one; DataError when their classes differ. Image ids that meet are numbered anew, with a note:
-    formats without ids number each split from 1."""
+    """Several splits as one; DataError when their classes differ. Image ids that meet are numbered anew, with a note
+    where they stand in a file: formats without ids number each split from 1."""
     first = parts[0]
     for part in parts[1:]:
         if part.classes.names != first.classes.names:
@@ -170,7 +170,8 @@ def merge(parts: Sequence[Dataset]) -> Dataset:
         records = [replace(r, id=k) for k, r in enumerate(records, 1)]
         places = count(1)
         numbers = [{r.id: next(places) for r in p.records} for p in parts]
-        notes.append(Note(kinds.NEW_NUMBERS, meet))
+        if any(p.format == "coco" for p in parts):  # the ids of others stand in no file
+            notes.append(Note(kinds.NEW_NUMBERS, meet))
     # of numbers given anew those of the file say nothing, but texts do, unless two parts have the same
     told = [
         (alias, of[id]) for p, of in zip(parts, numbers, strict=True) for alias, id in p.aliases.items() if id in of

@@ -244,6 +244,27 @@ def test_cvat_tracks_of_every_fifth_frame(tmp_path, named):
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "listed", "expected"),
+    [
+        (["0", "1", "1"], "dog cat", ["dog", "cat", "cat"]),
+        (["1", "2", "1"], "dog cat", ["dog", "cat", "dog"]),  # counted from 1
+        (["1", "1", "1"], "dog cat cow", ["cat"] * 3),
+        (["0", "7", "2"], "dog cat cow", ["dog", "cow"]),  # 7 is no line
+        (["0", "7", "0"], "7 0", ["0", "7", "0"]),  # names that are numbers
+        (["dog", "1", "cat"], "dog cat", ["dog", "cat"]),  # 1 is not listed
+    ],
+)
+def test_csv_with_numbers_for_the_lines_of_a_list(tmp_path, given, listed, expected):
+    lines = [f"a.jpg,{k},20,40,60,{name}" for k, name in enumerate(given)]
+    text = "\n".join(["filename,xmin,ymin,xmax,ymax,class", *lines])
+    put(tmp_path, {"labels.csv": text, "classes.txt": listed.replace(" ", "\n")}, ["a.jpg"])
+    dataset = open_dataset(tmp_path)
+    assert dataset.classes.names == tuple(listed.split())
+    assert [row[0] for row in rows(dataset)["a.jpg"]] == expected
+    assert [n.count for n in dataset.notes if n.level == "skipped"] == [1] * (len(expected) < 3)
+
+
 @pytest.mark.parametrize("form", ["csv", "labelme", "huggingface", "cvat", "createml", "via"])
 def test_an_object_without_a_class_is_left_out(tmp_path, form):
     """An empty cell, null: it makes no class called ""."""

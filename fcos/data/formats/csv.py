@@ -13,7 +13,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ...errors import DataError
 from ...system.files import csv_text
 from ...system.readers import read_text
 from ...system.terminal import plural
+from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..probe import Probe
 from ..registry import Format, ReadOptions
@@ -86,7 +88,33 @@ def _rows(text: str) -> Any:
 
 
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
-    return Reading("csv", tree, files, _parse, options.strict, classes=listed_classes).sources()
+    reading = Reading("csv", tree, files, _parse, options.strict, classes=_classes)
+    listed = listed_classes(reading)
+    reading.parse = partial(_numbered, set(listed.names)) if listed is not None else _parse
+    return reading.sources()
+
+
+def _classes(reading: Reading) -> Classes | None:
+    """Those of a list beside the file. Where that has numbers, they count its lines: from 0, or from 1 if there is no 0
+    and the last line is meant."""
+    listed = listed_classes(reading)
+    numbers = [name for name in reading.seen if isinstance(name, int)]
+    if listed is None or not numbers:
+        return listed
+    first = int(min(numbers) > 0 and max(numbers) == len(listed))
+    return Classes(listed.names, tuple(range(first, first + len(listed))))
+
+
+def _numbered(names: Set[str], file: Path) -> list[Page]:
+    """The pages of a file beside a list of `names`; its classes as numbers where all are, and none is a name."""
+    pages = _parse(file)
+    seen = {str(o.name) for page in pages for o in page.objects} - {""}
+    if not seen or seen & names or not all(name.isdecimal() and len(name) < 7 for name in seen):
+        return pages
+    return [
+        page._replace(objects=[o._replace(name=int(o.name) if o.name != "" else "") for o in page.objects])
+        for page in pages
+    ]
 
 
 def read_rows(file: Path) -> list[list[str]]:
