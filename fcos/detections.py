@@ -256,11 +256,18 @@ class Detections:
         return frame
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: file, width, height, and for each detection label (the name), class (its number), score, box
-        (x1, y1, x2, y2 in pixels)."""
+        """JSON-ready: file, width, height, and for each detection name (its class, which label repeats), class (the
+        number of that), score, box (x1, y1, x2, y2 in pixels)."""
         height, width = self.size or (0, 0)
         rows = [
-            {"label": d.name, "class": d.label, "score": round(d.score, 4), "box": [round(v, 2) for v in d.box]}
+            # label: what readers of version 1.0 look for
+            {
+                "name": d.name,
+                "label": d.name,
+                "class": d.label,
+                "score": round(d.score, 4),
+                "box": [round(v, 2) for v in d.box],
+            }
             for d in self
         ]
         return {"file": self.source, "width": width, "height": height, "detections": rows}

@@ -65,7 +65,10 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the maps."""
-        detections = [vars(s) for s in self.stories]
+        detections = [
+            {"name": s.label, **vars(s), "silenced": [{"name": row["label"], **row} for row in s.silenced]}
+            for s in self.stories
+        ]
         result: dict[str, Any] = json_ready({"file": self.detections.source, "detections": detections})
         return result
 

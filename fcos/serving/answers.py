@@ -65,12 +65,11 @@ def wanted(classes: Classes, shown: float, score: str | None, names: str | None,
 
 
 def rows(detections: Detections) -> list[dict[str, Any]]:
-    """Each detection: label, class, score and box, x1, y1, x2, y2 in pixels; every digit is kept."""
+    """Each detection under the names that `Detections.to_dict` has; every digit is kept."""
+    columns = (detections.labels.tolist(), detections.scores.tolist(), detections.boxes.tolist())
     return [
-        {"label": detections.name(i), "class": label, "score": score, "box": box}
-        for i, (label, score, box) in enumerate(
-            zip(detections.labels.tolist(), detections.scores.tolist(), detections.boxes.tolist(), strict=True)
-        )
+        {"name": detections.name(i), "label": detections.name(i), "class": label, "score": score, "box": box}
+        for i, (label, score, box) in enumerate(zip(*columns, strict=True))
     ]
 
 

@@ -71,6 +71,8 @@ def test_the_story_of_two_boxes():
     assert cat.distances == pytest.approx((24, 24, 24, 24))
     assert cat.level == "P3"
     assert [(s["label"], round(s["score"], 2)) for s in cat.silenced] == [("cat", 0.56)]
+    told = story.to_dict()["detections"]
+    assert [(d["name"], [s["name"] for s in d["silenced"]]) for d in told][1] == ("cat", ["cat"])
     assert story.stories[0].silenced == ()
     assert story.to_dict()["detections"][1]["silenced"][0]["location"] == [44, 36]
     assert "P3" in story.text()

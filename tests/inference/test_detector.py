@@ -116,7 +116,8 @@ def test_formats():
     with pytest.raises(FcosError, match="give its size"):
         Detections([[10, 20, 30, 60]], [0.5], [1]).to_yolo()
     assert Detections([], [], []).to_yolo() == ""
-    assert '"label": "square"' in json.dumps(found.to_dict())
+    assert found.to_dict()["detections"][0]["name"] == "square"
+    assert '"label": "square"' in json.dumps(found.to_dict())  # for readers of version 1.0
     assert len(found[found.scores > 0.9]) == 0
     with pytest.raises(ValueError, match="scores must be"):
         Detections(torch.zeros(2, 4), torch.zeros(1), torch.zeros(2), torch.zeros(2))

@@ -538,7 +538,8 @@ def test_a_video_that_cannot_be_finished_leaves_what_was_there(tmp_path):
 def test_a_line_for_each_frame():
     (seen,) = Counter().detect([picture(3)], [None])
     assert json.loads(frame_line(Frame(7, 0.7, picture(3), seen))) == {
-        "frame": 7, "time": 0.7, "detections": [{"label": "square", "class": 0, "score": 1.0, "box": [3.0, 0, 1, 1]}],
+        "frame": 7, "time": 0.7,
+        "detections": [{"name": "square", "label": "square", "class": 0, "score": 1.0, "box": [3.0, 0, 1, 1]}],
     }  # fmt: skip
     assert json.loads(frame_line(Frame(8, 0.8, picture(3))))["detections"] == []
 

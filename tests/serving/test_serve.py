@@ -125,7 +125,8 @@ def odd_pictures():
 
 def equal(answered, expected):
     """To the last digit, whatever the order of equal scores."""
-    rows = [(d["label"], d["class"], d["score"], *d["box"]) for d in answered]
+    assert all(d["name"] == d["label"] for d in answered)
+    rows = [(d["name"], d["class"], d["score"], *d["box"]) for d in answered]
     wanted = [
         (expected.name(i), int(expected.labels[i]), float(expected.scores[i]), *expected.boxes[i].tolist())
         for i in range(len(expected))
