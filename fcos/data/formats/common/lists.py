@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from ....errors import DataError
 from ....system.files import folded
@@ -55,14 +55,17 @@ def named_in(lists: Mapping[str, Sequence[str]], names: Sequence[str], source: P
             places[folder] = folder_key(folder.split("/") if folder else ())
         return places[folder]
 
+    near: dict[str, Namesakes[int]] = {}
     found: dict[str, set[int]] = {split: set() for split in lists}
     left: dict[int, set[tuple[str, str]]] = defaultdict(set)
     for split, lines in lists.items():
-        for line in lines:
+        for line in dict.fromkeys(lines):
             asked = clean_name(line, source)
             last = folded(asked.rpartition("/")[2])
             same = by_name.get(last) or by_stem.get(_stem(last), [])
-            mine = nearest(place(asked), {k: place(names[k]) for k in same})
+            if last not in near:
+                near[last] = Namesakes({k: place(names[k]) for k in same})
+            mine = near[last].nearest(place(asked))
             found[split].update(mine)
             if not mine and len(same) == 1:
                 left[same[0]].add((split, asked))
@@ -74,16 +77,23 @@ def named_in(lists: Mapping[str, Sequence[str]], names: Sequence[str], source: P
     return {split: sorted(numbers) for split, numbers in found.items()}
 
 
-def nearest(asked: tuple[str, ...], there: Mapping[T, tuple[str, ...]]) -> list[T]:
-    """Which of some things of one name lie in the folders asked for: those that share most with these, from the last
-    folder on, and have none that is another. Folders come as `folder_key`."""
-    shared = {
-        thing: (min(len(asked), len(folders)), len(asked) == len(folders))
-        for thing, folders in there.items()
-        if all(a == b for a, b in zip(asked[::-1], folders[::-1], strict=False))
-    }
-    best = max(shared.values(), default=None)
-    return [thing for thing, rank in shared.items() if rank == best]
+class Namesakes(Generic[T]):
+    """Things of one name, by the folders (`folder_key`) that they lie in."""
+
+    def __init__(self, places: Mapping[T, tuple[str, ...]]) -> None:
+        self._whole: dict[tuple[str, ...], list[T]] = defaultdict(list)
+        self._ends: dict[tuple[str, ...], list[T]] = defaultdict(list)
+        for thing, folders in places.items():
+            self._whole[folders].append(thing)
+            for start in range(len(folders)):
+                self._ends[folders[start:]].append(thing)
+            self._ends[()].append(thing)
+
+    def nearest(self, asked: tuple[str, ...]) -> list[T]:
+        """Those that share most folders with `asked`, from the last on, and have none that is another."""
+        if found := self._whole.get(asked) or self._ends.get(asked):
+            return found
+        return next((same for k in range(1, len(asked) + 1) if (same := self._whole.get(asked[k:]))), [])
 
 
 def _stem(name: str) -> str:

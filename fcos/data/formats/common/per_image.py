@@ -16,7 +16,7 @@ from ...images.reading import SUFFIXES
 from ...probe import stem_of
 from ...tree import Tree
 from .assemble import Problems
-from .lists import nearest, share_out, told
+from .lists import Namesakes, share_out, told
 from .pages import Draft, Page, Reading, in_order
 from .pairing import clean_name, folder_key, uploaded
 
@@ -89,6 +89,7 @@ class FilePerImage(Reading):
             for stem in {folded(stem_of(entry.file)), *([folded(entry.image.stem)] if entry.image else [])}:
                 by_stem[stem].append(entry)
         parts: dict[str, list[_Entry]] = {}
+        near: dict[str, Namesakes[_Entry]] = {}
         hits = 0
         for split, lines in self.tree.lists.items():
             part = []
@@ -98,8 +99,9 @@ class FilePerImage(Reading):
                 stem = os.path.splitext(stem)[0] if os.path.splitext(stem)[1].lower() in SUFFIXES else stem
                 same = by_stem.get(folded(stem), [])
                 if len(same) > 1:
-                    places = {e: folder_key(self.tree.folders(e.file)) for e in same if e.file}
-                    same = nearest(folder_key(folders), places)
+                    if stem not in near:
+                        near[stem] = Namesakes({e: folder_key(self.tree.folders(e.file)) for e in same if e.file})
+                    same = near[stem].nearest(folder_key(folders))
                 hits += len(same) == 1
                 part.append(same[0] if len(same) == 1 else _Entry(None, self.tree.images.pair(folders, stem), name))
             parts[split] = part if any(e.file or e.image for e in part) else []
