@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +231,12 @@ def with_dialect(config: Config, name: str) -> Config:
     return config.override(DIALECTS[name], {"dialect": name}, source=f"dialect {name}")
 
 
+def named_in(settings: Mapping[str, object]) -> str | None:
+    """The preset whose name stands in the content of a YAML file, if one does."""
+    name = settings.get("name")
+    return name if isinstance(name, str) and name in PRESETS else None
+
+
 def resolve(
     name: str | None,
     overrides: Iterable[str | dict[str, Any]] = (),
@@ -240,10 +246,10 @@ def resolve(
     """preset < dialect < YAML file < `key=value` overrides. Without a `name` it is the preset that the file names, else
     `DEFAULT`. ConfigError for a file with the settings of another preset or dialect than is asked for."""
     told = load_yaml(file) if file else {}
-    theirs = told["name"] if told.get("name") in PRESETS else None
+    theirs = named_in(told)
     if theirs is not None and name not in (None, theirs):
         raise ConfigError(f"{file} has the settings of {theirs}, not of {name}; give --model {theirs}, or another file")
-    if dialect and told.get("dialect", dialect) != dialect:
+    if dialect and told.get("dialect") not in (None, dialect):
         raise ConfigError(f"{file} has the settings of dialect {told['dialect']}; leave out --dialect {dialect}")
     config = preset(name or theirs or DEFAULT)
     config = with_dialect(config, dialect) if dialect else config

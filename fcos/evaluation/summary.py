@@ -80,11 +80,13 @@ class Metrics:
         """The numbers of one class, by its name; upper case, spaces, "-" and "_" do not matter. FcosError for a name
         that is no class."""
         names = [row.name for row in self.classes]
-        label = find_class(name, names)
+        label = find_class(name, names) if isinstance(name, str) else UNKNOWN
         if label == UNKNOWN:
             hint = did_you_mean(name, names, f"there are {', '.join(names[:10])}")
             raise FcosError(f"there is no class {name!r}; {hint}")
         return self.classes[label]
+
+    __iter__ = None  # `metrics.classes` is what can be gone through
 
     def __repr__(self) -> str:
         """A short table: the numbers that people compare, and the classes, the weakest first."""

@@ -22,7 +22,7 @@ from ..data.runs import stored_data, stored_sources
 from ..data.tiles import tiled
 from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError
-from ..presets import PRESETS, preset, resolve
+from ..presets import PRESETS, named_in, preset, resolve
 from ..system import remote
 from ..system.files import check_folder, is_there, real
 from ..system.machine import usual_torch
@@ -236,6 +236,8 @@ def _resumed(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
 
 
 def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
+    if asked.model is None and asked.config is not None:
+        asked = replace(asked, model=named_in(load_yaml(Path(asked.config))))
     if asked.data is None:
         raise DataError("give the data set to learn from: fcos train DATA")
     source = Source(asked.data, asked.val, asked.split, asked.holdout, asked.strict, asked.quiet)
@@ -257,8 +259,6 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     if asked.budget is not None:
         model = asked.model.name if isinstance(asked.model, Config) else asked.model
         given = {**settled_by(asked.model, asked.dialect), **given_settings(asked.settings, asked.config)}
-        if model is None and given.get("name") in PRESETS:  # a file's
-            model = str(given["name"])
 
         def resolve(preset: str, changes: Mapping[str, object]) -> Config:
             made = asked.resolved(preset, {key: value for key, value in changes.items() if key not in given})

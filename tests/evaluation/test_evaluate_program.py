@@ -306,6 +306,10 @@ def test_a_class_that_no_detection_names_was_not_found(work):
     assert metrics[first.upper()].ap == pytest.approx(1.0)
     with pytest.raises(FcosError, match=f"no class '{first}s'; did you mean {first}"):
         metrics[f"{first}s"]
+    with pytest.raises(FcosError, match="no class 0"):
+        metrics[0]
+    with pytest.raises(TypeError, match="not iterable"):
+        list(metrics)
     assert [row.ap for row in metrics.classes if row.name != first] == [0.0]
     named = [replace(one, names=(first, "none of them")) for one in found]
     with pytest.raises(DataError, match="does not know"):

@@ -36,6 +36,10 @@ def test_a_file_of_another_model_or_dialect_is_no_quiet_change_of_it(tmp_path):
         resolve("fcos-r50", file=file)
     with pytest.raises(ConfigError, match="has the settings of dialect mmdet; leave out --dialect original"):
         resolve(None, dialect="original", file=file)
+    for text in ("dialect:", "name: [a]"):
+        file.write_text(f"{text}\n")
+        with pytest.raises(ConfigError, match=f"{text.partition(':')[0]}=.* it should be a valid string"):
+            resolve(None, dialect="mmdet", file=file)
     file.write_text("name: a name of my own\ntrain: {lr: 0.5}\n")
     assert resolve("fcos-r50", file=file).train.lr == 0.5
     assert resolve(None, file=file).model == preset("fcos-lite0").model

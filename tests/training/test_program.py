@@ -504,6 +504,18 @@ def test_a_size_brings_the_sizes_at_which_it_learns_along():
     assert around_size(usual.override("data.train_sizes=[]"), {"data.size": "640"}) == {"data.max_size": 1066}
 
 
+def test_the_sizes_are_those_of_the_model_that_a_file_names(shapes, tmp_path, capsys):
+    """As with --model: 320 px in place of 800 takes the sizes to learn at with it."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: fcos-lite2\nmodel: {backbone_weights: none}\n")
+    words = ("train", shapes, "--config", file, "--init", "none", "--out", tmp_path / "run", "--device", "cpu")
+    small = ("data.size=64", "train.iterations=1", "train.batch=2", "data.workers=0", "train.plots=false")
+    code, _, err = fcos(capsys, *words, *small)
+    assert code == 0, err
+    assert "data.max_size=106 data.train_sizes=[32,64,96]" in err
+    assert "fcos-lite2" in (tmp_path / "run" / "config.yaml").read_text()
+
+
 def test_the_sizes_are_those_of_the_run(shapes, tmp_path, capsys):
     words = ("train", shapes, "--model", "fcos-lite0", "--init", "none", "--out", tmp_path / "run", "--device", "cpu")
     small = (
