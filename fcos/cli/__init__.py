@@ -25,10 +25,20 @@ from typer.core import TyperGroup
 from ..errors import FcosError, ImageWarning, OtherProcess, nearest, one_line, worded
 from ..system.files import sources_kept
 from ..system.stderr import say
+from .common import for_learning
 
 # Verbs that compute for minutes. Threads that wait for each other by spinning are quickest alone (an image in 20 ms,
 # in 33 without), but beside other programs a training step then takes 2 to 15 times as long; alone it gains 4 %.
 LONG = ("train", "forecast", "tune")
+
+_DETECTING = (
+    "predict",
+    "track",
+    "serve",
+    "explain",
+    "export",
+    "bench",
+)  # verbs to which settings of training are nothing
 
 # Names that options had, which are still understood and not shown.
 _BEFORE = {"pictures": "images", "no-pictures": "no-images"}
@@ -308,8 +318,10 @@ def _unknown_option(error: Any) -> str:
         from ..presets import preset
 
         values = {row[0]: row[1] for row in describe(preset("fcos-lite0"))}
+        if error.ctx.info_name in _DETECTING:
+            values = {key: value for key, value in values.items() if not for_learning(key)}
         key = nearest_setting(word.replace("-", "_"), list(values))
-        if key is not None and nearest(word, (*near, key.rpartition(".")[2], *SYNONYMS)) != near:
+        if key in values and nearest(word, (*near, key.rpartition(".")[2], *SYNONYMS)) != near:
             value = values[key]
             example = f"{value:g}" if type(value) in (int, float) else str(value) if isinstance(value, str) else "VALUE"
             return f"{message}; settings are KEY=VALUE: {key}={example}"

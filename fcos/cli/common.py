@@ -158,12 +158,18 @@ def open_own(model: str, split: str | None = None) -> tuple[Path, Dataset]:
     return run, judged_by(run, split)
 
 
+def for_learning(key: str) -> bool:
+    """Whether a setting, such as train.lr, is one that detecting does not use."""
+    section, _, name = key.partition(".")
+    return section in ("train", "loss") or (section == "data" and name in _LEARNING)
+
+
 def check_detecting(overrides: Sequence[str]) -> None:
     """FcosError for a setting that detecting does not use."""
     for setting in overrides:
         key, _, value = setting.partition("=")
-        section, _, name = key.strip().partition(".")
-        if section in ("train", "loss") or (section == "data" and name in _LEARNING):
+        name = key.strip().rpartition(".")[2]
+        if for_learning(key.strip()):
             only = f"; for some classes only: --classes {value}" if name == "classes" else ""
             raise FcosError(f"{setting} is for training, and detecting does not use it; leave it out{only}")
 
