@@ -9,7 +9,7 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -118,9 +118,9 @@ def check_count(name: str, value: object) -> None:
         raise ConfigError(f"{name}={value!r}: give a whole number, 1 or more")
 
 
-def or_near(path: str | Path) -> str:
-    """The end of a message about a path that does not exist: "; did you mean RUNS/MINE?" where something near it does,
-    else empty. A mistake may be in each of its parts."""
+def or_near(path: str | Path, wanted: Callable[[Path], bool] = lambda path: True) -> str:
+    """The end of a message about a path that does not exist: "; did you mean RUNS/MINE?" where something near it does
+    that is `wanted`, else empty. A mistake may be in each of its parts."""
     path = Path(path)
     there = path if path.is_absolute() else Path(".") / path
     missing: list[str] = []
@@ -129,9 +129,10 @@ def or_near(path: str | Path) -> str:
             return ""
         missing.append(there.name)
         there = there.parent
-    for name in reversed(missing):
+    for left in range(len(missing) - 1, -1, -1):
+        name = missing[left]
         if not os.path.lexists(there / name):
-            near = _sibling(there, name)
+            near = _sibling(there, name, wanted if left == 0 else _is_folder)
             if near is None:
                 return ""
             name = near
@@ -146,16 +147,17 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _sibling(folder: Path, name: str) -> str | None:
-    """The name in `folder` that is nearest to `name`, among the first 2,000; a common suffix makes none near."""
+def _sibling(folder: Path, name: str, wanted: Callable[[Path], bool]) -> str | None:
+    """The name in `folder` that is nearest to `name`, among the first 2,000, and wanted; a common suffix makes none
+    near."""
     try:
         with os.scandir(folder) as entries:
             known = [entry.name for entry in islice(entries, 2000)]
     except OSError:
         return None
     stem = os.path.splitext(name)[0]
-    close = nearest(name, known, 5)
-    return next((other for other in close if nearest(stem, [os.path.splitext(other)[0]])), None)
+    close = (other for other in nearest(name, known, 5) if nearest(stem, [os.path.splitext(other)[0]]))
+    return next((other for other in close if wanted(folder / other)), None)
 
 
 def worded(reason: str) -> str:

@@ -53,11 +53,11 @@ def find_weights(name: str | Path) -> Path:
     if path.is_file():
         return path
     if path.suffix:
-        raise ModelError(f"there is no model file {path}{or_near(path)}")
+        raise ModelError(f"there is no model file {path}{or_near(path, _is_model)}")
     entry = known.get(str(name))
     if entry is None:
         near = nearest(name, known)
-        hint = f"; did you mean {near[0]}?" if near else or_near(path)
+        hint = f"; did you mean {near[0]}?" if near else or_near(path, _is_model)
         if path.parent != Path():  # more likely a run than a name
             raise ModelError(
                 f"there is no folder or file {path}, and no model of that name{hint or '; `fcos models` lists them'}"
@@ -72,6 +72,13 @@ def find_weights(name: str | Path) -> Path:
         f"{name} comes without weights; train it first: fcos train --data DATA --model {name}, "
         "then use --model runs/NAME"
     )
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a path looks like what --model takes: a run folder, or a file with the suffix of a model."""
+    if path.suffix.lower() in (".safetensors", ".pt", ".pth") or format_of(path) is not None:
+        return True
+    return any((path / file).is_file() for file in _WEIGHTS)
 
 
 def _from_far(url: str) -> Path:

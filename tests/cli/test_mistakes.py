@@ -25,6 +25,7 @@ from fcos.config import Config, DataConfig
 from fcos.export.about import About
 from fcos.export.formats import torchscript
 from fcos.types import Classes
+from fcos.zoo.models import known_models
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,9 @@ from fcos.types import Classes
         ),
         (["train", "D", "--imgsz", "640"], ["KEY=VALUE: data.size="]),
         (["train", "D", "--batch-size", "4"], ["KEY=VALUE: train.batch="]),
+        (["predict", "D", "--crops", "c"], ["no such option: --crops; did you mean --cpus? See"]),  # not data.crop
+        (["predict", "D", "--lr", "1"], ["no such option: --lr; see fcos predict --help"]),  # not train.lr
+        (["predict", "D", "--imgsz", "640"], ["KEY=VALUE: data.size="]),
         (["train", "D", "--zzzz"], ["no such option: --zzzz; see"]),
         (["data", "info", "D", "--lr", "1"], ["no such option: --lr; see"]),  # it takes no settings
         (["train", "D", "--minutes", "abc"], ["'--minutes': 'abc'", " valid "]),
@@ -98,7 +102,8 @@ def test_paths_that_are_nearly_right(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for place in ("mydata", "runs/mine", "runs/other"):
         (tmp_path / place).mkdir(parents=True)
-    (tmp_path / "photo.jpg").touch()
+    for name in ("photo.jpg", "html.png", "runs/mine/best.safetensors", "good.onnx"):
+        (tmp_path / name).touch()
     for line, end in (
         ("data info mydat", "mydat; did you mean mydata?"),
         ("train mydat", "mydat; did you mean mydata?"),
@@ -106,12 +111,15 @@ def test_paths_that_are_nearly_right(capsys, tmp_path, monkeypatch):
         ("predict photo.jpg --model run/mine", "run/mine, and no model of that name; did you mean runs/mine?"),
         ("predict photo.jpg --model runs/min", "runs/min, and no model of that name; did you mean runs/mine?"),
         ("predict photo.jpg --model runs/zzzz", "no model of that name; `fcos models` lists them"),
+        ("predict photo.jpg --model html", "'html'; `fcos models` lists them: {models}"),  # a picture is no model
+        ("predict photo.jpg --model mydat", "'mydat'; `fcos models` lists them: {models}"),  # nor is another folder
+        ("predict photo.jpg --model god.onnx", "god.onnx; did you mean good.onnx?"),
         ("predict photo.jpg --model fcos-lite9", "'fcos-lite9'; did you mean fcos-lite2?"),
         ("eval runs/min", "there is no folder or file runs/min; did you mean runs/mine?"),
     ):
         code, out, err = fcos(capsys, *line.split())
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert err.endswith(f"{end}\n"), err
+        assert err.endswith(f"{end.format(models=', '.join(known_models()))}\n"), err
 
 
 def test_no_verb_shows_the_help(capsys):
