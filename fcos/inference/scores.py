@@ -22,11 +22,14 @@ Scores: TypeAlias = "float | str | Mapping[str, float]"  # the lowest of all cla
 _NEVER = 2.0  # a score that no detection has
 
 
-def parse_scores(text: str | Mapping[str, object], classes: Classes, default: float = 0.5) -> Tensor:
+def parse_scores(
+    text: str | Mapping[str, object], classes: Classes, default: float = 0.5, called: str = "--score"
+) -> Tensor:
     """The lowest score shown of each class [C], from "0.4", "person=0.5,dog=0.2", "0.4,person=0.5", the path of a JSON
     file {"person": 0.5}, or what such a file holds; classes that are not named have the bare number, else `default`.
 
-    Raises FcosError for an unknown class, a score outside 0..1 and a file that cannot be read.
+    Raises FcosError for an unknown class, a score outside 0..1 and a file that cannot be read, which names the option
+    as it is `called`.
     """
     named: Any
     if isinstance(text, Mapping):
@@ -34,7 +37,7 @@ def parse_scores(text: str | Mapping[str, object], classes: Classes, default: fl
     elif text.lower().endswith(".json"):
         named = read_json(text, TEXT_LIMIT)
         if not isinstance(named, dict):
-            raise FcosError(f'--score: {text} must hold {{"class": score}}, not a {type(named).__name__}')
+            raise FcosError(f'{called}: {text} must hold {{"class": score}}, not a {type(named).__name__}')
     else:
         named = {}
         for part in text.split(","):
@@ -42,14 +45,14 @@ def parse_scores(text: str | Mapping[str, object], classes: Classes, default: fl
             named[name.strip() if equals else ""] = value
     scores = {}
     for given, value in named.items():
-        name = class_named(str(given), classes, "--score") if given else ""
+        name = class_named(str(given), classes, called) if given else ""
         try:
             scores[name] = float(value)
         except (TypeError, ValueError):
             scores[name] = -1.0
         if not 0 <= scores[name] <= 1:
             of = f" of {name}" if name else ""
-            raise FcosError(f"--score: {value!r}{of} is no score in 0..1; write 0.4, person=0.5,dog=0.2 or FILE.json")
+            raise FcosError(f"{called}: {value!r}{of} is no score in 0..1; write 0.4, person=0.5,dog=0.2 or FILE.json")
     other = scores.get("", default)
     return torch.tensor([scores.get(name, other) for name in classes.names], dtype=torch.float32)
 
@@ -57,7 +60,7 @@ def parse_scores(text: str | Mapping[str, object], classes: Classes, default: fl
 def lowest(score: Scores | None, classes: Classes, shown: float) -> float | Tensor:
     """The lowest score of all classes, 0..1, or of each [C], `shown` where none is given. FcosError for others."""
     if isinstance(score, str | Mapping):
-        return parse_scores(score, classes, shown)
+        return parse_scores(score, classes, shown, "score")
     try:
         number = float(shown if score is None else score)
     except (TypeError, ValueError):

@@ -10,7 +10,7 @@ from judging import cli, dataset, found, record
 from fcos.errors import FcosError
 from fcos.evaluation.calibration import Threshold, calibration, score_option, threshold_table, thresholds
 from fcos.evaluation.coco import curves
-from fcos.inference.scores import only, parse_scores
+from fcos.inference.scores import lowest, only, parse_scores
 from fcos.show.judged import reliability_plot
 from fcos.types import Classes
 
@@ -121,6 +121,10 @@ def test_eval_gives_scores_that_predict_takes(coco_folder, capsys):
 def test_classes_alone_and_written_otherwise():
     classes = Classes(("dog", "traffic light", "Dog2"))
     assert parse_scores("Traffic_Light=0.2", classes).tolist() == pytest.approx([0.5, 0.2, 0.5])
+    with pytest.raises(FcosError, match=r"^score: the model has no class 'dgo'; did you mean dog"):
+        lowest({"dgo": 0.3}, classes, 0.5)  # of Python, which has no --score
+    with pytest.raises(FcosError, match=r"^--score: the model has no class 'dgo'"):
+        parse_scores("dgo=0.3", classes)
     assert parse_scores({"dog": 0.25}, classes, 0.4).tolist() == pytest.approx([0.25, 0.4, 0.4])
     scores = only(parse_scores("0.3", classes), "DOG, traffic-light", classes)
     assert scores.tolist() == pytest.approx([0.3, 0.3, 2.0])
