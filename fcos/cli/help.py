@@ -42,7 +42,9 @@ def command(
     name = topic.strip("/").removeprefix("docs/").removesuffix(".md")
     if name not in pages:
         raise FcosError(f"there is no page {topic!r}; {did_you_mean(name, pages, 'fcos help lists them')}")
-    text = pages[name].read_text(encoding="utf-8")
+    # comments are for those who write the pages
+    comment = re.compile(r"^<!--.*?-->\n|<!--.*?-->", re.DOTALL | re.MULTILINE)
+    text = comment.sub("", pages[name].read_text(encoding="utf-8")).lstrip()
     if not sys.stdout.isatty():
         typer.echo(text, nl=False)
         return
