@@ -152,7 +152,8 @@ def command(
             with ended_by_signals(reader):
                 outcome = write_frames(frames, reader.info, files, painter, each)
     objects, frames_read = plural(len(outcome.objects), "object"), plural(outcome.frames, "frame")
-    typer.echo(f"{objects} in {frames_read}, detected in {outcome.detected}", err=as_json)
+    classes_seen = f" ({outcome.classes()})" if outcome.objects else ""
+    typer.echo(f"{objects}{classes_seen} in {frames_read}, detected in {outcome.detected}", err=as_json)
     for text, line in zip(count_line or [], lines, strict=True):
         typer.echo(_counted(f"line {text}", line.entered, line.left), err=as_json)
     for text, area in zip(zone or [], zones, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -115,14 +115,18 @@ class VideoFiles:
 
 @dataclass
 class VideoOutcome:
-    """Frames that were read and detected in, detections, and the numbers of the objects that were followed. undrawn:
+    """Frames that were read and detected in, detections, and the objects that were followed, class by number. undrawn:
     why there is no drawn video, where there should be one."""
 
     frames: int = 0
     detected: int = 0
     detections: int = 0
-    objects: set[int] = field(default_factory=set)
+    objects: dict[int, str] = field(default_factory=dict)
     undrawn: str = ""
+
+    def classes(self) -> str:
+        """How many objects of each class were followed: "2 dog, 1 sheep"."""
+        return ", ".join(f"{count} {name}" for name, count in Counter(self.objects.values()).most_common())
 
 
 def write_frames(
@@ -183,8 +187,8 @@ def _count(frame: Frame, painter: Painter, outcome: VideoOutcome) -> None:
     if seen.track_ids is not None:
         known = seen[seen.track_ids >= 0]
         numbers = known.track_ids.tolist() if known.track_ids is not None else []
-        outcome.objects.update(numbers)
         names = [known.name(i) for i in range(len(known))]
+        outcome.objects.update(zip(numbers, names, strict=True))
         counters: list[Line | Zone] = [*painter.lines, *painter.zones]
         for counter in counters:
             counter.update(numbers, names, known.boxes.double().numpy())

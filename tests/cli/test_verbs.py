@@ -334,6 +334,8 @@ def test_track_begins_tracks_at_the_models_own_score(work, capsys, tmp_path):
         code, out, _ = fcos(capsys, *arguments, f"decode.shown={shown}", "decode.threshold=0")
         assert code == 0, out
         assert (not out.startswith("0 objects in 4 frames")) == any_object, out
+        if any_object:  # "3 objects (2 disc, 1 square) in 4 frames"
+            assert re.match(r"(\d+) objects? \(\d+ (disc|square)(, \d+ (disc|square))?\) in 4 frames", out), out
 
 
 def test_less_is_told_that_a_page_has_colours(capsys, monkeypatch):
@@ -351,6 +353,14 @@ def test_less_is_told_that_a_page_has_colours(capsys, monkeypatch):
     ((text, options),) = seen
     assert "Quickstart" in text
     assert options == "-R"
+
+
+@pytest.mark.parametrize("page", ["quickstart", "reference/cli"])
+def test_a_page_in_a_pipe_has_no_comments(page, capsys):
+    code, out, _ = fcos(capsys, "help", page)
+    assert code == 0
+    assert out.startswith("# ")
+    assert "<!--" not in out
 
 
 @pytest.mark.parametrize("needed", [True, False])

@@ -41,7 +41,7 @@ def test_a_walk_is_followed_counted_drawn_and_written(tmp_path, every):
     outcome = write_frames(
         follow(frames(every=every), make_tracker("bytetrack")), INFO, files, painter, lambda f: taken.append(f.index)
     )
-    assert (outcome.frames, outcome.detected, outcome.objects) == (20, -(-20 // every), {1})
+    assert (outcome.frames, outcome.detected, outcome.objects) == (20, -(-20 // every), {1: "cat"})
     assert taken == list(range(20))
     assert painter.lines[0].entered.total() + painter.lines[0].left.total() == 1
     assert dict(painter.zones[0].entered) == {"cat": 1}
