@@ -277,8 +277,6 @@ class DataConfig(Section):
             raise ValueError(f"learned_boxes are three lengths, or none, not {self.learned_boxes}")
         if self.max_size < self.size:
             raise ValueError(f"max_size {self.max_size} is below size {self.size}")
-        if self.crop_scale[0] > self.crop_scale[1]:
-            raise ValueError(f"crop_scale goes from the smaller zoom to the larger, not {self.crop_scale}")
         return self
 
     def sides(self, done: float = 1.0) -> tuple[int, ...]:

@@ -163,19 +163,19 @@ def merge(parts: Sequence[Dataset]) -> Dataset:
     if len(parts) == 1:
         return first
     records = [r for p in parts for r in p.records]
-    ids = [r.id for r in records]
     notes = [n for p in parts for n in p.notes]
-    numbers = [{r.id: r.id for r in p.records} for p in parts]
-    if meet := len(ids) - len(set(ids)):
+    ids = numbers = [p.packed.table.ids.tolist() for p in parts]
+    if meet := len(records) - len(set().union(*ids)):
         records = [replace(r, id=k) for k, r in enumerate(records, 1)]
         places = count(1)
-        numbers = [{r.id: next(places) for r in p.records} for p in parts]
+        numbers = [[next(places) for _ in p.records] for p in parts]
         if any(p.format == "coco" for p in parts):  # the ids of others stand in no file
             notes.append(Note(kinds.NEW_NUMBERS, meet))
     # of numbers given anew those of the file say nothing, but texts do, unless two parts have the same
-    told = [
-        (alias, of[id]) for p, of in zip(parts, numbers, strict=True) for alias, id in p.aliases.items() if id in of
-    ]
+    told = []
+    for part, old, new in zip(parts, ids, numbers, strict=True):
+        of = dict(zip(old, new, strict=True)) if part.aliases else {}
+        told += [(alias, of[id]) for alias, id in part.aliases.items() if id in of]
     often = Counter(alias for alias, _ in told)
     return replace(
         first,

@@ -259,7 +259,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _told(origin: Origin, runtime: str) -> Iterator[None]:
     """Say that a graph is being made, and every while that it still is: nobody should take the silence for a fault."""
     path = origin.path
-    name = path.parent.name if path.stem in ("best", "last") else path.stem  # of a run, its folder
+    name = path.absolute().parent.name if path.stem in ("best", "last") else path.stem  # of a run, its folder
     say(f"preparing {name} for this machine ({runtime}), only this first time; it takes {_TAKES[runtime]}")
     with ticking(lambda so_far: say(f"still preparing, {so_far}")):
         yield

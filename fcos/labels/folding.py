@@ -15,7 +15,7 @@ from ..data.holdout import parted, units_of
 from ..data.splits import name_of
 from ..errors import DataError
 from ..inference.detector import Detector
-from ..presets import resolve
+from ..presets import DEFAULT, resolve
 from ..system.files import scratch
 from ..system.stderr import say
 from ..system.terminal import clock, plural
@@ -23,7 +23,7 @@ from ..training.planning.rules import rate_for
 from ..training.program import train
 from ..training.setup import known_classes
 
-MODEL = "fcos-lite0"
+MODEL = DEFAULT
 _EPOCHS = 12  # enough from the package's detector; a budget may make it less
 _PROBE = 4  # steps that are timed, of which the first does not count
 _LONGEST = 60.0  # minutes that are taken without being asked for

@@ -86,6 +86,8 @@ def _parse(key: str, text: str) -> Range | OneOf | None:
     first, last = numbers
     if first is None or last is None or not first < last:
         raise ConfigError(f"{key}={text}: a range is LOW..HIGH, two numbers, such as train.lr=1e-4..1e-2")
+    if key in _WHOLE and not (first.is_integer() and last.is_integer()):
+        raise ConfigError(f"{key}={text}: {key} is a whole number; give whole numbers")
     return Range(first, last, whole=key in _WHOLE)
 
 

@@ -151,7 +151,7 @@ def begin(search: Search) -> dict[str, Any]:
     }
 
 
-def _config(search: Search, settings: list[str], preset: str = "fcos-lite0") -> Config:
+def _config(search: Search, settings: list[str], preset: str | None = None) -> Config:
     from ..presets import resolve
 
     return resolve(search.model or preset, settings)

@@ -50,6 +50,8 @@ def _command(words: Sequence[str]) -> str:
     program = Path(words[0] if words else "")
     if program.stem == "fcos" or program.parts[-2:] == ("fcos", "__main__.py"):
         return shlex.join(["fcos", *words[1:]])
+    if program.name == "__main__.py":
+        return shlex.join(["python", "-m", program.parent.name, *words[1:]])
     if program.suffix == ".py" and "ipykernel" not in program.name:
         return shlex.join(["python", program.name, *words[1:]])
     return "a Python session"

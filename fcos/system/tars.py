@@ -6,6 +6,7 @@ one cannot be entered in the middle.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import stat
 import tarfile
@@ -69,7 +70,9 @@ def read(tar: Path, name: str, limit: int, kind: type[FcosError] = FcosError) ->
 def _inside(name: str) -> str:
     """A member's name as a path that stays in the tar file: without a leading slash and steps upwards (on Windows
     without a drive, too), as tar unpacks it; empty where nothing is left."""
-    name = PurePath(name).as_posix()[len(PurePath(name).drive) :]
+    if os.name == "nt":
+        path = PurePath(name)
+        name = path.as_posix()[len(path.drive) :]
     return posixpath.normpath(f"/{name}").lstrip("/")
 
 

@@ -146,7 +146,8 @@ def forecast(
     from .program import given_settings
 
     check_enough(data)
-    check(minutes, given_settings(options.get("settings") or (), options.get("config")), 1)
+    for share in SHARES:
+        check(minutes * share / RUNS, given_settings(options.get("settings") or (), options.get("config")), 1)
     check_folder(out)
     asked = _asked(data, minutes, options)
     with alone(out, "forecast"):

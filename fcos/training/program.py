@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,12 +91,13 @@ def train(
     none, by a tenth of the training images, which is held out; `holdout` is another share, 0 for none. `strict`
     refuses faulty boxes.
 
-    Model: `model` is the name of a preset ("fcos-lite0" when left out; `fcos models`) or a Config. `settings` go on top
-    of it: {"train.lr": 0.001}, {"train": {"lr": 0.001}} or ["train.lr=0.001"], any setting that `fcos config` lists;
-    below them a YAML file `config`, below that the conventions of a published implementation, `dialect`. `init` names
-    the weights to start from: a detector (name, run folder, file), or "none" for those of the backbone alone; left out,
-    the bundled detector of the same name, or "backbone", its backbone with a fresh FPN and head, where features without
-    those of the detector tell the classes clearly better (fcos/training/starting.py).
+    Model: `model` is the name of a preset (left out: the one that `config` names, else "fcos-lite0"; `fcos models`) or
+    a Config. `settings` go on top of it: {"train.lr": 0.001}, {"train": {"lr": 0.001}} or ["train.lr=0.001"], any
+    setting that `fcos config` lists; below them a YAML file `config`, of the same model and dialect where it names
+    them, below that the conventions of a published implementation, `dialect`. `init` names the weights to start from: a
+    detector (name, run folder, file), or "none" for those of the backbone alone; left out, the bundled detector of the
+    same name, or "backbone", its backbone with a fresh FPN and head, where features without those of the detector tell
+    the classes clearly better (fcos/training/starting.py).
 
     Time: `epochs` is train.epochs, how often to go through the images. `minutes`, in its place, is how long all of it
     may take, from this call to its end. The program looks at the data, times some steps and plans the rest; it tells
@@ -118,8 +120,8 @@ def train(
         ("init", init, os.PathLike | str | None, "the name of a model, or its run folder or file"),
         ("settings", settings, Mapping | Sequence, "a mapping or a list"),
         ("split", split, str | None, 'its name, or several as "train,val"'),
-        ("holdout", holdout, float | int | None, "a share, such as 0.1"),
-        ("minutes", minutes, float | int | Budget | None, "a number"),
+        ("holdout", holdout, Real | None, "a share, such as 0.1"),
+        ("minutes", minutes, Real | Budget | None, "a number"),
     ):
         if not isinstance(given, kinds):
             raise ConfigError(f"{name} is a {type(given).__name__}; give {right}")
@@ -127,7 +129,7 @@ def train(
         if callback is not None and not callable(callback):
             raise ConfigError(f"{name}={callback!r} cannot be called; give a function")
     told = given_settings(settings, None)
-    if epochs is not None and str(told.get("train.epochs", epochs)) != str(epochs):
+    if epochs is not None and str(told.get("train.epochs", epochs)) not in (str(epochs), f"{float(epochs)}"):
         raise ConfigError(f"epochs are {epochs} and train.epochs is {told['train.epochs']}; give one of them")
     if epochs is not None:  # in front: a number of steps among the settings counts, one of a file or of a plan does not
         settings = [{"train.epochs": epochs, "train.iterations": 0}, *_changes(settings)]

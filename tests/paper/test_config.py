@@ -45,11 +45,6 @@ def test_a_file_of_another_model_or_dialect_is_no_quiet_change_of_it(tmp_path):
     assert resolve(None, file=file).model == preset("fcos-lite0").model
 
 
-def test_a_zoom_range_the_wrong_way_round_is_refused():
-    with pytest.raises(ConfigError, match="crop_scale goes from the smaller zoom to the larger"):
-        Config().override("data.crop_scale=1.5,0.5")
-
-
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

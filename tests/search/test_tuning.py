@@ -139,7 +139,8 @@ def test_words_with_ranges_are_told_from_settings():
 
 
 @pytest.mark.parametrize(
-    "word", ["train.lr=1e-4..", "train.lr=1..x", "train.lr=2..1", "train.lr=0..inf", "train.batch=4|"]
+    "word",
+    ["train.lr=1e-4..", "train.lr=1..x", "train.lr=2..1", "train.lr=0..inf", "train.batch=4|", "train.epochs=1.5..3"],
 )
 def test_half_a_range_is_an_error(word):
     with pytest.raises(ConfigError, match=r"train\."):

@@ -45,6 +45,7 @@ def test_the_commit_is_asked_for_without_a_write_to_the_repository(tmp_path, mon
         (["/lib/fcos/__main__.py", "eval", "a"], "fcos eval a"),
         (["/home/me/learn.py", "--big"], "python learn.py --big"),
         (["/lib/ipykernel_launcher.py", "-f", "/home/me/kernel.json"], "a Python session"),
+        (["/lib/mine/__main__.py", "a"], "python -m mine a"),
         (["-c"], "a Python session"),
         ([""], "a Python session"),
     ],

@@ -85,12 +85,16 @@ def test_time_of_the_processes_before_counts(turned):
 
 
 @pytest.mark.parametrize(
-    "broken", [7, [], {}, {"seconds": "9", "tail": 1.0, "used": 0.0}, {"seconds": 9, "tail": float("nan")}]
+    "change", [{"seconds": "9"}, {"tail": float("nan")}, {"used": float("inf")}, {"revised": None}, {"tail": None}]
 )
-def test_a_damaged_deadline_is_seen(broken):
-    assert not Deadline.fits(broken)
+def test_a_damaged_deadline_is_seen(change):
+    whole = Deadline(60, 5).stored()
+    assert Deadline.fits(whole)
+    assert not Deadline.fits({**whole, **change})
+    for key in change:
+        assert not Deadline.fits({k: v for k, v in whole.items() if k != key})
     assert Deadline.fits(None)
-    assert Deadline.fits(Deadline(60, 5).stored())
+    assert not any(map(Deadline.fits, (7, [], {})))
 
 
 def test_a_process_knows_its_age():

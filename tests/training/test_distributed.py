@@ -632,7 +632,7 @@ dist.all_reduce(value)
 if attempt < {KILLS} and rank == attempt % 2:
     os.kill(os.getpid(), signal.SIGKILL)
 dist.barrier()
-print("attempt", attempt, "sum", value.item(), flush=True)
+os.write(1, f"attempt {{attempt}} sum {{value.item()}}\\n".encode())  # at once: the other writes too
 """)
     where = {
         "static": ["--master-port", free_port()],

@@ -335,6 +335,8 @@ def test_a_checkpoint_that_lacks_a_value_is_one_line(tmp_path):
         torch.save({k: v for k, v in whole.items() if k != key}, file)
         if key == "start_due":  # a checkpoint of version 1.0.0
             assert load_checkpoint(tmp_path)["start_due"] is False
+            torch.save({**torch.load(file, weights_only=True), "judged_at": -1}, file)  # the start was still due
+            assert [load_checkpoint(tmp_path)[k] for k in ("start_due", "judged_at")] == [True, 0]
             continue
         with pytest.raises(ModelError, match=key):
             load_checkpoint(tmp_path)

@@ -105,7 +105,7 @@ def zoom(sample: Sample, rng: np.random.Generator | None, frame: Frame, factor: 
 
 def jitter(sample: Sample, rng: np.random.Generator, frame: Frame, scales: tuple[float, float]) -> Sample:
     """Large-scale jitter: zoomed by a random factor (uniform in its logarithm) relative to filling the frame."""
-    scale = float(np.exp(rng.uniform(np.log(scales[0]), np.log(scales[1]))))
+    scale = float(np.exp(rng.uniform(*sorted(np.log(scales)))))
     return zoom(sample, rng, frame, scale * contain(sample.size, frame.size))
 
 

@@ -26,7 +26,7 @@ def kept_shape(size: Size, data: DataConfig) -> Size:
     """The shape an image of `size` is kept at: never enlarged, large enough for every size drawn in training."""
     side = data.largest_side()
     if data.crop > 0:
-        side = round(side * max(1.0, data.crop_scale[1]))
+        side = round(side * max(1.0, *data.crop_scale))
     shape = resized_shape(size, side, round(data.max_size * side / data.size), data.round)
     return shape if shape[0] < size[0] else size
 

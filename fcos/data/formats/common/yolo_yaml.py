@@ -124,9 +124,11 @@ class DataFile:
         for line in filter(None, map(str.strip, read_lines(file, kind=DataError))):
             parts = clean_name(line, file).split("/")
             tops = (self.root, file.parent)
-            options = [top / Path(*parts[start:]) for start in range(len(parts)) for top in tops]
+            options = (top / Path(*parts[start:]) for start in range(len(parts)) for top in tops)
             path = next((p for p in options if p.suffix.lower() in SUFFIXES and is_there(p) and p.is_file()), None)
-            path = path or next((p for o in options if (p := self._by_name.get(folded(o.as_posix())))), None)
+            if path is None:  # perhaps in other letters
+                names = (top / Path(*parts[start:]) for start in range(len(parts)) for top in tops)
+                path = next((p for o in names if (p := self._by_name.get(folded(o.as_posix())))), None)
             if path is None:
                 problems.skip(kinds.MISSING, line)
             else:
