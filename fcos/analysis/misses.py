@@ -28,7 +28,7 @@ from ..errors import DataError, ImageError
 from ..evaluation.metrics import match_image
 from ..inference.detector import Detector
 from ..inference.tiles import Held, Tiling
-from ..show.draw import Marks, draw_boxes, sheet
+from ..show.draw import Marks, draw_cell, sheet
 from ..system.stderr import say
 from ..system.terminal import json_ready, percent, plural, table, track
 from ..types import Detections, Target
@@ -236,6 +236,6 @@ def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int
         texts = [f"{m.label}: {m.stage}" for m in rows]
         boxes = np.array([m.box for m in rows])
         colors = [_COLORS[m.stage] for m in rows]
-        images.append(draw_boxes(pixels, Marks(boxes, range(len(rows)), texts, colors=colors)))
+        images.append(draw_cell(pixels, Marks(boxes, range(len(rows)), texts, colors=colors), cell))
         titles.append(f"{len(rows)} of {int(_solid(record).sum())} missed: {Path(record.file_name).name}")
     return sheet(images, titles=titles, cell=cell)

@@ -314,7 +314,7 @@ def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
     from ..data.loading.cache import Reader
     from ..data.loading.loader import load_sample
     from ..errors import ImageError
-    from ..show.draw import Marks, draw_boxes
+    from ..show.draw import Marks, draw_cell
 
     reader = Reader(dataset)
     images: list[np.ndarray] = []
@@ -326,7 +326,7 @@ def _plain(dataset: Dataset, count: int, seed: int) -> list[np.ndarray]:
         except ImageError as error:
             typer.echo(f"skipped: {error}", err=True)
             continue
-        images.append(draw_boxes(s.image, Marks(s.boxes, s.labels, dataset.classes.names, ignore=s.ignore)))
+        images.append(draw_cell(s.image, Marks(s.boxes, s.labels, dataset.classes.names, ignore=s.ignore)))
     if not images:
         raise ImageError(f"no image of {dataset.root} can be read")
     return images
@@ -338,7 +338,7 @@ def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], s
     from ..data.loading.loader import Source, train_sample
     from ..data.loading.sampler import Sampler
     from ..data.tiles import tiled
-    from ..show.draw import Marks, draw_boxes
+    from ..show.draw import Marks, draw_cell
     from ..zoo.describe import settings_of
 
     config = settings_of(model, [f"train.seed={seed}", *overrides])
@@ -349,5 +349,5 @@ def _augmented(dataset: Dataset, count: int, model: str, overrides: list[str], s
         plan = sampler.plan(step)
         for slot in range(min(config.train.batch, count - len(images))):
             s = train_sample(source, plan, slot)
-            images.append(draw_boxes(s.image, Marks(s.boxes, s.labels, dataset.classes.names, ignore=s.ignore)))
+            images.append(draw_cell(s.image, Marks(s.boxes, s.labels, dataset.classes.names, ignore=s.ignore)))
     return images

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -56,6 +56,7 @@ LEVELS: tuple[Color, ...] = ((98, 72, 230), (0, 152, 240), (20, 190, 130), (240,
 GREY: Color = (150, 150, 150)
 BACKGROUND: Color = (244, 244, 246)
 INK: Color = (40, 42, 48)
+_LETTERS = 1.4  # times as large in a cell of a sheet as in an image that is looked at alone
 
 
 def label_color(label: int) -> Color:
@@ -91,9 +92,9 @@ class Marks:
     colors: Sequence[Color] | None = None
 
 
-def draw_boxes(image: Pixels, marks: Marks) -> Pixels:
+def draw_boxes(image: Pixels, marks: Marks, side: float | None = None) -> Pixels:
     """A copy of `image` uint8 [H,W,3] RGB with boxes. Those that are not finite or lie outside
-    the image are left out.
+    the image are left out. Lines and letters are those of a square image of `side` pixels, by itself of one as large.
 
     Raises ValueError when a shape does not fit.
     """
@@ -125,7 +126,7 @@ def draw_boxes(image: Pixels, marks: Marks) -> Pixels:
         if marks.colors is None
         else list(marks.colors)
     )
-    scale = math.sqrt(height * width)
+    scale = math.sqrt(height * width) if side is None else side
     crowding = min(1.0, max(0.7, (12 / len(rows)) ** 0.25))
     # of hundreds of boxes, as in a large image, the tags together take a quarter of the image at most
     lettering = min(0.024 * crowding, math.sqrt(0.025 / len(rows)))
@@ -141,6 +142,15 @@ def draw_boxes(image: Pixels, marks: Marks) -> Pixels:
         texts.append(text if score is None or dim[i] else f"{text} {score[i]:.2f}")
     font_size = max(8.0, lettering * scale)
     return _draw_tags(pixels, xyxy[by_score], texts, [tint[i] for i in by_score], _Pen(line, font_size))
+
+
+def draw_cell(image: Pixels, marks: Marks, cell: int = 320) -> Pixels:
+    """`image` scaled to fit a square of `cell` pixels, as `sheet` does, and then its boxes: lines and letters are as
+    large in every cell, whatever the size of its image."""
+    scaled = _fit(image, cell)
+    factor = np.tile(np.divide(scaled.shape[1::-1], image.shape[1::-1]), 2)
+    boxes = _numpy(marks.boxes).astype(np.float64).reshape(-1, 4) * factor
+    return draw_boxes(scaled, replace(marks, boxes=boxes), _LETTERS * cell)
 
 
 def draw_detections(image: Source, detections: Detections, score: float = 0.0) -> Image.Image:
@@ -198,12 +208,6 @@ def sheet(
             x += widths[c] + gap
         y += heights[r] + gap
     return np.array(canvas)
-
-
-def side_by_side(truth: Pixels, prediction: Pixels, titles: tuple[str, str] = ("truth", "prediction")) -> Pixels:
-    """Two drawn images uint8 [H,W,3] of one scene beside each other, as a sheet of one row."""
-    cell = max(64, *truth.shape[:2], *prediction.shape[:2])
-    return sheet([truth, prediction], columns=2, titles=titles, cell=cell)
 
 
 def _numpy(value: Any) -> NDArray[Any]:

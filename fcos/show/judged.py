@@ -17,9 +17,10 @@ from ..evaluation.metrics import Ints, matches_coco, overlaps
 from ..system.files import write_whole
 from ..types import Detections
 from . import plots
-from .draw import Marks, draw_boxes, sheet, side_by_side
+from .draw import Marks, draw_cell, sheet
 
 _IMAGES = 6  # in each val_*.jpg
+_CELL = 360  # pixels of one of them, truth or prediction
 
 
 def save_image(path: Path, pixels: np.ndarray) -> Path:
@@ -37,7 +38,7 @@ def draw_judged(
     if chosen is None:
         chosen = spread(dataset, _IMAGES)
     missed, wrong = mistakes(detections, dataset, score)
-    pairs = []
+    cells, titles = [], []
     for i in chosen:
         record, shown = dataset.records[i], detections[i][detections[i].scores >= score]
         try:
@@ -45,11 +46,12 @@ def draw_judged(
         except ImageError:
             continue
         names = dataset.classes.names
-        truth = draw_boxes(pixels, Marks(record.boxes, record.labels, names, ignore=record.ignore))
-        guess = draw_boxes(pixels, Marks(shown.boxes.numpy(), shown.labels.numpy(), names, scores=shown.scores.numpy()))
+        truth = Marks(record.boxes, record.labels, names, ignore=record.ignore)
+        guess = Marks(shown.boxes.numpy(), shown.labels.numpy(), names, scores=shown.scores.numpy())
+        cells += [draw_cell(pixels, marks, _CELL) for marks in (truth, guess)]
         told = ", ".join(f"{n} {what}" for n, what in ((missed[i], "missed"), (wrong[i], "wrong")) if n)
-        pairs.append(side_by_side(truth, guess, (f"truth: {record.file_name}", f"found: {told or 'all right'}")))
-    return sheet(pairs, columns=2, cell=720) if pairs else None
+        titles += [f"truth: {record.file_name}", f"found: {told or 'all right'}"]
+    return sheet(cells, columns=4, titles=titles, cell=_CELL) if cells else None
 
 
 def spread(dataset: Dataset, count: int) -> list[int]:

@@ -15,10 +15,11 @@ from ..evaluation.metrics import match_image
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..types import Classes, Detections
-from .draw import Marks, draw_boxes, sheet
+from .draw import Marks, draw_cell, sheet
 from .judged import save_image
 
 _ON_A_SHEET = 4
+_CELL = 480  # pixels of an image on it
 _LOOKED_AT = 200  # images at most
 IOU = 0.5
 GREEN, RED, ORANGE = (60, 170, 75), (225, 50, 50), (245, 150, 30)
@@ -51,16 +52,15 @@ def show(detector: Detector, record: Record, classes: Classes, score: float) -> 
     mapping = match_classes(detector.classes, classes, allow_missing=True)
     hit, used = match(detections, record, mapping)
     excused = hit < 0
-    boxes, scores, labels = (v.numpy()[~excused] for v in (detections.boxes, detections.scores, detections.labels))
+    kept = detections[~excused]
+    texts = [f"{kept.name(i)} {kept.scores[i]:.2f}" for i in range(len(kept))]
     colors = [GREEN if h > 0 else RED for h in hit[~excused]]
-    drawn = draw_boxes(
-        pixels,
-        Marks(boxes, labels, detector.classes.names, scores, colors=colors),
-    )
     missed = ~used & ~record.ignore
     missed &= np.isin(record.labels, mapping)  # what the model does not know it cannot miss
-    lost = Marks(record.boxes[missed], record.labels[missed], classes.names, colors=[ORANGE] * int(missed.sum()))
-    drawn = draw_boxes(drawn, lost)
+    texts += [classes.names[label] for label in record.labels[missed]]
+    boxes = np.concatenate([kept.boxes.numpy(), record.boxes[missed]])
+    colors += [ORANGE] * int(missed.sum())
+    drawn = draw_cell(pixels, Marks(boxes, range(len(texts)), texts, colors=colors), _CELL)
     alarms = int((hit == 0).sum())
     return Shown(Path(record.file_name).stem, drawn, int((hit > 0).sum()), int(missed.sum()), alarms)
 
@@ -90,7 +90,7 @@ def draw_sheets(model: str | Path, dataset: Dataset, out: Path) -> list[tuple[st
             continue
         path = out.with_name(f"{out.stem}-{kind}.jpg")
         texts = [s.text() for s in chosen]
-        save_image(path, sheet([s.pixels for s in chosen], columns=min(2, len(chosen)), titles=texts, cell=480))
+        save_image(path, sheet([s.pixels for s in chosen], columns=min(2, len(chosen)), titles=texts, cell=_CELL))
         marks = "Green: right; red: false; orange: missed" if kind == "bad" else "Everything found, nothing false"
         written.append((path.name, f"{marks} (score >= {score:g}, IoU >= {IOU:g}). {'; '.join(texts)}."))
     return written

@@ -154,10 +154,20 @@ def test_sheet() -> None:
         draw.sheet(images, titles=["a"])
 
 
-def test_side_by_side() -> None:
-    pair = draw.side_by_side(grey(60, 80), grey(60, 80))
-    assert pair.shape[1] > 160
-    assert (pair == 120).all(2).sum() == 2 * 60 * 80
+def test_cells_of_a_sheet_are_alike() -> None:
+    """The frame of half an image has as many pixels across, and its tag as many down, whatever image it was."""
+    widths, heights = set(), set()
+    for height, width in ((60, 80), (375, 500), (500, 375), (3000, 4000)):
+        marks = draw.Marks([(0.2 * width, 0.4 * height, 0.8 * width, 0.9 * height)], [0], NAMES)
+        drawn = draw.draw_cell(grey(height, width), marks, 400)
+        assert max(drawn.shape) == 400
+        painted = (drawn == draw.label_color(0)).all(2)
+        widths.add(int(painted[round(0.65 * drawn.shape[0])].sum()))
+        rows = np.flatnonzero(painted[:, : drawn.shape[1] // 2].any(1))
+        heights.add(int(0.9 * drawn.shape[0]) - int(rows.min()) - int(0.5 * drawn.shape[0]))
+    assert len(widths) == 1, widths
+    assert max(heights) - min(heights) <= 2, heights
+    assert min(widths) >= 4  # two lines, neither of them a hair
 
 
 def test_many_boxes_in_a_large_image_leave_it_to_be_seen() -> None:

@@ -218,7 +218,8 @@ def test_a_image_is_coloured_by_what_is_right(tmp_path):
     assert (shown.hits, shown.misses, shown.alarms, shown.good) == (1, 1, 1, False)
     assert shown.text() == "p: 1 found, 1 missed, 1 false"
     for y, x, color in ((39, 20, sheets.GREEN), (89, 20, sheets.RED), (89, 70, sheets.ORANGE)):
-        near = shown.pixels[y - 4 : y + 5, x].astype(int)
+        y, x = (round(4.8 * v) for v in (y, x))  # the cell is of 480 pixels
+        near = shown.pixels[y - 8 : y + 9, x].astype(int)
         assert np.abs(near - np.array(color)).sum(axis=1).min() < 40, (y, x)
 
 

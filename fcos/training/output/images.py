@@ -17,7 +17,7 @@ from ...data.dataset import Dataset
 from ...errors import FcosError
 from ...evaluation.coco import Metrics
 from ...show import run_plots
-from ...show.draw import Marks, draw_boxes, level_color, sheet
+from ...show.draw import Marks, draw_cell, level_color, sheet
 from ...show.judged import draw_evaluation, draw_validation
 from ...show.page import Page
 from ...system.environment import RUN_FILE
@@ -29,6 +29,7 @@ from .ending import Ending
 from .folder import RunFolder
 
 _SCANNED = 2000  # images whose boxes are shown in labels.png
+_CELL = 480  # pixels of an image in train_batch_*.jpg
 _RENEW = 60.0  # seconds at least between two drawings while a run goes on
 
 
@@ -48,13 +49,9 @@ def draw_batch(
         height, width = batch.sizes[i]
         pixels = batch.images[i].permute(1, 2, 0)[:height, :width].cpu().numpy().copy()
         target = batch.targets[i].to("cpu")
-        # Small images are enlarged first: the sheet would blur lines and dots with the image.
-        factor = max(1, round(480 / max(height, width)))
-        larger = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-        boxes = factor * target.boxes.numpy()
-        pixels = draw_boxes(
-            np.asarray(larger, np.uint8), Marks(boxes, target.labels.numpy(), names, ignore=target.ignore.numpy())
-        )
+        factor = _CELL / max(height, width)
+        marks = Marks(target.boxes.numpy(), target.labels.numpy(), names, ignore=target.ignore.numpy())
+        pixels = draw_cell(pixels, marks, _CELL)
         chosen = (index[i] >= 0).nonzero()[:, 0].cpu()
         for (x, y), level in zip(points.xy.cpu()[chosen].tolist(), points.level.cpu()[chosen].tolist(), strict=True):
             spot = round(factor * x), round(factor * y)
@@ -62,7 +59,7 @@ def draw_batch(
             cv2.circle(pixels, spot, radius + 1, (255, 255, 255), -1, cv2.LINE_AA)
             cv2.circle(pixels, spot, radius, level_color(int(level)), -1, cv2.LINE_AA)
         images.append(pixels)
-    return sheet(images, cell=480)
+    return sheet(images, cell=_CELL)
 
 
 def draw_labels(path: Path, dataset: Dataset, config: Config) -> Path:
