@@ -69,7 +69,7 @@ def _chosen(path: str | Path | DataSource, sources: Sources, split: str | None) 
             first = next(iter(sources))
             raise DataError(
                 f"{path} has the splits {', '.join(sources)}; choose one with --split {first} (in Python: "
-                f"split={first!r})"
+                f"split={first!r}), or name its own file"
             )
         return next(iter(sources.values()))()
     name = canonical_split(split)
