@@ -278,11 +278,14 @@ def show(
     from PIL import Image
 
     from ..data.open import open_dataset, open_splits
+    from ..detections import DRAWN
     from ..errors import ConfigError, DataError, first_line
     from ..show.draw import sheet
-    from ..system.files import write_whole
+    from ..system.files import check_suffix, write_whole
     from ..system.terminal import plural
 
+    if out is not None:
+        check_suffix(out, DRAWN, "the sheet is one image")
     things, overrides = sort_words(words, settings)
     if things:
         raise ConfigError(f"{things[0]!r} is no setting; write KEY=VALUE")

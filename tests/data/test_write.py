@@ -197,6 +197,9 @@ def test_a_sheet_takes_the_place_of_no_image(tmp_path, monkeypatch):
     assert Path("train.jpg").read_bytes() == b"mine"
     assert Image.open("train-sheet.jpg").size[0] > 80
     assert "train-augmented.jpg" in run("show", "d", "--augment").output
+    assert "--out d: the sheet is one image; give it a name that ends in .jpg" in str(
+        run("show", "d", "--out", "d").exception
+    )
 
 
 def test_notes_are_told_by_name(tmp_path):
