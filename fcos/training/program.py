@@ -140,9 +140,11 @@ def train(
     )  # fmt: skip
     if not resume and started_again() and out is not None and is_there(Path(out) / "config.yaml"):
         asked, resume = asked.of_the_run(), True
+    here, machines = launched(devices, nodes)
     if asked.budget is not None:
-        here, machines = launched(devices, nodes)
         check(asked.budget.minutes, given_settings(settings, config), here * machines)
+    if out is not None and not resume and here * machines == 1:  # of several the first tells, once they are together
+        check_free(Path(out))
     ready = _resumed(asked, out, url) if resume else _begun(asked, out, url)
 
     def equal(plan: Plan, steps: int) -> str:
@@ -250,8 +252,6 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     config = asked.resolved(None, sizes)
     out = begin_away(url, resume=False) if url is not None else out
     check_folder(Path(out) if out is not None else None)
-    if out is not None:
-        check_free(Path(out))
     _check_apart(out, source)
     config = without_learned(config, given_settings(asked.settings, None))
     chosen = choose(source, config)

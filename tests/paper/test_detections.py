@@ -76,7 +76,13 @@ def test_arrays_tables_and_categories():
     assert some().to_coco(4)[0] == {"image_id": 4, "category_id": 90, "bbox": [10, 20, 20, 40], "score": 0.75}
     told = json.loads(json.dumps(some(source="b.jpg").to_dict()))
     assert (told["file"], told["width"], told["height"]) == ("b.jpg", 100, 80)
-    assert told["detections"][1] == {"label": "cat", "class": 0, "score": 0.5, "box": [0.5, 0.25, 8.0, 9.0]}
+    assert told["detections"][1] == {
+        "label": "cat",
+        "name": "cat",
+        "class": 0,
+        "score": 0.5,
+        "box": [0.5, 0.25, 8.0, 9.0],
+    }
 
 
 def test_a_data_frame():
