@@ -238,7 +238,8 @@ def shorten(words):
             return [*words, *(["train.iterations=0"] if "--epochs" in words else [])]
         if "--out" in words:
             shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
-        words += [*SHORT, *(["train.epochs=1"] if "--epochs" in words else [])]
+        value("--epochs", "1")
+        words += SHORT
     elif words[:2] == ["study", "ablation"]:
         value("--seeds", "1")
         words += SHORT
