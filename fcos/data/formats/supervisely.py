@@ -17,7 +17,6 @@ from ...types import Classes
 from ..dataset import Dataset, Sources
 from ..probe import Probe, stem_of
 from ..registry import Format, ReadOptions
-from ..splits import WORDS
 from ..tree import Tree
 from .common.pages import Object, Page, Reading
 from .common.per_image import FilePerImage
@@ -57,9 +56,8 @@ def _parse(file: Path) -> list[Page]:
         ignore = any(_tag(t) in ("ignore", "crowd", "iscrowd", "difficult") for t in dicts(item.get("tags")))
         objects.append(Object(word(item.get("classTitle")), box, ignore))
     given = mapping(data.get("size"))
-    split = next((WORDS[_tag(t)] for t in dicts(data.get("tags")) if _tag(t) in WORDS), "")
     frame = size(given.get("height"), given.get("width"))
-    return [Page(stem_of(file), frame, objects, split=split, problems=problems)]
+    return [Page(stem_of(file), frame, objects, problems=problems)]
 
 
 def _tag(tag: dict[str, Any]) -> str:
