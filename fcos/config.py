@@ -326,7 +326,7 @@ class TrainConfig(Section):
     clip: float = _f(0.0, "limit of the gradient norm; 0: none", ge=0)
     ema: float = _f(0.0, "decay of the averaged weights; 0: none", ge=0, lt=1)
     precision: Literal["auto", "fp32", "bf16"] = _f(
-        "auto", "auto: bf16 on GPUs and x86 CPUs that have its instructions, else fp32"
+        "auto", "auto: bf16 on GPUs and on x86 CPUs where it is quicker (AMD's with its instructions, AMX), else fp32"
     )
     channels_last: bool | Literal["auto"] = _f(
         "auto", "memory layout of convolutions; auto: everywhere but for dense backbones on a CPU with AVX2 only"

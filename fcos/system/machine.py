@@ -137,15 +137,27 @@ def is_x86() -> bool:
 
 
 def training_dtype(precision: str, device: torch.device) -> str:
-    """`train.precision` with "auto" decided: bf16 on GPUs and x86 processors that have its instructions, else fp32.
+    """`train.precision` with "auto" decided: bf16 on GPUs and on x86 processors where it is quicker, else fp32.
 
-    On such a processor a step of `fcos-lite0` takes 0.7 of the time and one of R-50 half, for the same AP
-    (docs/measurements/speed.md). Nobody has measured it on other processors.
+    On AMD's with its instructions a step of `fcos-lite0` takes 0.7 of the time and one of R-50 half, for the same AP.
+    On Intel's without AMX they take 1.08 and 1.5 times as long (docs/measurements/speed.md). Nobody has measured it on
+    processors of other makes.
     """
+    import torch
+
     if precision != "auto":
         return precision
     here = device.type == "cuda" or (device.type == "cpu" and is_x86())
-    return "bf16" if here and has_bf16(device) else "fp32"
+    slower = device.type == "cpu" and _is_intel() and not torch.cpu._is_amx_tile_supported()
+    return "bf16" if here and has_bf16(device) and not slower else "fp32"
+
+
+def _is_intel() -> bool:
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        told = platform.processor()
+    return "GenuineIntel" in told
 
 
 def pick_device(name: str = "auto") -> torch.device:

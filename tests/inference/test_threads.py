@@ -153,17 +153,19 @@ def test_emulated_bf16_does_not_count(monkeypatch, capability, there):
 
 
 @pytest.mark.parametrize(
-    ("machine", "onednn", "avx512_bf16", "amx", "has", "trains"),
+    ("machine", "intel", "onednn", "avx512_bf16", "amx", "has", "trains"),
     [
-        ("x86_64", True, True, False, True, True),
-        ("AMD64", True, False, True, True, True),
-        ("x86_64", True, False, False, False, False),  # AVX-512 alone: oneDNN says yes and emulates
-        ("x86_64", False, True, False, False, False),  # told to leave them out by ONEDNN_MAX_CPU_ISA
-        ("aarch64", True, False, False, True, False),
+        ("x86_64", False, True, True, False, True, True),
+        ("x86_64", True, True, True, False, True, False),  # Intel's need AMX to be quicker
+        ("AMD64", True, True, False, True, True, True),
+        ("x86_64", False, True, False, False, False, False),  # AVX-512 alone: oneDNN says yes and emulates
+        ("x86_64", False, False, True, False, False, False),  # told to leave them out by ONEDNN_MAX_CPU_ISA
+        ("aarch64", False, True, False, False, True, False),
     ],
 )
-def test_bf16_of_a_processor(monkeypatch, machine, onednn, avx512_bf16, amx, has, trains):
+def test_bf16_of_a_processor(monkeypatch, machine, intel, onednn, avx512_bf16, amx, has, trains):
     """What counts are instructions for it; `train.precision=auto` is measured on x86 alone."""
+    monkeypatch.setattr("fcos.system.machine._is_intel", lambda: intel)
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
