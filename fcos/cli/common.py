@@ -99,6 +99,11 @@ def runtime_option(rest: str) -> Any:
     return typer.Option("--runtime", autocompletion=complete.runtimes, help=names + rest)
 
 
+def preset_option(default: str) -> Any:
+    """Make the option --model of a verb that trains; `default` says what it takes without."""
+    return typer.Option("--model", "-m", autocompletion=complete.presets, help=f"Preset to train. Default: {default}.")
+
+
 def dtype_option(help: str) -> Any:
     """Make the option --dtype; the help says which of the types a verb takes."""
     return typer.Option("--dtype", autocompletion=complete.dtypes, help=help)

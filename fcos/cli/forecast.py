@@ -17,6 +17,7 @@ from .common import (
     Labels,
     Settings,
     data_source,
+    preset_option,
     sort_words,
     the_one,
 )
@@ -40,15 +41,7 @@ def command(
     more_images: Annotated[
         int, typer.Option("--more-images", min=1, max=10**9, help="Estimate what so many more images bring.")
     ] = 200,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            autocompletion=complete.presets,
-            help="Preset to train. Default: as fcos train --minutes chooses.",
-        ),
-    ] = None,
+    model: Annotated[str | None, preset_option("as fcos train --minutes chooses")] = None,
     holdout: Annotated[
         float | None,
         typer.Option("--holdout", min=0.0, help="Share of the images kept for judging, if there is no val split."),

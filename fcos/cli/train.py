@@ -9,7 +9,19 @@ import typer
 
 from ..errors import FcosError
 from . import complete
-from .common import DATA, Device, Format, ImagesIn, Labels, Settings, data_source, refuse, sort_words, the_one
+from .common import (
+    DATA,
+    Device,
+    Format,
+    ImagesIn,
+    Labels,
+    Settings,
+    data_source,
+    preset_option,
+    refuse,
+    sort_words,
+    the_one,
+)
 
 
 def command(
@@ -39,15 +51,7 @@ def command(
             help="Share of the images kept for judging, if there is no val split: 0.1, or 0 for none.",
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            autocompletion=complete.presets,
-            help="Preset to train. Default: fcos-lite0; `fcos models` lists all.",
-        ),
-    ] = None,
+    model: Annotated[str | None, preset_option("fcos-lite0; `fcos models` lists all")] = None,
     minutes: Annotated[
         float | None,
         typer.Option(

@@ -9,7 +9,19 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import DATA, Device, Format, ImagesIn, Json, Labels, Settings, data_source, sort_words, the_one
+from .common import (
+    DATA,
+    Device,
+    Format,
+    ImagesIn,
+    Json,
+    Labels,
+    Settings,
+    data_source,
+    preset_option,
+    sort_words,
+    the_one,
+)
 
 
 def command(
@@ -39,10 +51,7 @@ def command(
         float | None,
         typer.Option("--holdout", min=0.0, help="Share of the images kept for judging, if there is no val split."),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", autocompletion=complete.presets, help="Preset to train. Default: fcos-lite0."),
-    ] = None,
+    model: Annotated[str | None, preset_option("as fcos train --minutes chooses")] = None,
     init: Annotated[
         str | None,
         typer.Option("--init", autocompletion=complete.starts, help="Start from this detector, as in fcos train."),

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from photos import photo, write
 
 from fcos.analysis import doctor, findings, search
 from fcos.analysis.search import Rates, lost_share
@@ -38,16 +39,6 @@ def record(number, boxes, path=None, size=(128, 128)):
 
 def dataset(records, split="train", notes=(), names=("a", "b")):
     return Dataset(tuple(records), Classes(tuple(names)), "coco", split, Path("made"), tuple(notes))
-
-
-def photo(seed):
-    rng = np.random.default_rng(seed)
-    return cv2.resize(rng.integers(0, 255, (9, 9, 3), np.uint8), (128, 128), interpolation=cv2.INTER_CUBIC)
-
-
-def write(path, pixels, *flags):
-    cv2.imwrite(str(path), pixels, list(flags))
-    return path
 
 
 def test_pairs_are_counted_and_the_nearest_named(tmp_path):

@@ -5,19 +5,10 @@ import threading
 import cv2
 import numpy as np
 import pytest
+from photos import photo, write
 
 from fcos.data import duplicates
 from fcos.data.duplicates import Fingerprints, alike, dhash, find_groups, find_twins, fingerprint
-
-
-def photo(seed):
-    rng = np.random.default_rng(seed)
-    return cv2.resize(rng.integers(0, 255, (9, 9, 3), np.uint8), (128, 128), interpolation=cv2.INTER_CUBIC)
-
-
-def write(path, pixels, *flags):
-    cv2.imwrite(str(path), pixels, list(flags))
-    return path
 
 
 def test_dhash_compares_neighbours():

@@ -185,7 +185,7 @@ def test_split_lists(kind, form, place, tmp_path):
 
 
 def flat(root, kind, stems):
-    """A set of flat folders."""
+    """A set of images, in folders below images/ where their names have such, and their annotations."""
     for stem in stems:
         image(root / "images" / f"{stem}.jpg")
         if kind == "voc":
@@ -676,18 +676,6 @@ def test_both_spellings_of_an_umlaut_are_one_name(tmp_path, kind, form):
     check(tmp_path, {"train" if kind == "listed" else "all": 1}, "yolo" if kind == "listed" else kind)
 
 
-def frames(root, kind, names):
-    """A set of images in folders below images/."""
-    for name in names:
-        image(root / "images" / f"{name}.jpg")
-        if kind == "yolo":
-            txt(root / "labels" / f"{name}.txt")
-        if kind == "voc":
-            xml(root / "annotations" / f"{name}.xml")
-    if kind == "coco":
-        coco(root / "annotations.json", [f"{name}.jpg" for name in names])
-
-
 def parts_of(root):
     """Split -> the images, below images/, without suffix."""
     return {
@@ -699,7 +687,7 @@ def parts_of(root):
 @pytest.mark.parametrize("kind", ["yolo", "voc", "coco"])
 @pytest.mark.parametrize("front", ["", "images/", "/content/data/images/", "./", "C:\\set\\images\\"])
 def test_lists_tell_frames_of_one_name_apart_by_their_folders(tmp_path, kind, front):
-    frames(tmp_path, kind, ["cam1/0001", "cam2/0001", "cam1/0002", "alone"])
+    flat(tmp_path, kind, ["cam1/0001", "cam2/0001", "cam1/0002", "alone"])
     (tmp_path / "train.txt").write_text(f"{front}cam1/0001.jpg\n{front}cam1/0002.jpg\n")
     (tmp_path / "val.txt").write_text(f"{front}cam2/0001.jpg\n{front}alone.jpg\n")
     assert parts_of(tmp_path) == {"train": ["cam1/0001", "cam1/0002"], "val": ["alone", "cam2/0001"]}
@@ -707,7 +695,7 @@ def test_lists_tell_frames_of_one_name_apart_by_their_folders(tmp_path, kind, fr
 
 @pytest.mark.parametrize("kind", ["yolo", "coco"])
 def test_a_list_of_another_machine_means_the_only_image_of_a_name(tmp_path, kind):
-    frames(tmp_path, kind, ["x/a", "x/b", "x/c"])
+    flat(tmp_path, kind, ["x/a", "x/b", "x/c"])
     (tmp_path / "train.txt").write_text("/home/me/old/a.jpg\n/home/me/old/c.jpg\n")
     (tmp_path / "val.txt").write_text("/home/me/old/b.jpg\n/home/me/older/c.jpg\nx/gone.jpg\n")
     # two lists mean c by different paths, so it is in neither of them

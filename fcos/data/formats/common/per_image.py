@@ -66,10 +66,9 @@ class FilePerImage(Reading):
         return dict(parts), notes
 
     def _split_of(self, entry: _Entry) -> str | None:
-        """What the file says, or its folders, or those of its image."""
+        """What the folders of the file say, or those of its image."""
         assert entry.file is not None
-        inside = self.pages(entry.file)[0].split if self.splits_inside else ""
-        split = inside or self.tree.split_of(entry.file)
+        split = self.tree.split_of(entry.file)
         return split or (self.tree.images.splits.get(entry.image) if entry.image else None)
 
     def _by_stated_name(self, entry: _Entry) -> _Entry:
