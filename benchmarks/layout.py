@@ -15,7 +15,8 @@ from fcos.bench.timing import alternate
 from fcos.network import weights
 from fcos.presets import resolve
 from fcos.training.batch_size import made_up_step
-from fcos.training.setup import keep_memory, make_ready, wants_channels_last
+from fcos.training.memory import keep_memory
+from fcos.training.setup import make_ready, wants_channels_last
 
 SIZES = {"fcos-r50": 512, "fcos-lite0": 320, "fcos-lite2": 448}  # shorter sides
 CLASSES, IMAGES = 20, 2

@@ -21,7 +21,8 @@ from fcos.losses import Assignment, count, fcos_loss, normalizers
 from fcos.network import depthwise, weights
 from fcos.points import make_points
 from fcos.presets import preset
-from fcos.training.setup import keep_memory, make_ready
+from fcos.training.memory import keep_memory
+from fcos.training.setup import make_ready
 from fcos.types import Target
 
 CLASSES = 20

@@ -63,7 +63,7 @@ from fcos.training.clock import LOOK, Budget, Deadline
 from fcos.training.data import Source, choose
 from fcos.training.loop import Trainer
 from fcos.training.optimizer import Average
-from fcos.training.planning import plan as rules
+from fcos.training.planning import rules
 from fcos.training.planning.minutes import Wish, prepare
 from fcos.training.run import RunOptions
 from fcos.types import Batch, Detections

@@ -31,7 +31,8 @@ from fcos.network import weights
 from fcos.network.folding import fold_frozen
 from fcos.points import make_points
 from fcos.system.machine import has_bf16
-from fcos.training.setup import keep_memory, wants_channels_last
+from fcos.training.memory import keep_memory
+from fcos.training.setup import wants_channels_last
 from fcos.training.step import in_layout_of
 from fcos.types import Target
 
