@@ -194,7 +194,10 @@ class Curve:
 
     def best(self) -> tuple[float, float]:
         """(score, F1) of the threshold with the best F1, the highest of several; (nan, nan) without
-        objects and (nan, 0) without a correct detection."""
+        objects and (nan, 0) without a correct detection.
+
+        All thresholds between the last score kept and the next below do alike: the score is their middle, which
+        the images of tomorrow miss least, or the last score of all where nothing lies below."""
         if self.objects == 0:
             return float("nan"), float("nan")
         # A threshold cannot part equal scores: only the last of each run is a choice.
@@ -203,7 +206,7 @@ class Curve:
         if not harmonic.any():
             return float("nan"), 0.0
         row = int(harmonic.argmax())
-        return float(self.scores[row]), float(harmonic[row])
+        return float(self.scores[row : row + 2].mean()), float(harmonic[row])
 
 
 def _harmonic(precision: Floats, recall: Floats) -> Floats:
