@@ -197,7 +197,10 @@ class DecodeConfig(Section):
     @model_validator(mode="after")
     def _can_be_calibrated(self) -> Self:
         if self.calibrated and not self.calibration:
-            raise ValueError("calibrated: this model's scores were never calibrated; see fcos models pack --calibrate")
+            raise ValueError(
+                f"calibrated: this model's scores (decode.score={self.score}) were never calibrated; see "
+                "fcos models pack --calibrate"
+            )
         return self
 
     @property
@@ -417,10 +420,14 @@ class Config(Section):
             nested += [parse_assignment(change)] if isinstance(change, str) else starmap(nest, change.items())
         for change in nested:
             merge(data, change, source)
-        chosen = any("shown" in part for change in nested if isinstance(part := change.get("decode"), dict))
+        chosen = {key for change in nested if isinstance(part := change.get("decode"), dict) for key in part}
         before, now = self.decode, data["decode"]
-        if not chosen and (now["score"], now["calibrated"]) != (before.score, before.calibrated):
-            data["decode"]["shown"] = None  # that of another kind of score means nothing here
+        other = now["score"] != before.score or (now["score"] == "power" and now["power"] != before.power)
+        # the limit and the calibration of another kind of score mean nothing here
+        if "shown" not in chosen and (other or now["calibrated"] != before.calibrated):
+            now["shown"] = None
+        if "calibration" not in chosen and other:
+            now["calibration"] = ()
         return _validate(data, source)
 
     def __repr__(self) -> str:

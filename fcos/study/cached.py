@@ -174,6 +174,13 @@ def redecode_all(cached: Sequence[Candidates], config: Config, **changes: object
     return [redecode(c, cfg) for c in cached]
 
 
+def limit_by_class(config: Config) -> Config:
+    """The config with its limit of candidates as one of the class probability alone, so that it lets the same through
+    whatever the score is made of; as it is where it is one already."""
+    least = least_class_probability(config.decode)
+    return config.override({"decode": {"threshold_on": "class", "threshold": least}})
+
+
 def own_iou(c: Candidates) -> Tensor:
     """[K] highest IoU of each candidate with a true box of its class, 0 where there is none."""
     if not len(c.truth) or not len(c.boxes):

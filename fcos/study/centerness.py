@@ -18,7 +18,7 @@ from ..losses import centerness_target
 from ..show.axes import COLORS, INK, MUTED, OURS, new_figure, style
 from ..types import Detections
 from .asked import Asked, Judged
-from .cached import Candidates, own_iou, redecode_all
+from .cached import Candidates, limit_by_class, own_iou, redecode_all
 from .compared import PaperStudy, Row, judged_ap
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def centerness_study(cached: Sequence[Candidates], dataset: Dataset, config: Con
 
     All three decode one trained network, so "none" differs from the paper's, where it was never trained.
     """
+    config = limit_by_class(config)
     computed = [replace(c, centerness=centerness_of_box(c)) for c in cached]
     rule = "sqrt" if config.decode.score == "class" else config.decode.score
     variants = (

@@ -13,7 +13,7 @@ from ..evaluation.coco import evaluate
 from ..show.axes import COLORS, INK, new_figure, style
 from ..system.terminal import percent, track
 from .asked import Asked, Judged
-from .cached import Candidates, redecode_all
+from .cached import Candidates, limit_by_class, redecode_all
 from .compared import PaperStudy, Row
 
 if TYPE_CHECKING:
@@ -37,13 +37,15 @@ def run(asked: Asked) -> Judged:
 
 def nms_study(cached: Sequence[Candidates], dataset: Dataset, config: Config) -> PaperStudy:
     """AP by score rule and NMS threshold, then by low-score threshold at the best of them."""
+    now = evaluate(redecode_all(cached, config), dataset).ap
+    limited = limit_by_class(config)
+    on = {} if limited.decode.threshold_on == config.decode.threshold_on else {"threshold_on": "class"}
     grid: dict[tuple[str, float], float] = {}
     cells = [(rule, least) for rule in RULES for least in NMS_IOU]
     for rule, least in track(cells, len(cells), "decoding"):
-        detections = redecode_all(cached, config, nms_iou=least, **RULES[rule])
+        detections = redecode_all(cached, limited, nms_iou=least, **RULES[rule])
         grid[rule, least] = evaluate(detections, dataset).ap
     rows = [Row(rule, {f"IoU {k:g}": grid[rule, k] for k in NMS_IOU}) for rule in RULES]
-    now = evaluate(redecode_all(cached, config), dataset).ap
 
     def merit(cell: tuple[str, float]) -> tuple[float, bool, bool]:  # the present settings win a draw
         ap = -1.0 if np.isnan(grid[cell]) else round(grid[cell], 4)
@@ -51,12 +53,12 @@ def nms_study(cached: Sequence[Candidates], dataset: Dataset, config: Config) ->
 
     rule, least = max(grid, key=merit)
     best = {"nms_iou": least, **RULES[rule]}
-    swept = {t: evaluate(redecode_all(cached, config, threshold=t, **best), dataset).ap for t in THRESHOLDS}
+    swept = {t: evaluate(redecode_all(cached, limited, threshold=t, **best), dataset).ap for t in THRESHOLDS}
     rows.append(Row("best, score >", {f"{t:g}": v for t, v in swept.items()}))
     known = {t: v for t, v in swept.items() if not np.isnan(v)}
-    present = config.decode.threshold
+    present = limited.decode.threshold
     threshold = max(known, key=lambda t: (round(known[t], 4), t == present, t)) if known else present
-    advice = " ".join(f"decode.{k}={v}" for k, v in {**best, "threshold": threshold}.items())
+    advice = " ".join(f"decode.{k}={v}" for k, v in {**best, **on, "threshold": threshold}.items())
     note = f"AP of the present settings: {percent(now)}; of the best: {percent(swept.get(threshold, now))}"
     extra = {"grid": {rule: [grid[rule, k] for k in NMS_IOU] for rule in RULES}}
     return PaperStudy.of("nms", dataset, rows, advice=advice, note=note, extra=extra, drawing=draw_grid)

@@ -50,6 +50,15 @@ def test_flips(s):
         np.testing.assert_array_equal(twice.image, s.image)
 
 
+@given(scenes())
+def test_flips_of_boxes_that_end_at_their_last_pixel(s):
+    inside = s._replace(boxes=s.boxes - np.array([0, 0, 1, 1], np.float32))
+    for change in (augment.flip, augment.vertical_flip):
+        once = change(inside, 1)
+        x1, y1, x2, y2 = once.boxes[0].tolist()
+        assert found(once.image) == [x1, y1, x2 + 1, y2 + 1]
+
+
 @given(scenes(), st.data())
 def test_cut(s, data):
     height, width = s.size

@@ -51,6 +51,19 @@ def test_a_model_that_was_never_calibrated_says_so():
         Config().override("decode.calibrated=true")
 
 
+def test_the_calibration_of_one_kind_of_score_is_not_kept_for_another():
+    known = Config().override({"decode": {"calibration": [(0.6, -0.8)], "calibrated": True}})
+    assert known.override("decode.nms_iou=0.5").decode.calibration == ((0.6, -0.8),)
+    with pytest.raises(ConfigError, match=r"decode\.score=product"):
+        known.override("decode.score=product")
+    plain = known.override("decode.score=product", "decode.calibrated=false").decode
+    assert (plain.calibrated, plain.calibration) == (False, ())
+    power = known.override("decode.score=power", "decode.power=0.3", {"decode": {"calibration": [(0.5, 0.0)]}})
+    assert power.decode.calibration == ((0.5, 0.0),)
+    with pytest.raises(ConfigError, match="never calibrated"):
+        power.override("decode.power=0.4")
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("calibrated")

@@ -321,3 +321,18 @@ def test_where_nothing_differs_the_present_settings_are_advised(world):
     advice = nms_study(cache(Detector(Noise(1), config, CLASSES), data), data, config).advice.split()
     assert "decode.nms_iou=0.55" in advice
     assert "decode.threshold=0.1" in advice
+
+
+def test_rules_are_compared_at_one_limit_of_the_class(world):
+    """A limit on the root of class and centerness is another one for the product, which ranks as the root does."""
+    data = world((*TRUTH, 0, 0))
+    config = LOOSE.override({"decode": {"threshold_on": "score", "threshold": 0.3}})
+    cached = cache(Detector(Noise(1), config, CLASSES), data)
+    study = nms_study(cached, data, config)
+    rows = {r.name: r.numbers for r in study.rows}
+    assert rows["cls*ctr"] == rows["sqrt(cls*ctr)"]
+    assert "decode.threshold_on=class" in study.advice.split()
+    assert "decode.threshold_on=class" not in nms_study(cached, data, LOOSE).advice.split()
+    by_class = config.override({"decode": {"threshold_on": "class", "threshold": 0.3**2}})
+    for mine, other in zip(*(centerness_study(cached, data, c).rows for c in (config, by_class)), strict=True):
+        assert mine.numbers == other.numbers

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from judging import dataset, record
+from PIL import Image
 from tiny import fcos, learn, make_shapes, tiny_config
 
 from fcos.analysis.misses import miss_study
 from fcos.config import Config
 from fcos.data import kinds
 from fcos.data.classes import as_learned
-from fcos.data.open import open_splits
+from fcos.data.loading.loader import train_loader
+from fcos.data.open import open_dataset, open_splits
 from fcos.data.runs import judged_by
 from fcos.data.splits import name_of
 from fcos.errors import ConfigError, DataError, FcosError, MissingExtra
@@ -362,6 +364,16 @@ def test_inclusive_boxes_are_learned_and_judging_is_by_those_of_the_file(splits,
     told = {"sources": {**Source(folder).stored(), "held_out": chosen.held_out}}
     (tmp_path / "run" / "environment.json").write_text(json.dumps(told))
     assert judged_by(tmp_path / "run").records == chosen.data["val"].records
+
+
+def test_inclusive_boxes_are_mirrored_about_the_middle_of_the_image(tmp_path):
+    """Pixels 32 to 95 of 128 lie as far from the left as from the right."""
+    Image.new("RGB", (128, 128)).save(tmp_path / "a.png")
+    rows = open_dataset([{"image": str(tmp_path / "a.png"), "boxes": [[32, 32, 96, 96]], "labels": ["x"]}])
+    own = {"size": 128, "max_size": 128, "inclusive_boxes": True, "flip": 1.0, "vertical_flip": 1.0, "workers": 0}
+    config = tiny_config(data=own, train={"batch": 1, "iterations": 1})
+    (batch,) = next(iter(train_loader(as_learned(rows, config.data), config)))
+    assert batch.targets[0].boxes.tolist() == [[32, 32, 95, 95]]
 
 
 def test_boxes_of_a_pixel_are_told_where_they_cannot_be_learned():

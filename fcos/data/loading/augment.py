@@ -48,17 +48,17 @@ def fit(sample: Sample, shape: Size, resample: str = "auto") -> Sample:
     return sample._replace(image=resize(sample.image, shape, resample), boxes=sample.boxes * factor)
 
 
-def flip(sample: Sample) -> Sample:
-    """Left becomes right."""
+def flip(sample: Sample, last: int = 0) -> Sample:
+    """Left becomes right. last: 1 where x2 is the last pixel inside (`data.inclusive_boxes`), else 0."""
     boxes = sample.boxes.copy()
-    boxes[:, [0, 2]] = sample.size[1] - sample.boxes[:, [2, 0]]
+    boxes[:, [0, 2]] = sample.size[1] - last - sample.boxes[:, [2, 0]]
     return sample._replace(image=cv2.flip(sample.image, 1), boxes=boxes)
 
 
-def vertical_flip(sample: Sample) -> Sample:
-    """Top becomes bottom."""
+def vertical_flip(sample: Sample, last: int = 0) -> Sample:
+    """Top becomes bottom. last: 1 where y2 is the last pixel inside, else 0."""
     boxes = sample.boxes.copy()
-    boxes[:, [1, 3]] = sample.size[0] - sample.boxes[:, [3, 1]]
+    boxes[:, [1, 3]] = sample.size[0] - last - sample.boxes[:, [3, 1]]
     return sample._replace(image=cv2.flip(sample.image, 0), boxes=boxes)
 
 

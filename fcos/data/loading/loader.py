@@ -127,10 +127,11 @@ def _whole(sample: Sample, expected: Size, frame: augment.Frame) -> Sample:
 
 
 def _flips(sample: Sample, rng: np.random.Generator, data: DataConfig) -> Sample:
+    last = int(data.inclusive_boxes)
     if rng.random() < data.flip:
-        sample = augment.flip(sample)
+        sample = augment.flip(sample, last)
     if rng.random() < data.vertical_flip:
-        sample = augment.vertical_flip(sample)
+        sample = augment.vertical_flip(sample, last)
     return sample
 
 
