@@ -52,7 +52,8 @@ def parse_scores(
             scores[name] = -1.0
         if not 0 <= scores[name] <= 1:
             of = f" of {name}" if name else ""
-            raise FcosError(f"{called}: {value!r}{of} is no score in 0..1; write 0.4, person=0.5,dog=0.2 or FILE.json")
+            forms = "0.4, person=0.5,dog=0.2 or FILE.json" if called == "--score" else "0.4 or person=0.5,dog=0.2"
+            raise FcosError(f"{called}: {value!r}{of} is no score in 0..1; write {forms}")
     other = scores.get("", default)
     return torch.tensor([scores.get(name, other) for name in classes.names], dtype=torch.float32)
 

@@ -57,7 +57,7 @@ def wanted(classes: Classes, shown: float, score: str | None, names: str | None,
     if score is not None and score.lower().endswith(".json"):
         raise Refused(400, "score: a number, or numbers by class such as person=0.4,dog=0.5")
     try:
-        scores = parse_scores(str(shown) if score is None else score, classes, shown)
+        scores = parse_scores(str(shown) if score is None else score, classes, shown, "score")
         scores = scores if names is None else only(scores, names, classes)
     except FcosError as error:
         raise Refused(400, str(error).removeprefix("--")) from None

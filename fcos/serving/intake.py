@@ -6,8 +6,8 @@ import asyncio
 import http.client
 import io
 import ipaddress
-import itertools
 import json
+import re
 import socket
 import ssl
 import time
@@ -27,7 +27,7 @@ from .options import Limits, Refused
 
 _ARRIVING = 16  # times the limit of a body, of all bodies that are arriving
 _DRAIN = 4  # times the limit of a body
-_FIELDS = 100  # of a form, beside its files; nothing reads them, and a million takes a minute
+_QUALITY = re.compile(r"q\s*=\s*(\d(?:\.\d*)?)")  # of a kind in an Accept header
 _NESTED = 2_000_000  # lists and objects of JSON
 _BLOCK = 1 << 20  # bytes of a form between two looks at the clock
 
@@ -94,7 +94,8 @@ def parse_body(body: bytes) -> Any:
 
 def uploads(body: bytes, content_type: str, limits: Limits, deadline: float) -> list[Upload]:
     """The images of a body: every file of a multipart form, or the body itself. Refused: 400 for a form that is
-    broken or holds no file, 413 for too many files or fields, 504 where reading it passes the deadline."""
+    broken, holds no file or has fields beside its files, 413 for too many files, 504 where reading it passes the
+    deadline."""
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         if not body:
@@ -104,11 +105,12 @@ def uploads(body: bytes, content_type: str, limits: Limits, deadline: float) -> 
     if not boundary:
         raise Refused(400, "the form names no boundary")
     files: list[Upload] = []
-    fields = itertools.count(1)
 
-    def skip(_: Field) -> None:
-        if next(fields) > _FIELDS:
-            raise Refused(413, f"the form has more than {_FIELDS} fields; send images as files")
+    def refuse(field: Field) -> None:
+        name = (field.field_name or b"").decode(errors="replace")[:80]
+        raise Refused(
+            400, f"the form has a field {name!r}; send images as files, and options in the address: /predict?score=0.4"
+        )
 
     def take(file: File) -> None:
         if len(files) >= limits.together:
@@ -120,7 +122,7 @@ def uploads(body: bytes, content_type: str, limits: Limits, deadline: float) -> 
 
     try:
         parser = FormParser(
-            "multipart/form-data", skip, take, boundary=boundary,
+            "multipart/form-data", refuse, take, boundary=boundary,
             config={"MAX_MEMORY_FILE_SIZE": limits.body + 1, "MAX_BODY_SIZE": limits.body + 1},
         )  # fmt: skip
         for start in range(0, len(body), _BLOCK):
@@ -134,6 +136,25 @@ def uploads(body: bytes, content_type: str, limits: Limits, deadline: float) -> 
     if not files:
         raise Refused(400, "the form holds no file; send images as files")
     return files
+
+
+def prefers(accept: Sequence[str], kind: str, usual: str) -> bool:
+    """Whether Accept headers ask for `kind`, such as image/jpeg, rather than for the `usual` one: with a higher
+    quality, or by name with the same."""
+    qualities: dict[str, float] = {}
+    for part in ",".join(accept).lower().split(","):
+        name, _, rest = part.partition(";")
+        told = _QUALITY.search(rest)
+        qualities[name.strip()] = float(told[1]) if told else 1.0
+
+    def wish(kind: str) -> tuple[float, int]:
+        """(quality, how precisely it is named): the most precise of three names counts."""
+        names = ("*/*", f"{kind.partition('/')[0]}/*", kind)
+        precise = max((k for k in range(3) if names[k] in qualities), default=0)
+        return qualities.get(names[precise], 0.0), precise
+
+    quality, precise = wish(usual)
+    return wish(kind)[0] > 0 and wish(kind) >= (quality, max(precise, 1))
 
 
 def check_size(data: bytes, limits: Limits) -> int:

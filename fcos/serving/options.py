@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import FcosError, one_line
+from ..errors import FcosError, did_you_mean, one_line
 
 
 @dataclass(frozen=True)
@@ -83,3 +84,11 @@ class Refused(FcosError):
     def __init__(self, status: int, line: str, retry_after: int | None = None) -> None:
         super().__init__(line)
         self.status, self.retry_after = status, retry_after
+
+
+def check_options(given: Iterable[str], known: Sequence[str]) -> None:
+    """Refused (400) for an option of a request that means nothing here."""
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known, f"there are {', '.join(known)}")
+            raise Refused(400, f"there is no option {name[:80]!r}; {hint}")

@@ -25,6 +25,7 @@ from .intake import parse_body
 from .options import Limits, Refused
 
 LENGTH = "inference-header-content-length"  # header: bytes of the JSON in front of binary tensors
+AS_BYTES = "binary_data_output"  # parameter: whether all outputs follow as bytes
 PLATFORM = "fcos"
 OUTPUTS = ("boxes", "scores", "labels", "count")
 _TYPES = {"boxes": "FP32", "scores": "FP32", "labels": "INT64", "count": "INT64"}
@@ -160,7 +161,7 @@ def _from_text(text: Any) -> bytes:
 
 
 def _outputs(message: dict[str, Any]) -> tuple[tuple[str, ...], frozenset[str]]:
-    every = bool((message.get("parameters") or {}).get("binary_data_output"))
+    every = bool((message.get("parameters") or {}).get(AS_BYTES))
     rows = message.get("outputs")
     if not rows:
         return OUTPUTS, frozenset(OUTPUTS if every else ())

@@ -222,11 +222,15 @@ def test_tiles_as_the_model_learned(server, model):
         assert equal(detections(address, huge, "?score=0.1&tile=none"), model(huge, score=0.1))
 
 
-@pytest.mark.parametrize(("query", "words"), [("scores=0.3", "did you mean score"), ("maps=1", "there are score")])
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [("scores=0.3", "did you mean score"), ("maps=1", "there are score"), ("score=nan", "write 0.4 or person=0.5")],
+)
 def test_an_option_that_means_nothing_is_told(server, query, words):
     status, _, body = ask(server, f"/predict?{query}", CAT)
     assert status == 400
     assert words in json.loads(body)["error"]
+    assert ".json" not in json.loads(body)["error"]
 
 
 @pytest.mark.parametrize(
@@ -256,6 +260,27 @@ def test_a_drawn_picture(server):
     drawn, plain = (np.asarray(Image.open(io.BytesIO(data))).astype(int) for data in (body, CAT))
     assert drawn.shape == plain.shape
     assert (abs(drawn - plain).max(axis=2) > 60).sum() > 200  # a frame lies on it
+    assert ask(server, data=CAT, accept="image/*")[1]["content-type"] == "image/jpeg"
+    assert ask(server, data=CAT, accept="application/json, image/jpeg;q=0")[1]["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("accept", "drawn"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/html, image/webp, */*;q=0.8", False),  # a browser's
+        ("image/*;q=0.8, application/json", False),
+        ("image/png, */*;q=0.1", False),
+        ("text/html", False),
+        ("image/jpeg, */*", True),
+        ("image/jpeg, application/json", True),
+        ("Image/JPEG; q=0.5", True),
+        ("image/jpeg;q=0.2, application/json;q=0.1", True),
+    ],
+)
+def test_what_is_accepted(accept, drawn):
+    assert intake.prefers([accept], "image/jpeg", "application/json") == drawn
 
 
 def test_the_story_of_each_box(server):
@@ -306,6 +331,8 @@ def test_triton_client(server, model):
     np.testing.assert_array_equal(answer.as_numpy("boxes")[0], model(CAT, score=0.0).boxes.numpy())
     with pytest.raises(client_library.InferenceServerException, match="there is no model 'other'"):
         client.infer("other", [given])
+    with pytest.raises(client_library.InferenceServerException, match="no option 'scor'; did you mean score"):
+        client.infer("fcos-lite0", [given], parameters={"scor": "0"})
 
 
 def png_that_claims(width, height):

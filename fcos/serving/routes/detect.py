@@ -10,16 +10,15 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 
-from ...errors import did_you_mean
 from ..answers import Wanted, drawn, explainer, failed, result, tiler, to_json, wanted
 from ..engine import Engine, Outcome
-from ..intake import Upload, fetch, parse_body, read_body, uploads
-from ..options import Refused
+from ..intake import Upload, fetch, parse_body, prefers, read_body, uploads
+from ..options import Refused, check_options
 from ..outcomes import compute
 from ..server import Server
 from . import studio
 
-JSON = "application/json"
+JSON, JPEG = "application/json", "image/jpeg"
 
 Score = Annotated[
     str | None, Query(description="Least score, 0..1, or by class: person=0.4,dog=0.5. Default: as fcos predict.")
@@ -63,7 +62,7 @@ def add(app: FastAPI, server: Server) -> None:
         """`Accept: image/jpeg` gives the drawn image. Of several images, one that cannot be read has `error` in
         place of `detections`; where none can be read the status is the first one's, 400 or 413."""
         model, tile = way
-        _check_options(request, ("score", "classes", "max", "model", "tile"))
+        check_options(request.query_params, ("score", "classes", "max", "model", "tile"))
         deadline = time.monotonic() + server.limits.timeout
         engine = server.engine(model)
         detector = engine.detector
@@ -76,7 +75,7 @@ def add(app: FastAPI, server: Server) -> None:
         task = None if tile is None else tiler(which.least, tile)
         sent = await _pictures(server, request, body, deadline)
         outcomes = await compute(engine, [upload.data for upload in sent], which.least, deadline, task)
-        if "image/jpeg" in request.headers.get("accept", ""):
+        if prefers(request.headers.getlist("accept"), JPEG, JSON):
             if len(sent) != 1:
                 raise Refused(400, "one image at a time can be drawn; ask for JSON, or send them one by one")
             async with server.drawing:  # it is decoded once more, besides what the engine has room for
@@ -87,7 +86,7 @@ def add(app: FastAPI, server: Server) -> None:
     async def explain(request: Request, score: Score = None, model: Model = None, maps: Maps = True) -> Response:
         """For each detection its level, location, distances to the sides, class probability, centerness and the boxes
         it silenced; for each level its heat maps."""
-        _check_options(request, ("score", "model", "maps"))
+        check_options(request.query_params, ("score", "model", "maps"))
         deadline = time.monotonic() + server.limits.timeout
         engine = server.engine(model)
         detector = engine.detector
@@ -108,14 +107,6 @@ def add(app: FastAPI, server: Server) -> None:
 async def _way(model: Model = None, tile: Tile = None) -> tuple[str | None, str | None]:
     """Which model looks, and through which tiles, as the query says."""
     return model, tile
-
-
-def _check_options(request: Request, known: Sequence[str]) -> None:
-    """Refused (400) for a word of the query that means nothing here."""
-    for name in request.query_params:
-        if name not in known:
-            hint = did_you_mean(name, known, f"there are {', '.join(known)}")
-            raise Refused(400, f"there is no option {name[:80]!r}; {hint}")
 
 
 def _is_json(request: Request) -> bool:
@@ -151,7 +142,7 @@ def _url(body: bytes) -> str:
 async def _draw(upload: Upload, outcome: Outcome | Exception, which: Wanted) -> Response:
     if isinstance(outcome, Exception):
         raise outcome
-    return Response(await asyncio.to_thread(drawn, upload.data, which.of(outcome.result)), media_type="image/jpeg")
+    return Response(await asyncio.to_thread(drawn, upload.data, which.of(outcome.result)), media_type=JPEG)
 
 
 def _answer(

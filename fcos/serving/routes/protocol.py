@@ -16,7 +16,7 @@ from ...version import __version__
 from .. import v2
 from ..answers import Wanted, wanted
 from ..intake import read_body
-from ..options import Refused
+from ..options import Refused, check_options
 from ..outcomes import compute
 from ..server import Server
 
@@ -74,7 +74,9 @@ def add(app: FastAPI, server: Server) -> None:
 
 
 def _parameters(make: Callable[[str | None, str | None, int | None], Wanted], given: dict[str, Any]) -> Wanted:
-    score, names, most = (given.get(key) for key in ("score", "classes", "max"))
+    known = ("score", "classes", "max")
+    check_options(given.keys() - {v2.AS_BYTES}, known)
+    score, names, most = (given.get(key) for key in known)
     if not isinstance(score, str | int | float | None) or not isinstance(names, str | None):
         raise Refused(400, "parameters: score is a number or text, classes is text")
     if most is not None and (not isinstance(most, int) or most < 0):
