@@ -372,8 +372,7 @@ def _tracks(truth: Path, result: Path, as_json: bool) -> None:
     """HOTA, IDF1 and MOTA of one file of tracks against another."""
     import json
 
-    from ..evaluation.mot import read_mot, track_metrics
+    from ..evaluation.mot import judge_mot
 
-    made = read_mot(result, len(read_mot(truth, truth=True)))
-    metrics = track_metrics(read_mot(truth, len(made), truth=True), made)
+    metrics = judge_mot(truth, result)
     typer.echo(json.dumps(metrics.to_dict()) if as_json else metrics.text())

@@ -6,10 +6,10 @@ falls below 0 where there are more mistakes than objects. NaN where there is not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from ..system.terminal import json_ready, percent, plural, table
 Floats = NDArray[np.float64]
 FrameRows = tuple[NDArray[np.int64], Floats]
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # overlaps at which HOTA is taken
-_IOU = 0.5  # of IDF1 and MOTA
+_IOU = 0.5  # of IDF1, MOTA and distractors
 
 
 @dataclass(frozen=True)
@@ -127,15 +127,19 @@ def _idf1(real: Sequence[NDArray[np.int64]], made: Sequence[NDArray[np.int64]], 
 def _clear(
     real: Sequence[NDArray[np.int64]], made: Sequence[NDArray[np.int64]], overlaps: Sequence[Floats]
 ) -> tuple[int, int, int]:
-    """(changes of id, misses, false detections) of CLEAR MOT. Pairs of the frame before stay if they still overlap."""
+    """(changes of id, misses, false detections) of CLEAR MOT. Pairs stay if they still overlap: those of the last frame
+    that had objects and detections."""
     before: dict[int, int] = {}  # object -> track, of its last sight
     now: dict[int, int] = {}
     switches = misses = alarms = 0
     for ids, theirs, shares in zip(real, made, overlaps, strict=True):
+        if not shares.size:
+            misses, alarms = misses + len(ids), alarms + len(theirs)
+            continue
         stay = np.array([[now.get(int(i), -1) == t for t in theirs] for i in ids], bool).reshape(shares.shape)
         worth = np.where(shares >= _IOU, shares + 1000.0 * stay, 0.0)
-        rows, columns = _assign(worth) if worth.size else (np.zeros(0, np.int64), np.zeros(0, np.int64))
-        good = worth[rows, columns] > 0 if worth.size else np.zeros(0, bool)
+        rows, columns = _assign(worth)
+        good = worth[rows, columns] > 0
         pairs = {int(ids[r]): int(theirs[c]) for r, c in zip(rows[good], columns[good], strict=True)}
         switches += sum(i in before and before[i] != t for i, t in pairs.items())
         misses += len(ids) - len(pairs)
@@ -150,6 +154,8 @@ def _clear(
 
 _FRAMES = 1_000_000  # eleven hours
 _LARGE = 1e12  # pixels, and numbers of objects
+_DISTRACTORS = (2, 7, 8, 12)  # MOT16 to MOT20: person on a vehicle, static person, distractor, reflection
+_NONE: FrameRows = (np.zeros(0, np.int64), np.zeros((0, 4)))
 
 
 def mot_lines(frames: Sequence[tuple[NDArray[np.int64], Floats, Floats]], first: int = 1) -> str:
@@ -162,13 +168,42 @@ def mot_lines(frames: Sequence[tuple[NDArray[np.int64], Floats, Floats]], first:
     return "".join(lines)
 
 
+def judge_mot(truth: str | Path, result: str | Path) -> TrackMetrics:
+    """HOTA, IDF1 and MOTA of one MOTChallenge file against another. As the challenge has it, boxes of the result that
+    fit a distractor of the truth best count as nothing."""
+    rows = list(_rows(truth))
+    frames = read_mot(result, max((row.frame for row in rows), default=0))
+    there: dict[int, list[_Row]] = {row.frame: [] for row in rows if row.distractor}
+    for row in rows:
+        if row.frame in there:
+            there[row.frame].append(row)
+    for frame, of in there.items():
+        frames[frame - 1] = _beside(frames[frame - 1], of)
+    return track_metrics(_collect(truth, [row for row in rows if row.flag != 0], len(frames)), frames)
+
+
 def read_mot(path: str | Path, frames: int = 0, *, truth: bool = False) -> list[FrameRows]:
     """The frames of a MOTChallenge file, at least `frames` of them. In ground truth (`truth`) rows with 0 in the
     seventh column are left out, as they are not judged; in a result that is a score. DataError names the line that
     cannot be read, and an id that a frame has twice."""
+    return _collect(path, [row for row in _rows(path) if not truth or row.flag != 0], frames)
+
+
+class _Row(NamedTuple):
+    """What a line of a MOTChallenge file says. flag: the seventh column, 0 in ground truth that is not judged."""
+
+    line: int
+    frame: int
+    identity: int
+    box: list[float]
+    flag: float
+    distractor: bool
+
+
+def _rows(path: str | Path) -> Iterator[_Row]:
+    """Read the lines of a MOTChallenge file; DataError names the first that is none."""
     from ..system.readers import read_lines
 
-    rows: dict[int, dict[int, list[float]]] = {}
     for number, line in enumerate(read_lines(path, kind=DataError), 1):
         if not line.strip():
             continue
@@ -186,16 +221,33 @@ def read_mot(path: str | Path, frames: int = 0, *, truth: bool = False) -> list[
             raise DataError(f"{path}: line {number}: frame {frame:g} and id {identity:g} have to be whole numbers")
         if width < 0 or height < 0:
             raise DataError(f"{path}: line {number}: width {width:g} and height {height:g} must not be below 0")
-        if truth and len(values) > 6 and values[6] == 0:
-            continue
-        boxes = rows.setdefault(int(frame), {})
-        if int(identity) in boxes:
+        flag, kind = [*values[6:8], 1.0, 1.0][:2]
+        box = [x, y, x + width, y + height]
+        yield _Row(number, int(frame), int(identity), box, flag, flag == 0 and kind in _DISTRACTORS)
+
+
+def _collect(path: str | Path, rows: Iterable[_Row], frames: int) -> list[FrameRows]:
+    """At least `frames` frames; DataError for an id that one has twice."""
+    found: dict[int, dict[int, list[float]]] = {}
+    for row in rows:
+        boxes = found.setdefault(row.frame, {})
+        if row.identity in boxes:
             raise DataError(
-                f"{path}: line {number}: frame {frame:.0f} has the id {identity:.0f} twice; "
+                f"{path}: line {row.line}: frame {row.frame} has the id {row.identity} twice; "
                 "give each object of a frame an id of its own"
             )
-        boxes[int(identity)] = [x, y, x + width, y + height]
-    last = max((*rows, frames), default=0)
-    made = {k: (np.array(list(of), np.int64), np.array(list(of.values()), np.float64)) for k, of in rows.items()}
-    none = np.zeros(0, np.int64), np.zeros((0, 4))
-    return [made.get(k, none) for k in range(1, last + 1)]
+        boxes[row.identity] = row.box
+    last = max((*found, frames), default=0)
+    made = {k: (np.array(list(of), np.int64), np.array(list(of.values()), np.float64)) for k, of in found.items()}
+    return [made.get(k, _NONE) for k in range(1, last + 1)]
+
+
+def _beside(result: FrameRows, there: Sequence[_Row]) -> FrameRows:
+    """A frame of a result without the boxes that fit a distractor best, of all that is `there`."""
+    ids, boxes = result
+    shares = iou(np.array([row.box for row in there])[:, None], boxes[None])
+    rows, columns = _assign(np.where(shares >= _IOU, shares, 0.0))
+    distractor = np.array([row.distractor for row in there], bool)
+    keep = np.ones(len(ids), bool)
+    keep[columns[distractor[rows] & (shares[rows, columns] >= _IOU)]] = False
+    return ids[keep], boxes[keep]

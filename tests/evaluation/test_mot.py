@@ -8,10 +8,11 @@ import pytest
 from tiny import fcos
 
 from fcos.errors import DataError
-from fcos.evaluation.mot import mot_lines, read_mot, track_metrics
+from fcos.evaluation.mot import judge_mot, mot_lines, read_mot, track_metrics
 
 pytest.importorskip("scipy", reason="tracking needs scipy: pip install 'fcos-detector[track]'")
-CASES = json.loads((Path(__file__).parent / "mot_by_trackeval.json").read_text())["cases"]
+BY_TRACKEVAL = json.loads((Path(__file__).parent / "mot_by_trackeval.json").read_text())
+CASES = BY_TRACKEVAL["cases"]
 
 
 def frames(rows):
@@ -25,6 +26,35 @@ def test_the_numbers_are_trackevals(case):
     for name in ("hota", "deta", "assa", "idf1", "mota"):
         assert getattr(found, name) == pytest.approx(case[name], abs=1e-9), name
     assert found.switches == case["switches"]
+
+
+def test_files_with_distractors_are_judged_as_by_trackeval(tmp_path):
+    """Made by its MotChallenge2DBox from rows made at random, with all classes of persons and two of vehicles."""
+    (case,) = BY_TRACKEVAL["files"]
+    truth, result = tmp_path / "gt.txt", tmp_path / "result.txt"
+    truth.write_text("\n".join(case["truth"]))
+    result.write_text("\n".join(case["result"]))
+    found = judge_mot(truth, result).to_dict()
+    for name in ("hota", "deta", "assa", "idf1", "mota", "switches", "misses", "alarms"):
+        assert found[name] == pytest.approx(case[name], abs=1e-9), name
+
+
+def test_a_pair_stays_over_a_frame_without_detections():
+    """TrackEval's rule: the track that was the object's before the gap is so after it, though another fits better."""
+    truth = frames([([1], [[0, 0, 100, 100]])] * 3)
+    result = frames([([1], [[0, 0, 100, 100]]), ([], []), ([1, 2], [[0, 0, 100, 70], [0, 0, 100, 90]])])
+    found = track_metrics(truth, result)
+    assert (found.switches, found.mota) == (0, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize(("kind", "false"), [(1, 5), (3, 5), (7, 0), (12, 0)])
+def test_detections_of_distractors_count_as_nothing(tmp_path, kind, false):
+    truth, result = tmp_path / "gt.txt", tmp_path / "result.txt"
+    lines = [f"{k},1,0,0,10,10,1,1,1\n{k},2,50,50,10,10,0,{kind},1" for k in range(1, 6)]
+    truth.write_text("\n".join(lines))
+    result.write_text("\n".join(f"{k},1,0,0,10,10,1\n{k},2,50,50,10,10,1" for k in range(1, 6)))
+    found = judge_mot(truth, result)
+    assert (found.alarms, found.objects, found.mota) == (false, 5, 1 - false / 5)
 
 
 def still(ids, count=4):
