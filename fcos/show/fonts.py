@@ -14,26 +14,48 @@ from ..errors import ImageWarning
 _WIDE = ("cjk", "notosans", "pingfang", "hiragino", "msyh", "yugoth", "malgun", "nirmala", "wqy", "droidsansfallback",
          "arialuni")  # fmt: skip
 
+_told: set[str] = set()  # signs that nobody needs to be told of again
+
 
 def font_file(text: str) -> Path | None:
     """The file of a font for this text, DejaVu Sans where that has all of it; None where there is no file at all. Where
-    no font has all of it, a warning says so once, and the signs come out as boxes."""
-    usual = _dejavu()
-    signs = frozenset(c for c in text if not c.isascii() and c.isprintable())
-    if not signs or usual is None or signs <= _has(usual):
+    no font has all of it, the signs that are missing come out as boxes, and a warning names them once."""
+    usual, signs = _dejavu(), _signs(text)
+    if usual is None or signs <= _has(usual):
         return usual
-    return _other(signs) or usual
+    found = _best(signs) or usual  # PIL writes a text with one font
+    _tell_missing(signs - _has(found))
+    return found
 
 
 def families(texts: Iterable[str]) -> list[str]:
-    """The fonts of a plot, by their names in matplotlib: DejaVu Sans, and one that has what it has not."""
+    """The fonts of a plot, by their names in matplotlib: DejaVu Sans, and those that have what it has not."""
     from matplotlib import font_manager
 
-    path = font_file("".join(texts))
-    if path in (None, _dejavu()):
-        return ["DejaVu Sans"]
-    font_manager.fontManager.addfont(path)
-    return ["DejaVu Sans", font_manager.FontProperties(fname=path).get_name()]
+    names = ["DejaVu Sans"]
+    usual = _dejavu()
+    if usual is None:
+        return names
+    missing = _signs("".join(texts)) - _has(usual)
+    while missing and (path := _best(missing)) is not None:
+        font_manager.fontManager.addfont(path)
+        names.append(font_manager.FontProperties(fname=path).get_name())
+        missing -= _has(path)
+    _tell_missing(missing)
+    return names
+
+
+def _signs(text: str) -> frozenset[str]:
+    return frozenset(c for c in text if not c.isascii() and c.isprintable())
+
+
+def _tell_missing(signs: frozenset[str]) -> None:
+    new = sorted(signs - _told)
+    _told.update(new)
+    if new:
+        some = "".join(new[:8])
+        warnings.warn(f"no font here can write {some}: boxes stand for it; install one, such as Noto Sans CJK",
+                      ImageWarning, 2)  # fmt: skip
 
 
 @lru_cache(1)
@@ -48,14 +70,17 @@ def _dejavu() -> Path | None:
 
 
 @lru_cache(64)
-def _other(signs: frozenset[str]) -> Path | None:
-    """The first font of the system that has all of `signs`."""
-    found = next((path for path in _system() if signs <= _has(path)), None)
-    if found is None:
-        some = "".join(sorted(signs)[:8])
-        warnings.warn(f"no font here can write {some}: boxes stand for it; install one, such as Noto Sans CJK",
-                      ImageWarning, 2)  # fmt: skip
-    return found
+def _best(signs: frozenset[str]) -> Path | None:
+    """The font with most of `signs`, of equals the first, DejaVu Sans before those of the system; None where none has
+    any."""
+    best, most = None, 0
+    for path in filter(None, (_dejavu(), *_system())):
+        count = len(signs & _has(path))
+        if count > most:
+            best, most = path, count
+        if most == len(signs):
+            break
+    return best
 
 
 @lru_cache(1)

@@ -182,10 +182,11 @@ def test_many_boxes_in_a_large_image_leave_it_to_be_seen() -> None:
 
 
 @pytest.fixture
-def no_fonts_known():
-    fonts._other.cache_clear()
+def no_fonts_known(monkeypatch):
+    monkeypatch.setattr(fonts, "_told", set())
+    fonts._best.cache_clear()
     yield
-    fonts._other.cache_clear()
+    fonts._best.cache_clear()
 
 
 def test_what_the_usual_font_lacks_another_of_the_system_writes(monkeypatch, no_fonts_known):
@@ -195,6 +196,24 @@ def test_what_the_usual_font_lacks_another_of_the_system_writes(monkeypatch, no_
     assert fonts.font_file("диван") == usual
     assert fonts.font_file(f"cat {SIGN}") == stix
     assert fonts.families(["cat", SIGN]) == ["DejaVu Sans", "STIXGeneral"]
+
+
+def test_a_plot_takes_as_many_fonts_as_its_names_need_and_names_what_none_has(monkeypatch, no_fonts_known, recwarn):
+    """DejaVu Sans has the Arabic letters, one font the first Chinese sign, another the second, none the cat's face."""
+    usual = fonts.font_file("cat")
+    signs = {
+        usual: frozenset("عربé"),
+        usual.parent / "STIXGeneral.ttf": frozenset("日é"),
+        usual.parent / "cmr10.ttf": frozenset("本"),
+    }
+    monkeypatch.setattr(fonts, "_system", lambda: tuple(signs)[1:])
+    monkeypatch.setattr(fonts, "_has", signs.__getitem__)
+    for _ in range(2):
+        assert fonts.families(["日本", "عرب", "é", "🐱"]) == ["DejaVu Sans", "STIXGeneral", "cmr10"]
+    assert fonts.font_file("日é").name == "STIXGeneral.ttf"
+    assert fonts.font_file("عرب🐱") == usual
+    (told,) = [w for w in recwarn if issubclass(w.category, ImageWarning)]
+    assert "no font here can write 🐱:" in str(told.message)
 
 
 def test_signs_that_no_font_has_are_told_of_once(monkeypatch, no_fonts_known, recwarn):
