@@ -100,7 +100,7 @@ def _axes(figure: Figure, title: str, x: str = "", y: str = "") -> Axes:
 
 def sizes_plot(d: Diagnosis) -> Figure:
     """Boxes by the longer side at the input size, those that no location learns in red."""
-    figure = new_figure(_WIDE, 3.4)
+    figure = new_figure(_WIDE, 3.7)
     axes = _axes(figure, "Size of the boxes at the input", "longer side, px", "boxes")
     longer = d.scan.size.max(axis=1)
     bins = np.geomspace(max(longer.min(), 1), max(longer.max(), 2) * 1.01, 48).tolist()
@@ -118,19 +118,8 @@ def sizes_plot(d: Diagnosis) -> Figure:
     for i, level in enumerate(d.levels[:-1]):
         side = 2 * level.upper  # from the middle of a box it is half its longer side to the farthest edge
         if side <= bins[-1]:
-            axes.axvline(side, color=level_in_plot(i), linewidth=1.6)
-            left = side < (bins[0] * bins[-1]) ** 0.5  # of the middle of the axis, so that no text leaves the frame
-            axes.text(
-                side,
-                0.98 - 0.09 * i,  # one below the other: levels lie close together where images are small
-                f" middle leaves {level.name} ",
-                transform=axes.get_xaxis_transform(),
-                color=INK,
-                fontsize=_SMALL,
-                va="top",
-                ha="left" if left else "right",
-            )
-    axes.legend(frameon=False, labelcolor=INK, loc="upper left")
+            axes.axvline(side, color=level_in_plot(i), linewidth=1.6, label=f"middle leaves {level.name}")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=INK, fontsize=_SMALL)
     return figure
 
 

@@ -374,6 +374,23 @@ def test_the_page_stands_alone(tmp_path):
     assert "best possible recall" in empty.text()
 
 
+def test_the_legend_of_the_sizes_lies_clear_of_the_plot():
+    from fcos.analysis.doctor_page import sizes_plot
+
+    sides = (8, 12, 40, 90, 300, 700, 1300)
+    data = dataset([record(1, [(0, 0, side, side, 0) for side in sides], size=(1600, 1600))])
+    config = Config(data=DataConfig(size=1600, max_size=1600))
+    figure = sizes_plot(doctor.diagnose({"train": data}, config, images=False, tune=False))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 6
+    place, plot = legend.get_window_extent(), figure.axes[0].get_tightbbox()
+    assert not figure.axes[0].texts
+    assert place.y1 <= plot.y0
+    assert min(place.x0, place.y0) >= 0
+    assert place.x1 <= figure.bbox.x1
+
+
 def test_every_finding_with_an_image_is_shown(tmp_path):
     """One set with a fault of each kind; the page shows a crop of each that has a file to show."""
     from fcos.analysis.doctor_page import _tile, write_page

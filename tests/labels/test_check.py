@@ -337,6 +337,24 @@ def test_a_review_by_keys(result, tmp_path):
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth") is True
 
 
+@pytest.mark.browser
+@needs_chromium
+def test_a_kind_without_suspects_says_nothing_of_the_one_before(result, tmp_path):
+    page = write_page(tmp_path / "review.html", result)
+    words = "['place', 'why', 'chance', 'fix-text'].map((id) => document.getElementById(id).textContent)"
+    off = "[...document.querySelectorAll('button:disabled')].map((b) => b.id)"
+    with Browser() as browser:
+        tab = browser.open(page.as_uri())
+        before = tab.evaluate(words)
+        assert all(before)
+        tab.evaluate("(review.state.kind = 'no such kind', review.refresh(), 0)")
+        assert tab.evaluate(words) == [""] * 4
+        assert set(tab.evaluate(off)) == {"fix", "accept", "reject", "zoom", "back", "on"}
+        assert tab.evaluate("document.getElementById('chance').offsetParent === null") is True
+        tab.evaluate("(review.state.kind = '', review.refresh(), 0)")
+        assert (tab.evaluate(words), tab.evaluate(off)) == (before, [])
+
+
 def test_the_page_survives_odd_names(result, tmp_path):
     """A class or file called </script> stays text."""
     names = ("</script><b>", '"disc')
