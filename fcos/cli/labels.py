@@ -29,8 +29,8 @@ def check(
         ),
     ] = None,
     folds: Annotated[
-        int, typer.Option("--folds", min=2, max=20, help="Without --model: how many models to train.")
-    ] = 3,
+        int | None, typer.Option("--folds", min=2, max=20, help="Without --model: how many models to train. Default: 3.")
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(

@@ -36,6 +36,8 @@ _LEAST = 0.02  # chance of being wrong below which nothing is listed
 def open_all(data: str | Path | DataSource | Dataset, split: str | None = None) -> tuple[Dataset, list[str]]:
     """(all splits as one, the name of the split of each record); DataError for a split that is not there."""
     if isinstance(data, Dataset):
+        if split is not None:
+            raise ConfigError("split is of a path; the data set that was given is one split already")
         return with_files(data), [data.split] * len(data)
     splits = open_splits(data)
     if split is not None:
@@ -190,7 +192,7 @@ def check(
     data: str | Path | DataSource | Dataset,
     *,
     model: str | Path | Detector | None = None,
-    folds: int = 3,
+    folds: int | None = None,
     minutes: float | None = None,
     split: str | None = None,
     seed: int = 0,
@@ -202,10 +204,10 @@ def check(
         data: a data set with labels, or the path of one.
         model: a Detector, or the name or path of one, that has not learned from these images. Left out: models are
             trained from the package's detector, each judges the part of the data that it has not learned from.
-        folds: how many models are trained. Near-duplicates stay in one fold, unless they are too many for one, which is
+        folds: how many models are trained, 3. Near-duplicates stay in one fold, unless they are too many for one, which is
             said.
         minutes: for all their training; left out: by the size of the set, an hour at most.
-        split: only this split; left out: all.
+        split: only this split of a path; left out: all.
         seed: of the folds, and of the known errors that are put into copies of the annotations, from which the order
             and the promise come.
         quiet: no progress bar and no lines on stderr.
@@ -213,7 +215,8 @@ def check(
     Boxes of classes that the model does not know are not judged.
 
     Raises:
-        DataError: data that cannot be judged. ModelError: no such model. ConfigError: a `seed` below 0.
+        DataError: data that cannot be judged. ModelError: no such model. ConfigError: a `seed` below 0, `minutes` below 0.1, or an
+            option that means nothing beside the others: `folds` and `minutes` beside a model, `split` of a Dataset.
 
     >>> result = fcos.labels.check("my_data", model="fcos-lite0", quiet=True)
     >>> result.promise(50)[0] <= 50
@@ -221,11 +224,15 @@ def check(
     """
     if seed < 0:
         raise ConfigError(f"seed={seed}: give 0 or more")
+    if minutes is not None and minutes < 0.1:
+        raise ConfigError(f"minutes={minutes}: give 0.1 or more")
+    if model is not None and (folds, minutes) != (None, None):
+        raise ConfigError("folds and minutes are of models that are trained here; leave them or the model out")
     dataset, splits = open_all(data, split)
     if not any((~r.ignore).any() for r in dataset.records):
         raise DataError(f"{dataset.root} has no boxes to check")
     if model is None:
-        judges, told = out_of_fold(dataset, folds, minutes, seed=seed, quiet=quiet)
+        judges, told = out_of_fold(dataset, 3 if folds is None else folds, minutes, seed=seed, quiet=quiet)
     else:
         if not quiet and not isinstance(model, Detector):
             _warn_of_learned(model, dataset, splits)

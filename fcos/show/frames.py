@@ -49,19 +49,21 @@ class Painter:
         width = max(1, round(max(drawn.shape[:2]) / 400))
         for line in self.lines:
             cv2.line(drawn, _whole(line.start), _whole(line.end), _INK, 2 * width, cv2.LINE_AA)
-            _say(drawn, f"in {line.entered.total()}  out {line.left.total()}", _whole(line.start), width)
         for zone in self.zones:
             cv2.polylines(
                 drawn, [np.array([_whole(c) for c in zone.corners], np.int32)], True, _INK, width, cv2.LINE_AA
             )
-            _say(drawn, f"{zone.inside} inside", _whole(zone.corners[0]), width)
         for number, way in self._ways.items():
             points = np.array([p for at, p in way if frame.time - at <= _TRAIL], np.int32)
             if len(points) > 1:
                 cv2.polylines(drawn, [points], False, _color(number), 2 * width, cv2.LINE_AA)
-        if self._last is None or not len(self._last):
-            return drawn
-        return self._boxes(drawn, self._last)
+        if self._last is not None and len(self._last):
+            drawn = self._boxes(drawn, self._last)
+        for line in self.lines:  # over the names of objects
+            _say(drawn, f"in {line.entered.total()}  out {line.left.total()}", _whole(line.start), width)
+        for zone in self.zones:
+            _say(drawn, f"{zone.inside} inside", _whole(zone.corners[0]), width)
+        return drawn
 
     def _boxes(self, drawn: Pixels, seen: Detections) -> Pixels:
         here = seen.to("cpu")

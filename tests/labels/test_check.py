@@ -16,7 +16,7 @@ import fcos as package
 from fcos.data.open import open_dataset, open_splits
 from fcos.data.tree import DataSource
 from fcos.data.write import convert
-from fcos.errors import DataError
+from fcos.errors import ConfigError, DataError
 from fcos.export.browser import Browser, find_chromium
 from fcos.inference.detector import Detector
 from fcos.labels.checking import check
@@ -287,6 +287,20 @@ def test_the_decisions_know_how_the_data_was_read(world, tmp_path, capsys):
     for split, part in after.items():
         assert [len(r.boxes) for r in part.records] == [len(r.boxes) for r in before[split].records]
         assert all(r.path is not None for r in part.records)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"split": "val"}, "split is of a path"),
+        ({"folds": 3}, "folds and minutes are of models that are trained here"),
+        ({"minutes": 5}, "folds and minutes are of models that are trained here"),
+        ({"minutes": -3, "model": None}, "minutes=-3: give 0.1 or more"),
+    ],
+)
+def test_options_without_effect_are_refused(world, options, told):
+    with pytest.raises(ConfigError, match=told):
+        check(world[1], quiet=True, **{"model": world[0]} | options)
 
 
 def press(tab, keys):

@@ -69,6 +69,23 @@ def test_what_is_drawn_stays_between_frames_that_were_detected_in():
         assert image.shape == frame.image.shape
 
 
+def test_counts_lie_over_names(tmp_path):
+    """A cat, then two, stand where the counts of a zone and of a line are written."""
+    lines, zones = [parse_line("60,30,60,96")], [parse_zone("4,4,220,4,220,90,4,90")]
+    image = np.full((96, 224, 3), 90, np.uint8)
+    bare = Painter(lines, zones).paint(Frame(0, 0.0, image, None))
+    written = (bare == 0).all(axis=2)
+    assert written[:24].any()
+    assert written[30:60].any()
+    cats = Detections(
+        torch.tensor([[2.0, 20, 90, 80], [50, 48, 120, 90]]), torch.tensor([0.9, 0.8]), torch.tensor([0, 0]),
+        torch.tensor([0, 0]), track_ids=torch.tensor([1, 2]), names=("cat",), size=(96, 224),
+    )  # fmt: skip
+    drawn = Painter(lines, zones).paint(Frame(0, 0.0, image, cats))
+    assert (drawn != bare).any()
+    np.testing.assert_array_equal(drawn[written], bare[written])
+
+
 def test_an_error_leaves_no_files(tmp_path):
     def broken():
         yield from frames(5)
