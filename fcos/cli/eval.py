@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -279,7 +279,7 @@ def command(
         more += [*([""] if more else []), threshold_table(rows, precision)]
     if out is not None:
         with whole_set():
-            files = _write(out, json.dumps(result, indent=2), seen, dataset, score)
+            files = _write(out, result, seen, dataset, score)
             if "scores_for_precision" in result:
                 text = json.dumps(result["scores_for_precision"]["scores"], indent=1) + "\n"
                 files.append(write_whole(out / "scores.json", text))
@@ -351,8 +351,13 @@ def _tell_comparison(
         typer.echo(f"\nwritten to {out}: comparison.json")
 
 
-def _write(folder: Path, text: str, seen: list[Detections], dataset: Dataset, score: float | None) -> list[Path]:
+def _write(
+    folder: Path, result: dict[str, Any], seen: list[Detections], dataset: Dataset, score: float | None
+) -> list[Path]:
     """The files of an evaluation."""
+    import json
+
+    from ..evaluation.coco import as_one_class
     from ..evaluation.results import write_results
     from ..show.judged import draw_evaluation
     from ..system.files import write_whole
@@ -361,10 +366,11 @@ def _write(folder: Path, text: str, seen: list[Detections], dataset: Dataset, sc
     odd = sum(int(((d.scores < 0) | (d.scores > 1)).sum()) for d in seen)
     if odd:
         say(f"{plural(odd, 'score')} outside 0..1, which no probability is: left out of reliability.png")
+    drawn = as_one_class(seen, dataset) if result["class_agnostic"] else (seen, dataset)
     return [
-        write_whole(folder / "metrics.json", text + "\n"),
+        write_whole(folder / "metrics.json", json.dumps(result, indent=2) + "\n"),
         write_whole(folder / "detections.json", lambda p: write_results(p, seen, dataset)),
-        *draw_evaluation(folder, seen, dataset, score),
+        *draw_evaluation(folder, *drawn, score),
     ]
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ..data.classes import match_classes
 from ..errors import DataError
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ClassMetrics",
     "Metrics",
+    "as_one_class",
     "confusion_matrix",
     "curves",
     "evaluate",
@@ -102,6 +105,11 @@ def flatten(
         exact[:, 2:],
     )
     return Detected(boxes[rank], scores[rank], labels[rank], image, extent[rank]), truth
+
+
+def as_one_class(detections: Sequence[Detections], dataset: Dataset) -> tuple[list[Detections], Dataset]:
+    """Detections and data with all classes taken for one (proposals)."""
+    return [replace(one, labels=torch.zeros_like(one.labels)) for one in detections], dataset.as_single_class()
 
 
 def _extent_of(detections: Detections) -> Floats:

@@ -1,5 +1,6 @@
 """`fcos.evaluate`: a model or detections, a path or a data set, the same numbers."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -29,8 +30,6 @@ def work(tmp_path_factory):
 
 
 def test_every_way_gives_the_same_numbers(work, capsys):
-    import json
-
     model, data = load(work / "model.safetensors", device="cpu"), open_dataset(work / "shapes", "test")
     expected = evaluate(predict_dataset(model, data), data)
     assert expected.images == 4
@@ -56,10 +55,24 @@ def test_a_results_file_is_judged_as_detections_are(work, capsys, tmp_path):
         evaluate(tmp_path / "r.json")
 
 
+def test_plots_without_classes_are_of_the_numbers_without_classes(work, capsys, tmp_path, monkeypatch):
+    from fcos.show import plots
+
+    drawn = []
+    real = plots.confusion_matrix
+    monkeypatch.setattr(plots, "confusion_matrix", lambda *a, **k: (drawn.append((a, k)), real(*a, **k)))
+    words = ("eval", work / "shapes", "--model", work / "model.safetensors", "--class-agnostic", "--out", tmp_path)
+    code, out, err = fcos(capsys, *words, "--json")
+    assert code == 0, err
+    ((matrix, names, *_), options) = drawn[0]
+    assert (names, matrix.shape) == (("object",), (2, 2))
+    assert options["score"] == json.loads(out)["best_F1_score"]
+    rows = json.loads((tmp_path / "detections.json").read_text())
+    assert {row["category_id"] for row in rows} == set(open_dataset(work / "shapes", "test").classes.ids)
+
+
 def test_a_model_of_inclusive_boxes_is_judged_and_writes_as_the_file_counts(work, capsys, tmp_path):
     """For the original dialect x2 is the last pixel inside; what comes out is x2 - x1 wide all the same, wherever."""
-    import json
-
     from fcos.analysis.explain import explain
     from fcos.analysis.misses import miss_study
     from fcos.study.cached import cache, redecode_all
@@ -114,8 +127,6 @@ def test_a_config_and_a_data_set_are_one_line(work):
 
 def test_what_learned_from_tiles_is_judged_through_tiles_unless_told_otherwise(work, capsys):
     """As in training. The number is in the file; the network is the one that learned from whole images."""
-    import json
-
     detector = load(work / "model.safetensors", device="cpu")
     config = detector.config.override({"data": {"tile": 48}})
     file = work / "tiled.safetensors"
@@ -203,8 +214,6 @@ def test_the_names_of_a_list_are_those_of_all_its_images_together(capsys):
 
 
 def test_a_run_of_a_dataset_in_memory_knows_what_it_learned_from(tmp_path):
-    import json
-
     from fcos.evaluation.program import learned_note
 
     whole = open_dataset(make_shapes(tmp_path / "shapes", {"train": 8}), "train")
@@ -243,8 +252,6 @@ def test_options_that_mean_nothing_are_named(work):
 
 
 def test_two_models_are_compared_as_the_command_does(work, capsys, tmp_path):
-    import json
-
     state, config, classes = weights.read(work / "model.safetensors")[:3]
     torch.manual_seed(4)
     state = {k: v + 0.05 * torch.randn_like(v) if v.is_floating_point() else v for k, v in state.items()}
