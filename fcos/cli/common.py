@@ -134,6 +134,15 @@ def refuse(context: typer.Context, what: str, *names: str) -> None:
         raise FcosError(f"{what} takes no {' and no '.join(given)}; leave {'it' if len(given) == 1 else 'them'} out")
 
 
+def check_overlap(context: typer.Context, tile: str | None, own: int | None) -> None:
+    """FcosError for --overlap where a model looks at whole images. `tile` is the option, `own` what the model learned
+    from and looks at where the option is left out."""
+    if tile in ("none", "0"):
+        refuse(context, f"--tile {tile}", "overlap")
+    if tile is None and not own:
+        refuse(context, "a model of whole images without --tile", "overlap")
+
+
 def data_source(path: str | Path, format: str | None, images_in: Path | None, labels: Path | None) -> DataSource:
     """The data set that a command line names, with what it says about how to read it."""
     from dataclasses import replace

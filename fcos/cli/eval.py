@@ -26,6 +26,7 @@ from .common import (
     Tile,
     Trust,
     Views,
+    check_overlap,
     data_source,
     dtype_option,
     open_own,
@@ -230,6 +231,7 @@ def command(
             overrides=overrides,
         )
         used = detector.looks.tile if isinstance(detector, Composite) else None
+        check_overlap(context, tile, detector.config.data.tile)
         if looks.tile == OWN:
             tell_tiles(names[0], used)
         return _Judged(*_detect(detector, dataset, pace.batch, allow_missing), used)

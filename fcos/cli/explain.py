@@ -21,6 +21,7 @@ from .common import (
     Split,
     Tile,
     Trust,
+    check_overlap,
     data_source,
     open_own,
     open_to_judge,
@@ -105,6 +106,7 @@ def command(
         refuse(context, "the explanation of one image", "split", "limit", "format", "images_in", "labels")
     drawn = {}
     own = detector.config.data.tile
+    check_overlap(context, tile, own)
     if source is not None and tile is None:
         from ..inference.sources import load_source
 

@@ -29,7 +29,8 @@ def check(
         ),
     ] = None,
     folds: Annotated[
-        int | None, typer.Option("--folds", min=2, max=20, help="Without --model: how many models to train. Default: 3.")
+        int | None,
+        typer.Option("--folds", min=2, max=20, help="Without --model: how many models to train. Default: 3."),
     ] = None,
     minutes: Annotated[
         float | None,

@@ -25,6 +25,7 @@ from .common import (
     Trust,
     Views,
     check_detecting,
+    check_overlap,
     dtype_option,
     refuse,
     runtime_option,
@@ -181,8 +182,6 @@ def command(
     if not moving:
         runtime = _runtime(runtime, len(paths))
     own = tile is None and not proposals
-    if tile in ("none", "0"):
-        refuse(context, f"--tile {tile}", "overlap")
     detector = load_together(
         model or ["fcos-lite0"],
         Looks(OWN if own else tile_of(tile or "none"), overlap, parse_views(tta)),
@@ -194,8 +193,7 @@ def command(
         trust=trust,
         overrides=overrides,
     )
-    if own and not detector.config.data.tile:
-        refuse(context, "a model of whole images without --tile", "overlap")
+    check_overlap(context, tile, None if proposals else detector.config.data.tile)
     if own:
         tell_tiles((model or [""])[0], detector.config.data.tile)
     if proposals:

@@ -20,7 +20,9 @@ from .common import (
     Tile,
     Trust,
     check_detecting,
+    check_overlap,
     ended_by_signals,
+    refuse,
     runtime_option,
     sort_words,
     tell_tiles,
@@ -28,6 +30,7 @@ from .common import (
 
 
 def command(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -117,6 +120,8 @@ def command(
         raise FcosError("give one video: fcos track VIDEO")
     (source,) = things
     check_folder(out)
+    if not count_line and not zone:
+        refuse(context, "a video without --count-line and --zone", "margin")
     lines = [parse_line(text, margin) for text in count_line or []]
     zones = [parse_zone(text, margin) for text in zone or []]
     painter = Painter(lines, zones)
@@ -124,6 +129,7 @@ def command(
     make_tracker(tracker, config)  # an unknown name is told before a model is loaded
     looks = Looks(tile_of(tile), overlap)
     detector = load_together([model], looks, runtime=runtime, device=device, trust=trust, overrides=overrides)
+    check_overlap(context, tile, detector.config.data.tile)
     if tile is None:
         tell_tiles(model, detector.config.data.tile)
     score = detector.shown if score is None else score

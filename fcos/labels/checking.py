@@ -204,8 +204,8 @@ def check(
         data: a data set with labels, or the path of one.
         model: a Detector, or the name or path of one, that has not learned from these images. Left out: models are
             trained from the package's detector, each judges the part of the data that it has not learned from.
-        folds: how many models are trained, 3. Near-duplicates stay in one fold, unless they are too many for one, which is
-            said.
+        folds: how many models are trained, 3. Near-duplicates stay in one fold, unless they are too many for one, which
+            is said.
         minutes: for all their training; left out: by the size of the set, an hour at most.
         split: only this split of a path; left out: all.
         seed: of the folds, and of the known errors that are put into copies of the annotations, from which the order
@@ -215,8 +215,9 @@ def check(
     Boxes of classes that the model does not know are not judged.
 
     Raises:
-        DataError: data that cannot be judged. ModelError: no such model. ConfigError: a `seed` below 0, `minutes` below 0.1, or an
-            option that means nothing beside the others: `folds` and `minutes` beside a model, `split` of a Dataset.
+        DataError: data that cannot be judged. ModelError: no such model. ConfigError: a `seed` below 0, `minutes` below
+            0.1, or an option that means nothing beside the others: `folds` and `minutes` beside a model, `split` beside
+            a Dataset.
 
     >>> result = fcos.labels.check("my_data", model="fcos-lite0", quiet=True)
     >>> result.promise(50)[0] <= 50

@@ -53,6 +53,7 @@ from fcos.zoo.models import known_models
         (["explain", "--data", "E", "--image", "a.jpg", "--limit", "5"], ["--image takes no --limit; leave it out"]),
         (["eval", "D", "--detections", "a.json", "--tta", "flip"], ["a file of detections takes no --tta"]),
         (["predict", "a.jpg", "--every", "7"], ["a run without a video takes no --every"]),
+        (["track", "a.mp4", "--margin", "0"], ["a video without --count-line and --zone takes no --margin"]),
         (["predict", "a.jpg", "--parts", "jsonl"], ["a run without --engine takes no --parts"]),
         (["study", "ablation", "D", "--limit", "5"], ["the study ablation takes no --limit; leave it out"]),
         (["study", "recall", "D", "--seeds", "5"], ["the study recall, unlike ablation and versus, takes no --seeds"]),
@@ -96,6 +97,32 @@ def test_wrong_command_lines_are_one_line(capsys, arguments, words):
     assert err.startswith("fcos: ")
     assert not [word for word in words if word not in err], err
     assert "unable to" not in err  # which would say the same again
+
+
+@pytest.mark.parametrize(
+    ("tile", "told"),
+    [
+        ((), "a model of whole images without --tile takes no --overlap; leave it out"),
+        (("--tile", "none"), "--tile none takes no --overlap; leave it out"),
+        (("--tile", "64"), None),
+    ],
+)
+def test_overlap_is_for_tiles_in_every_verb(capsys, tmp_path, tile, told):
+    data = make_shapes(tmp_path / "shapes", {"val": 1})
+    image = next((data / "images").rglob("*.png"))
+    for words in (
+        ("predict", image, "--json"),
+        ("predict", image, "--json", "--proposals"),
+        ("eval", data, "--model", "fcos-lite0"),
+        ("explain", image),
+        ("explain", data),
+        ("track", "no.mp4"),
+    ):
+        code, _, err = fcos(capsys, *words, *tile, "--overlap", "0.5")
+        if told is None:
+            assert "--overlap" not in err, words
+        else:
+            assert (code, told in err) == (2, True), words
 
 
 def test_paths_that_are_nearly_right(capsys, tmp_path, monkeypatch):
