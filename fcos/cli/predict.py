@@ -167,7 +167,8 @@ def command(
         refuse(context, "a run without a video", "every")
     if moving and (proposals or coco or yolo or csv):
         raise FcosError("--proposals, --coco, --yolo and --csv are for images; a video gives a video and JSON lines")
-    others = Outputs(None, None, yolo, coco, csv=csv)
+    below = tuple(Path(os.path.expanduser(source)) for source in still)
+    others = Outputs(None, None, yolo, coco, csv=csv, below=below)
     paths = find_images(still, out=_drawn_in(out, others, as_json)) if still else []
     if not paths and not moving:
         say("there are no images to detect in, and nothing is written")

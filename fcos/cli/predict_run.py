@@ -97,6 +97,8 @@ def images(asked: Asked, paths: Sequence[Path], outputs: Outputs, data: Path | N
             del image, seen, shown  # while the next one is waited for, a large image would be held twice
     if writer.foreign:
         say(f"{outputs.coco} leaves out {plural(writer.foreign, 'detection')} of classes that {data} does not have")
+    if line := writer.numbered():
+        say(line)
     _tell(outcome, outputs, asked.as_json, time.perf_counter() - began, _computed(asked.detector))
     limits = asked.scores[asked.scores <= 1]
     if outcome.images and not outcome.detections and float(limits.max()) > 0.1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,13 +46,15 @@ class Outcome:
 @dataclass(frozen=True)
 class Outputs:
     """Where to write: a folder of annotated images, or the one file for one image, whose suffix says what (see
-    `Detections.save`); a folder of YOLO txt; a file of COCO results; a CSV file with a row for each detection."""
+    `Detections.save`); a folder of YOLO txt; a file of COCO results; a CSV file with a row for each detection. `below`:
+    the folders that were searched for images, whose sub-folders the folders to write to have as well."""
 
     folder: Path | None = None
     file: Path | None = None
     yolo: Path | None = None
     coco: Path | None = None
     csv: Path | None = None
+    below: tuple[Path, ...] = ()
 
     @property
     def nothing(self) -> bool:
@@ -59,14 +62,16 @@ class Outputs:
         return all(place is None for place in (self.folder, self.file, self.yolo, self.coco, self.csv))
 
 
-def unique_names(paths: Sequence[Path]) -> list[str]:
+def unique_names(paths: Sequence[Path], below: Sequence[Path] = ()) -> list[str]:
     """A file name without folder and suffix for each image, none twice, whatever the case of its letters and the
-    suffix of the image.
+    suffix of the image. Of an image below one of the folders `below`, its sub-folders stand in front.
 
     >>> unique_names([Path("a.jpg"), Path("b/a.png"), Path("a-2.jpg"), Path("c.jpg")])
     ['a', 'a-3', 'a-2', 'c']
+    >>> unique_names([Path("x/a.jpg"), Path("x/b/a.png"), Path("x/b/a.jpg")], [Path("x")])
+    ['a', 'b/a', 'b/a-2']
     """
-    stems = [file_name(_short(path.stem)) for path in paths]
+    stems = ["/".join([*_folders(path, below), file_name(_short(path.stem))]) for path in paths]
     taken = {folded(stem) for stem in stems}  # what is some image's own name stays its own
     used: set[str] = set()
     names = []
@@ -77,6 +82,13 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
         used.add(folded(name))
         names.append(name)
     return names
+
+
+def _folders(path: Path, below: Sequence[Path]) -> list[str]:
+    """The folders between an image and the first of the folders `below` that it lies in; none that leads out."""
+    root = next((folder for folder in below if path.is_relative_to(folder)), None)
+    folders = () if root is None else path.relative_to(root).parts[:-1]
+    return [] if os.pardir in folders else [file_name(folder) for folder in folders]
 
 
 def image_ids(paths: Sequence[Path], known: Mapping[Path, int] | None = None) -> list[int]:
@@ -154,7 +166,7 @@ class Writer:
         self, outputs: Outputs, paths: Sequence[Path], classes: Classes, numbers: Numbers | None = None
     ) -> None:
         self.outputs, self.paths, self.classes = outputs, paths, classes
-        self.names = unique_names(paths)
+        self.names = unique_names(paths, outputs.below)
         self.ids = ResultIds(paths if outputs.coco is not None else (), classes, numbers)
         self.foreign = 0  # detections of classes that the data set lacks, which its results cannot have
         self._keep_sources()
@@ -195,6 +207,18 @@ class Writer:
             self._done = True
         if self.outputs.csv is not None:
             write_whole(self.outputs.csv, "".join(self._table))
+
+    def numbered(self) -> str:
+        """A line where files got a number, since another image has their name; empty where none did, or none is
+        written."""
+        if self.outputs.folder is None and self.outputs.yolo is None:
+            return ""
+        pairs = zip(self.paths, self.names, strict=True)
+        new = [(path, name) for path, name in pairs if name.rpartition("/")[2] != file_name(_short(path.stem))]
+        if not new:
+            return ""
+        count, (path, name) = plural(len(new), "image"), new[0]
+        return f"{count} whose name another has got a number: what was found in {path} is called {name}"
 
     def _results(self, file: Path) -> None:
         with whole_set():

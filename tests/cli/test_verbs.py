@@ -92,6 +92,20 @@ def test_predict_goes_on_past_a_broken_image(work, capsys, tmp_path):
     assert len((tmp_path / "yolo" / "good ü.txt").read_text().splitlines()) == len(rows) > 0
 
 
+def test_predict_keeps_the_sub_folders_of_a_folder(work, capsys, tmp_path):
+    """Cameras give one name in each folder; which file is of which image has to be seen."""
+    for name in ("IMG_1.jpg", "a/IMG_1.jpg", "a/b/IMG_1.jpg", "a/b/IMG_1.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 40)).save(tmp_path / "in" / name)
+    where = ("--out", tmp_path / "out", "--yolo", tmp_path / "yolo")
+    code, _, err = fcos(capsys, "predict", tmp_path / "in", "--model", work / "run", *where)
+    assert code == 0, err
+    drawn, labels = (sorted(p.relative_to(f).as_posix() for p in f.rglob("*.*")) for f in (where[1], where[3]))
+    assert drawn == ["IMG_1.jpg", "a/IMG_1.jpg", "a/b/IMG_1-2.png", "a/b/IMG_1.jpg"]
+    assert labels == ["IMG_1.txt", "a/IMG_1.txt", "a/b/IMG_1-2.txt", "a/b/IMG_1.txt"]
+    assert f"what was found in {tmp_path / 'in' / 'a' / 'b' / 'IMG_1.png'} is called a/b/IMG_1-2" in err
+
+
 @pytest.mark.skipif(os.name != "posix", reason="other systems take no such names")
 def test_odd_names_of_files(work, capsys, tmp_path):
     """A control character of a name never reaches the terminal, and a name that is no UTF-8 stops no verb."""

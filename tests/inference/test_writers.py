@@ -40,6 +40,10 @@ def test_names_by_hand():
     }
     for paths, names in cases.items():
         assert unique_names([Path(p) for p in paths]) == names
+    below = [Path("x"), Path("x/b"), Path(".")]
+    inside = ["x/a.jpg", "x/b/a.png", "x/b/A.jpg", "y/a.jpg", "../z/a.jpg", "/x/a.jpg", "x/b/../../../a.jpg"]
+    names = ["a", "b/a", "b/A-2", "y/a", "a-2", "a-3", "a-4"]  # and none leads out of the folder that is written
+    assert unique_names([Path(p) for p in inside], below) == names
     assert len(unique_names([Path("ü" * 125 + ".jpg")])[0].encode()) <= 200
 
 
