@@ -7,6 +7,7 @@ and in every export. Presets and dialects are in presets.py.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import starmap
 from typing import Annotated, Any, Literal, Self
 
@@ -279,7 +280,7 @@ class DataConfig(Section):
         if len(self.learned_boxes) not in (0, 3) or any(side < 0 for side in self.learned_boxes):
             raise ValueError(f"learned_boxes are three lengths, or none, not {self.learned_boxes}")
         if self.max_size < self.size:
-            raise ValueError(f"max_size {self.max_size} is below size {self.size}")
+            raise ValueError(f"max_size {self.max_size} is below size {self.size}; give data.size too")
         return self
 
     def sides(self, done: float = 1.0) -> tuple[int, ...]:
@@ -381,8 +382,8 @@ class Config(Section):
     """All settings of one detector; `fcos config` prints them with their meaning.
 
     >>> config = fcos.preset("fcos-lite0").override("data.size=512", {"decode": {"nms_iou": 0.5}})
-    >>> config.data.size, config.decode.nms_iou
-    (512, 0.5)
+    >>> config.data.size, config.data.max_size, config.decode.nms_iou
+    (512, 853, 0.5)
     """
 
     name: str = _f("fcos-r50", "preset this config began as")
@@ -409,6 +410,10 @@ class Config(Section):
     def override(self, *changes: dict[str, Any] | str, source: str = "override") -> Config:
         """A copy with dicts, {"train": {"lr": 0.01}} or {"train.lr": 0.01}, or "train.lr=0.01" applied in order.
 
+        Another data.size takes the limit of the longer side with it, in proportion, and the sizes to learn at where
+        there are several, unless they are given too. Another kind of score drops what was fitted to the one before:
+        decode.shown and decode.calibration.
+
         Raises ConfigError for an unknown key (with the nearest name) or a wrong value.
         """
         data = self.model_dump()
@@ -420,14 +425,21 @@ class Config(Section):
             nested += [parse_assignment(change)] if isinstance(change, str) else starmap(nest, change.items())
         for change in nested:
             merge(data, change, source)
-        chosen = {key for change in nested if isinstance(part := change.get("decode"), dict) for key in part}
+        chosen = {
+            f"{section}.{key}"
+            for change in nested
+            for section, part in change.items()
+            if isinstance(part, dict)
+            for key in part
+        }
         before, now = self.decode, data["decode"]
         other = now["score"] != before.score or (now["score"] == "power" and now["power"] != before.power)
         # the limit and the calibration of another kind of score mean nothing here
-        if "shown" not in chosen and (other or now["calibrated"] != before.calibrated):
+        if "decode.shown" not in chosen and (other or now["calibrated"] != before.calibrated):
             now["shown"] = None
-        if "calibration" not in chosen and other:
+        if "decode.calibration" not in chosen and other:
             now["calibration"] = ()
+        data["data"] |= {k: v for k, v in _sizes(self.data, data["data"]["size"]).items() if f"data.{k}" not in chosen}
         return _validate(data, source)
 
     def __repr__(self) -> str:
@@ -440,6 +452,20 @@ class Config(Section):
     def dump(self) -> str:
         """The config as YAML text."""
         return dump_yaml(self.model_dump(mode="json"))
+
+
+def _sizes(before: DataConfig, size: object) -> dict[str, Any]:
+    """What follows another `size`, as a person gave it: the limit of the longer side, in the proportion that there was
+    (533 of 320 are 5 to 3, rounded down), and three sizes to learn at where there were several."""
+    try:
+        side = int(float(str(size)))
+    except (ValueError, OverflowError):  # what is no size is refused with the other settings
+        return {}
+    if side < 1 or side == before.size:
+        return {}
+    longer = int(side * Fraction(before.max_size, before.size).limit_denominator(16))
+    sides = {"train_sizes": (max(32, side - 32), side, side + 32)} if before.train_sizes else {}
+    return {"max_size": longer, **sides}
 
 
 def from_dict(data: dict[str, Any], source: str = "config") -> Config:

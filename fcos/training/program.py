@@ -36,7 +36,7 @@ from .output.away import begin_away
 from .output.checkpoint import load_checkpoint
 from .output.folder import RunFolder, check_free, latest_folder, next_folder
 from .planning.minutes import Prepared, Wish, check, prepare
-from .planning.rules import Plan, command, shown, sides
+from .planning.rules import Plan, command, shown
 from .run import Result, RunOptions
 from .starting import Start, start_for
 
@@ -245,11 +245,7 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     if asked.data is None:
         raise DataError("give the data set to learn from: fcos train DATA")
     source = Source(asked.data, asked.val, asked.split, asked.holdout, asked.strict, asked.quiet)
-    sizes: dict[str, object] = {}
-    if asked.budget is None and not isinstance(asked.model, Config):
-        usual = _config(asked.model, (), asked.dialect, None)
-        sizes = around_size(usual, given_settings(asked.settings, asked.config))
-    config = asked.resolved(None, sizes)
+    config = asked.resolved(None)
     out = begin_away(url, resume=False) if url is not None else out
     check_folder(Path(out) if out is not None else None)
     _check_apart(out, source)
@@ -271,7 +267,8 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     config = with_learned_sizes(planned.config if planned else config, chosen.data["train"])
     folder = Path(out) if out is not None else next_folder(Path("runs"), f"{config.name}-{_stem(source.data)}")
     if planned is None:
-        told = [f"sizes     {shown(sizes)}, around the data.size that was given"] if sizes else []
+        usual = _config(asked.model, (), asked.dialect, None)
+        told = _told_sizes(usual, config, given_settings(asked.settings, asked.config))
         return _Ready(config, source, chosen, folder, start, [*told, *start.lines()])
     return _Ready(config, source, chosen, folder, start, planned.lines, planned.deadline, planned.plan)
 
@@ -375,19 +372,12 @@ def _stem(data: str | Path | DataSource | Dataset | Mapping[str, Dataset]) -> st
     return (data.root if isinstance(data, Dataset) else DataSource.of(data).path).resolve().stem
 
 
-def around_size(usual: Config, given: Mapping[str, object]) -> dict[str, object]:
-    """What goes with a `data.size` that a user has `given` in place of the `usual` one and without them: the limit of
-    the longer side, and the sizes at which a preset learns that has several."""
-    try:
-        size = int(float(str(given.get("data.size", usual.data.size))))
-    except (ValueError, OverflowError):  # what is no size is refused with the other settings
-        return {}
-    if size < 1 or size == usual.data.size:
-        return {}
-    changes = sides(size)
-    if not usual.data.train_sizes:
-        del changes["data.train_sizes"]
-    return {key: value for key, value in changes.items() if key not in given}
+def _told_sizes(usual: Config, config: Config, given: Mapping[str, object]) -> list[str]:
+    """A line of what has followed a `data.size` that a user has given in place of the `usual` one."""
+    keys = ("max_size", "train_sizes") if config.data.size != usual.data.size else ()
+    sizes = {f"data.{key}": getattr(config.data, key) for key in keys if f"data.{key}" not in given}
+    changed = {key: value for key, value in sizes.items() if value != getattr(usual.data, key.partition(".")[2])}
+    return [f"sizes     {shown(changed)}, around the data.size that was given"] if changed else []
 
 
 def without_learned(config: Config, given: Mapping[str, object]) -> Config:

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from fcos.config import Config, describe, from_dict
+from fcos.config import Config, DataConfig, describe, from_dict
 from fcos.errors import ConfigError
 from fcos.presets import DIALECTS, PRESETS, preset, resolve, with_dialect
 
@@ -68,6 +68,40 @@ def test_mistakes_name_the_setting_and_the_fix(setting, words):
     text = str(error.value)
     assert "\n" not in text
     assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes"),
+    [
+        (["data.size=640"], (640, 1066, (608, 640, 672))),
+        ([{"data": {"size": "640.0"}}], (640, 1066, (608, 640, 672))),
+        (["data.size=640", "data.max_size=700"], (640, 700, (608, 640, 672))),
+        (["data.size=640", {"data.max_size": 700, "data.train_sizes": [640]}], (640, 700, (640,))),
+        (["data.size=640", "data.train_sizes=[]"], (640, 1066, ())),
+        (["data.size=64"], (64, 106, (32, 64, 96))),
+        (["data.size=320", "data.flip=0"], (320, 533, (256, 288, 320, 352, 384))),
+    ],
+)
+def test_another_size_takes_the_sizes_that_go_with_it_along(changes, sizes):
+    """`data.size` alone is what a person says, in training as in detection: a limit of 533 px would undo 640."""
+    data = preset("fcos-lite0").override(*changes).data
+    assert (data.size, data.max_size, data.train_sizes) == sizes
+
+
+@pytest.mark.parametrize("name", ["fcos-lite0", "fcos-lite2", "fcos-r50", "fcos-r50-2019"])
+def test_sizes_come_back_as_they_went(name):
+    config = preset(name)
+    for size in (64, 97, 416, 1024):
+        there = config.override({"data": {"size": size}})
+        assert there.override({"data": {"size": config.data.size}}).data.max_size == config.data.max_size
+    square = Config(data=DataConfig(size=64, max_size=64)).override("data.size=90")
+    assert (square.data.max_size, square.data.train_sizes) == (90, ())
+
+
+@pytest.mark.parametrize("size", ["inf", "-3", "nan", "many", "8", "99999"])
+def test_what_is_no_size_is_named_as_the_size(size):
+    with pytest.raises(ConfigError, match=r"data\.size="):
+        preset("fcos-lite0").override(f"data.size={size}")
 
 
 def test_unknown_names_suggest_the_nearest(tmp_path):

@@ -26,14 +26,13 @@ from fcos.errors import ConfigError, DataError, FcosError, MissingExtra
 from fcos.evaluation.program import evaluate
 from fcos.inference.detector import Detector
 from fcos.network import weights
-from fcos.presets import preset
 from fcos.training.clock import Deadline
 from fcos.training.data import Source, check_data, choose
 from fcos.training.output.checkpoint import checkpoints
 from fcos.training.output.ending import Ending
 from fcos.training.output.folder import RunFolder
 from fcos.training.output.summary import brief
-from fcos.training.program import _changes, around_size, given_settings, train
+from fcos.training.program import _changes, train
 from fcos.training.validation import threshold_of
 from fcos.types import Classes
 
@@ -502,18 +501,6 @@ def test_a_notebook_shows_a_bar_where_it_can(monkeypatch):
         assert terminal.in_notebook() == there
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
     assert not terminal.in_notebook()
-
-
-def test_a_size_brings_the_sizes_at_which_it_learns_along():
-    """`data.size` alone is what a person says; the preset's sizes in training follow, as with `--minutes`."""
-    usual = preset("fcos-lite0")
-    assert around_size(usual, {"data.size": "640"}) == {"data.train_sizes": [608, 640, 672], "data.max_size": 1066}
-    assert around_size(usual, {"data.size": 640, "data.max_size": 700}) == {"data.train_sizes": [608, 640, 672]}
-    assert around_size(usual, {"data.size": "640", "data.max_size": "700", "data.train_sizes": "[640]"}) == {}
-    assert around_size(usual, given_settings(["data.size = 640.0"], None)) == around_size(usual, {"data.size": 640})
-    assert around_size(usual, {"data.size": "inf"}) == around_size(usual, {"data.size": "-3"}) == {}
-    assert around_size(usual, {}) == around_size(usual, {"data.size": str(usual.data.size)}) == {}
-    assert around_size(usual.override("data.train_sizes=[]"), {"data.size": "640"}) == {"data.max_size": 1066}
 
 
 def test_the_sizes_are_those_of_the_model_that_a_file_names(shapes, tmp_path, capsys):
