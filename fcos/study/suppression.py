@@ -60,6 +60,8 @@ def nms_study(cached: Sequence[Candidates], dataset: Dataset, config: Config) ->
     threshold = max(known, key=lambda t: (round(known[t], 4), t == present, t)) if known else present
     advice = " ".join(f"decode.{k}={v}" for k, v in {**best, **on, "threshold": threshold}.items())
     note = f"AP of the present settings: {percent(now)}; of the best: {percent(swept.get(threshold, now))}"
+    if np.isnan(now):
+        advice, note = "", "there are no objects to judge by, so no setting is better than another"
     extra = {"grid": {rule: [grid[rule, k] for k in NMS_IOU] for rule in RULES}}
     return PaperStudy.of("nms", dataset, rows, advice=advice, note=note, extra=extra, drawing=draw_grid)
 

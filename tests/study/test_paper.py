@@ -323,6 +323,18 @@ def test_where_nothing_differs_the_present_settings_are_advised(world):
     assert "decode.threshold=0.1" in advice
 
 
+def test_data_without_objects_advises_no_setting(world):
+    data = world()
+    bare = replace(
+        data,
+        records=tuple(replace(r, boxes=r.boxes[:0], labels=r.labels[:0], ignore=r.ignore[:0]) for r in data.records),
+    )
+    study = nms_study(cache(Detector(Noise(1), CONFIG, CLASSES), bare), bare, CONFIG)
+    assert study.advice == ""
+    assert "no objects to judge by" in study.text()
+    assert "best setting" not in study.text()
+
+
 def test_rules_are_compared_at_one_limit_of_the_class(world):
     """A limit on the root of class and centerness is another one for the product, which ranks as the root does."""
     data = world((*TRUTH, 0, 0))
