@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..config import Config
 from ..data.records import Window
-from ..detections import Detections, Results
+from ..detections import Detections
 from ..system.machine import Placement
 from ..types import Classes
-from .sources import Source, load_source, name_of
 from .tiles import Held, Pixels, Windows, detect_tiles, parse_tile
 from .views import PLAIN, Fusion, View, detect_views
 
@@ -82,19 +81,6 @@ class Composite:
     @property
     def device(self) -> torch.device:
         return self.placement.device
-
-    @overload
-    def __call__(self, source: Source, *, score: float | None = ..., batch: int = ...) -> Detections: ...
-    @overload
-    def __call__(self, source: list[Source], *, score: float | None = ..., batch: int = ...) -> Results: ...
-    def __call__(
-        self, source: Source | list[Source], *, score: float | None = None, batch: int = 1
-    ) -> Detections | Results:
-        """As a Detector's call: one image gives Detections, a list gives a list."""
-        least = self.shown if score is None else score
-        if isinstance(source, list):
-            return Results(self.detect([load_source(s) for s in source], [name_of(s) for s in source], least, batch))
-        return self.detect([load_source(source)], [name_of(source)], least, batch)[0]
 
     def detect(
         self, images: Sequence[Pixels | Windows], names: Sequence[str | None], score: float = 0.0, batch: int = 1
