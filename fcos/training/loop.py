@@ -48,7 +48,7 @@ from .output.saving import Saver
 from .output.summary import Steps, summary
 from .probing import probe
 from .run import Result, RunContext, RunOptions
-from .setup import be_deterministic, initialise, known_classes, make_fabric, make_ready
+from .setup import be_deterministic, initialise, known_classes, make_fabric, make_ready, untrained_score
 
 _RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
 _MOST = 10_000  # images of a validation split for which it is made; of more it is narrow and takes minutes
@@ -101,7 +101,8 @@ class Trainer(Keeper):
         stored = together(lambda: load_checkpoint(self.folder.path) if self.options.resume else None, self.world)
         self.check_equal(None if stored is None else stored["step"])
         self.here, _ = launched(self.options.devices, self.options.nodes)
-        for line in (*self.options.notes, *shortage(config, device, self.world, self.here)):
+        short = shortage(config, device, self.world, self.here)
+        for line in (*self.options.notes, *untrained_score(config), *short):
             self.console.note(line)
         start_due = self.make_network(fresh=stored is None)
         self.make_optimizer()

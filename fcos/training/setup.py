@@ -64,6 +64,16 @@ def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
         raise DeviceError(f"{devices} processes on {nodes} machines with {where.type}: {line}") from error
 
 
+def untrained_score(config: Config) -> list[str]:
+    """A line where nothing trains the centerness branch and the scores multiply by it all the same."""
+    by_class = config.decode.score == "class" or (config.decode.score == "power" and config.decode.power == 1)
+    if config.loss.centerness_weight or by_class:
+        return []
+    return [
+        "loss.centerness_weight=0 leaves the centerness branch untrained, and scores use it; add decode.score=class"
+    ]
+
+
 def wants_channels_last(network: FCOS, asked: bool | str, device: torch.device) -> bool:
     """`train.channels_last`, with "auto" decided: everywhere but for dense backbones on a CPU whose widest vectors are
     AVX2's.

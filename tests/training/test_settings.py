@@ -421,6 +421,20 @@ def test_emulated_bf16_is_said(shapes, tmp_path, monkeypatch):
         assert ("slow" in dict(run.summary())) is said
 
 
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"loss": {"centerness_weight": 0}}, True),
+        ({"loss": {"centerness_weight": 0}, "decode": {"score": "class"}}, False),
+        ({"loss": {"centerness_weight": 0}, "decode": {"score": "power", "power": 1}}, False),
+        ({}, False),
+    ],
+)
+def test_a_branch_that_nothing_trains_is_told_where_scores_use_it(shapes, tmp_path, capsys, sections, told):
+    Trainer(tiny_config(**sections), shapes, options(tmp_path / "run", quiet=False)).close()
+    assert ("centerness branch untrained" in capsys.readouterr().err) == told
+
+
 # --------------------------------------------------------------------------- torch.compile
 
 
