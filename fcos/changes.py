@@ -18,6 +18,7 @@ SYNONYMS = {  # what other programs call them
     "image_size": "data.size",
     "num_workers": "data.workers",
     "amp": "train.precision",
+    "iou": "decode.nms_iou",
 }
 
 

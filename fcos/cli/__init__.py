@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -25,7 +25,7 @@ from typer.core import TyperGroup
 from ..errors import FcosError, ImageWarning, OtherProcess, nearest, one_line, worded
 from ..system.files import sources_kept
 from ..system.stderr import say
-from .common import for_learning
+from .common import ALONE, PEERS, for_learning
 
 # Verbs that compute for minutes. Threads that wait for each other by spinning are quickest alone (an image in 20 ms,
 # in 33 without), but beside other programs a training step then takes 2 to 15 times as long; alone it gains 4 %.
@@ -305,24 +305,47 @@ def _usage(error: Any) -> str:
 
 
 def _unknown_option(error: Any) -> str:
-    """What is wrong with an option that does not exist: the nearest that does, or the setting that it looks like."""
+    """What is wrong with an option that does not exist: what it is called here, the nearest that does exist, or the
+    setting that it looks like."""
     message = f"no such option: {error.option_name}"
     if not error.option_name.startswith("--") or error.ctx is None:
         return message
     word, command = error.option_name.removeprefix("--"), error.ctx.command
     names = [o[2:] for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("--")]
-    near = nearest(word, names)
+    values: dict[str, Any] = {}
     if "set" in names:
-        from ..changes import SYNONYMS, nearest_setting
         from ..config import describe
         from ..presets import preset
 
         values = {row[0]: row[1] for row in describe(preset("fcos-lite0"))}
         if error.ctx.info_name in _DETECTING:
             values = {key: value for key, value in values.items() if not for_learning(key)}
+    if (peer := word.replace("_", "-")) in PEERS:
+        return message + _called_here(peer, command, [f"--{name}" for name in names], values)
+    near = nearest(word, names)
+    if values:
+        from ..changes import SYNONYMS, nearest_setting
+
         key = nearest_setting(word.replace("-", "_"), list(values))
         if key in values and nearest(word, (*near, key.rpartition(".")[2], *SYNONYMS)) != near:
-            value = values[key]
-            example = f"{value:g}" if type(value) in (int, float) else str(value) if isinstance(value, str) else "VALUE"
-            return f"{message}; settings are KEY=VALUE: {key}={example}"
+            return message + _as_setting(key, values[key])
     return f"{message}; did you mean --{near[0]}?" if near else message
+
+
+def _called_here(word: str, command: Any, options: Sequence[str], values: Mapping[str, Any]) -> str:
+    """The end of a message about an option of other programs: the first of what it is here that the verb has."""
+    for meant in PEERS[word]:
+        if meant in options:
+            return f"; did you mean {meant}?"
+        if meant in values:
+            return _as_setting(meant, values[meant])
+        acted = [str(p.metavar).partition("|")[0] for p in command.params if p.param_type_name == "argument"]
+        if meant == ALONE and acted:
+            return f"; it stands alone: fcos {command.name} {acted[0]}"
+    return ""
+
+
+def _as_setting(key: str, value: object) -> str:
+    """The end of a message about a setting that was written as an option, with the `value` that a preset has."""
+    example = f"{value:g}" if type(value) in (int, float) else str(value) if isinstance(value, str) else "VALUE"
+    return f"; settings are KEY=VALUE: {key}={example}"

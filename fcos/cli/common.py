@@ -92,6 +92,22 @@ Lanes = Annotated[int, typer.Option("--lanes", min=0, help="Images computed side
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")
 
+ALONE = ""
+# What other programs call an option, and what it is here: options, of which a verb has the one or the other, a setting,
+# or ALONE: what the verb acts on, without any.
+PEERS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("conf", "confidence", "threshold", "conf-thres", "score-thr"), ("--score",)),
+    **dict.fromkeys(("name", "project", "output-dir", "save-dir", "show"), ("--out",)),
+    **dict.fromkeys(("iou", "iou-thres"), ("decode.nms_iou",)),
+    **dict.fromkeys(("source", "data"), (ALONE,)),
+    "weights": ("--init", "--model"),
+    "model": ("--model",),
+    "max-det": ("decode.max_detections",),
+    "time": ("--minutes",),
+    "save-txt": ("--yolo",),
+    "num-gpus": ("--devices",),
+}
+
 
 def runtime_option(rest: str) -> Any:
     """Make the option --runtime; `rest` stands in its help behind the names of the runtimes."""
@@ -110,10 +126,17 @@ def dtype_option(help: str) -> Any:
 
 
 def sort_words(words: Sequence[str] | None, settings: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """(what is no setting, all settings): a word is one when it reads KEY=VALUE and no file has that name."""
+    """(what is no setting, all settings): a word is one when it reads KEY=VALUE and no file has that name. FcosError
+    for an option as other programs write it, such as conf=0.3."""
     things: list[str] = []
     found: list[str] = []
     for word in words or ():
+        key, _, value = word.partition("=")
+        meant = PEERS.get(key.replace("_", "-"), ()) if value and key != "name" else ()  # which is a setting too
+        if meant and not value.startswith("{") and not Path(word).exists():
+            how = f"name {value} alone" if ALONE in meant else f"write {' or '.join(meant)}"
+            behind = "" if ALONE in meant else f"{' ' if meant[0].startswith('-') else '='}{value}"
+            raise FcosError(f"{word} is no setting; {how}{behind}")
         (found if _SETTING.match(word) and not Path(word).exists() else things).append(word)
     return things, [*(settings or ()), *found]
 

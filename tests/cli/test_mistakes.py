@@ -100,6 +100,43 @@ def test_wrong_command_lines_are_one_line(capsys, arguments, words):
 
 
 @pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("predict a.jpg --conf 0.3", "did you mean --score?"),
+        ("predict a.jpg --confidence 0.3", "did you mean --score?"),
+        ("predict a.jpg --threshold 0.3", "did you mean --score?"),
+        ("predict a.jpg --conf_thres 0.3", "did you mean --score?"),
+        ("predict a.jpg --iou 0.5", "settings are KEY=VALUE: decode.nms_iou=0.6"),
+        ("train D --iou 0.5", "settings are KEY=VALUE: decode.nms_iou=0.6"),
+        ("predict a.jpg --max-det 50", "settings are KEY=VALUE: decode.max_detections=100"),
+        ("predict a.jpg --weights x", "did you mean --model?"),
+        ("train D --weights x", "did you mean --init?"),
+        ("train D --name x", "did you mean --out?"),
+        ("train D --project x", "did you mean --out?"),
+        ("predict a.jpg --output-dir x", "did you mean --out?"),
+        ("predict a.jpg --show", "did you mean --out?"),
+        ("train D --time 0.1", "did you mean --minutes?"),
+        ("train D --num-gpus 2", "did you mean --devices?"),
+        ("predict --source a.jpg", "it stands alone: fcos predict IMAGE"),
+        ("train --source D", "it stands alone: fcos train DATA"),
+        ("predict a.jpg --save-txt", "did you mean --yolo?"),
+        ("data info D --conf 1", "no such option: --conf; see"),  # nothing that it could be
+        ("train D --conf 0.3", "no such option: --conf; see"),  # not --config
+        ("train data=D epochs=1", "data=D is no setting; name D alone"),
+        ("predict source=a.jpg", "source=a.jpg is no setting; name a.jpg alone"),
+        ("predict a.jpg model=x.pt", "model=x.pt is no setting; write --model x.pt"),
+        ("predict a.jpg weights=x.pt", "weights=x.pt is no setting; write --init or --model x.pt"),
+        ("predict a.jpg conf=0.3", "conf=0.3 is no setting; write --score 0.3"),
+        ("predict a.jpg iou=0.5", "iou=0.5 is no setting; write decode.nms_iou=0.5"),
+    ],
+)
+def test_options_of_other_programs_lead_to_those_of_this_one(capsys, line, advice):
+    code, out, err = fcos(capsys, *line.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert advice in err
+
+
+@pytest.mark.parametrize(
     ("tile", "told"),
     [
         ((), "a model of whole images without --tile takes no --overlap; leave it out"),
