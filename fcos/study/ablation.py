@@ -35,7 +35,7 @@ LADDER: tuple[tuple[str, dict[str, Any], float | None], ...] = (
     ("+ center sampling", {"assign": {"center_radius": 1.5}}, None),
     ("+ GIoU", {"loss": {"box": "giou"}}, None),
     ("+ normalised targets", {"model": {"regression": "relu", "normalize": True}}, 0.387),
-    ("IoU in place of centerness", {"loss": {"quality": "iou"}}, 0.394),
+    ("IoU in place of centerness", {"loss": {"quality": "iou", "box_weights": "none"}}, 0.394),
 )
 
 

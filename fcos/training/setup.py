@@ -141,11 +141,18 @@ def initialise(network: FCOS, config: Config, classes: Classes, init: str | None
 
 
 def _of_backbone(network: FCOS, config: Config) -> str:
-    """Fill the backbone alone; the line says where stages stay random."""
+    """Fill the backbone alone; the line says what keeps a random one from learning."""
     line, stages = load_backbone_weights(network.backbone, config.model), config.train.freeze_stages
-    if line == RANDOM and stages:
-        line += f", and train.freeze_stages={stages} keeps {plural(stages, 'stage')} so; give train.freeze_stages=0"
-    return line
+    if line != RANDOM:
+        return line
+    better = []
+    if stages:
+        line += f", and train.freeze_stages={stages} keeps {plural(stages, 'stage')} so"
+        better.append("train.freeze_stages=0")
+    if network.backbone.frozen_norm:
+        line += ", with norms that do not learn"
+        better.append("model.backbone_norm=batch")
+    return line + (f"; give {' '.join(better)}" if better else "")
 
 
 # COCO's names beside VOC's, for the same objects.

@@ -62,6 +62,16 @@ def test_families(name):
     works(name)
 
 
+def test_every_convolution_of_a_random_resnet_with_frozen_norms_learns():
+    """timm begins the last norm of each residual branch at 0, and a frozen one would stay so."""
+    torch.manual_seed(0)
+    body = Backbone(ModelConfig(backbone="resnet18", **SMALL)).train()
+    sum(maps.square().mean() for maps in body(torch.rand(1, 3, 64, 64))).backward()
+    weights = [m.weight for m in body.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(weights) == 20
+    assert all(w.grad is not None and w.grad.any() for w in weights)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MORE.split())
 def test_more_families(name):

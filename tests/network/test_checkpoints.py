@@ -29,8 +29,8 @@ class Buffer:
         self.values = [1, 2]
 
 
-@pytest.mark.parametrize("entry", ["", "model", "state_dict", "model_state"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("entry", ["", "model", "state_dict", "model_state", "model_ema"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module.model."])
 @pytest.mark.parametrize("legacy", [False, True])
 def test_entries_and_prefixes(tmp_path, entry, prefix, legacy):
     state = {prefix + k: v for k, v in STATE.items()}
@@ -40,7 +40,7 @@ def test_entries_and_prefixes(tmp_path, entry, prefix, legacy):
     read, info = read_checkpoint(path)
     assert read.keys() == STATE.keys()
     assert all(torch.equal(read[k], STATE[k]) for k in STATE)
-    assert (info["entry"], info["module_prefix"]) == (entry, bool(prefix))
+    assert (info["entry"], info["prefix"]) == (entry, prefix)
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -375,7 +375,7 @@ def test_a_detector_with_another_body_gives_its_fpn_and_head_only(shapes, tmp_pa
     network = weights.build(other, 2)
     before = {k: v.clone() for k, v in network.state_dict().items()}
     line, rest = initialise(network, other, Classes(("disc", "square")), str(tmp_path / "first"))
-    assert line == "backbone starts from random weights"
+    assert line == ("backbone starts from random weights, with norms that do not learn; give model.backbone_norm=batch")
     assert "fpn" in rest.split("fresh: ")[0]
     theirs = first.shipped.state_dict()
     for key, value in network.state_dict().items():
@@ -412,6 +412,21 @@ def test_images_come_in_the_layout_of_the_weights_and_the_step_is_the_same(shape
         assert in_layout_of(run.network, images).is_contiguous() is not asked
         reports[asked] = first_step(run)[0]
     assert reports[True].loss == pytest.approx(reports[False].loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sections", "row"),
+    [
+        ({"data": {"mosaic": 1.0, "plain_epochs": 1}}, "mixing"),
+        ({"data": {"mosaic": 1.0}}, None),
+        ({"data": {"plain_epochs": 1}}, None),
+        ({"train": {"patience": 3, "eval_every": 0}}, "patience"),
+        ({"train": {"patience": 3, "eval_every": 1}}, None),
+    ],
+)
+def test_what_is_set_without_effect_is_said(shapes, tmp_path, sections, row):
+    rows = dict(trainer(shapes, tmp_path / "run", **sections).summary())
+    assert [key for key in ("mixing", "patience") if key in rows] == ([row] if row else [])
 
 
 def test_emulated_bf16_is_said(shapes, tmp_path, monkeypatch):
