@@ -175,7 +175,7 @@ def test_validation_loss_is_the_training_loss_of_other_images(shapes, tmp_path, 
     """One step over the whole split, without augmentation, has the same loss; the batch size changes nothing. Half a
     grey level of padding, seen through a small deviation, does."""
     config = tiny_config(
-        model={"mean": [90.5] * 3, "std": [0.1] * 3},
+        model={"mean": [90.5] * 3, "std": [0.2] * 3},
         data={"flip": 0.0, "divisor": 64, "padding": padding},
         train={"batch": 6},
     )
@@ -184,11 +184,11 @@ def test_validation_loss_is_the_training_loss_of_other_images(shapes, tmp_path, 
     for batch in (1, 4, 6):
         over = Pass(torch.device("cpu"), batch, run.fabric.autocast)
         losses = validation_loss(run.network, shapes["val"], config, run.classes, over)
-        assert float(losses.total()) == pytest.approx(report.loss, rel=1e-5)
+        assert float(losses.total()) == pytest.approx(report.loss, rel=2e-6)
     assert not run.network.training
     other = config.override({"data": {"padding": "rounded" if padding == "exact" else "exact"}})
     losses = validation_loss(run.network, shapes["val"], other, run.classes, Pass(torch.device("cpu")))
-    assert float(losses.total()) != pytest.approx(report.loss, rel=3e-5)
+    assert float(losses.total()) != pytest.approx(report.loss, rel=8e-6)
 
 
 def test_validation_loss_knows_classes_by_name(shapes):
