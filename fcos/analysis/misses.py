@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -28,7 +27,7 @@ from ..errors import DataError, ImageError
 from ..evaluation.metrics import match_image
 from ..inference.detector import Detector
 from ..inference.tiles import Held, Tiling
-from ..show.draw import Marks, draw_cell, sheet
+from ..show.draw import Marks, caption, draw_cell, sheet
 from ..system.stderr import say
 from ..system.terminal import json_ready, percent, plural, table, track
 from ..types import Detections, Target
@@ -237,5 +236,5 @@ def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int
         boxes = np.array([m.box for m in rows])
         colors = [_COLORS[m.stage] for m in rows]
         images.append(draw_cell(pixels, Marks(boxes, range(len(rows)), texts, colors=colors), cell))
-        titles.append(f"{len(rows)} of {int(_solid(record).sum())} missed: {Path(record.file_name).name}")
+        titles.append(f"{len(rows)} of {int(_solid(record).sum())} missed: {caption(record.file_name)}")
     return sheet(images, titles=titles, cell=cell)

@@ -167,6 +167,16 @@ def draw_detections(image: Source, detections: Detections, score: float = 0.0) -
     return Image.fromarray(draw_boxes(pixels, marks))
 
 
+def caption(file_name: str) -> str:
+    """The title of an image in a sheet: its name, then its folder in brackets, which is cut first where it is long.
+
+    >>> caption("images/train/IMG_1.jpg")
+    'IMG_1.jpg (images/train)'
+    """
+    folder, _, name = file_name.rpartition("/")
+    return f"{name} ({folder})" if folder else name
+
+
 def sheet(
     images: Sequence[Pixels],
     columns: int | None = None,

@@ -17,7 +17,7 @@ from ..evaluation.metrics import Ints, matches_coco, overlaps
 from ..system.files import write_whole
 from ..types import Detections
 from . import plots
-from .draw import Marks, draw_cell, sheet
+from .draw import Marks, caption, draw_cell, sheet
 
 _IMAGES = 6  # in each val_*.jpg
 _CELL = 360  # pixels of one of them, truth or prediction
@@ -50,7 +50,7 @@ def draw_judged(
         guess = Marks(shown.boxes.numpy(), shown.labels.numpy(), names, scores=shown.scores.numpy())
         cells += [draw_cell(pixels, marks, _CELL) for marks in (truth, guess)]
         told = ", ".join(f"{n} {what}" for n, what in ((missed[i], "missed"), (wrong[i], "wrong")) if n)
-        titles += [f"truth: {record.file_name}", f"found: {told or 'all right'}"]
+        titles += [f"truth: {caption(record.file_name)}", f"found: {told or 'all right'}"]
     return sheet(cells, columns=4, titles=titles, cell=_CELL) if cells else None
 
 

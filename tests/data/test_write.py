@@ -156,6 +156,8 @@ def test_boxes_over_the_edge_are_cut_for_yolo(tmp_path):
     assert any("1 box cut" in line for line in lost)
     values = [float(v) for v in (tmp_path / "out" / "labels" / "train" / "a b.txt").read_text().split()[1:]]
     assert max(values) <= 1
+    rounded = dataset_of(tmp_path / "src", [(-0.0002, 5, 90.4, 50, 0, False)])  # as rows of six digits come back
+    assert not any("cut" in line for line in convert({"train": rounded}, tmp_path / "rounded", "yolo"))
 
 
 def test_refusals(tmp_path):
@@ -200,6 +202,16 @@ def test_a_sheet_takes_the_place_of_no_image(tmp_path, monkeypatch):
     assert "--out d: the sheet is one image; give it a name that ends in .jpg" in str(
         run("show", "d", "--out", "d").exception
     )
+
+
+@pytest.mark.parametrize("augment", [[], ["--augment"]])
+def test_a_sheet_names_its_images(tmp_path, monkeypatch, augment):
+    make_shapes(tmp_path / "d", {"train": 2})
+    told = []
+    monkeypatch.setattr("fcos.show.draw.sheet", lambda images, titles: told.extend(titles) or images[0])
+    done = run("show", tmp_path / "d", "--count", 2, "--out", tmp_path / "a.jpg", *augment)
+    assert done.exit_code == 0, done.output
+    assert sorted(told) == ["image 0 ü.png", "image 1 ü.png"]
 
 
 def test_notes_are_told_by_name(tmp_path):

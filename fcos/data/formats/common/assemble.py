@@ -135,6 +135,13 @@ def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> Records
     return Records(Table.whole([i.id for i in kept], sizes[used], names, [i.path for i in kept], boxes))
 
 
+def over_the_edge(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Which boxes [G] xyxy go beyond their image, whose sizes [G,2] are (height, width). Half a pixel is rounding."""
+    height, width = sizes.T.astype(np.float32)
+    over: np.ndarray = (boxes[:, :2] < -0.5).any(axis=1) | (boxes[:, 2] > width + 0.5) | (boxes[:, 3] > height + 0.5)
+    return over
+
+
 def check_classes(names: Sequence[str], source: Path) -> None:
     """DataError when a class name appears twice or there is none."""
     if not names:
@@ -238,8 +245,7 @@ def _check_boxes(images: list[ImageFile], sizes: np.ndarray, rows: Rows, problem
         finite = np.isfinite(boxes).all(axis=1)
         solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         inside = (boxes[:, 2] > 0) & (boxes[:, 3] > 0) & (boxes[:, 0] < width) & (boxes[:, 1] < height)
-        # Half a pixel over the edge is rounding.
-        over = (boxes[:, :2] < -0.5).any(axis=1) | (boxes[:, 2] > width + 0.5) | (boxes[:, 3] > height + 0.5)
+        over = over_the_edge(boxes, sizes[rows.owner])
     faults = (
         (~finite, kinds.NOT_FINITE),
         (finite & ~solid, kinds.NO_AREA),

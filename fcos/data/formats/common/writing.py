@@ -27,6 +27,7 @@ from ...loading.augment import clip
 from ...records import Record
 from ...splits import WORDS
 from ...tree import UNSEEN
+from .assemble import over_the_edge
 
 _NO_PRIVILEGE = 1314  # Windows' ERROR_PRIVILEGE_NOT_HELD
 _FOLDERS = frozenset(("images", "JPEGImages", "all", *WORDS))
@@ -124,15 +125,12 @@ def disk_error(error: OSError, target: Path) -> DataError:
 
 
 def count(splits: Mapping[str, Dataset], what: str) -> int:
-    """Boxes of all splits that are 'ignored' or 'over' the edge of their image."""
+    """Boxes of all splits that are 'ignored', or others that are 'over' the edge of their image."""
     total = 0
     for dataset in splits.values():
-        for record in dataset.records:
-            if what == "ignored":
-                total += int(record.ignore.sum())
-            else:
-                boxes = record.boxes[~record.ignore]
-                total += int((clip(boxes, record.size) != boxes).any(axis=1).sum())
+        table = dataset.packed.table
+        over = over_the_edge(table.boxes, table.sizes[dataset.packed.owner]) & ~table.ignore
+        total += int((table.ignore if what == "ignored" else over).sum())
     return total
 
 
