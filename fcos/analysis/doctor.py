@@ -18,7 +18,16 @@ import numpy as np
 from ..config import Config
 from ..errors import one_line
 from ..system.terminal import json_ready, percent, plural, table
-from .findings import Finding, in_boxes, in_classes, in_images, in_locations, in_notes
+from .findings import (
+    Finding,
+    in_boxes,
+    in_classes,
+    in_images,
+    in_locations,
+    in_notes,
+    marked_once,
+    same_splits,
+)
 from .scan import Scan, class_pairs, scan
 from .search import NEAR, Option, measure_rates, search
 
@@ -44,7 +53,8 @@ class Level:
 @dataclass(frozen=True)
 class Diagnosis:
     """What `diagnose` found. `counts` [C] boxes of each of `classes`, those of the split that trains, by split;
-    `together` [C,C] images that show both classes; `scan` of the split that trains; `pairs` as in `AmbiguityStudy`.
+    `together` [C,C] images that show both classes; `scan` of the split that trains, without the
+    second of boxes marked twice; `pairs` as in `AmbiguityStudy`.
     `today` and `best` are settings judged on a part of the images, `tried` all that the search looked at. `told`: words
     of the command line that name the model and its settings and say how to read the data."""
 
@@ -120,7 +130,7 @@ class Diagnosis:
         """Whether one can train on the data as it is, and what to mend first."""
         counts = {level: [f for f in self.findings if f.level == level] for level in ("serious", "warning")}
         if counts["serious"]:
-            first = "; ".join(f.told for f in counts["serious"][:3])
+            first = "; ".join(f"{f.count:,} {f.told}" if f.count > 1 else f.told for f in counts["serious"][:3])
             return f"fix {plural(len(counts['serious']), 'serious problem')} before training: {first}"
         if counts["warning"]:
             return f"ready to train; {plural(len(counts['warning']), 'thing')} worth a look first"
@@ -197,20 +207,21 @@ def diagnose(
     trained_on = next((k for k in ("train", "trainval") if k in splits), next(iter(splits)))
     main = splits[trained_on]
     findings: list[Finding] = []
-    for name, dataset in splits.items():
+    parts = same_splits(splits)
+    for name, dataset in parts.items():
         findings += in_notes(name, dataset)
     if images:
         findings += in_images(splits)
-    for name, dataset in splits.items():
+    for name, dataset in parts.items():
         findings += in_boxes(name, dataset)
     findings += in_classes(splits, trained_on)
-    seen = scan(main, config)
-    findings += in_locations(main, seen, config)
+    learned = marked_once(main)  # no input size parts boxes that lie on each other
+    seen = scan(learned, config)
+    findings += in_locations(learned, seen, config)
     today = best = None
     tried: tuple[Option, ...] = ()
     if tune and seen.boxes:
-        today, best, tried = search(main, config, measure_rates(config, len(main.classes)), budget)
-    order = {"serious": 0, "warning": 1, "note": 2}
+        today, best, tried = search(learned, config, measure_rates(config, len(main.classes)), budget)
     return Diagnosis(
         data=str(main.root),
         splits={k: (len(d), sum(len(r.boxes) for r in d.records)) for k, d in splits.items()},
@@ -222,7 +233,7 @@ def diagnose(
         scan=seen,
         levels=_levels(seen, config),
         pairs=class_pairs(seen, main.classes.names),
-        findings=tuple(sorted((f for f in findings if f.count), key=lambda f: order[f.level])),
+        findings=tuple(sorted((f for f in findings if f.count), key=lambda f: f.place)),
         today=today,
         best=best,
         tried=tried,

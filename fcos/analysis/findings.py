@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -110,6 +110,13 @@ class Finding:
     spots: tuple[Spot, ...] = ()
 
     @property
+    def place(self) -> tuple[int, bool, int]:
+        """For sorting: the worst comes first, there leaks between splits, which spoil every number, then what is there
+        most often."""
+        leak = self.kind in (_SHARED, _ACROSS)
+        return ("serious", "warning", "note").index(self.level), not leak, -self.count
+
+    @property
     def told(self) -> str:
         """What was found, as it is said beside the count."""
         return self.kind.told(self.count)
@@ -176,13 +183,14 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
     if absent:
         known = "note" if not present else "serious"  # a pack of boxes alone is no broken data set
         findings.append(Finding(known, _NO_FILE, len(absent), tuple(absent[:EXAMPLES])))  # type: ignore[arg-type]
+    files = {path: number for number, path in enumerate(dict.fromkeys(path for _, path in present))}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", ImageWarning)
-        prints = fingerprint([p for _, p in present])
+        prints = fingerprint(list(files))  # each file once, however many splits it is in
     broken = [e for e in prints.error if e]
     findings.append(Finding("serious", kinds.UNREADABLE, len(broken), tuple(broken[:EXAMPLES])))
-    findings.append(_damaged(told, [p for _, p in present]))
-    shared, across, within = _twins(prints, present)
+    findings.append(_damaged(told, list(files)))
+    shared, across, within = _twins(prints.take([files[path] for _, path in present]), present)
 
     def places(twins: _Nearest) -> tuple[str, ...]:
         return tuple(
@@ -277,6 +285,29 @@ def in_boxes(split: str, dataset: Dataset) -> list[Finding]:
         Finding("warning", _TWICE.at(split), len(twice), tuple(twice[:EXAMPLES]), tuple(spots[True])),
         Finding("warning", _TORN.at(split), len(torn), tuple(torn[:EXAMPLES]), tuple(spots[False])),
     ]
+
+
+def marked_once(dataset: Dataset) -> Dataset:
+    """The data set with only the first of the boxes of an object that is marked twice, whatever the class."""
+    kept = np.ones(len(dataset.packed.table.boxes), bool)
+    for start, record in zip(dataset.packed.table.starts.tolist(), dataset.records, strict=False):
+        for _, second in same_boxes(record):
+            kept[start + second] = False
+    return dataset if kept.all() else replace(dataset, records=dataset.packed.keep(kept))
+
+
+def same_splits(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """The splits, those that have the same images, boxes and notes as one, by all their names."""
+    names: list[list[str]] = []
+    for name, dataset in splits.items():
+        for group in names:
+            other = splits[group[0]]
+            if other.packed == dataset.packed and other.notes == dataset.notes and other.classes == dataset.classes:
+                group.append(name)
+                break
+        else:
+            names.append([name])
+    return {", ".join(group): splits[group[0]] for group in names}
 
 
 def same_boxes(record: Record, least: float = SAME_BOX) -> list[tuple[int, int]]:

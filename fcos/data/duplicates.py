@@ -43,6 +43,11 @@ class Fingerprints:
     digest: tuple[str, ...]
     error: tuple[str, ...]
 
+    def take(self, at: Sequence[int]) -> Fingerprints:
+        """Those of the images at the numbers `at`."""
+        digest, error = (tuple(texts[i] for i in at) for texts in (self.digest, self.error))
+        return Fingerprints(self.hash[list(at)], self.thumb[list(at)], digest, error)
+
 
 class Twins(NamedTuple):
     """Pairs of images (numbers in the list given, first < second) that are one, [Q] each: `same_file` byte for byte,

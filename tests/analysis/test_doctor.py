@@ -118,6 +118,36 @@ def test_leakage_and_unseen_classes_are_serious(tmp_path):
     assert not clean.serious
 
 
+def test_a_leak_comes_first_and_a_fault_of_files_that_splits_share_stands_once(tmp_path):
+    """As with `train: images` and `val: images` in data.yaml."""
+    whole, cut = write(tmp_path / "0.jpg", photo(0)), tmp_path / "1.jpg"
+    cut.write_bytes(whole.read_bytes()[:-900])
+    rows = [record(1, [(10, 10, 60, 60, 0), (10, 10, 60, 60, 0)], whole), record(2, [], cut)]
+    notes = (Note(kinds.NO_AREA, 9, "row 1 of 0.txt", "skipped"),)
+    splits = {name: replace(dataset(rows, name), notes=notes) for name in ("train", "val")}
+    d = doctor.diagnose(splits, CONFIG, tune=False)
+    assert [(f.count, f.kind.many) for f in d.findings[:3]] == [
+        (1, "cases of one file in the lists of two splits"),
+        (9, "boxes without an area, or with corners exchanged (train, val)"),
+        (1, "images that cannot be read"),
+    ]
+    assert d.verdict().startswith("fix 3 serious problems before training: ")
+    assert {f.kind.many: f.count for f in d.findings}["boxes marked twice (train, val)"] == 1
+    other = splits | {"val": replace(splits["val"], notes=())}
+    assert "boxes marked twice (val)" in {f.kind.many for f in doctor.diagnose(other, CONFIG, tune=False).findings}
+
+
+def test_no_other_input_size_is_advised_for_a_box_marked_twice():
+    once, twice = (
+        doctor.diagnose({"train": dataset([record(1, [(10, 10, 60, 60, 0)] * n)])}, CONFIG, images=False, tune=False)
+        for n in (1, 2)
+    )
+    assert twice.numbers() == once.numbers()
+    assert {f.kind.many for f in twice.findings} - {f.kind.many for f in once.findings} == {
+        "boxes marked twice (train)"
+    }
+
+
 def test_what_the_reader_skipped_is_serious():
     notes = (
         Note(
