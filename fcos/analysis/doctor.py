@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..config import Config
+from ..data.clean import marked_once
 from ..errors import one_line
 from ..system.terminal import json_ready, percent, plural, table
 from .findings import (
@@ -25,7 +26,6 @@ from .findings import (
     in_images,
     in_locations,
     in_notes,
-    marked_once,
     same_splits,
 )
 from .scan import Scan, class_pairs, scan
@@ -215,7 +215,7 @@ def diagnose(
     for name, dataset in parts.items():
         findings += in_boxes(name, dataset)
     findings += in_classes(splits, trained_on)
-    learned = marked_once(main)  # no input size parts boxes that lie on each other
+    learned = marked_once(main, any_class=True)  # no input size parts boxes that lie on each other
     seen = scan(learned, config)
     findings += in_locations(learned, seen, config)
     today = best = None

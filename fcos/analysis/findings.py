@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -14,11 +14,12 @@ import numpy as np
 
 from ..config import Config
 from ..data import kinds
+from ..data.clean import same_boxes
 from ..data.dataset import EXAMPLES
 from ..data.duplicates import Fingerprints, Twins, find_twins, fingerprint
 from ..data.kinds import Kind
+from ..data.splits import NESTED
 from ..errors import ImageWarning
-from ..overlap import iou
 from ..system.terminal import plural
 from .scan import Scan
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ..data.records import Record
 
 SERIOUS_LOSS = 0.05
-SAME_BOX = 0.9  # IoU of two boxes of one image that are one object marked twice
 TINY = 0.5  # a side below this share of the finest stride
 FEW = 20  # boxes of a class in the training split
 SPOTS = 8  # places of a finding that are kept to look at
@@ -49,8 +49,6 @@ _NO_FILE = Kind(
     "put the files where they belong, or name their folder with --images",
 )
 _GONE = (kinds.MISSING, kinds.MISSING_SIZE, kinds.UNREADABLE)  # of which no picture can be shown
-# splits of which the first is a part of the second, as VOC and COCO publish them
-_NESTED = ({"train", "trainval"}, {"val", "trainval"}, {"minival", "trainval"}, {"minival", "val"})
 _ACROSS = Kind(
     "pairs of images that are in two splits",
     "pair of images that is in two splits",
@@ -69,7 +67,7 @@ _WITHIN = Kind(
 _TWICE = Kind(
     "boxes marked twice",
     "box marked twice",
-    "delete one of the two boxes; fcos labels check DATA finds more of this kind",
+    "delete one of the two, or write a copy without: fcos data convert --clean; fcos labels check DATA finds more",
 )
 _TORN = Kind(
     "boxes marked as two classes",
@@ -253,7 +251,7 @@ def _twins(prints: Fingerprints, present: Sequence[tuple[str, str | Path]]) -> t
     """Pairs of images (split, path) in two splits that are one file, that are two, and pairs in one split. A file that
     is listed twice in a split is no pair, nor one of a split that is a part of another."""
     names, splits = np.unique([split for split, _ in present], return_inverse=True)
-    nested = np.array([{a, b} in _NESTED for a in names for b in names], bool).reshape(len(names), len(names))
+    nested = np.array([{a, b} in NESTED for a in names for b in names], bool).reshape(len(names), len(names))
     files = np.unique([str(path) for _, path in present], return_inverse=True)[1]
     shared, across, within = _Nearest(), _Nearest(), _Nearest()
     for twins in find_twins(prints):
@@ -287,15 +285,6 @@ def in_boxes(split: str, dataset: Dataset) -> list[Finding]:
     ]
 
 
-def marked_once(dataset: Dataset) -> Dataset:
-    """The data set with only the first of the boxes of an object that is marked twice, whatever the class."""
-    kept = np.ones(len(dataset.packed.table.boxes), bool)
-    for start, record in zip(dataset.packed.table.starts.tolist(), dataset.records, strict=False):
-        for _, second in same_boxes(record):
-            kept[start + second] = False
-    return dataset if kept.all() else replace(dataset, records=dataset.packed.keep(kept))
-
-
 def same_splits(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
     """The splits, those that have the same images, boxes and notes as one, by all their names."""
     names: list[list[str]] = []
@@ -308,14 +297,6 @@ def same_splits(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
         else:
             names.append([name])
     return {", ".join(group): splits[group[0]] for group in names}
-
-
-def same_boxes(record: Record, least: float = SAME_BOX) -> list[tuple[int, int]]:
-    """Pairs i < j of an image's boxes with IoU > `least`, ignored boxes left out."""
-    rows = np.flatnonzero(~record.ignore)
-    b = record.boxes[rows].astype(np.float64)
-    i, j = np.nonzero(np.triu(iou(b[:, None], b[None]) > least, 1))
-    return list(zip(rows[i].tolist(), rows[j].tolist(), strict=True))
 
 
 def in_classes(splits: Mapping[str, Dataset], trained_on: str) -> list[Finding]:

@@ -72,6 +72,12 @@ Rename = Annotated[
         "--rename", metavar="OLD=NEW", help="OLD=NEW: rename a class, or join it to another. May be repeated."
     ),
 ]
+Clean = Annotated[
+    bool,
+    typer.Option(
+        "--clean", help="Leave out images that cannot be read, exact copies of images, and boxes marked twice."
+    ),
+]
 To = Annotated[
     str | None,
     typer.Option("--to", autocompletion=complete.formats, help="Format to write. Default: that of the source."),
@@ -89,6 +95,7 @@ def convert(
         ),
     ],
     link: Link = False,
+    clean: Clean = False,
     strict: Strict = False,
     rename: Rename = None,
     format: Format = None,
@@ -101,7 +108,7 @@ def convert(
     fcos data convert my_data as_yolo --to yolo
     """
     splits = _read(data_source(source, format, images_in, labels), destination, strict)
-    _write(_renamed(splits, rename), destination, to, link)
+    _write(_cleaned(_renamed(splits, rename), clean), destination, to, link)
 
 
 @app.command()
@@ -112,6 +119,7 @@ def split(
     seed: Annotated[int, typer.Option(min=0, help="Another number gives another choice of images.")] = 0,
     to: To = None,
     link: Link = False,
+    clean: Clean = False,
     strict: Strict = False,
     rename: Rename = None,
     format: Format = None,
@@ -130,6 +138,7 @@ def split(
     from ..errors import DataError
 
     splits = _renamed(_read(data_source(source, format, images_in, labels), destination, strict), rename)
+    splits = _cleaned(splits, clean)
     name = default_split(list(splits), TAUGHT)
     if name is None:
         raise DataError(f"{source} has the splits {', '.join(splits)}, and none of them is train")
@@ -149,6 +158,7 @@ def merge(
     destination: Destination,
     to: To = None,
     link: Link = False,
+    clean: Clean = False,
     strict: Strict = False,
     rename: Rename = None,
 ) -> None:
@@ -157,11 +167,21 @@ def merge(
     \b
     fcos data merge mine theirs both --rename person=human
     """
+    from collections import Counter
+
+    from ..data.clean import copies
     from ..data.combine import merge_sets
+    from ..system.terminal import plural
 
     sets = [_read(data_source(path, None, None, None), destination, strict) for path in (first, second)]
     renamed = [_renamed(part, rename, sets) for part in sets]
-    _write(merge_sets(renamed), destination, to or next(iter(sets[0].values())).format, link)
+    both = _cleaned(merge_sets(renamed), clean)
+    found = [] if clean else copies(both)
+    leaks = Counter((copy.split, copy.of[0]) for copy in found if copy.split != copy.of[0])
+    for (split, other), count in leaks.items():
+        are, them = ("is", "it") if count == 1 else ("are", "them")
+        say(f"{plural(count, 'image')} of {split} {are} in {other} too: --clean leaves {them} out")
+    _write(both, destination, to or next(iter(sets[0].values())).format, link)
 
 
 def _read(source: DataSource, destination: Path, strict: bool) -> dict[str, Dataset]:
@@ -194,6 +214,17 @@ def _renamed(
         key: rename_classes(dataset, {old: new for old, new in names.items() if old in dataset.classes.names})
         for key, dataset in splits.items()
     }
+
+
+def _cleaned(splits: dict[str, Dataset], wanted: bool) -> dict[str, Dataset]:
+    """The splits with --clean, where it is `wanted`; a line for each kind of thing that is left out."""
+    from ..data.clean import clean
+
+    if not wanted:
+        return splits
+    splits, lines = clean(splits)
+    typer.echo("\n".join(lines or ["--clean: there is nothing to leave out"]))
+    return splits
 
 
 def _write(splits: dict[str, Dataset], destination: Path, to: str, link: bool) -> None:

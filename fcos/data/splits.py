@@ -11,6 +11,8 @@ from .records import Record
 
 TAUGHT = ("train", "trainval")  # from which splits to learn, and in which to judge, unless one is named
 JUDGED = ("test", "val")
+# splits of which the first is a part of the second, as VOC and COCO publish them
+NESTED = ({"train", "trainval"}, {"val", "trainval"}, {"minival", "trainval"}, {"minival", "val"})
 
 
 def default_split(names: Sequence[str], wanted: Sequence[str]) -> str | None:
