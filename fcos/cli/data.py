@@ -113,9 +113,13 @@ def convert(
 
 @app.command()
 def split(
+    context: typer.Context,
     source: PathArgument,
     destination: Destination,
     holdout: Annotated[float, typer.Option("--holdout", help="Share of the images that goes to val.")] = 0.2,
+    test: Annotated[
+        float, typer.Option("--test", min=0.0, max=1.0, help="Share of the images that goes to test.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Another number gives another choice of images.")] = 0,
     to: To = None,
     link: Link = False,
@@ -126,29 +130,49 @@ def split(
     images_in: ImagesIn = None,
     labels: Labels = None,
 ) -> None:
-    """Move a share of the training images to a new val split.
+    """Move a share of the training images to a new val split, and to a test split.
 
-    Each class gives its share, and near-duplicates stay together unless they are a third of all.
+    Each class gives its share of the images that show it, and near-duplicates
+    stay together unless they are a third of all. A val split that is there stays
+    as it is with --test.
 
     \b
     fcos data split my_images parted --holdout 0.2
+    fcos data split my_images parted --holdout 0.2 --test 0.1
     """
-    from ..data.combine import split_dataset
+    from ..data.combine import part_dataset
     from ..data.splits import TAUGHT, default_split
     from ..errors import DataError
 
+    if test and holdout + test >= 1:
+        raise DataError(f"--holdout {holdout:g} and --test {test:g} leave no image to learn from; give smaller shares")
     splits = _renamed(_read(data_source(source, format, images_in, labels), destination, strict), rename)
     splits = _cleaned(splits, clean)
     name = default_split(list(splits), TAUGHT)
     if name is None:
         raise DataError(f"{source} has the splits {', '.join(splits)}, and none of them is train")
-    if "val" in splits:
-        raise DataError(f"{source} has a val split already: {len(splits['val']):,} images")
     if name == "test":
         say(f"note: {source} has no other split than test; its images become train and val")
     whole = splits.pop(name)
-    train, val = split_dataset(whole, holdout, seed)
-    _write({"train": train, "val": val, **splits}, destination, to or whole.format, link)
+    shares = {"val": holdout} | ({"test": test} if test else {})
+    if "test" in shares and "test" in splits:
+        raise DataError(f"{source} has a test split already: {len(splits['test']):,} images; leave --test out")
+    if "val" in splits and test:
+        refuse(context, "a set with a val split, which stays as it is,", "holdout")
+        del shares["val"]
+    elif "val" in splits:
+        there = {record.path for record in whole.records}
+        same = all(record.path in there for record in splits["val"].records)
+        raise DataError(
+            f"{source} has a val split already: {len(splits['val']):,} images; "
+            + (
+                f"they are images of {name} too: --clean leaves them out first"
+                if same
+                else "--test 0.1 draws a test split beside it; to draw val anew, take the old one off the data first"
+            )
+        )
+    parts = part_dataset(whole, shares, seed)
+    _write({**parts, **splits}, destination, to or whole.format, link)
 
 
 @app.command()

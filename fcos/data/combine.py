@@ -16,22 +16,39 @@ from .duplicates import alike
 from .formats.common.pages import in_order
 from .holdout import draw_holdout, hold_out, parted
 from .kinds import Kind
-from .splits import TAUGHT
+from .splits import TAUGHT, name_of
 
 
 def split_dataset(dataset: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """(train, val): `share` (0..1) of the images is held out.
+    """(train, val): `share` (0..1) of the images is held out, see `part_dataset`."""
+    parts = part_dataset(dataset, {"val": share}, seed)
+    return parts["train"], parts["val"]
 
-    By image, the same for the same names and seed; each class in proportion; images that show the same fall on one
-    side, and a UserWarning tells of a group that is too large for one. Every image is read once for that. Raises
-    DataError as `draw_holdout`.
+
+def part_dataset(dataset: Dataset, shares: Mapping[str, float], seed: int = 0) -> dict[str, Dataset]:
+    """train, and a split of each of `shares` (0..1) of the images by its name, held out one after the other.
+
+    By image, the same for the same names and seed; each class in proportion, by the images that show it; images that
+    show the same fall on one side, and a UserWarning tells of a group that is too large for one. Every image is read
+    once for that. Raises DataError as `draw_holdout`.
     """
     twins = alike([record.path for record in dataset.records])
-    held = draw_holdout(dataset, share, seed, twins)
-    if line := parted(dataset, twins, held):
+    names = [name_of(record) for record in dataset.records]
+    rest, numbers, left = dataset, list(range(len(dataset))), 1.0
+    parts: dict[str, Dataset] = {}
+    held: list[list[str]] = []
+    for name, share in shares.items():
+        place = {number: k for k, number in enumerate(numbers)}
+        drawn = draw_holdout(rest, share / left, seed, [[place[i] for i in group if i in place] for group in twins])
+        rest, part = hold_out(rest, drawn)
+        parts[name] = replace(part, split=name)
+        held.append(drawn)
+        out = set(drawn)
+        numbers = [number for number in numbers if names[number] not in out]
+        left -= share
+    if line := parted(dataset, twins, *held):
         warnings.warn(line, UserWarning, stacklevel=1)
-    train, val = hold_out(dataset, held)
-    return replace(train, split="train"), replace(val, split="val")
+    return {"train": replace(rest, split="train"), **parts}
 
 
 def rename_classes(dataset: Dataset, names: Mapping[str, str]) -> Dataset:

@@ -69,13 +69,17 @@ def test_convert_leaves_out_what_cannot_be_meant(tmp_path, capsys):
     assert "wrote 6 images" in out
 
 
-def test_a_split_that_is_another_is_left_out(tmp_path):
+def test_a_split_that_is_another_is_left_out(tmp_path, capsys):
     """`train: images` and `val: images`; trainval has train's by its nature."""
-    data = yolo(tmp_path, {"train/a": (1, BOX), "train/b": (2, BOX)}, "train: images/train\nval: images/train\n")
+    data = yolo(tmp_path / "d", {"train/a": (1, BOX), "train/b": (2, BOX)}, "train: images/train\nval: images/train\n")
     splits = open_splits(data)
     kept, lines = clean(splits)
     assert ({s: len(d) for s, d in kept.items()}, len(lines)) == ({"train": 2}, 1)
     assert copies({"train": splits["train"], "trainval": splits["val"]}) == []
+    code, _, err = fcos(capsys, "data", "split", data, tmp_path / "out")
+    assert (code, "they are images of train too: --clean leaves them out first" in err) == (2, True)
+    code, out, err = fcos(capsys, "data", "split", data, tmp_path / "out", "--clean", "--holdout", "0.5")
+    assert (code, "(train 1, val 1)" in out) == (0, True), err
 
 
 def test_nothing_that_can_be_read(tmp_path):

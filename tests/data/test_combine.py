@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tiny import fcos, make_shapes
 
-from fcos.data.combine import merge_sets, rename_classes, split_dataset
+from fcos.data.combine import merge_sets, part_dataset, rename_classes, split_dataset
 from fcos.data.dataset import Dataset, merge
 from fcos.data.open import open_splits
 from fcos.data.records import Record
@@ -51,6 +51,17 @@ def test_split_keeps_classes_in_proportion_and_twins_together(tmp_path):
     assert {r.file_name for r in again.records} == held
     assert {r.file_name for r in split_dataset(whole, 0.25, seed=4)[1].records} != held
     assert (train.split, val.split) == ("train", "val")
+
+
+def test_twins_stay_together_in_three_parts(tmp_path):
+    whole = noise_set(tmp_path, 60, copies=20)
+    parts = part_dataset(whole, {"val": 0.25, "test": 0.25}, seed=3)
+    assert list(parts) == ["train", "val", "test"]
+    assert [round(len(parts[name]) / 20) for name in parts] == [2, 1, 1]
+    place = {record.file_name: name for name, part in parts.items() for record in part.records}
+    assert len(place) == len(whole)
+    assert all(place[f"{k}.png"] == place[f"copy of {k}.jpg"] for k in range(20))
+    assert split_dataset(whole, 0.25, seed=3)[1].packed == parts["val"].packed
 
 
 def test_classes_are_renamed_and_joined(tmp_path):
@@ -155,7 +166,15 @@ def test_the_verbs(tmp_path, capsys):
     assert {name: len(part) for name, part in splits.items()} == {"train": 16, "val": 4}
     code, out, err = fcos(capsys, "data", "split", tmp_path / "parted", tmp_path / "again")
     assert code == 2
-    assert "has a val split already: 4 images" in err
+    assert "has a val split already: 4 images; --test 0.1 draws a test split beside it" in err
+    code, out, err = fcos(capsys, "data", "split", tmp_path / "parted", tmp_path / "three", "--test", "0.25")
+    assert (code, "(train 12, test 4, val 4)" in out) == (0, True), err
+    code, out, err = fcos(capsys, "data", "split", tmp_path / "three", tmp_path / "again", "--test", "0.2")
+    assert (code, "has a test split already: 4 images" in err) == (2, True)
+    code, out, err = fcos(capsys, "data", "split", data, tmp_path / "new", "--test", "0.1", "--holdout", "0.2")
+    assert (code, "(train 14, val 4, test 2)" in out) == (0, True), err
+    code, out, err = fcos(capsys, "data", "split", data, tmp_path / "again", "--test", "0.9")
+    assert (code, "leave no image to learn from" in err) == (2, True)
     code, out, _ = fcos(capsys, "data", "merge", data, tmp_path / "parted", tmp_path / "both", "--rename", "disc=ball")
     assert code == 0
     both = open_splits(tmp_path / "both", strict=True)
