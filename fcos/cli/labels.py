@@ -78,7 +78,7 @@ def check(
         refuse(context, "a check with --model", "folds", "minutes")
     source = data_source(named, format, images_in, labels)
     result = run(source, model=model, folds=folds, minutes=minutes, split=split, seed=seed)
-    typer.echo(json.dumps(result.to_dict()) if as_json else result.text())
+    typer.echo(json.dumps(result.to_dict()) if as_json else result.text(page=str(out or ""), limit=limit if out else 0))
     if out is not None:
         write_page(out, result, limit)
         say(f"written to {out}: open it in a browser, decide with the keys, save decisions.json")

@@ -139,8 +139,8 @@ class Check:
         )
         return result
 
-    def text(self, first: int = 20) -> str:
-        """For a terminal."""
+    def text(self, first: int = 20, page: str = "", limit: int = 0) -> str:
+        """For a terminal, with the `first` findings; `page`: the review page that shows the first `limit` of them."""
         boxes = sum(int((~r.ignore).sum()) for r in self.data.records)
         head = f"{data_name(str(self.source))}: {plural(len(self.data), 'image')}, {plural(boxes, 'box')}"
         rows = []
@@ -156,11 +156,15 @@ class Check:
             table(("kind", "listed", "estimated errors, % of boxes", "planted errors seen, %"), rows),
         ]
         if self.findings:
-            shown = [(self._percent(f), TITLES[f.suspect.kind], f.file, f.words) for f in self.findings[:first]]
-            lines += ["", table(("wrong, %", "kind", "image", "why"), shown, left=4)]
+            shown = [
+                (self._percent(f), TITLES[f.suspect.kind], f.file, " ".join(f"{v:.0f}" for v in f.suspect.box), f.words)
+                for f in self.findings[:first]
+            ]
+            lines += ["", table(("wrong, %", "kind", "image", "box", "why"), shown, left=5)]
         if (rest := len(self.findings) - first) > 0:
-            all_of_them = f"--out review.html --limit {len(self.findings)} or --json"
-            lines += ["", f"{rest:,} more {'is' if rest == 1 else 'are'} not shown here: see them with {all_of_them}"]
+            with_more = f"with --out {page or 'review.html'} --limit {len(self.findings)} or --json"
+            where = f"in {page}" if limit >= len(self.findings) else with_more
+            lines += ["", f"{rest:,} more {'is' if rest == 1 else 'are'} not shown here: see them {where}"]
         if self.seen < _BLIND:
             lines.insert(
                 1,

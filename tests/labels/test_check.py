@@ -118,6 +118,10 @@ def test_the_text_says_how_many_more_there_are(result):
     count = len(result.findings)
     line = f"{count - 3:,} more are not shown here: see them with --out review.html --limit {count} or --json"
     assert line in result.text(first=3).splitlines()
+    assert line.replace("review", "x") in result.text(first=3, page="x.html", limit=count - 1).splitlines()
+    assert "are not shown here: see them in x.html" in result.text(first=3, page="x.html", limit=count)
+    box = " ".join(f"{v:.0f}" for v in result.findings[0].suspect.box)
+    assert f"  {box}  " in result.text()  # several suspects of one image are told apart
     assert "1 more is not shown here" in result.text(first=count - 1)
     assert "not shown" not in result.text(first=count)
 
