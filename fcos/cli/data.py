@@ -157,20 +157,17 @@ def split(
     shares = {"val": holdout} | ({"test": test} if test else {})
     if "test" in shares and "test" in splits:
         raise DataError(f"{source} has a test split already: {len(splits['test']):,} images; leave --test out")
-    if "val" in splits and test:
+    if "val" in splits:
+        there = {record.path for record in whole.records if record.path is not None}
+        same = sum(record.path in there for record in splits["val"].records)
+        told = f"{source} has a val split already: {len(splits['val']):,} images"
+        if same:
+            raise DataError(f"{told}, {same:,} of which are in {name} too: --clean leaves these out first")
+        if not test:
+            way = "--test 0.1 draws a test split beside it; to draw val anew, take the old one off the data first"
+            raise DataError(f"{told}; {way}")
         refuse(context, "a set with a val split, which stays as it is,", "holdout")
         del shares["val"]
-    elif "val" in splits:
-        there = {record.path for record in whole.records}
-        same = all(record.path in there for record in splits["val"].records)
-        raise DataError(
-            f"{source} has a val split already: {len(splits['val']):,} images; "
-            + (
-                f"they are images of {name} too: --clean leaves them out first"
-                if same
-                else "--test 0.1 draws a test split beside it; to draw val anew, take the old one off the data first"
-            )
-        )
     parts = part_dataset(whole, shares, seed)
     _write({**parts, **splits}, destination, to or whole.format, link)
 

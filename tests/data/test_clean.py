@@ -76,8 +76,9 @@ def test_a_split_that_is_another_is_left_out(tmp_path, capsys):
     kept, lines = clean(splits)
     assert ({s: len(d) for s, d in kept.items()}, len(lines)) == ({"train": 2}, 1)
     assert copies({"train": splits["train"], "trainval": splits["val"]}) == []
-    code, _, err = fcos(capsys, "data", "split", data, tmp_path / "out")
-    assert (code, "they are images of train too: --clean leaves them out first" in err) == (2, True)
+    for words in ([], ["--test", "0.5"]):
+        code, _, err = fcos(capsys, "data", "split", data, tmp_path / "out", *words)
+        assert (code, "2 images, 2 of which are in train too: --clean leaves these out first" in err) == (2, True)
     code, out, err = fcos(capsys, "data", "split", data, tmp_path / "out", "--clean", "--holdout", "0.5")
     assert (code, "(train 1, val 1)" in out) == (0, True), err
 
