@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..boxes import load_operators
 from ..config import Config
+from ..errors import one_line
 from ..points import level_shapes, padded
 from ..system.terminal import parse_shape, plural
 from .model import FCOS
 
+_NAMES = 20  # of classes that are listed
 ANCHORS = 9  # a location's anchors in RetinaNet: 3 scales x 3 shapes (1904.01355, section 3.1)
 
 
@@ -31,7 +34,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Info:
-    """Everything `fcos info` tells; see `describe_model`."""
+    """Everything `fcos info` tells; see `describe_model`. Of weights also the `names` of their classes, from which
+    score on detections are `shown`, and what the file says `about` itself."""
 
     name: str
     dialect: str
@@ -45,6 +49,9 @@ class Info:
     outputs: int
     anchor_outputs: int
     layers: tuple[tuple[str, str, int], ...]
+    names: tuple[str, ...] = ()
+    shown: float | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; the upper limit of the last level is None."""
@@ -56,6 +63,7 @@ class Info:
         """For a terminal."""
         lines = [
             f"{self.name}: {self.backbone} backbone, {plural(self.classes, 'class')}, dialect {self.dialect}",
+            *self._weights(),
             "",
             f"part       parameters     GFLOP   share   at {self.size[0]}x{self.size[1]}",
         ]
@@ -85,6 +93,22 @@ class Info:
             width = max(len(n) for n, _, _ in self.layers)
             lines += ["", *(f"{n:<{width}}  {kind:<22}{count:>11,}" for n, kind, count in self.layers)]
         return "\n".join(lines)
+
+    def _weights(self) -> list[str]:
+        """What a person who was given the file asks first."""
+        told, more = self.about, len(self.names) - _NAMES
+        names = ", ".join(self.names[:_NAMES]) + (f" and {more} more" if more > 0 else "")
+        ap = told.get("AP")
+        numbers = [f"AP {ap:.3f}"] if isinstance(ap, int | float) else []
+        numbers += [f"on {told['judged_on']}"] if numbers and told.get("judged_on") else []
+        rows = [
+            ("classes", names),
+            ("shown", "" if self.shown is None else f"from score {self.shown:.2f}"),
+            ("judged", " ".join(numbers)),
+            ("licence", told.get("licence")),
+            ("recipe", told.get("command")),
+        ]
+        return [f"{key:<9}{one_line(str(value), 1000)}" for key, value in rows if value]
 
 
 def parse_size(text: str | None, config: Config) -> tuple[int, int]:

@@ -139,7 +139,14 @@ def test_info_models_config(capsys):
         _, out, _ = fcos(capsys, "info", "fcos-lite0", "--json", "--size", "64", *asked)
         info = json.loads(out)
         assert info["outputs"] % (number + 5) == 0
+        assert len(info["names"]) == (number == 20) * 20  # those of the weights
         assert info["anchor_outputs"] / info["outputs"] == pytest.approx(9 * (number + 4) / (number + 5))
+    _, out, _ = fcos(capsys, "info", "fcos-lite0", "--size", "64")
+    told = dict(line.split(None, 1) for line in out.splitlines()[1:6])
+    assert list(told) == ["classes", "shown", "judged", "licence", "recipe"]
+    assert told["classes"].startswith("aeroplane, bicycle, ")
+    assert told["licence"] == "Apache-2.0"
+    assert told["judged"].startswith("AP 0.4")
     _, out, _ = fcos(capsys, "models", "--json")
     assert {"fcos-lite0", "fcos-r50", "fcos-r50-2019", "fcos-hrnet-w32"} <= {m["name"] for m in json.loads(out)}
     _, out, _ = fcos(capsys, "config", "fcos-r50", "train.lr=0.02", "--dialect", "mmdet")
