@@ -197,10 +197,14 @@ def command(
         refuse(context, "--mot", *(name for name in context.params if name not in ("mot", "as_json")))
         _tracks(*mot, as_json)
         return
-    if named is not None and not any(asked) and run_of(named) is not None:
-        asked, named = _Asked([named], None, None), None
+    own: str | None = None  # the run whose images are judged, where no data set is named
+    if named is not None and not model and detections is None and run_of(named) is not None:
+        own, named = named, None
+        asked = asked if compare else _Asked([own], None, None)
+    elif named is None:
+        own = model[0] if model else next(filter(run_of, compare or ()), None)
     models = asked.models or []
-    _check(context, named, asked, overrides)
+    _check(context, named if own is None else own, asked, overrides)
     check_folder(out)
     if class_agnostic and precision is not None:
         raise FcosError("--precision finds a score for each class; --class-agnostic has only one class: leave one out")
@@ -211,8 +215,9 @@ def command(
             say(note)
     else:
         refuse(context, "a run without a data set", "format", "images_in", "labels")
-        data, dataset = open_own(models[0], split)
-        if split is not None and (note := learned_note(data, dataset)):
+        assert own is not None
+        data, dataset = open_own(own, split)
+        for note in filter(None, (learned_note(name, dataset) for name in compare or ([data] if split else ()))):
             say(note)
     looks = Looks(tile_of(tile), overlap, parse_views(tta))
 

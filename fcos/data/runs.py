@@ -50,25 +50,34 @@ def stored_sources(folder: Path) -> dict[str, Any]:
     return told
 
 
-def stored_data(told: dict[str, Any], folder: Path) -> DataSource:
-    """The data set that `stored_sources` tells of; DataError where the run was given objects."""
+def stored_data(told: dict[str, Any], folder: Path, give: str) -> DataSource:
+    """The data set that `stored_sources` tells of; DataError where the run was given objects, or where the data is no
+    longer there: `give` says how to name it instead."""
     if told["data"] is None:
         raise DataError(f"the run in {folder} got its data as Python objects; pass them again")
+    check_there(told["data"], folder, give)
     given = [None if part is None else Path(part) for part in (told["images"], told["labels"])]
     return DataSource(Path(told["data"]), told["format"], *given)
+
+
+def check_there(data: str, folder: Path, give: str) -> None:
+    """DataError where what the run in `folder` learned from or was judged by is not at hand. give: how to name it."""
+    if not Path(data).exists():
+        raise DataError(f"the data of the run in {folder}, {data}, is not here; say where it is now: {give}")
 
 
 def judged_by(folder: Path, split: str | None = None) -> Dataset:
     """What the run in `folder` was judged by: its --val, the part that it held out, or its val split; with `split`,
     that of its data. DataError where nothing was, or where the data is gone."""
-    told = stored_sources(folder)
+    told, give = stored_sources(folder), f"DATA --model {folder}"
     if split is not None:
-        return open_dataset(stored_data(told, folder), split)
+        return open_dataset(stored_data(told, folder, give), split)
     if told["val"] is not None:
+        check_there(told["val"], folder, give)
         return open_dataset(told["val"])
     if told["judged_by"] is not None:
         raise DataError(f"the run in {folder} was judged by a Dataset of Python; name a data set")
-    source = stored_data(told, folder)
+    source = stored_data(told, folder, give)
     splits = open_splits(source)
     taught = taught_splits(splits, told["split"], source.path)
     if told["held_out"] is not None:
@@ -87,7 +96,7 @@ def learned_from(folder: Path, dataset: Dataset) -> int:
         source, root = Path(told["data"]).resolve(), dataset.root.resolve()
         if source not in (root, *root.parents) and root not in source.parents:
             return 0
-        names = split_names(stored_data(told, folder))
+        names = split_names(stored_data(told, folder, "--data DATA"))
         if dataset.split not in taught_splits(names, told["split"], source):
             return 0
     except DataError:

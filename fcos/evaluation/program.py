@@ -103,13 +103,15 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     return metrics
 
 
-def compare(first: Judged, second: Judged, data: Dataset | str | Path, **options: Unpack[CompareOptions]) -> Comparison:
+def compare(
+    first: Judged, second: Judged, data: Dataset | str | Path | None = None, **options: Unpack[CompareOptions]
+) -> Comparison:
     """Which of two models is better on the same annotated images, and whether so few images can tell.
 
     Args:
         first, second: as the `model` of `evaluate`: Detectors, names, run folders, files, results files, or lists of
             Detections.
-        data: a Dataset, or the path of one.
+        data: a Dataset, or the path of one; left out: what the run of the first was judged by, else that of the second.
         split, batch, tile, allow_missing, class_agnostic: as of `evaluate`.
         resamples: how many random halves of the images the intervals come from, 1,000; `seed`: of these halves, 0.
 
@@ -128,7 +130,11 @@ def compare(first: Judged, second: Judged, data: Dataset | str | Path, **options
     draws = Draws(options.get("resamples", Draws().resamples), options.get("seed", Draws().seed))
     if not all(isinstance(number, int) for number in draws) or draws.resamples < 10 or draws.seed < 0:
         raise ConfigError(f"resamples={draws.resamples!r}, seed={draws.seed!r}: give 10 or more, and 0 or more")
-    dataset = _dataset(first, data, None, options.get("split"))
+    run = None
+    if data is None:
+        run = next(filter(None, (run_of(m) for m in (first, second) if isinstance(m, str | Path))), None)
+        run = run_to_judge(first) if run is None else run
+    dataset = _dataset(first, data, run, options.get("split"))
     (a, judged), (b, other) = (_seen(model, dataset, options, told=True) for model in (first, second))
     if judged.classes != other.classes:
         raise DataError(f"the two models judge different classes of {dataset.root}")

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny import fcos as command
 from tiny import make_shapes, tiny_config
 
 import fcos
@@ -178,3 +179,34 @@ def test_a_config_of_a_trained_model_leaves_its_score_and_calibration_behind(sha
     assert result.detector.config.decode.shown == 0.3
     mine = tiny_config().override("decode.shown=0.2")  # of no model
     assert train(shapes, model=mine, out=tmp_path / "c", settings=STEPS, **QUIET).detector.shown == 0.2
+
+
+def test_a_run_whose_data_moved_says_what_has_and_how_to_name_it(shapes, tmp_path):
+    out, other = tmp_path / "run", make_shapes(tmp_path / "other", {"val": 3})
+    train(shapes, val=other, model=tiny_config(), out=out, settings=STEPS, **QUIET)
+    moved = other.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=rf"the data of the run in .*run, .*other, is not here; .*: DATA --model {out}"):
+        fcos.evaluate(out)
+    with pytest.raises(DataError, match=rf"other, is not here; .*: fcos train --resume --out {out} --val DATA"):
+        train(out=out, resume=True, **QUIET | {"init": None})
+    shapes.rename(tmp_path / "gone")
+    with pytest.raises(DataError, match=rf"shapes, is not here; .*: fcos train --resume --out {out} --data DATA"):
+        train(out=out, resume=True, val=moved, **QUIET | {"init": None})
+    assert fcos.evaluate(out, moved).images == 3
+
+
+def test_two_runs_are_compared_on_what_the_first_was_judged_by(shapes, tmp_path, capsys):
+    for name in ("a", "b"):
+        train(shapes, model=tiny_config(), out=tmp_path / name, settings=STEPS, **QUIET)
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert fcos.compare(a, b).images == 4
+    assert fcos.compare("fcos-lite0", b, allow_missing=True).images == 4
+    for words in (("--compare", a, b), (a, "--compare", a, b)):
+        code, out, err = command(capsys, "eval", *words, "--device", "cpu", "--resamples", "10")
+        assert code == 0, err
+        assert f"on {a}, split val" in out
+    with pytest.raises(DataError, match="give the data set to judge on"):
+        fcos.compare("fcos-lite0", "fcos-lite1")
+    code, _, err = command(capsys, "eval", "--compare", "fcos-lite0", "fcos-lite1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "give the data set to judge on" in err
