@@ -33,7 +33,7 @@ def command(
     settings: Settings = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,
     minutes: Annotated[
-        float, typer.Option("--minutes", min=6.5, max=20160, help="Time for the forecast itself.")
+        float, typer.Option("--minutes", max=20160, help="Time for the forecast itself, 6.5 or more.")
     ] = 10.0,
     more_minutes: Annotated[
         float, typer.Option("--more-minutes", min=0.1, max=20160, help="Estimate what so many more minutes bring.")

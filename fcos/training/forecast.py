@@ -26,10 +26,11 @@ from ..system.terminal import plural
 from .outlook import points
 from .output.checkpoint import checkpoints
 from .output.folder import RESULT, RunFolder, alone
-from .planning.minutes import TooLittleTime, check
+from .planning.minutes import LEAST, TooLittleTime, check
 
 SHARES = (0.3, 0.55, 1.0)  # of the images, and of the time of a run
 RUNS = sum(SHARES) + len(SHARES) - 1  # times of a whole run that all of them take: the last of both is the same run
+LEAST_MINUTES = math.ceil(2 * LEAST * RUNS / SHARES[0]) / 2
 _FEWEST = 10  # images of the smallest part
 _ASKED = "asked.json"
 
@@ -146,6 +147,9 @@ def forecast(
     from .program import given_settings
 
     check_enough(data)
+    if minutes < LEAST_MINUTES:
+        shares = f"its runs share them, and the shortest, {SHARES[0] / RUNS:.0%}, needs {LEAST:g} minutes"
+        raise ConfigError(f"minutes={minutes:g}: {shares}; give {LEAST_MINUTES:g} or more")
     for share in SHARES:
         check(minutes * share / RUNS, given_settings(options.get("settings") or (), options.get("config")), 1)
     check_folder(out)
