@@ -39,8 +39,11 @@ class Bar:
     `PLAIN_SECONDS`. For use in a `with`.
 
     `unit` is what is counted ("images") and gives a rate; "B" counts bytes and shows MB. `total` None: not known.
-    `done` lies behind already and does not count for the rate. `quiet`: nothing at all.
+    `done` lies behind already and does not count for the rate. `quiet`: nothing at all. `most()`, where it is set: in
+    how many seconds it ends, whatever the rate says.
     """
+
+    most: Callable[[], float] | None = None
 
     def __init__(
         self, label: str, total: float | None = None, unit: str = "", *, done: float = 0, quiet: bool = False
@@ -111,7 +114,10 @@ class Bar:
         else:
             of = "" if self.total is None else f"/{self.total:.0f}"
             parts = [f"{self.done:.0f}{of}", f"{rate:.1f} {self.unit}/s" if rate and self.unit else ""]
-        left = f"{clock((self.total - self.done) / rate)} left" if rate and self.total is not None else ""
+        left = ""
+        if rate and self.total is not None:
+            seconds = (self.total - self.done) / rate
+            left = f"{clock(seconds if self.most is None else max(0.0, min(seconds, self.most())))} left"
         return "  ".join(filter(None, [*parts, self.info, left]))
 
     def write(self, line: str) -> None:

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..network import weights
 from ..network.model import FCOS
 from ..system.environment import environment
+from ..system.terminal import plural
 from .clock import Deadline
 from .distributed import gather, together
 from .judging import Judge, how_judged
@@ -126,6 +127,10 @@ class Keeper(Learner):
         """Seconds of the run, those before a resume included."""
         return self.seconds + time.perf_counter() - self.began
 
+    def taken(self) -> float:
+        """The same with the plan of a run in a given time, and the start of its process."""
+        return max(self.elapsed(), 0.0 if self.deadline is None else self.deadline.spent())
+
     def begin(self, stored: Mapping[str, Any] | None) -> None:
         """Open the run folder, or go on from what is stored there."""
         if stored is None:
@@ -166,6 +171,10 @@ class Keeper(Learner):
         shorter, with settings other than those of `before` or for more minutes."""
         now = self.config.train
         same = (before.train.iterations, before.train.epochs) == (now.iterations, now.epochs)
+        done, asked = stored["step"], self.sampler.total_steps
+        if not same and asked < done:
+            told = f"{plural(now.epochs, 'epoch')} is {asked:,}" if not now.iterations else f"{asked:,} were asked for"
+            raise ConfigError(f"the run in {self.kept} has {plural(done, 'step')} already, and {told}; ask for more")
         if not same or self.options.deadline is not None:
             self.judging.stale = 0  # who asks for more steps wants them done, also where `train.patience` was over
             return False

@@ -42,7 +42,7 @@ from .output.away import Away
 from .output.checkpoint import load_checkpoint, remove_checkpoints
 from .output.console import Console
 from .output.ending import Ending, began_best, worst
-from .output.folder import RunFolder, check_loggers
+from .output.folder import COMMAND, RunFolder, check_loggers
 from .output.images import RunImages
 from .output.saving import Saver
 from .output.summary import Steps, summary
@@ -177,7 +177,9 @@ class Trainer(Keeper):
         with closing(self):
             data, quiet = self.data["train"], self.console.quiet  # images may be decoded into memory first, with a bar
             batches = train_loader(data, self.config, sampler=self.sampler, start_step=self.step, quiet=quiet)
-            self.console.start(self.summary(), self.total, self.step)
+            deadline = self.deadline
+            most = None if deadline is None else lambda: deadline.left
+            self.console.start(self.summary(), self.total, self.step, most)
             if self.config.train.compile:
                 self.console.note("compile   the first step waits for torch.compile, minutes on a CPU")
             with (
@@ -303,9 +305,12 @@ class Trainer(Keeper):
         )
 
     def tell_command(self) -> None:
-        """command.txt, by the steps that there are now."""
+        """command.txt, by the steps that there are now; none where a run goes on otherwise than one command would."""
+        file = self.folder.path / COMMAND
         if self.first and self.options.equal is not None:
-            write_whole(self.folder.path / "command.txt", self.options.equal(self.total) + "\n")
+            write_whole(file, self.options.equal(self.total) + "\n")
+        elif self.first and self.options.resume:
+            file.unlink(missing_ok=True)
 
     def finish(self) -> Result:
         """The last files and words of a run; the first process writes them."""
@@ -323,7 +328,7 @@ class Trainer(Keeper):
         ending = Ending(
             kept=self.options.url or self.folder.path,
             steps=self.step,
-            seconds=self.elapsed(),
+            seconds=self.taken(),
             metrics=metrics,
             interval=interval,
             worst=worst(detections, self.data["val"], metrics) if metrics is not None else (),
@@ -334,13 +339,14 @@ class Trainer(Keeper):
         )
         self.images.ending = ending
         self.draw(last=True)
+        ending = replace(ending, seconds=self.taken())
         remove_checkpoints(self.folder.path, but=1 if self.config.train.keep == "resume" else 0)
         self.tell_command()
         self.folder.finish(ending.to_dict())
         self.away.push()
         for line in ending.lines():
             self.console.note(line)
-        return Result(self.folder.path, self.step, best, metrics, interval, self.elapsed(), self.options.device)
+        return Result(self.folder.path, self.step, best, metrics, interval, ending.seconds, self.options.device)
 
     def draw(self, last: bool = False) -> None:
         """Renew the drawings and the page, if it is time or the end."""

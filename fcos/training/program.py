@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -19,7 +20,7 @@ from ..config import Config, describe, from_dict
 from ..data.dataset import Dataset
 from ..data.loading.augment import clip
 from ..data.loading.loader import one_line_for_lost_loaders
-from ..data.runs import stored_data, stored_sources
+from ..data.runs import check_there, stored_data, stored_sources
 from ..data.tiles import tiled
 from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError
@@ -27,6 +28,7 @@ from ..presets import PRESETS, named_in, preset, resolve
 from ..system import remote
 from ..system.files import check_folder, is_there, real
 from ..system.machine import usual_torch
+from ..system.readers import read_text
 from .clock import Budget, Deadline
 from .data import Chosen, Source, check_data, choose
 from .distributed import launched
@@ -34,7 +36,8 @@ from .longer import lengthened
 from .loop import Trainer
 from .output.away import begin_away
 from .output.checkpoint import load_checkpoint
-from .output.folder import RunFolder, check_free, latest_folder, next_folder
+from .output.console import Console
+from .output.folder import COMMAND, RunFolder, check_free, latest_folder, next_folder
 from .planning.minutes import Prepared, Wish, check, prepare
 from .planning.rules import Plan, command, shown
 from .run import Result, RunOptions
@@ -143,16 +146,18 @@ def train(
     here, machines = launched(devices, nodes)
     if asked.budget is not None:
         check(asked.budget.minutes, given_settings(settings, config), here * machines)
+        if not resume:
+            Console(quiet).note("looking at the data, then timing some steps: the plan follows in half a minute or so")
     if out is not None and not resume and here * machines == 1:  # of several the first tells, once they are together
         check_free(Path(out))
     ready = _resumed(asked, out, url) if resume else _begun(asked, out, url)
 
-    def equal(plan: Plan, steps: int) -> str:
+    def planned(plan: Plan, steps: int) -> str:
         told = {"init": ready.start.init, "config": config, "dialect": dialect}
         words = data_words(ready.source, model or ready.config.name, told)
         own = settled_by(model, None) if isinstance(model, Config) else {}
-        planned = {**own, **plan.settings, **given_settings(settings, None)}
-        return command(words, {**planned, "train.iterations": steps})
+        chosen = {**own, **plan.settings, **given_settings(settings, None)}
+        return command(words, {**chosen, "train.iterations": steps})
 
     options = RunOptions(
         out=ready.folder,
@@ -169,7 +174,7 @@ def train(
         deadline=ready.deadline,
         url=url,
         began=began,
-        equal=None if ready.plan is None else partial(equal, ready.plan),
+        equal=ready.equal if ready.plan is None else partial(planned, ready.plan),
     )
     with closing(Trainer(ready.config, ready.chosen.data, options)) as trainer:
         return trainer.run()
@@ -215,7 +220,8 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Ready:
-    """A run that can begin or go on. lines: to tell first. plan: of a run in a given time, None for others."""
+    """A run that can begin or go on. lines: to tell first. plan: of one that begins, in a given time; equal: the
+    command of one that goes on as it was planned. None for others."""
 
     config: Config
     source: Source
@@ -225,6 +231,7 @@ class _Ready:
     lines: Sequence[str]
     deadline: Deadline | None = None
     plan: Plan | None = None
+    equal: Callable[[int], str] | None = None
 
 
 def _resumed(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
@@ -236,7 +243,14 @@ def _resumed(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     longer = lengthened(stored, _changes(asked.settings), given, asked.budget, rows)
     source, held = _source_of(folder, asked)
     chosen = choose(source, longer.config, held, resumed=True)
-    return _Ready(longer.config, source, chosen, folder, Start(None, ""), longer.lines, longer.deadline)
+    as_planned = not given and asked.budget is None and asked.data is None and asked.val is None
+    equal = partial(_with_steps, folder / COMMAND) if as_planned and (folder / COMMAND).is_file() else None
+    return _Ready(longer.config, source, chosen, folder, Start(None, ""), longer.lines, longer.deadline, equal=equal)
+
+
+def _with_steps(file: Path, steps: int) -> str:
+    """The command in a file with another number of steps."""
+    return re.sub(r"train\.iterations=\d+", f"train.iterations={steps}", read_text(file).strip())
 
 
 def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
@@ -339,9 +353,11 @@ def _source_of(folder: Path, asked: _Asked) -> tuple[Source, list[str] | None]:
             raise
         stored = {}
     if data is None:
-        data = stored_data(stored, folder)
+        data = stored_data(stored, folder, f"fcos train --resume --out {folder} --data DATA")
     split = stored.get("split") if split is None else split
-    val = stored.get("val") if val is None else val
+    if val is None and (before := stored.get("val")) is not None:
+        check_there(before, folder, f"fcos train --resume --out {folder} --val DATA")
+        val = before
     if val is None and stored.get("judged_by") is not None:
         raise DataError(f"the run in {folder} was judged by a Dataset of Python; pass it again, as val")
     return Source(data, val, split, strict=asked.strict), stored.get("held_out")

@@ -54,6 +54,9 @@ def test_rate_and_time_left_by_hand(monkeypatch):
     bar.update(160, info="loss 1.0")
     assert bar.rate() == 6.0
     assert bar.text() == "160/400  loss 1.0  0:40 left"
+    for seconds, told in ((15.0, "0:15"), (90.0, "0:40"), (-3.0, "0:00")):  # a clock ends it first, or does not
+        bar.most = lambda seconds=seconds: seconds
+        assert bar.text() == f"160/400  loss 1.0  {told} left"
 
 
 def test_bytes_are_shown_as_megabytes(monkeypatch):

@@ -1,5 +1,6 @@
 """A finished run goes on: to more epochs, or for more minutes."""
 
+import shutil
 import time
 
 import pytest
@@ -108,3 +109,50 @@ def test_by_the_command(run, capsys):
         fcos.train(out=run, resume=True, settings={"train.epochs": 90_000}, device="cpu", quiet=True, on_step=kill)
     kept = load_checkpoint(run)["config"]["train"]
     assert (kept["epochs"], kept["iterations"]) == (90_000, 0)  # so a plain --resume goes on to there
+
+
+def test_fewer_steps_than_are_done_are_refused_and_nothing_changes(run, capsys):
+    def content():
+        return {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+
+    done, before = load_checkpoint(run)["step"], content()
+    code, _, err = command(capsys, "train", "--resume", "--out", run, "--epochs", "1", "--device", "cpu")
+    assert code == 2
+    assert err.endswith(f"the run in {run} has {done} steps already, and 1 epoch is 2; ask for more\n")
+    with pytest.raises(ConfigError, match="steps already, and 1 were asked for"):
+        fcos.train(out=run, resume=True, settings={"train.iterations": 1}, device="cpu", quiet=True)
+    assert content() == before
+
+
+@pytest.fixture(scope="module")
+def stopped(run, tmp_path_factory):
+    """A run that was planned for 6 steps and stopped after 2, with the command that equals it."""
+
+    class Killed(Exception):
+        pass
+
+    def kill(step, report):
+        if step == 3:
+            raise Killed
+
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    settings = {**STEPS, "train.iterations": 6, "train.save_every": 2}
+    with pytest.raises(Killed):
+        fcos.train(
+            run.parent / "shapes", model=tiny_config(), settings=settings, out=out, init="none", device="cpu",
+            quiet=True, on_step=kill,
+        )  # fmt: skip
+    (out / "command.txt").write_text("fcos train shapes --model fcos-lite0 train.iterations=9 data.size=64\n")
+    return out
+
+
+def test_the_equal_command_follows_a_resume_and_goes_where_none_is_equal(stopped, tmp_path):
+    for settings, text in (
+        ({}, "fcos train shapes --model fcos-lite0 train.iterations=6 data.size=64\n"),
+        ({"train.iterations": 7}, None),
+    ):
+        out = tmp_path / f"run{len(settings)}"
+        shutil.copytree(stopped, out)
+        fcos.train(out=out, resume=True, settings=settings, device="cpu", quiet=True)
+        file = out / "command.txt"
+        assert (file.read_text() if file.exists() else None) == text

@@ -1,5 +1,6 @@
 """A run by minutes: what is measured and planned, the plan as a run, and its resume."""
 
+import json
 import shlex
 import time
 from dataclasses import replace
@@ -12,6 +13,7 @@ from tiny import equal_states, learn, make_shapes, options, tiny_config
 from fcos.data.open import open_splits
 from fcos.errors import ConfigError, DataError
 from fcos.presets import preset, resolve
+from fcos.system.terminal import clock
 from fcos.training.clock import Budget, Deadline
 from fcos.training.loop import Trainer
 from fcos.training.output.away import Away
@@ -318,7 +320,7 @@ def test_a_run_by_the_clock(tmp_path, monkeypatch, capfd):
     given = {"data.size": 64, "data.max_size": 96, "data.train_sizes": [64], "data.color": 0.25}
     result = learn(config, data, tmp_path / "run", minutes=Budget(0.5, time.monotonic()), settings=given, quiet=False)
     said = capfd.readouterr().err
-    assert "the plan for 0:30" in said
+    assert said.index("looking at the data, then timing some steps") < said.index("the plan for 0:30")
     stored = load_checkpoint(tmp_path / "run")
     planned = stored["config"]["train"]["iterations"]
     assert 50 < planned < 100
@@ -331,6 +333,9 @@ def test_a_run_by_the_clock(tmp_path, monkeypatch, capfd):
     assert any(f"train.iterations={planned}" in shlex.split(told) for told in pushed)
     assert "data.color=0.25" in words
     assert result.metrics is not None
+    kept = json.loads((tmp_path / "run" / "result.json").read_text())["seconds"]
+    assert kept == round(result.seconds, 1)  # one clock: what was planned in counts, too
+    assert f"done after {clock(result.seconds)} of 0:30, 45 steps" in said
 
 
 def test_the_start_stands_in_the_plan_and_in_the_equal_command(tmp_path, monkeypatch, capfd):

@@ -235,9 +235,9 @@ def test_who_finds_nothing_is_told_where_to_look(finished):
 
 def test_minutes_are_counted_from_the_shell_to_the_end(finished):
     deadline = Deadline(180.0, 5.0, used=100.0, start=time.monotonic() - 60.0)
-    ending = Ending(finished[0].folder, 8, 75.0, None, None, (), {}, deadline)
+    ending = Ending(finished[0].folder, 8, 160.0, None, None, (), {}, deadline)
     assert ending.lines()[1] == "done after 2:40 of 3:00, 8 steps"
-    assert replace(ending, deadline=None).lines()[1] == "done in 1:15, 8 steps"
+    assert replace(ending, deadline=None).lines()[1] == "done in 2:40, 8 steps"
 
 
 def test_a_run_in_a_store_names_its_place_there(finished):
@@ -253,7 +253,10 @@ def test_classes_whose_best_score_is_another_are_named(finished):
     m = finished[0].metrics
     a, b = (replace(c, f1=0.9, threshold=t) for c, t in zip(m.classes, (0.419, 0.55), strict=True))
     ending = Ending(finished[0].folder, 8, 1.0, replace(m, threshold=0.519, classes=(a, b)), None, (), {})
-    assert ending.scores() == f"shown from score 0.51; classes with another best score: --score {a.name}=0.41"
+    assert (
+        ending.scores()
+        == f"shown from score 0.51; classes whose own best score is 0.08 or more away: --score {a.name}=0.41"
+    )
     assert f"scores:   {ending.scores()}" in ending.lines()
     near = replace(m, threshold=0.5, classes=(replace(a, threshold=0.45), b))
     assert not replace(ending, metrics=near).scores()  # they differ little

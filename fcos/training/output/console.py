@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -25,14 +25,17 @@ class Console:
         """One line of text."""
         (self._bar or Bar("", quiet=self.quiet)).write(line)
 
-    def start(self, rows: Sequence[tuple[str, str]], total: int, done: int) -> None:
-        """The summary, then the bar."""
+    def start(
+        self, rows: Sequence[tuple[str, str]], total: int, done: int, most: Callable[[], float] | None = None
+    ) -> None:
+        """The summary, then the bar. most(): seconds that are left by the clock of a run in a given time."""
         for key, value in rows:
             first, *rest = value.splitlines() or [""]
             self.note(f"{key:>8}  {first}")
             for line in rest:
                 self.note(f"{'':>8}  {line}")
         self._bar = Bar("step", total, done=done, quiet=self.quiet).start()
+        self._bar.most = most
         self._bar.update(done)  # the rate counts from here, so that the first step has one
 
     def step(self, done: int, report: StepReport, batch: int) -> None:

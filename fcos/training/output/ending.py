@@ -99,7 +99,7 @@ class Ending:
         """How long it took, and its steps: "in 1:32, 54 steps"."""
         taken = f"in {clock(self.seconds)}"
         if self.deadline is not None:  # which began before the plan was made
-            taken = f"after {clock(self.deadline.spent())} of {clock(self.deadline.seconds)}"
+            taken = f"after {clock(min(self.seconds, self.deadline.spent()))} of {clock(self.deadline.seconds)}"
         return f"{taken}, {plural(self.steps, 'step')}"
 
     def vain(self) -> str:
@@ -126,7 +126,11 @@ class Ending:
 
         farthest = sorted(apart, key=lambda c: -abs(c.threshold - common))[:_WORST]
         own = shlex.quote(",".join(f"{c.name}={cut(c.threshold)}" for c in farthest))
-        return f"shown from score {cut(common)}; classes with another best score: --score {own}"
+        first = f"the {len(farthest)} farthest of {len(apart)} " if len(apart) > len(farthest) else ""
+        return (
+            f"shown from score {cut(common)}; {first}classes whose own best score is {_APART:g} or more away: "
+            f"--score {own}"
+        )
 
     def lines(self) -> list[str]:
         """For a terminal."""

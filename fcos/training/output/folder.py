@@ -33,7 +33,7 @@ COLUMNS = (
     "AP", "AP50", "AP75",
 )  # fmt: skip
 
-RESULT = "result.json"
+RESULT, COMMAND = "result.json", "command.txt"
 
 
 def _hold(path: Path, what: str) -> FileLock | None:
