@@ -148,7 +148,7 @@ class Trainer(Keeper):
             for line in initialise(self.network, config, self.classes, init):
                 self.console.note(line)
             known = known_classes(config, self.classes, init)
-            start_due = "val" in self.data and bool(known)
+            start_due = "val" in self.data and bool(known or self.options.seen)
             probe(self.network, self.data["train"], config, known, self.context)
         self.average = make_ready(self.network, config, self.fabric.device)
         if not config.train.batch:  # before norms are synchronised: a process would wait there for one that ran out

@@ -162,6 +162,7 @@ def train(
     options = RunOptions(
         out=ready.folder,
         init=ready.start.init,
+        seen=tuple(ready.start.seen),
         resume=resume,
         device=device,
         devices=devices,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +25,12 @@ from .output.folder import RunFolder
 class RunOptions:
     """How a run is done, beside its settings and data.
 
-    `out` is its folder. `init` names a detector (zoo name, run folder or file) whose weights are kept where they fit,
-    "none" for the backbone's own weights only, None for the bundled detector of that name where there is one. `resume`
-    goes on from the newest checkpoint in `out`. `device`: auto, cpu, cuda, cuda:1, mps; `devices` processes on each of
-    `nodes` machines. `sources` is noted in environment.json: where the data came from, so that a resume need not be
-    told; `notes` are lines to tell first. `on_step(step, report)` is called after every optimiser step, with the steps
+    `out` is its folder. `init` names a detector (zoo name, run folder or file) whose weights are kept where they
+    fit, "none" for the backbone's own weights only, None for the bundled detector of that name where there is one.
+    `seen` are classes that this detector knows under other names (see `starting.Start`). `resume` goes on from the
+    newest checkpoint in `out`. `device`: auto, cpu, cuda, cuda:1, mps; `devices` processes on each of `nodes`
+    machines. `sources` is noted in environment.json: where the data came from, so that a resume need not be told;
+    `notes` are lines to tell first. `on_step(step, report)` is called after every optimiser step, with the steps
     done so far, and `on_epoch(epoch, metrics)` after every epoch, with those of its evaluation or None; both in the
     first process only. `deadline` ends the run in time, by fewer steps than the settings have. `url`: where the
     folder is kept, `out` being the copy that the run works in. `began`: `time.monotonic()` when it was asked for.
@@ -38,6 +39,7 @@ class RunOptions:
 
     out: Path
     init: str | None = None
+    seen: Collection[str] = ()
     resume: bool = False
     device: str = "auto"
     devices: int = 1

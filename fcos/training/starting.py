@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from ..data.dataset import Dataset
 from ..data.loading.loader import eval_batches
 from ..data.records import evenly
 from ..data.tiles import tiled
-from ..errors import ImageError
+from ..errors import ImageError, one_line
 from ..losses import centerness_target
 from ..network import weights
 from ..network.model import FCOS
@@ -22,6 +24,7 @@ from ..system.machine import pick_device
 from ..types import Batch, Classes
 from .probing import class_inputs, learned
 from .setup import bundled, initialise, known_classes
+from .sight import known_by_sight
 
 BACKBONE = "backbone"
 _IMAGES = 32  # that are looked at, evenly drawn
@@ -34,14 +37,23 @@ _DECAY = 10.0  # weight of the squared weights beside the sum of the losses
 
 
 class Start(NamedTuple):
-    """`init` as of `fcos.train`, and why in words ("" where nothing was asked)."""
+    """`init` as of `fcos.train`, and why in words ("" where nothing was asked). seen: classes of the data that the
+    detector knows under other names, and those."""
 
     init: str | None
     reason: str
+    seen: Mapping[str, str] = MappingProxyType({})
 
     def lines(self) -> list[str]:
         """For the log of a run, where it does not start as usual."""
-        return [f"start: {self.reason}"] if self.init == BACKBONE and self.reason else []
+        usual = self.init != BACKBONE or not self.reason
+        return [*([] if usual else [f"start: {self.reason}"]), *self.sights()]
+
+    def sights(self) -> list[str]:
+        """A line that says what the detector knows under other names, if anything."""
+        pairs = [f"{one_line(mine, 40)} as {theirs}" for mine, theirs in self.seen.items()]
+        more = f" and {len(pairs) - 8} more" if len(pairs) > 8 else ""
+        return [f"it finds classes under other names: {', '.join(pairs[:8])}{more}"] if pairs else []
 
 
 def start_for(config: Config, train: Dataset, init: str | None, device: str) -> Start:
@@ -54,23 +66,25 @@ def start_for(config: Config, train: Dataset, init: str | None, device: str) -> 
     head: if it knows the classes clearly better without, the backbone alone is kept. 3 to 6 s of
     one core for fcos-lite0. Every process of a run asks for itself: what process 0 came to is what they all get.
     """
-    path = bundled(config)
-    if init is not None or path is None or not len(train):
+    if not len(train):
         return Start(init, "")
-    if known_classes(config, train.classes, None):
-        return Start(None, "")
+    seen = known_by_sight(config, train, init, device)
+    if init is not None or bundled(config) is None:
+        return Start(init, "", seen)
+    if seen or known_classes(config, train.classes, None):
+        return Start(None, "", seen)
     images = tiled(train, config.data.tile)
     config = config.override({"data": {"workers": 0}})
     where = pick_device(device)
     networks = [network.to(where).eval() for network in _both(config, train.classes)]
     try:
-        seen = _look(networks, images.subset(evenly(len(images), _IMAGES)), config)
+        looked = _look(networks, images.subset(evenly(len(images), _IMAGES)), config)
     except ImageError:
         return Start(None, "")  # training says which image, and what to do
-    if int((seen.label < len(train.classes)).sum()) < _LEAST or len(seen.image.unique()) < 2 * _FOLDS:
+    if int((looked.label < len(train.classes)).sum()) < _LEAST or len(looked.image.unique()) < 2 * _FOLDS:
         return Start(None, "")
-    own, fresh = (log_losses(x, seen.label, seen.image) for x in seen.features)
-    return better_start(own, fresh, seen.image)
+    own, fresh = (log_losses(x, looked.label, looked.image) for x in looked.features)
+    return better_start(own, fresh, looked.image)
 
 
 def _both(config: Config, classes: Classes) -> tuple[FCOS, FCOS]:

@@ -14,7 +14,6 @@ from ...config import Config
 from ...data.dataset import Dataset
 from ...data.images.reading import read_image
 from ...data.loading.cache import kept_bytes, room
-from ...data.records import evenly
 from ...errors import ConfigError, ImageError
 from ...inference.composite import OWN, Looks, compose
 from ...inference.dataset import Progress, predict_dataset
@@ -25,6 +24,7 @@ from ...system.terminal import clock
 from ..clock import Budget, Deadline
 from ..memory import free_bytes, training_bytes
 from ..setup import bundled, known_classes
+from ..sight import drawn
 from ..starting import Start, start_for
 from ..validation import eval_batch
 from . import rules
@@ -256,10 +256,11 @@ class _Choosing:
         if self.start.reason:
             name = "backbone" if self.start.init else "detector"
             self.chosen["start"] = rules.Choice("start", name, self.start.reason)
-        self.known = len(known_classes(config, self.data["train"].classes, self.start.init))
+        named = len(known_classes(config, self.data["train"].classes, self.start.init))
+        self.known = named + len(self.start.seen)
         if self.known:  # what it begins from is judged
             self.spent += self.facts.judged * self.pace.image
-        if config.train.linear_probe and self.known < self.facts.classes:
+        if config.train.linear_probe and named < self.facts.classes:
             left = wish.budget.left - self.spent
             self.chosen["probe"], fitting = rules.probe_for(config.train.linear_probe, self.facts, self.pace, left)
             self.spent += fitting
@@ -291,15 +292,8 @@ class _Choosing:
         planned = final.train.iterations
         if planned < rules.FEW and 2 * self.known < self.facts.classes:
             lines.append(f"{planned} steps are few to learn new classes from: more minutes would pay")
-        lines.append("the run:")
+        lines += [*self.start.sights(), "the run:"]
         return Prepared(final, deadline, made, lines, self.facts.judged * pace.image, self.start)
-
-
-def drawn(dataset: Dataset, most: int) -> Dataset:
-    """At most so many images, evenly, of those with objects where there are any."""
-    shown = np.unique(dataset.packed.owner[~dataset.packed.table.ignore])
-    shown = shown if len(shown) else np.arange(len(dataset))
-    return dataset.subset(shown[evenly(len(shown), most)])
 
 
 def seconds_to_decode(dataset: Dataset) -> float:

@@ -140,8 +140,9 @@ def in_memory(
 
 
 def rate_for(usual: float, known: int, classes: int, steps: float = math.inf) -> Choice | None:
-    """A tenth of the usual learning rate where the detector that it starts from knows half of the classes or more;
-    twice the usual where it knows none, for few `steps` (infinite: no such detector, or not known); else None.
+    """A tenth of the usual learning rate where the detector that it starts from knows half of the classes or more, by
+    their names or by sight; twice the usual where it knows none, for few `steps` (infinite: no such detector, or not
+    known); else None.
 
     At the usual rate much of what it knows is lost. On 100 images of VOC's cars, cats and chairs the package's detector
     had AP 0.495 untaught, 0.461 after 150 s of one core at a tenth, 0.434 at three tenths, and 0.372 after 300 s at the
