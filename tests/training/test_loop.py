@@ -91,8 +91,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(shapes, tmp_path, monkeypatch):
 
 
 def test_what_a_run_begins_from_is_judged_where_it_knows_the_classes(shapes, tmp_path, capfd):
-    """A rate that destroys leaves the best weights those that it began from, and says so; new classes are not judged
-    before they are learned."""
+    """A rate that destroys leaves the best weights those that it began from, and says so; classes are known under
+    other names too, and new ones are not judged before they are learned."""
     first = run(shapes, tmp_path / "first", epochs=12)
     known = evaluate(load(first.folder, device="cpu"), shapes["val"]).ap
     assert known > 0.02
@@ -110,9 +110,12 @@ def test_what_a_run_begins_from_is_judged_where_it_knows_the_classes(shapes, tmp
     assert equal_states(before, after)
 
     others = {k: replace(v, classes=Classes(("disk", "box"), v.classes.ids)) for k, v in shapes.items()}
-    third = learn(config.override({"train": {"lr": 1e-4}}), others, tmp_path / "third", init=str(first.folder))
-    rows = [r for r in csv.DictReader((third.folder / "metrics.csv").open()) if r["AP"]]
-    assert [int(r["step"]) for r in rows] == [4, 8]
+    ignorant = run(shapes, tmp_path / "ignorant", epochs=1, lr=1e-9)
+    for start, judged in ((first, [0, 4, 8]), (ignorant, [4, 8])):
+        out = tmp_path / f"from-{start.folder.name}"
+        again = learn(config.override({"train": {"lr": 1e-4}}), others, out, init=str(start.folder))
+        rows = [r for r in csv.DictReader((again.folder / "metrics.csv").open()) if r["AP"]]
+        assert [int(r["step"]) for r in rows] == judged
 
 
 def test_the_start_is_judged_once_though_a_run_is_killed_after_it(shapes, tmp_path, monkeypatch):
