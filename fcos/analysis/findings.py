@@ -249,18 +249,24 @@ class _Nearest:
 
 def _twins(prints: Fingerprints, present: Sequence[tuple[str, str | Path]]) -> tuple[_Nearest, _Nearest, _Nearest]:
     """Pairs of images (split, path) in two splits that are one file, that are two, and pairs in one split. A file that
-    is listed twice in a split is no pair, nor one of a split that is a part of another."""
+    is listed twice in a split is no pair, nor one of a split that is a part of another. Two files that several splits
+    share are a pair of the first of these alone."""
     names, splits = np.unique([split for split, _ in present], return_inverse=True)
     nested = np.array([{a, b} in NESTED for a in names for b in names], bool).reshape(len(names), len(names))
     files = np.unique([str(path) for _, path in present], return_inverse=True)[1]
+    there = np.zeros((len(names), len(present)), bool)
+    there[splits, files] = True
     shared, across, within = _Nearest(), _Nearest(), _Nearest()
     for twins in find_twins(prints):
         two = files[twins.first] != files[twins.second]
         parted = splits[twins.first] != splits[twins.second]
         part = nested[splits[twins.first], splits[twins.second]]
         shared.add(twins, parted & ~two & ~part)
-        across.add(twins, parted & two)
-        within.add(twins, two & ~parted)
+        one, other = files[twins.first], files[twins.second]
+        beside = there[splits[twins.first], other] | there[splits[twins.second], one]  # so they are a pair of one split
+        across.add(twins, parted & two & ~beside)
+        earliest = (there[:, one] & there[:, other]).argmax(axis=0) == splits[twins.first]
+        within.add(twins, two & ~parted & earliest)
     return shared, across, within
 
 

@@ -98,6 +98,24 @@ def test_one_file_in_two_splits_is_a_leak_unless_one_is_a_part_of_the_other(tmp_
     assert found["cases of one file in the lists of two splits"] == pairs
 
 
+def test_copies_that_splits_share_are_one_pair(tmp_path):
+    """Two copies that are both in train and val are a pair of train, and no further leak."""
+    files = [write(tmp_path / f"{k}.png", photo(1)) for k in range(3)]
+    splits = {
+        "train": dataset([record(k, [], files[k]) for k in (0, 1)]),
+        "val": dataset([record(k, [], files[k]) for k in (0, 1)], "val"),
+    }
+    several = {f.kind.many: f for f in findings.in_images(splits)}
+    assert several["pairs of images that show the same, in one split"].count == 1
+    assert several["pairs of images that are in two splits"].count == 0
+    assert several["cases of one file in the lists of two splits"].count == 2
+    splits["val"] = dataset([record(k, [], files[k]) for k in (1, 2)], "val")
+    several = {f.kind.many: f for f in findings.in_images(splits)}
+    pairs = several["pairs of images that are in two splits"]
+    assert pairs.examples == ("train/0.png = val/2.png",)
+    assert several["pairs of images that show the same, in one split"].count == 2
+
+
 def test_a_box_marked_twice():
     boxes = [(0, 0, 50, 50, 0), (0, 0, 50, 49, 0), (1, 0, 50, 50, 1), (60, 60, 90, 90, 0)]
     assert findings.same_boxes(record(1, boxes)) == [(0, 1), (0, 2), (1, 2)]
