@@ -237,6 +237,14 @@ def named_in(settings: Mapping[str, object]) -> str | None:
     return name if isinstance(name, str) and name in PRESETS else None
 
 
+def with_file(config: Config, file: str | Path | None, overrides: Iterable[str | dict[str, Any]] = ()) -> Config:
+    """The config under the settings of a YAML file, if any, and `overrides`, which win. Both are given: neither follows
+    a `data.size` of the other. ConfigError that names the file where it is at fault."""
+    told = load_yaml(file) if file else {}
+    config.override(told, source=str(file))
+    return config.override(told, *overrides, source="command line")
+
+
 def resolve(
     name: str | None,
     overrides: Iterable[str | dict[str, Any]] = (),
@@ -253,4 +261,4 @@ def resolve(
         raise ConfigError(f"{file} has the settings of dialect {told['dialect']}; leave out --dialect {dialect}")
     config = preset(name or theirs or DEFAULT)
     config = with_dialect(config, dialect) if dialect else config
-    return config.override(told, source=str(file)).override(*overrides, source="command line")
+    return with_file(config, file, overrides)

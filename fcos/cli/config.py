@@ -39,9 +39,8 @@ def command(
     fcos config fcos-lite0
     fcos config runs/mine --yaml > mine.yaml
     """
-    from ..changes import load_yaml
     from ..config import describe
-    from ..presets import PRESETS, resolve, with_dialect
+    from ..presets import PRESETS, resolve, with_dialect, with_file
     from ..zoo.describe import read_settings
 
     things, overrides = sort_words(words, settings)
@@ -51,8 +50,7 @@ def command(
     else:
         resolved = read_settings(named)[0]
         resolved = with_dialect(resolved, dialect) if dialect else resolved
-        resolved = resolved.override(load_yaml(config), source=str(config)) if config else resolved
-        resolved = resolved.override(*overrides, source="command line")
+        resolved = with_file(resolved, config, overrides)
     if as_yaml:
         typer.echo(resolved.dump(), nl=False)
         return

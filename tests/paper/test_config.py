@@ -88,6 +88,16 @@ def test_another_size_takes_the_sizes_that_go_with_it_along(changes, sizes):
     assert (data.size, data.max_size, data.train_sizes) == sizes
 
 
+def test_a_size_leaves_what_a_file_gives(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {max_size: 640, train_sizes: [416]}\n")
+    data = resolve("fcos-lite0", ["data.size=416"], file=file).data
+    assert (data.size, data.max_size, data.train_sizes) == (416, 640, (416,))
+    file.write_text("data: {max_size: -1}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: data\.max_size=-1"):
+        resolve("fcos-lite0", ["data.size=416"], file=file)
+
+
 @pytest.mark.parametrize("name", ["fcos-lite0", "fcos-lite2", "fcos-r50", "fcos-r50-2019"])
 def test_sizes_come_back_as_they_went(name):
     config = preset(name)
