@@ -212,7 +212,7 @@ def _unclear(tree: Tree, readings: dict[str, Sources], failures: dict[str, DataE
             "if there are none, fcos labels propose makes the first ones"
         )
     elif path.is_dir() and (path / RUN_FILE).is_file():
-        line = f"{path} is a run folder, not a data set; give the data that it learned from, or {options}"
+        return DataError(f"{path} is a run folder, not a data set; give the data that it learned from")
     else:
         from .formats.yolo import nearly
 

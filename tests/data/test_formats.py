@@ -388,8 +388,9 @@ def test_what_is_no_data_set(name, tmp_path):
 def test_a_run_folder_is_no_data_set(tmp_path):
     (tmp_path / "environment.json").write_text("{}")
     (tmp_path / "results.png").write_bytes(b"")
-    with pytest.raises(DataError, match="is a run folder, not a data set; give the data that it learned from"):
+    with pytest.raises(DataError, match="a run folder, not a data set; give the data that it learned from") as told:
         open_dataset(tmp_path)
+    assert not told.value.details  # what else lies in it is no help
 
 
 # --------------------------------------------------------------------------- choosing classes
