@@ -38,7 +38,7 @@ from ..network import weights
 from ..network.folding import fuse
 from ..network.header import Part, parse
 from ..system.environment import processor
-from ..system.files import disk_reason, own, write_whole
+from ..system.files import disk_reason, own, stamp, write_whole
 from ..system.machine import Placement, cache_folder, has_bf16
 from ..system.readers import read_bytes
 from ..system.stderr import say
@@ -85,14 +85,6 @@ class _State(Part):
     tries: int = 0
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return (-1, -1)
-    return status.st_size, status.st_mtime_ns
-
-
 @dataclass(frozen=True)
 class Origin:
     """What graphs are made of: a weights file of this package, and the settings given with it."""
@@ -116,11 +108,11 @@ class Origin:
     @cached_property
     def _file(self) -> tuple[tuple[int, int], str]:
         """Size and time of the file, and the hash of what it held then."""
-        return _stamp(self.path), sha256(self.path)
+        return stamp(self.path), sha256(self.path)
 
     def check_same(self) -> None:
         """ModelError where the file has changed since a graph of it was looked for, so that it holds other weights."""
-        if "_file" not in vars(self) or self._file[0] == _stamp(self.path):
+        if "_file" not in vars(self) or self._file[0] == stamp(self.path):
             return
         if not self.path.is_file() or sha256(self.path) != self._file[1]:
             raise ModelError(f"{self.path} has changed since the model was loaded; load it again")

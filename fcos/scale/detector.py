@@ -9,22 +9,25 @@ from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..changes import as_words
 from ..config import Config
 from ..errors import ConfigError, DataError, FcosError, ImageError, did_you_mean, first_line
 from ..export.about import DTYPES
 from ..inference.composite import OWN, Composite, Looks, tile_of
 from ..inference.detector import Detector
 from ..inference.load import RUNTIMES, load_together
-from ..inference.scores import parse_scores
+from ..inference.scores import Scores, parse_scores
 from ..inference.stream import Pace, pick_pace, run
 from ..inference.tiles import parse_tile
 from ..inference.views import parse_views
+from ..system.files import stamp
 from ..system.machine import check_threads
+from ..system.terminal import some
 from ..types import Classes, Detections
 from ..version import __version__
 from ..zoo.describe import read_settings
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Batch = TypeVar("Batch")
+Opened: TypeAlias = "tuple[Detector | Composite, Tensor, str]"  # with the lowest scores [C], and the digest
+Stamps: TypeAlias = tuple[tuple[int, int], ...]
 _DIGITS = 12  # of the hash of the weights
 _UPSET = 32  # so many images that upset more than their reader, and none good between: it is not the images
 
@@ -93,19 +98,23 @@ class Work:
 
     def digest(self) -> str:
         """Names and hashes of the weights: fcos-lite0@1f0c...; of several models joined by +."""
-        return "+".join(f"{name}@{_digest(name)}" for name in self.models)
+        hashes = ("-".join(sha256(file)[:_DIGITS] for file in _files(name) if file.is_file()) for name in self.models)
+        return "+".join(f"{name}@{digest}" for name, digest in zip(self.models, hashes, strict=True))
+
+    def stamps(self) -> Stamps:
+        """Size and time of the files of the weights."""
+        return tuple(stamp(file) for name in self.models for file in _files(name))
 
 
-def _digest(name: str) -> str:
+def _files(name: str) -> tuple[Path, Path]:
+    """The file of a model, and where OpenVINO keeps its weights."""
     path = find_weights(name)
-    beside = path.with_suffix(".bin")  # OpenVINO's weights
-    digests = [sha256(file)[:_DIGITS] for file in (path, beside) if file.is_file()]
-    return "-".join(digests)
+    return path, path.with_suffix(".bin")
 
 
 @lru_cache(maxsize=1)
-def _opened(work: Work) -> tuple[Detector | Composite, Tensor, str]:
-    """(detector, lowest scores [C], digest): one runtime for each process."""
+def _opened(work: Work, stamps: Stamps) -> Opened:
+    """What detects, once in each process while the files are as the `stamps` say."""
     detector = load_together(
         work.models,
         Looks(tile_of(work.tile), work.overlap, parse_views(work.tta)),
@@ -125,12 +134,13 @@ class BatchDetector:
     """Rows with paths in, rows with detections out, for Ray Data, Daft, Spark and whatever calls a function on batches.
 
     A batch is a mapping of columns (lists or arrays), a pandas DataFrame or an Arrow table; its column `column` holds
-    paths of images. What comes out is of the same kind: the columns that came in, and `Row`'s. An image that cannot
-    be read is a row with its error. Images are read ahead while the network computes. The network is loaded by the
-    first batch, once in each process; the object itself is small and can be pickled.
+    paths of images. What comes out is of the same kind: the columns that came in, and `Row`'s, whose names no other
+    column may have. An image that cannot be read is a row with its error. Images are read ahead while the network
+    computes. The network is loaded by the first batch, once in each process, and kept if its file changes later; a
+    new object looks again. The object itself is small and can be pickled.
 
-    `score` is the lowest score shown, 0..1, or "person=0.4,dog=0.5"; None: that of the model. Further settings are
-    those of `Work`, by name: device, runtime, threads (1 unless told), batch, tile, tta and so on.
+    `score` is the lowest score shown, 0..1, or "person=0.4,dog=0.5", or such a mapping; None: that of the model.
+    Further settings are those of `Work`, by name: device, runtime, threads (1 unless told), batch, tile, tta and so on.
 
     >>> detect = fcos.scale.BatchDetector("fcos-lite0", device="cpu")
     >>> rows = detect({"path": ["photo.jpg", "missing.jpg"]})
@@ -138,15 +148,20 @@ class BatchDetector:
     ([['cat'], []], ['', 'cannot read missing.jpg: no such file or directory'])
     """
 
+    _held: Opened | None = None
+
     def __init__(
-        self, model: str | Sequence[str] = "fcos-lite0", *, score: float | str | None = None, column: str = "path",
-        **settings: Any,
+        self, model: str | Path | Sequence[str | Path] = "fcos-lite0", *, score: Scores | None = None,
+        column: str = "path", **settings: Any,
     ) -> None:  # fmt: skip
         known = set(Work.__dataclass_fields__) - {"models", "score"}
         for name in settings.keys() - known:
             raise FcosError(f"there is no setting {name!r}; {did_you_mean(name, known, ', '.join(sorted(known)))}")
-        models = (model,) if isinstance(model, str) else tuple(model)
-        settings["overrides"] = tuple(settings.get("overrides", ()))
+        given = (model,) if isinstance(model, str | os.PathLike) else model
+        models = tuple(os.fspath(one) for one in given)
+        settings["overrides"] = as_words(settings.get("overrides", ()))
+        if isinstance(score, Mapping):
+            score = ",".join(f"{name}={least}" for name, least in score.items())
         self.work = Work(models, score="" if score is None else str(score), **settings)
         self.column = column
 
@@ -157,13 +172,22 @@ class BatchDetector:
         made.work = work
         return made
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"work": self.work, "column": self.column}
+
+    def _detector(self) -> Opened:
+        if self._held is None:
+            self._held = _opened(self.work, self.work.stamps())
+        return self._held
+
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with the columns of `Row`; DataError where it is no table or lacks the column of paths."""
+        """The batch with the columns of `Row`; DataError where it is no table, lacks the column of paths or has a
+        column of another meaning that would be lost to one of `Row`."""
         made: Any
         given: Any = batch
         if isinstance(given, Mapping):
             found = columns(self.rows(self._paths(given, list(given))))
-            made = {**{key: given[key] for key in given if key not in found}, **found}
+            made = {**given, **found}
         elif hasattr(given, "to_pydict"):  # Arrow
             import pyarrow as pa
 
@@ -189,6 +213,9 @@ class BatchDetector:
         if self.column not in names:
             hint = did_you_mean(self.column, names, f"they have {', '.join(names)}")
             raise DataError(f"the rows have no column {self.column!r}; {hint}")
+        lost = [name for name in names if name in Row.__annotations__ and name != self.column]
+        if lost:
+            raise DataError(f"the rows have columns that are made here: {some(lost)}; rename them, or leave them out")
         return [os.fspath(path) if isinstance(path, os.PathLike) else str(path) for path in batch[self.column]]
 
     def rows(self, paths: Iterable[str]) -> list[Row]:
@@ -199,7 +226,7 @@ class BatchDetector:
         """A row for each image, in order, as they are done. An image that upsets more than its reader is a row with
         that error too, unless all do, or `_UPSET` of them since one that is good: then it is raised, since a device
         that is gone would make an error of every image that is left. So the rows of such images wait for a good one."""
-        detector, scores, model = _opened(self.work)
+        detector, scores, model = self._detector()
         batch = self.work.pace().batch
         held = _HeldRows()
         while held.seen < len(paths):

@@ -56,7 +56,8 @@ def cores(engine: Engine) -> int:
 
 def do_parts(detector: BatchDetector, job: Job, numbers: Sequence[int], starts: np.ndarray) -> Iterator[Count]:
     """Detect in the images of some parts, as one stream, and write each part when its rows are there, unless it was
-    already; what each part holds, in order. starts [parts + 1]: `Job.starts`."""
+    already; what each part holds, in order. starts [parts + 1]: `Job.starts`. FcosError where the weights are no longer
+    those that the job began with."""
     done = [is_there(job.file(number)) for number in numbers]  # by a worker that was lost before it said so
     todo = [number for number, there in zip(numbers, done, strict=True) if not there]
     rows = detector.stream([path for number in todo for path in job.paths(number, starts)])
@@ -66,6 +67,8 @@ def do_parts(detector: BatchDetector, job: Job, numbers: Sequence[int], starts: 
             yield count_part(file, job.form)
             continue
         part = list(islice(rows, job.images_in(number)))
+        if any(row["model"] != job.model for row in part):
+            raise FcosError(f"the job began with {job.model}, and that file has changed since, to {part[0]['model']}")
         with whole(file) as temporary:
             write_part(part, job.form, temporary)
         yield count(part)

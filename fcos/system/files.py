@@ -301,6 +301,15 @@ def half_written(path: Path) -> bool:
 # --------------------------------------------------------------------------- checks of what a person named
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file, by which one that has changed is known; the same for any that is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return (-1, -1)
+    return status.st_size, status.st_mtime_ns
+
+
 def is_there(path: Path) -> bool:
     """Whether there is such a file, here or in a store; no for a name that no file can have."""
     if remote.is_remote(path):

@@ -17,8 +17,8 @@ from fcos.inference.load import load
 from fcos.network import weights
 from fcos.scale import BatchDetector, detector
 from fcos.scale.detector import Work
-from fcos.scale.engine import Engine
-from fcos.scale.job import Order, _merged, _sorted, read_job
+from fcos.scale.engine import Engine, do_parts
+from fcos.scale.job import Order, _merged, _sorted, open_job, read_job
 from fcos.scale.rows import Row, count_part, read_part
 from fcos.scale.run import detect_all
 from fcos.types import Classes
@@ -156,6 +156,45 @@ def test_it_travels_and_loads_once_in_a_process(model, pictures, monkeypatch):
     assert calls == [(str(model),)]
 
 
+def test_a_new_object_sees_that_the_weights_changed(model, pictures, tmp_path):
+    path, rows = tmp_path / "mine.safetensors", {"path": [str(pictures / "1.png")]}
+    path.write_bytes(model.read_bytes())
+    old = BatchDetector(str(path), score=0, device="cpu")
+    before = old(rows)
+    config = tiny_config(decode={"threshold": 0.0, "max_detections": 3})
+    weights.save(path, weights.build(config, 2).state_dict(), config, Classes(NAMES, (2, 7)))
+    after = BatchDetector(str(path), score=0, device="cpu")(rows)
+    assert (len(before["scores"][0]), len(after["scores"][0])) == (5, 3)
+    assert before["model"] != after["model"] == [Work((str(path),)).digest()]
+    assert old(rows) == before
+    assert pickle.loads(pickle.dumps(old))(rows) == after
+
+
+def test_a_job_whose_weights_change_meanwhile_ends(model, pictures, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(model.read_bytes())
+    work = Work((str(path),), score="0", device="cpu")
+    job = open_job(Order(tmp_path / "out", (str(pictures),), "jsonl"), work)
+    config = tiny_config()
+    weights.save(path, weights.build(config, 2).state_dict(), config, Classes(NAMES, (2, 7)))
+    with pytest.raises(FcosError, match=f"the job began with {job.model}, and that file has changed"):
+        list(do_parts(BatchDetector.of(work), job, [0, 1], job.starts()))
+    assert not job.done().any()
+
+
+def test_no_column_is_lost(model):
+    pa, pd = pytest.importorskip("pyarrow"), pytest.importorskip("pandas")
+    detect = BatchDetector(str(model), score=0, device="cpu")
+    table = {"path": ["a.jpg"], "labels": [[1]], "width": [3]}
+    for batch in (table, pd.DataFrame(table), pa.table(table)):
+        with pytest.raises(DataError, match="made here: 'labels', 'width'; rename them"):
+            detect(batch)
+    other = BatchDetector(str(model), score=0, device="cpu", column="image")
+    assert other({"image": ["a.jpg"]})["image"] == ["a.jpg"]
+    with pytest.raises(DataError, match="'path'"):
+        other({"image": ["a.jpg"], "path": ["somewhere else"]})
+
+
 def test_what_upsets_the_network_is_one_row(model, pictures, monkeypatch):
     """Not only what cannot be read: an error from anywhere costs its image, not the batch; the others stay right."""
     want = expected(model, pictures)
@@ -209,6 +248,13 @@ def test_a_device_that_goes_away_ends_the_job_and_is_no_error_of_every_image(mod
     left[0] = 1000
     outcome = detect_all(replace(order, resume=True), work, Engine(), print, quiet=True)
     assert outcome.whole[:2] == (60, 0)
+
+
+def test_models_scores_and_settings_come_in_the_forms_that_load_takes(model):
+    plain = BatchDetector(str(model), score="disc=0.3,square=0.2", overrides=["decode.nms_iou=0.5"]).work
+    for overrides in ("decode.nms_iou=0.5", {"decode.nms_iou": 0.5}):
+        assert BatchDetector(model, score={"disc": 0.3, "square": 0.2}, overrides=overrides).work == plain
+    assert BatchDetector([model, str(model)]).work.models == (str(model), str(model))
 
 
 def test_mistakes_are_one_line(model):
