@@ -26,7 +26,8 @@ class About:
 
     `batch` and `size` (height, width) are None where the graph takes any; `size` then counts in steps of
     `config.data.divisor`. `pixels` is the input's type: uint8, or float32 in 0..255 for settings whose
-    pre-processing makes fractions of grey levels. With `nms` the graph goes on to detections.
+    pre-processing makes fractions of grey levels. With `nms` the graph goes on to detections. `sha256` is the digest
+    by which a file that was written is known, see `fcos.export.seal`.
     """
 
     config: Config
@@ -36,6 +37,7 @@ class About:
     nms: bool = False
     dtype: Dtype = "fp32"
     version: str = ""
+    sha256: str = ""
 
     @property
     def pixels(self) -> Literal["uint8", "float32"]:
@@ -78,6 +80,7 @@ def from_text(text: str | bytes | None, path: str | Path) -> About:
         graph.nms,
         graph.dtype,
         stored.version,
+        stored.sha256,
     )
 
 

@@ -304,7 +304,7 @@ def judge(
         reason = first_line(error)
         return check.Report.nothing(), [f"it cannot be run: {reason}"]
     if dataset is not None:
-        say(f"AP on {plural(len(dataset.records), 'image')}, in torch and in {network.kind}")
+        say(f"AP on {plural(len(dataset.records), 'image')}, in torch and in {network.place.runtime}")
         before, after = (_judge(d, dataset) for d in (check.like(reference, exported), exported))
         report = replace(report, ap50=(before.ap50, after.ap50), ap=(before.ap, after.ap))
     return report, check.verdict(report, network.about.dtype)

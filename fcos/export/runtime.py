@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import ModelError
+from ..system.machine import Placement
 from ..types import Detections, Predictions
 from .about import About
 
@@ -16,10 +19,22 @@ Run = Callable[..., tuple[Tensor, ...]]
 
 
 class Runtime:
-    """A Network: images [N,3,H,W] -> Predictions, computed by `run` of the format `kind`."""
+    """A Network: images [N,3,H,W] -> Predictions, computed by `run` of the file `path`, which is open where and how
+    `place` says. A copy is the same one; one that is sent to another process opens the file there."""
 
-    def __init__(self, run: Run, about: About, kind: str, name: str) -> None:
-        self.run, self.about, self.kind, self.name = run, about, kind, name
+    def __init__(self, run: Run, about: About, path: Path, place: Placement) -> None:
+        self.run, self.about, self.path, self.place = run, about, path, place
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Runtime:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from .open import reopened
+
+        path = self.path.absolute()
+        if not path.exists():  # made on the fly, or removed since
+            raise ModelError(f"{path} is gone, so other processes cannot open it; let each load the model by itself")
+        return reopened, (path, self.place, self.about)
 
     def __call__(self, images: Tensor) -> Predictions:
         return Predictions(*self._batches(images))
@@ -29,7 +44,7 @@ class Runtime:
         images = as_pixels(images, self.about)
         size = tuple(int(v) for v in images.shape[-2:])
         if self.about.size not in (None, size):
-            raise ModelError(f"{self.name} takes images padded to {self.about.size}, not {size}")
+            raise ModelError(f"{self.path} takes images padded to {self.about.size}, not {size}")
         step = self.about.batch
         if step is None or step == len(images):
             return self.run(images, *others)
@@ -58,7 +73,7 @@ class EndToEndRuntime(Runtime):
     """A graph with decoding and NMS inside: `detect` instead of Predictions."""
 
     def __call__(self, images: Tensor) -> Predictions:
-        raise ModelError(f"{self.name} ends in detections; for the predictions of every point export without --nms")
+        raise ModelError(f"{self.path} ends in detections; for the predictions of every point export without --nms")
 
     def detect(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
         """Detections of each image, best first, in pixels of the input; sizes: (height, width) unpadded."""
@@ -70,9 +85,9 @@ class EndToEndRuntime(Runtime):
         ]
 
 
-def wrap(run: Run, about: About, kind: str, name: str) -> Runtime:
+def wrap(run: Run, about: About, path: Path, place: Placement) -> Runtime:
     """The runtime of a graph that ends in predictions, or in detections."""
-    return (EndToEndRuntime if about.nms else Runtime)(run, about, kind, name)
+    return (EndToEndRuntime if about.nms else Runtime)(run, about, path, place)
 
 
 def as_pixels(images: Tensor, about: About) -> Tensor:

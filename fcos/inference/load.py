@@ -125,7 +125,7 @@ def _check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
 
 def _around(network: Runtime, place: Placement) -> Detector:
     about = network.about
-    if network.kind not in ON_DEVICE:
+    if network.place.runtime not in ON_DEVICE:
         place = replace(place, device=torch.device("cpu"))  # results arrive there
     return Detector(network, about.config, about.classes, place, about.size)
 
@@ -149,11 +149,17 @@ class Compiled:
     """
 
     def __init__(self, network: Network, backend: str | Callable[..., Any] = "inductor") -> None:
+        self._made_of = network, backend
+
         def forward(images: Tensor) -> Predictions:
             return network(images)
 
         forward.__code__ = forward.__code__.replace()  # a copy: torch keeps what it compiled with the code object
         self._forward = torch.compile(forward, backend=backend)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it is compiled again."""
+        return Compiled, self._made_of
 
     def __call__(self, images: Tensor) -> Predictions:
         from torch._inductor import config as inductor

@@ -1,7 +1,9 @@
 """Exported graphs give torch's detections under every dialect; a bad export is refused."""
 
+import copy
 import functools
 import importlib.util
+import pickle
 import re
 import shutil
 import sys
@@ -31,6 +33,7 @@ from fcos.inference.proposals import proposer
 from fcos.network import weights
 from fcos.points import make_points
 from fcos.presets import with_dialect
+from fcos.system.machine import Placement
 from fcos.system.terminal import ticking
 from fcos.types import Classes, Detections, Predictions
 
@@ -118,6 +121,33 @@ def test_distances_of_bins_are_in_the_graph(tmp_path):
     same(
         load(path, device="cpu")(image, score=0.0), Detector(network, config, classes, size=(64, 96))(image, score=0.0)
     )
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "openvino"])
+def test_a_detector_of_a_file_is_copied_and_pickled(tmp_path, monkeypatch, kind):
+    """Another process, which may be in another folder, opens the same file, and no other that took its place."""
+    for needed in NEEDS[kind]:
+        pytest.importorskip(needed)
+    config, classes, image = config_of(), Classes(NAMES, (2, 7)), noise(64, 96, 3)
+    monkeypatch.chdir(tmp_path)
+    path = Path(f"m{FORMATS[kind].suffix}")
+    write_export(network_of(config), About(config, classes, 1, (64, 96)), kind, path)
+    detector = load(path, device="cpu", trust=True, overrides=["decode.max_detections=7"])
+    sent = pickle.dumps(detector)
+    assert len(sent) < 10_000
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    for other in (copy.deepcopy(detector), pickle.loads(sent)):
+        assert other(image, score=0) == detector(image, score=0)
+        assert len(other(image, score=0)) == 7
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(5)
+    write_export(weights.build(config, 2).eval(), About(config, classes, 1, (64, 96)), kind, path)
+    with pytest.raises(ModelError, match="has changed since the model was loaded; load it again"):
+        pickle.loads(sent)
+    path.unlink()
+    with pytest.raises(ModelError, match="is gone, so other processes cannot open it"):
+        pickle.dumps(detector)
 
 
 # tracing takes seconds, most with free sizes; the quick ones have every branch of decoding in the graph
@@ -543,7 +573,7 @@ def test_batches_of_a_fixed_length_are_filled_up():
         flat = images.float().flatten(1)[:, :1]
         return flat[..., None], flat[..., None].expand(-1, 1, 4), flat
 
-    runtime = Runtime(run, About(config_of(), Classes(NAMES), batch=2), "onnx", "x")
+    runtime = Runtime(run, About(config_of(), Classes(NAMES), batch=2), Path("x"), Placement(runtime="onnx"))
     images = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 3, 32, 32)
     found = runtime(images)
     assert isinstance(found, Predictions)

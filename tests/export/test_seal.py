@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,7 +33,8 @@ def test_what_was_cut_or_changed_is_refused_in_one_line(tmp_path, kind):
     path = tmp_path / f"a{FORMATS[kind].suffix}"
     about = About(config, Classes(NAMES), 1, (64, 96), dtype=FORMATS[kind].dtypes[0])
     write_export(network_of(config), about, kind, path)
-    assert read_about(path) == about.__class__(**{**about.__dict__, "version": read_about(path).version})
+    written = read_about(path)
+    assert written == replace(about, version=written.version, sha256=written.sha256)
     for file in sorted(tmp_path.iterdir()):
         whole = file.read_bytes()
         for content in spoiled(whole):
