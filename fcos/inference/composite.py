@@ -5,8 +5,9 @@ It stands wherever a Detector does: folders, data sets, evaluation and video see
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,12 +84,13 @@ class Composite:
         return self.placement.device
 
     def detect(
-        self, images: Sequence[Pixels | Windows], names: Sequence[str | None], score: float = 0.0, batch: int = 1
+        self, images: Iterable[Pixels | Windows], names: Sequence[str | None], score: float = 0.0, batch: int = 1
     ) -> list[Detections]:
         """Detections of decoded images [H,W,3] uint8 RGB, or of files that are read in windows, in their pixels."""
-        return [self._detect(image, name, score, batch) for image, name in zip(images, names, strict=True)]
+        # `map` holds no image while the next is read
+        return list(map(partial(self._detect, score=score, batch=batch), images, names))
 
-    def _detect(self, image: Pixels | Windows, name: str | None, score: float, batch: int) -> Detections:
+    def _detect(self, image: Pixels | Windows, name: str | None, *, score: float, batch: int) -> Detections:
         windows: Windows = Held(image) if isinstance(image, np.ndarray) else image
         if self.looks.tile is not None:
             tiling = parse_tile(self.looks.tile, self.detectors[0].config.data, self.looks.overlap, max(batch, 4))

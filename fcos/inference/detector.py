@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from ..types import Classes, Detections, Network, Points, class_names
 from .changeover import ChangeOver
 from .composite import OWN, Looks, compose
 from .scores import Scores, lowest, of_classes, reached
-from .sources import Source, load_source, name_of
+from .sources import PIXELS_AHEAD, Source, load_source, name_of
 from .views import parse_views
 
 if TYPE_CHECKING:
@@ -46,6 +46,16 @@ class Changes(TypedDict, total=False):
     classes: Classes
     placement: Placement
     size: tuple[int, int] | None
+
+
+class _Prepared(NamedTuple):
+    """An image of a list that waits for others of its size: its place in the list, height and width, what the network
+    gets, and (height, width) of that in front of its padding."""
+
+    place: int
+    size: tuple[int, int]
+    tensor: Tensor
+    unpadded: tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -213,8 +223,9 @@ class Detector:
             tta: look several times and put the boxes together, such as "flip,0.8,1.2"; "" once.
 
         Raises:
-            ImageError: a source that cannot be read as an image. ConfigError: a `score`, `batch`, `tile` or `tta` that
-            makes no sense. FcosError: a score for a class that the detector does not know.
+            ImageError: a source that cannot be read as an image; of a list nothing is given then. ConfigError: a
+            `score`, `batch`, `tile` or `tta` that makes no sense. FcosError: a score for a class that the detector does
+            not know.
         """
         least = lowest(score, self.classes, self.shown)
         if isinstance(least, Tensor):
@@ -259,17 +270,23 @@ class Detector:
 
     def _remembering(self, sources: list[Any], score: float, batch: int, looks: Looks) -> list[Detections]:
         """Detections that know their image: the file, or what was given."""
-        images, names = [load_source(s) for s in sources], [name_of(s) for s in sources]
-        detections = compose((self,), looks).detect(images, names, score, batch)
-        return [
-            d if name is not None else replace(d, image=Kept(image, given))
-            for d, name, image, given in zip(detections, names, images, sources, strict=True)
-        ]
+        names = [name_of(source) for source in sources]
+        kept: dict[int, Kept] = {}  # by place
+
+        def load(place: int) -> np.ndarray:
+            image = load_source(sources[place])
+            if names[place] is None:
+                kept[place] = Kept(image, sources[place])
+            return image
+
+        found = compose((self,), looks).detect(map(load, range(len(sources))), names, score, batch)
+        return [replace(one, image=kept[place]) if place in kept else one for place, one in enumerate(found)]
 
     def detect(
-        self, images: Sequence[np.ndarray], names: Sequence[str | None], score: float = 0.0, batch: int = 1
+        self, images: Iterable[np.ndarray], names: Sequence[str | None], score: float = 0.0, batch: int = 1
     ) -> list[Detections]:
-        """Detections of decoded images [H,W,3] uint8 RGB, in their pixels; all of them unless `score` is given."""
+        """Detections of decoded images [H,W,3] uint8 RGB, in their pixels; all of them unless `score` is given. Images
+        of an iterator are taken one by one, and none is held once the network's input is made of it."""
         with self._threads():
             return self._detect(images, names, score, batch)
 
@@ -280,22 +297,35 @@ class Detector:
         return torch_threads(1 if place.runtime in OWN_THREADS and self.device.type == "cpu" else place.threads)
 
     def _detect(
-        self, images: Sequence[np.ndarray], names: Sequence[str | None], score: float, batch: int
+        self, images: Iterable[np.ndarray], names: Sequence[str | None], score: float, batch: int
     ) -> list[Detections]:
-        results: list[Detections | None] = [None] * len(images)
-        prepared = [self.prepare(image) for image in images]
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for i, (tensor, _) in enumerate(prepared):
-            groups.setdefault(tuple(tensor.shape), []).append(i)
-        for members in groups.values():
-            for start in range(0, len(members), max(batch, 1)):
-                part = members[start : start + max(batch, 1)]
-                tensors = [prepared[i][0] for i in part]
-                stacked = tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
-                decoded = self.forward(stacked, [prepared[i][1] for i in part])
-                for i, detections in zip(part, decoded, strict=True):
-                    results[i] = self.finish(detections, images[i].shape[:2], names[i], score)
-        return [r for r in results if r is not None]
+        results: dict[int, Detections] = {}
+        groups: dict[tuple[int, ...], list[_Prepared]] = {}  # images that wait, by the size of the network's input
+        count = waiting = 0  # images so far; pixels that wait
+
+        def pass_on(part: Sequence[_Prepared]) -> None:
+            tensors = [one.tensor for one in part]
+            stacked = tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
+            decoded = self.forward(stacked, [one.unpadded for one in part])
+            for one, detections in zip(part, decoded, strict=True):
+                results[one.place] = self.finish(detections, one.size, names[one.place], score)
+
+        for image in images:
+            tensor, unpadded = self.prepare(image)
+            shape = tuple(tensor.shape)
+            groups.setdefault(shape, []).append(_Prepared(count, image.shape[:2], tensor, unpadded))
+            del image, tensor  # not while the next is read
+            count, waiting = count + 1, waiting + shape[1] * shape[2]
+            if len(groups[shape]) >= batch:
+                waiting -= len(groups[shape]) * shape[1] * shape[2]
+                pass_on(groups.pop(shape))
+            elif waiting > PIXELS_AHEAD:
+                waiting = 0
+                while groups:
+                    pass_on(groups.popitem()[1])
+        while groups:
+            pass_on(groups.popitem()[1])
+        return [results[place] for place in range(count)]
 
     def prepare(self, image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
         """Network input [3,H,W], padded to the divisor, and the (height, width) in front of the padding."""
@@ -328,8 +358,9 @@ class Detector:
 
     @torch.inference_mode()
     def forward(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
-        """Detections of prepared images [N,3,H,W], in pixels of the network input."""
-        with self._threads():
+        """Detections of prepared images [N,3,H,W], in pixels of the network input; in the numbers of `placement`, also
+        within a caller's autocast."""
+        with self._threads(), torch.autocast(self.device.type, enabled=False):
             if isinstance(self.network, EndToEndRuntime):
                 return self.network.detect(images.to(self.device), sizes)
             predictions = self.network(images.to(self.device))

@@ -188,14 +188,32 @@ def check_threads(number: int) -> None:
         raise ModelError(f"{number} threads cannot be; give 0 to {MOST_THREADS}, 0 for all cores")
 
 
+class _Pool:
+    """torch's threads in this process. used: whether it computed with several; lost: whether that was in the process
+    that this one was forked of, whose threads it lacks and would wait for without end."""
+
+    used = lost = False
+
+
+def _forked() -> None:
+    _Pool.lost = _Pool.lost or _Pool.used
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """torch computes with `number` threads inside, 0: as before, and with those of before afterwards.
+    """torch computes with `number` threads inside, 0: as before, and with those of before afterwards; with one where
+    this process was forked after others were used.
 
     torch counts them for each thread, and a new thread begins with the number that any thread set last."""
     import torch
 
     before = torch.get_num_threads()
+    number = 1 if _Pool.lost else number
+    _Pool.used = _Pool.used or (number or before) > 1
     if number not in (0, before):  # setting it costs a pool of threads even where nothing changes
         torch.set_num_threads(number)
     try:

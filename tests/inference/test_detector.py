@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -55,6 +56,38 @@ def test_a_image_does_not_depend_on_its_neighbours(detector, image):
     alone = [detector(p) for p in others]
     for together, single in zip(detector(others, batch=4), alone, strict=True):
         assert_same_detections(together, single, box=1e-2, score=1e-5)
+
+
+@pytest.mark.parametrize("looks", [{}, {"batch": 3}, {"tta": "flip"}, {"tile": 64}])
+def test_images_of_a_list_are_not_all_held_at_once(detector, tmp_path, monkeypatch, looks):
+    """Nor does it matter in which order they are done: an image of a size that is rare waits longest."""
+    rng = np.random.default_rng(2)
+    for number, height in enumerate((200, 100, 200, 300, 200, 100, 200, 200)):
+        Image.fromarray(rng.integers(0, 255, (height, 210, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    paths = sorted(tmp_path.iterdir())
+    alive, most = set(), []
+
+    def load(source):
+        image = load_source(source)
+        alive.add(source)
+        weakref.finalize(image, alive.discard, source)
+        most.append(len(alive))
+        return image
+
+    alone = [detector(path, **looks) for path in paths]
+    monkeypatch.setattr("fcos.inference.detector.load_source", load)
+    found = detector(paths, **looks)
+    assert [one.source for one in found] == list(map(str, paths))
+    for together, single in zip(found, alone, strict=True):
+        assert_same_detections(together, single, box=1e-2, score=1e-5)
+    assert (len(most), max(most)) == (8, 1)
+    monkeypatch.setattr("fcos.inference.detector.PIXELS_AHEAD", 1)  # none waits for others of its size
+    assert [one.size for one in detector(paths, **looks)] == [one.size for one in alone]
+
+
+def test_a_list_with_an_image_that_cannot_be_read_is_an_error_that_names_it(detector, image, tmp_path):
+    with pytest.raises(ImageError, match=r"cannot read .*missing\.jpg"):
+        detector([image, tmp_path / "missing.jpg", image])
 
 
 def test_boxes_return_to_the_image(image):
@@ -258,6 +291,12 @@ def test_a_detector_that_may_change_over_is_copied_as_it_is_in_torch(image):
     assert other.classes == one.classes
 
 
+def test_a_compiled_detector_is_pickled():
+    one = load("fcos-lite0", device="cpu", runtime="compile")  # compiled by its first image, which takes a minute
+    other = pickle.loads(pickle.dumps(one))
+    assert (type(other.network), other.running) == (type(one.network), one.running)
+
+
 def test_default_types_of_the_caller_do_not_matter(detector, image):
     expected = detector(image, score=0)
     torch.set_default_dtype(torch.float64)
@@ -267,6 +306,8 @@ def test_default_types_of_the_caller_do_not_matter(detector, image):
         torch.set_default_dtype(torch.float32)
     assert found.boxes.dtype == torch.float32
     assert found == expected
+    with torch.autocast("cpu", torch.bfloat16):
+        assert detector(image, score=0) == expected
 
 
 @pytest.mark.parametrize(

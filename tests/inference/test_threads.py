@@ -1,5 +1,8 @@
 """A detector that was asked for so many threads computes with them, and leaves the caller's number alone."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -52,6 +55,31 @@ def test_threads_inside_and_outside(file, asked):
     detector.forward(detector.prepare(IMAGE)[0][None], [(64, 64)])
     assert seen == [asked or 2] * 2
     assert torch.get_num_threads() == 2
+
+
+FORK = """
+import multiprocessing, sys, numpy, torch, fcos
+torch.set_num_threads(2)
+detector = fcos.load(sys.argv[1], device="cpu", runtime="torch", overrides=["data.size=256", "data.max_size=256"])
+image = numpy.full((256, 256, 3), 127, numpy.uint8)
+def detect(_):
+    return detector(image, score=0)
+if __name__ == "__main__":
+    here = detect(0)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert all(there == here for there in pool.map_async(detect, range(2)).get(60))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_that_is_forked_after_use_detects(file, tmp_path):
+    """torch's threads are not in it, and torch would wait for them."""
+    (tmp_path / "program.py").write_text(FORK)
+    program = [sys.executable, str(tmp_path / "program.py"), str(file)]
+    answer = subprocess.run(
+        program, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "2"}
+    )
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_threads_are_put_back_when_the_network_fails(file):
