@@ -50,6 +50,8 @@ def open_runtime(path: Path, place: Placement, overrides: Sequence[str] = ()) ->
     """
     from dataclasses import replace
 
+    from .runtime import running
+
     written = format_of(path)
     about = read_about(path)
     runtime, asked = place.runtime, place.dtype
@@ -72,23 +74,7 @@ def open_runtime(path: Path, place: Placement, overrides: Sequence[str] = ()) ->
     changed = replace(about, config=config)
     if changed.pixels != about.pixels or config.data.divisor % about.config.data.divisor:
         raise ModelError(f"{path} takes {about.pixels} images padded to {about.config.data.divisor}; keep these")
-    return _running(path, place, about, changed)
-
-
-def reopened(path: Path, place: Placement, about: About) -> Runtime:
-    """The Runtime of a file that another process has open; `about` of that one. ModelError where the file has changed
-    since."""
-    now = read_about(path)
-    if now.sha256 != about.sha256:
-        raise ModelError(f"{path} has changed since the model was loaded; load it again")
-    return _running(path, place, now, about)
-
-
-def _running(path: Path, place: Placement, stored: About, about: About) -> Runtime:
-    """stored: of the file; about: the same with the settings that were changed."""
-    from .runtime import wrap
-
-    return wrap(FORMATS[place.runtime].module.runtime(path, stored, place), about, path, place)
+    return running(path, place, about, changed)
 
 
 def own_placement(path: Path) -> Placement:

@@ -13,6 +13,7 @@ from ..errors import ModelError
 from ..system.machine import Placement
 from ..types import Detections, Predictions
 from .about import About
+from .registry import FORMATS, format_of
 
 # images, and sizes [N,2] for graphs that end in detections -> the graph's outputs in order
 Run = Callable[..., tuple[Tensor, ...]]
@@ -29,8 +30,6 @@ class Runtime:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from .open import reopened
-
         path = self.path.absolute()
         if not path.exists():  # made on the fly, or removed since
             raise ModelError(f"{path} is gone, so other processes cannot open it; let each load the model by itself")
@@ -85,9 +84,21 @@ class EndToEndRuntime(Runtime):
         ]
 
 
-def wrap(run: Run, about: About, path: Path, place: Placement) -> Runtime:
-    """The runtime of a graph that ends in predictions, or in detections."""
+def running(path: Path, place: Placement, stored: About, about: About) -> Runtime:
+    """The runtime of a file whose graph ends in predictions, or in detections. stored: what the file says; about: the
+    same with the settings that were changed."""
+    run = FORMATS[place.runtime].module.runtime(path, stored, place)
     return (EndToEndRuntime if about.nms else Runtime)(run, about, path, place)
+
+
+def reopened(path: Path, place: Placement, about: About) -> Runtime:
+    """The runtime of a file that another process has open, whose `about` is given. ModelError where the file has
+    changed since."""
+    written = format_of(path)
+    now: About | None = None if written is None else written.module.read(path)
+    if now is None or now.sha256 != about.sha256:
+        raise ModelError(f"{path} has changed since the model was loaded; load it again")
+    return running(path, place, now, about)
 
 
 def as_pixels(images: Tensor, about: About) -> Tensor:
