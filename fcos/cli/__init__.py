@@ -25,7 +25,7 @@ from typer.core import TyperGroup
 from ..errors import FcosError, ImageWarning, OtherProcess, nearest, one_line, worded
 from ..system.files import sources_kept
 from ..system.stderr import say
-from .common import ALONE, PEERS, for_learning
+from .common import ALONE, PEERS, called_here, for_learning
 
 # Verbs that compute for minutes. Threads that wait for each other by spinning are quickest alone (an image in 20 ms,
 # in 33 without), but beside other programs a training step then takes 2 to 15 times as long; alone it gains 4 %.
@@ -321,7 +321,8 @@ def _unknown_option(error: Any) -> str:
         if error.ctx.info_name in _DETECTING:
             values = {key: value for key, value in values.items() if not for_learning(key)}
     if (peer := word.replace("_", "-")) in PEERS:
-        return message + _called_here(peer, command, [f"--{name}" for name in names], values)
+        meant = called_here(peer, command)
+        return message if meant is None else message + _as_here(meant, command, values)
     near = nearest(word, names)
     if values:
         from ..changes import SYNONYMS, nearest_setting
@@ -332,17 +333,12 @@ def _unknown_option(error: Any) -> str:
     return f"{message}; did you mean --{near[0]}?" if near else message
 
 
-def _called_here(word: str, command: Any, options: Sequence[str], values: Mapping[str, Any]) -> str:
-    """The end of a message about an option of other programs: the first of what it is here that the verb has."""
-    for meant in PEERS[word]:
-        if meant in options:
-            return f"; did you mean {meant}?"
-        if meant in values:
-            return _as_setting(meant, values[meant])
-        acted = [str(p.metavar).partition("|")[0] for p in command.params if p.param_type_name == "argument"]
-        if meant == ALONE and acted:
-            return f"; it stands alone: fcos {command.name} {acted[0]}"
-    return ""
+def _as_here(meant: str, command: Any, values: Mapping[str, Any]) -> str:
+    """The end of a message about an option of other programs that is called `meant` here."""
+    if meant == ALONE:
+        acted = next(p for p in command.params if p.param_type_name == "argument")
+        return f"; it stands alone, as {str(acted.metavar or acted.name.upper()).partition('|')[0]}"
+    return f"; did you mean {meant}?" if meant.startswith("--") else _as_setting(meant, values.get(meant))
 
 
 def _as_setting(key: str, value: object) -> str:

@@ -125,20 +125,43 @@ def dtype_option(help: str) -> Any:
     return typer.Option("--dtype", autocompletion=complete.dtypes, help=help)
 
 
-def sort_words(words: Sequence[str] | None, settings: Sequence[str] | None) -> tuple[list[str], list[str]]:
+def sort_words(
+    words: Sequence[str] | None, settings: Sequence[str] | None, context: typer.Context | None = None
+) -> tuple[list[str], list[str]]:
     """(what is no setting, all settings): a word is one when it reads KEY=VALUE and no file has that name. FcosError
-    for an option as other programs write it, such as conf=0.3."""
+    for an option of the verb at work, given its `context`, as other programs write it, such as conf=0.3."""
     things: list[str] = []
     found: list[str] = []
     for word in words or ():
         key, _, value = word.partition("=")
-        meant = PEERS.get(key.replace("_", "-"), ()) if value and key != "name" else ()  # which is a setting too
-        if meant and not value.startswith("{") and not Path(word).exists():
-            how = f"name {value} alone" if ALONE in meant else f"write {' or '.join(meant)}"
-            behind = "" if ALONE in meant else f"{' ' if meant[0].startswith('-') else '='}{value}"
-            raise FcosError(f"{word} is no setting; {how}{behind}")
+        as_option = context and value and key != "name" and not value.startswith("{")  # name is a setting too
+        if context and as_option and not Path(word).exists():
+            meant = called_here(key.replace("_", "-"), context.command)
+            if meant is not None:
+                raise FcosError(f"{word} is no setting; {_written(meant, key, value)}")
         (found if _SETTING.match(word) and not Path(word).exists() else things).append(word)
     return things, [*(settings or ()), *found]
+
+
+def called_here(word: str, command: Any) -> str | None:
+    """The first of what an option of other programs is called here that a verb has; None for other words."""
+    there = {option for param in command.params for option in param.opts if option.startswith("--")}
+    if any(param.param_type_name == "argument" for param in command.params):
+        there.add(ALONE)
+    settings = "--set" in there
+    for meant in PEERS.get(word, ()):
+        if meant in there or (settings and meant != ALONE and not meant.startswith("--")):
+            return meant
+    return None
+
+
+def _written(meant: str, key: str, value: str) -> str:
+    """How to write what somebody wrote as KEY=VALUE."""
+    if meant == ALONE:
+        return f"name {value} alone"
+    if key in ("show", "save_txt", "save-txt", "time"):  # other values there: yes or no, and hours
+        return f"see {meant}"
+    return f"write {meant}{' ' if meant.startswith('--') else '='}{value}"
 
 
 def the_one(things: Sequence[str], given: str | Path | None, option: str) -> str | None:

@@ -56,7 +56,7 @@ def command(
     from ..system.terminal import plural
     from ..zoo.find import find_weights
 
-    things, overrides = sort_words(words, settings)
+    things, overrides = sort_words(words, settings, context)
     if things:
         raise ConfigError(f"{things[0]!r} is no setting; write KEY=VALUE")
     if target is not None:

@@ -186,7 +186,7 @@ def command(
     from ..inference.views import parse_views
     from ..system.files import check_folder, whole_set, write_whole
 
-    things, overrides = sort_words(words, settings)
+    things, overrides = sort_words(words, settings, context)
     named = the_one(things, data, "--data")
     asked = _Asked(model, detections, compare)
     if mot is not None:

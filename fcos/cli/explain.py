@@ -86,7 +86,7 @@ def command(
     from ..inference.tiles import parse_tile
     from ..system.files import whole_set, write_whole
 
-    things, overrides = sort_words(words, settings)
+    things, overrides = sort_words(words, settings, context)
     source = the_one(things, data, "--data")
     if source is not None and model == NAME and data is None and _is_run(source):
         model = source

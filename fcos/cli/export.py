@@ -84,7 +84,7 @@ def command(
 
     from ..export.job import Job, run
 
-    things, overrides = sort_words(words, settings)
+    things, overrides = sort_words(words, settings, context)
     if calibrate is None:
         refuse(context, "an export without --calibrate", "images")
     if data is None:

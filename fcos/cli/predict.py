@@ -143,7 +143,7 @@ def command(
     from ..system.terminal import plural
     from .predict_run import Asked, Listener, images, in_parts, videos
 
-    things, overrides = sort_words(words, settings)
+    things, overrides = sort_words(words, settings, context)
     check_detecting(overrides)
     overrides += ["decode.calibrated=true"] if calibrated else []
     if not things:

@@ -97,7 +97,7 @@ def command(
         hint = did_you_mean(name, STUDIES, f"choose from {', '.join(STUDIES)}")
         raise FcosError(f"there is no study {name!r}; {hint}")
     study = STUDIES[name]
-    things, overrides = sort_words(words, settings)
+    things, overrides = sort_words(words, settings, context)
     named = the_one(things, data, "--data")
     source = data_source(named, format, images_in, labels) if named is not None else None
     if "data" in study.needs and source is None:

@@ -113,7 +113,7 @@ def command(
     from ..tracking.follow import follow, make_tracker
     from ..tracking.tracks import TrackConfig
 
-    things, overrides = sort_words(words, settings)
+    things, overrides = sort_words(words, settings, context)
     check_detecting(overrides)
     overrides += ["decode.calibrated=true"] if calibrated else []
     if len(things) != 1:

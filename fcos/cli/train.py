@@ -136,7 +136,7 @@ def command(
     from ..training.clock import Budget
     from ..training.program import train
 
-    things, changes = sort_words(words, settings)
+    things, changes = sort_words(words, settings, context)
     named = the_one(things, data, "--data")
     changes += ["train.deterministic=true"] if deterministic else []
     source = data_source(named, format, images_in, labels) if named is not None else None
