@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
@@ -15,12 +14,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.ids import Id, look_up
+from ..data.ids import id_of
 from ..detections import Detections, Mask
 from ..errors import DataError
 from ..system.files import write_whole
 from ..system.readers import read_json
-from ..system.terminal import plural, some
+from ..system.terminal import plural
+from .row_ids import (
+    LEFT_OUT,
+    has_ids,
+    labels_by_id,
+    labels_by_name,
+    names_beside,
+    odd_boxes,
+    odd_classes,
+    records_by_id,
+    records_by_name,
+    warn,
+)
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -42,9 +53,14 @@ class Listed(Detections):
 def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
     """A COCO results file (.json or .json.gz) as one `Detections` per record of `dataset`, best first.
 
-    The file is a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}; ids are those
-    of the data set, or of its annotation file where they are texts or an image is listed twice. Rows of images that it
-    lists but that are missing or cannot be read are left out, with a UserWarning.
+    The file is a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}. Images go by `file_name`
+    where all rows have it, or by the list of images that `fcos predict --coco` writes beside its results, which names
+    the classes too. Else ids are those of the data set, or of its annotation file where they are texts or an image is
+    listed twice. Data without ids counts its images from 1 in the order of their names, and its classes from 0, or from
+    1 where the file does.
+    Rows are left out whose image is listed but is missing or cannot be read, or whose class, by its name, is not of the
+    data. A UserWarning says so, and what else looks wrong: boxes that look like corners or shares of the image, and
+    classes that look off by one.
     Boxes and scores stay float64, so that the file is judged as written; equal scores keep the file's order. Raises
     DataError: unreadable, no list, a row without a key, an id that the data set
     does not have, a number that is not finite, a negative width or height.
@@ -53,29 +69,34 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
     image, category, boxes, scores = _columns(path, rows)
     _check_numbers(path, boxes, scores)
 
-    records = dataset.records
-    place: dict[Id, int] = {record.id: i for i, record in enumerate(records)}
-    place |= {alias: place[id] for alias, id in dataset.aliases.items() if id in place}
-    label_of: dict[Id, int] = {number: k for k, number in enumerate(dataset.classes.ids)}
-    absent = dict.fromkeys(dataset.absent.difference(place), 0)
-    gone = _places(image, absent) == 0 if absent else np.zeros(len(image), bool)
-    if gone.any():
-        warnings.warn(
-            f"{path}: {plural(int(gone.sum()), 'row')} left out, of images that {dataset.root} lists, but that are "
-            "missing or cannot be read",
-            UserWarning,
-            stacklevel=1,
+    files, names = names_beside(path)
+    told = [row.get("file_name") for row in rows]
+    told = told if all(isinstance(name, str) for name in told) else [files.get(id_of(i)) for i in image]
+    position = records_by_name(told, dataset)
+    if position is None:
+        position = records_by_id(path, image, dataset)
+    keep = position != LEFT_OUT
+    if not keep.all():
+        warn(
+            f"{path}: {plural(int((~keep).sum()), 'row')} left out, of images that {dataset.root} lists, but that are "
+            "missing or cannot be read"
         )
-        keep = ~gone
-        image, category = tuple(compress(image, keep)), tuple(compress(category, keep))
-        boxes, scores = boxes[keep], scores[keep]
-    position, labels = _places(image, place), _places(category, label_of)
-    _check_known(path, "image_id", image, position, f"{plural(len(records), 'image')} of the data set")
-    _check_known(path, "category_id", category, labels, f"classes of the data set (ids {some(dataset.classes.ids)})")
+        position, category, boxes, scores = position[keep], tuple(compress(category, keep)), boxes[keep], scores[keep]
+    named = labels_by_name(path, category, names, dataset)
+    labels = labels_by_id(path, category, dataset) if named is None else named
+    keep = labels != LEFT_OUT
+    position, labels, boxes, scores = position[keep], labels[keep], boxes[keep], scores[keep]
 
+    records = dataset.records
     extent = boxes[:, 2:].copy()
+    sizes = np.array([record.size for record in records], np.float64).reshape(-1, 2)[position]
+    odd = odd_boxes(boxes, sizes)
     boxes[:, 2:] += boxes[:, :2]
     order = np.lexsort((-scores, position))  # stable
+    if not odd and named is None:
+        odd = odd_classes(position[order], labels[order], boxes[order], dataset)
+    if odd:
+        warn(f"{path}: {odd}")
     edges = np.searchsorted(position[order], np.arange(len(records) + 1)).tolist()
     all_boxes, all_scores = torch.from_numpy(boxes[order]), torch.from_numpy(scores[order])
     extent = extent[order]
@@ -95,16 +116,13 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
     ]
 
 
-def _places(ids: tuple[Any, ...], table: dict[Id, int]) -> NDArray[np.int64]:
-    """Look up each id of the file in `table`; -1 for an id that it does not have."""
-    return np.array([table.get(i, -1) if type(i) is int else look_up(i, table, -1) for i in ids], np.int64)
-
-
 def write_results(path: str | Path, detections: Sequence[Detections], dataset: Dataset) -> None:
-    """Write detections[i] of dataset.records[i] as a COCO results file with the data set's ids."""
+    """Write detections[i] of dataset.records[i] as a COCO results file with the data set's ids. Where these are only
+    counted, each row names its file too."""
     rows: list[dict[str, Any]] = []
     for one, record in zip(detections, dataset.records, strict=True):
-        rows += one.to_coco(record.id, dataset.classes.ids)
+        name = {} if has_ids(dataset) else {"file_name": record.file_name}
+        rows += [row | name for row in one.to_coco(record.id, dataset.classes.ids)]
     write_whole(path, json.dumps(rows))
 
 
@@ -168,14 +186,4 @@ def _check_numbers(path: str | Path, boxes: np.ndarray, scores: np.ndarray) -> N
         raise DataError(
             f"{path}: {plural(int(bad.sum()), 'row')} with a negative width or height, the first is row {first}: "
             f"{boxes[first].tolist()}; bbox is [x, y, width, height]"
-        )
-
-
-def _check_known(path: str | Path, key: str, values: tuple[Any, ...], indices: np.ndarray, among: str) -> None:
-    bad = np.flatnonzero(indices < 0)
-    if len(bad):
-        unknown = list(dict.fromkeys(values[i] for i in bad.tolist()))
-        raise DataError(
-            f"{path}: {plural(len(bad), 'row')} with {plural(len(unknown), f'unknown {key}')} ({some(unknown)}), "
-            f"not among the {among}"
         )

@@ -260,13 +260,13 @@ def _check_boxes(images: list[ImageFile], sizes: np.ndarray, rows: Rows, problem
         first, *others = map(int, np.flatnonzero(keep & over)[:EXAMPLES])
         problems.warn(kinds.PARTLY_OUTSIDE, name(first), int((keep & over).sum()), map(name, others))
         # where a file has corners they are no misread sizes
-        misread = None if rows.extent is None else _misread(rows.boxes[finite], height[finite], width[finite])
-        if misread:
-            problems.warn(misread, name(first), int((keep & over).sum()), map(name, others))
+        other = None if rows.extent is None else misread(rows.boxes[finite], height[finite], width[finite])
+        if other:
+            problems.warn(other, name(first), int((keep & over).sum()), map(name, others))
     return rows.select(keep)
 
 
-def _misread(boxes: np.ndarray, height: np.ndarray, width: np.ndarray) -> Kind | None:
+def misread(boxes: np.ndarray, height: np.ndarray, width: np.ndarray) -> Kind | None:
     """What boxes [G,4] look like that go beyond their image and would not, were their numbers something else than a
     corner with width and height; None for ten boxes or fewer, or where less than a tenth of them go beyond."""
     x, y, right, bottom = boxes.T
