@@ -198,11 +198,12 @@ def data_source(path: str | Path, format: str | None, images_in: Path | None, la
     return replace(DataSource.of(path), format=format, images=images_in, labels=labels)
 
 
-def open_to_judge(path: str | Path | DataSource, split: str | None) -> Dataset:
-    """The split asked for, else the one to judge in; what was noticed while reading goes to stderr."""
+def open_to_judge(path: str | Path | DataSource, split: str | None, *, pixels: bool = True) -> Dataset:
+    """The split asked for, else the one to judge in; what was noticed while reading goes to stderr. `pixels`: whether
+    its images are looked at."""
     from ..data.open import open_judged
 
-    dataset = open_judged(path, split)
+    dataset = open_judged(path, split, pixels=pixels)
     for note in dataset.notes:
         say(f"note: {note}")
     return dataset

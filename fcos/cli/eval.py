@@ -210,7 +210,8 @@ def command(
         raise FcosError("--precision finds a score for each class; --class-agnostic has only one class: leave one out")
     if named is not None:
         data = Path(named)
-        dataset = open_to_judge(data_source(data, format, images_in, labels), split)
+        looked_at = detections is None and not (compare is not None and all(map(is_results, compare)))
+        dataset = open_to_judge(data_source(data, format, images_in, labels), split, pixels=looked_at)
         for note in filter(None, (learned_note(name, dataset) for name in models or compare or ())):
             say(note)
     else:

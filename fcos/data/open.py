@@ -80,10 +80,11 @@ def _chosen(path: str | Path | DataSource, sources: Sources, split: str | None) 
     return sources[there]()
 
 
-def open_judged(path: str | Path | DataSource, split: str | None = None) -> Dataset:
-    """The split to judge in: the one that is named, else test, val, or the only one there is."""
+def open_judged(path: str | Path | DataSource, split: str | None = None, *, pixels: bool = True) -> Dataset:
+    """The split to judge in: the one that is named, else test, val, or the only one there is. `pixels`: whether the
+    images are looked at, not only their annotations."""
     with uncollected():
-        sources = _sources(DataSource.of(path), ReadOptions())  # once: it looks at every file of a folder
+        sources = _sources(DataSource.of(path), ReadOptions(pixels=pixels))  # once: it looks at every file of a folder
         return _chosen(path, sources, split or default_split(list(sources), JUDGED))
 
 

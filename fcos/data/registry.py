@@ -26,10 +26,12 @@ NAMES = (
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """strict: what would be skipped is a DataError. inclusive: x2 = x + w - 1 for COCO boxes."""
+    """strict: what would be skipped is a DataError. inclusive: x2 = x + w - 1 for COCO boxes. pixels: whether the
+    images are needed; else those of COCO that are missing or cannot be read stay, if the file gives their size."""
 
     strict: bool = False
     inclusive: bool = False
+    pixels: bool = True
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     check_names(options, Options.__annotations__, "fcos.evaluate")
     check_count("batch", options.get("batch", 8))
     run = run_to_judge(model) if data is None and not is_results(model) else None
-    dataset = _dataset(model, data, run, options.get("split"))
+    dataset = _dataset([model], data, run, options.get("split"))
     detections, dataset = _seen(model, dataset, options, told=data is not None or options.get("split") is not None)
     agnostic = options.get("class_agnostic", False)
     metrics = coco.evaluate(
@@ -134,7 +134,7 @@ def compare(
     if data is None:
         run = next(filter(None, (run_of(m) for m in (first, second) if isinstance(m, str | Path))), None)
         run = run_to_judge(first) if run is None else run
-    dataset = _dataset(first, data, run, options.get("split"))
+    dataset = _dataset([first, second], data, run, options.get("split"))
     (a, judged), (b, other) = (_seen(model, dataset, options, told=True) for model in (first, second))
     if judged.classes != other.classes:
         raise DataError(f"the two models judge different classes of {dataset.root}")
@@ -146,16 +146,18 @@ def is_results(model: object) -> bool:
     return isinstance(model, str | Path) and str(model).lower().endswith((".json", ".json.gz"))
 
 
-def _dataset(model: Judged, data: Dataset | str | Path | None, run: Path | None, split: str | None) -> Dataset:
+def _dataset(
+    models: Sequence[Judged], data: Dataset | str | Path | None, run: Path | None, split: str | None
+) -> Dataset:
     """The data set to judge by: the one given, or that of the run if none is."""
     if isinstance(data, Dataset):
         if split is not None:
             raise ConfigError("split is of a path; the data set that was given is one split already")
         return data
     if data is not None:
-        return open_judged(data, split)
+        return open_judged(data, split, pixels=not all(map(is_results, models)))
     if run is None:
-        raise ConfigError(f"{model} is a results file; give the data set that it is judged by too")
+        raise ConfigError(f"{models[0]} is a results file; give the data set that it is judged by too")
     return judged_by(run, split)
 
 

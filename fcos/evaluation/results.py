@@ -77,10 +77,6 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
         position = records_by_id(path, image, dataset)
     keep = position != LEFT_OUT
     if not keep.all():
-        warn(
-            f"{path}: {plural(int((~keep).sum()), 'row')} left out, of images that {dataset.root} lists, but that are "
-            "missing or cannot be read"
-        )
         position, category, boxes, scores = position[keep], tuple(compress(category, keep)), boxes[keep], scores[keep]
     named = labels_by_name(path, category, names, dataset)
     labels = labels_by_id(path, category, dataset) if named is None else named

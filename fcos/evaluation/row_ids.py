@@ -83,6 +83,11 @@ def records_by_id(path: str | Path, image: Sequence[Any], dataset: Dataset) -> I
     place: dict[Id, int] = {record.id: i for i, record in enumerate(records)}
     place |= {alias: place[id] for alias, id in dataset.aliases.items() if id in place}
     position = _places(image, dict.fromkeys(dataset.absent.difference(place), LEFT_OUT) | place)
+    if gone := int((position == LEFT_OUT).sum()):
+        warn(
+            f"{path}: {plural(gone, 'row')} left out, of images that {dataset.root} lists, but that are missing or "
+            "cannot be read"
+        )
     first = "" if has_ids(dataset) else f", counted by their names: {records[0].id} is {records[0].file_name}"
     _check_known(path, "image_id", image, position, f"{plural(len(records), 'image')} of the data set{first}")
     if not has_ids(dataset):

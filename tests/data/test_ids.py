@@ -7,7 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiny import fcos
 
+import fcos as fcos_package
 from fcos.data.ids import id_of, look_up, settle
 from fcos.data.open import open_dataset
 from fcos.errors import DataError
@@ -129,7 +131,7 @@ def test_categories_by_numbers_in_texts(tmp_path):
 
 
 @pytest.mark.parametrize("ids", [(1, 2, 3), ("a", "b", "c"), (7, "2", "x")])
-def test_detections_of_images_that_are_not_here_are_passed_over(tmp_path, ids):
+def test_detections_of_images_that_are_not_here_are_passed_over(tmp_path, ids, capsys):
     """The annotation file lists them, so the results are of this set; an id that it does not know is refused still."""
     names = ("here.jpg", "missing.jpg", "broken.jpg")
     Image.new("RGB", (100, 80)).save(tmp_path / names[0])
@@ -147,3 +149,10 @@ def test_detections_of_images_that_are_not_here_are_passed_over(tmp_path, ids):
     (tmp_path / "r.json").write_text(json.dumps([*found, {**found[0], "image_id": 99}]))
     with pytest.warns(UserWarning, match="3 rows"), pytest.raises(DataError, match=r"unknown image_id \(99\)"):
         read_results(tmp_path / "r.json", data)
+    # judged by the file of annotations, no image is needed
+    (tmp_path / "r.json").write_text(json.dumps(found[:3]))
+    metrics = fcos_package.evaluate(tmp_path / "r.json", tmp_path / "data.json")
+    assert (metrics.images, metrics.objects, metrics.ap) == (3, 3, pytest.approx(1))
+    code, out, err = fcos(capsys, "eval", tmp_path / "data.json", "--detections", tmp_path / "r.json", "--json")
+    assert (code, json.loads(out)["images"]) == (0, 3)
+    assert "left out" not in err

@@ -123,7 +123,7 @@ def _read(file: _File, tree: Tree, options: ReadOptions) -> Dataset:
         raise DataError(f"{path} is a list, such as a results file; a data set has images, annotations, categories")
     if not isinstance(data, dict) or "images" not in data:
         raise DataError(f"{path} is no COCO file: it has no 'images'")
-    problems = Problems(path, options.strict)
+    problems = Problems(path, options.strict, options.pixels)
     listed = _list(data, "images", path)
     if "annotations" not in data:
         problems.note(kinds.NO_ANNOTATIONS)
@@ -213,8 +213,10 @@ def _images(
     alone = len(missing) == len(names)
     if names and alone:
         problems.note(kinds.ONLY_ANNOTATIONS, names[0], len(names))
-    elif missing:
+    elif missing and problems.pixels:
         problems.skip(kinds.MISSING, missing[0], len(missing), missing[1:])
+    elif missing:
+        problems.note(kinds.MISSING, missing[0], len(missing))
     used = {place for place in paths if place is not None}
     if file.alone and (unlisted := tree.images.beside(used, split, True)):
         problems.note(kinds.without("an entry in the annotation file", kinds.LEFT_OUT), unlisted[0].name, len(unlisted))
@@ -226,7 +228,7 @@ def _images(
     images: list[ImageFile] = []
     index_of: dict[Id, int] = {}
     for image, key, name, place in zip(listed, ids, names, paths, strict=True):
-        if place is None and not alone:
+        if place is None and not alone and problems.pixels:
             index_of[key] = -1  # its annotations go silently with the image
             continue
         if index_of.get(key, -1) >= 0:

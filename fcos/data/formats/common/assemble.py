@@ -28,10 +28,12 @@ from .pairing import one_name
 
 @dataclass
 class Problems:
-    """Counts what is wrong with a data set, one note for each kind; in strict mode the first is an error."""
+    """Counts what is wrong with a data set, one note for each kind; in strict mode the first is an error. pixels:
+    whether an image has to be there that has a size."""
 
     source: Path
     strict: bool
+    pixels: bool = True
     _kinds: dict[Kind, Note] = field(default_factory=dict)
 
     def skip(self, what: Kind, where: str, count: int = 1, more: Iterable[str] = ()) -> None:
@@ -205,6 +207,10 @@ def _measure(images: list[ImageFile], rows: Rows, problems: Problems) -> tuple[n
         try:
             header = image_header(image.path)
         except ImageError as error:
+            if image.size is not None and not problems.pixels:
+                problems.note(kinds.UNREADABLE, str(error))
+                sizes[index] = image.size
+                continue
             problems.skip(kinds.UNREADABLE, str(error))
             usable[index] = False
             continue
