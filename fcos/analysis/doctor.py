@@ -20,6 +20,7 @@ from ..data.clean import marked_once
 from ..errors import one_line
 from ..system.terminal import json_ready, percent, plural, table
 from .findings import (
+    NO_FILE,
     Finding,
     in_boxes,
     in_classes,
@@ -132,9 +133,11 @@ class Diagnosis:
         if counts["serious"]:
             first = "; ".join(f"{f.count:,} {f.told}" if f.count > 1 else f.told for f in counts["serious"][:3])
             return f"fix {plural(len(counts['serious']), 'serious problem')} before training: {first}"
+        alone = any(f.level == "note" and f.kind == NO_FILE and f.count for f in self.findings)
+        ready = "only boxes were checked, as there are no images to train on" if alone else "ready to train"
         if counts["warning"]:
-            return f"ready to train; {plural(len(counts['warning']), 'thing')} worth a look first"
-        return "ready to train"
+            return f"{ready}; {plural(len(counts['warning']), 'thing')} worth a look first"
+        return ready
 
     def text(self) -> str:
         """For a terminal."""

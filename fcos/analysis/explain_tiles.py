@@ -68,7 +68,8 @@ class TiledExplanation:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         stories = [
-            {k: [vars(s) for s in v] if k in ("seen", "gave_way", "silenced") else v for k, v in vars(story).items()}
+            {"name": story.label}
+            | {k: [vars(s) for s in v] if k in ("seen", "gave_way", "silenced") else v for k, v in vars(story).items()}
             for story in self.stories
         ]
         told: dict[str, Any] = json_ready(

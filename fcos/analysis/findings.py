@@ -43,10 +43,15 @@ class Spot(NamedTuple):
 
 
 _LARGER = "train at a larger input (data.size=...), or in tiles (fcos help tiles)"
-_NO_FILE = Kind(
+NO_FILE = Kind(
     "images without a file",
     "image without a file",
     "put the files where they belong, or name their folder with --images",
+)
+_NO_BOXES = Kind(
+    "splits to train on that have no boxes",
+    "split to train on that has no boxes",
+    "label objects in it, or name the labels with --labels",
 )
 _GONE = (kinds.MISSING, kinds.MISSING_SIZE, kinds.UNREADABLE)  # of which no picture can be shown
 _ACROSS = Kind(
@@ -180,7 +185,7 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
     findings = []
     if absent:
         known = "note" if not present else "serious"  # a pack of boxes alone is no broken data set
-        findings.append(Finding(known, _NO_FILE, len(absent), tuple(absent[:EXAMPLES])))  # type: ignore[arg-type]
+        findings.append(Finding(known, NO_FILE, len(absent), tuple(absent[:EXAMPLES])))  # type: ignore[arg-type]
     files = {path: number for number, path in enumerate(dict.fromkeys(path for _, path in present))}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", ImageWarning)
@@ -330,6 +335,7 @@ def in_classes(splits: Mapping[str, Dataset], trained_on: str) -> list[Finding]:
         "move images of these classes into the training split, or leave them out: data.classes=[...]",
     )
     return [
+        Finding("serious", _NO_BOXES, 0 if any(here.values()) else 1, (trained_on,)),
         Finding("serious", unshown, len(never), unseen, only[:SPOTS]),
         Finding("warning", _RARE.at(trained_on), len(rare), tuple(rare[:EXAMPLES]), few),
         Finding("note", _UNUSED, len(unused), tuple(unused[:EXAMPLES])),

@@ -178,7 +178,7 @@ def command(
 
     from ..data.runs import run_of
     from ..evaluation.coco import curves, evaluate, read_results
-    from ..evaluation.program import is_results, learned_note
+    from ..evaluation.program import cut_note, is_results, learned_note
     from ..export.registry import format_of
     from ..inference.composite import OWN, Composite, Looks, tile_of
     from ..inference.load import load_together
@@ -240,10 +240,14 @@ def command(
         check_overlap(context, tile, detector.config.data.tile)
         if looks.tile == OWN:
             tell_tiles(names[0], used)
-        return _Judged(*_detect(detector, dataset, pace.batch, allow_missing), used)
+        tiles = int(str(used)) if str(used).isdecimal() else used
+        return _Judged(*_detect(detector, dataset, pace.batch, allow_missing), tiles)
 
     def read(path: str | Path) -> _Judged:
-        return _Judged(read_results(path, dataset), dataset)
+        found = read_results(path, dataset)
+        if compare is None and (note := cut_note(found)):
+            say(note)
+        return _Judged(found, dataset)
 
     if compare is not None:
         first, second = (read(thing) if is_results(thing) else judge([thing]) for thing in compare)
@@ -309,6 +313,8 @@ def _check(context: typer.Context, named: str | None, asked: _Asked, overrides: 
     from ..evaluation.program import is_results
 
     models, detections, compare = asked
+    if file := next(filter(is_results, models or ()), None):
+        raise FcosError(f"{file} is a file of detections, not a model; give it with --detections")
     if named is not None and not any(asked):
         what = f"say what to measure on {named}: --model MODEL, --detections FILE or --compare A B"
         raise FcosError(missing(named) or what)

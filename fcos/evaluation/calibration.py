@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.classes import match_classes
 from ..errors import DataError, one_line
-from ..system.terminal import decimal, json_ready
+from ..system.terminal import decimal, json_ready, table
 from ..types import Classes
 from .coco import flatten
 from .metrics import IGNORED, Curves, Floats, Ints, match_coco, overlaps
@@ -161,15 +161,13 @@ _UNWRITABLE = ',="\\$`!'  # signs that the option, or the shell around it, reads
 
 def threshold_table(rows: Sequence[Threshold], precision: float, iou: float = 0.5) -> str:
     """For a terminal: a table, and the option of `fcos predict` that uses it."""
-    names = [one_line(r.name, 60) for r in rows]
-    wide = max([5, *map(len, names)])
+    shown = [
+        (one_line(r.name, 60), *(decimal(v, 4) for v in (r.score, r.precision, r.recall)), str(r.objects)) for r in rows
+    ]
     lines = [
         f"lowest score of each class with precision {precision:g} or more at IoU {iou:g}",
-        f"{'class':<{wide}}  {'score':>6}  {'precision':>9}  {'recall':>6}  objects",
+        table(("class", "score", "precision", "recall", "objects"), shown),
     ]
-    for r, name in zip(rows, names, strict=True):
-        numbers = f"{decimal(r.score, 4):>6}  {decimal(r.precision, 4):>9}  {decimal(r.recall, 4):>6}  {r.objects:>7}"
-        lines.append(f"{name:<{wide}}  {numbers}")
     if any(np.isnan(r.score) for r in rows):
         lines.append("-: no score of this class reaches that precision here")
     if any(r.score > 1 for r in rows):

@@ -28,6 +28,8 @@ from .coco import Metrics
 from .results import read_results
 from .uncertainty import Comparison, Draws, compare_detections, intervals
 
+_WEAK = 0.1  # what detectors keep to be judged by scores less, mostly from 0.001 to 0.05
+_MANY = 10  # detections below which nothing is said of their scores
 Judged: TypeAlias = "Detector | Composite | str | Path | Sequence[Detections]"
 
 
@@ -75,7 +77,8 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     `data.single_class`).
 
     Raises:
-        DataError: data that cannot be used, or classes that do not fit. ModelError: no such model.
+        DataError: data that cannot be used, or classes that do not fit. ModelError: no such model. ConfigError:
+            `batch` or `tile` beside detections.
 
     >>> metrics = fcos.evaluate("fcos-lite0", "my_data")
     >>> metrics.images, 0 <= metrics.ap <= metrics.ap50 <= 1
@@ -91,9 +94,12 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     """
     check_names(options, Options.__annotations__, "fcos.evaluate")
     check_count("batch", options.get("batch", 8))
+    _check_of_model([model], options)
     run = run_to_judge(model) if data is None and not is_results(model) else None
     dataset = _dataset([model], data, run, options.get("split"))
     detections, dataset = _seen(model, dataset, options, told=data is not None or options.get("split") is not None)
+    if _found_already(model) and (note := cut_note(detections)):
+        say(note)
     agnostic = options.get("class_agnostic", False)
     metrics = coco.evaluate(
         detections, dataset, class_agnostic=agnostic, voc_plus_one=options.get("voc_plus_one", False)
@@ -126,6 +132,7 @@ def compare(
     (4, 0.0, 1.0)
     """
     check_names(options, CompareOptions.__annotations__, "fcos.compare")
+    _check_of_model([first, second], options)
     check_count("batch", options.get("batch", 8))
     draws = Draws(options.get("resamples", Draws().resamples), options.get("seed", Draws().seed))
     if not all(isinstance(number, int) for number in draws) or draws.resamples < 10 or draws.seed < 0:
@@ -144,6 +151,29 @@ def compare(
 def is_results(model: object) -> bool:
     """Whether it names a file of detections, not a model."""
     return isinstance(model, str | Path) and str(model).lower().endswith((".json", ".json.gz"))
+
+
+def _found_already(model: Judged) -> bool:
+    """Whether it is detections, not what makes them."""
+    return is_results(model) or not isinstance(model, str | Path | Detector | Composite)
+
+
+def _check_of_model(models: Sequence[Judged], options: Looking) -> None:
+    """ConfigError for an option that only models heed, where there is none."""
+    given = [name for name in ("batch", "tile") if name in options]
+    if given and all(map(_found_already, models)):
+        raise ConfigError(f"{given[0]} is of a model, and these detections are there already; leave it out")
+
+
+def cut_note(detections: Sequence[Detections]) -> str:
+    """A line where detections look as if the weak ones had been left out, without which AP is too low; "" else."""
+    scores = torch.cat([torch.zeros(0), *(seen.scores.float().cpu() for seen in detections)])
+    if len(scores) < _MANY or float(scores.min()) < _WEAK:
+        return ""
+    return (
+        f"note: no detection has a score below {float(scores.min()):.2f}; AP counts weaker ones too, and is too low "
+        "without them: detect with score 0"
+    )
 
 
 def _dataset(

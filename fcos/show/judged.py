@@ -129,7 +129,7 @@ def reliability_plot(judged: Calibration, path: str | Path) -> None:
     upper.set_title(f"Reliability of the scores (IoU {judged.iou:g}), ECE {ece}", loc="left", color=INK, fontsize=13)
     upper.set_ylabel("precision", color=MUTED)
     upper.set(xlim=(0, 1), ylim=(0, 1.02))
-    upper.legend(frameon=False, labelcolor=INK, loc="upper left")
+    upper.legend(facecolor="white", edgecolor="none", framealpha=0.9, labelcolor=INK, loc="upper left")
     lower.bar(middle[some], judged.count[some], width, color="#cbd5e1")
     lower.set_yscale("log")
     for x, n in zip(middle[some], judged.count[some], strict=True):

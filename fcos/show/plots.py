@@ -56,8 +56,11 @@ def pr_curve(curves: Curves, path: str | Path) -> None:
 def f1_curve(curves: Curves, path: str | Path) -> None:
     """F1 of the detections above each confidence, at the first IoU; a dot marks the best threshold."""
     iou = next(iter(curves.pooled))
-    grid = np.linspace(0, 1, 501)
+    scores = curves.pooled[iou].scores
+    low, high = min(0.0, scores.min(initial=0.0)), max(1.0, scores.max(initial=1.0))  # of other programs, in percent
+    grid = np.linspace(low, high, 501)
     figure, axes = _sheet(f"F1 by confidence (IoU {iou:g})", "confidence threshold", "F1")
+    axes.set_xlim(low, high)
     lines = [(curve.best()[1], curve) for curve in curves.classes[iou]]
     _class_lines(axes, curves.names, lines, lambda curve: (grid, curve.f1(grid)), "best F1")
     known = [curve for value, curve in lines if np.isfinite(value)]

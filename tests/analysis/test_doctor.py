@@ -312,6 +312,15 @@ def test_the_verdict_stands_on_top():
         assert words in replace(d, findings=several).text().splitlines()[0]
 
 
+def test_data_without_boxes_or_without_images_is_not_ready_to_train():
+    bare = doctor.diagnose({"train": dataset([record(1, [])])}, CONFIG, images=False, tune=False)
+    assert bare.serious
+    assert "split to train on that has no boxes" in bare.verdict()
+    alone = doctor.diagnose({"train": dataset([record(1, [(10, 10, 60, 60, 0)])])}, CONFIG, tune=False)
+    assert not alone.serious
+    assert alone.verdict().startswith("only boxes were checked, as there are no images to train on; ")
+
+
 def test_one_is_singular_and_each_serious_thing_says_what_to_do(tmp_path):
     one = write(tmp_path / "0.png", photo(0))
     again = write(tmp_path / "again.jpg", photo(0), cv2.IMWRITE_JPEG_QUALITY, 60)

@@ -377,6 +377,7 @@ def test_the_stories_of_tiles_are_the_detections_and_leave_nothing_out(in_tiles)
         np.testing.assert_allclose(story.box, joined, atol=1e-3)
     assert told.draw().shape == image.shape
     assert len(told.to_dict()["detections"]) == len(found)
+    assert [row["name"] for row in told.to_dict()["detections"]] == [s.label for s in told.stories]
 
 
 def test_a_sight_is_what_its_tile_alone_tells(in_tiles):

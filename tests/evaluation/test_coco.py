@@ -448,6 +448,16 @@ def test_predict_dataset_maps_classes_and_survives_a_broken_image(tmp_path):
         predict_dataset(FakeDetector(), dataset(replace(data.records[0], path=None)))
 
 
+def test_the_plot_of_f1_goes_as_far_as_the_scores(tmp_path, monkeypatch):
+    data = dataset(record(1, [[0, 0, 10, 10]], [0]))
+    drawn = []
+    monkeypatch.setattr(plots, "_finish", lambda figure, axes, path: drawn.append(axes))
+    for scores, high in (([0.9, 0.2], 1), ([90, 20], 90)):
+        plots.f1_curve(curves([found([[0, 0, 10, 10], [50, 50, 60, 60]], scores, [0, 0])], data), tmp_path / "f1.png")
+        assert drawn[-1].get_xlim() == (0, high)
+        assert max(x for line in drawn[-1].lines for x in line.get_xdata()) == high
+
+
 @pytest.mark.parametrize(("classes", "some"), [(1, False), (3, True), (24, True)])
 def test_plots_are_drawn(tmp_path, classes, some):
     from PIL import Image

@@ -136,7 +136,7 @@ def test_what_learned_from_tiles_is_judged_through_tiles_unless_told_otherwise(w
     assert whole.numbers() != tiles.numbers()
     for options, expected, tile, noted in (
         ((), tiles, 48, True),
-        (("--tile", "48"), tiles, "48", False),
+        (("--tile", "48"), tiles, 48, False),
         (("--tile", "none"), whole, None, False),
         (("--tile", "0"), whole, None, False),
     ):
@@ -285,6 +285,24 @@ def test_what_cannot_be_compared_is_one_line(work):
     single = one.replace(config=one.config.override({"data": {"single_class": True}}))
     with pytest.raises(DataError, match="judge different classes"):
         compare(model, single, data, split="test")
+
+
+def test_detections_without_weak_ones_are_told_of(work, capsys, tmp_path):
+    model, data = load(work / "model.safetensors", device="cpu"), open_dataset(work / "shapes", "test")
+    every = predict_dataset(model, data)
+    middle = float(torch.cat([one.scores for one in every]).median())
+    cut = [one[one.scores >= middle] for one in every]
+    assert middle > 0.1
+    for given, told in ((every, False), (cut, True)):
+        evaluate(given, data)
+        line = f"no detection has a score below {middle:.2f}; AP counts weaker ones too"
+        assert (line in capsys.readouterr().err) == told
+    with pytest.raises(ConfigError, match="tile is of a model"):
+        evaluate(every, data, tile=64)
+    with pytest.raises(ConfigError, match="batch is of a model"):
+        compare("a.json", every, data, batch=2)
+    code, _, err = fcos(capsys, "eval", work / "shapes", "--model", "found.json")
+    assert (code, err) == (2, "fcos: found.json is a file of detections, not a model; give it with --detections\n")
 
 
 def test_labels_beyond_the_classes_are_one_class_with_all_others_where_all_are_one():
