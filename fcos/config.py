@@ -280,7 +280,7 @@ class DataConfig(Section):
         if len(self.learned_boxes) not in (0, 3) or any(side < 0 for side in self.learned_boxes):
             raise ValueError(f"learned_boxes are three lengths, or none, not {self.learned_boxes}")
         if self.max_size < self.size:
-            raise ValueError(f"max_size {self.max_size} is below size {self.size}; give data.size too")
+            raise ValueError(f"max_size {self.max_size} is below size {self.size}; give both so that they fit")
         return self
 
     def sides(self, done: float = 1.0) -> tuple[int, ...]:
@@ -456,7 +456,8 @@ class Config(Section):
 
 def _sizes(before: DataConfig, size: object) -> dict[str, Any]:
     """What follows another `size`, as a person gave it: the limit of the longer side, in the proportion that there was
-    (533 of 320 are 5 to 3, rounded down), and three sizes to learn at where there were several."""
+    (533 of 320 are 5 to 3, rounded down), and as sizes to learn at
+    none, itself, or three where there were none, one, or several."""
     try:
         side = int(float(str(size)))
     except (ValueError, OverflowError):  # what is no size is refused with the other settings
@@ -464,8 +465,8 @@ def _sizes(before: DataConfig, size: object) -> dict[str, Any]:
     if side < 1 or side == before.size:
         return {}
     longer = int(side * Fraction(before.max_size, before.size).limit_denominator(16))
-    sides = {"train_sizes": (max(32, side - 32), side, side + 32)} if before.train_sizes else {}
-    return {"max_size": longer, **sides}
+    sides = before.train_sizes and ((side,) if len(before.train_sizes) == 1 else (max(32, side - 32), side, side + 32))
+    return {"max_size": longer, "train_sizes": sides}
 
 
 def from_dict(data: dict[str, Any], source: str = "config") -> Config:

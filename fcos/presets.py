@@ -238,11 +238,13 @@ def named_in(settings: Mapping[str, object]) -> str | None:
 
 
 def with_file(config: Config, file: str | Path | None, overrides: Iterable[str | dict[str, Any]] = ()) -> Config:
-    """The config under the settings of a YAML file, if any, and `overrides`, which win. Both are given: neither follows
-    a `data.size` of the other. ConfigError that names the file where it is at fault."""
+    """The config under the settings of a YAML file, if any, and `overrides`, which win. Another `data.size` among these
+    takes the sizes of a file along that has a data.size itself, and leaves those of one that has none. ConfigError that
+    names the file where it is at fault."""
     told = load_yaml(file) if file else {}
-    config.override(told, source=str(file))
-    return config.override(told, *overrides, source="command line")
+    filed = config.override(told, source=str(file))
+    sized = "data.size" in told or "size" in (told.get("data") or {})
+    return (filed if sized else config).override(*([] if sized else [told]), *overrides, source="command line")
 
 
 def resolve(

@@ -282,8 +282,8 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     config = with_learned_sizes(planned.config if planned else config, chosen.data["train"])
     folder = Path(out) if out is not None else next_folder(Path("runs"), f"{config.name}-{_stem(source.data)}")
     if planned is None:
-        usual = _config(asked.model, (), asked.dialect, None)
-        told = _told_sizes(usual, config, given_settings(asked.settings, asked.config))
+        usual = _config(asked.model, (), asked.dialect, asked.config)
+        told = _told_sizes(usual, config, given_settings(asked.settings, None))
         return _Ready(config, source, chosen, folder, start, [*told, *start.lines()])
     return _Ready(config, source, chosen, folder, start, planned.lines, planned.deadline, planned.plan)
 

@@ -93,6 +93,9 @@ def test_a_size_leaves_what_a_file_gives(tmp_path):
     file.write_text("data: {max_size: 640, train_sizes: [416]}\n")
     data = resolve("fcos-lite0", ["data.size=416"], file=file).data
     assert (data.size, data.max_size, data.train_sizes) == (416, 640, (416,))
+    file.write_text(preset("fcos-lite0").override("data.train_sizes=[320]").dump())  # its sizes go with its data.size
+    data = resolve("fcos-lite0", ["data.size=640"], file=file).data
+    assert (data.size, data.max_size, data.train_sizes) == (640, 1066, (640,))
     file.write_text("data: {max_size: -1}\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml: data\.max_size=-1"):
         resolve("fcos-lite0", ["data.size=416"], file=file)
