@@ -70,14 +70,19 @@ def unique_names(paths: Sequence[Path], below: Sequence[Path] = ()) -> list[str]
     ['a', 'a-3', 'a-2', 'c']
     >>> unique_names([Path("x/a.jpg"), Path("x/b/a.png"), Path("x/b/a.jpg")], [Path("x")])
     ['a', 'b/a', 'b/a-2']
+    >>> unique_names([Path("x/a.png"), Path("x/a.jpg/b.png")], [Path("x")])
+    ['a-2', 'a.jpg/b']
     """
     stems = ["/".join([*_folders(path, below), file_name(_short(path.stem))]) for path in paths]
     taken = {folded(stem) for stem in stems}  # what is some image's own name stays its own
+    folders = {stem.rpartition("/")[0] for stem in taken}
+    dotted = {folder[:dot] for folder in folders for dot in range(len(folder)) if folder[dot] == "."}
     used: set[str] = set()
     names = []
     for stem in stems:
         name, number = stem, 2
-        while folded(name) in used or (name != stem and folded(name) in taken):
+        # no file a.jpg where there is a folder a.jpg
+        while folded(name) in used or folded(name) in dotted or (name != stem and folded(name) in taken):
             name, number = f"{stem}-{number}", number + 1
         used.add(folded(name))
         names.append(name)
@@ -218,7 +223,7 @@ class Writer:
         if not new:
             return ""
         count, (path, name) = plural(len(new), "image"), new[0]
-        return f"{count} whose name another has got a number: what was found in {path} is called {name}"
+        return f"{count} got a number, since another has the name: what was found in {path} is called {name}"
 
     def _results(self, file: Path) -> None:
         with whole_set():

@@ -109,7 +109,7 @@ def uploads(body: bytes, content_type: str, limits: Limits, deadline: float) -> 
     def refuse(field: Field) -> None:
         name = (field.field_name or b"").decode(errors="replace")[:80]
         raise Refused(
-            400, f"the form has a field {name!r}; send images as files, and options in the address: /predict?score=0.4"
+            400, f"the form has a field {name!r}; send images as files, and options in the address: ?score=0.4"
         )
 
     def take(file: File) -> None:

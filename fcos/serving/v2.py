@@ -26,6 +26,8 @@ from .options import Limits, Refused
 
 LENGTH = "inference-header-content-length"  # header: bytes of the JSON in front of binary tensors
 AS_BYTES = "binary_data_output"  # parameter: whether all outputs follow as bytes
+# parameters of the protocol and its clients, which change nothing here
+IDLE = frozenset(("timeout", "priority", "sequence_id", "sequence_start", "sequence_end", "content_type", "headers"))
 PLATFORM = "fcos"
 OUTPUTS = ("boxes", "scores", "labels", "count")
 _TYPES = {"boxes": "FP32", "scores": "FP32", "labels": "INT64", "count": "INT64"}

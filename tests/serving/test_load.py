@@ -77,7 +77,7 @@ def test_a_form_with_fields_or_past_the_deadline_is_not_read_on():
     body, kind = form(("cat.jpg", CAT), boundary="b")
     assert intake.uploads(body, kind, Limits(), later)[0].data == CAT
     for fields in (field, field * 50_000):
-        with pytest.raises(Refused, match=r"a field 'score'; .* options in the address: /predict\?score=") as refused:
+        with pytest.raises(Refused, match=r"a field 'score'; .* options in the address: \?score=") as refused:
             intake.uploads(fields + body, kind, Limits(), later)
         assert refused.value.status == 400
     with pytest.raises(Refused, match="deadline") as refused:

@@ -327,7 +327,7 @@ def test_triton_client(server, model):
     files = np.array([CAT], dtype=np.object_)
     given = client_library.InferInput("images", [1], "BYTES")
     given.set_data_from_numpy(files)
-    answer = client.infer("fcos-lite0", [given], parameters={"score": "0"})
+    answer = client.infer("fcos-lite0", [given], parameters={"score": "0"}, timeout=10_000_000, sequence_id=3)
     np.testing.assert_array_equal(answer.as_numpy("boxes")[0], model(CAT, score=0.0).boxes.numpy())
     with pytest.raises(client_library.InferenceServerException, match="there is no model 'other'"):
         client.infer("other", [given])

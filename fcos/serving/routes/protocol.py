@@ -75,7 +75,7 @@ def add(app: FastAPI, server: Server) -> None:
 
 def _parameters(make: Callable[[str | None, str | None, int | None], Wanted], given: dict[str, Any]) -> Wanted:
     known = ("score", "classes", "max")
-    check_options(given.keys() - {v2.AS_BYTES}, known)
+    check_options(given.keys() - v2.IDLE - {v2.AS_BYTES}, known)
     score, names, most = (given.get(key) for key in known)
     if not isinstance(score, str | int | float | None) or not isinstance(names, str | None):
         raise Refused(400, "parameters: score is a number or text, classes is text")
