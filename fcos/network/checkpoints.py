@@ -35,8 +35,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     """(tensors by name, what else the file says) of .pth, .pt, .pkl or .safetensors.
 
     Enters "model" / "state_dict" / "model_state" entries and strips the prefixes `module.`, `_orig_mod.` and `model.`
-    that all names share. The second value holds "file" (its name), "entry", "prefix" (what was stripped) and, where the
-    file has it, "meta".
+    that all names share. The second value holds "file" (its name), "entry" and, where the file has it, "meta".
     Raises ModelError, one line, for a file that is missing, cut short or no checkpoint.
     """
     path = Path(path).expanduser()
@@ -46,7 +45,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise ModelError(f"{path} is empty")
     check_archive(path, ModelError)
     data = _load(path)
-    info: dict[str, Any] = {"file": path.name, "entry": "", "prefix": ""}
+    info: dict[str, Any] = {"file": path.name, "entry": ""}
     if not isinstance(data, Mapping):
         kind = "an object of a class" if isinstance(data, _StandIn) else f"a {type(data).__name__}"
         raise ModelError(f"{path} holds {kind}, not a checkpoint with named tensors; save its state_dict()")
@@ -62,8 +61,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise ModelError(
             f"{path} holds no named tensors; its entries are {', '.join(map(str, list(data)[:5])) or 'none'}"
         )
+    state.pop("n_averaged", None)  # a count beside the weights, of torch's AveragedModel
     while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), ""):
-        info["prefix"] += prefix
         state = {k.removeprefix(prefix): v for k, v in state.items()}
     return state, info
 

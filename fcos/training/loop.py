@@ -336,6 +336,7 @@ class Trainer(Keeper):
             deadline=self.deadline,
             outlook=outlook(rows, self.step, self.elapsed(), error),
             in_vain=metrics is not None and began_best(rows),
+            shown=self.about()[0].decode.shown,
         )
         self.images.ending = ending
         self.draw(last=True)

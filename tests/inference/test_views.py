@@ -68,7 +68,8 @@ def test_classes_and_distant_boxes_stay_apart():
 def test_what_views_saw_together_keeps_the_ids_of_the_classes():
     detector = load("fcos-lite0", runtime="torch", device="cpu")
     image = np.zeros((64, 64, 3), np.uint8)
-    plain, seen = detector(image, score=0.0), compose([detector], Looks(views=parse_views("flip")))(image, score=0.0)
+    plain = detector(image, score=0.0)
+    (seen,) = compose([detector], Looks(views=parse_views("flip"))).detect([image], [None])
     assert seen.ids == plain.ids == detector.classes.ids
 
 

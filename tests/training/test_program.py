@@ -252,7 +252,9 @@ def test_a_run_in_a_store_names_its_place_there(finished):
 def test_classes_whose_best_score_is_another_are_named(finished):
     m = finished[0].metrics
     a, b = (replace(c, f1=0.9, threshold=t) for c, t in zip(m.classes, (0.419, 0.55), strict=True))
-    ending = Ending(finished[0].folder, 8, 1.0, replace(m, threshold=0.519, classes=(a, b)), None, (), {})
+    judged = replace(m, threshold=0.519, classes=(a, b))
+    assert Ending(finished[0].folder, 8, 1.0, judged, None, (), {}).scores() == ""  # too few to choose a score by
+    ending = Ending(finished[0].folder, 8, 1.0, judged, None, (), {}, shown=0.519)
     assert (
         ending.scores()
         == f"shown from score 0.51; classes whose own best score is 0.08 or more away: --score {a.name}=0.41"

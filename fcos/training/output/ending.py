@@ -61,7 +61,8 @@ def began_best(rows: Sequence[Mapping[str, str]]) -> bool:
 class Ending:
     """What a run came to. `kept`: its folder, or the URL where that is kept; `metrics` and `interval` are of the best
     weights, None without validation; `sources` says where the data came from, as environment.json; `deadline` is that
-    of a run with --minutes; `in_vain`: nothing was better than what it began from."""
+    of a run with --minutes; `in_vain`: nothing was better than what it began from; `shown`: the lowest score that the
+    detector shows (`decode.shown`), None where too few objects were there to choose it by."""
 
     kept: Path | str
     steps: int
@@ -73,6 +74,7 @@ class Ending:
     deadline: Deadline | None = None
     outlook: Outlook | None = None
     in_vain: bool = False
+    shown: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: result.json."""
@@ -113,9 +115,9 @@ class Ending:
 
     def scores(self) -> str:
         """A hint where one score for all classes suits some of them badly, else nothing."""
-        if self.metrics is None or len(self.metrics.classes) < 2:
+        common = self.shown
+        if common is None or self.metrics is None or len(self.metrics.classes) < 2:
             return ""
-        common = self.metrics.threshold
         apart = [c for c in self.metrics.classes if c.f1 > 0 and abs(c.threshold - common) >= _APART]
         if not apart:
             return ""
