@@ -411,7 +411,7 @@ class Config(Section):
         """A copy with dicts, {"train": {"lr": 0.01}} or {"train.lr": 0.01}, or "train.lr=0.01" applied in order.
 
         Another data.size takes the limit of the longer side with it, in proportion, and the sizes to learn at where
-        there are several, unless they are given too. Another kind of score drops what was fitted to the one before:
+        there are any, unless they are given too. Another kind of score drops what was fitted to the one before:
         decode.shown and decode.calibration.
 
         Raises ConfigError for an unknown key (with the nearest name) or a wrong value.
@@ -456,8 +456,8 @@ class Config(Section):
 
 def _sizes(before: DataConfig, size: object) -> dict[str, Any]:
     """What follows another `size`, as a person gave it: the limit of the longer side, in the proportion that there was
-    (533 of 320 are 5 to 3, rounded down), and as sizes to learn at
-    none, itself, or three where there were none, one, or several."""
+    (533 of 320 are 5 to 3, rounded down), and the sizes to learn at: three in place of several, itself in place of one.
+    """
     try:
         side = int(float(str(size)))
     except (ValueError, OverflowError):  # what is no size is refused with the other settings

@@ -243,8 +243,10 @@ def with_file(config: Config, file: str | Path | None, overrides: Iterable[str |
     names the file where it is at fault."""
     told = load_yaml(file) if file else {}
     filed = config.override(told, source=str(file))
-    sized = "data.size" in told or "size" in (told.get("data") or {})
-    return (filed if sized else config).override(*([] if sized else [told]), *overrides, source="command line")
+    given = {*told, *(f"data.{key}" for key in told.get("data") or {})}
+    own = () if "data.size" in given else ("max_size", "train_sizes")
+    kept = {f"data.{key}": getattr(filed.data, key) for key in own if f"data.{key}" in given}
+    return filed.override(kept, *overrides, source="command line")
 
 
 def resolve(

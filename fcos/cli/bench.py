@@ -13,6 +13,7 @@ _MANY = "several with commas between"
 
 
 def command(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -61,7 +62,7 @@ def command(
     from ..bench.ways import Conditions
 
     batches = _counts("--batch", batch)
-    things, overrides = sort_words(words, settings)
+    things, overrides = sort_words(words, settings, context)
     ways = Ways(
         models=[*things, *_split(model, "")],
         runtimes=_split(runtime, ""),

@@ -16,6 +16,7 @@ from .common import MODEL, MaybeModel, Settings, sort_words, the_one
 
 
 def command(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -43,7 +44,7 @@ def command(
     from ..presets import PRESETS, resolve, with_dialect, with_file
     from ..zoo.describe import read_settings
 
-    things, overrides = sort_words(words, settings)
+    things, overrides = sort_words(words, settings, context)
     named = the_one(things, model, "--model")
     if named is None or named in PRESETS:
         resolved = resolve(named, overrides, dialect, config)

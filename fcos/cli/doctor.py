@@ -26,6 +26,7 @@ NAME = "fcos-lite0"
 
 
 def command(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -70,7 +71,7 @@ def command(
     from ..system.files import PAGE, check_suffix
     from ..zoo.describe import settings_of
 
-    things, overrides = sort_words(words, settings)
+    things, overrides = sort_words(words, settings, context)
     if out is not None:
         check_suffix(out, PAGE, "the page is one HTML file")
     named = the_one(things, data, "--data")

@@ -24,6 +24,7 @@ from .common import (
 
 
 def command(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -70,7 +71,7 @@ def command(
     from ..training.forecast import forecast, unfinished
     from ..training.output.folder import next_folder
 
-    things, changes = sort_words(words, settings)
+    things, changes = sort_words(words, settings, context)
     named = the_one(things, data, "--data")
     if named is None:
         raise FcosError("give the data set: fcos forecast DATA")

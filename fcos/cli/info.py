@@ -11,6 +11,7 @@ from .common import MODEL, Json, MaybeModel, Settings, sort_words, the_one
 
 
 def command(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -39,6 +40,6 @@ def command(
 
     from ..zoo.describe import describe_model
 
-    things, overrides = sort_words(words, settings)
+    things, overrides = sort_words(words, settings, context)
     report = describe_model(the_one(things, model, "--model") or "fcos-lite0", overrides, size, classes, layers)
     typer.echo(json.dumps(report.to_dict()) if as_json else report.text())

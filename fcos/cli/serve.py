@@ -13,6 +13,7 @@ from .common import MODEL, Device, Lanes, Settings, Trust, check_detecting, dtyp
 
 
 def command(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -84,7 +85,7 @@ def command(
     from ..serving.options import Access, Limits, Placing, ServeOptions, bare_host
     from ..serving.run import run
 
-    things, overrides = sort_words(words, settings)
+    things, overrides = sort_words(words, settings, context)
     check_detecting(overrides)
     token = os.environ.get("FCOS_TOKEN") or None
     if not host.strip():

@@ -25,6 +25,7 @@ from .common import (
 
 
 def command(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -82,7 +83,7 @@ def command(
     from ..search.tuning import Search, tune
     from ..training.data import Source
 
-    things, changes = sort_words(words, settings)
+    things, changes = sort_words(words, settings, context)
     named = the_one(things, data, "--data")
     if named is None:
         raise FcosError("give the data set to learn from: fcos tune DATA --hours 6")

@@ -58,9 +58,9 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
     the classes too. Else ids are those of the data set, or of its annotation file where they are texts or an image is
     listed twice. Data without ids counts its images from 1 in the order of their names, and its classes from 0, or from
     1 where the file does.
-    Rows are left out whose image is listed but is missing or cannot be read, or whose class, by its name, is not of the
-    data. A UserWarning says so, and what else looks wrong: boxes that look like corners or shares of the image, and
-    classes that look off by one.
+    Rows are left out whose image is listed but is missing or cannot be read, or whose image or class, by its name, is
+    not of the data. A UserWarning says so, and what else looks wrong: boxes that look like corners or shares of the
+    image, and classes that look off by one.
     Boxes and scores stay float64, so that the file is judged as written; equal scores keep the file's order. Raises
     DataError: unreadable, no list, a row without a key, an id that the data set
     does not have, a number that is not finite, a negative width or height.
@@ -72,7 +72,7 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
     files, names = names_beside(path)
     told = [row.get("file_name") for row in rows]
     told = told if all(isinstance(name, str) for name in told) else [files.get(id_of(i)) for i in image]
-    position = records_by_name(told, dataset)
+    position = records_by_name(path, told, dataset)
     if position is None:
         position = records_by_id(path, image, dataset)
     keep = position != LEFT_OUT

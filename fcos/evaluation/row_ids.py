@@ -31,6 +31,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 LEFT_OUT = -2  # of a row: its image or class is known, but is not judged
 _LOOKED_AT = 500  # images in which classes that are off by one are looked for
+_TOGETHER = 60.0  # seconds within which results and the list beside them are written, or copied
 _LEAST = 10  # boxes on objects below which they tell nothing
 
 
@@ -46,9 +47,10 @@ def has_ids(dataset: Dataset) -> bool:
 
 def names_beside(path: str | Path) -> tuple[dict[Id | None, str], dict[Id | None, str]]:
     """Names of files and of classes by their ids, of the list that `fcos predict --coco` writes beside its results;
-    empty where there is none."""
+    empty where there is none, or an older one, of results that were there before."""
     file = images_file(Path(path))
-    told = read_json(file, kind=DataError) if file.is_file() else None
+    fresh = file.is_file() and file.stat().st_mtime >= Path(path).stat().st_mtime - _TOGETHER
+    told = read_json(file, kind=DataError) if fresh else None
 
     def texts(key: str, name: str) -> dict[Id | None, str]:
         listed = told.get(key) if isinstance(told, dict) else None
@@ -58,9 +60,10 @@ def names_beside(path: str | Path) -> tuple[dict[Id | None, str], dict[Id | None
     return texts("images", "file_name"), texts("categories", "name")
 
 
-def records_by_name(names: Sequence[str | None], dataset: Dataset) -> Ints | None:
-    """The number of the record that each name of a file means; None where one is missing, or fits no record or several.
-    Of equal names in several folders that one fits whose path ends alike, as far as both go."""
+def records_by_name(path: str | Path, names: Sequence[str | None], dataset: Dataset) -> Ints | None:
+    """The number of the record that each name of a file means, LEFT_OUT for one that the data does not have; None where
+    a name is missing, one fits several records, or none fits any. Of equal names in several folders that one fits whose
+    path ends alike, as far as both go."""
     if None in names:
         return None
     called: dict[str, list[tuple[int, list[str]]]] = {}
@@ -71,10 +74,17 @@ def records_by_name(names: Sequence[str | None], dataset: Dataset) -> Ints | Non
     for name in dict.fromkeys(names):
         parts = (name or "").replace("\\", "/").split("/")[::-1]
         fit = [k for k, own in called.get(parts[0], ()) if all(map(eq, own, parts))]
-        if len(fit) != 1:
+        if len(fit) > 1:
             return None
-        found[name] = fit[0]
-    return np.array([found[name] for name in names], np.int64)
+        found[name] = fit[0] if fit else LEFT_OUT
+    other = [str(name) for name, record in found.items() if record == LEFT_OUT]
+    if len(other) == len(found):
+        return None
+    numbers = np.array([found[name] for name in names], np.int64)
+    if other:
+        count = plural(int((numbers == LEFT_OUT).sum()), "row")
+        warn(f"{path}: {count} left out, of images that {dataset.root} does not have: {some(other)}")
+    return numbers
 
 
 def records_by_id(path: str | Path, image: Sequence[Any], dataset: Dataset) -> Ints:

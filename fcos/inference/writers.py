@@ -72,17 +72,21 @@ def unique_names(paths: Sequence[Path], below: Sequence[Path] = ()) -> list[str]
     ['a', 'b/a', 'b/a-2']
     >>> unique_names([Path("x/a.png"), Path("x/a.jpg/b.png")], [Path("x")])
     ['a-2', 'a.jpg/b']
+    >>> unique_names([Path("x/v1.png"), Path("x/v1.2/b.png")], [Path("x")])
+    ['v1', 'v1.2/b']
     """
     stems = ["/".join([*_folders(path, below), file_name(_short(path.stem))]) for path in paths]
     taken = {folded(stem) for stem in stems}  # what is some image's own name stays its own
-    folders = {stem.rpartition("/")[0] for stem in taken}
-    dotted = {folder[:dot] for folder in folders for dot in range(len(folder)) if folder[dot] == "."}
+    folders = {stem[:at] for stem in taken for at in range(len(stem)) if stem[at] == "/"}
     used: set[str] = set()
     names = []
     for stem in stems:
         name, number = stem, 2
-        # no file a.jpg where there is a folder a.jpg
-        while folded(name) in used or folded(name) in dotted or (name != stem and folded(name) in taken):
+        while (
+            folded(name) in used
+            or (name != stem and folded(name) in taken)
+            or not folders.isdisjoint(folded(name + suffix) for suffix in (".jpg", ".png", ".txt"))  # which is written
+        ):
             name, number = f"{stem}-{number}", number + 1
         used.add(folded(name))
         names.append(name)

@@ -129,6 +129,7 @@ def test_wrong_command_lines_are_one_line(capsys, arguments, words):
         ("train D weights=x.pt", "weights=x.pt is no setting; write --init x.pt"),
         ("train D conf=0.3", "unknown setting conf"),
         ("predict a.jpg save_txt=True", "save_txt=True is no setting; see --yolo"),
+        ("doctor data=D", "data=D is no setting; name D alone"),
         ("train D time=2", "time=2 is no setting; see --minutes"),
         ("predict a.jpg conf=0.3", "conf=0.3 is no setting; write --score 0.3"),
         ("predict a.jpg iou=0.5", "iou=0.5 is no setting; write decode.nms_iou=0.5"),

@@ -1,6 +1,7 @@
 """Results files of other programs: which image and class a row means, and what looks wrong with its numbers."""
 
 import json
+import os
 import warnings
 from dataclasses import replace
 
@@ -56,6 +57,14 @@ def test_rows_with_a_file_name_go_by_it(tmp_path, format, name):
     assert judged(tmp_path, rows_of(data, file_name=name), data) == (pytest.approx(1), [])
 
 
+def test_names_that_the_data_does_not_have_are_left_out(tmp_path):
+    data = made()
+    rows = [*rows_of(data, file_name=str), *rows_of(made(13), file_name=lambda name: f"other-{name[2:]}")[:2]]
+    ap, (told,) = judged(tmp_path, rows, data)
+    assert ap == pytest.approx(1)
+    assert "2 rows left out, of images that data does not have: 'other-1.jpg', 'other-11.jpg'" in told
+
+
 def test_equal_names_in_two_folders_go_by_the_folder_and_without_it_by_the_id(tmp_path):
     data = made(2)
     data = replace(data, records=tuple(replace(r, file_name=f"{r.file_name[0]}/x.jpg") for r in data.records))
@@ -92,6 +101,9 @@ def test_the_list_beside_a_file_names_images_and_classes(tmp_path):
     ap, (told,) = judged(tmp_path, rows, data)
     assert ap == pytest.approx(1)
     assert "1 row left out, of classes that data does not have: 'bird'" in told
+    os.utime(tmp_path / "r.images.json", (0, 0))  # of results that were there before
+    with pytest.raises(DataError, match="unknown category_id"):
+        judged(tmp_path, rows, data)
     (tmp_path / "r.images.json").write_text('{"images": [3, {"id": []}], "categories": 5}')  # it tells nothing
     with pytest.raises(DataError, match="unknown category_id"):
         judged(tmp_path, rows, data)

@@ -96,6 +96,9 @@ def test_a_size_leaves_what_a_file_gives(tmp_path):
     file.write_text(preset("fcos-lite0").override("data.train_sizes=[320]").dump())  # its sizes go with its data.size
     data = resolve("fcos-lite0", ["data.size=640"], file=file).data
     assert (data.size, data.max_size, data.train_sizes) == (640, 1066, (640,))
+    for more in ("", "data: {size: 320}\n"):
+        file.write_text(f"decode: {{shown: 0.4}}\n{more}")
+        assert resolve("fcos-lite0", ["decode.score=class"], file=file).decode.shown is None
     file.write_text("data: {max_size: -1}\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml: data\.max_size=-1"):
         resolve("fcos-lite0", ["data.size=416"], file=file)
