@@ -96,7 +96,7 @@ ALONE = ""
 # What other programs call an option, and what it is here: options, of which a verb has the one or the other, a setting,
 # or ALONE: what the verb acts on, without any.
 PEERS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("conf", "confidence", "threshold", "conf-thres", "score-thr"), ("--score",)),
+    **dict.fromkeys(("conf", "confidence", "threshold", "conf-thres", "score-thr"), ("--score", "decode.shown")),
     **dict.fromkeys(("name", "project", "output-dir", "save-dir", "show"), ("--out",)),
     **dict.fromkeys(("iou", "iou-thres"), ("decode.nms_iou",)),
     **dict.fromkeys(("source", "data"), (ALONE,)),

@@ -47,10 +47,11 @@ def has_ids(dataset: Dataset) -> bool:
 
 def names_beside(path: str | Path) -> tuple[dict[Id | None, str], dict[Id | None, str]]:
     """Names of files and of classes by their ids, of the list that `fcos predict --coco` writes beside its results;
-    empty where there is none, or an older one, of results that were there before."""
+    empty where there is none. A UserWarning tells of one that is older than the results."""
     file = images_file(Path(path))
-    fresh = file.is_file() and file.stat().st_mtime >= Path(path).stat().st_mtime - _TOGETHER
-    told = read_json(file, kind=DataError) if fresh else None
+    told = read_json(file, kind=DataError) if file.is_file() else None
+    if told is not None and file.stat().st_mtime < Path(path).stat().st_mtime - _TOGETHER:
+        warn(f"{path}: its images and classes go by {file}, which is older; remove that if it is of other results")
 
     def texts(key: str, name: str) -> dict[Id | None, str]:
         listed = told.get(key) if isinstance(told, dict) else None

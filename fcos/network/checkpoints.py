@@ -57,11 +57,11 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             data = data[name]
             break
     state = {str(k): tensor for k, v in data.items() if (tensor := _as_tensor(v)) is not None}
+    state.pop("n_averaged", None)  # a count beside the weights, of torch's AveragedModel
     if not state:
         raise ModelError(
             f"{path} holds no named tensors; its entries are {', '.join(map(str, list(data)[:5])) or 'none'}"
         )
-    state.pop("n_averaged", None)  # a count beside the weights, of torch's AveragedModel
     while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), ""):
         state = {k.removeprefix(prefix): v for k, v in state.items()}
     return state, info

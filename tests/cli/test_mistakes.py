@@ -121,13 +121,13 @@ def test_wrong_command_lines_are_one_line(capsys, arguments, words):
         ("train --source D", "it stands alone, as DATA"),
         ("predict a.jpg --save-txt", "did you mean --yolo?"),
         ("data info D --conf 1", "no such option: --conf; see"),  # nothing that it could be
-        ("train D --conf 0.3", "no such option: --conf; see"),  # not --config
+        ("train D --conf 0.3", "decode.shown="),  # not --config
         ("train data=D epochs=1", "data=D is no setting; name D alone"),
         ("predict source=a.jpg", "source=a.jpg is no setting; name a.jpg alone"),
         ("predict a.jpg model=x.pt", "model=x.pt is no setting; write --model x.pt"),
         ("predict a.jpg weights=x.pt", "weights=x.pt is no setting; write --model x.pt"),
         ("train D weights=x.pt", "weights=x.pt is no setting; write --init x.pt"),
-        ("train D conf=0.3", "unknown setting conf"),
+        ("train D conf=0.3", "conf=0.3 is no setting; write decode.shown=0.3"),
         ("predict a.jpg save_txt=True", "save_txt=True is no setting; see --yolo"),
         ("doctor data=D", "data=D is no setting; name D alone"),
         ("train D time=2", "time=2 is no setting; see --minutes"),

@@ -43,6 +43,9 @@ def test_entries_and_prefixes(tmp_path, entry, prefix, legacy):
     assert info["entry"] == entry
     torch.save({entry or "model_ema": {**state, "n_averaged": torch.tensor(3)}}, path)  # torch's AveragedModel
     assert read_checkpoint(path)[0].keys() == STATE.keys()
+    torch.save({entry or "model_ema": {"n_averaged": torch.tensor(3)}}, path)
+    with pytest.raises(ModelError, match="holds no named tensors"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
