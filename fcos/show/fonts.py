@@ -21,7 +21,7 @@ def font_file(text: str) -> Path | None:
     """The file of a font for this text, DejaVu Sans where that has all of it; None where there is no file at all. Where
     no font has all of it, the signs that are missing come out as boxes, and a warning names them once."""
     usual, signs = _dejavu(), _signs(text)
-    if usual is None or signs <= _has(usual):
+    if usual is None or not signs or signs <= _has(usual):  # ASCII needs no look into the file, nor matplotlib
         return usual
     found = _best(signs) or usual  # PIL writes a text with one font
     _tell_missing(signs - _has(found))

@@ -197,6 +197,8 @@ class _Pool:
 
 def _forked() -> None:
     _Pool.lost = _Pool.lost or _Pool.used
+    if _Pool.lost and "torch" in sys.modules:  # for whatever this process does with torch, such as loading a model
+        sys.modules["torch"].set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
