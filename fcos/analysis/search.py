@@ -117,13 +117,12 @@ def variants(config: Config, factors: Sequence[float], strides: Sequence[tuple[i
     """All settings that the search tries: input sizes that are multiples `factors` of that of `config`. What this model
     cannot have is left out."""
     result = []
-    aspect = config.data.max_size / config.data.size
     for factor in factors:
         size = max(64, round(config.data.size * factor / 32) * 32) if factor != 1 else config.data.size
         for levels in strides:
             for limit in RANGES:
                 change = {
-                    "data": {"size": size, "max_size": round(size * aspect)},
+                    "data": {"size": size},
                     "model": {"strides": levels},
                     "assign": {"ranges": tuple(limit * s for s in levels[:-1])},
                 }

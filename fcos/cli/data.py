@@ -164,7 +164,7 @@ def split(
         if same:
             raise DataError(f"{told}, {same:,} of which are in {name} too: --clean leaves these out first")
         if not test:
-            way = "--test 0.1 draws a test split beside it; to draw val anew, take the old one off the data first"
+            way = "--test 0.1 draws a test split beside it; to draw val anew, give the training data alone"
             raise DataError(f"{told}; {way}")
         refuse(context, "a set with a val split, which stays as it is,", "holdout")
         del shares["val"]

@@ -79,8 +79,7 @@ def command(
         raise FcosError("give the data set to check: fcos doctor DATA")
     config = settings_of(model, overrides)
     if size is not None:
-        longest = round(size * config.data.max_size / config.data.size)
-        config = config.override({"data": {"size": size, "max_size": longest}})
+        config = config.override({"data": {"size": size}})
     if config.data.tile:
         say(
             f"data.tile={config.data.tile}: the doctor looks at whole images, not at the tiles that a model learns from"

@@ -95,6 +95,7 @@ def test_a_compiler_that_fails_is_a_note(model, monkeypatch):
 def test_lanes_are_rows_of_their_own(model, monkeypatch):
     honest = load_module.Compiled  # with a compiler that has no work: nothing is asked of its code here
     monkeypatch.setattr(load_module, "Compiled", lambda network: honest(network, lambda graph, _: graph.forward))
+    monkeypatch.setattr("fcos.bench.rows.products", lambda dtype, device: [])
     report = bench(
         Ways([str(model)], ["torch", "compile"], sizes=["64"], batches=[1, 2], lanes=[1, 2]),
         Conditions(threads=2, rounds=1),
@@ -199,7 +200,8 @@ def test_an_emulated_product_is_no_peak(monkeypatch):
     assert len(timing.products("fp32")) == 2
 
 
-def test_an_exported_file_is_measured_as_what_it_is(model, tmp_path):
+def test_an_exported_file_is_measured_as_what_it_is(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("fcos.bench.rows.products", lambda dtype, device: [])
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     from fcos.export.job import Job, run
