@@ -281,8 +281,8 @@ def results(
     \b
     fcos data results rows results.json
     """
+    from ..data.ids import images_file
     from ..data.open import numbers_of
-    from ..inference.writers import images_file
     from ..scale.results import write_coco
     from ..system.files import check_suffix
     from ..system.terminal import plural

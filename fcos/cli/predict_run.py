@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 from torch import Tensor
 
+from ..data.ids import images_file
 from ..data.open import numbers_of
 from ..detections import DRAWN
 from ..errors import FcosError, one_line
@@ -21,7 +22,7 @@ from ..inference.scores import of_classes
 from ..inference.stream import run
 from ..inference.video import Frame, Reader, called, frame_line, is_video
 from ..inference.video_stream import stream
-from ..inference.writers import Outcome, Outputs, Writer, images_file, unique_names
+from ..inference.writers import Outcome, Outputs, Writer, unique_names
 from ..scale.detector import Work
 from ..scale.engine import Engine
 from ..scale.job import Order

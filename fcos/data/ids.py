@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 Id = int | str
@@ -61,3 +62,8 @@ def look_up(value: Any, table: Mapping[Id, int], missing: int) -> int:
     if entry is None and isinstance(key, str) and str(number := spelled(key)) == key:
         entry = table.get(number)  # type: ignore[arg-type]
     return missing if entry is None else entry
+
+
+def images_file(coco: Path) -> Path:
+    """The list of images, with their ids and the classes, beside a file of COCO results: found.images.json."""
+    return coco.with_name(f"{coco.stem}.images.json")

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from ..data.classes import match_classes
 from ..data.formats.common.assemble import misread
-from ..data.ids import Id, id_of, look_up
+from ..data.ids import Id, id_of, images_file, look_up
 from ..data.records import evenly
 from ..errors import DataError
-from ..inference.writers import images_file
 from ..overlap import iou
 from ..system.names import UNKNOWN
 from ..system.readers import read_json

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..data.classes import match_classes
+from ..data.ids import images_file
 from ..data.open import Numbers
 from ..detections import DRAWN, WRITTEN, table
 from ..errors import FcosError
@@ -315,11 +316,6 @@ def _keep_annotations(coco: Path) -> None:
             continue
         if isinstance(kept, dict) and "annotations" in kept:
             raise FcosError(f"{target} holds annotations and would be overwritten; give --coco another file")
-
-
-def images_file(coco: Path) -> Path:
-    """The list of images, with their ids and the classes, beside a file of COCO results: found.images.json."""
-    return coco.with_name(f"{coco.stem}.images.json")
 
 
 def _number(stem: str) -> int | None:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from ..data.ids import images_file
 from ..data.open import Numbers
 from ..errors import DataError
-from ..inference.writers import ResultIds, images_file
+from ..inference.writers import ResultIds
 from ..system.files import whole, whole_set, write_whole
 from .job import read_job
 

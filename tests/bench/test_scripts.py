@@ -16,6 +16,8 @@ def lacking(tree: ast.Module) -> list[str]:
     modules: dict[str, ModuleType] = {}
     missing = []
     for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and "fcos" in [alias.name for alias in node.names]:
+            modules["fcos"] = importlib.import_module("fcos")
         if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("fcos"):
             continue
         source = importlib.import_module(str(node.module))
