@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,36 @@ def _merge(data: dict[str, Any], changes: Mapping[str, Any], source: str, prefix
             )
         else:
             data[key] = value
+
+
+def follow(settings: dict[str, Any], before: Mapping[str, Any], chosen: Collection[str]) -> None:
+    """Set in `settings`, in place, what follows from others that differ in `before`, but for the names `chosen`: the
+    limit of the longer side and the sizes to learn at follow data.size, and what was fitted to one kind of score,
+    decode.shown and decode.calibration, goes with it."""
+    decode, old = settings["decode"], before["decode"]
+    other = decode["score"] != old["score"] or (decode["score"] == "power" and decode["power"] != old["power"])
+    if "decode.shown" not in chosen and (other or decode["calibrated"] != old["calibrated"]):
+        decode["shown"] = None
+    if "decode.calibration" not in chosen and other:
+        decode["calibration"] = ()
+    sizes = _sizes(before["data"], settings["data"]["size"])
+    settings["data"] |= {key: value for key, value in sizes.items() if f"data.{key}" not in chosen}
+
+
+def _sizes(before: Mapping[str, Any], size: object) -> dict[str, Any]:
+    """What follows another `size`, as a person gave it: the limit of the longer side, in the proportion that there was
+    (533 of 320 are 5 to 3, rounded down), and the sizes to learn at: three in place of several, itself in place of one.
+    """
+    try:
+        side = int(float(str(size)))
+    except (ValueError, OverflowError):  # what is no size is refused with the other settings
+        return {}
+    if side < 1 or side == before["size"]:
+        return {}
+    longer = int(side * Fraction(before["max_size"], before["size"]).limit_denominator(16))
+    several = len(before["train_sizes"]) > 1
+    sides = before["train_sizes"] and ((max(32, side - 32), side, side + 32) if several else (side,))
+    return {"max_size": longer, "train_sizes": sides}
 
 
 def nearest_setting(key: str, known: Sequence[str]) -> str | None:

@@ -7,13 +7,12 @@ and in every export. Presets and dialects are in presets.py.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from itertools import starmap
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from .changes import merge, nest, parse_assignment
+from .changes import follow, merge, names_of, nest, parse_assignment
 from .errors import ConfigError, worded
 from .system.core_yaml import dump_yaml
 
@@ -425,21 +424,7 @@ class Config(Section):
             nested += [parse_assignment(change)] if isinstance(change, str) else starmap(nest, change.items())
         for change in nested:
             merge(data, change, source)
-        chosen = {
-            f"{section}.{key}"
-            for change in nested
-            for section, part in change.items()
-            if isinstance(part, dict)
-            for key in part
-        }
-        before, now = self.decode, data["decode"]
-        other = now["score"] != before.score or (now["score"] == "power" and now["power"] != before.power)
-        # the limit and the calibration of another kind of score mean nothing here
-        if "decode.shown" not in chosen and (other or now["calibrated"] != before.calibrated):
-            now["shown"] = None
-        if "decode.calibration" not in chosen and other:
-            now["calibration"] = ()
-        data["data"] |= {k: v for k, v in _sizes(self.data, data["data"]["size"]).items() if f"data.{k}" not in chosen}
+        follow(data, self.model_dump(), {name for change in nested for name in names_of(change)})
         return _validate(data, source)
 
     def __repr__(self) -> str:
@@ -452,21 +437,6 @@ class Config(Section):
     def dump(self) -> str:
         """The config as YAML text."""
         return dump_yaml(self.model_dump(mode="json"))
-
-
-def _sizes(before: DataConfig, size: object) -> dict[str, Any]:
-    """What follows another `size`, as a person gave it: the limit of the longer side, in the proportion that there was
-    (533 of 320 are 5 to 3, rounded down), and the sizes to learn at: three in place of several, itself in place of one.
-    """
-    try:
-        side = int(float(str(size)))
-    except (ValueError, OverflowError):  # what is no size is refused with the other settings
-        return {}
-    if side < 1 or side == before.size:
-        return {}
-    longer = int(side * Fraction(before.max_size, before.size).limit_denominator(16))
-    sides = before.train_sizes and ((side,) if len(before.train_sizes) == 1 else (max(32, side - 32), side, side + 32))
-    return {"max_size": longer, "train_sizes": sides}
 
 
 def from_dict(data: dict[str, Any], source: str = "config") -> Config:

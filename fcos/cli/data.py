@@ -13,8 +13,6 @@ from . import complete
 from .common import WORDS, Format, ImagesIn, Labels, Settings, data_source, refuse, sort_words
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..data.dataset import Dataset
     from ..data.tree import DataSource
 
@@ -333,8 +331,10 @@ def show(
     from ..detections import DRAWN
     from ..errors import ConfigError, DataError, first_line
     from ..show.draw import sheet
+    from ..show.samples import augmented, plain
     from ..system.files import check_suffix, write_whole
     from ..system.terminal import plural
+    from ..zoo.describe import settings_of
 
     if out is not None:
         check_suffix(out, DRAWN, "the sheet is one image")
@@ -353,7 +353,10 @@ def show(
         dataset = splits.get("train") or next(iter(splits.values()))
     if all(record.path is None for record in dataset.records):
         raise DataError(f"{dataset.root} has annotations but no images to show")
-    cells = _augmented(dataset, count, model, overrides, seed) if augment else _plain(dataset, count, seed)
+    if augment:
+        cells = augmented(dataset, settings_of(model, [f"train.seed={seed}", *overrides]), count)
+    else:
+        cells = plain(dataset, count, seed)
     file = out or Path(f"{dataset.split}-{'augmented' if augment else 'sheet'}.jpg")
     try:
         drawn = Image.fromarray(sheet([image for image, _ in cells], titles=[title for _, title in cells]))
@@ -361,54 +364,3 @@ def show(
     except (OSError, ValueError) as error:
         raise DataError(f"cannot write {file}: {first_line(error)}") from None
     typer.echo(f"{plural(len(cells), 'image')} of {dataset.root} ({dataset.split}): {file}")
-
-
-def _plain(dataset: Dataset, count: int, seed: int) -> list[tuple[np.ndarray, str]]:
-    """Images with their boxes, and their titles."""
-    import numpy as np
-
-    from ..data.loading.cache import Reader
-    from ..data.loading.loader import load_sample
-    from ..errors import ImageError
-    from ..show.draw import Marks, caption, draw_cell
-
-    reader = Reader(dataset)
-    cells: list[tuple[np.ndarray, str]] = []
-    for index in np.random.default_rng(seed).permutation(len(dataset)):
-        if len(cells) == count:
-            break
-        try:
-            s = load_sample(dataset, reader, int(index))
-        except ImageError as error:
-            typer.echo(f"skipped: {error}", err=True)
-            continue
-        drawn = draw_cell(s.image, Marks(s.boxes, s.labels, dataset.classes.names, ignore=s.ignore))
-        cells.append((drawn, caption(dataset.records[int(index)].file_name)))
-    if not cells:
-        raise ImageError(f"no image of {dataset.root} can be read")
-    return cells
-
-
-def _augmented(
-    dataset: Dataset, count: int, model: str, overrides: list[str], seed: int
-) -> list[tuple[np.ndarray, str]]:
-    """Images as training sees them, with their boxes, and their titles: a mosaic has that of its first image."""
-    from ..data.classes import as_seen
-    from ..data.loading.cache import Reader
-    from ..data.loading.loader import Source, train_sample
-    from ..data.loading.sampler import Sampler
-    from ..data.tiles import tiled
-    from ..show.draw import Marks, caption, draw_cell
-    from ..zoo.describe import settings_of
-
-    config = settings_of(model, [f"train.seed={seed}", *overrides])
-    dataset = tiled(as_seen(dataset, config.data), config.data.tile)
-    sampler, source = Sampler(dataset, config.data, config.train), Source(dataset, Reader(dataset), config)
-    cells: list[tuple[np.ndarray, str]] = []
-    for step in range(-(-count // config.train.batch)):
-        plan = sampler.plan(step)
-        for slot in range(min(config.train.batch, count - len(cells))):
-            s = train_sample(source, plan, slot)
-            drawn = draw_cell(s.image, Marks(s.boxes, s.labels, dataset.classes.names, ignore=s.ignore))
-            cells.append((drawn, caption(dataset.records[plan.records[slot]].file_name)))
-    return cells

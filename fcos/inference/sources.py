@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PIXELS_AHEAD = 178_000_000  # of the images that are held decoded at once; one larger image is held alone
-Source: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Tensor | Image"
+Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | np.ndarray | Tensor | Image"
 
 
 def load_source(source: Source) -> np.ndarray:

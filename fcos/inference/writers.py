@@ -324,4 +324,6 @@ def _number(stem: str) -> int | None:
 
 
 def _short(stem: str) -> str:
-    return stem.encode("utf-8", "surrogateescape")[:_LONGEST].decode("utf-8", "ignore") or "image"
+    """At most so many bytes of `stem`, in whole letters, as this system writes them in file names."""
+    letters = stem.encode("utf-8", "surrogateescape")[:_LONGEST].decode("utf-8", "ignore")
+    return os.fsdecode(letters.encode()) or "image"

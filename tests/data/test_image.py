@@ -240,6 +240,7 @@ def every_kind():
         ("la.png", Image.fromarray(rgba).convert("LA")),
         ("deep.png", Image.fromarray(deep)),
         ("deep.tif", Image.fromarray(deep)),
+        ("big-endian.tif", Image.fromarray(deep.astype(">u2"))),
         ("cmyk.tif", Image.fromarray(rgba[..., :3]).convert("CMYK")),
         ("palette.gif", Image.fromarray(rgba[..., :3]).quantize(8)),
         *((f"{name}.tif", Image.fromarray(values)) for name, values in floats.items()),
@@ -254,10 +255,17 @@ def test_the_same_pixels_whichever_way_an_image_comes(name, image, tmp_path):
     np.testing.assert_array_equal(load_image((tmp_path / name).read_bytes()), expected)
     with Image.open(tmp_path / name) as opened:
         np.testing.assert_array_equal(load_image(opened), expected)
-        if image.mode in ("RGBA", "I;16", "F"):
+        if image.mode in ("RGBA", "I;16", "I;16B", "F"):
             np.testing.assert_array_equal(load_image(np.asarray(opened)), expected)
     if image.mode == "F":
         assert abs(expected.mean() - 127) < 12
+
+
+def test_odd_arrays_and_modes_have_the_pixels_of_the_usual_ones():
+    grey = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    np.testing.assert_array_equal(load_image(np.asarray(grey).view(np.matrix)), load_image(grey))
+    clear = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(np.full_like(grey, 255))])
+    np.testing.assert_array_equal(load_image(clear.convert("La")), load_image(clear))
 
 
 def test_a_few_floats_that_are_not_finite_are_told_and_many_refused(tmp_path):

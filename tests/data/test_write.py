@@ -128,6 +128,8 @@ def test_all_splits_through_all_formats(tmp_path):
     assert any("3 crowd or difficult" in line for line in lost)
     lost = convert(open_splits(tmp_path / "coco"), tmp_path / "yolo", "yolo", link=True)
     assert any("3 crowd or difficult boxes are left out" in line for line in lost)
+    lost = convert(open_splits(tmp_path / "coco"), tmp_path / "again", "coco")
+    assert any("polygons" in line for line in lost)  # which a COCO file may have, and loses
     final = open_splits(tmp_path / "yolo", strict=True)
     assert list(final) == ["train", "val", "test"]
     for dataset in final.values():

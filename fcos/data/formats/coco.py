@@ -325,8 +325,13 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
         if output.model:
             content = {"info": {"description": f"proposed by {output.model}, not looked at by a person"}, **content}
         output.json(f"instances_{split}.json", content)
+    lost = []
+    if any(dataset.format == "coco" for dataset in splits.values()):  # whose files may hold more
+        lost.append("COCO: boxes alone are kept; polygons, keypoints and further fields of the annotations are not")
     ignored = count(splits, "ignored")
-    return [f"COCO: {ignored:,} crowd or difficult boxes carry iscrowd 1, which means ignored"] if ignored else []
+    if ignored:
+        lost.append(f"COCO: {ignored:,} crowd or difficult boxes carry iscrowd 1, which means ignored")
+    return lost
 
 
 def _whole(value: float) -> float | int:

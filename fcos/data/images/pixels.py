@@ -36,7 +36,8 @@ def _strip_to_rgb(name: str, image: Image.Image) -> np.ndarray:
         pixels[values == image.info.get("transparency", -1)] = 255  # the grey that a PNG names, on white
         return pixels
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return _over_white(np.asarray(image.convert("RGBA")))
+        straight = image.convert("LA") if image.mode == "La" else image  # Pillow has no step from La to RGBA
+        return _over_white(np.asarray(straight.convert("RGBA")))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
@@ -50,9 +51,10 @@ def _over_white(rgba: np.ndarray) -> np.ndarray:
 
 def array_to_rgb(array: np.ndarray) -> np.ndarray:
     """[H,W], [H,W,1], [H,W,3] or [H,W,4] of uint8, uint16 or floats in 0..1 -> uint8 [H,W,3]; ImageError for others."""
+    array = np.asarray(array)  # a np.matrix has two dimensions for ever
     if array.ndim == 2:
         array = array[..., None]
-    known = array.dtype in (np.uint8, np.uint16) or array.dtype.kind == "f"
+    known = array.dtype.str[1:] in ("u1", "u2") or array.dtype.kind == "f"  # of either byte order
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not known or 0 in array.shape:
         raise ImageError(
             f"an image must be [H,W,3] uint8 (or uint16, or float in 0..1), not {array.shape} {array.dtype}"
@@ -72,7 +74,7 @@ def _levels(name: str, values: np.ndarray, most: float = 255.0) -> np.ndarray:
     """Numbers of more than 8 bits as uint8: 0..65535 for whole numbers, 0..1 for floats, or 0..255 where `most` says
     so and one of them is above 2. A few that are not finite are taken for black or white, with a warning."""
     if values.dtype.kind != "f":
-        if values.dtype != np.uint16 and values.size and (int(values.min()) < 0 or int(values.max()) > 65535):
+        if values.dtype.str[1:] != "u2" and values.size and (int(values.min()) < 0 or int(values.max()) > 65535):
             raise ImageError(f"cannot read {name}: its values lie in {values.min()}..{values.max()}, not in 0..65535")
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     values = values.astype(np.float32)

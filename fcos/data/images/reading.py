@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -81,8 +81,8 @@ def load_image(source: Any) -> np.ndarray:
     Arrays and tensors are uint8, uint16 (0..65535) or float in 0..1; RGB order. A PIL image is turned upright by the
     EXIF orientation that it carries. The rest is as `read_image` says. Raises ImageError for what is no image.
     """
-    if isinstance(source, bytes):
-        return read_image(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return read_image(bytes(source))
     if isinstance(source, str | os.PathLike):
         return read_image(Path(source))
     if isinstance(source, Image.Image):
@@ -96,7 +96,12 @@ def load_image(source: Any) -> np.ndarray:
     if isinstance(source, np.ndarray) and source.ndim == 4:
         raise ImageError(f"{list(source.shape)} are {len(source)} images; give them one by one, as a list: [*images]")
     if not isinstance(source, np.ndarray):
-        raise ImageError(f"cannot take a {type(source).__name__} for an image; give a path, PIL image or array")
+        advice = "a path, PIL image or array"
+        if hasattr(source, "read"):  # a file that is open
+            advice = "the bytes that its read() gives"
+        elif isinstance(source, Iterable):  # a generator of paths, say
+            advice = "its images as a list, [*images]"
+        raise ImageError(f"cannot take a {type(source).__name__} for an image; give {advice}")
     return array_to_rgb(source)
 
 
