@@ -1,4 +1,4 @@
-"""fcos bench"""
+"""`fcos bench`: how fast models and ways of running them are on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fcos config"""
+"""`fcos config`: every setting of a preset, with its meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fcos convert"""
+"""`fcos convert`: checkpoints of other code bases, there and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fcos demo"""
+"""`fcos demo`: the whole job on what the package brings."""
 
 from __future__ import annotations
 

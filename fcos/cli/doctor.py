@@ -1,4 +1,4 @@
-"""fcos doctor"""
+"""`fcos doctor`: what in a data set would spoil training."""
 
 from __future__ import annotations
 

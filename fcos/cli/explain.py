@@ -1,4 +1,4 @@
-"""fcos explain"""
+"""`fcos explain`: where each detection came from, and why an object was missed."""
 
 from __future__ import annotations
 

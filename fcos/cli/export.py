@@ -1,4 +1,4 @@
-"""fcos export"""
+"""`fcos export`: a detector as a file for another runtime, checked against itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fcos forecast"""
+"""`fcos forecast`: what more time and more images would bring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fcos info"""
+"""`fcos info`: parameters, FLOPs and memory of a network; what a model file holds."""
 
 from __future__ import annotations
 

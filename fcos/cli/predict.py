@@ -1,4 +1,4 @@
-"""fcos predict"""
+"""`fcos predict`: detect in images, folders and videos."""
 
 from __future__ import annotations
 

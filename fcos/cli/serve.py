@@ -1,4 +1,4 @@
-"""fcos serve"""
+"""`fcos serve`: a detector behind HTTP, with a page for people."""
 
 from __future__ import annotations
 

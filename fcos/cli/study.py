@@ -1,4 +1,4 @@
-"""fcos study"""
+"""`fcos study`: the paper's tables, and others, as commands."""
 
 from __future__ import annotations
 

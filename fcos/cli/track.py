@@ -1,4 +1,4 @@
-"""fcos track"""
+"""`fcos track`: follow objects through a video and count them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fcos train"""
+"""`fcos train`: train a detector, for some minutes or epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fcos tune"""
+"""`fcos tune`: search for better settings by many short runs."""
 
 from __future__ import annotations
 

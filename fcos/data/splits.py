@@ -9,8 +9,8 @@ from ..errors import DataError
 from ..system.files import file_name
 from .records import Record
 
-TAUGHT = ("train", "trainval")  # from which splits to learn, and in which to judge, unless one is named
-JUDGED = ("test", "val")
+TAUGHT = ("train", "trainval")  # the splits to learn from, where none is named: the first that is there
+JUDGED = ("test", "val")  # and those to judge by
 # splits of which the first is a part of the second, as VOC and COCO publish them
 NESTED = ({"train", "trainval"}, {"val", "trainval"}, {"minival", "trainval"}, {"minival", "val"})
 

@@ -48,7 +48,7 @@ def oracle_study(cached: Sequence[Candidates], dataset: Dataset, config: Config)
     detections = [redecode(*perfect_nms(c, config)) for c in cached]
     rows.append(Row("true NMS", judged_ap(detections, dataset)))
     return PaperStudy.of(
-        "oracle", dataset, rows, note="the code behind the paper's 42.1 was never published (m: from memory)"
+        "oracle", dataset, rows, note="the paper's 42.1 is quoted from memory; the code behind it was never published"
     )
 
 

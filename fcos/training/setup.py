@@ -1,5 +1,4 @@
-"""What stands before the first step: the data as the settings want it, processes and precision, memory,
-initial weights."""
+"""What stands before the first step: processes and precision, memory, initial weights."""
 
 from __future__ import annotations
 
