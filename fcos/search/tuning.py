@@ -25,9 +25,11 @@ from ..system.stop import Stopped
 from ..system.terminal import clock, plural
 from ..training.clock import Budget
 from ..training.data import Source, choose
+from ..training.equal_command import data_words
 from ..training.planning.minutes import Wish, check, prepare
-from ..training.program import data_words, given_settings, train
+from ..training.program import train
 from ..training.run import Result
+from ..training.settled import given_settings
 from . import space as spaces
 from .journal import Folder
 from .tuned import Tuned

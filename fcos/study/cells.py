@@ -21,8 +21,8 @@ from ..training.loop import Trainer
 from ..training.output.checkpoint import checkpoints
 from ..training.output.folder import RunFolder
 from ..training.planning.sample import Make, sample_run
-from ..training.program import with_learned_sizes
 from ..training.run import RunOptions
+from ..training.settled import with_learned_sizes
 
 _STEPS = 7  # that are timed, the first two not counted
 

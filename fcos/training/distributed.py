@@ -57,6 +57,11 @@ def launched(devices: int, nodes: int) -> tuple[int, int]:
     return found
 
 
+def started_again() -> bool:
+    """Whether torchrun (--max-restarts) started this process again, after one of the run was lost."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
+
+
 def join(device: str) -> None:
     """Form the group of processes where torchrun started several; elsewhere lightning-fabric does it.
 

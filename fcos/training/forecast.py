@@ -27,6 +27,8 @@ from .outlook import points
 from .output.checkpoint import checkpoints
 from .output.folder import RESULT, RunFolder, alone
 from .planning.minutes import LEAST, TooLittleTime, check
+from .program import train
+from .settled import given_settings
 
 SHARES = (0.3, 0.55, 1.0)  # of the images, and of the time of a run
 RUNS = sum(SHARES) + len(SHARES) - 1  # times of a whole run that all of them take: the last of both is the same run
@@ -144,8 +146,6 @@ def forecast(
     Called again with the same data, minutes and options it goes on where it stopped: a run that has ended is read, one
     that was stopped or killed resumes. FcosError where `out` holds something else, or another process is at it.
     """
-    from .program import given_settings
-
     check_enough(data)
     if minutes < LEAST_MINUTES:
         shares = f"its runs share them, and the shortest, {SHARES[0] / RUNS:.0%}, needs {LEAST:g} minutes"
@@ -207,8 +207,6 @@ def _begun(folder: Path) -> bool:
 def _learn(data: Mapping[str, Dataset], out: Path, minutes: float, options: Mapping[str, Any]) -> Learn:
     """Run, resume or read a run in a folder of its own. All take the detector that the first run took, since with less
     time `--minutes` may take another, and a curve through two says nothing."""
-    from .program import train
-
     first: list[Path] = []
 
     def learn(name: str, part: Dataset, time: float) -> Scored:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -11,27 +10,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..changes import load_yaml
-from ..config import Config, describe, from_dict
+from ..config import Config, from_dict
 from ..data.dataset import Dataset
-from ..data.loading.augment import clip
 from ..data.loading.loader import one_line_for_lost_loaders
 from ..data.runs import check_there, stored_data, stored_sources
-from ..data.tiles import tiled
 from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError
-from ..presets import PRESETS, named_in, preset, resolve
+from ..presets import named_in
 from ..system import remote
 from ..system.files import check_folder, is_there, real
 from ..system.machine import usual_torch
-from ..system.readers import read_text
 from .clock import Budget, Deadline
 from .data import Chosen, Source, check_data, choose
-from .distributed import launched
+from .distributed import launched, started_again
+from .equal_command import command, data_words, with_steps
 from .longer import lengthened
 from .loop import Trainer
 from .output.away import begin_away
@@ -39,15 +34,22 @@ from .output.checkpoint import load_checkpoint
 from .output.console import Console
 from .output.folder import COMMAND, RunFolder, check_free, latest_folder, next_folder
 from .planning.minutes import Prepared, Wish, check, prepare
-from .planning.rules import Plan, command, shown
 from .run import Result, RunOptions
+from .settled import (
+    Settings,
+    changes_of,
+    config_of,
+    given_settings,
+    settled_by,
+    told_sizes,
+    with_learned_sizes,
+    without_learned,
+)
 from .starting import Start, start_for
 
 if TYPE_CHECKING:
     from ..evaluation.coco import Metrics
     from .monitor import StepReport
-
-Settings = Mapping[str, object] | Sequence[str | dict[str, Any]]
 
 
 @usual_torch()
@@ -135,7 +137,7 @@ def train(
     if epochs is not None and str(told.get("train.epochs", epochs)) not in (str(epochs), f"{float(epochs)}"):
         raise ConfigError(f"epochs are {epochs} and train.epochs is {told['train.epochs']}; give one of them")
     if epochs is not None:  # in front: a number of steps among the settings counts, one of a file or of a plan does not
-        settings = [{"train.epochs": epochs, "train.iterations": 0}, *_changes(settings)]
+        settings = [{"train.epochs": epochs, "train.iterations": 0}, *changes_of(settings)]
     url = remote.url_of(out) if out is not None and remote.is_remote(out) else None
     budget = minutes if minutes is None or isinstance(minutes, Budget) else Budget(minutes, began)
     asked = _Asked(
@@ -151,14 +153,6 @@ def train(
     if out is not None and not resume and here * machines == 1:  # of several the first tells, once they are together
         check_free(Path(out))
     ready = _resumed(asked, out, url) if resume else _begun(asked, out, url)
-
-    def planned(plan: Plan, steps: int) -> str:
-        told = {"init": ready.start.init, "config": config, "dialect": dialect}
-        words = data_words(ready.source, model or ready.config.name, told)
-        own = settled_by(model, None) if isinstance(model, Config) else {}
-        chosen = {**own, **plan.settings, **given_settings(settings, None)}
-        return command(words, {**chosen, "train.iterations": steps})
-
     options = RunOptions(
         out=ready.folder,
         init=ready.start.init,
@@ -175,7 +169,7 @@ def train(
         deadline=ready.deadline,
         url=url,
         began=began,
-        equal=ready.equal if ready.plan is None else partial(planned, ready.plan),
+        equal=ready.equal,
     )
     with closing(Trainer(ready.config, ready.chosen.data, options)) as trainer:
         return trainer.run()
@@ -215,14 +209,14 @@ class _Asked:
 
     def resolved(self, preset: str | None, planned: Settings = ()) -> Config:
         """The config that is asked for, of `preset` where no model is; `planned` settings stand below the user's."""
-        changes = [*_changes(planned), *_changes(self.settings)]
-        return _config(self.model or preset, changes, self.dialect, self.config)
+        changes = [*changes_of(planned), *changes_of(self.settings)]
+        return config_of(self.model or preset, changes, self.dialect, self.config)
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A run that can begin or go on. lines: to tell first. plan: of one that begins, in a given time; equal: the
-    command of one that goes on as it was planned. None for others."""
+    """A run that can begin or go on. lines: to tell first. equal: the command that does the same in a number of steps;
+    None where none were planned, or where the run goes on otherwise."""
 
     config: Config
     source: Source
@@ -231,7 +225,6 @@ class _Ready:
     start: Start
     lines: Sequence[str]
     deadline: Deadline | None = None
-    plan: Plan | None = None
     equal: Callable[[int], str] | None = None
 
 
@@ -241,17 +234,12 @@ def _resumed(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     given = given_settings(asked.settings, None)
     stored, rows = load_checkpoint(folder), RunFolder(folder, write=False).rows()
     asked.check_resume(from_dict(stored["config"], stored["file"]).name, _stored_split(folder))
-    longer = lengthened(stored, _changes(asked.settings), given, asked.budget, rows)
+    longer = lengthened(stored, changes_of(asked.settings), given, asked.budget, rows)
     source, held = _source_of(folder, asked)
     chosen = choose(source, longer.config, held, resumed=True)
     as_planned = not given and asked.budget is None and asked.data is None and asked.val is None
-    equal = partial(_with_steps, folder / COMMAND) if as_planned and (folder / COMMAND).is_file() else None
+    equal = partial(with_steps, folder / COMMAND) if as_planned and (folder / COMMAND).is_file() else None
     return _Ready(longer.config, source, chosen, folder, Start(None, ""), longer.lines, longer.deadline, equal=equal)
-
-
-def _with_steps(file: Path, steps: int) -> str:
-    """The command in a file with another number of steps."""
-    return re.sub(r"train\.iterations=\d+", f"train.iterations={steps}", read_text(file).strip())
 
 
 def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
@@ -273,19 +261,28 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
         model = asked.model.name if isinstance(asked.model, Config) else asked.model
         given = {**settled_by(asked.model, asked.dialect), **given_settings(asked.settings, asked.config)}
 
-        def resolve(preset: str, changes: Mapping[str, object]) -> Config:
-            made = asked.resolved(preset, {key: value for key, value in changes.items() if key not in given})
+        def with_plan(name: str, changes: Mapping[str, object]) -> Config:
+            made = asked.resolved(name, {key: value for key, value in changes.items() if key not in given})
             return without_learned(made, given_settings(asked.settings, None))
 
-        planned = prepare(Wish(asked.budget, given, model, asked.device, init), resolve, chosen.data)
+        planned = prepare(Wish(asked.budget, given, model, asked.device, init), with_plan, chosen.data)
     start = planned.start if planned else start_for(config, chosen.data["train"], init, asked.device)
     config = with_learned_sizes(planned.config if planned else config, chosen.data["train"])
     folder = Path(out) if out is not None else next_folder(Path("runs"), f"{config.name}-{_stem(source.data)}")
     if planned is None:
-        usual = _config(asked.model, (), asked.dialect, asked.config)
-        told = _told_sizes(usual, config, given_settings(asked.settings, None))
+        usual = config_of(asked.model, (), asked.dialect, asked.config)
+        told = told_sizes(usual, config, given_settings(asked.settings, None))
         return _Ready(config, source, chosen, folder, start, [*told, *start.lines()])
-    return _Ready(config, source, chosen, folder, start, planned.lines, planned.deadline, planned.plan)
+    equal = partial(_equal_command, asked, source, planned)
+    return _Ready(config, source, chosen, folder, start, planned.lines, planned.deadline, equal)
+
+
+def _equal_command(asked: _Asked, source: Source, planned: Prepared, steps: int) -> str:
+    told = {"init": planned.start.init, "config": asked.config, "dialect": asked.dialect}
+    words = data_words(source, asked.model or planned.config.name, told)
+    own = settled_by(asked.model, None) if isinstance(asked.model, Config) else {}
+    chosen = {**own, **planned.plan.settings, **given_settings(asked.settings, None)}
+    return command(words, {**chosen, "train.iterations": steps})
 
 
 def _check_apart(out: str | Path | None, source: Source) -> None:
@@ -295,44 +292,6 @@ def _check_apart(out: str | Path | None, source: Source) -> None:
     data = DataSource.of(source.data).path
     if real(Path(out)) == real(data):
         raise DataError(f"--out {out} is the data set itself; name a folder for the run")
-
-
-def started_again() -> bool:
-    """Whether torchrun (--max-restarts) started this process again, after one of the run was lost."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
-
-
-def settled_by(model: str | Config | None, dialect: str | None) -> dict[str, object]:
-    """The settings that a Config or a dialect has otherwise than the preset of its name: what a user has settled."""
-    if not isinstance(model, Config) and dialect is None:
-        return {}
-    mine = without_learned(model, {}) if isinstance(model, Config) else resolve(model, dialect=dialect)
-    usual = preset(mine.name) if mine.name in PRESETS else Config()
-    values = {key: value for key, value, _ in describe(usual)}
-    length = ("train.epochs", "train.iterations")  # the minutes stand for them
-    return {key: value for key, value, _ in describe(mine) if value != values[key] and key not in length}
-
-
-def given_settings(settings: Settings, file: str | Path | None) -> dict[str, object]:
-    """What a user has settled, by the full name of the setting; the YAML file first."""
-    told: dict[str, object] = {}
-    for change in [*([load_yaml(Path(file))] if file is not None else []), *_changes(settings)]:
-        if isinstance(change, str):
-            key, _, value = change.partition("=")
-            told[key.strip()] = value.strip()
-            continue
-        for key, value in change.items():
-            told |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
-    return told
-
-
-def data_words(source: Source, model: str | Config, options: Mapping[str, object]) -> list[str]:
-    """The words of an equal command in front of its settings. `options`: others, by name; None is left out."""
-    stored = source.stored()
-    words = [stored["data"] or "DATA", "--model", model.name if isinstance(model, Config) else model]
-    named = {"val": stored["val"], "split": source.split, "holdout": source.holdout, "format": stored.get("format"),
-             "images": stored.get("images"), "labels": stored.get("labels"), **options}  # fmt: skip
-    return words + [word for key, value in named.items() if value is not None for word in (f"--{key}", str(value))]
 
 
 def _stored_split(folder: Path) -> str | None:
@@ -364,57 +323,8 @@ def _source_of(folder: Path, asked: _Asked) -> tuple[Source, list[str] | None]:
     return Source(data, val, split, strict=asked.strict), stored.get("held_out")
 
 
-def _config(model: str | Config | None, settings: Settings, dialect: str | None, file: str | Path | None) -> Config:
-    if not isinstance(model, Config):
-        return resolve(model, _changes(settings), dialect, file)
-    if dialect is not None or file is not None:
-        raise ConfigError("a Config as model is complete; leave out dialect and config, or give the name of a preset")
-    return model.override(*_changes(settings), source="settings")
-
-
-def _changes(settings: Settings) -> list[str | dict[str, Any]]:
-    """What `Config.override` takes."""
-    if isinstance(settings, str):
-        raise ConfigError(f"settings={settings!r} is one text; give a mapping or a list, such as [{settings!r}]")
-    changes: list[str | dict[str, Any]] = [dict(settings)] if isinstance(settings, Mapping) else list(settings)
-    if not all(isinstance(change, str | Mapping) for change in changes):
-        raise ConfigError(f'settings={settings!r}: give texts such as "train.lr=0.01", or mappings')
-    return changes
-
-
 def _stem(data: str | Path | DataSource | Dataset | Mapping[str, Dataset]) -> str:
     """What the run is called after its data."""
     if isinstance(data, Mapping):
         data = next(iter(data.values()))
     return (data.root if isinstance(data, Dataset) else DataSource.of(data).path).resolve().stem
-
-
-def _told_sizes(usual: Config, config: Config, given: Mapping[str, object]) -> list[str]:
-    """A line of what has followed a `data.size` that a user has given in place of the `usual` one."""
-    keys = ("max_size", "train_sizes") if config.data.size != usual.data.size else ()
-    sizes = {f"data.{key}": getattr(config.data, key) for key in keys if f"data.{key}" not in given}
-    changed = {key: value for key, value in sizes.items() if value != getattr(usual.data, key.partition(".")[2])}
-    return [f"sizes     {shown(changed)}, around the data.size that was given"] if changed else []
-
-
-def without_learned(config: Config, given: Mapping[str, object]) -> Config:
-    """The config without what belongs to the weights that it comes from, but for what is `given` by name: the
-    calibration of scores and, where training has left its sizes in it, the lowest score shown."""
-    decode = config.decode
-    theirs = decode.calibrated or bool(config.data.learned_boxes)
-    changes = {"calibrated": False, "calibration": (), "shown": None if theirs else decode.shown}
-    kept = {name: getattr(decode, name) for name in changes if f"decode.{name}" in given}
-    return config.override({"decode": changes | kept})
-
-
-def with_learned_sizes(config: Config, dataset: Dataset) -> Config:
-    """The config with the sizes of the boxes that are learned and of the images they are on, for `--tile auto`."""
-    records = [r for r in tiled(dataset, config.data.tile).records if not r.ignore.all()]
-    if not records:
-        return config
-    boxes = np.concatenate([clip(r.boxes[~r.ignore], r.size) for r in records])
-    lengths = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
-    sides = np.repeat([min(r.size) for r in records], [int((~r.ignore).sum()) for r in records])
-    small, middle, large = np.quantile(lengths, (0.05, 0.5, 0.95)).round(1).tolist()
-    learned_side = int(np.sort(sides)[len(sides) // 2])
-    return config.override({"data": {"learned_side": learned_side, "learned_boxes": (small, middle, large)}})

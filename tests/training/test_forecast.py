@@ -79,7 +79,7 @@ class Runs:
 @pytest.mark.parametrize("killed", ["time-0.3", "images-22", "images-40"])
 def test_the_same_again_goes_on_where_it_stopped_and_does_nothing_twice(shapes, tmp_path, monkeypatch, killed):
     def ask(runs, out=tmp_path / "out", minutes=10.0, **options):
-        monkeypatch.setattr("fcos.training.program.train", runs)
+        monkeypatch.setattr("fcos.training.forecast.train", runs)
         with sources_kept():  # as in a command
             return forecast(shapes, out, minutes, (15.0, 200), **{"model": None, "settings": [], **options})
 
@@ -104,7 +104,7 @@ def test_the_same_again_goes_on_where_it_stopped_and_does_nothing_twice(shapes, 
     for changed in ({"init": "none"}, {"dialect": "original"}, {"model": tiny_config()}):
         with pytest.raises(ConfigError, match=f"with other {next(iter(changed))}"):
             ask(Runs(), **changed)
-    monkeypatch.setattr("fcos.training.program.train", Runs())
+    monkeypatch.setattr("fcos.training.forecast.train", Runs())
     corrected = {**shapes, "val": shapes["val"].subset(range(7))}
     with pytest.raises(ConfigError, match="of other data: images or labels of val changed"):
         forecast(corrected, tmp_path / "out", 10.0, (15.0, 200), model=None, settings=[])
@@ -115,7 +115,7 @@ def test_the_same_again_goes_on_where_it_stopped_and_does_nothing_twice(shapes, 
 
 
 def test_settings_of_python_count_with_their_values(shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr("fcos.training.program.train", Runs("images-40"))
+    monkeypatch.setattr("fcos.training.forecast.train", Runs("images-40"))
     (tmp_path / "a.yaml").write_text("train: {lr: 0.001}")
     (tmp_path / "b.yaml").write_text("train: {lr: 0.002}")
     asked = [

@@ -21,7 +21,7 @@ from fcos.training.output.checkpoint import load_checkpoint
 from fcos.training.planning import minutes
 from fcos.training.planning.facts import Facts
 from fcos.training.planning.rules import Pace
-from fcos.training.program import settled_by
+from fcos.training.settled import settled_by
 from fcos.training.starting import Start
 
 

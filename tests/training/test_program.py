@@ -32,7 +32,8 @@ from fcos.training.output.checkpoint import checkpoints
 from fcos.training.output.ending import Ending
 from fcos.training.output.folder import RunFolder
 from fcos.training.output.summary import brief
-from fcos.training.program import _changes, train
+from fcos.training.program import train
+from fcos.training.settled import changes_of
 from fcos.training.validation import threshold_of
 from fcos.types import Classes
 
@@ -105,7 +106,7 @@ def test_settings_in_every_form_are_one():
         {"train": {"lr": 0.5}, "train.epochs": 3},
         ["train.lr=0.5", "train.epochs=3"],
     ):
-        assert Config().override(*_changes(settings)) == wanted
+        assert Config().override(*changes_of(settings)) == wanted
     with pytest.raises(ConfigError, match=r"train\.lr"):
         train("nowhere", settings={"train.lrr": 1})
     with pytest.raises(ConfigError, match="one text"):

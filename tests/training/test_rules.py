@@ -7,6 +7,7 @@ import pytest
 
 from fcos.cli.common import sort_words
 from fcos.presets import resolve
+from fcos.training.equal_command import command
 from fcos.training.planning.facts import Facts
 from fcos.training.planning.rules import (
     Choice,
@@ -16,7 +17,6 @@ from fcos.training.planning.rules import (
     TooShort,
     batch_for,
     cache_for,
-    command,
     ending,
     flips_for,
     in_memory,

@@ -4,10 +4,9 @@ rests on; "bccd" and "weights" are docs/measurements, "judgement" is no measurem
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...system.terminal import plural
 from .facts import Facts
@@ -363,11 +362,6 @@ def _settings(facts: Facts, pace: Pace, course: _Course, chosen: Mapping[str, Ch
     return settings
 
 
-def shown(settings: Mapping[str, Any]) -> str:
-    """Settings as a command line has them."""
-    return " ".join(_words(settings))
-
-
 def sides(size: int) -> Settings:
     """The settings of an input size: its limit of the longer side, and three sizes to learn at."""
     return {
@@ -389,18 +383,3 @@ def evaluations(facts: Facts, pace: Pace, seconds: float, epochs: float) -> int:
     if not facts.judged or epochs < 15:
         return 1
     return int(max(1, min(5, 1 + 0.05 * seconds / max(facts.judged * pace.image, 1e-9))))
-
-
-def command(data: Sequence[str], settings: Mapping[str, Any]) -> str:
-    """The equal command, without a clock: `data` are the words before the settings."""
-
-    return shlex.join(["fcos", "train", *data, *_words(settings)])
-
-
-def _words(settings: Mapping[str, Any]) -> list[str]:
-    def show(value: object) -> str:
-        if value is None or isinstance(value, bool):
-            return "null" if value is None else str(value).lower()
-        return str(list(value)).replace(" ", "") if isinstance(value, list | tuple) else str(value)
-
-    return [f"{key}={show(value)}" for key, value in settings.items()]
