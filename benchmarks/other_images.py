@@ -65,6 +65,7 @@ from fcos.training.loop import Trainer
 from fcos.training.optimizer import Average
 from fcos.training.planning import rules
 from fcos.training.planning.minutes import Wish, prepare
+from fcos.training.planning.plan import CLOSING
 from fcos.training.run import RunOptions
 from fcos.types import Batch, Detections
 
@@ -197,7 +198,7 @@ class TrainingBudget(Budget):
 
     @property
     def left(self) -> float:
-        return self.minutes * 60 + rules.CLOSING
+        return self.minutes * 60 + CLOSING
 
 
 def planned(

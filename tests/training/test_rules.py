@@ -1,4 +1,4 @@
-"""The rules from facts and pace to settings, by cases worked by hand."""
+"""The rules from facts and pace to settings, and the plan they make, by cases worked by hand."""
 
 import shlex
 from dataclasses import replace
@@ -9,18 +9,15 @@ from fcos.cli.common import sort_words
 from fcos.presets import resolve
 from fcos.training.equal_command import command
 from fcos.training.planning.facts import Facts
+from fcos.training.planning.plan import Plan, TooShort, ending, make_plan
 from fcos.training.planning.rules import (
     Choice,
     Pace,
-    Plan,
     Time,
-    TooShort,
     batch_for,
     cache_for,
-    ending,
     flips_for,
     in_memory,
-    make_plan,
     model_for,
     rate_for,
     size_for,

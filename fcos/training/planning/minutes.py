@@ -29,6 +29,7 @@ from ..starting import Start, start_for
 from ..validation import eval_batch
 from . import rules
 from .facts import Facts, facts_of, through_tiles
+from .plan import Plan, TooShort, ending, make_plan, sides
 from .sample import sample_run
 
 LEAST, MOST = 0.5, 60 * 24 * 14  # minutes
@@ -68,7 +69,7 @@ class Prepared:
 
     config: Config
     deadline: Deadline
-    plan: rules.Plan
+    plan: Plan
     lines: list[str]
     judging: float
     start: Start
@@ -157,7 +158,7 @@ class _Choosing:
             self.asked |= rules.BINS
             self.chosen["boxes"] = boxes
         if "data.size" in wish.given:  # timed at the sizes that will be learned at
-            self.asked |= rules.sides(own.data.size)
+            self.asked |= sides(own.data.size)
         self._fit(model, batch)
         if model.value == rules.SMALLEST and wish.model is None and not self.sized and self.chosen["model"] is model:
             brief = self.timed(self.config(), {"train": self.data["train"]}, wish, brief=True)
@@ -174,8 +175,8 @@ class _Choosing:
 
     def _need(self, name: str, images: int, size: int = 0) -> float:
         """Bytes of training a preset with so many images a step, at another size than was asked for if any."""
-        sides = rules.sides(size) if size else {}
-        config = self.resolve(name, {**self.asked, **sides, "train.batch": images})
+        sized = sides(size) if size else {}
+        config = self.resolve(name, {**self.asked, **sized, "train.batch": images})
         return math.inf if config.train.batch % config.train.accumulate else training_bytes(config, self.device)
 
     def _time(self, pace: rules.Pace) -> rules.Time:
@@ -212,9 +213,9 @@ class _Choosing:
         if int(size.value) != self.pace.size:
             self.pace = self.pace.at(int(size.value))
             if self.pace.size > config.data.size:  # not only the number of pixels counts then, memory does too
-                self.asked |= rules.sides(self.pace.size)
+                self.asked |= sides(self.pace.size)
                 self.pace = self.timed(self.config(), self.data, self.wish)
-        self.asked |= rules.sides(self.pace.size)
+        self.asked |= sides(self.pace.size)
 
     def take_cache(self) -> None:
         """Keep decoded images in memory if the timed steps are so much quicker that it pays. If the user chose a cache,
@@ -279,8 +280,8 @@ class _Choosing:
         budget, pace, given = self.wish.budget, self.pace, dict(self.wish.given)
         if "train.eval_every" in given:  # as a number
             given["train.eval_every"] = self.config().train.eval_every
-        made = rules.make_plan(self.facts, pace, budget.left - self.spent, self.chosen, given)
-        if isinstance(made, rules.TooShort):
+        made = make_plan(self.facts, pace, budget.left - self.spent, self.chosen, given)
+        if isinstance(made, TooShort):
             more = math.ceil(2 * _MARGIN * (budget.minutes + made.missing / 60)) / 2
             reason = f"minutes={budget.minutes:g} is too short: {made.reason}; give {more:g} minutes"
             raise TooLittleTime(reason, more)
@@ -312,7 +313,7 @@ def seconds_to_decode(dataset: Dataset) -> float:
 
 def time_in(facts: Facts, pace: rules.Pace, seconds: float) -> rules.Time:
     """What there is in the seconds, the end of the run taken off."""
-    steps = max((seconds - rules.ending(facts, pace)) / pace.step, 0.0)
+    steps = max((seconds - ending(facts, pace)) / pace.step, 0.0)
     return rules.Time(seconds / 60, steps, steps * pace.batch / max(facts.images, 1))
 
 
