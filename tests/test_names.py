@@ -18,7 +18,7 @@ EXEMPT = {
     ("evaluation/coco.py", "evaluate"): "the public function: keywords",
     ("labels/checking.py", "check"): "the public function: keywords",
     ("labels/proposing.py", "propose"): "the public function: keywords",
-    ("system/terminal.py", "track"): "a progress bar; what it shows, by name",
+    ("system/progress.py", "track"): "a progress bar; what it shows, by name",
 }
 VERBS = {"cli"}  # the function of a verb lists the options of the verb
 

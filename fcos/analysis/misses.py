@@ -28,8 +28,9 @@ from ..evaluation.metrics import match_image
 from ..inference.detector import Detector
 from ..inference.tiles import Held, Tiling
 from ..show.draw import Marks, caption, draw_cell, sheet
+from ..system.progress import track
 from ..system.stderr import say
-from ..system.terminal import json_ready, percent, plural, table, track
+from ..system.terminal import json_ready, percent, plural, table
 from ..types import Detections, Target
 from .common import known_labels, label_mapping, uncalibrated, with_files
 from .raw import raw_parts

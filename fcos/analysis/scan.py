@@ -16,7 +16,7 @@ from torch import Tensor
 from ..assign import candidate_pairs, smallest_first
 from ..config import Config
 from ..points import make_points
-from ..system.terminal import track
+from ..system.progress import track
 from ..types import Points
 from .common import scenes_by_size, stack
 

@@ -20,7 +20,7 @@ import numpy as np
 from ..config import Config
 from ..errors import ConfigError
 from ..points import level_shapes
-from ..system.terminal import track
+from ..system.progress import track
 from .common import scenes_by_size
 from .scan import Scan, scan
 

@@ -7,19 +7,14 @@ from typing import Annotated
 import typer
 
 from . import complete
-from .common import MODEL, Device, Json, Settings, Trust, dtype_option, runtime_option, sort_words
+from .common import MODEL, Device, Json, Settings, Trust, dtype_option, model_words, runtime_option, sort_words
 
 _MANY = "several with commas between"
 
 
 def command(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="MODEL|KEY=VALUE", autocompletion=complete.model_or_setting, help=f"{MODEL} Then settings."
-        ),
-    ] = None,
+    words: Annotated[list[str] | None, model_words()] = None,
     settings: Settings = None,
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", autocompletion=complete.models, help=f"{MODEL[:-1]}; {_MANY}.")

@@ -109,6 +109,16 @@ PEERS: dict[str, tuple[str, ...]] = {
 }
 
 
+def data_words(help: str = "Data set; then settings.") -> Any:
+    """Make the argument of a verb that acts on a data set: its path, and KEY=VALUE."""
+    return typer.Argument(metavar="DATA|KEY=VALUE", autocompletion=complete.path_or_setting, help=help)
+
+
+def model_words(help: str = f"{MODEL} Then settings.") -> Any:
+    """Make the argument of a verb that acts on a model: its name or path, and KEY=VALUE."""
+    return typer.Argument(metavar="MODEL|KEY=VALUE", autocompletion=complete.model_or_setting, help=help)
+
+
 def runtime_option(rest: str) -> Any:
     """Make the option --runtime; `rest` stands in its help behind the names of the runtimes."""
     names = ", ".join(name for name in complete.RUNTIMES if name != "auto")

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from ..system.stderr import say
-from . import complete
 from .common import (
     Format,
     ImagesIn,
@@ -18,6 +17,7 @@ from .common import (
     Model,
     Settings,
     data_source,
+    data_words,
     sort_words,
     the_one,
 )
@@ -27,14 +27,7 @@ NAME = "fcos-lite0"
 
 def command(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="DATA|KEY=VALUE",
-            autocompletion=complete.path_or_setting,
-            help="Data set, all its splits; then settings.",
-        ),
-    ] = None,
+    words: Annotated[list[str] | None, data_words("Data set, all its splits; then settings.")] = None,
     settings: Settings = None,
     data: MaybeData = None,
     model: Model = NAME,

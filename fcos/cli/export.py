@@ -9,17 +9,12 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import MODEL, Json, MaybeModel, Settings, dtype_option, refuse, sort_words, the_one
+from .common import MODEL, Json, MaybeModel, Settings, dtype_option, model_words, refuse, sort_words, the_one
 
 
 def command(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="MODEL|KEY=VALUE", autocompletion=complete.model_or_setting, help=f"{MODEL} Then settings to store."
-        ),
-    ] = None,
+    words: Annotated[list[str] | None, model_words(f"{MODEL} Then settings to store.")] = None,
     settings: Settings = None,
     model: MaybeModel = None,
     format: Annotated[

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from . import complete
 from .common import (
     DATA,
     Device,
@@ -17,6 +16,7 @@ from .common import (
     Labels,
     Settings,
     data_source,
+    data_words,
     preset_option,
     sort_words,
     the_one,
@@ -25,12 +25,7 @@ from .common import (
 
 def command(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="DATA|KEY=VALUE", autocompletion=complete.path_or_setting, help="Data set; then settings."
-        ),
-    ] = None,
+    words: Annotated[list[str] | None, data_words()] = None,
     settings: Settings = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,
     minutes: Annotated[

@@ -6,18 +6,12 @@ from typing import Annotated
 
 import typer
 
-from . import complete
-from .common import MODEL, Json, MaybeModel, Settings, sort_words, the_one
+from .common import Json, MaybeModel, Settings, model_words, sort_words, the_one
 
 
 def command(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="MODEL|KEY=VALUE", autocompletion=complete.model_or_setting, help=f"{MODEL} Then settings."
-        ),
-    ] = None,
+    words: Annotated[list[str] | None, model_words()] = None,
     settings: Settings = None,
     model: MaybeModel = None,
     size: Annotated[str | None, typer.Option("--size", help="Input as HxW or one number. Default: data.size.")] = None,

@@ -29,9 +29,10 @@ from ..scale.job import Order
 from ..scale.rows import Form
 from ..scale.run import detect_all
 from ..show.frames import Painter, VideoFiles, write_frames
+from ..system.progress import Bar
 from ..system.remote import is_remote, url_of
 from ..system.stderr import say
-from ..system.terminal import Bar, plural
+from ..system.terminal import plural
 from .common import ended_by_signals
 
 

@@ -9,17 +9,23 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import MODEL, Device, Lanes, Settings, Trust, check_detecting, dtype_option, runtime_option, sort_words
+from .common import (
+    MODEL,
+    Device,
+    Lanes,
+    Settings,
+    Trust,
+    check_detecting,
+    dtype_option,
+    model_words,
+    runtime_option,
+    sort_words,
+)
 
 
 def command(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="MODEL|KEY=VALUE", autocompletion=complete.model_or_setting, help=f"{MODEL} Then settings."
-        ),
-    ] = None,
+    words: Annotated[list[str] | None, model_words()] = None,
     settings: Settings = None,
     model: Annotated[
         list[str] | None,

@@ -21,6 +21,7 @@ from .common import (
     Split,
     Trust,
     data_source,
+    data_words,
     refuse,
     sort_words,
     the_one,
@@ -32,12 +33,7 @@ def command(
     name: Annotated[
         str, typer.Argument(metavar="NAME", autocompletion=complete.among(*STUDIES), help="One of the studies above.")
     ],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="DATA|KEY=VALUE", autocompletion=complete.path_or_setting, help="Data set; then settings."
-        ),
-    ] = None,
+    words: Annotated[list[str] | None, data_words()] = None,
     settings: Settings = None,
     data: MaybeData = None,
     model: MaybeModel = None,

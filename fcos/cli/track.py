@@ -107,8 +107,9 @@ def command(
     from ..inference.video_stream import stream
     from ..show.frames import Painter, VideoFiles, write_frames
     from ..system.files import check_folder
+    from ..system.progress import Bar
     from ..system.remote import is_remote
-    from ..system.terminal import Bar, plural
+    from ..system.terminal import plural
     from ..tracking.counting import parse_line, parse_zone
     from ..tracking.follow import follow, make_tracker
     from ..tracking.tracks import TrackConfig

@@ -17,6 +17,7 @@ from .common import (
     Labels,
     Settings,
     data_source,
+    data_words,
     preset_option,
     refuse,
     sort_words,
@@ -26,12 +27,7 @@ from .common import (
 
 def command(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="DATA|KEY=VALUE", autocompletion=complete.path_or_setting, help="Data set; then settings."
-        ),
-    ] = None,
+    words: Annotated[list[str] | None, data_words()] = None,
     settings: Settings = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,
     val: Annotated[str | None, typer.Option("--val", help="Data set to judge by, if DATA has no val split.")] = None,

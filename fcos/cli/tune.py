@@ -18,6 +18,7 @@ from .common import (
     Labels,
     Settings,
     data_source,
+    data_words,
     preset_option,
     sort_words,
     the_one,
@@ -26,12 +27,7 @@ from .common import (
 
 def command(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="DATA|KEY=VALUE", autocompletion=complete.path_or_setting, help="Data set; then settings."
-        ),
-    ] = None,
+    words: Annotated[list[str] | None, data_words()] = None,
     settings: Settings = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help=DATA)] = None,
     hours: Annotated[

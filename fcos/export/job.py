@@ -29,7 +29,8 @@ from ..inference.load import load
 from ..network.model import FCOS
 from ..system.files import check_kept, disk_reason
 from ..system.machine import Placement
-from ..system.terminal import clock, plural, ticking
+from ..system.progress import ticking
+from ..system.terminal import clock, plural
 from ..zoo.find import find_weights
 from . import check
 from .about import DTYPES, About

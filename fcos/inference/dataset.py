@@ -11,8 +11,9 @@ import torch
 from ..data.classes import match_classes
 from ..errors import DataError, ImageError
 from ..system.names import UNKNOWN
+from ..system.progress import Bar
 from ..system.stderr import say
-from ..system.terminal import Bar, plural, some
+from ..system.terminal import plural, some
 from ..types import Detections
 from .stream import run
 

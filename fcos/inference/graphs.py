@@ -40,9 +40,9 @@ from ..network.header import Part, parse
 from ..system.environment import processor
 from ..system.files import disk_reason, own, stamp, write_whole
 from ..system.machine import Placement, cache_folder, has_bf16
+from ..system.progress import ticking
 from ..system.readers import read_bytes
 from ..system.stderr import say
-from ..system.terminal import ticking
 from ..types import Classes
 from ..version import __version__
 from ..zoo.download import sha256

@@ -18,8 +18,9 @@ from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, ImageError
 from ..inference.detector import Detector
 from ..inference.load import fastest, load
+from ..system.progress import Bar
 from ..system.stderr import say
-from ..system.terminal import Bar, plural
+from ..system.terminal import plural
 from .calibrate import Curve, fit
 from .evidence import Evidence, gather, overlaps
 from .folding import Judge, out_of_fold

@@ -21,7 +21,8 @@ from ..inference.detector import Detector
 from ..inference.load import load
 from ..inference.sources import find_images
 from ..system.files import text_name
-from ..system.terminal import Bar, plural
+from ..system.progress import Bar
+from ..system.terminal import plural
 from .evidence import Evidence, gather, overlaps
 
 TOOLS = {"label-studio": "labelstudio"} | {name: name for name in SCORED if name != "labelstudio"}

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import FcosError, require
 from ..inference.stream import pick_lanes
-from ..system.terminal import Bar
+from ..system.progress import Bar
 from .detector import BatchDetector, Work
 from .engine import Engine, do_parts
 from .job import Job, Order, open_job

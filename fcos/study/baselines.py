@@ -19,7 +19,7 @@ from torch import Tensor
 from ..analysis.common import with_files
 from ..data.images.reading import read_image
 from ..errors import ModelError
-from ..system.terminal import track
+from ..system.progress import track
 from ..types import Detections
 
 if TYPE_CHECKING:

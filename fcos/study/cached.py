@@ -24,8 +24,8 @@ from ..decode import Candidates as Admitted
 from ..decode import admit, finish, least_class_probability, trim
 from ..errors import ImageError
 from ..inference.detector import Detector
+from ..system.progress import track
 from ..system.stderr import say
-from ..system.terminal import track
 from ..types import Detections
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from ..demo.digits import photographs
 from ..errors import DataError
 from ..show.axes import INK, MUTED, new_figure
 from ..show.draw import Marks, draw_boxes, level_color
-from ..system.terminal import track
+from ..system.progress import track
 from .asked import Asked, Judged
 
 if TYPE_CHECKING:

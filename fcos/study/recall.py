@@ -15,7 +15,8 @@ from ..analysis.scan import scan
 from ..config import Config
 from ..data.classes import as_seen, inclusive
 from ..points import make_points
-from ..system.terminal import json_ready, percent, plural, table, track
+from ..system.progress import track
+from ..system.terminal import json_ready, percent, plural, table
 from .anchors import match
 from .asked import Asked, Judged
 

@@ -11,7 +11,8 @@ import numpy as np
 from ..config import Config
 from ..evaluation.coco import evaluate
 from ..show.axes import COLORS, INK, new_figure, style
-from ..system.terminal import percent, track
+from ..system.progress import track
+from ..system.terminal import percent
 from .asked import Asked, Judged
 from .cached import Candidates, limit_by_class, redecode_all
 from .compared import PaperStudy, Row

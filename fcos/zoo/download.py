@@ -21,9 +21,9 @@ from typing import Any
 
 from ..errors import FcosError, ModelError
 from ..system.machine import cache_folder
+from ..system.progress import Bar
 from ..system.remote import FAULTS
 from ..system.stderr import say
-from ..system.terminal import Bar
 
 TRIES = 4  # in a row without a single byte
 PAUSE = 1.0  # seconds before the second try, twice as long before each further one

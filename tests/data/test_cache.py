@@ -12,7 +12,7 @@ from fcos.data.dataset import Dataset
 from fcos.data.loading import cache
 from fcos.data.loading.cache import Reader, kept_bytes, room
 from fcos.data.records import Record
-from fcos.system import terminal
+from fcos.system import progress
 from fcos.system.machine import UNKNOWN
 from fcos.types import Classes
 
@@ -67,7 +67,7 @@ def test_no_room_where_the_memory_is_not_known(monkeypatch):
 
 
 def test_filling_memory_leaves_stdout_alone(dataset, monkeypatch, capsys):
-    monkeypatch.setattr(terminal, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
     reader = Reader(dataset, DataConfig(cache="ram", size=32, max_size=64))
     assert [int(reader.read(i).max()) for i in (0, 1)] == [1, 2]
     assert reader.memory.numel() == kept_bytes(dataset, reader.data) == 2 * 3 * 32 * 48

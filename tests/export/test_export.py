@@ -34,7 +34,7 @@ from fcos.network import weights
 from fcos.points import make_points
 from fcos.presets import with_dialect
 from fcos.system.machine import Placement
-from fcos.system.terminal import ticking
+from fcos.system.progress import ticking
 from fcos.types import Classes, Detections, Predictions
 
 NEEDS = {

@@ -9,16 +9,17 @@ import pytest
 import fcos
 from fcos.errors import ConfigError, did_you_mean, or_near
 from fcos.points import padded
-from fcos.system import terminal
-from fcos.system.terminal import Bar, data_name, parse_shape, plural, track
+from fcos.system import progress
+from fcos.system.progress import Bar, track
+from fcos.system.terminal import data_name, json_ready, parse_shape, plural
 
 
 @pytest.fixture
 def often(monkeypatch):
     """A plain line after every step, and a clock that moves one second each time it is read."""
     seconds = itertools.count()
-    monkeypatch.setattr(terminal, "PLAIN_SECONDS", 0.0)
-    monkeypatch.setattr(terminal.time, "perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: float(next(seconds)))
 
 
 def test_without_a_terminal_a_bar_is_lines_on_stderr(often, capsys):
@@ -45,7 +46,7 @@ def test_a_short_job_without_a_terminal_says_nothing(capsys):
 def test_rate_and_time_left_by_hand(monkeypatch):
     """100 of 400 were there before; 60 more in 30 seconds, 20 of which were a pause: 6 a second, 240 left take 40."""
     now = [0.0]
-    monkeypatch.setattr(terminal.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     bar = Bar("step", 400, done=100)
     now[0] = 4.0
     with bar.pause():
@@ -61,7 +62,7 @@ def test_rate_and_time_left_by_hand(monkeypatch):
 
 def test_bytes_are_shown_as_megabytes(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(terminal.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     bar = Bar("file", unit="B")
     bar.update(1_000_000)  # a transfer taken up again
     now[0] = 2.0
@@ -117,7 +118,7 @@ def test_did_you_mean():
 
 @pytest.mark.parametrize(
     ("word", "home"),
-    [("rich.progress", "system/terminal.py"), ("difflib", "errors.py"), ("XDG_CACHE_HOME", "system/machine.py")],
+    [("rich.progress", "system/progress.py"), ("difflib", "errors.py"), ("XDG_CACHE_HOME", "system/machine.py")],
 )
 def test_one_mechanism(word, home):
     package = Path(fcos.__file__).parent
@@ -127,7 +128,7 @@ def test_one_mechanism(word, home):
 
 def test_plain():
     given = {"a": np.float32(0.5), 2: [np.nan, np.array([1, 2])], "c": (np.int64(3), None)}
-    assert terminal.json_ready(given) == {"a": 0.5, "2": [None, [1, 2]], "c": [3, None]}
+    assert json_ready(given) == {"a": 0.5, "2": [None, [1, 2]], "c": [3, None]}
 
 
 @pytest.mark.parametrize(

@@ -497,16 +497,16 @@ def test_a_notebook_shows_a_bar_where_it_can(monkeypatch):
     import sys
     import types
 
-    from fcos.system import terminal
+    from fcos.system import progress
 
     kernel = type("ZMQInteractiveShell", (), {})()
-    assert not terminal.in_notebook()
+    assert not progress.in_notebook()
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: kernel))
     for there in (False, True):
-        monkeypatch.setattr(terminal, "find_spec", lambda name, there=there: (there and name == "ipywidgets") or None)
-        assert terminal.in_notebook() == there
+        monkeypatch.setattr(progress, "find_spec", lambda name, there=there: (there and name == "ipywidgets") or None)
+        assert progress.in_notebook() == there
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
-    assert not terminal.in_notebook()
+    assert not progress.in_notebook()
 
 
 def test_the_sizes_are_those_of_the_model_that_a_file_names(shapes, tmp_path, capsys):

@@ -15,8 +15,8 @@ from ...errors import DataError, ImageError
 from ...system import tars
 from ...system.files import write_whole
 from ...system.machine import UNKNOWN, cache_folder, cpu_cores, free_memory
+from ...system.progress import track
 from ...system.readers import parse_array
-from ...system.terminal import track
 from ..dataset import Dataset
 from ..images.reading import read_image, resize, resized_shape
 from ..records import Record, Size

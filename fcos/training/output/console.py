@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from ...system.terminal import Bar
+from ...system.progress import Bar
 
 if TYPE_CHECKING:
     from ...evaluation.coco import Metrics
