@@ -24,9 +24,9 @@ from .lanes import Lanes
 from .monitor import StepReport, add_crowded, count_crowded, measure
 from .not_finite import stop
 from .optimizer import Average, learning_rate, set_learning_rate
-from .output.checkpoint import StepRecord
 from .output.folder import RunFolder
 from .output.images import draw_batch
+from .output.step_file import StepRecord
 from .run import RunContext
 from .step import Learned, backward_parts
 

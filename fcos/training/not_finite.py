@@ -11,7 +11,7 @@ from torch import nn
 from ..errors import FcosError, OtherProcess
 from ..types import Losses
 from .distributed import gather, together
-from .output.checkpoint import StepRecord, save_step
+from .output.step_file import StepRecord, save_step
 from .run import RunContext
 
 

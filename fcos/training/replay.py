@@ -20,7 +20,7 @@ from ..network import weights
 from ..points import make_points
 from ..system.terminal import plural
 from ..types import Batch, Predictions, Target
-from .output.checkpoint import load_step
+from .output.step_file import load_step
 from .setup import make_fabric, make_ready
 from .step import backward_parts
 

@@ -11,7 +11,7 @@ from fcos.data.open import open_splits
 from fcos.errors import ModelError
 from fcos.training.loop import Trainer
 from fcos.training.not_finite import NotFinite
-from fcos.training.output.checkpoint import load_step
+from fcos.training.output.step_file import load_step
 from fcos.training.replay import replay
 
 

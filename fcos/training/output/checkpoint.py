@@ -3,50 +3,67 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from ...config import Config
 from ...errors import ConfigError, DataError, ModelError, first_line
-from ...losses import Normalizers
 from ...system.files import write_whole
 from ...system.readers import check_archive
-from ...types import Batch, Classes, Losses
+from ...types import Classes
 from ..clock import Deadline
 
 KEEP = 2
-_STEP = "fcos step"
-_STEP_KEPT: dict[str, type] = {
-    "config": dict,
-    "classes": list,
-    "model": dict,
-    "batches": list,
-    "normalizers": list,
-    "losses": list,
-    "seed": int,
-    "rng": torch.Tensor,
+_KEPT: dict[str, type | tuple[type, ...]] = {  # what a checkpoint holds, each of its kind
     "step": int,
-    "files": list,
-    "world": int,
-    "grad_norm": float,
+    "config": dict,
+    "classes": dict,
+    "model": dict,
+    "average": (dict, type(None)),
+    "optimizer": dict,
+    "best": float,
+    "stale": int,
+    "judged_at": int,
+    "start_due": bool,
+    "AP": (float, type(None)),
+    "shown": (float, type(None)),
+    "normalizer": (list, type(None)),
+    "trainer": str,
+    "data": str,
+    "val": (str, type(None)),
+    "seconds": (float, int),
+    "total": int,
+    "plain_from": (int, type(None)),
+    "deadline": (dict, type(None)),
 }
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write checkpoint-STEP.pt whole or not at all; keep the last two."""
-
-    def write(path: Path) -> None:
-        with path.open("wb") as file:  # torch hides why it cannot write to a path; a file object tells
-            torch.save({**state, "step": step}, file)
-
-    path = write_whole(folder / f"checkpoint-{step:08d}.pt", write)
+    path = write_torch(folder / f"checkpoint-{step:08d}.pt", {**state, "step": step})
     for old in checkpoints(folder)[:-KEEP]:
         old.unlink(missing_ok=True)
     return path
+
+
+def write_torch(path: Path, state: dict[str, Any]) -> Path:
+    """Write a file of torch.save, whole or not at all."""
+
+    def write(place: Path) -> None:
+        with place.open("wb") as file:  # torch hides why it cannot write to a path; a file object tells
+            torch.save(state, file)
+
+    return write_whole(path, write)
+
+
+def read_torch(path: Path) -> Any:
+    """The tensors and plain values in a file of torch.save; no code in it is run."""
+    check_archive(path, ModelError)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def remove_checkpoints(folder: Path, but: int) -> None:
@@ -71,8 +88,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     damaged: list[str] = []
     for path in reversed(paths):
         try:
-            check_archive(path, ModelError)
-            state = _checked(torch.load(path, map_location="cpu", weights_only=True))
+            state = _checked(read_torch(path))
             lines = [f"{line}; the run goes on from step {state['step']}" for line in damaged]
             return {**state, "file": str(path), "damaged": lines}
         except Exception as error:  # a damaged file: the one before it may serve
@@ -82,30 +98,6 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
         f"no checkpoint in {folder} can be read ({path.name}: {reason}); start a new run, from the weights of this one "
         f"with --init {folder}"
     )
-
-
-_PLAIN: dict[str, type | tuple[type, ...]] = {
-    "step": int,
-    "config": dict,
-    "classes": dict,
-    "model": dict,
-    "average": (dict, type(None)),
-    "optimizer": dict,
-    "best": float,
-    "stale": int,
-    "judged_at": int,
-    "start_due": bool,
-    "AP": (float, type(None)),
-    "shown": (float, type(None)),
-    "normalizer": (list, type(None)),
-    "trainer": str,
-    "data": str,
-    "val": (str, type(None)),
-    "seconds": (float, int),
-    "total": int,
-    "plain_from": (int, type(None)),
-    "deadline": (dict, type(None)),
-}
 
 
 def _completed(state: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +115,7 @@ def _checked(state: object) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ValueError("it is no checkpoint of fcos train")
     state = _completed(state)
-    for key, kind in _PLAIN.items():
+    for key, kind in _KEPT.items():
         if key not in state or not isinstance(state[key], kind):
             raise ValueError(f"it is no checkpoint of fcos train: {key} is missing or of another kind")
     counted = state["normalizer"]
@@ -230,61 +222,3 @@ def _lay_out(optimizer: torch.optim.Optimizer) -> None:
         for name, value in kept.items():
             if isinstance(value, torch.Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
                 kept[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
-
-
-class StepRecord(NamedTuple):
-    """One step of one process: its batches, the divisors of the losses, the seed of its random numbers, and the losses
-    of each batch that came of them."""
-
-    batches: Sequence[Batch]
-    normalizers: Normalizers
-    losses: Sequence[Losses]
-    seed: int
-
-
-def save_step(path: Path, network: nn.Module, step: StepRecord, facts: Mapping[str, Any]) -> Path:
-    """Everything that decides one step of one process, for `fcos train --replay`: weights, images, boxes, the
-    divisors of the losses, random numbers; and the losses themselves. `facts` are plain values."""
-    torch.manual_seed(step.seed)
-    state = {
-        "kind": _STEP,
-        "model": network.state_dict(),
-        "batches": [
-            {
-                "images": b.images.cpu(),
-                "sizes": [list(s) for s in b.sizes],
-                "targets": [vars(t.to("cpu")) for t in b.targets],
-                "ids": list(b.ids),
-            }
-            for b in step.batches
-        ],
-        "normalizers": [float(n) for n in step.normalizers],
-        "losses": [[float(x) for x in part] for part in step.losses],
-        "seed": step.seed,
-        "rng": torch.get_rng_state(),
-        "torch": str(torch.__version__),
-        **facts,
-    }
-
-    def write(place: Path) -> None:
-        with place.open("wb") as file:
-            torch.save(state, file)
-
-    return write_whole(path, write)
-
-
-def load_step(path: Path) -> dict[str, Any]:
-    """What `save_step` wrote; ModelError when the file is missing, damaged or something else."""
-    if not path.is_file():
-        raise ModelError(f"there is no file {path}")
-    try:
-        check_archive(path, ModelError)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ModelError(f"{path} cannot be read: {first_line(error)}") from error
-    if not isinstance(state, dict) or state.get("kind") != _STEP:
-        raise ModelError(f"{path} is not a step that training kept; those are called nan-STEP.pt")
-    wrong = [key for key, kind in _STEP_KEPT.items() if not isinstance(state.get(key), kind)]
-    if wrong:
-        raise ModelError(f"{path} is not a step that training kept whole: {wrong[0]} is missing or of another kind")
-    return state
