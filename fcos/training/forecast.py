@@ -205,14 +205,13 @@ def _begun(folder: Path) -> bool:
 
 
 def _learn(data: Mapping[str, Dataset], out: Path, minutes: float, options: Mapping[str, Any]) -> Learn:
-    """Run, resume or read a run in a folder of its own. All take the detector that the first run took, since with less
-    time `--minutes` may take another, and a curve through two says nothing."""
-    first: list[Path] = []
+    """Run, resume or read a run in a folder of its own. All take the detector that the whole run took, which comes
+    first: with less time `--minutes` may take another, and a curve through two says nothing."""
+    whole = out / _whole(data["train"])
 
     def learn(name: str, part: Dataset, time: float) -> Scored:
         folder, seen = out / name, {"train": part, "val": data["val"]}
-        told = {**options, "model": options.get("model") or (model_of(first[0]) if first else None)}
-        first.append(folder)
+        told = {**options, "model": options.get("model") or (model_of(whole) if folder != whole else None)}
         try:
             if RunFolder(folder, write=False).finished():
                 pass
@@ -221,10 +220,10 @@ def _learn(data: Mapping[str, Dataset], out: Path, minutes: float, options: Mapp
             else:
                 train(seen, minutes=time, out=folder, quiet=True, **told)
         except TooLittleTime as error:
-            whole = math.ceil(minutes * error.minutes / time)
+            enough = math.ceil(minutes * error.minutes / time)
             raise ConfigError(
                 f"of {minutes:g} minutes the run {name} of the forecast has {time:.2g}, and needs {error.minutes:g}; "
-                f"give the forecast {whole} minutes"
+                f"give the forecast {enough} minutes"
             ) from error
         except Stopped as stop:
             raise Stopped(f"stopped in {folder}; the same command goes on", stop.code - 128) from None
