@@ -46,16 +46,21 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     return nested
 
 
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{"train.lr": value} of {"train": {"lr": value}}, in order; names that have their section already stay."""
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        values |= {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, Mapping) else {key: value}
+    return values
+
+
 def as_words(settings: object) -> tuple[str, ...]:
     """Settings as "section.key=value" each: of one such text, of {"decode.nms_iou": 0.5} or {"decode": {...}}, or of
     several of these; ConfigError for anything else."""
     if isinstance(settings, str):
         return (settings,)
     if isinstance(settings, Mapping):
-        told: dict[str, object] = {}
-        for key, value in settings.items():
-            told |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
-        return tuple(f"{key}={json.dumps(value, default=str)}" for key, value in told.items())
+        return tuple(f"{key}={json.dumps(value, default=str)}" for key, value in flat(settings).items())
     if not isinstance(settings, Sequence):
         raise ConfigError(f'settings are texts, as in ["decode.nms_iou=0.5"], or a mapping, not {settings!r}')
     return tuple(word for one in settings for word in as_words(one))
@@ -74,16 +79,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 def merge(settings: dict[str, Any], changes: Mapping[str, Any], source: str) -> None:
     """Put `changes` into `settings`, both of sections, in place; ConfigError for a name that `settings` lacks, with the
     nearest that it has, and for a section where a value belongs or the other way round."""
-    _merge(settings, changes, source, "", names_of(settings))
-
-
-def names_of(settings: Mapping[str, Any]) -> list[str]:
-    """["train.lr", ...] of {"train": {"lr": ...}}, in order."""
-    return [
-        f"{key}.{name}" if name else key
-        for key, value in settings.items()
-        for name in (value if isinstance(value, Mapping) else ("",))
-    ]
+    _merge(settings, changes, source, "", list(flat(settings)))
 
 
 def _merge(data: dict[str, Any], changes: Mapping[str, Any], source: str, prefix: str, known: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from .changes import follow, merge, names_of, nest, parse_assignment
+from .changes import flat, follow, merge, nest, parse_assignment
 from .errors import ConfigError, worded
 from .system.core_yaml import dump_yaml
 
@@ -424,7 +424,7 @@ class Config(Section):
             nested += [parse_assignment(change)] if isinstance(change, str) else starmap(nest, change.items())
         for change in nested:
             merge(data, change, source)
-        follow(data, self.model_dump(), {name for change in nested for name in names_of(change)})
+        follow(data, self.model_dump(), {name for change in nested for name in flat(change)})
         return _validate(data, source)
 
     def __repr__(self) -> str:

@@ -30,6 +30,9 @@ class Progress(NamedTuple):
     quiet: bool = False
 
 
+SILENT = Progress(lambda _: None, quiet=True)
+
+
 def predict_dataset(
     detector: Detector | Composite,
     dataset: Dataset,

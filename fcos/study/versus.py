@@ -19,7 +19,7 @@ from ..data.splits import taught_splits
 from ..errors import ConfigError, DataError, FcosError, did_you_mean
 from ..evaluation.coco import evaluate
 from ..evaluation.uncertainty import Draws, intervals
-from ..inference.dataset import Progress, predict_dataset
+from ..inference.dataset import SILENT, Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.proposals import proposer
 from ..network import weights
@@ -32,6 +32,7 @@ from ..system.readers import TEXT_LIMIT, read_json
 from ..system.terminal import clock, json_ready, plural
 from ..training.loop import Trainer
 from ..training.output.folder import RunFolder, alone
+from ..training.planning.minutes import MOST
 from ..training.planning.sample import Make
 from ..zoo.describe import settings_of
 from .ablation import BASE, ladder
@@ -194,7 +195,7 @@ class _Run:
         watch = Stopwatch(self.device)
         for _ in range(2):
             began = watch()
-            predict_dataset(detector, few, 1, allow_missing=True, progress=Progress(_unsaid, True))
+            predict_dataset(detector, few, 1, allow_missing=True, progress=SILENT)
         return (watch() - began) / len(few)
 
     def _detector(self, network: FCOS) -> Detector:
@@ -256,11 +257,8 @@ class _Run:
         return Cell(steps, ap, ap50, low, high, ar[100], ar[1000])
 
     def _detect(self, detector: Detector, dataset: Dataset) -> list[Any]:
-        return predict_dataset(detector, dataset, 1, allow_missing=True, progress=Progress(_unsaid, True))
-
-
-def _unsaid(line: str) -> None:
-    """Lines about each pass over the images would be told again for every run."""
+        # lines about each pass over the images would be told again for every run
+        return predict_dataset(detector, dataset, 1, allow_missing=True, progress=SILENT)
 
 
 def run(asked: Asked) -> Judged:
@@ -268,7 +266,7 @@ def run(asked: Asked) -> Judged:
     test."""
     own, settings = asked.own, list(asked.settings)
     minutes, epochs = own.get("minutes"), own.get("epochs")
-    if minutes is not None and (epochs is not None or not 0 < minutes <= 60 * 24 * 14):
+    if minutes is not None and (epochs is not None or not 0 < minutes <= MOST):
         raise FcosError("--minutes is a time for each run, above 0, instead of --epochs, such as --minutes 10")
     given = {word.partition("=")[0].strip() for word in settings}
     if minutes is not None and (both := given & {"train.epochs", "train.iterations"}):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..changes import load_yaml
+from ..changes import flat, load_yaml
 from ..config import Config, describe
 from ..data.dataset import Dataset
 from ..data.loading.augment import clip
@@ -38,9 +38,8 @@ def given_settings(settings: Settings, file: str | Path | None) -> dict[str, obj
         if isinstance(change, str):
             key, _, value = change.partition("=")
             told[key.strip()] = value.strip()
-            continue
-        for key, value in change.items():
-            told |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
+        else:
+            told |= flat(change)
     return told
 
 

@@ -16,7 +16,7 @@ from ...data.images.reading import read_image
 from ...data.loading.cache import kept_bytes, room
 from ...errors import ConfigError, ImageError
 from ...inference.composite import OWN, Looks, compose
-from ...inference.dataset import Progress, predict_dataset
+from ...inference.dataset import SILENT, predict_dataset
 from ...inference.detector import Detector
 from ...inference.tiles import Tiling
 from ...system.machine import Placement, cpu_cores, pick_device
@@ -354,8 +354,7 @@ def measure(config: Config, data: Mapping[str, Dataset], wish: Wish, *, brief: b
             detector = compose([Detector(trainer.shipped, config, trainer.classes, placement)], Looks(OWN))
             for _ in range(2):  # the first time warms up
                 began = time.perf_counter()
-                quiet = Progress(lambda _: None, True)
-                predict_dataset(detector, few["val"], eval_batch(config, 1), allow_missing=True, progress=quiet)
+                predict_dataset(detector, few["val"], eval_batch(config, 1), allow_missing=True, progress=SILENT)
                 image = (time.perf_counter() - began) / len(few["val"])
     # the first step warms up; a quarter of the others are quicker than this: the number of steps can only be lowered
     quick = float(np.quantile(times[1:], 0.25))
