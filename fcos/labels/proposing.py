@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..boxes import nms
 from ..config import DecodeConfig
 from ..data.dataset import Dataset
 from ..data.images.reading import read_image
@@ -23,7 +24,7 @@ from ..inference.sources import find_images
 from ..system.files import text_name
 from ..system.progress import Bar
 from ..system.terminal import plural
-from .evidence import Evidence, gather, overlaps
+from .evidence import Evidence, gather
 
 TOOLS = {"label-studio": "labelstudio"} | {name: name for name in SCORED if name != "labelstudio"}
 _SEEN = 0.1  # score below which a peak is no object that one could be unsure of
@@ -89,12 +90,8 @@ def propose(
     chosen = [looks[i] for i in order]
     records = []
     for number, look in enumerate(chosen, 1):
-        e = look.evidence
-        if decode.calibrated and decode.calibration:  # as `fcos predict` shows them
-            scores = calibrated(torch.from_numpy(e.peak_scores), torch.from_numpy(e.peak_labels), decode)
-            e = replace(e, peak_scores=scores.numpy())
-        keep = (e.peak_scores >= least) & _apart(e, decode)
-        records.append(_record(number, replace(look, evidence=e), keep))
+        evidence = _predicted(look.evidence, decode)
+        records.append(_record(number, replace(look, evidence=evidence), evidence.peak_scores >= least))
     dataset = Dataset(tuple(records), detector.classes, "proposed", "all", Path(str(named[0])))
     source = detector.config.name if isinstance(model, Detector) else str(model)
     lost = convert({"all": dataset}, out, TOOLS[to], model=source)
@@ -197,15 +194,16 @@ class _Features:
         return total
 
 
-def _apart(evidence: Evidence, decode: DecodeConfig) -> np.ndarray:
-    """Which peaks the detector's own NMS would leave, [D] bool; the NMS of `gather` leaves more."""
-    keep = np.ones(len(evidence.peaks), bool)
-    iou = overlaps(evidence.peaks, evidence.peaks)
-    for d in range(len(keep)):
-        if keep[d]:
-            same = (evidence.peak_labels == evidence.peak_labels[d]) | (decode.nms == "agnostic")
-            keep[d + 1 :] &= ~(same & (iou[d] > decode.nms_iou))[d + 1 :]
-    return keep
+def _predicted(evidence: Evidence, decode: DecodeConfig) -> Evidence:
+    """The peaks that the detector's own NMS leaves, with the scores that `fcos predict` shows; the NMS of `gather`
+    leaves more."""
+    boxes, scores, labels = map(torch.from_numpy, (evidence.peaks, evidence.peak_scores, evidence.peak_labels))
+    kept, scores = nms(boxes, scores, labels, decode.model_copy(update={"max_detections": max(len(boxes), 1)}))
+    if decode.calibrated and decode.calibration:
+        scores = calibrated(scores, labels[kept], decode)
+    left = kept.numpy()
+    peaks, peak_labels, votes = evidence.peaks[left], evidence.peak_labels[left], evidence.votes[left]
+    return replace(evidence, peaks=peaks, peak_labels=peak_labels, peak_scores=scores.numpy(), votes=votes)
 
 
 def _record(number: int, look: Look, keep: np.ndarray) -> Record:

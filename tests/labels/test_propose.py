@@ -5,9 +5,11 @@ import json
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 import pytest
-from scripted import CONFIG
+from scripted import CONFIG, GREY
+from scripted import detector as scripted
 from test_check import ByColour
 from tiny import fcos, make_shapes
 
@@ -111,6 +113,19 @@ def test_every_tool_gets_boxes_scores_and_their_source(world, tmp_path, to):
             assert source in (CONFIG.name, "")
     assert done.boxes == total > 5
     assert any("score" in line for line in done.lost) == (to == "yolo")
+
+
+@pytest.mark.parametrize("nms", ["class", "agnostic", "soft-linear", "soft-gaussian", "none"])
+def test_the_nms_is_the_detectors_own(tmp_path, nms):
+    """Of two boxes that overlap by less than `gather` drops."""
+    cv2.imwrite(str(tmp_path / "1.png"), GREY)
+    rows = [((36, 36), (20, 20, 60, 60), 0, 0.95, 0.9), ((52, 36), (32, 20, 72, 60), 0, 0.9, 0.9)]
+    mine = scripted(rows, CONFIG.override({"decode": {"nms": nms, "nms_iou": 0.4}}))
+    propose(tmp_path / "1.png", model=mine, to="coco", out=tmp_path / "out", score=0.1)
+    told = in_file("coco", tmp_path / "out")["1.png"]
+    expected = mine(tmp_path / "1.png", score=0.1)
+    assert len(expected) == (1 if nms in ("class", "agnostic") else 2)
+    assert [score for *_, score, _ in told] == pytest.approx(expected.scores.tolist(), abs=1e-4)
 
 
 def look(name, scores, labels, features):
