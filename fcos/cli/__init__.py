@@ -9,7 +9,6 @@ import gc
 import importlib
 import io
 import os
-import re
 import signal
 import sys
 import threading
@@ -24,6 +23,7 @@ from typer.core import TyperGroup
 
 from ..errors import FcosError, ImageWarning, OtherProcess, nearest, one_line, worded
 from ..system.files import sources_kept
+from ..system.machine import is_out_of_memory
 from ..system.stderr import say
 from .common import ALONE, PEERS, called_here, for_learning
 
@@ -49,8 +49,6 @@ _OWN = (*LONG, "serve")  # verbs that take these signals themselves, and else wa
 _SAME = 1.0  # seconds within which a second of them is the same wish
 
 _HERE = os.path.dirname(os.path.dirname(__file__))  # warnings from below it are the program's own
-
-_MEMORY = re.compile("can't allocate memory|out of memory")  # torch has RuntimeErrors of its own for it
 
 # verb -> module; a module holds `app` (a typer group) or `command`, the verb's function.
 VERBS = {
@@ -190,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if interrupted:  # which native code has made another error of
             say("stopped")
             raise SystemExit(_stopped_by(interrupted)) from None
-        if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
+        if is_out_of_memory(error):
             reason = f" ({one_line(str(error), 200)})" if str(error) else ""
             say(f"there is not enough memory{reason}; try a smaller data.size or batch")
             raise SystemExit(2) from None

@@ -39,7 +39,7 @@ from ..network.folding import fuse
 from ..network.header import Part, parse
 from ..system.environment import processor
 from ..system.files import disk_reason, own, stamp, write_whole
-from ..system.machine import Placement, cache_folder, has_bf16
+from ..system.machine import Placement, cache_folder, has_bf16, is_out_of_memory
 from ..system.progress import ticking
 from ..system.readers import read_bytes
 from ..system.stderr import say
@@ -56,7 +56,6 @@ _LARGEST = 20_000_000  # pixels of such an image
 _PATIENCE = 1.0  # seconds of waiting in silence for another process
 _ROOM = 1 << 16  # bytes: a disk with less is full
 _STATE = "state.json"
-_SCARCE = r"could not create a primitive|out of memory|bad[_ ]alloc|cannot allocate"  # what libraries say of no memory
 NEEDED = {"openvino": ("openvino",), "onnx": ("onnxruntime", "onnx", "onnxscript")}
 _TAKES = {"openvino": "some seconds", "onnx": "a minute or two"}
 _CPU = torch.device("cpu")
@@ -343,8 +342,7 @@ def _check(reference: Detector, graph: Graph, dtype: Dtype, images: Sequence[np.
 
 def _no_shortage(error: Exception) -> None:
     """NoCache for an error that says more of this moment than of the graph, which must not be remembered of it."""
-    scarce = isinstance(error, MemoryError | OSError) or re.search(_SCARCE, str(error), re.IGNORECASE)
-    if scarce:
+    if isinstance(error, OSError) or is_out_of_memory(error):
         raise NoCache(f"the fast form of the model was not made: {_first_line(error)}") from error
 
 

@@ -21,6 +21,7 @@ from ..errors import ConfigError, DataError, FcosError, require
 from ..evaluation.coco import Metrics
 from ..system.environment import HASHES, check_same, data_hashes
 from ..system.files import check_folder
+from ..system.machine import is_out_of_memory
 from ..system.stop import Stopped
 from ..system.terminal import clock, plural
 from ..training.clock import Budget
@@ -314,7 +315,7 @@ def _said(reason: Exception) -> FcosError:
     """What a trial ended in, as one line; what is no matter of settings is raised again."""
     if isinstance(reason, FcosError):
         return reason
-    if isinstance(reason, MemoryError) or "out of memory" in str(reason) or "allocate memory" in str(reason):
+    if is_out_of_memory(reason):
         return FcosError("there was not enough memory")
     raise reason
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -78,6 +79,17 @@ def _left_in(group: Path) -> int:
                 stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
                 return int(most) - int((group / used).read_text()) + int(stat[kept])
     return UNKNOWN
+
+
+# What torch, CUDA, oneDNN, C++ and ONNX Runtime say where there is no more; "a primitive descriptor" is another matter.
+_NO_MEMORY = re.compile(
+    "out of memory|allocate memory|cannot allocate|bad[_ ]alloc|could not create a primitive(?! desc)", re.IGNORECASE
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory; most libraries have no class of errors for it."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fcos.system.machine import UNKNOWN, free_memory
+from fcos.system.machine import UNKNOWN, free_memory, is_out_of_memory
 
 GB = 10**9
 
@@ -67,3 +67,27 @@ def test_what_cannot_be_read_sets_no_limit(root, broken):
     (root / "sys/fs/cgroup").mkdir(parents=True)
     (root / "sys/fs/cgroup/memory.max").write_text("many")
     assert free_memory(root) == 50_000_000 * 1024
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+            True,
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (
+            RuntimeError("could not create a primitive descriptor for a convolution"),
+            False,
+        ),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("Failed to allocate memory for requested buffer of size 12"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_what_says_that_there_is_no_memory(error, expected):
+    assert is_out_of_memory(error) == expected
