@@ -129,9 +129,7 @@ def thresholds(curves: Curves, precision: float, *, iou: float = 0.5) -> tuple[T
     """For each class the threshold that finds most while at least `precision` of what it keeps is right."""
     rows = []
     for name, curve in zip(curves.names, curves.classes[iou], strict=True):
-        # a threshold cannot part equal scores: only the last of each run is a choice
-        last = np.append(curve.scores[1:] != curve.scores[:-1], True)[: len(curve.scores)]
-        good = np.flatnonzero(last & (curve.precision >= precision - 1e-12))
+        good = np.flatnonzero(curve.cuts & (curve.precision >= precision - 1e-12))
         if curve.objects == 0 or not len(good):
             none = float("nan")
             rows.append(Threshold(name, none, none, none if curve.objects == 0 else 0.0, curve.objects))

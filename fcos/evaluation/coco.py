@@ -2,7 +2,7 @@
 
 From detections to numbers: results.py makes one `Detections` per image, out of a file of anyone or with a detector;
 `flatten` puts all boxes into arrays; hotcoco, or pycocotools where hotcoco is missing, matches and counts by COCO's
-protocol; metrics.py does VOC, curves and confusion; summary.py holds the numbers.
+protocol (backends.py); metrics.py does VOC, curves and confusion; summary.py holds the numbers.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from ..errors import DataError
 from ..inference.dataset import predict_dataset
 from ..system.terminal import plural
 from ..types import Detections
+from .backends import Backend, Totals, coco_arrays
 from .metrics import (
-    Backend,
     Curves,
     Detected,
     Floats,
     Ints,
-    Totals,
     Truth,
     all_curves,
-    coco_arrays,
     confusion,
     curves_by_class,
     match_coco,

@@ -1,30 +1,23 @@
 """What is counted when detections meet the truth: overlaps, matching, curves, AP, F1, confusion.
 
 Pure functions on numpy arrays, without files or networks; COCO's own protocol is left to hotcoco or
-pycocotools (`coco_arrays`). Letters: D detections, G true
+pycocotools (backends.py). Letters: D detections, G true
 boxes, Q pairs, C classes, all over a whole data set. A detection's status is 1 (correct), 0 (wrong) or
 -1 (inside an ignored box: neither rewarded nor punished).
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import require
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-
-Backend = Literal["auto", "hotcoco", "pycocotools"]
 
 CORRECT, WRONG, IGNORED = 1, 0, -1
 
@@ -78,8 +71,8 @@ def overlaps(
     With `plus_one` a box from x1 to x2 is x2 - x1 + 1 wide (VOC).
     """
     extra = 1.0 if plus_one else 0.0
-    detected_area = np.prod(_extent(detections) + extra, axis=1)
-    truth_area = np.prod(_extent(truth) + extra, axis=1)
+    detected_area = np.prod(extent(detections) + extra, axis=1)
+    truth_area = np.prod(extent(truth) + extra, axis=1)
     images = np.intersect1d(detections.image, truth.image)
     starts, stops = np.searchsorted(detections.image, images), np.searchsorted(detections.image, images, side="right")
     firsts, lasts = np.searchsorted(truth.image, images), np.searchsorted(truth.image, images, side="right")
@@ -104,7 +97,8 @@ def overlaps(
     return Pairs(np.concatenate(rows), np.concatenate(columns), np.concatenate(values))
 
 
-def _extent(side: Detected | Truth) -> Floats:
+def extent(side: Detected | Truth) -> Floats:
+    """Width and height [.,2] of boxes, as a file has them or else by their corners."""
     return side.boxes[:, 2:] - side.boxes[:, :2] if side.extent is None else side.extent
 
 
@@ -186,6 +180,16 @@ class Curve:
     recall: Floats
     objects: int
 
+    @property
+    def cuts(self) -> Bools:
+        """[D'] after which detections a threshold can cut: it cannot part equal scores, only end a run of them."""
+        return np.append(self.scores[1:] != self.scores[:-1], True)[: len(self.scores)]
+
+    @property
+    def highest(self) -> Floats:
+        """[D'] the highest precision at this recall or above."""
+        return np.maximum.accumulate(self.precision[::-1])[::-1]
+
     def f1(self, confidence: Floats) -> Floats:
         """F1 of the detections with a score >= each `confidence`; 0 where none is left."""
         kept = np.searchsorted(-self.scores, -np.asarray(confidence, np.float64), side="right")
@@ -200,9 +204,7 @@ class Curve:
         the images of tomorrow miss least, or the last score of all where nothing lies below."""
         if self.objects == 0:
             return float("nan"), float("nan")
-        # A threshold cannot part equal scores: only the last of each run is a choice.
-        last = np.append(self.scores[1:] != self.scores[:-1], True)[: len(self.scores)]
-        harmonic = np.where(last, _harmonic(self.precision, self.recall), 0.0)
+        harmonic = np.where(self.cuts, _harmonic(self.precision, self.recall), 0.0)
         if not harmonic.any():
             return float("nan"), 0.0
         row = int(harmonic.argmax())
@@ -227,13 +229,12 @@ def voc_ap(curve: Curve, *, points: int | None = None) -> float:
     `points=11` the mean at recall 0, 0.1, ..., 1 (VOC 2007). nan without objects."""
     if curve.objects == 0:
         return float("nan")
-    highest = np.maximum.accumulate(curve.precision[::-1])[::-1]
     if points is None:
-        return float((highest * np.diff(curve.recall, prepend=0.0)).sum())
+        return float((curve.highest * np.diff(curve.recall, prepend=0.0)).sum())
     levels = np.linspace(0, 1, points)
     # 3 of 10 objects reach recall 0.3, whatever the last bit of either number.
     reached = np.searchsorted(curve.recall, levels - 1e-12)
-    return float(np.append(highest, 0.0)[reached].mean())
+    return float(np.append(curve.highest, 0.0)[reached].mean())
 
 
 def confusion(detections: Detected, truth: Truth, pairs: Pairs, classes: int, *, score: float) -> Ints:
@@ -292,97 +293,3 @@ def curves_by_class(detections: Detected, truth: Truth, status: Ints, classes: i
         precision_recall(detections.scores[part], status[part], objects)
         for part, objects in zip(parts, truth.objects(classes).tolist(), strict=True)
     )
-
-
-class Totals(NamedTuple):
-    """How many images and classes a data set has, those without a box included."""
-
-    images: int
-    classes: int
-
-
-def coco_arrays(
-    detections: Detected, truth: Truth, totals: Totals, caps: tuple[int, ...], backend: Backend
-) -> tuple[str, Floats, Floats]:
-    """(backend used, precision [10,101,C,4,M], recall [10,C,4,M]) by COCO's protocol, -1 where a class has
-    no object. The axes: IoU, recall, class, size (all, small, medium, large), `caps` detections."""
-    if backend == "auto":
-        backend = "hotcoco" if find_spec("hotcoco") else "pycocotools"
-    if backend not in ("hotcoco", "pycocotools"):
-        raise ValueError(f"backend must be 'auto', 'hotcoco' or 'pycocotools', not {backend!r}")
-    images, classes = totals
-    if images == 0 or classes == 0:
-        return backend, -np.ones((10, 101, classes, 4, len(caps))), -np.ones((10, classes, 4, len(caps)))
-    run = _hotcoco if backend == "hotcoco" else _pycocotools
-    precision, recall = run(detections, truth, images, classes, list(caps))
-    return backend, precision, recall
-
-
-def _xywh(side: Detected | Truth) -> Floats:
-    """Boxes [.,4] as COCO has them: x, y, width, height."""
-    return np.concatenate([side.boxes[:, :2], _extent(side)], axis=1)
-
-
-# Both backends see images 1.. and classes 1..: gaps, negative or huge ids of the file cannot matter, and
-# no annotation has id 0, which cocoapi takes for "not matched".
-
-
-def _hotcoco(detections: Detected, truth: Truth, images: int, classes: int, caps: list[int]) -> tuple[Floats, Floats]:
-    import hotcoco
-
-    rows = [{"id": i, "width": 1, "height": 1} for i in range(1, images + 1)]
-    categories = [{"id": k, "name": str(k)} for k in range(1, classes + 1)]
-    gt = hotcoco.COCO.from_arrays(
-        rows,
-        categories,
-        truth.image + 1,
-        truth.labels + 1,
-        _xywh(truth),
-        area=truth.areas,
-        iscrowd=truth.ignore,
-    )
-    dt = gt.load_res(
-        np.column_stack([detections.image + 1, _xywh(detections), detections.scores, detections.labels + 1])
-    )
-    job = hotcoco.COCOeval(gt, dt, "bbox")
-    job.params.max_dets = caps
-    job.evaluate()
-    job.accumulate()
-    result: Any = job.eval
-    return np.asarray(result["precision"]), np.asarray(result["recall"])
-
-
-def _pycocotools(
-    detections: Detected, truth: Truth, images: int, classes: int, caps: list[int]
-) -> tuple[Floats, Floats]:
-    require("pycocotools", "test")
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    def rows(side: Detected | Truth, areas: Floats, extra: dict[str, Any]) -> list[dict[str, Any]]:
-        columns = (side.image + 1, side.labels + 1, _xywh(side), areas, *extra.values())
-        keys = ("image_id", "category_id", "bbox", "area", *extra)
-        lists = zip(*(c.tolist() for c in columns), strict=True)
-        return [{"id": i, **dict(zip(keys, row, strict=True))} for i, row in enumerate(lists, 1)]
-
-    def dataset(annotations: list[dict[str, Any]]) -> Any:
-        coco = COCO()
-        coco.dataset = {
-            "images": [{"id": i} for i in range(1, images + 1)],
-            "categories": [{"id": k} for k in range(1, classes + 1)],
-            "annotations": annotations,
-        }
-        coco.createIndex()
-        return coco
-
-    areas = np.prod(_extent(detections), axis=1)
-    extra = {"score": detections.scores, "iscrowd": np.zeros(len(areas), np.int64)}
-    with contextlib.redirect_stdout(io.StringIO()):  # cocoapi reports its progress with print
-        gt = dataset(rows(truth, truth.areas, {"iscrowd": truth.ignore.astype(int)}))
-        dt = dataset(rows(detections, areas, extra))
-        job = COCOeval(gt, dt, "bbox")
-        job.params.maxDets = caps
-        job.evaluate()
-        job.accumulate()
-    result: Any = job.eval
-    return result["precision"], result["recall"]

@@ -189,14 +189,14 @@ def _steps(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     """Recall and the highest precision at that recall or above, from recall 0 to where the curve ends."""
     if not len(curve.recall):
         return np.zeros(1), np.zeros(1)
-    highest = np.maximum.accumulate(curve.precision[::-1])[::-1]
+    highest = curve.highest
     recall = np.concatenate([[0.0], curve.recall, curve.recall[-1:]])
     return recall, np.concatenate([highest[:1], highest, [0.0]])
 
 
 def _precision_at(curve: Curve, recall: Floats) -> Floats:
     """The highest precision at each `recall` or above, 0 beyond the end of the curve."""
-    highest = np.append(np.maximum.accumulate(curve.precision[::-1])[::-1], 0.0)
+    highest = np.append(curve.highest, 0.0)
     return highest[np.searchsorted(curve.recall, recall - 1e-12)]
 
 

@@ -103,7 +103,7 @@ def test_hotcoco_equals_pycocotools(scene, limits):
 @given(scenes(), st.sampled_from([(0.5, 0), (0.75, 5), (0.9, 8)]))
 def test_own_matching_gives_cocos_precision(scene, level):
     """Curves and F1 stand on `match_coco`; its 101-point AP must be cocoapi's."""
-    from fcos.evaluation.metrics import Totals, coco_arrays
+    from fcos.evaluation.backends import Totals, coco_arrays
 
     data, results = scene
     iou, row = level
