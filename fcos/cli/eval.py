@@ -40,9 +40,11 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
-    from ..evaluation.uncertainty import Comparison
-    from ..inference.composite import Composite
-    from ..inference.detector import Detector
+    from ..data.tree import DataSource
+    from ..evaluation.uncertainty import Comparison, Draws
+    from ..inference.composite import Looks
+    from ..inference.load import Placing
+    from ..inference.stream import Pace
     from ..types import Detections
 
 
@@ -58,6 +60,31 @@ class _Asked(NamedTuple):
     models: list[str] | None
     detections: Path | None
     compare: tuple[str, str] | None
+
+    @property
+    def no_model(self) -> bool:
+        """Whether there are only detections, in files."""
+        from ..evaluation.program import is_results
+
+        return self.detections is not None or (self.compare is not None and all(map(is_results, self.compare)))
+
+
+class _On(NamedTuple):
+    """What is judged on: the data set, and the path that is told of it, a run's folder where the images are its own."""
+
+    path: Path
+    dataset: Dataset
+
+
+class _How(NamedTuple):
+    """How models look at the images; 0 in `pace` is what is best here."""
+
+    context: typer.Context
+    looks: Looks
+    pace: Pace
+    placing: Placing
+    overrides: Sequence[str]
+    allow_missing: bool
 
 
 class _Judged(NamedTuple):
@@ -177,12 +204,11 @@ def command(
     from dataclasses import replace
 
     from ..data.runs import run_of
-    from ..evaluation.coco import curves, evaluate, read_results
-    from ..evaluation.program import cut_note, is_results, learned_note
-    from ..export.registry import format_of
-    from ..inference.composite import OWN, Composite, Looks, tile_of
-    from ..inference.load import load_together
-    from ..inference.stream import Pace, pick_pace
+    from ..evaluation.coco import curves, evaluate
+    from ..evaluation.uncertainty import Draws, intervals, method
+    from ..inference.composite import Looks, tile_of
+    from ..inference.load import Placing
+    from ..inference.stream import Pace
     from ..inference.views import parse_views
     from ..system.files import check_folder, whole_set, write_whole
 
@@ -197,85 +223,39 @@ def command(
         refuse(context, "--mot", *(name for name in context.params if name not in ("mot", "as_json")))
         _tracks(*mot, as_json)
         return
-    own: str | None = None  # the run whose images are judged, where no data set is named
+    place, own = named, False  # what to judge on: a data set, or a run whose own images are judged
     if named is not None and not model and detections is None and run_of(named) is not None:
-        own, named = named, None
-        asked = asked if compare else _Asked([own], None, None)
+        own = True
+        asked = asked if compare else _Asked([named], None, None)
     elif named is None:
-        own = model[0] if model else next(filter(run_of, compare or ()), None)
-    models = asked.models or []
-    _check(context, named if own is None else own, asked, overrides)
+        place, own = (model[0] if model else next(filter(run_of, compare or ()), None)), True
+    _check(context, place, asked, overrides)
+    assert place is not None
     check_folder(out)
     if class_agnostic and precision is not None:
         raise FcosError("--precision finds a score for each class; --class-agnostic has only one class: leave one out")
-    if named is not None:
-        data = Path(named)
-        looked_at = detections is None and not (compare is not None and all(map(is_results, compare)))
-        dataset = open_to_judge(data_source(data, format, images_in, labels), split, pixels=looked_at)
-        for note in filter(None, (learned_note(name, dataset) for name in models or compare or ())):
-            say(note)
-    else:
+    if own:
         refuse(context, "a run without a data set", "format", "images_in", "labels")
-        assert own is not None
-        data, dataset = open_own(own, split)
-        for note in filter(None, (learned_note(name, dataset) for name in compare or ([data] if split else ()))):
-            say(note)
+    source = None if own else data_source(Path(place), format, images_in, labels)
+    on = _data_to_judge(place, source, split, asked)
+    placing = Placing(runtime=runtime, dtype=dtype, threads=threads, device=device, trust=trust)
     looks = Looks(tile_of(tile), overlap, parse_views(tta))
-
-    def judge(names: list[str]) -> _Judged:
-        pace = pick_pace(len(dataset), Pace(batch, lanes), threads, device)
-        kept = runtime == "auto" and not any(map(format_of, names))  # the numbers of a model are those of fp32
-        detector = load_together(
-            names,
-            looks,
-            runtime=runtime or "own",
-            dtype=dtype or ("fp32" if kept else None),
-            threads=threads,
-            lanes=pace.lanes,
-            device=device,
-            trust=trust,
-            overrides=overrides,
-        )
-        used = detector.looks.tile if isinstance(detector, Composite) else None
-        check_overlap(context, tile, detector.config.data.tile)
-        if looks.tile == OWN:
-            tell_tiles(names[0], used)
-        tiles = int(str(used)) if str(used).isdecimal() else used
-        return _Judged(*_detect(detector, dataset, pace.batch, allow_missing), tiles)
-
-    def read(path: str | Path) -> _Judged:
-        found = read_results(path, dataset)
-        if compare is None and (note := cut_note(found)):
-            say(note)
-        return _Judged(found, dataset)
-
+    how = _How(context, looks, Pace(batch, lanes), placing, overrides, allow_missing)
+    draws = Draws(resamples, seed)
     if compare is not None:
-        first, second = (read(thing) if is_results(thing) else judge([thing]) for thing in compare)
-        if first.dataset.classes != second.dataset.classes:
-            raise FcosError(f"{compare[0]} and {compare[1]} judge different classes of {data}")
-        from ..evaluation.uncertainty import Draws, compare_detections
-
-        comparison = compare_detections(
-            first.detections,
-            second.detections,
-            first.dataset,
-            Draws(resamples, seed),
-            class_agnostic=class_agnostic,
-        )
-        where = {"data": str(data), "split": first.dataset.split}
-        _tell_comparison(comparison, compare, where, out, as_json)
+        comparison, seen_split = _compare(compare, on, how, draws, class_agnostic)
+        _tell_comparison(comparison, compare, {"data": str(on.path), "split": seen_split}, out, as_json)
         return
-    seen, dataset, used = read(detections) if detections is not None else judge(models)
+    models = asked.models or []
+    seen, dataset, used = _judge(models, on, how) if detections is None else _read(detections, on, alone=True)
     metrics = evaluate(seen, dataset, class_agnostic=class_agnostic, voc_plus_one=voc_plus_one)
     more: list[str] = []
     if ci:
-        from ..evaluation.uncertainty import Draws, intervals, method
-
-        around = intervals(seen, dataset, Draws(resamples, seed), class_agnostic=class_agnostic)
+        around = intervals(seen, dataset, draws, class_agnostic=class_agnostic)
         metrics = replace(metrics, intervals=around)
         more += [method(len(dataset), resamples, seed), *(f"{k:<4}  {v}" for k, v in around.items())]
     result = {
-        "data": str(data),
+        "data": str(on.path),
         "split": dataset.split,
         "model": " + ".join(models) if models else None,
         **({"tile": used, "overlap": overlap} if used else {}),
@@ -298,31 +278,31 @@ def command(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    own_images = ", the images that the run was judged by" if named is None and split is None else ""
-    on = f"{dataset.root if named is None else data}, split {dataset.split}{own_images}"
-    typer.echo(f"{result['model'] or detections} on {on}\n")
+    own_images = ", the images that the run was judged by" if own and split is None else ""
+    where = f"{dataset.root if own else on.path}, split {dataset.split}{own_images}"
+    typer.echo(f"{result['model'] or detections} on {where}\n")
     typer.echo("\n".join([metrics.table(), *([""] if more else []), *more]))
     if out is not None:
         typer.echo(f"\nwritten to {out}: {', '.join(sorted(file.name for file in files))}")
 
 
-def _check(context: typer.Context, named: str | None, asked: _Asked, overrides: Sequence[str]) -> None:
+def _check(context: typer.Context, place: str | None, asked: _Asked, overrides: Sequence[str]) -> None:
     """Refuse a command line that does not say what to judge on which data, or has an option that means nothing beside
-    the others. `named`: the data set, None for that of a run."""
+    the others. `place`: the data set, or the run whose images are judged."""
     from ..data.runs import missing
     from ..evaluation.program import is_results
 
     models, detections, compare = asked
     if file := next(filter(is_results, models or ()), None):
         raise FcosError(f"{file} is a file of detections, not a model; give it with --detections")
-    if named is not None and not any(asked):
-        what = f"say what to measure on {named}: --model MODEL, --detections FILE or --compare A B"
-        raise FcosError(missing(named) or what)
-    if named is None and not models:
+    if place is not None and not any(asked):
+        what = f"say what to measure on {place}: --model MODEL, --detections FILE or --compare A B"
+        raise FcosError(missing(place) or what)
+    if place is None and not models:
         raise FcosError("give the data set to judge on: fcos eval DATA --model MODEL (a run folder needs none)")
     if bool(models) + (detections is not None) + (compare is not None) != 1:
         raise FcosError("give one of --model, --detections and --compare")
-    if detections is not None or (compare is not None and all(map(is_results, compare))):
+    if asked.no_model:
         if overrides:
             raise FcosError(f"{overrides[0]!r} is a setting of a model, and there is none beside a file of detections")
         refuse(context, "a file of detections", *_OF_MODEL)
@@ -334,15 +314,68 @@ def _check(context: typer.Context, named: str | None, asked: _Asked, overrides: 
         refuse(context, "a run without --out", "score")
 
 
-def _detect(
-    detector: Detector | Composite, dataset: Dataset, batch: int, allow_missing: bool
-) -> tuple[list[Detections], Dataset]:
-    """What a model finds, and the data set under the model's choice of classes."""
+def _data_to_judge(place: str, source: Path | DataSource | None, split: str | None, asked: _Asked) -> _On:
+    """Open the data set `source`, called `place`, or, without it, what the run `place` was judged by; tells of models
+    that learned from these images."""
+    from ..evaluation.program import learned_note
+
+    models: Sequence[str | Path]
+    if source is None:
+        path, dataset = open_own(place, split)
+        models = asked.compare or ([path] if split else ())
+    else:
+        path, dataset = Path(place), open_to_judge(source, split, pixels=not asked.no_model)
+        models = asked.models or asked.compare or ()
+    for note in filter(None, (learned_note(name, dataset) for name in models)):
+        say(note)
+    return _On(path, dataset)
+
+
+def _judge(names: list[str], on: _On, how: _How) -> _Judged:
+    """What models find together."""
     from ..evaluation.program import detect
+    from ..export.registry import format_of
+    from ..inference.composite import OWN, Composite
+    from ..inference.load import Placing, load_together
+    from ..inference.stream import pick_pace
     from ..system.terminal import plural
 
-    say(f"{plural(len(dataset), 'image')} of {dataset.root}, split {dataset.split}")
-    return detect(detector, dataset, batch, allow_missing=allow_missing)
+    asked = how.placing
+    pace = pick_pace(len(on.dataset), how.pace, asked["threads"], asked["device"])
+    kept = asked["runtime"] == "auto" and not any(map(format_of, names))  # the numbers of a model are those of fp32
+    dtype = asked["dtype"] or ("fp32" if kept else None)
+    placing = Placing(**asked | {"runtime": asked["runtime"] or "own", "dtype": dtype, "lanes": pace.lanes})
+    detector = load_together(names, how.looks, overrides=how.overrides, **placing)
+    used = detector.looks.tile if isinstance(detector, Composite) else None
+    check_overlap(how.context, how.context.params["tile"], detector.config.data.tile)
+    if how.looks.tile == OWN:
+        tell_tiles(names[0], used)
+    tiles = int(str(used)) if str(used).isdecimal() else used
+    say(f"{plural(len(on.dataset), 'image')} of {on.dataset.root}, split {on.dataset.split}")
+    return _Judged(*detect(detector, on.dataset, pace.batch, allow_missing=how.allow_missing), tiles)
+
+
+def _read(path: str | Path, on: _On, *, alone: bool) -> _Judged:
+    """The detections of a results file; `alone`: with a note where the weak ones seem to be missing."""
+    from ..evaluation.program import cut_note
+    from ..evaluation.results import read_results
+
+    found = read_results(path, on.dataset)
+    if alone and (note := cut_note(found)):
+        say(note)
+    return _Judged(found, on.dataset)
+
+
+def _compare(names: tuple[str, str], on: _On, how: _How, draws: Draws, class_agnostic: bool) -> tuple[Comparison, str]:
+    """(two models or results files beside each other, the split that both were judged on)"""
+    from ..evaluation.program import is_results
+    from ..evaluation.uncertainty import compare_detections
+
+    first, second = (_read(n, on, alone=False) if is_results(n) else _judge([n], on, how) for n in names)
+    if first.dataset.classes != second.dataset.classes:
+        raise FcosError(f"{names[0]} and {names[1]} judge different classes of {on.path}")
+    seen = (first.detections, second.detections)
+    return compare_detections(*seen, first.dataset, draws, class_agnostic=class_agnostic), first.dataset.split
 
 
 def _tell_comparison(

@@ -1,4 +1,4 @@
-"""Judge a model on a data set, or two: the functions behind `fcos eval`."""
+"""Judge a model on a data set, or two, from Python; `fcos eval` does it with more options."""
 
 from __future__ import annotations
 
