@@ -25,6 +25,7 @@ MANY = 12  # classes that can be told apart by colour
 DASHED = (0, (4, 2))
 WEAKEST = 6  # named where there are many
 NAMED_CELLS = 20  # a confusion matrix with more classes has no numbers in its cells
+MOST_CELLS = 100  # one with more shows those with most mistakes: of 1,203 it would have 10 GB of pixels
 
 
 def pr_curve(curves: Curves, path: str | Path) -> None:
@@ -82,9 +83,17 @@ def confusion_matrix(
     matrix: Ints, names: Sequence[str], path: str | Path, *, score: float | None = None, iou: float = 0.5
 ) -> None:
     """Counts [C+1, C+1] of `metrics.confusion`: rows truth, columns prediction. Blue is right, orange wrong,
-    the darker the larger the share of the row."""
-    classes = len(names)
+    the darker the larger the share of the row. Of more than `MOST_CELLS` classes those with most mistakes."""
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    of = ""
+    if len(names) > MOST_CELLS:
+        of = f"the {MOST_CELLS} of {len(names):,} classes with most mistakes; "
+        mistakes = (matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal())[:-1]
+        worst = np.sort(np.argsort(-mistakes, kind="stable")[:MOST_CELLS])
+        names = [names[label] for label in worst]
+        rows = np.append(worst, len(matrix) - 1)
+        matrix, share = matrix[np.ix_(rows, rows)], share[np.ix_(rows, rows)]
+    classes = len(names)
     numbers = classes <= NAMED_CELLS
     side = 2.6 + (0.55 if numbers else 0.19) * (classes + 1)
     figure = new_figure(max(side + 1.2, 6.4), max(side, 5.2))
@@ -125,7 +134,7 @@ def confusion_matrix(
         spine.set_visible(False)
     at = f"score ≥ {score:.3f}, " if score is not None else ""
     axes.set_title(
-        f"What was taken for what\n{at}IoU ≥ {iou:g}; darker: larger share of the row",
+        f"What was taken for what\n{of}{at}IoU ≥ {iou:g}; darker: larger share of the row",
         loc="left",
         color=INK,
         fontsize=12,

@@ -533,3 +533,16 @@ def test_eval_refuses_both_or_neither(coco_folder):
         cli("--data", coco_folder)
     with pytest.raises(FcosError, match=r"'decode\.nms_iou=0.5' is a setting of a model"):
         cli("--data", coco_folder, "--detections", coco_folder / "found.json", "decode.nms_iou=0.5")
+
+
+def test_a_confusion_matrix_of_many_classes_shows_those_with_most_mistakes(tmp_path, monkeypatch):
+    figures = []
+    real = plots.new_figure
+    monkeypatch.setattr(plots, "new_figure", lambda *size: figures.append(real(*size)) or figures[-1])
+    monkeypatch.setattr(plots, "MOST_CELLS", 2)
+    matrix = np.array([[9, 0, 3, 0], [0, 9, 0, 1], [0, 1, 9, 0], [0, 0, 0, 0]])
+    plots.confusion_matrix(matrix, ("a", "b", "c"), tmp_path / "m.png")
+    axes = figures[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "c", "background"]
+    assert "2 of 3 classes" in axes.get_title(loc="left")
+    assert {text.get_text() for text in axes.texts} == {"9", "3"}
