@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 5  # places of a finding in a terminal
+_IMAGES = 4096  # whose classes are counted together at once
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,11 @@ def _levels(seen: Scan, config: Config) -> tuple[Level, ...]:
 
 def _together(dataset: Dataset) -> np.ndarray:
     """[C,C] images that show both classes; on the diagonal images that show the class."""
-    shows = np.zeros((len(dataset), len(dataset.classes)), np.int64)
-    for i, record in enumerate(dataset.records):
-        shows[i, record.labels[~record.ignore]] = 1
-    return shows.T @ shows
+    together = np.zeros((len(dataset.classes),) * 2, np.int64)
+    for start in range(0, len(dataset), _IMAGES):
+        records = dataset.records[start : start + _IMAGES]
+        shows = np.zeros((len(records), len(dataset.classes)), np.float32)  # whose products numpy leaves to BLAS
+        for i, record in enumerate(records):
+            shows[i, record.labels[~record.ignore]] = 1
+        together += (shows.T @ shows).astype(np.int64)
+    return together

@@ -24,6 +24,7 @@ from .records import Record
 from .splits import NESTED, ORDER
 
 SAME_BOX = 0.9  # IoU of two boxes of one image that are one object marked twice
+_PAIRS = 1 << 22  # of boxes that are compared at once
 _COPIES = Kind("copies of an image")
 _OTHERS = Kind("copies of an image whose boxes are others")
 _TWICE = Kind("boxes marked twice")
@@ -131,8 +132,12 @@ def same_boxes(record: Record, least: float = SAME_BOX) -> list[tuple[int, int]]
     """Pairs i < j of an image's boxes with IoU > `least`, ignored boxes left out."""
     rows = np.flatnonzero(~record.ignore)
     b = record.boxes[rows].astype(np.float64)
-    i, j = np.nonzero(np.triu(iou(b[:, None], b[None]) > least, 1))
-    return list(zip(rows[i].tolist(), rows[j].tolist(), strict=True))
+    step = max(1, _PAIRS // max(1, len(b)))
+    found: list[tuple[int, int]] = []
+    for start in range(0, len(b), step):
+        i, j = np.nonzero(np.triu(iou(b[start : start + step, None], b[None, start:]) > least, 1))
+        found += zip(rows[start + i].tolist(), rows[start + j].tolist(), strict=True)
+    return found
 
 
 def second_boxes(record: Record, *, any_class: bool) -> list[int]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from operator import eq
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,14 +65,17 @@ def records_by_name(path: str | Path, names: Sequence[str | None], dataset: Data
     path ends alike, as far as both go."""
     if None in names:
         return None
-    called: dict[str, list[tuple[int, list[str]]]] = {}
+    whole: dict[tuple[str, ...], list[int]] = defaultdict(list)  # the parts of a path, from its end on
+    ends: dict[tuple[str, ...], list[int]] = defaultdict(list)  # all of them, and the first ones alone
     for number, record in enumerate(dataset.records):
-        parts = record.file_name.split("/")[::-1]
-        called.setdefault(parts[0], []).append((number, parts))
+        own = tuple(record.file_name.split("/")[::-1])
+        whole[own].append(number)
+        for end in range(1, len(own) + 1):
+            ends[own[:end]].append(number)
     found: dict[str | None, int] = {}
     for name in dict.fromkeys(names):
-        parts = (name or "").replace("\\", "/").split("/")[::-1]
-        fit = [k for k, own in called.get(parts[0], ()) if all(map(eq, own, parts))]
+        parts = tuple((name or "").replace("\\", "/").split("/")[::-1])
+        fit = ends.get(parts, []) + [k for end in range(1, len(parts)) for k in whole.get(parts[:end], ())]
         if len(fit) > 1:
             return None
         found[name] = fit[0] if fit else LEFT_OUT

@@ -80,9 +80,10 @@ def unique_names(paths: Sequence[Path], below: Sequence[Path] = ()) -> list[str]
     taken = {folded(stem) for stem in stems}  # what is some image's own name stays its own
     folders = {stem[:at] for stem in taken for at in range(len(stem)) if stem[at] == "/"}
     used: set[str] = set()
+    next_number: dict[str, int] = {}  # of a stem that several images have: those below are taken
     names = []
     for stem in stems:
-        name, number = stem, 2
+        name, number = stem, next_number.get(stem, 2)
         while (
             folded(name) in used
             or (name != stem and folded(name) in taken)
@@ -90,6 +91,7 @@ def unique_names(paths: Sequence[Path], below: Sequence[Path] = ()) -> list[str]
         ):
             name, number = f"{stem}-{number}", number + 1
         used.add(folded(name))
+        next_number[stem] = number
         names.append(name)
     return names
 
