@@ -313,9 +313,9 @@ def _unknown_option(error: Any) -> str:
     values: dict[str, Any] = {}
     if "set" in names:
         from ..config import describe
-        from ..presets import preset
+        from ..presets import DEFAULT, preset
 
-        values = {row[0]: row[1] for row in describe(preset("fcos-lite0"))}
+        values = {row[0]: row[1] for row in describe(preset(DEFAULT))}
         if error.ctx.info_name in _DETECTING:
             values = {key: value for key, value in values.items() if not for_learning(key)}
     if (peer := word.replace("_", "-")) in PEERS:

@@ -138,11 +138,11 @@ def _choices(kind: object) -> list[str]:
 
 def _example(ctx: typer.Context, key: str) -> str:
     """The value that `key` has in the preset of the command line, where it is one plain word."""
-    from ..presets import PRESETS, preset
+    from ..presets import DEFAULT, PRESETS, preset
 
     named = ctx.params.get("model")
     section, _, name = key.partition(".")
-    chosen = preset(named if isinstance(named, str) and named in PRESETS else "fcos-lite0")
+    chosen = preset(named if isinstance(named, str) and named in PRESETS else DEFAULT)
     value = str(getattr(getattr(chosen, section), name))
     return value if _PLAIN.fullmatch(value) and value != "None" else "VALUE"
 

@@ -10,7 +10,7 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import WORDS, Format, ImagesIn, Labels, Settings, data_source, refuse, sort_words
+from .common import DEFAULT, WORDS, Format, ImagesIn, Labels, Settings, data_source, refuse, sort_words
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -315,7 +315,7 @@ def show(
         typer.Option(
             "--model", "-m", autocompletion=complete.models, help="Model whose training settings --augment uses."
         ),
-    ] = "fcos-lite0",
+    ] = DEFAULT,
     seed: Annotated[int, typer.Option(min=0, help="Another number shows other images.")] = 0,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Image file to write. Default: SPLIT-sheet.jpg in this folder.")

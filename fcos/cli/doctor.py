@@ -9,6 +9,7 @@ import typer
 
 from ..system.stderr import say
 from .common import (
+    DEFAULT,
     Format,
     ImagesIn,
     Json,
@@ -22,15 +23,13 @@ from .common import (
     the_one,
 )
 
-NAME = "fcos-lite0"
-
 
 def command(
     context: typer.Context,
     words: Annotated[list[str] | None, data_words("Data set, all its splits; then settings.")] = None,
     settings: Settings = None,
     data: MaybeData = None,
-    model: Model = NAME,
+    model: Model = DEFAULT,
     size: Annotated[
         int | None, typer.Option("--size", min=32, help="Shorter side of the input in pixels. Default: the model's.")
     ] = None,
@@ -79,7 +78,7 @@ def command(
         )
     source = data_source(named, format, images_in, labels)
     splits = {name: as_seen(dataset, config.data) for name, dataset in open_splits(source).items()}
-    other = None if model == NAME else model
+    other = None if model == DEFAULT else model
     given = {"--model": other, "--format": format, "--images": images_in, "--labels": labels}
     told = [str(word) for pair in given.items() if pair[1] is not None for word in pair] + overrides
     learn = [config.name if other is not None and word == other else word for word in told]  # train takes a preset

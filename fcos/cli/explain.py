@@ -10,6 +10,7 @@ import typer
 from ..system.stderr import say
 from . import complete
 from .common import (
+    DEFAULT,
     Device,
     Format,
     ImagesIn,
@@ -34,8 +35,6 @@ from .common import (
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
-NAME = "fcos-lite0"
-
 
 def command(
     context: typer.Context,
@@ -48,7 +47,7 @@ def command(
         ),
     ] = None,
     settings: Settings = None,
-    model: Model = NAME,
+    model: Model = DEFAULT,
     data: Annotated[Path | None, typer.Option("--data", "-d", help="Data set, to explain its missed objects.")] = None,
     image: Annotated[
         str | None, typer.Option("--image", metavar="NAME|ID", help="Only this image of the data.")
@@ -88,7 +87,7 @@ def command(
 
     things, overrides = sort_words(words, settings, context)
     source = the_one(things, data, "--data")
-    if source is not None and model == NAME and data is None and _is_run(source):
+    if source is not None and model == DEFAULT and data is None and _is_run(source):
         model = source
         source = None
     if source is None and run_of(model) is None:

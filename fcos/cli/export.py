@@ -9,7 +9,7 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import MODEL, Json, MaybeModel, Settings, dtype_option, model_words, refuse, sort_words, the_one
+from .common import DEFAULT, MODEL, Json, MaybeModel, Settings, dtype_option, model_words, refuse, sort_words, the_one
 
 
 def command(
@@ -84,7 +84,7 @@ def command(
         refuse(context, "an export without --calibrate", "images")
     if data is None:
         refuse(context, "an export without --data", "split")
-    named = the_one(things, model, "--model") or "fcos-lite0"
+    named = the_one(things, model, "--model") or DEFAULT
     result = run(
         Job(named, format, out, dynamic, size, nms, dtype, calibrate, images, data, split, overrides),
         say=say,

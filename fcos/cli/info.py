@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Json, MaybeModel, Settings, model_words, sort_words, the_one
+from .common import DEFAULT, Json, MaybeModel, Settings, model_words, sort_words, the_one
 
 
 def command(
@@ -35,5 +35,5 @@ def command(
     from ..zoo.describe import describe_model
 
     things, overrides = sort_words(words, settings, context)
-    report = describe_model(the_one(things, model, "--model") or "fcos-lite0", overrides, size, classes, layers)
+    report = describe_model(the_one(things, model, "--model") or DEFAULT, overrides, size, classes, layers)
     typer.echo(json.dumps(report.to_dict()) if as_json else report.text())

@@ -9,7 +9,7 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import DATA, MODEL, Format, ImagesIn, Json, Labels, MaybeData, Model, data_source, refuse, the_one
+from .common import DATA, DEFAULT, MODEL, Format, ImagesIn, Json, Labels, MaybeData, Model, data_source, refuse, the_one
 
 app = typer.Typer(help="Find mistakes in labels, correct them, propose new ones.", no_args_is_help=True)
 
@@ -125,7 +125,7 @@ def propose(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder.")],
-    model: Model = "fcos-lite0",
+    model: Model = DEFAULT,
     score: Annotated[
         float | None, typer.Option("--score", min=0.0, max=1.0, help="Lowest score. Default: that of fcos predict.")
     ] = None,

@@ -13,6 +13,7 @@ from ..errors import FcosError
 from ..system.stderr import say
 from . import complete
 from .common import (
+    DEFAULT,
     Calibrated,
     Classes,
     Device,
@@ -156,7 +157,7 @@ def command(
 
         refuse(context, "--engine", "classes", "proposals", "as_json", "coco", "csv", "yolo", "data", "every", "lanes")
         work = Work(
-            tuple(model or ["fcos-lite0"]), tuple(overrides), score or "", device, runtime, dtype, threads, 1,
+            tuple(model or [DEFAULT]), tuple(overrides), score or "", device, runtime, dtype, threads, 1,
             batch, trust, tile, overlap, tta,
         )  # fmt: skip
         in_parts(things, out, parts, resume, work, Engine(engine, address, gpus, cpus, threads))
@@ -184,7 +185,7 @@ def command(
         runtime = _runtime(runtime, len(paths))
     own = tile is None and not proposals
     detector = load_together(
-        model or ["fcos-lite0"],
+        model or [DEFAULT],
         Looks(OWN if own else tile_of(tile or "none"), overlap, parse_views(tta)),
         runtime=runtime,
         dtype=dtype,

@@ -10,6 +10,7 @@ import typer
 from ..system.stderr import say
 from . import complete
 from .common import (
+    DEFAULT,
     MODEL,
     Device,
     Lanes,
@@ -102,7 +103,7 @@ def command(
         if page not in ("*", "null") and "://" not in page:
             raise FcosError(f"--cors {page!r} is no address of a page; write it with http:// or https:// in front")
     options = ServeOptions(
-        tuple([*things, *(model or [])] or ["fcos-lite0"]),
+        tuple([*things, *(model or [])] or [DEFAULT]),
         tuple(overrides),
         Placing(device, runtime or fastest(), dtype, threads, lanes, batch, wait / 1000, trust),
         Limits(megabytes << 20, megapixels * 1_000_000, images, queue, timeout, grace),

@@ -11,6 +11,7 @@ import typer
 from ..system.stderr import say
 from . import complete
 from .common import (
+    DEFAULT,
     Calibrated,
     Classes,
     Device,
@@ -40,7 +41,7 @@ def command(
         ),
     ] = None,
     settings: Settings = None,
-    model: Model = "fcos-lite0",
+    model: Model = DEFAULT,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the video, the JSON lines and the MOTChallenge file.")
     ] = Path("tracks"),

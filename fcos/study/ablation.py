@@ -14,6 +14,7 @@ import numpy as np
 from ..config import Config
 from ..data.open import open_splits
 from ..errors import DataError
+from ..presets import DEFAULT
 from ..system.files import write_whole
 from ..system.terminal import data_name, json_ready, percent, plural, table
 from ..training.output.folder import RunFolder, alone
@@ -144,6 +145,6 @@ def run(asked: Asked) -> Judged:
         raise DataError(
             f"{asked.data} has no {missing[0]} split (it has {', '.join(splits)}), which the ablation needs"
         )
-    config = asked.config("fcos-lite0")
+    config = asked.config(DEFAULT)
     out, device = asked.out or Path("runs/ablation"), asked.placing.get("device", "auto")
     return splits["val"], ablation_study(splits, config, out, asked.seed_range(config), device)

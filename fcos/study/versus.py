@@ -25,6 +25,7 @@ from ..inference.proposals import proposer
 from ..network import weights
 from ..network.model import FCOS
 from ..points import padded
+from ..presets import DEFAULT
 from ..system.environment import HASHES, check_same, data_hash
 from ..system.files import check_folder, own, write_whole
 from ..system.machine import Placement, pick_device
@@ -272,7 +273,7 @@ def run(asked: Asked) -> Judged:
     if minutes is not None and (both := given & {"train.epochs", "train.iterations"}):
         raise FcosError(f"{min(both)} and --minutes both say how long to train; leave one out")
     settings += [f"train.epochs={epochs}", "train.iterations=0"] if epochs is not None else []
-    config = settings_of(asked.model or "fcos-lite0", settings)
+    config = settings_of(asked.model or DEFAULT, settings)
     only = [word.strip() for word in own.get("methods", "").split(",") if word.strip()]
     out, device = asked.out or Path("runs/versus"), asked.placing.get("device", "auto")
     plan = Plan(config, out, asked.seed_range(config), only, minutes, device)

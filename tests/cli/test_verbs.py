@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from tiny import NAMES, fcos, learn, make_shapes, tiny_config
 
+from fcos import presets
+from fcos.cli import common
 from fcos.data.open import open_splits
 from fcos.network import weights
 from fcos.types import Classes
@@ -48,6 +50,10 @@ def test_train_eval_predict(work, capsys, tmp_path):
     code, out, err = fcos(capsys, "eval", "--model", tmp_path / "run", "--data", work / "shapes", "--json")
     assert code == 0, err
     assert json.loads(out)["images"] == 5  # the test split
+
+
+def test_what_no_model_means_is_the_same_everywhere():
+    assert common.DEFAULT == presets.DEFAULT
 
 
 def test_a_dialect_is_no_setting(capsys):
