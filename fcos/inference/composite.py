@@ -19,7 +19,7 @@ from ..detections import Detections
 from ..system.machine import Placement
 from ..types import Classes
 from .tiles import Held, Pixels, Windows, detect_tiles, parse_tile
-from .views import PLAIN, Fusion, View, detect_views
+from .views import PLAIN, Fusion, View, detect_views, first_labels
 
 if TYPE_CHECKING:
     from .detector import Detector
@@ -129,7 +129,9 @@ def _named(seen: Detections, name: str | None) -> Detections:
 
 
 def compose(detectors: Sequence[Detector], looks: Looks) -> Detector | Composite:
-    """The one detector by itself where nothing more is asked for, else all looks as one."""
+    """The one detector by itself where nothing more is asked for, else all looks as one. Raises DataError as
+    `first_labels` does."""
+    first_labels(detectors)
     if looks.tile == OWN:
         looks = replace(looks, tile=detectors[0].config.data.tile or None)
     return detectors[0] if len(detectors) == 1 and looks.plain else Composite(tuple(detectors), looks)

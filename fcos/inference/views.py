@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..boxes import nms
 from ..data.classes import match_classes
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..overlap import iou
+from ..system.terminal import some
 from ..types import Detections
 
 if TYPE_CHECKING:
@@ -92,20 +94,34 @@ def detect_views(
 ) -> Detections:
     """Detections of an image through every view of every detector, in its pixels, labels of the first detector.
 
-    One detector with the plain view alone gives its own detections. The detectors must have the same class names, in
-    any order; DataError where one lacks a class.
+    One detector with the plain view alone gives its own detections. Raises DataError as `first_labels` does.
     """
     first = detectors[0]
     if len(detectors) == 1 and tuple(views) == (PLAIN,):
         return first.detect([image], [None], score)[0]
     seen: list[Detections] = []
-    for detector in detectors:
-        labels = torch.from_numpy(match_classes(detector.classes, first.classes))
+    for detector, labels in zip(detectors, first_labels(detectors), strict=True):
         for view in views:
             part = through(detector, image, view, score)
-            new = labels[part.labels]
-            seen.append(replace(part, labels=new)[new >= 0])
+            part = part[labels[part.labels] >= 0]
+            seen.append(replace(part, labels=labels[part.labels]))
     return fuse(seen, first, fusion)
+
+
+def first_labels(detectors: Sequence[Detector]) -> list[Tensor]:
+    """For each detector the label in the first one of each of its classes [C], -1 for a class that the first lacks,
+    whose boxes count as nothing. DataError for a detector that lacks a class of the first."""
+    first = detectors[0].classes
+    matched = [torch.arange(len(first))]
+    for place, detector in enumerate(detectors[1:], 2):
+        labels = match_classes(detector.classes, first, allow_missing=True)
+        if lacking := [first.names[label] for label in sorted({*range(len(first))} - {*labels.tolist()})]:
+            raise DataError(
+                f"model {place} of {len(detectors)} does not know {some(lacking)}, which the first knows; models that "
+                f"look together need its classes (model {place} knows {some(detector.classes.names)})"
+            )
+        matched.append(torch.from_numpy(labels))
+    return matched
 
 
 def fuse(seen: Sequence[Detections], detector: Detector, fusion: Fusion = "wbf") -> Detections:

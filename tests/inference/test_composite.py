@@ -7,7 +7,7 @@ from matching import assert_same_detections
 from tiny import NAMES, tiny_config
 
 from fcos.errors import ConfigError, DataError
-from fcos.inference.composite import Composite, Looks
+from fcos.inference.composite import Composite, Looks, compose
 from fcos.inference.detector import Detector
 from fcos.inference.views import View, at_scale, parse_views, through
 from fcos.network import weights
@@ -73,6 +73,21 @@ def test_classes_in_another_order_are_matched_by_name(detector, image):
     assert set(seen.labels.tolist()) <= set(range(len(NAMES)))
     with pytest.raises(DataError, match="does not know"):
         Composite((detector, detector.replace(classes=Classes(("x", *NAMES[1:]))))).detect([image], [None])
+
+
+def test_classes_that_the_first_model_lacks_count_as_nothing(detector, image):
+    more = detector.replace(classes=Classes(("only here", *NAMES[1:])))
+    few = detector.replace(classes=Classes(NAMES[1:]), network=_less(detector))
+    (seen,) = compose((few, more), Looks(fusion="nms")).detect([image], [None])
+    assert len(seen) > 0
+    assert set(seen.labels.tolist()) == {0}
+    with pytest.raises(DataError, match=f"model 2 of 2 does not know '?{NAMES[0]}"):
+        compose((detector, few), Looks())  # before the first image
+
+
+def _less(detector):
+    torch.manual_seed(1)
+    return weights.build(detector.config, len(NAMES) - 1).eval()
 
 
 def test_a_fixed_size_takes_no_scales(detector):
