@@ -201,7 +201,23 @@ class Tree:
             from ..system.readers import read_lines
 
             lists[name] = [line.strip() for line in read_lines(main[0], kind=DataError) if line.strip()]
-        return lists
+        return lists | self._further_lists(lists)
+
+    def _further_lists(self, lists: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Lists of other names in ImageSets/Main beside the usual ones, `lists`, where they share no line with any
+        other: splits of their own names. default, as CVAT calls it, is all."""
+        from ..system.readers import read_lines
+
+        found: dict[str, list[str]] = {}
+        for path in self.annotations if lists else ():
+            stem = stem_of(path).lower()
+            if path.parent.name.lower() != "main" or path.suffix.lower() != ".txt" or split_of_folder(stem):
+                continue
+            if _is_list(self.probe(path)):
+                lines = [line.strip() for line in read_lines(path, kind=DataError) if line.strip()]
+                found["all" if stem == "default" else stem] = lines
+        often = Counter(line for lines in (*lists.values(), *found.values()) for line in set(lines))
+        return {name: lines for name, lines in found.items() if all(often[line] == 1 for line in lines)}
 
     def describe(self, name: Callable[[Probe], str]) -> list[str]:
         """A short tree for a person: what each folder holds, and what `name` says of the files that stand alone."""

@@ -12,8 +12,9 @@ from ..system.terminal import some
 from ..types import Classes
 from .dataset import Dataset
 from .formats.common.writing import Output, disk_error, renamed
+from .open import split_names
 from .registry import format_named, formats
-from .splits import check_split
+from .splits import ORDER, canonical_split, check_split
 from .tree import DataSource
 
 SCORED = ("labelstudio", "cvat", "labelme", "coco", "yolo")  # formats with a place for scores and who proposes
@@ -72,7 +73,19 @@ def convert(
             lost = write(splits, Output(folder, classes, link, target.absolute().name, model))
     except OSError as error:
         raise disk_error(error, target) from None
-    return lost + renamed(splits)
+    return [*lost, *renamed(splits), *_lost_splits(splits, target)]
+
+
+def _lost_splits(splits: Mapping[str, Dataset], target: Path) -> list[str]:
+    """The line for splits that the new data set does not open with, because its format knows the usual names alone."""
+    if splits.keys() <= ORDER.keys() or splits.keys() == {"all"}:
+        return []
+    found = split_names(target)
+    lost = [name for name in splits if canonical_split(name) not in found]
+    if not lost:
+        return []
+    which = f"split {lost[0]} is" if len(lost) == 1 else f"splits {', '.join(lost)} are"
+    return [f"the {which} not found again: {target} opens with {', '.join(found)} (cvat and ndjson keep any name)"]
 
 
 def check_new(target: Path) -> None:

@@ -210,7 +210,7 @@ def test_why_there_is_nothing_to_learn(tmp_path):
 def test_splits_of_any_name_can_be_learned_together(tmp_path, capsys):
     make_shapes(tmp_path, {"task1": 3, "task2": 3})
     code, _, err = fcos(capsys, "train", tmp_path, "--out", tmp_path / "run")
-    assert (code, "choose with --split, or several, as instances_task1,instances_task2" in err) == (2, True), err
+    assert (code, "choose with --split, or several, as task1,task2" in err) == (2, True), err
 
 
 def test_split_renames_a_class(tmp_path, capsys):

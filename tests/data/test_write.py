@@ -296,3 +296,38 @@ def test_a_folder_is_there_when_all_of_it_is(tmp_path, monkeypatch, there):
     if there:
         assert out.stat().st_ino == before
     assert json.loads(next(out.glob("*.ndjson")).read_text().splitlines()[0])["name"] == "out"
+
+
+SPLITS = (("train", "all"), ("train", "extra"), ("day", "night"), ("train", "test-dev"))
+
+
+@pytest.mark.parametrize("to", [name for name, form in formats().items() if form.write is not None])
+@pytest.mark.parametrize("names", SPLITS, ids="+".join)
+def test_splits_are_found_again_or_told(tmp_path, names, to):
+    """Each split has its own images, and none is lost in silence."""
+    if to == "parquet":
+        pytest.importorskip("pyarrow")
+    splits = {s: dataset_of(tmp_path / s, [(5, 6, 40, 50, k, False)], s, name=f"{s}.png") for k, s in enumerate(names)}
+    lines = convert(splits, tmp_path / "out", to)
+    found = open_splits(tmp_path / "out")
+    told = [line for line in lines if "not found again" in line]
+    lost = [name for name in names if name not in found]
+    assert bool(told) == bool(lost)
+    assert all(name in told[0] for name in lost)
+    assert sum(len(part) for part in found.values()) == 2 or lost
+    if "all" in names or to in ("cvat", "ndjson", "yolo"):
+        assert not lost
+    if to in ("coco", "voc") and "train" in names and not lost:
+        assert set(found) == set(names)
+
+
+def test_a_whole_set_beside_its_splits_is_no_split(tmp_path):
+    """As people leave them: a file and a list of all images beside those of train and val."""
+    splits = {s: dataset_of(tmp_path / s, [(5, 6, 40, 50, 0, False)], s, name=f"{s}.png") for s in ("train", "val")}
+    for to, one, whole in (
+        ("coco", "instances_train.json", "instances_all.json"),
+        ("voc", "ImageSets/Main/train.txt", "ImageSets/Main/all.txt"),
+    ):
+        convert(splits, tmp_path / to, to)
+        (tmp_path / to / whole).write_text((tmp_path / to / one).read_text())
+        assert list(open_splits(tmp_path / to)) == ["train", "val"]

@@ -25,7 +25,7 @@ from ..ids import Id, id_of, look_up, settle, spelled
 from ..kinds import Kind
 from ..probe import Probe, stem_of
 from ..registry import Format, ReadOptions
-from ..splits import split_of_file
+from ..splits import is_generic, split_of_file
 from ..tree import Tree
 from .common.assemble import ImageFile, Problems, Rows, assemble, check_classes
 from .common.coco_columns import ABSENT, Columns, float_of
@@ -56,7 +56,7 @@ def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     """A split for each file; where several files mean one split, those of instances before those of captions."""
     if tree.file is not None:
         stem = stem_of(tree.file)
-        name = _split_of(tree, tree.file) or _PREFIX.sub("", stem).lower()
+        name = _split_of(tree, tree.file) or _own_name(tree.file)
         named = {"all" if stem.lower() in _WHOLE and not _split_of(tree, tree.file) else name: tree.file}
     else:
         named = _named(tree, files)
@@ -70,13 +70,15 @@ def _named(tree: Tree, files: list[Path]) -> dict[str, Path]:
     groups: dict[str, list[Path]] = defaultdict(list)
     for file in main or files:
         groups[_split_of(tree, file) or "all"].append(file)
+    named: dict[str, Path] = {}
     if len(groups) > 1 and "all" in groups:  # annotations.json beside train.json and val.json: the whole, or notes
-        del groups["all"]
-    if list(groups) == ["all"] and len(groups["all"]) > 1:
-        named = {stem_of(f).lower(): f for f in groups["all"]}
+        there = tree.images.folders  # but night.json beside train.json and a folder night of images: a split too
+        named = {n: f for f in groups.pop("all") if (n := _own_name(f)) in there and not is_generic(n)}
+    elif list(groups) == ["all"] and len(groups["all"]) > 1:
+        named = {_own_name(f): f for f in groups["all"]}
         if len(named) == len(groups["all"]):
             return named
-    named = {}
+        named = {}
     for split, same in groups.items():
         chosen = [f for f in same if stem_of(f).lower().startswith("instances")] or same
         years = {_year(f): f for f in chosen}
@@ -93,6 +95,12 @@ def _named(tree: Tree, files: list[Path]) -> dict[str, Path]:
 def suffix_is_plain(file: Path) -> bool:
     """True for .json, False for .json.gz."""
     return file.suffix.lower() == ".json"
+
+
+def _own_name(file: Path) -> str:
+    """What a file is called that names no usual split: 'night' of instances_night.json."""
+    stem = stem_of(file).lower()
+    return _PREFIX.sub("", stem) or stem
 
 
 def _year(file: Path) -> str:

@@ -40,6 +40,8 @@ from .common.yolo_yaml import DataFile
 _KEYS = ("train", "val", "test", "minival", *ALIASES)
 _NAMES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt", "class_names.txt")
 _MOST_CLASSES = 100_000
+# the key of a split of another name: night: images/night
+_OWN = re.compile(r"^['\"]?([^\s'\":#]+)['\"]?: *(?:\S*/)\1 *$", re.MULTILINE)
 _LOOKED = 50  # label files that are looked at to say why none is one
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
@@ -50,7 +52,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 def _sniff(probe: Probe) -> bool:
     if probe.suffix in (".yaml", ".yml"):
         keys = _keys(probe.text)
-        return bool(keys & {"names", "nc"}) and bool(keys & set(_KEYS))
+        return bool(keys & {"names", "nc"}) and bool(keys & set(_KEYS) or _OWN.search(probe.text))
     if probe.suffix == ".data":
         keys = set(re.findall(r"^\s*(\w+)\s*=", probe.text, re.MULTILINE))
         return "names" in keys and bool(keys & {"train", "valid"})
@@ -176,7 +178,7 @@ def _described(tree: Tree, file: Path, options: ReadOptions) -> Sources:
     data = DataFile.read(tree, file)
     made = _Set(tree, file, data.classes(), _Labels(tree), options.strict, data.keypoints())
     sources: Sources = {}
-    for key in (k for k in _KEYS if data.entries(k)):
+    for key in (k for k in (*_KEYS, *data.own_splits(_KEYS)) if data.entries(k)):
         places = [data.place(str(entry)) for entry in data.entries(key)]
         # Public files name test splits that few people have; training and validation have to be there.
         if all(p is None for p in places) and canonical_split(key) not in ("train", "val"):

@@ -17,7 +17,7 @@ from ....system.readers import read_lines
 from ... import kinds
 from ...dataset import EXAMPLES, Dataset, Note, Sources
 from ...images.reading import SUFFIXES
-from ...splits import TAUGHT
+from ...splits import ORDER, TAUGHT
 from .pairing import clean_name, folder_key
 
 T = TypeVar("T", bound=Hashable)
@@ -115,7 +115,7 @@ def share_out(
     is train too): then it is left out with a note. No parts where no list fits.
     """
     parts = {split: part for split, part in named.items() if part}
-    empty = [f"{split}: {', '.join(lines[split][:1])}" for split in lines if split not in parts]
+    empty = [f"{split}: {', '.join(lines[split][:1])}" for split in lines if split in ORDER and split not in parts]
     notes = [Note(kinds.EMPTY_LISTS, len(empty), empty[0], "warning", tuple(empty[1:]))] if empty else []
     if not parts:
         return {}, tuple(notes)

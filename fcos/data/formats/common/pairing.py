@@ -126,6 +126,11 @@ class Images:
         free = [i for i in alike if not _conflict(own, self.split(i))]
         return self.paths[free[0]] if len(free) == 1 else None
 
+    @cached_property
+    def folders(self) -> set[str]:
+        """What the folders with images are called, in lower case."""
+        return {part.lower() for parts in {parts[:-1] for parts in self._relative} for part in parts}
+
     def split(self, index: int) -> str | None:
         """The split that the innermost telling folder of an image names."""
         return _split_in(self._relative[index][:-1])

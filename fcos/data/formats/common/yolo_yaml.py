@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +44,12 @@ class DataFile:
         """The folders or lists of a key; none where it has none."""
         value = self.keys.get(key)
         return value if isinstance(value, list) else [value] if value else []
+
+    def own_splits(self, usual: Collection[str]) -> list[str]:
+        """The keys beside `usual` whose folder of images is called as they are: night: images/night."""
+        folders = {k: str(v).rpartition("/") for k, v in self.keys.items() if k not in (*usual, "path", "names")}
+        own = [key for key, (above, _, folder) in folders.items() if above and folder == key and not is_generic(key)]
+        return [key for key in own if (place := self.place(str(self.keys[key]))) is not None and place.is_dir()]
 
     def classes(self) -> Classes:
         """By `names`, or numbers by `nc` alone; DataError where they cannot be."""
