@@ -15,13 +15,15 @@ from ..data.images.reading import MAX_PIXELS, image_size, read_image
 from ..data.records import Size, Window
 from ..errors import ImageError, first_line, require
 from ..system.readers import open_file
+from ..system.terminal import plural
 from .tiles import Held, Pixels, Windows
 
 # GDAL knows a file by its content, and among its other formats are those that name more files, and addresses to fetch.
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 _HELD = 50_000_000  # pixels up to which an image is simply read
 _MAX_SIDE = 1_000_000
-_PHOTOMETRIC, _ORIENTATION = 262, 274  # the tags
+_BITS, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274  # the tags
+_COLOURS = {5: "CMYK", 8: "CIELab", 9: "ICCLab", 10: "ITULab"}  # of _PHOTOMETRIC
 _ANY = 1 << 50  # bytes: it is read in parts
 
 
@@ -45,14 +47,14 @@ class Raster:
             raise ImageError(f"cannot read {path} in tiles: its pixels are {kind}; write it with 8 or 16 bits")
         if max(self.size) > _MAX_SIDE:
             raise ImageError(f"cannot read {path}: a side is over the limit of {_MAX_SIDE:,} pixels")
-        kinds = [band.name for band in self._file.colorinterp]
-        odd = ("palette" in kinds and "numbers of a palette") or ("alpha" in kinds and "transparent")
         tags = _tags(path)
         # white is 0; of 16 bits `read_image` leaves it so
         self._negative = tags.get(_PHOTOMETRIC) == 0 and kind == "uint8"
-        if odd or tags.get(_ORIENTATION, 1) not in (0, 1):
-            what = f"its pixels are {odd}" if odd else "it is to be turned (EXIF orientation)"
-            raise ImageError(f"cannot read {path} in tiles: {what}; write it as plain RGB, upright")
+        if odd := _odd(tags, [band.name for band in self._file.colorinterp]):
+            raise ImageError(
+                f"cannot read {path} in tiles: {odd}; write it as plain RGB of 8 or 16 bits, upright, or leave tiles "
+                "out (--tile none)"
+            )
         self._deep = kind == "uint16"
         self._bands = (1, 2, 3) if self._file.count >= 3 else (1, 1, 1)
 
@@ -98,6 +100,19 @@ def open_windows(path: str | Path) -> Windows:
         if height * width > _HELD:
             return Raster(path)
     return Held(read_image(path))
+
+
+def _odd(tags: Mapping[int, Any], bands: Sequence[str]) -> str:
+    """Why the pixels of a file are not those that rasterio gives, "" where they are; `bands`: what GDAL takes them for,
+    which for CMYK and CIELab is wrong."""
+    bits = tags.get(_BITS, (1,))[0] if len(tags) else 8  # a TIFF that says none has one
+    if tags.get(_PHOTOMETRIC) in _COLOURS:
+        return f"its pixels are {_COLOURS[tags[_PHOTOMETRIC]]}"
+    if bits not in (8, 16):
+        return f"its pixels have {plural(bits, 'bit')}"
+    if "palette" in bands or "alpha" in bands:
+        return f"its pixels are {'numbers of a palette' if 'palette' in bands else 'transparent'}"
+    return "" if tags.get(_ORIENTATION, 1) in (0, 1) else "it is to be turned (EXIF orientation)"
 
 
 def _tags(path: Path) -> Mapping[int, Any]:

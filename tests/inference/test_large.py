@@ -108,6 +108,27 @@ def test_floats_are_refused_by_name(tmp_path):
         large.Raster(tmp_path / "a.tif")
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("bits", [1, 2, 4, 12])
+def test_few_bits_are_refused_by_name(tmp_path, bits):
+    """GDAL gives their numbers as they are: 0 to 15 for black to white."""
+    kind = np.uint16 if bits > 8 else np.uint8
+    write(tmp_path / "a.tif", np.full((64, 64, 1), 2**bits - 1, kind), nbits=bits)
+    with pytest.raises(ImageError, match=rf"its pixels have {bits} bits?;"):
+        large.Raster(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [("CMYK", "CMYK"), ("LAB", "CIELab"), ("1", "1 bit"), ("P", "numbers of a palette"), ("RGBA", "transparent")],
+)
+def test_other_colours_are_refused_by_name(tmp_path, mode, reason):
+    image = Image.new("LAB", (64, 64)) if mode == "LAB" else Image.new("RGB", (64, 64)).convert(mode)
+    image.save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=f"its pixels (are|have) {reason};"):
+        large.Raster(tmp_path / "a.tif")
+
+
 @pytest.mark.slow
 def test_a_gigapixel_stays_under_two_gigabytes(tmp_path):
     """32,768 x 32,768 pixels, 3 GB when decoded."""
