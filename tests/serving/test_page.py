@@ -283,6 +283,39 @@ def test_a_person_looks_at_a_picture(tmp_path):
         assert wait_for(docs, "document.querySelectorAll('.opblock').length") > 10
 
 
+@pytest.mark.browser
+@needs_chromium
+def test_going_back_shows_what_was_found_there(tmp_path):
+    """The list, the counts, the status and the heat map are those of the image on the screen."""
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    names = ("cat.jpg", "astronaut.jpg")
+    with serving() as (address, _), Browser() as browser:
+        tab = browser.open(address)
+        tab.evaluate("fcosPage.ready")
+        tab.give_files("#files", [*(ASSETS / "photos" / name for name in names), broken])
+        there = (
+            "(['list', 'count', 'classes', 'status'].map((id) => document.getElementById(id).textContent))"
+            ".concat(document.getElementById('status').classList.contains('wrong'))"
+        )
+        status = "document.getElementById('status').textContent.startsWith('{}: ')"
+        seen = []
+        for name in (*names, "broken.jpg"):
+            wait_for(tab, status.format(name))
+            seen.append(tab.evaluate(there))
+            press(tab, "ArrowRight")
+        assert seen[0] != seen[1]
+        assert seen[2][:2] == ["", ""]
+        assert "cannot show" in seen[2][3]
+        for expected in (seen[1], seen[0]):
+            press(tab, "ArrowLeft")
+            assert wait_for(tab, f"JSON.stringify({there}) === JSON.stringify({json.dumps(expected)})")
+        press(tab, "h")
+        wait_for(tab, "fcosPage.state.images[0].found.maps")
+        press(tab, "ArrowRight")
+        wait_for(tab, "fcosPage.state.images[1].found.maps")
+
+
 def mouse(tab, kind, x, y, **more):
     tab.call("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, **more})
 

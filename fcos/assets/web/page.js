@@ -189,35 +189,36 @@
     if (index < 0 || index >= state.images.length) return;
     state.now = index;
     state.chosen = null;
-    const image = state.images[index];
+    const image = state.images[index], seen = () => image === current();
     $("empty").hidden = true;
+    panel(); // of this image from now on, not of the one before
     try {
-      image.bitmap ??= await bitmapOf(image.blob);
-      fit();
+      image.bitmap ??= await bitmapOf(image.blob).catch(() => {
+        throw new Error("this browser cannot show it as an image");
+      });
+      if (seen()) fit();
       render();
       await detect(image);
+      if (seen() && state.map.kind) await story();
     } catch (error) {
-      say(`${image.name}: ${error.message}`, true);
+      if (seen()) say(`${image.name}: ${error.message}`, true);
     }
     strip();
-    render();
+    panel();
   }
 
   async function detect(image) {
-    const key = `${model().name}/${local()}`;
-    if (image.key === key) return;
-    const turn = ++state.turn;
+    const key = `${model().name}/${local()}`, turn = ++state.turn;
+    if (image.key === key) return say(image.line);
     say("detecting");
     const begun = performance.now();
     const found = local() ? await here(pixelsOf(image.bitmap)) : await fromServer(image.blob);
-    image.found = found;
-    image.key = key;
-    if (turn !== state.turn) return;
     const took = Math.round(performance.now() - begun);
     const threads = local() ? (await engine()).threads : 0;
     const place = threads ? `in this browser, ${threads === 1 ? "one thread" : `${threads} threads`}` : "by the server";
-    say(`${image.name}: ${found.width} × ${found.height}, ${took} ms ${place}`);
-    panel();
+    const line = `${image.name}: ${found.width} × ${found.height}, ${took} ms ${place}`;
+    Object.assign(image, { found, key, line });
+    if (turn === state.turn) say(line);
   }
 
   const current = () => (state.camera ? state.camera : state.images[state.now]);
@@ -227,9 +228,11 @@
   async function story() {
     const image = current();
     if (!image?.found || image.found.maps || state.camera) return;
-    const told = await explained(image.blob);
-    const before = state.chosen;
+    const key = image.key, told = await explained(image.blob);
+    if (image.key !== key) return; // another model has looked at it since
     image.found = told;
+    if (image !== current()) return;
+    const before = state.chosen;
     if (before) {
       const apart = (d) => d.box.reduce((sum, v, i) => sum + Math.abs(v - before.box[i]), 0) + (d.class === before.class ? 0 : 1e9);
       state.chosen = told.detections.reduce((a, b) => (apart(a) <= apart(b) ? a : b), told.detections[0] || null);
