@@ -162,7 +162,7 @@ class Reader:
             yield from self._all()
 
     def _all(self) -> Iterator[Frame]:
-        index = 0
+        index, stamp, longest = 0, 0.0, 0.0
         while not self._stop.is_set():
             with self._using:
                 if self._stop.is_set():
@@ -171,12 +171,14 @@ class Reader:
                 at = self._capture.get(_TIME) / 1000  # of the frame that was just read
             if not there:
                 break
-            stamp = at if at > 0 or index == 0 else index / self.info.rate
+            before, stamp = stamp, at if at > 0 or index == 0 else index / self.info.rate
+            longest = max(longest, stamp - before)
             yield Frame(index, stamp, np.ascontiguousarray(image[..., ::-1]))
             index += 1
         if index == 0 and not self._stop.is_set():
             raise VideoError(f"{self._name} has no frame that can be read; is it a video?")
-        if self.info.frames and index < self.info.frames * 0.99 - 1:  # containers count a frame too many
+        # containers count a frame too many, and some know their length alone: at an uneven rate frames are longer
+        if self.info.frames and max(index, (stamp + longest) * self.info.rate) < self.info.frames * 0.99 - 1:
             self.broken = f"{self._name} ends after {index} of {self.info.frames} frames; the rest cannot be decoded"
 
     def _newest(self) -> Iterator[Frame]:

@@ -182,6 +182,33 @@ def test_a_file_that_is_cut_gives_what_it_has_and_says_so(clip):
     assert "clip.avi ends after" in reader.broken
 
 
+class Uneven:
+    """A capture of 8 frames, the last 3 of which stay for half a second each; its container knows its length alone,
+    which OpenCV takes for 19 frames."""
+
+    def __init__(self, there=8):
+        self.times = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.5][:there]
+        self.at = -1
+
+    def read(self):
+        self.at += 1
+        return self.at < len(self.times), picture(self.at)
+
+    def get(self, what):
+        return {video._TIME: self.times[min(self.at, len(self.times) - 1)] * 1000, video._RATE: 10.0}.get(what, 19)
+
+    def release(self):
+        pass
+
+
+@pytest.mark.parametrize(("there", "broken"), [(8, False), (6, True)])
+def test_an_uneven_rate_is_no_cut(there, broken, monkeypatch):
+    monkeypatch.setattr(video, "_capture", lambda *_: Uneven(there))
+    with Reader("screen.mkv") as reader:
+        assert len(list(reader)) == there
+    assert bool(reader.broken) is broken
+
+
 @pytest.mark.parametrize("content", [b"", b"no video", None])
 def test_what_is_no_video_is_one_line(tmp_path, content):
     path = tmp_path / "a.mp4"
