@@ -10,25 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from ..types import Detections
-from .association import Pairs, overlaps, pair
+from .association import Pairs
 from .motion import Floats
-from .tracks import NONE, Follower, Ids, Track, boxes_of, same_class, split_by_score
+from .tracks import NONE, Follower, Ids, Seen, Track, expected
 
 _DIRECTION = 0.2  # weight of the direction beside the overlap, as in the paper
 _BACK = 0.1  # seconds over which a direction is measured; the paper has 3 frames of 30 a second
 _STEP = 1 / 30  # seconds between the points of the line that stands for the blind time
-
-
-class _Frame(NamedTuple):
-    """The detections of a frame: boxes [D,4], labels [D]."""
-
-    boxes: Floats
-    labels: Sequence[int]
 
 
 class OcSort(Follower):
@@ -39,58 +31,36 @@ class OcSort(Follower):
     def update(self, detections: Detections, time: float) -> Ids:
         """The id of each detection [D], -1 for none: too weak, or not yet seen twice. See `Tracker`."""
         config = self.config
-        boxes, labels = boxes_of(detections), detections.labels.tolist()
-        ids = np.full(len(boxes), NONE, np.int64)
-        self.tracks = [t for t in self.tracks if time - t.seen <= config.patience]
-        latest = max((t.seen for t in self.tracks), default=time)
-        for track in self.tracks:
-            track.motion.predict(time)
-        first, second = split_by_score(detections, config)
+        now = Seen.of(detections, time)
+        ids = np.full(len(now.rows), NONE, np.int64)
+        latest = self._expect(time)
+        first = now.between(config.high)
 
-        now = _Frame(boxes, labels)
-        pairs = self._match(self.tracks, now, first, config.first_iou, directed=True)
-        done = self._apply(self.tracks, pairs, boxes, time, ids)
+        ways = np.array([_agreement(t, first.boxes) for t in self.tracks]).reshape(len(self.tracks), len(first.rows))
+        pairs = self._pairs(self.tracks, expected(self.tracks), first, config.first_iou, _DIRECTION * ways)
+        done = self._apply(self.tracks, pairs, now, ids)
         left = [t for t in self.tracks if id(t) not in done]
         in_sight = [t for t in left if t.certain and t.seen == latest]
-        done |= self._apply(in_sight, self._match(in_sight, now, second, config.second_iou), boxes, time, ids)
+        weak = self._pairs(in_sight, expected(in_sight), now.between(config.low, config.high), config.second_iou)
+        done |= self._apply(in_sight, weak, now, ids)
         left = [t for t in left if id(t) not in done]
-        rest = [i for i in first if i not in {i for _, i in pairs}]
-        recovered = self._recover(left, boxes, labels, rest)
-        self._apply(left, recovered, boxes, time, ids)
-        taken = {i for _, i in (*pairs, *recovered)}
+        rest = first.without(i for _, i in pairs)
+        last_seen = np.array([t.history[-1][1] for t in left]).reshape(-1, 4)
+        recovered = self._pairs(left, last_seen, rest, config.first_iou)
+        self._apply(left, recovered, now, ids)
         self.tracks = [t for t in self.tracks if t.certain or t.seen == time]
-        self._begin([i for i in first if i not in taken], detections, boxes, time, ids)
+        self._begin(rest.without(i for _, i in recovered), ids)
         self._before = time
         return ids
 
-    def _match(
-        self, tracks: Sequence[Track], now: _Frame, rows: Sequence[int], least: float, directed: bool = False
-    ) -> Pairs:
-        if not tracks or not rows:
-            return []
-        chosen = now.boxes[list(rows)]
-        worth = overlaps(np.stack([t.motion.box for t in tracks]), chosen)
-        allowed = (worth >= least) & same_class(tracks, [now.labels[i] for i in rows], self.config.by_class)
-        if directed:
-            worth = worth + _DIRECTION * np.stack([_agreement(t, chosen) for t in tracks])
-        return [(t, rows[c]) for t, c in pair(worth, allowed)]
-
-    def _recover(self, tracks: Sequence[Track], boxes: Floats, labels: Sequence[int], rows: Sequence[int]) -> Pairs:
-        """Pairs by overlap with the last box that was seen."""
-        if not tracks or not rows:
-            return []
-        worth = overlaps(np.stack([t.history[-1][1] for t in tracks]), boxes[list(rows)])
-        allowed = (worth >= self.config.first_iou) & same_class(tracks, [labels[i] for i in rows], self.config.by_class)
-        return [(t, rows[c]) for t, c in pair(worth, allowed)]
-
-    def _apply(self, tracks: Sequence[Track], pairs: Pairs, boxes: Floats, time: float, ids: Ids) -> set[int]:
+    def _apply(self, tracks: Sequence[Track], pairs: Pairs, now: Seen, ids: Ids) -> set[int]:
+        """The ids of the objects (of Python) that were met."""
         for row, i in pairs:
-            track = tracks[row]
-            if not track.certain:
-                track.certain, track.number = True, self._number()
+            track, box = tracks[row], now.boxes[i]
+            self._confirm(track)
             if track.seen < self._before:
-                _update_again(track, boxes[i], time)
-            track.meet(boxes[i], time)
+                _update_again(track, box, now.time)
+            track.meet(box, now.time)
             track.kept = track.motion.copy()
             ids[i] = track.number
         return {id(tracks[row]) for row, _ in pairs}

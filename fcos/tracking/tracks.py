@@ -7,15 +7,17 @@ tracked by the same rules.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..types import Detections
+from .association import Pairs, overlaps, pair
 from .motion import Floats, Motion
 
 Ids = NDArray[np.int64]
@@ -78,48 +80,87 @@ class Track:
         self.history = [*self.history[first:], (time, box)]
 
 
+class Seen(NamedTuple):
+    """Detections of a frame at a time, all or some: their rows in it [D], boxes [D,4], labels [D] and scores [D]."""
+
+    time: float
+    rows: Sequence[int]
+    boxes: Floats
+    labels: Sequence[int]
+    scores: Sequence[float]
+
+    @classmethod
+    def of(cls, detections: Detections, time: float) -> Seen:
+        """All detections of a frame, the boxes as float64."""
+        boxes = detections.boxes.detach().cpu().numpy().astype(np.float64).reshape(-1, 4)
+        return cls(time, range(len(boxes)), boxes, detections.labels.tolist(), detections.scores.tolist())
+
+    def between(self, least: float, below: float = math.inf) -> Seen:
+        """Those with a score in such limits."""
+        return self._pick([k for k, score in enumerate(self.scores) if least <= score < below])
+
+    def without(self, rows: Iterable[int]) -> Seen:
+        """Those that are not `rows` of the frame."""
+        gone = set(rows)
+        return self._pick([k for k, row in enumerate(self.rows) if row not in gone])
+
+    def _pick(self, keep: list[int]) -> Seen:
+        rows, labels = [self.rows[k] for k in keep], [self.labels[k] for k in keep]
+        return Seen(self.time, rows, self.boxes[keep], labels, [self.scores[k] for k in keep])
+
+
 class Follower:
-    """What the trackers here share: their tracks, how one begins, and numbers from 1."""
+    """What the trackers here share: their tracks, how one begins and is confirmed, pairing by overlap."""
 
     def __init__(self, config: TrackConfig | None = None) -> None:
         self.config = config or TrackConfig()
         self.tracks: list[Track] = []
         self._next = 1
 
-    def _begin(self, rows: Sequence[int], detections: Detections, boxes: Floats, time: float, ids: Ids) -> None:
-        """A track for each of the detections `rows` that is sure enough; those of the first frame have their number at
-        once, as there is nothing to be confused with."""
+    def _expect(self, time: float) -> float:
+        """When any object was seen last; gives up those out of sight for too long, and predicts the others."""
+        self.tracks = [t for t in self.tracks if time - t.seen <= self.config.patience]
+        for track in self.tracks:
+            track.motion.predict(time)
+        return max((t.seen for t in self.tracks), default=time)
+
+    def _pairs(
+        self, tracks: Sequence[Track], boxes: Floats, seen: Seen, least: float, more: Floats | float = 0.0
+    ) -> Pairs:
+        """Pairs (place in `tracks`, row of the frame) by overlap of what was seen with `boxes` [T,4], one of each
+        track. more [T,D]: what a pair is worth beside its overlap."""
+        if not len(tracks) or not len(seen.rows):
+            return []
+        worth = overlaps(boxes, seen.boxes)
+        allowed = (worth >= least) & _same_class(tracks, seen.labels, self.config.by_class)
+        return [(t, seen.rows[c]) for t, c in pair(worth + more, allowed)]
+
+    def _confirm(self, track: Track) -> None:
+        """A track that was seen twice has its number from then on."""
+        if not track.certain:
+            track.certain, track.number = True, self._next
+            self._next += 1
+
+    def _begin(self, seen: Seen, ids: Ids) -> None:
+        """A track for each detection that is sure enough; those of the first frame have their number at once, as there
+        is nothing to be confused with."""
         first_frame = not self.tracks and self._next == 1
-        for i in rows:
-            if float(detections.scores[i]) < self.config.start:
-                continue
-            motion = Motion(boxes[i], time)
-            history = [(time, boxes[i])]
-            track = Track(NONE, int(detections.labels[i]), motion, time, history=history, kept=motion.copy())
+        sure = seen.between(self.config.start)
+        for row, box, label in zip(sure.rows, sure.boxes, sure.labels, strict=True):
+            motion = Motion(box, seen.time)
+            track = Track(NONE, label, motion, seen.time, history=[(seen.time, box)], kept=motion.copy())
             if first_frame:
-                track.certain, track.number = True, self._number()
-                ids[i] = track.number
+                self._confirm(track)
+                ids[row] = track.number
             self.tracks.append(track)
 
-    def _number(self) -> int:
-        self._next += 1
-        return self._next - 1
+
+def expected(tracks: Sequence[Track]) -> Floats:
+    """The boxes [T,4] where motion expects the objects."""
+    return np.array([t.motion.box for t in tracks]).reshape(-1, 4)
 
 
-def split_by_score(detections: Detections, config: TrackConfig) -> tuple[list[int], list[int]]:
-    """Rows of the first round, and of the second."""
-    scores = detections.scores.tolist()
-    first = [i for i, s in enumerate(scores) if s >= config.high]
-    second = [i for i, s in enumerate(scores) if config.low <= s < config.high]
-    return first, second
-
-
-def boxes_of(detections: Detections) -> Floats:
-    """Boxes [D,4] as float64."""
-    return detections.boxes.detach().cpu().numpy().astype(np.float64).reshape(-1, 4)
-
-
-def same_class(tracks: Sequence[Track], labels: Sequence[int], by_class: bool) -> NDArray[np.bool_]:
+def _same_class(tracks: Sequence[Track], labels: Sequence[int], by_class: bool) -> NDArray[np.bool_]:
     """[T,D]: where a track and a detection may be one object."""
     if not by_class:
         return np.ones((len(tracks), len(labels)), bool)
