@@ -17,8 +17,8 @@ from common import print_heading
 
 from fcos.data.dataset import Dataset
 from fcos.data.records import Record
+from fcos.evaluation.backends import Totals, coco_arrays
 from fcos.evaluation.coco import evaluate, flatten
-from fcos.evaluation.metrics import Totals, coco_arrays
 from fcos.types import Classes, Detections
 
 
