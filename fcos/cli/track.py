@@ -127,15 +127,13 @@ def command(
     lines = [parse_line(text, margin) for text in count_line or []]
     zones = [parse_zone(text, margin) for text in zone or []]
     painter = Painter(lines, zones)
-    config = TrackConfig(patience=patience)
-    make_tracker(tracker, config)  # an unknown name is told before a model is loaded
+    make_tracker(tracker)  # an unknown name is told before a model is loaded
     looks = Looks(tile_of(tile), overlap)
     detector = load_together([model], looks, runtime=runtime, device=device, trust=trust, overrides=overrides)
     check_overlap(context, tile, detector.config.data.tile)
     if tile is None:
         tell_tiles(model, detector.config.data.tile)
-    score = detector.shown if score is None else score
-    config = TrackConfig(high=min(score, config.high), low=min(score, config.low), start=score, patience=patience)
+    config = TrackConfig.from_score(detector.shown if score is None else score, patience)
     chosen = make_tracker(tracker, config)
     least = torch.full((len(detector.classes),), config.low)
     if classes is not None:

@@ -50,6 +50,13 @@ class TrackConfig:
         if not 0 <= self.patience <= 3600:
             raise ConfigError(f"patience of a tracker is seconds, 0 to 3600, not {self.patience:g}")
 
+    @classmethod
+    def from_score(cls, score: float, patience: float = 1.0) -> TrackConfig:
+        """What `fcos track` uses: a track begins at `score`, such as the lowest that the model shows
+        (`Detector.shown`), and the other two limits are no higher."""
+        usual = cls()
+        return cls(min(score, usual.high), min(score, usual.low), score, patience)
+
 
 class Tracker(Protocol):
     """Any tracker: ours, or one of another library in a wrapper."""

@@ -18,7 +18,11 @@ from tiny import NAMES, fcos, learn, make_shapes, tiny_config
 from fcos import presets
 from fcos.cli import common
 from fcos.data.open import open_splits
+from fcos.inference.load import load
+from fcos.inference.video import frame_line
 from fcos.network import weights
+from fcos.tracking.follow import follow, make_tracker
+from fcos.tracking.tracks import TrackConfig
 from fcos.types import Classes
 
 
@@ -363,6 +367,21 @@ def test_track_begins_tracks_at_the_models_own_score(work, capsys, tmp_path):
         assert (not out.startswith("0 objects in 4 frames")) == any_object, out
         if any_object:  # "3 objects (2 disc, 1 square) in 4 frames"
             assert re.match(r"(\d+) objects? \(\d+ (disc|square)(, \d+ (disc|square))?\) in 4 frames", out), out
+
+
+@pytest.mark.parametrize("tracker", ["bytetrack", "ocsort"])
+def test_the_ids_are_the_same_from_the_command_and_from_python(work, capsys, tmp_path, tracker):
+    clip_of(tmp_path / "clip.mp4", sorted((work / "shapes" / "images" / "val").iterdir())[0])
+    settings = {"decode.shown": 0.02, "decode.threshold": 0.01}
+    words = [f"{key}={value}" for key, value in settings.items()]
+    arguments = ("track", tmp_path / "clip.mp4", "--model", work / "run", "--no-video", "--out", tmp_path / "t")
+    code, _, err = fcos(capsys, *arguments, "--tracker", tracker, *words)
+    assert code == 0, err
+    model = load(work / "run", overrides=settings)
+    config = TrackConfig.from_score(model.shown)
+    frames = follow(model.stream(tmp_path / "clip.mp4", score=config.low), make_tracker(tracker, config))
+    assert [frame_line(frame) for frame in frames] == (tmp_path / "t" / "clip.jsonl").read_text().splitlines()
+    assert (tmp_path / "t" / "clip.txt").read_text()
 
 
 def test_less_is_told_that_a_page_has_colours(capsys, monkeypatch):
