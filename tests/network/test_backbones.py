@@ -3,10 +3,12 @@
 import pytest
 import timm
 import torch
+import torchvision
+from safetensors.torch import save_file
 
 from fcos.config import Config, ModelConfig
 from fcos.errors import ConfigError, ModelError
-from fcos.network.backbones import Backbone, match_state
+from fcos.network.backbones import Backbone, load_backbone_weights, match_state
 from fcos.network.folding import fuse
 from fcos.network.model import FCOS
 from fcos.points import level_shapes, make_points
@@ -97,6 +99,45 @@ def test_maps_are_those_of_the_whole_network(name):
         theirs = {tuple(m.shape): m for m in whole.forward_intermediates(images, intermediates_only=True)}
         for ours in backbone(images):
             torch.testing.assert_close(ours, theirs[tuple(ours.shape)], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_timms_own_safetensors(name, tmp_path):
+    """Whose names stand by alphabet, and are not quite those of the network for features."""
+    whole = timm.create_model(name, pretrained=False).state_dict()
+    save_file({k: v.contiguous() for k, v in whole.items()}, tmp_path / "model.safetensors")
+    cfg = ModelConfig(backbone=name, **{**SMALL, "backbone_weights": str(tmp_path / "model.safetensors")})
+    backbone = Backbone(cfg)
+    load_backbone_weights(backbone, cfg)
+    flat = {k.replace(".", "_"): v for k, v in whole.items()}
+    for key, value in backbone.body.state_dict().items():
+        assert torch.equal(value, flat[key.replace(".", "_")])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "name"),
+    [
+        ("convnext_tiny", "convnext_tiny"),
+        ("regnet_y_400mf", "regnety_004"),
+        ("swin_t", "swin_tiny_patch4_window7_224"),
+    ],
+)
+def test_torchvisions_names(theirs, name):
+    """In any order; the maps are those of torchvision's own network."""
+    torch.manual_seed(0)
+    whole = getattr(torchvision.models, theirs)(weights=None).eval()
+    backbone = Backbone(ModelConfig(backbone=name, **SMALL)).eval()
+    state = dict(sorted(whole.state_dict().items()))
+    backbone.body.load_state_dict(match_state(state, backbone.body.state_dict(), name))
+    images, maps = torch.randn(1, 3, 224, 224), {}  # Swin cuts smaller images into other windows
+    with torch.inference_mode():
+        x = images if hasattr(whole, "features") else whole.stem(images)
+        for layer in whole.features if hasattr(whole, "features") else whole.trunk_output:
+            x = layer(x)
+            shown = x.permute(0, 3, 1, 2) if theirs == "swin_t" else x
+            maps[tuple(shown.shape)] = shown
+        for ours in backbone(images):
+            torch.testing.assert_close(ours, maps[tuple(ours.shape)], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("strides", [(8, 16, 32, 64, 128), (8, 16, 32)])
