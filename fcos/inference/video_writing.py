@@ -17,6 +17,11 @@ from ..system.files import write_whole
 from . import matroska
 from .video import Frame, VideoError, check_name
 
+_H264 = (  # an ffmpeg built without GPL, such as Fedora's, has the second alone
+    ["-c:v", "libx264", "-preset", "veryfast"],
+    ["-c:v", "libopenh264"],
+)
+
 
 class WritingError(VideoError):
     """A video that cannot be written, though there are frames."""
@@ -33,9 +38,9 @@ def write_video(
     """Write the images of frames to a video that browsers play (H.264 in .mp4), whole or not at all; how many.
 
     ffmpeg of this machine does it, keeps the time of each frame, and takes over the sound of the video `sound`, as AAC,
-    which every MP4 can hold, and as long as the frames last. Without ffmpeg OpenCV writes MPEG-4 at `rate` frames a
-    second, which browsers do not play and which has no sound; `say` gets a line about it. WritingError where neither
-    can.
+    which every MP4 can hold, and as long as the frames last. Without ffmpeg, or where it cannot write H.264, OpenCV
+    writes MPEG-4 at `rate` frames a second, which browsers do not play and which has no sound; `say` gets a line about
+    it. WritingError where neither can.
     """
     count = 0
 
@@ -46,12 +51,13 @@ def write_video(
         if first is None:
             raise VideoError(f"there are no frames to write to {path}")
         program = find_ffmpeg()
-        if program:
-            put, close = _by_ffmpeg(program, (path, target), first, rate, sound)
+        encoder = _encoder(program) if program else []
+        if program and encoder:
+            put, close = _by_ffmpeg([program, *encoder], (path, target), first, rate, sound)
         else:
             put, close = _by_opencv(target, first, rate)
-        if not program:
-            say("ffmpeg is not on this machine: the video is MPEG-4 without sound, and browsers do not play it")
+            why = "the ffmpeg of this machine writes no H.264" if program else "ffmpeg is not on this machine"
+            say(f"{why}: the video is MPEG-4 without sound, and browsers do not play it")
         try:
             put(first)
             count = 1
@@ -68,21 +74,34 @@ def write_video(
 _Writer = tuple[Callable[[Frame], None], Callable[[], None]]
 
 
+def _encoder(program: str) -> list[str]:
+    """The options for the best encoder of H.264 that an ffmpeg lists; none where it lists others alone."""
+    told = _told(program, "-encoders")
+    known = [options for options in _H264 if f" {options[1]} " in told]
+    return known[0] if known else [] if told else _H264[0]
+
+
+def _told(program: str, *asked: str) -> str:
+    told = subprocess.run([program, "-hide_banner", *asked], stdin=subprocess.DEVNULL, capture_output=True)
+    return told.stdout.decode(errors="replace")
+
+
 def _uneven(program: str) -> str:
     """The option that lets frames keep their times, which ffmpeg 5.1 renamed."""
-    told = subprocess.run([program, "-version"], capture_output=True, text=True).stdout
+    told = _told(program, "-version")
     version = re.match(r"ffmpeg version n?(\d+)\.(\d+)", told)
     return "-vsync" if version and (int(version[1]), int(version[2])) < (5, 1) else "-fps_mode"
 
 
-def _by_ffmpeg(program: str, place: tuple[Path, Path], first: Frame, rate: float, sound: Path | None) -> _Writer:
-    """`place`: the name that a person gave, and that to write to."""
+def _by_ffmpeg(tool: list[str], place: tuple[Path, Path], first: Frame, rate: float, sound: Path | None) -> _Writer:
+    """tool: the program and the options for its encoder. place: the name that a person gave, and that to write to."""
+    program, *encoder = tool
     name, target = place
     height, width = first.image.shape[:2]
     given = ["-f", "matroska", "-i", "-"]
     more = ["-i", f"file:{sound}"] if sound is not None else []
     kept = ["-map", "0:v", "-map", "1:a?", "-c:a", "aac", "-af", "apad", "-shortest"] if sound is not None else []
-    even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "veryfast"]
+    even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", *encoder, "-pix_fmt", "yuv420p"]
     ticks = ["-enc_time_base", "1:90000", "-video_track_timescale", "90000"]  # every usual rate is whole in them
     ticks += [_uneven(program), "vfr"]
     command = [program, "-y", "-loglevel", "error", *given, *more, *kept, *even, *ticks, "-movflags", "+faststart"]

@@ -537,6 +537,35 @@ def test_without_ffmpeg_opencv_writes_and_one_line_says_so(tmp_path, monkeypatch
         write_video(tmp_path / "two.mp4", two, 10.0, say=said.append)
 
 
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        (" V....D libopenh264          OpenH264\n V....D libx264              libx264 H.264", "libx264"),
+        (" V....D libx264rgb           H.264 RGB\n V....D libopenh264          OpenH264", "libopenh264"),
+        (" V.S... mpeg4                MPEG-4 part 2", None),
+    ],
+)
+def test_an_ffmpeg_writes_h264_by_what_it_has_and_else_opencv_writes(listed, expected, tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text(
+        f"#!/bin/sh\n[ $2 = -encoders ] && echo '{listed}'\necho $* >> '{tmp_path}/asked'\ncat > $0.in\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(video_writing, "find_ffmpeg", lambda: str(program))
+    said = []
+    frames = [Frame(i, i / 10, picture(i)) for i in range(10)]
+    write_video(tmp_path / "out.mp4", frames, 10.0, say=said.append)
+    if expected:
+        assert f"-c:v {expected} " in (tmp_path / "asked").read_text()
+        assert not said
+    else:
+        assert said == [
+            "the ffmpeg of this machine writes no H.264: the video is MPEG-4 without sound, and browsers do not play it"
+        ]
+        with Reader(tmp_path / "out.mp4") as reader:
+            assert [number_of(f.image) for f in reader] == list(range(10))
+
+
 def test_an_ffmpeg_that_is_killed_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):
     """As a limit of a file's size does it, without a word of ffmpeg."""
     program = tmp_path / "ffmpeg"
