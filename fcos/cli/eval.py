@@ -407,6 +407,7 @@ def _write(
     from ..evaluation.coco import as_one_class
     from ..evaluation.results import write_results
     from ..show.judged import draw_evaluation
+    from ..system.environment import METRICS_FILE
     from ..system.files import write_whole
     from ..system.terminal import plural
 
@@ -415,7 +416,7 @@ def _write(
         say(f"{plural(odd, 'score')} outside 0..1, which no probability is: left out of reliability.png")
     drawn = as_one_class(seen, dataset) if result["class_agnostic"] else (seen, dataset)
     return [
-        write_whole(folder / "metrics.json", json.dumps(result, indent=2) + "\n"),
+        write_whole(folder / METRICS_FILE, json.dumps(result, indent=2) + "\n"),
         write_whole(folder / "detections.json", lambda p: write_results(p, seen, dataset)),
         *draw_evaluation(folder, *drawn, score),
     ]

@@ -262,9 +262,10 @@ def _measured(path: Path, run: Path, dataset: Dataset | None) -> dict[str, Any] 
     """What metrics.json of a run says of its weights; None where it is not there, or of other weights."""
     from ..data.runs import stored_sources
     from ..network import weights
+    from ..system.environment import METRICS_FILE
     from ..zoo import card
 
-    file = run / "metrics.json"
+    file = run / METRICS_FILE
     if not file.is_file():
         return None
     try:

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import DataError, or_near
-from ..system.environment import RUN_FILE
+from ..system.environment import CONFIG_FILE, RUN_FILE
 from ..system.remote import is_remote, local
 from ..system.walk import parents_of, tell_unreadable
 from .formats.common.pairing import Images
@@ -323,7 +323,7 @@ def images_below(folder: Path) -> list[Path]:
 
 def _is_run(entries: Sequence[os.DirEntry[str]]) -> bool:
     """Whether a folder is one of a training run, whose own images are plots."""
-    return {RUN_FILE, "config.yaml", "metrics.csv"} <= {entry.name for entry in entries}
+    return {RUN_FILE, CONFIG_FILE, "metrics.csv"} <= {entry.name for entry in entries}
 
 
 def _in_order(paths: list[str]) -> list[Path]:

@@ -16,6 +16,7 @@ from ..inference.dataset import Progress, predict_dataset
 from ..inference.load import load
 from ..show.draw import sheet
 from ..show.judged import draw_judged, save_image
+from ..system.environment import BEST, METRICS_FILE
 from ..system.files import write_whole
 from ..system.terminal import clock
 from ..training.output.console import Console
@@ -95,7 +96,7 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
     if drawn is not None:
         save_image(out / "detections.jpg", drawn)
     seconds = time.perf_counter() - began
-    write_whole(out / "metrics.json", json.dumps(metrics.to_dict(), indent=1))
+    write_whole(out / METRICS_FILE, json.dumps(metrics.to_dict(), indent=1))
     write_page(
         out,
         "fcos demo",
@@ -107,7 +108,7 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
                 "model",
                 f"{config.model.backbone} backbone, {config.data.size} px",
             ),
-            ("weights", str(out / "run" / "best.safetensors")),
+            ("weights", str(out / "run" / BEST)),
         ],
         [
             ("photographs.jpg", "What the shipped detector finds in four photographs"),

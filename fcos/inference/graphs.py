@@ -37,7 +37,7 @@ from ..export.runtime import Runtime
 from ..network import weights
 from ..network.folding import fuse
 from ..network.header import Part, parse
-from ..system.environment import processor
+from ..system.environment import WEIGHTS, processor
 from ..system.files import disk_reason, own, stamp, write_whole
 from ..system.machine import Placement, cache_folder, has_bf16, is_out_of_memory
 from ..system.progress import ticking
@@ -250,7 +250,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _told(origin: Origin, runtime: str) -> Iterator[None]:
     """Say that a graph is being made, and every while that it still is: nobody should take the silence for a fault."""
     path = origin.path
-    name = path.absolute().parent.name if path.stem in ("best", "last") else path.stem  # of a run, its folder
+    name = path.absolute().parent.name if path.name in WEIGHTS else path.stem  # of a run, its folder
     say(f"preparing {name} for this machine ({runtime}), only this first time; it takes {_TAKES[runtime]}")
     with ticking(lambda so_far: say(f"still preparing, {so_far}")):
         yield

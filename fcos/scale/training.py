@@ -23,12 +23,12 @@ from typing import Any, TextIO, cast
 import torch.distributed as dist
 
 from ..errors import DeviceError, FcosError, LostProcess, OtherProcess, require
-from ..system.files import is_there
 from ..system.machine import pick_device
 from ..system.remote import url_of
 from ..system.stderr import say
 from ..system.stop import StopSignals, go_on
 from ..training.distributed import RAY, gather
+from ..training.output.folder import holds_run, taken
 from ..training.program import train
 from ..training.run import Result
 from .cluster import connected, reason
@@ -125,8 +125,8 @@ def train_on_ray(data: Any = None, *, out: str | Path, cluster: Cluster | None =
         raise FcosError(f"{cluster}: give 1 worker and 1 thread or more, and no fewer than 0 restarts")
     if options.get("minutes") is not None:
         raise FcosError("minutes are planned for one process; leave out --engine ray, or give train.epochs")
-    if not options.get("resume") and is_there(Path(out) / "config.yaml"):
-        raise FcosError(f"{url_of(out)} holds a run already; give another --out, or --resume it")
+    if not options.get("resume") and holds_run(Path(out)):
+        raise taken(url_of(out))
     engine = Engine("ray", cluster.address, cpus=cluster.workers * cluster.threads, threads=cluster.threads)
     os.environ |= {"RAY_TRAIN_V2_ENABLED": "1", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}  # each line once
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")  # of 60 importing torch may take more
@@ -249,7 +249,7 @@ def _work(given: dict[str, Any]) -> None:
 
 def _as_torchrun_would(options: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
     """Set the variables of torchrun that Ray Train does not, and say whether an attempt was before this one."""
-    again = gather(rank == 0 and is_there(Path(options["out"]) / "config.yaml"), world)[0]
+    again = gather(rank == 0 and holds_run(Path(options["out"])), world)[0]
     os.environ["TORCHELASTIC_RUN_ID"] = RAY
     os.environ["GROUP_RANK"] = os.environ["NODE_RANK"]
     os.environ["TORCHELASTIC_RESTART_COUNT"] = str(int(again))

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..show.axes import INK, LINES, MUTED, new_figure, style
 from ..show.page import Page
+from ..system.environment import COMMAND
 from ..system.files import whole_set, write_whole
 from ..system.terminal import clock, decimal, json_ready, plural, table
 from .space import sort_ranges
@@ -135,7 +136,7 @@ class Tuned:
         page = self._page()
         with whole_set():
             if self.best is not None:
-                write_whole(self.folder / "command.txt", f"{self.best.command}\n")
+                write_whole(self.folder / COMMAND, f"{self.best.command}\n")
             return page.write(self.folder / "tune.html")
 
     def _page(self) -> Page:

@@ -19,7 +19,7 @@ import torch
 from ..config import Config
 from ..errors import ConfigError, DataError, FcosError, require
 from ..evaluation.coco import Metrics
-from ..system.environment import HASHES, check_same, data_hashes
+from ..system.environment import COMMAND, HASHES, check_same, data_hashes
 from ..system.files import check_folder
 from ..system.machine import is_out_of_memory
 from ..system.stop import Stopped
@@ -322,6 +322,6 @@ def _said(reason: Exception) -> FcosError:
 
 def _command(folder: Path, fixed: Sequence[str]) -> str:
     """The explicit command of a trial, without what only trials want."""
-    path = folder / "command.txt"
+    path = folder / COMMAND
     words = shlex.split(path.read_text(encoding="utf-8")) if path.is_file() else []
     return shlex.join(word for word in words if word not in _BARE or word in fixed)

@@ -13,7 +13,7 @@ from ..config import Config
 from ..data.dataset import Dataset
 from ..data.tiles import tiled
 from ..errors import ConfigError
-from ..system.environment import HASHES, RUN_FILE, check_same, data_hashes, hashes_in
+from ..system.environment import CONFIG_FILE, HASHES, RUN_FILE, check_same, data_hashes, hashes_in
 from ..system.readers import read_json, read_text
 from ..system.stop import Stopped
 from ..training.data import Source, choose
@@ -42,7 +42,7 @@ def trained(
     the backbone alone. Raises ConfigError where the folder holds a run with other settings or of other data.
     """
     config = with_learned_sizes(config, data["train"])  # as training keeps it
-    settings = folder / "config.yaml"
+    settings = folder / CONFIG_FILE
     if settings.exists():
         check_same(folder, "a run", {"settings": read_text(settings)}, {"settings": config.dump()})
     seen = choose(Source({k: v for k, v in data.items() if k in ("train", "val")}, holdout=0), config).data

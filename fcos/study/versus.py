@@ -26,7 +26,7 @@ from ..network import weights
 from ..network.model import FCOS
 from ..points import padded
 from ..presets import DEFAULT
-from ..system.environment import HASHES, check_same, data_hash
+from ..system.environment import HASHES, LAST, check_same, data_hash
 from ..system.files import check_folder, own, write_whole
 from ..system.machine import Placement, pick_device
 from ..system.readers import TEXT_LIMIT, read_json
@@ -243,7 +243,7 @@ class _Run:
 
     def _judge(self, folder: Path, steps: int) -> Cell:
         network = self._fresh()
-        state, *_ = weights.read(folder / "last.safetensors")
+        state, *_ = weights.read(folder / LAST)
         weights.load_state(network, state, str(folder))
         detector = self._detector(network.to(self.device))
         ap = ap50 = low = high = math.nan

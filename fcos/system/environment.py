@@ -19,7 +19,10 @@ from .terminal import plural
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
-RUN_FILE = "environment.json"  # it lies in the folder of a training run, and in no other
+# Files of the folder of a training run.
+RUN_FILE = "environment.json"  # it lies in no other folder
+CONFIG_FILE, METRICS_FILE, RESULT, COMMAND = "config.yaml", "metrics.json", "result.json", "command.txt"
+WEIGHTS = BEST, LAST = "best.safetensors", "last.safetensors"  # the first that is there is the run's model
 HASHES = "sha256"  # under which `data_hashes` are kept and compared
 _SAID = 60  # characters of a value that an error repeats
 

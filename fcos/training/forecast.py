@@ -18,14 +18,14 @@ from ..errors import ConfigError, DataError
 from ..evaluation.forecast import Between, Curve, fit, scatter
 from ..evaluation.uncertainty import Interval
 from ..show.curves import Learned, learning_curves
-from ..system.environment import HASHES, check_same, data_hashes
+from ..system.environment import CONFIG_FILE, HASHES, METRICS_FILE, RESULT, check_same, data_hashes
 from ..system.files import check_folder, own, sweep, whole_set, write_whole
 from ..system.readers import TEXT_LIMIT, read_json
 from ..system.stop import Stopped
 from ..system.terminal import plural
 from .outlook import points
 from .output.checkpoint import checkpoints
-from .output.folder import RESULT, RunFolder, alone
+from .output.folder import RunFolder, alone
 from .planning.minutes import LEAST, TooLittleTime, check
 from .program import train
 from .settled import given_settings
@@ -239,7 +239,7 @@ def _whole(train: Dataset) -> str:
 
 def model_of(folder: Path) -> str:
     """The name of the preset of a run."""
-    file = folder / "config.yaml"
+    file = folder / CONFIG_FILE
     return from_dict(load_yaml(file), str(file)).name
 
 
@@ -247,8 +247,8 @@ def scored(folder: Path) -> Scored:
     """How a run that has ended was judged, by its files."""
     ap: object = None
     interval: object = None
-    if (folder / "metrics.json").is_file():
-        ap = _value(read_json(folder / "metrics.json", TEXT_LIMIT), "AP")
+    if (folder / METRICS_FILE).is_file():
+        ap = _value(read_json(folder / METRICS_FILE, TEXT_LIMIT), "AP")
         interval = _value(read_json(folder / RESULT, TEXT_LIMIT), "AP")
     if not isinstance(ap, int | float) or not math.isfinite(ap):
         return Scored(0.0, math.nan)

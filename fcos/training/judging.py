@@ -19,6 +19,7 @@ from ..inference.dataset import Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..network.model import FCOS
+from ..system.environment import BEST
 from ..system.machine import Placement
 from ..system.stop import StopNow
 from ..types import Classes, Detections
@@ -168,7 +169,7 @@ class Judge:
         """Detections and metrics of the best weights; detected again if they were found before a resume."""
         if self.seen_best is not None:
             return self.seen_best
-        context, file = self.context, self.context.folder.path / "best.safetensors"
+        context, file = self.context, self.context.folder.path / BEST
         if self.data is None or not file.is_file():
             return [], None
         batch = eval_batch(self.config, context.world)

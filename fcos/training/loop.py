@@ -20,7 +20,7 @@ from ..errors import OtherProcess
 from ..evaluation.uncertainty import Draws, intervals
 from ..network import weights
 from ..network.model import FCOS
-from ..system.environment import data_hash
+from ..system.environment import COMMAND, data_hash
 from ..system.files import write_whole
 from ..system.machine import compiling
 from ..system.stop import Stopped, StopSignals, go_on
@@ -42,7 +42,7 @@ from .output.away import Away
 from .output.checkpoint import load_checkpoint, remove_checkpoints
 from .output.console import Console
 from .output.ending import Ending, began_best, worst
-from .output.folder import COMMAND, RunFolder, check_loggers
+from .output.folder import RunFolder, check_loggers
 from .output.images import RunImages
 from .output.saving import Saver
 from .output.summary import Steps, summary

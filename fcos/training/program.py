@@ -21,7 +21,8 @@ from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError
 from ..presets import named_in
 from ..system import remote
-from ..system.files import check_folder, is_there, real
+from ..system.environment import COMMAND
+from ..system.files import check_folder, real
 from ..system.machine import usual_torch
 from .clock import Budget, Deadline
 from .data import Chosen, Source, check_data, choose
@@ -32,7 +33,7 @@ from .loop import Trainer
 from .output.away import begin_away
 from .output.checkpoint import load_checkpoint
 from .output.console import Console
-from .output.folder import COMMAND, RunFolder, check_free, latest_folder, next_folder
+from .output.folder import RunFolder, check_free, holds_run, latest_folder, next_folder
 from .planning.minutes import Prepared, Wish, check, prepare
 from .run import Result, RunOptions
 from .settled import (
@@ -143,7 +144,7 @@ def train(
     asked = _Asked(
         data, val, split, holdout, strict, quiet, model, settings, config, dialect, init, device, budget
     )  # fmt: skip
-    if not resume and started_again() and out is not None and is_there(Path(out) / "config.yaml"):
+    if not resume and started_again() and out is not None and holds_run(Path(out)):
         asked, resume = asked.of_the_run(), True
     here, machines = launched(devices, nodes)
     if asked.budget is not None:

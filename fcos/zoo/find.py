@@ -14,12 +14,11 @@ from ..export.registry import format_of
 from ..network import weights
 from ..network.model import FCOS
 from ..system import remote
+from ..system.environment import WEIGHTS
 from ..system.machine import cache_folder
 from ..types import Classes
 from .download import Remote, fetch
 from .models import Entry, known_models
-
-_WEIGHTS = ("best.safetensors", "last.safetensors")  # of a run folder, the first that is there
 
 
 def find_weights(name: str | Path) -> Path:
@@ -38,18 +37,18 @@ def find_weights(name: str | Path) -> Path:
     path = Path(name).expanduser()
     known = known_models()
     # a folder that happens to be called like a model hides it only if it is one
-    hidden = str(name) in known and not any((path / file).is_file() for file in _WEIGHTS)
+    hidden = str(name) in known and not any((path / file).is_file() for file in WEIGHTS)
     if path.is_dir() and not hidden:
-        for candidate in _WEIGHTS:
+        for candidate in WEIGHTS:
             if (path / candidate).is_file():
                 return path / candidate
         if format_of(path) is not None:  # .mlpackage
             return path
-        inside = sorted({p.parent for p in path.glob("*/*.safetensors") if p.name in _WEIGHTS})
+        inside = sorted({p.parent for p in path.glob("*/*.safetensors") if p.name in WEIGHTS})
         hint = f"; did you mean {inside[0]}?" if inside else ""
         if served := next(path.glob("*/model.onnx"), None):
             hint = f"; it is a folder for Triton, and {served} is the model"
-        raise ModelError(f"{path} holds neither {' nor '.join(_WEIGHTS)}{hint}")
+        raise ModelError(f"{path} holds neither {' nor '.join(WEIGHTS)}{hint}")
     if path.is_file():
         return path
     if path.suffix:
@@ -78,16 +77,16 @@ def _is_model(path: Path) -> bool:
     """Whether a path looks like what --model takes: a run folder, or a file with the suffix of a model."""
     if path.suffix.lower() in (".safetensors", ".pt", ".pth") or format_of(path) is not None:
         return True
-    return any((path / file).is_file() for file in _WEIGHTS)
+    return any((path / file).is_file() for file in WEIGHTS)
 
 
 def _from_far(url: str) -> Path:
     """A copy of the weights at a URL, of a file or a run folder."""
     if not remote.is_file(url):
-        for candidate in ("best.safetensors", "last.safetensors"):
+        for candidate in WEIGHTS:
             if remote.is_file(f"{url.rstrip('/')}/{candidate}"):
                 return remote.local(f"{url.rstrip('/')}/{candidate}", ModelError)
-        raise ModelError(f"there is no model file {url}, nor a best.safetensors or last.safetensors below it")
+        raise ModelError(f"there is no model file {url}, nor a {' or '.join(WEIGHTS)} below it")
     return remote.local(url, ModelError)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from ...errors import FcosError
 from ...system import remote
+from ...system.environment import CONFIG_FILE
 from ...system.files import half_written, scratch
 from ...system.walk import files_below
-from .folder import alone
+from .folder import alone, taken
 
 _NOT_SENT = ("run.lock",)
 _STATE = "checkpoint-"
@@ -37,8 +38,8 @@ def begin_away(url: str, resume: bool) -> Path:
 
         with alone(folder, "run") if first else nullcontext():
             return remote.local(url, stays=stays)
-    if "config.yaml" in there:
-        raise FcosError(f"{url} holds a run already; give another --out, or --resume it")
+    if CONFIG_FILE in there:
+        raise taken(url)
     if first:
         with alone(folder, "run"):
             shutil.rmtree(folder, ignore_errors=True)

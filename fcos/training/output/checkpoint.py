@@ -12,6 +12,7 @@ from torch import nn
 
 from ...config import Config
 from ...errors import ConfigError, DataError, ModelError, first_line
+from ...system.environment import WEIGHTS
 from ...system.files import write_whole
 from ...system.readers import check_archive
 from ...types import Classes
@@ -82,7 +83,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     as "file" and lines about newer ones that cannot be read as "damaged". ModelError when there is none."""
     paths = checkpoints(folder)
     if not paths:
-        kept = any((folder / f"{name}.safetensors").is_file() for name in ("best", "last"))
+        kept = any((folder / name).is_file() for name in WEIGHTS)
         fix = f"start a new run from its weights with --init {folder}" if kept else "start the run without --resume"
         raise ModelError(f"{folder} holds no checkpoint to resume from; {fix}")
     damaged: list[str] = []

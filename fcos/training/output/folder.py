@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 
 from ...config import Config
 from ...errors import DataError, FcosError, require
-from ...system.environment import RUN_FILE, data_facts, hashes_in
-from ...system.files import disk_reason, own, sweep, write_whole
+from ...system.environment import CONFIG_FILE, RESULT, RUN_FILE, data_facts, hashes_in
+from ...system.files import disk_reason, is_there, own, sweep, write_whole
 from ...system.readers import read_json, read_lines, read_text
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ COLUMNS = (
     "positives", _BY_LEVEL, "ambiguous", "grad_norm", "images_per_second", "data_wait", "val_loss",
     "AP", "AP50", "AP75",
 )  # fmt: skip
-
-RESULT, COMMAND = "result.json", "command.txt"
 
 
 def _hold(path: Path, what: str) -> FileLock | None:
@@ -86,7 +84,7 @@ class RunFolder:
         if not self.write:
             return
         self._lock = _hold(self.path, "run")
-        if self._lock is not None and (self.path / "config.yaml").exists():
+        if self._lock is not None and holds_run(self.path):
             own(self.path)  # to be resumed: its files are read, and go on
 
     def release(self) -> None:
@@ -138,7 +136,7 @@ class RunFolder:
                 from .loggers import open_loggers
 
                 self._loggers = open_loggers(config.train.logger, self.path, config, self._resumed)
-            write_whole(self.path / "config.yaml", config.dump())
+            write_whole(self.path / CONFIG_FILE, config.dump())
             sweep(self.path)
 
     def record(self, row: Mapping[str, Any], alarms: Sequence[str] = ()) -> None:
@@ -278,13 +276,23 @@ def next_folder(root: Path, name: str, wanted: Callable[[Path], bool] = lambda p
 
 def check_free(folder: Path) -> None:
     """FcosError where a run is in the folder already."""
-    if (folder / "config.yaml").exists():
-        raise FcosError(f"{folder} holds a run already; give another --out, or --resume it")
+    if holds_run(folder):
+        raise taken(folder)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run is, or was, in a folder, here or in a store."""
+    return is_there(folder / CONFIG_FILE)
+
+
+def taken(place: object) -> FcosError:
+    """The error for a new run where one is already."""
+    return FcosError(f"{place} holds a run already; give another --out, or --resume it")
 
 
 def latest_folder(root: Path) -> Path:
     """The run in `root` that was written to last."""
-    runs = [p.parent for p in root.glob("*/config.yaml")]
+    runs = [p.parent for p in root.glob(f"*/{CONFIG_FILE}")]
     if not runs:
         raise FcosError(f"there is no run to resume in {root}; give it with --out")
     return max(runs, key=lambda p: (p / "metrics.csv").stat().st_mtime if (p / "metrics.csv").exists() else 0.0)

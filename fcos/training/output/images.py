@@ -20,7 +20,7 @@ from ...show import run_plots
 from ...show.draw import Marks, draw_cell, level_color, sheet
 from ...show.judged import draw_evaluation, draw_validation
 from ...show.page import Page
-from ...system.environment import RUN_FILE
+from ...system.environment import CONFIG_FILE, METRICS_FILE, RUN_FILE
 from ...system.files import write_whole
 from ...system.readers import read_text
 from ...system.terminal import plural
@@ -156,7 +156,7 @@ def write_run_page(
     page.heading("The run")
     page.facts([(k, _brief(v)) for k, v in facts])
     page.heading("Settings and surroundings")
-    for name in ("config.yaml", RUN_FILE):
+    for name in (CONFIG_FILE, RUN_FILE):
         if (folder / name).is_file():
             try:
                 text = read_text(folder / name)
@@ -204,7 +204,7 @@ class RunImages:
 
     def judged(self, detections: Sequence[Detections], metrics: Metrics) -> None:
         """Remember an evaluation for the next drawing, its numbers in metrics.json at once."""
-        write_whole(self.run.path / "metrics.json", json.dumps(metrics.to_dict(), indent=1))
+        write_whole(self.run.path / METRICS_FILE, json.dumps(metrics.to_dict(), indent=1))
         self.metrics, self.detections = metrics, detections
         self.score = metrics.threshold if metrics.threshold == metrics.threshold else 0.5
 

@@ -22,7 +22,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from ...config import Config, describe
 from ...errors import require
-from ...system.environment import RUN_FILE
+from ...system.environment import CONFIG_FILE, RUN_FILE
 from ...system.readers import read_bytes
 
 _JUDGED = ("AP", "AP50", "AP75", "val_loss")
@@ -39,9 +39,7 @@ def open_loggers(names: Sequence[str], folder: Path, config: Config, resumed: bo
             require("tensorboard", "tensorboard")
             logger = TensorBoardLogger(folder, name="", version="tensorboard")
             if not resumed:
-                logger.experiment.add_text(
-                    "config.yaml", "".join(f"    {line}\n" for line in config.dump().split("\n"))
-                )
+                logger.experiment.add_text(CONFIG_FILE, "".join(f"    {line}\n" for line in config.dump().split("\n")))
             made.append(logger)
         else:
             tool = Trackio if name == "trackio" else Wandb if name == "wandb" else MLflow
