@@ -21,7 +21,7 @@ from ..export.open import on_the_fly, open_runtime, own_placement
 from ..export.registry import FORMATS, KEPT, ON_DEVICE, ON_THE_FLY, OWN_THREADS, format_of
 from ..export.runtime import Runtime
 from ..network.folding import fuse
-from ..system.machine import Placement, check_threads, compiling, cpu_cores, pick_device
+from ..system.machine import Placement, check_threads, compiling, cpu_cores, limited_threads, pick_device
 from ..types import Classes, Network, Predictions
 from ..zoo.find import find_weights, load_network
 from . import fast, graphs
@@ -94,6 +94,7 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Overrides = (), **placin
         lanes = 1
     threads = placing.get("threads", 0)
     check_threads(threads)
+    threads = threads or limited_threads()
     if kind is not None and kind.name == "torchscript" and not placing.get("trust", False):
         raise ModelError(f"{path} is TorchScript, which is code; if you trust who made it, say trust=True or --trust")
     if lanes > 1:

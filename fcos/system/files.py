@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from errno import EDQUOT, EFBIG, EISDIR, ENOSPC
+from errno import EDQUOT, EFBIG, EINVAL, EISDIR, ENOSPC, ENOSYS, EOPNOTSUPP
 from pathlib import Path
 from secrets import token_hex
 from stat import S_IMODE
@@ -149,8 +149,9 @@ def whole(path: str | Path) -> Iterator[Path]:
         permissions = S_IMODE(temporary.stat().st_mode)  # kept: `content` may put another file there
         yield temporary
         with temporary.open("r+b") as written:  # Windows refuses to flush what is open for reading
-            os.fsync(written.fileno())
-        temporary.chmod(permissions)
+            _flush(written.fileno())
+        with suppress(PermissionError):  # of a network disk that gives all files the permissions it likes
+            temporary.chmod(permissions)
         if path.is_dir():
             raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
         waiting = _waiting.get()
@@ -167,6 +168,14 @@ def whole(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None and temporary.exists():
             temporary.unlink()
+
+
+def _flush(file: int) -> None:
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (EINVAL, ENOSYS, EOPNOTSUPP):  # of a file system that cannot be asked for it
+            raise
 
 
 def _place(temporary: Path, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -34,8 +35,22 @@ class Placement:
     lanes: int = 1
 
 
-def cpu_cores() -> int:
-    """The cores that this process may use."""
+def cpu_cores(root: Path = Path("/")) -> int:
+    """The cores that this process may use, or as many as it gets the time of, rounded up, where it is in a container or
+    a job with less. root: of the file system that tells."""
+    return max(1, math.ceil(min([_given(), *map(_time_in, _groups(root, "cpu"))])))
+
+
+def limited_threads() -> int:
+    """The threads that torch and others should have where they would take all cores of a machine of which this process
+    gets the time of some; 0: as they choose, as on most machines, and where OMP_NUM_THREADS says."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return 0
+    cores = cpu_cores()
+    return cores if cores < _given() else 0
+
+
+def _given() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -50,21 +65,32 @@ def free_memory(root: Path = Path("/")) -> int:
         for line in (root / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 free = int(line.split()[1]) * 1024
-    return min([free, *map(_left_in, _groups(root))])
+    return min([free, *map(_left_in, _groups(root, "memory"))])
 
 
-def _groups(root: Path) -> list[Path]:
-    """The folders of the control groups that count this process's memory, of version 1 and 2, up to the outermost."""
-    found = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/memory"]  # a container sees its own at the top
+def _groups(root: Path, what: str) -> list[Path]:
+    """The folders of the control groups that limit `what` of this process, of version 1 and 2, up to the outermost."""
+    found = [root / "sys/fs/cgroup", root / "sys/fs/cgroup" / what]  # a container sees its own at the top
     with suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, kinds, path = line.split(":", 2)
-            if kinds and "memory" not in kinds.split(","):
+            if kinds and what not in kinds.split(","):
                 continue
             top, inner = found[bool(kinds)], PurePosixPath(path.lstrip("/"))
             if ".." not in inner.parts:
                 found += [top / part for part in (inner, *inner.parents) if part.parts]
     return found
+
+
+def _time_in(group: Path) -> float:
+    """The cores of which a control group gets the time."""
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        most, period = (group / "cpu.max").read_text().split()
+        return int(most) / int(period) if most != "max" else math.inf
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        most, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(most) / int(period) if int(most) > 0 else math.inf  # -1: no limit
+    return math.inf
 
 
 def _left_in(group: Path) -> int:
@@ -249,7 +275,7 @@ def usual_torch() -> Iterator[None]:
     if device.type != "cpu":  # each call of torch costs more where one is set
         torch.set_default_device("cpu")
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), torch_threads(limited_threads()):
             yield
     finally:
         torch.set_default_dtype(dtype)

@@ -1,6 +1,7 @@
 """Images kept: where, and without a word on stdout."""
 
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from fcos.data.dataset import Dataset
 from fcos.data.loading import cache
 from fcos.data.loading.cache import Reader, kept_bytes, room
 from fcos.data.records import Record
+from fcos.errors import FcosError, ImageWarning
 from fcos.system import progress
 from fcos.system.machine import UNKNOWN
 from fcos.types import Classes
@@ -76,3 +78,26 @@ def test_filling_memory_leaves_stdout_alone(dataset, monkeypatch, capsys):
     assert "caching 2/2" in err
     Reader(dataset, DataConfig(cache="ram", size=32, max_size=64), quiet=True)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_disk_that_is_full_or_cannot_be_written_ends_no_training(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "cache"))
+    data = DataConfig(cache="disk", size=32, max_size=64)
+    expected = Reader(dataset, data).read(0)
+
+    def full(path, content):
+        raise FcosError(f"cannot write {path}: the disk is full")
+
+    monkeypatch.setattr(cache, "write_whole", full)
+    reader = Reader(dataset, data)
+    with pytest.warns(ImageWarning, match=r"the disk is full; going on without data.cache=disk"):
+        assert (reader.read(1) == 2).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (reader.read(0) == 1).all()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "file"))
+    with pytest.warns(ImageWarning, match="going on without"):
+        reader = Reader(dataset, data)
+    assert reader.read(0).shape[:2] == (40, 60)
+    assert expected.shape[0] == 32

@@ -1,5 +1,6 @@
 """Files written whole, alone and together: what stays after an error, and their permissions."""
 
+import errno
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,25 @@ def test_threads_that_write_leave_the_umask_alone(tmp_path, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda k: write_whole(tmp_path / f"{k % 8}.txt", f"{k}"), range(64)))
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted({p.name for p in paths})
+
+
+@pytest.mark.parametrize(("name", "number"), [("fsync", errno.EINVAL), ("fsync", errno.ENOSYS), ("chmod", errno.EPERM)])
+def test_a_network_disk_that_refuses_the_usual_calls_is_written(tmp_path, monkeypatch, name, number):
+    def refused(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, name, refused)
+    assert write_whole(tmp_path / "a.txt", "x").read_text() == "x"
+
+
+def test_a_disk_that_fails_to_keep_what_was_written_is_told(tmp_path, monkeypatch):
+    def failed(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", failed)
+    with pytest.raises(FcosError, match="cannot write"):
+        write_whole(tmp_path / "a.txt", "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_names_the_file_that_the_user_knows(tmp_path):

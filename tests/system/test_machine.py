@@ -2,7 +2,8 @@
 
 import pytest
 
-from fcos.system.machine import UNKNOWN, free_memory, is_out_of_memory
+from fcos.system import machine
+from fcos.system.machine import UNKNOWN, cpu_cores, free_memory, is_out_of_memory, limited_threads
 
 GB = 10**9
 
@@ -59,6 +60,38 @@ def test_version_1_of_control_groups(root):
     (root / "proc/self/cgroup").unlink()
     group(root, "memory", 3 * GB, 2 * GB, GB, version=1)  # as a container has it
     assert free_memory(root) == 2 * GB
+
+
+@pytest.mark.parametrize(
+    ("given", "time", "cores"),
+    [
+        *((64, "200000 100000", 2), (64, "150000 100000", 2), (64, "50000 100000", 1), (1, "400000 100000", 1)),
+        *((8, "max 100000", 8), (8, "", 8), (8, "many", 8), (8, "1 0", 8)),
+    ],
+)
+def test_a_container_with_the_time_of_some_cores(root, monkeypatch, given, time, cores):
+    """docker run --cpus 1.5"""
+    monkeypatch.setattr(machine, "_given", lambda: given)
+    (root / "proc/self/cgroup").write_text("0::/a/b\n")
+    (root / "sys/fs/cgroup/a/b").mkdir(parents=True)
+    (root / "sys/fs/cgroup/a/cpu.max").write_text(f"{time}\n")
+    assert cpu_cores(root) == cores
+    monkeypatch.setattr(machine, "cpu_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert limited_threads() == (cores if cores < given else 0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert limited_threads() == 0
+
+
+def test_the_time_of_cores_in_version_1(root, monkeypatch):
+    monkeypatch.setattr(machine, "_given", lambda: 64)
+    (root / "proc/self/cgroup").write_text("3:cpu,cpuacct:/docker/abc\n7:memory:/x\n")
+    folder = root / "sys/fs/cgroup/cpu/docker/abc"
+    folder.mkdir(parents=True)
+    for quota, cores in (("250000", 3), ("-1", 64)):
+        (folder / "cpu.cfs_quota_us").write_text(quota)
+        (folder / "cpu.cfs_period_us").write_text("100000")
+        assert cpu_cores(root) == cores
 
 
 @pytest.mark.parametrize("broken", ["", "x", "0::/../..", ":::", "7:memory"])

@@ -1,5 +1,6 @@
 """`fcos forecast`: which runs it does, what it says and draws, and, slowly, the whole of it."""
 
+import errno
 import json
 
 import pytest
@@ -153,3 +154,12 @@ def test_the_whole_of_it(capsys, tmp_path):
     assert code == 0, err
     assert "more minutes: +" in out
     assert (tmp_path / "f" / "forecast.png").is_file()
+
+
+def test_a_disk_without_locks_is_used_without(tmp_path, monkeypatch):
+    def refused(_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcos.training.output.folder.FileLock.acquire", refused)
+    with alone(tmp_path / "runs", "forecast"):
+        assert (tmp_path / "runs").is_dir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from ...config import DataConfig
-from ...errors import DataError, ImageError
+from ...errors import DataError, FcosError, ImageError, ImageWarning
 from ...system import tars
 from ...system.files import write_whole
 from ...system.machine import UNKNOWN, cache_folder, cpu_cores, free_memory
@@ -68,7 +69,10 @@ class Reader:
             self._fill(quiet)
         elif data is not None and data.cache == "disk":
             self.folder = cache_folder() / "pictures"
-            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                self._go_without(f"cannot write into {self.folder}: {error.strerror or error}")
 
     def read(self, index: int) -> np.ndarray:
         if self.memory is not None and self.offsets[index] >= 0:
@@ -164,9 +168,17 @@ class Reader:
         if kept is not None and kept.dtype == np.uint8 and kept.ndim == 3:
             return kept
         pixels = self._shrunk(index)
-        file.parent.mkdir(exist_ok=True)
-        write_whole(file, lambda path: _save(path, pixels))  # another process never sees half a file
+        try:
+            write_whole(file, lambda path: _save(path, pixels))  # another process never sees half a file
+        except FcosError as error:
+            self._go_without(str(error))
         return pixels
+
+    def _go_without(self, why: str) -> None:
+        """Keep no more images on the disk: it is full, or cannot be written. What is there already is not used either,
+        so that the line comes once."""
+        self.folder = None
+        warnings.warn(f"{why}; going on without data.cache=disk", ImageWarning, 4)
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

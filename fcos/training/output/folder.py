@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from errno import ENOLCK, EOPNOTSUPP
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,8 @@ def _hold(path: Path, what: str) -> FileLock | None:
     except NotImplementedError:
         return None
     except OSError as error:
+        if error.errno in (ENOLCK, EOPNOTSUPP):  # as a network disk says it
+            return None
         raise FcosError(f"cannot write into {path}: {error.strerror or error}") from error
     return lock
 
