@@ -20,6 +20,16 @@ def level_shapes(size: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[
     return [(-(-size[0] // s), -(-size[1] // s)) for s in strides]
 
 
+def level_of(stride: int) -> int:
+    """The number of a level, as papers count the levels of pyramids: 4 of stride 16."""
+    return stride.bit_length() - 1
+
+
+def level_name(stride: int) -> str:
+    """P4 of stride 16."""
+    return f"P{level_of(stride)}"
+
+
 def make_points(
     size: tuple[int, int], model: ModelConfig, assign: AssignConfig, device: torch.device | str = "cpu"
 ) -> Points:

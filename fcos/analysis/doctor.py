@@ -18,6 +18,7 @@ import numpy as np
 from ..config import Config
 from ..data.clean import marked_once
 from ..errors import one_line
+from ..points import level_name
 from ..system.terminal import json_ready, percent, plural, table
 from .findings import (
     NO_FILE,
@@ -256,7 +257,7 @@ def _levels(seen: Scan, config: Config) -> tuple[Level, ...]:
     rows = []
     for i, stride in enumerate(config.model.strides):
         counts = int((main == i).sum()), int(seen.learned[:, i].sum())
-        rows.append(Level(f"P{stride.bit_length() - 1}", stride, limits[i], limits[i + 1], *counts))
+        rows.append(Level(level_name(stride), stride, limits[i], limits[i + 1], *counts))
     return tuple(rows)
 
 

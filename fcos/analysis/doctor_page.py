@@ -12,6 +12,7 @@ import numpy as np
 from ..data.dataset import EXAMPLES
 from ..data.images.reading import read_image
 from ..errors import ImageError
+from ..points import level_name
 from ..show.axes import INK, MUTED, class_name, new_figure, style
 from ..show.draw import level_in_plot
 from ..show.fonts import families
@@ -196,7 +197,7 @@ def search_plot(d: Diagnosis) -> Figure:
     colors = cycle(("#2563eb", "#f59e0b", "#10b981", "#db2777", "#7c3aed", "#6b7280"))
     for strides, color in zip(groups, colors, strict=False):
         mine = [o for o in d.tried if o.strides == strides]
-        name = f"P{strides[0].bit_length() - 1}-P{strides[-1].bit_length() - 1}"
+        name = f"{level_name(strides[0])}-{level_name(strides[-1])}"
         axes.scatter([o.gflop for o in mine], [100 * o.lost for o in mine], s=22, color=color, alpha=0.75, label=name)
     assert d.today is not None
     assert d.best is not None

@@ -19,6 +19,7 @@ from ..inference.detector import Detector
 from ..inference.load import load
 from ..inference.scores import Scores, lowest
 from ..inference.sources import Source, load_source, name_of
+from ..points import level_name
 from ..show.draw import Marks, draw_boxes, level_color, sheet
 from ..system.terminal import json_ready, table
 from ..types import Detections
@@ -179,7 +180,7 @@ def explain(detector: Detector | str | Path, source: Source, score: Scores | Non
                 final_score,
                 float(raw.predictions.logits[p, labels[i]].sigmoid()),
                 float(raw.predictions.centerness[p].sigmoid()),
-                f"P{points.grids[int(level[p])].stride.bit_length() - 1}",
+                level_name(points.grids[int(level[p])].stride),
                 (x, y),
                 tuple((raw.predictions.distances[p].cpu() * scale).tolist()),
                 tuple(raw.placed(box).tolist()),
@@ -230,7 +231,7 @@ def _maps(raw: Raw) -> tuple[tuple[tuple[str, np.ndarray, np.ndarray], ...], lis
         rows, columns = (max(1, -(-side // grid.stride)) for side in raw.size)
         cut = (slice(0, min(rows, grid.height)), slice(0, min(columns, grid.width)))
         shape = (grid.height, grid.width)
-        name = f"P{grid.stride.bit_length() - 1}"
+        name = level_name(grid.stride)
         result.append((name, best[part].reshape(shape)[cut], centerness[part].reshape(shape)[cut]))
         surest.append(int(labels[part].reshape(shape)[cut].flat[result[-1][1].argmax()]))
     return tuple(result), surest

@@ -17,6 +17,7 @@ from ..inference.large import open_windows
 from ..inference.sources import Source, load_source, name_of
 from ..inference.stream import preview
 from ..inference.tiles import Held, Looked, Tiling, Windows, kept, look, read_shape
+from ..points import level_name
 from ..show.draw import Marks, draw_boxes, level_color
 from ..system.terminal import json_ready, plural, table
 from ..types import Detections
@@ -161,7 +162,7 @@ class _Places(NamedTuple):
             tensor, size = self.detector.prepare(self.image.read(window, shape))
             points = self.detector.points(tensor.shape[-2:])
             factor = [(window.right - window.left) / size[1], (window.bottom - window.top) / size[0]]
-            names = [f"P{grid.stride.bit_length() - 1}" for grid in points.grids]
+            names = [level_name(grid.stride) for grid in points.grids]
             xy = points.xy.cpu().numpy() * factor + [window.left, window.top]
             self.grids[number] = xy, [names[k] for k in points.level.tolist()]
         return self.grids[number]

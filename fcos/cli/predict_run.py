@@ -18,7 +18,7 @@ from ..detections import DRAWN
 from ..errors import FcosError, one_line
 from ..inference.composite import Composite
 from ..inference.detector import Detector
-from ..inference.scores import of_classes
+from ..inference.scores import of_classes, reached
 from ..inference.stream import run
 from ..inference.video import Frame, Reader, called, frame_line, is_video
 from ..inference.video_stream import stream
@@ -88,7 +88,7 @@ def images(asked: Asked, paths: Sequence[Path], outputs: Outputs, data: Path | N
                 outcome.broken.append(str(seen))
                 say(str(seen))
                 continue
-            shown = seen[seen.scores >= asked.scores[seen.labels]]
+            shown = reached(seen, asked.scores)
             writer.add(number, image, shown)
             outcome.images += 1
             outcome.detections += len(shown)

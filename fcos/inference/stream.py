@@ -23,6 +23,7 @@ from .changeover import ChangeOver
 from .composite import Composite
 from .detector import Detector
 from .large import open_windows
+from .scores import reached
 from .sources import PIXELS_AHEAD
 from .tiles import Held, Windows
 
@@ -158,7 +159,7 @@ def _detect(detector: Detector | Composite, part: Sequence[_Reading], scores: Te
             results.append((path, np.zeros((0, 0, 3), np.uint8), errors[place]))
         else:
             image, one = next(pairs)
-            results.append((path, preview(image), one[one.scores >= scores[one.labels]]))
+            results.append((path, preview(image), reached(one, scores)))
     return results
 
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..boxes import load_operators
 from ..config import Config
 from ..errors import one_line
-from ..points import level_shapes, padded
+from ..points import level_of, level_shapes, padded
 from ..system.terminal import parse_shape, plural
 from .model import FCOS
 
@@ -131,7 +131,7 @@ def describe_network(network: FCOS, config: Config, size: tuple[int, int], layer
     ):
         levels.append(
             {
-                "level": stride.bit_length() - 1,
+                "level": level_of(stride),
                 "stride": stride,
                 "height": height,
                 "width": width,

@@ -20,7 +20,7 @@ from ..analysis.raw import own_tiling
 from ..errors import FcosError
 from ..inference.composite import tile_of
 from ..inference.detector import Detector
-from ..inference.scores import only, parse_scores
+from ..inference.scores import only, parse_scores, reached
 from ..inference.tiles import parse_tile
 from ..show.draw import draw_detections
 from ..types import Classes, Detections
@@ -48,7 +48,7 @@ class Wanted:
         """Those, best first. Refused (503) where the model was loaded anew meanwhile and has other classes."""
         if tuple(detections.names) != self.names:
             raise Refused(503, "the model was loaded anew meanwhile, with other classes; ask again", 1)
-        return detections[detections.scores >= self.scores[detections.labels]][: self.most]
+        return reached(detections, self.scores)[: self.most]
 
 
 def wanted(classes: Classes, shown: float, score: str | None, names: str | None, most: int | None) -> Wanted:

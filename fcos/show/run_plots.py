@@ -12,6 +12,7 @@ import numpy as np
 
 from ..data.records import evenly
 from ..evaluation.metrics import Floats, Ints
+from ..points import level_name
 from .axes import INK, MUTED, POOLED, class_name, new_figure, style
 from .draw import level_in_plot
 from .fonts import families
@@ -71,7 +72,7 @@ def labels(told: Labels, path: str | Path, *, about: str = "") -> None:
 
     style(levels, "Boxes by level", "level and its stride", "boxes")
     bars = np.bincount(level + 1, minlength=len(strides) + 1)
-    ticks = [f"P{stride.bit_length() - 1}\n{stride} px" for stride in strides]
+    ticks = [f"{level_name(stride)}\n{stride} px" for stride in strides]
     order = [*range(1, len(strides) + 1), *([0] if bars[0] else [])]
     levels.bar(range(len(order)), bars[order], 0.72, color=[colors[i] for i in order])
     for x, i in enumerate(order):
@@ -189,7 +190,7 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
 def _levels(rows: Sequence[Mapping[str, str]], strides: Sequence[int]) -> list[tuple[str, str]]:
     """The parts of the column of positives by level, "12 5 0", where they were counted, else their sum."""
     counted = next((r["positives_by_level"] for r in rows if r.get("positives_by_level")), "").split()
-    names = [f"P{stride.bit_length() - 1}" for stride in strides] or [str(i) for i in range(len(counted))]
+    names = [level_name(stride) for stride in strides] or [str(i) for i in range(len(counted))]
     return [(f"positives_by_level {i}", n) for i, n in enumerate(names[: len(counted)])] or [("positives", "")]
 
 

@@ -17,6 +17,7 @@ from ..analysis.common import with_files
 from ..analysis.explain import Explanation, Story, explain
 from ..demo.digits import photographs
 from ..errors import DataError
+from ..points import level_name, level_of
 from ..show.axes import INK, MUTED, new_figure
 from ..show.draw import Marks, draw_boxes, level_color
 from ..system.progress import track
@@ -164,14 +165,14 @@ def draw_architecture(detector: Detector, told: Explanation, path: Path) -> None
         row = next((k for k, s in enumerate(cfg.strides) if s == backbone[i][0]), i)
         axes = figure.add_subplot(grid[min(row, levels - 1), 1])
         _map(axes, values, "magma")
-        name = f"C{backbone[i][0].bit_length() - 1}"
+        name = f"C{level_of(backbone[i][0])}"
         _side(axes, f"{name}   {values.shape[1]} x {values.shape[0]} x {channels}")
         if i == 0:
             _head(axes, "backbone", cfg.backbone)
     for i, (stride, channels, values) in enumerate(pyramid):
         axes = figure.add_subplot(grid[i + offset, 2])
         _map(axes, values, "magma", level_color(i))
-        _side(axes, f"P{stride.bit_length() - 1}   {values.shape[1]} x {values.shape[0]} x {channels}")
+        _side(axes, f"{level_name(stride)}   {values.shape[1]} x {values.shape[0]} x {channels}")
         if i == 0:
             _head(axes, "pyramid (FPN)", f"strides {', '.join(map(str, cfg.strides))}")
     _head_box(figure.add_subplot(grid[:, 3]), detector)
