@@ -17,12 +17,14 @@ from .errors import ConfigError, worded
 from .system.core_yaml import dump_yaml
 
 ResizeRule = Literal["nearest", "short-exact", "two-step", "half-up", "floor"]
-Sides = Annotated[
-    tuple[Annotated[int, Field(ge=32, le=8192)], ...], BeforeValidator(lambda v: (v,) if isinstance(v, int) else v)
-]
-
+_alone = BeforeValidator(lambda v: (v,) if isinstance(v, int | float) and not isinstance(v, bool) else v)
 Stride = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
+Deviation = Annotated[float, Field(ge=1e-3, le=1e4)]
+Length = Annotated[float, Field(ge=0, le=1e6)]
+Sides = Annotated[tuple[Annotated[int, Field(ge=32, le=8192)], ...], _alone]
+Stage = Annotated[int, Field(ge=1, le=4)]
 Zoom = Annotated[float, Field(gt=0, le=100)]
 CalibrationLine = tuple[Annotated[float, Field(gt=0, le=100)], Annotated[float, Field(ge=-100, le=100)]]
 
@@ -56,12 +58,16 @@ class ModelConfig(Section):
         None, "epsilon of the backbone's BatchNorm; null: timm's own, 0 in the original", ge=0, le=1
     )
     stride_in_1x1: bool = _f(False, "ResNet bottlenecks stride in the 1x1 conv (Caffe style), not in the 3x3")
-    deformable_stages: tuple[int, ...] = _f((), "backbone stages 1..4 whose 3x3 convs are deformable (DCNv2)")
-    mean: tuple[float, float, float] = _f((123.675, 116.28, 103.53), "pixel mean, RGB, 0..255")
-    std: tuple[float, float, float] = _f((58.395, 57.12, 57.375), "pixel standard deviation, RGB, 0..255")
+    deformable_stages: Annotated[tuple[Stage, ...], _alone] = _f(
+        (), "backbone stages 1..4 whose 3x3 convs are deformable (DCNv2)"
+    )
+    mean: tuple[Mean, Mean, Mean] = _f((123.675, 116.28, 103.53), "pixel mean, RGB, 0..255")
+    std: tuple[Deviation, Deviation, Deviation] = _f((58.395, 57.12, 57.375), "pixel standard deviation, RGB, 0..255")
     bgr: bool = _f(False, "the backbone expects blue first; mean and std here stay in RGB order")
 
-    strides: tuple[Stride, ...] = _f((8, 16, 32, 64, 128), "stride of each level; up to 32 come from the backbone")
+    strides: Annotated[tuple[Stride, ...], _alone] = _f(
+        (8, 16, 32, 64, 128), "stride of each level; up to 32 come from the backbone"
+    )
     neck: Literal["fpn", "hrfpn"] = _f("fpn", "pyramid: FPN, or HRNet's (all branches joined, then pooled)")
     fpn_channels: int = _f(256, "channels of every FPN level", ge=8, le=4096)
     fpn_depthwise: bool = _f(False, "3x3 convs of the FPN are depthwise separable")
@@ -107,7 +113,7 @@ class ModelConfig(Section):
 class AssignConfig(Section):
     """Which point learns which box."""
 
-    ranges: tuple[float, ...] = _f(
+    ranges: Annotated[tuple[Length, ...], _alone] = _f(
         (64.0, 128.0, 256.0, 512.0), "upper limit in pixels of max(l,t,r,b) for each level but the last"
     )
     range_rule: Literal["half-open", "inclusive", "strict"] = _f(
@@ -237,7 +243,7 @@ class DataConfig(Section):
         "shorter side of the image (or tile) that the middle box was learned on; training keeps it for --tile auto",
         ge=0,
     )
-    learned_boxes: tuple[float, ...] = _f(
+    learned_boxes: tuple[Length, ...] = _f(
         (), "longer sides in pixels of the image that 5, 50 and 95 % of the learned boxes stay below; kept as well"
     )
     train_sizes: Sides = _f((), "shorter sides in training, one drawn per batch; empty: data.size")
@@ -320,7 +326,9 @@ class TrainConfig(Section):
     bias_decay: bool = _f(True, "weight decay acts on biases; not in the original")
     bias_of_norms: bool = _f(False, "bias_lr and bias_decay act on the biases of norms too; they do in the original")
     schedule: Literal["step", "cosine", "constant"] = _f("step", "shape of the learning rate")
-    milestones: tuple[Share, ...] = _f((0.667, 0.889), "drops of the step schedule, as shares of the run")
+    milestones: Annotated[tuple[Share, ...], _alone] = _f(
+        (0.667, 0.889), "drops of the step schedule, as shares of the run"
+    )
     gamma: float = _f(0.1, "factor of each drop", gt=0, lt=1)
     final_lr: float = _f(0.01, "last learning rate of the cosine, as a share", ge=0, le=1)
     warmup: int = _f(1000, "warm-up steps, at most a tenth of the run", ge=0)

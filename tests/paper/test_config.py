@@ -53,6 +53,11 @@ def test_a_file_of_another_model_or_dialect_is_no_quiet_change_of_it(tmp_path):
         ("decode.nms_iuo=1", ["decode.nms_iou"]),
         ("train.batch=many", ["train.batch", "'many'", "integer"]),
         ("train.lr=-1", ["train.lr", "greater than 0"]),
+        ("model.std=0,0,0", ["model.std=0", "greater than or equal to 0.001"]),
+        ("model.mean=1e39,0,0", ["model.mean=1e+39", "less than or equal to 10000"]),
+        ("assign.ranges=1,2,3,1e308", ["assign.ranges=1e+308", "less than or equal to 1000000"]),
+        ("data.learned_boxes=1,2,1e300", ["data.learned_boxes=1e+300", "less than or equal to 1000000"]),
+        ("model.deformable_stages=7", ["model.deformable_stages=7", "less than or equal to 4"]),
         ("model.strides=[8,16,64]", ["strides", "double"]),
         ("assign.ranges=[64]", ["levels need 4 limits"]),
         ("nonsense", ["'nonsense'", "section.key=value"]),
@@ -154,3 +159,8 @@ def test_lists_and_numbers_on_the_command_line():
     assert config.override("data.train_sizes=320").data.train_sizes == (320,)
     with pytest.raises(ConfigError, match=r"data.first_sizes=8.*32"):
         config.override("data.first_sizes=320,8")
+
+
+def test_a_number_alone_is_a_list_of_one():
+    config = Config().override("model.deformable_stages=4", "train.milestones=0.5", "data.train_sizes=96")
+    assert (config.model.deformable_stages, config.train.milestones, config.data.train_sizes) == ((4,), (0.5,), (96,))
