@@ -211,7 +211,7 @@ class TowerLayer(nn.Module):
                         nn.init.zeros_(module.bias)
         self.norm: nn.Module
         if cfg.head_norm == "group":
-            self.norm = nn.GroupNorm(math.gcd(32, width), width)
+            self.norm = LevelGroupNorm(math.gcd(32, width), width)
         elif cfg.head_norm == "batch":
             self.norm = nn.ModuleList(nn.BatchNorm2d(width) for _ in cfg.strides)
         else:
@@ -228,6 +228,14 @@ class TowerLayer(nn.Module):
         else:
             x = self.norm(x)
         return F.relu(x, inplace=True)
+
+
+class LevelGroupNorm(nn.GroupNorm):
+    """GroupNorm for levels of any size. nn.GroupNorm refuses groups of a single number, which narrow towers have on a
+    level of one cell; here such a group becomes its bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 def _conv3x3(inputs: int, outputs: int, depthwise: bool, stride: int = 1, bias: bool = True) -> nn.Module:

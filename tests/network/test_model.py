@@ -254,3 +254,18 @@ def test_flops_and_outputs_by_hand():
     head = 2 * points * 9 * 16 * (2 * 16 + 2 + 4 + 1)  # two towers of one conv, three output convs
     assert next(p.flops for p in info.parts if p.name == "head") == head
     assert math.isclose(info.levels[1]["lower"], 16.0)
+
+
+@pytest.mark.parametrize("width", [8, 32])
+def test_narrow_towers_learn_and_see_a_level_of_one_cell(width):
+    """GroupNorm has groups of one channel there, so of one number in an image of its own."""
+    config = tiny_config(
+        model={"strides": (8, 16, 32, 64, 128), "head_channels": width}, assign={"ranges": (64, 128, 256, 512)}
+    )
+    network = weights.build(config, 2).train()
+    out = network(torch.randint(0, 255, (1, 3, 128, 128), dtype=torch.uint8))
+    (out.logits.sum() + out.distances.sum()).backward()
+    grads = [p.grad for p in network.head.parameters() if p.grad is not None]
+    assert out.logits.isfinite().all()
+    assert grads
+    assert all(grad.isfinite().all() for grad in grads)
