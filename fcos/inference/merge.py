@@ -35,7 +35,7 @@ _SAME = 0.6  # IoU from which a box is what a window shows of another
 _INSIDE = 0.7  # share of a piece that lies in the whole box that it is a part of
 _RATIO = 0.3  # of a piece's score that a whole box must reach
 _EDGE = 0.04  # share of a window's side within which a box counts as cut by the edge
-_ROWS = 256  # pieces that are compared with all others at once
+_ROWS = 256  # pieces that are compared with the boxes around them at once
 
 
 class Rows(NamedTuple):
@@ -155,17 +155,33 @@ def _part_of(pieces: Rows, boxes: Floats, scores: Floats) -> Ints:
     result = np.full(len(pieces.scores), -1, np.int64)
     if not len(boxes):
         return result
-    for start in range(0, len(result), _ROWS):
-        part = pieces.pick(np.arange(start, min(start + _ROWS, len(result))))
-        box, frame, whole = part.boxes[:, None], part.frames[:, None], boxes[None]
+    for rows in _by_window(pieces.frames):
+        part, near = pieces.pick(rows), _meeting(boxes, pieces.boxes[rows])
+        if not len(near):
+            continue
+        box, frame, whole, score = part.boxes[:, None], part.frames[:, None], boxes[None, near], scores[None, near]
         looks = iou(box, _through(whole, frame)) >= _SAME
         beyond = np.concatenate((whole[..., :2] < frame[..., :2], whole[..., 2:] > frame[..., 2:]), axis=-1)
         inside = shared(box, whole) >= _INSIDE * area(box)
         fits = looks | (inside & (beyond & part.cut[:, None]).any(axis=-1))
-        fits &= scores[None] >= _RATIO * part.scores[:, None]
-        best = np.where(fits, scores[None], -1.0).argmax(axis=1)
-        result[start : start + _ROWS] = np.where(fits.any(axis=1), best, -1)
+        fits &= score >= _RATIO * part.scores[:, None]
+        best = np.where(fits, score, -1.0).argmax(axis=1)
+        result[rows] = np.where(fits.any(axis=1), near[best], -1)
     return result
+
+
+def _by_window(frames: Floats) -> Iterator[Ints]:
+    """The rows of each window, at most `_ROWS` at once: they lie near each other."""
+    order = np.lexsort(frames.T)
+    new = (frames[order][1:] != frames[order][:-1]).any(axis=1)
+    for rows in np.split(order, np.flatnonzero(new) + 1):
+        yield from (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
+
+
+def _meeting(boxes: Floats, others: Floats) -> Ints:
+    """The rows of boxes [W,4] that meet the smallest box around `others` [P,4], P > 0, in order."""
+    low, high = others[:, :2].min(axis=0), others[:, 2:].max(axis=0)
+    return np.flatnonzero((boxes[:, :2] <= high).all(axis=1) & (boxes[:, 2:] >= low).all(axis=1))
 
 
 def _groups(pieces: Rows) -> list[tuple[int, ...]]:
@@ -188,14 +204,14 @@ def _pairs(pieces: Rows) -> Iterator[tuple[int, int]]:
     are what their windows show of their union. (What does not fit its union with one fits no larger union.)"""
     found: list[tuple[Ints, Ints, Floats]] = []
     boxes, frames, cut = pieces.boxes, pieces.frames, pieces.cut
-    for start in range(0, len(boxes), _ROWS):
-        rows = slice(start, start + _ROWS)
-        one, two = boxes[rows, None], boxes[None]
-        low_high = (cut[rows, None, :2] & cut[None, :, 2:]).any(axis=-1)
-        high_low = (cut[rows, None, 2:] & cut[None, :, :2]).any(axis=-1)
+    for rows in _by_window(frames):
+        near = _meeting(boxes, boxes[rows])
+        one, two = boxes[rows, None], boxes[None, near]
+        low_high = (cut[rows, None, :2] & cut[None, near, 2:]).any(axis=-1)
+        high_low = (cut[rows, None, 2:] & cut[None, near, :2]).any(axis=-1)
         meet = (np.minimum(one[..., 2:], two[..., 2:]) >= np.maximum(one[..., :2], two[..., :2])).all(axis=-1)
         a, b = np.nonzero((low_high | high_low) & meet)
-        a = a + start
+        a, b = rows[a], near[b]
         a, b = a[a < b], b[a < b]
         union = np.concatenate((np.minimum(boxes[a, :2], boxes[b, :2]), np.maximum(boxes[a, 2:], boxes[b, 2:])), axis=1)
         fits = np.ones(len(a), bool)

@@ -8,7 +8,7 @@ from tiny import tiny_config
 from fcos.data.records import Window
 from fcos.data.tiles import cut_windows
 from fcos.errors import ConfigError
-from fcos.inference.merge import cut_sides, merge, rows_of
+from fcos.inference.merge import Rows, cut_sides, merge, rows_of
 from fcos.inference.tiles import Held, Looked, Tiling, detect_tiles, kept, parse_tile
 from fcos.types import Classes, Detections
 
@@ -218,6 +218,35 @@ def test_what_became_of_each_row():
     joined = merge(rows_of(seen[:2], windows[:2], (128, 128)))
     assert sorted(joined.members) == [(0, 2), (1,)]
     assert joined.owner.tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_lies_far_apart_is_merged_as_each_alone(seed):
+    """Two scenes of 300 objects in nine windows each, in one image and in any order."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0, 380, (300, 2))
+    objects = np.concatenate([low, low + rng.uniform(4, 90, (300, 2))], axis=1)
+    windows = [Window(top, left, top + 160, left + 160) for top in (0, 120, 240) for left in (0, 120, 240)]
+    boxes, frames = [], []
+    for window in windows:
+        frame = np.array([window.left, window.top, window.right, window.bottom])
+        cut = np.concatenate([np.clip(objects[:, k : k + 2], frame[:2], frame[2:]) for k in (0, 2)], axis=1)
+        boxes.append(cut[(cut[:, 2:] - cut[:, :2] > 2).all(axis=1)])
+        frames.append(np.tile(frame, (len(boxes[-1]), 1)))
+    far = np.array([1000, 1000, 1000, 1000])
+    boxes, frames = (np.concatenate([*part, *(p + far for p in part)]).astype(np.float32) for part in (boxes, frames))
+    count = len(boxes) // 2
+    scores = rng.uniform(0.1, 1, 2 * count).astype(np.float32)
+    rows = Rows(boxes, scores, np.zeros(2 * count, np.int64), frames, cut_sides(boxes, frames, (1500, 1500)))
+
+    def names(merged, of):
+        return {tuple(sorted(of[list(m)].tolist())) for m in merged.members}
+
+    halves = [np.arange(count), np.arange(count, 2 * count)]
+    alone = set.union(*(names(merge(rows.pick(half)), half) for half in halves))
+    mixed = rng.permutation(2 * count)
+    assert names(merge(rows.pick(mixed)), mixed) == alone
+    assert len(alone) < 2 * count  # some gave way
 
 
 def test_the_edge_of_the_image_cuts_nothing():
