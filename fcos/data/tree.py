@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import DataError, or_near
+from ..errors import DataError, ImageWarning, or_near
 from ..system.environment import CONFIG_FILE, RUN_FILE
 from ..system.remote import is_remote, local
 from ..system.walk import parents_of, tell_unreadable
@@ -27,6 +28,7 @@ from .splits import is_generic, split_of_folder
 MAX_FILES = 3_000_000
 MAX_DEPTH = 12
 UNSEEN = (".", "__MACOSX")  # what files and folders begin with that are passed over
+_NEAR_FILES = MAX_FILES // 3  # looked at there, where the images of COCO and as many labels may lie
 _NEAR_DEPTH = 4  # below the folder of a single file that was named
 ANNOTATIONS = (
     *(".json", ".json.gz", ".jsonl", ".ndjson", ".xml", ".txt", ".csv", ".parquet"),
@@ -95,7 +97,7 @@ class Tree:
         self.file = labels if labels.is_file() else None
         self.root = labels.parent if self.file else labels
         if self.file and self.file.suffix.lower() in (".yaml", ".yml", ".data"):  # what they describe lies below
-            images, beside = _walk(self.root, MAX_DEPTH, MAX_FILES // 10, whole=False)
+            images, beside = _walk(self.root, MAX_DEPTH, _NEAR_FILES, whole=False)
             self.annotations = [self.file, *(p for p in beside if p.suffix.lower() in (".txt", ".names"))]
             self._found = Images(self.root, images)
         elif self.file:
@@ -118,13 +120,13 @@ class Tree:
         # annotations/train.json and train/_annotations.json mean images that lie one level up, or beside that.
         if is_generic(folder.name) or split_of_folder(folder.name):
             folder = folder.parent
-        images = _walk(folder, _NEAR_DEPTH, MAX_FILES // 10, whole=False)[0]
+        images = _walk(folder, _NEAR_DEPTH, _NEAR_FILES, whole=False)[0]
         names: list[Path] = []
         if not images and folder != self.root and folder.resolve().parent != folder.resolve():
             above = folder.resolve().parent
             with suppress(OSError):
                 names = sorted(p for p in above.iterdir() if is_generic(p.name) or split_of_folder(p.name))
-            images = [i for p in names for i in _walk(p, _NEAR_DEPTH, MAX_FILES // 10, whole=False)[0]]
+            images = [i for p in names for i in _walk(p, _NEAR_DEPTH, _NEAR_FILES, whole=False)[0]]
             folder = above
         return Images(folder, images)
 
@@ -291,6 +293,8 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
             if count > limit:
                 if whole:
                     raise DataError(f"{root} holds more than {limit:,} files; name the folder of one data set")
+                advice = "not all were looked at; name the folder of the images with --images"
+                warnings.warn(f"{root} holds more than {limit:,} files, and {advice}", ImageWarning, 3)
                 return _in_order(images), _in_order(annotations)
             name = entry.name
             if name.startswith(UNSEEN):

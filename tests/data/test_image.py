@@ -3,6 +3,7 @@ import re
 import struct
 import warnings
 import zlib
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from fcos.data.images import reading
 from fcos.data.images.reading import (
     image_header,
     image_size,
@@ -548,3 +550,22 @@ def test_zeros_that_a_last_scan_takes_for_its_own_are_told_of(seed, quality, sha
     assert is_told(data[: start + int(share * (end - start))] + bytes(count) + b"\xff\xd9")
     pixels[height // 8 :] = 200  # one that is whole, and flat there, has no zeros
     assert not is_told(encoded(Image.fromarray(pixels), "JPEG", quality=quality, progressive=True))
+
+
+def test_of_a_jpeg_with_a_long_header_only_the_header_is_read(tmp_path, monkeypatch):
+    """As of telephones, with a preview in it."""
+    file = tmp_path / "long.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, comment=b"x" * 60_000, quality=95)
+    read = []
+    real = reading.open_file
+
+    @contextmanager
+    def counted(*arguments):
+        with real(*arguments) as opened:
+            yield opened
+            read.append(opened.tell())
+
+    monkeypatch.setattr(reading, "open_file", counted)
+    assert image_header(file).displayed == (600, 800)
+    assert sum(read) < 140_000 < file.stat().st_size

@@ -756,3 +756,15 @@ def test_label_files_that_are_nearly_of_yolo_are_told_why_not(tmp_path, row, tol
         (tmp_path / "labels" / f"{name}.txt").write_text(row + "\n")
     with pytest.raises(DataError, match=rf"holds no data set that is known .*as YOLO: .*a\.txt, line 1: {told}"):
         open_dataset(tmp_path)
+
+
+def test_a_walk_that_was_cut_short_is_told(tmp_path, monkeypatch):
+    """COCO's images and as many labels lie beside one file, and no more are looked at than so many."""
+    monkeypatch.setattr("fcos.data.tree._NEAR_FILES", 3)
+    for number in range(6):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    images = [{"id": 1, "file_name": "1.png", "width": 8, "height": 8}]
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]}))
+    with pytest.warns(ImageWarning, match="not all were looked at; name the folder of the images with --images"):
+        open_dataset(file)

@@ -158,8 +158,9 @@ def image_header(source: str | Path | bytes) -> Header:
         with io.BytesIO(source) if isinstance(source, bytes) else open_file(source, IMAGE_LIMIT, ImageError) as file:
             data = file.read(HEADER_BYTES)
             jpeg = parse_jpeg(data)
-            if jpeg is None and data[:3] == b"\xff\xd8\xff":
-                data += file.read()  # an embedded preview can push the size beyond the first block
+            # an embedded preview can push the size beyond the first block
+            while jpeg is None and data[:3] == b"\xff\xd8\xff" and (more := file.read(len(data))):
+                data += more
                 jpeg = parse_jpeg(data)
             if jpeg is not None:
                 return jpeg.header
