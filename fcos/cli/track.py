@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -35,9 +36,9 @@ def command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="VIDEO|KEY=VALUE",
+            metavar="VIDEO|FOLDER|KEY=VALUE",
             autocompletion=complete.path_or_setting,
-            help="Video file, camera number, or address of a stream; then settings.",
+            help="Video file, folder or pattern of images, camera number, or address of a stream; then settings.",
         ),
     ] = None,
     settings: Settings = None,
@@ -54,6 +55,9 @@ def command(
         ),
     ] = "bytetrack",
     every: Annotated[int, typer.Option("--every", min=1, max=10**9, help="Look at every Nth frame only.")] = 1,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Frames a second, where the source is images. Default: 25.")
+    ] = None,
     score: Annotated[
         float | None,
         typer.Option("--score", min=0, max=1, help="Score from which a track begins. Default: the model's own."),
@@ -97,6 +101,7 @@ def command(
     fcos track street.mp4 --model runs/mine
     fcos track street.mp4 --count-line 0,300,640,300
     fcos track street.mp4 --no-video --json
+    fcos track MOT17-02/img1 --rate 30
     """
     import torch
 
@@ -104,12 +109,11 @@ def command(
     from ..inference.composite import Looks, tile_of
     from ..inference.load import load_together
     from ..inference.scores import of_classes, only
-    from ..inference.video import Frame, Reader, called, frame_line
+    from ..inference.video import Frame, Reader, called, frame_line, is_video
     from ..inference.video_stream import stream
     from ..show.frames import Painter, VideoFiles, write_frames
     from ..system.files import check_folder
     from ..system.progress import Bar
-    from ..system.remote import is_remote
     from ..system.terminal import plural
     from ..tracking.counting import parse_line, parse_zone
     from ..tracking.follow import follow, make_tracker
@@ -119,7 +123,7 @@ def command(
     check_detecting(overrides)
     overrides += ["decode.calibrated=true"] if calibrated else []
     if len(things) != 1:
-        raise FcosError("give one video: fcos track VIDEO")
+        raise FcosError("give one video, or the folder of its images: fcos track VIDEO")
     (source,) = things
     check_folder(out)
     if not count_line and not zone:
@@ -138,12 +142,12 @@ def command(
     least = torch.full((len(detector.classes),), config.low)
     if classes is not None:
         least = only(least, classes, detector.classes)
-    place = int(source) if source.isascii() and source.isdigit() and len(source) < 4 else source
+    place = int(source) if source.isascii() and source.isdigit() and is_video(source) else source
     name = called(source)
-    with Reader(place) as reader:
+    with Reader(place, rate) as reader:
         files = VideoFiles(
             out / f"{name}.mp4" if draw else None, out / f"{name}.jsonl", out / f"{name}.txt",
-            Path(source) if draw and not reader.info.live and not is_remote(source) else None,
+            Path(source) if draw and os.path.isfile(source) else None,
             out / f"{name}.counts.json" if lines or zones else None,
         )  # fmt: skip
         seen = stream(detector, reader, every=every, batch=batch, score=config.low)

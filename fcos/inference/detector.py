@@ -240,20 +240,28 @@ class Detector:
         return self._remembering([source], least, 1, looks)[0]
 
     def stream(
-        self, source: VideoSource, *, every: int = 1, batch: int = 1, score: Scores | None = None
+        self,
+        source: VideoSource,
+        *,
+        every: int = 1,
+        batch: int = 1,
+        score: Scores | None = None,
+        rate: float | None = None,
     ) -> Iterator[Frame]:
         """Detect in a video, frame by frame: `Frame(index, time, image, detections)`. A live source gives its newest
         frame, a file every one.
 
         Args:
-            source: a video file, a camera (a number), a stream (an address), or any iterable of uint8 [H,W,3] RGB
-                arrays, PIL images or tensors.
+            source: a video file, a camera (a number), a stream (an address); or a sequence of images: a folder, a glob,
+                a name such as img%06d.jpg, or any iterable of what a call takes.
             every: look at each Nth frame only, 1.
             batch: frames that go through the network together, 1.
             score: as of a call.
+            rate: frames a second of a sequence of images, 25.
 
         Raises:
-            VideoError: a source that cannot be opened. ConfigError, FcosError: as of a call.
+            VideoError: a source that cannot be opened. ImageError: a frame that is no image; of a folder or pattern
+                such a file is left out. ConfigError, FcosError: as of a call.
         """
         from .video import Reader
         from .video_stream import stream
@@ -261,7 +269,7 @@ class Detector:
         check_count("every", every)
         check_count("batch", batch)
         least = lowest(score, self.classes, self.shown)
-        with Reader(source) as reader:
+        with Reader(source, rate) as reader:
             first = float(least.min()) if isinstance(least, Tensor) else least
             frames = stream(compose((self,), Looks(OWN)), reader, every=every, batch=batch, score=first)
             for frame in of_classes(frames, least) if isinstance(least, Tensor) else frames:

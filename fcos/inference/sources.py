@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -112,3 +113,26 @@ def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out:
         else:
             raise DataError(f"there is no image or folder {source}{or_near(path)}")
     return list(paths)
+
+
+def find_sequence(source: str | os.PathLike[str]) -> list[Path]:
+    """The images of a sequence, by the numbers in their names (2 before 10): those of a folder (searched deeply), of a
+    glob, or of a name such as img%06d.jpg. Empty for what is none of these; DataError for a folder without images."""
+    place = os.path.expanduser(source)
+    if "://" in place or (os.path.lexists(place) and not os.path.isdir(place)):
+        return []
+    number = re.search(r"%(0?\d*)d(?!.*[/\\])", place)
+    if os.path.isdir(place):
+        found = find_images([place])
+    elif number:
+        before, behind = place[: number.start()], place[number.end() :]
+        name = re.compile(re.escape(os.path.basename(before)) + r"\d+" + re.escape(behind))
+        found = [m for m in _matching(f"{glob.escape(before)}*{glob.escape(behind)}") if name.fullmatch(m.name)]
+    else:
+        found = list(_matching(place)) if glob.has_magic(place) else []
+    return sorted((m for m in found if m.suffix.lower() in SUFFIXES), key=_by_number)
+
+
+def _by_number(path: Path) -> list[tuple[str, int]]:
+    parts = re.split(r"(\d+)", os.fspath(path))
+    return [(text, int(number or 0)) for text, number in zip(parts[::2], [*parts[1::2], ""], strict=True)]

@@ -1,12 +1,13 @@
-"""Moving images: frames from a file, a camera or a network stream.
+"""Moving images: frames from a file, a sequence of images, a camera or a network stream.
 
-A file gives every frame in order. A live source gives the newest frame: what came while the network was busy is
-skipped, and a connection that breaks is opened again after growing pauses. Memory does not grow with length.
+A file and a sequence give every frame in order. A live source gives the newest frame: what came while the network was
+busy is skipped, and a connection that breaks is opened again after growing pauses. Memory does not grow with length.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import queue
@@ -19,17 +20,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
 from ..data.images import gif
 from ..data.images.reading import SUFFIXES as PICTURES
-from ..errors import FcosError, ImageError
+from ..errors import ConfigError, FcosError, ImageError
 from ..system.files import file_name
 from ..system.readers import open_file
 from ..system.remote import is_remote
+from ..system.terminal import plural
 from ..types import Detections
-from .sources import expanded, load_source
+from .sources import Source, expanded, find_sequence, load_source
 
 Pixels = NDArray[np.uint8]
 SUFFIXES = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".gif"))
@@ -38,9 +38,10 @@ _ANY = 1 << 50  # bytes: videos are long
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a live source is opened again
 _TIME, _RATE, _COUNT = 0, 5, 7  # cv2.CAP_PROP_POS_MSEC, _FPS, _FRAME_COUNT, without waiting for the import
 _USUAL_RATE = 25.0  # frames a second where a source does not say
+_MOST_RATE = 1000.0
 _NOTHING = np.zeros((0, 0, 3), np.uint8)
 
-VideoSource = str | os.PathLike[str] | int | Iterable["Pixels | Image.Image | Tensor"]
+VideoSource = str | os.PathLike[str] | int | Iterable[Source]
 
 
 class VideoError(FcosError):
@@ -102,37 +103,53 @@ def videos_in(folder: str) -> int:
 
 
 def called(source: str) -> str:
-    """What the files are called that are made of a source: the name of its file or stream, or its camera."""
-    if source.isascii() and source.isdigit():
+    """What the files are called that are made of a source: the name of its file, stream or folder, or its camera."""
+    if source.isascii() and source.isdigit() and not os.path.isdir(source):
         return f"camera{source}"
+    if os.path.isdir(source):
+        return file_name(Path(source).resolve().name or "frames")
+    if "://" not in source and (glob.has_magic(source) or "%" in source) and not os.path.lexists(source):
+        return called(os.fspath(Path(source).parent))
     return file_name(Path(source.split("?")[0]).stem or "stream")
 
 
 class Reader:
-    """Frames of a source, in order. Close it, or use it in a `with`.
+    """Frames of a source, in order; of images there are `rate` a second, 25. Close it, or use it in a `with`.
 
-    After the last frame `broken` says why there are no more, where that was not the end of the file.
+    After the last frame `broken` says why there are no more, where that was not the end of the file, or which image of
+    a folder or pattern could not be read. ConfigError for a `rate` that makes no sense.
     """
 
-    def __init__(self, source: VideoSource) -> None:
+    def __init__(self, source: VideoSource, rate: float | None = None) -> None:
         self.broken = ""
+        if rate is not None and not 0 < rate <= _MOST_RATE:
+            raise ConfigError(f"rate={rate:g}: give frames a second, up to {_MOST_RATE:g}")
         self._stop, self._ended = threading.Event(), threading.Event()
         self._using = threading.Lock()  # OpenCV hangs where one thread releases what another reads
-        if isinstance(source, str | os.PathLike | int):
+        self._found = find_sequence(source) if isinstance(source, str | os.PathLike) else []
+        if isinstance(source, str | os.PathLike | int) and not self._found:
             self._name = str(source)
+            if rate is not None:
+                raise ConfigError(f"a rate is for images, not for {self._name}, which tells its times itself")
             stream = isinstance(source, int) or self._name.lower().startswith(_SCHEMES)
             self._open: Callable[[], Any] | None = lambda: _capture(source, stream)
             self._capture = self._open()
-            rate, count = self._capture.get(_RATE), self._capture.get(_COUNT)
+            own, count = self._capture.get(_RATE), self._capture.get(_COUNT)
             live = stream and not (self._name.lower().startswith("http") and count > 0)  # a server may have files
             self.info = VideoInfo(
-                rate if 0 < rate < 1000 else _USUAL_RATE, 0 if live else max(0, int(min(count, 1e9))), live
+                own if 0 < own < _MOST_RATE else _USUAL_RATE, 0 if live else max(0, int(min(count, 1e9))), live
             )
-            self._arrays: Iterator[object] | None = None
+            self._images: Iterator[Source] | None = None
         else:
             self._name, self._open, self._capture = "frames", None, None
-            self._arrays = iter(source)
-            self.info = VideoInfo(_USUAL_RATE, len(source) if isinstance(source, Sequence) else 0, False)
+            images = self._found or source
+            if not isinstance(images, Iterable) or isinstance(images, bytes):
+                kind = type(source).__name__
+                raise VideoError(
+                    f"cannot take a {kind} for a video; give a path, a number, an address or a list of images"
+                )
+            self._images = iter(images)
+            self.info = VideoInfo(rate or _USUAL_RATE, len(images) if isinstance(images, Sequence) else 0, False)
 
     def __enter__(self) -> Reader:
         return self
@@ -153,13 +170,27 @@ class Reader:
             self._using.release()
 
     def __iter__(self) -> Iterator[Frame]:
-        if self._arrays is not None:
-            for index, image in enumerate(self._arrays):
-                yield Frame(index, index / self.info.rate, _checked(image))
+        if self._images is not None:
+            yield from self._sequence(self._images)
         elif self.info.live:
             yield from self._newest()
         else:
             yield from self._all()
+
+    def _sequence(self, images: Iterator[Source]) -> Iterator[Frame]:
+        broken: list[str] = []
+        for index, image in enumerate(images):
+            try:
+                pixels = load_source(image)
+            except ImageError as error:
+                if len(broken) + 1 >= len(self._found):  # none can be read; of an iterable the first is not passed over
+                    raise
+                broken.append(str(error))
+                continue
+            yield Frame(index, index / self.info.rate, pixels)
+        if broken:
+            more = f", and {plural(len(broken) - 1, 'image')} more" if len(broken) > 1 else ""
+            self.broken = f"{broken[0]}{more}; left out of the sequence"
 
     def _all(self) -> Iterator[Frame]:
         index, stamp, longest = 0, 0.0, 0.0
@@ -272,16 +303,6 @@ def check_name(path: str) -> None:
         path.encode()
     except UnicodeEncodeError:
         raise VideoError(f"{path!a} is not UTF-8, and OpenCV cannot open such a name; rename it") from None
-
-
-def _checked(image: object) -> Pixels:
-    """A frame of the caller's: an array of pixels as they are, a PIL image or tensor as any image."""
-    if isinstance(image, Image.Image | Tensor):
-        return load_source(image)
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ImageError(f"a frame must be uint8 [H,W,3] RGB, not {got}")
-    return image
 
 
 def frame_line(frame: Frame, source: str = "") -> str:

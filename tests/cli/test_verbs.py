@@ -384,6 +384,17 @@ def test_the_ids_are_the_same_from_the_command_and_from_python(work, capsys, tmp
     assert (tmp_path / "t" / "clip.txt").read_text()
 
 
+def test_a_folder_of_images_is_tracked_as_a_video_is(work, capsys, tmp_path):
+    folder, out = work / "shapes" / "images" / "val", tmp_path / "t"
+    words = ("--model", work / "run", "--no-video", "--out", out, "decode.shown=0", "decode.threshold=0")
+    code, told, err = fcos(capsys, "track", folder, *words, "--rate", "2")
+    assert (code, "in 4 frames" in told) == (0, True), err
+    assert [json.loads(line)["time"] for line in (out / "val.jsonl").read_text().splitlines()] == [0, 0.5, 1, 1.5]
+    clip_of(tmp_path / "clip.mp4", next(folder.iterdir()))
+    code, _, err = fcos(capsys, "track", tmp_path / "clip.mp4", *words, "--rate", "2")
+    assert (code, "a rate is for images" in err) == (2, True)
+
+
 def test_less_is_told_that_a_page_has_colours(capsys, monkeypatch):
     """Or it shows their codes as text, as pydoc starts it on Python 3.11."""
     import pydoc

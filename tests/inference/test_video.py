@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from tiny import fcos, tiny_config
 
-from fcos.errors import ImageError
+from fcos.errors import ConfigError, ImageError
 from fcos.inference import video, video_stream, video_writing
-from fcos.inference.video import Frame, Reader, VideoError, frame_line, is_video, videos_apart
+from fcos.inference.video import Frame, Reader, VideoError, called, frame_line, is_video, videos_apart
 from fcos.inference.video_stream import ahead, stream
 from fcos.inference.video_writing import write_video
 from fcos.network import weights
@@ -125,9 +125,63 @@ def test_arrays_are_a_source_too():
     pixels = picture(3)
     given = [pixels, Image.fromarray(pixels), torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(pixels)]
     assert all(np.array_equal(frame.image, pixels) for frame in Reader(given))
-    for other in (np.zeros((4, 4)), "photo.jpg", 3):
-        with pytest.raises(ImageError, match="a frame must be uint8"):
+    others = [np.float32(pixels) / 255, np.dstack((pixels, np.full(pixels.shape[:2], 255, np.uint8)))]
+    assert all(np.array_equal(frame.image, pixels) for frame in Reader(others))
+    (grey,) = Reader([pixels[..., 0]])
+    assert np.array_equal(grey.image, np.repeat(pixels[..., :1], 3, axis=2))
+    for other in (np.zeros((4, 4), np.int64), "photo.jpg", 3):
+        with pytest.raises(ImageError):
             list(Reader([other]))
+    for other in (Image.fromarray(pixels), b"bytes", 3.5):
+        with pytest.raises(VideoError, match="for a video; give"):
+            Reader(other)
+
+
+@pytest.fixture
+def sequence(tmp_path):
+    """A folder whose images are numbered without zeros in front, with a text and another image beside it."""
+    folder = tmp_path / "img1"
+    folder.mkdir()
+    for number in range(12):
+        Image.fromarray(picture(number)).save(folder / f"f{number + 1}.png")
+    (folder / "f13.txt").write_text("no image")
+    (tmp_path / "fx.png").write_bytes((folder / "f1.png").read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("how", ["img1", "img1/*.png", "img1/f%d.png", "img1/f%06d.png", "list"])
+def test_a_sequence_of_images_is_a_source(sequence, how, monkeypatch):
+    monkeypatch.chdir(sequence.parent)
+    source = [f"img1/f{k}.png" for k in range(1, 13)] if how == "list" else how
+    with Reader(source, rate=10) as reader:
+        assert (reader.info.frames, reader.info.rate, reader.info.live) == (12, 10, False)
+        frames = list(reader)
+    assert [number_of(f.image) for f in frames] == [f.index for f in frames] == list(range(12))  # 2 before 10
+    assert [f.time for f in frames] == pytest.approx([k / 10 for k in range(12)])
+    assert reader.broken == ""
+    assert how == "list" or called(how) == "img1"
+
+
+def test_an_image_of_a_sequence_that_is_broken_is_left_out_and_told(sequence):
+    (sequence / "f3.png").write_bytes(b"no image")
+    with Reader(sequence) as reader:
+        frames = list(reader)
+    assert [f.index for f in frames] == [0, 1, *range(3, 12)]
+    assert frames[2].time == pytest.approx(3 / 25)
+    assert "f3.png" in reader.broken
+    for path in sequence.glob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"f12\.png"):
+        list(Reader(sequence))
+
+
+def test_a_rate_is_for_images(clip, sequence):
+    with pytest.raises(ConfigError, match="tells its times itself"):
+        Reader(clip, rate=30)
+    with pytest.raises(ConfigError, match="rate=0"):
+        Reader(sequence, rate=0)
+    with pytest.raises(VideoError, match="no such file"):
+        Reader(sequence / "g%d.png")
 
 
 @pytest.mark.parametrize("batch", [1, 3])
