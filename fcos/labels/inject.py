@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,37 +28,54 @@ class Spoiled:
     lost_labels: np.ndarray
 
 
-def spoil(
-    dataset: Dataset,
-    share: float = SHARE,
-    seed: int = 0,
-    kinds: Sequence[str] = KINDS,
-    known: np.ndarray | None = None,
-) -> list[Spoiled]:
-    """The records of `dataset` with `share` (0..1) of its boxes spoiled in each of the kinds, no box twice.
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """A data set into which errors were put, record by record as it is asked for: errors [G] int8 the number of the
+    kind of each of its boxes, 0 for none; shapes [S,2] (width, height) of boxes that may be put in; known [K]: labels
+    that may be changed and given, rising."""
+
+    dataset: Dataset
+    errors: np.ndarray
+    shapes: np.ndarray
+    known: np.ndarray
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Spoiled:
+        starts = self.dataset.packed.table.starts
+        kinds = self.errors[starts[index] : starts[index + 1]].tolist()
+        errors = [(row, KINDS[kind - 1]) for row, kind in enumerate(kinds) if kind]
+        rng = np.random.default_rng([self.seed, index])
+        return _spoil(self.dataset.records[index], errors, self.shapes, self.known, rng)
+
+    def __iter__(self) -> Iterator[Spoiled]:
+        return map(self.__getitem__, range(len(self)))
+
+
+def spoil(dataset: Dataset, share: float = SHARE, seed: int = 0, known: np.ndarray | None = None) -> Copy:
+    """`dataset` with `share` (0..1) of its boxes spoiled in each of the kinds, no box twice.
 
     Ignored boxes are left as they are, and those of classes that are not `known` [C] bool (None: all are): nobody could
     see what is wrong with them. A class is changed into any other known one with equal chance. A shifted box
     has an IoU of 0.4 to 0.7 with what it was, by moving, growing or shrinking. A box too many has the shape of
     another box of the set at a place where it meets no box by more than 0.2. A duplicate has an IoU of 0.6 to 0.9.
     """
-    rng = np.random.default_rng(seed)
+    table = dataset.packed.table
     labels = np.arange(len(dataset.classes)) if known is None else np.flatnonzero(known)
-    judged = [np.flatnonzero(~r.ignore & np.isin(r.labels, labels)) for r in dataset.records]
-    solid = [(i, j) for i, rows in enumerate(judged) for j in rows.tolist()]
+    solid = np.flatnonzero(~table.ignore & np.isin(table.labels, labels))
     # of a small set a few more, or there is nothing to learn from
-    number = max(round(share * len(solid)), min(4, len(solid) // 10), 1) if solid else 0
-    order = [solid[k] for k in rng.permutation(len(solid))]
-    plan: dict[int, list[tuple[int, str]]] = {}
+    number = max(round(share * len(solid)), min(4, len(solid) // 10), 1) if len(solid) else 0
+    order = np.random.default_rng(seed).permutation(solid)
+    errors = np.zeros(len(table.labels), np.int8)
     at = 0
-    for kind in kinds:
-        if kind == CLASS and len(labels) < 2:
+    for kind, name in enumerate(KINDS, 1):
+        if name == CLASS and len(labels) < 2:
             continue
-        for i, j in order[at : at + number]:
-            plan.setdefault(i, []).append((j, kind))
+        errors[order[at : at + number]] = kind
         at += number
-    shapes = np.array([dataset.records[i].boxes[j, 2:] - dataset.records[i].boxes[j, :2] for i, j in solid])
-    return [_spoil(r, plan.get(i, []), shapes, labels, rng) for i, r in enumerate(dataset.records)]
+    return Copy(dataset, errors, table.boxes[solid, 2:] - table.boxes[solid, :2], labels, seed)
 
 
 def _spoil(
