@@ -87,8 +87,12 @@ class Refused(FcosError):
 
 
 def check_options(given: Iterable[str], known: Sequence[str]) -> None:
-    """Refused (400) for an option of a request that means nothing here."""
+    """Refused (400) for an option of a request that means nothing here, or that is given twice."""
+    seen: set[str] = set()
     for name in given:
         if name not in known:
             hint = did_you_mean(name, known, f"there are {', '.join(known)}")
             raise Refused(400, f"there is no option {name[:80]!r}; {hint}")
+        if name in seen:
+            raise Refused(400, f"{name} is given twice")
+        seen.add(name)

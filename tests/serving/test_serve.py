@@ -421,6 +421,24 @@ def test_a_token_is_wanted_by_all_but_health_and_page_files():
         assert ask(address, reload, b"", x_admin_token="boss", **token)[0] == 200
 
 
+def test_head_is_answered_as_get_is_without_a_body(server):
+    for path in ("/health", "/v2/health/ready", "/", "/models", "/nothing"):
+        (status, headers, body), head = ask(server, path), urllib.request.Request(server + path, method="HEAD")
+        try:
+            answer = urllib.request.urlopen(head, timeout=30)
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            assert (answer.status, answer.read()) == (status, b""), path
+            assert answer.headers["content-length"] == headers["content-length"] == str(len(body))
+
+
+def test_an_option_that_is_given_twice_is_told(server):
+    for path in ("/predict?score=0.4&score=0.9", "/explain?maps=0&score=0.4&maps=1"):
+        status, _, body = ask(server, path, CAT)
+        assert (status, "is given twice" in json.loads(body)["error"]) == (400, True), path
+
+
 @pytest.mark.parametrize("sent", ["schlüssel à".encode(), "schlüssel à".encode("latin-1")])
 def test_a_token_beyond_ascii(sent):
     """HTTP does not say how such a header is written: curl and browsers differ."""

@@ -62,7 +62,7 @@ def add(app: FastAPI, server: Server) -> None:
         """`Accept: image/jpeg` gives the drawn image. Of several images, one that cannot be read has `error` in
         place of `detections`; where none can be read the status is the first one's, 400 or 413."""
         model, tile = way
-        check_options(request.query_params, ("score", "classes", "max", "model", "tile"))
+        check_options(_names(request), ("score", "classes", "max", "model", "tile"))
         deadline = time.monotonic() + server.limits.timeout
         engine = server.engine(model)
         detector = engine.detector
@@ -86,7 +86,7 @@ def add(app: FastAPI, server: Server) -> None:
     async def explain(request: Request, score: Score = None, model: Model = None, maps: Maps = True) -> Response:
         """For each detection its level, location, distances to the sides, class probability, centerness and the boxes
         it silenced; for each level its heat maps."""
-        check_options(request.query_params, ("score", "model", "maps"))
+        check_options(_names(request), ("score", "model", "maps"))
         deadline = time.monotonic() + server.limits.timeout
         engine = server.engine(model)
         detector = engine.detector
@@ -102,6 +102,11 @@ def add(app: FastAPI, server: Server) -> None:
         height, width = one.size
         told = {"model": engine.name, "name": sent[0].name, "width": width, "height": height, **one.result}
         return Response(await asyncio.to_thread(to_json, told), media_type=JSON)
+
+
+def _names(request: Request) -> list[str]:
+    """What the query of a request gives, each as often as it does."""
+    return [name for name, _ in request.query_params.multi_items()]
 
 
 async def _way(model: Model = None, tile: Tile = None) -> tuple[str | None, str | None]:
