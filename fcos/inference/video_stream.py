@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,23 +34,28 @@ def stream(
     batch: int = 1,
     score: float | None = None,
 ) -> Iterator[Frame]:
-    """`frames` with their detections, in order. Reading runs ahead of the network, the network ahead of the caller,
-    but not on a live source, of which a frame is taken when a lane is free for it; `batch` frames share a pass, and as
-    many passes run at once as the detector has lanes. With `every` N only each Nth frame is detected in, and the others
-    come through with None. score: the lowest kept; None: what the model shows. Of what lies between no more is held
-    than of images that are read ahead; a pass may be sent with fewer frames then.
+    """`frames` with their detections, in order. Reading runs ahead of the network, the network ahead of the caller. Not
+    so on a live source, of which a frame is taken when a lane is free for it, the lanes at even distances. `batch`
+    frames share a pass, and as many passes run at once as the detector has lanes. With `every` N only each Nth frame is
+    detected in, and the others come through with None. score: the lowest kept; None: what the model shows. Of what lies
+    between no more is held than of images that are read ahead; a pass may be sent with fewer frames then.
     """
     if every < 1 or batch < 1:
         raise ConfigError(f"every={every}, batch={batch}: give 1 or more")
     lowest = detector.shown if score is None else score
     live = isinstance(frames, Reader) and frames.info.live
     lanes = max(1, detector.placement.lanes)
+    took = 0.0  # seconds, the newest pass
+
+    def work(images: list[Pixels]) -> list[Detections]:
+        nonlocal took
+        began = time.monotonic()
+        found = detector.detect(images, [None] * len(images), lowest, batch)
+        took = time.monotonic() - began
+        return found
+
     with ThreadPoolExecutor(lanes) as workers:
-
-        def detect(images: list[Pixels]) -> Future[list[Detections]]:
-            return workers.submit(detector.detect, images, [None] * len(images), lowest, batch)
-
-        passes = _Passes(detect, batch, lanes - 1 if live else lanes)
+        passes = _Passes(lambda images: workers.submit(work, images), batch, lanes - 1 if live else lanes)
         waiting = iter(frames) if live else ahead(frames, _AHEAD + batch)
         try:
             for frame in waiting:
@@ -58,6 +64,10 @@ def stream(
                 else:
                     passes.let_through(frame)
                 yield from passes.leaving()
+                if (
+                    live and lanes > 1
+                ):  # the lanes look at moments apart: side by side they would at one, and then at none
+                    time.sleep(max(0.0, passes.sent + took / lanes - time.monotonic()))
             passes.send()
             yield from passes.leaving(over=True)
         finally:
@@ -75,6 +85,7 @@ class _Passes:
         self.held: deque[tuple[Frame, _Pass | None]] = deque()  # in order, with the pass that a frame has a part in
         self.filling = _Pass()
         self.under_way = 0
+        self.sent = 0.0  # when, by the monotonic clock
         self.between = 0  # pixels of the frames between that wait
 
     def add(self, frame: Frame) -> None:
@@ -94,7 +105,7 @@ class _Passes:
     def send(self) -> None:
         """Detect in what has come together, if anything."""
         if self.filling.images:
-            self.filling.done = self.detect(self.filling.images)
+            self.filling.done, self.sent = self.detect(self.filling.images), time.monotonic()
             self.filling, self.under_way = _Pass(), self.under_way + 1
 
     def leaving(self, over: bool = False) -> Iterator[Frame]:

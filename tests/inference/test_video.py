@@ -328,6 +328,23 @@ def test_no_frame_of_a_live_source_waits_for_the_network(batch):
     assert sum(detector.calls) == 8
 
 
+class Clock(Live):
+    """A live source whose frames are numbered by the milliseconds since the first."""
+
+    def __iter__(self):
+        began = time.monotonic()
+        for _ in range(self._count):
+            yield Frame(round((time.monotonic() - began) * 1000), 0.0, picture(0))
+
+
+def test_lanes_take_frames_of_a_live_source_at_even_distances():
+    """Not as many at once as there are lanes, and then none for the time of a pass."""
+    detector = Counter(seconds=0.2)
+    detector.placement = Placement(lanes=4)
+    taken = [f.index for f in stream(detector, Clock(12))]
+    assert min(np.diff(taken[4:])) >= 49  # of the first ones it is not known yet how long they take
+
+
 def test_a_connection_that_breaks_is_opened_again(monkeypatch):
     plans = [iter(range(3)), iter(range(3)), iter(())]
     opened = []
