@@ -282,7 +282,7 @@ class Detections:
         )
         return found
 
-    def to_coco(self, image_id: int = 1, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int | str = 1, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """COCO results rows: bbox is [x, y, width, height]. The category is the class's id in its data set, `ids`,
         or `category_ids[label]` where given; the label itself where no ids are known."""
         ids = self.ids if category_ids is None else category_ids
@@ -452,7 +452,7 @@ def table(several: Iterable[Detections], head: bool = True) -> str:
     return csv_text([*names, *((each.source or "", *row) for each in several for row in each._cells())])
 
 
-def _plain(number: int) -> int:
+def _plain(number: int | str) -> int | str:
     """NumPy's numbers as Python's, which JSON can hold."""
     return int(number) if isinstance(number, np.integer) else number
 

@@ -177,11 +177,14 @@ def _is_run(path: str) -> bool:
 
 
 def _image_id(dataset: Dataset, image: str) -> int:
-    """The id of the image that is called so, with or without its folders, or has this id."""
+    """The id of the image that is called so, with or without its folders and suffix, or has this id."""
     from ..errors import DataError
 
+    texts = dataset.text_ids
     named = {r.id for r in dataset.records if image in (r.file_name, Path(r.file_name).name)}
+    named = named or {r.id for r in dataset.records if image == texts.get(r.id)}
     named = named or {r.id for r in dataset.records if image == str(r.id)}
+    named = named or {r.id for r in dataset.records if image == Path(r.file_name).stem}
     if len(named) != 1:
         which = f"{len(named)} images" if named else "no image"
         fix = "give its folder too" if named else "give a file name or an id"

@@ -84,6 +84,11 @@ class Dataset:
         """The records, with what they offer beside a sequence: their columns, and whole selections of them."""
         return cast(Records, self.records)
 
+    @property
+    def text_ids(self) -> dict[int, str]:
+        """The annotation file's own id of a record by its `id`, where the file has a text."""
+        return {id: alias for alias, id in self.aliases.items() if isinstance(alias, str)}
+
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
 

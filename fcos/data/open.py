@@ -15,6 +15,7 @@ from ..types import Classes, class_names
 from .dataset import Dataset, Sources
 from .formats.common.lists import named_in, share_out, told
 from .formats.common.pages import in_order
+from .ids import Id
 from .images.reading import SUFFIXES
 from .in_python import dataset_of
 from .probe import suffix_of
@@ -100,17 +101,21 @@ def split_names(path: str | Path | DataSource) -> list[str]:
 
 
 class Numbers(NamedTuple):
-    """How a data set numbers what it holds, all splits together: image ids by resolved path, and the classes."""
+    """How a data set numbers what it holds, all splits together: image ids by resolved path, as its file has them, and
+    the classes."""
 
-    ids: Mapping[Path, int]
+    ids: Mapping[Path, Id]
     classes: Classes
 
 
 def numbers_of(path: str | Path | DataSource) -> Numbers:
     """The numbers of the data set at `path`. Raises DataError as `open_dataset`."""
     splits = list(open_splits(path).values())
-    records = (r for dataset in splits for r in dataset.records)
-    return Numbers({r.path.resolve(): r.id for r in records if r.path is not None}, splits[0].classes)
+    ids: dict[Path, Id] = {}
+    for dataset in splits:
+        texts = dataset.text_ids
+        ids |= {r.path.resolve(): texts.get(r.id, r.id) for r in dataset.records if r.path is not None}
+    return Numbers(ids, splits[0].classes)
 
 
 def _sources(source: DataSource, options: ReadOptions) -> Sources:

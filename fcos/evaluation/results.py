@@ -116,9 +116,10 @@ def write_results(path: str | Path, detections: Sequence[Detections], dataset: D
     """Write detections[i] of dataset.records[i] as a COCO results file with the data set's ids. Where these are only
     counted, each row names its file too."""
     rows: list[dict[str, Any]] = []
+    texts = dataset.text_ids
     for one, record in zip(detections, dataset.records, strict=True):
         name = {} if has_ids(dataset) else {"file_name": record.file_name}
-        rows += [row | name for row in one.to_coco(record.id, dataset.classes.ids)]
+        rows += [row | name for row in one.to_coco(texts.get(record.id, record.id), dataset.classes.ids)]
     write_whole(path, json.dumps(rows))
 
 

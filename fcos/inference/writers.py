@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..data.classes import match_classes
-from ..data.ids import images_file
+from ..data.ids import Id, images_file
 from ..data.open import Numbers
 from ..detections import DRAWN, WRITTEN, table
 from ..errors import FcosError
@@ -103,7 +103,7 @@ def _folders(path: Path, below: Sequence[Path]) -> list[str]:
     return [] if os.pardir in folders else [file_name(folder) for folder in folders]
 
 
-def image_ids(paths: Sequence[Path], known: Mapping[Path, int] | None = None) -> list[int]:
+def image_ids(paths: Sequence[Path], known: Mapping[Path, Id] | None = None) -> list[Id]:
     """A COCO image id for each image, none twice: that of `known` (by resolved path), else the number that its name
     is, as in COCO's own files, else the lowest that is free. If some ids are `known`, the
     others are numbered after the largest of them.
@@ -113,12 +113,14 @@ def image_ids(paths: Sequence[Path], known: Mapping[Path, int] | None = None) ->
     """
     known = known or {}
     wanted = [known.get(real(path), None if known else _number(path.stem)) for path in paths]
-    ids: list[int | None] = []
-    used: set[int] = set()
+    ids: list[Id | None] = []
+    used: set[Id] = set()
     for want in wanted:
         ids.append(None if want is None or want in used else want)
         used |= {want} if want is not None else set()
-    least = max([0, *known.values()]) + 1  # a number of the data set is never another image's
+    least = (
+        max([0, *(id for id in known.values() if isinstance(id, int))]) + 1
+    )  # a number of the data set is never another image's
     free = (n for n in range(least, least + len(paths) + len(used) + 1) if n not in used)
     return [next(free) if id is None else id for id in ids]
 

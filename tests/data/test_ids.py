@@ -10,11 +10,14 @@ from PIL import Image
 from tiny import fcos
 
 import fcos as fcos_package
+from fcos.cli.explain import _image_id
 from fcos.data.ids import id_of, look_up, settle
-from fcos.data.open import open_dataset
+from fcos.data.open import numbers_of, open_dataset
+from fcos.detections import Detections
 from fcos.errors import DataError
 from fcos.evaluation.coco import evaluate
-from fcos.evaluation.results import read_results
+from fcos.evaluation.results import read_results, write_results
+from fcos.inference.writers import image_ids
 
 any_id = st.integers(-3, 12) | st.sampled_from(["3", "03", "003", "-3", "²", "1.0", "", "a", "b/7", "٣", "0", "-0"])
 
@@ -156,3 +159,25 @@ def test_detections_of_images_that_are_not_here_are_passed_over(tmp_path, ids, c
     code, out, err = fcos(capsys, "eval", tmp_path / "data.json", "--detections", tmp_path / "r.json", "--json")
     assert (code, json.loads(out)["images"]) == (0, 3)
     assert "left out" not in err
+
+
+def test_ids_that_are_texts_stand_in_results_as_in_the_file(tmp_path):
+    """And find the image in `fcos explain --image`, as its name does."""
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (40, 30)).save(tmp_path / name)
+    images = [{"id": id, "file_name": name} for id, name in (("v50", "a.png"), ("007", "b.png"), (9, "c.png"))]
+    rows = [{"id": 1, "image_id": "v50", "category_id": 1, "bbox": [1, 2, 8, 9]}]
+    content = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    dataset = open_dataset(tmp_path)
+    assert [dataset.text_ids.get(record.id, record.id) for record in dataset] == ["v50", "007", 9]
+    paths = [tmp_path / name for name in ("a.png", "c.png", "b.png")]
+    assert image_ids(paths, numbers_of(tmp_path).ids) == ["v50", 9, "007"]
+    found = Detections([[1, 2, 9, 11]], [0.5], [0], names=("cat",))
+    write_results(tmp_path / "found.json", [found] * 3, dataset)
+    assert [row["image_id"] for row in json.loads((tmp_path / "found.json").read_text())] == ["v50", "007", 9]
+    assert [len(one) for one in read_results(tmp_path / "found.json", dataset)] == [1, 1, 1]
+    for asked in ("v50", "a.png", "a", str(dataset.records[0].id)):
+        assert _image_id(dataset, asked) == dataset.records[0].id
+    with pytest.raises(DataError, match="no image v5 in the split all; give a file name or an id"):
+        _image_id(dataset, "v5")
