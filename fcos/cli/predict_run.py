@@ -125,8 +125,7 @@ def videos(asked: Asked, sources: Sequence[str], every: int, folder: Path | None
 def _video(asked: Asked, source: str, every: int, out: Path | None) -> tuple[bool, int]:
     """Detect in each Nth frame of a video: a drawn one and JSON lines, `out` with a suffix each. Whether it broke off,
     and the signal that ended a live source, 0 for none."""
-    place = int(source) if source.isascii() and source.isdigit() else source
-    with Reader(place) as reader, Bar(called(source), reader.info.frames or None, "frames") as bar:
+    with Reader(source) as reader, Bar(called(source), reader.info.frames or None, "frames") as bar:
         sound = Path(source) if not reader.info.live and not is_remote(source) else None
         files = VideoFiles() if out is None else VideoFiles(Path(f"{out}.mp4"), Path(f"{out}.jsonl"), None, sound)
 

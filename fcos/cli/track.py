@@ -109,7 +109,7 @@ def command(
     from ..inference.composite import Looks, tile_of
     from ..inference.load import load_together
     from ..inference.scores import of_classes, only
-    from ..inference.video import Frame, Reader, called, frame_line, is_video
+    from ..inference.video import Frame, Reader, called, frame_line
     from ..inference.video_stream import stream
     from ..show.frames import Painter, VideoFiles, write_frames
     from ..system.files import check_folder
@@ -142,9 +142,8 @@ def command(
     least = torch.full((len(detector.classes),), config.low)
     if classes is not None:
         least = only(least, classes, detector.classes)
-    place = int(source) if source.isascii() and source.isdigit() and is_video(source) else source
     name = called(source)
-    with Reader(place, rate) as reader:
+    with Reader(source, rate) as reader:
         files = VideoFiles(
             out / f"{name}.mp4" if draw else None, out / f"{name}.jsonl", out / f"{name}.txt",
             Path(source) if draw and os.path.isfile(source) else None,

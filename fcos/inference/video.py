@@ -68,14 +68,19 @@ class VideoInfo:
     live: bool
 
 
+def camera(source: str) -> int | None:
+    """The number of the camera that a text names; None where it is none, or a file or folder has that name."""
+    if source.isascii() and source.isdigit() and len(source) < 4 and not Path(source).exists():
+        return int(source)
+    return None
+
+
 def is_video(source: object) -> bool:
     """Whether a source is a moving image: a camera number, the address of a stream, or a file's suffix; a GIF that is
     there if it has a second image."""
-    if isinstance(source, int):
-        return True
     text = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
-    if text.isascii() and text.isdigit() and len(text) < 4:
-        return not Path(text).exists()  # a camera, unless a folder has that name
+    if isinstance(source, int) or camera(text) is not None:
+        return True
     if is_remote(text) and Path(text.partition("?")[0]).suffix.lower() in PICTURES:
         return False
     if text.lower().endswith(".gif") and os.path.isfile(text):
@@ -104,7 +109,7 @@ def videos_in(folder: str) -> int:
 
 def called(source: str) -> str:
     """What the files are called that are made of a source: the name of its file, stream or folder, or its camera."""
-    if source.isascii() and source.isdigit() and not os.path.isdir(source):
+    if camera(source) is not None:
         return f"camera{source}"
     if os.path.isdir(source):
         return file_name(Path(source).resolve().name or "frames")
@@ -131,8 +136,10 @@ class Reader:
             self._name = str(source)
             if rate is not None:
                 raise ConfigError(f"a rate is for images, not for {self._name}, which tells its times itself")
-            stream = isinstance(source, int) or self._name.lower().startswith(_SCHEMES)
-            self._open: Callable[[], Any] | None = lambda: _capture(source, stream)
+            number = source if isinstance(source, int) else camera(os.fspath(source))
+            place = source if number is None else number
+            stream = number is not None or self._name.lower().startswith(_SCHEMES)
+            self._open: Callable[[], Any] | None = lambda: _capture(place, stream)
             self._capture = self._open()
             own, count = self._capture.get(_RATE), self._capture.get(_COUNT)
             live = stream and not (self._name.lower().startswith("http") and count > 0)  # a server may have files

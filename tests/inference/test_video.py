@@ -83,6 +83,21 @@ def test_what_is_a_video():
     assert not any(is_video(s) for s in ("a.jpg", "folder", np.zeros(3), "mp4"))
 
 
+def test_a_camera_has_one_name_unless_a_folder_has_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened = []
+    monkeypatch.setattr(video, "_capture", lambda source, live: opened.append(source) or Camera(iter(())))
+    (tmp_path / "1").mkdir()
+    Image.new("RGB", (8, 9)).save(tmp_path / "1" / "a.png")
+    (tmp_path / "20240101").touch()
+    for source in ("0", "1", "20240101"):
+        with Reader(source):
+            pass
+    assert opened == [0, "20240101"]
+    assert [is_video(s) for s in ("0", "1", "20240101")] == [True, False, False]
+    assert [video.called(s) for s in ("0", "1", "20240101")] == ["camera0", "1", "20240101"]
+
+
 def test_a_gif_of_one_image_is_no_video(tmp_path):
     images = [Image.fromarray(np.full((8, 9, 3), v, np.uint8)) for v in (0, 90, 200)]
     images[0].save(tmp_path / "still.gif", comment="a,;!")
