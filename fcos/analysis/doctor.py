@@ -17,6 +17,7 @@ import numpy as np
 
 from ..config import Config
 from ..data.clean import marked_once
+from ..data.splits import TAUGHT, default_split
 from ..errors import one_line
 from ..points import level_name
 from ..system.terminal import json_ready, percent, plural, table
@@ -209,7 +210,7 @@ def diagnose(
     `images`: read every image (unreadable, twice, in two splits). `tune`: search better settings that
     cost at most `budget` times what `config` costs.
     """
-    trained_on = next((k for k in ("train", "trainval") if k in splits), next(iter(splits)))
+    trained_on = default_split(list(splits), TAUGHT) or next(iter(splits))
     main = splits[trained_on]
     findings: list[Finding] = []
     parts = same_splits(splits)

@@ -328,6 +328,7 @@ def show(
     from PIL import Image
 
     from ..data.open import open_dataset, open_splits
+    from ..data.splits import TAUGHT, default_split
     from ..detections import DRAWN
     from ..errors import ConfigError, DataError, first_line
     from ..show.draw import sheet
@@ -350,7 +351,7 @@ def show(
         dataset = open_dataset(source, split)
     else:
         splits = open_splits(source)
-        dataset = splits.get("train") or next(iter(splits.values()))
+        dataset = splits[default_split(list(splits), TAUGHT) or next(iter(splits))]
     if all(record.path is None for record in dataset.records):
         raise DataError(f"{dataset.root} has annotations but no images to show")
     if augment:

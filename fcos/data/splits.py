@@ -10,7 +10,7 @@ from ..system.files import file_name
 from .records import Record
 
 TAUGHT = ("train", "trainval")  # the splits to learn from, where none is named: the first that is there
-JUDGED = ("test", "val")  # and those to judge by
+JUDGED = ("test", "val")  # the splits to judge by, where none is named: the first that is there
 # splits of which the first is a part of the second, as VOC and COCO publish them
 NESTED = ({"train", "trainval"}, {"val", "trainval"}, {"minival", "trainval"}, {"minival", "val"})
 
