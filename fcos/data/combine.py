@@ -19,12 +19,6 @@ from .kinds import Kind
 from .splits import TAUGHT, name_of
 
 
-def split_dataset(dataset: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """(train, val): `share` (0..1) of the images is held out, see `part_dataset`."""
-    parts = part_dataset(dataset, {"val": share}, seed)
-    return parts["train"], parts["val"]
-
-
 def part_dataset(dataset: Dataset, shares: Mapping[str, float], seed: int = 0) -> dict[str, Dataset]:
     """train, and a split of each of `shares` (0..1) of the images by its name, held out one after the other.
 

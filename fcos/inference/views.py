@@ -66,11 +66,11 @@ def parse_views(text: str) -> tuple[View, ...]:
     return tuple(View(mirrored, scale) for scale in scales for mirrored in ((False, True) if flip else (False,)))
 
 
-def through(detector: Detector, image: Pixels, view: View, score: float = 0.0) -> Detections:
+def through(detector: Detector, image: Pixels, view: View) -> Detections:
     """Detections of uint8 [H,W,3] RGB through a view, in pixels of the image."""
     if view.scale != 1.0:
         detector = at_scale(detector, view.scale)
-    seen = detector.detect([np.ascontiguousarray(image[:, ::-1]) if view.mirrored else image], [None], score)[0]
+    seen = detector.detect([np.ascontiguousarray(image[:, ::-1]) if view.mirrored else image], [None])[0]
     return mirror(seen, image.shape[1]) if view.mirrored else seen
 
 
@@ -90,7 +90,7 @@ def at_scale(detector: Detector, scale: float) -> Detector:
 
 
 def detect_views(
-    detectors: Sequence[Detector], image: Pixels, views: Sequence[View], fusion: Fusion = "wbf", score: float = 0.0
+    detectors: Sequence[Detector], image: Pixels, views: Sequence[View], fusion: Fusion = "wbf"
 ) -> Detections:
     """Detections of an image through every view of every detector, in its pixels, labels of the first detector.
 
@@ -98,11 +98,11 @@ def detect_views(
     """
     first = detectors[0]
     if len(detectors) == 1 and tuple(views) == (PLAIN,):
-        return first.detect([image], [None], score)[0]
+        return first.detect([image], [None])[0]
     seen: list[Detections] = []
     for detector, labels in zip(detectors, first_labels(detectors), strict=True):
         for view in views:
-            part = through(detector, image, view, score)
+            part = through(detector, image, view)
             part = part[labels[part.labels] >= 0]
             seen.append(replace(part, labels=labels[part.labels]))
     return fuse(seen, first, fusion)

@@ -89,8 +89,7 @@ def _load(path: Path) -> Any:
                 raise
             return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
     except Exception as error:
-        reason = first_line(error)
-        raise ModelError(f"cannot read the checkpoint {path}: {reason or type(error).__name__}") from error
+        raise ModelError(f"cannot read the checkpoint {path}: {first_line(error)}") from error
 
 
 def _not_torchs(start: bytes) -> str:

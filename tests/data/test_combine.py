@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tiny import fcos, make_shapes
 
-from fcos.data.combine import merge_sets, part_dataset, rename_classes, split_dataset
+from fcos.data.combine import merge_sets, part_dataset, rename_classes
 from fcos.data.dataset import Dataset, merge
 from fcos.data.open import open_splits
 from fcos.data.records import Record
@@ -39,7 +39,7 @@ def noise_set(folder, count, rare=4, copies=0):
 
 def test_split_keeps_classes_in_proportion_and_twins_together(tmp_path):
     whole = noise_set(tmp_path, 60, copies=20)
-    train, val = split_dataset(whole, 0.25, seed=3)
+    train, val = part_dataset(whole, {"val": 0.25}, seed=3).values()
     assert sorted(r.file_name for r in (*train.records, *val.records)) == sorted(r.file_name for r in whole.records)
     assert abs(len(val) - 20) <= 1
     share = [np.mean([r.labels[0] for r in part.records]) for part in (train, val)]
@@ -47,9 +47,9 @@ def test_split_keeps_classes_in_proportion_and_twins_together(tmp_path):
     held = {r.file_name for r in val.records}
     for k in range(20):
         assert (f"{k}.png" in held) == (f"copy of {k}.jpg" in held)
-    again = split_dataset(whole.subset(range(len(whole) - 1, -1, -1)), 0.25, seed=3)[1]
+    again = part_dataset(whole.subset(range(len(whole) - 1, -1, -1)), {"val": 0.25}, seed=3)["val"]
     assert {r.file_name for r in again.records} == held
-    assert {r.file_name for r in split_dataset(whole, 0.25, seed=4)[1].records} != held
+    assert {r.file_name for r in part_dataset(whole, {"val": 0.25}, seed=4)["val"].records} != held
     assert (train.split, val.split) == ("train", "val")
 
 
@@ -61,7 +61,7 @@ def test_twins_stay_together_in_three_parts(tmp_path):
     place = {record.file_name: name for name, part in parts.items() for record in part.records}
     assert len(place) == len(whole)
     assert all(place[f"{k}.png"] == place[f"copy of {k}.jpg"] for k in range(20))
-    assert split_dataset(whole, 0.25, seed=3)[1].packed == parts["val"].packed
+    assert part_dataset(whole, {"val": 0.25}, seed=3)["val"].packed == parts["val"].packed
 
 
 def test_classes_are_renamed_and_joined(tmp_path):
