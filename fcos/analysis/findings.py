@@ -286,7 +286,7 @@ def in_boxes(split: str, dataset: Dataset) -> list[Finding]:
             same = bool(record.labels[i] == record.labels[j])
             if record.path is not None and len(spots[same]) < SPOTS:
                 spots[same].append(_spot(record, (i, j), record.file_name))
-            if record.labels[i] == record.labels[j]:
+            if same:
                 twice.append(line)
             else:
                 torn.append(f"{line} / {dataset.classes.names[record.labels[j]]}")

@@ -100,8 +100,6 @@ def prepare(
     cache folder.
     Without this, predict begins with torch and makes it in the background.
     """
-    import os
-
     if background and hasattr(os, "nice"):
         os.nice(10)  # before the imports, which are half of the work
     import torch
@@ -116,7 +114,7 @@ def prepare(
         raise MissingExtra(f"no other runtime than torch is installed: {install_line('openvino')}")
     origin = graphs.Origin(find_weights(model), tuple(settings or ()))
 
-    def say(graph: graphs.Graph) -> None:
+    def tell(graph: graphs.Graph) -> None:
         if graph.failed:
             typer.echo(f"{graph.runtime}: cannot be made: {graph.failed}")
             return
@@ -125,7 +123,7 @@ def prepare(
         for dtype, check in graph.checks.items():
             typer.echo(f"  {dtype}: {'; '.join(check.doubts) or 'good'}\n    {check.told}")
 
-    fast.prepare(origin, image or (), say, again=not background)
+    fast.prepare(origin, image or (), tell, again=not background)
     choice = fast.choose(origin, None)
     used = f"{choice.graph.runtime} {choice.dtype}" if choice.graph is not None else "torch fp32"
     typer.echo(f"predict computes in {used}")

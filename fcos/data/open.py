@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from .formats.common.pages import in_order
 from .ids import Id
 from .images.reading import SUFFIXES
 from .in_python import dataset_of
-from .probe import suffix_of
+from .probe import Probe, suffix_of
 from .registry import Format, ReadOptions, format_named, formats, recognise
 from .splits import JUDGED, canonical_split, check_split, default_split, name_of
 from .tree import DataSource, Tree
@@ -156,8 +157,6 @@ def _asked_for(form: Format, file: Path, source: DataSource) -> bool:
 
 
 def _known(file: Path) -> bool:
-    from .probe import Probe
-
     probe = Probe(file)
     return any(probe.suffix in f.suffixes and f.sniff(probe) for f in formats().values())
 
@@ -188,13 +187,8 @@ def _parted(tree: Tree, sources: Sources) -> Sources:
     return told({name: partial(_part, load, parts[name], name) for name in in_order(parts)}, notes)
 
 
-def _part(load: object, indices: list[int], name: str) -> Dataset:
-    from dataclasses import replace
-
-    assert callable(load)
-    whole = load()
-    assert isinstance(whole, Dataset)
-    return replace(whole.subset(indices), split=name)
+def _part(load: Callable[[], Dataset], indices: list[int], name: str) -> Dataset:
+    return replace(load().subset(indices), split=name)
 
 
 def _unclear(tree: Tree, readings: dict[str, Sources], failures: dict[str, DataError]) -> DataError:

@@ -149,7 +149,7 @@ def evaluate(
     pairs = overlaps(flat, truth, minimum=0.5)
     status = match_coco(flat, truth, pairs, 0.5)
     pooled = precision_recall(flat.scores, status, int((~truth.ignore).sum()))
-    curves = curves_by_class(flat, truth, status, len(names))
+    by_class = curves_by_class(flat, truth, status, len(names))
     first = np.array([1.0, 1.0, 0.0, 0.0]) if voc_plus_one else 0.0
     voc_truth = truth._replace(boxes=truth.boxes + first, extent=None)
     voc_pairs = overlaps(flat, voc_truth, minimum=0.5, crowd=False, plus_one=voc_plus_one)
@@ -157,12 +157,12 @@ def evaluate(
 
     rows = []
     for k, (name, number) in enumerate(zip(names, ids, strict=True)):
-        threshold, f1 = curves[k].best()
+        threshold, f1 = by_class[k].best()
         rows.append(
             ClassMetrics(
                 name,
                 int(number),
-                curves[k].objects,
+                by_class[k].objects,
                 _mean(precision[:, :, k, 0, main]),
                 _mean(precision[0, :, k, 0, main]),
                 _mean(recall[:, k, 0, main]),

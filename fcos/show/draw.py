@@ -200,8 +200,8 @@ def sheet(
     lines = [scaled[i : i + columns] for i in range(0, len(scaled), columns)]
     widths = [max((row[c].shape[1] for row in lines if c < len(row)), default=cell) for c in range(columns)]
     font = _font(max(10, round(cell / 22)), font_file("".join(titles or ())))
-    caption = round(font.size * 1.7) if titles is not None else 0
-    heights = [max(s.shape[0] for s in row) + caption for row in lines] or [cell]
+    below = round(font.size * 1.7) if titles is not None else 0
+    heights = [max(s.shape[0] for s in row) + below for row in lines] or [cell]
     canvas = Image.new("RGB", (sum(widths) + gap * (columns + 1), sum(heights) + gap * (len(heights) + 1)), BACKGROUND)
     pen = ImageDraw.Draw(canvas)
     y = gap
@@ -209,11 +209,11 @@ def sheet(
         x = gap
         for c, scaled_image in enumerate(row):
             left = x + (widths[c] - scaled_image.shape[1]) // 2
-            top = y + (heights[r] - caption - scaled_image.shape[0]) // 2
+            top = y + (heights[r] - below - scaled_image.shape[0]) // 2
             canvas.paste(Image.fromarray(scaled_image), (left, top))
             if titles is not None:
                 text = _shorten(titles[r * columns + c], font, widths[c])
-                middle = (x + widths[c] / 2, y + heights[r] - caption / 2)
+                middle = (x + widths[c] / 2, y + heights[r] - below / 2)
                 pen.text(middle, text, fill=INK, font=font, anchor="mm")
             x += widths[c] + gap
         y += heights[r] + gap

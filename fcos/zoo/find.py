@@ -90,7 +90,7 @@ def _from_far(url: str) -> Path:
     return remote.local(url, ModelError)
 
 
-def _downloaded(entry: Entry, remote: Remote) -> Path:
+def _downloaded(entry: Entry, there: Remote) -> Path:
     """The weights of `entry` in this package's form, in the cache; made again by a newer version of the package."""
     from ..version import __version__
 
@@ -100,7 +100,7 @@ def _downloaded(entry: Entry, remote: Remote) -> Path:
             return path
     except ModelError:
         pass  # not there, or not whole
-    source = fetch(remote)
+    source = fetch(there)
     from ..convert.names import COCO_80, COCO_91
     from ..convert.translate import from_state, read_checkpoint
 
@@ -116,7 +116,7 @@ def _downloaded(entry: Entry, remote: Remote) -> Path:
         "AP": entry.ap,
         "judged_on": entry.ap_on,
         "converted_from": converted.family,
-        "source": remote.url,
+        "source": there.url,
     }
     return weights.save(path, state, converted.config, classes, about=about)
 
