@@ -29,6 +29,7 @@ from .results import read_results
 from .uncertainty import Comparison, Draws, compare_detections, intervals
 
 _WEAK = 0.1  # what detectors keep to be judged by scores less, mostly from 0.001 to 0.05
+_KEPT = 100  # detections of an image, by decode.max_detections and of most programs
 _MANY = 10  # detections below which nothing is said of their scores
 Judged: TypeAlias = "Detector | Composite | str | Path | Sequence[Detections]"
 
@@ -166,8 +167,9 @@ def _check_of_model(models: Sequence[Judged], options: Looking) -> None:
 
 
 def cut_note(detections: Sequence[Detections]) -> str:
-    """A line where detections look as if the weak ones had been left out, without which AP is too low; "" else."""
-    scores = torch.cat([torch.zeros(0), *(seen.scores.float().cpu() for seen in detections)])
+    """A line where detections look as if the weak ones had been left out, without which AP is too low; "" else. Images
+    with as many as detectors keep say nothing of that."""
+    scores = torch.cat([torch.zeros(0), *(seen.scores.float().cpu() for seen in detections if len(seen) < _KEPT)])
     if len(scores) < _MANY or float(scores.min()) < _WEAK:
         return ""
     return (

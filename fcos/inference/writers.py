@@ -118,9 +118,8 @@ def image_ids(paths: Sequence[Path], known: Mapping[Path, Id] | None = None) -> 
     for want in wanted:
         ids.append(None if want is None or want in used else want)
         used |= {want} if want is not None else set()
-    least = (
-        max([0, *(id for id in known.values() if isinstance(id, int))]) + 1
-    )  # a number of the data set is never another image's
+    # a number of the data set is never another image's
+    least = max([0, *(id for id in known.values() if isinstance(id, int))]) + 1
     free = (n for n in range(least, least + len(paths) + len(used) + 1) if n not in used)
     return [next(free) if id is None else id for id in ids]
 

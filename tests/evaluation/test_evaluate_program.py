@@ -9,7 +9,9 @@ import torch
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos import compare, evaluate, open_dataset
+from fcos.detections import Detections
 from fcos.errors import ConfigError, DataError, FcosError, ModelError
+from fcos.evaluation.program import cut_note
 from fcos.inference.composite import Looks, compose
 from fcos.inference.dataset import predict_dataset
 from fcos.inference.load import load
@@ -339,3 +341,11 @@ def test_a_class_that_no_detection_names_was_not_found(work):
     named = [replace(one, names=(first, "none of them")) for one in found]
     with pytest.raises(DataError, match="does not know"):
         evaluate(named, data)
+
+
+@pytest.mark.parametrize(("each", "told"), [(99, True), (100, False)])
+def test_images_with_as_many_detections_as_are_kept_say_nothing_of_weak_ones(each, told):
+    """Their weakest may be strong although nothing was left out by its score."""
+    boxes = torch.tensor([[1.0, 1.0, 9.0, 9.0]]).repeat(each, 1)
+    seen = Detections(boxes, torch.linspace(0.9, 0.2, each), torch.zeros(each, dtype=torch.int64), names=("a",))
+    assert bool(cut_note([seen, seen])) == told
