@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -31,12 +31,15 @@ def draw_holdout(dataset: Dataset, share: float, seed: int, together: Sequence[S
 
     units = sorted(units_of(dataset, together, 3), key=lot)
     draw = _Draw(_classes_of(dataset), share)
+    showing: dict[int, list[set[str]]] = defaultdict(list)
+    for unit in units:
+        for label in {label for name in unit for label in draw.shown[name]}:
+            showing[label].append(unit)
     for label in sorted(draw.wanted, key=lambda k: (draw.learned[k], k)):
-        for unit in units:
+        for unit in showing[label]:
             if draw.wanted[label] < 0.5 or not draw.room:
                 break
-            if any(label in draw.shown[name] for name in unit):
-                draw.take(unit)
+            draw.take(unit)
     for spare in (True, False):  # rather a class that is judged alone than too few images
         for unit in units:
             draw.take(unit, spare=spare)
