@@ -36,7 +36,7 @@ class AmbiguityRow:
     positives: int
     ambiguous: float
     different: float
-    inclusive: tuple[float, float] | None
+    inclusive: tuple[float, float]
     paper: tuple[float, float] | None
 
 
@@ -104,10 +104,10 @@ def _two(numbers: tuple[float, float] | None, i: int) -> str:
     return percent(None if numbers is None else numbers[i])
 
 
-def ambiguity_study(dataset: Dataset, config: Config, *, both: bool = True) -> AmbiguityStudy:
+def ambiguity_study(dataset: Dataset, config: Config) -> AmbiguityStudy:
     """Table 2, and the same with center sampling, at the input size of `config`."""
     radius = config.assign.center_radius or 1.5
-    readings = [dataset, inclusive(dataset)] if both else [dataset]
+    readings = [dataset, inclusive(dataset)]
     whole = sampling(config, 0.0)
     variants = {
         "P4 only": p4_only(whole),
@@ -119,8 +119,8 @@ def ambiguity_study(dataset: Dataset, config: Config, *, both: bool = True) -> A
     for name, variant in variants.items():
         scans = [scan(d, variant, f"FCOS, {name}") for d in readings]
         seen[name] = scans[0]
-        other = scans[1].ambiguity if both else None
-        rows.append(AmbiguityRow(name, int(scans[0].positives.sum()), *scans[0].ambiguity, other, PAPER.get(name)))
+        here, other = (s.ambiguity for s in scans)
+        rows.append(AmbiguityRow(name, int(scans[0].positives.sum()), *here, other, PAPER.get(name)))
     size = (config.data.size, config.data.max_size)
     pairs = class_pairs(seen["FPN"], dataset.classes.names)
     return AmbiguityStudy(str(dataset.root), len(dataset.records), seen["FPN"].boxes, size, tuple(rows), pairs)
