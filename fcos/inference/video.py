@@ -29,6 +29,7 @@ from ..system.readers import open_file
 from ..system.remote import is_remote
 from ..system.terminal import plural
 from ..types import Detections
+from .containers import is_whole
 from .sources import Source, expanded, find_sequence, load_source
 
 Pixels = NDArray[np.uint8]
@@ -216,7 +217,8 @@ class Reader:
         if index == 0 and not self._stop.is_set():
             raise VideoError(f"{self._name} has no frame that can be read; is it a video?")
         # containers count a frame too many, and some know their length alone: at an uneven rate frames are longer
-        if self.info.frames and max(index, (stamp + longest) * self.info.rate) < self.info.frames * 0.99 - 1:
+        short = max(index, (stamp + longest) * self.info.rate) < self.info.frames * 0.99 - 1
+        if self.info.frames and short and not is_whole(self._name):
             self.broken = f"{self._name} ends after {index} of {self.info.frames} frames; the rest cannot be decoded"
 
     def _newest(self) -> Iterator[Frame]:

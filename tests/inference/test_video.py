@@ -278,6 +278,49 @@ def test_an_uneven_rate_is_no_cut(there, broken, monkeypatch):
     assert bool(reader.broken) is broken
 
 
+def matroska_of(content, size=None):
+    """A file of one segment; its size as it is written, if not its own."""
+    head = b"\x1a\x45\xdf\xa3\x84DocT\x18\x53\x80\x67"
+    return head + (b"\x01" + len(content).to_bytes(7, "big") if size is None else size) + content
+
+
+def flash_of(content):
+    tag = b"\x09" + len(content).to_bytes(3, "big") + bytes(7) + content
+    return b"FLV\x01\x05\0\0\0\x09\0\0\0\0" + tag + len(tag).to_bytes(4, "big")
+
+
+WHOLE = {
+    "matroska": matroska_of(b"\0picture and sound"),
+    "a size in one byte": matroska_of(b"picture", b"\x87"),
+    "flash": flash_of(b"picture and sound"),
+    "mpeg-ts": 3 * (b"G" + bytes(186) + b"s"),
+    "mpeg": b"\0\0\1\xba picture",
+}
+CUT = {
+    "matroska": WHOLE["matroska"][:-1],
+    "filled up": matroska_of(b"pict" + bytes(400)),
+    "never finished": matroska_of(b"picture", b"\x01" + 7 * b"\xff"),
+    "flash": WHOLE["flash"][:-5],
+    "others": b"RIFF....AVI ",
+    "empty": b"",
+    **{f"the first {n}": WHOLE["matroska"][:n] for n in (4, 5, 9, 13, 14, 20)},
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "whole"),
+    [*((c, True) for c in WHOLE.values()), *((c, False) for c in CUT.values())],
+    ids=[*WHOLE, *CUT],
+)
+def test_a_video_whose_sound_goes_on_is_no_cut(content, whole, tmp_path, monkeypatch):
+    """Of some containers OpenCV tells the length of the longest track in frames: 19, where the picture has 6."""
+    (tmp_path / "a.mkv").write_bytes(content)
+    monkeypatch.setattr(video, "_capture", lambda *_: Uneven(6))
+    with Reader(tmp_path / "a.mkv") as reader:
+        assert len(list(reader)) == 6
+    assert (reader.broken == "") is whole
+
+
 @pytest.mark.parametrize("content", [b"", b"no video", None])
 def test_what_is_no_video_is_one_line(tmp_path, content):
     path = tmp_path / "a.mp4"
