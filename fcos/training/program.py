@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
+from inspect import signature
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from ..changes import load_yaml
-from ..config import Config, from_dict
+from ..changes import SYNONYMS, load_yaml
+from ..config import Config, describe, from_dict
 from ..data.dataset import Dataset
 from ..data.loading.loader import one_line_for_lost_loaders
 from ..data.runs import check_there, stored_data, stored_sources
 from ..data.tree import DataSource
-from ..errors import ConfigError, DataError, FcosError
+from ..errors import ConfigError, DataError, FcosError, check_names
 from ..presets import named_in
 from ..system import remote
 from ..system.environment import COMMAND
@@ -53,6 +54,28 @@ if TYPE_CHECKING:
     from .monitor import StepReport
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _told_of_names(function: Callable[P, T]) -> Callable[P, T]:
+    """The same function; a name that it does not have is a ConfigError with the option or the setting that is meant."""
+    known = list(signature(function).parameters)
+
+    @wraps(function)
+    def checked(*args: P.args, **options: P.kwargs) -> T:
+        for name in (name for name in options if name not in known):
+            keys = {key.rpartition(".")[2]: key for key, _, _ in describe(Config()) if "." in key} | SYNONYMS
+            if name in keys:
+                given = f"settings={{{keys[name]!r}: {options[name]!r}}}"
+                raise ConfigError(f"fcos.train has no option {name!r}; it is a setting: {given}")
+        check_names(options, known, "fcos.train")
+        return function(*args, **options)
+
+    return checked
+
+
+@_told_of_names
 @usual_torch()
 @one_line_for_lost_loaders()
 def train(

@@ -610,3 +610,18 @@ def test_a_taken_folder_is_refused_before_anything_is_prepared(finished, shapes,
     monkeypatch.setattr("fcos.training.program.choose", prepares)
     with pytest.raises(FcosError, match="holds a run already; give another --out"):
         train(shapes, out=finished[0].folder, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"batch": 4}, "no option 'batch'; it is a setting: settings={'train.batch': 4}"),
+        ({"imgsz": 96}, "no option 'imgsz'; it is a setting: settings={'data.size': 96}"),
+        ({"epoch": 3}, "no option 'epoch'; did you mean epochs?"),
+        ({"foo": 1}, "no option 'foo'; choose from data, model, out"),
+    ],
+)
+def test_names_that_train_does_not_have_say_what_is_meant(given, told):
+    with pytest.raises(ConfigError) as error:
+        train("nowhere", **given)
+    assert str(error.value).startswith(f"fcos.train has {told}")
