@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -112,7 +112,7 @@ def image_ids(paths: Sequence[Path], known: Mapping[Path, Id] | None = None) -> 
     [1, 2, 3, 7, 4]
     """
     known = known or {}
-    wanted = [known.get(real(path), None if known else _number(path.stem)) for path in paths]
+    wanted = [known.get(real(path)) for path in paths] if known else [_number(path.stem) for path in paths]
     ids: list[Id | None] = []
     used: set[Id] = set()
     for want in wanted:
@@ -280,8 +280,7 @@ class Writer:
         targets = [place for place in (file, self.outputs.csv) if place is not None]
         if folder is not None:
             targets += [folder / f"{name}{self._suffix(k)}" for k, name in enumerate(self.names)]
-        sources = {real(path) for path in self.paths}
-        lost = next((target for target in targets if real(target) in sources), None)
+        lost = _first_of(targets, self.paths)
         if lost is not None:
             raise FcosError(f"{lost} is an image to detect in and would be overwritten; give another --out")
         if self.outputs.yolo is not None:
@@ -291,11 +290,19 @@ class Writer:
 
     def _keep_labels(self, folder: Path) -> None:
         """FcosError where what stands at a target is the label file of one of the images, by YOLO's rule."""
-        own = {real(label) for path in self.paths for label in _label_files(path)}
-        targets = (folder / f"{name}.txt" for name in self.names)
-        lost = next((target for target in targets if target.exists() and real(target) in own), None)
+        targets = [folder / f"{name}.txt" for name in self.names]
+        lost = _first_of(targets, (label for path in self.paths for label in _label_files(path)))
         if lost is not None:
             raise FcosError(f"{lost} holds the labels of an image to detect in; give --yolo another folder")
+
+
+def _first_of(targets: Sequence[Path], files: Iterable[Path]) -> Path | None:
+    """The first of `targets` that is one of `files`, by whatever path. Mostly there is nothing yet at any of them, and
+    then no file is asked for: there may be a million."""
+    folders = {folder: real(folder) for folder in {target.parent for target in targets}}
+    there = [target for target in targets if os.path.lexists(folders[target.parent] / target.name)]
+    places = {real(file) for file in files} if there else set()
+    return next((target for target in there if real(target) in places), None)
 
 
 def _label_files(image: Path) -> list[Path]:
