@@ -17,6 +17,7 @@ from ..system.files import write_whole
 from . import matroska
 from .video import Frame, VideoError, check_name
 
+_HEARD = 0.02  # seconds that sound may be off
 _H264 = (  # an ffmpeg built without GPL, such as Fedora's, has the second alone
     ["-c:v", "libx264", "-preset", "veryfast"],
     ["-c:v", "libopenh264"],
@@ -86,6 +87,15 @@ def _told(program: str, *asked: str) -> str:
     return told.stdout.decode(errors="replace")
 
 
+def _from_first_frame(program: str, video: Path) -> list[str]:
+    """The option that leaves out of a video's sound what is heard before its first frame, which is at 0 here."""
+    one = ["-map", "0:v:0", "-c", "copy", "-frames:v", "1", "-f", "framecrc", "-"]
+    told = _told(program, "-loglevel", "error", "-i", f"file:{video}", *one)
+    found = re.search(r"^#tb 0: (\d+)/(\d+)$.*^0, *-?\d+, *(\d+),", told, re.M | re.S)
+    late = int(found[3]) * int(found[1]) / int(found[2]) if found else 0.0
+    return ["-ss", f"{late:.6f}"] if late >= _HEARD else []
+
+
 def _uneven(program: str) -> str:
     """The option that lets frames keep their times, which ffmpeg 5.1 renamed."""
     told = _told(program, "-version")
@@ -99,7 +109,7 @@ def _by_ffmpeg(tool: list[str], place: tuple[Path, Path], first: Frame, rate: fl
     name, target = place
     height, width = first.image.shape[:2]
     given = ["-f", "matroska", "-i", "-"]
-    more = ["-i", f"file:{sound}"] if sound is not None else []
+    more = [*_from_first_frame(program, sound), "-i", f"file:{sound}"] if sound is not None else []
     kept = ["-map", "0:v", "-map", "1:a?", "-c:a", "aac", "-af", "apad", "-shortest"] if sound is not None else []
     even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", *encoder, "-pix_fmt", "yuv420p"]
     ticks = ["-enc_time_base", "1:90000", "-video_track_timescale", "90000"]  # every usual rate is whole in them

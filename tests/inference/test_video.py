@@ -602,6 +602,28 @@ def test_sound_of_any_kind_and_length_costs_and_adds_no_frame(codec, seconds, tm
     assert 1.9 <= float(length[1]) <= 2.2
 
 
+@needs_ffmpeg
+@pytest.mark.parametrize("late", [0.0, 0.5])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_sound_stays_with_the_picture_that_begins_later(late, suffix, tmp_path):
+    """A second of silence, then a tone: it is heard at the frame of that moment."""
+    source, out = tmp_path / f"source.{suffix}", tmp_path / "out.mp4"
+    tone = "aevalsrc=if(gte(t\\,1)\\,0.5*sin(2000*t)\\,0):d=3"
+    subprocess.run(
+        [video_writing.find_ffmpeg(), "-loglevel", "error", "-itsoffset", str(late),
+         "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=2", "-f", "lavfi", "-i", tone,
+         "-pix_fmt", "yuv420p", str(source)], check=True,
+    )  # fmt: skip
+    with Reader(source) as reader:
+        assert write_video(out, reader, 10.0, sound=source) == 20
+    raw = subprocess.run(
+        [video_writing.find_ffmpeg(), "-loglevel", "error", "-i", str(out), "-map", "0:a", "-ac", "1", "-ar", "8000",
+         "-f", "s16le", "-"], check=True, capture_output=True,
+    ).stdout  # fmt: skip
+    heard = np.flatnonzero(np.abs(np.frombuffer(raw, np.int16)) > 2000)[0] / 8000
+    assert heard == pytest.approx(1 - late, abs=0.03)
+
+
 @pytest.mark.parametrize("last", ["exit 3", "cat > /dev/null"])
 def test_an_ffmpeg_that_complains_much_or_ends_early_holds_nobody_up(last, tmp_path, monkeypatch):
     program = tmp_path / "ffmpeg"
