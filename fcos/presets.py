@@ -46,15 +46,15 @@ def fcos_r50_rt() -> Config:
 
 
 def _like_r50(name: str, backbone: str) -> Callable[[], Config]:
-    def preset() -> Config:
+    def made() -> Config:
         return fcos_r50().override({"name": name, "model": {"backbone": backbone}})
 
-    preset.__doc__ = f"`fcos-r50` with the backbone {backbone}."
-    return preset
+    made.__doc__ = f"`fcos-r50` with the backbone {backbone}."
+    return made
 
 
 def _lite(level: int, size: int, channels: int, depthwise: bool = False) -> Callable[[], Config]:
-    def preset() -> Config:
+    def made() -> Config:
         return Config(
             name=f"fcos-lite{level}",
             model=ModelConfig(
@@ -88,8 +88,8 @@ def _lite(level: int, size: int, channels: int, depthwise: bool = False) -> Call
             ),
         )
 
-    preset.__doc__ = f"For CPUs, phones and browsers: EfficientNet-Lite{level} backbone, light FPN and towers."
-    return preset
+    made.__doc__ = f"For CPUs, phones and browsers: EfficientNet-Lite{level} backbone, light FPN and towers."
+    return made
 
 
 DEFAULT = "fcos-lite0"

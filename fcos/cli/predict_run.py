@@ -163,9 +163,9 @@ def in_parts(things: list[str], out: Path | None, parts: str, resume: bool, work
     outcome = detect_all(Order(out, tuple(things), form, resume=resume), work, engine, say)
     total, now = outcome.whole, outcome.now
     rate = now.images / max(outcome.seconds, 1e-9)
-    boxes, images = plural(total.detections, "detection"), plural(total.images, "image")
+    found = f"{plural(total.detections, 'detection')} in {plural(total.images, 'image')}"
     earlier = f", {total.images - now.images:,} of them done before" if total.images > now.images else ""
-    say(f"{boxes} in {images}{earlier}: {url_of(out / 'parts')}; {rate:.1f} images a second")
+    say(f"{found}{earlier}: {url_of(out / 'parts')}; {rate:.1f} images a second")
     if total.failed:
         say(f"{plural(total.failed, 'image')} could not be read; their rows have the error")
         sys.exit(1)
@@ -185,8 +185,8 @@ def _tell(outcome: Outcome, outputs: Outputs, as_json: bool, seconds: float, how
         where = f", {how_so} {drawn}" if drawn is not None and outcome.images else ""
         where += f", table: {outputs.csv}" if outputs.csv is not None and outcome.images else ""
         rate = outcome.images / max(seconds, 1e-9)
-        boxes, images = plural(outcome.detections, "detection"), plural(outcome.images, "image")
-        typer.echo(f"{boxes} in {images}{where}; {rate:.1f} images a second, {how}", err=True)
+        found = f"{plural(outcome.detections, 'detection')} in {plural(outcome.images, 'image')}"
+        typer.echo(f"{found}{where}; {rate:.1f} images a second, {how}", err=True)
     if outputs.coco is not None:
         say(f"{outputs.coco}: the ids of the images are in {images_file(outputs.coco)}")
         if outcome.dropped:

@@ -14,7 +14,7 @@ from ..errors import DataError, one_line
 from ..system.terminal import decimal, json_ready, table
 from ..types import Classes
 from .coco import flatten
-from .metrics import IGNORED, Curves, Floats, Ints, match_coco, overlaps
+from .metrics import IGNORED, IOU, Curves, Floats, Ints, match_coco, overlaps
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -125,10 +125,10 @@ class Threshold:
     objects: int
 
 
-def thresholds(curves: Curves, precision: float, *, iou: float = 0.5) -> tuple[Threshold, ...]:
+def thresholds(curves: Curves, precision: float) -> tuple[Threshold, ...]:
     """For each class the threshold that finds most while at least `precision` of what it keeps is right."""
     rows = []
-    for name, curve in zip(curves.names, curves.classes[iou], strict=True):
+    for name, curve in zip(curves.names, curves.classes[IOU], strict=True):
         good = np.flatnonzero(curve.cuts & (curve.precision >= precision - 1e-12))
         if curve.objects == 0 or not len(good):
             none = float("nan")
@@ -157,13 +157,13 @@ def _below(score: float) -> np.float32:
 _UNWRITABLE = ',="\\$`!'  # signs that the option, or the shell around it, reads as something else
 
 
-def threshold_table(rows: Sequence[Threshold], precision: float, iou: float = 0.5) -> str:
+def threshold_table(rows: Sequence[Threshold], precision: float) -> str:
     """For a terminal: a table, and the option of `fcos predict` that uses it."""
     shown = [
         (one_line(r.name, 60), *(decimal(v, 4) for v in (r.score, r.precision, r.recall)), str(r.objects)) for r in rows
     ]
     lines = [
-        f"lowest score of each class with precision {precision:g} or more at IoU {iou:g}",
+        f"lowest score of each class with precision {precision:g} or more at IoU {IOU:g}",
         table(("class", "score", "precision", "recall", "objects"), shown),
     ]
     if any(np.isnan(r.score) for r in rows):

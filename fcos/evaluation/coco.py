@@ -22,6 +22,7 @@ from ..system.terminal import plural
 from ..types import Detections
 from .backends import Backend, Totals, coco_arrays
 from .metrics import (
+    IOU,
     Curves,
     Detected,
     Floats,
@@ -146,8 +147,8 @@ def evaluate(
     used, precision, recall = coco_arrays(flat, truth, Totals(len(dataset.records), len(names)), caps, backend)
     main = caps.index(limits[-1])
 
-    pairs = overlaps(flat, truth, minimum=0.5)
-    status = match_coco(flat, truth, pairs, 0.5)
+    pairs = overlaps(flat, truth, minimum=IOU)
+    status = match_coco(flat, truth, pairs, IOU)
     pooled = precision_recall(flat.scores, status, int((~truth.ignore).sum()))
     by_class = curves_by_class(flat, truth, status, len(names))
     first = np.array([1.0, 1.0, 0.0, 0.0]) if voc_plus_one else 0.0
@@ -213,8 +214,8 @@ def curves(detections: Sequence[Detections], dataset: Dataset, *, ious: tuple[fl
     return all_curves(flat, truth, overlaps(flat, truth, minimum=min(ious)), dataset.classes.names, ious)
 
 
-def confusion_matrix(detections: Sequence[Detections], dataset: Dataset, *, score: float, iou: float = 0.5) -> Ints:
+def confusion_matrix(detections: Sequence[Detections], dataset: Dataset, *, score: float) -> Ints:
     """[C+1, C+1] counts, rows truth, columns prediction, the last is background; see `metrics.confusion`."""
     flat, truth = flatten(detections, dataset)
-    pairs = overlaps(flat, truth, minimum=iou)
+    pairs = overlaps(flat, truth, minimum=IOU)
     return confusion(flat, truth, pairs, len(dataset.classes), score=score)

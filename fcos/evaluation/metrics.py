@@ -20,6 +20,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 CORRECT, WRONG, IGNORED = 1, 0, -1
+IOU = 0.5  # of what is judged at one limit alone: F1, confusion, the score for a precision, mistakes in images
 
 
 class Detected(NamedTuple):

@@ -16,7 +16,7 @@ from ..data.open import open_judged
 from ..data.runs import judged_by, learned_from, missing, run_of
 from ..errors import ConfigError, DataError, check_count, check_names
 from ..inference.composite import OWN, Composite, Looks, compose
-from ..inference.dataset import Progress, predict_dataset
+from ..inference.dataset import predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..system.names import UNKNOWN
@@ -284,8 +284,7 @@ def detect(
     batch: int = 8,
     *,
     allow_missing: bool = False,
-    progress: Progress = Progress(),
 ) -> tuple[list[Detections], Dataset]:
     """All detections of a data set, and the data set as the model sees it."""
     seen = as_seen(dataset, detector.config.data, detector.classes.names[0])
-    return predict_dataset(detector, seen, batch, allow_missing=allow_missing, progress=progress), seen
+    return predict_dataset(detector, seen, batch, allow_missing=allow_missing), seen

@@ -198,9 +198,9 @@ class Writer:
             id, name = self.ids.images[number], str(self.paths[number])
             self._images.append({"id": id, "file_name": name, "width": width, "height": height})
             known = [self.ids.categories[k] is not None for k in detections.labels.tolist()]
-            own = detections[torch.tensor(known, dtype=torch.bool)]
-            self.foreign += len(detections) - len(own)
-            self._rows += own.to_coco(id, [-1 if k is None else k for k in self.ids.categories])
+            kept = detections[torch.tensor(known, dtype=torch.bool)]
+            self.foreign += len(detections) - len(kept)
+            self._rows += kept.to_coco(id, [-1 if k is None else k for k in self.ids.categories])
         if self.outputs.csv is not None:
             self._table.append(table([detections], head=False))
         self._pending.append(

@@ -195,8 +195,8 @@ class _Features:
 
 
 def _predicted(evidence: Evidence, decode: DecodeConfig) -> Evidence:
-    """The peaks that the detector's own NMS leaves, with the scores that `fcos predict` shows; the NMS of `gather`
-    leaves more."""
+    """The peaks that the detector's own NMS leaves, with the scores that it shows; of what overlaps by more than 0.6
+    `gather` has left the best already, whatever that NMS is."""
     boxes, scores, labels = map(torch.from_numpy, (evidence.peaks, evidence.peak_scores, evidence.peak_labels))
     kept, scores = nms(boxes, scores, labels, decode.model_copy(update={"max_detections": max(len(boxes), 1)}))
     if decode.calibrated and decode.calibration:

@@ -44,8 +44,8 @@ def _reach(address: str | None) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FcosError(f"--address {address}: no Ray can be reached there ({reason}); `ray status` tells") from None
+        why = getattr(error, "strerror", None) or error
+        raise FcosError(f"--address {address}: no Ray can be reached there ({why}); `ray status` tells") from None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from ..data.records import evenly
 from ..errors import ImageError
 from ..evaluation.calibration import Calibration, calibration
 from ..evaluation.coco import confusion_matrix, curves, flatten
-from ..evaluation.metrics import Ints, matches_coco, overlaps
+from ..evaluation.metrics import IOU, Ints, matches_coco, overlaps
 from ..system.files import write_whole
 from ..types import Detections
 from . import plots
@@ -60,11 +60,11 @@ def spread(dataset: Dataset, count: int) -> list[int]:
     return [some[i] for i in evenly(len(some), count)]
 
 
-def mistakes(detections: Sequence[Detections], dataset: Dataset, score: float, iou: float = 0.5) -> tuple[Ints, Ints]:
+def mistakes(detections: Sequence[Detections], dataset: Dataset, score: float) -> tuple[Ints, Ints]:
     """Missed objects [N] and wrong detections [N] of each record, among detections with a score >= `score`."""
     kept = [d[d.scores >= score] for d in detections]
     flat, truth = flatten(kept, dataset)
-    box = matches_coco(flat, truth, overlaps(flat, truth, minimum=iou), iou)
+    box = matches_coco(flat, truth, overlaps(flat, truth, minimum=IOU), IOU)
     hit = np.isin(np.arange(len(truth.image)), box) | truth.ignore
     place = np.argsort([record.id for record in dataset.records], kind="stable")  # flatten goes by id
     missed, wrong = np.zeros(len(dataset), np.int64), np.zeros(len(dataset), np.int64)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluation.metrics import Curve, Curves, Floats, Ints, voc_ap
+from ..evaluation.metrics import IOU, Curve, Curves, Floats, Ints, voc_ap
 from .axes import INK, LINES, MUTED, POOLED, class_name, new_figure
 from .draw import label_color
 from .fonts import families
@@ -79,9 +79,7 @@ def f1_curve(curves: Curves, path: str | Path) -> None:
     _finish(figure, axes, path)
 
 
-def confusion_matrix(
-    matrix: Ints, names: Sequence[str], path: str | Path, *, score: float | None = None, iou: float = 0.5
-) -> None:
+def confusion_matrix(matrix: Ints, names: Sequence[str], path: str | Path, *, score: float | None = None) -> None:
     """Counts [C+1, C+1] of `metrics.confusion`: rows truth, columns prediction. Blue is right, orange wrong,
     the darker the larger the share of the row. Of more than `MOST_CELLS` classes those with most mistakes."""
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -134,7 +132,7 @@ def confusion_matrix(
         spine.set_visible(False)
     at = f"score ≥ {score:.3f}, " if score is not None else ""
     axes.set_title(
-        f"What was taken for what\n{of}{at}IoU ≥ {iou:g}; darker: larger share of the row",
+        f"What was taken for what\n{of}{at}IoU ≥ {IOU:g}; darker: larger share of the row",
         loc="left",
         color=INK,
         fontsize=12,

@@ -139,7 +139,7 @@ def place_of(url: str) -> Path:
     return cache_folder() / "remote" / hashlib.sha256(url.encode()).hexdigest()[:16] / PurePosixPath(url).name
 
 
-def remove(path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> None:
+def remove(path: str | os.PathLike[str]) -> None:
     """Remove a file; nothing where it is not there."""
     url = url_of(path)
 
@@ -149,7 +149,7 @@ def remove(path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> N
             files.rm_file(url)
         files.invalidate_cache()
 
-    _trying(once, f"remove {url}", kind, url)
+    _trying(once, f"remove {url}", FcosError, url)
 
 
 def put(source: Path, path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> None:

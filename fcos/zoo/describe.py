@@ -56,9 +56,6 @@ def settings_of(model: str, overrides: Sequence[str] = ()) -> Config:
 
 def read_settings(name: str | Path) -> tuple[Config, Classes]:
     """(config, classes) of a model name, run folder or file, a checkpoint or an exported one."""
-    from ..network import weights
-    from .find import find_weights
-
     path = find_weights(name)
     if format_of(path) is not None:
         about = read_about(path)

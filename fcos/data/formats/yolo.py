@@ -92,13 +92,13 @@ def nearly(tree: Tree) -> str:
             numbers = [_NUMBER.fullmatch(field) for field in line.replace(",", " ").split()]
             if len(numbers) < 5 or not all(numbers) or _is_row(line):
                 continue
-            told = "the class is no whole number, or a value is far from 0..1"
+            wrong = "the class is no whole number, or a value is far from 0..1"
             try:
                 kind = _class_of(line.split()[0])
                 _row(line, {} if kind is None else {kind: 0}, 0)
             except ValueError as error:
-                told = str(error)
-            return f"{path}, line {number}: {told}"
+                wrong = str(error)
+            return f"{path}, line {number}: {wrong}"
     return ""
 
 
