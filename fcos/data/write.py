@@ -124,4 +124,4 @@ def _check_names(classes: Classes) -> None:
 
 
 def _unsafe(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character == "\ufeff"  # the mark of a file

@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -331,3 +332,35 @@ def test_a_whole_set_beside_its_splits_is_no_split(tmp_path):
         convert(splits, tmp_path / to, to)
         (tmp_path / to / whole).write_text((tmp_path / to / one).read_text())
         assert list(open_splits(tmp_path / to)) == ["train", "val"]
+
+
+ODD_NAMES = (
+    ("1e5", "2E3", "0o17", "yes"),
+    ("0 cat", "1 dog"),
+    ("__ignore__", "cat"),
+    ("_background_", "cat"),
+    ("\ufeffcat", "dog"),
+)
+
+
+@pytest.mark.parametrize("to", [name for name, form in formats().items() if form.write is not None])
+@pytest.mark.parametrize("names", ODD_NAMES, ids=lambda names: names[-1] + str(len(names)))
+def test_names_come_back_as_they_are_or_are_refused(tmp_path, names, to):
+    """With all their boxes: a list of classes drops numbers in front, LabelMe's own names and the mark of a file."""
+    if to == "parquet":
+        pytest.importorskip("pyarrow")
+    boxes = [(5 + 9 * k, 6, 12 + 9 * k, 50, k, False) for k in range(len(names))]
+    dataset = replace(dataset_of(tmp_path / "a", boxes, name="a.png"), classes=Classes(names, tuple(range(len(names)))))
+    try:
+        convert({"train": dataset}, tmp_path / "out", to)
+    except DataError as error:
+        refused = str(error)
+    else:
+        refused = ""
+    if names != ODD_NAMES[0] and refused:
+        assert "--rename" in refused
+        return
+    assert not refused
+    after = open_dataset(tmp_path / "out")
+    found = [after.classes.names[label] for label in after.records[0].labels]
+    assert found == ["0_cat", "1_dog"] if to == "kitti" and names[0] == "0 cat" else sorted(found) == sorted(names)

@@ -11,10 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...errors import DataError
-from ...system.core_yaml import parse_yaml
+from ...system.core_yaml import dump_yaml, parse_yaml
 from ...system.readers import parse_json, read_lines, read_text
 from ...system.terminal import plural
 from ...types import Classes
@@ -148,7 +146,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     boxes = {"name": "bbox", "sequence": {"sequence": "float32", "length": 4}}
     labels = {"name": "categories", "sequence": {"class_label": {"names": names}}}
     features = [{"name": "image", "dtype": "image"}, {"name": "objects", "struct": [boxes, labels]}]
-    front = yaml.safe_dump({"dataset_info": {"features": features}}, sort_keys=False, allow_unicode=True)
+    front = dump_yaml({"dataset_info": {"features": features}})
     output.text("README.md", f"---\n{front}---\n")
     return ["Hugging Face: image ids are not kept; class ids are replaced by 0, 1, ... in the same order"]
 

@@ -19,7 +19,7 @@ from ..tree import Tree
 from .common.pages import ANY, Object, Page, listed_classes
 from .common.per_image import FilePerImage
 from .common.values import number
-from .common.writing import Output, stems_of
+from .common.writing import Output, one_a_line, stems_of
 
 
 def _sniff(probe: Probe) -> bool:
@@ -62,7 +62,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     if len(set(names)) < len(names) or "DontCare" in names:
         raise DataError("KITTI: two class names are one without spaces, or one is DontCare; rename it with --rename")
     changed = [name for name in output.classes.names if name not in names]
-    output.text("labels.txt", "".join(f"{name}\n" for name in names))
+    output.text("labels.txt", one_a_line(names))
     stems, renamed = stems_of(splits)
     ignored = 0
     for split, dataset in splits.items():

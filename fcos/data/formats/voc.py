@@ -82,7 +82,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         output.folder(folder)
     names = output.classes.names
-    output.labels()
+    output.text("labels.txt", "".join(f"{name}\n" for name in names))  # read as they are
     lines = ["VOC: image ids, class ids and areas are not kept; labels.txt holds the order of the classes"]
     fractions = 0
     stems, renamed = stems_of(splits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,19 @@ from ...splits import ORDER, TAUGHT
 from .pairing import clean_name, folder_key
 
 T = TypeVar("T", bound=Hashable)
+NO_CLASSES = ("__ignore__", "_background_")  # LabelMe's, in lists of classes
 _NUMBERED = re.compile(r"(\d+)(?:\s*[:,;=]\s*|\s+)(\S.*)")  # 0 person, 0: person
 
 
 def read_names(file: Path) -> tuple[str, ...]:
     """Class names, one a line. If every line begins with its number, counted from 0 (0 cat, 1 dog), the numbers are
     dropped."""
-    names = [name for line in read_lines(file, kind=DataError) if (name := line.strip())]
+    return names_in(read_lines(file, kind=DataError))
+
+
+def names_in(lines: Iterable[str]) -> tuple[str, ...]:
+    """The same of the lines of a file."""
+    names = [name for line in lines if (name := line.strip())]
     numbered = [_NUMBERED.fullmatch(name) for name in names]
     if len(names) > 1 and all(found and int(found[1]) == k for k, found in enumerate(numbered)):
         names = [found[2] for found in numbered if found]

@@ -27,7 +27,7 @@ from ...records import Size
 from ...splits import ORDER, split_of_file
 from ...tree import Tree
 from .assemble import ImageFile, Problems, Rows, assemble, check_classes
-from .lists import read_names, told
+from .lists import NO_CLASSES, read_names, told
 from .pairing import clean_name, count_uploads
 
 Box = tuple[float, float, float, float]
@@ -273,7 +273,7 @@ def listed_classes(reading: Reading) -> Classes | None:
     """Class names from labels.txt or classes.txt, one a line, with ids from 1; None where there is no such file."""
     files = [f for f in reading.tree.annotations if f.name.lower() in ("labels.txt", "classes.txt")]
     for file in sorted(files, key=lambda f: len(f.parts))[:1]:
-        names = tuple(name for name in read_names(file) if name not in ("__ignore__", "_background_"))
+        names = tuple(name for name in read_names(file) if name not in NO_CLASSES)
         return Classes(names, tuple(range(1, len(names) + 1)))
     return None
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ....system import tars
 from ....system.files import disk_reason, file_name, folded, write_whole
 from ....system.machine import cache_folder
 from ....system.readers import read_bytes
-from ....system.terminal import plural
+from ....system.terminal import plural, some
 from ....types import Classes
 from ...dataset import Dataset
 from ...images.reading import IMAGE_LIMIT, SUFFIXES
@@ -28,6 +29,7 @@ from ...records import Record
 from ...splits import WORDS
 from ...tree import UNSEEN
 from .assemble import over_the_edge
+from .lists import NO_CLASSES, names_in
 
 _NO_PRIVILEGE = 1314  # Windows' ERROR_PRIVILEGE_NOT_HELD
 _FOLDERS = frozenset(("images", "JPEGImages", "all", *WORDS))
@@ -75,7 +77,7 @@ class Output:
 
     def labels(self) -> None:
         """labels.txt: the class names in order, for formats whose own files do not list them."""
-        self.text("labels.txt", "".join(f"{name}\n" for name in self.classes.names))
+        self.text("labels.txt", one_a_line(self.classes.names))
 
     def json(self, name: str, content: Any) -> None:
         """A JSON file below the target."""
@@ -114,6 +116,19 @@ class Output:
         """The score of each box that a model proposes, to four digits; 0 where there is none."""
         scores = np.zeros(len(record.boxes)) if record.scores is None else record.scores
         return [round(score, 4) for score in scores.tolist()]
+
+
+def one_a_line(names: Sequence[str]) -> str:
+    """A list of class names, one a line; DataError for names that it would not be read with."""
+    lost = [name for name in names if name in NO_CLASSES]
+    if not lost and names_in(names) != tuple(names):  # numbered from 0
+        lost = [*names[:1]]
+    if lost:
+        raise DataError(
+            f"the class {some(lost)} would not be read as it is from a list of classes; rename it with "
+            f"--rename {shlex.quote(lost[0])}=NAME, or choose another format (coco, yolo)"
+        )
+    return "".join(f"{name}\n" for name in names)
 
 
 def disk_error(error: OSError, target: Path) -> DataError:
