@@ -115,12 +115,13 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
 def write_results(path: str | Path, detections: Sequence[Detections], dataset: Dataset) -> None:
     """Write detections[i] of dataset.records[i] as a COCO results file with the data set's ids. Where these are only
     counted, each row names its file too."""
-    rows: list[dict[str, Any]] = []
+    parts: list[str] = []  # of each image with detections: a million rows are far smaller as text
     texts = dataset.text_ids
     for one, record in zip(detections, dataset.records, strict=True):
         name = {} if has_ids(dataset) else {"file_name": record.file_name}
-        rows += [row | name for row in one.to_coco(texts.get(record.id, record.id), dataset.classes.ids)]
-    write_whole(path, json.dumps(rows))
+        rows = [row | name for row in one.to_coco(texts.get(record.id, record.id), dataset.classes.ids)]
+        parts += [json.dumps(rows)[1:-1]] if rows else []
+    write_whole(path, f"[{', '.join(parts)}]")
 
 
 def _read_rows(path: str | Path) -> list[dict[str, Any]]:

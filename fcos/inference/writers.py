@@ -183,7 +183,7 @@ class Writer:
         self.ids = ResultIds(paths if outputs.coco is not None else (), classes, numbers)
         self.foreign = 0  # detections of classes that the data set lacks, which its results cannot have
         self._keep_sources()
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[str] = []  # of each image with detections, as they stand in the file, without the brackets
         self._images: list[dict[str, Any]] = []
         self._table = [table(())]  # its head, and the rows of each image
         self._done = False  # the COCO results are written
@@ -200,7 +200,8 @@ class Writer:
             known = [self.ids.categories[k] is not None for k in detections.labels.tolist()]
             kept = detections[torch.tensor(known, dtype=torch.bool)]
             self.foreign += len(detections) - len(kept)
-            self._rows += kept.to_coco(id, [-1 if k is None else k for k in self.ids.categories])
+            rows = kept.to_coco(id, [-1 if k is None else k for k in self.ids.categories])
+            self._rows += [json.dumps(rows)[1:-1]] if rows else []
         if self.outputs.csv is not None:
             self._table.append(table([detections], head=False))
         self._pending.append(
@@ -235,7 +236,7 @@ class Writer:
 
     def _results(self, file: Path) -> None:
         with whole_set():
-            write_whole(file, json.dumps(self._rows))
+            write_whole(file, f"[{', '.join(self._rows)}]")
             write_whole(images_file(file), self.ids.beside(self._images))
 
     @contextmanager
