@@ -26,7 +26,7 @@ from ..data.images.reading import SUFFIXES as PICTURES
 from ..errors import ConfigError, FcosError, ImageError
 from ..system.files import file_name
 from ..system.readers import open_file
-from ..system.remote import is_remote
+from ..system.remote import is_remote, local
 from ..system.terminal import plural
 from ..types import Detections
 from .containers import is_whole
@@ -284,6 +284,7 @@ def _capture(source: str | os.PathLike[str] | int, stream: bool) -> Any:
 
     name = source if isinstance(source, int) else os.fspath(source)
     if not stream and not isinstance(name, int):
+        name = os.fspath(local(name, VideoError))
         check_file(name)
     capture = cv2.VideoCapture(name)
     if not capture.isOpened():

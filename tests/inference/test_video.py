@@ -765,6 +765,17 @@ def test_a_name_that_is_no_text_ends_in_a_line(tmp_path, name):
         Reader(path)
 
 
+def test_a_video_of_an_object_store_is_read_from_its_copy(clip, monkeypatch):
+    """OpenCV knows web servers, and no stores."""
+    asked = []
+    monkeypatch.setattr(video, "local", lambda path, kind: asked.append(path) or clip)
+    assert is_video("s3://bucket/clip.avi")
+    with Reader("s3://bucket/clip.avi") as reader:
+        assert [number_of(f.image) for f in reader] == list(range(20))
+    assert asked == ["s3://bucket/clip.avi"]
+    assert called("s3://bucket/clip.avi") == "clip"
+
+
 @pytest.mark.parametrize("text", ["#EXTM3U\nfile:///home/me/own.mp4\n", "\n ffconcat version 1.0\nfile own.mp4\n"])
 def test_a_playlist_opens_no_other_file(tmp_path, text):
     (tmp_path / "a.avi").write_text(text)
