@@ -175,11 +175,13 @@ class Tree:
 
     def with_empty(self, files: Sequence[Path]) -> list[Path]:
         """`files` and the empty ones of the same kind beside them, or in a folder of the same name (val/label_2 for
-        train/label_2): an image without objects has an empty file."""
+        train/label_2): an image without objects has an empty file. Others beside them belong to them too where they are
+        called as an image: what is wrong in these is then told."""
         kinds = {(f.parent.name, f.suffix.lower()) for f in files}
-        taken = set(files)
-        beside = (p for p in self.annotations if (p.parent.name, p.suffix.lower()) in kinds and p not in taken)
-        return sorted([*files, *(p for p in beside if not self.probe(p).text.strip())])
+        taken, folders = set(files), {f.parent for f in files}
+        beside = [p for p in self.annotations if (p.parent.name, p.suffix.lower()) in kinds and p not in taken]
+        mine = (p for p in beside if not self.probe(p).text.strip() or (p.parent in folders and self.pair(p)))
+        return sorted([*files, *mine])
 
     def split_of(self, path: Path) -> str | None:
         """The split that an annotation file's folders name, innermost first."""

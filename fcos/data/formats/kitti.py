@@ -28,9 +28,9 @@ def _sniff(probe: Probe) -> bool:
 
 
 def _is_row(fields: list[str]) -> bool:
-    """A word and 14 or 15 numbers. Where the word is a number too, as of digits, polygons in YOLO's txt look so, but
-    for their shares of the image, and a KITTI box lies in pixels."""
-    if len(fields) not in (15, 16) or any(number(v) != number(v) for v in fields[1:]):
+    """A word and 14 or 15 numbers, of which some may be nan. Where the word is a number too, as of digits, polygons in
+    YOLO's txt look so, but for their shares of the image, and a KITTI box lies in pixels."""
+    if len(fields) not in (15, 16) or any(number(v) != number(v) and v.lower() != "nan" for v in fields[1:]):
         return False
     x2, y2 = number(fields[6]), number(fields[7])
     return number(fields[0]) != number(fields[0]) or (x2 > 1 and y2 > 1 and number(fields[2]) in (-1, 0, 1, 2, 3))
