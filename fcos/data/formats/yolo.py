@@ -132,10 +132,11 @@ class _Set:
 
 
 class _Labels:
-    """Which label file belongs to an image."""
+    """Which label file belongs to an image. elsewhere: those that are found by their name alone."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
+        self.elsewhere: dict[Path, Path] = {}
 
     @cached_property
     def _texts(self) -> list[Path]:
@@ -156,6 +157,8 @@ class _Labels:
 
     def of(self, image: Path) -> Path:
         """images/train/a.jpg -> labels/train/a.txt, or beside the image, or in the parallel folder of --labels."""
+        if found := self.elsewhere.get(image):
+            return found
         parts = list(image.parts)
         for at in range(len(parts) - 2, -1, -1):
             if parts[at] == "images" and self.tree.source.labels is None:
@@ -212,6 +215,12 @@ def _read_unnamed(made: _Set, split: str) -> Dataset:
 def _bare(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     """Label files alone: the names from classes.txt, obj.names or the like, else numbers."""
     labels = _Labels(tree)
+    if not {labels.of(image) for image in tree.images.paths} & set(files):  # photos/a.jpg, my_labels/a.txt
+        found: dict[Path, list[Path]] = defaultdict(list)
+        for file in files:
+            if (image := tree.pair(file)) is not None:
+                found[image].append(file)
+        labels.elsewhere = {image: same[0] for image, same in found.items() if len(same) == 1}
     pairs = {image: labels.of(image) for image in tree.images.paths}
     have = {image for image, label in pairs.items() if label.is_file()}
     matched = {label for image, label in pairs.items() if image in have}
