@@ -58,6 +58,11 @@ NO_SPLIT = Kind(
     "image without a split beside others that have one, in the split all",
     "give them a split in the annotation file, or learn from them too: --split train,all",
 )
+NO_SPLIT_NAME = Kind(
+    "annotation files whose names say no split, left out",
+    "annotation file whose name says no split, left out",
+    "open it by its own path, or end its name in train, val or test",
+)
 NO_LABEL_FOLDER = Kind(
     "images in folders without any label file, left out",
     "image in a folder without any label file, left out",

@@ -768,3 +768,41 @@ def test_a_walk_that_was_cut_short_is_told(tmp_path, monkeypatch):
     file.write_text(json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]}))
     with pytest.warns(ImageWarning, match="not all were looked at; name the folder of the images with --images"):
         open_dataset(file)
+
+
+def test_yolo_labels_in_a_folder_of_another_name(tmp_path):
+    """As VOC's are found there; of two label files of one image nobody knows which is meant."""
+    for stem in "ab":
+        image(tmp_path / "photos_2024" / f"{stem}.jpg")
+        txt(tmp_path / "my_labels" / "deep" / f"{stem}.txt")
+    assert [len(record.boxes) for record in open_dataset(tmp_path)] == [1, 1]
+    source = DataSource(tmp_path / "photos_2024", labels=tmp_path / "my_labels")
+    assert [len(record.boxes) for record in open_dataset(source)] == [1, 1]
+    txt(tmp_path / "old_labels" / "b.txt")
+    assert [len(record.boxes) for record in open_dataset(tmp_path)] == [1, 0]
+
+
+def test_faulty_kitti_rows_are_told_and_the_good_ones_beside_them_kept(tmp_path):
+    good = "Car 0 0 0 10 20 50 60 1 1 1 0 0 0 0\n"
+    rows = ("", good.replace("10 20", "nan 20"), "Car 0 0 0 10 20\n")
+    for k, more in enumerate(rows):
+        image(tmp_path / "training" / "image_2" / f"{k:06d}.png")
+        label = tmp_path / "training" / "label_2" / f"{k:06d}.txt"
+        label.parent.mkdir(exist_ok=True)
+        label.write_text(good + more)
+    dataset = open_dataset(tmp_path)
+    assert [len(record.boxes) for record in dataset] == [1, 1, 1]
+    assert {note.kind for note in dataset.notes} == {kinds.NOT_FINITE, kinds.OBJECTS}
+    with pytest.raises(DataError, match="line 2"):
+        open_dataset(tmp_path, strict=True)
+
+
+def test_a_coco_file_whose_name_says_no_split_is_told_of(tmp_path):
+    for name in ("train", "val", "extra_night"):
+        image(tmp_path / "images" / f"{name}.jpg")
+        coco(tmp_path / "annotations" / f"{name}.json", [f"{name}.jpg"])
+    splits = open_splits(tmp_path)
+    told = [str(note) for dataset in splits.values() for note in dataset.notes if note.kind is kinds.NO_SPLIT_NAME]
+    assert list(splits) == ["train", "val"]
+    assert len(told) == 1
+    assert "extra_night.json" in told[0]

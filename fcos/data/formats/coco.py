@@ -20,7 +20,7 @@ from ...errors import DataError
 from ...system.json_rows import read_json_rows
 from ...types import Classes
 from .. import kinds
-from ..dataset import Dataset, Sources
+from ..dataset import EXAMPLES, Dataset, Note, Sources
 from ..ids import Id, id_of, look_up, settle, spelled
 from ..kinds import Kind
 from ..probe import Probe, stem_of
@@ -29,6 +29,7 @@ from ..splits import is_generic, split_of_file
 from ..tree import Tree
 from .common.assemble import ImageFile, Problems, Rows, assemble, check_classes
 from .common.coco_columns import ABSENT, Columns, float_of
+from .common.lists import told
 from .common.pages import in_order
 from .common.pairing import clean_name
 from .common.writing import Output, count, names_of
@@ -54,30 +55,38 @@ def _sniff(probe: Probe) -> bool:
 
 def _sources(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     """A split for each file; where several files mean one split, those of instances before those of captions."""
+    left: list[Path] = []
     if tree.file is not None:
         stem = stem_of(tree.file)
         name = _split_of(tree, tree.file) or _own_name(tree.file)
         named = {"all" if stem.lower() in _WHOLE and not _split_of(tree, tree.file) else name: tree.file}
     else:
-        named = _named(tree, files)
+        named, left = _named(tree, files)
     one = len(named) == 1 and tree.file is None  # else other files may list what this one does not
-    return {n: partial(_read, _File(named[n], n, one), tree, options) for n in in_order(named)}
+    sources: Sources = {n: partial(_read, _File(named[n], n, one), tree, options) for n in in_order(named)}
+    names = [str(f.relative_to(tree.root)) for f in left]
+    notes = [Note(kinds.NO_SPLIT_NAME, len(names), names[0], "note", tuple(names[1:EXAMPLES]))] if names else []
+    return told(sources, notes)
 
 
-def _named(tree: Tree, files: list[Path]) -> dict[str, Path]:
+def _named(tree: Tree, files: list[Path]) -> tuple[dict[str, Path], list[Path]]:
+    """(the file of each split, those that are left out, since others name their splits)."""
     files = [f for f in files if suffix_is_plain(f) or f.with_suffix("") not in files]  # a.json before a.json.gz
     main = [f for f in files if not stem_of(f).lower().startswith(_OTHERS)]
     groups: dict[str, list[Path]] = defaultdict(list)
     for file in main or files:
         groups[_split_of(tree, file) or "all"].append(file)
     named: dict[str, Path] = {}
+    left: list[Path] = []
     if len(groups) > 1 and "all" in groups:  # annotations.json beside train.json and val.json: the whole, or notes
         there = tree.images.folders  # but night.json beside train.json and a folder night of images: a split too
-        named = {n: f for f in groups.pop("all") if (n := _own_name(f)) in there and not is_generic(n)}
+        left = groups.pop("all")
+        named = {n: f for f in left if (n := _own_name(f)) in there and not is_generic(n)}
+        left = [f for f in left if f not in named.values()]
     elif list(groups) == ["all"] and len(groups["all"]) > 1:
         named = {_own_name(f): f for f in groups["all"]}
         if len(named) == len(groups["all"]):
-            return named
+            return named, []
         named = {}
     for split, same in groups.items():
         chosen = [f for f in same if stem_of(f).lower().startswith("instances")] or same
@@ -89,7 +98,7 @@ def _named(tree: Tree, files: list[Path]) -> dict[str, Path]:
         else:
             listed = ", ".join(str(f.relative_to(tree.root)) for f in chosen)
             raise DataError(f"{tree.root}: {listed} all look like the split {split}; name one of them, or its folder")
-    return named
+    return named, left
 
 
 def suffix_is_plain(file: Path) -> bool:
