@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .analysis.doctor import doctor
     from .analysis.explain import explain
     from .config import Config
     from .data.dataset import Dataset
@@ -38,6 +39,7 @@ _WHERE = {
     "FcosError": "errors",
     "compare": "evaluation.program",
     "evaluate": "evaluation.program",
+    "doctor": "analysis.doctor",
     "explain": "analysis.explain",
     "train": "training.program",
     "Detections": "types",
@@ -53,6 +55,7 @@ __all__ = [
     "Detector",
     "FcosError",
     "compare",
+    "doctor",
     "evaluate",
     "explain",
     "load",

@@ -33,6 +33,7 @@ written = model.export("model.onnx", dynamic="batch", data="my_data").file
 wider = model.replace(config=model.config.override("data.size=512"))
 assert_type(wider, fcos.Detector)
 text: str = fcos.explain(model, "photo.jpg").text()
+serious: bool = fcos.doctor("my_data", settings={"data.size": 512}, budget=0).serious
 
 
 def each_step(step: int, report: StepReport) -> None:

@@ -11,16 +11,24 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..changes import as_words
 from ..config import Config
+from ..data.classes import as_seen
 from ..data.clean import marked_once
+from ..data.dataset import Dataset
+from ..data.open import open_splits
 from ..data.splits import TAUGHT, default_split
-from ..errors import one_line
+from ..data.tree import DataSource
+from ..errors import ConfigError, one_line
 from ..points import level_name
+from ..presets import DEFAULT
 from ..system.terminal import json_ready, percent, plural, table
+from ..zoo.describe import settings_of
 from .findings import (
     NO_FILE,
     Finding,
@@ -33,10 +41,6 @@ from .findings import (
 )
 from .scan import Scan, class_pairs, scan
 from .search import NEAR, Option, measure_rates, search
-
-if TYPE_CHECKING:
-    from ..data.dataset import Dataset
-
 
 _SHOWN = 5  # places of a finding in a terminal
 _IMAGES = 4096  # whose classes are counted together at once
@@ -200,6 +204,41 @@ def _advice(today: Option, best: Option, command: str) -> str:
     cost = f"for {abs(price):.0%} {'more' if price > 0 else 'fewer'} FLOPs" if abs(price) >= 0.005 else "at no cost"
     told = f"{loss} {cost}"
     return f"these settings {line(today)}\n{kind} settings {line(best)}\n  {told}\n  {command}"
+
+
+def doctor(
+    data: str | Path | DataSource | Dataset | Mapping[str, Dataset],
+    model: str | Path | Config = DEFAULT,
+    *,
+    settings: Sequence[str] | Mapping[str, Any] | str = (),
+    images: bool = True,
+    budget: float = 1.5,
+) -> Diagnosis:
+    """Check a data set before training, as `fcos doctor` does (docs/doctor.md), all its splits.
+
+    `data` is a path, a DataSource, a Dataset, or Datasets by the name of their split. `model`, the name of a preset, a
+    run folder or file, or a Config, says what the network can learn, at its own input size unless `settings`, such as
+    "data.size=512", say another. `images`: look at every image, not only at the boxes. `budget`: search for better
+    settings that cost at most so many times the FLOPs of today's; 0: search for none.
+
+    Returns a Diagnosis: `serious`, whether something has to be mended first; `findings`; `text()`, what the command
+    prints; `to_dict()`, the same for JSON. Raises DataError where the data cannot be opened, ConfigError for a
+    setting that is not there.
+
+    >>> found = fcos.doctor("my_data", images=False, budget=0)
+    >>> found.serious, found.verdict().partition(":")[0]
+    (False, 'ready to train')
+    """
+    if not budget >= 0:
+        raise ConfigError(f"budget={budget!r}: give how many times today's FLOPs the settings may cost, such as 1.5")
+    words = as_words(settings)
+    config = model.override(*words) if isinstance(model, Config) else settings_of(str(model), words)
+    if isinstance(data, Dataset):
+        splits: Mapping[str, Dataset] = {data.split: data}
+    else:
+        splits = data if isinstance(data, Mapping) else open_splits(data)
+    seen = {name: as_seen(dataset, config.data) for name, dataset in splits.items()}
+    return diagnose(seen, config, images=images, budget=budget, tune=budget > 0)
 
 
 def diagnose(

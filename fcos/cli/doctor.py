@@ -55,7 +55,7 @@ def command(
     import shlex
     from dataclasses import replace
 
-    from ..analysis.doctor import diagnose
+    from ..analysis.doctor import doctor
     from ..data.classes import as_seen
     from ..data.open import open_splits
     from ..errors import FcosError
@@ -82,7 +82,7 @@ def command(
     given = {"--model": other, "--format": format, "--images": images_in, "--labels": labels}
     told = [str(word) for pair in given.items() if pair[1] is not None for word in pair] + overrides
     learn = [config.name if other is not None and word == other else word for word in told]  # train takes a preset
-    found = diagnose(splits, config, images=images, budget=budget, tune=search)
+    found = doctor(splits, config, images=images, budget=budget if search else 0)
     diagnosis = replace(found, data=str(named), told=tuple(learn))
     if as_json:
         typer.echo(json.dumps({**diagnosis.to_dict(), "environment": environment(splits)}))

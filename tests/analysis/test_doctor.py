@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 import pytest
 from photos import photo, write
+from tiny import fcos, make_shapes
 
+import fcos as package
 from fcos.analysis import doctor, findings, search
 from fcos.analysis.search import Rates, lost_share
 from fcos.config import Config, DataConfig
@@ -22,7 +24,8 @@ from fcos.data.duplicates import fingerprint
 from fcos.data.kinds import Kind
 from fcos.data.open import open_splits
 from fcos.data.records import Record
-from fcos.errors import ImageWarning
+from fcos.data.tree import DataSource
+from fcos.errors import ConfigError, ImageWarning
 from fcos.types import Classes
 from fcos.zoo.find import find_weights
 
@@ -498,3 +501,22 @@ def test_every_finding_with_an_image_is_shown(tmp_path):
         pytest.approx(30 * scale, abs=4),
     )
     assert _tile(black, np.zeros((0, 4))).shape == (180, 240, 3)
+
+
+def test_the_function_is_what_the_verb_says(tmp_path, capsys):
+    folder = make_shapes(tmp_path / "set", {"train": 6, "val": 3})
+    code, out, err = fcos(capsys, "doctor", folder, "--no-search", "--size", "96", "--json")
+    assert code in (0, 1), err
+    told = json.loads(out)
+    for data in (folder, DataSource(folder), open_splits(folder)):
+        found = package.doctor(data, settings={"data.size": 96}, budget=0)
+        same = replace(found, data=str(folder)).to_dict()
+        assert same == {key: value for key, value in told.items() if key != "environment"}
+        assert found.serious == bool(code)
+    alone = package.doctor(open_splits(folder)["train"], found_config := Config(data=DataConfig(size=96)), budget=0)
+    assert list(alone.splits) == ["train"]
+    assert alone.size == (found_config.data.size, found_config.data.max_size)
+    with pytest.raises(ConfigError, match=r"train\.lrr"):
+        package.doctor(folder, settings="train.lrr=1")
+    with pytest.raises(ConfigError, match="budget=-1: give how many times"):
+        package.doctor(folder, budget=-1)
