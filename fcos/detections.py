@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeAlias, cast, overload
 
 import numpy as np
 import torch
@@ -398,6 +398,18 @@ class Detections:
 class Results(list[Detections]):
     """The detections of several images, a list that draws as a sheet."""
 
+    @overload
+    def __getitem__(self, which: SupportsIndex) -> Detections: ...
+    @overload
+    def __getitem__(self, which: str | slice) -> Results: ...
+    def __getitem__(self, which: SupportsIndex | str | slice) -> Detections | Results:
+        """Those of one image by its number, of several by a slice; by the name of a class its detections of each
+        image."""
+        if isinstance(which, str):
+            return Results(one[which] for one in self)
+        found = super().__getitem__(which)
+        return Results(found) if isinstance(found, list) else found
+
     def draw(self, columns: int | None = None) -> Image:
         """All images with their boxes beside each other."""
         from PIL import Image as Pillow
@@ -441,7 +453,7 @@ class Results(list[Detections]):
         return "[" + ",\n ".join(repr(d) for d in self) + "]"
 
     def _repr_png_(self) -> bytes | None:
-        some = Results(self[:16])  # a notebook is no place for a thousand
+        some = self[:16]  # a notebook is no place for a thousand
         return as_png(some.draw()) if some and all(d._drawable() for d in some) else None
 
 

@@ -195,6 +195,13 @@ def test_several_images_are_one_table_and_one_list_of_results():
     assert [r["image_id"] for r in some.to_coco()] == [1, 1, 3]
     with pytest.raises(FcosError, match="image_ids has 1 numbers for 3 images"):
         some.to_coco([1])
+    assert some[0] is next(iter(some))
+    assert isinstance(some[::2], Results)
+    of_one = some[::2][NAMES[0]]
+    assert isinstance(of_one, Results)
+    assert [[d.name for d in one] for one in of_one] == [[NAMES[0]], [NAMES[0]]]
+    with pytest.raises(FcosError, match="no class"):
+        some[::2]["zebra"]
     pytest.importorskip("pandas", reason="pip install 'fcos-detector[pandas]'")
     table = some.to_pandas()
     assert table["file"].tolist() == ["a.jpg", "a.jpg", ""]
