@@ -27,7 +27,7 @@ from ..errors import ConfigError, FcosError, ImageError, ModelError, first_line
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..network.model import FCOS
-from ..system.files import check_kept, disk_reason
+from ..system.files import check_kept, disk_reason, is_full
 from ..system.machine import Placement
 from ..system.progress import ticking
 from ..system.terminal import clock, plural
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..evaluation.coco import Metrics
 
-_ROOM = 1 << 16  # bytes: a disk with less is full
 _FULL = os.strerror(errno.ENOSPC)
 _COMPARED = 16  # images of --data that are compared box by box; AP takes all
 
@@ -186,7 +185,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
         seconds = time.perf_counter() - started
         say(f"written in {clock(seconds)}; comparing what it detects with torch")
         report, wrong = judge(reference, draft / chosen.runs if chosen.runs else draft, dataset, say)
-        if wrong and _is_full(Path(folder)):  # some toolchains do not look whether all was written
+        if wrong and is_full(Path(folder)):  # some toolchains do not look whether all was written
             raise _no_room(out, _FULL)
         # the file itself first: what goes with it is then known for its own, whenever this ends
         files = sorted((p for p in Path(folder).iterdir() if p.name[0] != "."), key=lambda p: (p.name != out.name, p))
@@ -248,14 +247,10 @@ def _full_disk(folder: Path, out: Path) -> Iterator[None]:
             raise
         raise _no_room(out, reason) from error  # not the file beside it, which nobody asked for
     except Exception as error:
-        reason = _FULL if _is_full(folder) else disk_reason(error)
+        reason = _FULL if is_full(folder) else disk_reason(error)
         if reason is None:
             raise
         raise _no_room(out, reason) from error
-
-
-def _is_full(folder: Path) -> bool:
-    return shutil.disk_usage(folder).free < _ROOM
 
 
 def _no_room(out: Path, reason: str) -> FcosError:

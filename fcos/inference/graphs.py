@@ -38,7 +38,7 @@ from ..network import weights
 from ..network.folding import fuse
 from ..network.header import Part, parse
 from ..system.environment import WEIGHTS, processor
-from ..system.files import disk_reason, own, stamp, write_whole
+from ..system.files import disk_reason, is_full, own, stamp, write_whole
 from ..system.machine import Placement, cache_folder, has_bf16, is_out_of_memory
 from ..system.progress import ticking
 from ..system.readers import read_bytes
@@ -54,7 +54,6 @@ SAMPLES = 8  # images of the user that the check looks at beside the package's
 _TRIES = 3  # checks for want of detections to judge
 _LARGEST = 20_000_000  # pixels of such an image
 _PATIENCE = 1.0  # seconds of waiting in silence for another process
-_ROOM = 1 << 16  # bytes: a disk with less is full
 _STATE = "state.json"
 NEEDED = {"openvino": ("openvino",), "onnx": ("onnxruntime", "onnx", "onnxscript")}
 _TAKES = {"openvino": "some seconds", "onnx": "a minute or two"}
@@ -278,7 +277,7 @@ def _write(origin: Origin, target: Path, runtime: str, stored: Dtype) -> Graph:
         except MissingExtra:
             raise
         except Exception as error:  # toolchains have errors of their own
-            if disk_reason(error) or shutil.disk_usage(target.parent).free < _ROOM:
+            if disk_reason(error) or is_full(target.parent):
                 raise OSError(disk_reason(error) or "the disk is full") from error
             _no_shortage(error)
             failed = _first_line(error)

@@ -23,6 +23,7 @@ from . import remote
 WINDOWS = os.name == "nt"
 _MARK = ".writing-"
 _FULL = (ENOSPC, EDQUOT, EFBIG)
+_ROOM = 1 << 16  # bytes: a disk with less is full
 _NO_ROOM = re.compile(r"basic_ios::clear|\d requested and \d+ written")  # OpenVINO, numpy
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.DOTALL)
 
@@ -248,6 +249,11 @@ def _fresh(folder: Path, suffix: str = "") -> Path:
     return folder / f"{_MARK}{token_hex(8)}{suffix}"
 
 
+def is_full(folder: Path) -> bool:
+    """Whether the disk of a folder has no room: some libraries do not say why a file could not be written."""
+    return shutil.disk_usage(folder).free < _ROOM
+
+
 def disk_reason(error: BaseException) -> str | None:
     """What the system said about a failed write, such as "No space left on device"; None for other errors.
 
@@ -280,13 +286,13 @@ def scratch(what: str = "") -> Iterator[Path]:
         try:
             yield Path(folder)
         except Exception as error:
-            if not _is_full(error):
+            if not _for_want_of_room(error):
                 raise
             reason = disk_reason(error)
             raise FcosError(f"cannot write temporary files in {Path(folder).parent}: {reason}; {fix}") from error
 
 
-def _is_full(error: BaseException) -> bool:
+def _for_want_of_room(error: BaseException) -> bool:
     """Whether a write failed for want of room, as `disk_reason` tells it."""
     if _NO_ROOM.search(str(error)) or re.search(rf"\(os error ({'|'.join(map(str, _FULL))})\)", str(error)):
         return True
