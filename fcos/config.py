@@ -22,7 +22,7 @@ Stride = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
 Deviation = Annotated[float, Field(ge=1e-3, le=1e4)]
-Length = Annotated[float, Field(ge=0, le=1e6)]
+Length = Annotated[float, Field(ge=0, le=1e9)]  # 1e8 is what others write for no limit
 Sides = Annotated[tuple[Annotated[int, Field(ge=32, le=8192)], ...], _alone]
 Stage = Annotated[int, Field(ge=1, le=4)]
 Zoom = Annotated[float, Field(gt=0, le=100)]

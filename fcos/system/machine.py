@@ -109,12 +109,15 @@ def _left_in(group: Path) -> int:
 
 # What torch, CUDA, oneDNN, C++ and ONNX Runtime say where there is no more; "a primitive descriptor" is another matter.
 _NO_MEMORY = re.compile(
-    "out of memory|allocate memory|cannot allocate|bad[_ ]alloc|could not create a primitive(?! desc)", re.IGNORECASE
+    "out of memory|not enough memory|allocate memory|bad[_ ]alloc|_ALLOC_FAILED|could not create a primitive(?! desc)",
+    re.IGNORECASE,
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there was not enough memory; most libraries have no class of errors for it."""
+    if isinstance(error, ImportError):  # "cannot allocate memory in static TLS block": of a library, not for want of it
+        return False
     return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 

@@ -55,8 +55,8 @@ def test_a_file_of_another_model_or_dialect_is_no_quiet_change_of_it(tmp_path):
         ("train.lr=-1", ["train.lr", "greater than 0"]),
         ("model.std=0,0,0", ["model.std=0", "greater than or equal to 0.001"]),
         ("model.mean=1e39,0,0", ["model.mean=1e+39", "less than or equal to 10000"]),
-        ("assign.ranges=1,2,3,1e308", ["assign.ranges=1e+308", "less than or equal to 1000000"]),
-        ("data.learned_boxes=1,2,1e300", ["data.learned_boxes=1e+300", "less than or equal to 1000000"]),
+        ("assign.ranges=1,2,3,1e308", ["assign.ranges=1e+308", "less than or equal to 1000000000"]),
+        ("data.learned_boxes=1,2,1e300", ["data.learned_boxes=1e+300", "less than or equal to 1000000000"]),
         ("model.deformable_stages=7", ["model.deformable_stages=7", "less than or equal to 4"]),
         ("model.strides=[8,16,64]", ["strides", "double"]),
         ("assign.ranges=[64]", ["levels need 4 limits"]),
@@ -164,3 +164,8 @@ def test_lists_and_numbers_on_the_command_line():
 def test_a_number_alone_is_a_list_of_one():
     config = Config().override("model.deformable_stages=4", "train.milestones=0.5", "data.train_sizes=96")
     assert (config.model.deformable_stages, config.train.milestones, config.data.train_sizes) == ((4,), (0.5,), (96,))
+
+
+def test_a_range_without_a_limit_as_others_write_it():
+    """1e8 is the INF of AdelaiDet and mmdetection."""
+    assert preset("fcos-lite0").override("assign.ranges=64,128,256,1e8").assign.ranges[-1] == 1e8
