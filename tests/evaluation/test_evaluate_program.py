@@ -347,5 +347,13 @@ def test_a_class_that_no_detection_names_was_not_found(work):
 def test_images_with_as_many_detections_as_are_kept_say_nothing_of_weak_ones(each, told):
     """Their weakest may be strong although nothing was left out by its score."""
     boxes = torch.tensor([[1.0, 1.0, 9.0, 9.0]]).repeat(each, 1)
-    seen = Detections(boxes, torch.linspace(0.9, 0.2, each), torch.zeros(each, dtype=torch.int64), names=("a",))
+    seen = Detections(boxes, torch.linspace(0.9, 0.3, each), torch.zeros(each, dtype=torch.int64), names=("a",))
     assert bool(cut_note([seen, seen])) == told
+
+
+def test_scores_that_are_geometric_means_begin_higher():
+    """The class alone reaches decode.threshold, 0.05, and nothing was left out."""
+    seen = Detections(
+        torch.zeros(20, 4), torch.linspace(0.9, 0.14, 20), torch.zeros(20, dtype=torch.int64), names=("a",)
+    )
+    assert cut_note([seen]) == ""
