@@ -28,7 +28,7 @@ from .coco import Metrics
 from .results import read_results
 from .uncertainty import Comparison, Draws, compare_detections, intervals
 
-# Detectors keep scores from 0.001 to 0.05 on to be judged by; that of fcos is a geometric mean of a class's 0.05 or more.
+# Detectors keep scores from 0.001 to 0.05 on to be judged by, fcos geometric means with class scores from 0.05 on.
 _WEAK = 0.22
 _KEPT = 100  # detections of an image, by decode.max_detections and of most programs
 _MANY = 10  # detections below which nothing is said of their scores
