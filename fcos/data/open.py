@@ -21,7 +21,7 @@ from .images.reading import SUFFIXES
 from .in_python import dataset_of
 from .probe import Probe, suffix_of
 from .registry import Format, ReadOptions, format_named, formats, recognise
-from .splits import JUDGED, canonical_split, check_split, default_split, name_of
+from .splits import JUDGED, canonical_split, check_split, default_split, meant_split, name_of
 from .tree import DataSource, Tree
 
 
@@ -74,10 +74,9 @@ def _chosen(path: str | Path | DataSource, sources: Sources, split: str | None) 
                 f"split={first!r}), or name its own file"
             )
         return next(iter(sources.values()))()
-    name = canonical_split(split)
-    there = name if name in sources else split if split in sources else None
+    there = meant_split(split, sources)
     if there is None:
-        hint = did_you_mean(name, sources, f"there are: {', '.join(sources)}")
+        hint = did_you_mean(canonical_split(split), sources, f"there are: {', '.join(sources)}")
         raise DataError(f"{path} has no split {split!r}; {hint}")
     return sources[there]()
 

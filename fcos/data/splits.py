@@ -26,7 +26,7 @@ def taught_splits(splits: Iterable[str], asked: str | None, name: object) -> lis
     what to do where `name`, the data set, lacks them."""
     there = list(splits)
     if asked:
-        wanted = [s.strip() for s in asked.split(",") if s.strip()]
+        wanted = [meant_split(s.strip(), there) or s.strip() for s in asked.split(",") if s.strip()]
     else:
         wanted = [s for s in TAUGHT if s in there][:1] or (there if len(there) == 1 else [])
     absent = [s for s in wanted if s not in there]
@@ -56,6 +56,7 @@ def name_of(record: Record) -> str:
 
 # --------------------------------------------------------------------------- what folders and files are called
 
+FILE_PREFIX = re.compile(r"^_?(instances|annotations?|labels)[._-]*", re.IGNORECASE)  # of a COCO file's name
 WORDS = {
     **dict.fromkeys(("train", "training", "trn", "trainset"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "valset"), "val"),
@@ -80,6 +81,13 @@ _GENERIC = frozenset((
 def canonical_split(name: str) -> str:
     """'valid' -> 'val' and the like; other names as they are, in lower case."""
     return WORDS.get(name.lower(), name.lower())
+
+
+def meant_split(asked: str, there: Collection[str]) -> str | None:
+    """The one of the splits `there` that a person means: by its name, by another word for it (valid), or by the name of
+    its COCO file (instances_day)."""
+    names = (asked, canonical_split(asked), FILE_PREFIX.sub("", asked.lower()))
+    return next((name for name in names if name in there), None)
 
 
 def check_split(name: str, place: object) -> None:

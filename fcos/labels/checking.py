@@ -13,7 +13,7 @@ from ..data.dataset import Dataset, merge
 from ..data.images.reading import read_image
 from ..data.open import open_splits
 from ..data.runs import learned_from, run_of
-from ..data.splits import canonical_split
+from ..data.splits import meant_split
 from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, ImageError
 from ..inference.detector import Detector
@@ -42,8 +42,8 @@ def open_all(data: str | Path | DataSource | Dataset, split: str | None = None) 
         return with_files(data), [data.split] * len(data)
     splits = open_splits(data)
     if split is not None:
-        known = split if split in splits else canonical_split(split)
-        if known not in splits:
+        known = meant_split(split, splits)
+        if known is None:
             raise DataError(f"{data} has no split {split!r}; there are: {', '.join(splits)}")
         splits = {known: splits[known]}
     whole = merge(list(splits.values()))

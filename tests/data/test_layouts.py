@@ -806,3 +806,29 @@ def test_a_coco_file_whose_name_says_no_split_is_told_of(tmp_path):
     assert list(splits) == ["train", "val"]
     assert len(told) == 1
     assert "extra_night.json" in told[0]
+
+
+def coco_file(path, names):
+    images = [{"id": k, "file_name": name, "width": SIZE[0], "height": SIZE[1]} for k, name in enumerate(names, 1)]
+    rows = [{"id": k, "image_id": k, "category_id": 1, "bbox": [1, 1, 4, 4]} for k in range(1, len(names) + 1)]
+    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "a"}]}))
+
+
+def test_a_file_of_the_whole_called_as_the_one_folder_of_images_is_no_split(tmp_path):
+    names = [f"{number}.png" for number in range(4)]
+    for name in names:
+        image(tmp_path / "frames" / name)
+    coco_file(tmp_path / "train.json", names[:2])
+    coco_file(tmp_path / "val.json", names[2:])
+    coco_file(tmp_path / "frames.json", names)
+    assert {name: len(part) for name, part in open_splits(tmp_path).items()} == {"train": 2, "val": 2}
+
+
+def test_a_split_is_known_by_the_name_of_its_file_too(tmp_path):
+    for split in ("day", "night"):
+        image(tmp_path / split / f"{split}.png")
+        coco_file(tmp_path / f"instances_{split}.json", [f"{split}.png"])
+    assert list(open_splits(tmp_path)) == ["day", "night"]
+    assert open_dataset(tmp_path, "instances_night").split == "night"
+    assert taught_splits(["day", "night"], "instances_day,night", "it") == ["day", "night"]
+    assert taught_splits(["train", "val"], "train,valid", "it") == ["train", "val"]

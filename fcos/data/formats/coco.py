@@ -25,7 +25,7 @@ from ..ids import Id, id_of, look_up, settle, spelled
 from ..kinds import Kind
 from ..probe import Probe, stem_of
 from ..registry import Format, ReadOptions
-from ..splits import is_generic, split_of_file
+from ..splits import FILE_PREFIX, is_generic, split_of_file, split_of_folder
 from ..tree import Tree
 from .common.assemble import ImageFile, Problems, Rows, assemble, check_classes
 from .common.coco_columns import ABSENT, Columns, float_of
@@ -34,7 +34,6 @@ from .common.pages import in_order
 from .common.pairing import clean_name
 from .common.writing import Output, count, names_of
 
-_PREFIX = re.compile(r"^_?(instances|annotations?|labels)[._-]*", re.IGNORECASE)
 _WHOLE = ("_annotations.coco", "annotations", "instances", "labels", "coco", "result", "dataset")
 _OTHERS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info", "densepose")  # of COCO itself
 _MOST_ID = 2**53  # that every program reads from JSON as it is, and that a model's file keeps
@@ -79,9 +78,11 @@ def _named(tree: Tree, files: list[Path]) -> tuple[dict[str, Path], list[Path]]:
     named: dict[str, Path] = {}
     left: list[Path] = []
     if len(groups) > 1 and "all" in groups:  # annotations.json beside train.json and val.json: the whole, or notes
-        there = tree.images.folders  # but night.json beside train.json and a folder night of images: a split too
         left = groups.pop("all")
-        named = {n: f for f in left if (n := _own_name(f)) in there and not is_generic(n)}
+        there = tree.images.folders
+        if groups.keys() <= {split_of_folder(name) for name in there}:
+            # but night.json beside train.json, and the folders night and train of images: a split too
+            named = {n: f for f in left if (n := _own_name(f)) in there and not is_generic(n)}
         left = [f for f in left if f not in named.values()]
     elif list(groups) == ["all"] and len(groups["all"]) > 1:
         named = {_own_name(f): f for f in groups["all"]}
@@ -109,7 +110,7 @@ def suffix_is_plain(file: Path) -> bool:
 def _own_name(file: Path) -> str:
     """What a file is called that names no usual split: 'night' of instances_night.json."""
     stem = stem_of(file).lower()
-    return _PREFIX.sub("", stem) or stem
+    return FILE_PREFIX.sub("", stem) or stem
 
 
 def _year(file: Path) -> str:
