@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 
 from ..errors import FcosError, ImageWarning, OtherProcess, nearest, one_line, worded
 from ..system.files import sources_kept
-from ..system.machine import is_out_of_memory, limited_threads
+from ..system.machine import is_out_of_memory, limit_threads
 from ..system.stderr import say
 from .common import ALONE, PEERS, called_here, for_learning
 
@@ -121,8 +121,7 @@ def _with_torch(command: Callable[..., Any], spin: bool = True) -> Callable[...,
         if "torch" not in sys.modules:
             if not spin:
                 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-            if threads := limited_threads():
-                os.environ["OMP_NUM_THREADS"] = str(threads)
+            limit_threads()
             gc.disable()
             try:
                 import torch  # noqa: F401

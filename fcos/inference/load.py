@@ -94,7 +94,7 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Overrides = (), **placin
         lanes = 1
     threads = placing.get("threads", 0)
     check_threads(threads)
-    threads = threads or limited_threads()
+    threads = threads or min(limited_threads(), torch.get_num_threads())  # a caller may have set fewer
     if kind is not None and kind.name == "torchscript" and not placing.get("trust", False):
         raise ModelError(f"{path} is TorchScript, which is code; if you trust who made it, say trust=True or --trust")
     if lanes > 1:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..data.images import gif
 from ..data.images.reading import SUFFIXES as PICTURES
@@ -156,6 +157,9 @@ class Reader:
                 raise VideoError(
                     f"cannot take a {kind} for a video; give a path, a number, an address or a list of images"
                 )
+            if isinstance(images, np.ndarray | Tensor) and images.ndim < 4:  # whose rows would be frames
+                shape = "x".join(map(str, images.shape))
+                raise VideoError(f"an array {shape} is one image and no video; give a list of them, or call the model")
             self._images = iter(images)
             self.info = VideoInfo(rate or _USUAL_RATE, len(images) if isinstance(images, Sequence) else 0, False)
 

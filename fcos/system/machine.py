@@ -43,11 +43,23 @@ def cpu_cores(root: Path = Path("/")) -> int:
 
 def limited_threads() -> int:
     """The threads that torch and others should have where they would take all cores of a machine of which this process
-    gets the time of some; 0: as they choose, as on most machines, and where OMP_NUM_THREADS says."""
-    if "OMP_NUM_THREADS" in os.environ:
+    gets the time of some; 0: as they choose, as on most machines, and where a person's OMP_NUM_THREADS says."""
+    if os.environ.get("OMP_NUM_THREADS", _Limit.told) != _Limit.told:
         return 0
     cores = cpu_cores()
     return cores if cores < _given() else 0
+
+
+class _Limit:
+    """told: OMP_NUM_THREADS as `limit_threads` has set it."""
+
+    told = ""
+
+
+def limit_threads() -> None:
+    """Before torch is imported: let it have `limited_threads`."""
+    if threads := limited_threads():
+        _Limit.told = os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def _given() -> int:
@@ -278,7 +290,8 @@ def usual_torch() -> Iterator[None]:
     if device.type != "cpu":  # each call of torch costs more where one is set
         torch.set_default_device("cpu")
     try:
-        with torch.inference_mode(False), torch.enable_grad(), torch_threads(limited_threads()):
+        threads = min(limited_threads(), torch.get_num_threads())  # a caller may have set fewer
+        with torch.inference_mode(False), torch.enable_grad(), torch_threads(threads):
             yield
     finally:
         torch.set_default_dtype(dtype)

@@ -787,3 +787,11 @@ def test_a_pipe_is_no_video(tmp_path):
     os.mkfifo(tmp_path / "a.avi")
     with pytest.raises(VideoError, match="it is a pipe"):
         Reader(tmp_path / "a.avi")
+
+
+def test_one_image_is_no_video():
+    for image in (np.zeros((24, 40, 3), np.uint8), torch.zeros(3, 24, 40), np.zeros((24, 40), np.uint8)):
+        with pytest.raises(VideoError, match="is one image and no video; give a list of them, or call the model"):
+            Reader(image)
+    with Reader(np.zeros((2, 24, 40, 3), np.uint8)) as reader:
+        assert len(list(reader)) == 2

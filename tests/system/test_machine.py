@@ -1,5 +1,7 @@
 """What the machine has, by made-up files of the system."""
 
+import os
+
 import pytest
 
 from fcos.system import machine
@@ -77,8 +79,12 @@ def test_a_container_with_the_time_of_some_cores(root, monkeypatch, given, time,
     (root / "sys/fs/cgroup/a/cpu.max").write_text(f"{time}\n")
     assert cpu_cores(root) == cores
     monkeypatch.setattr(machine, "cpu_cores", lambda: cores)
+    monkeypatch.setattr(machine._Limit, "told", "")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert limited_threads() == (cores if cores < given else 0)
+    machine.limit_threads()  # as the command line does, for torch; other runtimes still ask
+    assert limited_threads() == (cores if cores < given else 0)
+    assert os.environ.get("OMP_NUM_THREADS") == (str(cores) if cores < given else None)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert limited_threads() == 0
 
