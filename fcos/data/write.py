@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import DataError
 from ..system.files import real, whole_folder
 from ..system.terminal import some
@@ -70,7 +72,7 @@ def convert(
     _check_names(classes)
     try:
         with whole_folder(target) as folder:
-            lost = write(splits, Output(folder, classes, link, target.absolute().name, model))
+            lost = write(splits, Output(folder, classes, link, target.absolute().name, model, _unused(splits, classes)))
     except OSError as error:
         raise disk_error(error, target) from None
     return [*lost, *renamed(splits), *_lost_splits(splits, target)]
@@ -110,6 +112,12 @@ def _same_classes(splits: Mapping[str, Dataset]) -> Classes:
         listed = "; ".join(f"{split}: {', '.join(d.classes.names)}" for split, d in splits.items())
         raise DataError(f"the splits do not have the same classes: {listed}")
     return next(iter(splits.values())).classes
+
+
+def _unused(splits: Mapping[str, Dataset], classes: Classes) -> frozenset[str]:
+    """The classes without a box in any split."""
+    used = {label for dataset in splits.values() for label in np.unique(dataset.packed.table.labels).tolist()}
+    return frozenset(name for label, name in enumerate(classes.names) if label not in used)
 
 
 def _check_names(classes: Classes) -> None:

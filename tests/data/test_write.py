@@ -364,3 +364,16 @@ def test_names_come_back_as_they_are_or_are_refused(tmp_path, names, to):
     after = open_dataset(tmp_path / "out")
     found = [after.classes.names[label] for label in after.records[0].labels]
     assert found == ["0_cat", "1_dog"] if to == "kitti" and names[0] == "0 cat" else sorted(found) == sorted(names)
+
+
+@pytest.mark.parametrize("to", ["labelme", "labelstudio", "csv", "kitti", "mot", "createml", "via"])
+def test_labelmes_class_for_what_is_no_object_loses_nothing_without_boxes(tmp_path, to):
+    """labelme2coco writes one with the id 0."""
+    plain = dataset_of(tmp_path / "src", [(1, 2, 30, 40, 1, False)])
+    given = Dataset(plain.records, Classes(("_background_", "cat"), (0, 1)), "coco", "train", tmp_path / "src")
+    convert({"train": given}, tmp_path / "out", to)
+    read = next(iter(open_splits(tmp_path / "out").values()))
+    assert [read.classes.names[label] for label in read.records[0].labels] == ["cat"]
+    boxed = Dataset(plain.records, Classes(("cat", "_background_"), (0, 1)), "coco", "train", tmp_path / "src")
+    with pytest.raises(DataError, match="_background_"):
+        convert({"train": boxed}, tmp_path / "refused", to)

@@ -62,7 +62,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     if len(set(names)) < len(names) or "DontCare" in names:
         raise DataError("KITTI: two class names are one without spaces, or one is DontCare; rename it with --rename")
     changed = [name for name in output.classes.names if name not in names]
-    output.text("labels.txt", one_a_line(names))
+    output.text("labels.txt", one_a_line(names, output.unused))
     stems, renamed = stems_of(splits)
     ignored = 0
     for split, dataset in splits.items():

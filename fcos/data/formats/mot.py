@@ -131,7 +131,7 @@ def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
                 box = ",".join(str(short(v)) for v in (x1 + 1, y1 + 1, x2 - x1, y2 - y1))
                 rows.append(f"{frame},{len(rows) + 1},{box},{int(not ignore)},{label + 1},1\n")
         output.text(f"{home}/gt/gt.txt", "".join(rows))
-        output.text(f"{home}/gt/labels.txt", one_a_line(output.classes.names))
+        output.text(f"{home}/gt/labels.txt", one_a_line(output.classes.names, output.unused))
         first = dataset.records[0] if dataset.records else None
         height, width = first.size if first else (0, 0)
         suffix = first.path.suffix.lower() if first and first.path else ".jpg"

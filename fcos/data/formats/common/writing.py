@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ Row = tuple[tuple[float, float, float, float], int, bool]
 @dataclass(frozen=True)
 class Output:
     """A new data set that is being written: the folder to fill, its classes, whether images are links, the name that
-    the folder will have, and the model that proposes the boxes (empty: a person annotated them). A proposal stands
-    there with its score and the model, so that nobody takes it for the truth.
+    the folder will have, the model that proposes the boxes (empty: a person annotated them), and the names of classes
+    without a box. A proposal stands there with its score and the model, so that nobody takes it for the truth.
 
     Raises DataError where the disk refuses.
     """
@@ -53,6 +53,7 @@ class Output:
     link: bool = False
     name: str = ""
     model: str = ""
+    unused: frozenset[str] = frozenset()
 
     def at(self, name: str) -> Path:
         """A path below the target; DataError for a name that leads elsewhere, as one from a stranger's file may."""
@@ -77,7 +78,7 @@ class Output:
 
     def labels(self) -> None:
         """labels.txt: the class names in order, for formats whose own files do not list them."""
-        self.text("labels.txt", one_a_line(self.classes.names))
+        self.text("labels.txt", one_a_line(self.classes.names, self.unused))
 
     def json(self, name: str, content: Any) -> None:
         """A JSON file below the target."""
@@ -118,9 +119,10 @@ class Output:
         return [round(score, 4) for score in scores.tolist()]
 
 
-def one_a_line(names: Sequence[str]) -> str:
-    """A list of class names, one a line; DataError for names that it would not be read with."""
-    lost = [name for name in names if name in NO_CLASSES]
+def one_a_line(names: Sequence[str], unused: Collection[str] = ()) -> str:
+    """A list of class names, one a line; DataError for names that it would not be read with. LabelMe's two for what is
+    no object are left out in reading, which loses nothing where they are `unused`."""
+    lost = [name for name in names if name in NO_CLASSES and name not in unused]
     if not lost and names_in(names) != tuple(names):  # numbered from 0
         lost = [*names[:1]]
     if lost:
