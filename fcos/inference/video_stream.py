@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .detector import Detector
 
 _AHEAD = 4  # frames read while the network works
+_NEWEST = 8  # passes by which the next ones of a live source are spread
 
 T = TypeVar("T")
 
@@ -45,13 +46,12 @@ def stream(
     lowest = detector.shown if score is None else score
     live = isinstance(frames, Reader) and frames.info.live
     lanes = max(1, detector.placement.lanes)
-    took = 0.0  # seconds, the newest pass
+    took = deque[float](maxlen=_NEWEST)  # seconds of the newest passes
 
     def work(images: list[Pixels]) -> list[Detections]:
-        nonlocal took
         began = time.monotonic()
         found = detector.detect(images, [None] * len(images), lowest, batch)
-        took = time.monotonic() - began
+        took.append(time.monotonic() - began)
         return found
 
     with ThreadPoolExecutor(lanes) as workers:
@@ -64,10 +64,10 @@ def stream(
                 else:
                     passes.let_through(frame)
                 yield from passes.leaving()
-                if (
-                    live and lanes > 1
-                ):  # the lanes look at moments apart: side by side they would at one, and then at none
-                    time.sleep(max(0.0, passes.sent + took / lanes - time.monotonic()))
+                # The lanes look at moments apart: side by side they would at one, and then at none. A single slow pass,
+                # such as the first, is no measure.
+                if live and lanes > 1:
+                    time.sleep(max(0.0, passes.sent + min(list(took), default=0.0) / lanes - time.monotonic()))
             passes.send()
             yield from passes.leaving(over=True)
         finally:

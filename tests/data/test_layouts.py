@@ -832,3 +832,14 @@ def test_a_split_is_known_by_the_name_of_its_file_too(tmp_path):
     assert open_dataset(tmp_path, "instances_night").split == "night"
     assert taught_splits(["day", "night"], "instances_day,night", "it") == ["day", "night"]
     assert taught_splits(["train", "val"], "train,valid", "it") == ["train", "val"]
+
+
+def test_a_key_of_images_without_labels_is_no_split(tmp_path):
+    for folder in ("train", "night", "masks"):
+        image(tmp_path / "images" / folder / f"{folder}.png")
+    for folder in ("train", "night"):
+        (tmp_path / "labels" / folder).mkdir(parents=True)
+        (tmp_path / "labels" / folder / f"{folder}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    keys = "".join(f"{folder}: images/{folder}\n" for folder in ("train", "night", "masks"))
+    (tmp_path / "data.yaml").write_text(f"path: .\n{keys}names: [a]\n")
+    assert sorted(open_splits(tmp_path)) == ["night", "train"]

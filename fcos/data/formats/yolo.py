@@ -29,7 +29,7 @@ from ..kinds import Kind
 from ..probe import Probe, stem_of
 from ..registry import Format, ReadOptions
 from ..splits import ALIASES, canonical_split
-from ..tree import Tree
+from ..tree import Tree, images_below
 from .common.assemble import ImageFile, Problems, Rows, assemble, check_classes
 from .common.lists import named_in, read_names, share_out, told
 from .common.pages import in_order
@@ -181,7 +181,8 @@ def _described(tree: Tree, file: Path, options: ReadOptions) -> Sources:
     data = DataFile.read(tree, file)
     made = _Set(tree, file, data.classes(), _Labels(tree), options.strict, data.keypoints())
     sources: Sources = {}
-    for key in (k for k in (*_KEYS, *data.own_splits(_KEYS)) if data.entries(k)):
+    own = [key for key in data.own_splits(_KEYS) if _is_labelled(made, data, key)]
+    for key in (k for k in (*_KEYS, *own) if data.entries(k)):
         places = [data.place(str(entry)) for entry in data.entries(key)]
         # Public files name test splits that few people have; training and validation have to be there.
         if all(p is None for p in places) and canonical_split(key) not in ("train", "val"):
@@ -194,6 +195,12 @@ def _described(tree: Tree, file: Path, options: ReadOptions) -> Sources:
         if extra:  # Roboflow's test/, which its data.yaml may leave out
             sources[split] = partial(_read_unnamed, made, split)
     return {name: sources[name] for name in in_order(sources)}
+
+
+def _is_labelled(made: _Set, data: DataFile, key: str) -> bool:
+    """Whether one of the images of a key has a label file: masks: ./masks is no split."""
+    place = data.place(str(data.keys[key]))
+    return place is not None and any(made.labels.of(image).is_file() for image in images_below(place))
 
 
 def _read_entries(made: _Set, data: DataFile, key: str) -> Dataset:
