@@ -92,6 +92,7 @@ def test_a_compiler_that_fails_is_a_note(model, monkeypatch):
         bench(Ways([str(model)], ["compile"], sizes=["64"]), Conditions(rounds=1))
 
 
+@pytest.mark.slow
 def test_lanes_are_rows_of_their_own(model, monkeypatch):
     honest = load_module.Compiled  # with a compiler that has no work: nothing is asked of its code here
     monkeypatch.setattr(load_module, "Compiled", lambda network: honest(network, lambda graph, _: graph.forward))

@@ -68,7 +68,7 @@ def in_a_new_thread() -> int:
         return pool.submit(torch.get_num_threads).result()
 
 
-@pytest.mark.parametrize("runtime", ["torch", "onnx", "openvino"])
+@pytest.mark.parametrize("runtime", ["torch", pytest.param("onnx", marks=pytest.mark.slow), "openvino"])
 def test_lanes_change_neither_order_nor_results_nor_errors(detector, images, tmp_path, runtime):
     if runtime != "torch":
         pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))

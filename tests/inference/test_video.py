@@ -599,7 +599,7 @@ def test_sound_of_any_kind_and_length_costs_and_adds_no_frame(codec, seconds, tm
     ).stderr
     assert ("Audio: aac" in told) == bool(codec)
     length = re.search(r"Duration: 00:00:(\d+\.\d+)", told)
-    assert 1.9 <= float(length[1]) <= 2.2
+    assert 1.9 <= float(length[1]) <= 2.2 + 0.3 * (codec == "wmav2")  # whose blocks end late
 
 
 @needs_ffmpeg
@@ -612,7 +612,7 @@ def test_sound_stays_with_the_picture_that_begins_later(late, suffix, tmp_path):
     subprocess.run(
         [video_writing.find_ffmpeg(), "-loglevel", "error", "-itsoffset", str(late),
          "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=2", "-f", "lavfi", "-i", tone,
-         "-pix_fmt", "yuv420p", str(source)], check=True,
+         "-fps_mode", "passthrough", "-pix_fmt", "yuv420p", str(source)], check=True,
     )  # fmt: skip
     with Reader(source) as reader:
         assert write_video(out, reader, 10.0, sound=source) == 20

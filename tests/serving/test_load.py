@@ -197,7 +197,7 @@ def test_a_long_thin_image_makes_no_end_of_tiles(query):
         assert "80000x1 pixels make" in json.loads(body)["error"]
 
 
-@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+@pytest.mark.parametrize("more", [b"", pytest.param(b"Connection: close\r\n", marks=pytest.mark.slow)])
 def test_an_answer_that_nobody_reads_is_dropped(monkeypatch, more):
     """Its bytes would stay until the client goes."""
     monkeypatch.setattr(pages, "_vendored", lambda name, packed: bytes(32 << 20))
