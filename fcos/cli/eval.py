@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -26,26 +26,20 @@ from .common import (
     Tile,
     Trust,
     Views,
-    check_overlap,
     data_source,
+    data_words,
     dtype_option,
     open_own,
     open_to_judge,
     refuse,
     runtime_option,
     sort_words,
-    tell_tiles,
     the_one,
 )
+from .eval_run import How, On, compare_two, judge_models, read_file, tell_comparison, write_files
 
 if TYPE_CHECKING:
-    from ..data.dataset import Dataset
     from ..data.tree import DataSource
-    from ..evaluation.uncertainty import Comparison, Draws
-    from ..inference.composite import Looks
-    from ..inference.load import Placing
-    from ..inference.stream import Pace
-    from ..types import Detections
 
 
 # what means nothing for detections that are there already
@@ -69,42 +63,9 @@ class _Asked(NamedTuple):
         return self.detections is not None or (self.compare is not None and all(map(is_results, self.compare)))
 
 
-class _On(NamedTuple):
-    """What is judged on: the data set, and the path that is told of it, a run's folder where the images are its own."""
-
-    path: Path
-    dataset: Dataset
-
-
-class _How(NamedTuple):
-    """How models look at the images; 0 in `pace` is what is best here."""
-
-    context: typer.Context
-    looks: Looks
-    pace: Pace
-    placing: Placing
-    overrides: Sequence[str]
-    allow_missing: bool
-
-
-class _Judged(NamedTuple):
-    """What was found, the data set as the model sees it, and the tiles that it looked at, None for whole images."""
-
-    detections: list[Detections]
-    dataset: Dataset
-    tile: int | str | None = None
-
-
 def command(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="DATA|KEY=VALUE",
-            autocompletion=complete.path_or_setting,
-            help="Data set with labels; then settings.",
-        ),
-    ] = None,
+    words: Annotated[list[str] | None, data_words("Data set with labels; then settings.")] = None,
     settings: Settings = None,
     data: MaybeData = None,
     model: Models = None,
@@ -240,14 +201,14 @@ def command(
     on = _data_to_judge(place, source, split, asked)
     placing = Placing(runtime=runtime, dtype=dtype, threads=threads, device=device, trust=trust)
     looks = Looks(tile_of(tile), overlap, parse_views(tta))
-    how = _How(context, looks, Pace(batch, lanes), placing, overrides, allow_missing)
+    how = How(context, looks, Pace(batch, lanes), placing, overrides, allow_missing)
     draws = Draws(resamples, seed)
     if compare is not None:
-        comparison, seen_split = _compare(compare, on, how, draws, class_agnostic)
-        _tell_comparison(comparison, compare, {"data": str(on.path), "split": seen_split}, out, as_json)
+        comparison, seen_split = compare_two(compare, on, how, draws, class_agnostic)
+        tell_comparison(comparison, compare, {"data": str(on.path), "split": seen_split}, out, as_json)
         return
     models = asked.models or []
-    seen, dataset, used = _judge(models, on, how) if detections is None else _read(detections, on, alone=True)
+    seen, dataset, used = judge_models(models, on, how) if detections is None else read_file(detections, on, alone=True)
     metrics = evaluate(seen, dataset, class_agnostic=class_agnostic, voc_plus_one=voc_plus_one)
     more: list[str] = []
     if ci:
@@ -271,7 +232,7 @@ def command(
         more += [*([""] if more else []), threshold_table(rows, precision)]
     if out is not None:
         with whole_set():
-            files = _write(out, result, seen, dataset, score)
+            files = write_files(out, result, seen, dataset, score)
             if "scores_for_precision" in result:
                 text = json.dumps(result["scores_for_precision"]["scores"], indent=1) + "\n"
                 files.append(write_whole(out / "scores.json", text))
@@ -314,7 +275,7 @@ def _check(context: typer.Context, place: str | None, asked: _Asked, overrides: 
         refuse(context, "a run without --out", "score")
 
 
-def _data_to_judge(place: str, source: Path | DataSource | None, split: str | None, asked: _Asked) -> _On:
+def _data_to_judge(place: str, source: Path | DataSource | None, split: str | None, asked: _Asked) -> On:
     """Open the data set `source`, called `place`, or, without it, what the run `place` was judged by; tells of models
     that learned from these images."""
     from ..evaluation.program import learned_note
@@ -328,98 +289,7 @@ def _data_to_judge(place: str, source: Path | DataSource | None, split: str | No
         models = asked.models or asked.compare or ()
     for note in filter(None, (learned_note(name, dataset) for name in models)):
         say(note)
-    return _On(path, dataset)
-
-
-def _judge(names: list[str], on: _On, how: _How) -> _Judged:
-    """What models find together."""
-    from ..evaluation.program import detect
-    from ..export.registry import format_of
-    from ..inference.composite import OWN, Composite
-    from ..inference.load import Placing, load_together
-    from ..inference.stream import pick_pace
-    from ..system.terminal import plural
-
-    asked = how.placing
-    pace = pick_pace(len(on.dataset), how.pace, asked["threads"], asked["device"])
-    kept = asked["runtime"] == "auto" and not any(map(format_of, names))  # the numbers of a model are those of fp32
-    dtype = asked["dtype"] or ("fp32" if kept else None)
-    placing = Placing(**asked | {"runtime": asked["runtime"] or "own", "dtype": dtype, "lanes": pace.lanes})
-    detector = load_together(names, how.looks, overrides=how.overrides, **placing)
-    used = detector.looks.tile if isinstance(detector, Composite) else None
-    check_overlap(how.context, how.context.params["tile"], detector.config.data.tile)
-    if how.looks.tile == OWN:
-        tell_tiles(names[0], used)
-    tiles = int(str(used)) if str(used).isdecimal() else used
-    say(f"{plural(len(on.dataset), 'image')} of {on.dataset.root}, split {on.dataset.split}")
-    return _Judged(*detect(detector, on.dataset, pace.batch, allow_missing=how.allow_missing), tiles)
-
-
-def _read(path: str | Path, on: _On, *, alone: bool) -> _Judged:
-    """The detections of a results file; `alone`: with a note where the weak ones seem to be missing."""
-    from ..evaluation.program import cut_note
-    from ..evaluation.results import read_results
-
-    found = read_results(path, on.dataset)
-    if alone and (note := cut_note(found)):
-        say(note)
-    return _Judged(found, on.dataset)
-
-
-def _compare(names: tuple[str, str], on: _On, how: _How, draws: Draws, class_agnostic: bool) -> tuple[Comparison, str]:
-    """(two models or results files beside each other, the split that both were judged on)"""
-    from ..evaluation.program import is_results
-    from ..evaluation.uncertainty import compare_detections
-
-    first, second = (_read(n, on, alone=False) if is_results(n) else _judge([n], on, how) for n in names)
-    if first.dataset.classes != second.dataset.classes:
-        raise FcosError(f"{names[0]} and {names[1]} judge different classes of {on.path}")
-    seen = (first.detections, second.detections)
-    return compare_detections(*seen, first.dataset, draws, class_agnostic=class_agnostic), first.dataset.split
-
-
-def _tell_comparison(
-    comparison: Comparison, names: tuple[str, str], where: dict[str, str], out: Path | None, as_json: bool
-) -> None:
-    """Write comparison.json to `out`, and print. `where`: the data and its split."""
-    import json
-
-    from ..system.files import write_whole
-
-    result = {**where, "A": names[0], "B": names[1], **comparison.to_dict()}
-    if out is not None:
-        write_whole(out / "comparison.json", json.dumps(result, indent=2) + "\n")
-    if as_json:
-        typer.echo(json.dumps(result))
-        return
-    on = f"{where['data']}, split {where['split']}"
-    typer.echo(f"A: {names[0]}\nB: {names[1]}\non {on}\n\n{comparison.text()}")
-    if out is not None:
-        typer.echo(f"\nwritten to {out}: comparison.json")
-
-
-def _write(
-    folder: Path, result: dict[str, Any], seen: list[Detections], dataset: Dataset, score: float | None
-) -> list[Path]:
-    """The files of an evaluation."""
-    import json
-
-    from ..evaluation.coco import as_one_class
-    from ..evaluation.results import write_results
-    from ..show.judged import draw_evaluation
-    from ..system.environment import METRICS_FILE
-    from ..system.files import write_whole
-    from ..system.terminal import plural
-
-    odd = sum(int(((d.scores < 0) | (d.scores > 1)).sum()) for d in seen)
-    if odd:
-        say(f"{plural(odd, 'score')} outside 0..1, which no probability is: left out of reliability.png")
-    drawn = as_one_class(seen, dataset) if result["class_agnostic"] else (seen, dataset)
-    return [
-        write_whole(folder / METRICS_FILE, json.dumps(result, indent=2) + "\n"),
-        write_whole(folder / "detections.json", lambda p: write_results(p, seen, dataset)),
-        *draw_evaluation(folder, *drawn, score),
-    ]
+    return On(path, dataset)
 
 
 def _tracks(truth: Path, result: Path, as_json: bool) -> None:
