@@ -38,7 +38,7 @@ def measured(chosen: argparse.Namespace, set: str, row: str, seed: int, seconds:
     """A case and what it came to."""
     learned, judged = opened(set, chosen.data, chosen.out, False)
     model, given = GRID[row]
-    way, init = ("imagenet", "none") if set == "voc3" else ("starter", None)
+    way, init = ("imagenet", "none") if set.startswith("voc3") else ("starter", None)
     line = judged_run(Case(set, way, seed, seconds), planned(learned, seconds, init, model, given), learned, judged)
     found = {k: v for k, v in line.items() if k not in ("set", "seed", "seconds")}
     print(set, row, found, flush=True)
