@@ -30,7 +30,7 @@ from other_images import Planned, ProcessorDeadline, cases_options, cases_parser
 import fcos.data.loading.loader as loader
 import fcos.training.setup as setup
 from fcos.data.dataset import Dataset
-from fcos.data.loading.augment import Sample, fit
+from fcos.data.loading.augment import Sample, cut, fit
 from fcos.evaluation.coco import evaluate
 from fcos.inference.composite import OWN, Looks, compose
 from fcos.inference.dataset import Progress, predict_dataset
@@ -52,31 +52,29 @@ ROWS = ("plan", "paste")
 
 
 def pasted(sample: Sample, other: Sample, rng: np.random.Generator) -> Sample:
-    """The image with some objects of the other."""
-    good = np.flatnonzero(~other.ignore & (area(other.boxes) >= 64))
-    rng.shuffle(good)
+    """The image with some boxes of the other, and what else is in them."""
     height, width = sample.size
     scale = min(height / other.size[0], width / other.size[1])
-    image, boxes, labels, ignore = sample.image.copy(), sample.boxes, sample.labels, sample.ignore
-    for index in good[: int(rng.integers(1, MOST + 1))]:
+    image, parts = sample.image.copy(), [sample]
+    for index in rng.permutation(np.flatnonzero(~other.ignore))[: int(rng.integers(1, MOST + 1))]:
         x1, y1 = np.floor(other.boxes[index, :2]).astype(int).clip(0)
-        x2, y2 = np.ceil(other.boxes[index, 2:]).astype(int)
-        piece = other.image[y1:y2, x1:x2]
-        h, w = (round(side * scale * rng.uniform(0.5, 1.5)) for side in piece.shape[:2])
+        x2, y2 = np.ceil(other.boxes[index, 2:]).astype(int).clip(max=(other.size[1], other.size[0]))
+        h, w = (round(side * scale * rng.uniform(0.5, 1.5)) for side in (y2 - y1, x2 - x1))
         if not (4 <= h < height and 4 <= w < width):
             continue
+        boxes = np.concatenate([part.boxes for part in parts])
         for _ in range(TRIES):
             top, left = int(rng.integers(height - h)), int(rng.integers(width - w))
             box = np.array([left, top, left + w, top + h], np.float32)
             shared = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
             hidden = shared.clip(0).prod(axis=1) / area(boxes).clip(1e-6)
             if not (hidden > HIDDEN).any():
-                whole = Sample(piece, boxes[:0], labels[:0], ignore[:0])
-                image[top : top + h, left : left + w] = fit(whole, (h, w)).image
-                boxes = np.concatenate([boxes, box[None]])
-                labels, ignore = np.append(labels, other.labels[index]), np.append(ignore, False)
+                piece = fit(cut(other, x1, y1, x2, y2), (h, w))
+                image[top : top + h, left : left + w] = piece.image
+                parts.append(piece._replace(boxes=piece.boxes + box[[0, 1, 0, 1]]))
                 break
-    return Sample(image, boxes, labels, ignore)
+    rows = (np.concatenate([part[field] for part in parts]) for field in (1, 2, 3))
+    return Sample(image, *rows)
 
 
 class Kept(Average):
