@@ -59,7 +59,8 @@ def pasted(sample: Sample, other: Sample, rng: np.random.Generator) -> Sample:
     for index in rng.permutation(np.flatnonzero(~other.ignore))[: int(rng.integers(1, MOST + 1))]:
         x1, y1 = np.floor(other.boxes[index, :2]).astype(int).clip(0)
         x2, y2 = np.ceil(other.boxes[index, 2:]).astype(int).clip(max=(other.size[1], other.size[0]))
-        h, w = (round(side * scale * rng.uniform(0.5, 1.5)) for side in (y2 - y1, x2 - x1))
+        factor = scale * rng.uniform(0.5, 1.5)
+        h, w = (round(side * factor) for side in (y2 - y1, x2 - x1))
         if not (4 <= h < height and 4 <= w < width):
             continue
         boxes = np.concatenate([part.boxes for part in parts])
