@@ -226,18 +226,15 @@ def make(
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
+    from ..system.locks import Lock
 
+    lock = Lock(folder / ".lock")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        try:
-            lock.acquire(timeout=_PATIENCE)
-        except Timeout:  # a process of low priority may take minutes on a busy machine
+        if not lock.take(_PATIENCE):  # a process of low priority may take minutes on a busy machine
             say("another process prepares the fast form of a model; waiting for it (--runtime torch does without)")
             with ticking(lambda so_far: say(f"still waiting, {so_far}; --runtime torch does without")):
-                lock.acquire()
-    except (OSError, NotImplementedError) as error:
+                lock.take(None)
+    except OSError as error:
         raise NoCache(f"cannot keep graphs in {folder}: {disk_reason(error) or error}") from error
     try:
         yield

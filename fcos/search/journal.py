@@ -9,9 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from ..errors import FcosError
+from ..system.locks import Lock
 from .tuned import Tried, Tuned
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Folder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FcosError(f"cannot write into {path}: {error.strerror or error}") from error
-        self._lock = FileLock(path / "tune.lock")
+        self._lock = Lock(path / "tune.lock")
         with self.alone():
             _mend(path / "trials.log")
             try:
@@ -75,19 +74,10 @@ class Folder:
         self.study.sampler = _sampler(len(self.study.get_trials(deepcopy=False)))
         return self.study.ask()
 
-    def hold(self, number: int) -> FileLock | None:
+    def hold(self, number: int) -> Lock | None:
         """The lock of a trial, which ends with the process that does it; None where one does it now."""
-        lock = FileLock(self.path / f".trial-{number:04d}.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            return None
-        return lock
-
-    def let_go(self, lock: FileLock) -> None:
-        """The trial is done."""
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        lock = Lock(self.path / f".trial-{number:04d}.lock")
+        return lock if lock.take() else None
 
     def bury(self) -> list[int]:
         """The trials of processes that are no more: each is closed, and its settings are tried again. Call `alone`."""
@@ -103,7 +93,7 @@ class Folder:
             if values:
                 self.study.enqueue_trial(values)
             dead.append(trial.number)
-            self.let_go(lock)
+            lock.remove()
         return dead
 
     def lighten(self) -> None:
@@ -158,16 +148,15 @@ def _sampler(number: int) -> optuna.samplers.BaseSampler:
 def _backend(path: Path) -> JournalFileBackend:
     from optuna.storages import journal
 
-    class Lock(journal.JournalFileOpenLock):
+    class OneWriter(journal.JournalFileOpenLock):
         """The system's lock: that of a killed process is free at once."""
 
         def __init__(self, name: str) -> None:
             super().__init__(name)
-            self._held = FileLock(f"{name}.lock")
+            self._held = _lock_of(name)
 
         def acquire(self) -> bool:
-            self._held.acquire()
-            return True
+            return self._held.take(None)
 
         def release(self) -> None:
             self._held.release()
@@ -182,12 +171,16 @@ def _backend(path: Path) -> JournalFileBackend:
                 reason = error.strerror or error
                 raise FcosError(f"cannot write {path}: {reason}; make room, then the same command goes on") from error
 
-    return Backend(str(path), lock_obj=Lock(str(path)))
+    return Backend(str(path), lock_obj=OneWriter(str(path)))
+
+
+def _lock_of(path: Path | str) -> Lock:
+    return Lock(Path(f"{path}.lock"))
 
 
 def _mend(path: Path) -> None:
     """Cut off the half line that a killed process or a full disk left at the end of a journal."""
-    with FileLock(f"{path}.lock"):
+    with _lock_of(path):
         if not path.is_file():
             return
         data = path.read_bytes()

@@ -290,7 +290,7 @@ class Trials:
             ap = 0.0
         study.tell(trial, ap, state=state)
         with folder.alone():
-            folder.let_go(lock)
+            lock.remove()
             folder.lighten()
         gc.collect()
         if torch.cuda.is_available():

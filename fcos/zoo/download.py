@@ -79,18 +79,15 @@ def fetch(remote: Remote) -> Path:
     file wait for the first. Raises ModelError, with what to do, when the file cannot be had or is not the one
     expected; FcosError when it cannot be written.
     """
-    from filelock import FileLock, Timeout
+    from ..system.locks import Lock
 
     path = cache_folder() / remote.name
+    lock = Lock(path.with_name(f"{path.name}.lock"))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        if not lock.take():
             say(f"another process downloads {remote.name}; waiting for it")
-            lock.acquire()
-    except (OSError, NotImplementedError) as error:
+            lock.take(None)
+    except OSError as error:
         raise FcosError(
             f"cannot write to {path.parent}: {_reason(error)}; set FCOS_CACHE to a folder that can be written"
         ) from error

@@ -157,9 +157,9 @@ def test_the_whole_of_it(capsys, tmp_path):
 
 
 def test_a_disk_without_locks_is_used_without(tmp_path, monkeypatch):
-    def refused(_):
+    def refused(_, **__):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("fcos.training.output.folder.FileLock.acquire", refused)
+    monkeypatch.setattr("fcos.system.locks.FileLock.acquire", refused)
     with alone(tmp_path / "runs", "forecast"):
         assert (tmp_path / "runs").is_dir()

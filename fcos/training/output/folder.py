@@ -13,12 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from ...config import Config
 from ...errors import DataError, FcosError, require
 from ...system.environment import CONFIG_FILE, RESULT, RUN_FILE, data_facts, hashes_in
 from ...system.files import disk_reason, is_there, own, sweep, write_whole
+from ...system.locks import Lock
 from ...system.readers import read_json, read_lines, read_text
 
 if TYPE_CHECKING:
@@ -35,28 +34,24 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def _hold(path: Path, what: str) -> FileLock | None:
+def _hold(path: Path, what: str) -> Lock | None:
     """The lock of a folder, made where it is not there, which ends with this process; None where the file system has no
     locks. FcosError where another process has it."""
+    lock = Lock(path / f"{what}.lock")
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / f"{what}.lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise FcosError(f"another {what} is writing into {path}; wait for its end, or give another --out") from None
-    except NotImplementedError:
-        return None
+        free = lock.take()
     except OSError as error:
         if error.errno in (ENOLCK, EOPNOTSUPP):  # as a network disk says it
             return None
         raise FcosError(f"cannot write into {path}: {error.strerror or error}") from error
+    if not free:
+        raise FcosError(f"another {what} is writing into {path}; wait for its end, or give another --out")
     return lock
 
 
-def _let_go(lock: FileLock | None) -> None:
+def _let_go(lock: Lock | None) -> None:
     if lock is not None:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        lock.remove()
 
 
 @contextmanager
@@ -80,7 +75,7 @@ class RunFolder:
         self._loggers: list[Logger] = []
         self._logged: dict[str, int] = {}  # last step of each number that the logs have already
         self._resumed = False
-        self._lock: FileLock | None = None
+        self._lock: Lock | None = None
 
     def hold(self) -> None:
         """Keep other runs out of the folder until `release` or the end of this process; FcosError when one is in it."""
