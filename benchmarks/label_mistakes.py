@@ -53,14 +53,15 @@ def main() -> None:
         scores = Scores(replace(dataset, records=tuple(c.record for c in copies)), seed=5)
         for index, evidence in enumerate(seen):
             scores.add(index, evidence)
-        _, given = scores.ranked()
-        for kind in given:
-            value, number = precision(given[kind], copies, kind)
+        _, learned = scores.ranked()
+        for kind, values in learned.items():
+            ranked = [(i, replace(s, score=float(v))) for (i, s), v in zip(scores.given[kind], values, strict=True)]
+            value, number = precision(ranked, copies, kind)
             rows[kind].append(value)
             print(f"seed {seed} {kind:<10} {value:.3f} of the first {number}", flush=True)
-    for kind, values in rows.items():
-        if values:
-            print(f"{kind:<10} {np.mean(values):.3f}  " + " ".join(f"{v:.2f}" for v in values))
+    for kind, found in rows.items():
+        if found:
+            print(f"{kind:<10} {np.mean(found):.3f}  " + " ".join(f"{v:.2f}" for v in found))
 
 
 if __name__ == "__main__":

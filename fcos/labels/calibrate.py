@@ -23,6 +23,7 @@ import numpy as np
 _EDGE = 1e-3
 _SHARES = 25
 _DRAWS = 1000
+_BLOCK = 10_000  # scores that are looked up together: there is a number for each at every share
 _RIGHT = 0.8  # and of the annotations as they are, at most
 _END = 0.2  # of the injected errors lie below what is fitted
 _KNEE = 0.2  # of the injected errors, beyond which the right ones may fall faster
@@ -61,8 +62,8 @@ class Curve:
 
     def mean(self, score: np.ndarray) -> np.ndarray:
         """The chance of being wrong [S] of things with scores [S], the mean over the shares."""
-        chance: np.ndarray = self.weight @ self.chance(score)
-        return chance
+        blocks = np.split(score, range(_BLOCK, len(score), _BLOCK))
+        return np.concatenate([self.weight @ self.chance(block) for block in blocks])
 
     def rate(self) -> tuple[float, float, float]:
         """The share of real errors among things of this kind that get a score: mean, and the 90 % interval."""

@@ -27,7 +27,7 @@ from .folding import Judge, out_of_fold
 from .inject import DUPLICATE, KINDS, MISSING, ROUNDS, SHARE, SPURIOUS, Spoiled, spoil
 from .ranking import rank
 from .report import Check, Finding, in_words
-from .suspicion import Asked, Suspect, suspects
+from .suspicion import Asked, Pile, Suspect, suspects
 
 _SEEN = 0.2  # score of its class from which an annotated box counts as seen
 _FEW = round(1 / SHARE)  # boxes below which the copies show the same few errors again and again
@@ -76,11 +76,11 @@ def judge_all(
                 scores.add(index, gather(judge.detector, pixels, mapping, len(dataset.classes)))
     if not scores.images:
         raise DataError(f"{dataset.root}: none of the {plural(len(unread), 'image')} can be read: {unread[0]}")
-    curves, given = scores.ranked()
-    findings = [replace(f, split=splits[f.image]) for f in _listed(dataset, given, curves)]
+    curves, learned = scores.ranked()
+    findings = [replace(f, split=splits[f.image]) for f in _listed(dataset, scores.given, learned, curves)]
     rates = {}
     for kind, curve in curves.items():
-        things = len(given[kind]) / max(scores.boxes, 1) / max(curve.found, 0.05)
+        things = len(learned[kind]) / max(scores.boxes, 1) / max(curve.found, 0.05)
         if curve.measured:
             mean, low, high = (min(v * things, 1.0) for v in curve.rate())
             rates[kind] = (mean, low, high)
@@ -109,8 +109,8 @@ class Scores:
         self.known = np.ones(len(dataset.classes), bool) if known is None else known
         self.copies = [spoil(dataset, SHARE, 1000 * seed + k, known=self.known) for k in range(ROUNDS)]
         self.images = self.boxes = 0
-        self.given: dict[str, list[tuple[int, Suspect]]] = {kind: [] for kind in KINDS}
-        self.injected: dict[str, list[tuple[int, Suspect]]] = {kind: [] for kind in KINDS}
+        self.given = {kind: Pile(kind) for kind in KINDS}
+        self.injected = {kind: Pile(kind) for kind in KINDS}
         self.tried = dict.fromkeys(KINDS, 0)
 
     def add(self, index: int, evidence: Evidence) -> None:
@@ -119,7 +119,7 @@ class Scores:
         self.images += 1
         self.boxes += int((~record.ignore & self.known[record.labels]).sum())
         for suspect in suspects(evidence, record):
-            self.given[suspect.kind].append((index, suspect))
+            self.given[suspect.kind].append(index, suspect)
         for copy in self.copies:
             spoiled = copy[index]
             if not len(spoiled.lost) and not any(spoiled.kinds):
@@ -128,19 +128,19 @@ class Scores:
                 self.tried[kind] += len(spoiled.lost) if kind == MISSING else spoiled.kinds.count(kind)
             asked = Asked(np.array([bool(k) for k in spoiled.kinds], bool), spoiled.lost, spoiled.lost_labels)
             for suspect in caught(suspects(evidence, spoiled.record, asked), spoiled):
-                self.injected[suspect.kind].append((index, suspect))
+                self.injected[suspect.kind].append(index, suspect)
 
-    def ranked(self) -> tuple[dict[str, Curve], dict[str, list[tuple[int, Suspect]]]]:
-        """For each kind that could be tried: the curve, and the suspects under their learned scores."""
-        curves, given = {}, {}
+    def ranked(self) -> tuple[dict[str, Curve], dict[str, np.ndarray]]:
+        """For each kind that could be tried: the curve, and the learned scores [S] of the suspects that are `given`."""
+        curves, learned = {}, {}
         for kind in KINDS:
             if not self.tried[kind]:
                 continue
             scores, injected = rank(self.given[kind], self.injected[kind])
             curve = fit(injected, scores, self.tried[kind])
             curves[kind] = replace(curve, measured=curve.measured and self.boxes >= _FEW)
-            given[kind] = [(i, replace(s, score=float(v))) for (i, s), v in zip(self.given[kind], scores, strict=True)]
-        return curves, given
+            learned[kind] = scores
+        return curves, learned
 
 
 def caught(found: Sequence[Suspect], spoiled: Spoiled) -> Iterator[Suspect]:
@@ -167,14 +167,16 @@ def error_of(suspect: Suspect, spoiled: Spoiled) -> int | None:
 
 
 def _listed(
-    dataset: Dataset, given: Mapping[str, Sequence[tuple[int, Suspect]]], curves: Mapping[str, Curve]
+    dataset: Dataset, given: Mapping[str, Pile], learned: Mapping[str, np.ndarray], curves: Mapping[str, Curve]
 ) -> list[Finding]:
-    """The findings, most likely wrong first, each annotation under its likeliest kind alone."""
+    """The findings, most likely wrong first, each annotation under its likeliest kind alone. learned: the scores that
+    the suspects which are `given` are ranked by."""
     rows: list[tuple[float, int, Suspect]] = []
     for kind, curve in curves.items():
-        things = given[kind]
-        chances = curve.mean(np.array([s.score for _, s in things]))
-        rows += [(float(c), i, s) for c, (i, s) in zip(chances, things, strict=True) if c >= _LEAST]
+        chances = curve.mean(learned[kind])
+        for number in np.flatnonzero(chances >= _LEAST).tolist():
+            index, suspect = given[kind][number]
+            rows.append((float(chances[number]), index, replace(suspect, score=float(learned[kind][number]))))
     rows.sort(key=lambda r: (-r[0], -r[2].score, r[1], r[2].row))
     taken: set[tuple[int, int]] = set()
     findings = []

@@ -7,30 +7,32 @@ half of the images is ranked by the forest of the other half.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from .boost import Forest, grow
 from .inject import CLASS, DUPLICATE, MISSING
-from .suspicion import Suspect
+from .suspicion import Pile, Suspect
 
-Item = tuple[int, Suspect]  # number of the record, and the suspect
 _FEW = 30  # known errors below which nothing is learned
 
 
-def rank(given: Sequence[Item], injected: Sequence[Item], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def rank(given: Pile, injected: Pile, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(scores of `given`, scores of `injected`), 0..1, of the suspects of one kind: the higher, the more suspicious.
 
     Where there are too few to learn from, their own scores.
     """
     groups = right, wrong = _Group(given, seed), _Group(injected, seed)
-    if min(len(given), len(injected)) < _FEW or given[0][1].kind == DUPLICATE:
+    if min(len(given), len(injected)) < _FEW or given.kind == DUPLICATE:
         return right.own, wrong.own
     if not all(_both(group.half) for group in groups):
         return right.own, wrong.own
     # what is usual comes from the other half too: a suspect must not tell of itself
-    tables = [_Table([s for (_, s), half in zip(given, right.half, strict=True) if half != side]) for side in (0, 1)]
+    tables = [
+        _Table(given.kind, (s for (_, s), half in zip(given, right.half, strict=True) if half != side))
+        for side in (0, 1)
+    ]
     # what looks less suspicious than almost all known errors stays behind
     least = float(np.quantile(wrong.own, 0.02))
     for group in groups:
@@ -53,13 +55,13 @@ class _Group:
     or 1, by their image; scores [N]: what they are ranked by. Of them M are worth learning from: chosen [M] their
     numbers, side [M] their halves, rows [M,F] their facts."""
 
-    def __init__(self, items: Sequence[Item], seed: int) -> None:
+    def __init__(self, items: Pile, seed: int) -> None:
         self.items = items
         self.own = np.array([s.score for _, s in items], float)
         self.half = np.array([_coin(i, seed) for i, _ in items])
         self.scores = 0.01 * self.own
 
-    def choose(self, least: float, tables: Sequence[_Table]) -> None:
+    def choose(self, least: float, tables: list[_Table]) -> None:
         """Choose those whose own score is `least` or more; the table of its half adds to the facts of each."""
         self.chosen = np.flatnonzero(self.own >= least)
         self.side = self.half[self.chosen]
@@ -82,8 +84,8 @@ def _both(half: np.ndarray) -> bool:
 class _Table:
     """What is usual in this set: how far each class is believed, and how often one class is taken for another."""
 
-    def __init__(self, given: Sequence[Suspect]) -> None:
-        self.kind = given[0].kind
+    def __init__(self, kind: str, given: Iterable[Suspect]) -> None:
+        self.kind = kind
         self.number: dict[int, int] = {}
         self.sums: dict[int, float] = {}
         self.pairs: dict[tuple[int, int], float] = {}
@@ -93,7 +95,7 @@ class _Table:
             self.sums[label] = self.sums.get(label, 0.0) + value
             pair = (s.given, s.label)
             self.pairs[pair] = self.pairs.get(pair, 0.0) + s.seen
-        self.whole = sum(self.sums.values()) / max(len(given), 1)
+        self.whole = sum(self.sums.values()) / max(sum(self.number.values()), 1)
 
     def _usual(self, s: Suspect) -> tuple[int, float]:
         """(class, how far an annotation bears out what the model says, or the model an annotation)."""

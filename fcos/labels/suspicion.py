@@ -12,7 +12,8 @@ still speaks for an annotation. Each is a product of what is seen and of what is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict, Unpack
 
@@ -46,6 +47,34 @@ class Suspect:
     overlap: float
     given: int = -1
     facts: tuple[float, ...] = ()
+
+
+class Pile:
+    """Suspects of one kind, each with the number of its record, as rows of numbers: every image has many weak ones, all
+    are kept to the end, and an object for each takes several times the memory."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._numbers = array("d")
+        self._wide = 1
+
+    def append(self, index: int, suspect: Suspect) -> None:
+        s = suspect
+        row = (index, s.score, s.row, s.other, *s.box, s.label, s.seen, s.own, s.overlap, s.given, *s.facts)
+        self._wide = len(row)
+        self._numbers.extend(row)
+
+    def __len__(self) -> int:
+        return len(self._numbers) // self._wide
+
+    def __getitem__(self, number: int) -> tuple[int, Suspect]:
+        row = self._numbers[number * self._wide : (number + 1) * self._wide]
+        index, score, at, other, x1, y1, x2, y2, label, seen, own, overlap, given, *facts = row
+        says = (int(at), int(other), (x1, y1, x2, y2), int(label), seen, own, overlap, int(given), tuple(facts))
+        return int(index), Suspect(self.kind, score, *says)
+
+    def __iter__(self) -> Iterator[tuple[int, Suspect]]:
+        return map(self.__getitem__, range(len(self)))
 
 
 class _Says(TypedDict):

@@ -19,7 +19,7 @@ from fcos.data.write import convert
 from fcos.errors import DataError
 from fcos.inference.detector import Detector
 from fcos.labels.evidence import Evidence, overlaps
-from fcos.labels.proposing import Look, propose, select
+from fcos.labels.proposing import Look, looks_at, propose, select
 
 TOOLS = ("label-studio", "cvat", "labelme", "coco", "yolo")
 
@@ -186,3 +186,12 @@ def test_a_format_without_a_place_for_scores_takes_no_proposals(world, tmp_path)
     with pytest.raises(DataError, match="voc cannot hold proposals with their scores; choose from labelstudio, cvat"):
         convert({"all": world[1]}, tmp_path / "out", "voc", model="some model")
     assert not (tmp_path / "out").exists()
+
+
+def test_of_an_image_that_was_looked_at_the_peaks_alone_are_kept(world):
+    model, truth, _ = world
+    (one, *_), _ = looks_at(model, [r.path for r in truth.records[:2]])
+    assert len(one.evidence.peaks) == len(one.evidence.votes) > 0
+    assert len(one.evidence.boxes) == len(one.evidence.scores) == 0
+    assert one.evidence.scores.base is None  # of a view all would stay
+    assert one.evidence.scores.shape[1] == len(truth.classes)

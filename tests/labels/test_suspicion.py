@@ -1,5 +1,6 @@
 """Each kind of mistake in a scene made by hand, known errors, and what they say about the chance of being wrong."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from fcos.labels.calibrate import expected, fit
 from fcos.labels.checking import caught
 from fcos.labels.evidence import Evidence, gather, overlaps
 from fcos.labels.inject import CLASS, DUPLICATE, KINDS, MISSING, SHIFTED, SPURIOUS, spoil
-from fcos.labels.suspicion import Asked, suspects
+from fcos.labels.suspicion import Asked, Pile, Suspect, suspects
 
 CAT, DOG = 0, 1
 
@@ -248,3 +249,36 @@ def test_a_model_of_tiles_is_asked_through_its_tiles(row, columns):
     assert {tuple(np.round(box).tolist()) for box in told.boxes} == boxes
     np.testing.assert_allclose(told.votes, alone.votes[0])
     np.testing.assert_allclose(told.peak_scores, alone.peak_scores[0])
+
+
+def test_a_pile_gives_back_what_was_put_on_it_and_stays_small():
+    """A set of 10,000 images has some million suspects."""
+    pile, rng = Pile(MISSING), np.random.default_rng(0)
+
+    def one(k):
+        box = tuple(rng.random(4).tolist())
+        return Suspect(
+            MISSING, rng.random(), -1, k, box, k % 5, rng.random(), 0.0, 0.5, -1, tuple(rng.random(9).tolist())
+        )
+
+    first = [(3 * k, one(k)) for k in range(3)]
+    for item in first:
+        pile.append(*item)
+    assert (len(pile), list(pile), pile[2]) == (3, first, first[2])
+    assert not list(Pile(CLASS))
+    tracemalloc.start()
+    for k in range(5000):
+        pile.append(k, one(k))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 5000 * 250
+
+
+def test_the_chances_of_many_suspects_are_looked_up_in_parts():
+    curve, scores = fit(np.zeros(0), np.zeros(0), 10), np.random.default_rng(0).random(50_000)
+    tracemalloc.start()
+    chances = curve.mean(scores)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60e6
+    np.testing.assert_allclose(chances, curve.weight @ curve.chance(scores))
