@@ -33,11 +33,15 @@ def lengthened(
     """How the run of a checkpoint goes on: with `changes` to its settings, of which `given` are the names, and for
     `budget`, if any, from now on. rows: of its metrics.csv.
 
-    Epochs that are asked for take the place of the steps that a plan of minutes wrote. More minutes are turned into
-    steps by what a step of this run has taken so far. ConfigError where nothing was learned yet, or where the minutes
+    Epochs that are asked for take the place of the steps that a plan of minutes wrote, and a batch that is left open
+    (`train.batch=auto`) is what it came to when the run began. More minutes are turned into steps by what a step of
+    this run has taken so far. ConfigError where nothing was learned yet, or where the minutes
     are over before a step.
     """
-    config = from_dict(stored["config"], stored["file"]).override(*changes, source="settings")
+    before = from_dict(stored["config"], stored["file"])
+    config = before.override(*changes, source="settings")
+    if not config.train.batch:
+        config = config.override({"train": {"batch": before.train.batch}})
     if budget is None:
         if "train.epochs" in given and "train.iterations" not in given:
             config = config.override({"train": {"iterations": 0}})

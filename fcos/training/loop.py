@@ -101,7 +101,7 @@ class Trainer(Keeper):
         stored = together(lambda: load_checkpoint(self.folder.path) if self.options.resume else None, self.world)
         self.check_equal(None if stored is None else stored["step"])
         self.here, _ = launched(self.options.devices, self.options.nodes)
-        short = shortage(config, device, self.world, self.here)
+        short = shortage(config, device, len(self.classes), self.world, self.here)
         for line in (*self.options.notes, *untrained_score(config), *short):
             self.console.note(line)
         start_due = self.make_network(fresh=stored is None)

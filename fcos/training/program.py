@@ -257,11 +257,12 @@ def _resumed(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     folder = Path(out) if out is not None else latest_folder(Path("runs"))
     given = given_settings(asked.settings, None)
     stored, rows = load_checkpoint(folder), RunFolder(folder, write=False).rows()
-    asked.check_resume(from_dict(stored["config"], stored["file"]).name, _stored_split(folder))
+    before = from_dict(stored["config"], stored["file"])
+    asked.check_resume(before.name, _stored_split(folder))
     longer = lengthened(stored, changes_of(asked.settings), given, asked.budget, rows)
     source, held = _source_of(folder, asked)
     chosen = choose(source, longer.config, held, resumed=True)
-    as_planned = not given and asked.budget is None and asked.data is None and asked.val is None
+    as_planned = longer.config == before and all(one is None for one in (asked.budget, asked.data, asked.val))
     equal = partial(with_steps, folder / COMMAND) if as_planned and (folder / COMMAND).is_file() else None
     return _Ready(longer.config, source, chosen, folder, Start(None, ""), longer.lines, longer.deadline, equal=equal)
 

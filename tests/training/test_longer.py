@@ -36,6 +36,13 @@ def test_epochs_take_the_place_of_planned_steps_unless_both_are_named():
     assert (train.epochs, train.iterations, train.lr) == (7, 100, 0.1)
 
 
+def test_a_batch_that_is_left_open_is_that_of_the_run():
+    """As in the command that began it, with --resume behind."""
+    longer = goes_on(["train.batch=auto"])
+    assert longer.config == goes_on().config
+    assert longer.config.train.batch == tiny_config().train.batch
+
+
 def test_minutes_more_at_the_pace_of_the_run():
     """A step took half a second. Of two minutes 20 seconds are kept for the end, where the run says so: 200 steps."""
     now = time.monotonic()
@@ -147,11 +154,11 @@ def stopped(run, tmp_path_factory):
 
 
 def test_the_equal_command_follows_a_resume_and_goes_where_none_is_equal(stopped, tmp_path):
-    for settings, text in (
-        ({}, "fcos train shapes --model fcos-lite0 train.iterations=6 data.size=64\n"),
-        ({"train.iterations": 7}, None),
+    equal = "fcos train shapes --model fcos-lite0 train.iterations=6 data.size=64\n"
+    for k, (settings, text) in enumerate(
+        (({}, equal), ({"train.batch": "auto"}, equal), ({"train.iterations": 7}, None))
     ):
-        out = tmp_path / f"run{len(settings)}"
+        out = tmp_path / f"run{k}"
         shutil.copytree(stopped, out)
         fcos.train(out=out, resume=True, settings=settings, device="cpu", quiet=True)
         file = out / "command.txt"

@@ -22,14 +22,23 @@ def two_threads(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
 
-@pytest.mark.parametrize(("name", "side"), [("fcos-lite0", 192), ("fcos-lite1", 160), ("fcos-lite2", 160)])
-def test_the_memory_of_a_step_is_as_it_was_measured(name, side):
+@pytest.mark.parametrize(
+    ("name", "side", "classes"),
+    [
+        ("fcos-lite0", 192, 3),
+        ("fcos-lite0", 128, 80),
+        ("fcos-lite0", 128, 1203),
+        ("fcos-lite1", 160, 3),
+        ("fcos-lite2", 160, 3),
+    ],
+)
+def test_the_memory_of_a_step_is_as_it_was_measured(name, side, classes):
     """Against torch's own storages, of the network as it trains: what two more images take."""
     config = resolve(name, [f"data.size={side}", f"data.max_size={side * 5 // 3}", f"data.train_sizes=[{side}]"])
-    network = build(config, 3)
+    network = build(config, classes)
     make_ready(network, config, CPU)
     two, four = (peak_bytes(lambda n=n: made_up_step(network.train(), config, CPU, n), CPU) for n in (2, 4))
-    expected = memory.step_bytes(config.override("train.batch=2", "train.accumulate=1"), CPU)
+    expected = memory.step_bytes(config.override("train.batch=2", "train.accumulate=1"), CPU, classes)
     assert four - two == pytest.approx(expected, rel=0.1)
 
 
@@ -55,7 +64,7 @@ def test_the_memory_of_a_step_is_as_it_was_measured(name, side):
 )
 def test_a_run_that_may_not_fit_says_so(monkeypatch, name, settings, free, told):
     monkeypatch.setattr(memory, "free_bytes", lambda _: free)
-    lines = memory.shortage(resolve(name, settings), CPU)
+    lines = memory.shortage(resolve(name, settings), CPU, 1)
     assert len(lines) == (told is not None)
     assert told is None or told in lines[0]
 
@@ -65,7 +74,7 @@ def test_the_processes_of_a_machine_share_its_memory(monkeypatch, world, here, t
     """16 images: two processes have 8 each, four have 4. A process of 4 comes to 2.7 GB."""
     monkeypatch.setattr(memory, "free_bytes", lambda _: 11e9 if world == 2 else 10.8e9)
     config = resolve("fcos-lite0", ("train.batch=16",))
-    assert bool(memory.shortage(config, CPU, world, here)) is told
+    assert bool(memory.shortage(config, CPU, 1, world, here)) is told
 
 
 def test_the_line_stands_before_the_first_step(monkeypatch, tmp_path, capfd):

@@ -177,7 +177,9 @@ class _Choosing:
         """Bytes of training a preset with so many images a step, at another size than was asked for if any."""
         sized = sides(size) if size else {}
         config = self.resolve(name, {**self.asked, **sized, "train.batch": images})
-        return math.inf if config.train.batch % config.train.accumulate else training_bytes(config, self.device)
+        if config.train.batch % config.train.accumulate:
+            return math.inf
+        return training_bytes(config, self.device, self.facts.classes)
 
     def _time(self, pace: rules.Pace) -> rules.Time:
         return time_in(self.facts, pace, self.wish.budget.left - self.spent)
