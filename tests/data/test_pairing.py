@@ -118,7 +118,10 @@ def test_frames_of_videos_in_two_places_are_their_own():
     assert Images(ROOT, paths).locate(names, ROOT / "a.json", None) == paths
 
 
-@pytest.mark.parametrize("way", ["frames", "frames in a folder that is not there", "bare names", "two copies"])
+@pytest.mark.parametrize(
+    "way",
+    ["frames", "frames in a folder that is not there", "frames of which half are missing", "bare names", "two copies"],
+)
 def test_the_work_grows_with_the_names(way, monkeypatch):
     """Not with the pairs of names and folders."""
     looks = Counter()
@@ -134,7 +137,7 @@ def test_the_work_grows_with_the_names(way, monkeypatch):
         looks.clear()
         if way.startswith("frames"):
             paths = [ROOT / f"v{v}" / f"{k}.jpg" for v in range(videos) for k in range(10)]
-            above = "gone/" if way != "frames" else ""
+            above = "gone/" if way.endswith("not there") else ""
             names = [above + "/".join(p.parts[-2:]) for p in paths]
         else:
             copies = ("a", "b") if way == "two copies" else ("a",)
@@ -142,8 +145,12 @@ def test_the_work_grows_with_the_names(way, monkeypatch):
                 ROOT / copy / f"v{v}" / f"{v}-{k}.jpg" for copy in copies for v in range(videos) for k in range(10)
             ]
             names = sorted({p.name for p in paths})
-        found = Images(ROOT, paths).locate(names, ROOT / "a.json", None)
-        assert [p.name for p in found] == [Path(name).name for name in names]
+        there = paths[: len(paths) // 2] if way.endswith("missing") else paths
+        found = Images(ROOT, there).locate(names, ROOT / "a.json", None)
+        if way.endswith("missing"):
+            assert found == [*there, *([None] * len(there))]
+        else:
+            assert [p.name for p in found] == [Path(name).name for name in names]
         return looks["bases"]
 
     once, twice = work(20), work(40)

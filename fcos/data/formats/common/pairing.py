@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, cached_property
+from heapq import heapify, heappop, heappush
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -176,7 +177,7 @@ class Images:
         best = max(free, key=lambda base: (votes[base], rank[base]))
 
         paths: list[Path | None] = [None] * len(names)
-        options: dict[int, list[tuple[_Folders, int]]] = {}
+        left: dict[tuple[str, _Folders, bool], list[int]] = defaultdict(list)  # names that could mean the same images
         for key, members in groups.items():
             for k in members:
                 mine = self._nearest(names[k], hits[key].inside(best, asked[k]))
@@ -184,9 +185,12 @@ class Images:
                 if exact or len(mine) == 1:
                     paths[k] = self.paths[(exact or mine)[0]]
                 elif not mine:
-                    options[k] = [choice for choice in hits[key].whole(asked[k]) if choice[0] in free] or [
-                        choice for choice in hits[key].all(asked[k]) if choice[0] in free
-                    ]
+                    end = hits[key].known(asked[k])
+                    left[key, end, end == asked[k]].append(k)
+        options: list[tuple[Sequence[int], dict[_Folders, list[int]]]] = []
+        for (key, end, whole), members in left.items():
+            choices = _by_base(hits[key].whole(end) if whole else (), free) or _by_base(hits[key].all(end), free)
+            options.append((members, choices))
         for k, image in _settle(options, rank).items():
             paths[k] = self.paths[image]
         claims: dict[Path, list[int]] = defaultdict(list)
@@ -285,6 +289,11 @@ class _Hits:
             found = [i for start in range(len(asked) + 1) for i in self._in.get(above + asked[start:], ())]
         return sorted(i for i in found if self._base(i, asked) == base)
 
+    def known(self, asked: _Folders) -> _Folders:
+        """The longest end of the folders of a name in which an image lies. It tells the base of each image for it."""
+        ends = (asked[start:] for start in range(len(asked)))
+        return next((end for end in ends if end in self._ends), ())
+
     def whole(self, asked: _Folders) -> list[tuple[_Folders, int]]:
         """Base and image, of the images that lie in all folders of a name."""
         return [(self._base(i, asked), i) for i in self._ends.get(asked, ())]
@@ -299,28 +308,48 @@ class _Hits:
         return folders[: len(folders) - same]
 
 
-def _settle(options: dict[int, list[tuple[_Folders, int]]], rank: dict[_Folders, int]) -> dict[int, int]:
+def _by_base(choices: Iterable[tuple[_Folders, int]], free: Collection[_Folders]) -> dict[_Folders, list[int]]:
+    """The images of each base that is in `free`."""
+    table: dict[_Folders, list[int]] = defaultdict(list)
+    for base, image in choices:
+        if base in free:
+            table[base].append(image)
+    return table
+
+
+def _settle(
+    options: Sequence[tuple[Sequence[int], dict[_Folders, list[int]]]], rank: Mapping[_Folders, int]
+) -> dict[int, int]:
     """The image of each name that has one option, or comes to have one where the base of most options is dropped, then
-    that of most that are left, and so on."""
-    found = {k: choice[0][1] for k, choice in options.items() if len(choice) == 1}
+    that of most that are left, and so on. `options`: names, and the images of each base that they could mean."""
+    found: dict[int, int] = {}
     members: dict[_Folders, list[int]] = defaultdict(list)
-    for k, choice in options.items():
-        if len(choice) > 1:
-            for base in {base for base, _ in choice}:
-                members[base].append(k)
-    votes = {base: len(names) for base, names in members.items()}
-    while votes:
-        best = max(votes, key=lambda base: (votes[base], rank[base]))
-        del votes[best]
-        for k in members[best]:
-            if k in found:
+    votes: Counter[_Folders] = Counter()
+    left = [sum(map(len, choices.values())) for _, choices in options]  # images that are not dropped
+    for number, (names, choices) in enumerate(options):
+        if left[number] == 1:
+            found |= dict.fromkeys(names, next(iter(choices.values()))[0])
+            continue
+        for base in choices:
+            members[base].append(number)
+            votes[base] += len(names)
+    most = [(-count, -rank[base], base) for base, count in votes.items()]
+    heapify(most)
+    while most:
+        count, _, best = heappop(most)
+        if votes[best] != -count:  # it had more before
+            continue
+        for number in members[best]:
+            names, choices = options[number]
+            if left[number] == 1:
                 continue
-            options[k] = [choice for choice in options[k] if choice[0] != best]
-            if len(options[k]) == 1:
-                (base, found[k]) = options[k][0]
-                votes[base] -= 1
-                if not votes[base]:
-                    del votes[base]
+            left[number] -= len(choices.pop(best))
+            if left[number] == 1:
+                ((base, (image,)),) = choices.items()
+                found |= dict.fromkeys(names, image)
+                votes[base] -= len(names)
+                if votes[base]:
+                    heappush(most, (-votes[base], -rank[base], base))
     return found
 
 
