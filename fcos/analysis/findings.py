@@ -178,7 +178,8 @@ def _spot(record: Record, rows: Iterable[int], title: str) -> Spot:
 
 
 def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
-    """Images that are not there, cannot be read, are damaged, or are there twice."""
+    """Images that are not there, cannot be read, are damaged, or are there twice. Each file counts once, however many
+    splits it is in."""
     owners: list[tuple[str, Record]] = [(k, r) for k, d in splits.items() for r in d.records]
     absent = [f"{k}: {r.file_name}" for k, r in owners if r.path is None]
     present = [(k, r.path) for k, r in owners if r.path is not None]
@@ -186,27 +187,33 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
     if absent:
         known = "note" if not present else "serious"  # a pack of boxes alone is no broken data set
         findings.append(Finding(known, NO_FILE, len(absent), tuple(absent[:EXAMPLES])))  # type: ignore[arg-type]
-    files = {path: number for number, path in enumerate(dict.fromkeys(path for _, path in present))}
+    files = list(dict.fromkeys(path for _, path in present))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", ImageWarning)
-        prints = fingerprint(list(files))  # each file once, however many splits it is in
+        prints = fingerprint(files)
     broken = [e for e in prints.error if e]
     findings.append(Finding("serious", kinds.UNREADABLE, len(broken), tuple(broken[:EXAMPLES])))
-    findings.append(_damaged(told, list(files)))
-    shared, across, within = _twins(prints.take([files[path] for _, path in present]), present)
+    findings.append(_damaged(told, files))
+    names, number = list(splits), {path: k for k, path in enumerate(files)}
+    there = np.zeros((len(names), len(files)), bool)
+    for split, path in present:
+        there[names.index(split), number[path]] = True
+    nested = np.array([{a, b} in NESTED for a in names for b in names], bool).reshape(len(names), len(names))
+    shared, across, within = _twins(prints, there, nested)
 
     def places(twins: _Nearest) -> tuple[str, ...]:
-        return tuple(
-            " = ".join(f"{present[i][0]}/{Path(present[i][1]).name}" for i in (t.first, t.second)) for t in twins.pairs
-        )
+        return tuple(" = ".join(title for title, _ in ends(t)) for t in twins.pairs)
+
+    def ends(pair: _Pair) -> list[tuple[str, Path]]:
+        paths = (Path(files[number]) for number in (pair.first, pair.second))
+        return [(f"{names[split]}/{path.name}", path) for split, path in zip(pair.splits, paths, strict=True)]
 
     def spots(twins: _Nearest) -> tuple[Spot, ...]:
         shown = []
         for t in twins.pairs[: SPOTS // 2]:
-            (split, first), (other, second) = present[t.first], present[t.second]
+            (one, first), (other, second) = ends(t)
             how = "same file" if not t.other_file else f"{plural(t.bits, 'bit')} apart"
-            shown += [Spot(Path(first), (), f"{split}/{Path(first).name}")]
-            shown += [Spot(Path(second), (), f"{other}/{Path(second).name} ({how})")]
+            shown += [Spot(first, (), one), Spot(second, (), f"{other} ({how})")]
         return tuple(shown)
 
     findings.append(Finding("serious", _SHARED, shared.count, places(shared), spots(shared)))
@@ -227,12 +234,13 @@ def _damaged(told: Sequence[warnings.WarningMessage], paths: Sequence[Path]) -> 
 
 
 class _Pair(NamedTuple):
-    """Two images that are one, by number; the nearest pair comes first."""
+    """Two images that are one, by number, and the numbers of their splits; the nearest pair comes first."""
 
     other_file: bool
     bits: int
     first: int
     second: int
+    splits: tuple[int, int]
 
 
 @dataclass
@@ -242,36 +250,34 @@ class _Nearest:
     count: int = 0
     pairs: list[_Pair] = field(default_factory=list)
 
-    def add(self, twins: Twins, wanted: np.ndarray) -> None:
-        rows = np.flatnonzero(wanted)
+    def add(self, twins: Twins, first: np.ndarray, second: np.ndarray) -> None:
+        """The pairs whose first is in one of the splits `first` [S,Q], and the second in one of `second` [S,Q]; of
+        several it is the first that is told."""
+        rows = np.flatnonzero(first.any(axis=0) & second.any(axis=0))
         self.count += len(rows)
         nearest = np.argsort((~twins.same_file[rows] * 64 + twins.bits[rows]).astype(np.uint8), kind="stable")
         for k in rows[nearest[:EXAMPLES]].tolist():
             same, bits = bool(twins.same_file[k]), int(twins.bits[k])
-            self.pairs.append(_Pair(not same, bits, int(twins.first[k]), int(twins.second[k])))
+            splits = int(first[:, k].argmax()), int(second[:, k].argmax())
+            self.pairs.append(_Pair(not same, bits, int(twins.first[k]), int(twins.second[k]), splits))
         self.pairs = sorted(self.pairs)[:EXAMPLES]
 
 
-def _twins(prints: Fingerprints, present: Sequence[tuple[str, str | Path]]) -> tuple[_Nearest, _Nearest, _Nearest]:
-    """Pairs of images (split, path) in two splits that are one file, that are two, and pairs in one split. A file that
-    is listed twice in a split is no pair, nor one of a split that is a part of another. Two files that several splits
-    share are a pair of the first of these alone."""
-    names, splits = np.unique([split for split, _ in present], return_inverse=True)
-    nested = np.array([{a, b} in NESTED for a in names for b in names], bool).reshape(len(names), len(names))
-    files = np.unique([str(path) for _, path in present], return_inverse=True)[1]
-    there = np.zeros((len(names), len(present)), bool)
-    there[splits, files] = True
+def _twins(prints: Fingerprints, there: np.ndarray, nested: np.ndarray) -> tuple[_Nearest, _Nearest, _Nearest]:
+    """Files that are in two splits, for each two; pairs of files that show the same, each in a split that lacks the
+    other; pairs in one split. Each pair counts once, however many splits share the two. `there` [S,F]: which split has
+    which file; `nested` [S,S]: whether one split is a part of the other, so that files of both are no fault."""
     shared, across, within = _Nearest(), _Nearest(), _Nearest()
+    readable = np.flatnonzero([not error for error in prints.error])
+    for a, b in np.argwhere(np.triu(~nested, 1)):
+        both = readable[there[a, readable] & there[b, readable]]
+        twins = Twins(both, both, np.ones(len(both), bool), np.zeros(len(both), np.uint8))
+        split = np.arange(len(there))[:, None]
+        shared.add(twins, np.tile(split == a, len(both)), np.tile(split == b, len(both)))
     for twins in find_twins(prints):
-        two = files[twins.first] != files[twins.second]
-        parted = splits[twins.first] != splits[twins.second]
-        part = nested[splits[twins.first], splits[twins.second]]
-        shared.add(twins, parted & ~two & ~part)
-        one, other = files[twins.first], files[twins.second]
-        beside = there[splits[twins.first], other] | there[splits[twins.second], one]  # so they are a pair of one split
-        across.add(twins, parted & two & ~beside)
-        earliest = (there[:, one] & there[:, other]).argmax(axis=0) == splits[twins.first]
-        within.add(twins, two & ~parted & earliest)
+        first, second = there[:, twins.first], there[:, twins.second]
+        across.add(twins, first & ~second, second & ~first)
+        within.add(twins, first & second, first & second)
     return shared, across, within
 
 

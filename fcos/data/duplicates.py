@@ -43,11 +43,6 @@ class Fingerprints:
     digest: tuple[str, ...]
     error: tuple[str, ...]
 
-    def take(self, at: Sequence[int]) -> Fingerprints:
-        """Those of the images at the numbers `at`."""
-        digest, error = (tuple(texts[i] for i in at) for texts in (self.digest, self.error))
-        return Fingerprints(self.hash[list(at)], self.thumb[list(at)], digest, error)
-
 
 class Twins(NamedTuple):
     """Pairs of images (numbers in the list given, first < second) that are one, [Q] each: `same_file` byte for byte,
@@ -93,18 +88,23 @@ def find_groups(prints: Fingerprints) -> list[np.ndarray]:
     out. Likeness is passed on: if A is like B and B like C, all three are one group."""
     rows = np.flatnonzero([not e for e in prints.error])
     hashes, thumbs = prints.hash[rows], prints.thumb[rows].reshape(-1, _SIDE**2)
-    sets = _Sets(len(rows))
+    looks = np.concatenate([hashes[:, None].view(np.uint8), thumbs], axis=1)
+    _, first, of = np.unique(looks, axis=0, return_index=True, return_inverse=True)
+    sets = _Sets(first[of.ravel()].tolist())  # blank images by the thousand are one from the start
+    first.sort()
     for number, band in enumerate(_BANDS):
-        for members in _equal(hashes & band):
+        for some in _equal(hashes[first] & band):
+            members = first[some]
             _join(members, hashes[members], thumbs[members], _BANDS[:number], sets)
     return [rows[members] for members in sets.members() if len(members) > 1]
 
 
 class _Sets:
-    """The numbers 0..count-1, each in one set; sets are joined by giving the root of one another parent."""
+    """Numbers from 0 on, each in one set; sets are joined by giving the root of one another parent. `parent`: that of
+    each number at first, itself where it is a root."""
 
-    def __init__(self, count: int) -> None:
-        self.parent = list(range(count))
+    def __init__(self, parent: list[int]) -> None:
+        self.parent = parent
 
     def root(self, i: int) -> int:
         """The number that stands for the set of `i`."""

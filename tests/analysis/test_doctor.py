@@ -119,6 +119,25 @@ def test_copies_that_splits_share_are_one_pair(tmp_path):
     assert several["pairs of images that show the same, in one split"].count == 2
 
 
+def test_a_pair_of_files_counts_once_however_many_lists_they_stand_in(tmp_path):
+    """VOC's trainval holds train and val; a list may name a file twice."""
+    one, two = (write(tmp_path / f"{k}.png", photo(1)) for k in range(2))
+    rows = {"train": [one, one], "val": [two], "trainval": [one, two], "test": [two, two]}
+    sets = {name: dataset([record(k, [], f) for k, f in enumerate(files)], name) for name, files in rows.items()}
+
+    def found(*names):
+        rows = findings.in_images({name: sets[name] for name in names})
+        return [(f.count, f.examples) for f in rows if f.kind.many.startswith(("cases of one", "pairs of"))]
+
+    leak, none = (1, ("train/0.png = test/1.png",)), (0, ())
+    assert found("train", "test") == [none, leak, none]
+    within = (1, ("trainval/0.png = trainval/1.png",))
+    assert found("train", "trainval") == [none, none, within]
+    assert found("train", "val", "trainval") == [none, (1, ("train/0.png = val/1.png",)), within]
+    shared = (2, ("val/1.png = test/1.png", "trainval/1.png = test/1.png"))
+    assert found("train", "val", "trainval", "test") == [shared, (1, ("train/0.png = val/1.png",)), within]
+
+
 def test_a_box_marked_twice():
     boxes = [(0, 0, 50, 50, 0), (0, 0, 50, 49, 0), (1, 0, 50, 50, 1), (60, 60, 90, 90, 0)]
     assert findings.same_boxes(record(1, boxes)) == [(0, 1), (0, 2), (1, 2)]
