@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TypeVar
 
 from ..errors import FcosError, MissingExtra, install_line, one_line, require
 from .machine import cache_folder
+from .progress import track
 from .stderr import say
 
 T = TypeVar("T")
@@ -97,13 +98,7 @@ def names(path: str | os.PathLike[str]) -> list[str]:
 
 def below(path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> Iterator[str]:
     """The URL of every file below a folder, in order, without hidden ones."""
-    url = url_of(path).rstrip("/")
-    scheme = url.partition("://")[0]
-    listed = _trying(lambda: _files(url).find(url), f"list {url}", kind, url)
-    for name in sorted(listed):
-        full = name if "://" in name else f"{scheme}://{name}"
-        if not any(part.startswith(".") for part in full.removeprefix(url).split("/")):
-            yield full
+    yield from list(_listed(url_of(path).rstrip("/"), kind))
 
 
 def local(
@@ -111,19 +106,24 @@ def local(
 ) -> Path:
     """A copy of a remote file, or of a whole folder, in the cache folder; what lies there and has not changed since is
     not fetched again, where the server tells of changes, and what is gone there is removed but for what `stays`. A path
-    of this machine as it is."""
+    of this machine as it is. Stores tell of the changes in their list of a folder; a web server is asked for each file.
+    A bar shows how far it is."""
     if not is_remote(path):
         return Path(path)
     url = url_of(path).rstrip("/")
     place = place_of(url)
     if is_file(url):
         return _fetched(url, place, kind)
-    files = list(below(url, kind))
+    files = _listed(url, kind)
     if not files:
         raise kind(f"there is nothing at {url}")
+    places = {one: place / _inside(one, url, kind) for one in files}
+    missing = [one for one, about in files.items() if not _is_same(places[one], about)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(lambda one: _fetched(one, place / _inside(one, url, kind), kind), files))
-    wanted = {place / _inside(one, url, kind) for one in files}
+        fetched = pool.map(lambda one: _fetched(one, places[one], kind), missing)
+        for _ in track(fetched, len(missing), f"fetching {url}", unit="files", quiet=not missing):
+            pass
+    wanted = set(places.values())
     with _keeping(url, kind):
         for old in place.rglob("*"):  # what is gone there is gone here
             passing = old.name.endswith(_STAMP) or _arriving(old) or stays(old)
@@ -211,24 +211,43 @@ def _inside(url: str, folder: str, kind: type[FcosError]) -> str:
     return name
 
 
+def _listed(url: str, kind: type[FcosError]) -> dict[str, dict[str, Any]]:
+    """The URL of every file below a folder, in order, without hidden ones, and what the list of the store says of
+    it."""
+    scheme = url.partition("://")[0]
+    listed = _trying(lambda: _files(url).find(url, detail=True), f"list {url}", kind, url)
+    full = {name if "://" in name else f"{scheme}://{name}": about for name, about in sorted(listed.items())}
+    hidden = {name for name in full if any(part.startswith(".") for part in name.removeprefix(url).split("/"))}
+    return {name: about for name, about in full.items() if name not in hidden}
+
+
+def _told(about: dict[str, Any]) -> str:
+    """Which version of a file is there, and its size; empty where nothing tells versions apart."""
+    version = next((one_line(str(about[key])) for key in _VERSION if about.get(key)), "")
+    return f"{version} {about.get('size')}" if version else ""
+
+
+def _is_same(place: Path, about: dict[str, Any]) -> bool:
+    """Whether the file at `place` is the one that a store tells `about`."""
+    with contextlib.suppress(OSError):
+        return place.is_file() and _stamp(place).read_text() == _told(about) != ""
+    return False
+
+
 def _fetched(url: str, place: Path, kind: type[FcosError]) -> Path:
     """The file at `place`, fetched unless it is there and the same."""
     about = _trying(lambda: _files(url).info(url), f"read {url}", kind, url)
-    size = about.get("size")
-    version = next((one_line(str(about[key])) for key in _VERSION if about.get(key)), "")
-    told = f"{version} {size}"
-    with contextlib.suppress(OSError):
-        if version and place.is_file() and _stamp(place).read_text() == told:
-            return place
+    if _is_same(place, about):
+        return place
     with _keeping(url, kind):
         place.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=place.parent, prefix=_FETCHING)
         try:
             with os.fdopen(handle, "wb") as file:
-                _download(url, size, file, kind)
+                _download(url, about.get("size"), file, kind)
             _stamp(place).unlink(missing_ok=True)
             os.replace(name, place)
-            _stamp(place).write_text(told)
+            _stamp(place).write_text(_told(about))
         finally:
             Path(name).unlink(missing_ok=True)
     return place

@@ -20,7 +20,7 @@ from fcos.errors import DataError, FcosError, ModelError
 from fcos.inference.load import load
 from fcos.network import weights
 from fcos.scale.job import read_job
-from fcos.system import remote
+from fcos.system import progress, remote
 from fcos.system.files import write_whole
 from fcos.system.readers import read_bytes
 from fcos.training.output.away import Away, begin_away
@@ -184,20 +184,25 @@ def test_a_web_file_that_keeps_its_size_is_fetched_when_it_changes(silent, tmp_p
 
 class Store:
     """A file system of fsspec with the folder s3://box/d: for each name what `info` says beside the size, and its
-    bytes."""
+    bytes. `asked`: names of files that were read; `looked`: of those of which `info` was asked."""
 
     def __init__(self, files):
         self.files = files
         self.asked = []
+        self.looked = []
 
     def isfile(self, url):
         return url.rpartition("/")[2] in self.files
 
-    def find(self, url):
-        return [f"{url}/{name}" for name in self.files]
+    def find(self, url, detail):
+        return {f"{url}/{name}": self._about(name) for name in self.files}
 
     def info(self, url):
-        about, data = self.files[url.rpartition("/")[2]]
+        self.looked.append(url.rpartition("/")[2])
+        return self._about(self.looked[-1])
+
+    def _about(self, name):
+        about, data = self.files[name]
         return {"size": len(data), "type": "file", **about}
 
     def cat_file(self, url, start=0, end=None):
@@ -223,6 +228,26 @@ def test_every_store_tells_of_a_change_in_its_own_way(before, after, monkeypatch
     store.files["a"] = (after, b"two")
     assert remote.local("hf://datasets/me/d/a").read_bytes() == b"two"
     assert store.asked == ["a"] * 2
+
+
+def test_a_folder_that_is_here_takes_one_list(monkeypatch, capsys):
+    """Of the files that have changed, and of those of which no list tells, the store is asked, with a bar."""
+    store = Store({name: ({"ETag": "1"}, name.encode()) for name in "abc"} | {"web": ({}, b"web")})
+    monkeypatch.setattr(remote, "_files", lambda url: store)
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    place = remote.local("s3://box/d")
+    assert "fetching s3://box/d 4/4" in capsys.readouterr().err
+    store.looked.clear()
+    store.asked.clear()
+    store.files["b"] = ({"ETag": "2"}, b"new")
+    remote.local("s3://box/d")
+    assert sorted(store.looked) == sorted(store.asked) == ["b", "web"]
+    assert (place / "b").read_bytes() == b"new"
+    del store.files["web"]
+    capsys.readouterr()
+    store.looked.clear()
+    assert remote.local("s3://box/d") == place
+    assert (store.looked, capsys.readouterr().err) == ([], "")
 
 
 def test_a_folder_that_another_process_fetches_too(monkeypatch):
