@@ -160,11 +160,11 @@ _NONE: FrameRows = (np.zeros(0, np.int64), np.zeros((0, 4)))
 
 def mot_lines(frames: Sequence[tuple[NDArray[np.int64], Floats, Floats]], first: int = 1) -> str:
     """(ids, boxes xyxy, scores) of each frame as MOTChallenge lines: frame from `first`, id, left, top, width, height,
-    score, and -1 three times."""
+    score, and -1 three times. The first pixel is 1 there, so left and top are x1 + 1 and y1 + 1."""
     lines = []
     for number, (ids, boxes, scores) in enumerate(frames, first):
         for i, (x1, y1, x2, y2), score in zip(ids.tolist(), boxes.tolist(), scores.tolist(), strict=True):
-            lines.append(f"{number},{i},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n")
+            lines.append(f"{number},{i},{x1 + 1:.2f},{y1 + 1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n")
     return "".join(lines)
 
 

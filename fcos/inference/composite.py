@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..config import Config
+from ..config import Config, DecodeConfig
 from ..data.records import Window
 from ..detections import Detections
+from ..errors import DataError
+from ..export.runtime import EndToEndRuntime
 from ..system.machine import Placement
 from ..types import Classes
 from .tiles import Held, Pixels, Windows, detect_tiles, parse_tile
@@ -128,10 +130,36 @@ def _named(seen: Detections, name: str | None) -> Detections:
     return replace(seen, source=name)
 
 
+def _scored_as(detectors: Sequence[Detector], place: int) -> Detector:
+    """The detector at `place` with scores of the first one's kind: a mean of 0.5, the root of a product, and of 0.25,
+    the product, is no score of anything."""
+    detector, wanted = detectors[place], detectors[0].config.decode
+    own, where = detector.config.decode, f"model {place + 1} of {len(detectors)}"
+    told = {"score": wanted.score, "power": wanted.power} if _rule(own) != _rule(wanted) else {}
+    if told and isinstance(detector.network, EndToEndRuntime):
+        raise DataError(
+            f"{where} has decode.score={own.score} in its graph, and the first model {wanted.score}; scores of models "
+            "that look together must be of one kind: export it without --nms"
+        )
+    if wanted.calibrated and (told or not own.calibration):
+        raise DataError(
+            f"{where} has no probabilities of decode.score={wanted.score}, as the first model gives them; leave "
+            "--calibrated out, or set decode.calibrated=false"
+        )
+    if wanted.calibrated != own.calibrated:
+        told["calibrated"] = wanted.calibrated
+    return detector.replace(config=detector.config.override({"decode": told})) if told else detector
+
+
+def _rule(decode: DecodeConfig) -> tuple[str, float]:
+    return decode.score, decode.power if decode.score == "power" else 0.0
+
+
 def compose(detectors: Sequence[Detector], looks: Looks) -> Detector | Composite:
-    """The one detector by itself where nothing more is asked for, else all looks as one. Raises DataError as
-    `first_labels` does."""
+    """The one detector by itself where nothing more is asked for, else all looks as one: by the first one's classes,
+    and its kind of score. Raises DataError as `first_labels` does, and for scores that cannot be of that kind."""
     first_labels(detectors)
+    detectors = [detectors[0], *(_scored_as(detectors, place) for place in range(1, len(detectors)))]
     if looks.tile == OWN:
         looks = replace(looks, tile=detectors[0].config.data.tile or None)
     return detectors[0] if len(detectors) == 1 and looks.plain else Composite(tuple(detectors), looks)

@@ -49,6 +49,7 @@ from .output.summary import Steps, summary
 from .probing import probe
 from .run import Result, RunContext, RunOptions
 from .setup import be_deterministic, initialise, known_classes, make_fabric, make_ready, untrained_score
+from .validation import threshold_of
 
 _RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
 _MOST = 10_000  # images of a validation split for which it is made; of more it is narrow and takes minutes
@@ -325,6 +326,9 @@ class Trainer(Keeper):
         if metrics is not None:
             self.images.judged(detections, metrics)
         rows, error = self.folder.rows(), math.nan if interval is None else interval.error
+        shown = self.config.decode.shown
+        if shown is None and metrics is not None:  # of the best weights, which need not be the last that were judged
+            shown = threshold_of(metrics)
         ending = Ending(
             kept=self.options.url or self.folder.path,
             steps=self.step,
@@ -336,7 +340,7 @@ class Trainer(Keeper):
             deadline=self.deadline,
             outlook=outlook(rows, self.step, self.elapsed(), error),
             in_vain=metrics is not None and began_best(rows),
-            shown=self.about()[0].decode.shown,
+            shown=shown,
         )
         self.images.ending = ending
         self.draw(last=True)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import fcos
 
+from fcos.data.open import open_dataset
 from fcos.errors import DataError
 from fcos.evaluation.mot import judge_mot, mot_lines, read_mot, track_metrics
 
@@ -102,8 +104,22 @@ def test_a_file_comes_back(tmp_path):
     path.write_text(mot_lines(rows))
     for (ids, boxes, _), (ids2, boxes2) in zip(rows, read_mot(path), strict=True):
         assert ids.tolist() == ids2.tolist()
-        np.testing.assert_allclose(boxes, boxes2, atol=0.01)
+        np.testing.assert_allclose(boxes + 1, boxes2, atol=0.01)  # the first pixel is 1 in these files
     assert len(read_mot(path, 9)) == 9
+
+
+def test_boxes_of_a_data_set_are_where_its_truth_has_them(tmp_path):
+    truth = tmp_path / "MOT-01" / "gt" / "gt.txt"
+    truth.parent.mkdir(parents=True)
+    truth.write_text("1,1,21,40,12,14,1,1,1\n1,2,60,40,16,20,1,1,1\n2,1,23,40,12,14,1,1,1\n2,2,60,42,16,20,1,1,1\n")
+    images = tmp_path / "MOT-01" / "img1"
+    images.mkdir()
+    for frame in (1, 2):
+        Image.new("RGB", (120, 90)).save(images / f"{frame:06d}.jpg")
+    seen = [(np.array([1, 2]), record.boxes, np.ones(2)) for record in open_dataset(tmp_path).records]
+    result = tmp_path / "result.txt"
+    result.write_text(mot_lines(seen))
+    assert judge_mot(truth, result).hota == pytest.approx(1.0)
 
 
 def test_rows_left_out_of_judging(tmp_path):

@@ -93,3 +93,24 @@ def _less(detector):
 def test_a_fixed_size_takes_no_scales(detector):
     with pytest.raises(ConfigError, match="no scales"):
         at_scale(detector.replace(size=(64, 64)), 1.2)
+
+
+def test_models_that_look_together_score_by_the_rule_of_the_first(detector, image):
+    other = detector.replace(config=detector.config.override("decode.score=product"))
+    for first, second in ((detector, other), (other, detector)):
+        (alone,) = first.detect([image], [None])
+        (both,) = compose([first, second], Looks(fusion="nms")).detect([image], [None])
+        assert_same_detections(both, alone)
+
+
+def test_probabilities_are_not_mixed_with_scores(detector, image):
+    line = {"calibration": ((1.5, -0.5),), "calibrated": True}
+    sure = detector.replace(config=detector.config.override({"decode": line}))
+    assert compose([detector, sure], Looks()).detectors[1].config.decode.calibrated is False
+    plain = detector.replace(config=sure.config.override("decode.calibrated=false"))
+    assert compose([sure, plain], Looks()).detectors[1].config.decode.calibrated is True
+    with pytest.raises(DataError, match="model 2 of 2 has no probabilities"):
+        compose([sure, detector], Looks())
+    other = sure.config.override("decode.score=product", {"decode": line})
+    with pytest.raises(DataError, match=r"no probabilities of decode\.score=sqrt"):
+        compose([sure, detector.replace(config=other)], Looks())

@@ -23,6 +23,7 @@ from fcos.data.open import open_dataset, open_splits
 from fcos.data.runs import judged_by
 from fcos.data.splits import name_of
 from fcos.errors import ConfigError, DataError, FcosError, MissingExtra
+from fcos.evaluation import coco
 from fcos.evaluation.program import evaluate
 from fcos.inference.detector import Detector
 from fcos.network import weights
@@ -232,6 +233,22 @@ def test_who_finds_nothing_is_told_where_to_look(finished):
     assert not finished[0].metrics.ap50 or not finished[0].metrics.hint()
     ending = Ending(finished[0].folder, 8, 1.0, m, None, (), {"data": "/d"})
     assert any("fcos train --resume --out" in line for line in ending.lines())
+
+
+def test_the_score_that_a_run_tells_of_is_that_of_the_best_weights(shapes, tmp_path, monkeypatch):
+    """Which is in their file; the weights judged last have another."""
+    thresholds, endings = iter((0.25, 0.375)), []
+
+    def judged(detections, data):
+        metrics = coco.evaluate(detections, data)
+        threshold = next(thresholds, 0.5)
+        return replace(metrics, threshold=threshold, ap=0.6 if threshold == 0.25 else 0.4, objects=100)
+
+    monkeypatch.setattr("fcos.training.judging.evaluate", judged)
+    monkeypatch.setattr("fcos.training.loop.Ending", lambda **told: endings.append(told) or Ending(**told))
+    run = train(shapes, model=tiny_config(), out=tmp_path / "run", settings={"train.epochs": 2}, init="none", **QUIET)
+    _, config, _, _ = weights.read(run.folder / "best.safetensors")
+    assert endings[-1]["shown"] == config.decode.shown == 0.25
 
 
 def test_minutes_are_counted_from_the_shell_to_the_end(finished):
