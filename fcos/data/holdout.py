@@ -116,9 +116,22 @@ def _classes_of(dataset: Dataset) -> dict[str, frozenset[int]]:
     return {name: labels or frozenset((-1,)) for name, labels in shown.items()}
 
 
+def called_now(dataset: Dataset, names: Iterable[str]) -> set[str]:
+    """What the images that a run called `names` are called in `dataset`. Runs of 1.0.0 called those of shards by their
+    place, train/000000.tar/a.jpg."""
+    held = set(names)
+    missing = held.difference(name_of(r) for r in dataset.records)
+    found: dict[str, list[str]] = defaultdict(list)
+    for record in dataset.records if missing else ():
+        parts = record.path.parts if record.path is not None else ()
+        for end in missing.intersection("/".join(parts[start:]) for start in range(1, len(parts))):
+            found[end].append(name_of(record))
+    return {one for name in held for one in (found[name] if len(found.get(name, ())) == 1 else [name])}
+
+
 def hold_out(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, Dataset]:
     """(the rest, the images called `names`). DataError when one of them is not there."""
-    held = set(names)
+    held = called_now(dataset, names)
     called = [name_of(r) for r in dataset.records]
     missing = held.difference(called)
     if missing:

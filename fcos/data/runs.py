@@ -10,7 +10,7 @@ from ..system import remote
 from ..system.environment import RUN_FILE
 from ..system.readers import read_json
 from .dataset import Dataset, merge
-from .holdout import hold_out
+from .holdout import called_now, hold_out
 from .open import open_dataset, open_splits, split_names
 from .splits import name_of, taught_splits, val_is_learned
 from .tree import DataSource
@@ -101,13 +101,13 @@ def learned_from(folder: Path, dataset: Dataset) -> int:
             return 0
     except DataError:
         return 0
-    held = set(told["held_out"] or ())
+    held = called_now(dataset, told["held_out"] or ())
     return sum(name_of(record) not in held for record in dataset.records)
 
 
 def _learned_from_objects(told: dict[str, Any], dataset: Dataset) -> int:
     """The same for a run that was given a Dataset and held some of its images out: all others of a Dataset that lies
     in the same folder and has those, too."""
-    names, held = [name_of(record) for record in dataset.records], set(told["held_out"] or ())
+    names, held = [name_of(record) for record in dataset.records], called_now(dataset, told["held_out"] or ())
     elsewhere = told["root"] is not None and Path(told["root"]) != dataset.root.resolve()
     return sum(name not in held for name in names) if held and held.issubset(names) and not elsewhere else 0

@@ -12,7 +12,7 @@ from ..config import Config
 from ..data.classes import as_learned, as_seen, match_classes
 from ..data.dataset import Dataset, merge
 from ..data.duplicates import alike
-from ..data.holdout import draw_holdout, hold_out, parted
+from ..data.holdout import called_now, draw_holdout, hold_out, parted
 from ..data.open import open_dataset, open_splits
 from ..data.splits import ORDER, WORDS, name_of, taught_splits, val_is_learned
 from ..data.tree import DataSource
@@ -102,7 +102,7 @@ def _parts(source: Source, config: Config, held: Sequence[str] | None, resumed: 
             raise DataError(f"--holdout is for data without a validation part; here that is {data['val'].root}")
         if held is not None:  # they were not learned from so far, and what judges may be changed back
             there = {name_of(r) for r in data["train"].records}
-            data["train"] = hold_out(data["train"], there.intersection(held))[0]
+            data["train"] = hold_out(data["train"], there.intersection(called_now(data["train"], held)))[0]
         return Chosen(data, None if held is None else list(held), _learned_too(data["train"], data["val"]))
     if held is not None:
         data["train"], data["val"] = hold_out(data["train"], held)

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import json
 import math
 import os
 import signal
@@ -13,11 +14,16 @@ from functools import partial
 import pytest
 import torch
 from processes import at, fcos, full_disk, half_row, half_save, run, small_files
-from tiny import equal_states, make_shapes, tiny_config
+from tiny import equal_states, learn, make_shapes, tiny_config
 
+from fcos.data.open import open_dataset, open_splits
+from fcos.data.runs import learned_from
+from fcos.data.write import save_dataset
 from fcos.errors import FcosError, ModelError
 from fcos.network import weights
+from fcos.training.data import Source, choose
 from fcos.training.output.checkpoint import checkpoints, load_checkpoint, load_optimizer
+from fcos.training.program import train
 
 STEPS = 8  # 16 images in batches of 4, 2 epochs
 CLOCKS = ("images_per_second", "data_wait")  # columns that differ from run to run
@@ -175,6 +181,33 @@ def test_a_finished_run_is_extended(begin, undisturbed, tmp_path):
     assert run(fcos([*go_on(folder), "--epochs", 2]), log) == 0, log.read_text()
     same_end(folder, undisturbed)
     assert "epochs: 2\n" in (folder / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "now"])
+def test_images_of_shards_that_a_run_held_out_stay_held_out(version, tmp_path):
+    """1.0.0 called them by their place, train/000000.tar/a.jpg."""
+    make_shapes(tmp_path / "files", {"train": 10})
+    save_dataset(open_splits(tmp_path / "files"), tmp_path / "shards", "webdataset")
+    config = tiny_config(train={"schedule": "constant", "warmup": 0})
+
+    def learned(name, epochs, **options):
+        return learn(config.override({"train": {"epochs": epochs}}), tmp_path / "shards", tmp_path / name, **options)
+
+    whole, first = learned("whole", 2, holdout=0.2).folder, learned("first", 1, holdout=0.2).folder
+    file = first / "environment.json"
+    told = json.loads(file.read_text())
+    names = told["sources"]["held_out"]
+    assert len(names) == 2
+    if version == "1.0.0":
+        told["sources"]["held_out"] = [f"train/000000.tar/{name}" for name in names]
+        file.write_text(json.dumps(told))
+    train(out=first, resume=True, settings=["train.epochs=2"], device="cpu", quiet=True)
+    ours, theirs = (load_checkpoint(folder) for folder in (first, whole))
+    assert equal_states(ours["model"], theirs["model"])
+    data = open_dataset(tmp_path / "shards", "train")
+    assert learned_from(first, data) == 8
+    kept = choose(Source(data, data[:3]), config, json.loads(file.read_text())["sources"]["held_out"], resumed=True)
+    assert {r.file_name for r in data.records} - {r.file_name for r in kept.data["train"].records} == set(names)
 
 
 def test_a_full_disk_is_one_line(begin, undisturbed, tmp_path):
