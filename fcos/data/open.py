@@ -21,7 +21,7 @@ from .images.reading import SUFFIXES
 from .in_python import dataset_of
 from .probe import Probe, suffix_of
 from .registry import Format, ReadOptions, format_named, formats, recognise
-from .splits import JUDGED, canonical_split, check_split, default_split, meant_split, name_of
+from .splits import CHOSEN_BY, JUDGED, canonical_split, check_split, default_split, meant_split, name_of
 from .tree import DataSource, Tree
 
 
@@ -87,6 +87,20 @@ def open_judged(path: str | Path | DataSource, split: str | None = None, *, pixe
     with uncollected():
         sources = _sources(DataSource.of(path), ReadOptions(pixels=pixels))  # once: it looks at every file of a folder
         return _chosen(path, sources, split or default_split(list(sources), JUDGED))
+
+
+def open_validation(path: str | Path | DataSource, *, strict: bool = False) -> tuple[Dataset, tuple[str, ...]]:
+    """(the split that a run is judged by where other data is named for that: val, test, or the only one there is; the
+    names of all). DataError where it is none of these."""
+    with uncollected():
+        sources = _sources(DataSource.of(path), ReadOptions(strict))
+        split = default_split(list(sources), CHOSEN_BY)
+        if split is None:
+            raise DataError(
+                f"{path} has the splits {', '.join(sources)}, neither val nor test; name the folder or file of the "
+                "one to judge by"
+            )
+        return sources[split](), tuple(sources)
 
 
 def open_splits(path: str | Path | DataSource, *, strict: bool = False, inclusive: bool = False) -> dict[str, Dataset]:

@@ -11,7 +11,7 @@ from ..system.environment import RUN_FILE
 from ..system.readers import read_json
 from .dataset import Dataset, merge
 from .holdout import called_now, hold_out
-from .open import open_dataset, open_splits, split_names
+from .open import open_dataset, open_splits, open_validation, split_names
 from .splits import name_of, taught_splits, val_is_learned
 from .tree import DataSource
 
@@ -74,7 +74,7 @@ def judged_by(folder: Path, split: str | None = None) -> Dataset:
         return open_dataset(stored_data(told, folder, give), split)
     if told["val"] is not None:
         check_there(told["val"], folder, give)
-        return open_dataset(told["val"])
+        return open_validation(told["val"])[0]
     if told["judged_by"] is not None:
         raise DataError(f"the run in {folder} was judged by a Dataset of Python; name a data set")
     source = stored_data(told, folder, give)

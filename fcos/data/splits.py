@@ -11,6 +11,7 @@ from .records import Record
 
 TAUGHT = ("train", "trainval")  # the splits to learn from, where none is named: the first that is there
 JUDGED = ("test", "val")  # the splits to judge by, where none is named: the first that is there
+CHOSEN_BY = ("val", "test")  # those of other data to judge a run by, so that its best weights are chosen
 # splits of which the first is a part of the second, as VOC and COCO publish them
 NESTED = ({"train", "trainval"}, {"val", "trainval"}, {"minival", "trainval"}, {"minival", "val"})
 

@@ -13,7 +13,7 @@ from ..data.classes import as_learned, as_seen, match_classes
 from ..data.dataset import Dataset, merge
 from ..data.duplicates import alike
 from ..data.holdout import called_now, draw_holdout, hold_out, parted
-from ..data.open import open_dataset, open_splits
+from ..data.open import open_splits, open_validation
 from ..data.splits import ORDER, WORDS, name_of, taught_splits, val_is_learned
 from ..data.tree import DataSource
 from ..errors import DataError, did_you_mean
@@ -86,9 +86,11 @@ def _parts(source: Source, config: Config, held: Sequence[str] | None, resumed: 
     learned = val_is_learned(splits, wanted)
     lines: list[str] = []
     if source.val is not None:
-        given = source.val
+        given, others = source.val, tuple[str, ...]()
         if not isinstance(given, Dataset):
-            given = open_dataset(given, strict=source.strict)
+            given, others = open_validation(given, strict=source.strict)
+        if len(others) > 1:
+            lines.append(f"{source.val} has the splits {', '.join(others)}: {given.split} judges")
         data["val"] = as_seen(given, config.data)
         if len(given) and not data["val"].counts().sum():
             raise DataError(f"{given.root}: the {given.split} split has no objects to judge by; give others with --val")
@@ -103,7 +105,7 @@ def _parts(source: Source, config: Config, held: Sequence[str] | None, resumed: 
         if held is not None:  # they were not learned from so far, and what judges may be changed back
             there = {name_of(r) for r in data["train"].records}
             data["train"] = hold_out(data["train"], there.intersection(called_now(data["train"], held)))[0]
-        return Chosen(data, None if held is None else list(held), _learned_too(data["train"], data["val"]))
+        return Chosen(data, None if held is None else list(held), [*lines, *_learned_too(data["train"], data["val"])])
     if held is not None:
         data["train"], data["val"] = hold_out(data["train"], held)
         return Chosen(data, list(held))

@@ -116,9 +116,9 @@ def train(
 
     Data: `data` is a path (any known format; file or folder), a DataSource, a Dataset, or Datasets by the name of their
     split, as `open_splits` gives them. `split` names what to learn from, such as "train,val" (left out: train, else
-    trainval, else the only one). It is judged by `val`, a path or Dataset; left out, by the val split; where there is
-    none, by a tenth of the training images, which is held out; `holdout` is another share, 0 for none. `strict`
-    refuses faulty boxes.
+    trainval, else the only one). It is judged by `val`, a Dataset or a path (of several splits val, else
+    test); left out, by the val split; where there is none, by a tenth of the training images, which is held out;
+    `holdout` is another share, 0 for none. `strict` refuses faulty boxes.
 
     Model: `model` is the name of a preset (left out: the one that `config` names, else "fcos-lite0"; `fcos models`) or
     a Config. `settings` go on top of it: {"train.lr": 0.001}, {"train": {"lr": 0.001}} or ["train.lr=0.001"], any
