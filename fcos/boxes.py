@@ -77,7 +77,9 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: DecodeConfig) -> tup
         boxes, labels = _moved_apart(boxes, labels)
     if cfg.nms == "none":
         keep = scores.argsort(descending=True, stable=True)
-    elif len(boxes) > _FEW and boxes.device.type == "cpu":
+    elif boxes.device.type == "cpu" and (
+        len(boxes) > _FEW or (cfg.nms == "class" and not apart and _far(boxes, labels))
+    ):
         labels = torch.zeros_like(labels) if cfg.nms == "agnostic" else labels
         keep = _first_of_nms(boxes, scores, labels, limit, cfg.max_detections)
     elif cfg.nms == "agnostic" or apart:
@@ -93,7 +95,13 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: DecodeConfig) -> tup
 
 
 _FEW = 1000  # above, the moved corners lose precision and torchvision calls NMS for each class
+_FAR = 2.0**17  # pixels: float32 has steps of 1/64 there
 _MANY = 10_000  # from here on mmcv calls NMS for each class, on the moved corners still
+
+
+def _far(boxes: Tensor, labels: Tensor) -> bool:
+    """Whether corners moved apart by class would lose precision that boxes need: many classes, or a large image."""
+    return len(boxes) > 0 and (float(labels.max()) + 1) * (float(boxes.max()) + 1) > _FAR
 
 
 def _moved_apart(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

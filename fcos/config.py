@@ -182,7 +182,8 @@ class DecodeConfig(Section):
     drop_empty: bool = _f(False, "boxes that clipping left without width or height go before NMS, as in mmdetection")
     nms_rule: Literal["torchvision", "mmcv"] = _f(
         "torchvision",
-        "NMS per class: corners of 1,000 boxes and fewer moved apart by class / always moved, the limit in float32",
+        "NMS per class: corners of 1,000 boxes and fewer moved apart by class, but not beyond 131,072 pixels / always "
+        "moved, the limit in float32",
     )
     nms_plus_one: bool = _f(False, "NMS measures widths as x2 - x1 + 1, as the original")
     soft_sigma: float = _f(0.5, "width of Gaussian soft-NMS", gt=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from ..changes import as_words
 from ..config import Config
-from ..data.classes import as_seen
+from ..data.classes import as_learned, as_seen
 from ..data.clean import marked_once
 from ..data.dataset import Dataset
 from ..data.open import open_splits
@@ -260,7 +260,12 @@ def diagnose(
     for name, dataset in parts.items():
         findings += in_boxes(name, dataset)
     findings += in_classes(splits, trained_on)
-    learned = marked_once(main, any_class=True)  # no input size parts boxes that lie on each other
+    taught = as_learned(main, config.data)
+    off = [
+        replace(note, level="warning") for note in taught.notes[len(main.notes) :]
+    ]  # the dialect's, no fault of files
+    findings += in_notes(trained_on, replace(taught, notes=tuple(off)))
+    learned = marked_once(taught, any_class=True)  # no input size parts boxes that lie on each other
     seen = scan(learned, config)
     findings += in_locations(learned, seen, config)
     today = best = None

@@ -232,6 +232,16 @@ def test_small_boxes_between_the_points_are_serious_when_many():
     assert json.dumps(d.to_dict(), allow_nan=False)
 
 
+def test_boxes_are_those_that_training_learns():
+    """The dialects of the original code take a pixel off; then none of the second box is left."""
+    data = dataset([record(1, [(8, 8, 21, 21, 0), (40, 40, 41, 48, 1)])])
+    inclusive = CONFIG.override("data.inclusive_boxes=true")
+    d = doctor.diagnose({"train": data}, inclusive, images=False, tune=False)
+    assert (d.scan.boxes, d.splits["train"]) == (1, (1, 2))
+    assert [(f.level, f.count) for f in d.findings if f.kind == kinds.ONE_PIXEL.at("train")] == [("warning", 1)]
+    assert doctor.diagnose({"train": data}, CONFIG, images=False, tune=False).scan.boxes == 2
+
+
 def test_lost_share_by_hand():
     # the large box holds 4 points, the small one takes 2 of them; the third box has none
     boxes = [(0, 0, 16, 16, 0), (0, 0, 8, 16, 0), (101, 101, 107, 107, 0)]

@@ -192,6 +192,24 @@ def test_nms_of_mmcv_at_any_count(count, low, differs):
     assert np.array_equal(found, other) != differs
 
 
+@pytest.mark.parametrize(("classes", "side"), [(1203, 1333), (20, 32_768), (80, 10_000)])
+def test_nms_per_class_is_exact_where_classes_are_many_or_images_large(classes, side):
+    """Against one NMS for each class, without moved corners."""
+    rng = np.random.default_rng(classes)
+    corner = np.repeat(rng.uniform(0, side - 30, (225, 2)), 4, axis=0) + rng.uniform(0, 4, (900, 2))
+    boxes = torch.from_numpy(np.concatenate((corner, corner + rng.uniform(12, 16, (900, 2))), axis=1)).float()
+    labels = torch.from_numpy(np.repeat(rng.integers(classes // 2, classes, 225), 4))
+    scores = torch.from_numpy(rng.permutation(900) / 900).float()
+    found, _ = nms(boxes, scores, labels, DecodeConfig(nms_iou=0.5, max_detections=900))
+    alone = [
+        rows[torchvision.ops.nms(boxes[rows], scores[rows], 0.5)]
+        for label in labels.unique()
+        for rows in [(labels == label).nonzero()[:, 0]]
+    ]
+    assert sorted(found.tolist()) == sorted(torch.cat(alone).tolist())
+    assert (scores[found].diff() < 0).all()
+
+
 def test_the_limit_of_mmcv_is_float32():
     # 6 of 10 columns overlap: 0.6 in float32 is above 0.6 and equal to float32's 0.6
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6]])
