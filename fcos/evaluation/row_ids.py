@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..data.classes import match_classes
 from ..data.formats.common.assemble import misread
+from ..data.formats.common.lists import Named
 from ..data.ids import Id, id_of, images_file, look_up
 from ..data.records import evenly
 from ..errors import DataError
@@ -61,24 +62,24 @@ def names_beside(path: str | Path) -> tuple[dict[Id | None, str], dict[Id | None
 
 def records_by_name(path: str | Path, names: Sequence[str | None], dataset: Dataset) -> Ints | None:
     """The number of the record that each name of a file means, LEFT_OUT for one that the data does not have; None where
-    a name is missing, one fits several records, or none fits any. Of equal names in several folders that one fits whose
-    path ends alike, as far as both go."""
+    a name is missing, one fits several records, or none fits any. Folders and suffixes may differ as in lists of images
+    (`Named`), a suffix only where no other name means the record."""
     if None in names:
         return None
-    whole: dict[tuple[str, ...], list[int]] = defaultdict(list)  # the parts of a path, from its end on
-    ends: dict[tuple[str, ...], list[int]] = defaultdict(list)  # all of them, and the first ones alone
-    for number, record in enumerate(dataset.records):
-        own = tuple(record.file_name.split("/")[::-1])
-        whole[own].append(number)
-        for end in range(1, len(own) + 1):
-            ends[own[:end]].append(number)
+    called = [record.file_name for record in dataset.records]
+    known = Named(called)
     found: dict[str | None, int] = {}
+    exact: dict[str | None, bool] = {}  # whether the record is called so to the letter
     for name in dict.fromkeys(names):
-        parts = tuple((name or "").replace("\\", "/").split("/")[::-1])
-        fit = ends.get(parts, []) + [k for end in range(1, len(parts)) for k in whole.get(parts[:end], ())]
-        if len(fit) > 1:
+        asked = (name or "").replace("\\", "/")
+        fit = known.nearest(asked)
+        same = [k for k in fit if called[k].rpartition("/")[2] == asked.rpartition("/")[2]]
+        if len(same or fit) > 1:
             return None
-        found[name] = fit[0] if fit else LEFT_OUT
+        found[name] = (same or fit)[0] if fit else LEFT_OUT
+        exact[name] = bool(same)
+    meant = Counter(found.values())
+    found |= {name: LEFT_OUT for name, record in found.items() if meant[record] > 1 and not exact[name]}
     other = [str(name) for name, record in found.items() if record == LEFT_OUT]
     if len(other) == len(found):
         return None

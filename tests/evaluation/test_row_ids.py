@@ -65,6 +65,19 @@ def test_names_that_the_data_does_not_have_are_left_out(tmp_path):
     assert "2 rows left out, of images that data does not have: 'other-1.jpg', 'other-11.jpg'" in told
 
 
+def test_another_suffix_is_no_other_image_unless_both_are_named(tmp_path):
+    data = made()
+    rows = rows_of(data, file_name=lambda name: f"frames/{name[:-4]}.png")
+    assert judged(tmp_path, rows, data) == (pytest.approx(1), [])
+    more = [{**row, "file_name": r.file_name} for row, r in zip(rows, data.records, strict=True)][:1]
+    ap, (told,) = judged(tmp_path, [*rows, *more], data)
+    assert ap == pytest.approx(1)
+    assert "1 row left out, of images that data does not have: 'frames/a/1.png'" in told
+    two = replace(data, records=(*data.records[:2], replace(data.records[2], file_name="a/1.bmp"), *data.records[3:]))
+    left = judged(tmp_path, rows_of(data, file_name=lambda name: f"{name[:-4]}.png"), two)
+    assert left[0] < 0.5  # a/1.png may be a/1.jpg and a/1.bmp, so the numbers count
+
+
 def test_equal_names_in_two_folders_go_by_the_folder_and_without_it_by_the_id(tmp_path):
     data = made(2)
     data = replace(data, records=tuple(replace(r, file_name=f"{r.file_name[0]}/x.jpg") for r in data.records))

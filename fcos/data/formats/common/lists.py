@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -47,33 +47,15 @@ def named_in(lists: Mapping[str, Sequence[str]], names: Sequence[str], source: P
     (`folder_key`), and none that lies in others. A line that so means none is that of the only image of its name which
     no other line has: lists are written on other machines.
     """
-    by_name: dict[str, list[int]] = defaultdict(list)
-    by_stem: dict[str, list[int]] = defaultdict(list)
-    for k, name in enumerate(names):
-        last = folded(name.rpartition("/")[2])
-        by_name[last].append(k)
-        by_stem[_stem(last)].append(k)
-    places: dict[str, tuple[str, ...]] = {}
-
-    def place(name: str) -> tuple[str, ...]:
-        folder = name.rpartition("/")[0]
-        if folder not in places:
-            places[folder] = folder_key(folder.split("/") if folder else ())
-        return places[folder]
-
-    near: dict[str, Namesakes[int]] = {}
+    known = Named(names)
     found: dict[str, set[int]] = {split: set() for split in lists}
     left: dict[int, set[tuple[str, str]]] = defaultdict(set)
     for split, lines in lists.items():
         for line in dict.fromkeys(lines):
             asked = clean_name(line, source)
-            last = folded(asked.rpartition("/")[2])
-            same = by_name.get(last) or by_stem.get(_stem(last), [])
-            if last not in near:
-                near[last] = Namesakes({k: place(names[k]) for k in same})
-            mine = near[last].nearest(place(asked))
+            mine = known.nearest(asked)
             found[split].update(mine)
-            if not mine and len(same) == 1:
+            if not mine and len(same := known.called(asked)) == 1:
                 left[same[0]].add((split, asked))
     taken = set().union(*found.values())
     for k, lines_of in left.items():
@@ -81,6 +63,53 @@ def named_in(lists: Mapping[str, Sequence[str]], names: Sequence[str], source: P
             for split, _ in lines_of:
                 found[split].add(k)
     return {split: sorted(numbers) for split, numbers in found.items()}
+
+
+class Named:
+    """Images by their names with folders, found by what others call them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self._near: dict[str, Namesakes[int]] = {}
+        self._places: dict[str, tuple[str, ...]] = {}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[int]]:
+        return _grouped(map(_last, self.names))
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[int]]:
+        return _grouped(_stem(_last(name)) for name in self.names)
+
+    def called(self, asked: str) -> list[int]:
+        """The numbers of the images of that name, wherever they lie; where there is none, of that name but for the
+        suffix."""
+        return self._by_name.get(_last(asked)) or self._by_stem.get(_stem(_last(asked)), [])
+
+    def nearest(self, asked: str) -> list[int]:
+        """Those of them that share most folders with `asked`, and lie in none that is another."""
+        last = _last(asked)
+        if last not in self._near:
+            self._near[last] = Namesakes({k: self._place(self.names[k]) for k in self.called(asked)})
+        return self._near[last].nearest(self._place(asked))
+
+    def _place(self, name: str) -> tuple[str, ...]:
+        folder = name.rpartition("/")[0]
+        if folder not in self._places:
+            self._places[folder] = folder_key(folder.split("/") if folder else ())
+        return self._places[folder]
+
+
+def _last(name: str) -> str:
+    return folded(name.rpartition("/")[2])
+
+
+def _grouped(keys: Iterable[str]) -> dict[str, list[int]]:
+    """The numbers of equal keys."""
+    table: dict[str, list[int]] = defaultdict(list)
+    for k, key in enumerate(keys):
+        table[key].append(k)
+    return table
 
 
 class Namesakes(Generic[T]):
