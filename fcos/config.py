@@ -271,7 +271,8 @@ class DataConfig(Section):
     color: float = _f(0.0, "strength of brightness, contrast, saturation and hue changes; 0: none", ge=0, le=1)
     mosaic: float = _f(0.0, "chance of a four-image mosaic", ge=0, le=1)
     mixup: float = _f(0.0, "chance of blending with another image", ge=0, le=1)
-    plain_epochs: int = _f(0, "last epochs without mosaic and mixup", ge=0)
+    paste: float = _f(0.0, "chance of one to three boxes of another image, put where they hide little", ge=0, le=1)
+    plain_epochs: int = _f(0, "last epochs without mosaic, mixup and paste", ge=0)
     workers: int = _f(-1, "loader processes; -1: as the machine suggests, 0: in the training process", ge=-1, le=1024)
     cache: Literal["none", "ram", "disk"] = _f("none", "keep decoded, resized images")
     classes: Annotated[tuple[str, ...], BeforeValidator(_names)] = _f(

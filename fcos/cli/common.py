@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _LEARNING = (  # settings of the data that only training and judging use
     *("classes", "single_class", "flip", "vertical_flip", "crop", "crop_scale", "color", "mosaic", "mixup"),
-    *("plain_epochs", "workers", "cache", "train_sizes", "first_sizes", "first_share"),
+    *("paste", "plain_epochs", "workers", "cache", "train_sizes", "first_sizes", "first_share"),
 )
 WORDS = "KEY=VALUE"
 Settings = Annotated[

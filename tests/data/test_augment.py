@@ -127,6 +127,51 @@ def test_mosaic(seed):
     np.testing.assert_array_equal(after.image, again.image)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_pasted_boxes_are_where_their_pixels_are_and_hide_little(seed):
+    first, other = painted(80, 120, (30, 20, 90, 60), 100), painted(50, 40, (8, 10, 24, 30), 200)
+    before = first.image.copy()
+    after = augment.paste(first, other, np.random.default_rng(seed), augment.Frame((1, 1), FILL, "nearest"))
+    np.testing.assert_array_equal(first.image, before)
+    assert after.size == (80, 120)
+    assert len(after.boxes) == len(after.labels) == len(after.ignore) == 2  # the other has one box
+    assert after.boxes[0].tolist() == [30, 20, 90, 60]
+    x1, y1, x2, y2 = after.boxes[1].astype(int)
+    rows, columns = np.nonzero(after.image[:, :, 0] == 200)
+    assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (x1, y1, x2, y2)
+    assert 0.5 * 1.6 * 16 - 1 <= x2 - x1 <= 1.5 * 1.6 * 16 + 1  # both images are as large at a factor of 1.6
+    assert abs((x2 - x1) * 20 / 16 - (y2 - y1)) <= 1.5
+    assert (after.image[20:60, 30:90, 0] == 100).mean() >= 0.7
+
+
+def test_what_else_is_in_a_pasted_box_comes_with_it():
+    image = np.zeros((60, 60, 3), np.uint8)
+    other = sample(image, [(10, 10, 40, 40), (20, 20, 30, 30), (30, 5, 90, 16)])
+    other = other._replace(ignore=np.array([False, True, True]))
+    after = augment.paste(sample(image, []), other, np.random.default_rng(1), augment.Frame((60, 60), FILL))
+    x1, y1, x2, y2 = after.boxes[0]
+    np.testing.assert_allclose(
+        after.boxes[1], [x1 + (x2 - x1) / 3, y1 + (y2 - y1) / 3, x1 + (x2 - x1) / 1.5, y1 + (y2 - y1) / 1.5], atol=1e-3
+    )
+    np.testing.assert_allclose(after.boxes[2], [x1 + (x2 - x1) / 1.5, y1, x2, y1 + (y2 - y1) / 5], atol=1e-3)
+    assert after.ignore.tolist() == [False, True, True]
+
+
+def test_nothing_is_pasted_where_it_would_hide_objects_or_there_is_none():
+    full = sample(
+        np.zeros((40, 40, 3), np.uint8), [(x, y, x + 4, y + 4) for x in range(0, 40, 4) for y in range(0, 40, 4)]
+    )
+    other = painted(40, 40, (2, 2, 38, 38), 90)  # 18 pixels and more, which hide some of the 100 wholly
+    frame = augment.Frame((40, 40), FILL)
+    for seed in range(10):
+        after = augment.paste(full, other, np.random.default_rng(seed), frame)
+        assert len(after.boxes) == 100
+        assert not after.image.any()
+    ignored = other._replace(ignore=np.array([True]))
+    after = augment.paste(sample(full.image, []), ignored, np.random.default_rng(0), frame)
+    assert (len(after.boxes), after.image.max()) == (0, 0)
+
+
 def test_mixup_keeps_all_boxes():
     first, second = painted(40, 40, (0, 0, 10, 10)), painted(30, 60, (20, 20, 30, 28))
     after = augment.mixup(first, second, np.random.default_rng(0))
@@ -162,6 +207,7 @@ def test_everything_works_without_boxes():
         augment.jitter(s, rng, augment.Frame((16, 16), FILL), (0.5, 2.0)),
         augment.mosaic([s] * 4, rng, augment.Frame((16, 16), FILL)),
         augment.mixup(s, s, rng),
+        augment.paste(s, s, rng, augment.Frame((16, 16), FILL)),
     ):
         assert after.boxes.shape == (0, 4)
         assert after.boxes.dtype == np.float32
@@ -174,6 +220,7 @@ def test_a_one_pixel_image():
     after = augment.jitter(s, np.random.default_rng(0), frame, (0.5, 1.5))
     assert after.size == (1, 1)
     assert augment.mosaic([s] * 4, np.random.default_rng(0), frame).size == (1, 1)
+    assert augment.paste(s, s, np.random.default_rng(0), frame).boxes.tolist() == s.boxes.tolist()
 
 
 def test_exactly_the_share_that_is_kept_is_no_region_to_ignore():

@@ -13,7 +13,7 @@ from fcos.data.records import Record
 from fcos.errors import ConfigError, DataError, ImageError
 from fcos.types import Classes
 
-BUSY = {"flip": 0.5, "vertical_flip": 0.3, "crop": 0.5, "color": 0.7, "mosaic": 0.3, "mixup": 0.3}
+BUSY = {"flip": 0.5, "vertical_flip": 0.3, "crop": 0.5, "color": 0.7, "mosaic": 0.3, "mixup": 0.3, "paste": 0.4}
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +163,18 @@ def test_rare_classes_come_oftener(dataset):
     expected = np.sqrt(0.9 / (1 / 11))
     plain = [i for i, r in enumerate(dataset.records) if len(r.boxes) == 0]
     assert shown[7] / shown[plain].mean() == pytest.approx(expected, rel=0.25)
+
+
+def test_pasted_boxes_add_to_those_of_the_image_but_for_the_last_epochs(dataset):
+    quiet = {"flip": 0.0, "crop": 0.0, "color": 0.0, "plain_epochs": 1}
+    counts = []
+    for paste in (0.0, 1.0):
+        parts = train_loader(dataset, config(quiet | {"paste": paste}, epochs=3))
+        counts.append([sum(len(t.boxes) for t in batch.targets) for (batch,) in parts])
+    plain, pasted = np.array(counts)
+    assert (pasted >= plain).all()
+    assert (pasted[:4] > plain[:4]).any()
+    assert (pasted[4:] == plain[4:]).all()
 
 
 def test_mosaic_stops_for_the_last_epochs(dataset):

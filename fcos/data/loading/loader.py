@@ -102,6 +102,8 @@ def train_sample(source: Source, step: Step, slot: int, failures: _Failures | No
         return load(int(rng.integers(len(dataset))))
 
     sample = load(step.records[slot])
+    if not step.plain and data.paste and rng.random() < data.paste:  # no number is drawn in runs without
+        sample = augment.paste(sample, another(), rng, frame, int(data.inclusive_boxes))
     if not step.plain and rng.random() < data.mosaic:
         sample = augment.mosaic([sample, another(), another(), another()], rng, frame)
     elif rng.random() < data.crop:

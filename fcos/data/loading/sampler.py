@@ -29,12 +29,12 @@ class Step(NamedTuple):
     positions: tuple[int, ...]  # of each image in its epoch: the seed of its augmentation
     frames: tuple[Size, ...]  # (height, width) of each image after resizing
     canvas: Size  # of the padded batch
-    plain: bool  # mosaic and mixup are off
+    plain: bool  # mosaic, mixup and paste are off
 
 
 class Sampler:
     """The order of images. `plan(step)` depends on nothing but the arguments given here, the step and `plain_from`,
-    the step at which mosaic and mixup end: `data.plain_epochs` before the end.
+    the step at which mosaic, mixup and paste end: `data.plain_epochs` before the end.
 
     Raises ConfigError when the batch cannot be split evenly over processes and accumulation steps, and
     DataError for a data set without images.

@@ -59,7 +59,7 @@ def summary(
 def _idle(config: Config, steps: Steps) -> list[tuple[str, str]]:
     """What is set and has no effect in a run of so many steps."""
     rows, plain, epochs = [], config.data.plain_epochs, -(-steps.total // steps.per_epoch)
-    if 0 < epochs <= plain and (config.data.mosaic or config.data.mixup):
+    if 0 < epochs <= plain and (config.data.mosaic or config.data.mixup or config.data.paste):
         rows.append(("mixing", f"never: data.plain_epochs={plain} are all the epochs; give fewer"))
     if config.train.patience and not config.train.eval_every:
         rows.append(("patience", "without effect, as nothing is judged before the end; give train.eval_every=1"))
