@@ -1,5 +1,8 @@
 """What a hostile input may cost, and how often it cost more: for the fuzzers."""
 
+import contextlib
+import io
+import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fcos.cli import main
 from fcos.errors import LONGEST, FcosError
 
 resource = pytest.importorskip("resource", reason="limits on time and memory are those of Unix")
@@ -91,3 +95,45 @@ class Tally:
         bad = {kind: f"{self.counts[kind]}, such as {self.shortest[kind]}" for kind in KINDS if self.counts[kind]}
         assert not bad, bad
         assert self.counts["taken"] + self.counts["refused"] == self.counts.total() > 0
+
+
+def run(words: list[str]) -> int:
+    """The exit code of a command line, which must be one that is promised."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(words)
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+    err.flush()
+    said = err.buffer.getvalue().decode(errors="replace").splitlines()
+    own = [line for line in said if line.startswith("fcos: ")]
+    if code not in (0, 1, 2) or (code == 2 and not own) or any("Traceback" in line for line in said):
+        raise WrongCode(f"{code}: {' | '.join(said)[-500:]}")
+    return code
+
+
+def attack(count: int, gate: Callable[[random.Random], object]) -> None:
+    """`gate` with a generator of its own for each case; a case is told by its number."""
+    tally = Tally()
+    for number in range(count):
+        tally.try_one(lambda n: gate(random.Random(n)), number)
+    tally.check()
+
+
+def damaged(whole: bytes, rng: random.Random) -> bytes:
+    """`whole` with some bytes changed, cut out, doubled or put in; never as it was."""
+    data = bytearray(whole)
+    for _ in range(rng.choice((1, 1, 3, 9))):
+        at = rng.randrange(len(data) + 1)
+        kind = rng.randrange(4)
+        if kind == 0 and at < len(data):
+            data[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            del data[at : at + rng.choice((1, 4, 50, 10**9))]
+        elif kind == 2:
+            data[at:at] = data[at : at + rng.randint(1, 100)]
+        else:
+            data[at:at] = rng.randbytes(rng.randint(1, 8))
+    return bytes(data) if data != whole else whole + b"\0"

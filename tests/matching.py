@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from fcos.export import check
+
 
 def assert_same_detections(found, wanted, *, box=1e-2, score=1e-4):
     """Every detection of one side has its own partner on the other: the same label, corners within `box` pixels and
@@ -15,6 +17,14 @@ def assert_same_detections(found, wanted, *, box=1e-2, score=1e-4):
         assert fits.any(), f"no partner for label {label}, score {confidence:.6f}, box {corners.tolist()}"
         # the nearest of those that fit, so that one partner is not taken for another's
         free[int(np.where(fits, apart / box + np.abs(b[1] - confidence) / score, np.inf).argmin())] = False
+
+
+def assert_close(found, expected, share=1e-3):
+    """The same detections, boxes within a share of the longer side. Near-ties at the limits may differ."""
+    report = check.measure([expected], [found])
+    assert report.matched >= 0.95 * len(expected), report
+    assert report.score < 1e-3, report
+    assert report.share < share, report
 
 
 def _columns(side):

@@ -6,26 +6,16 @@ import re
 import shlex
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 import typer
+from docpages import FENCE, PAGES, ROOT, name
 
 from fcos.cli import build, main
 from fcos.config import Config
 
-ROOT = Path(__file__).parents[1]
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-]  # fmt: skip
-FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.M | re.S)
 LINK = re.compile(r"(?<!\\)!?\[[^\]\[]*(?:\[[^\]]*\][^\]\[]*)*\]\(([^)\s]+)[^)]*\)")
 SETTING = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*=")
-
-
-def name(page):
-    return str(page.relative_to(ROOT))
 
 
 def blocks(page, *languages):
@@ -186,6 +176,6 @@ def test_the_reference_is_that_of_the_code():
     spec = importlib.util.spec_from_file_location("reference", ROOT / "tools" / "reference.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    for name, page in (("cli", tool.command_line), ("python", tool.python), ("settings", tool.settings)):
-        written = (ROOT / "docs" / "reference" / f"{name}.md").read_text()
+    for file, page in (("cli", tool.command_line), ("python", tool.python), ("settings", tool.settings)):
+        written = (ROOT / "docs" / "reference" / f"{file}.md").read_text()
         assert written == page(), "run python tools/reference.py"

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_docs import FENCE, name
-from test_docs import PAGES as ALL
+from docpages import FENCE, name
+from docpages import PAGES as ALL
 from torchvision.models.detection import fcos_resnet50_fpn
 
 import fcos

@@ -4,23 +4,19 @@ Each ends with exit code 0, 1 or 2; 2 with one line; files that were not named a
 that was changed is refused. A few cases here, 2,000 with `-m slow`, under the limits of tests/limits.py.
 """
 
-import contextlib
 import hashlib
-import io
 import random
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from limits import Silent, Tally, WrongCode
+from limits import Silent, attack, damaged, run
 from tiny import learn, make_shapes, tiny_config
 
-from fcos.cli import main
 from fcos.export.about import About
 from fcos.export.open import write_export
 from fcos.network import weights
@@ -91,48 +87,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "names.txt").write_text("disc\nsquare\n")
     (folder / "b.json").write_text('[{"image_id": 3, "category_id": 2, "bbox": [1, 2, 30, 20], "score": 0.5}]')
     return folder
-
-
-def run(words: list[str]) -> int:
-    """The exit code of a command line, which must be one that is promised."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main(words)
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0
-    err.flush()
-    said = err.buffer.getvalue().decode(errors="replace").splitlines()
-    own = [line for line in said if line.startswith("fcos: ")]
-    if code not in (0, 1, 2) or (code == 2 and not own) or any("Traceback" in line for line in said):
-        raise WrongCode(f"{code}: {' | '.join(said)[-500:]}")
-    return code
-
-
-def attack(count: int, gate: Callable[[random.Random], object]) -> None:
-    """`gate` with a generator of its own for each case; a case is told by its number."""
-    tally = Tally()
-    for number in range(count):
-        tally.try_one(lambda n: gate(random.Random(n)), number)
-    tally.check()
-
-
-def damaged(whole: bytes, rng: random.Random) -> bytes:
-    """`whole` with some bytes changed, cut out, doubled or put in; never as it was."""
-    data = bytearray(whole)
-    for _ in range(rng.choice((1, 1, 3, 9))):
-        at = rng.randrange(len(data) + 1)
-        kind = rng.randrange(4)
-        if kind == 0 and at < len(data):
-            data[at] ^= 1 << rng.randrange(8)
-        elif kind == 1:
-            del data[at : at + rng.choice((1, 4, 50, 10**9))]
-        elif kind == 2:
-            data[at:at] = data[at : at + rng.randint(1, 100)]
-        else:
-            data[at:at] = rng.randbytes(rng.randint(1, 8))
-    return bytes(data) if data != whole else whole + b"\0"
 
 
 def inside(path: Path) -> dict[str, bytes]:

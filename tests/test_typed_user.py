@@ -30,6 +30,7 @@ def all_seen(told: str) -> None:
         assert any(f"wrong.py:{number}:" in e and word in e for e in errors), (line, told)
 
 
+@pytest.mark.slow  # without a cache mypy reads torch and the package for 20 seconds; pyright tells the same in 5
 def test_a_users_program_is_typed_and_its_mistakes_are_seen(tmp_path):
     pytest.importorskip("mypy", reason="pip install -e '.[dev]'")
     wrong = tmp_path / "wrong.py"

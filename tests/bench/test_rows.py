@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from exporting import PLAIN
 from tiny import NAMES, tiny_config
 
 from fcos.bench import timing
@@ -18,12 +19,13 @@ from fcos.inference import load as load_module
 from fcos.network import weights
 from fcos.network.info import describe_network
 from fcos.types import Classes
+from fcos.zoo.find import load_network
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     torch.manual_seed(0)
-    config = tiny_config(model={"backbone": "plain", "stride_in_1x1": False, "backbone_norm_eps": None})
+    config = tiny_config(model=PLAIN)
     path = tmp_path_factory.mktemp("bench") / "tiny.safetensors"
     return weights.save(path, weights.build(config, 2).state_dict(), config, Classes(NAMES))
 
@@ -205,9 +207,12 @@ def test_an_exported_file_is_measured_as_what_it_is(model, tmp_path, monkeypatch
     monkeypatch.setattr("fcos.bench.rows.products", lambda dtype, device: [])
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from fcos.export.job import Job, run
+    from fcos.export.about import About
+    from fcos.export.open import write_export
 
-    file = run(Job(str(model), "onnx", tmp_path / "m.onnx", size="64")).file
+    network, config, classes = load_network(model)
+    file = tmp_path / "m.onnx"
+    write_export(network, About(config, classes, size=(64, 64)), "onnx", file)
     report = bench(Ways([str(file)]), Conditions(rounds=1))
     assert [(row.runtime, row.dtype) for row in report.rows] == [("onnx", "fp32")]
     report = bench(

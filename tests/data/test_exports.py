@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from test_samples import put, region, rows
+from samples import put, region, rows
 from tiny import fcos, make_shapes
 
 from fcos.config import Config

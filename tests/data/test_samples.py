@@ -7,38 +7,12 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from samples import put, region, rows
 
 from fcos.data.formats.common.coco_columns import box_of_runs
 from fcos.data.open import open_dataset, open_splits
 from fcos.data.write import convert
 from fcos.errors import DataError
-
-
-def put(root, files, images):
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
-    for name in images:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (100, 80), (10, 100, 200)).save(path)
-
-
-def rows(dataset):
-    """{image: [(class, x1, y1, x2, y2, ignored), ...]}"""
-    return {
-        r.path.name: [
-            (dataset.classes.names[label], *np.round(box, 2).tolist(), bool(ignore))
-            for box, label, ignore in zip(r.boxes, r.labels, r.ignore, strict=True)
-        ]
-        for r in dataset.records
-    }
-
-
-def region(x, y, w, h, label, **more):
-    value = {"x": x, "y": y, "width": w, "height": h, "rotation": more.pop("rotation", 0), "rectanglelabels": [label]}
-    return {"type": "rectanglelabels", "original_width": 100, "original_height": 80, "value": value, **more}
 
 
 def test_label_studio(tmp_path):
@@ -464,8 +438,8 @@ def test_via_csv(tmp_path):
     head = "#filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
     lines = [head]
     for entry in _ENTRIES.values():
-        for region in entry["regions"] or [{"shape_attributes": {}, "region_attributes": {}}]:
-            cells = [json.dumps(region[k]).replace('"', '""') for k in ("shape_attributes", "region_attributes")]
+        for one in entry["regions"] or [{"shape_attributes": {}, "region_attributes": {}}]:
+            cells = [json.dumps(one[k]).replace('"', '""') for k in ("shape_attributes", "region_attributes")]
             lines.append(f'{entry["filename"]},{entry["size"]},"{{}}",4,0,"{cells[0]}","{cells[1]}"')
     put(tmp_path, {"via_export.csv": "\n".join(lines)}, ["a.jpg", "b.jpg"])
     assert rows(open_dataset(tmp_path, strict=True)) == _VIA

@@ -7,6 +7,7 @@ from fcos.errors import ConfigError
 from fcos.evaluation.forecast import NOISE, fit, scatter
 
 X = np.array([0.3, 0.55, 1.0])
+CURVES = 40
 
 
 def power_law(rng):
@@ -43,7 +44,7 @@ def test_the_interval_holds_the_truth(truth, points, more, noise):
     shape that it does not know in six of ten."""
     points = np.asarray(points)
     rng, held, seen, wide, gains = np.random.default_rng(1), 0, 0, [], []
-    for _ in range(80):
+    for _ in range(CURVES):
         real = truth(rng)
         measured = real(points) + rng.normal(0, noise, len(points))
         curve = fit(points, measured, noise)
@@ -53,8 +54,8 @@ def test_the_interval_holds_the_truth(truth, points, more, noise):
         seen += told.low <= real(1.0 + more) + rng.normal(0, noise) - measured[-1] <= told.high
         wide.append(gain.high - gain.low)
         assert told.low <= gain.low <= gain.value == told.value <= gain.high <= told.high
-    assert truth is bent or held >= 0.8 * 80, held / 80
-    assert seen >= (0.6 if truth is bent else 0.8) * 80, seen / 80
+    assert truth is bent or held >= 0.8 * CURVES, held / CURVES
+    assert seen >= (0.6 if truth is bent else 0.8) * CURVES, seen / CURVES
     assert np.median(wide) < 2 * np.median(gains) + 2 * noise  # one of everything would hold everything
 
 

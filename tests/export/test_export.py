@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import importlib.util
 import pickle
 import re
 import shutil
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from exporting import NEEDS, config_of, needs_onnx, network_of, noise
 from PIL import Image
 from processes import small_disk
 from tiny import NAMES, fcos, make_shapes, tiny_config
@@ -32,54 +32,14 @@ from fcos.inference.load import load
 from fcos.inference.proposals import proposer
 from fcos.network import weights
 from fcos.points import make_points
-from fcos.presets import with_dialect
 from fcos.system.machine import Placement
 from fcos.system.progress import ticking
 from fcos.types import Classes, Detections, Predictions
 
-NEEDS = {
-    "onnx": ("onnxscript", "onnxruntime"),
-    "openvino": ("openvino",),
-    "executorch": ("executorch",),
-    "litert": ("litert_torch",),
-    "torchscript": (),
-}
-needs_onnx = pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in NEEDS["onnx"]), reason="pip install 'fcos-detector[onnx]'"
-)
 DIALECTS = ("fcos", "original", "adelaidet", "detectron2", "mmdet", "torchvision")
 
 
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)
-
-
 IMAGES = [noise(70, 90, 3), noise(50, 61, 3, seed=1), noise(96, 33, 3, seed=2), noise(12, 96, 3, seed=3)]
-
-
-def network_of(config):
-    """Random weights that fire everywhere, with probabilities well apart."""
-    torch.manual_seed(0)
-    network = weights.build(config, 2).eval()
-    with torch.no_grad():
-        for conv in (network.head.class_logits, network.head.centerness):
-            conv.weight.normal_(std=0.3)
-            conv.bias.zero_()
-        network.head.box_distances.weight.normal_(std=0.02)
-    return network
-
-
-def config_of(dialect="fcos", **sections):
-    """The smallest network, since tracing costs by the operation; its body has no bottlenecks. The last level's
-    cells do not divide an image of 96 pixels."""
-    decode = {"topk": 60, "max_detections": 30, **sections.pop("decode", {})}
-    small = {
-        "backbone": "plain", "stride_in_1x1": False, "backbone_norm_eps": None,
-        "head_channels": 24,  # groups of 3: torch refuses GroupNorm of a single number, at a level of one cell
-        **sections.pop("model", {}),
-    }  # fmt: skip
-    levels = {"model": {"strides": (16, 32, 64)}, "assign": {"ranges": (32.0, 64.0)}}
-    return with_dialect(tiny_config(), dialect).override(levels, {"decode": decode, "model": small, **sections})
 
 
 def same(found: Detections, expected: Detections, least=1):
@@ -110,17 +70,17 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("exported")
 
 
-def test_distances_of_bins_are_in_the_graph(tmp_path):
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+@pytest.mark.parametrize("kind", ["torchscript", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_distances_of_bins_are_in_the_graph(tmp_path, kind):
+    for needed in NEEDS[kind]:
+        pytest.importorskip(needed)
     config = config_of(model={"regression": "bins"})
     network, classes = network_of(config), Classes(NAMES, (2, 7))
-    path = tmp_path / "bins.onnx"
-    write_export(network, About(config, classes, 1, (64, 96)), "onnx", path)
+    path = tmp_path / f"bins{FORMATS[kind].suffix}"
+    write_export(network, About(config, classes, 1, (64, 96)), kind, path)
     image = noise(64, 96, 3)
-    same(
-        load(path, device="cpu")(image, score=0.0), Detector(network, config, classes, size=(64, 96))(image, score=0.0)
-    )
+    found = load(path, device="cpu", trust=True)(image, score=0.0)
+    same(found, Detector(network, config, classes, size=(64, 96))(image, score=0.0))
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "openvino"])

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from export.test_export import NAMES, NEEDS, config_of, network_of
+from exporting import NEEDS, config_of, network_of
+from tiny import NAMES
 
 from fcos.config import Config
 from fcos.errors import ModelError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_export import NAMES, config_of, needs_onnx, network_of
-from tiny import fcos
+from exporting import config_of, needs_onnx, network_of
+from tiny import NAMES, fcos
 
 from fcos.export import job
 from fcos.export.about import About
@@ -37,15 +37,13 @@ def schema():
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """One ends in detections and takes any batch and size, the other in predictions of one image of 96x96."""
-    config = config_of()
-    network = network_of(config)
+    """One ends in predictions and takes any batch and size, the other in detections of one image of 96x96."""
     folder = tmp_path_factory.mktemp("triton")
     for name, about in (
-        ("free", About(config, CLASSES, nms=True)),
-        ("fixed", About(config, CLASSES, batch=1, size=(96, 96))),
+        ("free", About(config_of(), CLASSES)),
+        ("fixed", About(config_of("original"), CLASSES, batch=1, size=(96, 96), nms=True)),
     ):
-        write_export(network, about, "triton", folder / name)
+        write_export(network_of(about.config), about, "triton", folder / name)
     return folder
 
 

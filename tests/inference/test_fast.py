@@ -14,6 +14,7 @@ import filelock
 import numpy as np
 import pytest
 import torch
+from exporting import PLAIN
 from matching import assert_same_detections
 from PIL import Image
 from tiny import NAMES, fcos, make_shapes, tiny_config
@@ -38,7 +39,7 @@ IMAGES = [np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8)
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     torch.manual_seed(0)
-    config = tiny_config(decode={"threshold": 0.0, "max_detections": 5})
+    config = tiny_config(model=PLAIN, decode={"threshold": 0.0, "max_detections": 5})
     path = tmp_path_factory.mktemp("fast") / "tiny.safetensors"
     return weights.save(path, weights.build(config, 2).state_dict(), config, Classes(NAMES))
 

@@ -8,9 +8,8 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
-from scripted import CONFIG, GREY
+from scripted import CONFIG, GREY, ByColour
 from scripted import detector as scripted
-from test_check import ByColour
 from tiny import fcos, make_shapes
 
 import fcos as package

@@ -8,8 +8,7 @@ import struct
 
 import numpy as np
 import pytest
-from limits import Silent
-from test_fuzz_verbs import attack, damaged, run
+from limits import Silent, attack, damaged, run
 from tiny import make_shapes, tiny_config
 
 from fcos.network import weights

@@ -6,8 +6,8 @@ import time
 
 import pytest
 from firefox import Firefox, find_firefox
-from test_page import ONNX, PHOTOS, odd_pictures, within
-from test_serve import serving
+from localserver import ONNX, PHOTOS, odd_pictures, serving
+from matching import assert_close
 
 from fcos.export.about import About
 from fcos.export.formats import html
@@ -51,7 +51,7 @@ def compare(firefox, pictures):
     for data in pictures:
         url = "data:image/png;base64," + base64.b64encode(data).decode()
         found = firefox.evaluate(f"await window.fcosPage.detect({json.dumps(url)})")
-        within(html.told(found), detector(data, score=0.0))
+        assert_close(html.told(found), detector(data, score=0.0))
 
 
 def test_one_html_file_detects_from_disk(page, pictures, shared_data):

@@ -6,7 +6,7 @@ import json
 import threading
 
 import pytest
-from test_serve import CAT, ask, detections, serving
+from localserver import CAT, ask, detections, serving
 
 from fcos.serving.label_studio import Studio, Tags, image_of, parse_config
 from fcos.serving.options import Limits, Refused

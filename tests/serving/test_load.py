@@ -10,8 +10,8 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from localserver import CAT, ask, detections, encoded, form, held, serving
 from PIL import Image
-from test_serve import CAT, ask, detections, encoded, form, held, serving
 
 from fcos.errors import ModelError
 from fcos.serving import engine, intake, pages
@@ -53,7 +53,7 @@ def test_slow_hosts_hold_up_nobody(monkeypatch):
         is_global = True
 
     monkeypatch.setattr(intake.ipaddress, "ip_address", lambda text: Public())
-    limits, access = Limits(timeout=3.0), Access(hosts=("localhost",))
+    limits, access = Limits(timeout=2.0), Access(hosts=("localhost",))
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         serving(limits=limits, access=access) as (address, _),
@@ -201,11 +201,11 @@ def test_a_long_thin_image_makes_no_end_of_tiles(query):
 def test_an_answer_that_nobody_reads_is_dropped(monkeypatch, more):
     """Its bytes would stay until the client goes."""
     monkeypatch.setattr(pages, "_vendored", lambda name, packed: bytes(32 << 20))
-    with serving(patience=1) as (address, _):
+    with serving(patience=0.5) as (address, _):
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as client:
             client.sendall(b"GET /web/ort.wasm HTTP/1.1\r\nHost: a\r\n" + more + b"\r\n")
-            time.sleep(3.5)
+            time.sleep(2)
             taken = 0
             with contextlib.suppress(ConnectionError):
                 while part := client.recv(1 << 20):
@@ -222,7 +222,7 @@ def test_a_slow_reader_gets_all_of_its_answer(monkeypatch):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
             client.connect((host, int(port)))
             client.sendall(b"GET /web/ort.wasm HTTP/1.1\r\nHost: a\r\n\r\n")
-            taken, end = 0, time.monotonic() + 4
+            taken, end = 0, time.monotonic() + 3
             while taken < size and (part := client.recv(1 << 15)):
                 taken += len(part)
                 if time.monotonic() < end:  # 320 KB a second

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_serve import CAT, ask, detections, encoded, malformed, png_that_claims, raw
+from localserver import CAT, ask, detections, encoded, malformed, png_that_claims, raw
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,14 +11,16 @@ import time
 import numpy as np
 import pytest
 import torch
+from exporting import PLAIN, network_of
+from localserver import CAT, ONNX, PHOTOS, ask, odd_pictures, serving
+from matching import assert_close
 from PIL import Image
-from test_serve import CAT, PHOTOS, ask, odd_pictures, serving
 from tiny import NAMES, fcos, tiny_config
 
 from fcos.data.images.reading import read_image
 from fcos.decode import decode
 from fcos.errors import ModelError
-from fcos.export import check, seal
+from fcos.export import seal
 from fcos.export.browser import Browser, find_chromium
 from fcos.export.formats import html
 from fcos.export.job import Job, judge, run
@@ -27,7 +29,6 @@ from fcos.inference.load import load
 from fcos.network import weights
 from fcos.points import make_points
 from fcos.presets import with_dialect
-from fcos.serving.options import Placing
 from fcos.system.files import ASSETS
 from fcos.types import Classes, Predictions
 
@@ -144,45 +145,18 @@ def test_predictions_are_decoded_as_in_python(tab, dialect, nms):
 # ------------------------------------------------------------------ the page
 
 
-def small_network():
-    """Random weights that fire everywhere, quick to export."""
-    config = tiny_config(
-        model={"backbone": "plain", "stride_in_1x1": False, "backbone_norm_eps": None, "strides": (16, 32)},
-        decode={"topk": 60, "max_detections": 30},
-    )
-    torch.manual_seed(0)
-    network = weights.build(config, 2).eval()
-    with torch.no_grad():
-        for conv in (network.head.class_logits, network.head.centerness):
-            conv.weight.normal_(std=0.3)
-            conv.bias.zero_()
-        network.head.box_distances.weight.normal_(std=0.02)
-    return network, config
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """(checkpoint, its page as `fcos export` wrote it, the ONNX file inside, what the command said)"""
     pytest.importorskip("onnxscript", reason="pip install 'fcos-detector[onnx]'")
     folder = tmp_path_factory.mktemp("page")
-    network, config = small_network()
-    checkpoint = weights.save(folder / "small.safetensors", network.state_dict(), config, Classes(NAMES))
+    config = tiny_config(model={**PLAIN, "strides": (16, 32)}, decode={"topk": 60, "max_detections": 30})
+    checkpoint = weights.save(folder / "small.safetensors", network_of(config).state_dict(), config, Classes(NAMES))
     result = run(Job(str(checkpoint), "html", folder / "small.html", dtype="fp32"))
     graph = folder / "small.onnx"
     packed = re.search(r'<script id="packed-model" type="text/plain">(.*?)</script>', result.file.read_text())
     graph.write_bytes(base64.b64decode(packed[1]))
     return checkpoint, result, graph
-
-
-def within(found, expected, share=1e-3):
-    """The same detections, boxes within a share of the longer side. Near-ties at the limits may differ."""
-    report = check.measure([expected], [found])
-    assert report.matched >= 0.95 * len(expected), report
-    assert report.score < 1e-3, report
-    assert report.share < share, report
-
-
-ONNX = Placing(device="cpu", runtime="onnx", threads=2)
 
 
 @pytest.mark.browser
@@ -202,7 +176,7 @@ def test_the_page_detects_in_the_browser_as_python_does(files):
             story = tab.evaluate(f"fcosPage.detect({json.dumps(url)})")
             expected = detector(data, score=0.0)
             assert (story["height"], story["width"]) == expected.size
-            within(html.told(story), expected)
+            assert_close(html.told(story), expected)
         asked = {url for url in browser.requests if not url.startswith(("data:", "blob:"))}
     assert all(url.startswith((address + "/", "about:")) for url in asked), asked
     assert f"{address}/web/ort.wasm" in asked
@@ -220,7 +194,7 @@ def test_the_page_detects_on_real_pictures_as_python_does(shared_data):
         tab.evaluate("document.getElementById('local').click()")
         for path in paths:
             url = "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
-            within(html.told(tab.evaluate(f"fcosPage.detect({json.dumps(url)})")), detector(path, score=0.0))
+            assert_close(html.told(tab.evaluate(f"fcosPage.detect({json.dumps(url)})")), detector(path, score=0.0))
 
 
 def wait_for(tab, expression, seconds=60):

@@ -44,9 +44,15 @@ def run(shapes, out, resume=False, **changes):
     return learn(config, shapes, out)
 
 
-def test_a_run_leaves_a_folder_to_read_and_learns(shapes, tmp_path):
-    result = run(shapes, tmp_path / "run", epochs=12, plots=True)
-    with (tmp_path / "run" / "metrics.csv").open() as file:
+@pytest.fixture(scope="module")
+def learned(shapes, tmp_path_factory):
+    """The result of a run that is long enough to learn something; its folder is only read."""
+    return run(shapes, tmp_path_factory.mktemp("learned") / "run", epochs=12, plots=True)
+
+
+def test_a_run_leaves_a_folder_to_read_and_learns(learned):
+    result = learned
+    with (result.folder / "metrics.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if r["loss"]]
     losses = [float(r["loss"]) for r in rows]
     assert [int(r["step"]) for r in rows] == list(range(1, 49))
@@ -90,10 +96,10 @@ def test_a_stopped_run_resumes_to_the_same_bits(shapes, tmp_path, monkeypatch):
     assert rows == [(r["step"], r["loss"], r["AP"]) for r in csv.DictReader((cut.folder / "metrics.csv").open())]
 
 
-def test_what_a_run_begins_from_is_judged_where_it_knows_the_classes(shapes, tmp_path, capfd):
+def test_what_a_run_begins_from_is_judged_where_it_knows_the_classes(shapes, learned, tmp_path, capfd):
     """A rate that destroys leaves the best weights those that it began from, and says so; classes are known under
     other names too, and new ones are not judged before they are learned."""
-    first = run(shapes, tmp_path / "first", epochs=12)
+    first = learned
     known = evaluate(load(first.folder, device="cpu"), shapes["val"]).ap
     assert known > 0.02
     config = tiny_config(
@@ -112,7 +118,7 @@ def test_what_a_run_begins_from_is_judged_where_it_knows_the_classes(shapes, tmp
     others = {k: replace(v, classes=Classes(("disk", "box"), v.classes.ids)) for k, v in shapes.items()}
     ignorant = run(shapes, tmp_path / "ignorant", epochs=1, lr=1e-9)
     for start, judged in ((first, [0, 4, 8]), (ignorant, [4, 8])):
-        out = tmp_path / f"from-{start.folder.name}"
+        out = tmp_path / f"judged-{len(judged)}"
         again = learn(config.override({"train": {"lr": 1e-4}}), others, out, init=str(start.folder))
         rows = [r for r in csv.DictReader((again.folder / "metrics.csv").open()) if r["AP"]]
         assert [int(r["step"]) for r in rows] == judged
