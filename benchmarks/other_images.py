@@ -62,7 +62,7 @@ from fcos.presets import preset
 from fcos.study.cells import seconds_a_step
 from fcos.system.environment import environment
 from fcos.training.clock import LOOK, Budget, Deadline
-from fcos.training.data import Source, choose
+from fcos.training.data import NamedData, choose
 from fcos.training.loop import Trainer
 from fcos.training.optimizer import Average
 from fcos.training.planning import rules
@@ -276,7 +276,7 @@ def fcos_run(case: Case, plan: Planned, learned: Dataset, judged: Dataset) -> Tr
     """Train fcos and judge it as `fcos eval` does, through tiles where it learned from tiles."""
     config = plan.config.override({"train": {"seed": case.seed}})
     with TemporaryDirectory() as folder:
-        data = choose(Source({"train": learned}, holdout=0), config).data
+        data = choose(NamedData({"train": learned}, holdout=0), config).data
         options = RunOptions(
             Path(folder), plan.init, device="cpu", quiet=True, deadline=ProcessorDeadline(case.seconds, 0)
         )
@@ -385,7 +385,7 @@ def torchvision_run(case: Case, plan: Planned, learned: Dataset, judged: Dataset
     average = Average(network, 0.9)
     endless = config.override({"train": {"iterations": 1_000_000}})
     steps, began = 0, time.process_time()
-    for (batch,) in train_loader(choose(Source({"train": learned}, holdout=0), config).data["train"], endless):
+    for (batch,) in train_loader(choose(NamedData({"train": learned}, holdout=0), config).data["train"], endless):
         share = (time.process_time() - began) / case.seconds
         if share >= 1:
             break

@@ -31,7 +31,7 @@ from fcos.inference.composite import OWN, Looks, compose
 from fcos.inference.dataset import Progress, predict_dataset
 from fcos.inference.load import load
 from fcos.network.model import FCOS
-from fcos.training.data import Source, choose
+from fcos.training.data import NamedData, choose
 from fcos.training.loop import Trainer
 from fcos.training.optimizer import Average
 from fcos.training.run import RunOptions
@@ -79,7 +79,7 @@ def run(row: str, seed: int, seconds: float, plan: Planned, data: tuple[Dataset,
         config = config.override({"data": {"paste": 0.5, "plain_epochs": plain}})
     setattr(setup, "Average", Kept)  # noqa: B010
     with TemporaryDirectory() as folder:
-        chosen = choose(Source({"train": learned}, holdout=0), config).data
+        chosen = choose(NamedData({"train": learned}, holdout=0), config).data
         Kept.deadline = ProcessorDeadline(seconds, 0)
         trainer = Trainer(
             config, chosen, RunOptions(Path(folder), plan.init, device="cpu", quiet=True, deadline=Kept.deadline)

@@ -31,3 +31,8 @@ def iou(a: NDArray[F], b: NDArray[F]) -> NDArray[F]:
     both = shared(a, b)
     result: NDArray[F] = both / np.maximum(area(a) + area(b) - both, 1e-12)
     return result
+
+
+def pairwise_iou(a: NDArray[F], b: NDArray[F]) -> NDArray[F]:
+    """IoU [A,B] of every pair of a [A,4] and b [B,4], in 0..1; 0 where both are empty."""
+    return iou(a[:, None], b[None])

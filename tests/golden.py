@@ -14,7 +14,7 @@ from conftest import SHARED
 from fcos.assign import assign_batch
 from fcos.convert.family import fit
 from fcos.convert.shapes import model_settings
-from fcos.convert.translate import FAMILIES, Asked, export_state, from_state
+from fcos.convert.translate import FAMILIES, Hints, export_state, from_state
 from fcos.network import weights
 from fcos.points import make_points
 from fcos.presets import preset
@@ -75,7 +75,7 @@ def checkpoint(dialect):
 @cache
 def model(dialect):
     """(network in eval mode, config, classes) out of `checkpoint(dialect)`."""
-    found = from_state(checkpoint(dialect), asked=Asked(family=CASES[dialect][0], dialect=dialect))
+    found = from_state(checkpoint(dialect), hints=Hints(family=CASES[dialect][0], dialect=dialect))
     network = weights.build(found.config, len(found.classes))
     weights.load_state(network, found.state, dialect)
     return network.eval(), found.config, found.classes

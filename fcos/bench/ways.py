@@ -196,7 +196,7 @@ def torchvision_detector(size: str, folder: Path) -> tuple[Any, Path]:
     """(torchvision's detector with random weights that keep activations in range, the same as a file of ours)."""
     from torchvision.models.detection import fcos_resnet50_fpn
 
-    from ..convert.translate import Asked, from_state
+    from ..convert.translate import Hints, from_state
 
     height, width = parse_shape(size)
     torch.manual_seed(0)
@@ -205,7 +205,7 @@ def torchvision_detector(size: str, folder: Path) -> tuple[Any, Path]:
     for name, module in theirs.named_modules():
         if name.endswith("bn3"):
             torch.nn.init.constant_(module.weight, 0.3)
-    made = from_state(theirs.state_dict(), asked=Asked(overrides=[f"data.size={short}", f"data.max_size={longest}"]))
+    made = from_state(theirs.state_dict(), hints=Hints(overrides=[f"data.size={short}", f"data.max_size={longest}"]))
     return theirs, weights.save(folder / f"torchvision-{size}.safetensors", made.state, made.config, made.classes)
 
 

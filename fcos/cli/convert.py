@@ -50,7 +50,7 @@ def command(
     """
     import shlex
 
-    from ..convert.translate import Asked, convert, export
+    from ..convert.translate import Hints, convert, export
     from ..errors import ConfigError, ModelError
     from ..system.readers import read_lines
     from ..system.terminal import plural
@@ -75,8 +75,8 @@ def command(
     listed: list[str] = []
     if names is not None:
         listed = [line.strip() for line in read_lines(names, kind=ConfigError) if line.strip()]
-    asked = Asked(source, dialect, listed, overrides)
-    converted = convert(checkpoint, out, asked, fold=fold)
+    hints = Hints(source, dialect, listed, overrides)
+    converted = convert(checkpoint, out, hints, fold=fold)
     typer.echo(f"{checkpoint} is {converted.family}'s")
     for reason in converted.reasons:
         typer.echo(f"  {reason}")

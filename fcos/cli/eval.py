@@ -169,7 +169,7 @@ def command(
     from ..evaluation.uncertainty import Draws, intervals, method
     from ..inference.composite import Looks, tile_of
     from ..inference.load import Placing
-    from ..inference.stream import Pace
+    from ..inference.stream import Batching
     from ..inference.views import parse_views
     from ..system.files import check_folder, whole_set, write_whole
 
@@ -201,7 +201,7 @@ def command(
     on = _data_to_judge(place, source, split, asked)
     placing = Placing(runtime=runtime, dtype=dtype, threads=threads, device=device, trust=trust)
     looks = Looks(tile_of(tile), overlap, parse_views(tta))
-    how = How(context, looks, Pace(batch, lanes), placing, overrides, allow_missing)
+    how = How(context, looks, Batching(batch, lanes), placing, overrides, allow_missing)
     draws = Draws(resamples, seed)
     if compare is not None:
         comparison, seen_split = compare_two(compare, on, how, draws, class_agnostic)

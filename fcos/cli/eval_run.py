@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..evaluation.uncertainty import Comparison, Draws
     from ..inference.composite import Looks
     from ..inference.load import Placing
-    from ..inference.stream import Pace
+    from ..inference.stream import Batching
     from ..types import Detections
 
 
@@ -29,11 +29,11 @@ class On(NamedTuple):
 
 
 class How(NamedTuple):
-    """How models look at the images; 0 in `pace` is what is best here."""
+    """How models look at the images; 0 in `batching` is what is best here."""
 
     context: typer.Context
     looks: Looks
-    pace: Pace
+    batching: Batching
     placing: Placing
     overrides: Sequence[str]
     allow_missing: bool
@@ -53,14 +53,14 @@ def judge_models(names: list[str], on: On, how: How) -> Judged:
     from ..export.registry import format_of
     from ..inference.composite import OWN, Composite
     from ..inference.load import Placing, load_together
-    from ..inference.stream import pick_pace
+    from ..inference.stream import pick_batching
     from ..system.terminal import plural
 
     asked = how.placing
-    pace = pick_pace(len(on.dataset), how.pace, asked["threads"], asked["device"])
+    batching = pick_batching(len(on.dataset), how.batching, asked["threads"], asked["device"])
     kept = asked["runtime"] == "auto" and not any(map(format_of, names))  # the numbers of a model are those of fp32
     dtype = asked["dtype"] or ("fp32" if kept else None)
-    placing = Placing(**asked | {"runtime": asked["runtime"] or "own", "dtype": dtype, "lanes": pace.lanes})
+    placing = Placing(**asked | {"runtime": asked["runtime"] or "own", "dtype": dtype, "lanes": batching.lanes})
     detector = load_together(names, how.looks, overrides=how.overrides, **placing)
     used = detector.looks.tile if isinstance(detector, Composite) else None
     check_overlap(how.context, how.context.params["tile"], detector.config.data.tile)
@@ -68,7 +68,7 @@ def judge_models(names: list[str], on: On, how: How) -> Judged:
         tell_tiles(names[0], used)
     tiles = int(str(used)) if str(used).isdecimal() else used
     say(f"{plural(len(on.dataset), 'image')} of {on.dataset.root}, split {on.dataset.split}")
-    return Judged(*detect(detector, on.dataset, pace.batch, allow_missing=how.allow_missing), tiles)
+    return Judged(*detect(detector, on.dataset, batching.batch, allow_missing=how.allow_missing), tiles)
 
 
 def read_file(path: str | Path, on: On, *, alone: bool) -> Judged:

@@ -62,7 +62,7 @@ def command(
 
     from ..errors import FcosError
     from ..presets import resolve
-    from ..training.data import Source, choose
+    from ..training.data import NamedData, choose
     from ..training.forecast import forecast, unfinished
     from ..training.output.folder import next_folder
 
@@ -70,7 +70,7 @@ def command(
     named = the_one(things, data, "--data")
     if named is None:
         raise FcosError("give the data set: fcos forecast DATA")
-    source = Source(data_source(named, format, images_in, labels), holdout=holdout)
+    source = NamedData(data_source(named, format, images_in, labels), holdout=holdout)
     chosen = choose(source, resolve(model, changes))
     options = {"model": model, "settings": changes, "device": device}
     folder = out or next_folder(

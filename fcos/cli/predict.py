@@ -142,7 +142,7 @@ def command(
     from ..inference.views import parse_views
     from ..inference.writers import Outputs
     from ..system.terminal import plural
-    from .predict_run import Asked, Listener, images, in_parts, videos
+    from .predict_run import Detecting, Listener, images, in_parts, videos
 
     things, overrides = sort_words(words, settings, context)
     check_detecting(overrides)
@@ -207,11 +207,11 @@ def command(
     least = torch.zeros_like(scores)
     if classes is not None:
         scores, least = (only(each, classes, detector.classes) for each in (scores, least))
-    asked = Asked(detector, scores, least, batch, as_json, classes is not None, Listener())
-    broken = bool(moving) and videos(asked, moving, every, outputs.folder, more=bool(paths))
+    how = Detecting(detector, scores, least, batch, as_json, classes is not None, Listener())
+    broken = bool(moving) and videos(how, moving, every, outputs.folder, more=bool(paths))
     if paths:
-        broken |= images(asked, paths, outputs, data)
-    asked.listener.check()
+        broken |= images(how, paths, outputs, data)
+    how.listener.check()
     if broken:
         sys.exit(1)
 

@@ -60,7 +60,7 @@ class Listener:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Detecting:
     """How to detect: the score of each class [C] from which a detection is shown, the least [C] that is looked at,
     images in a pass, whether JSON is printed, and whether some classes only are asked for."""
 
@@ -73,14 +73,14 @@ class Asked:
     listener: Listener
 
 
-def images(asked: Asked, paths: Sequence[Path], outputs: Outputs, data: Path | None) -> bool:
+def images(how: Detecting, paths: Sequence[Path], outputs: Outputs, data: Path | None) -> bool:
     """Detect in images, a line for each, and write what `outputs` says, with the ids of `data`. Whether some could not
     be read."""
-    writer = Writer(outputs, paths, asked.detector.classes, numbers_of(data) if data is not None else None)
+    writer = Writer(outputs, paths, how.detector.classes, numbers_of(data) if data is not None else None)
     outcome = Outcome()
     wide = min(48, max((len(one_line(str(p))) for p in paths), default=0))
     # for COCO results what falls below the limit is counted
-    detected = run(asked.detector, paths, asked.least if outputs.coco is not None else asked.scores, asked.batch)
+    detected = run(how.detector, paths, how.least if outputs.coco is not None else how.scores, how.batch)
     began = time.perf_counter()
     with writer.kept():
         for number, (path, image, seen) in enumerate(detected):
@@ -88,41 +88,41 @@ def images(asked: Asked, paths: Sequence[Path], outputs: Outputs, data: Path | N
                 outcome.broken.append(str(seen))
                 say(str(seen))
                 continue
-            shown = reached(seen, asked.scores)
+            shown = reached(seen, how.scores)
             writer.add(number, image, shown)
             outcome.images += 1
             outcome.detections += len(shown)
             outcome.dropped += len(seen) - len(shown)
             line = f"{one_line(str(path)):<{wide}}  {one_line(shown.summary())}"
-            line = json.dumps(shown.to_dict(), ensure_ascii=False) if asked.as_json else line
-            asked.listener.tell(line, needed=outputs.nothing)
+            line = json.dumps(shown.to_dict(), ensure_ascii=False) if how.as_json else line
+            how.listener.tell(line, needed=outputs.nothing)
             del image, seen, shown  # while the next one is waited for, a large image would be held twice
     if writer.foreign:
         say(f"{outputs.coco} leaves out {plural(writer.foreign, 'detection')} of classes that {data} does not have")
     if line := writer.numbered():
         say(line)
-    _tell(outcome, outputs, asked.as_json, time.perf_counter() - began, _computed(asked.detector))
-    limits = asked.scores[asked.scores <= 1]
+    _tell(outcome, outputs, how.as_json, time.perf_counter() - began, _computed(how.detector))
+    limits = how.scores[how.scores <= 1]
     if outcome.images and not outcome.detections and float(limits.max()) > 0.1:
         what = f"{limits.min():.2g} or more" if len(limits.unique()) == 1 else "as much as is asked for"
-        of = "of these classes " if asked.of_some else ""
+        of = "of these classes " if how.of_some else ""
         say(f"nothing {of}scores {what}; to see weaker detections: --score 0.1")
     return bool(outcome.broken)
 
 
-def videos(asked: Asked, sources: Sequence[str], every: int, folder: Path | None, more: bool) -> bool:
+def videos(how: Detecting, sources: Sequence[str], every: int, folder: Path | None, more: bool) -> bool:
     """Detect in each Nth frame of videos, one after the other; the files of each lie in `folder`. Whether one broke
     off. A signal that ends a live source ends the command where something would follow: a source, or `more`."""
     broken: list[bool] = []
     for source, name in zip(sources, unique_names([Path(f"{called(source)}.mp4") for source in sources]), strict=True):
-        broke_off, signal = _video(asked, source, every, None if folder is None else folder / name)
+        broke_off, signal = _video(how, source, every, None if folder is None else folder / name)
         broken.append(broke_off)
         if signal and (len(broken) < len(sources) or more):
             sys.exit(128 + signal)
     return any(broken)
 
 
-def _video(asked: Asked, source: str, every: int, out: Path | None) -> tuple[bool, int]:
+def _video(how: Detecting, source: str, every: int, out: Path | None) -> tuple[bool, int]:
     """Detect in each Nth frame of a video: a drawn one and JSON lines, `out` with a suffix each. Whether it broke off,
     and the signal that ended a live source, 0 for none."""
     with Reader(source) as reader, Bar(called(source), reader.info.frames or None, "frames") as bar:
@@ -130,21 +130,21 @@ def _video(asked: Asked, source: str, every: int, out: Path | None) -> tuple[boo
         files = VideoFiles() if out is None else VideoFiles(Path(f"{out}.mp4"), Path(f"{out}.jsonl"), None, sound)
 
         def shown() -> Iterator[Frame]:
-            lowest = float(asked.scores.min().clamp(max=1))
-            seen = stream(asked.detector, reader, every=every, batch=asked.batch, score=lowest)
-            yield from of_classes(seen, asked.scores)
+            lowest = float(how.scores.min().clamp(max=1))
+            seen = stream(how.detector, reader, every=every, batch=how.batch, score=lowest)
+            yield from of_classes(seen, how.scores)
 
         def each(frame: Frame) -> None:
             bar.advance()
-            if asked.as_json and frame.detections is not None:
-                asked.listener.tell(frame_line(frame, source), needed=out is None or reader.info.live)
+            if how.as_json and frame.detections is not None:
+                how.listener.tell(frame_line(frame, source), needed=out is None or reader.info.live)
 
         with ended_by_signals(reader) as signals:
             outcome = write_frames(shown(), reader.info, files, Painter(), each)
     written = [str(file) for file in (None if outcome.undrawn else files.drawn, files.lines) if file is not None]
     where = f"; written: {', '.join(written)}" if written else ""
     boxes, frames = plural(outcome.detections, "detection"), plural(outcome.detected, "frame")
-    typer.echo(f"{source}: {boxes} in {frames}{where}", err=asked.as_json)
+    typer.echo(f"{source}: {boxes} in {frames}{where}", err=how.as_json)
     if reader.broken:
         say(reader.broken)
     return bool(reader.broken or outcome.undrawn), signals.number

@@ -77,13 +77,13 @@ def command(
 
     from ..errors import FcosError
     from ..search.tuning import Search, tune
-    from ..training.data import Source
+    from ..training.data import NamedData
 
     things, changes = sort_words(words, settings, context)
     named = the_one(things, data, "--data")
     if named is None:
         raise FcosError("give the data set to learn from: fcos tune DATA --hours 6")
-    source = Source(data_source(named, format, images_in, labels), val, split, holdout, quiet=True)
+    source = NamedData(data_source(named, format, images_in, labels), val, split, holdout, quiet=True)
     folder = out or Path("runs") / f"tune-{Path(named).resolve().stem}"
     search = Search(source, changes, model, init, hours, minutes, trials, device)
     result = tune(search, folder, say)

@@ -31,7 +31,7 @@ from .shapes import WITHOUT_BOTTLENECKS, model_settings
 
 __all__ = [
     "FAMILIES",
-    "Asked",
+    "Hints",
     "Converted",
     "convert",
     "export",
@@ -55,7 +55,7 @@ class Converted:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Hints:
     """What is said about a checkpoint where its tensors cannot tell.
 
     `family` names the code base, or 'auto'. `dialect` chooses among a family's dialects where names and shapes
@@ -70,17 +70,17 @@ class Asked:
 
 
 def from_state(
-    state: Mapping[str, Tensor], info: Mapping[str, Any] | None = None, asked: Asked | None = None
+    state: Mapping[str, Tensor], info: Mapping[str, Any] | None = None, hints: Hints | None = None
 ) -> Converted:
     """A checkpoint's tensors (see `read_checkpoint`) as a model here.
 
     Raises ModelError, which lists both sides, where the tensors and the model do not match.
     """
-    info, asked = dict(info or {}), asked or Asked()
+    info, hints = dict(info or {}), hints or Hints()
     for key in ("pixel_mean", "pixel_std"):
         if key in state:
             info[key] = state[key].flatten().tolist()
-    family, reasons = _family(state, asked.family)
+    family, reasons = _family(state, hints.family)
     translated, unknown, spare = family.translate(state)
     try:
         model, assign, count, why = model_settings(translated)
@@ -89,36 +89,36 @@ def from_state(
         raise ModelError("; ".join([str(error), *left])) from None
     reading = Reading(translated, info, model["backbone"], len(model["strides"]))
     chosen, settings, more = family.settings(reading)
-    if asked.dialect is not None:
-        if asked.dialect not in family.dialects:
+    if hints.dialect is not None:
+        if hints.dialect not in family.dialects:
             raise ModelError(
-                f"dialect {asked.dialect!r} does not belong to {family.about}, which has {', '.join(family.dialects)}"
+                f"dialect {hints.dialect!r} does not belong to {family.about}, which has {', '.join(family.dialects)}"
             )
-        chosen = asked.dialect
+        chosen = hints.dialect
         more = [*more, f"dialect {chosen}, as asked"]
     config = with_dialect(_preset(model["backbone"]), chosen)
     config = config.override({"model": model, "assign": assign}, settings, source=f"{family.name} checkpoint")
     if model["backbone"] in WITHOUT_BOTTLENECKS:
         config = config.override({"model": {"stride_in_1x1": False}})
-    config = config.override(*asked.overrides, source="command line")
+    config = config.override(*hints.overrides, source="command line")
     return Converted(
         fit(translated, config, count, unknown, f"the {family.about} checkpoint"),
         config,
-        class_names(count, family.name, tuple(asked.names) or _stored_names(info, count)),
+        class_names(count, family.name, tuple(hints.names) or _stored_names(info, count)),
         family.name,
         [*reasons, *why, *more],
         spare,
     )
 
 
-def convert(path: str | Path, out: str | Path, asked: Asked | None = None, *, fold: bool = False) -> Converted:
+def convert(path: str | Path, out: str | Path, hints: Hints | None = None, *, fold: bool = False) -> Converted:
     """Read the checkpoint `path` of another code base and write it to `out` (.safetensors) for this one.
 
     `fold` puts the pixels' order and deviation into the first convolution: RGB, only the mean taken off.
     """
     state, info = read_checkpoint(path)
     try:
-        converted = from_state(state, info, asked)
+        converted = from_state(state, info, hints)
     except ModelError as error:
         raise ModelError(f"cannot convert {path}: {error}") from None
     except (KeyError, IndexError, ValueError, RuntimeError) as error:  # a tensor that has not the shape of its name

@@ -36,7 +36,7 @@ from ..export.registry import FORMATS, KEPT
 from ..export.runtime import Runtime
 from ..network import weights
 from ..network.folding import fuse
-from ..network.header import Part, parse
+from ..network.header import StoredPart, parse
 from ..system.environment import WEIGHTS, processor
 from ..system.files import disk_reason, is_full, own, stamp, write_whole
 from ..system.machine import Placement, cache_folder, has_bf16, is_out_of_memory
@@ -65,7 +65,7 @@ class NoCache(FcosError):
     """The cache folder cannot be written, or is full."""
 
 
-class Check(Part):
+class Check(StoredPart):
     """What the check of a graph in one dtype said. `wrong`: why it is no good; `doubts`: why it is not used unless
     asked for; `judged`: detections that were looked for again."""
 
@@ -75,7 +75,7 @@ class Check(Part):
     told: Text
 
 
-class _State(Part):
+class _State(StoredPart):
     """state.json of a graph: why it could not be made, if so; checks by dtype, and how often they were tried."""
 
     failed: Text

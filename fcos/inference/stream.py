@@ -40,19 +40,19 @@ def pick_lanes(images: int, batch: int, threads: int) -> int:
     return max(1, min(_LANES, threads or cpu_cores(), images // 4)) if batch == 1 else 1
 
 
-class Pace(NamedTuple):
+class Batching(NamedTuple):
     """How many images share a pass of the network, and how many passes are in work at once."""
 
     batch: int
     lanes: int
 
 
-def pick_pace(images: int, asked: Pace, threads: int, device: str = "auto") -> Pace:
+def pick_batching(images: int, asked: Batching, threads: int, device: str = "auto") -> Batching:
     """The pace for so many images; 0 in `asked` is what is best: on a CPU single images in several lanes, else batches
     of eight."""
     on_cpu = pick_device(device).type == "cpu"
     batch = asked.batch or (1 if on_cpu else _TOGETHER)
-    return Pace(batch, asked.lanes or (pick_lanes(images, batch, threads) if on_cpu else 1))
+    return Batching(batch, asked.lanes or (pick_lanes(images, batch, threads) if on_cpu else 1))
 
 
 def run(

@@ -18,16 +18,17 @@ from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, ImageError
 from ..inference.detector import Detector
 from ..inference.load import fastest, load
+from ..overlap import pairwise_iou
 from ..system.progress import Bar
 from ..system.stderr import say
 from ..system.terminal import plural
 from .calibrate import Curve, fit
-from .evidence import Evidence, gather, overlaps
+from .evidence import Evidence, gather
 from .folding import Judge, out_of_fold
 from .inject import DUPLICATE, KINDS, MISSING, ROUNDS, SHARE, SPURIOUS, Spoiled, spoil
 from .ranking import rank
 from .report import Check, Finding, in_words
-from .suspicion import Asked, Pile, Suspect, suspects
+from .suspicion import Pile, Sought, Suspect, suspects
 
 _SEEN = 0.2  # score of its class from which an annotated box counts as seen
 _FEW = round(1 / SHARE)  # boxes below which the copies show the same few errors again and again
@@ -126,8 +127,8 @@ class Scores:
                 continue
             for kind in KINDS:
                 self.tried[kind] += len(spoiled.lost) if kind == MISSING else spoiled.kinds.count(kind)
-            asked = Asked(np.array([bool(k) for k in spoiled.kinds], bool), spoiled.lost, spoiled.lost_labels)
-            for suspect in caught(suspects(evidence, spoiled.record, asked), spoiled):
+            sought = Sought(np.array([bool(k) for k in spoiled.kinds], bool), spoiled.lost, spoiled.lost_labels)
+            for suspect in caught(suspects(evidence, spoiled.record, sought), spoiled):
                 self.injected[suspect.kind].append(index, suspect)
 
     def ranked(self) -> tuple[dict[str, Curve], dict[str, np.ndarray]]:
@@ -161,7 +162,7 @@ def error_of(suspect: Suspect, spoiled: Spoiled) -> int | None:
         return next((row for row in rows if row >= 0 and spoiled.kinds[row] == suspect.kind), None)
     if not len(spoiled.lost):
         return None
-    overlap = overlaps(np.array([suspect.box]), spoiled.lost)[0] * (spoiled.lost_labels == suspect.label)
+    overlap = pairwise_iou(np.array([suspect.box]), spoiled.lost)[0] * (spoiled.lost_labels == suspect.label)
     best = int(overlap.argmax())
     return best if overlap[best] >= 0.5 else None
 

@@ -17,7 +17,7 @@ from ..decode import Candidates, finish, score, trim
 from ..inference.detector import Detector
 from ..inference.merge import cut_sides
 from ..inference.tiles import Held
-from ..overlap import area, iou, shared
+from ..overlap import area, pairwise_iou, shared
 
 LEAST = 0.02  # class probability below which a location says nothing
 _MOST = 3000  # locations of one image or tile
@@ -97,7 +97,7 @@ def _loose(cfg: DecodeConfig, most: int) -> DecodeConfig:
 def _votes(boxes: np.ndarray, scores: np.ndarray, peaks: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Votes [D] for peaks [D,4] of labels [D]: the summed scores [K,C] of locations whose box [K,4] has an IoU of 0.5
     with the peak and whose class is its."""
-    same = overlaps(boxes, peaks) >= 0.5
+    same = pairwise_iou(boxes, peaks) >= 0.5
     votes: np.ndarray = (same * np.where(scores > LEAST, scores, 0.0)[:, labels]).sum(axis=0)
     return votes
 
@@ -126,11 +126,6 @@ def weigh(raw: Raw, detector: Detector, mapping: Tensor, classes: int) -> Eviden
     scores, peak_labels = joined.numpy(), detections.labels.numpy()
     votes = _votes(boxes, scores, peaks, peak_labels)
     return Evidence(boxes, scores, peaks, peak_labels, detections.scores.numpy(), votes, known.numpy())
-
-
-def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU [A,B] of boxes a [A,4] and b [B,4]; 0 where both are empty."""
-    return iou(a[:, None], b[None])
 
 
 def inside(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data.dataset import Dataset
 from ..data.records import Record
-from .evidence import overlaps
+from ..overlap import pairwise_iou
 
 MISSING, CLASS, SHIFTED, SPURIOUS, DUPLICATE = "missing", "class", "shifted", "spurious", "duplicate"
 SHARE = 0.05  # of the boxes that are spoiled in each of the kinds
@@ -137,7 +137,7 @@ def _near(
         other: np.ndarray = np.clip(box + change * extent, 0, [width, height, width, height]).astype(np.float32)
         if (other[2:] - other[:2] < 1).any():
             continue
-        if between[0] <= float(overlaps(box[None], other[None])[0, 0]) <= between[1]:
+        if between[0] <= float(pairwise_iou(box[None], other[None])[0, 0]) <= between[1]:
             return other
     return None
 
@@ -151,6 +151,6 @@ def _elsewhere(record: Record, shapes: np.ndarray, rng: np.random.Generator) -> 
             continue
         x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
         box = np.array([x, y, x + w, y + h], np.float32)
-        if not len(record.boxes) or overlaps(box[None], record.boxes).max() <= 0.2:
+        if not len(record.boxes) or pairwise_iou(box[None], record.boxes).max() <= 0.2:
             return box
     return None

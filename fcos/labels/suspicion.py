@@ -20,7 +20,8 @@ from typing import TypedDict, Unpack
 import numpy as np
 
 from ..data.records import Record
-from .evidence import Evidence, inside, overlaps
+from ..overlap import pairwise_iou
+from .evidence import Evidence, inside
 from .inject import CLASS, DUPLICATE, MISSING, SHIFTED, SPURIOUS
 
 _FAINT = 0.1  # score of a peak from which it may be a missing box
@@ -88,7 +89,7 @@ class _Says(TypedDict):
 
 
 @dataclass(frozen=True)
-class Asked:
+class Sought:
     """What of an image is asked for: `rows` [G] bool of its annotations, and peaks within an IoU of 0.5 of one of
     `boxes` [L,4], of the class that stands in `labels` [L]."""
 
@@ -97,33 +98,33 @@ class Asked:
     labels: np.ndarray
 
 
-def suspects(evidence: Evidence, record: Record, asked: Asked | None = None) -> list[Suspect]:
+def suspects(evidence: Evidence, record: Record, sought: Sought | None = None) -> list[Suspect]:
     """Every annotation in every way that makes sense for it, and every peak that may be a missing box; of these only
-    what is `asked`."""
-    scene = _Scene(evidence, record, asked)
+    what is `sought`."""
+    scene = _Scene(evidence, record, sought)
     return [*scene.missing(), *scene.classes(), *scene.shifted(), *scene.spurious(), *scene.duplicates()]
 
 
 class _Scene:
     """An image's annotations against its evidence. K locations, G annotations that are not ignored, D peaks."""
 
-    def __init__(self, evidence: Evidence, record: Record, asked: Asked | None) -> None:
+    def __init__(self, evidence: Evidence, record: Record, sought: Sought | None) -> None:
         self.e = evidence
         self.rows = np.flatnonzero(~record.ignore)
-        self.asked = range(len(self.rows)) if asked is None else np.flatnonzero(asked.rows[self.rows]).tolist()
+        self.numbers = range(len(self.rows)) if sought is None else np.flatnonzero(sought.rows[self.rows]).tolist()
         peaks = evidence.peak_scores > _FAINT
-        if asked is not None:
-            near = overlaps(evidence.peaks, asked.boxes) * (evidence.peak_labels[:, None] == asked.labels[None])
+        if sought is not None:
+            near = pairwise_iou(evidence.peaks, sought.boxes) * (evidence.peak_labels[:, None] == sought.labels[None])
             peaks &= near.max(axis=1, initial=0.0) >= 0.5
         self.peaks = np.flatnonzero(peaks)
         self.boxes, self.labels = record.boxes[self.rows], record.labels[self.rows]
         self.ignored = record.boxes[record.ignore]
         self.ignored_labels = record.labels[record.ignore]
-        self.overlap = overlaps(evidence.boxes, self.boxes)  # [K,G]
+        self.overlap = pairwise_iou(evidence.boxes, self.boxes)  # [K,G]
         own = evidence.scores[:, self.labels]  # [K,G]
         self.own = own
         self.known = evidence.known[self.labels]
-        beside = overlaps(self.boxes, self.boxes) * (1 - np.eye(len(self.rows)))
+        beside = pairwise_iou(self.boxes, self.boxes) * (1 - np.eye(len(self.rows)))
         self.crowd = beside.max(axis=1, initial=0.0)
         self.size = record.size
 
@@ -175,7 +176,7 @@ class _Scene:
         boxes = np.concatenate([self.boxes, self.ignored])
         if not len(boxes):
             return np.zeros(len(peaks)), np.zeros(len(peaks)), np.zeros((len(peaks), 4))
-        iou, part = overlaps(peaks, boxes), inside(peaks, boxes)
+        iou, part = pairwise_iou(peaks, boxes), inside(peaks, boxes)
         whole = inside(boxes, peaks).T
         same = np.concatenate([self.labels, self.ignored_labels])[None] == labels[:, None]
         parts = [(iou * same).max(axis=1), (part * same).max(axis=1), part.max(axis=1), whole.max(axis=1)]
@@ -192,7 +193,7 @@ class _Scene:
         """How far each peak [D] is part of a better one of its class or place; and the score of the best peak of
         another class in its place."""
         e = self.e
-        beside = overlaps(boxes, e.peaks)
+        beside = pairwise_iou(boxes, e.peaks)
         higher = e.peak_scores[None] > scores[:, None]
         alike = e.peak_labels[None] == labels[:, None]
         within = inside(boxes, e.peaks) * (higher & alike)
@@ -203,7 +204,7 @@ class _Scene:
     def classes(self) -> list[Suspect]:
         e, result = self.e, []
         support = _step(self.overlap, 0.3, 0.6)  # [K,G]
-        for g in self.asked:
+        for g in self.numbers:
             if not self.known[g] or not len(e.boxes):
                 continue
             near = np.flatnonzero(support[:, g])  # the N locations that may be rivals
@@ -213,7 +214,7 @@ class _Scene:
             least = np.minimum(self.overlap[near, g], 0.5)[:, None]
             nearer = self.overlap[near] > least
             nearer[:, g] = False
-            covered = overlaps(e.boxes[near], self.ignored) > least
+            covered = pairwise_iou(e.boxes[near], self.ignored) > least
             for hidden, labels in ((nearer, self.labels), (covered, self.ignored_labels)):
                 places, by = np.nonzero(hidden)
                 rivals[places, labels[by]] = 0
@@ -239,7 +240,7 @@ class _Scene:
 
     def shifted(self) -> list[Suspect]:
         e, result = self.e, []
-        for g in self.asked:
+        for g in self.numbers:
             if not self.known[g] or not len(e.boxes):
                 continue
             weight = self.own[:, g] * _step(self.overlap[:, g], 0.05, 0.3)
@@ -250,9 +251,9 @@ class _Scene:
             if weight[place] <= 0:
                 continue
             # the mean of what the best locations of this object say is steadier than the best alone
-            near = overlaps(e.boxes, e.boxes[place][None])[:, 0]
+            near = pairwise_iou(e.boxes, e.boxes[place][None])[:, 0]
             team = _Team(e.boxes, (near > 0.6) * weight**2, near)
-            overlap = float(overlaps(team.box[None], self.boxes[g][None])[0, 0])
+            overlap = float(pairwise_iou(team.box[None], self.boxes[g][None])[0, 0])
             own = float(self.own[place, g])
             facts = (*self._differ(g, team), *self._others(g, own, weight * (near < 0.5)))
             result.append(
@@ -298,7 +299,7 @@ class _Scene:
     def spurious(self) -> list[Suspect]:
         e, result = self.e, []
         support = _step(self.overlap, 0.2, 0.5)
-        for g in self.asked:
+        for g in self.numbers:
             if not self.known[g]:
                 continue
             any_class = float((e.scores.max(axis=1) * support[:, g]).max(initial=0.0))
@@ -323,9 +324,9 @@ class _Scene:
 
     def duplicates(self) -> list[Suspect]:
         e, result = self.e, []
-        pairs = overlaps(self.boxes, self.boxes)
+        pairs = pairwise_iou(self.boxes, self.boxes)
         for i, j in zip(*np.nonzero(np.triu(pairs, 1) > 0.4), strict=True):
-            if i not in self.asked and j not in self.asked:
+            if i not in self.numbers and j not in self.numbers:
                 continue
             if not (self.known[i] and self.known[j]):
                 continue
@@ -333,7 +334,7 @@ class _Scene:
             if not same and pairs[i, j] < 0.8:
                 continue
             # two objects: a peak each, nearer to the one than to the other
-            near = overlaps(e.peaks, self.boxes[[i, j]]) if len(e.peaks) else np.zeros((0, 2))
+            near = pairwise_iou(e.peaks, self.boxes[[i, j]]) if len(e.peaks) else np.zeros((0, 2))
             fits = near * e.peak_scores[:, None] * (e.peak_labels[:, None] == self.labels[[i, j]][None])
             fits = np.where(near > 0.5, fits, 0)
             best = 0.0

@@ -15,11 +15,11 @@ Id = Annotated[int, Field(ge=-(2**53), le=2**53)]
 Side = Annotated[int, Field(ge=1, le=65536)]
 
 
-class Part(BaseModel):
+class StoredPart(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-class StoredClasses(Part):
+class StoredClasses(StoredPart):
     """Names and ids, as many of the one as of the other."""
 
     names: Annotated[list[Name], Field(min_length=1, max_length=100_000)]
@@ -47,7 +47,7 @@ def check_storable(classes: Classes, root: object) -> None:
         raise DataError(f"{root}: {which} cannot be kept in a model's file: {reason}") from None
 
 
-class StoredAbout(Part):
+class StoredAbout(StoredPart):
     """Facts of a person or of training. Those that are counted with are numbers; the rest may be anything."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False)
@@ -60,7 +60,7 @@ class StoredAbout(Part):
     judged_on: Name | None = None
 
 
-class StoredGraph(Part):
+class StoredGraph(StoredPart):
     """What an exported graph takes: a batch and a (height, width), or None where it takes any."""
 
     batch: Side | None
@@ -69,7 +69,7 @@ class StoredGraph(Part):
     dtype: Literal["fp32", "bf16", "fp16", "int8"]
 
 
-class StoredWeights(Part):
+class StoredWeights(StoredPart):
     """The "fcos" entry of a .safetensors file; its values are JSON texts."""
 
     config: str
@@ -77,7 +77,7 @@ class StoredWeights(Part):
     about: str = "{}"
 
 
-class StoredExport(Part):
+class StoredExport(StoredPart):
     """The metadata of an exported file."""
 
     config: dict[str, Any]

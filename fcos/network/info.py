@@ -24,7 +24,7 @@ ANCHORS = 9  # a location's anchors in RetinaNet: 3 scales x 3 shapes (1904.0135
 
 
 @dataclass(frozen=True)
-class Part:
+class NetworkPart:
     """One part of the network: its parameters and its FLOPs (2 per multiply-add) at the given size."""
 
     name: str
@@ -43,7 +43,7 @@ class Info:
     backbone: str
     classes: int
     size: tuple[int, int]
-    parts: tuple[Part, ...]
+    parts: tuple[NetworkPart, ...]
     levels: tuple[dict[str, Any], ...]
     points: int
     outputs: int
@@ -121,7 +121,7 @@ def describe_network(network: FCOS, config: Config, size: tuple[int, int], layer
     """Info of a network for inputs of (height, width); FLOPs are counted while it runs once."""
     flops = _count_flops(network, size)
     parts = tuple(
-        Part(name, sum(p.numel() for p in module.parameters()), flops.get(name, 0))
+        NetworkPart(name, sum(p.numel() for p in module.parameters()), flops.get(name, 0))
         for name, module in (("backbone", network.backbone), ("fpn", network.fpn), ("head", network.head))
     )
     limits = (0.0, *config.assign.ranges, float("inf"))

@@ -22,7 +22,7 @@ from ..inference.composite import OWN, Composite, Looks, tile_of
 from ..inference.detector import Detector
 from ..inference.load import RUNTIMES, load_together
 from ..inference.scores import Scores, parse_scores
-from ..inference.stream import Pace, pick_pace, run
+from ..inference.stream import Batching, pick_batching, run
 from ..inference.tiles import parse_tile
 from ..inference.views import parse_views
 from ..system.files import stamp
@@ -75,10 +75,10 @@ class Work:
                 raise ConfigError(f"{name}={number!r}: give 1 or more, or 0: chosen for you")
         check_threads(self.threads)
 
-    def pace(self) -> Pace:
+    def batching(self) -> Batching:
         """Batch and lanes, chosen where they are 0."""
-        asked = Pace(self.batch, self.lanes)
-        return asked if all(asked) else pick_pace(sys.maxsize, asked, self.threads, self.device)
+        asked = Batching(self.batch, self.lanes)
+        return asked if all(asked) else pick_batching(sys.maxsize, asked, self.threads, self.device)
 
     def check(self) -> tuple[Config, Classes]:
         """Settings and classes of what is detected, from the files alone; FcosError for what would fail later in each
@@ -123,7 +123,7 @@ def _opened(work: Work, stamps: Stamps) -> Opened:
         runtime=work.runtime or "own",  # the same rows whoever makes them, and when
         dtype=work.dtype,
         threads=work.threads,
-        lanes=work.pace().lanes,
+        lanes=work.batching().lanes,
         trust=work.trust,
     )
     scores = parse_scores(work.score or str(detector.shown), detector.classes, detector.shown)
@@ -227,7 +227,7 @@ class BatchDetector:
         that error too, unless all do, or `_UPSET` of them since one that is good: then it is raised, since a device
         that is gone would make an error of every image that is left. So the rows of such images wait for a good one."""
         detector, scores, model = self._detector()
-        batch = self.work.pace().batch
+        batch = self.work.batching().batch
         held = _HeldRows()
         while held.seen < len(paths):
             try:

@@ -25,7 +25,7 @@ from ..system.machine import is_out_of_memory
 from ..system.stop import Stopped
 from ..system.terminal import clock, plural
 from ..training.clock import Budget
-from ..training.data import Source, choose
+from ..training.data import NamedData, choose
 from ..training.equal_command import data_words
 from ..training.planning.minutes import Wish, check, prepare
 from ..training.program import train
@@ -56,7 +56,7 @@ class Search:
     searched; without any, the usual ones. `minutes`: of a trial; `hours`, counted from the start of the process, or
     `trials`, how many the folder shall have, end it. model, init, device: as of `fcos.train`."""
 
-    source: Source
+    source: NamedData
     words: list[str] = field(default_factory=list)
     model: str | None = None
     init: str | None = None

@@ -9,7 +9,7 @@ from ..data.classes import as_seen
 from ..data.dataset import Dataset
 from ..data.loading.augment import Sample
 from ..data.loading.cache import Reader
-from ..data.loading.loader import Source, load_sample, train_sample
+from ..data.loading.loader import TrainingImages, load_sample, train_sample
 from ..data.loading.sampler import Sampler
 from ..data.tiles import tiled
 from ..errors import ImageError
@@ -39,7 +39,7 @@ def plain(dataset: Dataset, count: int, seed: int) -> list[Titled]:
 def augmented(dataset: Dataset, config: Config, count: int) -> list[Titled]:
     """The first `count` images that training with these settings sees; a mosaic has the title of its first image."""
     dataset = tiled(as_seen(dataset, config.data), config.data.tile)
-    sampler, source = Sampler(dataset, config.data, config.train), Source(dataset, Reader(dataset), config)
+    sampler, source = Sampler(dataset, config.data, config.train), TrainingImages(dataset, Reader(dataset), config)
     cells: list[Titled] = []
     for step in range(-(-count // config.train.batch)):
         plan = sampler.plan(step)

@@ -16,7 +16,7 @@ from ..inference.detector import Detector
 from ..inference.load import Placing, load
 from ..system.stderr import say
 from ..zoo.describe import settings_of
-from .cached import Candidates, cache
+from .cached import Cached, cache
 
 
 class Told(Protocol):
@@ -89,7 +89,7 @@ class Asked:
         """As many seeds, from `train.seed` on: machines can share a study."""
         return range(config.train.seed, config.train.seed + self.seeds)
 
-    def on_cached(self, study: Callable[[Sequence[Candidates], Dataset, Config], Told]) -> Judged:
+    def on_cached(self, study: Callable[[Sequence[Cached], Dataset, Config], Told]) -> Judged:
         """A study that only decodes: the network runs once over the images."""
         detector = self.detector()
         dataset = self.judged(detector)

@@ -20,8 +20,7 @@ from ..assign import assign
 from ..boxes import iou, nms, to_corners
 from ..config import Config, DecodeConfig
 from ..data.images.reading import read_image
-from ..decode import Candidates as Admitted
-from ..decode import admit, finish, least_class_probability, trim
+from ..decode import Candidates, admit, finish, least_class_probability, trim
 from ..errors import ImageError
 from ..inference.detector import Detector
 from ..system.progress import track
@@ -37,7 +36,7 @@ _MOST = 20000  # pairs of one image
 
 
 @dataclass(frozen=True)
-class Candidates:
+class Cached:
     """K pairs of location and class of one image, in pixels of the network input.
 
     boxes [K,4] unclipped, distances [K,4] l, t, r, b, probability [K] of the class, centerness [K], labels
@@ -64,7 +63,7 @@ class Candidates:
     floor: float
 
 
-def cache(detector: Detector, dataset: Dataset, least: float | None = None) -> list[Candidates]:
+def cache(detector: Detector, dataset: Dataset, least: float | None = None) -> list[Cached]:
     """One forward pass over every image; pairs with a class probability above `least` are kept: a hundredth, or what
     the detector's own decoding takes where that is less. An image that cannot be read counts as one in which nothing
     is found, and a line says so. DataError where an image has no file."""
@@ -75,7 +74,7 @@ def cache(detector: Detector, dataset: Dataset, least: float | None = None) -> l
     return [_image(detector, r, mapping, least) for r in track(records, len(dataset), "one pass")]
 
 
-def _image(detector: Detector, record: Record, mapping: Tensor, least: float) -> Candidates:
+def _image(detector: Detector, record: Record, mapping: Tensor, least: float) -> Cached:
     try:
         raw = Raw(detector, read_image(str(record.path)))
     except ImageError as error:
@@ -104,7 +103,7 @@ def _image(detector: Detector, record: Record, mapping: Tensor, least: float) ->
     wanted &= known[None]
     spot, labels = wanted.nonzero(as_tuple=True)
     xy = points.xy[spot]
-    return Candidates(
+    return Cached(
         boxes=to_corners(xy, distances[spot]),
         distances=distances[spot],
         probability=probability[spot, labels],
@@ -123,11 +122,11 @@ def _image(detector: Detector, record: Record, mapping: Tensor, least: float) ->
     )
 
 
-def _unread(record: Record) -> Candidates:
+def _unread(record: Record) -> Cached:
     """No candidates, and the truth as it is."""
     none, numbers = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
     keep = torch.from_numpy(~record.ignore)
-    return Candidates(
+    return Cached(
         boxes=torch.zeros(0, 4),
         distances=torch.zeros(0, 4),
         probability=none,
@@ -146,7 +145,7 @@ def _unread(record: Record) -> Candidates:
     )
 
 
-def redecode(c: Candidates, cfg: DecodeConfig, keep: Tensor | None = None) -> Detections:
+def redecode(c: Cached, cfg: DecodeConfig, keep: Tensor | None = None) -> Detections:
     """The detections of one image under other decoding settings, in pixels of the image.
 
     Equal to `fcos.decode` while cfg.threshold is not below the cache's `least`. keep [K] bool: candidates that stay
@@ -156,19 +155,19 @@ def redecode(c: Candidates, cfg: DecodeConfig, keep: Tensor | None = None) -> De
     probability = torch.where(c.probability >= c.floor, c.probability, 0.0)
     rows, scores = admit(probability, c.centerness, c.level, ends, cfg)
     safe = torch.zeros(len(rows), dtype=torch.bool) if keep is None else keep[rows]
-    fixed = Admitted(c.boxes[rows[safe]], scores[safe], c.labels[rows[safe]], c.spot[rows[safe]])
-    rest = Admitted(c.boxes[rows[~safe]], scores[~safe], c.labels[rows[~safe]], c.spot[rows[~safe]])
+    fixed = Candidates(c.boxes[rows[safe]], scores[safe], c.labels[rows[safe]], c.spot[rows[safe]])
+    rest = Candidates(c.boxes[rows[~safe]], scores[~safe], c.labels[rows[~safe]], c.spot[rows[~safe]])
     fixed, rest = trim(fixed, c.size, cfg), trim(rest, c.size, cfg)
     kept, final = nms(rest.boxes, rest.scores, rest.labels, cfg)
     if keep is not None:
-        rest = Admitted(*(torch.cat((a, b[kept])) for a, b in zip(fixed, rest, strict=True)))
+        rest = Candidates(*(torch.cat((a, b[kept])) for a, b in zip(fixed, rest, strict=True)))
         kept = rest.scores.argsort(descending=True, stable=True)[: cfg.max_detections]
         final = rest.scores[kept]
     detections, _ = finish(rest, kept, final, c.size, cfg)
     return replace(detections, boxes=detections.boxes * c.ratio + c.shift, size=None)
 
 
-def redecode_all(cached: Sequence[Candidates], config: Config, **changes: object) -> list[Detections]:
+def redecode_all(cached: Sequence[Cached], config: Config, **changes: object) -> list[Detections]:
     """Every image under config.decode with `changes`."""
     cfg = config.decode.model_copy(update=changes)
     return [redecode(c, cfg) for c in cached]
@@ -181,7 +180,7 @@ def limit_by_class(config: Config) -> Config:
     return config.override({"decode": {"threshold_on": "class", "threshold": least}})
 
 
-def own_iou(c: Candidates) -> Tensor:
+def own_iou(c: Cached) -> Tensor:
     """[K] highest IoU of each candidate with a true box of its class, 0 where there is none."""
     if not len(c.truth) or not len(c.boxes):
         return torch.zeros(len(c.boxes))

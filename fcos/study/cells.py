@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..system.environment import CONFIG_FILE, HASHES, RUN_FILE, check_same, data_hashes, hashes_in
 from ..system.readers import read_json, read_text
 from ..system.stop import Stopped
-from ..training.data import Source, choose
+from ..training.data import NamedData, choose
 from ..training.loop import Trainer
 from ..training.output.checkpoint import checkpoints
 from ..training.output.folder import RunFolder
@@ -45,7 +45,7 @@ def trained(
     settings = folder / CONFIG_FILE
     if settings.exists():
         check_same(folder, "a run", {"settings": read_text(settings)}, {"settings": config.dump()})
-    seen = choose(Source({k: v for k, v in data.items() if k in ("train", "val")}, holdout=0), config).data
+    seen = choose(NamedData({k: v for k, v in data.items() if k in ("train", "val")}, holdout=0), config).data
     finished, begun = RunFolder(folder, write=False).finished(), bool(checkpoints(folder))
     if finished or begun:
         file = folder / RUN_FILE
@@ -66,7 +66,7 @@ def trained(
 def seconds_a_step(config: Config, data: Mapping[str, Dataset], device: str = "auto", make: Make = Trainer) -> float:
     """Of training, by doing a few in a run that is thrown away: the median. On a CPU it is processor time by the number
     of threads, which other programs on the machine do not lengthen."""
-    seen = choose(Source({"train": data["train"]}, holdout=0), config).data
+    seen = choose(NamedData({"train": data["train"]}, holdout=0), config).data
     times: list[float] = []
     with sample_run(config, seen, "none", device, make) as (trainer, step):
         watch = Stopwatch(trainer.fabric.device)

@@ -18,7 +18,7 @@ from ..losses import centerness_target
 from ..show.axes import COLORS, INK, MUTED, OURS, new_figure, style
 from ..types import Detections
 from .asked import Asked, Judged
-from .cached import Candidates, limit_by_class, own_iou, redecode_all
+from .cached import Cached, limit_by_class, own_iou, redecode_all
 from .compared import PaperStudy, Row, judged_ap
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def run(asked: Asked) -> Judged:
     return asked.on_cached(centerness_study)
 
 
-def centerness_study(cached: Sequence[Candidates], dataset: Dataset, config: Config) -> PaperStudy:
+def centerness_study(cached: Sequence[Cached], dataset: Dataset, config: Config) -> PaperStudy:
     """AP without centerness, with the one of the predicted box, with the branch (table 4), and the appendix's
     class-agnostic precision and recall at IoU 0.5, 0.75, 0.9.
 
@@ -54,7 +54,7 @@ def centerness_study(cached: Sequence[Candidates], dataset: Dataset, config: Con
     return PaperStudy.of("centerness", dataset, rows, extra=extra, drawing=draw_centerness)
 
 
-def centerness_of_box(c: Candidates) -> Tensor:
+def centerness_of_box(c: Cached) -> Tensor:
     """[K] the centerness that the predicted box would have; 0 for boxes without an area."""
     return torch.nan_to_num(centerness_target(c.distances.clamp(min=0)), nan=0.0)
 
@@ -67,7 +67,7 @@ def agnostic_curves(detections: Sequence[Detections], dataset: Dataset) -> dict[
     return {k: precision_recall(flat.scores, match_coco(flat, truth, pairs, k), objects) for k in (0.5, 0.75, 0.9)}
 
 
-def score_against_iou(cached: Sequence[Candidates], config: Config, most: int = 6000) -> np.ndarray:
+def score_against_iou(cached: Sequence[Cached], config: Config, most: int = 6000) -> np.ndarray:
     """[K,3]: class probability, class probability times centerness, and IoU with the nearest true box of the
     class, of candidates before NMS that pass the threshold (the paper's figure on centerness)."""
     parts = []

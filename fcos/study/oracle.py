@@ -13,7 +13,7 @@ from ..boxes import iou
 from ..config import Config
 from ..losses import centerness_target
 from .asked import Asked, Judged
-from .cached import Candidates, own_iou, redecode
+from .cached import Cached, own_iou, redecode
 from .compared import PaperStudy, Row, judged_ap
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def run(asked: Asked) -> Judged:
     return asked.on_cached(oracle_study)
 
 
-def oracle_study(cached: Sequence[Candidates], dataset: Dataset, config: Config) -> PaperStudy:
+def oracle_study(cached: Sequence[Cached], dataset: Dataset, config: Config) -> PaperStudy:
     """Where AP is lost: one output at a time replaced by the truth.
 
     centerness: locations inside a true box (whole box, level's range, smallest wins) get their training
@@ -36,7 +36,7 @@ def oracle_study(cached: Sequence[Candidates], dataset: Dataset, config: Config)
     """
     cfg = config.decode
     rows = [Row("as predicted", judged_ap([redecode(c, cfg) for c in cached], dataset), {"AP": 0.371})]
-    mends: tuple[tuple[str, Callable[[Candidates], Candidates], dict[str, float]], ...] = (
+    mends: tuple[tuple[str, Callable[[Cached], Cached], dict[str, float]], ...] = (
         ("true centerness", true_centerness, {"AP": 0.421}),
         ("IoU as centerness", lambda c: replace(c, centerness=own_iou(c)), {}),
         ("true class", true_class, {}),
@@ -52,7 +52,7 @@ def oracle_study(cached: Sequence[Candidates], dataset: Dataset, config: Config)
     )
 
 
-def true_centerness(c: Candidates) -> Candidates:
+def true_centerness(c: Cached) -> Cached:
     """Candidates whose location learns a box get that box's centerness target."""
     inside = c.owner >= 0
     if not inside.any():
@@ -64,7 +64,7 @@ def true_centerness(c: Candidates) -> Candidates:
     return replace(c, centerness=centerness)
 
 
-def true_class(c: Candidates) -> Candidates:
+def true_class(c: Cached) -> Cached:
     """Candidates whose location learns a box are certain of its class."""
     inside = c.owner >= 0
     probability = c.probability.clone()
@@ -73,7 +73,7 @@ def true_class(c: Candidates) -> Candidates:
     return replace(c, probability=probability)
 
 
-def true_box(c: Candidates) -> Candidates:
+def true_box(c: Cached) -> Cached:
     """Candidates whose location learns a box give exactly that box."""
     inside = c.owner >= 0
     boxes = c.boxes.clone()
@@ -82,7 +82,7 @@ def true_box(c: Candidates) -> Candidates:
     return replace(c, boxes=boxes)
 
 
-def perfect_nms(c: Candidates, config: Config) -> tuple[Candidates, Any, Tensor]:
+def perfect_nms(c: Cached, config: Config) -> tuple[Cached, Any, Tensor]:
     """(candidates, decode settings, kept [K]) for `redecode`: one candidate for each true box that has any."""
     from ..decode import score
 

@@ -12,7 +12,7 @@ from ..inference.proposals import proposer
 from ..types import Detections
 from .asked import Asked, Judged
 from .baselines import baseline_proposals, load_baseline
-from .cached import Candidates, cache, redecode_all
+from .cached import Cached, cache, redecode_all
 from .compared import PaperStudy, Row, number_bars
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def run(asked: Asked) -> Judged:
 
 
 def proposals_study(
-    cached: Sequence[Candidates],
+    cached: Sequence[Cached],
     dataset: Dataset,
     config: Config,
     baselines: Mapping[str, Sequence[Detections]] | None = None,

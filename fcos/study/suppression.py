@@ -14,7 +14,7 @@ from ..show.axes import COLORS, INK, new_figure, style
 from ..system.progress import track
 from ..system.terminal import percent
 from .asked import Asked, Judged
-from .cached import Candidates, limit_by_class, redecode_all
+from .cached import Cached, limit_by_class, redecode_all
 from .compared import PaperStudy, Row
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def run(asked: Asked) -> Judged:
     return asked.on_cached(nms_study)
 
 
-def nms_study(cached: Sequence[Candidates], dataset: Dataset, config: Config) -> PaperStudy:
+def nms_study(cached: Sequence[Cached], dataset: Dataset, config: Config) -> PaperStudy:
     """AP by score rule and NMS threshold, then by low-score threshold at the best of them."""
     now = evaluate(redecode_all(cached, config), dataset).ap
     limited = limit_by_class(config)

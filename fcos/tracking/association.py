@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import require
-from ..overlap import iou
+from ..overlap import pairwise_iou
 
 Floats = NDArray[np.float64]
 Pairs = list[tuple[int, int]]
@@ -15,10 +15,9 @@ Pairs = list[tuple[int, int]]
 _BUFFER = 0.15  # share of its sides by which a box is enlarged at each side (arXiv 2211.13437): few frames, long ways
 
 
-def overlaps(a: Floats, b: Floats) -> Floats:
+def enlarged_iou(a: Floats, b: Floats) -> Floats:
     """IoU [A,B] of boxes a [A,4] and b [B,4], xyxy, each enlarged a little."""
-    a, b = _enlarged(a), _enlarged(b)
-    return iou(a[:, None], b[None])
+    return pairwise_iou(_enlarged(a), _enlarged(b))
 
 
 def pair(worth: Floats, allowed: NDArray[np.bool_]) -> Pairs:

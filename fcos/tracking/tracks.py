@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..types import Detections
-from .association import Pairs, overlaps, pair
+from .association import Pairs, enlarged_iou, pair
 from .motion import Floats, Motion
 
 Ids = NDArray[np.int64]
@@ -138,7 +138,7 @@ class Follower:
         track. more [T,D]: what a pair is worth beside its overlap."""
         if not len(tracks) or not len(seen.rows):
             return []
-        worth = overlaps(boxes, seen.boxes)
+        worth = enlarged_iou(boxes, seen.boxes)
         allowed = (worth >= least) & _same_class(tracks, seen.labels, self.config.by_class)
         return [(t, seen.rows[c]) for t, c in pair(worth + more, allowed)]
 

@@ -25,7 +25,7 @@ _COMPARED = 5000  # images that are searched for near-duplicates; more would tak
 
 
 @dataclass(frozen=True)
-class Source:
+class NamedData:
     """What the user names. `data`: a path, a Dataset, or Datasets by the name of their split; `val`: another path or
     Dataset to judge by; `split`: names of splits to learn from, with commas; `holdout`: share of the training images
     kept for judging, 0 for none, None for a tenth where there is no val; `strict`: refuse faulty boxes; `quiet`: show
@@ -65,7 +65,7 @@ class Chosen:
     lines: list[str] = field(default_factory=list)
 
 
-def choose(source: Source, config: Config, held: Sequence[str] | None = None, resumed: bool = False) -> Chosen:
+def choose(source: NamedData, config: Config, held: Sequence[str] | None = None, resumed: bool = False) -> Chosen:
     """Open the data of a run; `held` are the images that it held out when it began, `resumed` whether it has begun.
 
     "train" has the boxes that are learned (`as_learned`), "val" those of the file. `test` is never chosen, neither to
@@ -76,7 +76,7 @@ def choose(source: Source, config: Config, held: Sequence[str] | None = None, re
     return chosen
 
 
-def _parts(source: Source, config: Config, held: Sequence[str] | None, resumed: bool) -> Chosen:
+def _parts(source: NamedData, config: Config, held: Sequence[str] | None, resumed: bool) -> Chosen:
     """Both, with the boxes of the file."""
     splits = _open(source)
     name = source.data if isinstance(source.data, str | Path | DataSource) else "the data"
@@ -127,7 +127,7 @@ def _learned_too(train: Dataset, val: Dataset) -> list[str]:
     return [f"{count} are learned from too, such as {both[0]}: AP will be too high; fcos doctor lists them"]
 
 
-def _held_out(dataset: Dataset, source: Source, seed: int) -> Chosen:
+def _held_out(dataset: Dataset, source: NamedData, seed: int) -> Chosen:
     share, compared = source.holdout, len(dataset) <= _COMPARED
     twins = alike([r.path for r in dataset.records], quiet=source.quiet) if compared else []
     try:
@@ -143,7 +143,7 @@ def _held_out(dataset: Dataset, source: Source, seed: int) -> Chosen:
     return Chosen({"train": train, "val": val}, names, [line, *filter(None, [parted(dataset, twins, names)])])
 
 
-def _open(source: Source) -> dict[str, Dataset]:
+def _open(source: NamedData) -> dict[str, Dataset]:
     if isinstance(source.data, Dataset):
         return {"train": source.data}
     if not isinstance(source.data, Mapping):

@@ -10,10 +10,10 @@ from typing import Any
 
 from ..config import Config
 from ..system.readers import read_text
-from .data import Source
+from .data import NamedData
 
 
-def data_words(source: Source, model: str | Config, options: Mapping[str, object]) -> list[str]:
+def data_words(source: NamedData, model: str | Config, options: Mapping[str, object]) -> list[str]:
     """The words of an equal command in front of its settings. `options`: others, by name; None is left out."""
     stored = source.stored()
     words = [stored["data"] or "DATA", "--model", model.name if isinstance(model, Config) else model]

@@ -26,7 +26,7 @@ from ..system.environment import COMMAND
 from ..system.files import check_folder, real
 from ..system.machine import usual_torch
 from .clock import Budget, Deadline
-from .data import Chosen, Source, check_data, choose
+from .data import Chosen, NamedData, check_data, choose
 from .distributed import launched, started_again
 from .equal_command import command, data_words, with_steps
 from .longer import lengthened
@@ -243,7 +243,7 @@ class _Ready:
     None where none were planned, or where the run goes on otherwise."""
 
     config: Config
-    source: Source
+    source: NamedData
     chosen: Chosen
     folder: Path
     start: Start
@@ -272,7 +272,7 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
         asked = replace(asked, model=named_in(load_yaml(Path(asked.config))))
     if asked.data is None:
         raise DataError("give the data set to learn from: fcos train DATA")
-    source = Source(asked.data, asked.val, asked.split, asked.holdout, asked.strict, asked.quiet)
+    source = NamedData(asked.data, asked.val, asked.split, asked.holdout, asked.strict, asked.quiet)
     config = asked.resolved(None)
     out = begin_away(url, resume=False) if url is not None else out
     check_folder(Path(out) if out is not None else None)
@@ -302,7 +302,7 @@ def _begun(asked: _Asked, out: str | Path | None, url: str | None) -> _Ready:
     return _Ready(config, source, chosen, folder, start, planned.lines, planned.deadline, equal)
 
 
-def _equal_command(asked: _Asked, source: Source, planned: Prepared, steps: int) -> str:
+def _equal_command(asked: _Asked, source: NamedData, planned: Prepared, steps: int) -> str:
     told = {"init": planned.start.init, "config": asked.config, "dialect": asked.dialect}
     words = data_words(source, asked.model or planned.config.name, told)
     own = settled_by(asked.model, None) if isinstance(asked.model, Config) else {}
@@ -310,7 +310,7 @@ def _equal_command(asked: _Asked, source: Source, planned: Prepared, steps: int)
     return command(words, {**chosen, "train.iterations": steps})
 
 
-def _check_apart(out: str | Path | None, source: Source) -> None:
+def _check_apart(out: str | Path | None, source: NamedData) -> None:
     """DataError where the run would lie right in its data: its plots would be images to learn from."""
     if out is None or not isinstance(source.data, str | Path | DataSource):
         return
@@ -328,7 +328,7 @@ def _stored_split(folder: Path) -> str | None:
     return split
 
 
-def _source_of(folder: Path, asked: _Asked) -> tuple[Source, list[str] | None]:
+def _source_of(folder: Path, asked: _Asked) -> tuple[NamedData, list[str] | None]:
     """Where the run in `folder` has its data, and what it held out; what is asked for now goes first."""
     data, val, split = asked.data, asked.val, asked.split
     try:
@@ -345,7 +345,7 @@ def _source_of(folder: Path, asked: _Asked) -> tuple[Source, list[str] | None]:
         val = before
     if val is None and stored.get("judged_by") is not None:
         raise DataError(f"the run in {folder} was judged by a Dataset of Python; pass it again, as val")
-    return Source(data, val, split, strict=asked.strict), stored.get("held_out")
+    return NamedData(data, val, split, strict=asked.strict), stored.get("held_out")
 
 
 def _stem(data: str | Path | DataSource | Dataset | Mapping[str, Dataset]) -> str:

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..errors import ConfigError, FcosError, worded
 from ..network import weights
-from ..network.header import Name, Part
+from ..network.header import Name, StoredPart
 from ..system.core_yaml import read_yaml
 from ..system.environment import RUN_FILE
 from ..system.files import ASSETS
@@ -63,7 +63,7 @@ def read_facts(path: str | Path) -> Facts:
         raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {worded(first['msg']).lower()}") from None
 
 
-class _OfClass(Part):
+class _OfClass(StoredPart):
     """What is read of a class's row."""
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -77,7 +77,7 @@ class _OfClass(Part):
     best_F1_score: float | None = None
 
 
-class _Measured(Part):
+class _Measured(StoredPart):
     """What is read of an evaluation."""
 
     model_config = ConfigDict(strict=True, extra="allow")

@@ -7,7 +7,7 @@ from golden import keys
 from variants import LISTS, distinct, shapes_of, variant
 
 from fcos.convert.recognise import recognise
-from fcos.convert.translate import FAMILIES, Asked, convert, export_state, from_state
+from fcos.convert.translate import FAMILIES, Hints, convert, export_state, from_state
 from fcos.errors import ModelError
 from fcos.network.model import HRFPN
 from fcos.points import level_shapes
@@ -76,7 +76,7 @@ def test_a_variant_goes_out_and_comes_back_bit_exact_with_its_config(name):
     theirs = export_state(state, config, family)
     assert recognise(theirs)[0].name == family
     assert not [key for key in theirs if "@" in key]  # our mark of deformable weights stays here
-    found = from_state(theirs, asked=Asked(dialect=config.dialect))
+    found = from_state(theirs, hints=Hints(dialect=config.dialect))
     for section in ("assign", "loss", "decode"):
         assert getattr(found.config, section) == getattr(config, section), section
     assert found.config.model == config.model.model_copy(update={"backbone_weights": "none"})
@@ -262,7 +262,7 @@ def test_the_class_names_that_mmdetection_stores():
         state[key] = state[key][:2]
     for meta in ({"CLASSES": ("cat", "dog")}, {"dataset_meta": {"classes": ["cat", "dog"]}}):
         assert from_state(state, {"meta": meta}).classes.names == ("cat", "dog")
-        assert from_state(state, {"meta": meta}, Asked(names=("a", "b"))).classes.names == ("a", "b")
+        assert from_state(state, {"meta": meta}, Hints(names=("a", "b"))).classes.names == ("a", "b")
     assert from_state(state, {"meta": {"CLASSES": ("cat",)}}).classes.names == ("class0", "class1")
     coco = from_state(base("mmdet")).classes
     again = from_state(base("mmdet"), {"meta": {"CLASSES": tuple(n.replace(" ", "_") for n in coco.names)}}).classes
@@ -315,7 +315,7 @@ def test_names_that_the_code_bases_have(name):
 
 def test_a_dialect_of_another_family_is_refused():
     with pytest.raises(ModelError, match="does not belong to detectron2, which has detectron2"):
-        from_state(base(), asked=Asked(dialect="mmdet"))
+        from_state(base(), hints=Hints(dialect="mmdet"))
 
 
 def test_a_state_of_something_else_is_refused():

@@ -10,7 +10,7 @@ import torch
 from matching import assert_same_detections
 
 from fcos.assign import assign_batch
-from fcos.convert.translate import Asked, from_state
+from fcos.convert.translate import Hints, from_state
 from fcos.decode import decode_image
 from fcos.inference.detector import Detector
 from fcos.losses import Assignment, fcos_loss, gather_positives
@@ -95,7 +95,7 @@ def torchvisions():
     with np.load(FOLDER / "torchvision.npz") as file:
         golden = {k: torch.from_numpy(v) for k, v in file.items() if k != "versions"}
     sizes = [f"data.size={maker().SIZE[0]}", f"data.max_size={maker().SIZE[1]}"]
-    found = from_state(maker().tiny().state_dict(), asked=Asked(overrides=sizes))
+    found = from_state(maker().tiny().state_dict(), hints=Hints(overrides=sizes))
     network = weights.build(found.config, len(found.classes))
     weights.load_state(network, found.state, "torchvision")
     return golden, Detector(network.eval(), found.config, found.classes)

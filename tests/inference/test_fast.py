@@ -26,7 +26,7 @@ from fcos.inference import changeover, fast, graphs, stream
 from fcos.inference.changeover import PAYS, ChangeOver
 from fcos.inference.graphs import Check, Graph, Origin
 from fcos.inference.load import load
-from fcos.inference.stream import Pace, pick_pace
+from fcos.inference.stream import Batching, pick_batching
 from fcos.network import weights
 from fcos.system.machine import Placement, has_bf16
 from fcos.types import Classes, Predictions
@@ -613,13 +613,13 @@ def test_eval_gives_the_numbers_of_torch_on_the_kept_graph(kept, file, tmp_path,
 
 
 def test_the_pace_that_is_best_where_none_is_asked_for(monkeypatch):
-    best = Pace(0, 0)
-    assert pick_pace(1000, best, 2, "cpu") == Pace(1, 2)
-    assert pick_pace(3, best, 2, "cpu") == Pace(1, 1)
-    assert pick_pace(1000, Pace(8, 0), 2, "cpu") == Pace(8, 1)
-    assert pick_pace(1000, Pace(4, 3), 2, "cpu") == Pace(4, 3)
+    best = Batching(0, 0)
+    assert pick_batching(1000, best, 2, "cpu") == Batching(1, 2)
+    assert pick_batching(3, best, 2, "cpu") == Batching(1, 1)
+    assert pick_batching(1000, Batching(8, 0), 2, "cpu") == Batching(8, 1)
+    assert pick_batching(1000, Batching(4, 3), 2, "cpu") == Batching(4, 3)
     monkeypatch.setattr(stream, "pick_device", lambda name: torch.device("meta"))  # a GPU
-    assert pick_pace(1000, best, 2) == Pace(8, 1)
+    assert pick_batching(1000, best, 2) == Batching(8, 1)
 
 
 def test_a_file_that_changed_since_is_not_read_for_the_same_model(tmp_path):

@@ -18,11 +18,11 @@ from fcos.errors import ConfigError, DataError
 from fcos.export.browser import Browser, find_chromium
 from fcos.inference.detector import Detector
 from fcos.labels.checking import check
-from fcos.labels.evidence import overlaps
 from fcos.labels.inject import CLASS, MISSING, spoil
 from fcos.labels.page import write_page
 from fcos.labels.report import in_words
 from fcos.labels.suspicion import Suspect
+from fcos.overlap import pairwise_iou
 from fcos.types import Classes
 
 needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here: apt install chromium")
@@ -35,7 +35,7 @@ def world(tmp_path_factory):
     truth = open_dataset(make_shapes(folder / "shapes", {"train": 90}, seed=2), "train")
     # shapes that touch are one to this network
     grown = [r.boxes + np.array([-2, -2, 2, 2]) for r in truth.records]
-    truth = truth.subset([i for i, b in enumerate(grown) if (overlaps(b, b) > 0).sum() == len(b)])
+    truth = truth.subset([i for i, b in enumerate(grown) if (pairwise_iou(b, b) > 0).sum() == len(b)])
     detector = Detector(ByColour(2), CONFIG, truth.classes)
     spoiled = spoil(truth, 0.05, seed=77)
     wrong = replace(truth, records=tuple(s.record for s in spoiled))

@@ -17,8 +17,9 @@ from fcos.data.open import open_dataset
 from fcos.data.write import convert
 from fcos.errors import DataError
 from fcos.inference.detector import Detector
-from fcos.labels.evidence import Evidence, overlaps
+from fcos.labels.evidence import Evidence
 from fcos.labels.proposing import Look, looks_at, propose, select
+from fcos.overlap import pairwise_iou
 
 TOOLS = ("label-studio", "cvat", "labelme", "coco", "yolo")
 
@@ -104,7 +105,7 @@ def test_every_tool_gets_boxes_scores_and_their_source(world, tmp_path, to):
         assert len(rows) == len(mine), name
         total += len(rows)
         for label, box, score, source in rows:
-            iou = overlaps(np.array([box]), mine.boxes.numpy())[0]
+            iou = pairwise_iou(np.array([box]), mine.boxes.numpy())[0]
             best = int(iou.argmax())
             assert iou[best] > 0.97
             assert label == mine.name(best)

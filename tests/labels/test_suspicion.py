@@ -11,9 +11,10 @@ from scripted import CONFIG, GREY, detector
 
 from fcos.labels.calibrate import expected, fit
 from fcos.labels.checking import caught
-from fcos.labels.evidence import Evidence, gather, overlaps
+from fcos.labels.evidence import Evidence, gather
 from fcos.labels.inject import CLASS, DUPLICATE, KINDS, MISSING, SHIFTED, SPURIOUS, spoil
-from fcos.labels.suspicion import Asked, Pile, Suspect, suspects
+from fcos.labels.suspicion import Pile, Sought, Suspect, suspects
+from fcos.overlap import pairwise_iou
 
 CAT, DOG = 0, 1
 
@@ -75,7 +76,7 @@ def test_a_shifted_box_says_where_it_belongs():
     seen = evidence((LEFT, CAT, 0.9), (RIGHT, DOG, 0.8))
     given = [80, 60, 190, 150]
     found = worst(seen, record(1, [given, RIGHT], [CAT, DOG]))[SHIFTED]
-    overlap = overlaps(np.array([given]), np.array([LEFT]))[0, 0]
+    overlap = pairwise_iou(np.array([given]), np.array([LEFT]))[0, 0]
     assert found.row == 0
     assert found.score == pytest.approx(0.9 * (1 - overlap), abs=0.01)
     np.testing.assert_allclose(found.box, LEFT, atol=0.5)
@@ -108,12 +109,12 @@ def test_what_is_asked_for_alone_is_the_same_as_out_of_all():
     seen = evidence(*((b, int(k), float(s)) for b, k, s in zip(boxes, kinds, scores, strict=True)))
     truth = record(1, boxes[:8] + 9, rng.integers(0, 2, 8), [False] * 7 + [True])
     lost = boxes[9:11], kinds[9:11]
-    part = suspects(seen, truth, Asked(np.arange(8) % 3 == 0, *lost))
+    part = suspects(seen, truth, Sought(np.arange(8) % 3 == 0, *lost))
 
     def asked(s):
         if s.row >= 0:
             return s.row in (0, 3, 6) or s.other in (0, 3, 6)
-        return bool(((overlaps(np.array([s.box]), lost[0])[0] >= 0.5) & (lost[1] == s.label)).any())
+        return bool(((pairwise_iou(np.array([s.box]), lost[0])[0] >= 0.5) & (lost[1] == s.label)).any())
 
     assert part == [s for s in suspects(seen, truth) if asked(s)]
     assert {s.kind for s in part} >= {MISSING, CLASS, SHIFTED, SPURIOUS}
@@ -147,7 +148,7 @@ def test_known_errors_are_what_they_say():
         after = copy.record
         assert len(copy.kinds) == len(after.boxes) == len(after.labels) == len(after.ignore)
         np.testing.assert_array_equal(before.boxes[before.ignore], after.boxes[after.ignore])
-        iou = overlaps(after.boxes, before.boxes) if len(after.boxes) else np.zeros((0, 6))
+        iou = pairwise_iou(after.boxes, before.boxes) if len(after.boxes) else np.zeros((0, 6))
         for k, kind in enumerate(copy.kinds):
             best = iou[k].max()
             same = before.labels[iou[k].argmax()] == after.labels[k]

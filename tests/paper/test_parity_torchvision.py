@@ -9,7 +9,7 @@ import torchvision
 from matching import assert_same_detections
 
 from fcos.assign import assign, assign_batch
-from fcos.convert.translate import Asked, from_state
+from fcos.convert.translate import Hints, from_state
 from fcos.inference.detector import Detector
 from fcos.losses import Assignment, fcos_loss
 from fcos.network import weights
@@ -44,7 +44,7 @@ def pair():
     torch.nn.init.normal_(head.regression_head.bbox_reg.weight, std=0.02)
     torch.nn.init.constant_(head.regression_head.bbox_reg.bias, 2.0)
     converted = from_state(
-        theirs.state_dict(), asked=Asked(overrides=[f"data.size={SHORT}", f"data.max_size={LONGEST}"])
+        theirs.state_dict(), hints=Hints(overrides=[f"data.size={SHORT}", f"data.max_size={LONGEST}"])
     )
     network = weights.build(converted.config, len(converted.classes))
     weights.load_state(network, converted.state, "torchvision")

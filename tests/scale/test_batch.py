@@ -124,8 +124,8 @@ def test_numbers_that_are_chosen_change_no_row(model, pictures):
     plain = BatchDetector(str(model), score=0, device="cpu")({"path": paths})
     chosen = BatchDetector(str(model), score=0, device="cpu", batch=0, lanes=0, threads=2)({"path": paths})
     assert told(in_rows(chosen)) == told(in_rows(plain))
-    assert Work(batch=0, lanes=0, threads=2, device="cpu").pace() == (1, 2)
-    assert Work(batch=3, lanes=0, threads=2, device="cpu").pace() == (3, 1)
+    assert Work(batch=0, lanes=0, threads=2, device="cpu").batching() == (1, 2)
+    assert Work(batch=3, lanes=0, threads=2, device="cpu").batching() == (3, 1)
     with pytest.raises(FcosError, match="lanes=0: give 1 or more"):
         load(model, device="cpu", lanes=0)
 

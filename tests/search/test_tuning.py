@@ -23,7 +23,7 @@ from fcos.search.journal import Folder
 from fcos.search.space import OneOf, Range, draw, ends, sort_ranges, start, usual, words
 from fcos.search.tuned import Tuned
 from fcos.search.tuning import Search, tune
-from fcos.training.data import Source
+from fcos.training.data import NamedData
 from fcos.training.run import Result
 
 ABOUT = {
@@ -68,7 +68,7 @@ def undrawn(monkeypatch):
 
 
 def search(**changes):
-    return Search(**{"source": Source("my data"), "trials": 12, **changes})
+    return Search(**{"source": NamedData("my data"), "trials": 12, **changes})
 
 
 def told(settings):
@@ -241,7 +241,7 @@ def test_trials_on_corrected_labels_are_another_search(monkeypatch, undrawn, tmp
 
     monkeypatch.setattr(tuning, "begin", begin)
     data = make_shapes(tmp_path / "data", {"train": 4, "val": 2, "test": 2})
-    asked, seen = search(source=Source(data), minutes=3.0, trials=1), []
+    asked, seen = search(source=NamedData(data), minutes=3.0, trials=1), []
     tune(asked, tmp_path / "t", str, learner(near))
     relabel(data, "test")  # which no trial looks at
     tune(asked, tmp_path / "t", str, learner(near, seen))

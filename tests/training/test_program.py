@@ -28,7 +28,7 @@ from fcos.evaluation.program import evaluate
 from fcos.inference.detector import Detector
 from fcos.network import weights
 from fcos.training.clock import Deadline
-from fcos.training.data import Source, check_data, choose
+from fcos.training.data import NamedData, check_data, choose
 from fcos.training.output.checkpoint import checkpoints
 from fcos.training.output.ending import Ending
 from fcos.training.output.folder import RunFolder
@@ -318,32 +318,32 @@ def names(dataset):
 
 def test_without_val_a_tenth_is_held_out_and_test_is_left_alone(tmp_path):
     data = make_shapes(tmp_path / "shapes", {"train": 40, "test": 5})
-    chosen = choose(Source(data), tiny_config())
+    chosen = choose(NamedData(data), tiny_config())
     learned = open_splits(data)["train"]
     assert len(chosen.data["val"]) == 4
     assert names(chosen.data["train"]) | names(chosen.data["val"]) == names(learned)
     assert not names(chosen.data["train"]) & names(chosen.data["val"])
     assert {r.path.parent.name for d in chosen.data.values() for r in d.records} == {"train"}
     assert "no val split: 4 images of 40 held out" in chosen.lines[0]
-    assert choose(Source(open_splits(data)), tiny_config()).held_out == chosen.held_out
-    again = choose(Source(data), tiny_config(), chosen.held_out, resumed=True)
+    assert choose(NamedData(open_splits(data)), tiny_config()).held_out == chosen.held_out
+    again = choose(NamedData(data), tiny_config(), chosen.held_out, resumed=True)
     assert names(again.data["val"]) == names(chosen.data["val"])
-    assert set(choose(Source(data, holdout=0), tiny_config()).data) == {"train"}
-    assert set(choose(Source(data), tiny_config(), None, resumed=True).data) == {"train"}
+    assert set(choose(NamedData(data, holdout=0), tiny_config()).data) == {"train"}
+    assert set(choose(NamedData(data), tiny_config(), None, resumed=True).data) == {"train"}
     with pytest.raises(DataError, match=r"no split called val; it has train, test\. Leave --split out"):
-        choose(Source(data, split="train,val"), tiny_config())
+        choose(NamedData(data, split="train,val"), tiny_config())
 
 
 def test_the_datasets_of_a_mapping_are_called_as_splits_are(shapes):
     whole = open_splits(shapes)
     train, val = whole["train"], whole["val"]
     for given in ({"train": train, "valid": val}, {"Training": train, "validation": val}):
-        chosen = choose(Source(given), tiny_config())
+        chosen = choose(NamedData(given), tiny_config())
         assert (len(chosen.data["train"]), len(chosen.data["val"]), chosen.held_out) == (16, 10, None)
-    own = choose(Source({"a": train, "val": val}, split="a"), tiny_config())
+    own = choose(NamedData({"a": train, "val": val}, split="a"), tiny_config())
     assert (len(own.data["train"]), len(own.data["val"])) == (16, 10)
     named = replace(val, split="extra")  # as a data set may have one more
-    assert choose(Source({"train": train, "extra": named}), tiny_config()).held_out
+    assert choose(NamedData({"train": train, "extra": named}), tiny_config()).held_out
     for given, line in (
         ({"train": train, "vall": val}, "nothing uses the data called 'vall'; did you mean val?"),
         ({"train": train, "zzz": val}, "nothing uses the data called 'zzz'; choose from train"),
@@ -352,14 +352,14 @@ def test_the_datasets_of_a_mapping_are_called_as_splits_are(shapes):
         ({}, "no split called train"),
     ):
         with pytest.raises(DataError, match=line):
-            choose(Source(given), tiny_config())
+            choose(NamedData(given), tiny_config())
     for given in ({"val": val}, train, {"train": shapes}, None):
         with pytest.raises(DataError, match="is a mapping with Datasets"):
             check_data(given)
 
 
 def test_who_learns_from_val_is_not_judged(shapes):
-    chosen = choose(Source(shapes, split="train,val"), tiny_config())
+    chosen = choose(NamedData(shapes, split="train,val"), tiny_config())
     assert set(chosen.data) == {"train"}
     assert len(chosen.data["train"]) == 26
     assert "nothing is kept for judging" in chosen.lines[0]
@@ -372,18 +372,18 @@ def test_inclusive_boxes_are_learned_and_judging_is_by_those_of_the_file(splits,
     config = tiny_config(data={"inclusive_boxes": True})
     files = open_splits(folder)
     for data in (folder, files):
-        chosen = choose(Source(data), config)
-        plain = choose(Source(data), tiny_config())
+        chosen = choose(NamedData(data), config)
+        plain = choose(NamedData(data), tiny_config())
         before, after = plain.data["train"].packed.table, chosen.data["train"].packed.table
         assert np.array_equal(after.boxes, before.boxes - [0, 0, 1, 1])
         assert np.array_equal(after.xywh, before.xywh - [0, 0, 1, 1])
         assert chosen.data["val"] == plain.data["val"]
         assert chosen.held_out == plain.held_out
-    opened = choose(Source(open_splits(folder, inclusive=True)), config)  # not twice
+    opened = choose(NamedData(open_splits(folder, inclusive=True)), config)  # not twice
     assert np.array_equal(opened.data["train"].packed.table.boxes, after.boxes)
-    chosen = choose(Source(folder), config)
+    chosen = choose(NamedData(folder), config)
     (tmp_path / "run").mkdir()
-    told = {"sources": {**Source(folder).stored(), "held_out": chosen.held_out}}
+    told = {"sources": {**NamedData(folder).stored(), "held_out": chosen.held_out}}
     (tmp_path / "run" / "environment.json").write_text(json.dumps(told))
     assert judged_by(tmp_path / "run").records == chosen.data["val"].records
 
@@ -592,9 +592,9 @@ def test_a_run_does_not_lie_right_in_its_data(shapes):
 def test_images_that_are_learned_and_judged_by_are_told(shapes):
     splits = open_splits(shapes)
     data = {"train": splits["train"], "val": splits["train"].subset(range(3))}
-    lines = choose(Source(data), tiny_config()).lines
+    lines = choose(NamedData(data), tiny_config()).lines
     assert "3 of the 3 images to judge by are learned from too" in lines[0]
-    assert not choose(Source(shapes), tiny_config()).lines
+    assert not choose(NamedData(shapes), tiny_config()).lines
 
 
 def test_epochs_as_on_the_command_line(shapes, tmp_path):

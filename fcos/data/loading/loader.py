@@ -79,7 +79,7 @@ def _load_or_next(dataset: Dataset, reader: Reader, index: int, failures: _Failu
     raise last or DataError(f"{dataset.root}: there are no images")
 
 
-class Source(NamedTuple):
+class TrainingImages(NamedTuple):
     """Where the images of training come from, and the settings that say how they are changed."""
 
     dataset: Dataset
@@ -87,7 +87,7 @@ class Source(NamedTuple):
     config: Config
 
 
-def train_sample(source: Source, step: Step, slot: int, failures: _Failures | None = None) -> Sample:
+def train_sample(source: TrainingImages, step: Step, slot: int, failures: _Failures | None = None) -> Sample:
     """One image of a step, augmented. Its random numbers depend on (seed, epoch, position) alone."""
     failures = failures or _Failures()
     dataset, reader, config = source
@@ -191,7 +191,7 @@ class _Steps(torch.utils.data.Dataset[Any]):
     """The plan of a step -> the batches of this process, whose `parts` are places in the step's batch. Errors travel as
     values, so that they stay one line."""
 
-    def __init__(self, source: Source, parts: list[range]) -> None:
+    def __init__(self, source: TrainingImages, parts: list[range]) -> None:
         self.source, self.parts = source, parts
         self.fill = fill_color(source.config)
 
@@ -282,7 +282,7 @@ def train_loader(
     side = config.data.largest_side()
     item_bytes = 3 * config.train.batch // sampler.world * side * round(config.data.max_size * side / config.data.size)
     parts = [sampler.slots(part) for part in range(config.train.accumulate)]
-    steps = _Steps(Source(dataset, reader, config), parts)
+    steps = _Steps(TrainingImages(dataset, reader, config), parts)
     return Loader(steps, _Plans(sampler, start_step), config.data.workers, item_bytes)
 
 
