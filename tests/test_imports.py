@@ -39,6 +39,7 @@ ORDER = [
     "study",
     "bench",
     "scale",
+    "fcos.export.judging",
     "fcos.export.job",
     "serving",
     "cli",

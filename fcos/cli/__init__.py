@@ -136,25 +136,8 @@ def _with_torch(command: Callable[..., Any], spin: bool = True) -> Callable[...,
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; never shows a traceback for an FcosError."""
     _open_closed()
-    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__ and os.name == "posix":
-        sys.stderr = io.TextIOWrapper(io.BufferedWriter(_Losing()), sys.stderr.encoding, line_buffering=True)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
-            stream.reconfigure(errors="backslashreplace")
-    if isinstance(sys.stdin, io.TextIOWrapper):  # names of files, which need be no UTF-8: read as the system reads them
-        sys.stdin.reconfigure(errors="surrogateescape")
-    show = warnings.showwarning
-
-    def warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
-        ours = category is UserWarning and bool(place) and str(place[0]).startswith(_HERE)
-        if "missing from font" in str(message):
-            return  # matplotlib's, for each sign; show/fonts.py has said it in a line
-        if issubclass(category, ImageWarning) or ours:
-            say(f"note: {message}")
-        else:
-            show(message, category, *place)
-
-    warnings.showwarning = warn  # type: ignore[assignment]
+    _read_and_write_any_name()
+    _tell_warnings()
     interrupted: list[int] = []
     try:
         words = list(arguments) if arguments is not None else None
@@ -207,6 +190,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "triton" not in sys.modules:  # which counts at the end what nobody collected, and complains
             gc.freeze()  # the interpreter looks through everything once more at its end, except this
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _read_and_write_any_name() -> None:
+    """Names of files need be no text, and no reader of what is told need be there."""
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__ and os.name == "posix":
+        sys.stderr = io.TextIOWrapper(io.BufferedWriter(_Losing()), sys.stderr.encoding, line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
+            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):  # names of files, which need be no UTF-8: read as the system reads them
+        sys.stdin.reconfigure(errors="surrogateescape")
+
+
+def _tell_warnings() -> None:
+    """Say our own warnings in a line, as notes."""
+    show = warnings.showwarning
+
+    def warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        ours = category is UserWarning and bool(place) and str(place[0]).startswith(_HERE)
+        if "missing from font" in str(message):
+            return  # matplotlib's, for each sign; show/fonts.py has said it in a line
+        if issubclass(category, ImageWarning) or ours:
+            say(f"note: {message}")
+        else:
+            show(message, category, *place)
+
+    warnings.showwarning = warn  # type: ignore[assignment]
 
 
 @contextlib.contextmanager

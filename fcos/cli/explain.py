@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -33,7 +34,13 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
     from ..data.dataset import Dataset
+    from ..inference.detector import Detector
+    from ..inference.tiles import Tiling
 
 
 def command(
@@ -77,13 +84,10 @@ def command(
     fcos explain my_data --model runs/mine          # in other data
     fcos explain big.jpg --tile 640 --out story     # which tile saw what
     """
-    import json
-
     from ..data.runs import missing, run_of
     from ..errors import FcosError
     from ..inference.load import load
     from ..inference.tiles import parse_tile
-    from ..system.files import whole_set, write_whole
 
     things, overrides = sort_words(words, settings, context)
     source = the_one(things, data, "--data")
@@ -103,31 +107,15 @@ def command(
         say("scores are explained as the network gives them, before they are calibrated")
     if source is not None:
         refuse(context, "the explanation of one image", "split", "limit", "format", "images_in", "labels")
-    drawn = {}
     own = detector.config.data.tile
     check_overlap(context, tile, own)
-    if source is not None and tile is None:
-        from ..inference.sources import load_source
-
-        if own and max(load_source(source).shape[:2]) > own:  # else the image is one tile
+    if source is not None:
+        if tile is None and own and _longest(source) > own:  # else the image is one tile
             tell_tiles(model, own)
             tile = str(own)
-    if source is not None and tile not in (None, "0", "none"):
-        from ..analysis.explain_tiles import explain_tiles
-
-        told = explain_tiles(detector, source, parse_tile(tile, detector.config.data, overlap), score)
-        text, report = told.text(), told.to_dict()
-        if out is not None:
-            drawn = {"boxes.jpg": told.draw()}
-    elif source is not None:
-        from ..analysis.explain import explain
-
-        story = explain(detector, source, score)
-        text, report = story.text(), story.to_dict()
-        if out is not None:
-            drawn = {"boxes.jpg": story.draw(), "maps.jpg": story.draw_maps()}
+        tiling = None if tile in (None, "0", "none") else parse_tile(tile, detector.config.data, overlap)
+        told = _of_image(detector, source, score, tiling)
     else:
-        from ..analysis.misses import gallery, miss_study
         from ..data.classes import as_seen
 
         given = None if data is None else data_source(data, format, images_in, labels)
@@ -142,24 +130,66 @@ def command(
             tell_tiles(model, own)
         chosen = str(own or "none") if tile is None else tile
         tiling = None if chosen in ("0", "none") else parse_tile(chosen, detector.config.data, overlap)
-        study = miss_study(detector, dataset, score, number, tiling)
-        text, report = study.text(), study.to_dict()
-        if image is not None:
-            text = "\n".join([text, "", *_lines(study)])
-            dataset = dataset.subset([i for i, r in enumerate(dataset.records) if r.id == number])
-        if out is not None:
-            drawn = {"worst.jpg": gallery(study, dataset)}
-    if out is not None:
+        told = _of_data(detector, dataset, score, number, tiling)
+    names = [] if out is None else told.write(out)
+    typer.echo(json.dumps(told.report) if as_json else told.text)
+    if out is not None and not as_json:
+        typer.echo(f"written to {out}: {', '.join(names)}", err=True)
+
+
+class _Told(NamedTuple):
+    """What is printed, in words or as JSON, and how the images of the folder are drawn, by the names of their files."""
+
+    text: str
+    report: dict[str, Any]
+    draw: Callable[[], dict[str, np.ndarray]]
+
+    def write(self, folder: Path) -> list[str]:
+        """Write explain.json and the images, all or none; the names of these files."""
         from PIL import Image
 
+        from ..system.files import whole_set, write_whole
+
+        drawn = self.draw()
         with whole_set():
-            write_whole(out / "explain.json", json.dumps(report, indent=1) + "\n")
+            write_whole(folder / "explain.json", json.dumps(self.report, indent=1) + "\n")
             for name, pixels in drawn.items():
                 drawing = Image.fromarray(pixels)
-                write_whole(out / name, lambda path, drawing=drawing: drawing.save(path, quality=92))  # type: ignore[misc]
-    typer.echo(json.dumps(report) if as_json else text)
-    if out is not None and not as_json:
-        typer.echo(f"written to {out}: explain.json, {', '.join(drawn)}", err=True)
+                write_whole(folder / name, lambda path, drawing=drawing: drawing.save(path, quality=92))  # type: ignore[misc]
+        return ["explain.json", *drawn]
+
+
+def _of_image(detector: Detector, source: str, score: float | None, tiling: Tiling | None) -> _Told:
+    """The story of every box of one image."""
+    if tiling is not None:
+        from ..analysis.explain_tiles import explain_tiles
+
+        tiles = explain_tiles(detector, source, tiling, score)
+        return _Told(tiles.text(), tiles.to_dict(), lambda: {"boxes.jpg": tiles.draw()})
+    from ..analysis.explain import explain
+
+    story = explain(detector, source, score)
+    return _Told(story.text(), story.to_dict(), lambda: {"boxes.jpg": story.draw(), "maps.jpg": story.draw_maps()})
+
+
+def _of_data(
+    detector: Detector, dataset: Dataset, score: float | None, number: int | None, tiling: Tiling | None
+) -> _Told:
+    """Why objects of a data set are missed, or those of the image `number` alone."""
+    from ..analysis.misses import gallery, miss_study
+
+    study = miss_study(detector, dataset, score, number, tiling)
+    if number is None:
+        return _Told(study.text(), study.to_dict(), lambda: {"worst.jpg": gallery(study, dataset)})
+    shown = dataset.subset([i for i, r in enumerate(dataset.records) if r.id == number])
+    text = "\n".join([study.text(), "", *_lines(study)])
+    return _Told(text, study.to_dict(), lambda: {"worst.jpg": gallery(study, shown)})
+
+
+def _longest(source: str) -> int:
+    from ..inference.sources import load_source
+
+    return int(max(load_source(source).shape[:2]))
 
 
 def _is_data(path: str) -> bool:

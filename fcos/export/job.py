@@ -10,12 +10,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
-import numpy as np
 from torch import Tensor
 
 from ..data.classes import as_seen, match_classes
@@ -23,7 +22,7 @@ from ..data.images.reading import read_image
 from ..data.open import open_dataset, open_judged, split_names
 from ..data.records import evenly
 from ..data.splits import TAUGHT, default_split
-from ..errors import ConfigError, FcosError, ImageError, ModelError, first_line
+from ..errors import ConfigError, FcosError, ImageError, ModelError
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..network.model import FCOS
@@ -34,15 +33,11 @@ from ..system.terminal import clock, plural
 from ..zoo.find import find_weights
 from . import check
 from .about import DTYPES, About
-from .open import open_runtime, own_placement, write_export
+from .judging import judge
+from .open import write_export
 from .registry import FORMATS, Format, format_of
 
-if TYPE_CHECKING:
-    from ..data.dataset import Dataset
-    from ..evaluation.coco import Metrics
-
 _FULL = os.strerror(errno.ENOSPC)
-_COMPARED = 16  # images of --data that are compared box by box; AP takes all
 
 
 class ExportOptions(TypedDict, total=False):
@@ -277,52 +272,6 @@ def _reference(job: Job) -> tuple[Detector, str]:
     return model.replace(network=network, config=config, placement=Placement()), config.name
 
 
-def judge(
-    reference: Detector, path: Path, dataset: Dataset | None, say: Callable[[str], None] = lambda line: None
-) -> tuple[check.Report | None, list[str]]:
-    """(report, what is wrong) of an exported file beside the detector it was made from; AP with a data set.
-
-    (None, []) for a format that does not run here.
-    """
-    kind = format_of(path)
-    assert kind is not None
-    images = _images(dataset)
-    if hasattr(kind.module, "detect"):
-        return _judge_page(reference, path, kind, images)
-    if not hasattr(kind.module, "runtime"):
-        return None, []
-    try:
-        place = own_placement(path)
-        network = open_runtime(path, place)
-        exported = Detector(network, network.about.config, network.about.classes, place, network.about.size)
-        report = check.compare(reference, exported, images)
-    except Exception as error:  # a runtime has errors of its own
-        reason = first_line(error)
-        return check.Report.nothing(), [f"it cannot be run: {reason}"]
-    if dataset is not None:
-        say(f"AP on {plural(len(dataset.records), 'image')}, in torch and in {network.place.runtime}")
-        before, after = (_judge(d, dataset) for d in (check.like(reference, exported), exported))
-        report = replace(report, ap50=(before.ap50, after.ap50), ap=(before.ap, after.ap))
-    return report, check.verdict(report, network.about.dtype)
-
-
-def _judge_page(
-    reference: Detector, path: Path, kind: Format, images: list[np.ndarray] | None
-) -> tuple[check.Report | None, list[str]]:
-    """`judge` for a format that prepares and decodes by itself; (None, []) where nothing here can show it."""
-    images = check.bundled_images() if images is None else images
-    about = kind.module.read(path)
-    try:
-        seen = kind.module.detect(path, images)
-    except FcosError as error:
-        return check.Report.nothing(), [f"it cannot be run: {error}"]
-    if seen is None:
-        return None, []
-    expected = reference.replace(size=about.size).detect(images, [None] * len(images))
-    report = check.measure(expected, seen, 0.0 if about.dtype == "fp32" else check.SURE)
-    return report, check.verdict(report, about.dtype)
-
-
 def left_free(job: Job, chosen: Format) -> set[str]:
     """What of "batch" and "size" the graph leaves free; ConfigError where options contradict each other."""
     free = {"batch", "size"} if chosen.dynamic else set()
@@ -391,24 +340,6 @@ def _calibration(job: Job, detector: Detector, about: About) -> Iterator[Tensor]
         except ImageError:
             continue
         yield as_pixels(fixed.prepare(image)[0][None], about)
-
-
-def _images(dataset: Dataset | None) -> list[np.ndarray] | None:
-    if dataset is None:
-        return None
-    images = []
-    for record in dataset.subset(evenly(len(dataset), _COMPARED)).records:
-        if record.path is not None:
-            with suppress(ImageError):
-                images.append(read_image(record.path))
-    return images
-
-
-def _judge(detector: Detector, dataset: Dataset) -> Metrics:
-    from ..evaluation.coco import evaluate
-    from ..inference.dataset import predict_dataset
-
-    return evaluate(predict_dataset(detector, dataset, 8), dataset)
 
 
 def _size(path: Path) -> int:

@@ -20,6 +20,7 @@ from .fonts import families
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Lines = list[tuple[str, str]]  # of a panel: column of metrics.csv, label
 NAMED_BARS = 30  # of more classes the most and the least frequent are shown
 ALARM, BAR = "#dc2626", "#64748b"
 
@@ -114,9 +115,26 @@ def _class_bars(axes: Axes, counts: Sequence[int], names: Sequence[str]) -> None
 def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequence[int] = ()) -> None:
     """The run so far, from the rows of metrics.csv: losses, IoU, AP, rates. What was not measured is left out.
     `strides` name the levels."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    panels = _panels(rows, strides)
+    drawn = [p for p in panels if p[0].startswith("AP") or any(_series(rows, key)[0] for key, _ in p[1])]
+    columns = 3 if len(drawn) < 10 else 4
+    lines = math.ceil(len(drawn) / columns)
+    figure = new_figure(4.4 * columns - 0.6 * (columns - 3), 0.3 + 2.7 * lines)
+    grid = figure.subplots(lines, columns, squeeze=False).flat
+    for axes in grid:
+        axes.set_axis_off()
+    end = max([1.0, *(float(row["step"]) for row in rows)])  # a run may be judged before its first step
+    for axes, (title, series, scale) in zip(figure.axes, drawn, strict=False):
+        axes.set_axis_on()
+        style(axes, title, "step")
+        _draw_panel(axes, rows, series, scale)
+        axes.set_xlim(0, 1.02 * end)
+    figure.savefig(path)
 
-    panels: list[tuple[str, list[tuple[str, str]], str]] = [
+
+def _panels(rows: Sequence[Mapping[str, str]], strides: Sequence[int]) -> list[tuple[str, Lines, str]]:
+    """(title, lines, scale) of each panel."""
+    return [
         (
             "losses",
             [
@@ -137,57 +155,50 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
         ("images per second", [("images_per_second", "")], "zero"),
         ("waiting for data, s a step", [("data_wait", "")], "zero"),
     ]
-    drawn = [p for p in panels if p[0].startswith("AP") or any(_series(rows, key)[0] for key, _ in p[1])]
-    columns = 3 if len(drawn) < 10 else 4
-    lines = math.ceil(len(drawn) / columns)
-    figure = new_figure(4.4 * columns - 0.6 * (columns - 3), 0.3 + 2.7 * lines)
-    grid = figure.subplots(lines, columns, squeeze=False).flat
-    for axes in grid:
-        axes.set_axis_off()
-    end = max([1.0, *(float(row["step"]) for row in rows)])  # a run may be judged before its first step
-    for axes, (title, series, scale) in zip(figure.axes, drawn, strict=False):
-        axes.set_axis_on()
-        style(axes, title, "step")
-        known = [(label, *_series(rows, key), key) for key, label in series]
-        known = [row for row in known if row[1]]
-        for number, (label, x, y, key) in enumerate(known):
-            many = len(x) > 40 and key != "lr"
-            color = _line_color(key, number, len(known))
-            marker = "o" if len(x) < 15 else None
-            axes.plot(x, y, marker=marker, markersize=4, color=color, linewidth=1, alpha=0.3 if many else 1.0)
-            axes.plot(x, _smooth(y) if many else y, color=color, linewidth=1.8, label=label)
-            if key == "AP":
-                best = int(np.argmax(y))
-                axes.plot(x[best], y[best], "o", color=color, markersize=6, label=f"best AP {y[best]:.3f}")
-        if not known:
-            axes.text(0.5, 0.5, "not measured yet", ha="center", va="center", transform=axes.transAxes, color=MUTED)
-            axes.set(xticks=[], yticks=[])
-        elif scale == "log" and min(min(y) for _, _, y, _ in known) > 0:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter(NullFormatter())
-            axes.tick_params(which="minor", length=0)
-        else:
-            axes.set_ylim(0, 1 if scale == "share" else None)
-        axes.set_xlim(0, 1.02 * end)
-        if len(known) > 1:
-            axes.legend(
-                loc="lower right",
-                bbox_to_anchor=(1.01, 0.99),
-                ncols=len(known) + (series[-1][0] == "AP"),
-                frameon=False,
-                fontsize=8,
-                labelcolor=INK,
-                handlelength=0.9,
-                handletextpad=0.4,
-                columnspacing=0.9,
-                borderpad=0.2,
-            )
-    figure.savefig(path)
 
 
-def _levels(rows: Sequence[Mapping[str, str]], strides: Sequence[int]) -> list[tuple[str, str]]:
+def _draw_panel(axes: Axes, rows: Sequence[Mapping[str, str]], series: Lines, scale: str) -> None:
+    """The lines that were measured, with a legend where there are several."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    known = [(label, *_series(rows, key), key) for key, label in series]
+    known = [row for row in known if row[1]]
+    for number, (label, x, y, key) in enumerate(known):
+        many = len(x) > 40 and key != "lr"
+        color = _line_color(key, number, len(known))
+        marker = "o" if len(x) < 15 else None
+        axes.plot(x, y, marker=marker, markersize=4, color=color, linewidth=1, alpha=0.3 if many else 1.0)
+        axes.plot(x, _smooth(y) if many else y, color=color, linewidth=1.8, label=label)
+        if key == "AP":
+            best = int(np.argmax(y))
+            axes.plot(x[best], y[best], "o", color=color, markersize=6, label=f"best AP {y[best]:.3f}")
+    if not known:
+        axes.text(0.5, 0.5, "not measured yet", ha="center", va="center", transform=axes.transAxes, color=MUTED)
+        axes.set(xticks=[], yticks=[])
+    elif scale == "log" and min(min(y) for _, _, y, _ in known) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(which="minor", length=0)
+    else:
+        axes.set_ylim(0, 1 if scale == "share" else None)
+    if len(known) > 1:
+        axes.legend(
+            loc="lower right",
+            bbox_to_anchor=(1.01, 0.99),
+            ncols=len(known) + (series[-1][0] == "AP"),
+            frameon=False,
+            fontsize=8,
+            labelcolor=INK,
+            handlelength=0.9,
+            handletextpad=0.4,
+            columnspacing=0.9,
+            borderpad=0.2,
+        )
+
+
+def _levels(rows: Sequence[Mapping[str, str]], strides: Sequence[int]) -> Lines:
     """The parts of the column of positives by level, "12 5 0", where they were counted, else their sum."""
     counted = next((r["positives_by_level"] for r in rows if r.get("positives_by_level")), "").split()
     names = [level_name(stride) for stride in strides] or [str(i) for i in range(len(counted))]

@@ -23,7 +23,8 @@ from fcos.errors import ModelError
 from fcos.export import seal
 from fcos.export.browser import Browser, find_chromium
 from fcos.export.formats import html
-from fcos.export.job import Job, judge, run
+from fcos.export.job import Job, run
+from fcos.export.judging import judge
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
 from fcos.network import weights
