@@ -185,3 +185,14 @@ def test_start_is_light(start):
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", f"{start}; {code}"], check=True)
+
+
+def test_no_test_file_imports_another():
+    """What several share lies in a module of its own: one that is named test_ is collected again where it is read."""
+    taken = []
+    for path in Path(__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            taken += [f"{path.name}: {name}" for name in names if name.rpartition(".")[2].startswith("test_")]
+    assert not taken
