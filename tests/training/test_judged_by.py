@@ -13,7 +13,7 @@ import fcos
 from fcos.data.open import open_splits
 from fcos.data.runs import judged_by
 from fcos.errors import DataError
-from fcos.training.data import Source, choose
+from fcos.training.data import NamedData, choose
 from fcos.training.output.checkpoint import checkpoints
 from fcos.training.output.folder import RunFolder
 from fcos.training.program import train
@@ -147,7 +147,7 @@ def test_a_dataset_that_judged_is_not_another_one(shapes, tmp_path):
 )
 def test_of_other_data_with_several_splits_val_judges(shapes, tmp_path, there, judge, line):
     other = make_shapes(tmp_path / "other", there, seed=5)
-    chosen = choose(Source(shapes, other), tiny_config())
+    chosen = choose(NamedData(shapes, other), tiny_config())
     assert len(chosen.data["val"]) == judge
     assert [text.partition(f"{tmp_path}/")[2] for text in chosen.lines] == ([line] if line else [])
     if judge == 5:
@@ -158,7 +158,7 @@ def test_of_other_data_with_several_splits_val_judges(shapes, tmp_path, there, j
 def test_of_other_data_no_split_is_guessed(shapes, tmp_path):
     other = make_shapes(tmp_path / "other", {"train": 2, "trainval": 3}, seed=5)
     with pytest.raises(DataError, match="has the splits train, trainval, neither val nor test; name the folder"):
-        choose(Source(shapes, other), tiny_config())
+        choose(NamedData(shapes, other), tiny_config())
 
 
 def test_a_resume_with_the_same_data_keeps_what_judges(shapes, tmp_path):

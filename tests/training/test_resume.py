@@ -21,7 +21,7 @@ from fcos.data.runs import learned_from
 from fcos.data.write import save_dataset
 from fcos.errors import FcosError, ModelError
 from fcos.network import weights
-from fcos.training.data import Source, choose
+from fcos.training.data import NamedData, choose
 from fcos.training.output.checkpoint import checkpoints, load_checkpoint, load_optimizer
 from fcos.training.program import train
 
@@ -206,7 +206,7 @@ def test_images_of_shards_that_a_run_held_out_stay_held_out(version, tmp_path):
     assert equal_states(ours["model"], theirs["model"])
     data = open_dataset(tmp_path / "shards", "train")
     assert learned_from(first, data) == 8
-    kept = choose(Source(data, data[:3]), config, json.loads(file.read_text())["sources"]["held_out"], resumed=True)
+    kept = choose(NamedData(data, data[:3]), config, json.loads(file.read_text())["sources"]["held_out"], resumed=True)
     assert {r.file_name for r in data.records} - {r.file_name for r in kept.data["train"].records} == set(names)
 
 
