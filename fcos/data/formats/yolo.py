@@ -11,14 +11,14 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import yaml
 
 from ...errors import DataError, ImageError
-from ...system.files import csv_text, folded
+from ...system.files import csv_text
 from ...system.readers import read_json, read_lines
 from ...system.terminal import plural
 from ...types import Classes
@@ -26,19 +26,18 @@ from .. import kinds
 from ..dataset import EXAMPLES, Dataset, Note, Sources
 from ..images.reading import image_size
 from ..kinds import Kind
-from ..probe import Probe, stem_of
+from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..splits import ALIASES, canonical_split
 from ..tree import Tree, images_below
 from .common.assemble import ImageFile, Problems, Rows, assemble, check_classes
 from .common.lists import named_in, read_names, share_out, told
 from .common.pages import in_order
-from .common.pairing import as_uploaded, folder_key, uploaded
 from .common.writing import Output, count, left_out, names_of, need_images, shares
+from .common.yolo_labels import CLASS_FILES, LabelFiles
 from .common.yolo_yaml import DataFile
 
 _KEYS = ("train", "val", "test", "minival", *ALIASES)
-_NAMES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt", "class_names.txt")
 _MOST_CLASSES = 100_000
 # the key of a split of another name: night: images/night
 _OWN = re.compile(r"^['\"]?([^\s'\":#]+)['\"]?: *(?:\S*/)\1 *$", re.MULTILINE)
@@ -126,60 +125,14 @@ class _Set:
     tree: Tree
     source: Path
     classes: Classes
-    labels: _Labels
+    labels: LabelFiles
     strict: bool
     keypoints: int = 0
 
 
-class _Labels:
-    """Which label file belongs to an image. elsewhere: those that are found by their name alone."""
-
-    def __init__(self, tree: Tree) -> None:
-        self.tree = tree
-        self.elsewhere: dict[Path, Path] = {}
-
-    @cached_property
-    def _texts(self) -> list[Path]:
-        return [p for p in self.tree.annotations if p.suffix.lower() == ".txt" and p.name.lower() not in _NAMES]
-
-    @cached_property
-    def _by_key(self) -> dict[tuple[str, ...], Path]:
-        return {(*folder_key(self.tree.folders(p)), folded(stem_of(p))): p for p in self._texts}
-
-    @cached_property
-    def _by_upload(self) -> dict[tuple[str, ...], list[Path]]:
-        """Those that are called by what Label Studio made of the name of their image."""
-        table: dict[tuple[str, ...], list[Path]] = defaultdict(list)
-        for path in self._texts:
-            if before := uploaded(stem_of(path)):
-                table[*folder_key(self.tree.folders(path)), before].append(path)
-        return table
-
-    def of(self, image: Path) -> Path:
-        """images/train/a.jpg -> labels/train/a.txt, or beside the image, or in the parallel folder of --labels."""
-        if found := self.elsewhere.get(image):
-            return found
-        parts = list(image.parts)
-        for at in range(len(parts) - 2, -1, -1):
-            if parts[at] == "images" and self.tree.source.labels is None:
-                parts[at] = "labels"
-                usual = Path(*parts).with_suffix(".txt")
-                if usual.is_file():
-                    return usual
-                break
-        beside = image.with_suffix(".txt")
-        root = self.tree.images.root
-        folders = image.relative_to(root).parts[:-1] if image.is_relative_to(root) else ()
-        key = folder_key(folders)
-        if found := self._by_key.get((*key, folded(image.stem))):
-            return found
-        uploads = self._by_upload.get((*key, as_uploaded(image.stem)), [])
-        return uploads[0] if len(uploads) == 1 and not beside.is_file() else beside
-
-
 def _described(tree: Tree, file: Path, options: ReadOptions) -> Sources:
     data = DataFile.read(tree, file)
-    made = _Set(tree, file, data.classes(), _Labels(tree), options.strict, data.keypoints())
+    made = _Set(tree, file, data.classes(), LabelFiles(tree), options.strict, data.keypoints())
     sources: Sources = {}
     own = [key for key in data.own_splits(_KEYS) if _is_labelled(made, data, key)]
     for key in (k for k in (*_KEYS, *own) if data.entries(k)):
@@ -221,7 +174,7 @@ def _read_unnamed(made: _Set, split: str) -> Dataset:
 
 def _bare(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     """Label files alone: the names from classes.txt, obj.names or the like, else numbers."""
-    labels = _Labels(tree)
+    labels = LabelFiles(tree)
     if not {labels.of(image) for image in tree.images.paths} & set(files):  # photos/a.jpg, my_labels/a.txt
         found: dict[Path, list[Path]] = defaultdict(list)
         for file in files:
@@ -258,7 +211,7 @@ def _read_bare(made: _Set, split: str, images: list[Path]) -> Dataset:
 
 
 def _bare_classes(tree: Tree, labels: list[Path]) -> Classes:
-    files = [p for p in tree.annotations if p.name.lower() in _NAMES or p.suffix.lower() == ".names"]
+    files = [p for p in tree.annotations if p.name.lower() in CLASS_FILES or p.suffix.lower() == ".names"]
     notes = [p for p in tree.annotations if p.name.lower() == "notes.json"]  # Label Studio's
     listed: dict[Classes, Path] = {}
     for file in files:
