@@ -59,14 +59,21 @@ def distance_overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return intersection, area_a + area_b - intersection, enclosing
 
 
+def as_compared(boxes: Tensor, cfg: DecodeConfig) -> Tensor:
+    """Boxes [D,4] as NMS measures them under the rule of `cfg`."""
+    if not cfg.nms_plus_one:
+        return boxes
+    # (x2 + 1) - x1 is the inclusive width, so shifting one corner states the +1 rule
+    return boxes + boxes.new_tensor((0.0, 0.0, 1.0, 1.0))
+
+
 def nms(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: DecodeConfig) -> tuple[Tensor, Tensor]:
     """Non-maximum suppression under the rule of `cfg`.
 
     Returns (keep, scores): indices into boxes [D,4], best first, at most `cfg.max_detections`, and their
     scores, which soft-NMS lowers.
     """
-    if cfg.nms_plus_one:  # (x2 + 1) - x1 is the inclusive width, so shifting one corner states the +1 rule
-        boxes = boxes + boxes.new_tensor((0.0, 0.0, 1.0, 1.0))
+    boxes = as_compared(boxes, cfg)
     if cfg.nms.startswith("soft"):
         return _soft_nms(boxes, scores, labels, cfg)
     limit = cfg.nms_iou

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..boxes import iou, nms
+from ..boxes import as_compared, iou, nms
+from ..config import DecodeConfig
 from ..decode import Candidates, finish, select, trim
 from ..detections import as_png
 from ..inference.detector import Detector
@@ -47,14 +48,16 @@ class Story:
 @dataclass(frozen=True, repr=False)
 class Explanation:
     """An image [H,W,3] with its detections and their stories, in the same order, and for each level its
-    name and the maps [h,w] of the highest class probability and of the centerness. `peaks`: the class that is
-    surest anywhere on each level."""
+    name and the maps [h,w] of the highest class probability and of the centerness. `extents`: the (width, height)
+    that the maps of each level cover, from the image's upper left corner on and in its pixels; their last cells may
+    reach beyond the image. `peaks`: the class that is surest anywhere on each level."""
 
     image: np.ndarray
     detections: Detections
     stories: tuple[Story, ...]
     levels: tuple[int, ...]
     maps: tuple[tuple[str, np.ndarray, np.ndarray], ...]
+    extents: tuple[tuple[float, float], ...]
     peaks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -113,11 +116,11 @@ class Explanation:
         images, titles = [], []
         levels = [f"{name}, stride {1 << int(name[1:])}" for name, _, _ in self.maps]
         peaks = [f" ({name})" for name in self.peaks] or [""] * len(levels)
-        for level, peak, (_, classes, _) in zip(levels, peaks, self.maps, strict=True):
-            images.append(_over(self.image, classes))
+        for level, peak, (_, classes, _), extent in zip(levels, peaks, self.maps, self.extents, strict=True):
+            images.append(_over(self.image, classes, extent))
             titles.append(f"{level}: class, up to {classes.max():.2f}{peak}")
-        for level, (_, _, centerness) in zip(levels, self.maps, strict=True):
-            images.append(_over(self.image, centerness))
+        for level, (_, _, centerness), extent in zip(levels, self.maps, self.extents, strict=True):
+            images.append(_over(self.image, centerness, extent))
             titles.append(f"{level}: centerness, up to {centerness.max():.2f}")
         maps = sheet(images, columns=len(self.maps), titles=titles, cell=cell)
         return np.concatenate([maps, _scale(maps.shape[1], cell)])
@@ -152,7 +155,7 @@ def explain(detector: Detector | str | Path, source: Source, score: Scores | Non
     boxes, scores, labels, spot = candidates
     every = cfg.model_copy(update={"max_detections": max(len(boxes), 1)})
     kept, kept_scores = nms(boxes, scores, labels, every)
-    silencer = who_silenced(boxes, labels, kept, cfg.nms, cfg.nms_iou)
+    silencer = who_silenced(boxes, labels, kept, cfg)
     kept, kept_scores = kept[: cfg.max_detections], kept_scores[: cfg.max_detections]
     final, shown = finish(candidates, kept, kept_scores, raw.size, cfg)
     chosen = final.scores >= (least[final.labels] if isinstance(least, Tensor) else least)
@@ -192,39 +195,44 @@ def explain(detector: Detector | str | Path, source: Source, score: Scores | Non
         raw.placed(final.boxes), final.scores, final.labels, final.points, names, (height, width), name_of(source)
     )
     levels = tuple(level[spot[shown]].tolist())
-    maps, best = _maps(raw)
-    return Explanation(image, detections, tuple(stories), levels, maps, tuple(names[k] for k in best))
+    maps, best, extents = _maps(raw)
+    return Explanation(image, detections, tuple(stories), levels, maps, extents, tuple(names[k] for k in best))
 
 
-def who_silenced(boxes: Tensor, labels: Tensor, kept: Tensor, kind: str, least: float) -> Tensor:
+def who_silenced(boxes: Tensor, labels: Tensor, kept: Tensor, cfg: DecodeConfig) -> Tensor:
     """[K] for each candidate the kept one that NMS dropped it for, -1 for kept ones (and under soft-NMS).
 
     boxes [K,4], labels [K]; kept [D] indices, best first. A candidate falls to the first kept box of its
-    class (of any class when agnostic) that overlaps it by more than `least`.
+    class (of any class when agnostic) that overlaps it by more than `cfg.nms_iou`, as NMS measures it.
     """
     silencer = torch.full((len(boxes),), -1, dtype=torch.int64)
-    if kind not in ("class", "agnostic"):
+    if cfg.nms not in ("class", "agnostic"):
         return silencer
+    boxes = as_compared(boxes, cfg)
     waiting = torch.ones(len(boxes), dtype=torch.bool)
     waiting[kept] = False
     for k in kept.tolist():
         if not waiting.any():
             break
         rows = waiting.nonzero()[:, 0]
-        hit = iou(boxes[k][None], boxes[rows])[0] > least
-        if kind == "class":
+        hit = iou(boxes[k][None], boxes[rows])[0] > cfg.nms_iou
+        if cfg.nms == "class":
             hit &= labels[rows] == labels[k]
         silencer[rows[hit]] = k
         waiting[rows[hit]] = False
     return silencer
 
 
-def _maps(raw: Raw) -> tuple[tuple[tuple[str, np.ndarray, np.ndarray], ...], list[int]]:
-    """The maps of each level, and the surest class on each."""
+Maps = tuple[tuple[str, np.ndarray, np.ndarray], ...]  # of each level: its name, class probability, centerness
+
+
+def _maps(raw: Raw) -> tuple[Maps, list[int], tuple[tuple[float, float], ...]]:
+    """The maps of each level, the surest class on each, and the (width, height) in the image that they cover."""
     highest, label = raw.predictions.logits.max(dim=1)
     best, labels = highest.sigmoid().cpu().numpy(), label.cpu().numpy()
     centerness = raw.predictions.centerness.sigmoid().cpu().numpy()
-    result, surest = [], []
+    result, surest, extents = [], [], []
+    across, down = raw.ratio[:2].tolist()
     for grid in raw.points.grids:
         part = slice(grid.start, grid.start + grid.cells)
         # the cells that lie on the image, not on the padding
@@ -234,17 +242,23 @@ def _maps(raw: Raw) -> tuple[tuple[tuple[str, np.ndarray, np.ndarray], ...], lis
         name = level_name(grid.stride)
         result.append((name, best[part].reshape(shape)[cut], centerness[part].reshape(shape)[cut]))
         surest.append(int(labels[part].reshape(shape)[cut].flat[result[-1][1].argmax()]))
-    return tuple(result), surest
+        rows, columns = result[-1][1].shape
+        extents.append((columns * grid.step_x * across, rows * grid.step_y * down))
+    return tuple(result), surest, tuple(extents)
 
 
-def _over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A map 0..1 in viridis over the greyed image, cell by cell."""
+def _over(image: np.ndarray, values: np.ndarray, extent: tuple[float, float]) -> np.ndarray:
+    """A map 0..1 in viridis over the greyed image, cell by cell: the map covers `extent`, and is cut at the image."""
     height, width = image.shape[:2]
     shrink = min(1.0, 640 / max(height, width))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     grey = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     heat = cv2.applyColorMap((values.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-    heat = cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)[..., ::-1]
+    places = [  # of each pixel that is drawn, its row and its column in the map
+        np.minimum((np.arange(drawn) + 0.5) * (whole / drawn / covered * cells), cells - 1).astype(int)
+        for drawn, whole, covered, cells in zip(size[::-1], (height, width), extent[::-1], values.shape, strict=True)
+    ]
+    heat = heat[np.ix_(*places)][..., ::-1]
     return (0.35 * grey[..., None] + 0.65 * heat).astype(np.uint8)
 
 

@@ -182,7 +182,7 @@ def explain_tiles(detector: Detector, source: Source, tiling: Tiling, score: flo
     final, chosen = kept(looked, detector)
     cfg = detector.config.decode
     boxes, labels = torch.from_numpy(merged.boxes), torch.from_numpy(merged.labels)
-    silencer = who_silenced(boxes, labels, torch.from_numpy(chosen), cfg.nms, cfg.nms_iou).numpy()
+    silencer = who_silenced(boxes, labels, torch.from_numpy(chosen), cfg).numpy()
     shown = final.scores >= score
     final, chosen = final[shown], chosen[shown.numpy()]
     places = _Places(looked, image, detector, tiling.tile, {})

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..boxes import to_corners
+from ..boxes import as_compared, to_corners
 from ..config import Config
 from ..decode import score, solid
 from ..errors import ModelError
@@ -56,7 +56,7 @@ class EndToEnd(nn.Module):
         valid = scores >= 0
         if cfg.nms != "none":
             kinds = torch.zeros_like(labels) if cfg.nms == "agnostic" else labels
-            sides = boxes + boxes.new_tensor((0.0, 0.0, 1.0, 1.0)) if cfg.nms_plus_one else boxes
+            sides = as_compared(boxes, cfg)
             limit_iou = cfg.nms_iou
             if cfg.nms_rule == "mmcv":  # see `fcos.boxes.nms`
                 limit_iou = float(np.float32(limit_iou))

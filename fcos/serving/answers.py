@@ -141,7 +141,8 @@ def _in_tiles(score: float, tile: int | str | None, detector: Detector, image: P
 
 
 def story_of(story: Explanation, classes: Classes, maps: bool) -> dict[str, Any]:
-    """The stories as JSON; with `maps` each level's highest class probability and centerness as grey PNG files."""
+    """The stories as JSON; with `maps` each level's highest class probability and centerness as grey PNG files,
+    and the (width, height) in the image that these cover from its upper left corner on."""
     number = {name: k for k, name in enumerate(classes.names)}
     boxes = [
         {
@@ -154,7 +155,8 @@ def story_of(story: Explanation, classes: Classes, maps: bool) -> dict[str, Any]
     answer: dict[str, Any] = {"detections": boxes}
     if maps:
         answer["maps"] = [
-            {"level": level, "class": _png(best), "centerness": _png(centre)} for level, best, centre in story.maps
+            {"level": level, "extent": extent, "class": _png(best), "centerness": _png(centre)}
+            for (level, best, centre), extent in zip(story.maps, story.extents, strict=True)
         ]
     return answer
 

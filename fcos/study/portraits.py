@@ -131,9 +131,9 @@ def draw_centerness(told: Explanation, story: Story, path: Path) -> None:
     _box(panels[1], story.box, "white", 1.6)
     _title(panels[1], "what centerness should be in that box", "√(min(l,r)/max(l,r) · min(t,b)/max(t,b))")
 
-    _, _, heat = next(m for m in told.maps if m[0] == story.level)
+    (_, _, heat), (wide, high) = next(m for m in zip(told.maps, told.extents, strict=True) if m[0][0] == story.level)
     panels[2].imshow(grey)
-    shown = panels[2].imshow(heat, vmin=0, vmax=1, alpha=0.72, extent=(0, width, height, 0), interpolation="nearest")
+    shown = panels[2].imshow(heat, vmin=0, vmax=1, alpha=0.72, extent=(0, wide, high, 0), interpolation="nearest")
     _box(panels[2], story.box, "white", 1.6)
     panels[2].plot([x], [y], "o", color=color, markersize=7, markeredgecolor="white", markeredgewidth=1.4)
     _title(panels[2], f"what the network says, every location of {story.level}", f"{story.centerness:.2f} at the dot")

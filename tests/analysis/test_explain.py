@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matching import assert_same_detections
-from scripted import CONFIG, GREY, TRUTH, detector
+from scripted import CLASSES, CONFIG, GREY, TRUTH, Scripted, detector
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos.analysis import explain as explaining
@@ -16,6 +16,7 @@ from fcos.analysis.explain_tiles import explain_tiles
 from fcos.analysis.misses import STAGES, gallery, miss_study
 from fcos.analysis.scan import scan
 from fcos.analysis.tide import tide
+from fcos.config import DecodeConfig
 from fcos.data.open import open_splits
 from fcos.data.write import convert
 from fcos.errors import ConfigError, ImageError, ModelError
@@ -23,6 +24,7 @@ from fcos.inference.composite import Composite, Looks
 from fcos.inference.detector import Detector
 from fcos.inference.tiles import Tiling, parse_tile
 from fcos.network import weights
+from fcos.points import padded
 from fcos.types import Classes, Detections
 
 
@@ -81,6 +83,24 @@ def test_the_story_of_two_boxes():
     assert story.maps[0][1][4, 4] == pytest.approx(0.81, abs=1e-5)
     assert story.peaks[:2] == ("cat", "dog")  # the point (88, 88) is of P4
     assert story.draw_maps().ndim == 3
+
+
+@pytest.mark.parametrize("shape", [(75, 128), (128, 75)])
+def test_the_hot_cell_of_a_map_is_drawn_at_its_location(shape):
+    """Also where a side is no multiple of the strides: cells that reach beyond the image are cut, not squeezed."""
+    image = np.full((*shape, 3), 127, np.uint8)
+    for level, cells in enumerate(((9, 15), (4, 7), (2, 3), (1, 1))):
+        side = 8 << level
+        row, column = sorted(cells, reverse=shape[0] > shape[1])
+        x, y = side * (column + 0.5), side * (row + 0.5)
+        rows = [((x, y), (x - 9, y - 9, x + 9, y + 9), 0, 0.9, 0.9)]
+        story = explain(Detector(Scripted(rows, padded(shape, 32)), CONFIG, CLASSES), image, score=0)
+        _, values, _ = story.maps[level]
+        assert story.extents[level] == (values.shape[1] * side, values.shape[0] * side)
+        drawn = explaining._over(image, values, story.extents[level])
+        wanted = np.zeros(shape, bool)
+        wanted[row * side : (row + 1) * side, column * side : (column + 1) * side] = True
+        assert np.array_equal((drawn != drawn[0, 0]).any(axis=2), wanted), level
 
 
 def test_the_story_fits_a_terminal_of_80_columns():
@@ -145,9 +165,22 @@ def test_a_dropped_box_cannot_silence():
     # a silences b; b overlaps c, but b is gone, so c stays
     boxes = torch.tensor([[0.0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10], [4, 0, 14, 10]])
     labels = torch.tensor([0, 0, 0, 1])
-    silencer = who_silenced(boxes, labels, torch.tensor([0, 2, 3]), "class", 0.4)
+    silencer = who_silenced(boxes, labels, torch.tensor([0, 2, 3]), DecodeConfig(nms_iou=0.4))
     assert silencer.tolist() == [-1, 0, -1, -1]
-    assert who_silenced(boxes, labels, torch.tensor([0, 2]), "agnostic", 0.4).tolist() == [-1, 0, -1, 0]
+    assert who_silenced(boxes, labels, torch.tensor([0, 2]), DecodeConfig(nms="agnostic", nms_iou=0.4)).tolist() == [
+        -1,
+        0,
+        -1,
+        0,
+    ]
+    # 5 of 15 px are shared; with the last pixels 6 of 16
+    pair, cat, first = (
+        torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10]]),
+        torch.zeros(2, dtype=torch.int64),
+        torch.tensor([0]),
+    )
+    assert who_silenced(pair, cat, first, DecodeConfig(nms_iou=0.35)).tolist() == [-1, -1]
+    assert who_silenced(pair, cat, first, DecodeConfig(nms_iou=0.35, nms_plus_one=True)).tolist() == [-1, 0]
 
 
 # --------------------------------------------------------------------------- missed objects

@@ -131,7 +131,7 @@ def test_predictions_are_decoded_as_in_python(tab, dialect, nms):
         for (const name of Object.keys(flat)) said[name] = new Float32Array(bytes(flat[name]).buffer);
         const ready = {{height: {size[0]}, width: {size[1]}, size: {list(shape)}}};
         const told = Fcos.tell(said, ready, {{height: {image[0]}, width: {image[1]}}}, {json.dumps(about_of(config))});
-        return {{...told, maps: told.maps.length}}; }})()"""
+        return {{...told, maps: told.maps.map((map) => [map.width, map.height, ...map.extent])}}; }})()"""
     )
     found = html.told(story)
     order = [np.lexsort((d.labels, d.points)) for d in (found, expected)]
@@ -141,6 +141,9 @@ def test_predictions_are_decoded_as_in_python(tab, dialect, nms):
     torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-5)
     further = torch.tensor([0.0, 0, 1, 1]) * config.data.inclusive_boxes
     torch.testing.assert_close(found.boxes, expected.boxes * 2 + further, rtol=0, atol=2e-3)
+    # the maps cover whole cells, also beyond the image
+    for (wide, high, across, down), grid in zip(story["maps"], points.grids, strict=True):
+        assert (across, down) == (2 * wide * grid.step_x, 2 * high * grid.step_y)
 
 
 # ------------------------------------------------------------------ the page
@@ -289,6 +292,39 @@ def test_going_back_shows_what_was_found_there(tmp_path):
         wait_for(tab, "fcosPage.state.images[0].found.maps")
         press(tab, "ArrowRight")
         wait_for(tab, "fcosPage.state.images[1].found.maps")
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_a_heat_map_is_as_large_as_its_cells():
+    """Two cells of 400 px over an image of 451: the second is cut at the edge."""
+    with serving() as (address, _), Browser() as browser:
+        tab = browser.open(address)
+        tab.evaluate("fcosPage.ready")
+        tab.give_files("#files", [ASSETS / "photos" / "cat.jpg"])
+        wait_for(tab, "fcosPage.state.images[0]?.found?.detections.length")
+        press(tab, "h")
+        wait_for(tab, "fcosPage.state.images[0].found.maps")
+        seen = tab.evaluate(
+            """(async () => {
+            const state = fcosPage.state, image = state.images[0], canvas = document.getElementById("canvas");
+            async function look(values) {
+              image.found.maps = [{level: "P7", width: 2, height: 1, extent: [800, 400], class: values}];
+              state.map = {kind: "class", level: 0};
+              state.view = {scale: 0.5, x: 20, y: 20};
+              dispatchEvent(new Event("resize"));
+              const score = document.getElementById("score");
+              score.value = 1;
+              score.oninput({target: score});
+              for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
+              const { scale, x, y } = state.view, ratio = devicePixelRatio, context = canvas.getContext("2d");
+              return [30, 380, 420, 456].map((at) =>
+                context.getImageData((at * scale + x) * ratio, (280 * scale + y) * ratio, 1, 1).data.join());
+            }
+            const cold = await look([0, 0]), hot = [await look([255, 0]), await look([0, 255])];
+            return hot.map((row) => row.map((value, i) => value !== cold[i])); })()"""
+        )
+        assert seen == [[True, True, False, False], [False, False, True, False]]
 
 
 def mouse(tab, kind, x, y, **more):

@@ -314,11 +314,12 @@ const Fcos = (() => {
       distances: scaled(k.distances),
       silenced: told.get(k).sort((a, b) => b.score - a.score).map(row),
     }));
-    return { width: image.width, height: image.height, detections, maps: maps(said, levels, size) };
+    return { width: image.width, height: image.height, detections, maps: maps(said, levels, size, [across, down]) };
   }
 
-  // Each level's highest class probability and centerness, 0..255, of the cells that lie on the image.
-  function maps(said, levels, size) {
+  // Each level's highest class probability and centerness, 0..255, of the cells that lie on the image. extent: the
+  // width and height that they cover, in pixels of the image; the last cells may reach beyond it.
+  function maps(said, levels, size, [across, down]) {
     const classes = said.logits.length / said.centerness.length;
     return levels.map((grid) => {
       const rows = Math.min(Math.max(1, Math.ceil(size[0] / grid.stride)), grid.rows);
@@ -333,7 +334,8 @@ const Fcos = (() => {
           centre[y * columns + x] = 255 * sigmoid(said.centerness[point]);
         }
       }
-      return { level: levelName(grid), width: columns, height: rows, class: best, centerness: centre };
+      const extent = [columns * grid.stepX * across, rows * grid.stepY * down];
+      return { level: levelName(grid), width: columns, height: rows, extent, class: best, centerness: centre };
     });
   }
 

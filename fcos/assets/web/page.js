@@ -72,7 +72,7 @@
     const story = await (await ask(`explain?${query}`, { method: "POST", body: blob, headers })).json();
     story.maps = await Promise.all(story.maps.map(async (map) => {
       const [best, centre] = await Promise.all([grey(map.class), grey(map.centerness)]);
-      return { level: map.level, width: best.width, height: best.height, class: best.values, centerness: centre.values };
+      return { ...map, width: best.width, height: best.height, class: best.values, centerness: centre.values };
     }));
     return story;
   }
@@ -282,7 +282,7 @@
     const { scale, x, y } = state.view, { bitmap } = image;
     context.imageSmoothingEnabled = scale < 4;
     context.drawImage(bitmap, x, y, bitmap.width * scale, bitmap.height * scale);
-    heat(image, x, y, bitmap.width * scale, bitmap.height * scale);
+    heat(image, scale, x, y);
     const boxes = shown(), large = Math.max(13, Math.min(17, w / 50));
     context.font = `600 ${large}px system-ui, sans-serif`;
     context.textBaseline = "top";
@@ -338,8 +338,9 @@
   // Dark blue, green, yellow: the ends and middle of viridis, which keeps its order in grey and for the colour-blind.
   const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 
-  // The higher a value the less the image shows through: where a level says nothing the image stays as it is.
-  function heat(image, x, y, w, h) {
+  // The higher a value the less the image shows through: where a level says nothing the image stays as it is. A map is as
+  // large as its cells, and is cut at the image.
+  function heat(image, scale, x, y) {
     const map = state.map.kind && image.found?.maps?.[state.map.level];
     if (!map) return;
     const pixels = new ImageData(map.width, map.height), values = map[state.map.kind];
@@ -351,7 +352,12 @@
     const small = new OffscreenCanvas(map.width, map.height);
     small.getContext("2d").putImageData(pixels, 0, 0);
     context.imageSmoothingEnabled = false;
-    context.drawImage(small, x, y, w, h);
+    context.save();
+    context.beginPath();
+    context.rect(x, y, image.bitmap.width * scale, image.bitmap.height * scale);
+    context.clip();
+    context.drawImage(small, x, y, map.extent[0] * scale, map.extent[1] * scale);
+    context.restore();
   }
 
   // ------------------------------------------------------------------ the panel
