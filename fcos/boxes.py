@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import DecodeConfig
+from .config import DataConfig, DecodeConfig
 
 
 def to_corners(xy: Tensor, distances: Tensor) -> Tensor:
@@ -57,6 +57,12 @@ def distance_overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     area_a = (a[..., 0] + a[..., 2]) * (a[..., 1] + a[..., 3])
     area_b = (b[..., 0] + b[..., 2]) * (b[..., 1] + b[..., 3])
     return intersection, area_a + area_b - intersection, enclosing
+
+
+def last_pixel(data: DataConfig) -> Tensor:
+    """[4] what to add to boxes xyxy of a network with the settings `data`, see `Detector.last_pixel`."""
+    further = 1.0 if data.inclusive_boxes else 0.0
+    return torch.tensor([0.0, 0.0, further, further], dtype=torch.float32, device="cpu")
 
 
 def as_compared(boxes: Tensor, cfg: DecodeConfig) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..boxes import last_pixel
 from ..config import Config
 from ..data.images.reading import resize, resized_shape
 from ..decode import calibrated, decode
@@ -172,8 +173,7 @@ class Detector:
     def last_pixel(self) -> Tensor:
         """[4] what to add to the network's boxes xyxy, in pixels of the image, so that x2 - x1 is their width: 1 for x2
         and y2 if it learned `data.inclusive_boxes`, where these are the last pixel inside, else 0."""
-        further = 1.0 if self.config.data.inclusive_boxes else 0.0
-        return torch.tensor([0.0, 0.0, further, further], dtype=torch.float32, device="cpu")
+        return last_pixel(self.config.data)
 
     @property
     def shown(self) -> float:

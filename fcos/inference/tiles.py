@@ -14,7 +14,9 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ..boxes import last_pixel
 from ..config import Config, DataConfig
 from ..data.images.reading import resize
 from ..data.records import Size, Window
@@ -150,12 +152,12 @@ def look(detector: Looker, image: Windows, tiling: Tiling) -> Looked:
     """Detect in each window of an image, and merge."""
     windows = tiling.windows(image.size)
     seen: list[Detections] = []
-    count = max(1, tiling.batch)
+    count, last = max(1, tiling.batch), last_pixel(detector.config.data)
     for start in range(0, len(windows), count):
         part = windows[start : start + count]
         images = [image.read(w, read_shape(w, image.size, detector.config.data)) for w in part]
         seen += [
-            _placed(detections, window)
+            _placed(detections, window, last)
             for detections, window in zip(detector.detect(images, [None] * len(part), 0.0, count), part, strict=True)
         ]
     return Looked.of(windows, seen, image.size)
@@ -196,8 +198,10 @@ def read_shape(window: Window, size: Size, data: DataConfig) -> Size | None:
     return max(1, round(height * ratio)), max(1, round(width * ratio))
 
 
-def _placed(detections: Detections, window: Window) -> Detections:
-    """Detections of a window as it was read, in pixels of the image."""
+def _placed(detections: Detections, window: Window, last: Tensor) -> Detections:
+    """Detections of a window as it was read, in pixels of the image. `last` [4], the pixel that the detector added to
+    its boxes (`last_pixel`), is one of the image."""
     height, width = detections.size or (window.bottom - window.top, window.right - window.left)
     factor = torch.tensor([(window.right - window.left) / width, (window.bottom - window.top) / height] * 2)
-    return replace(detections, boxes=detections.boxes * factor + torch.tensor([window.left, window.top] * 2))
+    shift = torch.tensor([window.left, window.top] * 2) + last * (1 - factor)
+    return replace(detections, boxes=detections.boxes * factor + shift)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from torch import Tensor
 from ..data.images import gif
 from ..data.images.reading import SUFFIXES as PICTURES
 from ..errors import ConfigError, FcosError, ImageError
-from ..system.files import file_name
+from ..system.files import file_name, plain_number
 from ..system.readers import open_file
 from ..system.remote import is_remote, local
 from ..system.terminal import plural
@@ -53,7 +54,8 @@ class VideoError(FcosError):
 @dataclass(frozen=True)
 class Frame:
     """One frame: its number in the source (0 the first), its time in seconds from the start, its pixels uint8 [H,W,3]
-    RGB as displayed, and what was detected on it; None where it was left out by `every`."""
+    RGB as displayed, and what was detected on it; None where it was left out by `every`. Of images that are called by
+    plain numbers it is what their names say, counted from 0: 9 of 000010.jpg."""
 
     index: int
     time: float
@@ -68,6 +70,15 @@ class VideoInfo:
     rate: float
     frames: int
     live: bool
+
+
+def numbers_of(images: Sequence[Path]) -> list[int]:
+    """The frames, from 0 on, that the images of one folder are by their names; empty where not all are called by plain
+    numbers, or two by the same. Numbers begin with 1, as in MOTChallenge, unless one is 0."""
+    numbers = [n for path in images if (n := plain_number(path)) is not None]
+    if len(numbers) < len(images) or len({path.parent for path in images}) > 1 or len(set(numbers)) < len(numbers):
+        return []
+    return [n - (min(numbers) > 0) for n in numbers]
 
 
 def camera(source: str) -> int | None:
@@ -191,7 +202,10 @@ class Reader:
 
     def _sequence(self, images: Iterator[Source]) -> Iterator[Frame]:
         broken: list[str] = []
-        for index, image in enumerate(images):
+        numbers: Iterable[int] = numbers_of(self._found) or count()
+        first = None
+        for index, image in zip(numbers, images, strict=False):
+            first = index if first is None else first
             try:
                 pixels = load_source(image)
             except ImageError as error:
@@ -199,7 +213,7 @@ class Reader:
                     raise
                 broken.append(str(error))
                 continue
-            yield Frame(index, index / self.info.rate, pixels)
+            yield Frame(index, (index - first) / self.info.rate, pixels)
         if broken:
             more = f", and {plural(len(broken) - 1, 'image')} more" if len(broken) > 1 else ""
             self.broken = f"{broken[0]}{more}; left out of the sequence"

@@ -58,8 +58,8 @@ def stream(
         passes = _Passes(lambda images: workers.submit(work, images), batch, lanes - 1 if live else lanes)
         waiting = iter(frames) if live else ahead(frames, _AHEAD + batch)
         try:
-            for frame in waiting:
-                if frame.index % every == 0:
+            for read, frame in enumerate(waiting):
+                if (frame.index if live else read) % every == 0:  # numbers of images may have gaps
                     passes.add(frame)
                 else:
                     passes.let_through(frame)

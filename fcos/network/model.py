@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ModelConfig
+from ..config import REACH, ModelConfig
 from ..types import Predictions
 from .backbones import Backbone, DeformableConv2d
 from .halving import Halving
 
 # exp() of the first paper overflows to inf on a wild step; e^12 px is far outside any image
 _MAX_EXPONENT = 12.0
-BINS = 17  # of regression=bins: distances of 0 to 16 strides, twice what a level learns
+BINS = REACH + 1  # of regression=bins: distances of 0 to 16 strides, twice what a level learns by itself
 
 
 class FCOS(nn.Module):

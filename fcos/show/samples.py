@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..config import Config
-from ..data.classes import as_seen
+from ..data.classes import as_learned, as_seen
 from ..data.dataset import Dataset
 from ..data.loading.augment import Sample
 from ..data.loading.cache import Reader
@@ -38,7 +38,7 @@ def plain(dataset: Dataset, count: int, seed: int) -> list[Titled]:
 
 def augmented(dataset: Dataset, config: Config, count: int) -> list[Titled]:
     """The first `count` images that training with these settings sees; a mosaic has the title of its first image."""
-    dataset = tiled(as_seen(dataset, config.data), config.data.tile)
+    dataset = tiled(as_learned(as_seen(dataset, config.data), config.data), config.data.tile)
     sampler, source = Sampler(dataset, config.data, config.train), TrainingImages(dataset, Reader(dataset), config)
     cells: list[Titled] = []
     for step in range(-(-count // config.train.batch)):

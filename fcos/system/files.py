@@ -37,6 +37,11 @@ def file_name(name: str) -> str:
     return f"_{name}" if _DEVICE.fullmatch(name) else name
 
 
+def plain_number(path: Path) -> int | None:
+    """The number that a file is called by, such as 10 of 000010.jpg; None where its name is more, or above 9 digits."""
+    return int(path.stem) if path.stem.isdecimal() and len(path.stem) < 10 else None
+
+
 def text_name(name: str) -> str:
     """A name, or a text with names in it, that any file and program takes: half characters, which stand there for what
     is no UTF-8, are written out.

@@ -58,11 +58,12 @@ class Keeper(Learner):
         return self.average.network if self.average is not None else self.network
 
     def about(self) -> tuple[Config, dict[str, Any]]:
-        """What goes with the weights to ship: their settings, and where they come from."""
+        """What goes with the weights to ship: their settings, and where they come from. The AP is that of these
+        weights, None where they were not judged; the score that they show from is then that of those judged before."""
         config = self.config
         if config.decode.shown is None and self.judging.shown is not None:
             config = config.override({"decode": {"shown": self.judging.shown}})
-        ap = self.judging.ap
+        ap = self.judging.ap if self.judging.at == self.step else None
         return config, {"step": self.step, "AP": None if ap is None or math.isnan(ap) else ap}
 
     def export(self, name: str, state: Mapping[str, Tensor], about: tuple[Config, dict[str, Any]]) -> None:

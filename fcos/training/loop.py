@@ -48,7 +48,15 @@ from .output.saving import Saver
 from .output.summary import Steps, summary
 from .probing import probe
 from .run import Result, RunContext, RunOptions
-from .setup import be_deterministic, initialise, known_classes, make_fabric, make_ready, untrained_score
+from .setup import (
+    be_deterministic,
+    initialise,
+    known_classes,
+    make_fabric,
+    make_ready,
+    too_large_to_say,
+    untrained_score,
+)
 from .validation import threshold_of
 
 _RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
@@ -103,7 +111,7 @@ class Trainer(Keeper):
         self.check_equal(None if stored is None else stored["step"])
         self.here, _ = launched(self.options.devices, self.options.nodes)
         short = shortage(config, device, len(self.classes), self.world, self.here)
-        for line in (*self.options.notes, *untrained_score(config), *short):
+        for line in (*self.options.notes, *untrained_score(config), *too_large_to_say(config), *short):
             self.console.note(line)
         start_due = self.make_network(fresh=stored is None)
         self.make_optimizer()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import Config
+from ..config import REACH, Config
 from ..errors import ConfigError, DeviceError
 from ..network import weights
 from ..network.backbones import RANDOM, load_backbone_weights
@@ -70,6 +70,17 @@ def untrained_score(config: Config) -> list[str]:
         return []
     return [
         "loss.centerness_weight=0 leaves the centerness branch untrained, and scores use it; add decode.score=class"
+    ]
+
+
+def too_large_to_say(config: Config) -> list[str]:
+    """A line where the images may hold boxes that are larger than bins of distances can say."""
+    most = 2 * REACH * config.model.strides[-1]  # from a location in the middle
+    if config.model.regression != "bins" or config.data.max_size <= most:
+        return []
+    return [
+        f"model.regression=bins finds no box of more than {most} px, and images have up to {config.data.max_size}; add "
+        "a level to model.strides"
     ]
 
 

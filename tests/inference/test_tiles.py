@@ -1,10 +1,13 @@
 """Tiles: where they lie, and each rule of putting their detections together on a case worked by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from tiny import tiny_config
 
+from fcos.boxes import last_pixel
 from fcos.data.records import Window
 from fcos.data.tiles import cut_windows
 from fcos.errors import ConfigError
@@ -257,6 +260,19 @@ def test_the_edge_of_the_image_cuts_nothing():
         [False, False, True, False],
         [False, False, False, False],
     ]
+
+
+def test_the_last_pixel_of_inclusive_boxes_is_one_of_the_image():
+    """Also where the whole image is read smaller: here a third, 192 x 96 px."""
+    detector = Looker([(9, 0, 0.9)])
+    detector.config = tiny_config(data={"size": 64, "max_size": 96, "inclusive_boxes": True})
+    plain, image = Looker([(9, 0, 0.9)]), Held(paint((288, 576), (9, 30, 30, 540, 240)))
+    real = detector.detect
+    detector.detect = lambda *args: [replace(d, boxes=d.boxes + last_pixel(detector.config.data)) for d in real(*args)]
+    (found,) = detect_tiles(detector, image, Tiling(64, 0.25)).boxes.tolist()
+    (expected,) = detect_tiles(plain, image, Tiling(64, 0.25)).boxes.tolist()
+    assert expected == [30, 30, 540, 240]
+    assert found == [30, 30, 541, 241]
 
 
 def test_nothing_seen_is_nothing():

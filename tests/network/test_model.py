@@ -16,6 +16,7 @@ from fcos.network.backbones import Backbone, load_backbone_weights, match_state
 from fcos.network.info import describe_network
 from fcos.points import make_points
 from fcos.presets import preset
+from fcos.training.setup import too_large_to_say
 from fcos.types import Classes
 from fcos.zoo.find import load_network
 
@@ -70,6 +71,14 @@ def test_distances_as_the_mean_of_bins_by_hand():
     torch.testing.assert_close(found, wanted.view(1, 4, 1, 1).expand(1, 4, 2, 5))
     with pytest.raises(ConfigError, match="normalize=true"):
         tiny_config(model={"regression": "bins", "normalize": False})
+    # what a level learns lies within its bins
+    assert tiny_config(model={"regression": "bins"}, assign={"ranges": (120,)}).assign.ranges == (120,)
+    with pytest.raises(ConfigError, match=r"reaches 128 px at stride 8, so assign\.ranges must be below that, not 128"):
+        tiny_config(model={"regression": "bins"}, assign={"ranges": (128,)})
+    assert too_large_to_say(tiny_config(model={"regression": "bins"}, data={"size": 512, "max_size": 512})) == []
+    (line,) = too_large_to_say(tiny_config(model={"regression": "bins"}, data={"size": 512, "max_size": 514}))
+    assert "no box of more than 512 px, and images have up to 514" in line
+    assert too_large_to_say(tiny_config(data={"size": 512, "max_size": 514})) == []
 
 
 def test_bins_learn_at_every_distance():

@@ -114,6 +114,7 @@ def test_plan_by_the_memory_that_is_free(monkeypatch, tmp_path, small, free, giv
         ("none", None, {"model.regression": "exp"}, False),
         ("none", None, {"model.normalize": "false"}, False),
         ("none", None, {"loss.log_weight": "0"}, False),
+        ("none", None, {"model.strides": "[8,16,32]", "assign.ranges": "[128,256]"}, False),  # bins end there
     ],
 )
 def test_boxes_are_bins_where_all_but_the_backbone_is_fresh(monkeypatch, tmp_path, init, model, given, bins):

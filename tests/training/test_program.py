@@ -27,6 +27,7 @@ from fcos.evaluation import coco
 from fcos.evaluation.program import evaluate
 from fcos.inference.detector import Detector
 from fcos.network import weights
+from fcos.show import samples
 from fcos.training.clock import Deadline
 from fcos.training.data import NamedData, check_data, choose
 from fcos.training.output.checkpoint import checkpoints
@@ -388,14 +389,19 @@ def test_inclusive_boxes_are_learned_and_judging_is_by_those_of_the_file(splits,
     assert judged_by(tmp_path / "run").records == chosen.data["val"].records
 
 
-def test_inclusive_boxes_are_mirrored_about_the_middle_of_the_image(tmp_path):
-    """Pixels 32 to 95 of 128 lie as far from the left as from the right."""
+def test_inclusive_boxes_are_mirrored_about_the_middle_of_the_image(tmp_path, monkeypatch):
+    """Pixels 32 to 95 of 128 lie as far from the left as from the right; so in one's own loop, and on a sheet."""
     Image.new("RGB", (128, 128)).save(tmp_path / "a.png")
     rows = open_dataset([{"image": str(tmp_path / "a.png"), "boxes": [[32, 32, 96, 96]], "labels": ["x"]}])
     own = {"size": 128, "max_size": 128, "inclusive_boxes": True, "flip": 1.0, "vertical_flip": 1.0, "workers": 0}
     config = tiny_config(data=own, train={"batch": 1, "iterations": 1})
-    (batch,) = next(iter(train_loader(as_learned(rows, config.data), config)))
-    assert batch.targets[0].boxes.tolist() == [[32, 32, 95, 95]]
+    for data in (rows, as_learned(rows, config.data)):
+        (batch,) = next(iter(train_loader(data, config)))
+        assert batch.targets[0].boxes.tolist() == [[32, 32, 95, 95]]
+    drawn = []
+    monkeypatch.setattr(samples, "draw_cell", lambda image, marks: drawn.append(marks.boxes))
+    samples.augmented(rows, config, 1)
+    assert drawn[0].tolist() == [[32, 32, 95, 95]]
 
 
 def test_boxes_of_a_pixel_are_told_where_they_cannot_be_learned():

@@ -17,6 +17,7 @@ from fcos.evaluation.coco import evaluate
 from fcos.network import weights
 from fcos.network.recompute import find_blocks, recompute
 from fcos.training.batch_size import auto_batch, largest_batch, made_up_step, peak_bytes
+from fcos.training.keeper import Keeper
 from fcos.training.loop import Trainer
 from fcos.training.output.checkpoint import checkpoints, load_checkpoint
 from fcos.training.program import train
@@ -271,6 +272,22 @@ def test_early_stopping_counts_evaluations_without_a_better_score(shapes, tmp_pa
     assert weights.read(result.folder / "best.safetensors")[3]["AP"] == 0.3
     assert weights.read(result.folder / "best.safetensors")[3]["step"] == 8
     assert weights.read(result.folder / "last.safetensors")[3]["step"] == 16
+
+
+def test_a_file_has_the_ap_of_its_own_weights_alone(shapes, tmp_path, monkeypatch):
+    told = {}
+    real = Keeper.export
+
+    def export(self, name, state, about):
+        told[name, about[1]["step"]] = about[1]["AP"]
+        real(self, name, state, about)
+
+    monkeypatch.setattr(Keeper, "export", export)
+    monkeypatch.setattr("fcos.training.judging.evaluate", lambda *args: dataclasses.replace(evaluate(*args), ap=0.3))
+    config = tiny_config(train={"iterations": 7, "save_every": 3, "val_loss": False})
+    learn(config, shapes, tmp_path / "run")  # epochs end after steps 4 and 7
+    assert told.pop(("best", 4)) == 0.3
+    assert told == {("last", step): 0.3 if step in (4, 7) else None for step in (0, 3, 4, 6, 7)}
 
 
 def test_class_subset_and_single_class(shapes, tmp_path):

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import DataError
+from ...system.files import plain_number
 from ...system.readers import read_lines, read_text
 from ...types import Classes
 from ..dataset import Dataset, Sources
@@ -67,8 +68,8 @@ def _parse(tree: Tree, file: Path) -> list[Page]:
     frame_size = size(keys.get("imHeight"), keys.get("imWidth"))
     images = {}
     for path in _frames(tree, file, home):
-        if path.stem.isdecimal() and len(path.stem) < 10:
-            images[int(path.stem)] = path
+        if (frame := plain_number(path)) is not None:
+            images[frame] = path
     objects: dict[int, list[Object]] = defaultdict(list)
     problems: list[str] = []
     for line_number, line in enumerate(read_lines(file, kind=DataError), 1):

@@ -20,6 +20,7 @@ from ...config import Config, DataConfig
 from ...errors import DataError, FcosError, ImageError
 from ...system.machine import cpu_cores
 from ...types import Batch, Target
+from ..classes import as_learned
 from ..dataset import Dataset
 from ..images.reading import resized_shape
 from ..records import Size
@@ -273,10 +274,12 @@ def train_loader(
 
     sampler: says what each step sees; left out: the one of `config`, for a single process. quiet: no bar while
     images are decoded into memory. An image that cannot be read is replaced by the next one and warned about once.
+    Boxes of a file are taken as `data.inclusive_boxes` has them (`as_learned`).
     Raises ConfigError and DataError as `Sampler`, ImageError when twenty images in a row cannot be read.
     """
     if all(record.path is None for record in dataset.records) and len(dataset):
         raise DataError(f"{dataset.root}: there are annotations but no images to train on")
+    dataset = as_learned(dataset, config.data)
     sampler = sampler or Sampler(dataset, config.data, config.train)
     reader = Reader(dataset, config.data, quiet)
     side = config.data.largest_side()
