@@ -40,7 +40,7 @@ from .findings import (
     same_splits,
 )
 from .scan import Scan, class_pairs, scan
-from .search import NEAR, Option, measure_rates, search
+from .search import NEAR, SEARCHED, Option, measure_rates, search
 
 _SHOWN = 5  # places of a finding in a terminal
 _IMAGES = 4096  # whose classes are counted together at once
@@ -126,6 +126,19 @@ class Diagnosis:
         )
         return result
 
+    def counted(self) -> str:
+        """How many boxes the locations are counted for, and why not for all."""
+        _, boxes = self.splits[self.trained_on]
+        if self.scan.boxes == boxes:
+            return plural(boxes, "box")
+        rest = "the rest are crowd, difficult, marked twice or left out by the dialect"
+        return f"{self.scan.boxes:,} of {plural(boxes, 'box')} ({rest})"
+
+    def searched(self) -> str:
+        """The images that the settings were judged on; empty where that are all."""
+        images, _ = self.splits[self.trained_on]
+        return f"on {SEARCHED:,} of the {images:,} images" if images > SEARCHED else ""
+
     def advice(self, finding: Finding) -> str:
         """What to do about a finding in this data."""
         return finding.kind.do.replace("DATA", shlex.quote(self.data))
@@ -159,10 +172,10 @@ class Diagnosis:
             lines += [f"{'':17}what to do: {self.advice(finding)}"] if finding.kind.do else []
         if not self.findings:
             lines.append("no problems found")
-        n, boxes = self.numbers(), self.scan.boxes
+        n = self.numbers()
         lines += [
             "",
-            f"at input {self.size[0]}/{self.size[1]}, the {self.trained_on} split, {plural(boxes, 'box')}:",
+            f"at input {self.size[0]}/{self.size[1]}, the {self.trained_on} split, {self.counted()}:",
             f"  best possible recall         {percent(n['best_possible_recall'])} %",
             f"  boxes without a location     {n['boxes_without_location']:,}",
             f"  boxes hidden by smaller ones {n['boxes_outranked']:,}",
@@ -185,7 +198,8 @@ class Diagnosis:
                 table(("kept by", "lost by", "locations"), [(a, b, f"{c:,}") for a, b, c in self.pairs[:5]], 2),
             ]
         if self.today is not None and self.best is not None:
-            lines += ["", _advice(self.today, self.best, self.command())]
+            lines += ["", *([f"{self.searched()}:"] if self.searched() else [])]
+            lines.append(_advice(self.today, self.best, self.command()))
         return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from ..data.dataset import EXAMPLES
 from ..data.images.reading import read_image
 from ..errors import ImageError
 from ..points import level_name
-from ..show.axes import INK, MUTED, class_name, new_figure, style
+from ..show.axes import INK, MUTED, class_name, heading, names_width, new_figure, style
 from ..show.draw import level_in_plot
 from ..show.fonts import families
 from ..show.page import Page
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _CLASSES = 40  # shown in a plot
 _TILE = 240  # pixels of a thumbnail
 _AROUND = 96  # pixels of the surroundings that a small box is shown in
+_NONE = np.zeros((0, 4))
 _MARKS = ((220, 38, 38), (37, 99, 235))  # of the first and the second box of a pair
 _SPLITS = ("#64748b", "#60a5fa", "#f59e0b", "#a3a3a3", "#10b981", "#db2777", "#7c3aed")  # colours of splits
 _HATCHES = ("", "//", "..")  # for more splits than there are colours
@@ -53,6 +54,7 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
         if tiles:
             page.tiles(tiles, titles, f"{finding.told}: {min(len(tiles), finding.count):,} of {finding.count:,}")
     page.heading(f"What FCOS sees at input {d.size[0]}/{d.size[1]} ({d.trained_on})")
+    page.text(f"{d.counted()}.")
     n = d.numbers()
     rows2 = [
         ("best possible recall", f"{percent(n['best_possible_recall'])} %"),
@@ -78,6 +80,7 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
         page.text(
             "Lost: mean share of a box's locations that learn another box; a box without any counts 1. "
             "Cost: FLOPs of backbone, FPN and head for the average image."
+            + (f" Judged {d.searched()}, so that recall may differ from that above." if d.searched() else "")
         )
         options = [("now", d.today)] + ([("better", d.best)] if d.best != d.today else [])
         page.table(
@@ -94,8 +97,9 @@ def write_page(path: str | Path, diagnosis: Diagnosis) -> Path:
 
 
 def _axes(figure: Figure, title: str, x: str = "", y: str = "") -> Axes:
+    heading(figure, title)
     axes = figure.add_subplot()
-    style(axes, title, x, y)
+    style(axes, "", x, y)
     return axes
 
 
@@ -168,8 +172,9 @@ def together_plot(d: Diagnosis) -> Figure:
     shown = np.argsort(-np.diag(d.together), kind="stable")[:_CLASSES]
     counts = d.together[np.ix_(shown, shown)]
     share = counts / np.maximum(np.diag(counts)[:, None], 1)
-    side = 2.6 + 0.22 * len(shown) * (1 if len(shown) > 8 else 2)
-    figure = new_figure(side + 1, side)
+    names = [class_name(d.classes[k]) for k in shown]
+    side = 1.2 + names_width(names, _SMALL) + 0.22 * len(shown) * (1 if len(shown) > 8 else 2)
+    figure = new_figure(max(side + 1, _WIDE), side)
     axes = _axes(figure, "Of the images with the row's class,\nhow many show the column's too")
     axes.grid(False)
     np.fill_diagonal(share, np.nan)
@@ -179,7 +184,6 @@ def together_plot(d: Diagnosis) -> Figure:
             if row != column:
                 color = "white" if value > 0.55 else INK
                 axes.text(column, row, f"{100 * value:.0f} %", ha="center", va="center", fontsize=_SMALL, color=color)
-    names = [class_name(d.classes[k]) for k in shown]
     family = families(names)
     axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=_SMALL, fontfamily=family)
     axes.set_yticks(range(len(shown)), names, fontsize=_SMALL, fontfamily=family)
@@ -213,15 +217,17 @@ def _thumbnails(finding: Finding) -> tuple[list[np.ndarray], list[str]]:
     tiles, titles = [], []
     for spot in finding.spots:
         try:
-            tiles.append(_tile(read_image(spot.path), np.array(spot.boxes).reshape(-1, 4)))
+            boxes, others = (np.array(b).reshape(-1, 4) for b in (spot.boxes, spot.others))
+            tiles.append(_tile(read_image(spot.path), boxes, others))
         except ImageError:
             continue
         titles.append(spot.title)
     return tiles, titles
 
 
-def _tile(pixels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """At most `_TILE` pixels wide and high: the surroundings of the boxes, which are drawn; without any the whole."""
+def _tile(pixels: np.ndarray, boxes: np.ndarray, others: np.ndarray = _NONE) -> np.ndarray:
+    """At most `_TILE` pixels wide and high: the surroundings of the boxes, which are drawn; without any the whole.
+    Others are drawn over them in a second colour."""
     height, width = pixels.shape[:2]
     left, top, right, bottom = 0, 0, width, height
     if len(boxes):
@@ -234,8 +240,9 @@ def _tile(pixels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     scale = _TILE / max(part.shape[:2])
     shape = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
     tile = cv2.resize(part, shape, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    for k, box in enumerate((boxes - [left, top, left, top]) * scale):
+    pair = len(boxes) == 2 or len(others) > 0
+    second = 1 if len(boxes) == 2 else len(boxes)  # the first box in the second colour
+    for k, box in enumerate((np.concatenate([boxes, others]) - [left, top, left, top]) * scale):
         x1, y1, x2, y2 = np.round(box).astype(int).tolist()
-        color = _MARKS[k % 2] if len(boxes) == 2 else _MARKS[0]
-        cv2.rectangle(tile, (x1, y1), (x2, y2), color, 5 if len(boxes) == 2 and k == 0 else 2)
+        cv2.rectangle(tile, (x1, y1), (x2, y2), _MARKS[k >= second], 5 if pair and k == 0 else 2)
     return tile

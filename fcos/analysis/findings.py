@@ -35,11 +35,12 @@ SPOTS = 8  # places of a finding that are kept to look at
 
 class Spot(NamedTuple):
     """A place to look at: an image file, the boxes (x1, y1, x2, y2 in its pixels) that are meant, none for all of it,
-    and what to call it."""
+    what to call it, and other boxes that explain it."""
 
     path: Path
     boxes: tuple[tuple[float, float, float, float], ...]
     title: str
+    others: tuple[tuple[float, float, float, float], ...] = ()
 
 
 _LARGER = "train at a larger input (data.size=...), or in tiles (fcos help tiles)"
@@ -362,6 +363,14 @@ def _of_classes(dataset: Dataset, names: Sequence[str]) -> tuple[Spot, ...]:
     return tuple(spots)
 
 
+def _takers(seen: Scan, record: Record, k: int) -> list[int]:
+    """Rows of the smaller boxes that lie on the k-th box and so may learn its locations."""
+    x1, y1, x2, y2 = record.boxes[seen.row[k]]
+    area = seen.size.prod(axis=1)
+    near = [int(seen.row[i]) for i in np.flatnonzero(seen.image == seen.image[k]) if area[i] < area[k]]
+    return [r for r in near for a, b, c, d in [record.boxes[r]] if min(c, x2) > max(a, x1) and min(d, y2) > max(b, y1)]
+
+
 def in_locations(dataset: Dataset, seen: Scan, config: Config) -> list[Finding]:
     """Boxes that no location learns, and boxes that are tiny at this input size."""
     finest = config.model.strides[0]
@@ -376,12 +385,15 @@ def in_locations(dataset: Dataset, seen: Scan, config: Config) -> list[Finding]:
         )
 
     def spots(mask: np.ndarray) -> tuple[Spot, ...]:
-        rows = [k for k in np.flatnonzero(mask) if dataset.records[seen.image[k]].path is not None][:SPOTS]
-        return tuple(
-            _spot(dataset.records[seen.image[k]], [int(seen.row[k])],
-                  f"{dataset.classes.names[seen.label[k]]}, {seen.size[k, 0]:.0f}x{seen.size[k, 1]:.0f} px")
-            for k in rows
-        )  # fmt: skip
+        rows = [int(k) for k in np.flatnonzero(mask) if dataset.records[seen.image[k]].path is not None][:SPOTS]
+        shown = []
+        for k in rows:
+            record = dataset.records[seen.image[k]]
+            size = f"{seen.size[k, 0]:.0f}x{seen.size[k, 1]:.0f} px"
+            title = f"{record.file_name}: {dataset.classes.names[seen.label[k]]}, {size}"
+            takers = _spot(record, _takers(seen, record, k), "").boxes if seen.outranked[k] else ()
+            shown.append(_spot(record, [int(seen.row[k])], title)._replace(others=takers))
+        return tuple(shown)
 
     bad = seen.boxes > 0 and seen.no_location.mean() > SERIOUS_LOSS
     small = f"with a side below {TINY * finest:g} px at this input size"

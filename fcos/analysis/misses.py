@@ -18,7 +18,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from ..boxes import iou
@@ -27,7 +26,7 @@ from ..errors import DataError, ImageError
 from ..evaluation.metrics import match_image
 from ..inference.detector import Detector
 from ..inference.tiles import Held, Tiling
-from ..show.draw import Marks, caption, draw_cell, sheet
+from ..show.draw import Marks, caption, draw_cell, sheet, with_legend
 from ..system.progress import track
 from ..system.stderr import say
 from ..system.terminal import json_ready, percent, plural, table
@@ -50,6 +49,7 @@ _COLORS = dict(
         strict=True,
     )
 )
+_FOUND = (170, 175, 185)  # of boxes that were found
 NEAR, FAR = 0.5, 0.1
 _GALLERY = 6
 
@@ -214,7 +214,9 @@ def _taken(shown: Detections, target: Target) -> np.ndarray:
 
 
 def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int = 420) -> np.ndarray:
-    """The images with most missed objects: what was missed, by the stage that lost it, thin grey what was found."""
+    """The images with most missed objects: what was missed, coloured by the stage that lost it, and grey what was
+    found. The classes are named where there are several."""
+    alone = len(dataset.classes) == 1
     by_image: dict[int, list[Miss]] = {}
     for miss in study.misses:
         by_image.setdefault(miss.image, []).append(miss)
@@ -228,14 +230,14 @@ def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int
             pixels = read_image(str(record.path))
         except ImageError:
             continue
-        if number in detections and len(detections[number]):
-            pixels = pixels.copy()
-            shown = detections[number][detections[number].scores >= study.score]
-            for x1, y1, x2, y2 in shown.boxes.round().int().tolist():
-                cv2.rectangle(pixels, (x1, y1), (x2, y2), (200, 200, 200), 1)
-        texts = [f"{m.label}: {m.stage}" for m in rows]
-        boxes = np.array([m.box for m in rows])
-        colors = [_COLORS[m.stage] for m in rows]
-        images.append(draw_cell(pixels, Marks(boxes, range(len(rows)), texts, colors=colors), cell))
+        boxes = [list(m.box) for m in rows]
+        if number in detections:
+            found = detections[number]
+            boxes += found.boxes[found.scores >= study.score].tolist()
+        rest = len(boxes) - len(rows)
+        texts = ["" if alone else m.label for m in rows] + [""] * rest
+        colors = [_COLORS[m.stage] for m in rows] + [_FOUND] * rest
+        images.append(draw_cell(pixels, Marks(boxes, range(len(boxes)), texts, colors=colors), cell))
         titles.append(f"{len(rows)} of {int(_solid(record).sum())} missed: {caption(record.file_name)}")
-    return sheet(images, titles=titles, cell=cell)
+    lost = [(f"lost: {stage}", _COLORS[stage]) for stage, count in study.counts().items() if count]
+    return with_legend(sheet(images, titles=titles, cell=cell), [*lost, ("found", _FOUND)])

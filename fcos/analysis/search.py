@@ -32,6 +32,7 @@ STRIDES = ((8, 16, 32, 64, 128), (8, 16, 32, 64), (8, 16, 32), (4, 8, 16, 32, 64
 RANGES = (4.0, 8.0, 16.0)  # upper limit of a level, in strides; 8 is the paper's
 PRICE = 0.01  # share of the boxes' locations that twice the FLOPs have to save
 _SAME = 1.02  # of the FLOPs of the cheapest: so much may it cost to keep the levels as they are
+SEARCHED = 500  # images at most
 NEAR = 0.001  # a cheaper setting that loses at most this much more is preferred
 
 
@@ -132,7 +133,7 @@ def variants(config: Config, factors: Sequence[float], strides: Sequence[tuple[i
 
 
 def search(
-    dataset: Dataset, config: Config, rates: Rates, budget: float = 1.0, images: int = 500
+    dataset: Dataset, config: Config, rates: Rates, budget: float = 1.0, images: int = SEARCHED
 ) -> tuple[Option, Option, tuple[Option, ...]]:
     """(the setting of `config`, the best one, all that were tried) on at most `images` images.
 

@@ -227,7 +227,7 @@ def precision_recall(scores: Floats, status: Ints, objects: int) -> Curve:
 
 def voc_ap(curve: Curve, *, points: int | None = None) -> float:
     """VOC's average precision: the area under the curve with falling precision (VOC 2010), or with
-    `points=11` the mean at recall 0, 0.1, ..., 1 (VOC 2007). nan without objects."""
+    `points=11` the mean at recall 0, 0.1, ..., 1 (VOC 2007; COCO has 101). nan without objects."""
     if curve.objects == 0:
         return float("nan")
     if points is None:

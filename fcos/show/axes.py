@@ -6,6 +6,7 @@ matplotlib loads only when a figure is made, and without a display.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,8 +39,25 @@ def style(axes: Axes, title: str, x: str = "", y: str = "") -> None:
         spine.set_visible(False)
 
 
-def class_name(name: str, limit: int = 22) -> str:
-    """A name as a plot writes it, whatever it is: cut in the middle, since long names often differ only at the end;
-    dollars are no formula, and an underscore in front does not hide it from the legend."""
-    short = name if len(name) <= limit else f"{name[: limit - limit // 2 - 1]}…{name[-(limit // 2) :]}"
+def heading(figure: Figure, title: str, size: float = 12) -> None:
+    """A title from the left edge of the figure on: above the axes long names at their side would push it out."""
+    figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=size)
+
+
+def names_width(names: Iterable[str], size: float) -> float:
+    """Inches that the widest of these names takes in letters of `size` points."""
+    from rich.cells import cell_len  # signs of some scripts are two columns wide
+
+    return 0.6 * size / 72 * max(map(cell_len, names), default=0)
+
+
+def short_name(name: str, limit: int = 22) -> str:
+    """A name as pictures and plots write it: cut in the middle, since long names often differ only at the end."""
+    return name if len(name) <= limit else f"{name[: limit - limit // 2 - 1]}…{name[-(limit // 2) :]}"
+
+
+def class_name(name: str) -> str:
+    """A short name as a plot writes it: dollars are no formula, and an underscore in front does not hide it from the
+    legend."""
+    short = short_name(name)
     return ("\u200b" if short.startswith("_") else "") + short.replace("$", r"\$")

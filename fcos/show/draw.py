@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..inference.sources import Source, load_source
+from .axes import short_name
 from .fonts import font_file
 
 if TYPE_CHECKING:
@@ -77,11 +78,11 @@ def level_in_plot(level: int) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Marks:
-    """Boxes to draw: boxes [G,4] xyxy in pixels, each under a tag with its name.
+    """Boxes to draw: boxes [G,4] xyxy in pixels, each under a tag with its name, which is cut where it is long.
 
-    `labels` [G] index `names`; a label without a name shows as its number. `scores` [G] in 0..1 are added to
-    the tags. `ignore` [G] bool marks crowd and difficult boxes: dashed and grey. `colors` holds one RGB a box
-    in place of the class colours.
+    `labels` [G] index `names`; a label without a name shows as its number, one with an empty name has no tag.
+    `scores` [G] in 0..1 are added to the tags. `ignore` [G] bool marks crowd and difficult boxes: dashed and grey.
+    `colors` holds one RGB a box in place of the class colours.
     """
 
     boxes: ArrayLike
@@ -127,21 +128,22 @@ def draw_boxes(image: Pixels, marks: Marks, side: float | None = None) -> Pixels
         else list(marks.colors)
     )
     scale = math.sqrt(height * width) if side is None else side
-    crowding = min(1.0, max(0.7, (12 / len(rows)) ** 0.25))
+    by_score = rows if score is None else rows[np.argsort(-score[rows], kind="stable")]
+    texts = {}
+    for i in by_score:
+        text = short_name(names[label[i]]) if 0 <= label[i] < len(names) else str(label[i])
+        if text:
+            texts[i] = text if score is None or dim[i] else f"{text} {score[i]:.2f}"
+    tagged = max(1, len(texts))
+    crowding = min(1.0, max(0.7, (12 / tagged) ** 0.25))
     # of hundreds of boxes, as in a large image, the tags together take a quarter of the image at most
-    lettering = min(0.024 * crowding, math.sqrt(0.025 / len(rows)))
+    lettering = min(0.024 * crowding, math.sqrt(0.025 / tagged))
     line = max(1, round(0.0035 * scale * min(1.0, lettering / (0.7 * 0.024))))
     area = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
     by_area = rows[np.argsort(-area[rows], kind="stable")]  # small boxes come last, on top of large ones
     _draw_frames(pixels, xyxy[by_area], [tint[i] for i in by_area], dim[by_area], line)
-
-    by_score = rows if score is None else rows[np.argsort(-score[rows], kind="stable")]
-    texts = []
-    for i in by_score:
-        text = names[label[i]] if 0 <= label[i] < len(names) else str(label[i])
-        texts.append(text if score is None or dim[i] else f"{text} {score[i]:.2f}")
     font_size = max(8.0, lettering * scale)
-    return _draw_tags(pixels, xyxy[by_score], texts, [tint[i] for i in by_score], _Pen(line, font_size))
+    return _draw_tags(pixels, xyxy[list(texts)], list(texts.values()), [tint[i] for i in texts], _Pen(line, font_size))
 
 
 def draw_cell(image: Pixels, marks: Marks, cell: int = 320) -> Pixels:
@@ -217,6 +219,23 @@ def sheet(
                 pen.text(middle, text, fill=INK, font=font, anchor="mm")
             x += widths[c] + gap
         y += heights[r] + gap
+    return np.array(canvas)
+
+
+def with_legend(image: Pixels, entries: Sequence[tuple[str, Color]]) -> Pixels:
+    """A picture under rows of tags: each colour, and what it stands for."""
+    gap, size = 8, 16.0
+    tags = [_tag(text, color, size, image.shape[1], image.shape[0]) for text, color in entries]
+    spots, x, y, below = [], gap, gap, 0
+    for tag in tags:
+        if x > gap and x + tag.width + gap > image.shape[1]:
+            x, y = gap, below + gap
+        spots.append((x, y))
+        x, below = x + tag.width + gap, y + tag.height
+    canvas = Image.new("RGB", (image.shape[1], below + image.shape[0]), BACKGROUND)
+    canvas.paste(Image.fromarray(image), (0, below))
+    for tag, spot in zip(tags, spots, strict=True):
+        canvas.paste(tag, spot, tag)
     return np.array(canvas)
 
 

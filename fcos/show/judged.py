@@ -4,23 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..data.dataset import Dataset
 from ..data.images.reading import read_image
-from ..data.records import evenly
+from ..data.records import Record, evenly
 from ..errors import ImageError
 from ..evaluation.calibration import Calibration, calibration
 from ..evaluation.coco import confusion_matrix, curves, flatten
-from ..evaluation.metrics import IOU, Ints, matches_coco, overlaps
+from ..evaluation.metrics import IOU, Ints, match_image, matches_coco, overlaps
 from ..system.files import write_whole
 from ..types import Detections
 from . import plots
-from .draw import Marks, caption, draw_cell, sheet
+from .draw import GREY, Marks, caption, draw_cell, sheet
 
 _IMAGES = 6  # in each val_*.jpg
 _CELL = 360  # pixels of one of them, truth or prediction
+GREEN, RED, ORANGE = (60, 170, 75), (225, 50, 50), (245, 150, 30)
+
+
+class Verdict(NamedTuple):
+    """What was found in an image, green where it is right, red where it is wrong, grey on a box to ignore, and what
+    was missed, orange and dashed; hits, misses and alarms (wrong detections) counted."""
+
+    marks: Marks
+    hits: int
+    misses: int
+    alarms: int
+
+
+def verdict(found: Detections, record: Record, names: Sequence[str], mapping: Ints) -> Verdict:
+    """Judge the detections of one image at IoU 0.5 by COCO's rule. `names` are those of the data; `mapping` [C]
+    leads from the classes of the detections to them, and what it does not lead to cannot be missed."""
+    hit, used = match(found, record, mapping)
+    missed = ~used & ~record.ignore & np.isin(record.labels, mapping)
+    lost = int(missed.sum())
+    texts = [found.name(i) if found.names else names[mapping[label]] for i, label in enumerate(found.labels.tolist())]
+    marks = Marks(
+        np.concatenate([found.boxes.detach().cpu().numpy(), record.boxes[missed]]),
+        range(len(texts) + lost),
+        [*texts, *(names[label] for label in record.labels[missed])],
+        np.append(found.scores.detach().cpu().numpy(), np.zeros(lost)),
+        np.arange(len(texts) + lost) >= len(texts),
+        [*((RED, GREEN, GREY)[h] for h in hit), *[ORANGE] * lost],
+    )
+    return Verdict(marks, int((hit > 0).sum()), lost, int((hit == 0).sum()))
+
+
+def match(detections: Detections, record: Record, mapping: Ints) -> tuple[Ints, np.ndarray]:
+    """(for each detection: 1 hit, 0 false, -1 on a box to ignore; for each object: found or not), by COCO's rule."""
+    boxes, scores, labels = (value.cpu().numpy() for value in (detections.boxes, detections.scores, detections.labels))
+    taken = match_image((boxes, scores, mapping[labels]), (record.boxes, record.labels, record.ignore), IOU)
+    used = np.isin(np.arange(len(record.boxes)), taken) & ~record.ignore
+    hit = np.where(taken < 0, 0, np.where(record.ignore[taken], -1, 1)) if len(record.boxes) else 0 * taken
+    return hit, used
 
 
 def save_image(path: Path, pixels: np.ndarray) -> Path:
@@ -37,7 +76,6 @@ def draw_judged(
     none of them can be read. Detections from `score` on are shown."""
     if chosen is None:
         chosen = spread(dataset, _IMAGES)
-    missed, wrong = mistakes(detections, dataset, score)
     cells, titles = [], []
     for i in chosen:
         record, shown = dataset.records[i], detections[i][detections[i].scores >= score]
@@ -47,9 +85,10 @@ def draw_judged(
             continue
         names = dataset.classes.names
         truth = Marks(record.boxes, record.labels, names, ignore=record.ignore)
-        guess = Marks(shown.boxes.numpy(), shown.labels.numpy(), names, scores=shown.scores.numpy())
-        cells += [draw_cell(pixels, marks, _CELL) for marks in (truth, guess)]
-        told = ", ".join(f"{n} {what}" for n, what in ((missed[i], "missed"), (wrong[i], "wrong")) if n)
+        judged = verdict(shown, record, names, np.arange(len(names)))
+        cells += [draw_cell(pixels, marks, _CELL) for marks in (truth, judged.marks)]
+        counts = (judged.misses, "missed (dashed)"), (judged.alarms, "wrong (red)")
+        told = ", ".join(f"{n} {what}" for n, what in counts if n)
         titles += [f"truth: {caption(record.file_name)}", f"found: {told or 'all right'}"]
     return sheet(cells, columns=4, titles=titles, cell=_CELL) if cells else None
 

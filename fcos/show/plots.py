@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..evaluation.metrics import IOU, Curve, Curves, Floats, Ints, voc_ap
-from .axes import INK, LINES, MUTED, POOLED, class_name, new_figure
+from .axes import INK, LINES, MUTED, POOLED, class_name, heading, names_width, new_figure
 from .draw import label_color
 from .fonts import families
 
@@ -29,20 +29,20 @@ MOST_CELLS = 100  # one with more shows those with most mistakes: of 1,203 it wo
 
 
 def pr_curve(curves: Curves, path: str | Path) -> None:
-    """Precision over recall: all detections pooled at each IoU, each class at the first IoU."""
+    """Precision over recall: all detections pooled at each IoU, each class at the first IoU. The AP are COCO's."""
     ious = list(curves.pooled)
     figure, axes = _sheet("Precision and recall", "recall", "precision")
-    lines = [(voc_ap(curve), curve) for curve in curves.classes[ious[0]]]
+    lines = [(_ap(curve), curve) for curve in curves.classes[ious[0]]]
     _class_lines(axes, curves.names, lines, lambda curve: _steps(curve), f"AP at IoU {ious[0]:g}")
     known = [curve for value, curve in lines if np.isfinite(value)]
     if len(known) > 1:
         grid = np.linspace(0, 1, 1001)
         mean = np.mean([_precision_at(curve, grid) for curve in known], axis=0)
-        label = f"mean of classes   {_text(float(np.mean([voc_ap(curve) for curve in known])))}"
+        label = f"mean of classes   {_text(float(np.mean([_ap(curve) for curve in known])))}"
         axes.plot(grid, mean, color=POOLED[0], linewidth=1.8, linestyle=DASHED, label=label, zorder=5)
     for color, iou in zip(POOLED, ious, strict=False):
         curve = curves.pooled[iou]
-        label = f"all, IoU {iou:g}   {_text(voc_ap(curve))}"
+        label = f"all, IoU {iou:g}   {_text(_ap(curve))}"
         axes.plot(*_steps(curve), color=color, linewidth=2.4, label=label, zorder=5)
     curve = curves.pooled[ious[0]]
     threshold, _ = curve.best()
@@ -52,6 +52,11 @@ def pr_curve(curves: Curves, path: str | Path) -> None:
         spot = [curve.recall[last]], [curve.precision[last]]
         axes.plot(*spot, "o", color=POOLED[0], markersize=7, label=label, zorder=6)
     _finish(figure, axes, path)
+
+
+def _ap(curve: Curve) -> float:
+    """COCO's AP at the IoU of a curve, the mean over 101 recalls: the number that the tables have."""
+    return voc_ap(curve, points=101)
 
 
 def f1_curve(curves: Curves, path: str | Path) -> None:
@@ -93,19 +98,21 @@ def confusion_matrix(matrix: Ints, names: Sequence[str], path: str | Path, *, sc
         matrix, share = matrix[np.ix_(rows, rows)], share[np.ix_(rows, rows)]
     classes = len(names)
     numbers = classes <= NAMED_CELLS
-    side = 2.6 + (0.55 if numbers else 0.19) * (classes + 1)
+    size = 10 if numbers else 7
+    shown = list(map(class_name, names))
+    side = 1.8 + names_width([*shown, "background"], size) + (0.55 if numbers else 0.19) * (classes + 1)
     figure = new_figure(max(side + 1.2, 6.4), max(side, 5.2))
     axes = figure.add_subplot()
     right = np.eye(classes + 1, dtype=bool)
     for cells, colors in ((~right, "Oranges"), (right, "Blues")):
         # The scale starts below 0: a single mistake must not look like an empty cell.
-        shown = np.ma.masked_where(~cells | (matrix == 0), share)
-        axes.imshow(shown, cmap=colors, vmin=-0.15, vmax=1, aspect="equal")
+        filled = np.ma.masked_where(~cells | (matrix == 0), share)
+        axes.imshow(filled, cmap=colors, vmin=-0.15, vmax=1, aspect="equal")
     axes.set_facecolor("#f6f7f9")
-    size, family = 10 if numbers else 7, families(names)
+    family = families(names)
     axes.set_xticks(
         range(classes + 1),
-        [*map(class_name, names), "missed"],
+        [*shown, "missed"],
         rotation=90 if classes > 6 else 35,
         fontsize=size,
         fontfamily=family,
@@ -113,7 +120,7 @@ def confusion_matrix(matrix: Ints, names: Sequence[str], path: str | Path, *, sc
     if classes <= 6:
         for tick in axes.get_xticklabels():
             tick.set(ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(classes + 1), [*map(class_name, names), "background"], fontsize=size, fontfamily=family)
+    axes.set_yticks(range(classes + 1), [*shown, "background"], fontsize=size, fontfamily=family)
     axes.tick_params(length=0, colors=INK)
     axes.set_xlabel("found as", color=MUTED, fontsize=11)
     axes.set_ylabel("truth", color=MUTED, fontsize=11)
@@ -131,13 +138,7 @@ def confusion_matrix(matrix: Ints, names: Sequence[str], path: str | Path, *, sc
     for spine in axes.spines.values():
         spine.set_visible(False)
     at = f"score ≥ {score:.3f}, " if score is not None else ""
-    axes.set_title(
-        f"What was taken for what\n{of}{at}IoU ≥ {IOU:g}; darker: larger share of the row",
-        loc="left",
-        color=INK,
-        fontsize=12,
-        pad=12,
-    )
+    heading(figure, f"What was taken for what\n{of}{at}IoU ≥ {IOU:g}; darker: larger share of the row")
     figure.savefig(path)
 
 

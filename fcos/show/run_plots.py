@@ -13,7 +13,7 @@ import numpy as np
 from ..data.records import evenly
 from ..evaluation.metrics import Floats, Ints
 from ..points import level_name
-from .axes import INK, MUTED, POOLED, class_name, new_figure, style
+from .axes import INK, MUTED, POOLED, class_name, heading, new_figure, style
 from .draw import level_in_plot
 from .fonts import families
 
@@ -45,7 +45,7 @@ def labels(told: Labels, path: str | Path, *, about: str = "") -> None:
     names, size, centre, level, strides = told.names, told.size, told.centre, told.level, told.strides
     per_image = told.per_image
     figure = new_figure(13.2, max(7.4, 2 + 0.21 * min(len(names), NAMED_BARS)))
-    figure.suptitle(f"What there is to learn{about}", x=0.01, ha="left", color=INK, fontsize=14)
+    heading(figure, f"What there is to learn{about}", 14)
     grid = figure.add_gridspec(2, 3)
     _class_bars(figure.add_subplot(grid[:, 0]), told.counts, names)
     sizes, places, levels, images = (figure.add_subplot(grid[i, j]) for i in (0, 1) for j in (1, 2))
@@ -128,7 +128,7 @@ def results(rows: Sequence[Mapping[str, str]], path: str | Path, strides: Sequen
         axes.set_axis_on()
         style(axes, title, "step")
         _draw_panel(axes, rows, series, scale)
-        axes.set_xlim(0, 1.02 * end)
+        axes.set_xlim(0, 1.03 * end)
     figure.savefig(path)
 
 
@@ -167,8 +167,10 @@ def _draw_panel(axes: Axes, rows: Sequence[Mapping[str, str]], series: Lines, sc
         many = len(x) > 40 and key != "lr"
         color = _line_color(key, number, len(known))
         marker = "o" if len(x) < 15 else None
-        axes.plot(x, y, marker=marker, markersize=4, color=color, linewidth=1, alpha=0.3 if many else 1.0)
-        axes.plot(x, _smooth(y) if many else y, color=color, linewidth=1.8, label=label)
+        if many:
+            axes.plot(x, y, color=color, linewidth=1, alpha=0.3)
+        shown = _smooth(y) if many else y
+        axes.plot(x, shown, marker=marker, markersize=4, color=color, linewidth=1.8, label=label)
         if key == "AP":
             best = int(np.argmax(y))
             axes.plot(x[best], y[best], "o", color=color, markersize=6, label=f"best AP {y[best]:.3f}")
@@ -182,7 +184,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Mapping[str, str]], series: Lines, sc
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(which="minor", length=0)
     else:
-        axes.set_ylim(0, 1 if scale == "share" else None)
+        axes.set_ylim(0, 1.03 if scale == "share" else None)
     if len(known) > 1:
         axes.legend(
             loc="lower right",

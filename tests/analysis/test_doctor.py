@@ -425,6 +425,41 @@ def test_a_note_is_shown_by_the_image_that_it_names(tmp_path, example, shown):
     assert (told.examples, told.spots) == (("copy of 1.jpg",), ())
 
 
+def test_numbers_of_some_boxes_or_images_say_so(tmp_path):
+    """Crowd and difficult boxes learn no locations, and the search looks at a part of the images."""
+    from fcos.analysis.doctor_page import write_page
+
+    first = record(0, [(5, 5, 60, 70, 0), (70, 70, 99, 99, 1), (5, 5, 60, 70, 0)])
+    rest = [record(i, [(5, 5, 60, 70, 0)]) for i in range(1, 501)]
+    data = dataset([replace(first, ignore=np.array([False, True, False])), *rest])
+    d = doctor.diagnose({"train": data}, CONFIG, images=False, tune=False)
+    today = search.Option(128, 256, (8, 16), (64,), 0.1, 1.0, 320, 1.0)
+    d = replace(d, today=today, best=today)
+    for told in (d.text(), write_page(tmp_path / "page.html", d).read_text()):
+        assert "501 of 503 boxes (the rest are crowd, difficult, marked twice or left out by the dialect)" in told
+        assert "on 500 of the 501 images" in told
+    whole = doctor.diagnose({"train": dataset(rest)}, CONFIG, images=False, tune=False)
+    assert "split, 500 boxes:" in whole.text()
+    assert not whole.searched()
+
+
+@pytest.mark.parametrize(
+    "names", [("red_blood_cell_mature", "white_blood_cell_large", "platelets"), ("é" * 22, "b" * 22)]
+)
+def test_long_names_leave_room_for_the_title_and_the_plot(names):
+    from fcos.analysis.doctor_page import classes_plot, together_plot
+
+    box = (5, 5, 60, 70)
+    data = dataset([record(1, [(*box, k) for k in range(len(names))])], names=names)
+    d = doctor.diagnose({"train": data}, CONFIG, images=False, tune=False)
+    for figure in (together_plot(d), classes_plot(d)):
+        figure.draw_without_rendering()
+        title, plot = figure._suptitle.get_window_extent(), figure.axes[0].get_window_extent()
+        assert title.x0 >= 0
+        assert title.x1 <= figure.bbox.x1
+        assert min(plot.width, plot.height) > 0.7 * figure.dpi
+
+
 def test_boxes_by_class_go_by_name(tmp_path):
     """A split with the classes in another order, one with fewer, one with more, and six splits in all on the page."""
     from fcos.analysis.doctor_page import classes_plot, write_page

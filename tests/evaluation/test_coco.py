@@ -22,6 +22,7 @@ from fcos.evaluation.results import read_results, write_results
 from fcos.evaluation.uncertainty import intervals
 from fcos.inference.dataset import Progress, predict_dataset
 from fcos.show import plots
+from fcos.show.axes import new_figure
 from fcos.system.machine import Placement
 from fcos.types import Classes
 
@@ -475,6 +476,26 @@ def test_plots_are_drawn(tmp_path, classes, some):
             assert len(image.convert("RGB").quantize(16).getcolors()) > 3  # something stands on it
 
 
+def test_the_plot_of_precision_has_the_ap_of_the_table(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    names, records, results = ("a", "b"), [], []
+    for i in range(1, 9):
+        corner = rng.uniform(0, 300, (6, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(30, 90, (6, 2))], 1)
+        labels = np.array([0, 0, 0, 1, 1, 1])
+        records.append(record(i, boxes.tolist(), labels.tolist()))
+        results.append(found(boxes + rng.normal(0, 6, boxes.shape), rng.random(6), labels))
+    data = dataset(*records, names=names)
+    drawn = []
+    monkeypatch.setattr(plots, "_finish", lambda figure, axes, path: drawn.append(axes))
+    plots.pr_curve(curves(results, data), tmp_path / "pr.png")
+    told = dict(text.rsplit(maxsplit=1) for text in drawn[0].get_legend_handles_labels()[1] if "   " in text)
+    metrics = evaluate(results, data)
+    assert 0 < metrics.ap50 < 1
+    assert told["mean of classes"] == f"{metrics.ap50:.3f}"
+    assert told["a"] == f"{metrics['a'].ap50:.3f}"
+
+
 # --------------------------------------------------------------------------- the command
 
 
@@ -535,6 +556,17 @@ def test_eval_refuses_both_or_neither(coco_folder):
         cli("--data", coco_folder, "--detections", coco_folder / "found.json", "decode.nms_iou=0.5")
 
 
+def test_long_names_leave_the_title_of_a_confusion_matrix_whole(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(plots, "new_figure", lambda *size: made.append(new_figure(*size)) or made[-1])
+    names = ["traffic_light_red", "traffic_light_green", "speed_limit_sign_50"]
+    plots.confusion_matrix(np.eye(4, dtype=np.int64), names, tmp_path / "m.png", score=0.513)
+    title, plot = made[0]._suptitle.get_window_extent(), made[0].axes[0].get_window_extent()
+    assert title.x0 >= 0
+    assert title.x1 <= made[0].bbox.x1
+    assert title.y0 >= plot.y1
+
+
 def test_a_confusion_matrix_of_many_classes_shows_those_with_most_mistakes(tmp_path, monkeypatch):
     figures = []
     real = plots.new_figure
@@ -544,5 +576,5 @@ def test_a_confusion_matrix_of_many_classes_shows_those_with_most_mistakes(tmp_p
     plots.confusion_matrix(matrix, ("a", "b", "c"), tmp_path / "m.png")
     axes = figures[0].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "c", "background"]
-    assert "2 of 3 classes" in axes.get_title(loc="left")
+    assert "2 of 3 classes" in figures[0]._suptitle.get_text()
     assert {text.get_text() for text in axes.texts} == {"9", "3"}

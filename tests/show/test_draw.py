@@ -236,6 +236,24 @@ def test_a_command_says_once_that_there_is_no_font(monkeypatch, no_fonts_known, 
     assert "Glyph" not in err + "".join(str(w.message) for w in recwarn)
 
 
+def test_a_long_name_is_cut_and_an_empty_one_has_no_tag():
+    box = [(60, 60, 200, 200)]
+    plain = draw.draw_boxes(grey(300, 900), draw.Marks(box, [0], ["a" * 22]))
+    long = draw.draw_boxes(grey(300, 900), draw.Marks(box, [0], ["a" * 60]))
+    none = draw.draw_boxes(grey(300, 900), draw.Marks(box, [0], [""]))
+    widths = [int((d != 120).any(2).any(0).sum()) for d in (none, plain, long)]
+    assert widths[0] < 150 < widths[1]
+    assert abs(widths[2] - widths[1]) < 12
+
+
+def test_a_legend_stands_over_the_picture():
+    entries = [(f"what colour {k} stands for", (k, 200, 0)) for k in range(5)]
+    drawn = draw.with_legend(grey(100, 300), entries)
+    assert (drawn[-100:] == 120).all()
+    for _, color in entries:
+        assert (drawn[:-100] == color).all(2).any()
+
+
 def test_plots_write_any_class_name(tmp_path):
     """Dollars are no formula, and an underscore in front hides no class from the legend."""
     from fcos.show import run_plots

@@ -13,7 +13,7 @@ from fcos.cli import main
 from fcos.data.records import Record
 from fcos.errors import ConfigError, FcosError
 from fcos.network import weights
-from fcos.show import sheets
+from fcos.show import judged, sheets
 from fcos.system.environment import RUN_FILE
 from fcos.types import Classes, Detections
 from fcos.zoo import card
@@ -197,10 +197,10 @@ def test_match_by_hand():
         (60, 0, 100, 30, 0),  # on the box to ignore
         (0, 60, 20, 80, 0),  # on nothing
     ]
-    hit, used = sheets.match(found(*rows), record(), np.array([1, 0]))
+    hit, used = judged.match(found(*rows), record(), np.array([1, 0]))
     assert hit.tolist() == [1, 0, 0, -1, 0]
     assert used.tolist() == [True, False, False]
-    hit, used = sheets.match(found(), record(), np.array([1, 0]))
+    hit, used = judged.match(found(), record(), np.array([1, 0]))
     assert (len(hit), used.any()) == (0, False)
 
 
@@ -217,7 +217,7 @@ def test_a_image_is_coloured_by_what_is_right(tmp_path):
     shown = sheets.show(Fake(), record(tmp_path / "p.png"), Classes(("a", "b")), 0.4)
     assert (shown.hits, shown.misses, shown.alarms, shown.good) == (1, 1, 1, False)
     assert shown.text() == "p: 1 found, 1 missed, 1 false"
-    for y, x, color in ((39, 20, sheets.GREEN), (89, 20, sheets.RED), (89, 70, sheets.ORANGE)):
+    for y, x, color in ((39, 20, judged.GREEN), (89, 20, judged.RED), (89, 70, judged.ORANGE)):
         y, x = (round(4.8 * v) for v in (y, x))  # the cell is of 480 pixels
         near = shown.pixels[y - 8 : y + 9, x].astype(int)
         assert np.abs(near - np.array(color)).sum(axis=1).min() < 40, (y, x)

@@ -379,7 +379,7 @@ def test_the_default_is_shipped():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_detector_finds_what_is_on_the_photographs(name):
     from fcos.data.classes import match_classes
-    from fcos.show.sheets import match
+    from fcos.show.judged import match
 
     dataset = open_dataset(photographs())
     detector = fcos.load(name, device="cpu")
