@@ -263,6 +263,44 @@ def test_a_person_looks_at_a_picture(tmp_path):
 
 @pytest.mark.browser
 @needs_chromium
+def test_keys_keep_their_place_and_the_page_says_what_is_not_there(tmp_path):
+    """A control that was used has the focus afterwards; nothing found, a file that is no image, a server that ended."""
+    names = [tmp_path / f"{i:02}.png" for i in range(12)]
+    for path in names:
+        Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(path)
+    other = tmp_path / "notes.txt"
+    other.write_text("no image")
+    status = "document.getElementById('status').textContent"
+    focused = "document.activeElement.closest('#classes, #list, #strip')?.id"
+    with Browser() as browser:
+        with serving() as (address, _):
+            tab = browser.open(address)
+            tab.evaluate("fcosPage.ready")
+            tab.resize(390, 844, phone=True)
+            tab.give_files("#files", [ASSETS / "photos" / "cat.jpg", *names, other])
+            wait_for(tab, "fcosPage.state.images[0]?.found?.detections.length")
+            wait_for(tab, f"{status}.endsWith('left out, as no image: notes.txt')")
+            score = "(s => {{ s.value = {}; s.oninput({{target: s}}); }})(document.getElementById('score'))"
+            tab.evaluate(score.format(1))
+            assert ", nothing from score 1.00 on" in tab.evaluate(status)
+            assert tab.evaluate("document.getElementById('count').textContent").startswith("(0 of ")
+            tab.evaluate(score.format(0.1))
+            assert "nothing" not in tab.evaluate(status)
+            for where, part in (("classes", "input"), ("list", "button"), ("strip", "button")):
+                tab.evaluate(f"(e => {{ e.focus(); e.click(); }})(document.querySelector('#{where} {part}'))")
+                assert tab.evaluate(focused) == where
+            # the thumbnail of the image that is looked at lies in the strip's sight
+            press(tab, "ArrowRight")
+            tab.evaluate("document.querySelector('#strip button:last-child').click()")
+            wait_for(tab, "fcosPage.state.now === 12 && fcosPage.state.images[12].found")
+            rect = "(r => r.left >= 0 && r.right <= innerWidth)(document.querySelector('{}').getBoundingClientRect())"
+            wait_for(tab, rect.format("#strip [aria-current=true]"))
+        press(tab, "ArrowLeft")
+        wait_for(tab, f"{status}.includes('the server does not answer')")
+
+
+@pytest.mark.browser
+@needs_chromium
 def test_going_back_shows_what_was_found_there(tmp_path):
     """The list, the counts, the status and the heat map are those of the image on the screen."""
     broken = tmp_path / "broken.jpg"

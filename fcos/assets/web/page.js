@@ -28,6 +28,19 @@
     return element;
   };
 
+  // Fill `there` anew. The control that had the focus, by its place, has it afterwards: hands on keys stay where they are.
+  function refill(there, ...children) {
+    const controls = () => [...there.querySelectorAll("input, button")], at = controls().indexOf(document.activeElement);
+    there.replaceChildren(...children);
+    if (at >= 0) controls().slice(0, at + 1).at(-1)?.focus({ preventScroll: true });
+  }
+
+  // A long name cut in its middle, as plots write it.
+  function short(name) {
+    const signs = [...name];
+    return signs.length > 22 ? `${signs.slice(0, 10).join("")}…${signs.slice(-11).join("")}` : name;
+  }
+
   // Hues by the golden angle; classes whose hues come near each other differ in lightness.
   const hue = (label) => (label * 137.508 + 210) % 360, light = (label) => [56, 42, 72][label % 3];
   const color = (label) => `hsl(${hue(label)} 85% ${light(label)}%)`;
@@ -38,7 +51,9 @@
 
   async function ask(path, options = {}) {
     const headers = { ...(options.headers || {}), ...(token ? { Authorization: `Bearer ${token}` } : {}) };
-    const answer = await fetch(path, { ...options, headers });
+    const answer = await fetch(path, { ...options, headers }).catch(() => {
+      throw new Error("the server does not answer; is fcos serve still running?");
+    });
     if (answer.status === 401) {
       token = prompt("This server wants a token:");
       if (!token) throw new Error("no token, no detections");
@@ -179,8 +194,12 @@
     const images = [...files].filter((file) => file.type.startsWith("image/") || /\.(tiff?|bmp|webp|avif)$/i.test(file.name));
     if (!images.length) return say("there is no image among these", true);
     stopCamera();
-    const first = state.images.length;
+    const first = state.images.length, others = [...files].filter((file) => !images.includes(file));
     for (const file of images) state.images.push({ blob: file, name: file.name || "pasted", bitmap: null, found: null });
+    if (others.length) {
+      const more = others.length > 1 ? ` and ${others.length - 1} more` : "";
+      state.images[first].beside = `; left out, as no image: ${short(others[0].name)}${more}`;
+    }
     strip();
     return show(first);
   }
@@ -201,7 +220,7 @@
       await detect(image);
       if (seen() && state.map.kind) await story();
     } catch (error) {
-      if (seen()) say(`${image.name}: ${error.message}`, true);
+      if (seen()) say(`${short(image.name)}: ${error.message}`, true);
     }
     strip();
     panel();
@@ -209,16 +228,21 @@
 
   async function detect(image) {
     const key = `${model().name}/${local()}`, turn = ++state.turn;
-    if (image.key === key) return say(image.line);
+    if (image.key === key) return say(lineOf(image));
     say("detecting");
     const begun = performance.now();
     const found = local() ? await here(pixelsOf(image.bitmap)) : await fromServer(image.blob);
     const took = Math.round(performance.now() - begun);
     const threads = local() ? (await engine()).threads : 0;
     const place = threads ? `in this browser, ${threads === 1 ? "one thread" : `${threads} threads`}` : "by the server";
-    const line = `${image.name}: ${found.width} × ${found.height}, ${took} ms ${place}`;
+    const line = `${short(image.name)}: ${found.width} × ${found.height}, ${took} ms ${place}`;
     Object.assign(image, { found, key, line });
-    if (turn === state.turn) say(line);
+    if (turn === state.turn) say(lineOf(image));
+  }
+
+  function lineOf(image) {
+    const some = image.found.detections.some((d) => d.score >= state.score);
+    return `${image.line}${some ? "" : `, nothing from score ${state.score.toFixed(2)} on`}${image.beside || ""}`;
   }
 
   const current = () => (state.camera ? state.camera : state.images[state.now]);
@@ -290,16 +314,18 @@
     for (const d of [...boxes].reverse()) {
       const chosen = d === state.chosen;
       const [x1, y1, x2, y2] = d.box.map((v, i) => v * scale + (i % 2 ? y : x));
+      if (x2 < 0 || y2 < 0 || x1 > w || y1 > h) continue; // its tag would be drawn for nothing to be seen
       context.globalAlpha = state.chosen && !chosen ? 0.35 : 1;
       context.lineWidth = chosen ? 4 : 2.5;
       context.strokeStyle = color(d.class);
       context.strokeRect(x1, y1, x2 - x1, y2 - y1);
-      const text = `${d.label} ${d.score.toFixed(2)}`, wide = context.measureText(text).width + 8;
+      const text = `${short(d.label)} ${d.score.toFixed(2)}`, wide = context.measureText(text).width + 8;
       const top = Math.min(Math.max(y1 - large - 6, y > 0 ? y - large - 6 : 0), y2);
+      const left = Math.max(Math.min(x1 - 1, w - wide), 0);
       context.fillStyle = color(d.class);
-      context.fillRect(x1 - 1, Math.max(top, 0), wide, large + 5);
+      context.fillRect(left, Math.max(top, 0), wide, large + 5);
       context.fillStyle = ink(d.class);
-      context.fillText(text, x1 + 3, Math.max(top, 0) + 3);
+      context.fillText(text, left + 4, Math.max(top, 0) + 3);
     }
     context.globalAlpha = 1;
   }
@@ -373,7 +399,7 @@
     const found = current()?.found, all = found?.detections || [], boxes = shown();
     if (state.chosen && !boxes.includes(state.chosen)) state.chosen = null;
     const names = known((d) => d.score >= state.score || state.off.has(d.class));
-    $("classes").replaceChildren(...[...names].sort((a, b) => a[1].localeCompare(b[1])).map(([label, name]) => {
+    refill($("classes"), ...[...names].sort((a, b) => a[1].localeCompare(b[1])).map(([label, name]) => {
       const box = make("input", { type: "checkbox", checked: !state.off.has(label) });
       box.onchange = () => {
         if (box.checked) state.off.delete(label);
@@ -385,8 +411,8 @@
       const count = found ? all.filter((d) => d.class === label && d.score >= state.score).length : "";
       return make("label", {}, box, dot, name, make("span", { className: "number", textContent: count }));
     }));
-    $("count").textContent = boxes.length ? `(${boxes.length} of ${all.length})` : "";
-    $("list").replaceChildren(...boxes.slice(0, 100).map((d) => {
+    $("count").textContent = found ? `(${boxes.length} of ${all.length}${boxes.length > 100 ? ", the first 100" : ""})` : "";
+    refill($("list"), ...boxes.slice(0, 100).map((d) => {
       const dot = make("span", { className: "dot" });
       dot.style.background = color(d.class);
       const button = make("button", { onclick: () => choose(d) }, dot, d.label,
@@ -436,18 +462,22 @@
     state.score = Math.min(Math.max(Number(value), 0), 1);
     $("score").value = state.score;
     $("score-shown").textContent = state.score.toFixed(2);
+    const image = state.camera ? null : current();
+    if (image?.found && $("status").textContent.startsWith(image.line)) say(lineOf(image));
     panel();
   }
 
   function strip() {
-    const few = state.images.length < 2;
-    $("strip").replaceChildren(...(few ? [] : state.images.map((image, i) => {
-      image.url ??= URL.createObjectURL(image.blob);
-      const thumb = make("img", { src: image.url, alt: image.name, loading: "lazy" });
-      const button = make("button", { title: image.name, onclick: () => show(i) }, thumb);
-      button.setAttribute("aria-current", i === state.now);
-      return button;
-    })));
+    if (state.images.length < 2) return;
+    state.images.forEach((image, i) => {
+      if (!image.thumb) {
+        const picture = make("img", { src: URL.createObjectURL(image.blob), alt: image.name, loading: "lazy" });
+        image.thumb = make("button", { title: image.name, onclick: () => show(i) }, picture);
+        $("strip").append(image.thumb);
+      }
+      image.thumb.setAttribute("aria-current", i === state.now);
+    });
+    state.images[state.now]?.thumb.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
 
   // The level to look at first: that of the chosen box, or of the best.
