@@ -38,6 +38,7 @@ def write_page(path: str | Path, check: Check, limit: int = 200) -> Path:
         "assumes": check.assumes(),
         "images": images,
         "suspects": rows,
+        "left_out": len(check.findings) - len(shown),
     }
     text = json.dumps(told, ensure_ascii=False).replace("<", "\\u003c")  # no name may end the script
     template = (ASSETS / "labels" / "review.html").read_text(encoding="utf-8")

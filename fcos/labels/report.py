@@ -162,9 +162,12 @@ class Check:
             ]
             lines += ["", table(("wrong, %", "kind", "image", "box", "why"), shown, left=5)]
         if (rest := len(self.findings) - first) > 0:
-            with_more = f"with --out {page or 'review.html'} --limit {len(self.findings)} or --json"
-            where = f"in {page}" if limit >= len(self.findings) else with_more
-            lines += ["", f"{rest:,} more {'is' if rest == 1 else 'are'} not shown here: see them {where}"]
+            every = f"with --out {page or 'review.html'} --limit {len(self.findings)} or --json"
+            where = f"see them {every}"
+            if page:
+                some = f"the first {limit:,} of all are in {page}, all {every}"
+                where = f"see them in {page}" if limit >= len(self.findings) else some
+            lines += ["", f"{rest:,} more {'is' if rest == 1 else 'are'} not shown here: {where}"]
         if self.seen < _BLIND:
             lines.insert(
                 1,
@@ -193,7 +196,7 @@ def in_words(suspect: Suspect, dataset: Dataset, labels: np.ndarray, boxes: np.n
     names, s = dataset.classes.names, suspect
     seen = names[s.label]
     if s.kind == MISSING:
-        return f"The model sees {seen} here (score {s.seen:.2f}), and no annotation explains it.", f"Add a {seen} box"
+        return f"The model sees {seen} here (score {s.seen:.2f}), and no annotation explains it.", f"Add a box: {seen}"
     mine = names[int(labels[s.row])]
     if s.kind == CLASS:
         weak = "nothing of" if s.own < 0.05 else "less of" if round(s.own, 2) < round(s.seen, 2) else "also"
