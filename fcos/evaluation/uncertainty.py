@@ -68,11 +68,11 @@ class Interval:
         return self.text()
 
     def text(self, sign: str = "") -> str:
-        """For a terminal; "-" for what is not known, `sign` "+" for a difference."""
+        """For a terminal; "-" for a value that is not known, `sign` "+" for a difference."""
         if not np.isfinite(self.value):
             return "-"
-        ends = f"[{self.low:{sign}.4f}, {self.high:{sign}.4f}]" if np.isfinite(self.low) else "-"
-        return f"{self.value:{sign}.4f} {ends}"
+        ends = f" [{self.low:{sign}.4f}, {self.high:{sign}.4f}]" if np.isfinite(self.low) else ""
+        return f"{self.value:{sign}.4f}{ends}"
 
     def to_dict(self) -> dict[str, float | None]:
         """JSON-ready."""

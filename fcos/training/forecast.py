@@ -23,7 +23,7 @@ from ..system.files import check_folder, own, sweep, whole_set, write_whole
 from ..system.readers import TEXT_LIMIT, read_json
 from ..system.stop import Stopped
 from ..system.terminal import plural
-from .outlook import points
+from .outlook import gained
 from .output.checkpoint import checkpoints
 from .output.folder import RunFolder, alone
 from .planning.minutes import LEAST, TooLittleTime, check
@@ -74,13 +74,13 @@ class Forecast:
         return self.number.gain(self.by_images[-1][0], self.images, self.noise)
 
     def text(self) -> str:
-        """Two lines, in points of AP."""
+        """Two lines, in AP 0..1 as everywhere."""
         time, number = self.by_time[-1][0], int(self.by_images[-1][0])
         taught = f"{time:.3g} minutes{self.model and f' of {self.model}'}"
         return (
-            f"after {taught} on {plural(number, 'image')}: AP {100 * self.by_time[-1][1]:.1f}\n"
-            f"{self.minutes:g} more minutes: {points(self.more_time)}; "
-            f"{plural(self.images, 'more image')}: {points(self.more_images)}"
+            f"after {taught} on {plural(number, 'image')}: AP {self.by_time[-1][1]:.3f}\n"
+            f"{self.minutes:g} more minutes: {gained(self.more_time)}; "
+            f"{plural(self.images, 'more image')}: {gained(self.more_images)}"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,16 +24,16 @@ class Outlook:
     gain: Between
 
     def __str__(self) -> str:
-        return f"{plural(self.minutes, 'more minute')}: {points(self.gain)}, by this run's own curve"
+        return f"{plural(self.minutes, 'more minute')}: {gained(self.gain)}, by this run's own curve"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {"minutes": self.minutes, **self.gain._asdict()}
 
 
-def points(gain: Between) -> str:
-    """As a person reads it: in points of AP, with the 90 % interval."""
-    return f"{100 * gain.value:+.1f} AP ({100 * gain.low:.1f} to {100 * gain.high:.1f})"
+def gained(gain: Between) -> str:
+    """As a person reads it beside the AP of a run, in its scale."""
+    return f"{gain.value:+.3f} AP (90 % interval {gain.low:+.3f} to {gain.high:+.3f})"
 
 
 def outlook(rows: Sequence[Mapping[str, str]], steps: int, seconds: float, error: float) -> Outlook | None:

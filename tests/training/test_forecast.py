@@ -34,7 +34,7 @@ def test_the_runs_take_the_time_in_all_and_a_part_holds_the_smaller_ones(shapes,
     assert found.more_images.low <= truth <= found.more_images.high
     assert found.more_time.low <= 0.2 * (2**-0.3 - 17**-0.3) <= found.more_time.high
     first, second = found.text().splitlines()
-    assert first.startswith("after 2 minutes on 40 images: AP 43.")
+    assert first.startswith("after 2 minutes on 40 images: AP 0.43")
     assert second.startswith("15 more minutes: +")
     assert "; 40 more images: +" in second
     assert found.write(tmp_path).stat().st_size > 5000

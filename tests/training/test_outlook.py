@@ -27,7 +27,7 @@ def test_it_asks_about_a_round_time_and_finds_the_curve(minutes, asked):
     assert said.gain.low < truth < said.gain.high
     assert abs(said.gain.value - truth) < 0.01
     assert str(said).startswith(f"{asked} more minute")
-    assert f"{100 * said.gain.value:+.1f} AP (" in str(said)
+    assert f"{said.gain.value:+.3f} AP (90 % interval " in str(said)
 
 
 def test_more_images_to_judge_by_say_more():
