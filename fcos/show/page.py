@@ -43,11 +43,13 @@ pre{background:var(--soft);padding:10px 14px;border-radius:6px;overflow-x:auto}
 .tiles small{display:block;overflow-wrap:anywhere;text-align:center}
 .serious,.warning,.note{white-space:nowrap}
 .serious{color:var(--bad);font-weight:600}.warning{color:var(--warn)}.note{color:var(--muted)}
-@media(max-width:600px){.tiles{gap:8px}.tiles div{width:calc(50% - 4px)}
+@media(max-width:600px){figure.big{overflow-x:auto}figure.big>img{max-width:none;width:860px}
+.tiles{gap:8px}.tiles div{width:calc(50% - 4px)}
 body{margin:16px auto;padding:0 14px}td,th{padding-right:9px}
 table.facts th,table.facts td{display:block;border:0;padding:0}table.facts td{padding-bottom:8px}}
 """
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_WIDE = 1200  # pixels of an image whose letters a telephone would make too small: it scrolls there
 _FITS = 6.0  # inches of a plot that a telephone shows whole
 # what a plot is drawn in, and what the page's style knows it by, light or dark
 _INKS = (("#22262e", "var(--ink)"), ("#6b7280", "var(--muted)"), ("#e5e7eb", "var(--lines)"))
@@ -105,8 +107,11 @@ class Page:
         if not path.is_file():
             return False
         kind = "png" if path.suffix == ".png" else "jpeg"
-        self.parts.append("<figure>")
-        self._image(kind, path.read_bytes(), caption)
+        data = path.read_bytes()
+        drawn = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+        wide = drawn is not None and 8 * drawn.shape[1] > _WIDE
+        self.parts.append("<figure class='big'>" if wide else "<figure>")
+        self._image(kind, data, caption)
         self.parts.append(f"<figcaption>{html.escape(caption)}</figcaption></figure>")
         return True
 

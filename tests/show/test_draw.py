@@ -2,6 +2,7 @@
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -252,6 +253,16 @@ def test_a_legend_stands_over_the_picture():
     assert (drawn[-100:] == 120).all()
     for _, color in entries:
         assert (drawn[:-100] == color).all(2).any()
+
+
+def test_a_wide_image_of_a_page_scrolls_on_a_telephone(tmp_path):
+    from fcos.show.page import Page
+
+    page = Page("a page")
+    for name, width in (("narrow", 640), ("wide", 1600)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), grey(40, width))
+        assert page.file(tmp_path / f"{name}.png", name)
+    assert [part for part in page.parts if part.startswith("<figure")] == ["<figure>", "<figure class='big'>"]
 
 
 def test_plots_write_any_class_name(tmp_path):
