@@ -144,6 +144,18 @@ def test_pasted_boxes_are_where_their_pixels_are_and_hide_little(seed):
     assert (after.image[20:60, 30:90, 0] == 100).mean() >= 0.7
 
 
+def test_several_pasted_boxes_together_hide_little():
+    first = painted(320, 320, (100, 100, 220, 220), 100)
+    image = np.full((320, 320, 3), 200, np.uint8)
+    other = sample(image, [(0, 0, 100, 100), (110, 0, 210, 100), (0, 200, 100, 300)])
+    counts = set()
+    for seed in range(200):
+        after = augment.paste(first, other, np.random.default_rng(seed), augment.Frame((320, 320), FILL))
+        assert (after.image[100:220, 100:220, 0] == 100).mean() >= 0.7
+        counts.add(len(after.boxes))
+    assert counts >= {2, 3, 4}
+
+
 def test_what_else_is_in_a_pasted_box_comes_with_it():
     image = np.zeros((60, 60, 3), np.uint8)
     other = sample(image, [(10, 10, 40, 40), (20, 20, 30, 30), (30, 5, 90, 16)])

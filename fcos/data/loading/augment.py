@@ -17,6 +17,7 @@ from ..records import Window
 KEEP = 0.3  # a box of which less than this share is left becomes a region to ignore
 _HIDDEN = 0.3  # share of a box that a pasted one may hide
 _PASTED = 3  # boxes that are pasted into an image, at most
+_PLACES = 10  # that are tried for each
 _SMALLEST = 4  # pixels of a side of a pasted box
 Color = tuple[int, int, int]
 Size = tuple[int, int]
@@ -137,7 +138,7 @@ def mosaic(samples: list[Sample], rng: np.random.Generator, frame: Frame) -> Sam
 
 def paste(sample: Sample, other: Sample, rng: np.random.Generator, frame: Frame, last: int = 0) -> Sample:
     """The image with one to three boxes of the other, each with all that is in it, at random places where it hides no
-    box by more than 30 %. Copy-paste (arXiv 2012.07177), but by boxes, as there are no masks.
+    box by more than 30 %, and none twice. Copy-paste (arXiv 2012.07177), but by boxes, as there are no masks.
 
     A box is scaled by 0.5 to 1.5 times what makes both images as large. One that is as large as the image, or for which
     ten places do not do, is left out. Of `frame` the way of resizing is taken. last: as of `flip`.
@@ -145,6 +146,7 @@ def paste(sample: Sample, other: Sample, rng: np.random.Generator, frame: Frame,
     image, parts = sample.image.copy(), [sample]
     height, width = sample.size
     scale = contain(other.size, sample.size)
+    shares = np.full(len(sample.boxes), _HIDDEN)  # that may be hidden of each box
     chosen = rng.permutation(np.flatnonzero(~other.ignore))[: int(rng.integers(1, _PASTED + 1))]
     for window in other.boxes[chosen]:
         x1, y1 = np.floor(window[:2]).astype(int).clip(0).tolist()
@@ -153,25 +155,18 @@ def paste(sample: Sample, other: Sample, rng: np.random.Generator, frame: Frame,
         h, w = round((y2 - y1) * factor), round((x2 - x1) * factor)
         if not (_SMALLEST <= h < height and _SMALLEST <= w < width):
             continue
-        place = _free_place(np.concatenate([part.boxes for part in parts]), (h, w), sample.size, rng)
-        if place is None:
-            continue
-        top, left = place
-        piece = fit(cut(other, x1, y1, x2, y2), (h, w), frame.resample)
-        image[top : top + h, left : left + w] = piece.image
-        parts.append(piece._replace(boxes=piece.boxes + np.array([left, top, left, top], dtype=np.float32)))
+        boxes = np.concatenate([part.boxes for part in parts])
+        for _ in range(_PLACES):
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            corner = np.array([left, top, left, top], dtype=np.float32)
+            hidden = area(clip(boxes - corner, (h, w)))
+            if not (hidden > shares * area(boxes)).any():
+                piece = fit(cut(other, x1, y1, x2, y2), (h, w), frame.resample)
+                image[top : top + h, left : left + w] = piece.image
+                parts.append(piece._replace(boxes=piece.boxes + corner))
+                shares = np.append(np.where(hidden > 0, 0.0, shares), np.full(len(piece.boxes), _HIDDEN))
+                break
     return _join(image, parts)
-
-
-def _free_place(boxes: np.ndarray, shape: Size, size: Size, rng: np.random.Generator) -> tuple[int, int] | None:
-    """(top, left) of a window of `shape` in an image of `size` that hides none of the boxes by more than `_HIDDEN`;
-    None if ten tries found none."""
-    for _ in range(10):
-        top, left = int(rng.integers(size[0] - shape[0] + 1)), int(rng.integers(size[1] - shape[1] + 1))
-        hidden = area(clip(boxes - np.array([left, top, left, top], dtype=np.float32), shape))
-        if not (hidden > _HIDDEN * area(boxes)).any():
-            return top, left
-    return None
 
 
 def mixup(first: Sample, second: Sample, rng: np.random.Generator) -> Sample:
