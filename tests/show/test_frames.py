@@ -55,7 +55,7 @@ def test_a_walk_is_followed_counted_drawn_and_written(tmp_path, every):
     assert all([d["track"] for d in row["detections"]] == [1] for row in rows)
     tracks = read_mot(files.mot)
     assert tracks[0][0].tolist() == [1]
-    assert tracks[every][1][0].tolist() == [8.0 * every, 40, 8 * every + 30, 70]
+    assert tracks[every][1][0].tolist() == [8.0 * every + 1, 41, 8 * every + 31, 71]  # MOT counts pixels from 1
     with Reader(files.drawn) as reader:
         assert sum(1 for _ in reader) == 20
 
