@@ -31,7 +31,7 @@ from ..system.readers import open_file
 from ..system.remote import is_remote, local
 from ..system.terminal import plural
 from ..types import Detections
-from .containers import is_whole
+from .containers import is_cut
 from .sources import Source, expanded, find_sequence, load_source
 
 Pixels = NDArray[np.uint8]
@@ -232,12 +232,17 @@ class Reader:
             longest = max(longest, stamp - before)
             yield Frame(index, stamp, np.ascontiguousarray(image[..., ::-1]))
             index += 1
-        if index == 0 and not self._stop.is_set():
+        if self._stop.is_set():
+            return
+        if index == 0:
             raise VideoError(f"{self._name} has no frame that can be read; is it a video?")
         # containers count a frame too many, and some know their length alone: at an uneven rate frames are longer
         short = max(index, (stamp + longest) * self.info.rate) < self.info.frames * 0.99 - 1
-        if self.info.frames and short and not is_whole(self._name):
+        cut = is_cut(self._name)
+        if self.info.frames and short and cut is not False:
             self.broken = f"{self._name} ends after {index} of {self.info.frames} frames; the rest cannot be decoded"
+        elif cut:
+            self.broken = f"{self._name} is cut short: it ends within a block of data, after {plural(index, 'frame')}"
 
     def _newest(self) -> Iterator[Frame]:
         """The newest frame of a live source each time; a thread takes what comes, so that nothing piles up."""

@@ -20,7 +20,8 @@ from PIL import Image
 from tiny import fcos, tiny_config
 
 from fcos.errors import ConfigError, ImageError
-from fcos.inference import video, video_stream, video_writing
+from fcos.inference import containers, video, video_stream, video_writing
+from fcos.inference.containers import is_cut
 from fcos.inference.video import Frame, Reader, VideoError, called, frame_line, is_video, videos_apart
 from fcos.inference.video_stream import ahead, stream
 from fcos.inference.video_writing import write_video
@@ -320,6 +321,7 @@ WHOLE = {
     "a size in one byte": matroska_of(b"picture", b"\x87"),
     "flash": flash_of(b"picture and sound"),
     "mpeg-ts": 3 * (b"G" + bytes(186) + b"s"),
+    "mpeg-ts of a camera": 3 * (b"timeG" + bytes(186) + b"s"),
     "mpeg": b"\0\0\1\xba picture",
 }
 CUT = {
@@ -345,6 +347,53 @@ def test_a_video_whose_sound_goes_on_is_no_cut(content, whole, tmp_path, monkeyp
     with Reader(tmp_path / "a.mkv") as reader:
         assert len(list(reader)) == 6
     assert (reader.broken == "") is whole
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", ["gif", "ts", "m2ts", "mpg", "wmv"])
+def test_a_file_that_ends_within_its_data_is_told_where_opencv_takes_what_is_there(suffix, tmp_path):
+    whole, cut, gone = (tmp_path / f"{name}.{suffix}" for name in ("whole", "cut", "gone"))
+    subprocess.run(
+        [video_writing.find_ffmpeg(), "-loglevel", "error",
+         "-f", "lavfi", "-i", "testsrc=size=64x48:rate=25:duration=1", str(whole)], check=True,
+    )  # fmt: skip
+    data = whole.read_bytes()
+    cut.write_bytes(data[: len(data) * 2 // 3 + 50])
+    assert (is_cut(whole), is_cut(cut), is_cut(gone)) == (False, True, None)
+    for path in (whole, cut):
+        with Reader(path) as reader:
+            assert 0 < len(list(reader)) <= 25
+        assert ("cut" in reader.broken or "ends after" in reader.broken) is (path == cut)
+
+
+def asf_of(flags, data):
+    """A header with properties and nothing else, and the size that the data object names."""
+    header = containers._ASF + (30 + 92).to_bytes(8, "little") + bytes(6) + containers._ASF_FILE + bytes(72)
+    return header + flags.to_bytes(4, "little") + containers._ASF_DATA + data.to_bytes(8, "little") + b"data"
+
+
+@pytest.mark.parametrize(
+    ("content", "cut"),
+    [
+        (asf_of(2, 28), False),
+        (asf_of(0, 29), True),
+        (asf_of(1, 29), None),  # broadcast: nobody knew the size
+        (asf_of(2, 0), None),
+        (WHOLE["mpeg-ts"] + b"Gp", True),
+        (WHOLE["mpeg-ts"] + b"something else", None),
+        (b"GIF89a" + bytes(7) + b";", False),
+        (b"GIF89a" + bytes(7) + b"!\xf9\4abcd\0", False),  # without an end mark
+        (b"GIF89a" + bytes(7) + b"!\xf9\4abcd", True),
+        (b"\0\0\1\xba\x44" + bytes(9) + b"\0\0\1\xe0\0\4data", False),
+        (b"\0\0\1\xba\x44" + bytes(9) + b"\0\0\1\xe0\0\4data\0\0\1\xb9", False),
+        (b"\0\0\1\xba\x44" + bytes(9) + b"\0\0\1\xe0\0\5data", True),
+        (b"\0\0\1\xba\x21" + bytes(7) + b"\0\0\1\xe0\0\4data", False),  # MPEG-1
+        (b"\0\0\1\xba\x21" + bytes(7) + b"\0\0\1\xe0\0\4dat", True),
+    ],
+)
+def test_what_ends_within_its_data(content, cut, tmp_path):
+    (tmp_path / "a").write_bytes(content)
+    assert is_cut(tmp_path / "a") is cut
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", None])

@@ -1,8 +1,9 @@
 """What the blocks of a GIF file say: whether its first image is whole, since decoders are content once they have all
-pixels, and whether it has more than one."""
+pixels, whether it has more than one, and whether it ends within one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import BinaryIO
 
 SIGNATURE = b"GIF8"
@@ -23,19 +24,28 @@ def is_whole(data: bytes) -> bool:
 
 def moves(file: BinaryIO) -> bool:
     """Whether a GIF has a second image; read up to there. No for what is no GIF."""
+    images = (kind for kind, _ in _blocks(file) if kind == _IMAGE)
+    return next(images, None) == next(images, None) == _IMAGE
+
+
+def is_cut(file: BinaryIO) -> bool:
+    """Whether a GIF ends within a block. No where it ends behind one, if without its end mark: some programs do so."""
+    return not all(whole for _, whole in _blocks(file))
+
+
+def _blocks(file: BinaryIO) -> Iterator[tuple[int, bool]]:
+    """(kind, whether all of it is there) of every extension and image of a GIF; nothing for what is no GIF."""
     head = file.read(13)
     if len(head) < 13 or not head.startswith(SIGNATURE):
-        return False
+        return
     file.seek(_table(head[10]), 1)
-    images = 0
-    while images < 2 and (kind := file.read(1)) in (bytes([_EXTENSION]), bytes([_IMAGE])):
+    while (kind := file.read(1)) in (bytes([_EXTENSION]), bytes([_IMAGE])):
         rest = file.read(9 if kind[0] == _IMAGE else 1)
         if kind[0] == _IMAGE:
-            images += 1
             file.seek(_table(rest[8]) + 1 if len(rest) == 9 else 0, 1)
         while (size := file.read(1)) not in (b"", b"\0"):
             file.seek(size[0], 1)
-    return images > 1
+        yield kind[0], size == b"\0"
 
 
 def ends_in_zeros(data: bytes) -> bool:
