@@ -77,7 +77,7 @@ def read_file(path: str | Path, on: On, *, alone: bool) -> Judged:
     from ..evaluation.results import read_results
 
     found = read_results(path, on.dataset)
-    if alone and (note := cut_note(found)):
+    if alone and (note := cut_note(found, on.dataset)):
         say(note)
     return Judged(found, on.dataset)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, TypedDict, Unpack
 
+import numpy as np
 import torch
 
 from ..data.classes import as_seen, match_classes
@@ -29,9 +30,11 @@ from .results import read_results
 from .uncertainty import Comparison, Draws, compare_detections, intervals
 
 # Detectors keep scores from 0.001 to 0.05 on to be judged by, fcos geometric means with class scores from 0.05 on.
-_WEAK = 0.22
+_WEAK, _LOWEST = 0.22, 0.06
 _KEPT = 100  # detections of an image, by decode.max_detections and of most programs
-_MANY = 10  # detections below which nothing is said of their scores
+_MANY, _ENOUGH = 10, 200  # detections below which nothing is said of their scores, and of how these begin
+_EACH = 1.7  # detections an object from which on AP loses less than a hundredth by what is left out (evaluation)
+_SHARP = 0.32  # how far the weakest twentieth reach of what the weakest quarter do, where they begin all at once
 Judged: TypeAlias = "Detector | Composite | str | Path | Sequence[Detections]"
 
 
@@ -100,7 +103,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     run = run_to_judge(model) if data is None and not is_results(model) else None
     dataset = _dataset([model], data, run, options.get("split"))
     detections, dataset = _seen(model, dataset, options, told=data is not None or options.get("split") is not None)
-    if _found_already(model) and (note := cut_note(detections)):
+    if _found_already(model) and (note := cut_note(detections, dataset)):
         say(note)
     agnostic = options.get("class_agnostic", False)
     metrics = coco.evaluate(
@@ -167,16 +170,28 @@ def _check_of_model(models: Sequence[Judged], options: Looking) -> None:
         raise ConfigError(f"{given[0]} is of a model, and these detections are there already; leave it out")
 
 
-def cut_note(detections: Sequence[Detections]) -> str:
-    """A line where detections look as if the weak ones had been left out, without which AP is too low; "" else. Images
-    with as many as detectors keep say nothing of that."""
-    scores = torch.cat([torch.zeros(0), *(seen.scores.float().cpu() for seen in detections if len(seen) < _KEPT)])
-    if len(scores) < _MANY or float(scores.min()) < _WEAK:
+def cut_note(detections: Sequence[Detections], dataset: Dataset) -> str:
+    """A line where detections of the images of `dataset` look as if the weak ones had been left out, and few are there
+    for each object, so that AP is too low; "" else. Images with as many as detectors keep say nothing of that."""
+    looked = [both for both in zip(detections, dataset.records, strict=True) if len(both[0]) < _KEPT]
+    scores = np.sort(torch.cat([torch.zeros(0), *(seen.scores.float().cpu() for seen, _ in looked)]).numpy())
+    objects = sum(int((~record.ignore).sum()) for _, record in looked)
+    if len(scores) < _MANY or len(scores) >= _EACH * objects or not _begin_late(scores):
         return ""
     return (
-        f"note: no detection has a score below {float(scores.min()):.2f}; AP counts weaker ones too, and is too low "
+        f"note: no detection has a score below {float(scores[0]):.2f}; AP counts weaker ones too, and is too low "
         "without them: detect with score 0"
     )
+
+
+def _begin_late(scores: np.ndarray) -> bool:
+    """Whether scores, rising, begin higher than detectors let them, or all at once and not as geometric means do, which
+    get fewer the lower they are."""
+    least = float(scores[0])
+    if least >= _WEAK or least < _LOWEST or len(scores) < _ENOUGH:
+        return least >= _WEAK
+    twentieth, quarter = (float(v) - least for v in np.quantile(scores, (0.05, 0.25)))
+    return twentieth < _SHARP * quarter
 
 
 def _dataset(
