@@ -130,10 +130,16 @@ def method(images: int, resamples: int, seed: int) -> str:
 
 
 class Draws(NamedTuple):
-    """How many random halves of the images are judged, and the seed that they come from."""
+    """How many random halves of the images are judged, and the seed that they come from. A standard error from n of
+    them is off by one part in the square root of 2n: 2.2 % with 1,000."""
 
     resamples: int = 1000
     seed: int = 0
+
+
+QUICK = Draws(200)
+"""Where an interval comes along with other work: at the end of a run, and of each run of `fcos study versus`. Its width
+is off by 5 %, and it takes a fifth of the time."""
 
 
 def intervals(

@@ -18,7 +18,7 @@ from ..data.open import open_splits
 from ..data.splits import taught_splits
 from ..errors import ConfigError, DataError, FcosError, did_you_mean
 from ..evaluation.coco import evaluate
-from ..evaluation.uncertainty import Draws, intervals
+from ..evaluation.uncertainty import QUICK, intervals
 from ..inference.dataset import SILENT, Progress, predict_dataset
 from ..inference.detector import Detector
 from ..inference.proposals import proposer
@@ -45,7 +45,6 @@ from .versus_table import Cell, Cost, Method, MethodRow, VersusStudy
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
-_RESAMPLES = 200  # draws of an AP's interval
 _TIMED = 8  # images whose time is taken
 
 
@@ -250,7 +249,7 @@ class _Run:
         if not self.method.one_class:
             detections = self._detect(detector, self.judged)
             metrics = evaluate(detections, self.judged)
-            chance = intervals(detections, self.judged, Draws(_RESAMPLES))["AP"]
+            chance = intervals(detections, self.judged, QUICK)["AP"]
             ap, ap50, low, high = metrics.ap, metrics.ap50, chance.low, chance.high
         one = self.judged_as_one()
         proposals = self._detect(self._proposer(detector), one)

@@ -17,7 +17,7 @@ from ..data.loading.loader import one_line_for_lost_loaders, train_loader
 from ..data.loading.sampler import Sampler
 from ..data.tiles import tiled
 from ..errors import OtherProcess
-from ..evaluation.uncertainty import Draws, intervals
+from ..evaluation.uncertainty import QUICK, intervals
 from ..network import weights
 from ..network.model import FCOS
 from ..system.environment import COMMAND, data_hash
@@ -59,7 +59,6 @@ from .setup import (
 )
 from .validation import threshold_of
 
-_RESAMPLES = 200  # draws for the interval at the end: seconds, where fcos eval --ci takes more
 _MOST = 10_000  # images of a validation split for which it is made; of more it is narrow and takes minutes
 
 
@@ -330,7 +329,7 @@ class Trainer(Keeper):
         detections, metrics = self.judging.best_again()
         interval = None
         if metrics is not None and len(detections) <= _MOST:
-            interval = intervals(detections, self.data["val"], Draws(_RESAMPLES))["AP"]
+            interval = intervals(detections, self.data["val"], QUICK)["AP"]
         if metrics is not None:
             self.images.judged(detections, metrics)
         rows, error = self.folder.rows(), math.nan if interval is None else interval.error
