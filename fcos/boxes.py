@@ -82,7 +82,7 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: DecodeConfig) -> tup
     boxes = as_compared(boxes, cfg)
     if cfg.nms.startswith("soft"):
         return _soft_nms(boxes, scores, labels, cfg)
-    limit = cfg.nms_iou
+    boxes, limit = boxes.detach(), cfg.nms_iou
     apart = cfg.nms == "class" and cfg.nms_rule == "mmcv"
     if cfg.nms_rule == "mmcv":
         limit = float(np.float32(limit))

@@ -120,7 +120,7 @@ def called_now(dataset: Dataset, names: Iterable[str]) -> set[str]:
     """What the images that a run called `names` are called in `dataset`. Runs of 1.0.0 called those of shards by their
     place, train/000000.tar/a.jpg."""
     held = set(names)
-    missing = held.difference(name_of(r) for r in dataset.records)
+    missing = {name for name in held if ".tar" in name}.difference(name_of(r) for r in dataset.records)
     found: dict[str, list[str]] = defaultdict(list)
     for record in dataset.records if missing else ():
         parts = record.path.parts if record.path is not None else ()

@@ -141,6 +141,11 @@ def _scored_as(detectors: Sequence[Detector], place: int) -> Detector:
             f"{where} has decode.score={own.score} in its graph, and the first model {wanted.score}; scores of models "
             "that look together must be of one kind: export it without --nms"
         )
+    if told and not detector.config.loss.centerness_weight:
+        raise DataError(
+            f"{where} has a centerness branch that nothing has trained, and the first model scores by it "
+            f"(decode.score={wanted.score}); set decode.score=class for all"
+        )
     if wanted.calibrated and (told or not own.calibration):
         raise DataError(
             f"{where} has no probabilities of decode.score={wanted.score}, as the first model gives them; leave "

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,24 @@ class VideoInfo:
     live: bool
 
 
-def numbers_of(images: Sequence[Path]) -> list[int]:
-    """The frames, from 0 on, that the images of one folder are by their names; empty where not all are called by plain
-    numbers, or two by the same. Numbers begin with 1, as in MOTChallenge, unless one is 0."""
+def numbers_of(images: Sequence[Path]) -> tuple[list[int], int]:
+    """(frames, from 0 on, that the images of one folder are by their names; the even step between them).
+
+    No frames where not all are called by plain numbers, two by the same, or where more than half are missing at any
+    even step: times of the day, or numbers of a catalogue. Numbers begin with 1, as in MOTChallenge, unless one is 0.
+    """
     numbers = [n for path in images if (n := plain_number(path)) is not None]
-    if len(numbers) < len(images) or len({path.parent for path in images}) > 1 or len(set(numbers)) < len(numbers):
-        return []
-    return [n - (min(numbers) > 0) for n in numbers]
+    if (
+        len(numbers) < len(images)
+        or len({path.parent for path in images}) > 1
+        or len(set(numbers)) < max(len(numbers), 1)
+    ):
+        return [], 1
+    first, last = min(numbers), max(numbers)
+    step = gcd(*(n - first for n in numbers)) or 1
+    if (last - first) // step >= 2 * len(numbers):
+        return [], 1
+    return [n - (first > 0) for n in numbers], step
 
 
 def camera(source: str) -> int | None:
@@ -202,7 +214,8 @@ class Reader:
 
     def _sequence(self, images: Iterator[Source]) -> Iterator[Frame]:
         broken: list[str] = []
-        numbers: Iterable[int] = numbers_of(self._found) or count()
+        numbered, step = numbers_of(self._found)
+        numbers: Iterable[int] = numbered or count()
         first = None
         for index, image in zip(numbers, images, strict=False):
             first = index if first is None else first
@@ -213,7 +226,7 @@ class Reader:
                     raise
                 broken.append(str(error))
                 continue
-            yield Frame(index, (index - first) / self.info.rate, pixels)
+            yield Frame(index, (index - first) // step / self.info.rate, pixels)
         if broken:
             more = f", and {plural(len(broken) - 1, 'image')} more" if len(broken) > 1 else ""
             self.broken = f"{broken[0]}{more}; left out of the sequence"

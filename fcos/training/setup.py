@@ -74,14 +74,22 @@ def untrained_score(config: Config) -> list[str]:
 
 
 def too_large_to_say(config: Config) -> list[str]:
-    """A line where the images may hold boxes that are larger than bins of distances can say."""
-    most = 2 * REACH * config.model.strides[-1]  # from a location in the middle
-    if config.model.regression != "bins" or config.data.max_size <= most:
+    """Lines where levels learn larger distances, or images may hold larger boxes, than bins of distances can say."""
+    if config.model.regression != "bins":
         return []
-    return [
-        f"model.regression=bins finds no box of more than {most} px, and images have up to {config.data.max_size}; add "
-        "a level to model.strides"
+    lines = [
+        f"model.regression=bins reaches {REACH * stride} px at stride {stride}, and assign.ranges wants up to "
+        f"{limit:g} there; choose smaller ones"
+        for stride, limit in zip(config.model.strides, config.assign.ranges, strict=False)
+        if limit >= REACH * stride  # the mean of the bins comes near to the last one and no further
     ]
+    most = 2 * REACH * config.model.strides[-1]  # from a location in the middle
+    if config.data.max_size > most:
+        lines.append(
+            f"model.regression=bins finds no box of more than {most} px, and images have up to {config.data.max_size}; "
+            "add a level to model.strides"
+        )
+    return lines
 
 
 def wants_channels_last(network: FCOS, asked: bool | str, device: torch.device) -> bool:

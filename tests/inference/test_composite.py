@@ -114,3 +114,11 @@ def test_probabilities_are_not_mixed_with_scores(detector, image):
     other = sure.config.override("decode.score=product", {"decode": line})
     with pytest.raises(DataError, match=r"no probabilities of decode\.score=sqrt"):
         compose([sure, detector.replace(config=other)], Looks())
+
+
+def test_a_branch_that_nothing_has_trained_scores_nothing(detector):
+    other = detector.replace(config=detector.config.override("loss.centerness_weight=0", "decode.score=class"))
+    with pytest.raises(DataError, match=r"model 2 of 2 has a centerness branch that nothing has trained.*score=class"):
+        compose([detector, other], Looks())
+    by_class = detector.replace(config=detector.config.override("decode.score=class"))
+    assert compose([by_class, other], Looks()).detectors[1] is other

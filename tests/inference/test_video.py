@@ -192,17 +192,21 @@ def test_an_image_of_a_sequence_that_is_broken_is_left_out_and_told(sequence):
 
 
 @pytest.mark.parametrize(
-    ("names", "frames"),
+    ("names", "frames", "at"),
     [
-        (("000010", "000020", "000040", "000050"), [9, 19, 39, 49]),  # every tenth frame, and one is missing
-        (("0", "1", "3"), [0, 1, 3]),
-        (("1", "2", "10"), [0, 1, 9]),
-        (("1", "01", "2"), [0, 1, 2]),  # two are the first
-        (("1", "2", "last"), [0, 1, 2]),
-        (("2/1", "1/1"), [0, 1]),
+        (("000010", "000020", "000040", "000050"), [9, 19, 39, 49], [0, 1, 3, 4]),  # every tenth, and one is missing
+        (("0", "1", "3"), [0, 1, 3], [0, 1, 3]),
+        (("1", "2", "6"), [0, 1, 5], [0, 1, 5]),
+        (("5",), [4], [0]),
+        (("1", "2", "10"), [0, 1, 2], [0, 1, 2]),  # most of them are missing
+        (("000000139", "000000285", "000000632"), [0, 1, 2], [0, 1, 2]),  # of a catalogue
+        (("000000", "235958", "235959"), [0, 1, 2], [0, 1, 2]),  # times of the day
+        (("1", "01", "2"), [0, 1, 2], [0, 1, 2]),  # two are the first
+        (("1", "2", "last"), [0, 1, 2], [0, 1, 2]),
+        (("2/1", "1/1"), [0, 1], [0, 1]),
     ],
 )
-def test_images_called_by_numbers_are_the_frames_of_those_numbers(tmp_path, names, frames):
+def test_images_called_by_numbers_are_the_frames_of_those_numbers(tmp_path, names, frames, at):
     """As the reader of MOTChallenge's data counts them, so that tracks of a part meet the truth of the whole."""
     for name in names:
         path = tmp_path / f"{name}.png"
@@ -211,7 +215,7 @@ def test_images_called_by_numbers_are_the_frames_of_those_numbers(tmp_path, name
     with Reader(tmp_path, rate=10) as reader:
         seen = list(stream(Counter(), reader, every=2))
     assert [f.index for f in seen] == frames
-    assert [f.time for f in seen] == pytest.approx([(k - frames[0]) / 10 for k in frames])
+    assert [f.time for f in seen] == pytest.approx([k / 10 for k in at])
     assert [f.detections is not None for f in seen] == [
         k % 2 == 0 for k in range(len(frames))
     ]  # of those that are there

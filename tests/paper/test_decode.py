@@ -210,6 +210,14 @@ def test_nms_per_class_is_exact_where_classes_are_many_or_images_large(classes, 
     assert (scores[found].diff() < 0).all()
 
 
+@pytest.mark.parametrize("side", [320, 1e6])
+def test_boxes_of_a_step_of_learning_can_be_compared(side):
+    boxes = (torch.rand(50, 2) * side).repeat(1, 2) + torch.tensor([0.0, 0, 9, 9])
+    scores, labels = torch.rand(50), torch.arange(50) % 4
+    learned, _ = nms(boxes.requires_grad_(), scores.requires_grad_(), labels, DecodeConfig())
+    assert torch.equal(learned, nms(boxes.detach(), scores.detach(), labels, DecodeConfig())[0])
+
+
 def test_the_limit_of_mmcv_is_float32():
     # 6 of 10 columns overlap: 0.6 in float32 is above 0.6 and equal to float32's 0.6
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6]])

@@ -10,8 +10,10 @@ from tiny import fcos as command
 from tiny import make_shapes, tiny_config
 
 import fcos
+from fcos.data.holdout import hold_out
 from fcos.data.open import open_splits
 from fcos.data.runs import judged_by
+from fcos.data.splits import name_of
 from fcos.errors import DataError
 from fcos.training.data import NamedData, choose
 from fcos.training.output.checkpoint import checkpoints
@@ -235,3 +237,13 @@ def test_two_runs_are_compared_on_what_the_first_was_judged_by(shapes, tmp_path,
     code, _, err = command(capsys, "eval", "--compare", "fcos-lite0", "fcos-lite1")
     assert (code, err.count("\n")) == (2, 1)
     assert "give the data set to judge on" in err
+
+
+def test_an_image_that_is_gone_is_not_another_whose_name_ends_alike(tmp_path):
+    data = open_splits(make_shapes(tmp_path / "set", {"train": 3}))["train"]
+    first = data.records[0]
+    assert len(hold_out(data, [name_of(first)])[1]) == 1
+    ends = ["/".join(first.path.parts[-k:]) for k in (1, 2, 3)]
+    for name in set(ends) - {name_of(first)}:
+        with pytest.raises(DataError, match="1 of the images that the run held out are gone"):
+            hold_out(data, [name])
