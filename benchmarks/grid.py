@@ -13,11 +13,10 @@ line of OUT/grid.jsonl, and is not done again. Rows that give a size learn from 
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from typing import Any
 
-from common import fill, lines, print_heading
-from other_images import MODEL, Case, cases_options, cases_parser, opened, planned, words
+from common import lines, print_heading
+from other_images import MODEL, Case, cases_options, cases_parser, fill_rows, opened, planned, words
 from other_images import run as judged_run
 
 GRID: dict[str, tuple[str | None, dict[str, object]]] = {
@@ -51,13 +50,7 @@ def main() -> None:
     chosen = cases_options(made)
     print_heading()
     file = chosen.out / "grid.jsonl"
-    cases = [
-        {"set": name, "row": row, "seed": seed, "seconds": chosen.seconds}
-        for seed in range(chosen.seeds)
-        for name in chosen.sets
-        for row in chosen.rows
-    ]
-    fill(file, cases, partial(measured, chosen), 1e9)
+    fill_rows(chosen, file, chosen.rows, measured)
     here = [line for line in lines(file) if line["seconds"] == chosen.seconds]
     print("| set | " + " | ".join(chosen.rows) + " | plan / best |")
     for name in chosen.sets:

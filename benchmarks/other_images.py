@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from common import print_heading
+from common import fill, print_heading
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
@@ -488,6 +488,19 @@ def cases_options(made: argparse.ArgumentParser) -> argparse.Namespace:
     cv2.setNumThreads(1)
     chosen.out.mkdir(parents=True, exist_ok=True)
     return chosen
+
+
+def fill_rows(
+    chosen: argparse.Namespace, file: Path, rows: Sequence[str], measured: Callable[..., dict[str, Any]]
+) -> None:
+    """A line of `file` for each set, row and seed: `measured(chosen, set, row, seed, seconds)`, unless it is there."""
+    cases = [
+        {"set": name, "row": row, "seed": seed, "seconds": chosen.seconds}
+        for seed in range(chosen.seeds)
+        for name in chosen.sets
+        for row in rows
+    ]
+    fill(file, cases, partial(measured, chosen), 1e9)
 
 
 def main() -> None:

@@ -15,14 +15,13 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from common import fill, lines, print_heading
-from other_images import Planned, ProcessorDeadline, cases_options, cases_parser, opened, planned
+from common import lines, print_heading
+from other_images import Planned, ProcessorDeadline, cases_options, cases_parser, fill_rows, opened, planned
 
 import fcos.training.setup as setup
 from fcos.data.dataset import Dataset
@@ -111,13 +110,7 @@ def main() -> None:
     chosen = cases_options(cases_parser(__doc__, "runs/pasting", ("voc3-800", "bccd")))
     print_heading()
     file = chosen.out / "pasting.jsonl"
-    cases = [
-        {"set": name, "row": row, "seed": seed, "seconds": chosen.seconds}
-        for seed in range(chosen.seeds)
-        for name in chosen.sets
-        for row in ROWS
-    ]
-    fill(file, cases, partial(measured, chosen), 1e9)
+    fill_rows(chosen, file, ROWS, measured)
     print(f"{len(lines(file))} runs in {file}")
 
 

@@ -214,6 +214,11 @@ class DecodeConfig(Section):
         return self
 
     @property
+    def by_class(self) -> bool:
+        """Whether the score is the class's alone, so that centerness has no part in it."""
+        return self.score == "class" or (self.score == "power" and self.power == 1)
+
+    @property
     def lowest_shown(self) -> float:
         """`shown`, or what stands for it in a model that has none: the geometric mean of two probabilities that are
         0.5 is 0.5, their product 0.25. (Evaluation counts every score.)"""

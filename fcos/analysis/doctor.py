@@ -29,16 +29,8 @@ from ..points import level_name
 from ..presets import DEFAULT
 from ..system.terminal import json_ready, percent, plural, table
 from ..zoo.describe import settings_of
-from .findings import (
-    NO_FILE,
-    Finding,
-    in_boxes,
-    in_classes,
-    in_images,
-    in_locations,
-    in_notes,
-    same_splits,
-)
+from .findings import Finding, in_boxes, in_classes, in_locations, in_notes, same_splits
+from .image_findings import NO_FILE, in_images
 from .scan import Scan, class_pairs, scan
 from .search import NEAR, SEARCHED, Option, measure_rates, search
 
@@ -275,10 +267,9 @@ def diagnose(
         findings += in_boxes(name, dataset)
     findings += in_classes(splits, trained_on)
     taught = as_learned(main, config.data)
-    off = [
-        replace(note, level="warning") for note in taught.notes[len(main.notes) :]
-    ]  # the dialect's, no fault of files
-    findings += in_notes(trained_on, replace(taught, notes=tuple(off)))
+    # what the dialect leaves out is no fault of the files
+    left_out = tuple(replace(note, level="warning") for note in taught.notes[len(main.notes) :])
+    findings += in_notes(trained_on, replace(taught, notes=left_out))
     learned = marked_once(taught, any_class=True)  # no input size parts boxes that lie on each other
     seen = scan(learned, config)
     findings += in_locations(learned, seen, config)

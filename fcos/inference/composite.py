@@ -141,7 +141,7 @@ def _scored_as(detectors: Sequence[Detector], place: int) -> Detector:
             f"{where} has decode.score={own.score} in its graph, and the first model {wanted.score}; scores of models "
             "that look together must be of one kind: export it without --nms"
         )
-    if told and not detector.config.loss.centerness_weight:
+    if told and not detector.config.loss.centerness_weight and not wanted.by_class:
         raise DataError(
             f"{where} has a centerness branch that nothing has trained, and the first model scores by it "
             f"(decode.score={wanted.score}); set decode.score=class for all"

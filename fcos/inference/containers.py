@@ -12,10 +12,8 @@ _MATROSKA, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _FLV_HEAD = 11  # bytes of a tag before its data
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
-_ASF_FILE, _ASF_FLAGS = (
-    bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"),
-    88,
-)  # its properties, and where their flags are
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # its properties
+_ASF_FLAGS = 88  # bytes from there to their flags
 _PACKETS = ((188, 0), (192, 4))  # of MPEG-TS: bytes of a packet, and where its G is; the second kind is that of cameras
 _PACK = b"\0\0\1\xba"  # begins a pack of an MPEG program stream
 _TAIL = 1 << 20  # bytes at the end of a program stream that hold a pack

@@ -48,8 +48,8 @@ class Batching(NamedTuple):
 
 
 def pick_batching(images: int, asked: Batching, threads: int, device: str = "auto") -> Batching:
-    """The pace for so many images; 0 in `asked` is what is best: on a CPU single images in several lanes, else batches
-    of eight."""
+    """The batching for so many images; 0 in `asked` is what is best: on a CPU single images in several lanes, else
+    batches of eight."""
     on_cpu = pick_device(device).type == "cpu"
     batch = asked.batch or (1 if on_cpu else _TOGETHER)
     return Batching(batch, asked.lanes or (pick_lanes(images, batch, threads) if on_cpu else 1))

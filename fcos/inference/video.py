@@ -73,18 +73,15 @@ class VideoInfo:
     live: bool
 
 
-def numbers_of(images: Sequence[Path]) -> tuple[list[int], int]:
+def frames_of(images: Sequence[Path]) -> tuple[list[int], int]:
     """(frames, from 0 on, that the images of one folder are by their names; the even step between them).
 
     No frames where not all are called by plain numbers, two by the same, or where more than half are missing at any
     even step: times of the day, or numbers of a catalogue. Numbers begin with 1, as in MOTChallenge, unless one is 0.
     """
     numbers = [n for path in images if (n := plain_number(path)) is not None]
-    if (
-        len(numbers) < len(images)
-        or len({path.parent for path in images}) > 1
-        or len(set(numbers)) < max(len(numbers), 1)
-    ):
+    called_apart = len(set(numbers)) == len(images) > 0
+    if not called_apart or len({path.parent for path in images}) > 1:
         return [], 1
     first, last = min(numbers), max(numbers)
     step = gcd(*(n - first for n in numbers)) or 1
@@ -214,7 +211,7 @@ class Reader:
 
     def _sequence(self, images: Iterator[Source]) -> Iterator[Frame]:
         broken: list[str] = []
-        numbered, step = numbers_of(self._found)
+        numbered, step = frames_of(self._found)
         numbers: Iterable[int] = numbered or count()
         first = None
         for index, image in zip(numbers, images, strict=False):

@@ -98,7 +98,7 @@ def names(path: str | os.PathLike[str]) -> list[str]:
 
 def below(path: str | os.PathLike[str], kind: type[FcosError] = FcosError) -> Iterator[str]:
     """The URL of every file below a folder, in order, without hidden ones."""
-    yield from list(_listed(url_of(path).rstrip("/"), kind))
+    return iter(_listed(url_of(path).rstrip("/"), kind))
 
 
 def local(

@@ -65,8 +65,7 @@ def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
 
 def untrained_score(config: Config) -> list[str]:
     """A line where nothing trains the centerness branch and the scores multiply by it all the same."""
-    by_class = config.decode.score == "class" or (config.decode.score == "power" and config.decode.power == 1)
-    if config.loss.centerness_weight or by_class:
+    if config.loss.centerness_weight or config.decode.by_class:
         return []
     return [
         "loss.centerness_weight=0 leaves the centerness branch untrained, and scores use it; add decode.score=class"

@@ -15,7 +15,7 @@ from photos import photo, write
 from tiny import fcos, make_shapes
 
 import fcos as package
-from fcos.analysis import doctor, findings, search
+from fcos.analysis import doctor, findings, image_findings, search
 from fcos.analysis.search import Rates, lost_share
 from fcos.config import Config, DataConfig
 from fcos.data import kinds
@@ -54,7 +54,7 @@ def test_pairs_are_counted_and_the_nearest_named(tmp_path):
     paths[39].write_bytes(paths[0].read_bytes())
     train = dataset([record(k, [], path) for k, path in enumerate(paths[:20])])
     val = dataset([record(k, [], path) for k, path in enumerate(paths[20:])], "val")
-    found = {f.kind.many: f for f in findings.in_images({"train": train, "val": val})}
+    found = {f.kind.many: f for f in image_findings.in_images({"train": train, "val": val})}
     across = found["pairs of images that are in two splits"]
     within = found["pairs of images that show the same, in one split"]
     assert (across.count, within.count) == (400, 380)
@@ -76,7 +76,8 @@ def test_damaged_images_are_named(tmp_path):
         path.write_bytes(whole if k == 3 else whole[: len(whole) * (k + 3) // 8] + b"\xff\xd9")
     with warnings.catch_warnings(record=True) as told:
         found = {
-            f.kind: f for f in findings.in_images({"train": dataset([record(k, [], p) for k, p in enumerate(paths)])})
+            f.kind: f
+            for f in image_findings.in_images({"train": dataset([record(k, [], p) for k, p in enumerate(paths)])})
         }
     assert not told
     damaged = found[kinds.DAMAGED]
@@ -97,7 +98,7 @@ def test_one_file_in_two_splits_is_a_leak_unless_one_is_a_part_of_the_other(tmp_
         first: dataset([record(k, [], files[k]) for k in (0, 1)], first),
         second: dataset([record(k, [], files[k]) for k in (1, 2)], second),
     }
-    found = {f.kind.many: f.count for f in findings.in_images(splits)}
+    found = {f.kind.many: f.count for f in image_findings.in_images(splits)}
     assert found["cases of one file in the lists of two splits"] == pairs
 
 
@@ -108,12 +109,12 @@ def test_copies_that_splits_share_are_one_pair(tmp_path):
         "train": dataset([record(k, [], files[k]) for k in (0, 1)]),
         "val": dataset([record(k, [], files[k]) for k in (0, 1)], "val"),
     }
-    several = {f.kind.many: f for f in findings.in_images(splits)}
+    several = {f.kind.many: f for f in image_findings.in_images(splits)}
     assert several["pairs of images that show the same, in one split"].count == 1
     assert several["pairs of images that are in two splits"].count == 0
     assert several["cases of one file in the lists of two splits"].count == 2
     splits["val"] = dataset([record(k, [], files[k]) for k in (1, 2)], "val")
-    several = {f.kind.many: f for f in findings.in_images(splits)}
+    several = {f.kind.many: f for f in image_findings.in_images(splits)}
     pairs = several["pairs of images that are in two splits"]
     assert pairs.examples == ("train/0.png = val/2.png",)
     assert several["pairs of images that show the same, in one split"].count == 2
@@ -126,7 +127,7 @@ def test_a_pair_of_files_counts_once_however_many_lists_they_stand_in(tmp_path):
     sets = {name: dataset([record(k, [], f) for k, f in enumerate(files)], name) for name, files in rows.items()}
 
     def found(*names):
-        rows = findings.in_images({name: sets[name] for name in names})
+        rows = image_findings.in_images({name: sets[name] for name in names})
         return [(f.count, f.examples) for f in rows if f.kind.many.startswith(("cases of one", "pairs of"))]
 
     leak, none = (1, ("train/0.png = test/1.png",)), (0, ())

@@ -122,3 +122,5 @@ def test_a_branch_that_nothing_has_trained_scores_nothing(detector):
         compose([detector, other], Looks())
     by_class = detector.replace(config=detector.config.override("decode.score=class"))
     assert compose([by_class, other], Looks()).detectors[1] is other
+    untrained = detector.replace(config=detector.config.override("loss.centerness_weight=0"))
+    assert compose([by_class, untrained], Looks()).detectors[1].config.decode.score == "class"
