@@ -24,7 +24,7 @@ from common import fill, lines
 import fcos
 from fcos.data.open import open_splits
 from fcos.evaluation.forecast import fit, scatter
-from fcos.training.outlook import outlook
+from fcos.training.extrapolate import outlook
 
 
 def measured(arguments: argparse.Namespace, case: int) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def learn(config: Config, data, out: Path, **changes):
 
 def one_step(trainer, batches):
     """A training step over `batches`, which stand on the CPU."""
-    from fcos.training.ahead import Ahead
+    from fcos.training.prefetch import Ahead
 
     return trainer.train_step(Ahead(iter([batches]), trainer.fabric.device))
 

@@ -219,7 +219,7 @@ def command(
 def _runtime(asked: str | None, count: int) -> str | None:
     """The runtime for `count` images: that of --runtime, but the model's own for few images where it is left out or
     auto and FCOS_RUNTIME is not set."""
-    from ..inference.changeover import PAYS
+    from ..inference.runtime_switch import PAYS
 
     if asked not in (None, "auto") or count >= PAYS or os.environ.get("FCOS_RUNTIME"):
         return asked

@@ -25,8 +25,8 @@ from ..points import check_points, make_points, padded
 from ..system.machine import Placement, torch_threads
 from ..system.terminal import plural
 from ..types import Classes, Detections, Network, Points, class_names
-from .changeover import ChangeOver
 from .composite import OWN, Looks, compose
+from .runtime_switch import ChangeOver
 from .scores import Scores, lowest, of_classes, reached
 from .sources import PIXELS_AHEAD, Source, load_source, name_of
 from .views import parse_views

@@ -15,9 +15,9 @@ from ..data.records import evenly
 from ..errors import FcosError, MissingExtra
 from ..system.machine import Placement
 from . import graphs
-from .changeover import ChangeOver, Later, Running, opened, wait_for
 from .detector import Detector
 from .graphs import Graph, Origin
+from .runtime_switch import ChangeOver, Later, Running, opened, wait_for
 
 InTorch = Callable[[Placement], Detector]
 DTYPES = (None, "fp32", "bf16")  # that graphs are checked in; None: the fastest without doubts

@@ -19,10 +19,10 @@ from ..errors import ImageError
 from ..system.machine import cpu_cores, pick_device
 from ..system.remote import is_remote
 from ..types import Detections
-from .changeover import ChangeOver
 from .composite import Composite
 from .detector import Detector
 from .large import open_windows
+from .runtime_switch import ChangeOver
 from .scores import reached
 from .sources import PIXELS_AHEAD
 from .tiles import Held, Windows

@@ -27,10 +27,10 @@ from ..system.terminal import clock, plural
 from ..training.clock import Budget
 from ..training.data import NamedData, choose
 from ..training.equal_command import data_words
+from ..training.given_settings import given_settings
 from ..training.planning.minutes import Wish, check, prepare
 from ..training.program import train
 from ..training.run import Result
-from ..training.settled import given_settings
 from . import space as spaces
 from .journal import Folder
 from .tuned import Tuned

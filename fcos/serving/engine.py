@@ -24,10 +24,10 @@ from ..inference.sources import PIXELS_AHEAD, load_source
 from ..inference.stream import pick_lanes
 from ..system.terminal import plural
 from ..types import Detections
-from .intake import check_size
 from .metrics import Metrics
 from .options import Placing, Refused, ServeOptions
-from .room import Room
+from .pixel_budget import Room
+from .request import check_size
 
 Pixels = NDArray[np.uint8]
 Task = Callable[[Detector, Pixels], Any]  # something else than detecting that needs the network, such as explaining

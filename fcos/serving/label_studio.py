@@ -16,8 +16,8 @@ from urllib.parse import urljoin, urlsplit
 from xml.etree import ElementTree
 
 from ..types import Detections
-from .intake import Asking, fetch
 from .options import Limits, Refused
+from .request import Asking, fetch
 
 _LONGEST = 1 << 20  # characters of a labelling configuration
 

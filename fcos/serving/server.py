@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from ..errors import FcosError
 from .engine import Engine
-from .intake import Bodies
 from .metrics import Metrics
 from .options import Limits, Refused, ServeOptions
+from .request import Bodies
 
 T = TypeVar("T")
 _FETCHES = 16  # at once, from other hosts

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from ..types import Detections
 from .engine import Pixels
-from .intake import parse_body
 from .options import Limits, Refused
+from .request import parse_body
 
 LENGTH = "inference-header-content-length"  # header: bytes of the JSON in front of binary tensors
 AS_BYTES = "binary_data_output"  # parameter: whether all outputs follow as bytes

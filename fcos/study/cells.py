@@ -17,12 +17,12 @@ from ..system.environment import CONFIG_FILE, HASHES, RUN_FILE, check_same, data
 from ..system.readers import read_json, read_text
 from ..system.stop import Stopped
 from ..training.data import NamedData, choose
+from ..training.given_settings import with_learned_sizes
 from ..training.loop import Trainer
 from ..training.output.checkpoint import checkpoints
 from ..training.output.folder import RunFolder
 from ..training.planning.sample import Make, sample_run
 from ..training.run import RunOptions
-from ..training.settled import with_learned_sizes
 
 _STEPS = 7  # that are timed, the first two not counted
 

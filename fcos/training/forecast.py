@@ -23,12 +23,12 @@ from ..system.files import check_folder, own, sweep, whole_set, write_whole
 from ..system.readers import TEXT_LIMIT, read_json
 from ..system.stop import Stopped
 from ..system.terminal import plural
-from .outlook import gained
+from .extrapolate import gained
+from .given_settings import given_settings
 from .output.checkpoint import checkpoints
 from .output.folder import RunFolder, alone
 from .planning.minutes import LEAST, TooLittleTime, check
 from .program import train
-from .settled import given_settings
 
 SHARES = (0.3, 0.55, 1.0)  # of the images, and of the time of a run
 RUNS = sum(SHARES) + len(SHARES) - 1  # times of a whole run that all of them take: the last of both is the same run

@@ -19,7 +19,6 @@ from ..network.model import FCOS
 from ..points import make_points
 from ..show.judged import save_image
 from ..types import Batch, Classes, Points, Target
-from .ahead import Ahead
 from .lanes import Lanes
 from .monitor import StepReport, add_crowded, count_crowded, measure
 from .not_finite import stop
@@ -27,6 +26,7 @@ from .optimizer import Average, learning_rate, set_learning_rate
 from .output.folder import RunFolder
 from .output.images import draw_batch
 from .output.step_file import StepRecord
+from .prefetch import Ahead
 from .run import RunContext
 from .step import Learned, backward_parts
 

@@ -26,26 +26,26 @@ from ..system.machine import compiling
 from ..system.stop import Stopped, StopSignals, go_on
 from ..system.terminal import clock, plural
 from ..types import Classes, Points
-from .ahead import Ahead
 from .alarms import Watch
 from .batch_size import auto_batch
+from .checkpointing import Keeper
 from .data import check_data
 from .distributed import gather, join, launched, one_line_for_lost_peers, require_same, synchronize_norms, together
+from .extrapolate import outlook
 from .judging import Judge
-from .keeper import Keeper
 from .lanes import Lanes, lanes_for
 from .memory import keep_memory, shortage
 from .monitor import StepReport
 from .optimizer import make_optimizer
-from .outlook import outlook
-from .output.away import Away
 from .output.checkpoint import load_checkpoint, remove_checkpoints
 from .output.console import Console
 from .output.ending import Ending, began_best, worst
 from .output.folder import RunFolder, check_loggers
 from .output.images import RunImages
 from .output.saving import Saver
+from .output.store import Away
 from .output.summary import Steps, summary
+from .prefetch import Ahead
 from .probing import probe
 from .run import Result, RunContext, RunOptions
 from .setup import (

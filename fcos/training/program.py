@@ -29,15 +29,8 @@ from .clock import Budget, Deadline
 from .data import Chosen, NamedData, check_data, choose
 from .distributed import launched, started_again
 from .equal_command import command, data_words, with_steps
-from .longer import lengthened
-from .loop import Trainer
-from .output.away import begin_away
-from .output.checkpoint import load_checkpoint
-from .output.console import Console
-from .output.folder import RunFolder, check_free, holds_run, latest_folder, next_folder
-from .planning.minutes import Prepared, Wish, check, prepare
-from .run import Result, RunOptions
-from .settled import (
+from .extend import lengthened
+from .given_settings import (
     Settings,
     changes_of,
     config_of,
@@ -47,6 +40,13 @@ from .settled import (
     with_learned_sizes,
     without_learned,
 )
+from .loop import Trainer
+from .output.checkpoint import load_checkpoint
+from .output.console import Console
+from .output.folder import RunFolder, check_free, holds_run, latest_folder, next_folder
+from .output.store import begin_away
+from .planning.minutes import Prepared, Wish, check, prepare
+from .run import Result, RunOptions
 from .starting import Start, start_for
 
 if TYPE_CHECKING:

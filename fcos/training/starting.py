@@ -22,9 +22,9 @@ from ..network import weights
 from ..network.model import FCOS
 from ..system.machine import pick_device
 from ..types import Batch, Classes
+from .class_matching import known_by_sight
 from .probing import class_inputs, learned
 from .setup import bundled, initialise, known_classes
-from .sight import known_by_sight
 
 BACKBONE = "backbone"
 _IMAGES = 32  # that are looked at, evenly drawn

@@ -411,7 +411,7 @@ def test_a_warning_of_the_program_itself_is_one_line(capsys, monkeypatch):
         warnings.warn("skipped: a.jpg", stacklevel=1)
         return real(config)
 
-    code = warned.__code__.replace(co_filename=str(Path(fcos_package.__file__).parent / "training" / "ahead.py"))
+    code = warned.__code__.replace(co_filename=str(Path(fcos_package.__file__).parent / "training" / "prefetch.py"))
     warned.__code__ = code
     monkeypatch.setattr("fcos.config.describe", warned)
     monkeypatch.setattr("fcos.cli.config.describe", warned, raising=False)
@@ -420,7 +420,7 @@ def test_a_warning_of_the_program_itself_is_one_line(capsys, monkeypatch):
         warnings.simplefilter("always")
         _, _, err = fcos(capsys, "config", "fcos-lite0")
     assert "fcos: note: skipped: a.jpg\n" in err
-    assert "ahead.py" not in err
+    assert "prefetch.py" not in err
 
 
 def test_settings_of_training_are_settings():

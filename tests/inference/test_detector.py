@@ -15,9 +15,9 @@ from tiny import NAMES, tiny_config
 
 from fcos.detections import Results
 from fcos.errors import ConfigError, DeviceError, FcosError, ImageError, ModelError
-from fcos.inference.changeover import ChangeOver
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
+from fcos.inference.runtime_switch import ChangeOver
 from fcos.inference.sources import find_images, load_source
 from fcos.network import weights
 from fcos.system.files import ASSETS

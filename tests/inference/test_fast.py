@@ -22,10 +22,10 @@ from tiny import NAMES, fcos, make_shapes, tiny_config
 from fcos.errors import ModelError
 from fcos.export import check
 from fcos.export.about import About
-from fcos.inference import changeover, fast, graphs, stream
-from fcos.inference.changeover import PAYS, ChangeOver
+from fcos.inference import fast, graphs, runtime_switch, stream
 from fcos.inference.graphs import Check, Graph, Origin
 from fcos.inference.load import load
+from fcos.inference.runtime_switch import PAYS, ChangeOver
 from fcos.inference.stream import Batching, pick_batching
 from fcos.network import weights
 from fcos.system.machine import Placement, has_bf16
@@ -143,12 +143,12 @@ def test_errors_of_torch_are_the_callers():
 
 
 def test_nothing_is_opened_while_the_interpreter_ends(monkeypatch):
-    assert changeover.opened(lambda: (saying(1), TORCH))[1] == TORCH
-    assert changeover.wait_for(lambda: True)
-    monkeypatch.setattr(changeover, "_closing", type(changeover._closing)())
-    changeover._closing.set()
-    assert changeover.opened(lambda: pytest.fail("it was opened")) is None
-    assert not changeover.wait_for(lambda: False)
+    assert runtime_switch.opened(lambda: (saying(1), TORCH))[1] == TORCH
+    assert runtime_switch.wait_for(lambda: True)
+    monkeypatch.setattr(runtime_switch, "_closing", type(runtime_switch._closing)())
+    runtime_switch._closing.set()
+    assert runtime_switch.opened(lambda: pytest.fail("it was opened")) is None
+    assert not runtime_switch.wait_for(lambda: False)
 
 
 def passed(*dtypes, doubts=(), wrong=()):
@@ -420,7 +420,7 @@ def test_a_folder_changes_over_halfway_and_tells(kept, cache, file, tmp_path, mo
         return fast._open(fast.choose(origin, "fp32").graph, place, "fp32")
 
     monkeypatch.setattr(fast, "background", background)
-    monkeypatch.setattr(changeover, "_in_background", at_once)
+    monkeypatch.setattr(runtime_switch, "_in_background", at_once)
     images = tmp_path / "images"
     images.mkdir()
     count = PAYS + 6
@@ -482,7 +482,7 @@ def test_bf16_never_takes_over_halfway(cache, file, monkeypatch):
     pytest.importorskip("openvino")
     asked = []
     monkeypatch.setattr(fast, "background", lambda origin, place, samples: asked.append(place))
-    monkeypatch.setattr(changeover, "_in_background", at_once)
+    monkeypatch.setattr(runtime_switch, "_in_background", at_once)
     detector = load(file, device="cpu", dtype="bf16")
     detector.network(torch.zeros(PAYS, 3, 64, 64, dtype=torch.uint8))
     assert asked == [None]

@@ -23,9 +23,9 @@ from fcos.scale.job import read_job
 from fcos.system import progress, remote
 from fcos.system.files import write_whole
 from fcos.system.readers import read_bytes
-from fcos.training.output.away import Away, begin_away
 from fcos.training.output.checkpoint import load_checkpoint
 from fcos.training.output.folder import RunFolder
+from fcos.training.output.store import Away, begin_away
 from fcos.types import Classes
 
 

@@ -14,9 +14,10 @@ from localserver import CAT, ask, detections, encoded, form, held, serving
 from PIL import Image
 
 from fcos.errors import ModelError
-from fcos.serving import engine, intake, pages
+from fcos.serving import engine, pages
 from fcos.serving.options import Access, Limits, Refused
-from fcos.serving.room import Room
+from fcos.serving.pixel_budget import Room
+from fcos.serving.request import uploads
 
 MANY = 40  # more than asyncio's default pool has threads
 
@@ -52,7 +53,7 @@ def test_slow_hosts_hold_up_nobody(monkeypatch):
     class Public:
         is_global = True
 
-    monkeypatch.setattr(intake.ipaddress, "ip_address", lambda text: Public())
+    monkeypatch.setattr("fcos.serving.request.ipaddress.ip_address", lambda text: Public())
     limits, access = Limits(timeout=2.0), Access(hosts=("localhost",))
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
@@ -75,13 +76,13 @@ def test_a_form_with_fields_or_past_the_deadline_is_not_read_on():
     field = b'--b\r\nContent-Disposition: form-data; name="score"\r\n\r\n0.9\r\n'
     later = time.monotonic() + 60
     body, kind = form(("cat.jpg", CAT), boundary="b")
-    assert intake.uploads(body, kind, Limits(), later)[0].data == CAT
+    assert uploads(body, kind, Limits(), later)[0].data == CAT
     for fields in (field, field * 50_000):
         with pytest.raises(Refused, match=r"a field 'score'; .* options in the address: \?score=") as refused:
-            intake.uploads(fields + body, kind, Limits(), later)
+            uploads(fields + body, kind, Limits(), later)
         assert refused.value.status == 400
     with pytest.raises(Refused, match="deadline") as refused:
-        intake.uploads(body, kind, Limits(), time.monotonic() - 1)
+        uploads(body, kind, Limits(), time.monotonic() - 1)
     assert refused.value.status == 504
 
 
@@ -240,7 +241,7 @@ def test_json_of_millions_of_lists_is_not_parsed():
 
 
 def test_uploads_that_stop_halfway_do_not_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(intake, "_ARRIVING", 2)
+    monkeypatch.setattr("fcos.serving.request._ARRIVING", 2)
     with serving(limits=Limits(body=1 << 20, timeout=20.0)) as (address, _):
         host, port = address.removeprefix("http://").split(":")
         head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"

@@ -32,8 +32,9 @@ from matching import assert_same_detections
 from PIL import Image
 
 from fcos.inference.load import load
-from fcos.serving import engine, intake
+from fcos.serving import engine
 from fcos.serving.options import Access, Limits, Placing, Refused, bare_host
+from fcos.serving.request import fetch, prefers
 from fcos.system.files import ASSETS
 
 
@@ -205,7 +206,7 @@ def test_a_drawn_picture(server):
     ],
 )
 def test_what_is_accepted(accept, drawn):
-    assert intake.prefers([accept], "image/jpeg", "application/json") == drawn
+    assert prefers([accept], "image/jpeg", "application/json") == drawn
 
 
 def test_the_story_of_each_box(server):
@@ -434,7 +435,7 @@ def test_reloading_and_urls_are_off_by_default(server):
 def test_urls_lead_only_to_public_addresses_of_allowed_hosts(url, status):
     hosts = ("localhost", "127.0.0.1", "::1", "169.254.169.254", f"{'a' * 70}.example")
     with pytest.raises(Refused) as refused:
-        intake.fetch(url, hosts, Limits())
+        fetch(url, hosts, Limits())
     assert refused.value.status == status
 
 
@@ -465,16 +466,16 @@ def test_no_redirect_is_followed_and_bytes_are_limited(monkeypatch):
     class Public:
         is_global = True
 
-    monkeypatch.setattr(intake.ipaddress, "ip_address", lambda text: Public())
+    monkeypatch.setattr("fcos.serving.request.ipaddress.ip_address", lambda text: Public())
     base = f"http://localhost:{there.server_port}"
     try:
         for name in ("cat.jpg", "Kätzchen 2.jpg?a=%2f", "K%C3%A4tzchen%202.jpg?a=%2f#part"):
-            assert intake.fetch(f"{base}/{name}", ["LocalHost"], Limits()) == CAT
-        assert intake.fetch(f"{base.replace('localhost', 'LOCALHOST')}/cat.jpg", ["localhost"], Limits()) == CAT
+            assert fetch(f"{base}/{name}", ["LocalHost"], Limits()) == CAT
+        assert fetch(f"{base.replace('localhost', 'LOCALHOST')}/cat.jpg", ["localhost"], Limits()) == CAT
         assert set(named) == {f"localhost:{there.server_port}"}
         for path, status in (("/moved", 400), ("/big", 413)):
             with pytest.raises(Refused) as refused:
-                intake.fetch(base + path, ["localhost"], Limits(body=4000))
+                fetch(base + path, ["localhost"], Limits(body=4000))
             assert refused.value.status == status
     finally:
         there.shutdown()

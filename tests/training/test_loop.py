@@ -320,8 +320,8 @@ def test_norms_are_learned_as_the_dialect_has_it(dialect, factor, decay):
 def test_quick_epochs_have_few_checkpoints(shapes, tmp_path, monkeypatch, every, apart, saved):
     """Epochs of three steps: saved where one is judged, and some seconds after the last time."""
     steps = []
-    monkeypatch.setattr("fcos.training.keeper._APART", apart)
-    monkeypatch.setattr("fcos.training.keeper.save_checkpoint", lambda _, step, state: steps.append(step))
+    monkeypatch.setattr("fcos.training.checkpointing._APART", apart)
+    monkeypatch.setattr("fcos.training.checkpointing.save_checkpoint", lambda _, step, state: steps.append(step))
     data = {"train": shapes["train"].subset(range(6)), "val": shapes["val"].subset(range(2))}
     config = tiny_config(train={"batch": 2, "epochs": 4, "eval_every": every})
     learn(config, data, tmp_path / "run")

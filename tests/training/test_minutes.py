@@ -15,13 +15,13 @@ from fcos.errors import ConfigError, DataError
 from fcos.presets import preset, resolve
 from fcos.system.terminal import clock
 from fcos.training.clock import Budget, Deadline
+from fcos.training.given_settings import settled_by
 from fcos.training.loop import Trainer
-from fcos.training.output.away import Away
 from fcos.training.output.checkpoint import load_checkpoint
+from fcos.training.output.store import Away
 from fcos.training.planning import minutes
 from fcos.training.planning.facts import Facts
 from fcos.training.planning.rules import Pace
-from fcos.training.settled import settled_by
 from fcos.training.starting import Start
 
 

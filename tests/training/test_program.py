@@ -30,12 +30,12 @@ from fcos.network import weights
 from fcos.show import samples
 from fcos.training.clock import Deadline
 from fcos.training.data import NamedData, check_data, choose
+from fcos.training.given_settings import changes_of
 from fcos.training.output.checkpoint import checkpoints
 from fcos.training.output.ending import Ending
 from fcos.training.output.folder import RunFolder
 from fcos.training.output.summary import brief
 from fcos.training.program import train
-from fcos.training.settled import changes_of
 from fcos.training.validation import threshold_of
 from fcos.types import Classes
 

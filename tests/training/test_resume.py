@@ -89,7 +89,7 @@ MORE_MOMENTS = (
     at("fcos.system.files:os.fsync", 3),  # a file is written, but not in place
     at("fcos.training.optimizer:Average.update", 1),
     half_save(2),
-    at("fcos.training.keeper:save_checkpoint", 1, after=True),
+    at("fcos.training.checkpointing:save_checkpoint", 1, after=True),
     at("fcos.training.judging:evaluate", 1, after=True),
     at("fcos.training.loop:Trainer.export", 2),
 )

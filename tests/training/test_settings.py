@@ -17,7 +17,7 @@ from fcos.evaluation.coco import evaluate
 from fcos.network import weights
 from fcos.network.recompute import find_blocks, recompute
 from fcos.training.batch_size import auto_batch, largest_batch, made_up_step, peak_bytes
-from fcos.training.keeper import Keeper
+from fcos.training.checkpointing import Keeper
 from fcos.training.loop import Trainer
 from fcos.training.output.checkpoint import checkpoints, load_checkpoint
 from fcos.training.program import train

@@ -12,9 +12,9 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 
 from ..answers import Wanted, drawn, explainer, failed, result, tiler, to_json, wanted
 from ..engine import Engine, Outcome
-from ..intake import Upload, fetch, parse_body, prefers, read_body, uploads
 from ..options import Refused, check_options
 from ..outcomes import compute
+from ..request import Upload, fetch, parse_body, prefers, read_body, uploads
 from ..server import Server
 from . import studio
 

@@ -15,9 +15,9 @@ from ...types import Detections
 from ...version import __version__
 from .. import v2
 from ..answers import Wanted, wanted
-from ..intake import read_body
 from ..options import Refused, check_options
 from ..outcomes import compute
+from ..request import read_body
 from ..server import Server
 
 

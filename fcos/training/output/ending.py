@@ -19,7 +19,7 @@ from ...show.judged import mistakes
 from ...system.terminal import clock, decimal, plural, table
 from ...types import Detections
 from ..clock import Deadline
-from ..outlook import Outlook
+from ..extrapolate import Outlook
 
 _CLASSES = 10  # rows of the table; report.html has all
 _WORST = 3

@@ -21,10 +21,10 @@ from ...inference.detector import Detector
 from ...inference.tiles import Tiling
 from ...system.machine import Placement, cpu_cores, pick_device
 from ...system.terminal import clock
+from ..class_matching import drawn
 from ..clock import Budget, Deadline
 from ..memory import free_bytes, training_bytes
 from ..setup import bundled, known_classes
-from ..sight import drawn
 from ..starting import Start, start_for
 from ..validation import eval_batch
 from . import rules

@@ -9,8 +9,8 @@ from ...config import Config
 from ...data.dataset import Dataset
 from ...data.loading.loader import train_loader
 from ...system.files import scratch
-from ..ahead import Ahead
 from ..loop import Trainer
+from ..prefetch import Ahead
 from ..run import RunOptions
 
 Make = Callable[[Config, Mapping[str, Dataset], RunOptions], Trainer]

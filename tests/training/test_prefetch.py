@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fcos.errors import DataError
-from fcos.training.ahead import Ahead
+from fcos.training.prefetch import Ahead
 from fcos.types import Batch, Target
 
 

@@ -10,9 +10,9 @@ from tiny import make_shapes, tiny_config
 import fcos
 from fcos.errors import ConfigError, FcosError
 from fcos.training.clock import Budget
-from fcos.training.longer import lengthened
+from fcos.training.extend import lengthened
+from fcos.training.given_settings import given_settings
 from fcos.training.output.checkpoint import checkpoints, load_checkpoint
-from fcos.training.settled import given_settings
 
 STEPS = {"train.iterations": 4, "train.batch": 8, "train.val_loss": False}
 

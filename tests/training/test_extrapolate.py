@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny import learn, make_shapes, tiny_config
 
-from fcos.training.outlook import outlook
+from fcos.training.extrapolate import outlook
 
 
 def rows(steps, curve):
@@ -56,7 +56,7 @@ def test_a_run_tells_it_in_its_last_words(tmp_path, capfd, monkeypatch):
     from fcos.training.loop import Trainer
 
     monkeypatch.setattr(Trainer, "elapsed", lambda self: 600.0)
-    monkeypatch.setattr("fcos.training.outlook._WIDEST", 9.0)
+    monkeypatch.setattr("fcos.training.extrapolate._WIDEST", 9.0)
     data = make_shapes(tmp_path / "shapes", {"train": 12, "val": 3})
     learn(tiny_config(train={"epochs": 6}), data, tmp_path / "run", quiet=False)
     said = [line for line in capfd.readouterr().err.splitlines() if "by this run's own curve" in line]

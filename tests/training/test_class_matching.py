@@ -7,8 +7,8 @@ from scripted import detector, world  # noqa: F401
 
 from fcos.data.dataset import Dataset
 from fcos.presets import preset
-from fcos.training import sight
-from fcos.training.sight import known_by_sight
+from fcos.training import class_matching
+from fcos.training.class_matching import known_by_sight
 from fcos.training.starting import Start
 from fcos.types import Classes
 
@@ -23,7 +23,7 @@ TRUTH = [(20, 20, 60, 60, 0, 0), (80, 80, 120, 120, 1, 0), (10, 90, 40, 120, 2, 
 @pytest.fixture
 def known(world, monkeypatch):  # noqa: F811
     """What is known of images with these boxes, under these names."""
-    monkeypatch.setattr(sight, "load", lambda *_, **__: detector(FOUND))
+    monkeypatch.setattr(class_matching, "load", lambda *_, **__: detector(FOUND))
 
     def ask(names, boxes=TRUTH, count=6, init=None):
         one = replace(world(*boxes), classes=Classes(names))

@@ -20,11 +20,11 @@ from .clock import Deadline
 from .distributed import gather, together
 from .judging import Judge, how_judged
 from .learner import Learner
-from .output.away import Away
 from .output.checkpoint import check_resumable, fill, load_optimizer, save_checkpoint
 from .output.console import Console
 from .output.images import RunImages
 from .output.saving import Saver, copied
+from .output.store import Away
 from .run import RunOptions
 
 _APART = 20.0  # seconds from a checkpoint to that of the end of an epoch which nothing judged
