@@ -85,6 +85,12 @@ class Composite:
     def device(self) -> torch.device:
         return self.placement.device
 
+    @property
+    def _whole(self) -> Detector | Composite:
+        """What looks at one tile: the same without tiles."""
+        looks = replace(self.looks, tile=None)
+        return self.detectors[0] if len(self.detectors) == 1 and looks.plain else replace(self, looks=looks)
+
     def detect(
         self, images: Iterable[Pixels | Windows], names: Sequence[str | None], score: float = 0.0, batch: int = 1
     ) -> list[Detections]:
@@ -96,34 +102,10 @@ class Composite:
         windows: Windows = Held(image) if isinstance(image, np.ndarray) else image
         if self.looks.tile is not None:
             tiling = parse_tile(self.looks.tile, self.detectors[0].config.data, self.looks.overlap, max(batch, 4))
-            return detect_tiles(_Whole(self), windows, tiling, score=score, name=name)
+            return detect_tiles(self._whole, windows, tiling, score=score, name=name)
         pixels = windows.image if isinstance(windows, Held) else windows.read(Window(0, 0, *windows.size))
         seen = detect_views(self.detectors, pixels, self.looks.views, self.looks.fusion)
         return _named(seen[seen.scores >= score], name)
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """A composite without its tiles: what looks at one tile."""
-
-    composite: Composite
-
-    @property
-    def config(self) -> Config:
-        return self.composite.config
-
-    @property
-    def classes(self) -> Classes:
-        return self.composite.classes
-
-    def detect(
-        self, images: Sequence[Pixels], names: Sequence[str | None], score: float = 0.0, batch: int = 1
-    ) -> list[Detections]:
-        detectors, looks = self.composite.detectors, self.composite.looks
-        if len(detectors) == 1 and looks.views == (PLAIN,):
-            return detectors[0].detect(images, names, score, batch)
-        parts = [detect_views(detectors, image, looks.views, looks.fusion) for image in images]
-        return [_named(p[p.scores >= score], name) for p, name in zip(parts, names, strict=True)]
 
 
 def _named(seen: Detections, name: str | None) -> Detections:
