@@ -41,17 +41,18 @@ ORDER = [
     "scale",
     "fcos.export.judging",
     "fcos.export.job",
+    "fcos.export.named",
     "serving",
     "cli",
 ]
 # Inside the paper, from bottom to top: its words, its maths.
 WORDS = ["version", "errors", "detections", "types", "changes", "config", "presets"]
 MATHS = ["overlap", "boxes", "points", "assign", "losses", "decode"]
-# The arrows that run upward, each late, each with its reason.
+# The arrows that run upward, each late, each with its reason; none of them closes a circle.
 ALLOWED = {
     ("fcos.detections", "fcos.show.draw"),  # Detections.draw
     ("fcos.detections", "fcos.inference.sources"),  # Detections.crop
-    # Detector.export: an export is judged by AP, and so by evaluation, data sets and detectors, all above the Detector
+    # Detector.export: an export is judged by AP, and so by evaluation and data sets, which are above the Detector
     ("fcos.inference.detector", "fcos.export.job"),
     ("fcos.__main__", "fcos.cli"),
 }
@@ -143,8 +144,6 @@ def test_no_modules_import_each_other_in_a_circle():
     def visit(name: str, path: tuple[str, ...]) -> None:
         state[name] = 1
         for target in found.get(name, {}):
-            if (name, target) in ALLOWED:
-                continue
             assert state.get(target) != 1, " -> ".join((*path[path.index(target) :], name, target))
             if target not in state:
                 visit(target, (*path, target))

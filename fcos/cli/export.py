@@ -78,15 +78,16 @@ def command(
     import sys
 
     from ..export.job import Job, run
+    from ..export.named import named
 
     things, overrides = sort_words(words, settings, context)
     if calibrate is None:
         refuse(context, "an export without --calibrate", "images")
     if data is None:
         refuse(context, "an export without --data", "split")
-    named = the_one(things, model, "--model") or DEFAULT
+    name = the_one(things, model, "--model") or DEFAULT
     result = run(
-        Job(named, format, out, dynamic, size, nms, dtype, calibrate, images, data, split, overrides),
+        Job(lambda: named(name, overrides), format, out, dynamic, size, nms, dtype, calibrate, images, data, split),
         say=say,
     )
     typer.echo(json.dumps(result.to_dict()) if as_json else result.text())

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from torch import Tensor
 
@@ -23,19 +23,19 @@ from ..data.open import open_dataset, open_judged, split_names
 from ..data.records import evenly
 from ..data.splits import TAUGHT, default_split
 from ..errors import ConfigError, FcosError, ImageError, ModelError
-from ..inference.detector import Detector
-from ..inference.load import load
 from ..network.model import FCOS
 from ..system.files import check_kept, disk_reason, is_full
 from ..system.machine import Placement
 from ..system.progress import ticking
 from ..system.terminal import clock, plural
-from ..zoo.find import find_weights
 from . import check
 from .about import DTYPES, About
 from .judging import judge
 from .open import write_export
 from .registry import FORMATS, Format, format_of
+
+if TYPE_CHECKING:
+    from ..inference.detector import Detector
 
 _FULL = os.strerror(errno.ENOSPC)
 
@@ -58,7 +58,7 @@ class ExportOptions(TypedDict, total=False):
 class Job:
     """The options of `fcos export`, as given; `format` None: what the suffix of `out` says, else ONNX."""
 
-    model: str | Detector
+    model: Callable[[], tuple[Detector, str]]  # the detector and what to call it, asked once the options fit
     format: str | None = None
     out: Path | None = None
     dynamic: str | None = None
@@ -69,7 +69,6 @@ class Job:
     images: int = 200
     data: str | Path | None = None
     split: str | None = None
-    settings: list[str] | tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -162,7 +161,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     left_free(job, chosen)  # a wrong option is told before something is installed for it
     chosen.check_installed()
     job = replace(job, dtype=job.dtype or chosen.dtypes[0])
-    reference, name = _reference(job)
+    reference, name = job.model()
     out = _target(job, chosen, name)
     check_kept(out)
     about = plan(job, chosen, reference)
@@ -252,24 +251,16 @@ def _no_room(out: Path, reason: str) -> FcosError:
     return FcosError(f"cannot write {out}: {reason}; what was there before is untouched")
 
 
-def _reference(job: Job) -> tuple[Detector, str]:
-    """The detector to export, in torch on the CPU, and what to call it."""
-    if not isinstance(job.model, Detector):
-        path = find_weights(job.model)
-        if format_of(path) is not None:
-            raise ModelError(f"{path} is exported already; export the checkpoint it came from")
-        given = Path(job.model)
-        name = Path(os.path.abspath(given)).name.removesuffix(".safetensors")  # of "." the folder's
-        return load(path, device="cpu", runtime="torch", overrides=job.settings), name
-    model = job.model.in_torch()
+def plain(model: Detector) -> tuple[Detector, str]:
+    """A detector in torch on the CPU, which can be exported, and what to call it."""
+    model = model.in_torch()
     network = model.network
     if not isinstance(network, FCOS) or model.placement.dtype != "fp32":
         how = f"{model.placement.runtime}, {model.placement.dtype}"
         raise ModelError(f"this model runs in {how}; load it in torch and fp32 to export it")
-    config = model.config.override(*job.settings, source="settings")
     if model.device.type != "cpu":
         network = copy.deepcopy(network).to("cpu")
-    return model.replace(network=network, config=config, placement=Placement()), config.name
+    return model.replace(network=network, placement=Placement()), model.config.name
 
 
 def left_free(job: Job, chosen: Format) -> set[str]:

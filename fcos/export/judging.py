@@ -13,7 +13,6 @@ import numpy as np
 from ..data.images.reading import read_image
 from ..data.records import evenly
 from ..errors import FcosError, ImageError, first_line
-from ..inference.detector import Detector
 from ..system.terminal import plural
 from . import check
 from .open import open_runtime, own_placement
@@ -22,6 +21,7 @@ from .registry import Format, format_of
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..evaluation.coco import Metrics
+    from ..inference.detector import Detector
 
 _COMPARED = 16  # images of a data set that are compared box by box; AP takes all
 
@@ -43,7 +43,10 @@ def judge(
     try:
         place = own_placement(path)
         network = open_runtime(path, place)
-        exported = Detector(network, network.about.config, network.about.classes, place, network.about.size)
+        about = network.about
+        exported = reference.replace(
+            network=network, config=about.config, classes=about.classes, placement=place, size=about.size
+        )
         report = check.compare(reference, exported, images)
     except Exception as error:  # a runtime has errors of its own
         reason = first_line(error)

@@ -142,7 +142,7 @@ class Detector:
         if size is not None and not isinstance(size, str):
             height, width = _pair((size, size) if isinstance(size, int) else size)
             told["size"] = f"{height}x{width}"
-        result = job.run(job.Job(self, out=Path(out), **told))
+        result = job.run(job.Job(lambda: job.plain(self), out=Path(out), **told))
         if result.wrong:
             raise ModelError(f"{result.file} was rejected: {'; '.join(result.wrong)}")
         return result

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,12 +20,14 @@ from ..system.machine import cpu_cores, pick_device
 from ..system.remote import is_remote
 from ..types import Detections
 from .composite import Composite
-from .detector import Detector
 from .large import open_windows
 from .runtime_switch import ChangeOver
 from .scores import reached
 from .sources import PIXELS_AHEAD
 from .tiles import Held, Windows
+
+if TYPE_CHECKING:
+    from .detector import Detector
 
 _Reading = tuple[Path, Future[np.ndarray | Windows]]
 _Detected = tuple[Path, np.ndarray, Detections | ImageError]  # pixels, and what is in them

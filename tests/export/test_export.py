@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from fcos.errors import ConfigError, DataError, FcosError, MissingExtra, ModelEr
 from fcos.export import check, graph
 from fcos.export.about import About
 from fcos.export.job import Job, Result, run
+from fcos.export.named import named
 from fcos.export.open import read_about, write_export
 from fcos.export.registry import FORMATS
 from fcos.export.runtime import in_parts
@@ -626,7 +628,11 @@ def test_a_graph_of_any_batch_up_to_a_limit_takes_more_in_parts(count):
 
 def test_a_missing_extra_is_told_before_a_model_is_looked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
-    for job in (Job("no-such-model", "onnx"), Job("no-such-model", "html"), Job("no-such-model", out=Path("m.xml"))):
+    for job in (
+        Job(partial(named, "no-such-model"), "onnx"),
+        Job(partial(named, "no-such-model"), "html"),
+        Job(partial(named, "no-such-model"), out=Path("m.xml")),
+    ):
         with pytest.raises(MissingExtra, match=r"pip install .*\[(onnx|openvino)\]"):
             run(job)
 
@@ -662,7 +668,7 @@ def test_what_is_no_export_stays(work, tmp_path, monkeypatch, name, there):
     (tmp_path / there).parent.mkdir(exist_ok=True)
     (tmp_path / there).write_text("years of work")
     with pytest.raises(ModelError, match="give another --out"):
-        run(Job(str(work / "model.safetensors"), out=tmp_path / name))
+        run(Job(partial(named, str(work / "model.safetensors")), out=tmp_path / name))
     assert (tmp_path / there).read_text() == "years of work"
 
 
@@ -680,7 +686,7 @@ def test_classes_that_do_not_fit_are_told_before_anything_is_written(work, tmp_p
     other = weights.save(tmp_path / "other.safetensors", state, config, Classes(("cup", "plate")))
     monkeypatch.setattr("fcos.export.job.write_export", lambda *_: pytest.fail("it was written first"))
     with pytest.raises(DataError, match="disc"):
-        run(Job(str(other), out=tmp_path / "x.torchscript", data=work / "shapes"))
+        run(Job(partial(named, str(other)), out=tmp_path / "x.torchscript", data=work / "shapes"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other.safetensors"]
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tiny import NAMES, fcos
 from fcos.export import job
 from fcos.export.about import About
 from fcos.export.formats import onnx as onnx_format
+from fcos.export.named import named
 from fcos.export.open import read_about, write_export
 from fcos.network import weights
 from fcos.types import Classes
@@ -102,7 +104,7 @@ def test_what_is_judged_is_the_graph_inside_and_a_model_that_is_there_is_replace
 
     monkeypatch.setattr(onnx_format, "write", copied)
     monkeypatch.setattr(job, "judge", judged)
-    order = job.Job(str(checkpoint), "triton", tmp_path / "repository" / "mine")
+    order = job.Job(partial(named, str(checkpoint)), "triton", tmp_path / "repository" / "mine")
     first = job.run(order)
     assert first.file == tmp_path / "repository" / "mine"
     assert f"--model-repository={tmp_path / 'repository'}" in first.text()

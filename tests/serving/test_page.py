@@ -7,6 +7,7 @@ import io
 import json
 import re
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from fcos.export.browser import Browser, find_chromium
 from fcos.export.formats import html
 from fcos.export.job import Job, run
 from fcos.export.judging import judge
+from fcos.export.named import named
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
 from fcos.network import weights
@@ -156,7 +158,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     config = tiny_config(model={**PLAIN, "strides": (16, 32)}, decode={"topk": 60, "max_detections": 30})
     checkpoint = weights.save(folder / "small.safetensors", network_of(config).state_dict(), config, Classes(NAMES))
-    result = run(Job(str(checkpoint), "html", folder / "small.html", dtype="fp32"))
+    result = run(Job(partial(named, str(checkpoint)), "html", folder / "small.html", dtype="fp32"))
     graph = folder / "small.onnx"
     packed = re.search(r'<script id="packed-model" type="text/plain">(.*?)</script>', result.file.read_text())
     graph.write_bytes(base64.b64decode(packed[1]))
