@@ -21,6 +21,7 @@ READ_AS = {
     "open_images": "openimages",
     "label_me": "labelmexml",
 }
+NO_LIST = ("kitti_detection", "label_me")  # of the classes: they come in the order of their names
 
 
 @pytest.mark.parametrize("name", list(WRITTEN))
@@ -36,6 +37,8 @@ def test_what_datumaro_writes_is_read(name, tmp_path):
     assert list(splits) == ["train"]
     dataset = splits["train"]
     assert dataset.format == READ_AS.get(name, name)
+    names = ("bus", "cat", "dog") if name in NO_LIST else ("dog", "cat", "bus")  # without the background of CVAT's list
+    assert dataset.classes.names == names
     assert {r.path.stem for r in dataset.records} == set(GIVEN)
     # VOC's corners begin at 1, as its own files do; datumaro writes and reads them from 0
     shift = [1, 1, 0, 0] if name == "voc_detection" else [0, 0, 0, 0]

@@ -566,7 +566,7 @@ def voc(root, stem, objects, width=100, height=80, images="JPEGImages", pages="A
 
 
 def test_voc_worked_by_hand(tmp_path):
-    voc(tmp_path, "000001", [("dog", 0, (1, 1, 100, 80)), ("cat", 1, (11, 21, 11, 21))])
+    voc(tmp_path, "000001", [("dog", 0, (1, 1, 100, 80)), ("cat", 1, (11, 21, 11, 21)), ("cat", "true", (1, 1, 2, 2))])
     voc(tmp_path, "000002", [])
     lists = tmp_path / "ImageSets" / "Main"
     lists.mkdir(parents=True)
@@ -576,10 +576,10 @@ def test_voc_worked_by_hand(tmp_path):
     splits = open_splits(tmp_path)
     assert list(splits) == ["train", "val"]
     record = splits["train"].records[0]
-    assert record.boxes.tolist() == [[0, 0, 100, 80], [10, 20, 11, 21]]
-    assert record.ignore.tolist() == [False, True]
+    assert record.boxes.tolist() == [[0, 0, 100, 80], [10, 20, 11, 21], [0, 0, 2, 2]]
+    assert record.ignore.tolist() == [False, True, True]
     assert splits["val"].classes == splits["train"].classes
-    assert [splits["train"].classes.names[k] for k in record.labels] == ["dog", "cat"]
+    assert [splits["train"].classes.names[k] for k in record.labels] == ["dog", "cat", "cat"]
     assert len(splits["train"].classes) == 20  # names all known from VOC: VOC's own list
     assert len(splits["val"].records[0].boxes) == 0
 

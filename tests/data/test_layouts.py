@@ -396,6 +396,14 @@ def test_class_names_with_their_numbers_in_front(lines, names, tmp_path):
     assert open_dataset(tmp_path).classes.names == names
 
 
+def test_classes_of_label_studio_count_by_their_ids(tmp_path):
+    image(tmp_path / "images" / "a.jpg")
+    txt(tmp_path / "labels" / "a.txt", 1)
+    rows = [{"id": 1, "name": "cat"}, {"id": 0, "name": "dog"}]
+    (tmp_path / "notes.json").write_text(json.dumps({"categories": rows, "info": {"contributor": "Label Studio"}}))
+    assert open_dataset(tmp_path).classes.names == ("dog", "cat")
+
+
 def test_yolo_without_any_names(tmp_path):
     for k in range(3):
         image(tmp_path / "images" / f"{k}.jpg")

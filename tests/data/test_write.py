@@ -133,6 +133,9 @@ def test_all_splits_through_all_formats(tmp_path):
     assert any("polygons" in line for line in lost)  # which a COCO file may have, and loses
     final = open_splits(tmp_path / "yolo", strict=True)
     assert list(final) == ["train", "val", "test"]
+    convert(splits, tmp_path / "kitti", "kitti")
+    places = {p.parent.relative_to(tmp_path / "kitti").as_posix() for p in (tmp_path / "kitti").glob("*/label_2/*.txt")}
+    assert places == {"training/label_2", "val/label_2", "testing/label_2"}  # as KITTI's own tools call them
     for dataset in final.values():
         np.testing.assert_allclose(dataset.records[0].boxes, [[1, 2, 30, 40]], atol=1e-4)
         assert dataset.records[0].path.is_symlink()

@@ -79,17 +79,15 @@ def in_file(to, out):
             row = (names[a["category_id"]], (x, y, x + w, y + h), a["score"], a["source"])
             result[files[a["image_id"]]].append(row)
         return result
-    table = list(csv.DictReader((out / "scores.csv").open()))
+    table = {(row["image"], row["row"]): row for row in csv.DictReader((out / "scores.csv").open())}
     data = open_dataset(out)
-    return {
-        r.path.name: [
-            (data.classes.names[k], tuple(b), float(s["score"]), s["source"])
-            for b, k, s in zip(
-                r.boxes.tolist(), r.labels.tolist(), [t for t in table if t["image"] == r.path.name], strict=True
-            )
-        ]
-        for r in data.records
-    }
+    assert sum(len(r.boxes) for r in data.records) == len(table)
+    result = {}
+    for r in data.records:
+        rows = [table[r.path.name, str(k)] for k in range(1, len(r.boxes) + 1)]
+        places = zip(r.boxes.tolist(), r.labels.tolist(), rows, strict=True)
+        result[r.path.name] = [(data.classes.names[k], tuple(b), float(s["score"]), s["source"]) for b, k, s in places]
+    return result
 
 
 @pytest.mark.parametrize("to", TOOLS)
