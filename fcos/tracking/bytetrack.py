@@ -20,13 +20,13 @@ class ByteTrack(Follower):
         config = self.config
         now = Seen.of(detections, time)
         ids = np.full(len(now.rows), NONE, np.int64)
-        latest = self._expect(time)
+        self._expect(time)
         first = now.between(config.high)
 
         certain = [t for t in self.tracks if t.certain]
         known = self._pairs(certain, expected(certain), first, config.first_iou)
         left = [t for k, t in enumerate(certain) if k not in {row for row, _ in known}]
-        in_sight = [t for t in left if t.seen == latest]  # the lost ones wait for a sure detection
+        in_sight = [t for t in left if self._in_sight(t)]  # the lost ones wait for a sure detection
         weak = self._pairs(in_sight, expected(in_sight), now.between(config.low, config.high), config.second_iou)
         rest = first.without(i for _, i in known)
         new = [t for t in self.tracks if not t.certain]

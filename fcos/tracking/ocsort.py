@@ -8,7 +8,6 @@ time does not stay.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,21 +25,19 @@ _STEP = 1 / 30  # seconds between the points of the line that stands for the bli
 class OcSort(Follower):
     """Ids for the detections of a video, frame by frame."""
 
-    _before = -math.inf  # when the last frame was
-
     def update(self, detections: Detections, time: float) -> Ids:
         """The id of each detection [D], -1 for none: too weak, or not yet seen twice. See `Tracker`."""
         config = self.config
         now = Seen.of(detections, time)
         ids = np.full(len(now.rows), NONE, np.int64)
-        latest = self._expect(time)
+        self._expect(time)
         first = now.between(config.high)
 
         ways = np.array([_agreement(t, first.boxes) for t in self.tracks]).reshape(len(self.tracks), len(first.rows))
         pairs = self._pairs(self.tracks, expected(self.tracks), first, config.first_iou, _DIRECTION * ways)
         done = self._apply(self.tracks, pairs, now, ids)
         left = [t for t in self.tracks if id(t) not in done]
-        in_sight = [t for t in left if t.certain and t.seen == latest]
+        in_sight = [t for t in left if t.certain and self._in_sight(t)]
         weak = self._pairs(in_sight, expected(in_sight), now.between(config.low, config.high), config.second_iou)
         done |= self._apply(in_sight, weak, now, ids)
         left = [t for t in left if id(t) not in done]
@@ -50,7 +47,6 @@ class OcSort(Follower):
         self._apply(left, recovered, now, ids)
         self.tracks = [t for t in self.tracks if t.certain or t.seen == time]
         self._begin(rest.without(i for _, i in recovered), ids)
-        self._before = time
         return ids
 
     def _apply(self, tracks: Sequence[Track], pairs: Pairs, now: Seen, ids: Ids) -> set[int]:
@@ -58,7 +54,7 @@ class OcSort(Follower):
         for row, i in pairs:
             track, box = tracks[row], now.boxes[i]
             self._confirm(track)
-            if track.seen < self._before:
+            if not self._in_sight(track):
                 _update_again(track, box, now.time)
             track.meet(box, now.time)
             track.kept = track.motion.copy()

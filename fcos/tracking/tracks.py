@@ -119,17 +119,23 @@ class Seen(NamedTuple):
 class Follower:
     """What the trackers here share: their tracks, how one begins and is confirmed, pairing by overlap."""
 
+    _before = _now = -math.inf  # the times of the frame before and of this one
+
     def __init__(self, config: TrackConfig | None = None) -> None:
         self.config = config or TrackConfig()
         self.tracks: list[Track] = []
         self._next = 1
 
-    def _expect(self, time: float) -> float:
-        """When any object was seen last; gives up those out of sight for too long, and predicts the others."""
+    def _expect(self, time: float) -> None:
+        """Go on to a frame: give up the objects that are out of sight for too long, and predict the others."""
+        self._before, self._now = self._now, time
         self.tracks = [t for t in self.tracks if time - t.seen <= self.config.patience]
         for track in self.tracks:
             track.motion.predict(time)
-        return max((t.seen for t in self.tracks), default=time)
+
+    def _in_sight(self, track: Track) -> bool:
+        """Whether the object was seen in the frame before, whatever became of the others."""
+        return track.seen >= self._before
 
     def _pairs(
         self, tracks: Sequence[Track], boxes: Floats, seen: Seen, least: float, more: Floats | float = 0.0

@@ -89,6 +89,16 @@ def test_a_weak_detection_keeps_a_known_object_and_begins_none(kind):
 
 
 @TRACKERS
+@pytest.mark.parametrize("others", [[], [at(300)]], ids=["alone", "with another"])
+def test_who_is_out_of_sight_waits_for_a_sure_detection(kind, others):
+    def seen(*scores):
+        return [at(20)] * len(scores) + others, [*scores] + [0.9] * len(others)
+
+    ids = follow(kind(), [seen(0.9)] * 6 + [seen()] + [seen(0.2), seen(0.9)])
+    assert [row[0] for row in ids[-2:]] == [-1, 1]
+
+
+@TRACKERS
 def test_one_sight_is_not_yet_an_object(kind):
     frames = [([at(0)], [0.9])] * 3 + [([at(0), at(150)], [0.9, 0.9])] + [([at(0)], [0.9])] * 3
     ids = follow(kind(), frames)
