@@ -32,8 +32,8 @@ class Motion:
         return twin
 
     def predict(self, time: float) -> Floats:
-        """Go on to `time`; the box that is expected there."""
-        step = max(0.0, time - self.time)
+        """Go on to `time`, unless it is past; the box that is expected there."""
+        step = time - self.time
         if step > 0:
             move = np.eye(8)
             move[:4, 4:] = step * np.eye(4)

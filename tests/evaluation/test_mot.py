@@ -49,6 +49,27 @@ def test_a_pair_stays_over_a_frame_without_detections():
     assert (found.switches, found.mota) == (0, pytest.approx(1 / 3))
 
 
+def test_no_pair_stays_over_a_frame_in_which_only_others_were_found():
+    """TrackEval's rule: then the best overlap decides, and what was the object's track before is a change of id."""
+    one, other = [0, 0, 100, 100], [300, 0, 400, 100]
+    truth = frames([([1, 2], [one, other])] * 3)
+    again = ([1, 3, 9], [[0, 0, 100, 70], [0, 0, 100, 90], other])
+    found = track_metrics(truth, frames([([1, 9], [one, other]), ([9], [other]), again]))
+    assert (found.switches, found.misses, found.alarms) == (1, 1, 1)
+
+
+def test_hota_pairs_by_the_whole_video():
+    """Tracks 1 and 2 cover the object alike in its fourth frame. 1 was on it twice before and 2 once, but 1 is
+    elsewhere in seven frames, so 2 fits better. Then each has two hits, of 4 + 10 - 2 and of 4 + 2 - 2 boxes that it
+    and the object have together."""
+    box, far = [0, 0, 100, 100], [500, 0, 600, 100]
+    truth = frames([([5], [box])] * 4 + [([], [])] * 7)
+    result = frames([([1], [box])] * 2 + [([2], [box]), ([1, 2], [box, box])] + [([1], [far])] * 7)
+    found = track_metrics(truth, result)
+    assert found.deta == pytest.approx(4 / (4 + 12 - 4))
+    assert found.assa == pytest.approx((2 * 2 / (4 + 10 - 2) + 2 * 2 / (4 + 2 - 2)) / 4)
+
+
 @pytest.mark.parametrize(("kind", "false"), [(1, 5), (3, 5), (7, 0), (12, 0)])
 def test_detections_of_distractors_count_as_nothing(tmp_path, kind, false):
     truth, result = tmp_path / "gt.txt", tmp_path / "result.txt"
@@ -57,6 +78,28 @@ def test_detections_of_distractors_count_as_nothing(tmp_path, kind, false):
     result.write_text("\n".join(f"{k},1,0,0,10,10,1\n{k},2,50,50,10,10,1" for k in range(1, 6)))
     found = judge_mot(truth, result)
     assert (found.alarms, found.objects, found.mota) == (false, 5, 1 - false / 5)
+
+
+@pytest.mark.parametrize(
+    ("truth", "result", "counted"),
+    [
+        # a result that ends before the truth
+        ([f"{k},1,0,0,100,100,1,1,1" for k in range(1, 6)], ["1,5,0,0,100,95,1"], (5, 4, 0)),
+        # a box that overlaps a distractor but fits an object better
+        (["1,1,0,0,100,100,1,1,1", "1,2,0,0,100,60,0,7,1"], ["1,5,0,0,100,95,1"], (1, 0, 0)),
+        # class 7 with a 1 in the seventh column: an object that is judged
+        (["1,1,0,0,100,100,1,7,1"], ["1,5,0,0,100,95,1"], (1, 0, 0)),
+        # blanks between the columns
+        (["1 1 0 0 100 100 1"], ["1, 5, 0, 0, 100, 95, 1", "1  6  500 0  100 95 1"], (1, 0, 1)),
+    ],
+    ids=["ends early", "beside a distractor", "class 7 that is judged", "blanks"],
+)
+def test_files_by_hand(tmp_path, truth, result, counted):
+    """Objects, misses and false detections."""
+    (tmp_path / "gt.txt").write_text("\n".join(truth))
+    (tmp_path / "result.txt").write_text("\n".join(result))
+    found = judge_mot(tmp_path / "gt.txt", tmp_path / "result.txt")
+    assert (found.objects, found.misses, found.alarms) == counted
 
 
 def still(ids, count=4):

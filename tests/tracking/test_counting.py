@@ -48,6 +48,19 @@ def test_a_zone_counts_who_comes_and_goes():
     assert (zone.entered["cat"], zone.left["cat"], zone.inside) == (2, 1, 1)
 
 
+def test_who_is_first_seen_just_inside_a_zone_came_in():
+    zone = parse_zone("0,0,100,0,100,100,0,100")
+    walk(zone, (50, 99.9))  # the margin is half a pixel
+    assert (zone.entered["cat"], zone.inside) == (1, 1)
+
+
+def test_who_leaves_a_zone_leaves_as_what_it_came_in():
+    zone = parse_zone("0,0,100,0,100,100,0,100")
+    walk(zone, (50, 50), name="car")
+    walk(zone, (60, 50), (150, 50), name="truck")
+    assert (dict(zone.entered), dict(zone.left)) == ({"car": 1}, {"car": 1})
+
+
 @pytest.mark.parametrize(("point", "inside"), [((5, 5), True), ((15, 5), False), ((5, 12), True), ((12, 12), False)])
 def test_inside_a_bent_polygon(point, inside):
     """An L: 10 wide and 20 high, with a foot to the right at the top."""

@@ -99,10 +99,13 @@ def test_who_is_out_of_sight_waits_for_a_sure_detection(kind, others):
 
 
 @TRACKERS
-def test_one_sight_is_not_yet_an_object(kind):
-    frames = [([at(0)], [0.9])] * 3 + [([at(0), at(150)], [0.9, 0.9])] + [([at(0)], [0.9])] * 3
-    ids = follow(kind(), frames)
+@pytest.mark.parametrize(("gap", "score", "number"), [(0, 0.9, 2), (0, 0.4, -1), (1, 0.9, -1), (6, 0.9, -1)])
+def test_one_sight_is_not_yet_an_object(kind, gap, score, number):
+    """It becomes one with a sure sight in the next frame."""
+    one = [([at(0)], [0.9])]
+    ids = follow(kind(), one * 3 + [([at(0), at(150)], [0.9, 0.9])] + one * gap + [([at(0), at(150)], [0.9, score])])
     assert ids[3] == [1, -1]
+    assert ids[-1] == [1, number]
 
 
 @TRACKERS
@@ -136,6 +139,34 @@ def test_two_that_pass_each_other_keep_their_ways():
         assert ids[0] == ids[-1] == [1, 2]
 
 
+def test_ocsort_prefers_the_direction_of_before():
+    """Ten pixels back from where the object is expected, or eleven ahead of it."""
+    frames = [([at(6 * k, size=40)], [0.9]) for k in range(10)]
+    both = [([at(60 - 10, size=40), at(60 + 11, size=40)], [0.9, 0.9])]
+    assert follow(ByteTrack(), frames + both)[-1] == [1, -1]
+    assert follow(OcSort(), frames + both)[-1] == [-1, 1]
+
+
+def test_ocsort_finds_an_object_where_it_was_last_seen():
+    """It stopped while it was hidden, so it is expected 72 pixels further on."""
+    tracker = OcSort()
+    seen, there = [([at(6 * k)], [0.9]) for k in range(15)], [([at(84)], [0.9])]
+    assert follow(tracker, seen + [([], [])] * 12 + there)[-1] == [1]
+    assert len(tracker.tracks) == 1
+
+
+def test_after_a_blind_time_ocsort_moves_as_if_it_had_seen_the_line_between():
+    """A box goes to the right, and then down, seen there or hidden until the last frame."""
+    way = [at(3 * k, size=60) for k in range(30)] + [at(87, 50 + 3 * k, size=60) for k in range(1, 14)]
+    motions = []
+    for hidden in (range(0), range(30, 42)):
+        tracker = OcSort()
+        follow(tracker, [([], []) if k in hidden else ([box], [0.9]) for k, box in enumerate(way)])
+        motions.append(tracker.tracks[0].motion)
+    np.testing.assert_allclose(motions[1].mean, motions[0].mean, atol=1e-6)
+    np.testing.assert_allclose(motions[1].covariance, motions[0].covariance, atol=1e-6)
+
+
 def test_a_constant_speed_is_learned_and_gone_on_with():
     motion = Motion(np.array([0.0, 0, 20, 40]), 0.0)
     for k in range(1, 31):
@@ -144,12 +175,40 @@ def test_a_constant_speed_is_learned_and_gone_on_with():
     np.testing.assert_allclose(motion.predict(1.5), [90, 45, 110, 85], atol=1.0)
 
 
-def test_a_filter_that_is_asked_twice_for_one_time_stays():
+@pytest.mark.parametrize("time", [0.5, 0.4])
+def test_a_filter_that_is_asked_for_a_time_that_is_over_stays(time):
     motion = Motion(np.array([0.0, 0, 20, 40]), 0.0)
     first = motion.predict(0.5)
     covariance = motion.covariance.copy()
-    np.testing.assert_array_equal(motion.predict(0.5), first)
+    np.testing.assert_array_equal(motion.predict(time), first)
     np.testing.assert_array_equal(motion.covariance, covariance)
+
+
+def test_the_noise_of_a_motion_grows_with_time_and_height():
+    """Not with the number of frames, nor with the width."""
+
+    def covariances(width, height, times):
+        motion = Motion(np.array([0.0, 0, width, height]), 0.0)
+        for time in times:
+            motion.predict(time)
+        expected = motion.covariance
+        motion.update(motion.box)
+        return np.stack((expected, motion.covariance))
+
+    once, often = covariances(20, 40, [1.0]), covariances(20, 40, np.arange(1, 31) / 30)
+    np.testing.assert_allclose(often[0, 4:, 4:], once[0, 4:, 4:])
+    np.testing.assert_allclose(covariances(80, 40, [1.0]), once)
+    np.testing.assert_allclose(covariances(20, 80, [1.0]), 4 * once)
+
+
+def test_a_box_that_shrinks_stays_a_box():
+    motion = Motion(np.array([0.0, 0, 64, 64]), 0.0)
+    for k in range(1, 11):
+        motion.predict(k / 30)
+        motion.update(np.array([0.0, 0, 64 - 4 * k, 64 - 4 * k]))
+    for time in (2, 3):
+        x1, y1, x2, y2 = motion.predict(time)
+        assert (x2 - x1, y2 - y1) == pytest.approx((1, 1))
 
 
 def test_limits():
