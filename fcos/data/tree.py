@@ -278,6 +278,7 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
     seen = parents_of(root)
     stack = [(os.fspath(root), 0)]
     count = 0
+    deeper = ""
     while stack:
         folder, level = stack.pop()
         try:
@@ -308,6 +309,8 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
             if inside:
                 if level < depth:
                     stack.append((entry.path, level + 1))
+                else:
+                    deeper = deeper or entry.path
             elif plots:
                 continue
             elif (suffix := os.path.splitext(name)[1].lower()) in SUFFIXES:
@@ -318,6 +321,9 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
                 annotations.append(entry.path)
     if whole:
         tell_unread(root, unread)
+        if deeper:
+            told = f"folders more than {depth} deep, such as {deeper}, are not looked at; name a folder nearer to them"
+            warnings.warn(told, ImageWarning, 3)
     return _in_order(images), _in_order(annotations)
 
 

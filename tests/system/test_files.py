@@ -168,3 +168,15 @@ def test_a_folder_that_cannot_be_read_is_told_of(tmp_path, monkeypatch):
             assert [path.name for path in walk(tmp_path)] == ["1.jpg"]
         with pytest.raises(DataError, match=r"cannot read the folder .*a: Permission denied"):
             list(walk(refused))
+
+
+def test_folders_too_deep_are_told_of(tmp_path):
+    """They were left out without a word: a conversion wrote half of the set."""
+    deep = tmp_path.joinpath(*"abcdef", "far")
+    deep.mkdir(parents=True)
+    (deep / "1.jpg").write_bytes(b"")
+    (tmp_path / "2.jpg").write_bytes(b"")
+    assert len(_walk(tmp_path, 7, 99)[0]) == 2
+    with pytest.warns(ImageWarning, match=r"folders more than 6 deep, such as .*far, are not looked at"):
+        assert [path.name for path in _walk(tmp_path, 6, 99)[0]] == ["2.jpg"]
+    assert len(_walk(tmp_path, 6, 99, whole=False)[0]) == 1  # a look around asks for no more
