@@ -14,6 +14,7 @@ EXEMPT = {
     ("export/graph.py", "nms"): "an operator of a graph: tensors and numbers, no values of ours",
     ("export/graph.py", "_"): "its shapes, under the same signature",
     ("export/formats/onnx.py", "_nms"): "the same operator in ONNX",
+    ("inference/detector.py", "stream"): "the public method: keywords",
     ("training/program.py", "train"): "the public function: keywords, each with a page in the docs",
     ("evaluation/coco.py", "evaluate"): "the public function: keywords",
     ("labels/checking.py", "check"): "the public function: keywords",

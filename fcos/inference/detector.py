@@ -247,6 +247,8 @@ class Detector:
         batch: int = 1,
         score: Scores | None = None,
         rate: float | None = None,
+        tile: int | str | None = OWN,
+        tta: str = "",
     ) -> Iterator[Frame]:
         """Detect in a video, frame by frame: `Frame(index, time, image, detections)`. A live source gives its newest
         frame, a file every one.
@@ -256,7 +258,7 @@ class Detector:
                 a name such as img%06d.jpg, or any iterable of what a call takes.
             every: look at each Nth frame only, 1.
             batch: frames that go through the network together, 1.
-            score: as of a call.
+            score, tile, tta: as of a call, for each frame.
             rate: frames a second of a sequence of images, 25.
 
         Raises:
@@ -271,7 +273,8 @@ class Detector:
         least = lowest(score, self.classes, self.shown)
         with Reader(source, rate) as reader:
             first = float(least.min()) if isinstance(least, Tensor) else least
-            frames = stream(compose((self,), Looks(OWN)), reader, every=every, batch=batch, score=first)
+            looker = compose((self,), Looks(tile, views=parse_views(tta)))
+            frames = stream(looker, reader, every=every, batch=batch, score=first)
             for frame in of_classes(frames, least) if isinstance(least, Tensor) else frames:
                 if frame.detections is not None:
                     yield frame

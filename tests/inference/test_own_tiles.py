@@ -53,6 +53,11 @@ def test_in_python(work, ways):
     assert rows(whole(work / "large.png", score=0.1)) == rows(ways[1])
     frame = np.asarray(Image.open(work / "large.png"))
     assert [rows(f.detections) for f in model.stream([frame], score=0.1)] == [rows(ways[0])]
+    assert [rows(f.detections) for f in model.stream([frame], score=0.1, tile=None)] == [rows(ways[1])]
+    assert [rows(f.detections) for f in whole.stream([frame], score=0.1, tile=SIDE)] == [rows(ways[0])]
+    mirrored = whole(frame, score=0.1, tta="flip")
+    assert [rows(f.detections) for f in whole.stream([frame], score=0.1, tta="flip")] == [rows(mirrored)]
+    assert rows(mirrored) != rows(ways[1])
 
 
 @pytest.mark.parametrize(("words", "way"), [((), 0), (("--tile", "none"), 1), (("--tile", "0"), 1)])
