@@ -178,7 +178,7 @@ def _first_of_nms(boxes: Tensor, scores: Tensor, labels: Tensor, limit_iou: floa
             np.maximum(sides, 0, out=sides)
             overlap = sides[0] * sides[1]
             alive[rest][overlap / (areas[i] + areas[rest] - overlap) > threshold] = False
-    return best_first[torch.tensor(kept, dtype=torch.int64)]
+    return best_first[torch.tensor(kept, dtype=torch.int64, device="cpu")]
 
 
 def _soft_nms(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: DecodeConfig) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeAlias, cast, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import supervision
     from PIL.Image import Image
 
+Numbers: TypeAlias = "Tensor | npt.ArrayLike"
 Mask: TypeAlias = "Tensor | np.ndarray | slice | Sequence[bool] | Sequence[int]"
 _LARGE = 64 << 20  # bytes of an image above which only its owner keeps it alive
 _NOTEBOOK = 900  # longer side in pixels of the image that a notebook shows
@@ -84,10 +86,12 @@ class Detections:
 
     boxes [D,4] float32 xyxy in pixels of the image, scores [D] in 0..1, labels [D] int64, points [D]
     int64: the index of the location that fired (see `Points`), -1 or left out where none did, as of other programs.
-    Arrays and lists become tensors; labels may be names there. `names` are the class names and `ids` the
+    Arrays, lists and tensors of other numbers become these, and torchvision's `BoundingBoxes` of another form corners;
+    labels may be names in a list or array. `names` are the class names and `ids` the
     classes' ids in their data set, `size` the (height, width) of the image and `source` its path, where known.
     `track_ids` [D] int64 are the objects' numbers in a video that was tracked, -1 for none.
-    ValueError for shapes that do not fit, for labels beyond `names` and for arrays and lists that are not finite.
+    ValueError for shapes that do not fit, for labels beyond `names`, and for numbers of other programs that cannot be
+    these: not finite or not whole, scores beyond 0..1, x2 below x1.
 
     >>> found = Detections(
     ...     torch.tensor([[10.0, 20.0, 50.0, 90.0], [5.0, 5.0, 9.0, 9.0]]), torch.tensor([0.9, 0.4]),
@@ -107,6 +111,22 @@ class Detections:
     18
     """
 
+    if TYPE_CHECKING:  # what it takes is more than what its fields are
+
+        def __init__(
+            self,
+            boxes: Numbers,
+            scores: Numbers,
+            labels: Numbers,
+            points: Numbers | None = None,
+            names: Sequence[str] = (),
+            size: tuple[int, int] | None = None,
+            source: str | None = None,
+            ids: Sequence[int] = (),
+            image: Kept | None = None,
+            track_ids: Numbers | None = None,
+        ) -> None: ...
+
     boxes: Tensor
     scores: Tensor
     labels: Tensor
@@ -123,19 +143,17 @@ class Detections:
             given = getattr(self, name)
             if not isinstance(given, tuple):
                 object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        object.__setattr__(self, "boxes", as_corners(self.boxes))
         for name, kind in (("boxes", torch.float32), ("scores", torch.float32), ("labels", torch.int64)):
             value = getattr(self, name)
-            if not isinstance(value, Tensor):  # numbers of another program
-                value = self._numbers(value) if name == "labels" else value
-                value = torch.tensor(np.asarray(value), dtype=kind)
-                if not bool(torch.isfinite(value).all()):
-                    raise ValueError(f"{name} must be finite numbers, not {value[~torch.isfinite(value)][0].item()}")
-                object.__setattr__(self, name, value.reshape(-1, 4) if name == "boxes" and not len(value) else value)
+            if not isinstance(value, Tensor) or value.dtype != kind:  # numbers of another program
+                object.__setattr__(self, name, _taken(name, self._numbers(value) if name == "labels" else value, kind))
         count = len(self.boxes)
-        none = torch.full((count,), -1, device=self.boxes.device)
-        object.__setattr__(self, "points", none if self.points is None else torch.as_tensor(self.points))
-        if self.track_ids is not None:
-            object.__setattr__(self, "track_ids", torch.as_tensor(self.track_ids))
+        none = torch.full((count,), -1, device=self.boxes.device) if self.points is None else self.points
+        for name, value in (("points", none), ("track_ids", self.track_ids)):
+            if value is not None and not isinstance(value, Tensor):
+                value = torch.from_numpy(np.array(value, dtype=np.int64))
+            object.__setattr__(self, name, value)
         if self.boxes.shape != (count, 4):
             raise ValueError(f"boxes must be [D,4], not {tuple(self.boxes.shape)}")
         for name in ("scores", "labels", "points"):
@@ -149,8 +167,10 @@ class Detections:
         if self.track_ids is not None and self.track_ids.shape != (count,):
             raise ValueError(f"track_ids must be [{count}], not {tuple(self.track_ids.shape)}")
 
-    def _numbers(self, labels: Any) -> np.ndarray:
+    def _numbers(self, labels: Any) -> np.ndarray | Tensor:
         """Labels as numbers where they are names: those of `names`, which are all that occur where none are given."""
+        if isinstance(labels, Tensor):
+            return labels
         values = np.asarray(labels)
         if values.dtype.kind == "O" and all(isinstance(value, str) for value in values.tolist()):  # as pandas has them
             values = values.astype(str)
@@ -167,8 +187,7 @@ class Detections:
     @staticmethod
     def empty() -> Detections:
         """The detections of an image in which nothing was found, D = 0, without names."""
-        none = torch.zeros(0, dtype=torch.int64)
-        return Detections(torch.zeros(0, 4), torch.zeros(0), none, none)
+        return Detections((), (), ())
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -224,6 +243,7 @@ class Detections:
 
     def to(self, device: torch.device | str) -> Detections:
         """The same on another device: boxes, scores, labels, points and track_ids."""
+        device = torch.device(device)  # a number format would do for a tensor, and is none of labels
         return replace(
             self,
             boxes=self.boxes.to(device),
@@ -247,7 +267,7 @@ class Detections:
         pd = require("pandas", "pandas")
         boxes, scores, labels, _ = self.numpy()
         columns = {
-            "name": [self._name(label) for label in labels.tolist()],
+            "name": pd.Series([self._name(label) for label in labels.tolist()], dtype=str),  # of no rows too
             "score": scores,
             **{side: boxes[:, k] for k, side in enumerate(("x1", "y1", "x2", "y2"))},
             "label": labels,
@@ -462,6 +482,39 @@ def table(several: Iterable[Detections], head: bool = True) -> str:
     head: their names in front."""
     names = [("file", "name", "score", "x1", "y1", "x2", "y2", "label")] if head else []
     return csv_text([*names, *((each.source or "", *row) for each in several for row in each._cells())])
+
+
+def as_corners(boxes: Any) -> Any:
+    """Boxes as x1, y1, x2, y2 where they say their form, as torchvision's `BoundingBoxes` do; all others as they are.
+    ValueError for those that are turned."""
+    form = getattr(getattr(boxes, "format", None), "value", None)
+    if form is None:
+        return boxes
+    if form not in ("XYXY", "XYWH", "CXCYWH"):
+        raise ValueError(f"boxes are in the form {form}; give x1, y1, x2, y2")
+    from torchvision.ops import box_convert
+
+    return box_convert(boxes.as_subclass(Tensor), form.lower(), "xyxy")
+
+
+def _taken(name: str, given: Any, kind: torch.dtype) -> Tensor:
+    """Numbers of another program as a tensor; ValueError where they cannot be what the field `name` holds."""
+    value = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given, dtype=np.float64))
+    taken = value.to(kind)
+    if name == "labels":
+        wrong, must = taken != value, "whole numbers"
+    elif name == "scores":
+        wrong, must = ~((taken >= 0) & (taken <= 1)), "0..1"
+    else:
+        wrong, must = ~torch.isfinite(taken), "finite numbers"
+    if bool(wrong.any()):
+        raise ValueError(f"{name} must be {must}, not {value[wrong][0].item()}")
+    if name != "boxes" or not len(taken):
+        return taken.reshape(-1, 4) if name == "boxes" else taken
+    if taken.ndim == 2 and bool((taken[:, 2:] < taken[:, :2]).any()):
+        odd = taken[(taken[:, 2:] < taken[:, :2]).any(dim=1)][0].tolist()
+        raise ValueError(f"boxes are x1, y1, x2, y2, and of {odd} x2 or y2 is the smaller; is this width and height?")
+    return taken
 
 
 def _plain(number: int | str) -> int | str:

@@ -16,6 +16,7 @@ WRONG = {
     "[d.nmae for d in found]": "nmae",
     'model.export("model.onnx", dynamik="batch")': "dynamik",
     'fcos.evaluate(model, "my_data", spilt="test")': "spilt",
+    'fcos.labels.check("my_data", splti="test")': "splti",
     'fcos.train("my_data", setings={"train.epochs": 5})': "setings",
     'fcos.train("my_data", on_step=lambda step: None)': "on_step",
 }

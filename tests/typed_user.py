@@ -1,8 +1,11 @@
 """A small program of a user; `mypy --strict` and pyright must find its types (tests/test_typed_user.py)."""
 
+from pathlib import Path
 from typing import assert_type
 
 import numpy as np
+import torch
+from PIL import Image
 
 import fcos
 from fcos.detections import Detection, Results
@@ -15,6 +18,10 @@ found = model("photo.jpg", score=0.3)
 assert_type(found, fcos.Detections)
 assert_type(model(np.zeros((9, 9, 3), np.uint8)), fcos.Detections)
 assert_type(model(["a.jpg", "b.jpg"], batch=2), Results)
+assert_type(model(["a.jpg", Path("b.jpg"), np.zeros((9, 9, 3), np.uint8), Image.new("RGB", (9, 9))]), Results)
+assert_type(model(("a.jpg", Path("b.jpg"))), Results)
+assert_type(fcos.Detections([[1, 2, 30, 40]], [0.5], ["cat"]).boxes, torch.Tensor)
+assert_type(fcos.Detections(np.zeros((1, 4)), np.ones(1), torch.zeros(1), names=["cat"]).labels, torch.Tensor)
 assert_type(found[0], Detection)
 assert_type(found["cat"], fcos.Detections)
 assert_type(found[found.scores > 0.5], fcos.Detections)
@@ -44,6 +51,7 @@ def each_epoch(epoch: float, metrics: Metrics | None) -> None:
     print(epoch, None if metrics is None else metrics.ap50)
 
 
+chance: float = fcos.labels.check("my_data", model="runs/mine", split="val").findings[0].chance
 result = fcos.train("my_data", out="runs/mine", settings={"train.epochs": 5}, on_step=each_step, on_epoch=each_epoch)
 assert_type(result.detector, fcos.Detector)
 assert_type(result.metrics, Metrics | None)

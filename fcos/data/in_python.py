@@ -10,6 +10,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
+from ..detections import as_corners
 from ..errors import DataError, did_you_mean
 from ..system.names import UNKNOWN, find_class
 from ..system.terminal import plural
@@ -122,7 +123,10 @@ def _label(where: str, label: Any) -> str | int:
 
 def _boxes(where: str, given: Any) -> np.ndarray:
     """[G,4] float64."""
-    values = _listed(where, "boxes", given)
+    try:
+        values = _listed(where, "boxes", as_corners(given))
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
     try:
         boxes = np.array([[float(v) for v in box] for box in values], dtype=np.float64)
     except (TypeError, ValueError, OverflowError):

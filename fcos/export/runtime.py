@@ -79,7 +79,9 @@ class EndToEndRuntime(Runtime):
         outputs = self._batches(images, torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2))
         boxes, scores, labels, points, count = (value.cpu() for value in outputs)
         return [
-            Detections(boxes[i, :n], scores[i, :n], labels[i, :n].long(), points[i, :n].long(), size=sizes[i])
+            Detections(
+                boxes[i, :n].float(), scores[i, :n].float(), labels[i, :n].long(), points[i, :n].long(), size=sizes[i]
+            )
             for i, n in enumerate(count.tolist())
         ]
 

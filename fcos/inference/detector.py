@@ -201,9 +201,19 @@ class Detector:
         tile: int | str | None = ...,
         tta: str = ...,
     ) -> Results: ...
+    @overload
     def __call__(
         self,
-        source: Source | Sources[S],
+        source: list[Source],
+        *,
+        score: Scores | None = ...,
+        batch: int = ...,
+        tile: int | str | None = ...,
+        tta: str = ...,
+    ) -> Results: ...
+    def __call__(
+        self,
+        source: Source | Sources[S] | list[Source],
         *,
         score: Scores | None = None,
         batch: int = 1,

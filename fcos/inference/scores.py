@@ -55,7 +55,7 @@ def parse_scores(
             forms = "0.4, person=0.5,dog=0.2 or FILE.json" if called == "--score" else "0.4 or person=0.5,dog=0.2"
             raise FcosError(f"{called}: {value!r}{of} is no score in 0..1; write {forms}")
     other = scores.get("", default)
-    return torch.tensor([scores.get(name, other) for name in classes.names], dtype=torch.float32)
+    return torch.tensor([scores.get(name, other) for name in classes.names], dtype=torch.float32, device="cpu")
 
 
 def lowest(score: Scores | None, classes: Classes, shown: float) -> float | Tensor:
@@ -77,7 +77,9 @@ def only(scores: Tensor, text: str, classes: Classes) -> Tensor:
     chosen = {class_named(name.strip(), classes, "--classes") for name in text.split(",") if name.strip()}
     if not chosen:
         raise FcosError(f"--classes {text!r} names none; write such as {','.join(classes.names[:2])}")
-    return scores.masked_fill(torch.tensor([name not in chosen for name in classes.names]), _NEVER)
+    return scores.masked_fill(
+        scores.new_tensor([name not in chosen for name in classes.names], dtype=torch.bool), _NEVER
+    )
 
 
 def reached(detections: Detections, scores: Tensor) -> Detections:

@@ -184,7 +184,7 @@ def kept(looked: Looked, detector: Looker) -> tuple[Detections, NDArray[np.int64
     keep, scores = merged.suppress(decode, decode.max_detections * len(looked.windows))
     boxes, labels = torch.from_numpy(merged.boxes[keep]), torch.from_numpy(merged.labels[keep])
     names, ids = detector.classes.names, detector.classes.ids
-    points = torch.full((len(keep),), -1)
+    points = torch.full((len(keep),), -1, device="cpu")
     return Detections(boxes, torch.from_numpy(scores), labels, points, names=names, ids=ids), keep
 
 
@@ -202,6 +202,6 @@ def _placed(detections: Detections, window: Window, last: Tensor) -> Detections:
     """Detections of a window as it was read, in pixels of the image. `last` [4], the pixel that the detector added to
     its boxes (`last_pixel`), is one of the image."""
     height, width = detections.size or (window.bottom - window.top, window.right - window.left)
-    factor = torch.tensor([(window.right - window.left) / width, (window.bottom - window.top) / height] * 2)
-    shift = torch.tensor([window.left, window.top] * 2) + last * (1 - factor)
+    factor = last.new_tensor([(window.right - window.left) / width, (window.bottom - window.top) / height] * 2)
+    shift = last.new_tensor([window.left, window.top] * 2) + last * (1 - factor)
     return replace(detections, boxes=detections.boxes * factor + shift)

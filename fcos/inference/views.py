@@ -112,7 +112,7 @@ def first_labels(detectors: Sequence[Detector]) -> list[Tensor]:
     """For each detector the label in the first one of each of its classes [C], -1 for a class that the first lacks,
     whose boxes count as nothing. DataError for a detector that lacks a class of the first."""
     first = detectors[0].classes
-    matched = [torch.arange(len(first))]
+    matched = [torch.arange(len(first), device="cpu")]
     for place, detector in enumerate(detectors[1:], 2):
         labels = match_classes(detector.classes, first, allow_missing=True)
         if lacking := [first.names[label] for label in sorted({*range(len(first))} - {*labels.tolist()})]:
@@ -145,7 +145,7 @@ def fuse(seen: Sequence[Detections], detector: Detector, fusion: Fusion = "wbf")
         boxes,
         scores,
         labels,
-        torch.full((len(boxes),), -1),
+        torch.full((len(boxes),), -1, device="cpu"),
         names=detector.classes.names,
         ids=detector.classes.ids,
         size=seen[0].size,

@@ -8,7 +8,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -280,23 +280,22 @@ def torch_threads(number: int) -> Iterator[None]:
 
 @contextmanager
 def usual_torch() -> Iterator[None]:
-    """torch as training needs it, whatever the caller has set: gradients, numbers of 32 bits, tensors on the CPU unless
-    said otherwise. Afterwards all is as the caller had it, what `train.deterministic` has set too."""
+    """torch as building a network and training need it, whatever the caller has set: gradients, numbers of 32 bits,
+    tensors on the CPU unless said otherwise. Afterwards all is as the caller had it, what `train.deterministic` has set
+    too."""
     import torch
 
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    dtype, cpu = torch.get_default_dtype(), torch.device("cpu")
     strict, cublas = torch.get_deterministic_debug_mode(), os.environ.get(CUBLAS)
     torch.set_default_dtype(torch.float32)
-    if device.type != "cpu":  # each call of torch costs more where one is set
-        torch.set_default_device("cpu")
     try:
         threads = min(limited_threads(), torch.get_num_threads())  # a caller may have set fewer
-        with torch.inference_mode(False), torch.enable_grad(), torch_threads(threads):
+        # each call of torch costs more where a device is set
+        here = cpu if torch.get_default_device() != cpu else nullcontext()
+        with here, torch.inference_mode(False), torch.enable_grad(), torch_threads(threads):
             yield
     finally:
         torch.set_default_dtype(dtype)
-        if device.type != "cpu":
-            torch.set_default_device(device)
         if torch.get_deterministic_debug_mode() != strict:
             torch.set_deterministic_debug_mode(strict)
             os.environ.pop(CUBLAS, None)

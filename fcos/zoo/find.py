@@ -15,7 +15,7 @@ from ..network import weights
 from ..network.model import FCOS
 from ..system import remote
 from ..system.environment import WEIGHTS
-from ..system.machine import cache_folder
+from ..system.machine import cache_folder, usual_torch
 from ..types import Classes
 from .download import Remote, fetch
 from .models import Entry, known_models
@@ -121,6 +121,7 @@ def _downloaded(entry: Entry, there: Remote) -> Path:
     return weights.save(path, state, converted.config, classes, about=about)
 
 
+@usual_torch()
 def load_network(name: str | Path, overrides: Sequence[str] = ()) -> tuple[FCOS, Config, Classes]:
     """(network in eval mode, config, classes) of a model name, run folder or .safetensors file."""
     path = find_weights(name)

@@ -224,3 +224,17 @@ def test_a_data_set_is_a_sequence_of_records(shapes):
     assert [r.id for r in data[np.array([True, False, False, False, True])]] == [data[0].id, data[4].id]
     with pytest.raises(IndexError):
         data[99]
+
+
+def test_boxes_that_say_their_form_become_corners(shapes):
+    from torchvision.tv_tensors import BoundingBoxes
+
+    image = fcos.open_dataset(shapes, "train")[0].path
+
+    def boxes(form, *box):
+        given = BoundingBoxes([box], format=form, canvas_size=(64, 80))
+        return fcos.open_dataset([{"image": image, "boxes": given, "labels": ["disc"]}])[0].boxes.tolist()
+
+    assert boxes("XYWH", 1, 2, 30, 40) == boxes("XYXY", 1, 2, 31, 42) == [[1, 2, 31, 42]]
+    with pytest.raises(DataError, match=r"row 0 .*: boxes are in the form CXCYWHR"):
+        boxes("CXCYWHR", 20.0, 20.0, 8.0, 8.0, 45.0)

@@ -170,7 +170,7 @@ def test_detections_made_by_hand_are_checked():
     for bad in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"boxes must be finite numbers, not {bad}"):
             Detections([[0, 0, bad, 9]], [0.5], [0])
-        with pytest.raises(ValueError, match="scores must be finite"):
+        with pytest.raises(ValueError, match=r"scores must be 0\.\.1"):
             Detections([[0, 0, 9, 9]], np.array([bad]), [0])
 
 
@@ -315,6 +315,29 @@ def test_default_types_of_the_caller_do_not_matter(detector, image):
     assert found == expected
     with torch.autocast("cpu", torch.bfloat16):
         assert detector(image, score=0) == expected
+
+
+@pytest.mark.parametrize("looks", [{}, {"tile": 48}, {"tta": "flip"}, {"score": "0,disc=0.1"}])
+def test_the_default_device_of_the_caller_does_not_matter(detector, image, looks):
+    expected = detector([image], **{"score": 0, **looks})
+    with torch.device("meta"):  # where nothing can be computed
+        assert detector([image], **{"score": 0, **looks}) == expected
+
+
+def test_a_network_is_built_in_32_bits_on_the_cpu_whatever_the_caller_prefers():
+    expected = load("fcos-lite0", device="cpu", runtime="torch")
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            other = load("fcos-lite0", device="cpu", runtime="torch")
+            assert torch.zeros(1).is_meta
+        assert torch.get_default_dtype() == torch.bfloat16
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.zeros(1).device.type == torch.get_default_device().type == "cpu"
+    wanted, built = expected.network.state_dict(), other.network.state_dict()
+    assert all(torch.equal(built[key], value) for key, value in wanted.items())
+    assert {key: value.dtype for key, value in built.items()} == {key: value.dtype for key, value in wanted.items()}
 
 
 @pytest.mark.parametrize(

@@ -197,3 +197,46 @@ def test_category_ids_have_to_reach_every_class():
     with pytest.raises(FcosError, match="category_ids has 2 numbers"):
         found.to_coco(category_ids=[1, 2])
     assert json.dumps(found.to_coco(image_id=np.int64(3), category_ids=[1, 2, 7]))
+
+
+@pytest.mark.parametrize("of", [list, np.array, torch.tensor])
+def test_numbers_of_other_programs_are_checked_and_become_those_of_the_fields(of):
+    def made(boxes=((1, 2, 30, 40), (5, 6, 50, 60)), scores=(0.5, 1), labels=(0.0, 2.0)):
+        return Detections(of(list(map(list, boxes))), of(list(scores)), of(list(labels)), names=("a", "b", "c"))
+
+    found = made()
+    assert [(d.box, d.name, d.score) for d in found] == [((1, 2, 30, 40), "a", 0.5), ((5, 6, 50, 60), "c", 1.0)]
+    assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (torch.float32, torch.float32, torch.int64)
+    with pytest.raises(ValueError, match=r"scores must be 0..1, not 2"):
+        made(scores=(1, 2), labels=(0, 1))  # the two in each other's place
+    with pytest.raises(ValueError, match=r"labels must be whole numbers, not 0\.5"):
+        made(scores=(1, 1), labels=(1, 0.5))
+    with pytest.raises(ValueError, match=r"of \[50.0, 60.0, 8.0, 9.0\] x2 or y2 is the smaller"):
+        made(boxes=((1, 2, 30, 40), (50, 60, 8, 9)))
+    for scores in ((0.5, float("nan")), (0.5, float("inf")), (-1, 0)):
+        if of is not torch.tensor or scores == (-1, 0):  # of a tensor that is right already the values are its owner's
+            with pytest.raises(ValueError, match="scores must be"):
+                made(scores=scores)
+
+
+def test_boxes_that_say_their_form_become_corners():
+    from torchvision.tv_tensors import BoundingBoxes
+
+    for form, box in (("XYXY", (10, 20, 40, 60)), ("XYWH", (10, 20, 30, 40)), ("CXCYWH", (25, 40, 30, 40))):
+        for dtype in (torch.int64, torch.float32):
+            boxes = Detections(BoundingBoxes([box], format=form, canvas_size=(80, 100), dtype=dtype), [0.5], [0]).boxes
+            assert type(boxes) is torch.Tensor
+            assert boxes.tolist() == [[10, 20, 40, 60]]
+    turned = BoundingBoxes([[10.0, 20.0, 30.0, 40.0, 5.0]], format="XYWHR", canvas_size=(80, 100))
+    with pytest.raises(ValueError, match="boxes are in the form XYWHR"):
+        Detections(turned, [0.5], [0])
+
+
+def test_a_number_format_is_no_device():
+    with pytest.raises(TypeError):
+        some().to(torch.float16)
+
+
+def test_an_empty_table_has_the_types_of_a_full_one():
+    pytest.importorskip("pandas", reason="pip install fcos-detector[pandas]")
+    assert some()[:0].to_pandas().dtypes.equals(some().to_pandas().dtypes)
