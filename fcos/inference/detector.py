@@ -194,7 +194,7 @@ class Detector:
     @overload
     def __call__(
         self,
-        source: Sources[S],
+        source: list[Source],
         *,
         score: Scores | None = ...,
         batch: int = ...,
@@ -204,7 +204,7 @@ class Detector:
     @overload
     def __call__(
         self,
-        source: list[Source],
+        source: Sources[S],
         *,
         score: Scores | None = ...,
         batch: int = ...,
