@@ -14,18 +14,18 @@ from .about import Dtype
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: its name on the command line, its suffix ("": a folder, chosen by name only), whether its batch
-    and size can stay free and decoding and NMS be part of it, and the dtypes it holds, the usual one first. Of a
-    folder, `runs` is the file inside that a runtime here opens, `mark` one by which it is known. `beside`: the suffix
-    of a second file.
+    """A file format: its name on the command line, its suffix ("": a folder, chosen by name only), the dtypes it holds,
+    the usual one first; whether its batch and size can stay free (`dynamic`) and decoding and NMS be part of it
+    (`nms`). Of a folder, `runs` is the file inside that a runtime here opens, `mark` one by which it is known.
+    `beside`: the suffix of a second file.
     `needs` are modules that writing and checking it takes, of the extra `extra`."""
 
     name: str
     suffix: str
-    dynamic: bool
-    nms: bool
     dtypes: tuple[Dtype, ...]
     about: str
+    dynamic: bool = False
+    nms: bool = False
     extra: str = ""
     needs: tuple[str, ...] = ()
     runs: str = ""
@@ -56,76 +56,71 @@ FORMATS = {
         Format(
             "onnx",
             ".onnx",
-            True,
-            True,
             ("fp32", "fp16", "int8"),
             "ONNX, run by onnxruntime and most others",
-            "onnx",
-            (*_ONNX, "onnxruntime"),
+            dynamic=True,
+            nms=True,
+            extra="onnx",
+            needs=(*_ONNX, "onnxruntime"),
         ),
         Format(
             "openvino",
             ".xml",
-            True,
-            True,
             ("fp32", "fp16", "int8"),
             "OpenVINO, .xml with .bin beside it",
-            "openvino",
-            (*_ONNX, "openvino"),
+            dynamic=True,
+            nms=True,
+            extra="openvino",
+            needs=(*_ONNX, "openvino"),
             beside=".bin",
         ),
         Format(
             "tensorrt",
             ".engine",
-            True,
-            True,
             ("fp32", "fp16"),
             "TensorRT engine for the GPU that builds it",
-            "tensorrt",
-            (*_ONNX, "tensorrt"),
+            dynamic=True,
+            nms=True,
+            extra="tensorrt",
+            needs=(*_ONNX, "tensorrt"),
         ),
-        Format("torchscript", ".torchscript", True, False, ("fp32", "fp16"), "TorchScript, for libtorch"),
-        Format("executorch", ".pte", False, False, ("fp32",), "ExecuTorch with XNNPACK", "executorch", ("executorch",)),
+        Format("torchscript", ".torchscript", ("fp32", "fp16"), "TorchScript, for libtorch", dynamic=True),
+        Format("executorch", ".pte", ("fp32",), "ExecuTorch with XNNPACK", extra="executorch", needs=("executorch",)),
         Format(
             "coreml",
             ".mlpackage",
-            False,
-            False,
             ("fp32", "fp16"),
             "Core ML, for Apple devices",
-            "coreml",
-            ("coremltools",),
+            extra="coreml",
+            needs=("coremltools",),
             mark="Manifest.json",
         ),
         Format(
             "litert",
             ".tflite",
-            False,
-            False,
             ("fp32",),
             "LiteRT (TensorFlow Lite)",
-            "litert",
-            ("litert_torch", "ai_edge_litert"),
+            extra="litert",
+            needs=("litert_torch", "ai_edge_litert"),
         ),
         Format(
             "html",
             ".html",
-            True,
-            False,
             ("fp16", "fp32", "int8"),
             "one page that detects, in any browser, offline",
-            "onnx",
-            _ONNX,
+            dynamic=True,
+            extra="onnx",
+            needs=_ONNX,
         ),
         Format(
             "triton",
             "",
-            True,
-            True,
             ("fp32", "fp16", "int8"),
             "a model's folder for NVIDIA Triton, ONNX inside",
-            "onnx",
-            (*_ONNX, "onnxruntime"),
+            dynamic=True,
+            nms=True,
+            extra="onnx",
+            needs=(*_ONNX, "onnxruntime"),
             runs="1/model.onnx",
             mark="config.pbtxt",
         ),
