@@ -213,14 +213,14 @@ def _taken(shown: Detections, target: Target) -> np.ndarray:
     return np.isin(np.arange(len(target)), match)
 
 
-def gallery(study: MissStudy, dataset: Dataset, limit: int = _GALLERY, cell: int = 420) -> np.ndarray:
+def gallery(study: MissStudy, dataset: Dataset, cell: int = 420) -> np.ndarray:
     """The images with most missed objects: what was missed, coloured by the stage that lost it, and grey what was
     found. The classes are named where there are several."""
     alone = len(dataset.classes) == 1
     by_image: dict[int, list[Miss]] = {}
     for miss in study.misses:
         by_image.setdefault(miss.image, []).append(miss)
-    worst = sorted(by_image, key=lambda i: (-len(by_image[i]), i))[:limit]
+    worst = sorted(by_image, key=lambda i: (-len(by_image[i]), i))[:_GALLERY]
     records = {r.id: r for r in dataset.records}
     detections = dict(zip((r.id for r in dataset.records), study.detections, strict=False))
     images, titles = [], []

@@ -149,8 +149,8 @@ def scan_images(
     return may, does, per_image, gave_way  # type: ignore[return-value]
 
 
-def class_pairs(scanned: Scan, names: Sequence[str], most: int = 10) -> tuple[tuple[str, str, int], ...]:
-    """(class that kept the location, class that gave way, locations), the most frequent first."""
-    order = np.argsort(-scanned.lost, axis=None, kind="stable")[:most]
+def class_pairs(scanned: Scan, names: Sequence[str]) -> tuple[tuple[str, str, int], ...]:
+    """(class that kept the location, class that gave way, locations), the ten most frequent, in that order."""
+    order = np.argsort(-scanned.lost, axis=None, kind="stable")[:10]
     rows = [(names[i // len(names)], names[i % len(names)], int(scanned.lost.flat[i])) for i in order]
     return tuple(row for row in rows if row[2])

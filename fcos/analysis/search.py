@@ -114,13 +114,13 @@ def option(dataset: Dataset, config: Config, rates: Rates) -> Option:
     )
 
 
-def variants(config: Config, factors: Sequence[float], strides: Sequence[tuple[int, ...]] = STRIDES) -> list[Config]:
+def variants(config: Config, factors: Sequence[float]) -> list[Config]:
     """All settings that the search tries: input sizes that are multiples `factors` of that of `config`. What this model
     cannot have is left out."""
     result = []
     for factor in factors:
         size = max(64, round(config.data.size * factor / 32) * 32) if factor != 1 else config.data.size
-        for levels in strides:
+        for levels in STRIDES:
             for limit in RANGES:
                 change = {
                     "data": {"size": size},

@@ -128,14 +128,14 @@ def same_files(paths: Sequence[Path]) -> list[list[int]]:
     return [members for members in equal.values() if len(members) > 1]
 
 
-def same_boxes(record: Record, least: float = SAME_BOX) -> list[tuple[int, int]]:
-    """Pairs i < j of an image's boxes with IoU > `least`, ignored boxes left out."""
+def same_boxes(record: Record) -> list[tuple[int, int]]:
+    """Pairs i < j of an image's boxes with IoU > SAME_BOX, ignored boxes left out."""
     rows = np.flatnonzero(~record.ignore)
     b = record.boxes[rows].astype(np.float64)
     step = max(1, _PAIRS // max(1, len(b)))
     found: list[tuple[int, int]] = []
     for start in range(0, len(b), step):
-        i, j = np.nonzero(np.triu(iou(b[start : start + step, None], b[None, start:]) > least, 1))
+        i, j = np.nonzero(np.triu(iou(b[start : start + step, None], b[None, start:]) > SAME_BOX, 1))
         found += zip(rows[start + i].tolist(), rows[start + j].tolist(), strict=True)
     return found
 

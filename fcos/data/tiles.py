@@ -39,7 +39,7 @@ def _starts(length: int, side: int, overlap: float) -> list[int]:
     return [min(i * step, length - side) for i in range(count)]
 
 
-def tiled(dataset: Dataset, side: int, overlap: float = OVERLAP) -> Dataset:
+def tiled(dataset: Dataset, side: int) -> Dataset:
     """The data set with each image as its tiles of `side` pixels; as it is where `side` is 0. What is a tile already
     stays.
 
@@ -48,11 +48,11 @@ def tiled(dataset: Dataset, side: int, overlap: float = OVERLAP) -> Dataset:
     """
     if not side:
         return dataset
-    return replace(dataset, records=tuple(tile for record in dataset.records for tile in _tiles(record, side, overlap)))
+    return replace(dataset, records=tuple(tile for record in dataset.records for tile in _tiles(record, side)))
 
 
-def _tiles(record: Record, side: int, overlap: float) -> list[Record]:
-    windows = cut_windows(record.size, side, overlap)
+def _tiles(record: Record, side: int) -> list[Record]:
+    windows = cut_windows(record.size, side)
     if record.window is not None or len(windows) == 1:
         return [record]
     tiles = []

@@ -166,14 +166,12 @@ def make_scenes(
     return path
 
 
-def digits_dataset(
-    folder: str | PathLike[str], counts: Mapping[str, int], seed: int = 0, size: tuple[int, int] = (256, 256)
-) -> Path:
+def digits_dataset(folder: str | PathLike[str], counts: Mapping[str, int], size: tuple[int, int] = (256, 256)) -> Path:
     """Write a whole data set of digit scenes (COCO layout), `counts` of each split, and return its folder; a split of 0
     is left out."""
     for split, count in counts.items():
         if count:
-            make_scenes(folder, count, split, seed, size)
+            make_scenes(folder, count, split, size=size)
     return Path(folder)
 
 

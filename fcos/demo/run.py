@@ -12,7 +12,7 @@ import numpy as np
 from ..config import AssignConfig, Config, DataConfig, ModelConfig, TrainConfig
 from ..data.open import open_splits
 from ..evaluation.coco import Metrics, evaluate
-from ..inference.dataset import Progress, predict_dataset
+from ..inference.dataset import predict_dataset
 from ..inference.load import load
 from ..show.draw import sheet
 from ..show.judged import draw_judged, save_image
@@ -72,10 +72,10 @@ def demo_config() -> Config:
     )
 
 
-def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: bool = False) -> DemoResult:
+def demo(out: Path, *, device: str = "auto", epochs: int | None = None) -> DemoResult:
     """Run the demo in the folder `out`, which must not hold an earlier one."""
     began = time.perf_counter()
-    console = Console(quiet=quiet)
+    console = Console()
     _photographs(out, device, console)
 
     console.note("1. composing scenes from real handwritten digits (UCI, CC BY 4.0) over photographs")
@@ -86,11 +86,11 @@ def demo(out: Path, *, device: str = "auto", epochs: int | None = None, quiet: b
     if epochs is not None:
         config = config.override({"train": {"epochs": epochs}})
     learned = {"train": splits["train"], "val": splits["val"]}
-    train(learned, model=config, out=out / "run", init="none", device=device, quiet=quiet)
+    train(learned, model=config, out=out / "run", init="none", device=device)
 
     console.note("3. judging it on held-out scenes, made of digits it has never seen")
     detector = load(out / "run", runtime="torch", device=device)
-    detections = predict_dataset(detector, splits["test"], batch=16, progress=Progress(quiet=quiet))
+    detections = predict_dataset(detector, splits["test"], batch=16)
     metrics = evaluate(detections, splits["test"])
     drawn = draw_judged(splits["test"], detections, score=metrics.threshold)
     if drawn is not None:

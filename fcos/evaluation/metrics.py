@@ -152,10 +152,10 @@ def match_image(
     return result
 
 
-def match_voc(detections: Detected, truth: Truth, pairs: Pairs, iou: float = 0.5) -> Ints:
+def match_voc(detections: Detected, truth: Truth, pairs: Pairs) -> Ints:
     """Status [D] by VOC's rule: each detection belongs to the box of its class with the highest IoU, if
-    that is above `iou`; the best detection of a box is correct, the others are wrong."""
-    row, column, value = _same_class(detections, truth, pairs, pairs.iou > iou)
+    that is above 0.5; the best detection of a box is correct, the others are wrong."""
+    row, column, value = _same_class(detections, truth, pairs, pairs.iou > 0.5)
     order = np.lexsort((column, -value, row))
     detection, position = np.unique(row[order], return_index=True)
     box = column[order][position]

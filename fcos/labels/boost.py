@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 _BINS = 24
+_TREES = 80
 _RATE = 0.12
 _SHRINK = 4.0  # weight of the pull of each leaf towards 0
 _LEAST = 8.0  # weight of examples in a leaf
@@ -42,7 +43,7 @@ class Forest:
         return total
 
 
-def grow(rows: np.ndarray, labels: np.ndarray, weight: np.ndarray, trees: int = 80) -> Forest:
+def grow(rows: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> Forest:
     """Learn a forest from rows [N,F], labels [N] of 0 and 1, and weights [N]."""
     # bins as fine where the few are as where the many are
     parts = [np.linspace(0, 1, n + 1)[1:-1] for n in (_BINS // 2 + 1, _BINS // 2)]
@@ -54,7 +55,7 @@ def grow(rows: np.ndarray, labels: np.ndarray, weight: np.ndarray, trees: int = 
     start = float(np.log(share / (1 - share)))
     total = np.full(len(rows), start)
     grown = []
-    for _ in range(trees):
+    for _ in range(_TREES):
         chance = 1 / (1 + np.exp(-total))
         gradient, curvature = weight * (labels - chance), weight * chance * (1 - chance)
         tree = _grow(bins, gradient, curvature, weight)

@@ -81,9 +81,9 @@ class _Uses(TorchFunctionMode):
         return result
 
 
-def find_pairs(backbone: nn.Module, size: int = 64) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+def find_pairs(backbone: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """(convolution, BatchNorm) pairs where the norm, and nothing else, takes what the convolution gives; found
-    by running `backbone` once on an empty image of `size` pixels."""
+    by running `backbone` once on a small empty image."""
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     pairs: dict[int, tuple[nn.Conv2d, nn.BatchNorm2d]] = {}
     uses = _Uses()
@@ -102,7 +102,7 @@ def find_pairs(backbone: nn.Module, size: int = 64) -> list[tuple[nn.Conv2d, nn.
     modes = [(m, m.training) for m in backbone.modules()]
     try:
         with torch.no_grad(), uses:
-            given = backbone.eval()(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+            given = backbone.eval()(torch.zeros(1, 3, 64, 64, device=parameter.device, dtype=parameter.dtype))
     finally:
         for module, training in modes:
             module.training = training

@@ -51,9 +51,9 @@ def names_width(names: Iterable[str], size: float) -> float:
     return 0.6 * size / 72 * max(map(cell_len, names), default=0)
 
 
-def short_name(name: str, limit: int = 22) -> str:
+def short_name(name: str) -> str:
     """A name as pictures and plots write it: cut in the middle, since long names often differ only at the end."""
-    return name if len(name) <= limit else f"{name[: limit - limit // 2 - 1]}…{name[-(limit // 2) :]}"
+    return name if len(name) <= 22 else f"{name[:10]}…{name[-11:]}"
 
 
 def class_name(name: str) -> str:

@@ -24,6 +24,8 @@ from .compared import PaperStudy, Row, judged_ap
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
+_DRAWN = 6000  # points of the scatter plot
+
 
 def run(asked: Asked) -> Judged:
     """The study as it is asked for."""
@@ -67,7 +69,7 @@ def agnostic_curves(detections: Sequence[Detections], dataset: Dataset) -> dict[
     return {k: precision_recall(flat.scores, match_coco(flat, truth, pairs, k), objects) for k in (0.5, 0.75, 0.9)}
 
 
-def score_against_iou(cached: Sequence[Cached], config: Config, most: int = 6000) -> np.ndarray:
+def score_against_iou(cached: Sequence[Cached], config: Config) -> np.ndarray:
     """[K,3]: class probability, class probability times centerness, and IoU with the nearest true box of the
     class, of candidates before NMS that pass the threshold (the paper's figure on centerness)."""
     parts = []
@@ -78,8 +80,8 @@ def score_against_iou(cached: Sequence[Cached], config: Config, most: int = 6000
         overlap = own_iou(c)[rows]
         parts.append(torch.stack((c.probability[rows], c.probability[rows] * c.centerness[rows], overlap), dim=1))
     values = torch.cat(parts).numpy() if parts else np.zeros((0, 3), np.float32)
-    if len(values) > most:
-        values = values[np.random.default_rng(0).choice(len(values), most, replace=False)]
+    if len(values) > _DRAWN:
+        values = values[np.random.default_rng(0).choice(len(values), _DRAWN, replace=False)]
     return values
 
 

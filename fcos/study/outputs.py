@@ -20,6 +20,8 @@ from ..points import level_shapes
 from ..system.terminal import json_ready, plural, table
 from .asked import Asked, Judged
 
+CLASSES = 80  # COCO's
+
 
 @dataclass(frozen=True)
 class OutputsStudy:
@@ -71,13 +73,13 @@ class OutputsStudy:
         )
 
 
-def outputs_study(config: Config, classes: int = 80) -> OutputsStudy:
-    """Count the outputs of a model's head and of the same head with nine anchors a location."""
+def outputs_study(config: Config) -> OutputsStudy:
+    """Count the outputs of a model's head with COCO's 80 classes and of the same head with nine anchors a location."""
     size = parse_size(None, config)
     shapes = level_shapes(size, config.model.strides)
-    head = Head(config.model.model_copy(update={"head_convs": 0, "head_shared_convs": 0}), classes).eval()
+    head = Head(config.model.model_copy(update={"head_convs": 0, "head_shared_convs": 0}), CLASSES).eval()
     width = config.model.fpn_channels
-    class_layer = nn.Conv2d(width, classes * ANCHORS, 3, padding=1)
+    class_layer = nn.Conv2d(width, CLASSES * ANCHORS, 3, padding=1)
     box_layer = nn.Conv2d(width, 4 * ANCHORS, 3, padding=1)
     fcos = {"classes": 0, "boxes": 0, "centerness": 0}
     anchors = dict(fcos)
@@ -95,7 +97,7 @@ def outputs_study(config: Config, classes: int = 80) -> OutputsStudy:
     ):
         counts["all"] = sum(counts.values())
         counts["parameters"] = sum(p.numel() for layer in layers for p in layer.parameters())
-    return OutputsStudy(size, classes, sum(r * c for r, c in shapes), fcos, anchors)
+    return OutputsStudy(size, CLASSES, sum(r * c for r, c in shapes), fcos, anchors)
 
 
 def run(asked: Asked) -> Judged:

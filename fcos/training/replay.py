@@ -25,6 +25,7 @@ from .setup import make_fabric, make_ready
 from .step import backward_parts
 
 TERMS = ("classification", "box", "centerness")
+_LISTED = 8  # names in a list
 
 
 @dataclass
@@ -79,11 +80,11 @@ class Replay:
         return "\n".join(lines)
 
 
-def _wrap(title: str, names: Sequence[str], nothing: str, limit: int = 8) -> list[str]:
+def _wrap(title: str, names: Sequence[str], nothing: str) -> list[str]:
     if not names:
         return [f"{title}: {nothing}"]
-    more = [f"  and {len(names) - limit} more"] if len(names) > limit else []
-    return [f"{title}:", *(f"  {n}" for n in names[:limit]), *more]
+    more = [f"  and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
+    return [f"{title}:", *(f"  {n}" for n in names[:_LISTED]), *more]
 
 
 def _same(a: float, b: float, tolerance: float) -> bool:

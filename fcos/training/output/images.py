@@ -29,6 +29,7 @@ from .ending import Ending
 from .folder import RunFolder
 
 _SCANNED = 2000  # images whose boxes are shown in labels.png
+_DRAWN = 8  # images in train_batch_*.jpg
 _CELL = 480  # pixels of an image in train_batch_*.jpg
 _RENEW = 60.0  # seconds at least between two drawings while a run goes on
 
@@ -36,16 +37,14 @@ _RENEW = 60.0  # seconds at least between two drawings while a run goes on
 # --------------------------------------------------------------------------- single images
 
 
-def draw_batch(
-    parts: Sequence[tuple[Batch, Tensor]], points: Points, names: Sequence[str], limit: int = 8
-) -> np.ndarray:
+def draw_batch(parts: Sequence[tuple[Batch, Tensor]], points: Points, names: Sequence[str]) -> np.ndarray:
     """Augmented images of a step with their boxes and the points that learn them (the index of each part's assignment),
     coloured by level."""
     import cv2
 
     images = []
     flat = [(batch, index, i) for batch, index in parts for i in range(len(batch))]
-    for batch, index, i in flat[:limit]:
+    for batch, index, i in flat[:_DRAWN]:
         height, width = batch.sizes[i]
         pixels = batch.images[i].permute(1, 2, 0)[:height, :width].cpu().numpy().copy()
         target = batch.targets[i].to("cpu")
