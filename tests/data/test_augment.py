@@ -9,7 +9,7 @@ from fcos.data.loading import augment
 from fcos.data.loading.augment import Sample
 from fcos.data.records import Window
 
-FILL = (0, 0, 0)
+FILL = (7, 8, 9)
 BRIGHT = 200
 
 
@@ -106,7 +106,17 @@ def test_zoom_without_random_numbers_keeps_everything():
     s = painted(40, 60, (5, 6, 30, 20))
     after = augment.zoom(s, None, augment.Frame((80, 200), FILL), augment.contain((40, 60), (80, 200)))
     assert after.boxes.tolist() == [[10, 12, 60, 40]]
-    assert (after.image[:, 120:] == 0).all()
+    assert (after.image[:, 120:] == FILL).all()
+
+
+def test_random_sizes_are_those_that_are_asked_for():
+    """What an image does not cover is filled. Jitter shrinks as often as it enlarges (uniform in the logarithm), and a
+    mosaic shows each image at half to full size, so now and then smaller than its tile."""
+    black, frame = sample(np.zeros((64, 64, 3), np.uint8), []), augment.Frame((64, 64), FILL)
+    seeds = [np.random.default_rng(seed) for seed in range(100)]
+    shrunk = [(augment.jitter(black, rng, frame, (0.25, 4.0)).image == FILL[0]).any() for rng in seeds]
+    assert 35 <= sum(shrunk) <= 65
+    assert 5 <= sum((augment.mosaic([black] * 4, rng, frame).image == FILL[0]).any() for rng in seeds) <= 95
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -127,7 +137,7 @@ def test_mosaic(seed):
     np.testing.assert_array_equal(after.image, again.image)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(20))
 def test_pasted_boxes_are_where_their_pixels_are_and_hide_little(seed):
     first, other = painted(80, 120, (30, 20, 90, 60), 100), painted(50, 40, (8, 10, 24, 30), 200)
     before = first.image.copy()
@@ -144,16 +154,39 @@ def test_pasted_boxes_are_where_their_pixels_are_and_hide_little(seed):
     assert (after.image[20:60, 30:90, 0] == 100).mean() >= 0.7
 
 
-def test_several_pasted_boxes_together_hide_little():
-    first = painted(320, 320, (100, 100, 220, 220), 100)
-    image = np.full((320, 320, 3), 200, np.uint8)
-    other = sample(image, [(0, 0, 100, 100), (110, 0, 210, 100), (0, 200, 100, 300)])
+def test_several_pasted_boxes_hide_little_of_any():
+    """Neither of the image's own box nor of each other; all are twice as wide as high, and each has its own grey."""
+    first = painted(320, 320, (100, 130, 220, 190), 100)
+    boxes = [(x, y, x + 100, y + 50) for x, y in ((0, 0), (110, 0), (0, 100), (110, 100), (0, 200))]
+    image = np.zeros((320, 320, 3), np.uint8)
+    for grey, (x1, y1, x2, y2) in enumerate(boxes, 200):
+        image[y1:y2, x1:x2] = grey
     counts = set()
     for seed in range(200):
-        after = augment.paste(first, other, np.random.default_rng(seed), augment.Frame((320, 320), FILL))
-        assert (after.image[100:220, 100:220, 0] == 100).mean() >= 0.7
-        counts.add(len(after.boxes))
-    assert counts >= {2, 3, 4}
+        rng = np.random.default_rng(seed)
+        after = augment.paste(first, sample(image, boxes), rng, augment.Frame((320, 320), FILL, "nearest"))
+        for grey, (x1, y1, x2, y2) in zip((100, *(200 + after.labels[1:])), after.boxes.astype(int), strict=True):
+            assert (after.image[y1:y2, x1:x2, 0] == grey).mean() >= 0.7
+        counts.add(len(after.boxes) - 1)
+    assert counts == {1, 2, 3}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_boxes_far_from_the_corner_of_a_long_image_are_pasted(turned):
+    other = painted(90, 40, (5, 60, 35, 88)) if turned else painted(40, 90, (60, 5, 88, 35))
+    first = sample(np.zeros((200, 200, 3), np.uint8), [])
+    after = augment.paste(first, other, np.random.default_rng(0), augment.Frame((200, 200), FILL, "nearest"))
+    assert [found(after.image)] == after.boxes.tolist()
+
+
+def test_the_last_pixel_of_inclusive_boxes_is_pasted_too():
+    """The object has 20 columns, and its box ends 19 after its first."""
+    other = painted(40, 40, (10, 10, 30, 30))
+    other = other._replace(boxes=other.boxes - np.array([0, 0, 1, 1], np.float32))
+    first = sample(np.zeros((40, 40, 3), np.uint8), [])
+    after = augment.paste(first, other, np.random.default_rng(3), augment.Frame((40, 40), FILL, "nearest"), last=1)
+    x1, y1, x2, y2 = found(after.image)
+    np.testing.assert_allclose(after.boxes, [[x1, y1, x1 + (x2 - x1) * 19 / 20, y1 + (y2 - y1) * 19 / 20]])
 
 
 def test_what_else_is_in_a_pasted_box_comes_with_it():
@@ -185,10 +218,12 @@ def test_nothing_is_pasted_where_it_would_hide_objects_or_there_is_none():
 
 
 def test_mixup_keeps_all_boxes():
-    first, second = painted(40, 40, (0, 0, 10, 10)), painted(30, 60, (20, 20, 30, 28))
+    first, second = painted(40, 40, (0, 0, 10, 10)), painted(30, 60, (20, 20, 58, 28))
+    before = first.image.copy()
     after = augment.mixup(first, second, np.random.default_rng(0))
+    np.testing.assert_array_equal(first.image, before)  # which data.cache=ram keeps
     assert after.size == (40, 40)
-    assert after.boxes.tolist() == [[0, 0, 10, 10], [20, 20, 30, 28]]
+    assert after.boxes.tolist() == [[0, 0, 10, 10], [20, 20, 40, 28]]
     assert 0 < after.image[5, 5, 0] < BRIGHT
     assert 0 < after.image[24, 24, 0] < BRIGHT
 
@@ -207,6 +242,14 @@ def test_colour_leaves_grey_grey():
     for seed in range(5):
         after = augment.color(image, np.random.default_rng(seed), 1.0).astype(int)
         assert np.ptp(after, axis=2).max() <= 1
+
+
+def test_contrast_turns_about_the_mean():
+    """An image of one grey has none: brightness alone changes it, by 40 % at most."""
+    image = np.full((16, 16, 3), 100, np.uint8)
+    after = [augment.color(image, np.random.default_rng(seed), 1.0) for seed in range(40)]
+    assert 59 <= np.min(after) < 70
+    assert 130 < np.max(after) <= 141
 
 
 def test_everything_works_without_boxes():
