@@ -163,6 +163,9 @@ def test_rare_classes_come_oftener(dataset):
     expected = np.sqrt(0.9 / (1 / 11))
     plain = [i for i, r in enumerate(dataset.records) if len(r.boxes) == 0]
     assert shown[7] / shown[plain].mean() == pytest.approx(expected, rel=0.25)
+    crowd = [replace(r, ignore=r.ignore | (r.labels == 1)) for r in dataset.records]
+    repeats = Sampler(replace(dataset, records=tuple(crowd)), settings.data, settings.train).repeats
+    assert len(np.unique(repeats)) == 2  # of images with the common class and without any: a crowd is not shown
 
 
 def test_pasted_boxes_add_to_those_of_the_image_but_for_the_last_epochs(dataset):
@@ -190,6 +193,7 @@ def test_mosaic_stops_earlier_in_a_run_that_was_shortened(dataset, workers):
     settings = config(BUSY | {"plain_epochs": 2, "mosaic": 1.0, "workers": workers}, epochs=10)
     sampler = Sampler(dataset, settings.data, settings.train)
     assert [sampler.plain_from, sampler.earlier_plain(20), sampler.earlier_plain(11)] == [16, 16, 8]
+    assert sampler.earlier_plain(30) == 16  # never later again
     batches = iter(train_loader(dataset, settings, sampler=sampler))
     seen = [next(batches) for _ in range(5)]
     sampler.plain_from = sampler.earlier_plain(11)

@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fcos.network import weights
-from fcos.network.folding import find_pairs, fold_frozen, fuse
+from fcos.network.folding import find_pairs, fold_frozen, folded, fuse
 from fcos.presets import preset, with_dialect
 
 
@@ -41,7 +42,18 @@ def test_folded_body_is_the_same_function(name):
 def test_a_norm_that_trains_is_left_alone():
     body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
     assert len(find_pairs(body)) == 1
-    assert fold_frozen(body) == 0
+    assert fold_frozen(body.eval()) == 0  # its weights do
+    assert fold_frozen(body.train().requires_grad_(False)) == 0  # its statistics do
+    assert fold_frozen(body.eval()) == 1
+
+
+def test_the_bias_of_a_convolution_is_scaled_too():
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4).eval()
+    for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        nn.init.uniform_(value, 0.5, 2.0)
+    image = torch.randn(1, 3, 8, 8)
+    torch.testing.assert_close(F.conv2d(image, *folded(conv, norm)), norm(conv(image)), rtol=1e-5, atol=1e-5)
 
 
 def test_a_norm_behind_something_else_is_no_pair():

@@ -82,6 +82,7 @@ def test_time_of_the_processes_before_counts(turned):
     assert again.spent() == pytest.approx(30)
     assert again.used == pytest.approx(30)
     assert (again.seconds, again.tail, again.revised) == (100, 10, False)
+    assert Deadline.again({**stored, "revised": True}, turned.now).revised  # steps are lowered once in a run
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,10 @@ def test_learning_rate_by_hand():
     assert rates == pytest.approx([0.1, 0.55, 1, 1, 0.1, 0.1, 0.01, 0.01])
     cosine = TrainConfig(warmup=0, schedule="cosine", final_lr=0.2)
     assert [learning_rate(s, 100, cosine) for s in (0, 50, 100)] == pytest.approx([1, 0.6, 0.2])
+    after_warmup = TrainConfig(warmup=10, warmup_start=0.1, schedule="cosine", final_lr=0.2)
+    assert [learning_rate(s, 100, after_warmup) for s in (5, 10, 55, 100)] == pytest.approx([0.55, 1, 0.6, 0.2])
+    short = TrainConfig(warmup=1000, warmup_start=0.1, schedule="constant")  # a tenth of a short run
+    assert [learning_rate(s, 50, short) for s in (0, 4, 5, 49)] == pytest.approx([0.1, 0.82, 1, 1])
     constant = TrainConfig(warmup=500, warmup_rule="constant", warmup_start=1 / 3)
     assert learning_rate(0, 90_000, constant) == learning_rate(499, 90_000, constant) == pytest.approx(1 / 3)
 
@@ -283,6 +287,16 @@ def test_groups_hold_every_trainable_weight_once():
     assert by_id[id(network.head.class_logits.bias)]["weight_decay"] == 0.0
     last = [p for n, p in network.backbone.body.named_parameters() if p.requires_grad][-1]
     assert by_id[id(last)]["factor"] == pytest.approx(0.1)
+
+
+def test_rates_fall_towards_the_stem():
+    network = weights.build(tiny_config(), 2)
+    body = network.backbone.body
+    groups = parameter_groups(network, TrainConfig(backbone_lr=0.1, layer_decay=0.5))
+    factors = {id(p): g["factor"] for g in groups for p in g["params"]}
+    stages = (body.conv1, body.layer1, body.layer2, body.layer3)
+    found = [factors[next(id(p) for p in stage.parameters() if p.ndim == 4)] for stage in stages]
+    assert found == pytest.approx([0.0125, 0.025, 0.05, 0.1])
 
 
 @pytest.mark.parametrize(
