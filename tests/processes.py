@@ -102,6 +102,24 @@ def _at(where, call, number, after):
     setattr(holder, name, replacement)
 
 
+def away(where: str, call: int, folder: Path):
+    """`folder` has gone, to FOLDER.away, from the call-th call of `module:function` on."""
+    return partial(_away, where, call, folder)
+
+
+def _away(where, call, folder):
+    holder, name, real = _resolve(where)
+    calls = []
+
+    def replacement(*arguments, **named):
+        calls.append(1)
+        if len(calls) == call:
+            folder.rename(f"{folder}.away")
+        return real(*arguments, **named)
+
+    setattr(holder, name, replacement)
+
+
 def half_save(call: int):
     """SIGKILL in the middle of the call-th `torch.save`: half of the bytes are on the disk."""
     return partial(_half_save, call)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from ..config import Config, from_dict
-from ..errors import ConfigError
+from ..errors import ConfigError, FcosError, ImageError
 from ..network import weights
 from ..network.model import FCOS
 from ..system.environment import environment
+from ..system.files import disk_reason
+from ..system.stop import go_on
 from ..system.terminal import plural
 from .clock import Deadline
 from .distributed import gather, together
 from .judging import Judge, how_judged
 from .learner import Learner
-from .output.checkpoint import check_resumable, fill, load_optimizer, save_checkpoint
+from .output.checkpoint import check_resumable, checkpoints, fill, load_optimizer, save_checkpoint
 from .output.console import Console
 from .output.images import RunImages
 from .output.saving import Saver, copied
@@ -113,6 +116,25 @@ class Keeper(Learner):
         save_checkpoint(self.folder.path, step, state)
         self.export("last", state["average"] or state["model"], about)
         self.away.push()
+
+    @contextmanager
+    def told_how_to_go_on(self) -> Iterator[None]:
+        """Inside, the line of an error that the run is not to blame for, images or a disk that went away, ends with how
+        to go on. Where images went away, the steps that are done are kept first; of several processes the others are
+        in the middle of one."""
+        try:
+            yield
+        except FcosError as error:
+            images = isinstance(error, ImageError)
+            if not images and (error.__cause__ is None or disk_reason(error.__cause__) is None):
+                raise
+            if images and self.world == 1:
+                with suppress(FcosError):  # the run may lie on the same disk; the checkpoint before stays
+                    self.save()
+                    self.saver.wait()
+            if not checkpoints(self.folder.path):
+                raise
+            raise type(error)(f"{error}; {go_on(self.kept)}") from error
 
     @property
     def _now(self) -> tuple[int, int, bool]:

@@ -195,6 +195,7 @@ class Trainer(Keeper):
                 self.signals,
                 one_line_for_lost_peers(self.world, self.rank, self.kept),
                 one_line_for_lost_loaders(go_on(self.kept)),
+                self.told_how_to_go_on(),
             ):
                 return self.steps(loader)
 

@@ -5,15 +5,17 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
-from processes import at, fcos, full_disk, half_row, half_save, run, small_files
+from processes import at, away, fcos, full_disk, half_row, half_save, run, small_files
 from tiny import equal_states, learn, make_shapes, tiny_config
 
 from fcos.data.open import open_dataset, open_splits
@@ -220,7 +222,8 @@ def test_a_full_disk_is_one_line(begin, undisturbed, tmp_path):
     try:
         assert run(fcos([*begin, "--out", folder], full_disk(3, disk / "filler")), log) == 2
         reason = "No space left on device; what was there before is untouched"
-        assert log.read_text() == f"fcos: cannot write {folder / 'checkpoint-00000004.pt'}: {reason}\n"
+        how = f"go on with: fcos train --resume --out {folder}"
+        assert log.read_text() == f"fcos: cannot write {folder / 'checkpoint-00000004.pt'}: {reason}; {how}\n"
         assert load_checkpoint(folder)["step"] == 3
         (disk / "filler").unlink()
         assert run(fcos(go_on(folder)), log) == 0, log.read_text()
@@ -233,11 +236,28 @@ def load_checkpoint_size(folder):
     return checkpoints(folder)[-1].stat().st_size
 
 
+def test_images_that_go_away_end_a_run_that_keeps_its_steps(begin, undisturbed, data, tmp_path):
+    images, folder, log = tmp_path / "data" / "images", tmp_path / "run", tmp_path / "log"
+    shutil.copytree(data, images.parent)
+    begin = [images.parent if word == data else word for word in begin]
+    gone = away("fcos.training.optimizer:Average.update", 5, images)
+    assert run(fcos([*begin, "--out", folder], gone), log) == 2
+    last = log.read_text().splitlines()[-1]
+    assert last.startswith("fcos: 16 images drawn in a row cannot be read, the last: cannot read ")
+    assert last.endswith(f"no such file or directory; go on with: fcos train --resume --out {folder}")
+    assert load_checkpoint(folder)["step"] == 5  # and save_every is 3
+    Path(f"{images}.away").rename(images)
+    assert run(fcos(go_on(folder)), log) == 0, log.read_text()
+    same_end_but_settings(folder, undisturbed)
+
+
 def test_a_refused_write_is_one_line(begin, tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
     assert run(fcos([*begin, "--out", folder], small_files(2, 100_000)), log) == 2
     path = folder / "checkpoint-00000003.pt"
-    assert log.read_text() == f"fcos: cannot write {path}: File too large; what was there before is untouched\n"
+    reason = "File too large; what was there before is untouched"
+    how = f"go on with: fcos train --resume --out {folder}"
+    assert log.read_text() == f"fcos: cannot write {path}: {reason}; {how}\n"
     assert load_checkpoint(folder)["step"] == 0
     assert not list(folder.glob(".*"))
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from ...config import Config, DataConfig
 from ...errors import DataError, FcosError, ImageError
 from ...system.machine import cpu_cores
+from ...system.terminal import plural
 from ...types import Batch, Target
 from ..classes import as_learned
 from ..dataset import Dataset
@@ -27,10 +28,10 @@ from ..records import Size
 from . import augment
 from .augment import Color, Sample
 from .cache import Reader
-from .sampler import IMAGE_STREAM, Sampler, Step, canvas
+from .sampler import IMAGE_STREAM, OTHER_STREAM, Sampler, Step, canvas
 
 _PREFETCH = 2  # items that each worker prepares in advance
-_TRIED = 20  # image files in a row, until training ends
+_TRIED = 20  # image files in place of one, until training ends
 _GRACE = 10  # seconds that a worker lives on after SIGTERM
 SMALLEST_SIDE = 1e-3  # pixels; thinner boxes teach nothing and divide by zero
 
@@ -59,27 +60,6 @@ def load_sample(dataset: Dataset, reader: Reader, index: int) -> Sample:
     return Sample(image, boxes, record.labels, record.ignore)
 
 
-def _load_or_next(dataset: Dataset, reader: Reader, index: int, failures: _Failures) -> Sample:
-    """The record, or the next one that can be read: a blank image would teach that nothing is there. Of an image that
-    cannot be read no further tile is tried."""
-    last: ImageError | None = None
-    failed: set[Path | None] = set()
-    for step in range(len(dataset)):
-        at = (index + step) % len(dataset)
-        path = dataset.records[at].path
-        if path in failed:
-            continue
-        try:
-            return load_sample(dataset, reader, at)
-        except ImageError as error:
-            failures.add(error, path)
-            failed.add(path)
-            last = error
-        if len(failed) == _TRIED:
-            break
-    raise last or DataError(f"{dataset.root}: there are no images")
-
-
 class TrainingImages(NamedTuple):
     """Where the images of training come from, and the settings that say how they are changed."""
 
@@ -88,16 +68,45 @@ class TrainingImages(NamedTuple):
     config: Config
 
 
+def _load_or_other(source: TrainingImages, index: int, seed: list[int], failures: _Failures) -> Sample:
+    """The record, or another that can be read, drawn by `seed` from the whole set: a blank image would teach that
+    nothing is there, and files that went bad together lie side by side. Of an image that cannot be read no further tile
+    is tried."""
+    dataset, reader, _ = source
+    failed: dict[Path | None, ImageError] = {}
+    for at in _draws(index, len(dataset), seed):
+        path = dataset.records[at].path
+        if path in failed:
+            continue
+        try:
+            return load_sample(dataset, reader, at)
+        except ImageError as error:
+            failures.add(error, path)
+            failed[path] = error
+        if len(failed) == _TRIED:
+            break
+    last = next(reversed(failed.values()))
+    raise ImageError(f"{plural(len(failed), 'image')} drawn in a row cannot be read, the last: {last}")
+
+
+def _draws(first: int, count: int, seed: list[int]) -> Iterator[int]:
+    """`first`, then all of `count` places in an order that `seed` draws."""
+    yield first
+    yield from map(int, np.random.default_rng(seed).permutation(count))
+
+
 def train_sample(source: TrainingImages, step: Step, slot: int, failures: _Failures | None = None) -> Sample:
-    """One image of a step, augmented. Its random numbers depend on (seed, epoch, position) alone."""
+    """One image of a step, augmented. Its random numbers depend on (seed, epoch, position) alone, and those that choose
+    an image in place of one that cannot be read."""
     failures = failures or _Failures()
-    dataset, reader, config = source
+    dataset, _, config = source
     data = config.data
-    rng = np.random.default_rng([config.train.seed, IMAGE_STREAM, step.epoch, step.positions[slot]])
+    seed, at = config.train.seed, (step.epoch, step.positions[slot])
+    rng = np.random.default_rng([seed, IMAGE_STREAM, *at])
     frame = augment.Frame(step.frames[slot], fill_color(config), data.resample)
 
     def load(index: int) -> Sample:
-        return _load_or_next(dataset, reader, index, failures)
+        return _load_or_other(source, index, [seed, OTHER_STREAM, *at, index], failures)
 
     def another() -> Sample:
         return load(int(rng.integers(len(dataset))))
@@ -273,9 +282,9 @@ def train_loader(
     each accumulation step. The images are uint8 [N,3,H,W]; boxes are in the resized frame, cut to it.
 
     sampler: says what each step sees; left out: the one of `config`, for a single process. quiet: no bar while
-    images are decoded into memory. An image that cannot be read is replaced by the next one and warned about once.
+    images are decoded into memory. An image that cannot be read is replaced by another and warned about once.
     Boxes of a file are taken as `data.inclusive_boxes` has them (`as_learned`).
-    Raises ConfigError and DataError as `Sampler`, ImageError when twenty images in a row cannot be read.
+    Raises ConfigError and DataError as `Sampler`, ImageError when twenty images drawn in a row cannot be read.
     """
     if all(record.path is None for record in dataset.records) and len(dataset):
         raise DataError(f"{dataset.root}: there are annotations but no images to train on")

@@ -18,7 +18,7 @@ from ..images.reading import resized_shape
 from ..records import Size
 from ..tiles import empty_share
 
-ORDER_STREAM, SIZE_STREAM, IMAGE_STREAM = 1, 2, 3  # keep the random numbers of each purpose apart
+ORDER_STREAM, SIZE_STREAM, IMAGE_STREAM, OTHER_STREAM = 1, 2, 3, 4  # keep the random numbers of each purpose apart
 
 
 class Step(NamedTuple):

@@ -154,9 +154,7 @@ class RunFolder:
             with self._metrics.open("a") as file:
                 file.write(text.getvalue())
         except OSError as error:
-            raise FcosError(
-                f"cannot write {self._metrics}: {disk_reason(error)}; go on with --resume once there is room"
-            ) from error
+            raise FcosError(f"cannot write {self._metrics}: {disk_reason(error)}") from error
         if self._loggers:
             self._log(row)
 
