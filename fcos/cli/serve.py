@@ -89,12 +89,13 @@ def command(
 
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, "serve")
-    from ..serving.options import Access, Limits, Placing, ServeOptions, bare_host
+    from ..serving.options import Access, Limits, Placing, ServeOptions, bare_host, bare_token
     from ..serving.run import run
 
     things, overrides = sort_words(words, settings, context)
     check_detecting(overrides)
-    token = os.environ.get("FCOS_TOKEN") or None
+    token = bare_token("FCOS_TOKEN", os.environ.get("FCOS_TOKEN"))
+    admin = bare_token("--admin-token", admin)
     if not host.strip():
         raise FcosError("--host is empty; give an address, such as 127.0.0.1 or 0.0.0.0 for all")
     if label_studio is not None and not label_studio.startswith(("http://", "https://")):
@@ -107,7 +108,7 @@ def command(
         tuple(overrides),
         Placing(device, runtime or fastest(), dtype, threads, lanes, batch, wait / 1000, trust),
         Limits(megabytes << 20, megapixels * 1_000_000, images, queue, timeout, grace),
-        Access(token, admin or None, tuple(cors or ()), tuple(bare_host(host) for host in allow_url or ())),
+        Access(token, admin, tuple(cors or ()), tuple(bare_host(host) for host in allow_url or ())),
         workers,
         label_studio,
     )

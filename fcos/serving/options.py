@@ -78,6 +78,18 @@ def bare_host(given: str) -> str:
     return host
 
 
+def bare_token(name: str, given: str | None) -> str | None:
+    """A token without the space and line end around it that a file of secrets leaves; None where none is given.
+    FcosError for one that no client could send."""
+    if not given:
+        return None
+    token = given.strip(" \t\r\n\v\f")
+    if not token or any(c < " " or c == "\x7f" for c in token):
+        wrong = "has a control character, such as a line end, within it" if token else "is nothing but space"
+        raise FcosError(f"{name} {wrong}; give a word that a client can send")
+    return token
+
+
 class Refused(FcosError):
     """A request that gets no detections: an HTTP status and one line."""
 

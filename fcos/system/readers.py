@@ -25,7 +25,7 @@ from xml.parsers import expat
 
 from pydantic_core import from_json
 
-from ..errors import FcosError, ImageError, or_near
+from ..errors import FcosError, ImageError, one_line, or_near
 from . import remote, tars
 from .files import noticed
 
@@ -119,9 +119,27 @@ def _bounded(file: FileIO, limit: int) -> bytes:
 
 
 def raised(limit: int) -> int:
-    """`limit` in bytes, or that of FCOS_MAX_MB where it is higher; what is no number there counts as nothing."""
-    asked = os.environ.get("FCOS_MAX_MB", "")
-    return max(limit, int(asked) * MB) if asked.isascii() and asked.isdigit() else limit
+    """`limit` in bytes, or that of FCOS_MAX_MB where it is higher."""
+    return max(limit, (_asked("FCOS_MAX_MB") or 0) * MB)
+
+
+def raised_pixels(limit: int) -> int:
+    """`limit` in pixels, or that of FCOS_MAX_MEGAPIXELS where it is higher."""
+    return max(limit, (_asked("FCOS_MAX_MEGAPIXELS") or 0) * 1_000_000)
+
+
+def _asked(name: str) -> int | None:
+    """The whole number that a variable of the environment holds; None for anything else."""
+    given = os.environ.get(name, "").strip()
+    return int(given) if given.isascii() and given.isdigit() and len(given) < 16 else None
+
+
+def to_raise(name: str) -> str:
+    """How a limit is raised by a variable of the environment, in the middle of a message; told too where it is set to
+    something else than a whole number, which counts as nothing."""
+    given = os.environ.get(name, "").strip()
+    wrong = f" to a whole number ({one_line(given, 40)!r} is none)" if given and _asked(name) is None else ""
+    return f"set {name}{wrong}"
 
 
 def _size(count: int) -> str:
@@ -129,7 +147,7 @@ def _size(count: int) -> str:
 
 
 def _over(limit: int) -> str:
-    return f"over the limit of {limit // MB} MB; set FCOS_MAX_MB to a higher one if you trust the file"
+    return f"over the limit of {limit // MB} MB; {to_raise('FCOS_MAX_MB')} for a higher one if you trust the file"
 
 
 def read_text(path: str | Path, limit: int = TEXT_LIMIT, kind: type[FcosError] = FcosError) -> str:

@@ -179,7 +179,7 @@ def test_missing_file_and_folder(tmp_path):
         image_size(tmp_path)
 
 
-def test_huge_sizes_are_refused_before_decoding():
+def test_huge_sizes_are_refused_before_decoding(monkeypatch):
     data = bytearray(encoded(Image.fromarray(scene()), "JPEG"))
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", 40000, 40000)
@@ -189,6 +189,9 @@ def test_huge_sizes_are_refused_before_decoding():
     png[16:24] = struct.pack(">II", 40000, 40000)
     with pytest.raises(ImageError):
         read_image(bytes(png))
+    monkeypatch.setenv("FCOS_MAX_MEGAPIXELS", "300MP")
+    with pytest.raises(ImageError, match=r"or set FCOS_MAX_MEGAPIXELS to a whole number .'300MP' is none. if"):
+        read_image(bytes(data))
 
 
 @given(st.binary(max_size=200), st.booleans())

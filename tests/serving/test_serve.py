@@ -31,9 +31,10 @@ from localserver import (
 from matching import assert_same_detections
 from PIL import Image
 
+from fcos.errors import FcosError
 from fcos.inference.load import load
 from fcos.serving import engine
-from fcos.serving.options import Access, Limits, Placing, Refused, bare_host
+from fcos.serving.options import Access, Limits, Placing, Refused, bare_host, bare_token
 from fcos.serving.request import fetch, prefers
 from fcos.system.files import ASSETS
 
@@ -405,6 +406,14 @@ def test_a_model_file_with_an_equals_sign_in_its_name(tmp_path, monkeypatch):
 )
 def test_hosts_are_compared_in_lower_case(given, host):
     assert bare_host(given) == host
+
+
+def test_a_token_is_the_word_in_a_file_of_secrets():
+    assert bare_token("FCOS_TOKEN", None) is bare_token("FCOS_TOKEN", "") is None
+    assert bare_token("FCOS_TOKEN", " schlüssel à\r\n") == "schlüssel à"
+    for given in ("\n", "a\nb"):
+        with pytest.raises(FcosError, match="FCOS_TOKEN"):
+            bare_token("FCOS_TOKEN", given)
 
 
 def test_reloading_and_urls_are_off_by_default(server):

@@ -60,8 +60,13 @@ def test_the_limit_can_be_raised(tmp_path, monkeypatch):
     assert "FCOS_MAX_MB" in refused(read_text, file, limit=99)
     monkeypatch.setenv("FCOS_MAX_MB", "1")
     assert len(read_text(file, limit=99)) == 100
-    monkeypatch.setenv("FCOS_MAX_MB", "²")
-    assert "over the limit" in refused(read_text, file, limit=99)
+    monkeypatch.setenv("FCOS_MAX_MB", " 1\n")
+    assert len(read_text(file, limit=99)) == 100
+    for given in ("²", "1.5", "300MB", "9" * 5000):
+        monkeypatch.setenv("FCOS_MAX_MB", given)
+        told = refused(read_text, file, limit=99)
+        assert "over the limit" in told
+        assert "set FCOS_MAX_MB to a whole number ('" in told
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

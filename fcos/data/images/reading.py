@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...config import ResizeRule
 from ...errors import ImageError, ImageWarning, first_line
-from ...system.readers import MB, open_file, read_bytes
+from ...system.readers import MB, open_file, raised_pixels, read_bytes, to_raise
 from ...system.terminal import plural
 from . import gif, png
 from .jpeg import ORIENTATION, Header, Jpeg, parse_jpeg, valid_orientation, with_scans
@@ -53,14 +53,8 @@ _ENDS_IN_ZEROS = "the file ends in zeros, so the end of the image may be missing
 HEADER_BYTES = 1 << 15
 
 
-def _max_pixels() -> int:
-    """178,956,970, Pillow's own limit, or FCOS_MAX_MEGAPIXELS million where that is higher."""
-    asked = os.environ.get("FCOS_MAX_MEGAPIXELS", "")
-    own = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
-    return max(own, int(asked) * 1_000_000) if asked.isascii() and asked.isdigit() else own
-
-
-MAX_PIXELS = _max_pixels()  # a small file can claim to be huge
+# A small file can claim to be huge. 178,956,970 is Pillow's own limit.
+MAX_PIXELS = raised_pixels(2 * (Image.MAX_IMAGE_PIXELS or 89_478_485))
 if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2 + 1
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # below the limit that is an error
@@ -314,10 +308,12 @@ def _pillow_orientation(image: Image.Image) -> int:
 
 def _refuse_huge(name: str, height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
-        raise ImageError(
-            f"cannot read {name}: {width}x{height} is over the limit of {MAX_PIXELS // 10**6} megapixels; "
-            "cut it into tiles, or set FCOS_MAX_MEGAPIXELS if there is memory for it"
-        )
+        raise ImageError(f"cannot read {name}: {width}x{height} is {_over_the_limit()}")
+
+
+def _over_the_limit() -> str:
+    advice = f"cut it into tiles, or {to_raise('FCOS_MAX_MEGAPIXELS')} if there is memory for it"
+    return f"over the limit of {MAX_PIXELS // 10**6} megapixels; {advice}"
 
 
 def _cause(error: Exception, data: bytes) -> str:
@@ -326,7 +322,6 @@ def _cause(error: Exception, data: bytes) -> str:
             return "HEIC is not supported; convert it to JPEG"
         return "not an image in a known format (JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000)"
     if isinstance(error, Image.DecompressionBombError):
-        limit = f"the image is over the limit of {MAX_PIXELS // 10**6} megapixels"
-        return f"{limit}; cut it into tiles, or set FCOS_MAX_MEGAPIXELS if there is memory for it"
+        return f"the image is {_over_the_limit()}"
     text = first_line(error)
     return "the file is cut short" if "truncated" in text.lower() else f"{text[:1].lower()}{text[1:]}"
