@@ -79,7 +79,8 @@ _DOWNLOADS = (
 def known_models() -> dict[str, Entry]:
     """Every name that `--model` takes."""
     presets = [
-        Entry(name, (build.__doc__ or "").strip().splitlines()[0], build(), _PARAMETERS[name])
+        # python -OO takes the texts of functions away
+        Entry(name, next(iter((build.__doc__ or "").splitlines()), ""), build(), _PARAMETERS[name])
         for name, build in PRESETS.items()
     ]
     return {entry.name: entry for entry in (*presets, *_DOWNLOADS)}

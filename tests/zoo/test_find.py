@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +125,12 @@ def test_parameters_of_the_table_are_those_of_the_network():
 
 
 @pytest.mark.slow
+def test_the_table_is_there_without_the_texts_of_functions():
+    code = "from fcos.zoo.models import known_models; print(len(known_models()))"
+    done = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == len(known_models())
+
+
 @pytest.mark.parametrize("name", sorted(known_models()))
 def test_parameters_of_every_model(name):
     entry = known_models()[name]
