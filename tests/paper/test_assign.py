@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fcos.assign import assign, assign_batch, candidates
@@ -104,13 +104,22 @@ def test_center_sampling_keeps_near_points():
     assert ((chosen - 60.0).abs().amax(dim=1) < 1.5 * points.stride[fits]).all()
 
 
+@pytest.mark.parametrize("rule", ["distance", "region"])
+def test_a_point_just_1_5_strides_from_the_centre_is_not_near(rule):
+    cfg = AssignConfig(center_radius=1.5, center_rule=rule)
+    points = make_points((128, 128), MODEL, cfg)
+    fits = candidates(points, torch.tensor([[0.0, 0.0, 128.0, 128.0]]), cfg)[:, 0]
+    # of stride 16, where 40 and 88 are 24 pixels from the centre
+    assert points.xy[fits].tolist() == [[56.0, 56.0], [72.0, 56.0], [56.0, 72.0], [72.0, 72.0]]
+
+
 def test_ignore_regions_are_neither_positive_nor_negative():
     points = make_points((128, 128), MODEL, WHOLE)
     index = assign_batch(points, [target([[0, 0, 60, 60], [30, 30, 100, 100]], [False, True]), target([])], WHOLE)
     inside = ((points.xy > 30) & (points.xy < 100)).all(dim=1)
     assert (index[0][inside] != NEGATIVE).all()
     assert (index[0][inside] == IGNORED).any()
-    assert (index[0][(points.xy > 100).any(dim=1)] == NEGATIVE).all()
+    assert (index[0][(points.xy >= 100).any(dim=1)] == NEGATIVE).all()  # some lie on its edge
     assert (index[0] != 1).all()
     at = (points.xy == torch.tensor([44.0, 44.0])).all(dim=1) & (points.level == 0)
     assert index[0][at].tolist() == [0]  # an object inside the region is still learnt
@@ -144,6 +153,7 @@ def scenes(draw):
     st.sampled_from(["stride", "grid"]),
     st.booleans(),
 )
+@example(((768, 32), [[-8.0, 0.0, 32.0, 600.0]]), 1.5, "half-open", "exact", "grid", False)  # steps of 32 and 64
 def test_the_fast_assignment_equals_the_plain_one(scene, radius, rule, area_rule, spacing, plus_one):
     size, boxes = scene
     cfg = AssignConfig(center_radius=radius, range_rule=rule, area_rule=area_rule, area_plus_one=plus_one)

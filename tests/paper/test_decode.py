@@ -74,7 +74,8 @@ def plain_select(pred, points, cfg):
         for p in (points.level == level).nonzero()[:, 0].tolist():
             for c in range(pred.logits.shape[1]):
                 cls, ctr = torch.sigmoid(pred.logits[p, c]).item(), torch.sigmoid(pred.centerness[p]).item()
-                score = {"sqrt": math.sqrt(cls * ctr), "product": cls * ctr, "class": cls}[cfg.score]
+                rules = {"sqrt": math.sqrt(cls * ctr), "product": cls * ctr, "class": cls}
+                score = (rules | {"power": cls**cfg.power * ctr ** (1 - cfg.power)})[cfg.score]
                 if (cls if cfg.threshold_on == "class" else score) > cfg.threshold:
                     here.append((score if cfg.topk_by == "score" else cls, score, p, c))
         rows += sorted(here, reverse=True)[: cfg.topk]
@@ -86,10 +87,11 @@ def plain_select(pred, points, cfg):
     st.integers(0, 10_000),
     st.sampled_from(["class", "score"]),
     st.sampled_from(["score", "class"]),
-    st.sampled_from(["sqrt", "product", "class"]),
+    st.sampled_from(["sqrt", "product", "class", "power"]),
     st.floats(0.01, 0.6),
+    st.integers(1, 20),
 )
-def test_candidates_equal_a_plain_loop(seed, threshold_on, topk_by, score, threshold):
+def test_candidates_equal_a_plain_loop(seed, threshold_on, topk_by, score, threshold, topk):
     g = torch.Generator().manual_seed(seed)
     points = make_points(SIZE, MODEL, ASSIGN)
     pred = Predictions(
@@ -97,7 +99,8 @@ def test_candidates_equal_a_plain_loop(seed, threshold_on, topk_by, score, thres
         torch.rand(len(points.xy), 4, generator=g) * 9,
         torch.randn(len(points.xy), generator=g) * 2,
     )
-    cfg = DecodeConfig(threshold=threshold, threshold_on=threshold_on, topk=20, topk_by=topk_by, score=score)
+    limits = {"threshold": threshold, "threshold_on": threshold_on, "topk": topk, "topk_by": topk_by}
+    cfg = DecodeConfig(**limits, score=score, power=0.3)
     boxes, scores, labels, spots = select(pred, points, cfg)
     got = {(p, c): s for p, c, s in zip(spots.tolist(), labels.tolist(), scores.tolist(), strict=True)}
     expected = plain_select(pred, points, cfg)
@@ -317,8 +320,15 @@ def test_soft_nms_is_not_disturbed_by_empty_boxes():
 def test_clip_before_or_after_nms():
     points = make_points(SIZE, MODEL, ASSIGN)
     pred = empty_prediction(points)
-    pred.logits[0, 0, 0] = 5.0
-    pred.distances[0, 0] = 500.0
-    for clip, margin, corner in (("before", 0, 60.0), ("after", 1, 59.0), ("none", 0, 504.0)):
+    pred.logits[0, 0, 0], pred.logits[0, 11, 1] = 5.0, 6.0
+    pred.distances[0, 0] = 500.0  # the other, around (92, 4), lies in the padding
+    cases = (
+        ("before", 0, [(60.0, 60.0), (60.0, 9.0)]),
+        ("before", 1, [(59.0, 59.0), (59.0, 9.0)]),
+        ("after", 1, [(59.0, 59.0)]),
+        ("none", 0, [(504.0, 504.0), (97.0, 9.0)]),
+    )
+    for clip, margin, corners in cases:
         (found,) = decode(pred, points, [(60, 60)], DecodeConfig(clip=clip, clip_margin=margin))
-        assert found.boxes[0, 2].item() == corner
+        got = {point: tuple(box[2:]) for point, box in zip(found.points.tolist(), found.boxes.tolist(), strict=True)}
+        assert got == dict(zip((0, 11), corners, strict=False))

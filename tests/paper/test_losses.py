@@ -64,9 +64,12 @@ def test_focal_equals_torchvision_and_leaves_ignored_points_out():
     pos = gather_positives(points, targets, index)
     truth = torch.zeros_like(pred.logits)
     truth[pos.image, pos.point, pos.label] = 1
-    expected = torchvision.ops.sigmoid_focal_loss(pred.logits, truth, alpha=0.25, gamma=2.0)
-    expected = expected[index != IGNORED].sum()
-    assert focal_sum(pred.logits, index, pos, 0.25, 2.0).item() == pytest.approx(expected.item(), rel=1e-12)
+    mine, theirs = pred.logits.clone().requires_grad_(), pred.logits.clone().requires_grad_()
+    expected = torchvision.ops.sigmoid_focal_loss(theirs, truth, alpha=0.25, gamma=2.0)[index != IGNORED].sum()
+    got = focal_sum(mine, index, pos, 0.25, 2.0)
+    assert got.item() == pytest.approx(expected.item(), rel=1e-12)
+    (slope,), (slope_there,) = torch.autograd.grad(got, mine), torch.autograd.grad(expected, theirs)
+    torch.testing.assert_close(slope, slope_there)
     turned = pred.logits.permute(2, 0, 1).contiguous().permute(1, 2, 0)  # the same numbers in another memory layout
     assert focal_sum(turned, index, pos, 0.25, 2.0).item() == pytest.approx(expected.item(), rel=1e-12)
 
@@ -190,6 +193,8 @@ def test_the_divisors_of_processes_make_the_mean_of_their_gradients_that_of_one(
     for alone, shared in zip(one, four, strict=True):
         assert float(4 * shared) == pytest.approx(float(alone), rel=1e-6)
     assert float(one[0]) == max(1.0, positives)
+    averaged = cfg.model_copy(update={"normalizer": "moving-average"})
+    assert all(float(n) == 5.0 for n in normalizers(total, averaged, world=4, average=20.0))
 
 
 def test_moving_average_of_detectron2():
@@ -204,3 +209,13 @@ def test_entropy_floor_is_the_loss_of_a_perfect_branch():
     perfect = F.binary_cross_entropy_with_logits(torch.logit(t), t)
     assert entropy_floor(t).item() == pytest.approx(perfect.item(), rel=1e-9)
     assert entropy_floor(t[:0]).item() == 0
+    assert entropy_floor(torch.tensor([0.0, 1.0])).item() == pytest.approx(0, abs=1e-5)  # a point on an edge, or amid
+
+
+def test_the_branch_learns_the_iou_and_not_the_iou_the_branch():
+    points, targets, index, pred = setup(4, 2)
+    distances = pred.distances.clone().requires_grad_()
+    cfg = LOSS.model_copy(update={"quality": "iou"})
+    losses = fcos_loss(pred._replace(distances=distances), Assignment.of(points, targets, index), cfg, MODEL)
+    assert losses.box.requires_grad
+    assert not losses.centerness.requires_grad
