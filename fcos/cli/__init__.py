@@ -179,6 +179,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "can't start new thread" in str(error):
             say("the system refuses another thread; raise its limits (ulimit -u, ulimit -v), or ask for fewer")
             raise SystemExit(2) from None
+        if "failed to map segment" in str(error):
+            reason = one_line(str(error), 200)
+            say(f"cannot load a library ({reason}): memory is limited (ulimit -v), or its disk is mounted with noexec")
+            raise SystemExit(2) from None
         if not hasattr(error, "format_message"):  # what a wrong command line raises; the class is typer's own
             raise
         if type(error).__name__ == "NoArgsIsHelpError":  # no verb was given

@@ -55,10 +55,20 @@ def _several(options: ServeOptions, common: dict[str, Any], say: Callable[[str],
     say(f"{options.workers} workers start")
     with tempfile.TemporaryDirectory(prefix="fcos-metrics-", ignore_cleanup_errors=True) as folder:
         os.environ[FOLDER] = folder  # before the workers import their client of Prometheus
-        workers = Multiprocess(config, [socket])
+        workers = Workers(config, [socket])
         workers.run()
     if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
         raise OtherProcess("a worker could not start")
+
+
+class Workers(Multiprocess):
+    """uvicorn's, but no connection is taken any more once they are told to end: the socket of the parent, which answers
+    none, would hold those that come meanwhile and reset them at its end."""
+
+    def terminate_all(self) -> None:
+        for socket in self.sockets:
+            socket.close()
+        super().terminate_all()
 
 
 def _listen(common: dict[str, Any]) -> tuple[Any, str]:

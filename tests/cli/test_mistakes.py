@@ -392,14 +392,21 @@ def test_a_terminal_without_width_gets_its_settings_all_the_same(capsys, monkeyp
     assert "train.lr" in out
 
 
-def test_a_thread_that_the_system_refuses_is_one_line(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (RuntimeError("can't start new thread"), "ulimit -u"),  # as `threading` says it under ulimit -u
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "ulimit -v"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(capsys, monkeypatch, error, part):
     def refused(*_, **__):
-        raise RuntimeError("can't start new thread")  # as `threading` says it under ulimit -u
+        raise error
 
     monkeypatch.setattr("fcos.cli.config.describe", refused, raising=False)
     monkeypatch.setattr("fcos.config.describe", refused)
     code, _, err = fcos(capsys, "config", "fcos-lite0")
-    assert (code, err.count("\n"), "ulimit -u" in err) == (2, 1, True)
+    assert (code, err.count("\n"), part in err) == (2, 1, True)
 
 
 def test_a_warning_of_the_program_itself_is_one_line(capsys, monkeypatch):

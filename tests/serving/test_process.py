@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,9 @@ from tiny import fcos
 
 pytest.importorskip("fastapi", reason="pip install 'fcos-detector[serve]'")
 
+import uvicorn
+
+from fcos.serving.run import Workers
 from fcos.system.files import ASSETS
 
 CAT = (ASSETS / "photos" / "cat.jpg").read_bytes()
@@ -95,6 +99,15 @@ def test_a_killed_worker_is_replaced_while_the_other_answers():
         server.kill()
         server.wait()
         server.stderr.close()
+
+
+def test_no_connection_is_held_while_the_workers_end(monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # which the parent sets
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = listening.getsockname()
+        Workers(uvicorn.Config("", workers=2), [listening]).terminate_all()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, timeout=10)
 
 
 def workers_of(parent):
