@@ -26,8 +26,8 @@ from fcos.errors import DataError, FcosError
 from fcos.export import browser
 from fcos.inference.writers import unique_names
 from fcos.system import files
-from fcos.system.machine import cpu_cores
 from fcos.system.readers import read_bytes
+from fcos.system.threads import cpu_cores
 
 SOURCES = sorted(Path(fcos.__file__).parent.rglob("*.py"))
 UNIX_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "posix", "curses", "readline"}
@@ -37,7 +37,7 @@ UNIX_NAMES = {
     "signal": {"SIGKILL", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGCHLD", "alarm", "setitimer", "pthread_kill"},
 }  # fmt: skip
 GUARDED = {  # where such a name stands behind a question for it
-    ("system/machine.py", "sched_getaffinity"),
+    ("system/threads.py", "sched_getaffinity"),
     ("bench/ways.py", "sysconf"),  # behind a file of /proc
     ("training/clock.py", "sysconf"),  # AttributeError is caught
     ("data/loading/loader.py", "statvfs"),  # only where there is a /dev/shm

@@ -16,8 +16,9 @@ import torch
 
 from ..errors import FcosError
 from ..system.files import scratch
-from ..system.machine import check_threads, pick_device, torch_threads
+from ..system.machine import pick_device
 from ..system.terminal import plural
+from ..system.threads import check_threads, torch_threads
 from .timing import alternate, heading, products
 from .ways import Conditions, Loader, Setup, Way, torchvision_detector, way_of_torchvision
 

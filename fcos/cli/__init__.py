@@ -23,8 +23,9 @@ from typer.core import TyperGroup
 
 from ..errors import FcosError, ImageWarning, OtherProcess, nearest, one_line, worded
 from ..system.files import sources_kept
-from ..system.machine import is_out_of_memory, limit_threads
+from ..system.machine import is_out_of_memory
 from ..system.stderr import say
+from ..system.threads import limit_threads
 from .common import ALONE, PEERS, called_here, for_learning
 
 # Verbs that compute for minutes. Threads that wait for each other by spinning are quickest alone (an image in 20 ms,

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 
 from ..errors import ImageError
-from ..system.machine import cpu_cores
 from ..system.progress import track
 from ..system.readers import read_bytes
+from ..system.threads import cpu_cores
 from .images.reading import IMAGE_LIMIT, read_image
 
 RADIUS = 5  # bits of 64

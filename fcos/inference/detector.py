@@ -22,8 +22,9 @@ from ..errors import ConfigError, ModelError, check_count, check_names
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
 from ..points import check_points, make_points, padded
-from ..system.machine import Placement, torch_threads
+from ..system.machine import Placement
 from ..system.terminal import plural
+from ..system.threads import torch_threads
 from ..types import Classes, Detections, Network, Points, class_names
 from .composite import OWN, Looks, compose
 from .runtime_switch import ChangeOver

@@ -21,7 +21,8 @@ from ..export.open import on_the_fly, open_runtime, own_placement
 from ..export.registry import FORMATS, KEPT, ON_DEVICE, ON_THE_FLY, OWN_THREADS, format_of
 from ..export.runtime import Runtime
 from ..network.folding import fuse
-from ..system.machine import Placement, check_threads, compiling, cpu_cores, limited_threads, pick_device
+from ..system.machine import Placement, compiling, pick_device
+from ..system.threads import check_threads, cpu_cores, limited_threads
 from ..types import Classes, Network, Predictions
 from ..zoo.find import find_weights, load_network
 from . import fast, graphs

@@ -16,8 +16,9 @@ from torch import Tensor
 from ..data.images.reading import image_size, read_image
 from ..data.records import Window
 from ..errors import ImageError
-from ..system.machine import cpu_cores, pick_device
+from ..system.machine import pick_device
 from ..system.remote import is_remote
+from ..system.threads import cpu_cores
 from ..types import Detections
 from .composite import Composite
 from .large import open_windows

@@ -26,8 +26,8 @@ from ..inference.stream import Batching, pick_batching, run
 from ..inference.tiles import parse_tile
 from ..inference.views import parse_views
 from ..system.files import stamp
-from ..system.machine import check_threads
 from ..system.terminal import some
+from ..system.threads import check_threads
 from ..types import Classes, Detections
 from ..version import __version__
 from ..zoo.describe import read_settings

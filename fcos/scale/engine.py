@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import FcosError
 from ..system.files import is_there, whole
-from ..system.machine import cpu_cores
+from ..system.threads import cpu_cores
 from .detector import BatchDetector
 from .job import Job
 from .rows import Count, count, count_part, write_part

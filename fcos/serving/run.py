@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from ..errors import FcosError, OtherProcess
-from ..system.machine import cpu_cores
+from ..system.threads import cpu_cores
 from .app import build
 from .connection import Connection
 from .metrics import FOLDER

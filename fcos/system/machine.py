@@ -1,25 +1,22 @@
-"""What this machine is and has: devices, cores, threads, memory, the cache folder."""
+"""What this machine is and has: devices, number formats, memory, the cache folder."""
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DeviceError, ModelError, first_line, one_line
+from .cgroups import UNKNOWN, groups, left_in
 
 if TYPE_CHECKING:  # imported late: the command line asks for the cache folder, and --help and TAB cannot wait for torch
     import torch
-
-CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
-MOST_THREADS = 512  # of one process: where the system has no room for them, libgomp ends it
 
 
 @dataclass(frozen=True)
@@ -35,40 +32,6 @@ class Placement:
     lanes: int = 1
 
 
-def cpu_cores(root: Path = Path("/")) -> int:
-    """The cores that this process may use, or as many as it gets the time of, rounded up, where it is in a container or
-    a job with less. root: of the file system that tells."""
-    return max(1, math.ceil(min([_given(), *map(_time_in, _groups(root, "cpu"))])))
-
-
-def limited_threads() -> int:
-    """The threads that torch and others should have where they would take all cores of a machine of which this process
-    gets the time of some; 0: as they choose, as on most machines, and where a person's OMP_NUM_THREADS says."""
-    if os.environ.get("OMP_NUM_THREADS", _Limit.told) != _Limit.told:
-        return 0
-    cores = cpu_cores()
-    return cores if cores < _given() else 0
-
-
-class _Limit:
-    """told: OMP_NUM_THREADS as `limit_threads` has set it."""
-
-    told = ""
-
-
-def limit_threads() -> None:
-    """Before torch is imported: let it have `limited_threads`."""
-    if threads := limited_threads():
-        _Limit.told = os.environ["OMP_NUM_THREADS"] = str(threads)
-
-
-def _given() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-UNKNOWN = 1 << 62  # bytes of free memory: let the allocation decide
-
-
 def free_memory(root: Path = Path("/")) -> int:
     """Bytes that this process may still take: of the machine, or of the group of processes that it is in, such as a
     container or a job, where one around it has a limit. root: of the file system that tells."""
@@ -77,46 +40,7 @@ def free_memory(root: Path = Path("/")) -> int:
         for line in (root / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 free = int(line.split()[1]) * 1024
-    return min([free, *map(_left_in, _groups(root, "memory"))])
-
-
-def _groups(root: Path, what: str) -> list[Path]:
-    """The folders of the control groups that limit `what` of this process, of version 1 and 2, up to the outermost."""
-    found = [root / "sys/fs/cgroup", root / "sys/fs/cgroup" / what]  # a container sees its own at the top
-    with suppress(OSError, ValueError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, kinds, path = line.split(":", 2)
-            if kinds and what not in kinds.split(","):
-                continue
-            top, inner = found[bool(kinds)], PurePosixPath(path.lstrip("/"))
-            if ".." not in inner.parts:
-                found += [top / part for part in (inner, *inner.parents) if part.parts]
-    return found
-
-
-def _time_in(group: Path) -> float:
-    """The cores of which a control group gets the time."""
-    with suppress(OSError, ValueError, ZeroDivisionError):
-        most, period = (group / "cpu.max").read_text().split()
-        return int(most) / int(period) if most != "max" else math.inf
-    with suppress(OSError, ValueError, ZeroDivisionError):
-        most, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        return int(most) / int(period) if int(most) > 0 else math.inf  # -1: no limit
-    return math.inf
-
-
-def _left_in(group: Path) -> int:
-    """Bytes until the limit of a control group; what files it could drop counts as free."""
-    for limit, used, kept in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        with suppress(OSError, ValueError, KeyError):
-            most = (group / limit).read_text().strip()
-            if most != "max":
-                stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-                return int(most) - int((group / used).read_text()) + int(stat[kept])
-    return UNKNOWN
+    return min([free, *map(left_in, groups(root, "memory"))])
 
 
 # What torch, CUDA, oneDNN, C++ and ONNX Runtime say where there is no more; "a primitive descriptor" is another matter.
@@ -233,70 +157,3 @@ def pick_device(name: str = "auto") -> torch.device:
             reason = "there is no such device; the usual are cpu, cuda, cuda:1 and mps"
         raise DeviceError(f"device {name!r} cannot be used: {reason}; try --device cpu") from None
     return device
-
-
-def check_threads(number: int) -> None:
-    """ModelError for a number of CPU threads that the system may have no room for; 0 is all cores."""
-    if not 0 <= number <= MOST_THREADS:
-        raise ModelError(f"{number} threads cannot be; give 0 to {MOST_THREADS}, 0 for all cores")
-
-
-class _Pool:
-    """torch's threads in this process. used: whether it computed with several; lost: whether that was in the process
-    that this one was forked of, whose threads it lacks and would wait for without end."""
-
-    used = lost = False
-
-
-def _forked() -> None:
-    _Pool.lost = _Pool.lost or _Pool.used
-    if _Pool.lost and "torch" in sys.modules:  # for whatever this process does with torch, such as loading a model
-        sys.modules["torch"].set_num_threads(1)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
-@contextmanager
-def torch_threads(number: int) -> Iterator[None]:
-    """torch computes with `number` threads inside, 0: as before, and with those of before afterwards; with one where
-    this process was forked after others were used.
-
-    torch counts them for each thread, and a new thread begins with the number that any thread set last."""
-    import torch
-
-    before = torch.get_num_threads()
-    number = 1 if _Pool.lost else number
-    _Pool.used = _Pool.used or (number or before) > 1
-    if number not in (0, before):  # setting it costs a pool of threads even where nothing changes
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != before:
-            torch.set_num_threads(before)
-
-
-@contextmanager
-def usual_torch() -> Iterator[None]:
-    """torch as building a network and training need it, whatever the caller has set: gradients, numbers of 32 bits,
-    tensors on the CPU unless said otherwise. Afterwards all is as the caller had it, what `train.deterministic` has set
-    too."""
-    import torch
-
-    dtype, cpu = torch.get_default_dtype(), torch.device("cpu")
-    strict, cublas = torch.get_deterministic_debug_mode(), os.environ.get(CUBLAS)
-    torch.set_default_dtype(torch.float32)
-    try:
-        threads = min(limited_threads(), torch.get_num_threads())  # a caller may have set fewer
-        # each call of torch costs more where a device is set
-        here = cpu if torch.get_default_device() != cpu else nullcontext()
-        with here, torch.inference_mode(False), torch.enable_grad(), torch_threads(threads):
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
-        if torch.get_deterministic_debug_mode() != strict:
-            torch.set_deterministic_debug_mode(strict)
-            os.environ.pop(CUBLAS, None)
-            os.environ.update({} if cublas is None else {CUBLAS: cublas})

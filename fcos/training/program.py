@@ -24,7 +24,7 @@ from ..presets import named_in
 from ..system import remote
 from ..system.environment import COMMAND
 from ..system.files import check_folder, real
-from ..system.machine import usual_torch
+from ..system.threads import usual_torch
 from .clock import Budget, Deadline
 from .data import Chosen, NamedData, check_data, choose
 from .distributed import launched, started_again

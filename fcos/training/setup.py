@@ -18,8 +18,9 @@ from ..network.backbones import RANDOM, load_backbone_weights
 from ..network.folding import fold_frozen
 from ..network.model import FCOS
 from ..network.recompute import recompute
-from ..system.machine import CUBLAS, pick_device, training_dtype
+from ..system.machine import pick_device, training_dtype
 from ..system.terminal import plural
+from ..system.threads import CUBLAS
 from ..types import Classes
 from ..zoo.find import find_weights
 from ..zoo.models import known_models

@@ -15,7 +15,8 @@ from ..network import weights
 from ..network.model import FCOS
 from ..system import remote
 from ..system.environment import WEIGHTS
-from ..system.machine import cache_folder, usual_torch
+from ..system.machine import cache_folder
+from ..system.threads import usual_torch
 from ..types import Classes
 from .download import Remote, fetch
 from .models import Entry, known_models

@@ -15,7 +15,7 @@ from fcos.data.loading.cache import Reader, kept_bytes, room
 from fcos.data.records import Record
 from fcos.errors import FcosError, ImageWarning
 from fcos.system import progress
-from fcos.system.machine import UNKNOWN
+from fcos.system.cgroups import UNKNOWN
 from fcos.types import Classes
 
 

@@ -14,7 +14,8 @@ from tiny import NAMES, tiny_config
 from fcos.inference.detector import Detector
 from fcos.inference.load import Compiled, load
 from fcos.network import weights
-from fcos.system.machine import Placement, has_bf16, torch_threads, training_dtype
+from fcos.system.machine import Placement, has_bf16, training_dtype
+from fcos.system.threads import torch_threads
 from fcos.types import Classes, Predictions
 from fcos.zoo.find import load_network
 

@@ -4,8 +4,10 @@ import os
 
 import pytest
 
-from fcos.system import machine
-from fcos.system.machine import UNKNOWN, cpu_cores, free_memory, is_out_of_memory, limited_threads
+from fcos.system import threads
+from fcos.system.cgroups import UNKNOWN
+from fcos.system.machine import free_memory, is_out_of_memory
+from fcos.system.threads import cpu_cores, limited_threads
 
 GB = 10**9
 
@@ -73,16 +75,16 @@ def test_version_1_of_control_groups(root):
 )
 def test_a_container_with_the_time_of_some_cores(root, monkeypatch, given, time, cores):
     """docker run --cpus 1.5"""
-    monkeypatch.setattr(machine, "_given", lambda: given)
+    monkeypatch.setattr(threads, "_given", lambda: given)
     (root / "proc/self/cgroup").write_text("0::/a/b\n")
     (root / "sys/fs/cgroup/a/b").mkdir(parents=True)
     (root / "sys/fs/cgroup/a/cpu.max").write_text(f"{time}\n")
     assert cpu_cores(root) == cores
-    monkeypatch.setattr(machine, "cpu_cores", lambda: cores)
-    monkeypatch.setattr(machine._Limit, "told", "")
+    monkeypatch.setattr(threads, "cpu_cores", lambda: cores)
+    monkeypatch.setattr(threads._Limit, "told", "")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert limited_threads() == (cores if cores < given else 0)
-    machine.limit_threads()  # as the command line does, for torch; other runtimes still ask
+    threads.limit_threads()  # as the command line does, for torch; other runtimes still ask
     assert limited_threads() == (cores if cores < given else 0)
     assert os.environ.get("OMP_NUM_THREADS") == (str(cores) if cores < given else None)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
@@ -90,7 +92,7 @@ def test_a_container_with_the_time_of_some_cores(root, monkeypatch, given, time,
 
 
 def test_the_time_of_cores_in_version_1(root, monkeypatch):
-    monkeypatch.setattr(machine, "_given", lambda: 64)
+    monkeypatch.setattr(threads, "_given", lambda: 64)
     (root / "proc/self/cgroup").write_text("3:cpu,cpuacct:/docker/abc\n7:memory:/x\n")
     folder = root / "sys/fs/cgroup/cpu/docker/abc"
     folder.mkdir(parents=True)

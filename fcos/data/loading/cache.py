@@ -14,10 +14,12 @@ import torch
 from ...config import DataConfig
 from ...errors import DataError, FcosError, ImageError, ImageWarning
 from ...system import tars
+from ...system.cgroups import UNKNOWN
 from ...system.files import write_whole
-from ...system.machine import UNKNOWN, cache_folder, cpu_cores, free_memory
+from ...system.machine import cache_folder, free_memory
 from ...system.progress import track
 from ...system.readers import parse_array
+from ...system.threads import cpu_cores
 from ..dataset import Dataset
 from ..images.reading import read_image, resize, resized_shape
 from ..records import Record, Size

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 
 from ...config import Config, DataConfig
 from ...errors import DataError, FcosError, ImageError
-from ...system.machine import cpu_cores
 from ...system.terminal import plural
+from ...system.threads import cpu_cores
 from ...types import Batch, Target
 from ..classes import as_learned
 from ..dataset import Dataset

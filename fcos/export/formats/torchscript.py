@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ...errors import ModelError, first_line
 from ...network.model import FCOS
-from ...system.machine import Placement, torch_threads
+from ...system.machine import Placement
 from ...system.readers import MB, check_archive, open_file
+from ...system.threads import torch_threads
 from .. import seal
 from ..about import KEY, About, from_text
 from ..graph import build, example

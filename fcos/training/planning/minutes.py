@@ -19,8 +19,9 @@ from ...inference.composite import OWN, Looks, compose
 from ...inference.dataset import SILENT, predict_dataset
 from ...inference.detector import Detector
 from ...inference.tiles import Tiling
-from ...system.machine import Placement, cpu_cores, pick_device
+from ...system.machine import Placement, pick_device
 from ...system.terminal import clock
+from ...system.threads import cpu_cores
 from ..class_matching import drawn
 from ..clock import Budget, Deadline
 from ..memory import free_bytes, training_bytes
