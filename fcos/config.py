@@ -17,7 +17,16 @@ from .errors import ConfigError, worded
 from .system.core_yaml import dump_yaml
 
 ResizeRule = Literal["nearest", "short-exact", "two-step", "half-up", "floor"]
-_alone = BeforeValidator(lambda v: (v,) if isinstance(v, int | float) and not isinstance(v, bool) else v)
+
+
+def _listed(value: object) -> object:
+    """One value alone is a list of one, and nothing, as in `train.milestones=`, is an empty list."""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return (value,) if value != "" else ()
+    return value
+
+
+_alone = BeforeValidator(_listed)
 Stride = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
@@ -383,7 +392,7 @@ class TrainConfig(Section):
     plots: bool = _f(True, "draw plots into the run folder; false saves some seconds a run")
     logger: Annotated[
         tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...],
-        BeforeValidator(lambda v: (v,) if isinstance(v, str) else v),
+        _alone,
     ] = _f((), "logs beside metrics.csv: tensorboard, trackio, wandb, mlflow; several with commas")
     seed: int = _f(0, "seed of weights, order and augmentation", ge=0, le=2**32 - 1)
     deterministic: bool = _f(False, "refuse operations that differ from run to run")

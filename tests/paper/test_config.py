@@ -164,6 +164,10 @@ def test_lists_and_numbers_on_the_command_line():
 def test_a_number_alone_is_a_list_of_one():
     config = Config().override("model.deformable_stages=4", "train.milestones=0.5", "data.train_sizes=96")
     assert (config.model.deformable_stages, config.train.milestones, config.data.train_sizes) == ((4,), (0.5,), (96,))
+    assert preset("fcos-lite0").override("data.train_sizes=").data.train_sizes == ()
+    assert Config().override("train.logger=wandb").override("train.logger=").train.logger == ()
+    with pytest.raises(ConfigError, match=r"data.train_sizes='none': it should be a valid integer"):
+        Config().override("data.train_sizes=none")
 
 
 def test_a_range_without_a_limit_as_others_write_it():
